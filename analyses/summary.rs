@@ -1,0 +1,126 @@
+//! What analyses have in common: means over items, effects, positions.
+
+use crate::plan::Positions;
+
+/// The mean; none of nothing.
+pub fn mean(x: &[f64]) -> Option<f64> {
+    (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64)
+}
+
+/// The sample standard deviation (over n - 1); none of fewer than two.
+pub fn sd(x: &[f64]) -> Option<f64> {
+    let m = mean(x).filter(|_| x.len() > 1)?;
+    Some((x.iter().map(|v| (v - m) * (v - m)).sum::<f64>() / (x.len() - 1) as f64).sqrt())
+}
+
+/// One item's metrics under an edit that takes something from another run.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Swap {
+    /// The metric of the run that is edited, without the edit.
+    pub base: f64,
+    /// The metric of the run that the edit takes from.
+    pub other: f64,
+    /// The metric with the edit.
+    pub patched: f64,
+}
+
+impl Swap {
+    /// How far the edit moves the metric.
+    pub fn effect(self) -> f64 {
+        self.patched - self.base
+    }
+
+    /// The effect as a share of the gap between the two runs; none where there is no gap.
+    pub fn normalized(self) -> Option<f64> {
+        let gap = self.other - self.base;
+        (gap != 0.0).then(|| self.effect() / gap)
+    }
+
+    /// Whether the metric changes its sign, towards the other run.
+    pub fn flips(self) -> bool {
+        self.base * self.patched < 0.0 && self.effect() * (self.other - self.base) > 0.0
+    }
+}
+
+/// `--position`: `last`, `all`, or a number that counts from the end where it is negative.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Position {
+    Last,
+    All,
+    At(i64),
+}
+
+impl std::str::FromStr for Position {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "last" => Ok(Position::Last),
+            "all" => Ok(Position::All),
+            n => n.parse().map(Position::At).map_err(|_| format!("`{s}` is none of last, all and a whole number")),
+        }
+    }
+}
+
+impl std::fmt::Display for Position {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Position::Last => f.write_str("last"),
+            Position::All => f.write_str("all"),
+            Position::At(n) => write!(f, "{n}"),
+        }
+    }
+}
+
+impl serde::Serialize for Position {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
+impl Position {
+    /// The positions of a prompt of `length` tokens.
+    ///
+    /// # Errors
+    /// If the prompt is shorter.
+    pub fn of(self, length: usize) -> Result<Positions, String> {
+        match self {
+            Position::Last => Ok(Positions::Last),
+            Position::All => Ok(Positions::All),
+            Position::At(n) => {
+                let at = if n < 0 { n + length as i64 } else { n };
+                let found = usize::try_from(at).ok().filter(|p| *p < length);
+                let found = found.map(|p| Positions::At(vec![p]));
+                found.ok_or_else(|| format!("has {length} tokens; it has no position {n}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn means_and_deviations_follow_their_formulas() {
+        assert_eq!((mean(&[]), mean(&[1.0, 2.0])), (None, Some(1.5)));
+        assert_eq!((sd(&[1.0]), sd(&[1.0, 3.0])), (None, Some(2f64.sqrt())));
+    }
+
+    #[test]
+    fn a_swap_is_normalised_by_its_own_gap_and_flips_only_towards_the_other_run() {
+        let swap = |base, other, patched| Swap { base, other, patched };
+        assert_eq!(swap(2.0, -2.0, 1.0).normalized(), Some(0.25));
+        assert_eq!(swap(2.0, 2.0, 1.0).normalized(), None);
+        assert!(swap(2.0, -2.0, -0.1).flips());
+        assert!(!swap(2.0, 3.0, -0.1).flips());
+        assert!(!swap(2.0, -2.0, 0.5).flips());
+    }
+
+    #[test]
+    fn negative_positions_count_from_the_end() {
+        assert_eq!(Position::At(-2).of(5), Ok(Positions::At(vec![3])));
+        assert!(Position::At(5).of(5).is_err() && Position::At(-6).of(5).is_err());
+        assert!("first".parse::<Position>().is_err());
+    }
+}

@@ -1,0 +1,89 @@
+//! `gatelens inspect`: what a model is and what can be read and edited in it.
+
+use super::{CliError, ModelArgs, bytes, say};
+use crate::model::Model;
+use crate::model::arch::Arch;
+use crate::site::{KINDS, Units};
+use serde_json::{Value, json};
+
+/// The arguments of `inspect`.
+#[derive(clap::Args)]
+pub(super) struct Inspect {
+    #[command(flatten)]
+    model: ModelArgs,
+}
+
+impl Inspect {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        let model = self.model.open()?;
+        let facts = facts(&model);
+        if self.model.json {
+            return say(&serde_json::to_string_pretty(&facts).unwrap_or_default());
+        }
+        let mut lines = Vec::new();
+        for (key, value) in facts.as_object().into_iter().flatten().filter(|(k, _)| *k != "sites") {
+            lines.push(format!("{key:<16} {}", value.as_str().map_or_else(|| value.to_string(), str::to_string)));
+        }
+        lines.push(String::new());
+        lines.push(format!("{:<12} {:<8} {:>8}  layers", "site", "units", "width"));
+        for site in facts["sites"].as_array().into_iter().flatten() {
+            let text = |key: &str| site[key].as_str().map_or_else(|| site[key].to_string(), str::to_string);
+            lines.push(format!("{:<12} {:<8} {:>8}  {}", text("site"), text("units"), text("width"), text("layers")));
+        }
+        say(&lines.join("\n"))
+    }
+}
+
+fn facts(model: &Model) -> Value {
+    let a = &model.decoder.arch;
+    let windows = a.layers.iter().filter(|l| l.window.is_some()).count();
+    let scaling = a.ropes.first().map_or("learned positions".to_string(), |r| {
+        let kind = format!("{:?}", r.scaling);
+        let kind = kind.split([' ', '(']).next().unwrap_or_default().to_lowercase();
+        format!("base {}, {} of {} dimensions, scaling {kind}", r.base, r.rotary, a.d_head)
+    });
+    let template = match model.tokenizer().map(|t| t.template().map(|t| t.is_some())) {
+        Ok(Ok(true)) => "yes".to_string(),
+        Ok(Ok(false)) => "none".to_string(),
+        Ok(Err(e)) => format!("unusable: {e}"),
+        Err(e) => format!("no tokenizer: {e}"),
+    };
+    let width = if model.decoder.dtype == candle_core::DType::F32 { 4 } else { 2 };
+    json!({
+        "model": model.name,
+        "family": a.family.name(),
+        "parameters": model.parameters,
+        "layers": a.n_layers,
+        "heads": a.n_heads,
+        "kv_heads": a.n_kv_heads,
+        "d_model": a.d_model,
+        "d_head": a.d_head,
+        "d_mlp": a.d_mlp,
+        "vocabulary": a.vocab,
+        "context": a.n_ctx,
+        "positions": scaling,
+        "windowed_layers": windows,
+        "tied_embedding": a.tied,
+        "chat_template": template,
+        "dtype": model.decoder.dtype.as_str(),
+        "weights_memory": bytes(model.parameters * width),
+        "row_memory": format!("{} a position in the residual stream", bytes((a.d_model as u64) * width)),
+        "sha256": model.sha256,
+        "sites": sites(a),
+    })
+}
+
+/// The sites that the model has, with their widths.
+fn sites(arch: &Arch) -> Vec<Value> {
+    let there = KINDS.iter().filter(|(kind, _)| kind.at(0).check(arch).is_ok());
+    let one = |(kind, name): &(crate::site::SiteKind, &str)| {
+        let (units, width) = match kind.at(0).units(arch) {
+            Units::Heads { n, width } => (format!("{n} heads"), json!(n * width)),
+            Units::HeadsByKeys { n } => (format!("{n} heads"), json!("keys")),
+            Units::Columns { width } => ("columns".to_string(), json!(width)),
+        };
+        let layers = if kind.in_layers() { format!("0-{}", arch.n_layers - 1) } else { "once".to_string() };
+        json!({ "site": name, "units": units, "width": width, "layers": layers })
+    };
+    there.map(one).collect()
+}

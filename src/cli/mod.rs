@@ -1,0 +1,171 @@
+//! The command line: flags in one place, errors that say what would mend them, exit codes that scripts rely on.
+//!
+//! 0: done. 1: the work failed. 2: the command or an input file is wrong. Results go to files, summaries to standard
+//! output, progress and errors to standard error.
+
+pub mod analysis;
+mod inspect;
+mod model_args;
+mod trace;
+
+pub use model_args::ModelArgs;
+
+use crate::analyses::AnalysisError;
+use crate::dataset::DatasetError;
+use crate::dataset::encode::EncodeError;
+use crate::figure::FigureError;
+use crate::model::ModelError;
+use crate::model::device::DeviceError;
+use crate::model::weights::WeightsError;
+use crate::plan::PlanError;
+use crate::report::ReportError;
+use crate::run::RunError;
+use crate::rundir::RunDirError;
+use crate::site::SiteError;
+use crate::table::TableError;
+use clap::{Parser, Subcommand};
+use std::io::Write;
+use std::process::ExitCode;
+
+/// Which heads of a language model decide a behaviour, and what happens when they are swapped, silenced or steered
+#[derive(Parser)]
+#[command(name = "gatelens", version, propagate_version = true, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Layers, heads, sizes, sites, chat template and memory of a model
+    Inspect(inspect::Inspect),
+    /// Record activations of prompts to a safetensors file
+    Trace(trace::Trace),
+    #[command(flatten)]
+    Analysis(crate::analyses::Command),
+}
+
+/// What ends a command early.
+#[derive(Debug, thiserror::Error)]
+pub enum CliError {
+    /// The command or an input file is wrong.
+    #[error("{0}")]
+    Input(String),
+    /// The work failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl CliError {
+    fn code(&self) -> u8 {
+        match self {
+            CliError::Input(_) => 2,
+            CliError::Failed(_) => 1,
+        }
+    }
+}
+
+/// Errors that mean that an input is wrong.
+macro_rules! input_errors {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for CliError {
+            fn from(e: $error) -> Self {
+                CliError::Input(e.to_string())
+            }
+        })*
+    };
+}
+
+input_errors!(AnalysisError, DatasetError, EncodeError, DeviceError, PlanError, SiteError);
+
+/// Errors that mean that the work failed.
+macro_rules! work_errors {
+    ($($error:ty),* $(,)?) => {
+        $(impl From<$error> for CliError {
+            fn from(e: $error) -> Self {
+                CliError::Failed(e.to_string())
+            }
+        })*
+    };
+}
+
+work_errors!(FigureError, ReportError, TableError, candle_core::Error, std::io::Error);
+
+impl From<ModelError> for CliError {
+    fn from(e: ModelError) -> Self {
+        match e {
+            ModelError::Weights(WeightsError::Candle(_)) => CliError::Failed(e.to_string()),
+            _ => CliError::Input(e.to_string()),
+        }
+    }
+}
+
+impl From<RunError> for CliError {
+    fn from(e: RunError) -> Self {
+        match e {
+            RunError::Plan(_) => CliError::Input(e.to_string()),
+            _ => CliError::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<RunDirError> for CliError {
+    fn from(e: RunDirError) -> Self {
+        match e {
+            RunDirError::Write(_) => CliError::Failed(e.to_string()),
+            _ => CliError::Input(e.to_string()),
+        }
+    }
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    // A panic is a defect of ours; a user is told so in one line, not shown a trace.
+    std::panic::set_hook(Box::new(|_| {}));
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(tracing_subscriber::EnvFilter::from_env("GATELENS_LOG"))
+        .without_time()
+        .init();
+    let cli = Cli::parse();
+    let outcome = std::panic::catch_unwind(|| match &cli.command {
+        Command::Inspect(inspect) => inspect.run(),
+        Command::Trace(trace) => trace.run(),
+        Command::Analysis(analysis) => analysis.run(),
+    });
+    let error = match outcome {
+        Ok(Ok(())) => return ExitCode::SUCCESS,
+        Ok(Err(e)) => e,
+        Err(panic) => {
+            CliError::Failed(format!("internal: {}; this is a defect of gatelens, please report it", said(&*panic)))
+        }
+    };
+    // Nowhere is left to say it if standard error is gone too.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
+    ExitCode::from(error.code())
+}
+
+/// What a panic said.
+fn said(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string())
+}
+
+/// Writes to standard output; a reader who has left is no error.
+fn say(text: &str) -> Result<(), CliError> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        _ => Ok(()),
+    }
+}
+
+/// A number of bytes as people read it.
+fn bytes(n: u64) -> String {
+    let units = ["B", "KiB", "MiB", "GiB", "TiB"];
+    let (mut x, mut unit) = (n as f64, 0);
+    while x >= 1024.0 && unit + 1 < units.len() {
+        x /= 1024.0;
+        unit += 1;
+    }
+    if unit == 0 { format!("{n} B") } else { format!("{x:.1} {}", units[unit]) }
+}

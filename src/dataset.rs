@@ -1,0 +1,373 @@
+//! Reads dataset files: JSON Lines of prompt pairs or of single prompts.
+//!
+//! It checks everything that can be checked without a model, so that a bad line stops a command before anything is
+//! computed, with the file, the line, the field and what was expected. Applying the chat template, tokenising, and
+//! looking up which token a string `answer` stands for are left to whoever holds the model.
+
+pub mod encode;
+mod fields;
+#[cfg(test)]
+mod tests;
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use thiserror::Error;
+
+use crate::model::template::Message;
+use fields::Fields;
+
+/// The longest line that is read, in bytes: a larger one is not a prompt but a wrong file.
+pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
+
+/// What a prompt is made from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Input {
+    /// A user's message: the chat template is applied, with a generation prompt, if the model has a template.
+    User(String),
+    /// Text that is tokenised as it is.
+    Text(String),
+    /// A conversation, through the chat template.
+    Messages(Vec<Message>),
+    /// Token ids, used as they are.
+    Ids(Vec<u32>),
+}
+
+/// A token of `answer` or `foil`.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum TokenRef {
+    /// The token's id.
+    Id(u32),
+    /// A string of which the first token counts.
+    Text(String),
+}
+
+/// Two matched prompts: the positive one shows the behaviour, the negative one is its control.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pair {
+    /// The line of the file, from 1.
+    pub line: usize,
+    /// The pair's name, unique in its file.
+    pub id: String,
+    /// The prompt that shows the behaviour (say, is refused).
+    pub positive: Input,
+    /// The matched control.
+    pub negative: Input,
+    /// A subset that results are split by.
+    pub group: Option<String>,
+    /// The prompts' language.
+    pub lang: Option<String>,
+    /// Tokens that count for the behaviour; empty where the file names none.
+    pub answer: Vec<TokenRef>,
+    /// Tokens that count against it; empty where the file names none.
+    pub foil: Vec<TokenRef>,
+    /// Fields that are not in the contract, kept in the file's order.
+    pub extra: Map<String, Value>,
+}
+
+/// A single prompt.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Item {
+    /// The line of the file, from 1.
+    pub line: usize,
+    /// The prompt's name, unique in its file.
+    pub id: String,
+    /// The prompt.
+    pub prompt: Input,
+    /// The class that the prompt belongs to.
+    pub label: Option<String>,
+    /// A subset that results are split by.
+    pub group: Option<String>,
+    /// The prompt's language.
+    pub lang: Option<String>,
+    /// Tokens that count for the behaviour; empty where the file names none.
+    pub answer: Vec<TokenRef>,
+    /// Tokens that count against it; empty where the file names none.
+    pub foil: Vec<TokenRef>,
+    /// Strings of which a right answer holds one.
+    pub facts: Vec<String>,
+    /// Fields that are not in the contract, kept in the file's order.
+    pub extra: Map<String, Value>,
+}
+
+/// A whole dataset file: never empty, ids unique.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Dataset<T> {
+    /// Where it was read from.
+    pub path: PathBuf,
+    /// SHA-256 of the file's bytes, in hex.
+    pub sha256: String,
+    /// The items, in the file's order.
+    pub items: Vec<T>,
+}
+
+/// Why a dataset file cannot be used. Every message names the file and, where there is one, the line.
+#[derive(Debug, Error)]
+pub enum DatasetError {
+    /// The file is missing or may not be read.
+    #[error("{}: cannot be opened: {source}; check the path and its permissions", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// The path is a folder.
+    #[error("{}: is a directory, expected a JSON Lines file", path.display())]
+    Directory {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// Reading stopped in the middle.
+    #[error("{}: line {line}: cannot be read: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The system's reason.
+        source: std::io::Error,
+    },
+    /// A line is longer than [`MAX_LINE_BYTES`].
+    #[error(
+        "{}: line {line}: longer than {} MiB; expected one JSON object a line", path.display(), MAX_LINE_BYTES >> 20
+    )]
+    LongLine {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+    },
+    /// A line is not UTF-8.
+    #[error("{}: line {line}: byte {byte} is not UTF-8; save the file as UTF-8", path.display())]
+    NotUtf8 {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The first wrong byte of the line, from 1.
+        byte: usize,
+    },
+    /// A line is not a JSON object.
+    #[error("{}: line {line}, column {column}: expected one JSON object a line: {reason}", path.display())]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The byte of the line, from 1.
+        column: usize,
+        /// What the JSON parser met.
+        reason: String,
+    },
+    /// A field that every line needs is not there.
+    #[error(
+        "{}: line {line}: field \"{field}\" is missing: expected {expected}{}", path.display(), meant(hint.as_deref())
+    )]
+    Missing {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The field.
+        field: &'static str,
+        /// What it must hold.
+        expected: &'static str,
+        /// A field of the line with nearly that name.
+        hint: Option<String>,
+    },
+    /// A field holds something else than it must.
+    #[error("{}: line {line}: field \"{field}\": expected {expected}, found {found}", path.display())]
+    Field {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The field, with the place inside it: `positive.messages[1].role`.
+        field: String,
+        /// What it must hold.
+        expected: &'static str,
+        /// What it holds.
+        found: String,
+    },
+    /// Two lines have the same id.
+    #[error("{}: line {line}: field \"id\": \"{id}\" is already the id of line {first_line}; ids are unique", path.display())]
+    DuplicateId {
+        /// The file.
+        path: PathBuf,
+        /// The second line with the id.
+        line: usize,
+        /// The first line with it.
+        first_line: usize,
+        /// The id.
+        id: String,
+    },
+    /// A pairs file where prompts are expected, or the reverse.
+    #[error("{}: line {line}: this is {found}, expected {expected}", path.display())]
+    OtherKind {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What the file seems to be.
+        found: &'static str,
+        /// What the command reads.
+        expected: &'static str,
+    },
+    /// There is no item in the file.
+    #[error("{}: holds no item; expected at least one line with a JSON object", path.display())]
+    Empty {
+        /// The file.
+        path: PathBuf,
+    },
+}
+
+fn meant(hint: Option<&str>) -> String {
+    hint.map_or_else(String::new, |name| format!("; the line has \"{name}\": was that meant?"))
+}
+
+/// Reads a file of pairs: `{"id", "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?}` a line.
+pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError> {
+    read(path.as_ref(), |fields| {
+        fields.refuse_kind("prompt", &["positive", "negative"], PROMPTS_FILE, PAIRS_FILE)?;
+        let pair = Pair {
+            line: fields.line(),
+            id: fields.id()?,
+            positive: fields.input("positive")?,
+            negative: fields.input("negative")?,
+            group: fields.name("group")?,
+            lang: fields.name("lang")?,
+            answer: fields.tokens("answer")?,
+            foil: fields.tokens("foil")?,
+            extra: fields.take_rest(),
+        };
+        Ok((pair.id.clone(), pair))
+    })
+}
+
+/// Reads a file of prompts:
+/// `{"id", "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?}` a line.
+pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetError> {
+    read(path.as_ref(), |fields| {
+        fields.refuse_kind("positive", &["prompt"], PAIRS_FILE, PROMPTS_FILE)?;
+        let item = Item {
+            line: fields.line(),
+            id: fields.id()?,
+            prompt: fields.input("prompt")?,
+            label: fields.name("label")?,
+            group: fields.name("group")?,
+            lang: fields.name("lang")?,
+            answer: fields.tokens("answer")?,
+            foil: fields.tokens("foil")?,
+            facts: fields.strings("facts")?,
+            extra: fields.take_rest(),
+        };
+        Ok((item.id.clone(), item))
+    })
+}
+
+const PAIRS_FILE: &str = "a pairs file (\"positive\" and \"negative\" in every line)";
+const PROMPTS_FILE: &str = "a prompts file (\"prompt\" in every line)";
+
+/// Reads line by line and hands each object's fields to `parse`, which gives the id and the item.
+fn read<T>(
+    path: &Path,
+    parse: impl Fn(&mut Fields<'_>) -> Result<(String, T), DatasetError>,
+) -> Result<Dataset<T>, DatasetError> {
+    let mut lines = Lines::open(path)?;
+    let mut items = Vec::new();
+    let mut line_of_id: HashMap<String, usize> = HashMap::new();
+    while let Some((line, text)) = lines.next_line()? {
+        let mut fields = Fields::parse(path, line, text)?;
+        let (id, item) = parse(&mut fields)?;
+        if let Some(&first_line) = line_of_id.get(&id) {
+            return Err(DatasetError::DuplicateId { path: path.to_owned(), line, first_line, id });
+        }
+        line_of_id.insert(id, line);
+        items.push(item);
+    }
+    if items.is_empty() {
+        return Err(DatasetError::Empty { path: path.to_owned() });
+    }
+    Ok(Dataset { path: path.to_owned(), sha256: lines.sha256(), items })
+}
+
+/// The lines of a file that are not blank, with their numbers; hashes the bytes as they pass.
+struct Lines<'p> {
+    path: &'p Path,
+    reader: BufReader<File>,
+    hasher: Sha256,
+    buffer: Vec<u8>,
+    line: usize,
+}
+
+impl<'p> Lines<'p> {
+    fn open(path: &'p Path) -> Result<Self, DatasetError> {
+        if path.is_dir() {
+            return Err(DatasetError::Directory { path: path.to_owned() });
+        }
+        let file = File::open(path).map_err(|source| DatasetError::Open { path: path.to_owned(), source })?;
+        Ok(Lines {
+            path,
+            reader: BufReader::with_capacity(1 << 18, file),
+            hasher: Sha256::new(),
+            buffer: Vec::new(),
+            line: 0,
+        })
+    }
+
+    /// The next line that is not blank, without its end; `None` at the end of the file.
+    fn next_line(&mut self) -> Result<Option<(usize, &str)>, DatasetError> {
+        loop {
+            if !self.fill()? {
+                return Ok(None);
+            }
+            if !self.content().trim_ascii().is_empty() {
+                break;
+            }
+        }
+        let (path, line) = (self.path, self.line);
+        match std::str::from_utf8(self.content()) {
+            Ok(text) => Ok(Some((line, text))),
+            Err(error) => Err(DatasetError::NotUtf8 { path: path.to_owned(), line, byte: error.valid_up_to() + 1 }),
+        }
+    }
+
+    /// Reads one line into the buffer; `false` at the end of the file.
+    fn fill(&mut self) -> Result<bool, DatasetError> {
+        self.buffer.clear();
+        self.line += 1;
+        // One byte more than allowed is enough to know that a line is too long, whatever the file's size.
+        let mut limited = (&mut self.reader).take(MAX_LINE_BYTES as u64 + 1);
+        let read = limited.read_until(b'\n', &mut self.buffer).map_err(|source| DatasetError::Read {
+            path: self.path.to_owned(),
+            line: self.line,
+            source,
+        })?;
+        if read > MAX_LINE_BYTES {
+            return Err(DatasetError::LongLine { path: self.path.to_owned(), line: self.line });
+        }
+        self.hasher.update(&self.buffer);
+        Ok(read > 0)
+    }
+
+    /// The buffered line without its line end, and the first line without a byte order mark.
+    fn content(&self) -> &[u8] {
+        let mut bytes = self.buffer.as_slice();
+        bytes = bytes.strip_suffix(b"\n").unwrap_or(bytes);
+        bytes = bytes.strip_suffix(b"\r").unwrap_or(bytes);
+        if self.line == 1 {
+            bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
+        }
+        bytes
+    }
+
+    fn sha256(self) -> String {
+        let digest = self.hasher.finalize();
+        digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+}

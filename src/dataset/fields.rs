@@ -1,0 +1,271 @@
+//! Turns one line's JSON object into typed fields, with an error that says where it stopped and why.
+//!
+//! Fields are taken out as they are read, so that what is left at the end is what the contract does not know.
+
+use std::fmt;
+use std::path::Path;
+
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::{DatasetError, Input, Message, TokenRef};
+use crate::names::meant;
+
+const INPUT: &str = "a string, {\"text\"}, {\"messages\"} or {\"ids\"}";
+const MESSAGE: &str = "{\"role\", \"content\"} and nothing else, both strings";
+const TOKEN_ID: &str = "a token id, a whole number from 0 to 4294967295";
+const TOKENS: &str = "a list of token ids or strings";
+const ID: &str = "a string that is not empty, or a number";
+
+/// The fields of one line that have not been taken yet.
+pub(super) struct Fields<'p> {
+    path: &'p Path,
+    line: usize,
+    map: Map<String, Value>,
+}
+
+impl<'p> Fields<'p> {
+    /// Parses a line, which must be one JSON object without repeated keys.
+    pub(super) fn parse(path: &'p Path, line: usize, text: &str) -> Result<Self, DatasetError> {
+        match serde_json::from_str::<UniqueMap>(text) {
+            Ok(UniqueMap(map)) => Ok(Fields { path, line, map }),
+            Err(error) => Err(DatasetError::Json {
+                path: path.to_owned(),
+                line,
+                column: error.column(),
+                reason: without_place(&error),
+            }),
+        }
+    }
+
+    pub(super) fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Refuses a line that has `foreign` and none of `own`: the file is of the other kind.
+    pub(super) fn refuse_kind(
+        &self,
+        foreign: &str,
+        own: &[&str],
+        found: &'static str,
+        expected: &'static str,
+    ) -> Result<(), DatasetError> {
+        let has = |key: &str| self.map.contains_key(key);
+        if has(foreign) && !own.iter().any(|key| has(key)) {
+            return Err(DatasetError::OtherKind { path: self.path.to_owned(), line: self.line, found, expected });
+        }
+        Ok(())
+    }
+
+    /// The `id`: numbers become strings.
+    pub(super) fn id(&mut self) -> Result<String, DatasetError> {
+        match self.required("id", ID)? {
+            Value::String(id) if !id.is_empty() => Ok(id),
+            Value::Number(id) => Ok(id.to_string()),
+            other => Err(self.wrong("id", ID, &other)),
+        }
+    }
+
+    /// A prompt's input.
+    pub(super) fn input(&mut self, field: &'static str) -> Result<Input, DatasetError> {
+        match self.required(field, INPUT)? {
+            Value::String(text) if !text.is_empty() => Ok(Input::User(text)),
+            Value::Object(object) => self.input_object(field, object),
+            other => Err(self.wrong(field, INPUT, &other)),
+        }
+    }
+
+    fn input_object(&self, field: &str, object: Map<String, Value>) -> Result<Input, DatasetError> {
+        let keys: Vec<String> = object.keys().map(|key| format!("\"{key}\"")).collect();
+        let mut entries = object.into_iter();
+        let (Some((key, value)), None) = (entries.next(), entries.next()) else {
+            let found = format!("an object with {}", listed(&keys));
+            return Err(self.wrong_text(field, INPUT, found));
+        };
+        let place = format!("{field}.{key}");
+        match (key.as_str(), value) {
+            ("text", Value::String(text)) if !text.is_empty() => Ok(Input::Text(text)),
+            ("text", other) => Err(self.wrong(&place, "a string that is not empty", &other)),
+            ("messages", Value::Array(list)) if !list.is_empty() => self.messages(&place, list),
+            ("messages", other) => Err(self.wrong(&place, "a list of messages, not empty", &other)),
+            ("ids", Value::Array(list)) if !list.is_empty() => self.ids(&place, &list),
+            ("ids", other) => Err(self.wrong(&place, "a list of token ids, not empty", &other)),
+            _ => Err(self.wrong_text(field, INPUT, format!("an object with \"{key}\""))),
+        }
+    }
+
+    fn messages(&self, place: &str, list: Vec<Value>) -> Result<Input, DatasetError> {
+        let parse = |(index, value): (usize, Value)| {
+            let place = format!("{place}[{index}]");
+            if !value.is_object() {
+                return Err(self.wrong(&place, MESSAGE, &value));
+            }
+            let message = serde_json::from_value::<Message>(value)
+                .map_err(|error| self.wrong_text(&place, MESSAGE, format!("an object: {error}")))?;
+            if message.role.is_empty() {
+                let place = format!("{place}.role");
+                return Err(self.wrong_text(&place, "a role", "an empty string".to_owned()));
+            }
+            Ok(message)
+        };
+        let messages: Result<Vec<Message>, DatasetError> = list.into_iter().enumerate().map(parse).collect();
+        messages.map(Input::Messages)
+    }
+
+    fn ids(&self, place: &str, list: &[Value]) -> Result<Input, DatasetError> {
+        let ids: Result<Vec<u32>, DatasetError> = list
+            .iter()
+            .enumerate()
+            .map(|(index, value)| {
+                token_id(value).ok_or_else(|| self.wrong(&format!("{place}[{index}]"), TOKEN_ID, value))
+            })
+            .collect();
+        ids.map(Input::Ids)
+    }
+
+    /// A short name (`group`, `lang`, `label`): numbers and booleans become strings; absent and null are `None`.
+    pub(super) fn name(&mut self, field: &'static str) -> Result<Option<String>, DatasetError> {
+        match self.optional(field) {
+            None => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name)),
+            Some(Value::Number(number)) => Ok(Some(number.to_string())),
+            Some(Value::Bool(flag)) => Ok(Some(flag.to_string())),
+            Some(other) => Err(self.wrong(field, "a string", &other)),
+        }
+    }
+
+    /// `answer` or `foil`: a list, or one id or string as a list of one; absent and null are an empty list.
+    pub(super) fn tokens(&mut self, field: &'static str) -> Result<Vec<TokenRef>, DatasetError> {
+        self.list(field, TOKENS, |value| match value {
+            Value::String(text) if !text.is_empty() => Some(TokenRef::Text(text.clone())),
+            other => token_id(other).map(TokenRef::Id),
+        })
+    }
+
+    /// A list of strings, or one string as a list of one; absent and null are an empty list.
+    pub(super) fn strings(&mut self, field: &'static str) -> Result<Vec<String>, DatasetError> {
+        self.list(field, "a list of strings", |value| match value {
+            Value::String(text) if !text.is_empty() => Some(text.clone()),
+            _ => None,
+        })
+    }
+
+    /// What has not been taken.
+    pub(super) fn take_rest(&mut self) -> Map<String, Value> {
+        std::mem::take(&mut self.map)
+    }
+
+    fn list<T>(
+        &mut self,
+        field: &'static str,
+        expected: &'static str,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Result<Vec<T>, DatasetError> {
+        match self.optional(field) {
+            None => Ok(Vec::new()),
+            Some(Value::Array(list)) if list.is_empty() => Err(self.wrong(field, expected, &Value::Array(list))),
+            Some(Value::Array(list)) => list
+                .iter()
+                .enumerate()
+                .map(|(index, value)| {
+                    parse(value).ok_or_else(|| self.wrong(&format!("{field}[{index}]"), expected, value))
+                })
+                .collect(),
+            Some(one) => match parse(&one) {
+                Some(parsed) => Ok(vec![parsed]),
+                None => Err(self.wrong(field, expected, &one)),
+            },
+        }
+    }
+
+    // `shift_remove` keeps the order of the fields that are left; `remove` would not.
+    fn optional(&mut self, field: &str) -> Option<Value> {
+        self.map.shift_remove(field).filter(|value| !value.is_null())
+    }
+
+    fn required(&mut self, field: &'static str, expected: &'static str) -> Result<Value, DatasetError> {
+        match self.map.shift_remove(field) {
+            Some(value) => Ok(value),
+            None => Err(DatasetError::Missing {
+                path: self.path.to_owned(),
+                line: self.line,
+                field,
+                expected,
+                hint: meant(field, self.map.keys().map(String::as_str)).map(str::to_owned),
+            }),
+        }
+    }
+
+    fn wrong(&self, field: &str, expected: &'static str, found: &Value) -> DatasetError {
+        self.wrong_text(field, expected, describe(found))
+    }
+
+    fn wrong_text(&self, field: &str, expected: &'static str, found: String) -> DatasetError {
+        DatasetError::Field { path: self.path.to_owned(), line: self.line, field: field.to_owned(), expected, found }
+    }
+}
+
+fn token_id(value: &Value) -> Option<u32> {
+    value.as_u64().and_then(|id| u32::try_from(id).ok())
+}
+
+fn listed(keys: &[String]) -> String {
+    match keys {
+        [] => "no field".to_owned(),
+        [first, .., last] => format!("both {first} and {last}"),
+        [only] => only.clone(),
+    }
+}
+
+/// A value in words that fit in a message, however large it is.
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Null => "null".to_owned(),
+        Value::Bool(flag) => format!("the boolean {flag}"),
+        Value::Number(number) => format!("the number {number}"),
+        Value::String(text) if text.is_empty() => "an empty string".to_owned(),
+        Value::String(_) => "a string".to_owned(),
+        Value::Array(list) if list.is_empty() => "an empty list".to_owned(),
+        Value::Array(_) => "a list".to_owned(),
+        Value::Object(_) => "an object".to_owned(),
+    }
+}
+
+/// The parser's reason without its "at line 1 column N": the line there is always 1 and would mislead.
+fn without_place(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" at line ") {
+        Some(end) => text[..end].to_owned(),
+        None => text,
+    }
+}
+
+/// A JSON object in which no key stands twice: serde_json alone would keep the last one without a word.
+struct UniqueMap(Map<String, Value>);
+
+impl<'de> Deserialize<'de> for UniqueMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_map(UniqueMapVisitor)
+    }
+}
+
+struct UniqueMapVisitor;
+
+impl<'de> Visitor<'de> for UniqueMapVisitor {
+    type Value = UniqueMap;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap, A::Error> {
+        let mut map = Map::new();
+        while let Some((key, value)) = access.next_entry::<String, Value>()? {
+            if map.contains_key(&key) {
+                return Err(serde::de::Error::custom(format!("field \"{key}\" stands twice")));
+            }
+            map.insert(key, value);
+        }
+        Ok(UniqueMap(map))
+    }
+}

@@ -1,0 +1,192 @@
+use super::*;
+use std::io::Write;
+
+fn file(bytes: impl AsRef<[u8]>) -> tempfile::NamedTempFile {
+    let mut file = tempfile::NamedTempFile::new().unwrap();
+    file.write_all(bytes.as_ref()).unwrap();
+    file
+}
+
+fn pair_error(bytes: impl AsRef<[u8]>) -> String {
+    read_pairs(file(bytes).path()).unwrap_err().to_string()
+}
+
+fn prompt_error(bytes: impl AsRef<[u8]>) -> String {
+    read_prompts(file(bytes).path()).unwrap_err().to_string()
+}
+
+#[test]
+fn a_pair_is_read_with_all_its_fields_and_unknown_ones_kept_in_order() {
+    let file = file(
+        r#"{"id": "a", "z": 1, "positive": "p", "negative": {"text": "n"}, "group": "g", "lang": "en",
+            "answer": ["I", 5], "foil": " Sure", "b": [2]}"#
+            .replace('\n', " "),
+    );
+    let dataset = read_pairs(file.path()).unwrap();
+    let pair = &dataset.items[0];
+    assert_eq!((pair.id.as_str(), pair.line), ("a", 1));
+    assert_eq!(pair.positive, Input::User("p".into()));
+    assert_eq!(pair.negative, Input::Text("n".into()));
+    assert_eq!((pair.group.as_deref(), pair.lang.as_deref()), (Some("g"), Some("en")));
+    assert_eq!(pair.answer, [TokenRef::Text("I".into()), TokenRef::Id(5)]);
+    assert_eq!(pair.foil, [TokenRef::Text(" Sure".into())]);
+    assert_eq!(pair.extra.keys().collect::<Vec<_>>(), ["z", "b"]);
+}
+
+#[test]
+fn a_prompt_takes_every_form_of_input() {
+    let file = file(concat!(
+        r#"{"id": 1, "prompt": {"messages": [{"role": "user", "content": "hi"}]}, "label": true}"#,
+        "\n",
+        r#"{"id": "2", "prompt": {"ids": [1, 2, 4294967295]}, "facts": "Paris", "group": null, "answer": 7}"#,
+    ));
+    let items = read_prompts(file.path()).unwrap().items;
+    let hi = Message { role: "user".into(), content: "hi".into() };
+    assert_eq!(items[0].prompt, Input::Messages(vec![hi]));
+    assert_eq!((items[0].id.as_str(), items[0].label.as_deref()), ("1", Some("true")));
+    assert_eq!(items[1].prompt, Input::Ids(vec![1, 2, u32::MAX]));
+    assert_eq!(items[1].facts, ["Paris"]);
+    assert_eq!(items[1].answer, [TokenRef::Id(7)]);
+    assert_eq!(items[1].group, None);
+}
+
+#[test]
+fn a_byte_order_mark_blank_lines_and_crlf_are_tolerated_and_lines_keep_their_numbers() {
+    let file = file("\u{feff}{\"id\":\"a\",\"prompt\":\"x\"}\r\n\r\n  \n{\"id\":\"b\",\"prompt\":\"y\"}\r\n");
+    let items = read_prompts(file.path()).unwrap().items;
+    assert_eq!(items.iter().map(|item| item.line).collect::<Vec<_>>(), [1, 4]);
+}
+
+#[test]
+fn the_hash_is_that_of_the_files_bytes() {
+    let file = file("{\"id\":\"a\",\"prompt\":\"x\"}\n");
+    let bytes = std::fs::read(file.path()).unwrap();
+    let expected: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(read_prompts(file.path()).unwrap().sha256, expected);
+}
+
+#[test]
+fn a_wrong_type_names_file_line_field_expected_and_found() {
+    let file = file(
+        "{\"id\":\"a\",\"positive\":\"x\",\"negative\":\"y\"}\n\n{\"id\":\"b\",\"positive\":3,\"negative\":\"y\"}",
+    );
+    let message = read_pairs(file.path()).unwrap_err().to_string();
+    let expected = format!(
+        "{}: line 3: field \"positive\": expected a string, {{\"text\"}}, {{\"messages\"}} or {{\"ids\"}}, \
+         found the number 3",
+        file.path().display()
+    );
+    assert_eq!(message, expected);
+}
+
+#[test]
+fn a_missing_field_is_named_with_the_near_miss_in_the_line() {
+    let message = pair_error(r#"{"id": "a", "postive": "x", "negative": "y"}"#);
+    assert!(message.contains(r#"line 1: field "positive" is missing: expected a string"#), "{message}");
+    assert!(message.contains(r#"the line has "postive""#), "{message}");
+    assert!(prompt_error(r#"{"prompt": "x"}"#).contains(r#"field "id" is missing"#));
+}
+
+#[test]
+fn empty_inputs_are_refused_where_they_stand() {
+    let with = |input: &str| prompt_error(format!("{{\"id\": \"a\", \"prompt\": {input}}}"));
+    assert!(with("\"\"").contains("found an empty string"));
+    assert!(with("{\"text\": \"\"}").contains(r#"field "prompt.text": expected a string that is not empty"#));
+    assert!(with("{\"ids\": []}").contains(r#"field "prompt.ids""#));
+    assert!(with("{\"messages\": []}").contains(r#"field "prompt.messages""#));
+    assert!(with("{}").contains("found an object with no field"));
+    assert!(with("null").contains("found null"));
+}
+
+#[test]
+fn a_fault_inside_an_input_names_its_place() {
+    let with = |input: &str| prompt_error(format!("{{\"id\": \"a\", \"prompt\": {input}}}"));
+    let message = with("{\"ids\": [1, -2]}");
+    assert!(message.contains(r#"field "prompt.ids[1]""#) && message.contains("found the number -2"), "{message}");
+    assert!(with("{\"ids\": [4294967296]}").contains("prompt.ids[0]"));
+    assert!(with("{\"ids\": [1.5]}").contains("found the number 1.5"));
+    let message = with("{\"messages\": [{\"role\": \"user\"}]}");
+    assert!(message.contains("prompt.messages[0]") && message.contains("missing field `content`"), "{message}");
+    assert!(with("{\"messages\": [{\"role\": \"\", \"content\": \"\"}]}").contains("prompt.messages[0].role"));
+    assert!(with("{\"messages\": [\"hi\"]}").contains("found a string"));
+    assert!(with("{\"text\": \"a\", \"ids\": [1]}").contains("both \"text\" and \"ids\""));
+    assert!(with("{\"txt\": \"a\"}").contains("an object with \"txt\""));
+}
+
+#[test]
+fn wrong_answers_foils_facts_and_ids_are_refused() {
+    let with = |rest: &str| prompt_error(format!("{{\"id\": \"a\", \"prompt\": \"x\", {rest}}}"));
+    assert!(with("\"answer\": [\"a\", true]").contains("field \"answer[1]\""));
+    assert!(with("\"foil\": []").contains("found an empty list"));
+    assert!(with("\"facts\": {\"a\": 1}").contains("field \"facts\": expected a list of strings, found an object"));
+    assert!(with("\"group\": [1]").contains("field \"group\": expected a string, found a list"));
+    assert!(prompt_error("{\"id\": \"\", \"prompt\": \"x\"}").contains("field \"id\""));
+}
+
+#[test]
+fn a_duplicate_id_names_both_lines_also_when_one_is_a_number() {
+    let message = prompt_error("{\"id\": 7, \"prompt\": \"x\"}\n\n{\"id\": \"7\", \"prompt\": \"y\"}");
+    assert!(message.contains("line 3") && message.contains("already the id of line 1"), "{message}");
+}
+
+#[test]
+fn bad_json_names_line_and_column_and_repeated_keys_are_refused() {
+    let message = prompt_error("{\"id\": \"a\", \"prompt\": \"x\"}\n{\"id\": \"b\" \"prompt\": \"x\"}");
+    assert!(message.contains("line 2, column 12: ") && !message.contains("at line 1"), "{message}");
+    assert!(prompt_error("[1]").contains("expected one JSON object a line"));
+    assert!(prompt_error("{\"id\": 1, \"id\": 2, \"prompt\": \"x\"}").contains("field \"id\" stands twice"));
+    assert!(prompt_error("{\"id\": 1, \"prompt\": \"x\"} {}").contains("trailing characters"));
+}
+
+#[test]
+fn a_line_that_is_not_utf8_names_its_line_and_byte() {
+    let message = prompt_error(b"{\"id\": 1, \"prompt\": \"x\"}\n{\"id\": \"\xff\"}");
+    assert!(message.contains("line 2: byte 9 is not UTF-8"), "{message}");
+}
+
+#[test]
+fn a_file_of_the_other_kind_is_recognised() {
+    let message = pair_error("{\"id\": 1, \"prompt\": \"x\"}");
+    assert!(message.contains("this is a prompts file") && message.contains("expected a pairs file"), "{message}");
+    let message = prompt_error("{\"id\": 1, \"positive\": \"x\", \"negative\": \"y\"}");
+    assert!(message.contains("this is a pairs file"), "{message}");
+}
+
+#[test]
+fn an_empty_file_a_missing_file_and_a_directory_are_refused() {
+    assert!(prompt_error("\n \n").contains("holds no item"));
+    let folder = tempfile::tempdir().unwrap();
+    let message = read_pairs(folder.path()).unwrap_err().to_string();
+    assert!(message.contains("is a directory"), "{message}");
+    let message = read_pairs(folder.path().join("none.jsonl")).unwrap_err().to_string();
+    assert!(message.contains("cannot be opened"), "{message}");
+}
+
+#[test]
+fn a_line_over_the_limit_is_refused_without_being_read_whole() {
+    let mut bytes = b"{\"id\": 1, \"prompt\": \"x\"}\n".to_vec();
+    bytes.resize(bytes.len() + MAX_LINE_BYTES + 10, b'a');
+    assert!(prompt_error(bytes).contains("line 2: longer than 16 MiB"));
+}
+
+#[test]
+fn deep_nesting_is_an_error_and_not_a_crash() {
+    let nested = format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000));
+    let message = prompt_error(format!("{{\"id\": 1, \"prompt\": \"x\", \"extra\": {nested}}}"));
+    assert!(message.contains("recursion limit"), "{message}");
+}
+
+#[test]
+fn a_hundred_thousand_lines_take_well_under_a_second() {
+    let mut text = String::new();
+    for index in 0..100_000 {
+        text.push_str(&format!(
+            "{{\"id\": \"p{index}\", \"prompt\": \"How do I tie knot {index}?\", \"group\": \"g\"}}\n"
+        ));
+    }
+    let file = file(text);
+    let start = std::time::Instant::now();
+    assert_eq!(read_prompts(file.path()).unwrap().items.len(), 100_000);
+    // A wide margin: the point is the order of growth, not the machine.
+    assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+}

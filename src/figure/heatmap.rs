@@ -1,0 +1,380 @@
+//! A heatmap of one number for every head of a model, layer 0 at the bottom.
+//!
+//! Colour gives sign and size; a dash in every clearly negative cell keeps the sign readable in greyscale. Cells
+//! without a value are hatched, marked cells have a dot, and the strongest cells are named. Computing values and
+//! deciding what is marked is left to the caller.
+
+mod layout;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+use super::FigureError;
+use super::canvas::{Canvas, Rect};
+use super::style::{
+    FAINT_INK, GRID, INK, LABEL_SIZE, TICK_SIZE, TITLE_SIZE, contrast, diverging, index_step, nice_step, nice_ticks,
+    signed, tick_label,
+};
+use super::text::{Anchor, TextStyle};
+use layout::{Layout, TextLines};
+use plotters::style::RGBColor;
+
+/// The most rows or columns that are drawn: more would be less than five pixels a cell.
+pub const MOST_CELLS: usize = 256;
+
+/// Below this share of the scale a negative cell is too faint to be taken for a positive one, and has no dash.
+const DASH_FROM: f64 = -0.2;
+
+/// How many cells are named.
+const NAMED: usize = 6;
+
+const EMPTY_GROUND: RGBColor = RGBColor(236, 236, 236);
+const EMPTY_STRIPE: RGBColor = RGBColor(176, 176, 176);
+
+/// One number for every cell of layers by heads.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Heatmap {
+    /// The title, in bold.
+    pub title: String,
+    /// What else a reader needs, under the title: model, number of items. May be empty.
+    pub subtitle: String,
+    /// What a column is: `head`.
+    pub x_label: String,
+    /// What a row is: `layer`.
+    pub y_label: String,
+    /// What the colour means, with its unit.
+    pub value_label: String,
+    /// Values by row, from 0 at the bottom, and column. `None` and numbers that are not finite are drawn as missing.
+    pub values: Vec<Vec<Option<f64>>>,
+    /// Which cells have a dot; empty for none, else of the shape of `values`.
+    pub marks: Vec<Vec<bool>>,
+    /// What the dot says: `q < 0.05`.
+    pub mark_meaning: Option<String>,
+}
+
+struct Named {
+    row: usize,
+    column: usize,
+    value: f64,
+}
+
+impl Heatmap {
+    /// Draws the heatmap and writes it as a PNG file, which appears whole or not at all.
+    pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), FigureError> {
+        self.draw()?.write_png(path)
+    }
+
+    /// Draws the heatmap.
+    pub fn draw(&self) -> Result<Canvas, FigureError> {
+        let (rows, columns) = self.check()?;
+        let width = Layout::text_width();
+        let title = title_style().wrap(&self.title, width);
+        let subtitle = faint_style().wrap(&self.subtitle, width);
+        let legend = self.legend_lines();
+        let named = self.strongest();
+        let lines =
+            TextLines { title: title.len(), subtitle: subtitle.len(), legend: legend.len(), named: named.len() };
+        let layout = Layout::new(rows, columns, lines);
+        let mut canvas = Canvas::new(layout.height);
+        draw_heading(&mut canvas, &layout, &title, &subtitle);
+        let limit = self.limit();
+        self.draw_cells(&mut canvas, &layout, limit);
+        self.draw_axes(&mut canvas, &layout);
+        self.draw_bar(&mut canvas, &layout, limit);
+        draw_legend(&mut canvas, &layout, &legend);
+        self.draw_strip(&mut canvas, &layout, &named);
+        Ok(canvas)
+    }
+
+    /// Rows and columns, once the shape is known to be right.
+    fn check(&self) -> Result<(usize, usize), FigureError> {
+        let (rows, columns) = (self.values.len(), self.values.first().map_or(0, Vec::len));
+        let title = || self.title.clone();
+        if rows == 0 || columns == 0 {
+            return Err(FigureError::Empty { title: title() });
+        }
+        if rows > MOST_CELLS || columns > MOST_CELLS {
+            return Err(FigureError::TooLarge { title: title(), rows, columns, limit: MOST_CELLS });
+        }
+        let ragged = |what, row, found| FigureError::Ragged { title: title(), what, row, expected: columns, found };
+        if let Some(row) = self.values.iter().position(|row| row.len() != columns) {
+            return Err(ragged("values", row, self.values[row].len()));
+        }
+        let marks = if self.marks.is_empty() { 0 } else { rows };
+        if self.marks.len() != marks {
+            return Err(ragged("marks", self.marks.len(), 0));
+        }
+        if let Some(row) = self.marks.iter().position(|row| row.len() != columns) {
+            return Err(ragged("marks", row, self.marks[row].len()));
+        }
+        Ok((rows, columns))
+    }
+
+    /// The value at both ends of the scale; 1 where there is nothing to scale by.
+    fn limit(&self) -> f64 {
+        let largest = self.present().map(|cell| cell.value.abs()).fold(0.0, f64::max);
+        if largest > 0.0 { largest } else { 1.0 }
+    }
+
+    /// All cells that have a value.
+    fn present(&self) -> impl Iterator<Item = Named> + '_ {
+        self.values.iter().enumerate().flat_map(|(row, cells)| {
+            cells.iter().enumerate().filter_map(move |(column, cell)| {
+                let value = cell.filter(|value| value.is_finite())?;
+                Some(Named { row, column, value })
+            })
+        })
+    }
+
+    /// The cells with the largest values either way, the largest first; among equals the first by layer and head.
+    fn strongest(&self) -> Vec<Named> {
+        let mut cells: Vec<Named> = self.present().filter(|cell| cell.value != 0.0).collect();
+        cells.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
+        cells.truncate(NAMED);
+        cells
+    }
+
+    fn marked(&self, row: usize, column: usize) -> bool {
+        self.marks.get(row).and_then(|cells| cells.get(column)).is_some_and(|mark| *mark)
+    }
+
+    fn draw_cells(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
+        for (row, cells) in self.values.iter().enumerate() {
+            for (column, value) in cells.iter().enumerate() {
+                let cell = layout.cell(row, column);
+                match value.filter(|value| value.is_finite()) {
+                    Some(value) => draw_cell(canvas, cell, value / limit, self.marked(row, column)),
+                    None => draw_missing(canvas, cell),
+                }
+            }
+        }
+        let cell = layout.cell(0, 0);
+        if cell.width.min(cell.height) >= 24 {
+            draw_grid(canvas, layout, self.values.len(), self.values[0].len());
+        }
+        canvas.frame(layout.plot, INK, 3);
+    }
+
+    fn draw_axes(&self, canvas: &mut Canvas, layout: &Layout) {
+        let style = TextStyle::new(TICK_SIZE, INK);
+        let (rows, columns) = (self.values.len(), self.values[0].len());
+        let (plot, cell) = (layout.plot, layout.cell(0, 0));
+        let widest = style.width(&(columns - 1).to_string()) + 0.7 * TICK_SIZE;
+        let below = plot.bottom() as f32 + 14.0 + 0.95 * TICK_SIZE;
+        for column in (0..columns).step_by(index_step(cell.width as f32, widest)) {
+            let x = layout.cell(0, column).center().0;
+            canvas.line((x, plot.bottom() + 3), (x, plot.bottom() + 14), INK, 3);
+            canvas.text(&column.to_string(), x as f32, below, style.anchored(Anchor::Middle));
+        }
+        for row in (0..rows).step_by(index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
+            let y = layout.cell(row, 0).center().1;
+            canvas.line((plot.left - 14, y), (plot.left - 3, y), INK, 3);
+            let x = plot.left as f32 - 22.0;
+            canvas.text_centered(&row.to_string(), x, y as f32, style.anchored(Anchor::End));
+        }
+        let label = TextStyle::new(LABEL_SIZE, INK).anchored(Anchor::Middle);
+        let (x, y) = plot.center();
+        canvas.text(&self.x_label, x as f32, below + 1.2 * LABEL_SIZE, label);
+        canvas.text_centered(&self.y_label, 50.0, y as f32, label.upwards());
+    }
+
+    fn draw_bar(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
+        let bar = layout.bar;
+        for y in 0..bar.height {
+            let share = 1.0 - 2.0 * (f64::from(y) + 0.5) / f64::from(bar.height);
+            canvas.fill(Rect { top: bar.top + y, height: 1, ..bar }, diverging(share));
+        }
+        for share in [-0.25, -0.45, -0.65, -0.85] {
+            let y = height_of(bar, share);
+            draw_dash(canvas, Rect { left: bar.left, top: y - 20, width: bar.width, height: 40 }, share, 0.5);
+        }
+        canvas.frame(bar, INK, 3);
+        let style = TextStyle::new(TICK_SIZE, INK);
+        let most = if bar.height < 500 { 3 } else { 6 };
+        let step = nice_step(2.0 * limit, most);
+        let mut widest = 0.0f32;
+        for value in nice_ticks(-limit, limit, most) {
+            let y = height_of(bar, value / limit);
+            let text = tick_label(value, step);
+            canvas.line((bar.right() + 3, y), (bar.right() + 14, y), INK, 3);
+            canvas.text_centered(&text, bar.right() as f32 + 24.0, y as f32, style);
+            widest = widest.max(style.width(&text));
+        }
+        self.draw_bar_label(canvas, bar, bar.right() as f32 + 24.0 + widest);
+    }
+
+    /// Writes what the colour means along the bar: in two lines, then smaller, rather than beyond the bar's ends.
+    fn draw_bar_label(&self, canvas: &mut Canvas, bar: Rect, left: f32) {
+        let style = TextStyle::new(LABEL_SIZE, INK).anchored(Anchor::Middle).upwards();
+        let room = bar.height as f32 + 30.0;
+        let lines = (0..6)
+            .map(|smaller| TextStyle { size: LABEL_SIZE * (1.0 - 0.1 * smaller as f32), ..style })
+            .map(|style| (style, style.wrap(&self.value_label, room)))
+            .find(|(style, lines)| lines.len() <= 2 && lines.iter().all(|line| style.width(line) <= room));
+        let smallest = TextStyle { size: LABEL_SIZE * 0.5, ..style };
+        let (style, lines) = lines.unwrap_or_else(|| (smallest, vec![self.value_label.clone()]));
+        for (index, line) in lines.iter().enumerate() {
+            let x = left + 44.0 + index as f32 * style.line_height();
+            canvas.text_centered(line, x, bar.center().1 as f32, style);
+        }
+    }
+
+    /// The signs that occur, each with its meaning, in lines that fit.
+    fn legend_lines(&self) -> Vec<Vec<(Sign, String)>> {
+        let limit = self.limit();
+        let mut entries = Vec::new();
+        if self.marks.iter().flatten().any(|mark| *mark) {
+            let meaning = self.mark_meaning.clone().unwrap_or_else(|| "marked".to_owned());
+            entries.push((Sign::Dot, meaning));
+        }
+        let dashed =
+            |cell: Named| cell.value / limit <= DASH_FROM || (cell.value < 0.0 && self.marked(cell.row, cell.column));
+        if self.present().any(dashed) {
+            entries.push((Sign::Dash, "negative".to_owned()));
+        }
+        if self.present().count() < self.values.iter().map(Vec::len).sum() {
+            entries.push((Sign::Hatch, "no value".to_owned()));
+        }
+        let mut lines: Vec<Vec<(Sign, String)>> = Vec::new();
+        let mut used = f32::INFINITY;
+        for entry in entries {
+            let width = legend_entry_width(&entry.1);
+            if used + width > Layout::text_width() {
+                lines.push(Vec::new());
+                used = 0.0;
+            }
+            used += width;
+            if let Some(line) = lines.last_mut() {
+                line.push(entry);
+            }
+        }
+        lines
+    }
+
+    fn draw_strip(&self, canvas: &mut Canvas, layout: &Layout, named: &[Named]) {
+        if named.is_empty() {
+            return;
+        }
+        let style = TextStyle::new(TICK_SIZE, INK);
+        let (strip, columns) = (layout.strip, layout.strip_columns);
+        let (left, line) = (strip.left as f32, style.line_height());
+        let mut baseline = strip.top as f32 + 0.95 * TICK_SIZE;
+        canvas.text(&format!("Strongest {}s", self.x_label), left, baseline, style.bold());
+        baseline += 0.12 * TICK_SIZE;
+        for (index, cell) in named.iter().enumerate() {
+            let (across, down) = (index % columns, index / columns + 1);
+            let x = left + across as f32 * strip.width as f32 / columns as f32;
+            let y = baseline + down as f32 * line;
+            let name = self.name_of(cell);
+            canvas.text(&name, x, y, style);
+            let after = x + style.width(&name) + 0.5 * TICK_SIZE;
+            let text = signed(cell.value);
+            canvas.text(&text, after, y, TextStyle { color: FAINT_INK, ..style });
+            if self.marked(cell.row, cell.column) {
+                let dot = (after + style.width(&text) + 0.4 * TICK_SIZE, y - style.cap_height() / 2.0);
+                canvas.disc(dot, 8.0, INK);
+            }
+        }
+    }
+
+    /// `L12.H5`: the labels' first letters with the indices.
+    fn name_of(&self, cell: &Named) -> String {
+        let letter = |label: &str| label.chars().next().map(|first| first.to_uppercase().to_string());
+        let (row, column) = (letter(&self.y_label), letter(&self.x_label));
+        format!("{}{}.{}{}", row.unwrap_or_default(), cell.row, column.unwrap_or_default(), cell.column)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Dot,
+    Dash,
+    Hatch,
+}
+
+fn title_style() -> TextStyle {
+    TextStyle::new(TITLE_SIZE, INK).bold()
+}
+
+fn faint_style() -> TextStyle {
+    TextStyle::new(TICK_SIZE, FAINT_INK)
+}
+
+fn draw_heading(canvas: &mut Canvas, layout: &Layout, title: &[String], subtitle: &[String]) {
+    let mut y = layout.title_top as f32;
+    for (lines, style) in [(title, title_style()), (subtitle, faint_style())] {
+        for line in lines {
+            canvas.text(line, Layout::text_left(), y + 0.93 * style.size, style);
+            y += style.line_height();
+        }
+    }
+}
+
+/// The height in the bar of a share of the scale from -1 at its bottom to 1 at its top.
+fn height_of(bar: Rect, share: f64) -> i32 {
+    bar.top + ((1.0 - share) / 2.0 * f64::from(bar.height)).round() as i32
+}
+
+fn draw_cell(canvas: &mut Canvas, cell: Rect, share: f64, marked: bool) {
+    canvas.fill(cell, diverging(share));
+    // A marked cell is one that readers will speak of: its sign is shown however faint it is.
+    let negative = share <= DASH_FROM || (marked && share < 0.0);
+    if negative {
+        draw_dash(canvas, cell, share, if marked { 0.7 } else { 0.5 });
+    }
+    if marked {
+        let size = cell.width.min(cell.height) as f32;
+        let height = if negative { 0.34 } else { 0.5 };
+        let center = (cell.left as f32 + cell.width as f32 / 2.0, cell.top as f32 + cell.height as f32 * height);
+        canvas.disc(center, (size * 0.16).clamp(1.5, 12.0), contrast(diverging(share)));
+    }
+}
+
+/// The dash of a negative cell, at that share of its height from the top.
+fn draw_dash(canvas: &mut Canvas, cell: Rect, share: f64, height: f32) {
+    let width = (cell.width.min(cell.height * 2) / 2).clamp(2, 30);
+    let thick = (cell.height / 9).clamp(1, 6);
+    let left = cell.left + (cell.width - width) / 2;
+    let top = cell.top + (cell.height as f32 * height).round() as i32 - thick / 2;
+    canvas.fill(Rect { left, top, width, height: thick }, contrast(diverging(share)));
+}
+
+fn draw_missing(canvas: &mut Canvas, cell: Rect) {
+    canvas.hatch(cell, EMPTY_GROUND, EMPTY_STRIPE, 14, 3);
+}
+
+fn draw_grid(canvas: &mut Canvas, layout: &Layout, rows: usize, columns: usize) {
+    let plot = layout.plot;
+    for column in 1..columns {
+        canvas.fill(Rect { left: layout.cell(0, column).left - 1, width: 2, ..plot }, GRID);
+    }
+    for row in 1..rows {
+        canvas.fill(Rect { top: layout.cell(row, 0).bottom() - 1, height: 2, ..plot }, GRID);
+    }
+}
+
+const SIGN_WIDTH: f32 = 50.0;
+
+fn legend_entry_width(meaning: &str) -> f32 {
+    SIGN_WIDTH + 14.0 + faint_style().width(meaning) + 50.0
+}
+
+fn draw_legend(canvas: &mut Canvas, layout: &Layout, lines: &[Vec<(Sign, String)>]) {
+    let style = TextStyle::new(TICK_SIZE, INK);
+    for (index, line) in lines.iter().enumerate() {
+        let mut x = layout.legend.left as f32;
+        let y = layout.legend.top as f32 + (index as f32 + 0.5) * style.line_height();
+        for (sign, meaning) in line {
+            let swatch = Rect { left: x as i32, top: y as i32 - 21, width: SIGN_WIDTH as i32, height: 42 };
+            match sign {
+                Sign::Dot => draw_cell(canvas, swatch, 0.0, true),
+                Sign::Dash => draw_cell(canvas, swatch, -0.5, false),
+                Sign::Hatch => draw_missing(canvas, swatch),
+            }
+            canvas.frame(swatch, FAINT_INK, 2);
+            canvas.text_centered(meaning, x + SIGN_WIDTH + 14.0, y, style);
+            x += legend_entry_width(meaning);
+        }
+    }
+}

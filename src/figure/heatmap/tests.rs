@@ -1,0 +1,107 @@
+use super::*;
+use crate::figure::style::PAPER;
+
+fn value(layer: usize, head: usize) -> f64 {
+    // A reproducible mixture: noise, and a few strong heads.
+    let noise = ((layer * 37 + head * 101 + layer * head * 13) % 97) as f64 / 97.0 - 0.5;
+    match (layer * 7 + head * 3) % 61 {
+        0 => 2.4,
+        1 => -1.9,
+        _ => noise * 0.8,
+    }
+}
+
+fn heatmap(layers: usize, heads: usize) -> Heatmap {
+    Heatmap {
+        title: "Necessity of every head for refusal".into(),
+        subtitle: "SmolLM2-135M-Instruct, 120 pairs, last position".into(),
+        x_label: "head".into(),
+        y_label: "layer".into(),
+        value_label: "effect on the logit difference".into(),
+        values: (0..layers).map(|layer| (0..heads).map(|head| Some(value(layer, head))).collect()).collect(),
+        marks: (0..layers).map(|layer| (0..heads).map(|head| value(layer, head).abs() > 0.39).collect()).collect(),
+        mark_meaning: Some("q < 0.05".into()),
+    }
+}
+
+#[test]
+fn every_shape_and_emptiness_is_drawn() {
+    let folder = std::env::var_os("GATELENS_FIGURES").map(std::path::PathBuf::from);
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = folder.as_deref().unwrap_or(scratch.path());
+    for (layers, heads) in [(1, 1), (30, 9), (24, 14), (80, 64), (100, 128), (2, 32), (40, 1)] {
+        let mut map = heatmap(layers, heads);
+        if layers == 24 {
+            map.values[3][5] = None;
+            map.values[20] = vec![Some(f64::NAN); heads];
+        }
+        map.write_png(folder.join(format!("{layers}x{heads}.png"))).unwrap();
+    }
+    let mut empty = heatmap(6, 8);
+    empty.values = vec![vec![None; 8]; 6];
+    empty.marks.clear();
+    empty.write_png(folder.join("empty.png")).unwrap();
+    let mut zero = heatmap(2, 2);
+    zero.values = vec![vec![Some(0.0); 2]; 2];
+    zero.title = "A title so long that it cannot stand in one line of a column and is broken at a space".into();
+    zero.write_png(folder.join("zero.png")).unwrap();
+}
+
+#[test]
+fn positive_is_red_negative_is_blue_and_layer_zero_is_at_the_bottom() {
+    let mut map = heatmap(2, 2);
+    map.marks.clear();
+    map.values = vec![vec![Some(1.0), Some(0.0)], vec![Some(-1.0), Some(0.0)]];
+    let canvas = map.draw().unwrap();
+    let layout = Layout::new(2, 2, TextLines { title: 1, subtitle: 1, legend: 1, named: 2 });
+    let corner = |row| {
+        let cell = layout.cell(row, 0);
+        canvas.pixel(cell.left + 8, cell.top + 8)
+    };
+    assert_eq!((corner(0), corner(1)), (diverging(1.0), diverging(-1.0)));
+    assert!(layout.cell(0, 0).top > layout.cell(1, 0).top);
+}
+
+#[test]
+fn a_negative_cell_has_a_dash_and_its_positive_twin_has_none() {
+    let layout = Layout::new(1, 2, TextLines { title: 1, subtitle: 1, legend: 1, named: 2 });
+    let mut map = heatmap(1, 2);
+    map.marks.clear();
+    map.values = vec![vec![Some(-1.0), Some(1.0)]];
+    let canvas = map.draw().unwrap();
+    let middle = |column| {
+        let (x, y) = layout.cell(0, column).center();
+        canvas.pixel(x, y)
+    };
+    assert_eq!((middle(0), middle(1)), (PAPER, diverging(1.0)));
+}
+
+#[test]
+fn the_strongest_heads_are_named_the_strongest_first() {
+    let mut map = heatmap(3, 3);
+    map.values =
+        vec![vec![Some(0.1), None, Some(-3.0)], vec![Some(f64::INFINITY); 3], vec![Some(2.0), Some(0.0), None]];
+    let names: Vec<String> = map.strongest().iter().map(|cell| map.name_of(cell)).collect();
+    assert_eq!(names, ["L0.H2", "L2.H0", "L0.H0"]);
+}
+
+#[test]
+fn wrong_shapes_are_errors_that_name_the_row() {
+    let mut map = heatmap(3, 3);
+    map.values[1].pop();
+    let message = map.draw().err().unwrap().to_string();
+    assert!(message.contains("row 1 of the values has 2 columns, expected 3"), "{message}");
+    let mut map = heatmap(3, 3);
+    map.marks[2].push(true);
+    assert!(map.draw().err().unwrap().to_string().contains("row 2 of the marks has 4 columns"));
+    map.marks.pop();
+    assert!(matches!(map.draw(), Err(FigureError::Ragged { .. })));
+    map.values.clear();
+    assert!(matches!(map.draw(), Err(FigureError::Empty { .. })));
+    assert!(matches!(heatmap(1, MOST_CELLS + 1).draw(), Err(FigureError::TooLarge { .. })));
+}
+
+#[test]
+fn the_same_values_give_the_same_bytes() {
+    assert_eq!(heatmap(5, 4).draw().unwrap().to_png().unwrap(), heatmap(5, 4).draw().unwrap().to_png().unwrap());
+}

@@ -1,0 +1,162 @@
+//! What all figures share: sizes, colours, ticks and how numbers are written.
+
+use plotters::style::RGBColor;
+
+/// Title: 8 pt in print.
+pub const TITLE_SIZE: f32 = 56.0;
+/// Axis labels: 7 pt in print.
+pub const LABEL_SIZE: f32 = 50.0;
+/// Ticks, legends and remarks: 6.2 pt in print.
+pub const TICK_SIZE: f32 = 44.0;
+
+/// Text and axes.
+pub const INK: RGBColor = RGBColor(26, 26, 26);
+/// Text of less weight.
+pub const FAINT_INK: RGBColor = RGBColor(90, 90, 90);
+/// Lines between cells and behind curves.
+pub const GRID: RGBColor = RGBColor(222, 222, 222);
+/// White.
+pub const PAPER: RGBColor = RGBColor(255, 255, 255);
+
+/// Colours for series that colour-blind readers can tell apart (Okabe and Ito).
+pub const SERIES: [RGBColor; 7] = [
+    RGBColor(0, 114, 178),
+    RGBColor(213, 94, 0),
+    RGBColor(0, 158, 115),
+    RGBColor(204, 121, 167),
+    RGBColor(86, 180, 233),
+    RGBColor(230, 159, 0),
+    RGBColor(0, 0, 0),
+];
+
+/// ColorBrewer's RdBu from blue (negative) through near white to red (positive), safe for colour-blind readers.
+const DIVERGING: [RGBColor; 11] = [
+    RGBColor(5, 48, 97),
+    RGBColor(33, 102, 172),
+    RGBColor(67, 147, 195),
+    RGBColor(146, 197, 222),
+    RGBColor(209, 229, 240),
+    RGBColor(247, 247, 247),
+    RGBColor(253, 219, 199),
+    RGBColor(244, 165, 130),
+    RGBColor(214, 96, 77),
+    RGBColor(178, 24, 43),
+    RGBColor(103, 0, 31),
+];
+
+/// The colour of a share of the scale from -1 (blue) through 0 (near white) to 1 (red).
+pub fn diverging(share: f64) -> RGBColor {
+    let place = (share.clamp(-1.0, 1.0) + 1.0) / 2.0 * (DIVERGING.len() - 1) as f64;
+    let below = (place.floor() as usize).min(DIVERGING.len() - 2);
+    let (from, to, part) = (DIVERGING[below], DIVERGING[below + 1], place - below as f64);
+    let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
+    RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+}
+
+/// Ink or paper, whichever is easier to see on that ground.
+pub fn contrast(ground: RGBColor) -> RGBColor {
+    let luma = 0.299 * f64::from(ground.0) + 0.587 * f64::from(ground.1) + 0.114 * f64::from(ground.2);
+    if luma > 135.0 { INK } else { PAPER }
+}
+
+/// The distance between ticks, 1, 2 or 5 times a power of ten, that puts at most `most` of them into `span`.
+pub fn nice_step(span: f64, most: usize) -> f64 {
+    let rough = span / most.max(1) as f64;
+    if !rough.is_finite() || rough < f64::MIN_POSITIVE {
+        return 1.0;
+    }
+    let power = 10f64.powf(rough.log10().floor());
+    let factor = [1.0, 2.0, 5.0, 10.0].into_iter().find(|factor| factor * power >= rough * (1.0 - 1e-9));
+    factor.unwrap_or(10.0) * power
+}
+
+/// Round values from `low` to `high`, about `most` of them.
+pub fn nice_ticks(low: f64, high: f64, most: usize) -> Vec<f64> {
+    let step = nice_step(high - low, most);
+    let (first, last) = ((low / step - 1e-9).ceil(), (high / step + 1e-9).floor());
+    if !(first.is_finite() && last.is_finite()) || last - first > 1000.0 {
+        return Vec::new();
+    }
+    (first as i64..=last as i64).map(|index| index as f64 * step).collect()
+}
+
+/// Every how many indices a tick stands, so that ticks keep `needed` pixels when an index has `pixels`.
+pub fn index_step(pixels: f32, needed: f32) -> usize {
+    let fits = |step: &usize| *step as f32 * pixels >= needed;
+    [1, 2, 5, 10, 20, 50, 100, 200, 500].into_iter().find(fits).unwrap_or(1000)
+}
+
+/// A tick's value with the digits that its step needs, and a real minus sign.
+pub fn tick_label(value: f64, step: f64) -> String {
+    if value.abs() < step * 1e-6 {
+        return "0".to_owned();
+    }
+    let decimals = (-step.log10() + 1e-9).ceil().max(0.0);
+    if decimals > 4.0 || value.abs() >= 1e6 {
+        return with_minus(format!("{value:.1e}"));
+    }
+    with_minus(format!("{value:.0$}", decimals as usize))
+}
+
+/// A value with its sign and three digits that count.
+pub fn signed(value: f64) -> String {
+    let size = value.abs();
+    let text = if value == 0.0 {
+        "0".to_owned()
+    } else if !(1e-3..1e5).contains(&size) {
+        format!("{value:+.1e}")
+    } else {
+        // One digit before the point takes two behind it: 1.23, 12.3, 123, 0.123.
+        let decimals = (2.0 - size.log10().floor()).clamp(0.0, 4.0);
+        format!("{value:+.0$}", decimals as usize)
+    };
+    with_minus(text)
+}
+
+fn with_minus(text: String) -> String {
+    text.replace('-', "\u{2212}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_scale_is_centred_and_opposite_ends_differ() {
+        assert_eq!(diverging(0.0), RGBColor(247, 247, 247));
+        assert_eq!(diverging(-1.0), RGBColor(5, 48, 97));
+        assert_eq!(diverging(1.0), RGBColor(103, 0, 31));
+        assert_eq!(diverging(7.0), diverging(1.0));
+    }
+
+    #[test]
+    fn ticks_are_round_and_within_the_range() {
+        assert_eq!(nice_ticks(-1.0, 1.0, 4), [-1.0, -0.5, 0.0, 0.5, 1.0]);
+        assert_eq!(nice_ticks(0.0, 7.3, 5), [0.0, 2.0, 4.0, 6.0]);
+        assert_eq!(nice_ticks(3.0, 3.0, 5), [3.0]);
+        assert!(nice_ticks(f64::NAN, 1.0, 5).is_empty() && nice_ticks(0.0, f64::INFINITY, 5).len() <= 1);
+    }
+
+    #[test]
+    fn labels_have_the_digits_that_their_step_needs() {
+        assert_eq!(tick_label(-0.5, 0.5), "−0.5");
+        assert_eq!(tick_label(1.0, 0.2), "1.0");
+        assert_eq!(tick_label(20.0, 10.0), "20");
+        assert_eq!(tick_label(-1e-17, 0.1), "0");
+        assert_eq!(tick_label(2e-6, 1e-6), "2.0e−6");
+    }
+
+    #[test]
+    fn values_have_three_digits_and_their_sign() {
+        assert_eq!(signed(0.5), "+0.500");
+        assert_eq!(signed(-12.345), "−12.3");
+        assert_eq!(signed(1234.0), "+1234");
+        assert_eq!(signed(-0.00001), "−1.0e−5");
+        assert_eq!(signed(0.0), "0");
+    }
+
+    #[test]
+    fn index_ticks_thin_out_when_cells_are_small() {
+        assert_eq!([100.0, 20.0, 9.0].map(|pixels| index_step(pixels, 80.0)), [1, 5, 10]);
+    }
+}

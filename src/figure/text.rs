@@ -1,0 +1,182 @@
+//! Text on a canvas, in the font that travels with the project: no system font library, the same pixels everywhere.
+//!
+//! Glyphs are placed by their outlines at fractions of a pixel: the text layout of plotters' own bitmap backend drops
+//! side bearings, which shows at the sizes used here.
+
+use std::sync::LazyLock;
+
+use ab_glyph::{Font, FontRef, Glyph, PxScale, ScaleFont, point};
+use plotters::style::RGBColor;
+
+/// DejaVu Sans Condensed, cut down to Latin, Greek, Cyrillic, arrows and mathematical signs.
+const REGULAR: &[u8] = include_bytes!("fonts/DejaVuSansCondensed.subset.ttf");
+const BOLD: &[u8] = include_bytes!("fonts/DejaVuSansCondensed-Bold.subset.ttf");
+
+static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| {
+    // The bytes are part of the program; a test reads both.
+    [REGULAR, BOLD].map(|bytes| FontRef::try_from_slice(bytes).expect("the embedded fonts are valid"))
+});
+
+/// Which side of the text is at the given place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// The text starts there.
+    Start,
+    /// The text's middle is there.
+    Middle,
+    /// The text ends there.
+    End,
+}
+
+/// How text looks.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct TextStyle {
+    /// Pixels to the em.
+    pub size: f32,
+    /// Bold or regular.
+    pub bold: bool,
+    /// The colour.
+    pub color: RGBColor,
+    /// Which side is at the given place.
+    pub anchor: Anchor,
+    /// Reads from bottom to top instead of from left to right.
+    pub upwards: bool,
+}
+
+impl TextStyle {
+    /// Regular text that starts at its place and reads to the right.
+    pub fn new(size: f32, color: RGBColor) -> TextStyle {
+        TextStyle { size, bold: false, color, anchor: Anchor::Start, upwards: false }
+    }
+
+    /// The same in bold.
+    pub fn bold(self) -> TextStyle {
+        TextStyle { bold: true, ..self }
+    }
+
+    /// The same with another side at its place.
+    pub fn anchored(self, anchor: Anchor) -> TextStyle {
+        TextStyle { anchor, ..self }
+    }
+
+    /// The same, reading from bottom to top.
+    pub fn upwards(self) -> TextStyle {
+        TextStyle { upwards: true, ..self }
+    }
+
+    /// The height of a capital letter in pixels: what text is centred by.
+    pub fn cap_height(&self) -> f32 {
+        self.size * 0.729
+    }
+
+    /// The distance between two lines' baselines in pixels.
+    pub fn line_height(&self) -> f32 {
+        self.size * 1.25
+    }
+
+    fn font(&self) -> &'static FontRef<'static> {
+        &FONTS[usize::from(self.bold)]
+    }
+
+    fn scale(&self) -> PxScale {
+        let font = self.font();
+        // `PxScale` is the height from descent to ascent; sizes here are those of the em.
+        let em = font.units_per_em().unwrap_or(2048.0);
+        PxScale::from(self.size * font.height_unscaled() / em)
+    }
+
+    /// How many pixels the text takes along its line.
+    pub fn width(&self, text: &str) -> f32 {
+        let font = self.font().as_scaled(self.scale());
+        text.chars().map(|letter| font.h_advance(font.glyph_id(letter))).sum()
+    }
+
+    /// Breaks a text at spaces into lines of at most `width` pixels; a longer word has a line of its own.
+    pub fn wrap(&self, text: &str, width: f32) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for word in text.split_whitespace() {
+            match lines.last_mut() {
+                Some(line) if self.width(&format!("{line} {word}")) <= width => {
+                    line.push(' ');
+                    line.push_str(word);
+                }
+                _ => lines.push(word.to_owned()),
+            }
+        }
+        lines
+    }
+
+    /// Calls `draw` with pixel and coverage, 0 to 1, for text whose baseline goes through `(x, y)`.
+    pub(super) fn rasterize(&self, text: &str, x: f32, y: f32, mut draw: impl FnMut(i32, i32, f32)) {
+        let font = self.font();
+        let scaled = font.as_scaled(self.scale());
+        let mut along = match self.anchor {
+            Anchor::Start => 0.0,
+            Anchor::Middle => -self.width(text) / 2.0,
+            Anchor::End => -self.width(text),
+        };
+        for letter in text.chars() {
+            let id = font.glyph_id(letter);
+            let glyph: Glyph = id.with_scale_and_position(self.scale(), point(along, 0.0));
+            along += scaled.h_advance(id);
+            let Some(outline) = font.outline_glyph(glyph) else {
+                continue;
+            };
+            let bounds = outline.px_bounds();
+            outline.draw(|dx, dy, coverage| {
+                let (across, down) = (bounds.min.x as i32 + dx as i32, bounds.min.y as i32 + dy as i32);
+                let (px, py) = if self.upwards { (down, -across) } else { (across, down) };
+                draw(x.round() as i32 + px, y.round() as i32 + py, coverage.clamp(0.0, 1.0));
+            });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STYLE: TextStyle =
+        TextStyle { size: 40.0, bold: false, color: RGBColor(0, 0, 0), anchor: Anchor::Start, upwards: false };
+
+    #[test]
+    fn both_fonts_have_letters_greek_arrows_and_mathematical_signs() {
+        for style in [STYLE, STYLE.bold()] {
+            for letter in "Az09äłéΔσαβЖ→←↑↓−±×≤≥≈∞∑√·…–—“”•²".chars() {
+                assert_ne!(style.font().glyph_id(letter).0, 0, "{letter} in bold: {}", style.bold);
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_as_wide_as_it_is_drawn() {
+        let (mut low, mut high) = (i32::MAX, i32::MIN);
+        STYLE.rasterize("HHHH", 0.0, 0.0, |x, _, coverage| {
+            if coverage > 0.5 {
+                (low, high) = (low.min(x), high.max(x));
+            }
+        });
+        let drawn = (high - low) as f32;
+        assert!((drawn - STYLE.width("HHHH")).abs() < STYLE.size * 0.25, "{drawn}");
+    }
+
+    #[test]
+    fn capitals_are_as_high_as_the_style_says() {
+        let mut top = 0;
+        STYLE.rasterize("H", 0.0, 0.0, |_, y, coverage| {
+            if coverage > 0.5 {
+                top = top.min(y)
+            }
+        });
+        assert!((-top as f32 - STYLE.cap_height()).abs() <= 1.0);
+    }
+
+    #[test]
+    fn wrapping_keeps_every_word_and_the_width() {
+        let text = "the effect of every head on the refusal of a request";
+        let lines = STYLE.wrap(text, 300.0);
+        assert!(lines.len() > 1 && lines.iter().all(|line| STYLE.width(line) <= 300.0));
+        assert_eq!(lines.join(" "), text);
+        assert!(STYLE.wrap("", 10.0).is_empty());
+    }
+}

@@ -1,0 +1,374 @@
+//! Checkpoints on disk: named tensors of safetensors files or of a GGUF file, read as f32 on request.
+//!
+//! Files are memory-mapped; nothing is converted before it is asked for, and what was converted is given back to the
+//! system, so that a model's peak memory is that of its converted weights. Which tensors make up a model is
+//! [`super::weights`]' business.
+
+// Mapping a file is unsafe because another process may change it meanwhile.
+#![allow(unsafe_code)]
+
+use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
+use crate::names::nearest;
+use memmap2::{Mmap, UncheckedAdvice};
+use rayon::prelude::*;
+use safetensors::{Dtype, SafeTensors};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+/// What is wrong with a checkpoint.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("{path}: {why}", path = path.display())]
+    File { path: PathBuf, why: String },
+    #[error("{path}: tensor `{tensor}`: {why}", path = path.display())]
+    Tensor { path: PathBuf, tensor: String, why: String },
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+}
+
+/// An open checkpoint.
+pub enum Checkpoint {
+    Safetensors(Shards),
+    Gguf(Gguf),
+}
+
+/// Which part of a stored matrix is wanted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pick {
+    All,
+    /// Ranges of rows, in this order.
+    Rows(Vec<Range<usize>>),
+    /// A range of columns, as rows: the stored matrix is `[in, out]` (GPT-2).
+    Columns(Range<usize>),
+}
+
+/// A part of a stored tensor, with the shape that the whole must have.
+#[derive(Clone, Debug)]
+pub struct Stored {
+    pub name: String,
+    pub shape: Vec<usize>,
+    pub pick: Pick,
+}
+
+impl Stored {
+    /// The shape of the picked part.
+    pub fn picked_shape(&self) -> Vec<usize> {
+        let mut shape = self.shape.clone();
+        match &self.pick {
+            Pick::All => {}
+            Pick::Rows(rows) => shape[0] = rows.iter().map(Range::len).sum(),
+            Pick::Columns(c) => shape = vec![c.len(), self.shape[0]],
+        }
+        shape
+    }
+}
+
+impl Checkpoint {
+    /// Opens the weights of a Hugging Face folder: one file, or shards with their index.
+    ///
+    /// # Errors
+    /// If the folder holds no weights, a shard is missing, an index points outside the folder, or a file is not sound.
+    pub fn open_folder(dir: &Path) -> Result<Self, CheckpointError> {
+        Ok(Checkpoint::Safetensors(Shards::open(dir)?))
+    }
+
+    /// Whether the checkpoint has a tensor of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        match self {
+            Checkpoint::Safetensors(s) => s.tensors.contains_key(name),
+            Checkpoint::Gguf(g) => g.opt_tensor(name).is_some(),
+        }
+    }
+
+    /// The names of all tensors.
+    pub fn names(&self) -> Vec<String> {
+        match self {
+            Checkpoint::Safetensors(s) => s.tensors.keys().cloned().collect(),
+            Checkpoint::Gguf(g) => g.tensors().map(|t| t.name.clone()).collect(),
+        }
+    }
+
+    /// SHA-256 of the headers and the sizes of the checkpoint's files: which weights these are, without reading them all.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        match self {
+            Checkpoint::Safetensors(s) => {
+                for file in &s.files {
+                    hash.update((file.map.len() as u64).to_le_bytes());
+                    hash.update(&file.map[..file.data]);
+                }
+            }
+            Checkpoint::Gguf(g) => {
+                hash.update((g.map().len() as u64).to_le_bytes());
+                hash.update(g.header());
+            }
+        }
+        hash.finalize().iter().map(|b| format!("{b:02x}")).collect()
+    }
+
+    /// The numbers of a stored part as f32, row-major, in the part's picked shape.
+    ///
+    /// # Errors
+    /// If the tensor is missing, has another shape or a dtype that is not read, or holds NaN or infinity.
+    pub fn read(&self, stored: &Stored) -> Result<Vec<f32>, CheckpointError> {
+        let raw = self.find(stored)?;
+        let columns: usize = stored.shape[1..].iter().product();
+        let rows: Vec<Range<usize>> = match &stored.pick {
+            Pick::Rows(rows) => rows.clone(),
+            _ => std::iter::once(0..stored.shape[0]).collect(),
+        };
+        let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
+        let mut rest = out.as_mut_slice();
+        for range in rows {
+            let (part, later) = rest.split_at_mut(range.len() * columns);
+            self.read_rows(stored, &raw, range, columns, part)?;
+            rest = later;
+        }
+        raw.give_back();
+        if out.par_chunks(1 << 16).any(|c| c.iter().any(|x| !x.is_finite())) {
+            return Err(self.bad(stored, "holds a number that is not finite (NaN or infinity)"));
+        }
+        match &stored.pick {
+            Pick::Columns(picked) => Ok(transposed(&out, columns, picked.clone())),
+            _ => Ok(out),
+        }
+    }
+
+    /// Finds a tensor and holds it to the shape that it must have.
+    fn find(&self, stored: &Stored) -> Result<Raw<'_>, CheckpointError> {
+        let (shape, raw) = match self {
+            Checkpoint::Safetensors(s) => s.find(&stored.name)?,
+            Checkpoint::Gguf(g) => {
+                let info = g.tensor(&stored.name)?;
+                (&info.shape, Raw { bytes: g.bytes(info)?, kind: Kind::Ggml(info.kind), map: g.map() })
+            }
+        };
+        if *shape != stored.shape {
+            let why = format!("has the shape {shape:?}; the model's description asks for {:?}", stored.shape);
+            return Err(self.bad(stored, why));
+        }
+        Ok(raw)
+    }
+
+    /// Converts a range of rows, in parallel.
+    fn read_rows(
+        &self,
+        stored: &Stored,
+        raw: &Raw,
+        rows: Range<usize>,
+        columns: usize,
+        out: &mut [f32],
+    ) -> Result<(), CheckpointError> {
+        let row_bytes = raw.row_bytes(columns).map_err(|why| self.bad(stored, why))?;
+        let bytes = raw.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
+        let bytes = bytes.ok_or_else(|| self.bad(stored, "is shorter than its shape says"))?;
+        let step = ((1 << 16) / columns.max(1)).max(1);
+        let chunks = out.par_chunks_mut(step * columns).zip(bytes.par_chunks(step * row_bytes));
+        chunks.try_for_each(|(out, bytes)| raw.kind.convert(bytes, out)).map_err(|why| self.bad(stored, why))
+    }
+
+    fn bad(&self, stored: &Stored, why: impl Into<String>) -> CheckpointError {
+        let path = match self {
+            Checkpoint::Safetensors(s) => s.path_of(&stored.name),
+            Checkpoint::Gguf(g) => g.path().to_path_buf(),
+        };
+        CheckpointError::Tensor { path, tensor: stored.name.clone(), why: why.into() }
+    }
+}
+
+/// Columns of a row-major matrix, as rows.
+fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
+    let rows = x.len() / columns.max(1);
+    let mut out = vec![0f32; rows * picked.len()];
+    let each = out.par_chunks_mut(rows.max(1)).zip(picked);
+    each.for_each(|(out, c)| out.iter_mut().enumerate().for_each(|(r, o)| *o = x[r * columns + c]));
+    out
+}
+
+/// How numbers are stored.
+#[derive(Clone, Copy)]
+enum Kind {
+    F32,
+    F16,
+    Bf16,
+    Ggml(GgmlKind),
+}
+
+/// A tensor's bytes in a mapped file.
+struct Raw<'a> {
+    bytes: &'a [u8],
+    kind: Kind,
+    /// The mapping that the bytes are of.
+    map: &'a Mmap,
+}
+
+impl Raw<'_> {
+    fn row_bytes(&self, columns: usize) -> Result<usize, String> {
+        match self.kind {
+            Kind::F32 => Ok(columns * 4),
+            Kind::F16 | Kind::Bf16 => Ok(columns * 2),
+            Kind::Ggml(kind) => kind
+                .row_bytes(columns)
+                .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),
+        }
+    }
+
+    /// Tells the system that these pages need not stay in memory; they are read again from the file if they must be.
+    fn give_back(&self) {
+        let offset = self.bytes.as_ptr() as usize - self.map.as_ptr() as usize;
+        // SAFETY: the mapping is shared and read-only, so that dropping its pages loses nothing. A failure only costs
+        // memory.
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, self.bytes.len()) };
+    }
+}
+
+impl Kind {
+    fn convert(self, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
+        match self {
+            Kind::F32 => {
+                let words = bytes.chunks_exact(4).zip(out);
+                words.for_each(|(b, o)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+            }
+            Kind::F16 => {
+                let words = bytes.chunks_exact(2).zip(out);
+                words.for_each(|(b, o)| *o = half::f16::from_le_bytes([b[0], b[1]]).to_f32());
+            }
+            Kind::Bf16 => {
+                let words = bytes.chunks_exact(2).zip(out);
+                words.for_each(|(b, o)| *o = half::bf16::from_le_bytes([b[0], b[1]]).to_f32());
+            }
+            Kind::Ggml(kind) => dequantize(kind, bytes, out).map_err(|e| e.to_string())?,
+        }
+        Ok(())
+    }
+}
+
+/// The safetensors files of a folder.
+pub struct Shards {
+    dir: PathBuf,
+    files: Vec<Shard>,
+    tensors: BTreeMap<String, Entry>,
+}
+
+struct Shard {
+    path: PathBuf,
+    map: Mmap,
+    /// Where the tensors' bytes begin.
+    data: usize,
+}
+
+struct Entry {
+    file: usize,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: Range<usize>,
+}
+
+/// `model.safetensors.index.json`.
+#[derive(serde::Deserialize)]
+struct Index {
+    weight_map: BTreeMap<String, String>,
+}
+
+impl Shards {
+    fn open(dir: &Path) -> Result<Self, CheckpointError> {
+        let index = dir.join("model.safetensors.index.json");
+        let single = dir.join("model.safetensors");
+        let mut shards = Shards { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
+        if index.exists() {
+            shards.open_indexed(&index)?;
+        } else if single.exists() {
+            shards.add(&single)?;
+        } else {
+            let why = "has neither `model.safetensors` nor `model.safetensors.index.json`; gatelens reads safetensors \
+                       (convert other formats with `transformers`' save_pretrained) and GGUF";
+            return Err(file_error(dir, why));
+        }
+        Ok(shards)
+    }
+
+    fn open_indexed(&mut self, index: &Path) -> Result<(), CheckpointError> {
+        let text = std::fs::read(index).map_err(|e| file_error(index, e.to_string()))?;
+        let parsed: Index =
+            serde_json::from_slice(&text).map_err(|e| file_error(index, format!("not an index: {e}")))?;
+        let mut names: Vec<&String> = parsed.weight_map.values().collect();
+        names.sort();
+        names.dedup();
+        for name in names {
+            let plain = Path::new(name).components().count() == 1 && !name.contains(['/', '\\']) && name != "..";
+            if !plain {
+                let why = format!("names the shard `{name}`, which is not a file of its own folder; refused");
+                return Err(file_error(index, why));
+            }
+            let path = self.dir.join(name);
+            if !path.exists() {
+                let why =
+                    format!("names the shard `{name}`, which is missing; the download is incomplete, fetch it again");
+                return Err(file_error(index, why));
+            }
+            self.add(&path)?;
+        }
+        match parsed.weight_map.iter().find(|(tensor, _)| !self.tensors.contains_key(*tensor)) {
+            None => Ok(()),
+            Some((tensor, shard)) => Err(file_error(index, format!("puts `{tensor}` in `{shard}`, which has it not"))),
+        }
+    }
+
+    fn add(&mut self, path: &Path) -> Result<(), CheckpointError> {
+        let bad = |why: String| file_error(path, why);
+        let file = File::open(path).map_err(|e| bad(e.to_string()))?;
+        // SAFETY: the file is opened for reading; should another process cut it short meanwhile, the system stops this
+        // one, as it does any program that maps its weights.
+        let map = unsafe { Mmap::map(&file) }.map_err(|e| bad(e.to_string()))?;
+        let (n, metadata) = SafeTensors::read_metadata(&map)
+            .map_err(|e| bad(format!("not a sound safetensors file: {e}{}", mend(&e))))?;
+        let data = 8 + n;
+        for (name, info) in metadata.tensors() {
+            let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
+            let entry = Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
+            if self.tensors.insert(name.clone(), entry).is_some() {
+                return Err(bad(format!("holds `{name}`, which another shard holds too")));
+            }
+        }
+        self.files.push(Shard { path: path.to_path_buf(), map, data });
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<(&Vec<usize>, Raw<'_>), CheckpointError> {
+        let bad = |why: String| CheckpointError::Tensor { path: self.path_of(name), tensor: name.to_string(), why };
+        let Some(entry) = self.tensors.get(name) else {
+            let near = nearest(name, self.tensors.keys().map(String::as_str));
+            return Err(bad(format!("is missing; the nearest names are {}", near.join(", "))));
+        };
+        let kind = match entry.dtype {
+            Dtype::F32 => Kind::F32,
+            Dtype::F16 => Kind::F16,
+            Dtype::BF16 => Kind::Bf16,
+            other => return Err(bad(format!("is stored as {other:?}; gatelens reads F32, F16 and BF16"))),
+        };
+        let map = &self.files[entry.file].map;
+        let bytes = map.get(entry.bytes.clone()).ok_or_else(|| bad("lies outside its file".to_string()))?;
+        Ok((&entry.shape, Raw { bytes, kind, map }))
+    }
+
+    fn path_of(&self, name: &str) -> PathBuf {
+        self.tensors.get(name).map_or_else(|| self.dir.clone(), |e| self.files[e.file].path.clone())
+    }
+}
+
+/// What mends a broken safetensors file, where it can be said.
+fn mend(e: &safetensors::SafeTensorError) -> &'static str {
+    match e {
+        safetensors::SafeTensorError::MetadataIncompleteBuffer => {
+            " (the file is shorter or longer than its header says: fetch it again)"
+        }
+        _ => "",
+    }
+}
+
+fn file_error(path: &Path, why: impl Into<String>) -> CheckpointError {
+    CheckpointError::File { path: path.to_path_buf(), why: why.into() }
+}

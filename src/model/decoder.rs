@@ -1,0 +1,411 @@
+//! The decoder: one forward pass for every family, layer by layer, with every site in reach.
+//!
+//! [`Decoder::layer`] runs one block over packed rows. At each site it hands the activations to a [`Hook`], which may read
+//! them, change them, or add rows; an engine is a hook and an order of layers ([`crate::run`]). What differs between
+//! families is in [`Arch`]; nothing here asks for a family's name.
+
+use super::arch::{Arch, Mlp};
+use super::rows::Rows;
+use super::weights::{LayerWeights, Linear, NormWeights};
+use crate::ops::{self, attention::Heads, attention::opened};
+use crate::site::{KINDS, Site, SiteKind};
+use candle_core::{DType, Device, Result, Tensor};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// The activations that are live at a site: what the rest of the pass still reads.
+pub struct Acts {
+    pub rows: Rows,
+    live: [Option<Tensor>; KINDS.len()],
+}
+
+impl Acts {
+    /// Activations of `rows`, none live yet.
+    pub fn new(rows: Rows) -> Self {
+        Acts { rows, live: [const { None }; KINDS.len()] }
+    }
+
+    /// The live value of a kind. `[rows, width]`
+    ///
+    /// # Errors
+    /// If the pass is not where that kind is live.
+    pub fn get(&self, kind: SiteKind) -> Result<&Tensor> {
+        self.live[kind as usize].as_ref().ok_or_else(|| candle_core::Error::Msg(format!("`{kind}` is not live here")))
+    }
+
+    /// Sets the value of a kind.
+    pub fn put(&mut self, kind: SiteKind, value: Tensor) {
+        self.live[kind as usize] = Some(value);
+    }
+
+    /// Takes a value that nothing later reads.
+    ///
+    /// # Errors
+    /// If it is not live.
+    pub fn take(&mut self, kind: SiteKind) -> Result<Tensor> {
+        self.live[kind as usize].take().ok_or_else(|| candle_core::Error::Msg(format!("`{kind}` is not live here")))
+    }
+
+    /// Replaces the rows, each new row being a copy of the old one that `from` names, in every live value.
+    ///
+    /// # Errors
+    /// If a row is out of range or candle fails.
+    pub fn gather(&mut self, rows: Rows, from: &[u32]) -> Result<()> {
+        let old = self.rows.len();
+        if from.iter().any(|r| *r as usize >= old) || from.len() != rows.len() {
+            candle_core::bail!("{} new rows from {} of {old}", rows.len(), from.len())
+        }
+        for value in self.live.iter_mut().flatten() {
+            let index = Tensor::new(from, value.device())?;
+            *value = value.index_select(&index, 0)?;
+        }
+        self.rows = rows;
+        Ok(())
+    }
+}
+
+/// What an engine does at the sites of a pass.
+pub trait Hook {
+    /// Whether anything at this site is read or edited. Sites that cost extra (`head_out`) are computed only then.
+    fn wants(&self, site: Site) -> bool;
+
+    /// Called at every site that the model has, in the order of the flow, except `scores` and `pattern`. The value is
+    /// `acts.get(site.kind)`; a changed one is put back.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()>;
+
+    /// The spans whose scores and patterns are read or edited in this layer; the others' never leave the kernel.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn opened(&self, layer: usize) -> Result<Vec<usize>>;
+
+    /// Called with one opened span's scores, then with its pattern, `[span rows, n_heads, keys]` in f32; returns the value
+    /// to go on with.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor>;
+}
+
+/// Cosines and sines for every rotation of a model. A row's entry in the tables is `regime * length + position`.
+pub struct Angles {
+    /// One pair for each of [`Arch::ropes`]: `[regimes * length, pairs]` each, f32.
+    tables: Vec<(Tensor, Tensor)>,
+    length: usize,
+    /// The tables' regime of each prompt length that they were made for.
+    regimes: BTreeMap<usize, usize>,
+}
+
+impl Angles {
+    /// Tables for prompts of these lengths.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn new(arch: &Arch, lengths: impl IntoIterator<Item = usize>, device: &Device) -> Result<Self> {
+        let lengths: Vec<usize> = lengths.into_iter().collect();
+        let length = lengths.iter().copied().max().unwrap_or(0);
+        let key = |n: usize| -> Vec<usize> { arch.ropes.iter().map(|r| r.regime(n)).collect() };
+        let mut keys: Vec<Vec<usize>> = lengths.iter().map(|n| key(*n)).collect();
+        keys.sort();
+        keys.dedup();
+        let regimes = lengths.iter().map(|n| (*n, keys.binary_search(&key(*n)).unwrap_or(0))).collect();
+        let table = |(i, rope): (usize, &super::rope::Rope)| {
+            let (mut cos, mut sin) = (Vec::new(), Vec::new());
+            for key in &keys {
+                let angles = rope.angles(key[i], length);
+                cos.extend(angles.cos);
+                sin.extend(angles.sin);
+            }
+            let shape = (keys.len() * length, rope.pairs());
+            Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
+        };
+        let tables = arch.ropes.iter().enumerate().map(table).collect::<Result<_>>()?;
+        Ok(Angles { tables, length, regimes })
+    }
+
+    /// The entry of a position of a prompt of `length` tokens, one of those that the tables were made for.
+    pub fn entry(&self, length: usize, position: usize) -> u32 {
+        let regime = self.regimes.get(&length).copied().unwrap_or(0);
+        (regime * self.length + position) as u32
+    }
+}
+
+/// A model's weights with the pass over them.
+pub struct Decoder {
+    pub arch: Arch,
+    /// What activations and matrices are kept in.
+    pub dtype: DType,
+    pub device: Device,
+    /// `[vocab, d_model]`
+    pub(super) embed: Tensor,
+    /// `[n_ctx, d_model]` where positions are learned.
+    pub(super) positions: Option<Tensor>,
+    pub(super) final_norm: NormWeights,
+    /// `[vocab, d_model]`; the embedding itself where the two are tied.
+    pub(super) unembed: Tensor,
+    pub(super) layers: Vec<Arc<LayerWeights>>,
+}
+
+impl Decoder {
+    /// The weights of a layer.
+    ///
+    /// # Errors
+    /// If there is no such layer.
+    pub fn weights(&self, layer: usize) -> Result<Arc<LayerWeights>> {
+        let n = self.layers.len();
+        self.layers.get(layer).cloned().ok_or_else(|| candle_core::Error::Msg(format!("layer {layer} of {n}")))
+    }
+
+    /// How many parameters the model has; a tied unembedding counts once.
+    pub fn parameters(&self) -> u64 {
+        let ends = [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed).filter(|_| !self.arch.tied)];
+        let ends: usize = ends.into_iter().flatten().map(Tensor::elem_count).sum();
+        let layers: usize = self.layers.iter().map(|l| l.parameters()).sum();
+        (ends + self.final_norm.parameters() + layers) as u64
+    }
+
+    /// The unembedding. `[vocab, d_model]`
+    pub fn unembedding(&self) -> &Tensor {
+        &self.unembed
+    }
+
+    /// What enters layer 0, for one token id and position a row. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If an id or a position is out of range, or candle fails.
+    pub fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let pick = |table: &Tensor, index: &[u32]| {
+            let n = table.dim(0)?;
+            match index.iter().find(|i| **i as usize >= n) {
+                Some(i) => candle_core::bail!("entry {i} of an embedding of {n}"),
+                None => table.index_select(&Tensor::new(index, &self.device)?, 0),
+            }
+        };
+        let x = pick(&self.embed, ids)?;
+        // Rounded to the model's dtype, as the families that scale do.
+        let x = match self.arch.embed_scale {
+            Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, &self.device)?.to_dtype(self.dtype)?)?,
+            None => x,
+        };
+        match &self.positions {
+            Some(table) => ops::add(&x, &pick(table, positions)?),
+            None => Ok(x),
+        }
+    }
+
+    /// Runs a layer: from `resid_pre`, which must be live, to the next layer's `resid_pre`.
+    ///
+    /// # Errors
+    /// If the hook stops the pass or candle fails.
+    pub fn layer(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        let w = self.weights(l)?;
+        hook.at(SiteKind::ResidPre.at(l), acts)?;
+        self.attention(l, &w, angles, acts, hook)?;
+        self.mlp(l, &w, acts, hook)?;
+        let resid = acts.take(SiteKind::ResidPost)?;
+        acts.put(SiteKind::ResidPre, resid);
+        Ok(())
+    }
+
+    /// `resid_pre` to `attn_delta`, and to `resid_mid` where there is one.
+    fn attention(
+        &self,
+        l: usize,
+        w: &LayerWeights,
+        angles: &Angles,
+        acts: &mut Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<()> {
+        use SiteKind::*;
+        acts.put(AttnIn, self.norm(acts.get(ResidPre)?, w.attn_norm.as_ref())?);
+        hook.at(AttnIn.at(l), acts)?;
+        let x = acts.take(AttnIn)?;
+        acts.put(Q, self.norm(&w.q.apply(&x)?, w.q_norm.as_ref())?);
+        acts.put(K, self.norm(&w.k.apply(&x)?, w.k_norm.as_ref())?);
+        acts.put(V, w.v.apply(&x)?);
+        for kind in [Q, K, V] {
+            hook.at(kind.at(l), acts)?;
+        }
+        self.rotate(l, angles, acts, hook)?;
+        acts.put(Z, self.attend(l, acts, hook)?);
+        for kind in [RotQ, RotK, V] {
+            acts.take(kind)?;
+        }
+        hook.at(Z.at(l), acts)?;
+        let out = self.attn_out(l, w, acts, hook)?;
+        acts.put(AttnOut, out);
+        hook.at(AttnOut.at(l), acts)?;
+        let delta = self.norm(&acts.take(AttnOut)?, w.attn_post_norm.as_ref())?;
+        acts.put(AttnDelta, delta);
+        hook.at(AttnDelta.at(l), acts)?;
+        if !self.arch.parallel {
+            let resid = ops::add(&acts.take(ResidPre)?, &acts.take(AttnDelta)?)?;
+            acts.put(ResidMid, resid);
+            hook.at(ResidMid.at(l), acts)?;
+        }
+        Ok(())
+    }
+
+    /// `q` and `k` to `rot_q` and `rot_k`; a model without rotations passes them on.
+    fn rotate(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        let table = angles.tables.get(self.arch.layers[l].rope);
+        for (from, to) in [(SiteKind::Q, SiteKind::RotQ), (SiteKind::K, SiteKind::RotK)] {
+            let x = acts.take(from)?;
+            let x = match table {
+                Some((cos, sin)) => ops::rotate(&x, self.arch.d_head, cos, sin, &acts.rows.entries)?,
+                None => x,
+            };
+            acts.put(to, x);
+        }
+        if table.is_some() {
+            hook.at(SiteKind::RotQ.at(l), acts)?;
+            hook.at(SiteKind::RotK.at(l), acts)?;
+        }
+        Ok(())
+    }
+
+    /// The shape of a layer's attention.
+    fn heads(&self, l: usize) -> Heads {
+        let a = &self.arch;
+        Heads {
+            n_heads: a.n_heads,
+            n_kv_heads: a.n_kv_heads,
+            d_head: a.d_head,
+            scale: a.score_scale,
+            softcap: a.score_softcap,
+            window: a.layers[l].window,
+        }
+    }
+
+    /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
+    fn attend(&self, l: usize, acts: &Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+        let (q, k, v) = (acts.get(SiteKind::RotQ)?, acts.get(SiteKind::RotK)?, acts.get(SiteKind::V)?);
+        let heads = self.heads(l);
+        let z = ops::attention::attention(q, k, v, &acts.rows, heads)?;
+        let opened_spans = hook.opened(l)?;
+        if opened_spans.is_empty() {
+            return Ok(z);
+        }
+        let mut parts: Vec<Tensor> = Vec::new();
+        for (i, span) in acts.rows.spans.iter().enumerate() {
+            parts.push(if opened_spans.contains(&i) {
+                let scores = hook.at_opened(SiteKind::Scores.at(l), i, opened::scores(q, k, span, heads)?)?;
+                let pattern = hook.at_opened(SiteKind::Pattern.at(l), i, opened::pattern(&scores)?)?;
+                opened::z(&pattern, v, span, heads)?
+            } else {
+                z.narrow(0, span.rows.start, span.rows.len())?
+            });
+        }
+        Tensor::cat(&parts, 0)
+    }
+
+    /// `z` through the output projection, head by head where the hook looks at single heads.
+    fn attn_out(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+        let site = SiteKind::HeadOut.at(l);
+        if !hook.wants(site) {
+            return w.o.apply(&acts.take(SiteKind::Z)?);
+        }
+        let (h, d) = (self.arch.n_heads, self.arch.d_head);
+        let z = acts.get(SiteKind::Z)?;
+        let head = |i: usize| {
+            let w = w.o.weight.narrow(1, i * d, d)?;
+            z.narrow(1, i * d, d)?.contiguous()?.matmul(&w.t()?)
+        };
+        let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
+        acts.put(SiteKind::HeadOut, clean);
+        // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
+        acts.put(SiteKind::AttnOut, acts.get(SiteKind::HeadOut)?.clone());
+        hook.at(site, acts)?;
+        // The edits' difference is added to the plain product: rows without edits are as they would be without the hook.
+        let (edited, clean) = (acts.take(SiteKind::HeadOut)?, acts.take(SiteKind::AttnOut)?);
+        let change = (edited - clean)?.reshape((acts.rows.len(), h, self.arch.d_model))?.sum(1)?;
+        ops::add(&w.o.apply(&acts.take(SiteKind::Z)?)?, &change)
+    }
+
+    /// The residual stream to `resid_post`.
+    fn mlp(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        use SiteKind::*;
+        let resid = if self.arch.parallel { ResidPre } else { ResidMid };
+        acts.put(MlpIn, self.norm(acts.get(resid)?, w.mlp_norm.as_ref())?);
+        hook.at(MlpIn.at(l), acts)?;
+        let x = acts.take(MlpIn)?;
+        if let Some(gate) = &w.gate {
+            acts.put(MlpGate, gate.apply(&x)?);
+        }
+        acts.put(MlpPre, w.up.apply(&x)?);
+        if self.arch.mlp == Mlp::Gated {
+            hook.at(MlpGate.at(l), acts)?;
+        }
+        hook.at(MlpPre.at(l), acts)?;
+        let pre = acts.take(MlpPre)?;
+        let act = match self.arch.mlp {
+            Mlp::Gated => ops::activate_gate(&acts.take(MlpGate)?, &pre, self.arch.activation)?,
+            Mlp::Plain => ops::activate(&pre, self.arch.activation)?,
+        };
+        acts.put(MlpAct, act);
+        hook.at(MlpAct.at(l), acts)?;
+        let out = w.down.apply(&acts.take(MlpAct)?)?;
+        acts.put(MlpOut, out);
+        hook.at(MlpOut.at(l), acts)?;
+        let delta = self.norm(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
+        acts.put(MlpDelta, delta);
+        hook.at(MlpDelta.at(l), acts)?;
+        let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
+        if self.arch.parallel {
+            post = ops::add(&post, &acts.take(AttnDelta)?)?;
+        }
+        acts.put(ResidPost, post);
+        hook.at(ResidPost.at(l), acts)
+    }
+
+    /// The final norm of residual streams. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn final_norm(&self, resid: &Tensor) -> Result<Tensor> {
+        self.norm(resid, Some(&self.final_norm))
+    }
+
+    /// Logits of normed residual streams, of all tokens or of some. `[rows, tokens]`
+    ///
+    /// # Errors
+    /// If a token is out of range or candle fails.
+    pub fn logits(&self, normed: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
+        let w = match tokens {
+            None => self.unembed.clone(),
+            Some(ids) if ids.iter().any(|id| *id as usize >= self.arch.vocab) => {
+                candle_core::bail!("a token id beyond {}", self.arch.vocab)
+            }
+            Some(ids) => self.unembed.index_select(&Tensor::new(ids, &self.device)?, 0)?,
+        };
+        let logits = normed.contiguous()?.matmul(&w.t()?)?;
+        match self.arch.logit_softcap {
+            Some(cap) => ops::softcap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    fn norm(&self, x: &Tensor, w: Option<&NormWeights>) -> Result<Tensor> {
+        match w {
+            None => Ok(x.clone()),
+            Some(w) => ops::norm(x, &w.weight, w.bias.as_ref(), self.arch.norm, self.arch.norm_eps),
+        }
+    }
+}
+
+impl Linear {
+    /// `x . weight^T + bias`. `[rows, in]` to `[rows, out]`
+    ///
+    /// # Errors
+    /// If the widths differ or candle fails.
+    pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
+        let y = x.matmul(&self.weight.t()?)?;
+        match &self.bias {
+            None => Ok(y),
+            Some(bias) => ops::add_bias(&y, bias),
+        }
+    }
+}

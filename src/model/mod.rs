@@ -1,0 +1,150 @@
+//! Models: from what a user names to a decoder, a tokenizer and a description.
+//!
+//! A name is read by [`source`]; [`config`] or [`gguf_config`] describe the model as an [`arch::Arch`]; [`weights`] finds
+//! its tensors in a [`checkpoint`] and makes a [`decoder::Decoder`]; [`tokenizer`] and [`template`] turn prompts into ids.
+
+pub mod arch;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod device;
+pub mod gguf;
+pub mod gguf_config;
+pub mod rope;
+pub mod rows;
+pub mod source;
+pub mod template;
+pub mod tokenizer;
+pub mod weights;
+
+use candle_core::{DType, Device};
+use checkpoint::{Checkpoint, CheckpointError};
+use decoder::Decoder;
+use gguf::{Gguf, GgufError};
+use source::{Source, SourceError};
+use std::path::Path;
+use std::sync::Arc;
+use tokenizer::{Tokenizer, TokenizerError};
+
+/// How a model is loaded.
+#[derive(Clone, Debug)]
+pub struct Options {
+    pub device: Device,
+    pub dtype: DType,
+    /// Keys of `config.json` to pass over, for a user who knows that they do not matter.
+    pub ignore_config_keys: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { device: Device::Cpu, dtype: DType::F32, ignore_config_keys: Vec::new() }
+    }
+}
+
+/// A loaded model.
+pub struct Model {
+    /// What the user called it.
+    pub name: String,
+    pub decoder: Decoder,
+    /// Parameters, embeddings included.
+    pub parameters: u64,
+    /// SHA-256 in hex of the weights' headers and files' sizes.
+    pub sha256: String,
+    /// What a user should know about how the checkpoint was read.
+    pub warnings: Vec<String>,
+    tokenizer: Result<Tokenizer, Arc<TokenizerError>>,
+}
+
+/// What stops a model from being loaded.
+#[derive(Debug, thiserror::Error)]
+pub enum ModelError {
+    #[error(transparent)]
+    Source(#[from] SourceError),
+    #[error(transparent)]
+    Config(#[from] config::ConfigError),
+    #[error(transparent)]
+    Gguf(#[from] GgufError),
+    #[error(transparent)]
+    GgufConfig(#[from] gguf_config::GgufConfigError),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    #[error(transparent)]
+    Weights(#[from] weights::WeightsError),
+    #[error(transparent)]
+    Tokenizer(#[from] Arc<TokenizerError>),
+}
+
+impl Model {
+    /// Loads a model: a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
+    ///
+    /// # Errors
+    /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer
+    /// is an error only when it is asked for.
+    pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
+        match source::resolve(name)? {
+            Source::Folder(dir) => Self::open_folder(name, &dir, options),
+            Source::Gguf(path) => Self::open_gguf(name, &path, options),
+        }
+    }
+
+    fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
+        let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
+        let checkpoint = Checkpoint::open_folder(dir)?;
+        let decoder = weights::load(config.arch, &checkpoint, options.dtype, &options.device)?;
+        Ok(Model::new(name, decoder, &checkpoint, config.warnings, Tokenizer::from_folder(dir)))
+    }
+
+    fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
+        let gguf = Gguf::open(path)?;
+        let arch = gguf_config::read(&gguf)?;
+        let tokenizer = Tokenizer::from_gguf(&gguf);
+        let checkpoint = Checkpoint::Gguf(gguf);
+        let decoder = weights::load(arch, &checkpoint, options.dtype, &options.device)?;
+        Ok(Model::new(name, decoder, &checkpoint, Vec::new(), tokenizer))
+    }
+
+    fn new(
+        name: &str,
+        decoder: Decoder,
+        checkpoint: &Checkpoint,
+        warnings: Vec<String>,
+        tokenizer: Result<Tokenizer, TokenizerError>,
+    ) -> Self {
+        Model {
+            name: name.to_string(),
+            parameters: decoder.parameters(),
+            sha256: checkpoint.fingerprint(),
+            decoder,
+            warnings,
+            tokenizer: tokenizer.map_err(Arc::new),
+        }
+    }
+
+    /// The model's tokenizer.
+    ///
+    /// # Errors
+    /// If the checkpoint has none, or one that cannot be read.
+    pub fn tokenizer(&self) -> Result<&Tokenizer, Arc<TokenizerError>> {
+        self.tokenizer.as_ref().map_err(Arc::clone)
+    }
+
+    /// Every head as (layer, head), layer by layer.
+    pub fn heads(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
+        let (layers, heads) = (self.decoder.arch.n_layers, self.decoder.arch.n_heads);
+        (0..layers).flat_map(move |l| (0..heads).map(move |h| (l, h)))
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::arch::*;
+
+    /// A description small enough for tests of what needs no weights.
+    pub(crate) fn tiny_arch() -> Arch {
+        let text = r#"{"model_type": "llama", "hidden_size": 48, "intermediate_size": 80, "num_hidden_layers": 4,
+            "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 12, "vocab_size": 160,
+            "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10000.0}"#;
+        let map = serde_json::from_str(text).expect("JSON");
+        super::config::parse(std::path::Path::new("config.json"), &map, &[]).expect("a sound description").arch
+    }
+}

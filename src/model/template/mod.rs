@@ -1,0 +1,214 @@
+//! Chat templates: a model's own Jinja program that turns a conversation into the text it was trained on.
+//!
+//! The program comes with the checkpoint, so it is someone else's: its steps, its output and the sizes
+//! it may ask for are bounded, and it can reach nothing but what is passed to it. What it is given and how it is
+//! rendered follows Hugging Face's `apply_chat_template`. Encoding the text is left to the tokenizer.
+
+mod date;
+mod engine;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use minijinja::{Environment, ErrorKind, Value, context};
+use serde::{Deserialize, Serialize};
+
+use engine::{Bounded, Raised};
+
+/// The longest template that is accepted, in bytes. The longest in use have some tens of thousands.
+pub const LONGEST_SOURCE: usize = 1 << 20;
+/// The longest text that a template may produce, in bytes.
+pub const LONGEST_OUTPUT: usize = 16 << 20;
+/// Steps of the template's program. A conversation of a hundred messages takes some tens of thousands.
+const FUEL: u64 = 2_000_000;
+
+/// One turn of a conversation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Message {
+    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
+    pub role: String,
+    /// What is said.
+    pub content: String,
+}
+
+impl Message {
+    /// A turn of the user.
+    pub fn user(content: impl Into<String>) -> Self {
+        Self { role: "user".to_owned(), content: content.into() }
+    }
+}
+
+/// Why a chat template could not be used.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum TemplateError {
+    /// The source is longer than any template in use by far.
+    #[error("the chat template has {bytes} bytes; {LONGEST_SOURCE} is the most")]
+    TooLong {
+        /// Its length.
+        bytes: usize,
+    },
+    /// The source is no Jinja that is understood.
+    #[error(
+        "the chat template has an error in line {line}: {why}; \
+         give the prompts as {{\"text\": ...}} to do without it"
+    )]
+    Syntax {
+        /// The line, from 1.
+        line: usize,
+        /// What the parser said.
+        why: String,
+    },
+    /// The template itself refused the conversation with `raise_exception`.
+    #[error("the chat template refuses this conversation: {message}")]
+    Raised {
+        /// Its words.
+        message: String,
+    },
+    /// The template did not end within its allowance of steps.
+    #[error(
+        "the chat template took more than {FUEL} steps for {messages} messages: \
+         it loops without end, or the conversation is too long"
+    )]
+    Endless {
+        /// How many messages it was given.
+        messages: usize,
+    },
+    /// The template writes without end.
+    #[error("the chat template wrote more than {LONGEST_OUTPUT} bytes for {messages} messages")]
+    Flood {
+        /// How many messages it was given.
+        messages: usize,
+    },
+    /// The template failed while it ran.
+    #[error("the chat template failed in line {line}: {why}")]
+    Failed {
+        /// The line, from 1; 0 where it is not known.
+        line: usize,
+        /// What went wrong.
+        why: String,
+    },
+}
+
+/// A chat template, ready to render.
+///
+/// ```
+/// # use gatelens::model::template::{ChatTemplate, Message};
+/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}";
+/// let template = ChatTemplate::new(source, "<s>", "</s>")?;
+/// assert_eq!(template.render(&[Message::user(" hi ")], true)?, "<user>hi");
+/// # Ok::<(), gatelens::model::template::TemplateError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct ChatTemplate {
+    environment: Environment<'static>,
+    source: String,
+    bos: String,
+    eos: String,
+    /// Seconds since 1970 that the template takes for now; the clock's where there are none.
+    now: Option<i64>,
+}
+
+/// The name under which the environment keeps the one template.
+const NAME: &str = "chat_template";
+
+impl ChatTemplate {
+    /// Compiles `source`. `bos` and `eos` are the texts of the tokens that begin and end a text; they
+    /// may be empty where a model has none.
+    ///
+    /// # Errors
+    /// [`TemplateError::TooLong`], or [`TemplateError::Syntax`] with the line.
+    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
+        if source.len() > LONGEST_SOURCE {
+            return Err(TemplateError::TooLong { bytes: source.len() });
+        }
+        let mut environment = engine::environment();
+        environment.set_fuel(Some(FUEL));
+        environment.add_template_owned(NAME, engine::without_generation_tags(source)).map_err(|error| {
+            TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) }
+        })?;
+        Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned(), now: None })
+    }
+
+    /// Fixes what `strftime_now` takes for now, in seconds since 1970 (UTC), so that templates that
+    /// write the date render the same text every day. Without this it is the clock's time, in UTC.
+    #[must_use]
+    pub fn at(mut self, seconds: i64) -> Self {
+        self.now = Some(seconds);
+        self
+    }
+
+    /// The template's source, as it was given.
+    pub fn source(&self) -> &str {
+        &self.source
+    }
+
+    /// Whether the rendered text depends on the day, unless [`ChatTemplate::at`] fixed it.
+    pub fn depends_on_date(&self) -> bool {
+        self.now.is_none() && self.source.contains("strftime_now")
+    }
+
+    /// The text for a conversation, special tokens and all. `add_generation_prompt` asks for the words
+    /// that open the assistant's turn.
+    ///
+    /// # Errors
+    /// [`TemplateError::Raised`] where the template refuses the conversation, [`TemplateError::Endless`]
+    /// and [`TemplateError::Flood`] where it exceeds its bounds, [`TemplateError::Failed`] otherwise.
+    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
+        let now = self.now.unwrap_or_else(clock);
+        let context = context! {
+            messages => Value::from_serialize(messages),
+            // Present and none, as Hugging Face passes them: templates ask `is defined` and `is none`.
+            tools => Value::from(()),
+            documents => Value::from(()),
+            add_generation_prompt => add_generation_prompt,
+            bos_token => self.bos,
+            eos_token => self.eos,
+            strftime_now => Value::from_function(move |format: &str| date::format(now, format)),
+        };
+        let mut out = Bounded::new(LONGEST_OUTPUT);
+        // The engine asserts in places (a width that overflows, say). A template must not be able to
+        // end the program with that.
+        let outcome = catch_unwind(AssertUnwindSafe(|| {
+            let template = self.environment.get_template(NAME)?;
+            template.render_captured_to(context, &mut out).map(drop)
+        }));
+        match outcome {
+            Ok(Ok(())) => out.into_text().ok_or_else(|| failure(0, "it wrote invalid UTF-8")),
+            Ok(Err(_)) if out.is_full() => Err(TemplateError::Flood { messages: messages.len() }),
+            Ok(Err(error)) => Err(refusal(&error, messages.len())),
+            Err(_) => Err(failure(0, "the template engine gave up")),
+        }
+    }
+}
+
+fn failure(line: usize, why: impl Into<String>) -> TemplateError {
+    TemplateError::Failed { line, why: why.into() }
+}
+
+/// Finds in the engine's error what a person wants to know of it.
+fn refusal(error: &minijinja::Error, messages: usize) -> TemplateError {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(found) = cause {
+        if let Some(raised) = found.downcast_ref::<Raised>() {
+            return match raised {
+                Raised::ByTemplate(message) => TemplateError::Raised { message: message.clone() },
+                Raised::Flood => TemplateError::Flood { messages },
+            };
+        }
+        let engine = found.downcast_ref::<minijinja::Error>();
+        if engine.is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
+            return TemplateError::Endless { messages };
+        }
+        cause = found.source();
+    }
+    failure(error.line().unwrap_or(0), engine::describe(error))
+}
+
+/// Seconds since 1970; zero on a clock that is set before it.
+fn clock() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(0)
+}

@@ -1,0 +1,184 @@
+use std::time::{Duration, Instant};
+
+use super::*;
+
+const LLAMA3: &str = "{% set loop_messages = messages %}{% for message in loop_messages %}{% set content = '<|start_header_id|>' + message['role'] + '<|end_header_id|>\n\n'+ message['content'] | trim + '<|eot_id|>' %}{% if loop.index0 == 0 %}{% set content = bos_token + content %}{% endif %}{{ content }}{% endfor %}{% if add_generation_prompt %}{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
+const GEMMA: &str = "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ raise_exception('System role not supported') }}{% endif %}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if (message['role'] == 'assistant') %}{% set role = 'model' %}{% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}";
+const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
+
+fn turn(role: &str, content: &str) -> Message {
+    Message { role: role.to_owned(), content: content.to_owned() }
+}
+
+fn conversation() -> Vec<Message> {
+    vec![turn("user", " Hi "), turn("assistant", "Hello."), turn("user", "Bye")]
+}
+
+fn template(source: &str) -> ChatTemplate {
+    ChatTemplate::new(source, "<s>", "</s>").expect("a sound template")
+}
+
+fn render(source: &str, messages: &[Message]) -> Result<String, TemplateError> {
+    template(source).render(messages, true)
+}
+
+fn rendered(source: &str) -> String {
+    render(source, &conversation()).expect("rendered")
+}
+
+#[test]
+fn llama_3_conversations() {
+    assert_eq!(
+        rendered(LLAMA3),
+        "<s><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\nHello.<|eot_id|>\
+         <|start_header_id|>user<|end_header_id|>\n\nBye<|eot_id|>\
+         <|start_header_id|>assistant<|end_header_id|>\n\n"
+    );
+}
+
+#[test]
+fn gemma_conversations() {
+    assert_eq!(
+        rendered(GEMMA),
+        "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nHello.<end_of_turn>\n\
+         <start_of_turn>user\nBye<end_of_turn>\n<start_of_turn>model\n"
+    );
+}
+
+#[test]
+fn mistral_conversations() {
+    assert_eq!(rendered(MISTRAL), "<s>[INST]  Hi  [/INST]Hello.</s>[INST] Bye [/INST]");
+}
+
+#[test]
+fn a_refusal_of_the_template_is_given_in_its_words() {
+    let error = render(GEMMA, &[turn("system", "Be brief")]).expect_err("refused");
+    assert!(matches!(&error, TemplateError::Raised { message } if message == "System role not supported"));
+    let nested = "{% macro check(m) %}{{ raise_exception('no ' ~ m.role) }}{% endmacro %}{{ check(messages[0]) }}";
+    let error = render(nested, &conversation()).expect_err("refused");
+    assert!(matches!(&error, TemplateError::Raised { message } if message == "no user"), "{error}");
+}
+
+#[test]
+fn the_generation_prompt_can_be_left_out() {
+    let text = template(LLAMA3).render(&conversation(), false).expect("rendered");
+    assert!(text.ends_with("Bye<|eot_id|>"));
+}
+
+#[test]
+fn blocks_are_trimmed_as_hugging_face_trims_them() {
+    let source = "{% for m in messages %}\n    {% if loop.first %}\n  first {{ m.content }}\n    {% endif %}\n{% endfor %}\nend\n";
+    assert_eq!(rendered(source), "  first  Hi \nend");
+}
+
+#[test]
+fn python_methods_slices_and_words_work() {
+    assert_eq!(rendered("{{ ' a '.strip() }}|{{ 'a,b'.split(',')[-1] }}|{{ 'Ab'.upper() }}"), "a|b|AB");
+    assert_eq!(rendered("{{ 'x\n'.rstrip('\n') }}{{ 'abc'.startswith('ab') }}"), "xTrue");
+    assert_eq!(rendered("{% for k, v in {'a': 1}.items() %}{{ k }}={{ v }}{% endfor %}{{ none }}"), "a=1None");
+    assert_eq!(rendered("{% for m in messages[::-1] %}{{ m.role[0] }}{% endfor %}"), "uau");
+    assert_eq!(rendered("{{ messages[1:]|length }}{{ messages[-1].content }}"), "2Bye");
+    assert_eq!(
+        rendered("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}"),
+        "3"
+    );
+    assert_eq!(rendered("{{ tools is defined }}{{ tools is none }}{{ absent is defined }}"), "TrueTrueFalse");
+    assert_eq!(rendered("{{ messages[0].tool_calls is defined }}{{ messages[0].tool_calls }}"), "False");
+    assert_eq!(rendered("{{ messages is iterable and messages is not string and messages[0] is mapping }}"), "True");
+    assert_eq!(rendered("{% if True and not False and None is none %}yes{% endif %}"), "yes");
+}
+
+#[test]
+fn json_is_written_as_python_writes_it() {
+    assert_eq!(
+        rendered("{{ {'b': [1, 2.5, none], 'a': '<é>\\'&', 'c': {}} | tojson }}"),
+        "{\"b\": [1, 2.5, null], \"a\": \"<é>'&\", \"c\": {}}"
+    );
+    assert_eq!(rendered("{{ {'a': [1]} | tojson(indent=2) }}"), "{\n  \"a\": [\n    1\n  ]\n}");
+    assert_eq!(
+        rendered("{{ messages[2] | tojson(ensure_ascii=False) }}"),
+        "{\"role\": \"user\", \"content\": \"Bye\"}"
+    );
+    assert!(render("{{ [1] | tojson(indent=99999999999999) }}", &[]).is_err());
+}
+
+#[test]
+fn generation_blocks_leave_the_text_as_it_is() {
+    let source = "{% for m in messages %}{%- generation -%} {{ m.content }}{% endgeneration %}{% endfor %}";
+    assert_eq!(rendered(source), " Hi Hello.Bye");
+    assert_eq!(engine::without_generation_tags("{% if a %}{% x"), "{% if a %}{% x");
+}
+
+#[test]
+fn the_date_can_be_fixed() {
+    let dated = template("{{ strftime_now('%d %b %Y') }}");
+    assert!(dated.depends_on_date());
+    assert_eq!(dated.clone().render(&[], true).expect("rendered").len(), "26 Jul 2024".len());
+    let fixed = dated.at(1_721_992_830);
+    assert!(!fixed.depends_on_date());
+    assert_eq!(fixed.render(&[], true).expect("rendered"), "26 Jul 2024");
+    assert_eq!(rendered("{{ strftime_now is defined }}"), "True");
+}
+
+#[test]
+fn endless_templates_end_soon() {
+    let began = Instant::now();
+    let endless = [
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% set x = i * j %}{% endfor %}{% endfor %}",
+        "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+    ];
+    for source in endless {
+        let error = render(source, &conversation()).expect_err("endless");
+        assert!(matches!(error, TemplateError::Endless { messages: 3 }), "{error}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn recursion_ends_in_an_error() {
+    let source = "{% macro again(n) %}{{ again(n + 1) }}{% endmacro %}{{ again(0) }}";
+    assert!(matches!(render(source, &[]), Err(TemplateError::Failed { .. })));
+}
+
+#[test]
+fn floods_end_in_an_error() {
+    let line = "x".repeat(1000);
+    let direct = format!("{{% for i in range(100000) %}}{line}{{% endfor %}}");
+    assert!(matches!(render(&direct, &[]), Err(TemplateError::Flood { .. })));
+    let doubling = "{% set ns = namespace(x='abcdefgh') %}{% for i in range(60) %}{% set y %}{{ ns.x }}{{ ns.x }}{% endset %}{% set ns.x = y %}{% endfor %}";
+    let error = render(doubling, &[]).expect_err("a flood into a variable");
+    assert!(matches!(error, TemplateError::Flood { .. }), "{error}");
+}
+
+#[test]
+fn sizes_that_a_template_asks_for_are_bounded() {
+    for source in [
+        "{{ 'a\nb' | indent(99999999999999) }}",
+        "{{ '%0999999999999d' | format(1) }}",
+        "{{ '{:>999999999999}'.format(1) }}",
+        "{{ 'a' * 99999999999 }}",
+        "{{ range(99999999999) | list }}",
+    ] {
+        assert!(render(source, &[]).is_err(), "{source}");
+    }
+    assert_eq!(rendered("{{ 'a\n\nb' | indent(2, first=true) }}"), "  a\n\n  b");
+}
+
+#[test]
+fn errors_name_the_line() {
+    let error = ChatTemplate::new("a\n{% if %}", "", "").expect_err("a syntax error");
+    assert!(matches!(error, TemplateError::Syntax { line: 2, .. }), "{error}");
+    let error = render("\n\n{{ absent.x.y }}", &[]).expect_err("an undefined value");
+    assert!(matches!(error, TemplateError::Failed { line: 3, .. }), "{error}");
+    let long = "x".repeat(LONGEST_SOURCE + 1);
+    assert!(matches!(ChatTemplate::new(&long, "", ""), Err(TemplateError::TooLong { .. })));
+}
+
+#[test]
+fn a_hundred_messages_are_within_the_bounds() {
+    let many: Vec<Message> = (0..400).map(|i| turn(if i % 2 == 0 { "user" } else { "assistant" }, "words")).collect();
+    for source in [LLAMA3, GEMMA, MISTRAL] {
+        assert!(render(source, &many).is_ok());
+    }
+}

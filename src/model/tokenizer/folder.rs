@@ -1,0 +1,125 @@
+//! The tokenizer of a Hugging Face folder.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::path::Path;
+
+use serde_json::Value;
+
+use super::{Ends, Parts, TokenizerError, guarded};
+use crate::model::template::{ChatTemplate, LONGEST_SOURCE};
+
+/// The largest `tokenizer.json`; those of vocabularies of 256,000 tokens have some 35 MB.
+const LARGEST_TOKENIZER: u64 = 256 << 20;
+/// The largest `tokenizer_config.json`.
+const LARGEST_CONFIG: u64 = 16 << 20;
+
+/// Reads what the folder has.
+pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
+    let path = dir.join("tokenizer.json");
+    let Some(bytes) = read_file(&path, LARGEST_TOKENIZER)? else {
+        return Err(TokenizerError::NoTokenizer { path: dir.to_owned() });
+    };
+    let malformed = |why| TokenizerError::Malformed { path: path.clone(), what: "not a tokenizer".to_owned(), why };
+    let mut inner = guarded(|| tokenizers::Tokenizer::from_bytes(&bytes)).map_err(malformed)?;
+    // A file may ask for texts to be cut or padded, which transformers ignores unless asked to.
+    inner.with_padding(None);
+    guarded(|| inner.with_truncation(None).map(drop)).map_err(malformed)?;
+
+    let config = Config::read(dir)?;
+    let bos_text = config.token("bos_token");
+    let eos_text = config.token("eos_token");
+    let id = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
+    let (bos, eos) = (id(&bos_text), id(&eos_text));
+    let ends = ends(&inner, &config, bos).map_err(malformed)?;
+    let template = template_source(dir, &config)?.map(|source| {
+        let text = |token: Option<String>| token.unwrap_or_default();
+        ChatTemplate::new(&source, &text(bos_text), &text(eos_text))
+    });
+    Ok(Parts { inner, bos, eos, ends, template })
+}
+
+/// `tokenizer_config.json`; empty where there is none.
+struct Config(Value);
+
+impl Config {
+    fn read(dir: &Path) -> Result<Self, TokenizerError> {
+        let path = dir.join("tokenizer_config.json");
+        let Some(bytes) = read_file(&path, LARGEST_CONFIG)? else {
+            return Ok(Self(Value::Null));
+        };
+        let malformed =
+            |why: String| TokenizerError::Malformed { path: path.clone(), what: "not a JSON object".to_owned(), why };
+        match serde_json::from_slice(&bytes) {
+            Ok(object @ Value::Object(_)) => Ok(Self(object)),
+            Ok(_) => Err(malformed("it holds another value".to_owned())),
+            Err(error) => Err(malformed(error.to_string())),
+        }
+    }
+
+    /// A special token's text, given as a string or as an object with its `content`.
+    fn token(&self, key: &str) -> Option<String> {
+        let token = self.0.get(key)?;
+        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
+    }
+
+    /// Whether `add_bos_token` decides over the post-processing in `tokenizer.json`, also to say no.
+    /// transformers rebuilds it for these classes.
+    fn class_decides(&self) -> bool {
+        let class = self.0.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+        ["Llama", "CodeLlama", "Gemma", "Cohere"].iter().any(|family| class.starts_with(family))
+    }
+
+    /// The chat template: a string, or a list of named ones, of which `default` is taken.
+    fn template(&self) -> Option<&str> {
+        let template = self.0.get("chat_template")?;
+        template.as_str().or_else(|| {
+            let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+            template.as_array()?.iter().find(named)?.get("template")?.as_str()
+        })
+    }
+}
+
+/// Holds the inner tokenizer's own post-processing against `add_bos_token`.
+fn ends(inner: &tokenizers::Tokenizer, config: &Config, bos: Option<u32>) -> Result<Ends, String> {
+    let wanted = config.0.get("add_bos_token").and_then(Value::as_bool);
+    let (Some(bos), Some(wanted)) = (bos, wanted) else {
+        return Ok(Ends::default());
+    };
+    let empty = guarded(|| inner.encode_fast("", true))?;
+    let added = empty.get_ids().first() == Some(&bos);
+    Ok(Ends {
+        before: (wanted && !added).then_some(bos),
+        after: None,
+        drop_first: !wanted && added && config.class_decides(),
+    })
+}
+
+fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, TokenizerError> {
+    let path = dir.join("chat_template.jinja");
+    let Some(bytes) = read_file(&path, LONGEST_SOURCE as u64)? else {
+        return Ok(config.template().map(str::to_owned));
+    };
+    String::from_utf8(bytes).map(Some).map_err(|error| TokenizerError::Malformed {
+        path,
+        what: "not UTF-8".to_owned(),
+        why: error.to_string(),
+    })
+}
+
+/// The whole of a file of no more than `limit` bytes; nothing where there is no such file.
+fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
+    let io = |source| TokenizerError::Io { path: path.to_owned(), source };
+    let file = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(io(error)),
+    };
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells a file that is too large from one that just fits.
+    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
+    if bytes.len() as u64 > limit {
+        return Err(TokenizerError::TooLarge { path: path.to_owned(), limit });
+    }
+    Ok(Some(bytes))
+}

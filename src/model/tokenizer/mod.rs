@@ -1,0 +1,240 @@
+//! Text to token ids and back, as the model's own tokenizer does it, whichever file it comes in: the
+//! `tokenizer.json` of a Hugging Face folder or the metadata of a GGUF file. The `tokenizers` crate does
+//! the work; here it is built, held to the model's conventions (which special tokens begin and end a
+//! text, which template a conversation takes) and kept from panicking on a damaged file.
+
+mod error;
+mod folder;
+mod from_gguf;
+mod spm;
+#[cfg(test)]
+mod tests;
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+pub use error::TokenizerError;
+
+use super::gguf::Gguf;
+use super::template::{ChatTemplate, Message, TemplateError};
+
+/// The longest text that is encoded at once, in bytes.
+pub const LONGEST_TEXT: usize = 16 << 20;
+/// How much of a text an error message shows, in characters.
+const SHOWN: usize = 60;
+/// SentencePiece's sign for a space.
+const SPACE_SIGN: char = '\u{2581}';
+
+/// A model's tokenizer and, where it has one, its chat template.
+///
+/// ```no_run
+/// # use gatelens::model::tokenizer::Tokenizer;
+/// let tokenizer = Tokenizer::from_folder("models/smollm2".as_ref())?;
+/// let ids = tokenizer.encode("The capital of France is", true)?;
+/// assert_eq!(tokenizer.decode(&ids, true)?, "The capital of France is");
+/// # Ok::<(), gatelens::model::tokenizer::TokenizerError>(())
+/// ```
+#[derive(Debug, Clone)]
+pub struct Tokenizer {
+    inner: tokenizers::Tokenizer,
+    /// The file or folder that it came from, for messages.
+    path: PathBuf,
+    vocab_size: usize,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    ends: Ends,
+    /// Whether a space is put before each text, so that " x" has one too many.
+    adds_space: bool,
+    template: Option<Result<ChatTemplate, TemplateError>>,
+}
+
+/// What special tokens do to the ends of a text, beyond what the inner tokenizer's own
+/// post-processing does.
+#[derive(Debug, Clone, Copy, Default)]
+struct Ends {
+    /// A token to put before.
+    before: Option<u32>,
+    /// A token to put after.
+    after: Option<u32>,
+    /// Whether to take away the first token, which the inner tokenizer put there.
+    drop_first: bool,
+}
+
+/// What the readers of both kinds of file provide.
+struct Parts {
+    inner: tokenizers::Tokenizer,
+    bos: Option<u32>,
+    eos: Option<u32>,
+    ends: Ends,
+    template: Option<Result<ChatTemplate, TemplateError>>,
+}
+
+impl Tokenizer {
+    /// From a Hugging Face folder: `tokenizer.json`, and where they are there `tokenizer_config.json`
+    /// (special tokens, chat template) and `chat_template.jinja`, which overrides the template.
+    ///
+    /// # Errors
+    /// Where `tokenizer.json` is missing, or a file cannot be read or understood: the message names it.
+    /// A chat template that cannot be understood is an error only when it is asked for.
+    pub fn from_folder(dir: &Path) -> Result<Self, TokenizerError> {
+        Self::new(dir, folder::read(dir)?)
+    }
+
+    /// From the metadata of a GGUF file: `tokenizer.ggml.*` and `tokenizer.chat_template`.
+    ///
+    /// # Errors
+    /// Where a key is missing or contradicts another, and for kinds of tokenizers
+    /// (`tokenizer.ggml.model`, `tokenizer.ggml.pre`) that are not known: the message lists those that are.
+    pub fn from_gguf(file: &Gguf) -> Result<Self, TokenizerError> {
+        Self::new(file.path(), from_gguf::read(file)?)
+    }
+
+    fn new(path: &Path, parts: Parts) -> Result<Self, TokenizerError> {
+        let Parts { inner, bos, eos, ends, template } = parts;
+        let highest = inner.get_vocab(true).into_values().max();
+        let mut tokenizer = Self {
+            inner,
+            path: path.to_owned(),
+            vocab_size: highest.map_or(0, |id| id as usize + 1),
+            bos,
+            eos,
+            ends,
+            adds_space: false,
+            template,
+        };
+        let first = tokenizer.encode("a", false)?.first().copied();
+        let first = first.and_then(|id| tokenizer.inner.id_to_token(id));
+        tokenizer.adds_space = first.is_some_and(|piece| piece.starts_with(SPACE_SIGN));
+        Ok(tokenizer)
+    }
+
+    /// The ids of a text. With `add_special` the tokens that the model expects at the ends of a text
+    /// (usually BOS, or none) are added. Special tokens that are spelled out in `text` become their ids
+    /// either way.
+    ///
+    /// # Errors
+    /// [`TokenizerError::TooLong`] beyond [`LONGEST_TEXT`]; [`TokenizerError::Encode`] otherwise.
+    pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        if text.len() > LONGEST_TEXT {
+            return Err(TokenizerError::TooLong { bytes: text.len() });
+        }
+        let encoding = guarded(|| self.inner.encode_fast(text, add_special));
+        let encoding = encoding.map_err(|why| TokenizerError::Encode {
+            path: self.path.clone(),
+            text: text.chars().take(SHOWN).collect(),
+            why,
+        })?;
+        let mut ids = encoding.get_ids().to_vec();
+        if add_special {
+            if self.ends.drop_first && !ids.is_empty() {
+                ids.remove(0);
+            }
+            if let Some(bos) = self.ends.before {
+                ids.insert(0, bos);
+            }
+            ids.extend(self.ends.after);
+        }
+        Ok(ids)
+    }
+
+    /// The ids of a conversation: the chat template's text, encoded without adding special tokens,
+    /// as `apply_chat_template(tokenize=True)` does. What BOS there is, is the template's; it is never
+    /// doubled.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoTemplate`] where the model has none, [`TokenizerError::Template`] where it
+    /// cannot be used or refuses the conversation, and those of [`Tokenizer::encode`].
+    pub fn encode_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>, TokenizerError> {
+        self.encode(&self.render_chat(messages, add_generation_prompt)?, false)
+    }
+
+    /// The text of a conversation, as the chat template writes it.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoTemplate`] or [`TokenizerError::Template`].
+    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TokenizerError> {
+        let template = self.template()?.ok_or_else(|| TokenizerError::NoTemplate { path: self.path.clone() })?;
+        template
+            .render(messages, add_generation_prompt)
+            .map_err(|source| TokenizerError::Template { path: self.path.clone(), source })
+    }
+
+    /// The text of some tokens. With `skip_special`, special tokens are left out. Bytes that make no
+    /// whole character are shown as U+FFFD.
+    ///
+    /// # Errors
+    /// [`TokenizerError::UnknownId`] for an id that stands for no token.
+    pub fn decode(&self, ids: &[u32], skip_special: bool) -> Result<String, TokenizerError> {
+        if let Some(id) = ids.iter().find(|id| self.inner.id_to_token(**id).is_none()) {
+            return Err(TokenizerError::UnknownId { path: self.path.clone(), id: *id, size: self.vocab_size });
+        }
+        guarded(|| self.inner.decode(ids, skip_special)).map_err(|why| TokenizerError::Decode {
+            path: self.path.clone(),
+            count: ids.len(),
+            why,
+        })
+    }
+
+    /// One token in readable form, its leading space kept; the raw piece where it is part of a
+    /// character. Nothing for an id that stands for no token.
+    pub fn token(&self, id: u32) -> Option<String> {
+        let piece = self.inner.id_to_token(id)?;
+        let readable = self.decode(&[id], false).ok()?;
+        // Some decoders take the space from the beginning of a text. What a second, equal token adds
+        // to the first has kept it.
+        let twice = self.decode(&[id, id], false).ok()?;
+        let readable = twice.strip_prefix(readable.as_str()).unwrap_or(&readable);
+        let broken = readable.is_empty() || readable.contains(char::REPLACEMENT_CHARACTER);
+        Some(if broken { piece } else { readable.to_owned() })
+    }
+
+    /// The first token of `text`, for answers given as text. Write the leading space where the answer
+    /// has one (`" Paris"`). Tokenizers that put a space before each text anyway get it without, so that
+    /// both spellings mean the token of the word.
+    ///
+    /// # Errors
+    /// [`TokenizerError::NoToken`] for an empty text, and those of [`Tokenizer::encode`].
+    pub fn first_token(&self, text: &str) -> Result<u32, TokenizerError> {
+        let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.is_empty());
+        let ids = self.encode(spared.unwrap_or(text), false)?;
+        ids.first().copied().ok_or_else(|| TokenizerError::NoToken { text: text.to_owned() })
+    }
+
+    /// One more than the highest id. A model may have more rows in its embedding, never fewer.
+    pub fn vocab_size(&self) -> usize {
+        self.vocab_size
+    }
+
+    /// The token that begins a text, if the model has one (whether it is added is another matter).
+    pub fn bos(&self) -> Option<u32> {
+        self.bos
+    }
+
+    /// The token that ends a text, if the model has one.
+    pub fn eos(&self) -> Option<u32> {
+        self.eos
+    }
+
+    /// The chat template, if the model has one.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Template`] where it has one that cannot be understood. Texts can be encoded all
+    /// the same.
+    pub fn template(&self) -> Result<Option<&ChatTemplate>, TokenizerError> {
+        match &self.template {
+            None => Ok(None),
+            Some(Ok(template)) => Ok(Some(template)),
+            Some(Err(source)) => Err(TokenizerError::Template { path: self.path.clone(), source: source.clone() }),
+        }
+    }
+}
+
+/// Runs a call of the `tokenizers` crate, which asserts that its files are consistent: a damaged one
+/// must be an error here.
+fn guarded<T>(call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T, String> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err("the tokenizer's data is inconsistent".to_owned()),
+    }
+}

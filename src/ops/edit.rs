@@ -1,0 +1,189 @@
+//! Changes to chosen columns of chosen rows.
+
+use super::{floats, narrowed, on_cpu};
+use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// What is done to the chosen numbers of a row.
+#[derive(Clone)]
+pub enum Change {
+    Zero,
+    /// Take the same columns of another row, as the edits before this one left it.
+    CopyRow(usize),
+    /// Take these numbers, as many as the columns.
+    Set(Arc<[f32]>),
+    /// Add a vector, as long as the columns, times a coefficient.
+    Add(Arc<[f32]>, f32),
+    /// Take out the part along a direction, as long as the columns.
+    ProjectOut(Arc<[f32]>),
+    Scale(f32),
+    Clamp(f32, f32),
+    /// A function of the caller's, on the columns joined.
+    Map(Arc<dyn Fn(&mut [f32]) + Send + Sync>),
+}
+
+impl fmt::Debug for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Change::Zero => f.write_str("Zero"),
+            Change::CopyRow(row) => write!(f, "CopyRow({row})"),
+            Change::Set(x) => write!(f, "Set([{}])", x.len()),
+            Change::Add(x, c) => write!(f, "Add([{}], {c})", x.len()),
+            Change::ProjectOut(x) => write!(f, "ProjectOut([{}])", x.len()),
+            Change::Scale(c) => write!(f, "Scale({c})"),
+            Change::Clamp(a, b) => write!(f, "Clamp({a}, {b})"),
+            Change::Map(_) => f.write_str("Map(..)"),
+        }
+    }
+}
+
+/// One change to one row of `[rows, width]`. Changes of a list are made in its order.
+#[derive(Clone, Debug)]
+pub struct RowEdit {
+    pub row: usize,
+    pub columns: Arc<[Range<usize>]>,
+    pub change: Change,
+}
+
+/// `x` with the edits made. `[rows, width]`
+///
+/// # Errors
+/// If a row, a column or a vector's length does not fit, or candle fails.
+pub fn edit(x: &Tensor, edits: &[RowEdit]) -> Result<Tensor> {
+    if edits.is_empty() {
+        return Ok(x.clone());
+    }
+    let op = Edits(edits);
+    if on_cpu(x) {
+        return x.contiguous()?.apply_op1_no_bwd(&op);
+    }
+    x.to_device(&Device::Cpu)?.contiguous()?.apply_op1_no_bwd(&op)?.to_device(x.device())
+}
+
+struct Edits<'a>(&'a [RowEdit]);
+
+impl CustomOp1 for Edits<'_> {
+    fn name(&self) -> &'static str {
+        "edit"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (rows, width) = layout.shape().dims2()?;
+        let mut out = floats(storage, layout)?.into_owned();
+        for e in self.0 {
+            let wide = e.columns.iter().map(|c| c.len()).sum::<usize>();
+            let fits = |n: usize| n == wide;
+            let sound = e.row < rows
+                && e.columns.iter().all(|c| c.start <= c.end && c.end <= width)
+                && match &e.change {
+                    Change::CopyRow(from) => *from < rows,
+                    Change::Set(x) | Change::Add(x, _) | Change::ProjectOut(x) => fits(x.len()),
+                    _ => true,
+                };
+            if !sound {
+                candle_core::bail!("edit {e:?} does not fit {rows} rows of {width}")
+            }
+            apply(&mut out, width, e);
+        }
+        Ok(narrowed(out, storage, layout.shape()))
+    }
+}
+
+/// Makes one edit, which was checked to fit.
+fn apply(x: &mut [f32], width: usize, e: &RowEdit) {
+    let at = e.row * width;
+    match &e.change {
+        Change::CopyRow(from) => {
+            for c in e.columns.iter() {
+                x.copy_within(from * width + c.start..from * width + c.end, at + c.start);
+            }
+        }
+        Change::Map(f) => {
+            let mut joined: Vec<f32> = e.columns.iter().flat_map(|c| x[at + c.start..at + c.end].to_vec()).collect();
+            f(&mut joined);
+            let mut rest = joined.as_slice();
+            for c in e.columns.iter() {
+                let (part, later) = rest.split_at(c.len());
+                x[at + c.start..at + c.end].copy_from_slice(part);
+                rest = later;
+            }
+        }
+        Change::ProjectOut(r) => {
+            let (mut along, mut square, mut i) = (0f64, 0f64, 0);
+            for v in e.columns.iter().flat_map(|c| &x[at + c.start..at + c.end]) {
+                along += f64::from(*v) * f64::from(r[i]);
+                square += f64::from(r[i]) * f64::from(r[i]);
+                i += 1;
+            }
+            let c = if square > 0.0 { (along / square) as f32 } else { 0.0 };
+            each(x, at, &e.columns, |v, i| *v -= c * r[i]);
+        }
+        Change::Zero => each(x, at, &e.columns, |v, _| *v = 0.0),
+        Change::Set(values) => each(x, at, &e.columns, |v, i| *v = values[i]),
+        Change::Add(values, c) => each(x, at, &e.columns, |v, i| *v += c * values[i]),
+        Change::Scale(c) => each(x, at, &e.columns, |v, _| *v *= c),
+        Change::Clamp(low, high) => each(x, at, &e.columns, |v, _| *v = v.max(*low).min(*high)),
+    }
+}
+
+/// Visits the columns of the row that begins at `at`, with the index in the columns joined.
+fn each(x: &mut [f32], at: usize, columns: &[Range<usize>], mut f: impl FnMut(&mut f32, usize)) {
+    let mut i = 0;
+    for c in columns {
+        for v in &mut x[at + c.start..at + c.end] {
+            f(v, i);
+            i += 1;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn x() -> Tensor {
+        Tensor::arange(0f32, 12.0, &Device::Cpu).and_then(|t| t.reshape((3, 4))).expect("a small tensor")
+    }
+
+    fn one(row: usize, columns: &[Range<usize>], change: Change) -> RowEdit {
+        RowEdit { row, columns: columns.into(), change }
+    }
+
+    fn after(edits: &[RowEdit]) -> Vec<Vec<f32>> {
+        edit(&x(), edits).and_then(|t| t.to_vec2()).expect("edits that fit")
+    }
+
+    #[test]
+    fn each_change_touches_its_columns_alone() {
+        assert_eq!(after(&[one(0, &[1..3], Change::Zero)])[0], [0.0, 0.0, 0.0, 3.0]);
+        assert_eq!(after(&[one(0, &[0..1, 3..4], Change::Set([7.0, 8.0].into()))])[0], [7.0, 1.0, 2.0, 8.0]);
+        assert_eq!(after(&[one(1, &[0..2], Change::Add([1.0, 2.0].into(), 0.5))])[1], [4.5, 6.0, 6.0, 7.0]);
+        assert_eq!(after(&[one(2, &[0..4], Change::Clamp(8.5, 10.0))])[2], [8.5, 9.0, 10.0, 10.0]);
+        assert_eq!(after(&[one(2, &[3..4], Change::Scale(-1.0))])[2], [8.0, 9.0, 10.0, -11.0]);
+        let reverse = Change::Map(Arc::new(|v: &mut [f32]| v.reverse()));
+        assert_eq!(after(&[one(0, &[0..1, 3..4], reverse)])[0], [3.0, 1.0, 2.0, 0.0]);
+        assert_eq!(after(&[one(0, &[1..2], Change::Zero)])[1..], [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
+    }
+
+    #[test]
+    fn nothing_is_left_along_a_direction_that_was_taken_out() {
+        let row = &after(&[one(1, &[0..4], Change::ProjectOut([1.0, 1.0, 0.0, 0.0].into()))])[1];
+        assert_eq!(row, &[-0.5, 0.5, 6.0, 7.0]);
+    }
+
+    #[test]
+    fn a_copy_sees_the_edits_before_it() {
+        let edits = [one(0, &[0..4], Change::Zero), one(2, &[0..2], Change::CopyRow(0))];
+        assert_eq!(after(&edits)[2], [0.0, 0.0, 10.0, 11.0]);
+    }
+
+    #[test]
+    fn an_edit_that_does_not_fit_is_an_error() {
+        assert!(edit(&x(), &[one(3, &[0..1], Change::Zero)]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..5], Change::Zero)]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..2], Change::Set([1.0].into()))]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..2], Change::CopyRow(9))]).is_err());
+    }
+}

@@ -1,0 +1,152 @@
+//! Sums and non-linearities, number by number.
+
+use super::simd::{self, Function};
+use super::{floats, narrowed, on_cpu};
+use crate::model::arch::Activation;
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Numbers that one task takes.
+const CHUNK: usize = 1 << 14;
+
+impl From<Activation> for Function {
+    fn from(activation: Activation) -> Self {
+        match activation {
+            Activation::Silu => Function::Silu,
+            Activation::Gelu => Function::Gelu,
+            Activation::GeluTanh => Function::GeluTanh,
+            Activation::Relu => Function::Relu,
+        }
+    }
+}
+
+/// `f(x)`, number by number.
+///
+/// # Errors
+/// If candle fails.
+pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    if on_cpu(x) { x.contiguous()?.apply_op1_no_bwd(&Map(activation.into())) } else { composed(x, activation) }
+}
+
+/// `f(gate) * up`, number by number; both of one shape.
+///
+/// # Errors
+/// If the shapes differ or candle fails.
+pub fn activate_gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    if on_cpu(gate) {
+        gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &MapTimes(activation.into()))
+    } else {
+        composed(gate, activation)? * up
+    }
+}
+
+/// `cap * tanh(x / cap)`, number by number.
+///
+/// # Errors
+/// If candle fails.
+pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
+    if on_cpu(x) {
+        x.contiguous()?.apply_op1_no_bwd(&Map(Function::Softcap(cap as f32)))
+    } else {
+        (x / cap)?.tanh()? * cap
+    }
+}
+
+/// `x + y`, both of one shape.
+///
+/// # Errors
+/// If the shapes differ or candle fails.
+pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
+    if on_cpu(x) { x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Add) } else { x + y }
+}
+
+/// `x + bias` for every row. `x`: `[rows, width]`, `bias`: `[width]`
+///
+/// # Errors
+/// If the widths differ or candle fails.
+pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    if on_cpu(x) { x.contiguous()?.apply_op2_no_bwd(bias, &AddBias) } else { x.broadcast_add(bias) }
+}
+
+fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        Activation::Silu => x.silu(),
+        Activation::Gelu => x.gelu_erf(),
+        Activation::GeluTanh => x.gelu(),
+        Activation::Relu => x.relu(),
+    }
+}
+
+struct Map(Function);
+struct MapTimes(Function);
+struct Add;
+struct AddBias;
+
+fn equal_shapes(op: &'static str, l1: &Layout, l2: &Layout) -> Result<()> {
+    if l1.shape() != l2.shape() {
+        candle_core::bail!("{op} of {:?} and {:?}", l1.shape(), l2.shape())
+    }
+    Ok(())
+}
+
+impl CustomOp1 for Map {
+    fn name(&self) -> &'static str {
+        "activate"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let x = floats(storage, layout)?;
+        let mut out = vec![0f32; x.len()];
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK));
+        chunks.for_each(|(out, x)| simd::map(self.0, x, out));
+        Ok(narrowed(out, storage, layout.shape()))
+    }
+}
+
+impl CustomOp2 for MapTimes {
+    fn name(&self) -> &'static str {
+        "activate_gate"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        equal_shapes(self.name(), l1, l2)?;
+        let (x, y) = (floats(s1, l1)?, floats(s2, l2)?);
+        let mut out = vec![0f32; x.len()];
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)));
+        chunks.for_each(|(out, (x, y))| simd::map_times(self.0, x, y, out));
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+}
+
+impl CustomOp2 for Add {
+    fn name(&self) -> &'static str {
+        "add"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        equal_shapes(self.name(), l1, l2)?;
+        let (x, y) = (floats(s1, l1)?, floats(s2, l2)?);
+        let mut out = vec![0f32; x.len()];
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)));
+        chunks.for_each(|(out, (x, y))| simd::add(x, y, out));
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+}
+
+impl CustomOp2 for AddBias {
+    fn name(&self) -> &'static str {
+        "add_bias"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let (x, bias) = (floats(s1, l1)?, floats(s2, l2)?);
+        let width = bias.len();
+        if width == 0 || x.len() % width != 0 {
+            candle_core::bail!("add_bias of {:?} and {:?}", l1.shape(), l2.shape())
+        }
+        let mut out = vec![0f32; x.len()];
+        let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(super::ROWS_A_TASK);
+        rows.for_each(|(out, x)| simd::add(x, &bias, out));
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+}

@@ -1,0 +1,73 @@
+//! The tensor operations of the decoder that candle has no fast form of on the CPU.
+//!
+//! Each is a function on tensors: on the CPU a candle `CustomOp` whose kernel uses all cores (rayon over rows) and the
+//! widest vectors that the machine has (chosen when it runs), elsewhere the same formula composed of candle's own
+//! operations. Both forms are held together by tests. Activations may be f32, bf16 or f16; kernels compute in f32.
+//! Matrix products are candle's: they already use every core.
+
+// The matrix products inside attention go through gemm's raw interface.
+#![allow(unsafe_code)]
+
+pub mod attention;
+mod edit;
+mod elementwise;
+mod norm;
+mod rope;
+mod simd;
+
+pub use edit::{Change, RowEdit, edit};
+pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
+pub use norm::norm;
+pub use rope::rotate;
+
+use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};
+use half::slice::HalfFloatSliceExt;
+use std::borrow::Cow;
+
+/// Rows that one task of a row-parallel kernel takes at least; below it a task costs more than it saves.
+const ROWS_A_TASK: usize = 8;
+
+/// A contiguous CPU tensor's numbers, widened to f32.
+fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [f32]>> {
+    let Some((from, to)) = layout.contiguous_offsets() else {
+        candle_core::bail!("a kernel was given a tensor that is not contiguous")
+    };
+    Ok(match storage {
+        CpuStorage::F32(x) => Cow::Borrowed(&x[from..to]),
+        CpuStorage::BF16(x) => Cow::Owned(x[from..to].to_f32_vec()),
+        CpuStorage::F16(x) => Cow::Owned(x[from..to].to_f32_vec()),
+        other => candle_core::bail!("a kernel was given {:?}; it takes f32, bf16 and f16", dtype(other)),
+    })
+}
+
+fn dtype(storage: &CpuStorage) -> DType {
+    match storage {
+        CpuStorage::BF16(_) => DType::BF16,
+        CpuStorage::F16(_) => DType::F16,
+        CpuStorage::F64(_) => DType::F64,
+        _ => DType::F32,
+    }
+}
+
+/// `values` in the dtype of `like`.
+fn narrowed(values: Vec<f32>, like: &CpuStorage, shape: impl Into<Shape>) -> (CpuStorage, Shape) {
+    let storage = match like {
+        CpuStorage::BF16(_) => CpuStorage::BF16(values.into_iter().map(half::bf16::from_f32).collect()),
+        CpuStorage::F16(_) => CpuStorage::F16(values.into_iter().map(half::f16::from_f32).collect()),
+        _ => CpuStorage::F32(values),
+    };
+    (storage, shape.into())
+}
+
+/// The numbers of a tensor as f32 on the host, row-major.
+///
+/// # Errors
+/// If the device fails.
+pub fn to_vec(x: &Tensor) -> Result<Vec<f32>> {
+    x.to_dtype(DType::F32)?.flatten_all()?.to_vec1()
+}
+
+/// Whether the CPU kernels apply.
+fn on_cpu(x: &Tensor) -> bool {
+    x.device().is_cpu()
+}

@@ -1,0 +1,89 @@
+//! Norms over the last dimension.
+
+use super::{ROWS_A_TASK, floats, narrowed, on_cpu, simd};
+use crate::model::arch::NormKind;
+use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+
+/// Norms `x` over groups of `weight.len()` numbers: whole rows of `[rows, d_model]`, or head by head where the weight is
+/// as wide as a head. `bias` is read by the layer norm alone. Weights are f32 whatever `x` is.
+///
+/// # Errors
+/// If the widths do not divide or candle fails.
+pub fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: NormKind, eps: f64) -> Result<Tensor> {
+    if on_cpu(x) {
+        return x.contiguous()?.apply_op3_no_bwd(weight, bias.unwrap_or(weight), &Norm { kind, eps });
+    }
+    composed(x, weight, bias, kind, eps)
+}
+
+/// [`norm`] of candle's own operations, on any device.
+fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: NormKind, eps: f64) -> Result<Tensor> {
+    let shape = x.shape();
+    let wide = x.to_dtype(DType::F32)?.reshape(((), weight.elem_count()))?;
+    let centred = match kind {
+        NormKind::Rms => wide,
+        NormKind::Layer => wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?,
+    };
+    let scale = (centred.sqr()?.mean_keepdim(D::Minus1)? + eps)?.sqrt()?;
+    let normed = centred.broadcast_div(&scale)?.broadcast_mul(weight)?;
+    let normed = match (kind, bias) {
+        (NormKind::Layer, Some(bias)) => normed.broadcast_add(bias)?,
+        _ => normed,
+    };
+    normed.reshape(shape)?.to_dtype(x.dtype())
+}
+
+struct Norm {
+    kind: NormKind,
+    eps: f64,
+}
+
+impl CustomOp3 for Norm {
+    fn name(&self) -> &'static str {
+        "norm"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, bias) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
+        let width = weight.len();
+        if width == 0 || x.len() % width != 0 || bias.len() != width {
+            candle_core::bail!("norm of {:?} by a weight of {width} and a bias of {}", l1.shape(), bias.len())
+        }
+        let mut out = vec![0f32; x.len()];
+        let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(ROWS_A_TASK);
+        rows.for_each(|(out, x)| match self.kind {
+            NormKind::Rms => simd::rms_norm_row(x, &weight, self.eps, out),
+            NormKind::Layer => simd::layer_norm_row(x, &weight, &bias, self.eps, out),
+        });
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use candle_core::Device;
+
+    #[test]
+    fn the_kernel_equals_the_composed_form() -> Result<()> {
+        let device = Device::Cpu;
+        for width in [1, 7, 48, 100] {
+            let x = Tensor::randn(0.5f32, 2.0, (9, width), &device)?;
+            let (w, b) = (Tensor::randn(1f32, 0.2, width, &device)?, Tensor::randn(0f32, 0.2, width, &device)?);
+            for kind in [NormKind::Rms, NormKind::Layer] {
+                let (fast, slow) = (norm(&x, &w, Some(&b), kind, 1e-5)?, composed(&x, &w, Some(&b), kind, 1e-5)?);
+                assert!((fast - slow)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-5, "{kind:?} {width}");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,143 @@
+//! Engines: they turn a [`Plan`] into readings.
+//!
+//! [`Engine::Wavefront`] runs every prompt and fork through a layer before the next and computes only what edits can
+//! reach; [`Engine::Full`] runs a whole forward pass for each and is the reference that the tests hold the wavefront to.
+//!
+//! ```no_run
+//! use gatelens::model::{Model, Options as ModelOptions};
+//! use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+//! use gatelens::run::{Options, run};
+//! use gatelens::site::SiteKind;
+//!
+//! fn main() -> Result<(), Box<dyn std::error::Error>> {
+//!     let model = Model::open("checkpoints/SmolLM2-135M", &ModelOptions::default())?;
+//!     let tokenizer = model.tokenizer()?;
+//!     let mut plan = Plan::default();
+//!     let clean = plan.prompt("clean", tokenizer.encode("The Eiffel Tower is in", true)?);
+//!     let other = plan.prompt("other", tokenizer.encode("The Colosseum is in", true)?);
+//!     let metric = Metric::logit_difference(
+//!         vec![tokenizer.first_token(" Paris")?],
+//!         vec![tokenizer.first_token(" Rome")?],
+//!     );
+//!     for (layer, head) in model.heads() {
+//!         let change = Change::interchange(other);
+//!         let edit = Edit { site: SiteKind::Z.at(layer), part: Part::Heads(vec![head]), positions: Positions::Last, change };
+//!         let fork = plan.fork(clean, vec![edit]);
+//!         plan.read(fork, What::Metric(metric.clone()));
+//!     }
+//!     let readings = run(&model.decoder, &plan, &Options::default())?;
+//!     for ((layer, head), reading) in model.heads().zip(&readings) {
+//!         println!("L{layer}.H{head}: {:?}", reading.number());
+//!     }
+//!     Ok(())
+//! }
+//! ```
+
+mod cone;
+mod full;
+mod head;
+mod size;
+mod wavefront;
+
+pub use cone::{Cone, cones};
+pub use size::{Size, size};
+
+use crate::model::decoder::Decoder;
+use crate::plan::{Plan, PlanError};
+
+/// Which engine computes a plan.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Engine {
+    /// Layer by layer, all prompts and forks together.
+    #[default]
+    Wavefront,
+    /// A whole forward pass for every prompt and fork: slow, simple, the reference.
+    Full,
+}
+
+impl std::fmt::Display for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Engine::Wavefront => "wavefront",
+            Engine::Full => "full",
+        })
+    }
+}
+
+/// How a plan is run.
+pub struct Options<'a> {
+    pub engine: Engine,
+    /// What the activations of one step may take at their widest, in bytes, as long as one prompt's forks fit in it.
+    /// Results do not depend on it.
+    pub budget: usize,
+    /// Told of every layer that rows went through: how many rows did.
+    pub progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Default for Options<'_> {
+    fn default() -> Self {
+        Options { engine: Engine::default(), budget: 256 << 20, progress: &|_| {} }
+    }
+}
+
+/// What stops a run.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("{at} came out as {value}: the activations overflowed; load the model with --dtype f32")]
+    NotFinite { at: String, value: f64 },
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
+}
+
+/// The value of one readout.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reading {
+    Number(f64),
+    /// Row-major.
+    Array {
+        shape: Vec<usize>,
+        values: Vec<f32>,
+    },
+}
+
+impl Reading {
+    /// The number, if the readout was one.
+    pub fn number(&self) -> Option<f64> {
+        match self {
+            Reading::Number(x) => Some(*x),
+            Reading::Array { .. } => None,
+        }
+    }
+
+    /// The values: an array's, or the number alone.
+    pub fn values(&self) -> Vec<f32> {
+        match self {
+            Reading::Number(x) => vec![*x as f32],
+            Reading::Array { values, .. } => values.clone(),
+        }
+    }
+}
+
+/// Computes a plan's readings, one for each of its readouts.
+///
+/// # Errors
+/// If the plan does not make sense for the model, a metric is not finite, or candle fails.
+pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Vec<Reading>, RunError> {
+    plan.check(&decoder.arch)?;
+    let readings = match options.engine {
+        Engine::Full => full::run(decoder, plan, options)?,
+        Engine::Wavefront => wavefront::run(decoder, plan, options)?,
+    };
+    for (i, (reading, readout)) in readings.iter().zip(&plan.readouts).enumerate() {
+        if let Reading::Number(value) = reading
+            && !value.is_finite()
+        {
+            let at = format!("readout {i} of {}", plan.describe(readout.run));
+            return Err(RunError::NotFinite { at, value: *value });
+        }
+    }
+    Ok(readings)
+}

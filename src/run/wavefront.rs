@@ -1,0 +1,512 @@
+//! The wavefront engine: every prompt and every fork of it through layer 0, then every one through layer 1, and so on.
+//!
+//! A fork gets rows where its first edit is, copied from its base, for the positions that the edit can reach
+//! ([`super::cone`]); the positions before them it reads from its base, which is in the same matrix. What an interchange
+//! takes is in hand where it is needed, because donor and fork are at the same site at the same time. Nothing outlives
+//! its layer but the residual streams.
+//!
+//! Runs that have nothing to do with each other (pairs of a dataset) are run in batches within each layer, so that the
+//! widest activation of a batch, not of the sweep, is what takes memory.
+
+use super::cone::{Cone, cones};
+use super::head::{self, Residuals, Row, pick, project, row_change};
+use super::{Options, Reading, RunError};
+use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::rows::{Rows, Span};
+use crate::ops::{self, RowEdit};
+use crate::plan::{Change, Edit, Plan, Run, What, columns, resolve};
+use crate::site::{Site, SiteKind};
+use candle_core::{Result, Tensor};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
+    let arch = &decoder.arch;
+    let cones = cones(plan, arch);
+    let angles = Angles::new(arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    let sweep = Sweep { decoder, plan, angles: &angles, cones: &cones };
+    let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
+    let mut batches = batches(plan, &cones, arch.d_mlp.max(arch.d_model), options.budget)
+        .into_iter()
+        .map(|runs| Batch::begin(sweep, runs))
+        .collect::<Result<Vec<_>>>()?;
+    for l in 0..arch.n_layers {
+        for batch in &mut batches {
+            batch.layer(l)?;
+            (options.progress)(batch.acts.rows.len() as u64);
+        }
+    }
+    for batch in &mut batches {
+        for (i, reading) in batch.state.readings.drain(..) {
+            readings[i] = Some(reading);
+        }
+    }
+    for (i, reading) in head::read(decoder, plan, &Ends::new(sweep, &batches)?)? {
+        readings[i] = Some(reading);
+    }
+    let n = readings.len();
+    let found: Vec<Reading> = readings.into_iter().flatten().collect();
+    if found.len() != n {
+        return Err(candle_core::Error::Msg(format!("{} of {n} readouts were not reached", n - found.len())).into());
+    }
+    Ok(found)
+}
+
+/// What all batches share.
+#[derive(Clone, Copy)]
+struct Sweep<'a> {
+    decoder: &'a Decoder,
+    plan: &'a Plan,
+    angles: &'a Angles,
+    /// One a fork.
+    cones: &'a [Cone],
+}
+
+/// Runs of a batch, ascending: prompts, then forks.
+type Runs = Vec<Run>;
+
+/// Sets of runs that do not touch each other, joined in order while their widest activation stays under the budget.
+fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs> {
+    let mut parent: Vec<usize> = (0..plan.prompts.len()).collect();
+    for f in 0..plan.forks.len() {
+        for edit in &plan.forks[f].edits {
+            if let Change::Interchange { donor, .. } = &edit.change {
+                let (a, b) = (find(&mut parent, plan.root(Run::Fork(f))), find(&mut parent, plan.root(*donor)));
+                // The earlier prompt leads, so that sets keep the order of the plan.
+                parent[a.max(b)] = a.min(b);
+            }
+        }
+    }
+    let mut sets: BTreeMap<usize, Runs> = BTreeMap::new();
+    for p in 0..plan.prompts.len() {
+        sets.entry(find(&mut parent, p)).or_default().push(Run::Prompt(p));
+    }
+    for f in 0..plan.forks.len() {
+        let root = plan.root(Run::Fork(f));
+        sets.entry(find(&mut parent, root)).or_default().push(Run::Fork(f));
+    }
+    let rows_of = |run: &Run| match run {
+        Run::Prompt(p) => plan.prompts[*p].ids.len(),
+        Run::Fork(f) => (0..cones[*f].ends.len()).map(|l| cones[*f].rows(l)).max().unwrap_or(0),
+    };
+    // Three activations of the widest site stand side by side in a gated MLP.
+    let most = (budget / (3 * 4 * width.max(1))).max(1);
+    let (mut joined, mut filled): (Vec<Runs>, usize) = (Vec::new(), 0);
+    for set in sets.into_values() {
+        let rows: usize = set.iter().map(rows_of).sum();
+        match joined.last_mut() {
+            Some(last) if filled + rows <= most => {
+                last.extend(set);
+                filled += rows;
+            }
+            _ => {
+                joined.push(set);
+                filled = rows;
+            }
+        }
+    }
+    joined.iter_mut().for_each(|runs| runs.sort());
+    joined
+}
+
+fn find(parent: &mut [usize], mut x: usize) -> usize {
+    while parent[x] != x {
+        parent[x] = parent[parent[x]];
+        x = parent[x];
+    }
+    x
+}
+
+/// Runs that go through each layer together.
+struct Batch<'a> {
+    acts: Acts,
+    state: State<'a>,
+}
+
+/// Where the runs of a batch are, and what is done at each site.
+struct State<'a> {
+    sweep: Sweep<'a>,
+    runs: Runs,
+    /// The rows and first position of each run that has rows.
+    spans: HashMap<Run, Span>,
+    /// The runs of `acts.rows.spans`, in their order.
+    order: Vec<Run>,
+    /// Edits that hold in each fork, by site: its own and those of the runs it descends from.
+    edits: HashMap<Site, Vec<(Run, &'a Edit)>>,
+    /// Forks by the site at which they part from their base.
+    joins: HashMap<Site, Vec<Run>>,
+    reads: HashMap<Site, Vec<usize>>,
+    readings: Vec<(usize, Reading)>,
+    /// Scores and patterns of the layer at hand, `[span rows, n_heads * keys]` on the host.
+    opened: HashMap<(Run, Site), Vec<f32>>,
+}
+
+impl<'a> Batch<'a> {
+    /// The embeddings of a batch's prompts, with what is edited and read there.
+    fn begin(sweep: Sweep<'a>, runs: Runs) -> Result<Self> {
+        let mut state = State::new(sweep, runs);
+        let prompts: Vec<usize> =
+            state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some(*p) } else { None }).collect();
+        let ranges: Vec<(Run, Range<usize>)> =
+            prompts.iter().map(|p| (Run::Prompt(*p), 0..sweep.plan.prompts[*p].ids.len())).collect();
+        let ids: Vec<u32> = prompts.iter().flat_map(|p| sweep.plan.prompts[*p].ids.iter().copied()).collect();
+        let positions: Vec<u32> = ranges.iter().flat_map(|(_, r)| r.clone().map(|p| p as u32)).collect();
+        let mut acts = Acts::new(state.lay_out(&ranges));
+        acts.put(SiteKind::Embed, sweep.decoder.embed(&ids, &positions)?);
+        state.at(SiteKind::Embed.at(0), &mut acts)?;
+        let embed = acts.take(SiteKind::Embed)?;
+        acts.put(SiteKind::ResidPre, embed);
+        Ok(Batch { acts, state })
+    }
+
+    fn layer(&mut self, l: usize) -> Result<()> {
+        self.state.grow(l, &mut self.acts)?;
+        self.state.sweep.decoder.layer(l, self.state.sweep.angles, &mut self.acts, &mut self.state)?;
+        self.state.opened.clear();
+        Ok(())
+    }
+}
+
+impl<'a> State<'a> {
+    fn new(sweep: Sweep<'a>, runs: Runs) -> Self {
+        let (mut edits, mut joins): (HashMap<Site, Vec<_>>, HashMap<Site, Vec<_>>) = Default::default();
+        let members: HashSet<Run> = runs.iter().copied().collect();
+        for run in &runs {
+            let Run::Fork(f) = run else { continue };
+            joins.entry(joining_site(sweep, sweep.cones[*f].join)).or_default().push(*run);
+            for edit in sweep.plan.edits(*run) {
+                edits.entry(edit.site).or_default().push((*run, edit));
+            }
+        }
+        let mut reads: HashMap<Site, Vec<usize>> = HashMap::new();
+        for (i, readout) in sweep.plan.readouts.iter().enumerate().filter(|(_, r)| members.contains(&r.run)) {
+            if let What::Activation { site, .. } | What::Projection { site, .. } = &readout.what
+                && !head::is_of_the_end(&readout.what)
+            {
+                reads.entry(*site).or_default().push(i);
+            }
+        }
+        State {
+            sweep,
+            runs,
+            spans: HashMap::new(),
+            order: Vec::new(),
+            edits,
+            joins,
+            reads,
+            readings: Vec::new(),
+            opened: HashMap::new(),
+        }
+    }
+
+    /// The run whose rows hold a position of `run`: itself, or the nearest of those that it descends from.
+    fn owner(&self, mut run: Run, position: usize) -> Result<(Run, usize)> {
+        loop {
+            if let Some(span) = self.spans.get(&run)
+                && position >= span.start
+                && position < span.keys()
+            {
+                return Ok((run, span.rows.start + position - span.start));
+            }
+            match run {
+                Run::Fork(f) => run = self.sweep.plan.forks[f].base,
+                Run::Prompt(p) => candle_core::bail!("prompt {p} has no row for position {position}"),
+            }
+        }
+    }
+
+    /// Gives runs their rows, in this order, and says what the rows are.
+    fn lay_out(&mut self, ranges: &[(Run, Range<usize>)]) -> Rows {
+        self.spans.clear();
+        self.order = ranges.iter().map(|(run, _)| *run).collect();
+        let mut at = 0;
+        for (run, positions) in ranges {
+            let rows = at..at + positions.len();
+            at = rows.end;
+            self.spans.insert(*run, Span { rows, start: positions.start, prefix: Vec::new() });
+        }
+        let mut rows = Rows { spans: Vec::with_capacity(ranges.len()), entries: Vec::with_capacity(at) };
+        for (run, positions) in ranges {
+            let length = self.sweep.plan.length(*run);
+            rows.entries.extend(positions.clone().map(|p| self.sweep.angles.entry(length, p)));
+            let own = &self.spans[run];
+            let prefix = self.prefix(*run, positions.start);
+            rows.spans.push(Span { rows: own.rows.clone(), start: own.start, prefix });
+        }
+        rows
+    }
+
+    /// The rows that hold positions `0..end` of what a run forks from, in order.
+    fn prefix(&self, run: Run, end: usize) -> Vec<Range<usize>> {
+        let (mut pieces, mut at, mut end) = (Vec::new(), run, end);
+        while let (Run::Fork(f), true) = (at, end > 0) {
+            at = self.sweep.plan.forks[f].base;
+            if let Some(span) = self.spans.get(&at)
+                && span.start < end
+                && span.keys() >= end
+            {
+                pieces.push(span.rows.start..span.rows.start + end - span.start);
+                end = span.start;
+            }
+        }
+        pieces.reverse();
+        pieces
+    }
+
+    /// Lays the rows out anew, each copied from where it was or from the run that it parts from.
+    fn relayout(&mut self, ranges: &[(Run, Range<usize>)], acts: &mut Acts) -> Result<()> {
+        let each = ranges.iter().flat_map(|(run, positions)| positions.clone().map(move |p| (*run, p)));
+        let from = each.map(|(run, p)| self.owner(run, p).map(|(_, row)| row as u32)).collect::<Result<Vec<_>>>()?;
+        let rows = self.lay_out(ranges);
+        acts.gather(rows, &from)
+    }
+
+    /// The positions of each run that has rows now, and of those that `more` adds, in the order of runs.
+    fn ranges(&self, layer: usize, more: &[Run]) -> Vec<(Run, Range<usize>)> {
+        let more: HashSet<&Run> = more.iter().collect();
+        let has_rows = |run: &&Run| self.spans.contains_key(run) || more.contains(run);
+        let range = |run: &Run| match run {
+            Run::Prompt(p) => (*run, 0..self.sweep.plan.prompts[*p].ids.len()),
+            Run::Fork(f) => (*run, self.sweep.cones[*f].start..self.sweep.cones[*f].ends[layer] as usize),
+        };
+        self.runs.iter().filter(has_rows).map(range).collect()
+    }
+
+    /// At the beginning of a layer: forks grow as far as their edits reach in it.
+    fn grow(&mut self, layer: usize, acts: &mut Acts) -> Result<()> {
+        let ranges = self.ranges(layer, &[]);
+        let same = |(run, range): &(Run, Range<usize>)| self.spans.get(run).is_some_and(|s| s.keys() == range.end);
+        if ranges.iter().all(same) { Ok(()) } else { self.relayout(&ranges, acts) }
+    }
+
+    /// The forks that part from their bases here get rows.
+    fn join(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
+        let Some(joining) = self.joins.remove(&site) else { return Ok(()) };
+        let ranges = self.ranges(if site.kind.in_layers() { site.layer } else { 0 }, &joining);
+        self.relayout(&ranges, acts)
+    }
+
+    /// Makes the edits of all forks at a site.
+    fn edit(&self, site: Site, x: &Tensor) -> Result<Tensor> {
+        let mut row_edits = Vec::new();
+        for (run, edit) in self.edits.get(&site).into_iter().flatten() {
+            self.row_edits(*run, edit, &mut row_edits)?;
+        }
+        ops::edit(x, &row_edits)
+    }
+
+    /// One edit as changes to rows. Positions before the fork's rows are its base's, which has that edit too.
+    fn row_edits(&self, run: Run, edit: &Edit, to: &mut Vec<RowEdit>) -> Result<()> {
+        let plan = self.sweep.plan;
+        let keys = plan.length(run);
+        // A fork that has not parted from its base yet shares its base's rows, which have this edit.
+        let Some(span) = self.spans.get(&run) else { return Ok(()) };
+        let columns: Arc<[Range<usize>]> =
+            columns(edit.site, &edit.part, &self.sweep.decoder.arch, keys).map_err(candle_core::Error::wrap)?.into();
+        let positions = resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?;
+        let donors = match &edit.change {
+            Change::Interchange { donor, positions: from } => {
+                let from = plan.donor_positions(edit, *donor, from.as_deref(), keys);
+                Some((*donor, from.map_err(candle_core::Error::Msg)?))
+            }
+            _ => None,
+        };
+        for (i, position) in positions.iter().enumerate().filter(|(_, p)| (span.start..span.keys()).contains(p)) {
+            let donor = donors.as_ref().map(|(donor, from)| self.owner(*donor, from[i])).transpose()?;
+            let change = row_change(&edit.change, donor.map(|(_, row)| row));
+            to.push(RowEdit { row: span.rows.start + position - span.start, columns: columns.clone(), change });
+        }
+        Ok(())
+    }
+
+    /// Takes the readings of a site.
+    fn read(&mut self, site: Site, x: &Tensor) -> Result<()> {
+        let Some(readouts) = self.reads.get(&site) else { return Ok(()) };
+        for i in readouts.clone() {
+            let run = self.sweep.plan.readouts[i].run;
+            let rows = self.positions_read(i)?.iter().map(|p| self.owner(run, *p)).collect::<Result<Vec<_>>>()?;
+            let index: Vec<u32> = rows.iter().map(|(_, row)| *row as u32).collect();
+            let values = ops::to_vec(&x.index_select(&Tensor::new(index, x.device())?, 0)?)?;
+            let reading = self.reading(i, site, &values, rows.len())?;
+            self.readings.push((i, reading));
+        }
+        Ok(())
+    }
+
+    fn positions_read(&self, readout: usize) -> Result<Vec<usize>> {
+        let r = &self.sweep.plan.readouts[readout];
+        match &r.what {
+            What::Activation { positions, .. } | What::Projection { positions, .. } => {
+                resolve(positions, self.sweep.plan.length(r.run)).map_err(candle_core::Error::Msg)
+            }
+            _ => candle_core::bail!("readout {readout} is of the end of the pass"),
+        }
+    }
+
+    /// A readout's reading of `n` whole rows.
+    fn reading(&self, readout: usize, site: Site, values: &[f32], n: usize) -> Result<Reading> {
+        let r = &self.sweep.plan.readouts[readout];
+        let rows = values.chunks_exact((values.len() / n.max(1)).max(1));
+        match &r.what {
+            What::Activation { part, .. } => {
+                let keys = self.sweep.plan.length(r.run);
+                let columns = columns(site, part, &self.sweep.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
+                let wide = columns.iter().map(Range::len).sum();
+                Ok(Reading::Array { shape: vec![n, wide], values: rows.flat_map(|row| pick(row, &columns)).collect() })
+            }
+            What::Projection { direction, .. } => {
+                Ok(Reading::Array { shape: vec![n], values: rows.map(|row| project(row, direction)).collect() })
+            }
+            _ => candle_core::bail!("readout {readout} is of the end of the pass"),
+        }
+    }
+
+    /// The runs whose scores or patterns are edited, taken from or read in a layer.
+    fn opened_runs(&self, layer: usize) -> Result<HashSet<Run>> {
+        let mut found = HashSet::new();
+        for site in [SiteKind::Scores.at(layer), SiteKind::Pattern.at(layer)] {
+            for (run, edit) in self.edits.get(&site).into_iter().flatten() {
+                found.insert(*run);
+                if let Change::Interchange { donor, positions } = &edit.change {
+                    let keys = self.sweep.plan.length(*run);
+                    let from = self.sweep.plan.donor_positions(edit, *donor, positions.as_deref(), keys);
+                    for p in from.map_err(candle_core::Error::Msg)? {
+                        found.insert(self.owner(*donor, p)?.0);
+                    }
+                }
+            }
+            for i in self.reads.get(&site).into_iter().flatten() {
+                for p in self.positions_read(*i)? {
+                    found.insert(self.owner(self.sweep.plan.readouts[*i].run, p)?.0);
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    /// A row of the layer's opened scores or pattern.
+    fn opened_row(&self, site: Site, run: Run, position: usize) -> Result<&[f32]> {
+        let (owner, _) = self.owner(run, position)?;
+        let width = self.sweep.decoder.arch.n_heads * self.sweep.plan.length(run);
+        let at = (position - self.spans[&owner].start) * width;
+        let rows = self.opened.get(&(owner, site)).and_then(|rows| rows.get(at..at + width));
+        rows.ok_or_else(|| candle_core::Error::Msg(format!("`{site}` of {owner:?} was not opened")))
+    }
+
+    /// One fork's edits of scores or pattern, on its span's rows.
+    fn edit_opened(&self, site: Site, run: Run, x: Tensor) -> Result<Tensor> {
+        let mut x = x;
+        let own = |e: &&(Run, &Edit)| e.0 == run;
+        let span = &self.spans[&run];
+        for (_, edit) in self.edits.get(&site).into_iter().flatten().filter(own) {
+            let mut row_edits = Vec::new();
+            self.row_edits(run, edit, &mut row_edits)?;
+            if let Change::Interchange { donor, positions } = &edit.change {
+                let keys = self.sweep.plan.length(run);
+                let from = self.sweep.plan.donor_positions(edit, *donor, positions.as_deref(), keys);
+                let (from, to) = (
+                    from.map_err(candle_core::Error::Msg)?,
+                    resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?,
+                );
+                let covered = from.iter().zip(&to).filter(|(_, p)| (span.start..span.keys()).contains(p));
+                for (e, (from, _)) in row_edits.iter_mut().zip(covered) {
+                    let row = self.opened_row(site, *donor, *from)?;
+                    e.change = ops::Change::Set(pick(row, &e.columns).into());
+                }
+            }
+            row_edits.iter_mut().for_each(|e| e.row -= span.rows.start);
+            x = ops::edit(&x, &row_edits)?;
+        }
+        Ok(x)
+    }
+}
+
+/// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern.
+fn joining_site(sweep: Sweep, site: Site) -> Site {
+    match site.kind {
+        SiteKind::Scores | SiteKind::Pattern if sweep.decoder.arch.ropes.is_empty() => SiteKind::V.at(site.layer),
+        SiteKind::Scores | SiteKind::Pattern => SiteKind::RotK.at(site.layer),
+        _ => site,
+    }
+}
+
+impl Hook for State<'_> {
+    fn wants(&self, site: Site) -> bool {
+        self.edits.contains_key(&site) || self.reads.contains_key(&site) || self.joins.contains_key(&site)
+    }
+
+    fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
+        self.join(site, acts)?;
+        if self.edits.contains_key(&site) {
+            let edited = self.edit(site, acts.get(site.kind)?)?;
+            acts.put(site.kind, edited);
+        }
+        if self.reads.contains_key(&site) {
+            self.read(site, &acts.get(site.kind)?.clone())?;
+        }
+        Ok(())
+    }
+
+    fn opened(&self, layer: usize) -> Result<Vec<usize>> {
+        let runs = self.opened_runs(layer)?;
+        Ok((0..self.order.len()).filter(|i| runs.contains(&self.order[*i])).collect())
+    }
+
+    fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor> {
+        let run = self.order[span];
+        let (n, heads, keys) = value.dims3()?;
+        let flat = self.edit_opened(site, run, value.reshape((n, heads * keys))?)?;
+        self.opened.insert((run, site), ops::to_vec(&flat)?);
+        // Spans come in the order of runs: all that a later one takes from, or that is read, is in hand at the last.
+        for i in self.reads.get(&site).cloned().unwrap_or_default() {
+            let reader = self.sweep.plan.readouts[i].run;
+            let positions = self.positions_read(i)?;
+            let owners = positions.iter().map(|p| self.owner(reader, *p)).collect::<Result<Vec<_>>>()?;
+            if owners.iter().map(|(owner, _)| *owner).max() != Some(run) {
+                continue;
+            }
+            let rows = positions.iter().map(|p| self.opened_row(site, reader, *p).map(<[f32]>::to_vec));
+            let values: Vec<f32> = rows.collect::<Result<Vec<_>>>()?.concat();
+            let reading = self.reading(i, site, &values, positions.len())?;
+            self.readings.push((i, reading));
+        }
+        flat.reshape((n, heads, keys))
+    }
+}
+
+/// The last residual streams of all batches.
+struct Ends<'a, 'b> {
+    batches: &'b [Batch<'a>],
+    /// The batch of each prompt.
+    of_prompt: HashMap<usize, usize>,
+    plan: &'a Plan,
+}
+
+impl<'a, 'b> Ends<'a, 'b> {
+    fn new(sweep: Sweep<'a>, batches: &'b [Batch<'a>]) -> Result<Self> {
+        let prompts = |(b, batch): (usize, &Batch)| -> Vec<(usize, usize)> {
+            batch.state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some((*p, b)) } else { None }).collect()
+        };
+        let of_prompt = batches.iter().enumerate().flat_map(prompts).collect();
+        Ok(Ends { batches, of_prompt, plan: sweep.plan })
+    }
+}
+
+impl Residuals for Ends<'_, '_> {
+    fn rows(&self, rows: &[Row]) -> Result<Tensor> {
+        let mut found: Vec<(usize, u32)> = Vec::with_capacity(rows.len());
+        for (run, position) in rows {
+            let batch = self.of_prompt[&self.plan.root(*run)];
+            found.push((batch, self.batches[batch].state.owner(*run, *position)?.1 as u32));
+        }
+        // Rows of one batch that follow each other are taken together.
+        let mut parts = Vec::new();
+        for part in found.chunk_by(|a, b| a.0 == b.0) {
+            let resid = self.batches[part[0].0].acts.get(SiteKind::ResidPre)?;
+            let index: Vec<u32> = part.iter().map(|(_, row)| *row).collect();
+            parts.push(resid.index_select(&Tensor::new(index, resid.device())?, 0)?);
+        }
+        Tensor::cat(&parts, 0)
+    }
+}

@@ -1,0 +1,353 @@
+//! Run directories: they appear whole, can be resumed after any kind of stop, and are never overwritten by accident.
+//!
+//! ```text
+//! let run = RunDir::create(out, force, resume)?;
+//! run.claim(&parameters)?;                       // refuses to resume the work of another command
+//! if !run.has_part("layer-00.parquet") { ... run.commit_part("layer-00.parquet", &bytes)?; }
+//! run.write_atomic("heads.parquet", &bytes)?;
+//! run.finish()?;                                 // DIR.partial becomes DIR
+//! ```
+//!
+//! Work goes on in `DIR.partial` beside `DIR`. A lock that the system releases with the process keeps a second
+//! process out. Which parts a command has, and what is in them, is left to the command.
+
+mod files;
+mod record;
+#[cfg(test)]
+mod tests;
+
+use std::ffi::OsString;
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::path::{Component, Path, PathBuf};
+
+use serde_json::{Map, Value};
+use thiserror::Error;
+
+pub use files::{WriteError, write_file};
+pub use record::{ModelRecord, RUN_FILE, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
+
+use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+
+const LOCK_FILE: &str = ".lock";
+const PARAMS_FILE: &str = "params.json";
+const PARTS_DIR: &str = "parts";
+
+/// Why a run directory cannot be made, resumed or finished.
+#[derive(Debug, Error)]
+pub enum RunDirError {
+    /// `--out` has no name of its own, as `/` or `..`.
+    #[error("{}: is no name for a run directory; give --out a folder that can be made, as runs/first", path.display())]
+    Unnamed {
+        /// What was given.
+        path: PathBuf,
+    },
+    /// The directory is there already.
+    #[error("{}: exists already; choose another --out, or replace it with --force", path.display())]
+    Exists {
+        /// The directory.
+        path: PathBuf,
+    },
+    /// `--force` was given for something that no run made.
+    #[error(
+        "{}: holds no {RUN_FILE}, so it is not a run directory and --force does not replace it; \
+         choose another --out, or remove it yourself", path.display()
+    )]
+    Foreign {
+        /// The file or directory.
+        path: PathBuf,
+    },
+    /// An earlier run stopped before its end.
+    #[error("{}: holds an unfinished run; go on from it with --resume, or start anew with --force", path.display())]
+    Unfinished {
+        /// The partial directory.
+        path: PathBuf,
+    },
+    /// Another process works there.
+    #[error("{}: another process is at work there; wait for it, or choose another --out", path.display())]
+    Busy {
+        /// The partial directory.
+        path: PathBuf,
+    },
+    /// The unfinished run has other parameters.
+    #[error(
+        "{}: the unfinished run is another one: {}; give the same command, choose another --out, or start anew \
+         with --force", path.display(), differences.join(", ")
+    )]
+    OtherRun {
+        /// The partial directory.
+        path: PathBuf,
+        /// What differs: `seed was 0, is 1`.
+        differences: Vec<String>,
+    },
+    /// The unfinished run's parameters cannot be read.
+    #[error("{}: cannot be read: {reason}; start anew with --force", path.display())]
+    Params {
+        /// The parameters' file.
+        path: PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A file's name leads out of the run directory.
+    #[error("\"{name}\" is not a plain file name")]
+    Name {
+        /// The name.
+        name: String,
+    },
+    /// Something could not be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
+}
+
+/// A run directory in the making. Dropped before [`finish`](RunDir::finish), it stays as `DIR.partial` to resume from.
+#[derive(Debug)]
+pub struct RunDir {
+    out: PathBuf,
+    partial: PathBuf,
+    force: bool,
+    resumed: bool,
+    // Held for its lock alone, which ends when the file is closed.
+    _lock: File,
+}
+
+impl RunDir {
+    /// Opens `DIR.partial` for the run that will be `out`.
+    ///
+    /// An existing `out` needs `force`; it is only replaced at the end, and only if a run made it. An existing
+    /// `DIR.partial` needs `resume`, which keeps it, or `force`, which empties it.
+    pub fn create(out: &Path, force: bool, resume: bool) -> Result<RunDir, RunDirError> {
+        let (out, partial) = names(out)?;
+        if fs::symlink_metadata(&out).is_ok() {
+            if !force {
+                return Err(RunDirError::Exists { path: out });
+            }
+            refuse_foreign(&out, &[RUN_FILE])?;
+        }
+        if fs::symlink_metadata(&partial).is_ok() {
+            refuse_foreign(&partial, &[LOCK_FILE, PARAMS_FILE])?;
+        } else {
+            fs::create_dir_all(&partial).map_err(WriteError::new(&partial, "be made"))?;
+        }
+        let lock = lock(&partial)?;
+        // A run that stopped before it claimed its parameters has done nothing that could be lost or gone on from.
+        let found = partial.join(PARAMS_FILE).exists();
+        if found && !resume && !force {
+            return Err(RunDirError::Unfinished { path: partial });
+        }
+        let run = RunDir { out, partial, force, resumed: found && resume, _lock: lock };
+        run.clear(|name| run.resumed && !name.ends_with(TEMPORARY_SUFFIX))?;
+        make_dir(&run.partial.join(PARTS_DIR))?;
+        Ok(run)
+    }
+
+    /// Whether an unfinished run was found and is gone on with.
+    pub fn resumed(&self) -> bool {
+        self.resumed
+    }
+
+    /// Where the run directory will be.
+    pub fn out(&self) -> &Path {
+        &self.out
+    }
+
+    /// Records the parameters that the results depend on, or checks that they are those of the run that is resumed.
+    pub fn claim(&self, parameters: &Map<String, Value>) -> Result<(), RunDirError> {
+        let path = self.partial.join(PARAMS_FILE);
+        if !path.exists() {
+            let text = Value::Object(parameters.clone()).to_string();
+            return Ok(write_file(&path, text.as_bytes())?);
+        }
+        let unreadable = |reason: String| RunDirError::Params { path: path.clone(), reason };
+        let text = fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
+        let earlier: Map<String, Value> =
+            serde_json::from_slice(&text).map_err(|error| unreadable(error.to_string()))?;
+        let differences = differences(&earlier, parameters);
+        if differences.is_empty() {
+            return Ok(());
+        }
+        Err(RunDirError::OtherRun { path: self.partial.clone(), differences })
+    }
+
+    /// Where the file of that name is while the run goes on. Writers that stream use it; others [`Self::write_atomic`].
+    pub fn path(&self, name: &str) -> Result<PathBuf, RunDirError> {
+        Ok(self.partial.join(plain(name)?))
+    }
+
+    /// Writes a file of the run directory, whole or not at all.
+    pub fn write_atomic(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
+        Ok(write_file(&self.path(name)?, bytes)?)
+    }
+
+    /// Whether that part was finished, by this process or the one that is resumed.
+    pub fn has_part(&self, name: &str) -> bool {
+        self.part(name).is_some()
+    }
+
+    /// The finished part of that name, if it was finished.
+    pub fn part(&self, name: &str) -> Option<PathBuf> {
+        let path = self.part_path(name).ok()?;
+        path.is_file().then_some(path)
+    }
+
+    /// Keeps a part's bytes as finished. Parts serve to resume and are gone from the finished directory.
+    pub fn commit_part(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
+        Ok(write_file(&self.part_path(name)?, bytes)?)
+    }
+
+    /// Keeps as finished a part that was written to a file of its own, say at [`Self::path`]; moves it.
+    pub fn commit_part_file(&self, name: &str, written: &Path) -> Result<(), RunDirError> {
+        let path = self.part_path(name)?;
+        let move_in = || {
+            File::open(written)?.sync_all()?;
+            fs::rename(written, &path)?;
+            sync_dir(parent(&path))
+        };
+        Ok(move_in().map_err(WriteError::new(&path, "be written"))?)
+    }
+
+    /// Makes the run directory appear under its name; gives where it is.
+    ///
+    /// A directory that is replaced is moved aside first and removed last, so that a failure loses neither.
+    pub fn finish(self) -> Result<PathBuf, RunDirError> {
+        remove_tree(&self.partial.join(PARTS_DIR))?;
+        self.clear(|name| name != PARAMS_FILE && !name.ends_with(TEMPORARY_SUFFIX))?;
+        sync_tree(&self.partial)?;
+        let replaced = self.move_aside()?;
+        if let Err(source) = fs::rename(&self.partial, &self.out) {
+            if let Some(old) = &replaced {
+                // Best effort: what the caller must hear of is why the new directory could not take its place.
+                let _ = fs::rename(old, &self.out);
+            }
+            return Err(WriteError::new(&self.out, "be put in place")(source).into());
+        }
+        // The lock goes last: until the rename it kept others out of the partial directory.
+        let lock = self.out.join(LOCK_FILE);
+        fs::remove_file(&lock).map_err(WriteError::new(&lock, "be removed"))?;
+        sync_dir(parent(&self.out)).map_err(WriteError::new(&self.out, "be made to last on the disk"))?;
+        if let Some(old) = replaced {
+            remove_tree(&old)?;
+        }
+        Ok(self.out)
+    }
+
+    /// Moves the directory that is to be replaced out of the way; gives where to.
+    fn move_aside(&self) -> Result<Option<PathBuf>, RunDirError> {
+        if fs::symlink_metadata(&self.out).is_err() {
+            return Ok(None);
+        }
+        // It may have appeared while this run was at work.
+        if !self.force {
+            return Err(RunDirError::Exists { path: self.out.clone() });
+        }
+        refuse_foreign(&self.out, &[RUN_FILE])?;
+        let aside = with_suffix(&self.out, &format!(".replaced-{}", std::process::id()));
+        fs::rename(&self.out, &aside).map_err(WriteError::new(&self.out, "be moved aside"))?;
+        Ok(Some(aside))
+    }
+
+    /// Removes what is in the partial directory, but for the lock and what `keep` names.
+    fn clear(&self, keep: impl Fn(&str) -> bool) -> Result<(), RunDirError> {
+        let failed = || WriteError::new(&self.partial, "be read");
+        for entry in fs::read_dir(&self.partial).map_err(failed())? {
+            let entry = entry.map_err(failed())?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name == LOCK_FILE || keep(&name) {
+                continue;
+            }
+            remove_tree(&entry.path())?;
+        }
+        Ok(())
+    }
+
+    fn part_path(&self, name: &str) -> Result<PathBuf, RunDirError> {
+        Ok(self.partial.join(PARTS_DIR).join(plain(name)?))
+    }
+}
+
+/// The run directory's path without a slash at its end, and its partial sibling.
+fn names(out: &Path) -> Result<(PathBuf, PathBuf), RunDirError> {
+    let unnamed = || RunDirError::Unnamed { path: out.to_owned() };
+    let name = out.file_name().ok_or_else(unnamed)?;
+    let out = parent(out).join(name);
+    let partial = with_suffix(&out, ".partial");
+    Ok((out, partial))
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = OsString::from(path);
+    name.push(suffix);
+    PathBuf::from(name)
+}
+
+/// Refuses to touch what no run made: anything but an empty directory or one with a file of the given names.
+fn refuse_foreign(path: &Path, own: &[&str]) -> Result<(), RunDirError> {
+    let made_by_a_run = path.is_dir()
+        && !path.is_symlink()
+        && (own.iter().any(|name| path.join(name).is_file())
+            || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()));
+    if made_by_a_run {
+        return Ok(());
+    }
+    Err(RunDirError::Foreign { path: path.to_owned() })
+}
+
+/// Takes the partial directory's lock, which ends with the process however it ends.
+fn lock(partial: &Path) -> Result<File, RunDirError> {
+    let path = partial.join(LOCK_FILE);
+    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    let file = opened.map_err(WriteError::new(&path, "be made"))?;
+    match file.try_lock() {
+        Ok(()) if is_at(&file, &path) => Ok(file),
+        // The process that held the lock has finished its run and taken the file away in the meantime.
+        Ok(()) | Err(TryLockError::WouldBlock) => Err(RunDirError::Busy { path: partial.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(WriteError::new(&path, "be locked")(source).into()),
+    }
+}
+
+/// Whether the open file is still the one at `path`.
+#[cfg(unix)]
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), fs::metadata(path)) {
+        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
+        _ => false,
+    }
+}
+
+#[cfg(not(unix))]
+fn is_at(_: &File, path: &Path) -> bool {
+    path.exists()
+}
+
+fn make_dir(path: &Path) -> Result<(), RunDirError> {
+    Ok(fs::create_dir_all(path).map_err(WriteError::new(path, "be made"))?)
+}
+
+fn remove_tree(path: &Path) -> Result<(), RunDirError> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    };
+    Ok(removed.map_err(WriteError::new(path, "be removed"))?)
+}
+
+fn plain(name: &str) -> Result<&str, RunDirError> {
+    let mut components = Path::new(name).components();
+    match (components.next(), components.next()) {
+        (Some(Component::Normal(only)), None) if only == name => Ok(name),
+        _ => Err(RunDirError::Name { name: name.to_owned() }),
+    }
+}
+
+fn differences(earlier: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
+    let shown = |value: Option<&Value>| value.map_or_else(|| "not set".to_owned(), Value::to_string);
+    let added = now.keys().filter(|key| !earlier.contains_key(*key));
+    earlier
+        .keys()
+        .chain(added)
+        .filter(|key| earlier.get(*key) != now.get(*key))
+        .map(|key| format!("{key} was {}, is {}", shown(earlier.get(key)), shown(now.get(key))))
+        .collect()
+}

@@ -1,0 +1,192 @@
+//! `run.json`: what was run, on what, and what it cost; and the process's own measures for it.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// The name of the record's file in a run directory.
+pub const RUN_FILE: &str = "run.json";
+
+/// Everything that `run.json` says of a run.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// The command: `interchange`.
+    pub command: String,
+    /// All parameters, with the defaults that were used.
+    pub parameters: Map<String, Value>,
+    /// The model.
+    pub model: ModelRecord,
+    /// SHA-256 in hex of each dataset file's bytes, by the path it was given as.
+    pub dataset_sha256: BTreeMap<String, String>,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// gatelens' version.
+    pub version: String,
+    /// `cpu`, `cuda:0`.
+    pub device: String,
+    /// `wavefront`, `full`.
+    pub engine: String,
+    /// Wall-clock times.
+    pub timings: Timings,
+    /// Processor time of all threads, in seconds.
+    pub cpu_s: f64,
+    /// Prompts that were run.
+    pub prompts: u64,
+    /// Forks that were run.
+    pub forks: u64,
+    /// Rows times layers computed.
+    pub rows: u64,
+    /// Floating-point operations, counted from the plan.
+    pub flops: f64,
+    /// The most memory that the process held at once.
+    pub peak_rss_bytes: u64,
+}
+
+/// Which model was run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRecord {
+    /// Its path or name, as given.
+    pub name: String,
+    /// Its architecture, as its checkpoint calls it.
+    pub architecture: String,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// SHA-256 in hex of the weights' headers and files' sizes.
+    pub sha256: String,
+}
+
+/// Wall-clock times of a run's stages, in seconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timings {
+    /// Reading the model and the datasets.
+    pub load_s: f64,
+    /// The forward passes and their statistics.
+    pub compute_s: f64,
+    /// Tables, figures and reports.
+    pub output_s: f64,
+}
+
+/// The most memory that this process held at once, in bytes; 0 where the system does not say.
+pub fn peak_rss_bytes() -> u64 {
+    peak_from_proc().or_else(peak_from_rusage).unwrap_or(0)
+}
+
+fn peak_from_proc() -> Option<u64> {
+    peak_from_status(&std::fs::read_to_string("/proc/self/status").ok()?)
+}
+
+/// `VmHWM:     1234 kB` in bytes. It is preferred to `getrusage`, whose peak a process inherits from its parent.
+fn peak_from_status(status: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    kibibytes.checked_mul(1024)
+}
+
+/// Processor time of this process in seconds, all threads, user and system; 0 where the system does not say.
+pub fn cpu_seconds() -> f64 {
+    cpu_from_rusage().unwrap_or(0.0)
+}
+
+#[cfg(unix)]
+fn rusage() -> Option<libc::rusage> {
+    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+    // SAFETY: the pointer is to a whole `rusage`, and zeroed bytes are a valid one.
+    let status = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
+    // SAFETY: as above; the call may have filled it in, and it was valid before.
+    (status == 0).then(|| unsafe { usage.assume_init() })
+}
+
+#[cfg(unix)]
+fn peak_from_rusage() -> Option<u64> {
+    // Apple's systems count bytes here, the others kibibytes.
+    let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
+    u64::try_from(rusage()?.ru_maxrss).ok()?.checked_mul(unit)
+}
+
+#[cfg(unix)]
+fn cpu_from_rusage() -> Option<f64> {
+    let usage = rusage()?;
+    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
+    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+}
+
+#[cfg(not(unix))]
+fn peak_from_rusage() -> Option<u64> {
+    None
+}
+
+#[cfg(not(unix))]
+fn cpu_from_rusage() -> Option<f64> {
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peak_is_read_from_the_systems_status() {
+        assert_eq!(peak_from_status("Name:\tx\nVmHWM:\t    2048 kB\nVmRSS:\t 1 kB\n"), Some(2048 * 1024));
+        assert_eq!(peak_from_status("VmHWM:\tmany\n"), None);
+        assert_eq!(peak_from_status(""), None);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn both_measures_of_memory_and_the_processor_time_are_there() {
+        assert!(peak_rss_bytes() > 100_000);
+        assert!(peak_from_rusage().unwrap() > 100_000);
+        assert!(cpu_seconds() > 0.0);
+    }
+
+    #[test]
+    fn a_record_has_the_contracts_fields_in_the_contracts_order() {
+        let record = RunRecord {
+            command: "interchange".into(),
+            parameters: Map::new(),
+            model: ModelRecord {
+                name: "demo".into(),
+                architecture: "llama".into(),
+                parameters: 1,
+                sha256: "00".into(),
+            },
+            dataset_sha256: BTreeMap::new(),
+            seed: 0,
+            version: "0.1.0".into(),
+            device: "cpu".into(),
+            engine: "wavefront".into(),
+            timings: Timings::default(),
+            cpu_s: 0.0,
+            prompts: 1,
+            forks: 2,
+            rows: 3,
+            flops: 1e20,
+            peak_rss_bytes: 4,
+        };
+        let text = serde_json::to_string(&record).unwrap();
+        let value: Map<String, Value> = serde_json::from_str(&text).unwrap();
+        let names: Vec<&str> = value.keys().map(String::as_str).collect();
+        assert_eq!(
+            names,
+            [
+                "command",
+                "parameters",
+                "model",
+                "dataset_sha256",
+                "seed",
+                "version",
+                "device",
+                "engine",
+                "timings",
+                "cpu_s",
+                "prompts",
+                "forks",
+                "rows",
+                "flops",
+                "peak_rss_bytes"
+            ]
+        );
+        assert_eq!(serde_json::from_str::<RunRecord>(&text).unwrap(), record);
+    }
+}

@@ -1,0 +1,308 @@
+//! Sites: the named places of a forward pass that can be read and edited.
+//!
+//! A site is a kind and a layer, written `z.12`. Kinds carry the names that TransformerLens gave them where it has
+//! one. This module knows which sites a model has, how wide each is and which come in heads; reading and editing
+//! them is the engine's work ([`crate::run`]).
+
+use crate::model::arch::{Arch, Mlp};
+use crate::names::nearest;
+use std::fmt;
+use std::str::FromStr;
+
+/// What is at a [`Site`]. The order of the variants is the order of the flow through a block, with the two ends of
+/// the model around it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum SiteKind {
+    /// What enters layer 0: the token's embedding, scaled where the family scales it, plus the position's where the
+    /// family learns one. `[rows, d_model]`, no layer.
+    Embed,
+    /// The residual stream before a layer. `[rows, d_model]`
+    ResidPre,
+    /// What the attention reads: after the norm before it, where the family has one. `[rows, d_model]`
+    AttnIn,
+    /// Queries before rotation (after the query norm, where the family has one). `[rows, n_heads * d_head]`
+    Q,
+    /// Keys before rotation (after the key norm, where the family has one), one a KV head. `[rows, n_kv_heads * d_head]`
+    K,
+    /// Values, one a KV head. `[rows, n_kv_heads * d_head]`
+    V,
+    /// Queries after rotation. `[rows, n_heads * d_head]`
+    RotQ,
+    /// Keys after rotation. `[rows, n_kv_heads * d_head]`
+    RotK,
+    /// Attention scores, scaled and soft-capped, before the softmax; keys that a query may not see are minus
+    /// infinity. `[rows, n_heads * keys]`, head-major, keys from position 0 to the prompt's end.
+    Scores,
+    /// Attention probabilities. `[rows, n_heads * keys]`, as [`SiteKind::Scores`].
+    Pattern,
+    /// What a head read, before the output projection. `[rows, n_heads * d_head]`
+    Z,
+    /// `z` of one head through its slice of the output projection, without the bias. `[rows, n_heads * d_model]`
+    HeadOut,
+    /// The output projection's output, bias included. `[rows, d_model]`
+    AttnOut,
+    /// What attention adds to the residual stream: `attn_out` after the post-norm, where the family has one.
+    AttnDelta,
+    /// The residual stream between attention and MLP. A family with a parallel residual has none.
+    ResidMid,
+    /// What the MLP reads: after the norm before it, where the family has one. `[rows, d_model]`
+    MlpIn,
+    /// The gate projection before its non-linearity; gated families only. `[rows, d_mlp]`
+    MlpGate,
+    /// The up projection: what the gate multiplies, or, in a family without a gate, what the non-linearity reads.
+    /// `[rows, d_mlp]`
+    MlpPre,
+    /// The neurons: what the down projection reads. `[rows, d_mlp]`
+    MlpAct,
+    /// The down projection's output, bias included. `[rows, d_model]`
+    MlpOut,
+    /// What the MLP adds to the residual stream: `mlp_out` after the post-norm, where the family has one.
+    MlpDelta,
+    /// The residual stream after a layer. `[rows, d_model]`
+    ResidPost,
+    /// The last layer's residual stream after the final norm. `[rows, d_model]`, no layer.
+    FinalNorm,
+    /// Logits, after soft-capping where the family has it. `[rows, vocab]`, no layer.
+    Logits,
+}
+
+use SiteKind::*;
+
+/// Every kind with its name, in the order of the flow.
+pub const KINDS: [(SiteKind, &str); 24] = [
+    (Embed, "embed"),
+    (ResidPre, "resid_pre"),
+    (AttnIn, "attn_in"),
+    (Q, "q"),
+    (K, "k"),
+    (V, "v"),
+    (RotQ, "rot_q"),
+    (RotK, "rot_k"),
+    (Scores, "scores"),
+    (Pattern, "pattern"),
+    (Z, "z"),
+    (HeadOut, "head_out"),
+    (AttnOut, "attn_out"),
+    (AttnDelta, "attn_delta"),
+    (ResidMid, "resid_mid"),
+    (MlpIn, "mlp_in"),
+    (MlpGate, "mlp_gate"),
+    (MlpPre, "mlp_pre"),
+    (MlpAct, "mlp_act"),
+    (MlpOut, "mlp_out"),
+    (MlpDelta, "mlp_delta"),
+    (ResidPost, "resid_post"),
+    (FinalNorm, "final_norm"),
+    (Logits, "logits"),
+];
+
+/// How a site's width divides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Units {
+    /// `n` heads of `width` numbers each.
+    Heads { n: usize, width: usize },
+    /// `n` heads, each as wide as the prompt has positions.
+    HeadsByKeys { n: usize },
+    /// `width` numbers that are not divided: dimensions of the residual stream, neurons, or tokens.
+    Columns { width: usize },
+}
+
+/// A site that does not exist, with what does.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SiteError {
+    #[error("site `{found}`: no such kind; the nearest are {nearest}")]
+    UnknownKind { found: String, nearest: String },
+    #[error("site `{found}`: a layer is missing; write `{kind}.0` to `{kind}.{last}`", last = n_layers - 1)]
+    NoLayer { found: String, kind: &'static str, n_layers: usize },
+    #[error("site `{found}`: `{kind}` is not in a layer; write `{kind}` alone")]
+    LayerWhereNone { found: String, kind: &'static str },
+    #[error("site `{found}`: `{layer}` is not a layer number")]
+    BadLayer { found: String, layer: String },
+    #[error("site `{site}`: the model has {n_layers} layers; the nearest is `{kind}.{}`", n_layers - 1)]
+    LayerOutOfRange { site: Site, kind: &'static str, n_layers: usize },
+    #[error("site `{site}`: this model has none, because {why}; the nearest is `{nearest}`")]
+    NotInModel { site: Site, why: &'static str, nearest: Site },
+    #[error("site `{site}`: head {head} does not exist; it has heads 0 to {last}", last = n_heads - 1)]
+    NoSuchHead { site: Site, head: usize, n_heads: usize },
+    #[error("site `{site}`: column {column} does not exist; it has columns 0 to {last}", last = width - 1)]
+    NoSuchColumn { site: Site, column: usize, width: usize },
+    #[error(
+        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, z and head_out"
+    )]
+    NoHeads { site: Site },
+}
+
+impl SiteKind {
+    /// The name that users write.
+    pub fn name(self) -> &'static str {
+        KINDS[self as usize].1
+    }
+
+    /// Whether the kind stands in every layer, rather than once in the model.
+    pub fn in_layers(self) -> bool {
+        !matches!(self, Embed | FinalNorm | Logits)
+    }
+
+    /// The site of this kind in `layer`.
+    pub fn at(self, layer: usize) -> Site {
+        Site { kind: self, layer: if self.in_layers() { layer } else { 0 } }
+    }
+}
+
+impl fmt::Display for SiteKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+impl FromStr for SiteKind {
+    type Err = SiteError;
+
+    fn from_str(s: &str) -> Result<Self, SiteError> {
+        KINDS.iter().find(|(_, name)| *name == s).map(|(kind, _)| *kind).ok_or_else(|| SiteError::UnknownKind {
+            found: s.to_string(),
+            nearest: nearest(s, KINDS.iter().map(|(_, name)| *name)).join(", "),
+        })
+    }
+}
+
+/// A named place in the forward pass.
+///
+/// ```
+/// use gatelens::site::{Site, SiteKind};
+/// assert_eq!(SiteKind::Z.at(12).to_string(), "z.12");
+/// assert_eq!(SiteKind::Logits.at(0).to_string(), "logits");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Site {
+    pub kind: SiteKind,
+    /// The layer from 0; 0 for the kinds that are in none.
+    pub layer: usize,
+}
+
+impl fmt::Display for Site {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.kind.in_layers() { write!(f, "{}.{}", self.kind, self.layer) } else { write!(f, "{}", self.kind) }
+    }
+}
+
+impl PartialOrd for Site {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+/// Sites are ordered as the forward pass reaches them.
+impl Ord for Site {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let key = |s: &Site| match s.kind {
+            Embed => (0, 0, s.kind),
+            FinalNorm | Logits => (2, 0, s.kind),
+            _ => (1, s.layer, s.kind),
+        };
+        key(self).cmp(&key(other))
+    }
+}
+
+impl Site {
+    /// Checks that the model has this site.
+    ///
+    /// # Errors
+    /// If the layer is out of range, or the family has no such site; both name the nearest.
+    pub fn check(self, arch: &Arch) -> Result<Site, SiteError> {
+        if self.kind.in_layers() && self.layer >= arch.n_layers {
+            return Err(SiteError::LayerOutOfRange { site: self, kind: self.kind.name(), n_layers: arch.n_layers });
+        }
+        match self.kind {
+            ResidMid if arch.parallel => Err(SiteError::NotInModel {
+                site: self,
+                why: "its attention and MLP read the residual stream side by side",
+                nearest: ResidPre.at(self.layer),
+            }),
+            MlpGate if arch.mlp == Mlp::Plain => {
+                Err(SiteError::NotInModel { site: self, why: "its MLP has no gate", nearest: MlpPre.at(self.layer) })
+            }
+            RotQ | RotK if arch.ropes.is_empty() => Err(SiteError::NotInModel {
+                site: self,
+                why: "it learns its positions and rotates nothing",
+                nearest: if self.kind == RotQ { Q.at(self.layer) } else { K.at(self.layer) },
+            }),
+            _ => Ok(self),
+        }
+    }
+
+    /// How the site's width divides in this model.
+    pub fn units(self, arch: &Arch) -> Units {
+        match self.kind {
+            Q | RotQ | Z => Units::Heads { n: arch.n_heads, width: arch.d_head },
+            K | V | RotK => Units::Heads { n: arch.n_kv_heads, width: arch.d_head },
+            HeadOut => Units::Heads { n: arch.n_heads, width: arch.d_model },
+            Scores | Pattern => Units::HeadsByKeys { n: arch.n_heads },
+            MlpGate | MlpPre | MlpAct => Units::Columns { width: arch.d_mlp },
+            Logits => Units::Columns { width: arch.vocab },
+            _ => Units::Columns { width: arch.d_model },
+        }
+    }
+
+    /// Numbers in a row of this site, for a prompt of `keys` positions.
+    pub fn width(self, arch: &Arch, keys: usize) -> usize {
+        match self.units(arch) {
+            Units::Heads { n, width } => n * width,
+            Units::HeadsByKeys { n } => n * keys,
+            Units::Columns { width } => width,
+        }
+    }
+}
+
+/// Reads a list of sites as users write it: `resid_post` is that kind in every layer, `z.3` is one site, and
+/// `z.3-7` a range of layers; `logits` stands alone.
+///
+/// # Errors
+/// For a kind that does not exist and a site that the model has not; both name the nearest.
+pub fn parse_sites(list: &str, arch: &Arch) -> Result<Vec<Site>, SiteError> {
+    let mut sites = Vec::new();
+    for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
+        let (kind, layer) = match word.split_once('.') {
+            Some((kind, layer)) => (kind.parse::<SiteKind>()?, Some(layer)),
+            None => (word.parse::<SiteKind>()?, None),
+        };
+        let layers = layers_of(word, kind, layer, arch.n_layers)?;
+        for layer in layers {
+            sites.push(kind.at(layer).check(arch)?);
+        }
+    }
+    Ok(sites)
+}
+
+/// One site as users write it; a kind that stands in layers needs its layer.
+///
+/// # Errors
+/// As [`parse_sites`], and if the layer is missing.
+pub fn parse_site(word: &str, arch: &Arch) -> Result<Site, SiteError> {
+    let (kind, layer) = match word.split_once('.') {
+        Some((kind, layer)) => (kind.parse::<SiteKind>()?, Some(layer)),
+        None => (word.parse::<SiteKind>()?, None),
+    };
+    match layer {
+        None if kind.in_layers() => {
+            Err(SiteError::NoLayer { found: word.to_string(), kind: kind.name(), n_layers: arch.n_layers })
+        }
+        None => kind.at(0).check(arch),
+        Some(text) => kind.at(layer_number(word, kind, text)?).check(arch),
+    }
+}
+
+fn layers_of(word: &str, kind: SiteKind, layer: Option<&str>, n: usize) -> Result<std::ops::Range<usize>, SiteError> {
+    let Some(text) = layer else { return Ok(if kind.in_layers() { 0..n } else { 0..1 }) };
+    match text.split_once('-') {
+        Some((first, last)) => Ok(layer_number(word, kind, first)?..layer_number(word, kind, last)?.saturating_add(1)),
+        None => layer_number(word, kind, text).map(|l| l..l.saturating_add(1)),
+    }
+}
+
+fn layer_number(word: &str, kind: SiteKind, text: &str) -> Result<usize, SiteError> {
+    if !kind.in_layers() {
+        return Err(SiteError::LayerWhereNone { found: word.to_string(), kind: kind.name() });
+    }
+    text.parse().map_err(|_| SiteError::BadLayer { found: word.to_string(), layer: text.to_string() })
+}
