@@ -4,7 +4,10 @@
 //! `scripts/fetch_models.sh` leaves it. Each row is the median of several runs; the share is the products' time over the
 //! pass's time.
 
+mod common;
+
 use candle_core::{DType, Device, Tensor};
+use common::{default_model, median};
 use gatelens::model::arch::{Arch, Mlp};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Part, Plan, Positions, What};
@@ -27,8 +30,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for (label, lengths) in [("8 prompts of 64", vec![64; 8]), ("1 prompt of 512", vec![512])] {
         let plan = plan(&lengths, arch);
         let mut products = products(arch, lengths.iter().sum())?;
-        let mut forward = || run(&model.decoder, &plan, &Options::default()).map(drop);
-        (products(), forward()?);
+        let forward = || run(&model.decoder, &plan, &Options::default()).map(drop);
+        products()?;
+        forward()?;
         // In turn, so that a machine that changes its speed changes both.
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..RUNS {
@@ -43,16 +47,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{label:<28} {:>9.1} ms {:>9.1} ms {:>6.1} %", a * 1e3, b * 1e3, 100.0 * a / b);
     }
     Ok(())
-}
-
-fn default_model() -> String {
-    let cache = std::env::var("XDG_CACHE_HOME").or_else(|_| std::env::var("HOME").map(|h| format!("{h}/.cache")));
-    format!("{}/gatelens/models/smollm2.gguf", cache.unwrap_or_default())
-}
-
-fn median(mut x: Vec<f64>) -> f64 {
-    x.sort_by(f64::total_cmp);
-    x[x.len() / 2]
 }
 
 /// Prompts of these lengths, of which only the last residual stream's first number is read: layers alone are timed.

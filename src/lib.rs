@@ -5,6 +5,8 @@
 //! layer by layer for all of them together ([`run`]), over one decoder that covers every model family ([`model`]). The
 //! analyses turn datasets into plans and readings into tables; see [`run`] for a custom sweep in twenty lines.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used))]
+
 #[path = "../analyses/mod.rs"]
 pub mod analyses;
 pub mod cli;

@@ -78,6 +78,9 @@ pub enum Positions {
     At(Vec<usize>),
 }
 
+/// A function of a caller's on a part of a row.
+pub type RowFunction = Arc<dyn Fn(&mut [f32]) + Send + Sync>;
+
 /// What an edit does. Vectors are as long as the edited part of a row.
 #[derive(Clone)]
 pub enum Change {
@@ -103,7 +106,7 @@ pub enum Change {
         high: f32,
     },
     /// A function of the caller's on the part of each edited row.
-    Map(Arc<dyn Fn(&mut [f32]) + Send + Sync>),
+    Map(RowFunction),
 }
 
 impl Change {
@@ -315,6 +318,10 @@ impl Plan {
         if positions.is_empty() || wide == 0 {
             return Err(bad("changes nothing: no position or no part is chosen".to_string()));
         }
+        let mut seen = std::collections::HashSet::new();
+        if let Some(twice) = positions.iter().find(|p| !seen.insert(**p)) {
+            return Err(bad(format!("names position {twice} twice")));
+        }
         if let Some(found) = edit.change.vector_len().filter(|n| *n != wide) {
             return Err(bad(format!("its vector has {found} numbers; the part has {wide}")));
         }
@@ -402,14 +409,14 @@ impl Plan {
             What::KlFrom(_) => Ok(()),
             What::Activation { site, positions, part } => {
                 site_columns(*site, part)?;
-                resolve(positions, keys).map(drop).map_err(bad)
+                read_positions(positions, keys).map_err(bad)
             }
             What::Projection { site, positions, direction } => {
                 let wide: usize = site_columns(*site, &Part::All)?.iter().map(Range::len).sum();
                 if wide != direction.len() {
                     return Err(bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
                 }
-                resolve(positions, keys).map(drop).map_err(bad)
+                read_positions(positions, keys).map_err(bad)
             }
         }
     }
@@ -427,6 +434,14 @@ impl fmt::Display for Plan {
             count(self.forks.len(), "fork"),
             count(self.readouts.len(), "readout")
         )
+    }
+}
+
+/// Checks the positions of a readout, which must name one at least.
+fn read_positions(positions: &Positions, length: usize) -> Result<(), String> {
+    match resolve(positions, length)?.is_empty() {
+        true => Err("reads nothing: no position is chosen".to_string()),
+        false => Ok(()),
     }
 }
 

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// A Hugging Face folder, a .gguf file, or hf:OWNER/NAME[@REVISION]
+    /// A Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
     pub model: String,
 
     /// cpu, cuda or cuda:N (default: cuda if the build and the machine have it)

@@ -12,6 +12,8 @@ use plotters::style::RGBColor;
 const REGULAR: &[u8] = include_bytes!("fonts/DejaVuSansCondensed.subset.ttf");
 const BOLD: &[u8] = include_bytes!("fonts/DejaVuSansCondensed-Bold.subset.ttf");
 
+// The fonts do not come from outside.
+#[allow(clippy::expect_used)]
 static FONTS: LazyLock<[FontRef<'static>; 2]> = LazyLock::new(|| {
     // The bytes are part of the program; a test reads both.
     [REGULAR, BOLD].map(|bytes| FontRef::try_from_slice(bytes).expect("the embedded fonts are valid"))

@@ -312,7 +312,7 @@ impl Decoder {
         let z = acts.get(SiteKind::Z)?;
         let head = |i: usize| {
             let w = w.o.weight.narrow(1, i * d, d)?;
-            z.narrow(1, i * d, d)?.contiguous()?.matmul(&w.t()?)
+            product(&z.narrow(1, i * d, d)?.contiguous()?, &w)
         };
         let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
         acts.put(SiteKind::HeadOut, clean);
@@ -381,7 +381,7 @@ impl Decoder {
             }
             Some(ids) => self.unembed.index_select(&Tensor::new(ids, &self.device)?, 0)?,
         };
-        let logits = normed.contiguous()?.matmul(&w.t()?)?;
+        let logits = product(&normed.contiguous()?, &w)?;
         match self.arch.logit_softcap {
             Some(cap) => ops::softcap(&logits, cap),
             None => Ok(logits),
@@ -402,10 +402,23 @@ impl Linear {
     /// # Errors
     /// If the widths differ or candle fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let y = x.matmul(&self.weight.t()?)?;
+        let y = product(x, &self.weight)?;
         match &self.bias {
             None => Ok(y),
             Some(bias) => ops::add_bias(&y, bias),
         }
     }
+}
+
+/// `x . weight^T`, `[rows, in]` and `[out, in]` to `[rows, out]`; a row of it does not depend on how many others there are.
+///
+/// The CPU's matrix product sums in another order for one row, for fewer than 257 numbers in all, and for up to 64 rows by
+/// 64 columns. Rows of zeros keep small products out of those cases.
+fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    let (rows, out) = (x.dim(0)?, weight.dim(0)?.max(1));
+    let least = (256 / out + 1).max(if out <= 64 { 65 } else { 2 });
+    if rows >= least || !x.device().is_cpu() {
+        return x.matmul(&weight.t()?);
+    }
+    x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows)
 }

@@ -21,7 +21,7 @@ pub enum Change {
     Scale(f32),
     Clamp(f32, f32),
     /// A function of the caller's, on the columns joined.
-    Map(Arc<dyn Fn(&mut [f32]) + Send + Sync>),
+    Map(crate::plan::RowFunction),
 }
 
 impl fmt::Debug for Change {

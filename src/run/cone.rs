@@ -41,9 +41,13 @@ pub fn cones(plan: &Plan, arch: &Arch) -> Vec<Cone> {
     (0..plan.forks.len()).map(|f| cone(plan, arch, f, &opened)).collect()
 }
 
+/// Whether a site's rows are as long as the prompt.
+fn ragged(site: Site) -> bool {
+    matches!(site.kind, SiteKind::Scores | SiteKind::Pattern)
+}
+
 /// Runs and layers of which whole rows of scores or patterns are wanted: there a fork is as long as its prompt.
 fn opened(plan: &Plan) -> HashSet<(Run, usize)> {
-    let ragged = |site: &Site| matches!(site.kind, SiteKind::Scores | SiteKind::Pattern);
     let mut wanted = HashSet::new();
     // What a fork has no row for is read from those that it descends from.
     let mut want = |mut run: Run, layer: usize| {
@@ -53,7 +57,7 @@ fn opened(plan: &Plan) -> HashSet<(Run, usize)> {
         }
     };
     for f in 0..plan.forks.len() {
-        for edit in plan.edits(Run::Fork(f)).into_iter().filter(|e| ragged(&e.site)) {
+        for edit in plan.edits(Run::Fork(f)).into_iter().filter(|e| ragged(e.site)) {
             want(Run::Fork(f), edit.site.layer);
             if let crate::plan::Change::Interchange { donor, .. } = edit.change {
                 want(donor, edit.site.layer);
@@ -62,7 +66,7 @@ fn opened(plan: &Plan) -> HashSet<(Run, usize)> {
     }
     for readout in &plan.readouts {
         match &readout.what {
-            What::Activation { site, .. } | What::Projection { site, .. } if ragged(site) => {
+            What::Activation { site, .. } | What::Projection { site, .. } if ragged(*site) => {
                 want(readout.run, site.layer);
             }
             _ => {}
@@ -81,7 +85,10 @@ fn cone(plan: &Plan, arch: &Arch, f: usize, opened: &HashSet<(Run, usize)>) -> C
         (first, positions.iter().copied().max().unwrap_or(0) + 1)
     };
     let join = edits.iter().map(|e| e.site).min().unwrap_or(SiteKind::Logits.at(0));
-    let start = edits.iter().map(|e| span(e).0).min().unwrap_or(length);
+    // A row whose scores or pattern are edited may look ahead of itself, so that what the fork changes after it reaches it.
+    let looks_ahead = |e: &&crate::plan::Edit| ragged(e.site) && e.site > join;
+    let start = edits.iter().chain(plan.edits(run).into_iter().filter(looks_ahead)).map(|e| span(e).0).min();
+    let start = start.unwrap_or(length);
     let mut cone = Cone { join, start, ends: vec![start as u32; arch.n_layers] };
     let first = cone.first_layer(arch.n_layers);
     let reach_of =

@@ -69,7 +69,7 @@ pub(super) fn full_runs(plan: &Plan) -> Vec<Run> {
         }
     }
     // Donors come before the forks that name them, so that one pass from the last fork on finds all.
-    for f in (0..plan.forks.len()).rev().filter(|f| !plan.forks[*f].edits.is_empty()) {
+    for f in (0..plan.forks.len()).rev() {
         if wanted.contains(&Run::Fork(f)) {
             wanted.extend(plan.edits(Run::Fork(f)).iter().filter_map(|e| match e.change {
                 crate::plan::Change::Interchange { donor, .. } => Some(donor),

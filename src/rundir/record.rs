@@ -1,5 +1,8 @@
 //! `run.json`: what was run, on what, and what it cost; and the process's own measures for it.
 
+// The system's own accounting of the process has a C interface.
+#![allow(unsafe_code)]
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};

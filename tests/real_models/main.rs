@@ -3,6 +3,8 @@
 //! They need `scripts/fetch_models.sh smollm2 qwen2.5-coder-0.5b` and are ignored without being asked for:
 //! `cargo test --release --test real_models -- --ignored`.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 #[path = "../suite/support/mod.rs"]
 mod support;
 mod to_folder;

@@ -1,5 +1,8 @@
 //! Behaviour of the library and of the binary, without any download.
 
+#![allow(clippy::expect_used, clippy::unwrap_used)]
+
 mod support;
 
 mod parity;
+mod wavefront;

@@ -2,6 +2,9 @@
 //! Block layouts and their arithmetic are candle's; lengths and alignment are checked here, because
 //! candle trusts both. Reading the file and spreading the work over threads are left to the caller.
 
+// Stored blocks are read in place, and the bytes of ones that lie askew are copied into whole ones.
+#![allow(unsafe_code)]
+
 use std::fmt;
 
 use candle_core::quantized::GgmlType;

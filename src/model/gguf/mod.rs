@@ -6,6 +6,9 @@
 //! reserved for it. What the keys and tensors mean is left to the caller; turning quantised bytes into
 //! numbers is [`dequantize`].
 
+// Mapping a file is unsafe because another process may change it meanwhile.
+#![allow(unsafe_code)]
+
 mod error;
 mod kind;
 mod parse;

@@ -62,16 +62,16 @@ pub fn excess(found: &[f32], expected: &[f32], absolute: f32, relative: f32) -> 
     each.map(|x| if x.is_nan() { f32::INFINITY } else { x }).fold(f32::NEG_INFINITY, f32::max)
 }
 
-/// Whether activations agree with golden ones: within 2e-5 + 2e-5 relative, but for one number in a thousand, which may be
-/// off by five times as much.
+/// Holds activations to golden ones: within 2e-5 + 2e-5 relative, but for one number in 250, which may be off by five times
+/// as much.
 ///
-/// The golden values are f32 themselves: against a float64 forward pass they exceed that tolerance in up to 3 of 23,040
-/// numbers a family (llama, phi3, olmo2), by up to 1.6 times, so that no implementation can keep it everywhere.
+/// The golden values are f32 themselves. Against a forward pass in float64 they exceed that tolerance too: in llama and phi3 in
+/// one number, in olmo2 in 3 of the 1,152 of `mlp_out.3`, by up to 1.6 times. What keeps it everywhere is chance.
 #[track_caller]
 pub fn assert_golden(what: &str, found: &[f32], expected: &[f32]) {
     assert_close(what, found, expected, 1e-4, 1e-4);
     let over = found.iter().zip(expected).filter(|(f, e)| (*f - *e).abs() > 2e-5 + 2e-5 * e.abs()).count();
-    assert!(over * 1000 <= found.len(), "{what}: {over} of {} numbers are off by more than 2e-5 + 2e-5", found.len());
+    assert!(over * 250 <= found.len(), "{what}: {over} of {} numbers are off by more than 2e-5 + 2e-5", found.len());
 }
 
 #[track_caller]

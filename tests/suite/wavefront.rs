@@ -1,0 +1,579 @@
+//! The wavefront gives what a whole forward pass for every run gives, for whatever plan.
+
+use crate::support::{FAMILIES, open};
+use gatelens::model::Model;
+use gatelens::model::arch::Arch;
+use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::run::{Engine, Options, Reading, run, size};
+use gatelens::site::{KINDS, Site, SiteKind, Units};
+use proptest::collection::vec;
+use proptest::prelude::*;
+use proptest::sample::Index;
+use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
+use rayon::ThreadPoolBuilder;
+use std::ops::Range;
+use std::sync::Arc;
+
+// ---- Random plans -------------------------------------------------------------------------------------------------
+// A recipe says what to do in numbers that mean something in every family; `Cook` makes a sound plan of it.
+
+#[derive(Clone, Debug)]
+struct Recipe {
+    prompts: Vec<PromptRecipe>,
+    forks: Vec<ForkRecipe>,
+    readouts: Vec<ReadoutRecipe>,
+}
+
+#[derive(Clone, Debug)]
+struct PromptRecipe {
+    ids: Vec<u32>,
+    length: usize,
+    /// As long as the first prompt, so that whole prompts and patterns can be interchanged.
+    as_first: bool,
+}
+
+#[derive(Clone, Debug)]
+struct ForkRecipe {
+    base: Index,
+    edits: Vec<EditRecipe>,
+}
+
+#[derive(Clone, Debug)]
+struct EditRecipe {
+    place: Place,
+    change: usize,
+    donor: Index,
+    donor_positions: Option<Vec<Index>>,
+    seed: u64,
+}
+
+#[derive(Clone, Debug)]
+struct ReadoutRecipe {
+    run: Index,
+    what: usize,
+    place: Place,
+    other: Index,
+    seed: u64,
+}
+
+/// Where an edit or a readout is.
+#[derive(Clone, Debug)]
+struct Place {
+    kind: Index,
+    layer: Index,
+    part: (u8, Vec<Index>),
+    positions: (u8, Vec<Index>),
+}
+
+fn place() -> impl Strategy<Value = Place> {
+    let some = |kinds: Range<u8>| (kinds, vec(any::<Index>(), 1..4));
+    (any::<Index>(), any::<Index>(), some(0..3), some(0..4)).prop_map(|(kind, layer, part, positions)| Place {
+        kind,
+        layer,
+        part,
+        positions,
+    })
+}
+
+fn recipe(prompts: Range<usize>, forks: Range<usize>, readouts: Range<usize>) -> impl Strategy<Value = Recipe> {
+    let prompt = (vec(0u32..160, 20), 1usize..=20, any::<bool>()).prop_map(|(ids, length, as_first)| PromptRecipe {
+        ids,
+        length,
+        as_first,
+    });
+    let edit =
+        (place(), 0usize..12, any::<Index>(), proptest::option::of(vec(any::<Index>(), 20)), any::<u64>()).prop_map(
+            |(place, change, donor, donor_positions, seed)| EditRecipe { place, change, donor, donor_positions, seed },
+        );
+    let fork = (any::<Index>(), vec(edit, 0..4)).prop_map(|(base, edits)| ForkRecipe { base, edits });
+    let readout = (any::<Index>(), 0usize..8, place(), any::<Index>(), any::<u64>())
+        .prop_map(|(run, what, place, other, seed)| ReadoutRecipe { run, what, place, other, seed });
+    (vec(prompt, prompts), vec(fork, forks), vec(readout, readouts)).prop_map(|(prompts, forks, readouts)| Recipe {
+        prompts,
+        forks,
+        readouts,
+    })
+}
+
+/// A plan in the making.
+struct Cook<'a> {
+    arch: &'a Arch,
+    plan: Plan,
+    /// The runs of the recipe at hand, in the order of the plan.
+    runs: Vec<Run>,
+}
+
+impl<'a> Cook<'a> {
+    fn new(arch: &'a Arch) -> Self {
+        Cook { arch, plan: Plan::default(), runs: Vec::new() }
+    }
+
+    fn plan_of(recipe: &Recipe, arch: &'a Arch) -> Plan {
+        let mut cook = Cook::new(arch);
+        cook.add(recipe);
+        cook.plan
+    }
+
+    /// Adds a recipe's runs and readouts; returns the numbers of its readouts.
+    fn add(&mut self, recipe: &Recipe) -> Range<usize> {
+        self.runs.clear();
+        for p in &recipe.prompts {
+            let n = if p.as_first { recipe.prompts[0].length } else { p.length };
+            let run = self.plan.prompt("p", p.ids[..n].to_vec());
+            self.runs.push(run);
+        }
+        for f in &recipe.forks {
+            let base = *f.base.get(&self.runs);
+            let edits = f.edits.iter().map(|e| self.edit(base, e)).collect();
+            let run = self.plan.fork(base, edits);
+            self.runs.push(run);
+        }
+        let first = self.plan.readouts.len();
+        for r in &recipe.readouts {
+            let run = *r.run.get(&self.runs);
+            let what = self.what(run, r);
+            self.plan.read(run, what);
+        }
+        first..self.plan.readouts.len()
+    }
+
+    fn site(&self, place: &Place) -> Site {
+        let kinds: Vec<SiteKind> =
+            KINDS.iter().map(|(kind, _)| *kind).filter(|kind| kind.at(0).check(self.arch).is_ok()).collect();
+        place.kind.get(&kinds).at(place.layer.index(self.arch.n_layers))
+    }
+
+    fn positions(&self, place: &Place, n: usize) -> Positions {
+        match place.positions.0 {
+            0 => Positions::Last,
+            1 => Positions::All,
+            _ => Positions::At(distinct(&place.positions.1, n)),
+        }
+    }
+
+    fn part(&self, place: &Place, site: Site, keys: usize) -> Part {
+        let (kind, list) = &place.part;
+        match (kind, site.units(self.arch)) {
+            (0, _) => Part::All,
+            (1, Units::Heads { n, .. } | Units::HeadsByKeys { n }) => Part::Heads(distinct(list, n)),
+            _ => Part::Columns(distinct(list, site.width(self.arch, keys))),
+        }
+    }
+
+    fn width(&self, site: Site, part: &Part, keys: usize) -> usize {
+        match (part, site.units(self.arch)) {
+            (Part::Columns(list), _) => list.len(),
+            (Part::Heads(list), Units::Heads { width, .. }) => list.len() * width,
+            (Part::Heads(list), _) => list.len() * keys,
+            (Part::All, _) => site.width(self.arch, keys),
+        }
+    }
+
+    fn edit(&self, base: Run, e: &EditRecipe) -> Edit {
+        let n = self.plan.length(base);
+        let site = self.site(&e.place);
+        let mut part = self.part(&e.place, site, n);
+        let positions = self.positions(&e.place, n);
+        let scores = site.kind == SiteKind::Scores;
+        if scores && e.change >= 8 && matches!(part, Part::Columns(_)) {
+            // Single scores of a row that may not look there could leave another row nothing to look at.
+            part = Part::All;
+        }
+        let wide = self.width(site, &part, n);
+        let change = match e.change {
+            0 => Change::Zero,
+            1 => Change::Set(numbers(e.seed, wide)),
+            2 => Change::Add { vector: numbers(e.seed, wide), coefficient: 0.7 },
+            // Scores that are minus infinity have no part along a direction and no negative multiple.
+            3 | 4 if scores => Change::Scale(0.5),
+            3 => Change::ProjectOut(numbers(e.seed, wide)),
+            4 => Change::Scale(-0.6),
+            5 => Change::Scale(1.4),
+            6 => Change::Clamp { low: -0.2, high: 0.3 },
+            7 => Change::Map(Arc::new(|v: &mut [f32]| v.iter_mut().for_each(|x| *x = x.tanh() + 0.1))),
+            _ => self.interchange(e, site, &positions, base),
+        };
+        Edit { site, part, positions, change }
+    }
+
+    fn interchange(&self, e: &EditRecipe, site: Site, positions: &Positions, base: Run) -> Change {
+        let n = self.plan.length(base);
+        let ragged = matches!(site.kind, SiteKind::Scores | SiteKind::Pattern);
+        let donor = match *e.donor.get(&self.runs) {
+            donor if ragged && self.plan.length(donor) != n => base,
+            donor => donor,
+        };
+        let theirs = self.plan.length(donor);
+        let wanted = match positions {
+            Positions::Last => vec![n - 1],
+            Positions::All => (0..n).collect(),
+            Positions::At(list) => list.clone(),
+        };
+        let fits = match positions {
+            Positions::Last => true,
+            Positions::All => theirs == n,
+            Positions::At(list) => list.iter().all(|p| *p < theirs),
+        };
+        let positions = match &e.donor_positions {
+            Some(list) => Some(list.iter().take(wanted.len()).map(|i| i.index(theirs)).collect()),
+            None if fits => None,
+            None => Some(wanted.iter().map(|p| p % theirs).collect()),
+        };
+        Change::Interchange { donor, positions }
+    }
+
+    fn what(&self, run: Run, r: &ReadoutRecipe) -> What {
+        let n = self.plan.length(run);
+        let ids = |seed: u64| -> Vec<u32> {
+            let count = 1 + seed as usize % 3;
+            numbers(seed, count).iter().map(|x| ((x + 1.0) * 70.0) as u32).collect()
+        };
+        match r.what {
+            0 | 1 => What::Metric(Metric::logit_difference(ids(r.seed), ids(r.seed ^ 77))),
+            2 if n > 1 => What::Metric(Metric::Continuation { from: 1 + r.other.index(n - 1) }),
+            3 => What::KlFrom(*r.other.get(&self.runs)),
+            4 => {
+                let site = match self.site(&r.place) {
+                    // Scores may be minus infinity, which has no inner product.
+                    site if site.kind == SiteKind::Scores => SiteKind::Pattern.at(site.layer),
+                    site => site,
+                };
+                let direction = numbers(r.seed, site.width(self.arch, n));
+                What::Projection { site, positions: self.positions(&r.place, n), direction }
+            }
+            _ => {
+                let site = self.site(&r.place);
+                let part = self.part(&r.place, site, n);
+                What::Activation { site, positions: self.positions(&r.place, n), part }
+            }
+        }
+    }
+}
+
+/// Different numbers below `n`, in no order.
+fn distinct(list: &[Index], n: usize) -> Vec<usize> {
+    let mut found = Vec::new();
+    for x in list.iter().map(|i| i.index(n)) {
+        if !found.contains(&x) {
+            found.push(x);
+        }
+    }
+    found
+}
+
+/// Numbers between -1 and 1 that a seed decides.
+fn numbers(seed: u64, n: usize) -> Arc<[f32]> {
+    let mut state = seed | 1;
+    let mut next = || {
+        state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
+        (state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+    };
+    (0..n).map(|_| next()).collect()
+}
+
+fn metric() -> What {
+    What::Metric(Metric::logit_difference(vec![11], vec![23]))
+}
+
+/// An edit of whole rows.
+fn edit(site: Site, positions: Positions, change: Change) -> Edit {
+    Edit { site, part: Part::All, positions, change }
+}
+
+// ---- Comparing ----------------------------------------------------------------------------------------------------
+
+fn options(engine: Engine) -> Options<'static> {
+    Options { engine, ..Options::default() }
+}
+
+fn readings(model: &Model, plan: &Plan, options: &Options) -> Result<Vec<Reading>, TestCaseError> {
+    run(&model.decoder, plan, options).map_err(|e| TestCaseError::fail(format!("{e} in {plan:?}")))
+}
+
+fn bits(readings: &[Reading]) -> Vec<Vec<u32>> {
+    readings.iter().map(|r| r.values().into_iter().map(f32::to_bits).collect()).collect()
+}
+
+/// The first reading that is off by more than `tolerance`, and as much again of its size; infinities are equal to
+/// themselves.
+fn difference(found: &[Reading], expected: &[Reading], tolerance: f32) -> Option<String> {
+    if found.len() != expected.len() {
+        return Some(format!("{} readings, not {}", found.len(), expected.len()));
+    }
+    found.iter().zip(expected).enumerate().find_map(|(i, (f, e))| {
+        let (fs, es) = (f.values(), e.values());
+        let shapes = |r: &Reading| if let Reading::Array { shape, .. } = r { shape.clone() } else { Vec::new() };
+        if shapes(f) != shapes(e) || fs.len() != es.len() {
+            return Some(format!("reading {i}: {f:?}, not {e:?}"));
+        }
+        let near = |f: f32, e: f32| f == e || (f - e).abs() <= tolerance + tolerance * e.abs();
+        let off = fs.iter().zip(&es).position(|(f, e)| !near(*f, *e));
+        off.map(|at| format!("reading {i}, number {at} of {}: {}, not {}", fs.len(), fs[at], es[at]))
+    })
+}
+
+fn check<S: Strategy>(cases: u32, seed: u8, strategy: S, test: impl Fn(S::Value) -> Result<(), TestCaseError>)
+where
+    S::Value: Clone,
+{
+    let config = Config { cases, failure_persistence: None, max_shrink_iters: 4000, ..Config::default() };
+    let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &[seed; 32]);
+    match TestRunner::new_with_rng(config, rng).run(&strategy, test) {
+        Ok(()) => (),
+        Err(TestError::Fail(why, _)) => panic!("{why}"),
+        Err(e) => panic!("{e}"),
+    }
+}
+
+fn agree(model: &Model, plan: &Plan) -> Result<(), TestCaseError> {
+    let full = readings(model, plan, &options(Engine::Full))?;
+    let wave = readings(model, plan, &options(Engine::Wavefront))?;
+    match difference(&wave, &full, 1e-4) {
+        None => Ok(()),
+        Some(why) => Err(TestCaseError::fail(format!("{why} in\n{plan:?}"))),
+    }
+}
+
+// ---- Statements ---------------------------------------------------------------------------------------------------
+
+#[test]
+fn any_plan_reads_as_by_whole_forward_passes_in_every_family() {
+    for (i, family) in FAMILIES.into_iter().enumerate() {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        check(60, i as u8, recipe(1..5, 0..8, 1..10), |recipe| agree(&model, &Cook::plan_of(&recipe, arch)));
+    }
+}
+
+#[test]
+fn a_fork_without_edits_of_its_own_holds_those_that_it_inherits() {
+    let model = open("llama");
+    let mut plan = Plan::default();
+    let (clean, other) = (plan.prompt("clean", vec![3, 4, 5]), plan.prompt("other", vec![8, 9]));
+    let swapped = plan.fork(clean, vec![edit(SiteKind::ResidPre.at(1), Positions::Last, Change::interchange(other))]);
+    let same = plan.fork(swapped, Vec::new());
+    plan.read(same, metric());
+    agree(&model, &plan).expect("both engines");
+}
+
+#[test]
+fn a_change_reaches_back_to_a_row_whose_pattern_was_set_to_look_ahead() {
+    let model = open("llama");
+    let mut plan = Plan::default();
+    let prompt = plan.prompt("p", (0..9).collect());
+    let row = Positions::At(vec![2]);
+    let set = Change::Set(vec![0.1; 9 * model.decoder.arch.n_heads].into());
+    let ahead = plan.fork(prompt, vec![edit(SiteKind::Pattern.at(2), row.clone(), set)]);
+    let changed = plan.fork(ahead, vec![edit(SiteKind::Embed.at(0), Positions::At(vec![7]), Change::Zero)]);
+    for run in [ahead, changed] {
+        plan.read(run, What::Activation { site: SiteKind::Z.at(2), positions: row.clone(), part: Part::All });
+    }
+    agree(&model, &plan).expect("both engines");
+    let found = readings(&model, &plan, &Options::default()).expect("readings");
+    assert_ne!(found[0], found[1]);
+}
+
+#[test]
+fn an_interchange_of_a_prompt_with_itself_changes_nothing() {
+    for family in FAMILIES {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", (20..33).collect());
+        let base = plan.read(prompt, metric());
+        for kind in KINDS.map(|(kind, _)| kind) {
+            for site in (0..arch.n_layers).map(|l| kind.at(l)).filter(|site| site.check(arch).is_ok()) {
+                for positions in [Positions::Last, Positions::All, Positions::At(vec![4, 2])] {
+                    let fork = plan.fork(prompt, vec![edit(site, positions, Change::interchange(prompt))]);
+                    plan.read(fork, metric());
+                }
+            }
+        }
+        let found = readings(&model, &plan, &Options::default()).expect("readings");
+        for (reading, readout) in found.iter().zip(&plan.readouts) {
+            let off = reading.number().unwrap_or(f64::NAN) - found[base].number().unwrap_or(f64::NAN);
+            assert!(off.abs() < 1e-5, "{family} {}: {off}", plan.describe(readout.run));
+        }
+    }
+}
+
+/// Holds `how` to the default options, bit for bit, for plans of every family.
+fn equals_the_default(how: impl Fn(&Model, &Plan) -> Result<Vec<Reading>, TestCaseError>) {
+    for (i, family) in FAMILIES.into_iter().enumerate() {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        check(15, 50 + i as u8, recipe(2..6, 0..8, 1..10), |recipe| {
+            let plan = Cook::plan_of(&recipe, arch);
+            let expected = readings(&model, &plan, &Options::default())?;
+            prop_assert_eq!(bits(&how(&model, &plan)?), bits(&expected), "{}: {:?}", family, plan);
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn readings_do_not_depend_on_the_budget() {
+    for budget in [1, usize::MAX] {
+        equals_the_default(|model, plan| readings(model, plan, &Options { budget, ..Options::default() }));
+    }
+}
+
+#[test]
+fn readings_do_not_depend_on_the_number_of_threads() {
+    for threads in [1, 2] {
+        let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("a pool");
+        equals_the_default(|model, plan| pool.install(|| readings(model, plan, &Options::default())));
+    }
+}
+
+#[test]
+fn readings_of_an_item_do_not_depend_on_the_other_items_nor_on_their_order() {
+    for (i, family) in FAMILIES.into_iter().enumerate() {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        let together = |items: &mut dyn Iterator<Item = &Recipe>| -> Result<Vec<Vec<Reading>>, TestCaseError> {
+            let mut cook = Cook::new(arch);
+            let ranges: Vec<Range<usize>> = items.map(|item| cook.add(item)).collect();
+            let found = readings(&model, &cook.plan, &Options::default())?;
+            Ok(ranges.into_iter().map(|range| found[range].to_vec()).collect())
+        };
+        check(10, 90 + i as u8, vec(recipe(1..3, 0..4, 1..5), 2..5), |items| {
+            let forwards = together(&mut items.iter())?;
+            let backwards = together(&mut items.iter().rev())?;
+            for (item, (f, b)) in items.iter().zip(forwards.iter().zip(backwards.iter().rev())) {
+                let alone = together(&mut std::iter::once(item))?;
+                prop_assert_eq!(bits(b), bits(f), "{}: {:?}", family, items);
+                prop_assert_eq!(bits(&alone[0]), bits(f), "{}: {:?}", family, items);
+            }
+            Ok(())
+        });
+    }
+}
+
+#[test]
+fn a_fork_at_the_last_position_costs_one_row_a_layer_from_its_own_on() {
+    for family in FAMILIES {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        let n = 17;
+        for (layer, head) in model.heads() {
+            let mut plan = Plan::default();
+            let prompt = plan.prompt("p", vec![1; n]);
+            let alone = size(&plan, arch, Engine::Wavefront).rows;
+            assert_eq!(alone, (n * arch.n_layers) as u64);
+            let edit =
+                Edit { part: Part::Heads(vec![head]), ..edit(SiteKind::Z.at(layer), Positions::Last, Change::Zero) };
+            let fork = plan.fork(prompt, vec![edit]);
+            plan.read(fork, metric());
+            let rows = size(&plan, arch, Engine::Wavefront).rows - alone;
+            assert_eq!(rows, (arch.n_layers - layer) as u64, "{family} layer {layer}");
+        }
+    }
+}
+
+/// A plan of prompts of three and four tokens and a fork of the first with an edit, and a metric.
+fn plan_with(change: impl FnOnce(&mut Edit, Run)) -> Plan {
+    let mut plan = Plan::default();
+    let (prompt, other) = (plan.prompt("short", vec![1, 2, 3]), plan.prompt("long", vec![1, 2, 3, 4]));
+    let mut edit = edit(SiteKind::Z.at(0), Positions::Last, Change::Zero);
+    change(&mut edit, other);
+    let fork = plan.fork(prompt, vec![edit]);
+    plan.read(fork, metric());
+    plan
+}
+
+/// The message with which both engines refuse a plan.
+#[track_caller]
+fn refused(plan: &Plan) -> String {
+    let model = open("llama");
+    let [full, wave] = [Engine::Full, Engine::Wavefront]
+        .map(|engine| run(&model.decoder, plan, &options(engine)).expect_err("a bad plan").to_string());
+    assert_eq!(full, wave);
+    full
+}
+
+#[track_caller]
+fn assert_names(message: &str, words: &[&str]) {
+    for word in words {
+        assert!(message.contains(word), "`{message}` does not name `{word}`");
+    }
+}
+
+#[test]
+fn a_bad_edit_is_an_error_that_names_the_fork_and_what_is_out_of_range() {
+    let fork = "fork 0 of prompt `short`";
+    let message = |change: &dyn Fn(&mut Edit, Run)| refused(&plan_with(change));
+    assert_names(&message(&|e, _| e.site = SiteKind::Z.at(4)), &[fork, "z.4", "4 layers"]);
+    assert_names(&message(&|e, _| e.part = Part::Heads(vec![1, 4])), &[fork, "z.0", "head 4"]);
+    assert_names(&message(&|e, _| e.part = Part::Columns(vec![48])), &[fork, "z.0", "column 48"]);
+    assert_names(&message(&|e, _| e.positions = Positions::At(vec![0, 3])), &[fork, "z.0", "position 3"]);
+    assert_names(&message(&|e, _| e.positions = Positions::At(Vec::new())), &[fork, "z.0", "no position"]);
+    assert_names(&message(&|e, _| e.change = Change::Set(vec![0.0; 47].into())), &[fork, "z.0", "47", "48"]);
+    assert_names(&message(&|e, _| e.change = Change::ProjectOut(vec![0.0; 3].into())), &[fork, "z.0", "3", "48"]);
+    assert_names(&message(&|e, _| e.change = Change::interchange(Run::Fork(0))), &["fork 0", "donor"]);
+    assert_names(&message(&|e, _| e.change = Change::interchange(Run::Fork(3))), &["fork 0", "donor", "fork 3"]);
+    assert_names(&message(&|e, _| e.change = Change::interchange(Run::Prompt(2))), &["fork 0", "donor", "prompt 2"]);
+    let whole = |e: &mut Edit, other: Run| {
+        e.positions = Positions::All;
+        e.change = Change::interchange(other);
+    };
+    assert_names(&message(&whole), &[fork, "z.0", "3 tokens", "`long`", "4"]);
+    let uneven = |e: &mut Edit, donor: Run| e.change = Change::Interchange { donor, positions: Some(vec![0, 1]) };
+    assert_names(&message(&uneven), &[fork, "z.0", "1 positions", "2"]);
+    let beyond = |e: &mut Edit, donor: Run| e.change = Change::Interchange { donor, positions: Some(vec![4]) };
+    assert_names(&message(&beyond), &[fork, "z.0", "`long`", "position 4"]);
+    let pattern = |e: &mut Edit, donor: Run| {
+        e.site = SiteKind::Pattern.at(0);
+        e.change = Change::interchange(donor);
+    };
+    assert_names(&message(&pattern), &[fork, "pattern.0", "`long`", "4 positions"]);
+}
+
+#[test]
+fn a_site_without_heads_and_a_site_that_the_family_has_not_are_errors_that_name_them() {
+    let heads = |e: &mut Edit, _: Run| {
+        e.site = SiteKind::MlpAct.at(1);
+        e.part = Part::Heads(vec![0]);
+    };
+    assert_names(&refused(&plan_with(heads)), &["fork 0", "mlp_act.1", "heads"]);
+    let model = open("gpt2");
+    let plan = plan_with(|e, _| e.site = SiteKind::RotQ.at(1));
+    let message = run(&model.decoder, &plan, &Options::default()).expect_err("a bad plan").to_string();
+    assert_names(&message, &["fork 0", "rot_q.1", "q.1"]);
+}
+
+#[test]
+fn a_bad_prompt_is_an_error_that_names_it() {
+    let with = |ids: Vec<u32>| {
+        let mut plan = Plan::default();
+        plan.prompt("fine", vec![1]);
+        plan.prompt("bad", ids);
+        refused(&plan)
+    };
+    assert_names(&with(vec![5, 160]), &["`bad`", "token id 160", "position 1", "159"]);
+    assert_names(&with(Vec::new()), &["`bad`", "no tokens"]);
+    assert_names(&with(vec![1; 129]), &["`bad`", "129 tokens", "128"]);
+}
+
+#[test]
+fn a_bad_readout_is_an_error_that_names_it() {
+    let with = |run: Run, what: What| {
+        let mut plan = plan_with(|_, _| ());
+        plan.read(run, what);
+        refused(&plan)
+    };
+    let prompt = Run::Prompt(0);
+    let activation = |site: Site, positions: Positions, part: Part| What::Activation { site, positions, part };
+    let z = |l: usize| SiteKind::Z.at(l);
+    assert_names(&with(Run::Fork(7), metric()), &["readout 1", "Fork(7)"]);
+    assert_names(&with(prompt, activation(z(9), Positions::Last, Part::All)), &["readout 1", "z.9"]);
+    assert_names(&with(prompt, activation(z(0), Positions::Last, Part::Heads(vec![5]))), &["readout 1", "head 5"]);
+    assert_names(&with(prompt, activation(z(0), Positions::At(vec![3]), Part::All)), &["readout 1", "position 3"]);
+    assert_names(&with(prompt, What::Metric(Metric::logit_difference(vec![1], vec![160]))), &["readout 1", "160"]);
+    assert_names(&with(prompt, What::Metric(Metric::logit_difference(vec![1], vec![]))), &["readout 1", "foil"]);
+    assert_names(&with(prompt, What::Metric(Metric::Continuation { from: 0 })), &["readout 1", "position 0"]);
+    assert_names(&with(prompt, What::Metric(Metric::Continuation { from: 3 })), &["readout 1", "position 3"]);
+    assert_names(&with(prompt, What::KlFrom(Run::Fork(1))), &["readout 1", "Fork(1)"]);
+    let direction = What::Projection { site: z(0), positions: Positions::Last, direction: vec![1.0; 5].into() };
+    assert_names(&with(prompt, direction), &["readout 1", "5 numbers", "48"]);
+}
