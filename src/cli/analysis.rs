@@ -108,6 +108,7 @@ impl<A: Analysis> Args<A> {
             record.forks,
             record.engine
         ));
+        report.intro.insert(0, Block::Code(command_line()));
         report.sections = self.analysis.sections(tables, &folder)?;
         report.sections.push(provenance(record));
         directory.write_atomic("report.md", report::markdown::render(&report).as_bytes())?;
@@ -136,7 +137,7 @@ impl<A: Analysis> Args<A> {
             model: ModelRecord {
                 name: model.name.clone(),
                 architecture: model.decoder.arch.family.name().to_string(),
-                parameters: model.parameters,
+                parameters: model.decoder.parameters,
                 sha256: model.sha256.clone(),
             },
             dataset_sha256: datasets.into_iter().collect(),
@@ -188,6 +189,17 @@ impl<A: Analysis> Args<A> {
             bytes(record.peak_rss_bytes)
         ))
     }
+}
+
+/// The command as a shell would take it.
+fn command_line() -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
+        true => word,
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words = std::env::args().skip(1).map(quoted);
+    std::iter::once("gatelens".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// How the run was made, for the report's end. Times stand in `run.json` alone, so that a report made again is the same.

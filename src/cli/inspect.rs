@@ -52,7 +52,7 @@ fn facts(model: &Model) -> Value {
     json!({
         "model": model.name,
         "family": a.family.name(),
-        "parameters": model.parameters,
+        "parameters": model.decoder.parameters,
         "layers": a.n_layers,
         "heads": a.n_heads,
         "kv_heads": a.n_kv_heads,
@@ -66,7 +66,7 @@ fn facts(model: &Model) -> Value {
         "tied_embedding": a.tied,
         "chat_template": template,
         "dtype": model.decoder.dtype.as_str(),
-        "weights_memory": bytes(model.parameters * width),
+        "weights_memory": bytes(model.decoder.parameters * width),
         "row_memory": format!("{} a position in the residual stream", bytes((a.d_model as u64) * width)),
         "sha256": model.sha256,
         "sites": sites(a),

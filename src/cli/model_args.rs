@@ -18,6 +18,10 @@ pub struct ModelArgs {
     #[arg(long)]
     pub dtype: Option<String>,
 
+    /// Memory for the weights, as 1GiB or 800MB: larger models are read layer by layer (default: no limit)
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    pub max_memory: Option<u64>,
+
     /// Threads (default: one a core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
@@ -52,7 +56,8 @@ impl ModelArgs {
             None => DType::BF16,
         };
         let ignore_config_keys = self.ignore_config_key.clone();
-        let model = Model::open(&self.model, &Options { device, dtype, ignore_config_keys })?;
+        let model =
+            Model::open(&self.model, &Options { device, dtype, max_memory: self.max_memory, ignore_config_keys })?;
         if !self.quiet {
             model.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", model.name));
         }
@@ -77,5 +82,34 @@ impl ModelArgs {
             candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
             candle_core::DeviceLocation::Cpu => "cpu".to_string(),
         }
+    }
+}
+
+/// A number of bytes as users write it: `800MB` counts in thousands, `1GiB` in 1024s, a bare number in bytes.
+fn size(text: &str) -> Result<u64, String> {
+    let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim().to_ascii_lowercase().as_str() {
+        "" | "b" => 1.0,
+        "k" | "kib" => 1024.0,
+        "m" | "mib" => 1024.0 * 1024.0,
+        "g" | "gib" => 1024.0 * 1024.0 * 1024.0,
+        "kb" => 1e3,
+        "mb" => 1e6,
+        "gb" => 1e9,
+        other => return Err(format!("`{other}` is no unit; write 800MB or 1GiB")),
+    };
+    let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size; write 800MB or 1GiB"))?;
+    Ok((number * factor) as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_are_read_as_users_write_them() {
+        assert_eq!((size("1GiB"), size("1.5 KB"), size("7")), (Ok(1 << 30), Ok(1500), Ok(7)));
+        assert!(size("GiB").is_err() && size("1 parsec").is_err() && size("-1").is_err());
     }
 }

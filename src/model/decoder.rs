@@ -6,6 +6,7 @@
 
 use super::arch::{Arch, Mlp};
 use super::rows::Rows;
+use super::store::{Layers, Table};
 use super::weights::{LayerWeights, Linear, NormWeights};
 use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{KINDS, Site, SiteKind};
@@ -139,14 +140,16 @@ pub struct Decoder {
     /// What activations and matrices are kept in.
     pub dtype: DType,
     pub device: Device,
+    /// How many parameters the model has; a tied unembedding counts once.
+    pub parameters: u64,
     /// `[vocab, d_model]`
-    pub(super) embed: Tensor,
+    pub(super) embed: Table,
     /// `[n_ctx, d_model]` where positions are learned.
-    pub(super) positions: Option<Tensor>,
+    pub(super) positions: Option<Table>,
     pub(super) final_norm: NormWeights,
     /// `[vocab, d_model]`; the embedding itself where the two are tied.
-    pub(super) unembed: Tensor,
-    pub(super) layers: Vec<Arc<LayerWeights>>,
+    pub(super) unembed: Table,
+    pub(super) layers: Layers,
 }
 
 impl Decoder {
@@ -155,21 +158,12 @@ impl Decoder {
     /// # Errors
     /// If there is no such layer.
     pub fn weights(&self, layer: usize) -> Result<Arc<LayerWeights>> {
-        let n = self.layers.len();
-        self.layers.get(layer).cloned().ok_or_else(|| candle_core::Error::Msg(format!("layer {layer} of {n}")))
+        self.layers.get(layer)
     }
 
-    /// How many parameters the model has; a tied unembedding counts once.
-    pub fn parameters(&self) -> u64 {
-        let ends = [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed).filter(|_| !self.arch.tied)];
-        let ends: usize = ends.into_iter().flatten().map(Tensor::elem_count).sum();
-        let layers: usize = self.layers.iter().map(|l| l.parameters()).sum();
-        (ends + self.final_norm.parameters() + layers) as u64
-    }
-
-    /// The unembedding. `[vocab, d_model]`
-    pub fn unembedding(&self) -> &Tensor {
-        &self.unembed
+    /// Whether weights are read from the checkpoint as they are needed.
+    pub fn streamed(&self) -> bool {
+        self.layers.streamed()
     }
 
     /// What enters layer 0, for one token id and position a row. `[rows, d_model]`
@@ -177,21 +171,14 @@ impl Decoder {
     /// # Errors
     /// If an id or a position is out of range, or candle fails.
     pub fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
-        let pick = |table: &Tensor, index: &[u32]| {
-            let n = table.dim(0)?;
-            match index.iter().find(|i| **i as usize >= n) {
-                Some(i) => candle_core::bail!("entry {i} of an embedding of {n}"),
-                None => table.index_select(&Tensor::new(index, &self.device)?, 0),
-            }
-        };
-        let x = pick(&self.embed, ids)?;
+        let x = self.embed.rows(ids)?;
         // Rounded to the model's dtype, as the families that scale do.
         let x = match self.arch.embed_scale {
             Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, &self.device)?.to_dtype(self.dtype)?)?,
             None => x,
         };
         match &self.positions {
-            Some(table) => ops::add(&x, &pick(table, positions)?),
+            Some(table) => ops::add(&x, &table.rows(positions)?),
             None => Ok(x),
         }
     }
@@ -374,14 +361,11 @@ impl Decoder {
     /// # Errors
     /// If a token is out of range or candle fails.
     pub fn logits(&self, normed: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
-        let w = match tokens {
-            None => self.unembed.clone(),
-            Some(ids) if ids.iter().any(|id| *id as usize >= self.arch.vocab) => {
-                candle_core::bail!("a token id beyond {}", self.arch.vocab)
-            }
-            Some(ids) => self.unembed.index_select(&Tensor::new(ids, &self.device)?, 0)?,
+        let normed = normed.contiguous()?;
+        let logits = match tokens {
+            None => self.unembed.product(&normed)?,
+            Some(ids) => product(&normed, &self.unembed.rows(ids)?)?,
         };
-        let logits = product(&normed.contiguous()?, &w)?;
         match self.arch.logit_softcap {
             Some(cap) => ops::softcap(&logits, cap),
             None => Ok(logits),
@@ -414,7 +398,7 @@ impl Linear {
 ///
 /// The CPU's matrix product sums in another order for one row, for fewer than 257 numbers in all, and for up to 64 rows by
 /// 64 columns. Rows of zeros keep small products out of those cases.
-fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let (rows, out) = (x.dim(0)?, weight.dim(0)?.max(1));
     let least = (256 / out + 1).max(if out <= 64 { 65 } else { 2 });
     if rows >= least || !x.device().is_cpu() {

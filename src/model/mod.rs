@@ -13,6 +13,7 @@ pub mod gguf_config;
 pub mod rope;
 pub mod rows;
 pub mod source;
+mod store;
 pub mod template;
 pub mod tokenizer;
 pub mod weights;
@@ -31,13 +32,15 @@ use tokenizer::{Tokenizer, TokenizerError};
 pub struct Options {
     pub device: Device,
     pub dtype: DType,
+    /// Weights that would take more bytes than this are read layer by layer as they are needed.
+    pub max_memory: Option<u64>,
     /// Keys of `config.json` to pass over, for a user who knows that they do not matter.
     pub ignore_config_keys: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { device: Device::Cpu, dtype: DType::F32, ignore_config_keys: Vec::new() }
+        Options { device: Device::Cpu, dtype: DType::F32, max_memory: None, ignore_config_keys: Vec::new() }
     }
 }
 
@@ -46,8 +49,6 @@ pub struct Model {
     /// What the user called it.
     pub name: String,
     pub decoder: Decoder,
-    /// Parameters, embeddings included.
-    pub parameters: u64,
     /// SHA-256 in hex of the weights' headers and files' sizes.
     pub sha256: String,
     /// What a user should know about how the checkpoint was read.
@@ -90,34 +91,27 @@ impl Model {
     fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
         let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
         let checkpoint = Checkpoint::open_folder(dir)?;
-        let decoder = weights::load(config.arch, &checkpoint, options.dtype, &options.device)?;
-        Ok(Model::new(name, decoder, &checkpoint, config.warnings, Tokenizer::from_folder(dir)))
+        Model::load(name, config.arch, checkpoint, config.warnings, Tokenizer::from_folder(dir), options)
     }
 
     fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
         let arch = gguf_config::read(&gguf)?;
         let tokenizer = Tokenizer::from_gguf(&gguf);
-        let checkpoint = Checkpoint::Gguf(gguf);
-        let decoder = weights::load(arch, &checkpoint, options.dtype, &options.device)?;
-        Ok(Model::new(name, decoder, &checkpoint, Vec::new(), tokenizer))
+        Model::load(name, arch, Checkpoint::Gguf(gguf), Vec::new(), tokenizer, options)
     }
 
-    fn new(
+    fn load(
         name: &str,
-        decoder: Decoder,
-        checkpoint: &Checkpoint,
+        arch: arch::Arch,
+        checkpoint: Checkpoint,
         warnings: Vec<String>,
         tokenizer: Result<Tokenizer, TokenizerError>,
-    ) -> Self {
-        Model {
-            name: name.to_string(),
-            parameters: decoder.parameters(),
-            sha256: checkpoint.fingerprint(),
-            decoder,
-            warnings,
-            tokenizer: tokenizer.map_err(Arc::new),
-        }
+        options: &Options,
+    ) -> Result<Self, ModelError> {
+        let sha256 = checkpoint.fingerprint();
+        let decoder = weights::load(arch, checkpoint, options.dtype, &options.device, options.max_memory)?;
+        Ok(Model { name: name.to_string(), decoder, sha256, warnings, tokenizer: tokenizer.map_err(Arc::new) })
     }
 
     /// The model's tokenizer.

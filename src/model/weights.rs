@@ -8,6 +8,7 @@
 use super::arch::{Arch, Family, Mlp, NormKind, QkNorm};
 use super::checkpoint::{Checkpoint, CheckpointError, Pick, Stored};
 use super::decoder::Decoder;
+use super::store::{Layers, Stream, Table};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -42,33 +43,6 @@ pub struct LayerWeights {
     pub mlp_post_norm: Option<NormWeights>,
 }
 
-impl Linear {
-    /// How many numbers it holds.
-    pub fn parameters(&self) -> usize {
-        self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)
-    }
-}
-
-impl NormWeights {
-    /// How many numbers it holds.
-    pub fn parameters(&self) -> usize {
-        self.weight.elem_count() + self.bias.as_ref().map_or(0, Tensor::elem_count)
-    }
-}
-
-impl LayerWeights {
-    /// How many numbers the layer holds.
-    pub fn parameters(&self) -> usize {
-        let norms =
-            [&self.attn_norm, &self.q_norm, &self.k_norm, &self.attn_post_norm, &self.mlp_norm, &self.mlp_post_norm];
-        let linears = [Some(&self.q), Some(&self.k), Some(&self.v), Some(&self.o), self.gate.as_ref()];
-        let rest = [Some(&self.up), Some(&self.down)];
-        let of_norms: usize = norms.into_iter().flatten().map(NormWeights::parameters).sum();
-        let of_linears: usize = linears.into_iter().chain(rest).flatten().map(Linear::parameters).sum();
-        of_norms + of_linears
-    }
-}
-
 /// What went wrong while weights were loaded.
 #[derive(Debug, thiserror::Error)]
 pub enum WeightsError {
@@ -80,6 +54,8 @@ pub enum WeightsError {
         "tensor `{tensor}` is in the checkpoint, but a {family} decoder has no use for it: config.json and weights do not fit"
     )]
     Unused { tensor: String, family: Family },
+    #[error("layer {layer}: the thread that read it stopped")]
+    Stopped { layer: usize },
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
@@ -121,26 +97,83 @@ struct EndSpec {
     unembed: Option<Stored>,
 }
 
-/// Builds a decoder from a checkpoint.
+/// How a checkpoint becomes weights: what is stored where, and in what it is kept.
+pub(super) struct Source {
+    arch: Arch,
+    checkpoint: Checkpoint,
+    dtype: DType,
+    device: Device,
+}
+
+impl Source {
+    pub(super) fn n_layers(&self) -> usize {
+        self.arch.n_layers
+    }
+
+    /// Reads one layer.
+    ///
+    /// # Errors
+    /// If a tensor is missing, has the wrong shape or dtype, holds NaN, or does not fit the dtype.
+    pub(super) fn layer(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
+        self.loader().layer(&self.layout().layer(layer))
+    }
+
+    /// Reads one tensor.
+    ///
+    /// # Errors
+    /// As [`Source::layer`].
+    pub(super) fn tensor(&self, stored: &Stored) -> Result<Tensor, WeightsError> {
+        self.loader().tensor(stored)
+    }
+
+    fn layout(&self) -> Layout<'_> {
+        Layout { arch: &self.arch, checkpoint: &self.checkpoint, prefix: prefix(&self.arch, &self.checkpoint) }
+    }
+
+    fn loader(&self) -> Loader<'_> {
+        let Source { checkpoint, dtype, device, .. } = self;
+        Loader { checkpoint, dtype: *dtype, device, plus_one: self.arch.norm_plus_one }
+    }
+}
+
+/// Builds a decoder from a checkpoint. Weights that would take more than `max_memory` bytes are read layer by layer as they
+/// are needed.
 ///
 /// # Errors
 /// If a tensor is missing, has the wrong shape or dtype, holds NaN, does not fit the dtype, or is in a layer and unused.
-pub fn load(arch: Arch, checkpoint: &Checkpoint, dtype: DType, device: &Device) -> Result<Decoder, WeightsError> {
-    let layout = Layout { arch: &arch, checkpoint, prefix: prefix(&arch, checkpoint) };
+pub fn load(
+    arch: Arch,
+    checkpoint: Checkpoint,
+    dtype: DType,
+    device: &Device,
+    max_memory: Option<u64>,
+) -> Result<Decoder, WeightsError> {
+    let source = Arc::new(Source { arch: arch.clone(), checkpoint, dtype, device: device.clone() });
+    let (layout, loader) = (source.layout(), source.loader());
     layout.account_for_every_tensor()?;
-    let loader = Loader { checkpoint, dtype, device, plus_one: arch.norm_plus_one };
-    let ends = layout.ends();
-    let embed = loader.tensor(&ends.embed)?;
+    let (ends, parameters) = (layout.ends(), layout.parameters());
+    let streamed = max_memory.is_some_and(|most| parameters * dtype.size_in_bytes() as u64 > most);
+    let table = |stored: &Stored| -> Result<Table, WeightsError> {
+        match streamed {
+            true => Ok(Table::Stored { source: source.clone(), stored: stored.clone() }),
+            false => Ok(Table::Resident(loader.tensor(stored)?)),
+        }
+    };
+    let embed = table(&ends.embed)?;
     let unembed = match &ends.unembed {
-        Some(stored) => loader.tensor(stored)?,
+        Some(stored) => table(stored)?,
         None => embed.clone(),
     };
-    let positions = ends.positions.as_ref().map(|p| loader.tensor(p)).transpose()?;
+    let positions = ends.positions.as_ref().map(table).transpose()?;
     let final_norm = loader.norm(&ends.final_norm)?;
-    let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(loader.layer(&layout.layer(l))?)));
-    let layers = layers.collect::<Result<Vec<_>, WeightsError>>()?;
+    let layers = if streamed {
+        Layers::Streamed(Stream::new(source.clone()))
+    } else {
+        let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(source.layer(l)?)));
+        Layers::Resident(layers.collect::<Result<Vec<_>, WeightsError>>()?)
+    };
     let device = device.clone();
-    Ok(Decoder { arch, dtype, device, embed, positions, final_norm, unembed, layers })
+    Ok(Decoder { arch, dtype, device, parameters, embed, positions, final_norm, unembed, layers })
 }
 
 /// What stands before every name: checkpoints of a bare decoder leave the model's own name away.
@@ -382,6 +415,16 @@ impl Layout<'_> {
     fn norm(&self, name: &str, width: usize) -> NormSpec {
         let part = |what: &str| stored(format!("{name}.{what}"), vec![width], Pick::All);
         NormSpec { weight: part("weight"), bias: (self.arch.norm == NormKind::Layer).then(|| part("bias")) }
+    }
+
+    /// How many parameters the model has; a tied unembedding counts once.
+    fn parameters(&self) -> u64 {
+        let size = |stored: &Stored| stored.picked_shape().iter().map(|n| *n as u64).product::<u64>();
+        let ends = self.ends();
+        let tables = [Some(&ends.embed), ends.positions.as_ref(), ends.unembed.as_ref()];
+        let norm = std::iter::once(&ends.final_norm.weight).chain(&ends.final_norm.bias);
+        let of_ends: u64 = tables.into_iter().flatten().chain(norm).map(size).sum();
+        of_ends + self.arch.n_layers as u64 * self.layer(0).stored().map(size).sum::<u64>()
     }
 
     /// A tensor of a layer that the decoder would not use means that the description and the weights do not fit.
