@@ -6,7 +6,7 @@ use crate::model::Model;
 use crate::plan::Plan;
 use crate::report::{self, Block, Report, Section};
 use crate::run::{Engine, Options, Reading, Size, run, size};
-use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
+use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunDirError, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
 use crate::table::Table;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
@@ -54,6 +54,10 @@ impl<A: Analysis> Args<A> {
     /// If the model or the dataset cannot be used, the run directory cannot be written, or the work fails.
     pub fn run(&self) -> Result<(), CliError> {
         let started = Instant::now();
+        // Said before a large model is loaded; the run directory sees to it again.
+        if let Some(path) = self.out.clone().filter(|out| out.exists() && !self.force && !self.dry_run) {
+            return Err(RunDirError::Exists { path }.into());
+        }
         let model = self.model.open()?;
         let (plan, items) = self.analysis.plan(&model)?;
         plan.check(&model.decoder.arch)?;

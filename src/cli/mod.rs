@@ -154,7 +154,9 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
 /// Writes to standard output; a reader who has left is no error.
 fn say(text: &str) -> Result<(), CliError> {
     match writeln!(std::io::stdout(), "{text}") {
-        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => Err(e.into()),
+        Err(e) if e.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::Failed(format!("standard output: cannot be written: {e}")))
+        }
         _ => Ok(()),
     }
 }

@@ -3,6 +3,7 @@
 use super::CliError;
 use crate::model::{Model, Options, device};
 use candle_core::{DType, Device};
+use std::io::Write;
 
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,7 +27,7 @@ pub struct ModelArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// A key of config.json that you know not to change the forward pass (repeatable)
+    /// A key of config.json or of a .gguf file that you know not to change the forward pass (repeatable)
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
 
@@ -59,7 +60,7 @@ impl ModelArgs {
         let model =
             Model::open(&self.model, &Options { device, dtype, max_memory: self.max_memory, ignore_config_keys })?;
         if !self.quiet {
-            model.warnings.iter().for_each(|w| eprintln!("warning: {}: {w}", model.name));
+            model.warnings.iter().for_each(|w| warn(&format!("{}: {w}", model.name)));
         }
         Ok(model)
     }
@@ -69,7 +70,7 @@ impl ModelArgs {
             Some(name) => Ok(device::device(name)?),
             None if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
             None => Ok(device::device("cuda").unwrap_or_else(|e| {
-                eprintln!("warning: {e}; running on the CPU");
+                warn(&format!("{e}; running on the CPU"));
                 Device::Cpu
             })),
         }
@@ -101,6 +102,11 @@ fn size(text: &str) -> Result<u64, String> {
     };
     let number: f64 = number.parse().map_err(|_| format!("`{text}` is no size; write 800MB or 1GiB"))?;
     Ok((number * factor) as u64)
+}
+
+/// Writes a warning to standard error; a reader who has left is no error.
+fn warn(text: &str) {
+    let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
 #[cfg(test)]

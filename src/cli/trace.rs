@@ -41,12 +41,7 @@ pub(super) struct Trace {
 
 impl Trace {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        if self.out.exists() && !self.force {
-            let out = self.out.display();
-            return Err(CliError::Input(format!(
-                "{out}: exists already; choose another --out, or replace it with --force"
-            )));
-        }
+        self.check_out()?;
         let dataset = read_prompts(&self.prompts)?;
         let model = self.model.open()?;
         let sites = self.sites(&model)?;
@@ -68,6 +63,22 @@ impl Trace {
         let file = safetensors::serialize(views, Some(about)).map_err(|e| CliError::Failed(e.to_string()))?;
         write_file(&self.out, &file).map_err(|e| CliError::Failed(e.to_string()))?;
         self.summary(&plan, &tensors, file.len())
+    }
+
+    /// Refuses what cannot or must not be written to, before anything is computed.
+    fn check_out(&self) -> Result<(), CliError> {
+        let refused = |why: &str| Err(CliError::Input(format!("{}: {why}", self.out.display())));
+        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
+        if folder.is_some_and(|p| !p.is_dir()) {
+            return refused("there is no such folder to write it in; make it, or choose another --out");
+        }
+        match std::fs::metadata(&self.out) {
+            Err(_) => Ok(()),
+            // A file takes its place under a name of its own, which a device or a folder must not lose.
+            Ok(there) if !there.is_file() => refused("is not a file; choose another --out"),
+            Ok(_) if !self.force => refused("exists already; choose another --out, or replace it with --force"),
+            Ok(_) => Ok(()),
+        }
     }
 
     fn sites(&self, model: &Model) -> Result<Vec<Site>, CliError> {

@@ -32,7 +32,8 @@ impl<'p> Fields<'p> {
             Err(error) => Err(DatasetError::Json {
                 path: path.to_owned(),
                 line,
-                column: error.column(),
+                // The parser has no column for a value that is of the wrong kind as a whole.
+                column: error.column().max(1),
                 reason: without_place(&error),
             }),
         }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -129,7 +129,9 @@ impl Checkpoint {
         }
         raw.give_back();
         if out.par_chunks(1 << 16).any(|c| c.iter().any(|x| !x.is_finite())) {
-            return Err(self.bad(stored, "holds a number that is not finite (NaN or infinity)"));
+            return Err(
+                self.bad(stored, "holds a number that is not finite (NaN or infinity); the checkpoint is damaged")
+            );
         }
         match &stored.pick {
             Pick::Columns(picked) => Ok(transposed(&out, columns, picked.clone())),
@@ -170,11 +172,16 @@ impl Checkpoint {
         chunks.try_for_each(|(out, bytes)| raw.kind.convert(bytes, out)).map_err(|why| self.bad(stored, why))
     }
 
-    fn bad(&self, stored: &Stored, why: impl Into<String>) -> CheckpointError {
-        let path = match self {
-            Checkpoint::Safetensors(s) => s.path_of(&stored.name),
+    /// The file that a tensor is stored in.
+    pub fn path_of(&self, tensor: &str) -> PathBuf {
+        match self {
+            Checkpoint::Safetensors(s) => s.path_of(tensor),
             Checkpoint::Gguf(g) => g.path().to_path_buf(),
-        };
+        }
+    }
+
+    fn bad(&self, stored: &Stored, why: impl Into<String>) -> CheckpointError {
+        let path = self.path_of(&stored.name);
         CheckpointError::Tensor { path, tensor: stored.name.clone(), why: why.into() }
     }
 }
@@ -298,13 +305,14 @@ impl Shards {
         names.sort();
         names.dedup();
         for name in names {
-            let plain = Path::new(name).components().count() == 1 && !name.contains(['/', '\\']) && name != "..";
-            if !plain {
+            let mut components = Path::new(name).components();
+            let first = matches!(components.next(), Some(Component::Normal(only)) if only == name.as_str());
+            if !first || components.next().is_some() || name.contains(['/', '\\']) {
                 let why = format!("names the shard `{name}`, which is not a file of its own folder; refused");
                 return Err(file_error(index, why));
             }
             let path = self.dir.join(name);
-            if !path.exists() {
+            if !path.is_file() {
                 let why =
                     format!("names the shard `{name}`, which is missing; the download is incomplete, fetch it again");
                 return Err(file_error(index, why));
@@ -324,7 +332,7 @@ impl Shards {
         // one, as it does any program that maps its weights.
         let map = unsafe { Mmap::map(&file) }.map_err(|e| bad(e.to_string()))?;
         let (n, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| bad(format!("not a sound safetensors file: {e}{}", mend(&e))))?;
+            .map_err(|e| bad(format!("not a sound safetensors file: {e}{}", mend(&e, &map))))?;
         let data = 8 + n;
         for (name, info) in metadata.tensors() {
             let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
@@ -359,13 +367,16 @@ impl Shards {
     }
 }
 
-/// What mends a broken safetensors file, where it can be said.
-fn mend(e: &safetensors::SafeTensorError) -> &'static str {
+/// What mends a broken safetensors file.
+fn mend(e: &safetensors::SafeTensorError, bytes: &[u8]) -> &'static str {
     match e {
+        _ if bytes.starts_with(b"version https://git-lfs") => {
+            " (it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned)"
+        }
         safetensors::SafeTensorError::MetadataIncompleteBuffer => {
             " (the file is shorter or longer than its header says: fetch it again)"
         }
-        _ => "",
+        _ => " (fetch it again)",
     }
 }
 

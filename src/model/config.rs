@@ -99,7 +99,7 @@ fn gpt2(r: &Reader) -> Result<Arch, ConfigError> {
         n_heads,
         n_kv_heads: n_heads,
         d_head,
-        d_mlp: r.opt_size("n_inner")?.unwrap_or(4 * d_model),
+        d_mlp: r.opt_size("n_inner")?.unwrap_or(d_model.saturating_mul(4)),
         vocab: r.size("vocab_size")?,
         n_ctx: r.size("n_positions")?,
         norm: NormKind::Layer,
@@ -482,10 +482,15 @@ impl<'a> Reader<'a> {
         let empty = Map::new();
         let (scaling, parameters) = (self.take("rope_scaling"), self.take("rope_parameters"));
         let (part, nested) = match (parameters, scaling) {
+            (Some(Value::Object(p)), Some(s)) if !agree(p, s) => {
+                let why = "contradicts `rope_parameters`; keep the one that the model was trained with";
+                return Err(self.key("rope_scaling", why));
+            }
             (Some(Value::Object(p)), _) => (p, true),
             (None, Some(Value::Object(p))) => (p, false),
             (None, None) => (&empty, false),
-            _ => return Err(self.key("rope_scaling", "expected an object")),
+            (Some(other), _) => return Err(self.key("rope_parameters", format!("expected an object, found {other}"))),
+            (_, Some(other)) => return Err(self.key("rope_scaling", format!("expected an object, found {other}"))),
         };
         RopeReader { r: self, part, nested }.read(d_head, n_ctx, base, partial)
     }
@@ -499,8 +504,10 @@ impl<'a> Reader<'a> {
                 continue;
             }
             if TELLING.iter().any(|part| key.contains(part)) {
-                let why = "is not understood and may change the forward pass; if you know that it does not, pass \
-                           `--ignore-config-key` with its name";
+                let why = format!(
+                    "is not understood and may change the forward pass; if you know that it does not, pass \
+                     --ignore-config-key {key}"
+                );
                 return Err(self.key(key, why));
             }
             self.warnings.borrow_mut().push(format!("`{key}` in config.json is not understood and was ignored"));
@@ -558,7 +565,10 @@ impl RopeReader<'_, '_> {
     }
 
     fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {
-        let kind = self.part.get("rope_type").or(self.part.get("type")).and_then(Value::as_str).unwrap_or("default");
+        let kind = match self.part.get("rope_type").or(self.part.get("type")) {
+            None | Some(Value::Null) => "default",
+            Some(v) => v.as_str().ok_or_else(|| self.bad("rope_type", &format!("expected a name, found {v}")))?,
+        };
         let trained = self.r.opt_size("original_max_position_embeddings")?;
         let inner = self.opt("original_max_position_embeddings")?.map(|n| n as usize);
         let original = trained.or(inner).unwrap_or(n_ctx).max(1);
@@ -645,6 +655,12 @@ impl RopeReader<'_, '_> {
     fn bad(&self, key: &str, why: &str) -> ConfigError {
         self.r.key(&format!("{}.{key}", if self.nested { "rope_parameters" } else { "rope_scaling" }), why)
     }
+}
+
+/// Whether `rope_scaling` says nothing that `rope_parameters`, where both are given, does not say too.
+fn agree(parameters: &Map<String, Value>, scaling: &Value) -> bool {
+    let name = |key: &str| if key == "type" { "rope_type".to_string() } else { key.to_string() };
+    scaling.as_object().is_some_and(|s| s.iter().all(|(key, value)| parameters.get(&name(key)) == Some(value)))
 }
 
 fn number(v: &Value) -> Option<f64> {

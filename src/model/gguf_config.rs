@@ -1,7 +1,7 @@
 //! GGUF metadata to [`Arch`], for the architectures whose GGUF files gatelens reads.
 
 use super::arch::*;
-use super::gguf::{Gguf, GgufError};
+use super::gguf::{Gguf, GgufError, Value};
 use super::rope::{Rope, Scaling, yarn_mscale};
 
 /// Architectures (`general.architecture`) with the family that each is.
@@ -49,12 +49,13 @@ const KNOWN: &[&str] = &[
 const MUST_BE_ZERO: &[&str] =
     &["expert_count", "expert_used_count", "attn_logit_softcapping", "final_logit_softcapping", "nextn_predict_layers"];
 
-/// Reads the description of the model in a GGUF file.
+/// Reads the description of the model in a GGUF file. Keys in `ignore` are passed over, for a user who knows that they
+/// do not matter.
 ///
 /// # Errors
 /// For an architecture that is unknown, a key that is missing or of the wrong type, and a key of the architecture
 /// that is not understood.
-pub fn read(gguf: &Gguf) -> Result<Arch, GgufConfigError> {
+pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<Arch, GgufConfigError> {
     let name = gguf.str("general.architecture")?;
     let family = ARCHITECTURES.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
         let known: Vec<&str> = ARCHITECTURES.iter().map(|(n, _)| *n).collect();
@@ -64,12 +65,13 @@ pub fn read(gguf: &Gguf) -> Result<Arch, GgufConfigError> {
             known: known.join(", "),
         }
     })?;
-    Keys { gguf, name }.arch(family)
+    Keys { gguf, name, ignore }.arch(family)
 }
 
 struct Keys<'a> {
     gguf: &'a Gguf,
     name: &'a str,
+    ignore: &'a [String],
 }
 
 impl Keys<'_> {
@@ -198,7 +200,15 @@ impl Keys<'_> {
     }
 
     fn divisors(&self, info: &super::gguf::TensorInfo, rotary: usize) -> Result<Scaling, GgufConfigError> {
-        let mut by = vec![0f32; rotary.div_ceil(2)];
+        if info.elements() != rotary.div_ceil(2) {
+            let why = format!("holds {} divisors for {rotary} rotated dimensions", info.elements());
+            return Err(GgufConfigError::Key {
+                path: self.gguf.path().display().to_string(),
+                key: "rope_freqs.weight".to_string(),
+                why,
+            });
+        }
+        let mut by = vec![0f32; info.elements()];
         super::gguf::dequantize(info.kind, self.gguf.bytes(info)?, &mut by)?;
         if by.iter().any(|d| !(d.is_finite() && *d > 0.0)) {
             return Err(self.bad("rope_freqs.weight", "holds a divisor that is not positive"));
@@ -208,13 +218,24 @@ impl Keys<'_> {
 
     fn account_for_every_key(&self) -> Result<(), GgufConfigError> {
         let prefix = format!("{}.", self.name);
-        for key in self.gguf.keys().filter_map(|k| k.strip_prefix(&prefix)) {
+        let asked = self.gguf.keys().filter(|k| !self.ignore.iter().any(|i| i == k));
+        for key in asked.filter_map(|k| k.strip_prefix(&prefix)) {
             if MUST_BE_ZERO.contains(&key) {
-                if self.opt_number(key)?.is_some_and(|n| n != 0.0) {
+                let zero = match self.gguf.get(&self.key(key)) {
+                    Some(Value::Unsigned(n)) => *n == 0,
+                    Some(Value::Signed(n)) => *n == 0,
+                    Some(Value::Float(n)) => *n == 0.0,
+                    _ => false,
+                };
+                if !zero {
                     return Err(self.bad(key, "switches on something that gatelens does not do"));
                 }
             } else if !KNOWN.contains(&key) {
-                return Err(self.bad(key, "is not understood and may change the forward pass"));
+                let why = format!(
+                    "is not understood and may change the forward pass; if you know that it does not, pass \
+                     --ignore-config-key {prefix}{key}"
+                );
+                return Err(self.bad(key, why));
             }
         }
         Ok(())

@@ -34,7 +34,7 @@ pub struct Options {
     pub dtype: DType,
     /// Weights that would take more bytes than this are read layer by layer as they are needed.
     pub max_memory: Option<u64>,
-    /// Keys of `config.json` to pass over, for a user who knows that they do not matter.
+    /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter.
     pub ignore_config_keys: Vec<String>,
 }
 
@@ -96,7 +96,7 @@ impl Model {
 
     fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
-        let arch = gguf_config::read(&gguf)?;
+        let arch = gguf_config::read(&gguf, &options.ignore_config_keys)?;
         let tokenizer = Tokenizer::from_gguf(&gguf);
         Model::load(name, arch, Checkpoint::Gguf(gguf), Vec::new(), tokenizer, options)
     }

@@ -12,6 +12,7 @@ use super::store::{Layers, Stream, Table};
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A matrix `[out, in]` with its bias `[out]`.
@@ -51,9 +52,11 @@ pub enum WeightsError {
     #[error("tensor `{tensor}` has numbers that {dtype} cannot hold; load the model with --dtype f32 or bf16")]
     Overflow { tensor: String, dtype: &'static str },
     #[error(
-        "tensor `{tensor}` is in the checkpoint, but a {family} decoder has no use for it: config.json and weights do not fit"
+        "{path}: tensor `{tensor}`: a {family} decoder of {layers} layers has no use for it: the weights are not those \
+         that config.json describes; take both from one checkpoint",
+        path = path.display()
     )]
-    Unused { tensor: String, family: Family },
+    Unused { path: PathBuf, tensor: String, family: Family, layers: usize },
     #[error("layer {layer}: the thread that read it stopped")]
     Stopped { layer: usize },
     #[error(transparent)]
@@ -305,12 +308,12 @@ impl Layout<'_> {
         }
     }
 
-    /// What stands before the names of a layer's tensors.
-    fn layer_prefix(&self, l: usize) -> String {
+    /// What stands before the names of all layers' tensors.
+    fn layers_prefix(&self) -> String {
         match self.arch.family {
-            _ if self.gguf() => format!("blk.{l}."),
-            Family::Gpt2 => format!("{}h.{l}.", self.prefix),
-            _ => format!("{}layers.{l}.", self.prefix),
+            _ if self.gguf() => "blk.".to_string(),
+            Family::Gpt2 => format!("{}h.", self.prefix),
+            _ => format!("{}layers.", self.prefix),
         }
     }
 
@@ -340,7 +343,7 @@ impl Layout<'_> {
     fn layer(&self, l: usize) -> LayerSpec {
         let (a, n) = (self.arch, self.names());
         let (before, after) = (a.placement.before(), a.placement.after());
-        let at = |name: &str| format!("{}{name}", self.layer_prefix(l));
+        let at = |name: &str| format!("{}{l}.{name}", self.layers_prefix());
         let norm = |name: &str, there: bool| there.then(|| self.norm(&at(name), a.d_model));
         let qk_norm = |name: &str, heads: usize| match a.qk_norm {
             QkNorm::None => None,
@@ -429,13 +432,21 @@ impl Layout<'_> {
 
     /// A tensor of a layer that the decoder would not use means that the description and the weights do not fit.
     fn account_for_every_tensor(&self) -> Result<(), WeightsError> {
-        let known: BTreeSet<String> = self.layer(0).stored().map(|s| s.name.clone()).collect();
-        let first = self.layer_prefix(0);
+        let mut known = BTreeSet::new();
+        for l in 0..self.arch.n_layers {
+            known.extend(self.layer(l).stored().map(|s| s.name.clone()));
+        }
+        let layers = self.layers_prefix();
         let unused = |name: &String| {
-            name.starts_with(&first) && !known.contains(name) && !BUFFERS.iter().any(|b| name.ends_with(b))
+            name.starts_with(&layers) && !known.contains(name) && !BUFFERS.iter().any(|b| name.ends_with(b))
         };
         match self.checkpoint.names().into_iter().find(unused) {
-            Some(tensor) => Err(WeightsError::Unused { tensor, family: self.arch.family }),
+            Some(tensor) => Err(WeightsError::Unused {
+                path: self.checkpoint.path_of(&tensor),
+                tensor,
+                family: self.arch.family,
+                layers: self.arch.n_layers,
+            }),
             None => Ok(()),
         }
     }

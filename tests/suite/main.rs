@@ -4,5 +4,7 @@
 
 mod support;
 
+mod commands;
+mod faults;
 mod parity;
 mod wavefront;

@@ -2,8 +2,17 @@
 
 #![allow(dead_code)]
 
+pub mod cli;
+pub mod copies;
+pub mod gguf_builder;
+#[cfg(target_os = "linux")]
+pub mod tmpfs;
+
 use candle_core::{DType, Device, Tensor};
 use gatelens::model::{Model, Options};
+use gatelens::plan::{Part, Plan, Positions, What};
+use gatelens::run::{self, run};
+use gatelens::site::SiteKind;
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
@@ -22,6 +31,20 @@ pub fn family_dir(family: &str) -> PathBuf {
 pub fn open(family: &str) -> Model {
     let dir = family_dir(family);
     Model::open(dir.to_str().expect("UTF-8"), &Options::default()).unwrap_or_else(|e| panic!("{family}: {e}"))
+}
+
+/// The logits of every position of some prompts, one after another.
+pub fn logits(model: &Model, prompts: &[Vec<u32>]) -> Vec<f32> {
+    let mut plan = Plan::default();
+    for ids in prompts {
+        let prompt = plan.prompt("p", ids.clone());
+        plan.read(
+            prompt,
+            What::Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All },
+        );
+    }
+    let readings = run(&model.decoder, &plan, &run::Options::default()).expect("readings");
+    readings.iter().flat_map(|r| r.values()).collect()
 }
 
 /// Golden values of a family.
