@@ -4,7 +4,7 @@
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
-use hf_hub::{Repo, RepoType};
+use hf_hub::{Cache, Repo, RepoType};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -78,15 +78,19 @@ fn fetch(name: &str, on_hub: &str) -> Result<PathBuf, SourceError> {
     };
     let progress = std::io::IsTerminal::is_terminal(&std::io::stderr());
     let api = ApiBuilder::from_env().with_progress(progress).build().map_err(|e| failed("(the cache)", e))?;
-    let repo = api.repo(Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string()));
+    let named = Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string());
+    let cached = Cache::from_env().repo(named.clone());
+    // A model that was fetched before runs without a network: what it did without then, it does without now.
+    let known = cached.get("config.json").is_some();
+    let repo = api.repo(named);
     let config = repo.get("config.json").map_err(|e| failed("config.json", e))?;
     for file in OPTIONAL {
         match repo.get(file) {
-            Err(e) if !is_absent(&e) => return Err(failed(file, e)),
+            Err(e) if !known && !is_absent(&e) => return Err(failed(file, e)),
             _ => {}
         }
     }
-    fetch_weights(&repo).map_err(|(file, e)| failed(&file, e))?;
+    fetch_weights(&repo, cached.get(INDEX).is_some()).map_err(|(file, e)| failed(&file, e))?;
     let folder = config.parent().map(Path::to_path_buf);
     folder.ok_or_else(|| SourceError::Unusable {
         name: name.to_string(),
@@ -94,16 +98,19 @@ fn fetch(name: &str, on_hub: &str) -> Result<PathBuf, SourceError> {
     })
 }
 
-/// The single file, or the index and every shard that it names.
-fn fetch_weights(repo: &ApiRepo) -> Result<(), (String, ApiError)> {
+/// The index of a model in shards.
+const INDEX: &str = "model.safetensors.index.json";
+
+/// The single file, or the index and every shard that it names; `sharded` where the index is at hand.
+fn fetch_weights(repo: &ApiRepo, sharded: bool) -> Result<(), (String, ApiError)> {
     let get = |file: &str| repo.get(file).map_err(|e| (file.to_string(), e));
-    let single = "model.safetensors";
-    match repo.get(single) {
-        Ok(_) => return Ok(()),
-        Err(e) if !is_absent(&e) => return Err((single.to_string(), e)),
-        Err(_) => {}
+    if !sharded {
+        match get("model.safetensors") {
+            Err((_, e)) if is_absent(&e) => {}
+            other => return other.map(drop),
+        }
     }
-    let index = get("model.safetensors.index.json")?;
+    let index = get(INDEX)?;
     let text = std::fs::read(&index).map_err(|e| (index.display().to_string(), ApiError::IoError(e)))?;
     let parsed: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
     let map = parsed.get("weight_map").and_then(serde_json::Value::as_object);

@@ -6,5 +6,7 @@ mod support;
 
 mod commands;
 mod faults;
+mod hub;
 mod parity;
+mod streaming;
 mod wavefront;
