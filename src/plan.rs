@@ -319,6 +319,11 @@ impl Plan {
             return Err(bad("changes nothing: no position or no part is chosen".to_string()));
         }
         let mut seen = std::collections::HashSet::new();
+        let mut starts: Vec<usize> = columns.iter().map(|c| c.start).collect();
+        starts.sort_unstable();
+        if starts.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(bad("names a head or column twice".to_string()));
+        }
         if let Some(twice) = positions.iter().find(|p| !seen.insert(**p)) {
             return Err(bad(format!("names position {twice} twice")));
         }

@@ -30,11 +30,11 @@ pub struct Args<A: Analysis> {
     #[arg(long)]
     force: bool,
 
-    /// Go on from an unfinished run, or start, where there is none
+    /// Take up an unfinished run of the same command (it is computed again), or start, where there is none
     #[arg(long)]
     resume: bool,
 
-    /// The seed of everything random
+    /// The seed of everything random (interchange draws nothing; the seed is recorded)
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -128,6 +128,8 @@ impl<A: Analysis> Args<A> {
         };
         for (key, value) in [
             ("model", Value::from(model.name.clone())),
+            ("ignore_config_key", Value::from(self.model.ignore_config_key.clone())),
+            ("dataset_sha256", datasets.iter().map(|(_, sha)| Value::from(sha.clone())).collect()),
             ("model_sha256", Value::from(model.sha256.clone())),
             ("dtype", Value::from(model.decoder.dtype.as_str())),
             ("seed", Value::from(self.seed)),

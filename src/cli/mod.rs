@@ -27,7 +27,7 @@ use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::process::ExitCode;
 
-/// Which heads of a language model decide a behaviour, and what happens when they are swapped, silenced or steered
+/// Which heads of a language model decide a behaviour, and what happens when they are swapped
 #[derive(Parser)]
 #[command(name = "gatelens", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
@@ -122,11 +122,7 @@ impl From<RunDirError> for CliError {
 pub fn main() -> ExitCode {
     // A panic is a defect of ours; a user is told so in one line, not shown a trace.
     std::panic::set_hook(Box::new(|_| {}));
-    tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_env_filter(tracing_subscriber::EnvFilter::from_env("GATELENS_LOG"))
-        .without_time()
-        .init();
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log_filter()).without_time().init();
     let cli = Cli::parse();
     let outcome = std::panic::catch_unwind(|| match &cli.command {
         Command::Inspect(inspect) => inspect.run(),
@@ -143,6 +139,12 @@ pub fn main() -> ExitCode {
     // Nowhere is left to say it if standard error is gone too.
     let _ = writeln!(std::io::stderr(), "error: {error}");
     ExitCode::from(error.code())
+}
+
+/// Warnings of ours by default; `GATELENS_LOG` takes other directives.
+fn log_filter() -> tracing_subscriber::EnvFilter {
+    let given = tracing_subscriber::EnvFilter::try_from_env("GATELENS_LOG");
+    given.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,gatelens=warn"))
 }
 
 /// What a panic said.

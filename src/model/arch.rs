@@ -198,6 +198,10 @@ impl Arch {
                 return Err(format!("{name} is {n}, which no model has"));
             }
         }
+        // Lists of heads and their rows are made before any tensor is seen.
+        if self.n_heads.saturating_mul(self.d_head) > 1 << 22 || self.n_layers > 10_000 {
+            return Err(format!("{} heads of {} in {} layers are no model", self.n_heads, self.d_head, self.n_layers));
+        }
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(format!("{} heads do not divide over {} KV heads", self.n_heads, self.n_kv_heads));
         }

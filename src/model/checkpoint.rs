@@ -9,7 +9,7 @@
 
 use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
 use crate::names::nearest;
-use memmap2::{Mmap, UncheckedAdvice};
+use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
@@ -224,12 +224,17 @@ impl Raw<'_> {
     }
 
     /// Tells the system that these pages need not stay in memory; they are read again from the file if they must be.
+    #[cfg(unix)]
     fn give_back(&self) {
         let offset = self.bytes.as_ptr() as usize - self.map.as_ptr() as usize;
         // SAFETY: the mapping is shared and read-only, so that dropping its pages loses nothing. A failure only costs
         // memory.
-        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, offset, self.bytes.len()) };
+        let _ =
+            unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, self.bytes.len()) };
     }
+
+    #[cfg(not(unix))]
+    fn give_back(&self) {}
 }
 
 impl Kind {

@@ -188,7 +188,8 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         vocab: r.size("vocab_size")?,
         n_ctx,
         norm: NormKind::Rms,
-        norm_eps: r.opt_number("rms_norm_eps")?.unwrap_or(1e-6),
+        norm_eps: r
+            .or_default("rms_norm_eps", if matches!(family, Family::Phi3 | Family::Olmo2) { 1e-5 } else { 1e-6 })?,
         norm_plus_one: gemma,
         placement: match family {
             Family::Olmo2 => NormPlacement::After,
@@ -202,10 +203,13 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         },
         parallel: false,
         mlp: Mlp::Gated,
-        activation: r.activation(
-            if gemma { &["hidden_activation", "hidden_act"] } else { &["hidden_act"] },
-            if gemma { "gelu_pytorch_tanh" } else { "silu" },
-        )?,
+        activation: if gemma {
+            // Gemma's first configurations say `hidden_act: gelu` and mean the tanh form; the reference does not read it.
+            r.take("hidden_act");
+            r.activation(&["hidden_activation"], "gelu_pytorch_tanh")?
+        } else {
+            r.activation(&["hidden_act"], "silu")?
+        },
         biases: Biases {
             qkv: attention_bias,
             attn_out: attention_bias && family != Family::Qwen2,
@@ -214,8 +218,8 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         ropes: r.ropes(family, d_head, n_ctx)?,
         layers: r.layers(family, n_layers)?,
         score_scale: query_scalar.powf(-0.5),
-        score_softcap: r.opt_number("attn_logit_softcapping")?.filter(|_| gemma),
-        logit_softcap: r.opt_number("final_logit_softcapping")?.filter(|_| gemma),
+        score_softcap: r.softcap("attn_logit_softcapping", family, 50.0)?,
+        logit_softcap: r.softcap("final_logit_softcapping", family, 30.0)?,
         embed_scale: gemma.then(|| (d_model as f64).sqrt()),
         tied: r.flag("tie_word_embeddings", gemma)?,
     })
@@ -363,6 +367,21 @@ impl<'a> Reader<'a> {
             .transpose()
     }
 
+    /// A number that the family has a default for, which is said when it is assumed.
+    fn or_default(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+        Ok(self.opt_number(key)?.unwrap_or_else(|| self.assumed(key, default)))
+    }
+
+    /// A soft-cap of Gemma 2 and 3: `null` switches it off; where it is not given, Gemma 2 has one.
+    fn softcap(&self, key: &str, family: Family, default: f64) -> Result<Option<f64>, ConfigError> {
+        match (self.opt_number(key)?, family) {
+            (given, Family::Gemma2 | Family::Gemma3) if given.is_some() => Ok(given),
+            (None, Family::Gemma2) if !self.map.contains_key(key) => Ok(Some(self.assumed(key, default))),
+            (Some(_), _) => Err(self.key(key, "soft-capping is not implemented for this family")),
+            (None, _) => Ok(None),
+        }
+    }
+
     fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.take(key) {
             None => Ok(default),
@@ -400,7 +419,6 @@ impl<'a> Reader<'a> {
         };
         match name {
             "silu" | "swish" => Ok(Activation::Silu),
-            // Gemma's first configurations say "gelu" and mean the tanh form, which `hidden_activation` then corrects.
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
@@ -420,6 +438,9 @@ impl<'a> Reader<'a> {
             Family::Llama | Family::Olmo2 => false,
             _ => true,
         };
+        // Only a `null` says that there is no window; where it is not given, these families have one.
+        let has_default = !matches!(family, Family::Phi3) && used && !self.map.contains_key("sliding_window");
+        let window = if has_default { Some(self.assumed("sliding_window", 4096)) } else { window };
         let from = self.opt_size("max_window_layers")?;
         let pattern = self.opt_size("sliding_window_pattern")?.or(self.opt_size("_sliding_window_pattern")?);
         let typed = self.layer_types(n)?;

@@ -151,6 +151,9 @@ impl Keys<'_> {
     fn layers(&self, family: Family, n: usize) -> Result<Vec<Layer>, GgufConfigError> {
         let window = self.opt_size("attention.sliding_window")?.filter(|w| *w > 0);
         let gemma = family == Family::Gemma3;
+        if gemma && window.is_none() {
+            return Err(self.bad("attention.sliding_window", "is missing; Gemma 3's local layers need it"));
+        }
         let pattern = if gemma { self.opt_size("attention.sliding_window_pattern")?.unwrap_or(6).max(1) } else { 1 };
         if window.is_some() && !gemma {
             return Err(self.bad("attention.sliding_window", "is not understood for this architecture"));
@@ -166,6 +169,12 @@ impl Keys<'_> {
             return Err(self.bad("rope.freq_base", format!("{base} is no base")));
         }
         let rotary = self.opt_size("rope.dimension_count")?.unwrap_or(d_head);
+        if family == Family::Llama && rotary != d_head {
+            let why = format!(
+                "is {rotary} where a head has {d_head}: partial rotation is not implemented for this architecture"
+            );
+            return Err(self.bad("rope.dimension_count", why));
+        }
         let mut ropes = vec![Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? }];
         if gemma {
             let local = self.opt_number("rope.freq_base_swa")?.filter(|b| *b > 1.0).unwrap_or(10_000.0);
@@ -178,7 +187,7 @@ impl Keys<'_> {
         if let Some(info) = self.gguf.opt_tensor("rope_freqs.weight") {
             return self.divisors(info, rotary);
         }
-        let kind = self.gguf.opt_str(&self.key("rope.scaling.type"))?.unwrap_or("none");
+        let kind = self.gguf.opt_str(&self.key("rope.scaling.type"))?.unwrap_or("linear");
         let factor = self.opt_number("rope.scaling.factor")?.unwrap_or(1.0);
         if factor <= 0.0 {
             return Err(self.bad("rope.scaling.factor", "must be positive"));

@@ -422,12 +422,14 @@ impl Layout<'_> {
 
     /// How many parameters the model has; a tied unembedding counts once.
     fn parameters(&self) -> u64 {
-        let size = |stored: &Stored| stored.picked_shape().iter().map(|n| *n as u64).product::<u64>();
+        let size = |stored: &Stored| stored.picked_shape().iter().fold(1u64, |all, n| all.saturating_mul(*n as u64));
         let ends = self.ends();
         let tables = [Some(&ends.embed), ends.positions.as_ref(), ends.unembed.as_ref()];
         let norm = std::iter::once(&ends.final_norm.weight).chain(&ends.final_norm.bias);
-        let of_ends: u64 = tables.into_iter().flatten().chain(norm).map(size).sum();
-        of_ends + self.arch.n_layers as u64 * self.layer(0).stored().map(size).sum::<u64>()
+        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);
+        let of_ends = sum(&mut tables.into_iter().flatten().chain(norm).map(size));
+        let of_layer = sum(&mut self.layer(0).stored().map(size));
+        of_ends.saturating_add(of_layer.saturating_mul(self.arch.n_layers as u64))
     }
 
     /// A tensor of a layer that the decoder would not use means that the description and the weights do not fit.

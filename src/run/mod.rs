@@ -43,7 +43,8 @@ pub use cone::{Cone, cones};
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
-use crate::plan::{Plan, PlanError};
+use crate::plan::{Plan, PlanError, What};
+use crate::site::SiteKind;
 
 /// Which engine computes a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -68,7 +69,7 @@ impl std::fmt::Display for Engine {
 /// How a plan is run.
 pub struct Options<'a> {
     pub engine: Engine,
-    /// What the activations of one step may take at their widest, in bytes, as long as one prompt's forks fit in it.
+    /// What the activations of one MLP may take at their widest, in bytes, as long as one prompt's forks fit in it.
     /// Results do not depend on it.
     pub budget: usize,
     /// Told of every layer that rows went through: how many rows did.
@@ -132,11 +133,18 @@ pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Vec<Read
         Engine::Wavefront => wavefront::run(decoder, plan, options)?,
     };
     for (i, (reading, readout)) in readings.iter().zip(&plan.readouts).enumerate() {
-        if let Reading::Number(value) = reading
-            && !value.is_finite()
-        {
+        // Scores of keys that a query may not see are minus infinity.
+        let hidden = matches!(&readout.what, What::Activation { site, .. } if site.kind == SiteKind::Scores);
+        let bad = match reading {
+            Reading::Number(value) => Some(*value).filter(|v| !v.is_finite()),
+            Reading::Array { values, .. } => {
+                let bad = values.iter().find(|v| !(v.is_finite() || hidden && **v == f32::NEG_INFINITY));
+                bad.map(|v| f64::from(*v))
+            }
+        };
+        if let Some(value) = bad {
             let at = format!("readout {i} of {}", plan.describe(readout.run));
-            return Err(RunError::NotFinite { at, value: *value });
+            return Err(RunError::NotFinite { at, value });
         }
     }
     Ok(readings)
