@@ -99,28 +99,25 @@ fn is_as_in_transformers(name: &str) -> Vec<Vec<f32>> {
     found.into_iter().map(|(_, logits)| logits).collect()
 }
 
-#[test]
-#[ignore = "needs scripts/fetch_models.sh smollm2"]
-fn smollm2_is_as_in_transformers_from_gguf_and_from_a_sharded_folder() {
-    let from_gguf = is_as_in_transformers("smollm2");
+/// Holds a model to its expected values from GGUF, and the folder that it was made from, in so many shards, to the same logits.
+fn is_as_in_transformers_from_gguf_and_from_a_folder(name: &str, shards: usize) {
+    let from_gguf = is_as_in_transformers(name);
     let folder = tempfile::tempdir().expect("a folder");
-    to_folder::convert(&model_path("smollm2"), folder.path(), 2);
-    let model = open(folder.path());
-    let from_folder = norms_and_logits(&model, &expected("smollm2"));
+    to_folder::convert(&model_path(name), folder.path(), shards);
+    let from_folder = norms_and_logits(&open(folder.path()), &expected(name));
     for (gguf, (_, folder)) in from_gguf.iter().zip(&from_folder) {
         assert_eq!(gguf, folder);
     }
 }
 
 #[test]
+#[ignore = "needs scripts/fetch_models.sh smollm2"]
+fn smollm2_is_as_in_transformers_from_gguf_and_from_a_sharded_folder() {
+    is_as_in_transformers_from_gguf_and_from_a_folder("smollm2", 2);
+}
+
+#[test]
 #[ignore = "needs scripts/fetch_models.sh qwen2.5-coder-0.5b"]
 fn qwen_is_as_in_transformers_from_gguf_and_from_a_folder() {
-    let from_gguf = is_as_in_transformers("qwen2.5-coder-0.5b");
-    let folder = tempfile::tempdir().expect("a folder");
-    to_folder::convert(&model_path("qwen2.5-coder-0.5b"), folder.path(), 1);
-    let model = open(folder.path());
-    let from_folder = norms_and_logits(&model, &expected("qwen2.5-coder-0.5b"));
-    for (gguf, (_, folder)) in from_gguf.iter().zip(&from_folder) {
-        assert_eq!(gguf, folder);
-    }
+    is_as_in_transformers_from_gguf_and_from_a_folder("qwen2.5-coder-0.5b", 1);
 }
