@@ -9,9 +9,11 @@
 
 #[path = "../analyses/mod.rs"]
 pub mod analyses;
+pub mod answers;
 pub mod cli;
 pub mod dataset;
 pub mod figure;
+pub mod linear;
 pub mod model;
 pub mod names;
 pub mod ops;
@@ -20,6 +22,7 @@ pub mod report;
 pub mod run;
 pub mod rundir;
 pub mod site;
+pub mod stats;
 pub mod table;
 
 #[cfg(test)]

@@ -5,13 +5,18 @@
 //!     .section(Section::new("Interchange").paragraph("The gate is **L1.H2**.").figure("heads.png", "Effects", "..."));
 //! std::fs::write("report.md", markdown::render(&report))?;
 //! std::fs::write("report.html", html::render(&report)?)?;
+//! std::fs::write("tables.tex", latex::render(&report))?;
 //! ```
 //!
 //! Paragraphs, captions and cells know `` `code` `` and `**bold**`; everything else in them is shown as it is
 //! written, whatever it is: prompts and generated text are someone else's. What a report says is left to the analyses.
 
+mod anchors;
+pub mod cells;
 pub mod html;
 mod inline;
+pub mod latex;
+pub mod listing;
 pub mod markdown;
 
 use std::path::PathBuf;
@@ -176,7 +181,8 @@ mod tests {
 
     /// A report whose every string tries to break out of where it stands.
     pub(super) fn hostile(figure: PathBuf) -> Report {
-        let evil = "<script>alert(1)</script> & \"q\" 'a' | # *x* _y_ [l](u) \\ **";
+        let evil =
+            "<script>alert(1)</script> & \"q\" 'a' | # *x* _y_ [l](u) \\ ** \\input{x} $y$ %~^ }{ \u{202e}\u{1b}";
         let header = vec![Heading::text(evil), Heading::number("effect")];
         let rows = vec![
             vec![format!("{evil}\nsecond line"), "−1.5".to_owned()],

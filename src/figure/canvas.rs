@@ -75,10 +75,15 @@ impl Canvas {
 
     /// Fills a rectangle with diagonal stripes `width` pixels wide, one every `period` pixels along a row.
     pub fn hatch(&mut self, rect: Rect, ground: RGBColor, stripe: RGBColor, period: i32, width: i32) {
+        self.pattern(rect, ground, stripe, |x, y| (x + y).rem_euclid(period.max(1)) < width);
+    }
+
+    /// Fills a rectangle with `ground`, and with `stripe` the pixels for which `inside` holds.
+    pub fn pattern(&mut self, rect: Rect, ground: RGBColor, stripe: RGBColor, inside: impl Fn(i32, i32) -> bool) {
         self.fill(rect, ground);
         for y in rect.top..rect.bottom() {
             for x in rect.left..rect.right() {
-                if (x + y).rem_euclid(period.max(1)) < width {
+                if inside(x, y) {
                     self.blend(x, y, stripe, 1.0);
                 }
             }
@@ -113,6 +118,64 @@ impl Canvas {
         }
     }
 
+    /// Draws a straight line with round ends, anti-aliased, between two places in pixels and fractions of them.
+    pub fn stroke(&mut self, from: (f32, f32), to: (f32, f32), color: RGBColor, width: f32) {
+        let reach = width / 2.0 + 1.0;
+        let (dx, dy) = (to.0 - from.0, to.1 - from.1);
+        let length = (dx * dx + dy * dy).max(f32::MIN_POSITIVE);
+        let rows = span(from.1.min(to.1) - reach, from.1.max(to.1) + reach, self.height);
+        let columns = span(from.0.min(to.0) - reach, from.0.max(to.0) + reach, self.width);
+        for y in rows {
+            for x in columns.clone() {
+                let (px, py) = (x as f32 + 0.5 - from.0, y as f32 + 0.5 - from.1);
+                let along = ((px * dx + py * dy) / length).clamp(0.0, 1.0);
+                let distance = (px - along * dx).hypot(py - along * dy);
+                self.blend(x, y, color, (width / 2.0 - distance + 0.5).clamp(0.0, 1.0));
+            }
+        }
+    }
+
+    /// Draws a line through all points; `dash` is the lengths of pen down and pen up by turns, none for a solid line.
+    pub fn polyline(&mut self, points: &[(f32, f32)], color: RGBColor, width: f32, dash: &[f32]) {
+        let mut pen = Pen { dash, index: 0, left: dash.first().copied().unwrap_or(f32::INFINITY) };
+        for pair in points.windows(2) {
+            pen.along(pair[0], pair[1], |from, to| self.stroke(from, to, color, width));
+        }
+    }
+
+    /// Fills a polygon, anti-aliased.
+    pub fn polygon(&mut self, corners: &[(f32, f32)], color: RGBColor) {
+        let bounds = |of: fn(&(f32, f32)) -> f32| {
+            let values = corners.iter().map(of);
+            values.fold((f32::INFINITY, f32::NEG_INFINITY), |(low, high), value| (low.min(value), high.max(value)))
+        };
+        let ((left, right), (top, bottom)) = (bounds(|corner| corner.0), bounds(|corner| corner.1));
+        for y in span(top, bottom, self.height) {
+            for x in span(left, right, self.width) {
+                let hits = SAMPLES.iter().flat_map(|dy| SAMPLES.map(|dx| (x as f32 + dx, y as f32 + dy)));
+                let hits = hits.filter(|place| encloses(corners, *place)).count();
+                self.blend(x, y, color, hits as f32 / (SAMPLES.len() * SAMPLES.len()) as f32);
+            }
+        }
+    }
+
+    /// Shades what lies between two lines, given as places along with the upper and the lower line's height there.
+    pub fn band(&mut self, edges: &[(f32, f32, f32)], color: RGBColor, opacity: f32) {
+        for pair in edges.windows(2) {
+            let ((from, ..), (to, ..)) = (pair[0], pair[1]);
+            // A column belongs to the pair that holds its middle, so that none is shaded twice.
+            for x in span((from - 0.5).ceil(), (to - 0.5).ceil() - 1.0, self.width) {
+                let part = (x as f32 + 0.5 - from) / (to - from).max(f32::MIN_POSITIVE);
+                let upper = pair[0].1 + (pair[1].1 - pair[0].1) * part;
+                let lower = pair[0].2 + (pair[1].2 - pair[0].2) * part;
+                for y in span(upper, lower, self.height) {
+                    let covered = (lower.min(y as f32 + 1.0) - upper.max(y as f32)).clamp(0.0, 1.0);
+                    self.blend(x, y, color, covered * opacity);
+                }
+            }
+        }
+    }
+
     /// Writes text whose baseline goes through `(x, y)`.
     pub fn text(&mut self, text: &str, x: f32, y: f32, style: TextStyle) {
         style.rasterize(text, x, y, |x, y, coverage| self.blend(x, y, style.color, coverage));
@@ -136,6 +199,8 @@ impl Canvas {
         encoder.set_depth(png::BitDepth::Eight);
         // Most rows repeat the one above: as differences to it they nearly vanish.
         encoder.set_filter(png::FilterType::Up);
+        // The encoder's own choice is for speed, at three times the size.
+        encoder.set_compression(png::Compression::Default);
         let per_metre = PIXELS_PER_MM * 1000;
         let size = png::PixelDimensions { xppu: per_metre, yppu: per_metre, unit: png::Unit::Meter };
         encoder.set_pixel_dims(Some(size));
@@ -158,7 +223,7 @@ impl Canvas {
     }
 
     fn blend(&mut self, x: i32, y: i32, color: RGBColor, coverage: f32) {
-        if x < 0 || y < 0 || x >= self.width as i32 || y >= self.height as i32 {
+        if coverage.is_nan() || x < 0 || y < 0 || x >= self.width as i32 || y >= self.height as i32 {
             return;
         }
         let start = (y as usize * self.width as usize + x as usize) * 3;
@@ -169,9 +234,69 @@ impl Canvas {
     }
 
     #[cfg(test)]
+    pub(super) fn size(&self) -> (i32, i32) {
+        (self.width as i32, self.height as i32)
+    }
+
+    #[cfg(test)]
     pub(super) fn pixel(&self, x: i32, y: i32) -> RGBColor {
         let start = (y as usize * self.width as usize + x as usize) * 3;
         RGBColor(self.pixels[start], self.pixels[start + 1], self.pixels[start + 2])
+    }
+}
+
+/// Where a pixel is sampled, along either side.
+const SAMPLES: [f32; 4] = [0.125, 0.375, 0.625, 0.875];
+
+/// The pixels from one place to another that are in the picture.
+fn span(low: f32, high: f32, size: u32) -> std::ops::Range<i32> {
+    if low <= high {
+        (low.floor() as i32).max(0)..(high.floor() as i32).saturating_add(1).min(size as i32)
+    } else {
+        0..0
+    }
+}
+
+/// Whether a place is inside of a polygon.
+fn encloses(corners: &[(f32, f32)], (x, y): (f32, f32)) -> bool {
+    let next = corners.iter().cycle().skip(1);
+    let crossed = corners
+        .iter()
+        .zip(next)
+        .filter(|(a, b)| (a.1 > y) != (b.1 > y) && x < a.0 + (y - a.1) / (b.1 - a.1) * (b.0 - a.0));
+    crossed.count() % 2 == 1
+}
+
+/// How far a dashed line has come in its pattern.
+struct Pen<'a> {
+    dash: &'a [f32],
+    index: usize,
+    /// What is left of the present dash or gap.
+    left: f32,
+}
+
+impl Pen<'_> {
+    /// Calls `draw` with every dash between two points, and goes on from there next time.
+    fn along(&mut self, from: (f32, f32), to: (f32, f32), mut draw: impl FnMut((f32, f32), (f32, f32))) {
+        let length = (to.0 - from.0).hypot(to.1 - from.1);
+        let at = |done: f32| {
+            let part = if length > 0.0 { done / length } else { 0.0 };
+            (from.0 + (to.0 - from.0) * part, from.1 + (to.1 - from.1) * part)
+        };
+        let mut done = 0.0;
+        while done < length {
+            let step = self.left.min(length - done);
+            if self.index.is_multiple_of(2) {
+                draw(at(done), at(done + step));
+            }
+            done += step;
+            self.left -= step;
+            if self.left <= 0.0 {
+                self.index = (self.index + 1) % self.dash.len();
+                // Not less than a pixel: a pattern of zeros would never end.
+                self.left = self.dash[self.index].max(1.0);
+            }
+        }
     }
 }
 
@@ -215,5 +340,45 @@ mod tests {
         let reader = png::Decoder::new(bytes.as_slice()).read_info().unwrap();
         assert_eq!((reader.info().width, reader.info().height), (WIDTH, 50));
         assert_eq!(reader.info().pixel_dims.unwrap().xppu, 20_000);
+    }
+
+    #[test]
+    fn a_dashed_line_has_gaps_and_a_solid_one_has_none_round_a_corner() {
+        let points = [(10.0, 5.5), (60.0, 5.5), (110.0, 5.5)];
+        let drawn = |dash: &[f32]| -> Vec<bool> {
+            let mut canvas = Canvas::new(12);
+            canvas.polyline(&points, RED, 3.0, dash);
+            (10..110).map(|x| canvas.pixel(x, 5) == RED).collect()
+        };
+        assert!(drawn(&[]).iter().all(|red| *red));
+        let dashed = drawn(&[30.0, 30.0]);
+        assert_eq!([dashed[10], dashed[45], dashed[75]], [true, false, true]);
+    }
+
+    #[test]
+    fn a_band_covers_what_is_between_its_edges_once() {
+        let mut canvas = Canvas::new(40);
+        canvas.band(&[(10.0, 10.0, 20.0), (20.5, 10.0, 20.0), (30.0, 10.0, 30.0)], RED, 0.5);
+        let half = RGBColor(255, 128, 128);
+        assert!((10..30).all(|x| canvas.pixel(x, 12) == half), "no gap, nothing twice");
+        assert_eq!([canvas.pixel(15, 9), canvas.pixel(15, 20), canvas.pixel(30, 12)], [WHITE; 3]);
+        assert_eq!(canvas.pixel(28, 22), half);
+    }
+
+    #[test]
+    fn a_polygon_fills_its_inside() {
+        let mut canvas = Canvas::new(30);
+        canvas.polygon(&[(5.0, 5.0), (25.0, 5.0), (5.0, 25.0)], RED);
+        assert_eq!([canvas.pixel(8, 8), canvas.pixel(20, 20), canvas.pixel(4, 8)], [RED, WHITE, WHITE]);
+    }
+
+    #[test]
+    fn shapes_far_outside_or_nowhere_draw_nothing() {
+        let mut canvas = Canvas::new(10);
+        canvas.stroke((-1e9, -50.0), (1e9, -50.0), RED, 3.0);
+        canvas.stroke((f32::NAN, 1.0), (5.0, f32::NAN), RED, 3.0);
+        canvas.polygon(&[], RED);
+        canvas.band(&[(0.0, -9.0, -2.0), (f32::NAN, 3.0, 4.0)], RED, 1.0);
+        assert!((0..10).all(|x| (0..10).all(|y| canvas.pixel(x, y) == WHITE)));
     }
 }

@@ -11,14 +11,16 @@ mod tests;
 use std::path::Path;
 
 use super::FigureError;
+use super::axis::drawable;
 use super::canvas::{Canvas, Rect};
+use super::marks::draw_missing;
+use super::parts::{Heading, Legend, UprightLabel};
 use super::style::{
-    FAINT_INK, GRID, INK, LABEL_SIZE, TICK_SIZE, TITLE_SIZE, contrast, diverging, index_step, nice_step, nice_ticks,
-    signed, tick_label,
+    FAINT_INK, GRID, INK, LABEL_SIZE, TICK_SIZE, contrast, diverging, index_step, nice_step, nice_ticks, signed,
+    tick_labels,
 };
 use super::text::{Anchor, TextStyle};
-use layout::{Layout, TextLines};
-use plotters::style::RGBColor;
+use layout::Layout;
 
 /// The most rows or columns that are drawn: more would be less than five pixels a cell.
 pub const MOST_CELLS: usize = 256;
@@ -29,8 +31,7 @@ const DASH_FROM: f64 = -0.2;
 /// How many cells are named.
 const NAMED: usize = 6;
 
-const EMPTY_GROUND: RGBColor = RGBColor(236, 236, 236);
-const EMPTY_STRIPE: RGBColor = RGBColor(176, 176, 176);
+const SIGN_WIDTH: i32 = 50;
 
 /// One number for every cell of layers by heads.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,21 +69,17 @@ impl Heatmap {
     /// Draws the heatmap.
     pub fn draw(&self) -> Result<Canvas, FigureError> {
         let (rows, columns) = self.check()?;
-        let width = Layout::text_width();
-        let title = title_style().wrap(&self.title, width);
-        let subtitle = faint_style().wrap(&self.subtitle, width);
-        let legend = self.legend_lines();
+        let heading = Heading::new(&self.title, &self.subtitle);
+        let legend = Legend::new(self.legend_entries(), |_| SIGN_WIDTH);
         let named = self.strongest();
-        let lines =
-            TextLines { title: title.len(), subtitle: subtitle.len(), legend: legend.len(), named: named.len() };
-        let layout = Layout::new(rows, columns, lines);
+        let layout = Layout::new(rows, columns, heading.height(), legend.height(), named.len());
         let mut canvas = Canvas::new(layout.height);
-        draw_heading(&mut canvas, &layout, &title, &subtitle);
+        heading.draw(&mut canvas);
         let limit = self.limit();
         self.draw_cells(&mut canvas, &layout, limit);
         self.draw_axes(&mut canvas, &layout);
         self.draw_bar(&mut canvas, &layout, limit);
-        draw_legend(&mut canvas, &layout, &legend);
+        legend.draw(&mut canvas, layout.legend_top, |canvas, place, sign| sign.draw(canvas, place));
         self.draw_strip(&mut canvas, &layout, &named);
         Ok(canvas)
     }
@@ -92,7 +89,7 @@ impl Heatmap {
         let (rows, columns) = (self.values.len(), self.values.first().map_or(0, Vec::len));
         let title = || self.title.clone();
         if rows == 0 || columns == 0 {
-            return Err(FigureError::Empty { title: title() });
+            return Err(FigureError::Empty { title: title(), what: "cells" });
         }
         if rows > MOST_CELLS || columns > MOST_CELLS {
             return Err(FigureError::TooLarge { title: title(), rows, columns, limit: MOST_CELLS });
@@ -121,7 +118,7 @@ impl Heatmap {
     fn present(&self) -> impl Iterator<Item = Named> + '_ {
         self.values.iter().enumerate().flat_map(|(row, cells)| {
             cells.iter().enumerate().filter_map(move |(column, cell)| {
-                let value = cell.filter(|value| value.is_finite())?;
+                let value = cell.and_then(drawable)?;
                 Some(Named { row, column, value })
             })
         })
@@ -143,7 +140,7 @@ impl Heatmap {
         for (row, cells) in self.values.iter().enumerate() {
             for (column, value) in cells.iter().enumerate() {
                 let cell = layout.cell(row, column);
-                match value.filter(|value| value.is_finite()) {
+                match value.and_then(drawable) {
                     Some(value) => draw_cell(canvas, cell, value / limit, self.marked(row, column)),
                     None => draw_missing(canvas, cell),
                 }
@@ -192,36 +189,21 @@ impl Heatmap {
         canvas.frame(bar, INK, 3);
         let style = TextStyle::new(TICK_SIZE, INK);
         let most = if bar.height < 500 { 3 } else { 6 };
-        let step = nice_step(2.0 * limit, most);
+        let values = nice_ticks(-limit, limit, most);
+        let labels = tick_labels(&values, nice_step(2.0 * limit, most));
         let mut widest = 0.0f32;
-        for value in nice_ticks(-limit, limit, most) {
+        for (value, text) in values.iter().zip(&labels) {
             let y = height_of(bar, value / limit);
-            let text = tick_label(value, step);
             canvas.line((bar.right() + 3, y), (bar.right() + 14, y), INK, 3);
-            canvas.text_centered(&text, bar.right() as f32 + 24.0, y as f32, style);
-            widest = widest.max(style.width(&text));
+            canvas.text_centered(text, bar.right() as f32 + 24.0, y as f32, style);
+            widest = widest.max(style.width(text));
         }
-        self.draw_bar_label(canvas, bar, bar.right() as f32 + 24.0 + widest);
+        let label = UprightLabel::new(&self.value_label, bar.height as f32 + 30.0);
+        label.draw(canvas, bar.right() as f32 + 36.0 + widest, bar.center().1 as f32);
     }
 
-    /// Writes what the colour means along the bar: in two lines, then smaller, rather than beyond the bar's ends.
-    fn draw_bar_label(&self, canvas: &mut Canvas, bar: Rect, left: f32) {
-        let style = TextStyle::new(LABEL_SIZE, INK).anchored(Anchor::Middle).upwards();
-        let room = bar.height as f32 + 30.0;
-        let lines = (0..6)
-            .map(|smaller| TextStyle { size: LABEL_SIZE * (1.0 - 0.1 * smaller as f32), ..style })
-            .map(|style| (style, style.wrap(&self.value_label, room)))
-            .find(|(style, lines)| lines.len() <= 2 && lines.iter().all(|line| style.width(line) <= room));
-        let smallest = TextStyle { size: LABEL_SIZE * 0.5, ..style };
-        let (style, lines) = lines.unwrap_or_else(|| (smallest, vec![self.value_label.clone()]));
-        for (index, line) in lines.iter().enumerate() {
-            let x = left + 44.0 + index as f32 * style.line_height();
-            canvas.text_centered(line, x, bar.center().1 as f32, style);
-        }
-    }
-
-    /// The signs that occur, each with its meaning, in lines that fit.
-    fn legend_lines(&self) -> Vec<Vec<(Sign, String)>> {
+    /// The signs that occur, each with its meaning.
+    fn legend_entries(&self) -> Vec<(Sign, String)> {
         let limit = self.limit();
         let mut entries = Vec::new();
         if self.marks.iter().flatten().any(|mark| *mark) {
@@ -236,20 +218,7 @@ impl Heatmap {
         if self.present().count() < self.values.iter().map(Vec::len).sum() {
             entries.push((Sign::Hatch, "no value".to_owned()));
         }
-        let mut lines: Vec<Vec<(Sign, String)>> = Vec::new();
-        let mut used = f32::INFINITY;
-        for entry in entries {
-            let width = legend_entry_width(&entry.1);
-            if used + width > Layout::text_width() {
-                lines.push(Vec::new());
-                used = 0.0;
-            }
-            used += width;
-            if let Some(line) = lines.last_mut() {
-                line.push(entry);
-            }
-        }
-        lines
+        entries
     }
 
     fn draw_strip(&self, canvas: &mut Canvas, layout: &Layout, named: &[Named]) {
@@ -293,21 +262,14 @@ enum Sign {
     Hatch,
 }
 
-fn title_style() -> TextStyle {
-    TextStyle::new(TITLE_SIZE, INK).bold()
-}
-
-fn faint_style() -> TextStyle {
-    TextStyle::new(TICK_SIZE, FAINT_INK)
-}
-
-fn draw_heading(canvas: &mut Canvas, layout: &Layout, title: &[String], subtitle: &[String]) {
-    let mut y = layout.title_top as f32;
-    for (lines, style) in [(title, title_style()), (subtitle, faint_style())] {
-        for line in lines {
-            canvas.text(line, Layout::text_left(), y + 0.93 * style.size, style);
-            y += style.line_height();
+impl Sign {
+    fn draw(self, canvas: &mut Canvas, place: Rect) {
+        match self {
+            Sign::Dot => draw_cell(canvas, place, 0.0, true),
+            Sign::Dash => draw_cell(canvas, place, -0.5, false),
+            Sign::Hatch => draw_missing(canvas, place),
         }
+        canvas.frame(place, FAINT_INK, 2);
     }
 }
 
@@ -340,10 +302,6 @@ fn draw_dash(canvas: &mut Canvas, cell: Rect, share: f64, height: f32) {
     canvas.fill(Rect { left, top, width, height: thick }, contrast(diverging(share)));
 }
 
-fn draw_missing(canvas: &mut Canvas, cell: Rect) {
-    canvas.hatch(cell, EMPTY_GROUND, EMPTY_STRIPE, 14, 3);
-}
-
 fn draw_grid(canvas: &mut Canvas, layout: &Layout, rows: usize, columns: usize) {
     let plot = layout.plot;
     for column in 1..columns {
@@ -351,30 +309,5 @@ fn draw_grid(canvas: &mut Canvas, layout: &Layout, rows: usize, columns: usize) 
     }
     for row in 1..rows {
         canvas.fill(Rect { top: layout.cell(row, 0).bottom() - 1, height: 2, ..plot }, GRID);
-    }
-}
-
-const SIGN_WIDTH: f32 = 50.0;
-
-fn legend_entry_width(meaning: &str) -> f32 {
-    SIGN_WIDTH + 14.0 + faint_style().width(meaning) + 50.0
-}
-
-fn draw_legend(canvas: &mut Canvas, layout: &Layout, lines: &[Vec<(Sign, String)>]) {
-    let style = TextStyle::new(TICK_SIZE, INK);
-    for (index, line) in lines.iter().enumerate() {
-        let mut x = layout.legend.left as f32;
-        let y = layout.legend.top as f32 + (index as f32 + 0.5) * style.line_height();
-        for (sign, meaning) in line {
-            let swatch = Rect { left: x as i32, top: y as i32 - 21, width: SIGN_WIDTH as i32, height: 42 };
-            match sign {
-                Sign::Dot => draw_cell(canvas, swatch, 0.0, true),
-                Sign::Dash => draw_cell(canvas, swatch, -0.5, false),
-                Sign::Hatch => draw_missing(canvas, swatch),
-            }
-            canvas.frame(swatch, FAINT_INK, 2);
-            canvas.text_centered(meaning, x + SIGN_WIDTH + 14.0, y, style);
-            x += legend_entry_width(meaning);
-        }
     }
 }

@@ -18,6 +18,9 @@ pub const GRID: RGBColor = RGBColor(222, 222, 222);
 /// White.
 pub const PAPER: RGBColor = RGBColor(255, 255, 255);
 
+/// Labels of so many letters need no powers of ten.
+const PLAIN_DIGITS: usize = 6;
+
 /// Colours for series that colour-blind readers can tell apart (Okabe and Ito).
 pub const SERIES: [RGBColor; 7] = [
     RGBColor(0, 114, 178),
@@ -86,16 +89,29 @@ pub fn index_step(pixels: f32, needed: f32) -> usize {
     [1, 2, 5, 10, 20, 50, 100, 200, 500].into_iter().find(fits).unwrap_or(1000)
 }
 
-/// A tick's value with the digits that its step needs, and a real minus sign.
-pub fn tick_label(value: f64, step: f64) -> String {
-    if value.abs() < step * 1e-6 {
-        return "0".to_owned();
-    }
-    let decimals = (-step.log10() + 1e-9).ceil().max(0.0);
-    if decimals > 4.0 || value.abs() >= 1e6 {
-        return with_minus(format!("{value:.1e}"));
-    }
-    with_minus(format!("{value:.0$}", decimals as usize))
+/// The labels of an axis' ticks, all with the digits that their step needs, and a real minus sign.
+///
+/// Powers of ten are written only where that is shorter, and then for all of them.
+pub fn tick_labels(values: &[f64], step: f64) -> Vec<String> {
+    let fine = exponent(step);
+    let decimals = (-fine).clamp(0, 20) as usize;
+    let zero = |value: f64| value.abs() < step * 1e-6;
+    let plain = |value: &f64| if zero(*value) { "0".to_owned() } else { format!("{value:.decimals$}") };
+    let scientific = |value: &f64| {
+        let digits = exponent(value.abs()).saturating_sub(fine).max(0) as usize;
+        if zero(*value) { "0".to_owned() } else { format!("{value:.digits$e}") }
+    };
+    let plain: Vec<String> = values.iter().map(plain).collect();
+    let scientific: Vec<String> = values.iter().map(scientific).collect();
+    let longest = |labels: &[String]| labels.iter().map(|label| label.trim_start_matches('-').len()).max();
+    let short = decimals < 20 && (longest(&plain) <= Some(PLAIN_DIGITS) || longest(&plain) <= longest(&scientific));
+    let labels = if short { plain } else { scientific };
+    labels.into_iter().map(with_minus).collect()
+}
+
+/// The power of ten of a number's first digit.
+fn exponent(value: f64) -> i32 {
+    (value.log10() + 1e-9).floor() as i32
 }
 
 /// A value with its sign and three digits that count.
@@ -139,11 +155,20 @@ mod tests {
 
     #[test]
     fn labels_have_the_digits_that_their_step_needs() {
-        assert_eq!(tick_label(-0.5, 0.5), "−0.5");
-        assert_eq!(tick_label(1.0, 0.2), "1.0");
-        assert_eq!(tick_label(20.0, 10.0), "20");
-        assert_eq!(tick_label(-1e-17, 0.1), "0");
-        assert_eq!(tick_label(2e-6, 1e-6), "2.0e−6");
+        assert_eq!(tick_labels(&[-0.5, 0.0, 0.5], 0.5), ["−0.5", "0", "0.5"]);
+        assert_eq!(tick_labels(&[1.0, 1.2], 0.2), ["1.0", "1.2"]);
+        assert_eq!(tick_labels(&[1.0, 1.1], 0.1), ["1.0", "1.1"]);
+        assert_eq!(tick_labels(&[1.0, 2.0], 1.0), ["1", "2"]);
+        assert_eq!(tick_labels(&[20.0, 100_000.0], 10.0), ["20", "100000"]);
+        assert_eq!(tick_labels(&[-1e-17, 0.01], 0.01), ["0", "0.01"]);
+    }
+
+    #[test]
+    fn very_small_and_very_large_labels_have_powers_of_ten_and_stay_apart() {
+        assert_eq!(tick_labels(&[0.0, 2e-6], 2e-6), ["0", "2e−6"]);
+        assert_eq!(tick_labels(&[-5e-7, 1e-6, 1.5e-6], 5e-7), ["−5e−7", "1.0e−6", "1.5e−6"]);
+        assert_eq!(tick_labels(&[5e8, 1e9], 5e8), ["5e8", "1.0e9"]);
+        assert_eq!(tick_labels(&[1_000_000.0, 1_000_000.5], 0.5), ["1000000.0", "1000000.5"]);
     }
 
     #[test]

@@ -108,6 +108,57 @@ impl TextStyle {
         lines
     }
 
+    /// The text in at most `most` lines of at most `width` pixels, at least one line even of nothing.
+    ///
+    /// A word too long for a line is broken between letters; what does not fit ends in an ellipsis.
+    pub fn wrap_within(&self, text: &str, width: f32, most: usize) -> Vec<String> {
+        let mut lines: Vec<String> = Vec::new();
+        for line in self.wrap(text, width) {
+            if self.width(&line) <= width { lines.push(line) } else { self.break_word(&line, width, &mut lines) }
+        }
+        let most = most.max(1);
+        if lines.len() > most {
+            let rest = lines.split_off(most - 1).join(" ");
+            lines.push(self.clip(&rest, width));
+        }
+        if lines.is_empty() { vec![String::new()] } else { lines }
+    }
+
+    /// The text in one line of at most `width` pixels, its end replaced by an ellipsis where it is longer.
+    pub fn clip(&self, text: &str, width: f32) -> String {
+        let mut text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+        if self.width(&text) <= width {
+            return text;
+        }
+        let kept = self.letters_within(&text, width - self.width("…"));
+        text.truncate(kept);
+        text.truncate(text.trim_end().len());
+        text.push('…');
+        text
+    }
+
+    fn break_word(&self, word: &str, width: f32, lines: &mut Vec<String>) {
+        let mut rest = word;
+        while !rest.is_empty() {
+            // One letter at least, or a width below a letter's would never end.
+            let first = rest.chars().next().map_or(0, char::len_utf8);
+            let (line, after) = rest.split_at(self.letters_within(rest, width).max(first));
+            lines.push(line.to_owned());
+            rest = after;
+        }
+    }
+
+    /// How many bytes of the text fit into a width.
+    fn letters_within(&self, text: &str, width: f32) -> usize {
+        let font = self.font().as_scaled(self.scale());
+        let mut used = 0.0;
+        let too_far = text.char_indices().find(|(_, letter)| {
+            used += font.h_advance(font.glyph_id(*letter));
+            used > width
+        });
+        too_far.map_or(text.len(), |(index, _)| index)
+    }
+
     /// Calls `draw` with pixel and coverage, 0 to 1, for text whose baseline goes through `(x, y)`.
     pub(super) fn rasterize(&self, text: &str, x: f32, y: f32, mut draw: impl FnMut(i32, i32, f32)) {
         let font = self.font();
@@ -180,5 +231,17 @@ mod tests {
         assert!(lines.len() > 1 && lines.iter().all(|line| STYLE.width(line) <= 300.0));
         assert_eq!(lines.join(" "), text);
         assert!(STYLE.wrap("", 10.0).is_empty());
+    }
+
+    #[test]
+    fn what_does_not_fit_ends_in_an_ellipsis_and_no_line_is_too_wide() {
+        assert_eq!(STYLE.clip("short", 1000.0), "short");
+        let clipped = STYLE.clip("a label that is too long", 200.0);
+        assert!(clipped.ends_with('…') && STYLE.width(&clipped) <= 200.0, "{clipped}");
+        let lines = STYLE.wrap_within("an unbreakable_word_that_is_far_too_long_for_one_line and more of it", 200.0, 3);
+        assert!(lines.len() == 3 && lines.iter().all(|line| STYLE.width(line) <= 200.0), "{lines:?}");
+        assert!(lines[2].ends_with('…') && lines[0] == "an", "{lines:?}");
+        assert_eq!(STYLE.wrap_within("", 200.0, 3), [""]);
+        assert_eq!(STYLE.wrap_within("wide", 1.0, 9).join(""), "wide");
     }
 }

@@ -48,6 +48,14 @@ fn marked_at(text: &str) -> Option<(Span<'_>, usize)> {
         .or_else(|| within("**").map(|(inner, length)| (Span::Bold(inner), length)))
 }
 
+/// The text without its marks, for places that show none: a page's title, a label.
+pub(super) fn plain(text: &str) -> String {
+    let inner = |span: &Span<'_>| match span {
+        Span::Text(inner) | Span::Code(inner) | Span::Bold(inner) => (*inner).to_owned(),
+    };
+    spans(text).iter().map(inner).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -66,5 +74,10 @@ mod tests {
             assert!(spans(text).iter().all(|span| matches!(span, Span::Text(_))), "{text}: {:?}", spans(text));
         }
         assert!(spans("").is_empty());
+    }
+
+    #[test]
+    fn plain_text_keeps_what_the_marks_hold() {
+        assert_eq!(plain("`a` and **b** c*"), "a and b c*");
     }
 }

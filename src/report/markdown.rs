@@ -39,7 +39,7 @@ fn push_block(out: &mut String, block: &Block) {
         Block::Figure(figure) => push_figure(out, figure),
         Block::KeyValues(pairs) => {
             for (key, value) in pairs {
-                push(out, format_args!("- **{}**: {}\n", escape(&flat(key)), line(value)));
+                push(out, format_args!("- **{}**: {}\n", escape(&flat(key)), inline(&flat(value))));
             }
             out.push('\n');
         }

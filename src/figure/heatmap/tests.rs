@@ -24,6 +24,12 @@ fn heatmap(layers: usize, heads: usize) -> Heatmap {
     }
 }
 
+fn layout(map: &Heatmap) -> Layout {
+    let legend = Legend::new(map.legend_entries(), |_| SIGN_WIDTH).height();
+    let heading = Heading::new(&map.title, &map.subtitle).height();
+    Layout::new(map.values.len(), map.values[0].len(), heading, legend, map.strongest().len())
+}
+
 #[test]
 fn every_shape_and_emptiness_is_drawn() {
     let folder = std::env::var_os("GATELENS_FIGURES").map(std::path::PathBuf::from);
@@ -53,7 +59,7 @@ fn positive_is_red_negative_is_blue_and_layer_zero_is_at_the_bottom() {
     map.marks.clear();
     map.values = vec![vec![Some(1.0), Some(0.0)], vec![Some(-1.0), Some(0.0)]];
     let canvas = map.draw().unwrap();
-    let layout = Layout::new(2, 2, TextLines { title: 1, subtitle: 1, legend: 1, named: 2 });
+    let layout = layout(&map);
     let corner = |row| {
         let cell = layout.cell(row, 0);
         canvas.pixel(cell.left + 8, cell.top + 8)
@@ -64,10 +70,10 @@ fn positive_is_red_negative_is_blue_and_layer_zero_is_at_the_bottom() {
 
 #[test]
 fn a_negative_cell_has_a_dash_and_its_positive_twin_has_none() {
-    let layout = Layout::new(1, 2, TextLines { title: 1, subtitle: 1, legend: 1, named: 2 });
     let mut map = heatmap(1, 2);
     map.marks.clear();
     map.values = vec![vec![Some(-1.0), Some(1.0)]];
+    let layout = layout(&map);
     let canvas = map.draw().unwrap();
     let middle = |column| {
         let (x, y) = layout.cell(0, column).center();

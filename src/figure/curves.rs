@@ -1,0 +1,320 @@
+//! Lines over a number: dose and response, accuracy by layer, effect by layer.
+//!
+//! Series differ in colour, dash and marker; controls (random directions) are thin grey dashed lines that share one
+//! entry of the legend. Intervals are shaded. Vertical lines name thresholds. Fitting curves and thresholds is left to
+//! the caller.
+
+#[cfg(test)]
+mod tests;
+mod thresholds;
+
+use plotters::style::RGBColor;
+
+use super::FigureError;
+use super::axis::{AxisBelow, Panel, Span, drawable, drawable_interval};
+use super::canvas::Canvas;
+use super::marks::{MOST_SERIES, color, dash, draw_marker};
+use super::parts::{Heading, Legend, MARGIN};
+use super::sign::{Sign, draw_whisker};
+use thresholds::Flags;
+
+/// The most controls: they are not told apart, but the plot would be grey.
+pub const MOST_CONTROLS: usize = 100;
+/// The most thresholds: each may need a line over the plot.
+pub const MOST_THRESHOLDS: usize = 8;
+
+const PLOT_HEIGHT: i32 = 860;
+const LINE_WIDTH: f32 = 6.0;
+const MARKER_RADIUS: f32 = 13.0;
+/// Markers of a line are not nearer to each other than this, in pixels.
+const MARKER_DISTANCE: f32 = 62.0;
+const BAND_OPACITY: f32 = 0.18;
+const CONTROL: RGBColor = RGBColor(140, 140, 140);
+const CONTROL_DASH: &[f32] = &[12.0, 12.0];
+const CONTROL_WIDTH: f32 = 4.0;
+
+/// Lines over a number.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curves {
+    /// The title, in bold.
+    pub title: String,
+    /// What else a reader needs, under the title. May be empty.
+    pub subtitle: String,
+    /// What the lines go over: `coefficient`, `layer`.
+    pub x_label: String,
+    /// What the values are, with their unit.
+    pub y_label: String,
+    /// The lines.
+    pub curves: Vec<Curve>,
+    /// Places to be named.
+    pub thresholds: Vec<Threshold>,
+    /// The value axis' range, 0 to 1 for shares; it is wider only where values are beyond. By default as values need.
+    pub y_range: Option<(f64, f64)>,
+    /// What the shading is: `95 % interval`.
+    pub interval_meaning: Option<String>,
+}
+
+/// One line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Curve {
+    /// Its name; controls of one name share an entry of the legend.
+    pub name: String,
+    /// How it is drawn.
+    pub role: CurveRole,
+    /// Its points, in any order.
+    pub points: Vec<CurvePoint>,
+}
+
+/// How a line is drawn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CurveRole {
+    /// In a colour, with dashes and markers of its own.
+    Series,
+    /// As a thin grey dashed line, with what it is compared to in front.
+    Control,
+}
+
+/// One point of a line.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct CurvePoint {
+    /// Where it is; a point that is nowhere is not drawn.
+    pub x: f64,
+    /// Its value; the line has a gap where it is `None` or not finite.
+    pub y: Option<f64>,
+    /// Both ends of its interval.
+    pub interval: Option<(f64, f64)>,
+}
+
+/// A place named by a vertical line.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Threshold {
+    /// Where it is; one that is nowhere is left out.
+    pub x: f64,
+    /// What is there: `half refuse`.
+    pub label: String,
+    /// Both ends of its interval, shaded as far as the plot goes.
+    pub interval: Option<(f64, f64)>,
+}
+
+/// A point that can be drawn.
+#[derive(Debug, Clone, Copy)]
+struct Spot {
+    x: f64,
+    y: f64,
+    interval: Option<(f64, f64)>,
+}
+
+/// A line in runs without gaps.
+struct Runs {
+    look: Look,
+    runs: Vec<Vec<Spot>>,
+}
+
+/// `None` is a control.
+type Look = Option<usize>;
+
+impl Curves {
+    /// Draws the figure.
+    ///
+    /// # Errors
+    /// Without a point that has a value, and with more lines or thresholds than can be told apart.
+    pub fn draw(&self) -> Result<Canvas, FigureError> {
+        let lines = self.lines();
+        let (x_span, y_span) = self.check(&lines)?;
+        let heading = Heading::new(&self.title, &self.subtitle);
+        let legend = self.legend(&lines);
+        // The flags' height is known only once the plot's width is, which does not depend on its top.
+        let width = Panel::new(0, PLOT_HEIGHT, None, y_span, &self.y_label).plot;
+        let flags = Flags::new(&self.thresholds, AxisBelow::new(x_span, width, "", false).scale, width);
+        let panel = Panel::new(heading.height() + flags.height(), PLOT_HEIGHT, None, y_span, &self.y_label);
+        let axis = AxisBelow::new(x_span, panel.plot, &self.x_label, self.is_whole());
+        let legend_top = panel.plot.bottom() + axis.height() + 20;
+        let mut canvas = Canvas::new((legend_top + legend.height() + MARGIN) as u32);
+        heading.draw(&mut canvas);
+        flags.draw_intervals(&mut canvas, panel.plot);
+        panel.draw_grid(&mut canvas);
+        axis.draw_grid(&mut canvas, panel.plot);
+        if y_span.low < 0.0 && y_span.high > 0.0 {
+            panel.draw_level(&mut canvas, 0.0, 2);
+        }
+        draw_lines(
+            &mut canvas,
+            &lines,
+            |x, y| (axis.scale.place(x), panel.scale.place(y)),
+            |canvas| {
+                flags.draw_lines(canvas, panel.plot);
+            },
+        );
+        panel.draw_axis(&mut canvas);
+        axis.draw(&mut canvas, panel.plot);
+        flags.draw_labels(&mut canvas, panel.plot);
+        legend.draw(&mut canvas, legend_top, |canvas, place, sign| sign.draw(canvas, place));
+        Ok(canvas)
+    }
+
+    /// The ranges of both axes, once it is known that there is something to draw and not too much.
+    fn check(&self, lines: &[Runs]) -> Result<(Span, Span), FigureError> {
+        let title = || self.title.clone();
+        let count = |role| self.curves.iter().filter(|curve| curve.role == role).count();
+        let found = [
+            ("series", count(CurveRole::Series), MOST_SERIES),
+            ("controls", count(CurveRole::Control), MOST_CONTROLS),
+            ("thresholds", self.thresholds.len(), MOST_THRESHOLDS),
+        ];
+        if let Some((what, found, limit)) = found.into_iter().find(|(_, found, limit)| found > limit) {
+            return Err(FigureError::TooMany { title: title(), what, found, limit });
+        }
+        let spots = || lines.iter().flat_map(|line| line.runs.iter().flatten());
+        let places = spots().map(|spot| spot.x).chain(self.thresholds.iter().map(|threshold| threshold.x));
+        let ends = |spot: &Spot| spot.interval.map_or([spot.y; 3], |(low, high)| [low, spot.y, high]);
+        match (Span::of(places), Span::of(spots().flat_map(ends))) {
+            (Some(x), Some(y)) => {
+                let y = y.widened();
+                Ok((x.widened().padded(0.03), y.padded(0.05).or_wanted(self.y_range, y)))
+            }
+            _ => Err(FigureError::Empty { title: title(), what: "points with a value" }),
+        }
+    }
+
+    /// All lines with their looks, in runs without gaps.
+    fn lines(&self) -> Vec<Runs> {
+        let mut series = 0;
+        let look = |curve: &Curve| match curve.role {
+            CurveRole::Control => None,
+            CurveRole::Series => {
+                series += 1;
+                Some(series - 1)
+            }
+        };
+        let looks: Vec<Look> = self.curves.iter().map(look).collect();
+        self.curves.iter().zip(looks).map(|(curve, look)| Runs { look, runs: runs(&curve.points) }).collect()
+    }
+
+    /// Whether fractions between the places mean nothing, as between layers.
+    fn is_whole(&self) -> bool {
+        let places = self.curves.iter().flat_map(|curve| &curve.points).map(|point| point.x);
+        let thresholds = self.thresholds.iter().map(|threshold| threshold.x);
+        places.chain(thresholds).filter_map(drawable).all(|x| x == x.round())
+    }
+
+    fn legend(&self, lines: &[Runs]) -> Legend<Sign> {
+        let mut entries: Vec<(Sign, String)> = Vec::new();
+        for (curve, line) in self.curves.iter().zip(lines) {
+            let sign = match line.look {
+                Some(series) => {
+                    let (color, dash) = (color(series), dash(series));
+                    Sign::Line { color, dash, width: LINE_WIDTH, marker: Some(series) }
+                }
+                None => Sign::Line { color: CONTROL, dash: CONTROL_DASH, width: CONTROL_WIDTH, marker: None },
+            };
+            let entry = (sign, curve.name.clone());
+            if line.look.is_some() || !entries.contains(&entry) {
+                entries.push(entry);
+            }
+        }
+        if entries.len() == 1 && lines.iter().all(|line| line.look.is_some()) {
+            entries.clear();
+        }
+        let shaded = lines.iter().flat_map(|line| line.runs.iter().flatten()).any(|spot| spot.interval.is_some());
+        let shaded = shaded || self.thresholds.iter().any(|threshold| drawable_interval(threshold.interval).is_some());
+        let meaning = self.interval_meaning.iter().filter(|_| shaded);
+        entries.extend(meaning.map(|meaning| (Sign::Band, meaning.clone())));
+        Legend::new(entries, Sign::width)
+    }
+}
+
+/// The points in order of their places, parted where a value is missing.
+fn runs(points: &[CurvePoint]) -> Vec<Vec<Spot>> {
+    let mut points: Vec<&CurvePoint> = points.iter().filter(|point| drawable(point.x).is_some()).collect();
+    points.sort_by(|a, b| a.x.total_cmp(&b.x));
+    let spot = |point: &&CurvePoint| {
+        let y = point.y.and_then(drawable)?;
+        Some(Spot { x: point.x, y, interval: drawable_interval(point.interval) })
+    };
+    let spots: Vec<Option<Spot>> = points.iter().map(spot).collect();
+    spots
+        .split(Option::is_none)
+        .filter(|run| !run.is_empty())
+        .map(|run| run.iter().flatten().copied().collect())
+        .collect()
+}
+
+/// Draws bands, then controls, then what `between` draws, then the series.
+fn draw_lines(
+    canvas: &mut Canvas,
+    lines: &[Runs],
+    place: impl Fn(f64, f64) -> (f32, f32),
+    between: impl FnOnce(&mut Canvas),
+) {
+    for line in lines {
+        draw_band(canvas, line, &place);
+    }
+    let (controls, series): (Vec<&Runs>, Vec<&Runs>) = lines.iter().partition(|line| line.look.is_none());
+    for line in controls {
+        draw_line(canvas, line, CONTROL, CONTROL_DASH, CONTROL_WIDTH, &place);
+        for alone in line.runs.iter().filter(|run| run.len() == 1) {
+            canvas.disc(place(alone[0].x, alone[0].y), CONTROL_WIDTH * 1.5, CONTROL);
+        }
+    }
+    between(canvas);
+    for (index, line) in series.iter().enumerate() {
+        draw_line(canvas, line, color(index), dash(index), LINE_WIDTH, &place);
+    }
+    for (index, line) in series.iter().enumerate() {
+        draw_markers(canvas, line, (index, series.len()), &place);
+    }
+}
+
+fn draw_line(
+    canvas: &mut Canvas,
+    line: &Runs,
+    color: RGBColor,
+    dash: &[f32],
+    width: f32,
+    place: impl Fn(f64, f64) -> (f32, f32),
+) {
+    for run in &line.runs {
+        let points: Vec<(f32, f32)> = run.iter().map(|spot| place(spot.x, spot.y)).collect();
+        canvas.polyline(&points, color, width, dash);
+    }
+}
+
+/// Draws the markers of a line, fewer where points are dense; lines by turns, so that they do not hide each other.
+fn draw_markers(
+    canvas: &mut Canvas,
+    line: &Runs,
+    (series, of): (usize, usize),
+    place: impl Fn(f64, f64) -> (f32, f32),
+) {
+    for run in &line.runs {
+        let points: Vec<(f32, f32)> = run.iter().map(|spot| place(spot.x, spot.y)).collect();
+        let length = points[points.len() - 1].0 - points[0].0;
+        let nearest = length / (points.len().max(2) - 1) as f32;
+        let every = (MARKER_DISTANCE / nearest.max(0.1)).ceil().max(1.0) as usize;
+        // A run shorter than that has one marker still.
+        let first = (every * series / of).min(points.len() - 1);
+        for center in points.iter().skip(first).step_by(every) {
+            draw_marker(canvas, series, *center, MARKER_RADIUS, true);
+        }
+    }
+}
+
+/// Shades the intervals along a line; of a point without neighbours the interval is a line.
+fn draw_band(canvas: &mut Canvas, line: &Runs, place: impl Fn(f64, f64) -> (f32, f32)) {
+    let (color, opacity) = line.look.map_or((CONTROL, 0.3), |series| (color(series), BAND_OPACITY));
+    for run in &line.runs {
+        for part in run.split(|spot| spot.interval.is_none()) {
+            let ends = part.iter().filter_map(|spot| spot.interval.map(|(low, high)| (spot.x, low, high)));
+            let edges: Vec<_> = ends.map(|(x, low, high)| (place(x, high), place(x, low))).collect();
+            if let [(upper, lower)] = edges[..] {
+                draw_whisker(canvas, upper, lower, color, 4.0);
+                continue;
+            }
+            let band: Vec<(f32, f32, f32)> = edges.iter().map(|(upper, lower)| (upper.0, upper.1, lower.1)).collect();
+            canvas.band(&band, color, opacity);
+            for pick in [|edge: &(f32, f32, f32)| (edge.0, edge.1), |edge: &(f32, f32, f32)| (edge.0, edge.2)] {
+                canvas.polyline(&band.iter().map(pick).collect::<Vec<_>>(), super::marks::tint(color, 0.5), 2.0, &[]);
+            }
+        }
+    }
+}

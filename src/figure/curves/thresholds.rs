@@ -1,0 +1,157 @@
+//! Vertical lines with their labels over the plot, like flags: to the right of the line, or to its left where there is
+//! no room.
+
+use super::super::axis::{Scale, drawable, drawable_interval};
+use super::super::canvas::{Canvas, Rect};
+use super::super::parts::line_height;
+use super::super::style::{FAINT_INK, INK, PAPER, TICK_SIZE};
+use super::super::text::TextStyle;
+use super::Threshold;
+
+const LINE_WIDTH: i32 = 4;
+const INTERVAL_OPACITY: f32 = 0.16;
+/// Between a line and its label, and between labels.
+const GAP: f32 = 14.0;
+
+/// The thresholds of a plot.
+pub(super) struct Flags {
+    flags: Vec<Flag>,
+}
+
+struct Flag {
+    x: f32,
+    interval: Option<(f32, f32)>,
+    label: String,
+    /// Where the label starts and ends.
+    from: f32,
+    to: f32,
+    /// The line over the plot that the label stands in, from 0 at the bottom.
+    lane: usize,
+}
+
+impl Flags {
+    /// Places those that are somewhere, each as low as the others leave room.
+    pub fn new(thresholds: &[Threshold], scale: Scale, plot: Rect) -> Flags {
+        let style = TextStyle::new(TICK_SIZE, INK);
+        let mut left: Vec<Flag> =
+            thresholds.iter().filter_map(|threshold| flag(threshold, scale, plot, style)).collect();
+        left.sort_by(|a, b| b.x.total_cmp(&a.x));
+        let mut flags: Vec<Flag> = Vec::new();
+        // Lines end at their labels: first those whose labels are in no other line's way up.
+        while !left.is_empty() {
+            let free = |one: &Flag| left.iter().all(|other| other.x == one.x || !one.is_over(other.x));
+            let next = left.iter().position(free).unwrap_or(0);
+            let mut one = left.remove(next);
+            let below = flags.iter().filter(|other| one.meets(other) || one.is_over(other.x));
+            one.lane = below.map(|other| other.lane + 1).max().unwrap_or(0);
+            flags.push(one);
+        }
+        Flags { flags }
+    }
+
+    /// What the labels take over the plot.
+    pub fn height(&self) -> i32 {
+        let lanes = self.flags.iter().map(|flag| flag.lane + 1).max().unwrap_or(0);
+        line_height(TICK_SIZE, lanes)
+    }
+
+    /// Shades the intervals.
+    pub fn draw_intervals(&self, canvas: &mut Canvas, plot: Rect) {
+        let (top, bottom) = (plot.top as f32, plot.bottom() as f32);
+        for (low, high) in self.flags.iter().filter_map(|flag| flag.interval) {
+            canvas.band(&[(low, top, bottom), (high, top, bottom)], FAINT_INK, INTERVAL_OPACITY);
+        }
+    }
+
+    /// Draws the lines through the plot.
+    pub fn draw_lines(&self, canvas: &mut Canvas, plot: Rect) {
+        for flag in &self.flags {
+            let left = flag.x.round() as i32 - LINE_WIDTH / 2;
+            canvas.fill(Rect { left, width: LINE_WIDTH, ..plot }, INK);
+        }
+    }
+
+    /// Draws the labels with the lines' ends beside them.
+    pub fn draw_labels(&self, canvas: &mut Canvas, plot: Rect) {
+        let style = TextStyle::new(TICK_SIZE, INK);
+        let line = style.line_height();
+        let bottom_of = |flag: &Flag| plot.top as f32 - flag.lane as f32 * line;
+        for flag in &self.flags {
+            let left = flag.x.round() as i32 - LINE_WIDTH / 2;
+            // Beside its own label, but not through one that has room on neither side.
+            let beside = if flag.is_over(flag.x) { 0.0 } else { line * 0.85 };
+            let top = (bottom_of(flag) - beside).round() as i32;
+            canvas.fill(Rect { left, top, width: LINE_WIDTH, height: plot.top - top }, INK);
+        }
+        for flag in &self.flags {
+            let (top, bottom) = ((bottom_of(flag) - line) as i32, bottom_of(flag) as i32 - 4);
+            let (left, width) = (flag.from as i32 - 4, (flag.to - flag.from) as i32 + 8);
+            canvas.fill(Rect { left, top, width, height: bottom - top }, PAPER);
+            canvas.text_centered(&flag.label, flag.from, bottom_of(flag) - line / 2.0, style);
+        }
+    }
+}
+
+impl Flag {
+    /// Whether its label and another one's would meet in one lane.
+    fn meets(&self, other: &Flag) -> bool {
+        other.from < self.to + GAP && self.from < other.to + GAP
+    }
+
+    /// Whether its label is over a place.
+    fn is_over(&self, x: f32) -> bool {
+        self.from < x && x < self.to
+    }
+}
+
+fn flag(threshold: &Threshold, scale: Scale, plot: Rect, style: TextStyle) -> Option<Flag> {
+    let x = scale.place(drawable(threshold.x)?);
+    let label = style.clip(&threshold.label, plot.width as f32);
+    let width = style.width(&label);
+    let (left, right) = (plot.left as f32, plot.right() as f32);
+    let from = if x + GAP + width <= right {
+        x + GAP
+    } else if x - GAP - width >= left {
+        x - GAP - width
+    } else {
+        (x - width / 2.0).clamp(left, right - width)
+    };
+    let inside = |x: f32| x.clamp(left, right);
+    let interval = drawable_interval(threshold.interval);
+    let interval = interval.map(|(low, high)| (inside(scale.place(low)), inside(scale.place(high))));
+    Some(Flag { x, interval, label, from, to: from + width, lane: 0 })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::axis::Span;
+    use super::*;
+
+    const PLOT: Rect = Rect { left: 200, top: 300, width: 1400, height: 800 };
+
+    fn flags(places: &[f64]) -> Flags {
+        let one = |x: &f64| Threshold { x: *x, label: "half of the answers refuse".into(), interval: None };
+        let scale = Scale::across(Span { low: 0.0, high: 10.0 }, PLOT);
+        Flags::new(&places.iter().map(one).collect::<Vec<_>>(), scale, PLOT)
+    }
+
+    #[test]
+    fn labels_share_a_line_only_where_they_do_not_meet() {
+        let lanes = |places: &[f64]| flags(places).flags.iter().map(|flag| flag.lane).collect::<Vec<_>>();
+        assert_eq!(lanes(&[1.0, 6.0]), [0, 0]);
+        assert_eq!(lanes(&[1.0, 2.0, 6.0]), [0, 0, 1]);
+        assert_eq!(lanes(&[2.0, 2.0, 2.0]), [0, 1, 2]);
+        // Both stand to the left of their lines: the one further right must be over the other's line.
+        assert_eq!(lanes(&[9.0, 9.9]), [0, 1]);
+    }
+
+    #[test]
+    fn labels_stay_within_the_plot_and_nowhere_has_none() {
+        for places in [[0.0, 10.0], [9.0, 9.9], [5.0, 5.0]] {
+            for flag in &flags(&places).flags {
+                assert!(flag.from >= 200.0 && flag.to <= 1600.0);
+            }
+        }
+        assert!(flags(&[f64::NAN]).flags.is_empty());
+    }
+}

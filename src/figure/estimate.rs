@@ -1,0 +1,48 @@
+//! A number with the interval around it: what an analysis has to show for a head, a layer or a concept.
+
+use super::axis::{drawable, drawable_interval};
+
+/// A number with what is known about it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Estimate {
+    /// The number.
+    pub value: f64,
+    /// The ends of its interval; without an end that is finite none is drawn.
+    pub interval: Option<(f64, f64)>,
+    /// Whether it is set off from the others, as significant for example.
+    pub marked: bool,
+}
+
+impl Estimate {
+    /// A number without an interval, not marked.
+    pub fn new(value: f64) -> Estimate {
+        Estimate { value, interval: None, marked: false }
+    }
+
+    /// The same with an interval.
+    pub fn within(self, low: f64, high: f64) -> Estimate {
+        Estimate { interval: Some((low, high)), ..self }
+    }
+
+    /// The same, marked or not.
+    pub fn marked(self, marked: bool) -> Estimate {
+        Estimate { marked, ..self }
+    }
+
+    /// The estimate with what can be drawn of it; none where its number cannot.
+    pub(super) fn drawable(self) -> Option<Estimate> {
+        drawable(self.value)?;
+        Some(Estimate { interval: drawable_interval(self.interval), ..self })
+    }
+
+    /// The numbers that an axis must have room for.
+    pub(super) fn values(self) -> impl Iterator<Item = f64> {
+        let (low, high) = self.interval.unwrap_or((self.value, self.value));
+        [self.value, low, high].into_iter()
+    }
+}
+
+/// Whether an interval is drawn with any of them.
+pub(super) fn has_intervals(mut drawable: impl Iterator<Item = Estimate>) -> bool {
+    drawable.any(|estimate| estimate.interval.is_some())
+}

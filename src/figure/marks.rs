@@ -1,0 +1,164 @@
+//! What tells series apart, in colour and in greyscale: colour, marker, dash and filling, by the series' place.
+
+use plotters::style::RGBColor;
+
+use super::canvas::{Canvas, Rect};
+use super::style::{PAPER, SERIES};
+
+/// The most series in one figure: more could not be told apart.
+pub const MOST_SERIES: usize = SERIES.len();
+
+/// The line around markers and bars that are not filled.
+const OUTLINE: f32 = 5.0;
+
+/// Ground and stripes of what has no value.
+pub(super) const EMPTY_GROUND: RGBColor = RGBColor(236, 236, 236);
+/// The stripes.
+pub(super) const EMPTY_STRIPE: RGBColor = RGBColor(176, 176, 176);
+
+/// Pen down and pen up by turns, in pixels; lines have round ends that take a few pixels of the gaps.
+const DASHES: [&[f32]; MOST_SERIES] = [
+    &[],
+    &[34.0, 18.0],
+    &[4.0, 16.0],
+    &[30.0, 16.0, 4.0, 16.0],
+    &[16.0, 14.0],
+    &[60.0, 18.0],
+    &[30.0, 16.0, 4.0, 16.0, 4.0, 16.0],
+];
+
+/// Markers' corners for a radius of 1; no corners are a disc.
+const SHAPES: [&[(f32, f32)]; MOST_SERIES] = [
+    &[],
+    &[(-0.88, -0.88), (0.88, -0.88), (0.88, 0.88), (-0.88, 0.88)],
+    &[(0.0, -1.25), (1.08, 0.62), (-1.08, 0.62)],
+    &[(0.0, -1.25), (1.25, 0.0), (0.0, 1.25), (-1.25, 0.0)],
+    &[(0.0, 1.25), (1.08, -0.62), (-1.08, -0.62)],
+    &[(-1.4, -0.7), (1.4, -0.7), (1.4, 0.7), (-1.4, 0.7)],
+    &[(-0.7, -1.4), (0.7, -1.4), (0.7, 1.4), (-0.7, 1.4)],
+];
+
+/// The colour of a series.
+pub(super) fn color(series: usize) -> RGBColor {
+    SERIES[series % MOST_SERIES]
+}
+
+/// The dashes of a series.
+pub(super) fn dash(series: usize) -> &'static [f32] {
+    DASHES[series % MOST_SERIES]
+}
+
+/// Draws a series' marker, filled or as an outline.
+pub(super) fn draw_marker(canvas: &mut Canvas, series: usize, center: (f32, f32), radius: f32, filled: bool) {
+    let (corners, color) = (SHAPES[series % MOST_SERIES], color(series));
+    let line = OUTLINE.min(radius * 0.45);
+    if corners.is_empty() {
+        canvas.disc(center, radius, color);
+        if !filled {
+            canvas.disc(center, radius - line, PAPER);
+        }
+        return;
+    }
+    let radius = if filled { radius } else { radius - line * 0.4 };
+    let mut corners: Vec<(f32, f32)> =
+        corners.iter().map(|(x, y)| (center.0 + x * radius, center.1 + y * radius)).collect();
+    canvas.polygon(&corners, if filled { color } else { PAPER });
+    if !filled {
+        corners.push(corners[0]);
+        canvas.polyline(&corners, color, line, &[]);
+    }
+}
+
+/// Draws a series' bar: filled, hatched, tinted, hatched the other way, an outline, striped, dotted.
+pub(super) fn draw_filling(canvas: &mut Canvas, series: usize, bar: Rect) {
+    let color = color(series);
+    let Rect { width, height, .. } = bar;
+    let outline = (width / 6).clamp(1, OUTLINE as i32).min(height / 2).max(1);
+    canvas.fill(bar, color);
+    let inside = Rect {
+        left: bar.left + outline,
+        top: bar.top + outline,
+        width: width - 2 * outline,
+        height: height - 2 * outline,
+    };
+    // Wide bars have wide stripes.
+    let period = (width / 4).clamp(6, 20);
+    let stripe = (period / 3).max(2);
+    let on = move |along: i32| along.rem_euclid(period) < stripe;
+    match series % MOST_SERIES {
+        0 => {}
+        1 => canvas.pattern(inside, PAPER, color, |x, y| on(x + y)),
+        2 => canvas.fill(inside, tint(color, 0.35)),
+        3 => canvas.pattern(inside, PAPER, color, |x, y| on(x - y)),
+        4 => canvas.fill(inside, PAPER),
+        5 => canvas.pattern(inside, PAPER, color, |_, y| on(y)),
+        _ => canvas.pattern(inside, PAPER, color, |x, y| on(x) && on(y)),
+    }
+}
+
+/// Draws a bar of a colour, filled or as an outline; one thinner than three pixels across is drawn with three.
+pub(super) fn draw_bar(canvas: &mut Canvas, bar: Rect, color: RGBColor, filled: bool) {
+    let bar = if bar.width < 3 { Rect { left: bar.left - (3 - bar.width) / 2, width: 3, ..bar } } else { bar };
+    canvas.fill(bar, color);
+    let line = (bar.height / 5).clamp(2, 4);
+    if !filled {
+        let (width, height) = (bar.width - 2 * line, bar.height - 2 * line);
+        canvas.fill(Rect { left: bar.left + line, top: bar.top + line, width, height }, PAPER);
+    }
+}
+
+/// Draws what stands where a value is missing.
+pub(super) fn draw_missing(canvas: &mut Canvas, place: Rect) {
+    canvas.hatch(place, EMPTY_GROUND, EMPTY_STRIPE, 14, 3);
+}
+
+/// A colour thinned with white; `strength` is its share.
+pub(super) fn tint(color: RGBColor, strength: f32) -> RGBColor {
+    let mix = |part: u8| (255.0 + (f32::from(part) - 255.0) * strength).round() as u8;
+    RGBColor(mix(color.0), mix(color.1), mix(color.2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The picture of one sign in shades of grey.
+    fn grey(draw: impl FnOnce(&mut Canvas)) -> Vec<i32> {
+        let mut canvas = Canvas::new(60);
+        draw(&mut canvas);
+        let luma = |RGBColor(r, g, b)| (299 * i32::from(r) + 587 * i32::from(g) + 114 * i32::from(b)) / 1000;
+        (0..60).flat_map(|y| (0..60).map(move |x| (x, y))).map(|(x, y)| luma(canvas.pixel(x, y))).collect()
+    }
+
+    fn assert_all_differ(signs: &[Vec<i32>]) {
+        for (index, sign) in signs.iter().enumerate() {
+            for (other, twin) in signs.iter().enumerate().skip(index + 1) {
+                let different = sign.iter().zip(twin).filter(|(a, b)| (*a - *b).abs() > 40).count();
+                assert!(different > 60, "{index} and {other} differ in {different} pixels");
+            }
+        }
+    }
+
+    #[test]
+    fn markers_differ_in_greyscale_also_filled_from_open() {
+        let marker = |series, filled| grey(|canvas| draw_marker(canvas, series, (30.0, 30.0), 15.0, filled));
+        let signs: Vec<Vec<i32>> =
+            (0..MOST_SERIES).flat_map(|series| [marker(series, true), marker(series, false)]).collect();
+        assert_all_differ(&signs);
+    }
+
+    #[test]
+    fn fillings_differ_in_greyscale() {
+        let bar = Rect { left: 5, top: 5, width: 30, height: 50 };
+        let signs: Vec<Vec<i32>> =
+            (0..MOST_SERIES).map(|series| grey(|canvas| draw_filling(canvas, series, bar))).collect();
+        assert_all_differ(&signs);
+    }
+
+    #[test]
+    fn the_smallest_bar_is_still_there() {
+        let mut canvas = Canvas::new(10);
+        draw_filling(&mut canvas, 4, Rect { left: 2, top: 2, width: 2, height: 1 });
+        assert_eq!(canvas.pixel(2, 2), color(4));
+    }
+}

@@ -1,0 +1,108 @@
+//! Cross-validation: of a penalty's strength, and of a method's accuracy.
+
+use super::direction::{Accuracy, Tally};
+use super::dual::{Dual, Gram, Problem};
+use super::{Examples, LinearError, Method, Options, Split, Strength, folds, logistic};
+use crate::stats::rng;
+use rayon::prelude::*;
+
+/// The strengths that are tried, the strongest first: each fit starts from the one before.
+const STRENGTHS: [f64; 7] = [10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
+
+/// The strength for some examples (`rows`).
+pub fn strength(gram: &Gram, rows: &[usize], options: &Options) -> Result<f64, LinearError> {
+    let folds = match options.strength {
+        Strength::Fixed(value) if value > 0.0 && value.is_finite() => return Ok(value),
+        Strength::Fixed(value) => {
+            return Err(LinearError::Option { what: "the strength", value, expected: "a number above 0" });
+        }
+        // The mean difference does not have one.
+        _ if options.method == Method::MeanDifference => return Ok(1.0),
+        Strength::CrossValidated { folds } => folds,
+    };
+    let splits = splits(gram.examples, rows, folds, options.seed, "strength")?;
+    let of_fold = |split: &Split| held_out_losses(gram, split, options.method);
+    let losses: Vec<[f64; STRENGTHS.len()]> = splits.par_iter().map(of_fold).collect::<Result<_, _>>()?;
+    let mut best = (f64::INFINITY, STRENGTHS[0]);
+    for (i, strength) in STRENGTHS.into_iter().enumerate() {
+        let loss = losses.iter().map(|fold| fold[i]).sum::<f64>();
+        // Less by more than rounding, or the stronger stays.
+        if loss < best.0 * (1.0 - 1e-9) {
+            best = (loss, strength);
+        }
+    }
+    Ok(best.1)
+}
+
+fn splits(
+    examples: &Examples,
+    rows: &[usize],
+    folds: usize,
+    seed: u64,
+    stream: &str,
+) -> Result<Vec<Split>, LinearError> {
+    if folds < 2 {
+        return Err(LinearError::Option { what: "the number of folds", value: folds as f64, expected: "2 or more" });
+    }
+    folds::assign(examples, rows, folds, &mut rng(seed, stream))
+}
+
+/// The loss of a fold's held-out examples at each strength.
+fn held_out_losses(gram: &Gram, split: &Split, method: Method) -> Result<[f64; STRENGTHS.len()], LinearError> {
+    let problem = Problem::new(gram, &split.train);
+    let mut losses = [0.0; STRENGTHS.len()];
+    let mut previous = None;
+    for (total, strength) in losses.iter_mut().zip(STRENGTHS) {
+        let solution = problem.solve(method, strength, previous.as_ref())?;
+        let dual = problem.in_gram(solution.clone());
+        *total = split.test.iter().map(|i| loss(method, gram.label(*i) * dual.decision(gram, *i))).sum();
+        previous = Some(solution);
+    }
+    Ok(losses)
+}
+
+/// What a method minimises, of a margin.
+fn loss(method: Method, margin: f64) -> f64 {
+    match method {
+        Method::Logistic => logistic::loss(margin),
+        Method::Svm => (1.0 - margin).max(0.0),
+        Method::Ridge | Method::MeanDifference => (1.0 - margin).powi(2),
+    }
+}
+
+/// The accuracy on held-out examples: the mean over `repeats` splits into `folds` parts, each held out once.
+///
+/// Groups stay together, and a strength that is cross-validated is chosen anew from each fold's training examples, so
+/// that nothing about a held-out example is known. There are fewer folds where a side has fewer groups.
+///
+/// # Errors
+/// If a side has fewer than two groups, or an option is out of its range.
+pub fn cross_validated_accuracy(
+    examples: &Examples,
+    options: &Options,
+    folds: usize,
+    repeats: usize,
+) -> Result<Accuracy, LinearError> {
+    if repeats == 0 {
+        return Err(LinearError::Option { what: "the number of repeats", value: 0.0, expected: "1 or more" });
+    }
+    let gram = Gram::new(examples);
+    let rows: Vec<usize> = (0..examples.len()).collect();
+    let mut all = Vec::new();
+    for repeat in 0..repeats {
+        all.extend(splits(examples, &rows, folds, options.seed, &format!("accuracy {repeat}"))?);
+    }
+    let of_split = |split: &Split| -> Result<Tally, LinearError> {
+        let dual = learn(&gram, &split.train, options)?;
+        Ok(split.test.iter().map(|i| (gram.label(*i), dual.decision(&gram, *i))).collect())
+    };
+    let tallies: Vec<Tally> = all.par_iter().map(of_split).collect::<Result<_, _>>()?;
+    Ok(tallies.into_iter().sum::<Tally>().accuracy())
+}
+
+fn learn(gram: &Gram, rows: &[usize], options: &Options) -> Result<Dual, LinearError> {
+    let strength = strength(gram, rows, options)?;
+    let problem = Problem::new(gram, rows);
+    let solution = problem.solve(options.method, strength, None)?;
+    Ok(problem.in_gram(solution))
+}

@@ -1,0 +1,320 @@
+//! A report's table out of a data table: chosen columns, each with its way to be written, chosen rows in an order.
+//!
+//! ```
+//! # use gatelens::report::listing::{Listing, Order, Show};
+//! # use gatelens::table::{Table, TableError};
+//! # fn main() -> Result<(), TableError> {
+//! let heads = Table::new("heads")
+//!     .int("layer", "", [0, 1, 2])?
+//!     .int("head", "", [3, 1, 0])?
+//!     .float("effect_mean", "nats", [0.1, -0.8, 0.3])?;
+//! let listing = Listing::of(&heads)
+//!     .by(Order::Strongest("effect_mean"))
+//!     .first(2)
+//!     .column("head", Show::Head("layer", "head"))
+//!     .column("effect (nats)", Show::Signed("effect_mean", 2));
+//! assert_eq!(listing.rows()?, [1, 2]);
+//! let block = listing.block("The strongest heads")?;
+//! assert_eq!(block.rows, [["L1.H1", "−0.80"], ["L2.H0", "+0.30"]]);
+//! assert_eq!(block.caption, "The strongest heads (2 of 3 rows; all are in heads.parquet)");
+//! # Ok(())
+//! # }
+//! ```
+
+use std::cmp::Ordering;
+
+use super::cells::{EMPTY, count, head, interval, number, p_value, share, signed};
+use super::{Heading, TableBlock};
+use crate::table::{Kind, Table, TableError};
+
+/// Which column's values are written, and how; the names are the data table's. Digits are those after the point.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Show<'a> {
+    /// Text as it is.
+    Text(&'a str),
+    /// Whole numbers.
+    Count(&'a str),
+    /// Numbers with so many digits.
+    Number(&'a str, usize),
+    /// Numbers whose direction counts, with so many digits.
+    Signed(&'a str, usize),
+    /// Shares, in percent.
+    Share(&'a str),
+    /// p-values and q-values.
+    PValue(&'a str),
+    /// An interval from its lower and its upper end, with so many digits.
+    Interval(&'a str, &'a str, usize),
+    /// A head from its layer and its number.
+    Head(&'a str, &'a str),
+    /// True and false.
+    Flag(&'a str),
+}
+
+/// Which rows come first. Rows without a value come last; rows that are equal stay in the table's order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// By a column, from its smallest.
+    Ascending(&'a str),
+    /// By a column, from its largest.
+    Descending(&'a str),
+    /// By a column's size, whatever its sign, from its largest.
+    Strongest(&'a str),
+}
+
+/// A choice of a data table's rows and columns.
+#[derive(Debug, Clone)]
+pub struct Listing<'a> {
+    table: &'a Table,
+    conditions: Vec<(&'a str, &'a str)>,
+    order: Option<Order<'a>>,
+    limit: usize,
+    columns: Vec<(Heading, Show<'a>)>,
+}
+
+/// A cell that rows are ordered by.
+#[derive(Debug, Clone, Copy)]
+enum Key<'a> {
+    Number(f64),
+    Text(&'a str),
+}
+
+impl<'a> Listing<'a> {
+    /// All rows of the table, as yet without columns.
+    pub fn of(table: &'a Table) -> Listing<'a> {
+        Listing { table, conditions: Vec::new(), order: None, limit: usize::MAX, columns: Vec::new() }
+    }
+
+    /// Only the rows that have this text in this column.
+    pub fn only(mut self, column: &'a str, text: &'a str) -> Listing<'a> {
+        self.conditions.push((column, text));
+        self
+    }
+
+    /// The rows in this order instead of the table's.
+    pub fn by(mut self, order: Order<'a>) -> Listing<'a> {
+        self.order = Some(order);
+        self
+    }
+
+    /// At most so many rows; the caption says how many there are.
+    pub fn first(mut self, rows: usize) -> Listing<'a> {
+        self.limit = rows;
+        self
+    }
+
+    /// Adds a column under a name of its own.
+    pub fn column(mut self, name: impl Into<String>, show: Show<'a>) -> Listing<'a> {
+        let text = matches!(show, Show::Text(_) | Show::Head(..) | Show::Flag(_));
+        self.columns.push((Heading { name: name.into(), numeric: !text }, show));
+        self
+    }
+
+    /// The numbers of the rows that are shown, from 0, in the order in which they are.
+    ///
+    /// # Errors
+    /// If a column that rows are chosen or ordered by is missing or of another kind.
+    pub fn rows(&self) -> Result<Vec<usize>, TableError> {
+        let mut rows = self.chosen()?;
+        rows.truncate(self.limit);
+        Ok(rows)
+    }
+
+    /// The report's table.
+    ///
+    /// # Errors
+    /// If a column is missing or of another kind than it is to be shown as.
+    pub fn block(&self, caption: &str) -> Result<TableBlock, TableError> {
+        let chosen = self.chosen()?;
+        let shown = &chosen[..chosen.len().min(self.limit)];
+        let mut rows = vec![Vec::with_capacity(self.columns.len()); shown.len()];
+        for (_, show) in &self.columns {
+            let cells = cells(self.table, *show)?;
+            for (row, at) in rows.iter_mut().zip(shown) {
+                row.push(cells(*at));
+            }
+        }
+        let caption = match shown.len() < chosen.len() {
+            true => {
+                let (shown, all) = (shown.len(), count(chosen.len() as i64));
+                format!("{caption} ({shown} of {all} rows; all are in {}.parquet)", self.table.name())
+            }
+            false => caption.to_owned(),
+        };
+        let header = self.columns.iter().map(|(heading, _)| heading.clone()).collect();
+        Ok(TableBlock { caption, header, rows })
+    }
+
+    /// All rows that meet the conditions, in order.
+    fn chosen(&self) -> Result<Vec<usize>, TableError> {
+        let mut rows: Vec<usize> = (0..self.table.rows()).collect();
+        for (column, text) in &self.conditions {
+            let cells = self.table.opt_strs(column)?;
+            rows.retain(|row| cells[*row] == Some(text));
+        }
+        if let Some(order) = self.order {
+            let keys = order.keys(self.table)?;
+            rows.sort_by(|a, b| order.compare(keys[*a], keys[*b]));
+        }
+        Ok(rows)
+    }
+}
+
+impl<'a> Order<'a> {
+    fn keys(self, table: &Table) -> Result<Vec<Option<Key<'_>>>, TableError> {
+        let (Order::Ascending(column) | Order::Descending(column) | Order::Strongest(column)) = self;
+        let kind = table.columns().find(|info| info.name == column).map(|info| info.kind);
+        Ok(match (kind, self) {
+            (Some(Kind::Int), _) => table.ints(column)?.iter().map(|n| Some(Key::Number(*n as f64))).collect(),
+            (Some(Kind::Flag), _) => {
+                table.flags(column)?.iter().map(|flag| Some(Key::Number(f64::from(u8::from(*flag))))).collect()
+            }
+            (Some(Kind::Str), Order::Ascending(_) | Order::Descending(_)) => {
+                table.opt_strs(column)?.into_iter().map(|text| text.map(Key::Text)).collect()
+            }
+            // A column that is not there, or text that is to be ordered by its size, is this call's error.
+            _ => table.floats(column)?.iter().map(|x| x.map(Key::Number)).collect(),
+        })
+    }
+
+    fn compare(self, a: Option<Key<'_>>, b: Option<Key<'_>>) -> Ordering {
+        match (a, b) {
+            (Some(a), Some(b)) => match self {
+                Order::Ascending(_) => a.compare(b),
+                Order::Descending(_) => b.compare(a),
+                Order::Strongest(_) => b.size().compare(a.size()),
+            },
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        }
+    }
+}
+
+impl Key<'_> {
+    fn compare(self, other: Key<'_>) -> Ordering {
+        match (self, other) {
+            (Key::Number(a), Key::Number(b)) => a.total_cmp(&b),
+            (Key::Text(a), Key::Text(b)) => a.cmp(b),
+            // One column is of one kind.
+            _ => Ordering::Equal,
+        }
+    }
+
+    fn size(self) -> Self {
+        match self {
+            Key::Number(x) => Key::Number(x.abs()),
+            text => text,
+        }
+    }
+}
+
+/// A column's cell by its row.
+type Cells<'a> = Box<dyn Fn(usize) -> String + 'a>;
+
+fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> {
+    let floats = |column: &str, write: fn(Option<f64>, usize) -> String, digits: usize| {
+        let column = table.floats(column)?;
+        Ok::<Cells<'a>, TableError>(Box::new(move |row| write(column[row], digits)))
+    };
+    match show {
+        Show::Text(column) => {
+            let column = table.opt_strs(column)?;
+            Ok(Box::new(move |row| column[row].unwrap_or(EMPTY).to_owned()))
+        }
+        Show::Count(column) => {
+            let column = table.ints(column)?;
+            Ok(Box::new(move |row| count(column[row])))
+        }
+        Show::Number(column, digits) => floats(column, number, digits),
+        Show::Signed(column, digits) => floats(column, signed, digits),
+        Show::Share(column) => floats(column, |x, _| share(x), 1),
+        Show::PValue(column) => floats(column, |x, _| p_value(x), 3),
+        Show::Interval(low, high, digits) => {
+            let (low, high) = (table.floats(low)?, table.floats(high)?);
+            Ok(Box::new(move |row| interval(low[row], high[row], digits)))
+        }
+        Show::Head(layer, number) => {
+            let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);
+            Ok(Box::new(move |row| head(layers[row], numbers[row])))
+        }
+        Show::Flag(column) => {
+            let column = table.flags(column)?;
+            Ok(Box::new(move |row| if column[row] { "yes" } else { "no" }.to_owned()))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn heads() -> Table {
+        Table::new("heads")
+            .opt_str("group", "", [Some("a"), None, Some("b"), Some("a")])
+            .and_then(|table| table.int("layer", "", [0, 1, 2, 3]))
+            .and_then(|table| table.int("head", "", [5, 6, 7, 12_345]))
+            .and_then(|table| table.float("effect", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
+            .and_then(|table| table.float("low", "", [-0.1, -1.0, 0.0, 0.2]))
+            .and_then(|table| table.float("p", "", [0.5, 0.0001, 1.0, 0.049]))
+            .and_then(|table| table.flag("kept", "", [true, false, true, false]))
+            .unwrap()
+    }
+
+    #[test]
+    fn rows_without_a_value_come_last_whatever_the_order() {
+        let heads = heads();
+        let rows = |order| Listing::of(&heads).by(order).rows().unwrap();
+        assert_eq!(rows(Order::Strongest("effect")), [1, 3, 0, 2]);
+        assert_eq!(rows(Order::Ascending("effect")), [1, 0, 3, 2]);
+        assert_eq!(rows(Order::Descending("effect")), [3, 0, 1, 2]);
+        assert_eq!(rows(Order::Ascending("group")), [0, 3, 2, 1], "equal rows stay in order");
+        assert_eq!(rows(Order::Descending("layer")), [3, 2, 1, 0]);
+        assert_eq!(rows(Order::Descending("kept")), [0, 2, 1, 3]);
+    }
+
+    #[test]
+    fn every_kind_of_column_is_written_its_own_way() {
+        let heads = heads();
+        let block = Listing::of(&heads)
+            .only("group", "a")
+            .column("group", Show::Text("group"))
+            .column("head", Show::Head("layer", "head"))
+            .column("n", Show::Count("head"))
+            .column("effect", Show::Signed("effect", 1))
+            .column("plain", Show::Number("effect", 2))
+            .column("share", Show::Share("effect"))
+            .column("interval", Show::Interval("low", "effect", 1))
+            .column("p", Show::PValue("p"))
+            .column("kept", Show::Flag("kept"))
+            .block("Heads")
+            .unwrap();
+        assert_eq!(block.caption, "Heads");
+        assert_eq!(block.rows.len(), 2);
+        assert_eq!(
+            block.rows[0],
+            ["a", "L0.H5", "5", "+0.1", "0.10", "10.0\u{a0}%", "[−0.1,\u{a0}0.1]", "0.500", "yes"]
+        );
+        assert_eq!(block.rows[1][2], "12\u{202f}345");
+        let numeric: Vec<bool> = block.header.iter().map(|heading| heading.numeric).collect();
+        assert_eq!(numeric, [false, false, true, true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn a_cut_table_says_of_how_many_rows_and_where_all_are() {
+        let heads = heads();
+        let listing = Listing::of(&heads).only("group", "a").first(1).column("layer", Show::Count("layer"));
+        assert_eq!(listing.block("Heads").unwrap().caption, "Heads (1 of 2 rows; all are in heads.parquet)");
+        assert_eq!(listing.clone().first(2).block("Heads").unwrap().caption, "Heads");
+        assert_eq!(listing.only("group", "none").block("Heads").unwrap().rows.len(), 0);
+    }
+
+    #[test]
+    fn a_column_that_is_missing_or_of_another_kind_is_an_error_that_names_it() {
+        let heads = heads();
+        let message = |listing: Listing<'_>| listing.block("t").unwrap_err().to_string();
+        let all = || Listing::of(&heads);
+        assert!(message(all().column("x", Show::Share("efect"))).contains("did you mean \"effect\"?"));
+        assert!(message(all().column("x", Show::Count("group"))).contains("expected integer values, found text"));
+        assert!(message(all().by(Order::Ascending("nothing"))).contains("\"nothing\""));
+        assert!(message(all().by(Order::Strongest("group"))).contains("expected float values, found text"));
+        assert!(message(all().only("layer", "1")).contains("expected text values, found integer"));
+    }
+}
