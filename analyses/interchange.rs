@@ -1,20 +1,29 @@
 //! Interchange (activation patching): which heads carry what tells two matched prompts apart?
 //!
-//! A base run is run again with one head's `z` taken from a donor run. *Necessity*: the base is the positive prompt, the
-//! donor its negative, and an effect says that the behaviour needs what the head carried. *Sufficiency*: the reverse.
-//! Sources: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal Mediation Analysis"; Geiger et
-//! al. 2021, "Causal Abstractions of Neural Networks"; "How Alignment Routes" (2026) for screening every head.
+//! A base run is run again with one head's `z` (or another site) taken from a donor run. *Necessity*: the base is the
+//! positive prompt, the donor its negative, and an effect says that the behaviour needs what the head carried.
+//! *Sufficiency*: the reverse. Sources: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal
+//! Mediation Analysis"; Geiger et al. 2021, "Causal Abstractions of Neural Networks"; "How Alignment Routes" (2026) for
+//! screening every head.
+//!
+//! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
+//! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
-use super::summary::{Position, Swap, mean, sd};
-use super::{Analysis, AnalysisError, table};
-use crate::dataset::encode::{prompt_ids, token_ids};
+use super::align::align;
+use super::effects::{Measured, Read, Row, Shared, effects_table, read, subset_section, subsets};
+use super::inputs::{MetricArgs, PairTokens, Unit, pair_tokens};
+use super::summary::{Position, Swap, mean};
+use super::{Analysis, AnalysisError, Output, table};
 use crate::dataset::{Dataset, Pair, read_pairs};
-use crate::figure::Heatmap;
+use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
-use crate::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::report::cells::{share, signed};
 use crate::report::{Heading, Section};
 use crate::run::Reading;
+use crate::session::Session;
 use crate::site::SiteKind;
+use crate::stats;
 use crate::table::Table;
 use std::path::{Path, PathBuf};
 
@@ -36,14 +45,23 @@ impl Direction {
             Direction::Sufficiency => "sufficiency",
         }
     }
+}
 
-    /// What happens to the head, for captions.
-    fn sentence(self) -> &'static str {
-        match self {
-            Direction::Necessity => "positive run, head taken from the negative",
-            Direction::Sufficiency => "negative run, head taken from the positive",
-        }
+/// What a direction does, for captions.
+fn sentence(direction: &str) -> &'static str {
+    if direction == "necessity" {
+        "positive run, taken from the negative"
+    } else {
+        "negative run, taken from the positive"
     }
+}
+
+/// How effects are found before the exact ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Estimate {
+    /// By the gradient of the base's metric, to first order.
+    Gradient,
 }
 
 /// Interchange of every head between matched prompts, in both directions
@@ -53,341 +71,477 @@ pub struct Interchange {
     #[arg(long, value_name = "FILE")]
     pub pairs: PathBuf,
 
-    /// Answer token, where a pair names none: a string of which the first token counts, or id:N (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub answer: Vec<String>,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
 
-    /// Foil token, where a pair names none (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub foil: Vec<String>,
-
-    /// Where the head is exchanged: last, all, or a position (negative from the prompt's end)
+    /// Where it is exchanged: last, all, or a position (negative from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
+
+    /// With --position all: match prompts of unequal lengths by their equal beginnings and ends, spans between in proportion
+    #[arg(long)]
+    pub align: bool,
 
     /// Which run is edited (default: each in turn)
     #[arg(long, value_enum)]
     pub direction: Option<Direction>,
+
+    /// What is exchanged: z (every head), or another site: resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
+    #[arg(long, default_value = "z")]
+    pub site: SiteKind,
+
+    /// Estimate every effect first, and run only the strongest exactly
+    #[arg(long, value_enum)]
+    pub estimate: Option<Estimate>,
+
+    /// With --estimate: how many are run exactly, in each direction
+    #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate")]
+    pub exact: usize,
+}
+
+/// The pairs as the model reads them.
+pub struct Items {
+    dataset: Dataset<Pair>,
+    tokens: Vec<PairTokens>,
+    /// The edited positions of each pair's positive prompt with those of its negative, and the reverse.
+    positions: Vec<[(Positions, Positions); 2]>,
+    units: Vec<Unit>,
+}
+
+impl Analysis for Interchange {
+    const NAME: &'static str = "interchange";
+    const TITLE: &'static str = "Interchange";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        if self.align && self.position != Position::All {
+            return Err(AnalysisError::Bad("--align matches whole prompts: give --position all with it".to_string()));
+        }
+        let dataset = read_pairs(&self.pairs)?;
+        let units = Unit::all(self.site, &model.decoder.arch)?;
+        let pair = |pair: &Pair| pair_tokens(model, &dataset, pair, &self.metric);
+        let tokens = dataset.items.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
+        let positions = dataset.items.iter().zip(&tokens).map(|(pair, tokens)| self.positions(&dataset, pair, tokens));
+        let positions = positions.collect::<Result<Vec<_>, _>>()?;
+        Ok(Items { dataset, tokens, positions, units })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        vec![(items.dataset.path.display().to_string(), items.dataset.sha256.clone())]
+    }
+
+    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        let everything: Vec<usize> = (0..items.units.len()).collect();
+        let directions = self.directions();
+        match self.estimate {
+            None => Ok(vec![exact_plan(items, &directions, &vec![everything; directions.len()])]),
+            Some(Estimate::Gradient) => {
+                // Which ones are run is known later; as many cost about as much.
+                let some = everything[..self.exact.min(everything.len())].to_vec();
+                let pairs: Vec<usize> = (0..items.tokens.len()).collect();
+                let exact = exact_plan(items, &directions, &vec![some; directions.len()]);
+                Ok(vec![self.gradient_plan(items, &pairs), exact])
+            }
+        }
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let directions = self.directions();
+        let estimates = self.estimate.map(|_| self.estimates(session, items)).transpose()?;
+        let chosen: Vec<Vec<usize>> = match &estimates {
+            None => directions.iter().map(|_| (0..items.units.len()).collect()).collect(),
+            Some(estimates) => estimates.iter().map(|of_units| strongest(of_units, self.exact)).collect(),
+        };
+        let readings = session.run(&exact_plan(items, &directions, &chosen))?;
+        let swaps = swaps(items, &directions, &chosen, &readings);
+        let rows = measured(items, &directions, &chosen, &swaps, estimates.as_deref());
+        let shared = |name| Shared {
+            name,
+            model: &session.model.name,
+            variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
+            position: self.position.to_string(),
+            seed: session.seed,
+            positive: Some("necessity"),
+        };
+        let mut tables =
+            vec![effects_table(&shared("heads"), &rows(None))?, pairs_table(items, &directions, &chosen, &swaps)?];
+        let group = items.dataset.items.iter().map(|p| p.group.as_deref()).collect::<Vec<_>>();
+        let lang = items.dataset.items.iter().map(|p| p.lang.as_deref()).collect::<Vec<_>>();
+        let subsets = subsets(&group, &lang);
+        if !subsets.is_empty() {
+            let rows: Vec<Measured> =
+                subsets.into_iter().flat_map(|(by, value, of)| rows(Some((by, value.to_string(), of)))).collect();
+            tables.push(effects_table(&shared("groups"), &rows)?);
+        }
+        if estimates.is_some() {
+            tables.push(agreement_table(&session.model.name, &rows(None))?);
+        }
+        Ok(tables.into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+        let heads = read(table(tables, "heads")?, "direction")?;
+        let mut figures = Vec::new();
+        for direction in &heads.variants {
+            let title = format!("Interchange of {}: {direction}", heads.site);
+            figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
+        }
+        figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
+        if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
+            figures.push(("agreement.png".to_string(), scatter(&heads)));
+        }
+        Ok(figures)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let heads = read(table(tables, "heads")?, "direction")?;
+        let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
+        let forest = "The strongest of each direction with their intervals.";
+        let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
+        sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
+        sections.extend(subset_section(tables, "direction")?);
+        if let Ok(agreement) = table(tables, "agreement") {
+            sections.push(agreement_section(agreement, dir)?);
+        }
+        Ok(sections)
+    }
 }
 
 impl Interchange {
     fn directions(&self) -> Vec<Direction> {
         self.direction.map_or(vec![Direction::Necessity, Direction::Sufficiency], |d| vec![d])
     }
-}
 
-/// The pairs, and which reading is what: for each pair the two prompts' metrics, then for each direction every head's.
-pub struct Items {
-    dataset: Dataset<Pair>,
-    heads: Vec<(usize, usize)>,
-}
-
-/// The prompts of a pair as token ids, with its metric.
-struct Tokens {
-    positive: Vec<u32>,
-    negative: Vec<u32>,
-    metric: Metric,
-}
-
-impl Analysis for Interchange {
-    const NAME: &'static str = "interchange";
-    const TITLE: &'static str = "Interchange of attention heads";
-    type Items = Items;
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        vec![(items.dataset.path.display().to_string(), items.dataset.sha256.clone())]
-    }
-
-    fn plan(&self, model: &Model) -> Result<(Plan, Items), AnalysisError> {
-        let dataset = read_pairs(&self.pairs)?;
-        let heads: Vec<(usize, usize)> = model.heads().collect();
-        let mut plan = Plan::default();
-        for pair in &dataset.items {
-            let tokens = self.tokens(model, &dataset, pair)?;
-            let positions = self.positions(&dataset, pair, &tokens)?;
-            let positive = plan.prompt(format!("{} positive", pair.id), tokens.positive);
-            let negative = plan.prompt(format!("{} negative", pair.id), tokens.negative);
-            for run in [positive, negative] {
-                plan.read(run, What::Metric(tokens.metric.clone()));
-            }
-            for direction in self.directions() {
-                let (base, donor, at, from) = match direction {
-                    Direction::Necessity => (positive, negative, &positions.0, &positions.1),
-                    Direction::Sufficiency => (negative, positive, &positions.1, &positions.0),
-                };
-                for head in &heads {
-                    let fork = plan.fork(base, vec![exchange(*head, donor, at, from)]);
-                    plan.read(fork, What::Metric(tokens.metric.clone()));
-                }
-            }
-        }
-        Ok((plan, Items { dataset, heads }))
-    }
-
-    fn tables(&self, model: &Model, items: &Items, readings: &[Reading]) -> Result<Vec<Table>, AnalysisError> {
-        let (directions, n_heads) = (self.directions(), items.heads.len());
-        let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-        let of_pair: Vec<&[f64]> = numbers.chunks_exact(2 + directions.len() * n_heads).collect();
-        let swap = |pair: &[f64], d: usize, head: usize| {
-            let (base, other) = match directions[d] {
-                Direction::Necessity => (pair[0], pair[1]),
-                Direction::Sufficiency => (pair[1], pair[0]),
-            };
-            Swap { base, other, patched: pair[2 + d * n_heads + head] }
-        };
-        let mut heads = Vec::new();
-        let mut pairs = Vec::new();
-        for (d, direction) in directions.iter().enumerate() {
-            for (h, head) in items.heads.iter().enumerate() {
-                let swaps: Vec<Swap> = of_pair.iter().map(|pair| swap(pair, d, h)).collect();
-                pairs.extend(swaps.iter().enumerate().map(|(i, swap)| PairRow {
-                    pair: i,
-                    head: *head,
-                    direction: *direction,
-                    swap: *swap,
-                }));
-                heads.push(HeadRow { head: *head, direction: *direction, swaps });
-            }
-        }
-        Ok(vec![self.heads_table(&model.name, &heads)?, pairs_table(&items.dataset, &pairs)?])
-    }
-
-    fn figures(&self, tables: &[Table]) -> Result<Vec<(String, Heatmap)>, AnalysisError> {
-        let heads = table(tables, "heads")?;
-        let signs = same_signs(table(tables, "pairs")?)?;
-        let mut figures = Vec::new();
-        for direction in self.directions() {
-            figures.push((format!("{}.png", direction.name()), heatmap(heads, direction, &signs)?));
-        }
-        Ok(figures)
-    }
-
-    fn sections(&self, tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = table(tables, "heads")?;
-        self.directions().into_iter().map(|direction| section(heads, direction, dir)).collect()
-    }
-}
-
-impl Interchange {
-    fn tokens(&self, model: &Model, dataset: &Dataset<Pair>, pair: &Pair) -> Result<Tokens, AnalysisError> {
-        let at = |field| dataset.at(pair.line, &pair.id, field);
-        let answer = token_ids(model, &pair.answer, &self.answer, at("answer"))?;
-        let foil = token_ids(model, &pair.foil, &self.foil, at("foil"))?;
-        if let Some(both) = answer.iter().find(|id| foil.contains(id)) {
-            return Err(at("foil").error(format!("token {both} is an answer too; the two must differ")).into());
-        }
-        Ok(Tokens {
-            positive: prompt_ids(model, &pair.positive, at("positive"))?,
-            negative: prompt_ids(model, &pair.negative, at("negative"))?,
-            metric: Metric::logit_difference(answer, foil),
-        })
-    }
-
-    /// The edited positions of the positive and of the negative prompt.
+    /// The edited positions with the donor's, for the positive prompt as base and for the negative.
     fn positions(
         &self,
         dataset: &Dataset<Pair>,
         pair: &Pair,
-        tokens: &Tokens,
-    ) -> Result<(Positions, Positions), AnalysisError> {
+        tokens: &PairTokens,
+    ) -> Result<[(Positions, Positions); 2], AnalysisError> {
         let at = |field| dataset.at(pair.line, &pair.id, field);
         let (p, n) = (tokens.positive.len(), tokens.negative.len());
+        if self.position == Position::All && self.align {
+            let aligned = |base: &[u32], donor: &[u32]| {
+                let (to, from) = align(base, donor).into_iter().enumerate().filter_map(|(i, j)| Some((i, j?))).unzip();
+                (Positions::At(to), Positions::At(from))
+            };
+            return Ok([aligned(&tokens.positive, &tokens.negative), aligned(&tokens.negative, &tokens.positive)]);
+        }
         if self.position == Position::All && p != n {
             let why = format!(
-                "has {p} tokens and the negative {n}: --position all needs as many; use --position last, or match the pair"
+                "has {p} tokens and the negative {n}: --position all needs as many, or --align to match their equal \
+                 beginnings and ends; or use --position last"
             );
             return Err(at("positive").error(why).into());
         }
         let positive = self.position.of(p).map_err(|why| at("positive").error(why))?;
         let negative = self.position.of(n).map_err(|why| at("negative").error(why))?;
-        Ok((positive, negative))
+        Ok([(positive.clone(), negative.clone()), (negative, positive)])
     }
 
-    fn heads_table(&self, model: &str, rows: &[HeadRow]) -> Result<Table, AnalysisError> {
-        let float = |f: &dyn Fn(&HeadRow) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
-        let over = |r: &HeadRow, f: &dyn Fn(&Swap) -> f64| mean(&r.swaps.iter().map(f).collect::<Vec<_>>());
-        let necessity = |r: &HeadRow| r.direction == Direction::Necessity;
-        let positive = |r: &HeadRow| over(r, &|s| if necessity(r) { s.base } else { s.other });
-        let negative = |r: &HeadRow| over(r, &|s| if necessity(r) { s.other } else { s.base });
-        let flips = |r: &HeadRow| over(r, &|s| f64::from(u8::from(s.flips())));
-        let effects = |r: &HeadRow| r.swaps.iter().map(|s| s.effect()).collect::<Vec<_>>();
-        let normalized = |r: &HeadRow| r.swaps.iter().filter_map(|s| s.normalized()).collect::<Vec<_>>();
-        let none = || rows.iter().map(|_| None::<f64>);
-        let undefined = |r: &HeadRow| (r.swaps.len() - normalized(r).len()) as i64;
-        Ok(Table::new("heads")
-            .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-            .int("layer", "layer, from 0", rows.iter().map(|r| r.head.0 as i64))?
-            .int("head", "query head, from 0", rows.iter().map(|r| r.head.1 as i64))?
-            .str(
-                "direction",
-                "necessity: positive run, head from the negative; sufficiency: the reverse",
-                rows.iter().map(|r| r.direction.name()),
-            )?
-            .str("position", "where the head was exchanged", rows.iter().map(|_| self.position.to_string()))?
-            .int("n", "pairs", rows.iter().map(|r| r.swaps.len() as i64))?
-            .float("positive_mean", "mean metric of the positive prompts, nats", float(&positive))?
-            .float("negative_mean", "mean metric of the negative prompts, nats", float(&negative))?
-            .float("effect_mean", "mean of patched minus base metric, nats", float(&|r| mean(&effects(r))))?
-            .float("effect_sd", "standard deviation of the effect over pairs, nats", float(&|r| sd(&effects(r))))?
-            .float("ci_low", "lower end of the effect's 95 % interval", none())?
-            .float("ci_high", "upper end of the effect's 95 % interval", none())?
-            .float("effect_normalized", "mean effect as a share of each pair's gap", float(&|r| mean(&normalized(r))))?
-            .int("gap_zero", "pairs without a gap, left out of effect_normalized", rows.iter().map(undefined))?
-            .float("flip_rate", "share of pairs whose metric changes sign towards the other prompt", float(&flips))?
-            .float("p_value", "p-value of the mean effect", none())?
-            .float("q_value", "p-value corrected over all heads", none())?)
+    /// Gradients of both prompts' metrics, and values, at the exchanged site in every layer.
+    fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> Plan {
+        let mut plan = Plan::default();
+        for i in pairs {
+            let (runs, tokens) = (add_pair(&mut plan, items, *i), &items.tokens[*i]);
+            for direction in self.directions() {
+                let side = direction as usize;
+                let (at, from) = &items.positions[*i][side];
+                for site in sites(items) {
+                    let part = Part::All;
+                    let gradient = What::Gradient {
+                        metric: tokens.metric.clone(),
+                        site,
+                        positions: at.clone(),
+                        part: part.clone(),
+                    };
+                    plan.read(runs[side], gradient);
+                    plan.read(runs[side], What::Activation { site, positions: at.clone(), part: part.clone() });
+                    plan.read(runs[1 - side], What::Activation { site, positions: from.clone(), part });
+                }
+            }
+        }
+        plan
+    }
+
+    /// First-order estimates: for each direction and unit, one a pair.
+    fn estimates(&self, session: &Session, items: &Items) -> Result<Vec<Vec<Vec<f64>>>, AnalysisError> {
+        let (directions, sites) = (self.directions(), sites(items));
+        let mut found = vec![vec![Vec::with_capacity(items.tokens.len()); items.units.len()]; directions.len()];
+        let pairs: Vec<usize> = (0..items.tokens.len()).collect();
+        // A few pairs at a time: whole activations are large.
+        for chunk in pairs.chunks(PAIRS_AT_ONCE) {
+            let readings = session.run(&self.gradient_plan(items, chunk))?;
+            let mut readings = readings.chunks_exact(3);
+            for _ in chunk {
+                for of_direction in &mut found {
+                    for site in &sites {
+                        let Some([gradient, base, donor]) = readings.next() else { continue };
+                        let units =
+                            (0..items.units.len()).filter(|u| items.units[*u].site == *site).collect::<Vec<_>>();
+                        for (u, estimate) in units.iter().zip(products(gradient, base, donor, units.len())) {
+                            of_direction[*u].push(estimate);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(found)
     }
 }
 
-/// One head's interchange at a pair's positions.
-fn exchange((layer, head): (usize, usize), donor: Run, at: &Positions, from: &Positions) -> Edit {
+/// Pairs whose gradients and activations are held at once.
+const PAIRS_AT_ONCE: usize = 16;
+
+/// The exchanged sites, one a layer.
+fn sites(items: &Items) -> Vec<crate::site::Site> {
+    let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
+    sites.dedup();
+    sites
+}
+
+/// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
+fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Vec<f64> {
+    let mut sums = vec![0f64; n];
+    let Reading::Array { shape, .. } = gradient else { return sums };
+    let width = shape.last().copied().unwrap_or(0).max(1);
+    let unit = (width / n.max(1)).max(1);
+    let (gradient, base, donor) = (gradient.values(), base.values(), donor.values());
+    for (i, g) in gradient.iter().enumerate().filter(|(_, g)| **g != 0.0) {
+        sums[i % width / unit] += f64::from(*g) * (f64::from(donor[i]) - f64::from(base[i]));
+    }
+    sums
+}
+
+/// The units whose mean estimates are largest, in their own order.
+fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
+    let size = |u: &usize| mean(&estimates[*u]).map_or(0.0, f64::abs);
+    let mut units: Vec<usize> = (0..estimates.len()).collect();
+    units.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    units.truncate(n);
+    units.sort_unstable();
+    units
+}
+
+fn add_pair(plan: &mut Plan, items: &Items, i: usize) -> [Run; 2] {
+    let (pair, tokens) = (&items.dataset.items[i], &items.tokens[i]);
+    [
+        plan.prompt(format!("{} positive", pair.id), tokens.positive.clone()),
+        plan.prompt(format!("{} negative", pair.id), tokens.negative.clone()),
+    ]
+}
+
+/// Each pair's two metrics, then for each direction those of the chosen units' forks.
+fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>]) -> Plan {
+    let mut plan = Plan::default();
+    for i in 0..items.tokens.len() {
+        let runs = add_pair(&mut plan, items, i);
+        let metric = || What::Metric(items.tokens[i].metric.clone());
+        for run in runs {
+            plan.read(run, metric());
+        }
+        for (direction, units) in directions.iter().zip(chosen) {
+            let side = *direction as usize;
+            let (at, from) = &items.positions[i][side];
+            for u in units {
+                let fork = plan.fork(runs[side], vec![exchange(items.units[*u], runs[1 - side], at, from)]);
+                plan.read(fork, metric());
+            }
+        }
+    }
+    plan
+}
+
+/// One unit's interchange at a pair's positions.
+fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     let positions = if let Positions::At(list) = from { Some(list.clone()) } else { None };
-    Edit {
-        site: SiteKind::Z.at(layer),
-        part: Part::Heads(vec![head]),
-        positions: at.clone(),
-        change: Change::Interchange { donor, positions },
+    Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
+}
+
+/// For each direction and chosen unit, one swap a pair.
+fn swaps(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], readings: &[Reading]) -> Vec<Vec<Vec<Swap>>> {
+    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
+    let of_pair: Vec<&[f64]> = numbers.chunks_exact(2 + chosen.iter().map(Vec::len).sum::<usize>()).collect();
+    debug_assert_eq!(of_pair.len(), items.tokens.len());
+    let mut first = 2;
+    let of_direction = directions.iter().zip(chosen).map(|(direction, units)| {
+        let side = *direction as usize;
+        let start = first;
+        first += units.len();
+        let swap =
+            |k: usize, pair: &[f64]| Swap { base: pair[side], other: Some(pair[1 - side]), patched: pair[start + k] };
+        (0..units.len()).map(|k| of_pair.iter().map(|pair| swap(k, pair)).collect()).collect()
+    });
+    of_direction.collect()
+}
+
+/// What items are split by, which part this is, and its items.
+type Subset = (&'static str, String, Vec<usize>);
+
+/// What tables are made of: all units in each direction, over all pairs or those of a subset.
+fn measured<'a>(
+    items: &'a Items,
+    directions: &'a [Direction],
+    chosen: &'a [Vec<usize>],
+    swaps: &'a [Vec<Vec<Swap>>],
+    estimates: Option<&'a [Vec<Vec<f64>>]>,
+) -> impl Fn(Option<Subset>) -> Vec<Measured> + 'a {
+    move |subset| {
+        let mut rows = Vec::new();
+        let all: Vec<usize> = (0..items.tokens.len()).collect();
+        let of = subset.as_ref().map_or(&all, |s| &s.2);
+        for (d, direction) in directions.iter().enumerate() {
+            for (u, unit) in items.units.iter().enumerate() {
+                let exact = chosen[d].binary_search(&u).ok().map(|k| &swaps[d][k]);
+                let estimate = estimates.map(|e| &e[d][u]);
+                rows.push(Measured {
+                    unit: *unit,
+                    variant: direction.name(),
+                    subset: subset.as_ref().map(|s| (s.0, s.1.clone())),
+                    swaps: exact.map_or(Vec::new(), |swaps| of.iter().map(|i| swaps[*i]).collect()),
+                    estimates: estimate.map_or(Vec::new(), |e| of.iter().map(|i| e[*i]).collect()),
+                });
+            }
+        }
+        rows
     }
 }
 
-/// A head in one direction, over all pairs.
-struct HeadRow {
-    head: (usize, usize),
-    direction: Direction,
-    swaps: Vec<Swap>,
-}
-
-/// A head in one direction in one pair.
-struct PairRow {
-    pair: usize,
-    head: (usize, usize),
-    direction: Direction,
-    swap: Swap,
-}
-
-fn pairs_table(dataset: &Dataset<Pair>, rows: &[PairRow]) -> Result<Table, AnalysisError> {
-    let pair = |r: &PairRow| &dataset.items[r.pair];
+fn pairs_table(
+    items: &Items,
+    directions: &[Direction],
+    chosen: &[Vec<usize>],
+    swaps: &[Vec<Vec<Swap>>],
+) -> Result<Table, AnalysisError> {
+    let mut rows: Vec<(usize, Unit, Direction, Swap)> = Vec::new();
+    for (d, direction) in directions.iter().enumerate() {
+        for (k, u) in chosen[d].iter().enumerate() {
+            let unit = items.units[*u];
+            rows.extend(swaps[d][k].iter().enumerate().map(|(i, swap)| (i, unit, *direction, *swap)));
+        }
+    }
+    let pair = |r: &(usize, Unit, Direction, Swap)| &items.dataset.items[r.0];
     Ok(Table::new("pairs")
         .str("id", "the pair", rows.iter().map(|r| pair(r).id.as_str()))?
         .opt_str("group", "the pair's group", rows.iter().map(|r| pair(r).group.as_deref()))?
         .opt_str("lang", "the pair's language", rows.iter().map(|r| pair(r).lang.as_deref()))?
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.head.0 as i64))?
-        .int("head", "query head, from 0", rows.iter().map(|r| r.head.1 as i64))?
-        .str("direction", "necessity or sufficiency", rows.iter().map(|r| r.direction.name()))?
+        .int("layer", "layer, from 0", rows.iter().map(|r| r.1.site.layer as i64))?
+        .int("head", "head, from 0; -1 for a site as a whole", rows.iter().map(|r| r.1.head_number()))?
+        .str("direction", "necessity or sufficiency", rows.iter().map(|r| r.2.name()))?
         .float(
             "base_metric",
             "metric of the run that is edited, without the edit, nats",
-            rows.iter().map(|r| r.swap.base),
+            rows.iter().map(|r| r.3.base),
         )?
+        .float("other_metric", "metric of the run that is taken from, nats", rows.iter().map(|r| r.3.other))?
+        .float("patched_metric", "metric with the exchange, nats", rows.iter().map(|r| r.3.patched))?)
+}
+
+/// How well estimates agree with exact effects, by direction, over the units that were run exactly.
+fn agreement_table(model: &str, rows: &[Measured]) -> Result<Table, AnalysisError> {
+    let families: Vec<&[Measured]> = rows.chunk_by(|a, b| a.variant == b.variant).collect();
+    let both = |family: &&[Measured]| -> (Vec<f64>, Vec<f64>) {
+        let means = family.iter().filter(|r| !r.swaps.is_empty());
+        let effect = |r: &Measured| mean(&r.swaps.iter().map(|s| s.effect()).collect::<Vec<_>>());
+        means.filter_map(|r| Some((mean(&r.estimates)?, effect(r)?))).unzip()
+    };
+    let found: Vec<(Vec<f64>, Vec<f64>)> = families.iter().map(both).collect();
+    let sign = |(a, b): &(Vec<f64>, Vec<f64>)| {
+        mean(&a.iter().zip(b).map(|(a, b)| f64::from(u8::from(a * b > 0.0))).collect::<Vec<_>>())
+    };
+    let ratio = |(a, b): &(Vec<f64>, Vec<f64>)| {
+        let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
+        let square: f64 = a.iter().map(|a| a * a).sum();
+        (square > 0.0).then(|| product / square)
+    };
+    Ok(Table::new("agreement")
+        .str("model", "the model, as it was named", families.iter().map(|_| model))?
+        .str("direction", "necessity or sufficiency", families.iter().map(|f| f[0].variant))?
+        .int("units", "units that were run exactly", found.iter().map(|f| f.0.len() as i64))?
         .float(
-            "other_metric",
-            "metric of the run that the head is taken from, nats",
-            rows.iter().map(|r| r.swap.other),
+            "pearson",
+            "correlation of mean estimate and mean effect",
+            found.iter().map(|f| stats::pearson(&f.0, &f.1)),
         )?
-        .float("patched_metric", "metric with the head exchanged, nats", rows.iter().map(|r| r.swap.patched))?)
+        .float("spearman", "rank correlation of the same", found.iter().map(|f| stats::spearman(&f.0, &f.1)))?
+        .float("same_sign", "share of units whose estimate has the sign of the effect", found.iter().map(sign))?
+        .float("slope", "effect for one nat of estimate, by least squares through 0", found.iter().map(ratio))?)
 }
 
-/// Heads (direction, layer, head) whose effect has one sign in all pairs.
-type SameSigns = std::collections::HashSet<(String, i64, i64)>;
-
-fn same_signs(pairs: &Table) -> Result<SameSigns, AnalysisError> {
-    let (layers, heads, directions) = (pairs.ints("layer")?, pairs.ints("head")?, pairs.strs("direction")?);
-    let (base, patched) = (pairs.floats("base_metric")?, pairs.floats("patched_metric")?);
-    let mut signs: std::collections::HashMap<(String, i64, i64), (usize, usize, usize)> = Default::default();
-    for i in 0..pairs.rows() {
-        let effect = patched[i].zip(base[i]).map_or(0.0, |(p, b)| p - b);
-        let count = signs.entry((directions[i].to_string(), layers[i], heads[i])).or_default();
-        count.0 += usize::from(effect > 0.0);
-        count.1 += usize::from(effect < 0.0);
-        count.2 += 1;
-    }
-    // One or two pairs always agree by chance often enough that a mark would say nothing.
-    let same = |(up, down, n): &(usize, usize, usize)| *n > 2 && (up == n || down == n);
-    Ok(signs.into_iter().filter(|(_, count)| same(count)).map(|(key, _)| key).collect())
-}
-
-/// Mean effects of a direction, layer by head.
-fn heatmap(heads: &Table, direction: Direction, signs: &SameSigns) -> Result<Heatmap, AnalysisError> {
-    let (layers, columns) = (heads.ints("layer")?, heads.ints("head")?);
-    let (directions, effects, n) = (heads.strs("direction")?, heads.floats("effect_mean")?, heads.ints("n")?);
-    let size = |x: &[i64]| x.iter().max().map_or(0, |m| *m as usize + 1);
-    let mut values = vec![vec![None; size(columns)]; size(layers)];
-    let mut marks = vec![vec![false; size(columns)]; size(layers)];
-    for i in (0..heads.rows()).filter(|i| directions[*i] == direction.name()) {
-        let (layer, head) = (layers[i] as usize, columns[i] as usize);
-        values[layer][head] = effects[i];
-        marks[layer][head] = signs.contains(&(direction.name().to_string(), layers[i], columns[i]));
-    }
-    let (model, pairs) = (heads.strs("model")?, n.first().copied().unwrap_or(0));
-    let model = model.first().copied().unwrap_or_default();
-    let model = Path::new(model).file_stem().map_or(model.to_string(), |s| s.to_string_lossy().into_owned());
-    let position = heads.strs("position")?;
-    let marked = marks.iter().flatten().any(|m| *m);
-    Ok(Heatmap {
-        title: format!("Interchange: {}", direction.name()),
-        subtitle: format!(
-            "{model}, {pairs} pair{}, {}, position {}",
-            if pairs == 1 { "" } else { "s" },
-            direction.sentence(),
-            position.first().copied().unwrap_or("last")
-        ),
-        x_label: "head".to_string(),
-        y_label: "layer".to_string(),
-        value_label: "effect on the logit difference (nats)".to_string(),
-        values,
-        marks: if marked { marks } else { Vec::new() },
-        mark_meaning: marked.then(|| "same sign in all pairs".to_string()),
+/// Estimates beside exact effects.
+fn scatter(heads: &Read) -> Figure {
+    let strongest: Vec<String> =
+        heads.variants.iter().filter_map(|v| Some(heads.label(heads.strongest(v).first()?))).collect();
+    let point = |r: &Row| {
+        let label = heads.label(r);
+        Some(ScatterPoint { x: r.estimate?, y: r.effect?, name: Some(label.clone()).filter(|l| strongest.contains(l)) })
+    };
+    Figure::from(Scatter {
+        title: "First-order estimate and exact effect".to_string(),
+        subtitle: format!("{}, position {}", heads.model, heads.position),
+        x_label: "estimate (nats)".to_string(),
+        y_label: "exact effect (nats)".to_string(),
+        points: heads.rows.iter().filter_map(point).collect(),
     })
 }
 
-/// How many heads the report's table lists.
-const LISTED: usize = 12;
-
-/// A direction's figure and its strongest heads.
-fn section(heads: &Table, direction: Direction, dir: &Path) -> Result<Section, AnalysisError> {
-    let column = |name: &str| heads.floats(name);
-    let (layers, columns, directions) = (heads.ints("layer")?, heads.ints("head")?, heads.strs("direction")?);
-    let effects = column("effect_mean")?;
-    let mut rows: Vec<usize> = (0..heads.rows()).filter(|i| directions[*i] == direction.name()).collect();
-    let strength = |i: &usize| effects[*i].map_or(0.0, f64::abs);
-    rows.sort_by(|a, b| strength(b).total_cmp(&strength(a)));
-    let first = rows.first().copied().unwrap_or(0);
-    let number = |x: Option<f64>| x.map_or("–".to_string(), |x| format!("{x:+.3}"));
-    let share = |x: Option<f64>| x.map_or("–".to_string(), |x| format!("{:.1} %", 100.0 * x));
-    let shown = rows.iter().take(LISTED).map(|i| {
-        vec![
-            format!("L{}.H{}", layers[*i], columns[*i]),
-            number(effects[*i]),
-            heads.floats("effect_sd").ok().and_then(|x| x[*i]).map_or("–".to_string(), |x| format!("{x:.3}")),
-            share(heads.floats("effect_normalized").ok().and_then(|x| x[*i])),
-            share(heads.floats("flip_rate").ok().and_then(|x| x[*i])),
-        ]
-    });
-    let (positive, negative) = (column("positive_mean")?, column("negative_mean")?);
+/// A direction's figure and its strongest units.
+fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
+    let rows = heads.strongest(direction);
+    let metrics = rows.iter().find(|r| r.positive.is_some());
     let text = format!(
-        "{}: over {} pairs the logit difference is {} in the positive and {} in the negative prompts. The strongest \
-         head is **L{}.H{}** with a mean effect of {} nats.",
-        capitalised(direction.sentence()),
-        heads.ints("n")?.get(first).copied().unwrap_or(0),
-        number(positive.get(first).copied().flatten()),
-        number(negative.get(first).copied().flatten()),
-        layers.get(first).copied().unwrap_or(0),
-        columns.get(first).copied().unwrap_or(0),
-        number(effects.get(first).copied().flatten()),
+        "{}: over {} pairs the logit difference is {} in the positive and {} in the negative prompts. {}",
+        capitalised(sentence(direction)),
+        rows.first().map_or(0, |r| r.n),
+        signed(metrics.and_then(|r| r.positive), 3),
+        signed(metrics.and_then(|r| r.negative), 3),
+        heads.finding(direction),
     );
+    let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
+    let section = Section::new(capitalised(direction)).paragraph(text).figure(
+        dir.join(format!("{direction}.png")),
+        "Mean effects; all are in heads.parquet.",
+        alt,
+    );
+    heads.listed(section, direction)
+}
+
+fn agreement_section(agreement: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+    let directions = agreement.strs("direction")?;
+    let float = |name: &str| agreement.floats(name);
+    let (pearson, spearman, sign, slope) =
+        (float("pearson")?, float("spearman")?, float("same_sign")?, float("slope")?);
+    let units = agreement.ints("units")?;
     let header = vec![
-        Heading::text("head"),
-        Heading::number("effect (nats)"),
-        Heading::number("sd"),
-        Heading::number("share of gap"),
-        Heading::number("flip rate"),
+        Heading::text("direction"),
+        Heading::number("units"),
+        Heading::number("Pearson"),
+        Heading::number("Spearman"),
+        Heading::number("same sign"),
+        Heading::number("slope"),
     ];
-    let name = direction.name();
-    let alt = format!("Layer-by-head heatmap of the mean effect of interchange ({name}) on the logit difference.");
-    Ok(Section::new(capitalised(name))
-        .paragraph(text)
-        .figure(dir.join(format!("{name}.png")), "Mean effect of each head; all heads are in heads.parquet.", alt)
-        .table(format!("The {LISTED} strongest heads by absolute effect"), header, shown.collect()))
+    let row = |i: usize| {
+        let number = |x: Option<f64>| signed(x, 2);
+        vec![
+            directions[i].to_string(),
+            units[i].to_string(),
+            number(pearson[i]),
+            number(spearman[i]),
+            share(sign[i]),
+            number(slope[i]),
+        ]
+    };
+    let text = "The gradient's estimate beside the exact effect, over the units that were run exactly. Estimates are of first \
+                order: they miss what a head does through a softmax or a norm that saturates.";
+    let section = Section::new("Estimates").paragraph(text);
+    let section = section.table("Agreement", header, (0..agreement.rows()).map(row).collect());
+    Ok(section.figure(
+        dir.join("agreement.png"),
+        "Each unit's estimate and effect.",
+        "Scatter plot of estimate and effect.",
+    ))
 }
 
 fn capitalised(s: &str) -> String {

@@ -4,16 +4,26 @@
 //! plan's readings, and figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
+pub mod ablate;
+pub mod align;
+pub mod answered;
+pub mod cav;
+pub mod directions;
+pub mod dla;
+pub mod effects;
+pub mod inputs;
 pub mod interchange;
+pub mod steer;
 pub mod summary;
+pub mod vectors;
 
 use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
-use crate::figure::Heatmap;
+use crate::figure::Figure;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::report::Section;
-use crate::run::Reading;
+use crate::session::{Session, SessionError};
 use crate::table::{Table, TableError};
 use std::path::Path;
 
@@ -23,35 +33,59 @@ pub trait Analysis: clap::Args + serde::Serialize {
     const NAME: &'static str;
     /// The report's title.
     const TITLE: &'static str;
-    /// The dataset as it was read and tokenised, with what each readout of the plan is.
+    /// The datasets as they were read and tokenised.
     type Items;
 
-    /// The dataset files, with their SHA-256.
+    /// Reads the datasets and makes of them what the model takes. Whatever is wrong with them is found here, before
+    /// anything is computed.
+    ///
+    /// # Errors
+    /// If a dataset is not sound or does not fit the model.
+    fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError>;
+
+    /// The files that were read, with their SHA-256.
     fn datasets(items: &Self::Items) -> Vec<(String, String)>;
 
-    /// Reads the dataset and says what to run.
+    /// What will be run, as far as it is known before anything is: numbers that earlier readings give may be zeros.
     ///
     /// # Errors
-    /// If the dataset is not sound or does not fit the model.
-    fn plan(&self, model: &Model) -> Result<(Plan, Self::Items), AnalysisError>;
+    /// If the parameters do not fit the items.
+    fn plans(&self, model: &Model, items: &Self::Items) -> Result<Vec<Plan>, AnalysisError>;
 
-    /// Tables of the plan's readings.
+    /// Runs the plans and makes tables of their readings.
     ///
     /// # Errors
-    /// If a table cannot be made.
-    fn tables(&self, model: &Model, items: &Self::Items, readings: &[Reading]) -> Result<Vec<Table>, AnalysisError>;
+    /// Whatever stops the work.
+    fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError>;
 
     /// Figures by file name, from the tables alone.
     ///
     /// # Errors
     /// If a table lacks what a figure shows.
-    fn figures(&self, tables: &[Table]) -> Result<Vec<(String, Heatmap)>, AnalysisError>;
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError>;
 
     /// The report's sections, from the tables alone; figures stand in `dir`.
     ///
     /// # Errors
     /// If a table lacks what a section says.
-    fn sections(&self, tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>;
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>;
+}
+
+/// Figures with their file names.
+pub type Figures = Vec<(String, Figure)>;
+
+/// What an analysis leaves.
+#[derive(Default)]
+pub struct Output {
+    pub tables: Vec<Table>,
+    /// Other files by name: vectors, say.
+    pub files: Vec<(String, Vec<u8>)>,
+}
+
+impl From<Vec<Table>> for Output {
+    fn from(tables: Vec<Table>) -> Self {
+        Output { tables, files: Vec::new() }
+    }
 }
 
 /// What stops an analysis.
@@ -63,8 +97,25 @@ pub enum AnalysisError {
     Encode(#[from] EncodeError),
     #[error(transparent)]
     Table(#[from] TableError),
+    #[error(transparent)]
+    Session(#[from] SessionError),
+    /// Parameters or a file of the user's do not fit.
     #[error("{0}")]
     Bad(String),
+    /// The work itself failed.
+    #[error("{0}")]
+    Failed(String),
+}
+
+impl AnalysisError {
+    /// Whether the command or an input file is wrong, rather than the work having failed.
+    pub fn of_input(&self) -> bool {
+        match self {
+            AnalysisError::Dataset(_) | AnalysisError::Encode(_) | AnalysisError::Bad(_) => true,
+            AnalysisError::Session(SessionError::Run(e)) => matches!(e, crate::run::RunError::Plan(_)),
+            AnalysisError::Table(_) | AnalysisError::Session(_) | AnalysisError::Failed(_) => false,
+        }
+    }
 }
 
 /// The table of a name.
@@ -76,32 +127,54 @@ pub fn table<'a>(tables: &'a [Table], name: &str) -> Result<&'a Table, AnalysisE
     found.ok_or_else(|| AnalysisError::Bad(format!("the table {name}.parquet is missing")))
 }
 
-/// Declares the subcommands that run the analyses.
+/// Declares the subcommands that run analyses, and what a report needs of each.
+#[macro_export]
 macro_rules! registry {
     ($($module:ident :: $Params:ident),* $(,)?) => {
         /// Every analysis, as a subcommand.
         #[derive(clap::Subcommand)]
         pub enum Command {
             $(
-                #[command(name = <$module::$Params as Analysis>::NAME)]
-                $Params(Box<crate::cli::analysis::Args<$module::$Params>>),
+                #[command(name = <$module::$Params as $crate::analyses::Analysis>::NAME)]
+                $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),
             )*
         }
 
         impl Command {
-            /// Runs the analysis that was asked for.
-            ///
-            /// # Errors
-            /// Whatever stops it.
-            pub fn run(&self) -> Result<(), crate::cli::CliError> {
+            /// The analysis that was asked for, ready to run.
+            pub fn job(&self) -> &dyn $crate::cli::analysis::Job {
                 match self {
-                    $(Command::$Params(args) => args.run(),)*
+                    $(Command::$Params(args) => args.as_ref(),)*
                 }
             }
         }
+
+        /// What can be made of the tables of each analysis.
+        pub const WRITERS: &[$crate::analyses::Writer] = &[
+            $($crate::analyses::Writer::of::<$module::$Params>()),*
+        ];
     };
+}
+
+/// What makes figures and report of an analysis' tables.
+pub struct Writer {
+    pub name: &'static str,
+    pub title: &'static str,
+    pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
+    pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
+}
+
+impl Writer {
+    /// That of an analysis.
+    pub const fn of<A: Analysis>() -> Self {
+        Writer { name: A::NAME, title: A::TITLE, figures: A::figures, sections: A::sections }
+    }
 }
 
 registry! {
     interchange::Interchange,
+    ablate::Ablate,
+    dla::Dla,
+    cav::Cav,
+    steer::Steer,
 }

@@ -18,8 +18,8 @@ pub fn sd(x: &[f64]) -> Option<f64> {
 pub struct Swap {
     /// The metric of the run that is edited, without the edit.
     pub base: f64,
-    /// The metric of the run that the edit takes from.
-    pub other: f64,
+    /// The metric of the run that the edit takes from, if it takes from one.
+    pub other: Option<f64>,
     /// The metric with the edit.
     pub patched: f64,
 }
@@ -32,13 +32,14 @@ impl Swap {
 
     /// The effect as a share of the gap between the two runs; none where there is no gap.
     pub fn normalized(self) -> Option<f64> {
-        let gap = self.other - self.base;
+        let gap = self.other? - self.base;
         (gap != 0.0).then(|| self.effect() / gap)
     }
 
-    /// Whether the metric changes its sign, towards the other run.
+    /// Whether the metric changes its sign, towards the other run where there is one.
     pub fn flips(self) -> bool {
-        self.base * self.patched < 0.0 && self.effect() * (self.other - self.base) > 0.0
+        let towards = self.other.is_none_or(|other| self.effect() * (other - self.base) > 0.0);
+        self.base * self.patched < 0.0 && towards
     }
 }
 
@@ -109,12 +110,14 @@ mod tests {
 
     #[test]
     fn a_swap_is_normalised_by_its_own_gap_and_flips_only_towards_the_other_run() {
-        let swap = |base, other, patched| Swap { base, other, patched };
+        let swap = |base, other, patched| Swap { base, other: Some(other), patched };
         assert_eq!(swap(2.0, -2.0, 1.0).normalized(), Some(0.25));
         assert_eq!(swap(2.0, 2.0, 1.0).normalized(), None);
         assert!(swap(2.0, -2.0, -0.1).flips());
         assert!(!swap(2.0, 3.0, -0.1).flips());
         assert!(!swap(2.0, -2.0, 0.5).flips());
+        let alone = Swap { base: 2.0, other: None, patched: -0.5 };
+        assert!(alone.flips() && alone.normalized().is_none());
     }
 
     #[test]

@@ -18,6 +18,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
+use crate::demo;
 use crate::model::template::Message;
 use fields::Fields;
 
@@ -218,6 +219,9 @@ pub enum DatasetError {
         /// What the command reads.
         expected: &'static str,
     },
+    /// The demo's files can be unpacked nowhere.
+    #[error(transparent)]
+    Demo(#[from] demo::DemoError),
     /// There is no item in the file.
     #[error("{}: holds no item; expected at least one line with a JSON object", path.display())]
     Empty {
@@ -296,6 +300,14 @@ fn read<T>(
     Ok(Dataset { path: path.to_owned(), sha256: lines.sha256(), items })
 }
 
+/// Where a dataset's file is: `demo:NAME` is one that comes with the demo model.
+fn located(path: &Path) -> Result<PathBuf, DatasetError> {
+    match path.to_str().and_then(|p| p.strip_prefix("demo:")) {
+        Some(name) => Ok(demo::folder()?.join(name)),
+        None => Ok(path.to_path_buf()),
+    }
+}
+
 /// The lines of a file that are not blank, with their numbers; hashes the bytes as they pass.
 struct Lines<'p> {
     path: &'p Path,
@@ -310,7 +322,7 @@ impl<'p> Lines<'p> {
         if path.is_dir() {
             return Err(DatasetError::Directory { path: path.to_owned() });
         }
-        let file = File::open(path).map_err(|source| DatasetError::Open { path: path.to_owned(), source })?;
+        let file = File::open(located(path)?).map_err(|source| DatasetError::Open { path: path.to_owned(), source })?;
         Ok(Lines {
             path,
             reader: BufReader::with_capacity(1 << 18, file),

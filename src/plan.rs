@@ -23,6 +23,10 @@
 //! assert_eq!(plan.to_string(), "2 prompts (6 tokens), 1 fork, 1 readout");
 //! ```
 
+mod split;
+
+pub use split::Piece;
+
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteError, SiteKind, Units};
 use std::fmt;
@@ -115,6 +119,11 @@ impl Change {
         Change::Interchange { donor, positions: None }
     }
 
+    /// Whether it has a vector, which fits rows of one length alone.
+    pub(crate) fn has_vector(&self) -> bool {
+        self.vector_len().is_some()
+    }
+
     /// How long its vector is, if it has one.
     fn vector_len(&self) -> Option<usize> {
         match self {
@@ -172,8 +181,19 @@ pub enum What {
     /// The KL divergence of the next-token distribution at the last position from that of another run,
     /// `KL(other || this)`. One number, nats.
     KlFrom(Run),
+    /// The entropy of the next-token distribution at the last position. One number, nats.
+    Entropy,
+    /// The direct logit attribution of a logit difference, at the last position, before soft-capping of the logits:
+    /// `[n_layers + 1, n_heads + 2]`. A layer's row has its heads, its MLP, and the attention's bias; the last row the
+    /// embedding, then the final norm's bias with what several tokens' logsumexp has beyond its weighted sum, then zeros.
+    /// They sum to the logit difference where nothing after `z` is edited: what such an edit adds is no component's.
+    Attribution(Metric),
     /// The inner product of a site's value with a direction. `[positions]`
     Projection { site: Site, positions: Positions, direction: Arc<[f32]> },
+    /// The derivative of a metric of the run with respect to a site's value, as the run's own edits leave it; what those
+    /// edits take from other runs is held fixed. `[positions, part]`, in nats for each unit of the value. 0 where the
+    /// metric does not depend on the value, so for scores of keys that a query may not see.
+    Gradient { metric: Metric, site: Site, positions: Positions, part: Part },
 }
 
 /// Prompts, forks and readouts; see the module's first lines.
@@ -394,24 +414,12 @@ impl Plan {
             site.check(arch).and_then(|site| columns(site, part, arch, keys)).map_err(of)
         };
         match &readout.what {
-            What::Metric(Metric::LogitDifference { answer, foil }) => {
-                let out_of_range = answer.iter().chain(foil).find(|id| **id as usize >= arch.vocab);
-                match out_of_range {
-                    Some(id) => {
-                        Err(bad(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)))
-                    }
-                    None if answer.is_empty() || foil.is_empty() => {
-                        Err(bad("a logit difference needs answer and foil tokens".to_string()))
-                    }
-                    None => Ok(()),
-                }
+            What::Attribution(Metric::Continuation { .. }) => {
+                Err(bad("an attribution needs a metric of one position: a logit difference".to_string()))
             }
-            What::Metric(Metric::Continuation { from }) if *from == 0 || *from >= keys => Err(bad(format!(
-                "a continuation from position {from} of {keys} has nothing before it, or nothing in it"
-            ))),
-            What::Metric(Metric::Continuation { .. }) => Ok(()),
+            What::Metric(metric) | What::Attribution(metric) => check_metric(metric, arch, keys).map_err(bad),
             What::KlFrom(other) if !exists(*other) => Err(bad(format!("{other:?} does not exist"))),
-            What::KlFrom(_) => Ok(()),
+            What::KlFrom(_) | What::Entropy => Ok(()),
             What::Activation { site, positions, part } => {
                 site_columns(*site, part)?;
                 read_positions(positions, keys).map_err(bad)
@@ -423,7 +431,41 @@ impl Plan {
                 }
                 read_positions(positions, keys).map_err(bad)
             }
+            What::Gradient { metric, site, positions, part } => {
+                site_columns(*site, part)?;
+                check_metric(metric, arch, keys).map_err(bad)?;
+                read_positions(positions, keys).map_err(bad)?;
+                let unknown = |e: &&Edit| matches!(e.change, Change::Map(_)) && e.site > *site;
+                match self.edits(readout.run).into_iter().find(unknown) {
+                    None => Ok(()),
+                    Some(edit) => Err(bad(format!(
+                        "{} is edited at {} by a function of the caller's, whose derivative is not known: read gradients at \
+                         that site or after it, or edit by one of the other changes",
+                        self.describe(readout.run),
+                        edit.site
+                    ))),
+                }
+            }
         }
+    }
+}
+
+/// Checks a metric of a run of `keys` positions.
+fn check_metric(metric: &Metric, arch: &Arch, keys: usize) -> Result<(), String> {
+    match metric {
+        Metric::LogitDifference { answer, foil } => {
+            match answer.iter().chain(foil).find(|id| **id as usize >= arch.vocab) {
+                Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)),
+                None if answer.is_empty() || foil.is_empty() => {
+                    Err("a logit difference needs answer and foil tokens".to_string())
+                }
+                None => Ok(()),
+            }
+        }
+        Metric::Continuation { from } if *from == 0 || *from >= keys => {
+            Err(format!("a continuation from position {from} of {keys} has nothing before it, or nothing in it"))
+        }
+        Metric::Continuation { .. } => Ok(()),
     }
 }
 

@@ -30,7 +30,8 @@ use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
 
 const LOCK_FILE: &str = ".lock";
 const PARAMS_FILE: &str = "params.json";
-const PARTS_DIR: &str = "parts";
+// Begins with a dot so that no run directory of an experiment can have its name.
+const PARTS_DIR: &str = ".parts";
 
 /// Why a run directory cannot be made, resumed or finished.
 #[derive(Debug, Error)]

@@ -155,6 +155,12 @@ impl fmt::Display for SiteKind {
     }
 }
 
+impl serde::Serialize for SiteKind {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        s.collect_str(self)
+    }
+}
+
 impl FromStr for SiteKind {
     type Err = SiteError;
 
@@ -205,6 +211,15 @@ impl Ord for Site {
 }
 
 impl Site {
+    /// The first layer that reads this site or holds it: `n_layers` for what comes after the last.
+    pub fn first_layer(self, n_layers: usize) -> usize {
+        match self.kind {
+            Embed => 0,
+            FinalNorm | Logits => n_layers,
+            _ => self.layer,
+        }
+    }
+
     /// Checks that the model has this site.
     ///
     /// # Errors

@@ -1,16 +1,16 @@
 //! How every analysis is run: from its parameters to a run directory that appears whole.
 
+use super::document::{document, write_report};
 use super::{CliError, ModelArgs, bytes, say};
-use crate::analyses::Analysis;
+use crate::analyses::{Analysis, Output, WRITERS, Writer};
 use crate::model::Model;
 use crate::plan::Plan;
-use crate::report::{self, Block, Report, Section};
-use crate::run::{Engine, Options, Reading, Size, run, size};
+use crate::run::{Engine, Size, size};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunDirError, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
-use crate::table::Table;
+use crate::session::Session;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 /// The arguments of an analysis: its own, and those that all share.
@@ -30,11 +30,11 @@ pub struct Args<A: Analysis> {
     #[arg(long)]
     force: bool,
 
-    /// Take up an unfinished run of the same command (it is computed again), or start, where there is none
+    /// Go on with an unfinished run of the same command, or start, where there is none
     #[arg(long)]
     resume: bool,
 
-    /// The seed of everything random (interchange draws nothing; the seed is recorded)
+    /// The seed of everything random: permutations, bootstrap, random sets and directions, sampled answers
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
@@ -47,81 +47,116 @@ pub struct Args<A: Analysis> {
     dry_run: bool,
 }
 
-impl<A: Analysis> Args<A> {
-    /// Runs the analysis.
+/// An analysis with its arguments, whichever it is.
+pub trait Job {
+    /// The model that it asks for.
+    fn model(&self) -> &ModelArgs;
+
+    /// Says early what would only fail after a large model is loaded.
     ///
     /// # Errors
-    /// If the model or the dataset cannot be used, the run directory cannot be written, or the work fails.
-    pub fn run(&self) -> Result<(), CliError> {
-        let started = Instant::now();
-        // Said before a large model is loaded; the run directory sees to it again.
-        if let Some(path) = self.out.clone().filter(|out| out.exists() && !self.force && !self.dry_run) {
-            return Err(RunDirError::Exists { path }.into());
+    /// If the run directory exists and is not to be replaced.
+    fn check(&self) -> Result<(), CliError>;
+
+    /// What it would cost, printed.
+    ///
+    /// # Errors
+    /// If the datasets cannot be used.
+    fn dry_run(&self, model: &Model) -> Result<(), CliError>;
+
+    /// Whether it is only to be printed.
+    fn is_dry(&self) -> bool;
+
+    /// Runs it into its run directory; returns the record and where it is.
+    ///
+    /// # Errors
+    /// If the datasets cannot be used, the run directory cannot be written, or the work fails.
+    fn run(&self, model: &Model, started: Instant, command: &[String]) -> Result<Finished, CliError>;
+}
+
+/// A run directory that was written.
+pub struct Finished {
+    pub record: RunRecord,
+    pub path: PathBuf,
+    /// The tables' names with their numbers of rows.
+    pub tables: Vec<(String, usize)>,
+}
+
+/// Runs one analysis, as it was asked for on the command line.
+///
+/// # Errors
+/// Whatever stops it.
+pub fn run(job: &dyn Job) -> Result<(), CliError> {
+    let started = Instant::now();
+    job.check()?;
+    let model = job.model().open()?;
+    if job.is_dry() {
+        return job.dry_run(&model);
+    }
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let finished = job.run(&model, started, &words)?;
+    finished.say(job.model().json)
+}
+
+impl<A: Analysis> Job for Args<A> {
+    fn model(&self) -> &ModelArgs {
+        &self.model
+    }
+
+    fn check(&self) -> Result<(), CliError> {
+        // The run directory sees to it again.
+        match self.out.clone().filter(|out| out.exists() && !self.force && !self.dry_run) {
+            Some(path) => Err(RunDirError::Exists { path }.into()),
+            None => Ok(()),
         }
-        let model = self.model.open()?;
-        let (plan, items) = self.analysis.plan(&model)?;
-        plan.check(&model.decoder.arch)?;
-        let Some(out) = self.out.as_ref().filter(|_| !self.dry_run) else {
-            return self.print_size(&model, &plan);
-        };
+    }
+
+    fn is_dry(&self) -> bool {
+        self.dry_run
+    }
+
+    fn dry_run(&self, model: &Model) -> Result<(), CliError> {
+        let plans = self.analysis.plans(model, &self.analysis.prepare(model)?)?;
+        for plan in &plans {
+            plan.check(&model.decoder.arch)?;
+        }
+        self.print_size(model, &plans)
+    }
+
+    fn run(&self, model: &Model, started: Instant, command: &[String]) -> Result<Finished, CliError> {
+        let items = self.analysis.prepare(model)?;
+        let plans = self.analysis.plans(model, &items)?;
+        let expected: u64 = plans.iter().map(|p| size(p, &model.decoder.arch, self.engine).rows).sum();
+        drop(plans);
+        let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
         let directory = RunDir::create(out, self.force, self.resume)?;
-        let mut record = self.record(&model, &plan, A::datasets(&items));
+        let mut record = self.record(model, A::datasets(&items), command);
         directory.claim(&record.parameters)?;
         record.timings.load_s = started.elapsed().as_secs_f64();
 
         let computing = Instant::now();
-        let readings = self.readings(&model, &plan, record.rows)?;
+        let bar = progress_bar(expected, self.model.quiet);
+        let progress = |done: u64| bar.inc(done);
+        let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress);
+        let output = self.analysis.compute(&session, &items)?;
+        record.include(&session.total());
+        bar.finish_and_clear();
         record.timings.compute_s = computing.elapsed().as_secs_f64();
 
         let writing = Instant::now();
-        let tables = self.analysis.tables(&model, &items, &readings)?;
-        self.write(&directory, &tables, &record)?;
+        write::<A>(&directory, &output, &record)?;
         record.timings.output_s = writing.elapsed().as_secs_f64();
         record.cpu_s = cpu_seconds();
         record.peak_rss_bytes = peak_rss_bytes();
         let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
         directory.write_atomic(RUN_FILE, &json)?;
-        let finished = directory.finish()?;
-        self.summary(&record, &tables, &finished.display().to_string())
+        let tables = output.tables.iter().map(|t| (t.name().to_string(), t.rows())).collect();
+        Ok(Finished { path: directory.finish()?, record, tables })
     }
+}
 
-    fn readings(&self, model: &Model, plan: &Plan, rows: u64) -> Result<Vec<Reading>, CliError> {
-        let bar = progress_bar(rows, self.model.quiet);
-        let progress = |done: u64| bar.inc(done);
-        let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
-        let readings = run(&model.decoder, plan, &options)?;
-        bar.finish_and_clear();
-        Ok(readings)
-    }
-
-    /// Writes tables, figures and reports.
-    fn write(&self, directory: &RunDir, tables: &[Table], record: &RunRecord) -> Result<(), CliError> {
-        for table in tables {
-            directory.write_atomic(&format!("{}.parquet", table.name()), &table.to_parquet()?)?;
-        }
-        for (name, figure) in self.analysis.figures(tables)? {
-            directory.write_atomic(&name, &figure.draw()?.to_png()?)?;
-        }
-        let folder = directory.path(RUN_FILE)?.parent().map(PathBuf::from).unwrap_or_default();
-        let mut report = Report::new(A::TITLE).paragraph(format!(
-            "`{}` ({}, {} parameters), {} prompts and {} forks by the {} engine.",
-            record.model.name,
-            record.model.architecture,
-            record.model.parameters,
-            record.prompts,
-            record.forks,
-            record.engine
-        ));
-        report.intro.insert(0, Block::Code(command_line()));
-        report.sections = self.analysis.sections(tables, &folder)?;
-        report.sections.push(provenance(record));
-        directory.write_atomic("report.md", report::markdown::render(&report).as_bytes())?;
-        directory.write_atomic("report.html", report::html::render(&report)?.as_bytes())?;
-        Ok(())
-    }
-
-    fn record(&self, model: &Model, plan: &Plan, datasets: Vec<(String, String)>) -> RunRecord {
-        let cost = size(plan, &model.decoder.arch, self.engine);
+impl<A: Analysis> Args<A> {
+    fn record(&self, model: &Model, datasets: Vec<(String, String)>, command: &[String]) -> RunRecord {
         let mut parameters = match serde_json::to_value(&self.analysis) {
             Ok(Value::Object(map)) => map,
             _ => Map::new(),
@@ -139,6 +174,7 @@ impl<A: Analysis> Args<A> {
         }
         RunRecord {
             command: A::NAME.to_string(),
+            command_line: command_line(command),
             parameters,
             model: ModelRecord {
                 name: model.name.clone(),
@@ -153,17 +189,20 @@ impl<A: Analysis> Args<A> {
             engine: self.engine.to_string(),
             timings: Timings::default(),
             cpu_s: 0.0,
-            prompts: cost.prompts as u64,
-            forks: cost.forks as u64,
-            rows: cost.rows,
-            flops: cost.flops,
+            prompts: 0,
+            forks: 0,
+            rows: 0,
+            flops: 0.0,
             peak_rss_bytes: 0,
         }
     }
 
-    fn print_size(&self, model: &Model, plan: &Plan) -> Result<(), CliError> {
-        let arch = &model.decoder.arch;
-        let sizes = [Engine::Wavefront, Engine::Full].map(|engine| (engine, size(plan, arch, engine)));
+    fn print_size(&self, model: &Model, plans: &[Plan]) -> Result<(), CliError> {
+        let sizes = [Engine::Wavefront, Engine::Full].map(|engine| {
+            let mut total = Size::default();
+            plans.iter().for_each(|p| total.include(&size(p, &model.decoder.arch, engine)));
+            (engine, total)
+        });
         if self.model.json {
             let map: Map<String, Value> =
                 sizes.iter().map(|(e, s)| (e.to_string(), serde_json::to_value(s).unwrap_or_default())).collect();
@@ -174,16 +213,24 @@ impl<A: Analysis> Args<A> {
             format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(s.resid_bytes))
         };
         let head = format!("{:<10} {:>14} {:>14} {:>22}", "engine", "rows x layers", "GFLOP", "residual streams");
-        say(&format!("{plan}\n{head}\n{}\n{}", line(&sizes[0]), line(&sizes[1])))
+        let plans: Vec<String> = plans.iter().map(Plan::to_string).collect();
+        say(&format!("{}\n{head}\n{}\n{}", plans.join("\n"), line(&sizes[0]), line(&sizes[1])))
     }
+}
 
-    fn summary(&self, record: &RunRecord, tables: &[Table], out: &str) -> Result<(), CliError> {
-        if self.model.json {
+impl Finished {
+    /// The summary on standard output.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn say(&self, json: bool) -> Result<(), CliError> {
+        let (record, out) = (&self.record, self.path.display());
+        if json {
             let mut summary = serde_json::to_value(record).unwrap_or_default();
-            summary["out"] = Value::from(out);
+            summary["out"] = Value::from(out.to_string());
             return say(&summary.to_string());
         }
-        let names: Vec<String> = tables.iter().map(|t| format!("{}.parquet ({} rows)", t.name(), t.rows())).collect();
+        let names: Vec<String> = self.tables.iter().map(|(name, n)| format!("{name}.parquet ({n} rows)")).collect();
         say(&format!(
             "{out}: {}, report.html\n{} prompts, {} forks in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
             names.join(", "),
@@ -197,24 +244,47 @@ impl<A: Analysis> Args<A> {
     }
 }
 
-/// The command as a shell would take it.
-fn command_line() -> String {
-    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
-    let quoted = |word: String| match !word.is_empty() && word.chars().all(plain) {
-        true => word,
-        false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    let words = std::env::args().skip(1).map(quoted);
-    std::iter::once("gatelens".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+/// Writes tables, files, figures and reports.
+fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -> Result<(), CliError> {
+    for table in &output.tables {
+        directory.write_atomic(&format!("{}.parquet", table.name()), &table.to_parquet()?)?;
+    }
+    for (name, bytes) in &output.files {
+        directory.write_atomic(name, bytes)?;
+    }
+    write_figures(directory, A::figures(&output.tables)?)?;
+    let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
+    write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, &folder)?)
 }
 
-/// How the run was made, for the report's end. Times stand in `run.json` alone, so that a report made again is the same.
-fn provenance(record: &RunRecord) -> Section {
-    let text = |v: &Value| v.as_str().map_or_else(|| v.to_string(), str::to_string);
-    let mut values: Vec<(String, String)> = record.parameters.iter().map(|(k, v)| (k.clone(), text(v))).collect();
-    values.extend(record.dataset_sha256.iter().map(|(path, sha)| (format!("SHA-256 of {path}"), sha.clone())));
-    values.push(("gatelens".to_string(), record.version.clone()));
-    Section::new("How this was made").block(Block::KeyValues(values))
+/// Draws figures into a run directory.
+pub(crate) fn write_figures(directory: &RunDir, figures: Vec<(String, crate::figure::Figure)>) -> Result<(), CliError> {
+    for (name, figure) in figures {
+        directory.write_atomic(&name, &figure.draw()?.to_png()?)?;
+    }
+    Ok(())
+}
+
+/// What makes figures and reports of an analysis' tables.
+///
+/// # Errors
+/// If there is no such analysis.
+pub(crate) fn writer(name: &str) -> Result<&'static Writer, CliError> {
+    let known = || WRITERS.iter().map(|w| w.name).collect::<Vec<_>>().join(", ");
+    let found = WRITERS.iter().find(|w| w.name == name);
+    found.ok_or_else(|| CliError::Input(format!("`{name}` is no analysis; there are {}", known())))
+}
+
+/// The command as a shell would take it, without what says only how to start.
+fn command_line(words: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
+    let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {
+        true => word.clone(),
+        false => format!("'{}'", word.replace('\'', "'\\''")),
+    };
+    let words =
+        words.iter().filter(|w| !matches!(w.as_str(), "--resume" | "--force" | "--quiet" | "--json")).map(quoted);
+    std::iter::once("gatelens".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
 /// A bar over rows times layers, on a terminal alone.

@@ -4,8 +4,13 @@
 //! output, progress and errors to standard error.
 
 pub mod analysis;
+mod combine;
+mod demo;
+mod document;
 mod inspect;
 mod model_args;
+mod shell;
+mod spec;
 mod trace;
 
 pub use model_args::ModelArgs;
@@ -16,6 +21,7 @@ use crate::dataset::encode::EncodeError;
 use crate::figure::FigureError;
 use crate::model::ModelError;
 use crate::model::device::DeviceError;
+use crate::model::source::SourceError;
 use crate::model::weights::WeightsError;
 use crate::plan::PlanError;
 use crate::report::ReportError;
@@ -37,12 +43,20 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Every analysis on the built-in model, whose circuit is known: one report, no download
+    Demo(demo::Demo),
     /// Layers, heads, sizes, sites, chat template and memory of a model
     Inspect(inspect::Inspect),
     /// Record activations of prompts to a safetensors file
     Trace(trace::Trace),
     #[command(flatten)]
     Analysis(crate::analyses::Command),
+    /// Several analyses over several models, from one file, with one report
+    Run(spec::Spec),
+    /// One report over several run directories: Markdown, HTML, LaTeX tables
+    Report(combine::Combine),
+    Completions(shell::Completions),
+    Man(shell::Man),
 }
 
 /// What ends a command early.
@@ -76,7 +90,7 @@ macro_rules! input_errors {
     };
 }
 
-input_errors!(AnalysisError, DatasetError, EncodeError, DeviceError, PlanError, SiteError);
+input_errors!(DatasetError, EncodeError, DeviceError, PlanError, SiteError);
 
 /// Errors that mean that the work failed.
 macro_rules! work_errors {
@@ -91,10 +105,18 @@ macro_rules! work_errors {
 
 work_errors!(FigureError, ReportError, TableError, candle_core::Error, std::io::Error);
 
+impl From<AnalysisError> for CliError {
+    fn from(e: AnalysisError) -> Self {
+        if e.of_input() { CliError::Input(e.to_string()) } else { CliError::Failed(e.to_string()) }
+    }
+}
+
 impl From<ModelError> for CliError {
     fn from(e: ModelError) -> Self {
         match e {
-            ModelError::Weights(WeightsError::Candle(_)) => CliError::Failed(e.to_string()),
+            ModelError::Weights(WeightsError::Candle(_)) | ModelError::Source(SourceError::Demo(_)) => {
+                CliError::Failed(e.to_string())
+            }
             _ => CliError::Input(e.to_string()),
         }
     }
@@ -103,7 +125,7 @@ impl From<ModelError> for CliError {
 impl From<RunError> for CliError {
     fn from(e: RunError) -> Self {
         match e {
-            RunError::Plan(_) => CliError::Input(e.to_string()),
+            RunError::Plan(_) | RunError::Generation { .. } => CliError::Input(e.to_string()),
             _ => CliError::Failed(e.to_string()),
         }
     }
@@ -127,7 +149,12 @@ pub fn main() -> ExitCode {
     let outcome = std::panic::catch_unwind(|| match &cli.command {
         Command::Inspect(inspect) => inspect.run(),
         Command::Trace(trace) => trace.run(),
-        Command::Analysis(analysis) => analysis.run(),
+        Command::Demo(demo) => demo.run(),
+        Command::Analysis(command) => analysis::run(command.job()),
+        Command::Run(spec) => spec.run(),
+        Command::Report(combine) => combine.run(),
+        Command::Completions(completions) => completions.run(),
+        Command::Man(man) => man.run(),
     });
     let error = match outcome {
         Ok(Ok(())) => return ExitCode::SUCCESS,

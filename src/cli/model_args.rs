@@ -8,7 +8,7 @@ use std::io::Write;
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// A Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
+    /// `demo`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
     pub model: String,
 
     /// cpu, cuda or cuda:N (default: cuda if the build and the machine have it)
@@ -46,9 +46,14 @@ impl ModelArgs {
     /// # Errors
     /// If the device, the dtype or the model cannot be used.
     pub fn open(&self) -> Result<Model, CliError> {
-        if let Some(n) = self.threads {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(usize::from(n)).build_global();
-            pool.map_err(|e| CliError::Failed(format!("threads: {e}")))?;
+        if let Some(n) = self.threads.map(usize::from) {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
+            // A pool that is there already serves, if it is as large.
+            if let Err(e) = pool
+                && rayon::current_num_threads() != n
+            {
+                return Err(CliError::Failed(format!("threads: {e}; give all models of a run the same --threads")));
+            }
         }
         let device = self.device()?;
         let dtype = match &self.dtype {
@@ -63,6 +68,21 @@ impl ModelArgs {
             model.warnings.iter().for_each(|w| warn(&format!("{}: {w}", model.name)));
         }
         Ok(model)
+    }
+
+    /// Whether another command asks for the same model, loaded in the same way.
+    pub(super) fn same_model(&self, other: &ModelArgs) -> bool {
+        let key = |args: &ModelArgs| {
+            (
+                args.model.clone(),
+                args.device.clone(),
+                args.dtype.clone(),
+                args.max_memory,
+                args.threads,
+                args.ignore_config_key.clone(),
+            )
+        };
+        key(self) == key(other)
     }
 
     fn device(&self) -> Result<Device, CliError> {

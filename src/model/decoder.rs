@@ -83,6 +83,15 @@ pub trait Hook {
     /// Whatever stops the pass.
     fn opened(&self, layer: usize) -> Result<Vec<usize>>;
 
+    /// Called just before a layer's attention with its keys, rotated, and its values, `[rows, n_kv_heads * d_head]` each;
+    /// returns those that the spans name rows of: these themselves, unless the engine keeps them in a cache.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn keys_values(&mut self, _layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
+        Ok((keys, values))
+    }
+
     /// Called with one opened span's scores, then with its pattern, `[span rows, n_heads, keys]` in f32; returns the value
     /// to go on with.
     ///
@@ -106,8 +115,21 @@ impl Angles {
     /// # Errors
     /// If candle fails.
     pub fn new(arch: &Arch, lengths: impl IntoIterator<Item = usize>, device: &Device) -> Result<Self> {
+        Angles::reaching(arch, lengths, 0, device)
+    }
+
+    /// Tables for prompts of these lengths that go on for `more` positions, in the regime of the prompts' own lengths.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn reaching(
+        arch: &Arch,
+        lengths: impl IntoIterator<Item = usize>,
+        more: usize,
+        device: &Device,
+    ) -> Result<Self> {
         let lengths: Vec<usize> = lengths.into_iter().collect();
-        let length = lengths.iter().copied().max().unwrap_or(0);
+        let length = lengths.iter().copied().max().unwrap_or(0) + more;
         let key = |n: usize| -> Vec<usize> { arch.ropes.iter().map(|r| r.regime(n)).collect() };
         let mut keys: Vec<Vec<usize>> = lengths.iter().map(|n| key(*n)).collect();
         keys.sort();
@@ -146,7 +168,7 @@ pub struct Decoder {
     pub(super) embed: Table,
     /// `[n_ctx, d_model]` where positions are learned.
     pub(super) positions: Option<Table>,
-    pub(super) final_norm: NormWeights,
+    pub(crate) final_norm: NormWeights,
     /// `[vocab, d_model]`; the embedding itself where the two are tied.
     pub(super) unembed: Table,
     pub(super) layers: Layers,
@@ -217,10 +239,8 @@ impl Decoder {
             hook.at(kind.at(l), acts)?;
         }
         self.rotate(l, angles, acts, hook)?;
-        acts.put(Z, self.attend(l, acts, hook)?);
-        for kind in [RotQ, RotK, V] {
-            acts.take(kind)?;
-        }
+        let z = self.attend(l, acts, hook)?;
+        acts.put(Z, z);
         hook.at(Z.at(l), acts)?;
         let out = self.attn_out(l, w, acts, hook)?;
         acts.put(AttnOut, out);
@@ -268,10 +288,11 @@ impl Decoder {
     }
 
     /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
-    fn attend(&self, l: usize, acts: &Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let (q, k, v) = (acts.get(SiteKind::RotQ)?, acts.get(SiteKind::RotK)?, acts.get(SiteKind::V)?);
+    fn attend(&self, l: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+        let q = acts.take(SiteKind::RotQ)?;
+        let (k, v) = hook.keys_values(l, acts.take(SiteKind::RotK)?, acts.take(SiteKind::V)?)?;
         let heads = self.heads(l);
-        let z = ops::attention::attention(q, k, v, &acts.rows, heads)?;
+        let z = ops::attention::attention(&q, &k, &v, &acts.rows, heads)?;
         let opened_spans = hook.opened(l)?;
         if opened_spans.is_empty() {
             return Ok(z);
@@ -279,9 +300,9 @@ impl Decoder {
         let mut parts: Vec<Tensor> = Vec::new();
         for (i, span) in acts.rows.spans.iter().enumerate() {
             parts.push(if opened_spans.contains(&i) {
-                let scores = hook.at_opened(SiteKind::Scores.at(l), i, opened::scores(q, k, span, heads)?)?;
+                let scores = hook.at_opened(SiteKind::Scores.at(l), i, opened::scores(&q, &k, span, heads)?)?;
                 let pattern = hook.at_opened(SiteKind::Pattern.at(l), i, opened::pattern(&scores)?)?;
-                opened::z(&pattern, v, span, heads)?
+                opened::z(&pattern, &v, span, heads)?
             } else {
                 z.narrow(0, span.rows.start, span.rows.len())?
             });
@@ -299,7 +320,7 @@ impl Decoder {
         let z = acts.get(SiteKind::Z)?;
         let head = |i: usize| {
             let w = w.o.weight.narrow(1, i * d, d)?;
-            product(&z.narrow(1, i * d, d)?.contiguous()?, &w)
+            ops::product(&z.narrow(1, i * d, d)?.contiguous()?, &w)
         };
         let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
         acts.put(SiteKind::HeadOut, clean);
@@ -361,14 +382,45 @@ impl Decoder {
     /// # Errors
     /// If a token is out of range or candle fails.
     pub fn logits(&self, normed: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
-        let normed = normed.contiguous()?;
         let logits = match tokens {
-            None => self.unembed.product(&normed)?,
-            Some(ids) => product(&normed, &self.unembed.rows(ids)?)?,
+            None => self.unembed.product(&normed.contiguous()?)?,
+            Some(ids) => self.uncapped_logits(normed, ids)?,
         };
         match self.arch.logit_softcap {
             Some(cap) => ops::softcap(&logits, cap),
             None => Ok(logits),
+        }
+    }
+
+    /// Logits of some tokens before soft-capping. `[rows, tokens]`
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`].
+    pub fn uncapped_logits(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        ops::product(&normed.contiguous()?, &self.unembed.rows(tokens)?)
+    }
+
+    /// The unembedding's rows of some tokens, in f32. `[tokens, d_model]`
+    ///
+    /// # Errors
+    /// If a token is out of range or candle fails.
+    pub fn unembedding(&self, tokens: &[u32]) -> Result<Tensor> {
+        self.unembed.rows(tokens)?.to_dtype(DType::F32)
+    }
+
+    /// The gradient with respect to normed residual streams of what has the gradient `upstream` with respect to their
+    /// `logits`, both `[rows, tokens]` and of the same tokens. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If a token is out of range, the shapes differ or candle fails.
+    pub fn logits_back(&self, logits: &Tensor, upstream: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
+        let upstream = match self.arch.logit_softcap {
+            Some(cap) => (upstream * (1.0 - (logits / cap)?.sqr()?)?)?,
+            None => upstream.clone(),
+        };
+        match tokens {
+            None => self.unembed.product_back(&upstream),
+            Some(ids) => ops::product(&upstream, &self.unembed.rows(ids)?.t()?),
         }
     }
 
@@ -386,23 +438,10 @@ impl Linear {
     /// # Errors
     /// If the widths differ or candle fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let y = product(x, &self.weight)?;
+        let y = ops::product(x, &self.weight)?;
         match &self.bias {
             None => Ok(y),
             Some(bias) => ops::add_bias(&y, bias),
         }
     }
-}
-
-/// `x . weight^T`, `[rows, in]` and `[out, in]` to `[rows, out]`; a row of it does not depend on how many others there are.
-///
-/// The CPU's matrix product sums in another order for one row, for fewer than 257 numbers in all, and for up to 64 rows by
-/// 64 columns. Rows of zeros keep small products out of those cases.
-pub(super) fn product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
-    let (rows, out) = (x.dim(0)?, weight.dim(0)?.max(1));
-    let least = (256 / out + 1).max(if out <= 64 { 65 } else { 2 });
-    if rows >= least || !x.device().is_cpu() {
-        return x.matmul(&weight.t()?);
-    }
-    x.pad_with_zeros(0, 0, least - rows)?.matmul(&weight.t()?)?.narrow(0, 0, rows)
 }

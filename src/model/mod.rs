@@ -13,6 +13,7 @@ pub mod gguf_config;
 pub mod rope;
 pub mod rows;
 pub mod source;
+mod stops;
 mod store;
 pub mod template;
 pub mod tokenizer;
@@ -54,6 +55,7 @@ pub struct Model {
     /// What a user should know about how the checkpoint was read.
     pub warnings: Vec<String>,
     tokenizer: Result<Tokenizer, Arc<TokenizerError>>,
+    stop_tokens: Vec<u32>,
 }
 
 /// What stops a model from being loaded.
@@ -76,7 +78,7 @@ pub enum ModelError {
 }
 
 impl Model {
-    /// Loads a model: a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
+    /// Loads a model: `demo`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
     ///
     /// # Errors
     /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer
@@ -91,27 +93,44 @@ impl Model {
     fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
         let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
         let checkpoint = Checkpoint::open_folder(dir)?;
-        Model::load(name, config.arch, checkpoint, config.warnings, Tokenizer::from_folder(dir), options)
+        let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
+        model.warnings.extend(config.warnings);
+        model.stop_at(stops::of_folder(dir));
+        Ok(model)
     }
 
     fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
         let arch = gguf_config::read(&gguf, &options.ignore_config_keys)?;
-        let tokenizer = Tokenizer::from_gguf(&gguf);
-        Model::load(name, arch, Checkpoint::Gguf(gguf), Vec::new(), tokenizer, options)
+        let (tokenizer, stops) = (Tokenizer::from_gguf(&gguf), stops::of_gguf(&gguf));
+        let mut model = Model::load(name, arch, Checkpoint::Gguf(gguf), tokenizer, options)?;
+        model.stop_at(stops);
+        Ok(model)
     }
 
     fn load(
         name: &str,
         arch: arch::Arch,
         checkpoint: Checkpoint,
-        warnings: Vec<String>,
         tokenizer: Result<Tokenizer, TokenizerError>,
         options: &Options,
     ) -> Result<Self, ModelError> {
         let sha256 = checkpoint.fingerprint();
         let decoder = weights::load(arch, checkpoint, options.dtype, &options.device, options.max_memory)?;
-        Ok(Model { name: name.to_string(), decoder, sha256, warnings, tokenizer: tokenizer.map_err(Arc::new) })
+        let (name, tokenizer) = (name.to_string(), tokenizer.map_err(Arc::new));
+        Ok(Model { name, decoder, sha256, warnings: Vec::new(), tokenizer, stop_tokens: Vec::new() })
+    }
+
+    /// Takes up the tokens that the checkpoint names as ends, with what is wrong with how it does.
+    fn stop_at(&mut self, (named, warnings): (Vec<u32>, Vec<String>)) {
+        self.stop_tokens = stops::joined(named, self.tokenizer.as_ref().ok(), self.decoder.arch.vocab);
+        self.warnings.extend(warnings);
+    }
+
+    /// The tokens that end a turn or a text, by the checkpoint's configurations and its tokenizer's marks;
+    /// ascending. Generation stops at them.
+    pub fn stop_tokens(&self) -> &[u32] {
+        &self.stop_tokens
     }
 
     /// The model's tokenizer.

@@ -15,25 +15,48 @@ pub struct Rows {
 }
 
 /// Consecutive positions of one prompt or fork, as consecutive rows.
+///
+/// Keys and values are rows of matrices of their own, which in an ordinary pass have the same rows as all else. Where they
+/// are kept in a cache, a span's queries are the last of the positions whose keys and values it has there.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Span {
     pub rows: Range<usize>,
-    /// The position of the first row.
+    /// The position of the first row of `own`.
     pub start: usize,
-    /// The rows that hold positions `0..start`, in order: those of the runs that this one forks from.
+    /// The rows of keys and values that hold positions `0..start`, in order: those of the runs that this one forks from.
     pub prefix: Vec<Range<usize>>,
+    /// The rows of keys and values that hold positions `start..keys()`; as many as `rows` at least.
+    pub own: Range<usize>,
 }
 
 impl Span {
-    /// How many positions the span has and reads, from position 0 to its last.
-    pub fn keys(&self) -> usize {
-        self.start + self.rows.len()
+    /// A span whose keys and values are the same rows as all else.
+    pub fn new(rows: Range<usize>, start: usize, prefix: Vec<Range<usize>>) -> Self {
+        Span { own: rows.clone(), rows, start, prefix }
     }
 
-    /// The rows that hold positions `0..keys()`, in order.
+    /// How many positions the span reads, from position 0 to its last.
+    pub fn keys(&self) -> usize {
+        self.start + self.own.len()
+    }
+
+    /// The position of the first query.
+    pub fn first(&self) -> usize {
+        self.keys() - self.rows.len()
+    }
+
+    /// The rows of keys and values that hold positions `0..keys()`, in order.
     pub fn key_rows(&self) -> Vec<u32> {
-        let all = self.prefix.iter().cloned().chain([self.rows.clone()]);
+        let all = self.prefix.iter().cloned().chain([self.own.clone()]);
         all.flatten().map(|r| r as u32).collect()
+    }
+
+    /// Whether the span reads the positions that it says it does, from `rows` rows of keys and values.
+    pub fn fits(&self, rows: usize) -> bool {
+        let all = self.prefix.iter().chain([&self.own]);
+        self.prefix.iter().map(Range::len).sum::<usize>() == self.start
+            && self.own.len() >= self.rows.len()
+            && all.into_iter().all(|r| r.start <= r.end && r.end <= rows)
     }
 }
 

@@ -1,8 +1,10 @@
 //! Where a model is: what a user names, as a folder or file on this machine.
 //!
+//! `demo` is the model that comes with the library ([`crate::demo`]).
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`; what is there is not asked for again).
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
+use crate::demo::{self, DemoError};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
 use std::collections::BTreeSet;
@@ -28,13 +30,18 @@ pub enum SourceError {
         "model `{name}`: `{file}` cannot be fetched: {why}; check the name, the network and, for a gated model, your token (HF_TOKEN)"
     )]
     Hub { name: String, file: String, why: String },
+    #[error(transparent)]
+    Demo(#[from] DemoError),
 }
 
 /// Finds a model by its name, fetching it if it is on the hub.
 ///
 /// # Errors
-/// If there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
+/// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
 pub fn resolve(name: &str) -> Result<Source, SourceError> {
+    if name == demo::NAME {
+        return Ok(Source::Folder(demo::folder()?.join("model")));
+    }
     if let Some(on_hub) = name.strip_prefix("hf:") {
         return fetch(name, on_hub).map(Source::Folder);
     }
@@ -60,7 +67,8 @@ pub fn resolve(name: &str) -> Result<Source, SourceError> {
 }
 
 /// Files that a model may do without.
-const OPTIONAL: [&str; 3] = ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"];
+const OPTIONAL: [&str; 4] =
+    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 
 fn fetch(name: &str, on_hub: &str) -> Result<PathBuf, SourceError> {
     let (id, revision) = on_hub.split_once('@').unwrap_or((on_hub, "main"));

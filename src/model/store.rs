@@ -1,14 +1,15 @@
 //! Where a decoder's weights are when it needs them: in memory, or in the checkpoint, from which they are read layer by
 //! layer.
 //!
-//! Streaming keeps two layers in memory, the one that runs and the one after it, which a thread reads meanwhile. The
-//! wavefront asks for each layer once a sweep, so that a model larger than memory costs one reading of its file, however
-//! many forks there are.
+//! Streaming keeps two layers in memory, the one that runs and the one after it, which a thread reads meanwhile; where
+//! layers are asked for in reverse, as gradients do, the one before it. The wavefront asks for each layer once a sweep, so
+//! that a model larger than memory costs one reading of its file, however many forks there are.
 
 use super::checkpoint::{Pick, Stored};
-use super::decoder::product;
 use super::weights::{LayerWeights, Source, WeightsError};
+use crate::ops::product;
 use candle_core::{Result, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
@@ -47,6 +48,7 @@ pub(super) struct Stream {
 #[derive(Default)]
 struct Window {
     current: Option<(usize, Arc<LayerWeights>)>,
+    /// The one that is being read.
     next: Option<(usize, JoinHandle<std::result::Result<LayerWeights, WeightsError>>)>,
 }
 
@@ -64,19 +66,26 @@ impl Stream {
             return Ok(weights.clone());
         }
         // Let go of the old layer before the new one takes memory.
-        window.current = None;
+        let down = window.current.take().is_some_and(|(l, _)| l == layer + 1);
         let read = match window.next.take() {
             Some((l, thread)) if l == layer => thread.join().unwrap_or(Err(WeightsError::Stopped { layer })),
             _ => self.source.layer(layer),
         };
         let weights = Arc::new(read?);
         window.current = Some((layer, weights.clone()));
-        if layer + 1 < self.source.n_layers() {
+        let next = if down { layer.checked_sub(1) } else { Some(layer + 1) };
+        if let Some(next) = next.filter(|l| *l < self.source.n_layers()) {
             let source = self.source.clone();
-            window.next = Some((layer + 1, std::thread::spawn(move || source.layer(layer + 1))));
+            window.next = Some((next, std::thread::spawn(move || source.layer(next))));
         }
         Ok(weights)
     }
+}
+
+/// Some entries of a stored table.
+fn part_of(source: &Source, stored: &Stored, range: Range<usize>) -> Result<Tensor> {
+    let stored = Stored { pick: Pick::Rows(vec![range]), ..stored.clone() };
+    source.tensor(&stored).map_err(candle_core::Error::wrap)
 }
 
 /// A matrix of which single rows are wanted: `[entries, width]`.
@@ -118,13 +127,36 @@ impl Table {
             Table::Resident(table) => return product(x, table),
             Table::Stored { source, stored } => (source, stored),
         };
-        let n = self.entries()?;
-        let part = |from: usize| {
-            let stored = Stored { pick: Pick::Rows(vec![from..n.min(from + ENTRIES_AT_ONCE)]), ..stored.clone() };
-            product(x, &source.tensor(&stored).map_err(candle_core::Error::wrap)?)
+        let part = |range: Range<usize>| product(x, &part_of(source, stored, range)?);
+        Tensor::cat(&self.parts()?.map(part).collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    /// The gradient of [`Table::product`] with respect to its `x`, given that with respect to its result: `[rows, entries]`
+    /// to `[rows, width]`.
+    ///
+    /// # Errors
+    /// If the widths differ, or the table cannot be read.
+    pub(super) fn product_back(&self, grad: &Tensor) -> Result<Tensor> {
+        let (source, stored) = match self {
+            Table::Resident(table) => return product(grad, &table.t()?),
+            Table::Stored { source, stored } => (source, stored),
         };
-        let parts: Vec<Tensor> = (0..n).step_by(ENTRIES_AT_ONCE).map(part).collect::<Result<_>>()?;
-        Tensor::cat(&parts, 1)
+        let mut sum: Option<Tensor> = None;
+        for range in self.parts()? {
+            let part = part_of(source, stored, range.clone())?;
+            let part = product(&grad.narrow(1, range.start, range.len())?.contiguous()?, &part.t()?)?;
+            sum = Some(match sum {
+                Some(sum) => (sum + part)?,
+                None => part,
+            });
+        }
+        sum.ok_or_else(|| candle_core::Error::Msg("a table has no entries".to_string()))
+    }
+
+    /// The entries of a stored table that are in memory at once.
+    fn parts(&self) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
+        let n = self.entries()?;
+        Ok((0..n).step_by(ENTRIES_AT_ONCE).map(move |from| from..n.min(from + ENTRIES_AT_ONCE)))
     }
 
     fn entries(&self) -> Result<usize> {

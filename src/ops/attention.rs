@@ -2,8 +2,11 @@
 //!
 //! Rows come in spans ([`Rows`]): a prompt, or the part of a fork that an edit can reach. A fork's rows read the keys and
 //! values of the run it forks from for the positions before its own, in place; all spans that share those read them in
-//! one product. Scores live only inside a task. To see or change scores and patterns, [`opened`] computes one span's
+//! one product. The keys and values may be those of a cache, of which each span names its rows. Scores live only inside a
+//! task. What a row reads does not depend on which others there are, to the last bit. To see or change scores and patterns, [`opened`] computes one span's
 //! attention step by step.
+
+mod back;
 
 use super::{floats, narrowed, on_cpu, simd};
 use crate::model::rows::{Rows, Span};
@@ -31,15 +34,23 @@ impl Heads {
     }
 }
 
-/// `z` of every row: `q` `[rows, n_heads * d_head]`, `k` and `v` `[rows, n_kv_heads * d_head]`, all rotated where the family
-/// rotates; returns `[rows, n_heads * d_head]`.
+/// `z` of every row: `q` `[rows, n_heads * d_head]`, `k` and `v` `[key rows, n_kv_heads * d_head]`, all rotated where the
+/// family rotates; returns `[rows, n_heads * d_head]`.
 ///
 /// # Errors
 /// If a shape does not fit the rows or candle fails.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
+    // Checked here because index operations on some devices are not.
+    let n = k.dim(0)?;
+    if let Some(span) = rows.spans.iter().find(|span| !span.fits(n)) {
+        candle_core::bail!("attention of {span:?} over {n} rows of keys")
+    }
     if on_cpu(q) {
-        let op = Attention { rows, heads };
-        return op.run(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?);
+        let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+        if [&q, &k, &v].iter().any(|x| x.track_op()) {
+            return back::attention(&q, &k, &v, rows, heads);
+        }
+        return Attention { rows, heads }.run(&q, &k, &v);
     }
     let z: Vec<Tensor> = rows
         .spans
@@ -70,7 +81,7 @@ pub mod opened {
             None => scores,
         };
         let keys = span.keys();
-        let hidden: Vec<f32> = (span.start..keys)
+        let hidden: Vec<f32> = (span.first()..keys)
             .flat_map(|i| (0..keys).map(move |j| if visible(i, j, heads.window) { 0.0 } else { f32::NEG_INFINITY }))
             .collect();
         let hidden = Tensor::from_vec(hidden, (1, span.rows.len(), keys), scores.device())?;
@@ -82,7 +93,8 @@ pub mod opened {
     /// # Errors
     /// If candle fails.
     pub fn pattern(scores: &Tensor) -> Result<Tensor> {
-        let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
+        // The result does not depend on what is subtracted, nor does its gradient.
+        let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
         shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
     }
 
@@ -126,16 +138,26 @@ struct Block<'a> {
     pieces: Vec<Piece>,
 }
 
-/// Consecutive query rows of one span, with the span's first row.
+/// Consecutive query rows of one span.
 struct Piece {
     rows: Range<usize>,
-    own: usize,
+    /// The span's own rows of keys that the piece's last row sees.
+    own: Range<usize>,
 }
 
 impl Piece {
-    /// The span's rows that the piece's last row sees.
-    fn own_rows(&self) -> Range<usize> {
-        self.own..self.rows.end
+    /// The position of a row of the piece, after those of the prefix.
+    fn position(&self, row: usize) -> usize {
+        self.own.len() - self.rows.len() + row
+    }
+}
+
+impl Block<'_> {
+    /// Query rows that keep the products over the prefix out of the matrix product's cases of few rows, which sum in
+    /// another order: there a row would depend on how many share its block. See [`LEAST_KEYS`].
+    fn least_rows(&self) -> usize {
+        let least = |rows: &Range<usize>| (256 / rows.len().max(LEAST_KEYS) + 1).max(2);
+        self.prefix.iter().map(least).max().unwrap_or(0)
     }
 }
 
@@ -146,32 +168,34 @@ struct Attention<'a> {
 
 impl Attention<'_> {
     fn run(self, q: &Tensor, k: &Tensor, v: &Tensor) -> Result<Tensor> {
-        // The op borrows the rows, which a boxed op of candle's graph could not: none is recorded.
+        // The op borrows the rows, which a boxed op of candle's graph could not; what is recorded goes through `back`.
         q.apply_op3_no_bwd(k, v, &self)
     }
 
-    /// Cuts the spans into blocks, those of one prefix together. Depends on the rows alone, so that results do not
-    /// depend on the number of threads.
+    /// Cuts the spans into pieces, each by itself, and puts those of one prefix together in blocks. Depends on the rows
+    /// alone, so that results do not depend on the number of threads.
     fn blocks(&self) -> Vec<Block<'_>> {
         let limit = SCORE_ROWS.div_ceil(self.heads.group());
-        let mut shared: HashMap<&[Range<usize>], usize> = HashMap::new();
+        // The last block of each prefix, and how many rows it has.
+        let mut open: HashMap<&[Range<usize>], (usize, usize)> = HashMap::new();
         let mut blocks: Vec<Block> = Vec::new();
-        let mut filled: Vec<usize> = Vec::new();
         for span in &self.rows.spans {
-            let mut from = span.rows.start;
-            while from < span.rows.end {
-                let open = shared.get(span.prefix.as_slice()).copied().filter(|b| filled[*b] < limit);
-                // Without a prefix there is nothing to share: each prompt has blocks of its own.
-                let b = open.filter(|_| span.start > 0).unwrap_or_else(|| {
-                    blocks.push(Block { prefix: &span.prefix, prefix_len: span.start, pieces: Vec::new() });
-                    filled.push(0);
-                    shared.insert(&span.prefix, blocks.len() - 1);
-                    blocks.len() - 1
-                });
-                let to = span.rows.end.min(from + limit - filled[b]);
-                blocks[b].pieces.push(Piece { rows: from..to, own: span.rows.start });
-                filled[b] += to - from;
-                from = to;
+            for from in span.rows.clone().step_by(limit) {
+                let rows = from..span.rows.end.min(from + limit);
+                let own = span.own.start..span.own.end - (span.rows.end - rows.end);
+                let n = rows.len();
+                let piece = Piece { rows, own };
+                match open.get_mut(span.prefix.as_slice()) {
+                    // Without a prefix there is nothing to share: each prompt has blocks of its own.
+                    Some((b, filled)) if span.start > 0 && *filled + n <= limit => {
+                        blocks[*b].pieces.push(piece);
+                        *filled += n;
+                    }
+                    _ => {
+                        open.insert(&span.prefix, (blocks.len(), n));
+                        blocks.push(Block { prefix: &span.prefix, prefix_len: span.start, pieces: vec![piece] });
+                    }
+                }
             }
         }
         blocks
@@ -195,7 +219,8 @@ impl CustomOp3 for Attention<'_> {
         let (q, k, v) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
         let n = self.rows.len();
-        if q.len() != n * n_heads * d_head || k.len() != n * n_kv_heads * d_head || v.len() != k.len() {
+        let keys = l2.shape().dims2()?.0;
+        if q.len() != n * n_heads * d_head || k.len() != keys * n_kv_heads * d_head || v.len() != k.len() {
             candle_core::bail!("attention of {:?}, {:?} and {:?} over {n} rows", l1.shape(), l2.shape(), l3.shape())
         }
         let blocks = self.blocks();
@@ -228,13 +253,14 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// `z` of a block's rows for the query heads of one KV head: `[pieces][group][piece rows][d_head]`.
+    /// `z` of a block's rows for the query heads of one KV head: `[pieces][group][piece rows][d_head]`, and rows beyond.
     fn z(&self, block: &Block, kv: usize) -> Vec<f32> {
         let Heads { n_kv_heads, d_head, .. } = self.heads;
         let group = self.heads.group();
-        let queries = self.queries(block, kv);
-        let m = queries.len() / d_head;
-        let own = block.pieces.iter().map(|p| p.own_rows().len()).max().unwrap_or(0);
+        let mut queries = self.queries(block, kv);
+        let m = (queries.len() / d_head).max(block.least_rows());
+        queries.resize(m * d_head, 0.0);
+        let own = block.pieces.iter().map(|p| p.own.len()).max().unwrap_or(0);
         let width = block.prefix_len + own;
         let stride = n_kv_heads * d_head;
         let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_head]);
@@ -246,13 +272,12 @@ impl Job<'_> {
         }
         let mut at = 0;
         for piece in &block.pieces {
-            let (own, n) = (piece.own_rows(), group * piece.rows.len());
+            let (own, n) = (&piece.own, group * piece.rows.len());
             let keys = &self.k[own.start * stride + kv * d_head..];
             let to = &mut scores[at * width + block.prefix_len..];
             scores_of(&queries[at * d_head..], keys, stride, n, own.len(), d_head, to, width);
             for (i, row) in scores[at * width..(at + n) * width].chunks_exact_mut(width).enumerate() {
-                let position = block.prefix_len + piece.rows.start + i % piece.rows.len() - piece.own;
-                self.softmax(row, position);
+                self.softmax(row, block.prefix_len + piece.position(i % piece.rows.len()));
             }
             at += n;
         }
@@ -264,7 +289,7 @@ impl Job<'_> {
         }
         let mut at = 0;
         for piece in &block.pieces {
-            let (own, n) = (piece.own_rows(), group * piece.rows.len());
+            let (own, n) = (&piece.own, group * piece.rows.len());
             let values = &self.v[own.start * stride + kv * d_head..];
             let from = &scores[at * width + block.prefix_len..];
             read_values(from, width, values, stride, n, own.len(), d_head, &mut z[at * d_head..]);
@@ -303,6 +328,12 @@ impl Job<'_> {
 /// Below this many products a call of the matrix product costs more than plain loops.
 const SMALL: usize = 16;
 
+/// Below so many keys products are plain loops: the matrix product sums over them in other orders.
+const LEAST_KEYS: usize = 4;
+
+/// Keys over which the matrix product sums without a break, however many rows there are.
+const UNBROKEN_KEYS: usize = 512;
+
 /// `out[m, n] = queries[m, d] . keys[n, d]`, keys `stride` apart, rows of `out` `width` apart.
 #[allow(clippy::too_many_arguments)]
 fn scores_of(
@@ -318,7 +349,7 @@ fn scores_of(
     if m == 0 || n == 0 {
         return;
     }
-    if m * n <= SMALL {
+    if n < LEAST_KEYS || m * n <= SMALL {
         for i in 0..m {
             for j in 0..n {
                 out[i * width + j] = simd::dot(&queries[i * d..(i + 1) * d], &keys[j * stride..j * stride + d]);
@@ -365,10 +396,28 @@ fn read_values(
     d: usize,
     out: &mut [f32],
 ) {
+    for from in (0..n).step_by(UNBROKEN_KEYS) {
+        let n = UNBROKEN_KEYS.min(n - from);
+        read_some_values(&pattern[from..], width, &values[from * stride..], stride, m, n, d, out);
+    }
+}
+
+/// [`read_values`] of at most [`UNBROKEN_KEYS`].
+#[allow(clippy::too_many_arguments)]
+fn read_some_values(
+    pattern: &[f32],
+    width: usize,
+    values: &[f32],
+    stride: usize,
+    m: usize,
+    n: usize,
+    d: usize,
+    out: &mut [f32],
+) {
     if m == 0 || n == 0 {
         return;
     }
-    if m * n <= SMALL {
+    if n < LEAST_KEYS || m * n <= SMALL {
         for i in 0..m {
             for j in 0..n {
                 simd::axpy(pattern[i * width + j], &values[j * stride..j * stride + d], &mut out[i * d..(i + 1) * d]);
@@ -414,7 +463,7 @@ mod tests {
     }
 
     fn span(rows: Range<usize>, start: usize, prefix: Vec<Range<usize>>) -> Span {
-        Span { rows, start, prefix }
+        Span::new(rows, start, prefix)
     }
 
     /// Two prompts of unlike lengths, forks of the first from two positions, a fork of a fork.
@@ -462,6 +511,76 @@ mod tests {
         let (q, v) = (Tensor::randn(0f32, 1.0, (4, 8), &device)?, Tensor::randn(0f32, 1.0, (4, 8), &device)?);
         let z = attention(&q, &q, &v, &rows, heads)?;
         assert!((z - v)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
+        Ok(())
+    }
+
+    #[test]
+    fn the_last_queries_of_spans_read_a_cache_as_they_read_their_rows() -> Result<()> {
+        let device = Device::Cpu;
+        let whole = packed();
+        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 8, scale: 0.3, softcap: None, window: Some(40) };
+        let random = |n: usize| Tensor::randn(0f32, 1.5, (whole.len(), n * 8), &device);
+        let (q, k, v) = (random(4)?, random(2)?, random(2)?);
+        let all = attention(&q, &k, &v, &whole, heads)?;
+        // One query a span, the last; of the first span three.
+        let last = |s: &Span| s.rows.end - if s.rows.start == 0 { 3 } else { 1 }..s.rows.end;
+        let index: Vec<u32> = whole.spans.iter().flat_map(last).map(|r| r as u32).collect();
+        let index = Tensor::new(index, &device)?;
+        let mut at = 0;
+        let spans = whole.spans.iter().map(|s| {
+            let n = last(s).len();
+            at += n;
+            Span { rows: at - n..at, start: s.start, prefix: s.prefix.clone(), own: s.rows.clone() }
+        });
+        let some = rows(spans.collect());
+        let z = attention(&q.index_select(&index, 0)?, &k, &v, &some, heads)?;
+        let difference = (&z - all.index_select(&index, 0)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+        assert!(difference < 2e-5, "{difference}");
+        for span in &some.spans {
+            let pattern = opened::pattern(&opened::scores(&q.index_select(&index, 0)?, &k, span, heads)?)?;
+            let slow = opened::z(&pattern, &v, span, heads)?;
+            let fast = z.narrow(0, span.rows.start, span.rows.len())?;
+            assert!((fast - slow)?.abs()?.max_all()?.to_scalar::<f32>()? < 2e-5, "{span:?}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn what_a_row_reads_does_not_depend_on_the_others_that_share_its_prefix() -> Result<()> {
+        let device = Device::Cpu;
+        for (n, d_head, n_heads, n_kv_heads) in [(2, 16, 2, 2), (5, 16, 3, 1), (70, 64, 4, 4), (700, 64, 6, 2)] {
+            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window: None };
+            // A prompt, then forks of one to four rows from one position of it.
+            let lengths = [1, 3, 1, 1, 4, 2].repeat(30);
+            let mut spans = vec![span(0..n, 0, vec![])];
+            for length in &lengths {
+                let at = spans.last().map_or(0, |s| s.rows.end);
+                spans.push(span(at..at + length, n - 1, vec![0..n - 1]));
+            }
+            let all = rows(spans.clone());
+            let random = |heads: usize| Tensor::randn(0f32, 1.5, (all.len(), heads * d_head), &device);
+            let (q, k, v) = (random(n_heads)?, random(n_kv_heads)?, random(n_kv_heads)?);
+            let together = attention(&q, &k, &v, &all, heads)?;
+            for s in spans[1..].iter().step_by(7) {
+                let one = rows(vec![Span { rows: 0..s.rows.len(), own: s.rows.clone(), ..s.clone() }]);
+                let q = q.narrow(0, s.rows.start, s.rows.len())?;
+                let alone = attention(&q, &k, &v, &one, heads)?.flatten_all()?.to_vec1::<f32>()?;
+                let found = together.narrow(0, s.rows.start, s.rows.len())?.flatten_all()?.to_vec1::<f32>()?;
+                assert!(alone.iter().zip(&found).all(|(a, b)| a.to_bits() == b.to_bits()), "{n} {d_head} {s:?}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_span_that_reads_what_is_not_there_is_an_error() -> Result<()> {
+        let x = Tensor::zeros((4, 8), DType::F32, &Device::Cpu)?;
+        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: None };
+        for (start, prefix, own) in [(0, vec![], 1..5), (2, vec![3..5], 0..4), (3, vec![0..2], 0..4), (0, vec![], 0..3)]
+        {
+            let span = Span { rows: 0..4, start, prefix, own };
+            assert!(attention(&x, &x, &x, &rows(vec![span]), heads).is_err());
+        }
         Ok(())
     }
 }

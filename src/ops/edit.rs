@@ -2,6 +2,7 @@
 
 use super::{floats, narrowed, on_cpu};
 use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -49,20 +50,24 @@ pub struct RowEdit {
 
 /// `x` with the edits made. `[rows, width]`
 ///
+/// For gradients what an edit takes from elsewhere is a constant, a copied row too: nothing flows back to that row. The
+/// derivative of a caller's function is not known: what lies behind it gets NaN.
+///
 /// # Errors
 /// If a row, a column or a vector's length does not fit, or candle fails.
 pub fn edit(x: &Tensor, edits: &[RowEdit]) -> Result<Tensor> {
     if edits.is_empty() {
         return Ok(x.clone());
     }
-    let op = Edits(edits);
-    if on_cpu(x) {
-        return x.contiguous()?.apply_op1_no_bwd(&op);
-    }
-    x.to_device(&Device::Cpu)?.contiguous()?.apply_op1_no_bwd(&op)?.to_device(x.device())
+    let host = if on_cpu(x) { x.clone() } else { x.to_device(&Device::Cpu)? }.contiguous()?;
+    let edited = match host.track_op() {
+        true => host.apply_op1(Edits(edits.to_vec().into()))?,
+        false => host.apply_op1_no_bwd(&Edits(edits.into()))?,
+    };
+    if on_cpu(x) { Ok(edited) } else { edited.to_device(x.device()) }
 }
 
-struct Edits<'a>(&'a [RowEdit]);
+struct Edits<'a>(Cow<'a, [RowEdit]>);
 
 impl CustomOp1 for Edits<'_> {
     fn name(&self) -> &'static str {
@@ -72,7 +77,7 @@ impl CustomOp1 for Edits<'_> {
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, width) = layout.shape().dims2()?;
         let mut out = floats(storage, layout)?.into_owned();
-        for e in self.0 {
+        for e in self.0.iter() {
             let wide = e.columns.iter().map(|c| c.len()).sum::<usize>();
             let fits = |n: usize| n == wide;
             let sound = e.row < rows
@@ -88,6 +93,39 @@ impl CustomOp1 for Edits<'_> {
             apply(&mut out, width, e);
         }
         Ok(narrowed(out, storage, layout.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let width = x.dim(1)?;
+        let (mut values, mut back) = (super::to_vec(x)?, super::to_vec(grad)?);
+        // What a clamp lets through depends on what it was given, after the edits before it.
+        let mut passed: Vec<Vec<bool>> = Vec::new();
+        for e in self.0.iter() {
+            let mut inside = Vec::new();
+            if let Change::Clamp(low, high) = &e.change {
+                each(&mut values, e.row * width, &e.columns, |v, _| inside.push((*low..=*high).contains(v)));
+            }
+            passed.push(inside);
+            apply(&mut values, width, e);
+        }
+        for (e, inside) in self.0.iter().zip(&passed).rev() {
+            apply_back(&mut back, width, e, inside);
+        }
+        Tensor::from_vec(back, x.shape(), &Device::Cpu)?.to_dtype(x.dtype()).map(Some)
+    }
+}
+
+/// Turns the gradient with respect to an edit's result into that with respect to what it was made on; `inside` says which
+/// numbers a clamp left as they were.
+fn apply_back(grad: &mut [f32], width: usize, e: &RowEdit, inside: &[bool]) {
+    let at = e.row * width;
+    match &e.change {
+        Change::Zero | Change::Set(_) | Change::CopyRow(_) => each(grad, at, &e.columns, |g, _| *g = 0.0),
+        Change::Add(..) => {}
+        // A projection is its own transpose, a multiple too.
+        Change::ProjectOut(_) | Change::Scale(_) => apply(grad, width, e),
+        Change::Clamp(..) => each(grad, at, &e.columns, |g, i| *g = if inside[i] { *g } else { 0.0 }),
+        Change::Map(_) => each(grad, at, &e.columns, |g, _| *g = f32::NAN),
     }
 }
 

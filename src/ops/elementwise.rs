@@ -25,7 +25,7 @@ impl From<Activation> for Function {
 /// # Errors
 /// If candle fails.
 pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
-    if on_cpu(x) { x.contiguous()?.apply_op1_no_bwd(&Map(activation.into())) } else { composed(x, activation) }
+    if on_cpu(x) { x.contiguous()?.apply_op1(Map(activation.into())) } else { composed(x, activation) }
 }
 
 /// `f(gate) * up`, number by number; both of one shape.
@@ -34,7 +34,7 @@ pub fn activate(x: &Tensor, activation: Activation) -> Result<Tensor> {
 /// If the shapes differ or candle fails.
 pub fn activate_gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
     if on_cpu(gate) {
-        gate.contiguous()?.apply_op2_no_bwd(&up.contiguous()?, &MapTimes(activation.into()))
+        gate.contiguous()?.apply_op2(&up.contiguous()?, MapTimes(activation.into()))
     } else {
         composed(gate, activation)? * up
     }
@@ -45,11 +45,7 @@ pub fn activate_gate(gate: &Tensor, up: &Tensor, activation: Activation) -> Resu
 /// # Errors
 /// If candle fails.
 pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
-    if on_cpu(x) {
-        x.contiguous()?.apply_op1_no_bwd(&Map(Function::Softcap(cap as f32)))
-    } else {
-        (x / cap)?.tanh()? * cap
-    }
+    if on_cpu(x) { x.contiguous()?.apply_op1(Map(Function::Softcap(cap as f32))) } else { (x / cap)?.tanh()? * cap }
 }
 
 /// `x + y`, both of one shape.
@@ -57,18 +53,18 @@ pub fn softcap(x: &Tensor, cap: f64) -> Result<Tensor> {
 /// # Errors
 /// If the shapes differ or candle fails.
 pub fn add(x: &Tensor, y: &Tensor) -> Result<Tensor> {
-    if on_cpu(x) { x.contiguous()?.apply_op2_no_bwd(&y.contiguous()?, &Add) } else { x + y }
+    if on_cpu(x) { x.contiguous()?.apply_op2(&y.contiguous()?, Add) } else { x + y }
 }
 
-/// `x + bias` for every row. `x`: `[rows, width]`, `bias`: `[width]`
+/// `x + bias` for every row. `x`: `[rows, width]`, `bias`: `[width]`, a constant.
 ///
 /// # Errors
 /// If the widths differ or candle fails.
 pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    if on_cpu(x) { x.contiguous()?.apply_op2_no_bwd(bias, &AddBias) } else { x.broadcast_add(bias) }
+    if on_cpu(x) { x.contiguous()?.apply_op2(bias, AddBias) } else { x.broadcast_add(bias) }
 }
 
-fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
+pub(super) fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
         Activation::Silu => x.silu(),
         Activation::Gelu => x.gelu_erf(),
@@ -79,6 +75,8 @@ fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
 
 struct Map(Function);
 struct MapTimes(Function);
+/// `f'(x) * y`
+struct SlopeTimes(Function);
 struct Add;
 struct AddBias;
 
@@ -101,6 +99,10 @@ impl CustomOp1 for Map {
         chunks.for_each(|(out, x)| simd::map(self.0, x, out));
         Ok(narrowed(out, storage, layout.shape()))
     }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        x.apply_op2_no_bwd(&grad.contiguous()?, &SlopeTimes(self.0)).map(Some)
+    }
 }
 
 impl CustomOp2 for MapTimes {
@@ -114,6 +116,27 @@ impl CustomOp2 for MapTimes {
         let mut out = vec![0f32; x.len()];
         let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)));
         chunks.for_each(|(out, (x, y))| simd::map_times(self.0, x, y, out));
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    fn bwd(&self, x: &Tensor, y: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let of_y = x.apply_op2_no_bwd(&grad.contiguous()?, self)?;
+        let of_x = x.apply_op2_no_bwd(&grad.mul(y)?, &SlopeTimes(self.0))?;
+        Ok((Some(of_x), Some(of_y)))
+    }
+}
+
+impl CustomOp2 for SlopeTimes {
+    fn name(&self) -> &'static str {
+        "slope_times"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        equal_shapes(self.name(), l1, l2)?;
+        let (x, y) = (floats(s1, l1)?, floats(s2, l2)?);
+        let mut out = vec![0f32; x.len()];
+        let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)));
+        chunks.for_each(|(out, (x, y))| simd::slope_times(self.0, x, y, out));
         Ok(narrowed(out, s1, l1.shape()))
     }
 }
@@ -130,6 +153,10 @@ impl CustomOp2 for Add {
         let chunks = out.par_chunks_mut(CHUNK).zip(x.par_chunks(CHUNK).zip(y.par_chunks(CHUNK)));
         chunks.for_each(|(out, (x, y))| simd::add(x, y, out));
         Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.clone()), Some(grad.clone())))
     }
 }
 
@@ -148,6 +175,10 @@ impl CustomOp2 for AddBias {
         let rows = out.par_chunks_mut(width).zip(x.par_chunks(width)).with_min_len(super::ROWS_A_TASK);
         rows.for_each(|(out, x)| simd::add(x, &bias, out));
         Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    fn bwd(&self, _: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.clone()), None))
     }
 }
 

@@ -2,8 +2,9 @@
 //!
 //! Each is a function on tensors: on the CPU a candle `CustomOp` whose kernel uses all cores (rayon over rows) and the
 //! widest vectors that the machine has (chosen when it runs), elsewhere the same formula composed of candle's own
-//! operations. Both forms are held together by tests. Activations may be f32, bf16 or f16; kernels compute in f32.
-//! Matrix products are candle's: they already use every core.
+//! operations. Both forms are held together by tests, and both have gradients, which tests hold to finite differences:
+//! a result computed from a tensor that a graph tracks is tracked too. Weights are constants: none gets a gradient.
+//! Activations may be f32, bf16 or f16; kernels compute in f32. Matrix products are candle's: they already use every core.
 
 // The matrix products inside attention go through gemm's raw interface.
 #![allow(unsafe_code)]
@@ -12,12 +13,16 @@ pub mod attention;
 mod edit;
 mod elementwise;
 mod norm;
+mod product;
 mod rope;
 mod simd;
+#[cfg(test)]
+mod slopes;
 
 pub use edit::{Change, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;
+pub use product::product;
 pub use rope::rotate;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

@@ -6,19 +6,19 @@ use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor
 use rayon::prelude::*;
 
 /// Norms `x` over groups of `weight.len()` numbers: whole rows of `[rows, d_model]`, or head by head where the weight is
-/// as wide as a head. `bias` is read by the layer norm alone. Weights are f32 whatever `x` is.
+/// as wide as a head. `bias` is read by the layer norm alone. Weights are constants, in f32 whatever `x` is.
 ///
 /// # Errors
 /// If the widths do not divide or candle fails.
 pub fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: NormKind, eps: f64) -> Result<Tensor> {
     if on_cpu(x) {
-        return x.contiguous()?.apply_op3_no_bwd(weight, bias.unwrap_or(weight), &Norm { kind, eps });
+        return x.contiguous()?.apply_op3(weight, bias.unwrap_or(weight), Norm { kind, eps });
     }
     composed(x, weight, bias, kind, eps)
 }
 
 /// [`norm`] of candle's own operations, on any device.
-fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: NormKind, eps: f64) -> Result<Tensor> {
+pub(super) fn composed(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, kind: NormKind, eps: f64) -> Result<Tensor> {
     let shape = x.shape();
     let wide = x.to_dtype(DType::F32)?.reshape(((), weight.elem_count()))?;
     let centred = match kind {
@@ -38,6 +38,9 @@ struct Norm {
     kind: NormKind,
     eps: f64,
 }
+
+/// The gradient of [`Norm`] with respect to `x`, of `x`, the weight and the gradient with respect to the output.
+struct NormBack(Norm);
 
 impl CustomOp3 for Norm {
     fn name(&self) -> &'static str {
@@ -63,6 +66,47 @@ impl CustomOp3 for Norm {
         rows.for_each(|(out, x)| match self.kind {
             NormKind::Rms => simd::rms_norm_row(x, &weight, self.eps, out),
             NormKind::Layer => simd::layer_norm_row(x, &weight, &bias, self.eps, out),
+        });
+        Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        weight: &Tensor,
+        _: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let op = NormBack(Norm { kind: self.kind, eps: self.eps });
+        Ok((Some(x.apply_op3_no_bwd(weight, &grad.contiguous()?, &op)?), None, None))
+    }
+}
+
+impl CustomOp3 for NormBack {
+    fn name(&self) -> &'static str {
+        "norm_back"
+    }
+
+    fn cpu_fwd(
+        &self,
+        s1: &CpuStorage,
+        l1: &Layout,
+        s2: &CpuStorage,
+        l2: &Layout,
+        s3: &CpuStorage,
+        l3: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, grad) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
+        let (width, Norm { kind, eps }) = (weight.len(), &self.0);
+        if width == 0 || x.len() % width != 0 || grad.len() != x.len() {
+            candle_core::bail!("norm_back of {:?} and {:?} by a weight of {width}", l1.shape(), l3.shape())
+        }
+        let mut out = vec![0f32; x.len()];
+        let inputs = x.par_chunks(width).zip(grad.par_chunks(width));
+        out.par_chunks_mut(width).zip(inputs).with_min_len(ROWS_A_TASK).for_each(|(out, (x, grad))| match kind {
+            NormKind::Rms => simd::rms_norm_back_row(x, &weight, *eps, grad, out),
+            NormKind::Layer => simd::layer_norm_back_row(x, &weight, *eps, grad, out),
         });
         Ok(narrowed(out, s1, l1.shape()))
     }

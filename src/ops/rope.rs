@@ -17,14 +17,14 @@ pub fn rotate(x: &Tensor, d_head: usize, cos: &Tensor, sin: &Tensor, entries: &[
         candle_core::bail!("rotation of {} rows by entries beyond {n}", x.dim(0)?)
     }
     if on_cpu(x) {
-        x.contiguous()?.apply_op3_no_bwd(cos, sin, &Rotate { d_head, entries: entries.to_vec() })
+        x.contiguous()?.apply_op3(cos, sin, Rotate { d_head, entries: entries.to_vec() })
     } else {
         composed(x, d_head, cos, sin, entries)
     }
 }
 
 /// [`rotate`] of candle's own operations, on any device.
-fn composed(x: &Tensor, d_head: usize, cos: &Tensor, sin: &Tensor, entries: &[u32]) -> Result<Tensor> {
+pub(super) fn composed(x: &Tensor, d_head: usize, cos: &Tensor, sin: &Tensor, entries: &[u32]) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
     let half = cos.dim(1)?;
     let index = Tensor::new(entries, x.device())?;
@@ -73,6 +73,18 @@ impl CustomOp3 for Rotate {
             }
         });
         Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    /// A rotation's transpose is the rotation back.
+    fn bwd(
+        &self,
+        _: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.contiguous()?.apply_op3_no_bwd(cos, &sin.neg()?, self)?), None, None))
     }
 }
 

@@ -62,7 +62,31 @@ fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(0.797_884_6 * (x + 0.044_715 * x * x * x)))
 }
 
-/// Which function [`map`] and [`map_times`] apply.
+#[inline(always)]
+fn silu_slope(x: f32) -> f32 {
+    let s = 1.0 / (1.0 + exp(-x));
+    s * (1.0 + x * (1.0 - s))
+}
+
+#[inline(always)]
+fn gelu_slope(x: f32) -> f32 {
+    const FRAC_1_SQRT_2PI: f32 = 0.398_942_3;
+    0.5 * (1.0 + erf(x * std::f32::consts::FRAC_1_SQRT_2)) + x * FRAC_1_SQRT_2PI * exp(-0.5 * x * x)
+}
+
+#[inline(always)]
+fn gelu_tanh_slope(x: f32) -> f32 {
+    let t = tanh(0.797_884_6 * (x + 0.044_715 * x * x * x));
+    0.5 * (1.0 + t) + 0.5 * x * (1.0 - t * t) * 0.797_884_6 * (1.0 + 3.0 * 0.044_715 * x * x)
+}
+
+#[inline(always)]
+fn softcap_slope(x: f32, cap: f32) -> f32 {
+    let t = tanh(x / cap);
+    1.0 - t * t
+}
+
+/// Which function [`map`], [`map_times`] and [`slope_times`] apply.
 #[derive(Clone, Copy, Debug)]
 pub enum Function {
     Silu,
@@ -95,6 +119,19 @@ pub fn map_times(f: Function, x: &[f32], y: &[f32], out: &mut [f32]) {
         Function::GeluTanh => lanes.for_each(|(o, (x, y))| *o = gelu_tanh(*x) * y),
         Function::Relu => lanes.for_each(|(o, (x, y))| *o = x.max(0.0) * y),
         Function::Softcap(c) => lanes.for_each(|(o, (x, y))| *o = c * tanh(x / c) * y),
+    }
+}
+
+/// `out = f'(x) * y`
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub fn slope_times(f: Function, x: &[f32], y: &[f32], out: &mut [f32]) {
+    let lanes = out.iter_mut().zip(x.iter().zip(y));
+    match f {
+        Function::Silu => lanes.for_each(|(o, (x, y))| *o = silu_slope(*x) * y),
+        Function::Gelu => lanes.for_each(|(o, (x, y))| *o = gelu_slope(*x) * y),
+        Function::GeluTanh => lanes.for_each(|(o, (x, y))| *o = gelu_tanh_slope(*x) * y),
+        Function::Relu => lanes.for_each(|(o, (x, y))| *o = if *x > 0.0 { *y } else { 0.0 }),
+        Function::Softcap(c) => lanes.for_each(|(o, (x, y))| *o = softcap_slope(*x, c) * y),
     }
 }
 
@@ -148,6 +185,56 @@ pub fn layer_norm_row(x: &[f32], weight: &[f32], bias: &[f32], eps: f64, out: &m
     let (mean, scale) = (mean as f32, 1.0 / (var as f32 + eps as f32).sqrt());
     let lanes = out.iter_mut().zip(x.iter().zip(weight.iter().zip(bias)));
     lanes.for_each(|(o, (x, (w, b)))| *o = (x - mean) * scale * w + b);
+}
+
+/// The sum of products in f64, in eight lanes.
+#[inline(always)]
+fn wide_dot(x: &[f32], y: &[f32]) -> f64 {
+    let mut lanes = [0f64; 8];
+    let (xs, ys) = (x.chunks_exact(8), y.chunks_exact(8));
+    let rest: f64 = xs.remainder().iter().zip(ys.remainder()).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum();
+    for (a, b) in xs.zip(ys) {
+        for i in 0..8 {
+            lanes[i] += f64::from(a[i]) * f64::from(b[i]);
+        }
+    }
+    lanes.iter().sum::<f64>() + rest
+}
+
+/// The gradient of [`rms_norm_row`] with respect to `x`, given that with respect to its output.
+///
+/// With `u = grad * weight` and `s` the row's scale: `s * (u - x * s^2 * mean(u * x))`.
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub fn rms_norm_back_row(x: &[f32], weight: &[f32], eps: f64, grad: &[f32], out: &mut [f32]) {
+    let n = x.len() as f64;
+    let scale = 1.0 / (wide_sum_of(x, |v| v * v) / n + eps).sqrt();
+    out.iter_mut().zip(grad.iter().zip(weight)).for_each(|(o, (g, w))| *o = g * w);
+    let along = (scale * scale * wide_dot(out, x) / n) as f32;
+    let scale = scale as f32;
+    out.iter_mut().zip(x).for_each(|(o, x)| *o = scale * (*o - x * along));
+}
+
+/// The gradient of [`layer_norm_row`] with respect to `x`, given that with respect to its output.
+///
+/// With `u = grad * weight`, `y` the row centred and scaled, and `s` its scale: `s * (u - mean(u) - y * mean(u * y))`.
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub fn layer_norm_back_row(x: &[f32], weight: &[f32], eps: f64, grad: &[f32], out: &mut [f32]) {
+    let n = x.len() as f64;
+    let mean = wide_sum_of(x, |v| v) / n;
+    let scale = 1.0 / (wide_sum_of(x, |v| (v - mean) * (v - mean)) / n + eps).sqrt();
+    out.iter_mut().zip(grad.iter().zip(weight)).for_each(|(o, (g, w))| *o = g * w);
+    let level = wide_sum_of(out, |v| v) / n;
+    let along = scale * (wide_dot(out, x) / n - level * mean);
+    let (mean, scale, level, along) = (mean as f32, scale as f32, level as f32, along as f32);
+    out.iter_mut().zip(x).for_each(|(o, x)| *o = scale * (*o - level - (x - mean) * scale * along));
+}
+
+/// The gradient of a softmax with respect to what it was of, in place of that with respect to its `values`:
+/// `values * (grad - sum(values * grad))`.
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub fn softmax_back_row(values: &[f32], grad: &mut [f32]) {
+    let mean = wide_dot(values, grad) as f32;
+    grad.iter_mut().zip(values).for_each(|(g, p)| *g = p * (*g - mean));
 }
 
 /// `scores = softmax(softcap(scores * scale))` in place.

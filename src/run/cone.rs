@@ -22,11 +22,7 @@ pub struct Cone {
 impl Cone {
     /// The layer from which on the fork has rows: `n_layers` if it parts after the last.
     pub fn first_layer(&self, n_layers: usize) -> usize {
-        match self.join.kind {
-            SiteKind::Embed => 0,
-            SiteKind::FinalNorm | SiteKind::Logits => n_layers,
-            _ => self.join.layer,
-        }
+        self.join.first_layer(n_layers)
     }
 
     /// How many rows the fork has in a layer.

@@ -3,9 +3,10 @@
 //! It shares the decoder with the wavefront and nothing of its bookkeeping: a run is its own prompt, all its edits are
 //! made where they stand, and what later runs take from it is kept until the end. Slow, and easy to see right.
 
+use super::attribution::Attributions;
 use super::head::{self, Residuals, Row, pick, project, row_change};
 use super::size::full_runs;
-use super::{Options, Reading, RunError};
+use super::{Options, Reading, RunError, gradient};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
 use crate::ops::{self, RowEdit};
@@ -36,6 +37,7 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
         }
     }
     let (mut kept, mut last) = (Kept::new(), HashMap::new());
+    let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
     for run in runs {
         let mut hook = OneRun {
             decoder,
@@ -44,12 +46,20 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
             edits: plan.edits(run),
             wanted: wanted.remove(&run).unwrap_or_default(),
             kept: &mut kept,
+            attributions: Attributions::new(decoder, plan, |r| r == run)?,
         };
-        last.insert(run, hook.pass(&angles)?);
+        let resid = hook.pass(&angles)?;
+        if let Some(attributions) = hook.attributions {
+            let last = last_row(&resid)?.repeat((attributions.runs().count(), 1))?;
+            attributions.finish(&last)?.into_iter().for_each(|(i, reading)| readings[i] = Some(reading));
+        }
+        last.insert(run, resid);
         (options.progress)((plan.length(run) * decoder.arch.n_layers) as u64);
     }
-    let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
     for (i, reading) in head::read(decoder, plan, &Finished(last))? {
+        readings[i] = Some(reading);
+    }
+    for (i, reading) in gradient::read(decoder, plan, options)? {
         readings[i] = Some(reading);
     }
     for (i, reading) in readings.iter_mut().enumerate().filter(|(_, r)| r.is_none()) {
@@ -101,6 +111,12 @@ struct OneRun<'a> {
     /// Sites to keep: those that are read, and that later runs take from.
     wanted: HashSet<Site>,
     kept: &'a mut Kept,
+    attributions: Option<Attributions<'a>>,
+}
+
+/// `[1, width]`
+fn last_row(x: &Tensor) -> Result<Tensor> {
+    x.narrow(0, x.dim(0)? - 1, 1)
 }
 
 impl OneRun<'_> {
@@ -110,7 +126,7 @@ impl OneRun<'_> {
         let n = ids.len();
         let positions: Vec<u32> = (0..n as u32).collect();
         let entries = (0..n).map(|p| angles.entry(n, p)).collect();
-        let rows = Rows { spans: vec![Span { rows: 0..n, start: 0, prefix: Vec::new() }], entries };
+        let rows = Rows { spans: vec![Span::new(0..n, 0, Vec::new())], entries };
         let mut acts = Acts::new(rows);
         acts.put(SiteKind::Embed, self.decoder.embed(ids, &positions)?);
         self.at(SiteKind::Embed.at(0), &mut acts)?;
@@ -169,7 +185,9 @@ impl OneRun<'_> {
 
 impl Hook for OneRun<'_> {
     fn wants(&self, site: Site) -> bool {
-        self.wanted.contains(&site) || self.edits.iter().any(|e| e.site == site)
+        self.wanted.contains(&site)
+            || self.edits.iter().any(|e| e.site == site)
+            || self.attributions.as_ref().is_some_and(|a| a.wants(site))
     }
 
     fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
@@ -179,6 +197,10 @@ impl Hook for OneRun<'_> {
         let value = self.edited(site, acts.get(site.kind)?)?;
         if self.wanted.contains(&site) {
             self.kept.insert((self.run, site), value.clone());
+        }
+        if let Some(attributions) = self.attributions.as_mut().filter(|a| a.wants(site)) {
+            let n = attributions.runs().count();
+            attributions.at(site, &last_row(&value)?.repeat((n, 1))?)?;
         }
         acts.put(site.kind, value);
         Ok(())

@@ -23,15 +23,17 @@ pub(super) trait Residuals {
 }
 
 /// Rows whose logits over the whole vocabulary are held at once.
-const ROWS_AT_ONCE: usize = 64;
+pub(super) const ROWS_AT_ONCE: usize = 64;
 
 /// Whether a readout is of the end of the pass.
 pub(super) fn is_of_the_end(what: &What) -> bool {
     match what {
-        What::Metric(_) | What::KlFrom(_) => true,
+        What::Metric(_) | What::KlFrom(_) | What::Entropy => true,
+        What::Attribution(_) => false,
         What::Activation { site, .. } | What::Projection { site, .. } => {
             matches!(site.kind, SiteKind::FinalNorm | SiteKind::Logits)
         }
+        What::Gradient { .. } => false,
     }
 }
 
@@ -55,9 +57,9 @@ pub(super) fn read(
     Ok(readings)
 }
 
-struct End<'a> {
-    decoder: &'a Decoder,
-    plan: &'a Plan,
+pub(super) struct End<'a> {
+    pub(super) decoder: &'a Decoder,
+    pub(super) plan: &'a Plan,
 }
 
 /// Values of some rows of the end: `[rows, width]` on the host, and which row of the pass each is.
@@ -95,12 +97,14 @@ impl End<'_> {
         let r = &self.plan.readouts[readout];
         let length = self.plan.length(r.run);
         match &r.what {
-            What::Metric(Metric::LogitDifference { .. }) => vec![(r.run, length - 1)],
+            What::Metric(Metric::LogitDifference { .. }) | What::Entropy => vec![(r.run, length - 1)],
             What::Metric(Metric::Continuation { from }) => (from - 1..length - 1).map(|p| (r.run, p)).collect(),
             What::KlFrom(other) => vec![(r.run, length - 1), (*other, self.plan.length(*other) - 1)],
+            What::Attribution(_) => Vec::new(),
             What::Activation { positions, .. } | What::Projection { positions, .. } => {
                 resolve(positions, length).unwrap_or_default().into_iter().map(|p| (r.run, p)).collect()
             }
+            What::Gradient { .. } => Vec::new(),
         }
     }
 
@@ -148,7 +152,7 @@ impl End<'_> {
     }
 
     /// Rows, and those that interchanges at the end take from; each once, donors before their takers.
-    fn with_donors(&self, rows: Vec<Row>) -> Vec<Row> {
+    pub(super) fn with_donors(&self, rows: Vec<Row>) -> Vec<Row> {
         let mut all: Vec<Row> = rows;
         let mut at = 0;
         while at < all.len() {
@@ -176,7 +180,7 @@ impl End<'_> {
     }
 
     /// Applies the edits of every row's run at `final_norm` or `logits`.
-    fn edited(&self, x: Tensor, kind: SiteKind, rows: &[Row]) -> Result<Tensor, RunError> {
+    pub(super) fn edited(&self, x: Tensor, kind: SiteKind, rows: &[Row]) -> Result<Tensor, RunError> {
         let index: HashMap<Row, usize> = rows.iter().enumerate().map(|(i, r)| (*r, i)).collect();
         let mut edits = Vec::new();
         for (i, (run, position)) in rows.iter().enumerate() {
@@ -220,6 +224,10 @@ impl End<'_> {
                 let each = rows.iter().zip(&ids[*from..]).map(|(row, id)| log_probability(values.row(*row), *id));
                 Reading::Number(each.sum())
             }
+            What::Attribution(_) => {
+                return Err(candle_core::Error::Msg(format!("readout {i} is of the whole pass")).into());
+            }
+            What::Entropy => Reading::Number(entropy(logits()?.row(rows[0]))),
             What::KlFrom(_) => Reading::Number(kl(logits()?.row(rows[1]), logits()?.row(rows[0]))),
             What::Activation { site, part, .. } => {
                 let of_logits = site.kind == SiteKind::Logits;
@@ -232,6 +240,9 @@ impl End<'_> {
                 let from = if site.kind == SiteKind::Logits { logits()? } else { normed };
                 let values = rows.iter().map(|row| project(from.row(*row), direction)).collect();
                 Reading::Array { shape: vec![rows.len()], values }
+            }
+            What::Gradient { .. } => {
+                return Err(candle_core::Error::Msg(format!("readout {i} is not of the end of the pass")).into());
             }
         })
     }
@@ -262,7 +273,7 @@ pub(super) fn project(row: &[f32], direction: &[f32]) -> f32 {
     row.iter().zip(direction).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
 }
 
-fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
+pub(super) fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
     max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
 }
@@ -283,6 +294,12 @@ fn kl(p: &[f32], q: &[f32]) -> f64 {
     each.sum::<f64>().max(0.0)
 }
 
+/// The entropy of the distribution that a row of logits gives, in nats.
+fn entropy(logits: &[f32]) -> f64 {
+    let z = log_sum_exp(logits.iter().map(|v| f64::from(*v)));
+    logits.iter().map(|v| f64::from(*v) - z).map(|lp| -lp.exp() * lp).sum::<f64>().max(0.0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -293,6 +310,8 @@ mod tests {
         let (a, b) = (1f64.exp() / (1f64.exp() + 1.0), 1.0 / (1f64.exp() + 1.0));
         assert!((kl(&p, &q) - (0.5 * (0.5 / a).ln() + 0.5 * (0.5 / b).ln())).abs() < 1e-7);
         assert_eq!(kl(&q, &q), 0.0);
+        assert!((entropy(&p) - 2f64.ln()).abs() < 1e-7);
+        assert!((entropy(&q) + a * a.ln() + b * b.ln()).abs() < 1e-7);
         assert!((log_probability(&q, 0) - a.ln()).abs() < 1e-7);
         assert!((log_sum_exp([1000.0, 1000.0].into_iter()) - (1000.0 + 2f64.ln())).abs() < 1e-9);
     }

@@ -2,6 +2,8 @@
 //!
 //! [`Engine::Wavefront`] runs every prompt and fork through a layer before the next and computes only what edits can
 //! reach; [`Engine::Full`] runs a whole forward pass for each and is the reference that the tests hold the wavefront to.
+//! [`generate`] lets runs of a plan go on token by token.
+//! Gradients ([`What::Gradient`]) are read by passes of their own, forward and back, which both engines share.
 //!
 //! ```no_run
 //! use gatelens::model::{Model, Options as ModelOptions};
@@ -33,13 +35,18 @@
 //! }
 //! ```
 
+mod attribution;
 mod cone;
 mod full;
+mod generate;
+mod gradient;
 mod head;
 mod size;
 mod wavefront;
 
 pub use cone::{Cone, cones};
+pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
+pub use gradient::NoGradient;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
@@ -69,8 +76,8 @@ impl std::fmt::Display for Engine {
 /// How a plan is run.
 pub struct Options<'a> {
     pub engine: Engine,
-    /// What the activations of one MLP may take at their widest, in bytes, as long as one prompt's forks fit in it.
-    /// Results do not depend on it.
+    /// What the activations of one MLP may take at their widest, in bytes, as long as one prompt's forks fit in it; for
+    /// gradients, what a batch's checkpoints and one layer's graph may take. Results do not depend on it.
     pub budget: usize,
     /// Told of every layer that rows went through: how many rows did.
     pub progress: &'a (dyn Fn(u64) + Sync),
@@ -87,8 +94,12 @@ impl Default for Options<'_> {
 pub enum RunError {
     #[error(transparent)]
     Plan(#[from] PlanError),
+    #[error("generation: `{field}`: {why}")]
+    Generation { field: &'static str, why: String },
     #[error("{at} came out as {value}: the activations overflowed; load the model with --dtype f32")]
     NotFinite { at: String, value: f64 },
+    #[error(transparent)]
+    NoGradient(#[from] NoGradient),
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
 }
@@ -110,6 +121,14 @@ impl Reading {
         match self {
             Reading::Number(x) => Some(*x),
             Reading::Array { .. } => None,
+        }
+    }
+
+    /// [`Reading::values`], taken out.
+    pub fn into_values(self) -> Vec<f32> {
+        match self {
+            Reading::Number(x) => vec![x as f32],
+            Reading::Array { values, .. } => values,
         }
     }
 

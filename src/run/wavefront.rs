@@ -8,9 +8,11 @@
 //! Runs that have nothing to do with each other (pairs of a dataset) are run in batches within each layer, so that the
 //! widest activation of a batch, not of the sweep, is what takes memory.
 
+use super::attribution::Attributions;
 use super::cone::{Cone, cones};
+use super::generate::Cache;
 use super::head::{self, Residuals, Row, pick, project, row_change};
-use super::{Options, Reading, RunError};
+use super::{Options, Reading, RunError, gradient};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
 use crate::ops::{self, RowEdit};
@@ -22,10 +24,21 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
+    let angles = Angles::new(&decoder.arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    run_keeping(decoder, plan, options, &angles, None)
+}
+
+/// [`run`] with angles at hand, which leaves keys and values in a cache.
+pub(super) fn run_keeping(
+    decoder: &Decoder,
+    plan: &Plan,
+    options: &Options,
+    angles: &Angles,
+    cache: Option<&Cache>,
+) -> std::result::Result<Vec<Reading>, RunError> {
     let arch = &decoder.arch;
     let cones = cones(plan, arch);
-    let angles = Angles::new(arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
-    let sweep = Sweep { decoder, plan, angles: &angles, cones: &cones };
+    let sweep = Sweep { decoder, plan, angles, cones: &cones, cache };
     let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
     let mut batches = batches(plan, &cones, arch.d_mlp.max(arch.d_model), options.budget)
         .into_iter()
@@ -38,11 +51,16 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
         }
     }
     for batch in &mut batches {
+        batch.finish()?;
         for (i, reading) in batch.state.readings.drain(..) {
             readings[i] = Some(reading);
         }
     }
     for (i, reading) in head::read(decoder, plan, &Ends::new(sweep, &batches)?)? {
+        readings[i] = Some(reading);
+    }
+    drop(batches);
+    for (i, reading) in gradient::read(decoder, plan, options)? {
         readings[i] = Some(reading);
     }
     let n = readings.len();
@@ -61,31 +79,36 @@ struct Sweep<'a> {
     angles: &'a Angles,
     /// One a fork.
     cones: &'a [Cone],
+    /// Where keys and values of some runs are kept.
+    cache: Option<&'a Cache>,
 }
 
 /// Runs of a batch, ascending: prompts, then forks.
-type Runs = Vec<Run>;
+pub(super) type Runs = Vec<Run>;
 
-/// Sets of runs that do not touch each other, joined in order while their widest activation stays under the budget.
-fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs> {
-    let mut parent: Vec<usize> = (0..plan.prompts.len()).collect();
-    for f in 0..plan.forks.len() {
-        for edit in &plan.forks[f].edits {
-            if let Change::Interchange { donor, .. } = &edit.change {
-                let (a, b) = (find(&mut parent, plan.root(Run::Fork(f))), find(&mut parent, plan.root(*donor)));
-                // The earlier prompt leads, so that sets keep the order of the plan.
-                parent[a.max(b)] = a.min(b);
-            }
-        }
-    }
+/// Sets of runs that do not touch each other, in the order of the plan, but for those of which nothing is read but
+/// gradients: they have passes of their own.
+pub(super) fn sets(plan: &Plan) -> Vec<Runs> {
+    let set_of = plan.sets();
     let mut sets: BTreeMap<usize, Runs> = BTreeMap::new();
-    for p in 0..plan.prompts.len() {
-        sets.entry(find(&mut parent, p)).or_default().push(Run::Prompt(p));
+    let forks = (0..plan.forks.len()).map(Run::Fork);
+    for run in (0..plan.prompts.len()).map(Run::Prompt).chain(forks) {
+        sets.entry(set_of[plan.root(run)]).or_default().push(run);
     }
-    for f in 0..plan.forks.len() {
-        let root = plan.root(Run::Fork(f));
-        sets.entry(find(&mut parent, root)).or_default().push(Run::Fork(f));
+    let (mut of_gradients, mut of_others) = (HashSet::new(), HashSet::new());
+    for readout in &plan.readouts {
+        match &readout.what {
+            What::Gradient { .. } => of_gradients.insert(readout.run),
+            What::KlFrom(other) => of_others.insert(readout.run) | of_others.insert(*other),
+            _ => of_others.insert(readout.run),
+        };
     }
+    let any = |set: &Runs, of: &HashSet<Run>| set.iter().any(|run| of.contains(run));
+    sets.into_values().filter(|set| any(set, &of_others) || !any(set, &of_gradients)).collect()
+}
+
+/// [`sets`], joined in order while their widest activation stays under the budget.
+fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs> {
     let rows_of = |run: &Run| match run {
         Run::Prompt(p) => plan.prompts[*p].ids.len(),
         Run::Fork(f) => (0..cones[*f].ends.len()).map(|l| cones[*f].rows(l)).max().unwrap_or(0),
@@ -93,7 +116,7 @@ fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs
     // Three activations of the widest site stand side by side in a gated MLP.
     let most = (budget / (3 * 4 * width.max(1))).max(1);
     let (mut joined, mut filled): (Vec<Runs>, usize) = (Vec::new(), 0);
-    for set in sets.into_values() {
+    for set in sets(plan) {
         let rows: usize = set.iter().map(rows_of).sum();
         match joined.last_mut() {
             Some(last) if filled + rows <= most => {
@@ -108,14 +131,6 @@ fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs
     }
     joined.iter_mut().for_each(|runs| runs.sort());
     joined
-}
-
-fn find(parent: &mut [usize], mut x: usize) -> usize {
-    while parent[x] != x {
-        parent[x] = parent[parent[x]];
-        x = parent[x];
-    }
-    x
 }
 
 /// Runs that go through each layer together.
@@ -138,6 +153,7 @@ struct State<'a> {
     joins: HashMap<Site, Vec<Run>>,
     reads: HashMap<Site, Vec<usize>>,
     readings: Vec<(usize, Reading)>,
+    attributions: Option<Attributions<'a>>,
     /// Scores and patterns of the layer at hand, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
 }
@@ -145,7 +161,7 @@ struct State<'a> {
 impl<'a> Batch<'a> {
     /// The embeddings of a batch's prompts, with what is edited and read there.
     fn begin(sweep: Sweep<'a>, runs: Runs) -> Result<Self> {
-        let mut state = State::new(sweep, runs);
+        let mut state = State::new(sweep, runs)?;
         let prompts: Vec<usize> =
             state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some(*p) } else { None }).collect();
         let ranges: Vec<(Run, Range<usize>)> =
@@ -168,8 +184,18 @@ impl<'a> Batch<'a> {
     }
 }
 
+impl Batch<'_> {
+    /// After the last layer: the readings that need the whole pass.
+    fn finish(&mut self) -> Result<()> {
+        let Some(attributions) = self.state.attributions.take() else { return Ok(()) };
+        let resid = self.state.last_rows(&attributions, self.acts.get(SiteKind::ResidPre)?)?;
+        self.state.readings.extend(attributions.finish(&resid)?);
+        Ok(())
+    }
+}
+
 impl<'a> State<'a> {
-    fn new(sweep: Sweep<'a>, runs: Runs) -> Self {
+    fn new(sweep: Sweep<'a>, runs: Runs) -> Result<Self> {
         let (mut edits, mut joins): (HashMap<Site, Vec<_>>, HashMap<Site, Vec<_>>) = Default::default();
         let members: HashSet<Run> = runs.iter().copied().collect();
         for run in &runs {
@@ -187,7 +213,8 @@ impl<'a> State<'a> {
                 reads.entry(*site).or_default().push(i);
             }
         }
-        State {
+        Ok(State {
+            attributions: Attributions::new(sweep.decoder, sweep.plan, |run| members.contains(&run))?,
             sweep,
             runs,
             spans: HashMap::new(),
@@ -197,7 +224,7 @@ impl<'a> State<'a> {
             reads,
             readings: Vec::new(),
             opened: HashMap::new(),
-        }
+        })
     }
 
     /// The run whose rows hold a position of `run`: itself, or the nearest of those that it descends from.
@@ -224,7 +251,7 @@ impl<'a> State<'a> {
         for (run, positions) in ranges {
             let rows = at..at + positions.len();
             at = rows.end;
-            self.spans.insert(*run, Span { rows, start: positions.start, prefix: Vec::new() });
+            self.spans.insert(*run, Span::new(rows, positions.start, Vec::new()));
         }
         let mut rows = Rows { spans: Vec::with_capacity(ranges.len()), entries: Vec::with_capacity(at) };
         for (run, positions) in ranges {
@@ -232,7 +259,7 @@ impl<'a> State<'a> {
             rows.entries.extend(positions.clone().map(|p| self.sweep.angles.entry(length, p)));
             let own = &self.spans[run];
             let prefix = self.prefix(*run, positions.start);
-            rows.spans.push(Span { rows: own.rows.clone(), start: own.start, prefix });
+            rows.spans.push(Span::new(own.rows.clone(), own.start, prefix));
         }
         rows
     }
@@ -334,6 +361,22 @@ impl<'a> State<'a> {
         Ok(())
     }
 
+    /// Takes what attributions read of a site.
+    fn attribute(&mut self, site: Site, x: &Tensor) -> Result<()> {
+        let Some(mut attributions) = self.attributions.take_if(|a| a.wants(site)) else { return Ok(()) };
+        let value = self.last_rows(&attributions, x)?;
+        attributions.at(site, &value)?;
+        self.attributions = Some(attributions);
+        Ok(())
+    }
+
+    /// The last rows of the runs that attributions are read of.
+    fn last_rows(&self, attributions: &Attributions, x: &Tensor) -> Result<Tensor> {
+        let row = |run: Run| Ok(self.owner(run, self.sweep.plan.length(run) - 1)?.1 as u32);
+        let rows = attributions.runs().map(row).collect::<Result<Vec<u32>>>()?;
+        x.index_select(&Tensor::new(rows, x.device())?, 0)
+    }
+
     fn positions_read(&self, readout: usize) -> Result<Vec<usize>> {
         let r = &self.sweep.plan.readouts[readout];
         match &r.what {
@@ -385,6 +428,22 @@ impl<'a> State<'a> {
         Ok(found)
     }
 
+    /// Leaves keys and values in the cache. What a fork has no rows for here is its base's.
+    fn keep(&self, cache: &Cache, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        for run in &self.runs {
+            let Some(kept) = cache.kept(*run) else { continue };
+            let owners = kept.positions.clone().map(|p| self.owner(*run, p).map(|(_, row)| row));
+            let rows = owners.collect::<Result<Vec<usize>>>()?;
+            let mut slot = kept.slot;
+            for rows in rows.chunk_by(|a, b| a + 1 == *b) {
+                let part = |x: &Tensor| x.narrow(0, rows[0], rows.len());
+                cache.put(layer, slot, &part(keys)?, &part(values)?)?;
+                slot += rows.len();
+            }
+        }
+        Ok(())
+    }
+
     /// A row of the layer's opened scores or pattern.
     fn opened_row(&self, site: Site, run: Run, position: usize) -> Result<&[f32]> {
         let (owner, _) = self.owner(run, position)?;
@@ -433,7 +492,10 @@ fn joining_site(sweep: Sweep, site: Site) -> Site {
 
 impl Hook for State<'_> {
     fn wants(&self, site: Site) -> bool {
-        self.edits.contains_key(&site) || self.reads.contains_key(&site) || self.joins.contains_key(&site)
+        self.edits.contains_key(&site)
+            || self.reads.contains_key(&site)
+            || self.joins.contains_key(&site)
+            || self.attributions.as_ref().is_some_and(|a| a.wants(site))
     }
 
     fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
@@ -445,7 +507,14 @@ impl Hook for State<'_> {
         if self.reads.contains_key(&site) {
             self.read(site, &acts.get(site.kind)?.clone())?;
         }
-        Ok(())
+        self.attribute(site, acts.get(site.kind)?)
+    }
+
+    fn keys_values(&mut self, layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
+        if let Some(cache) = self.sweep.cache {
+            self.keep(cache, layer, &keys, &values)?;
+        }
+        Ok((keys, values))
     }
 
     fn opened(&self, layer: usize) -> Result<Vec<usize>> {

@@ -16,6 +16,8 @@ pub const RUN_FILE: &str = "run.json";
 pub struct RunRecord {
     /// The command: `interchange`.
     pub command: String,
+    /// The whole command, as a shell takes it.
+    pub command_line: String,
     /// All parameters, with the defaults that were used.
     pub parameters: Map<String, Value>,
     /// The model.
@@ -44,6 +46,16 @@ pub struct RunRecord {
     pub flops: f64,
     /// The most memory that the process held at once.
     pub peak_rss_bytes: u64,
+}
+
+impl RunRecord {
+    /// Counts what was run.
+    pub fn include(&mut self, size: &crate::run::Size) {
+        self.prompts += size.prompts as u64;
+        self.forks += size.forks as u64;
+        self.rows += size.rows;
+        self.flops += size.flops;
+    }
 }
 
 /// Which model was run.
@@ -147,6 +159,7 @@ mod tests {
     fn a_record_has_the_contracts_fields_in_the_contracts_order() {
         let record = RunRecord {
             command: "interchange".into(),
+            command_line: "gatelens interchange demo".into(),
             parameters: Map::new(),
             model: ModelRecord {
                 name: "demo".into(),
@@ -174,6 +187,7 @@ mod tests {
             names,
             [
                 "command",
+                "command_line",
                 "parameters",
                 "model",
                 "dataset_sha256",

@@ -13,7 +13,7 @@ use candle_core::Device;
 use gatelens::model::template::Message;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Part, Plan, Positions, What};
-use gatelens::run::{Options, Reading, run};
+use gatelens::run::{Generation, Options, Reading, Sampling, Steps, generate, run};
 use gatelens::site::SiteKind;
 use serde_json::Value;
 use std::path::PathBuf;
@@ -120,4 +120,25 @@ fn smollm2_is_as_in_transformers_from_gguf_and_from_a_sharded_folder() {
 #[ignore = "needs scripts/fetch_models.sh qwen2.5-coder-0.5b"]
 fn qwen_is_as_in_transformers_from_gguf_and_from_a_folder() {
     is_as_in_transformers_from_gguf_and_from_a_folder("qwen2.5-coder-0.5b", 1);
+}
+
+#[test]
+#[ignore = "needs scripts/fetch_models.sh smollm2"]
+fn smollm2_answers_a_question_and_stops() {
+    let model = open(&model_path("smollm2"));
+    let tokenizer = model.tokenizer().expect("a tokenizer");
+    let question = Message { role: "user".to_string(), content: "What is the capital of France?".to_string() };
+    let mut plan = Plan::default();
+    let prompt = plan.prompt("question", tokenizer.encode_chat(&[question], true).expect("ids"));
+    let generation = Generation {
+        runs: vec![prompt],
+        max_tokens: 60,
+        sampling: Sampling::Greedy,
+        steps: Steps::PromptOnly,
+        stop: model.stop_tokens().to_vec(),
+    };
+    let found = generate(&model.decoder, &plan, &generation, &Options::default()).expect("generated").remove(0);
+    let answer = tokenizer.decode_generated(&found.ids).expect("text");
+    println!("{answer}");
+    assert!(answer.contains("Paris") && found.stopped, "{answer}");
 }

@@ -4,9 +4,16 @@
 
 mod support;
 
+mod analyses;
+mod attribution;
 mod commands;
+mod demo;
+mod experiments;
 mod faults;
+mod generate;
+mod gradient;
 mod hub;
 mod parity;
 mod streaming;
+mod toy_analysis;
 mod wavefront;

@@ -175,6 +175,26 @@ impl Tokenizer {
         })
     }
 
+    /// The text of tokens that a model chose: without special tokens, and with U+FFFD for ids that stand for no token, which
+    /// a model has where its vocabulary is padded.
+    ///
+    /// # Errors
+    /// [`TokenizerError::Decode`].
+    pub fn decode_generated(&self, ids: &[u32]) -> Result<String, TokenizerError> {
+        let parts = ids.split(|id| self.inner.id_to_token(*id).is_none()).map(|part| self.decode(part, true));
+        Ok(parts.collect::<Result<Vec<_>, _>>()?.join("\u{fffd}"))
+    }
+
+    /// The token that is spelled so, if there is one.
+    pub fn id(&self, piece: &str) -> Option<u32> {
+        self.inner.token_to_id(piece)
+    }
+
+    /// Whether a token is special: no text, but a mark that the model was trained with.
+    pub fn is_special(&self, id: u32) -> bool {
+        self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
+    }
+
     /// One token in readable form, its leading space kept; the raw piece where it is part of a
     /// character. Nothing for an id that stands for no token.
     pub fn token(&self, id: u32) -> Option<String> {

@@ -141,6 +141,17 @@ fn readable_tokens_keep_their_space_and_answers_find_their_word() {
 }
 
 #[test]
+fn what_a_model_generates_can_be_read_even_where_its_vocabulary_is_padded() {
+    let pieces = sentence_pieces();
+    let tokenizer = from_builder(&sentence_piece_builder(&pieces)).expect("sound");
+    let mut ids = pieces.ids(&["\u{2581}hello", "<0xE4>", "<0xBD>", "<0xA0>", "</s>"]);
+    assert_eq!(tokenizer.decode_generated(&ids).expect("text"), "hello\u{4f60}");
+    ids.extend([100_000, pieces.id("or")]);
+    assert_eq!(tokenizer.decode_generated(&ids).expect("text"), "hello\u{4f60}\u{fffd}or");
+    assert_eq!(tokenizer.decode_generated(&[]).expect("text"), "");
+}
+
+#[test]
 fn control_tokens_are_special_and_user_defined_ones_are_not() {
     let pieces = sentence_pieces();
     let tokenizer = from_builder(&sentence_piece_builder(&pieces)).expect("sound");

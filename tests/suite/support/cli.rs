@@ -53,6 +53,13 @@ impl Ended {
         }
     }
 
+    /// Wrong input that was found after something was done and said.
+    #[track_caller]
+    pub fn refused_after(self, part: &str) {
+        assert_eq!(self.code, 2, "{}", self.stderr);
+        assert!(self.stderr.starts_with("error: ") && self.stderr.contains(part), "{}", self.stderr);
+    }
+
     /// Wrong input: [`Ended::failed`] with exit code 2.
     #[track_caller]
     pub fn refused(self, parts: &[&str]) {

@@ -1,0 +1,435 @@
+//! Ablation: which heads (or MLPs) does the metric depend on?
+//!
+//! A head's `z`, or another site, is replaced by something that says nothing of the prompt: zeros; its mean over a reference
+//! set; or its value in a random other prompt of that set (resampling), averaged over draws. The mean and the resampled
+//! value are taken at the matching position where one position is ablated; with `--position all` the mean is over all
+//! positions of the reference set, and resampled prompts are matched by their equal beginnings and ends.
+//! Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Chan et al. 2022, "Causal Scrubbing", for
+//! resampling. Later layers make up for some ablations (McGrath et al. 2023, "The Hydra Effect"): a small effect does not
+//! say that a head does nothing.
+
+use super::align::align;
+use super::effects::{Measured, Shared, effects_table, read, subset_section, subsets};
+use super::inputs::{MetricArgs, PromptArgs, Unit, item_tokens};
+use super::summary::{Position, Swap};
+use super::{Analysis, AnalysisError, Output, table};
+use crate::dataset::encode::prompt_ids;
+use crate::dataset::{Dataset, Item, read_prompts};
+use crate::figure::Figure;
+use crate::model::Model;
+use crate::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use crate::report::Section;
+use crate::report::cells::signed;
+use crate::run::Reading;
+use crate::session::Session;
+use crate::site::SiteKind;
+use crate::stats;
+use crate::table::Table;
+use rand::Rng;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// What the ablated part becomes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Zeros.
+    Zero,
+    /// Its mean over the reference set.
+    Mean,
+    /// Its value in a random other prompt of the reference set, averaged over draws.
+    Resample,
+}
+
+impl Mode {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Mode::Zero => "zero",
+            Mode::Mean => "mean",
+            Mode::Resample => "resample",
+        }
+    }
+}
+
+/// Ablation of every head, or of every MLP, one at a time
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Ablate {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompts: PromptArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
+
+    /// What the ablated part becomes; several with commas
+    #[arg(long, value_enum, value_delimiter = ',', default_value = "zero")]
+    pub mode: Vec<Mode>,
+
+    /// The reference set of mean and resample (default: the prompts themselves)
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+
+    /// Draws a prompt, for resample
+    #[arg(long, default_value_t = 8, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    pub draws: u16,
+
+    /// Where it is ablated: last, all, or a position (negative from the prompt's end)
+    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    pub position: Position,
+
+    /// What is ablated: z (every head), mlp_out (every MLP), or another site
+    #[arg(long, default_value = "z")]
+    pub site: SiteKind,
+}
+
+/// The prompts as the model reads them.
+pub struct Items {
+    dataset: Dataset<Item>,
+    tokens: Vec<(Vec<u32>, Metric)>,
+    /// The reference set, if it is another file.
+    reference: Option<Dataset<Item>>,
+    /// The reference set's token ids.
+    reference_ids: Vec<Vec<u32>>,
+    units: Vec<Unit>,
+}
+
+impl Analysis for Ablate {
+    const NAME: &'static str = "ablate";
+    const TITLE: &'static str = "Ablation";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let dataset = self.prompts.read()?;
+        let units = Unit::all(self.site, &model.decoder.arch)?;
+        let of_item = |item: &Item| item_tokens(model, &dataset, item, &self.metric);
+        let tokens = dataset.items.iter().map(of_item).collect::<Result<Vec<_>, _>>()?;
+        let reference = self.reference.as_ref().map(read_prompts).transpose()?;
+        let reference_ids = match &reference {
+            None => tokens.iter().map(|t| t.0.clone()).collect(),
+            Some(set) => {
+                let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
+                set.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?
+            }
+        };
+        let items = Items { dataset, tokens, reference, reference_ids, units };
+        self.check(&items)?;
+        Ok(items)
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        let named = |set: &Dataset<Item>| (set.path.display().to_string(), set.sha256.clone());
+        std::iter::once(named(&items.dataset)).chain(items.reference.as_ref().map(named)).collect()
+    }
+
+    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        let mut plans = Vec::new();
+        let values = self.needs_values().then(|| Values::zeros(model, items));
+        plans.extend(self.needs_values().then(|| self.values_plan(items)));
+        let all: Vec<usize> = (0..items.tokens.len()).collect();
+        plans.push(self.plan(items, values.as_ref(), &all, 0)?);
+        Ok(plans)
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let values = match self.needs_values() {
+            false => None,
+            true => Some(Values::of(items, &session.run(&self.values_plan(items))?)),
+        };
+        let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
+        let all: Vec<usize> = (0..items.tokens.len()).collect();
+        for some in all.chunks(ITEMS_AT_ONCE) {
+            let readings = session.run(&self.plan(items, values.as_ref(), some, session.seed)?)?;
+            self.collect(&readings, some.len(), &mut swaps);
+        }
+        let shared = |name| Shared {
+            name,
+            model: &session.model.name,
+            variant: ("mode", "what the ablated part became: zero, mean or resample"),
+            position: self.position.to_string(),
+            seed: session.seed,
+            positive: None,
+        };
+        let rows = |subset: Option<(&'static str, &str, &[usize])>| {
+            let of = subset.map_or(all.as_slice(), |s| s.2);
+            let row = |m: usize, u: usize| Measured {
+                unit: items.units[u],
+                variant: self.mode[m].name(),
+                subset: subset.map(|s| (s.0, s.1.to_string())),
+                swaps: of.iter().map(|i| swaps[m][u][*i]).collect(),
+                estimates: Vec::new(),
+            };
+            (0..self.mode.len())
+                .flat_map(|m| (0..items.units.len()).map(move |u| (m, u)))
+                .map(|(m, u)| row(m, u))
+                .collect()
+        };
+        let whole: Vec<Measured> = rows(None);
+        let mut tables = vec![effects_table(&shared("heads"), &whole)?, self.items_table(items, &swaps)?];
+        let group: Vec<_> = items.dataset.items.iter().map(|p| p.group.as_deref()).collect();
+        let lang: Vec<_> = items.dataset.items.iter().map(|p| p.lang.as_deref()).collect();
+        let subsets = subsets(&group, &lang);
+        if !subsets.is_empty() {
+            let split: Vec<Vec<Measured>> = subsets.iter().map(|(by, value, of)| rows(Some((by, value, of)))).collect();
+            let split: Vec<Measured> = split.into_iter().flatten().collect();
+            tables.push(effects_table(&shared("groups"), &split)?);
+        }
+        Ok(tables.into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+        let heads = read(table(tables, "heads")?, "mode")?;
+        let mut figures = Vec::new();
+        for mode in &heads.variants {
+            let title = format!("Ablation of {}: {mode}", heads.site);
+            figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
+        }
+        figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));
+        Ok(figures)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let heads = read(table(tables, "heads")?, "mode")?;
+        let section = |mode: &&str| {
+            let rows = heads.strongest(mode);
+            let first = rows.first();
+            let text = format!(
+                "Over {} prompts the clean logit difference is {}. {}",
+                first.map_or(0, |r| r.n),
+                signed(first.and_then(|r| r.positive), 3),
+                heads.finding(mode)
+            );
+            let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
+            let section = Section::new(format!("Ablation: {mode}")).paragraph(text);
+            heads.listed(
+                section.figure(dir.join(format!("{mode}.png")), "Mean effects; all are in heads.parquet.", alt),
+                mode,
+            )
+        };
+        let mut sections: Vec<Section> = heads.variants.iter().map(section).collect();
+        let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
+        let caption = "The strongest of each mode with their intervals.";
+        sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
+        sections.extend(subset_section(tables, "mode")?);
+        Ok(sections)
+    }
+}
+
+/// Prompts whose forks are planned at once: with resampling at all positions a plan has millions of edits.
+const ITEMS_AT_ONCE: usize = 32;
+
+impl Ablate {
+    fn needs_values(&self) -> bool {
+        self.mode.iter().any(|m| *m != Mode::Zero)
+    }
+
+    /// Forks a unit of one prompt under one mode.
+    fn forks(&self, mode: Mode) -> usize {
+        if mode == Mode::Resample { usize::from(self.draws) } else { 1 }
+    }
+
+    fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+        let ragged = matches!(self.site, SiteKind::Scores | SiteKind::Pattern);
+        if ragged {
+            let why =
+                "--site: silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
+            return Err(AnalysisError::Bad(why.to_string()));
+        }
+        for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
+            let at = items.dataset.at(item.line, &item.id, "prompt");
+            self.position.of(ids.len()).map_err(|why| at.error(why))?;
+        }
+        if !self.needs_values() {
+            return Ok(());
+        }
+        if items.reference_ids.len() < 2 {
+            return Err(AnalysisError::Bad(
+                "the reference set has one prompt; mean and resample need two or more: give --reference".to_string(),
+            ));
+        }
+        for (i, ids) in items.reference_ids.iter().enumerate() {
+            let set = items.reference.as_ref().unwrap_or(&items.dataset);
+            let item = &set.items[i];
+            self.position.of(ids.len()).map_err(|why| set.at(item.line, &item.id, "prompt").error(why))?;
+        }
+        Ok(())
+    }
+
+    /// The reference set's values at the ablated site and positions.
+    fn values_plan(&self, items: &Items) -> Plan {
+        let mut plan = Plan::default();
+        let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
+        sites.dedup();
+        for (i, ids) in items.reference_ids.iter().enumerate() {
+            let prompt = plan.prompt(format!("reference {i}"), ids.clone());
+            for site in &sites {
+                // The positions were checked.
+                let positions = self.position.of(ids.len()).unwrap_or(Positions::Last);
+                plan.read(prompt, What::Activation { site: *site, positions, part: Part::All });
+            }
+        }
+        plan
+    }
+
+    /// Each prompt's metric, then those of every mode's and unit's forks.
+    fn plan(&self, items: &Items, values: Option<&Values>, some: &[usize], seed: u64) -> Result<Plan, AnalysisError> {
+        let mut plan = Plan::default();
+        for i in some {
+            let (ids, metric) = &items.tokens[*i];
+            let item = &items.dataset.items[*i];
+            let prompt = plan.prompt(item.id.clone(), ids.clone());
+            plan.read(prompt, What::Metric(metric.clone()));
+            let at = items.dataset.at(item.line, &item.id, "prompt");
+            let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
+            for mode in &self.mode {
+                let donors = self.donors(items, *i, seed);
+                for u in 0..items.units.len() {
+                    for donor in donors.iter().take(self.forks(*mode)) {
+                        let edits = ablation(items, values, u, *mode, (*i, *donor), &positions);
+                        let fork = plan.fork(prompt, edits);
+                        plan.read(fork, What::Metric(metric.clone()));
+                    }
+                }
+            }
+        }
+        Ok(plan)
+    }
+
+    /// The other prompts that a prompt's values are drawn from, one a draw; all units draw the same.
+    fn donors(&self, items: &Items, i: usize, seed: u64) -> Vec<usize> {
+        let n = items.reference_ids.len();
+        let own = items.reference.is_none().then_some(i);
+        let mut rng = stats::rng(seed, &format!("ablate.resample.{i}"));
+        let draw = |_| match own {
+            Some(own) => {
+                let j = rng.random_range(0..n.max(2) - 1);
+                j + usize::from(j >= own)
+            }
+            None => rng.random_range(0..n),
+        };
+        (0..self.draws).map(draw).collect()
+    }
+
+    /// Adds the readings of `n` prompts.
+    fn collect(&self, readings: &[Reading], n: usize, swaps: &mut [Vec<Vec<Swap>>]) {
+        let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
+        let of_prompt = numbers.len() / n.max(1);
+        for numbers in numbers.chunks_exact(of_prompt.max(1)) {
+            let (base, mut rest) = (numbers[0], &numbers[1..]);
+            for (mode, of_mode) in self.mode.iter().zip(swaps.iter_mut()) {
+                for of_unit in of_mode {
+                    let (forks, later) = rest.split_at(self.forks(*mode));
+                    let patched = forks.iter().sum::<f64>() / forks.len() as f64;
+                    of_unit.push(Swap { base, other: None, patched });
+                    rest = later;
+                }
+            }
+        }
+    }
+
+    fn items_table(&self, items: &Items, swaps: &[Vec<Vec<Swap>>]) -> Result<Table, AnalysisError> {
+        let mut rows: Vec<(usize, usize, usize)> = Vec::new();
+        for (m, of_mode) in swaps.iter().enumerate() {
+            for (u, of_unit) in of_mode.iter().enumerate() {
+                rows.extend((0..of_unit.len()).map(|i| (i, m, u)));
+            }
+        }
+        let item = |r: &(usize, usize, usize)| &items.dataset.items[r.0];
+        let swap = |r: &(usize, usize, usize)| swaps[r.1][r.2][r.0];
+        Ok(Table::new("items")
+            .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+            .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
+            .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+            .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+            .int("layer", "layer, from 0", rows.iter().map(|r| items.units[r.2].site.layer as i64))?
+            .int("head", "head, from 0; -1 for a site as a whole", rows.iter().map(|r| items.units[r.2].head_number()))?
+            .str("mode", "zero, mean or resample", rows.iter().map(|r| self.mode[r.1].name()))?
+            .float("base_metric", "metric without the ablation, nats", rows.iter().map(|r| swap(r).base))?
+            .float(
+                "ablated_metric",
+                "metric with it (resample: mean over draws), nats",
+                rows.iter().map(|r| swap(r).patched),
+            )?)
+    }
+}
+
+/// The reference set's values: of each prompt, `[positions, width]` for each of the units' sites.
+struct Values {
+    /// `[prompts][sites]`
+    of: Vec<Vec<Reading>>,
+    /// Means over the prompts and their positions, one a site.
+    means: Vec<Vec<f32>>,
+}
+
+impl Values {
+    fn of(items: &Items, readings: &[Reading]) -> Self {
+        let sites = readings.len() / items.reference_ids.len().max(1);
+        let of: Vec<Vec<Reading>> = readings.chunks_exact(sites.max(1)).map(<[Reading]>::to_vec).collect();
+        let means = (0..sites).map(|s| mean_row(of.iter().map(|readings| &readings[s]))).collect();
+        Values { of, means }
+    }
+
+    /// Stands in where values are not known yet.
+    fn zeros(model: &Model, items: &Items) -> Self {
+        let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
+        sites.dedup();
+        let row = |width: usize, n: usize| Reading::Array { shape: vec![n, width], values: vec![0.0; n * width] };
+        let width = sites.first().map_or(0, |s| s.width(&model.decoder.arch, 0));
+        let of = items.reference_ids.iter().map(|ids| vec![row(width, ids.len()); sites.len()]).collect();
+        Values { of, means: vec![vec![0.0; width]; sites.len()] }
+    }
+}
+
+/// The mean of all rows of some arrays, summed in f64.
+fn mean_row<'a>(arrays: impl Iterator<Item = &'a Reading>) -> Vec<f32> {
+    let (mut sums, mut n) = (Vec::new(), 0f64);
+    for array in arrays {
+        let Reading::Array { shape, values } = array else { continue };
+        let width = shape.last().copied().unwrap_or(1).max(1);
+        sums.resize(width, 0f64);
+        for row in values.chunks_exact(width) {
+            row.iter().zip(&mut sums).for_each(|(v, s)| *s += f64::from(*v));
+            n += 1.0;
+        }
+    }
+    sums.into_iter().map(|s| (s / n.max(1.0)) as f32).collect()
+}
+
+/// The edits that ablate a unit in prompt `item`, with values of `donor` where they are resampled.
+fn ablation(
+    items: &Items,
+    values: Option<&Values>,
+    u: usize,
+    mode: Mode,
+    (item, donor): (usize, usize),
+    positions: &Positions,
+) -> Vec<Edit> {
+    let unit = items.units[u];
+    let edit = |positions: Positions, change| Edit { site: unit.site, part: unit.part(), positions, change };
+    let values = match (mode, values) {
+        (Mode::Zero, _) | (_, None) => return vec![edit(positions.clone(), Change::Zero)],
+        (_, Some(values)) => values,
+    };
+    let site = u / per_site(items).max(1);
+    let width = values.means[site].len() / per_site(items).max(1);
+    let part = unit.head.map_or(0..values.means[site].len(), |h| h * width..(h + 1) * width);
+    if mode == Mode::Mean {
+        return vec![edit(positions.clone(), Change::Set(values.means[site][part].into()))];
+    }
+    let Reading::Array { shape, values: drawn } = &values.of[donor][site] else { return Vec::new() };
+    let row = |p: usize| -> Arc<[f32]> { drawn[p * shape[1]..(p + 1) * shape[1]][part.clone()].into() };
+    match positions {
+        Positions::All => {
+            let matched = align(&items.tokens[item].0, &items.reference_ids[donor]);
+            let one = |(p, from): (usize, Option<usize>)| Some(edit(Positions::At(vec![p]), Change::Set(row(from?))));
+            matched.into_iter().enumerate().filter_map(one).collect()
+        }
+        one => vec![edit(one.clone(), Change::Set(row(0)))],
+    }
+}
+
+/// How many units share a site.
+fn per_site(items: &Items) -> usize {
+    items.units.iter().take_while(|u| u.site == items.units[0].site).count()
+}

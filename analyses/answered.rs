@@ -1,0 +1,39 @@
+//! Generated answers and their classes.
+
+use super::AnalysisError;
+use crate::answers::{Class, Rules};
+use crate::dataset::Item;
+use crate::model::Model;
+use crate::run::Generated;
+
+/// A generated answer.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub text: String,
+    pub class: Class,
+    /// The rule that decided.
+    pub rule: Option<String>,
+    /// Whether it ended by itself.
+    pub stopped: bool,
+}
+
+/// Answers to items, one each, with their classes by the built-in rules.
+///
+/// # Errors
+/// If the model has no tokenizer.
+pub fn answers(model: &Model, items: &[Item], generated: &[Generated]) -> Result<Vec<Answer>, AnalysisError> {
+    let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
+    let tokenizer = model.tokenizer().map_err(|e| AnalysisError::Bad(e.to_string()))?;
+    let one = |(item, generated): (&Item, &Generated)| {
+        let text = tokenizer.decode_generated(&generated.ids).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        let verdict = rules.classify(&text, item.lang.as_deref(), &item.facts);
+        Ok(Answer { text, class: verdict.class, rule: verdict.rule, stopped: generated.stopped })
+    };
+    items.iter().zip(generated).map(one).collect()
+}
+
+/// The share of answers of a class; none of none.
+pub fn share(answers: &[&Answer], class: Class) -> Option<f64> {
+    let of = answers.iter().filter(|a| a.class == class).count();
+    (!answers.is_empty()).then(|| of as f64 / answers.len() as f64)
+}

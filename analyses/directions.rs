@@ -1,0 +1,184 @@
+//! Steering vectors: how they are made from prompts that differ in what is to be steered.
+//!
+//! Each way is a function of the activations of two sets of prompts at one site; running the prompts is left to the
+//! analysis. Sources: ActAdd, Turner et al. 2023, "Steering Language Models With Activation Engineering"; CAA, Rimsky et
+//! al. 2024, "Steering Llama 2 via Contrastive Activation Addition"; PCA, Zou et al. 2023, "Representation Engineering";
+//! difference of means, Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction".
+
+use super::AnalysisError;
+use crate::linear::{self, Direction, Examples, LinearError, principal_direction};
+use crate::site::SiteKind;
+use crate::stats;
+use rand::Rng;
+use rand_distr::StandardNormal;
+
+/// How a steering vector is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Recipe {
+    /// The difference of one pair's activations, position by position from the front, added in the prompt pass alone.
+    Actadd,
+    /// The mean over pairs of positive minus negative.
+    Caa,
+    /// The first principal component of the pairs' differences, not centred, of norm 1.
+    Pca,
+    /// The mean of the positive minus the mean of the negative prompts.
+    Mean,
+    /// The normal of a logistic classifier between the two.
+    Cav,
+}
+
+impl Recipe {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Recipe::Actadd => "actadd",
+            Recipe::Caa => "caa",
+            Recipe::Pca => "pca",
+            Recipe::Mean => "mean",
+            Recipe::Cav => "cav",
+        }
+    }
+
+    /// Where the method's paper takes and adds it.
+    pub fn site(self) -> SiteKind {
+        match self {
+            Recipe::Actadd | Recipe::Mean => SiteKind::ResidPre,
+            Recipe::Caa | Recipe::Pca | Recipe::Cav => SiteKind::ResidPost,
+        }
+    }
+
+    /// Whether its positive and negative prompts have to be matched.
+    pub fn needs_pairs(self) -> bool {
+        matches!(self, Recipe::Actadd | Recipe::Caa | Recipe::Pca)
+    }
+}
+
+/// A steering vector, as it was made.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Made {
+    /// One vector; for ActAdd one a position, from the prompt's first.
+    pub vectors: Vec<Vec<f32>>,
+    /// The classifier, where the vector is a logistic one's.
+    pub classifier: Option<Direction>,
+}
+
+/// Makes a vector from activations. For ActAdd `positive` and `negative` are the one pair's positions; else one row a prompt.
+///
+/// # Errors
+/// If the two do not fit each other, or do not differ.
+pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: u64) -> Result<Made, AnalysisError> {
+    let failed = |e: LinearError| AnalysisError::Bad(format!("{}: {e}", recipe.name()));
+    if recipe.needs_pairs() && positive.len() != negative.len() {
+        let what = if recipe == Recipe::Actadd { "tokens" } else { "prompts" };
+        return Err(AnalysisError::Bad(format!(
+            "{}: the positive side has {} {what}, the negative {}: they are subtracted one by one and must be as many",
+            recipe.name(),
+            positive.len(),
+            negative.len()
+        )));
+    }
+    let one = |vector: Vec<f32>| Made { vectors: vec![vector], classifier: None };
+    match recipe {
+        Recipe::Actadd => Ok(Made { vectors: differences(positive, negative), classifier: None }),
+        Recipe::Caa => Ok(one(mean_row(&differences(positive, negative)))),
+        Recipe::Pca => Ok(one(principal_direction(&differences(positive, negative)).map_err(failed)?.vector)),
+        Recipe::Mean => Ok(one(Examples::new(positive, negative).map_err(failed)?.mean_difference())),
+        Recipe::Cav => {
+            let examples = Examples::new(positive, negative).map_err(failed)?;
+            let options = linear::Options { seed, ..linear::Options::default() };
+            let direction = linear::fit(&examples, &options).map_err(failed)?;
+            Ok(Made { vectors: vec![direction.vector.clone()], classifier: Some(direction) })
+        }
+    }
+}
+
+/// Positive minus negative, row by row.
+fn differences(positive: &[Vec<f32>], negative: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    let one = |(p, n): (&Vec<f32>, &Vec<f32>)| p.iter().zip(n).map(|(p, n)| p - n).collect();
+    positive.iter().zip(negative).map(one).collect()
+}
+
+/// The mean of rows, summed in f64.
+fn mean_row(rows: &[Vec<f32>]) -> Vec<f32> {
+    let mut sums = vec![0f64; rows.first().map_or(0, Vec::len)];
+    rows.iter().for_each(|row| row.iter().zip(&mut sums).for_each(|(x, s)| *s += f64::from(*x)));
+    sums.into_iter().map(|s| (s / rows.len() as f64) as f32).collect()
+}
+
+/// Euclidean norm.
+pub fn norm(vector: &[f32]) -> f64 {
+    vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+}
+
+/// A vector of another length.
+pub fn scaled(vector: &[f32], factor: f64) -> Vec<f32> {
+    vector.iter().map(|x| (f64::from(*x) * factor) as f32).collect()
+}
+
+/// Vectors of the same norms as `like` in random directions, uniform over the sphere.
+pub fn random_like(like: &[Vec<f32>], seed: u64, number: usize) -> Vec<Vec<f32>> {
+    let mut rng = stats::rng(seed, &format!("steer.random.{number}"));
+    // A normal number in every direction is uniform over directions.
+    let mut one = |vector: &Vec<f32>| {
+        let direction: Vec<f32> = vector.iter().map(|_| rng.sample(StandardNormal)).collect();
+        let length = norm(&direction);
+        if length > 0.0 { scaled(&direction, norm(vector) / length) } else { direction }
+    };
+    like.iter().map(&mut one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rows() -> (Vec<Vec<f32>>, Vec<Vec<f32>>) {
+        let positive = vec![vec![3.0, 1.0, 0.0], vec![5.0, 2.0, 1.0], vec![4.0, 0.0, -1.0]];
+        let negative = vec![vec![1.0, 1.0, 0.5], vec![1.0, 1.0, 1.0], vec![1.0, 1.0, -0.5]];
+        (positive, negative)
+    }
+
+    #[test]
+    fn caa_is_the_mean_of_the_differences_and_actadd_all_of_them() {
+        let (p, n) = rows();
+        assert_eq!(make(Recipe::Caa, &p, &n, 0).unwrap().vectors, [[3.0, 0.0, -1.0 / 3.0]]);
+        assert_eq!(make(Recipe::Mean, &p, &n, 0).unwrap().vectors, [[3.0, 0.0, -1.0 / 3.0]]);
+        let actadd = make(Recipe::Actadd, &p, &n, 0).unwrap().vectors;
+        assert_eq!(actadd, [[2.0, 0.0, -0.5], [4.0, 1.0, 0.0], [3.0, -1.0, -0.5]]);
+    }
+
+    #[test]
+    fn the_principal_direction_maximises_the_sum_of_squared_projections() {
+        let (p, n) = rows();
+        let pca = make(Recipe::Pca, &p, &n, 0).unwrap().vectors.remove(0);
+        assert!((norm(&pca) - 1.0).abs() < 1e-6);
+        let differences = differences(&p, &n);
+        let spread = |v: &[f32]| -> f64 {
+            differences.iter().map(|d| d.iter().zip(v).map(|(a, b)| f64::from(a * b)).sum::<f64>().powi(2)).sum()
+        };
+        let best = spread(&pca);
+        for k in 0..500 {
+            let other = random_like(&[vec![1.0, 0.0, 0.0]], 1, k).remove(0);
+            assert!(spread(&other) <= best + 1e-6);
+        }
+        assert!(pca[0] > 0.9, "most differences point along it");
+    }
+
+    #[test]
+    fn random_vectors_have_the_norm_of_the_vector_and_no_direction() {
+        let like = vec![vec![3.0, 4.0]];
+        let all: Vec<Vec<f32>> = (0..400).map(|k| random_like(&like, 7, k).remove(0)).collect();
+        assert!(all.iter().all(|v| (norm(v) - 5.0).abs() < 1e-5));
+        let mean = mean_row(&all);
+        // The mean of 400 such vectors has a standard deviation of 5 / sqrt(2 * 400) in each number.
+        assert!(mean.iter().all(|m| m.abs() < 4.0 * 0.177), "{mean:?}");
+        assert_eq!(random_like(&like, 7, 3), random_like(&like, 7, 3));
+    }
+
+    #[test]
+    fn pairs_that_are_not_as_many_are_an_error() {
+        let (p, n) = rows();
+        let why = make(Recipe::Actadd, &p, &n[..2], 0).unwrap_err().to_string();
+        assert!(why.contains("3 tokens, the negative 2"), "{why}");
+    }
+}

@@ -1,0 +1,441 @@
+//! Direct logit attribution: what does each component add to the metric by itself?
+//!
+//! The residual stream is a sum of the embedding, every head's output and every MLP's, and the logit difference is, once
+//! the final norm's scale is held fixed, a sum over them ([`crate::run`] computes it while the pass goes by). A component
+//! that works through later ones has a small attribution however necessary it is: that is what interchange is for.
+//! Beside the accumulated attributions stands the logit lens: the metric that each layer's residual stream would give if the
+//! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
+//! 2020, "Interpreting GPT: the logit lens".
+
+use super::effects::{SIGNIFICANT, family, interval, short_name};
+use super::inputs::{MetricArgs, PromptArgs, item_tokens};
+use super::summary::{mean, sd};
+use super::{Analysis, AnalysisError, Output, table};
+use crate::dataset::{Dataset, Item};
+use crate::figure::{
+    Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
+};
+use crate::model::Model;
+use crate::plan::{Metric, Part, Plan, Positions, What};
+use crate::report::cells::{p_value, share, signed};
+use crate::report::{Heading, Section};
+use crate::run::Reading;
+use crate::session::Session;
+use crate::site::SiteKind;
+use crate::table::Table;
+use candle_core::Tensor;
+use std::path::Path;
+
+/// Direct logit attribution of heads, MLPs and the embedding, with the logit lens
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Dla {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompts: PromptArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
+}
+
+/// The prompts as the model reads them.
+pub struct Items {
+    dataset: Dataset<Item>,
+    tokens: Vec<(Vec<u32>, Metric)>,
+}
+
+/// A component of the residual stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Component {
+    /// The layer; -1 for the embedding, the number of layers for the final norm.
+    layer: i64,
+    /// `embed`, `head.H`, `mlp`, `bias`
+    name: String,
+}
+
+impl Analysis for Dla {
+    const NAME: &'static str = "dla";
+    const TITLE: &'static str = "Direct logit attribution";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let dataset = self.prompts.read()?;
+        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
+        Ok(Items { tokens: tokens.collect::<Result<_, _>>()?, dataset })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        vec![(items.dataset.path.display().to_string(), items.dataset.sha256.clone())]
+    }
+
+    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        Ok(vec![plan(model, items)])
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let arch = &session.model.decoder.arch;
+        let readings = session.run(&plan(session.model, items))?;
+        let of_item: Vec<&[Reading]> = readings.chunks_exact(2 + arch.n_layers).collect();
+        let components = components(arch.n_layers, arch.n_heads);
+        let attributions: Vec<Vec<f64>> =
+            of_item.iter().map(|r| attributions(&r[1], &components, arch.n_heads)).collect();
+        let metrics: Vec<f64> = of_item.iter().filter_map(|r| r[0].number()).collect();
+        let lens = items.tokens.iter().zip(&of_item).map(|(item, r)| lens(session.model, &item.1, &r[2..]));
+        let lens = lens.collect::<Result<Vec<_>, _>>()?;
+        let name = &session.model.name;
+        Ok(vec![
+            components_table(name, &components, &attributions, session.seed)?,
+            items_table(items, &components, &attributions, &metrics)?,
+            lens_table(name, &components, &attributions, &lens)?,
+        ]
+        .into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+        let components = Read::of(table(tables, "components")?)?;
+        let lens = table(tables, "lens")?;
+        Ok(vec![
+            ("heads.png".to_string(), components.map()),
+            ("waterfall.png".to_string(), components.waterfall(lens.floats("lens_mean")?.to_vec())),
+            ("lens.png".to_string(), lens_figure(lens, &components)?),
+        ])
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let components = Read::of(table(tables, "components")?)?;
+        let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
+                         embedding to its final value.";
+        let lens = "The logit difference that the attributions have added up to after each layer, and the one that the final \
+                    norm would read there by itself (logit lens).";
+        let main = Section::new("Components").paragraph(components.finding()).figure(
+            dir.join("heads.png"),
+            "Mean attribution of each head; all components are in components.parquet.",
+            "Layer-by-head heatmap of mean direct logit attributions.",
+        );
+        let layers = Section::new("Layer by layer")
+            .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
+            .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
+        Ok(vec![components.listed(main), layers])
+    }
+}
+
+/// Each prompt's metric, its attributions, and its residual stream after every layer.
+fn plan(model: &Model, items: &Items) -> Plan {
+    let mut plan = Plan::default();
+    for (item, (ids, metric)) in items.dataset.items.iter().zip(&items.tokens) {
+        let prompt = plan.prompt(item.id.clone(), ids.clone());
+        plan.read(prompt, What::Metric(metric.clone()));
+        plan.read(prompt, What::Attribution(metric.clone()));
+        for layer in 0..model.decoder.arch.n_layers {
+            let (site, part) = (SiteKind::ResidPost.at(layer), Part::All);
+            plan.read(prompt, What::Activation { site, positions: Positions::Last, part });
+        }
+    }
+    plan
+}
+
+/// All components, in the order of the flow.
+fn components(n_layers: usize, n_heads: usize) -> Vec<Component> {
+    let one = |layer: usize, name: String| Component { layer: layer as i64, name };
+    let mut all = vec![Component { layer: -1, name: "embed".to_string() }];
+    for layer in 0..n_layers {
+        all.extend((0..n_heads).map(|h| one(layer, format!("head.{h}"))));
+        all.push(one(layer, "bias".to_string()));
+        all.push(one(layer, "mlp".to_string()));
+    }
+    all.push(one(n_layers, "bias".to_string()));
+    all
+}
+
+/// The attributions of one item, in the order of its components.
+fn attributions(reading: &Reading, components: &[Component], n_heads: usize) -> Vec<f64> {
+    let values = reading.values();
+    let layers = values.len() / (n_heads + 2) - 1;
+    let cell = |layer: usize, column: usize| values.get(layer * (n_heads + 2) + column).map_or(0.0, |v| f64::from(*v));
+    let of = |c: &Component| match (usize::try_from(c.layer), c.name.as_str()) {
+        (Err(_), _) => cell(layers, 0),
+        (Ok(layer), "bias") if layer == layers => cell(layers, 1),
+        (Ok(layer), "bias") => cell(layer, n_heads + 1),
+        (Ok(layer), "mlp") => cell(layer, n_heads),
+        (Ok(layer), head) => cell(layer, head.trim_start_matches("head.").parse().unwrap_or(0)),
+    };
+    components.iter().map(of).collect()
+}
+
+/// The metric that the final norm would read of each layer's residual stream, before soft-capping.
+fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>, AnalysisError> {
+    let Metric::LogitDifference { answer, foil } = metric else { return Ok(Vec::new()) };
+    let decoder = &model.decoder;
+    let failed = |e: candle_core::Error| AnalysisError::Failed(e.to_string());
+    let rows: Vec<f32> = streams.iter().flat_map(Reading::values).collect();
+    let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
+    let logits = || -> candle_core::Result<Vec<Vec<f32>>> {
+        let rows = Tensor::from_vec(rows, (streams.len(), decoder.arch.d_model), &decoder.device)?;
+        let normed = decoder.final_norm(&rows.to_dtype(decoder.dtype)?)?;
+        decoder.uncapped_logits(&normed, &tokens)?.to_dtype(candle_core::DType::F32)?.to_vec2()
+    };
+    let log_sum_exp = |x: &[f32]| {
+        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+        f64::from(max) + x.iter().map(|v| f64::from(v - max).exp()).sum::<f64>().ln()
+    };
+    let difference = |row: &Vec<f32>| log_sum_exp(&row[..answer.len()]) - log_sum_exp(&row[answer.len()..]);
+    Ok(logits().map_err(failed)?.iter().map(difference).collect())
+}
+
+fn components_table(
+    model: &str,
+    components: &[Component],
+    attributions: &[Vec<f64>],
+    seed: u64,
+) -> Result<Table, AnalysisError> {
+    let of: Vec<Vec<f64>> = (0..components.len()).map(|c| attributions.iter().map(|a| a[c]).collect()).collect();
+    let totals: Vec<f64> = attributions.iter().map(|a| a.iter().map(|v| v.abs()).sum()).collect();
+    let shares = |of: &Vec<f64>| {
+        let each = of.iter().zip(&totals).filter(|(_, t)| **t > 0.0).map(|(v, t)| v.abs() / t);
+        mean(&each.collect::<Vec<_>>())
+    };
+    let tested = family(&of, seed)?;
+    Ok(Table::new("components")
+        .str("model", "the model, as it was named", components.iter().map(|_| model))?
+        .int("layer", "layer; -1: embedding; the number of layers: final norm", components.iter().map(|c| c.layer))?
+        .str("component", "embed, head.H, mlp, bias", components.iter().map(|c| c.name.as_str()))?
+        .int("n", "prompts", components.iter().map(|_| attributions.len() as i64))?
+        .float("attribution_mean", "mean attribution to the logit difference, nats", of.iter().map(|x| mean(x)))?
+        .float("attribution_sd", "its standard deviation over prompts, nats", of.iter().map(|x| sd(x)))?
+        .float("share", "mean share of the sum of absolute attributions", of.iter().map(shares))?
+        .float(
+            "ci_low",
+            "lower end of the mean's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.0)),
+        )?
+        .float(
+            "ci_high",
+            "upper end of the mean's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.1)),
+        )?
+        .float("p_value", "two-sided sign-flip permutation p-value of the mean", tested.iter().map(|t| t.p))?
+        .float("q_value", "Benjamini-Hochberg q-value over all components", tested.iter().map(|t| t.q))?)
+}
+
+fn items_table(
+    items: &Items,
+    components: &[Component],
+    attributions: &[Vec<f64>],
+    metrics: &[f64],
+) -> Result<Table, AnalysisError> {
+    let rows: Vec<(usize, usize)> =
+        (0..components.len()).flat_map(|c| (0..attributions.len()).map(move |i| (i, c))).collect();
+    let item = |r: &(usize, usize)| &items.dataset.items[r.0];
+    Ok(Table::new("items")
+        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+        .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
+        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+        .int(
+            "layer",
+            "layer; -1: embedding; the number of layers: final norm",
+            rows.iter().map(|r| components[r.1].layer),
+        )?
+        .str("component", "embed, head.H, mlp, bias", rows.iter().map(|r| components[r.1].name.as_str()))?
+        .float(
+            "attribution",
+            "attribution to the logit difference, nats; those of a prompt sum to its metric before soft-capping",
+            rows.iter().map(|r| attributions[r.0][r.1]),
+        )?
+        .float("metric", "the prompt's logit difference, nats", rows.iter().map(|r| metrics[r.0]))?)
+}
+
+fn lens_table(
+    model: &str,
+    components: &[Component],
+    attributions: &[Vec<f64>],
+    lens: &[Vec<f64>],
+) -> Result<Table, AnalysisError> {
+    let layers = lens.first().map_or(0, Vec::len);
+    let up_to = |layer: usize, a: &Vec<f64>| -> f64 {
+        components.iter().zip(a).filter(|(c, _)| c.layer <= layer as i64).map(|(_, v)| v).sum()
+    };
+    let accumulated: Vec<Vec<f64>> = (0..layers).map(|l| attributions.iter().map(|a| up_to(l, a)).collect()).collect();
+    let of_lens: Vec<Vec<f64>> = (0..layers).map(|l| lens.iter().map(|x| x[l]).collect()).collect();
+    Ok(Table::new("lens")
+        .str("model", "the model, as it was named", (0..layers).map(|_| model))?
+        .int("layer", "layer, from 0", (0..layers).map(|l| l as i64))?
+        .int("n", "prompts", (0..layers).map(|_| lens.len() as i64))?
+        .float(
+            "accumulated_mean",
+            "mean sum of the attributions up to this layer, nats",
+            accumulated.iter().map(|x| mean(x)),
+        )?
+        .float("accumulated_sd", "its standard deviation, nats", accumulated.iter().map(|x| sd(x)))?
+        .float(
+            "lens_mean",
+            "mean logit difference of the residual stream after this layer, nats",
+            of_lens.iter().map(|x| mean(x)),
+        )?
+        .float("lens_sd", "its standard deviation, nats", of_lens.iter().map(|x| sd(x)))?)
+}
+
+/// The table of components, read back.
+struct Read {
+    model: String,
+    n: i64,
+    layers: i64,
+    rows: Vec<Row>,
+}
+
+struct Row {
+    layer: i64,
+    component: String,
+    attribution: f64,
+    share: Option<f64>,
+    interval: Option<(f64, f64)>,
+    q: Option<f64>,
+}
+
+impl Row {
+    fn label(&self) -> String {
+        match self.component.strip_prefix("head.") {
+            Some(head) => format!("L{}.H{head}", self.layer),
+            None if self.component == "embed" => "embedding".to_string(),
+            None => format!("L{} {}", self.layer, self.component),
+        }
+    }
+}
+
+impl Read {
+    fn of(table: &Table) -> Result<Self, AnalysisError> {
+        let (layers, names) = (table.ints("layer")?, table.strs("component")?);
+        let (means, shares, q) = (table.floats("attribution_mean")?, table.floats("share")?, table.floats("q_value")?);
+        let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
+        let row = |i: usize| Row {
+            layer: layers[i],
+            component: names[i].to_string(),
+            attribution: means[i].unwrap_or(0.0),
+            share: shares[i],
+            interval: low[i].zip(high[i]),
+            q: q[i],
+        };
+        Ok(Read {
+            model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
+            n: table.ints("n")?.first().copied().unwrap_or(0),
+            layers: layers.iter().copied().max().unwrap_or(0),
+            rows: (0..table.rows()).map(row).collect(),
+        })
+    }
+
+    fn subtitle(&self) -> String {
+        format!("{}, {} prompt{}, last position", self.model, self.n, if self.n == 1 { "" } else { "s" })
+    }
+
+    /// Heads, layer by head.
+    fn map(&self) -> Figure {
+        let heads: Vec<(usize, usize, &Row)> = self
+            .rows
+            .iter()
+            .filter_map(|r| {
+                let head = r.component.strip_prefix("head.")?.parse().ok()?;
+                Some((usize::try_from(r.layer).ok()?, head, r))
+            })
+            .collect();
+        let n_heads = heads.iter().map(|h| h.1 + 1).max().unwrap_or(0);
+        let mut values = vec![vec![None; n_heads]; self.layers as usize];
+        let mut marks = vec![vec![false; n_heads]; self.layers as usize];
+        for (layer, head, row) in heads {
+            values[layer][head] = Some(row.attribution);
+            marks[layer][head] = row.q.is_some_and(|q| q < SIGNIFICANT);
+        }
+        let marked = marks.iter().flatten().any(|m| *m);
+        Figure::from(Heatmap {
+            title: "Direct logit attribution of heads".to_string(),
+            subtitle: self.subtitle(),
+            x_label: "head".to_string(),
+            y_label: "layer".to_string(),
+            value_label: "attribution to the logit difference (nats)".to_string(),
+            values,
+            marks: if marked { marks } else { Vec::new() },
+            mark_meaning: marked.then(|| format!("q < {SIGNIFICANT}")),
+        })
+    }
+
+    /// Attention and MLP of each layer, from the embedding to the final norm's bias.
+    fn waterfall(&self, lens: Vec<Option<f64>>) -> Figure {
+        let sum = |layer: i64, mlp: bool| -> f64 {
+            let of = self.rows.iter().filter(|r| r.layer == layer && (r.component == "mlp") == mlp);
+            of.map(|r| r.attribution).sum()
+        };
+        let part = |label: &str, value: f64| WaterfallPart { label: label.to_string(), value: Some(value) };
+        let layer = |l: i64| WaterfallLayer { attention: Some(sum(l, false)), mlp: Some(sum(l, true)) };
+        let bias = sum(self.layers, false);
+        Figure::from(Waterfall {
+            title: "Direct logit attribution by layer".to_string(),
+            subtitle: self.subtitle(),
+            value_label: "logit difference (nats)".to_string(),
+            before: vec![part("embedding", sum(-1, false))],
+            layers: (0..self.layers).map(layer).collect(),
+            after: if bias == 0.0 { Vec::new() } else { vec![part("bias", bias)] },
+            lens: Some(WaterfallLens { name: "logit lens".to_string(), values: lens }),
+        })
+    }
+
+    fn strongest(&self) -> Vec<&Row> {
+        let mut rows: Vec<&Row> = self.rows.iter().collect();
+        rows.sort_by(|a, b| b.attribution.abs().total_cmp(&a.attribution.abs()));
+        rows
+    }
+
+    fn finding(&self) -> String {
+        let total: f64 = self.rows.iter().map(|r| r.attribution).sum();
+        let first = self.strongest().first().map_or(String::new(), |r| {
+            format!(
+                " The largest is **{}** with {} nats ({} of the sum of sizes).",
+                r.label(),
+                signed(Some(r.attribution), 3),
+                share(r.share)
+            )
+        });
+        format!(
+            "Over {} prompts the attributions sum to a logit difference of {} nats.{first}",
+            self.n,
+            signed(Some(total), 3)
+        )
+    }
+
+    fn listed(&self, section: Section) -> Section {
+        let header = vec![
+            Heading::text("component"),
+            Heading::number("attribution (nats)"),
+            Heading::text("95 % interval"),
+            Heading::number("share"),
+            Heading::number("q"),
+        ];
+        let cells = |r: &Row| {
+            let attribution = signed(Some(r.attribution), 3);
+            vec![r.label(), attribution, interval(r.interval), share(r.share), p_value(r.q)]
+        };
+        let rows = self.strongest().into_iter().take(LISTED).map(cells).collect();
+        section.table("The largest attributions", header, rows)
+    }
+}
+
+/// How many components the report lists.
+const LISTED: usize = 15;
+
+fn lens_figure(lens: &Table, components: &Read) -> Result<Figure, AnalysisError> {
+    let layers = lens.ints("layer")?;
+    let curve = |name: &str, column: &str| -> Result<Curve, AnalysisError> {
+        let values = lens.floats(column)?;
+        let point = |(l, y): (&i64, &Option<f64>)| CurvePoint { x: *l as f64, y: *y, interval: None };
+        let points = layers.iter().zip(values).map(point).collect();
+        Ok(Curve { name: name.to_string(), role: CurveRole::Series, points })
+    };
+    Ok(Figure::from(Curves {
+        title: "Accumulated attribution and logit lens".to_string(),
+        subtitle: components.subtitle(),
+        x_label: "layer".to_string(),
+        y_label: "logit difference (nats)".to_string(),
+        curves: vec![curve("accumulated attribution", "accumulated_mean")?, curve("logit lens", "lens_mean")?],
+        thresholds: Vec::new(),
+        y_range: None,
+        interval_meaning: None,
+    }))
+}

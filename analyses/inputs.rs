@@ -1,0 +1,206 @@
+//! What analyses read: pairs and prompts as token ids with their metric, and which parts of the model are edited.
+
+use super::AnalysisError;
+use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
+use crate::dataset::{Dataset, Item, Pair, TokenRef, read_prompts};
+use crate::model::Model;
+use crate::model::arch::Arch;
+use crate::plan::{Metric, Part};
+use crate::site::{Site, SiteKind, Units};
+use std::path::PathBuf;
+
+/// Which tokens the metric compares, where the dataset names none
+#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+pub struct MetricArgs {
+    /// Answer token, where an item names none: a string of which the first token counts, or id:N (repeatable)
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub answer: Vec<String>,
+
+    /// Foil token, where an item names none (repeatable)
+    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    pub foil: Vec<String>,
+}
+
+impl MetricArgs {
+    /// The logit difference between an item's answer and foil tokens, or those of the flags.
+    ///
+    /// # Errors
+    /// If neither names any, a token is unknown, or one is on both sides.
+    pub fn metric<'a>(
+        &self,
+        model: &Model,
+        answer: &[TokenRef],
+        foil: &[TokenRef],
+        at: impl Fn(&'static str) -> At<'a>,
+    ) -> Result<Metric, EncodeError> {
+        let answer = token_ids(model, answer, &self.answer, at("answer"))?;
+        let foil = token_ids(model, foil, &self.foil, at("foil"))?;
+        match answer.iter().find(|id| foil.contains(id)) {
+            Some(both) => Err(at("foil").error(format!("token {both} is an answer too; the two must differ"))),
+            None => Ok(Metric::logit_difference(answer, foil)),
+        }
+    }
+}
+
+/// Which prompts are asked about
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct PromptArgs {
+    /// Prompts, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
+    #[arg(long, value_name = "FILE")]
+    pub prompts: PathBuf,
+
+    /// Only the prompts with this label
+    #[arg(long, value_name = "LABEL")]
+    pub label: Option<String>,
+}
+
+impl PromptArgs {
+    /// Reads the file and keeps what was asked for.
+    ///
+    /// # Errors
+    /// If the file is not sound, or no prompt has the label.
+    pub fn read(&self) -> Result<Dataset<Item>, AnalysisError> {
+        let mut dataset = read_prompts(&self.prompts)?;
+        let Some(label) = &self.label else { return Ok(dataset) };
+        let mut labels: Vec<String> = dataset.items.iter().filter_map(|i| i.label.clone()).collect();
+        dataset.items.retain(|item| item.label.as_ref() == Some(label));
+        if dataset.items.is_empty() {
+            labels.sort();
+            labels.dedup();
+            let found =
+                if labels.is_empty() { "none has one".to_string() } else { format!("there are {}", labels.join(", ")) };
+            return Err(AnalysisError::Bad(format!(
+                "{}: no prompt has the label `{label}`; {found}",
+                self.prompts.display()
+            )));
+        }
+        Ok(dataset)
+    }
+}
+
+/// A pair as token ids.
+pub struct PairTokens {
+    pub positive: Vec<u32>,
+    pub negative: Vec<u32>,
+    pub metric: Metric,
+}
+
+/// A pair's prompts as token ids, with its metric.
+///
+/// # Errors
+/// If the model cannot read a prompt, or the metric has no tokens.
+pub fn pair_tokens(
+    model: &Model,
+    dataset: &Dataset<Pair>,
+    pair: &Pair,
+    metric: &MetricArgs,
+) -> Result<PairTokens, EncodeError> {
+    let at = |field| dataset.at(pair.line, &pair.id, field);
+    Ok(PairTokens {
+        positive: prompt_ids(model, &pair.positive, at("positive"))?,
+        negative: prompt_ids(model, &pair.negative, at("negative"))?,
+        metric: metric.metric(model, &pair.answer, &pair.foil, at)?,
+    })
+}
+
+/// A prompt as token ids, with its metric.
+///
+/// # Errors
+/// If the model cannot read the prompt, or the metric has no tokens.
+pub fn item_tokens(
+    model: &Model,
+    dataset: &Dataset<Item>,
+    item: &Item,
+    metric: &MetricArgs,
+) -> Result<(Vec<u32>, Metric), EncodeError> {
+    let at = |field| dataset.at(item.line, &item.id, field);
+    Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metric.metric(model, &item.answer, &item.foil, at)?))
+}
+
+/// A part of the model that is edited as one: a head, or a site as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Unit {
+    pub site: Site,
+    /// The head, at sites that come in heads (a KV head at `k`, `v` and `rot_k`).
+    pub head: Option<usize>,
+}
+
+impl Unit {
+    /// All units of a kind of site, layer by layer.
+    ///
+    /// # Errors
+    /// If the model has no such site.
+    pub fn all(kind: SiteKind, arch: &Arch) -> Result<Vec<Unit>, AnalysisError> {
+        let layers = if kind.in_layers() { arch.n_layers } else { 1 };
+        let mut units = Vec::new();
+        for layer in 0..layers {
+            let site = kind.at(layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+            match site.units(arch) {
+                Units::Heads { n, .. } | Units::HeadsByKeys { n } => {
+                    units.extend((0..n).map(|head| Unit { site, head: Some(head) }));
+                }
+                Units::Columns { .. } => units.push(Unit { site, head: None }),
+            }
+        }
+        Ok(units)
+    }
+
+    /// What an edit of it concerns.
+    pub fn part(self) -> Part {
+        self.head.map_or(Part::All, |head| Part::Heads(vec![head]))
+    }
+
+    /// The head as tables have it: -1 for a site as a whole.
+    pub fn head_number(self) -> i64 {
+        self.head.map_or(-1, |head| head as i64)
+    }
+}
+
+/// What tables and figures call a unit: `L14.H3`, or `resid_pre.14`.
+pub fn unit_label(site: &str, layer: i64, head: i64) -> String {
+    if head < 0 { format!("{site}.{layer}") } else { format!("L{layer}.H{head}") }
+}
+
+/// The layers that a list names: `3`, `0-5,8`; all of them where none is given.
+///
+/// # Errors
+/// If the list is not one, or names a layer that the model has not.
+pub fn layer_list(list: Option<&str>, n_layers: usize) -> Result<Vec<usize>, AnalysisError> {
+    let Some(list) = list else { return Ok((0..n_layers).collect()) };
+    let bad = |word: &str| {
+        AnalysisError::Bad(format!(
+            "--layers: `{word}` is no layer or range of layers of this model; it has 0 to {}; write 3 or 0-5,8",
+            n_layers - 1
+        ))
+    };
+    let number = |word: &str, text: &str| text.trim().parse().ok().filter(|l| *l < n_layers).ok_or_else(|| bad(word));
+    let mut layers = std::collections::BTreeSet::new();
+    for word in list.split(',') {
+        match word.split_once('-') {
+            None => drop(layers.insert(number(word, word)?)),
+            Some((first, last)) => {
+                let (first, last): (usize, usize) = (number(word, first)?, number(word, last)?);
+                if first > last {
+                    return Err(bad(word));
+                }
+                layers.extend(first..=last);
+            }
+        }
+    }
+    Ok(layers.into_iter().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_of_layers_are_read_in_order_and_once() {
+        let layers = |list| layer_list(Some(list), 10).ok();
+        assert_eq!(layers("8,0-2,1"), Some(vec![0, 1, 2, 8]));
+        assert_eq!(layer_list(None, 3).ok(), Some(vec![0, 1, 2]));
+        for wrong in ["", "10", "3-1", "a", "1-", "-1", "1,,2"] {
+            assert!(layers(wrong).is_none(), "{wrong}");
+        }
+    }
+}

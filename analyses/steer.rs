@@ -1,0 +1,444 @@
+//! Steering: what happens to the behaviour when a direction is added to the residual stream, or taken out of it?
+//!
+//! A vector is made from contrasting prompts or read from a file, added times each coefficient of a grid, and the metric, the
+//! divergence from the unsteered run and the generated answers are read. Random directions move behaviour too ("The Rogue
+//! Scalpel", 2025): everything stands beside the same norm in R random directions, and what is reported is the effect over
+//! chance. Sources of the vectors: [`super::directions`]. Directional ablation: Arditi et al. 2024. The smallest coefficient
+//! for each input: GCAV, Zhang et al. 2025, "Controlling Large Language Models Through Concept Activation Vectors".
+
+mod dose;
+mod plans;
+
+use super::answered::{Answer, answers};
+use super::directions::{Made, Recipe, make, norm, random_like, scaled};
+use super::inputs::{MetricArgs, PromptArgs, item_tokens, pair_tokens};
+use super::summary::{Position, mean};
+use super::vectors::{Named, from_file, to_bytes};
+use super::{Analysis, AnalysisError, Output};
+use crate::dataset::encode::prompt_ids;
+use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
+use crate::figure::Figure;
+use crate::linear::Wanted;
+use crate::model::Model;
+use crate::plan::{Metric, Plan};
+use crate::report::Section;
+use crate::run::{Generation, Reading, Sampling, Steps};
+use crate::session::Session;
+use crate::site::{Site, SiteKind, Units};
+use crate::table::Table;
+use plans::{Condition, Kind, activations, sweep};
+use std::path::{Path, PathBuf};
+
+/// The unit of coefficients.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Scale {
+    /// The vector as it is.
+    Raw,
+    /// The vector at norm 1.
+    Unit,
+    /// The vector at the mean norm of the prompts' activations at that site.
+    Layer,
+}
+
+/// Whether generated tokens are steered too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum When {
+    /// At the position in the prompt, and at each generated token.
+    Every,
+    /// In the prompt alone.
+    Prompt,
+}
+
+/// A direction added times a grid of coefficients, or taken out, beside random directions of the same norm
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Steer {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompts: PromptArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
+
+    /// A vector from a file, as `cav` and `steer` write them
+    #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
+    pub vector: Option<PathBuf>,
+
+    /// Which vector of the file, as logistic.resid_post.3
+    #[arg(long, value_name = "NAME", requires = "vector")]
+    pub name: Option<String>,
+
+    /// Make the vector from --pairs, or from --concept and --random
+    #[arg(long, value_enum)]
+    pub from: Option<Recipe>,
+
+    /// Matched prompts that the vector is made from
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"])]
+    pub pairs: Option<PathBuf>,
+
+    /// Prompts with what is steered towards, for --from mean and cav
+    #[arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector")]
+    pub concept: Option<PathBuf>,
+
+    /// Prompts without it
+    #[arg(long, value_name = "FILE", requires = "concept")]
+    pub random: Option<PathBuf>,
+
+    /// The layer at which the vector is made and added
+    #[arg(long, value_name = "L")]
+    pub layer: usize,
+
+    /// The site (default: resid_pre for actadd and mean, else resid_post)
+    #[arg(long)]
+    pub site: Option<SiteKind>,
+
+    /// Coefficients: from:to:how-many, or a list with commas
+    #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    pub coefficients: Grid,
+
+    /// What a coefficient of 1 is
+    #[arg(long, value_enum, default_value = "raw")]
+    pub scale: Scale,
+
+    /// Where it is added: last (and after), all, or a position of the prompt; actadd has its own
+    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    pub position: Position,
+
+    /// Whether generated tokens are steered too (default: every; actadd: prompt)
+    #[arg(long, value_enum)]
+    pub steps: Option<When>,
+
+    /// Also take the direction out of every layer's residual stream (directional ablation)
+    #[arg(long)]
+    pub ablate: bool,
+
+    /// Also give each prompt the smallest coefficient that brings the classifier's probability here (needs a logistic CAV)
+    #[arg(long, value_name = "P", value_parser = probability)]
+    pub gcav: Option<f64>,
+
+    /// Random directions of the same norm, as control
+    #[arg(long, default_value_t = 20, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub controls: u16,
+
+    /// Generate answers of so many tokens, and classify them
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    pub generate: usize,
+
+    /// How many of the random directions generate too
+    #[arg(long, default_value_t = 2, value_name = "K")]
+    pub generate_controls: u16,
+
+    /// Sample answers at this temperature (default: greedy)
+    #[arg(long, value_name = "T", requires = "generate")]
+    pub temperature: Option<f64>,
+}
+
+/// Coefficients, ascending.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid(pub Vec<f64>);
+
+impl serde::Serialize for Grid {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(s)
+    }
+}
+
+/// `a:b:n` or `x,y,z`.
+fn grid(text: &str) -> Result<Grid, String> {
+    let number = |word: &str| match word.trim().parse::<f64>() {
+        Ok(x) if x.is_finite() => Ok(x),
+        _ => Err(format!("`{word}` is no number; write -2:2:9 or -1,0,1")),
+    };
+    let mut found = match text.split(':').collect::<Vec<_>>()[..] {
+        [list] => list.split(',').map(number).collect::<Result<Vec<f64>, _>>()?,
+        [a, b, n] => {
+            let (a, b) = (number(a)?, number(b)?);
+            let n: usize = n.trim().parse().ok().filter(|n| (2..=1000).contains(n)).ok_or("n must be 2 to 1000")?;
+            // Rounded, so that a grid through 0 has exactly 0 in it.
+            (0..n).map(|i| ((a + (b - a) * i as f64 / (n - 1) as f64) * 1e9).round() / 1e9).collect()
+        }
+        _ => return Err("write from:to:how-many, or a list with commas".to_string()),
+    };
+    found.sort_by(f64::total_cmp);
+    found.dedup();
+    Ok(Grid(found))
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    let p: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
+}
+
+/// Positive and negative prompts, as token ids.
+pub(super) type Contrast = (Vec<Vec<u32>>, Vec<Vec<u32>>);
+
+/// The prompts as the model reads them.
+pub struct Items {
+    dataset: Dataset<Item>,
+    tokens: Vec<(Vec<u32>, Metric)>,
+    sources: Vec<(String, String)>,
+    /// What the vector is made from: positive and negative prompts.
+    contrast: Option<Contrast>,
+    /// The vector, where it is given.
+    given: Option<Named>,
+    site: Site,
+    n_layers: usize,
+}
+
+impl Analysis for Steer {
+    const NAME: &'static str = "steer";
+    const TITLE: &'static str = "Steering";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let kind = self.site.unwrap_or(self.from.map_or(SiteKind::ResidPost, Recipe::site));
+        let site = kind.at(self.layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        let width = match site.units(arch) {
+            Units::HeadsByKeys { .. } => {
+                return Err(AnalysisError::Bad(format!("{site}: its width differs with the prompt")));
+            }
+            _ => site.width(arch, 0),
+        };
+        let dataset = self.prompts.read()?;
+        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
+            self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
+            if ids.len() + self.generate > arch.n_ctx {
+                let why = format!(
+                    "has {} tokens; with {} more it is longer than the model's context of {}",
+                    ids.len(),
+                    self.generate,
+                    arch.n_ctx
+                );
+                return Err(dataset.at(item.line, &item.id, "prompt").error(why).into());
+            }
+        }
+        let mut sources = vec![(dataset.path.display().to_string(), dataset.sha256.clone())];
+        let contrast = self.contrast(model, &mut sources)?;
+        let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
+        if let Some(named) = given.as_ref().filter(|n| n.vector.len() != width) {
+            let n = named.vector.len();
+            return Err(AnalysisError::Bad(format!("the vector `{}` has {n} numbers; {site} has {width}", named.name)));
+        }
+        if self.gcav.is_some()
+            && self.from != Some(Recipe::Cav)
+            && given.as_ref().is_none_or(|n| n.classifier().is_none())
+        {
+            let why = "--gcav needs a logistic classifier: --from cav, or a logistic vector of cavs.safetensors";
+            return Err(AnalysisError::Bad(why.to_string()));
+        }
+        Ok(Items { dataset, tokens, sources, contrast, given, site, n_layers: arch.n_layers })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.sources.clone()
+    }
+
+    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        let width = items.site.width(&model.decoder.arch, 0);
+        let vectors = vec![vec![vec![0.0; width]]; 1 + usize::from(self.controls)];
+        let mut plans: Vec<Plan> = items.contrast.as_ref().map(|c| self.contrast_plan(items, c)).into_iter().collect();
+        let conditions = self.conditions(items, None);
+        plans.push(sweep(self, items, &vectors, &conditions, 0));
+        if self.generate > 0 {
+            let some: Vec<Condition> = conditions.into_iter().filter(|c| self.generates(c)).collect();
+            plans.push(sweep(self, items, &vectors, &some, self.generate));
+        }
+        Ok(plans)
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let made = self.made(session, items)?;
+        let levels = session.run(&activations(items))?;
+        let vector = self.in_units(&made, &levels)?;
+        let mut vectors = vec![vector.clone()];
+        vectors.extend((0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k)));
+        let wanted = self.gcav.map(|p| self.smallest(&made, &vector, p, &levels)).transpose()?;
+        let conditions = self.conditions(items, wanted.as_deref());
+        let plan = sweep(self, items, &vectors, &conditions, 0);
+        let readings = session.run(&plan)?;
+        let answers = self.answers(session, items, &plan, &conditions)?;
+        let mut tables = dose::tables(session, items, &conditions, &readings, &answers)?;
+        tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
+        let name = format!("{}.{}", self.from.map_or("vector", Recipe::name), items.site);
+        let bias = made.classifier.as_ref().map(|c| c.bias);
+        let named = |(i, v): (usize, &Vec<f32>)| Named {
+            name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
+            vector: v.clone(),
+            bias,
+        };
+        let vectors: Vec<Named> = made.vectors.iter().enumerate().map(named).collect();
+        Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors)?)] })
+    }
+
+    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+        dose::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        dose::sections(tables, dir)
+    }
+}
+
+impl Steer {
+    /// The positive and negative prompts that the vector is made from.
+    fn contrast(&self, model: &Model, sources: &mut Vec<(String, String)>) -> Result<Option<Contrast>, AnalysisError> {
+        let Some(recipe) = self.from else { return Ok(None) };
+        if let Some(path) = &self.pairs {
+            let set = read_pairs(path)?;
+            sources.push((set.path.display().to_string(), set.sha256.clone()));
+            if recipe == Recipe::Actadd && set.items.len() != 1 {
+                let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
+                return Err(AnalysisError::Bad(why));
+            }
+            let tokens = set.items.iter().map(|pair| pair_tokens(model, &set, pair, &self.metric_of_contrast()));
+            let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+            return Ok(Some(tokens.into_iter().map(|t| (t.positive, t.negative)).unzip()));
+        }
+        let (Some(concept), Some(random), false) = (&self.concept, &self.random, recipe.needs_pairs()) else {
+            let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
+            return Err(AnalysisError::Bad(format!("--from {} needs {what}", recipe.name())));
+        };
+        let mut side = |path: &PathBuf| -> Result<Vec<Vec<u32>>, AnalysisError> {
+            let set = read_prompts(path)?;
+            sources.push((set.path.display().to_string(), set.sha256.clone()));
+            let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
+            Ok(set.items.iter().map(ids).collect::<Result<_, _>>()?)
+        };
+        Ok(Some((side(concept)?, side(random)?)))
+    }
+
+    /// Pairs that only make a vector need no tokens of a metric; where they name none, any two do.
+    fn metric_of_contrast(&self) -> MetricArgs {
+        let given = |own: &[String], other: &str| if own.is_empty() { vec![other.to_string()] } else { own.to_vec() };
+        MetricArgs { answer: given(&self.metric.answer, "id:0"), foil: given(&self.metric.foil, "id:1") }
+    }
+
+    fn contrast_plan(&self, items: &Items, contrast: &Contrast) -> Plan {
+        plans::contrast(contrast, items.site, self.from == Some(Recipe::Actadd))
+    }
+
+    /// The vector: read from the file, or made.
+    fn made(&self, session: &Session, items: &Items) -> Result<Made, AnalysisError> {
+        if let Some(named) = &items.given {
+            return Ok(Made { vectors: vec![named.vector.clone()], classifier: named.classifier() });
+        }
+        let (Some(recipe), Some(contrast)) = (self.from, &items.contrast) else {
+            return Err(AnalysisError::Bad("give --vector or --from".to_string()));
+        };
+        let readings = session.run(&self.contrast_plan(items, contrast))?;
+        let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
+            let one = |r: &Reading| match r {
+                Reading::Array { shape, values } => {
+                    values.chunks_exact(shape.last().copied().unwrap_or(1).max(1)).map(<[f32]>::to_vec).collect()
+                }
+                Reading::Number(_) => Vec::new(),
+            };
+            readings.iter().flat_map(one).collect()
+        };
+        let (positive, negative) = readings.split_at(contrast.0.len());
+        make(recipe, &rows(positive), &rows(negative), session.seed)
+    }
+
+    /// The vector in the unit of coefficients.
+    fn in_units(&self, made: &Made, levels: &[Reading]) -> Result<Vec<Vec<f32>>, AnalysisError> {
+        let lengths: Vec<f64> = levels.iter().map(|r| norm(&r.values())).collect();
+        let longest = made.vectors.iter().map(|v| norm(v)).fold(0.0, f64::max);
+        if longest == 0.0 {
+            return Err(AnalysisError::Bad(
+                "the vector is 0: the prompts that it is made from do not differ there".to_string(),
+            ));
+        }
+        let factor = match self.scale {
+            Scale::Raw => 1.0,
+            Scale::Unit => 1.0 / longest,
+            Scale::Layer => mean(&lengths).unwrap_or(1.0) / longest,
+        };
+        Ok(made.vectors.iter().map(|v| scaled(v, factor)).collect())
+    }
+
+    /// Each prompt's smallest coefficient that brings the classifier's probability to `p`: at least, or at most where it is
+    /// under one half.
+    fn smallest(
+        &self,
+        made: &Made,
+        vector: &[Vec<f32>],
+        p: f64,
+        levels: &[Reading],
+    ) -> Result<Vec<Option<f64>>, AnalysisError> {
+        let (Some(classifier), Some(along)) = (&made.classifier, vector.first()) else {
+            return Ok(vec![None; levels.len()]);
+        };
+        let wanted = if p >= 0.5 { Wanted::AtLeast(p) } else { Wanted::AtMost(p) };
+        let one = |level: &Reading| classifier.smallest_coefficient(&level.values(), along, wanted);
+        levels.iter().map(one).collect::<Result<_, _>>().map_err(|e| AnalysisError::Bad(e.to_string()))
+    }
+
+    /// All that is done to a prompt: for the vector, then for each random direction.
+    fn conditions(&self, items: &Items, smallest: Option<&[Option<f64>]>) -> Vec<Condition> {
+        let mut conditions = Vec::new();
+        for direction in 0..=usize::from(self.controls) {
+            let one = |kind| Condition { kind, direction };
+            conditions.extend(self.coefficients.0.iter().map(|c| one(Kind::Add(*c))));
+            conditions.extend(self.ablate.then(|| one(Kind::TakeOut)));
+            let zeros = || vec![0.0; items.tokens.len()];
+            let each = smallest.map_or_else(zeros, |s| s.iter().map(|c| c.unwrap_or(0.0)).collect());
+            conditions.extend(self.gcav.map(|_| one(Kind::Smallest(each.into()))));
+        }
+        conditions
+    }
+
+    fn generates(&self, condition: &Condition) -> bool {
+        condition.direction <= usize::from(self.generate_controls)
+    }
+
+    fn steps(&self) -> Steps {
+        let default = if self.from == Some(Recipe::Actadd) { When::Prompt } else { When::Every };
+        match self.steps.unwrap_or(default) {
+            When::Every => Steps::Every,
+            When::Prompt => Steps::PromptOnly,
+        }
+    }
+
+    /// Generated answers with their classes, of every condition that generates.
+    fn answers(
+        &self,
+        session: &Session,
+        items: &Items,
+        plan: &Plan,
+        conditions: &[Condition],
+    ) -> Result<Vec<(usize, Vec<Answer>)>, AnalysisError> {
+        let mut found = Vec::new();
+        for (k, _) in conditions.iter().enumerate().filter(|(_, c)| self.generate > 0 && self.generates(c)) {
+            let sampling = match self.temperature {
+                None => Sampling::Greedy,
+                Some(temperature) => Sampling::Sample { temperature, top_p: 1.0, seed: session.seed },
+            };
+            let runs = (0..items.tokens.len()).map(|i| plans::fork_of(i, k, conditions.len())).collect();
+            let stop = session.model.stop_tokens().to_vec();
+            let generation = Generation { runs, max_tokens: self.generate, sampling, steps: self.steps(), stop };
+            let generated = session.generate(plan, &generation)?;
+            found.push((k, answers(session.model, &items.dataset.items, &generated)?));
+        }
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grids_are_read_as_ranges_and_as_lists() {
+        assert_eq!(grid("-1:1:5"), Ok(Grid(vec![-1.0, -0.5, 0.0, 0.5, 1.0])));
+        assert_eq!(grid("3,-1,0,0"), Ok(Grid(vec![-1.0, 0.0, 3.0])));
+        assert_eq!(grid("-0.3:0.3:7").map(|g| g.0[3]), Ok(0.0));
+        for wrong in ["", "a", "1:2", "1:2:1", "0:inf:3", "1:2:3:4"] {
+            assert!(grid(wrong).is_err(), "{wrong}");
+        }
+    }
+}

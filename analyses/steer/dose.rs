@@ -1,0 +1,483 @@
+//! The doses of steering: tables, figures and text.
+
+use super::Items;
+use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
+use crate::analyses::answered::{Answer, share};
+use crate::analyses::effects::{INTERVAL, family, interval, short_name};
+use crate::analyses::summary::mean;
+use crate::analyses::{AnalysisError, table};
+use crate::answers::Class;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
+use crate::report::cells::{self, number, p_value, signed};
+use crate::report::{Heading, Section};
+use crate::run::Reading;
+use crate::session::Session;
+use crate::stats::logistic_threshold;
+use crate::table::Table;
+use std::path::Path;
+
+/// A condition's numbers, one a prompt.
+struct Measured<'a> {
+    condition: &'a Condition,
+    metric: Vec<f64>,
+    kl: Vec<f64>,
+    entropy: Vec<f64>,
+    answers: Option<&'a [Answer]>,
+}
+
+/// The tables of a sweep's readings and answers.
+pub(super) fn tables(
+    session: &Session,
+    items: &Items,
+    conditions: &[Condition],
+    readings: &[Reading],
+    answers: &[(usize, Vec<Answer>)],
+) -> Result<Vec<Table>, AnalysisError> {
+    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
+    let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
+    let base: Vec<f64> = of_prompt.iter().map(|p| p[0]).collect();
+    let measured: Vec<Measured> = conditions
+        .iter()
+        .enumerate()
+        .map(|(k, condition)| {
+            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect();
+            let answers = answers.iter().find(|(of, _)| *of == k).map(|(_, a)| a.as_slice());
+            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers }
+        })
+        .collect();
+    let rows = rows(&base, &measured, session.seed)?;
+    let mut tables = vec![dose_table(&session.model.name, items, &rows)?, items_table(items, &base, &measured)?];
+    if !answers.is_empty() {
+        tables.push(generations_table(items, &measured)?);
+        tables.push(thresholds_table(&rows)?);
+    }
+    Ok(tables)
+}
+
+/// A row of the dose table: the vector under a condition, or all random directions under it.
+struct Row {
+    kind: &'static str,
+    coefficient: Option<f64>,
+    direction: &'static str,
+    directions: i64,
+    base: Option<f64>,
+    metric: Option<f64>,
+    interval: Option<(f64, f64)>,
+    kl: Option<f64>,
+    entropy: Option<f64>,
+    /// How often a random direction moves the mean metric as far.
+    p_over_random: Option<f64>,
+    answers: i64,
+    /// Shares of [`Class::ALL`].
+    shares: Vec<Option<f64>>,
+}
+
+/// The vector's rows, each with the random directions' row after it.
+fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Result<Vec<Row>, AnalysisError> {
+    let base_mean = mean(base);
+    let mut rows = Vec::new();
+    for own in measured.iter().filter(|m| m.condition.direction == 0) {
+        let same = |m: &&Measured| m.condition.direction > 0 && m.condition.kind == own.condition.kind;
+        let random: Vec<&Measured> = measured.iter().filter(same).collect();
+        let change = |m: &Measured| mean(&m.metric.iter().zip(base).map(|(m, b)| m - b).collect::<Vec<_>>());
+        let far = |m: &&&Measured| change(m).map(f64::abs) >= change(own).map(f64::abs);
+        let hits = random.iter().filter(far).count();
+        let tested = family(std::slice::from_ref(&own.metric), seed)?;
+        let all: Vec<&Answer> = own.answers.into_iter().flatten().collect();
+        rows.push(Row {
+            kind: own.condition.kind.name(),
+            coefficient: own.condition.kind.coefficient(),
+            direction: "vector",
+            directions: 1,
+            base: base_mean,
+            metric: mean(&own.metric),
+            interval: tested.first().and_then(|t| t.interval),
+            kl: mean(&own.kl),
+            entropy: mean(&own.entropy),
+            p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
+            answers: all.len() as i64,
+            shares: Class::ALL.iter().map(|c| share(&all, *c)).collect(),
+        });
+        let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
+        means.sort_by(f64::total_cmp);
+        let over =
+            |of: &dyn Fn(&Measured) -> Option<f64>| mean(&random.iter().filter_map(|m| of(m)).collect::<Vec<_>>());
+        let all: Vec<&Answer> = random.iter().filter_map(|m| m.answers).flatten().collect();
+        rows.push(Row {
+            kind: own.condition.kind.name(),
+            coefficient: own.condition.kind.coefficient(),
+            direction: "random",
+            directions: random.len() as i64,
+            base: base_mean,
+            metric: mean(&means),
+            interval: means.first().copied().zip(means.last().copied()),
+            kl: over(&|m| mean(&m.kl)),
+            entropy: over(&|m| mean(&m.entropy)),
+            p_over_random: None,
+            answers: all.len() as i64,
+            shares: Class::ALL.iter().map(|c| share(&all, *c)).collect(),
+        });
+    }
+    Ok(rows)
+}
+
+fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, AnalysisError> {
+    let n = items.tokens.len() as i64;
+    let mut table = Table::new("dose")
+        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
+        .str(
+            "kind",
+            "add: times the coefficient; ablate: taken out of every layer; gcav: each prompt its own",
+            rows.iter().map(|r| r.kind),
+        )?
+        .str("direction", "vector, or random: directions of the same norm", rows.iter().map(|r| r.direction))?
+        .int("directions", "how many directions the row is over", rows.iter().map(|r| r.directions))?
+        .float("coefficient", "coefficient; empty but for kind add", rows.iter().map(|r| r.coefficient))?
+        .int("n", "prompts", rows.iter().map(|_| n))?
+        .float("base_mean", "mean metric of the prompts without steering, nats", rows.iter().map(|r| r.base))?
+        .float("metric_mean", "mean metric, nats", rows.iter().map(|r| r.metric))?
+        .float(
+            "ci_low",
+            "vector: lower end of its 95 % BCa interval; random: least mean of a direction",
+            rows.iter().map(|r| r.interval.map(|i| i.0)),
+        )?
+        .float(
+            "ci_high",
+            "vector: upper end; random: largest mean of a direction",
+            rows.iter().map(|r| r.interval.map(|i| i.1)),
+        )?
+        .float(
+            "p_over_random",
+            "share of random directions that move the mean metric as far, (hits + 1) / (R + 1)",
+            rows.iter().map(|r| r.p_over_random),
+        )?
+        .float(
+            "kl_to_base",
+            "mean KL divergence of the next token from the run without steering, nats",
+            rows.iter().map(|r| r.kl),
+        )?
+        .float("entropy", "mean entropy of the next token, nats", rows.iter().map(|r| r.entropy))?
+        .int("answers", "generated answers", rows.iter().map(|r| r.answers))?;
+    for (c, class) in Class::ALL.iter().enumerate() {
+        table =
+            table.float(class.name(), "share of generated answers of this class", rows.iter().map(|r| r.shares[c]))?;
+    }
+    Ok(table.str("site", "where it was added", rows.iter().map(|_| items.site.to_string()))?)
+}
+
+fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Table, AnalysisError> {
+    let rows: Vec<(usize, &Measured)> = measured.iter().flat_map(|m| (0..base.len()).map(move |i| (i, m))).collect();
+    let item = |r: &(usize, &Measured)| &items.dataset.items[r.0];
+    let coefficient = |r: &(usize, &Measured)| match &r.1.condition.kind {
+        Kind::Add(c) => Some(*c),
+        Kind::Smallest(each) => Some(each[r.0]),
+        Kind::TakeOut => None,
+    };
+    Ok(Table::new("items")
+        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.condition.kind.name()))?
+        .int(
+            "direction",
+            "0: the vector; from 1 on: random directions",
+            rows.iter().map(|r| r.1.condition.direction as i64),
+        )?
+        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
+        .float("base_metric", "metric without steering, nats", rows.iter().map(|r| base[r.0]))?
+        .float("metric", "metric, nats", rows.iter().map(|r| r.1.metric[r.0]))?
+        .float(
+            "kl_to_base",
+            "KL divergence of the next token from the run without steering, nats",
+            rows.iter().map(|r| r.1.kl[r.0]),
+        )?
+        .float("entropy", "entropy of the next token, nats", rows.iter().map(|r| r.1.entropy[r.0]))?)
+}
+
+fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, AnalysisError> {
+    let of = |m: &'_ Measured| m.answers.map(|a| (m.condition.clone(), a.to_vec()));
+    let rows: Vec<(usize, Condition, Answer)> = measured
+        .iter()
+        .filter_map(of)
+        .flat_map(|(condition, answers)| answers.into_iter().enumerate().map(move |(i, a)| (i, condition.clone(), a)))
+        .collect();
+    let item = |r: &(usize, Condition, Answer)| &items.dataset.items[r.0];
+    let coefficient = |r: &(usize, Condition, Answer)| match &r.1.kind {
+        Kind::Add(c) => Some(*c),
+        Kind::Smallest(each) => Some(each[r.0]),
+        Kind::TakeOut => None,
+    };
+    Ok(Table::new("generations")
+        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.kind.name()))?
+        .int("direction", "0: the vector; from 1 on: random directions", rows.iter().map(|r| r.1.direction as i64))?
+        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
+        .str("class", "refusal, evasion, answer or undecided", rows.iter().map(|r| r.2.class.name()))?
+        .opt_str("rule", "the rule that decided", rows.iter().map(|r| r.2.rule.as_deref()))?
+        .flag("stopped", "whether the answer ended by itself", rows.iter().map(|r| r.2.stopped))?
+        .str("text", "the generated answer", rows.iter().map(|r| r.2.text.as_str()))?)
+}
+
+/// Where each class of answers takes over along the coefficients.
+fn thresholds_table(rows: &[Row]) -> Result<Table, AnalysisError> {
+    let doses: Vec<&Row> = rows.iter().filter(|r| r.kind == "add" && r.direction == "vector").collect();
+    let x: Vec<f64> = doses.iter().filter_map(|r| r.coefficient).collect();
+    let n: Vec<f64> = doses.iter().map(|r| r.answers as f64).collect();
+    let found: Vec<(&str, crate::stats::Threshold)> = Class::ALL
+        .iter()
+        .enumerate()
+        .filter_map(|(c, class)| {
+            let successes: Vec<f64> =
+                doses.iter().map(|r| (r.shares[c].unwrap_or(0.0) * r.answers as f64).round()).collect();
+            Some((class.name(), logistic_threshold(&x, &successes, &n)?))
+        })
+        .collect();
+    Ok(Table::new("thresholds")
+        .str("class", "the class of answers", found.iter().map(|f| f.0))?
+        .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
+        .float("ci_low", "lower end of the 95 % interval (Fieller)", found.iter().map(|f| f.1.interval.map(|i| i.low)))?
+        .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
+        .flag("rises", "whether the share rises with the coefficient", found.iter().map(|f| f.1.rises))?)
+}
+
+/// Each prompt's smallest coefficient.
+pub(super) fn smallest_table(items: &Items, smallest: &[Option<f64>]) -> Result<Table, AnalysisError> {
+    let all = &items.dataset.items;
+    Ok(Table::new("gcav")
+        .str("id", "the prompt", all.iter().map(|i| i.id.as_str()))?
+        .opt_str("group", "the prompt's group", all.iter().map(|i| i.group.as_deref()))?
+        .float(
+            "coefficient",
+            "smallest coefficient that brings the classifier's probability to the wanted one; 0: it is there already",
+            smallest.iter().copied(),
+        )?)
+}
+
+/// Rows of kind add, of one direction, that have a value in a column.
+fn curve(
+    dose: &Table,
+    direction: &str,
+    column: &str,
+    name: &str,
+    role: CurveRole,
+    band: bool,
+) -> Result<Curve, AnalysisError> {
+    let (kinds, directions) = (dose.strs("kind")?, dose.strs("direction")?);
+    let (x, y) = (dose.floats("coefficient")?, dose.floats(column)?);
+    let (low, high) = (dose.floats("ci_low")?, dose.floats("ci_high")?);
+    let of = (0..dose.rows()).filter(|i| kinds[*i] == "add" && directions[*i] == direction);
+    let point = |i: usize| {
+        let interval = if band { low[i].zip(high[i]) } else { None };
+        Some(CurvePoint { x: x[i]?, y: y[i], interval })
+    };
+    Ok(Curve { name: name.to_string(), role, points: of.filter_map(point).collect() })
+}
+
+fn subtitle(dose: &Table) -> Result<String, AnalysisError> {
+    let (model, site, n) = (dose.strs("model")?, dose.strs("site")?, dose.ints("n")?);
+    let first = |x: &[&str]| x.first().copied().unwrap_or_default().to_string();
+    Ok(format!(
+        "{}, {} prompts, added at {}",
+        short_name(&first(&model)),
+        n.first().copied().unwrap_or(0),
+        first(&site)
+    ))
+}
+
+pub(super) fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+    let dose = table(tables, "dose")?;
+    let base = |title: &str, y_label: &str| -> Result<Curves, AnalysisError> {
+        Ok(Curves {
+            title: title.to_string(),
+            subtitle: subtitle(dose)?,
+            x_label: "coefficient".to_string(),
+            y_label: y_label.to_string(),
+            curves: Vec::new(),
+            thresholds: Vec::new(),
+            y_range: None,
+            interval_meaning: None,
+        })
+    };
+    let vector = |column, name| curve(dose, "vector", column, name, CurveRole::Series, false);
+    let random = |column, name| curve(dose, "random", column, name, CurveRole::Control, false);
+    let metric = Curves {
+        curves: vec![
+            curve(dose, "vector", "metric_mean", "vector", CurveRole::Series, true)?,
+            curve(dose, "random", "metric_mean", "random directions", CurveRole::Control, true)?,
+        ],
+        interval_meaning: Some(format!("{INTERVAL}; random: all directions")),
+        ..base("Dose and response", "logit difference (nats)")?
+    };
+    let spread = Curves {
+        curves: vec![
+            vector("kl_to_base", "KL to base")?,
+            vector("entropy", "entropy")?,
+            random("kl_to_base", "KL to base, random")?,
+        ],
+        ..base("How far the next token moves", "nats")?
+    };
+    let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
+    if dose.ints("answers")?.iter().any(|n| *n > 0) {
+        let mut curves =
+            vec![vector("refusal", "refusal")?, vector("evasion", "evasion")?, vector("answer", "answer")?];
+        if dose.floats("undecided")?.iter().flatten().any(|s| *s > 0.0) {
+            curves.push(vector("undecided", "undecided")?);
+        }
+        curves.push(random("refusal", "refusal, random")?);
+        let thresholds = thresholds(table(tables, "thresholds")?)?;
+        let answers =
+            Curves { curves, thresholds, y_range: Some((0.0, 1.0)), ..base("Generated answers", "share of answers")? };
+        figures.push(("answers.png".to_string(), answers.into()));
+    }
+    Ok(figures)
+}
+
+/// Thresholds of refusal and answer; those between are seen.
+fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
+    let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
+    let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
+    let of = (0..table.rows()).filter(|i| matches!(class[*i], "refusal" | "answer"));
+    let one = |i: usize| Some(Threshold { x: at[i]?, label: class[i].to_string(), interval: low[i].zip(high[i]) });
+    Ok(of.filter_map(one).collect())
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let dose = table(tables, "dose")?;
+    let (kinds, directions, p) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("p_over_random")?);
+    let (coefficient, metric, base) =
+        (dose.floats("coefficient")?, dose.floats("metric_mean")?, dose.floats("base_mean")?);
+    let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
+    let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == "vector").collect();
+    let largest = own.iter().copied().max_by(|a, b| {
+        let size = |i: &usize| change(*i).map_or(0.0, f64::abs);
+        size(a).total_cmp(&size(b))
+    });
+    let most = largest.map_or(String::new(), |i| {
+        let at = coefficient[i].map_or(kinds[i].to_string(), |c| format!("coefficient {}", number(c, 2)));
+        let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == "random");
+        format!(
+            "The largest change is {} nats at {at}; random directions of the same norm change it by {} on average (p over random \
+             {}).",
+            signed(change(i), 2),
+            signed(random.and_then(change), 2),
+            p_value(p[i])
+        )
+    });
+    let text = format!(
+        "Without steering the mean logit difference is {} nats. {most}",
+        signed(base.first().copied().flatten(), 2)
+    );
+    let caption = "The mean logit difference by coefficient; grey: the same norm in random directions, from the least to the largest.";
+    let section = Section::new("Dose and response").paragraph(text);
+    let section = section.figure(
+        dir.join("dose.png"),
+        caption,
+        "Dose-response curve of the logit difference with random directions.",
+    );
+    let mut sections = vec![listed(section, dose)?];
+    let spread = "Divergence of the next token from the unsteered run, and its entropy.";
+    sections.push(Section::new("Side effects").figure(
+        dir.join("spread.png"),
+        spread,
+        "KL divergence and entropy by coefficient.",
+    ));
+    if let Ok(thresholds) = table(tables, "thresholds") {
+        sections.push(answers_section(thresholds, tables, dir)?);
+    }
+    Ok(sections)
+}
+
+/// The dose table as a report's.
+fn listed(section: Section, dose: &Table) -> Result<Section, AnalysisError> {
+    let (kinds, directions, p) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("p_over_random")?);
+    let float = |name: &str| dose.floats(name);
+    let (x, metric, low, high) = (float("coefficient")?, float("metric_mean")?, float("ci_low")?, float("ci_high")?);
+    let (kl, entropy) = (float("kl_to_base")?, float("entropy")?);
+    let shares = Class::ALL.iter().map(|c| dose.floats(c.name())).collect::<Result<Vec<_>, _>>()?;
+    let answered = dose.ints("answers")?.iter().any(|n| *n > 0);
+    let mut header = vec![Heading::text("kind"), Heading::text("direction")];
+    header.extend(["coefficient", "metric (nats)"].map(Heading::number));
+    header.push(Heading::text("interval or range"));
+    header.extend(["p over random", "KL", "entropy"].map(Heading::number));
+    if answered {
+        header.extend(Class::ALL.iter().map(|c| Heading::number(c.name())));
+    }
+    let row = |i: usize| {
+        let mut cells = vec![
+            kinds[i].to_string(),
+            directions[i].to_string(),
+            number(x[i], 2),
+            signed(metric[i], 2),
+            interval(low[i].zip(high[i])),
+            p_value(p[i]),
+            number(kl[i], 3),
+            number(entropy[i], 2),
+        ];
+        if answered {
+            cells.extend(shares.iter().map(|s| cells::share(s[i])));
+        }
+        cells
+    };
+    Ok(section.table(
+        "Every dose; each prompt's numbers are in items.parquet",
+        header,
+        (0..dose.rows()).map(row).collect(),
+    ))
+}
+
+fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
+    let (class, at, rises) = (thresholds.strs("class")?, thresholds.floats("coefficient")?, thresholds.flags("rises")?);
+    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let generations = table(tables, "generations")?;
+    let classes = generations.strs("class")?;
+    let undecided = classes.iter().filter(|c| **c == Class::Undecided.name()).count();
+    let text = format!(
+        "{} answers were generated and classified by rules; no rule decides {} of them. Thresholds are where a class' share crosses \
+         one half, by a logistic fit over the coefficients.",
+        generations.rows(),
+        cells::share(undecided as f64 / generations.rows().max(1) as f64),
+    );
+    let header = vec![
+        Heading::text("class"),
+        Heading::number("threshold"),
+        Heading::text("95 % interval"),
+        Heading::text("with the coefficient it"),
+    ];
+    let row = |i: usize| {
+        let way = if rises[i] { "rises" } else { "falls" };
+        vec![class[i].to_string(), number(at[i], 3), interval(low[i].zip(high[i])), way.to_string()]
+    };
+    let alt = "Shares of refusals, evasions and answers by coefficient.";
+    let section = Section::new("Generated answers").paragraph(text);
+    let section =
+        section.figure(dir.join("answers.png"), "Shares of each class by coefficient; grey: random directions.", alt);
+    let section = section.table("Thresholds", header, (0..thresholds.rows()).map(row).collect());
+    examples(section, generations)
+}
+
+/// One answer of each dose, of the first prompt.
+fn examples(section: Section, generations: &Table) -> Result<Section, AnalysisError> {
+    let (id, text, class) = (generations.strs("id")?, generations.strs("text")?, generations.strs("class")?);
+    let (direction, kind) = (generations.ints("direction")?, generations.strs("kind")?);
+    let coefficient = generations.floats("coefficient")?;
+    let Some(first) = id.first() else { return Ok(section) };
+    let rows: Vec<Vec<String>> = (0..generations.rows())
+        .filter(|i| id[*i] == *first && direction[*i] == 0)
+        .map(|i| vec![kind[i].to_string(), number(coefficient[i], 2), class[i].to_string(), shortened(text[i])])
+        .collect();
+    let header =
+        vec![Heading::text("kind"), Heading::number("coefficient"), Heading::text("class"), Heading::text("answer")];
+    Ok(section.table(format!("Answers to {first}; all are in generations.parquet"), header, rows))
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str) -> String {
+    const MOST: usize = 160;
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

@@ -1,0 +1,125 @@
+//! What is run for steering: the contrast, the clean activations, and every prompt under every condition.
+
+use super::{Contrast, Items, Steer};
+use crate::analyses::directions::Recipe;
+use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::site::{Site, SiteKind};
+use std::sync::Arc;
+
+/// What is done with a direction.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) enum Kind {
+    /// Added times a coefficient.
+    Add(f64),
+    /// Taken out of the residual stream in every layer.
+    TakeOut,
+    /// Added times each prompt's own coefficient.
+    Smallest(Arc<[f64]>),
+}
+
+impl Kind {
+    /// The name in tables.
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Kind::Add(_) => "add",
+            Kind::TakeOut => "ablate",
+            Kind::Smallest(_) => "gcav",
+        }
+    }
+
+    pub(super) fn coefficient(&self) -> Option<f64> {
+        if let Kind::Add(c) = self { Some(*c) } else { None }
+    }
+}
+
+/// Something that is done to every prompt.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Condition {
+    pub(super) kind: Kind,
+    /// 0: the vector; from 1 on: random directions.
+    pub(super) direction: usize,
+}
+
+/// Activations of the prompts that the vector is made from, the positive ones first; of all positions for ActAdd.
+pub(super) fn contrast((positive, negative): &Contrast, site: Site, all: bool) -> Plan {
+    let mut plan = Plan::default();
+    for (name, prompts) in [("positive", positive), ("negative", negative)] {
+        for (i, ids) in prompts.iter().enumerate() {
+            let prompt = plan.prompt(format!("{name} {i} of the contrast"), ids.clone());
+            let positions = if all { Positions::All } else { Positions::Last };
+            plan.read(prompt, What::Activation { site, positions, part: Part::All });
+        }
+    }
+    plan
+}
+
+/// The prompts' own activations at the site, at their last positions.
+pub(super) fn activations(items: &Items) -> Plan {
+    let mut plan = Plan::default();
+    for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
+        let prompt = plan.prompt(item.id.clone(), ids.clone());
+        plan.read(prompt, What::Activation { site: items.site, positions: Positions::Last, part: Part::All });
+    }
+    plan
+}
+
+/// Readouts of an unsteered prompt, then of each of its forks.
+pub(super) const OF_PROMPT: usize = 2;
+pub(super) const OF_FORK: usize = 3;
+
+/// The fork of prompt `i` under condition `k` of so many, in [`sweep`].
+pub(super) fn fork_of(i: usize, k: usize, conditions: usize) -> Run {
+    Run::Fork(i * conditions + k)
+}
+
+/// Every prompt under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks. Prompts
+/// are made longer by `more` tokens, to count what generating so many would cost.
+pub(super) fn sweep(
+    params: &Steer,
+    items: &Items,
+    vectors: &[Vec<Vec<f32>>],
+    conditions: &[Condition],
+    more: usize,
+) -> Plan {
+    let vectors: Vec<Vec<Arc<[f32]>>> =
+        vectors.iter().map(|of| of.iter().map(|v| Arc::from(v.as_slice())).collect()).collect();
+    let mut plan = Plan::default();
+    for (i, (item, (ids, metric))) in items.dataset.items.iter().zip(&items.tokens).enumerate() {
+        let length = ids.len();
+        let longer = ids.iter().copied().chain(std::iter::repeat_n(0, more)).collect();
+        let prompt = plan.prompt(item.id.clone(), longer);
+        plan.read(prompt, What::Metric(metric.clone()));
+        plan.read(prompt, What::Entropy);
+        for condition in conditions {
+            let edits = edits(params, items, &vectors[condition.direction], &condition.kind, i, length);
+            let fork = plan.fork(prompt, edits);
+            plan.read(fork, What::Metric(metric.clone()));
+            plan.read(fork, What::KlFrom(prompt));
+            plan.read(fork, What::Entropy);
+        }
+    }
+    plan
+}
+
+fn edits(params: &Steer, items: &Items, vectors: &[Arc<[f32]>], kind: &Kind, i: usize, length: usize) -> Vec<Edit> {
+    let edit = |site: Site, positions: Positions, change| Edit { site, part: Part::All, positions, change };
+    let coefficient = match kind {
+        Kind::TakeOut => {
+            let sites = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
+            let one = |site: Site| edit(site, Positions::All, Change::ProjectOut(vectors[0].clone()));
+            return (0..items.n_layers).flat_map(|l| sites.map(|kind| kind.at(l))).map(one).collect();
+        }
+        Kind::Add(c) => *c,
+        Kind::Smallest(each) => each[i],
+    };
+    let add = |positions, vector: &Arc<[f32]>| {
+        let change = Change::Add { vector: vector.clone(), coefficient: coefficient as f32 };
+        edit(items.site, positions, change)
+    };
+    if params.from == Some(Recipe::Actadd) {
+        let each = vectors.iter().enumerate().take(length);
+        return each.map(|(p, vector)| add(Positions::At(vec![p]), vector)).collect();
+    }
+    // The position was checked.
+    vec![add(params.position.of(length).unwrap_or(Positions::Last), &vectors[0])]
+}

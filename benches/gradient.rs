@@ -1,0 +1,74 @@
+//! What a gradient with respect to `z` in every layer costs beside a plain forward pass of the same prompts, in one run.
+//!
+//! `cargo bench --bench gradient [-- MODEL]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
+//! `scripts/fetch_models.sh` leaves it. Times are medians of several runs in turn; memory is the process's peak after the
+//! forward passes and after the gradients.
+
+mod common;
+
+use common::{default_model, median, pair};
+use gatelens::model::{Model, Options as ModelOptions};
+use gatelens::plan::{Metric, Part, Plan, Positions, What};
+use gatelens::run::{Options, run};
+use gatelens::site::SiteKind;
+use std::time::Instant;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+const RUNS: usize = 9;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
+    let name = given.unwrap_or_else(default_model);
+    let model = Model::open(&name, &ModelOptions::default())?;
+    let arch = &model.decoder.arch;
+    println!("{name}: {} layers, d_model {}, {} threads", arch.n_layers, arch.d_model, rayon::current_num_threads());
+    println!("{:<28} {:>12} {:>12} {:>8} {:>24}", "", "forward", "gradient", "ratio", "peak memory, MiB");
+    let (a, b) = pair(arch.vocab as u32);
+    let long: Vec<u32> = a.iter().chain(&b).cycle().take(512).copied().collect();
+    for (label, prompts) in [("2 prompts of 64", vec![a, b]), ("1 prompt of 512", vec![long])] {
+        let timed = |plan: &Plan| {
+            let at = Instant::now();
+            run(&model.decoder, plan, &Options::default()).map(|_| at.elapsed().as_secs_f64())
+        };
+        let (forward, gradient) = (plan(&prompts, &model, false), plan(&prompts, &model, true));
+        timed(&forward)?;
+        let before = peak_mib();
+        timed(&gradient)?;
+        // In turn, so that a machine that changes its speed changes both.
+        let (mut f, mut g) = (Vec::new(), Vec::new());
+        for _ in 0..RUNS {
+            f.push(timed(&forward)?);
+            g.push(timed(&gradient)?);
+        }
+        let (f, g, memory) = (median(f), median(g), format!("{before} to {}", peak_mib()));
+        println!("{label:<28} {:>9.1} ms {:>9.1} ms {:>8.2} {memory:>24}", f * 1e3, g * 1e3, g / f);
+    }
+    Ok(())
+}
+
+/// The metric of every prompt, or its gradient at `z` in every layer.
+fn plan(prompts: &[Vec<u32>], model: &Model, gradient: bool) -> Plan {
+    let mut plan = Plan::default();
+    let metric = Metric::logit_difference(vec![11], vec![23]);
+    for ids in prompts {
+        let prompt = plan.prompt("p", ids.clone());
+        if !gradient {
+            plan.read(prompt, What::Metric(metric.clone()));
+            continue;
+        }
+        for l in 0..model.decoder.arch.n_layers {
+            let (site, positions, part) = (SiteKind::Z.at(l), Positions::All, Part::All);
+            plan.read(prompt, What::Gradient { metric: metric.clone(), site, positions, part });
+        }
+    }
+    plan
+}
+
+/// The most memory that the process has had, where the system says so.
+fn peak_mib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
+    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
+}

@@ -1,0 +1,33 @@
+//! Builds the demo model and its datasets: `cargo run --release --example build_demo -- datasets/demo [--seed N]`.
+//!
+//! The same seed gives the same bytes. `datasets/demo/README.md` says what the model is.
+
+mod demo;
+
+use clap::Parser;
+use std::error::Error;
+use std::fs;
+use std::path::PathBuf;
+
+/// Builds the demo model and its datasets
+#[derive(Parser)]
+struct Args {
+    /// The folder to write to
+    out: PathBuf,
+
+    /// Everything random follows from it
+    #[arg(long, default_value_t = demo::Options::default().seed)]
+    seed: u64,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    for (name, content) in demo::build(&demo::Options { seed: args.seed })? {
+        let path = args.out.join(name);
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)?;
+        }
+        fs::write(&path, content)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,77 @@
+//! `gatelens demo`: every analysis on the built-in model, whose circuit is known, in one report.
+
+use super::CliError;
+use super::spec::{self, Settings};
+use crate::demo;
+use std::path::PathBuf;
+
+/// The experiment that the demonstration runs.
+const SPEC: &str = include_str!("../../datasets/demo/spec.toml");
+
+/// The arguments of `demo`.
+#[derive(clap::Args)]
+pub(super) struct Demo {
+    /// The run directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Replace the run directory if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Go on with an unfinished run, or start, where there is none
+    #[arg(long)]
+    resume: bool,
+
+    /// No progress bars
+    #[arg(long)]
+    quiet: bool,
+
+    /// A machine-readable summary of every analysis on standard output, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+impl Demo {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        let settings = Settings {
+            out: &self.out,
+            force: self.force,
+            resume: self.resume,
+            dry_run: false,
+            quiet: self.quiet,
+            json: self.json,
+            command_line: format!("gatelens demo --out {}", self.out.display()),
+            intro: vec![circuit()?],
+        };
+        spec::run("the demonstration's file", SPEC, &settings)
+    }
+}
+
+/// What is to be found, from the model's own description.
+#[derive(serde::Deserialize)]
+struct Circuit {
+    detection: Vec<(usize, String)>,
+    gate: Vec<(usize, usize)>,
+    amplifiers: Vec<(usize, usize)>,
+}
+
+/// What the report should find, in words.
+fn circuit() -> Result<String, CliError> {
+    let bytes = demo::file("circuit.json").unwrap_or_default();
+    let circuit: Circuit =
+        serde_json::from_slice(bytes).map_err(|e| CliError::Failed(format!("circuit.json of the demo: {e}")))?;
+    let heads = |of: &[(usize, usize)]| of.iter().map(|(l, h)| format!("**L{l}.H{h}**")).collect::<Vec<_>>().join(", ");
+    let layer = circuit.detection.first().map_or(0, |d| d.0);
+    Ok(format!(
+        "This model was built, not trained, so what is to be found in it is known. It answers requests, and refuses those on {} \
+         sensitive topics. Layer {layer} marks such a topic on its own token. One gate head, {}, moves the mark to the last position \
+         and by itself writes almost nothing that the unembedding reads. The amplifiers, {} and the MLP of a layer between \
+         them, turn it into a refusal. All other heads are noise. Interchange must name the gate, attribution must miss it, \
+         ablation and attribution must name the amplifiers, the concept must be there from the gate's layer on, and steering \
+         along it must turn answers into refusals where random directions do not.",
+        circuit.detection.len(),
+        heads(&circuit.gate),
+        heads(&circuit.amplifiers),
+    ))
+}

@@ -1,0 +1,45 @@
+//! Shell completions and manual pages, made from the commands themselves.
+
+use super::{Cli, CliError, say};
+use clap::CommandFactory;
+use std::path::PathBuf;
+
+/// Print completions for a shell
+#[derive(clap::Args)]
+pub(super) struct Completions {
+    /// bash, elvish, fish, powershell or zsh
+    shell: clap_complete::Shell,
+}
+
+impl Completions {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        let mut text = Vec::new();
+        clap_complete::generate(self.shell, &mut Cli::command(), "gatelens", &mut text);
+        say(String::from_utf8_lossy(&text).trim_end())
+    }
+}
+
+/// Write the manual pages: gatelens.1 and one a command
+#[derive(clap::Args)]
+pub(super) struct Man {
+    /// The folder to write them to; without it, the page of gatelens itself is printed
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+}
+
+impl Man {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        match &self.out {
+            Some(dir) => {
+                std::fs::create_dir_all(dir)?;
+                let written = clap_mangen::generate_to(Cli::command(), dir);
+                written.map_err(|e| CliError::Failed(format!("{}: cannot be written: {e}", dir.display())))
+            }
+            None => {
+                let mut text = Vec::new();
+                clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+                say(String::from_utf8_lossy(&text).trim_end())
+            }
+        }
+    }
+}

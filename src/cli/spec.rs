@@ -1,0 +1,292 @@
+//! `gatelens run`: several analyses over several models, from one file.
+//!
+//! An entry of the file is a command line in other clothes: its keys are the command's flags. They are turned into words
+//! and read by the same parser, so that the file knows every flag, default and check that the command line knows.
+
+use super::analysis::{Finished, Job};
+use super::{Cli, CliError, Command as Any, ModelArgs, combine, say};
+use crate::analyses::Command;
+use crate::model::Model;
+use crate::names::meant;
+use crate::rundir::{RUN_FILE, RunDir};
+use clap::{CommandFactory, Parser};
+use serde_json::{Map, Value};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+/// The arguments of `run`.
+#[derive(clap::Args)]
+pub(super) struct Spec {
+    /// The experiment file: models, defaults, and an [[analysis]] for each; see the README
+    #[arg(value_name = "SPEC.toml")]
+    spec: PathBuf,
+
+    /// The run directory to write: one folder an analysis and model, and a report over all
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Replace the run directory if it exists
+    #[arg(long)]
+    force: bool,
+
+    /// Go on with an unfinished run of the same file, or start, where there is none
+    #[arg(long)]
+    resume: bool,
+
+    /// Print what would be run, and what it costs
+    #[arg(long)]
+    dry_run: bool,
+
+    /// No progress bars, no warnings
+    #[arg(long)]
+    quiet: bool,
+
+    /// A machine-readable summary of every analysis on standard output, one a line
+    #[arg(long)]
+    json: bool,
+}
+
+/// An experiment file as it is written.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct File {
+    /// The report's title.
+    title: Option<String>,
+    /// What the report begins with.
+    intro: Option<String>,
+    /// What `MODEL` is on the command line, one or more.
+    models: Vec<String>,
+    /// Flags for every analysis that knows them.
+    #[serde(default)]
+    defaults: toml::Table,
+    analysis: Vec<toml::Table>,
+}
+
+/// One analysis of one model.
+struct Entry {
+    /// Its folder within the run directory.
+    folder: String,
+    /// The words after `gatelens`, but for `--out`.
+    words: Vec<String>,
+}
+
+/// Keys of an entry that are no flags.
+const OWN_KEYS: [&str; 2] = ["command", "name"];
+
+impl Spec {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        let shown = self.spec.display().to_string();
+        let text = std::fs::read_to_string(&self.spec)
+            .map_err(|e| CliError::Input(format!("{shown}: cannot be read: {e}; check the path")))?;
+        let settings = Settings {
+            out: &self.out,
+            force: self.force,
+            resume: self.resume,
+            dry_run: self.dry_run,
+            quiet: self.quiet,
+            json: self.json,
+            command_line: format!("gatelens run {shown} --out {}", self.out.display()),
+            intro: Vec::new(),
+        };
+        run(&shown, &text, &settings)
+    }
+}
+
+/// How an experiment is run.
+pub(super) struct Settings<'a> {
+    pub(super) out: &'a Path,
+    pub(super) force: bool,
+    pub(super) resume: bool,
+    pub(super) dry_run: bool,
+    pub(super) quiet: bool,
+    pub(super) json: bool,
+    pub(super) command_line: String,
+    /// What stands at the report's beginning, before the file's own words.
+    pub(super) intro: Vec<String>,
+}
+
+/// Runs the experiment that `text` describes; `shown` is what messages call it.
+///
+/// # Errors
+/// If the file does not make sense, or an analysis fails.
+pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), CliError> {
+    let file: File = toml::from_str(text).map_err(|e| CliError::Input(format!("{shown}: {e}")))?;
+    let mut entries = entries(shown, &file)?;
+    if settings.quiet {
+        entries.iter_mut().for_each(|entry| entry.words.push("--quiet".to_string()));
+    }
+    // All of them are read before any is run.
+    let read_in =
+        |dir: &Path| entries.iter().map(|e| read(shown, e, dir.join(&e.folder))).collect::<Result<Vec<_>, _>>();
+    let jobs = read_in(settings.out)?;
+    if settings.dry_run {
+        return each(&jobs, |job, model, _| job.job().dry_run(model), &entries, settings);
+    }
+    let started = Instant::now();
+    let directory = RunDir::create(settings.out, settings.force, settings.resume)?;
+    let parameters = parameters(text, &file)?;
+    directory.claim(&parameters)?;
+    let here = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
+    let jobs = read_in(&here)?;
+    each(&jobs, |job, model, entry| one(job, model, entry, &here, settings), &entries, settings)?;
+    let folders: Vec<PathBuf> = entries.iter().map(|e| here.join(&e.folder)).collect();
+    let intro: Vec<String> = settings.intro.iter().chain(&file.intro).cloned().collect();
+    combine::write(&directory, &folders, file.title.as_deref(), &intro, &settings.command_line)?;
+    let record = serde_json::json!({
+        "command": "run",
+        "command_line": settings.command_line,
+        "parameters": parameters,
+        "runs": entries.iter().map(|e| e.folder.clone()).collect::<Vec<_>>(),
+        "version": env!("CARGO_PKG_VERSION"),
+        "wall_s": started.elapsed().as_secs_f64(),
+    });
+    let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
+    directory.write_atomic(RUN_FILE, &json)?;
+    let path = directory.finish()?;
+    if settings.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
+}
+
+/// Calls `f` for every job with its model, which is loaded once for the jobs in a row that ask for the same.
+fn each(
+    jobs: &[Command],
+    f: impl Fn(&Command, &Model, &Entry) -> Result<(), CliError>,
+    entries: &[Entry],
+    settings: &Settings,
+) -> Result<(), CliError> {
+    let mut loaded: Option<(ModelArgs, Model)> = None;
+    for (i, (job, entry)) in jobs.iter().zip(entries).enumerate() {
+        let wanted = job.job().model();
+        // Let go of the old one before the new one takes memory.
+        let same = loaded.take_if(|(args, _)| args.same_model(wanted));
+        drop(loaded.take());
+        let (_, model) = loaded.insert(match same {
+            Some(same) => same,
+            None => (wanted.clone(), wanted.open()?),
+        });
+        if !settings.quiet {
+            // Nowhere is left to say it if standard error is gone.
+            let _ = writeln!(std::io::stderr(), "[{}/{}] {}", i + 1, jobs.len(), entry.folder);
+        }
+        f(job, model, entry)?;
+    }
+    Ok(())
+}
+
+/// Runs an analysis, unless it was finished before the experiment was stopped.
+fn one(command: &Command, model: &Model, entry: &Entry, here: &Path, settings: &Settings) -> Result<(), CliError> {
+    if here.join(&entry.folder).join(RUN_FILE).is_file() {
+        return Ok(());
+    }
+    let job: &dyn Job = command.job();
+    let mut words = entry.words.clone();
+    words.extend(["--out".to_string(), settings.out.join(&entry.folder).display().to_string()]);
+    let finished: Finished = job.run(model, Instant::now(), &words)?;
+    finished.say(settings.json)
+}
+
+/// What the results depend on.
+fn parameters(text: &str, file: &File) -> Result<Map<String, Value>, CliError> {
+    let spec: toml::Table = toml::from_str(text).map_err(|e| CliError::Input(e.to_string()))?;
+    let spec = serde_json::to_value(spec).map_err(|e| CliError::Input(e.to_string()))?;
+    Ok(Map::from_iter([("spec".to_string(), spec), ("models".to_string(), Value::from(file.models.clone()))]))
+}
+
+/// Every analysis of every model, a model at a time.
+fn entries(shown: &str, file: &File) -> Result<Vec<Entry>, CliError> {
+    let bad = |why: String| CliError::Input(format!("{shown}: {why}"));
+    if file.models.is_empty() || file.analysis.is_empty() {
+        return Err(bad("`models` and [[analysis]] need one entry at least".to_string()));
+    }
+    let mut entries: Vec<Entry> = Vec::new();
+    for model in &file.models {
+        for (i, table) in file.analysis.iter().enumerate() {
+            let at = format!("[[analysis]] {}", i + 1);
+            let text = |key: &str| match table.get(key) {
+                Some(toml::Value::String(s)) => Ok(Some(s.as_str())),
+                Some(other) => Err(bad(format!("{at}: `{key}`: expected a string, found {}", other.type_str()))),
+                None => Ok(None),
+            };
+            let command = text("command")?.ok_or_else(|| bad(format!("{at}: `command` is missing")))?;
+            let name = text("name")?.unwrap_or(command);
+            if name.is_empty()
+                || !name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
+                || name.starts_with('.')
+            {
+                return Err(bad(format!("{at}: `name`: \"{name}\" is no folder's name; use letters, digits, - and _")));
+            }
+            let folder = if file.models.len() > 1 { format!("{}-{name}", slug(model)) } else { name.to_string() };
+            if entries.iter().any(|e| e.folder == folder) {
+                return Err(bad(format!("{at}: \"{folder}\" is there already; give one of them another `name`")));
+            }
+            let mut words = vec![command.to_string(), model.clone()];
+            let flags = flags(command).ok_or_else(|| bad(format!("{at}: `{command}` is no analysis")))?;
+            let known = |key: &str| flags.iter().any(|f| f == &key.replace('_', "-"));
+            let defaults = file.defaults.iter().filter(|(key, _)| known(key) && !table.contains_key(*key));
+            for (key, value) in defaults.chain(table.iter().filter(|(key, _)| !OWN_KEYS.contains(&key.as_str()))) {
+                if !known(key) || key == "out" {
+                    let near = meant(&key.replace('_', "-"), flags.iter().map(String::as_str));
+                    let near = near.map_or(String::new(), |n| format!("; did you mean `{}`?", n.replace('-', "_")));
+                    return Err(bad(format!("{at} ({command}): no flag `{key}`{near}")));
+                }
+                words.extend(flag(key, value).map_err(|why| bad(format!("{at} ({command}): `{key}`: {why}")))?);
+            }
+            entries.push(Entry { folder, words });
+        }
+    }
+    unused_defaults(file).map_or(Ok(entries), |key| Err(bad(format!("[defaults]: no analysis has a flag `{key}`"))))
+}
+
+/// A default that no analysis of the file knows.
+fn unused_defaults(file: &File) -> Option<&String> {
+    let commands: Vec<&str> = file.analysis.iter().filter_map(|t| t.get("command")?.as_str()).collect();
+    let known = |key: &str| commands.iter().filter_map(|c| flags(c)).flatten().any(|f| f == key.replace('_', "-"));
+    file.defaults.keys().find(|key| !known(key))
+}
+
+/// The long flags of an analysis; none if there is no such analysis.
+fn flags(command: &str) -> Option<Vec<String>> {
+    crate::analyses::WRITERS.iter().find(|w| w.name == command)?;
+    let cli = Cli::command();
+    let found = cli.find_subcommand(command)?;
+    Some(found.get_arguments().filter_map(|a| a.get_long().map(str::to_string)).collect())
+}
+
+/// A key and its value as words.
+fn flag(key: &str, value: &toml::Value) -> Result<Vec<String>, String> {
+    let key = key.replace('_', "-");
+    let one = |value: &toml::Value| match value {
+        toml::Value::String(s) => Ok(format!("--{key}={s}")),
+        toml::Value::Integer(n) => Ok(format!("--{key}={n}")),
+        toml::Value::Float(x) => Ok(format!("--{key}={x}")),
+        other => Err(format!("expected a string, a number or true, found {}", other.type_str())),
+    };
+    match value {
+        toml::Value::Boolean(true) => Ok(vec![format!("--{key}")]),
+        toml::Value::Boolean(false) => Ok(Vec::new()),
+        toml::Value::Array(values) => values.iter().map(one).collect(),
+        value => Ok(vec![one(value)?]),
+    }
+}
+
+/// A model's name as part of a folder's.
+fn slug(model: &str) -> String {
+    let name = crate::analyses::effects::short_name(model);
+    let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+    name.chars().map(plain).collect::<String>().trim_matches(['-', '.']).to_string()
+}
+
+/// An entry as the command line's parser reads it, with its run directory.
+fn read(shown: &str, entry: &Entry, out: PathBuf) -> Result<Command, CliError> {
+    let words = std::iter::once("gatelens".to_string()).chain(entry.words.iter().cloned());
+    let words = words.chain(["--resume".to_string(), "--out".to_string(), out.display().to_string()]);
+    let cli = Cli::try_parse_from(words).map_err(|e| {
+        let text = e.render().to_string();
+        let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
+        CliError::Input(format!("{shown}: {}: {why}", entry.folder))
+    })?;
+    match cli.command {
+        Any::Analysis(command) => Ok(command),
+        _ => Err(CliError::Input(format!("{shown}: {}: is no analysis", entry.folder))),
+    }
+}

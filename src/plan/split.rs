@@ -1,0 +1,177 @@
+//! Cutting a plan into plans that can be run one after another.
+
+use super::{Change, Fork, Plan, Prompt, Readout, Run, What};
+use std::collections::BTreeMap;
+
+/// A plan cut out of another, with the number there of each of its readouts.
+#[derive(Clone, Debug, Default)]
+pub struct Piece {
+    pub plan: Plan,
+    pub readouts: Vec<usize>,
+}
+
+impl Plan {
+    /// For each prompt, the first of those that its runs have to do with, by donors and by what is compared. The plan must
+    /// be sound ([`Plan::check`]).
+    pub(crate) fn sets(&self) -> Vec<usize> {
+        let mut sets = Sets::new(self.prompts.len());
+        for f in 0..self.forks.len() {
+            for edit in &self.forks[f].edits {
+                if let Change::Interchange { donor, .. } = &edit.change {
+                    sets.join(self.root(Run::Fork(f)), self.root(*donor));
+                }
+            }
+        }
+        for readout in &self.readouts {
+            if let What::KlFrom(other) = &readout.what {
+                sets.join(self.root(readout.run), self.root(*other));
+            }
+        }
+        sets.numbers()
+    }
+
+    /// Cuts the plan into pieces that do not depend on each other, each of which costs at most `most` by `cost` (of a
+    /// prompt or fork), but for one whose runs cannot be parted. Readings do not depend on where a plan is cut. The plan
+    /// must be sound ([`Plan::check`]).
+    pub fn split(&self, most: f64, cost: &dyn Fn(Run) -> f64) -> Vec<Piece> {
+        let set_of = self.sets();
+        let mut costs: BTreeMap<usize, f64> = BTreeMap::new();
+        let runs = (0..self.prompts.len()).map(Run::Prompt).chain((0..self.forks.len()).map(Run::Fork));
+        for run in runs {
+            *costs.entry(set_of[self.root(run)]).or_default() += cost(run);
+        }
+        // The piece of each set: sets are joined in order while they fit.
+        let (mut piece_of, mut n, mut filled) = (BTreeMap::new(), 0usize, 0f64);
+        for (set, cost) in costs {
+            if n == 0 || filled + cost > most {
+                n += 1;
+                filled = 0.0;
+            }
+            filled += cost;
+            piece_of.insert(set, n - 1);
+        }
+        self.cut(n, |prompt| piece_of[&set_of[prompt]])
+    }
+
+    /// `n` pieces, `piece` naming that of each prompt and with it of all runs that descend from it.
+    fn cut(&self, n: usize, piece: impl Fn(usize) -> usize) -> Vec<Piece> {
+        let mut pieces = vec![Piece::default(); n];
+        let mut prompt_at = Vec::with_capacity(self.prompts.len());
+        let mut fork_at = Vec::with_capacity(self.forks.len());
+        let moved = |run: Run, prompts: &[usize], forks: &[usize]| match run {
+            Run::Prompt(p) => Run::Prompt(prompts[p]),
+            Run::Fork(f) => Run::Fork(forks[f]),
+        };
+        for (p, prompt) in self.prompts.iter().enumerate() {
+            let plan = &mut pieces[piece(p)].plan;
+            prompt_at.push(plan.prompts.len());
+            plan.prompts.push(Prompt::clone(prompt));
+        }
+        for (f, fork) in self.forks.iter().enumerate() {
+            let mut fork = Fork { base: moved(fork.base, &prompt_at, &fork_at), edits: fork.edits.clone() };
+            for edit in &mut fork.edits {
+                if let Change::Interchange { donor, .. } = &mut edit.change {
+                    *donor = moved(*donor, &prompt_at, &fork_at);
+                }
+            }
+            let plan = &mut pieces[piece(self.root(Run::Fork(f)))].plan;
+            fork_at.push(plan.forks.len());
+            plan.forks.push(fork);
+        }
+        for (i, readout) in self.readouts.iter().enumerate() {
+            let mut what = readout.what.clone();
+            if let What::KlFrom(other) = &mut what {
+                *other = moved(*other, &prompt_at, &fork_at);
+            }
+            let into = &mut pieces[piece(self.root(readout.run))];
+            into.plan.readouts.push(Readout { run: moved(readout.run, &prompt_at, &fork_at), what });
+            into.readouts.push(i);
+        }
+        pieces
+    }
+}
+
+/// Disjoint sets of numbers, each led by its smallest.
+struct Sets {
+    parent: Vec<usize>,
+}
+
+impl Sets {
+    /// `n` numbers, each in a set of its own.
+    fn new(n: usize) -> Self {
+        Sets { parent: (0..n).collect() }
+    }
+
+    /// The smallest number of the set of `x`.
+    fn find(&mut self, mut x: usize) -> usize {
+        while self.parent[x] != x {
+            self.parent[x] = self.parent[self.parent[x]];
+            x = self.parent[x];
+        }
+        x
+    }
+
+    /// Makes one set of those of `a` and `b`.
+    fn join(&mut self, a: usize, b: usize) {
+        let (a, b) = (self.find(a), self.find(b));
+        self.parent[a.max(b)] = a.min(b);
+    }
+
+    /// The leader of every number's set.
+    fn numbers(mut self) -> Vec<usize> {
+        (0..self.parent.len()).map(|x| self.find(x)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Edit, Metric, Part, Positions};
+    use super::*;
+    use crate::site::SiteKind;
+
+    fn swap(donor: Run) -> Vec<Edit> {
+        let change = Change::interchange(donor);
+        vec![Edit { site: SiteKind::Z.at(0), part: Part::All, positions: Positions::Last, change }]
+    }
+
+    /// Three pairs, each prompt with a fork that takes from the other, and a fork of the first fork.
+    fn three_pairs() -> Plan {
+        let mut plan = Plan::default();
+        let prompts: Vec<Run> = (0..6).map(|p| plan.prompt(format!("p{p}"), vec![p; 4])).collect();
+        let mut forks = Vec::new();
+        for pair in prompts.chunks(2) {
+            forks.push(plan.fork(pair[0], swap(pair[1])));
+            forks.push(plan.fork(pair[1], swap(pair[0])));
+        }
+        let deep = plan.fork(forks[4], swap(forks[5]));
+        let metric = || What::Metric(Metric::logit_difference(vec![1], vec![2]));
+        for run in [deep, forks[0], prompts[3], prompts[0]] {
+            plan.read(run, metric());
+        }
+        plan.read(forks[2], What::KlFrom(prompts[2]));
+        plan
+    }
+
+    #[test]
+    fn runs_that_take_from_each_other_stay_together_and_nothing_is_lost() {
+        let plan = three_pairs();
+        let pieces = plan.split(4.0, &|_| 1.0);
+        assert_eq!(pieces.len(), 3);
+        let mut readouts: Vec<usize> = pieces.iter().flat_map(|p| p.readouts.clone()).collect();
+        readouts.sort_unstable();
+        assert_eq!(readouts, [0, 1, 2, 3, 4]);
+        let last = &pieces[2].plan;
+        assert_eq!((last.prompts.len(), last.forks.len(), last.prompts[0].name.as_str()), (2, 3, "p4"));
+        assert_eq!(last.forks[2].base, Run::Fork(0));
+        assert!(matches!(last.forks[2].edits[0].change, Change::Interchange { donor: Run::Fork(1), .. }));
+        assert!(matches!(pieces[1].plan.readouts[1].what, What::KlFrom(Run::Prompt(0))));
+    }
+
+    #[test]
+    fn pieces_are_filled_as_far_as_they_may_cost() {
+        let plan = three_pairs();
+        assert_eq!(plan.split(1e9, &|_| 1.0).len(), 1);
+        assert_eq!(plan.split(8.0, &|_| 1.0).iter().map(|p| p.plan.prompts.len()).collect::<Vec<_>>(), [4, 2]);
+        assert_eq!(plan.split(0.0, &|_| 1.0).len(), 3);
+    }
+}

@@ -1,0 +1,251 @@
+//! Direct logit attribution: what each head, each MLP and the embedding add to the metric by themselves.
+//!
+//! The residual stream before the final norm is a sum, so that a logit is a sum too once the norm's scale is held fixed:
+//! a component `c` contributes `(c / s) . u`, with `u` the unembedding row times the norm's gain and `s` the scale of the
+//! whole stream (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). A layer norm centres what it
+//! reads; centring `u` instead is the same. Where a family norms what attention adds, the norm's own scale is held fixed
+//! too and the rest of it is linear in the heads. For several tokens, the weights are the gradient of logsumexp at the
+//! run's own logits.
+//!
+//! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
+
+use super::Reading;
+use crate::model::arch::NormKind;
+use crate::model::decoder::Decoder;
+use crate::ops;
+use crate::plan::{Metric, Plan, Run, What};
+use crate::site::{Site, SiteKind};
+use candle_core::{Result, Tensor};
+use std::ops::Range;
+
+/// The attributions that a pass reads.
+pub(super) struct Attributions<'a> {
+    decoder: &'a Decoder,
+    /// The tokens of all entries, ascending.
+    tokens: Vec<u32>,
+    /// Unembedding rows times the final norm's gain, centred where that norm centres. `[tokens, d_model]`
+    directions: Tensor,
+    /// The same on the host.
+    rows: Vec<Vec<f32>>,
+    entries: Vec<Entry>,
+}
+
+/// One readout.
+struct Entry {
+    readout: usize,
+    run: Run,
+    /// Indices into the tokens: the answers, then the foils.
+    tokens: Vec<usize>,
+    answers: usize,
+    /// Contributions before division by the final scale. `[layers + 1][heads + 2][tokens of the entry]`
+    cells: Vec<f64>,
+}
+
+impl<'a> Attributions<'a> {
+    /// The attributions that a plan reads of the runs that `of` names; none if there are none.
+    pub(super) fn new(decoder: &'a Decoder, plan: &Plan, of: impl Fn(Run) -> bool) -> Result<Option<Self>> {
+        let wanted = plan.readouts.iter().enumerate().filter_map(|(i, r)| match &r.what {
+            What::Attribution(Metric::LogitDifference { answer, foil }) if of(r.run) => Some((i, r.run, answer, foil)),
+            _ => None,
+        });
+        let wanted: Vec<_> = wanted.collect();
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let mut tokens: Vec<u32> = wanted.iter().flat_map(|(.., a, f)| a.iter().chain(*f).copied()).collect();
+        tokens.sort_unstable();
+        tokens.dedup();
+        let cells = (decoder.arch.n_layers + 1) * (decoder.arch.n_heads + 2);
+        let index = |id: &u32| tokens.binary_search(id).unwrap_or(0);
+        let entry = |(readout, run, answer, foil): (usize, Run, &Vec<u32>, &Vec<u32>)| Entry {
+            readout,
+            run,
+            tokens: answer.iter().chain(foil).map(index).collect(),
+            answers: answer.len(),
+            cells: vec![0.0; cells * (answer.len() + foil.len())],
+        };
+        let entries = wanted.into_iter().map(entry).collect();
+        let directions = directions(decoder, &tokens)?;
+        Ok(Some(Attributions { decoder, rows: directions.to_vec2()?, tokens, directions, entries }))
+    }
+
+    /// The sites that are read.
+    pub(super) fn wants(&self, site: Site) -> bool {
+        match site.kind {
+            SiteKind::Embed | SiteKind::Z | SiteKind::AttnDelta | SiteKind::MlpDelta => true,
+            SiteKind::AttnOut => self.decoder.arch.placement.after(),
+            _ => false,
+        }
+    }
+
+    /// The runs whose last rows are read, in the order in which they are handed over.
+    pub(super) fn runs(&self) -> impl Iterator<Item = Run> {
+        self.entries.iter().map(|e| e.run)
+    }
+
+    /// Takes a site's value at the last position of every run. `[runs, width]`
+    pub(super) fn at(&mut self, site: Site, value: &Tensor) -> Result<()> {
+        let width = value.dim(1)?;
+        let value = ops::to_vec(value)?;
+        let (heads, layers) = (self.decoder.arch.n_heads, self.decoder.arch.n_layers);
+        let rows: Vec<&[f32]> = value.chunks_exact(width).collect();
+        match site.kind {
+            SiteKind::Embed => self.whole(&rows, layers, 0),
+            SiteKind::MlpDelta => self.whole(&rows, site.layer, heads),
+            SiteKind::Z => self.heads(&rows, site.layer)?,
+            SiteKind::AttnOut => {
+                let arch = &self.decoder.arch;
+                for (entry, row) in self.entries.iter_mut().zip(&rows) {
+                    let scale = scale(row, arch.norm, arch.norm_eps);
+                    let n = entry.tokens.len();
+                    // The bias, in the cell after the MLP's, is part of what the norm scales.
+                    let cells = [
+                        entry.cells(heads, site.layer, 0..heads),
+                        entry.cells(heads, site.layer, heads + 1..heads + 2),
+                    ];
+                    cells
+                        .into_iter()
+                        .for_each(|c| entry.cells[c.start * n..c.end * n].iter_mut().for_each(|v| *v /= scale));
+                }
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// What one component adds as a whole.
+    fn whole(&mut self, rows: &[&[f32]], layer: usize, column: usize) {
+        let heads = self.decoder.arch.n_heads;
+        for (entry, row) in self.entries.iter_mut().zip(rows) {
+            let at = entry.cells(heads, layer, column..column + 1).start;
+            for (k, t) in entry.tokens.iter().enumerate() {
+                entry.cells[at * entry.tokens.len() + k] = dot(row, &self.rows[*t]);
+            }
+        }
+    }
+
+    /// What each head adds, and the output projection's bias; before a post-norm's scale.
+    fn heads(&mut self, rows: &[&[f32]], layer: usize) -> Result<()> {
+        let (heads, d) = (self.decoder.arch.n_heads, self.decoder.arch.d_head);
+        let weights = self.decoder.weights(layer)?;
+        let read = match &weights.attn_post_norm {
+            Some(norm) => self.directions.broadcast_mul(&norm.weight)?,
+            None => self.directions.clone(),
+        };
+        let through: Vec<Vec<f32>> = read.matmul(&weights.o.weight.to_dtype(read.dtype())?)?.to_vec2()?;
+        let bias = weights.o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
+        let read: Vec<Vec<f32>> = read.to_vec2()?;
+        for (entry, row) in self.entries.iter_mut().zip(rows) {
+            let (n, first) = (entry.tokens.len(), entry.cells(heads, layer, 0..1).start);
+            for (k, t) in entry.tokens.iter().enumerate() {
+                for h in 0..heads {
+                    let part = h * d..(h + 1) * d;
+                    entry.cells[(first + h) * n + k] = dot(&row[part.clone()], &through[*t][part]);
+                }
+                entry.cells[(first + heads + 1) * n + k] = bias.as_ref().map_or(0.0, |b| dot(b, &read[*t]));
+            }
+        }
+        Ok(())
+    }
+
+    /// The readings, from the last residual stream of every run. `[runs, d_model]`
+    pub(super) fn finish(self, resid: &Tensor) -> Result<Vec<(usize, Reading)>> {
+        let arch = &self.decoder.arch;
+        let logits = self.decoder.uncapped_logits(&self.decoder.final_norm(resid)?, &self.tokens)?;
+        let logits: Vec<Vec<f32>> = logits.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        let biases = self.biases()?;
+        let resid: Vec<Vec<f32>> = resid.to_dtype(candle_core::DType::F32)?.to_vec2()?;
+        let shape = vec![arch.n_layers + 1, arch.n_heads + 2];
+        let readings = self.entries.into_iter().zip(resid).zip(logits).map(|((entry, resid), logits)| {
+            let scale = scale(&resid, arch.norm, arch.norm_eps);
+            let of =
+                |range: Range<usize>| entry.tokens[range].iter().map(|t| f64::from(logits[*t])).collect::<Vec<_>>();
+            let (answer, foil) = (Soft::of(&of(0..entry.answers)), Soft::of(&of(entry.answers..entry.tokens.len())));
+            let weights: Vec<f64> = answer.weights.iter().copied().chain(foil.weights.iter().map(|w| -w)).collect();
+            let weighed = |cell: &[f64]| cell.iter().zip(&weights).map(|(c, w)| c * w).sum::<f64>() / scale;
+            let mut values: Vec<f32> = entry.cells.chunks_exact(weights.len()).map(|c| weighed(c) as f32).collect();
+            let last = arch.n_layers * (arch.n_heads + 2);
+            let bias = entry.tokens.iter().zip(&weights).map(|(t, w)| w * biases[*t]).sum::<f64>();
+            values[last + 1] = (bias + answer.rest - foil.rest) as f32;
+            (entry.readout, Reading::Array { shape: shape.clone(), values })
+        });
+        Ok(readings.collect())
+    }
+
+    /// What the final norm's bias adds to each token's logit.
+    fn biases(&self) -> Result<Vec<f64>> {
+        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(vec![0.0; self.tokens.len()]) };
+        let bias: Vec<f32> = bias.to_dtype(candle_core::DType::F32)?.to_vec1()?;
+        let rows: Vec<Vec<f32>> = self.decoder.unembedding(&self.tokens)?.to_vec2()?;
+        Ok(rows.iter().map(|row| dot(row, &bias)).collect())
+    }
+}
+
+impl Entry {
+    /// The cells of some columns of a layer, as multiples of the entry's tokens.
+    fn cells(&self, heads: usize, layer: usize, columns: Range<usize>) -> Range<usize> {
+        let first = layer * (heads + 2);
+        first + columns.start..first + columns.end
+    }
+}
+
+/// logsumexp, to first order at its arguments: its gradient, and what is left.
+struct Soft {
+    weights: Vec<f64>,
+    /// logsumexp less the weighted sum: the entropy of the weights. 0 for one token.
+    rest: f64,
+}
+
+impl Soft {
+    fn of(logits: &[f64]) -> Self {
+        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let total: f64 = logits.iter().map(|l| (l - max).exp()).sum();
+        let weights: Vec<f64> = logits.iter().map(|l| (l - max).exp() / total).collect();
+        let sum: f64 = weights.iter().zip(logits).map(|(w, l)| w * l).sum();
+        Soft { rest: max + total.ln() - sum, weights }
+    }
+}
+
+/// `[tokens, d_model]`, f32
+fn directions(decoder: &Decoder, tokens: &[u32]) -> Result<Tensor> {
+    let directions = decoder.unembedding(tokens)?.broadcast_mul(&decoder.final_norm.weight)?;
+    match decoder.arch.norm {
+        NormKind::Rms => Ok(directions),
+        NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?),
+    }
+}
+
+/// What a norm divides by.
+fn scale(row: &[f32], kind: NormKind, eps: f64) -> f64 {
+    let n = row.len() as f64;
+    let mean = match kind {
+        NormKind::Rms => 0.0,
+        NormKind::Layer => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
+    };
+    (row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n + eps).sqrt()
+}
+
+fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_order_of_logsumexp_and_its_rest_make_it_whole() {
+        let logits = [1.0, 3.0, -2.0];
+        let soft = Soft::of(&logits);
+        let sum: f64 = soft.weights.iter().zip(logits).map(|(w, l)| w * l).sum();
+        let whole = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
+        assert!((sum + soft.rest - whole).abs() < 1e-12);
+        assert_eq!(Soft::of(&[5.0]).rest, 0.0);
+    }
+
+    #[test]
+    fn a_layer_norm_divides_by_the_deviation_and_an_rms_norm_by_the_root_mean_square() {
+        assert!((scale(&[1.0, 3.0], NormKind::Layer, 0.0) - 1.0).abs() < 1e-12);
+        assert!((scale(&[1.0, 3.0], NormKind::Rms, 0.0) - 5f64.sqrt()).abs() < 1e-12);
+    }
+}

@@ -1,0 +1,278 @@
+//! Which runs go on together, what has to be run for them, and what that costs.
+
+use super::Generation;
+use super::cache::Kept;
+use crate::model::arch::Arch;
+use crate::plan::{Change, Plan, Run};
+use crate::run::Engine;
+use crate::run::cone::{Cone, cones};
+use crate::run::size::{Size, size};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::ops::Range;
+
+/// Runs that go on together.
+#[derive(Default)]
+pub(super) struct Batch {
+    /// Their numbers in [`Generation::runs`].
+    pub members: Vec<usize>,
+    /// What the prompt pass runs for them: themselves, the runs that they descend from, and donors.
+    pub runs: BTreeSet<Run>,
+    /// The positions whose keys and values are kept.
+    pub kept: BTreeMap<Run, Range<usize>>,
+    bytes: usize,
+}
+
+/// What one more member adds to a batch.
+struct More {
+    runs: Vec<Run>,
+    kept: Vec<(Run, Range<usize>)>,
+    bytes: usize,
+}
+
+impl Batch {
+    /// The slot of the first kept position of each run, and how many slots those take.
+    pub fn slots(&self) -> (HashMap<Run, Kept>, usize) {
+        let mut slot = 0;
+        let place = |(run, positions): (&Run, &Range<usize>)| {
+            let kept = Kept { slot, positions: positions.clone() };
+            slot += positions.len();
+            (*run, kept)
+        };
+        (self.kept.iter().map(place).collect(), slot)
+    }
+
+    fn add(&mut self, member: usize, more: More) {
+        self.members.push(member);
+        self.runs.extend(more.runs);
+        self.kept.extend(more.kept);
+        self.bytes += more.bytes;
+    }
+}
+
+/// The runs that hold a run's keys and values before the first new token, each with its positions, in their order.
+pub(super) fn holders(plan: &Plan, cones: &[Cone], run: Run) -> Vec<(Run, Range<usize>)> {
+    let (mut found, mut at, mut end) = (Vec::new(), run, plan.length(run));
+    loop {
+        let (start, base) = match at {
+            Run::Prompt(_) => (0, None),
+            Run::Fork(f) => (cones[f].start, Some(plan.forks[f].base)),
+        };
+        if start < end {
+            found.push((at, start..end));
+            end = start;
+        }
+        match base {
+            Some(base) => at = base,
+            None => break,
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// Cuts a generation into batches that fit `budget` bytes each, or hold one run. Runs of one prompt are neighbours.
+pub(super) fn batches(plan: &Plan, arch: &Arch, cones: &[Cone], generation: &Generation, budget: usize) -> Vec<Batch> {
+    let cutter = Cutter { plan, arch, cones, generation };
+    let mut order: Vec<usize> = (0..generation.runs.len()).collect();
+    order.sort_by_key(|i| (plan.root(generation.runs[*i]), generation.runs[*i], *i));
+    let mut batches: Vec<Batch> = Vec::new();
+    for member in order {
+        let run = generation.runs[member];
+        if let Some(last) = batches.last_mut() {
+            let more = cutter.more(last, run);
+            if last.bytes + more.bytes <= budget {
+                last.add(member, more);
+                continue;
+            }
+        }
+        let mut batch = Batch::default();
+        let more = cutter.more(&batch, run);
+        batch.add(member, more);
+        batches.push(batch);
+    }
+    batches
+}
+
+struct Cutter<'a> {
+    plan: &'a Plan,
+    arch: &'a Arch,
+    cones: &'a [Cone],
+    generation: &'a Generation,
+}
+
+impl Cutter<'_> {
+    /// What a run adds to a batch, in bytes of f32: rows of the prompt pass, keys and values, and logits.
+    fn more(&self, batch: &Batch, run: Run) -> More {
+        let Arch { d_model, vocab, n_layers, .. } = *self.arch;
+        let mut more = More { runs: Vec::new(), kept: Vec::new(), bytes: 4 * d_model };
+        let mut slots = self.generation.max_tokens - 1;
+        for needed in self.needed(run).into_iter().filter(|run| !batch.runs.contains(run)) {
+            let rows = match needed {
+                Run::Prompt(p) => self.plan.prompts[p].ids.len(),
+                Run::Fork(f) => (0..n_layers).map(|l| self.cones[f].rows(l)).max().unwrap_or(0),
+            };
+            more.bytes += rows * d_model * 4;
+            more.runs.push(needed);
+        }
+        for (holder, positions) in holders(self.plan, self.cones, run) {
+            let old = batch.kept.get(&holder).map_or(positions.start, |old| old.end);
+            if positions.end > old || !batch.kept.contains_key(&holder) {
+                slots += positions.end - old;
+                more.kept.push((holder, positions));
+            }
+        }
+        // Equal runs are neighbours.
+        if batch.members.last().is_none_or(|i| self.generation.runs[*i] != run) {
+            more.bytes += vocab * 4;
+        }
+        more.bytes += slots * slot_bytes(self.arch);
+        more
+    }
+
+    /// A run, those that it descends from, and the donors of all of them.
+    fn needed(&self, run: Run) -> BTreeSet<Run> {
+        let (mut found, mut open) = (BTreeSet::new(), vec![run]);
+        while let Some(run) = open.pop() {
+            let Run::Fork(f) = run else {
+                found.insert(run);
+                continue;
+            };
+            if found.insert(run) {
+                open.push(self.plan.forks[f].base);
+                open.extend(self.plan.forks[f].edits.iter().filter_map(|e| match e.change {
+                    Change::Interchange { donor, .. } => Some(donor),
+                    _ => None,
+                }));
+            }
+        }
+        found
+    }
+}
+
+/// Bytes that one position's keys and values take in all layers, in f32.
+fn slot_bytes(arch: &Arch) -> usize {
+    2 * 4 * arch.n_layers * arch.n_kv_heads * arch.d_head
+}
+
+/// The plan of some runs of another, without readouts, and what each is there. Bases and donors must be among them.
+pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, Run>) {
+    let (mut part, mut there) = (Plan::default(), HashMap::new());
+    for run in runs {
+        let new = match run {
+            Run::Prompt(p) => part.prompt(plan.prompts[*p].name.clone(), plan.prompts[*p].ids.clone()),
+            Run::Fork(f) => {
+                let mut edits = plan.forks[*f].edits.clone();
+                for edit in &mut edits {
+                    if let Change::Interchange { donor, .. } = &mut edit.change {
+                        *donor = there[donor];
+                    }
+                }
+                part.fork(there[&plan.forks[*f].base], edits)
+            }
+        };
+        there.insert(*run, new);
+    }
+    (part, there)
+}
+
+/// What a generation costs at most, before it is run: as much if no run meets a stop token. The plan and the generation
+/// must be sound ([`Plan::check`], [`Generation::check`]); `budget` is [`crate::run::Options::budget`], which decides how
+/// often a prompt that many runs share is run.
+pub fn generation_size(plan: &Plan, arch: &Arch, generation: &Generation, budget: usize) -> Size {
+    let cones = cones(plan, arch);
+    let (mut total, mut runs) = (Size::default(), BTreeSet::new());
+    for batch in batches(plan, arch, &cones, generation, budget) {
+        let part = size(&excerpt(plan, &batch.runs).0, arch, Engine::Wavefront);
+        total.rows += part.rows;
+        total.flops += part.flops;
+        total.resid_bytes = total.resid_bytes.max(part.resid_bytes);
+        let steps = generation.max_tokens - 1;
+        for member in &batch.members {
+            let length = plan.length(generation.runs[*member]);
+            (0..arch.n_layers).for_each(|l| total.add(arch, l, length, steps));
+            total.flops += 2.0 * (generation.max_tokens * arch.vocab) as f64 * arch.d_model as f64;
+        }
+        let slots = batch.slots().1 + steps * batch.members.len();
+        total.cache_bytes = total.cache_bytes.max((slots * slot_bytes(arch)) as u64);
+        runs.extend(batch.runs);
+    }
+    total.prompts = runs.iter().filter(|run| matches!(run, Run::Prompt(_))).count();
+    total.forks = runs.len() - total.prompts;
+    total
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Sampling, Steps};
+    use super::*;
+    use crate::model::tests::tiny_arch;
+    use crate::plan::{Edit, Part, Positions};
+    use crate::site::SiteKind;
+
+    fn edit(at: usize, change: Change) -> Edit {
+        Edit { site: SiteKind::Z.at(1), part: Part::All, positions: Positions::At(vec![at]), change }
+    }
+
+    fn generation(runs: Vec<Run>) -> Generation {
+        Generation { runs, max_tokens: 5, sampling: Sampling::Greedy, steps: Steps::PromptOnly, stop: Vec::new() }
+    }
+
+    /// Two prompts; a fork from position 6 of the first, one of that from position 3 that takes from the second prompt.
+    fn plan() -> (Plan, [Run; 4]) {
+        let mut plan = Plan::default();
+        let (a, b) = (plan.prompt("a", vec![1; 10]), plan.prompt("b", vec![2; 8]));
+        let c = plan.fork(a, vec![edit(6, Change::Zero)]);
+        let d = plan.fork(c, vec![edit(3, Change::interchange(b))]);
+        (plan, [a, b, c, d])
+    }
+
+    #[test]
+    fn positions_before_a_cone_are_held_by_what_it_forks_from() {
+        let (mut plan, [a, _, c, d]) = plan();
+        let arch = tiny_arch();
+        let late = plan.fork(d, vec![edit(8, Change::Zero)]);
+        let cones = cones(&plan, &arch);
+        assert_eq!(holders(&plan, &cones, a), [(a, 0..10)]);
+        assert_eq!(holders(&plan, &cones, c), [(a, 0..6), (c, 6..10)]);
+        assert_eq!(holders(&plan, &cones, d), [(a, 0..3), (d, 3..10)]);
+        assert_eq!(holders(&plan, &cones, late), [(a, 0..3), (d, 3..8), (late, 8..10)]);
+    }
+
+    #[test]
+    fn a_batch_runs_what_its_members_need_and_keeps_what_they_read() {
+        let (plan, [a, b, c, d]) = plan();
+        let arch = tiny_arch();
+        let cones = cones(&plan, &arch);
+        let together = batches(&plan, &arch, &cones, &generation(vec![d, c, b, d]), usize::MAX);
+        assert_eq!(together.len(), 1);
+        assert_eq!(together[0].members, [1, 0, 3, 2]);
+        assert_eq!(together[0].kept, BTreeMap::from([(a, 0..6), (b, 0..8), (c, 6..10), (d, 3..10)]));
+        let alone = batches(&plan, &arch, &cones, &generation(vec![c, d]), 1);
+        assert_eq!(alone[0].runs, BTreeSet::from([a, c]));
+        assert_eq!(alone[1].runs, BTreeSet::from([a, b, c, d]));
+        assert_eq!(alone[1].kept, BTreeMap::from([(a, 0..3), (d, 3..10)]));
+    }
+
+    #[test]
+    fn batches_stay_within_the_budget() {
+        let (plan, [a, _, c, d]) = plan();
+        let arch = tiny_arch();
+        let cones = cones(&plan, &arch);
+        let generation = generation([a, c, d].repeat(20));
+        let whole = batches(&plan, &arch, &cones, &generation, usize::MAX).remove(0).bytes;
+        let parts = batches(&plan, &arch, &cones, &generation, whole / 3);
+        assert!(parts.len() > 2 && parts.iter().all(|b| b.bytes <= whole / 3));
+        assert_eq!(parts.iter().map(|b| b.members.len()).sum::<usize>(), 60);
+    }
+
+    #[test]
+    fn samples_of_a_prompt_share_what_is_kept_of_it() {
+        let (plan, [a, ..]) = plan();
+        let arch = tiny_arch();
+        let size = |n: usize| generation_size(&plan, &arch, &generation(vec![a; n]), usize::MAX);
+        let slot = (2 * 4 * 4 * 2 * 12) as u64;
+        assert_eq!((size(1).cache_bytes, size(9).cache_bytes), ((10 + 4) * slot, (10 + 9 * 4) * slot));
+        assert_eq!((size(1).rows, size(9).rows), (4 * (10 + 4), 4 * (10 + 9 * 4)));
+        assert_eq!((size(9).prompts, size(9).forks), (1, 0));
+    }
+}

@@ -1,0 +1,63 @@
+//! Keys and values that are kept while tokens are generated.
+
+use crate::model::decoder::Decoder;
+use crate::plan::Run;
+use candle_core::{Result, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// Keys, rotated, and values of every layer, in slots that are the same in all layers.
+pub(in crate::run) struct Cache {
+    /// Keys and values of each layer. `[slots, n_kv_heads * d_head]` each.
+    layers: Vec<(Tensor, Tensor)>,
+    kept: HashMap<Run, Kept>,
+}
+
+/// Positions of a run that are kept.
+#[derive(Clone, Debug)]
+pub(in crate::run) struct Kept {
+    /// The slot of the first of them; the others follow.
+    pub slot: usize,
+    pub positions: Range<usize>,
+}
+
+impl Kept {
+    /// The slots of some of the positions.
+    pub fn slots(&self, positions: &Range<usize>) -> Range<usize> {
+        let first = self.slot + positions.start - self.positions.start;
+        first..first + positions.len()
+    }
+}
+
+impl Cache {
+    /// An empty cache of `slots` slots, some of which are meant for `kept`.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
+        let shape = (slots, decoder.arch.n_kv_heads * decoder.arch.d_head);
+        let empty = || Tensor::zeros(shape, decoder.dtype, &decoder.device);
+        let layers = (0..decoder.arch.n_layers).map(|_| Ok((empty()?, empty()?))).collect::<Result<_>>()?;
+        Ok(Cache { layers, kept })
+    }
+
+    /// The positions of a run that are to be kept, if any are.
+    pub fn kept(&self, run: Run) -> Option<&Kept> {
+        self.kept.get(&run)
+    }
+
+    /// Writes a layer's keys and values of some rows to the slots from `slot` on.
+    ///
+    /// # Errors
+    /// If they do not fit or candle fails.
+    pub fn put(&self, layer: usize, slot: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+        let (k, v) = &self.layers[layer];
+        k.slice_set(keys, 0, slot)?;
+        v.slice_set(values, 0, slot)
+    }
+
+    /// A layer's keys and values, of all slots.
+    pub fn layer(&self, layer: usize) -> (Tensor, Tensor) {
+        self.layers[layer].clone()
+    }
+}

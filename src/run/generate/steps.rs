@@ -1,0 +1,299 @@
+//! One batch's course: the prompt pass, then one row a run and step until all have ended.
+
+use super::batch::{Batch, excerpt, holders};
+use super::cache::{Cache, Kept};
+use super::sample::Sampler;
+use super::{Generated, Generation, Steps};
+use crate::model::arch::Arch;
+use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::rows::{Rows, Span};
+use crate::ops::{self, RowEdit};
+use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What, columns};
+use crate::run::cone::Cone;
+use crate::run::head::row_change;
+use crate::run::{Options, RunError, wavefront};
+use crate::site::{Site, SiteError, SiteKind};
+use candle_core::{Result, Tensor};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Rows whose logits over the whole vocabulary are held at once.
+const ROWS_AT_ONCE: usize = 64;
+
+/// What all batches share.
+pub(super) struct Course<'a> {
+    pub decoder: &'a Decoder,
+    pub plan: &'a Plan,
+    /// One a fork.
+    pub cones: &'a [Cone],
+    pub generation: &'a Generation,
+    pub options: &'a Options<'a>,
+    pub angles: &'a Angles,
+    /// For each of [`Generation::runs`], how often the run was listed before.
+    pub samples: &'a [u64],
+}
+
+/// A run that goes on.
+struct Stream<'a> {
+    /// Its number in [`Generation::runs`].
+    member: usize,
+    run: Run,
+    /// How long its prompt is.
+    length: usize,
+    /// The slots of the prompt's positions, in order.
+    prompt: Vec<Range<usize>>,
+    /// The slot of the first new token; the others follow.
+    slot: usize,
+    ids: Vec<u32>,
+    sampler: Sampler,
+    /// Edits that are made for every new token.
+    edits: Vec<&'a Edit>,
+}
+
+impl Stream<'_> {
+    /// The span of the row that the last token is: all new tokens before it are kept.
+    fn span(&self, row: usize) -> Span {
+        let own = self.slot..self.slot + self.ids.len();
+        Span { rows: row..row + 1, start: self.length, prefix: self.prompt.clone(), own }
+    }
+
+    /// The position of the last token.
+    fn position(&self) -> usize {
+        self.length + self.ids.len() - 1
+    }
+}
+
+impl<'a> Course<'a> {
+    /// What each member of a batch comes to, with its number.
+    pub fn run(&self, batch: &Batch) -> std::result::Result<Vec<(usize, Generated)>, RunError> {
+        let (kept, used) = batch.slots();
+        let slots = used + batch.members.len() * (self.generation.max_tokens - 1);
+        let mut streams = self.streams(batch, &kept, used);
+        let (part, there) = excerpt(self.plan, &batch.runs);
+        let cache = Cache::new(self.decoder, slots, kept.into_iter().map(|(run, kept)| (there[&run], kept)).collect())?;
+        let first = self.prompts(part, &there, &cache, &streams)?;
+        let rows: Vec<&[f32]> = streams.iter().map(|s| first[&s.run].as_slice()).collect();
+        let mut tokens = self.choose(&mut streams, &rows)?;
+        drop(first);
+        let mut ended = Vec::new();
+        loop {
+            streams = self.sort_out(streams, tokens, &mut ended);
+            if streams.is_empty() {
+                return Ok(ended);
+            }
+            tokens = self.step(&mut streams, &cache)?;
+        }
+    }
+
+    /// The members of a batch, before their first tokens; `used` slots hold the prompts.
+    fn streams(&self, batch: &Batch, kept: &HashMap<Run, Kept>, used: usize) -> Vec<Stream<'a>> {
+        let stream = |(i, member): (usize, &usize)| {
+            let run = self.generation.runs[*member];
+            let prompt = holders(self.plan, self.cones, run);
+            Stream {
+                member: *member,
+                run,
+                length: self.plan.length(run),
+                prompt: prompt.iter().map(|(holder, positions)| kept[holder].slots(positions)).collect(),
+                slot: used + i * (self.generation.max_tokens - 1),
+                ids: Vec::new(),
+                sampler: Sampler::new(self.generation.sampling, run, self.samples[*member]),
+                edits: self.edits(run),
+            }
+        };
+        batch.members.iter().enumerate().map(stream).collect()
+    }
+
+    /// The edits of a run that are made for every new token.
+    fn edits(&self, run: Run) -> Vec<&'a Edit> {
+        let goes_on =
+            |e: &&Edit| !matches!(e.positions, Positions::At(_)) && !matches!(e.change, Change::Interchange { .. });
+        match self.generation.steps {
+            Steps::PromptOnly => Vec::new(),
+            Steps::Every => self.plan.edits(run).into_iter().filter(goes_on).collect(),
+        }
+    }
+
+    /// The prompt pass: fills the cache and returns the last logits of every run that goes on.
+    fn prompts(
+        &self,
+        mut part: Plan,
+        there: &HashMap<Run, Run>,
+        cache: &Cache,
+        streams: &[Stream],
+    ) -> std::result::Result<HashMap<Run, Vec<f32>>, RunError> {
+        let mut runs: Vec<Run> = streams.iter().map(|s| s.run).collect();
+        runs.dedup();
+        for run in &runs {
+            let site = SiteKind::Logits.at(0);
+            part.read(there[run], What::Activation { site, positions: Positions::Last, part: Part::All });
+        }
+        let readings = wavefront::run_keeping(self.decoder, &part, self.options, self.angles, Some(cache))?;
+        Ok(runs.into_iter().zip(readings.into_iter().map(|r| r.into_values())).collect())
+    }
+
+    /// The next token of every run, by a row of logits each.
+    fn choose(&self, streams: &mut [Stream], logits: &[&[f32]]) -> std::result::Result<Vec<u32>, RunError> {
+        let token = |(stream, row): (&mut Stream, &&[f32])| match row.iter().find(|v| !v.is_finite()) {
+            None => Ok(stream.sampler.choose(row)),
+            Some(v) => {
+                let at = format!("a logit of {} after {} new tokens", self.plan.describe(stream.run), stream.ids.len());
+                Err(RunError::NotFinite { at, value: f64::from(*v) })
+            }
+        };
+        streams.par_iter_mut().zip(logits).map(token).collect()
+    }
+
+    /// Gives the runs their tokens and takes out those that have ended.
+    fn sort_out<'s>(
+        &self,
+        streams: Vec<Stream<'s>>,
+        tokens: Vec<u32>,
+        ended: &mut Vec<(usize, Generated)>,
+    ) -> Vec<Stream<'s>> {
+        let mut open = Vec::with_capacity(streams.len());
+        for (mut stream, token) in streams.into_iter().zip(tokens) {
+            let stopped = self.generation.stop.contains(&token);
+            if !stopped {
+                stream.ids.push(token);
+            }
+            if stopped || stream.ids.len() == self.generation.max_tokens {
+                ended.push((stream.member, Generated { ids: stream.ids, stopped }));
+            } else {
+                open.push(stream);
+            }
+        }
+        open
+    }
+
+    /// One step of all runs: their last tokens go through the model, and the next ones are chosen.
+    fn step(&self, streams: &mut [Stream], cache: &Cache) -> std::result::Result<Vec<u32>, RunError> {
+        let resid = {
+            let mut pass = Pass::new(&self.decoder.arch, streams, cache);
+            self.layers(streams, &mut pass)?
+        };
+        let mut tokens = Vec::with_capacity(streams.len());
+        for (c, streams) in streams.chunks_mut(ROWS_AT_ONCE).enumerate() {
+            let resid = resid.narrow(0, c * ROWS_AT_ONCE, streams.len())?;
+            let logits = {
+                let pass = Pass::new(&self.decoder.arch, streams, cache);
+                let normed = pass.edited(SiteKind::FinalNorm.at(0), &self.decoder.final_norm(&resid)?)?;
+                ops::to_vec(&pass.edited(SiteKind::Logits.at(0), &self.decoder.logits(&normed, None)?)?)?
+            };
+            let rows: Vec<&[f32]> = logits.chunks_exact(self.decoder.arch.vocab).collect();
+            tokens.extend(self.choose(streams, &rows)?);
+        }
+        Ok(tokens)
+    }
+
+    /// The last tokens' residual streams after the last layer. `[streams, d_model]`
+    fn layers(&self, streams: &[Stream], pass: &mut Pass) -> Result<Tensor> {
+        let ids: Vec<u32> = streams.iter().filter_map(|s| s.ids.last().copied()).collect();
+        let positions: Vec<u32> = streams.iter().map(|s| s.position() as u32).collect();
+        let mut acts = Acts::new(Rows {
+            spans: streams.iter().enumerate().map(|(row, s)| s.span(row)).collect(),
+            entries: streams.iter().map(|s| self.angles.entry(s.length, s.position())).collect(),
+        });
+        acts.put(SiteKind::Embed, self.decoder.embed(&ids, &positions)?);
+        pass.at(SiteKind::Embed.at(0), &mut acts)?;
+        let embed = acts.take(SiteKind::Embed)?;
+        acts.put(SiteKind::ResidPre, embed);
+        for l in 0..self.decoder.arch.n_layers {
+            self.decoder.layer(l, self.angles, &mut acts, pass)?;
+            (self.options.progress)(streams.len() as u64);
+        }
+        acts.take(SiteKind::ResidPre)
+    }
+}
+
+/// What is done at the sites of one step.
+struct Pass<'p> {
+    arch: &'p Arch,
+    streams: &'p [Stream<'p>],
+    cache: &'p Cache,
+    sites: HashSet<Site>,
+}
+
+impl<'p> Pass<'p> {
+    fn new(arch: &'p Arch, streams: &'p [Stream<'p>], cache: &'p Cache) -> Self {
+        let sites = streams.iter().flat_map(|s| s.edits.iter().map(|e| e.site)).collect();
+        Pass { arch, streams, cache, sites }
+    }
+
+    /// The edits of a run at a site, of the row that it is.
+    fn row_edits(&self, stream: &Stream, site: Site, row: usize) -> Result<Vec<RowEdit>> {
+        let edit = |e: &&Edit| {
+            let columns = step_columns(e, self.arch, stream.length, stream.position() + 1);
+            let columns: Arc<[Range<usize>]> = columns.map_err(candle_core::Error::wrap)?.into();
+            Ok(RowEdit { row, columns, change: row_change(&e.change, None) })
+        };
+        stream.edits.iter().filter(|e| e.site == site).map(edit).collect()
+    }
+
+    /// A site's value with the edits of all runs. `[streams, width]`
+    fn edited(&self, site: Site, x: &Tensor) -> Result<Tensor> {
+        if !self.wants(site) {
+            return Ok(x.clone());
+        }
+        let each = self.streams.iter().enumerate().map(|(row, stream)| self.row_edits(stream, site, row));
+        ops::edit(x, &each.collect::<Result<Vec<_>>>()?.concat())
+    }
+}
+
+/// The columns of an edit in the row of a new token, which sees `keys` positions, `prompt` of them the prompt's.
+fn step_columns(
+    edit: &Edit,
+    arch: &Arch,
+    prompt: usize,
+    keys: usize,
+) -> std::result::Result<Vec<Range<usize>>, SiteError> {
+    let found = columns(edit.site, &edit.part, arch, prompt)?;
+    if !matches!(edit.site.kind, SiteKind::Scores | SiteKind::Pattern) {
+        return Ok(found);
+    }
+    let whole = !matches!(edit.part, Part::Columns(_)) && !edit.change.has_vector();
+    let by_head = found.into_iter().flat_map(|c| {
+        // A range of the prompt's columns may cover several heads.
+        let heads = c.start / prompt..=(c.end - 1) / prompt;
+        heads.map(move |h| (h, c.start.max(h * prompt) - h * prompt..c.end.min((h + 1) * prompt) - h * prompt))
+    });
+    Ok(by_head
+        .map(|(h, c)| if whole { h * keys..(h + 1) * keys } else { h * keys + c.start..h * keys + c.end })
+        .collect())
+}
+
+impl Hook for Pass<'_> {
+    fn wants(&self, site: Site) -> bool {
+        self.sites.contains(&site)
+    }
+
+    fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
+        if self.wants(site) {
+            let edited = self.edited(site, acts.get(site.kind)?)?;
+            acts.put(site.kind, edited);
+        }
+        Ok(())
+    }
+
+    fn keys_values(&mut self, layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
+        for (row, stream) in self.streams.iter().enumerate() {
+            let slot = stream.slot + stream.ids.len() - 1;
+            self.cache.put(layer, slot, &keys.narrow(0, row, 1)?, &values.narrow(0, row, 1)?)?;
+        }
+        Ok(self.cache.layer(layer))
+    }
+
+    fn opened(&self, layer: usize) -> Result<Vec<usize>> {
+        let here = [SiteKind::Scores.at(layer), SiteKind::Pattern.at(layer)];
+        let opens = |s: &Stream| s.edits.iter().any(|e| here.contains(&e.site));
+        Ok((0..self.streams.len()).filter(|row| opens(&self.streams[*row])).collect())
+    }
+
+    fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor> {
+        let shape = value.shape().clone();
+        let flat = value.reshape((1, shape.elem_count()))?;
+        ops::edit(&flat, &self.row_edits(&self.streams[span], site, 0)?)?.reshape(shape)
+    }
+}

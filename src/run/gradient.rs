@@ -1,0 +1,363 @@
+//! Gradients: of a metric of a run with respect to sites of it.
+//!
+//! Reverse mode, a layer at a time, with checkpoints. The forward pass runs on the ordinary kernels, records no graph, and
+//! keeps the residual stream before each layer that gradients reach. The end of the pass ([`end`]) gives the gradient with
+//! respect to the last residual stream. Then, from the last layer down, [`Decoder::layer`] runs once more from what was
+//! kept, as a graph, with a variable of zeros added at each site that is wanted ([`pass`]); candle's reverse pass over that
+//! one graph gives the gradients of those variables and of the layer's input. So memory holds one layer's graph, weights
+//! may be streamed, and the decoder is described once.
+//!
+//! Runs are packed side by side as everywhere; a fork runs whole here, with its edits, next to the runs that it takes
+//! from. Runs do not touch each other but by interchange, which counts as a constant, so that one reverse pass serves one
+//! metric of every run: as many passes go back as the run with the most metrics has.
+
+mod end;
+mod pass;
+
+use super::head::pick;
+use super::{Options, Reading, RunError};
+use crate::model::arch::Arch;
+use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::rows::{Rows, Span};
+use crate::ops;
+use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
+use crate::site::{Site, SiteKind};
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Tensor, Var};
+use pass::Pass;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
+
+/// An operation between a site and the metric that passes no gradient on.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the gradient at `{site}` is missing: an operation at it or after it passes none on; this is a fault of gatelens"
+)]
+pub struct NoGradient {
+    pub site: Site,
+}
+
+/// Computes the readings of a plan's gradient readouts, with their numbers.
+pub(super) fn read(
+    decoder: &Decoder,
+    plan: &Plan,
+    options: &Options,
+) -> std::result::Result<Vec<(usize, Reading)>, RunError> {
+    let mut readings = Vec::new();
+    let asked = asked(plan);
+    if asked.is_empty() {
+        return Ok(readings);
+    }
+    let angles = Angles::new(&decoder.arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    for (runs, asked) in batches(plan, &decoder.arch, asked, options.budget) {
+        let batch = Batch::new(decoder, plan, &angles, runs, asked);
+        batch.read(options, &mut readings)?;
+    }
+    Ok(readings)
+}
+
+/// All gradients that are wanted of one run.
+pub(super) struct Asked<'a> {
+    pub(super) run: Run,
+    /// Each once.
+    pub(super) metrics: Vec<&'a Metric>,
+    gradients: Vec<Gradient>,
+}
+
+struct Gradient {
+    readout: usize,
+    /// Index into [`Asked::metrics`].
+    metric: usize,
+    site: Site,
+}
+
+impl Asked<'_> {
+    /// The first site that is wanted: how far back gradients go.
+    fn lowest(&self) -> Site {
+        self.gradients.iter().map(|g| g.site).min().unwrap_or(SiteKind::Logits.at(0))
+    }
+
+    /// How many layers, the last ones, gradients go back through.
+    pub(super) fn layers_back(&self, n_layers: usize) -> usize {
+        n_layers - self.lowest().first_layer(n_layers)
+    }
+}
+
+/// The gradients that a plan wants, by run.
+pub(super) fn asked(plan: &Plan) -> Vec<Asked<'_>> {
+    let mut found: BTreeMap<Run, Asked> = BTreeMap::new();
+    for (readout, r) in plan.readouts.iter().enumerate() {
+        let What::Gradient { metric, site, .. } = &r.what else { continue };
+        let run = r.run;
+        let asked = found.entry(run).or_insert_with(|| Asked { run, metrics: Vec::new(), gradients: Vec::new() });
+        let known = asked.metrics.iter().position(|m| *m == metric);
+        let metric = known.unwrap_or_else(|| {
+            asked.metrics.push(metric);
+            asked.metrics.len() - 1
+        });
+        asked.gradients.push(Gradient { readout, metric, site: *site });
+    }
+    found.into_values().collect()
+}
+
+/// A run and all that it takes from, directly or not.
+pub(super) fn with_donors(plan: &Plan, run: Run) -> BTreeSet<Run> {
+    let (mut found, mut open) = (BTreeSet::new(), vec![run]);
+    while let Some(run) = open.pop() {
+        if found.insert(run) {
+            open.extend(plan.edits(run).into_iter().filter_map(donor));
+        }
+    }
+    found
+}
+
+fn donor(edit: &Edit) -> Option<Run> {
+    match &edit.change {
+        Change::Interchange { donor, .. } => Some(*donor),
+        _ => None,
+    }
+}
+
+/// Runs that are computed together, in the order of runs, and what is asked of them, while their memory stays under the
+/// budget. A donor of several is in each of their batches.
+fn batches<'a>(plan: &Plan, arch: &Arch, asked: Vec<Asked<'a>>, budget: usize) -> Vec<(BTreeSet<Run>, Vec<Asked<'a>>)> {
+    let mut batches: Vec<(BTreeSet<Run>, Vec<Asked>)> = Vec::new();
+    let mut filled = 0;
+    for asked in asked {
+        let runs = with_donors(plan, asked.run);
+        let bytes = |run: &Run| plan.length(*run) * bytes_a_row(plan, arch, &asked, plan.length(*run));
+        let own: usize = runs.iter().map(bytes).sum();
+        match batches.last_mut() {
+            Some((joined, list)) if filled + own <= budget => {
+                filled += runs.difference(joined).map(bytes).sum::<usize>();
+                joined.extend(runs);
+                list.push(asked);
+            }
+            _ => {
+                filled = own;
+                batches.push((runs, vec![asked]));
+            }
+        }
+    }
+    batches
+}
+
+/// What a row takes in memory, about: what is kept of it for every layer, and one layer's graph with its gradients.
+fn bytes_a_row(plan: &Plan, arch: &Arch, asked: &Asked, keys: usize) -> usize {
+    let mut sites: HashMap<usize, HashSet<Site>> = HashMap::new();
+    for g in &asked.gradients {
+        sites.entry(g.site.layer).or_default().insert(g.site);
+    }
+    for edit in plan.edits(asked.run) {
+        sites.entry(edit.site.layer).or_default().insert(edit.site);
+    }
+    // Each is there with its variable, their sum, and the gradients of these; those that are there only if they are wanted
+    // also with what they are computed from and what is computed from them.
+    let copies = |s: &Site| match s.kind {
+        SiteKind::Scores | SiteKind::Pattern | SiteKind::HeadOut => 12,
+        SiteKind::Logits => 0,
+        _ => 4,
+    };
+    let at_sites = |sites: &HashSet<Site>| sites.iter().map(|s| copies(s) * s.width(arch, keys)).sum::<usize>();
+    let widest = sites.values().map(at_sites).max().unwrap_or(0);
+    let kept = arch.d_model * (asked.layers_back(arch.n_layers) + asked.metrics.len());
+    4 * (kept + 16 * arch.d_model + 6 * arch.d_mlp + widest)
+}
+
+/// Runs that go forward and back together.
+struct Batch<'a> {
+    decoder: &'a Decoder,
+    plan: &'a Plan,
+    angles: &'a Angles,
+    /// In the order of the spans.
+    runs: Vec<Run>,
+    rows: Rows,
+    /// The span of each run.
+    spans: HashMap<Run, usize>,
+    asked: Vec<Asked<'a>>,
+    /// The sites at which a gradient is wanted.
+    tapped: HashSet<Site>,
+    /// Edits that hold in each run, by site, donors' before those of their takers.
+    edits: HashMap<Site, Vec<(Run, &'a Edit)>>,
+}
+
+impl<'a> Batch<'a> {
+    fn new(
+        decoder: &'a Decoder,
+        plan: &'a Plan,
+        angles: &'a Angles,
+        runs: BTreeSet<Run>,
+        asked: Vec<Asked<'a>>,
+    ) -> Self {
+        let runs: Vec<Run> = runs.into_iter().collect();
+        let mut rows = Rows::default();
+        let mut edits: HashMap<Site, Vec<_>> = HashMap::new();
+        for run in &runs {
+            let (from, n) = (rows.len(), plan.length(*run));
+            rows.spans.push(Span::new(from..from + n, 0, Vec::new()));
+            rows.entries.extend((0..n).map(|p| angles.entry(n, p)));
+            for edit in plan.edits(*run) {
+                edits.entry(edit.site).or_default().push((*run, edit));
+            }
+        }
+        let spans = runs.iter().enumerate().map(|(i, run)| (*run, i)).collect();
+        let tapped = asked.iter().flat_map(|a| &a.gradients).map(|g| g.site).collect();
+        Batch { decoder, plan, angles, runs, rows, spans, asked, tapped, edits }
+    }
+
+    /// The row of a run's position.
+    fn row(&self, run: Run, position: usize) -> usize {
+        self.rows.spans[self.spans[&run]].rows.start + position
+    }
+
+    fn read(&self, options: &Options, readings: &mut Vec<(usize, Reading)>) -> std::result::Result<(), RunError> {
+        let n_layers = self.decoder.arch.n_layers;
+        let lowest = self.asked.iter().map(Asked::lowest).min().unwrap_or(SiteKind::Logits.at(0));
+        let rounds = self.asked.iter().map(|a| a.metrics.len()).max().unwrap_or(0);
+        let mut kept = self.forward(lowest.first_layer(n_layers), options)?;
+        let Some(last) = kept.pop() else { return Ok(()) };
+        let mut upstream = Vec::with_capacity(rounds);
+        for round in 0..rounds {
+            upstream.push(end::back(self, round, &last, readings)?);
+        }
+        drop(last);
+        for l in (lowest.first_layer(n_layers)..n_layers).rev() {
+            let Some(input) = kept.pop() else { break };
+            self.back(l, &input, lowest, &mut upstream, readings)?;
+            (options.progress)((self.rows.len() * (1 + rounds)) as u64);
+        }
+        Ok(())
+    }
+
+    /// The plain pass: the residual streams before the layers from `first` on, and the last. `[rows, d_model]` each.
+    fn forward(&self, first: usize, options: &Options) -> Result<Vec<Tensor>> {
+        let prompt = |run: &Run| &self.plan.prompts[self.plan.root(*run)].ids;
+        let ids: Vec<u32> = self.runs.iter().flat_map(prompt).copied().collect();
+        let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.plan.length(*run) as u32).collect();
+        let mut acts = Acts::new(self.rows.clone());
+        let mut pass = Pass::plain(self);
+        acts.put(SiteKind::Embed, self.decoder.embed(&ids, &positions)?);
+        pass.at(SiteKind::Embed.at(0), &mut acts)?;
+        let embed = acts.take(SiteKind::Embed)?;
+        acts.put(SiteKind::ResidPre, embed);
+        let mut kept = Vec::new();
+        for l in 0..self.decoder.arch.n_layers {
+            if l >= first {
+                kept.push(acts.get(SiteKind::ResidPre)?.clone());
+            }
+            self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
+            pass.forget();
+            (options.progress)(self.rows.len() as u64);
+        }
+        kept.push(acts.take(SiteKind::ResidPre)?);
+        Ok(kept)
+    }
+
+    /// Takes the gradients with respect to a layer's result back through it, as far as any site is wanted, and reads what is
+    /// wanted in it.
+    fn back(
+        &self,
+        l: usize,
+        input: &Tensor,
+        lowest: Site,
+        upstream: &mut [Tensor],
+        readings: &mut Vec<(usize, Reading)>,
+    ) -> std::result::Result<(), RunError> {
+        let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(input)?) } else { None };
+        let mut acts = Acts::new(self.rows.clone());
+        acts.put(SiteKind::ResidPre, variable.as_ref().map_or(input, Var::as_tensor).clone());
+        let mut pass = Pass::tapping(self, variable.is_some());
+        self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
+        let output = acts.take(SiteKind::ResidPre)?;
+        let here = |g: &Gradient| g.site.first_layer(self.decoder.arch.n_layers) == l;
+        for (round, upstream) in upstream.iter_mut().enumerate() {
+            let grads = pull(&output, upstream)?;
+            for (run, g) in self.gradients(round).filter(|(_, g)| here(g)) {
+                let variable = match g.site.kind {
+                    SiteKind::Embed => variable.as_ref(),
+                    _ => pass.tap(g.site, run),
+                };
+                readings.push((g.readout, self.reading(run, g, gradient_of(&grads, g.site, variable)?)?));
+            }
+            if variable.is_some() {
+                *upstream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
+            }
+        }
+        Ok(())
+    }
+
+    /// The gradients of one round that are wanted, and of which runs.
+    fn gradients(&self, round: usize) -> impl Iterator<Item = (Run, &Gradient)> {
+        let all = self.asked.iter().flat_map(|a| a.gradients.iter().map(move |g| (a.run, g)));
+        all.filter(move |(_, g)| g.metric == round)
+    }
+
+    /// A readout's part of the gradient at its site: of the batch's rows, or, for scores and patterns, of its run's.
+    fn reading(&self, run: Run, g: &Gradient, gradient: &Tensor) -> std::result::Result<Reading, RunError> {
+        let keys = self.plan.length(run);
+        let What::Gradient { positions, part, .. } = &self.plan.readouts[g.readout].what else {
+            return Err(candle_core::Error::Msg(format!("readout {} is no gradient", g.readout)).into());
+        };
+        let columns = columns(g.site, part, &self.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
+        let first = if pass::is_opened(g.site) { 0 } else { self.row(run, 0) };
+        let positions = resolve(positions, keys).map_err(candle_core::Error::Msg)?;
+        let rows: Vec<u32> = positions.iter().map(|p| (first + p) as u32).collect();
+        let values = ops::to_vec(&gradient.index_select(&Tensor::new(rows, gradient.device())?, 0)?)?;
+        let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &columns)).collect();
+        Ok(Reading::Array { shape: vec![positions.len(), columns.iter().map(Range::len).sum()], values })
+    }
+}
+
+/// The gradients of everything that `output` was computed from, given that with respect to `output`.
+fn pull(output: &Tensor, upstream: &Tensor) -> Result<GradStore> {
+    (output * upstream)?.sum_all()?.backward()
+}
+
+/// The gradient with respect to a variable. candle's reverse pass leaves out what it does not reach and reports nothing: a
+/// gradient that is not there is an error here, never zeros.
+fn gradient_of<'g>(
+    grads: &'g GradStore,
+    site: Site,
+    variable: Option<&Var>,
+) -> std::result::Result<&'g Tensor, NoGradient> {
+    variable.and_then(|v| grads.get(v)).ok_or(NoGradient { site })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Model;
+    use candle_core::{DType, Device};
+
+    #[test]
+    fn a_variable_that_the_reverse_pass_did_not_reach_is_an_error_that_names_its_site() -> Result<()> {
+        let [reached, cut] = [(); 2].map(|()| Var::ones(3, DType::F32, &Device::Cpu));
+        let (reached, cut) = (reached?, cut?);
+        // A value that left the graph, as every result of an operation without a gradient has.
+        let grads = pull(&(reached.as_tensor() + cut.detach())?, &Tensor::ones(3, DType::F32, &Device::Cpu)?)?;
+        assert!(gradient_of(&grads, SiteKind::Z.at(3), Some(&reached)).is_ok());
+        for variable in [Some(&cut), None] {
+            let error = gradient_of(&grads, SiteKind::Z.at(3), variable).expect_err("a gradient of nothing");
+            assert!(error.to_string().contains("z.3"), "{error}");
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn a_value_that_lost_its_graph_within_a_layer_stops_the_pass_at_its_site() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
+        let model = Model::open(dir, &crate::model::Options::default()).expect("a sound model");
+        let mut plan = Plan::default();
+        let run = plan.prompt("p", vec![1, 2, 3]);
+        let angles = Angles::new(&model.decoder.arch, [3], &Device::Cpu).expect("angles");
+        let batch = Batch::new(&model.decoder, &plan, &angles, BTreeSet::from([run]), Vec::new());
+        let at_q = |tracked: bool| {
+            let mut acts = Acts::new(batch.rows.clone());
+            acts.put(SiteKind::Q, Tensor::ones((3, 48), DType::F32, &Device::Cpu)?);
+            Pass::tapping(&batch, tracked).at(SiteKind::Q.at(2), &mut acts)
+        };
+        assert!(at_q(false).is_ok());
+        let error = at_q(true).expect_err("a broken graph");
+        assert!(error.to_string().contains("q.2"), "{error}");
+    }
+}

@@ -1,0 +1,200 @@
+//! The end of the pass, backwards: from metrics to the last residual stream.
+//!
+//! A metric is a sum over rows of a function of the row's logits, whose gradient is written down in closed form. Only rows
+//! that a metric reads are normed and unembedded, and only the columns that it names, unless it needs them all.
+
+use super::{Batch, Gradient, gradient_of, pull};
+use crate::ops;
+use crate::plan::{Metric, Run, What, columns, resolve};
+use crate::run::head::{End, ROWS_AT_ONCE, Row, log_sum_exp};
+use crate::run::{Reading, RunError};
+use crate::site::SiteKind;
+use candle_core::{Tensor, Var};
+use std::collections::HashMap;
+
+/// What a metric adds up over its rows.
+enum Term<'a> {
+    /// `logsumexp(answer logits) - logsumexp(foil logits)`
+    Difference { answer: &'a [u32], foil: &'a [u32] },
+    /// The log-probability of a token.
+    Token(u32),
+}
+
+/// A gradient that is read at the end.
+struct Reader {
+    readout: usize,
+    run: Run,
+    kind: SiteKind,
+    positions: Vec<usize>,
+    columns: Vec<usize>,
+    /// `[positions, columns]`; 0 for rows that the metric does not read.
+    values: Vec<f32>,
+}
+
+impl Reader {
+    /// Takes the gradient at a row, of which `value` gives the columns.
+    fn take(&mut self, (run, position): Row, value: impl Fn(usize) -> f32) {
+        if run != self.run {
+            return;
+        }
+        let lines = self.positions.iter().zip(self.values.chunks_exact_mut(self.columns.len().max(1)));
+        for (_, line) in lines.filter(|(p, _)| **p == position) {
+            line.iter_mut().zip(&self.columns).for_each(|(to, c)| *to = value(*c));
+        }
+    }
+}
+
+/// Takes one metric of every run back to the last residual stream, `[rows, d_model]`, and reads what is wanted on the way.
+pub(super) fn back(
+    batch: &Batch,
+    round: usize,
+    last: &Tensor,
+    readings: &mut Vec<(usize, Reading)>,
+) -> Result<Tensor, RunError> {
+    let (mut narrow, mut wide) = (Vec::new(), Vec::new());
+    for asked in &batch.asked {
+        let edits_logits = batch.plan.edits(asked.run).iter().any(|e| e.site.kind == SiteKind::Logits);
+        match asked.metrics.get(round) {
+            Some(metric @ Metric::LogitDifference { .. }) if !edits_logits => {
+                narrow.extend(terms(batch, asked.run, metric))
+            }
+            Some(metric) => wide.extend(terms(batch, asked.run, metric)),
+            None => {}
+        }
+    }
+    let (mut upstream, mut readers) = (last.zeros_like()?, readers(batch, round)?);
+    for (terms, step, all) in [(narrow, 16 * ROWS_AT_ONCE, false), (wide, ROWS_AT_ONCE, true)] {
+        for chunk in terms.chunks(step) {
+            let (rows, gradient) = Chunk::new(batch, chunk, all).back(last, &mut readers)?;
+            upstream = upstream.index_add(&rows, &gradient, 0)?;
+        }
+    }
+    readings.extend(readers.into_iter().map(|r| {
+        let shape = vec![r.positions.len(), r.columns.len()];
+        (r.readout, Reading::Array { shape, values: r.values })
+    }));
+    Ok(upstream)
+}
+
+/// The rows that a metric reads, and of what it is a sum.
+fn terms<'a>(batch: &Batch<'a>, run: Run, metric: &'a Metric) -> Vec<(Row, Term<'a>)> {
+    let length = batch.plan.length(run);
+    match metric {
+        Metric::LogitDifference { answer, foil } => vec![((run, length - 1), Term::Difference { answer, foil })],
+        Metric::Continuation { from } => {
+            let ids = &batch.plan.prompts[batch.plan.root(run)].ids;
+            (*from..length).map(|p| ((run, p - 1), Term::Token(ids[p]))).collect()
+        }
+    }
+}
+
+/// Rows that are unembedded together.
+struct Chunk<'b, 'a> {
+    batch: &'b Batch<'a>,
+    terms: HashMap<Row, &'b Term<'b>>,
+    /// The rows of the terms, and those that edits at the end take from.
+    rows: Vec<Row>,
+    /// The columns of the logits, ascending; none for all.
+    tokens: Option<Vec<u32>>,
+}
+
+impl<'b, 'a> Chunk<'b, 'a> {
+    fn new(batch: &'b Batch<'a>, terms: &'b [(Row, Term<'b>)], all: bool) -> Self {
+        let mut tokens: Vec<u32> = Vec::new();
+        for (_, term) in terms {
+            match term {
+                Term::Difference { answer, foil } => tokens.extend(answer.iter().chain(*foil)),
+                Term::Token(id) => tokens.push(*id),
+            }
+        }
+        tokens.sort_unstable();
+        tokens.dedup();
+        let end = End { decoder: batch.decoder, plan: batch.plan };
+        let rows = end.with_donors(terms.iter().map(|(row, _)| *row).collect());
+        let terms = terms.iter().map(|(row, term)| (*row, term)).collect();
+        Chunk { batch, terms, rows, tokens: (!all).then_some(tokens) }
+    }
+
+    /// The batch's rows of this chunk, and the gradients with respect to their last residual streams.
+    fn back(&self, last: &Tensor, readers: &mut [Reader]) -> Result<(Tensor, Tensor), RunError> {
+        let decoder = self.batch.decoder;
+        let end = End { decoder, plan: self.batch.plan };
+        let index: Vec<u32> = self.rows.iter().map(|(run, p)| self.batch.row(*run, *p) as u32).collect();
+        let index = Tensor::new(index, last.device())?;
+        let resid = Var::from_tensor(&last.index_select(&index, 0)?)?;
+        let normed = end.edited(decoder.final_norm(&resid)?, SiteKind::FinalNorm, &self.rows)?;
+        let logits = Var::from_tensor(&decoder.logits(&normed.detach(), self.tokens.as_deref())?)?;
+        let edited = match self.tokens {
+            // Edits of logits are of whole rows; metrics of a few columns have none.
+            Some(_) => logits.as_tensor().clone(),
+            None => end.edited(logits.as_tensor().clone(), SiteKind::Logits, &self.rows)?,
+        };
+        let upstream = self.slopes(&edited, readers)?;
+        let grads = pull(&edited, &upstream)?;
+        let upstream = gradient_of(&grads, SiteKind::Logits.at(0), Some(&logits))?;
+        let upstream = decoder.logits_back(&logits, upstream, self.tokens.as_deref())?;
+        let (width, values) = (upstream.dim(1)?, ops::to_vec(&upstream)?);
+        for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::FinalNorm) {
+            let lines = self.rows.iter().zip(values.chunks_exact(width));
+            lines.for_each(|(row, line)| reader.take(*row, |c| line[c]));
+        }
+        let grads = pull(&normed, &upstream)?;
+        let last_layer = decoder.arch.n_layers - 1;
+        Ok((index, gradient_of(&grads, SiteKind::ResidPost.at(last_layer), Some(&resid))?.clone()))
+    }
+
+    /// The metrics' gradients with respect to the logits; 0 in rows that are there only to be taken from.
+    fn slopes(&self, logits: &Tensor, readers: &mut [Reader]) -> Result<Tensor, RunError> {
+        let (width, mut values) = (logits.dim(1)?, ops::to_vec(logits)?);
+        for (row, values) in self.rows.iter().zip(values.chunks_exact_mut(width)) {
+            let of = values.to_vec();
+            values.fill(0.0);
+            match self.terms.get(row) {
+                Some(Term::Difference { answer, foil }) => {
+                    add_softmax(values, &of, answer.iter().filter_map(|id| self.column(*id)), 1.0);
+                    add_softmax(values, &of, foil.iter().filter_map(|id| self.column(*id)), -1.0);
+                }
+                Some(Term::Token(id)) => {
+                    add_softmax(values, &of, 0..width, -1.0);
+                    self.column(*id).into_iter().for_each(|c| values[c] += 1.0);
+                }
+                None => {}
+            }
+        }
+        for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::Logits) {
+            let lines = self.rows.iter().zip(values.chunks_exact(width));
+            lines.for_each(|(row, line)| reader.take(*row, |c| self.column(c as u32).map_or(0.0, |c| line[c])));
+        }
+        Ok(Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())?)
+    }
+
+    /// Where a token's logit is, if it is there.
+    fn column(&self, id: u32) -> Option<usize> {
+        match &self.tokens {
+            Some(tokens) => tokens.binary_search(&id).ok(),
+            None => Some(id as usize),
+        }
+    }
+}
+
+/// Adds `sign` times the softmax over some logits, which is the gradient of their `logsumexp`.
+fn add_softmax(to: &mut [f32], logits: &[f32], columns: impl Iterator<Item = usize> + Clone, sign: f32) {
+    let total = log_sum_exp(columns.clone().map(|c| f64::from(logits[c])));
+    columns.for_each(|c| to[c] += sign * (f64::from(logits[c]) - total).exp() as f32);
+}
+
+/// The gradients of one round that are read at the end.
+fn readers(batch: &Batch, round: usize) -> Result<Vec<Reader>, RunError> {
+    let mut readers = Vec::new();
+    let at_end = |g: &Gradient| matches!(g.site.kind, SiteKind::FinalNorm | SiteKind::Logits);
+    for (run, g) in batch.gradients(round).filter(|(_, g)| at_end(g)) {
+        let What::Gradient { positions, part, .. } = &batch.plan.readouts[g.readout].what else { continue };
+        let keys = batch.plan.length(run);
+        let columns = columns(g.site, part, &batch.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
+        let columns: Vec<usize> = columns.into_iter().flatten().collect();
+        let positions = resolve(positions, keys).map_err(candle_core::Error::Msg)?;
+        let values = vec![0f32; positions.len() * columns.len()];
+        readers.push(Reader { readout: g.readout, run, kind: g.site.kind, positions, columns, values });
+    }
+    Ok(readers)
+}

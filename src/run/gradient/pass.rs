@@ -1,0 +1,164 @@
+//! What is done at the sites of a batch's passes: the runs' edits, and, on the way back, the variables whose gradients are
+//! wanted.
+
+use super::{Batch, NoGradient};
+use crate::model::decoder::{Acts, Hook};
+use crate::ops::{self, RowEdit};
+use crate::plan::{Change, Edit, Run, columns, resolve};
+use crate::run::head::{pick, row_change};
+use crate::site::{Site, SiteKind};
+use candle_core::{Result, Tensor, Var};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// Whether a site's values are there for single spans only ([`Hook::at_opened`]).
+pub(super) fn is_opened(site: Site) -> bool {
+    matches!(site.kind, SiteKind::Scores | SiteKind::Pattern)
+}
+
+/// A pass over a batch.
+pub(super) struct Pass<'b, 'a> {
+    batch: &'b Batch<'a>,
+    /// Whether variables are added at the sites that are wanted.
+    taps: bool,
+    /// Whether the layer's input is tracked, and so must be all that is computed from it.
+    tracked: bool,
+    /// The variables, by site, and by span where the site is there for single spans.
+    variables: HashMap<(Site, Option<usize>), Var>,
+    /// Scores and patterns of the layer at hand that others take from. `[positions, n_heads * keys]`
+    opened: HashMap<(Run, Site), Vec<f32>>,
+}
+
+impl<'b, 'a> Pass<'b, 'a> {
+    /// A pass that makes edits alone.
+    pub(super) fn plain(batch: &'b Batch<'a>) -> Self {
+        Pass { batch, taps: false, tracked: false, variables: HashMap::new(), opened: HashMap::new() }
+    }
+
+    /// A pass that also adds variables; `tracked` says that its layer's input is one.
+    pub(super) fn tapping(batch: &'b Batch<'a>, tracked: bool) -> Self {
+        Pass { taps: true, tracked, ..Pass::plain(batch) }
+    }
+
+    /// Lets go of what was kept of a layer.
+    pub(super) fn forget(&mut self) {
+        self.opened.clear();
+    }
+
+    /// The variable at a site.
+    pub(super) fn tap(&self, site: Site, run: Run) -> Option<&Var> {
+        let span = is_opened(site).then(|| self.batch.spans[&run]);
+        self.variables.get(&(site, span))
+    }
+
+    /// A value as the rest of the pass reads it: with a variable, if its gradient is wanted.
+    fn tapped(&mut self, site: Site, span: Option<usize>, x: Tensor) -> Result<Tensor> {
+        if self.tracked && !x.track_op() {
+            return Err(candle_core::Error::wrap(NoGradient { site }));
+        }
+        if !self.is_tapped(site) {
+            return Ok(x);
+        }
+        let variable = Var::zeros(x.shape(), x.dtype(), x.device())?;
+        let x = ops::add(&x, &variable)?;
+        self.variables.insert((site, span), variable);
+        Ok(x)
+    }
+
+    fn is_tapped(&self, site: Site) -> bool {
+        self.taps && self.batch.tapped.contains(&site)
+    }
+
+    /// The edits of a run at a site.
+    fn edits_of(&self, site: Site, run: Run) -> impl Iterator<Item = &'a Edit> {
+        self.batch.edits.get(&site).into_iter().flatten().filter(move |(r, _)| *r == run).map(|(_, edit)| *edit)
+    }
+
+    /// An edit as changes to rows, the run's first being row `first`; `take` makes the change that an interchange is, of the
+    /// donor, its position, and the columns.
+    fn row_edits(
+        &self,
+        run: Run,
+        edit: &Edit,
+        first: usize,
+        take: impl Fn(Run, usize, &[Range<usize>]) -> Result<ops::Change>,
+    ) -> Result<Vec<RowEdit>> {
+        let (plan, keys) = (self.batch.plan, self.batch.plan.length(run));
+        let columns =
+            columns(edit.site, &edit.part, &self.batch.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
+        let columns: Arc<[Range<usize>]> = columns.into();
+        let positions = resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?;
+        let change = |i: usize| match &edit.change {
+            Change::Interchange { donor, positions } => {
+                let from = plan.donor_positions(edit, *donor, positions.as_deref(), keys);
+                take(*donor, from.map_err(candle_core::Error::Msg)?[i], &columns)
+            }
+            change => Ok(row_change(change, None)),
+        };
+        let one =
+            |(i, p): (usize, &usize)| Ok(RowEdit { row: first + p, columns: columns.clone(), change: change(i)? });
+        positions.iter().enumerate().map(one).collect()
+    }
+
+    /// A row of what was kept of a donor's scores or pattern.
+    fn opened_row(&self, site: Site, donor: Run, position: usize) -> Result<&[f32]> {
+        let width = site.width(&self.batch.decoder.arch, self.batch.plan.length(donor));
+        let row = self.opened.get(&(donor, site)).and_then(|rows| rows.get(position * width..(position + 1) * width));
+        row.ok_or_else(|| candle_core::Error::Msg(format!("`{site}` of {donor:?} was not kept")))
+    }
+
+    /// Whether others take from a run at a site.
+    fn gives(&self, site: Site, run: Run) -> bool {
+        let takes = |(_, edit): &(Run, &Edit)| super::donor(edit) == Some(run);
+        self.batch.edits.get(&site).is_some_and(|edits| edits.iter().any(takes))
+    }
+
+    /// Whether a run's scores or pattern are edited, taken from, or their gradient is wanted.
+    fn opens(&self, site: Site, run: Run) -> bool {
+        let wanted = || self.batch.asked.iter().any(|a| a.run == run && a.gradients.iter().any(|g| g.site == site));
+        self.edits_of(site, run).next().is_some() || self.gives(site, run) || self.is_tapped(site) && wanted()
+    }
+}
+
+impl Hook for Pass<'_, '_> {
+    fn wants(&self, site: Site) -> bool {
+        self.batch.edits.contains_key(&site) || self.is_tapped(site)
+    }
+
+    fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
+        let mut row_edits = Vec::new();
+        for (run, edit) in self.batch.edits.get(&site).into_iter().flatten() {
+            let take = |donor: Run, position: usize, _: &[Range<usize>]| {
+                Ok(ops::Change::CopyRow(self.batch.row(donor, position)))
+            };
+            row_edits.extend(self.row_edits(*run, edit, self.batch.row(*run, 0), take)?);
+        }
+        let edited = ops::edit(acts.get(site.kind)?, &row_edits)?;
+        let value = self.tapped(site, None, edited)?;
+        acts.put(site.kind, value);
+        Ok(())
+    }
+
+    fn opened(&self, layer: usize) -> Result<Vec<usize>> {
+        let sites = [SiteKind::Scores.at(layer), SiteKind::Pattern.at(layer)];
+        let opens = |i: &usize| sites.iter().any(|site| self.opens(*site, self.batch.runs[*i]));
+        Ok((0..self.batch.runs.len()).filter(opens).collect())
+    }
+
+    fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor> {
+        let run = self.batch.runs[span];
+        let (n, heads, keys) = value.dims3()?;
+        let mut x = value.reshape((n, heads * keys))?;
+        for edit in self.edits_of(site, run) {
+            let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
+                Ok(ops::Change::Set(pick(self.opened_row(site, donor, position)?, columns).into()))
+            };
+            x = ops::edit(&x, &self.row_edits(run, edit, 0, take)?)?;
+        }
+        if self.gives(site, run) {
+            self.opened.insert((run, site), ops::to_vec(&x)?);
+        }
+        self.tapped(site, Some(span), x)?.reshape((n, heads, keys))
+    }
+}

@@ -1,0 +1,168 @@
+//! Experiment files, runs that go on where they were stopped, completions and manual pages.
+
+use crate::support::cli::{Bench, gatelens, listed};
+use crate::support::{Golden, family_dir, open};
+use gatelens::plan::{Metric, Plan, What};
+use gatelens::run::{Engine, Reading};
+use gatelens::rundir::RunDir;
+use gatelens::session::Session;
+use serde_json::json;
+use std::path::{Path, PathBuf};
+
+/// Golden pairs and prompts of the llama fixture, and an experiment on it.
+struct Experiment {
+    bench: Bench,
+    model: PathBuf,
+    pairs: PathBuf,
+    prompts: PathBuf,
+}
+
+impl Experiment {
+    fn new() -> Self {
+        let (bench, golden) = (Bench::new(), Golden::of("llama"));
+        let ids = |name: &str, i: usize| json!({ "ids": golden.ids(name, i) });
+        let pair = |i: usize| json!({"id": i, "positive": ids("input_ids", i), "negative": ids("donor_ids", i)});
+        let prompt = |i: usize| json!({"id": i, "prompt": ids("input_ids", i)});
+        let pairs = bench.dataset("pairs.jsonl", &[pair(0), pair(1)]);
+        let prompts = bench.dataset("prompts.jsonl", &[prompt(0), prompt(1)]);
+        Experiment { bench, model: family_dir("llama"), pairs, prompts }
+    }
+
+    fn spec(&self, analyses: &str) -> PathBuf {
+        let text = format!(
+            "models = [{:?}]\n[defaults]\nanswer = [\"id:11\"]\nfoil = [\"id:23\"]\n{}",
+            self.model.display().to_string(),
+            analyses
+                .replace("PAIRS", &format!("{:?}", self.pairs.display().to_string()))
+                .replace("PROMPTS", &format!("{:?}", self.prompts.display().to_string()))
+        );
+        self.bench.text("spec.toml", &text)
+    }
+
+    fn run(&self, spec: &Path, more: &[&str]) -> crate::support::cli::Ended {
+        let out = self.bench.out("all");
+        let words = ["run", spec.to_str().unwrap(), "--quiet", "--out", out.to_str().unwrap()];
+        gatelens([&words, more].concat())
+    }
+}
+
+const TWO: &str = "[[analysis]]\ncommand = \"interchange\"\npairs = PAIRS\n[[analysis]]\ncommand = \"dla\"\nname = \"parts\"\n\
+                   prompts = PROMPTS\n";
+
+#[test]
+fn an_experiment_leaves_a_run_directory_for_each_analysis_and_one_report() {
+    let e = Experiment::new();
+    let spec = e.spec(TWO);
+    e.run(&spec, &[]).done();
+    let names = listed(&e.bench.out("all"));
+    for name in ["interchange", "parts", "report.html", "report.md", "run.json", "tables.tex"] {
+        assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
+    }
+    assert_eq!(e.bench.written(), ["all"]);
+    let report = std::fs::read_to_string(e.bench.out("all").join("report.md")).unwrap();
+    assert!(report.contains("gatelens interchange") && report.contains("parts: Components"), "{report}");
+    let record = std::fs::read_to_string(e.bench.out("all/interchange/run.json")).unwrap();
+    assert!(record.contains(&format!("--out {}", e.bench.out("all/interchange").display())), "{record}");
+    e.run(&spec, &[]).refused(&["exists already", "--force"]);
+    e.run(&spec, &["--force"]).done();
+}
+
+#[test]
+fn an_experiment_that_stopped_goes_on_with_what_is_not_finished() {
+    let e = Experiment::new();
+    let missing = e.bench.path("missing.jsonl");
+    let spec = e.spec(&TWO.replace("PROMPTS", &format!("{:?}", missing.display().to_string())));
+    // The first analysis is finished before the second is found to lack its file.
+    e.run(&spec, &[]).refused_after("missing.jsonl");
+    let first = e.bench.out("all.partial/interchange/run.json");
+    let before = std::fs::read(&first).unwrap();
+    e.run(&spec, &[]).refused(&["unfinished", "--resume"]);
+    std::fs::write(&missing, std::fs::read(&e.prompts).unwrap()).unwrap();
+    e.run(&spec, &["--resume"]).done();
+    assert_eq!(std::fs::read(e.bench.out("all/interchange/run.json")).unwrap(), before, "it was not run again");
+    assert!(e.bench.out("all/parts/components.parquet").is_file());
+}
+
+#[test]
+fn what_is_wrong_with_an_experiment_is_said_before_anything_runs() {
+    let e = Experiment::new();
+    let interchange = "[[analysis]]\ncommand = \"interchange\"\npairs = PAIRS\n";
+    for (analyses, parts) in [
+        (format!("{interchange}positon = \"all\"\n"), &["[[analysis]] 1 (interchange)", "`positon`", "`position`"][..]),
+        (format!("{interchange}position = \"everywhere\"\n"), &["interchange", "everywhere", "last, all"][..]),
+        (format!("{interchange}position = [[1]]\n"), &["`position`", "found array"][..]),
+        (format!("{interchange}{interchange}"), &["[[analysis]] 2", "\"interchange\" is there already"][..]),
+        (format!("{interchange}name = \"../up\"\n"), &["`name`", "no folder's name"][..]),
+        ("[[analysis]]\ncommand = \"interchnge\"\n".to_string(), &["`interchnge` is no analysis"][..]),
+        ("[[analysis]]\npairs = PAIRS\n".to_string(), &["[[analysis]] 1: `command` is missing"][..]),
+        (format!("[[analysys]]\n{interchange}"), &["spec.toml", "analysys"][..]),
+        (interchange.replace("command", "draws = 3\ncommand"), &["no flag `draws`"][..]),
+    ] {
+        e.run(&e.spec(&analyses), &[]).refused(parts);
+        assert!(e.bench.written().is_empty(), "{analyses}");
+    }
+    let spec =
+        e.bench.text("defaults.toml", "models = [\"demo\"]\n[defaults]\npears = 1\n[[analysis]]\ncommand = \"dla\"\n");
+    e.run(&spec, &[]).refused(&["[defaults]", "`pears`"]);
+    e.run(&e.bench.text("empty.toml", "models = []\nanalysis = []\n"), &[]).refused(&["need one entry at least"]);
+    e.run(&e.bench.path("none.toml"), &[]).refused(&["none.toml", "cannot be read"]);
+}
+
+#[test]
+fn a_dry_run_of_an_experiment_prints_costs_and_writes_nothing() {
+    let e = Experiment::new();
+    let printed = e.run(&e.spec(TWO), &["--dry-run"]).done();
+    assert!(printed.matches("rows x layers").count() == 2, "{printed}");
+    assert!(e.bench.written().is_empty());
+}
+
+/// A plan of both golden prompts.
+fn plan(golden: &Golden) -> Plan {
+    let mut plan = Plan::default();
+    for i in 0..2 {
+        let prompt = plan.prompt(format!("{i}"), golden.ids("input_ids", i));
+        plan.read(prompt, What::Metric(Metric::logit_difference(vec![11], vec![23])));
+    }
+    plan
+}
+
+#[test]
+fn finished_pieces_are_taken_up_and_damaged_ones_are_named() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let out = bench.out("run");
+    let run = |resume: bool| {
+        let directory = RunDir::create(&out, false, resume).unwrap();
+        directory.claim(&serde_json::Map::new()).unwrap();
+        Session::new(&model, Engine::Wavefront, 0).resumable(&directory).run(&plan(&golden))
+    };
+    let first = run(false).unwrap();
+    let parts = bench.out("run.partial/.parts");
+    let names = listed(&parts);
+    assert_eq!(names.len(), 1, "{names:?}");
+    let part = parts.join(&names[0]);
+    // A number that was never computed comes back: it was read, not computed again.
+    let mut bytes = std::fs::read(&part).unwrap();
+    let at = bytes.len() - 16;
+    bytes[at..at + 8].copy_from_slice(&42f64.to_le_bytes());
+    std::fs::write(&part, &bytes).unwrap();
+    let second = run(true).unwrap();
+    assert_eq!((&second[0], &second[1]), (&Reading::Number(42.0), &first[1]));
+    std::fs::write(&part, &bytes[..at]).unwrap();
+    let why = run(true).unwrap_err().to_string();
+    assert!(why.contains(&names[0]) && why.contains("--force"), "{why}");
+}
+
+#[test]
+fn every_command_has_completions_and_a_manual_page() {
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let text = gatelens(["completions", shell]).done();
+        assert!(text.contains("interchange") && text.contains("steer"), "{shell}");
+    }
+    let bench = Bench::new();
+    gatelens(["man", "--out", bench.out("man").to_str().unwrap()]).done();
+    let pages = listed(&bench.out("man"));
+    for page in ["gatelens.1", "gatelens-interchange.1", "gatelens-run.1"] {
+        assert!(pages.iter().any(|p| p == page), "{pages:?}");
+    }
+    assert!(gatelens(["man"]).done().contains(".TH"));
+}

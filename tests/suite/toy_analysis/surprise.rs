@@ -1,0 +1,72 @@
+//! How sure is the model of its next token? The entropy of the next-token distribution after each prompt.
+
+use gatelens::analyses::inputs::PromptArgs;
+use gatelens::analyses::{Analysis, AnalysisError, Figures, Output, table};
+use gatelens::dataset::encode::prompt_ids;
+use gatelens::dataset::{Dataset, Item};
+use gatelens::model::Model;
+use gatelens::plan::{Plan, What};
+use gatelens::report::Section;
+use gatelens::run::Reading;
+use gatelens::session::Session;
+use gatelens::table::Table;
+use std::path::Path;
+
+/// Entropy of the next token after each prompt
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Surprise {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompts: PromptArgs,
+}
+
+/// The prompts, and their token ids.
+pub struct Items(Dataset<Item>, Vec<Vec<u32>>);
+
+impl Analysis for Surprise {
+    const NAME: &'static str = "surprise";
+    const TITLE: &'static str = "Entropy of the next token";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let set = self.prompts.read()?;
+        let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
+        let ids = set.items.iter().map(ids).collect::<Result<_, _>>()?;
+        Ok(Items(set, ids))
+    }
+
+    fn datasets(Items(set, _): &Items) -> Vec<(String, String)> {
+        vec![(set.path.display().to_string(), set.sha256.clone())]
+    }
+
+    fn plans(&self, _: &Model, Items(set, ids): &Items) -> Result<Vec<Plan>, AnalysisError> {
+        let mut plan = Plan::default();
+        for (item, ids) in set.items.iter().zip(ids) {
+            let prompt = plan.prompt(item.id.clone(), ids.clone());
+            plan.read(prompt, What::Entropy);
+        }
+        Ok(vec![plan])
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let mut readings = Vec::new();
+        for plan in self.plans(session.model, items)? {
+            readings.extend(session.run(&plan)?);
+        }
+        let table = Table::new("entropies")
+            .str("id", "the prompt", items.0.items.iter().map(|item| item.id.as_str()))?
+            .float("entropy", "entropy of the next token, nats", readings.iter().map(Reading::number))?;
+        Ok(vec![table].into())
+    }
+
+    fn figures(_: &[Table]) -> Result<Figures, AnalysisError> {
+        Ok(Vec::new())
+    }
+
+    fn sections(tables: &[Table], _: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let entropies = table(tables, "entropies")?;
+        let largest = entropies.floats("entropy")?.iter().flatten().copied().fold(0.0, f64::max);
+        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", entropies.rows());
+        Ok(vec![Section::new("Entropy").paragraph(text)])
+    }
+}
