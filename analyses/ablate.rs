@@ -97,6 +97,7 @@ pub struct Items {
 
 impl Analysis for Ablate {
     const NAME: &'static str = "ablate";
+    const ABOUT: &'static str = "Ablation of every head, or of every MLP, one at a time";
     const TITLE: &'static str = "Ablation";
     type Items = Items;
 
@@ -123,12 +124,12 @@ impl Analysis for Ablate {
         std::iter::once(named(&items.dataset)).chain(items.reference.as_ref().map(named)).collect()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
         let mut plans = Vec::new();
-        let values = self.needs_values().then(|| Values::zeros(model, items));
         plans.extend(self.needs_values().then(|| self.values_plan(items)));
         let all: Vec<usize> = (0..items.tokens.len()).collect();
-        plans.push(self.plan(items, values.as_ref(), &all, 0)?);
+        // What parts become does not change the cost: zeros stand in, one edit a fork.
+        plans.push(self.plan(items, None, &all, 0)?);
         Ok(plans)
     }
 
@@ -139,7 +140,7 @@ impl Analysis for Ablate {
         };
         let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
         let all: Vec<usize> = (0..items.tokens.len()).collect();
-        for some in all.chunks(ITEMS_AT_ONCE) {
+        for some in all.chunks(self.at_once(items)) {
             let readings = session.run(&self.plan(items, values.as_ref(), some, session.seed)?)?;
             self.collect(&readings, some.len(), &mut swaps);
         }
@@ -216,12 +217,20 @@ impl Analysis for Ablate {
     }
 }
 
-/// Prompts whose forks are planned at once: with resampling at all positions a plan has millions of edits.
-const ITEMS_AT_ONCE: usize = 32;
+/// Edits that are planned at once: with resampling at all positions there are millions.
+const EDITS_AT_ONCE: usize = 200_000;
 
 impl Ablate {
     fn needs_values(&self) -> bool {
         self.mode.iter().any(|m| *m != Mode::Zero)
+    }
+
+    /// Prompts whose forks are planned at once.
+    fn at_once(&self, items: &Items) -> usize {
+        let longest = items.tokens.iter().map(|t| t.0.len()).max().unwrap_or(1);
+        let positions = if self.position == Position::All { longest } else { 1 };
+        let forks: usize = self.mode.iter().map(|m| self.forks(*m)).sum();
+        (EDITS_AT_ONCE / (forks * items.units.len() * positions).max(1)).max(1)
     }
 
     /// Forks a unit of one prompt under one mode.
@@ -230,6 +239,9 @@ impl Ablate {
     }
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+        if let Some(twice) = self.mode.iter().enumerate().find(|(i, m)| self.mode[..*i].contains(m)) {
+            return Err(AnalysisError::Bad(format!("--mode names {} twice", twice.1.name())));
+        }
         let ragged = matches!(self.site, SiteKind::Scores | SiteKind::Pattern);
         if ragged {
             let why =
@@ -368,16 +380,6 @@ impl Values {
         let of: Vec<Vec<Reading>> = readings.chunks_exact(sites.max(1)).map(<[Reading]>::to_vec).collect();
         let means = (0..sites).map(|s| mean_row(of.iter().map(|readings| &readings[s]))).collect();
         Values { of, means }
-    }
-
-    /// Stands in where values are not known yet.
-    fn zeros(model: &Model, items: &Items) -> Self {
-        let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
-        sites.dedup();
-        let row = |width: usize, n: usize| Reading::Array { shape: vec![n, width], values: vec![0.0; n * width] };
-        let width = sites.first().map_or(0, |s| s.width(&model.decoder.arch, 0));
-        let of = items.reference_ids.iter().map(|ids| vec![row(width, ids.len()); sites.len()]).collect();
-        Values { of, means: vec![vec![0.0; width]; sites.len()] }
     }
 }
 

@@ -148,6 +148,8 @@ struct Tcav {
 
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
+    const ABOUT: &'static str =
+        "Concept activation vectors by layer, their held-out accuracy, and TCAV with a valid test";
     const TITLE: &'static str = "Concept activation vectors";
     type Items = Items;
 
@@ -167,6 +169,9 @@ impl Analysis for Cav {
                 self.site
             )));
         }
+        if let Some((_, twice)) = self.method.iter().enumerate().find(|(i, m)| self.method[..*i].contains(m)) {
+            return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
+        }
         let mut groups = HashMap::new();
         let shown = read_prompts(&self.concept)?;
         let mut sources = vec![source(&shown)];
@@ -182,16 +187,18 @@ impl Analysis for Cav {
             random.extend(self.examples(model, &set, &mut groups, |_| true)?);
             sources.push(source(&set));
         }
-        for (what, examples) in [("the concept", &concept), ("random", &random)] {
+        for (what, examples) in [("of the concept", &concept), ("random", &random)] {
             if examples.len() < 2 {
+                let files: Vec<String> = sources.iter().map(|s| s.0.clone()).collect();
                 return Err(AnalysisError::Bad(format!(
-                    "{}: {} examples of {what}; a direction needs two on each side at least{}",
-                    self.concept.display(),
+                    "{}: {} examples are {what}; a direction needs two on each side at least{}",
+                    files.join(", "),
                     examples.len(),
-                    self.label.as_ref().map_or(String::new(), |l| format!("; is `{l}` the label?"))
+                    self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"))
                 )));
             }
         }
+        distinct(&concept, &random)?;
         let mut classes = Vec::new();
         for path in &self.class {
             let set = read_prompts(path)?;
@@ -307,6 +314,21 @@ impl Cav {
         }
         Ok(())
     }
+}
+
+/// Refuses an example that is there twice: it would be learnt on one side of a split and tested on the other, and make runs
+/// depend on each other that are compared as independent.
+fn distinct(concept: &[Example], random: &[Example]) -> Result<(), AnalysisError> {
+    let mut seen: HashMap<&[u32], &str> = HashMap::new();
+    for example in concept.iter().chain(random) {
+        if let Some(first) = seen.insert(&example.ids, &example.name) {
+            let name = &example.name;
+            return Err(AnalysisError::Bad(format!(
+                "the examples `{first}` and `{name}` are one prompt; leave one out"
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Activations of the concept's examples, then of the random ones, at every site.

@@ -117,10 +117,10 @@ pub fn effects_table(shared: &Shared, rows: &[Measured]) -> Result<Table, Analys
             float(&|r| r.over(|s| s.normalized())),
         )?
         .int("gap_zero", "pairs without a gap, left out of effect_normalized", int(&|r| undefined(r) as i64))?
-        .float("flip_rate", "share of items whose metric changes its sign", float(&|r| r.over(flips)))?
+        .float("flip_rate", "share of items whose metric changes its sign (of pairs: towards the other prompt)", float(&|r| r.over(flips)))?
         .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", of(&|t| t.p))?
-        .float("q_value", "Benjamini-Hochberg q-value over all units of the variant", of(&|t| t.q))?
-        .float("p_max", "family-wise p-value by the max statistic, same sign flips for every unit", of(&|t| t.p_max))?
+        .float("q_value", "Benjamini-Hochberg q-value over all units of the variant, those that were only estimated with p = 1", of(&|t| t.q))?
+        .float("p_max", "family-wise p-value by the max statistic, same sign flips for every unit; empty where some were only estimated", of(&|t| t.p_max))?
         .str("site", "what was edited", rows.iter().map(|r| r.unit.site.kind.name()))?;
     if rows.iter().any(|r| !r.estimates.is_empty()) {
         table = table.float(
@@ -145,8 +145,13 @@ fn test(rows: &[Measured], seed: u64) -> Result<Vec<Tested>, AnalysisError> {
     let measured: Vec<usize> = (0..rows.len()).filter(|i| !rows[*i].swaps.is_empty()).collect();
     let effects: Vec<Vec<f64>> = measured.iter().map(|i| rows[*i].effects()).collect();
     let mut tested = vec![Tested::default(); rows.len()];
-    for (i, found) in measured.into_iter().zip(family(&effects, seed)?) {
-        tested[i] = found;
+    let found = family(&effects, seed)?;
+    // Units that were only estimated count as tested without success: they were chosen against on the same items.
+    let p: Vec<f64> = found.iter().filter_map(|t| t.p).chain((measured.len()..rows.len()).map(|_| 1.0)).collect();
+    let q = benjamini_hochberg(&p);
+    let whole = measured.len() == rows.len();
+    for ((i, found), q) in measured.into_iter().zip(found).zip(q) {
+        tested[i] = Tested { q: Some(q), p_max: found.p_max.filter(|_| whole), ..found };
     }
     Ok(tested)
 }
@@ -200,9 +205,15 @@ pub struct Row<'a> {
 }
 
 impl Row<'_> {
-    /// The size of the effect, or of its estimate where there is none.
-    fn strength(&self) -> f64 {
-        self.effect.or(self.estimate).map_or(0.0, f64::abs)
+    /// What rows are ordered by: whether there is an effect, and its size, or that of its estimate.
+    fn strength(&self) -> (bool, f64) {
+        (self.effect.is_some(), self.effect.or(self.estimate).map_or(0.0, f64::abs))
+    }
+
+    /// The order of rows from the strongest on.
+    fn before(&self, other: &Row) -> std::cmp::Ordering {
+        let ((a, x), (b, y)) = (self.strength(), other.strength());
+        b.cmp(&a).then(y.total_cmp(&x))
     }
 
     fn significant(&self) -> bool {
@@ -272,7 +283,7 @@ impl<'a> Read<'a> {
     /// A variant's rows, the strongest first.
     pub fn strongest(&self, variant: &str) -> Vec<&Row<'a>> {
         let mut rows: Vec<&Row> = self.rows.iter().filter(|r| r.variant == variant).collect();
-        rows.sort_by(|a, b| b.strength().total_cmp(&a.strength()));
+        rows.sort_by(|a, b| a.before(b));
         rows
     }
 
@@ -405,13 +416,16 @@ impl<'a> Read<'a> {
             ),
             _ => String::new(),
         };
+        let run = rows.iter().filter(|r| r.effect.is_some()).count();
+        let of_gap = first.normalized.map_or(String::new(), |n| format!(", {} of the gap", share(n)));
+        let estimated =
+            if run < rows.len() { format!(" ({run} of them were run, the others estimated)") } else { String::new() };
         format!(
-            "The strongest is **{}**: {} nats, 95 % interval {}, {} of the gap (q {}). {significant} of {} have q < \
+            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}). {significant} of {}{estimated} have q < \
              {SIGNIFICANT}{power}.",
             self.label(first),
-            signed(first.effect.or(first.estimate), 3),
+            signed(first.effect, 3),
             interval(first.interval),
-            share(first.normalized),
             p_value(first.q),
             rows.len(),
         )
@@ -456,7 +470,7 @@ pub fn subset_section(tables: &[Table], variant: &str) -> Result<Option<Section>
     ];
     let same = |a: &Row, b: &Row| a.subset == b.subset && a.variant == b.variant;
     let best = |rows: &[Row]| {
-        let first = rows.iter().max_by(|a, b| a.strength().total_cmp(&b.strength()))?;
+        let first = rows.iter().min_by(|a, b| a.before(b))?;
         let (by, value) = first.subset?;
         Some(vec![
             by.to_string(),

@@ -96,8 +96,8 @@ pub struct Interchange {
     pub estimate: Option<Estimate>,
 
     /// With --estimate: how many are run exactly, in each direction
-    #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate")]
-    pub exact: usize,
+    #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
+    pub exact: u32,
 }
 
 /// The pairs as the model reads them.
@@ -111,6 +111,7 @@ pub struct Items {
 
 impl Analysis for Interchange {
     const NAME: &'static str = "interchange";
+    const ABOUT: &'static str = "Interchange of every head between matched prompts, in both directions";
     const TITLE: &'static str = "Interchange";
     type Items = Items;
 
@@ -138,7 +139,7 @@ impl Analysis for Interchange {
             None => Ok(vec![exact_plan(items, &directions, &vec![everything; directions.len()])]),
             Some(Estimate::Gradient) => {
                 // Which ones are run is known later; as many cost about as much.
-                let some = everything[..self.exact.min(everything.len())].to_vec();
+                let some = everything[..(self.exact as usize).min(everything.len())].to_vec();
                 let pairs: Vec<usize> = (0..items.tokens.len()).collect();
                 let exact = exact_plan(items, &directions, &vec![some; directions.len()]);
                 Ok(vec![self.gradient_plan(items, &pairs), exact])
@@ -151,7 +152,7 @@ impl Analysis for Interchange {
         let estimates = self.estimate.map(|_| self.estimates(session, items)).transpose()?;
         let chosen: Vec<Vec<usize>> = match &estimates {
             None => directions.iter().map(|_| (0..items.units.len()).collect()).collect(),
-            Some(estimates) => estimates.iter().map(|of_units| strongest(of_units, self.exact)).collect(),
+            Some(estimates) => estimates.iter().map(|of_units| strongest(of_units, self.exact as usize)).collect(),
         };
         let readings = session.run(&exact_plan(items, &directions, &chosen))?;
         let swaps = swaps(items, &directions, &chosen, &readings);
@@ -222,6 +223,10 @@ impl Interchange {
     ) -> Result<[(Positions, Positions); 2], AnalysisError> {
         let at = |field| dataset.at(pair.line, &pair.id, field);
         let (p, n) = (tokens.positive.len(), tokens.negative.len());
+        if matches!(self.site, SiteKind::Scores | SiteKind::Pattern) && p != n {
+            let why = format!("has {p} tokens and the negative {n}: {} is as wide as its prompt is long", self.site);
+            return Err(at("positive").error(why).into());
+        }
         if self.position == Position::All && self.align {
             let aligned = |base: &[u32], donor: &[u32]| {
                 let (to, from) = align(base, donor).into_iter().enumerate().filter_map(|(i, j)| Some((i, j?))).unzip();

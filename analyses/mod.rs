@@ -31,6 +31,8 @@ use std::path::Path;
 pub trait Analysis: clap::Args + serde::Serialize {
     /// What the command is called.
     const NAME: &'static str;
+    /// One line for `--help`.
+    const ABOUT: &'static str;
     /// The report's title.
     const TITLE: &'static str;
     /// The datasets as they were read and tokenised.
@@ -135,7 +137,11 @@ macro_rules! registry {
         #[derive(clap::Subcommand)]
         pub enum Command {
             $(
-                #[command(name = <$module::$Params as $crate::analyses::Analysis>::NAME)]
+                #[command(
+                    name = <$module::$Params as $crate::analyses::Analysis>::NAME,
+                    about = <$module::$Params as $crate::analyses::Analysis>::ABOUT,
+                    long_about = None
+                )]
                 $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),
             )*
         }

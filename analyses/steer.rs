@@ -11,7 +11,7 @@ mod plans;
 
 use super::answered::{Answer, answers};
 use super::directions::{Made, Recipe, make, norm, random_like, scaled};
-use super::inputs::{MetricArgs, PromptArgs, item_tokens, pair_tokens};
+use super::inputs::{MetricArgs, PromptArgs, item_tokens};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Output};
@@ -106,7 +106,7 @@ pub struct Steer {
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// Whether generated tokens are steered too (default: every; actadd: prompt)
+    /// Whether generated tokens are steered too (default: every; prompt for actadd and a numbered position)
     #[arg(long, value_enum)]
     pub steps: Option<When>,
 
@@ -123,15 +123,15 @@ pub struct Steer {
     pub controls: u16,
 
     /// Generate answers of so many tokens, and classify them
-    #[arg(long, default_value_t = 0, value_name = "N")]
-    pub generate: usize,
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub generate: u32,
 
     /// How many of the random directions generate too
     #[arg(long, default_value_t = 2, value_name = "K")]
     pub generate_controls: u16,
 
     /// Sample answers at this temperature (default: greedy)
-    #[arg(long, value_name = "T", requires = "generate")]
+    #[arg(long, value_name = "T", requires = "generate", value_parser = temperature)]
     pub temperature: Option<f64>,
 }
 
@@ -148,8 +148,8 @@ impl serde::Serialize for Grid {
 /// `a:b:n` or `x,y,z`.
 fn grid(text: &str) -> Result<Grid, String> {
     let number = |word: &str| match word.trim().parse::<f64>() {
-        Ok(x) if x.is_finite() => Ok(x),
-        _ => Err(format!("`{word}` is no number; write -2:2:9 or -1,0,1")),
+        Ok(x) if x.abs() <= 1e9 => Ok(x),
+        _ => Err(format!("`{word}` is no number up to a thousand million; write -2:2:9 or -1,0,1")),
     };
     let mut found = match text.split(':').collect::<Vec<_>>()[..] {
         [list] => list.split(',').map(number).collect::<Result<Vec<f64>, _>>()?,
@@ -164,6 +164,15 @@ fn grid(text: &str) -> Result<Grid, String> {
     found.sort_by(f64::total_cmp);
     found.dedup();
     Ok(Grid(found))
+}
+
+fn temperature(text: &str) -> Result<f64, String> {
+    let t: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
+    if t > 0.0 && t.is_finite() {
+        Ok(t)
+    } else {
+        Err("a temperature over 0, as 0.7; leave it out for greedy".to_string())
+    }
 }
 
 fn probability(text: &str) -> Result<f64, String> {
@@ -189,6 +198,8 @@ pub struct Items {
 
 impl Analysis for Steer {
     const NAME: &'static str = "steer";
+    const ABOUT: &'static str =
+        "A direction added times a grid of coefficients, or taken out, beside random directions";
     const TITLE: &'static str = "Steering";
     type Items = Items;
 
@@ -202,12 +213,13 @@ impl Analysis for Steer {
             }
             _ => site.width(arch, 0),
         };
+        self.check(site)?;
         let dataset = self.prompts.read()?;
         let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
-            if ids.len() + self.generate > arch.n_ctx {
+            if ids.len() + self.generate as usize > arch.n_ctx {
                 let why = format!(
                     "has {} tokens; with {} more it is longer than the model's context of {}",
                     ids.len(),
@@ -223,6 +235,13 @@ impl Analysis for Steer {
         if let Some(named) = given.as_ref().filter(|n| n.vector.len() != width) {
             let n = named.vector.len();
             return Err(AnalysisError::Bad(format!("the vector `{}` has {n} numbers; {site} has {width}", named.name)));
+        }
+        // A probability is that of the place where the classifier was fitted.
+        if let Some(named) = given.as_ref().filter(|n| self.gcav.is_some() && !n.name.ends_with(&format!(".{site}"))) {
+            let name = &named.name;
+            return Err(AnalysisError::Bad(format!(
+                "--gcav: the classifier `{name}` is not one of {site}: match --layer and --site"
+            )));
         }
         if self.gcav.is_some()
             && self.from != Some(Recipe::Cav)
@@ -242,18 +261,19 @@ impl Analysis for Steer {
         let width = items.site.width(&model.decoder.arch, 0);
         let vectors = vec![vec![vec![0.0; width]]; 1 + usize::from(self.controls)];
         let mut plans: Vec<Plan> = items.contrast.as_ref().map(|c| self.contrast_plan(items, c)).into_iter().collect();
+        plans.push(activations(self, items));
         let conditions = self.conditions(items, None);
         plans.push(sweep(self, items, &vectors, &conditions, 0));
         if self.generate > 0 {
             let some: Vec<Condition> = conditions.into_iter().filter(|c| self.generates(c)).collect();
-            plans.push(sweep(self, items, &vectors, &some, self.generate));
+            plans.push(sweep(self, items, &vectors, &some, self.generate as usize));
         }
         Ok(plans)
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let made = self.made(session, items)?;
-        let levels = session.run(&activations(items))?;
+        let levels = session.run(&activations(self, items))?;
         let vector = self.in_units(&made, &levels)?;
         let mut vectors = vec![vector.clone()];
         vectors.extend((0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k)));
@@ -264,7 +284,8 @@ impl Analysis for Steer {
         let answers = self.answers(session, items, &plan, &conditions)?;
         let mut tables = dose::tables(session, items, &conditions, &readings, &answers)?;
         tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
-        let name = format!("{}.{}", self.from.map_or("vector", Recipe::name), items.site);
+        let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
+        let name = items.given.as_ref().map_or_else(|| format!("{recipe}.{}", items.site), |n| n.name.clone());
         let bias = made.classifier.as_ref().map(|c| c.bias);
         let named = |(i, v): (usize, &Vec<f32>)| Named {
             name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
@@ -285,6 +306,33 @@ impl Analysis for Steer {
 }
 
 impl Steer {
+    /// Whether it is added at positions that only the prompt has.
+    fn prompt_only(&self) -> bool {
+        self.from == Some(Recipe::Actadd) || matches!(self.position, Position::At(_))
+    }
+
+    /// Refuses what does not go together.
+    fn check(&self, site: Site) -> Result<(), AnalysisError> {
+        use SiteKind::{AttnDelta, Embed, MlpDelta, ResidMid, ResidPost, ResidPre};
+        let in_stream = matches!(site.kind, Embed | ResidPre | ResidMid | ResidPost | AttnDelta | MlpDelta);
+        let bad = |why: &str| Err(AnalysisError::Bad(why.to_string()));
+        match () {
+            () if self.ablate && !in_stream => {
+                bad("--ablate takes a direction out of the residual stream; --site is not in it")
+            }
+            () if self.ablate && self.from == Some(Recipe::Actadd) => {
+                bad("--ablate takes out one direction; actadd has one a position")
+            }
+            () if self.gcav.is_some() && self.position == Position::All => {
+                bad("--gcav is of one position: give last or a number")
+            }
+            () if self.steps == Some(When::Every) && self.prompt_only() => {
+                bad("--steps every: actadd and a numbered position are of the prompt alone; use --position last or all")
+            }
+            () => Ok(()),
+        }
+    }
+
     /// The positive and negative prompts that the vector is made from.
     fn contrast(&self, model: &Model, sources: &mut Vec<(String, String)>) -> Result<Option<Contrast>, AnalysisError> {
         let Some(recipe) = self.from else { return Ok(None) };
@@ -295,9 +343,20 @@ impl Steer {
                 let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
                 return Err(AnalysisError::Bad(why));
             }
-            let tokens = set.items.iter().map(|pair| pair_tokens(model, &set, pair, &self.metric_of_contrast()));
-            let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
-            return Ok(Some(tokens.into_iter().map(|t| (t.positive, t.negative)).unzip()));
+            let mut sides: Contrast = Default::default();
+            for pair in &set.items {
+                let at = |field| set.at(pair.line, &pair.id, field);
+                sides.0.push(prompt_ids(model, &pair.positive, at("positive"))?);
+                sides.1.push(prompt_ids(model, &pair.negative, at("negative"))?);
+                let (p, n) = (sides.0[sides.0.len() - 1].len(), sides.1[sides.1.len() - 1].len());
+                if recipe == Recipe::Actadd && p != n {
+                    let why = format!(
+                        "has {p} tokens and the negative {n}: actadd subtracts them one by one; pad the shorter"
+                    );
+                    return Err(at("positive").error(why).into());
+                }
+            }
+            return Ok(Some(sides));
         }
         let (Some(concept), Some(random), false) = (&self.concept, &self.random, recipe.needs_pairs()) else {
             let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
@@ -310,12 +369,6 @@ impl Steer {
             Ok(set.items.iter().map(ids).collect::<Result<_, _>>()?)
         };
         Ok(Some((side(concept)?, side(random)?)))
-    }
-
-    /// Pairs that only make a vector need no tokens of a metric; where they name none, any two do.
-    fn metric_of_contrast(&self) -> MetricArgs {
-        let given = |own: &[String], other: &str| if own.is_empty() { vec![other.to_string()] } else { own.to_vec() };
-        MetricArgs { answer: given(&self.metric.answer, "id:0"), foil: given(&self.metric.foil, "id:1") }
     }
 
     fn contrast_plan(&self, items: &Items, contrast: &Contrast) -> Plan {
@@ -397,7 +450,7 @@ impl Steer {
     }
 
     fn steps(&self) -> Steps {
-        let default = if self.from == Some(Recipe::Actadd) { When::Prompt } else { When::Every };
+        let default = if self.prompt_only() { When::Prompt } else { When::Every };
         match self.steps.unwrap_or(default) {
             When::Every => Steps::Every,
             When::Prompt => Steps::PromptOnly,
@@ -420,7 +473,8 @@ impl Steer {
             };
             let runs = (0..items.tokens.len()).map(|i| plans::fork_of(i, k, conditions.len())).collect();
             let stop = session.model.stop_tokens().to_vec();
-            let generation = Generation { runs, max_tokens: self.generate, sampling, steps: self.steps(), stop };
+            let generation =
+                Generation { runs, max_tokens: self.generate as usize, sampling, steps: self.steps(), stop };
             let generated = session.generate(plan, &generation)?;
             found.push((k, answers(session.model, &items.dataset.items, &generated)?));
         }

@@ -24,7 +24,10 @@ pub struct Named {
 /// If two have one name.
 pub fn to_bytes(directions: &[Named]) -> Result<Vec<u8>, AnalysisError> {
     let mut tensors: Vec<(String, Vec<f32>)> = Vec::new();
-    for direction in directions {
+    for (i, direction) in directions.iter().enumerate() {
+        if directions[..i].iter().any(|other| other.name == direction.name) {
+            return Err(AnalysisError::Failed(format!("vectors: two are named `{}`", direction.name)));
+        }
         tensors.push((direction.name.clone(), direction.vector.clone()));
         tensors.extend(direction.bias.map(|bias| (format!("{}.bias", direction.name), vec![bias as f32])));
     }

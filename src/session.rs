@@ -36,6 +36,14 @@ pub struct Session<'a> {
     next: Cell<usize>,
 }
 
+/// Generated answers as a part.
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Answers {
+    /// What they are of.
+    of: String,
+    answers: Vec<Generated>,
+}
+
 /// What stops a session's run.
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
@@ -107,21 +115,24 @@ impl<'a> Session<'a> {
     }
 
     fn generated(&self, plan: &Plan, some: &Generation, name: &str) -> Result<Vec<Generated>, SessionError> {
+        let digest = format!("{} {some:?}", plan.digest());
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-            let generated: Vec<Generated> = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-            return match generated.len() == some.runs.len() {
-                true => Ok(generated),
-                false => Err(bad(format!("holds {} answers, expected {}", generated.len(), some.runs.len()))),
-            };
+            let part: Answers = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
+            if part.of != digest || part.answers.len() != some.runs.len() {
+                return Err(bad(parts::ANOTHER.to_string()));
+            }
+            (self.progress)(generation_size(plan, &self.model.decoder.arch, some, Options::default().budget).rows);
+            return Ok(part.answers);
         }
         let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
-        let generated = generate(&self.model.decoder, plan, some, &options)?;
+        let answers = generate(&self.model.decoder, plan, some, &options)?;
+        let part = Answers { of: digest, answers };
         if let Some(directory) = self.parts {
-            directory.commit_part(name, &serde_json::to_vec(&generated).unwrap_or_default())?;
+            directory.commit_part(name, &serde_json::to_vec(&part).unwrap_or_default())?;
         }
-        Ok(generated)
+        Ok(part.answers)
     }
 
     fn pieces(&self, plan: &Plan) -> Vec<Piece> {
@@ -146,14 +157,14 @@ impl<'a> Session<'a> {
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-            let readings = parts::decode(&bytes, piece.plan.readouts.len()).map_err(bad)?;
+            let readings = parts::decode(&bytes, piece.plan.readouts.len(), &piece.plan.digest()).map_err(bad)?;
             (self.progress)(size(&piece.plan, &self.model.decoder.arch, self.engine).rows);
             return Ok(readings);
         }
         let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
         let readings = run(&self.model.decoder, &piece.plan, &options)?;
         if let Some(directory) = self.parts {
-            directory.commit_part(name, &parts::encode(&readings))?;
+            directory.commit_part(name, &parts::encode(&readings, &piece.plan.digest()))?;
         }
         Ok(readings)
     }

@@ -3,7 +3,7 @@
 use super::Items;
 use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
 use crate::analyses::answered::{Answer, share};
-use crate::analyses::effects::{INTERVAL, family, interval, short_name};
+use crate::analyses::effects::{INTERVAL, interval, short_name};
 use crate::analyses::summary::mean;
 use crate::analyses::{AnalysisError, table};
 use crate::answers::Class;
@@ -12,7 +12,7 @@ use crate::report::cells::{self, number, p_value, signed};
 use crate::report::{Heading, Section};
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::logistic_threshold;
+use crate::stats::{Bootstrap, bca_mean, logistic_threshold};
 use crate::table::Table;
 use std::path::Path;
 
@@ -45,7 +45,7 @@ pub(super) fn tables(
             Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers }
         })
         .collect();
-    let rows = rows(&base, &measured, session.seed)?;
+    let rows = rows(&base, &measured, session.seed);
     let mut tables = vec![dose_table(&session.model.name, items, &rows)?, items_table(items, &base, &measured)?];
     if !answers.is_empty() {
         tables.push(generations_table(items, &measured)?);
@@ -73,7 +73,7 @@ struct Row {
 }
 
 /// The vector's rows, each with the random directions' row after it.
-fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Result<Vec<Row>, AnalysisError> {
+fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
     let base_mean = mean(base);
     let mut rows = Vec::new();
     for own in measured.iter().filter(|m| m.condition.direction == 0) {
@@ -82,7 +82,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Result<Vec<Row>, Anal
         let change = |m: &Measured| mean(&m.metric.iter().zip(base).map(|(m, b)| m - b).collect::<Vec<_>>());
         let far = |m: &&&Measured| change(m).map(f64::abs) >= change(own).map(f64::abs);
         let hits = random.iter().filter(far).count();
-        let tested = family(std::slice::from_ref(&own.metric), seed)?;
+        let interval = bca_mean(&own.metric, &Bootstrap { seed, ..Bootstrap::default() });
         let all: Vec<&Answer> = own.answers.into_iter().flatten().collect();
         rows.push(Row {
             kind: own.condition.kind.name(),
@@ -91,7 +91,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Result<Vec<Row>, Anal
             directions: 1,
             base: base_mean,
             metric: mean(&own.metric),
-            interval: tested.first().and_then(|t| t.interval),
+            interval: interval.map(|i| (i.low, i.high)),
             kl: mean(&own.kl),
             entropy: mean(&own.entropy),
             p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
@@ -118,7 +118,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Result<Vec<Row>, Anal
             shares: Class::ALL.iter().map(|c| share(&all, *c)).collect(),
         });
     }
-    Ok(rows)
+    rows
 }
 
 fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, AnalysisError> {
@@ -237,7 +237,11 @@ fn thresholds_table(rows: &[Row]) -> Result<Table, AnalysisError> {
     Ok(Table::new("thresholds")
         .str("class", "the class of answers", found.iter().map(|f| f.0))?
         .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
-        .float("ci_low", "lower end of the 95 % interval (Fieller)", found.iter().map(|f| f.1.interval.map(|i| i.low)))?
+        .float(
+            "ci_low",
+            "lower end of the 95 % interval (Fieller; as if every answer were independent)",
+            found.iter().map(|f| f.1.interval.map(|i| i.low)),
+        )?
         .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
         .flag("rises", "whether the share rises with the coefficient", found.iter().map(|f| f.1.rises))?)
 }
@@ -345,7 +349,7 @@ fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let dose = table(tables, "dose")?;
-    let (kinds, directions, p) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("p_over_random")?);
+    let (kinds, directions) = (dose.strs("kind")?, dose.strs("direction")?);
     let (coefficient, metric, base) =
         (dose.floats("coefficient")?, dose.floats("metric_mean")?, dose.floats("base_mean")?);
     let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
@@ -358,11 +362,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         let at = coefficient[i].map_or(kinds[i].to_string(), |c| format!("coefficient {}", number(c, 2)));
         let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == "random");
         format!(
-            "The largest change is {} nats at {at}; random directions of the same norm change it by {} on average (p over random \
-             {}).",
+            "The largest change is {} nats at {at}; random directions of the same norm change it by {} on average.",
             signed(change(i), 2),
             signed(random.and_then(change), 2),
-            p_value(p[i])
         )
     });
     let text = format!(

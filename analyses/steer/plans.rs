@@ -53,12 +53,14 @@ pub(super) fn contrast((positive, negative): &Contrast, site: Site, all: bool) -
     plan
 }
 
-/// The prompts' own activations at the site, at their last positions.
-pub(super) fn activations(items: &Items) -> Plan {
+/// The prompts' own activations at the site, where the vector is added; at their last positions where it is in many.
+pub(super) fn activations(params: &Steer, items: &Items) -> Plan {
     let mut plan = Plan::default();
     for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
         let prompt = plan.prompt(item.id.clone(), ids.clone());
-        plan.read(prompt, What::Activation { site: items.site, positions: Positions::Last, part: Part::All });
+        let one = params.position.of(ids.len()).ok().filter(|p| *p != Positions::All);
+        let positions = one.unwrap_or(Positions::Last);
+        plan.read(prompt, What::Activation { site: items.site, positions, part: Part::All });
     }
     plan
 }

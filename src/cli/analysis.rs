@@ -13,7 +13,8 @@ use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-/// The arguments of an analysis: its own, and those that all share.
+// Not a documentation comment: clap would show it as each command's.
+// The arguments of an analysis: its own, and those that all share.
 #[derive(clap::Args)]
 pub struct Args<A: Analysis> {
     #[command(flatten)]
@@ -66,6 +67,12 @@ pub trait Job {
 
     /// Whether it is only to be printed.
     fn is_dry(&self) -> bool;
+
+    /// All that its results depend on, as its record has it.
+    ///
+    /// # Errors
+    /// If the datasets cannot be used.
+    fn parameters(&self, model: &Model) -> Result<Map<String, Value>, CliError>;
 
     /// Runs it into its run directory; returns the record and where it is.
     ///
@@ -123,6 +130,11 @@ impl<A: Analysis> Job for Args<A> {
         self.print_size(model, &plans)
     }
 
+    fn parameters(&self, model: &Model) -> Result<Map<String, Value>, CliError> {
+        let items = self.analysis.prepare(model)?;
+        Ok(self.record(model, A::datasets(&items), &[]).parameters)
+    }
+
     fn run(&self, model: &Model, started: Instant, command: &[String]) -> Result<Finished, CliError> {
         let items = self.analysis.prepare(model)?;
         let plans = self.analysis.plans(model, &items)?;
@@ -169,6 +181,8 @@ impl<A: Analysis> Args<A> {
             ("dtype", Value::from(model.decoder.dtype.as_str())),
             ("seed", Value::from(self.seed)),
             ("engine", Value::from(self.engine.to_string())),
+            ("device", Value::from(ModelArgs::device_name(&model.decoder.device))),
+            ("version", Value::from(env!("CARGO_PKG_VERSION"))),
         ] {
             parameters.insert(key.to_string(), value);
         }
@@ -276,7 +290,7 @@ pub(crate) fn writer(name: &str) -> Result<&'static Writer, CliError> {
 }
 
 /// The command as a shell would take it, without what says only how to start.
-fn command_line(words: &[String]) -> String {
+pub(crate) fn command_line(words: &[String]) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
     let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {
         true => word.clone(),

@@ -1,6 +1,6 @@
 //! `gatelens report`: one report over several run directories, from their tables alone.
 
-use super::analysis::{write_figures, writer};
+use super::analysis::{command_line, write_figures, writer};
 use super::document::{document, write_report};
 use super::{CliError, say};
 use crate::figure::Figure;
@@ -39,9 +39,15 @@ struct Run {
 impl Combine {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let runs: Vec<PathBuf> = self.runs.iter().map(|dir| expand(dir)).collect::<Result<Vec<_>, _>>()?.concat();
+        // Read once before anything is made, so that what is wrong with one leaves nothing behind.
+        for run in &runs {
+            writer(&read(run)?.record.command)?;
+        }
         let directory = RunDir::create(&self.out, self.force, false)?;
         let shown: Vec<String> = self.runs.iter().map(|r| r.display().to_string()).collect();
-        let command_line = format!("gatelens report {} --out {}", shown.join(" "), self.out.display());
+        let mut words = vec!["report".to_string()];
+        words.extend(shown.iter().cloned().chain(["--out".to_string(), self.out.display().to_string()]));
+        let command_line = command_line(&words);
         directory.claim(&Map::from_iter([("runs".to_string(), Value::from(shown))]))?;
         write(&directory, &runs, self.title.as_deref(), &[], &command_line)?;
         let record = serde_json::json!({

@@ -3,12 +3,12 @@
 //! An entry of the file is a command line in other clothes: its keys are the command's flags. They are turned into words
 //! and read by the same parser, so that the file knows every flag, default and check that the command line knows.
 
-use super::analysis::{Finished, Job};
+use super::analysis::{Finished, Job, command_line};
 use super::{Cli, CliError, Command as Any, ModelArgs, combine, say};
 use crate::analyses::Command;
 use crate::model::Model;
 use crate::names::meant;
-use crate::rundir::{RUN_FILE, RunDir};
+use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
 use std::io::Write;
@@ -71,6 +71,9 @@ struct Entry {
     words: Vec<String>,
 }
 
+/// Flags that belong to the experiment as a whole.
+const OF_THE_RUN: [&str; 6] = ["out", "force", "resume", "dry-run", "quiet", "json"];
+
 /// Keys of an entry that are no flags.
 const OWN_KEYS: [&str; 2] = ["command", "name"];
 
@@ -86,7 +89,12 @@ impl Spec {
             dry_run: self.dry_run,
             quiet: self.quiet,
             json: self.json,
-            command_line: format!("gatelens run {shown} --out {}", self.out.display()),
+            command_line: command_line(&[
+                "run".to_string(),
+                shown.clone(),
+                "--out".to_string(),
+                self.out.display().to_string(),
+            ]),
             intro: Vec::new(),
         };
         run(&shown, &text, &settings)
@@ -175,13 +183,21 @@ fn each(
 
 /// Runs an analysis, unless it was finished before the experiment was stopped.
 fn one(command: &Command, model: &Model, entry: &Entry, here: &Path, settings: &Settings) -> Result<(), CliError> {
-    if here.join(&entry.folder).join(RUN_FILE).is_file() {
-        return Ok(());
-    }
     let job: &dyn Job = command.job();
+    let before = here.join(&entry.folder).join(RUN_FILE);
+    if before.is_file() {
+        let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", before.display()));
+        let text = std::fs::read(&before).map_err(|e| bad(e.to_string()))?;
+        let record: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        return match record.parameters == job.parameters(model)? {
+            true => Ok(()),
+            false => Err(bad("its model or one of its files has changed since".to_string())),
+        };
+    }
     let mut words = entry.words.clone();
     words.extend(["--out".to_string(), settings.out.join(&entry.folder).display().to_string()]);
-    let finished: Finished = job.run(model, Instant::now(), &words)?;
+    let mut finished: Finished = job.run(model, Instant::now(), &words)?;
+    finished.path = settings.out.join(&entry.folder);
     finished.say(settings.json)
 }
 
@@ -199,7 +215,7 @@ fn entries(shown: &str, file: &File) -> Result<Vec<Entry>, CliError> {
         return Err(bad("`models` and [[analysis]] need one entry at least".to_string()));
     }
     let mut entries: Vec<Entry> = Vec::new();
-    for model in &file.models {
+    for (m, model) in file.models.iter().enumerate() {
         for (i, table) in file.analysis.iter().enumerate() {
             let at = format!("[[analysis]] {}", i + 1);
             let text = |key: &str| match table.get(key) {
@@ -209,22 +225,24 @@ fn entries(shown: &str, file: &File) -> Result<Vec<Entry>, CliError> {
             };
             let command = text("command")?.ok_or_else(|| bad(format!("{at}: `command` is missing")))?;
             let name = text("name")?.unwrap_or(command);
-            if name.is_empty()
-                || !name.chars().all(|c| c.is_alphanumeric() || "-_.".contains(c))
-                || name.starts_with('.')
-            {
+            if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
                 return Err(bad(format!("{at}: `name`: \"{name}\" is no folder's name; use letters, digits, - and _")));
             }
-            let folder = if file.models.len() > 1 { format!("{}-{name}", slug(model)) } else { name.to_string() };
+            // Models of one name in different folders are told apart by their number.
+            let same = file.models.iter().filter(|m| slug(m) == slug(model)).count() > 1;
+            let number = if same { format!("-{}", m + 1) } else { String::new() };
+            let folder =
+                if file.models.len() > 1 { format!("{}{number}-{name}", slug(model)) } else { name.to_string() };
             if entries.iter().any(|e| e.folder == folder) {
                 return Err(bad(format!("{at}: \"{folder}\" is there already; give one of them another `name`")));
             }
             let mut words = vec![command.to_string(), model.clone()];
             let flags = flags(command).ok_or_else(|| bad(format!("{at}: `{command}` is no analysis")))?;
             let known = |key: &str| flags.iter().any(|f| f == &key.replace('_', "-"));
-            let defaults = file.defaults.iter().filter(|(key, _)| known(key) && !table.contains_key(*key));
+            let own = |key: &str| table.keys().any(|k| k.replace('_', "-") == key.replace('_', "-"));
+            let defaults = file.defaults.iter().filter(|(key, _)| known(key) && !own(key));
             for (key, value) in defaults.chain(table.iter().filter(|(key, _)| !OWN_KEYS.contains(&key.as_str()))) {
-                if !known(key) || key == "out" {
+                if !known(key) {
                     let near = meant(&key.replace('_', "-"), flags.iter().map(String::as_str));
                     let near = near.map_or(String::new(), |n| format!("; did you mean `{}`?", n.replace('-', "_")));
                     return Err(bad(format!("{at} ({command}): no flag `{key}`{near}")));
@@ -249,7 +267,8 @@ fn flags(command: &str) -> Option<Vec<String>> {
     crate::analyses::WRITERS.iter().find(|w| w.name == command)?;
     let cli = Cli::command();
     let found = cli.find_subcommand(command)?;
-    Some(found.get_arguments().filter_map(|a| a.get_long().map(str::to_string)).collect())
+    let long = found.get_arguments().filter_map(|a| a.get_long().map(str::to_string));
+    Some(long.filter(|name| !OF_THE_RUN.contains(&name.as_str())).collect())
 }
 
 /// A key and its value as words.
@@ -282,7 +301,8 @@ fn read(shown: &str, entry: &Entry, out: PathBuf) -> Result<Command, CliError> {
     let words = words.chain(["--resume".to_string(), "--out".to_string(), out.display().to_string()]);
     let cli = Cli::try_parse_from(words).map_err(|e| {
         let text = e.render().to_string();
-        let why = text.lines().next().unwrap_or_default().trim_start_matches("error: ").to_string();
+        let lines: Vec<&str> = text.lines().take_while(|l| !l.trim().is_empty()).map(str::trim).collect();
+        let why = lines.join(" ").trim_start_matches("error: ").to_string();
         CliError::Input(format!("{shown}: {}: {why}", entry.folder))
     })?;
     match cli.command {

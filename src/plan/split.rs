@@ -1,6 +1,7 @@
 //! Cutting a plan into plans that can be run one after another.
 
 use super::{Change, Fork, Plan, Prompt, Readout, Run, What};
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
 /// A plan cut out of another, with the number there of each of its readouts.
@@ -28,6 +29,26 @@ impl Plan {
             }
         }
         sets.numbers()
+    }
+
+    /// SHA-256 in hex of all that the plan's readings depend on, but for the model: ids, forks, edits with their vectors,
+    /// readouts. A caller's function ([`Change::Map`]) is not part of it.
+    pub fn digest(&self) -> String {
+        let mut hash = Sha256::new();
+        self.prompts.iter().for_each(|p| hash.update(format!("{:?}", p.ids)));
+        for fork in &self.forks {
+            hash.update(format!("{fork:?}"));
+            for edit in &fork.edits {
+                if let Change::Set(v) | Change::ProjectOut(v) | Change::Add { vector: v, .. } = &edit.change {
+                    v.iter().for_each(|x| hash.update(x.to_le_bytes()));
+                }
+                if let Change::Interchange { positions, .. } = &edit.change {
+                    hash.update(format!("{positions:?}"));
+                }
+            }
+        }
+        hash.update(format!("{:?}", self.readouts));
+        hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// Cuts the plan into pieces that do not depend on each other, each of which costs at most `most` by `cost` (of a
@@ -165,6 +186,20 @@ mod tests {
         assert_eq!(last.forks[2].base, Run::Fork(0));
         assert!(matches!(last.forks[2].edits[0].change, Change::Interchange { donor: Run::Fork(1), .. }));
         assert!(matches!(pieces[1].plan.readouts[1].what, What::KlFrom(Run::Prompt(0))));
+    }
+
+    #[test]
+    fn a_digest_tells_plans_apart_by_their_numbers() {
+        let steered = |x: f32| {
+            let mut plan = three_pairs();
+            let change = Change::Add { vector: vec![x; 3].into(), coefficient: 1.0 };
+            let edit = Edit { site: SiteKind::Z.at(0), part: Part::All, positions: Positions::Last, change };
+            plan.fork(Run::Prompt(0), vec![edit]);
+            plan
+        };
+        assert_eq!(steered(1.0).digest(), steered(1.0).digest());
+        assert_ne!(steered(1.0).digest(), steered(1.5).digest());
+        assert_ne!(three_pairs().digest(), steered(1.0).digest());
     }
 
     #[test]

@@ -3,12 +3,20 @@
 use crate::run::Reading;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
+use std::collections::HashMap;
 
 /// The tensor that holds all readings that are one number; an array's reading is NaN there and has a tensor of its own.
 const NUMBERS: &str = "numbers";
 
-/// Readings as the bytes of a part.
-pub(super) fn encode(readings: &[Reading]) -> Vec<u8> {
+/// The metadata that says which plan a part is of.
+const PLAN: &str = "plan";
+
+/// Why a part does not fit.
+pub(super) const ANOTHER: &str = "is of another plan: the prompts, the model's tokenizer or template, gatelens or its memory limit \
+                                  have changed since";
+
+/// Readings of the plan with this digest as the bytes of a part.
+pub(super) fn encode(readings: &[Reading], digest: &str) -> Vec<u8> {
     let numbers: Vec<u8> = readings.iter().flat_map(|r| r.number().unwrap_or(f64::NAN).to_le_bytes()).collect();
     let mut tensors = vec![(NUMBERS.to_string(), Dtype::F64, vec![readings.len()], numbers)];
     for (i, reading) in readings.iter().enumerate() {
@@ -21,14 +29,19 @@ pub(super) fn encode(readings: &[Reading]) -> Vec<u8> {
     let views = tensors.iter().filter_map(|(name, dtype, shape, bytes)| {
         Some((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes).ok()?))
     });
-    safetensors::serialize(views, None).unwrap_or_default()
+    let of = HashMap::from([(PLAN.to_string(), digest.to_string())]);
+    safetensors::serialize(views, Some(of)).unwrap_or_default()
 }
 
 /// The `n` readings of a part.
 ///
 /// # Errors
-/// If the bytes are not those of a part of so many readings.
-pub(super) fn decode(bytes: &[u8], n: usize) -> Result<Vec<Reading>, String> {
+/// If the bytes are not those of a part of so many readings of that plan.
+pub(super) fn decode(bytes: &[u8], n: usize, digest: &str) -> Result<Vec<Reading>, String> {
+    let (_, header) = SafeTensors::read_metadata(bytes).map_err(|e| format!("is no finished part: {e}"))?;
+    if header.metadata().as_ref().and_then(|m| m.get(PLAN)).is_none_or(|of| of != digest) {
+        return Err(ANOTHER.to_string());
+    }
     let tensors = SafeTensors::deserialize(bytes).map_err(|e| format!("is no finished part: {e}"))?;
     let numbers = tensors.tensor(NUMBERS).map_err(|e| format!("is no finished part: {e}"))?;
     if numbers.dtype() != Dtype::F64 || numbers.shape() != [n] {
@@ -59,14 +72,15 @@ mod tests {
             Reading::Number(-1e-300),
             Reading::Array { shape: vec![0], values: vec![] },
         ];
-        assert_eq!(decode(&encode(&readings), 4), Ok(readings));
+        assert_eq!(decode(&encode(&readings, "a"), 4, "a"), Ok(readings));
     }
 
     #[test]
     fn what_is_no_part_of_the_plan_is_refused() {
-        let bytes = encode(&[Reading::Number(1.0)]);
-        assert!(decode(&bytes, 2).is_err());
-        assert!(decode(&bytes[..bytes.len() - 1], 1).is_err());
-        assert!(decode(b"", 0).is_err());
+        let bytes = encode(&[Reading::Number(1.0)], "a");
+        assert!(decode(&bytes, 2, "a").is_err());
+        assert_eq!(decode(&bytes, 1, "b"), Err(ANOTHER.to_string()));
+        assert!(decode(&bytes[..bytes.len() - 1], 1, "a").is_err());
+        assert!(decode(b"", 0, "a").is_err());
     }
 }

@@ -25,6 +25,7 @@ pub struct Items(Dataset<Item>, Vec<Vec<u32>>);
 
 impl Analysis for Surprise {
     const NAME: &'static str = "surprise";
+    const ABOUT: &'static str = "Entropy of the next token after each prompt";
     const TITLE: &'static str = "Entropy of the next token";
     type Items = Items;
 
