@@ -51,7 +51,7 @@ pub fn sign_flip(effects: &[f64], draws: usize, seed: u64) -> Option<f64> {
     family.first().map(|test| test.p)
 }
 
-/// The sign-flip test of every row of a table [tests][items], with the same sign flips for every test.
+/// The sign-flip test of every row of a table `[tests][items]`, with the same sign flips for every test.
 ///
 /// `p` is what [`sign_flip`] gives. `p_max` is corrected for the family by the distribution of the largest statistic,
 /// which takes the tests' correlation into account. The statistic is |mean| / root mean square of the test's items, so
