@@ -9,15 +9,14 @@
 //! say that a head does nothing.
 
 use super::align::align;
-use super::effects::{Measured, Shared, effects_table, read, subset_section, subsets};
-use super::inputs::{MetricArgs, PromptArgs, Unit, item_tokens};
-use super::summary::{Position, Swap};
-use super::{Analysis, AnalysisError, Output, table};
+use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::inputs::{MeasuredArgs, Tokens, Unit, named_twice, sites};
+use super::summary::{Position, Swap, mean_row};
+use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
-use crate::figure::Figure;
 use crate::model::Model;
-use crate::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use crate::plan::{Change, Edit, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::report::cells::signed;
 use crate::run::Reading;
@@ -57,11 +56,7 @@ impl Mode {
 pub struct Ablate {
     #[command(flatten)]
     #[serde(flatten)]
-    pub prompts: PromptArgs,
-
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+    pub measured: MeasuredArgs,
 
     /// What the ablated part becomes; several with commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "zero")]
@@ -87,7 +82,7 @@ pub struct Ablate {
 /// The prompts as the model reads them.
 pub struct Items {
     dataset: Dataset<Item>,
-    tokens: Vec<(Vec<u32>, Metric)>,
+    tokens: Tokens,
     /// The reference set, if it is another file.
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
@@ -102,10 +97,8 @@ impl Analysis for Ablate {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let dataset = self.prompts.read()?;
+        let (dataset, tokens) = self.measured.read(model)?;
         let units = Unit::all(self.site, &model.decoder.arch)?;
-        let of_item = |item: &Item| item_tokens(model, &dataset, item, &self.metric);
-        let tokens = dataset.items.iter().map(of_item).collect::<Result<Vec<_>, _>>()?;
         let reference = self.reference.as_ref().map(read_prompts).transpose()?;
         let reference_ids = match &reference {
             None => tokens.iter().map(|t| t.0.clone()).collect(),
@@ -120,8 +113,7 @@ impl Analysis for Ablate {
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        let named = |set: &Dataset<Item>| (set.path.display().to_string(), set.sha256.clone());
-        std::iter::once(named(&items.dataset)).chain(items.reference.as_ref().map(named)).collect()
+        std::iter::once(&items.dataset).chain(&items.reference).map(Dataset::source).collect()
     }
 
     fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
@@ -144,42 +136,34 @@ impl Analysis for Ablate {
             let readings = session.run(&self.plan(items, values.as_ref(), some, session.seed)?)?;
             self.collect(&readings, some.len(), &mut swaps);
         }
-        let shared = |name| Shared {
-            name,
+        let shared = Shared {
             model: &session.model.name,
             variant: ("mode", "what the ablated part became: zero, mean or resample"),
             position: self.position.to_string(),
             seed: session.seed,
             positive: None,
         };
-        let rows = |subset: Option<(&'static str, &str, &[usize])>| {
-            let of = subset.map_or(all.as_slice(), |s| s.2);
-            let row = |m: usize, u: usize| Measured {
-                unit: items.units[u],
-                variant: self.mode[m].name(),
-                subset: subset.map(|s| (s.0, s.1.to_string())),
-                swaps: of.iter().map(|i| swaps[m][u][*i]).collect(),
-                estimates: Vec::new(),
-            };
-            (0..self.mode.len())
-                .flat_map(|m| (0..items.units.len()).map(move |u| (m, u)))
-                .map(|(m, u)| row(m, u))
-                .collect()
+        let rows = |subset: Option<Subset>| {
+            let of = subset.as_ref().map_or(&all, |s| &s.items);
+            let mut rows = Vec::new();
+            for (mode, swaps) in self.mode.iter().zip(&swaps) {
+                rows.extend(items.units.iter().zip(swaps).map(|(unit, swaps)| Measured {
+                    unit: *unit,
+                    variant: mode.name(),
+                    subset: subset.clone(),
+                    swaps: of.iter().map(|i| swaps[*i]).collect(),
+                    estimates: Vec::new(),
+                }));
+            }
+            rows
         };
-        let whole: Vec<Measured> = rows(None);
-        let mut tables = vec![effects_table(&shared("heads"), &whole)?, self.items_table(items, &swaps)?];
-        let group: Vec<_> = items.dataset.items.iter().map(|p| p.group.as_deref()).collect();
-        let lang: Vec<_> = items.dataset.items.iter().map(|p| p.lang.as_deref()).collect();
-        let subsets = subsets(&group, &lang);
-        if !subsets.is_empty() {
-            let split: Vec<Vec<Measured>> = subsets.iter().map(|(by, value, of)| rows(Some((by, value, of)))).collect();
-            let split: Vec<Measured> = split.into_iter().flatten().collect();
-            tables.push(effects_table(&shared("groups"), &split)?);
-        }
+        let labels = items.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()));
+        let mut tables = effects_tables(&shared, labels, rows)?;
+        tables.push(self.items_table(items, &swaps)?);
         Ok(tables.into())
     }
 
-    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let heads = read(table(tables, "heads")?, "mode")?;
         let mut figures = Vec::new();
         for mode in &heads.variants {
@@ -239,8 +223,8 @@ impl Ablate {
     }
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
-        if let Some(twice) = self.mode.iter().enumerate().find(|(i, m)| self.mode[..*i].contains(m)) {
-            return Err(AnalysisError::Bad(format!("--mode names {} twice", twice.1.name())));
+        if let Some(twice) = named_twice(&self.mode) {
+            return Err(AnalysisError::Bad(format!("--mode names {} twice", twice.name())));
         }
         let ragged = matches!(self.site, SiteKind::Scores | SiteKind::Pattern);
         if ragged {
@@ -271,8 +255,7 @@ impl Ablate {
     /// The reference set's values at the ablated site and positions.
     fn values_plan(&self, items: &Items) -> Plan {
         let mut plan = Plan::default();
-        let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
-        sites.dedup();
+        let sites = sites(&items.units);
         for (i, ids) in items.reference_ids.iter().enumerate() {
             let prompt = plan.prompt(format!("reference {i}"), ids.clone());
             for site in &sites {
@@ -378,24 +361,9 @@ impl Values {
     fn of(items: &Items, readings: &[Reading]) -> Self {
         let sites = readings.len() / items.reference_ids.len().max(1);
         let of: Vec<Vec<Reading>> = readings.chunks_exact(sites.max(1)).map(<[Reading]>::to_vec).collect();
-        let means = (0..sites).map(|s| mean_row(of.iter().map(|readings| &readings[s]))).collect();
+        let means = (0..sites).map(|s| mean_row(of.iter().flat_map(|readings| readings[s].rows()))).collect();
         Values { of, means }
     }
-}
-
-/// The mean of all rows of some arrays, summed in f64.
-fn mean_row<'a>(arrays: impl Iterator<Item = &'a Reading>) -> Vec<f32> {
-    let (mut sums, mut n) = (Vec::new(), 0f64);
-    for array in arrays {
-        let Reading::Array { shape, values } = array else { continue };
-        let width = shape.last().copied().unwrap_or(1).max(1);
-        sums.resize(width, 0f64);
-        for row in values.chunks_exact(width) {
-            row.iter().zip(&mut sums).for_each(|(v, s)| *s += f64::from(*v));
-            n += 1.0;
-        }
-    }
-    sums.into_iter().map(|s| (s / n.max(1.0)) as f32).collect()
 }
 
 /// The edits that ablate a unit in prompt `item`, with values of `donor` where they are resampled.
@@ -413,8 +381,10 @@ fn ablation(
         (Mode::Zero, _) | (_, None) => return vec![edit(positions.clone(), Change::Zero)],
         (_, Some(values)) => values,
     };
-    let site = u / per_site(items).max(1);
-    let width = values.means[site].len() / per_site(items).max(1);
+    // Every site has as many units, one after another.
+    let of_site = items.units.len() / values.means.len().max(1);
+    let site = u / of_site;
+    let width = values.means[site].len() / of_site;
     let part = unit.head.map_or(0..values.means[site].len(), |h| h * width..(h + 1) * width);
     if mode == Mode::Mean {
         return vec![edit(positions.clone(), Change::Set(values.means[site][part].into()))];
@@ -429,9 +399,4 @@ fn ablation(
         }
         one => vec![edit(one.clone(), Change::Set(row(0)))],
     }
-}
-
-/// How many units share a site.
-fn per_site(items: &Items) -> usize {
-    items.units.iter().take_while(|u| u.site == items.units[0].site).count()
 }

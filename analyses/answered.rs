@@ -17,12 +17,16 @@ pub struct Answer {
     pub stopped: bool,
 }
 
-/// Answers to items, one each, with their classes by the built-in rules.
+/// Answers to items, one each, with their classes.
 ///
 /// # Errors
 /// If the model has no tokenizer.
-pub fn answers(model: &Model, items: &[Item], generated: &[Generated]) -> Result<Vec<Answer>, AnalysisError> {
-    let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
+pub fn answers(
+    model: &Model,
+    rules: &Rules,
+    items: &[Item],
+    generated: &[Generated],
+) -> Result<Vec<Answer>, AnalysisError> {
     let tokenizer = model.tokenizer().map_err(|e| AnalysisError::Bad(e.to_string()))?;
     let one = |(item, generated): (&Item, &Generated)| {
         let text = tokenizer.decode_generated(&generated.ids).map_err(|e| AnalysisError::Failed(e.to_string()))?;

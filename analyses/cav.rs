@@ -12,19 +12,19 @@
 //! trains all runs on the same concept examples and counts each random pair twice, so that a random concept comes out
 //! significant far more often than it should.)
 
-use super::effects::{SIGNIFICANT, short_name};
-use super::inputs::{MetricArgs, item_tokens, layer_list};
+mod report;
+
+use super::effects::SIGNIFICANT;
+use super::inputs::{MetricArgs, item_tokens, layer_list, named_twice};
 use super::summary::{Position, mean, sd};
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
-use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Figure};
 use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
 use crate::model::Model;
 use crate::plan::{Metric, Part, Plan, Positions, What};
-use crate::report::cells::{number, p_value, share};
-use crate::report::{Heading, Section};
+use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
@@ -33,7 +33,6 @@ use crate::table::Table;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
 use std::collections::HashMap;
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How a CAV is fitted.
@@ -169,12 +168,12 @@ impl Analysis for Cav {
                 self.site
             )));
         }
-        if let Some((_, twice)) = self.method.iter().enumerate().find(|(i, m)| self.method[..*i].contains(m)) {
+        if let Some(twice) = named_twice(&self.method) {
             return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
         }
         let mut groups = HashMap::new();
         let shown = read_prompts(&self.concept)?;
-        let mut sources = vec![source(&shown)];
+        let mut sources = vec![shown.source()];
         let labelled = |item: &Item| self.label.is_none() || item.label == self.label;
         let concept = self.examples(model, &shown, &mut groups, labelled)?;
         let mut random = if self.random.is_empty() {
@@ -185,7 +184,7 @@ impl Analysis for Cav {
         for path in &self.random {
             let set = read_prompts(path)?;
             random.extend(self.examples(model, &set, &mut groups, |_| true)?);
-            sources.push(source(&set));
+            sources.push(set.source());
         }
         for (what, examples) in [("of the concept", &concept), ("random", &random)] {
             if examples.len() < 2 {
@@ -202,7 +201,7 @@ impl Analysis for Cav {
         let mut classes = Vec::new();
         for path in &self.class {
             let set = read_prompts(path)?;
-            sources.push(source(&set));
+            sources.push(set.source());
             self.classes(model, &set, &mut classes)?;
         }
         Ok(Items { sources, concept, random, classes, sites })
@@ -249,29 +248,13 @@ impl Analysis for Cav {
         Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors)?)] })
     }
 
-    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
-        let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, "cavs")?)?)];
-        if let Ok(tcav) = table(tables, "tcav") {
-            for method in methods(tcav)? {
-                figures.push((format!("tcav-{method}.png"), tcav_figure(tcav, &method)?));
-            }
-        }
-        Ok(figures)
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let mut sections = vec![accuracy_section(table(tables, "cavs")?, dir)?];
-        if let Ok(tcav) = table(tables, "tcav") {
-            for method in methods(tcav)? {
-                sections.push(tcav_section(tcav, &method, dir)?);
-            }
-        }
-        Ok(sections)
+        report::sections(tables, dir)
     }
-}
-
-fn source<T>(set: &Dataset<T>) -> (String, String) {
-    (set.path.display().to_string(), set.sha256.clone())
 }
 
 impl Cav {
@@ -474,8 +457,7 @@ fn present<T>(found: Result<T, LinearError>) -> Result<Option<T>, LinearError> {
 
 /// The share of gradients that rise along a vector; one that does not change at all counts half.
 fn score(vector: &[f32], slopes: &[Vec<f32>]) -> f64 {
-    let along = |g: &Vec<f32>| -> f64 { g.iter().zip(vector).map(|(g, v)| f64::from(*g) * f64::from(*v)).sum() };
-    let share = slopes.iter().map(|g| match along(g) {
+    let share = slopes.iter().map(|g| match linear::dot(g, vector) {
         d if d > 0.0 => 1.0,
         d if d < 0.0 => 0.0,
         _ => 0.5,
@@ -571,159 +553,6 @@ fn scores_table(items: &Items, found: &[Found]) -> Result<Table, AnalysisError> 
         .str("kind", "concept: concept against random; random: random against random", rows.iter().map(|r| r.3))?
         .int("run", "run, from 0", rows.iter().map(|r| r.4 as i64))?
         .float("score", "share of prompts whose metric rises along this run's CAV", rows.iter().map(|r| r.5))?)
-}
-
-/// The methods of a table, in its order.
-fn methods(table: &Table) -> Result<Vec<String>, AnalysisError> {
-    let mut found: Vec<String> = Vec::new();
-    for method in table.strs("method")? {
-        if !found.iter().any(|m| m == method) {
-            found.push(method.to_string());
-        }
-    }
-    Ok(found)
-}
-
-fn subtitle(table: &Table) -> Result<String, AnalysisError> {
-    let (model, site) = (table.strs("model")?, table.strs("site")?);
-    Ok(format!(
-        "{}, {}",
-        short_name(model.first().copied().unwrap_or_default()),
-        site.first().copied().unwrap_or_default()
-    ))
-}
-
-fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let curve = |name: String| {
-        let of = (0..cavs.rows()).filter(|i| method[*i] == name);
-        let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: None }).collect();
-        Curve { name, role: CurveRole::Series, points }
-    };
-    let position = cavs.strs("position")?.first().copied().unwrap_or_default();
-    Ok(Figure::from(Curves {
-        title: "Held-out accuracy of concept vectors".to_string(),
-        subtitle: format!("{}, position {position}; 0.5 is chance", subtitle(cavs)?),
-        x_label: "layer".to_string(),
-        y_label: "balanced accuracy".to_string(),
-        curves: methods(cavs)?.into_iter().map(curve).collect(),
-        thresholds: Vec::new(),
-        y_range: Some((0.0, 1.0)),
-        interval_meaning: None,
-    }))
-}
-
-/// The rows of a method, by class.
-fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<(&'a str, Vec<usize>)>, AnalysisError> {
-    let (of, classes) = (tcav.strs("method")?, tcav.strs("class")?);
-    let mut found: Vec<(&str, Vec<usize>)> = Vec::new();
-    for i in (0..tcav.rows()).filter(|i| of[*i] == method) {
-        match found.iter_mut().find(|(class, _)| *class == classes[i]) {
-            Some((_, rows)) => rows.push(i),
-            None => found.push((classes[i], vec![i])),
-        }
-    }
-    Ok(found)
-}
-
-fn tcav_figure(tcav: &Table, method: &str) -> Result<Figure, AnalysisError> {
-    let classes = by_class(tcav, method)?;
-    let float = |name: &str| tcav.floats(name);
-    let (scores, deviations) = (float("tcav")?, float("tcav_sd")?);
-    let (random, spread) = (float("random_mean")?, float("random_sd")?);
-    let (marked, layers) = (tcav.flags("significant")?, tcav.ints("layer")?);
-    // Shares do not leave 0 to 1, whatever a standard deviation says.
-    let around = |mean: Option<f64>, sd: Option<f64>| mean.zip(sd).map(|(m, s)| ((m - s).max(0.0), (m + s).min(1.0)));
-    let estimate = |i: &usize| {
-        let interval = around(scores[*i], deviations[*i]);
-        scores[*i].map(|value| Estimate { value, interval, marked: marked[*i] })
-    };
-    let series = |(class, rows): &(&str, Vec<usize>)| BarSeries {
-        name: (*class).to_string(),
-        estimates: rows.iter().map(estimate).collect(),
-        bands: rows.iter().map(|i| around(random[*i], spread[*i])).collect(),
-    };
-    let categories: Range<usize> = 0..classes.first().map_or(0, |c| c.1.len());
-    Ok(Figure::from(Bars {
-        title: format!("TCAV ({method})"),
-        subtitle: subtitle(tcav)?,
-        category_label: "layer".to_string(),
-        value_label: "share of prompts whose metric rises".to_string(),
-        categories: categories.map(|k| layers[classes[0].1[k]].to_string()).collect(),
-        series: classes.iter().map(series).collect(),
-        range: Some((0.0, 1.0)),
-        reference: Some((0.5, "chance".to_string())),
-        mark_meaning: Some(format!("q < {SIGNIFICANT}")),
-        interval_meaning: Some("mean ± sd over runs".to_string()),
-        band_meaning: Some("random against random, mean ± sd".to_string()),
-    }))
-}
-
-fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let (cosine, norm) = (cavs.floats("cosine")?, cavs.floats("norm")?);
-    let best = (0..cavs.rows()).max_by(|a, b| accuracy[*a].unwrap_or(0.0).total_cmp(&accuracy[*b].unwrap_or(0.0)));
-    let best = best.map_or(String::new(), |i| {
-        format!("The best is **{}** at layer {} with {}.", method[i], layers[i], share(accuracy[i]))
-    });
-    let text = format!(
-        "Linear classifiers between {} examples of the concept and {} random ones, layer by layer, and how often they are right \
-         on examples that they were not fitted to, both sides counting half. {best}",
-        cavs.ints("n_concept")?.first().copied().unwrap_or(0),
-        cavs.ints("n_random")?.first().copied().unwrap_or(0),
-    );
-    let header = vec![
-        Heading::number("layer"),
-        Heading::text("method"),
-        Heading::number("held-out accuracy"),
-        Heading::number("norm"),
-        Heading::number("cosine to mean difference"),
-    ];
-    let row = |i: usize| {
-        vec![layers[i].to_string(), method[i].to_string(), share(accuracy[i]), number(norm[i], 3), number(cosine[i], 2)]
-    };
-    let alt = "Held-out accuracy of concept vectors by layer.";
-    let section = Section::new("Where the concept is").paragraph(text);
-    let section =
-        section.figure(dir.join("accuracy.png"), "Balanced held-out accuracy by layer; one half is chance.", alt);
-    Ok(section.table("Concept vectors; they are in cavs.safetensors", header, (0..cavs.rows()).map(row).collect()))
-}
-
-fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, AnalysisError> {
-    let (layers, classes, of) = (tcav.ints("layer")?, tcav.strs("class")?, tcav.strs("method")?);
-    let float = |name: &str| tcav.floats(name);
-    let (scores, random, p, q) = (float("tcav")?, float("random_mean")?, float("p_value")?, float("q_value")?);
-    let significant = tcav.flags("significant")?;
-    let rows: Vec<usize> = (0..tcav.rows()).filter(|i| of[*i] == method).collect();
-    let text = format!(
-        "The share of each class' prompts whose metric rises along the concept: {} CAVs of disjoint parts of the concept ({} \
-         examples a side) against as many of random sets. {} of {} layers and classes are significant (q < {SIGNIFICANT}).",
-        tcav.ints("runs")?.first().copied().unwrap_or(0),
-        tcav.ints("examples")?.first().copied().unwrap_or(0),
-        rows.iter().filter(|i| significant[**i]).count(),
-        rows.len(),
-    );
-    let header = vec![
-        Heading::number("layer"),
-        Heading::text("class"),
-        Heading::number("TCAV"),
-        Heading::number("random"),
-        Heading::number("p"),
-        Heading::number("q"),
-    ];
-    let row = |i: &usize| {
-        let i = *i;
-        let class = classes[i].to_string();
-        vec![layers[i].to_string(), class, number(scores[i], 2), number(random[i], 2), p_value(p[i]), p_value(q[i])]
-    };
-    let file = dir.join(format!("tcav-{method}.png"));
-    let section = Section::new(format!("TCAV ({method})")).paragraph(text);
-    let section = section.figure(
-        file,
-        "TCAV by layer; the band is what random sets give.",
-        "TCAV scores by layer with the random band.",
-    );
-    Ok(section.table("TCAV scores", header, rows.iter().map(row).collect()))
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! difference of means, Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction".
 
 use super::AnalysisError;
+use super::summary::mean_row;
 use crate::linear::{self, Direction, Examples, LinearError, principal_direction};
 use crate::site::SiteKind;
 use crate::stats;
@@ -81,7 +82,7 @@ pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: 
     let one = |vector: Vec<f32>| Made { vectors: vec![vector], classifier: None };
     match recipe {
         Recipe::Actadd => Ok(Made { vectors: differences(positive, negative), classifier: None }),
-        Recipe::Caa => Ok(one(mean_row(&differences(positive, negative)))),
+        Recipe::Caa => Ok(one(mean_row(differences(positive, negative).iter().map(Vec::as_slice)))),
         Recipe::Pca => Ok(one(principal_direction(&differences(positive, negative)).map_err(failed)?.vector)),
         Recipe::Mean => Ok(one(Examples::new(positive, negative).map_err(failed)?.mean_difference())),
         Recipe::Cav => {
@@ -99,16 +100,9 @@ fn differences(positive: &[Vec<f32>], negative: &[Vec<f32>]) -> Vec<Vec<f32>> {
     positive.iter().zip(negative).map(one).collect()
 }
 
-/// The mean of rows, summed in f64.
-fn mean_row(rows: &[Vec<f32>]) -> Vec<f32> {
-    let mut sums = vec![0f64; rows.first().map_or(0, Vec::len)];
-    rows.iter().for_each(|row| row.iter().zip(&mut sums).for_each(|(x, s)| *s += f64::from(*x)));
-    sums.into_iter().map(|s| (s / rows.len() as f64) as f32).collect()
-}
-
 /// Euclidean norm.
 pub fn norm(vector: &[f32]) -> f64 {
-    vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()
+    linear::dot(vector, vector).sqrt()
 }
 
 /// A vector of another length.
@@ -169,7 +163,7 @@ mod tests {
         let like = vec![vec![3.0, 4.0]];
         let all: Vec<Vec<f32>> = (0..400).map(|k| random_like(&like, 7, k).remove(0)).collect();
         assert!(all.iter().all(|v| (norm(v) - 5.0).abs() < 1e-5));
-        let mean = mean_row(&all);
+        let mean = mean_row(all.iter().map(Vec::as_slice));
         // The mean of 400 such vectors has a standard deviation of 5 / sqrt(2 * 400) in each number.
         assert!(mean.iter().all(|m| m.abs() < 4.0 * 0.177), "{mean:?}");
         assert_eq!(random_like(&like, 7, 3), random_like(&like, 7, 3));

@@ -7,19 +7,20 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
-use super::effects::{SIGNIFICANT, family, interval, short_name};
-use super::inputs::{MetricArgs, PromptArgs, item_tokens};
+use super::effects::{SIGNIFICANT, family, interval};
+use super::inputs::{MeasuredArgs, Tokens};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::dataset::{Dataset, Item};
 use crate::figure::{
     Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
 };
 use crate::model::Model;
+use crate::names::short_name;
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::cells::{p_value, share, signed};
 use crate::report::{Heading, Section};
-use crate::run::Reading;
+use crate::run::{Reading, log_sum_exp};
 use crate::session::Session;
 use crate::site::SiteKind;
 use crate::table::Table;
@@ -31,17 +32,13 @@ use std::path::Path;
 pub struct Dla {
     #[command(flatten)]
     #[serde(flatten)]
-    pub prompts: PromptArgs,
-
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+    pub measured: MeasuredArgs,
 }
 
 /// The prompts as the model reads them.
 pub struct Items {
     dataset: Dataset<Item>,
-    tokens: Vec<(Vec<u32>, Metric)>,
+    tokens: Tokens,
 }
 
 /// A component of the residual stream.
@@ -60,13 +57,12 @@ impl Analysis for Dla {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let dataset = self.prompts.read()?;
-        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
-        Ok(Items { tokens: tokens.collect::<Result<_, _>>()?, dataset })
+        let (dataset, tokens) = self.measured.read(model)?;
+        Ok(Items { dataset, tokens })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        vec![(items.dataset.path.display().to_string(), items.dataset.sha256.clone())]
+        vec![items.dataset.source()]
     }
 
     fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
@@ -93,7 +89,7 @@ impl Analysis for Dla {
         .into())
     }
 
-    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let components = Read::of(table(tables, "components")?)?;
         let lens = table(tables, "lens")?;
         Ok(vec![
@@ -184,11 +180,8 @@ fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>,
         let normed = decoder.final_norm(&rows.to_dtype(decoder.dtype)?)?;
         decoder.uncapped_logits(&normed, &tokens)?.to_dtype(candle_core::DType::F32)?.to_vec2()
     };
-    let log_sum_exp = |x: &[f32]| {
-        let max = x.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        f64::from(max) + x.iter().map(|v| f64::from(v - max).exp()).sum::<f64>().ln()
-    };
-    let difference = |row: &Vec<f32>| log_sum_exp(&row[..answer.len()]) - log_sum_exp(&row[answer.len()..]);
+    let of = |x: &[f32]| log_sum_exp(x.iter().map(|v| f64::from(*v)));
+    let difference = |row: &Vec<f32>| of(&row[..answer.len()]) - of(&row[answer.len()..]);
     Ok(logits().map_err(failed)?.iter().map(difference).collect())
 }
 

@@ -8,11 +8,11 @@ use super::inputs::{Unit, unit_label};
 use super::summary::{Swap, mean, sd};
 use super::{AnalysisError, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
+use crate::names::short_name;
 use crate::report::cells::{self, p_value, share, signed};
 use crate::report::{Heading, Section};
 use crate::stats::{Bootstrap, bca_family, benjamini_hochberg, draws_for, sign_flip_family};
 use crate::table::Table;
-use std::path::Path;
 
 /// Significance in figures and text: q-values under this.
 pub const SIGNIFICANT: f64 = 0.05;
@@ -33,8 +33,8 @@ const LISTED: usize = 12;
 pub struct Measured {
     pub unit: Unit,
     pub variant: &'static str,
-    /// The group or language that the items are of; none for all items.
-    pub subset: Option<(&'static str, String)>,
+    /// What the items are, if not all.
+    pub subset: Option<Subset>,
     /// One an item; none where the unit was only estimated.
     pub swaps: Vec<Swap>,
     /// Estimated effects, one an item; none where none was asked for.
@@ -51,10 +51,17 @@ impl Measured {
     }
 }
 
+/// The items of one group or language.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Subset {
+    /// `group` or `lang`.
+    pub by: &'static str,
+    pub value: String,
+    pub items: Vec<usize>,
+}
+
 /// What all rows of a table share.
 pub struct Shared<'a> {
-    /// The table's name.
-    pub name: &'a str,
     pub model: &'a str,
     /// What the variants are: the column's name and its documentation.
     pub variant: (&'a str, &'a str),
@@ -77,11 +84,28 @@ pub struct Tested {
     pub p_max: Option<f64>,
 }
 
-/// The table of rows; those of one variant and subset stand together and are one family.
+/// The tables of effects: `heads` over all items, and `groups` where the items, of which `labels` are the groups and
+/// languages, divide. `rows` gives the units of all variants over a subset's items, or over all.
 ///
 /// # Errors
 /// If a table cannot be made.
-pub fn effects_table(shared: &Shared, rows: &[Measured]) -> Result<Table, AnalysisError> {
+pub fn effects_tables<'a>(
+    shared: &Shared,
+    labels: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>,
+    rows: impl Fn(Option<Subset>) -> Vec<Measured>,
+) -> Result<Vec<Table>, AnalysisError> {
+    let mut tables = vec![effects_table("heads", shared, &rows(None))?];
+    let (groups, langs): (Vec<_>, Vec<_>) = labels.unzip();
+    let subsets = subsets(&groups, &langs);
+    if !subsets.is_empty() {
+        let rows: Vec<Measured> = subsets.into_iter().flat_map(|subset| rows(Some(subset))).collect();
+        tables.push(effects_table("groups", shared, &rows)?);
+    }
+    Ok(tables)
+}
+
+/// The table of rows; those of one variant and subset stand together and are one family.
+fn effects_table(name: &str, shared: &Shared, rows: &[Measured]) -> Result<Table, AnalysisError> {
     let same_family = |a: &Measured, b: &Measured| a.variant == b.variant && a.subset == b.subset;
     let tested =
         rows.chunk_by(same_family).map(|rows| test(rows, shared.seed)).collect::<Result<Vec<_>, _>>()?.concat();
@@ -94,7 +118,7 @@ pub fn effects_table(shared: &Shared, rows: &[Measured]) -> Result<Table, Analys
     let n = |r: &Measured| r.swaps.len().max(r.estimates.len()) as i64;
     let undefined = |r: &Measured| r.swaps.iter().filter(|s| s.other.is_some() && s.normalized().is_none()).count();
     let flips = |s: &Swap| Some(f64::from(u8::from(s.flips())));
-    let mut table = Table::new(shared.name)
+    let mut table = Table::new(name)
         .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
         .int("layer", "layer, from 0", int(&|r| r.unit.site.layer as i64))?
         .int("head", "head, from 0 (KV head at k, v, rot_k); -1 for a site as a whole", int(&|r| r.unit.head_number()))?
@@ -117,10 +141,23 @@ pub fn effects_table(shared: &Shared, rows: &[Measured]) -> Result<Table, Analys
             float(&|r| r.over(|s| s.normalized())),
         )?
         .int("gap_zero", "pairs without a gap, left out of effect_normalized", int(&|r| undefined(r) as i64))?
-        .float("flip_rate", "share of items whose metric changes its sign (of pairs: towards the other prompt)", float(&|r| r.over(flips)))?
+        .float(
+            "flip_rate",
+            "share of items whose metric changes its sign (of pairs: towards the other prompt)",
+            float(&|r| r.over(flips)),
+        )?
         .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", of(&|t| t.p))?
-        .float("q_value", "Benjamini-Hochberg q-value over all units of the variant, those that were only estimated with p = 1", of(&|t| t.q))?
-        .float("p_max", "family-wise p-value by the max statistic, same sign flips for every unit; empty where some were only estimated", of(&|t| t.p_max))?
+        .float(
+            "q_value",
+            "Benjamini-Hochberg q-value over all units of the variant, those that were only estimated with p = 1",
+            of(&|t| t.q),
+        )?
+        .float(
+            "p_max",
+            "family-wise p-value by the max statistic, same sign flips for every unit; empty where some were only \
+             estimated",
+            of(&|t| t.p_max),
+        )?
         .str("site", "what was edited", rows.iter().map(|r| r.unit.site.kind.name()))?;
     if rows.iter().any(|r| !r.estimates.is_empty()) {
         table = table.float(
@@ -130,11 +167,13 @@ pub fn effects_table(shared: &Shared, rows: &[Measured]) -> Result<Table, Analys
         )?;
     }
     if rows.iter().any(|r| r.subset.is_some()) {
-        let subset = |r: &Measured| r.subset.clone().unwrap_or(("all", String::new()));
-        table = table.str("by", "what the items were split by: group or lang", rows.iter().map(|r| subset(r).0))?.str(
+        let of = |f: &dyn Fn(&Subset) -> String| {
+            rows.iter().map(|r| r.subset.as_ref().map_or(String::new(), f)).collect::<Vec<_>>()
+        };
+        table = table.str("by", "what the items were split by: group or lang", of(&|s| s.by.to_string()))?.str(
             "value",
             "which group or language",
-            rows.iter().map(|r| subset(r).1),
+            of(&|s| s.value.clone()),
         )?;
     }
     Ok(table)
@@ -253,11 +292,11 @@ pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisErr
         subset: subsets.as_ref().map(|(by, value)| (by[i], value[i])),
     };
     let mut names: Vec<&str> = Vec::new();
-    variants.iter().for_each(|v| {
-        if !names.contains(v) {
-            names.push(v)
+    for variant in &variants {
+        if !names.contains(variant) {
+            names.push(variant);
         }
-    });
+    }
     let first = |name: &str| Ok::<_, AnalysisError>(table.strs(name)?.first().copied().unwrap_or_default().to_string());
     Ok(Read {
         model: short_name(&first("model")?),
@@ -271,12 +310,6 @@ pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisErr
 /// An interval in nats as a cell.
 pub fn interval(interval: Option<(f64, f64)>) -> String {
     cells::interval(interval.map(|i| i.0), interval.map(|i| i.1), 3)
-}
-
-/// A model's name without its folder and ending, for figures.
-pub fn short_name(model: &str) -> String {
-    let ending = |name: &str| name.strip_suffix(".gguf").unwrap_or(name).to_string();
-    Path::new(model).file_name().map_or(model.to_string(), |name| ending(&name.to_string_lossy()))
 }
 
 impl<'a> Read<'a> {
@@ -346,13 +379,10 @@ impl<'a> Read<'a> {
         let each = LISTED.div_ceil(self.variants.len().max(1));
         for variant in &self.variants {
             let strongest = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(each);
-            strongest.map(|r| (r.layer, r.head)).for_each(|unit| {
-                if !units.contains(&unit) {
-                    units.push(unit)
-                }
-            });
+            units.extend(strongest.map(|r| (r.layer, r.head)));
         }
         units.sort_unstable();
+        units.dedup();
         let estimate = |unit: &(i64, i64), variant: &str| {
             let row = self.rows.iter().find(|r| (r.layer, r.head) == *unit && r.variant == variant)?;
             Some(Estimate { value: row.effect?, interval: row.interval, marked: row.significant() })
@@ -432,9 +462,8 @@ impl<'a> Read<'a> {
     }
 }
 
-/// The sets of items that share a group, and those that share a language, where there are two or more: what they are split
-/// by, which one, and its items.
-pub fn subsets<'a>(groups: &[Option<&'a str>], langs: &[Option<&'a str>]) -> Vec<(&'static str, &'a str, Vec<usize>)> {
+/// The items that share a group, and those that share a language, where there are two or more.
+fn subsets(groups: &[Option<&str>], langs: &[Option<&str>]) -> Vec<Subset> {
     let mut found = Vec::new();
     for (by, labels) in [("group", groups), ("lang", langs)] {
         let mut values: Vec<&str> = labels.iter().flatten().copied().collect();
@@ -445,7 +474,7 @@ pub fn subsets<'a>(groups: &[Option<&'a str>], langs: &[Option<&'a str>]) -> Vec
         }
         for value in values {
             let items = (0..labels.len()).filter(|i| labels[*i] == Some(value)).collect();
-            found.push((by, value, items));
+            found.push(Subset { by, value: value.to_string(), items });
         }
     }
     found

@@ -6,6 +6,7 @@ use crate::dataset::{Dataset, Item, Pair, TokenRef, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Metric, Part};
+use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
 use std::path::PathBuf;
 
@@ -75,6 +76,34 @@ impl PromptArgs {
             )));
         }
         Ok(dataset)
+    }
+}
+
+/// Which prompts are asked about, and what is measured
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct MeasuredArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub prompts: PromptArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
+}
+
+/// A dataset's prompts as token ids, each with its metric.
+pub type Tokens = Vec<(Vec<u32>, Metric)>;
+
+impl MeasuredArgs {
+    /// The prompts as the model reads them.
+    ///
+    /// # Errors
+    /// As [`PromptArgs::read`] and [`item_tokens`].
+    pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens), AnalysisError> {
+        let dataset = self.prompts.read()?;
+        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
+        let tokens = tokens.collect::<Result<_, _>>()?;
+        Ok((dataset, tokens))
     }
 }
 
@@ -156,9 +185,21 @@ impl Unit {
     }
 }
 
+/// The sites that units are of, in their order; each has as many units.
+pub fn sites(units: &[Unit]) -> Vec<Site> {
+    let mut sites: Vec<Site> = units.iter().map(|u| u.site).collect();
+    sites.dedup();
+    sites
+}
+
 /// What tables and figures call a unit: `L14.H3`, or `resid_pre.14`.
 pub fn unit_label(site: &str, layer: i64, head: i64) -> String {
-    if head < 0 { format!("{site}.{layer}") } else { format!("L{layer}.H{head}") }
+    if head < 0 { format!("{site}.{layer}") } else { cells::head(layer, head) }
+}
+
+/// What a list names twice, if it does.
+pub fn named_twice<T: PartialEq>(list: &[T]) -> Option<&T> {
+    list.iter().enumerate().find(|(i, x)| list[..*i].contains(x)).map(|(_, x)| x)
 }
 
 /// The layers that a list names: `3`, `0-5,8`; all of them where none is given.

@@ -10,16 +10,17 @@
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
 use super::align::align;
-use super::effects::{Measured, Read, Row, Shared, effects_table, read, subset_section, subsets};
-use super::inputs::{MetricArgs, PairTokens, Unit, pair_tokens};
+use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
+use super::inputs::{MetricArgs, PairTokens, Unit, pair_tokens, sites};
 use super::summary::{Position, Swap, mean};
-use super::{Analysis, AnalysisError, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::dataset::{Dataset, Pair, read_pairs};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
-use crate::report::cells::{share, signed};
-use crate::report::{Heading, Section};
+use crate::report::cells::signed;
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
@@ -129,7 +130,7 @@ impl Analysis for Interchange {
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        vec![(items.dataset.path.display().to_string(), items.dataset.sha256.clone())]
+        vec![items.dataset.source()]
     }
 
     fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
@@ -157,31 +158,23 @@ impl Analysis for Interchange {
         let readings = session.run(&exact_plan(items, &directions, &chosen))?;
         let swaps = swaps(items, &directions, &chosen, &readings);
         let rows = measured(items, &directions, &chosen, &swaps, estimates.as_deref());
-        let shared = |name| Shared {
-            name,
+        let shared = Shared {
             model: &session.model.name,
             variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
             position: self.position.to_string(),
             seed: session.seed,
             positive: Some("necessity"),
         };
-        let mut tables =
-            vec![effects_table(&shared("heads"), &rows(None))?, pairs_table(items, &directions, &chosen, &swaps)?];
-        let group = items.dataset.items.iter().map(|p| p.group.as_deref()).collect::<Vec<_>>();
-        let lang = items.dataset.items.iter().map(|p| p.lang.as_deref()).collect::<Vec<_>>();
-        let subsets = subsets(&group, &lang);
-        if !subsets.is_empty() {
-            let rows: Vec<Measured> =
-                subsets.into_iter().flat_map(|(by, value, of)| rows(Some((by, value.to_string(), of)))).collect();
-            tables.push(effects_table(&shared("groups"), &rows)?);
-        }
+        let labels = items.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()));
+        let mut tables = effects_tables(&shared, labels, &rows)?;
+        tables.push(pairs_table(items, &directions, &chosen, &swaps)?);
         if estimates.is_some() {
             tables.push(agreement_table(&session.model.name, &rows(None))?);
         }
         Ok(tables.into())
     }
 
-    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut figures = Vec::new();
         for direction in &heads.variants {
@@ -254,7 +247,7 @@ impl Interchange {
             for direction in self.directions() {
                 let side = direction as usize;
                 let (at, from) = &items.positions[*i][side];
-                for site in sites(items) {
+                for site in sites(&items.units) {
                     let part = Part::All;
                     let gradient = What::Gradient {
                         metric: tokens.metric.clone(),
@@ -273,7 +266,7 @@ impl Interchange {
 
     /// First-order estimates: for each direction and unit, one a pair.
     fn estimates(&self, session: &Session, items: &Items) -> Result<Vec<Vec<Vec<f64>>>, AnalysisError> {
-        let (directions, sites) = (self.directions(), sites(items));
+        let (directions, sites) = (self.directions(), sites(&items.units));
         let mut found = vec![vec![Vec::with_capacity(items.tokens.len()); items.units.len()]; directions.len()];
         let pairs: Vec<usize> = (0..items.tokens.len()).collect();
         // A few pairs at a time: whole activations are large.
@@ -282,13 +275,11 @@ impl Interchange {
             let mut readings = readings.chunks_exact(3);
             for _ in chunk {
                 for of_direction in &mut found {
-                    for site in &sites {
+                    // Every site has as many units, one after another.
+                    for of_site in of_direction.chunks_mut(items.units.len() / sites.len()) {
                         let Some([gradient, base, donor]) = readings.next() else { continue };
-                        let units =
-                            (0..items.units.len()).filter(|u| items.units[*u].site == *site).collect::<Vec<_>>();
-                        for (u, estimate) in units.iter().zip(products(gradient, base, donor, units.len())) {
-                            of_direction[*u].push(estimate);
-                        }
+                        let estimates = products(gradient, base, donor, of_site.len());
+                        of_site.iter_mut().zip(estimates).for_each(|(of_unit, estimate)| of_unit.push(estimate));
                     }
                 }
             }
@@ -299,13 +290,6 @@ impl Interchange {
 
 /// Pairs whose gradients and activations are held at once.
 const PAIRS_AT_ONCE: usize = 16;
-
-/// The exchanged sites, one a layer.
-fn sites(items: &Items) -> Vec<crate::site::Site> {
-    let mut sites: Vec<_> = items.units.iter().map(|u| u.site).collect();
-    sites.dedup();
-    sites
-}
 
 /// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
 fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Vec<f64> {
@@ -382,9 +366,6 @@ fn swaps(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], reading
     of_direction.collect()
 }
 
-/// What items are split by, which part this is, and its items.
-type Subset = (&'static str, String, Vec<usize>);
-
 /// What tables are made of: all units in each direction, over all pairs or those of a subset.
 fn measured<'a>(
     items: &'a Items,
@@ -396,7 +377,7 @@ fn measured<'a>(
     move |subset| {
         let mut rows = Vec::new();
         let all: Vec<usize> = (0..items.tokens.len()).collect();
-        let of = subset.as_ref().map_or(&all, |s| &s.2);
+        let of = subset.as_ref().map_or(&all, |s| &s.items);
         for (d, direction) in directions.iter().enumerate() {
             for (u, unit) in items.units.iter().enumerate() {
                 let exact = chosen[d].binary_search(&u).ok().map(|k| &swaps[d][k]);
@@ -404,7 +385,7 @@ fn measured<'a>(
                 rows.push(Measured {
                     unit: *unit,
                     variant: direction.name(),
-                    subset: subset.as_ref().map(|s| (s.0, s.1.clone())),
+                    subset: subset.clone(),
                     swaps: exact.map_or(Vec::new(), |swaps| of.iter().map(|i| swaps[*i]).collect()),
                     estimates: estimate.map_or(Vec::new(), |e| of.iter().map(|i| e[*i]).collect()),
                 });
@@ -514,39 +495,19 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
 }
 
 fn agreement_section(agreement: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let directions = agreement.strs("direction")?;
-    let float = |name: &str| agreement.floats(name);
-    let (pearson, spearman, sign, slope) =
-        (float("pearson")?, float("spearman")?, float("same_sign")?, float("slope")?);
-    let units = agreement.ints("units")?;
-    let header = vec![
-        Heading::text("direction"),
-        Heading::number("units"),
-        Heading::number("Pearson"),
-        Heading::number("Spearman"),
-        Heading::number("same sign"),
-        Heading::number("slope"),
-    ];
-    let row = |i: usize| {
-        let number = |x: Option<f64>| signed(x, 2);
-        vec![
-            directions[i].to_string(),
-            units[i].to_string(),
-            number(pearson[i]),
-            number(spearman[i]),
-            share(sign[i]),
-            number(slope[i]),
-        ]
-    };
+    let block = Listing::of(agreement)
+        .column("direction", Show::Text("direction"))
+        .column("units", Show::Count("units"))
+        .column("Pearson", Show::Signed("pearson", 2))
+        .column("Spearman", Show::Signed("spearman", 2))
+        .column("same sign", Show::Share("same_sign"))
+        .column("slope", Show::Signed("slope", 2))
+        .block("Agreement")?;
     let text = "The gradient's estimate beside the exact effect, over the units that were run exactly. Estimates are of first \
                 order: they miss what a head does through a softmax or a norm that saturates.";
-    let section = Section::new("Estimates").paragraph(text);
-    let section = section.table("Agreement", header, (0..agreement.rows()).map(row).collect());
-    Ok(section.figure(
-        dir.join("agreement.png"),
-        "Each unit's estimate and effect.",
-        "Scatter plot of estimate and effect.",
-    ))
+    let section = Section::new("Estimates").paragraph(text).block(Block::Table(block));
+    let alt = "Scatter plot of estimate and effect.";
+    Ok(section.figure(dir.join("agreement.png"), "Each unit's estimate and effect.", alt))
 }
 
 fn capitalised(s: &str) -> String {

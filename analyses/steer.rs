@@ -11,16 +11,16 @@ mod plans;
 
 use super::answered::{Answer, answers};
 use super::directions::{Made, Recipe, make, norm, random_like, scaled};
-use super::inputs::{MetricArgs, PromptArgs, item_tokens};
+use super::inputs::{MeasuredArgs, Tokens};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Output};
+use super::{Analysis, AnalysisError, Figures, Output};
+use crate::answers::Rules;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
-use crate::figure::Figure;
 use crate::linear::Wanted;
 use crate::model::Model;
-use crate::plan::{Metric, Plan};
+use crate::plan::Plan;
 use crate::report::Section;
 use crate::run::{Generation, Reading, Sampling, Steps};
 use crate::session::Session;
@@ -56,11 +56,7 @@ pub enum When {
 pub struct Steer {
     #[command(flatten)]
     #[serde(flatten)]
-    pub prompts: PromptArgs,
-
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+    pub measured: MeasuredArgs,
 
     /// A vector from a file, as `cav` and `steer` write them
     #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
@@ -186,7 +182,7 @@ pub(super) type Contrast = (Vec<Vec<u32>>, Vec<Vec<u32>>);
 /// The prompts as the model reads them.
 pub struct Items {
     dataset: Dataset<Item>,
-    tokens: Vec<(Vec<u32>, Metric)>,
+    tokens: Tokens,
     sources: Vec<(String, String)>,
     /// What the vector is made from: positive and negative prompts.
     contrast: Option<Contrast>,
@@ -214,9 +210,7 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.check(site)?;
-        let dataset = self.prompts.read()?;
-        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
-        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let (dataset, tokens) = self.measured.read(model)?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
             if ids.len() + self.generate as usize > arch.n_ctx {
@@ -229,7 +223,7 @@ impl Analysis for Steer {
                 return Err(dataset.at(item.line, &item.id, "prompt").error(why).into());
             }
         }
-        let mut sources = vec![(dataset.path.display().to_string(), dataset.sha256.clone())];
+        let mut sources = vec![dataset.source()];
         let contrast = self.contrast(model, &mut sources)?;
         let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
         if let Some(named) = given.as_ref().filter(|n| n.vector.len() != width) {
@@ -296,7 +290,7 @@ impl Analysis for Steer {
         Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors)?)] })
     }
 
-    fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         dose::figures(tables)
     }
 
@@ -338,7 +332,7 @@ impl Steer {
         let Some(recipe) = self.from else { return Ok(None) };
         if let Some(path) = &self.pairs {
             let set = read_pairs(path)?;
-            sources.push((set.path.display().to_string(), set.sha256.clone()));
+            sources.push(set.source());
             if recipe == Recipe::Actadd && set.items.len() != 1 {
                 let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
                 return Err(AnalysisError::Bad(why));
@@ -364,7 +358,7 @@ impl Steer {
         };
         let mut side = |path: &PathBuf| -> Result<Vec<Vec<u32>>, AnalysisError> {
             let set = read_prompts(path)?;
-            sources.push((set.path.display().to_string(), set.sha256.clone()));
+            sources.push(set.source());
             let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
             Ok(set.items.iter().map(ids).collect::<Result<_, _>>()?)
         };
@@ -385,13 +379,7 @@ impl Steer {
         };
         let readings = session.run(&self.contrast_plan(items, contrast))?;
         let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
-            let one = |r: &Reading| match r {
-                Reading::Array { shape, values } => {
-                    values.chunks_exact(shape.last().copied().unwrap_or(1).max(1)).map(<[f32]>::to_vec).collect()
-                }
-                Reading::Number(_) => Vec::new(),
-            };
-            readings.iter().flat_map(one).collect()
+            readings.iter().flat_map(Reading::rows).map(<[f32]>::to_vec).collect()
         };
         let (positive, negative) = readings.split_at(contrast.0.len());
         make(recipe, &rows(positive), &rows(negative), session.seed)
@@ -465,6 +453,7 @@ impl Steer {
         plan: &Plan,
         conditions: &[Condition],
     ) -> Result<Vec<(usize, Vec<Answer>)>, AnalysisError> {
+        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
         let mut found = Vec::new();
         for (k, _) in conditions.iter().enumerate().filter(|(_, c)| self.generate > 0 && self.generates(c)) {
             let sampling = match self.temperature {
@@ -476,7 +465,7 @@ impl Steer {
             let generation =
                 Generation { runs, max_tokens: self.generate as usize, sampling, steps: self.steps(), stop };
             let generated = session.generate(plan, &generation)?;
-            found.push((k, answers(session.model, &items.dataset.items, &generated)?));
+            found.push((k, answers(session.model, &rules, &items.dataset.items, &generated)?));
         }
         Ok(found)
     }

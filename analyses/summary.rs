@@ -7,6 +7,17 @@ pub fn mean(x: &[f64]) -> Option<f64> {
     (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64)
 }
 
+/// The mean of rows of one width, summed in f64; nothing of none.
+pub fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
+    let (mut sums, mut n) = (Vec::new(), 0f64);
+    for row in rows {
+        sums.resize(row.len(), 0f64);
+        row.iter().zip(&mut sums).for_each(|(x, sum)| *sum += f64::from(*x));
+        n += 1.0;
+    }
+    sums.into_iter().map(|sum| (sum / n) as f32).collect()
+}
+
 /// The sample standard deviation (over n - 1); none of fewer than two.
 pub fn sd(x: &[f64]) -> Option<f64> {
     let m = mean(x).filter(|_| x.len() > 1)?;

@@ -106,6 +106,13 @@ pub struct Dataset<T> {
     pub items: Vec<T>,
 }
 
+impl<T> Dataset<T> {
+    /// The file as it was named, and its SHA-256: what a run's record says of it.
+    pub fn source(&self) -> (String, String) {
+        (self.path.display().to_string(), self.sha256.clone())
+    }
+}
+
 /// Why a dataset file cannot be used. Every message names the file and, where there is one, the line.
 #[derive(Debug, Error)]
 pub enum DatasetError {

@@ -176,15 +176,19 @@ pub fn fit(examples: &Examples, options: &Options) -> Result<Direction, LinearEr
     Ok(Direction { method: options.method, vector, bias, strength })
 }
 
+/// The inner product, summed in f64.
+pub fn dot(a: &[f32], b: &[f32]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+}
+
 /// The cosine of the angle between two vectors; `None` if one is 0 or their lengths differ.
 pub fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
-    let product = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
-    let norms = product(a, a).sqrt() * product(b, b).sqrt();
-    (a.len() == b.len() && norms > 0.0).then(|| (product(a, b) / norms).clamp(-1.0, 1.0))
+    let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
+    (a.len() == b.len() && norms > 0.0).then(|| (dot(a, b) / norms).clamp(-1.0, 1.0))
 }
 
 /// The vector scaled to norm 1; `None` of 0 and of what is not finite.
 pub fn unit(vector: &[f32]) -> Option<Vec<f32>> {
-    let norm = vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let norm = dot(vector, vector).sqrt();
     (norm > 0.0 && norm.is_finite()).then(|| vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
 }

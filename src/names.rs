@@ -1,10 +1,18 @@
-//! The nearest valid names to one that does not exist, for error messages.
+//! Names in messages and figures: the nearest valid ones to one that does not exist, and short ones of models.
+
+use std::path::Path;
 
 /// Names longer than this are compared by their first characters only, which bounds what a message can cost.
 const LONGEST_COMPARED: usize = 128;
 
 /// How many names a message offers.
 const OFFERED: usize = 3;
+
+/// A model's name without its folder and ending.
+pub fn short_name(model: &str) -> String {
+    let ending = |name: &str| name.strip_suffix(".gguf").unwrap_or(name).to_string();
+    Path::new(model).file_name().map_or(model.to_string(), |name| ending(&name.to_string_lossy()))
+}
 
 /// The few of `known` that are nearest to `found` by edit distance, nearest first.
 pub fn nearest<'a>(found: &str, known: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {

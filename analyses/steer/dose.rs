@@ -3,13 +3,15 @@
 use super::Items;
 use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
 use crate::analyses::answered::{Answer, share};
-use crate::analyses::effects::{INTERVAL, interval, short_name};
+use crate::analyses::effects::{INTERVAL, interval};
 use crate::analyses::summary::mean;
-use crate::analyses::{AnalysisError, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::answers::Class;
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
-use crate::report::cells::{self, number, p_value, signed};
-use crate::report::{Heading, Section};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
+use crate::names::short_name;
+use crate::report::cells::{self, number, signed};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Heading, Section};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean, logistic_threshold};
@@ -290,7 +292,7 @@ fn subtitle(dose: &Table) -> Result<String, AnalysisError> {
     ))
 }
 
-pub(super) fn figures(tables: &[Table]) -> Result<Vec<(String, Figure)>, AnalysisError> {
+pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let dose = table(tables, "dose")?;
     let base = |title: &str, y_label: &str| -> Result<Curves, AnalysisError> {
         Ok(Curves {
@@ -393,40 +395,20 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// The dose table as a report's.
 fn listed(section: Section, dose: &Table) -> Result<Section, AnalysisError> {
-    let (kinds, directions, p) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("p_over_random")?);
-    let float = |name: &str| dose.floats(name);
-    let (x, metric, low, high) = (float("coefficient")?, float("metric_mean")?, float("ci_low")?, float("ci_high")?);
-    let (kl, entropy) = (float("kl_to_base")?, float("entropy")?);
-    let shares = Class::ALL.iter().map(|c| dose.floats(c.name())).collect::<Result<Vec<_>, _>>()?;
-    let answered = dose.ints("answers")?.iter().any(|n| *n > 0);
-    let mut header = vec![Heading::text("kind"), Heading::text("direction")];
-    header.extend(["coefficient", "metric (nats)"].map(Heading::number));
-    header.push(Heading::text("interval or range"));
-    header.extend(["p over random", "KL", "entropy"].map(Heading::number));
-    if answered {
-        header.extend(Class::ALL.iter().map(|c| Heading::number(c.name())));
+    let mut listing = Listing::of(dose)
+        .column("kind", Show::Text("kind"))
+        .column("direction", Show::Text("direction"))
+        .column("coefficient", Show::Number("coefficient", 2))
+        .column("metric (nats)", Show::Signed("metric_mean", 2))
+        .column("interval or range", Show::Interval("ci_low", "ci_high", 3))
+        .column("p over random", Show::PValue("p_over_random"))
+        .column("KL", Show::Number("kl_to_base", 3))
+        .column("entropy", Show::Number("entropy", 2));
+    if dose.ints("answers")?.iter().any(|n| *n > 0) {
+        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
     }
-    let row = |i: usize| {
-        let mut cells = vec![
-            kinds[i].to_string(),
-            directions[i].to_string(),
-            number(x[i], 2),
-            signed(metric[i], 2),
-            interval(low[i].zip(high[i])),
-            p_value(p[i]),
-            number(kl[i], 3),
-            number(entropy[i], 2),
-        ];
-        if answered {
-            cells.extend(shares.iter().map(|s| cells::share(s[i])));
-        }
-        cells
-    };
-    Ok(section.table(
-        "Every dose; each prompt's numbers are in items.parquet",
-        header,
-        (0..dose.rows()).map(row).collect(),
-    ))
+    let block = listing.block("Every dose; each prompt's numbers are in items.parquet")?;
+    Ok(section.block(Block::Table(block)))
 }
 
 fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {

@@ -98,7 +98,7 @@ pub(super) fn write(
         let figures: Vec<(String, Figure)> = (writer.figures)(&run.tables)?;
         write_figures(directory, figures.into_iter().map(|(n, f)| (format!("{prefix}-{n}"), f)).collect())?;
         let part = document(writer, &run.record, &run.tables, &folder)?;
-        let model = crate::analyses::effects::short_name(&run.record.model.name);
+        let model = crate::names::short_name(&run.record.model.name);
         let (prompts, forks) = (run.record.prompts.to_string(), run.record.forks.to_string());
         overview.push(vec![name.clone(), writer.title.to_string(), model.clone(), prompts, forks]);
         let mut first = Section::new(format!("{} of {model} ({name})", writer.title));

@@ -1,9 +1,8 @@
 //! `gatelens demo`: every analysis on the built-in model, whose circuit is known, in one report.
 
 use super::CliError;
-use super::spec::{self, Settings};
+use super::spec::{self, Place, Settings};
 use crate::demo;
-use std::path::PathBuf;
 
 /// The experiment that the demonstration runs.
 const SPEC: &str = include_str!("../../datasets/demo/spec.toml");
@@ -11,37 +10,16 @@ const SPEC: &str = include_str!("../../datasets/demo/spec.toml");
 /// The arguments of `demo`.
 #[derive(clap::Args)]
 pub(super) struct Demo {
-    /// The run directory to write
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
-
-    /// Replace the run directory if it exists
-    #[arg(long)]
-    force: bool,
-
-    /// Go on with an unfinished run, or start, where there is none
-    #[arg(long)]
-    resume: bool,
-
-    /// No progress bars
-    #[arg(long)]
-    quiet: bool,
-
-    /// A machine-readable summary of every analysis on standard output, one a line
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    place: Place,
 }
 
 impl Demo {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let settings = Settings {
-            out: &self.out,
-            force: self.force,
-            resume: self.resume,
+            place: &self.place,
             dry_run: false,
-            quiet: self.quiet,
-            json: self.json,
-            command_line: format!("gatelens demo --out {}", self.out.display()),
+            command_line: format!("gatelens demo --out {}", self.place.out.display()),
             intro: vec![circuit()?],
         };
         spec::run("the demonstration's file", SPEC, &settings)

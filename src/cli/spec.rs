@@ -22,21 +22,29 @@ pub(super) struct Spec {
     #[arg(value_name = "SPEC.toml")]
     spec: PathBuf,
 
+    /// Print what would be run, and what it costs
+    #[arg(long)]
+    dry_run: bool,
+
+    #[command(flatten)]
+    place: Place,
+}
+
+// Not a documentation comment: clap would show it as the command's.
+// Where an experiment goes, and what it says meanwhile.
+#[derive(clap::Args)]
+pub(super) struct Place {
     /// The run directory to write: one folder an analysis and model, and a report over all
     #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    pub(super) out: PathBuf,
 
     /// Replace the run directory if it exists
     #[arg(long)]
     force: bool,
 
-    /// Go on with an unfinished run of the same file, or start, where there is none
+    /// Go on with an unfinished run of the same experiment, or start, where there is none
     #[arg(long)]
     resume: bool,
-
-    /// Print what would be run, and what it costs
-    #[arg(long)]
-    dry_run: bool,
 
     /// No progress bars, no warnings
     #[arg(long)]
@@ -83,17 +91,13 @@ impl Spec {
         let text = std::fs::read_to_string(&self.spec)
             .map_err(|e| CliError::Input(format!("{shown}: cannot be read: {e}; check the path")))?;
         let settings = Settings {
-            out: &self.out,
-            force: self.force,
-            resume: self.resume,
+            place: &self.place,
             dry_run: self.dry_run,
-            quiet: self.quiet,
-            json: self.json,
             command_line: command_line(&[
                 "run".to_string(),
                 shown.clone(),
                 "--out".to_string(),
-                self.out.display().to_string(),
+                self.place.out.display().to_string(),
             ]),
             intro: Vec::new(),
         };
@@ -103,12 +107,8 @@ impl Spec {
 
 /// How an experiment is run.
 pub(super) struct Settings<'a> {
-    pub(super) out: &'a Path,
-    pub(super) force: bool,
-    pub(super) resume: bool,
+    pub(super) place: &'a Place,
     pub(super) dry_run: bool,
-    pub(super) quiet: bool,
-    pub(super) json: bool,
     pub(super) command_line: String,
     /// What stands at the report's beginning, before the file's own words.
     pub(super) intro: Vec<String>,
@@ -121,19 +121,19 @@ pub(super) struct Settings<'a> {
 pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), CliError> {
     let file: File = toml::from_str(text).map_err(|e| CliError::Input(format!("{shown}: {e}")))?;
     let mut entries = entries(shown, &file)?;
-    if settings.quiet {
+    if settings.place.quiet {
         entries.iter_mut().for_each(|entry| entry.words.push("--quiet".to_string()));
     }
     // All of them are read before any is run.
     let read_in =
         |dir: &Path| entries.iter().map(|e| read(shown, e, dir.join(&e.folder))).collect::<Result<Vec<_>, _>>();
-    let jobs = read_in(settings.out)?;
+    let jobs = read_in(&settings.place.out)?;
     if settings.dry_run {
         return each(&jobs, |job, model, _| job.job().dry_run(model), &entries, settings);
     }
     let started = Instant::now();
-    let directory = RunDir::create(settings.out, settings.force, settings.resume)?;
-    let parameters = parameters(text, &file)?;
+    let directory = RunDir::create(&settings.place.out, settings.place.force, settings.place.resume)?;
+    let parameters = parameters(text)?;
     directory.claim(&parameters)?;
     let here = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let jobs = read_in(&here)?;
@@ -152,7 +152,7 @@ pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), Cl
     let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
     directory.write_atomic(RUN_FILE, &json)?;
     let path = directory.finish()?;
-    if settings.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
+    if settings.place.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
 }
 
 /// Calls `f` for every job with its model, which is loaded once for the jobs in a row that ask for the same.
@@ -172,7 +172,7 @@ fn each(
             Some(same) => same,
             None => (wanted.clone(), wanted.open()?),
         });
-        if !settings.quiet {
+        if !settings.place.quiet {
             // Nowhere is left to say it if standard error is gone.
             let _ = writeln!(std::io::stderr(), "[{}/{}] {}", i + 1, jobs.len(), entry.folder);
         }
@@ -195,17 +195,17 @@ fn one(command: &Command, model: &Model, entry: &Entry, here: &Path, settings: &
         };
     }
     let mut words = entry.words.clone();
-    words.extend(["--out".to_string(), settings.out.join(&entry.folder).display().to_string()]);
+    words.extend(["--out".to_string(), settings.place.out.join(&entry.folder).display().to_string()]);
     let mut finished: Finished = job.run(model, Instant::now(), &words)?;
-    finished.path = settings.out.join(&entry.folder);
-    finished.say(settings.json)
+    finished.path = settings.place.out.join(&entry.folder);
+    finished.say(settings.place.json)
 }
 
 /// What the results depend on.
-fn parameters(text: &str, file: &File) -> Result<Map<String, Value>, CliError> {
+fn parameters(text: &str) -> Result<Map<String, Value>, CliError> {
     let spec: toml::Table = toml::from_str(text).map_err(|e| CliError::Input(e.to_string()))?;
     let spec = serde_json::to_value(spec).map_err(|e| CliError::Input(e.to_string()))?;
-    Ok(Map::from_iter([("spec".to_string(), spec), ("models".to_string(), Value::from(file.models.clone()))]))
+    Ok(Map::from_iter([("spec".to_string(), spec)]))
 }
 
 /// Every analysis of every model, a model at a time.
@@ -290,7 +290,7 @@ fn flag(key: &str, value: &toml::Value) -> Result<Vec<String>, String> {
 
 /// A model's name as part of a folder's.
 fn slug(model: &str) -> String {
-    let name = crate::analyses::effects::short_name(model);
+    let name = crate::names::short_name(model);
     let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     name.chars().map(plain).collect::<String>().trim_matches(['-', '.']).to_string()
 }

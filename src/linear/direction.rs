@@ -1,7 +1,7 @@
 //! A direction and what it says of an example.
 
 use super::examples::check;
-use super::{Examples, LinearError, Method, Side};
+use super::{Examples, LinearError, Method, Side, dot};
 
 /// A linear classifier: positive where `vector . x + bias` is.
 #[derive(Clone, Debug, PartialEq)]
@@ -38,7 +38,7 @@ impl Direction {
     /// If `x` has another length than the vector, or a number is not finite.
     pub fn decision(&self, x: &[f32]) -> Result<f64, LinearError> {
         check(x, self.vector.len(), || "the example".to_string())?;
-        Ok(product(&self.vector, x) + self.bias)
+        Ok(dot(&self.vector, x) + self.bias)
     }
 
     /// The probability that an example is positive, of a logistic direction.
@@ -79,13 +79,13 @@ impl Direction {
         if reached {
             return Ok(Some(0.0));
         }
-        let slope = product(&self.vector, along);
+        let slope = dot(&self.vector, along);
         Ok((slope != 0.0).then(|| missing / slope))
     }
 
     /// The vector's Euclidean norm.
     pub fn norm(&self) -> f64 {
-        product(&self.vector, &self.vector).sqrt()
+        dot(&self.vector, &self.vector).sqrt()
     }
 
     /// How many examples are on the right side. Examples that the direction was not fitted to say what it is worth.
@@ -98,10 +98,6 @@ impl Direction {
         let decided = (0..examples.len()).map(decide).collect::<Result<Vec<_>, LinearError>>()?;
         Ok(decided.into_iter().collect::<Tally>().accuracy())
     }
-}
-
-fn product(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 /// How many examples of each side were decided on, and how many of them rightly.

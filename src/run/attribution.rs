@@ -10,6 +10,7 @@
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
 
 use super::Reading;
+use crate::linear::dot;
 use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
 use crate::ops;
@@ -223,10 +224,6 @@ fn scale(row: &[f32], kind: NormKind, eps: f64) -> f64 {
         NormKind::Layer => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
     };
     (row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n + eps).sqrt()
-}
-
-fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 //! needs are normed and unembedded, and only the columns that it asks for unless it needs them all.
 
 use super::{Reading, RunError};
+use crate::linear::dot;
 use crate::model::decoder::Decoder;
 use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
@@ -270,10 +271,10 @@ pub(super) fn pick(row: &[f32], columns: &[Range<usize>]) -> Vec<f32> {
 
 /// The inner product, summed in f64.
 pub(super) fn project(row: &[f32], direction: &[f32]) -> f32 {
-    row.iter().zip(direction).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>() as f32
+    dot(row, direction) as f32
 }
 
-pub(super) fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
+pub(crate) fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
     max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
 }

@@ -47,6 +47,7 @@ mod wavefront;
 pub use cone::{Cone, cones};
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
 pub use gradient::NoGradient;
+pub(crate) use head::log_sum_exp;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
@@ -122,6 +123,15 @@ impl Reading {
             Reading::Number(x) => Some(*x),
             Reading::Array { .. } => None,
         }
+    }
+
+    /// An array's rows; none of a number.
+    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
+        let (values, width) = match self {
+            Reading::Number(_) => (&[][..], 1),
+            Reading::Array { shape, values } => (values.as_slice(), shape.last().copied().unwrap_or(1).max(1)),
+        };
+        values.chunks_exact(width)
     }
 
     /// [`Reading::values`], taken out.

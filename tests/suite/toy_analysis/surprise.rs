@@ -37,7 +37,7 @@ impl Analysis for Surprise {
     }
 
     fn datasets(Items(set, _): &Items) -> Vec<(String, String)> {
-        vec![(set.path.display().to_string(), set.sha256.clone())]
+        vec![set.source()]
     }
 
     fn plans(&self, _: &Model, Items(set, ids): &Items) -> Result<Vec<Plan>, AnalysisError> {
