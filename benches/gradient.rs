@@ -2,7 +2,8 @@
 //!
 //! `cargo bench --bench gradient [-- MODEL]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
 //! `scripts/fetch_models.sh` leaves it. Times are medians of several runs in turn; memory is the process's peak after the
-//! forward passes and after the gradients.
+//! forward passes and after the gradients. As in the `gatelens` command, candle's own threads are off unless
+//! `CANDLE_NUM_THREADS` says otherwise; with them a gradient costs up to twice as much on a machine that has other work.
 
 mod common;
 
@@ -18,7 +19,12 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 9;
 
+#[allow(unsafe_code)]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: no other thread runs yet.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
     let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
     let name = given.unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;

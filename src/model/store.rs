@@ -166,3 +166,23 @@ impl Table {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_layer_that_is_read_ahead_is_the_next_in_the_direction_of_the_pass() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
+        let options = crate::model::Options { max_memory: Some(1000), ..Default::default() };
+        let model = crate::model::Model::open(dir, &options).expect("a sound model");
+        let Layers::Streamed(stream) = &model.decoder.layers else { panic!("the model is streamed") };
+        let ahead_of = |layer: usize| {
+            stream.get(layer).expect("a layer");
+            stream.window.lock().expect("a window").next.as_ref().map(|(l, _)| *l)
+        };
+        assert_eq!([0, 1, 2, 3].map(ahead_of), [Some(1), Some(2), Some(3), None]);
+        assert_eq!([3, 2, 1, 0].map(ahead_of), [None, Some(1), Some(0), None]);
+        assert_eq!([0, 1].map(ahead_of), [None, Some(2)]);
+    }
+}

@@ -10,6 +10,9 @@
 //! Runs are packed side by side as everywhere; a fork runs whole here, with its edits, next to the runs that it takes
 //! from. Runs do not touch each other but by interchange, which counts as a constant, so that one reverse pass serves one
 //! metric of every run: as many passes go back as the run with the most metrics has.
+//!
+//! candle adds gradients up on threads of its own, which wait in loops; the `gatelens` command turns them off by
+//! `CANDLE_NUM_THREADS=1`, as other programs may.
 
 mod end;
 mod pass;

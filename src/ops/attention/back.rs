@@ -1,8 +1,9 @@
 //! Attention as a step of a graph, with its gradient: that of the kernel, for spans that are whole prompts.
 //!
-//! With `P` the pattern and `dz` the gradient with respect to `z`: `dv = P^T dz`; with respect to the pattern `dP = dz v^T`;
-//! with respect to the scores `dS = P (dP - rowsum(P dP))`, times the soft-cap's slope; `dq = dS k`, `dk = dS^T q`, times the
-//! scale. Scores are computed again, a few query rows at a time: nothing as large as a pattern outlives a task.
+//! With `P` the pattern and `dz` the gradient with respect to `z`: `dv = P^T dz`; with respect to the pattern
+//! `dP = dz v^T`; with respect to the scores `dS = P (dP - rowsum(P dP))`, times the soft-cap's slope; `dq = dS k`,
+//! `dk = dS^T q`, times the scale. Scores are computed again, a few query rows at a time: nothing as large as a pattern
+//! outlives a task.
 
 use super::{Attention, Heads};
 use crate::model::rows::{Rows, Span};
