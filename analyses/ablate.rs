@@ -10,7 +10,7 @@
 
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MeasuredArgs, Tokens, Unit, named_twice, sites};
+use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, sites};
 use super::summary::{Position, Swap, mean_row};
 use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::dataset::encode::prompt_ids;
@@ -83,6 +83,7 @@ pub struct Ablate {
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
+    sources: Sources,
     /// The reference set, if it is another file.
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
@@ -97,7 +98,7 @@ impl Analysis for Ablate {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (dataset, tokens) = self.measured.read(model)?;
+        let (dataset, tokens, mut sources) = self.measured.read(model)?;
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let reference = self.reference.as_ref().map(read_prompts).transpose()?;
         let reference_ids = match &reference {
@@ -107,13 +108,14 @@ impl Analysis for Ablate {
                 set.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?
             }
         };
-        let items = Items { dataset, tokens, reference, reference_ids, units };
+        sources.extend(reference.as_ref().map(Dataset::source));
+        let items = Items { dataset, tokens, sources, reference, reference_ids, units };
         self.check(&items)?;
         Ok(items)
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        std::iter::once(&items.dataset).chain(&items.reference).map(Dataset::source).collect()
+        items.sources.clone()
     }
 
     fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {

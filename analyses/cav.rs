@@ -15,7 +15,7 @@
 mod report;
 
 use super::effects::SIGNIFICANT;
-use super::inputs::{MetricArgs, item_tokens, layer_list, named_twice};
+use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice};
 use super::summary::{Position, mean, sd};
 use super::vectors::{Named, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output};
@@ -198,12 +198,14 @@ impl Analysis for Cav {
             }
         }
         distinct(&concept, &random)?;
+        let metrics = self.metric.open(model)?;
         let mut classes = Vec::new();
         for path in &self.class {
             let set = read_prompts(path)?;
             sources.push(set.source());
-            self.classes(model, &set, &mut classes)?;
+            self.classes(model, &set, &metrics, &mut classes)?;
         }
+        sources.extend(metrics.source);
         Ok(Items { sources, concept, random, classes, sites })
     }
 
@@ -282,10 +284,16 @@ impl Cav {
     }
 
     /// Adds a file's prompts to the classes of their labels.
-    fn classes(&self, model: &Model, set: &Dataset<Item>, classes: &mut Vec<Class>) -> Result<(), AnalysisError> {
+    fn classes(
+        &self,
+        model: &Model,
+        set: &Dataset<Item>,
+        metrics: &Metrics,
+        classes: &mut Vec<Class>,
+    ) -> Result<(), AnalysisError> {
         let stem = set.path.file_stem().map_or("class".to_string(), |s| s.to_string_lossy().into_owned());
         for item in &set.items {
-            let (ids, metric) = item_tokens(model, set, item, &self.metric)?;
+            let (ids, metric) = item_tokens(model, set, item, metrics)?;
             let at = set.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
             let name = item.label.as_ref().unwrap_or(&stem);

@@ -7,8 +7,9 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
+use super::components::{Component, attributions, components, without_empty};
 use super::effects::{SIGNIFICANT, family, interval};
-use super::inputs::{MeasuredArgs, Tokens};
+use super::inputs::{MeasuredArgs, Sources, Tokens};
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::dataset::{Dataset, Item};
@@ -39,15 +40,7 @@ pub struct Dla {
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
-}
-
-/// A component of the residual stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Component {
-    /// The layer; -1 for the embedding, the number of layers for the final norm.
-    layer: i64,
-    /// `embed`, `head.H`, `mlp`, `bias`
-    name: String,
+    sources: Sources,
 }
 
 impl Analysis for Dla {
@@ -57,12 +50,12 @@ impl Analysis for Dla {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (dataset, tokens) = self.measured.read(model)?;
-        Ok(Items { dataset, tokens })
+        let (dataset, tokens, sources) = self.measured.read(model)?;
+        Ok(Items { dataset, tokens, sources })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        vec![items.dataset.source()]
+        items.sources.clone()
     }
 
     fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
@@ -130,42 +123,6 @@ fn plan(model: &Model, items: &Items) -> Plan {
         }
     }
     plan
-}
-
-/// All components, in the order of the flow.
-fn components(n_layers: usize, n_heads: usize) -> Vec<Component> {
-    let one = |layer: usize, name: String| Component { layer: layer as i64, name };
-    let mut all = vec![Component { layer: -1, name: "embed".to_string() }];
-    for layer in 0..n_layers {
-        all.extend((0..n_heads).map(|h| one(layer, format!("head.{h}"))));
-        all.push(one(layer, "bias".to_string()));
-        all.push(one(layer, "mlp".to_string()));
-    }
-    all.push(one(n_layers, "bias".to_string()));
-    all
-}
-
-/// Leaves out biases that the family has not: zeros in every item, which would only make the family of tests larger.
-fn without_empty(components: Vec<Component>, attributions: Vec<Vec<f64>>) -> (Vec<Component>, Vec<Vec<f64>>) {
-    let there = |c: usize| components[c].name != "bias" || attributions.iter().any(|a| a[c] != 0.0);
-    let kept: Vec<usize> = (0..components.len()).filter(|c| there(*c)).collect();
-    let attributions = attributions.iter().map(|a| kept.iter().map(|c| a[*c]).collect()).collect();
-    (kept.iter().map(|c| components[*c].clone()).collect(), attributions)
-}
-
-/// The attributions of one item, in the order of its components.
-fn attributions(reading: &Reading, components: &[Component], n_heads: usize) -> Vec<f64> {
-    let values = reading.values();
-    let layers = values.len() / (n_heads + 2) - 1;
-    let cell = |layer: usize, column: usize| values.get(layer * (n_heads + 2) + column).map_or(0.0, |v| f64::from(*v));
-    let of = |c: &Component| match (usize::try_from(c.layer), c.name.as_str()) {
-        (Err(_), _) => cell(layers, 0),
-        (Ok(layer), "bias") if layer == layers => cell(layers, 1),
-        (Ok(layer), "bias") => cell(layer, n_heads + 1),
-        (Ok(layer), "mlp") => cell(layer, n_heads),
-        (Ok(layer), head) => cell(layer, head.trim_start_matches("head.").parse().unwrap_or(0)),
-    };
-    components.iter().map(of).collect()
 }
 
 /// The metric that the final norm would read of each layer's residual stream, before soft-capping.

@@ -2,13 +2,14 @@
 
 use super::AnalysisError;
 use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
-use crate::dataset::{Dataset, Item, Pair, TokenRef, read_prompts};
+use crate::dataset::{Dataset, Item, Pair, TokenRef, located, read_pairs, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Metric, Part};
+use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
-use std::path::PathBuf;
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
 
 /// Which tokens the metric compares, where the dataset names none
 #[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
@@ -20,10 +21,43 @@ pub struct MetricArgs {
     /// Foil token, where an item names none (repeatable)
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub foil: Vec<String>,
+
+    /// Answer and foil tokens where neither items nor flags name any: the metric.json that `behaviour` writes
+    #[arg(long = "metric", value_name = "FILE")]
+    pub metric_file: Option<PathBuf>,
 }
 
 impl MetricArgs {
-    /// The logit difference between an item's answer and foil tokens, or those of the flags.
+    /// Reads the file, if there is one.
+    ///
+    /// # Errors
+    /// If it cannot be read, or is of a model with other tokens.
+    pub fn open(&self, model: &Model) -> Result<Metrics, AnalysisError> {
+        let mut metrics = Metrics { answer: self.answer.clone(), foil: self.foil.clone(), source: None };
+        let Some(path) = &self.metric_file else { return Ok(metrics) };
+        let (file, source) = MetricFile::read(path, model)?;
+        let flags = |tokens: &[NamedToken]| tokens.iter().map(|t| format!("id:{}", t.id)).collect();
+        if metrics.answer.is_empty() {
+            metrics.answer = flags(&file.answer);
+        }
+        if metrics.foil.is_empty() {
+            metrics.foil = flags(&file.foil);
+        }
+        metrics.source = Some(source);
+        Ok(metrics)
+    }
+}
+
+/// The tokens that stand in where items name none.
+pub struct Metrics {
+    answer: Vec<String>,
+    foil: Vec<String>,
+    /// The file that they are from, with its SHA-256.
+    pub source: Option<(String, String)>,
+}
+
+impl Metrics {
+    /// The logit difference between an item's answer and foil tokens, or those that stand in.
     ///
     /// # Errors
     /// If neither names any, a token is unknown, or one is on both sides.
@@ -41,6 +75,61 @@ impl MetricArgs {
             None => Ok(Metric::logit_difference(answer, foil)),
         }
     }
+}
+
+/// A token with the text that it stands for.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct NamedToken {
+    pub id: u32,
+    pub text: String,
+}
+
+/// `metric.json`: the tokens by which a model's behaviour is told.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+pub struct MetricFile {
+    /// The model that the tokens were chosen for, as it was named.
+    pub model: String,
+    /// Tokens of the behaviour.
+    pub answer: Vec<NamedToken>,
+    /// Tokens of its absence.
+    pub foil: Vec<NamedToken>,
+}
+
+impl MetricFile {
+    /// Reads a file for a model; returns it with its name and SHA-256.
+    ///
+    /// # Errors
+    /// If it cannot be read, or its tokens are others in this model.
+    pub fn read(path: &Path, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
+        let (bytes, source) = read_input(path)?;
+        let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
+        let file: MetricFile = serde_json::from_slice(&bytes)
+            .map_err(|e| bad(format!("is no metric.json as `behaviour` writes it: {e}")))?;
+        let tokenizer = model.tokenizer().map_err(|e| bad(e.to_string()))?;
+        for token in file.answer.iter().chain(&file.foil) {
+            let text = tokenizer.decode_generated(&[token.id]).unwrap_or_default();
+            if text != token.text {
+                return Err(bad(format!(
+                    "token {} is \"{}\" in {}, for which it was made, and \"{text}\" in this model; run `behaviour` on this \
+                     model",
+                    token.id, token.text, file.model
+                )));
+            }
+        }
+        Ok((file, source))
+    }
+}
+
+/// The bytes of a file that an analysis is given, with its name and SHA-256.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisError> {
+    let why =
+        |e: std::io::Error| AnalysisError::Bad(format!("{}: cannot be read: {e}; check the path", path.display()));
+    let bytes = std::fs::read(located(path)?).map_err(why)?;
+    let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
+    Ok((bytes, (path.display().to_string(), sha256)))
 }
 
 /// Which prompts are asked about
@@ -95,15 +184,88 @@ pub struct MeasuredArgs {
 pub type Tokens = Vec<(Vec<u32>, Metric)>;
 
 impl MeasuredArgs {
-    /// The prompts as the model reads them.
+    /// The prompts as the model reads them, and the files that were read.
     ///
     /// # Errors
     /// As [`PromptArgs::read`] and [`item_tokens`].
-    pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens), AnalysisError> {
+    pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
         let dataset = self.prompts.read()?;
-        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &self.metric));
+        let metrics = self.metric.open(model)?;
+        let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;
-        Ok((dataset, tokens))
+        let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
+        Ok((dataset, tokens, sources))
+    }
+}
+
+/// Files that were read, with their SHA-256.
+pub type Sources = Vec<(String, String)>;
+
+/// Which pairs are asked about, and what is measured
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct PairArgs {
+    /// Pairs of prompts, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
+    #[arg(long, value_name = "FILE")]
+    pub pairs: PathBuf,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
+
+    /// At most so many pairs, spread over languages and groups as the file's are
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub max_pairs: Option<u32>,
+}
+
+impl PairArgs {
+    /// The pairs as the model reads them.
+    ///
+    /// # Errors
+    /// If the file is not sound, the model cannot read a prompt, or the metric has no tokens.
+    pub fn read(&self, model: &Model) -> Result<Pairs, AnalysisError> {
+        let mut dataset = read_pairs(&self.pairs)?;
+        self.max_pairs.inspect(|n| spread(&mut dataset.items, *n as usize));
+        let metrics = self.metric.open(model)?;
+        let tokens = dataset.items.iter().map(|pair| pair_tokens(model, &dataset, pair, &metrics));
+        let tokens = tokens.collect::<Result<_, _>>()?;
+        let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
+        Ok(Pairs { dataset, tokens, sources })
+    }
+}
+
+/// Keeps `n` items, evenly from each language and group, in their order. Nothing is drawn: the same file gives the same.
+fn spread(items: &mut Vec<Pair>, n: usize) {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by(|a, b| (&items[*a].lang, &items[*a].group).cmp(&(&items[*b].lang, &items[*b].group)));
+    let all = order.len();
+    if n >= all {
+        return;
+    }
+    let kept: std::collections::HashSet<usize> = (0..n).map(|k| items[order[k * all / n]].line).collect();
+    items.retain(|item| kept.contains(&item.line));
+}
+
+/// Pairs as the model reads them.
+pub struct Pairs {
+    pub dataset: Dataset<Pair>,
+    /// One a pair.
+    pub tokens: Vec<PairTokens>,
+    pub sources: Sources,
+}
+
+impl Pairs {
+    /// Groups and languages, one a pair.
+    pub fn labels(&self) -> impl Iterator<Item = (Option<&str>, Option<&str>)> {
+        self.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()))
+    }
+
+    /// Adds a pair's positive and negative prompt to a plan.
+    pub fn add(&self, plan: &mut Plan, i: usize) -> [Run; 2] {
+        let (pair, tokens) = (&self.dataset.items[i], &self.tokens[i]);
+        [
+            plan.prompt(format!("{} positive", pair.id), tokens.positive.clone()),
+            plan.prompt(format!("{} negative", pair.id), tokens.negative.clone()),
+        ]
     }
 }
 
@@ -122,13 +284,13 @@ pub fn pair_tokens(
     model: &Model,
     dataset: &Dataset<Pair>,
     pair: &Pair,
-    metric: &MetricArgs,
+    metrics: &Metrics,
 ) -> Result<PairTokens, EncodeError> {
     let at = |field| dataset.at(pair.line, &pair.id, field);
     Ok(PairTokens {
         positive: prompt_ids(model, &pair.positive, at("positive"))?,
         negative: prompt_ids(model, &pair.negative, at("negative"))?,
-        metric: metric.metric(model, &pair.answer, &pair.foil, at)?,
+        metric: metrics.metric(model, &pair.answer, &pair.foil, at)?,
     })
 }
 
@@ -140,10 +302,10 @@ pub fn item_tokens(
     model: &Model,
     dataset: &Dataset<Item>,
     item: &Item,
-    metric: &MetricArgs,
+    metrics: &Metrics,
 ) -> Result<(Vec<u32>, Metric), EncodeError> {
     let at = |field| dataset.at(item.line, &item.id, field);
-    Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metric.metric(model, &item.answer, &item.foil, at)?))
+    Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metrics.metric(model, &item.answer, &item.foil, at)?))
 }
 
 /// A part of the model that is edited as one: a head, or a site as a whole.

@@ -11,10 +11,10 @@
 
 use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MetricArgs, PairTokens, Unit, pair_tokens, sites};
+use super::inputs::{PairArgs, PairTokens, Pairs, Unit, sites};
 use super::summary::{Position, Swap, mean};
 use super::{Analysis, AnalysisError, Figures, Output, table};
-use crate::dataset::{Dataset, Pair, read_pairs};
+use crate::dataset::{Dataset, Pair};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
@@ -26,7 +26,7 @@ use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats;
 use crate::table::Table;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// Which run is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -68,13 +68,9 @@ pub enum Estimate {
 /// Interchange of every head between matched prompts, in both directions
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Interchange {
-    /// Pairs of prompts, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
-    #[arg(long, value_name = "FILE")]
-    pub pairs: PathBuf,
-
     #[command(flatten)]
     #[serde(flatten)]
-    pub metric: MetricArgs,
+    pub pairs: PairArgs,
 
     /// Where it is exchanged: last, all, or a position (negative from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
@@ -103,8 +99,7 @@ pub struct Interchange {
 
 /// The pairs as the model reads them.
 pub struct Items {
-    dataset: Dataset<Pair>,
-    tokens: Vec<PairTokens>,
+    pairs: Pairs,
     /// The edited positions of each pair's positive prompt with those of its negative, and the reverse.
     positions: Vec<[(Positions, Positions); 2]>,
     units: Vec<Unit>,
@@ -120,17 +115,16 @@ impl Analysis for Interchange {
         if self.align && self.position != Position::All {
             return Err(AnalysisError::Bad("--align matches whole prompts: give --position all with it".to_string()));
         }
-        let dataset = read_pairs(&self.pairs)?;
         let units = Unit::all(self.site, &model.decoder.arch)?;
-        let pair = |pair: &Pair| pair_tokens(model, &dataset, pair, &self.metric);
-        let tokens = dataset.items.iter().map(pair).collect::<Result<Vec<_>, _>>()?;
-        let positions = dataset.items.iter().zip(&tokens).map(|(pair, tokens)| self.positions(&dataset, pair, tokens));
+        let pairs = self.pairs.read(model)?;
+        let Pairs { dataset, tokens, .. } = &pairs;
+        let positions = dataset.items.iter().zip(tokens).map(|(pair, tokens)| self.positions(dataset, pair, tokens));
         let positions = positions.collect::<Result<Vec<_>, _>>()?;
-        Ok(Items { dataset, tokens, positions, units })
+        Ok(Items { pairs, positions, units })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
-        vec![items.dataset.source()]
+        items.pairs.sources.clone()
     }
 
     fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
@@ -141,7 +135,7 @@ impl Analysis for Interchange {
             Some(Estimate::Gradient) => {
                 // Which ones are run is known later; as many cost about as much.
                 let some = everything[..(self.exact as usize).min(everything.len())].to_vec();
-                let pairs: Vec<usize> = (0..items.tokens.len()).collect();
+                let pairs: Vec<usize> = (0..items.pairs.tokens.len()).collect();
                 let exact = exact_plan(items, &directions, &vec![some; directions.len()]);
                 Ok(vec![self.gradient_plan(items, &pairs), exact])
             }
@@ -165,8 +159,7 @@ impl Analysis for Interchange {
             seed: session.seed,
             positive: Some("necessity"),
         };
-        let labels = items.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()));
-        let mut tables = effects_tables(&shared, labels, &rows)?;
+        let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
         tables.push(pairs_table(items, &directions, &chosen, &swaps)?);
         if estimates.is_some() {
             tables.push(agreement_table(&session.model.name, &rows(None))?);
@@ -243,7 +236,7 @@ impl Interchange {
     fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> Plan {
         let mut plan = Plan::default();
         for i in pairs {
-            let (runs, tokens) = (add_pair(&mut plan, items, *i), &items.tokens[*i]);
+            let (runs, tokens) = (items.pairs.add(&mut plan, *i), &items.pairs.tokens[*i]);
             for direction in self.directions() {
                 let side = direction as usize;
                 let (at, from) = &items.positions[*i][side];
@@ -267,8 +260,8 @@ impl Interchange {
     /// First-order estimates: for each direction and unit, one a pair.
     fn estimates(&self, session: &Session, items: &Items) -> Result<Vec<Vec<Vec<f64>>>, AnalysisError> {
         let (directions, sites) = (self.directions(), sites(&items.units));
-        let mut found = vec![vec![Vec::with_capacity(items.tokens.len()); items.units.len()]; directions.len()];
-        let pairs: Vec<usize> = (0..items.tokens.len()).collect();
+        let mut found = vec![vec![Vec::with_capacity(items.pairs.tokens.len()); items.units.len()]; directions.len()];
+        let pairs: Vec<usize> = (0..items.pairs.tokens.len()).collect();
         // A few pairs at a time: whole activations are large.
         for chunk in pairs.chunks(PAIRS_AT_ONCE) {
             let readings = session.run(&self.gradient_plan(items, chunk))?;
@@ -314,20 +307,12 @@ fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     units
 }
 
-fn add_pair(plan: &mut Plan, items: &Items, i: usize) -> [Run; 2] {
-    let (pair, tokens) = (&items.dataset.items[i], &items.tokens[i]);
-    [
-        plan.prompt(format!("{} positive", pair.id), tokens.positive.clone()),
-        plan.prompt(format!("{} negative", pair.id), tokens.negative.clone()),
-    ]
-}
-
 /// Each pair's two metrics, then for each direction those of the chosen units' forks.
 fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>]) -> Plan {
     let mut plan = Plan::default();
-    for i in 0..items.tokens.len() {
-        let runs = add_pair(&mut plan, items, i);
-        let metric = || What::Metric(items.tokens[i].metric.clone());
+    for i in 0..items.pairs.tokens.len() {
+        let runs = items.pairs.add(&mut plan, i);
+        let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
         for run in runs {
             plan.read(run, metric());
         }
@@ -353,7 +338,7 @@ fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
 fn swaps(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], readings: &[Reading]) -> Vec<Vec<Vec<Swap>>> {
     let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
     let of_pair: Vec<&[f64]> = numbers.chunks_exact(2 + chosen.iter().map(Vec::len).sum::<usize>()).collect();
-    debug_assert_eq!(of_pair.len(), items.tokens.len());
+    debug_assert_eq!(of_pair.len(), items.pairs.tokens.len());
     let mut first = 2;
     let of_direction = directions.iter().zip(chosen).map(|(direction, units)| {
         let side = *direction as usize;
@@ -376,7 +361,7 @@ fn measured<'a>(
 ) -> impl Fn(Option<Subset>) -> Vec<Measured> + 'a {
     move |subset| {
         let mut rows = Vec::new();
-        let all: Vec<usize> = (0..items.tokens.len()).collect();
+        let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
         let of = subset.as_ref().map_or(&all, |s| &s.items);
         for (d, direction) in directions.iter().enumerate() {
             for (u, unit) in items.units.iter().enumerate() {
@@ -408,7 +393,7 @@ fn pairs_table(
             rows.extend(swaps[d][k].iter().enumerate().map(|(i, swap)| (i, unit, *direction, *swap)));
         }
     }
-    let pair = |r: &(usize, Unit, Direction, Swap)| &items.dataset.items[r.0];
+    let pair = |r: &(usize, Unit, Direction, Swap)| &items.pairs.dataset.items[r.0];
     Ok(Table::new("pairs")
         .str("id", "the pair", rows.iter().map(|r| pair(r).id.as_str()))?
         .opt_str("group", "the pair's group", rows.iter().map(|r| pair(r).group.as_deref()))?

@@ -11,7 +11,7 @@ mod plans;
 
 use super::answered::{Answer, answers};
 use super::directions::{Made, Recipe, make, norm, random_like, scaled};
-use super::inputs::{MeasuredArgs, Tokens};
+use super::inputs::{MeasuredArgs, Sources, Tokens};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output};
@@ -183,7 +183,7 @@ pub(super) type Contrast = (Vec<Vec<u32>>, Vec<Vec<u32>>);
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
-    sources: Vec<(String, String)>,
+    sources: Sources,
     /// What the vector is made from: positive and negative prompts.
     contrast: Option<Contrast>,
     /// The vector, where it is given.
@@ -210,7 +210,7 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.check(site)?;
-        let (dataset, tokens) = self.measured.read(model)?;
+        let (dataset, tokens, mut sources) = self.measured.read(model)?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
             if ids.len() + self.generate as usize > arch.n_ctx {
@@ -223,7 +223,6 @@ impl Analysis for Steer {
                 return Err(dataset.at(item.line, &item.id, "prompt").error(why).into());
             }
         }
-        let mut sources = vec![dataset.source()];
         let contrast = self.contrast(model, &mut sources)?;
         let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
         if let Some(named) = given.as_ref().filter(|n| n.vector.len() != width) {
@@ -328,7 +327,7 @@ impl Steer {
     }
 
     /// The positive and negative prompts that the vector is made from.
-    fn contrast(&self, model: &Model, sources: &mut Vec<(String, String)>) -> Result<Option<Contrast>, AnalysisError> {
+    fn contrast(&self, model: &Model, sources: &mut Sources) -> Result<Option<Contrast>, AnalysisError> {
         let Some(recipe) = self.from else { return Ok(None) };
         if let Some(path) = &self.pairs {
             let set = read_pairs(path)?;

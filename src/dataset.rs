@@ -307,8 +307,11 @@ fn read<T>(
     Ok(Dataset { path: path.to_owned(), sha256: lines.sha256(), items })
 }
 
-/// Where a dataset's file is: `demo:NAME` is one that comes with the demo model.
-fn located(path: &Path) -> Result<PathBuf, DatasetError> {
+/// Where an input file is: `demo:NAME` is one that comes with the demo model.
+///
+/// # Errors
+/// If the demo's files can be unpacked nowhere.
+pub(crate) fn located(path: &Path) -> Result<PathBuf, DatasetError> {
     match path.to_str().and_then(|p| p.strip_prefix("demo:")) {
         Some(name) => Ok(demo::folder()?.join(name)),
         None => Ok(path.to_path_buf()),
