@@ -201,20 +201,40 @@ impl MeasuredArgs {
 /// Files that were read, with their SHA-256.
 pub type Sources = Vec<(String, String)>;
 
-/// Which pairs are asked about, and what is measured
+/// Which pairs are asked about
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
-pub struct PairArgs {
+pub struct PairFile {
     /// Pairs of prompts, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
     #[arg(long, value_name = "FILE")]
     pub pairs: PathBuf,
 
-    #[command(flatten)]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
-
     /// At most so many pairs, spread over languages and groups as the file's are
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pairs: Option<u32>,
+}
+
+impl PairFile {
+    /// Reads the file and keeps what was asked for.
+    ///
+    /// # Errors
+    /// If the file is not sound.
+    pub fn read(&self) -> Result<Dataset<Pair>, AnalysisError> {
+        let mut dataset = read_pairs(&self.pairs)?;
+        self.max_pairs.inspect(|n| spread(&mut dataset.items, *n as usize));
+        Ok(dataset)
+    }
+}
+
+/// Which pairs are asked about, and what is measured
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct PairArgs {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub file: PairFile,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub metric: MetricArgs,
 }
 
 impl PairArgs {
@@ -223,8 +243,7 @@ impl PairArgs {
     /// # Errors
     /// If the file is not sound, the model cannot read a prompt, or the metric has no tokens.
     pub fn read(&self, model: &Model) -> Result<Pairs, AnalysisError> {
-        let mut dataset = read_pairs(&self.pairs)?;
-        self.max_pairs.inspect(|n| spread(&mut dataset.items, *n as usize));
+        let dataset = self.file.read()?;
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|pair| pair_tokens(model, &dataset, pair, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;

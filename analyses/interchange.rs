@@ -99,10 +99,10 @@ pub struct Interchange {
 
 /// The pairs as the model reads them.
 pub struct Items {
-    pairs: Pairs,
+    pub(super) pairs: Pairs,
     /// The edited positions of each pair's positive prompt with those of its negative, and the reverse.
     positions: Vec<[(Positions, Positions); 2]>,
-    units: Vec<Unit>,
+    pub(super) units: Vec<Unit>,
 }
 
 impl Analysis for Interchange {
@@ -144,27 +144,13 @@ impl Analysis for Interchange {
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let directions = self.directions();
-        let estimates = self.estimate.map(|_| self.estimates(session, items)).transpose()?;
+        let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
+        let estimates = self.estimate.map(|_| self.estimates(session, items, &all)).transpose()?;
         let chosen: Vec<Vec<usize>> = match &estimates {
             None => directions.iter().map(|_| (0..items.units.len()).collect()).collect(),
-            Some(estimates) => estimates.iter().map(|of_units| strongest(of_units, self.exact as usize)).collect(),
+            Some(estimates) => estimates.values.iter().map(|of| strongest(of, self.exact as usize)).collect(),
         };
-        let readings = session.run(&exact_plan(items, &directions, &chosen))?;
-        let swaps = swaps(items, &directions, &chosen, &readings);
-        let rows = measured(items, &directions, &chosen, &swaps, estimates.as_deref());
-        let shared = Shared {
-            model: &session.model.name,
-            variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
-            position: self.position.to_string(),
-            seed: session.seed,
-            positive: Some("necessity"),
-        };
-        let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
-        tables.push(pairs_table(items, &directions, &chosen, &swaps)?);
-        if estimates.is_some() {
-            tables.push(agreement_table(&session.model.name, &rows(None))?);
-        }
-        Ok(tables.into())
+        Ok(self.tables(session, items, &chosen, estimates.as_ref())?.into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -196,7 +182,7 @@ impl Analysis for Interchange {
 }
 
 impl Interchange {
-    fn directions(&self) -> Vec<Direction> {
+    pub(super) fn directions(&self) -> Vec<Direction> {
         self.direction.map_or(vec![Direction::Necessity, Direction::Sufficiency], |d| vec![d])
     }
 
@@ -233,7 +219,7 @@ impl Interchange {
     }
 
     /// Gradients of both prompts' metrics, and values, at the exchanged site in every layer.
-    fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> Plan {
+    pub(super) fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> Plan {
         let mut plan = Plan::default();
         for i in pairs {
             let (runs, tokens) = (items.pairs.add(&mut plan, *i), &items.pairs.tokens[*i]);
@@ -257,13 +243,44 @@ impl Interchange {
         plan
     }
 
-    /// First-order estimates: for each direction and unit, one a pair.
-    fn estimates(&self, session: &Session, items: &Items) -> Result<Vec<Vec<Vec<f64>>>, AnalysisError> {
+    /// Runs the chosen units of each direction exactly, and makes the tables.
+    pub(super) fn tables(
+        &self,
+        session: &Session,
+        items: &Items,
+        chosen: &[Vec<usize>],
+        estimates: Option<&Estimates>,
+    ) -> Result<Vec<Table>, AnalysisError> {
+        let directions = self.directions();
+        let readings = session.run(&exact_plan(items, &directions, chosen))?;
+        let swaps = swaps(items, &directions, chosen, &readings);
+        let rows = measured(items, &directions, chosen, &swaps, estimates);
+        let shared = Shared {
+            model: &session.model.name,
+            variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
+            position: self.position.to_string(),
+            seed: session.seed,
+            positive: Some("necessity"),
+        };
+        let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
+        tables.push(pairs_table(items, &directions, chosen, &swaps)?);
+        if estimates.is_some() {
+            tables.push(agreement_table(&session.model.name, &rows(None))?);
+        }
+        Ok(tables)
+    }
+
+    /// First-order estimates over some of the pairs.
+    pub(super) fn estimates(
+        &self,
+        session: &Session,
+        items: &Items,
+        some: &[usize],
+    ) -> Result<Estimates, AnalysisError> {
         let (directions, sites) = (self.directions(), sites(&items.units));
-        let mut found = vec![vec![Vec::with_capacity(items.pairs.tokens.len()); items.units.len()]; directions.len()];
-        let pairs: Vec<usize> = (0..items.pairs.tokens.len()).collect();
+        let mut found = vec![vec![Vec::with_capacity(some.len()); items.units.len()]; directions.len()];
         // A few pairs at a time: whole activations are large.
-        for chunk in pairs.chunks(PAIRS_AT_ONCE) {
+        for chunk in some.chunks(PAIRS_AT_ONCE) {
             let readings = session.run(&self.gradient_plan(items, chunk))?;
             let mut readings = readings.chunks_exact(3);
             for _ in chunk {
@@ -277,7 +294,23 @@ impl Interchange {
                 }
             }
         }
-        Ok(found)
+        Ok(Estimates { of: some.to_vec(), values: found })
+    }
+}
+
+/// First-order estimates of effects.
+pub(super) struct Estimates {
+    /// The pairs that they are of, ascending.
+    pub(super) of: Vec<usize>,
+    /// For each direction and unit, one a pair of `of`.
+    pub(super) values: Vec<Vec<Vec<f64>>>,
+}
+
+impl Estimates {
+    /// Those of a unit over the pairs among `items`, which ascend.
+    fn over(&self, direction: usize, unit: usize, items: &[usize]) -> Vec<f64> {
+        let values = self.of.iter().zip(&self.values[direction][unit]);
+        values.filter(|(i, _)| items.binary_search(i).is_ok()).map(|(_, value)| *value).collect()
     }
 }
 
@@ -298,7 +331,7 @@ fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Ve
 }
 
 /// The units whose mean estimates are largest, in their own order.
-fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
+pub(super) fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     let size = |u: &usize| mean(&estimates[*u]).map_or(0.0, f64::abs);
     let mut units: Vec<usize> = (0..estimates.len()).collect();
     units.sort_by(|a, b| size(b).total_cmp(&size(a)));
@@ -308,7 +341,7 @@ fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
 }
 
 /// Each pair's two metrics, then for each direction those of the chosen units' forks.
-fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>]) -> Plan {
+pub(super) fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>]) -> Plan {
     let mut plan = Plan::default();
     for i in 0..items.pairs.tokens.len() {
         let runs = items.pairs.add(&mut plan, i);
@@ -357,7 +390,7 @@ fn measured<'a>(
     directions: &'a [Direction],
     chosen: &'a [Vec<usize>],
     swaps: &'a [Vec<Vec<Swap>>],
-    estimates: Option<&'a [Vec<Vec<f64>>]>,
+    estimates: Option<&'a Estimates>,
 ) -> impl Fn(Option<Subset>) -> Vec<Measured> + 'a {
     move |subset| {
         let mut rows = Vec::new();
@@ -366,13 +399,12 @@ fn measured<'a>(
         for (d, direction) in directions.iter().enumerate() {
             for (u, unit) in items.units.iter().enumerate() {
                 let exact = chosen[d].binary_search(&u).ok().map(|k| &swaps[d][k]);
-                let estimate = estimates.map(|e| &e[d][u]);
                 rows.push(Measured {
                     unit: *unit,
                     variant: direction.name(),
                     subset: subset.clone(),
                     swaps: exact.map_or(Vec::new(), |swaps| of.iter().map(|i| swaps[*i]).collect()),
-                    estimates: estimate.map_or(Vec::new(), |e| of.iter().map(|i| e[*i]).collect()),
+                    estimates: estimates.map_or(Vec::new(), |e| e.over(d, u, of)),
                 });
             }
         }

@@ -7,6 +7,7 @@
 pub mod ablate;
 pub mod align;
 pub mod answered;
+pub mod behaviour;
 pub mod cav;
 pub mod components;
 pub mod directions;
@@ -15,6 +16,7 @@ pub mod effects;
 pub mod gate;
 pub mod inputs;
 pub mod interchange;
+pub mod screen;
 pub mod steer;
 pub mod summary;
 pub mod vectors;
@@ -180,7 +182,9 @@ impl Writer {
 }
 
 registry! {
+    behaviour::Behaviour,
     interchange::Interchange,
+    screen::Screen,
     ablate::Ablate,
     dla::Dla,
     cav::Cav,

@@ -1,0 +1,515 @@
+//! Behaviour: does the model refuse, which requests, and which first tokens tell?
+//!
+//! Both prompts of every pair are answered, and the answers classified by [`crate::answers`]. Where some are refused and some
+//! answered, the tokens are sought whose logits at the prompt's last position separate the two best: candidates are the first
+//! tokens of the answers themselves; a pair of tokens, then more as long as they help, are chosen on one half of the pairs
+//! and judged on the other half. `metric.json` holds them, and every analysis takes it as its metric (`--metric`). A model that
+//! refuses too little gets tokens that tell the positive prompts from the negative ones, and is said to be such a one.
+//! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
+
+mod tokens;
+
+use super::answered::{Answer, answers};
+use super::inputs::{MetricFile, NamedToken, PairFile, Sources};
+use super::{Analysis, AnalysisError, Figures, Output, table};
+use crate::answers::{Class, Rules};
+use crate::dataset::encode::prompt_ids;
+use crate::dataset::{Dataset, Item, Pair};
+use crate::figure::{BarSeries, Bars, Estimate, Figure};
+use crate::model::Model;
+use crate::names::short_name;
+use crate::plan::{Part, Plan, Positions, Run, What};
+use crate::report::cells::{number, share};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
+use crate::run::{Generated, Generation, Reading, Sampling, Steps};
+use crate::session::Session;
+use crate::site::SiteKind;
+use crate::stats::{Bootstrap, Interval, auc, bca, wilson};
+use crate::table::Table;
+use std::path::Path;
+use tokens::{Chosen, Shown, separation};
+
+/// What the model refuses and answers, and the tokens that tell the two apart
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Behaviour {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub file: PairFile,
+
+    /// Tokens an answer
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub generate: u32,
+
+    /// Tokens a side of the metric, at most
+    #[arg(long, default_value_t = 4, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
+    pub tokens: u16,
+}
+
+/// The prompts as the model reads them.
+pub struct Items {
+    pairs: Dataset<Pair>,
+    sources: Sources,
+    /// Positive and negative prompt of each pair in turn.
+    prompts: Vec<Vec<u32>>,
+    /// The same as items, for the classes of their answers.
+    items: Vec<Item>,
+}
+
+/// The sides of a pair, in the order of [`Items::prompts`].
+const SIDES: [&str; 2] = ["positive", "negative"];
+
+/// First tokens that are considered.
+const CANDIDATES: usize = 48;
+
+/// Refusals and answers that each half needs for tokens to be chosen by them.
+const ENOUGH: usize = 8;
+
+impl Analysis for Behaviour {
+    const NAME: &'static str = "behaviour";
+    const ABOUT: &'static str = "What the model refuses and answers, and the tokens that tell the two apart";
+    const TITLE: &'static str = "Behaviour";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let pairs = self.file.read()?;
+        let (mut prompts, mut items) = (Vec::new(), Vec::new());
+        for pair in &pairs.items {
+            for (side, input) in SIDES.into_iter().zip([&pair.positive, &pair.negative]) {
+                let at = pairs.at(pair.line, &pair.id, side);
+                let ids = prompt_ids(model, input, at)?;
+                let (length, context) = (ids.len() + self.generate as usize, model.decoder.arch.n_ctx);
+                if length > context {
+                    let why = format!("is {length} tokens long with its answer; the model's context is {context}");
+                    return Err(at.error(why).into());
+                }
+                prompts.push(ids);
+                items.push(Item {
+                    line: pair.line,
+                    id: pair.id.clone(),
+                    prompt: input.clone(),
+                    label: Some(side.to_string()),
+                    group: pair.group.clone(),
+                    lang: pair.lang.clone(),
+                    answer: Vec::new(),
+                    foil: Vec::new(),
+                    facts: Vec::new(),
+                    extra: Default::default(),
+                });
+            }
+        }
+        Ok(Items { sources: vec![pairs.source()], pairs, prompts, items })
+    }
+
+    fn datasets(items: &Items) -> Sources {
+        items.sources.clone()
+    }
+
+    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        Ok(vec![plan(items, self.generate as usize, &[0]), plan(items, 0, &[0])])
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        let generation = Generation {
+            runs: (0..items.prompts.len()).map(Run::Prompt).collect(),
+            max_tokens: self.generate as usize,
+            sampling: Sampling::Greedy,
+            steps: Steps::PromptOnly,
+            stop: session.model.stop_tokens().to_vec(),
+        };
+        let generated = session.generate(&plan(items, 0, &[]), &generation)?;
+        let answers = answers(session.model, &rules, &items.items, &generated)?;
+        let candidates = candidates(&generated);
+        if candidates.is_empty() {
+            let why = "the model says nothing: every answer ends before its first token; is this its chat template?";
+            return Err(AnalysisError::Failed(why.to_string()));
+        }
+        let columns: Vec<usize> = candidates.iter().map(|(token, _)| *token as usize).collect();
+        let readings = session.run(&plan(items, 0, &columns))?;
+        let logits: Vec<Vec<f64>> =
+            readings.iter().map(|r: &Reading| r.values().iter().map(|x| f64::from(*x)).collect()).collect();
+        let found = self.found(items, &answers, &logits, candidates.len());
+        let file = metric_file(session.model, &candidates, &found.chosen)?;
+        let metric = serde_json::to_vec_pretty(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        let name = &session.model.name;
+        let tables = vec![
+            rates_table(name, items, &answers)?,
+            tokens_table(name, &file, &generated, &answers)?,
+            separation_table(name, items, &found, session.seed)?,
+            answers_table(items, &answers, &found, &logits)?,
+        ];
+        Ok(Output { tables, files: vec![("metric.json".to_string(), metric)] })
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        let rates = table(tables, "rates")?;
+        Ok(vec![("rates.png".to_string(), rates_figure(rates)?)])
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        sections(tables, dir)
+    }
+}
+
+/// All prompts, `longer` by so many tokens to count what generating costs, with the logits of some tokens where there are any.
+fn plan(items: &Items, longer: usize, columns: &[usize]) -> Plan {
+    let mut plan = Plan::default();
+    for (i, ids) in items.prompts.iter().enumerate() {
+        let name = format!("{} {}", items.items[i].id, SIDES[i % 2]);
+        let run = plan.prompt(name, ids.iter().copied().chain(std::iter::repeat_n(0, longer)).collect());
+        if !columns.is_empty() {
+            let part = Part::Columns(columns.to_vec());
+            plan.read(run, What::Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part });
+        }
+    }
+    plan
+}
+
+/// The answers' first tokens with how often each is one, the most frequent first.
+fn candidates(generated: &[Generated]) -> Vec<(u32, usize)> {
+    let mut counts = std::collections::BTreeMap::new();
+    for first in generated.iter().filter_map(|g| g.ids.first()) {
+        *counts.entry(*first).or_insert(0) += 1;
+    }
+    let mut candidates: Vec<(u32, usize)> = counts.into_iter().collect();
+    candidates.sort_by_key(|(token, n)| (std::cmp::Reverse(*n), *token));
+    candidates.truncate(CANDIDATES);
+    candidates
+}
+
+/// What the tokens were chosen by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Basis {
+    /// Refused against answered prompts.
+    Behaviour,
+    /// Positive against negative prompts, because the model refuses or answers too few.
+    Sides,
+}
+
+impl Basis {
+    fn name(self) -> &'static str {
+        match self {
+            Basis::Behaviour => "refusals",
+            Basis::Sides => "sides",
+        }
+    }
+}
+
+/// The tokens that were chosen, and the prompts that they were chosen and judged by.
+struct Found {
+    basis: Basis,
+    chosen: Chosen,
+    /// The prompts of each half that have a class, with their numbers.
+    halves: [Vec<(usize, Shown)>; 2],
+}
+
+impl Behaviour {
+    fn found(&self, items: &Items, answers: &[Answer], logits: &[Vec<f64>], candidates: usize) -> Found {
+        let refused = |i: usize| match answers[i].class {
+            Class::Refusal => Some(true),
+            Class::Answer => Some(false),
+            Class::Evasion | Class::Undecided => None,
+        };
+        let by_class = halves(items, logits, refused);
+        let enough = |half: &Vec<(usize, Shown)>| {
+            let positive = half.iter().filter(|(_, s)| s.positive).count();
+            positive.min(half.len() - positive) >= ENOUGH
+        };
+        let (basis, halves) = match by_class.iter().all(enough) {
+            true => (Basis::Behaviour, by_class),
+            false => (Basis::Sides, halves(items, logits, |i| Some(i.is_multiple_of(2)))),
+        };
+        let shown: Vec<&Shown> = halves[0].iter().map(|(_, s)| s).collect();
+        let chosen = Chosen::choose(&shown, candidates, usize::from(self.tokens));
+        // Where nothing separates any two tokens are as good.
+        let chosen = chosen.unwrap_or(Chosen { answer: vec![0], foil: vec![1.min(candidates - 1)] });
+        Found { basis, chosen, halves }
+    }
+}
+
+/// The prompts with a class, in two halves of whole pairs: every second pair of each language and group.
+fn halves(items: &Items, logits: &[Vec<f64>], class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
+    let mut order: Vec<usize> = (0..items.pairs.items.len()).collect();
+    let of = |p: &usize| (&items.pairs.items[*p].lang, &items.pairs.items[*p].group);
+    order.sort_by(|a, b| of(a).cmp(&of(b)));
+    let mut langs: Vec<&Option<String>> = items.pairs.items.iter().map(|p| &p.lang).collect();
+    langs.sort_unstable();
+    langs.dedup();
+    let mut halves = [Vec::new(), Vec::new()];
+    for (k, pair) in order.into_iter().enumerate() {
+        for i in [2 * pair, 2 * pair + 1] {
+            let Some(positive) = class(i) else { continue };
+            let stratum = langs.binary_search(&&items.pairs.items[pair].lang).unwrap_or(0);
+            halves[k % 2].push((i, Shown { logits: logits[i].clone(), positive, stratum }));
+        }
+    }
+    halves
+}
+
+fn metric_file(model: &Model, candidates: &[(u32, usize)], chosen: &Chosen) -> Result<MetricFile, AnalysisError> {
+    let tokenizer = model.tokenizer().map_err(|e| AnalysisError::Bad(e.to_string()))?;
+    let named = |list: &[usize]| -> Result<Vec<NamedToken>, AnalysisError> {
+        let one = |c: &usize| {
+            let id = candidates[*c].0;
+            let text = tokenizer.decode_generated(&[id]).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+            Ok(NamedToken { id, text })
+        };
+        list.iter().map(one).collect()
+    };
+    if candidates.len() < 2 {
+        let why = "every answer begins with the same token: no two tokens tell behaviours apart; give --answer and --foil \
+                   to the analyses instead";
+        return Err(AnalysisError::Failed(why.to_string()));
+    }
+    Ok(MetricFile { model: model.name.clone(), answer: named(&chosen.answer)?, foil: named(&chosen.foil)? })
+}
+
+/// The prompts of one row of the table of rates.
+struct Slice {
+    side: &'static str,
+    by: &'static str,
+    value: String,
+    of: Vec<usize>,
+}
+
+/// All prompts of each side, then those of each group and language.
+fn slices(items: &Items) -> Vec<Slice> {
+    let mut slices = Vec::new();
+    for (s, side) in SIDES.into_iter().enumerate() {
+        let all: Vec<usize> = (0..items.prompts.len()).filter(|i| i % 2 == s).collect();
+        slices.push(Slice { side, by: "all", value: String::new(), of: all.clone() });
+        for (by, label) in [("group", (|i: &Item| i.group.clone()) as fn(&Item) -> _), ("lang", |i| i.lang.clone())] {
+            let mut values: Vec<String> = all.iter().filter_map(|i| label(&items.items[*i])).collect();
+            values.sort_unstable();
+            values.dedup();
+            slices.extend(values.into_iter().map(|value| {
+                let of = all.iter().copied().filter(|i| label(&items.items[*i]).as_ref() == Some(&value)).collect();
+                Slice { side, by, value, of }
+            }));
+        }
+    }
+    slices
+}
+
+fn rates_table(model: &str, items: &Items, answers: &[Answer]) -> Result<Table, AnalysisError> {
+    let slices = slices(items);
+    let count = |s: &Slice, class: Class| s.of.iter().filter(|i| answers[**i].class == class).count();
+    let refusal = |s: &Slice| wilson(count(s, Class::Refusal), s.of.len());
+    let mut table = Table::new("rates")
+        .str("model", "the model, as it was named", slices.iter().map(|_| model))?
+        .str("side", "positive or negative prompts of the pairs", slices.iter().map(|s| s.side))?
+        .str("by", "what the prompts were split by: all, group or lang", slices.iter().map(|s| s.by))?
+        .str("value", "which group or language", slices.iter().map(|s| s.value.as_str()))?
+        .int("n", "prompts", slices.iter().map(|s| s.of.len() as i64))?;
+    for class in Class::ALL {
+        let share = |s: &Slice| count(s, class) as f64 / s.of.len() as f64;
+        table = table.float(class.name(), "share of answers of this class", slices.iter().map(share))?;
+    }
+    Ok(table
+        .float(
+            "refusal_low",
+            "lower end of the share of refusals' 95 % Wilson interval",
+            slices.iter().map(|s| refusal(s).map(|i| i.low)),
+        )?
+        .float("refusal_high", "its upper end", slices.iter().map(|s| refusal(s).map(|i| i.high)))?)
+}
+
+fn tokens_table(
+    model: &str,
+    file: &MetricFile,
+    generated: &[Generated],
+    answers: &[Answer],
+) -> Result<Table, AnalysisError> {
+    let rows: Vec<(&str, &NamedToken)> =
+        file.answer.iter().map(|t| ("answer", t)).chain(file.foil.iter().map(|t| ("foil", t))).collect();
+    let share = |token: u32, class: Class| {
+        let of: Vec<&Generated> =
+            generated.iter().zip(answers).filter(|(_, a)| a.class == class).map(|g| g.0).collect();
+        let first = of.iter().filter(|g| g.ids.first() == Some(&token)).count();
+        (!of.is_empty()).then(|| first as f64 / of.len() as f64)
+    };
+    Ok(Table::new("tokens")
+        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
+        .str("role", "answer: counts for the behaviour; foil: against it", rows.iter().map(|r| r.0))?
+        .int("token", "the token's id", rows.iter().map(|r| i64::from(r.1.id)))?
+        .str("text", "the token's text", rows.iter().map(|r| r.1.text.as_str()))?
+        .float(
+            "of_refusals",
+            "share of refusals that begin with it",
+            rows.iter().map(|r| share(r.1.id, Class::Refusal)),
+        )?
+        .float(
+            "of_answers",
+            "share of answers that begin with it",
+            rows.iter().map(|r| share(r.1.id, Class::Answer)),
+        )?)
+}
+
+fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Result<Table, AnalysisError> {
+    let mut langs: Vec<Option<&str>> = items.items.iter().map(|i| i.lang.as_deref()).collect();
+    langs.sort_unstable();
+    langs.dedup();
+    let each = if langs.len() > 1 { langs } else { Vec::new() };
+    let mut rows: Vec<(&str, String, Vec<&Shown>)> = Vec::new();
+    for (half, name) in found.halves.iter().zip(["chosen", "held out"]) {
+        rows.push((name, String::new(), half.iter().map(|(_, s)| s).collect()));
+        for lang in &each {
+            let of = half.iter().filter(|(i, _)| items.items[*i].lang.as_deref() == *lang).map(|(_, s)| s).collect();
+            rows.push((name, lang.unwrap_or("none").to_string(), of));
+        }
+    }
+    let sides: Vec<(Vec<f64>, Vec<f64>)> = rows.iter().map(|r| found.chosen.sides(&r.2)).collect();
+    let scores: Vec<Option<f64>> = rows.iter().map(|r| Some(separation(&found.chosen, &r.2)?.0)).collect();
+    let intervals: Vec<Option<Interval>> = sides.iter().map(|s| area_interval(s, seed)).collect();
+    let right = |(positive, negative): &(Vec<f64>, Vec<f64>)| {
+        let n = positive.len() + negative.len();
+        let right = positive.iter().filter(|d| **d > 0.0).count() + negative.iter().filter(|d| **d <= 0.0).count();
+        (n > 0).then(|| right as f64 / n as f64)
+    };
+    Ok(Table::new("separation")
+        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
+        .str(
+            "basis",
+            "refusals: refused against answered prompts; sides: positive against negative ones, because too few are \
+             refused or answered",
+            rows.iter().map(|_| found.basis.name()),
+        )?
+        .str(
+            "half",
+            "chosen: the pairs that the tokens were chosen on; held out: the others",
+            rows.iter().map(|r| r.0),
+        )?
+        .str("lang", "the language; empty for all", rows.iter().map(|r| r.1.as_str()))?
+        .int("positive", "prompts that show the behaviour", sides.iter().map(|s| s.0.len() as i64))?
+        .int("negative", "prompts that do not", sides.iter().map(|s| s.1.len() as i64))?
+        .float("auc", "area under the ROC curve of the logit difference, within languages", scores)?
+        .float(
+            "ci_low",
+            "lower end of the 95 % BCa interval of the area over all languages; empty where nothing varies",
+            intervals.iter().map(|i| i.map(|i| i.low)),
+        )?
+        .float("ci_high", "its upper end", intervals.iter().map(|i| i.map(|i| i.high)))?
+        .float(
+            "accuracy",
+            "share of prompts whose logit difference is on its own side of 0",
+            sides.iter().map(right),
+        )?)
+}
+
+/// The interval of the area under the curve over prompts.
+fn area_interval((positive, negative): &(Vec<f64>, Vec<f64>), seed: u64) -> Option<Interval> {
+    let rows: Vec<(bool, f64)> =
+        positive.iter().map(|d| (true, *d)).chain(negative.iter().map(|d| (false, *d))).collect();
+    let area = |rows: &[(bool, f64)]| {
+        let of = |side| rows.iter().filter(|r| r.0 == side).map(|r| r.1).collect::<Vec<_>>();
+        auc(&of(true), &of(false)).unwrap_or(f64::NAN)
+    };
+    bca(&rows, area, &Bootstrap { seed, ..Bootstrap::default() })
+}
+
+fn answers_table(
+    items: &Items,
+    answers: &[Answer],
+    found: &Found,
+    logits: &[Vec<f64>],
+) -> Result<Table, AnalysisError> {
+    let all = || items.items.iter();
+    Ok(Table::new("answers")
+        .str("id", "the pair", all().map(|i| i.id.as_str()))?
+        .opt_str("side", "positive or negative", all().map(|i| i.label.as_deref()))?
+        .opt_str("group", "the pair's group", all().map(|i| i.group.as_deref()))?
+        .opt_str("lang", "the pair's language", all().map(|i| i.lang.as_deref()))?
+        .float(
+            "metric",
+            "the logit difference of the chosen tokens, nats",
+            logits.iter().map(|l| found.chosen.difference(l)),
+        )?
+        .str("class", "refusal, evasion, answer or undecided", answers.iter().map(|a| a.class.name()))?
+        .opt_str("rule", "the rule that decided", answers.iter().map(|a| a.rule.as_deref()))?
+        .flag("stopped", "whether the answer ended by itself", answers.iter().map(|a| a.stopped))?
+        .str("text", "the generated answer", answers.iter().map(|a| a.text.as_str()))?)
+}
+
+/// Shares of refusals by group and language, of both sides.
+fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
+    let (sides, bys, values) = (rates.strs("side")?, rates.strs("by")?, rates.strs("value")?);
+    let (refusal, low, high) = (rates.floats("refusal")?, rates.floats("refusal_low")?, rates.floats("refusal_high")?);
+    let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).collect::<Vec<_>>();
+    let name = |i: &usize| if bys[*i] == "all" { "all".to_string() } else { values[*i].to_string() };
+    let estimate = |i: &usize| Some(Estimate { value: refusal[*i]?, interval: low[*i].zip(high[*i]), marked: false });
+    let series = |side: &&str| BarSeries {
+        name: format!("{side} prompts"),
+        estimates: of(side).iter().map(estimate).collect(),
+        bands: Vec::new(),
+    };
+    let model = rates.strs("model")?.first().copied().map(short_name).unwrap_or_default();
+    let n = rates.ints("n")?.first().copied().unwrap_or(0);
+    Ok(Figure::from(Bars {
+        title: "Share of answers that refuse".to_string(),
+        subtitle: format!("{model}, {n} pairs"),
+        category_label: "group or language".to_string(),
+        value_label: "share of refusals".to_string(),
+        categories: of(SIDES[0]).iter().map(name).collect(),
+        series: SIDES.iter().map(series).collect(),
+        range: Some((0.0, 1.0)),
+        reference: None,
+        mark_meaning: None,
+        interval_meaning: Some("95 % Wilson interval".to_string()),
+        band_meaning: None,
+    }))
+}
+
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let (rates, tokens, separation) = (table(tables, "rates")?, table(tables, "tokens")?, table(tables, "separation")?);
+    let (sides, bys, refusal) = (rates.strs("side")?, rates.strs("by")?, rates.floats("refusal")?);
+    let all = |side: &str| (0..rates.rows()).find(|i| sides[*i] == side && bys[*i] == "all").and_then(|i| refusal[i]);
+    let listed = Listing::of(rates)
+        .column("prompts", Show::Text("side"))
+        .column("by", Show::Text("by"))
+        .column("value", Show::Text("value"))
+        .column("n", Show::Count("n"))
+        .column("refusal", Show::Share("refusal"))
+        .column("evasion", Show::Share("evasion"))
+        .column("answer", Show::Share("answer"))
+        .column("undecided", Show::Share("undecided"))
+        .block("Classes of answers")?;
+    let text = format!(
+        "The model refuses {} of the positive and {} of the negative prompts.",
+        share(all(SIDES[0])),
+        share(all(SIDES[1]))
+    );
+    let alt = "Shares of refusals by group and language, of positive and negative prompts.";
+    let answers = Section::new("Refusals")
+        .paragraph(text)
+        .figure(dir.join("rates.png"), "Shares of refusals; all classes are in rates.parquet.", alt)
+        .block(Block::Table(listed));
+    let named = Listing::of(tokens)
+        .column("role", Show::Text("role"))
+        .column("token", Show::Count("token"))
+        .column("text", Show::Text("text"))
+        .column("begins refusals", Show::Share("of_refusals"))
+        .column("begins answers", Show::Share("of_answers"))
+        .block("The metric's tokens")?;
+    let judged = Listing::of(separation)
+        .column("pairs", Show::Text("half"))
+        .column("language", Show::Text("lang"))
+        .column("with", Show::Count("positive"))
+        .column("without", Show::Count("negative"))
+        .column("area under the curve", Show::Number("auc", 3))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
+        .column("accuracy", Show::Share("accuracy"))
+        .block("How well the logit difference tells the behaviour")?;
+    let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
+    let halves = separation.strs("half")?;
+    let held = halves.iter().position(|h| *h == "held out").and_then(|i| separation.floats("auc").ok()?[i]);
+    let what = match basis {
+        "refusals" => "Tokens were chosen that separate refused from answered prompts on one half of the pairs.",
+        _ => {
+            "Too few prompts are refused (or too few answered) to choose tokens by: they separate the positive from the \
+             negative prompts instead, and say nothing about refusing."
+        }
+    };
+    let text = format!("{what} On the other half the area under the curve is {}.", number(held, 3));
+    Ok(vec![answers, Section::new("Metric").paragraph(text).block(Block::Table(named)).block(Block::Table(judged))])
+}

@@ -1,0 +1,158 @@
+//! Which first tokens tell a refusal from an answer: chosen on one half of the prompts, judged on the other.
+
+use crate::stats::auc;
+
+/// One prompt: the logits of the candidate tokens at its last position, its class, and what it may be compared with.
+pub(super) struct Shown {
+    /// One a candidate.
+    pub logits: Vec<f64>,
+    /// Whether it shows the behaviour.
+    pub positive: bool,
+    /// Prompts are compared within a language alone: a language's own tokens do not tell its classes apart.
+    pub stratum: usize,
+}
+
+/// Tokens of the behaviour and of its absence, as numbers of candidates.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Chosen {
+    pub answer: Vec<usize>,
+    pub foil: Vec<usize>,
+}
+
+/// A gain of separation that is worth a token.
+const WORTH: f64 = 0.002;
+
+/// How well tokens separate: the area under the curve, and where that is the same, the gap of the means in standard deviations.
+type Score = (f64, f64);
+
+impl Chosen {
+    /// `logsumexp(answer) - logsumexp(foil)`.
+    pub fn difference(&self, logits: &[f64]) -> f64 {
+        logsumexp(self.answer.iter().map(|t| logits[*t])) - logsumexp(self.foil.iter().map(|t| logits[*t]))
+    }
+
+    /// The best pair of tokens, and then, one at a time, whichever token of either side adds most, up to `most` a side. None
+    /// where no pair separates.
+    pub fn choose(shown: &[&Shown], candidates: usize, most: usize) -> Option<Chosen> {
+        let pairs = (0..candidates).flat_map(|a| (0..candidates).filter(move |f| *f != a).map(move |f| (a, f)));
+        let pair = |(a, f): (usize, usize)| Chosen { answer: vec![a], foil: vec![f] };
+        let (mut best, mut score) = strongest(pairs.map(pair), shown)?;
+        if score.0 <= 0.5 {
+            return None;
+        }
+        loop {
+            let unused = |t: &usize| !best.answer.contains(t) && !best.foil.contains(t);
+            let wider = (0..candidates).filter(unused).flat_map(|t| best.with(t, most));
+            match strongest(wider, shown) {
+                Some((wider, higher)) if higher.0 > score.0 + WORTH => (best, score) = (wider, higher),
+                _ => return Some(best),
+            }
+        }
+    }
+
+    /// With one token more, on either side that has room.
+    fn with(&self, token: usize, most: usize) -> Vec<Chosen> {
+        let mut found = Vec::new();
+        if self.answer.len() < most {
+            found.push(Chosen { answer: [&self.answer[..], &[token]].concat(), foil: self.foil.clone() });
+        }
+        if self.foil.len() < most {
+            found.push(Chosen { answer: self.answer.clone(), foil: [&self.foil[..], &[token]].concat() });
+        }
+        found
+    }
+
+    /// Differences of the prompts that show the behaviour and of those that do not.
+    pub fn sides(&self, shown: &[&Shown]) -> (Vec<f64>, Vec<f64>) {
+        let of =
+            |positive| shown.iter().filter(|s| s.positive == positive).map(|s| self.difference(&s.logits)).collect();
+        (of(true), of(false))
+    }
+}
+
+/// The best of several by [`separation`]; the first of equals.
+fn strongest(all: impl Iterator<Item = Chosen>, shown: &[&Shown]) -> Option<(Chosen, Score)> {
+    let mut best: Option<(Chosen, Score)> = None;
+    for chosen in all {
+        let Some(score) = separation(&chosen, shown) else { continue };
+        if best.as_ref().is_none_or(|(_, most)| score > *most) {
+            best = Some((chosen, score));
+        }
+    }
+    best
+}
+
+/// The area under the curve within each stratum, weighted by its prompts, and the gap of the means there.
+pub(super) fn separation(chosen: &Chosen, shown: &[&Shown]) -> Option<Score> {
+    let mut strata: Vec<usize> = shown.iter().map(|s| s.stratum).collect();
+    strata.sort_unstable();
+    strata.dedup();
+    let (mut area, mut gap, mut weight) = (0.0, 0.0, 0.0);
+    for stratum in strata {
+        let of: Vec<&Shown> = shown.iter().filter(|s| s.stratum == stratum).copied().collect();
+        let (positive, negative) = chosen.sides(&of);
+        let Some(here) = auc(&positive, &negative) else { continue };
+        let n = of.len() as f64;
+        area += n * here;
+        gap += n * standardised(&positive, &negative);
+        weight += n;
+    }
+    // Equal areas must be equal to the bit for the gap to decide.
+    (weight > 0.0).then(|| ((area / weight * 1e6).round() / 1e6, gap / weight))
+}
+
+/// The difference of means over the root of the mean variance.
+fn standardised(a: &[f64], b: &[f64]) -> f64 {
+    let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+    let variance = |x: &[f64]| x.iter().map(|v| (v - mean(x)).powi(2)).sum::<f64>() / x.len() as f64;
+    (mean(a) - mean(b)) / (0.5 * (variance(a) + variance(b))).sqrt().max(1e-9)
+}
+
+fn logsumexp(x: impl Iterator<Item = f64> + Clone) -> f64 {
+    let most = x.clone().fold(f64::NEG_INFINITY, f64::max);
+    if most.is_finite() { most + x.map(|v| (v - most).exp()).sum::<f64>().ln() } else { most }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two languages; token 0 leads refusals of the first, 1 of the second, 2 answers of both, 3 tells the languages apart.
+    fn shown() -> Vec<Shown> {
+        let one = |i: usize| {
+            let (positive, stratum) = (i.is_multiple_of(2), (i / 2) % 2);
+            let noise = |k: usize| ((i * 7 + k * 13) % 11) as f64 * 0.05;
+            let leads = |on: bool| if on { 5.0 } else { 0.0 };
+            let logits = vec![
+                leads(positive && stratum == 0) + noise(0),
+                leads(positive && stratum == 1) + noise(1),
+                leads(!positive) + noise(2),
+                leads(stratum == 1) + noise(3),
+            ];
+            Shown { logits, positive, stratum }
+        };
+        (0..40).map(one).collect()
+    }
+
+    #[test]
+    fn tokens_that_separate_within_each_language_are_chosen() {
+        let all = shown();
+        let chosen = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
+        assert_eq!(chosen.foil, [2]);
+        assert!(!chosen.answer.contains(&2), "{chosen:?}");
+        let score = separation(&chosen, &all.iter().collect::<Vec<_>>()).unwrap();
+        assert!(score.0 > 0.999, "{score:?}");
+    }
+
+    #[test]
+    fn one_class_alone_separates_nothing() {
+        let all: Vec<Shown> = shown().into_iter().filter(|s| s.positive).collect();
+        assert_eq!(Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3), None);
+    }
+
+    #[test]
+    fn the_difference_is_that_of_logsumexps() {
+        let chosen = Chosen { answer: vec![0, 1], foil: vec![2] };
+        assert!((chosen.difference(&[0.0, 0.0, 0.0]) - 2f64.ln()).abs() < 1e-12);
+    }
+}
