@@ -9,6 +9,7 @@ pub mod align;
 pub mod answered;
 pub mod behaviour;
 pub mod cav;
+pub mod compare;
 pub mod components;
 pub mod directions;
 pub mod dla;

@@ -151,7 +151,7 @@ impl Screen {
 }
 
 /// The share of the gap between the two prompts' mean metrics that an exchange crosses.
-fn crossed(row: &Row) -> Option<f64> {
+pub(super) fn crossed(row: &Row) -> Option<f64> {
     let (positive, negative) = (row.positive?, row.negative?);
     let gap = if row.variant == Direction::Necessity.name() { negative - positive } else { positive - negative };
     (gap != 0.0).then(|| row.effect.map(|e| e / gap)).flatten()
@@ -163,14 +163,14 @@ fn carries(row: &Row) -> bool {
 }
 
 /// A head that both directions say carries the behaviour.
-struct Carrier {
-    head: Head,
+pub(super) struct Carrier {
+    pub(super) head: Head,
     /// Shares of the gap: necessity, sufficiency.
-    crossed: [f64; 2],
+    pub(super) crossed: [f64; 2],
 }
 
 /// The carriers, the strongest in both directions together first.
-fn circuit(heads: &Read) -> Vec<Carrier> {
+pub(super) fn circuit(heads: &Read) -> Vec<Carrier> {
     let of = |direction: Direction| heads.rows.iter().filter(move |r| r.variant == direction.name() && carries(r));
     let mut found = Vec::new();
     for necessary in of(Direction::Necessity) {

@@ -63,8 +63,10 @@ pub(super) struct File {
     title: Option<String>,
     /// What the report begins with.
     intro: Option<String>,
-    /// What `MODEL` is on the command line, one or more.
+    /// What `MODEL` is on the command line, one or more; patterns as `checkpoints/step-*` stand for all that they match.
     models: Vec<String>,
+    /// The name of the entry whose heads are compared between the models.
+    compare: Option<String>,
     /// Flags for every analysis that knows them.
     #[serde(default)]
     defaults: toml::Table,
@@ -72,9 +74,11 @@ pub(super) struct File {
 }
 
 /// One analysis of one model.
-struct Entry {
+pub(super) struct Entry {
     /// Its folder within the run directory.
-    folder: String,
+    pub(super) folder: String,
+    /// What the file calls it.
+    pub(super) name: String,
     /// The words after `gatelens`, but for `--out`.
     words: Vec<String>,
 }
@@ -83,7 +87,10 @@ struct Entry {
 const OF_THE_RUN: [&str; 6] = ["out", "force", "resume", "dry-run", "quiet", "json"];
 
 /// Keys of an entry that are no flags.
-const OWN_KEYS: [&str; 2] = ["command", "name"];
+const OWN_KEYS: [&str; 3] = ["command", "name", "models"];
+
+/// What a value begins with that is a file of an earlier entry of the same model: `run:screen/circuit.json`.
+const OF_RUN: &str = "run:";
 
 impl Spec {
     pub(super) fn run(&self) -> Result<(), CliError> {
@@ -125,8 +132,7 @@ pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), Cl
         entries.iter_mut().for_each(|entry| entry.words.push("--quiet".to_string()));
     }
     // All of them are read before any is run.
-    let read_in =
-        |dir: &Path| entries.iter().map(|e| read(shown, e, dir.join(&e.folder))).collect::<Result<Vec<_>, _>>();
+    let read_in = |dir: &Path| entries.iter().map(|e| read(shown, e, dir)).collect::<Result<Vec<_>, _>>();
     let jobs = read_in(&settings.place.out)?;
     if settings.dry_run {
         return each(&jobs, |job, model, _| job.job().dry_run(model), &entries, settings);
@@ -214,45 +220,123 @@ fn entries(shown: &str, file: &File) -> Result<Vec<Entry>, CliError> {
     if file.models.is_empty() || file.analysis.is_empty() {
         return Err(bad("`models` and [[analysis]] need one entry at least".to_string()));
     }
-    let mut entries: Vec<Entry> = Vec::new();
-    for (m, model) in file.models.iter().enumerate() {
-        for (i, table) in file.analysis.iter().enumerate() {
-            let at = format!("[[analysis]] {}", i + 1);
-            let text = |key: &str| match table.get(key) {
-                Some(toml::Value::String(s)) => Ok(Some(s.as_str())),
-                Some(other) => Err(bad(format!("{at}: `{key}`: expected a string, found {}", other.type_str()))),
-                None => Ok(None),
-            };
-            let command = text("command")?.ok_or_else(|| bad(format!("{at}: `command` is missing")))?;
-            let name = text("name")?.unwrap_or(command);
-            if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
-                return Err(bad(format!("{at}: `name`: \"{name}\" is no folder's name; use letters, digits, - and _")));
-            }
-            // Models of one name in different folders are told apart by their number.
-            let same = file.models.iter().filter(|m| slug(m) == slug(model)).count() > 1;
-            let number = if same { format!("-{}", m + 1) } else { String::new() };
-            let folder =
-                if file.models.len() > 1 { format!("{}{number}-{name}", slug(model)) } else { name.to_string() };
-            if entries.iter().any(|e| e.folder == folder) {
-                return Err(bad(format!("{at}: \"{folder}\" is there already; give one of them another `name`")));
-            }
-            let mut words = vec![command.to_string(), model.clone()];
-            let flags = flags(command).ok_or_else(|| bad(format!("{at}: `{command}` is no analysis")))?;
-            let known = |key: &str| flags.iter().any(|f| f == &key.replace('_', "-"));
-            let own = |key: &str| table.keys().any(|k| k.replace('_', "-") == key.replace('_', "-"));
-            let defaults = file.defaults.iter().filter(|(key, _)| known(key) && !own(key));
-            for (key, value) in defaults.chain(table.iter().filter(|(key, _)| !OWN_KEYS.contains(&key.as_str()))) {
-                if !known(key) {
-                    let near = meant(&key.replace('_', "-"), flags.iter().map(String::as_str));
-                    let near = near.map_or(String::new(), |n| format!("; did you mean `{}`?", n.replace('-', "_")));
-                    return Err(bad(format!("{at} ({command}): no flag `{key}`{near}")));
-                }
-                words.extend(flag(key, value).map_err(|why| bad(format!("{at} ({command}): `{key}`: {why}")))?);
-            }
-            entries.push(Entry { folder, words });
+    let drafts = file.analysis.iter().enumerate().map(|(i, table)| Draft::of(i, table, file).map_err(bad));
+    let drafts = drafts.collect::<Result<Vec<_>, _>>()?;
+    let mut models: Vec<&String> = Vec::new();
+    for model in drafts.iter().flat_map(|d| &d.models) {
+        if !models.contains(&model) {
+            models.push(model);
         }
     }
+    let mut entries: Vec<Entry> = Vec::new();
+    for (m, model) in models.iter().enumerate() {
+        // Models of one name in different folders are told apart by their number.
+        let same = models.iter().filter(|m| slug(m) == slug(model)).count() > 1;
+        let number = if same { format!("-{}", m + 1) } else { String::new() };
+        let prefix = if models.len() > 1 { format!("{}{number}-", slug(model)) } else { String::new() };
+        for draft in drafts.iter().filter(|d| d.models.contains(model)) {
+            let folder = format!("{prefix}{}", draft.name);
+            if entries.iter().any(|e| e.folder == folder) {
+                let why = format!("\"{folder}\" is there already; give one of them another `name`");
+                return Err(bad(format!("{}: {why}", draft.at)));
+            }
+            let mut words = vec![draft.command.to_string(), (*model).clone()];
+            for (key, value) in &draft.flags {
+                let at = |why: String| bad(format!("{} ({}): `{key}`: {why}", draft.at, draft.command));
+                let earlier = |name: &str| entries.iter().any(|e| e.folder == format!("{prefix}{name}"));
+                let value = in_run(value, &prefix, earlier).map_err(at)?;
+                words.extend(flag(key, &value).map_err(at)?);
+            }
+            entries.push(Entry { folder, name: draft.name.to_string(), words });
+        }
+    }
+    if let Some(name) = file.compare.as_ref().filter(|name| !drafts.iter().any(|d| d.name == name.as_str())) {
+        return Err(bad(format!("`compare`: no [[analysis]] is called `{name}`")));
+    }
     unused_defaults(file).map_or(Ok(entries), |key| Err(bad(format!("[defaults]: no analysis has a flag `{key}`"))))
+}
+
+/// An [[analysis]] of the file, as it is written.
+struct Draft<'a> {
+    /// What messages call it.
+    at: String,
+    command: &'a str,
+    name: &'a str,
+    models: Vec<String>,
+    /// Its own flags, and those of the defaults that it knows.
+    flags: Vec<(&'a str, &'a toml::Value)>,
+}
+
+impl<'a> Draft<'a> {
+    fn of(i: usize, table: &'a toml::Table, file: &'a File) -> Result<Self, String> {
+        let at = format!("[[analysis]] {}", i + 1);
+        let text = |key: &str| match table.get(key) {
+            Some(toml::Value::String(s)) => Ok(Some(s.as_str())),
+            Some(other) => Err(format!("{at}: `{key}`: expected a string, found {}", other.type_str())),
+            None => Ok(None),
+        };
+        let command = text("command")?.ok_or_else(|| format!("{at}: `command` is missing"))?;
+        let name = text("name")?.unwrap_or(command);
+        if name.is_empty() || !name.chars().all(|c| c.is_alphanumeric() || "-_".contains(c)) {
+            return Err(format!("{at}: `name`: \"{name}\" is no folder's name; use letters, digits, - and _"));
+        }
+        let models = match table.get("models") {
+            None => expanded(&file.models)?,
+            Some(list) => {
+                let list = list.clone().try_into::<Vec<String>>().map_err(|e| format!("{at}: `models`: {e}"))?;
+                expanded(&list).map_err(|why| format!("{at}: {why}"))?
+            }
+        };
+        let known = flags(command).ok_or_else(|| format!("{at}: `{command}` is no analysis"))?;
+        let is_known = |key: &str| known.iter().any(|f| f == &key.replace('_', "-"));
+        let own = |key: &str| table.keys().any(|k| k.replace('_', "-") == key.replace('_', "-"));
+        let defaults = file.defaults.iter().filter(|(key, _)| is_known(key) && !own(key));
+        let all = defaults.chain(table.iter().filter(|(key, _)| !OWN_KEYS.contains(&key.as_str())));
+        let flags: Vec<(&str, &toml::Value)> = all.map(|(key, value)| (key.as_str(), value)).collect();
+        if let Some((key, _)) = flags.iter().find(|(key, _)| !is_known(key)) {
+            let near = meant(&key.replace('_', "-"), known.iter().map(String::as_str));
+            let near = near.map_or(String::new(), |n| format!("; did you mean `{}`?", n.replace('-', "_")));
+            return Err(format!("{at} ({command}): no flag `{key}`{near}"));
+        }
+        Ok(Draft { at, command, name, models, flags })
+    }
+}
+
+/// Models with patterns replaced by what they match, in the order of their names; each once.
+fn expanded(models: &[String]) -> Result<Vec<String>, String> {
+    let mut found: Vec<String> = Vec::new();
+    for model in models {
+        let pattern = model.contains(['*', '?', '[']) && !Path::new(model).exists();
+        let mut matched = vec![model.clone()];
+        if pattern {
+            let paths = glob::glob(model).map_err(|e| format!("`models`: \"{model}\" is no pattern: {e}"))?;
+            matched = paths.filter_map(|p| Some(p.ok()?.display().to_string())).collect();
+            if matched.is_empty() {
+                return Err(format!("`models`: nothing matches \"{model}\"; check the path"));
+            }
+        }
+        matched.retain(|m| !found.contains(m));
+        found.extend(matched);
+    }
+    Ok(found)
+}
+
+/// A value whose `run:NAME/FILE` names the folder that an earlier entry of the same model has.
+fn in_run(value: &toml::Value, prefix: &str, earlier: impl Fn(&str) -> bool + Copy) -> Result<toml::Value, String> {
+    match value {
+        toml::Value::String(text) if text.starts_with(OF_RUN) => {
+            let rest = &text[OF_RUN.len()..];
+            let (name, file) = rest.split_once('/').ok_or_else(|| format!("`{text}`: write run:NAME/FILE"))?;
+            if !earlier(name) {
+                return Err(format!("`{text}`: no entry before this one is called `{name}`"));
+            }
+            Ok(toml::Value::String(format!("{OF_RUN}{prefix}{name}/{file}")))
+        }
+        toml::Value::Array(values) => {
+            values.iter().map(|v| in_run(v, prefix, earlier)).collect::<Result<_, _>>().map(toml::Value::Array)
+        }
+        other => Ok(other.clone()),
+    }
 }
 
 /// A default that no analysis of the file knows.
@@ -295,9 +379,20 @@ fn slug(model: &str) -> String {
     name.chars().map(plain).collect::<String>().trim_matches(['-', '.']).to_string()
 }
 
-/// An entry as the command line's parser reads it, with its run directory.
-fn read(shown: &str, entry: &Entry, out: PathBuf) -> Result<Command, CliError> {
-    let words = std::iter::once("gatelens".to_string()).chain(entry.words.iter().cloned());
+/// A word with the files of the run where they are: `--circuit=run:screen/circuit.json`.
+fn placed(word: &str, run: &Path) -> String {
+    match word.split_once('=') {
+        Some((key, value)) if key.starts_with("--") && value.starts_with(OF_RUN) => {
+            format!("{key}={}", run.join(&value[OF_RUN.len()..]).display())
+        }
+        _ => word.to_string(),
+    }
+}
+
+/// An entry as the command line's parser reads it, with the folder of the whole run.
+fn read(shown: &str, entry: &Entry, run: &Path) -> Result<Command, CliError> {
+    let out = run.join(&entry.folder);
+    let words = std::iter::once("gatelens".to_string()).chain(entry.words.iter().map(|word| placed(word, run)));
     let words = words.chain(["--resume".to_string(), "--out".to_string(), out.display().to_string()]);
     let cli = Cli::try_parse_from(words).map_err(|e| {
         let text = e.render().to_string();

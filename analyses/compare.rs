@@ -1,0 +1,418 @@
+//! Comparison of checkpoints: where does the circuit sit in each, and are they the same heads?
+//!
+//! Works on the tables of finished runs: the heads of `screen` or `interchange`, and the shares of refusals of `behaviour`
+//! where there are such. Depth is relative, (layer + 1/2) / layers, so that models of different sizes stand on one axis. Heads
+//! of models of one shape are compared as sets: how many of the heads that carry the behaviour in both directions they share,
+//! against what two random sets of these sizes would (hypergeometric). Source: "How Alignment Routes" (2026), on circuits that
+//! relocate between the generations of a family while behaviour stays.
+
+use super::effects::{Read, SIGNIFICANT, read};
+use super::interchange::Direction;
+use super::screen::{Carrier, circuit, crossed};
+use super::{AnalysisError, Figures, table};
+use crate::figure::{BarSeries, Bars, Estimate, Figure, Scatter, ScatterPoint};
+use crate::names::short_name;
+use crate::report::cells::{count, head};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
+use crate::stats::{spearman, wilson};
+use crate::table::Table;
+use statrs::distribution::{DiscreteCDF, Hypergeometric};
+use std::path::Path;
+
+/// A finished run of a checkpoint.
+pub struct Checkpoint {
+    /// The model, as it was named.
+    pub model: String,
+    /// How many parameters it has.
+    pub parameters: u64,
+    /// The tables of its screen or interchange.
+    pub heads: Vec<Table>,
+    /// The tables of its behaviour, where it was measured.
+    pub behaviour: Option<Vec<Table>>,
+}
+
+/// What is compared of a checkpoint.
+struct Found<'a> {
+    checkpoint: &'a Checkpoint,
+    heads: Read<'a>,
+    layers: i64,
+    heads_a_layer: i64,
+    carriers: Vec<Carrier>,
+    /// Shares of positive prompts that are refused, with their number.
+    refusals: Option<(f64, i64)>,
+}
+
+impl<'a> Found<'a> {
+    fn of(checkpoint: &'a Checkpoint) -> Result<Self, AnalysisError> {
+        let heads = read(table(&checkpoint.heads, "heads")?, "direction")?;
+        let most = |of: fn(&super::effects::Row) -> i64| heads.rows.iter().map(of).max().unwrap_or(-1) + 1;
+        let refusals = match &checkpoint.behaviour {
+            None => None,
+            Some(tables) => refusals(table(tables, "rates")?)?,
+        };
+        Ok(Found {
+            checkpoint,
+            layers: most(|r| r.layer),
+            heads_a_layer: most(|r| r.head),
+            carriers: circuit(&heads),
+            heads,
+            refusals,
+        })
+    }
+
+    fn depth(&self, layer: i64) -> f64 {
+        (layer as f64 + 0.5) / self.layers.max(1) as f64
+    }
+
+    /// The mean depth of the heads that carry, weighted by how much of the gap each crosses.
+    fn center(&self) -> Option<f64> {
+        let weight = |c: &Carrier| c.crossed.iter().sum::<f64>();
+        let all: f64 = self.carriers.iter().map(weight).sum();
+        let depths = self.carriers.iter().map(|c| weight(c) * self.depth(c.head.layer as i64));
+        (all > 0.0).then(|| depths.sum::<f64>() / all)
+    }
+}
+
+/// The share of positive prompts that are refused.
+fn refusals(rates: &Table) -> Result<Option<(f64, i64)>, AnalysisError> {
+    let (sides, bys, n, shares) = (rates.strs("side")?, rates.strs("by")?, rates.ints("n")?, rates.floats("refusal")?);
+    let all = (0..rates.rows()).find(|i| sides[*i] == "positive" && bys[*i] == "all");
+    Ok(all.and_then(|i| Some((shares[i]?, n[i]))))
+}
+
+/// The tables of a comparison: `checkpoints`, one row a model; `overlap`, one a pair of models; `heads`, all heads of all.
+///
+/// # Errors
+/// If a checkpoint's tables are not those of a screen or interchange.
+pub fn tables(checkpoints: &[Checkpoint]) -> Result<Vec<Table>, AnalysisError> {
+    let found = checkpoints.iter().map(Found::of).collect::<Result<Vec<_>, _>>()?;
+    Ok(vec![checkpoints_table(&found)?, overlap_table(&found)?, heads_table(&found)?])
+}
+
+fn checkpoints_table(found: &[Found]) -> Result<Table, AnalysisError> {
+    let first = |f: &Found| f.carriers.first().map(|c| (c.head, c.crossed));
+    let metric = |f: &Found, positive: bool| {
+        let row = f.heads.rows.first()?;
+        if positive { row.positive } else { row.negative }
+    };
+    let interval =
+        |f: &Found| f.refusals.and_then(|(share, n)| wilson((share * n as f64).round() as usize, n as usize));
+    Ok(Table::new("checkpoints")
+        .str("model", "the model, as it was named", found.iter().map(|f| f.checkpoint.model.as_str()))?
+        .int("parameters", "how many parameters it has", found.iter().map(|f| f.checkpoint.parameters as i64))?
+        .int("n_layers", "its layers", found.iter().map(|f| f.layers))?
+        .int("n_heads", "its heads a layer", found.iter().map(|f| f.heads_a_layer))?
+        .int("n", "pairs", found.iter().map(|f| f.heads.rows.first().map_or(0, |r| r.n)))?
+        .float("positive_mean", "mean metric of the positive prompts, nats", found.iter().map(|f| metric(f, true)))?
+        .float("negative_mean", "mean metric of the negative prompts, nats", found.iter().map(|f| metric(f, false)))?
+        .int(
+            "carriers",
+            "heads that carry the behaviour in both directions of interchange (q < 0.05)",
+            found.iter().map(|f| f.carriers.len() as i64),
+        )?
+        .int(
+            "gate_layer",
+            "layer of the strongest; -1 for none",
+            found.iter().map(|f| first(f).map_or(-1, |c| c.0.layer as i64)),
+        )?
+        .int("gate_head", "its head; -1 for none", found.iter().map(|f| first(f).map_or(-1, |c| c.0.head as i64)))?
+        .float(
+            "gate_depth",
+            "its relative depth, (layer + 1/2) / layers",
+            found.iter().map(|f| first(f).map(|c| f.depth(c.0.layer as i64))),
+        )?
+        .float(
+            "gate_necessity",
+            "share of the gap that its exchange crosses in the positive run",
+            found.iter().map(|f| first(f).map(|c| c.1[0])),
+        )?
+        .float("gate_sufficiency", "the same in the negative run", found.iter().map(|f| first(f).map(|c| c.1[1])))?
+        .float(
+            "center_depth",
+            "mean relative depth of the carriers, weighted by the shares they cross",
+            found.iter().map(Found::center),
+        )?
+        .float(
+            "refusal",
+            "share of positive prompts that are refused, where behaviour was measured",
+            found.iter().map(|f| f.refusals.map(|r| r.0)),
+        )?
+        .float(
+            "refusal_low",
+            "lower end of its 95 % Wilson interval",
+            found.iter().map(|f| interval(f).map(|i| i.low)),
+        )?
+        .float("refusal_high", "its upper end", found.iter().map(|f| interval(f).map(|i| i.high)))?)
+}
+
+/// Two checkpoints.
+struct Two<'a> {
+    a: &'a Found<'a>,
+    b: &'a Found<'a>,
+}
+
+impl Two<'_> {
+    fn same_shape(&self) -> bool {
+        (self.a.layers, self.a.heads_a_layer) == (self.b.layers, self.b.heads_a_layer)
+    }
+
+    fn shared(&self) -> Option<usize> {
+        let in_b = |c: &&Carrier| self.b.carriers.iter().any(|d| d.head == c.head);
+        self.same_shape().then(|| self.a.carriers.iter().filter(in_b).count())
+    }
+
+    fn sizes(&self) -> (u64, u64, u64) {
+        ((self.a.layers * self.a.heads_a_layer) as u64, self.a.carriers.len() as u64, self.b.carriers.len() as u64)
+    }
+
+    fn expected(&self) -> Option<f64> {
+        let (all, a, b) = self.sizes();
+        (self.same_shape() && all > 0).then(|| a as f64 * b as f64 / all as f64)
+    }
+
+    /// How often random sets share as many heads or more.
+    fn p_value(&self) -> Option<f64> {
+        let (all, a, b) = self.sizes();
+        let shared = self.shared()? as u64;
+        let by_chance = Hypergeometric::new(all, a, b).ok()?;
+        Some(if shared == 0 { 1.0 } else { by_chance.sf(shared - 1) })
+    }
+
+    /// Rank correlation of all heads' effects in one direction.
+    fn agreement(&self, direction: Direction) -> Option<f64> {
+        let effects = |f: &Found| -> Vec<Option<f64>> {
+            let rows = f.heads.rows.iter().filter(|r| r.variant == direction.name());
+            rows.map(|r| crossed(r).or(r.estimate.map(|e| if direction == Direction::Necessity { -e } else { e })))
+                .collect()
+        };
+        let both = effects(self.a).into_iter().zip(effects(self.b)).filter_map(|(a, b)| a.zip(b));
+        let (a, b): (Vec<f64>, Vec<f64>) = both.unzip();
+        if self.same_shape() { spearman(&a, &b) } else { None }
+    }
+
+    /// The difference of the shares of refusals, b minus a, with Newcombe's interval.
+    fn refusals(&self) -> Option<(f64, f64, f64)> {
+        let ((a, n), (b, m)) = (self.a.refusals?, self.b.refusals?);
+        let interval = |share: f64, n: i64| wilson((share * n as f64).round() as usize, n as usize);
+        let (of_a, of_b) = (interval(a, n)?, interval(b, m)?);
+        let reach = |x: f64, y: f64| (x * x + y * y).sqrt();
+        let difference = b - a;
+        let low = difference - reach(b - of_b.low, of_a.high - a);
+        let high = difference + reach(of_b.high - b, a - of_a.low);
+        Some((difference, low, high))
+    }
+}
+
+fn overlap_table(found: &[Found]) -> Result<Table, AnalysisError> {
+    let mut rows = Vec::new();
+    for (i, a) in found.iter().enumerate() {
+        rows.extend(found[i + 1..].iter().map(|b| Two { a, b }));
+    }
+    let gate = |f: &Found| f.carriers.first().map(|c| f.depth(c.head.layer as i64));
+    let either = |t: &Two| t.sizes().1 + t.sizes().2;
+    Ok(Table::new("overlap")
+        .str("model", "the first model", rows.iter().map(|t| t.a.checkpoint.model.as_str()))?
+        .str("other", "the second model", rows.iter().map(|t| t.b.checkpoint.model.as_str()))?
+        .flag(
+            "same_shape",
+            "whether both have as many layers and heads, so that heads can be matched",
+            rows.iter().map(Two::same_shape),
+        )?
+        .float(
+            "shared",
+            "heads that carry the behaviour in both; empty for other shapes",
+            rows.iter().map(|t| t.shared().map(|n| n as f64)),
+        )?
+        .float("expected", "how many random sets of these sizes share", rows.iter().map(Two::expected))?
+        .float(
+            "p_value",
+            "how often random sets share as many or more (hypergeometric)",
+            rows.iter().map(Two::p_value),
+        )?
+        .float(
+            "jaccard",
+            "shared heads as a share of those that carry in either",
+            rows.iter().map(|t| {
+                let (shared, either) = (t.shared()? as f64, either(t) as f64);
+                (either - shared > 0.0).then(|| shared / (either - shared))
+            }),
+        )?
+        .float(
+            "necessity_spearman",
+            "rank correlation of all heads' effects in the positive runs",
+            rows.iter().map(|t| t.agreement(Direction::Necessity)),
+        )?
+        .float(
+            "sufficiency_spearman",
+            "the same in the negative runs",
+            rows.iter().map(|t| t.agreement(Direction::Sufficiency)),
+        )?
+        .float(
+            "gate_shift",
+            "relative depth of the other's gate minus the first's",
+            rows.iter().map(|t| Some(gate(t.b)? - gate(t.a)?)),
+        )?
+        .float(
+            "center_shift",
+            "the same of the carriers' mean depth",
+            rows.iter().map(|t| Some(t.b.center()? - t.a.center()?)),
+        )?
+        .float(
+            "refusal_difference",
+            "share of refusals of the other minus the first's",
+            rows.iter().map(|t| t.refusals().map(|r| r.0)),
+        )?
+        .float(
+            "refusal_low",
+            "lower end of its 95 % interval (Newcombe)",
+            rows.iter().map(|t| t.refusals().map(|r| r.1)),
+        )?
+        .float("refusal_high", "its upper end", rows.iter().map(|t| t.refusals().map(|r| r.2)))?)
+}
+
+/// All heads of all checkpoints in one table.
+fn heads_table(found: &[Found]) -> Result<Table, AnalysisError> {
+    let rows: Vec<(&Found, &super::effects::Row)> =
+        found.iter().flat_map(|f| f.heads.rows.iter().map(move |r| (f, r))).collect();
+    let carries = |f: &Found, r: &super::effects::Row| {
+        f.carriers.iter().any(|c| (c.head.layer as i64, c.head.head as i64) == (r.layer, r.head))
+    };
+    Ok(Table::new("heads")
+        .str("model", "the model, as it was named", rows.iter().map(|(f, _)| f.checkpoint.model.as_str()))?
+        .int("layer", "layer, from 0", rows.iter().map(|(_, r)| r.layer))?
+        .int("head", "head, from 0", rows.iter().map(|(_, r)| r.head))?
+        .float("relative_depth", "(layer + 1/2) / layers", rows.iter().map(|(f, r)| f.depth(r.layer)))?
+        .str("direction", "necessity or sufficiency", rows.iter().map(|(_, r)| r.variant))?
+        .int("n", "pairs", rows.iter().map(|(_, r)| r.n))?
+        .float(
+            "effect_mean",
+            "mean effect, nats; empty where it was only estimated",
+            rows.iter().map(|(_, r)| r.effect),
+        )?
+        .float("ci_low", "lower end of its 95 % interval", rows.iter().map(|(_, r)| r.interval.map(|i| i.0)))?
+        .float("ci_high", "its upper end", rows.iter().map(|(_, r)| r.interval.map(|i| i.1)))?
+        .float(
+            "crossed",
+            "share of the gap between the mean metrics that is crossed",
+            rows.iter().map(|(_, r)| crossed(r)),
+        )?
+        .float("p_value", "sign-flip p-value", rows.iter().map(|(_, r)| r.p))?
+        .float("q_value", "Benjamini-Hochberg q-value over the model's heads", rows.iter().map(|(_, r)| r.q))?
+        .flag(
+            "carries",
+            "whether it carries the behaviour in both directions",
+            rows.iter().map(|(f, r)| carries(f, r)),
+        )?)
+}
+
+/// Figures by file name, from the tables alone.
+///
+/// # Errors
+/// If a table lacks what a figure shows.
+pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let heads = table(tables, "heads")?;
+    let (models, directions, q) = (heads.strs("model")?, heads.strs("direction")?, heads.floats("q_value")?);
+    let (depth, crossed) = (heads.floats("relative_depth")?, heads.floats("crossed")?);
+    let (layers, numbers) = (heads.ints("layer")?, heads.ints("head")?);
+    let mut names: Vec<&str> = Vec::new();
+    for model in &models {
+        if !names.contains(model) {
+            names.push(model);
+        }
+    }
+    let strongest = |model: &str| {
+        let of = (0..heads.rows()).filter(|i| models[*i] == model && directions[*i] == "necessity");
+        of.filter(|i| q[*i].is_some_and(|q| q < SIGNIFICANT))
+            .max_by(|a, b| crossed[*a].unwrap_or(0.0).total_cmp(&crossed[*b].unwrap_or(0.0)))
+    };
+    let best: Vec<usize> = names.iter().filter_map(|m| strongest(m)).collect();
+    let point = |i: usize| {
+        let name = best.contains(&i).then(|| format!("{} {}", short_name(models[i]), head(layers[i], numbers[i])));
+        Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name })
+    };
+    let necessary = (0..heads.rows()).filter(|i| directions[*i] == "necessity");
+    let mut figures = vec![(
+        "depth.png".to_string(),
+        Figure::from(Scatter {
+            title: "Where the heads that matter sit".to_string(),
+            subtitle: format!("{} models, necessity; each model's strongest is named", names.len()),
+            x_label: "relative depth".to_string(),
+            y_label: "share of the gap that is crossed".to_string(),
+            points: necessary.filter_map(point).collect(),
+        }),
+    )];
+    let checkpoints = table(tables, "checkpoints")?;
+    let (refusal, low, high) =
+        (checkpoints.floats("refusal")?, checkpoints.floats("refusal_low")?, checkpoints.floats("refusal_high")?);
+    if refusal.iter().any(Option::is_some) {
+        let estimate = |i: usize| Some(Estimate { value: refusal[i]?, interval: low[i].zip(high[i]), marked: false });
+        figures.push((
+            "refusals.png".to_string(),
+            Figure::from(Bars {
+                title: "Share of positive prompts that are refused".to_string(),
+                subtitle: String::new(),
+                category_label: "model".to_string(),
+                value_label: "share of refusals".to_string(),
+                categories: checkpoints.strs("model")?.iter().map(|m| short_name(m)).collect(),
+                series: vec![BarSeries {
+                    name: "refusals".to_string(),
+                    estimates: (0..checkpoints.rows()).map(estimate).collect(),
+                    bands: Vec::new(),
+                }],
+                range: Some((0.0, 1.0)),
+                reference: None,
+                mark_meaning: None,
+                interval_meaning: Some("95 % Wilson interval".to_string()),
+                band_meaning: None,
+            }),
+        ));
+    }
+    Ok(figures)
+}
+
+/// The report's sections, from the tables alone; figures stand in `dir`.
+///
+/// # Errors
+/// If a table lacks what a section says.
+pub fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let (checkpoints, overlap) = (table(tables, "checkpoints")?, table(tables, "overlap")?);
+    let listed = Listing::of(checkpoints)
+        .column("model", Show::Text("model"))
+        .column("parameters", Show::Count("parameters"))
+        .column("pairs", Show::Count("n"))
+        .column("carriers", Show::Count("carriers"))
+        .column("gate", Show::Head("gate_layer", "gate_head"))
+        .column("its depth", Show::Number("gate_depth", 2))
+        .column("mean depth", Show::Number("center_depth", 2))
+        .column("refusals", Show::Share("refusal"))
+        .block("The checkpoints")?;
+    let matched = Listing::of(overlap)
+        .column("model", Show::Text("model"))
+        .column("other", Show::Text("other"))
+        .column("shared heads", Show::Number("shared", 0))
+        .column("by chance", Show::Number("expected", 2))
+        .column("p", Show::PValue("p_value"))
+        .column("rank correlation", Show::Signed("necessity_spearman", 2))
+        .column("gate's shift", Show::Signed("gate_shift", 2))
+        .column("refusals", Show::Signed("refusal_difference", 2))
+        .column("95 % interval", Show::Interval("refusal_low", "refusal_high", 2))
+        .block("Pairs of checkpoints")?;
+    let text = format!(
+        "{} checkpoints with {} heads that carry the behaviour in all.",
+        checkpoints.rows(),
+        count(checkpoints.ints("carriers")?.iter().sum())
+    );
+    let mut section = Section::new("Where the circuit sits").paragraph(text).block(Block::Table(listed)).figure(
+        dir.join("depth.png"),
+        "Each head's share of the gap (necessity) over its relative depth; all are in heads.parquet.",
+        "Scatter plot of the share of the gap that heads cross over their relative depth.",
+    );
+    if checkpoints.floats("refusal")?.iter().any(Option::is_some) {
+        let alt = "Shares of positive prompts that each checkpoint refuses.";
+        section = section.figure(dir.join("refusals.png"), "What each checkpoint refuses.", alt);
+    }
+    let text = "Heads can be matched where two models have as many layers and heads. Shared: heads that carry the behaviour in \
+                both; by chance: what two random sets of these sizes share.";
+    Ok(vec![section, Section::new("The same heads?").paragraph(text).block(Block::Table(matched))])
+}
