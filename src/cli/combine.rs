@@ -31,9 +31,9 @@ pub(super) struct Combine {
 }
 
 /// A run directory, read back.
-struct Run {
-    record: RunRecord,
-    tables: Vec<Table>,
+pub(super) struct Run {
+    pub(super) record: RunRecord,
+    pub(super) tables: Vec<Table>,
 }
 
 impl Combine {
@@ -49,7 +49,8 @@ impl Combine {
         words.extend(shown.iter().cloned().chain(["--out".to_string(), self.out.display().to_string()]));
         let command_line = command_line(&words);
         directory.claim(&Map::from_iter([("runs".to_string(), Value::from(shown))]))?;
-        write(&directory, &runs, self.title.as_deref(), &[], &command_line)?;
+        let head = Head { title: self.title.as_deref(), ..Head::default() };
+        write(&directory, &runs, head, &command_line)?;
         let record = serde_json::json!({
             "command": "report",
             "command_line": command_line,
@@ -62,7 +63,7 @@ impl Combine {
 }
 
 /// The run directories that a directory stands for: itself, or those of an experiment.
-fn expand(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+pub(super) fn expand(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     let path = dir.join(RUN_FILE);
     let bad = |why: String| CliError::Input(format!("{}: {why}", path.display()));
     let text = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}; give run directories")))?;
@@ -73,6 +74,15 @@ fn expand(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
     }
 }
 
+/// What a report over runs begins with.
+#[derive(Default)]
+pub(super) struct Head<'a> {
+    pub(super) title: Option<&'a str>,
+    pub(super) intro: Vec<String>,
+    /// Sections that stand before those of the runs.
+    pub(super) sections: Vec<Section>,
+}
+
 /// Writes figures, report and LaTeX tables over run directories.
 ///
 /// # Errors
@@ -80,14 +90,13 @@ fn expand(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
 pub(super) fn write(
     directory: &RunDir,
     runs: &[PathBuf],
-    title: Option<&str>,
-    intro: &[String],
+    head: Head,
     command_line: &str,
 ) -> Result<(), CliError> {
     let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut report = Report::new(title.unwrap_or("Report"));
+    let mut report = Report::new(head.title.unwrap_or("Report"));
     report.intro.push(Block::Code(command_line.to_string()));
-    report.intro.extend(intro.iter().cloned().map(Block::Paragraph));
+    report.intro.extend(head.intro.into_iter().map(Block::Paragraph));
     let mut overview = Vec::new();
     let mut sections = Vec::new();
     for (i, dir) in runs.iter().enumerate() {
@@ -113,7 +122,8 @@ pub(super) fn write(
         Heading::number("prompts"),
         Heading::number("forks"),
     ];
-    report.sections = vec![Section::new("Overview").table("What was run", header, overview)];
+    report.sections = head.sections;
+    report.sections.push(Section::new("Overview").table("What was run", header, overview));
     report.sections.extend(sections);
     directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
     write_report(directory, &report)
@@ -133,7 +143,10 @@ fn placed(mut section: Section, prefix: &str, name: &str) -> Section {
 }
 
 /// Reads a run directory's record and all its tables.
-fn read(dir: &Path) -> Result<Run, CliError> {
+///
+/// # Errors
+/// If it is not whole.
+pub(super) fn read(dir: &Path) -> Result<Run, CliError> {
     let path = dir.join(RUN_FILE);
     let bad = |path: &Path, why: String| CliError::Input(format!("{}: {why}", path.display()));
     let text = std::fs::read(&path).map_err(|e| bad(&path, format!("cannot be read: {e}; give run directories")))?;

@@ -21,6 +21,7 @@ impl Demo {
             dry_run: false,
             command_line: format!("gatelens demo --out {}", self.place.out.display()),
             intro: vec![circuit()?],
+            judge: None,
         };
         spec::run("the demonstration's file", SPEC, &settings)
     }

@@ -5,10 +5,12 @@
 
 pub mod analysis;
 mod combine;
+mod compare;
 mod demo;
 mod document;
 mod inspect;
 mod model_args;
+mod policy;
 mod shell;
 mod spec;
 mod trace;
@@ -55,6 +57,10 @@ enum Command {
     Run(spec::Spec),
     /// One report over several run directories: Markdown, HTML, LaTeX tables
     Report(combine::Combine),
+    /// Where the circuit sits in several checkpoints, from their run directories
+    Compare(compare::Compare),
+    /// The claims of "How Alignment Routes" on a checkpoint: every analysis of the policy circuit, and a verdict on each
+    Policy(policy::Policy),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -153,6 +159,8 @@ pub fn main() -> ExitCode {
         Command::Analysis(command) => analysis::run(command.job()),
         Command::Run(spec) => spec.run(),
         Command::Report(combine) => combine.run(),
+        Command::Compare(compare) => compare.run(),
+        Command::Policy(policy) => policy.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     });

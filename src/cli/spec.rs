@@ -4,13 +4,16 @@
 //! and read by the same parser, so that the file knows every flag, default and check that the command line knows.
 
 use super::analysis::{Finished, Job, command_line};
-use super::{Cli, CliError, Command as Any, ModelArgs, combine, say};
+use super::{Cli, CliError, Command as Any, ModelArgs, combine, compare, say};
 use crate::analyses::Command;
 use crate::model::Model;
 use crate::names::meant;
+use crate::report::Section;
 use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use clap::{CommandFactory, Parser};
 use serde_json::{Map, Value};
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -60,17 +63,17 @@ pub(super) struct Place {
 #[serde(deny_unknown_fields)]
 pub(super) struct File {
     /// The report's title.
-    title: Option<String>,
+    pub(super) title: Option<String>,
     /// What the report begins with.
-    intro: Option<String>,
+    pub(super) intro: Option<String>,
     /// What `MODEL` is on the command line, one or more; patterns as `checkpoints/step-*` stand for all that they match.
-    models: Vec<String>,
+    pub(super) models: Vec<String>,
     /// The name of the entry whose heads are compared between the models.
-    compare: Option<String>,
+    pub(super) compare: Option<String>,
     /// Flags for every analysis that knows them.
     #[serde(default)]
-    defaults: toml::Table,
-    analysis: Vec<toml::Table>,
+    pub(super) defaults: toml::Table,
+    pub(super) analysis: Vec<toml::Table>,
 }
 
 /// One analysis of one model.
@@ -79,6 +82,8 @@ pub(super) struct Entry {
     pub(super) folder: String,
     /// What the file calls it.
     pub(super) name: String,
+    /// The model, as it was named.
+    pub(super) model: String,
     /// The words after `gatelens`, but for `--out`.
     words: Vec<String>,
 }
@@ -107,6 +112,7 @@ impl Spec {
                 self.place.out.display().to_string(),
             ]),
             intro: Vec::new(),
+            judge: None,
         };
         run(&shown, &text, &settings)
     }
@@ -119,6 +125,21 @@ pub(super) struct Settings<'a> {
     pub(super) command_line: String,
     /// What stands at the report's beginning, before the file's own words.
     pub(super) intro: Vec<String>,
+    /// Goes on where an analysis cannot be run on what the ones before it found, and judges what was: sections that stand
+    /// before all others in the report.
+    pub(super) judge: Option<&'a Judge<'a>>,
+}
+
+/// Writes what is to be said of an experiment as a whole.
+pub(super) type Judge<'a> = dyn Fn(&RunDir, &Ran) -> Result<Vec<Section>, CliError> + 'a;
+
+/// What was run of an experiment.
+pub(super) struct Ran<'a> {
+    pub(super) entries: &'a [Entry],
+    /// Where the entries' folders are.
+    pub(super) here: &'a Path,
+    /// Folders of entries that could not be run, and why.
+    pub(super) skipped: &'a BTreeMap<String, String>,
 }
 
 /// Runs the experiment that `text` describes; `shown` is what messages call it.
@@ -126,8 +147,18 @@ pub(super) struct Settings<'a> {
 /// # Errors
 /// If the file does not make sense, or an analysis fails.
 pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), CliError> {
+    let spec: toml::Table = toml::from_str(text).map_err(|e| CliError::Input(format!("{shown}: {e}")))?;
+    // Read from the text again, for messages that show the place.
     let file: File = toml::from_str(text).map_err(|e| CliError::Input(format!("{shown}: {e}")))?;
-    let mut entries = entries(shown, &file)?;
+    run_file(shown, &file, &spec, settings)
+}
+
+/// Runs an experiment, of which `spec` is what its results depend on.
+///
+/// # Errors
+/// As [`run`].
+pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -> Result<(), CliError> {
+    let mut entries = entries(shown, file)?;
     if settings.place.quiet {
         entries.iter_mut().for_each(|entry| entry.words.push("--quiet".to_string()));
     }
@@ -139,19 +170,48 @@ pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), Cl
     }
     let started = Instant::now();
     let directory = RunDir::create(&settings.place.out, settings.place.force, settings.place.resume)?;
-    let parameters = parameters(text)?;
+    let parameters = parameters(spec)?;
     directory.claim(&parameters)?;
     let here = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let jobs = read_in(&here)?;
-    each(&jobs, |job, model, entry| one(job, model, entry, &here, settings), &entries, settings)?;
-    let folders: Vec<PathBuf> = entries.iter().map(|e| here.join(&e.folder)).collect();
+    let skipped = RefCell::new(BTreeMap::new());
+    let run_one = |job: &Command, model: &Model, entry: &Entry| match one(job, model, entry, &here, settings) {
+        Err(CliError::Input(why)) if settings.judge.is_some() => {
+            settings.note(&format!("{}: left out: {why}", entry.folder));
+            skipped.borrow_mut().insert(entry.folder.clone(), why);
+            Ok(())
+        }
+        outcome => outcome,
+    };
+    each(&jobs, run_one, &entries, settings)?;
+    let skipped = skipped.into_inner();
+    if skipped.len() == entries.len() {
+        // Then it is the command that is wrong, not what was found.
+        return Err(CliError::Input(skipped.into_values().next().unwrap_or_default()));
+    }
+    let is_there = |e: &&Entry| !skipped.contains_key(&e.folder);
+    let mut sections = Vec::new();
+    if let Some(name) = &file.compare {
+        match compared(&directory, entries.iter().filter(is_there), name, &here) {
+            Ok(found) => sections = found,
+            // Too few checkpoints are left.
+            Err(CliError::Input(why)) if settings.judge.is_some() => settings.note(&why),
+            Err(e) => return Err(e),
+        }
+    }
+    if let Some(judge) = settings.judge {
+        sections.splice(..0, judge(&directory, &Ran { entries: &entries, here: &here, skipped: &skipped })?);
+    }
+    let folders: Vec<PathBuf> = entries.iter().filter(is_there).map(|e| here.join(&e.folder)).collect();
     let intro: Vec<String> = settings.intro.iter().chain(&file.intro).cloned().collect();
-    combine::write(&directory, &folders, file.title.as_deref(), &intro, &settings.command_line)?;
+    let head = combine::Head { title: file.title.as_deref(), intro, sections };
+    combine::write(&directory, &folders, head, &settings.command_line)?;
     let record = serde_json::json!({
         "command": "run",
         "command_line": settings.command_line,
         "parameters": parameters,
-        "runs": entries.iter().map(|e| e.folder.clone()).collect::<Vec<_>>(),
+        "runs": entries.iter().filter(is_there).map(|e| e.folder.clone()).collect::<Vec<_>>(),
+        "left_out": skipped,
         "version": env!("CARGO_PKG_VERSION"),
         "wall_s": started.elapsed().as_secs_f64(),
     });
@@ -159,6 +219,28 @@ pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), Cl
     directory.write_atomic(RUN_FILE, &json)?;
     let path = directory.finish()?;
     if settings.place.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
+}
+
+/// Compares the models by one of the entries, and by their behaviour.
+fn compared<'a>(
+    directory: &RunDir,
+    entries: impl Iterator<Item = &'a Entry>,
+    name: &str,
+    here: &Path,
+) -> Result<Vec<Section>, CliError> {
+    let of = entries.filter(|e| e.name == name || e.words.first().is_some_and(|w| w == "behaviour"));
+    let folders: Vec<PathBuf> = of.map(|e| here.join(&e.folder)).collect();
+    compare::write(directory, &compare::checkpoints(&folders)?, "compare-")
+}
+
+impl Settings<'_> {
+    /// Says something on standard error, unless it is to be quiet.
+    fn note(&self, text: &str) {
+        if !self.place.quiet {
+            // Nowhere is left to say it if standard error is gone.
+            let _ = writeln!(std::io::stderr(), "{text}");
+        }
+    }
 }
 
 /// Calls `f` for every job with its model, which is loaded once for the jobs in a row that ask for the same.
@@ -178,10 +260,7 @@ fn each(
             Some(same) => same,
             None => (wanted.clone(), wanted.open()?),
         });
-        if !settings.place.quiet {
-            // Nowhere is left to say it if standard error is gone.
-            let _ = writeln!(std::io::stderr(), "[{}/{}] {}", i + 1, jobs.len(), entry.folder);
-        }
+        settings.note(&format!("[{}/{}] {}", i + 1, jobs.len(), entry.folder));
         f(job, model, entry)?;
     }
     Ok(())
@@ -208,8 +287,7 @@ fn one(command: &Command, model: &Model, entry: &Entry, here: &Path, settings: &
 }
 
 /// What the results depend on.
-fn parameters(text: &str) -> Result<Map<String, Value>, CliError> {
-    let spec: toml::Table = toml::from_str(text).map_err(|e| CliError::Input(e.to_string()))?;
+fn parameters(spec: &toml::Table) -> Result<Map<String, Value>, CliError> {
     let spec = serde_json::to_value(spec).map_err(|e| CliError::Input(e.to_string()))?;
     Ok(Map::from_iter([("spec".to_string(), spec)]))
 }
@@ -247,7 +325,8 @@ fn entries(shown: &str, file: &File) -> Result<Vec<Entry>, CliError> {
                 let value = in_run(value, &prefix, earlier).map_err(at)?;
                 words.extend(flag(key, &value).map_err(at)?);
             }
-            entries.push(Entry { folder, name: draft.name.to_string(), words });
+            let (name, model) = (draft.name.to_string(), (*model).clone());
+            entries.push(Entry { folder, name, model, words });
         }
     }
     if let Some(name) = file.compare.as_ref().filter(|name| !drafts.iter().any(|d| d.name == name.as_str())) {

@@ -1,0 +1,119 @@
+//! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
+
+use super::analysis::{command_line, write_figures};
+use super::combine::{self, Run};
+use super::document::write_report;
+use super::{CliError, say};
+use crate::analyses::compare::{self, Checkpoint};
+use crate::report::{Block, Report, Section, latex};
+use crate::rundir::{RUN_FILE, RunDir};
+use serde_json::{Map, Value};
+use std::path::{Path, PathBuf};
+
+/// The arguments of `compare`.
+#[derive(clap::Args)]
+pub(super) struct Compare {
+    /// Run directories of `screen` or `interchange`, one a checkpoint; those of `behaviour` on the same models are joined
+    #[arg(value_name = "DIR", required = true)]
+    runs: Vec<PathBuf>,
+
+    /// The directory to write
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+
+    /// Replace the directory if it exists
+    #[arg(long)]
+    force: bool,
+}
+
+impl Compare {
+    pub(super) fn run(&self) -> Result<(), CliError> {
+        let runs: Vec<PathBuf> =
+            self.runs.iter().map(|dir| combine::expand(dir)).collect::<Result<Vec<_>, _>>()?.concat();
+        let checkpoints = checkpoints(&runs)?;
+        let directory = RunDir::create(&self.out, self.force, false)?;
+        let shown: Vec<String> = self.runs.iter().map(|r| r.display().to_string()).collect();
+        let mut words = vec!["compare".to_string()];
+        words.extend(shown.iter().cloned().chain(["--out".to_string(), self.out.display().to_string()]));
+        let command_line = command_line(&words);
+        directory.claim(&Map::from_iter([("runs".to_string(), Value::from(shown))]))?;
+        let mut report = Report::new("Comparison of checkpoints");
+        report.intro.push(Block::Code(command_line.clone()));
+        report.sections = write(&directory, &checkpoints, "")?;
+        directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
+        write_report(&directory, &report)?;
+        let record = serde_json::json!({
+            "command": "compare",
+            "command_line": command_line,
+            "version": env!("CARGO_PKG_VERSION"),
+        });
+        let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
+        directory.write_atomic(RUN_FILE, &json)?;
+        say(&format!("{}: report.html, checkpoints.parquet, overlap.parquet, heads.parquet", directory.finish()?.display()))
+    }
+}
+
+/// Reads runs as checkpoints: a screen or interchange each, with the behaviour of the same weights where there is one.
+///
+/// # Errors
+/// If a run directory is not whole, is of another command, or fewer than two checkpoints are there.
+pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError> {
+    let (mut checkpoints, mut behaviours): (Vec<(String, Checkpoint)>, Vec<(String, Run)>) = Default::default();
+    for dir in runs {
+        let run = combine::read(dir)?;
+        let sha256 = run.record.model.sha256.clone();
+        match run.record.command.as_str() {
+            "screen" | "interchange" => {
+                let (model, parameters) = (run.record.model.name, run.record.model.parameters);
+                checkpoints.push((sha256, Checkpoint { model, parameters, heads: run.tables, behaviour: None }));
+            }
+            "behaviour" => behaviours.push((sha256, run)),
+            other => {
+                return Err(CliError::Input(format!(
+                    "{}: is a run of `{other}`; give runs of `screen` or `interchange`, and of `behaviour`",
+                    dir.display()
+                )));
+            }
+        }
+    }
+    if checkpoints.len() < 2 {
+        return Err(CliError::Input(format!(
+            "{} run of `screen` or `interchange` was given; a comparison needs two checkpoints",
+            checkpoints.len()
+        )));
+    }
+    for (sha256, run) in behaviours {
+        // Runs of one checkpoint by different flags each get its behaviour.
+        for (_, checkpoint) in checkpoints.iter_mut().filter(|(of, _)| *of == sha256) {
+            checkpoint.behaviour = Some(run.tables.clone());
+        }
+    }
+    Ok(checkpoints.into_iter().map(|(_, checkpoint)| checkpoint).collect())
+}
+
+/// Writes tables and figures, each name with a prefix; returns the report's sections.
+///
+/// # Errors
+/// If the checkpoints cannot be compared or a file cannot be written.
+pub(super) fn write(
+    directory: &RunDir,
+    checkpoints: &[Checkpoint],
+    prefix: &str,
+) -> Result<Vec<Section>, CliError> {
+    let tables = compare::tables(checkpoints)?;
+    for table in &tables {
+        directory.write_atomic(&format!("{prefix}{}.parquet", table.name()), &table.to_parquet()?)?;
+    }
+    let figures = compare::figures(&tables)?;
+    write_figures(directory, figures.into_iter().map(|(name, f)| (format!("{prefix}{name}"), f)).collect())?;
+    let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
+    let mut sections = compare::sections(&tables, &folder)?;
+    for block in sections.iter_mut().flat_map(|s| &mut s.blocks) {
+        if let Block::Figure(figure) = block
+            && let Some(file) = figure.path.file_name()
+        {
+            figure.path = figure.path.with_file_name(format!("{prefix}{}", file.to_string_lossy()));
+        }
+    }
+    Ok(sections)
+}
