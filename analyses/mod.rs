@@ -7,6 +7,7 @@
 pub mod ablate;
 pub mod align;
 pub mod answered;
+pub mod cascade;
 pub mod cav;
 pub mod components;
 pub mod directions;
@@ -185,4 +186,5 @@ registry! {
     dla::Dla,
     cav::Cav,
     steer::Steer,
+    cascade::Cascade,
 }
