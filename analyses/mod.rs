@@ -10,6 +10,7 @@ pub mod answered;
 pub mod cascade;
 pub mod cav;
 pub mod components;
+pub mod contrast_methods;
 pub mod directions;
 pub mod dla;
 pub mod effects;
@@ -187,4 +188,5 @@ registry! {
     cav::Cav,
     steer::Steer,
     cascade::Cascade,
+    contrast_methods::ContrastMethods,
 }
