@@ -366,6 +366,7 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
     let drop = |l: &Loss| mean(&l.drops);
     let part = |part: Option<f64>, of: Option<f64>| Some(part? / of.filter(|of| of.abs() >= NEGLIGIBLE)?);
     let shares = losses.iter().zip(&knocked.clean).map(|(l, clean)| part(drop(l), mean(clean)));
+    let of = |f: &dyn Fn(&Tested) -> Option<f64>| losses.iter().map(|l| f(&l.tested)).collect::<Vec<_>>();
     Ok(Table::new("components")
         .str("model", "the model, as it was named", losses.iter().map(|_| shared.model))?
         .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
@@ -385,16 +386,8 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
             losses.iter().map(drop),
         )?
         .float("drop_sd", "its standard deviation over pairs, nats", losses.iter().map(|l| sd(&l.drops)))?
-        .float(
-            "ci_low",
-            "lower end of the mean drop's 95 % BCa interval, nats",
-            losses.iter().map(|l| l.tested.interval.map(|i| i.0)),
-        )?
-        .float(
-            "ci_high",
-            "upper end of the mean drop's 95 % BCa interval, nats",
-            losses.iter().map(|l| l.tested.interval.map(|i| i.1)),
-        )?
+        .float("ci_low", "lower end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.1)))?
         .float("drop_share", "mean drop over mean clean attribution; empty where that is under 0.001 nats", shares)?
         .float(
             "share_of_effect",
@@ -404,18 +397,10 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
         .float(
             "p_value",
             "two-sided sign-flip permutation p-value of the mean drop; empty where the gate cannot reach",
-            losses.iter().map(|l| l.tested.p),
+            of(&|t| t.p),
         )?
-        .float(
-            "q_value",
-            "Benjamini-Hochberg q-value over the heads and MLPs that the gate can reach",
-            losses.iter().map(|l| l.tested.q),
-        )?
-        .float(
-            "p_max",
-            "family-wise p-value by the max statistic over the same",
-            losses.iter().map(|l| l.tested.p_max),
-        )?
+        .float("q_value", "Benjamini-Hochberg q-value over the heads and MLPs that the gate can reach", of(&|t| t.q))?
+        .float("p_max", "family-wise p-value by the max statistic over the same", of(&|t| t.p_max))?
         .flag("is_gate", "whether it is of the gate", losses.iter().map(|l| l.is_gate))?
         .flag(
             "amplifier",

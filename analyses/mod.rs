@@ -9,6 +9,7 @@ pub mod align;
 pub mod answered;
 pub mod cascade;
 pub mod cav;
+pub mod commitment;
 pub mod components;
 pub mod contrast_methods;
 pub mod directions;
@@ -188,5 +189,6 @@ registry! {
     cav::Cav,
     steer::Steer,
     cascade::Cascade,
+    commitment::Commitment,
     contrast_methods::ContrastMethods,
 }
