@@ -2,6 +2,15 @@
 
 use crate::run::Reading;
 
+/// What reports call a component, by its layer and name: `L4.H1`, `L5 mlp`, `embedding`.
+pub fn label(layer: i64, name: &str) -> String {
+    match name.strip_prefix("head.") {
+        Some(head) => format!("L{layer}.H{head}"),
+        None if name == "embed" => "embedding".to_string(),
+        None => format!("L{layer} {name}"),
+    }
+}
+
 /// A component of the residual stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {

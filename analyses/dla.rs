@@ -7,7 +7,7 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
-use super::components::{Component, attributions, components, without_empty};
+use super::components::{Component, attributions, components, label, without_empty};
 use super::effects::{SIGNIFICANT, family, interval};
 use super::inputs::{MeasuredArgs, Sources, Tokens};
 use super::summary::{mean, sd};
@@ -254,11 +254,7 @@ struct Row {
 
 impl Row {
     fn label(&self) -> String {
-        match self.component.strip_prefix("head.") {
-            Some(head) => format!("L{}.H{head}", self.layer),
-            None if self.component == "embed" => "embedding".to_string(),
-            None => format!("L{} {}", self.layer, self.component),
-        }
+        label(self.layer, &self.component)
     }
 }
 

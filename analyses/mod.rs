@@ -8,9 +8,12 @@ pub mod ablate;
 pub mod align;
 pub mod answered;
 pub mod behaviour;
+pub mod cascade;
 pub mod cav;
+pub mod commitment;
 pub mod compare;
 pub mod components;
+pub mod contrast_methods;
 pub mod directions;
 pub mod dla;
 pub mod effects;
@@ -188,6 +191,9 @@ registry! {
     screen::Screen,
     ablate::Ablate,
     dla::Dla,
+    contrast_methods::ContrastMethods,
+    cascade::Cascade,
+    commitment::Commitment,
     cav::Cav,
     steer::Steer,
 }

@@ -1,0 +1,545 @@
+//! Knockout cascade: what do deeper heads lose when the gate is knocked out?
+//!
+//! The gate's `z` at the last position is taken from the pair's negative prompt, or set to zero, and the direct logit
+//! attribution of every component is read in that same run. Later heads whose attribution drops are what the gate works
+//! through, its *amplifiers*. Forks of forks then knock out the amplifiers as well, alone and on top of the gate: one that
+//! only passes the gate's signal on does little once the gate is out. Source: "How Alignment Routes" (2026).
+//!
+//! Every attribution is read with its own run's final norm, so that the changes of all components add up to the change of
+//! the metric (before soft-capping). The gate's *direct effect* is the change of its own attribution; its *total effect*
+//! the change of the metric; between them stand the later heads and MLPs, which pass an effect on, or repair it. Source:
+//! McGrath et al. 2023, "The Hydra Effect: Emergent Self-repair in Language Model Computations".
+
+mod report;
+
+use super::components::{Component, attributions, components, without_empty};
+use super::effects::{SIGNIFICANT, Tested, family};
+use super::gate::{GateArgs, Head, interchanged, names, silenced};
+use super::inputs::{PairArgs, Pairs, Sources};
+use super::summary::{mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output};
+use crate::model::Model;
+use crate::model::arch::Arch;
+use crate::plan::{Edit, Plan, Run, What};
+use crate::report::Section;
+use crate::run::Reading;
+use crate::session::Session;
+use crate::stats::{Bootstrap, bca_family};
+use crate::table::Table;
+use std::path::Path;
+
+/// How heads are knocked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Knockout {
+    /// Their `z` is that of the negative prompt.
+    Interchange,
+    /// Their `z` is zero.
+    Zero,
+}
+
+impl Knockout {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Knockout::Interchange => "interchange",
+            Knockout::Zero => "zero",
+        }
+    }
+
+    /// The edits at the last position.
+    fn edits(self, heads: &[Head], negative: Run) -> Vec<Edit> {
+        match self {
+            Knockout::Interchange => interchanged(heads, negative),
+            Knockout::Zero => silenced(heads),
+        }
+    }
+}
+
+/// Knockout cascade: what deeper heads lose when the gate is knocked out
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Cascade {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub gate: GateArgs,
+
+    /// How heads are knocked out: with their z from the pair's negative prompt, or zero
+    #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
+    pub mode: Knockout,
+
+    /// How many amplifiers, the strongest, are knocked out too
+    #[arg(long, default_value_t = 8, value_name = "K")]
+    pub amplifiers: u32,
+}
+
+/// The pairs as the model reads them, and the gate.
+pub struct Items {
+    pairs: Pairs,
+    gate: Vec<Head>,
+    sources: Sources,
+}
+
+impl Analysis for Cascade {
+    const NAME: &'static str = "cascade";
+    const ABOUT: &'static str = "Knockout cascade: what deeper heads lose when the gate is knocked out";
+    const TITLE: &'static str = "Knockout cascade";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let (gate, of_gate) = self.gate.read(&model.decoder.arch)?;
+        let pairs = self.pairs.read(model)?;
+        let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
+        Ok(Items { pairs, gate, sources })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.sources.clone()
+    }
+
+    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+        // Which heads amplify is known later; as many of the first that can cost a little more.
+        let arch = &model.decoder.arch;
+        let later = (first_layer(&items.gate) + 1..arch.n_layers)
+            .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
+            .filter(|head| !items.gate.contains(head));
+        let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
+        Ok(vec![self.gate_plan(items), self.amplifiers_plan(items, &sets(&some))])
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let arch = &session.model.decoder.arch;
+        let knocked = Knocked::of(arch, &session.run(&self.gate_plan(items))?);
+        let drops = drops(&knocked, &items.gate, session.seed)?;
+        let sets = sets(&strongest(&drops, self.amplifiers as usize));
+        let readings = match sets.is_empty() {
+            true => Vec::new(),
+            false => session.run(&self.amplifiers_plan(items, &sets))?,
+        };
+        let rows = knockouts(items, &knocked, &sets, &readings);
+        let shared = Shared { model: &session.model.name, mode: self.mode.name(), seed: session.seed };
+        Ok(vec![
+            components_table(&shared, &knocked, &drops)?,
+            knockouts_table(&shared, &rows)?,
+            repair_table(&shared, &items.gate, &knocked)?,
+        ]
+        .into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        report::sections(tables, dir)
+    }
+}
+
+/// Readouts a pair in [`Cascade::gate_plan`].
+const OF_PAIR: usize = 5;
+
+impl Cascade {
+    /// Each pair's two metrics and the positive prompt's attributions; then both with the gate knocked out.
+    fn gate_plan(&self, items: &Items) -> Plan {
+        let mut plan = Plan::default();
+        for (i, tokens) in items.pairs.tokens.iter().enumerate() {
+            let [positive, negative] = items.pairs.add(&mut plan, i);
+            plan.read(positive, What::Metric(tokens.metric.clone()));
+            plan.read(negative, What::Metric(tokens.metric.clone()));
+            plan.read(positive, What::Attribution(tokens.metric.clone()));
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            plan.read(gate_out, What::Metric(tokens.metric.clone()));
+            plan.read(gate_out, What::Attribution(tokens.metric.clone()));
+        }
+        plan
+    }
+
+    /// For each pair and set of heads, the metric with the set knocked out alone, and on top of the gate.
+    fn amplifiers_plan(&self, items: &Items, sets: &[Set]) -> Plan {
+        let mut plan = Plan::default();
+        for (i, tokens) in items.pairs.tokens.iter().enumerate().filter(|_| !sets.is_empty()) {
+            let [positive, negative] = items.pairs.add(&mut plan, i);
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            for set in sets {
+                for base in [positive, gate_out] {
+                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
+                    plan.read(fork, What::Metric(tokens.metric.clone()));
+                }
+            }
+        }
+        plan
+    }
+}
+
+/// The layer of the first of the gate's heads: what comes after it can change.
+fn first_layer(gate: &[Head]) -> usize {
+    gate.iter().map(|h| h.layer).min().unwrap_or(0)
+}
+
+/// Heads that are knocked out together.
+struct Set {
+    name: String,
+    heads: Vec<Head>,
+}
+
+/// Each amplifier by itself, then all of them.
+fn sets(amplifiers: &[Head]) -> Vec<Set> {
+    let mut sets: Vec<Set> = amplifiers.iter().map(|h| Set { name: h.to_string(), heads: vec![*h] }).collect();
+    if amplifiers.len() > 1 {
+        sets.push(Set { name: "amplifiers".to_string(), heads: amplifiers.to_vec() });
+    }
+    sets
+}
+
+/// What all tables share.
+struct Shared<'a> {
+    model: &'a str,
+    mode: &'static str,
+    seed: u64,
+}
+
+/// What the knockout of the gate does: metrics, one a pair, and attributions, `[components][pairs]`.
+struct Knocked {
+    positive: Vec<f64>,
+    negative: Vec<f64>,
+    gate_out: Vec<f64>,
+    components: Vec<Component>,
+    clean: Vec<Vec<f64>>,
+    knocked: Vec<Vec<f64>>,
+}
+
+impl Knocked {
+    fn of(arch: &Arch, readings: &[Reading]) -> Self {
+        let all = components(arch.n_layers, arch.n_heads);
+        let of_pair: Vec<&[Reading]> = readings.chunks_exact(OF_PAIR).collect();
+        let numbers = |k: usize| of_pair.iter().filter_map(|r| r[k].number()).collect();
+        let rows = |k: usize| of_pair.iter().map(move |r| &r[k]);
+        let both = rows(2).chain(rows(4)).map(|r| attributions(r, &all, arch.n_heads)).collect();
+        let (components, both) = without_empty(all.clone(), both);
+        let by_component = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            (0..components.len()).map(|c| rows.iter().map(|row| row[c]).collect()).collect()
+        };
+        let (clean, knocked) = both.split_at(of_pair.len());
+        Knocked {
+            positive: numbers(0),
+            negative: numbers(1),
+            gate_out: numbers(3),
+            clean: by_component(clean),
+            knocked: by_component(knocked),
+            components,
+        }
+    }
+
+    /// How far the metric falls, one a pair.
+    fn fall(&self) -> Vec<f64> {
+        less(&self.positive, &self.gate_out)
+    }
+}
+
+/// The differences of two lists, item by item.
+fn less(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
+/// What one component loses.
+struct Loss {
+    component: Component,
+    /// Clean minus knocked out, one a pair.
+    drops: Vec<f64>,
+    /// Only the interval, where the component is not of the family.
+    tested: Tested,
+    is_gate: bool,
+    amplifier: bool,
+}
+
+/// What every component loses. The family of tests are the components that the gate can reach: heads after its first
+/// layer, but for its own, and MLPs from that layer on.
+fn drops(knocked: &Knocked, gate: &[Head], seed: u64) -> Result<Vec<Loss>, AnalysisError> {
+    let drops: Vec<Vec<f64>> = knocked.clean.iter().zip(&knocked.knocked).map(|(c, k)| less(c, k)).collect();
+    let intervals = bca_family(&drops, &Bootstrap { seed, ..Bootstrap::default() });
+    let reached: Vec<usize> =
+        (0..drops.len()).filter(|c| class(&knocked.components[*c], gate).is_some_and(|c| c != Class::Gate)).collect();
+    let of_family: Vec<Vec<f64>> = reached.iter().map(|c| drops[*c].clone()).collect();
+    let mut tested: Vec<Tested> =
+        intervals.into_iter().map(|i| Tested { interval: i.map(|i| (i.low, i.high)), ..Tested::default() }).collect();
+    reached.iter().zip(family(&of_family, seed)?).for_each(|(c, found)| tested[*c] = found);
+    let fall = mean(&knocked.fall()).unwrap_or(0.0);
+    let loss = |((c, drops), tested): ((usize, Vec<f64>), Tested)| {
+        let component = knocked.components[c].clone();
+        let class = class(&component, gate);
+        let (drop, clean) = (mean(&drops).unwrap_or(0.0), mean(&knocked.clean[c]).unwrap_or(0.0));
+        let amplifier = class == Some(Class::Head)
+            && tested.q.is_some_and(|q| q < SIGNIFICANT)
+            && drop * fall > 0.0
+            && clean * fall > 0.0;
+        Loss { component, drops, tested, is_gate: class == Some(Class::Gate), amplifier }
+    };
+    Ok(drops.into_iter().enumerate().zip(tested).map(loss).collect())
+}
+
+/// How a knockout of the gate can reach a component.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It is of the gate.
+    Gate,
+    /// A head after the gate's first layer.
+    Head,
+    /// An MLP from that layer on.
+    Mlp,
+}
+
+/// A component's class; none where it is not reached.
+fn class(component: &Component, gate: &[Head]) -> Option<Class> {
+    let layer = usize::try_from(component.layer).ok()?;
+    let first = first_layer(gate);
+    match component.head() {
+        Some(head) if gate.contains(&Head { layer, head }) => Some(Class::Gate),
+        Some(_) => (layer > first).then_some(Class::Head),
+        None => (component.name == "mlp" && layer >= first).then_some(Class::Mlp),
+    }
+}
+
+/// The amplifiers that lose most.
+fn strongest(losses: &[Loss], n: usize) -> Vec<Head> {
+    let size = |l: &&Loss| mean(&l.drops).map_or(0.0, f64::abs);
+    let mut flagged: Vec<&Loss> = losses.iter().filter(|l| l.amplifier).collect();
+    flagged.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let head = |l: &Loss| Some(Head { layer: usize::try_from(l.component.layer).ok()?, head: l.component.head()? });
+    flagged.into_iter().take(n).filter_map(head).collect()
+}
+
+/// One knockout over all pairs.
+struct KnockoutRow {
+    name: String,
+    head: Option<Head>,
+    with_gate: bool,
+    metrics: Vec<f64>,
+    /// Edited minus clean metric.
+    effects: Vec<f64>,
+    /// The effect of the heads without the gate.
+    alone: Option<f64>,
+    /// What they do on top of the gate's knockout.
+    beyond: Vec<f64>,
+}
+
+/// The gate alone, then each set alone and on top of the gate.
+fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], readings: &[Reading]) -> Vec<KnockoutRow> {
+    let of_gate = less(&knocked.gate_out, &knocked.positive);
+    let gate = names(&items.gate);
+    let mut rows = vec![KnockoutRow {
+        name: gate.clone(),
+        head: None,
+        with_gate: true,
+        metrics: knocked.gate_out.clone(),
+        alone: mean(&of_gate),
+        effects: of_gate,
+        beyond: Vec::new(),
+    }];
+    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
+    for (s, set) in sets.iter().enumerate() {
+        let metrics = |k: usize| -> Vec<f64> { numbers.chunks_exact(2 * sets.len()).map(|r| r[2 * s + k]).collect() };
+        let [own, both] = [metrics(0), metrics(1)];
+        let (alone, beyond) = (mean(&less(&own, &knocked.positive)), less(&both, &knocked.gate_out));
+        for (with_gate, metrics) in [(false, own), (true, both)] {
+            rows.push(KnockoutRow {
+                name: if with_gate { format!("{gate}+{}", set.name) } else { set.name.clone() },
+                head: (set.heads.len() == 1).then(|| set.heads[0]),
+                with_gate,
+                effects: less(&metrics, &knocked.positive),
+                metrics,
+                alone,
+                beyond: beyond.clone(),
+            });
+        }
+    }
+    rows
+}
+
+/// Below this, in nats, an attribution is next to nothing, and a share of it says nothing.
+const NEGLIGIBLE: f64 = 1e-3;
+
+fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Result<Table, AnalysisError> {
+    let fall = mean(&knocked.fall());
+    let drop = |l: &Loss| mean(&l.drops);
+    let part = |part: Option<f64>, of: Option<f64>| Some(part? / of.filter(|of| of.abs() >= NEGLIGIBLE)?);
+    let shares = losses.iter().zip(&knocked.clean).map(|(l, clean)| part(drop(l), mean(clean)));
+    let of = |f: &dyn Fn(&Tested) -> Option<f64>| losses.iter().map(|l| f(&l.tested)).collect::<Vec<_>>();
+    Ok(Table::new("components")
+        .str("model", "the model, as it was named", losses.iter().map(|_| shared.model))?
+        .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
+        .int(
+            "layer",
+            "layer; -1: embedding; the number of layers: final norm",
+            losses.iter().map(|l| l.component.layer),
+        )?
+        .str("component", "embed, head.H, mlp, bias", losses.iter().map(|l| l.component.name.as_str()))?
+        .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
+        .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
+        .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?
+        .float(
+            "drop_mean",
+            "mean of clean minus knocked out, nats; those of all components add up to the fall of the metric before \
+             soft-capping",
+            losses.iter().map(drop),
+        )?
+        .float("drop_sd", "its standard deviation over pairs, nats", losses.iter().map(|l| sd(&l.drops)))?
+        .float("ci_low", "lower end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.1)))?
+        .float("drop_share", "mean drop over mean clean attribution; empty where that is under 0.001 nats", shares)?
+        .float(
+            "share_of_effect",
+            "mean drop over the metric's mean fall when the gate is knocked out",
+            losses.iter().map(|l| part(drop(l), fall)),
+        )?
+        .float(
+            "p_value",
+            "two-sided sign-flip permutation p-value of the mean drop; empty where the gate cannot reach",
+            of(&|t| t.p),
+        )?
+        .float("q_value", "Benjamini-Hochberg q-value over the heads and MLPs that the gate can reach", of(&|t| t.q))?
+        .float("p_max", "family-wise p-value by the max statistic over the same", of(&|t| t.p_max))?
+        .flag("is_gate", "whether it is of the gate", losses.iter().map(|l| l.is_gate))?
+        .flag(
+            "amplifier",
+            "a later head with q < 0.05 whose drop and clean attribution have the sign of the metric's fall",
+            losses.iter().map(|l| l.amplifier),
+        )?)
+}
+
+fn knockouts_table(shared: &Shared, rows: &[KnockoutRow]) -> Result<Table, AnalysisError> {
+    let effects: Vec<Vec<f64>> = rows.iter().map(|r| r.effects.clone()).collect();
+    let tested = family(&effects, shared.seed)?;
+    let beyond: Vec<Vec<f64>> = rows.iter().map(|r| r.beyond.clone()).collect();
+    let beyond = bca_family(&beyond, &Bootstrap { seed: shared.seed, ..Bootstrap::default() });
+    let of = |f: &dyn Fn(&Head) -> usize| {
+        rows.iter().map(|r| r.head.as_ref().map_or(-1, |h| f(h) as i64)).collect::<Vec<_>>()
+    };
+    Ok(Table::new("knockouts")
+        .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
+        .str("mode", "how heads were knocked out: interchange or zero", rows.iter().map(|_| shared.mode))?
+        .str(
+            "heads",
+            "what was knocked out; `amplifiers`: all that have a row of their own",
+            rows.iter().map(|r| r.name.as_str()),
+        )?
+        .int("layer", "the amplifier's layer, from 0; -1 where it is not one", of(&|h| h.layer))?
+        .int("head", "the amplifier's number in its layer, from 0; -1 where it is not one", of(&|h| h.head))?
+        .flag("with_gate", "whether the gate was knocked out as well", rows.iter().map(|r| r.with_gate))?
+        .int("n", "pairs", rows.iter().map(|r| r.metrics.len() as i64))?
+        .float("metric_mean", "mean metric with the knockout, nats", rows.iter().map(|r| mean(&r.metrics)))?
+        .float(
+            "effect_mean",
+            "mean of that minus the positive prompt's metric, nats",
+            rows.iter().map(|r| mean(&r.effects)),
+        )?
+        .float(
+            "ci_low",
+            "lower end of the mean effect's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.0)),
+        )?
+        .float(
+            "ci_high",
+            "upper end of the mean effect's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.1)),
+        )?
+        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
+        .float("q_value", "Benjamini-Hochberg q-value over all knockouts", tested.iter().map(|t| t.q))?
+        .float("alone", "mean effect of the amplifiers without the gate, nats", rows.iter().map(|r| r.alone))?
+        .float(
+            "beyond_gate",
+            "mean effect of the amplifiers on top of the gate's knockout, nats",
+            rows.iter().map(|r| mean(&r.beyond)),
+        )?
+        .float("beyond_ci_low", "lower end of its 95 % BCa interval, nats", beyond.iter().map(|i| i.map(|i| i.low)))?
+        .float(
+            "beyond_ci_high",
+            "upper end of its 95 % BCa interval, nats",
+            beyond.iter().map(|i| i.map(|i| i.high)),
+        )?)
+}
+
+/// The gate's direct and total effect, and what stands between them.
+fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Table, AnalysisError> {
+    let total = less(&knocked.gate_out, &knocked.positive);
+    let of_class = |wanted: Class| {
+        let mut sum = vec![0.0; total.len()];
+        let members = (0..knocked.components.len()).filter(|c| class(&knocked.components[*c], gate) == Some(wanted));
+        for c in members {
+            let change = less(&knocked.knocked[c], &knocked.clean[c]);
+            sum.iter_mut().zip(change).for_each(|(sum, x)| *sum += x);
+        }
+        sum
+    };
+    let [direct, heads, mlps] = [Class::Gate, Class::Head, Class::Mlp].map(of_class);
+    let indirect = less(&total, &direct);
+    let rest = less(&less(&indirect, &heads), &mlps);
+    let parts = [
+        ("direct", "change of the gate's own attribution", direct),
+        ("total", "change of the metric", total),
+        ("difference", "total minus direct effect; against the direct one where later components repair it", indirect),
+        ("later_heads", "change of the attributions of heads after the gate's first layer", heads),
+        ("later_mlps", "change of the attributions of MLPs from that layer on", mlps),
+        ("rest", "what is left: the final norm's scale on all other components, and soft-capping", rest),
+    ];
+    let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
+    let numbers: Vec<&Vec<f64>> = parts.iter().map(|p| &p.2).collect();
+    let intervals = bca_family(&numbers, &options);
+    let mut table = Table::new("repair")
+        .str("model", "the model, as it was named", [shared.model])?
+        .str("gate", "the gate's heads", [names(gate)])?
+        .str("mode", "how it was knocked out: interchange or zero", [shared.mode])?
+        .int("n", "pairs", [knocked.positive.len() as i64])?
+        .float("positive_mean", "mean metric of the positive prompts, nats", [mean(&knocked.positive)])?
+        .float("negative_mean", "mean metric of the negative prompts, nats", [mean(&knocked.negative)])?
+        .float(
+            "knocked_mean",
+            "mean metric of the positive prompts with the gate out, nats",
+            [mean(&knocked.gate_out)],
+        )?;
+    for ((name, doc, numbers), interval) in parts.iter().zip(intervals) {
+        let end = |which: &str| format!("{which} end of its 95 % BCa interval, nats");
+        table = table
+            .float(&format!("{name}_mean"), &format!("{doc}, mean, nats"), [mean(numbers)])?
+            .float(&format!("{name}_ci_low"), &end("lower"), [interval.map(|i| i.low)])?
+            .float(&format!("{name}_ci_high"), &end("upper"), [interval.map(|i| i.high)])?;
+    }
+    Ok(table)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn component(layer: i64, name: &str) -> Component {
+        Component { layer, name: name.to_string() }
+    }
+
+    #[test]
+    fn a_knockout_reaches_later_heads_and_mlps_from_its_own_layer_on() {
+        let gate = [Head { layer: 2, head: 1 }, Head { layer: 3, head: 0 }];
+        let of = |layer, name: &str| class(&component(layer, name), &gate);
+        assert!(of(2, "head.1") == Some(Class::Gate) && of(3, "head.0") == Some(Class::Gate));
+        assert!(of(2, "head.0").is_none() && of(1, "mlp").is_none() && of(-1, "embed").is_none());
+        assert!(of(3, "head.1") == Some(Class::Head) && of(2, "mlp") == Some(Class::Mlp) && of(3, "bias").is_none());
+    }
+
+    #[test]
+    fn the_strongest_amplifiers_come_first_and_are_knocked_out_one_by_one_and_together() {
+        let loss = |layer, name: &str, drop: f64, amplifier| Loss {
+            component: component(layer, name),
+            drops: vec![drop, drop],
+            tested: Tested::default(),
+            is_gate: false,
+            amplifier,
+        };
+        let losses = [loss(4, "head.0", 0.5, true), loss(5, "head.3", 2.0, true), loss(5, "head.4", 9.0, false)];
+        let found = strongest(&losses, 8);
+        assert_eq!(found, [Head { layer: 5, head: 3 }, Head { layer: 4, head: 0 }]);
+        let names: Vec<String> = sets(&found).into_iter().map(|s| s.name).collect();
+        assert_eq!(names, ["L5.H3", "L4.H0", "amplifiers"]);
+        assert!(strongest(&losses, 0).is_empty() && sets(&[]).is_empty() && sets(&found[..1]).len() == 1);
+    }
+}

@@ -1,0 +1,192 @@
+//! Early commitment's figure and words, from its tables alone.
+
+use crate::analyses::{AnalysisError, Figures, table};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
+use crate::names::short_name;
+use crate::report::cells::{number, share, signed};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
+use crate::table::Table;
+use std::path::Path;
+
+/// A row of the table of decisive layers.
+struct Row<'a> {
+    place: &'a str,
+    change: &'a str,
+    layer: Option<f64>,
+    interval: Option<(f64, f64)>,
+    largest_layer: Option<f64>,
+    largest_effect: Option<f64>,
+    largest_share: Option<f64>,
+    n: i64,
+    n_layers: i64,
+}
+
+fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
+    let (places, changes) = (table.strs("place")?, table.strs("change")?);
+    let float = |name: &str| table.floats(name);
+    let (layers, low, high) = (float("layer")?, float("ci_low")?, float("ci_high")?);
+    let (at, effects, shares) = (float("largest_layer")?, float("largest_effect")?, float("largest_share")?);
+    let (n, n_layers) = (table.ints("n")?, table.ints("n_layers")?);
+    let row = |i: usize| Row {
+        place: places[i],
+        change: changes[i],
+        layer: layers[i],
+        interval: low[i].zip(high[i]),
+        largest_layer: at[i],
+        largest_effect: effects[i],
+        largest_share: shares[i],
+        n: n[i],
+        n_layers: n_layers[i],
+    };
+    Ok((0..table.rows()).map(row).collect())
+}
+
+pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let layers = table(tables, "layers")?;
+    let decisive = rows(table(tables, "commitment")?)?;
+    let draw = |change: &str, title: &str| curves(layers, &decisive, change, title);
+    Ok(vec![
+        ("commitment.png".to_string(), draw("remove", "The signal removed, layer by layer")?),
+        ("restored.png".to_string(), draw("restore", "The signal restored, layer by layer")?),
+    ])
+}
+
+/// The share of the gap that a change closes at each layer, at both places.
+fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result<Figure, AnalysisError> {
+    let mut lines = Vec::new();
+    for (place, name) in [("content", "content"), ("last", "last position")] {
+        lines.push(curve(layers, place, change, name, CurveRole::Series)?);
+    }
+    if change == "remove" {
+        for place in ["content", "last"] {
+            lines.push(curve(layers, place, "random", "random direction", CurveRole::Control)?);
+        }
+    }
+    let of = |place: &str| decisive.iter().find(|r| r.place == place && r.change == change);
+    let threshold = |place: &str, label: &str| {
+        let row = of(place)?;
+        Some(Threshold { x: row.layer?, label: label.to_string(), interval: None })
+    };
+    let n = |place: &str| of(place).map_or(0, |r| r.n);
+    let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
+    Ok(Figure::from(Curves {
+        title: title.to_string(),
+        subtitle: format!("{model}, {} pairs at the last position, {} in the content", n("last"), n("content")),
+        x_label: "layer before which the residual stream is changed".to_string(),
+        y_label: "effect (share of the gap)".to_string(),
+        curves: lines,
+        thresholds: [threshold("content", "content read"), threshold("last", "arrived")]
+            .into_iter()
+            .flatten()
+            .collect(),
+        y_range: Some((0.0, 1.0)),
+        interval_meaning: Some("95 % BCa interval".to_string()),
+    }))
+}
+
+/// One place's and change's shares with their intervals.
+fn curve(layers: &Table, place: &str, change: &str, name: &str, role: CurveRole) -> Result<Curve, AnalysisError> {
+    let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
+    let float = |name: &str| layers.floats(name);
+    let (shares, gaps, low, high) = (float("share_of_gap")?, float("gap_mean")?, float("ci_low")?, float("ci_high")?);
+    let point = |i: usize| {
+        let gap = gaps[i].filter(|gap| *gap != 0.0);
+        let interval = low[i].zip(high[i]).zip(gap).map(|((low, high), gap)| (low / gap, high / gap));
+        // A gap below 0 turns the ends round.
+        let interval = interval.map(|(a, b)| (a.min(b), a.max(b))).filter(|_| role == CurveRole::Series);
+        CurvePoint { x: at[i] as f64, y: shares[i], interval }
+    };
+    let points = (0..layers.rows()).filter(|i| places[*i] == place && changes[*i] == change).map(point).collect();
+    Ok(Curve { name: name.to_string(), role, points })
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let layers = table(tables, "layers")?;
+    let decisive = rows(table(tables, "commitment")?)?;
+    let of = |place: &str, change: &str| decisive.iter().find(|r| r.place == place && r.change == change);
+    let mut words = Vec::new();
+    words.extend(of("content", "remove").map(|r| content(r, "Removing the signal from the content")));
+    words.extend(of("content", "restore").map(|r| content(r, "Restoring it in the negative prompts' content")));
+    words.extend(of("last", "remove").map(|r| arrival(r, "Removing it at the last position")));
+    words.extend(of("last", "restore").map(|r| arrival(r, "Restoring it there")));
+    words.push(control(layers)?);
+    let block = Listing::of(table(tables, "commitment")?)
+        .column("place", Show::Text("place"))
+        .column("change", Show::Text("change"))
+        .column("measure", Show::Text("measure"))
+        .column("pairs", Show::Count("n"))
+        .column("layer", Show::Number("layer", 0))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 0))
+        .column("depth", Show::Share("relative_depth"))
+        .column("largest effect (nats)", Show::Signed("largest_effect", 3))
+        .column("of the gap", Show::Share("largest_share"))
+        .block("Where the content is read, and where the signal has arrived")?;
+    let alt = "Share of the gap by layer, for changes of the content and of the last position.";
+    let main = Section::new("Until where the route is open")
+        .paragraph(words.join(" "))
+        .figure(
+            dir.join("commitment.png"),
+            "What removing the signal closes of the gap between the prompts; grey: as far along a random direction.",
+            alt,
+        )
+        .figure(dir.join("restored.png"), "What restoring it in the negative prompts closes of the gap.", alt)
+        .block(Block::Table(block));
+    Ok(vec![main])
+}
+
+/// ` (interval 3 to 4)`
+fn between(row: &Row) -> String {
+    let ends = |(low, high)| format!(" (95 % interval {} to {})", number(Some(low), 0), number(Some(high), 0));
+    row.interval.map_or(String::new(), ends)
+}
+
+fn largest(row: &Row) -> String {
+    format!(
+        "moves the metric by up to {} nats ({} of the gap, before layer {}; {} pairs)",
+        signed(row.largest_effect, 3),
+        share(row.largest_share),
+        number(row.largest_layer, 0),
+        row.n
+    )
+}
+
+fn content(row: &Row, what: &str) -> String {
+    match row.layer {
+        None => format!("{what} moves nothing towards the other prompts at any layer."),
+        Some(layer) => format!(
+            "{what} {}. It does so until before **layer {}** of {}{}: that layer reads the content, and from the next on the \
+             route is committed.",
+            largest(row),
+            number(Some(layer), 0),
+            row.n_layers,
+            between(row)
+        ),
+    }
+}
+
+fn arrival(row: &Row, what: &str) -> String {
+    match row.layer {
+        None => format!("{what} moves nothing towards the other prompts at any layer."),
+        Some(layer) => {
+            format!(
+                "{what} {}. The signal is there from before **layer {}** on{}.",
+                largest(row),
+                number(Some(layer), 0),
+                between(row)
+            )
+        }
+    }
+}
+
+/// The largest effect of the random directions.
+fn control(layers: &Table) -> Result<String, AnalysisError> {
+    let (changes, shares) = (layers.strs("change")?, layers.floats("share_of_gap")?);
+    let random = (0..layers.rows()).filter(|i| changes[*i] == "random").filter_map(|i| shares[i]);
+    let most = random
+        .fold(None, |most: Option<f64>, x| Some(most.map_or(x, |most| if x.abs() > most.abs() { x } else { most })));
+    Ok(match most {
+        Some(most) => format!("Going as far along a random direction closes {} of the gap at most.", share(most)),
+        None => String::new(),
+    })
+}

@@ -1,0 +1,257 @@
+//! The comparison's figures and words, from its tables alone.
+
+use crate::analyses::{AnalysisError, Figures, table};
+use crate::figure::{Figure, Scatter, ScatterPoint};
+use crate::names::short_name;
+use crate::report::cells::{self, number, share, signed};
+use crate::report::listing::{Listing, Order, Show};
+use crate::report::{Block, Section};
+use crate::table::Table;
+use std::path::Path;
+
+/// How many heads a report's tables list.
+const LISTED: usize = 12;
+
+/// How many heads a figure names of each method.
+const NAMED: i64 = 5;
+
+/// The table of heads, read back.
+struct Heads<'a> {
+    table: &'a Table,
+    model: String,
+    n: i64,
+    labels: Vec<String>,
+}
+
+impl<'a> Heads<'a> {
+    fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
+        let table = table(tables, "heads")?;
+        let labels = table.ints("layer")?.iter().zip(table.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
+        Ok(Heads {
+            table,
+            model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
+            n: table.ints("n")?.first().copied().unwrap_or(0),
+            labels,
+        })
+    }
+
+    fn float(&self, name: &str) -> Result<&'a [Option<f64>], AnalysisError> {
+        Ok(self.table.floats(name)?)
+    }
+
+    /// The number of the head that is first by a column of ranks.
+    fn first_by(&self, rank: &str) -> Result<Option<usize>, AnalysisError> {
+        Ok(self.table.ints(rank)?.iter().position(|r| *r == 1))
+    }
+
+    /// The effect of interchange against another number of each head; the strongest of both are named.
+    fn scatter(&self, title: &str, y: (&str, &str, f64), rank: &str, agreement: &str) -> Result<Figure, AnalysisError> {
+        let (y_label, column, sign) = y;
+        let (x, y) = (self.float("interchange_mean")?, self.float(column)?);
+        let (by_x, by_y) = (self.table.ints("rank_interchange")?, self.table.ints(rank)?);
+        let named = |i: usize| by_x[i] <= NAMED || by_y[i] <= NAMED;
+        let point = |i: usize| {
+            let name = named(i).then(|| self.labels[i].clone());
+            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name })
+        };
+        Ok(Figure::from(Scatter {
+            title: title.to_string(),
+            subtitle: format!("{}, {} pairs, positive prompts, last position{agreement}", self.model, self.n),
+            x_label: "effect of interchange (nats)".to_string(),
+            y_label: y_label.to_string(),
+            points: (0..self.labels.len()).filter_map(point).collect(),
+        }))
+    }
+}
+
+/// `, Spearman +0.52` of two methods' sizes.
+fn correlation(agreement: &Table, first: &str, second: &str) -> Result<String, AnalysisError> {
+    let (firsts, seconds) = (agreement.strs("first")?, agreement.strs("second")?);
+    let at = (0..agreement.rows()).find(|i| firsts[*i] == first && seconds[*i] == second);
+    let value = at.and_then(|i| agreement.floats("spearman_size").ok()?[i]);
+    Ok(value.map_or(String::new(), |r| format!(", Spearman of sizes {}", signed(r, 2))))
+}
+
+pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let (heads, agreement) = (Heads::of(tables)?, table(tables, "agreement")?);
+    let ablation = correlation(agreement, "interchange", "ablation")?;
+    let attribution = correlation(agreement, "interchange", "attribution")?;
+    Ok(vec![
+        (
+            "agreement.png".to_string(),
+            heads.scatter(
+                "Interchange and ablation",
+                ("effect of zero ablation (nats)", "ablation_mean", 1.0),
+                "rank_ablation",
+                &ablation,
+            )?,
+        ),
+        (
+            "dla.png".to_string(),
+            heads.scatter(
+                "Interchange and attribution",
+                ("attribution, sign turned (nats)", "dla_mean", -1.0),
+                "rank_dla",
+                &attribution,
+            )?,
+        ),
+    ])
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let heads = Heads::of(tables)?;
+    let listing = Listing::of(heads.table)
+        .by(Order::Strongest("interchange_mean"))
+        .first(LISTED)
+        .column("head", Show::Head("layer", "head"))
+        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
+        .column("q", Show::PValue("interchange_q"))
+        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
+        .column("q", Show::PValue("ablation_q"))
+        .column("attribution (nats)", Show::Signed("dla_mean", 3))
+        .column("share", Show::Share("dla_share"))
+        .column("rank: interchange", Show::Count("rank_interchange"))
+        .column("ablation", Show::Count("rank_ablation"))
+        .column("attribution", Show::Count("rank_dla"));
+    let agreement = Listing::of(table(tables, "agreement")?)
+        .column("method", Show::Text("first"))
+        .column("against", Show::Text("second"))
+        .column("Spearman of sizes", Show::Signed("spearman_size", 2))
+        .column("95 % interval", Show::Interval("spearman_size_ci_low", "spearman_size_ci_high", 2))
+        .column("signed", Show::Signed("spearman_signed", 2))
+        .column("95 % interval", Show::Interval("spearman_signed_ci_low", "spearman_signed_ci_high", 2))
+        .column("shared of the top", Show::Count("overlap"))
+        .column("by chance", Show::Number("overlap_expected", 1))
+        .column("p", Show::PValue("overlap_p"));
+    let main = Section::new("Which heads each method names")
+        .paragraph(finding(&heads)?)
+        .block(Block::Table(listing.block("The strongest by interchange, under each method")?))
+        .block(Block::Table(agreement.block("Agreement of the methods over all heads")?))
+        .figure(
+            dir.join("agreement.png"),
+            "Each head's effect under interchange and under zero ablation.",
+            "Scatter plot of effects of interchange and ablation.",
+        )
+        .figure(
+            dir.join("dla.png"),
+            "Each head's effect under interchange, and its attribution with the sign turned: what silencing it takes away \
+             directly.",
+            "Scatter plot of effects of interchange and attributions.",
+        );
+    Ok(vec![main, missed_section(table(tables, "missed")?)?, repair_section(&heads)?])
+}
+
+/// The first head of each method, and where the others rank it.
+fn finding(heads: &Heads) -> Result<String, AnalysisError> {
+    let ranks = ["rank_interchange", "rank_ablation", "rank_dla"];
+    let rank = |name: &str, i: usize| Ok::<_, AnalysisError>(heads.table.ints(name)?[i]);
+    let mut text = format!("Over {} pairs, on the positive prompts.", heads.n);
+    if let Some(i) = heads.first_by(ranks[0])? {
+        text += &format!(
+            " Interchange names **{}** first ({} nats); ablation ranks it {}, attribution {} with {} of all attributions.",
+            heads.labels[i],
+            signed(heads.float("interchange_mean")?[i], 3),
+            rank(ranks[1], i)?,
+            rank(ranks[2], i)?,
+            share(heads.float("dla_share")?[i]),
+        );
+    }
+    if let Some(i) = heads.first_by(ranks[1])? {
+        text += &format!(
+            " Ablation names **{}** first ({} nats), interchange ranks it {}.",
+            heads.labels[i],
+            signed(heads.float("ablation_mean")?[i], 3),
+            rank(ranks[0], i)?
+        );
+    }
+    if let Some(i) = heads.first_by(ranks[2])? {
+        text += &format!(
+            " Attribution names **{}** first ({} nats), interchange ranks it {}.",
+            heads.labels[i],
+            signed(heads.float("dla_mean")?[i], 3),
+            rank(ranks[0], i)?
+        );
+    }
+    Ok(text)
+}
+
+/// What interchange finds and the others do not.
+fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
+    let (by_ablation, by_dla) = (missed.flags("ablation_misses")?, missed.flags("dla_misses")?);
+    let labels: Vec<String> =
+        missed.ints("layer")?.iter().zip(missed.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
+    let shares = missed.floats("share_of_gap")?;
+    let strongest = |flags: &[bool]| {
+        let first = (0..flags.len()).find(|i| flags[*i]);
+        first.map_or(String::new(), |i| {
+            format!(", the strongest of them {} ({} of the gap)", labels[i], share(shares[i]))
+        })
+    };
+    let count = |flags: &[bool]| flags.iter().filter(|f| **f).count();
+    let text = format!(
+        "Interchange finds {} heads whose change moves the metric towards the negative prompts (q < 0.05). Ablation misses {}{}: \
+         heads whose silence is not what the negative prompts hold, or whose part later components take over. Attribution misses {} (under 1 % of all attributions){}: heads that write what later heads read, and not what the \
+         logits read.",
+        missed.rows(),
+        count(by_ablation),
+        strongest(by_ablation),
+        count(by_dla),
+        strongest(by_dla),
+    );
+    let block = Listing::of(missed)
+        .first(LISTED)
+        .column("head", Show::Head("layer", "head"))
+        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
+        .column("share of gap", Show::Share("share_of_gap"))
+        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
+        .column("q", Show::PValue("ablation_q"))
+        .column("ablation misses", Show::Flag("ablation_misses"))
+        .column("share of attributions", Show::Share("dla_share"))
+        .column("attribution misses", Show::Flag("dla_misses"))
+        .block("Heads that interchange finds, the strongest first")?;
+    Ok(Section::new("What ablation and attribution miss").paragraph(text).block(Block::Table(block)))
+}
+
+/// Total effects against those with later components frozen.
+fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
+    let (totals, frozen) = (heads.float("ablation_mean")?, heads.float("ablation_frozen_mean")?);
+    let shares = heads.float("dla_share")?;
+    let writes = |i: &usize| shares[*i].is_some_and(|s| s >= super::FOUND_SHARE);
+    let of = |i: usize| Some((i, frozen[i]?, totals[i]?));
+    let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter(writes).filter_map(of).collect();
+    let square: f64 = writers.iter().map(|(_, f, _)| f * f).sum();
+    let slope = (square > 0.0).then(|| writers.iter().map(|(_, f, t)| f * t).sum::<f64>() / square);
+    // What comes back of the direct path's effect; below 0 where later components add to it.
+    let back = |(_, f, t): &(usize, f64, f64)| (f - t) * f.signum();
+    let most = writers.iter().max_by(|a, b| back(a).total_cmp(&back(b))).filter(|w| back(w) > 0.0);
+    let named = most.map_or(String::new(), |(i, f, t)| {
+        format!(
+            " Most is given back for {}: {} nats with later components frozen, {} in the end.",
+            heads.labels[*i],
+            signed(*f, 3),
+            signed(*t, 3)
+        )
+    });
+    let text = format!(
+        "The same heads silenced with every later component frozen at its clean value: what the total effect has beyond that \
+         comes from later components. Over the {} heads that were run so and have at least 1 % of the attributions, a nat on \
+         the direct path is {} nats in the end (least squares through 0): under 1, later components repair; over 1, they pass \
+         on.{named}",
+        writers.len(),
+        number(slope, 2),
+    );
+    let block = Listing::of(heads.table)
+        .by(Order::Strongest("interchange_mean"))
+        .first(LISTED)
+        .column("head", Show::Head("layer", "head"))
+        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
+        .column("own attribution", Show::Signed("interchange_direct_mean", 3))
+        .column("later frozen", Show::Signed("interchange_frozen_mean", 3))
+        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
+        .column("own attribution", Show::Signed("ablation_direct_mean", 3))
+        .column("later frozen", Show::Signed("ablation_frozen_mean", 3))
+        .block(
+            "Total effects, the change of the head's own attribution, and the effect with later components frozen",
+        )?;
+    Ok(Section::new("Self-repair").paragraph(text).block(Block::Table(block)))
+}
