@@ -8,9 +8,13 @@ pub mod ablate;
 pub mod align;
 pub mod answered;
 pub mod cav;
+pub mod cipher;
+pub mod ciphered;
 pub mod components;
+pub mod contrast;
 pub mod directions;
 pub mod dla;
+pub mod doses;
 pub mod effects;
 pub mod gate;
 pub mod inputs;
@@ -185,4 +189,6 @@ registry! {
     dla::Dla,
     cav::Cav,
     steer::Steer,
+    cipher::Cipher,
+    contrast::Contrast,
 }

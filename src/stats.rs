@@ -30,6 +30,7 @@ mod bootstrap;
 mod correlation;
 mod flip;
 mod multiple;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod threshold;
@@ -39,6 +40,7 @@ pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean};
 pub use correlation::{pearson, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
+pub use shares::{paired_sign_test, wilson};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::{Welch, welch};
 
