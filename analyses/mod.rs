@@ -19,6 +19,7 @@ pub mod effects;
 pub mod gate;
 pub mod inputs;
 pub mod interchange;
+pub mod modulate;
 pub mod steer;
 pub mod summary;
 pub mod vectors;
@@ -191,4 +192,5 @@ registry! {
     steer::Steer,
     cipher::Cipher,
     contrast::Contrast,
+    modulate::Modulate,
 }

@@ -29,6 +29,7 @@
 mod bootstrap;
 mod correlation;
 mod flip;
+mod labels;
 mod multiple;
 mod shares;
 #[cfg(test)]
@@ -39,6 +40,7 @@ mod welch;
 pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean};
 pub use correlation::{pearson, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
+pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
 pub use shares::{paired_sign_test, wilson};
 pub use threshold::{Threshold, logistic_threshold};

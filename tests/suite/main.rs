@@ -14,6 +14,7 @@ mod generate;
 mod gradient;
 mod hub;
 mod parity;
+mod policy_cipher;
 mod streaming;
 mod toy_analysis;
 mod wavefront;
