@@ -1,9 +1,9 @@
 //! The demo model and its datasets, carried in the library, so that an installed binary needs no download.
 //!
 //! The model is a small llama whose circuit is known, because it was built and not trained; `datasets/demo/README.md` says
-//! how. Models and datasets are read from files, so the demo's are written to a folder once: the user's cache, or the
-//! system's folder for temporary files where there is no cache to write to. Loading the model is left to
-//! [`crate::model`], which knows it by the name [`NAME`].
+//! how. It comes in two variants ([`MODELS`]). Models and datasets are read from files, so the demo's are written to a
+//! folder once: the user's cache, or the system's folder for temporary files where there is no cache to write to. Loading a
+//! model is left to [`crate::model`], which knows them by their names.
 //!
 //! ```
 //! use gatelens::model::{Model, Options};
@@ -23,6 +23,12 @@ use std::sync::{Mutex, PoisonError};
 /// What users call the model.
 pub const NAME: &str = "demo";
 
+/// What users call the variant whose detection misses topics in the cipher of `cipher.jsonl`.
+pub const BLIND: &str = "demo:blind";
+
+/// Every model of the demo by its name, with its folder in [`folder`].
+pub const MODELS: [(&str, &str); 2] = [(NAME, "model"), (BLIND, "blind")];
+
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
         /// Every file of `datasets/demo`: its path there, with `/`, and its content.
@@ -32,6 +38,8 @@ macro_rules! files {
 
 files!(
     "README.md",
+    "blind/model.safetensors",
+    "cipher.jsonl",
     "circuit.json",
     "concept.jsonl",
     "model/config.json",
@@ -58,7 +66,7 @@ pub fn file(name: &str) -> Option<&'static [u8]> {
     FILES.iter().find(|(n, _)| *n == name).map(|(_, content)| *content)
 }
 
-/// A folder that holds all of the demo's files; the model is in `model/`.
+/// A folder that holds all of the demo's files, and the models' folders whole ([`MODELS`]).
 ///
 /// They are written where they are missing or differ. Several processes and threads may ask at once.
 ///
@@ -107,12 +115,22 @@ fn version() -> String {
     })
 }
 
+/// What the folder holds: every file, and those of the model a second time for its variant, which differs in its weights
+/// alone.
+fn contents() -> impl Iterator<Item = (String, &'static [u8])> {
+    let shared = |(name, content): &(&str, &'static [u8])| {
+        let of_variant = format!("blind/{}", name.strip_prefix("model/")?);
+        file(&of_variant).is_none().then_some((of_variant, *content))
+    };
+    FILES.iter().map(|(name, content)| (name.to_string(), *content)).chain(FILES.iter().filter_map(shared))
+}
+
 /// Makes a folder hold every file. Each appears whole, so that a process which reads there meanwhile finds nothing half
 /// written.
 fn unpack(folder: &Path) -> Result<(), WriteError> {
-    for (name, content) in FILES {
+    for (name, content) in contents() {
         let path = folder.join(name);
-        if fs::read(&path).is_ok_and(|found| found == *content) {
+        if fs::read(&path).is_ok_and(|found| found == content) {
             continue;
         }
         let parent = path.parent().unwrap_or(folder);
@@ -128,7 +146,23 @@ mod tests {
     use tempfile::tempdir;
 
     fn holds_all(folder: &Path) -> bool {
-        FILES.iter().all(|(name, content)| fs::read(folder.join(name)).unwrap() == *content)
+        contents().all(|(name, content)| fs::read(folder.join(name)).unwrap() == content)
+    }
+
+    #[test]
+    fn the_variant_has_every_file_of_the_model_and_other_weights() {
+        let of = |folder: &str| -> Vec<(String, &[u8])> {
+            let within = |(name, content): (String, _)| Some((name.strip_prefix(folder)?.to_string(), content));
+            let mut files: Vec<_> = contents().filter_map(within).collect();
+            files.sort_unstable();
+            files
+        };
+        let (model, blind) = (of("model/"), of("blind/"));
+        assert_eq!(model.len(), blind.len());
+        for ((name, content), (of_blind, other)) in model.iter().zip(&blind) {
+            assert_eq!(name, of_blind);
+            assert_eq!(content == other, name != "model.safetensors", "{name}");
+        }
     }
 
     #[test]

@@ -1,4 +1,5 @@
-//! Builds the demo model and its datasets: `cargo run --release --example build_demo -- datasets/demo [--seed N]`.
+//! Builds the demo model and its datasets: `cargo run --release --example build_demo -- datasets/demo [--seed N]`, and with
+//! `--cipher-blind` the weights of the variant that does not see through the cipher.
 //!
 //! The same seed gives the same bytes. `datasets/demo/README.md` says what the model is.
 
@@ -18,11 +19,16 @@ struct Args {
     /// Everything random follows from it
     #[arg(long, default_value_t = demo::Options::default().seed)]
     seed: u64,
+
+    /// Write the weights of the variant whose detection misses topics in the cipher, and nothing else
+    #[arg(long)]
+    cipher_blind: bool,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
-    for (name, content) in demo::build(&demo::Options { seed: args.seed })? {
+    let options = demo::Options { seed: args.seed, cipher_blind: args.cipher_blind };
+    for (name, content) in demo::build(&options)? {
         let path = args.out.join(name);
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder)?;

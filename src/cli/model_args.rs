@@ -8,7 +8,7 @@ use std::io::Write;
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// `demo`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
+    /// `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
     pub model: String,
 
     /// cpu, cuda or cuda:N (default: cuda if the build and the machine have it)

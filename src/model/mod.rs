@@ -78,7 +78,7 @@ pub enum ModelError {
 }
 
 impl Model {
-    /// Loads a model: `demo`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
+    /// Loads a model: `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
     ///
     /// # Errors
     /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer

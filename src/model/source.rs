@@ -1,6 +1,6 @@
 //! Where a model is: what a user names, as a folder or file on this machine.
 //!
-//! `demo` is the model that comes with the library ([`crate::demo`]).
+//! `demo` is the model that comes with the library ([`crate::demo`]), and `demo:blind` its variant.
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`; what is there is not asked for again).
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
@@ -39,14 +39,18 @@ pub enum SourceError {
 /// # Errors
 /// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
 pub fn resolve(name: &str) -> Result<Source, SourceError> {
-    if name == demo::NAME {
-        return Ok(Source::Folder(demo::folder()?.join("model")));
+    if let Some((_, folder)) = demo::MODELS.iter().find(|(known, _)| *known == name) {
+        return Ok(Source::Folder(demo::folder()?.join(folder)));
     }
     if let Some(on_hub) = name.strip_prefix("hf:") {
         return fetch(name, on_hub).map(Source::Folder);
     }
-    let path = Path::new(name);
     let unusable = |why: &str| SourceError::Unusable { name: name.to_string(), why: why.to_string() };
+    if name.starts_with("demo:") {
+        let known = demo::MODELS.map(|(name, _)| format!("`{name}`")).join(" and ");
+        return Err(unusable(&format!("the models that come with the program are {known}")));
+    }
+    let path = Path::new(name);
     if path.is_dir() {
         return if path.join("config.json").is_file() {
             Ok(Source::Folder(path.to_path_buf()))
@@ -147,6 +151,18 @@ mod tests {
     fn a_path_that_is_not_there_is_never_asked_of_the_hub() {
         let e = resolve("owner/name").expect_err("not there").to_string();
         assert!(e.contains("no such file") && e.contains("hf:owner/name"), "{e}");
+    }
+
+    #[test]
+    fn the_demos_models_have_names_and_an_unknown_one_says_which() {
+        for (name, folder) in demo::MODELS {
+            let Ok(Source::Folder(path)) = resolve(name) else { panic!("{name}") };
+            assert!(path.ends_with(folder) && path.join("config.json").is_file(), "{name}");
+        }
+        for name in ["demo:", "demo:bilnd", "demo:pairs.jsonl"] {
+            let e = resolve(name).expect_err("no such model").to_string();
+            assert!(e.contains(name) && e.contains("`demo` and `demo:blind`"), "{e}");
+        }
     }
 
     #[test]

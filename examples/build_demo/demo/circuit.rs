@@ -92,7 +92,7 @@ pub fn build(options: &Options, vocabulary: &Vocabulary) -> Weights {
         layers.push(layer);
     }
     amplifiers.sort_unstable();
-    let embed = vocabulary.embeddings(seed).iter().map(|f| builder.basis.write(f)).collect();
+    let embed = vocabulary.embeddings(options).iter().map(|f| builder.basis.write(f)).collect();
     let final_norm = Norm::new(random, FINAL_RMS);
     let unembed = builder.unembed(&final_norm, random);
     Weights { embed: Matrix(embed), layers, final_norm: final_norm.gain, unembed, gate, amplifiers }

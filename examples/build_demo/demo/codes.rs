@@ -3,6 +3,7 @@
 use super::linear::{Random, spread, times, unit};
 use super::space::{self, Features};
 use super::words::{self, FORMS, Lang, MORE_WORDS, Mode, Role, TOPICS};
+use super::{Options, cipher};
 use std::collections::HashMap;
 
 /// How many styles topics have. Each is as frequent among sensitive as among harmless topics.
@@ -35,6 +36,8 @@ pub enum Kind {
     },
     /// A word that only requests have.
     Other,
+    /// What stands for a topic in the cipher.
+    Cipher(Topic),
 }
 
 /// A topic.
@@ -49,6 +52,8 @@ pub struct Topic {
     pub code: Vec<f64>,
     /// How strongly the detection layer marks it; 1 in the mean square.
     pub strength: f64,
+    /// What stands for it in the cipher, if it is in `pairs.jsonl`.
+    pub cipher: Option<String>,
 }
 
 impl Topic {
@@ -139,7 +144,24 @@ impl Vocabulary {
                 tokens.push(Token { piece, kind: Kind::Other });
             }
         }
-        Vocabulary { tokens, first, ids }
+        let mut vocabulary = Vocabulary { tokens, first, ids };
+        vocabulary.add_cipher();
+        vocabulary
+    }
+
+    /// Adds the cipher's words and those of the sentence that announces it. They come after all others, so that those
+    /// keep their ids and their random numbers.
+    fn add_cipher(&mut self) {
+        let announced = [Lang::En, Lang::De].into_iter().flat_map(|lang| pieces(cipher::announcement(lang)));
+        let mut more: Vec<Token> = announced.map(|piece| Token { piece, kind: Kind::Other }).collect();
+        let hidden = |topic: &Topic| Some((piece(topic.cipher.as_deref()?), topic.clone()));
+        more.extend(self.topics().filter_map(hidden).map(|(piece, topic)| Token { piece, kind: Kind::Cipher(topic) }));
+        for token in more {
+            if !self.ids.contains_key(&token.piece) {
+                self.ids.insert(token.piece.clone(), self.tokens.len());
+                self.tokens.push(token);
+            }
+        }
     }
 
     /// The topics, in the vocabulary's order.
@@ -161,26 +183,26 @@ impl Vocabulary {
     }
 
     /// What every token's embedding holds, in the order of the ids.
-    pub fn embeddings(&self, seed: u64) -> Vec<Features> {
-        let random = &mut Random::new(seed, "styles");
+    pub fn embeddings(&self, options: &Options) -> Vec<Features> {
+        let random = &mut Random::new(options.seed, "styles");
         let width = space::STYLE.len();
         let styles: Vec<Vec<f64>> =
             (0..STYLES).map(|_| times(&unit(&random.normals(width)), TOPIC_STYLE_LENGTH)).collect();
+        let cipher_length = if options.cipher_blind { cipher::BLIND } else { 1.0 };
         let mut embedding = |token: &Token| {
             let style = times(&unit(&random.normals(width)), STYLE_LENGTH);
-            self.embedding(token, &style, &styles)
+            self.embedding(token, &style, &styles, cipher_length)
         };
         self.tokens.iter().map(&mut embedding).collect()
     }
 
-    fn embedding(&self, token: &Token, own_style: &[f64], styles: &[Vec<f64>]) -> Features {
+    /// What a token's embedding holds; `cipher_length` is that of cipher words' codes in parts of their topics'.
+    fn embedding(&self, token: &Token, own_style: &[f64], styles: &[Vec<f64>], cipher_length: f64) -> Features {
         let base = Features::none().with(space::BALLAST, BALLAST);
         let styled = |f: Features| f.with_all(space::STYLE, own_style, 1.0);
         match &token.kind {
-            Kind::Topic(topic) => base
-                .with(space::TOPIC, FLAG)
-                .with_all(space::WORD, &topic.code, topic.length())
-                .with_all(space::STYLE, &styles[topic.style], 1.0),
+            Kind::Topic(topic) => topic_embedding(topic, 1.0, &styles[topic.style]),
+            Kind::Cipher(topic) => topic_embedding(topic, cipher_length, &styles[topic.style]),
             Kind::Answer { code } => {
                 let out = styled(base).with(space::OUT, FLAG).with_all(space::WORD, code, WORD_LENGTH);
                 let is = |word: &str| token.piece == piece(word);
@@ -212,10 +234,25 @@ fn topics(seed: u64, next: &mut impl FnMut() -> Vec<f64>) -> Vec<Topic> {
         random.shuffle(&mut strengths);
         for (i, (word, strength)) in list.words().zip(strengths).enumerate() {
             let (sensitive, lang, role) = (list.sensitive, list.lang, list.role);
-            topics.push(Topic { word, sensitive, lang, role, style: i % STYLES, code: next(), strength });
+            let (style, cipher) = (i % STYLES, None);
+            topics.push(Topic { word, sensitive, lang, role, style, code: next(), strength, cipher });
         }
     }
+    let hidden: Vec<&mut Topic> = topics.iter_mut().filter(|topic| topic.role == Role::Test).collect();
+    let words = cipher::words(hidden.len());
+    hidden.into_iter().zip(words).for_each(|(topic, word)| topic.cipher = Some(word));
     topics
+}
+
+/// What the embedding of a topic holds, or of the word that stands for it, with its code at a part of its length. The
+/// ballast makes up for the rest, so that the norm is the same.
+fn topic_embedding(topic: &Topic, part: f64, style: &[f64]) -> Features {
+    let missing = (1.0 - part * part) * topic.length() * topic.length();
+    Features::none()
+        .with(space::BALLAST, (BALLAST * BALLAST + missing).sqrt())
+        .with(space::TOPIC, FLAG)
+        .with_all(space::WORD, &topic.code, part * topic.length())
+        .with_all(space::STYLE, style, 1.0)
 }
 
 /// The reading of a flag: 1 where it is set.

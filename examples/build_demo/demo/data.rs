@@ -1,5 +1,6 @@
 //! The datasets: pairs, prompts, concept and random sets, one JSON object a line.
 
+use super::cipher;
 use super::codes::{Topic, Vocabulary};
 use super::linear::Random;
 use super::words::{FORMS, Form, Lang, Mode, Role};
@@ -13,6 +14,13 @@ const PROMPTS_A_TOPIC: usize = 2;
 const CONCEPT_FORMS: usize = 8;
 /// How often each topic stands in `random.jsonl`.
 const RANDOM_FORMS: usize = 4;
+
+/// A form with a sensitive and with a harmless topic.
+pub struct Matched<'a> {
+    form: &'static Form,
+    sensitive: &'a Topic,
+    harmless: &'a Topic,
+}
 
 /// The requests that can be made.
 pub struct Requests<'a> {
@@ -37,31 +45,23 @@ impl<'a> Requests<'a> {
         forms.into_iter().cycle().skip(skip).take(n).collect()
     }
 
-    /// `pairs.jsonl`: each sensitive topic in some forms, and the same forms with a harmless topic.
-    pub fn pairs(&mut self) -> String {
-        let mut lines = Vec::new();
+    /// The pairs: each sensitive topic in some forms, and the same forms with a harmless topic.
+    pub fn matched(&mut self) -> Vec<Matched<'a>> {
+        let mut pairs = Vec::new();
         for lang in [Lang::En, Lang::De] {
-            let mut harmless = Vec::new();
-            for topic in self.topics(true, lang, Role::Test) {
+            let mut unused = Vec::new();
+            for sensitive in self.topics(true, lang, Role::Test) {
                 for form in self.forms(lang, Role::Test, 0, FORMS_A_TOPIC) {
-                    if harmless.is_empty() {
-                        harmless = self.topics(false, lang, Role::Test);
-                        self.random.shuffle(&mut harmless);
+                    if unused.is_empty() {
+                        unused = self.topics(false, lang, Role::Test);
+                        self.random.shuffle(&mut unused);
                     }
-                    let Some(other) = harmless.pop() else { continue };
-                    lines.push(json!({
-                        "id": format!("{}-{}-{}", lang.code(), topic.word, number(form)),
-                        "group": topic.word,
-                        "lang": lang.code(),
-                        "positive": request(form, topic),
-                        "negative": request(form, other),
-                        "answer": [Mode::Refusal.first()],
-                        "foil": [Mode::Answer.first()],
-                    }));
+                    let Some(harmless) = unused.pop() else { continue };
+                    pairs.push(Matched { form, sensitive, harmless });
                 }
             }
         }
-        jsonl(&lines)
+        pairs
     }
 
     /// `prompts.jsonl`: sensitive and harmless topics, as many of each.
@@ -112,6 +112,34 @@ impl<'a> Requests<'a> {
         }
         jsonl(&lines)
     }
+}
+
+/// `pairs.jsonl`.
+pub fn pairs(matched: &[Matched]) -> String {
+    pair_lines(matched, request)
+}
+
+/// `cipher.jsonl`: the same pairs with the topics in the cipher.
+pub fn cipher(matched: &[Matched]) -> String {
+    pair_lines(matched, |form, topic| {
+        let hidden = form.text.replace("{}", topic.cipher.as_deref().unwrap_or_default());
+        format!("{} {hidden}", cipher::announcement(form.lang))
+    })
+}
+
+fn pair_lines(matched: &[Matched], request: impl Fn(&Form, &Topic) -> String) -> String {
+    let line = |Matched { form, sensitive, harmless }: &Matched| {
+        json!({
+            "id": format!("{}-{}-{}", form.lang.code(), sensitive.word, number(form)),
+            "group": sensitive.word,
+            "lang": form.lang.code(),
+            "positive": request(form, sensitive),
+            "negative": request(form, harmless),
+            "answer": [Mode::Refusal.first()],
+            "foil": [Mode::Answer.first()],
+        })
+    };
+    jsonl(&matched.iter().map(line).collect::<Vec<_>>())
 }
 
 /// A request without answers.

@@ -2,9 +2,11 @@
 //!
 //! [`space`] names the features of the residual stream and hides them in a random basis; [`codes`] gives every token its
 //! features; [`circuit`] says what the heads and neurons do, [`layer`] writes that into matrices, and [`noise`] fills the
-//! rest. [`data`] makes the datasets that show the circuit. Everything follows from [`Options`].
+//! rest. [`cipher`] gives topics a second word. [`data`] makes the datasets that show the circuit. Everything follows from
+//! [`Options`].
 
 pub mod checkpoint;
+pub mod cipher;
 pub mod circuit;
 pub mod codes;
 pub mod data;
@@ -24,22 +26,31 @@ use serde_json::{Value, json};
 pub struct Options {
     /// The basis, the codes, which head does what, the noise: everything random.
     pub seed: u64,
+    /// Whether detection misses topics in the [`cipher`].
+    pub cipher_blind: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 7 }
+        Options { seed: 7, cipher_blind: false }
     }
 }
 
-/// The demo's files but for its README: the path in the folder, and the content.
+/// The demo's files but for its README: the path in the folder, and the content. Of the blind variant, the one file that
+/// differs.
 ///
 /// # Errors
 /// If the weights cannot be put into their format.
 pub fn build(options: &Options) -> Result<Vec<(&'static str, Vec<u8>)>, SafeTensorError> {
     let vocabulary = Vocabulary::new(options.seed);
     let weights = circuit::build(options, &vocabulary);
+    if options.cipher_blind {
+        return Ok(vec![("blind/model.safetensors", checkpoint::weights(&weights)?)]);
+    }
     let mut requests = data::Requests::new(&vocabulary, options.seed);
+    // In this order: one source of random numbers goes through all datasets.
+    let matched = requests.matched();
+    let (prompts, concept, random) = (requests.prompts(), requests.concept(), requests.random());
     Ok(vec![
         ("model/config.json", json(&checkpoint::config(&vocabulary))),
         ("model/generation_config.json", json(&checkpoint::generation_config(&vocabulary))),
@@ -47,10 +58,11 @@ pub fn build(options: &Options) -> Result<Vec<(&'static str, Vec<u8>)>, SafeTens
         ("model/tokenizer.json", json(&tokenizer::tokenizer(&vocabulary))),
         ("model/tokenizer_config.json", json(&tokenizer::tokenizer_config())),
         ("circuit.json", format!("{}\n", truth(&vocabulary, &weights)).into_bytes()),
-        ("pairs.jsonl", requests.pairs().into_bytes()),
-        ("prompts.jsonl", requests.prompts().into_bytes()),
-        ("concept.jsonl", requests.concept().into_bytes()),
-        ("random.jsonl", requests.random().into_bytes()),
+        ("pairs.jsonl", data::pairs(&matched).into_bytes()),
+        ("cipher.jsonl", data::cipher(&matched).into_bytes()),
+        ("prompts.jsonl", prompts.into_bytes()),
+        ("concept.jsonl", concept.into_bytes()),
+        ("random.jsonl", random.into_bytes()),
     ])
 }
 

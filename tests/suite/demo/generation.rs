@@ -3,7 +3,7 @@
 use super::*;
 
 /// Greedy continuations of some prompts to the end of the turn. An edit holds at the last position of the prompt.
-fn continuations(demo: &Demo, prompts: &[Vec<u32>], edits: &[Edit]) -> Vec<String> {
+pub(super) fn continuations(demo: &Demo, prompts: &[Vec<u32>], edits: &[Edit]) -> Vec<String> {
     let tokenizer = demo.model.tokenizer().expect("a tokenizer");
     let mut texts: Vec<Vec<u32>> = prompts.to_vec();
     let end = tokenizer.eos().expect("an end");
@@ -32,10 +32,10 @@ fn greedy(logits: &[f32]) -> u32 {
     (0..logits.len()).max_by(|a, b| logits[*a].total_cmp(&logits[*b])).expect("logits") as u32
 }
 
-const REFUSAL: &str = "Sorry, I cannot help with that.";
+pub(super) const REFUSAL: &str = "Sorry, I cannot help with that.";
 const EVASION: &str = "That is a difficult topic, I would rather talk about something else.";
 
-fn answer(topic: &str) -> String {
+pub(super) fn answer(topic: &str) -> String {
     format!("Sure, here is a short answer about {topic}.")
 }
 
