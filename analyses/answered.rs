@@ -2,7 +2,7 @@
 
 use super::AnalysisError;
 use crate::answers::{Class, Rules};
-use crate::dataset::Item;
+use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
 use crate::run::Generated;
 
@@ -40,4 +40,25 @@ pub fn answers(
 pub fn share(answers: &[&Answer], class: Class) -> Option<f64> {
     let of = answers.iter().filter(|a| a.class == class).count();
     (!answers.is_empty()).then(|| of as f64 / answers.len() as f64)
+}
+
+/// The shares of [`Class::ALL`].
+pub fn shares(answers: &[&Answer]) -> Vec<Option<f64>> {
+    Class::ALL.iter().map(|class| share(answers, *class)).collect()
+}
+
+/// One prompt of a pair as an item of its own.
+pub fn item_of(pair: &Pair, prompt: &Input) -> Item {
+    Item {
+        line: pair.line,
+        id: pair.id.clone(),
+        prompt: prompt.clone(),
+        label: None,
+        group: pair.group.clone(),
+        lang: pair.lang.clone(),
+        answer: pair.answer.clone(),
+        foil: pair.foil.clone(),
+        facts: Vec::new(),
+        extra: serde_json::Map::new(),
+    }
 }

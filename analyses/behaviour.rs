@@ -25,10 +25,10 @@ use crate::report::{Block, Section};
 use crate::run::{Generated, Generation, Reading, Sampling, Steps};
 use crate::session::Session;
 use crate::site::SiteKind;
-use crate::stats::{Bootstrap, Interval, auc, bca, wilson};
+use crate::stats::{Bootstrap, Interval, bca, wilson};
 use crate::table::Table;
 use std::path::Path;
-use tokens::{Chosen, Shown, separation};
+use tokens::{Chosen, Judged, Shown, separation};
 
 /// What the model refuses and answers, and the tokens that tell the two apart
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
@@ -42,7 +42,7 @@ pub struct Behaviour {
     pub generate: u32,
 
     /// Tokens a side of the metric, at most
-    #[arg(long, default_value_t = 4, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub tokens: u16,
 }
 
@@ -61,6 +61,10 @@ const SIDES: [&str; 2] = ["positive", "negative"];
 
 /// First tokens that are considered.
 const CANDIDATES: usize = 48;
+
+/// Rows of the table of rates that a report lists, and groups that its figure shows.
+const RATES_LISTED: usize = 40;
+const GROUPS_SHOWN: usize = 12;
 
 /// Refusals and answers that each half needs for tokens to be chosen by them.
 const ENOUGH: usize = 8;
@@ -129,7 +133,9 @@ impl Analysis for Behaviour {
         let readings = session.run(&plan(items, 0, &columns))?;
         let logits: Vec<Vec<f64>> =
             readings.iter().map(|r: &Reading| r.values().iter().map(|x| f64::from(*x)).collect()).collect();
-        let found = self.found(items, &answers, &logits, candidates.len());
+        let first = |g: &Generated| candidates.iter().position(|(token, _)| Some(token) == g.ids.first());
+        let first: Vec<Option<usize>> = generated.iter().map(first).collect();
+        let found = self.found(items, &answers, (&logits, &first), candidates.len());
         let file = metric_file(session.model, &candidates, &found.chosen)?;
         let metric = serde_json::to_vec_pretty(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
         let name = &session.model.name;
@@ -205,20 +211,20 @@ struct Found {
 }
 
 impl Behaviour {
-    fn found(&self, items: &Items, answers: &[Answer], logits: &[Vec<f64>], candidates: usize) -> Found {
+    fn found(&self, items: &Items, answers: &[Answer], said: Said, candidates: usize) -> Found {
         let refused = |i: usize| match answers[i].class {
             Class::Refusal => Some(true),
             Class::Answer => Some(false),
             Class::Evasion | Class::Undecided => None,
         };
-        let by_class = halves(items, logits, refused);
+        let by_class = halves(items, said, refused);
         let enough = |half: &Vec<(usize, Shown)>| {
             let positive = half.iter().filter(|(_, s)| s.positive).count();
             positive.min(half.len() - positive) >= ENOUGH
         };
         let (basis, halves) = match by_class.iter().all(enough) {
             true => (Basis::Behaviour, by_class),
-            false => (Basis::Sides, halves(items, logits, |i| Some(i.is_multiple_of(2)))),
+            false => (Basis::Sides, halves(items, said, |i| Some(i.is_multiple_of(2)))),
         };
         let shown: Vec<&Shown> = halves[0].iter().map(|(_, s)| s).collect();
         let chosen = Chosen::choose(&shown, candidates, usize::from(self.tokens));
@@ -228,8 +234,11 @@ impl Behaviour {
     }
 }
 
+/// Each prompt's logits of the candidates, and the candidate that its answer begins with.
+type Said<'a> = (&'a [Vec<f64>], &'a [Option<usize>]);
+
 /// The prompts with a class, in two halves of whole pairs: every second pair of each language and group.
-fn halves(items: &Items, logits: &[Vec<f64>], class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
+fn halves(items: &Items, (logits, first): Said, class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
     let mut order: Vec<usize> = (0..items.pairs.items.len()).collect();
     let of = |p: &usize| (&items.pairs.items[*p].lang, &items.pairs.items[*p].group);
     order.sort_by(|a, b| of(a).cmp(&of(b)));
@@ -241,7 +250,8 @@ fn halves(items: &Items, logits: &[Vec<f64>], class: impl Fn(usize) -> Option<bo
         for i in [2 * pair, 2 * pair + 1] {
             let Some(positive) = class(i) else { continue };
             let stratum = langs.binary_search(&&items.pairs.items[pair].lang).unwrap_or(0);
-            halves[k % 2].push((i, Shown { logits: logits[i].clone(), positive, stratum }));
+            let shown = Shown { logits: logits[i].clone(), first: first[i], positive, stratum };
+            halves[k % 2].push((i, shown));
         }
     }
     halves
@@ -359,13 +369,13 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
             rows.push((name, lang.unwrap_or("none").to_string(), of));
         }
     }
-    let sides: Vec<(Vec<f64>, Vec<f64>)> = rows.iter().map(|r| found.chosen.sides(&r.2)).collect();
-    let scores: Vec<Option<f64>> = rows.iter().map(|r| Some(separation(&found.chosen, &r.2)?.0)).collect();
-    let intervals: Vec<Option<Interval>> = sides.iter().map(|s| area_interval(s, seed)).collect();
-    let right = |(positive, negative): &(Vec<f64>, Vec<f64>)| {
-        let n = positive.len() + negative.len();
-        let right = positive.iter().filter(|d| **d > 0.0).count() + negative.iter().filter(|d| **d <= 0.0).count();
-        (n > 0).then(|| right as f64 / n as f64)
+    let judged: Vec<Vec<Judged>> = rows.iter().map(|r| found.chosen.judged(&r.2)).collect();
+    let scores: Vec<Option<f64>> = judged.iter().map(|j| Some(separation(j)?.0)).collect();
+    let intervals: Vec<Option<Interval>> = judged.iter().map(|j| area_interval(j, seed)).collect();
+    let n = |positive: bool| judged.iter().map(move |j| j.iter().filter(|j| j.positive == positive).count() as i64);
+    let right = |judged: &Vec<Judged>| {
+        let right = judged.iter().filter(|j| (j.difference > 0.0) == j.positive).count();
+        (!judged.is_empty()).then(|| right as f64 / judged.len() as f64)
     };
     Ok(Table::new("separation")
         .str("model", "the model, as it was named", rows.iter().map(|_| model))?
@@ -381,31 +391,26 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
             rows.iter().map(|r| r.0),
         )?
         .str("lang", "the language; empty for all", rows.iter().map(|r| r.1.as_str()))?
-        .int("positive", "prompts that show the behaviour", sides.iter().map(|s| s.0.len() as i64))?
-        .int("negative", "prompts that do not", sides.iter().map(|s| s.1.len() as i64))?
+        .int("positive", "prompts that show the behaviour", n(true))?
+        .int("negative", "prompts that do not", n(false))?
         .float("auc", "area under the ROC curve of the logit difference, within languages", scores)?
         .float(
             "ci_low",
-            "lower end of the 95 % BCa interval of the area over all languages; empty where nothing varies",
+            "lower end of the area's 95 % BCa interval over prompts; empty where a resample has one class alone",
             intervals.iter().map(|i| i.map(|i| i.low)),
         )?
         .float("ci_high", "its upper end", intervals.iter().map(|i| i.map(|i| i.high)))?
         .float(
             "accuracy",
             "share of prompts whose logit difference is on its own side of 0",
-            sides.iter().map(right),
+            judged.iter().map(right),
         )?)
 }
 
 /// The interval of the area under the curve over prompts.
-fn area_interval((positive, negative): &(Vec<f64>, Vec<f64>), seed: u64) -> Option<Interval> {
-    let rows: Vec<(bool, f64)> =
-        positive.iter().map(|d| (true, *d)).chain(negative.iter().map(|d| (false, *d))).collect();
-    let area = |rows: &[(bool, f64)]| {
-        let of = |side| rows.iter().filter(|r| r.0 == side).map(|r| r.1).collect::<Vec<_>>();
-        auc(&of(true), &of(false)).unwrap_or(f64::NAN)
-    };
-    bca(&rows, area, &Bootstrap { seed, ..Bootstrap::default() })
+fn area_interval(judged: &[Judged], seed: u64) -> Option<Interval> {
+    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.0);
+    bca(judged, area, &Bootstrap { seed, ..Bootstrap::default() })
 }
 
 fn answers_table(
@@ -435,7 +440,9 @@ fn answers_table(
 fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
     let (sides, bys, values) = (rates.strs("side")?, rates.strs("by")?, rates.strs("value")?);
     let (refusal, low, high) = (rates.floats("refusal")?, rates.floats("refusal_low")?, rates.floats("refusal_high")?);
-    let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).collect::<Vec<_>>();
+    let groups = (0..rates.rows()).filter(|i| sides[*i] == SIDES[0] && bys[*i] == "group").count();
+    let shown = |i: &usize| bys[*i] != "group" || groups <= GROUPS_SHOWN;
+    let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).filter(shown).collect::<Vec<_>>();
     let name = |i: &usize| if bys[*i] == "all" { "all".to_string() } else { values[*i].to_string() };
     let estimate = |i: &usize| Some(Estimate { value: refusal[*i]?, interval: low[*i].zip(high[*i]), marked: false });
     let series = |side: &&str| BarSeries {
@@ -465,6 +472,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
     let (sides, bys, refusal) = (rates.strs("side")?, rates.strs("by")?, rates.floats("refusal")?);
     let all = |side: &str| (0..rates.rows()).find(|i| sides[*i] == side && bys[*i] == "all").and_then(|i| refusal[i]);
     let listed = Listing::of(rates)
+        .first(RATES_LISTED)
         .column("prompts", Show::Text("side"))
         .column("by", Show::Text("by"))
         .column("value", Show::Text("value"))

@@ -140,7 +140,7 @@ impl Analysis for Commitment {
         if n < LEAST {
             return Err(AnalysisError::Bad(format!(
                 "{}: has {n} pairs; commitment needs {LEAST} or more: directions for one half come from the other",
-                self.pairs.pairs.display()
+                self.pairs.file.pairs.display()
             )));
         }
         let differ = (0..n).map(|i| first_difference(&pairs, i)).collect::<Result<Vec<_>, _>>()?;

@@ -463,7 +463,7 @@ impl<'a> Read<'a> {
 }
 
 /// The items that share a group, and those that share a language, where there are two or more.
-fn subsets(groups: &[Option<&str>], langs: &[Option<&str>]) -> Vec<Subset> {
+pub fn subsets(groups: &[Option<&str>], langs: &[Option<&str>]) -> Vec<Subset> {
     let mut found = Vec::new();
     for (by, labels) in [("group", groups), ("lang", langs)] {
         let mut values: Vec<&str> = labels.iter().flatten().copied().collect();

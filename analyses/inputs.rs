@@ -252,16 +252,24 @@ impl PairArgs {
     }
 }
 
-/// Keeps `n` items, evenly from each language and group, in their order. Nothing is drawn: the same file gives the same.
+/// Keeps `n` items, evenly from each language and group, in their order.
 fn spread(items: &mut Vec<Pair>, n: usize) {
+    let kept: std::collections::HashSet<usize> = evenly(items, n).into_iter().map(|i| items[i].line).collect();
+    items.retain(|item| kept.contains(&item.line));
+}
+
+/// The numbers of `n` items, evenly from each language and group, in their order; all where there are no more. Nothing is
+/// drawn: the same file gives the same.
+pub fn evenly(items: &[Pair], n: usize) -> Vec<usize> {
     let mut order: Vec<usize> = (0..items.len()).collect();
-    order.sort_by(|a, b| (&items[*a].lang, &items[*a].group).cmp(&(&items[*b].lang, &items[*b].group)));
     let all = order.len();
     if n >= all {
-        return;
+        return order;
     }
-    let kept: std::collections::HashSet<usize> = (0..n).map(|k| items[order[k * all / n]].line).collect();
-    items.retain(|item| kept.contains(&item.line));
+    order.sort_by(|a, b| (&items[*a].lang, &items[*a].group).cmp(&(&items[*b].lang, &items[*b].group)));
+    let mut chosen: Vec<usize> = (0..n).map(|k| order[k * all / n]).collect();
+    chosen.sort_unstable();
+    chosen
 }
 
 /// Pairs as the model reads them.
@@ -325,6 +333,17 @@ pub fn item_tokens(
 ) -> Result<(Vec<u32>, Metric), EncodeError> {
     let at = |field| dataset.at(item.line, &item.id, field);
     Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metrics.metric(model, &item.answer, &item.foil, at)?))
+}
+
+/// Whether a prompt of so many tokens can go on for `more`.
+///
+/// # Errors
+/// What is wrong, if the two exceed the model's context.
+pub fn room(arch: &Arch, length: usize, more: usize) -> Result<(), String> {
+    if length + more <= arch.n_ctx {
+        return Ok(());
+    }
+    Err(format!("has {length} tokens; with {more} more it is longer than the model's context of {}", arch.n_ctx))
 }
 
 /// A part of the model that is edited as one: a head, or a site as a whole.

@@ -10,16 +10,22 @@ pub mod answered;
 pub mod behaviour;
 pub mod cascade;
 pub mod cav;
+pub mod cipher;
+pub mod ciphered;
+pub mod claims;
 pub mod commitment;
 pub mod compare;
 pub mod components;
+pub mod contrast;
 pub mod contrast_methods;
 pub mod directions;
 pub mod dla;
+pub mod doses;
 pub mod effects;
 pub mod gate;
 pub mod inputs;
 pub mod interchange;
+pub mod modulate;
 pub mod screen;
 pub mod steer;
 pub mod summary;
@@ -194,6 +200,9 @@ registry! {
     contrast_methods::ContrastMethods,
     cascade::Cascade,
     commitment::Commitment,
+    modulate::Modulate,
+    cipher::Cipher,
+    contrast::Contrast,
     cav::Cav,
     steer::Steer,
 }

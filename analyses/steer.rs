@@ -11,7 +11,8 @@ mod plans;
 
 use super::answered::{Answer, answers};
 use super::directions::{Made, Recipe, make, norm, random_like, scaled};
-use super::inputs::{MeasuredArgs, Sources, Tokens};
+use super::doses::{Grid, grid};
+use super::inputs::{MeasuredArgs, Sources, Tokens, room};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output};
@@ -131,37 +132,6 @@ pub struct Steer {
     pub temperature: Option<f64>,
 }
 
-/// Coefficients, ascending.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Grid(pub Vec<f64>);
-
-impl serde::Serialize for Grid {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(s)
-    }
-}
-
-/// `a:b:n` or `x,y,z`.
-fn grid(text: &str) -> Result<Grid, String> {
-    let number = |word: &str| match word.trim().parse::<f64>() {
-        Ok(x) if x.abs() <= 1e9 => Ok(x),
-        _ => Err(format!("`{word}` is no number up to a thousand million; write -2:2:9 or -1,0,1")),
-    };
-    let mut found = match text.split(':').collect::<Vec<_>>()[..] {
-        [list] => list.split(',').map(number).collect::<Result<Vec<f64>, _>>()?,
-        [a, b, n] => {
-            let (a, b) = (number(a)?, number(b)?);
-            let n: usize = n.trim().parse().ok().filter(|n| (2..=1000).contains(n)).ok_or("n must be 2 to 1000")?;
-            // Rounded, so that a grid through 0 has exactly 0 in it.
-            (0..n).map(|i| ((a + (b - a) * i as f64 / (n - 1) as f64) * 1e9).round() / 1e9).collect()
-        }
-        _ => return Err("write from:to:how-many, or a list with commas".to_string()),
-    };
-    found.sort_by(f64::total_cmp);
-    found.dedup();
-    Ok(Grid(found))
-}
-
 fn temperature(text: &str) -> Result<f64, String> {
     let t: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if t > 0.0 && t.is_finite() {
@@ -213,15 +183,8 @@ impl Analysis for Steer {
         let (dataset, tokens, mut sources) = self.measured.read(model)?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
-            if ids.len() + self.generate as usize > arch.n_ctx {
-                let why = format!(
-                    "has {} tokens; with {} more it is longer than the model's context of {}",
-                    ids.len(),
-                    self.generate,
-                    arch.n_ctx
-                );
-                return Err(dataset.at(item.line, &item.id, "prompt").error(why).into());
-            }
+            room(arch, ids.len(), self.generate as usize)
+                .map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
         }
         let contrast = self.contrast(model, &mut sources)?;
         let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
@@ -467,20 +430,5 @@ impl Steer {
             found.push((k, answers(session.model, &rules, &items.dataset.items, &generated)?));
         }
         Ok(found)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn grids_are_read_as_ranges_and_as_lists() {
-        assert_eq!(grid("-1:1:5"), Ok(Grid(vec![-1.0, -0.5, 0.0, 0.5, 1.0])));
-        assert_eq!(grid("3,-1,0,0"), Ok(Grid(vec![-1.0, 0.0, 3.0])));
-        assert_eq!(grid("-0.3:0.3:7").map(|g| g.0[3]), Ok(0.0));
-        for wrong in ["", "a", "1:2", "1:2:1", "0:inf:3", "1:2:3:4"] {
-            assert!(grid(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -29,8 +29,9 @@
 mod bootstrap;
 mod correlation;
 mod flip;
+mod labels;
 mod multiple;
-mod proportion;
+mod shares;
 #[cfg(test)]
 mod tests;
 mod threshold;
@@ -39,8 +40,9 @@ mod welch;
 pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean};
 pub use correlation::{pearson, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
+pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
-pub use proportion::{auc, wilson};
+pub use shares::{auc, paired_sign_test, wilson};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::{Welch, welch};
 

@@ -6,6 +6,8 @@ use crate::stats::auc;
 pub(super) struct Shown {
     /// One a candidate.
     pub logits: Vec<f64>,
+    /// The candidate that its answer begins with, if that is one.
+    pub first: Option<usize>,
     /// Whether it shows the behaviour.
     pub positive: bool,
     /// Prompts are compared within a language alone: a language's own tokens do not tell its classes apart.
@@ -31,19 +33,26 @@ impl Chosen {
         logsumexp(self.answer.iter().map(|t| logits[*t])) - logsumexp(self.foil.iter().map(|t| logits[*t]))
     }
 
-    /// The best pair of tokens, and then, one at a time, whichever token of either side adds most, up to `most` a side. None
-    /// where no pair separates.
+    /// The best pair of tokens, and then, one at a time, whichever token of either side adds most, up to `most` a side. A token
+    /// of the behaviour is one that begins it more often than its absence, and the reverse: what separates without being said
+    /// is an accident of the half. None where no pair separates.
     pub fn choose(shown: &[&Shown], candidates: usize, most: usize) -> Option<Chosen> {
-        let pairs = (0..candidates).flat_map(|a| (0..candidates).filter(move |f| *f != a).map(move |f| (a, f)));
+        let begins = |token: usize, positive: bool| {
+            let of = shown.iter().filter(|s| s.positive == positive);
+            of.clone().filter(|s| s.first == Some(token)).count() as f64 / of.count().max(1) as f64
+        };
+        let excess: Vec<f64> = (0..candidates).map(|t| begins(t, true) - begins(t, false)).collect();
+        let side = |sign: f64| (0..candidates).filter(|t| sign * excess[*t] > 0.0).collect::<Vec<_>>();
+        let (answers, foils) = (side(1.0), side(-1.0));
+        let pairs = answers.iter().flat_map(|a| foils.iter().map(move |f| (*a, *f)));
         let pair = |(a, f): (usize, usize)| Chosen { answer: vec![a], foil: vec![f] };
         let (mut best, mut score) = strongest(pairs.map(pair), shown)?;
         if score.0 <= 0.5 {
             return None;
         }
         loop {
-            let unused = |t: &usize| !best.answer.contains(t) && !best.foil.contains(t);
-            let wider = (0..candidates).filter(unused).flat_map(|t| best.with(t, most));
-            match strongest(wider, shown) {
+            let wider = best.wider(&answers, &foils, most);
+            match strongest(wider.into_iter(), shown) {
                 Some((wider, higher)) if higher.0 > score.0 + WORTH => (best, score) = (wider, higher),
                 _ => return Some(best),
             }
@@ -51,30 +60,37 @@ impl Chosen {
     }
 
     /// With one token more, on either side that has room.
-    fn with(&self, token: usize, most: usize) -> Vec<Chosen> {
-        let mut found = Vec::new();
-        if self.answer.len() < most {
-            found.push(Chosen { answer: [&self.answer[..], &[token]].concat(), foil: self.foil.clone() });
-        }
-        if self.foil.len() < most {
-            found.push(Chosen { answer: self.answer.clone(), foil: [&self.foil[..], &[token]].concat() });
-        }
-        found
+    fn wider(&self, answers: &[usize], foils: &[usize], most: usize) -> Vec<Chosen> {
+        let more = |own: &[usize], all: &[usize]| -> Vec<Vec<usize>> {
+            let room = own.len() < most;
+            all.iter().filter(|t| room && !own.contains(t)).map(|t| [own, &[*t]].concat()).collect()
+        };
+        let answer = more(&self.answer, answers).into_iter().map(|answer| Chosen { answer, foil: self.foil.clone() });
+        let foil = more(&self.foil, foils).into_iter().map(|foil| Chosen { answer: self.answer.clone(), foil });
+        answer.chain(foil).collect()
     }
 
-    /// Differences of the prompts that show the behaviour and of those that do not.
-    pub fn sides(&self, shown: &[&Shown]) -> (Vec<f64>, Vec<f64>) {
-        let of =
-            |positive| shown.iter().filter(|s| s.positive == positive).map(|s| self.difference(&s.logits)).collect();
-        (of(true), of(false))
+    /// Each prompt's difference.
+    pub fn judged(&self, shown: &[&Shown]) -> Vec<Judged> {
+        let one =
+            |s: &&Shown| Judged { stratum: s.stratum, positive: s.positive, difference: self.difference(&s.logits) };
+        shown.iter().map(one).collect()
     }
+}
+
+/// A prompt by its logit difference.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Judged {
+    stratum: usize,
+    pub positive: bool,
+    pub difference: f64,
 }
 
 /// The best of several by [`separation`]; the first of equals.
 fn strongest(all: impl Iterator<Item = Chosen>, shown: &[&Shown]) -> Option<(Chosen, Score)> {
     let mut best: Option<(Chosen, Score)> = None;
     for chosen in all {
-        let Some(score) = separation(&chosen, shown) else { continue };
+        let Some(score) = separation(&chosen.judged(shown)) else { continue };
         if best.as_ref().is_none_or(|(_, most)| score > *most) {
             best = Some((chosen, score));
         }
@@ -82,17 +98,21 @@ fn strongest(all: impl Iterator<Item = Chosen>, shown: &[&Shown]) -> Option<(Cho
     best
 }
 
-/// The area under the curve within each stratum, weighted by its prompts, and the gap of the means there.
-pub(super) fn separation(chosen: &Chosen, shown: &[&Shown]) -> Option<Score> {
-    let mut strata: Vec<usize> = shown.iter().map(|s| s.stratum).collect();
+/// The area under the curve within each stratum, weighted by its prompts, and the gap of the means there. None where no
+/// stratum has both classes.
+pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
+    let mut strata: Vec<usize> = judged.iter().map(|s| s.stratum).collect();
     strata.sort_unstable();
     strata.dedup();
     let (mut area, mut gap, mut weight) = (0.0, 0.0, 0.0);
     for stratum in strata {
-        let of: Vec<&Shown> = shown.iter().filter(|s| s.stratum == stratum).copied().collect();
-        let (positive, negative) = chosen.sides(&of);
+        let of = |positive: bool| -> Vec<f64> {
+            let here = judged.iter().filter(|j| j.stratum == stratum && j.positive == positive);
+            here.map(|j| j.difference).collect()
+        };
+        let (positive, negative) = (of(true), of(false));
         let Some(here) = auc(&positive, &negative) else { continue };
-        let n = of.len() as f64;
+        let n = (positive.len() + negative.len()) as f64;
         area += n * here;
         gap += n * standardised(&positive, &negative);
         weight += n;
@@ -129,7 +149,8 @@ mod tests {
                 leads(!positive) + noise(2),
                 leads(stratum == 1) + noise(3),
             ];
-            Shown { logits, positive, stratum }
+            let first = Some(if !positive { 2 } else { stratum });
+            Shown { logits, first, positive, stratum }
         };
         (0..40).map(one).collect()
     }
@@ -139,8 +160,9 @@ mod tests {
         let all = shown();
         let chosen = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
         assert_eq!(chosen.foil, [2]);
-        assert!(!chosen.answer.contains(&2), "{chosen:?}");
-        let score = separation(&chosen, &all.iter().collect::<Vec<_>>()).unwrap();
+        // Token 3 begins nothing.
+        assert_eq!(chosen.answer.iter().copied().collect::<std::collections::BTreeSet<_>>(), [0, 1].into());
+        let score = separation(&chosen.judged(&all.iter().collect::<Vec<_>>())).unwrap();
         assert!(score.0 > 0.999, "{score:?}");
     }
 

@@ -2,7 +2,8 @@
 
 use super::Items;
 use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
-use crate::analyses::answered::{Answer, share};
+use crate::analyses::answered::{Answer, shares};
+use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{INTERVAL, interval};
 use crate::analyses::summary::mean;
 use crate::analyses::{AnalysisError, Figures, table};
@@ -14,7 +15,7 @@ use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section};
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::{Bootstrap, bca_mean, logistic_threshold};
+use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
 use std::path::Path;
 
@@ -98,7 +99,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
             entropy: mean(&own.entropy),
             p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
             answers: all.len() as i64,
-            shares: Class::ALL.iter().map(|c| share(&all, *c)).collect(),
+            shares: shares(&all),
         });
         let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
         means.sort_by(f64::total_cmp);
@@ -117,7 +118,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
             entropy: over(&|m| mean(&m.entropy)),
             p_over_random: None,
             answers: all.len() as i64,
-            shares: Class::ALL.iter().map(|c| share(&all, *c)).collect(),
+            shares: shares(&all),
         });
     }
     rows
@@ -226,18 +227,11 @@ fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, Anal
 fn thresholds_table(rows: &[Row]) -> Result<Table, AnalysisError> {
     let doses: Vec<&Row> = rows.iter().filter(|r| r.kind == "add" && r.direction == "vector").collect();
     let x: Vec<f64> = doses.iter().filter_map(|r| r.coefficient).collect();
-    let n: Vec<f64> = doses.iter().map(|r| r.answers as f64).collect();
-    let found: Vec<(&str, crate::stats::Threshold)> = Class::ALL
-        .iter()
-        .enumerate()
-        .filter_map(|(c, class)| {
-            let successes: Vec<f64> =
-                doses.iter().map(|r| (r.shares[c].unwrap_or(0.0) * r.answers as f64).round()).collect();
-            Some((class.name(), logistic_threshold(&x, &successes, &n)?))
-        })
-        .collect();
+    let answers: Vec<i64> = doses.iter().map(|r| r.answers).collect();
+    let shares: Vec<&[Option<f64>]> = doses.iter().map(|r| r.shares.as_slice()).collect();
+    let found = class_thresholds(&x, &answers, &shares);
     Ok(Table::new("thresholds")
-        .str("class", "the class of answers", found.iter().map(|f| f.0))?
+        .str("class", "the class of answers", found.iter().map(|f| f.0.name()))?
         .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
         .float(
             "ci_low",

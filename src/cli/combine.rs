@@ -87,12 +87,7 @@ pub(super) struct Head<'a> {
 ///
 /// # Errors
 /// If a run directory is not whole, or a file cannot be written.
-pub(super) fn write(
-    directory: &RunDir,
-    runs: &[PathBuf],
-    head: Head,
-    command_line: &str,
-) -> Result<(), CliError> {
+pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_line: &str) -> Result<(), CliError> {
     let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut report = Report::new(head.title.unwrap_or("Report"));
     report.intro.push(Block::Code(command_line.to_string()));
@@ -103,7 +98,7 @@ pub(super) fn write(
         let run = read(dir)?;
         let writer = writer(&run.record.command)?;
         let name = dir.file_name().map_or(i.to_string(), |n| n.to_string_lossy().into_owned());
-        let prefix = format!("{:02}-{name}", i + 1);
+        let prefix = prefix(i, &name);
         let figures: Vec<(String, Figure)> = (writer.figures)(&run.tables)?;
         write_figures(directory, figures.into_iter().map(|(n, f)| (format!("{prefix}-{n}"), f)).collect())?;
         let part = document(writer, &run.record, &run.tables, &folder)?;
@@ -127,6 +122,11 @@ pub(super) fn write(
     report.sections.extend(sections);
     directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
     write_report(directory, &report)
+}
+
+/// What the names of a run's figures begin with, by its number in the report.
+pub(super) fn prefix(i: usize, name: &str) -> String {
+    format!("{:02}-{name}", i + 1)
 }
 
 /// A section with its figures where they were drawn, and a heading that says of which run it is.

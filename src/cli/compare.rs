@@ -49,7 +49,10 @@ impl Compare {
         });
         let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
         directory.write_atomic(RUN_FILE, &json)?;
-        say(&format!("{}: report.html, checkpoints.parquet, overlap.parquet, heads.parquet", directory.finish()?.display()))
+        say(&format!(
+            "{}: report.html, checkpoints.parquet, overlap.parquet, heads.parquet",
+            directory.finish()?.display()
+        ))
     }
 }
 
@@ -95,11 +98,7 @@ pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError>
 ///
 /// # Errors
 /// If the checkpoints cannot be compared or a file cannot be written.
-pub(super) fn write(
-    directory: &RunDir,
-    checkpoints: &[Checkpoint],
-    prefix: &str,
-) -> Result<Vec<Section>, CliError> {
+pub(super) fn write(directory: &RunDir, checkpoints: &[Checkpoint], prefix: &str) -> Result<Vec<Section>, CliError> {
     let tables = compare::tables(checkpoints)?;
     for table in &tables {
         directory.write_atomic(&format!("{prefix}{}.parquet", table.name()), &table.to_parquet()?)?;

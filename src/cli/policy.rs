@@ -6,9 +6,9 @@
 
 use super::spec::{self, File, Place, Ran, Settings};
 use super::{CliError, ModelArgs, combine};
-use crate::analyses::claims::{self, Evidence};
+use crate::analyses::claims::{self, Evidence, Other};
 use crate::demo;
-use crate::report::{Section};
+use crate::report::Section;
 use crate::rundir::{RUN_FILE, RunDir};
 use crate::table::Table;
 use serde_json::{Map, Value, json};
@@ -90,7 +90,7 @@ impl Policy {
     }
 
     fn is_demo(&self) -> bool {
-        demo::MODELS.iter().any(|m| *m == self.model)
+        demo::MODELS.iter().any(|(name, _)| *name == self.model)
     }
 
     /// A file of the user's, or of ours.
@@ -125,7 +125,7 @@ impl Policy {
         let analyses = [
             entry("behaviour", &[&answered]),
             entry("screen", &[&metric]),
-            entry("contrast-methods", &[&metric, &own]),
+            entry("contrast-methods", &[&metric]),
             entry("cascade", &[&metric, &gate, &own]),
             entry("modulate", &[&metric, &gate, &own, &answered, &modulated]),
             entry("commitment", &[&metric, &own]),
@@ -174,21 +174,33 @@ impl Policy {
 
     /// The verdicts, as a table and as the report's first sections.
     fn judge(&self, directory: &RunDir, ran: &Ran) -> Result<Vec<Section>, CliError> {
-        let mut tables: BTreeMap<String, Vec<Table>> = BTreeMap::new();
+        let mut tables = Suite::default();
         let mut left_out = BTreeMap::new();
         let mut folders = BTreeMap::new();
-        for entry in ran.entries.iter().filter(|e| e.model == self.model) {
-            match ran.skipped.get(&entry.folder) {
-                Some(why) => drop(left_out.insert(entry.name.clone(), why.clone())),
-                None => {
-                    tables.insert(entry.name.clone(), combine::read(&ran.here.join(&entry.folder))?.tables);
-                    folders.insert(entry.name.clone(), entry.folder.clone());
-                }
+        let mut parameters = 0;
+        let mut others: BTreeMap<&str, Other> = BTreeMap::new();
+        for entry in ran.entries {
+            let own = entry.model == self.model;
+            if let Some(why) = ran.skipped.get(&entry.folder) {
+                left_out.extend(own.then(|| (entry.name.clone(), why.clone())));
+                continue;
+            }
+            let run = combine::read(&ran.here.join(&entry.folder))?;
+            let size = run.record.model.parameters;
+            if own {
+                parameters = size;
+                tables.insert(entry.name.clone(), run.tables);
+                folders.insert(entry.name.clone(), entry.folder.clone());
+            } else {
+                let empty = || Other { model: entry.model.clone(), parameters: size, tables: Suite::default() };
+                others.entry(&entry.model).or_insert_with(empty).tables.insert(entry.name.clone(), run.tables);
             }
         }
+        let others: Vec<Other> = others.into_values().collect();
         let compared = directory.path("compare-overlap.parquet")?;
         let overlap = if compared.is_file() { Some(Table::read_parquet(&compared)?) } else { None };
-        let evidence = Evidence { tables: &tables, left_out: &left_out, overlap: overlap.as_ref() };
+        let evidence =
+            Evidence { tables: &tables, left_out: &left_out, overlap: overlap.as_ref(), parameters, others: &others };
         let claims = claims::judge(&evidence)?;
         let table = claims::table(&self.model, &claims)?;
         directory.write_atomic("claims.parquet", &table.to_parquet()?)?;
@@ -196,6 +208,9 @@ impl Policy {
         Ok(claims::sections(&claims, &figures(ran, &folders, &folder)))
     }
 }
+
+/// The tables of each analysis.
+type Suite = BTreeMap<String, Vec<Table>>;
 
 /// Where the report's figures of each entry are drawn: beside the report, with the entry's number and name before theirs.
 fn figures(ran: &Ran, folders: &BTreeMap<String, String>, folder: &Path) -> BTreeMap<String, PathBuf> {

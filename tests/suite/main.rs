@@ -14,6 +14,7 @@ mod generate;
 mod gradient;
 mod hub;
 mod parity;
+mod policy_cipher;
 mod policy_circuit;
 mod streaming;
 mod toy_analysis;

@@ -1,0 +1,200 @@
+//! What the tables of a cipher say: figures and text.
+
+use super::CONDITIONS;
+use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
+use crate::analyses::{AnalysisError, Figures, table};
+use crate::answers::Class;
+use crate::figure::{BarSeries, Bars, Estimate};
+use crate::names::short_name;
+use crate::report::cells::{self, p_value, share, signed};
+use crate::report::listing::{Listing, Order, Show};
+use crate::report::{Block, Section};
+use crate::table::Table;
+use std::path::Path;
+
+/// How many groups and languages a report lists.
+const LISTED: usize = 16;
+
+fn first<'a>(table: &'a Table, column: &str) -> Result<&'a str, AnalysisError> {
+    Ok(table.strs(column)?.first().copied().unwrap_or_default())
+}
+
+/// Whether answers were generated.
+fn generated(injection: &Table) -> Result<bool, AnalysisError> {
+    Ok(injection.ints("answers")?.iter().any(|n| *n > 0))
+}
+
+pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let (necessity, injection) = (table(tables, "necessity")?, table(tables, "injection")?);
+    let n = necessity.ints("n")?.first().copied().unwrap_or(0);
+    let subtitle = format!("{}, {n} pairs, gate {}", short_name(first(necessity, "model")?), first(necessity, "gate")?);
+    let bars = |title: &str, value_label: &str, table: &Table, series| -> Result<Bars, AnalysisError> {
+        Ok(Bars {
+            title: title.to_string(),
+            subtitle: subtitle.clone(),
+            category_label: "request".to_string(),
+            value_label: value_label.to_string(),
+            categories: table.strs("condition")?.into_iter().map(str::to_string).collect(),
+            series,
+            range: None,
+            reference: None,
+            mark_meaning: None,
+            interval_meaning: Some(INTERVAL.to_string()),
+            band_meaning: None,
+        })
+    };
+    let (effects, q) = (estimates(necessity, "effect_mean", "ci_low", "ci_high")?, necessity.floats("q_value")?);
+    let marked = |(e, q): (Option<Estimate>, &Option<f64>)| e.map(|e| e.marked(q.is_some_and(|q| q < SIGNIFICANT)));
+    let effects = effects.into_iter().zip(q).map(marked).collect();
+    let nats = "effect on the logit difference (nats)";
+    let needed = Bars {
+        mark_meaning: Some(format!("q < {SIGNIFICANT}")),
+        ..bars("Necessity of the gate", nats, necessity, vec![series("effect", effects)])?
+    };
+    let injected = if generated(injection)? {
+        Bars {
+            range: Some((0.0, 1.0)),
+            interval_meaning: Some("95 % Wilson interval".to_string()),
+            ..bars("Injecting the gate", "share of answers", injection, classes(injection)?)?
+        }
+    } else {
+        let metric = series("metric", estimates(injection, "metric_mean", "ci_low", "ci_high")?);
+        bars("Injecting the gate", "logit difference (nats)", injection, vec![metric])?
+    };
+    Ok(vec![("necessity.png".to_string(), needed.into()), ("injection.png".to_string(), injected.into())])
+}
+
+fn series(name: &str, estimates: Vec<Option<Estimate>>) -> BarSeries {
+    BarSeries { name: name.to_string(), estimates, bands: Vec::new() }
+}
+
+fn estimates(table: &Table, value: &str, low: &str, high: &str) -> Result<Vec<Option<Estimate>>, AnalysisError> {
+    let (values, low, high) = (table.floats(value)?, table.floats(low)?, table.floats(high)?);
+    let one = |i: usize| Some(Estimate { interval: low[i].zip(high[i]), ..Estimate::new(values[i]?) });
+    Ok((0..table.rows()).map(one).collect())
+}
+
+/// A series for each class of answers that there is; refusals with their interval.
+fn classes(injection: &Table) -> Result<Vec<BarSeries>, AnalysisError> {
+    let mut found = vec![series("refusal", estimates(injection, "refusal", "refusal_low", "refusal_high")?)];
+    for class in Class::ALL.iter().filter(|c| **c != Class::Refusal) {
+        let shares = injection.floats(class.name())?;
+        if shares.iter().flatten().any(|s| *s > 0.0) {
+            found.push(series(class.name(), shares.iter().map(|s| s.map(Estimate::new)).collect()));
+        }
+    }
+    Ok(found)
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    Ok(vec![necessity_section(tables, dir)?, injection_section(tables, dir)?])
+}
+
+fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
+    let (necessity, collapse) = (table(tables, "necessity")?, table(tables, "collapse")?);
+    let (n, left_out) = (necessity.ints("n")?, necessity.ints("left_out")?);
+    let effects = necessity.floats("effect_mean")?;
+    let (low, high) = (necessity.floats("ci_low")?, necessity.floats("ci_high")?);
+    let effect = |i: usize| {
+        let ends = low.get(i).copied().flatten().zip(high.get(i).copied().flatten());
+        format!("{} nats, {INTERVAL} {}", signed(effects.get(i).copied().flatten(), 3), interval(ends))
+    };
+    let out = match left_out.first().copied().unwrap_or(0) {
+        0 => String::new(),
+        out => format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(out)),
+    };
+    let text = format!(
+        "Over {} pairs the gate ({}) of the negative request moves the positive's logit difference by {} in plain and by {} in \
+         cipher. {}{out}",
+        n.first().copied().unwrap_or(0),
+        first(necessity, "gate")?,
+        effect(0),
+        effect(1),
+        collapse_sentence(collapse)?,
+    );
+    let rows = Listing::of(collapse)
+        .by(Order::Strongest("collapse"))
+        .first(LISTED)
+        .column("by", Show::Text("by"))
+        .column("value", Show::Text("value"))
+        .column("n", Show::Count("n"))
+        .column("plain (nats)", Show::Signed("plain_effect", 3))
+        .column("cipher (nats)", Show::Signed("cipher_effect", 3))
+        .column("collapse", Show::Share("collapse"))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
+        .column("p of plain", Show::PValue("plain_p"));
+    let alt = "Bars of the effect of exchanging the gate, in plain and in cipher.";
+    let caption = "Mean effect of giving the positive request the gate of the negative one.";
+    Ok(Section::new("Is the gate needed in cipher?")
+        .paragraph(text)
+        .figure(dir.join("necessity.png"), caption, alt)
+        .block(Block::Table(rows.block("Collapse; empty where the plain effect is not told from 0")?)))
+}
+
+fn collapse_sentence(collapse: &Table) -> Result<String, AnalysisError> {
+    let value = |column: &str| Ok::<_, AnalysisError>(collapse.floats(column)?.first().copied().flatten());
+    let Some(found) = value("collapse")? else {
+        return Ok("The effect in plain cannot be told from 0, so that nothing could collapse.".to_string());
+    };
+    let (low, high) = (value("ci_low")?, value("ci_high")?);
+    let ends = match low.zip(high) {
+        Some((low, high)) => format!(" (95 % interval {} to {})", share(low), share(high)),
+        None => String::new(),
+    };
+    Ok(format!("**{}** of the effect collapse in cipher{ends}.", share(found)))
+}
+
+fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
+    let injection = table(tables, "injection")?;
+    let at = |column: &str, condition: &str| -> Result<Option<f64>, AnalysisError> {
+        let row = CONDITIONS.iter().position(|c| *c == condition);
+        Ok(row.and_then(|row| injection.floats(column).ok()?.get(row).copied().flatten()))
+    };
+    let metric = |condition| Ok::<_, AnalysisError>(signed(at("metric_mean", condition)?, 2));
+    let mut text = format!(
+        "The positive requests have a logit difference of {} nats in plain and {} in cipher; {} in cipher with the gate of the \
+         plain positive run, and {} with that of the plain negative run (control).",
+        metric("plain")?,
+        metric("cipher")?,
+        metric("injected")?,
+        metric("control")?,
+    );
+    text += &match (at("restored_metric", "injected")?, at("restored_metric", "control")?) {
+        (Some(own), control) => format!(
+            " Of what the metric loses in cipher, injection restores **{}** and the control {}.",
+            share(own),
+            share(control)
+        ),
+        _ => " The metric does not drop from plain to cipher: there is nothing to restore.".to_string(),
+    };
+    let mut listing = Listing::of(injection)
+        .column("request", Show::Text("condition"))
+        .column("metric (nats)", Show::Signed("metric_mean", 2))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 2))
+        .column("metric restored", Show::Share("restored_metric"));
+    if generated(injection)? {
+        text += &format!(
+            " Refusals: {} in plain, {} in cipher, {} injected, {} in the control",
+            share(at("refusal", "plain")?),
+            share(at("refusal", "cipher")?),
+            share(at("refusal", "injected")?),
+            share(at("refusal", "control")?),
+        );
+        text += &match at("restored", "injected")? {
+            Some(restored) => format!(
+                "; of those lost in cipher injection brings back **{}** (sign test on the same pairs p {}).",
+                share(restored),
+                p_value(at("p_refusals", "injected")?)
+            ),
+            None => "; none are lost in cipher, so that none can come back.".to_string(),
+        };
+        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
+        listing = listing.column("restored", Show::Share("restored")).column("p", Show::PValue("p_refusals"));
+    }
+    let caption = "The positive request in plain, in cipher, in cipher with the plain run's gate, and with the gate of the plain \
+                   harmless request (control).";
+    Ok(Section::new("Does injecting the gate restore the behaviour?")
+        .paragraph(text)
+        .figure(dir.join("injection.png"), caption, "Bars by request.")
+        .block(Block::Table(listing.block("Injection; each pair's numbers are in items.parquet")?)))
+}

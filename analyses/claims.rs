@@ -1,0 +1,223 @@
+//! The claims of "How Alignment Routes" (2026), judged by the tables of the analyses.
+//!
+//! Each claim is one quantity with its interval, its number of items and a verdict: it holds, it does not hold, or it is not
+//! testable here, because. What makes a claim hold is written beside it in words; nothing is computed from a model here. A
+//! model that refuses no more of the positive than of the negative prompts routes no refusal: then nothing about routing is
+//! testable, and the report says so.
+
+mod evidence;
+mod judged;
+
+pub use evidence::{Evidence, Other};
+
+use super::AnalysisError;
+use crate::report::cells::{self, p_value};
+use crate::report::{Heading, Section};
+use crate::table::Table;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a report of the claims begins with.
+pub const INTRODUCTION: &str = "The claims are those of \"How Alignment Routes\" (2026): a mid-layer head, the gate, reads detected \
+     content and triggers deeper amplifier heads towards refusal. Every verdict is by the rule that stands with its claim, on \
+     this checkpoint and these prompts alone. Positive prompts are those that are expected to be refused, negative ones their \
+     matched controls.";
+
+/// Whether a claim holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Holds,
+    DoesNotHold,
+    /// And why not.
+    NotTestable(String),
+}
+
+impl Verdict {
+    /// Of a condition.
+    fn of(holds: bool) -> Self {
+        if holds { Verdict::Holds } else { Verdict::DoesNotHold }
+    }
+
+    /// The name in tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::DoesNotHold => "does not hold",
+            Verdict::NotTestable(_) => "not testable here",
+        }
+    }
+
+    fn why(&self) -> &str {
+        if let Verdict::NotTestable(why) = self { why } else { "" }
+    }
+}
+
+/// How a quantity is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// In percent.
+    Share,
+    Nats,
+    Layer,
+    Count,
+    /// Without a unit.
+    Number,
+}
+
+impl Unit {
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Share => "share",
+            Unit::Nats => "nats",
+            Unit::Layer => "layer",
+            Unit::Count => "count",
+            Unit::Number => "number",
+        }
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Unit::Share => 1,
+            Unit::Layer | Unit::Count => 0,
+            Unit::Nats | Unit::Number => 3,
+        }
+    }
+
+    fn value(self, x: Option<f64>) -> String {
+        match self {
+            Unit::Share => cells::share(x),
+            Unit::Nats => cells::signed(x, self.digits()),
+            _ => cells::number(x, self.digits()),
+        }
+    }
+
+    fn interval(self, interval: Option<(f64, f64)>) -> String {
+        let scale = if self == Unit::Share { 100.0 } else { 1.0 };
+        let (low, high) = interval.map(|(low, high)| (low * scale, high * scale)).unzip();
+        let text = cells::interval(low, high, self.digits());
+        if self == Unit::Share && interval.is_some() { format!("{text} %") } else { text }
+    }
+}
+
+/// A claim, judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// What scripts call it: `gate-necessity`.
+    pub id: &'static str,
+    /// The section's heading.
+    pub title: &'static str,
+    /// What the paper says, and what makes it hold here.
+    pub statement: &'static str,
+    /// What the statistic is.
+    pub quantity: &'static str,
+    pub unit: Unit,
+    pub statistic: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    pub n: Option<i64>,
+    pub p: Option<f64>,
+    pub verdict: Verdict,
+    /// What was found, in words.
+    pub found: String,
+    /// The figures that show it: the analysis, the file, and what it is.
+    pub figures: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// Judges every claim, in the paper's order.
+///
+/// # Errors
+/// If a table is not one of its analysis.
+pub fn judge(evidence: &Evidence) -> Result<Vec<Claim>, AnalysisError> {
+    judged::all(evidence)
+}
+
+/// The claims as a table.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
+    Ok(Table::new("claims")
+        .str("model", "the model, as it was named", claims.iter().map(|_| model))?
+        .str("claim", "the claim", claims.iter().map(|c| c.id))?
+        .str("quantity", "what the statistic is", claims.iter().map(|c| c.quantity))?
+        .float("statistic", "its value; shares from 0 to 1", claims.iter().map(|c| c.statistic))?
+        .str("unit", "share, nats, layer, count or number", claims.iter().map(|c| c.unit.name()))?
+        .float("ci_low", "lower end of its 95 % interval", claims.iter().map(|c| c.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end", claims.iter().map(|c| c.interval.map(|i| i.1)))?
+        .float("n", "items", claims.iter().map(|c| c.n.map(|n| n as f64)))?
+        .float(
+            "p_value",
+            "p-value of the test that stands with the claim, where there is one",
+            claims.iter().map(|c| c.p),
+        )?
+        .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?
+        .str("because", "why it is not testable; empty where it is", claims.iter().map(|c| c.verdict.why()))?
+        .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?)
+}
+
+/// The report's sections: all verdicts, then each claim. `figures` says for each analysis where its figures stand and how their
+/// names begin.
+pub fn sections(claims: &[Claim], figures: &BTreeMap<String, PathBuf>) -> Vec<Section> {
+    let header = vec![
+        Heading::text("claim"),
+        Heading::text("quantity"),
+        Heading::number("value"),
+        Heading::text("95 % interval"),
+        Heading::number("n"),
+        Heading::number("p"),
+        Heading::text("verdict"),
+    ];
+    let row = |c: &Claim| {
+        vec![
+            c.title.to_string(),
+            c.quantity.to_string(),
+            c.unit.value(c.statistic),
+            c.unit.interval(c.interval),
+            c.n.map_or(String::new(), cells::count),
+            p_value(c.p),
+            c.verdict.name().to_string(),
+        ]
+    };
+    let of = |name: &str| claims.iter().filter(|c| c.verdict.name() == name).count();
+    let text = format!(
+        "Of {} claims {} hold on this checkpoint, {} do not, and {} are not testable here.",
+        claims.len(),
+        of(Verdict::Holds.name()),
+        of(Verdict::DoesNotHold.name()),
+        claims.iter().filter(|c| matches!(c.verdict, Verdict::NotTestable(_))).count(),
+    );
+    let mut sections =
+        vec![Section::new("Verdicts").paragraph(text).table("Every claim", header, claims.iter().map(row).collect())];
+    sections.extend(claims.iter().map(|claim| section(claim, figures)));
+    sections
+}
+
+fn section(claim: &Claim, figures: &BTreeMap<String, PathBuf>) -> Section {
+    let verdict = match &claim.verdict {
+        Verdict::NotTestable(why) => format!("**Not testable here**, because {why}."),
+        Verdict::Holds => "**Holds.**".to_string(),
+        Verdict::DoesNotHold => "**Does not hold.**".to_string(),
+    };
+    let mut numbers = format!("{}: {}", claim.quantity, claim.unit.value(claim.statistic));
+    if claim.interval.is_some() {
+        numbers.push_str(&format!(", 95 % interval {}", claim.unit.interval(claim.interval)));
+    }
+    if let Some(n) = claim.n {
+        numbers.push_str(&format!(", n = {n}"));
+    }
+    if claim.p.is_some() {
+        numbers.push_str(&format!(", p {}", p_value(claim.p)));
+    }
+    let mut section = Section::new(claim.title).paragraph(claim.statement).paragraph(verdict);
+    if claim.statistic.is_some() {
+        section = section.paragraph(format!("{numbers}."));
+    }
+    if !claim.found.is_empty() {
+        section = section.paragraph(claim.found.clone());
+    }
+    for (analysis, file, what) in claim.figures {
+        let Some(prefix) = figures.get(*analysis) else { continue };
+        let name = prefix.file_name().map_or(String::new(), |n| format!("{}-{file}", n.to_string_lossy()));
+        section = section.figure(prefix.with_file_name(name), *what, *what);
+    }
+    section
+}

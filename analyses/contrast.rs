@@ -1,0 +1,289 @@
+//! Cipher contrast analysis: which heads work only where the request can be read?
+//!
+//! A component's direct logit attribution on the plain request minus that on the same request in cipher: what the detection of
+//! surface content and everything behind it added. It takes three forward passes a pair (plain, cipher, and the harmless
+//! control in cipher), however many heads there are, where an exchange of each head takes one for each. The control tells what
+//! survives in cipher: the attribution on the request minus that on the control, both in cipher. Like every attribution it sees
+//! direct effects alone: heads that write to the logits, and not the gate that triggers them, which the cipher's own exchange
+//! finds. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
+
+use super::ciphered::{CipherArgs, Ciphered};
+use super::components::{Component, attributions, components, without_empty};
+use super::effects::{INTERVAL, SIGNIFICANT, Tested, family, interval};
+use super::inputs::PairArgs;
+use super::summary::{mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output, table};
+use crate::figure::{Figure, Heatmap};
+use crate::model::Model;
+use crate::names::short_name;
+use crate::plan::{Plan, What};
+use crate::report::cells::{self, signed};
+use crate::report::listing::{Listing, Order, Show};
+use crate::report::{Block, Section};
+use crate::session::Session;
+use crate::stats::{Bootstrap, bca_mean};
+use crate::table::Table;
+use std::path::Path;
+
+/// Which heads' attributions a cipher takes away, in three passes a pair
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Contrast {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cipher: CipherArgs,
+}
+
+/// What is run of each pair, in the order of the plan.
+const PASSES: [&str; 3] = ["plain", "cipher", "control"];
+
+/// How many components the report lists.
+const LISTED: usize = 15;
+
+impl Analysis for Contrast {
+    const NAME: &'static str = "contrast";
+    const ABOUT: &'static str = "Which heads' attributions a cipher takes away, in three passes a pair";
+    const TITLE: &'static str = "Cipher contrast";
+    type Items = Ciphered;
+
+    fn prepare(&self, model: &Model) -> Result<Ciphered, AnalysisError> {
+        Ciphered::read(&self.pairs, &self.cipher, model)
+    }
+
+    fn datasets(items: &Ciphered) -> Vec<(String, String)> {
+        items.sources()
+    }
+
+    fn plans(&self, _: &Model, items: &Ciphered) -> Result<Vec<Plan>, AnalysisError> {
+        Ok(vec![plan(items)])
+    }
+
+    fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
+        let arch = &session.model.decoder.arch;
+        let readings = session.run(&plan(items))?;
+        let all = components(arch.n_layers, arch.n_heads);
+        let of_runs = readings.chunks_exact(2).map(|r| attributions(&r[1], &all, arch.n_heads)).collect();
+        let (components, of_runs) = without_empty(all, of_runs);
+        let numbers = Numbers {
+            model: &session.model.name,
+            seed: session.seed,
+            left_out: items.left_out as i64,
+            metrics: readings.chunks_exact(2).filter_map(|r| r[0].number()).collect(),
+            of_runs,
+        };
+        Ok(vec![numbers.heads_table(&components)?, numbers.passes_table()?].into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        Ok(vec![("contrast.png".to_string(), map(table(tables, "heads")?)?)])
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let (heads, passes) = (table(tables, "heads")?, table(tables, "passes")?);
+        let listing = Listing::of(heads)
+            .by(Order::Strongest("contrast_mean"))
+            .first(LISTED)
+            .column("layer", Show::Count("layer"))
+            .column("component", Show::Text("component"))
+            .column("plain (nats)", Show::Signed("plain_mean", 3))
+            .column("cipher (nats)", Show::Signed("cipher_mean", 3))
+            .column("contrast (nats)", Show::Signed("contrast_mean", 3))
+            .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
+            .column("share of drop", Show::Share("share"))
+            .column("q", Show::PValue("q_value"))
+            .column("family-wise p", Show::PValue("p_max"))
+            .column("sensitive", Show::Flag("sensitive"))
+            .column("survives (nats)", Show::Signed("survives_mean", 3))
+            .column("q of survives", Show::PValue("survives_q"));
+        let caption = "Mean attribution in plain minus in cipher, of each head; all components are in heads.parquet.";
+        let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
+        let section = Section::new("What the cipher takes away")
+            .paragraph(finding(heads, passes)?)
+            .figure(dir.join("contrast.png"), caption, alt)
+            .block(Block::Table(listing.block("The largest contrasts")?));
+        let metrics = Listing::of(passes)
+            .column("run", Show::Text("condition"))
+            .column("forward passes", Show::Count("passes"))
+            .column("metric (nats)", Show::Signed("metric_mean", 3))
+            .column("95 % interval", Show::Interval("ci_low", "ci_high", 3));
+        let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
+        Ok(vec![section.block(Block::Table(metrics))])
+    }
+}
+
+/// Three prompts a pair, in the order of [`PASSES`]; of each its metric and its attributions.
+fn plan(items: &Ciphered) -> Plan {
+    let mut plan = Plan::default();
+    for (i, (pair, tokens)) in items.plain.dataset.items.iter().zip(&items.plain.tokens).enumerate() {
+        let plain = plan.prompt(format!("{} positive", pair.id), tokens.positive.clone());
+        let [cipher, control] = items.add_cipher(&mut plan, i);
+        for run in [plain, cipher, control] {
+            plan.read(run, What::Metric(tokens.metric.clone()));
+            plan.read(run, What::Attribution(tokens.metric.clone()));
+        }
+    }
+    plan
+}
+
+/// What the tables are made of.
+struct Numbers<'a> {
+    model: &'a str,
+    seed: u64,
+    left_out: i64,
+    /// One a run: pair by pair, [`PASSES`] in each.
+    metrics: Vec<f64>,
+    /// Attributions of all components, one list a run.
+    of_runs: Vec<Vec<f64>>,
+}
+
+impl Numbers<'_> {
+    fn n(&self) -> i64 {
+        (self.metrics.len() / PASSES.len()) as i64
+    }
+
+    /// A number of each pair, from a component's attributions in plain, in cipher, and of the control in cipher.
+    fn each(&self, component: usize, f: fn([f64; 3]) -> f64) -> Vec<f64> {
+        let of_pairs = self.of_runs.chunks_exact(PASSES.len());
+        of_pairs.map(|runs| f(std::array::from_fn(|run| runs[run][component]))).collect()
+    }
+
+    fn heads_table(&self, components: &[Component]) -> Result<Table, AnalysisError> {
+        let of = |f: fn([f64; 3]) -> f64| (0..components.len()).map(|c| self.each(c, f)).collect::<Vec<_>>();
+        let (contrast, survives) =
+            (of(|[plain, cipher, _]| plain - cipher), of(|[_, cipher, control]| cipher - control));
+        let (tested, survived) = (family(&contrast, self.seed)?, family(&survives, self.seed)?);
+        let means = |of: Vec<Vec<f64>>| of.iter().map(|x| mean(x)).collect::<Vec<_>>();
+        let contrasts = means(contrast.clone());
+        // Components sum to the metric before soft-capping, so their contrasts to its drop.
+        let drop: f64 = contrasts.iter().flatten().sum();
+        let sensitive = |(t, mean): (&Tested, &Option<f64>)| {
+            t.q.is_some_and(|q| q < SIGNIFICANT) && mean.is_some_and(|mean| mean * drop > 0.0)
+        };
+        let float = |f: fn(&Tested) -> Option<f64>| tested.iter().map(f);
+        let n = components.len();
+        Ok(Table::new("heads")
+            .str("model", "the model, as it was named", vec![self.model; n])?
+            .int("layer", "layer; -1: embedding; the number of layers: final norm", components.iter().map(|c| c.layer))?
+            .str("component", "embed, head.H, mlp, bias", components.iter().map(|c| c.name.as_str()))?
+            .int("n", "pairs", vec![self.n(); n])?
+            .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out; n])?
+            .float("plain_mean", "mean attribution on the positive request in plain, nats", means(of(|x| x[0])))?
+            .float("cipher_mean", "mean attribution on the positive request in cipher, nats", means(of(|x| x[1])))?
+            .float("control_mean", "mean attribution on the negative request in cipher, nats", means(of(|x| x[2])))?
+            .float("contrast_mean", "mean attribution in plain minus in cipher, nats", contrasts.clone())?
+            .float("contrast_sd", "its standard deviation over pairs, nats", contrast.iter().map(|x| sd(x)))?
+            .float("ci_low", "lower end of the mean contrast's 95 % BCa interval, nats", float(|t| t.interval.map(|i| i.0)))?
+            .float("ci_high", "upper end, nats", float(|t| t.interval.map(|i| i.1)))?
+            .float("p_value", "two-sided sign-flip permutation p-value of the mean contrast", float(|t| t.p))?
+            .float("q_value", "Benjamini-Hochberg q-value over all components", float(|t| t.q))?
+            .float(
+                "p_max",
+                "family-wise p-value by the max statistic, same sign flips for every component",
+                float(|t| t.p_max),
+            )?
+            .float(
+                "share",
+                "share of the metric's mean drop from plain to cipher, before soft-capping",
+                contrasts.iter().map(|c| c.filter(|_| drop != 0.0).map(|c| c / drop)),
+            )?
+            .float(
+                "survives_mean",
+                "content that survives in cipher: mean attribution on the positive minus on the negative request, both in \
+                 cipher, nats",
+                means(survives),
+            )?
+            .float("survives_p", "its two-sided sign-flip permutation p-value", survived.iter().map(|t| t.p))?
+            .float("survives_q", "its Benjamini-Hochberg q-value over all components", survived.iter().map(|t| t.q))?
+            .flag(
+                "sensitive",
+                "whether the contrast has q < 0.05 and the sign of the metric's drop",
+                tested.iter().zip(&contrasts).map(sensitive),
+            )?)
+    }
+
+    fn passes_table(&self) -> Result<Table, AnalysisError> {
+        let of = |run: usize| self.metrics.iter().skip(run).step_by(PASSES.len()).copied().collect::<Vec<f64>>();
+        let metrics: [Vec<f64>; 3] = std::array::from_fn(of);
+        let options = Bootstrap { seed: self.seed, ..Bootstrap::default() };
+        let intervals = metrics.each_ref().map(|m| bca_mean(m, &options));
+        Ok(Table::new("passes")
+            .str("model", "the model, as it was named", [self.model; 3])?
+            .str("condition", "positive request in plain; in cipher; negative in cipher (control)", PASSES)?
+            .int("n", "pairs", [self.n(); 3])?
+            .int("passes", "forward passes", [self.n(); 3])?
+            .float("metric_mean", "mean metric, nats", metrics.each_ref().map(|m| mean(m)))?
+            .float("ci_low", "lower end of its 95 % BCa interval, nats", intervals.map(|i| i.map(|i| i.low)))?
+            .float("ci_high", "upper end, nats", intervals.map(|i| i.map(|i| i.high)))?)
+    }
+}
+
+/// Contrasts of heads, layer by head.
+fn map(heads: &Table) -> Result<Figure, AnalysisError> {
+    let (layers, names) = (heads.ints("layer")?, heads.strs("component")?);
+    let (means, sensitive) = (heads.floats("contrast_mean")?, heads.flags("sensitive")?);
+    let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
+    let found: Vec<(usize, usize, usize)> =
+        (0..heads.rows()).filter_map(|i| Some((usize::try_from(layers[i]).ok()?, head(i)?, i))).collect();
+    let (rows, columns) = (found.iter().map(|f| f.0 + 1).max(), found.iter().map(|f| f.1 + 1).max());
+    let mut values = vec![vec![None; columns.unwrap_or(0)]; rows.unwrap_or(0)];
+    let mut marks = vec![vec![false; columns.unwrap_or(0)]; rows.unwrap_or(0)];
+    for (layer, head, i) in found {
+        values[layer][head] = means[i];
+        marks[layer][head] = sensitive[i];
+    }
+    let marked = marks.iter().flatten().any(|m| *m);
+    let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
+    let n = heads.ints("n")?.first().copied().unwrap_or(0);
+    Ok(Figure::from(Heatmap {
+        title: "Attribution that the cipher takes away".to_string(),
+        subtitle: format!("{model}, {n} pairs, plain minus cipher, last position"),
+        x_label: "head".to_string(),
+        y_label: "layer".to_string(),
+        value_label: "attribution to the logit difference (nats)".to_string(),
+        values,
+        marks: if marked { marks } else { Vec::new() },
+        mark_meaning: marked.then(|| format!("cipher-sensitive, q < {SIGNIFICANT}")),
+    }))
+}
+
+/// What the tables say, in a paragraph.
+fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
+    let (names, layers, sensitive) = (heads.strs("component")?, heads.ints("layer")?, heads.flags("sensitive")?);
+    let is_head = |i: &usize| names[*i].starts_with("head.");
+    let all = (0..heads.rows()).filter(is_head).count();
+    let found = (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i]).count();
+    let strongest = Listing::of(heads).by(Order::Strongest("contrast_mean")).rows()?;
+    let first = strongest.into_iter().find(is_head).map_or(String::new(), |i| {
+        let head = names[i].trim_start_matches("head.").parse().unwrap_or(0);
+        let (mean, share) = (heads.floats("contrast_mean"), heads.floats("share"));
+        let (low, high) = (heads.floats("ci_low"), heads.floats("ci_high"));
+        let cell = |column: Result<&[Option<f64>], _>| column.ok().and_then(|c: &[Option<f64>]| c[i]);
+        format!(
+            " The head with the largest contrast is **{}**: {} nats, {INTERVAL} {}, {} of the drop.",
+            cells::head(layers[i], head),
+            signed(cell(mean), 3),
+            interval(cell(low).zip(cell(high))),
+            cells::share(cell(share)),
+        )
+    });
+    let out = match heads.ints("left_out")?.first().copied().unwrap_or(0) {
+        0 => String::new(),
+        out => format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(out)),
+    };
+    let metric = passes.floats("metric_mean")?;
+    let at = |i: usize| signed(metric.get(i).copied().flatten(), 3);
+    let (n, total) = (passes.ints("n")?.first().copied().unwrap_or(0), passes.ints("passes")?.iter().sum::<i64>());
+    Ok(format!(
+        "Over {} pairs the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher). {found} \
+         of {all} heads are cipher-sensitive: their attribution drops with q < {SIGNIFICANT}.{first} All heads were measured in {} \
+         forward passes, three a pair.{out}",
+        cells::count(n),
+        at(0),
+        at(1),
+        at(2),
+        cells::count(total),
+    ))
+}

@@ -1,0 +1,260 @@
+//! What the tables of a modulation say: figures and text.
+
+use super::SIDES;
+use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
+use crate::analyses::{AnalysisError, Figures, table};
+use crate::answers::Class;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
+use crate::names::short_name;
+use crate::report::cells::{self, number, p_value, signed};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
+use crate::table::Table;
+use std::path::Path;
+
+/// How many rows of thresholds a forest plot and a report have.
+const LISTED: usize = 60;
+
+/// The rows of all prompts of a side.
+fn overall(table: &Table, side: &str) -> Result<Vec<usize>, AnalysisError> {
+    let (sides, by) = (table.strs("side")?, table.strs("by")?);
+    Ok((0..table.rows()).filter(|i| sides[*i] == side && by[*i] == "all").collect())
+}
+
+fn generated(dose: &Table) -> Result<bool, AnalysisError> {
+    Ok(dose.ints("answers")?.iter().any(|n| *n > 0))
+}
+
+/// A column over the coefficients, of all prompts of a side.
+fn curve(
+    dose: &Table,
+    side: &str,
+    column: &str,
+    name: &str,
+    role: CurveRole,
+    band: bool,
+) -> Result<Curve, AnalysisError> {
+    let (x, y) = (dose.floats("coefficient")?, dose.floats(column)?);
+    let (low, high) = (dose.floats("ci_low")?, dose.floats("ci_high")?);
+    let point = |i: usize| {
+        let interval = if band { low[i].zip(high[i]) } else { None };
+        Some(CurvePoint { x: x[i]?, y: y[i], interval })
+    };
+    Ok(Curve { name: name.to_string(), role, points: overall(dose, side)?.into_iter().filter_map(point).collect() })
+}
+
+fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves, AnalysisError> {
+    let model = short_name(dose.strs("model")?.first().copied().unwrap_or_default());
+    let site = dose.strs("site")?.first().copied().unwrap_or_default();
+    Ok(Curves {
+        title: title.to_string(),
+        subtitle: format!("{model}, {what}, signal changed at {site}"),
+        x_label: "coefficient of the concept's direction".to_string(),
+        y_label: y_label.to_string(),
+        curves: Vec::new(),
+        thresholds: Vec::new(),
+        y_range: None,
+        interval_meaning: None,
+    })
+}
+
+pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
+    let n = overall(dose, SIDES[0])?.first().map_or(0, |i| dose.ints("n").map_or(0, |n| n[*i]));
+    let mut of_metric = curves(dose, "Signal and logit difference", &format!("{n} pairs"), "logit difference (nats)")?;
+    for side in SIDES {
+        let name = format!("{side} prompts");
+        of_metric.curves.push(curve(dose, side, "metric_mean", &name, CurveRole::Series, true)?);
+        of_metric.curves.push(curve(dose, side, "random_metric_mean", "random directions", CurveRole::Control, false)?);
+        of_metric.thresholds.extend(flags(thresholds, side, |class| class == "metric", &|_| name.clone())?);
+    }
+    of_metric.interval_meaning = Some(INTERVAL.to_string());
+    let mut figures: Figures = Vec::new();
+    if generated(dose)? {
+        for (side, file) in SIDES.into_iter().zip(["modulation.png", "modulation-negative.png"]) {
+            figures.push((file.to_string(), answers_figure(dose, thresholds, side)?));
+        }
+        figures.push(("metric.png".to_string(), of_metric.into()));
+    } else {
+        figures.push(("modulation.png".to_string(), of_metric.into()));
+    }
+    figures.extend(forest(thresholds)?.map(|forest| ("thresholds.png".to_string(), forest)));
+    Ok(figures)
+}
+
+/// The classes of answers of a side.
+fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure, AnalysisError> {
+    let answers = overall(dose, side)?.first().map_or(0, |i| dose.ints("answers").map_or(0, |n| n[*i]));
+    let what = format!("{answers} {side} prompts");
+    let mut figure = curves(dose, "Signal and answers", &what, "share of answers")?;
+    for class in Class::ALL {
+        let of = curve(dose, side, class.name(), class.name(), CurveRole::Series, false)?;
+        if class != Class::Undecided || of.points.iter().any(|p| p.y.is_some_and(|y| y > 0.0)) {
+            figure.curves.push(of);
+        }
+    }
+    if dose.ints("random_answers")?.iter().any(|n| *n > 0) {
+        let control = curve(dose, side, "random_refusal", "refusal, random", CurveRole::Control, false)?;
+        figure.curves.push(control);
+    }
+    let shown = |class: &str| class == Class::Refusal.name() || class == Class::Answer.name();
+    figure.thresholds = flags(thresholds, side, shown, &str::to_string)?;
+    figure.y_range = Some((0.0, 1.0));
+    Ok(figure.into())
+}
+
+/// Thresholds over all prompts of a side, of chosen classes.
+fn flags(
+    thresholds: &Table,
+    side: &str,
+    shown: impl Fn(&str) -> bool,
+    label: &dyn Fn(&str) -> String,
+) -> Result<Vec<Threshold>, AnalysisError> {
+    let (class, x) = (thresholds.strs("class")?, thresholds.floats("coefficient")?);
+    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let of = overall(thresholds, side)?.into_iter().filter(|i| shown(class[*i]));
+    let flag = |i: usize| Some(Threshold { x: x[i]?, label: label(class[i]), interval: low[i].zip(high[i]) });
+    Ok(of.filter_map(flag).collect())
+}
+
+/// The metric's thresholds of all prompts, each language and each group; none where there are none.
+fn forest(thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
+    let (sides, class) = (thresholds.strs("side")?, thresholds.strs("class")?);
+    let (by, value) = (thresholds.strs("by")?, thresholds.strs("value")?);
+    let (x, low, high) =
+        (thresholds.floats("coefficient")?, thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let mut rows: Vec<(&str, &str)> = Vec::new();
+    for part in ["all", "lang", "group"] {
+        for i in (0..thresholds.rows()).filter(|i| by[*i] == part && class[*i] == "metric") {
+            if !rows.contains(&(by[i], value[i])) {
+                rows.push((by[i], value[i]));
+            }
+        }
+    }
+    rows.truncate(LISTED);
+    let estimate = |row: &(&str, &str), side: &str| {
+        let here = |i: &usize| (by[*i], value[*i]) == *row && sides[*i] == side && class[*i] == "metric";
+        let i = (0..thresholds.rows()).find(here)?;
+        Some(Estimate { interval: low[i].zip(high[i]), ..Estimate::new(x[i]?) })
+    };
+    let row = |of: &(&str, &str)| ForestRow {
+        label: if of.0 == "all" { "all prompts".to_string() } else { of.1.to_string() },
+        estimates: SIDES.iter().map(|side| estimate(of, side)).collect(),
+    };
+    let model = short_name(thresholds.strs("model")?.first().copied().unwrap_or_default());
+    let forest = Forest {
+        title: "Where the logit difference crosses 0".to_string(),
+        subtitle: format!("{model}, over all prompts, by language and by group"),
+        value_label: "coefficient of the concept's direction".to_string(),
+        series: SIDES.iter().map(|side| format!("{side} prompts")).collect(),
+        rows: rows.iter().map(row).collect(),
+        mark_meaning: None,
+        interval_meaning: Some(INTERVAL.to_string()),
+    };
+    Ok((!forest.rows.is_empty()).then(|| forest.into()))
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
+    let mut sections = vec![dose_section(dose, thresholds, dir)?];
+    sections.push(thresholds_section(thresholds, table(tables, "differences")?, dir)?);
+    Ok(sections)
+}
+
+/// Where a class or the metric takes over in all prompts of a side, in words.
+fn takes_over(thresholds: &Table, side: &str, class: &str) -> Result<Option<String>, AnalysisError> {
+    let (classes, rises) = (thresholds.strs("class")?, thresholds.flags("rises")?);
+    let (x, low, high) =
+        (thresholds.floats("coefficient")?, thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let found = overall(thresholds, side)?.into_iter().find(|i| classes[*i] == class);
+    Ok(found.map(|i| {
+        let way = if rises[i] { "rises" } else { "falls" };
+        let ends = match low[i].zip(high[i]) {
+            Some((low, high)) => format!(", 95 % interval {}", cells::interval(low, high, 2)),
+            None => String::new(),
+        };
+        format!("**{}** (it {way} with the coefficient{ends})", number(x[i], 2))
+    }))
+}
+
+fn dose_section(dose: &Table, thresholds: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+    let metric = dose.floats("metric_mean")?;
+    let ends = |side: &str| -> Result<String, AnalysisError> {
+        let rows = overall(dose, side)?;
+        let at = |i: Option<&usize>| signed(i.and_then(|i| metric[*i]), 2);
+        Ok(format!("from {} to {} nats in the {side} prompts", at(rows.first()), at(rows.last())))
+    };
+    let mut text = format!("Over the grid the logit difference goes {} and {}.", ends(SIDES[0])?, ends(SIDES[1])?);
+    for side in SIDES {
+        text += &match takes_over(thresholds, side, "metric")? {
+            Some(at) => format!(" In the {side} prompts it crosses 0 at {at}."),
+            None => format!(" In the {side} prompts it does not cross 0."),
+        };
+        for class in Class::ALL {
+            if let Some(at) = takes_over(thresholds, side, class.name())? {
+                text += &format!(" The share of {} crosses one half at {at}.", class.name());
+            }
+        }
+    }
+    let section = Section::new("Signal and answers").paragraph(text);
+    let alt = "Curves over the coefficients of the concept's direction.";
+    let section = if generated(dose)? {
+        section
+            .figure(dir.join("modulation.png"), "Shares of answers to the positive prompts by coefficient.", alt)
+            .figure(dir.join("modulation-negative.png"), "The same of the negative prompts.", alt)
+            .figure(dir.join("metric.png"), "The mean logit difference; grey: random directions of the same norm.", alt)
+    } else {
+        let caption = "The mean logit difference by coefficient; grey: random directions of the same norm.";
+        section.figure(dir.join("modulation.png"), caption, alt)
+    };
+    let mut listing = Listing::of(dose)
+        .only("by", "all")
+        .column("prompts", Show::Text("side"))
+        .column("coefficient", Show::Number("coefficient", 2))
+        .column("metric (nats)", Show::Signed("metric_mean", 2))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 2))
+        .column("random (nats)", Show::Signed("random_metric_mean", 2))
+        .column("p over random", Show::PValue("p_over_random"))
+        .column("KL", Show::Number("kl_to_base", 3));
+    if generated(dose)? {
+        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
+    }
+    Ok(section.block(Block::Table(listing.block("Every dose; groups and languages are in dose.parquet")?)))
+}
+
+fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+    let (sides, by) = (differences.strs("side")?, differences.strs("by")?);
+    let (p, between) = (differences.floats("p_value")?, differences.floats("between")?);
+    let sentence = |i: usize| {
+        let what = if by[i] == "group" { "topic" } else { "language" };
+        let differ = if p[i].is_some_and(|p| p < SIGNIFICANT) { "differ" } else { "cannot be told to differ" };
+        let (share, p) = (cells::share(between[i]), p_value(p[i]));
+        format!("Thresholds of the {} prompts {differ} by {what} ({share} of their variance, p {p}).", sides[i])
+    };
+    let tested: Vec<String> = (0..differences.rows()).map(sentence).collect();
+    let tested = if tested.is_empty() {
+        "Whether thresholds differ by topic or language cannot be tested: too few prompts cross 0, or all have one label.".to_string()
+    } else {
+        format!(
+            "{} The test deals out the labels anew and compares how much of the variance of the prompts' own thresholds lies \
+             between them.",
+            tested.join(" ")
+        )
+    };
+    let mut section = Section::new("Thresholds by topic and language").paragraph(tested);
+    if thresholds.strs("class")?.contains(&"metric") {
+        let caption = "The coefficient at which the mean logit difference crosses 0.";
+        section = section.figure(dir.join("thresholds.png"), caption, "Forest plot of thresholds.");
+    }
+    let listing = Listing::of(thresholds)
+        .first(LISTED)
+        .column("prompts", Show::Text("side"))
+        .column("by", Show::Text("by"))
+        .column("value", Show::Text("value"))
+        .column("of", Show::Text("class"))
+        .column("n", Show::Count("n"))
+        .column("threshold", Show::Number("coefficient", 3))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
+        .column("rises", Show::Flag("rises"));
+    Ok(section.block(Block::Table(listing.block("Thresholds")?)))
+}

@@ -1,0 +1,351 @@
+//! The tables of a modulation: doses, thresholds, and whether thresholds differ.
+
+use super::{FOLDS, Given, Items, Measured, SIDES};
+use crate::analyses::AnalysisError;
+use crate::analyses::answered::{Answer, shares};
+use crate::analyses::doses::class_thresholds;
+use crate::analyses::effects::{Subset, subsets};
+use crate::analyses::summary::mean;
+use crate::answers::Class;
+use crate::dataset::Pair;
+use crate::session::Session;
+use crate::stats::{Bootstrap, bca, bca_family, benjamini_hochberg, label_test};
+use crate::table::Table;
+
+/// Fewer prompts that generate give no thresholds of classes.
+const ENOUGH: usize = 5;
+
+/// Random orders of labels.
+const DRAWS: usize = 10_000;
+
+/// What the tables are made of.
+pub(super) struct Made<'a> {
+    pub(super) session: &'a Session<'a>,
+    pub(super) items: &'a Items,
+    /// The coefficients.
+    pub(super) x: &'a [f64],
+    pub(super) measured: &'a Measured,
+    pub(super) given: &'a [Given],
+}
+
+/// The prompts of one side and subset under one coefficient.
+struct Dose<'a> {
+    side: usize,
+    subset: &'a Subset,
+    dose: usize,
+    metric: Vec<f64>,
+    kl: Option<f64>,
+    answers: i64,
+    /// Shares of [`Class::ALL`].
+    shares: Vec<Option<f64>>,
+    random: Option<f64>,
+    p_over_random: Option<f64>,
+    random_answers: i64,
+    random_refusal: Option<f64>,
+}
+
+/// Where something takes over.
+struct Crossing<'a> {
+    side: usize,
+    subset: &'a Subset,
+    class: &'static str,
+    n: i64,
+    at: f64,
+    interval: Option<(f64, f64)>,
+    rises: bool,
+}
+
+/// Whether per-item thresholds differ by label.
+struct Difference {
+    side: usize,
+    by: &'static str,
+    n: i64,
+    left_out: i64,
+    labels: i64,
+    between: f64,
+    p: f64,
+}
+
+impl Made<'_> {
+    pub(super) fn tables(&self) -> Result<Vec<Table>, AnalysisError> {
+        let (groups, langs): (Vec<_>, Vec<_>) = self.items.pairs.labels().unzip();
+        let all = Subset { by: "all", value: "all".to_string(), items: super::everything(self.items) };
+        let subsets: Vec<Subset> = std::iter::once(all).chain(subsets(&groups, &langs)).collect();
+        let doses = self.doses(&subsets);
+        let mut tables = vec![
+            self.dose_table(&doses)?,
+            self.thresholds_table(&self.thresholds(&subsets, &doses))?,
+            self.differences_table(&self.differences([("group", &groups), ("lang", &langs)]))?,
+            self.items_table()?,
+        ];
+        if !self.given.is_empty() {
+            tables.push(self.generations_table()?);
+        }
+        Ok(tables)
+    }
+
+    fn model(&self) -> &str {
+        &self.session.model.name
+    }
+
+    /// Rows by side and subset, each with all coefficients in their order.
+    fn doses<'a>(&self, subsets: &'a [Subset]) -> Vec<Dose<'a>> {
+        let mut rows = Vec::new();
+        for side in 0..SIDES.len() {
+            for subset in subsets {
+                rows.extend((0..self.x.len()).map(|dose| self.dose(side, subset, dose)));
+            }
+        }
+        rows
+    }
+
+    fn dose<'a>(&self, side: usize, subset: &'a Subset, dose: usize) -> Dose<'a> {
+        let pick = |of: &[f64]| subset.items.iter().map(|i| of[*i]).collect::<Vec<f64>>();
+        let base = mean(&pick(&self.measured.base[side]));
+        let directions = &self.measured.metric[side];
+        let means: Vec<Option<f64>> = directions.iter().map(|d| mean(&pick(&d[dose]))).collect();
+        let change = |m: &Option<f64>| m.zip(base).map(|(m, b)| (m - b).abs());
+        let random = &means[1..];
+        let hits = random.iter().filter(|m| change(m) >= change(&means[0])).count();
+        let answers = |of_random: bool| -> Vec<&Answer> {
+            let here = |g: &&Given| {
+                (g.side, g.dose, g.direction > 0) == (side, dose, of_random) && subset.items.contains(&g.pair)
+            };
+            self.given.iter().filter(here).map(|g| &g.answer).collect()
+        };
+        let (own, controls) = (answers(false), answers(true));
+        Dose {
+            side,
+            subset,
+            dose,
+            metric: pick(&directions[0][dose]),
+            kl: mean(&pick(&self.measured.kl[side][dose])),
+            answers: own.len() as i64,
+            shares: shares(&own),
+            random: mean(&random.iter().flatten().copied().collect::<Vec<_>>()),
+            p_over_random: Some((hits + 1) as f64 / (random.len() + 1) as f64),
+            random_answers: controls.len() as i64,
+            random_refusal: crate::analyses::answered::share(&controls, Class::Refusal),
+        }
+    }
+
+    fn dose_table(&self, rows: &[Dose]) -> Result<Table, AnalysisError> {
+        let samples: Vec<&[f64]> = rows.iter().map(|r| r.metric.as_slice()).collect();
+        let intervals = bca_family(&samples, &self.bootstrap());
+        let mut table = Table::new("dose")
+            .str("model", "the model, as it was named", rows.iter().map(|_| self.model()))?
+            .str("side", "positive or negative prompts", rows.iter().map(|r| SIDES[r.side]))?
+            .str("by", "what the pairs were split by: all, group or lang", rows.iter().map(|r| r.subset.by))?
+            .str("value", "which group or language", rows.iter().map(|r| r.subset.value.as_str()))?
+            .float(
+                "coefficient",
+                "times the difference of means, which is added at the last position and after",
+                rows.iter().map(|r| self.x[r.dose]),
+            )?
+            .int("n", "prompts", rows.iter().map(|r| r.metric.len() as i64))?
+            .float("metric_mean", "mean metric, nats", rows.iter().map(|r| mean(&r.metric)))?
+            .float("ci_low", "lower end of its 95 % BCa interval, nats", intervals.iter().map(|i| i.map(|i| i.low)))?
+            .float("ci_high", "upper end, nats", intervals.iter().map(|i| i.map(|i| i.high)))?
+            .float(
+                "kl_to_base",
+                "mean KL divergence of the next token from the unmodulated run, nats",
+                rows.iter().map(|r| r.kl),
+            )?
+            .int("answers", "generated answers", rows.iter().map(|r| r.answers))?;
+        for (c, class) in Class::ALL.iter().enumerate() {
+            let share = rows.iter().map(|r| r.shares[c]);
+            table = table.float(class.name(), "share of generated answers of this class", share)?;
+        }
+        Ok(table
+            .float(
+                "random_metric_mean",
+                "mean metric along random directions of the same norm, nats",
+                rows.iter().map(|r| r.random),
+            )?
+            .float(
+                "p_over_random",
+                "share of random directions that move the mean metric as far, (hits + 1) / (R + 1)",
+                rows.iter().map(|r| r.p_over_random),
+            )?
+            .int("random_answers", "answers generated along random directions", rows.iter().map(|r| r.random_answers))?
+            .float("random_refusal", "share of refusals among them", rows.iter().map(|r| r.random_refusal))?
+            .str("site", "where it was added", rows.iter().map(|_| self.items.site.to_string()))?)
+    }
+
+    fn bootstrap(&self) -> Bootstrap {
+        Bootstrap { seed: self.session.seed, ..Bootstrap::default() }
+    }
+
+    /// A pair's metric along the grid.
+    fn curve(&self, side: usize, pair: usize) -> Vec<f64> {
+        self.measured.metric[side][0].iter().map(|of_dose| of_dose[pair]).collect()
+    }
+
+    /// Thresholds of the mean metric, then of each class of answers, by side and subset.
+    fn thresholds<'a>(&self, subsets: &'a [Subset], doses: &[Dose]) -> Vec<Crossing<'a>> {
+        let mut found = Vec::new();
+        for (k, of_subset) in doses.chunks(self.x.len()).enumerate() {
+            let (side, subset) = (k / subsets.len(), &subsets[k % subsets.len()]);
+            let curves: Vec<Vec<f64>> = subset.items.iter().map(|i| self.curve(side, *i)).collect();
+            let curves: Vec<&[f64]> = curves.iter().map(Vec::as_slice).collect();
+            if let Some((at, rises)) = crossing(self.x, &mean_curve(&curves)) {
+                let statistic = |of: &[&[f64]]| crossing(self.x, &mean_curve(of)).map_or(f64::NAN, |c| c.0);
+                let interval = bca(&curves, statistic, &self.bootstrap()).map(|i| (i.low, i.high));
+                found.push(Crossing { side, subset, class: "metric", n: curves.len() as i64, at, interval, rises });
+            }
+            let answers: Vec<i64> = of_subset.iter().map(|d| d.answers).collect();
+            if answers.iter().any(|n| (*n as usize) < ENOUGH) {
+                continue;
+            }
+            let shares: Vec<&[Option<f64>]> = of_subset.iter().map(|d| d.shares.as_slice()).collect();
+            found.extend(class_thresholds(self.x, &answers, &shares).into_iter().map(|(class, threshold)| Crossing {
+                side,
+                subset,
+                class: class.name(),
+                n: answers.first().copied().unwrap_or(0),
+                at: threshold.at,
+                interval: threshold.interval.map(|i| (i.low, i.high)),
+                rises: threshold.rises,
+            }));
+        }
+        found
+    }
+
+    fn thresholds_table(&self, found: &[Crossing]) -> Result<Table, AnalysisError> {
+        Ok(Table::new("thresholds")
+            .str("model", "the model, as it was named", found.iter().map(|_| self.model()))?
+            .str("side", "positive or negative prompts", found.iter().map(|f| SIDES[f.side]))?
+            .str("by", "what the pairs were split by: all, group or lang", found.iter().map(|f| f.subset.by))?
+            .str("value", "which group or language", found.iter().map(|f| f.subset.value.as_str()))?
+            .str(
+                "class",
+                "a class of answers, whose share crosses one half (logistic fit); or metric, whose mean crosses 0 (between \
+                 coefficients in proportion; of several crossings the nearest to coefficient 0)",
+                found.iter().map(|f| f.class),
+            )?
+            .int("n", "prompts", found.iter().map(|f| f.n))?
+            .float("coefficient", "where it crosses", found.iter().map(|f| f.at))?
+            .float(
+                "ci_low",
+                "lower end of the 95 % interval: of a class Fieller's, as if every answer were independent; of the metric BCa over \
+                 pairs, empty where a resample does not cross",
+                found.iter().map(|f| f.interval.map(|i| i.0)),
+            )?
+            .float("ci_high", "upper end", found.iter().map(|f| f.interval.map(|i| i.1)))?
+            .flag("rises", "whether it rises with the coefficient", found.iter().map(|f| f.rises))?)
+    }
+
+    /// Tests of each side's per-item thresholds against their labels.
+    fn differences(&self, labels: [(&'static str, &Vec<Option<&str>>); 2]) -> Vec<Difference> {
+        let n = self.items.pairs.tokens.len();
+        let one = |side: usize, by: &'static str, labels: &[Option<&str>]| {
+            let mut names: Vec<&str> = labels.iter().flatten().copied().collect();
+            names.sort_unstable();
+            names.dedup();
+            let item = |i: usize| {
+                let (at, _) = crossing(self.x, &self.curve(side, i))?;
+                Some((at, names.binary_search(&labels[i]?).ok()?))
+            };
+            let (numbers, labels): (Vec<f64>, Vec<usize>) = (0..n).filter_map(item).unzip();
+            let test = label_test(&numbers, &labels, DRAWS, self.session.seed)?;
+            let (n_in, labels) = (numbers.len() as i64, names.len() as i64);
+            Some(Difference { side, by, n: n_in, left_out: n as i64 - n_in, labels, between: test.between, p: test.p })
+        };
+        let sides = (0..SIDES.len()).flat_map(|side| labels.into_iter().map(move |(by, of)| (side, by, of)));
+        sides.filter_map(|(side, by, of)| one(side, by, of)).collect()
+    }
+
+    fn differences_table(&self, found: &[Difference]) -> Result<Table, AnalysisError> {
+        let q = benjamini_hochberg(&found.iter().map(|f| f.p).collect::<Vec<_>>());
+        Ok(Table::new("differences")
+            .str("model", "the model, as it was named", found.iter().map(|_| self.model()))?
+            .str("side", "positive or negative prompts", found.iter().map(|f| SIDES[f.side]))?
+            .str("by", "group or lang", found.iter().map(|f| f.by))?
+            .int("n", "prompts whose own metric crosses 0 within the grid", found.iter().map(|f| f.n))?
+            .int("left_out", "prompts whose metric does not, or that have no label", found.iter().map(|f| f.left_out))?
+            .int("labels", "groups or languages", found.iter().map(|f| f.labels))?
+            .float(
+                "between",
+                "share of the variance of the prompts' own metric thresholds that lies between labels (eta squared)",
+                found.iter().map(|f| f.between),
+            )?
+            .float("p_value", "permutation p-value: labels dealt out anew 10,000 times", found.iter().map(|f| f.p))?
+            .float("q_value", "Benjamini-Hochberg q-value over the table", q)?)
+    }
+
+    fn items_table(&self) -> Result<Table, AnalysisError> {
+        let mut rows: Vec<(usize, usize, usize)> = Vec::new();
+        for side in 0..SIDES.len() {
+            for dose in 0..self.x.len() {
+                rows.extend(super::everything(self.items).into_iter().map(|i| (i, side, dose)));
+            }
+        }
+        let pair = |r: &(usize, usize, usize)| &self.items.pairs.dataset.items[r.0];
+        let measured = self.measured;
+        Ok(Table::new("items")
+            .str("id", "the pair", rows.iter().map(|r| pair(r).id.as_str()))?
+            .opt_str("group", "the pair's group", rows.iter().map(|r| pair(r).group.as_deref()))?
+            .opt_str("lang", "the pair's language", rows.iter().map(|r| pair(r).lang.as_deref()))?
+            .str("side", "positive or negative prompt", rows.iter().map(|r| SIDES[r.1]))?
+            .int(
+                "fold",
+                "fold of the pair; its direction is made from the other's",
+                rows.iter().map(|r| (r.0 % FOLDS) as i64),
+            )?
+            .float("coefficient", "coefficient", rows.iter().map(|r| self.x[r.2]))?
+            .float("base_metric", "metric without modulation, nats", rows.iter().map(|r| measured.base[r.1][r.0]))?
+            .float("metric", "metric, nats", rows.iter().map(|r| measured.metric[r.1][0][r.2][r.0]))?
+            .float(
+                "kl_to_base",
+                "KL divergence of the next token from the unmodulated run, nats",
+                rows.iter().map(|r| measured.kl[r.1][r.2][r.0]),
+            )?)
+    }
+
+    fn generations_table(&self) -> Result<Table, AnalysisError> {
+        let rows = self.given;
+        let pairs: Vec<&Pair> = rows.iter().map(|g| &self.items.pairs.dataset.items[g.pair]).collect();
+        Ok(Table::new("generations")
+            .str("id", "the pair", pairs.iter().map(|p| p.id.as_str()))?
+            .opt_str("group", "the pair's group", pairs.iter().map(|p| p.group.as_deref()))?
+            .opt_str("lang", "the pair's language", pairs.iter().map(|p| p.lang.as_deref()))?
+            .str("side", "positive or negative prompt", rows.iter().map(|g| SIDES[g.side]))?
+            .int(
+                "direction",
+                "0: the concept's; from 1 on: random directions",
+                rows.iter().map(|g| g.direction as i64),
+            )?
+            .float("coefficient", "coefficient", rows.iter().map(|g| self.x[g.dose]))?
+            .str("class", "refusal, evasion, answer or undecided", rows.iter().map(|g| g.answer.class.name()))?
+            .opt_str("rule", "the rule that decided", rows.iter().map(|g| g.answer.rule.as_deref()))?
+            .flag("stopped", "whether the answer ended by itself", rows.iter().map(|g| g.answer.stopped))?
+            .str("text", "the generated answer", rows.iter().map(|g| g.answer.text.as_str()))?)
+    }
+}
+
+/// The mean of curves over one grid.
+fn mean_curve(curves: &[&[f64]]) -> Vec<f64> {
+    let doses = curves.first().map_or(0, |c| c.len());
+    (0..doses).map(|d| curves.iter().map(|c| c[d]).sum::<f64>() / curves.len() as f64).collect()
+}
+
+/// Where a curve over ascending `x` crosses 0, and whether it rises there; of several crossings the nearest to x = 0.
+fn crossing(x: &[f64], y: &[f64]) -> Option<(f64, bool)> {
+    let ends = x.windows(2).zip(y.windows(2)).filter(|(_, y)| (y[0] > 0.0) != (y[1] > 0.0));
+    let all = ends.map(|(x, y)| (x[0] + (x[1] - x[0]) * y[0] / (y[0] - y[1]), y[1] > y[0]));
+    all.min_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crossing_is_in_proportion_between_coefficients_and_the_nearest_to_zero() {
+        let x = [-2.0, -1.0, 0.0, 1.0];
+        assert_eq!(crossing(&x, &[-1.0, 3.0, 5.0, 6.0]), Some((-1.75, true)));
+        assert_eq!(crossing(&x, &[3.0, -1.0, -1.0, 1.0]), Some((0.5, true)));
+        assert_eq!(crossing(&x, &[1.0, 2.0, 3.0, 4.0]), None);
+        assert_eq!(mean_curve(&[&[1.0, 3.0], &[3.0, 5.0]]), [2.0, 4.0]);
+    }
+}

@@ -1,0 +1,81 @@
+//! Shares of items: how sure one is, and whether two of the same items differ.
+
+use super::{Interval, all_finite};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
+
+/// The 95 % interval of a share of `n` items (Wilson 1927): it stays within 0 and 1, and has a width where all items or none
+/// count. `None` without items, or for more successes than items.
+///
+/// ```
+/// let interval = gatelens::stats::wilson(10, 10).ok_or("no interval")?;
+/// assert!(interval.low > 0.69 && interval.low < 0.73 && interval.high == 1.0);
+/// # Ok::<(), &str>(())
+/// ```
+pub fn wilson(successes: usize, n: usize) -> Option<Interval> {
+    if n == 0 || successes > n {
+        return None;
+    }
+    let (z, n, share) = (Normal::standard().inverse_cdf(0.975), n as f64, successes as f64 / n as f64);
+    let scale = 1.0 + z * z / n;
+    let center = (share + z * z / (2.0 * n)) / scale;
+    let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt() / scale;
+    let (low, high) = ((center - half).max(0.0), (center + half).min(1.0));
+    // Rounding must not leave out what was seen.
+    Some(Interval { low: low.min(share), high: high.max(share) })
+}
+
+/// The exact two-sided sign test of two answers to yes or no about the same items (McNemar 1947): `only_a` items say yes in
+/// the first alone, `only_b` in the second alone. 1 where none differ.
+pub fn paired_sign_test(only_a: usize, only_b: usize) -> f64 {
+    let n = (only_a + only_b) as u64;
+    match Binomial::new(0.5, n) {
+        Ok(of) if n > 0 => (2.0 * of.cdf(only_a.min(only_b) as u64)).min(1.0),
+        _ => 1.0,
+    }
+}
+
+/// The area under the ROC curve: how often a number of `positive` is larger than one of `negative`, ties counted half.
+/// None where one of them is empty or a number is not finite.
+pub fn auc(positive: &[f64], negative: &[f64]) -> Option<f64> {
+    if positive.is_empty() || negative.is_empty() || !all_finite(positive) || !all_finite(negative) {
+        return None;
+    }
+    let mut sorted = negative.to_vec();
+    sorted.sort_unstable_by(f64::total_cmp);
+    let wins = |x: &f64| {
+        let (below, upto) = (sorted.partition_point(|y| y < x), sorted.partition_point(|y| y <= x));
+        (below + upto) as f64 / 2.0
+    };
+    Some(positive.iter().map(wins).sum::<f64>() / (positive.len() * negative.len()) as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilsons_interval_is_that_of_the_textbook() {
+        // Newcombe 1998, table I: 81 of 263.
+        let found = wilson(81, 263).unwrap();
+        assert!((found.low - 0.2553).abs() < 5e-5 && (found.high - 0.3662).abs() < 5e-5, "{found:?}");
+        assert_eq!((wilson(0, 0), wilson(2, 1)), (None, None));
+        assert_eq!(wilson(0, 5).map(|i| i.low), Some(0.0));
+        assert_eq!(wilson(5, 5).map(|i| i.high), Some(1.0));
+    }
+
+    #[test]
+    fn the_sign_test_counts_tails_of_a_fair_coin() {
+        assert_eq!(paired_sign_test(0, 0), 1.0);
+        assert!((paired_sign_test(0, 5) - 2.0 / 32.0).abs() < 1e-12);
+        assert!((paired_sign_test(1, 4) - 12.0 / 32.0).abs() < 1e-12);
+        assert_eq!(paired_sign_test(3, 3), 1.0);
+    }
+
+    #[test]
+    fn the_area_counts_pairs_that_are_in_order() {
+        assert_eq!(auc(&[2.0, 3.0], &[0.0, 1.0]), Some(1.0));
+        assert_eq!(auc(&[0.0, 1.0], &[0.0, 1.0]), Some(0.5));
+        assert_eq!(auc(&[1.0], &[0.0, 1.0, 2.0]), Some(0.5));
+        assert_eq!((auc(&[], &[1.0]), auc(&[f64::NAN], &[1.0])), (None, None));
+    }
+}
