@@ -29,10 +29,16 @@ pub const BLIND: &str = "demo:blind";
 /// Every model of the demo by its name, with its folder in [`folder`].
 pub const MODELS: [(&str, &str); 2] = [(NAME, "model"), (BLIND, "blind")];
 
+/// The requests of `datasets/policy`, carried beside the demo's files for `gatelens policy`.
+pub const POLICY: &str = "policy.jsonl";
+
 macro_rules! files {
     ($($name:literal),* $(,)?) => {
-        /// Every file of `datasets/demo`: its path there, with `/`, and its content.
-        pub const FILES: &[(&str, &[u8])] = &[$(($name, include_bytes!(concat!("../datasets/demo/", $name)))),*];
+        /// Every file of `datasets/demo`, its path there, with `/`, and its content; and [`POLICY`].
+        pub const FILES: &[(&str, &[u8])] = &[
+            $(($name, include_bytes!(concat!("../datasets/demo/", $name))),)*
+            (POLICY, include_bytes!("../datasets/policy/pairs.jsonl")),
+        ];
     };
 }
 
