@@ -299,15 +299,12 @@ impl Context<'_> {
         let plain: Vec<Vec<f64>> = of(|e| e.0).collect();
         let p: Vec<Option<f64>> = plain.iter().map(|e| sign_flip(e, draws_for(1), self.seed)).collect();
         let testable: Vec<bool> = p.iter().map(|p| p.is_some_and(|p| p < SIGNIFICANT)).collect();
-        let collapse: Vec<Option<(f64, Option<(f64, f64)>)>> = effects
-            .iter()
-            .zip(&testable)
-            .map(|(effects, testable)| {
-                let interval = || bca(effects, collapsed, &self.bootstrap()).map(|i| (i.low, i.high));
-                testable.then(|| (collapsed(effects), interval()))
-            })
-            .collect();
-        let end = |pick: fn((f64, f64)) -> f64| collapse.iter().map(move |c| c.and_then(|c| c.1).map(pick));
+        let tried = || effects.iter().zip(&testable);
+        let collapse = tried().map(|(effects, testable)| testable.then(|| collapsed(effects)));
+        let interval = |(effects, testable): (&Vec<(f64, f64)>, &bool)| {
+            testable.then(|| bca(effects, collapsed, &self.bootstrap()))?
+        };
+        let intervals: Vec<_> = tried().map(interval).collect();
         Ok(Table::new("collapse")
             .str("model", "the model, as it was named", rows.iter().map(|_| self.model))?
             .str("by", "what the pairs were split by: all, group or lang", rows.iter().map(|r| r.by))?
@@ -315,13 +312,13 @@ impl Context<'_> {
             .int("n", "pairs", rows.iter().map(|r| r.items.len() as i64))?
             .float("plain_effect", "mean effect of the exchange in plain, nats", plain.iter().map(|e| mean(e)))?
             .float("cipher_effect", "mean effect of the exchange in cipher, nats", of(|e| e.1).map(|e| mean(&e)))?
+            .float("collapse", "1 - cipher effect / plain effect, of the means; empty where not testable", collapse)?
             .float(
-                "collapse",
-                "1 - cipher effect / plain effect, of the means; empty where not testable",
-                collapse.iter().map(|c| c.map(|c| c.0)),
+                "ci_low",
+                "lower end of its 95 % BCa interval over pairs",
+                intervals.iter().map(|i| i.map(|i| i.low)),
             )?
-            .float("ci_low", "lower end of its 95 % BCa interval over pairs", end(|i| i.0))?
-            .float("ci_high", "upper end", end(|i| i.1))?
+            .float("ci_high", "upper end", intervals.iter().map(|i| i.map(|i| i.high)))?
             .float("plain_p", "two-sided sign-flip p-value of the plain effect", p)?
             .flag("testable", "whether the plain effect differs from 0 (plain_p < 0.05)", testable)?)
     }

@@ -40,6 +40,9 @@ pub struct Contrast {
 /// What is run of each pair, in the order of the plan.
 const PASSES: [&str; 3] = ["plain", "cipher", "control"];
 
+/// From this share of the metric's change on, the report calls a head's part large.
+const LARGE: f64 = 0.05;
+
 /// How many components the report lists.
 const LISTED: usize = 15;
 
@@ -262,7 +265,7 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
         let (low, high) = (heads.floats("ci_low"), heads.floats("ci_high"));
         let cell = |column: Result<&[Option<f64>], _>| column.ok().and_then(|c: &[Option<f64>]| c[i]);
         format!(
-            " The head with the largest contrast is **{}**: {} nats, {INTERVAL} {}, {} of the drop.",
+            " The head with the largest contrast is **{}**: {} nats, {INTERVAL} {}, {} of the change.",
             cells::head(layers[i], head),
             signed(cell(mean), 3),
             interval(cell(low).zip(cell(high))),
@@ -273,17 +276,27 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
         0 => String::new(),
         out => format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(out)),
     };
+    let shares = heads.floats("share")?;
+    let large =
+        (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i] && shares[*i].is_some_and(|s| s >= LARGE)).count();
     let metric = passes.floats("metric_mean")?;
-    let at = |i: usize| signed(metric.get(i).copied().flatten(), 3);
+    let value = |i: usize| metric.get(i).copied().flatten();
+    let at = |i: usize| signed(value(i), 3);
+    let sees = match value(0).zip(value(1)) {
+        Some((plain, cipher)) if cipher >= plain => " The metric does not drop: the model sees through the cipher.",
+        _ => "",
+    };
     let (n, total) = (passes.ints("n")?.first().copied().unwrap_or(0), passes.ints("passes")?.iter().sum::<i64>());
     Ok(format!(
-        "Over {} pairs the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher). {found} \
-         of {all} heads are cipher-sensitive: their attribution drops with q < {SIGNIFICANT}.{first} All heads were measured in {} \
+        "Over {} pairs the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher).{sees} \
+         {found} of {all} heads are cipher-sensitive: their attribution changes with q < {SIGNIFICANT} and in the direction in \
+         which the metric does. {large} of them make up {} of its change or more each.{first} All heads were measured in {} \
          forward passes, three a pair.{out}",
         cells::count(n),
         at(0),
         at(1),
         at(2),
+        cells::share(LARGE),
         cells::count(total),
     ))
 }

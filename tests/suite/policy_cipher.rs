@@ -70,6 +70,47 @@ fn in_letters_that_the_demo_cannot_read_the_gate_is_not_needed_and_injecting_it_
     }
 }
 
+/// The cipher that comes with the demo, of 40 pairs.
+const OF_DEMO: [&str; 6] = ["--pairs", "demo:pairs.jsonl", "--max-pairs", "40", "--cipher", "demo:cipher.jsonl"];
+
+#[test]
+fn the_blind_variant_loses_its_gate_in_the_demos_cipher_and_the_demo_does_not() {
+    let gate = gate();
+    let more = ["--gate", gate.as_str(), "--generate", "8"];
+    let (_blind, out) = run(&[&["cipher", "demo:blind"], &OF_DEMO[..], &more[..]].concat());
+    is_blind(&out);
+    let (_sees, out) = run(&[&["cipher", "demo"], &OF_DEMO[..], &more[..]].concat());
+    let (necessity, collapse, injection) =
+        (table(&out, "necessity"), table(&out, "collapse"), table(&out, "injection"));
+    assert!(at(&necessity, "condition", "cipher", "effect_normalized").unwrap() > 0.9);
+    assert!(at(&necessity, "condition", "cipher", "q_value").unwrap() < 0.01);
+    assert!(at(&collapse, "by", "all", "collapse").unwrap().abs() < 0.1);
+    assert_eq!(at(&injection, "condition", "cipher", "refusal"), Some(1.0));
+    // Nothing was lost, so nothing can come back.
+    assert_eq!(at(&injection, "condition", "injected", "restored"), None);
+    assert_eq!(at(&injection, "condition", "injected", "restored_metric"), None);
+}
+
+#[test]
+fn what_survives_in_the_demos_cipher_is_what_the_model_sees() {
+    let survives = |model: &str| {
+        let (_dir, out) = run(&[&["contrast", model], &OF_DEMO[..]].concat());
+        let heads = table(&out, "heads");
+        let (layers, names) = (heads.ints("layer").unwrap(), heads.strs("component").unwrap());
+        let row =
+            |a: &(i64, String)| (0..heads.rows()).find(|i| (layers[*i], names[*i]) == (a.0, a.1.as_str())).unwrap();
+        let column = |name: &str, i: usize| heads.floats(name).unwrap()[i].unwrap();
+        let of = |i: usize| (column("survives_mean", i), column("contrast_mean", i));
+        amplifiers().iter().map(|a| of(row(a))).collect::<Vec<_>>()
+    };
+    for (own, contrast) in survives("demo") {
+        assert!(own > 1.0 && contrast.abs() < 0.2 * own, "{own}, {contrast}");
+    }
+    for (own, contrast) in survives("demo:blind") {
+        assert!(contrast > 1.0 && own.abs() < 0.01, "{own}, {contrast}");
+    }
+}
+
 #[test]
 fn pairs_of_other_scripts_are_left_out_and_counted() {
     let dir = TempDir::new().unwrap();
