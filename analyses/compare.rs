@@ -15,9 +15,8 @@ use crate::names::short_name;
 use crate::report::cells::{count, head};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::stats::{spearman, wilson};
+use crate::stats::{overlap_p, share_difference, spearman, wilson};
 use crate::table::Table;
-use statrs::distribution::{DiscreteCDF, Hypergeometric};
 use std::path::Path;
 
 /// A finished run of a checkpoint.
@@ -162,8 +161,8 @@ impl Two<'_> {
         self.same_shape().then(|| self.a.carriers.iter().filter(in_b).count())
     }
 
-    fn sizes(&self) -> (u64, u64, u64) {
-        ((self.a.layers * self.a.heads_a_layer) as u64, self.a.carriers.len() as u64, self.b.carriers.len() as u64)
+    fn sizes(&self) -> (usize, usize, usize) {
+        ((self.a.layers * self.a.heads_a_layer) as usize, self.a.carriers.len(), self.b.carriers.len())
     }
 
     fn expected(&self) -> Option<f64> {
@@ -174,9 +173,7 @@ impl Two<'_> {
     /// How often random sets share as many heads or more.
     fn p_value(&self) -> Option<f64> {
         let (all, a, b) = self.sizes();
-        let shared = self.shared()? as u64;
-        let by_chance = Hypergeometric::new(all, a, b).ok()?;
-        Some(if shared == 0 { 1.0 } else { by_chance.sf(shared - 1) })
+        overlap_p(all, a, b, self.shared()?)
     }
 
     /// Rank correlation of all heads' effects in one direction.
@@ -193,14 +190,10 @@ impl Two<'_> {
 
     /// The difference of the shares of refusals, b minus a, with Newcombe's interval.
     fn refusals(&self) -> Option<(f64, f64, f64)> {
-        let ((a, n), (b, m)) = (self.a.refusals?, self.b.refusals?);
-        let interval = |share: f64, n: i64| wilson((share * n as f64).round() as usize, n as usize);
-        let (of_a, of_b) = (interval(a, n)?, interval(b, m)?);
-        let reach = |x: f64, y: f64| (x * x + y * y).sqrt();
-        let difference = b - a;
-        let low = difference - reach(b - of_b.low, of_a.high - a);
-        let high = difference + reach(of_b.high - b, a - of_a.low);
-        Some((difference, low, high))
+        let count = |(share, n): (f64, i64)| ((share * n as f64).round() as usize, n as usize);
+        let (a, b) = (self.a.refusals?, self.b.refusals?);
+        let interval = share_difference(count(a), count(b))?;
+        Some((b.0 - a.0, interval.low, interval.high))
     }
 }
 

@@ -25,7 +25,7 @@ use crate::plan::{Plan, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::{Bootstrap, Interval, bca, spearman};
+use crate::stats::{Bootstrap, Interval, bca, overlap_p, spearman};
 use crate::table::Table;
 use apart::Parts;
 use std::path::Path;
@@ -366,7 +366,7 @@ fn agreement_table(model: &str, measured: &Measured, seed: u64) -> Result<Table,
         .float(
             "overlap_p",
             "chance that two random choices share as many or more (hypergeometric)",
-            rows.iter().map(|r| overlap_p(heads, top, r.overlap)),
+            rows.iter().map(|r| overlap_p(heads, top, top, r.overlap)),
         )?)
 }
 
@@ -394,16 +394,6 @@ fn agreement((first, a): Method, (second, b): Method, seed: u64) -> Agreement {
         signed_interval: interval(false),
         overlap: of_a.iter().filter(|h| of_b.contains(h)).count(),
     }
-}
-
-/// The chance that two random choices of `top` of `n` share `found` or more: the upper tail of a hypergeometric
-/// distribution, summed exactly.
-fn overlap_p(n: usize, top: usize, found: usize) -> f64 {
-    let choose = |n: usize, k: usize| -> f64 {
-        if k > n { 0.0 } else { (0..k).map(|i| (n - i) as f64 / (k - i) as f64).product() }
-    };
-    let all = choose(n, top);
-    (found..=top).map(|k| choose(top, k) * choose(n - top, top - k) / all).sum::<f64>().min(1.0)
 }
 
 /// A head that interchange finds, and which other methods do.
@@ -469,21 +459,6 @@ fn missed_table(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_chance_of_an_overlap_is_the_hypergeometric_tail() {
-        assert_eq!(overlap_p(10, 2, 0), 1.0);
-        // Two of two out of four: one choice in six.
-        assert!((overlap_p(4, 2, 2) - 1.0 / 6.0).abs() < 1e-12);
-        // One or more: all but the one choice that shares none.
-        assert!((overlap_p(4, 2, 1) - 5.0 / 6.0).abs() < 1e-12);
-        assert_eq!(overlap_p(3, 3, 3), 1.0);
-        assert!(
-            (overlap_p(1024, 10, 10) * (0..10).map(|i| f64::from(1024 - i) / f64::from(10 - i)).product::<f64>() - 1.0)
-                .abs()
-                < 1e-9
-        );
-    }
 
     #[test]
     fn ranks_are_by_size_whatever_the_sign() {

@@ -72,14 +72,42 @@ pub trait Job {
     ///
     /// # Errors
     /// If the datasets cannot be used.
-    fn parameters(&self, model: &Model) -> Result<Map<String, Value>, CliError>;
+    fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError>;
 
     /// Runs it into its run directory; returns the record and where it is.
     ///
     /// # Errors
     /// If the datasets cannot be used, the run directory cannot be written, or the work fails.
-    fn run(&self, model: &Model, started: Instant, command: &[String]) -> Result<Finished, CliError>;
+    fn run(&self, model: &Model, started: Instant, call: &Call) -> Result<Finished, CliError>;
 }
+
+/// How an analysis was asked for, for its record.
+pub struct Call<'a> {
+    /// The words after `gatelens`.
+    pub command: &'a [String],
+    /// The folder of the whole run, if it is part of one: files in it are recorded as `run:NAME/FILE`, wherever it ends up.
+    pub run: Option<&'a Path>,
+}
+
+impl Call<'_> {
+    /// A file as it is recorded.
+    fn named(&self, file: &str) -> String {
+        let inside = self.run.and_then(|run| Path::new(file).strip_prefix(run).ok());
+        inside.map_or_else(|| file.to_string(), |rest| format!("{OF_RUN}{}", rest.display()))
+    }
+
+    /// A parameter as it is recorded.
+    fn recorded(&self, value: Value) -> Value {
+        match value {
+            Value::String(text) => Value::String(self.named(&text)),
+            Value::Array(values) => values.into_iter().map(|v| self.recorded(v)).collect(),
+            other => other,
+        }
+    }
+}
+
+/// What the name of a file of an earlier analysis of the same run begins with: `run:screen/circuit.json`.
+pub(crate) const OF_RUN: &str = "run:";
 
 /// A run directory that was written.
 pub struct Finished {
@@ -101,7 +129,7 @@ pub fn run(job: &dyn Job) -> Result<(), CliError> {
         return job.dry_run(&model);
     }
     let words: Vec<String> = std::env::args().skip(1).collect();
-    let finished = job.run(&model, started, &words)?;
+    let finished = job.run(&model, started, &Call { command: &words, run: None })?;
     finished.say(job.model().json)
 }
 
@@ -130,19 +158,19 @@ impl<A: Analysis> Job for Args<A> {
         self.print_size(model, &plans)
     }
 
-    fn parameters(&self, model: &Model) -> Result<Map<String, Value>, CliError> {
+    fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
         let items = self.analysis.prepare(model)?;
-        Ok(self.record(model, A::datasets(&items), &[]).parameters)
+        Ok(self.record(model, A::datasets(&items), call).parameters)
     }
 
-    fn run(&self, model: &Model, started: Instant, command: &[String]) -> Result<Finished, CliError> {
+    fn run(&self, model: &Model, started: Instant, call: &Call) -> Result<Finished, CliError> {
         let items = self.analysis.prepare(model)?;
         let plans = self.analysis.plans(model, &items)?;
         let expected: u64 = plans.iter().map(|p| size(p, &model.decoder.arch, self.engine).rows).sum();
         drop(plans);
         let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
         let directory = RunDir::create(out, self.force, self.resume)?;
-        let mut record = self.record(model, A::datasets(&items), command);
+        let mut record = self.record(model, A::datasets(&items), call);
         directory.claim(&record.parameters)?;
         record.timings.load_s = started.elapsed().as_secs_f64();
 
@@ -168,9 +196,9 @@ impl<A: Analysis> Job for Args<A> {
 }
 
 impl<A: Analysis> Args<A> {
-    fn record(&self, model: &Model, datasets: Vec<(String, String)>, command: &[String]) -> RunRecord {
+    fn record(&self, model: &Model, datasets: Vec<(String, String)>, call: &Call) -> RunRecord {
         let mut parameters = match serde_json::to_value(&self.analysis) {
-            Ok(Value::Object(map)) => map,
+            Ok(Value::Object(map)) => map.into_iter().map(|(key, value)| (key, call.recorded(value))).collect(),
             _ => Map::new(),
         };
         for (key, value) in [
@@ -188,7 +216,7 @@ impl<A: Analysis> Args<A> {
         }
         RunRecord {
             command: A::NAME.to_string(),
-            command_line: command_line(command),
+            command_line: command_line(call.command),
             parameters,
             model: ModelRecord {
                 name: model.name.clone(),
@@ -196,7 +224,7 @@ impl<A: Analysis> Args<A> {
                 parameters: model.decoder.parameters,
                 sha256: model.sha256.clone(),
             },
-            dataset_sha256: datasets.into_iter().collect(),
+            dataset_sha256: datasets.into_iter().map(|(name, sha256)| (call.named(&name), sha256)).collect(),
             seed: self.seed,
             version: env!("CARGO_PKG_VERSION").to_string(),
             device: ModelArgs::device_name(&model.decoder.device),

@@ -121,7 +121,8 @@ impl Policy {
         let own = json!({"models": here});
         let cipher = cipher.map_or(json!({}), |file| json!({"cipher": file}));
         let answered = json!({"generate": self.generate});
-        let modulated = json!({"generate_pairs": self.generate_pairs});
+        // Fine enough to see what lies between refusing and answering, wide enough to reach both.
+        let modulated = json!({"generate_pairs": self.generate_pairs, "coefficients": "-1.25:0.75:17"});
         let analyses = [
             entry("behaviour", &[&answered]),
             entry("screen", &[&metric]),

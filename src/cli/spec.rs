@@ -3,7 +3,7 @@
 //! An entry of the file is a command line in other clothes: its keys are the command's flags. They are turned into words
 //! and read by the same parser, so that the file knows every flag, default and check that the command line knows.
 
-use super::analysis::{Finished, Job, command_line};
+use super::analysis::{Call, Finished, Job, OF_RUN, command_line};
 use super::{Cli, CliError, Command as Any, ModelArgs, combine, compare, say};
 use crate::analyses::Command;
 use crate::model::Model;
@@ -93,9 +93,6 @@ const OF_THE_RUN: [&str; 6] = ["out", "force", "resume", "dry-run", "quiet", "js
 
 /// Keys of an entry that are no flags.
 const OWN_KEYS: [&str; 3] = ["command", "name", "models"];
-
-/// What a value begins with that is a file of an earlier entry of the same model: `run:screen/circuit.json`.
-const OF_RUN: &str = "run:";
 
 impl Spec {
     pub(super) fn run(&self) -> Result<(), CliError> {
@@ -274,14 +271,15 @@ fn one(command: &Command, model: &Model, entry: &Entry, here: &Path, settings: &
         let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", before.display()));
         let text = std::fs::read(&before).map_err(|e| bad(e.to_string()))?;
         let record: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
-        return match record.parameters == job.parameters(model)? {
+        return match record.parameters == job.parameters(model, &Call { command: &[], run: Some(here) })? {
             true => Ok(()),
             false => Err(bad("its model or one of its files has changed since".to_string())),
         };
     }
     let mut words = entry.words.clone();
     words.extend(["--out".to_string(), settings.place.out.join(&entry.folder).display().to_string()]);
-    let mut finished: Finished = job.run(model, Instant::now(), &words)?;
+    let call = Call { command: &words, run: Some(here) };
+    let mut finished: Finished = job.run(model, Instant::now(), &call)?;
     finished.path = settings.place.out.join(&entry.folder);
     finished.say(settings.place.json)
 }

@@ -1,7 +1,7 @@
 //! Shares of items: how sure one is, and whether two of the same items differ.
 
 use super::{Interval, all_finite};
-use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Normal};
+use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Hypergeometric, Normal};
 
 /// The 95 % interval of a share of `n` items (Wilson 1927): it stays within 0 and 1, and has a width where all items or none
 /// count. `None` without items, or for more successes than items.
@@ -22,6 +22,24 @@ pub fn wilson(successes: usize, n: usize) -> Option<Interval> {
     let (low, high) = ((center - half).max(0.0), (center + half).min(1.0));
     // Rounding must not leave out what was seen.
     Some(Interval { low: low.min(share), high: high.max(share) })
+}
+
+/// The 95 % interval of the share `b` minus the share `a`, each as (successes, items), of different items (Newcombe 1998, method
+/// 10: a hybrid of Wilson's intervals). `None` as [`wilson`].
+pub fn share_difference(a: (usize, usize), b: (usize, usize)) -> Option<Interval> {
+    let (of_a, of_b) = (wilson(a.0, a.1)?, wilson(b.0, b.1)?);
+    let (share_a, share_b) = (a.0 as f64 / a.1 as f64, b.0 as f64 / b.1 as f64);
+    let difference = share_b - share_a;
+    let low = difference - (share_b - of_b.low).hypot(of_a.high - share_a);
+    let high = difference + (of_b.high - share_b).hypot(share_a - of_a.low);
+    Some(Interval { low, high })
+}
+
+/// The chance that two random sets, of `a` and of `b` of `n` things, share `shared` or more (hypergeometric). `None` for sets
+/// larger than `n`.
+pub fn overlap_p(n: usize, a: usize, b: usize, shared: usize) -> Option<f64> {
+    let by_chance = Hypergeometric::new(n as u64, a as u64, b as u64).ok()?;
+    Some(if shared == 0 { 1.0 } else { by_chance.sf(shared as u64 - 1) })
 }
 
 /// The exact two-sided sign test of two answers to yes or no about the same items (McNemar 1947): `only_a` items say yes in
@@ -61,6 +79,25 @@ mod tests {
         assert_eq!((wilson(0, 0), wilson(2, 1)), (None, None));
         assert_eq!(wilson(0, 5).map(|i| i.low), Some(0.0));
         assert_eq!(wilson(5, 5).map(|i| i.high), Some(1.0));
+    }
+
+    #[test]
+    fn the_interval_of_a_difference_is_newcombes() {
+        // Newcombe 1998, table II (a): 56/70 against 48/80, method 10.
+        let found = share_difference((48, 80), (56, 70)).unwrap();
+        assert!((found.low - 0.0524).abs() < 5e-5 && (found.high - 0.3339).abs() < 5e-5, "{found:?}");
+        assert_eq!(share_difference((0, 0), (1, 2)), None);
+    }
+
+    #[test]
+    fn the_chance_of_an_overlap_is_the_hypergeometric_tail() {
+        assert_eq!(overlap_p(10, 2, 2, 0), Some(1.0));
+        // Two of two out of four: one choice in six.
+        assert!((overlap_p(4, 2, 2, 2).unwrap() - 1.0 / 6.0).abs() < 1e-12);
+        // One or more: all but the one choice that shares none.
+        assert!((overlap_p(4, 2, 2, 1).unwrap() - 5.0 / 6.0).abs() < 1e-12);
+        assert!((overlap_p(3, 3, 3, 3).unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!(overlap_p(3, 4, 1, 1), None);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod hub;
 mod parity;
 mod policy_cipher;
 mod policy_circuit;
+mod policy_suite;
 mod streaming;
 mod toy_analysis;
 mod wavefront;

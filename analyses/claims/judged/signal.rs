@@ -1,0 +1,233 @@
+//! Claims on the detected signal: where the route is committed, what modulating it does, and whether others route alike.
+
+use super::{Ground, Judged, blank};
+use crate::analyses::AnalysisError;
+use crate::analyses::claims::evidence::{At, row, rows};
+use crate::analyses::claims::{Claim, Unit, Verdict};
+use crate::analyses::effects::SIGNIFICANT;
+use crate::report::cells::{self, number, share, signed};
+use crate::stats::{share_difference, wilson};
+
+/// How far the share of refusals must go along the modulation.
+const MODULATED: f64 = 0.5;
+
+/// The doses of the positive prompts as a whole that answers were generated at, ascending.
+fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisError> {
+    let dose = match g.evidence.table("modulate", "dose") {
+        Ok(dose) => dose,
+        Err(why) => return Ok(Err(g.hindrance().unwrap_or(why))),
+    };
+    let mut found = Vec::new();
+    for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
+        if at.int("answers")? > 0 {
+            found.push(at);
+        }
+    }
+    Ok(if found.len() < 3 { Err("no answers were generated along the modulation".to_string()) } else { Ok(found) })
+}
+
+pub(super) fn modulation(g: &Ground) -> Judged {
+    let claim = blank(
+        "modulation",
+        "Modulating the detection signal moves the policy continuously",
+        "Weakening the detected signal turns refusal into answering, by degrees. Holds if the share of refusals of the positive \
+         prompts rises by half or more along the grid, and refusing (an evasion counted half) lies between its extremes at two \
+         coefficients or more.",
+        "change of the share of refusals between the ends of the grid",
+        Unit::Share,
+    );
+    let doses = match doses(g)? {
+        Ok(doses) => doses,
+        Err(why) => return claim.not_testable(why),
+    };
+    let refusals =
+        doses.iter().map(|d| Ok(d.float("refusal")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let (first, last) = (refusals[0], refusals[refusals.len() - 1]);
+    let evasions =
+        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let policy: Vec<f64> = refusals.iter().zip(&evasions).map(|(refusal, evasion)| refusal + 0.5 * evasion).collect();
+    let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+    let tenth = 0.1 * (high - low);
+    let between = policy.iter().filter(|x| **x > low + tenth && **x < high - tenth).count();
+    let n = doses[0].int("answers")?;
+    let count = |x: f64| ((x * n as f64).round() as usize, n as usize);
+    let ends = share_difference(count(first), count(last)).map(|i| (i.low, i.high));
+    let listed = doses
+        .iter()
+        .zip(&refusals)
+        .map(|(d, x)| Ok(format!("{} at {}", share(*x), number(d.float("coefficient")?, 2))));
+    let listed = listed.collect::<Result<Vec<_>, AnalysisError>>()?;
+    Ok(Claim {
+        statistic: Some(last - first),
+        interval: ends,
+        n: Some(n),
+        p: doses[0].float("p_over_random")?,
+        verdict: g.verdict(last - first >= MODULATED && between >= 2),
+        found: format!(
+            "Refusals of the positive prompts by coefficient: {}. At {between} coefficients refusing lies between its extremes. \
+             The p-value is that of the metric at the first coefficient against random directions.",
+            listed.join(", ")
+        ),
+        figures: &[("modulate", "modulation.png", "Classes of answers along the coefficients.")],
+        ..claim
+    })
+}
+
+pub(super) fn evasion(g: &Ground) -> Judged {
+    let claim = blank(
+        "evasion",
+        "Between refusal and answering lies evasion",
+        "On the way from refusal to answering the model evades. Holds if the largest share of evasions lies within the grid, and \
+         its 95 % interval above the shares at both ends.",
+        "largest share of evasions along the modulation",
+        Unit::Share,
+    );
+    let doses = match doses(g)? {
+        Ok(doses) => doses,
+        Err(why) => return claim.not_testable(why),
+    };
+    let shares =
+        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let (first, last) = (shares[0], shares[shares.len() - 1]);
+    let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
+    let n = doses[peak].int("answers")?;
+    let interval = wilson((shares[peak] * n as f64).round() as usize, n as usize);
+    let above = interval.is_some_and(|i| i.low > first.max(last)) && peak > 0 && peak + 1 < shares.len();
+    Ok(Claim {
+        statistic: Some(shares[peak]),
+        interval: interval.map(|i| (i.low, i.high)),
+        n: Some(n),
+        verdict: g.verdict(above),
+        found: format!(
+            "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} and {}.",
+            number(doses[peak].float("coefficient")?, 2),
+            share(first),
+            share(last)
+        ),
+        ..claim
+    })
+}
+
+pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
+    let topics = by == "group";
+    let claim = blank(
+        if topics { "thresholds-topic" } else { "thresholds-language" },
+        if topics { "Thresholds differ by topic" } else { "Thresholds differ by language" },
+        "How much of the signal must be taken away before refusal gives way is not the same for all. Holds if the coefficients \
+         at which single prompts' logit differences cross 0 differ between the labels (permutation test, p < 0.05).",
+        "share of the thresholds' variance that lies between labels",
+        Unit::Share,
+    );
+    let tables = [g.evidence.table("modulate", "differences"), g.evidence.table("modulate", "thresholds")];
+    let [Ok(differences), Ok(thresholds)] = tables else {
+        let why = g.evidence.table("modulate", "differences").err();
+        return claim.not_testable(g.hindrance().or(why).unwrap_or_default());
+    };
+    let Some(at) = row(differences, &[("side", "positive"), ("by", by)])? else {
+        let what = if topics { "topic" } else { "language" };
+        return claim.not_testable(
+            g.hindrance().unwrap_or(format!("too few prompts cross 0 within the grid, or all are of one {what}")),
+        );
+    };
+    let crossed = rows(thresholds, &[("side", "positive"), ("by", by), ("class", "metric")])?;
+    let one = |r: &At| {
+        let ends = cells::interval(r.float("ci_low")?, r.float("ci_high")?, 2);
+        Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
+    };
+    let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let p = at.float("p_value")?;
+    Ok(Claim {
+        statistic: at.float("between")?,
+        n: Some(at.int("n")?),
+        p,
+        verdict: g.verdict(p.is_some_and(|p| p < SIGNIFICANT)),
+        found: format!(
+            "{} labels; {} prompts do not cross 0 within the grid and are left out. Where the mean metric crosses, with 95 % \
+             intervals: {}.",
+            at.int("labels")?,
+            at.int("left_out")?,
+            if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
+        ),
+        figures: if topics { &[("modulate", "thresholds.png", "Thresholds by topic and language.")] } else { &[] },
+        ..claim
+    })
+}
+
+pub(super) fn relocation(g: &Ground) -> Judged {
+    let claim = blank(
+        "relocation",
+        "The circuit relocates between generations while behaviour stays",
+        "Checkpoints of a family refuse alike by different heads. Holds if the heads that carry the behaviour in both are no more \
+         than chance gives (hypergeometric p >= 0.05) while the interval of the difference of refusals holds 0.",
+        "heads that carry the behaviour in both, as a share of those in either",
+        Unit::Share,
+    );
+    let Some(overlap) = g.evidence.overlap else {
+        let why = "it takes two checkpoints of a family: name others with --against";
+        return claim.not_testable(g.hindrance().unwrap_or_else(|| why.to_string()));
+    };
+    let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
+    let difference = two.interval("refusal_low", "refusal_high")?;
+    let found = format!(
+        "Against {}: {} shared heads, {} by chance; the gate lies {} of the depth deeper. Refusals differ by {} (95 % interval {}).",
+        crate::names::short_name(two.text("other")?),
+        number(two.float("shared")?, 0),
+        number(two.float("expected")?, 2),
+        signed(two.float("gate_shift")?, 2),
+        signed(two.float("refusal_difference")?, 2),
+        cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2),
+    );
+    let p = two.float("p_value")?;
+    let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
+    match (g.hindrance(), p, difference) {
+        (Some(why), ..) => claim.not_testable(why),
+        (_, None, _) => claim.not_testable("the checkpoints have different numbers of layers or heads"),
+        (_, _, None) => claim.not_testable("the behaviour of both was not measured"),
+        (_, Some(p), Some((low, high))) => {
+            let holds = p >= SIGNIFICANT && low <= 0.0 && high >= 0.0;
+            Ok(Claim { verdict: Verdict::of(holds), figures: &[], ..claim })
+        }
+    }
+}
+
+pub(super) fn commitment(g: &Ground) -> Judged {
+    let claim = blank(
+        "commitment",
+        "Routing commits early, at the gate's own layer",
+        "Until the gate has read the detected content, changing it changes the route; afterwards it does not. Holds if the \
+         gate's layer is the last at which removing the content's signal has half of its largest effect, or within the \
+         interval of that layer.",
+        "layer at which the route is committed",
+        Unit::Layer,
+    );
+    let committed = match g.evidence.table("commitment", "commitment") {
+        Ok(table) => table,
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let Some(at) = row(committed, &[("place", "content"), ("change", "remove")])? else {
+        return claim.not_testable("the content's signal was not changed");
+    };
+    let (layer, interval) = (at.float("layer")?, at.interval("ci_low", "ci_high")?);
+    let arrival = row(committed, &[("place", "last"), ("change", "remove")])?;
+    let arrival = arrival.map(|a| a.float("layer")).transpose()?.flatten();
+    let gate = g.head()?.map(|(layer, _)| layer as f64);
+    let found = format!(
+        "The gate is in layer {}; at the last position the signal arrives before layer {}. The largest effect of removing it \
+         from the content closes {} of the gap. The model has {} layers.",
+        number(gate, 0),
+        number(arrival, 0),
+        share(at.float("largest_share")?),
+        at.int("n_layers")?,
+    );
+    let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
+    let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
+    match (g.hindrance(), layer) {
+        (Some(why), _) => claim.not_testable(why),
+        (None, None) => claim.not_testable("removing the signal at no layer moves the metric towards the control"),
+        (None, Some(_)) => Ok(Claim {
+            verdict: Verdict::of(within),
+            figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
+            ..claim
+        }),
+    }
+}

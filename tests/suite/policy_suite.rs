@@ -1,0 +1,343 @@
+//! Behaviour, screen, comparison and the whole policy suite, on the demo's two variants, whose verdicts are known because the
+//! models were built.
+
+use crate::support::cli::{Bench, gatelens, listed};
+use gatelens::table::Table;
+use serde_json::{Value, json};
+use std::collections::BTreeMap;
+use std::path::Path;
+
+fn table(dir: &Path, name: &str) -> Table {
+    Table::read_parquet(dir.join(format!("{name}.parquet"))).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Runs the suite on a model of the demo, all pairs.
+fn policy(bench: &Bench, out: &str, words: &[&str]) {
+    let out = bench.out(out);
+    let all = ["--max-pairs", "160", "--generate", "16", "--quiet", "--out", out.to_str().unwrap()];
+    gatelens([&["policy"], words, &all].concat()).done();
+}
+
+/// Each claim's verdict.
+fn verdicts(dir: &Path) -> BTreeMap<String, String> {
+    let claims = table(dir, "claims");
+    let (names, verdicts) = (claims.strs("claim").unwrap(), claims.strs("verdict").unwrap());
+    names.iter().zip(verdicts).map(|(name, verdict)| ((*name).to_string(), verdict.to_string())).collect()
+}
+
+const HOLDS: &str = "holds";
+const NOT: &str = "does not hold";
+const UNTESTABLE: &str = "not testable here";
+
+/// What both variants were built for: one gate that writes little, amplifiers behind it, a signal that decides by degrees,
+/// topics that are marked with different strength, languages that are not.
+const BUILT: [(&str, &str); 10] = [
+    ("refuses", HOLDS),
+    ("gate-necessity", HOLDS),
+    ("gate-attribution", HOLDS),
+    ("cascade", HOLDS),
+    // The gate writes nothing for a harmless topic: to silence it is to exchange it.
+    ("ablation-misses", NOT),
+    ("modulation", HOLDS),
+    ("evasion", HOLDS),
+    ("thresholds-topic", HOLDS),
+    ("thresholds-language", NOT),
+    ("commitment", HOLDS),
+];
+
+fn expect(found: &BTreeMap<String, String>, wanted: &[(&str, &str)]) {
+    for (claim, verdict) in BUILT.iter().chain(wanted) {
+        assert_eq!(found.get(*claim).map(String::as_str), Some(*verdict), "{claim}: {found:?}");
+    }
+    assert_eq!(found.len(), BUILT.len() + wanted.len());
+}
+
+#[test]
+fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_for() {
+    let bench = Bench::new();
+    policy(&bench, "suite", &["demo", "--against", "demo:blind"]);
+    let dir = bench.out("suite");
+    expect(
+        &verdicts(&dir),
+        &[
+            // Both variants have as many parameters, and the same circuit.
+            ("ablation-weakens", UNTESTABLE),
+            ("relocation", NOT),
+            ("cipher-collapse", NOT),
+            ("cipher-puzzle", NOT),
+            ("injection", UNTESTABLE),
+            ("cipher-contrast", NOT),
+        ],
+    );
+    let claims = table(&dir, "claims");
+    let row = |claim: &str| claims.strs("claim").unwrap().iter().position(|c| *c == claim).unwrap();
+    let float = |claim: &str, column: &str| claims.floats(column).unwrap()[row(claim)];
+    assert!(float("gate-attribution", "statistic").unwrap() < 0.01);
+    assert!(float("gate-necessity", "p_value").unwrap() < 0.001);
+    assert_eq!(float("commitment", "statistic"), Some(3.0));
+    assert_eq!(float("relocation", "statistic"), Some(1.0));
+    for name in
+        ["claims.parquet", "compare-overlap.parquet", "compare-checkpoints.parquet", "report.html", "tables.tex"]
+    {
+        assert!(dir.join(name).is_file(), "{name}");
+    }
+    let report = std::fs::read_to_string(dir.join("report.md")).unwrap();
+    let figures = report.matches("![").count();
+    assert!(figures > 20, "{figures}");
+    for (at, _) in report.match_indices("](<") {
+        let name = report[at + 3..].split(">)").next().unwrap();
+        assert!(dir.join(name).is_file(), "the report shows {name}");
+    }
+    let record = std::fs::read_to_string(dir.join("demo-cascade/run.json")).unwrap();
+    let record: Value = serde_json::from_str(&record).unwrap();
+    assert_eq!(record["parameters"]["circuit"], "run:demo-screen/circuit.json");
+}
+
+#[test]
+fn the_variant_that_is_blind_to_the_cipher_gets_the_verdicts_that_it_was_built_for() {
+    let bench = Bench::new();
+    policy(&bench, "suite", &["demo:blind"]);
+    expect(
+        &verdicts(&bench.out("suite")),
+        &[
+            ("ablation-weakens", UNTESTABLE),
+            ("relocation", UNTESTABLE),
+            ("cipher-collapse", HOLDS),
+            ("cipher-puzzle", HOLDS),
+            ("injection", HOLDS),
+            ("cipher-contrast", HOLDS),
+        ],
+    );
+}
+
+#[test]
+fn a_suite_that_was_stopped_goes_on_and_comes_to_the_same() {
+    let bench = Bench::new();
+    let few = ["demo", "--max-pairs", "16", "--generate", "8", "--generate-pairs", "8"];
+    let run = |out: &str, more: &[&str]| {
+        let out = bench.out(out);
+        gatelens([&["policy"], &few[..], more, &["--quiet", "--out", out.to_str().unwrap()]].concat())
+    };
+    run("whole", &[]).done();
+    let (whole, partial) = (bench.out("whole"), bench.out("again.partial"));
+    copy(&whole, &partial);
+    for name in ["run.json", "claims.parquet", "report.md", "report.html"] {
+        std::fs::remove_file(partial.join(name)).unwrap();
+    }
+    for name in ["cipher", "commitment", "contrast"] {
+        std::fs::remove_dir_all(partial.join(name)).unwrap();
+    }
+    run("again", &["--resume"]).done();
+    let again = bench.out("again");
+    assert_eq!(listed(&whole), listed(&again));
+    for name in ["claims.parquet", "cipher/injection.parquet", "commitment/layers.parquet", "contrast/heads.parquet"] {
+        assert_eq!(std::fs::read(whole.join(name)).unwrap(), std::fs::read(again.join(name)).unwrap(), "{name}");
+    }
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &to)
+        } else {
+            std::fs::copy(entry.path(), &to).map(drop).unwrap()
+        }
+    }
+}
+
+/// The demo's pairs, positive prompts replaced by harmless ones of other pairs.
+fn harmless(bench: &Bench, n: usize) -> std::path::PathBuf {
+    let pairs = String::from_utf8(gatelens::demo::file("pairs.jsonl").unwrap().to_vec()).unwrap();
+    let pairs: Vec<Value> = pairs.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let one = |i: usize| {
+        let mut pair = pairs[i].clone();
+        pair["positive"] = pairs[(i + 7) % pairs.len()]["negative"].clone();
+        pair
+    };
+    bench.dataset("harmless.jsonl", &(0..n).map(one).collect::<Vec<_>>())
+}
+
+#[test]
+fn a_model_that_refuses_nothing_gets_a_report_that_says_so() {
+    let bench = Bench::new();
+    let pairs = harmless(&bench, 32);
+    let words = ["demo", "--pairs", pairs.to_str().unwrap(), "--cipher", pairs.to_str().unwrap()];
+    policy(&bench, "suite", &words);
+    let found = verdicts(&bench.out("suite"));
+    assert_eq!(found["refuses"], NOT);
+    for (claim, verdict) in found.iter().filter(|(claim, _)| *claim != "refuses") {
+        assert_eq!(verdict, UNTESTABLE, "{claim}");
+    }
+    let claims = table(&bench.out("suite"), "claims");
+    assert!(claims.strs("because").unwrap()[1].contains("refuses 0.0 % of the positive"));
+}
+
+#[test]
+fn what_the_suite_costs_is_said_before_it_runs() {
+    let bench = Bench::new();
+    let out = bench.out("suite");
+    let said = gatelens(["policy", "demo", "--dry-run", "--quiet", "--out", out.to_str().unwrap()]).done();
+    assert_eq!(said.matches("wavefront").count(), 8, "{said}");
+    assert!(bench.written().is_empty());
+}
+
+#[test]
+fn the_suite_refuses_what_it_cannot_read_and_leaves_nothing() {
+    let bench = Bench::new();
+    let out = bench.out("suite");
+    let out = out.to_str().unwrap();
+    let run = |words: &[&str]| gatelens([&["policy"], words, &["--quiet", "--out", out]].concat());
+    run(&["demo", "--pairs", "nowhere.jsonl"]).refused(&["nowhere.jsonl", "check the path"]);
+    run(&["nowhere"]).refused(&["nowhere"]);
+    run(&["demo", "--against", "nowhere/step-*"]).refused(&["nothing matches"]);
+    assert!(!bench.written().iter().any(|name| name == "suite"), "{:?}", bench.written());
+}
+
+#[test]
+fn behaviour_finds_the_words_that_answers_begin_with_and_other_analyses_take_them() {
+    let bench = Bench::new();
+    let out = bench.out("behaviour");
+    let pairs = "demo:pairs.jsonl";
+    let words = ["behaviour", "demo", "--pairs", pairs, "--generate", "16", "--quiet", "--out", out.to_str().unwrap()];
+    gatelens(words).done();
+    let metric: Value = serde_json::from_slice(&std::fs::read(out.join("metric.json")).unwrap()).unwrap();
+    assert_eq!(
+        (metric["answer"][0]["text"].clone(), metric["foil"][0]["text"].clone()),
+        (json!("Sorry"), json!("Sure"))
+    );
+    let rates = table(&out, "rates");
+    let (sides, bys) = (rates.strs("side").unwrap(), rates.strs("by").unwrap());
+    let refusals = |side: &str| (0..rates.rows()).find(|i| sides[*i] == side && bys[*i] == "all").unwrap();
+    assert_eq!(rates.floats("refusal").unwrap()[refusals("positive")], Some(1.0));
+    assert_eq!(rates.floats("refusal").unwrap()[refusals("negative")], Some(0.0));
+    let separation = table(&out, "separation");
+    assert!(separation.strs("basis").unwrap().iter().all(|b| *b == "refusals"));
+    assert!(separation.floats("auc").unwrap().iter().all(|auc| *auc == Some(1.0)));
+
+    // The same pairs without tokens of their own.
+    let text = String::from_utf8(gatelens::demo::file("pairs.jsonl").unwrap().to_vec()).unwrap();
+    let bare = |line: &str| {
+        let mut pair: Value = serde_json::from_str(line).unwrap();
+        let fields = pair.as_object_mut().unwrap();
+        fields.remove("answer");
+        fields.remove("foil");
+        pair
+    };
+    let bare = bench.dataset("bare.jsonl", &text.lines().take(8).map(bare).collect::<Vec<_>>());
+    let metric = out.join("metric.json");
+    let (bare, metric) = (bare.to_str().unwrap(), metric.to_str().unwrap());
+    let with = bench.out("with");
+    let words = ["interchange", "demo", "--pairs", bare, "--quiet", "--out", with.to_str().unwrap()];
+    gatelens(words).refused(&["bare.jsonl", "answer", "is not given"]);
+    gatelens([&words[..], &["--metric", metric]].concat()).done();
+    let base = table(&with, "pairs").floats("base_metric").unwrap()[0].unwrap();
+    assert!(base > 3.0, "{base}");
+}
+
+#[test]
+fn a_metric_of_another_model_is_refused() {
+    let bench = Bench::new();
+    let file = json!({"model": "other", "answer": [{"id": 7, "text": "Nope"}], "foil": [{"id": 6, "text": "Sure"}]});
+    let metric = bench.text("metric.json", &file.to_string());
+    let out = bench.out("run");
+    let words = ["interchange", "demo", "--pairs", "demo:pairs.jsonl", "--quiet", "--out", out.to_str().unwrap()];
+    let with = |path: &Path| gatelens([&words[..], &["--metric", path.to_str().unwrap()]].concat());
+    with(&metric).refused(&["metric.json", "\"Nope\" in other", "run `behaviour`"]);
+    with(&bench.text("broken.json", "{")).refused(&["broken.json", "is no metric.json"]);
+    with(&bench.path("missing.json")).refused(&["missing.json", "check the path"]);
+}
+
+#[test]
+fn screening_names_the_gate_and_counts_what_the_estimate_misses() {
+    let bench = Bench::new();
+    let out = bench.out("screen");
+    let words = ["screen", "demo", "--pairs", "demo:pairs.jsonl", "--quiet", "--out", out.to_str().unwrap()];
+    gatelens([&words[..], &["--candidates", "8", "--sample", "12"]].concat()).done();
+    let file: Value = serde_json::from_slice(&std::fs::read(out.join("circuit.json")).unwrap()).unwrap();
+    let built: Value = serde_json::from_slice(gatelens::demo::file("circuit.json").unwrap()).unwrap();
+    assert_eq!(file["gate"], built["gate"]);
+    let mut carriers: Vec<(i64, i64)> = serde_json::from_value(file["carriers"].clone()).unwrap();
+    carriers.sort_unstable();
+    let mut circuit: Vec<(i64, i64)> = serde_json::from_value(built["amplifiers"].clone()).unwrap();
+    circuit.extend(serde_json::from_value::<Vec<(i64, i64)>>(built["gate"].clone()).unwrap());
+    circuit.sort_unstable();
+    for head in &circuit {
+        assert!(carriers.contains(head), "{head:?}: {carriers:?}");
+    }
+    let (heads, missed) = (table(&out, "heads"), table(&out, "missed"));
+    let run = heads.floats("effect_mean").unwrap().iter().filter(|e| e.is_some()).count();
+    assert_eq!(run, 2 * (8 + 12));
+    assert_eq!((missed.ints("rest").unwrap(), missed.ints("sampled").unwrap()), (&[56, 56][..], &[12, 12][..]));
+    for i in 0..2 {
+        let ends = (missed.floats("ci_low").unwrap()[i].unwrap(), missed.floats("ci_high").unwrap()[i].unwrap());
+        let found = missed.floats("missed").unwrap()[i].unwrap();
+        assert!(ends.0 <= found && found <= ends.1 && ends.1 <= 56.0, "{found}: {ends:?}");
+    }
+}
+
+#[test]
+fn pairs_are_chosen_evenly_from_languages() {
+    let bench = Bench::new();
+    let out = bench.out("screen");
+    let words = ["screen", "demo", "--pairs", "demo:pairs.jsonl", "--max-pairs", "20", "--quiet", "--out"];
+    gatelens([&words[..], &[out.to_str().unwrap()]].concat()).done();
+    let pairs = table(&out, "pairs");
+    let (ids, langs) = (pairs.strs("id").unwrap(), pairs.strs("lang").unwrap());
+    let unique: BTreeMap<&str, &str> = ids.iter().copied().zip(langs.iter().copied()).collect();
+    assert_eq!(unique.len(), 20);
+    assert_eq!(unique.values().filter(|lang| **lang == "de").count(), 4, "32 of 160 pairs are German");
+}
+
+#[test]
+fn checkpoints_are_compared_by_their_run_directories() {
+    let bench = Bench::new();
+    let run = |command: &str, model: &str, out: &str| {
+        let dir = bench.out(out);
+        let words = [command, model, "--pairs", "demo:pairs.jsonl", "--max-pairs", "40", "--quiet", "--out"];
+        gatelens([&words[..], &[dir.to_str().unwrap()]].concat()).done();
+        dir.to_str().unwrap().to_string()
+    };
+    let a = run("screen", "demo", "a");
+    let b = run("interchange", "demo:blind", "b");
+    let c = run("behaviour", "demo", "c");
+    let out = bench.out("compared");
+    gatelens(["compare", &a, &b, &c, "--out", out.to_str().unwrap()]).done();
+    let (checkpoints, overlap) = (table(&out, "checkpoints"), table(&out, "overlap"));
+    assert_eq!(checkpoints.strs("model").unwrap(), ["demo", "demo:blind"]);
+    assert_eq!(checkpoints.ints("gate_layer").unwrap(), [3, 3]);
+    assert_eq!(checkpoints.floats("refusal").unwrap().iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+    assert!(overlap.floats("shared").unwrap()[0].unwrap() >= 5.0);
+    assert!(overlap.floats("p_value").unwrap()[0].unwrap() < 0.001);
+    assert_eq!(overlap.floats("gate_shift").unwrap(), [Some(0.0)]);
+    let again = bench.out("again");
+    let again = again.to_str().unwrap();
+    gatelens(["compare", &a, "--out", again]).refused(&["needs two checkpoints"]);
+    gatelens(["compare", &a, "nowhere", "--out", again]).refused(&["nowhere"]);
+}
+
+#[test]
+fn experiment_files_name_patterns_of_models_and_files_of_their_own_run() {
+    let bench = Bench::new();
+    let run = |text: &str| {
+        let spec = bench.text("spec.toml", text);
+        let out = bench.out("run");
+        gatelens(["run", spec.to_str().unwrap(), "--quiet", "--force", "--out", out.to_str().unwrap()])
+    };
+    let demo = gatelens::demo::folder().unwrap();
+    let pattern = demo.join("[bm]*d*").display().to_string();
+    let analyses = "[defaults]\npairs = \"demo:pairs.jsonl\"\nmax_pairs = 12\n[[analysis]]\ncommand = \"screen\"\n\
+                    [[analysis]]\ncommand = \"cascade\"\ncircuit = \"run:screen/circuit.json\"\n";
+    run(&format!("models = [{pattern:?}]\ncompare = \"screen\"\n{analyses}")).done();
+    let names = listed(&bench.out("run"));
+    for name in ["blind-screen", "blind-cascade", "model-screen", "model-cascade", "compare-overlap.parquet"] {
+        assert!(names.iter().any(|n| n == name), "{name}: {names:?}");
+    }
+    run(&format!("models = [\"nowhere/*\"]\n{analyses}")).refused(&["nothing matches"]);
+    run(&format!("models = [\"demo\"]\ncompare = \"other\"\n{analyses}")).refused(&["compare", "other"]);
+    let late = analyses.replace("run:screen/", "run:later/");
+    run(&format!("models = [\"demo\"]\n{late}")).refused(&["cascade", "circuit", "no entry before this one"]);
+    run(&format!("models = [\"demo\"]\n{}", analyses.replace("run:screen/", "run:"))).refused(&["run:NAME/FILE"]);
+}
