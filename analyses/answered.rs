@@ -4,7 +4,9 @@ use super::AnalysisError;
 use crate::answers::{Class, Rules};
 use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
-use crate::run::Generated;
+use crate::plan::{Plan, Run};
+use crate::run::{Generated, Generation, Sampling, Steps};
+use crate::session::Session;
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -45,6 +47,25 @@ pub fn share(answers: &[&Answer], class: Class) -> Option<f64> {
 /// The shares of [`Class::ALL`].
 pub fn shares(answers: &[&Answer]) -> Vec<Option<f64>> {
     Class::ALL.iter().map(|class| share(answers, *class)).collect()
+}
+
+/// Continues runs of a plan greedily by up to `tokens` tokens, and classifies what each came to; `asked` says what runs answer.
+///
+/// # Errors
+/// If the runs cannot go on, or the model has no tokenizer.
+pub fn continued(
+    session: &Session,
+    plan: &Plan,
+    runs: Vec<Run>,
+    (tokens, steps): (u32, Steps),
+    asked: &[Item],
+) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
+    let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
+    let stop = session.model.stop_tokens().to_vec();
+    let generation = Generation { runs, max_tokens: tokens as usize, sampling: Sampling::Greedy, steps, stop };
+    let generated = session.generate(plan, &generation)?;
+    let answers = answers(session.model, &rules, asked, &generated)?;
+    Ok((generated, answers))
 }
 
 /// One prompt of a pair as an item of its own.

@@ -9,10 +9,10 @@
 
 mod tokens;
 
-use super::answered::{Answer, answers};
-use super::inputs::{MetricFile, NamedToken, PairFile, Sources};
+use super::answered::{Answer, continued, item_of};
+use super::inputs::{MetricFile, NamedToken, PairFile, Sources, room};
 use super::{Analysis, AnalysisError, Figures, Output, table};
-use crate::answers::{Class, Rules};
+use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, Pair};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
@@ -22,7 +22,7 @@ use crate::plan::{Part, Plan, Positions, Run, What};
 use crate::report::cells::{number, share};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::run::{Generated, Generation, Reading, Sampling, Steps};
+use crate::run::{Generated, Reading, Steps};
 use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats::{Bootstrap, Interval, bca, wilson};
@@ -82,24 +82,9 @@ impl Analysis for Behaviour {
             for (side, input) in SIDES.into_iter().zip([&pair.positive, &pair.negative]) {
                 let at = pairs.at(pair.line, &pair.id, side);
                 let ids = prompt_ids(model, input, at)?;
-                let (length, context) = (ids.len() + self.generate as usize, model.decoder.arch.n_ctx);
-                if length > context {
-                    let why = format!("is {length} tokens long with its answer; the model's context is {context}");
-                    return Err(at.error(why).into());
-                }
+                room(&model.decoder.arch, ids.len(), self.generate as usize).map_err(|why| at.error(why))?;
                 prompts.push(ids);
-                items.push(Item {
-                    line: pair.line,
-                    id: pair.id.clone(),
-                    prompt: input.clone(),
-                    label: Some(side.to_string()),
-                    group: pair.group.clone(),
-                    lang: pair.lang.clone(),
-                    answer: Vec::new(),
-                    foil: Vec::new(),
-                    facts: Vec::new(),
-                    extra: Default::default(),
-                });
+                items.push(Item { label: Some(side.to_string()), ..item_of(pair, input) });
             }
         }
         Ok(Items { sources: vec![pairs.source()], pairs, prompts, items })
@@ -114,16 +99,9 @@ impl Analysis for Behaviour {
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
-        let generation = Generation {
-            runs: (0..items.prompts.len()).map(Run::Prompt).collect(),
-            max_tokens: self.generate as usize,
-            sampling: Sampling::Greedy,
-            steps: Steps::PromptOnly,
-            stop: session.model.stop_tokens().to_vec(),
-        };
-        let generated = session.generate(&plan(items, 0, &[]), &generation)?;
-        let answers = answers(session.model, &rules, &items.items, &generated)?;
+        let runs = (0..items.prompts.len()).map(Run::Prompt).collect();
+        let greedy = (self.generate, Steps::PromptOnly);
+        let (generated, answers) = continued(session, &plan(items, 0, &[]), runs, greedy, &items.items)?;
         let candidates = candidates(&generated);
         if candidates.is_empty() {
             let why = "the model says nothing: every answer ends before its first token; is this its chat template?";

@@ -8,19 +8,19 @@
 
 mod report;
 
-use super::answered::{Answer, answers, item_of};
+use super::answered::{Answer, continued, item_of};
 use super::ciphered::{CipherArgs, Ciphered};
 use super::effects::{SIGNIFICANT, Subset, family, subsets};
 use super::gate::{GateArgs, Head, interchanged, names};
 use super::inputs::{PairArgs, Sources, room};
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output};
-use crate::answers::{Class, Rules};
+use crate::answers::Class;
 use crate::dataset::{Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run, What};
 use crate::report::Section;
-use crate::run::{Generation, Reading, Sampling, Steps};
+use crate::run::{Reading, Steps};
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca, bca_mean, draws_for, paired_sign_test, sign_flip, wilson};
 use crate::table::Table;
@@ -190,20 +190,11 @@ impl Cipher {
         if self.generate == 0 {
             return Ok(Vec::new());
         }
-        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
         let (plan, runs) = generation_plan(items, 0);
-        let generation = Generation {
-            runs,
-            max_tokens: self.generate as usize,
-            sampling: Sampling::Greedy,
-            steps: Steps::PromptOnly,
-            stop: session.model.stop_tokens().to_vec(),
-        };
-        let generated = session.generate(&plan, &generation)?;
         let pairs = &items.ciphered.plain.dataset.items;
         let item = |pair: &Pair| std::iter::repeat_n(item_of(pair, &pair.positive), CONDITIONS.len());
         let asked: Vec<Item> = pairs.iter().flat_map(item).collect();
-        answers(session.model, &rules, &asked, &generated)
+        Ok(continued(session, &plan, runs, (self.generate, Steps::PromptOnly), &asked)?.1)
     }
 }
 

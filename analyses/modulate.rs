@@ -11,18 +11,17 @@
 mod report;
 mod tables;
 
-use super::answered::{Answer, answers, item_of};
+use super::answered::{Answer, continued, item_of};
 use super::directions::{Recipe, make, norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
 use super::inputs::{PairArgs, Pairs, Sources, evenly, room};
 use super::{Analysis, AnalysisError, Figures, Output};
-use crate::answers::Rules;
 use crate::dataset::Item;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
-use crate::run::{Generation, Reading, Sampling, Steps};
+use crate::run::{Reading, Steps};
 use crate::session::Session;
 use crate::site::{Site, SiteKind};
 use crate::table::Table;
@@ -283,20 +282,11 @@ impl Modulate {
         if self.generate == 0 {
             return Ok(Vec::new());
         }
-        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
         let vectors = self.that_generate(vectors);
         let (plan, runs) = self.sweep(items, &items.generating, vectors, 0);
-        let generation = Generation {
-            runs,
-            max_tokens: self.generate as usize,
-            sampling: Sampling::Greedy,
-            steps: Steps::Every,
-            stop: session.model.stop_tokens().to_vec(),
-        };
-        let generated = session.generate(&plan, &generation)?;
         // In the order of the plan's forks.
-        let mut asked: Vec<Item> = Vec::with_capacity(generated.len());
-        let mut places = Vec::with_capacity(generated.len());
+        let mut asked: Vec<Item> = Vec::with_capacity(runs.len());
+        let mut places = Vec::with_capacity(runs.len());
         for pair in &items.generating {
             let of = &items.pairs.dataset.items[*pair];
             for (side, prompt) in [&of.positive, &of.negative].into_iter().enumerate() {
@@ -308,7 +298,7 @@ impl Modulate {
                 }
             }
         }
-        let answers = answers(session.model, &rules, &asked, &generated)?;
+        let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), &asked)?;
         let given = |((pair, side, direction, dose), answer)| Given { pair, side, direction, dose, answer };
         Ok(places.into_iter().zip(answers).map(given).collect())
     }
