@@ -1,9 +1,9 @@
 //! Behaviour: does the model refuse, which requests, and which first tokens tell?
 //!
 //! Both prompts of every pair are answered, and the answers classified by [`crate::answers`]. Where some are refused and some
-//! answered, the tokens are sought whose logits at the prompt's last position separate the two best: candidates are the first
-//! tokens of the answers themselves; a pair of tokens, then more as long as they help, are chosen on one half of the pairs
-//! and judged on the other half. `metric.json` holds them, and every analysis takes it as its metric (`--metric`). A model that
+//! answered, the tokens are sought whose logits at the prompt's last position separate the two best, within each language:
+//! candidates are the first tokens of the answers themselves; a pair of tokens, then more as long as they help to order the
+//! prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json` holds them, and every analysis takes it as its metric (`--metric`). A model that
 //! refuses too little gets tokens that tell the positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
@@ -102,10 +102,9 @@ impl Analysis for Behaviour {
         let runs = (0..items.prompts.len()).map(Run::Prompt).collect();
         let greedy = (self.generate, Steps::PromptOnly);
         let (generated, answers) = continued(session, &plan(items, 0, &[]), runs, greedy, &items.items)?;
-        let candidates = candidates(&generated);
-        if candidates.is_empty() {
-            let why = "the model says nothing: every answer ends before its first token; is this its chat template?";
-            return Err(AnalysisError::Failed(why.to_string()));
+        let mut candidates = candidates(&generated);
+        if candidates.len() < 2 {
+            candidates.extend(runners_up(session, items, &candidates)?);
         }
         let columns: Vec<usize> = candidates.iter().map(|(token, _)| *token as usize).collect();
         let readings = session.run(&plan(items, 0, &columns))?;
@@ -162,6 +161,19 @@ fn candidates(generated: &[Generated]) -> Vec<(u32, usize)> {
     candidates
 }
 
+/// Two tokens that the model nearly said: where all answers begin alike, there is nothing else to compare.
+fn runners_up(session: &Session, items: &Items, said: &[(u32, usize)]) -> Result<Vec<(u32, usize)>, AnalysisError> {
+    let mut plan = Plan::default();
+    let prompt = plan.prompt("the first prompt", items.prompts[0].clone());
+    let logits = SiteKind::Logits.at(0);
+    plan.read(prompt, What::Activation { site: logits, positions: Positions::Last, part: Part::All });
+    let logits = session.run(&plan)?.first().map(Reading::values).unwrap_or_default();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
+    let unsaid = order.into_iter().map(|token| token as u32).filter(|token| said.iter().all(|(s, _)| s != token));
+    Ok(unsaid.take(2).map(|token| (token, 0)).collect())
+}
+
 /// What the tokens were chosen by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Basis {
@@ -207,7 +219,7 @@ impl Behaviour {
         let shown: Vec<&Shown> = halves[0].iter().map(|(_, s)| s).collect();
         let chosen = Chosen::choose(&shown, candidates, usize::from(self.tokens));
         // Where nothing separates any two tokens are as good.
-        let chosen = chosen.unwrap_or(Chosen { answer: vec![0], foil: vec![1.min(candidates - 1)] });
+        let chosen = chosen.unwrap_or(Chosen { answer: vec![0], foil: vec![1] });
         Found { basis, chosen, halves }
     }
 }
@@ -245,11 +257,6 @@ fn metric_file(model: &Model, candidates: &[(u32, usize)], chosen: &Chosen) -> R
         };
         list.iter().map(one).collect()
     };
-    if candidates.len() < 2 {
-        let why = "every answer begins with the same token: no two tokens tell behaviours apart; give --answer and --foil \
-                   to the analyses instead";
-        return Err(AnalysisError::Failed(why.to_string()));
-    }
     Ok(MetricFile { model: model.name.clone(), answer: named(&chosen.answer)?, foil: named(&chosen.foil)? })
 }
 
@@ -348,7 +355,7 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
         }
     }
     let judged: Vec<Vec<Judged>> = rows.iter().map(|r| found.chosen.judged(&r.2)).collect();
-    let scores: Vec<Option<f64>> = judged.iter().map(|j| Some(separation(j)?.0)).collect();
+    let scores: Vec<Option<f64>> = judged.iter().map(|j| Some(separation(j)?.area)).collect();
     let intervals: Vec<Option<Interval>> = judged.iter().map(|j| area_interval(j, seed)).collect();
     let n = |positive: bool| judged.iter().map(move |j| j.iter().filter(|j| j.positive == positive).count() as i64);
     let right = |judged: &Vec<Judged>| {
@@ -387,7 +394,7 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
 
 /// The interval of the area under the curve over prompts.
 fn area_interval(judged: &[Judged], seed: u64) -> Option<Interval> {
-    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.0);
+    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.area);
     bca(judged, area, &Bootstrap { seed, ..Bootstrap::default() })
 }
 

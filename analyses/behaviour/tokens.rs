@@ -24,8 +24,28 @@ pub(super) struct Chosen {
 /// A gain of separation that is worth a token.
 const WORTH: f64 = 0.002;
 
-/// How well tokens separate: the area under the curve, and where that is the same, the gap of the means in standard deviations.
-type Score = (f64, f64);
+/// How well tokens separate, within strata, in the mean over them by their prompts.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Score {
+    /// Area under the ROC curve.
+    pub area: f64,
+    /// Mean of the shares of both classes whose difference is on its own side of 0.
+    balanced: f64,
+    /// Gap of the means in standard deviations.
+    gap: f64,
+}
+
+impl Score {
+    /// What is sought: tokens that order the prompts and are in balance, so that 0 means undecided.
+    fn worth(self) -> f64 {
+        // Equal ones must be equal to the bit for the gap to decide.
+        (0.5 * (self.area + self.balanced) * 1e6).round() / 1e6
+    }
+
+    fn above(self, other: Score) -> bool {
+        (self.worth(), self.gap) > (other.worth(), other.gap)
+    }
+}
 
 impl Chosen {
     /// `logsumexp(answer) - logsumexp(foil)`.
@@ -47,13 +67,13 @@ impl Chosen {
         let pairs = answers.iter().flat_map(|a| foils.iter().map(move |f| (*a, *f)));
         let pair = |(a, f): (usize, usize)| Chosen { answer: vec![a], foil: vec![f] };
         let (mut best, mut score) = strongest(pairs.map(pair), shown)?;
-        if score.0 <= 0.5 {
+        if score.area <= 0.5 {
             return None;
         }
         loop {
             let wider = best.wider(&answers, &foils, most);
             match strongest(wider.into_iter(), shown) {
-                Some((wider, higher)) if higher.0 > score.0 + WORTH => (best, score) = (wider, higher),
+                Some((wider, higher)) if higher.worth() > score.worth() + WORTH => (best, score) = (wider, higher),
                 _ => return Some(best),
             }
         }
@@ -91,20 +111,19 @@ fn strongest(all: impl Iterator<Item = Chosen>, shown: &[&Shown]) -> Option<(Cho
     let mut best: Option<(Chosen, Score)> = None;
     for chosen in all {
         let Some(score) = separation(&chosen.judged(shown)) else { continue };
-        if best.as_ref().is_none_or(|(_, most)| score > *most) {
+        if best.as_ref().is_none_or(|(_, most)| score.above(*most)) {
             best = Some((chosen, score));
         }
     }
     best
 }
 
-/// The area under the curve within each stratum, weighted by its prompts, and the gap of the means there. None where no
-/// stratum has both classes.
+/// How well differences separate within each stratum, weighted by its prompts. None where no stratum has both classes.
 pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
     let mut strata: Vec<usize> = judged.iter().map(|s| s.stratum).collect();
     strata.sort_unstable();
     strata.dedup();
-    let (mut area, mut gap, mut weight) = (0.0, 0.0, 0.0);
+    let (mut area, mut balanced, mut gap, mut weight) = (0.0, 0.0, 0.0, 0.0);
     for stratum in strata {
         let of = |positive: bool| -> Vec<f64> {
             let here = judged.iter().filter(|j| j.stratum == stratum && j.positive == positive);
@@ -114,11 +133,12 @@ pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
         let Some(here) = auc(&positive, &negative) else { continue };
         let n = (positive.len() + negative.len()) as f64;
         area += n * here;
+        let right = |of: &[f64], side: bool| of.iter().filter(|d| (**d > 0.0) == side).count() as f64 / of.len() as f64;
+        balanced += n * 0.5 * (right(&positive, true) + right(&negative, false));
         gap += n * standardised(&positive, &negative);
         weight += n;
     }
-    // Equal areas must be equal to the bit for the gap to decide.
-    (weight > 0.0).then(|| ((area / weight * 1e6).round() / 1e6, gap / weight))
+    (weight > 0.0).then(|| Score { area: area / weight, balanced: balanced / weight, gap: gap / weight })
 }
 
 /// The difference of means over the root of the mean variance.
@@ -163,7 +183,7 @@ mod tests {
         // Token 3 begins nothing.
         assert_eq!(chosen.answer.iter().copied().collect::<std::collections::BTreeSet<_>>(), [0, 1].into());
         let score = separation(&chosen.judged(&all.iter().collect::<Vec<_>>())).unwrap();
-        assert!(score.0 > 0.999, "{score:?}");
+        assert!(score.area > 0.999 && score.balanced > 0.9, "{score:?}");
     }
 
     #[test]

@@ -61,16 +61,18 @@ impl Compare {
 /// # Errors
 /// If a run directory is not whole, is of another command, or fewer than two checkpoints are there.
 pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError> {
-    let (mut checkpoints, mut behaviours): (Vec<(String, Checkpoint)>, Vec<(String, Run)>) = Default::default();
+    // Two sets of weights of one shape have one checksum of their headers: the name counts too.
+    type Key = (String, String);
+    let (mut checkpoints, mut behaviours): (Vec<(Key, Checkpoint)>, Vec<(Key, Run)>) = Default::default();
     for dir in runs {
         let run = combine::read(dir)?;
-        let sha256 = run.record.model.sha256.clone();
+        let key = (run.record.model.sha256.clone(), run.record.model.name.clone());
         match run.record.command.as_str() {
             "screen" | "interchange" => {
                 let (model, parameters) = (run.record.model.name, run.record.model.parameters);
-                checkpoints.push((sha256, Checkpoint { model, parameters, heads: run.tables, behaviour: None }));
+                checkpoints.push((key, Checkpoint { model, parameters, heads: run.tables, behaviour: None }));
             }
-            "behaviour" => behaviours.push((sha256, run)),
+            "behaviour" => behaviours.push((key, run)),
             other => {
                 return Err(CliError::Input(format!(
                     "{}: is a run of `{other}`; give runs of `screen` or `interchange`, and of `behaviour`",
@@ -85,9 +87,9 @@ pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError>
             checkpoints.len()
         )));
     }
-    for (sha256, run) in behaviours {
+    for (key, run) in behaviours {
         // Runs of one checkpoint by different flags each get its behaviour.
-        for (_, checkpoint) in checkpoints.iter_mut().filter(|(of, _)| *of == sha256) {
+        for (_, checkpoint) in checkpoints.iter_mut().filter(|(of, _)| *of == key) {
             checkpoint.behaviour = Some(run.tables.clone());
         }
     }

@@ -7,7 +7,9 @@
 use super::spec::{self, File, Place, Ran, Settings};
 use super::{CliError, ModelArgs, combine};
 use crate::analyses::claims::{self, Evidence, Other};
+use crate::dataset::read_pairs;
 use crate::demo;
+use crate::model::{ModelError, source};
 use crate::report::Section;
 use crate::rundir::{RUN_FILE, RunDir};
 use crate::table::Table;
@@ -76,6 +78,7 @@ pub(super) struct Policy {
 impl Policy {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let words: Vec<String> = std::env::args().skip(1).collect();
+        self.check()?;
         let spec = self.spec()?;
         let file: File = spec.clone().try_into().map_err(|e| CliError::Failed(format!("the suite: {e}")))?;
         let judge = |directory: &RunDir, ran: &Ran| self.judge(directory, ran);
@@ -87,6 +90,17 @@ impl Policy {
             judge: Some(&judge),
         };
         spec::run_file("the suite", &file, &spec, &settings)
+    }
+
+    /// Finds early what would only be found when something has been written.
+    fn check(&self) -> Result<(), CliError> {
+        for path in self.pairs.iter().chain(&self.cipher) {
+            read_pairs(path)?;
+        }
+        match self.model.starts_with("hf:") {
+            true => Ok(()),
+            false => source::resolve(&self.model).map(drop).map_err(|e| CliError::from(ModelError::from(e))),
+        }
     }
 
     fn is_demo(&self) -> bool {
@@ -121,8 +135,7 @@ impl Policy {
         let own = json!({"models": here});
         let cipher = cipher.map_or(json!({}), |file| json!({"cipher": file}));
         let answered = json!({"generate": self.generate});
-        // Fine enough to see what lies between refusing and answering, wide enough to reach both.
-        let modulated = json!({"generate_pairs": self.generate_pairs, "coefficients": "-1.25:0.75:17"});
+        let modulated = json!({"generate_pairs": self.generate_pairs, "coefficients": GRID});
         let analyses = [
             entry("behaviour", &[&answered]),
             entry("screen", &[&metric]),
@@ -209,6 +222,10 @@ impl Policy {
         Ok(claims::sections(&claims, &figures(ran, &folders, &folder)))
     }
 }
+
+/// Coefficients of the modulation: fine where a signal of the size that the prompts have is taken out, and far enough to reach
+/// both ends where several heads carry it.
+const GRID: &str = "-4,-3,-2,-1,-0.75,-0.625,-0.5,-0.375,-0.25,-0.125,0,0.25,0.5,1,2,3,4";
 
 /// The tables of each analysis.
 type Suite = BTreeMap<String, Vec<Table>>;

@@ -26,9 +26,11 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     );
     let heads = match g.evidence.table("contrast-methods", "heads") {
         Ok(heads) => heads,
-        Err(why) => return claim.not_testable(why),
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some((gate, head)) = g.gate.zip(g.head()?) else { return claim.not_testable(g.without_gate.clone()) };
+    let Some((gate, head)) = g.gate.zip(g.head()?) else {
+        return claim.not_testable(g.hindrance().unwrap_or_default());
+    };
     let Some(exact) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
     let gap = exact.float("negative_mean")?.zip(exact.float("positive_mean")?).map(|(n, p)| n - p);
     let statistic = exact.float("interchange_mean")?.zip(gap).map(|(e, gap)| e / gap);
@@ -73,9 +75,9 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     );
     let heads = match g.evidence.table("contrast-methods", "heads") {
         Ok(heads) => heads,
-        Err(why) => return claim.not_testable(why),
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some(head) = g.head()? else { return claim.not_testable(g.without_gate.clone()) };
+    let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
     let statistic = gate.float("dla_share")?;
     // The share's interval is that of the mean attribution, in proportion.
@@ -160,9 +162,9 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     );
     let tables = ["heads", "missed", "agreement"].map(|name| g.evidence.table("contrast-methods", name));
     let [Ok(heads), Ok(missed), Ok(agreement)] = tables else {
-        return claim.not_testable("`contrast-methods` could not be run");
+        return claim.not_testable(g.hindrance().unwrap_or_else(|| "`contrast-methods` could not be run".to_string()));
     };
-    let Some(head) = g.head()? else { return claim.not_testable(g.without_gate.clone()) };
+    let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
     let gap = gate.float("negative_mean")?.zip(gate.float("positive_mean")?).map(|(n, p)| n - p);
     let all = rows(missed, &[])?;

@@ -8,10 +8,13 @@ use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, number, share, signed};
 use crate::stats::{share_difference, wilson};
 
+/// The share of undecided answers above which a dose says nothing.
+const BROKEN: f64 = 0.5;
 /// How far the share of refusals must go along the modulation.
 const MODULATED: f64 = 0.5;
 
-/// The doses of the positive prompts as a whole that answers were generated at, ascending.
+/// The doses of the positive prompts as a whole that answers were generated at, ascending. Where over half of the answers are
+/// undecided, as loops and scraps are, the model is broken rather than steered: such doses are left out.
 fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisError> {
     let dose = match g.evidence.table("modulate", "dose") {
         Ok(dose) => dose,
@@ -19,11 +22,15 @@ fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisErro
     };
     let mut found = Vec::new();
     for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
-        if at.int("answers")? > 0 {
+        if at.int("answers")? > 0 && at.float("undecided")?.is_some_and(|u| u <= BROKEN) {
             found.push(at);
         }
     }
-    Ok(if found.len() < 3 { Err("no answers were generated along the modulation".to_string()) } else { Ok(found) })
+    Ok(if found.len() < 3 {
+        Err("hardly any answers were generated along the modulation that make sense".to_string())
+    } else {
+        Ok(found)
+    })
 }
 
 pub(super) fn modulation(g: &Ground) -> Judged {
@@ -65,7 +72,8 @@ pub(super) fn modulation(g: &Ground) -> Judged {
         verdict: g.verdict(last - first >= MODULATED && between >= 2),
         found: format!(
             "Refusals of the positive prompts by coefficient: {}. At {between} coefficients refusing lies between its extremes. \
-             The p-value is that of the metric at the first coefficient against random directions.",
+             Coefficients at which over half of the answers are loops or scraps \
+             are left out. The p-value is that of the metric at the first coefficient against random directions.",
             listed.join(", ")
         ),
         figures: &[("modulate", "modulation.png", "Classes of answers along the coefficients.")],
