@@ -62,8 +62,9 @@ impl Compare {
 /// If a run directory is not whole, is of another command, or fewer than two checkpoints are there.
 pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError> {
     // Two sets of weights of one shape have one checksum of their headers: the name counts too.
-    type Key = (String, String);
-    let (mut checkpoints, mut behaviours): (Vec<(Key, Checkpoint)>, Vec<(Key, Run)>) = Default::default();
+    type Of<T> = ((String, String), T);
+    let mut checkpoints: Vec<Of<Checkpoint>> = Vec::new();
+    let mut behaviours: Vec<Of<Run>> = Vec::new();
     for dir in runs {
         let run = combine::read(dir)?;
         let key = (run.record.model.sha256.clone(), run.record.model.name.clone());

@@ -110,7 +110,8 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         "cascade",
         "A knockout cascade names the amplifiers",
         "With the gate knocked out, deeper heads that push towards refusal fall silent. Holds if one later head or more loses \
-         attribution in the direction of the metric's fall (q < 0.05).",
+         attribution in the direction of the metric's fall (q < 0.05), and all later heads together carry a part of the gate's \
+         effect whose interval is above 0.",
         "share of the gate's effect that arrives through later heads",
         Unit::Share,
     );
@@ -140,11 +141,12 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         signed(whole.float("later_heads_mean")?, 3),
         signed(whole.float("later_mlps_mean")?, 3),
     );
+    let interval = scaled(whole.interval("later_heads_ci_low", "later_heads_ci_high")?, total);
     Ok(Claim {
         statistic: whole.float("later_heads_mean")?.zip(total).map(|(heads, total)| heads / total),
-        interval: scaled(whole.interval("later_heads_ci_low", "later_heads_ci_high")?, total),
+        interval,
         n: Some(whole.int("n")?),
-        verdict: g.verdict(!amplifiers.is_empty()),
+        verdict: g.verdict(!amplifiers.is_empty() && interval.is_some_and(|(low, _)| low > 0.0)),
         found,
         figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
         ..claim
