@@ -181,6 +181,8 @@ enum Basis {
     Behaviour,
     /// Positive against negative prompts, because the model refuses or answers too few.
     Sides,
+    /// Nothing: no answer's first token is more frequent on one side.
+    None,
 }
 
 impl Basis {
@@ -188,6 +190,7 @@ impl Basis {
         match self {
             Basis::Behaviour => "refusals",
             Basis::Sides => "sides",
+            Basis::None => "none",
         }
     }
 }
@@ -219,8 +222,10 @@ impl Behaviour {
         let shown: Vec<&Shown> = halves[0].iter().map(|(_, s)| s).collect();
         let chosen = Chosen::choose(&shown, candidates, usize::from(self.tokens));
         // Where nothing separates any two tokens are as good.
-        let chosen = chosen.unwrap_or(Chosen { answer: vec![0], foil: vec![1] });
-        Found { basis, chosen, halves }
+        match chosen {
+            Some(chosen) => Found { basis, chosen, halves },
+            None => Found { basis: Basis::None, chosen: Chosen { answer: vec![0], foil: vec![1] }, halves },
+        }
     }
 }
 
@@ -367,7 +372,7 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
         .str(
             "basis",
             "refusals: refused against answered prompts; sides: positive against negative ones, because too few are \
-             refused or answered",
+             refused or answered; none: no first token tells either apart, and the metric means nothing",
             rows.iter().map(|_| found.basis.name()),
         )?
         .str(
@@ -498,6 +503,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
     let held = halves.iter().position(|h| *h == "held out").and_then(|i| separation.floats("auc").ok()?[i]);
     let what = match basis {
         "refusals" => "Tokens were chosen that separate refused from answered prompts on one half of the pairs.",
+        "none" => "No first token of the answers tells anything apart: the metric means nothing.",
         _ => {
             "Too few prompts are refused (or too few answered) to choose tokens by: they separate the positive from the \
              negative prompts instead, and say nothing about refusing."

@@ -114,7 +114,7 @@ fn in_letters(mut plain: Pairs, args: &CipherArgs, model: &Model) -> Result<Ciph
         kept.push(i);
     }
     if kept.is_empty() {
-        return Err(AnalysisError::Bad(format!(
+        return Err(AnalysisError::NotAskable(format!(
             "{}: none of {all} pairs can be written in the letter cipher, which takes a message or text in Latin letters; \
              give the pairs in a cipher of your own with --cipher",
             plain.dataset.path.display()

@@ -25,7 +25,7 @@ use crate::plan::{Plan, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::{Bootstrap, Interval, bca, overlap_p, spearman};
+use crate::stats::{Bootstrap, Interval, bca, bca_family, overlap_p, spearman};
 use crate::table::Table;
 use apart::Parts;
 use std::path::Path;
@@ -96,7 +96,7 @@ impl Analysis for ContrastMethods {
         let model = session.model.name.as_str();
         let missed = missed(&measured, &tested);
         Ok(vec![
-            heads_table(model, items, &measured, &tested, &parts)?,
+            heads_table(model, items, (&measured, session.seed), &tested, &parts)?,
             agreement_table(model, &measured, session.seed)?,
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
@@ -214,7 +214,7 @@ struct Methods {
 fn heads_table(
     model: &str,
     items: &Items,
-    measured: &Measured,
+    (measured, seed): (&Measured, u64),
     tested: &Methods,
     parts: &[Parts],
 ) -> Result<Table, AnalysisError> {
@@ -234,11 +234,16 @@ fn heads_table(
     let table = method_columns(table, ("interchange", what), &measured.interchange, &tested.interchange)?;
     let what = "effect of z set to zero, edited minus clean metric";
     let table = method_columns(table, ("ablation", what), &measured.ablation, &tested.ablation)?;
-    let table = method_columns(table, ("dla", "attribution in the clean run"), &measured.dla, &tested.dla)?.float(
-        "dla_share",
-        "mean share of the sum of all components' absolute attributions",
-        measured.shares.iter().map(|x| mean(x)),
-    )?;
+    let table = method_columns(table, ("dla", "attribution in the clean run"), &measured.dla, &tested.dla)?;
+    let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
+    let table = table
+        .float(
+            "dla_share",
+            "mean share of the sum of all components' absolute attributions",
+            measured.shares.iter().map(|x| mean(x)),
+        )?
+        .float("dla_share_ci_low", "lower end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.low)))?
+        .float("dla_share_ci_high", "upper end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.high)))?;
     parts_columns(table, measured, parts)
 }
 

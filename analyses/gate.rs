@@ -82,7 +82,8 @@ impl GateArgs {
                 let file: CircuitFile =
                     serde_json::from_slice(&bytes).map_err(|e| bad(format!("is no circuit.json: {e}")))?;
                 if file.gate.is_empty() {
-                    return Err(bad("names no gate: none was found; name heads with --gate".to_string()));
+                    let why = "names no gate: none was found; name heads with --gate";
+                    return Err(AnalysisError::NotAskable(format!("{}: {why}", path.display())));
                 }
                 (file.gate.iter().map(|(layer, head)| Head { layer: *layer, head: *head }).collect(), vec![source])
             }

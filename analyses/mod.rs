@@ -118,6 +118,9 @@ pub enum AnalysisError {
     /// Parameters or a file of the user's do not fit.
     #[error("{0}")]
     Bad(String),
+    /// What came before leaves nothing to ask: no gate was found, say.
+    #[error("{0}")]
+    NotAskable(String),
     /// The work itself failed.
     #[error("{0}")]
     Failed(String),
@@ -127,7 +130,10 @@ impl AnalysisError {
     /// Whether the command or an input file is wrong, rather than the work having failed.
     pub fn of_input(&self) -> bool {
         match self {
-            AnalysisError::Dataset(_) | AnalysisError::Encode(_) | AnalysisError::Bad(_) => true,
+            AnalysisError::Dataset(_)
+            | AnalysisError::Encode(_)
+            | AnalysisError::Bad(_)
+            | AnalysisError::NotAskable(_) => true,
             AnalysisError::Session(SessionError::Run(e)) => matches!(e, crate::run::RunError::Plan(_)),
             AnalysisError::Table(_) | AnalysisError::Session(_) | AnalysisError::Failed(_) => false,
         }

@@ -203,7 +203,7 @@ impl Modulate {
             let (positive, negative): (Vec<_>, Vec<_>) = others.map(|(_, r)| (r[0].clone(), r[1].clone())).unzip();
             *vector = make(Recipe::Mean, &positive, &negative, session.seed)?.vectors.remove(0);
             if norm(vector) == 0.0 {
-                return Err(AnalysisError::Bad(format!(
+                return Err(AnalysisError::NotAskable(format!(
                     "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
                     items.site
                 )));

@@ -4,7 +4,7 @@ mod cipher;
 mod gate;
 mod signal;
 
-use super::evidence::{At, Evidence, row, rows};
+use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
 use crate::analyses::AnalysisError;
 use crate::report::cells::{self, share};
@@ -56,6 +56,10 @@ impl<'a> Ground<'a> {
                 }
             }
         };
+        let unrouted = match unrouted {
+            None => unmeasured(evidence)?,
+            why => why,
+        };
         let (gate, without_gate) = match evidence.table("screen", "circuit") {
             Ok(circuit) => {
                 let none = "no head carries the behaviour in both directions of interchange, so there is no gate";
@@ -98,6 +102,37 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
             share(control)
         )
     }))
+}
+
+/// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts.
+fn unmeasured(evidence: &Evidence) -> Result<Option<String>, AnalysisError> {
+    let separation = match evidence.table("behaviour", "separation") {
+        Ok(separation) => separation,
+        Err(why) => return Ok(Some(why)),
+    };
+    let Some(held) = row(separation, &[("half", "held out"), ("lang", "")])? else { return Ok(None) };
+    let area = held.float("ci_low")?.or(held.float("auc")?);
+    Ok(match held.text("basis")? {
+        "refusals" if area.is_some_and(|area| area > 0.5) => None,
+        "refusals" => {
+            Some("no first tokens tell refused from answered prompts that they were not chosen on".to_string())
+        }
+        _ => Some(
+            "too few prompts are refused, or too few answered, to choose tokens that tell the two apart".to_string(),
+        ),
+    })
+}
+
+impl Other {
+    /// Whether the checkpoint refuses positive prompts more than negative ones.
+    fn refuses(&self) -> Result<bool, AnalysisError> {
+        let Some(rates) = table(&self.tables, "behaviour", "rates") else { return Ok(false) };
+        let side = |side| row(rates, &[("side", side), ("by", "all")]);
+        Ok(match side("positive")?.zip(side("negative")?) {
+            Some((positive, negative)) => unrouted(positive, negative)?.is_none(),
+            None => false,
+        })
+    }
 }
 
 /// A claim that nothing is known about yet.

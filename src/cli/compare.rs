@@ -28,8 +28,7 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let runs: Vec<PathBuf> =
-            self.runs.iter().map(|dir| combine::expand(dir)).collect::<Result<Vec<_>, _>>()?.concat();
+        let runs: Vec<PathBuf> = self.runs.iter().map(|dir| of_run(dir)).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs)?;
         let directory = RunDir::create(&self.out, self.force, false)?;
         let shown: Vec<String> = self.runs.iter().map(|r| r.display().to_string()).collect();
@@ -55,6 +54,21 @@ impl Compare {
         ))
     }
 }
+
+/// A run directory; of a whole experiment, those of its parts that can be compared.
+fn of_run(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
+    let mut runs = combine::expand(dir)?;
+    if runs.len() > 1 {
+        let comparable = |run: &PathBuf| Ok(COMPARABLE.contains(&combine::read(run)?.record.command.as_str()));
+        let kept = runs.iter().map(comparable).collect::<Result<Vec<bool>, CliError>>()?;
+        let mut kept = kept.into_iter();
+        runs.retain(|_| kept.next().unwrap_or(false));
+    }
+    Ok(runs)
+}
+
+/// The commands whose runs are compared.
+const COMPARABLE: [&str; 3] = ["screen", "interchange", "behaviour"];
 
 /// Reads runs as checkpoints: a screen or interchange each, with the behaviour of the same weights where there is one.
 ///

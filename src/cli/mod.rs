@@ -71,6 +71,9 @@ pub enum CliError {
     /// The command or an input file is wrong.
     #[error("{0}")]
     Input(String),
+    /// The command is right, but what was found so far leaves nothing to ask.
+    #[error("{0}")]
+    NotAskable(String),
     /// The work failed.
     #[error("{0}")]
     Failed(String),
@@ -79,7 +82,7 @@ pub enum CliError {
 impl CliError {
     fn code(&self) -> u8 {
         match self {
-            CliError::Input(_) => 2,
+            CliError::Input(_) | CliError::NotAskable(_) => 2,
             CliError::Failed(_) => 1,
         }
     }
@@ -113,7 +116,11 @@ work_errors!(FigureError, ReportError, TableError, candle_core::Error, std::io::
 
 impl From<AnalysisError> for CliError {
     fn from(e: AnalysisError) -> Self {
-        if e.of_input() { CliError::Input(e.to_string()) } else { CliError::Failed(e.to_string()) }
+        match e {
+            AnalysisError::NotAskable(why) => CliError::NotAskable(why),
+            e if e.of_input() => CliError::Input(e.to_string()),
+            e => CliError::Failed(e.to_string()),
+        }
     }
 }
 

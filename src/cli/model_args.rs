@@ -107,7 +107,7 @@ impl ModelArgs {
 }
 
 /// A number of bytes as users write it: `800MB` counts in thousands, `1GiB` in 1024s, a bare number in bytes.
-fn size(text: &str) -> Result<u64, String> {
+pub(super) fn size(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
     let factor = match unit.trim().to_ascii_lowercase().as_str() {

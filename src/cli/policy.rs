@@ -4,6 +4,7 @@
 //! the gate; then what is asked of the gate. What cannot be asked, because the model refuses nothing or no gate was found, is
 //! left out and said to be so. The verdicts are [`crate::analyses::claims`]'.
 
+use super::model_args::size;
 use super::spec::{self, File, Place, Ran, Settings};
 use super::{CliError, ModelArgs, combine};
 use crate::analyses::claims::{self, Evidence, Other};
@@ -14,7 +15,7 @@ use crate::report::Section;
 use crate::rundir::{RUN_FILE, RunDir};
 use crate::table::Table;
 use serde_json::{Map, Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 
 /// The arguments of `policy`.
@@ -94,13 +95,22 @@ impl Policy {
 
     /// Finds early what would only be found when something has been written.
     fn check(&self) -> Result<(), CliError> {
-        for path in self.pairs.iter().chain(&self.cipher) {
-            read_pairs(path)?;
+        let sets = self.pairs.iter().chain(&self.cipher).map(read_pairs).collect::<Result<Vec<_>, _>>()?;
+        if let [pairs, cipher] = &sets[..] {
+            let ciphered: HashSet<&str> = cipher.items.iter().map(|pair| pair.id.as_str()).collect();
+            if let Some(pair) = pairs.items.iter().find(|pair| !ciphered.contains(pair.id.as_str())) {
+                let why = format!("has no pair `{}`, which --pairs has; write every pair in cipher", pair.id);
+                return Err(CliError::Input(format!("{}: {why}", cipher.path.display())));
+            }
         }
-        match self.model.starts_with("hf:") {
-            true => Ok(()),
-            false => source::resolve(&self.model).map(drop).map_err(|e| CliError::from(ModelError::from(e))),
+        let all: Vec<String> = std::iter::once(&self.model).chain(&self.against).cloned().collect();
+        for model in spec::expanded(&all).map_err(CliError::Input)? {
+            // A model of the hub is fetched when its turn comes.
+            if !model.starts_with("hf:") {
+                source::resolve(&model).map_err(|e| CliError::from(ModelError::from(e)))?;
+            }
         }
+        Ok(())
     }
 
     fn is_demo(&self) -> bool {
@@ -177,7 +187,7 @@ impl Policy {
             model: self.model.clone(),
             device: self.device.clone(),
             dtype: self.dtype.clone(),
-            max_memory: None,
+            max_memory: self.max_memory.as_deref().map(size).transpose().map_err(CliError::Input)?,
             threads: None,
             ignore_config_key: Vec::new(),
             quiet: true,

@@ -173,7 +173,9 @@ pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &
     let jobs = read_in(&here)?;
     let skipped = RefCell::new(BTreeMap::new());
     let run_one = |job: &Command, model: &Model, entry: &Entry| match one(job, model, entry, &here, settings) {
-        Err(CliError::Input(why)) if settings.judge.is_some() => {
+        Err(CliError::NotAskable(why)) if settings.judge.is_some() => {
+            // The folder has another name in the end.
+            let why = why.replace(&format!("{}/", here.display()), OF_RUN);
             settings.note(&format!("{}: left out: {why}", entry.folder));
             skipped.borrow_mut().insert(entry.folder.clone(), why);
             Ok(())
@@ -182,10 +184,6 @@ pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &
     };
     each(&jobs, run_one, &entries, settings)?;
     let skipped = skipped.into_inner();
-    if skipped.len() == entries.len() {
-        // Then it is the command that is wrong, not what was found.
-        return Err(CliError::Input(skipped.into_values().next().unwrap_or_default()));
-    }
     let is_there = |e: &&Entry| !skipped.contains_key(&e.folder);
     let mut sections = Vec::new();
     if let Some(name) = &file.compare {
@@ -380,7 +378,10 @@ impl<'a> Draft<'a> {
 }
 
 /// Models with patterns replaced by what they match, in the order of their names; each once.
-fn expanded(models: &[String]) -> Result<Vec<String>, String> {
+///
+/// # Errors
+/// If a pattern is none, or nothing matches it.
+pub(super) fn expanded(models: &[String]) -> Result<Vec<String>, String> {
     let mut found: Vec<String> = Vec::new();
     for model in models {
         let pattern = model.contains(['*', '?', '[']) && !Path::new(model).exists();

@@ -1,11 +1,13 @@
 //! Claims on requests in cipher.
 
 use super::{Ground, Judged, blank};
+use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, share, signed};
-use crate::stats::wilson;
+use crate::stats::{Bootstrap, bca, paired_sign_test, wilson};
+use crate::table::Table;
 
 /// The necessity that is lost in cipher.
 const COLLAPSED: f64 = 0.7;
@@ -97,7 +99,8 @@ pub(super) fn injection(g: &Ground) -> Judged {
         "injection",
         "Injecting the plaintext gate activation restores refusals",
         "The gate's activation of the plain request, put into the run in cipher, brings refusals back (48 % of them in \
-         Phi-4-mini). Holds if more are refused with it than without (exact sign test on the same pairs, p < 0.05).",
+         Phi-4-mini). Holds if more are refused with it than without, and more than with that of the harmless control (exact \
+         sign tests on the same pairs, p < 0.05).",
         "share of the lost refusals that come back",
         Unit::Share,
     );
@@ -106,15 +109,28 @@ pub(super) fn injection(g: &Ground) -> Judged {
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
     let at = |condition| row(injection, &[("condition", condition)]);
-    let (Some(plain), Some(cipher), Some(injected)) = (at("plain")?, at("cipher")?, at("injected")?) else {
+    let (Some(cipher), Some(injected)) = (at("cipher")?, at("injected")?) else {
         return claim.not_testable("nothing was injected");
     };
-    let (lost, p) = (plain.float("refusal")?.zip(cipher.float("refusal")?), injected.float("p_refusals")?);
-    let ends = injected.interval("refusal_low", "refusal_high")?;
-    let interval = lost
-        .zip(ends)
-        .filter(|((p, c), _)| p > c)
-        .map(|((p, c), (low, high))| ((low - c) / (p - c), (high - c) / (p - c)));
+    let generations = match g.evidence.table("cipher", "generations") {
+        Ok(generations) => generations,
+        Err(_) => return claim.not_testable(g.hindrance().unwrap_or_else(|| "no answers were generated".to_string())),
+    };
+    let [in_plain, in_cipher, with_gate, with_control] =
+        ["plain", "cipher", "injected", "control"].map(|condition| refusals(generations, condition));
+    let (in_plain, in_cipher, with_gate) = (in_plain?, in_cipher?, with_gate?);
+    let p = injected.float("p_refusals")?;
+    let lost = differ(&in_plain, &in_cipher);
+    let over_control = differ(&with_gate, &with_control?);
+    let items: Vec<[f64; 3]> = in_plain
+        .iter()
+        .zip(&in_cipher)
+        .zip(&with_gate)
+        .map(|((p, c), i)| [p, c, i].map(|x| f64::from(u8::from(*x))))
+        .collect();
+    let restored =
+        |of: &[[f64; 3]]| of.iter().map(|x| x[2] - x[1]).sum::<f64>() / of.iter().map(|x| x[0] - x[1]).sum::<f64>();
+    let interval = bca(&items, restored, &Bootstrap::default()).map(|i| (i.low, i.high));
     let found = format!(
         "Refused are {} in cipher, {} with the plain request's gate injected, and {} with that of the harmless control. Of the \
          logit difference's drop {} comes back, 95 % interval {}.",
@@ -129,10 +145,25 @@ pub(super) fn injection(g: &Ground) -> Judged {
     match (g.hindrance(), statistic) {
         (Some(why), _) => claim.not_testable(why),
         (None, None) => claim.not_testable("no refusals are lost in cipher, so none can come back"),
+        (None, Some(_)) if lost >= SIGNIFICANT => {
+            claim.not_testable("no significant number of refusals is lost in cipher, so none can come back")
+        }
         (None, Some(restored)) => {
-            Ok(Claim { verdict: Verdict::of(restored > 0.0 && p.is_some_and(|p| p < SIGNIFICANT)), ..claim })
+            let holds = restored > 0.0 && p.is_some_and(|p| p < SIGNIFICANT) && over_control < SIGNIFICANT;
+            Ok(Claim { verdict: Verdict::of(holds), ..claim })
         }
     }
+}
+
+/// Whether each pair's answer refuses, under a condition.
+fn refusals(generations: &Table, condition: &str) -> Result<Vec<bool>, AnalysisError> {
+    rows(generations, &[("condition", condition)])?.iter().map(|r| Ok(r.text("class")? == "refusal")).collect()
+}
+
+/// The exact sign test of refusals of the same pairs under two conditions.
+fn differ(a: &[bool], b: &[bool]) -> f64 {
+    let only = |wanted: bool| a.iter().zip(b).filter(|(a, b)| a != b && **a == wanted).count();
+    paired_sign_test(only(true), only(false))
 }
 
 pub(super) fn contrast(g: &Ground) -> Judged {
@@ -140,7 +171,7 @@ pub(super) fn contrast(g: &Ground) -> Judged {
         "cipher-contrast",
         "Cipher contrast analysis maps the cipher-sensitive circuit in O(3n) passes",
         "The difference of attributions between plain words and cipher names the heads that a cipher takes away, in three \
-         forward passes a pair. Holds if the metric drops in cipher and one head or more makes up 5 % of the drop (q < 0.05).",
+         forward passes a pair. Holds if the metric drops in cipher (95 % intervals apart) and one head or more makes up 5 % of the drop (q < 0.05).",
         "heads that make up 5 % or more of the drop",
         Unit::Count,
     );
@@ -177,7 +208,9 @@ pub(super) fn contrast(g: &Ground) -> Judged {
             format!(" The strongest, with their shares of the drop: {}.", named.join(", "))
         }
     );
-    let drops = metrics.first().copied().flatten().zip(metrics.get(1).copied().flatten()).is_some_and(|(p, c)| p > c);
+    let (low, high) = (all.first().map(|p| p.float("ci_low")), all.get(1).map(|p| p.float("ci_high")));
+    let apart = low.transpose()?.flatten().zip(high.transpose()?.flatten());
+    let drops = apart.is_some_and(|(plain, cipher)| plain > cipher);
     let holds = drops && !sensitive.is_empty();
     Ok(Claim {
         statistic: Some(sensitive.len() as f64),

@@ -15,6 +15,9 @@ const NECESSARY: f64 = 0.001;
 /// The share of all attributions that a gate stays under.
 const LITTLE: f64 = 0.01;
 
+/// How much less of a gate ablation must show at the next size.
+const STEP: f64 = 0.05;
+
 pub(super) fn necessity(g: &Ground) -> Judged {
     let claim = blank(
         "gate-necessity",
@@ -28,15 +31,14 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         Ok(heads) => heads,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some((gate, head)) = g.gate.zip(g.head()?) else {
-        return claim.not_testable(g.hindrance().unwrap_or_default());
-    };
+    let Some((gate, head)) = g.gate.zip(g.head()?) else { return without_gate(g, claim, heads) };
     let Some(exact) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let gap = exact.float("negative_mean")?.zip(exact.float("positive_mean")?).map(|(n, p)| n - p);
+    let gap =
+        exact.float("negative_mean")?.zip(exact.float("positive_mean")?).map(|(n, p)| n - p).filter(|gap| *gap != 0.0);
     let statistic = exact.float("interchange_mean")?.zip(gap).map(|(e, gap)| e / gap);
     let (n, p) = (exact.int("n")?, exact.float("interchange_p")?);
     let found = format!(
-        "The gate is {}: {} nats of the logit difference, 95 % interval {}, q {} over all heads. In the control's run its \
+        "The gate is {}, chosen on these pairs as the strongest of all heads: {} nats of the logit difference, 95 % interval {}, q {} over all heads. In the control's run its \
          exchange crosses {} (sufficiency).",
         g.gate_name()?,
         signed(exact.float("interchange_mean")?, 3),
@@ -64,12 +66,24 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     })
 }
 
+/// Where all heads were asked and none carries the behaviour, none is necessary.
+fn without_gate(g: &Ground, claim: Claim, heads: &Table) -> Judged {
+    let n = rows(heads, &[])?.first().map(|h| h.int("n")).transpose()?;
+    match (&g.unrouted, n) {
+        (None, Some(n)) if n >= PAIRS && g.evidence.table("screen", "circuit").is_ok() => {
+            let found = format!("{}.", g.without_gate);
+            Ok(Claim { n: Some(n), verdict: Verdict::DoesNotHold, found, ..claim })
+        }
+        _ => claim.not_testable(g.hindrance().unwrap_or_default()),
+    }
+}
+
 pub(super) fn attribution(g: &Ground) -> Judged {
     let claim = blank(
         "gate-attribution",
         "The gate contributes under 1 % of output DLA",
         "By direct logit attribution the gate writes almost nothing that the unembedding reads. Holds if its share of the sum of \
-         absolute attributions is under 1 %.",
+         absolute attributions, with its 95 % interval, is under 1 %.",
         "the gate's share of output DLA",
         Unit::Share,
     );
@@ -80,13 +94,10 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
     let statistic = gate.float("dla_share")?;
-    // The share's interval is that of the mean attribution, in proportion.
     let mean = gate.float("dla_mean")?;
-    let nats_a_share = mean.zip(statistic).filter(|(_, s)| *s != 0.0).map(|(mean, s)| mean / s);
-    let ends = scaled(gate.interval("dla_ci_low", "dla_ci_high")?, nats_a_share);
+    let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
     let found = format!(
-        "{} adds {} nats directly (95 % interval {}; the share's interval is this one in proportion), rank {} of {} heads by \
-         attribution and rank {} by interchange.",
+        "{} adds {} nats directly (95 % interval {}), rank {} of {} heads by attribution and rank {} by interchange.",
         g.gate_name()?,
         signed(mean, 3),
         cells::interval(gate.float("dla_ci_low")?, gate.float("dla_ci_high")?, 3),
@@ -98,7 +109,7 @@ pub(super) fn attribution(g: &Ground) -> Judged {
         statistic,
         interval: ends,
         n: Some(gate.int("n")?),
-        verdict: g.verdict(statistic.is_some_and(|s| s < LITTLE)),
+        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE)),
         found,
         figures: &[("contrast-methods", "dla.png", "Interchange and attribution of every head.")],
         ..claim
@@ -143,7 +154,10 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     );
     let interval = scaled(whole.interval("later_heads_ci_low", "later_heads_ci_high")?, total);
     Ok(Claim {
-        statistic: whole.float("later_heads_mean")?.zip(total).map(|(heads, total)| heads / total),
+        statistic: whole
+            .float("later_heads_mean")?
+            .zip(total.filter(|t| *t != 0.0))
+            .map(|(heads, total)| heads / total),
         interval,
         n: Some(whole.int("n")?),
         verdict: g.verdict(!amplifiers.is_empty() && interval.is_some_and(|(low, _)| low > 0.0)),
@@ -158,7 +172,7 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         "ablation-misses",
         "Per-head ablation misses gates that interchange finds",
         "Zero ablation of the gate does not show what interchange shows. Holds if the gate's ablation does not move the metric \
-         towards the control with q < 0.05.",
+         towards the control with q < 0.05, and moves it by less than half of what interchange does.",
         "share of the gap that the gate's zero ablation crosses",
         Unit::Share,
     );
@@ -168,7 +182,8 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     };
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let gap = gate.float("negative_mean")?.zip(gate.float("positive_mean")?).map(|(n, p)| n - p);
+    let gap =
+        gate.float("negative_mean")?.zip(gate.float("positive_mean")?).map(|(n, p)| n - p).filter(|gap| *gap != 0.0);
     let all = rows(missed, &[])?;
     let by_ablation = all.iter().map(|m| m.flag("ablation_misses")).collect::<Result<Vec<_>, _>>()?;
     let by_attribution = all.iter().map(|m| m.flag("dla_misses")).collect::<Result<Vec<_>, _>>()?;
@@ -187,9 +202,11 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         count(&by_attribution),
         number(correlation, 2),
     );
+    let effects = gate.float("ablation_mean")?.zip(gate.float("interchange_mean")?);
+    let small = effects.is_some_and(|(ablation, interchange)| ablation.abs() < 0.5 * interchange.abs());
     let of_gate = of_head(missed, head)?;
     let verdict = match of_gate {
-        Some(at) => g.verdict(at.flag("ablation_misses")?),
+        Some(at) => g.verdict(at.flag("ablation_misses")? && small),
         None => g.hindrance().map_or_else(
             || {
                 Verdict::NotTestable(
@@ -228,14 +245,17 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
         "ablation-weakens",
         "Per-head ablation weakens with scale",
         "The larger the checkpoint, the less of the gate's part ablation shows. Holds if the effect of the gate's ablation, as a \
-         share of that of its interchange, falls with every step in the number of parameters.",
+         share of that of its interchange, falls by a twentieth or more with every step in the number of parameters, over \
+         checkpoints that refuse.",
         "effect of the gate's ablation as a share of its interchange's",
         Unit::Share,
     );
     let own = shown_by_ablation(g.evidence.tables)?;
     let mut sizes: Vec<(u64, f64)> = Vec::new();
     for other in g.evidence.others {
-        sizes.extend(shown_by_ablation(&other.tables)?.map(|ratio| (other.parameters, ratio)));
+        if other.refuses()? {
+            sizes.extend(shown_by_ablation(&other.tables)?.map(|ratio| (other.parameters, ratio)));
+        }
     }
     let claim = Claim { statistic: own, ..claim };
     if let Some(why) = g.hindrance() {
@@ -246,9 +266,10 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
     let mut different: Vec<u64> = sizes.iter().map(|s| s.0).collect();
     different.dedup();
     if different.len() < 2 {
-        return claim.not_testable("it takes checkpoints of several sizes: name them with --against");
+        return claim.not_testable("it takes checkpoints of several sizes that refuse: name them with --against");
     }
-    let falls = sizes.windows(2).all(|two| two[0].0 == two[1].0 || two[1].1 < two[0].1);
+    let steps = |a: &(u64, f64)| sizes.iter().filter(|b| b.0 > a.0).all(|b| b.1 <= a.1 - STEP);
+    let falls = sizes.iter().all(steps);
     let listed: Vec<String> =
         sizes.iter().map(|(n, ratio)| format!("{} of {} parameters", share(*ratio), cells::count(*n as i64))).collect();
     Ok(Claim {

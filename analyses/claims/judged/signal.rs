@@ -10,6 +10,8 @@ use crate::stats::{share_difference, wilson};
 
 /// The share of undecided answers above which a dose says nothing.
 const BROKEN: f64 = 0.5;
+/// How far apart two checkpoints may refuse and still behave alike.
+const ALIKE: f64 = 0.2;
 /// How far the share of refusals must go along the modulation.
 const MODULATED: f64 = 0.5;
 
@@ -86,7 +88,7 @@ pub(super) fn evasion(g: &Ground) -> Judged {
         "evasion",
         "Between refusal and answering lies evasion",
         "On the way from refusal to answering the model evades. Holds if the largest share of evasions lies within the grid, and \
-         its 95 % interval above the shares at both ends.",
+         its 95 % interval above those of the shares at both ends.",
         "largest share of evasions along the modulation",
         Unit::Share,
     );
@@ -100,7 +102,9 @@ pub(super) fn evasion(g: &Ground) -> Judged {
     let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
     let n = doses[peak].int("answers")?;
     let interval = wilson((shares[peak] * n as f64).round() as usize, n as usize);
-    let above = interval.is_some_and(|i| i.low > first.max(last)) && peak > 0 && peak + 1 < shares.len();
+    let end = |x: f64, n: i64| wilson((x * n as f64).round() as usize, n as usize).map_or(1.0, |i| i.high);
+    let ends = end(first, doses[0].int("answers")?).max(end(last, doses[doses.len() - 1].int("answers")?));
+    let above = interval.is_some_and(|i| i.low > ends) && peak > 0 && peak + 1 < shares.len();
     Ok(Claim {
         statistic: Some(shares[peak]),
         interval: interval.map(|i| (i.low, i.high)),
@@ -122,7 +126,7 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         if topics { "thresholds-topic" } else { "thresholds-language" },
         if topics { "Thresholds differ by topic" } else { "Thresholds differ by language" },
         "How much of the signal must be taken away before refusal gives way is not the same for all. Holds if the coefficients \
-         at which single prompts' logit differences cross 0 differ between the labels (permutation test, p < 0.05).",
+         at which single prompts' logit differences cross 0 differ between the labels (permutation test, q < 0.05 over sides and labels).",
         "share of the thresholds' variance that lies between labels",
         Unit::Share,
     );
@@ -143,7 +147,7 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
     };
     let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let p = at.float("p_value")?;
+    let p = at.float("q_value")?;
     Ok(Claim {
         statistic: at.float("between")?,
         n: Some(at.int("n")?),
@@ -165,8 +169,9 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let claim = blank(
         "relocation",
         "The circuit relocates between generations while behaviour stays",
-        "Checkpoints of a family refuse alike by different heads. Holds if the heads that carry the behaviour in both are no more \
-         than chance gives (hypergeometric p >= 0.05) while the interval of the difference of refusals holds 0.",
+        "Checkpoints of a family refuse alike by different heads. Holds if both have such heads and share no more than chance \
+         gives (hypergeometric p >= 0.05), while the interval of the difference of refusals lies within 20 points. Judged on the \
+         first of the checkpoints that are compared to.",
         "heads that carry the behaviour in both, as a share of those in either",
         Unit::Share,
     );
@@ -189,10 +194,13 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
     match (g.hindrance(), p, difference) {
         (Some(why), ..) => claim.not_testable(why),
+        (_, Some(_), _) if two.float("expected")?.is_none_or(|expected| expected == 0.0) => {
+            claim.not_testable("in one of the checkpoints no head carries the behaviour in both directions")
+        }
         (_, None, _) => claim.not_testable("the checkpoints have different numbers of layers or heads"),
         (_, _, None) => claim.not_testable("the behaviour of both was not measured"),
         (_, Some(p), Some((low, high))) => {
-            let holds = p >= SIGNIFICANT && low <= 0.0 && high >= 0.0;
+            let holds = p >= SIGNIFICANT && low > -ALIKE && high < ALIKE;
             Ok(Claim { verdict: Verdict::of(holds), figures: &[], ..claim })
         }
     }
@@ -203,14 +211,15 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         "commitment",
         "Routing commits early, at the gate's own layer",
         "Until the gate has read the detected content, changing it changes the route; afterwards it does not. Holds if the \
-         gate's layer is the last at which removing the content's signal has half of its largest effect, or within the \
-         interval of that layer.",
+         gate's layer is the last at which removing the content's signal has half of its largest effect, or beside it and \
+         within the interval of that layer.",
         "layer at which the route is committed",
         Unit::Layer,
     );
-    let committed = match g.evidence.table("commitment", "commitment") {
-        Ok(table) => table,
-        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    let tables = (g.evidence.table("commitment", "commitment"), g.evidence.table("commitment", "layers"));
+    let (committed, layers) = match tables {
+        (Ok(committed), Ok(layers)) => (committed, layers),
+        (Err(why), _) | (_, Err(why)) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
     let Some(at) = row(committed, &[("place", "content"), ("change", "remove")])? else {
         return claim.not_testable("the content's signal was not changed");
@@ -227,13 +236,22 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         share(at.float("largest_share")?),
         at.int("n_layers")?,
     );
+    // A wide interval must not make any layer right.
+    let near = gate.zip(layer).is_some_and(|(gate, layer)| (gate - layer).abs() <= 1.0);
     let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
     let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
-    match (g.hindrance(), layer) {
+    let largest = at.float("largest_layer")?;
+    let mut tested = false;
+    for row in rows(layers, &[("place", "content"), ("change", "remove")])? {
+        tested |= Some(row.int("layer")? as f64) == largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
+    }
+    match (g.hindrance(), layer.filter(|_| tested)) {
         (Some(why), _) => claim.not_testable(why),
-        (None, None) => claim.not_testable("removing the signal at no layer moves the metric towards the control"),
+        (None, None) => {
+            claim.not_testable("removing the signal at no layer moves the metric towards the control beyond chance")
+        }
         (None, Some(_)) => Ok(Claim {
-            verdict: Verdict::of(within),
+            verdict: Verdict::of(within && near),
             figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
             ..claim
         }),
