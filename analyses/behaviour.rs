@@ -3,14 +3,14 @@
 //! Both prompts of every pair are answered, and the answers classified by [`crate::answers`]. Where some are refused and some
 //! answered, the tokens are sought whose logits at the prompt's last position separate the two best, within each language:
 //! candidates are the first tokens of the answers themselves; a pair of tokens, then more as long as they help to order the
-//! prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json` holds them, and every analysis takes it as its metric (`--metric`). A model that
-//! refuses too little gets tokens that tell the positive prompts from the negative ones, and is said to be such a one.
+//! prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json` holds
+//! them, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens that tell the positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
 mod tokens;
 
 use super::answered::{Answer, continued, item_of};
-use super::inputs::{MetricFile, NamedToken, PairFile, Sources, room};
+use super::inputs::{MetricFile, NamedToken, PairFile, Sources, by_stratum, room};
 use super::{Analysis, AnalysisError, Figures, Output, table};
 use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
@@ -234,14 +234,11 @@ type Said<'a> = (&'a [Vec<f64>], &'a [Option<usize>]);
 
 /// The prompts with a class, in two halves of whole pairs: every second pair of each language and group.
 fn halves(items: &Items, (logits, first): Said, class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
-    let mut order: Vec<usize> = (0..items.pairs.items.len()).collect();
-    let of = |p: &usize| (&items.pairs.items[*p].lang, &items.pairs.items[*p].group);
-    order.sort_by(|a, b| of(a).cmp(&of(b)));
     let mut langs: Vec<&Option<String>> = items.pairs.items.iter().map(|p| &p.lang).collect();
     langs.sort_unstable();
     langs.dedup();
     let mut halves = [Vec::new(), Vec::new()];
-    for (k, pair) in order.into_iter().enumerate() {
+    for (k, pair) in by_stratum(&items.pairs.items).into_iter().enumerate() {
         for i in [2 * pair, 2 * pair + 1] {
             let Some(positive) = class(i) else { continue };
             let stratum = langs.binary_search(&&items.pairs.items[pair].lang).unwrap_or(0);

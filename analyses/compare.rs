@@ -15,7 +15,7 @@ use crate::names::short_name;
 use crate::report::cells::{count, head};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::stats::{overlap_p, share_difference, spearman, wilson};
+use crate::stats::{counted, overlap_p, share_difference, spearman, wilson};
 use crate::table::Table;
 use std::path::Path;
 
@@ -95,8 +95,10 @@ fn checkpoints_table(found: &[Found]) -> Result<Table, AnalysisError> {
         let row = f.heads.rows.first()?;
         if positive { row.positive } else { row.negative }
     };
-    let interval =
-        |f: &Found| f.refusals.and_then(|(share, n)| wilson((share * n as f64).round() as usize, n as usize));
+    let interval = |f: &Found| {
+        let (successes, n) = f.refusals.map(|(share, n)| counted(share, n))?;
+        wilson(successes, n)
+    };
     Ok(Table::new("checkpoints")
         .str("model", "the model, as it was named", found.iter().map(|f| f.checkpoint.model.as_str()))?
         .int("parameters", "how many parameters it has", found.iter().map(|f| f.checkpoint.parameters as i64))?
@@ -190,9 +192,8 @@ impl Two<'_> {
 
     /// The difference of the shares of refusals, b minus a, with Newcombe's interval.
     fn refusals(&self) -> Option<(f64, f64, f64)> {
-        let count = |(share, n): (f64, i64)| ((share * n as f64).round() as usize, n as usize);
         let (a, b) = (self.a.refusals?, self.b.refusals?);
-        let interval = share_difference(count(a), count(b))?;
+        let interval = share_difference(counted(a.0, a.1), counted(b.0, b.1))?;
         Some((b.0 - a.0, interval.low, interval.high))
     }
 }

@@ -258,15 +258,21 @@ fn spread(items: &mut Vec<Pair>, n: usize) {
     items.retain(|item| kept.contains(&item.line));
 }
 
+/// The numbers of items language by language, and group by group within each; in their order within a group.
+pub fn by_stratum(items: &[Pair]) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..items.len()).collect();
+    order.sort_by(|a, b| (&items[*a].lang, &items[*a].group).cmp(&(&items[*b].lang, &items[*b].group)));
+    order
+}
+
 /// The numbers of `n` items, evenly from each language and group, in their order; all where there are no more. Nothing is
 /// drawn: the same file gives the same.
 pub fn evenly(items: &[Pair], n: usize) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..items.len()).collect();
-    let all = order.len();
+    let all = items.len();
     if n >= all {
-        return order;
+        return (0..all).collect();
     }
-    order.sort_by(|a, b| (&items[*a].lang, &items[*a].group).cmp(&(&items[*b].lang, &items[*b].group)));
+    let order = by_stratum(items);
     let mut chosen: Vec<usize> = (0..n).map(|k| order[k * all / n]).collect();
     chosen.sort_unstable();
     chosen

@@ -42,7 +42,7 @@ pub use correlation::{pearson, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
 pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
-pub use shares::{auc, overlap_p, paired_sign_test, share_difference, wilson};
+pub use shares::{auc, counted, overlap_p, paired_sign_test, share_difference, wilson};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::{Welch, welch};
 

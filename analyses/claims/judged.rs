@@ -8,6 +8,8 @@ use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
 use crate::analyses::AnalysisError;
 use crate::report::cells::{self, share};
+use crate::stats::{counted, wilson};
+use crate::table::Table;
 
 type Judged = Result<Claim, AnalysisError>;
 
@@ -48,13 +50,10 @@ impl<'a> Ground<'a> {
     fn of(evidence: &'a Evidence<'a>) -> Result<Self, AnalysisError> {
         let unrouted = match evidence.table("behaviour", "rates") {
             Err(why) => Some(why),
-            Ok(rates) => {
-                let side = |side| row(rates, &[("side", side), ("by", "all")]);
-                match side("positive")?.zip(side("negative")?) {
-                    None => Some("the behaviour was not measured".to_string()),
-                    Some((positive, negative)) => unrouted(positive, negative)?,
-                }
-            }
+            Ok(rates) => match sides(rates)? {
+                None => Some("the behaviour was not measured".to_string()),
+                Some((positive, negative)) => unrouted(positive, negative)?,
+            },
         };
         let unrouted = match unrouted {
             None => unmeasured(evidence)?,
@@ -88,6 +87,12 @@ impl<'a> Ground<'a> {
     fn verdict(&self, holds: bool) -> Verdict {
         self.hindrance().map_or_else(|| Verdict::of(holds), Verdict::NotTestable)
     }
+}
+
+/// The rates of all positive prompts, and of all negative ones.
+fn sides(rates: &Table) -> Result<Option<(At<'_>, At<'_>)>, AnalysisError> {
+    let side = |side| row(rates, &[("side", side), ("by", "all")]);
+    Ok(side("positive")?.zip(side("negative")?))
 }
 
 /// Why there is no refusal to route: the positive prompts are not refused more than the negative ones.
@@ -127,8 +132,7 @@ impl Other {
     /// Whether the checkpoint refuses positive prompts more than negative ones.
     fn refuses(&self) -> Result<bool, AnalysisError> {
         let Some(rates) = table(&self.tables, "behaviour", "rates") else { return Ok(false) };
-        let side = |side| row(rates, &[("side", side), ("by", "all")]);
-        Ok(match side("positive")?.zip(side("negative")?) {
+        Ok(match sides(rates)? {
             Some((positive, negative)) => unrouted(positive, negative)?.is_none(),
             None => false,
         })
@@ -159,6 +163,12 @@ impl Claim {
     }
 }
 
+/// The 95 % Wilson interval of a share of `n` items.
+fn of_share(share: f64, n: i64) -> Option<(f64, f64)> {
+    let (successes, n) = counted(share, n);
+    wilson(successes, n).map(|i| (i.low, i.high))
+}
+
 /// An interval scaled by what it is to be a share of.
 fn scaled(interval: Option<(f64, f64)>, by: Option<f64>) -> Option<(f64, f64)> {
     let (low, high) = interval?;
@@ -179,8 +189,7 @@ fn refuses(g: &Ground) -> Judged {
         Ok(rates) => rates,
         Err(why) => return claim.not_testable(why),
     };
-    let side = |side| row(rates, &[("side", side), ("by", "all")]);
-    let Some((positive, negative)) = side("positive")?.zip(side("negative")?) else {
+    let Some((positive, negative)) = sides(rates)? else {
         return claim.not_testable("there are no answers");
     };
     let languages = rows(rates, &[("side", "positive"), ("by", "lang")])?;

@@ -57,14 +57,17 @@ impl Compare {
 
 /// A run directory; of a whole experiment, those of its parts that can be compared.
 fn of_run(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let mut runs = combine::expand(dir)?;
-    if runs.len() > 1 {
-        let comparable = |run: &PathBuf| Ok(COMPARABLE.contains(&combine::read(run)?.record.command.as_str()));
-        let kept = runs.iter().map(comparable).collect::<Result<Vec<bool>, CliError>>()?;
-        let mut kept = kept.into_iter();
-        runs.retain(|_| kept.next().unwrap_or(false));
+    let runs = combine::expand(dir)?;
+    if runs.len() == 1 {
+        return Ok(runs);
     }
-    Ok(runs)
+    let mut kept = Vec::new();
+    for run in runs {
+        if COMPARABLE.contains(&combine::read(&run)?.record.command.as_str()) {
+            kept.push(run);
+        }
+    }
+    Ok(kept)
 }
 
 /// The commands whose runs are compared.

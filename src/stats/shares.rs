@@ -24,6 +24,11 @@ pub fn wilson(successes: usize, n: usize) -> Option<Interval> {
     Some(Interval { low: low.min(share), high: high.max(share) })
 }
 
+/// How many of `n` items a share is of, with `n`: what the intervals of shares take.
+pub fn counted(share: f64, n: i64) -> (usize, usize) {
+    ((share * n as f64).round() as usize, n as usize)
+}
+
 /// The 95 % interval of the share `b` minus the share `a`, each as (successes, items), of different items (Newcombe 1998, method
 /// 10: a hybrid of Wilson's intervals). `None` as [`wilson`].
 pub fn share_difference(a: (usize, usize), b: (usize, usize)) -> Option<Interval> {

@@ -1,12 +1,13 @@
 //! Claims on requests in cipher.
 
-use super::{Ground, Judged, blank};
+use super::{Ground, Judged, blank, of_share};
 use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
+use crate::analyses::components::label;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, share, signed};
-use crate::stats::{Bootstrap, bca, paired_sign_test, wilson};
+use crate::stats::{Bootstrap, bca, paired_sign_test};
 use crate::table::Table;
 
 /// The necessity that is lost in cipher.
@@ -81,7 +82,7 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
     );
     Ok(Claim {
         statistic: answered,
-        interval: answered.and_then(|a| wilson((a * n as f64).round() as usize, n as usize)).map(|i| (i.low, i.high)),
+        interval: answered.and_then(|a| of_share(a, n)),
         n: Some(n),
         verdict: g.verdict(fewer && answered.is_some_and(|a| a >= 0.5)),
         found,
@@ -184,7 +185,7 @@ pub(super) fn contrast(g: &Ground) -> Judged {
     for at in rows(heads, &[])? {
         let part = at.float("share")?.is_some_and(|share| share >= PART);
         if part && at.flag("sensitive")? && at.text("component")?.starts_with("head.") {
-            let name = format!("L{}.{}", at.int("layer")?, at.text("component")?.replace("head.", "H"));
+            let name = label(at.int("layer")?, at.text("component")?);
             sensitive.push((at.float("share")?.unwrap_or(0.0), name));
         }
     }

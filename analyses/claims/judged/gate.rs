@@ -4,6 +4,7 @@ use super::{Ground, Judged, blank, scaled};
 use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{of_head, row, rows, table};
 use crate::analyses::claims::{Claim, Unit, Verdict};
+use crate::analyses::components::label;
 use crate::report::cells::{self, number, p_value, share, signed};
 use crate::table::Table;
 use std::collections::BTreeMap;
@@ -135,7 +136,7 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     let mut amplifiers = Vec::new();
     for at in rows(components, &[])? {
         if at.flag("amplifier")? {
-            let name = format!("L{}.{}", at.int("layer")?, at.text("component")?.replace("head.", "H"));
+            let name = label(at.int("layer")?, at.text("component")?);
             amplifiers.push((at.float("share_of_effect")?.unwrap_or(0.0), name));
         }
     }

@@ -1,12 +1,12 @@
 //! Claims on the detected signal: where the route is committed, what modulating it does, and whether others route alike.
 
-use super::{Ground, Judged, blank};
+use super::{Ground, Judged, blank, of_share};
 use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{At, row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, number, share, signed};
-use crate::stats::{share_difference, wilson};
+use crate::stats::{counted, share_difference};
 
 /// The share of undecided answers above which a dose says nothing.
 const BROKEN: f64 = 0.5;
@@ -59,8 +59,7 @@ pub(super) fn modulation(g: &Ground) -> Judged {
     let tenth = 0.1 * (high - low);
     let between = policy.iter().filter(|x| **x > low + tenth && **x < high - tenth).count();
     let n = doses[0].int("answers")?;
-    let count = |x: f64| ((x * n as f64).round() as usize, n as usize);
-    let ends = share_difference(count(first), count(last)).map(|i| (i.low, i.high));
+    let ends = share_difference(counted(first, n), counted(last, n)).map(|i| (i.low, i.high));
     let listed = doses
         .iter()
         .zip(&refusals)
@@ -101,13 +100,13 @@ pub(super) fn evasion(g: &Ground) -> Judged {
     let (first, last) = (shares[0], shares[shares.len() - 1]);
     let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
     let n = doses[peak].int("answers")?;
-    let interval = wilson((shares[peak] * n as f64).round() as usize, n as usize);
-    let end = |x: f64, n: i64| wilson((x * n as f64).round() as usize, n as usize).map_or(1.0, |i| i.high);
+    let interval = of_share(shares[peak], n);
+    let end = |x: f64, n: i64| of_share(x, n).map_or(1.0, |i| i.1);
     let ends = end(first, doses[0].int("answers")?).max(end(last, doses[doses.len() - 1].int("answers")?));
-    let above = interval.is_some_and(|i| i.low > ends) && peak > 0 && peak + 1 < shares.len();
+    let above = interval.is_some_and(|i| i.0 > ends) && peak > 0 && peak + 1 < shares.len();
     Ok(Claim {
         statistic: Some(shares[peak]),
-        interval: interval.map(|i| (i.low, i.high)),
+        interval,
         n: Some(n),
         verdict: g.verdict(above),
         found: format!(
@@ -126,7 +125,8 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         if topics { "thresholds-topic" } else { "thresholds-language" },
         if topics { "Thresholds differ by topic" } else { "Thresholds differ by language" },
         "How much of the signal must be taken away before refusal gives way is not the same for all. Holds if the coefficients \
-         at which single prompts' logit differences cross 0 differ between the labels (permutation test, q < 0.05 over sides and labels).",
+         at which single prompts' logit differences cross 0 differ between the labels (permutation test, q < 0.05 over \
+         sides and labels).",
         "share of the thresholds' variance that lies between labels",
         Unit::Share,
     );
