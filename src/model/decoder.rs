@@ -70,6 +70,11 @@ pub trait Hook {
     /// Whether anything at this site is read or edited. Sites that cost extra (`head_out`) are computed only then.
     fn wants(&self, site: Site) -> bool;
 
+    /// How many rows may be inside an MLP at once: there they are widest. An MLP of which the hook looks at a site takes all.
+    fn most_rows(&self) -> usize {
+        usize::MAX
+    }
+
     /// Called at every site that the model has, in the order of the flow, except `scores` and `pattern`. The value is
     /// `acts.get(site.kind)`; a changed one is put back.
     ///
@@ -98,6 +103,27 @@ pub trait Hook {
     /// # Errors
     /// Whatever stops the pass.
     fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor>;
+}
+
+/// Looks at nothing.
+struct Unwatched;
+
+impl Hook for Unwatched {
+    fn wants(&self, _: Site) -> bool {
+        false
+    }
+
+    fn at(&mut self, _: Site, _: &mut Acts) -> Result<()> {
+        Ok(())
+    }
+
+    fn opened(&self, _: usize) -> Result<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    fn at_opened(&mut self, _: Site, _: usize, value: Tensor) -> Result<Tensor> {
+        Ok(value)
+    }
 }
 
 /// Cosines and sines for every rotation of a model. A row's entry in the tables is `regime * length + position`.
@@ -337,6 +363,41 @@ impl Decoder {
     fn mlp(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         use SiteKind::*;
         let resid = if self.arch.parallel { ResidPre } else { ResidMid };
+        let watched = [MlpIn, MlpGate, MlpPre, MlpAct].iter().any(|kind| hook.wants(kind.at(l)));
+        let (rows, most) = (acts.rows.len(), hook.most_rows().max(1));
+        let out = if watched || rows <= most {
+            self.mlp_inside(l, w, resid, acts, hook)?
+        } else {
+            let part = |from: usize| {
+                let mut part = Acts::new(Rows::default());
+                part.put(resid, acts.get(resid)?.narrow(0, from, most.min(rows - from))?);
+                self.mlp_inside(l, w, resid, &mut part, &mut Unwatched)
+            };
+            Tensor::cat(&(0..rows).step_by(most).map(part).collect::<Result<Vec<_>>>()?, 0)?
+        };
+        acts.put(MlpOut, out);
+        hook.at(MlpOut.at(l), acts)?;
+        let delta = self.norm(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
+        acts.put(MlpDelta, delta);
+        hook.at(MlpDelta.at(l), acts)?;
+        let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
+        if self.arch.parallel {
+            post = ops::add(&post, &acts.take(AttnDelta)?)?;
+        }
+        acts.put(ResidPost, post);
+        hook.at(ResidPost.at(l), acts)
+    }
+
+    /// The residual stream `resid`, which stays live, to what the MLP's last product gives.
+    fn mlp_inside(
+        &self,
+        l: usize,
+        w: &LayerWeights,
+        resid: SiteKind,
+        acts: &mut Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<Tensor> {
+        use SiteKind::*;
         acts.put(MlpIn, self.norm(acts.get(resid)?, w.mlp_norm.as_ref())?);
         hook.at(MlpIn.at(l), acts)?;
         let x = acts.take(MlpIn)?;
@@ -355,18 +416,7 @@ impl Decoder {
         };
         acts.put(MlpAct, act);
         hook.at(MlpAct.at(l), acts)?;
-        let out = w.down.apply(&acts.take(MlpAct)?)?;
-        acts.put(MlpOut, out);
-        hook.at(MlpOut.at(l), acts)?;
-        let delta = self.norm(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
-        acts.put(MlpDelta, delta);
-        hook.at(MlpDelta.at(l), acts)?;
-        let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
-        if self.arch.parallel {
-            post = ops::add(&post, &acts.take(AttnDelta)?)?;
-        }
-        acts.put(ResidPost, post);
-        hook.at(ResidPost.at(l), acts)
+        w.down.apply(&acts.take(MlpAct)?)
     }
 
     /// The final norm of residual streams. `[rows, d_model]`

@@ -36,6 +36,7 @@
 //! ```
 
 mod attribution;
+mod batches;
 mod cone;
 mod full;
 mod generate;
@@ -77,8 +78,9 @@ impl std::fmt::Display for Engine {
 /// How a plan is run.
 pub struct Options<'a> {
     pub engine: Engine,
-    /// What the activations of one MLP may take at their widest, in bytes, as long as one prompt's forks fit in it; for
-    /// gradients, what a batch's checkpoints and one layer's graph may take. Results do not depend on it.
+    /// What the activations of one MLP may take at their widest, in bytes: more rows go through it in parts, but for a layer
+    /// in whose MLP something is edited or read, where one prompt's forks stay together; for gradients, what a batch's
+    /// checkpoints and one layer's graph may take. Results do not depend on it.
     pub budget: usize,
     /// Told of every layer that rows went through: how many rows did.
     pub progress: &'a (dyn Fn(u64) + Sync),

@@ -1,6 +1,6 @@
 //! What a plan costs, before it is run.
 
-use super::{Engine, cones, gradient, wavefront};
+use super::{Engine, batches, cones, gradient};
 use crate::model::arch::Arch;
 use crate::plan::{Metric, Plan, Run, What};
 use std::collections::{BTreeSet, HashSet};
@@ -26,7 +26,7 @@ pub fn size(plan: &Plan, arch: &Arch, engine: Engine) -> Size {
     match engine {
         Engine::Wavefront => {
             let (mut widest, cones) = (0u64, cones(plan, arch));
-            for run in wavefront::sets(plan).into_iter().flatten() {
+            for run in batches::sets(plan).into_iter().flatten() {
                 let (start, rows): (usize, Vec<usize>) = match run {
                     Run::Prompt(p) => (0, vec![plan.prompts[p].ids.len(); arch.n_layers]),
                     Run::Fork(f) => (cones[f].start, (0..arch.n_layers).map(|l| cones[f].rows(l)).collect()),

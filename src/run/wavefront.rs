@@ -9,6 +9,7 @@
 //! widest activation of a batch, not of the sweep, is what takes memory.
 
 use super::attribution::Attributions;
+use super::batches::{self, Runs};
 use super::cone::{Cone, cones};
 use super::generate::Cache;
 use super::head::{self, Residuals, Row, pick, project, row_change};
@@ -19,7 +20,7 @@ use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Plan, Run, What, columns, resolve};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -38,9 +39,11 @@ pub(super) fn run_keeping(
 ) -> std::result::Result<Vec<Reading>, RunError> {
     let arch = &decoder.arch;
     let cones = cones(plan, arch);
-    let sweep = Sweep { decoder, plan, angles, cones: &cones, cache };
+    // Three activations of the widest site stand side by side in a gated MLP.
+    let rows = |width: usize| (options.budget / (3 * 4 * width.max(1))).max(1);
+    let sweep = Sweep { decoder, plan, angles, cones: &cones, cache, mlp_rows: rows(arch.d_mlp) };
     let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-    let mut batches = batches(plan, &cones, arch.d_mlp.max(arch.d_model), options.budget)
+    let mut batches = batches::batches(plan, &cones, rows(batches::widest(plan, arch)))
         .into_iter()
         .map(|runs| Batch::begin(sweep, runs))
         .collect::<Result<Vec<_>>>()?;
@@ -81,56 +84,8 @@ struct Sweep<'a> {
     cones: &'a [Cone],
     /// Where keys and values of some runs are kept.
     cache: Option<&'a Cache>,
-}
-
-/// Runs of a batch, ascending: prompts, then forks.
-pub(super) type Runs = Vec<Run>;
-
-/// Sets of runs that do not touch each other, in the order of the plan, but for those of which nothing is read but
-/// gradients: they have passes of their own.
-pub(super) fn sets(plan: &Plan) -> Vec<Runs> {
-    let set_of = plan.sets();
-    let mut sets: BTreeMap<usize, Runs> = BTreeMap::new();
-    let forks = (0..plan.forks.len()).map(Run::Fork);
-    for run in (0..plan.prompts.len()).map(Run::Prompt).chain(forks) {
-        sets.entry(set_of[plan.root(run)]).or_default().push(run);
-    }
-    let (mut of_gradients, mut of_others) = (HashSet::new(), HashSet::new());
-    for readout in &plan.readouts {
-        match &readout.what {
-            What::Gradient { .. } => of_gradients.insert(readout.run),
-            What::KlFrom(other) => of_others.insert(readout.run) | of_others.insert(*other),
-            _ => of_others.insert(readout.run),
-        };
-    }
-    let any = |set: &Runs, of: &HashSet<Run>| set.iter().any(|run| of.contains(run));
-    sets.into_values().filter(|set| any(set, &of_others) || !any(set, &of_gradients)).collect()
-}
-
-/// [`sets`], joined in order while their widest activation stays under the budget.
-fn batches(plan: &Plan, cones: &[Cone], width: usize, budget: usize) -> Vec<Runs> {
-    let rows_of = |run: &Run| match run {
-        Run::Prompt(p) => plan.prompts[*p].ids.len(),
-        Run::Fork(f) => (0..cones[*f].ends.len()).map(|l| cones[*f].rows(l)).max().unwrap_or(0),
-    };
-    // Three activations of the widest site stand side by side in a gated MLP.
-    let most = (budget / (3 * 4 * width.max(1))).max(1);
-    let (mut joined, mut filled): (Vec<Runs>, usize) = (Vec::new(), 0);
-    for set in sets(plan) {
-        let rows: usize = set.iter().map(rows_of).sum();
-        match joined.last_mut() {
-            Some(last) if filled + rows <= most => {
-                last.extend(set);
-                filled += rows;
-            }
-            _ => {
-                joined.push(set);
-                filled = rows;
-            }
-        }
-    }
-    joined.iter_mut().for_each(|runs| runs.sort());
-    joined
+    /// How many rows may be inside an MLP at once.
+    mlp_rows: usize,
 }
 
 /// Runs that go through each layer together.
@@ -491,6 +446,10 @@ fn joining_site(sweep: Sweep, site: Site) -> Site {
 }
 
 impl Hook for State<'_> {
+    fn most_rows(&self) -> usize {
+        self.sweep.mlp_rows
+    }
+
     fn wants(&self, site: Site) -> bool {
         self.edits.contains_key(&site)
             || self.reads.contains_key(&site)
