@@ -7,7 +7,7 @@
 
 mod common;
 
-use common::{default_model, median};
+use common::{default_model, median, reset_peak};
 use gatelens::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
@@ -123,12 +123,6 @@ fn measure(model: &Model, setting: &Setting) -> Result<Measured, Failed> {
         predicted_bytes: of_sweep.resid_bytes,
         rows: of_sweep.rows,
     })
-}
-
-/// Forgets the peak so far (Linux); returns what the process holds now.
-fn reset_peak() -> Result<u64, Failed> {
-    std::fs::write("/proc/self/clear_refs", "5")?;
-    Ok(peak_rss_bytes())
 }
 
 /// Pairs that differ in two tokens, alone or with every head exchanged in both directions.

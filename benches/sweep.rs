@@ -1,16 +1,20 @@
 //! What a sweep over all heads costs beside a plain forward pass of the same prompts, and beside the full engine.
 //!
-//! `cargo bench --bench sweep [-- MODEL [--full]]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
+//! `cargo bench --bench sweep [-- MODEL [--full | --pairs FILE]]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
 //! `scripts/fetch_models.sh` leaves it. A pair of 64 tokens, every head at the last position (and, with equal lengths, at
 //! all positions), by the same engine in the same run. `--full` also runs the full engine on a sample of the heads and
-//! scales its time to all of them.
+//! scales its time to all of them. `--pairs` takes the prompts of a file of pairs instead: every head, both directions, last
+//! position, between two plain passes of the same prompts, with the peak of memory beyond what was held before.
 
 mod common;
 
-use common::{default_model, median, pair};
+use common::{default_model, median, pair, reset_peak};
+use gatelens::dataset::encode::prompt_ids;
+use gatelens::dataset::read_pairs;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Engine, Options, run, size};
+use gatelens::rundir::peak_rss_bytes;
 use gatelens::site::SiteKind;
 use std::time::Instant;
 
@@ -19,35 +23,36 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const RUNS: usize = 7;
 
-/// Seconds, or what stopped the run.
-type Timed = Result<f64, Box<dyn std::error::Error>>;
+type Failed = Box<dyn std::error::Error>;
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+/// Two prompts as token ids.
+type Pair = (Vec<u32>, Vec<u32>);
+
+fn main() -> Result<(), Failed> {
+    let mut arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    let file = arguments.iter().position(|a| a == "--pairs").map(|i| arguments.drain(i..).nth(1));
     let name = arguments.iter().find(|a| !a.starts_with("--")).cloned().unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;
     let heads: Vec<(usize, usize)> = model.heads().collect();
+    if let Some(file) = file {
+        return of_file(&model, &heads, &file.ok_or("`--pairs` needs a file")?);
+    }
     println!("{name}: a pair of 64 tokens, {} heads, {} threads", heads.len(), rayon::current_num_threads());
-    let plain = plan(&model, &[], 0, &Positions::Last);
-    let all = Positions::All;
+    let pair = [pair(model.decoder.arch.vocab as u32)];
+    let plain = plan(&pair, &[], 0, &Positions::Last);
     let plans = [
-        ("last position, one direction", plan(&model, &heads, 1, &Positions::Last)),
-        ("last position, both directions", plan(&model, &heads, 2, &Positions::Last)),
-        ("all positions, both directions", plan(&model, &heads, 2, &all)),
+        ("last position, one direction", plan(&pair, &heads, 1, &Positions::Last)),
+        ("last position, both directions", plan(&pair, &heads, 2, &Positions::Last)),
+        ("all positions, both directions", plan(&pair, &heads, 2, &Positions::All)),
     ];
-    let time = |plan: &Plan| -> Timed {
-        let at = Instant::now();
-        run(&model.decoder, plan, &Options::default())?;
-        Ok(at.elapsed().as_secs_f64())
-    };
-    time(&plain)?;
+    time(&model, &plain)?;
     println!("{:<32} {:>10} {:>10} {:>8} {:>16}", "", "plain", "sweep", "ratio", "rows rate/plain");
     for (label, sweep) in &plans {
         let runs = if label.starts_with("all") { 1 } else { RUNS };
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..runs {
-            a.push(time(&plain)?);
-            b.push(time(sweep)?);
+            a.push(time(&model, &plain)?);
+            b.push(time(&model, sweep)?);
         }
         let (a, b) = (median(a), median(b));
         let rows = |p: &Plan| size(p, &model.decoder.arch, Engine::Wavefront).rows as f64;
@@ -55,24 +60,60 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("{label:<32} {a:>8.3} s {b:>8.3} s {:>8.2} {rate:>16.2}", b / a);
     }
     if arguments.iter().any(|a| a == "--full") {
-        full(&model, &heads, &plans[1].1, &time)?;
+        full(&model, &pair, &heads, &plans[1].1)?;
     }
     Ok(())
 }
 
+/// Seconds that a plan takes.
+fn time(model: &Model, plan: &Plan) -> Result<f64, Failed> {
+    let at = Instant::now();
+    run(&model.decoder, plan, &Options::default())?;
+    Ok(at.elapsed().as_secs_f64())
+}
+
+/// All pairs of a file, every head in both directions, between two plain passes of the prompts.
+fn of_file(model: &Model, heads: &[(usize, usize)], file: &str) -> Result<(), Failed> {
+    let dataset = read_pairs(file)?;
+    let ids = |pair: &gatelens::dataset::Pair| -> Result<Pair, Failed> {
+        let at = |field| dataset.at(pair.line, &pair.id, field);
+        let read = |input, field| prompt_ids(model, input, at(field));
+        Ok((read(&pair.positive, "positive")?, read(&pair.negative, "negative")?))
+    };
+    let pairs = dataset.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
+    let (plain, sweep) = (plan(&pairs, &[], 0, &Positions::Last), plan(&pairs, heads, 2, &Positions::Last));
+    let of = |plan: &Plan| size(plan, &model.decoder.arch, Engine::Wavefront);
+    let tokens: usize = plain.prompts.iter().map(|p| p.ids.len()).sum();
+    println!(
+        "{}: {} pairs of {:.0} tokens a prompt, {} heads, {} threads",
+        model.name,
+        pairs.len(),
+        tokens as f64 / plain.prompts.len() as f64,
+        heads.len(),
+        rayon::current_num_threads()
+    );
+    let before = time(model, &plain)?;
+    let held = reset_peak()?;
+    let swept = time(model, &sweep)?;
+    let peak = peak_rss_bytes() - held;
+    let after = time(model, &plain)?;
+    let rate = |plan: &Plan, seconds: f64| (of(plan).rows as f64 / seconds, of(plan).flops / seconds);
+    let (a, b) = (rate(&plain, (before + after) / 2.0), rate(&sweep, swept));
+    println!("plain passes {before:.1} s and {after:.1} s: {:.0} rows x layers a second", a.0);
+    println!("sweep {swept:.1} s, {} forks: {:.0} rows x layers a second", sweep.forks.len(), b.0);
+    println!("{:.2} of the plain pass' rows, {:.2} of its FLOP, a second", b.0 / a.0, b.1 / a.1);
+    println!("peak {} MiB beyond the {} MiB held before", peak >> 20, held >> 20);
+    Ok(())
+}
+
 /// The full engine on every ninth head, scaled to all.
-fn full(
-    model: &Model,
-    heads: &[(usize, usize)],
-    sweep: &Plan,
-    time: &dyn Fn(&Plan) -> Timed,
-) -> Result<(), Box<dyn std::error::Error>> {
+fn full(model: &Model, pairs: &[Pair], heads: &[(usize, usize)], sweep: &Plan) -> Result<(), Failed> {
     let sample: Vec<(usize, usize)> = heads.iter().copied().step_by(9).collect();
-    let plan = plan(model, &sample, 2, &Positions::Last);
+    let plan = plan(pairs, &sample, 2, &Positions::Last);
     let at = Instant::now();
     run(&model.decoder, &plan, &Options { engine: Engine::Full, ..Options::default() })?;
     let full = at.elapsed().as_secs_f64() * heads.len() as f64 / sample.len() as f64;
-    let wavefront = time(sweep)?;
+    let wavefront = time(model, sweep)?;
     println!(
         "full engine, both directions: {full:.1} s ({} heads, scaled); {:.0} times the sweep",
         sample.len(),
@@ -81,25 +122,26 @@ fn full(
     Ok(())
 }
 
-/// The pair with every head exchanged, in so many directions; with none, the plain pass of the two prompts.
-fn plan(model: &Model, heads: &[(usize, usize)], directions: usize, positions: &Positions) -> Plan {
+/// The pairs with every head exchanged, in so many directions; with none, the plain pass of the prompts.
+fn plan(pairs: &[Pair], heads: &[(usize, usize)], directions: usize, positions: &Positions) -> Plan {
     let mut plan = Plan::default();
-    let (a, b) = pair(model.decoder.arch.vocab as u32);
-    let prompts = [plan.prompt("a", a), plan.prompt("b", b)];
     let metric = || What::Metric(Metric::logit_difference(vec![11], vec![23]));
-    for prompt in prompts {
-        plan.read(prompt, metric());
-    }
-    for d in 0..directions {
-        for (layer, head) in heads {
-            let edit = Edit {
-                site: SiteKind::Z.at(*layer),
-                part: Part::Heads(vec![*head]),
-                positions: positions.clone(),
-                change: Change::interchange(prompts[1 - d]),
-            };
-            let fork = plan.fork(prompts[d], vec![edit]);
-            plan.read(fork, metric());
+    for (i, (a, b)) in pairs.iter().enumerate() {
+        let prompts = [plan.prompt(format!("a{i}"), a.clone()), plan.prompt(format!("b{i}"), b.clone())];
+        for prompt in prompts {
+            plan.read(prompt, metric());
+        }
+        for d in 0..directions {
+            for (layer, head) in heads {
+                let edit = Edit {
+                    site: SiteKind::Z.at(*layer),
+                    part: Part::Heads(vec![*head]),
+                    positions: positions.clone(),
+                    change: Change::interchange(prompts[1 - d]),
+                };
+                let fork = plan.fork(prompts[d], vec![edit]);
+                plan.read(fork, metric());
+            }
         }
     }
     plan
