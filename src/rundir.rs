@@ -29,7 +29,7 @@ pub use record::{ModelRecord, RUN_FILE, RunRecord, Timings, cpu_seconds, peak_rs
 use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
 
 const LOCK_FILE: &str = ".lock";
-const PARAMS_FILE: &str = "params.json";
+pub(crate) const PARAMS_FILE: &str = "params.json";
 // Begins with a dot so that no run directory of an experiment can have its name.
 const PARTS_DIR: &str = ".parts";
 

@@ -11,6 +11,7 @@ mod document;
 mod inspect;
 mod model_args;
 mod policy;
+mod rerun;
 mod shell;
 mod spec;
 mod trace;
@@ -61,6 +62,8 @@ enum Command {
     Compare(compare::Compare),
     /// The claims of "How Alignment Routes" on a checkpoint: every analysis of the policy circuit, and a verdict on each
     Policy(policy::Policy),
+    /// What a run directory records, run once more, with what came out otherwise
+    Rerun(rerun::Rerun),
     Completions(shell::Completions),
     Man(shell::Man),
 }
@@ -168,6 +171,7 @@ pub fn main() -> ExitCode {
         Command::Report(combine) => combine.run(),
         Command::Compare(compare) => compare.run(),
         Command::Policy(policy) => policy.run(),
+        Command::Rerun(rerun) => rerun.run(),
         Command::Completions(completions) => completions.run(),
         Command::Man(man) => man.run(),
     });

@@ -17,6 +17,7 @@ mod parity;
 mod policy_cipher;
 mod policy_circuit;
 mod policy_suite;
+mod rerun;
 mod streaming;
 mod toy_analysis;
 mod wavefront;
