@@ -4,7 +4,8 @@
 //! answered, the tokens are sought whose logits at the prompt's last position separate the two best, within each language:
 //! candidates are the first tokens of the answers themselves; a pair of tokens, then more as long as they help to order the
 //! prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json` holds
-//! them, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens that tell the positive prompts from the negative ones, and is said to be such a one.
+//! them, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens that tell the
+//! positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
 mod tokens;

@@ -1,8 +1,8 @@
 //! What a sweep over all heads costs beside a plain forward pass of the same prompts, and beside the full engine.
 //!
 //! `cargo bench --bench sweep [-- MODEL [--full | --pairs FILE]]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
-//! `scripts/fetch_models.sh` leaves it. A pair of 64 tokens, every head at the last position (and, with equal lengths, at
-//! all positions), by the same engine in the same run. `--full` also runs the full engine on a sample of the heads and
+//! `scripts/fetch_models.sh` leaves it. A pair of 64 tokens, every head at the last position and at all positions, and the
+//! residual stream of every layer at each position alone, by the same engine in the same run. `--full` also runs the full engine on a sample of the heads and
 //! scales its time to all of them. `--pairs` takes the prompts of a file of pairs instead: every head, both directions, last
 //! position, between two plain passes of the same prompts, with the peak of memory beyond what was held before.
 
@@ -43,12 +43,13 @@ fn main() -> Result<(), Failed> {
     let plans = [
         ("last position, one direction", plan(&pair, &heads, 1, &Positions::Last)),
         ("last position, both directions", plan(&pair, &heads, 2, &Positions::Last)),
+        ("residual stream, each position", tracing(&pair[0], model.decoder.arch.n_layers)),
         ("all positions, both directions", plan(&pair, &heads, 2, &Positions::All)),
     ];
     time(&model, &plain)?;
     println!("{:<32} {:>10} {:>10} {:>8} {:>16}", "", "plain", "sweep", "ratio", "rows rate/plain");
     for (label, sweep) in &plans {
-        let runs = if label.starts_with("all") { 1 } else { RUNS };
+        let runs = if label.starts_with("last") { RUNS } else { 1 };
         let (mut a, mut b) = (Vec::new(), Vec::new());
         for _ in 0..runs {
             a.push(time(&model, &plain)?);
@@ -142,6 +143,25 @@ fn plan(pairs: &[Pair], heads: &[(usize, usize)], directions: usize, positions: 
                 let fork = plan.fork(prompts[d], vec![edit]);
                 plan.read(fork, metric());
             }
+        }
+    }
+    plan
+}
+
+/// The residual stream before every layer exchanged at one position, for each position: forks whose cones all begin elsewhere.
+fn tracing((a, b): &Pair, layers: usize) -> Plan {
+    let mut plan = Plan::default();
+    let prompts = [plan.prompt("a", a.clone()), plan.prompt("b", b.clone())];
+    for layer in 0..layers {
+        for position in 0..a.len() {
+            let edit = Edit {
+                site: SiteKind::ResidPre.at(layer),
+                part: Part::All,
+                positions: Positions::At(vec![position]),
+                change: Change::interchange(prompts[1]),
+            };
+            let fork = plan.fork(prompts[0], vec![edit]);
+            plan.read(fork, What::Metric(Metric::logit_difference(vec![11], vec![23])));
         }
     }
     plan

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 pub enum DeviceError {
     #[error("device `{found}`: unknown; write cpu, cuda or cuda:N")]
     Unknown { found: String },
-    #[error("device `{found}`: this build has no CUDA in it; use --device cpu")]
+    #[error("device `{found}`: this build has no CUDA in it; build it with --features cuda, or use --device cpu")]
     NotBuilt { found: String },
     #[error("device `{found}`: {why}; use --device cpu")]
     NotThere { found: String, why: String },
