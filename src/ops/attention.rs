@@ -52,6 +52,13 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) 
         }
         return Attention { rows, heads }.run(&q, &k, &v);
     }
+    #[cfg(feature = "cuda")]
+    if q.device().is_cuda()
+        && heads.d_head <= super::kernels::attention::WIDEST_HEAD
+        && ![q, k, v].iter().any(|x| x.track_op())
+    {
+        return Attention { rows, heads }.run(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?);
+    }
     let z: Vec<Tensor> = rows
         .spans
         .iter()
@@ -172,6 +179,17 @@ impl Attention<'_> {
         q.apply_op3_no_bwd(k, v, &self)
     }
 
+    /// Holds the shapes of queries, keys and values to the rows and heads.
+    fn check(&self, [q, k, v]: [&Layout; 3]) -> Result<()> {
+        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
+        let (n, keys) = (self.rows.len(), k.shape().dims2()?.0);
+        let count = |l: &Layout| l.shape().elem_count();
+        if count(q) != n * n_heads * d_head || count(k) != keys * n_kv_heads * d_head || count(v) != count(k) {
+            candle_core::bail!("attention of {:?}, {:?} and {:?} over {n} rows", q.shape(), k.shape(), v.shape())
+        }
+        Ok(())
+    }
+
     /// Cuts the spans into pieces, each by itself, and puts those of one prefix together in blocks. Depends on the rows
     /// alone, so that results do not depend on the number of threads.
     fn blocks(&self) -> Vec<Block<'_>> {
@@ -216,13 +234,9 @@ impl CustomOp3 for Attention<'_> {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
+        self.check([l1, l2, l3])?;
         let (q, k, v) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        let n = self.rows.len();
-        let keys = l2.shape().dims2()?.0;
-        if q.len() != n * n_heads * d_head || k.len() != keys * n_kv_heads * d_head || v.len() != k.len() {
-            candle_core::bail!("attention of {:?}, {:?} and {:?} over {n} rows", l1.shape(), l2.shape(), l3.shape())
-        }
         let blocks = self.blocks();
         let tasks: Vec<(&Block, usize)> = blocks.iter().flat_map(|b| (0..n_kv_heads).map(move |h| (b, h))).collect();
         let job = Job { q: &q, k: &k, v: &v, heads: self.heads };
@@ -241,6 +255,21 @@ impl CustomOp3 for Attention<'_> {
             }
         }
         Ok(narrowed(z, s1, l1.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+        s3: &candle_core::CudaStorage,
+        l3: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        self.check([l1, l2, l3])?;
+        let z = super::kernels::cuda::attend([(s1, l1), (s2, l2), (s3, l3)], self.rows, self.heads)?;
+        Ok((z, l1.shape().clone()))
     }
 }
 

@@ -48,6 +48,29 @@ pub struct RowEdit {
     pub change: Change,
 }
 
+impl RowEdit {
+    /// Whether it calls a function of the caller's.
+    fn calls_back(&self) -> bool {
+        matches!(self.change, Change::Map(_))
+    }
+
+    /// Whether it fits `[rows, width]`.
+    fn check(&self, rows: usize, width: usize) -> Result<()> {
+        let wide = self.columns.iter().map(|c| c.len()).sum::<usize>();
+        let sound = self.row < rows
+            && self.columns.iter().all(|c| c.start <= c.end && c.end <= width)
+            && match &self.change {
+                Change::CopyRow(from) => *from < rows,
+                Change::Set(x) | Change::Add(x, _) | Change::ProjectOut(x) => x.len() == wide,
+                _ => true,
+            };
+        if !sound {
+            candle_core::bail!("edit {self:?} does not fit {rows} rows of {width}")
+        }
+        Ok(())
+    }
+}
+
 /// `x` with the edits made. `[rows, width]`
 ///
 /// For gradients what an edit takes from elsewhere is a constant, a copied row too: nothing flows back to that row. The
@@ -58,6 +81,10 @@ pub struct RowEdit {
 pub fn edit(x: &Tensor, edits: &[RowEdit]) -> Result<Tensor> {
     if edits.is_empty() {
         return Ok(x.clone());
+    }
+    // A caller's function runs on the host, and gradients are computed there.
+    if cfg!(feature = "cuda") && x.device().is_cuda() && !x.track_op() && !edits.iter().any(RowEdit::calls_back) {
+        return x.contiguous()?.apply_op1_no_bwd(&Edits(edits.into()));
     }
     let host = if on_cpu(x) { x.clone() } else { x.to_device(&Device::Cpu)? }.contiguous()?;
     let edited = match host.track_op() {
@@ -78,21 +105,21 @@ impl CustomOp1 for Edits<'_> {
         let (rows, width) = layout.shape().dims2()?;
         let mut out = floats(storage, layout)?.into_owned();
         for e in self.0.iter() {
-            let wide = e.columns.iter().map(|c| c.len()).sum::<usize>();
-            let fits = |n: usize| n == wide;
-            let sound = e.row < rows
-                && e.columns.iter().all(|c| c.start <= c.end && c.end <= width)
-                && match &e.change {
-                    Change::CopyRow(from) => *from < rows,
-                    Change::Set(x) | Change::Add(x, _) | Change::ProjectOut(x) => fits(x.len()),
-                    _ => true,
-                };
-            if !sound {
-                candle_core::bail!("edit {e:?} does not fit {rows} rows of {width}")
-            }
+            e.check(rows, width)?;
             apply(&mut out, width, e);
         }
         Ok(narrowed(out, storage, layout.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        storage: &candle_core::CudaStorage,
+        layout: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let (rows, width) = layout.shape().dims2()?;
+        self.0.iter().try_for_each(|e| e.check(rows, width))?;
+        Ok((super::kernels::cuda::edited(storage, layout, &self.0)?, layout.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {

@@ -10,8 +10,11 @@
 #![allow(unsafe_code)]
 
 pub mod attention;
+mod dla;
 mod edit;
 mod elementwise;
+#[cfg(any(feature = "cuda", all(test, feature = "kernels-on-cpu")))]
+mod kernels;
 mod norm;
 mod product;
 mod rope;
@@ -19,6 +22,7 @@ mod simd;
 #[cfg(test)]
 mod slopes;
 
+pub use dla::head_dots;
 pub use edit::{Change, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;

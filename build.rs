@@ -1,0 +1,63 @@
+//! Compiles `kernels/`: for a GPU where the feature `cuda` is on, for the CPU, on which tests run them, where
+//! `kernels-on-cpu` is. Does nothing else.
+
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+    #[cfg(any(feature = "cuda", feature = "kernels-on-cpu"))]
+    println!("cargo:rerun-if-changed=kernels");
+    #[cfg(feature = "cuda")]
+    cuda::compile();
+    #[cfg(feature = "kernels-on-cpu")]
+    cc::Build::new()
+        .cpp(true)
+        .std("c++17")
+        .define("CUDA_ON_CPU", None)
+        // Products are rounded before they are added, as the kernels ask for.
+        .flag_if_supported("-ffp-contract=off")
+        // What the stand-in for CUDA has no use for.
+        .flag_if_supported("-Wno-unknown-pragmas")
+        .files(["attention", "edit", "dla", "cpu/planted"].map(|name| format!("kernels/{name}.cu")))
+        // By its ending a file would be taken for CUDA.
+        .flag("-xc++")
+        .compile("gatelens_kernels_on_cpu");
+}
+
+#[cfg(feature = "cuda")]
+mod cuda {
+    use std::path::{Path, PathBuf};
+    use std::process::Command;
+
+    /// Compiles each file of kernels to PTX, for the oldest GPU that the build is for.
+    pub fn compile() {
+        for name in ["CUDA_HOME", "CUDA_COMPUTE_CAP", "NVCC"] {
+            println!("cargo:rerun-if-env-changed={name}");
+        }
+        let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_string());
+        let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
+        for name in ["attention", "edit", "dla"] {
+            let done = Command::new(nvcc())
+                .args(["--ptx", "--std=c++17", "-O3", &format!("-arch=compute_{capability}"), "-o"])
+                .arg(out.join(name).with_extension("ptx"))
+                .arg(Path::new("kernels").join(name).with_extension("cu"))
+                .status();
+            match done {
+                Ok(status) if status.success() => {}
+                Ok(status) => fail(&format!("nvcc left kernels/{name}.cu with {status}")),
+                Err(e) => fail(&format!(
+                    "nvcc could not be started ({e}); set CUDA_HOME to where CUDA is, or build without --features cuda"
+                )),
+            }
+        }
+    }
+
+    fn nvcc() -> PathBuf {
+        let given = std::env::var_os("NVCC").map(PathBuf::from);
+        let home = std::env::var_os("CUDA_HOME").map(|home| Path::new(&home).join("bin/nvcc"));
+        given.or(home).unwrap_or_else(|| PathBuf::from("nvcc"))
+    }
+
+    fn fail(why: &str) -> ! {
+        println!("cargo:error={why}");
+        std::process::exit(1)
+    }
+}
