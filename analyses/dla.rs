@@ -133,7 +133,7 @@ fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>,
     let rows: Vec<f32> = streams.iter().flat_map(Reading::values).collect();
     let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
     let logits = || -> candle_core::Result<Vec<Vec<f32>>> {
-        let rows = Tensor::from_vec(rows, (streams.len(), decoder.arch.d_model), &decoder.device)?;
+        let rows = Tensor::from_vec(rows, (streams.len(), decoder.arch.d_model), decoder.places.last())?;
         let normed = decoder.final_norm(&rows.to_dtype(decoder.dtype)?)?;
         decoder.uncapped_logits(&normed, &tokens)?.to_dtype(candle_core::DType::F32)?.to_vec2()
     };

@@ -209,7 +209,7 @@ impl<A: Analysis> Args<A> {
             ("dtype", Value::from(model.decoder.dtype.as_str())),
             ("seed", Value::from(self.seed)),
             ("engine", Value::from(self.engine.to_string())),
-            ("device", Value::from(ModelArgs::device_name(&model.decoder.device))),
+            ("device", Value::from(ModelArgs::device_names(model))),
             ("version", Value::from(env!("CARGO_PKG_VERSION"))),
         ] {
             parameters.insert(key.to_string(), value);
@@ -227,7 +227,7 @@ impl<A: Analysis> Args<A> {
             dataset_sha256: datasets.into_iter().map(|(name, sha256)| (call.named(&name), sha256)).collect(),
             seed: self.seed,
             version: env!("CARGO_PKG_VERSION").to_string(),
-            device: ModelArgs::device_name(&model.decoder.device),
+            device: ModelArgs::device_names(model),
             engine: self.engine.to_string(),
             timings: Timings::default(),
             cpu_s: 0.0,

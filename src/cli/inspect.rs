@@ -3,6 +3,7 @@
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::model::device;
 use crate::site::{KINDS, Units};
 use serde_json::{Value, json};
 
@@ -66,11 +67,21 @@ fn facts(model: &Model) -> Value {
         "tied_embedding": a.tied,
         "chat_template": template,
         "dtype": model.decoder.dtype.as_str(),
+        "devices": devices(model),
         "weights_memory": bytes(model.decoder.parameters * width),
         "row_memory": format!("{} a position in the residual stream", bytes((a.d_model as u64) * width)),
         "sha256": model.sha256,
         "sites": sites(a),
     })
+}
+
+/// The devices with the layers that each holds.
+fn devices(model: &Model) -> String {
+    let one = |(device, layers): (&candle_core::Device, &std::ops::Range<usize>)| match layers.len() {
+        0 => format!("{}: no layer", device::name(device)),
+        _ => format!("{}: layers {}-{}", device::name(device), layers.start, layers.end - 1),
+    };
+    model.decoder.places.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 /// The sites that the model has, with their widths.

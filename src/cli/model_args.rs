@@ -4,6 +4,7 @@ use super::CliError;
 use crate::model::{Model, Options, device};
 use candle_core::{DType, Device};
 use std::io::Write;
+use std::sync::Once;
 
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
@@ -11,8 +12,8 @@ pub struct ModelArgs {
     /// `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
     pub model: String,
 
-    /// cpu, cuda or cuda:N (default: cuda if the build and the machine have it)
-    #[arg(long)]
+    /// cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the layers (default: cuda if the build and the machine have it)
+    #[arg(long, visible_alias = "devices", value_name = "DEVICE")]
     pub device: Option<String>,
 
     /// f32, bf16 or f16 (default: f32 on the CPU, bf16 on a GPU)
@@ -55,15 +56,15 @@ impl ModelArgs {
                 return Err(CliError::Failed(format!("threads: {e}; give all models of a run the same --threads")));
             }
         }
-        let device = self.device()?;
+        let devices = self.devices()?;
         let dtype = match &self.dtype {
             Some(name) => device::dtype(name)?,
-            None if device.is_cpu() => DType::F32,
+            None if devices.iter().all(Device::is_cpu) => DType::F32,
             None => DType::BF16,
         };
         let ignore_config_keys = self.ignore_config_key.clone();
         let model =
-            Model::open(&self.model, &Options { device, dtype, max_memory: self.max_memory, ignore_config_keys })?;
+            Model::open(&self.model, &Options { devices, dtype, max_memory: self.max_memory, ignore_config_keys })?;
         if !self.quiet {
             model.warnings.iter().for_each(|w| warn(&format!("{}: {w}", model.name)));
         }
@@ -85,26 +86,29 @@ impl ModelArgs {
         key(self) == key(other)
     }
 
-    fn device(&self) -> Result<Device, CliError> {
-        match &self.device {
-            Some(name) => Ok(device::device(name)?),
-            None if !candle_core::utils::cuda_is_available() => Ok(Device::Cpu),
-            None => Ok(device::device("cuda").unwrap_or_else(|e| {
-                warn(&format!("{e}; running on the CPU"));
-                Device::Cpu
-            })),
-        }
+    fn devices(&self) -> Result<Vec<Device>, CliError> {
+        let found = match &self.device {
+            Some(names) => device::devices(names)?,
+            None => {
+                let (device, why) = device::default();
+                if let Some(why) = why.filter(|_| !self.quiet) {
+                    SAID.call_once(|| note(&why));
+                }
+                vec![device]
+            }
+        };
+        Ok(found)
     }
 
-    /// The device's name, for records.
-    pub fn device_name(device: &Device) -> String {
-        match device.location() {
-            candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
-            candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
-            candle_core::DeviceLocation::Cpu => "cpu".to_string(),
-        }
+    /// The names of a model's devices, for records.
+    pub fn device_names(model: &Model) -> String {
+        let names: Vec<String> = model.decoder.places.iter().map(|(d, _)| device::name(d)).collect();
+        names.join(",")
     }
 }
+
+/// A command that opens several models chooses their device once.
+static SAID: Once = Once::new();
 
 /// A number of bytes as users write it: `800MB` counts in thousands, `1GiB` in 1024s, a bare number in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -124,7 +128,12 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
     Ok((number * factor) as u64)
 }
 
-/// Writes a warning to standard error; a reader who has left is no error.
+/// Writes a line to standard error; a reader who has left is no error.
+fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "note: {text}");
+}
+
+/// Writes a warning to standard error.
 fn warn(text: &str) {
     let _ = writeln!(std::io::stderr(), "warning: {text}");
 }

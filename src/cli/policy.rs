@@ -48,8 +48,8 @@ pub(super) struct Policy {
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     generate_pairs: u32,
 
-    /// cpu, cuda or cuda:N (default: cuda if the build and the machine have it)
-    #[arg(long)]
+    /// cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the layers (default: cuda if the build and the machine have it)
+    #[arg(long, visible_alias = "devices", value_name = "DEVICE")]
     device: Option<String>,
 
     /// f32, bf16 or f16 (default: f32 on the CPU, bf16 on a GPU)

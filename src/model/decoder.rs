@@ -5,6 +5,7 @@
 //! families is in [`Arch`]; nothing here asks for a family's name.
 
 use super::arch::{Arch, Mlp};
+use super::places::{Places, moved};
 use super::rows::Rows;
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, Linear, NormWeights};
@@ -61,6 +62,14 @@ impl Acts {
             *value = value.index_select(&index, 0)?;
         }
         self.rows = rows;
+        Ok(())
+    }
+
+    /// Takes every live value to a device.
+    fn move_to(&mut self, device: &Device) -> Result<()> {
+        for value in self.live.iter_mut().flatten() {
+            *value = moved(value, device)?;
+        }
         Ok(())
     }
 }
@@ -128,8 +137,8 @@ impl Hook for Unwatched {
 
 /// Cosines and sines for every rotation of a model. A row's entry in the tables is `regime * length + position`.
 pub struct Angles {
-    /// One pair for each of [`Arch::ropes`]: `[regimes * length, pairs]` each, f32.
-    tables: Vec<(Tensor, Tensor)>,
+    /// For each device, one pair for each of [`Arch::ropes`]: `[regimes * length, pairs]` each, f32.
+    tables: Vec<Vec<(Tensor, Tensor)>>,
     length: usize,
     /// The tables' regime of each prompt length that they were made for.
     regimes: BTreeMap<usize, usize>,
@@ -140,20 +149,16 @@ impl Angles {
     ///
     /// # Errors
     /// If candle fails.
-    pub fn new(arch: &Arch, lengths: impl IntoIterator<Item = usize>, device: &Device) -> Result<Self> {
-        Angles::reaching(arch, lengths, 0, device)
+    pub fn new(decoder: &Decoder, lengths: impl IntoIterator<Item = usize>) -> Result<Self> {
+        Angles::reaching(decoder, lengths, 0)
     }
 
     /// Tables for prompts of these lengths that go on for `more` positions, in the regime of the prompts' own lengths.
     ///
     /// # Errors
     /// If candle fails.
-    pub fn reaching(
-        arch: &Arch,
-        lengths: impl IntoIterator<Item = usize>,
-        more: usize,
-        device: &Device,
-    ) -> Result<Self> {
+    pub fn reaching(decoder: &Decoder, lengths: impl IntoIterator<Item = usize>, more: usize) -> Result<Self> {
+        let arch = &decoder.arch;
         let lengths: Vec<usize> = lengths.into_iter().collect();
         let length = lengths.iter().copied().max().unwrap_or(0) + more;
         let key = |n: usize| -> Vec<usize> { arch.ropes.iter().map(|r| r.regime(n)).collect() };
@@ -161,7 +166,7 @@ impl Angles {
         keys.sort();
         keys.dedup();
         let regimes = lengths.iter().map(|n| (*n, keys.binary_search(&key(*n)).unwrap_or(0))).collect();
-        let table = |(i, rope): (usize, &super::rope::Rope)| {
+        let table = |(i, rope): (usize, &super::rope::Rope), device: &Device| {
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
             for key in &keys {
                 let angles = rope.angles(key[i], length);
@@ -171,7 +176,8 @@ impl Angles {
             let shape = (keys.len() * length, rope.pairs());
             Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
         };
-        let tables = arch.ropes.iter().enumerate().map(table).collect::<Result<_>>()?;
+        let all = |device| arch.ropes.iter().enumerate().map(|r| table(r, device)).collect::<Result<_>>();
+        let tables = decoder.places.iter().map(|(device, _)| all(device)).collect::<Result<_>>()?;
         Ok(Angles { tables, length, regimes })
     }
 
@@ -187,7 +193,8 @@ pub struct Decoder {
     pub arch: Arch,
     /// What activations and matrices are kept in.
     pub dtype: DType,
-    pub device: Device,
+    /// Which device holds which layers.
+    pub places: Places,
     /// How many parameters the model has; a tied unembedding counts once.
     pub parameters: u64,
     /// `[vocab, d_model]`
@@ -222,7 +229,7 @@ impl Decoder {
         let x = self.embed.rows(ids)?;
         // Rounded to the model's dtype, as the families that scale do.
         let x = match self.arch.embed_scale {
-            Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, &self.device)?.to_dtype(self.dtype)?)?,
+            Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, x.device())?.to_dtype(self.dtype)?)?,
             None => x,
         };
         match &self.positions {
@@ -237,6 +244,7 @@ impl Decoder {
     /// If the hook stops the pass or candle fails.
     pub fn layer(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         let w = self.weights(l)?;
+        acts.move_to(self.places.layer(l))?;
         hook.at(SiteKind::ResidPre.at(l), acts)?;
         self.attention(l, &w, angles, acts, hook)?;
         self.mlp(l, &w, acts, hook)?;
@@ -284,7 +292,7 @@ impl Decoder {
 
     /// `q` and `k` to `rot_q` and `rot_k`; a model without rotations passes them on.
     fn rotate(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
-        let table = angles.tables.get(self.arch.layers[l].rope);
+        let table = angles.tables[self.places.index(l)].get(self.arch.layers[l].rope);
         for (from, to) in [(SiteKind::Q, SiteKind::RotQ), (SiteKind::K, SiteKind::RotK)] {
             let x = acts.take(from)?;
             let x = match table {
@@ -424,7 +432,8 @@ impl Decoder {
     /// # Errors
     /// If candle fails.
     pub fn final_norm(&self, resid: &Tensor) -> Result<Tensor> {
-        self.norm(resid, Some(&self.final_norm))
+        // Without layers on the last device, no layer has brought the residual stream there.
+        self.norm(&moved(resid, self.places.last())?, Some(&self.final_norm))
     }
 
     /// Logits of normed residual streams, of all tokens or of some. `[rows, tokens]`

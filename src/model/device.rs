@@ -11,8 +11,25 @@ pub enum DeviceError {
     NotBuilt { found: String },
     #[error("device `{found}`: {why}; use --device cpu")]
     NotThere { found: String, why: String },
+    #[error("device `{found}`: named twice; name each GPU once")]
+    Twice { found: String },
     #[error("dtype `{found}`: unknown; write f32, bf16 or f16")]
     UnknownDtype { found: String },
+}
+
+/// The devices that a user names, with commas between them.
+///
+/// # Errors
+/// If one is not there, the build cannot use it, or a GPU is named twice.
+pub fn devices(names: &str) -> Result<Vec<Device>, DeviceError> {
+    let names: Vec<&str> = names.split(',').map(str::trim).collect();
+    let found: Vec<Device> = names.iter().map(|name| device(name)).collect::<Result<_, _>>()?;
+    for (i, (name, a)) in names.iter().zip(&found).enumerate() {
+        if !a.is_cpu() && found[..i].iter().any(|b| b.location() == a.location()) {
+            return Err(DeviceError::Twice { found: (*name).to_string() });
+        }
+    }
+    Ok(found)
 }
 
 /// The device that a user names.
@@ -31,6 +48,27 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
         return Err(DeviceError::NotBuilt { found: found() });
     }
     Device::new_cuda(index).map_err(|e| DeviceError::NotThere { found: found(), why: e.to_string() })
+}
+
+/// The device of a user who names none, and why it is that one where there was a choice: a build without CUDA has none.
+pub fn default() -> (Device, Option<String>) {
+    match device("cuda") {
+        Ok(device) => {
+            let why = format!("running on {}: it is there, and no --device was given", name(&device));
+            (device, Some(why))
+        }
+        Err(DeviceError::NotBuilt { .. }) => (Device::Cpu, None),
+        Err(e) => (Device::Cpu, Some(format!("running on the CPU, as no --device was given: {e}"))),
+    }
+}
+
+/// A device as users name it.
+pub fn name(device: &Device) -> String {
+    match device.location() {
+        candle_core::DeviceLocation::Cuda { gpu_id } => format!("cuda:{gpu_id}"),
+        candle_core::DeviceLocation::Metal { gpu_id } => format!("metal:{gpu_id}"),
+        candle_core::DeviceLocation::Cpu => "cpu".to_string(),
+    }
 }
 
 /// The dtype that a user names.

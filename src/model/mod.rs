@@ -10,6 +10,7 @@ pub mod decoder;
 pub mod device;
 pub mod gguf;
 pub mod gguf_config;
+pub mod places;
 pub mod rope;
 pub mod rows;
 pub mod source;
@@ -17,6 +18,7 @@ mod stops;
 mod store;
 pub mod template;
 pub mod tokenizer;
+mod upload;
 pub mod weights;
 
 use candle_core::{DType, Device};
@@ -31,7 +33,8 @@ use tokenizer::{Tokenizer, TokenizerError};
 /// How a model is loaded.
 #[derive(Clone, Debug)]
 pub struct Options {
-    pub device: Device,
+    /// The layers are split over these, in their order; on the CPU if there are none.
+    pub devices: Vec<Device>,
     pub dtype: DType,
     /// Weights that would take more bytes than this are read layer by layer as they are needed.
     pub max_memory: Option<u64>,
@@ -41,7 +44,7 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        Options { device: Device::Cpu, dtype: DType::F32, max_memory: None, ignore_config_keys: Vec::new() }
+        Options { devices: vec![Device::Cpu], dtype: DType::F32, max_memory: None, ignore_config_keys: Vec::new() }
     }
 }
 
@@ -116,7 +119,7 @@ impl Model {
         options: &Options,
     ) -> Result<Self, ModelError> {
         let sha256 = checkpoint.fingerprint();
-        let decoder = weights::load(arch, checkpoint, options.dtype, &options.device, options.max_memory)?;
+        let decoder = weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
         let (name, tokenizer) = (name.to_string(), tokenizer.map_err(Arc::new));
         Ok(Model { name, decoder, sha256, warnings: Vec::new(), tokenizer, stop_tokens: Vec::new() })
     }

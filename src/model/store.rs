@@ -8,7 +8,7 @@
 use super::checkpoint::{Pick, Stored};
 use super::weights::{LayerWeights, Source, WeightsError};
 use crate::ops::product;
-use candle_core::{Result, Tensor};
+use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -76,23 +76,28 @@ impl Stream {
         let next = if down { layer.checked_sub(1) } else { Some(layer + 1) };
         if let Some(next) = next.filter(|l| *l < self.source.n_layers()) {
             let source = self.source.clone();
-            window.next = Some((next, std::thread::spawn(move || source.layer(next))));
+            window.next = Some((next, std::thread::spawn(move || source.layer_ahead(next))));
         }
         Ok(weights)
     }
 }
 
 /// Some entries of a stored table.
-fn part_of(source: &Source, stored: &Stored, range: Range<usize>) -> Result<Tensor> {
+fn part_of(source: &Source, stored: &Stored, device: &Device, range: Range<usize>) -> Result<Tensor> {
     let stored = Stored { pick: Pick::Rows(vec![range]), ..stored.clone() };
-    source.tensor(&stored).map_err(candle_core::Error::wrap)
+    source.tensor(&stored, device).map_err(candle_core::Error::wrap)
 }
 
 /// A matrix of which single rows are wanted: `[entries, width]`.
 #[derive(Clone)]
 pub(super) enum Table {
     Resident(Tensor),
-    Stored { source: Arc<Source>, stored: Stored },
+    /// Read as it is needed, for a device.
+    Stored {
+        source: Arc<Source>,
+        stored: Stored,
+        device: Device,
+    },
 }
 
 /// Entries of a stored table that are in memory at once while all of them are multiplied.
@@ -110,10 +115,10 @@ impl Table {
         }
         match self {
             Table::Resident(table) => table.index_select(&Tensor::new(entries, table.device())?, 0),
-            Table::Stored { source, stored } => {
+            Table::Stored { source, stored, device } => {
                 let rows = entries.iter().map(|e| *e as usize..*e as usize + 1).collect();
                 let stored = Stored { pick: Pick::Rows(rows), ..stored.clone() };
-                source.tensor(&stored).map_err(candle_core::Error::wrap)
+                source.tensor(&stored, device).map_err(candle_core::Error::wrap)
             }
         }
     }
@@ -123,11 +128,11 @@ impl Table {
     /// # Errors
     /// If the widths differ, or the table cannot be read.
     pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
-        let (source, stored) = match self {
+        let (source, stored, device) = match self {
             Table::Resident(table) => return product(x, table),
-            Table::Stored { source, stored } => (source, stored),
+            Table::Stored { source, stored, device } => (source, stored, device),
         };
-        let part = |range: Range<usize>| product(x, &part_of(source, stored, range)?);
+        let part = |range: Range<usize>| product(x, &part_of(source, stored, device, range)?);
         Tensor::cat(&self.parts()?.map(part).collect::<Result<Vec<_>>>()?, 1)
     }
 
@@ -137,13 +142,13 @@ impl Table {
     /// # Errors
     /// If the widths differ, or the table cannot be read.
     pub(super) fn product_back(&self, grad: &Tensor) -> Result<Tensor> {
-        let (source, stored) = match self {
+        let (source, stored, device) = match self {
             Table::Resident(table) => return product(grad, &table.t()?),
-            Table::Stored { source, stored } => (source, stored),
+            Table::Stored { source, stored, device } => (source, stored, device),
         };
         let mut sum: Option<Tensor> = None;
         for range in self.parts()? {
-            let part = part_of(source, stored, range.clone())?;
+            let part = part_of(source, stored, device, range.clone())?;
             let part = product(&grad.narrow(1, range.start, range.len())?.contiguous()?, &part.t()?)?;
             sum = Some(match sum {
                 Some(sum) => (sum + part)?,

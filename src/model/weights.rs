@@ -8,7 +8,9 @@
 use super::arch::{Arch, Family, Mlp, NormKind, QkNorm};
 use super::checkpoint::{Checkpoint, CheckpointError, Pick, Stored};
 use super::decoder::Decoder;
+use super::places::{Places, Weight};
 use super::store::{Layers, Stream, Table};
+use super::upload::Upload;
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -105,7 +107,7 @@ pub(super) struct Source {
     arch: Arch,
     checkpoint: Checkpoint,
     dtype: DType,
-    device: Device,
+    places: Places,
 }
 
 impl Source {
@@ -118,29 +120,38 @@ impl Source {
     /// # Errors
     /// If a tensor is missing, has the wrong shape or dtype, holds NaN, or does not fit the dtype.
     pub(super) fn layer(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
-        self.loader().layer(&self.layout().layer(layer))
+        let upload = Upload::in_order(self.places.layer(layer));
+        self.loader(upload).layer(&self.layout().layer(layer))
     }
 
-    /// Reads one tensor.
+    /// Reads one layer while the device that it is for computes another.
     ///
     /// # Errors
     /// As [`Source::layer`].
-    pub(super) fn tensor(&self, stored: &Stored) -> Result<Tensor, WeightsError> {
-        self.loader().tensor(stored)
+    pub(super) fn layer_ahead(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
+        let upload = Upload::beside(self.places.layer(layer))?;
+        self.loader(upload).layer(&self.layout().layer(layer))
+    }
+
+    /// Reads one tensor, for a device.
+    ///
+    /// # Errors
+    /// As [`Source::layer`].
+    pub(super) fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightsError> {
+        self.loader(Upload::in_order(device)).tensor(stored)
     }
 
     fn layout(&self) -> Layout<'_> {
         Layout { arch: &self.arch, checkpoint: &self.checkpoint, prefix: prefix(&self.arch, &self.checkpoint) }
     }
 
-    fn loader(&self) -> Loader<'_> {
-        let Source { checkpoint, dtype, device, .. } = self;
-        Loader { checkpoint, dtype: *dtype, device, plus_one: self.arch.norm_plus_one }
+    fn loader(&self, upload: Upload) -> Loader<'_> {
+        Loader { checkpoint: &self.checkpoint, dtype: self.dtype, upload, plus_one: self.arch.norm_plus_one }
     }
 }
 
 /// Builds a decoder from a checkpoint. Weights that would take more than `max_memory` bytes are read layer by layer as they
-/// are needed.
+/// are needed. The layers are split over the devices, in their order.
 ///
 /// # Errors
 /// If a tensor is missing, has the wrong shape or dtype, holds NaN, does not fit the dtype, or is in a layer and unused.
@@ -148,35 +159,36 @@ pub fn load(
     arch: Arch,
     checkpoint: Checkpoint,
     dtype: DType,
-    device: &Device,
+    devices: &[Device],
     max_memory: Option<u64>,
 ) -> Result<Decoder, WeightsError> {
-    let source = Arc::new(Source { arch: arch.clone(), checkpoint, dtype, device: device.clone() });
-    let (layout, loader) = (source.layout(), source.loader());
+    let layout = Layout { arch: &arch, checkpoint: &checkpoint, prefix: prefix(&arch, &checkpoint) };
     layout.account_for_every_tensor()?;
     let (ends, parameters) = (layout.ends(), layout.parameters());
+    let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
+    let source = Arc::new(Source { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
     let streamed = max_memory.is_some_and(|most| parameters * dtype.size_in_bytes() as u64 > most);
-    let table = |stored: &Stored| -> Result<Table, WeightsError> {
+    let table = |stored: &Stored, device: &Device| -> Result<Table, WeightsError> {
         match streamed {
-            true => Ok(Table::Stored { source: source.clone(), stored: stored.clone() }),
-            false => Ok(Table::Resident(loader.tensor(stored)?)),
+            true => Ok(Table::Stored { source: source.clone(), stored: stored.clone(), device: device.clone() }),
+            false => Ok(Table::Resident(source.tensor(stored, device)?)),
         }
     };
-    let embed = table(&ends.embed)?;
+    let embed = table(&ends.embed, places.first())?;
     let unembed = match &ends.unembed {
-        Some(stored) => table(stored)?,
-        None => embed.clone(),
+        Some(stored) => table(stored, places.last())?,
+        None if places.first().same_device(places.last()) => embed.clone(),
+        None => table(&ends.embed, places.last())?,
     };
-    let positions = ends.positions.as_ref().map(table).transpose()?;
-    let final_norm = loader.norm(&ends.final_norm)?;
+    let positions = ends.positions.as_ref().map(|stored| table(stored, places.first())).transpose()?;
+    let final_norm = source.loader(Upload::in_order(places.last())).norm(&ends.final_norm)?;
     let layers = if streamed {
         Layers::Streamed(Stream::new(source.clone()))
     } else {
         let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(source.layer(l)?)));
         Layers::Resident(layers.collect::<Result<Vec<_>, WeightsError>>()?)
     };
-    let device = device.clone();
-    Ok(Decoder { arch, dtype, device, parameters, embed, positions, final_norm, unembed, layers })
+    Ok(Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, layers })
 }
 
 /// What stands before every name: checkpoints of a bare decoder leave the model's own name away.
@@ -422,14 +434,20 @@ impl Layout<'_> {
 
     /// How many parameters the model has; a tied unembedding counts once.
     fn parameters(&self) -> u64 {
-        let size = |stored: &Stored| stored.picked_shape().iter().fold(1u64, |all, n| all.saturating_mul(*n as u64));
         let ends = self.ends();
-        let tables = [Some(&ends.embed), ends.positions.as_ref(), ends.unembed.as_ref()];
         let norm = std::iter::once(&ends.final_norm.weight).chain(&ends.final_norm.bias);
-        let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0u64, u64::saturating_add);
-        let of_ends = sum(&mut tables.into_iter().flatten().chain(norm).map(size));
-        let of_layer = sum(&mut self.layer(0).stored().map(size));
+        let of_ends = size([&ends.embed].into_iter().chain(&ends.positions).chain(&ends.unembed).chain(norm));
+        let of_layer = size(self.layer(0).stored());
         of_ends.saturating_add(of_layer.saturating_mul(self.arch.n_layers as u64))
+    }
+
+    /// What the parts of the model take that devices share among them, in parameters.
+    fn weight(&self, ends: &EndSpec) -> Weight {
+        Weight {
+            first: size([&ends.embed].into_iter().chain(&ends.positions)),
+            layer: size(self.layer(0).stored()),
+            last: size([ends.unembed.as_ref().unwrap_or(&ends.embed)]),
+        }
     }
 
     /// A tensor of a layer that the decoder would not use means that the description and the weights do not fit.
@@ -452,6 +470,12 @@ impl Layout<'_> {
             None => Ok(()),
         }
     }
+}
+
+/// The numbers of all these.
+fn size<'a>(stored: impl IntoIterator<Item = &'a Stored>) -> u64 {
+    let one = |s: &Stored| s.picked_shape().iter().fold(1u64, |all, n| all.saturating_mul(*n as u64));
+    stored.into_iter().map(one).fold(0, u64::saturating_add)
 }
 
 impl LayerSpec {
@@ -502,7 +526,7 @@ fn stored(name: String, shape: Vec<usize>, pick: Pick) -> Stored {
 struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: DType,
-    device: &'a Device,
+    upload: Upload,
     plus_one: bool,
 }
 
@@ -513,7 +537,7 @@ impl Loader<'_> {
             return Err(WeightsError::Overflow { tensor: stored.name.clone(), dtype: "f16" });
         }
         let tensor = Tensor::from_vec(values, stored.picked_shape(), &Device::Cpu)?;
-        Ok(tensor.to_dtype(self.dtype)?.to_device(self.device)?)
+        Ok(self.upload.send(&tensor.to_dtype(self.dtype)?)?)
     }
 
     fn linear(&self, spec: &LinearSpec) -> Result<Linear, WeightsError> {
@@ -524,7 +548,7 @@ impl Loader<'_> {
     fn norm(&self, spec: &NormSpec) -> Result<NormWeights, WeightsError> {
         let read = |stored: &Stored, offset: f32| -> Result<Tensor, WeightsError> {
             let values: Vec<f32> = self.checkpoint.read(stored)?.into_iter().map(|v| v + offset).collect();
-            Ok(Tensor::from_vec(values, stored.picked_shape(), self.device)?)
+            Ok(self.upload.send(&Tensor::from_vec(values, stored.picked_shape(), &Device::Cpu)?)?)
         };
         let bias = spec.bias.as_ref().map(|b| read(b, 0.0)).transpose()?;
         Ok(NormWeights { weight: read(&spec.weight, f32::from(u8::from(self.plus_one)))?, bias })

@@ -13,6 +13,7 @@ use super::Reading;
 use crate::linear::dot;
 use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
+use crate::model::places::moved;
 use crate::ops;
 use crate::plan::{Metric, Plan, Run, What};
 use crate::site::{Site, SiteKind};
@@ -86,6 +87,9 @@ impl<'a> Attributions<'a> {
 
     /// Takes a site's value at the last position of every run. `[runs, width]`
     pub(super) fn at(&mut self, site: Site, value: &Tensor) -> Result<()> {
+        if site.kind == SiteKind::Z {
+            return self.heads(value, site.layer);
+        }
         let width = value.dim(1)?;
         let value = ops::to_vec(value)?;
         let (heads, layers) = (self.decoder.arch.n_heads, self.decoder.arch.n_layers);
@@ -93,7 +97,6 @@ impl<'a> Attributions<'a> {
         match site.kind {
             SiteKind::Embed => self.whole(&rows, layers, 0),
             SiteKind::MlpDelta => self.whole(&rows, site.layer, heads),
-            SiteKind::Z => self.heads(&rows, site.layer)?,
             SiteKind::AttnOut => {
                 let arch = &self.decoder.arch;
                 for (entry, row) in self.entries.iter_mut().zip(&rows) {
@@ -126,22 +129,26 @@ impl<'a> Attributions<'a> {
     }
 
     /// What each head adds, and the output projection's bias; before a post-norm's scale.
-    fn heads(&mut self, rows: &[&[f32]], layer: usize) -> Result<()> {
-        let (heads, d) = (self.decoder.arch.n_heads, self.decoder.arch.d_head);
+    fn heads(&mut self, z: &Tensor, layer: usize) -> Result<()> {
+        let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
+        let directions = moved(&self.directions, z.device())?;
         let read = match &weights.attn_post_norm {
-            Some(norm) => self.directions.broadcast_mul(&norm.weight)?,
-            None => self.directions.clone(),
+            Some(norm) => directions.broadcast_mul(&norm.weight)?,
+            None => directions,
         };
-        let through: Vec<Vec<f32>> = read.matmul(&weights.o.weight.to_dtype(read.dtype())?)?.to_vec2()?;
+        let through = read.matmul(&weights.o.weight.to_dtype(read.dtype())?)?;
+        let of = |(row, entry): (usize, &Entry)| entry.tokens.iter().map(move |t| (row as u32, *t as u32)).collect();
+        let pairs: Vec<(u32, u32)> = self.entries.iter().enumerate().flat_map(|e| -> Vec<_> { of(e) }).collect();
+        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through, &pairs, heads)?.to_vec2()?;
         let bias = weights.o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
-        let read: Vec<Vec<f32>> = read.to_vec2()?;
-        for (entry, row) in self.entries.iter_mut().zip(rows) {
+        let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
+        let mut dots = dots.iter();
+        for entry in &mut self.entries {
             let (n, first) = (entry.tokens.len(), entry.cells(heads, layer, 0..1).start);
-            for (k, t) in entry.tokens.iter().enumerate() {
-                for h in 0..heads {
-                    let part = h * d..(h + 1) * d;
-                    entry.cells[(first + h) * n + k] = dot(&row[part.clone()], &through[*t][part]);
+            for ((k, t), dots) in entry.tokens.iter().enumerate().zip(&mut dots) {
+                for (h, added) in dots.iter().enumerate() {
+                    entry.cells[(first + h) * n + k] = f64::from(*added);
                 }
                 entry.cells[(first + heads + 1) * n + k] = bias.as_ref().map_or(0.0, |b| dot(b, &read[*t]));
             }

@@ -22,7 +22,7 @@ type Kept = HashMap<(Run, Site), Tensor>;
 
 pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
     let runs = full_runs(plan);
-    let angles = Angles::new(&decoder.arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
     for run in &runs {
         for edit in plan.edits(*run) {

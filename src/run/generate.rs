@@ -106,7 +106,7 @@ pub fn generate(
     generation.check(plan, &decoder.arch)?;
     let cones = cones(plan, &decoder.arch);
     let lengths = plan.prompts.iter().map(|p| p.ids.len());
-    let angles = Angles::reaching(&decoder.arch, lengths, generation.max_tokens, &decoder.device)?;
+    let angles = Angles::reaching(decoder, lengths, generation.max_tokens)?;
     let samples = samples(&generation.runs);
     let mut found: Vec<Option<Generated>> = vec![None; generation.runs.len()];
     let course =

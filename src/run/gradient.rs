@@ -51,7 +51,7 @@ pub(super) fn read(
     if asked.is_empty() {
         return Ok(readings);
     }
-    let angles = Angles::new(&decoder.arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
     for (runs, asked) in batches(plan, &decoder.arch, asked, options.budget) {
         let batch = Batch::new(decoder, plan, &angles, runs, asked);
         batch.read(options, &mut readings)?;
@@ -352,7 +352,7 @@ mod tests {
         let model = Model::open(dir, &crate::model::Options::default()).expect("a sound model");
         let mut plan = Plan::default();
         let run = plan.prompt("p", vec![1, 2, 3]);
-        let angles = Angles::new(&model.decoder.arch, [3], &Device::Cpu).expect("angles");
+        let angles = Angles::new(&model.decoder, [3]).expect("angles");
         let batch = Batch::new(&model.decoder, &plan, &angles, BTreeSet::from([run]), Vec::new());
         let at_q = |tracked: bool| {
             let mut acts = Acts::new(batch.rows.clone());

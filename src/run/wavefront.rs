@@ -25,7 +25,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
-    let angles = Angles::new(&decoder.arch, plan.prompts.iter().map(|p| p.ids.len()), &decoder.device)?;
+    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
     run_keeping(decoder, plan, options, &angles, None)
 }
 

@@ -8,6 +8,7 @@ mod analyses;
 mod attribution;
 mod commands;
 mod demo;
+mod devices;
 mod experiments;
 mod faults;
 mod generate;

@@ -36,8 +36,8 @@ impl Cache {
     /// If candle fails.
     pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
         let shape = (slots, decoder.arch.n_kv_heads * decoder.arch.d_head);
-        let empty = || Tensor::zeros(shape, decoder.dtype, &decoder.device);
-        let layers = (0..decoder.arch.n_layers).map(|_| Ok((empty()?, empty()?))).collect::<Result<_>>()?;
+        let empty = |layer| Tensor::zeros(shape, decoder.dtype, decoder.places.layer(layer));
+        let layers = (0..decoder.arch.n_layers).map(|l| Ok((empty(l)?, empty(l)?))).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
     }
 
