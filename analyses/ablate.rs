@@ -12,7 +12,7 @@ use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, sites};
 use super::summary::{Position, Swap, mean_row};
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, table};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
@@ -118,13 +118,12 @@ impl Analysis for Ablate {
         items.sources.clone()
     }
 
-    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
-        let mut plans = Vec::new();
-        plans.extend(self.needs_values().then(|| self.values_plan(items)));
-        let all: Vec<usize> = (0..items.tokens.len()).collect();
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let values = self.needs_values().then(|| Ok(self.values_plan(items)));
         // What parts become does not change the cost: zeros stand in, one edit a fork.
-        plans.push(self.plan(items, None, &all, 0)?);
-        Ok(plans)
+        let (n, at_once) = (items.tokens.len(), self.at_once(items));
+        let some = (0..n).step_by(at_once).map(move |from| (from..n.min(from + at_once)).collect::<Vec<_>>());
+        Ok(Box::new(values.into_iter().chain(some.map(|some| self.plan(items, None, &some, 0)))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

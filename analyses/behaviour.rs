@@ -12,7 +12,7 @@ mod tokens;
 
 use super::answered::{Answer, continued, item_of};
 use super::inputs::{MetricFile, NamedToken, PairFile, Sources, by_stratum, room};
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, Pair};
@@ -95,8 +95,8 @@ impl Analysis for Behaviour {
         items.sources.clone()
     }
 
-    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
-        Ok(vec![plan(items, self.generate as usize, &[0]), plan(items, 0, &[0])])
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        Ok(planned([plan(items, self.generate as usize, &[0]), plan(items, 0, &[0])]))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

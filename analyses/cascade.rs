@@ -17,7 +17,7 @@ use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use super::inputs::{PairArgs, Pairs, Sources};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Edit, Plan, Run, What};
@@ -100,14 +100,14 @@ impl Analysis for Cascade {
         items.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         // Which heads amplify is known later; as many of the first that can cost a little more.
         let arch = &model.decoder.arch;
         let later = (first_layer(&items.gate) + 1..arch.n_layers)
             .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
             .filter(|head| !items.gate.contains(head));
         let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
-        Ok(vec![self.gate_plan(items), self.amplifiers_plan(items, &sets(&some))])
+        Ok(planned([self.gate_plan(items), self.amplifiers_plan(items, &sets(&some))]))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

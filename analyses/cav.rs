@@ -13,12 +13,12 @@
 //! significant far more often than it should.)
 
 mod report;
+mod tables;
 
-use super::effects::SIGNIFICANT;
 use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice};
-use super::summary::{Position, mean, sd};
+use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
@@ -28,7 +28,7 @@ use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
-use crate::stats::{self, benjamini_hochberg_present, welch};
+use crate::stats;
 use crate::table::Table;
 use rand::seq::SliceRandom;
 use rayon::prelude::*;
@@ -213,10 +213,9 @@ impl Analysis for Cav {
         items.sources.clone()
     }
 
-    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
-        let mut plans = vec![activations_plan(items)];
-        plans.extend(items.classes.iter().map(|class| gradients_plan(class, &items.sites)));
-        Ok(plans)
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let gradients = items.classes.iter().map(|class| gradients_plan(class, &items.sites));
+        Ok(planned(std::iter::once_with(|| activations_plan(items)).chain(gradients)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
@@ -241,10 +240,10 @@ impl Analysis for Cav {
             }
         }
         let name = &session.model.name;
-        let mut tables = vec![cavs_table(name, &self.position, items, &found)?];
+        let mut tables = vec![tables::cavs(name, &self.position, items, &found)?];
         if let Some(sets) = &sets {
-            tables.push(tcav_table(name, items, &found, sets)?);
-            tables.push(scores_table(items, &found)?);
+            tables.push(tables::tcav(name, items, &found, sets)?);
+            tables.push(tables::scores(items, &found)?);
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
         Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors)?)] })
@@ -479,93 +478,10 @@ fn named(found: &Found) -> Option<Named> {
     Some(Named { name, vector: direction.vector.clone(), bias: Some(direction.bias) })
 }
 
-fn cavs_table(model: &str, position: &Position, items: &Items, found: &[Found]) -> Result<Table, AnalysisError> {
-    Ok(Table::new("cavs")
-        .str("model", "the model, as it was named", found.iter().map(|_| model))?
-        .int("layer", "layer, from 0", found.iter().map(|f| f.site.layer as i64))?
-        .str("site", "where activations were taken", found.iter().map(|f| f.site.kind.name()))?
-        .str("position", "at which position", found.iter().map(|_| position.to_string()))?
-        .str("method", "logistic, svm, ridge or mean_difference", found.iter().map(|f| f.method.name()))?
-        .int("n_concept", "examples of the concept", found.iter().map(|_| items.concept.len() as i64))?
-        .int("n_random", "random examples", found.iter().map(|_| items.random.len() as i64))?
-        .float(
-            "accuracy",
-            "balanced accuracy on held-out examples; one half is chance",
-            found.iter().map(|f| f.accuracy),
-        )?
-        .float(
-            "norm",
-            "norm of the vector; 0 where the sets do not differ",
-            found.iter().map(|f| f.direction.as_ref().map_or(0.0, Direction::norm)),
-        )?
-        .float("cosine", "cosine to the difference of means", found.iter().map(|f| f.cosine))?
-        .float(
-            "strength",
-            "penalty, by cross-validation",
-            found.iter().map(|f| f.direction.as_ref().and_then(|d| d.strength)),
-        )?)
-}
-
-/// Every class at every site and method, with the index of its class.
-fn scored(found: &[Found]) -> Vec<(&Found, usize, &Tcav)> {
-    found.iter().flat_map(|f| f.tcav.iter().enumerate().map(move |(c, t)| (f, c, t))).collect()
-}
-
-fn tcav_table(model: &str, items: &Items, found: &[Found], sets: &Sets) -> Result<Table, AnalysisError> {
-    let rows = scored(found);
-    let p: Vec<Option<f64>> = rows.iter().map(|(.., t)| welch(&t.concept, &t.random).map(|w| w.p)).collect();
-    let q = benjamini_hochberg_present(&p);
-    Ok(Table::new("tcav")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.0.site.layer as i64))?
-        .str(
-            "class",
-            "the class of prompts: their label, or their file",
-            rows.iter().map(|r| items.classes[r.1].name.as_str()),
-        )?
-        .float(
-            "tcav",
-            "mean share of prompts whose metric rises along the concept's CAVs",
-            rows.iter().map(|r| mean(&r.2.concept)),
-        )?
-        .float("tcav_sd", "its standard deviation over runs", rows.iter().map(|r| sd(&r.2.concept)))?
-        .float("random_mean", "the same of random against random", rows.iter().map(|r| mean(&r.2.random)))?
-        .float("random_sd", "its standard deviation over runs", rows.iter().map(|r| sd(&r.2.random)))?
-        .int("runs", "CAVs of each kind", rows.iter().map(|r| r.2.concept.len() as i64))?
-        .float("p_value", "two-sided Welch test of concept against random runs", p.iter().copied())?
-        .float("q_value", "Benjamini-Hochberg over layers, classes and methods", q.iter().copied())?
-        .flag("significant", "q_value < 0.05", q.iter().map(|q| q.is_some_and(|q| q < SIGNIFICANT)))?
-        .str("method", "logistic, svm, ridge or mean_difference", rows.iter().map(|r| r.0.method.name()))?
-        .str("site", "where activations were taken", rows.iter().map(|r| r.0.site.kind.name()))?
-        .int("examples", "examples a side of each run's CAV", rows.iter().map(|_| sets.size as i64))?
-        .int("n", "prompts of the class", rows.iter().map(|r| items.classes[r.1].prompts.len() as i64))?)
-}
-
-fn scores_table(items: &Items, found: &[Found]) -> Result<Table, AnalysisError> {
-    let of = |(f, c, t): (&'_ Found, usize, &'_ Tcav)| {
-        let kinds = [("concept", t.concept.clone()), ("random", t.random.clone())];
-        let (site, method) = (f.site, f.method);
-        kinds.into_iter().flat_map(move |(kind, scores)| {
-            scores.into_iter().enumerate().map(move |(run, score)| (site, method, c, kind, run, score))
-        })
-    };
-    let rows: Vec<_> = scored(found).into_iter().flat_map(of).collect();
-    Ok(Table::new("scores")
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.0.layer as i64))?
-        .str("method", "logistic, svm, ridge or mean_difference", rows.iter().map(|r| r.1.name()))?
-        .str(
-            "class",
-            "the class of prompts: their label, or their file",
-            rows.iter().map(|r| items.classes[r.2].name.as_str()),
-        )?
-        .str("kind", "concept: concept against random; random: random against random", rows.iter().map(|r| r.3))?
-        .int("run", "run, from 0", rows.iter().map(|r| r.4 as i64))?
-        .float("score", "share of prompts whose metric rises along this run's CAV", rows.iter().map(|r| r.5))?)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::welch;
     use rand::Rng;
     use rand_distr::StandardNormal;
 

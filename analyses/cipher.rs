@@ -14,7 +14,7 @@ use super::effects::{SIGNIFICANT, Subset, family, subsets};
 use super::gate::{GateArgs, Head, interchanged, names};
 use super::inputs::{PairArgs, Sources, room};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::answers::Class;
 use crate::dataset::{Item, Pair};
 use crate::model::Model;
@@ -115,9 +115,9 @@ impl Analysis for Cipher {
         items.sources.clone()
     }
 
-    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let generation = (self.generate > 0).then(|| generation_plan(items, self.generate as usize).0);
-        Ok(std::iter::once(metrics_plan(items)).chain(generation).collect())
+        Ok(planned(std::iter::once(metrics_plan(items)).chain(generation)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

@@ -18,7 +18,7 @@ mod signal;
 use super::effects::family;
 use super::inputs::{PairArgs, Pairs, layer_list};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
@@ -154,11 +154,11 @@ impl Analysis for Commitment {
         items.pairs.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         // What directions are does not change the cost.
         let mut plans = signal::plans(items);
         plans.push(changes_plan(items, &Signals::zeros(items, model.decoder.arch.d_model)));
-        Ok(plans)
+        Ok(planned(plans))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

@@ -12,7 +12,7 @@ use super::components::{Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, family, interval};
 use super::inputs::PairArgs;
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::figure::{Figure, Heatmap};
 use crate::model::Model;
 use crate::names::short_name;
@@ -60,8 +60,8 @@ impl Analysis for Contrast {
         items.sources()
     }
 
-    fn plans(&self, _: &Model, items: &Ciphered) -> Result<Vec<Plan>, AnalysisError> {
-        Ok(vec![plan(items)])
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {
+        Ok(planned([plan(items)]))
     }
 
     fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {

@@ -19,7 +19,7 @@ use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
 use super::inputs::{PairArgs, Pairs};
 use super::summary::mean;
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::model::Model;
 use crate::plan::{Plan, What};
 use crate::report::Section;
@@ -72,11 +72,11 @@ impl Analysis for ContrastMethods {
         items.pairs.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         // Which heads are the strongest is known later; as many from all layers cost about as much.
         let (all, some) = (items.heads.len(), (self.direct as usize).min(items.heads.len()));
         let chosen: Vec<usize> = (0..some).map(|k| k * all / some).collect();
-        Ok(vec![methods_plan(items), apart::plan(items, model.decoder.arch.n_layers, &chosen)])
+        Ok(planned([methods_plan(items), apart::plan(items, model.decoder.arch.n_layers, &chosen)]))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

@@ -11,7 +11,7 @@ use super::components::{Component, attributions, components, label, without_empt
 use super::effects::{SIGNIFICANT, family, interval};
 use super::inputs::{MeasuredArgs, Sources, Tokens};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::dataset::{Dataset, Item};
 use crate::figure::{
     Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
@@ -58,8 +58,8 @@ impl Analysis for Dla {
         items.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
-        Ok(vec![plan(model, items)])
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        Ok(planned([plan(model, items)]))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

@@ -13,7 +13,7 @@ use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, sites};
 use super::summary::{Position, Swap, mean};
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::dataset::{Dataset, Pair};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
@@ -26,6 +26,7 @@ use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats;
 use crate::table::Table;
+use std::ops::Range;
 use std::path::Path;
 
 /// Which run is edited.
@@ -127,17 +128,22 @@ impl Analysis for Interchange {
         items.pairs.sources.clone()
     }
 
-    fn plans(&self, _: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let everything: Vec<usize> = (0..items.units.len()).collect();
         let directions = self.directions();
         match self.estimate {
-            None => Ok(vec![exact_plan(items, &directions, &vec![everything; directions.len()])]),
+            None => {
+                let chosen = vec![everything; directions.len()];
+                Ok(planned(exact_plans(items, directions, chosen)))
+            }
             Some(Estimate::Gradient) => {
                 // Which ones are run is known later; as many cost about as much.
                 let some = everything[..(self.exact as usize).min(everything.len())].to_vec();
-                let pairs: Vec<usize> = (0..items.pairs.tokens.len()).collect();
-                let exact = exact_plan(items, &directions, &vec![some; directions.len()]);
-                Ok(vec![self.gradient_plan(items, &pairs), exact])
+                let chosen = vec![some; directions.len()];
+                let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
+                let chunks: Vec<Vec<usize>> = all.chunks(PAIRS_AT_ONCE).map(<[usize]>::to_vec).collect();
+                let estimates = chunks.into_iter().map(|pairs| self.gradient_plan(items, &pairs));
+                Ok(planned(estimates.chain(exact_plans(items, directions, chosen))))
             }
         }
     }
@@ -252,8 +258,10 @@ impl Interchange {
         estimates: Option<&Estimates>,
     ) -> Result<Vec<Table>, AnalysisError> {
         let directions = self.directions();
-        let readings = session.run(&exact_plan(items, &directions, chosen))?;
-        let swaps = swaps(items, &directions, chosen, &readings);
+        let mut swaps: Vec<Vec<Vec<Swap>>> = chosen.iter().map(|units| vec![Vec::new(); units.len()]).collect();
+        for plan in exact_plans(items, directions.clone(), chosen.to_vec()) {
+            collect(&directions, &session.run(&plan)?, &mut swaps);
+        }
         let rows = measured(items, &directions, chosen, &swaps, estimates);
         let shared = Shared {
             model: &session.model.name,
@@ -340,10 +348,24 @@ pub(super) fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     units
 }
 
+/// Forks that are planned at once.
+const FORKS_AT_ONCE: usize = 1 << 16;
+
+/// [`exact_plan`]s of all pairs, some pairs in each.
+pub(super) fn exact_plans(
+    items: &Items,
+    directions: Vec<Direction>,
+    chosen: Vec<Vec<usize>>,
+) -> impl Iterator<Item = Plan> {
+    let (forks, n): (usize, usize) = (chosen.iter().map(Vec::len).sum(), items.pairs.tokens.len());
+    let at_once = (FORKS_AT_ONCE / forks.max(1)).max(1);
+    (0..n).step_by(at_once).map(move |from| exact_plan(items, &directions, &chosen, from..n.min(from + at_once)))
+}
+
 /// Each pair's two metrics, then for each direction those of the chosen units' forks.
-pub(super) fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>]) -> Plan {
+fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for i in 0..items.pairs.tokens.len() {
+    for i in pairs {
         let runs = items.pairs.add(&mut plan, i);
         let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
         for run in runs {
@@ -367,21 +389,18 @@ fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
 }
 
-/// For each direction and chosen unit, one swap a pair.
-fn swaps(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], readings: &[Reading]) -> Vec<Vec<Vec<Swap>>> {
+/// Adds what some pairs' readings say: for each direction and chosen unit, one swap a pair.
+fn collect(directions: &[Direction], readings: &[Reading], swaps: &mut [Vec<Vec<Swap>>]) {
     let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-    let of_pair: Vec<&[f64]> = numbers.chunks_exact(2 + chosen.iter().map(Vec::len).sum::<usize>()).collect();
-    debug_assert_eq!(of_pair.len(), items.pairs.tokens.len());
-    let mut first = 2;
-    let of_direction = directions.iter().zip(chosen).map(|(direction, units)| {
-        let side = *direction as usize;
-        let start = first;
-        first += units.len();
-        let swap =
-            |k: usize, pair: &[f64]| Swap { base: pair[side], other: Some(pair[1 - side]), patched: pair[start + k] };
-        (0..units.len()).map(|k| of_pair.iter().map(|pair| swap(k, pair)).collect()).collect()
-    });
-    of_direction.collect()
+    for pair in numbers.chunks_exact(2 + swaps.iter().map(Vec::len).sum::<usize>()) {
+        let mut patched = pair[2..].iter();
+        for (direction, of_direction) in directions.iter().zip(swaps.iter_mut()) {
+            let side = *direction as usize;
+            for (of_unit, patched) in of_direction.iter_mut().zip(&mut patched) {
+                of_unit.push(Swap { base: pair[side], other: Some(pair[1 - side]), patched: *patched });
+            }
+        }
+    }
 }
 
 /// What tables are made of: all units in each direction, over all pairs or those of a subset.
@@ -418,28 +437,23 @@ fn pairs_table(
     chosen: &[Vec<usize>],
     swaps: &[Vec<Vec<Swap>>],
 ) -> Result<Table, AnalysisError> {
-    let mut rows: Vec<(usize, Unit, Direction, Swap)> = Vec::new();
-    for (d, direction) in directions.iter().enumerate() {
-        for (k, u) in chosen[d].iter().enumerate() {
-            let unit = items.units[*u];
-            rows.extend(swaps[d][k].iter().enumerate().map(|(i, swap)| (i, unit, *direction, *swap)));
-        }
-    }
+    // Made anew for each column: there may be millions.
+    let of_unit = |d: usize, k: usize| {
+        let (direction, unit) = (directions[d], items.units[chosen[d][k]]);
+        swaps[d][k].iter().enumerate().map(move |(i, swap)| (i, unit, direction, *swap))
+    };
+    let rows = || (0..directions.len()).flat_map(move |d| (0..chosen[d].len()).flat_map(move |k| of_unit(d, k)));
     let pair = |r: &(usize, Unit, Direction, Swap)| &items.pairs.dataset.items[r.0];
     Ok(Table::new("pairs")
-        .str("id", "the pair", rows.iter().map(|r| pair(r).id.as_str()))?
-        .opt_str("group", "the pair's group", rows.iter().map(|r| pair(r).group.as_deref()))?
-        .opt_str("lang", "the pair's language", rows.iter().map(|r| pair(r).lang.as_deref()))?
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.1.site.layer as i64))?
-        .int("head", "head, from 0; -1 for a site as a whole", rows.iter().map(|r| r.1.head_number()))?
-        .str("direction", "necessity or sufficiency", rows.iter().map(|r| r.2.name()))?
-        .float(
-            "base_metric",
-            "metric of the run that is edited, without the edit, nats",
-            rows.iter().map(|r| r.3.base),
-        )?
-        .float("other_metric", "metric of the run that is taken from, nats", rows.iter().map(|r| r.3.other))?
-        .float("patched_metric", "metric with the exchange, nats", rows.iter().map(|r| r.3.patched))?)
+        .str("id", "the pair", rows().map(|r| pair(&r).id.as_str()))?
+        .opt_str("group", "the pair's group", rows().map(|r| pair(&r).group.as_deref()))?
+        .opt_str("lang", "the pair's language", rows().map(|r| pair(&r).lang.as_deref()))?
+        .int("layer", "layer, from 0", rows().map(|r| r.1.site.layer as i64))?
+        .int("head", "head, from 0; -1 for a site as a whole", rows().map(|r| r.1.head_number()))?
+        .str("direction", "necessity or sufficiency", rows().map(|r| r.2.name()))?
+        .float("base_metric", "metric of the run that is edited, without the edit, nats", rows().map(|r| r.3.base))?
+        .float("other_metric", "metric of the run that is taken from, nats", rows().map(|r| r.3.other))?
+        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?)
 }
 
 /// How well estimates agree with exact effects, by direction, over the units that were run exactly.

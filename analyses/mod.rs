@@ -66,7 +66,7 @@ pub trait Analysis: clap::Args + serde::Serialize {
     ///
     /// # Errors
     /// If the parameters do not fit the items.
-    fn plans(&self, model: &Model, items: &Self::Items) -> Result<Vec<Plan>, AnalysisError>;
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError>;
 
     /// Runs the plans and makes tables of their readings.
     ///
@@ -85,6 +85,14 @@ pub trait Analysis: clap::Args + serde::Serialize {
     /// # Errors
     /// If a table lacks what a section says.
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>;
+}
+
+/// Plans, made one after another: those of a large dataset are too many to hold.
+pub type Plans<'a> = Box<dyn Iterator<Item = Result<Plan, AnalysisError>> + 'a>;
+
+/// Plans that are made without fail.
+pub fn planned<'a>(plans: impl IntoIterator<Item = Plan, IntoIter: 'a>) -> Plans<'a> {
+    Box::new(plans.into_iter().map(Ok))
 }
 
 /// Figures with their file names.

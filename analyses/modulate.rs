@@ -16,7 +16,7 @@ use super::directions::{Recipe, make, norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
 use super::inputs::{PairArgs, Pairs, Sources, evenly, room};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::dataset::Item;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
@@ -149,14 +149,14 @@ impl Analysis for Modulate {
         items.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
         let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
         let mut plans = vec![activations(items), self.sweep(items, &everything(items), &vectors, 0).0];
         if self.generate > 0 {
             plans.push(self.sweep(items, &items.generating, self.that_generate(&vectors), self.generate as usize).0);
         }
-        Ok(plans)
+        Ok(planned(plans))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

@@ -11,9 +11,8 @@ use super::gate::{CircuitFile, Head, names};
 use super::inputs::PairArgs;
 use super::interchange::{self, Direction, Interchange, strongest};
 use super::summary::Position;
-use super::{Analysis, AnalysisError, Figures, Output, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::model::Model;
-use crate::plan::Plan;
 use crate::report::Section;
 use crate::report::cells::{interval, number, share};
 use crate::report::listing::{Listing, Show};
@@ -62,14 +61,13 @@ impl Analysis for Screen {
         Interchange::datasets(items)
     }
 
-    fn plans(&self, _: &Model, items: &Self::Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
         let interchange = self.interchange();
         let n = (self.candidates + self.sample) as usize;
         let some: Vec<usize> = (0..n.min(items.units.len())).collect();
-        Ok(vec![
-            interchange.gradient_plan(items, &self.estimated(items)),
-            interchange::exact_plan(items, &interchange.directions(), &[some.clone(), some]),
-        ])
+        let estimates = interchange.gradient_plan(items, &self.estimated(items));
+        let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
+        Ok(planned(std::iter::once(estimates).chain(exact)))
     }
 
     fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {

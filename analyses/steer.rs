@@ -15,7 +15,7 @@ use super::doses::{Grid, grid};
 use super::inputs::{MeasuredArgs, Sources, Tokens, room};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
 use crate::answers::Rules;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
@@ -213,7 +213,7 @@ impl Analysis for Steer {
         items.sources.clone()
     }
 
-    fn plans(&self, model: &Model, items: &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let width = items.site.width(&model.decoder.arch, 0);
         let vectors = vec![vec![vec![0.0; width]]; 1 + usize::from(self.controls)];
         let mut plans: Vec<Plan> = items.contrast.as_ref().map(|c| self.contrast_plan(items, c)).into_iter().collect();
@@ -224,7 +224,7 @@ impl Analysis for Steer {
             let some: Vec<Condition> = conditions.into_iter().filter(|c| self.generates(c)).collect();
             plans.push(sweep(self, items, &vectors, &some, self.generate as usize));
         }
-        Ok(plans)
+        Ok(planned(plans))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {

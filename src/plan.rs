@@ -469,17 +469,43 @@ fn check_metric(metric: &Metric, arch: &Arch, keys: usize) -> Result<(), String>
     }
 }
 
+/// How much plans hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Extent {
+    pub prompts: usize,
+    pub tokens: usize,
+    pub forks: usize,
+    pub readouts: usize,
+}
+
+impl Extent {
+    /// Counts another plan in.
+    pub fn include(&mut self, plan: &Plan) {
+        self.prompts += plan.prompts.len();
+        self.tokens += plan.prompts.iter().map(|p| p.ids.len()).sum::<usize>();
+        self.forks += plan.forks.len();
+        self.readouts += plan.readouts.len();
+    }
+}
+
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tokens: usize = self.prompts.iter().map(|p| p.ids.len()).sum();
+        let mut extent = Extent::default();
+        extent.include(self);
+        extent.fmt(f)
+    }
+}
+
+impl fmt::Display for Extent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
         write!(
             f,
             "{} ({}), {}, {}",
-            count(self.prompts.len(), "prompt"),
-            count(tokens, "token"),
-            count(self.forks.len(), "fork"),
-            count(self.readouts.len(), "readout")
+            count(self.prompts, "prompt"),
+            count(self.tokens, "token"),
+            count(self.forks, "fork"),
+            count(self.readouts, "readout")
         )
     }
 }

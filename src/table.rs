@@ -14,6 +14,7 @@
 mod parquet;
 #[cfg(test)]
 mod tests;
+mod texts;
 
 use std::path::PathBuf;
 
@@ -22,6 +23,7 @@ use thiserror::Error;
 
 use crate::names::meant;
 use crate::rundir::WriteError;
+use texts::Texts;
 
 /// What a column's values are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -74,7 +76,7 @@ struct Column {
 
 #[derive(Debug, Clone, PartialEq)]
 enum Data {
-    Str(Vec<Option<String>>),
+    Str(Texts),
     Int(Vec<i64>),
     Float(Vec<Option<f64>>),
     Flag(Vec<bool>),
@@ -216,8 +218,7 @@ impl Table {
         doc: &str,
         values: impl IntoIterator<Item = S>,
     ) -> Result<Table, TableError> {
-        let values = values.into_iter().map(|value| Some(value.into())).collect();
-        self.with(name, doc, Data::Str(values))
+        self.with(name, doc, Data::Str(values.into_iter().map(|value| Some(value.into())).collect()))
     }
 
     /// Adds a column of text in which cells may be empty.
@@ -227,8 +228,7 @@ impl Table {
         doc: &str,
         values: impl IntoIterator<Item = Option<S>>,
     ) -> Result<Table, TableError> {
-        let values = values.into_iter().map(|value| value.map(Into::into)).collect();
-        self.with(name, doc, Data::Str(values))
+        self.with(name, doc, Data::Str(values.into_iter().map(|value| value.map(Into::into)).collect()))
     }
 
     /// Adds a column of whole numbers.
@@ -298,7 +298,7 @@ impl Table {
     /// The cells of a text column.
     pub fn opt_strs(&self, column: &str) -> Result<Vec<Option<&str>>, TableError> {
         match self.data(column)? {
-            Data::Str(values) => Ok(values.iter().map(Option::as_deref).collect()),
+            Data::Str(values) => Ok(values.iter().collect()),
             other => Err(self.wrong_kind(column, Kind::Str, other)),
         }
     }

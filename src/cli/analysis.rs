@@ -2,9 +2,9 @@
 
 use super::document::{document, write_report};
 use super::{CliError, ModelArgs, bytes, say};
-use crate::analyses::{Analysis, Output, WRITERS, Writer};
+use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
 use crate::model::Model;
-use crate::plan::Plan;
+use crate::plan::{Extent, Plan};
 use crate::run::{Engine, Size, size};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunDirError, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
 use crate::session::Session;
@@ -151,11 +151,16 @@ impl<A: Analysis> Job for Args<A> {
     }
 
     fn dry_run(&self, model: &Model) -> Result<(), CliError> {
-        let plans = self.analysis.plans(model, &self.analysis.prepare(model)?)?;
-        for plan in &plans {
+        let items = self.analysis.prepare(model)?;
+        let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
+        for plan in self.analysis.plans(model, &items)? {
+            let plan = plan?;
             plan.check(&model.decoder.arch)?;
+            extent.include(&plan);
+            let of = [Engine::Wavefront, Engine::Full].map(|engine| size(&plan, &model.decoder.arch, engine));
+            sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
         }
-        self.print_size(model, &plans)
+        self.print_size(&extent, &sizes)
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
@@ -165,9 +170,8 @@ impl<A: Analysis> Job for Args<A> {
 
     fn run(&self, model: &Model, started: Instant, call: &Call) -> Result<Finished, CliError> {
         let items = self.analysis.prepare(model)?;
-        let plans = self.analysis.plans(model, &items)?;
-        let expected: u64 = plans.iter().map(|p| size(p, &model.decoder.arch, self.engine).rows).sum();
-        drop(plans);
+        let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
+        let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
         let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
         let directory = RunDir::create(out, self.force, self.resume)?;
         let mut record = self.record(model, A::datasets(&items), call);
@@ -239,24 +243,20 @@ impl<A: Analysis> Args<A> {
         }
     }
 
-    fn print_size(&self, model: &Model, plans: &[Plan]) -> Result<(), CliError> {
-        let sizes = [Engine::Wavefront, Engine::Full].map(|engine| {
-            let mut total = Size::default();
-            plans.iter().for_each(|p| total.include(&size(p, &model.decoder.arch, engine)));
-            (engine, total)
-        });
+    /// Prints what all plans hold, and their sizes by the wavefront and by the full engine.
+    fn print_size(&self, extent: &Extent, [wavefront, full]: &[Size; 2]) -> Result<(), CliError> {
+        let sizes = [(Engine::Wavefront, wavefront), (Engine::Full, full)];
         if self.model.json {
             let map: Map<String, Value> =
                 sizes.iter().map(|(e, s)| (e.to_string(), serde_json::to_value(s).unwrap_or_default())).collect();
             return say(&Value::Object(map).to_string());
         }
-        let line = |(engine, s): &(Engine, Size)| {
+        let line = |(engine, s): &(Engine, &Size)| {
             let (rows, gflops) = (s.rows, s.flops / 1e9);
             format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(s.resid_bytes))
         };
         let head = format!("{:<10} {:>14} {:>14} {:>22}", "engine", "rows x layers", "GFLOP", "residual streams");
-        let plans: Vec<String> = plans.iter().map(Plan::to_string).collect();
-        say(&format!("{}\n{head}\n{}\n{}", plans.join("\n"), line(&sizes[0]), line(&sizes[1])))
+        say(&format!("{extent}\n{head}\n{}\n{}", line(&sizes[0]), line(&sizes[1])))
     }
 }
 

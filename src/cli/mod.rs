@@ -17,6 +17,7 @@ mod spec;
 mod trace;
 
 pub use model_args::ModelArgs;
+pub use spec::check_experiment;
 
 use crate::analyses::AnalysisError;
 use crate::dataset::DatasetError;

@@ -150,6 +150,17 @@ pub(super) fn run(shown: &str, text: &str, settings: &Settings) -> Result<(), Cl
     run_file(shown, &file, &spec, settings)
 }
 
+/// Reads the experiment that `text` describes, with every analysis of every model, and runs nothing.
+///
+/// # Errors
+/// If the file does not make sense.
+pub fn check_experiment(text: &str) -> Result<(), CliError> {
+    let shown = "the experiment";
+    let file: File = toml::from_str(text).map_err(|e| CliError::Input(format!("{shown}: {e}")))?;
+    let place = Path::new("experiment");
+    entries(shown, &file)?.iter().try_for_each(|entry| read(shown, entry, place).map(drop))
+}
+
 /// Runs an experiment, of which `spec` is what its results depend on.
 ///
 /// # Errors

@@ -7,10 +7,11 @@
 //! attention step by step.
 
 mod back;
+pub mod opened;
 
 use super::{floats, narrowed, on_cpu, simd};
-use crate::model::rows::{Rows, Span};
-use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
+use crate::model::rows::Rows;
+use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -68,71 +69,6 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) 
         })
         .collect::<Result<_>>()?;
     Tensor::cat(&z, 0)
-}
-
-/// Attention of one span in its steps, of candle's own operations.
-pub mod opened {
-    use super::*;
-
-    /// Scores of a span's rows over positions `0..keys`, scaled and soft-capped, minus infinity where a row may not look.
-    /// Returns f32 `[span rows, n_heads, keys]`.
-    ///
-    /// # Errors
-    /// If candle fails.
-    pub fn scores(q: &Tensor, k: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
-        let q = by_head(&q.narrow(0, span.rows.start, span.rows.len())?, heads.n_heads, heads.d_head)?;
-        let k = per_query_head(k, span, heads)?;
-        let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.to_dtype(DType::F32)? * heads.scale)?;
-        let scores = match heads.softcap {
-            Some(cap) => ((scores / cap)?.tanh()? * cap)?,
-            None => scores,
-        };
-        let keys = span.keys();
-        let hidden: Vec<f32> = (span.first()..keys)
-            .flat_map(|i| (0..keys).map(move |j| if visible(i, j, heads.window) { 0.0 } else { f32::NEG_INFINITY }))
-            .collect();
-        let hidden = Tensor::from_vec(hidden, (1, span.rows.len(), keys), scores.device())?;
-        scores.broadcast_add(&hidden)?.transpose(0, 1)?.contiguous()
-    }
-
-    /// The softmax of scores over keys. `[span rows, n_heads, keys]`
-    ///
-    /// # Errors
-    /// If candle fails.
-    pub fn pattern(scores: &Tensor) -> Result<Tensor> {
-        // The result does not depend on what is subtracted, nor does its gradient.
-        let shifted = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?.detach())?.exp()?;
-        shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
-    }
-
-    /// What a span's heads read by a pattern `[span rows, n_heads, keys]`. Returns `[span rows, n_heads * d_head]`.
-    ///
-    /// # Errors
-    /// If candle fails.
-    pub fn z(pattern: &Tensor, v: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
-        let v = per_query_head(v, span, heads)?;
-        let pattern = pattern.to_dtype(v.dtype())?.transpose(0, 1)?.contiguous()?;
-        let z = pattern.matmul(&v)?.transpose(0, 1)?.contiguous()?;
-        z.reshape((span.rows.len(), heads.n_heads * heads.d_head))
-    }
-
-    fn visible(query: usize, key: usize, window: Option<usize>) -> bool {
-        key <= query && window.is_none_or(|w| query - key < w)
-    }
-
-    /// `[rows, n * d_head]` to `[n, rows, d_head]`
-    fn by_head(x: &Tensor, n: usize, d_head: usize) -> Result<Tensor> {
-        x.reshape((x.dim(0)?, n, d_head))?.transpose(0, 1)?.contiguous()
-    }
-
-    /// The rows that a span reads, each KV head repeated for the query heads that share it. `[n_heads, keys, d_head]`
-    fn per_query_head(kv: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
-        let index = Tensor::new(span.key_rows(), kv.device())?;
-        let kv = by_head(&kv.index_select(&index, 0)?, heads.n_kv_heads, heads.d_head)?;
-        let (n, keys, d) = kv.dims3()?;
-        let shape = (n, heads.group(), keys, d);
-        kv.unsqueeze(1)?.broadcast_as(shape)?.contiguous()?.reshape((n * heads.group(), keys, d))
-    }
 }
 
 /// Rows of scores that a task holds at least; enough that its products run at full speed, few enough for the cache.
@@ -484,6 +420,8 @@ fn read_some_values(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::rows::Span;
+    use candle_core::DType;
     use candle_core::Device;
 
     fn rows(spans: Vec<Span>) -> Rows {

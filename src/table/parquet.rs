@@ -65,7 +65,7 @@ impl Table {
         let series = |column: &Column| -> Series {
             let name = PlSmallStr::from_str(&column.name);
             let series = match &column.data {
-                Data::Str(values) => PolarsSeries::new(name, values),
+                Data::Str(values) => PolarsSeries::new(name, values.iter().collect::<Vec<_>>()),
                 Data::Int(values) => PolarsSeries::new(name, values),
                 Data::Float(values) => PolarsSeries::new(name, values),
                 Data::Flag(values) => PolarsSeries::new(name, values),

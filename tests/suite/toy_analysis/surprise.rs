@@ -1,7 +1,7 @@
 //! How sure is the model of its next token? The entropy of the next-token distribution after each prompt.
 
 use gatelens::analyses::inputs::PromptArgs;
-use gatelens::analyses::{Analysis, AnalysisError, Figures, Output, table};
+use gatelens::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use gatelens::dataset::encode::prompt_ids;
 use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
@@ -40,19 +40,19 @@ impl Analysis for Surprise {
         vec![set.source()]
     }
 
-    fn plans(&self, _: &Model, Items(set, ids): &Items) -> Result<Vec<Plan>, AnalysisError> {
+    fn plans<'a>(&'a self, _: &'a Model, Items(set, ids): &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let mut plan = Plan::default();
         for (item, ids) in set.items.iter().zip(ids) {
             let prompt = plan.prompt(item.id.clone(), ids.clone());
             plan.read(prompt, What::Entropy);
         }
-        Ok(vec![plan])
+        Ok(planned([plan]))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let mut readings = Vec::new();
         for plan in self.plans(session.model, items)? {
-            readings.extend(session.run(&plan)?);
+            readings.extend(session.run(&plan?)?);
         }
         let table = Table::new("entropies")
             .str("id", "the prompt", items.0.items.iter().map(|item| item.id.as_str()))?

@@ -1,0 +1,161 @@
+//! Weights that are damaged, missing or not those of the description.
+
+use super::*;
+
+#[test]
+fn a_sharded_checkpoint_is_the_model_that_it_was_cut_from() {
+    let ids = prompts("llama");
+    let sharded = Folder::of("llama").sharded();
+    assert_eq!(logits(&open(sharded.path()), &ids), logits(&open(&family_dir("llama")), &ids));
+}
+
+#[test]
+fn a_missing_shard_is_named() {
+    let model = Folder::of("llama").sharded();
+    model.remove(SHARDS[1]);
+    refused(model.path(), &[INDEX, SHARDS[1], "missing", "fetch it again"]);
+}
+
+#[test]
+fn a_truncated_shard_is_named() {
+    let model = Folder::of("llama").sharded();
+    let bytes = std::fs::read(model.file(SHARDS[1])).expect("a shard");
+    for kept in [bytes.len() - 1, bytes.len() / 2, 100, 7, 0] {
+        model.write(SHARDS[1], &bytes[..kept]);
+        refused(model.path(), &[SHARDS[1], "not a sound safetensors file", "fetch it again"]);
+    }
+}
+
+/// A safetensors file with this header and this many bytes of data.
+fn with_header(header: &str, data: usize) -> Vec<u8> {
+    let mut bytes = (header.len() as u64).to_le_bytes().to_vec();
+    bytes.extend(header.as_bytes());
+    bytes.resize(bytes.len() + data, 0);
+    bytes
+}
+
+#[test]
+fn a_header_that_lies_about_sizes_is_refused() {
+    let tensor = |shape: &str, offsets: &str| {
+        let name = "model.embed_tokens.weight";
+        format!("{{\"{name}\": {{\"dtype\": \"F32\", \"shape\": {shape}, \"data_offsets\": {offsets}}}}}")
+    };
+    let model = Folder::of("llama");
+    for header in [
+        tensor("[1000, 48]", "[0, 16]"),
+        tensor("[4]", "[16, 0]"),
+        tensor("[4]", "[8, 24]"),
+        tensor("[9223372036854775807, 9223372036854775807]", "[0, 16]"),
+        tensor("[-4]", "[0, 16]"),
+        tensor("[1073741824, 48]", "[0, 206158430208]"),
+        "[]".to_string(),
+        "{".to_string(),
+    ] {
+        model.write("model.safetensors", with_header(&header, 16));
+        refused(model.path(), &["model.safetensors", "not a sound safetensors file"]);
+    }
+}
+
+#[test]
+fn a_header_of_absurd_length_is_refused() {
+    let model = Folder::of("llama");
+    for length in [u64::MAX, 1 << 62, 1 << 40, 100_000_000, 5_000] {
+        let bytes = [&length.to_le_bytes()[..], b"{}"].concat();
+        model.write("model.safetensors", bytes);
+        refused(model.path(), &["model.safetensors", "not a sound safetensors file"]);
+    }
+}
+
+#[test]
+fn a_pointer_in_the_place_of_the_weights_is_told_for_what_it_is() {
+    let model = Folder::of("llama");
+    model.write("model.safetensors", "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n");
+    refused(model.path(), &["model.safetensors", "git lfs pull"]);
+}
+
+#[test]
+fn a_tensor_of_the_wrong_shape_is_named() {
+    let name = "model.layers.2.self_attn.k_proj.weight";
+    let model = Folder::of("llama").weights(|t| t.get_mut(name).expect("a tensor").shape = vec![48, 24]);
+    refused(model.path(), &["model.safetensors", name, "[48, 24]", "[24, 48]"]);
+}
+
+#[test]
+fn a_tensor_of_a_dtype_that_is_no_weight_is_named() {
+    let model = Folder::of("llama").weights(|t| {
+        let stored = Stored { dtype: safetensors::Dtype::I64, shape: vec![48], data: vec![0; 48 * 8] };
+        t.insert("model.norm.weight".to_string(), stored);
+    });
+    refused(model.path(), &["model.safetensors", "model.norm.weight", "I64", "F32, F16 and BF16"]);
+}
+
+#[test]
+fn a_missing_tensor_is_named_with_the_nearest() {
+    let name = "model.layers.3.mlp.up_proj.weight";
+    let model = Folder::of("llama").weights(|t| drop(t.remove(name)));
+    refused(model.path(), &[name, "missing", "model.layers.2.mlp.up_proj.weight"]);
+}
+
+#[test]
+fn a_tensor_in_a_layer_that_the_decoder_would_not_use_is_refused_in_whichever_layer() {
+    for layer in [0, 3] {
+        let name = format!("model.layers.{layer}.self_attn.q_proj.bias");
+        let model = Folder::of("llama").weights(|t| drop(t.insert(name.clone(), Stored::floats(&[48], &[0.5; 48]))));
+        refused(model.path(), &["model.safetensors", &name, "llama"]);
+    }
+}
+
+#[test]
+fn weights_of_more_layers_than_the_description_says_are_refused() {
+    let model = Folder::of("llama").key("num_hidden_layers", json!(3));
+    refused(model.path(), &["model.layers.3.", "config.json"]);
+    let model = Folder::of("llama").key("num_hidden_layers", json!(5));
+    refused(model.path(), &["model.layers.4.", "missing"]);
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_is_named() {
+    for value in [f32::NAN, f32::INFINITY] {
+        let name = "model.layers.1.mlp.down_proj.weight";
+        let model = Folder::of("llama").weights(|t| {
+            t.get_mut(name).expect("a tensor").data[400..404].copy_from_slice(&value.to_le_bytes());
+        });
+        refused(model.path(), &["model.safetensors", name, "not finite"]);
+    }
+}
+
+#[test]
+fn a_weight_that_half_precision_cannot_hold_is_named() {
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let model = Folder::of("llama").weights(|t| {
+        t.get_mut(name).expect("a tensor").data[400..404].copy_from_slice(&1e6f32.to_le_bytes());
+    });
+    refused_with(model.path(), &["--dtype", "f16"], &[name, "f16", "--dtype f32"]);
+}
+
+#[test]
+fn an_index_that_points_outside_its_folder_is_refused() {
+    let outside = Folder::of("llama");
+    let absolute = outside.file("model.safetensors");
+    for name in ["../x.safetensors", "..", "a/../../x.safetensors", absolute.to_str().expect("UTF-8"), "", "."] {
+        let model = Folder::of("llama").sharded().index_names(name);
+        refused(model.path(), &[INDEX, &format!("`{name}`")]);
+    }
+}
+
+#[test]
+fn an_index_that_is_none_is_refused() {
+    for text in ["", "{}", "[1]", r#"{"weight_map": 3}"#, r#"{"weight_map": {"a": 1}}"#, "\u{0}"] {
+        let model = Folder::of("llama").sharded();
+        model.write(INDEX, text);
+        refused(model.path(), &[INDEX, "not an index"]);
+    }
+}
+
+#[test]
+fn a_folder_without_weights_says_which_are_read() {
+    let model = Folder::of("llama");
+    model.remove("model.safetensors");
+    model.write("pytorch_model.bin", "x");
+    refused(model.path(), &["model.safetensors", "save_pretrained", "GGUF"]);
+}
