@@ -1,13 +1,13 @@
 //! The Jinja engine, set up as Hugging Face sets up its own, and the bounds on what a template may do.
 //!
-//! Steps, output, recursion, repetition and widths are bounded. What is not: a template that doubles a
-//! string by concatenation some forty times in a row takes the memory that this needs.
+//! Steps, output, recursion and widths are bounded here, what is made on the way by [`super::made`].
 
 use std::io;
 
-use minijinja::value::{Kwargs, Rest, ViaDeserialize};
+use super::made;
+use minijinja::value::{Kwargs, Rest, from_args};
 use minijinja::{Environment, Error, ErrorKind, Output, State, Value, escape_formatter, filters};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::ser::{Formatter, PrettyFormatter};
 
 /// Calls of macros within macros; templates in use have two or three.
@@ -40,6 +40,9 @@ pub(super) fn environment() -> Environment<'static> {
     environment.add_filter("tojson", to_json);
     environment.add_filter("indent", indent);
     environment.add_filter("format", format);
+    environment.add_filter("join", made::join);
+    environment.add_filter("replace", made::replace);
+    environment.add_filter(made::MADE, made::made);
     environment
 }
 
@@ -80,15 +83,7 @@ fn raise_exception(message: Value) -> Result<Value, Error> {
 /// Writes a value as Python prints it, and counts what is written, also into variables
 /// (`{% set x %}...{% endset %}`), which the bound on the output does not see.
 fn write_value(out: &mut Output, state: &State, value: &Value) -> Result<(), Error> {
-    const COUNT: &str = "gatelens_written";
-    let length = value.as_str().map_or(0, str::len) as u64;
-    let before = state.get_temp(COUNT).and_then(|count| u64::try_from(count).ok()).unwrap_or(0);
-    let written = before.saturating_add(length);
-    // Twice the output's bound: what is captured is written once more when it is used.
-    if written > 2 * super::LONGEST_OUTPUT as u64 {
-        return Err(Error::new(ErrorKind::WriteFailure, "too much output").with_source(Raised::Flood));
-    }
-    state.set_temp(COUNT, Value::from(written));
+    made::count_value(state, value)?;
     if value.is_none() {
         return out.write_str("None").map_err(Error::from);
     }
@@ -101,25 +96,35 @@ fn write_value(out: &mut Output, state: &State, value: &Value) -> Result<(), Err
 
 /// Python's methods of strings, lists and dictionaries.
 fn python_method(state: &State, value: &Value, method: &str, arguments: &[Value]) -> Result<Value, Error> {
-    if method == "format" {
-        check_widths(value)?;
+    match (method, value.as_str(), arguments) {
+        ("format", ..) => check_widths(state, value)?,
+        ("join", Some(between), [all]) => {
+            made::count_value(state, all)?;
+            made::count(state, (between.len() as u64).saturating_mul(all.len().unwrap_or(0) as u64))?;
+        }
+        ("replace", Some(text), [from, to, ..]) => {
+            made::count_replaced(state, text, from.as_str().unwrap_or_default(), to.as_str().unwrap_or_default())?;
+        }
+        _ => {}
     }
     minijinja_contrib::pycompat::unknown_method_callback(state, value, method, arguments)
 }
 
 fn format(state: &State, pattern: &Value, arguments: Rest<Value>) -> Result<Value, Error> {
-    check_widths(pattern)?;
+    check_widths(state, pattern)?;
     filters::format(state, pattern, arguments)
 }
 
 /// A width in a format string is memory that the template asks for.
-fn check_widths(pattern: &Value) -> Result<(), Error> {
+fn check_widths(state: &State, pattern: &Value) -> Result<(), Error> {
     let text = pattern.as_str().unwrap_or_default();
     let longest = text.split(|c: char| !c.is_ascii_digit()).map(str::len).max().unwrap_or(0);
     if longest > MOST_DIGITS {
         return Err(invalid("a width in a format string is too large"));
     }
-    Ok(())
+    // Each place may be as wide as its digits say.
+    let places = text.matches(['%', '{']).count() as u64;
+    made::count(state, places * 10u64.pow(longest as u32))
 }
 
 fn invalid(why: &'static str) -> Error {
@@ -127,20 +132,20 @@ fn invalid(why: &'static str) -> Error {
 }
 
 /// Jinja's `indent(width=4, first=false, blank=false)`, with a bound on the width.
-fn indent(
-    text: String,
-    width: Option<usize>,
-    first: Option<bool>,
-    blank: Option<bool>,
-    options: Kwargs,
-) -> Result<String, Error> {
-    let width = width.or(options.get("width")?).unwrap_or(4);
-    let first = first.or(options.get("first")?).unwrap_or(false);
-    let blank = blank.or(options.get("blank")?).unwrap_or(false);
+fn indent(state: &State, text: String, arguments: Rest<Value>) -> Result<String, Error> {
+    let (positional, options): (&[Value], Kwargs) = from_args(&arguments)?;
+    let flag = |i: usize, name: &str| -> Result<bool, Error> {
+        let given = positional.get(i).map(|v| v.is_true());
+        Ok(given.or(options.get(name)?).unwrap_or(false))
+    };
+    let given = positional.first().map(|v| usize::try_from(v.clone())).transpose()?;
+    let width = given.or(options.get("width")?).unwrap_or(4);
+    let (first, blank) = (flag(1, "first")?, flag(2, "blank")?);
     options.assert_all_used()?;
     if width > WIDEST_INDENT {
         return Err(invalid("the indentation is too wide"));
     }
+    made::count(state, (text.len() + width * text.matches('\n').count()) as u64)?;
     let margin = " ".repeat(width);
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split('\n').enumerate() {
@@ -157,16 +162,18 @@ fn indent(
 
 /// `json.dumps` as Hugging Face calls it: characters beyond ASCII as they are, `", "` and `": "`
 /// between, nothing escaped for HTML.
-fn to_json(value: ViaDeserialize<serde_json::Value>, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+fn to_json(state: &State, value: Value, indent: Option<usize>, options: Kwargs) -> Result<String, Error> {
+    made::count_value(state, &value)?;
+    let value = serde_json::Value::deserialize(value)?;
     let indent = indent.or(options.get::<Option<usize>>("indent")?);
     // Accepted because templates pass it; leaving characters as they are is the only form.
     let _ensure_ascii: Option<bool> = options.get("ensure_ascii")?;
     options.assert_all_used()?;
     let mut out = Vec::new();
     let written = match indent {
-        None => write_json(&value.0, &mut out, OneLine),
+        None => write_json(&value, &mut out, OneLine),
         Some(width) if width <= WIDEST_INDENT => {
-            write_json(&value.0, &mut out, PrettyFormatter::with_indent(" ".repeat(width).as_bytes()))
+            write_json(&value, &mut out, PrettyFormatter::with_indent(" ".repeat(width).as_bytes()))
         }
         Some(_) => return Err(invalid("the indentation is too wide")),
     };

@@ -6,6 +6,7 @@
 
 mod date;
 mod engine;
+mod made;
 #[cfg(test)]
 mod tests;
 
@@ -126,9 +127,9 @@ impl ChatTemplate {
         }
         let mut environment = engine::environment();
         environment.set_fuel(Some(FUEL));
-        environment.add_template_owned(NAME, engine::without_generation_tags(source)).map_err(|error| {
-            TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) }
-        })?;
+        environment.add_template_owned(NAME, made::counted(&engine::without_generation_tags(source))).map_err(
+            |error| TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) },
+        )?;
         Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned(), now: None })
     }
 

@@ -182,3 +182,56 @@ fn a_hundred_messages_are_within_the_bounds() {
         assert!(render(source, &many).is_ok());
     }
 }
+
+#[test]
+fn what_a_template_makes_is_bounded_whatever_it_makes_it_of() {
+    let doubled = |start: &str, step: &str| {
+        format!(
+            "{{% set ns = namespace(s={start}) %}}{{% for i in range(60) %}}{{% set ns.s = {step} %}}{{% endfor %}}{{{{ ns.s }}}}"
+        )
+    };
+    let kept = |step: &str| {
+        format!(
+            "{{% set ns = namespace(s='x', l=[]) %}}{{% for i in range(20) %}}{{% set ns.s = ns.s + ns.s %}}{{% endfor %}}\
+             {{% for i in range(100000) %}}{{% set ns.l = ns.l + [{step}] %}}{{% endfor %}}"
+        )
+    };
+    let all = [
+        doubled("'ab'", "ns.s + ns.s"),
+        doubled("'ab'", "ns.s ~ ns.s"),
+        doubled("'ab'", "[ns.s, ns.s] | join('')"),
+        doubled("'ab'", "ns.s | replace('a', ns.s)"),
+        doubled("'ab'", "ns.s.replace('b', ns.s)"),
+        doubled("'ab'", "''.join([ns.s, ns.s])"),
+        doubled("'ab'", "ns.s.join([ns.s, ns.s, ns.s])"),
+        doubled("'ab'", "ns.s * 1000"),
+        doubled("'ab'", "1000 * ns.s"),
+        doubled("[1]", "[ns.s, ns.s]"),
+        doubled("[1]", "{'a': ns.s, 'b': ns.s}"),
+        doubled("[1]", "ns.s + ns.s"),
+        doubled("'ab'", "(ns.s, ns.s) | string"),
+        kept("ns.s[1:]"),
+        kept("ns.s | upper"),
+        kept("ns.s.title()"),
+        kept("ns.s | list"),
+        "{% macro f(s, n) %}{% if n > 0 %}{{ f(s + s, n - 1) }}{% else %}{{ s | length }}{% endif %}{% endmacro %}{{ f('ab', 60) }}".to_string(),
+        "{% macro f(n) %}{% if n > 0 %}{{ f(n - 1) }}{{ f(n - 1) }}{% else %}abcdefgh{% endif %}{% endmacro %}{{ f(60) }}".to_string(),
+        "{{ ('a' * 9000) | indent(width=200) | replace('', 'x' * 9000) }}".to_string(),
+    ];
+    for source in all {
+        let started = Instant::now();
+        let error = render(&source, &conversation()).expect_err(&source);
+        let bounded =
+            matches!(error, TemplateError::Flood { .. } | TemplateError::Endless { .. } | TemplateError::Failed { .. });
+        assert!(bounded, "{source}: {error}");
+        assert!(started.elapsed() < Duration::from_secs(20), "{source}");
+    }
+}
+
+#[test]
+fn long_conversations_stay_far_from_the_bound_on_what_is_made() {
+    let long: Vec<Message> = (0..200).map(|i| turn(["user", "assistant"][i % 2], &"word ".repeat(400))).collect();
+    for source in [LLAMA3, GEMMA, MISTRAL] {
+        assert!(render(source, &long).expect("rendered").len() > 350_000);
+    }
+}
