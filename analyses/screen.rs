@@ -101,7 +101,8 @@ impl Analysis for Screen {
             carriers: circuit.iter().map(number).collect(),
         };
         tables.extend([missed, circuit_table]);
-        let json = serde_json::to_vec(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        let mut json = serde_json::to_vec(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        json.push(b'\n');
         Ok(Output { tables, files: vec![("circuit.json".to_string(), json)] })
     }
 
@@ -316,12 +317,13 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let recall = missed.floats("recall")?;
     for i in 0..missed.rows() {
         section = section.paragraph(format!(
-            "{}: of {} heads that the estimate put aside {} were run all the same, drawn at random; {} of them carry the \
+            "{}: of {} heads that the estimate put aside {} were run all the same, drawn at random; {} of them {} the \
              behaviour. That makes {} of the rest (95 % interval {}), beside {} that were found: the estimate finds {}.",
             directions[i],
             rest[i],
             sampled[i],
             significant[i],
+            if significant[i] == 1 { "carries" } else { "carry" },
             number(number_missed[i], 1),
             interval(low[i], high[i], 1),
             found[i],

@@ -42,6 +42,7 @@ pub(super) trait Machine {
 
 /// The name of a kernel: its function's, in `kernels/{file}.cu`.
 pub(super) struct Kernel {
+    #[cfg_attr(not(feature = "cuda"), allow(dead_code, reason = "on the CPU all kernels are in one library"))]
     pub file: &'static str,
     pub name: String,
 }

@@ -262,8 +262,8 @@ fn a_head_that_is_too_wide_for_the_kernel_is_an_error() {
 
 /// Changes of every kind, on rows that others copy before and after, over several ranges of columns.
 fn edits(width: usize) -> Vec<RowEdit> {
-    let (all, some): (Arc<[Range<usize>]>, Arc<[Range<usize>]>) =
-        ([0..width].into(), [1..width / 3, width / 2..width - 1].into());
+    let all: Arc<[Range<usize>]> = [0..width].into();
+    let some: Arc<[Range<usize>]> = [1..width / 3, width / 2..width - 1].into();
     let wide = some.iter().map(Range::len).sum();
     let vector = |n: usize, seed: u64| -> Arc<[f32]> { random(n, seed, DType::F32).into() };
     let (on_all, on_some) = (vector(width, 7), vector(wide, 8));
