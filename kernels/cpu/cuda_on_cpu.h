@@ -142,7 +142,8 @@ inline Code meet() {
   return OK;
 }
 
-// Order 0 is forward, 1 reverse; any other seeds a shuffle, another one after each barrier.
+// Order 0 is forward, 1 reverse, and all warps meet at each shuffle; any other seeds an order, another one after each
+// barrier, in which every warp gets as far ahead of the others as it can.
 struct Order {
   uint64_t order;
   std::mt19937_64 random{order};
@@ -154,18 +155,37 @@ struct Order {
   }
 };
 
+inline bool run_if_ready(unsigned i) {
+  State &s = *state;
+  if (s.threads[i].wait != READY) return false;
+  s.current = i;
+  swapcontext(&s.scheduler, &s.threads[i].context);
+  return true;
+}
+
+// Runs a warp until all its threads wait at barriers or are done.
+inline bool run_ahead(Order &order, size_t first, Code &code) {
+  bool ran = false;
+  size_t n = std::min(WARP, state->threads.size() - first);
+  do {
+    for (unsigned i : order.of(n)) ran |= run_if_ready(unsigned(first) + i);
+  } while (code == OK && finish_shuffle(first, code));
+  return ran;
+}
+
 inline Code run_block(Order &order) {
   State &s = *state;
   for (auto &array : s.shared) std::fill(array.second.begin(), array.second.end(), 0xff);
   start_block();
   for (bool ran = true; ran;) {
     ran = false;
-    for (unsigned i : order.of(s.threads.size())) {
-      if (s.threads[i].wait != READY) continue;
-      ran = true;
-      s.current = i;
-      swapcontext(&s.scheduler, &s.threads[i].context);
+    Code code = OK;
+    if (order.order > 1) {
+      for (unsigned w : order.of((s.threads.size() + WARP - 1) / WARP)) ran |= run_ahead(order, w * WARP, code);
+    } else {
+      for (unsigned i : order.of(s.threads.size())) ran |= run_if_ready(i);
     }
+    if (code != OK) return code;
     if (Code code = meet()) return code;
   }
   for (auto &array : s.shared) {

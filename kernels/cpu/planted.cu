@@ -27,6 +27,17 @@ extern "C" __global__ void neighbour_without_barrier(const float *from, float *t
 }
 CPU_LAUNCHER(neighbour_without_barrier)
 
+// Writes again what other warps may still have to read: a missing barrier that shows only where a warp gets ahead.
+extern "C" __global__ void overwritten_too_soon(const float *from, float *to) {
+  SHARED(float, all, 1024);
+  all[threadIdx.x] = from[threadIdx.x];
+  __syncthreads();
+  float x = __shfl_xor_sync(ALL_LANES, all[blockDim.x - 1 - threadIdx.x], 0);
+  all[threadIdx.x] = -1.0f;
+  to[threadIdx.x] = x;
+}
+CPU_LAUNCHER(overwritten_too_soon)
+
 // Half of the threads leave before the barrier.
 extern "C" __global__ void leaves_before_barrier(const float *from, float *to) {
   if (threadIdx.x >= blockDim.x / 2) return;

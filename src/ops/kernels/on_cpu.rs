@@ -40,10 +40,10 @@ launchers! {
     narrow_rows_f16 => cpu_narrow_rows_f16,
     reverse => cpu_reverse, reverse_without_barrier => cpu_reverse_without_barrier,
     neighbour_without_barrier => cpu_neighbour_without_barrier, leaves_before_barrier => cpu_leaves_before_barrier,
-    two_barriers => cpu_two_barriers, shuffle_without_one => cpu_shuffle_without_one, outside_shared => cpu_outside_shared,
+    overwritten_too_soon => cpu_overwritten_too_soon, two_barriers => cpu_two_barriers, shuffle_without_one => cpu_shuffle_without_one, outside_shared => cpu_outside_shared,
 }
 
-/// Forward, reverse, and three shuffles.
+/// Forward, reverse, and three in which warps get ahead of each other.
 const ORDERS: [u64; 5] = [0, 1, 2, 3, 17];
 
 /// Blocks of a warp, of an odd number of warps, and as the GPU's.
@@ -389,6 +389,8 @@ fn a_missing_barrier_is_seen() -> Result<()> {
     assert_eq!(wrong("reverse_without_barrier", &reversed)?, ORDERS);
     // In forward order the thread before has always run: only other orders show it.
     assert_eq!(wrong("neighbour_without_barrier", &shifted)?, ORDERS[1..]);
+    // And only where one warp gets ahead of another.
+    assert_eq!(wrong("overwritten_too_soon", &reversed)?, ORDERS[2..]);
     Ok(())
 }
 
