@@ -9,7 +9,7 @@ pub enum DeviceError {
     Unknown { found: String },
     #[error("device `{found}`: this build has no CUDA in it; build it with --features cuda, or use --device cpu")]
     NotBuilt { found: String },
-    #[error("device `{found}`: {why}; use --device cpu")]
+    #[error("device `{found}`: the CUDA driver gives no such GPU ({why}); use --device cpu")]
     NotThere { found: String, why: String },
     #[error("device `{found}`: named twice; name each GPU once")]
     Twice { found: String },
@@ -47,7 +47,9 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
     if !candle_core::utils::cuda_is_available() {
         return Err(DeviceError::NotBuilt { found: found() });
     }
-    Device::new_cuda(index).map_err(|e| DeviceError::NotThere { found: found(), why: e.to_string() })
+    // candle's errors go on with a backtrace where one is asked for.
+    let why = |e: candle_core::Error| e.to_string().lines().next().unwrap_or_default().to_string();
+    Device::new_cuda(index).map_err(|e| DeviceError::NotThere { found: found(), why: why(e) })
 }
 
 /// The device of a user who names none, and why it is that one where there was a choice: a build without CUDA has none.
