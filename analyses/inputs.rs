@@ -265,6 +265,13 @@ pub fn by_stratum(items: &[Pair]) -> Vec<usize> {
     order
 }
 
+/// Which of two halves each item is in: every second one of its language and group, so that both halves hold as much of each.
+pub fn halves(items: &[Pair]) -> Vec<usize> {
+    let mut halves = vec![0; items.len()];
+    by_stratum(items).into_iter().enumerate().for_each(|(rank, i)| halves[i] = rank % 2);
+    halves
+}
+
 /// The numbers of `n` items, evenly from each language and group, in their order; all where there are no more. Nothing is
 /// drawn: the same file gives the same.
 pub fn evenly(items: &[Pair], n: usize) -> Vec<usize> {
@@ -440,6 +447,26 @@ pub fn layer_list(list: Option<&str>, n_layers: usize) -> Result<Vec<usize>, Ana
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::dataset::Input;
+
+    #[test]
+    fn halves_are_even_within_languages_and_groups_and_over_all() {
+        let lines = ["en a", "en b", "en a", "de a", "en b", "de a", "de a"];
+        let pair = |(line, of): (usize, &&str)| Pair {
+            id: line.to_string(),
+            line,
+            lang: of.split(' ').next().map(str::to_string),
+            group: of.split(' ').nth(1).map(str::to_string),
+            positive: Input::Text("+".to_string()),
+            negative: Input::Text("-".to_string()),
+            answer: Vec::new(),
+            foil: Vec::new(),
+            extra: serde_json::Map::new(),
+        };
+        let items: Vec<Pair> = lines.iter().enumerate().map(pair).collect();
+        // By language and group: 3, 5, 6 (de a), 0, 2 (en a), 1, 4 (en b).
+        assert_eq!(halves(&items), [1, 1, 0, 0, 0, 1, 0]);
+    }
 
     #[test]
     fn lists_of_layers_are_read_in_order_and_once() {

@@ -29,6 +29,7 @@
 mod bootstrap;
 mod correlation;
 mod flip;
+mod jackknife;
 mod labels;
 mod multiple;
 mod shares;
@@ -37,12 +38,13 @@ mod tests;
 mod threshold;
 mod welch;
 
-pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean};
-pub use correlation::{pearson, spearman};
+pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean, bca_ratio, ratio};
+pub use correlation::{pearson, ranks, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
+pub use jackknife::jackknife_correlation;
 pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
-pub use shares::{auc, counted, overlap_p, paired_sign_test, share_difference, wilson};
+pub use shares::{PairedCounts, auc, counted, overlap_p, paired_sign_test, share_difference, wilson};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::{Welch, welch};
 

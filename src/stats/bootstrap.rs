@@ -90,6 +90,31 @@ pub fn bca_mean(items: &[f64], options: &Bootstrap) -> Option<Interval> {
     bca_family(&[items], options).pop().flatten()
 }
 
+/// The ratio of the sums of numerators and denominators, one of each an item: a share of the whole, as an effect is of a gap.
+///
+/// `None` without items, or where the denominators sum to 0 or a number is not finite.
+pub fn ratio(numerators: &[f64], denominators: &[f64]) -> Option<f64> {
+    let ratio = numerators.iter().sum::<f64>() / denominators.iter().sum::<f64>();
+    (numerators.len() == denominators.len() && ratio.is_finite()).then_some(ratio)
+}
+
+/// The BCa interval of [`ratio`] over items: numerator and denominator are resampled together, so that the denominator's own
+/// uncertainty is in it.
+///
+/// `None` as in [`bca`], and where the denominators' sum has another sign, or is 0, in a resample: the ratio has no bounds then.
+pub fn bca_ratio(numerators: &[f64], denominators: &[f64], options: &Bootstrap) -> Option<Interval> {
+    if numerators.len() != denominators.len() {
+        return None;
+    }
+    let items: Vec<(f64, f64)> = numerators.iter().copied().zip(denominators.iter().copied()).collect();
+    let positive = denominators.iter().sum::<f64>() > 0.0;
+    let statistic = |items: &[(f64, f64)]| {
+        let (above, below) = items.iter().fold((0.0, 0.0), |(a, b), item| (a + item.0, b + item.1));
+        if below != 0.0 && (below > 0.0) == positive { above / below } else { f64::NAN }
+    };
+    bca(&items, statistic, options)
+}
+
 /// The BCa interval of the mean of each sample; samples of one length are resampled alike.
 ///
 /// Each interval is what [`bca_mean`] gives for the sample. `None` for a sample that has fewer than two items or one

@@ -37,7 +37,7 @@ fn deviations(x: &[f64]) -> Option<Vec<f64>> {
 }
 
 /// Ranks from 1; equal numbers have the average of theirs.
-fn ranks(x: &[f64]) -> Vec<f64> {
+pub fn ranks(x: &[f64]) -> Vec<f64> {
     let mut order: Vec<usize> = (0..x.len()).collect();
     order.sort_by(|a, b| x[*a].total_cmp(&x[*b]));
     let mut ranks = vec![0.0; x.len()];

@@ -280,6 +280,32 @@ fn the_mean_and_a_function_that_computes_it_have_one_interval() {
 }
 
 #[test]
+fn the_interval_of_a_ratio_covers_the_ratio_of_the_means() {
+    // An effect that is 0.4 of the gap in the mean, with gaps that vary by half of their mean.
+    let (n, simulations) = (60, 400);
+    let mut rng = rng(0, "ratio");
+    let mut held = 0;
+    for _ in 0..simulations {
+        let gaps: Vec<f64> = (0..n).map(|_| 2.0 + normal(&mut rng)).collect();
+        let effects: Vec<f64> = gaps.iter().map(|gap| 0.4 * gap + 0.5 * normal(&mut rng)).collect();
+        let options = Bootstrap { resamples: 1000, ..Bootstrap::default() };
+        let found = bca_ratio(&effects, &gaps, &options).unwrap();
+        held += usize::from(found.low <= 0.4 && 0.4 <= found.high);
+    }
+    rate(held, simulations, 0.95);
+}
+
+#[test]
+fn a_ratio_whose_denominator_may_be_zero_has_no_interval() {
+    let options = Bootstrap { resamples: 1000, ..Bootstrap::default() };
+    let (ones, around_zero) = ([1.0; 8], [1.0, -1.0, 2.0, -2.0, 1.5, -1.0, 0.5, 0.0]);
+    assert_eq!(bca_ratio(&ones, &around_zero, &options), None);
+    assert_eq!(bca_ratio(&ones, &[2.0; 7], &options), None);
+    assert_eq!(bca_ratio(&ones, &[-2.0; 8], &options), Some(Interval { low: -0.5, high: -0.5 }));
+    assert_eq!((ratio(&ones, &[2.0; 8]), ratio(&ones, &[0.0; 8]), ratio(&[], &[])), (Some(0.5), None, None));
+}
+
+#[test]
 fn bca_of_degenerate_data() {
     let options = Bootstrap { resamples: 2000, ..Bootstrap::default() };
     assert_eq!(bca_mean(&[0.1; 7], &options), Some(Interval { low: 0.1, high: 0.1 }));
