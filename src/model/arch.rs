@@ -1,14 +1,14 @@
 //! The typed description of a model: all that the one decoder has to know to run any family.
 //!
 //! A family's differences are values of these types. [`super::config`] reads them from a Hugging Face `config.json`,
-//! [`super::gguf_config`] from GGUF metadata; [`super::decoder`] runs them; nothing else asks which family a model is.
+//! [`super::gguf_config`] from GGUF metadata; both ask for the family for its defaults, [`super::weights`] for where its
+//! tensors are stored. [`super::decoder`] and the engines never do.
 
 use super::rope::Rope;
 use std::fmt;
 
 /// The model families that the decoder covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     Gpt2,
     GptNeox,

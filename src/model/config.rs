@@ -9,6 +9,7 @@ mod reader;
 mod ropes;
 
 use super::arch::*;
+use super::files::{LARGEST_CONFIG, read_bounded};
 use super::rope::Scaling;
 use reader::Reader;
 use serde_json::{Map, Value};
@@ -31,8 +32,8 @@ pub struct Config {
     pub arch: Arch,
     /// Keys that were not understood and do not look as if they mattered, and defaults that were assumed.
     pub warnings: Vec<String>,
-    /// The dtype that the checkpoint was saved in, as it says.
-    pub dtype: Option<String>,
+    /// The tokens that end a text, as it names them: an id or a list.
+    pub eos_token_id: Option<Value>,
 }
 
 /// Reads `config.json`. Keys in `ignore` are passed over, for a user who knows that they do not matter.
@@ -42,11 +43,9 @@ pub struct Config {
 /// the decoder does not do, or is unknown and looks as if it changed the forward pass.
 pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
     let file = |why: String| ConfigError::File { path: path.to_path_buf(), why };
-    let size = std::fs::metadata(path).map_err(|e| file(e.to_string()))?.len();
-    if size > 16 << 20 {
-        return Err(file(format!("{size} bytes are too many for a configuration")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
+    let text = read_bounded(path, LARGEST_CONFIG).map_err(|e| file(e.to_string()))?;
+    let text = text.ok_or_else(|| file("there is no such file".to_string()))?;
+    let text = String::from_utf8(text).map_err(|e| file(format!("not UTF-8: {e}")))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| file(format!("not JSON: {e}")))?;
     let Value::Object(map) = value else { return Err(file("expected a JSON object".to_string())) };
     parse(path, &map, ignore)
@@ -71,8 +70,7 @@ pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result
         arch.n_ctx = arch.n_ctx.max((original as f64 * factor) as usize);
     }
     r.account_for_the_rest(ignore)?;
-    let dtype = map.get("dtype").or(map.get("torch_dtype")).and_then(Value::as_str).map(str::to_string);
-    Ok(Config { arch, warnings: r.warnings.into_inner(), dtype })
+    Ok(Config { arch, warnings: r.warnings.into_inner(), eos_token_id: map.get("eos_token_id").cloned() })
 }
 
 fn family(r: &Reader) -> Result<Family, ConfigError> {

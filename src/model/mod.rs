@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+mod files;
 pub mod gguf;
 pub mod gguf_config;
 pub mod places;
@@ -76,8 +77,6 @@ pub enum ModelError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Weights(#[from] weights::WeightsError),
-    #[error(transparent)]
-    Tokenizer(#[from] Arc<TokenizerError>),
 }
 
 impl Model {
@@ -98,7 +97,7 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(dir)?;
         let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
         model.warnings.extend(config.warnings);
-        model.stop_at(stops::of_folder(dir));
+        model.stop_at(stops::of_folder(dir, config.eos_token_id.as_ref()));
         Ok(model)
     }
 

@@ -1,18 +1,15 @@
 //! The tokenizer of a Hugging Face folder.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Ends, Parts, TokenizerError, guarded};
+use crate::model::files::{LARGEST_CONFIG, read_bounded};
 use crate::model::template::{ChatTemplate, LONGEST_SOURCE};
 
 /// The largest `tokenizer.json`; those of vocabularies of 256,000 tokens have some 35 MB.
 const LARGEST_TOKENIZER: u64 = 256 << 20;
-/// The largest `tokenizer_config.json`.
-const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// Reads what the folder has.
 pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
@@ -107,19 +104,6 @@ fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, Tokeni
     })
 }
 
-/// The whole of a file of no more than `limit` bytes; nothing where there is no such file.
 fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
-    let io = |source| TokenizerError::Io { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that just fits.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > limit {
-        return Err(TokenizerError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(Some(bytes))
+    read_bounded(path, limit).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
 }

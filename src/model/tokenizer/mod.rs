@@ -39,6 +39,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The file or folder that it came from, for messages.
     path: PathBuf,
+    /// One more than the highest id. A model may have more rows in its embedding, never fewer.
     vocab_size: usize,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -218,11 +219,6 @@ impl Tokenizer {
         let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.is_empty());
         let ids = self.encode(spared.unwrap_or(text), false)?;
         ids.first().copied().ok_or_else(|| TokenizerError::NoToken { text: text.to_owned() })
-    }
-
-    /// One more than the highest id. A model may have more rows in its embedding, never fewer.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 
     /// The token that begins a text, if the model has one (whether it is added is another matter).

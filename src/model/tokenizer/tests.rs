@@ -97,7 +97,6 @@ fn sentence_piece_text_is_merged_by_score_with_a_space_before() {
     assert_eq!(ids, pieces.ids(&["\u{2581}hello", "r"]));
     texts(&tokenizer, &["hello world", "", "he said \u{4f60}\u{597d}\n", "caf\u{e9}"]);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)));
-    assert_eq!(tokenizer.vocab_size(), pieces.pieces.len());
 }
 
 #[test]
@@ -358,7 +357,6 @@ fn folders_are_read_with_their_special_tokens_and_template() {
     let folder = folder(true, Some(&config));
     let tokenizer = load(&folder).expect("sound");
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(256), Some(257)));
-    assert_eq!(tokenizer.vocab_size(), 258);
     let ids = tokenizer.encode("hello", true).expect("encoded");
     assert_eq!(ids.len(), 6, "BOS and five bytes: the file's truncation does not count");
     assert_eq!(tokenizer.encode_chat(&[Message::user("hello")], true).expect("encoded"), ids);
@@ -398,7 +396,8 @@ fn folders_that_cannot_be_used_say_why() {
     assert!(load(&bad).expect_err("damaged").to_string().contains("tokenizer_config.json"));
     let large = folder(false, None);
     write(&large, "chat_template.jinja", &"x".repeat((1 << 20) + 1));
-    assert!(matches!(load(&large), Err(TokenizerError::TooLarge { .. })));
+    let message = load(&large).expect_err("too large").to_string();
+    assert!(message.contains("chat_template.jinja") && message.contains("more than 1048576 bytes"), "{message}");
 }
 
 #[test]
