@@ -39,7 +39,8 @@ pub struct Options {
     pub dtype: DType,
     /// Weights that would take more bytes than this are read layer by layer as they are needed.
     pub max_memory: Option<u64>,
-    /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter.
+    /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter; they must be
+    /// there, and count as absent.
     pub ignore_config_keys: Vec<String>,
 }
 
@@ -103,9 +104,10 @@ impl Model {
 
     fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
-        let arch = gguf_config::read(&gguf, &options.ignore_config_keys)?;
+        let (arch, warnings) = gguf_config::read(&gguf, &options.ignore_config_keys)?;
         let (tokenizer, stops) = (Tokenizer::from_gguf(&gguf), stops::of_gguf(&gguf));
         let mut model = Model::load(name, arch, Checkpoint::Gguf(gguf), tokenizer, options)?;
+        model.warnings.extend(warnings);
         model.stop_at(stops);
         Ok(model)
     }
