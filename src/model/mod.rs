@@ -120,9 +120,10 @@ impl Model {
         options: &Options,
     ) -> Result<Self, ModelError> {
         let sha256 = checkpoint.fingerprint();
-        let decoder = weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
+        let (decoder, warnings) =
+            weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
         let (name, tokenizer) = (name.to_string(), tokenizer.map_err(Arc::new));
-        Ok(Model { name, decoder, sha256, warnings: Vec::new(), tokenizer, stop_tokens: Vec::new() })
+        Ok(Model { name, decoder, sha256, warnings, tokenizer, stop_tokens: Vec::new() })
     }
 
     /// Takes up the tokens that the checkpoint names as ends, with what is wrong with how it does.
