@@ -23,9 +23,11 @@ fuzz_target!(|bytes: &[u8]| {
         }
         rest = later;
     }
-    // Without an index, the first shard is the model.
+    // Without an index, the first shard is the model; with one, a single file would come before it.
     let single = DIR.path().join("model.safetensors");
     let _ = std::fs::remove_file(&single);
-    let _ = std::fs::hard_link(DIR.path().join("a.safetensors"), &single);
+    if !DIR.path().join(NAMES[2]).exists() {
+        let _ = std::fs::hard_link(DIR.path().join("a.safetensors"), &single);
+    }
     let _ = Model::open(DIR.path().to_str().expect("UTF-8"), &Options::default());
 });

@@ -218,6 +218,7 @@ impl<A: Analysis> Args<A> {
         ] {
             parameters.insert(key.to_string(), value);
         }
+        parameters.extend(model.date().map(|day| ("date".to_string(), Value::from(day.to_string()))));
         RunRecord {
             command: A::NAME.to_string(),
             command_line: command_line(call.command),

@@ -131,7 +131,8 @@ impl From<AnalysisError> for CliError {
 impl From<ModelError> for CliError {
     fn from(e: ModelError) -> Self {
         match e {
-            ModelError::Weights(WeightsError::Candle(_)) | ModelError::Source(SourceError::Demo(_)) => {
+            ModelError::Weights(WeightsError::Candle(_))
+            | ModelError::Source(SourceError::Demo(_) | SourceError::Unreachable { .. }) => {
                 CliError::Failed(e.to_string())
             }
             _ => CliError::Input(e.to_string()),

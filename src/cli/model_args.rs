@@ -1,6 +1,7 @@
 //! The flags that every command on a model takes.
 
 use super::CliError;
+use crate::model::template::Day;
 use crate::model::{Model, Options, device};
 use candle_core::{DType, Device};
 use std::io::Write;
@@ -32,6 +33,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
 
+    /// The day that a chat template takes for today, if it writes the date into prompts (default: 2024-07-26)
+    #[arg(long, value_name = "YYYY-MM-DD")]
+    pub date: Option<Day>,
+
     /// No progress bar, no warnings
     #[arg(long)]
     pub quiet: bool,
@@ -62,9 +67,15 @@ impl ModelArgs {
             None if devices.iter().all(Device::is_cpu) => DType::F32,
             None => DType::BF16,
         };
-        let ignore_config_keys = self.ignore_config_key.clone();
-        let model =
-            Model::open(&self.model, &Options { devices, dtype, max_memory: self.max_memory, ignore_config_keys })?;
+        let options = Options {
+            devices,
+            dtype,
+            max_memory: self.max_memory,
+            ignore_config_keys: self.ignore_config_key.clone(),
+            date: self.date,
+            progress: !self.quiet,
+        };
+        let model = Model::open(&self.model, &options)?;
         if !self.quiet {
             model.warnings.iter().for_each(|w| warn(&format!("{}: {w}", model.name)));
         }
@@ -81,6 +92,7 @@ impl ModelArgs {
                 args.max_memory,
                 args.threads,
                 args.ignore_config_key.clone(),
+                args.date,
             )
         };
         key(self) == key(other)

@@ -107,7 +107,7 @@ impl Policy {
         for model in spec::expanded(&all).map_err(CliError::Input)? {
             // A model of the hub is fetched when its turn comes.
             if !model.starts_with("hf:") {
-                source::resolve(&model).map_err(|e| CliError::from(ModelError::from(e)))?;
+                source::resolve(&model, false).map_err(|e| CliError::from(ModelError::from(e)))?;
             }
         }
         Ok(())
@@ -190,6 +190,7 @@ impl Policy {
             max_memory: self.max_memory.as_deref().map(size).transpose().map_err(CliError::Input)?,
             threads: None,
             ignore_config_key: Vec::new(),
+            date: None,
             quiet: true,
             json: false,
         };

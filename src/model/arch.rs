@@ -1,14 +1,14 @@
 //! The typed description of a model: all that the one decoder has to know to run any family.
 //!
 //! A family's differences are values of these types. [`super::config`] reads them from a Hugging Face `config.json`,
-//! [`super::gguf_config`] from GGUF metadata; [`super::decoder`] runs them; nothing else asks which family a model is.
+//! [`super::gguf_config`] from GGUF metadata; both ask for the family for its defaults, [`super::weights`] for where its
+//! tensors are stored. [`super::decoder`] and the engines never do.
 
 use super::rope::Rope;
 use std::fmt;
 
 /// The model families that the decoder covers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, serde::Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
     Gpt2,
     GptNeox,
@@ -181,7 +181,7 @@ impl Arch {
     /// Checks what the decoder relies on.
     ///
     /// # Errors
-    /// A sentence that names the two numbers which do not fit.
+    /// A sentence that names the number that no model has, or the two that do not fit.
     pub fn check(&self) -> Result<(), String> {
         let positive = [
             ("d_model", self.d_model),
@@ -205,6 +205,19 @@ impl Arch {
         if !self.n_heads.is_multiple_of(self.n_kv_heads) {
             return Err(format!("{} heads do not divide over {} KV heads", self.n_heads, self.n_kv_heads));
         }
+        let numbers = [
+            ("the norms' epsilon", Some(self.norm_eps)),
+            ("the scale of attention scores", Some(self.score_scale)),
+            ("the soft-cap of attention scores", self.score_softcap),
+            ("the soft-cap of logits", self.logit_softcap),
+            ("the scale of embeddings", self.embed_scale),
+        ];
+        for (name, n) in numbers {
+            if let Some(n) = n.filter(|n| !(*n > 0.0 && n.is_finite())) {
+                return Err(format!("{name} is {n}; it is a positive number"));
+            }
+        }
+        self.ropes.iter().try_for_each(Rope::check)?;
         if let Some(rope) = self.ropes.iter().find(|r| 2 * r.pairs() > self.d_head || r.rotary == 0) {
             return Err(format!("{} rotated dimensions do not fit a head of {}", rope.rotary, self.d_head));
         }

@@ -8,7 +8,7 @@
 #![allow(unsafe_code)]
 
 use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
-use crate::names::nearest;
+use crate::names::{nearest, suggestion};
 use memmap2::Mmap;
 use rayon::prelude::*;
 use safetensors::{Dtype, SafeTensors};
@@ -75,6 +75,14 @@ impl Checkpoint {
         Ok(Checkpoint::Safetensors(Shards::open(dir)?))
     }
 
+    /// What a user should know about which files it is of.
+    pub fn warnings(&self) -> &[String] {
+        match self {
+            Checkpoint::Safetensors(s) => &s.warnings,
+            Checkpoint::Gguf(_) => &[],
+        }
+    }
+
     /// Whether the checkpoint has a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         match self {
@@ -139,13 +147,37 @@ impl Checkpoint {
         }
     }
 
+    /// Whether two stored tensors of one shape hold the same numbers.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub fn equal(&self, a: &Stored, b: &Stored) -> Result<bool, CheckpointError> {
+        let (x, y) = (self.find(a)?, self.find(b)?);
+        if x.kind == y.kind && x.bytes.len() == y.bytes.len() {
+            let each = x.bytes.par_chunks(1 << 20).zip(y.bytes.par_chunks(1 << 20));
+            let equal = each.map(|(x, y)| x == y).reduce(|| true, |all, one| all && one);
+            x.give_back();
+            y.give_back();
+            return Ok(equal);
+        }
+        // Stored in two ways, they are compared as numbers, a part at a time.
+        let rows = |from: usize| Pick::Rows(vec![from..a.shape[0].min(from + (1 << 12))]);
+        for from in (0..a.shape[0]).step_by(1 << 12) {
+            let part = |stored: &Stored| self.read(&Stored { pick: rows(from), ..stored.clone() });
+            if part(a)? != part(b)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// Finds a tensor and holds it to the shape that it must have.
     fn find(&self, stored: &Stored) -> Result<Raw<'_>, CheckpointError> {
         let (shape, raw) = match self {
             Checkpoint::Safetensors(s) => s.find(&stored.name)?,
             Checkpoint::Gguf(g) => {
                 let info = g.tensor(&stored.name)?;
-                (&info.shape, Raw { bytes: g.bytes(info)?, kind: Kind::Ggml(info.kind), map: g.map() })
+                (&info.shape, Raw { bytes: g.bytes(info)?, kind: info.kind, map: g.map() })
             }
         };
         if *shape != stored.shape {
@@ -169,7 +201,9 @@ impl Checkpoint {
         let bytes = bytes.ok_or_else(|| self.bad(stored, "is shorter than its shape says"))?;
         let step = ((1 << 16) / columns.max(1)).max(1);
         let chunks = out.par_chunks_mut(step * columns).zip(bytes.par_chunks(step * row_bytes));
-        chunks.try_for_each(|(out, bytes)| raw.kind.convert(bytes, out)).map_err(|why| self.bad(stored, why))
+        chunks
+            .try_for_each(|(out, bytes)| dequantize(raw.kind, bytes, out))
+            .map_err(|e| self.bad(stored, e.to_string()))
     }
 
     /// The file that a tensor is stored in.
@@ -195,32 +229,19 @@ fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
     out
 }
 
-/// How numbers are stored.
-#[derive(Clone, Copy)]
-enum Kind {
-    F32,
-    F16,
-    Bf16,
-    Ggml(GgmlKind),
-}
-
 /// A tensor's bytes in a mapped file.
 struct Raw<'a> {
     bytes: &'a [u8],
-    kind: Kind,
+    kind: GgmlKind,
     /// The mapping that the bytes are of.
     map: &'a Mmap,
 }
 
 impl Raw<'_> {
     fn row_bytes(&self, columns: usize) -> Result<usize, String> {
-        match self.kind {
-            Kind::F32 => Ok(columns * 4),
-            Kind::F16 | Kind::Bf16 => Ok(columns * 2),
-            Kind::Ggml(kind) => kind
-                .row_bytes(columns)
-                .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),
-        }
+        let kind = self.kind;
+        let bytes = kind.row_bytes(columns);
+        bytes.ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}"))
     }
 
     /// Tells the system that these pages need not stay in memory; they are read again from the file if they must be.
@@ -237,32 +258,18 @@ impl Raw<'_> {
     fn give_back(&self) {}
 }
 
-impl Kind {
-    fn convert(self, bytes: &[u8], out: &mut [f32]) -> Result<(), String> {
-        match self {
-            Kind::F32 => {
-                let words = bytes.chunks_exact(4).zip(out);
-                words.for_each(|(b, o)| *o = f32::from_le_bytes([b[0], b[1], b[2], b[3]]));
-            }
-            Kind::F16 => {
-                let words = bytes.chunks_exact(2).zip(out);
-                words.for_each(|(b, o)| *o = half::f16::from_le_bytes([b[0], b[1]]).to_f32());
-            }
-            Kind::Bf16 => {
-                let words = bytes.chunks_exact(2).zip(out);
-                words.for_each(|(b, o)| *o = half::bf16::from_le_bytes([b[0], b[1]]).to_f32());
-            }
-            Kind::Ggml(kind) => dequantize(kind, bytes, out).map_err(|e| e.to_string())?,
-        }
-        Ok(())
-    }
-}
+/// The weights of a folder in one file.
+pub(super) const SINGLE: &str = "model.safetensors";
+
+/// The index of weights in shards.
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 /// The safetensors files of a folder.
 pub struct Shards {
     dir: PathBuf,
     files: Vec<Shard>,
     tensors: BTreeMap<String, Entry>,
+    warnings: Vec<String>,
 }
 
 struct Shard {
@@ -287,16 +294,22 @@ struct Index {
 
 impl Shards {
     fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let index = dir.join("model.safetensors.index.json");
-        let single = dir.join("model.safetensors");
-        let mut shards = Shards { dir: dir.to_path_buf(), files: Vec::new(), tensors: BTreeMap::new() };
-        if index.exists() {
-            shards.open_indexed(&index)?;
-        } else if single.exists() {
+        let (index, single) = (dir.join(INDEX), dir.join(SINGLE));
+        let (files, tensors, warnings) = (Vec::new(), BTreeMap::new(), Vec::new());
+        let mut shards = Shards { dir: dir.to_path_buf(), files, tensors, warnings };
+        // The single file first, as transformers has it: saving one over shards leaves their index behind.
+        if single.exists() {
             shards.add(&single)?;
+            if index.exists() {
+                shards.warnings.push(format!("`{SINGLE}` is used, not the shards of `{INDEX}`, which is there too"));
+            }
+        } else if index.exists() {
+            shards.open_indexed(&index)?;
         } else {
-            let why = "has neither `model.safetensors` nor `model.safetensors.index.json`; gatelens reads safetensors \
-                       (convert other formats with `transformers`' save_pretrained) and GGUF";
+            let why = format!(
+                "has neither `{SINGLE}` nor `{INDEX}`; gatelens reads safetensors (convert other formats with \
+                 `transformers`' save_pretrained) and GGUF"
+            );
             return Err(file_error(dir, why));
         }
         Ok(shards)
@@ -354,12 +367,12 @@ impl Shards {
         let bad = |why: String| CheckpointError::Tensor { path: self.path_of(name), tensor: name.to_string(), why };
         let Some(entry) = self.tensors.get(name) else {
             let near = nearest(name, self.tensors.keys().map(String::as_str));
-            return Err(bad(format!("is missing; the nearest names are {}", near.join(", "))));
+            return Err(bad(format!("is missing{}", suggestion(&near))));
         };
         let kind = match entry.dtype {
-            Dtype::F32 => Kind::F32,
-            Dtype::F16 => Kind::F16,
-            Dtype::BF16 => Kind::Bf16,
+            Dtype::F32 => GgmlKind::F32,
+            Dtype::F16 => GgmlKind::F16,
+            Dtype::BF16 => GgmlKind::BF16,
             other => return Err(bad(format!("is stored as {other:?}; gatelens reads F32, F16 and BF16"))),
         };
         let map = &self.files[entry.file].map;

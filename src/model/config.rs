@@ -2,16 +2,19 @@
 //!
 //! Every key is accounted for: read, known not to change the forward pass, or required to hold the one value that
 //! the decoder implements. A key that is none of these is an error if its name speaks of the forward pass and a
-//! warning otherwise, so that no checkpoint is silently run as something that it is not. Older keys (`rope_theta`,
-//! `rope_scaling`, `sliding_window_pattern`, ...) and the nested `rope_parameters` of `transformers` 5 both load.
+//! warning otherwise, so that no checkpoint is silently run as something that it is not; `null` counts as absent, and
+//! so does `false`, with a warning where the name speaks of the forward pass. A number that is not given, and that no
+//! tensor's shape would contradict, is the family's default, with a warning. Older keys (`rope_theta`, `rope_scaling`,
+//! `sliding_window_pattern`, ...) and the nested `rope_parameters` of `transformers` 5 both load.
 
 mod reader;
 mod ropes;
 
 use super::arch::*;
+use super::files::{LARGEST_CONFIG, read_bounded};
 use super::rope::Scaling;
 use reader::Reader;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
 /// What is wrong with a `config.json`.
@@ -31,22 +34,22 @@ pub struct Config {
     pub arch: Arch,
     /// Keys that were not understood and do not look as if they mattered, and defaults that were assumed.
     pub warnings: Vec<String>,
-    /// The dtype that the checkpoint was saved in, as it says.
-    pub dtype: Option<String>,
+    /// The tokens that end a text, as it names them: an id or a list.
+    pub eos_token_id: Option<Value>,
 }
 
-/// Reads `config.json`. Keys in `ignore` are passed over, for a user who knows that they do not matter.
+/// Reads `config.json`. Keys in `ignore` are passed over, for a user who knows that they do not matter: they count as
+/// absent. `rope_scaling.KEY` and `rope_parameters.KEY` are such keys too.
 ///
 /// # Errors
 /// If the file is not JSON, the architecture is unknown, a key is missing, has the wrong type, asks for something that
-/// the decoder does not do, or is unknown and looks as if it changed the forward pass.
+/// the decoder does not do, or is unknown and looks as if it changed the forward pass; or if a key in `ignore` is not
+/// in the file.
 pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
     let file = |why: String| ConfigError::File { path: path.to_path_buf(), why };
-    let size = std::fs::metadata(path).map_err(|e| file(e.to_string()))?.len();
-    if size > 16 << 20 {
-        return Err(file(format!("{size} bytes are too many for a configuration")));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| file(e.to_string()))?;
+    let text = read_bounded(path, LARGEST_CONFIG).map_err(|e| file(e.to_string()))?;
+    let text = text.ok_or_else(|| file("there is no such file".to_string()))?;
+    let text = String::from_utf8(text).map_err(|e| file(format!("not UTF-8: {e}")))?;
     let value: Value = serde_json::from_str(&text).map_err(|e| file(format!("not JSON: {e}")))?;
     let Value::Object(map) = value else { return Err(file("expected a JSON object".to_string())) };
     parse(path, &map, ignore)
@@ -57,27 +60,38 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result<Config, ConfigError> {
-    let r = Reader::new(path, map);
+    let r = Reader::new(path, map, ignore)?;
     let family = family(&r)?;
     let mut arch = match family {
         Family::Gpt2 => gpt2(&r)?,
         Family::GptNeox => gpt_neox(&r)?,
         _ => rotary_family(&r, family)?,
     };
-    arch.check().map_err(|why| r.file(why))?;
     if let Some(rope) = arch.ropes.first()
         && let Scaling::Dynamic { factor, original } = rope.scaling
     {
         arch.n_ctx = arch.n_ctx.max((original as f64 * factor) as usize);
     }
-    r.account_for_the_rest(ignore)?;
-    let dtype = map.get("dtype").or(map.get("torch_dtype")).and_then(Value::as_str).map(str::to_string);
-    Ok(Config { arch, warnings: r.warnings.into_inner(), dtype })
+    arch.check().map_err(|why| r.file(why))?;
+    r.account_for_the_rest()?;
+    Ok(Config { arch, warnings: r.warnings.into_inner(), eos_token_id: map.get("eos_token_id").cloned() })
+}
+
+/// What is wrong with keys that nothing here knows.
+pub(super) fn not_understood(keys: &[String]) -> String {
+    let are = if keys.len() == 1 { "is" } else { "are" };
+    format!("{are} not understood and may change the forward pass; {}", passing_over(keys))
+}
+
+/// How keys are passed over by a user who knows better.
+pub(super) fn passing_over(keys: &[String]) -> String {
+    let flags: Vec<String> = keys.iter().map(|key| format!("--ignore-config-key {key}")).collect();
+    let they = if keys.len() == 1 { "it does" } else { "they do" };
+    format!("if you know that {they} not matter, pass {}", flags.join(" "))
 }
 
 fn family(r: &Reader) -> Result<Family, ConfigError> {
-    let found = r.map.get("model_type").and_then(Value::as_str).unwrap_or("(no `model_type`)");
-    r.take("model_type");
+    let found = r.take("model_type").and_then(Value::as_str).unwrap_or("(no `model_type`)");
     FAMILIES.iter().find(|(_, name)| *name == found).map(|(family, _)| *family).ok_or_else(|| {
         let known: Vec<&str> = FAMILIES.iter().map(|(_, name)| *name).collect();
         ConfigError::UnknownArchitecture {
@@ -105,13 +119,13 @@ fn gpt2(r: &Reader) -> Result<Arch, ConfigError> {
         vocab: r.size("vocab_size")?,
         n_ctx: r.size("n_positions")?,
         norm: NormKind::Layer,
-        norm_eps: r.opt_number("layer_norm_epsilon")?.unwrap_or(1e-5),
+        norm_eps: r.or_default("layer_norm_epsilon", 1e-5)?,
         norm_plus_one: false,
         placement: NormPlacement::Before,
         qk_norm: QkNorm::None,
         parallel: false,
         mlp: Mlp::Plain,
-        activation: r.activation(&["activation_function"], "gelu_new")?,
+        activation: r.activation("activation_function", "gelu_new")?,
         biases: Biases { qkv: true, attn_out: true, mlp: true },
         ropes: Vec::new(),
         layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
@@ -140,13 +154,13 @@ fn gpt_neox(r: &Reader) -> Result<Arch, ConfigError> {
         vocab: r.size("vocab_size")?,
         n_ctx,
         norm: NormKind::Layer,
-        norm_eps: r.opt_number("layer_norm_eps")?.unwrap_or(1e-5),
+        norm_eps: r.or_default("layer_norm_eps", 1e-5)?,
         norm_plus_one: false,
         placement: NormPlacement::Before,
         qk_norm: QkNorm::None,
         parallel: r.flag("use_parallel_residual", true)?,
         mlp: Mlp::Plain,
-        activation: r.activation(&["hidden_act"], "gelu")?,
+        activation: r.activation("hidden_act", "gelu")?,
         biases: Biases { qkv: bias, attn_out: bias, mlp: true },
         ropes: vec![r.rope(d_head, n_ctx, 10_000.0, 0.25)?],
         layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
@@ -170,15 +184,15 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         (None, _) => r.divide("hidden_size", d_model, n_heads)?,
     };
     let n_ctx = r.size("max_position_embeddings")?;
-    let query_scalar = if gemma { r.opt_number("query_pre_attn_scalar")?.unwrap_or(256.0) } else { d_head as f64 };
-    if gemma {
-        r.require("use_bidirectional_attention", &Value::Bool(false))?;
-    }
-    let attention_bias = match family {
-        Family::Qwen2 => true,
-        Family::Phi3 => false,
-        _ => r.flag("attention_bias", false)?,
+    let query_scalar = if gemma { r.or_default("query_pre_attn_scalar", 256.0)? } else { d_head as f64 };
+    let one_value = match family {
+        Family::Gemma2 | Family::Gemma3 => vec![("use_bidirectional_attention", json!(false))],
+        Family::Qwen2 => vec![("use_mrope", json!(false))],
+        // Written into the released Phi-4-mini, read by nothing.
+        Family::Phi3 => vec![("full_attn_mod", json!(1)), ("interpolate_factor", json!(1))],
+        _ => Vec::new(),
     };
+    one_value.iter().try_for_each(|(key, value)| r.require(key, value))?;
     Ok(Arch {
         family,
         d_model,
@@ -193,30 +207,12 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         norm_eps: r
             .or_default("rms_norm_eps", if matches!(family, Family::Phi3 | Family::Olmo2) { 1e-5 } else { 1e-6 })?,
         norm_plus_one: gemma,
-        placement: match family {
-            Family::Olmo2 => NormPlacement::After,
-            _ if gemma => NormPlacement::Both,
-            _ => NormPlacement::Before,
-        },
-        qk_norm: match family {
-            Family::Olmo2 => QkNorm::Whole,
-            Family::Qwen3 | Family::Gemma3 => QkNorm::PerHead,
-            _ => QkNorm::None,
-        },
+        placement: placement(family),
+        qk_norm: qk_norm(family),
         parallel: false,
         mlp: Mlp::Gated,
-        activation: if gemma {
-            // Gemma's first configurations say `hidden_act: gelu` and mean the tanh form; the reference does not read it.
-            r.take("hidden_act");
-            r.activation(&["hidden_activation"], "gelu_pytorch_tanh")?
-        } else {
-            r.activation(&["hidden_act"], "silu")?
-        },
-        biases: Biases {
-            qkv: attention_bias,
-            attn_out: attention_bias && family != Family::Qwen2,
-            mlp: family == Family::Llama && r.flag("mlp_bias", false)?,
-        },
+        activation: activation(r, family)?,
+        biases: biases(r, family)?,
         ropes: r.ropes(family, d_head, n_ctx)?,
         layers: r.layers(family, n_layers)?,
         score_scale: query_scalar.powf(-0.5),
@@ -224,6 +220,44 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         logit_softcap: r.softcap("final_logit_softcapping", family, 30.0)?,
         embed_scale: gemma.then(|| (d_model as f64).sqrt()),
         tied: r.flag("tie_word_embeddings", gemma)?,
+    })
+}
+
+fn placement(family: Family) -> NormPlacement {
+    match family {
+        Family::Olmo2 => NormPlacement::After,
+        Family::Gemma2 | Family::Gemma3 => NormPlacement::Both,
+        _ => NormPlacement::Before,
+    }
+}
+
+fn qk_norm(family: Family) -> QkNorm {
+    match family {
+        Family::Olmo2 => QkNorm::Whole,
+        Family::Qwen3 | Family::Gemma3 => QkNorm::PerHead,
+        _ => QkNorm::None,
+    }
+}
+
+fn activation(r: &Reader, family: Family) -> Result<Activation, ConfigError> {
+    if !matches!(family, Family::Gemma2 | Family::Gemma3) {
+        return r.activation("hidden_act", "silu");
+    }
+    // Gemma's first configurations say `hidden_act: gelu` and mean the tanh form; the reference does not read it.
+    r.take("hidden_act");
+    r.activation("hidden_activation", "gelu_pytorch_tanh")
+}
+
+fn biases(r: &Reader, family: Family) -> Result<Biases, ConfigError> {
+    let attention = match family {
+        Family::Qwen2 => true,
+        Family::Phi3 => false,
+        _ => r.flag("attention_bias", false)?,
+    };
+    Ok(Biases {
+        qkv: attention,
+        attn_out: attention && family != Family::Qwen2,
+        mlp: family == Family::Llama && r.flag("mlp_bias", false)?,
     })
 }
 

@@ -12,7 +12,7 @@ use super::weights::{LayerWeights, Linear, NormWeights};
 use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{DType, Device, Result, Tensor};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// The activations that are live at a site: what the rest of the pass still reads.
@@ -135,13 +135,13 @@ impl Hook for Unwatched {
     }
 }
 
-/// Cosines and sines for every rotation of a model. A row's entry in the tables is `regime * length + position`.
+/// Cosines and sines for every rotation of a model: the positions of each regime one after another, as many as its longest
+/// prompt has.
 pub struct Angles {
-    /// For each device, one pair for each of [`Arch::ropes`]: `[regimes * length, pairs]` each, f32.
+    /// For each device, one pair for each of [`Arch::ropes`]: `[entries, pairs]` each, f32.
     tables: Vec<Vec<(Tensor, Tensor)>>,
-    length: usize,
-    /// The tables' regime of each prompt length that they were made for.
-    regimes: BTreeMap<usize, usize>,
+    /// The entry of the first position, for each prompt length that the tables were made for.
+    starts: BTreeMap<usize, usize>,
 }
 
 impl Angles {
@@ -159,32 +159,35 @@ impl Angles {
     /// If candle fails.
     pub fn reaching(decoder: &Decoder, lengths: impl IntoIterator<Item = usize>, more: usize) -> Result<Self> {
         let arch = &decoder.arch;
-        let lengths: Vec<usize> = lengths.into_iter().collect();
-        let length = lengths.iter().copied().max().unwrap_or(0) + more;
-        let key = |n: usize| -> Vec<usize> { arch.ropes.iter().map(|r| r.regime(n)).collect() };
-        let mut keys: Vec<Vec<usize>> = lengths.iter().map(|n| key(*n)).collect();
-        keys.sort();
-        keys.dedup();
-        let regimes = lengths.iter().map(|n| (*n, keys.binary_search(&key(*n)).unwrap_or(0))).collect();
+        let mut by_regime: BTreeMap<Vec<usize>, BTreeSet<usize>> = BTreeMap::new();
+        for n in lengths {
+            by_regime.entry(arch.ropes.iter().map(|r| r.regime(n)).collect()).or_default().insert(n);
+        }
+        let (mut starts, mut entries, mut parts) = (BTreeMap::new(), 0, Vec::new());
+        for (regimes, lengths) in &by_regime {
+            let positions = lengths.last().copied().unwrap_or(0) + more;
+            starts.extend(lengths.iter().map(|n| (*n, entries)));
+            entries += positions;
+            parts.push((regimes, positions));
+        }
         let table = |(i, rope): (usize, &super::rope::Rope), device: &Device| {
             let (mut cos, mut sin) = (Vec::new(), Vec::new());
-            for key in &keys {
-                let angles = rope.angles(key[i], length);
+            for (regimes, positions) in &parts {
+                let angles = rope.angles(regimes[i], *positions);
                 cos.extend(angles.cos);
                 sin.extend(angles.sin);
             }
-            let shape = (keys.len() * length, rope.pairs());
+            let shape = (entries, rope.pairs());
             Ok((Tensor::from_vec(cos, shape, device)?, Tensor::from_vec(sin, shape, device)?))
         };
         let all = |device| arch.ropes.iter().enumerate().map(|r| table(r, device)).collect::<Result<_>>();
         let tables = decoder.places.iter().map(|(device, _)| all(device)).collect::<Result<_>>()?;
-        Ok(Angles { tables, length, regimes })
+        Ok(Angles { tables, starts })
     }
 
     /// The entry of a position of a prompt of `length` tokens, one of those that the tables were made for.
     pub fn entry(&self, length: usize, position: usize) -> u32 {
-        let regime = self.regimes.get(&length).copied().unwrap_or(0);
-        (regime * self.length + position) as u32
+        (self.starts.get(&length).copied().unwrap_or(0) + position) as u32
     }
 }
 
@@ -501,6 +504,28 @@ impl Linear {
         match &self.bias {
             None => Ok(y),
             Some(bias) => ops::add_bias(&y, bias),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_regimes_table_is_as_long_as_its_own_longest_prompt() {
+        // The fixture rotates prompts of more than 64 tokens in another way.
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/phi3");
+        let decoder = crate::model::Model::open(dir, &crate::model::Options::default()).expect("a sound model").decoder;
+        let angles = Angles::reaching(&decoder, [10, 80, 7, 100], 2).expect("tables");
+        assert_eq!(angles.tables[0][0].0.dims(), [12 + 102, decoder.arch.ropes[0].pairs()]);
+        let firsts = [7, 10, 80, 100].map(|length| angles.entry(length, 3));
+        assert_eq!(firsts, [3, 3, 15, 15]);
+        let rows = |length: u32| angles.tables[0][0].1.get(angles.entry(length as usize, 3) as usize);
+        let alone = |length: usize| Angles::new(&decoder, [length]).expect("tables").tables[0][0].1.get(3);
+        for length in [7, 80] {
+            let (found, expected) = (rows(length).expect("a row"), alone(length as usize).expect("a row"));
+            assert_eq!(found.to_vec1::<f32>().expect("numbers"), expected.to_vec1::<f32>().expect("numbers"));
         }
     }
 }

@@ -1,8 +1,12 @@
 //! GGUF metadata to [`Arch`], for the architectures whose GGUF files gatelens reads.
 
 use super::arch::*;
-use super::gguf::{Gguf, GgufError, Value};
+use super::config::not_understood;
+use super::gguf::{Gguf, GgufError, TensorInfo, Value, dequantize};
 use super::rope::{Rope, Scaling, yarn_mscale};
+use crate::names::{nearest, suggestion};
+use std::cell::RefCell;
+use std::path::PathBuf;
 
 /// Architectures (`general.architecture`) with the family that each is.
 const ARCHITECTURES: [(&str, Family); 4] =
@@ -13,10 +17,12 @@ const ARCHITECTURES: [(&str, Family); 4] =
 pub enum GgufConfigError {
     #[error(transparent)]
     Gguf(#[from] GgufError),
-    #[error("{path}: architecture `{found}` is unknown; gatelens reads GGUF files of {known}")]
-    UnknownArchitecture { path: String, found: String, known: String },
-    #[error("{path}: `{key}`: {why}")]
-    Key { path: String, key: String, why: String },
+    #[error("{path}: architecture `{found}` is unknown; gatelens reads GGUF files of {known}", path = path.display())]
+    UnknownArchitecture { path: PathBuf, found: String, known: String },
+    #[error("{path}: {why}", path = path.display())]
+    File { path: PathBuf, why: String },
+    #[error("{path}: `{key}`: {why}", path = path.display())]
+    Key { path: PathBuf, key: String, why: String },
 }
 
 /// Keys below the architecture's name that are read here, or that do not change the forward pass.
@@ -49,29 +55,37 @@ const KNOWN: &[&str] = &[
 const MUST_BE_ZERO: &[&str] =
     &["expert_count", "expert_used_count", "attn_logit_softcapping", "final_logit_softcapping", "nextn_predict_layers"];
 
-/// Reads the description of the model in a GGUF file. Keys in `ignore` are passed over, for a user who knows that they
-/// do not matter.
+/// Reads the description of the model in a GGUF file, and what a user should know about it. Keys in `ignore` are passed
+/// over, for a user who knows that they do not matter: they count as absent.
 ///
 /// # Errors
-/// For an architecture that is unknown, a key that is missing or of the wrong type, and a key of the architecture
-/// that is not understood.
-pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<Arch, GgufConfigError> {
+/// For a part of a split file, an architecture that is unknown, a key that is missing or of the wrong type, keys of the
+/// architecture that are not understood, and a key in `ignore` that the file does not have.
+pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufConfigError> {
+    if let Some(n) = gguf.opt_u64("split.count")?.filter(|n| *n > 1) {
+        let why = format!("is one of {n} parts of a model; join them with `llama-gguf-split --merge`");
+        return Err(GgufConfigError::File { path: gguf.path().to_path_buf(), why });
+    }
     let name = gguf.str("general.architecture")?;
     let family = ARCHITECTURES.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
         let known: Vec<&str> = ARCHITECTURES.iter().map(|(n, _)| *n).collect();
         GgufConfigError::UnknownArchitecture {
-            path: gguf.path().display().to_string(),
+            path: gguf.path().to_path_buf(),
             found: name.to_string(),
             known: known.join(", "),
         }
     })?;
-    Keys { gguf, name, ignore }.arch(family)
+    let keys = Keys { gguf, name, ignore, warnings: RefCell::default() };
+    let arch = keys.arch(family)?;
+    Ok((arch, keys.warnings.into_inner()))
 }
 
 struct Keys<'a> {
     gguf: &'a Gguf,
     name: &'a str,
+    /// Keys that the user passes over: here they are not there.
     ignore: &'a [String],
+    warnings: RefCell<Vec<String>>,
 }
 
 impl Keys<'_> {
@@ -80,20 +94,44 @@ impl Keys<'_> {
     }
 
     fn bad(&self, key: &str, why: impl Into<String>) -> GgufConfigError {
-        GgufConfigError::Key { path: self.gguf.path().display().to_string(), key: self.key(key), why: why.into() }
+        self.bad_key(self.key(key), why)
+    }
+
+    fn bad_key(&self, key: String, why: impl Into<String>) -> GgufConfigError {
+        GgufConfigError::Key { path: self.gguf.path().to_path_buf(), key, why: why.into() }
+    }
+
+    /// The whole name of a key that is there and not passed over.
+    fn given(&self, key: &str) -> Option<String> {
+        Some(self.key(key)).filter(|key| self.gguf.get(key).is_some() && !self.ignore.contains(key))
+    }
+
+    /// The whole name of a key that must be there.
+    fn must(&self, key: &str) -> Result<String, GgufConfigError> {
+        match self.ignore.contains(&self.key(key)) {
+            true => Err(self.bad(key, "cannot be passed over: nothing stands in for it")),
+            false => Ok(self.key(key)),
+        }
     }
 
     fn size(&self, key: &str) -> Result<usize, GgufConfigError> {
-        let n = self.gguf.u64(&self.key(key))?;
+        let n = self.gguf.u64(&self.must(key)?)?;
         usize::try_from(n).map_err(|_| self.bad(key, format!("{n} is too large")))
     }
 
     fn opt_size(&self, key: &str) -> Result<Option<usize>, GgufConfigError> {
-        self.gguf.get(&self.key(key)).map(|_| self.size(key)).transpose()
+        self.given(key).map(|_| self.size(key)).transpose()
     }
 
     fn opt_number(&self, key: &str) -> Result<Option<f64>, GgufConfigError> {
-        Ok(self.gguf.opt_f64(&self.key(key))?)
+        self.given(key).map(|key| Ok(self.gguf.f64(&key)?)).transpose()
+    }
+
+    /// A default that no tensor would contradict, which is said when it is taken.
+    fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
+        let text = format!("`{}` is not given: {value}, the architecture's default, is assumed", self.key(key));
+        self.warnings.borrow_mut().push(text);
+        value
     }
 
     fn arch(&self, family: Family) -> Result<Arch, GgufConfigError> {
@@ -124,7 +162,7 @@ impl Keys<'_> {
             vocab,
             n_ctx,
             norm: NormKind::Rms,
-            norm_eps: self.gguf.f64(&self.key("attention.layer_norm_rms_epsilon"))?,
+            norm_eps: self.gguf.f64(&self.must("attention.layer_norm_rms_epsilon")?)?,
             norm_plus_one: false,
             placement: if gemma { NormPlacement::Both } else { NormPlacement::Before },
             qk_norm: if has("blk.0.attn_q_norm.weight") { QkNorm::PerHead } else { QkNorm::None },
@@ -144,30 +182,36 @@ impl Keys<'_> {
             embed_scale: gemma.then(|| (d_model as f64).sqrt()),
             tied: !has("output.weight"),
         };
-        arch.check().map_err(|why| self.bad("block_count", why))?;
+        let path = self.gguf.path().to_path_buf();
+        arch.check().map_err(|why| GgufConfigError::File { path, why })?;
         Ok(arch)
     }
 
     fn layers(&self, family: Family, n: usize) -> Result<Vec<Layer>, GgufConfigError> {
-        let window = self.opt_size("attention.sliding_window")?.filter(|w| *w > 0);
-        let gemma = family == Family::Gemma3;
-        if gemma && window.is_none() {
-            return Err(self.bad("attention.sliding_window", "is missing; Gemma 3's local layers need it"));
+        const WINDOW: &str = "attention.sliding_window";
+        const PATTERN: &str = "attention.sliding_window_pattern";
+        let window = self.opt_size(WINDOW)?.filter(|w| *w > 0);
+        if family != Family::Gemma3 {
+            return match window {
+                Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)]))),
+                None => Ok(vec![Layer { window: None, rope: 0 }; n]),
+            };
         }
-        let pattern = if gemma { self.opt_size("attention.sliding_window_pattern")?.unwrap_or(6).max(1) } else { 1 };
-        if window.is_some() && !gemma {
-            return Err(self.bad("attention.sliding_window", "is not understood for this architecture"));
+        if window.is_none() {
+            return Err(self.bad(WINDOW, "is missing; Gemma 3's local layers need it"));
         }
-        let slides = |l: usize| gemma && !(l + 1).is_multiple_of(pattern);
+        let pattern = match self.opt_size(PATTERN)? {
+            Some(0) => return Err(self.bad(PATTERN, "must be positive")),
+            Some(n) => n,
+            None => self.assumed(PATTERN, 6),
+        };
+        let slides = |l: usize| !(l + 1).is_multiple_of(pattern);
         Ok((0..n).map(|l| Layer { window: window.filter(|_| slides(l)), rope: usize::from(slides(l)) }).collect())
     }
 
     fn ropes(&self, family: Family, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, GgufConfigError> {
         let gemma = family == Family::Gemma3;
-        let base = self.opt_number("rope.freq_base")?.unwrap_or(if gemma { 1e6 } else { 10_000.0 });
-        if !(base > 1.0 && base.is_finite()) {
-            return Err(self.bad("rope.freq_base", format!("{base} is no base")));
-        }
+        let base = self.base("rope.freq_base", if gemma { 1e6 } else { 10_000.0 })?;
         let rotary = self.opt_size("rope.dimension_count")?.unwrap_or(d_head);
         if family == Family::Llama && rotary != d_head {
             let why = format!(
@@ -177,76 +221,86 @@ impl Keys<'_> {
         }
         let mut ropes = vec![Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? }];
         if gemma {
-            let local = self.opt_number("rope.freq_base_swa")?.filter(|b| *b > 1.0).unwrap_or(10_000.0);
-            ropes.push(Rope { base: local, rotary, scaling: Scaling::None });
+            let base = self.base("rope.freq_base_swa", 10_000.0)?;
+            ropes.push(Rope { base, rotary, scaling: Scaling::None });
         }
         Ok(ropes)
     }
 
-    fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, GgufConfigError> {
-        if let Some(info) = self.gguf.opt_tensor("rope_freqs.weight") {
-            return self.divisors(info, rotary);
+    fn base(&self, key: &str, default: f64) -> Result<f64, GgufConfigError> {
+        let base = self.opt_number(key)?.unwrap_or_else(|| self.assumed(key, default));
+        if base > 1.0 {
+            Ok(base)
+        } else {
+            Err(self.bad(key, format!("{base} is no base of a rotation; it is above 1")))
         }
-        let kind = self.gguf.opt_str(&self.key("rope.scaling.type"))?.unwrap_or("linear");
+    }
+
+    fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, GgufConfigError> {
+        const KIND: &str = "rope.scaling.type";
+        let kind = match self.given(KIND) {
+            Some(key) => self.gguf.str(&key)?,
+            None => "linear",
+        };
         let factor = self.opt_number("rope.scaling.factor")?.unwrap_or(1.0);
-        if factor <= 0.0 {
-            return Err(self.bad("rope.scaling.factor", "must be positive"));
+        if let Some(info) = self.gguf.opt_tensor("rope_freqs.weight") {
+            if kind != "none" && (kind, factor) != ("linear", 1.0) {
+                let why =
+                    "stands beside the tensor `rope_freqs.weight`, which gatelens does not combine with a scaling";
+                return Err(self.bad(KIND, why));
+            }
+            return self.divisors(info, rotary);
         }
         match kind {
             "none" => Ok(Scaling::None),
             "linear" => Ok(Scaling::Linear { factor }),
-            "yarn" => Ok(Scaling::Yarn {
-                factor,
-                original: self.opt_size("rope.scaling.original_context_length")?.unwrap_or(n_ctx).max(1),
-                beta_fast: self.opt_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                beta_slow: self.opt_number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                truncate: true,
-                attention_factor: self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0)
-                    * yarn_mscale(factor, 1.0),
-            }),
-            other => Err(self.bad("rope.scaling.type", format!("`{other}` is unknown; known are none, linear, yarn"))),
+            "yarn" => {
+                const ORIGINAL: &str = "rope.scaling.original_context_length";
+                Ok(Scaling::Yarn {
+                    factor,
+                    original: self.opt_size(ORIGINAL)?.unwrap_or_else(|| self.assumed(ORIGINAL, n_ctx)),
+                    beta_fast: self.opt_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                    beta_slow: self.opt_number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                    truncate: true,
+                    attention_factor: self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0)
+                        * yarn_mscale(factor, 1.0),
+                })
+            }
+            other => Err(self.bad(KIND, format!("`{other}` is unknown; known are none, linear, yarn"))),
         }
     }
 
-    fn divisors(&self, info: &super::gguf::TensorInfo, rotary: usize) -> Result<Scaling, GgufConfigError> {
+    fn divisors(&self, info: &TensorInfo, rotary: usize) -> Result<Scaling, GgufConfigError> {
         if info.elements() != rotary.div_ceil(2) {
             let why = format!("holds {} divisors for {rotary} rotated dimensions", info.elements());
-            return Err(GgufConfigError::Key {
-                path: self.gguf.path().display().to_string(),
-                key: "rope_freqs.weight".to_string(),
-                why,
-            });
+            return Err(self.bad_key(info.name.clone(), why));
         }
         let mut by = vec![0f32; info.elements()];
-        super::gguf::dequantize(info.kind, self.gguf.bytes(info)?, &mut by)?;
-        if by.iter().any(|d| !(d.is_finite() && *d > 0.0)) {
-            return Err(self.bad("rope_freqs.weight", "holds a divisor that is not positive"));
-        }
+        dequantize(info.kind, self.gguf.bytes(info)?, &mut by)?;
         Ok(Scaling::Divisors(by.into_iter().map(f64::from).collect()))
     }
 
+    /// Every key of the architecture must be known, and every key that the user passes over must be there.
     fn account_for_every_key(&self) -> Result<(), GgufConfigError> {
-        let prefix = format!("{}.", self.name);
-        let asked = self.gguf.keys().filter(|k| !self.ignore.iter().any(|i| i == k));
-        for key in asked.filter_map(|k| k.strip_prefix(&prefix)) {
-            if MUST_BE_ZERO.contains(&key) {
-                let zero = match self.gguf.get(&self.key(key)) {
-                    Some(Value::Unsigned(n)) => *n == 0,
-                    Some(Value::Signed(n)) => *n == 0,
-                    Some(Value::Float(n)) => *n == 0.0,
-                    _ => false,
-                };
-                if !zero {
-                    return Err(self.bad(key, "switches on something that gatelens does not do"));
-                }
-            } else if !KNOWN.contains(&key) {
-                let why = format!(
-                    "is not understood and may change the forward pass; if you know that it does not, pass \
-                     --ignore-config-key {prefix}{key}"
-                );
-                return Err(self.bad(key, why));
-            }
+        let prefix = self.key("");
+        let there: Vec<&str> = self.gguf.keys().filter(|key| key.starts_with(&prefix)).collect();
+        if let Some(key) = self.ignore.iter().find(|key| !there.contains(&key.as_str())) {
+            let near = suggestion(&nearest(key, there));
+            let why = format!("is to be passed over, and the file's description of its model has no such key{near}");
+            return Err(self.bad_key(key.clone(), why));
         }
-        Ok(())
+        let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.given(key).is_some());
+        let (switches, rest): (Vec<&str>, Vec<&str>) = asked.partition(|key| MUST_BE_ZERO.contains(key));
+        let off = |key: &str| match self.gguf.get(&self.key(key)) {
+            Some(Value::Unsigned(n)) => *n == 0,
+            Some(Value::Signed(n)) => *n == 0,
+            Some(Value::Float(n)) => *n == 0.0,
+            _ => false,
+        };
+        if let Some(key) = switches.into_iter().find(|key| !off(key)) {
+            return Err(self.bad(key, "switches on something that gatelens does not do"));
+        }
+        let unknown: Vec<String> = rest.into_iter().filter(|k| !KNOWN.contains(k)).map(|k| self.key(k)).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(self.bad_key(unknown.join("`, `"), not_understood(&unknown))) }
     }
 }

@@ -8,6 +8,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+mod files;
 pub mod gguf;
 pub mod gguf_config;
 pub mod places;
@@ -28,6 +29,7 @@ use gguf::{Gguf, GgufError};
 use source::{Source, SourceError};
 use std::path::Path;
 use std::sync::Arc;
+use template::Day;
 use tokenizer::{Tokenizer, TokenizerError};
 
 /// How a model is loaded.
@@ -38,13 +40,25 @@ pub struct Options {
     pub dtype: DType,
     /// Weights that would take more bytes than this are read layer by layer as they are needed.
     pub max_memory: Option<u64>,
-    /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter.
+    /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter; they must be
+    /// there, and count as absent.
     pub ignore_config_keys: Vec<String>,
+    /// The day that a chat template takes for today, if it asks for one: [`Day::default`] where none is given.
+    pub date: Option<Day>,
+    /// Whether a bar on the terminal shows how far the fetching of a model is.
+    pub progress: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { devices: vec![Device::Cpu], dtype: DType::F32, max_memory: None, ignore_config_keys: Vec::new() }
+        Options {
+            devices: vec![Device::Cpu],
+            dtype: DType::F32,
+            max_memory: None,
+            ignore_config_keys: Vec::new(),
+            date: None,
+            progress: false,
+        }
     }
 }
 
@@ -76,8 +90,6 @@ pub enum ModelError {
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
     Weights(#[from] weights::WeightsError),
-    #[error(transparent)]
-    Tokenizer(#[from] Arc<TokenizerError>),
 }
 
 impl Model {
@@ -87,10 +99,13 @@ impl Model {
     /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer
     /// is an error only when it is asked for.
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
-        match source::resolve(name)? {
-            Source::Folder(dir) => Self::open_folder(name, &dir, options),
-            Source::Gguf(path) => Self::open_gguf(name, &path, options),
-        }
+        let (source, warnings) = source::resolve(name, options.progress)?;
+        let mut model = match source {
+            Source::Folder(dir) => Self::open_folder(name, &dir, options)?,
+            Source::Gguf(path) => Self::open_gguf(name, &path, options)?,
+        };
+        model.warnings.splice(..0, warnings);
+        Ok(model)
     }
 
     fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
@@ -98,15 +113,16 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(dir)?;
         let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
         model.warnings.extend(config.warnings);
-        model.stop_at(stops::of_folder(dir));
+        model.stop_at(stops::of_folder(dir, config.eos_token_id.as_ref()));
         Ok(model)
     }
 
     fn open_gguf(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
         let gguf = Gguf::open(path)?;
-        let arch = gguf_config::read(&gguf, &options.ignore_config_keys)?;
+        let (arch, warnings) = gguf_config::read(&gguf, &options.ignore_config_keys)?;
         let (tokenizer, stops) = (Tokenizer::from_gguf(&gguf), stops::of_gguf(&gguf));
         let mut model = Model::load(name, arch, Checkpoint::Gguf(gguf), tokenizer, options)?;
+        model.warnings.extend(warnings);
         model.stop_at(stops);
         Ok(model)
     }
@@ -119,9 +135,21 @@ impl Model {
         options: &Options,
     ) -> Result<Self, ModelError> {
         let sha256 = checkpoint.fingerprint();
-        let decoder = weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
-        let (name, tokenizer) = (name.to_string(), tokenizer.map_err(Arc::new));
-        Ok(Model { name, decoder, sha256, warnings: Vec::new(), tokenizer, stop_tokens: Vec::new() })
+        let (decoder, mut warnings) =
+            weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(options.date.unwrap_or_default())).map_err(Arc::new);
+        warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
+        let mut model = Model { name: name.to_string(), decoder, sha256, warnings, tokenizer, stop_tokens: Vec::new() };
+        if let Some(day) = model.date().filter(|_| options.date.is_none()) {
+            let text = format!("the chat template writes the date: {day} is assumed; give another with --date");
+            model.warnings.push(text);
+        }
+        Ok(model)
+    }
+
+    /// The day that the chat template takes for today; none where it does not ask.
+    pub fn date(&self) -> Option<Day> {
+        self.tokenizer.as_ref().ok()?.template().ok()??.date()
     }
 
     /// Takes up the tokens that the checkpoint names as ends, with what is wrong with how it does.

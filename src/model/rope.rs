@@ -63,6 +63,44 @@ pub struct Angles {
 }
 
 impl Rope {
+    /// Checks what the formulas rely on: numbers that are positive and finite, and a base above 1.
+    ///
+    /// # Errors
+    /// A sentence that names the number.
+    pub fn check(&self) -> Result<(), String> {
+        let numbers: Vec<(&str, f64)> = match &self.scaling {
+            Scaling::None => Vec::new(),
+            Scaling::Linear { factor } => vec![("factor", *factor)],
+            Scaling::Dynamic { factor, original } => vec![("factor", *factor), ("original context", *original as f64)],
+            Scaling::Llama3 { factor, low_freq, high_freq, original } => vec![
+                ("factor", *factor),
+                ("low frequency factor", *low_freq),
+                ("high frequency factor", *high_freq),
+                ("original context", *original as f64),
+            ],
+            Scaling::Yarn { factor, original, beta_fast, beta_slow, attention_factor, .. } => vec![
+                ("factor", *factor),
+                ("original context", *original as f64),
+                ("fast beta", *beta_fast),
+                ("slow beta", *beta_slow),
+                ("attention factor", *attention_factor),
+            ],
+            Scaling::LongRope { short, long, original, attention_factor } => {
+                let ends = [("original context", *original as f64), ("attention factor", *attention_factor)];
+                let short = short.iter().map(|n| ("short factor", *n));
+                short.chain(long.iter().map(|n| ("long factor", *n))).chain(ends).collect()
+            }
+            Scaling::Divisors(by) => by.iter().map(|n| ("divisor of a frequency", *n)).collect(),
+        };
+        if !(self.base > 1.0 && self.base.is_finite()) {
+            return Err(format!("the rotation's base is {}; it is a number above 1", self.base));
+        }
+        match numbers.into_iter().find(|(_, n)| !(*n > 0.0 && n.is_finite())) {
+            None => Ok(()),
+            Some((name, n)) => Err(format!("the rotation's {name} is {n}; it is a positive number")),
+        }
+    }
+
     /// How many pairs of dimensions turn against each other.
     pub fn pairs(&self) -> usize {
         self.rotary.div_ceil(2)
@@ -230,6 +268,33 @@ mod tests {
         assert!((f[1] - (0.1 / 4.0 * 0.5 + 0.1 * 0.5)).abs() < 1e-7);
         assert!((f[3] - 0.001 / 4.0).abs() < 1e-7);
         assert!((r.angles(0, 1).cos[0] - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn numbers_that_would_give_no_angle_are_refused_by_name() {
+        assert_eq!(rope(Scaling::Dynamic { factor: 2.0, original: 100 }).check(), Ok(()));
+        let longrope = |short, original| Scaling::LongRope {
+            short: vec![short; 4],
+            long: vec![2.0; 4],
+            original,
+            attention_factor: 1.5,
+        };
+        for (scaling, name) in [
+            (Scaling::Linear { factor: f64::NAN }, "factor is NaN"),
+            (Scaling::Dynamic { factor: 2.0, original: 0 }, "original context is 0"),
+            (
+                Scaling::Llama3 { factor: 8.0, low_freq: 1.0, high_freq: -4.0, original: 8 },
+                "high frequency factor is -4",
+            ),
+            (longrope(0.0, 64), "short factor is 0"),
+            (longrope(1.0, 0), "original context is 0"),
+            (Scaling::Divisors(vec![1.0, f64::INFINITY]), "divisor of a frequency is inf"),
+        ] {
+            let why = rope(scaling).check().expect_err(name);
+            assert!(why.contains(name), "{why}");
+        }
+        let why = Rope { base: 1.0, rotary: 8, scaling: Scaling::None }.check().expect_err("no base");
+        assert!(why.contains("base is 1"), "{why}");
     }
 
     #[test]

@@ -1,12 +1,15 @@
 //! Where a model is: what a user names, as a folder or file on this machine.
 //!
 //! `demo` is the model that comes with the library ([`crate::demo`]), and `demo:blind` its variant.
-//! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`; what is there is not asked for again).
+//! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`). What is there is not asked for again, nor
+//! is what the repository has not: a model that was fetched needs no network, and stays what it was when the hub's changes.
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
+use super::checkpoint::{INDEX, SINGLE};
 use crate::demo::{self, DemoError};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, Repo, RepoType};
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
@@ -27,35 +30,42 @@ pub enum SourceError {
     #[error("model `{name}`: {why}")]
     Unusable { name: String, why: String },
     #[error(
-        "model `{name}`: `{file}` cannot be fetched: {why}; check the name, the network and, for a gated model, your token (HF_TOKEN)"
+        "model `{name}`: the hub does not give `{file}`: {why}; check the name and, for a gated model, your token (HF_TOKEN)"
     )]
-    Hub { name: String, file: String, why: String },
+    Refused { name: String, file: String, why: String },
+    #[error("model `{name}`: `{file}` cannot be fetched: {why}; check the network, and try again")]
+    Unreachable { name: String, file: String, why: String },
     #[error(transparent)]
     Demo(#[from] DemoError),
 }
 
-/// Finds a model by its name, fetching it if it is on the hub.
+/// Finds a model by its name, fetching it if it is on the hub, with a progress bar where there is a terminal. Returns with
+/// it what a user should know about how it was found.
 ///
 /// # Errors
 /// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
-pub fn resolve(name: &str) -> Result<Source, SourceError> {
+pub fn resolve(name: &str, progress: bool) -> Result<(Source, Vec<String>), SourceError> {
+    if let Some(on_hub) = name.strip_prefix("hf:") {
+        return fetch(name, on_hub, progress).map(|(folder, warnings)| (Source::Folder(folder), warnings));
+    }
+    local(name).map(|source| (source, Vec::new()))
+}
+
+/// A model that is not on the hub.
+fn local(name: &str) -> Result<Source, SourceError> {
     if let Some((_, folder)) = demo::MODELS.iter().find(|(known, _)| *known == name) {
         return Ok(Source::Folder(demo::folder()?.join(folder)));
     }
-    if let Some(on_hub) = name.strip_prefix("hf:") {
-        return fetch(name, on_hub).map(Source::Folder);
-    }
-    let unusable = |why: &str| SourceError::Unusable { name: name.to_string(), why: why.to_string() };
     if name.starts_with("demo:") {
         let known = demo::MODELS.map(|(name, _)| format!("`{name}`")).join(" and ");
-        return Err(unusable(&format!("the models that come with the program are {known}")));
+        return Err(unusable(name, &format!("the models that come with the program are {known}")));
     }
     let path = Path::new(name);
     if path.is_dir() {
         return if path.join("config.json").is_file() {
             Ok(Source::Folder(path.to_path_buf()))
         } else {
-            Err(unusable("the folder has no config.json; name the folder that has it, or a .gguf file"))
+            Err(unusable(name, "the folder has no config.json; name the folder that has it, or a .gguf file"))
         };
     }
     if !path.exists() {
@@ -66,7 +76,9 @@ pub fn resolve(name: &str) -> Result<Source, SourceError> {
     }
     match path.extension().and_then(|e| e.to_str()) {
         Some("gguf") => Ok(Source::Gguf(path.to_path_buf())),
-        _ => Err(unusable("is neither a folder nor a .gguf file; for safetensors name the folder that holds them")),
+        _ => {
+            Err(unusable(name, "is neither a folder nor a .gguf file; for safetensors name the folder that holds them"))
+        }
     }
 }
 
@@ -74,72 +86,129 @@ pub fn resolve(name: &str) -> Result<Source, SourceError> {
 const OPTIONAL: [&str; 4] =
     ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
 
-fn fetch(name: &str, on_hub: &str) -> Result<PathBuf, SourceError> {
+/// The folder of a model in the hub's cache, with all its files, and what a user should know about how it came there.
+///
+/// A model is of one commit: that which its name stood for when its `config.json` was fetched. Its weights are fetched last.
+fn fetch(name: &str, on_hub: &str, progress: bool) -> Result<(PathBuf, Vec<String>), SourceError> {
     let (id, revision) = on_hub.split_once('@').unwrap_or((on_hub, "main"));
     let plain =
         |s: &str| !s.is_empty() && s != ".." && s.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
     let parts: Vec<&str> = id.split('/').collect();
     if parts.len() > 2 || !parts.iter().all(|p| plain(p)) || revision.is_empty() || revision.contains("..") {
-        let why = "expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION".to_string();
-        return Err(SourceError::Unusable { name: name.to_string(), why });
+        return Err(unusable(name, "expected hf:OWNER/NAME or hf:OWNER/NAME@REVISION"));
     }
-    let failed = |file: &str, e: ApiError| SourceError::Hub {
-        name: name.to_string(),
-        file: file.to_string(),
-        why: e.to_string(),
+    let repo = |revision: &str| Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string());
+    let progress = progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let api = ApiBuilder::from_env().with_progress(progress).build();
+    let api = api.map_err(|e| failed(name, "(the cache)", &e))?;
+    let config = match Cache::from_env().repo(repo(revision)).get("config.json") {
+        Some(path) => path,
+        None => api.repo(repo(revision)).get("config.json").map_err(|e| failed(name, "config.json", &e))?,
     };
-    let progress = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let api = ApiBuilder::from_env().with_progress(progress).build().map_err(|e| failed("(the cache)", e))?;
-    let named = Repo::with_revision(id.to_string(), RepoType::Model, revision.to_string());
-    let cached = Cache::from_env().repo(named.clone());
-    // A model that was fetched before runs without a network: what it did without then, it does without now.
-    let known = cached.get("config.json").is_some();
-    let repo = api.repo(named);
-    let config = repo.get("config.json").map_err(|e| failed("config.json", e))?;
-    for file in OPTIONAL {
-        match repo.get(file) {
-            Err(e) if !known && !is_absent(&e) => return Err(failed(file, e)),
-            _ => {}
-        }
+    let snapshot = Snapshot::of(&config).ok_or_else(|| unusable(name, "the hub's cache has no folder"))?;
+    let commit = api.repo(repo(&snapshot.commit));
+    let warnings = snapshot.fetch_optional(&commit, name)?;
+    if !snapshot.has_weights() {
+        snapshot.fetch_weights(&commit).map_err(|(file, e)| failed(name, &file, &e))?;
     }
-    fetch_weights(&repo, cached.get(INDEX).is_some()).map_err(|(file, e)| failed(&file, e))?;
-    let folder = config.parent().map(Path::to_path_buf);
-    folder.ok_or_else(|| SourceError::Unusable {
-        name: name.to_string(),
-        why: "the hub's cache has no folder".to_string(),
-    })
+    Ok((snapshot.folder, warnings))
 }
 
-/// The index of a model in shards.
-const INDEX: &str = "model.safetensors.index.json";
-
-/// The single file, or the index and every shard that it names; `sharded` where the index is at hand.
-fn fetch_weights(repo: &ApiRepo, sharded: bool) -> Result<(), (String, ApiError)> {
-    let get = |file: &str| repo.get(file).map_err(|e| (file.to_string(), e));
-    if !sharded {
-        match get("model.safetensors") {
-            Err((_, e)) if is_absent(&e) => {}
-            other => return other.map(drop),
-        }
-    }
-    let index = get(INDEX)?;
-    let text = std::fs::read(&index).map_err(|e| (index.display().to_string(), ApiError::IoError(e)))?;
-    let parsed: serde_json::Value = serde_json::from_slice(&text).unwrap_or_default();
-    let map = parsed.get("weight_map").and_then(serde_json::Value::as_object);
-    let shards: BTreeSet<&str> = map.into_iter().flatten().filter_map(|(_, file)| file.as_str()).collect();
-    // What the index holds is checked when the folder is opened; here it only must not lead out of the repository.
-    for shard in shards.into_iter().filter(|s| !s.contains('/') && !s.contains("..")) {
-        get(shard)?;
-    }
-    Ok(())
+fn unusable(name: &str, why: &str) -> SourceError {
+    SourceError::Unusable { name: name.to_string(), why: why.to_string() }
 }
 
-/// Whether the hub says that there is no such file, rather than not answering.
-fn is_absent(e: &ApiError) -> bool {
+fn failed(name: &str, file: &str, e: &ApiError) -> SourceError {
+    let (name, file, why) = (name.to_string(), file.to_string(), e.to_string());
+    match status(e) {
+        Some(401 | 403 | 404) => SourceError::Refused { name, file, why },
+        _ => SourceError::Unreachable { name, file, why },
+    }
+}
+
+/// A commit of a model in the hub's cache.
+struct Snapshot {
+    folder: PathBuf,
+    commit: String,
+    /// Where the cache notes which files the commit has not.
+    absent: PathBuf,
+}
+
+impl Snapshot {
+    /// The one that a file is of.
+    fn of(file: &Path) -> Option<Self> {
+        let folder = file.parent()?;
+        let commit = folder.file_name()?.to_str()?.to_string();
+        let absent = folder.parent()?.parent()?.join(".no_exist").join(&commit);
+        Some(Snapshot { folder: folder.to_path_buf(), commit, absent })
+    }
+
+    fn has(&self, file: &str) -> bool {
+        self.folder.join(file).exists()
+    }
+
+    /// Whether the single file is there, or the index and every shard that it names.
+    fn has_weights(&self) -> bool {
+        self.has(SINGLE) || self.has(INDEX) && self.shards().is_ok_and(|all| all.iter().all(|shard| self.has(shard)))
+    }
+
+    /// What of [`OPTIONAL`] is neither there nor known to be absent. Where the model could not be used without a network
+    /// otherwise, a hub that does not answer is a warning: the weights are there, so somebody has fetched what there is.
+    fn fetch_optional(&self, commit: &ApiRepo, name: &str) -> Result<Vec<String>, SourceError> {
+        for file in OPTIONAL.into_iter().filter(|file| !self.has(file) && !self.absent.join(file).exists()) {
+            match commit.download(file) {
+                Ok(_) => {}
+                Err(e) if status(&e) == Some(404) => {
+                    // If the cache cannot be written to, the hub is asked again next time.
+                    let _ = std::fs::create_dir_all(&self.absent);
+                    let _ = std::fs::File::create(self.absent.join(file));
+                }
+                Err(e) if self.has_weights() => {
+                    let why = format!("`{file}` is not in the cache, and the hub does not give it ({e})");
+                    return Ok(vec![format!("{why}: the model is taken to have none")]);
+                }
+                Err(e) => return Err(failed(name, file, &e)),
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    /// The single file, or the index and every shard that it names.
+    fn fetch_weights(&self, commit: &ApiRepo) -> Result<(), (String, ApiError)> {
+        let get = |file: &str| match self.has(file) {
+            true => Ok(()),
+            false => commit.download(file).map(drop).map_err(|e| (file.to_string(), e)),
+        };
+        if !self.has(INDEX) {
+            match get(SINGLE) {
+                Err((_, e)) if status(&e) == Some(404) => {}
+                other => return other,
+            }
+        }
+        get(INDEX)?;
+        let shards = self.shards().map_err(|e| (INDEX.to_string(), ApiError::IoError(e)))?;
+        shards.iter().try_for_each(|shard| get(shard))
+    }
+
+    /// The shards that the index names. What it holds is checked when the folder is opened; here it only must not lead out
+    /// of the repository.
+    fn shards(&self) -> std::io::Result<BTreeSet<String>> {
+        let parsed: Value = serde_json::from_slice(&std::fs::read(self.folder.join(INDEX))?).unwrap_or_default();
+        let named = parsed.get("weight_map").and_then(Value::as_object).into_iter().flatten();
+        let shards = named.filter_map(|(_, file)| file.as_str()).filter(|s| !s.contains('/') && !s.contains(".."));
+        Ok(shards.map(str::to_string).collect())
+    }
+}
+
+/// The status with which the hub answered, if it did.
+fn status(e: &ApiError) -> Option<u16> {
     match e {
-        ApiError::RequestError(e) => matches!(**e, ureq::Error::StatusCode(404)),
-        ApiError::TooManyRetries(e) => is_absent(e),
-        _ => false,
+        ApiError::RequestError(e) => match **e {
+            ureq::Error::StatusCode(status) => Some(status),
+            _ => None,
+        },
+        ApiError::TooManyRetries(e) => status(e),
+        _ => None,
     }
 }
 
@@ -149,18 +218,18 @@ mod tests {
 
     #[test]
     fn a_path_that_is_not_there_is_never_asked_of_the_hub() {
-        let e = resolve("owner/name").expect_err("not there").to_string();
+        let e = resolve("owner/name", false).expect_err("not there").to_string();
         assert!(e.contains("no such file") && e.contains("hf:owner/name"), "{e}");
     }
 
     #[test]
     fn the_demos_models_have_names_and_an_unknown_one_says_which() {
         for (name, folder) in demo::MODELS {
-            let Ok(Source::Folder(path)) = resolve(name) else { panic!("{name}") };
+            let Ok((Source::Folder(path), _)) = resolve(name, false) else { panic!("{name}") };
             assert!(path.ends_with(folder) && path.join("config.json").is_file(), "{name}");
         }
         for name in ["demo:", "demo:bilnd", "demo:pairs.jsonl"] {
-            let e = resolve(name).expect_err("no such model").to_string();
+            let e = resolve(name, false).expect_err("no such model").to_string();
             assert!(e.contains(name) && e.contains("`demo` and `demo:blind`"), "{e}");
         }
     }
@@ -168,7 +237,7 @@ mod tests {
     #[test]
     fn a_name_on_the_hub_must_be_plain() {
         for name in ["hf:", "hf:a/b/c", "hf:../x", "hf:a/..", "hf:a b/c", "hf:a/b@"] {
-            assert!(matches!(resolve(name), Err(SourceError::Unusable { .. })), "{name}");
+            assert!(matches!(resolve(name, false), Err(SourceError::Unusable { .. })), "{name}");
         }
     }
 }

@@ -3,13 +3,11 @@
 //! A checkpoint says it in several places, of which none is always right: `generation_config.json`, `config.json`, the
 //! metadata of a GGUF file, and the tokens of its tokenizer. What any of them says counts.
 
+use super::files::{LARGEST_CONFIG, read_bounded};
 use super::gguf::Gguf;
 use super::tokenizer::Tokenizer;
 use serde_json::Value;
 use std::path::Path;
-
-/// The largest configuration that is read, in bytes.
-const LARGEST: u64 = 16 << 20;
 
 /// Tokens that end a turn in the chat formats in use. Some files forget to say that they are special.
 const ENDS_OF_TURN: [&str; 7] =
@@ -22,14 +20,13 @@ const END: &str = "</s>";
 const KEYS: [&str; 3] = ["tokenizer.ggml.eos_token_id", "tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
 
 /// What a folder's configurations name, and what is wrong with them, which does not keep the model from being used.
-pub(super) fn of_folder(dir: &Path) -> (Vec<u32>, Vec<String>) {
+/// `config` is the `eos_token_id` of `config.json`.
+pub(super) fn of_folder(dir: &Path, config: Option<&Value>) -> (Vec<u32>, Vec<String>) {
+    const GENERATION: &str = "generation_config.json";
     let (mut found, mut warnings) = (Vec::new(), Vec::new());
-    for name in ["generation_config.json", "config.json"] {
-        let path = dir.join(name);
-        if !path.exists() {
-            continue;
-        }
-        match eos_of(&path) {
+    let generation = generation(&dir.join(GENERATION)).and_then(|config| named(config.get("eos_token_id")));
+    for (name, ids) in [(GENERATION, generation), ("config.json", named(config))] {
+        match ids {
             Ok(ids) => found.extend(ids),
             Err(why) => warnings.push(format!("{name}: {why}; generation may not stop where it should")),
         }
@@ -37,16 +34,18 @@ pub(super) fn of_folder(dir: &Path) -> (Vec<u32>, Vec<String>) {
     (found, warnings)
 }
 
-/// What `eos_token_id` of a configuration names: one token or several.
-fn eos_of(path: &Path) -> Result<Vec<u32>, String> {
-    let size = std::fs::metadata(path).map_err(|e| e.to_string())?.len();
-    if size > LARGEST {
-        return Err(format!("{size} bytes are too many for a configuration"));
+/// `generation_config.json`; null where there is none.
+fn generation(path: &Path) -> Result<Value, String> {
+    match read_bounded(path, LARGEST_CONFIG).map_err(|e| e.to_string())? {
+        None => Ok(Value::Null),
+        Some(text) => serde_json::from_slice(&text).map_err(|e| format!("not JSON: {e}")),
     }
-    let text = std::fs::read(path).map_err(|e| e.to_string())?;
-    let config: Value = serde_json::from_slice(&text).map_err(|e| format!("not JSON: {e}"))?;
+}
+
+/// What an `eos_token_id` names: one token or several.
+fn named(found: Option<&Value>) -> Result<Vec<u32>, String> {
     let id = |v: &Value| v.as_u64().and_then(|id| u32::try_from(id).ok());
-    let found = match config.get("eos_token_id") {
+    let found = match found {
         None | Some(Value::Null) => Some(Vec::new()),
         Some(Value::Array(list)) => list.iter().map(id).collect(),
         Some(one) => id(one).map(|id| vec![id]),
@@ -89,36 +88,31 @@ pub(super) fn joined(named: Vec<u32>, tokenizer: Option<&Tokenizer>, vocab: usiz
 mod tests {
     use super::*;
     use crate::gguf_builder::{GgufBuilder, Meta};
+    use serde_json::json;
 
-    fn folder(files: &[(&str, &str)]) -> (Vec<u32>, Vec<String>) {
+    fn folder(generation: Option<&str>, config: &Value) -> (Vec<u32>, Vec<String>) {
         let dir = tempfile::tempdir().expect("a folder");
-        for (name, text) in files {
-            std::fs::write(dir.path().join(name), text).expect("a file");
+        if let Some(text) = generation {
+            std::fs::write(dir.path().join("generation_config.json"), text).expect("a file");
         }
-        of_folder(dir.path())
+        of_folder(dir.path(), config.get("eos_token_id"))
     }
 
     #[test]
     fn a_folder_names_one_token_or_several_in_either_file() {
-        let (ids, warnings) = folder(&[
-            ("generation_config.json", r#"{"eos_token_id": [7, 5]}"#),
-            ("config.json", r#"{"eos_token_id": 9}"#),
-        ]);
+        let (ids, warnings) = folder(Some(r#"{"eos_token_id": [7, 5]}"#), &json!({"eos_token_id": 9}));
         assert_eq!((ids, warnings.len()), (vec![7, 5, 9], 0));
-        assert_eq!(folder(&[("config.json", r#"{"eos_token_id": null}"#)]), (vec![], vec![]));
-        assert_eq!(folder(&[]), (vec![], vec![]));
+        assert_eq!(folder(None, &json!({"eos_token_id": null})), (vec![], vec![]));
+        assert_eq!(folder(Some("{}"), &json!({})), (vec![], vec![]));
     }
 
     #[test]
     fn what_cannot_be_read_is_a_warning_that_names_it() {
-        let (ids, warnings) = folder(&[
-            ("generation_config.json", r#"{"eos_token_id": "x"}"#),
-            ("config.json", r#"{"eos_token_id": 9}"#),
-        ]);
+        let (ids, warnings) = folder(Some(r#"{"eos_token_id": "x"}"#), &json!({"eos_token_id": 9}));
         assert_eq!(ids, [9]);
         assert!(warnings[0].contains("generation_config.json") && warnings[0].contains("eos_token_id"), "{warnings:?}");
-        let (_, warnings) = folder(&[("generation_config.json", "{")]);
-        assert!(warnings[0].contains("not JSON"), "{warnings:?}");
+        let (_, warnings) = folder(Some("{"), &json!({"eos_token_id": -1}));
+        assert!(warnings[0].contains("not JSON") && warnings[1].starts_with("config.json: "), "{warnings:?}");
     }
 
     #[test]

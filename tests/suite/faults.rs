@@ -10,7 +10,7 @@ use crate::support::cli::{Bench, Ended, command, ended, gatelens, pair};
 use crate::support::copies::{Folder, INDEX, SHARDS, Stored};
 use crate::support::gguf_builder::{GgufBuilder, Meta};
 use crate::support::{Golden, assert_close, family_dir, logits};
-use gatelens::model::{Model, Options};
+use gatelens::model::{Model, ModelError, Options};
 use serde_json::{Value, json};
 use std::path::Path;
 use std::process::Stdio;
@@ -43,7 +43,26 @@ fn inspect(model: &Path, more: &[&str]) -> Ended {
 }
 
 fn open(model: &Path) -> Model {
-    Model::open(model.to_str().expect("UTF-8"), &Options::default()).unwrap_or_else(|e| panic!("{e}"))
+    open_with(model, &[]).unwrap_or_else(|e| panic!("{e}"))
+}
+
+/// Opens a model with keys of its description passed over.
+fn open_with(model: &Path, ignored: &[&str]) -> Result<Model, ModelError> {
+    let ignore_config_keys = ignored.iter().map(|key| (*key).to_string()).collect();
+    Model::open(model.to_str().expect("UTF-8"), &Options { ignore_config_keys, ..Options::default() })
+}
+
+/// Holds that a model cannot be opened to what is said of it.
+#[track_caller]
+fn unopened(model: &Path, parts: &[&str]) {
+    holds_all(&open_with(model, &[]).err().expect("an error").to_string(), parts);
+}
+
+#[track_caller]
+fn holds_all(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "no `{part}` in: {text}");
+    }
 }
 
 /// Two golden prompts and one that is longer than any context that a fixture was first trained on.

@@ -7,6 +7,7 @@ mod support;
 mod analyses;
 mod attribution;
 mod commands;
+mod dates;
 mod demo;
 mod devices;
 mod experiments;

@@ -1,7 +1,8 @@
 //! The keys of a `config.json`, each accounted for.
 
-use super::{ConfigError, HARMLESS, TELLING};
+use super::{ConfigError, HARMLESS, TELLING, not_understood, passing_over};
 use crate::model::arch::*;
+use crate::names::{nearest, suggestion};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -10,14 +11,39 @@ use std::path::Path;
 /// A configuration's keys, and which of them were read.
 pub(super) struct Reader<'a> {
     pub(super) path: &'a Path,
-    pub(super) map: &'a Map<String, Value>,
-    pub(super) taken: RefCell<BTreeSet<String>>,
+    map: &'a Map<String, Value>,
+    /// Keys that the user passes over: to the reader they are not there.
+    ignore: &'a [String],
+    taken: RefCell<BTreeSet<String>>,
     pub(super) warnings: RefCell<Vec<String>>,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>) -> Self {
-        Reader { path, map, taken: RefCell::default(), warnings: RefCell::default() }
+    /// A reader that passes over the keys in `ignore`.
+    ///
+    /// # Errors
+    /// If the file has no such key: that is a slip of the pen.
+    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String]) -> Result<Self, ConfigError> {
+        let reader = Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::default() };
+        let mut known: Vec<String> = map.keys().cloned().collect();
+        ROTATIONS.iter().for_each(|key| leaves(key, map.get(*key), &mut known));
+        match ignore.iter().find(|key| !known.contains(key)) {
+            None => Ok(reader),
+            Some(key) => {
+                let near = nearest(key, known.iter().map(String::as_str));
+                Err(reader.key(key, format!("is to be passed over, and the file has no such key{}", suggestion(&near))))
+            }
+        }
+    }
+
+    /// Whether the user passes a key over; one within another is named by both, `rope_scaling.factor`.
+    pub(super) fn ignored(&self, key: &str) -> bool {
+        self.ignore.iter().any(|ignored| ignored == key)
+    }
+
+    /// Whether the file gives a key, be it as `null`.
+    fn given(&self, key: &str) -> bool {
+        self.map.contains_key(key) && !self.ignored(key)
     }
 
     pub(super) fn file(&self, why: String) -> ConfigError {
@@ -31,12 +57,22 @@ impl<'a> Reader<'a> {
     /// The key's value; a `null` counts as absent, as it does in `transformers`.
     pub(super) fn take(&self, key: &str) -> Option<&'a Value> {
         self.taken.borrow_mut().insert(key.to_string());
-        self.map.get(key).filter(|v| !v.is_null())
+        self.map.get(key).filter(|v| !v.is_null() && !self.ignored(key))
     }
 
+    pub(super) fn warn(&self, text: String) {
+        self.warnings.borrow_mut().push(text);
+    }
+
+    /// A default that no tensor would contradict, which is said when it is taken.
     pub(super) fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
-        self.warnings.borrow_mut().push(format!("`{key}` is not given: {value}, the family's default, is assumed"));
+        self.warn(format!("`{key}` is not given: {value}, the family's default, is assumed"));
         value
+    }
+
+    /// The error of a key that must be there.
+    pub(super) fn missing(&self, key: &str) -> ConfigError {
+        self.key(key, if self.ignored(key) { "cannot be passed over: nothing stands in for it" } else { "is missing" })
     }
 
     pub(super) fn opt_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
@@ -46,7 +82,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn size(&self, key: &str) -> Result<usize, ConfigError> {
-        self.opt_size(key)?.ok_or_else(|| self.key(key, "is missing"))
+        self.opt_size(key)?.ok_or_else(|| self.missing(key))
     }
 
     pub(super) fn opt_number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
@@ -64,8 +100,11 @@ impl<'a> Reader<'a> {
     pub(super) fn softcap(&self, key: &str, family: Family, default: f64) -> Result<Option<f64>, ConfigError> {
         match (self.opt_number(key)?, family) {
             (given, Family::Gemma2 | Family::Gemma3) if given.is_some() => Ok(given),
-            (None, Family::Gemma2) if !self.map.contains_key(key) => Ok(Some(self.assumed(key, default))),
-            (Some(_), _) => Err(self.key(key, "soft-capping is not implemented for this family")),
+            (None, Family::Gemma2) if !self.given(key) => Ok(Some(self.assumed(key, default))),
+            (Some(_), _) => {
+                let why = "soft-capping is not implemented for this family";
+                Err(self.key(key, format!("{why}; {}", passing_over(&[key.to_string()]))))
+            }
             (None, _) => Ok(None),
         }
     }
@@ -81,7 +120,8 @@ impl<'a> Reader<'a> {
     pub(super) fn require(&self, key: &str, value: &Value) -> Result<(), ConfigError> {
         match self.take(key) {
             Some(found) if found != value => {
-                Err(self.key(key, format!("is {found}; gatelens implements only {value} for this family")))
+                let why = format!("is {found}; gatelens implements only {value} for this family");
+                Err(self.key(key, format!("{why}; {}", passing_over(&[key.to_string()]))))
             }
             _ => Ok(()),
         }
@@ -99,11 +139,10 @@ impl<'a> Reader<'a> {
         if n > 10_000 { Err(self.file(format!("{n} layers are more than any model has"))) } else { Ok(n) }
     }
 
-    pub(super) fn activation(&self, keys: &[&str], default: &str) -> Result<Activation, ConfigError> {
-        let found: Vec<_> = keys.iter().filter_map(|k| self.take(k).map(|v| (*k, v))).collect();
-        let (key, name) = match found.first() {
-            None => (keys[0], default),
-            Some((k, v)) => (*k, v.as_str().unwrap_or("(not a string)")),
+    pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation, ConfigError> {
+        let name = match self.take(key) {
+            None => self.assumed(key, default),
+            Some(v) => v.as_str().unwrap_or("(not a string)"),
         };
         match name {
             "silu" | "swish" => Ok(Activation::Silu),
@@ -127,26 +166,47 @@ impl<'a> Reader<'a> {
             _ => true,
         };
         // Only a `null` says that there is no window; where it is not given, these families have one.
-        let has_default = !matches!(family, Family::Phi3) && used && !self.map.contains_key("sliding_window");
+        let has_default = !matches!(family, Family::Phi3) && used && !self.given("sliding_window");
         let window = if has_default { Some(self.assumed("sliding_window", 4096)) } else { window };
-        let from = self.opt_size("max_window_layers")?;
-        let pattern = self.opt_size("sliding_window_pattern")?.or(self.opt_size("_sliding_window_pattern")?);
-        let typed = self.layer_types(n)?;
         let window = if used { window } else { None };
-        let slides = |l: usize| match (&typed, family) {
-            (Some(types), _) => types[l],
-            (None, Family::Gemma2) => l.is_multiple_of(2),
-            (None, Family::Gemma3) => !(l + 1).is_multiple_of(pattern.unwrap_or(6).max(1)),
-            (None, Family::Qwen2 | Family::Qwen3) => l >= from.unwrap_or(28),
-            (None, _) => true,
-        };
-        if let Some(l) = (0..n).find(|l| typed.is_some() && slides(*l) && window.is_none()) {
-            return Err(self.key("layer_types", format!("layer {l} is `sliding_attention`, but no window is in use")));
+        // Where `layer_types` is given, the older keys that it is made of say nothing more.
+        for key in ["max_window_layers", "sliding_window_pattern", "_sliding_window_pattern"] {
+            self.take(key);
         }
+        let slides = match self.layer_types(n)? {
+            None => self.window_pattern(family, n, window.is_some())?,
+            Some(typed) => match typed.iter().position(|slides| *slides).filter(|_| window.is_none()) {
+                None => typed,
+                Some(l) => {
+                    let why = format!("layer {l} is `sliding_attention`, but no window is in use");
+                    return Err(self.key("layer_types", why));
+                }
+            },
+        };
         let local_rope = family == Family::Gemma3;
-        Ok((0..n)
-            .map(|l| Layer { window: window.filter(|_| slides(l)), rope: usize::from(local_rope && slides(l)) })
-            .collect())
+        let layer = |slides: bool| Layer { window: window.filter(|_| slides), rope: usize::from(local_rope && slides) };
+        Ok(slides.into_iter().map(layer).collect())
+    }
+
+    /// Whether each layer's attention slides where `layer_types` does not say it.
+    fn window_pattern(&self, family: Family, n: usize, windowed: bool) -> Result<Vec<bool>, ConfigError> {
+        Ok(match family {
+            Family::Gemma2 => (0..n).map(|l| l.is_multiple_of(2)).collect(),
+            Family::Gemma3 => {
+                let every = self.opt_size("sliding_window_pattern")?.or(self.opt_size("_sliding_window_pattern")?);
+                let every = every.unwrap_or_else(|| self.assumed("sliding_window_pattern", 6));
+                if every == 0 {
+                    return Err(self.key("sliding_window_pattern", "must be positive"));
+                }
+                (0..n).map(|l| !(l + 1).is_multiple_of(every)).collect()
+            }
+            Family::Qwen2 | Family::Qwen3 if windowed => {
+                let from = self.opt_size("max_window_layers")?;
+                let from = from.unwrap_or_else(|| self.assumed("max_window_layers", 28));
+                (0..n).map(|l| l >= from).collect()
+            }
+            _ => vec![true; n],
+        })
     }
 
     /// `layer_types`, as whether each layer's attention slides.
@@ -165,23 +225,38 @@ impl<'a> Reader<'a> {
     }
 
     /// Every key must have been read or be known not to matter.
-    pub(super) fn account_for_the_rest(&self, ignore: &[String]) -> Result<(), ConfigError> {
-        let taken = self.taken.borrow();
+    pub(super) fn account_for_the_rest(&self) -> Result<(), ConfigError> {
+        let mut faults = Vec::new();
         for (key, value) in self.map {
-            let off = matches!(value, Value::Null | Value::Bool(false));
-            if taken.contains(key) || off || HARMLESS.contains(&key.as_str()) || ignore.contains(key) {
-                continue;
+            let known = self.taken.borrow().contains(key) || HARMLESS.contains(&key.as_str()) || self.ignored(key);
+            let telling = TELLING.iter().any(|part| key.contains(part));
+            match value {
+                _ if known => {}
+                Value::Null => {}
+                // What is off is most often something that others have; but what all have can be off too.
+                Value::Bool(false) if telling && !key.ends_with("bias") => {
+                    self.warn(format!("`{key}` in config.json is not understood; it is false and was ignored"));
+                }
+                Value::Bool(false) => {}
+                _ if telling => faults.push(key.clone()),
+                _ => self.warn(format!("`{key}` in config.json is not understood and was ignored")),
             }
-            if TELLING.iter().any(|part| key.contains(part)) {
-                let why = format!(
-                    "is not understood and may change the forward pass; if you know that it does not, pass \
-                     --ignore-config-key {key}"
-                );
-                return Err(self.key(key, why));
-            }
-            self.warnings.borrow_mut().push(format!("`{key}` in config.json is not understood and was ignored"));
         }
-        Ok(())
+        if faults.is_empty() { Ok(()) } else { Err(self.key(&faults.join("`, `"), not_understood(&faults))) }
+    }
+}
+
+/// Keys that hold a rotation, whose own keys can be passed over by name too.
+const ROTATIONS: [&str; 2] = ["rope_scaling", "rope_parameters"];
+
+/// The keys of an object and of those in it, each named with those that it is in.
+fn leaves(name: &str, value: Option<&Value>, found: &mut Vec<String>) {
+    for (key, value) in value.and_then(Value::as_object).into_iter().flatten() {
+        let name = format!("{name}.{key}");
+        match value {
+            Value::Object(_) => leaves(&name, Some(value), found),
+            _ => found.push(name),
+        }
     }
 }
 

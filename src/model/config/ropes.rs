@@ -1,7 +1,7 @@
 //! The rotations of a `config.json`.
 
-use super::ConfigError;
 use super::reader::{Reader, number};
+use super::{ConfigError, not_understood};
 use crate::model::arch::Family;
 use crate::model::rope::{Rope, Scaling, yarn_mscale};
 use serde_json::{Map, Value};
@@ -12,18 +12,22 @@ impl Reader<'_> {
         if family != Family::Gemma3 {
             return Ok(vec![self.rope(d_head, n_ctx, 10_000.0, 1.0)?]);
         }
-        let local_base = self.opt_number("rope_local_base_freq")?.unwrap_or(10_000.0);
+        let local_base = self.opt_number("rope_local_base_freq")?;
         let nested = self.take("rope_parameters").and_then(Value::as_object);
         match nested.filter(|p| p.contains_key("full_attention") || p.contains_key("sliding_attention")) {
             Some(p) => {
-                let part = |kind: &str, base: f64| match p.get(kind).and_then(Value::as_object) {
-                    Some(part) => RopeReader { r: self, part, nested: true }.read(d_head, n_ctx, base, 1.0),
+                let part = |kind: &str| match p.get(kind).and_then(Value::as_object) {
+                    Some(part) => {
+                        let at = format!("rope_parameters.{kind}");
+                        RopeReader { r: self, part, at: &at, nested: true, alone: false }.read(d_head, n_ctx, 1e4, 1.0)
+                    }
                     None => Err(self.key("rope_parameters", format!("has no `{kind}`"))),
                 };
-                Ok(vec![part("full_attention", 1e6)?, part("sliding_attention", local_base)?])
+                Ok(vec![part("full_attention")?, part("sliding_attention")?])
             }
             None => {
-                let local = Rope { base: local_base, rotary: d_head, scaling: Scaling::None };
+                let base = local_base.unwrap_or_else(|| self.assumed("rope_local_base_freq", 10_000.0));
+                let local = Rope { base, rotary: d_head, scaling: Scaling::None };
                 Ok(vec![self.rope(d_head, n_ctx, 1e6, 1.0)?, local])
             }
         }
@@ -33,18 +37,19 @@ impl Reader<'_> {
     pub(super) fn rope(&self, d_head: usize, n_ctx: usize, base: f64, partial: f64) -> Result<Rope, ConfigError> {
         let empty = Map::new();
         let (scaling, parameters) = (self.take("rope_scaling"), self.take("rope_parameters"));
-        let (part, nested) = match (parameters, scaling) {
+        let (part, at) = match (parameters, scaling) {
             (Some(Value::Object(p)), Some(s)) if !agree(p, s) => {
                 let why = "contradicts `rope_parameters`; keep the one that the model was trained with";
                 return Err(self.key("rope_scaling", why));
             }
-            (Some(Value::Object(p)), _) => (p, true),
-            (None, Some(Value::Object(p))) => (p, false),
-            (None, None) => (&empty, false),
+            (Some(Value::Object(p)), _) => (p, "rope_parameters"),
+            (None, Some(Value::Object(p))) => (p, "rope_scaling"),
+            (None, None) => (&empty, "rope_scaling"),
             (Some(other), _) => return Err(self.key("rope_parameters", format!("expected an object, found {other}"))),
             (_, Some(other)) => return Err(self.key("rope_scaling", format!("expected an object, found {other}"))),
         };
-        RopeReader { r: self, part, nested }.read(d_head, n_ctx, base, partial)
+        let nested = at == "rope_parameters";
+        RopeReader { r: self, part, at, nested, alone: true }.read(d_head, n_ctx, base, partial)
     }
 }
 
@@ -52,7 +57,11 @@ impl Reader<'_> {
 struct RopeReader<'r, 'a> {
     r: &'r Reader<'a>,
     part: &'r Map<String, Value>,
+    /// Where the part stands in the file.
+    at: &'r str,
     nested: bool,
+    /// Whether it is the model's only part: then the keys outside are about it too.
+    alone: bool,
 }
 
 /// Keys of every rope scaling that [`RopeReader`] reads.
@@ -63,7 +72,7 @@ const ROPE_KEYS: &[&str] = &[
     "partial_rotary_factor",
     "factor",
     "attention_factor",
-    "original_max_position_embeddings",
+    ORIGINAL,
     "low_freq_factor",
     "high_freq_factor",
     "beta_fast",
@@ -75,11 +84,14 @@ const ROPE_KEYS: &[&str] = &[
     "long_factor",
 ];
 
+/// Keys of a rope scaling that say where it comes from.
+const HARMLESS: &[&str] = &["finetuned"];
+
+const ORIGINAL: &str = "original_max_position_embeddings";
+
 impl RopeReader<'_, '_> {
     fn read(&self, d_head: usize, n_ctx: usize, base: f64, partial: f64) -> Result<Rope, ConfigError> {
-        if let Some(key) = self.part.keys().find(|k| !ROPE_KEYS.contains(&k.as_str())) {
-            return Err(self.bad(key, "is not understood and changes the rotation"));
-        }
+        self.account_for_every_key()?;
         // Both forms of every outer key are read, so that none counts as unknown.
         let outer = [self.r.opt_number("rope_theta")?, self.r.opt_number("rotary_emb_base")?];
         let outer_partial = [self.r.opt_number("partial_rotary_factor")?, self.r.opt_number("rotary_pct")?];
@@ -88,36 +100,51 @@ impl RopeReader<'_, '_> {
             None if self.nested => return Err(self.bad("rope_theta", "is missing")),
             None => self.r.assumed("rope_theta", base),
         };
-        let partial = self.opt("partial_rotary_factor")?.or(outer_partial[0]).or(outer_partial[1]).unwrap_or(partial);
-        if !(base > 1.0 && base.is_finite() && partial > 0.0 && partial <= 1.0) {
-            return Err(self.bad("rope_theta", &format!("base {base} over a share of {partial} is no rotation")));
+        if base <= 1.0 {
+            return Err(self.bad("rope_theta", &format!("{base} is no base of a rotation; it is above 1")));
         }
+        let partial = match self.opt("partial_rotary_factor")?.or(outer_partial[0]).or(outer_partial[1]) {
+            Some(share) if share > 0.0 && share <= 1.0 => share,
+            Some(share) => return Err(self.bad("partial_rotary_factor", &format!("{share} is no share of a head"))),
+            None if partial < 1.0 => self.r.assumed("rotary_pct", partial),
+            None => partial,
+        };
         let rotary = (d_head as f64 * partial) as usize;
         Ok(Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? })
     }
 
-    pub(super) fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {
-        let kind = match self.part.get("rope_type").or(self.part.get("type")) {
-            None | Some(Value::Null) => "default",
+    fn account_for_every_key(&self) -> Result<(), ConfigError> {
+        let known = |key: &str| ROPE_KEYS.contains(&key) || HARMLESS.contains(&key);
+        let unknown = self.part.keys().filter(|key| !known(key) && self.get(key).is_some());
+        let unknown: Vec<String> = unknown.map(|key| format!("{}.{key}", self.at)).collect();
+        if unknown.is_empty() { Ok(()) } else { Err(self.r.key(&unknown.join("`, `"), not_understood(&unknown))) }
+    }
+
+    fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {
+        let kind = match self.get("rope_type").or(self.get("type")) {
+            None => "default",
             Some(v) => v.as_str().ok_or_else(|| self.bad("rope_type", &format!("expected a name, found {v}")))?,
         };
-        let trained = self.r.opt_size("original_max_position_embeddings")?;
-        let inner = self.opt("original_max_position_embeddings")?.map(|n| n as usize);
-        let original = trained.or(inner).unwrap_or(n_ctx).max(1);
+        let original = self.original()?;
+        let assumed = || original.unwrap_or_else(|| self.r.assumed(ORIGINAL, n_ctx));
         match kind {
             "default" => Ok(Scaling::None),
-            "linear" => Ok(Scaling::Linear { factor: self.factor()? }),
+            "linear" => Ok(Scaling::Linear { factor: self.must("factor")? }),
             "dynamic" if rotary > 2 => {
-                Ok(Scaling::Dynamic { factor: self.factor()?, original: inner.unwrap_or(n_ctx) })
+                if original.is_some_and(|n| n != n_ctx) {
+                    let begins = format!("dynamic scaling begins at `max_position_embeddings`, {n_ctx}");
+                    self.r.warn(format!("`{ORIGINAL}` is not used: {begins}, as in transformers"));
+                }
+                Ok(Scaling::Dynamic { factor: self.must("factor")?, original: n_ctx })
             }
             "llama3" => Ok(Scaling::Llama3 {
-                factor: self.factor()?,
+                factor: self.must("factor")?,
                 low_freq: self.must("low_freq_factor")?,
                 high_freq: self.must("high_freq_factor")?,
-                original: inner.ok_or_else(|| self.bad("original_max_position_embeddings", "is missing"))?,
+                original: original.ok_or_else(|| self.bad(ORIGINAL, "is missing"))?,
             }),
-            "yarn" => self.yarn(inner.unwrap_or(n_ctx)),
-            "longrope" | "su" => self.longrope(rotary, original, trained.is_some(), n_ctx),
+            "yarn" => self.yarn(assumed()),
+            "longrope" | "su" => self.longrope(rotary, assumed(), n_ctx),
             other => {
                 let known = "default, linear, dynamic, llama3, yarn, longrope";
                 Err(self.bad("rope_type", &format!("`{other}` is unknown; known are {known}")))
@@ -125,15 +152,29 @@ impl RopeReader<'_, '_> {
         }
     }
 
-    pub(super) fn yarn(&self, original: usize) -> Result<Scaling, ConfigError> {
-        let factor = self.factor()?;
+    /// The context that the model was first trained on. Given on both sides, the outer one counts, as in `transformers`.
+    fn original(&self) -> Result<Option<usize>, ConfigError> {
+        let whole = |v: &Value| v.as_u64().and_then(|n| usize::try_from(n).ok());
+        let inner = self.get(ORIGINAL).map(|v| whole(v).ok_or_else(|| self.bad(ORIGINAL, "expected a whole number")));
+        let inner = inner.transpose()?;
+        let outer = if self.alone { self.r.opt_size(ORIGINAL)? } else { None };
+        if let (Some(inner), Some(outer)) = (inner, outer)
+            && inner != outer
+        {
+            self.r.warn(format!("`{ORIGINAL}` is {outer}, and {inner} in `{}`: {outer} counts", self.at));
+        }
+        Ok(outer.or(inner))
+    }
+
+    fn yarn(&self, original: usize) -> Result<Scaling, ConfigError> {
+        let factor = self.must("factor")?;
         let attention_factor = match (self.opt("attention_factor")?, self.opt("mscale")?, self.opt("mscale_all_dim")?) {
             (Some(given), _, _) => given,
             (None, Some(m), Some(all)) if m != 0.0 && all != 0.0 => yarn_mscale(factor, m) / yarn_mscale(factor, all),
             _ => yarn_mscale(factor, 1.0),
         };
-        let truncate = match self.part.get("truncate") {
-            None | Some(Value::Null) => true,
+        let truncate = match self.get("truncate") {
+            None => true,
             Some(v) => v.as_bool().ok_or_else(|| self.bad("truncate", "expected true or false"))?,
         };
         Ok(Scaling::Yarn {
@@ -146,52 +187,41 @@ impl RopeReader<'_, '_> {
         })
     }
 
-    pub(super) fn longrope(
-        &self,
-        rotary: usize,
-        original: usize,
-        outer: bool,
-        n_ctx: usize,
-    ) -> Result<Scaling, ConfigError> {
-        // A configuration with `original_max_position_embeddings` at its top stretches by the ratio of its contexts.
-        let stretched = n_ctx as f64 / original as f64;
-        let factor = if outer { stretched } else { self.opt("factor")?.unwrap_or(stretched) };
+    fn longrope(&self, rotary: usize, original: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {
+        let factor = self.opt("factor")?.unwrap_or(n_ctx as f64 / original as f64);
         let attention_factor = match self.opt("attention_factor")? {
             Some(given) => given,
             None if factor <= 1.0 => 1.0,
             None => (1.0 + factor.ln() / (original as f64).ln()).sqrt(),
         };
         let set = |key: &str| -> Result<Vec<f64>, ConfigError> {
-            let list = self.part.get(key).and_then(Value::as_array).ok_or_else(|| self.bad(key, "expected a list"))?;
+            let list = self.get(key).and_then(Value::as_array).ok_or_else(|| self.bad(key, "expected a list"))?;
             let numbers: Option<Vec<f64>> = list.iter().map(number).collect();
             let numbers = numbers.ok_or_else(|| self.bad(key, "expected numbers"))?;
-            if numbers.len() != rotary.div_ceil(2) || numbers.iter().any(|n| *n <= 0.0) {
-                return Err(self
-                    .bad(key, &format!("expected {} positive numbers, found {}", rotary.div_ceil(2), numbers.len())));
+            if numbers.len() != rotary.div_ceil(2) {
+                let why = format!("expected {} numbers, found {}", rotary.div_ceil(2), numbers.len());
+                return Err(self.bad(key, &why));
             }
             Ok(numbers)
         };
         Ok(Scaling::LongRope { short: set("short_factor")?, long: set("long_factor")?, original, attention_factor })
     }
 
-    pub(super) fn factor(&self) -> Result<f64, ConfigError> {
-        let factor = self.must("factor")?;
-        if factor > 0.0 { Ok(factor) } else { Err(self.bad("factor", "must be positive")) }
-    }
-
-    pub(super) fn must(&self, key: &str) -> Result<f64, ConfigError> {
+    fn must(&self, key: &str) -> Result<f64, ConfigError> {
         self.opt(key)?.ok_or_else(|| self.bad(key, "is missing"))
     }
 
-    pub(super) fn opt(&self, key: &str) -> Result<Option<f64>, ConfigError> {
-        match self.part.get(key) {
-            None | Some(Value::Null) => Ok(None),
-            Some(v) => number(v).map(Some).ok_or_else(|| self.bad(key, "expected a number")),
-        }
+    fn opt(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        self.get(key).map(|v| number(v).ok_or_else(|| self.bad(key, "expected a number"))).transpose()
     }
 
-    pub(super) fn bad(&self, key: &str, why: &str) -> ConfigError {
-        self.r.key(&format!("{}.{key}", if self.nested { "rope_parameters" } else { "rope_scaling" }), why)
+    /// A key's value; `null`, and what the user passes over, count as absent.
+    fn get(&self, key: &str) -> Option<&Value> {
+        self.part.get(key).filter(|v| !v.is_null() && !self.r.ignored(&format!("{}.{key}", self.at)))
+    }
+
+    fn bad(&self, key: &str, why: &str) -> ConfigError {
+        self.r.key(&format!("{}.{key}", self.at), why)
     }
 }
 

@@ -151,11 +151,6 @@ impl GgmlKind {
         self.block().map(|(values, _)| values)
     }
 
-    /// How many bytes a block takes; nothing for kinds that are not read.
-    pub fn block_bytes(self) -> Option<usize> {
-        self.block().map(|(_, bytes)| bytes)
-    }
-
     /// Bytes of `cols` consecutive values, such as a row of a `[rows, cols]` weight; nothing where
     /// `cols` is no whole number of blocks, where the number overflows, or for kinds that are not read.
     pub fn row_bytes(self, cols: usize) -> Option<usize> {

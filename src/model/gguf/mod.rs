@@ -15,7 +15,7 @@ mod parse;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -162,8 +162,7 @@ impl TensorInfo {
 pub struct Gguf {
     path: PathBuf,
     map: Mmap,
-    version: u32,
-    metadata: HashMap<String, Value>,
+    metadata: BTreeMap<String, Value>,
     /// In the order of the file.
     tensors: Vec<TensorInfo>,
     by_name: HashMap<String, usize>,
@@ -186,7 +185,6 @@ impl Gguf {
         Ok(Self {
             path: path.to_owned(),
             map,
-            version: parsed.version,
             metadata: parsed.metadata,
             tensors: parsed.tensors,
             by_name: parsed.by_name,
@@ -198,17 +196,12 @@ impl Gguf {
         &self.path
     }
 
-    /// The format's version: 2 or 3.
-    pub fn version(&self) -> u32 {
-        self.version
-    }
-
     /// A metadata value, whatever its type.
     pub fn get(&self, key: &str) -> Option<&Value> {
         self.metadata.get(key)
     }
 
-    /// The metadata keys, in no particular order.
+    /// The metadata keys, in the order of their names.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.metadata.keys().map(String::as_str)
     }
@@ -290,9 +283,26 @@ impl Gguf {
     }
 }
 
-/// The typed getters: each comes as a required and as an optional form.
-macro_rules! getters {
-    ($($name:ident, $optional:ident, $cast:ident -> $type:ty, $what:literal;)*) => {
+/// Getters that demand a type of a key that may be absent.
+macro_rules! optional {
+    ($($name:ident, $cast:ident -> $type:ty, $what:literal;)*) => {
+        impl Gguf {
+            $(
+                #[doc = concat!("The value of `key`, which must be ", $what, " if it is there.")]
+                ///
+                /// # Errors
+                /// [`GgufError::WrongType`] where the value is something else.
+                pub fn $name(&self, key: &str) -> Result<Option<$type>, GgufError> {
+                    self.typed(key, $what, Value::$cast)
+                }
+            )*
+        }
+    };
+}
+
+/// Getters of keys that must be there.
+macro_rules! required {
+    ($($name:ident, $cast:ident -> $type:ty, $what:literal;)*) => {
         impl Gguf {
             $(
                 #[doc = concat!("The value of `key`, which must be ", $what, ".")]
@@ -301,30 +311,28 @@ macro_rules! getters {
                 /// [`GgufError::NoKey`] where the key is missing, [`GgufError::WrongType`] where its
                 /// value is something else.
                 pub fn $name(&self, key: &str) -> Result<$type, GgufError> {
-                    let value = self.$optional(key)?;
+                    let value = self.typed(key, $what, Value::$cast)?;
                     self.required(key, value)
-                }
-
-                #[doc = concat!("The value of `key`, which must be ", $what, " if it is there.")]
-                ///
-                /// # Errors
-                /// [`GgufError::WrongType`] where the value is something else.
-                pub fn $optional(&self, key: &str) -> Result<Option<$type>, GgufError> {
-                    self.typed(key, $what, Value::$cast)
                 }
             )*
         }
     };
 }
 
-getters! {
-    str, opt_str, as_str -> &str, "a string";
-    u64, opt_u64, as_u64 -> u64, "an integer of zero or more";
-    f64, opt_f64, as_f64 -> f64, "a float";
-    bool, opt_bool, as_bool -> bool, "a boolean";
-    strings, opt_strings, as_strings -> &[String], "an array of strings";
-    floats, opt_floats, as_floats -> &[f64], "an array of floats";
-    ints, opt_ints, as_ints -> &[i64], "an array of integers";
+optional! {
+    opt_str, as_str -> &str, "a string";
+    opt_u64, as_u64 -> u64, "an integer of zero or more";
+    opt_f64, as_f64 -> f64, "a float";
+    opt_bool, as_bool -> bool, "a boolean";
+    opt_ints, as_ints -> &[i64], "an array of integers";
+}
+
+required! {
+    str, as_str -> &str, "a string";
+    u64, as_u64 -> u64, "an integer of zero or more";
+    f64, as_f64 -> f64, "a float";
+    strings, as_strings -> &[String], "an array of strings";
+    floats, as_floats -> &[f64], "an array of floats";
 }
 
 fn owned(names: Vec<&str>) -> Vec<String> {

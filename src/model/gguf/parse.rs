@@ -1,9 +1,9 @@
 //! From the bytes of a GGUF file to its metadata and tensor list. Every read goes through
-//! [`Cursor`], which knows where it is and cannot pass the end; sizes are compared with what remains
-//! of the file before memory is reserved.
+//! [`Cursor`], which knows where it is and cannot pass the end; counts are compared with what remains
+//! of the file, and memory beyond [`RESERVED`] entries is taken as they are really read.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 use super::{GgmlKind, GgufError, TensorInfo, Value};
@@ -18,13 +18,15 @@ const MOST_DIMENSIONS: u32 = 4;
 const SMALLEST_PAIR: usize = 8 + 4 + 1;
 /// Bytes of the smallest tensor entry: the name's length, the number of dimensions, type, offset.
 const SMALLEST_TENSOR: usize = 8 + 4 + 4 + 8;
+/// Entries for which memory is reserved at once. An entry takes several times its bytes in the file, so that a
+/// count which the file could just hold may ask for more memory than there is.
+const RESERVED: usize = 1 << 16;
 /// Where `general.alignment` is absent.
 const DEFAULT_ALIGNMENT: u64 = 32;
 
 /// Everything that precedes the tensors' data.
 pub(super) struct Parsed {
-    pub version: u32,
-    pub metadata: HashMap<String, Value>,
+    pub metadata: BTreeMap<String, Value>,
     pub tensors: Vec<TensorInfo>,
     pub by_name: HashMap<String, usize>,
 }
@@ -32,25 +34,29 @@ pub(super) struct Parsed {
 /// Reads header, metadata and tensor list of `bytes`, the whole file at `path`.
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<Parsed, GgufError> {
     let mut cursor = Cursor { path, bytes, at: 0 };
-    let version = version(&mut cursor)?;
+    check_version(&mut cursor)?;
     let tensor_count = cursor.count("the number of tensors", SMALLEST_TENSOR)?;
     let pair_count = cursor.count("the number of metadata keys", SMALLEST_PAIR)?;
     let metadata = metadata(&mut cursor, pair_count)?;
     let alignment = alignment(&cursor, &metadata)?;
     // The entries are read before the data's start is known: it follows the last of them.
-    let mut entries = Vec::with_capacity(tensor_count);
-    for _ in 0..tensor_count {
-        entries.push(tensor_entry(&mut cursor, alignment)?);
+    let (mut entries, mut by_name) = (Vec::with_capacity(tensor_count.min(RESERVED)), HashMap::new());
+    for index in 0..tensor_count {
+        let entry = tensor_entry(&mut cursor, alignment)?;
+        if by_name.insert(entry.info.name.clone(), index).is_some() {
+            return Err(cursor.malformed_at(entry.at, &format!("tensor {:?}", entry.info.name), "it is listed twice"));
+        }
+        entries.push(entry);
     }
     let start = cursor
         .at
         .checked_next_multiple_of(alignment)
         .ok_or_else(|| cursor.malformed("general.alignment", "it overflows"))?;
-    let (tensors, by_name) = place(&cursor, entries, start)?;
-    Ok(Parsed { version, metadata, tensors, by_name })
+    let tensors = entries.into_iter().map(|entry| place(&cursor, entry, start)).collect::<Result<_, _>>()?;
+    Ok(Parsed { metadata, tensors, by_name })
 }
 
-fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
+fn check_version(cursor: &mut Cursor<'_>) -> Result<(), GgufError> {
     let magic = cursor.bytes.get(..4).unwrap_or(cursor.bytes);
     if magic != b"GGUF" {
         return Err(GgufError::NotGguf {
@@ -61,7 +67,7 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     cursor.at = 4;
     let found = cursor.u32("the version")?;
     let note = match found {
-        2 | 3 => return Ok(found),
+        2 | 3 => return Ok(()),
         0x0200_0000 | 0x0300_0000 => " (a big-endian file)",
         1 => " (an early draft of the format)",
         _ => "",
@@ -69,8 +75,8 @@ fn version(cursor: &mut Cursor<'_>) -> Result<u32, GgufError> {
     Err(GgufError::Version { path: cursor.path.to_owned(), found, note })
 }
 
-fn metadata(cursor: &mut Cursor<'_>, pairs: usize) -> Result<HashMap<String, Value>, GgufError> {
-    let mut metadata = HashMap::with_capacity(pairs);
+fn metadata(cursor: &mut Cursor<'_>, pairs: usize) -> Result<BTreeMap<String, Value>, GgufError> {
+    let mut metadata = BTreeMap::new();
     for _ in 0..pairs {
         let at = cursor.at;
         let key = cursor.string("a metadata key")?;
@@ -91,7 +97,7 @@ fn metadata(cursor: &mut Cursor<'_>, pairs: usize) -> Result<HashMap<String, Val
     Ok(metadata)
 }
 
-fn alignment(cursor: &Cursor<'_>, metadata: &HashMap<String, Value>) -> Result<usize, GgufError> {
+fn alignment(cursor: &Cursor<'_>, metadata: &BTreeMap<String, Value>) -> Result<usize, GgufError> {
     const KEY: &str = "general.alignment";
     let stated = match metadata.get(KEY) {
         None => Some(DEFAULT_ALIGNMENT),
@@ -215,7 +221,7 @@ fn array(cursor: &mut Cursor<'_>, key: &str, depth: usize) -> Result<Value, Gguf
 
 /// `count` values, where [`Cursor::count`] has held `count` against the file.
 fn collect<T>(count: usize, mut next: impl FnMut() -> Result<T, GgufError>) -> Result<Vec<T>, GgufError> {
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity(count.min(RESERVED));
     for _ in 0..count {
         values.push(next()?);
     }
@@ -268,32 +274,21 @@ fn tensor_size(kind: GgmlKind, shape: &[usize], elements: usize) -> Option<usize
     kind.row_bytes(elements)
 }
 
-/// Moves offsets to the start of the file and holds every tensor against its end.
-fn place(
-    cursor: &Cursor<'_>,
-    entries: Vec<Listed>,
-    start: usize,
-) -> Result<(Vec<TensorInfo>, HashMap<String, usize>), GgufError> {
-    let mut tensors = Vec::with_capacity(entries.len());
-    let mut by_name = HashMap::with_capacity(entries.len());
-    for Listed { at, mut info } in entries {
-        let what = format!("tensor {:?}", info.name);
-        let offset = start.checked_add(info.offset);
-        let end = offset.and_then(|offset| offset.checked_add(info.size.unwrap_or(0)));
-        let (Some(offset), Some(end)) = (offset, end) else {
-            return Err(cursor.malformed_at(at, &what, "its offset overflows"));
-        };
-        if end > cursor.bytes.len() {
-            let why = format!("its data ends at byte {end}, the file has {}: it is incomplete", cursor.bytes.len());
-            return Err(cursor.malformed_at(at, &what, why));
-        }
-        info.offset = offset;
-        if by_name.insert(info.name.clone(), tensors.len()).is_some() {
-            return Err(cursor.malformed_at(at, &what, "it is listed twice"));
-        }
-        tensors.push(info);
+/// Moves an entry's offset to the start of the file and holds the tensor against its end.
+fn place(cursor: &Cursor<'_>, entry: Listed, start: usize) -> Result<TensorInfo, GgufError> {
+    let Listed { at, mut info } = entry;
+    let what = format!("tensor {:?}", info.name);
+    let offset = start.checked_add(info.offset);
+    let end = offset.and_then(|offset| offset.checked_add(info.size.unwrap_or(0)));
+    let (Some(offset), Some(end)) = (offset, end) else {
+        return Err(cursor.malformed_at(at, &what, "its offset overflows"));
+    };
+    if end > cursor.bytes.len() {
+        let why = format!("its data ends at byte {end}, the file has {}: it is incomplete", cursor.bytes.len());
+        return Err(cursor.malformed_at(at, &what, why));
     }
-    Ok((tensors, by_name))
+    info.offset = offset;
+    Ok(info)
 }
 
 /// A place in the file.

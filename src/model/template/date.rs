@@ -1,5 +1,8 @@
-//! `strftime` for the dates that chat templates write, in UTC and English, which is all that they
-//! need: no time zones, no locales.
+//! The day that a chat template takes for today, and `strftime` for the dates that it writes, in UTC and English, which is
+//! all that they need: no time zones, no locales.
+
+use std::fmt;
+use std::str::FromStr;
 
 const MONTHS: [&str; 12] = [
     "January",
@@ -18,6 +21,55 @@ const MONTHS: [&str; 12] = [
 const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
 const SECONDS_A_DAY: i64 = 86_400;
 
+/// A day of the calendar, written `YYYY-MM-DD`. A parameter of what is computed, like a seed: never the clock's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day {
+    /// Its first second, since 1970 in UTC.
+    start: i64,
+}
+
+impl Default for Day {
+    /// 26 July 2024, which Llama 3's templates write where they are given no date.
+    fn default() -> Self {
+        Day { start: 1_721_952_000 }
+    }
+}
+
+impl Day {
+    /// Midnight of the day, by the `strftime` pattern. A directive that is not known stays as it is.
+    pub(super) fn format(self, pattern: &str) -> String {
+        format(self.start, pattern)
+    }
+}
+
+impl fmt::Display for Day {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.format("%Y-%m-%d"))
+    }
+}
+
+impl FromStr for Day {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no day; write it as 2024-07-26");
+        if text.len() != "2024-07-26".len() {
+            return Err(wrong());
+        }
+        let parts: Vec<i64> =
+            text.split('-').map(|part| part.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
+        let [year, month, day] = parts[..] else { return Err(wrong()) };
+        // By Howard Hinnant's `days_from_civil`, the reverse of what [`Moment::new`] does. A day that there is not, such as
+        // the 30th of February, becomes another.
+        let from_march = if month > 2 { month - 3 } else { month + 9 };
+        let year = year - i64::from(month <= 2);
+        let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
+        let day_of_year = (153 * from_march + 2) / 5 + day - 1;
+        let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
+        Some(Day { start: days * SECONDS_A_DAY }).filter(|day| day.to_string() == text).ok_or_else(wrong)
+    }
+}
+
 /// A moment, taken apart.
 struct Moment {
     year: i64,
@@ -35,7 +87,7 @@ struct Moment {
 }
 
 /// `seconds` since 1970 by the `strftime` pattern. A directive that is not known stays as it is.
-pub(super) fn format(seconds: i64, pattern: &str) -> String {
+fn format(seconds: i64, pattern: &str) -> String {
     let moment = Moment::new(seconds);
     let mut out = String::new();
     let mut characters = pattern.chars();
@@ -143,7 +195,7 @@ impl Moment {
 
 #[cfg(test)]
 mod tests {
-    use super::format;
+    use super::{Day, format};
 
     #[test]
     fn known_moments_are_written_as_strftime_writes_them() {
@@ -153,6 +205,36 @@ mod tests {
         assert_eq!(format(978_307_199, "%F %T %j"), "2000-12-31 23:59:59 366");
         assert_eq!(format(1_721_992_830, "%d %B %Y, %I:%M %p"), "26 July 2024, 11:20 AM");
         assert_eq!(format(-1, "%F %T"), "1969-12-31 23:59:59");
+    }
+
+    #[test]
+    fn a_day_is_written_as_it_is_read() {
+        for text in ["2024-07-26", "1970-01-01", "1969-12-31", "2000-02-29", "2100-03-01", "9999-12-31", "1000-01-01"] {
+            assert_eq!(text.parse::<Day>().expect(text).to_string(), text);
+        }
+        assert_eq!(Day::default().format("%d %b %Y, %H:%M"), "26 Jul 2024, 00:00");
+        assert_eq!("2024-07-26".parse(), Ok(Day::default()));
+    }
+
+    #[test]
+    fn what_is_no_day_is_refused_with_the_form_of_one() {
+        for text in [
+            "",
+            "today",
+            "2024-7-26",
+            "26-07-2024",
+            "2023-02-29",
+            "2024-04-31",
+            "2024-13-01",
+            "2024-00-10",
+            "+024-07-26",
+            "2024-07-26T00:00",
+            "20240726--",
+            "-999-01-01",
+        ] {
+            let why = text.parse::<Day>().expect_err(text);
+            assert!(why.contains(text) && why.contains("2024-07-26"), "{why}");
+        }
     }
 
     #[test]

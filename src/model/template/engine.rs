@@ -80,18 +80,11 @@ fn raise_exception(message: Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.clone()).with_source(Raised::ByTemplate(message)))
 }
 
-/// Writes a value as Python prints it, and counts what is written, also into variables
-/// (`{% set x %}...{% endset %}`), which the bound on the output does not see.
+/// Counts what is written, also into variables (`{% set x %}...{% endset %}`), which the bound on the output does not see.
+/// The engine writes as Python prints, but for the texts in a list or dictionary, which stand in double quotes.
 fn write_value(out: &mut Output, state: &State, value: &Value) -> Result<(), Error> {
     made::count_value(state, value)?;
-    if value.is_none() {
-        return out.write_str("None").map_err(Error::from);
-    }
-    match bool::try_from(value.clone()) {
-        Ok(true) if value.kind() == minijinja::value::ValueKind::Bool => out.write_str("True").map_err(Error::from),
-        Ok(false) if value.kind() == minijinja::value::ValueKind::Bool => out.write_str("False").map_err(Error::from),
-        _ => escape_formatter(out, state, value),
-    }
+    escape_formatter(out, state, value)
 }
 
 /// Python's methods of strings, lists and dictionaries.
@@ -131,33 +124,44 @@ fn invalid(why: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, why)
 }
 
-/// Jinja's `indent(width=4, first=false, blank=false)`, with a bound on the width.
+/// Jinja's `indent(width=4, first=false, blank=false)`, where the width may be the margin itself; with a bound on it.
 fn indent(state: &State, text: String, arguments: Rest<Value>) -> Result<String, Error> {
     let (positional, options): (&[Value], Kwargs) = from_args(&arguments)?;
     let flag = |i: usize, name: &str| -> Result<bool, Error> {
         let given = positional.get(i).map(|v| v.is_true());
         Ok(given.or(options.get(name)?).unwrap_or(false))
     };
-    let given = positional.first().map(|v| usize::try_from(v.clone())).transpose()?;
-    let width = given.or(options.get("width")?).unwrap_or(4);
+    let named: Option<Value> = options.get("width")?;
+    let margin = margin(positional.first().cloned().or(named))?;
     let (first, blank) = (flag(1, "first")?, flag(2, "blank")?);
     options.assert_all_used()?;
-    if width > WIDEST_INDENT {
-        return Err(invalid("the indentation is too wide"));
-    }
-    made::count(state, (text.len() + width * text.matches('\n').count()) as u64)?;
-    let margin = " ".repeat(width);
+    made::count(state, (text.len() + margin.len() * text.matches('\n').count()) as u64)?;
     let mut out = String::with_capacity(text.len());
     for (number, line) in text.split('\n').enumerate() {
         if number > 0 {
             out.push('\n');
         }
-        if (number > 0 || first) && (blank || !line.trim().is_empty()) {
+        if if number == 0 { first } else { blank || !line.is_empty() } {
             out.push_str(&margin);
         }
         out.push_str(line);
     }
     Ok(out)
+}
+
+/// What is put before a line, by the width that is asked for.
+fn margin(width: Option<Value>) -> Result<String, Error> {
+    let too_wide = || invalid("the indentation is too wide");
+    match width {
+        None => Ok(" ".repeat(4)),
+        Some(text) if text.as_str().is_some() => {
+            text.as_str().filter(|text| text.len() <= WIDEST_INDENT).map(str::to_owned).ok_or_else(too_wide)
+        }
+        Some(number) => match usize::try_from(number)? {
+            width if width <= WIDEST_INDENT => Ok(" ".repeat(width)),
+            _ => Err(too_wide()),
+        },
+    }
 }
 
 /// `json.dumps` as Hugging Face calls it: characters beyond ASCII as they are, `", "` and `": "`

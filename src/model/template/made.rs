@@ -214,52 +214,31 @@ impl<'t> Tag<'t, '_> {
                 return self.at;
             }
             let token = token(rest);
-            let letter = token.as_bytes()[0];
-            let word = letter.is_ascii_alphabetic() || letter == b'_' || !letter.is_ascii();
-            let goes_on = matches!(token, "." | "|" | "(" | "[");
-            if first && word {
+            if first && is_word(token) {
                 first = false;
                 level.bare = BARE.contains(&token);
                 self.push(token.len());
                 continue;
             }
-            let attribute = level.operand && self.waits_for_name();
-            if level.operand && !goes_on && !attribute {
-                self.finish(level, end, token);
-            }
-            let begins = matches!(token, "(" | "[" | "{") || word && !OPERATORS.contains(&token);
-            if !level.operand && (begins || letter.is_ascii_digit() || matches!(letter, b'"' | b'\'')) {
-                level.factors.get_or_insert((self.out.len(), false));
-            }
-            match token {
-                "(" | "[" | "{" => {
-                    level.made |= !level.operand && token != "(" || level.operand && token == "(";
-                    let subscript = level.operand && token == "[";
-                    level.operand = true;
-                    levels.push(Level { subscript, ..Level::default() });
-                }
-                ")" | "]" | "}" => {
-                    let sliced = level.sliced;
-                    if depth > 1 {
-                        levels.pop();
-                    }
-                    if let Some(level) = levels.last_mut() {
-                        level.operand = true;
-                        level.made |= sliced;
-                    }
-                }
-                ":" => level.sliced = level.subscript,
-                "|" => level.made = true,
-                "." => {}
-                "is" => level.test = true,
-                "not" if level.test => {}
-                _ if OPERATORS.contains(&token) && !attribute => level.test = false,
-                _ if word || letter.is_ascii_digit() || matches!(letter, b'"' | b'\'') => level.operand = true,
-                _ => {}
-            }
+            self.step(&mut levels, end, token);
             self.push(token.len());
             end = self.out.len();
         }
+    }
+
+    /// Ends the operand that a token follows, and marks the one that it begins.
+    fn step(&mut self, levels: &mut Vec<Level>, end: usize, token: &str) {
+        let Some(level) = levels.last_mut() else { return };
+        let goes_on = matches!(token, "." | "|" | "(" | "[");
+        let attribute = level.operand && self.waits_for_name();
+        if level.operand && !goes_on && !attribute {
+            self.finish(level, end, token);
+        }
+        let begins = matches!(token, "(" | "[" | "{") || is_word(token) && !OPERATORS.contains(&token);
+        if !level.operand && (begins || is_literal(token)) {
+            level.factors.get_or_insert((self.out.len(), false));
+        }
+        enter(levels, token, attribute);
     }
 
     /// Whether the last thing written asks for a name: that of an attribute or of a filter.
@@ -301,6 +280,49 @@ impl<'t> Tag<'t, '_> {
         self.out.push_str(&self.text[self.at..self.at + n]);
         self.at += n;
     }
+}
+
+/// What a token makes of the levels; `attribute` is one that `.` or `|` waits for.
+fn enter(levels: &mut Vec<Level>, token: &str, attribute: bool) {
+    let depth = levels.len();
+    let Some(level) = levels.last_mut() else { return };
+    match token {
+        "(" | "[" | "{" => {
+            level.made |= !level.operand && token != "(" || level.operand && token == "(";
+            let subscript = level.operand && token == "[";
+            level.operand = true;
+            levels.push(Level { subscript, ..Level::default() });
+        }
+        ")" | "]" | "}" => {
+            let sliced = level.sliced;
+            if depth > 1 {
+                levels.pop();
+            }
+            if let Some(level) = levels.last_mut() {
+                level.operand = true;
+                level.made |= sliced;
+            }
+        }
+        ":" => level.sliced = level.subscript,
+        "|" => level.made = true,
+        "." => {}
+        "is" => level.test = true,
+        "not" if level.test => {}
+        _ if OPERATORS.contains(&token) && !attribute => level.test = false,
+        _ if is_word(token) || is_literal(token) => level.operand = true,
+        _ => {}
+    }
+}
+
+/// Whether a token is a name or a word of the language.
+fn is_word(token: &str) -> bool {
+    let letter = token.as_bytes()[0];
+    letter.is_ascii_alphabetic() || letter == b'_' || !letter.is_ascii()
+}
+
+/// Whether a token is a number or a text.
+fn is_literal(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_ascii_digit() || c == '"' || c == '\'')
 }
 
 /// Whether a tag ends here, with or without a mark that trims.

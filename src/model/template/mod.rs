@@ -11,11 +11,11 @@ mod made;
 mod tests;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use minijinja::{Environment, ErrorKind, Value, context};
 use serde::{Deserialize, Serialize};
 
+pub use date::Day;
 use engine::{Bounded, Raised};
 
 /// The longest template that is accepted, in bytes. The longest in use have some tens of thousands.
@@ -105,11 +105,12 @@ pub enum TemplateError {
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    source: String,
     bos: String,
     eos: String,
-    /// Seconds since 1970 that the template takes for now; the clock's where there are none.
-    now: Option<i64>,
+    /// Whether the template asks for the date.
+    dated: bool,
+    /// The day that it takes for today.
+    day: Day,
 }
 
 /// The name under which the environment keeps the one template.
@@ -130,25 +131,21 @@ impl ChatTemplate {
         environment.add_template_owned(NAME, made::counted(&engine::without_generation_tags(source))).map_err(
             |error| TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) },
         )?;
-        Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned(), now: None })
+        let dated = source.contains("strftime_now");
+        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), dated, day: Day::default() })
     }
 
-    /// Fixes what `strftime_now` takes for now, in seconds since 1970 (UTC), so that templates that
-    /// write the date render the same text every day. Without this it is the clock's time, in UTC.
+    /// Takes another day for today than [`Day::default`]. The clock is never asked: a template that writes the date
+    /// renders the same text every day.
     #[must_use]
-    pub fn at(mut self, seconds: i64) -> Self {
-        self.now = Some(seconds);
+    pub fn at(mut self, day: Day) -> Self {
+        self.day = day;
         self
     }
 
-    /// The template's source, as it was given.
-    pub fn source(&self) -> &str {
-        &self.source
-    }
-
-    /// Whether the rendered text depends on the day, unless [`ChatTemplate::at`] fixed it.
-    pub fn depends_on_date(&self) -> bool {
-        self.now.is_none() && self.source.contains("strftime_now")
+    /// The day that the template takes for today; none where it does not ask.
+    pub fn date(&self) -> Option<Day> {
+        self.dated.then_some(self.day)
     }
 
     /// The text for a conversation, special tokens and all. `add_generation_prompt` asks for the words
@@ -158,7 +155,7 @@ impl ChatTemplate {
     /// [`TemplateError::Raised`] where the template refuses the conversation, [`TemplateError::Endless`]
     /// and [`TemplateError::Flood`] where it exceeds its bounds, [`TemplateError::Failed`] otherwise.
     pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
-        let now = self.now.unwrap_or_else(clock);
+        let day = self.day;
         let context = context! {
             messages => Value::from_serialize(messages),
             // Present and none, as Hugging Face passes them: templates ask `is defined` and `is none`.
@@ -167,7 +164,7 @@ impl ChatTemplate {
             add_generation_prompt => add_generation_prompt,
             bos_token => self.bos,
             eos_token => self.eos,
-            strftime_now => Value::from_function(move |format: &str| date::format(now, format)),
+            strftime_now => Value::from_function(move |format: &str| day.format(format)),
         };
         let mut out = Bounded::new(LONGEST_OUTPUT);
         // The engine asserts in places (a width that overflows, say). A template must not be able to
@@ -206,10 +203,4 @@ fn refusal(error: &minijinja::Error, messages: usize) -> TemplateError {
         cause = found.source();
     }
     failure(error.line().unwrap_or(0), engine::describe(error))
-}
-
-/// Seconds since 1970; zero on a clock that is set before it.
-fn clock() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_secs()).unwrap_or(0)
 }

@@ -90,6 +90,12 @@ fn python_methods_slices_and_words_work() {
 }
 
 #[test]
+fn values_are_written_as_python_writes_them_but_for_the_quotes_of_texts_in_lists() {
+    assert_eq!(rendered("{{ none }} {{ true }} {{ [1, none, false] }}"), "None True [1, None, False]");
+    assert_eq!(rendered("{{ ['a'] }}"), "[\"a\"]");
+}
+
+#[test]
 fn json_is_written_as_python_writes_it() {
     assert_eq!(
         rendered("{{ {'b': [1, 2.5, none], 'a': '<é>\\'&', 'c': {}} | tojson }}"),
@@ -111,13 +117,15 @@ fn generation_blocks_leave_the_text_as_it_is() {
 }
 
 #[test]
-fn the_date_can_be_fixed() {
+fn the_date_is_a_parameter_and_never_the_clocks() {
     let dated = template("{{ strftime_now('%d %b %Y') }}");
-    assert!(dated.depends_on_date());
-    assert_eq!(dated.clone().render(&[], true).expect("rendered").len(), "26 Jul 2024".len());
-    let fixed = dated.at(1_721_992_830);
-    assert!(!fixed.depends_on_date());
-    assert_eq!(fixed.render(&[], true).expect("rendered"), "26 Jul 2024");
+    assert_eq!(dated.date(), Some(Day::default()));
+    assert_eq!(dated.render(&[], true).expect("rendered"), "26 Jul 2024");
+    let day: Day = "2031-02-03".parse().expect("a day");
+    let other = dated.at(day);
+    assert_eq!(other.date(), Some(day));
+    assert_eq!(other.render(&[], true).expect("rendered"), "03 Feb 2031");
+    assert_eq!(template(LLAMA3).at(day).date(), None);
     assert_eq!(rendered("{{ strftime_now is defined }}"), "True");
 }
 
@@ -162,7 +170,22 @@ fn sizes_that_a_template_asks_for_are_bounded() {
     ] {
         assert!(render(source, &[]).is_err(), "{source}");
     }
-    assert_eq!(rendered("{{ 'a\n\nb' | indent(2, first=true) }}"), "  a\n\n  b");
+    assert!(render("{{ 'a\nb' | indent('x' * 9999) }}", &[]).is_err());
+}
+
+#[test]
+fn indentation_is_that_of_jinja() {
+    for (source, expected) in [
+        ("{{ 'a\n\nb' | indent(2, first=true) }}", "  a\n\n  b"),
+        // A line of spaces is not blank, an empty one is.
+        ("{{ 'a\n \n\nb' | indent }}", "a\n     \n\n    b"),
+        ("{{ 'a\n\nb' | indent(2, blank=true) }}", "a\n  \n  b"),
+        ("{{ '\na' | indent(2, true) }}", "  \n  a"),
+        ("{{ 'a\nb' | indent('> ') }}", "a\n> b"),
+        ("{{ 'a\nb' | indent(width='-') }}", "a\n-b"),
+    ] {
+        assert_eq!(rendered(source), expected, "{source}");
+    }
 }
 
 #[test]

@@ -19,21 +19,13 @@ pub enum TokenizerError {
         /// The folder.
         path: PathBuf,
     },
-    /// A file of the tokenizer cannot be read.
+    /// A file of the tokenizer cannot be read, or is larger than any in use.
     #[error("{path}: cannot read it: {source}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// What the operating system said.
         source: std::io::Error,
-    },
-    /// A file of the tokenizer is larger than any in use.
-    #[error("{path}: it has more than {limit} bytes, which no such file needs", path = path.display())]
-    TooLarge {
-        /// The file.
-        path: PathBuf,
-        /// The bound.
-        limit: u64,
     },
     /// A file of the tokenizer cannot be understood.
     #[error("{path}: {what}: {why}; download it again", path = path.display())]

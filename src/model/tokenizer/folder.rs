@@ -1,18 +1,15 @@
 //! The tokenizer of a Hugging Face folder.
 
-use std::fs::File;
-use std::io::{ErrorKind, Read};
 use std::path::Path;
 
 use serde_json::Value;
 
 use super::{Ends, Parts, TokenizerError, guarded};
+use crate::model::files::{LARGEST_CONFIG, read_bounded};
 use crate::model::template::{ChatTemplate, LONGEST_SOURCE};
 
 /// The largest `tokenizer.json`; those of vocabularies of 256,000 tokens have some 35 MB.
 const LARGEST_TOKENIZER: u64 = 256 << 20;
-/// The largest `tokenizer_config.json`.
-const LARGEST_CONFIG: u64 = 16 << 20;
 
 /// Reads what the folder has.
 pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
@@ -31,12 +28,12 @@ pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
     let eos_text = config.token("eos_token");
     let id = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
     let (bos, eos) = (id(&bos_text), id(&eos_text));
-    let ends = ends(&inner, &config, bos).map_err(malformed)?;
+    let (ends, warnings) = ends(&inner, &config, bos, eos).map_err(malformed)?;
     let template = template_source(dir, &config)?.map(|source| {
         let text = |token: Option<String>| token.unwrap_or_default();
         ChatTemplate::new(&source, &text(bos_text), &text(eos_text))
     });
-    Ok(Parts { inner, bos, eos, ends, template })
+    Ok(Parts { inner, bos, eos, ends, template, warnings })
 }
 
 /// `tokenizer_config.json`; empty where there is none.
@@ -63,8 +60,8 @@ impl Config {
         token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
     }
 
-    /// Whether `add_bos_token` decides over the post-processing in `tokenizer.json`, also to say no.
-    /// transformers rebuilds it for these classes.
+    /// Whether `add_bos_token` and `add_eos_token` decide over the post-processing in `tokenizer.json`, also to say no.
+    /// transformers 4 rebuilds it for these classes.
     fn class_decides(&self) -> bool {
         let class = self.0.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
         ["Llama", "CodeLlama", "Gemma", "Cohere"].iter().any(|family| class.starts_with(family))
@@ -80,19 +77,38 @@ impl Config {
     }
 }
 
-/// Holds the inner tokenizer's own post-processing against `add_bos_token`.
-fn ends(inner: &tokenizers::Tokenizer, config: &Config, bos: Option<u32>) -> Result<Ends, String> {
-    let wanted = config.0.get("add_bos_token").and_then(Value::as_bool);
-    let (Some(bos), Some(wanted)) = (bos, wanted) else {
-        return Ok(Ends::default());
-    };
+/// Holds the inner tokenizer's own post-processing against `add_bos_token` and `add_eos_token`, and says where they differ.
+fn ends(
+    inner: &tokenizers::Tokenizer,
+    config: &Config,
+    bos: Option<u32>,
+    eos: Option<u32>,
+) -> Result<(Ends, Vec<String>), String> {
     let empty = guarded(|| inner.encode_fast("", true))?;
-    let added = empty.get_ids().first() == Some(&bos);
-    Ok(Ends {
-        before: (wanted && !added).then_some(bos),
-        after: None,
-        drop_first: !wanted && added && config.class_decides(),
-    })
+    let ids = empty.get_ids();
+    let begun = bos.is_some() && ids.first().copied() == bos;
+    // Where one token is both, a single one is the first.
+    let ended = eos.is_some() && ids.len() > usize::from(begun) && ids.last().copied() == eos;
+    let decides = config.class_decides();
+    let [wants_bos, wants_eos] =
+        ["add_bos_token", "add_eos_token"].map(|key| config.0.get(key).and_then(Value::as_bool));
+    let ends = Ends {
+        before: bos.filter(|_| wants_bos == Some(true) && !begun),
+        after: eos.filter(|_| wants_eos == Some(true) && !ended && decides),
+        drop_first: wants_bos == Some(false) && begun && decides,
+        drop_last: wants_eos == Some(false) && ended && decides,
+    };
+    let differ = [
+        ("add_bos_token", ends.before.is_some() || ends.drop_first),
+        ("add_eos_token", ends.after.is_some() || ends.drop_last),
+    ];
+    let warning = |key: &str| {
+        format!(
+            "`{key}` in tokenizer_config.json is not what tokenizer.json does; it is followed, as in transformers 4 \
+             (transformers 5 follows tokenizer.json)"
+        )
+    };
+    Ok((ends, differ.iter().filter(|(_, differ)| *differ).map(|(key, _)| warning(key)).collect()))
 }
 
 fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, TokenizerError> {
@@ -107,19 +123,6 @@ fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, Tokeni
     })
 }
 
-/// The whole of a file of no more than `limit` bytes; nothing where there is no such file.
 fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
-    let io = |source| TokenizerError::Io { path: path.to_owned(), source };
-    let file = match File::open(path) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(io(error)),
-    };
-    let mut bytes = Vec::new();
-    // One byte more than allowed tells a file that is too large from one that just fits.
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(io)?;
-    if bytes.len() as u64 > limit {
-        return Err(TokenizerError::TooLarge { path: path.to_owned(), limit });
-    }
-    Ok(Some(bytes))
+    read_bounded(path, limit).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
 }

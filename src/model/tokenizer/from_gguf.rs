@@ -52,8 +52,9 @@ pub(super) struct Vocabulary<'a> {
 pub(super) fn read(file: &Gguf) -> Result<Parts, TokenizerError> {
     let model = file.str(MODEL)?;
     let vocabulary = Vocabulary::read(file)?;
+    let mut warnings = Vec::new();
     let (inner, adds_bos) = match model {
-        "gpt2" => byte_level(file, &vocabulary)?,
+        "gpt2" => byte_level(file, &vocabulary, &mut warnings)?,
         "llama" => (spm::build(file, &vocabulary)?, true),
         other => {
             return Err(TokenizerError::Unknown {
@@ -68,10 +69,10 @@ pub(super) fn read(file: &Gguf) -> Result<Parts, TokenizerError> {
     let eos = vocabulary.id(file, EOS)?;
     let adds_bos = file.opt_bool(ADD_BOS)?.unwrap_or(adds_bos);
     let adds_eos = file.opt_bool(ADD_EOS)?.unwrap_or(false);
-    let ends = Ends { before: bos.filter(|_| adds_bos), after: eos.filter(|_| adds_eos), drop_first: false };
+    let ends = Ends { before: bos.filter(|_| adds_bos), after: eos.filter(|_| adds_eos), ..Ends::default() };
     let template =
         file.opt_str(TEMPLATE)?.map(|source| ChatTemplate::new(source, vocabulary.piece(bos), vocabulary.piece(eos)));
-    Ok(Parts { inner, bos, eos, ends, template })
+    Ok(Parts { inner, bos, eos, ends, template, warnings })
 }
 
 impl<'a> Vocabulary<'a> {
@@ -225,13 +226,12 @@ const RECIPES: [Recipe; 5] = [
     Recipe { names: &["dbrx"], cut: Cut::Pattern(LLAMA3), composed: false, ignore_merges: false, adds_bos: false },
 ];
 
-fn recipe(file: &Gguf) -> Result<&'static Recipe, TokenizerError> {
+fn recipe(file: &Gguf, warnings: &mut Vec<String>) -> Result<&'static Recipe, TokenizerError> {
     let name = file.opt_str(PRE)?.unwrap_or_else(|| {
-        tracing::warn!(
-            "{}: the metadata has no {PRE}: text is cut as GPT-2 cuts it, which may not be how this \
-             model was trained; convert it again with a current llama.cpp",
-            file.path().display()
-        );
+        warnings.push(format!(
+            "`{PRE}` is not given: text is cut as GPT-2 cuts it, which may not be how the model was trained; convert it \
+             again with a current llama.cpp"
+        ));
         "default"
     });
     RECIPES.iter().find(|recipe| recipe.names.contains(&name)).ok_or_else(|| {
@@ -246,8 +246,12 @@ fn recipe(file: &Gguf) -> Result<&'static Recipe, TokenizerError> {
 }
 
 /// Byte-level BPE, and whether it adds BOS where the file does not say.
-fn byte_level(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<(tokenizers::Tokenizer, bool), TokenizerError> {
-    let recipe = recipe(file)?;
+fn byte_level(
+    file: &Gguf,
+    vocabulary: &Vocabulary<'_>,
+    warnings: &mut Vec<String>,
+) -> Result<(tokenizers::Tokenizer, bool), TokenizerError> {
+    let recipe = recipe(file, warnings)?;
     let merges = merges(file, vocabulary)?;
     let inconsistent = |why: String| malformed(file.path(), MERGES, why);
     let model = guarded(|| {

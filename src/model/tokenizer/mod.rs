@@ -16,7 +16,7 @@ use std::path::{Path, PathBuf};
 pub use error::TokenizerError;
 
 use super::gguf::Gguf;
-use super::template::{ChatTemplate, Message, TemplateError};
+use super::template::{ChatTemplate, Day, Message, TemplateError};
 
 /// The longest text that is encoded at once, in bytes.
 pub const LONGEST_TEXT: usize = 16 << 20;
@@ -39,6 +39,7 @@ pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
     /// The file or folder that it came from, for messages.
     path: PathBuf,
+    /// One more than the highest id. A model may have more rows in its embedding, never fewer.
     vocab_size: usize,
     bos: Option<u32>,
     eos: Option<u32>,
@@ -46,6 +47,7 @@ pub struct Tokenizer {
     /// Whether a space is put before each text, so that " x" has one too many.
     adds_space: bool,
     template: Option<Result<ChatTemplate, TemplateError>>,
+    warnings: Vec<String>,
 }
 
 /// What special tokens do to the ends of a text, beyond what the inner tokenizer's own
@@ -58,6 +60,8 @@ struct Ends {
     after: Option<u32>,
     /// Whether to take away the first token, which the inner tokenizer put there.
     drop_first: bool,
+    /// Whether to take away the last one.
+    drop_last: bool,
 }
 
 /// What the readers of both kinds of file provide.
@@ -67,6 +71,8 @@ struct Parts {
     eos: Option<u32>,
     ends: Ends,
     template: Option<Result<ChatTemplate, TemplateError>>,
+    /// What a user should know about how they were read.
+    warnings: Vec<String>,
 }
 
 impl Tokenizer {
@@ -90,7 +96,7 @@ impl Tokenizer {
     }
 
     fn new(path: &Path, parts: Parts) -> Result<Self, TokenizerError> {
-        let Parts { inner, bos, eos, ends, template } = parts;
+        let Parts { inner, bos, eos, ends, template, warnings } = parts;
         let highest = inner.get_vocab(true).into_values().max();
         let mut tokenizer = Self {
             inner,
@@ -101,11 +107,24 @@ impl Tokenizer {
             ends,
             adds_space: false,
             template,
+            warnings,
         };
         let first = tokenizer.encode("a", false)?.first().copied();
         let first = first.and_then(|id| tokenizer.inner.id_to_token(id));
         tokenizer.adds_space = first.is_some_and(|piece| piece.starts_with(SPACE_SIGN));
         Ok(tokenizer)
+    }
+
+    /// With a chat template that takes this day for today.
+    #[must_use]
+    pub fn at(mut self, day: Day) -> Self {
+        self.template = self.template.map(|template| template.map(|template| template.at(day)));
+        self
+    }
+
+    /// What a user should know about how the tokenizer was read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
     }
 
     /// The ids of a text. With `add_special` the tokens that the model expects at the ends of a text
@@ -128,6 +147,9 @@ impl Tokenizer {
         if add_special {
             if self.ends.drop_first && !ids.is_empty() {
                 ids.remove(0);
+            }
+            if self.ends.drop_last {
+                ids.pop();
             }
             if let Some(bos) = self.ends.before {
                 ids.insert(0, bos);
@@ -218,11 +240,6 @@ impl Tokenizer {
         let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.is_empty());
         let ids = self.encode(spared.unwrap_or(text), false)?;
         ids.first().copied().ok_or_else(|| TokenizerError::NoToken { text: text.to_owned() })
-    }
-
-    /// One more than the highest id. A model may have more rows in its embedding, never fewer.
-    pub fn vocab_size(&self) -> usize {
-        self.vocab_size
     }
 
     /// The token that begins a text, if the model has one (whether it is added is another matter).

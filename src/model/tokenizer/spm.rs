@@ -19,8 +19,8 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const UNKNOWN: &str = "tokenizer.ggml.unknown_token_id";
 const ADD_SPACE: &str = "tokenizer.ggml.add_space_prefix";
 const SPACE: &str = "\u{2581}";
-/// The longest piece, in bytes, whose ways to be split are tried. Longer ones are lines of one
-/// character at most; there the work would grow with the square of the length.
+/// The longest piece, in bytes; those in use have some hundreds at most. A file with a longer one is refused: the work
+/// of splitting it grows with the square of its length, and left unsplit it would never be found in a text.
 const LONGEST_PIECE: usize = 4096;
 
 /// Builds the tokenizer of a file whose `tokenizer.ggml.model` is `llama`.

@@ -97,7 +97,6 @@ fn sentence_piece_text_is_merged_by_score_with_a_space_before() {
     assert_eq!(ids, pieces.ids(&["\u{2581}hello", "r"]));
     texts(&tokenizer, &["hello world", "", "he said \u{4f60}\u{597d}\n", "caf\u{e9}"]);
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(1), Some(2)));
-    assert_eq!(tokenizer.vocab_size(), pieces.pieces.len());
 }
 
 #[test]
@@ -260,6 +259,15 @@ fn each_pre_tokenizer_cuts_digits_its_own_way() {
 }
 
 #[test]
+fn a_file_that_does_not_say_how_text_is_cut_warns() {
+    let pieces = byte_pieces(&HELLO, &[], &[]);
+    let unsaid = pieces.builder("gpt2").key("tokenizer.ggml.merges", &HELLO[..]);
+    let tokenizer = from_builder(&unsaid).expect("sound");
+    assert!(tokenizer.warnings()[0].starts_with("`tokenizer.ggml.pre` is not given"), "{:?}", tokenizer.warnings());
+    assert_eq!(from_builder(&byte_builder(&pieces, "gpt-2", &HELLO)).expect("sound").warnings(), [""; 0]);
+}
+
+#[test]
 fn qwen2_composes_characters() {
     let pieces = byte_pieces(&HELLO, &[], &[]);
     let tokenizer = from_builder(&byte_builder(&pieces, "qwen2", &HELLO)).expect("sound");
@@ -358,7 +366,6 @@ fn folders_are_read_with_their_special_tokens_and_template() {
     let folder = folder(true, Some(&config));
     let tokenizer = load(&folder).expect("sound");
     assert_eq!((tokenizer.bos(), tokenizer.eos()), (Some(256), Some(257)));
-    assert_eq!(tokenizer.vocab_size(), 258);
     let ids = tokenizer.encode("hello", true).expect("encoded");
     assert_eq!(ids.len(), 6, "BOS and five bytes: the file's truncation does not count");
     assert_eq!(tokenizer.encode_chat(&[Message::user("hello")], true).expect("encoded"), ids);
@@ -381,7 +388,39 @@ fn add_bos_token_is_respected() {
     ] {
         let tokenizer = load(&folder(adds, Some(&config))).expect("sound");
         assert_eq!(tokenizer.encode("a", true).expect("encoded").len(), expected, "{adds} {config}");
+        let differs = expected != 1 + usize::from(adds);
+        assert_eq!(tokenizer.warnings().len(), usize::from(differs), "{adds} {config}");
         assert_eq!(tokenizer.encode("a", false).expect("encoded").len(), 1);
+    }
+}
+
+#[test]
+fn add_eos_token_is_respected_where_the_class_decides() {
+    let config = |class: &str, add: Value| json!({"eos_token": "</s>", "add_eos_token": add, "tokenizer_class": class});
+    let ending = folder(true, None);
+    let file = std::fs::read_to_string(ending.path().join("tokenizer.json")).expect("the file");
+    let mut file: Value = serde_json::from_str(&file).expect("JSON");
+    let end = json!({"SpecialToken": {"id": "</s>", "type_id": 0}});
+    file["post_processor"]["single"].as_array_mut().expect("parts").push(end);
+    file["post_processor"]["special_tokens"]["</s>"] = json!({"id": "</s>", "ids": [257], "tokens": ["</s>"]});
+    for (ends, class, add, expected, warned) in [
+        (false, "LlamaTokenizer", json!(true), true, 1),
+        (false, "LlamaTokenizer", json!(false), false, 0),
+        (false, "PreTrainedTokenizerFast", json!(true), false, 0),
+        (true, "GemmaTokenizerFast", json!(true), true, 0),
+        (true, "GemmaTokenizerFast", json!(false), false, 1),
+        (true, "GemmaTokenizerFast", Value::Null, true, 0),
+        (true, "PreTrainedTokenizerFast", json!(false), true, 0),
+    ] {
+        let folder = folder(true, Some(&config(class, add.clone())));
+        if ends {
+            write(&folder, "tokenizer.json", &file.to_string());
+        }
+        let tokenizer = load(&folder).expect("sound");
+        let ids = tokenizer.encode("a", true).expect("encoded");
+        assert_eq!((ids.first(), ids.last() == Some(&257)), (Some(&256), expected), "{ends} {class} {add}");
+        assert_eq!(ids.len(), 2 + usize::from(expected));
+        assert_eq!(tokenizer.warnings().len(), warned, "{ends} {class} {add}: {:?}", tokenizer.warnings());
     }
 }
 
@@ -398,7 +437,8 @@ fn folders_that_cannot_be_used_say_why() {
     assert!(load(&bad).expect_err("damaged").to_string().contains("tokenizer_config.json"));
     let large = folder(false, None);
     write(&large, "chat_template.jinja", &"x".repeat((1 << 20) + 1));
-    assert!(matches!(load(&large), Err(TokenizerError::TooLarge { .. })));
+    let message = load(&large).expect_err("too large").to_string();
+    assert!(message.contains("chat_template.jinja") && message.contains("more than 1048576 bytes"), "{message}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Configurations that are wrong, unknown or contradict themselves.
 
 use super::*;
+use gatelens::model::rope::{Rope, Scaling};
 
 #[test]
 fn a_configuration_that_is_no_json_object_is_refused() {
@@ -26,8 +27,110 @@ fn an_unknown_architecture_is_answered_with_the_known() {
 fn a_key_that_may_change_the_forward_pass_must_be_understood_or_passed_over_by_name() {
     let model = Folder::of("llama").key("residual_multiplier", json!(0.22));
     refused(model.path(), &["config.json", "`residual_multiplier`", "--ignore-config-key residual_multiplier"]);
-    refused_with(model.path(), &["--ignore-config-key", "residual"], &["`residual_multiplier`"]);
+    let slip = ["`residual_multiplyer`", "no such key", "nearest names are: residual_multiplier"];
+    refused_with(model.path(), &["--ignore-config-key", "residual_multiplyer"], &slip);
     inspect(model.path(), &["--ignore-config-key", "residual_multiplier"]).done();
+    let model = model.key("expert_bias", json!(true));
+    let both = "--ignore-config-key expert_bias --ignore-config-key residual_multiplier";
+    unopened(model.path(), &["`expert_bias`, `residual_multiplier`", both]);
+}
+
+#[test]
+fn every_key_can_be_passed_over_but_those_without_which_there_is_no_model() {
+    for (family, key, value) in [
+        ("llama", "final_logit_softcapping", json!(30.0)),
+        ("gemma3", "use_bidirectional_attention", json!(true)),
+        ("phi3", "full_attn_mod", json!(2)),
+        ("llama", "rope_scaling", json!({ "rope_type": "linear", "factor": 4.0 })),
+    ] {
+        let model = Folder::of(family).key(key, value);
+        unopened(model.path(), &[key]);
+        let ids = prompts(family);
+        let found = open_with(model.path(), &[key]).unwrap_or_else(|e| panic!("{key}: {e}"));
+        assert_eq!(logits(&found, &ids), logits(&open(&family_dir(family)), &ids), "{key}");
+    }
+    let needed = open_with(&family_dir("llama"), &["hidden_size"]).err().expect("an error").to_string();
+    holds_all(&needed, &["`hidden_size`", "cannot be passed over"]);
+}
+
+#[test]
+fn a_key_within_a_rotation_is_passed_over_by_its_whole_name() {
+    let rope = json!({ "rope_type": "default", "rope_theta": 1e4, "twist": 2, "finetuned": true });
+    let model = Folder::of("llama").key("rope_parameters", rope);
+    unopened(model.path(), &["`rope_parameters.twist`: is not", "--ignore-config-key rope_parameters.twist"]);
+    let found = open_with(model.path(), &["rope_parameters.twist"]).expect("a sound model");
+    assert_eq!(found.warnings, [""; 0]);
+    let slip = open_with(model.path(), &["rope_parameters.twits"]).err().expect("an error").to_string();
+    holds_all(&slip, &["no such key", "nearest names are: rope_parameters.twist"]);
+}
+
+#[test]
+fn what_the_released_phi_4_mini_says_of_itself_is_understood() {
+    let model = Folder::of("phi3").key("full_attn_mod", json!(1)).key("interpolate_factor", json!(1));
+    let model = model.key("lm_head_bias", json!(false)).key("mlp_bias", json!(false));
+    assert_eq!(open(model.path()).warnings, [""; 0]);
+}
+
+#[test]
+fn a_key_that_is_off_and_sounds_as_if_it_mattered_warns() {
+    let model = Folder::of("llama").key("rms_norm", json!(false)).key("o_bias", json!(false)).key("new", json!(false));
+    let warnings = open(model.path()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("`rms_norm`"), "{warnings:?}");
+}
+
+#[test]
+fn defaults_that_no_tensor_contradicts_are_said() {
+    for (family, gone, said) in [
+        ("llama", &["rms_norm_eps"][..], "`rms_norm_eps` is not given: 0.000001"),
+        ("llama", &["hidden_act"], "`hidden_act` is not given: silu"),
+        ("gpt2", &["layer_norm_epsilon"], "`layer_norm_epsilon` is not given: 0.00001"),
+        ("gpt_neox", &["layer_norm_eps"], "`layer_norm_eps` is not given: 0.00001"),
+        ("gpt_neox", &["rope_parameters"], "`rotary_pct` is not given: 0.25"),
+        ("gemma2", &["query_pre_attn_scalar"], "`query_pre_attn_scalar` is not given: 256"),
+        ("gemma3", &["rope_parameters"], "`rope_local_base_freq` is not given: 10000"),
+        ("gemma3", &["layer_types", "_sliding_window_pattern"], "`sliding_window_pattern` is not given: 6"),
+    ] {
+        let model = Folder::of(family).config(|c| gone.iter().for_each(|key| drop(c.remove(*key))));
+        let warnings = open(model.path()).warnings;
+        assert!(warnings.iter().any(|w| w.starts_with(said)), "{family} without {gone:?}: {warnings:?}");
+    }
+    let windowed = Folder::of("qwen2").key("use_sliding_window", json!(true)).key("sliding_window", json!(6));
+    let windowed = windowed.config(|c| ["layer_types", "max_window_layers"].iter().for_each(|k| drop(c.remove(*k))));
+    let warnings = open(windowed.path()).warnings;
+    assert!(warnings.iter().any(|w| w.starts_with("`max_window_layers` is not given: 28")), "{warnings:?}");
+}
+
+#[test]
+fn numbers_that_no_formula_takes_are_refused() {
+    let rope = |more: Value| {
+        let mut rope = json!({ "rope_theta": 1e4, "factor": 2.0 });
+        rope.as_object_mut().expect("an object").extend(more.as_object().expect("an object").clone());
+        rope
+    };
+    for (family, key, value, part) in [
+        ("llama", "rms_norm_eps", json!(-1), "epsilon is -1"),
+        ("gemma2", "query_pre_attn_scalar", json!(0), "scale of attention scores is inf"),
+        ("gemma2", "query_pre_attn_scalar", json!(-4), "scale of attention scores is NaN"),
+        ("gemma2", "attn_logit_softcapping", json!(0), "soft-cap of attention scores is 0"),
+        ("llama", "rope_parameters", rope(json!({ "rope_type": "linear", "factor": 0 })), "factor is 0"),
+        ("llama", "rope_parameters", rope(json!({ "rope_type": "yarn", "beta_slow": -1 })), "slow beta is -1"),
+        (
+            "llama",
+            "rope_parameters",
+            rope(json!({ "rope_type": "yarn", "original_max_position_embeddings": 0 })),
+            "original context is 0",
+        ),
+        (
+            "llama3_rope",
+            "rope_parameters",
+            rope(json!({ "rope_type": "llama3", "low_freq_factor": 1, "high_freq_factor": 4,
+                         "original_max_position_embeddings": -32 })),
+            "a whole number",
+        ),
+        ("llama", "rope_parameters", rope(json!({ "rope_type": "dynamic", "factor": 1e300 })), "context is"),
+    ] {
+        unopened(Folder::of(family).key(key, value).path(), &["config.json", part]);
+    }
 }
 
 #[test]
@@ -130,6 +233,42 @@ fn a_rotation_without_its_base_warns_that_one_is_assumed() {
     let model = Folder::of("llama").config(|c| drop(c.remove("rope_parameters")));
     let warnings = open(model.path()).warnings;
     assert!(warnings.iter().any(|w| w.contains("rope_theta") && w.contains("10000")), "{warnings:?}");
+}
+
+/// The rotation of the llama fixture with these keys.
+fn rotation(keys: &[(&str, Value)]) -> (Rope, Vec<String>) {
+    let model = Folder::of("llama").config(|c| c.extend(keys.iter().map(|(k, v)| ((*k).to_string(), v.clone()))));
+    let found = open(model.path());
+    (found.decoder.arch.ropes[0].clone(), found.warnings)
+}
+
+#[test]
+fn the_original_context_counts_where_transformers_looks_for_it() {
+    const ORIGINAL: &str = "original_max_position_embeddings";
+    let yarn = json!({ "rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0 });
+    let with = |rope: &Value, original: u64| {
+        let mut rope = rope.clone();
+        rope[ORIGINAL] = json!(original);
+        rope
+    };
+    let (outer, warnings) = rotation(&[("rope_parameters", yarn.clone()), (ORIGINAL, json!(32))]);
+    assert_eq!((&outer, warnings.len()), (&rotation(&[("rope_parameters", with(&yarn, 32))]).0, 0));
+    let (assumed, warnings) = rotation(&[("rope_parameters", yarn.clone())]);
+    assert_eq!(assumed, rotation(&[("rope_parameters", with(&yarn, 128))]).0);
+    assert!(assumed != outer && warnings[0].starts_with("`original_max_position_embeddings` is not given: 128"));
+    let (both, warnings) = rotation(&[("rope_parameters", with(&yarn, 64)), (ORIGINAL, json!(32))]);
+    assert!(both == outer && warnings[0].contains("32 counts"), "{warnings:?}");
+
+    let llama3 = json!({ "rope_type": "llama3", "rope_theta": 1e4, "factor": 8.0, "low_freq_factor": 1.0,
+                         "high_freq_factor": 4.0 });
+    let outer = rotation(&[("rope_parameters", llama3.clone()), (ORIGINAL, json!(32))]).0;
+    assert_eq!(outer, rotation(&[("rope_parameters", with(&llama3, 32))]).0);
+
+    // Dynamic scaling begins at the context itself.
+    let dynamic = json!({ "rope_type": "dynamic", "rope_theta": 1e4, "factor": 2.0 });
+    let (found, warnings) = rotation(&[("rope_parameters", with(&dynamic, 32))]);
+    assert_eq!(found.scaling, Scaling::Dynamic { factor: 2.0, original: 128 });
+    assert!(warnings[0].contains("128") && warnings[0].contains("is not used"), "{warnings:?}");
 }
 
 #[test]

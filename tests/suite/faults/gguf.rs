@@ -1,9 +1,18 @@
 //! GGUF files that are wrong, and one that is right.
 
 use super::*;
+use gatelens::model::gguf::Gguf;
+use gatelens::model::gguf_config;
 
 /// Keys of a llama GGUF file that describe the llama fixture.
 fn llama_keys(architecture: &str) -> GgufBuilder {
+    description(architecture)
+        .key(&format!("{architecture}.attention.layer_norm_rms_epsilon"), Meta::F32(1e-6))
+        .key(&format!("{architecture}.rope.freq_base"), Meta::F32(10_000.0))
+}
+
+/// The sizes among them.
+fn description(architecture: &str) -> GgufBuilder {
     let size = |key: &str, n: u32| (format!("{architecture}.{key}"), Meta::U32(n));
     let keys = [
         size("block_count", 4),
@@ -13,8 +22,6 @@ fn llama_keys(architecture: &str) -> GgufBuilder {
         size("attention.head_count", 4),
         size("attention.head_count_kv", 2),
         size("rope.dimension_count", 12),
-        (format!("{architecture}.attention.layer_norm_rms_epsilon"), Meta::F32(1e-6)),
-        (format!("{architecture}.rope.freq_base"), Meta::F32(10_000.0)),
     ];
     let start = GgufBuilder::new().key("general.architecture", architecture);
     keys.into_iter().fold(start, |b, (key, value)| b.key(&key, value))
@@ -124,6 +131,100 @@ fn a_gguf_key_that_may_change_the_forward_pass_must_be_understood_or_passed_over
     llama_tensors(llama_keys("llama").key("llama.residual_scale", Meta::F32(0.22))).write(&path);
     refused(&path, &["model.gguf", "`llama.residual_scale`", "--ignore-config-key llama.residual_scale"]);
     inspect(&path, &["--ignore-config-key", "llama.residual_scale"]).done();
+}
+
+#[test]
+fn gguf_keys_are_named_all_at_once_and_each_can_be_passed_over() {
+    let bench = Bench::new();
+    let path = bench.path("model.gguf");
+    let more = llama_keys("llama").key("llama.zeta", Meta::U32(1)).key("llama.alpha", Meta::U32(1));
+    llama_tensors(more.key("llama.attention.sliding_window", Meta::U32(64))).write(&path);
+    let both = "--ignore-config-key llama.alpha --ignore-config-key llama.zeta";
+    unopened(&path, &["`llama.alpha`, `llama.zeta`: are not understood", both]);
+    let window = open_with(&path, &["llama.alpha", "llama.zeta"]).err().expect("an error").to_string();
+    holds_all(&window, &["--ignore-config-key llama.attention.sliding_window"]);
+    open_with(&path, &["llama.alpha", "llama.zeta", "llama.attention.sliding_window"]).expect("a sound model");
+    let slip = open_with(&path, &["llama.alpah"]).err().expect("an error").to_string();
+    holds_all(&slip, &["`llama.alpah`", "no such key", "nearest names are: llama.alpha"]);
+    let needed = open_with(&path, &["llama.alpha", "llama.zeta", "llama.block_count"]).err().expect("an error");
+    holds_all(&needed.to_string(), &["`llama.block_count`", "cannot be passed over"]);
+}
+
+#[test]
+fn a_part_of_a_split_gguf_is_told_for_what_it_is() {
+    let part = GgufBuilder::new().key("split.no", Meta::U32(1)).key("split.count", Meta::U32(3));
+    refused_gguf(&part, &["one of 3 parts", "llama-gguf-split --merge"]);
+    let bench = Bench::new();
+    let path = bench.path("whole.gguf");
+    llama_tensors(llama_keys("llama").key("split.count", Meta::U32(1))).write(&path);
+    open(&path);
+}
+
+#[test]
+fn a_gguf_tensor_that_the_decoder_would_not_use_is_not_blamed_on_a_file_that_there_is_not() {
+    let experts = llama_tensors(llama_keys("llama")).floats("blk.0.ffn_gate_inp.weight", &[4, 48], &[0.5; 192]);
+    let bench = Bench::new();
+    let path = bench.path("model.gguf");
+    experts.write(&path);
+    let error = open_with(&path, &[]).err().expect("an error").to_string();
+    assert!(error.contains("blk.0.ffn_gate_inp.weight") && error.contains("variant"), "{error}");
+    assert!(!error.contains("config.json"), "{error}");
+}
+
+#[test]
+fn a_gguf_scaling_beside_a_frequency_table_is_refused_unless_it_scales_nothing() {
+    let bench = Bench::new();
+    let path = bench.path("model.gguf");
+    let write = |kind: Option<&str>, factor: Option<f32>| {
+        let keys = kind.iter().fold(llama_keys("llama"), |b, kind| b.key("llama.rope.scaling.type", *kind));
+        let keys = factor.iter().fold(keys, |b, f| b.key("llama.rope.scaling.factor", Meta::F32(*f)));
+        llama_tensors(keys).floats("rope_freqs.weight", &[6], &[2.0; 6]).write(&path);
+    };
+    for (kind, factor) in [(Some("none"), Some(4.0)), (Some("linear"), Some(1.0)), (Some("linear"), None)] {
+        write(kind, factor);
+        open(&path);
+    }
+    for (kind, factor) in [(Some("linear"), Some(2.0)), (None, Some(2.0)), (Some("yarn"), Some(4.0))] {
+        write(kind, factor);
+        unopened(&path, &["`llama.rope.scaling.type`", "rope_freqs.weight"]);
+    }
+}
+
+#[test]
+fn gguf_defaults_that_no_tensor_contradicts_are_said() {
+    let (bench, embedding) = (Bench::new(), [0.5; 160 * 48]);
+    let path = bench.path("model.gguf");
+    let read = |keys: GgufBuilder| {
+        keys.floats("token_embd.weight", &[160, 48], &embedding).write(&path);
+        gguf_config::read(&Gguf::open(&path).expect("a sound file"), &[]).expect("a description").1
+    };
+    let gemma = llama_keys("gemma3").key("gemma3.attention.sliding_window", Meta::U32(64));
+    assert_eq!(
+        read(gemma),
+        [
+            "`gemma3.rope.freq_base_swa` is not given: 10000, the architecture's default, is assumed",
+            "`gemma3.attention.sliding_window_pattern` is not given: 6, the architecture's default, is assumed",
+        ]
+    );
+    let llama = description("llama").key("llama.attention.layer_norm_rms_epsilon", Meta::F32(1e-6));
+    assert_eq!(read(llama), ["`llama.rope.freq_base` is not given: 10000, the architecture's default, is assumed"]);
+}
+
+#[test]
+fn gguf_numbers_that_no_formula_takes_are_refused() {
+    let keys = || description("llama").key("llama.rope.freq_base", Meta::F32(1e4));
+    let epsilon = |value: f32| keys().key("llama.attention.layer_norm_rms_epsilon", Meta::F32(value));
+    let bench = Bench::new();
+    let path = bench.path("model.gguf");
+    for (builder, part) in [
+        (epsilon(f32::NAN), "epsilon is NaN"),
+        (epsilon(-1.0), "epsilon is -1"),
+        (epsilon(1e-6).key("llama.rope.scaling.factor", Meta::F32(f32::NAN)), "factor is NaN"),
+        (epsilon(1e-6).key("llama.rope.scaling.factor", Meta::F32(0.0)), "factor is 0"),
+    ] {
+        llama_tensors(builder).write(&path);
+        unopened(&path, &["model.gguf", part]);
+    }
 }
 
 #[test]

@@ -114,6 +114,66 @@ fn weights_of_more_layers_than_the_description_says_are_refused() {
 }
 
 #[test]
+fn an_unembedding_of_its_own_counts_over_what_the_description_ties() {
+    let (ids, embed, head) = (prompts("llama"), "model.embed_tokens.weight", "lm_head.weight");
+    let tied = Folder::of("llama").key("tie_word_embeddings", json!(true));
+    // The fixture's is another than its embedding.
+    let found = open(tied.path());
+    assert!(!found.decoder.arch.tied);
+    assert!(found.warnings.len() == 1 && found.warnings[0].contains(head), "{:?}", found.warnings);
+    assert_eq!(logits(&found, &ids), logits(&open(&family_dir("llama")), &ids));
+    // One that is the embedding once more, however it is stored, is none of its own.
+    let alone = Folder::of("llama").key("tie_word_embeddings", json!(true)).weights(|t| drop(t.remove(head)));
+    let expected = logits(&open(alone.path()), &ids);
+    let halves = |stored: &Stored| {
+        let data = stored.values().iter().flat_map(|v| half::bf16::from_f32(*v).to_le_bytes()).collect();
+        Stored { dtype: safetensors::Dtype::BF16, shape: stored.shape.clone(), data }
+    };
+    let twice = alone.weights(|t| drop(t.insert(head.to_string(), t[embed].clone())));
+    let found = open(twice.path());
+    assert!(found.decoder.arch.tied && found.warnings.is_empty(), "{:?}", found.warnings);
+    assert_eq!(logits(&found, &ids), expected);
+    let rounded = twice.weights(|t| drop(t.insert(head.to_string(), halves(&t[embed]))));
+    assert!(!open(rounded.path()).decoder.arch.tied, "rounded, it is another");
+    let both = rounded.weights(|t| drop(t.insert(embed.to_string(), Stored::floats(&t[head].shape, &widened(&t[head])))));
+    assert!(open(both.path()).decoder.arch.tied, "rounded alike, it is the same");
+}
+
+/// The numbers of a tensor in bf16.
+fn widened(stored: &Stored) -> Vec<f32> {
+    stored.data.chunks_exact(2).map(|b| half::bf16::from_le_bytes([b[0], b[1]]).to_f32()).collect()
+}
+
+#[test]
+fn tensors_outside_the_layers_without_a_use_are_said() {
+    let model = Folder::of("llama").weights(|t| {
+        t.insert("lm_head.bias".to_string(), Stored::floats(&[160], &[0.5; 160]));
+        t.insert("model.norm.bias".to_string(), Stored::floats(&[48], &[0.5; 48]));
+        t.insert("model.rotary_emb.inv_freq".to_string(), Stored::floats(&[6], &[0.5; 6]));
+    });
+    let warnings = open(model.path()).warnings;
+    assert!(warnings.len() == 1 && warnings[0].contains("`lm_head.bias` and 1 more"), "{warnings:?}");
+}
+
+#[test]
+fn a_single_file_comes_before_the_shards_whose_index_was_left_behind() {
+    let ids = prompts("llama");
+    let sharded = Folder::of("llama").sharded();
+    let other = Folder::of("llama").weights(|t| {
+        let norm = t.get_mut("model.norm.weight").expect("a tensor");
+        *norm = Stored::floats(&[48], &[0.25; 48]);
+    });
+    let bytes = std::fs::read(other.file("model.safetensors")).expect("weights");
+    sharded.write("model.safetensors", bytes);
+    for gone in [None, Some(SHARDS[0])] {
+        gone.iter().for_each(|shard| sharded.remove(shard));
+        let found = open(sharded.path());
+        assert!(found.warnings.len() == 1 && found.warnings[0].contains(INDEX), "{:?}", found.warnings);
+        assert_eq!(logits(&found, &ids), logits(&open(other.path()), &ids));
+    }
+}
+
+#[test]
 fn a_weight_that_is_not_a_number_is_named() {
     for value in [f32::NAN, f32::INFINITY] {
         let name = "model.layers.1.mlp.down_proj.weight";
