@@ -4,7 +4,7 @@ use super::*;
 
 mod labelled;
 
-use labelled::{HELD_OUT, KNOWN, Labelled};
+use labelled::{HELD_OUT, HELD_OUT_REFUSING, KNOWN, Labelled};
 
 fn facts(facts: &[&str]) -> Vec<String> {
     facts.iter().map(|fact| (*fact).to_owned()).collect()
@@ -43,6 +43,8 @@ fn answers_that_the_rules_were_written_with_get_their_class() {
 fn answers_that_the_rules_were_not_written_with_are_classified_as_the_readme_says() {
     let expected = [[14, 0, 0, 5], [0, 17, 1, 0], [0, 0, 25, 0], [0, 0, 0, 0]];
     assert_eq!(confusion(HELD_OUT), expected);
+    let expected = [[35, 0, 0, 7], [0, 0, 0, 0], [13, 0, 47, 1], [0, 0, 0, 0]];
+    assert_eq!(confusion(HELD_OUT_REFUSING), expected);
 }
 
 #[test]
