@@ -23,7 +23,7 @@ mod tests {
     #[test]
     fn a_cosine_is_that_of_the_angle_and_there_is_none_with_a_vector_of_zeros() {
         assert!((cosine(&[1.0, 0.0], &[3.0, 3.0]).unwrap() - 0.5_f64.sqrt()).abs() < 1e-12);
-        assert_eq!(cosine(&[1.0, 2.0], &[1.0, 2.0]), Some(1.0));
+        assert_eq!(cosine(&[0.0, 2.0], &[0.0, -3.0]), Some(-1.0));
         assert_eq!(cosine(&[1.0], &[0.0]), None);
         assert_eq!(cosine(&[1.0], &[1.0, 0.0]), None);
     }
