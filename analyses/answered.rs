@@ -80,6 +80,5 @@ pub fn item_of(pair: &Pair, prompt: &Input) -> Item {
         answer: pair.answer.clone(),
         foil: pair.foil.clone(),
         facts: Vec::new(),
-        extra: serde_json::Map::new(),
     }
 }

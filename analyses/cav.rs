@@ -23,6 +23,7 @@ use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
 use crate::model::Model;
+use crate::ops::vectors::{cosine, dot};
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::run::Reading;
@@ -400,9 +401,8 @@ struct At<'a> {
     seed: u64,
 }
 
-/// Folds of held-out accuracy, and how often examples are split.
+/// Folds of held-out accuracy.
 const FOLDS: usize = 5;
-const REPEATS: usize = 1;
 
 impl At<'_> {
     fn find(&self, sets: Option<&Sets>, slopes: &[Vec<Vec<f32>>]) -> Result<Found, AnalysisError> {
@@ -415,13 +415,13 @@ impl At<'_> {
         let accuracy = match &direction {
             None => 0.5,
             Some(_) => {
-                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS, REPEATS);
-                present(held_out).map_err(failed)?.map_or(0.5, |a| a.balanced)
+                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS);
+                present(held_out).map_err(failed)?.unwrap_or(0.5)
             }
         };
         let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
         let options = linear::Options { strength, ..options };
-        let cosine = direction.as_ref().and_then(|d| linear::cosine(&d.vector, &examples.mean_difference()));
+        let cosine = direction.as_ref().and_then(|d| cosine(&d.vector, &examples.mean_difference()));
         let tcav = match sets {
             None => Vec::new(),
             Some(sets) => tcav(self.rows, n, sets, &options, slopes).map_err(failed)?,
@@ -464,7 +464,7 @@ fn present<T>(found: Result<T, LinearError>) -> Result<Option<T>, LinearError> {
 
 /// The share of gradients that rise along a vector; one that does not change at all counts half.
 fn score(vector: &[f32], slopes: &[Vec<f32>]) -> f64 {
-    let share = slopes.iter().map(|g| match linear::dot(g, vector) {
+    let share = slopes.iter().map(|g| match dot(g, vector) {
         d if d > 0.0 => 1.0,
         d if d < 0.0 => 0.0,
         _ => 0.5,
@@ -505,7 +505,7 @@ mod tests {
             let slopes: Vec<Vec<f32>> = slopes.map(|g| g.iter().zip(&common).map(|(g, c)| g + c).collect()).collect();
             let sets = Sets::draw(10, n, pool, k as u64).unwrap();
             let found = tcav(&rows, n, &sets, &options, &[slopes]).unwrap().remove(0);
-            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|w| w.p < 0.05));
+            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|p| p < 0.05));
         }
         // 5 % of 600 is 30, with a standard deviation of 5.3: within three of them.
         assert!((14..=46).contains(&significant), "{significant} of {CONCEPTS}");

@@ -258,7 +258,7 @@ fn edits(
         Kind::Random => {
             let (unit, random, target) = (signal.unit.clone(), signals.random[l].clone(), signal.negative);
             let along = move |row: &mut [f32]| {
-                let distance = target - crate::linear::dot(row, &unit);
+                let distance = target - crate::ops::vectors::dot(row, &unit);
                 row.iter_mut().zip(random.iter()).for_each(|(x, r)| *x += (distance * f64::from(*r)) as f32);
             };
             vec![edit(Change::Map(std::sync::Arc::new(along)))]

@@ -8,6 +8,7 @@
 use super::AnalysisError;
 use super::summary::mean_row;
 use crate::linear::{self, Direction, Examples, LinearError, principal_direction};
+pub use crate::ops::vectors::norm;
 use crate::site::SiteKind;
 use crate::stats;
 use rand::Rng;
@@ -83,7 +84,7 @@ pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: 
     match recipe {
         Recipe::Actadd => Ok(Made { vectors: differences(positive, negative), classifier: None }),
         Recipe::Caa => Ok(one(mean_row(differences(positive, negative).iter().map(Vec::as_slice)))),
-        Recipe::Pca => Ok(one(principal_direction(&differences(positive, negative)).map_err(failed)?.vector)),
+        Recipe::Pca => Ok(one(principal_direction(&differences(positive, negative)).map_err(failed)?)),
         Recipe::Mean => Ok(one(Examples::new(positive, negative).map_err(failed)?.mean_difference())),
         Recipe::Cav => {
             let examples = Examples::new(positive, negative).map_err(failed)?;
@@ -98,11 +99,6 @@ pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: 
 fn differences(positive: &[Vec<f32>], negative: &[Vec<f32>]) -> Vec<Vec<f32>> {
     let one = |(p, n): (&Vec<f32>, &Vec<f32>)| p.iter().zip(n).map(|(p, n)| p - n).collect();
     positive.iter().zip(negative).map(one).collect()
-}
-
-/// Euclidean norm.
-pub fn norm(vector: &[f32]) -> f64 {
-    linear::dot(vector, vector).sqrt()
 }
 
 /// A vector of another length.

@@ -16,11 +16,11 @@ use std::path::{Path, PathBuf};
 pub struct MetricArgs {
     /// Answer token, where an item names none: a string of which the first token counts, or id:N (repeatable)
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub answer: Vec<String>,
+    pub answer: Vec<TokenRef>,
 
     /// Foil token, where an item names none (repeatable)
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub foil: Vec<String>,
+    pub foil: Vec<TokenRef>,
 
     /// Answer and foil tokens where neither items nor flags name any: the metric.json that `behaviour` writes
     #[arg(long = "metric", value_name = "FILE")]
@@ -28,30 +28,30 @@ pub struct MetricArgs {
 }
 
 impl MetricArgs {
-    /// Reads the file, if there is one.
+    /// Looks the flags' tokens up, and reads the file, if there is one.
     ///
     /// # Errors
-    /// If it cannot be read, or is of a model with other tokens.
+    /// If the model has not a token, or the file cannot be read, or is of a model with other tokens.
     pub fn open(&self, model: &Model) -> Result<Metrics, AnalysisError> {
-        let mut metrics = Metrics { answer: self.answer.clone(), foil: self.foil.clone(), source: None };
-        let Some(path) = &self.metric_file else { return Ok(metrics) };
+        let ids = |of: &str, tokens: &[TokenRef]| {
+            token_ids(model, tokens).map_err(|why| AnalysisError::Bad(format!("{of}: {why}")))
+        };
+        let (answer, foil) = (ids("--answer", &self.answer)?, ids("--foil", &self.foil)?);
+        let Some(path) = &self.metric_file else { return Ok(Metrics { answer, foil, source: None }) };
         let (file, source) = MetricFile::read(path, model)?;
-        let flags = |tokens: &[NamedToken]| tokens.iter().map(|t| format!("id:{}", t.id)).collect();
-        if metrics.answer.is_empty() {
-            metrics.answer = flags(&file.answer);
-        }
-        if metrics.foil.is_empty() {
-            metrics.foil = flags(&file.foil);
-        }
-        metrics.source = Some(source);
-        Ok(metrics)
+        let or_named = |flags: Vec<u32>, named: &[NamedToken]| {
+            let named: Vec<TokenRef> = named.iter().map(|t| TokenRef::Id(t.id)).collect();
+            if flags.is_empty() { ids(&source.0, &named) } else { Ok(flags) }
+        };
+        let (answer, foil) = (or_named(answer, &file.answer)?, or_named(foil, &file.foil)?);
+        Ok(Metrics { answer, foil, source: Some(source) })
     }
 }
 
 /// The tokens that stand in where items name none.
 pub struct Metrics {
-    answer: Vec<String>,
-    foil: Vec<String>,
+    answer: Vec<u32>,
+    foil: Vec<u32>,
     /// The file that they are from, with its SHA-256.
     pub source: Option<(String, String)>,
 }
@@ -68,8 +68,14 @@ impl Metrics {
         foil: &[TokenRef],
         at: impl Fn(&'static str) -> At<'a>,
     ) -> Result<Metric, EncodeError> {
-        let answer = token_ids(model, answer, &self.answer, at("answer"))?;
-        let foil = token_ids(model, foil, &self.foil, at("foil"))?;
+        let ids = |field, own: &[TokenRef], stand_in: &[u32]| match own {
+            [] if stand_in.is_empty() => {
+                Err(at(field).error(format!("is not given; add it to the line, or give --{field} for all lines")))
+            }
+            [] => Ok(stand_in.to_vec()),
+            own => token_ids(model, own).map_err(|why| at(field).error(why)),
+        };
+        let (answer, foil) = (ids("answer", answer, &self.answer)?, ids("foil", foil, &self.foil)?);
         match answer.iter().find(|id| foil.contains(id)) {
             Some(both) => Err(at("foil").error(format!("token {both} is an answer too; the two must differ"))),
             None => Ok(Metric::logit_difference(answer, foil)),
@@ -461,7 +467,6 @@ mod tests {
             negative: Input::Text("-".to_string()),
             answer: Vec::new(),
             foil: Vec::new(),
-            extra: serde_json::Map::new(),
         };
         let items: Vec<Pair> = lines.iter().enumerate().map(pair).collect();
         // By language and group: 3, 5, 6 (de a), 0, 2 (en a), 1, 4 (en b).

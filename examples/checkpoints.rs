@@ -26,8 +26,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut plan = Plan::default();
         let base = plan.prompt("positive", prompt_ids(&model, &pair.positive, at("positive"))?);
         let donor = plan.prompt("negative", prompt_ids(&model, &pair.negative, at("negative"))?);
-        let answer = token_ids(&model, &pair.answer, &[], at("answer"))?;
-        let metric = Metric::logit_difference(answer, token_ids(&model, &pair.foil, &[], at("foil"))?);
+        let metric = Metric::logit_difference(token_ids(&model, &pair.answer)?, token_ids(&model, &pair.foil)?);
         plan.read(base, What::Metric(metric.clone()));
         for (layer, head) in model.heads() {
             let (part, change) = (Part::Heads(vec![head]), Change::interchange(donor));

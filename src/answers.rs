@@ -102,7 +102,7 @@ struct Rule {
     /// Only answers of fewer words.
     shorter_than: Option<usize>,
     phrases: Vec<Pattern>,
-    /// A phrase counts only in a sentence that holds none of these.
+    /// A phrase does not count where one of these begins within it: `I can't help but smile` is no `I can't help`.
     unless: Vec<Pattern>,
 }
 
@@ -113,7 +113,6 @@ enum Place {
     Opening,
     /// Within so many words.
     Start(usize),
-    Anywhere,
 }
 
 impl Rules {
@@ -123,14 +122,6 @@ impl Rules {
     /// Never, unless this build's own file is unsound, which its tests rule out.
     pub fn builtin() -> Result<Rules, RulesError> {
         file::builtin()
-    }
-
-    /// The rules of another file of that form.
-    ///
-    /// # Errors
-    /// If the file cannot be read or a rule in it is not sound.
-    pub fn from_file(path: impl AsRef<std::path::Path>) -> Result<Rules, RulesError> {
-        file::read(path.as_ref())
     }
 
     /// Classifies a generated answer.
@@ -198,17 +189,13 @@ impl Rule {
         let last = match self.place {
             Place::Opening => 1,
             Place::Start(words) => tokens.iter().take_while(|token| token.words_before() < words).count(),
-            Place::Anywhere => tokens.len(),
         };
-        (0..last.min(tokens.len())).any(|at| {
-            self.phrases.iter().any(|phrase| phrase.matches_at(tokens, at))
-                && !self.excepted(tokens, tokens[at].sentence)
-        })
+        let taken = |at: usize| self.phrases.iter().filter_map(move |p| Some(at..at + p.length_at(tokens, at)?));
+        (0..last.min(tokens.len())).flat_map(taken).any(|phrase| !self.excepted(tokens, phrase))
     }
 
-    fn excepted(&self, tokens: &[Token], sentence: usize) -> bool {
-        let within = |at: &usize| tokens[*at].sentence == sentence;
-        (0..tokens.len()).filter(within).any(|at| self.unless.iter().any(|phrase| phrase.matches_at(tokens, at)))
+    fn excepted(&self, tokens: &[Token], mut phrase: std::ops::Range<usize>) -> bool {
+        phrase.any(|at| self.unless.iter().any(|exception| exception.length_at(tokens, at).is_some()))
     }
 }
 

@@ -1,25 +1,27 @@
 //! Reads dataset files: JSON Lines of prompt pairs or of single prompts.
 //!
 //! It checks everything that can be checked without a model, so that a bad line stops a command before anything is
-//! computed, with the file, the line, the field and what was expected. Applying the chat template, tokenising, and
-//! looking up which token a string `answer` stands for are left to whoever holds the model.
+//! computed, with the file, the line, the field and what was expected. [`encode`] then makes a model's token ids of inputs
+//! and of `answer` and `foil`. Fields that no reader knows are passed over: tables of items have the ids, by which such fields
+//! can be joined. A field that looks like an optional one, misspelt, is warned of.
 
 pub mod encode;
 mod fields;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
-use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
 use crate::demo;
 use crate::model::template::Message;
+use crate::names;
 use fields::Fields;
 
 /// The longest line that is read, in bytes: a larger one is not a prompt but a wrong file.
@@ -66,8 +68,6 @@ pub struct Pair {
     pub answer: Vec<TokenRef>,
     /// Tokens that count against it; empty where the file names none.
     pub foil: Vec<TokenRef>,
-    /// Fields that are not in the contract, kept in the file's order.
-    pub extra: Map<String, Value>,
 }
 
 /// A single prompt.
@@ -91,8 +91,6 @@ pub struct Item {
     pub foil: Vec<TokenRef>,
     /// Strings of which a right answer holds one.
     pub facts: Vec<String>,
-    /// Fields that are not in the contract, kept in the file's order.
-    pub extra: Map<String, Value>,
 }
 
 /// A whole dataset file: never empty, ids unique.
@@ -104,6 +102,8 @@ pub struct Dataset<T> {
     pub sha256: String,
     /// The items, in the file's order.
     pub items: Vec<T>,
+    /// What a user should look at, each with its file and line.
+    pub warnings: Vec<String>,
 }
 
 impl<T> Dataset<T> {
@@ -226,6 +226,14 @@ pub enum DatasetError {
         /// What the command reads.
         expected: &'static str,
     },
+    /// A `demo:` name that is none.
+    #[error("{}: is not a file of the demo{hint}", path.display())]
+    NoDemoFile {
+        /// The name, with `demo:`.
+        path: PathBuf,
+        /// The nearest names that are.
+        hint: String,
+    },
     /// The demo's files can be unpacked nowhere.
     #[error(transparent)]
     Demo(#[from] demo::DemoError),
@@ -243,7 +251,7 @@ fn meant(hint: Option<&str>) -> String {
 
 /// Reads a file of pairs: `{"id", "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?}` a line.
 pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError> {
-    read(path.as_ref(), |fields| {
+    read(path.as_ref(), &["group", "lang", "answer", "foil"], |fields| {
         fields.refuse_kind("prompt", &["positive", "negative"], PROMPTS_FILE, PAIRS_FILE)?;
         let pair = Pair {
             line: fields.line(),
@@ -254,7 +262,6 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError>
             lang: fields.name("lang")?,
             answer: fields.tokens("answer")?,
             foil: fields.tokens("foil")?,
-            extra: fields.take_rest(),
         };
         Ok((pair.id.clone(), pair))
     })
@@ -263,7 +270,7 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError>
 /// Reads a file of prompts:
 /// `{"id", "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?}` a line.
 pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetError> {
-    read(path.as_ref(), |fields| {
+    read(path.as_ref(), &["label", "group", "lang", "answer", "foil", "facts"], |fields| {
         fields.refuse_kind("positive", &["prompt"], PAIRS_FILE, PROMPTS_FILE)?;
         let item = Item {
             line: fields.line(),
@@ -275,7 +282,6 @@ pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetErro
             answer: fields.tokens("answer")?,
             foil: fields.tokens("foil")?,
             facts: fields.strings("facts")?,
-            extra: fields.take_rest(),
         };
         Ok((item.id.clone(), item))
     })
@@ -284,14 +290,17 @@ pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetErro
 const PAIRS_FILE: &str = "a pairs file (\"positive\" and \"negative\" in every line)";
 const PROMPTS_FILE: &str = "a prompts file (\"prompt\" in every line)";
 
-/// Reads line by line and hands each object's fields to `parse`, which gives the id and the item.
+/// Reads line by line and hands each object's fields to `parse`, which gives the id and the item. Of `optional` fields one is
+/// likely meant by a field that is left and has nearly that name.
 fn read<T>(
     path: &Path,
+    optional: &[&'static str],
     parse: impl Fn(&mut Fields<'_>) -> Result<(String, T), DatasetError>,
 ) -> Result<Dataset<T>, DatasetError> {
     let mut lines = Lines::open(path)?;
     let mut items = Vec::new();
     let mut line_of_id: HashMap<String, usize> = HashMap::new();
+    let mut misspelt: BTreeMap<String, (usize, &str)> = BTreeMap::new();
     while let Some((line, text)) = lines.next_line()? {
         let mut fields = Fields::parse(path, line, text)?;
         let (id, item) = parse(&mut fields)?;
@@ -300,22 +309,44 @@ fn read<T>(
         }
         line_of_id.insert(id, line);
         items.push(item);
+        for key in fields.left() {
+            if !misspelt.contains_key(key)
+                && let Some(meant) = names::meant(key, optional.iter().copied())
+            {
+                misspelt.insert(key.to_owned(), (line, meant));
+            }
+        }
     }
     if items.is_empty() {
         return Err(DatasetError::Empty { path: path.to_owned() });
     }
-    Ok(Dataset { path: path.to_owned(), sha256: lines.sha256(), items })
+    let warning = |(key, (line, meant)): (&String, &(usize, &str))| {
+        format!("{}: line {line}: the field \"{key}\" is passed over; was \"{meant}\" meant?", path.display())
+    };
+    let warnings: Vec<String> = misspelt.iter().map(warning).collect();
+    warn_once(&warnings);
+    Ok(Dataset { path: path.to_owned(), sha256: lines.sha256(), items, warnings })
+}
+
+/// Warns of a file once, however often a command reads it.
+fn warn_once(warnings: &[String]) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
+    warnings.iter().filter(|warning| said.insert((*warning).clone())).for_each(|warning| tracing::warn!("{warning}"));
 }
 
 /// Where an input file is: `demo:NAME` is one that comes with the demo model.
 ///
 /// # Errors
-/// If the demo's files can be unpacked nowhere.
+/// If the demo has no such file, or its files can be unpacked nowhere.
 pub(crate) fn located(path: &Path) -> Result<PathBuf, DatasetError> {
-    match path.to_str().and_then(|p| p.strip_prefix("demo:")) {
-        Some(name) => Ok(demo::folder()?.join(name)),
-        None => Ok(path.to_path_buf()),
+    let Some(name) = path.to_str().and_then(|p| p.strip_prefix("demo:")) else { return Ok(path.to_path_buf()) };
+    if demo::file(name).is_none() {
+        let near = names::nearest(name, demo::FILES.iter().map(|(name, _)| *name));
+        let near: Vec<String> = near.into_iter().map(|name| format!("demo:{name}")).collect();
+        return Err(DatasetError::NoDemoFile { path: path.to_owned(), hint: names::suggestion(&near) });
     }
+    Ok(demo::folder()?.join(name))
 }
 
 /// The lines of a file that are not blank, with their numbers; hashes the bytes as they pass.

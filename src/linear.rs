@@ -3,26 +3,27 @@
 //!
 //! A [`Direction`] is the normal of a linear classifier and points from the negative examples to the positive. There
 //! are some hundreds of examples of some thousands of numbers, so everything is solved in the dual, from the matrix of
-//! inner products (time grows with the cube of the examples, memory with their square). Where activations come from,
-//! and what a direction is then used for, is left to the analyses.
+//! inner products. Time grows with the cube of the examples and memory with their square, however few numbers each has: a
+//! direction of a layer with its penalty and held-out accuracy takes TIME_200 for 200 examples and TIME_1000 for 1,000 on two
+//! cores. Where activations come from, and what a direction is then used for, is left to the analyses.
 //!
 //! Numbers are not standardised: a direction has to be one of the model's own space, to be added to activations and
 //! compared between methods. Examples are centred between the means of the two sets, and the bias takes the centre up,
 //! so that a large offset that all examples share changes nothing.
 //!
 //! ```
-//! use gatelens::linear::{Examples, Method, Options, Wanted, cosine, cross_validated_accuracy, fit, unit};
+//! use gatelens::linear::{Examples, Method, Options, Wanted, cross_validated_accuracy, fit};
+//! use gatelens::ops::vectors::cosine;
 //!
 //! // Two clouds that differ in their second number.
 //! let cloud = |at: f32| (0..20).map(|i| vec![(i % 5) as f32, at + (i % 3) as f32, 7.0]).collect::<Vec<_>>();
 //! let examples = Examples::new(&cloud(2.5), &cloud(0.0))?;
 //! let direction = fit(&examples, &Options::default())?;
 //! assert!(cosine(&direction.vector, &[0.0, 1.0, 0.0]).is_some_and(|c| c > 0.99));
-//! assert_eq!(cross_validated_accuracy(&examples, &Options::default(), 5, 3)?.overall, 1.0);
+//! assert_eq!(cross_validated_accuracy(&examples, &Options::default(), 5)?, 1.0);
 //!
-//! // How far along the direction does an example become positive with a probability of 0.9?
-//! let along = unit(&direction.vector).ok_or("no direction")?;
-//! let coefficient = direction.smallest_coefficient(&[2.0, 0.0, 7.0], &along, Wanted::AtLeast(0.9))?;
+//! // How far along the second number does an example become positive with a probability of 0.9?
+//! let coefficient = direction.smallest_coefficient(&[2.0, 0.0, 7.0], &[0.0, 1.0, 0.0], Wanted::AtLeast(0.9))?;
 //! assert!(coefficient.is_some_and(|c| c > 1.0));
 //!
 //! let mean_difference = fit(&examples, &Options { method: Method::MeanDifference, ..Options::default() })?;
@@ -43,9 +44,9 @@ mod svm;
 mod tests;
 
 pub use choose::cross_validated_accuracy;
-pub use direction::{Accuracy, Direction, Wanted};
-pub use examples::{Examples, Split};
-pub use principal::{Principal, principal_direction};
+pub use direction::{Direction, Wanted};
+pub use examples::Examples;
+pub use principal::principal_direction;
 
 use dual::{Gram, Problem};
 
@@ -118,6 +119,9 @@ impl std::fmt::Display for Side {
     }
 }
 
+/// How a command asks for the difference of means.
+const MEAN: &str = "cav: --method mean, steer: --from mean";
+
 /// Why there is no direction.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum LinearError {
@@ -130,10 +134,10 @@ pub enum LinearError {
     #[error("{found} groups for {expected} examples; give one a row, the positives' first")]
     Groups { expected: usize, found: usize },
     #[error(
-        "the {side} examples are of {found} group(s), and examples to hold out need 2 or more that can be parted; \
-         add examples, or fix the strength and measure no held-out accuracy"
+        "the {side} examples are of {found} group(s), and examples to hold out need {needed} or more that can be parted; \
+         add examples of other groups, or use the difference of means, which has no penalty to choose ({MEAN})"
     )]
-    TooFewGroups { side: Side, found: usize },
+    TooFewGroups { side: Side, found: usize, needed: usize },
     #[error("{method} finds no difference between the positive and the negative examples", method = .0.name())]
     NoDifference(Method),
     #[error("there are no differences, or all are 0; a principal direction needs one that is not")]
@@ -142,7 +146,9 @@ pub enum LinearError {
     PrincipalNotConverged(usize),
     #[error("the direction's numbers are beyond f32; scale the activations")]
     Overflow,
-    #[error("{method} did not converge at strength {strength}; use a stronger one", method = .method.name())]
+    #[error(
+        "{method} did not converge at a penalty of {strength}; use the difference of means ({MEAN})", method = .method.name()
+    )]
     NotConverged { method: Method, strength: f64 },
     #[error("a direction of {method} has no probabilities; fit a logistic one", method = .0.name())]
     NoProbability(Method),
@@ -174,21 +180,4 @@ pub fn fit(examples: &Examples, options: &Options) -> Result<Direction, LinearEr
     let bias = dual.bias - vector.iter().zip(gram.center()).map(|(v, c)| f64::from(*v) * c).sum::<f64>();
     let strength = (options.method != Method::MeanDifference).then_some(strength);
     Ok(Direction { method: options.method, vector, bias, strength })
-}
-
-/// The inner product, summed in f64.
-pub fn dot(a: &[f32], b: &[f32]) -> f64 {
-    a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
-}
-
-/// The cosine of the angle between two vectors; `None` if one is 0 or their lengths differ.
-pub fn cosine(a: &[f32], b: &[f32]) -> Option<f64> {
-    let norms = dot(a, a).sqrt() * dot(b, b).sqrt();
-    (a.len() == b.len() && norms > 0.0).then(|| (dot(a, b) / norms).clamp(-1.0, 1.0))
-}
-
-/// The vector scaled to norm 1; `None` of 0 and of what is not finite.
-pub fn unit(vector: &[f32]) -> Option<Vec<f32>> {
-    let norm = dot(vector, vector).sqrt();
-    (norm > 0.0 && norm.is_finite()).then(|| vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect())
 }

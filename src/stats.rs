@@ -46,7 +46,7 @@ pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
 pub use shares::{PairedCounts, auc, counted, overlap_p, paired_sign_test, share_difference, wilson};
 pub use threshold::{Threshold, logistic_threshold};
-pub use welch::{Welch, welch};
+pub use welch::welch;
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

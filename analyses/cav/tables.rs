@@ -42,7 +42,7 @@ fn scored(found: &[Found]) -> Vec<(&Found, usize, &Tcav)> {
 
 pub(super) fn tcav(model: &str, items: &Items, found: &[Found], sets: &Sets) -> Result<Table, AnalysisError> {
     let rows = scored(found);
-    let p: Vec<Option<f64>> = rows.iter().map(|(.., t)| welch(&t.concept, &t.random).map(|w| w.p)).collect();
+    let p: Vec<Option<f64>> = rows.iter().map(|(.., t)| welch(&t.concept, &t.random)).collect();
     let q = benjamini_hochberg_present(&p);
     Ok(Table::new("tcav")
         .str("model", "the model, as it was named", rows.iter().map(|_| model))?

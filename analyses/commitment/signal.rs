@@ -4,7 +4,7 @@ use super::{Items, Place};
 use crate::analyses::AnalysisError;
 use crate::analyses::directions::{norm, scaled};
 use crate::analyses::summary::mean_row;
-use crate::linear::dot;
+use crate::ops::vectors::dot;
 use crate::plan::{Part, Plan, What};
 use crate::session::Session;
 use crate::site::SiteKind;

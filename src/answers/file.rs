@@ -1,7 +1,6 @@
-//! Reads rules from their data file and checks them; every error names the file, the rule and the field.
+//! Reads the rules from their data file and checks them; every error names the rule and the field.
 
 use std::collections::HashSet;
-use std::path::Path;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -11,51 +10,14 @@ use super::{Class, Limits, Place, Rule, Rules};
 use crate::names::{nearest, suggestion};
 
 const BUILTIN: &str = include_str!("../../datasets/answers.toml");
-const BUILTIN_NAME: &str = "datasets/answers.toml";
 
-/// Why rules cannot be used.
+/// Why the rules that this library was built with cannot be used: who changes the file sees it in the tests.
 #[derive(Debug, Error)]
-pub enum RulesError {
-    /// The file is missing or may not be read.
-    #[error("{file}: cannot be read: {source}; check the path and its permissions")]
-    Read {
-        /// The file.
-        file: String,
-        /// The system's reason.
-        source: std::io::Error,
-    },
-    /// The file is not TOML, or lacks a field, or has one that rules do not have.
-    #[error("{file}: line {line}: {reason}")]
-    Form {
-        /// The file.
-        file: String,
-        /// The line, from 1.
-        line: usize,
-        /// The reader's reason.
-        reason: String,
-    },
-    /// A number of `[limits]` makes no sense.
-    #[error("{file}: [limits]: {field}: {reason}")]
-    Limit {
-        /// The file.
-        file: String,
-        /// The field.
-        field: &'static str,
-        /// What it must be.
-        reason: &'static str,
-    },
-    /// A rule is not sound.
-    #[error("{file}: rule \"{rule}\": {field}: {reason}")]
-    Rule {
-        /// The file.
-        file: String,
-        /// The rule's id, or its number from 1 where it has none.
-        rule: String,
-        /// The field.
-        field: &'static str,
-        /// What is wrong with it.
-        reason: String,
-    },
+#[error("datasets/answers.toml: {place}: {reason}")]
+pub struct RulesError {
+    /// The line, the section or the rule, with the field.
+    place: String,
+    reason: String,
 }
 
 #[derive(Deserialize)]
@@ -81,31 +43,22 @@ struct RawRule {
 }
 
 pub(super) fn builtin() -> Result<Rules, RulesError> {
-    parse(BUILTIN_NAME, BUILTIN)
+    parse(BUILTIN)
 }
 
-pub(super) fn read(path: &Path) -> Result<Rules, RulesError> {
-    let file = path.display().to_string();
-    let text = std::fs::read_to_string(path).map_err(|source| RulesError::Read { file: file.clone(), source })?;
-    parse(&file, &text)
-}
-
-pub(super) fn parse(file: &str, text: &str) -> Result<Rules, RulesError> {
+pub(super) fn parse(text: &str) -> Result<Rules, RulesError> {
     let raw: RawFile = toml::from_str(text).map_err(|error| {
         let before = error.span().map_or(0, |span| span.start.min(text.len()));
         let line = 1 + text.as_bytes()[..before].iter().filter(|byte| **byte == b'\n').count();
-        RulesError::Form { file: file.to_owned(), line, reason: error.message().to_owned() }
+        RulesError { place: format!("line {line}"), reason: error.message().to_owned() }
     })?;
-    check(file, &raw.limits)?;
+    check(&raw.limits)?;
     let mut ids = HashSet::new();
     let mut rules = Vec::with_capacity(raw.rule.len());
     for (at, raw_rule) in raw.rule.iter().enumerate() {
         let id = raw_rule.id.trim();
         let name = if id.is_empty() { (at + 1).to_string() } else { id.to_owned() };
-        let wrong = |(field, reason): (&'static str, String)| {
-            let (file, rule) = (file.to_owned(), name.clone());
-            RulesError::Rule { file, rule, field, reason }
-        };
+        let wrong = |(field, reason): Wrong| RulesError { place: format!("rule \"{name}\": {field}"), reason };
         if id.is_empty() || !ids.insert(id) {
             return Err(wrong(("id", "must be there once in the file, and not be empty".to_owned())));
         }
@@ -114,7 +67,7 @@ pub(super) fn parse(file: &str, text: &str) -> Result<Rules, RulesError> {
     Ok(Rules { limits: raw.limits, rules })
 }
 
-fn check(file: &str, limits: &Limits) -> Result<(), RulesError> {
+fn check(limits: &Limits) -> Result<(), RulesError> {
     let positive = "must be 1 or more";
     let checks = [
         ("start", limits.start > 0, positive),
@@ -124,7 +77,7 @@ fn check(file: &str, limits: &Limits) -> Result<(), RulesError> {
         ("statement_scripts", limits.statement_scripts > 0, positive),
     ];
     match checks.into_iter().find(|(_, sound, _)| !sound) {
-        Some((field, _, reason)) => Err(RulesError::Limit { file: file.to_owned(), field, reason }),
+        Some((field, _, reason)) => Err(RulesError { place: format!("[limits]: {field}"), reason: reason.to_owned() }),
         None => Ok(()),
     }
 }
@@ -147,8 +100,7 @@ fn rule(raw: &RawRule, limits: &Limits) -> Result<Rule, Wrong> {
     let place = match raw.at.as_str() {
         "opening" => Place::Opening,
         "start" => Place::Start(raw.within.unwrap_or(limits.start)),
-        "anywhere" => Place::Anywhere,
-        other => return Err(("at", format!("`{other}` is none of opening, start, anywhere"))),
+        other => return Err(("at", format!("`{other}` is neither opening nor start"))),
     };
     for (field, words) in [("within", raw.within), ("shorter_than", raw.shorter_than)] {
         if words == Some(0) {

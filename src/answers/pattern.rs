@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! i (am|'m) sorry but       one of what stands between bars; an empty one may be missing: (very|)
-//! can't ... help            up to six words may stand between
+//! can't ... help            up to six words may stand between, or twelve letters of a script without spaces
+//! 不能..提供                half as many
 //! recommend*                a word of any ending
 //! ```
 //!
@@ -10,8 +11,8 @@
 
 use super::text::{Token, tokens};
 
-/// What a gap holds at most, in half words: six words, or twelve letters of a script without spaces.
-const WIDEST_GAP: usize = 12;
+/// Gaps, the longer mark first, with what they hold at most in half words: a letter of a script without spaces is one.
+const GAPS: [(&str, usize); 2] = [("...", 12), ("..", 6)];
 
 /// How deep parentheses may stand in each other.
 const DEEPEST: usize = 8;
@@ -28,7 +29,8 @@ enum Piece {
     },
     /// One of these.
     Choice(Vec<Vec<Piece>>),
-    Gap,
+    /// What may stand between, at most so many half words.
+    Gap(usize),
 }
 
 /// What must come after the pieces of a choice.
@@ -50,17 +52,17 @@ impl Pattern {
         if !needs_a_word(&pieces) {
             return Err("holds no word that must be there".to_owned());
         }
-        if pieces.first() == Some(&Piece::Gap) || pieces.last() == Some(&Piece::Gap) {
+        if [pieces.first(), pieces.last()].iter().any(|end| matches!(end, Some(Piece::Gap(_)))) {
             return Err("begins or ends with a gap; leave that out".to_owned());
         }
         Ok(Pattern(pieces))
     }
 
-    /// Whether the phrase begins at that token.
-    pub(super) fn matches_at(&self, tokens: &[Token], at: usize) -> bool {
-        let Some(first) = tokens.get(at) else { return false };
+    /// How many tokens the phrase takes that begins at that one, where it does.
+    pub(super) fn length_at(&self, tokens: &[Token], at: usize) -> Option<usize> {
+        let first = tokens.get(at)?;
         let length = tokens[at..].iter().take_while(|token| token.sentence == first.sentence).count();
-        matches(&self.0, None, &tokens[at..at + length])
+        matches(&self.0, None, &tokens[at..at + length]).map(|left| length - left)
     }
 }
 
@@ -72,8 +74,9 @@ fn alternatives(rest: &mut &str, depth: usize) -> Result<Vec<Vec<Piece>>, String
     let mut found = vec![Vec::new()];
     loop {
         let pieces = found.last_mut().ok_or("is empty")?;
-        if let Some(after) = rest.strip_prefix("...") {
-            pieces.push(Piece::Gap);
+        let gap = GAPS.iter().find_map(|(mark, width)| Some((rest.strip_prefix(mark)?, *width)));
+        if let Some((after, width)) = gap {
+            pieces.push(Piece::Gap(width));
             *rest = after;
         } else if let Some(mut after) = rest.strip_prefix('(') {
             pieces.push(Piece::Choice(alternatives(&mut after, depth + 1)?));
@@ -84,7 +87,7 @@ fn alternatives(rest: &mut &str, depth: usize) -> Result<Vec<Vec<Piece>>, String
         } else if rest.is_empty() || rest.starts_with(')') {
             return Ok(found);
         } else {
-            let end = ["...", "(", ")", "|"].iter().filter_map(|mark| rest.find(mark)).min().unwrap_or(rest.len());
+            let end = ["..", "(", ")", "|"].iter().filter_map(|mark| rest.find(mark)).min().unwrap_or(rest.len());
             push_words(pieces, &rest[..end])?;
             *rest = &rest[end..];
         }
@@ -116,33 +119,35 @@ fn needs_a_word(pieces: &[Piece]) -> bool {
     pieces.iter().any(|piece| match piece {
         Piece::Word { .. } => true,
         Piece::Choice(choices) => choices.iter().all(|pieces| needs_a_word(pieces)),
-        Piece::Gap => false,
+        Piece::Gap(_) => false,
     })
 }
 
-fn matches(pieces: &[Piece], then: Option<&Then<'_>>, tokens: &[Token]) -> bool {
+/// How many tokens are left after those that the pieces take from the front, and what comes after them.
+fn matches(pieces: &[Piece], then: Option<&Then<'_>>, tokens: &[Token]) -> Option<usize> {
     match pieces.split_first() {
-        None => then.is_none_or(|after| matches(after.pieces, after.then, tokens)),
-        Some((Piece::Word { text, any_ending }, pieces)) => tokens.split_first().is_some_and(|(token, tokens)| {
+        None => then.map_or(Some(tokens.len()), |after| matches(after.pieces, after.then, tokens)),
+        Some((Piece::Word { text, any_ending }, pieces)) => {
+            let (token, tokens) = tokens.split_first()?;
             let same = if *any_ending { token.text.starts_with(text) } else { token.text == *text };
-            same && matches(pieces, then, tokens)
-        }),
+            if same { matches(pieces, then, tokens) } else { None }
+        }
         Some((Piece::Choice(choices), pieces)) => {
             let after = Then { pieces, then };
-            choices.iter().any(|choice| matches(choice, Some(&after), tokens))
+            choices.iter().find_map(|choice| matches(choice, Some(&after), tokens))
         }
-        Some((Piece::Gap, pieces)) => {
+        Some((Piece::Gap(widest), pieces)) => {
             let mut width = 0;
             for at in 0..=tokens.len() {
-                if matches(pieces, then, &tokens[at..]) {
-                    return true;
+                if let Some(left) = matches(pieces, then, &tokens[at..]) {
+                    return Some(left);
                 }
                 width += tokens.get(at).map_or(0, Token::half_words);
-                if width > WIDEST_GAP {
+                if width > *widest {
                     break;
                 }
             }
-            false
+            None
         }
     }
 }
@@ -153,7 +158,7 @@ mod tests {
 
     fn matches(phrase: &str, text: &str) -> bool {
         let tokens = tokens(text);
-        (0..tokens.len()).any(|at| Pattern::parse(phrase).unwrap().matches_at(&tokens, at))
+        (0..tokens.len()).any(|at| Pattern::parse(phrase).unwrap().length_at(&tokens, at).is_some())
     }
 
     #[test]
@@ -162,10 +167,19 @@ mod tests {
         assert!(matches("i (am|m) (very|) sorry", "I am very sorry"));
         assert!(!matches("i (am|m) (very|) sorry", "I am so sorry"));
         assert!(matches("can't ... help*", "We can’t at this moment be of any helpfulness"));
+        assert!(matches("can t ... help", "can t a b c d e f help"));
         assert!(!matches("can t ... help", "can t a b c d e f g help"));
+        assert!(matches("can t .. help", "can t a b c help") && !matches("can t .. help", "can t a b c d help"));
         assert!(matches("我...(无法|不能)...帮助", "我作为人工智能助手无法为您提供这方面的帮助"));
         assert!(!matches("help", "helpful"));
         assert!(matches("(tell me (more|why)|what) now", "tell me why now") && matches("(a (b|c|)|d) e", "a e"));
+    }
+
+    #[test]
+    fn the_length_of_a_phrase_is_that_of_the_first_way_in_which_it_is_there() {
+        let length = |phrase: &str, text: &str| Pattern::parse(phrase).unwrap().length_at(&tokens(text), 0);
+        assert_eq!(length("i (can not|cannot) ... help", "I can not, no, help with help."), Some(5));
+        assert_eq!(length("i cannot", "you cannot"), None);
     }
 
     #[test]
@@ -189,6 +203,7 @@ mod tests {
             ("a — b", "no letters"),
             ("... a", "gap"),
             ("a ...", "gap"),
+            ("a ..", "gap"),
         ] {
             let message = Pattern::parse(phrase).unwrap_err();
             assert!(message.contains(reason), "{phrase}: {message}");

@@ -114,8 +114,8 @@ struct Reader {
     word: String,
     sentence: usize,
     half_words: usize,
-    /// The mark that closes the quotation, and the token that it began with.
-    quotation: Option<(char, usize)>,
+    /// The marks that close the quotation, and the token that it began with.
+    quotation: Option<(&'static str, usize)>,
     any_letter: bool,
 }
 
@@ -157,7 +157,7 @@ impl Reader {
             self.sentence += 1;
         }
         match self.quotation {
-            Some((close, _)) if letter == close => self.quotation = None,
+            Some((close, _)) if close.contains(letter) => self.quotation = None,
             Some(_) => {}
             // An answer that begins with a quotation mark is quoted as a whole.
             None if self.any_letter => self.quotation = closing(letter).map(|close| (close, self.tokens.len())),
@@ -194,16 +194,20 @@ fn grouped_by_commas(number: &str) -> bool {
     whole.split(',').skip(1).all(|group| group.len() == 3)
 }
 
-/// The mark that ends a quotation which this one begins.
-fn closing(letter: char) -> Option<char> {
+/// The marks of which one ends a quotation that this one begins.
+fn closing(letter: char) -> Option<&'static str> {
     Some(match letter {
-        '"' => '"',
-        '“' => '”',
-        '„' => '“',
-        '«' => '»',
-        '「' => '」',
-        '『' => '』',
-        '《' => '》',
+        '"' => "\"",
+        '“' => "”",
+        // Models, and people, end a German quotation in English as often.
+        '„' => "“”",
+        '«' => "»",
+        '»' => "«",
+        '‹' => "›",
+        '›' => "‹",
+        '「' => "」",
+        '『' => "』",
+        '《' => "》",
         _ => return None,
     })
 }
@@ -332,6 +336,7 @@ mod tests {
         let spoken = |text: &str| Text::of(text).spoken().iter().map(|token| token.text.clone()).collect::<Vec<_>>();
         assert_eq!(spoken("He said: \"I cannot help.\" Then"), ["he", "said", "then"]);
         assert_eq!(spoken("Das heißt „nein“ und «non» und 「不」"), ["das", "heisst", "und", "und"]);
+        assert_eq!(spoken("Er sagte: „nein”, »nein« und ›nein‹ und ‹nein›."), ["er", "sagte", "und", "und"]);
         assert_eq!(spoken("\"I cannot help.\""), ["i", "cannot", "help"], "the answer as a whole");
         assert_eq!(spoken("A 5\" pipe"), ["a", "5", "pipe"], "an inch");
     }

@@ -2,7 +2,10 @@
 
 use super::{Dataset, Input, TokenRef};
 use crate::model::Model;
+use serde::{Serialize, Serializer};
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 
 /// An input that a model cannot read.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +67,6 @@ pub fn prompt_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, Enco
             tokenizer.encode_chat(messages, true).map_err(|e| failed(&e))?
         }
     };
-    check(model, ids, at)
-}
-
-fn check(model: &Model, ids: Vec<u32>, at: At) -> Result<Vec<u32>, EncodeError> {
     let arch = &model.decoder.arch;
     if ids.is_empty() {
         return Err(at.error("has no tokens"));
@@ -79,43 +78,120 @@ fn check(model: &Model, ids: Vec<u32>, at: At) -> Result<Vec<u32>, EncodeError> 
             arch.n_ctx
         )));
     }
-    match ids.iter().find(|id| **id as usize >= arch.vocab) {
-        Some(id) => Err(at.error(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1))),
-        None => Ok(ids),
-    }
+    in_vocabulary(model, &ids).map_err(|why| at.error(why))?;
+    Ok(ids)
 }
 
-/// The ids of answer or foil tokens: an item's own, or those of the command's flags. A flag is a string of which the
-/// first token counts, or `id:N`.
+/// The ids of answer or foil tokens, each once: two spellings of one token would count it twice.
 ///
 /// # Errors
-/// If neither gives any, a string has no token, or an id is out of range.
-pub fn token_ids(model: &Model, own: &[TokenRef], flags: &[String], at: At) -> Result<Vec<u32>, EncodeError> {
-    let given: Vec<TokenRef> =
-        if own.is_empty() { flags.iter().map(|f| flag_token(f)).collect() } else { own.to_vec() };
-    if given.is_empty() {
-        return Err(at.error(format!("is not given; add it to the line, or give --{} for all lines", at.field)));
-    }
-    let mut ids = Vec::with_capacity(given.len());
-    for token in &given {
+/// What is wrong, if a string has no token or an id is out of range.
+pub fn token_ids(model: &Model, tokens: &[TokenRef]) -> Result<Vec<u32>, String> {
+    let mut ids = Vec::with_capacity(tokens.len());
+    for token in tokens {
         let id = match token {
             TokenRef::Id(id) => *id,
             TokenRef::Text(text) => {
-                let tokenizer = model.tokenizer().map_err(|e| at.error(e.to_string()))?;
-                tokenizer.first_token(text).map_err(|e| at.error(e.to_string()))?
+                let tokenizer = model.tokenizer().map_err(|e| e.to_string())?;
+                tokenizer.first_token(text).map_err(|e| e.to_string())?
             }
         };
-        // Two spellings of one token would count it twice.
         if !ids.contains(&id) {
             ids.push(id);
         }
     }
-    check(model, ids, at)
+    in_vocabulary(model, &ids)?;
+    Ok(ids)
 }
 
-fn flag_token(flag: &str) -> TokenRef {
-    match flag.strip_prefix("id:").and_then(|n| n.parse().ok()) {
-        Some(id) => TokenRef::Id(id),
-        None => TokenRef::Text(flag.to_string()),
+fn in_vocabulary(model: &Model, ids: &[u32]) -> Result<(), String> {
+    let vocab = model.decoder.arch.vocab;
+    match ids.iter().find(|id| **id as usize >= vocab) {
+        Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", vocab - 1)),
+        None => Ok(()),
+    }
+}
+
+/// As flags have it: a string of which the first token counts, or `id:N`.
+impl FromStr for TokenRef {
+    type Err = String;
+
+    fn from_str(flag: &str) -> Result<Self, String> {
+        match flag.strip_prefix("id:") {
+            Some(id) => id.parse().map(TokenRef::Id).map_err(|_| {
+                let text = "a text that begins with `id:` can stand in the dataset alone";
+                format!("a token id is a whole number, as in id:12; {text}")
+            }),
+            None if flag.is_empty() => Err("a token is a text that is not empty, or id:N".to_owned()),
+            None => Ok(TokenRef::Text(flag.to_owned())),
+        }
+    }
+}
+
+impl fmt::Display for TokenRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            TokenRef::Id(id) => write!(f, "id:{id}"),
+            TokenRef::Text(text) => f.write_str(text),
+        }
+    }
+}
+
+/// As the flag that gives it, in which form a record has it.
+impl Serialize for TokenRef {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::demo;
+    use crate::model::Options;
+
+    fn model() -> Model {
+        Model::open(demo::NAME, &Options::default()).unwrap()
+    }
+
+    #[test]
+    fn a_flag_is_a_text_or_an_id_and_is_recorded_as_it_was_given() {
+        for (flag, token) in [
+            ("id:12", TokenRef::Id(12)),
+            (" Sorry", TokenRef::Text(" Sorry".to_owned())),
+            ("ID:5", TokenRef::Text("ID:5".to_owned())),
+        ] {
+            assert_eq!(flag.parse(), Ok(token.clone()));
+            assert_eq!(serde_json::to_value(token).unwrap(), flag);
+        }
+        for wrong in ["id:12a", "id:5,6", "id:-1", "id: 7", "id:", "id:4294967296"] {
+            let why = wrong.parse::<TokenRef>().unwrap_err();
+            assert!(why.contains("whole number"), "{wrong}: {why}");
+        }
+        assert!("".parse::<TokenRef>().is_err());
+    }
+
+    #[test]
+    fn two_spellings_of_one_token_are_one() {
+        let model = model();
+        let id = model.tokenizer().unwrap().first_token(" sorry").unwrap();
+        let spellings = [TokenRef::Text(" sorry".to_owned()), TokenRef::Id(id), TokenRef::Id(id + 1)];
+        assert_eq!(token_ids(&model, &spellings), Ok(vec![id, id + 1]));
+        assert_eq!(token_ids(&model, &[]), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_token_has_no_length_and_a_prompt_has_one() {
+        let model = model();
+        let (n, at) = (model.decoder.arch.n_ctx, At { path: Path::new("f"), line: 1, id: "p", field: "prompt" });
+        let many: Vec<TokenRef> = (0..=n).map(|_| TokenRef::Id(0)).collect();
+        assert_eq!(token_ids(&model, &many), Ok(vec![0]));
+        let why = prompt_ids(&model, &Input::Ids(vec![0; n + 1]), at).unwrap_err().to_string();
+        assert!(why.starts_with("f: line 1: ") && why.contains("shorten it"), "{why}");
+        let vocab = model.decoder.arch.vocab as u32;
+        let beyond = token_ids(&model, &[TokenRef::Id(vocab)]).unwrap_err();
+        assert_eq!(beyond, format!("token id {vocab} is out of range; the model has ids 0 to {}", vocab - 1));
+        let why = prompt_ids(&model, &Input::Ids(vec![vocab]), at).unwrap_err().why;
+        assert_eq!(why, beyond);
     }
 }

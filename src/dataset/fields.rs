@@ -1,11 +1,11 @@
 //! Turns one line's JSON object into typed fields, with an error that says where it stopped and why.
 //!
-//! Fields are taken out as they are read, so that what is left at the end is what the contract does not know.
+//! Fields are taken out as they are read, so that what is left at the end is what no reader knows.
 
 use std::fmt;
 use std::path::Path;
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{DatasetError, Input, Message, TokenRef};
@@ -27,15 +27,11 @@ pub(super) struct Fields<'p> {
 impl<'p> Fields<'p> {
     /// Parses a line, which must be one JSON object without repeated keys.
     pub(super) fn parse(path: &'p Path, line: usize, text: &str) -> Result<Self, DatasetError> {
-        match serde_json::from_str::<UniqueMap>(text) {
-            Ok(UniqueMap(map)) => Ok(Fields { path, line, map }),
-            Err(error) => Err(DatasetError::Json {
-                path: path.to_owned(),
-                line,
-                // The parser has no column for a value that is of the wrong kind as a whole.
-                column: error.column().max(1),
-                reason: without_place(&error),
-            }),
+        let wrong = |column, reason| DatasetError::Json { path: path.to_owned(), line, column, reason };
+        match serde_json::from_str(text) {
+            Ok(Unique(Value::Object(map))) => Ok(Fields { path, line, map }),
+            Ok(Unique(other)) => Err(wrong(1, format!("found {}", describe(&other)))),
+            Err(error) => Err(wrong(error.column(), without_place(&error))),
         }
     }
 
@@ -151,9 +147,9 @@ impl<'p> Fields<'p> {
         })
     }
 
-    /// What has not been taken.
-    pub(super) fn take_rest(&mut self) -> Map<String, Value> {
-        std::mem::take(&mut self.map)
+    /// The fields that have not been taken, in the line's order.
+    pub(super) fn left(&self) -> impl Iterator<Item = &str> {
+        self.map.keys().map(String::as_str)
     }
 
     fn list<T>(
@@ -241,32 +237,64 @@ fn without_place(error: &serde_json::Error) -> String {
     }
 }
 
-/// A JSON object in which no key stands twice: serde_json alone would keep the last one without a word.
-struct UniqueMap(Map<String, Value>);
+/// A JSON value in which no object has a key twice: serde_json alone would keep the last one without a word.
+struct Unique(Value);
 
-impl<'de> Deserialize<'de> for UniqueMap {
+impl<'de> Deserialize<'de> for Unique {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(UniqueMapVisitor)
+        deserializer.deserialize_any(UniqueVisitor)
     }
 }
 
-struct UniqueMapVisitor;
+struct UniqueVisitor;
 
-impl<'de> Visitor<'de> for UniqueMapVisitor {
-    type Value = UniqueMap;
+impl<'de> Visitor<'de> for UniqueVisitor {
+    type Value = Unique;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str("an object")
+        formatter.write_str("a JSON value")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<UniqueMap, A::Error> {
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique(Value::Null))
+    }
+
+    fn visit_bool<E>(self, flag: bool) -> Result<Unique, E> {
+        Ok(Unique(flag.into()))
+    }
+
+    fn visit_u64<E>(self, number: u64) -> Result<Unique, E> {
+        Ok(Unique(number.into()))
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Unique, E> {
+        Ok(Unique(number.into()))
+    }
+
+    fn visit_f64<E>(self, number: f64) -> Result<Unique, E> {
+        Ok(Unique(number.into()))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Unique, E> {
+        Ok(Unique(text.into()))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Unique(value)) = access.next_element()? {
+            list.push(value);
+        }
+        Ok(Unique(Value::Array(list)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Unique, A::Error> {
         let mut map = Map::new();
-        while let Some((key, value)) = access.next_entry::<String, Value>()? {
+        while let Some((key, Unique(value))) = access.next_entry::<String, Unique>()? {
             if map.contains_key(&key) {
                 return Err(serde::de::Error::custom(format!("field \"{key}\" stands twice")));
             }
             map.insert(key, value);
         }
-        Ok(UniqueMap(map))
+        Ok(Unique(Value::Object(map)))
     }
 }

@@ -16,7 +16,7 @@ fn prompt_error(bytes: impl AsRef<[u8]>) -> String {
 }
 
 #[test]
-fn a_pair_is_read_with_all_its_fields_and_unknown_ones_kept_in_order() {
+fn a_pair_is_read_with_all_its_fields_and_unknown_ones_are_passed_over() {
     let file = file(
         r#"{"id": "a", "z": 1, "positive": "p", "negative": {"text": "n"}, "group": "g", "lang": "en",
             "answer": ["I", 5], "foil": " Sure", "b": [2]}"#
@@ -30,7 +30,24 @@ fn a_pair_is_read_with_all_its_fields_and_unknown_ones_kept_in_order() {
     assert_eq!((pair.group.as_deref(), pair.lang.as_deref()), (Some("g"), Some("en")));
     assert_eq!(pair.answer, [TokenRef::Text("I".into()), TokenRef::Id(5)]);
     assert_eq!(pair.foil, [TokenRef::Text(" Sure".into())]);
-    assert_eq!(pair.extra.keys().collect::<Vec<_>>(), ["z", "b"]);
+    assert_eq!(dataset.warnings, [""; 0]);
+}
+
+#[test]
+fn a_field_that_is_nearly_an_optional_one_is_warned_of_once_with_its_first_line() {
+    let file = file(concat!(
+        r#"{"id": 1, "positive": "a", "negative": "b"}"#,
+        "\n",
+        r#"{"id": 2, "positive": "a", "negative": "b", "anwser": ["I"], "note": "x", "facts": "no field of pairs"}"#,
+        "\n",
+        r#"{"id": 3, "positive": "a", "negative": "b", "anwser": ["I"], "langs": "en"}"#,
+    ));
+    let path = file.path().display();
+    let expected = [
+        format!("{path}: line 2: the field \"anwser\" is passed over; was \"answer\" meant?"),
+        format!("{path}: line 3: the field \"langs\" is passed over; was \"lang\" meant?"),
+    ];
+    assert_eq!(read_pairs(file.path()).unwrap().warnings, expected);
 }
 
 #[test]
@@ -139,6 +156,14 @@ fn bad_json_names_line_and_column_and_repeated_keys_are_refused() {
 }
 
 #[test]
+fn repeated_keys_are_refused_inside_inputs_too() {
+    let with = |input: &str| prompt_error(format!("{{\"id\": \"a\", \"prompt\": {input}}}"));
+    assert!(with(r#"{"text": "a", "text": "b"}"#).contains("field \"text\" stands twice"));
+    let twice = r#"{"messages": [{"role": "user", "content": "a", "content": "b"}]}"#;
+    assert!(with(twice).contains("field \"content\" stands twice"));
+}
+
+#[test]
 fn a_line_that_is_not_utf8_names_its_line_and_byte() {
     let message = prompt_error(b"{\"id\": 1, \"prompt\": \"x\"}\n{\"id\": \"\xff\"}");
     assert!(message.contains("line 2: byte 9 is not UTF-8"), "{message}");
@@ -160,6 +185,9 @@ fn an_empty_file_a_missing_file_and_a_directory_are_refused() {
     assert!(message.contains("is a directory"), "{message}");
     let message = read_pairs(folder.path().join("none.jsonl")).unwrap_err().to_string();
     assert!(message.contains("cannot be opened"), "{message}");
+    let message = read_pairs("demo:pair.jsonl").unwrap_err().to_string();
+    let expected = "demo:pair.jsonl: is not a file of the demo; the nearest names are: demo:pairs.jsonl, ";
+    assert!(message.starts_with(expected), "{message}");
 }
 
 #[test]
@@ -177,16 +205,8 @@ fn deep_nesting_is_an_error_and_not_a_crash() {
 }
 
 #[test]
-fn a_hundred_thousand_lines_take_well_under_a_second() {
-    let mut text = String::new();
-    for index in 0..100_000 {
-        text.push_str(&format!(
-            "{{\"id\": \"p{index}\", \"prompt\": \"How do I tie knot {index}?\", \"group\": \"g\"}}\n"
-        ));
-    }
-    let file = file(text);
-    let start = std::time::Instant::now();
-    assert_eq!(read_prompts(file.path()).unwrap().items.len(), 100_000);
-    // A wide margin: the point is the order of growth, not the machine.
-    assert!(start.elapsed().as_secs_f64() < 2.0, "{:?}", start.elapsed());
+fn a_file_of_a_hundred_thousand_lines_is_read_whole() {
+    let line = |i: usize| format!("{{\"id\": \"p{i}\", \"prompt\": \"How do I tie knot {i}?\", \"group\": \"g\"}}\n");
+    let items = read_prompts(file((0..100_000).map(line).collect::<String>()).path()).unwrap().items;
+    assert_eq!((items.len(), items[99_999].line, items[99_999].id.as_str()), (100_000, 100_000, "p99999"));
 }

@@ -1,8 +1,9 @@
 //! Cross-validation: of a penalty's strength, and of a method's accuracy.
 
-use super::direction::{Accuracy, Tally};
+use super::direction::Tally;
 use super::dual::{Dual, Gram, Problem};
-use super::{Examples, LinearError, Method, Options, Split, Strength, folds, logistic};
+use super::folds::{self, Split};
+use super::{Examples, LinearError, Method, Options, Strength, logistic};
 use crate::stats::rng;
 use rayon::prelude::*;
 
@@ -70,34 +71,35 @@ fn loss(method: Method, margin: f64) -> f64 {
     }
 }
 
-/// The accuracy on held-out examples: the mean over `repeats` splits into `folds` parts, each held out once.
+/// The accuracy on held-out examples: of a split into `folds` parts, each held out once, the mean of the two sides' shares on
+/// the right side of the boundary. Chance is one half, however many examples each side has.
 ///
 /// Groups stay together, and a strength that is cross-validated is chosen anew from each fold's training examples, so
 /// that nothing about a held-out example is known. There are fewer folds where a side has fewer groups.
 ///
 /// # Errors
-/// If a side has fewer than two groups, or an option is out of its range.
-pub fn cross_validated_accuracy(
-    examples: &Examples,
-    options: &Options,
-    folds: usize,
-    repeats: usize,
-) -> Result<Accuracy, LinearError> {
-    if repeats == 0 {
-        return Err(LinearError::Option { what: "the number of repeats", value: 0.0, expected: "1 or more" });
-    }
+/// If a side has fewer than two groups, or fewer than three where a strength is chosen, as that splits what a fold leaves
+/// once more; or an option is out of its range.
+pub fn cross_validated_accuracy(examples: &Examples, options: &Options, folds: usize) -> Result<f64, LinearError> {
     let gram = Gram::new(examples);
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let mut all = Vec::new();
-    for repeat in 0..repeats {
-        all.extend(splits(examples, &rows, folds, options.seed, &format!("accuracy {repeat}"))?);
-    }
     let of_split = |split: &Split| -> Result<Tally, LinearError> {
-        let dual = learn(&gram, &split.train, options)?;
+        let dual = learn(&gram, &split.train, options).map_err(|e| of_all(e, examples, &rows))?;
         Ok(split.test.iter().map(|i| (gram.label(*i), dual.decision(&gram, *i))).collect())
     };
+    let all = splits(examples, &rows, folds, options.seed, "accuracy 0")?;
     let tallies: Vec<Tally> = all.par_iter().map(of_split).collect::<Result<_, _>>()?;
     Ok(tallies.into_iter().sum::<Tally>().accuracy())
+}
+
+/// What a fold's training examples lack, said of all: they were one group more.
+fn of_all(error: LinearError, examples: &Examples, rows: &[usize]) -> LinearError {
+    match error {
+        LinearError::TooFewGroups { side, .. } => {
+            LinearError::TooFewGroups { side, found: folds::groups_of(examples, rows, side), needed: 3 }
+        }
+        other => other,
+    }
 }
 
 fn learn(gram: &Gram, rows: &[usize], options: &Options) -> Result<Dual, LinearError> {

@@ -1,7 +1,8 @@
 //! A direction and what it says of an example.
 
 use super::examples::check;
-use super::{Examples, LinearError, Method, Side, dot};
+use super::{LinearError, Method, Side};
+use crate::ops::vectors::{dot, norm};
 
 /// A linear classifier: positive where `vector . x + bias` is.
 #[derive(Clone, Debug, PartialEq)]
@@ -22,15 +23,6 @@ pub enum Wanted {
     AtMost(f64),
 }
 
-/// Shares of examples that are on the right side. An example on the boundary counts half.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Accuracy {
-    /// Of all examples.
-    pub overall: f64,
-    /// The mean of the two sides' shares: chance is one half however many examples each side has.
-    pub balanced: f64,
-}
-
 impl Direction {
     /// The decision value of an example; 0 is the boundary.
     ///
@@ -39,17 +31,6 @@ impl Direction {
     pub fn decision(&self, x: &[f32]) -> Result<f64, LinearError> {
         check(x, self.vector.len(), || "the example".to_string())?;
         Ok(dot(&self.vector, x) + self.bias)
-    }
-
-    /// The probability that an example is positive, of a logistic direction.
-    ///
-    /// # Errors
-    /// If the direction is of another method, and as for [`Direction::decision`].
-    pub fn probability(&self, x: &[f32]) -> Result<f64, LinearError> {
-        if self.method != Method::Logistic {
-            return Err(LinearError::NoProbability(self.method));
-        }
-        Ok(1.0 / (1.0 + (-self.decision(x)?).exp()))
     }
 
     /// The coefficient c of least size for which `x + c along` has the wanted probability.
@@ -85,18 +66,7 @@ impl Direction {
 
     /// The vector's Euclidean norm.
     pub fn norm(&self) -> f64 {
-        dot(&self.vector, &self.vector).sqrt()
-    }
-
-    /// How many examples are on the right side. Examples that the direction was not fitted to say what it is worth.
-    ///
-    /// # Errors
-    /// If the examples have another length than the vector.
-    pub fn accuracy(&self, examples: &Examples) -> Result<Accuracy, LinearError> {
-        let label = |i| if examples.is_positive(i) { 1.0 } else { -1.0 };
-        let decide = |i| Ok((label(i), self.decision(examples.row(i))?));
-        let decided = (0..examples.len()).map(decide).collect::<Result<Vec<_>, LinearError>>()?;
-        Ok(decided.into_iter().collect::<Tally>().accuracy())
+        norm(&self.vector)
     }
 }
 
@@ -133,9 +103,9 @@ impl std::iter::Sum for Tally {
 }
 
 impl Tally {
-    pub(super) fn accuracy(&self) -> Accuracy {
+    /// The mean of the two sides' shares on the right side; an example on the boundary counts half.
+    pub(super) fn accuracy(&self) -> f64 {
         let share = |side: usize| self.right[side] / self.all[side];
-        let overall = (self.right[0] + self.right[1]) / (self.all[0] + self.all[1]);
-        Accuracy { overall, balanced: 0.5 * (share(0) + share(1)) }
+        0.5 * (share(0) + share(1))
     }
 }

@@ -1,7 +1,6 @@
-//! Two sets of examples, and how they are split into one to learn from and one to test on.
+//! Two sets of examples.
 
-use super::{LinearError, Side, folds};
-use crate::stats::rng;
+use super::{LinearError, Side};
 
 /// Positive and negative examples: rows of equally many finite numbers, each of a group.
 ///
@@ -14,13 +13,6 @@ pub struct Examples {
     dim: usize,
     positives: usize,
     groups: Vec<usize>,
-}
-
-/// Numbers of examples to learn from and to test on, in ascending order; see [`Examples::subset`].
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    pub train: Vec<usize>,
-    pub test: Vec<usize>,
 }
 
 impl Examples {
@@ -120,34 +112,6 @@ impl Examples {
 
     pub(super) fn sides(&self) -> [std::ops::Range<usize>; 2] {
         [0..self.positives, self.positives..self.len()]
-    }
-
-    /// Some of the examples, in the given order within each side.
-    ///
-    /// # Errors
-    /// If none of a side are among them.
-    ///
-    /// # Panics
-    /// If there is no example of a number.
-    pub fn subset(&self, numbers: &[usize]) -> Result<Examples, LinearError> {
-        let (positive, negative): (Vec<usize>, Vec<usize>) = numbers.iter().partition(|i| self.is_positive(**i));
-        let rows = |numbers: &[usize]| numbers.iter().map(|i| self.row(*i)).collect::<Vec<_>>();
-        let groups: Vec<usize> = positive.iter().chain(&negative).map(|i| self.groups[*i]).collect();
-        Examples::grouped(&rows(&positive), &rows(&negative), &groups)
-    }
-
-    /// Sets a share of each side's examples aside, at least one, group by group.
-    ///
-    /// Sides and sizes decide, not numbers: the same sizes, groups and seed give the same split at every layer.
-    ///
-    /// # Errors
-    /// If the share is not between 0 and 1, or a side has too few groups to be on both sides of the split.
-    pub fn holdout(&self, share: f64, seed: u64) -> Result<Split, LinearError> {
-        let expected = "a number between 0 and 1";
-        if !(share > 0.0 && share < 1.0) {
-            return Err(LinearError::Option { what: "the share to hold out", value: share, expected });
-        }
-        folds::holdout(self, share, &mut rng(seed, "holdout"))
     }
 }
 

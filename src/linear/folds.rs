@@ -1,9 +1,16 @@
 //! Which examples are held out: stratified by side, and whole groups.
 
-use super::{Examples, LinearError, Side, Split};
+use super::{Examples, LinearError, Side};
 use rand::Rng;
 use rand::seq::SliceRandom;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Numbers of examples to learn from and to test on, in ascending order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    pub train: Vec<usize>,
+    pub test: Vec<usize>,
+}
 
 /// Examples of one group.
 struct Group {
@@ -36,7 +43,7 @@ fn groups_of_sides(groups: &[Group]) -> Result<[usize; 2], LinearError> {
     let counts = [0, 1].map(|side| groups.iter().filter(|group| group.sides[side] > 0).count());
     for (side, found) in [Side::Positive, Side::Negative].into_iter().zip(counts) {
         if found < 2 {
-            return Err(LinearError::TooFewGroups { side, found });
+            return Err(LinearError::TooFewGroups { side, found, needed: 2 });
         }
     }
     Ok(counts)
@@ -46,7 +53,7 @@ fn groups_of_sides(groups: &[Group]) -> Result<[usize; 2], LinearError> {
 fn check(parts: &[[usize; 2]], counts: [usize; 2]) -> Result<(), LinearError> {
     for (i, side) in [Side::Positive, Side::Negative].into_iter().enumerate() {
         if parts.iter().any(|part| part[i] == 0) {
-            return Err(LinearError::TooFewGroups { side, found: counts[i] });
+            return Err(LinearError::TooFewGroups { side, found: counts[i], needed: 2 });
         }
     }
     Ok(())
@@ -90,34 +97,10 @@ pub fn assign(
     Ok(held.into_iter().map(|(test, _)| split(rows, test)).collect())
 }
 
-/// Sets about a share of each side aside, see [`Examples::holdout`].
-pub fn holdout(examples: &Examples, share: f64, rng: &mut impl Rng) -> Result<Split, LinearError> {
-    let rows: Vec<usize> = (0..examples.len()).collect();
-    let groups = groups(examples, &rows, rng);
-    let counts = groups_of_sides(&groups)?;
-    let totals = totals(&groups);
-    let wanted = totals.map(|n| ((n as f64 * share).round() as usize).clamp(1, n.max(2) - 1));
-    let mut taken = [0_usize; 2];
-    let (mut test, mut passed) = (Vec::new(), Vec::new());
-    for group in groups {
-        if (0..2).all(|i| taken[i] + group.sides[i] <= wanted[i]) {
-            taken.iter_mut().zip(group.sides).for_each(|(sum, n)| *sum += n);
-            test.extend(group.rows);
-        } else {
-            passed.push(group);
-        }
-    }
-    // Where every group is larger than the share, the smallest that has the side is taken all the same.
-    for side in 0..2 {
-        while taken[side] == 0 {
-            let Some(smallest) = passed.iter().rposition(|group| group.sides[side] > 0) else { break };
-            let group = passed.remove(smallest);
-            taken.iter_mut().zip(group.sides).for_each(|(sum, n)| *sum += n);
-            test.extend(group.rows);
-        }
-    }
-    check(&[taken, [0, 1].map(|i| totals[i] - taken[i])], counts)?;
-    Ok(split(&rows, test))
+/// How many groups have an example of a side.
+pub fn groups_of(examples: &Examples, rows: &[usize], side: Side) -> usize {
+    let of_side = rows.iter().filter(|row| examples.is_positive(**row) == (side == Side::Positive));
+    of_side.map(|row| examples.group(*row)).collect::<BTreeSet<_>>().len()
 }
 
 fn split(rows: &[usize], mut test: Vec<usize>) -> Split {

@@ -12,26 +12,15 @@ const TOLERANCE: f64 = 1e-10;
 /// Factorisations; each takes about two digits.
 const STEPS: usize = 200;
 
-/// A first principal component.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Principal {
-    /// Of norm 1. \[dim\]
-    pub vector: Vec<f32>,
-    /// The share of the differences' sum of squares along the vector.
-    pub explained: f64,
-    /// The share of differences that project on it positively.
-    pub agree: f64,
-}
-
 /// The first principal component of differences (positive minus negative activation of each pair), which are *not*
-/// centred: the mean difference, which centring would take away, is what is looked for.
+/// centred: the mean difference, which centring would take away, is what is looked for. Of norm 1. \[dim\]
 ///
 /// Its sign is such that most differences project on it positively; where as many do not, the sum of projections
 /// decides. Where two components are equally strong it is one between them, the same for the same differences.
 ///
 /// # Errors
 /// If there are none, all are 0, lengths differ, or a number is not finite.
-pub fn principal_direction<R: AsRef<[f32]>>(differences: &[R]) -> Result<Principal, LinearError> {
+pub fn principal_direction<R: AsRef<[f32]>>(differences: &[R]) -> Result<Vec<f32>, LinearError> {
     let dim = differences.first().map_or(0, |row| row.as_ref().len());
     let mut rows: Vec<f64> = Vec::with_capacity(differences.len() * dim);
     for (i, row) in differences.iter().enumerate() {
@@ -56,11 +45,7 @@ pub fn principal_direction<R: AsRef<[f32]>>(differences: &[R]) -> Result<Princip
     let (positive, negative) = (count(1.0), count(-1.0));
     let turned = negative > positive || (negative == positive && projections.iter().sum::<f64>() < 0.0);
     let sign = if turned { -1.0 } else { 1.0 };
-    Ok(Principal {
-        vector: vector.into_iter().map(|x| (sign * x) as f32).collect(),
-        explained: (dot(&projections, &projections) / total).min(1.0),
-        agree: positive.max(negative) as f64 / differences.len() as f64,
-    })
+    Ok(vector.into_iter().map(|x| (sign * x) as f32).collect())
 }
 
 fn scaled(matrix: Symmetric, by: f64) -> Symmetric {

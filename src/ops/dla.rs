@@ -1,7 +1,7 @@
 //! What each head adds along directions of the residual stream, for direct logit attribution.
 
+use super::vectors::dot;
 use super::{floats, on_cpu};
-use crate::linear::dot;
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// `z[row][head] . through[direction][head]` for each pair of a row and a direction, and each head: `z` `[rows, n_heads *

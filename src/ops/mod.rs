@@ -21,6 +21,7 @@ mod rope;
 mod simd;
 #[cfg(test)]
 mod slopes;
+pub mod vectors;
 
 pub use dla::head_dots;
 pub use edit::{Change, RowEdit, edit};

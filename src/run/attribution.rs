@@ -10,11 +10,11 @@
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
 
 use super::Reading;
-use crate::linear::dot;
 use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::ops;
+use crate::ops::vectors::dot;
 use crate::plan::{Metric, Plan, Run, What};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};

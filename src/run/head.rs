@@ -4,8 +4,8 @@
 //! needs are normed and unembedded, and only the columns that it asks for unless it needs them all.
 
 use super::{Reading, RunError};
-use crate::linear::dot;
 use crate::model::decoder::Decoder;
+use crate::ops::vectors::dot;
 use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
 use crate::site::SiteKind;

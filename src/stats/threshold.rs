@@ -41,6 +41,10 @@ struct Dose {
 /// not finite, or successes are not between 0 and n. Coefficients without trials are left out.
 pub fn logistic_threshold(x: &[f64], successes: &[f64], n: &[f64]) -> Option<Threshold> {
     let doses = doses(x, successes, n)?;
+    // At a single coefficient nothing is crossed, whatever its share.
+    if doses.len() < 2 {
+        return None;
+    }
     let (first, last) = (doses.first()?.x, doses.last()?.x);
     let with = |some: fn(&Dose) -> bool| -> Option<(f64, f64)> {
         let mut doses = doses.iter().filter(|d| some(d)).map(|d| d.x);

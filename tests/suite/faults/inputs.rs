@@ -68,6 +68,33 @@ fn a_metric_needs_an_answer_and_a_foil_that_differ() {
 }
 
 #[test]
+fn a_token_of_a_flag_is_refused_with_the_flag_and_no_line() {
+    let bench = Bench::new();
+    let line = json!({ "id": "p", "positive": { "ids": [1] }, "negative": { "ids": [2] } });
+    let pairs = bench.dataset("pairs.jsonl", &[line]);
+    let with = |answer: &str| bench.interchange(&family_dir("llama"), &pairs, &["--answer", answer, "--foil", "id:1"]);
+    let out_of_range = with("id:999999");
+    assert!(!out_of_range.stderr.contains("line"), "{}", out_of_range.stderr);
+    out_of_range.refused(&["--answer", "999999", "0 to 159"]);
+    for wrong in ["id:12a", "id:5,6", "id:-1", "id: 7"] {
+        with(wrong).refused(&["--answer", wrong, "whole number"]);
+    }
+    assert_eq!(bench.written(), [""; 0]);
+}
+
+#[test]
+fn a_field_that_is_nearly_an_optional_one_is_warned_of_once_on_standard_error() {
+    let bench = Bench::new();
+    let mut lines = [pair("a", &[1, 2], &[3, 4]), pair("b", &[1, 2], &[3, 5])];
+    lines.iter_mut().for_each(|line| line["grop"] = json!("g"));
+    let pairs = bench.dataset("pairs.jsonl", &lines);
+    let ended = bench.interchange(&family_dir("llama"), &pairs, &[]);
+    let said: Vec<&str> = ended.stderr.lines().filter(|line| line.contains("\"grop\"")).collect();
+    assert!(said.len() == 1 && said[0].contains("line 1") && said[0].contains("\"group\""), "{}", ended.stderr);
+    ended.done();
+}
+
+#[test]
 fn a_text_prompt_without_a_tokenizer_says_what_is_missing() {
     let line = json!({ "id": "p", "positive": "hello", "negative": "you", "answer": [1], "foil": [2] });
     refused_pairs(&line.to_string(), &[], &["line 1", "\"positive\"", "tokenizer.json"]);
@@ -78,6 +105,8 @@ fn a_dataset_that_is_not_there_is_named() {
     let bench = Bench::new();
     bench.interchange(&family_dir("llama"), &bench.path("none.jsonl"), &[]).refused(&["none.jsonl", "check the path"]);
     bench.interchange(&family_dir("llama"), &bench.path("out"), &[]).refused(&["out", "directory"]);
+    let misspelt = bench.interchange(&family_dir("llama"), Path::new("demo:pair.jsonl"), &[]);
+    misspelt.refused(&["demo:pair.jsonl", "demo:pairs.jsonl"]);
     assert_eq!(bench.written(), [""; 0]);
 }
 
