@@ -10,12 +10,13 @@
 
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, sites};
-use super::summary::{Position, Swap, mean_row};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, table};
+use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, rows_read, sites};
+use super::summary::{Position, RowMean, Swap};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::report::cells::signed;
@@ -25,6 +26,7 @@ use crate::site::SiteKind;
 use crate::stats;
 use crate::table::Table;
 use rand::Rng;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -118,25 +120,21 @@ impl Analysis for Ablate {
         items.sources.clone()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let values = self.needs_values().then(|| Ok(self.values_plan(items)));
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let references = self.references(items, &model.decoder.arch).map(|some| Ok(self.values_plan(items, some)));
         // What parts become does not change the cost: zeros stand in, one edit a fork.
-        let (n, at_once) = (items.tokens.len(), self.at_once(items));
-        let some = (0..n).step_by(at_once).map(move |from| (from..n.min(from + at_once)).collect::<Vec<_>>());
-        Ok(Box::new(values.into_iter().chain(some.map(|some| self.plan(items, None, &some, 0)))))
+        let some = batches(items.tokens.len(), self.edits_of_each(items));
+        Ok(Box::new(references.chain(some.map(|some| self.plan(items, None, some, 0)))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let values = match self.needs_values() {
-            false => None,
-            true => Some(Values::of(items, &session.run(&self.values_plan(items))?)),
-        };
+        let values = self.needs_values().then(|| self.values(session, items)).transpose()?;
         let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
-        let all: Vec<usize> = (0..items.tokens.len()).collect();
-        for some in all.chunks(self.at_once(items)) {
-            let readings = session.run(&self.plan(items, values.as_ref(), some, session.seed)?)?;
+        for some in batches(items.tokens.len(), self.edits_of_each(items)) {
+            let readings = session.run(&self.plan(items, values.as_ref(), some.clone(), session.seed)?)?;
             self.collect(&readings, some.len(), &mut swaps);
         }
+        let all: Vec<usize> = (0..items.tokens.len()).collect();
         let shared = Shared {
             model: &session.model.name,
             variant: ("mode", "what the ablated part became: zero, mean or resample"),
@@ -202,20 +200,19 @@ impl Analysis for Ablate {
     }
 }
 
-/// Edits that are planned at once: with resampling at all positions there are millions.
-const EDITS_AT_ONCE: usize = 200_000;
-
 impl Ablate {
     fn needs_values(&self) -> bool {
         self.mode.iter().any(|m| *m != Mode::Zero)
     }
 
-    /// Prompts whose forks are planned at once.
-    fn at_once(&self, items: &Items) -> usize {
+    /// Edits of one prompt in all its forks: with resampling at all positions there are many.
+    fn edits_of_each(&self, items: &Items) -> usize {
         let longest = items.tokens.iter().map(|t| t.0.len()).max().unwrap_or(1);
-        let positions = if self.position == Position::All { longest } else { 1 };
-        let forks: usize = self.mode.iter().map(|m| self.forks(*m)).sum();
-        (EDITS_AT_ONCE / (forks * items.units.len() * positions).max(1)).max(1)
+        let each = |mode: Mode| match (mode, self.position) {
+            (Mode::Resample, Position::All) => self.forks(mode) * longest,
+            _ => self.forks(mode),
+        };
+        items.units.len() * self.mode.iter().map(|m| each(*m)).sum::<usize>()
     }
 
     /// Forks a unit of one prompt under one mode.
@@ -253,11 +250,19 @@ impl Ablate {
         Ok(())
     }
 
+    /// Which prompts of the reference set are run at once; none where no values are taken from it.
+    fn references(&self, items: &Items, arch: &Arch) -> impl Iterator<Item = Range<usize>> + use<> {
+        let longest = items.reference_ids.iter().map(Vec::len).max().unwrap_or(0);
+        let rows = rows_read(&sites(&items.units), arch, self.position, longest);
+        batches(if self.needs_values() { items.reference_ids.len() } else { 0 }, rows)
+    }
+
     /// The reference set's values at the ablated site and positions.
-    fn values_plan(&self, items: &Items) -> Plan {
+    fn values_plan(&self, items: &Items, some: Range<usize>) -> Plan {
         let mut plan = Plan::default();
         let sites = sites(&items.units);
-        for (i, ids) in items.reference_ids.iter().enumerate() {
+        for i in some {
+            let ids = &items.reference_ids[i];
             let prompt = plan.prompt(format!("reference {i}"), ids.clone());
             for site in &sites {
                 // The positions were checked.
@@ -268,21 +273,45 @@ impl Ablate {
         plan
     }
 
+    /// Their means, and all of them where they are drawn from.
+    fn values(&self, session: &Session, items: &Items) -> Result<Values, AnalysisError> {
+        let drawn = self.mode.contains(&Mode::Resample);
+        let mut means = vec![RowMean::default(); sites(&items.units).len()];
+        let mut of = Vec::new();
+        for some in self.references(items, &session.model.decoder.arch) {
+            let mut readings = session.run(&self.values_plan(items, some.clone()))?.into_iter();
+            for _ in some {
+                let of_prompt: Vec<Reading> = readings.by_ref().take(means.len()).collect();
+                for (mean, reading) in means.iter_mut().zip(&of_prompt) {
+                    reading.rows().for_each(|row| mean.add(row));
+                }
+                of.extend(drawn.then_some(of_prompt));
+            }
+        }
+        Ok(Values { of, means: means.iter().map(RowMean::mean).collect() })
+    }
+
     /// Each prompt's metric, then those of every mode's and unit's forks.
-    fn plan(&self, items: &Items, values: Option<&Values>, some: &[usize], seed: u64) -> Result<Plan, AnalysisError> {
+    fn plan(
+        &self,
+        items: &Items,
+        values: Option<&Values>,
+        some: Range<usize>,
+        seed: u64,
+    ) -> Result<Plan, AnalysisError> {
         let mut plan = Plan::default();
         for i in some {
-            let (ids, metric) = &items.tokens[*i];
-            let item = &items.dataset.items[*i];
+            let (ids, metric) = &items.tokens[i];
+            let item = &items.dataset.items[i];
             let prompt = plan.prompt(item.id.clone(), ids.clone());
             plan.read(prompt, What::Metric(metric.clone()));
             let at = items.dataset.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
             for mode in &self.mode {
-                let donors = self.donors(items, *i, seed);
+                let donors = self.donors(items, i, seed);
                 for u in 0..items.units.len() {
                     for donor in donors.iter().take(self.forks(*mode)) {
-                        let edits = ablation(items, values, u, *mode, (*i, *donor), &positions);
+                        let edits = ablation(items, values, u, *mode, (i, *donor), &positions);
                         let fork = plan.fork(prompt, edits);
                         plan.read(fork, What::Metric(metric.clone()));
                     }
@@ -350,21 +379,12 @@ impl Ablate {
     }
 }
 
-/// The reference set's values: of each prompt, `[positions, width]` for each of the units' sites.
+/// The reference set's values at the units' sites.
 struct Values {
-    /// `[prompts][sites]`
+    /// Of each prompt, `[positions, width]` for each site; none where nothing is drawn from them. `[prompts][sites]`
     of: Vec<Vec<Reading>>,
     /// Means over the prompts and their positions, one a site.
     means: Vec<Vec<f32>>,
-}
-
-impl Values {
-    fn of(items: &Items, readings: &[Reading]) -> Self {
-        let sites = readings.len() / items.reference_ids.len().max(1);
-        let of: Vec<Vec<Reading>> = readings.chunks_exact(sites.max(1)).map(<[Reading]>::to_vec).collect();
-        let means = (0..sites).map(|s| mean_row(of.iter().flat_map(|readings| readings[s].rows()))).collect();
-        Values { of, means }
-    }
 }
 
 /// The edits that ablate a unit in prompt `item`, with values of `donor` where they are resampled.

@@ -12,27 +12,30 @@
 //! trains all runs on the same concept examples and counts each random pair twice, so that a random concept comes out
 //! significant far more often than it should.)
 
+mod fit;
 mod report;
+mod sets;
 mod tables;
 
-use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice};
+use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice, rows_read};
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
-use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
+use crate::linear::Method;
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
-use crate::stats;
 use crate::table::Table;
-use rand::seq::SliceRandom;
-use rayon::prelude::*;
+use fit::{At, Found, Tcav};
+use sets::Sets;
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How a CAV is fitted.
@@ -127,24 +130,6 @@ struct Class {
     prompts: Vec<(Vec<u32>, Metric, Positions)>,
 }
 
-/// What was found at one site by one method.
-struct Found {
-    site: Site,
-    method: Method,
-    /// None where the two sets are the same: nothing is there.
-    direction: Option<Direction>,
-    /// Of held-out examples, each side counting half; one half where nothing is there.
-    accuracy: f64,
-    cosine: Option<f64>,
-    tcav: Vec<Tcav>,
-}
-
-/// Scores of a class: of the concept's CAVs and of random ones.
-struct Tcav {
-    concept: Vec<f64>,
-    random: Vec<f64>,
-}
-
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
     const ABOUT: &'static str =
@@ -213,31 +198,39 @@ impl Analysis for Cav {
         items.sources.clone()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let gradients = items.classes.iter().map(|class| gradients_plan(class, &items.sites));
-        Ok(planned(std::iter::once_with(|| activations_plan(items)).chain(gradients)))
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let activations = items.batches(arch, items.examples().count()).map(|some| activations_plan(items, some));
+        let gradients = items.classes.iter().flat_map(move |class| {
+            items.batches(arch, class.prompts.len()).map(|some| gradients_plan(class, &items.sites, some))
+        });
+        Ok(planned(activations.chain(gradients)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let activations = session.run(&activations_plan(items))?;
-        let gradients = items.classes.iter().map(|class| session.run(&gradients_plan(class, &items.sites)));
-        let gradients = gradients.collect::<Result<Vec<_>, _>>()?;
+        let arch = &session.model.decoder.arch;
+        let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); items.sites.len()];
+        for some in items.batches(arch, items.examples().count()) {
+            let mut readings = session.run(&activations_plan(items, some.clone()))?.into_iter();
+            for _ in some {
+                rows.iter_mut().zip(&mut readings).for_each(|(rows, reading)| rows.push(reading.into_values()));
+            }
+        }
         let sets = if items.classes.is_empty() {
             None
         } else {
             Some(Sets::draw(usize::from(self.runs), items.concept.len(), items.random.len(), session.seed)?)
         };
         let mut found = Vec::new();
-        for (s, site) in items.sites.iter().enumerate() {
-            let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
-                readings.iter().skip(s).step_by(items.sites.len()).map(Reading::values).collect()
-            };
-            let rows_of = rows(&activations);
-            let slopes: Vec<Vec<Vec<f32>>> = gradients.iter().map(|g| rows(g)).collect();
+        for (site, rows) in items.sites.iter().zip(&rows) {
             for classifier in &self.method {
-                let at = At { items, rows: &rows_of, site: *site, method: classifier.method(), seed: session.seed };
-                found.push(at.find(sets.as_ref(), &slopes)?);
+                let at = At { items, rows, site: *site, method: classifier.method(), seed: session.seed };
+                found.push(at.find(sets.as_ref())?);
             }
+        }
+        drop(rows);
+        for class in &items.classes {
+            self.score(session, items, class, &mut found)?;
         }
         let name = &session.model.name;
         let mut tables = vec![tables::cavs(name, &self.position, items, &found)?];
@@ -258,7 +251,35 @@ impl Analysis for Cav {
     }
 }
 
+impl Items {
+    /// All examples: the concept's, then the random ones.
+    fn examples(&self) -> impl Iterator<Item = &Example> {
+        self.concept.iter().chain(&self.random)
+    }
+
+    /// Which of `n` prompts are run at once: of each a row is read at every site.
+    fn batches(&self, arch: &Arch, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(n, rows_read(&self.sites, arch, Position::Last, 1))
+    }
+}
+
 impl Cav {
+    /// Adds a class' scores to what was found: how often its prompts' metric rises along each run's CAV.
+    fn score(&self, session: &Session, items: &Items, class: &Class, found: &mut [Found]) -> Result<(), AnalysisError> {
+        let mut counts: Vec<Tcav> = found.iter().map(|f| f.runs.unscored()).collect();
+        let (of_site, n) = (self.method.len(), class.prompts.len());
+        for some in items.batches(&session.model.decoder.arch, n) {
+            let readings = session.run(&gradients_plan(class, &items.sites, some))?;
+            for (k, gradient) in readings.iter().map(Reading::values).enumerate() {
+                let at_site = of_site * (k % items.sites.len())..;
+                let of_methods = found[at_site.clone()].iter().zip(&mut counts[at_site]).take(of_site);
+                of_methods.for_each(|(f, counts)| f.runs.count(&gradient, counts));
+            }
+        }
+        found.iter_mut().zip(counts).for_each(|(f, counts)| f.tcav.push(counts.shares(n)));
+        Ok(())
+    }
+
     /// The examples of a file that `of` picks.
     fn examples(
         &self,
@@ -321,10 +342,10 @@ fn distinct(concept: &[Example], random: &[Example]) -> Result<(), AnalysisError
     Ok(())
 }
 
-/// Activations of the concept's examples, then of the random ones, at every site.
-fn activations_plan(items: &Items) -> Plan {
+/// Activations of some examples at every site.
+fn activations_plan(items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for example in items.concept.iter().chain(&items.random) {
+    for example in items.examples().skip(some.start).take(some.len()) {
         let prompt = plan.prompt(example.name.clone(), example.ids.clone());
         for site in &items.sites {
             let (positions, part) = (example.positions.clone(), Part::All);
@@ -334,10 +355,11 @@ fn activations_plan(items: &Items) -> Plan {
     plan
 }
 
-/// Gradients of a class' metrics at every site.
-fn gradients_plan(class: &Class, sites: &[Site]) -> Plan {
+/// Gradients of some of a class' metrics at every site.
+fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, (ids, metric, positions)) in class.prompts.iter().enumerate() {
+    for i in some {
+        let (ids, metric, positions) = &class.prompts[i];
         let prompt = plan.prompt(format!("{} {i}", class.name), ids.clone());
         for site in sites {
             let (metric, positions, part) = (metric.clone(), positions.clone(), Part::All);
@@ -347,202 +369,8 @@ fn gradients_plan(class: &Class, sites: &[Site]) -> Plan {
     plan
 }
 
-/// The least examples of a side of a run's CAV.
-const LEAST: usize = 3;
-
-/// The disjoint sets of TCAV's runs: indices of examples.
-struct Sets {
-    /// Examples a side.
-    size: usize,
-    /// Of each run: a part of the concept, and a random set against it.
-    concept: Vec<(Vec<usize>, Vec<usize>)>,
-    /// Of each run: two random sets.
-    random: Vec<(Vec<usize>, Vec<usize>)>,
-}
-
-impl Sets {
-    /// As many runs as were asked for, or as the examples reach for.
-    fn draw(runs: usize, n: usize, pool: usize, seed: u64) -> Result<Self, AnalysisError> {
-        let size = |runs: usize| (n / runs).min(pool / (3 * runs));
-        let runs = (3..=runs).rev().find(|r| size(*r) >= LEAST);
-        let Some(runs) = runs else {
-            return Err(AnalysisError::Bad(format!(
-                "TCAV's test needs three runs of {LEAST} examples a side at least, none used twice: {} of the concept and {} \
-                 random ones; there are {n} and {pool}",
-                3 * LEAST,
-                9 * LEAST
-            )));
-        };
-        let mut rng = stats::rng(seed, "cav.sets");
-        let mut shuffled = |n: usize| {
-            let mut all: Vec<usize> = (0..n).collect();
-            all.shuffle(&mut rng);
-            all
-        };
-        let (concept, random) = (shuffled(n), shuffled(pool));
-        let size = size(runs);
-        let part = |of: &[usize], k: usize| of[k * size..(k + 1) * size].to_vec();
-        Ok(Sets {
-            size,
-            concept: (0..runs).map(|r| (part(&concept, r), part(&random, r))).collect(),
-            random: (0..runs).map(|r| (part(&random, runs + 2 * r), part(&random, runs + 2 * r + 1))).collect(),
-        })
-    }
-}
-
-/// One site and method.
-struct At<'a> {
-    items: &'a Items,
-    /// Activations: the concept's examples, then the random ones.
-    rows: &'a [Vec<f32>],
-    site: Site,
-    method: Method,
-    seed: u64,
-}
-
-/// Folds of held-out accuracy, and how often examples are split.
-const FOLDS: usize = 5;
-const REPEATS: usize = 1;
-
-impl At<'_> {
-    fn find(&self, sets: Option<&Sets>, slopes: &[Vec<Vec<f32>>]) -> Result<Found, AnalysisError> {
-        let n = self.items.concept.len();
-        let groups: Vec<usize> = self.items.concept.iter().chain(&self.items.random).map(|e| e.group).collect();
-        let failed = |e: LinearError| AnalysisError::Bad(format!("{}: {e}", self.site));
-        let examples = Examples::grouped(&self.rows[..n], &self.rows[n..], &groups).map_err(failed)?;
-        let options = linear::Options { method: self.method, seed: self.seed, ..linear::Options::default() };
-        let direction = present(linear::fit(&examples, &options)).map_err(failed)?;
-        let accuracy = match &direction {
-            None => 0.5,
-            Some(_) => {
-                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS, REPEATS);
-                present(held_out).map_err(failed)?.map_or(0.5, |a| a.balanced)
-            }
-        };
-        let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
-        let options = linear::Options { strength, ..options };
-        let cosine = direction.as_ref().and_then(|d| linear::cosine(&d.vector, &examples.mean_difference()));
-        let tcav = match sets {
-            None => Vec::new(),
-            Some(sets) => tcav(self.rows, n, sets, &options, slopes).map_err(failed)?,
-        };
-        Ok(Found { site: self.site, method: self.method, direction, accuracy, cosine, tcav })
-    }
-}
-
-/// The scores of every run, class by class. `rows` are the activations of the `n` examples of the concept, then of the random
-/// ones.
-fn tcav(
-    rows: &[Vec<f32>],
-    n: usize,
-    sets: &Sets,
-    options: &linear::Options,
-    slopes: &[Vec<Vec<f32>>],
-) -> Result<Vec<Tcav>, LinearError> {
-    let of = |indices: &[usize], from: usize| indices.iter().map(|i| &rows[from + i]).collect::<Vec<_>>();
-    let fitted = |(positive, negative): &(Vec<usize>, Vec<usize>), from: usize| {
-        present(linear::fit(&Examples::new(&of(positive, from), &of(negative, n))?, options))
-    };
-    let fit_all = |runs: &[(Vec<usize>, Vec<usize>)], from: usize| {
-        runs.par_iter().map(|run| fitted(run, from)).collect::<Result<Vec<_>, _>>()
-    };
-    let (concept, random) = (fit_all(&sets.concept, 0)?, fit_all(&sets.random, n)?);
-    let scores = |directions: &[Option<Direction>], slopes: &[Vec<f32>]| -> Vec<f64> {
-        directions.iter().map(|d| d.as_ref().map_or(0.5, |d| score(&d.vector, slopes))).collect()
-    };
-    let of_class = |slopes: &Vec<Vec<f32>>| Tcav { concept: scores(&concept, slopes), random: scores(&random, slopes) };
-    Ok(slopes.iter().map(of_class).collect())
-}
-
-/// Two sets that do not differ have no direction between them; that is a finding, not an error.
-fn present<T>(found: Result<T, LinearError>) -> Result<Option<T>, LinearError> {
-    match found {
-        Err(LinearError::NoDifference(_)) => Ok(None),
-        found => found.map(Some),
-    }
-}
-
-/// The share of gradients that rise along a vector; one that does not change at all counts half.
-fn score(vector: &[f32], slopes: &[Vec<f32>]) -> f64 {
-    let share = slopes.iter().map(|g| match linear::dot(g, vector) {
-        d if d > 0.0 => 1.0,
-        d if d < 0.0 => 0.0,
-        _ => 0.5,
-    });
-    share.sum::<f64>() / slopes.len().max(1) as f64
-}
-
 fn named(found: &Found) -> Option<Named> {
     let direction = found.direction.as_ref()?;
     let name = format!("{}.{}", found.method.name(), found.site);
     Some(Named { name, vector: direction.vector.clone(), bias: Some(direction.bias) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stats::welch;
-    use rand::Rng;
-    use rand_distr::StandardNormal;
-
-    fn normal(rng: &mut impl Rng, n: usize, d: usize) -> Vec<Vec<f32>> {
-        (0..n).map(|_| (0..d).map(|_| rng.sample(StandardNormal)).collect()).collect()
-    }
-
-    /// Many concepts that are drawn as the random examples are: how often is TCAV significant at 5 %?
-    #[test]
-    fn a_random_concept_is_significant_in_five_percent_of_cases() {
-        const CONCEPTS: usize = 600;
-        let mut rng = stats::rng(0, "test.tcav");
-        let (n, pool, d) = (40, 120, 12);
-        let options = linear::Options { method: Method::MeanDifference, ..linear::Options::default() };
-        let mut significant = 0;
-        for k in 0..CONCEPTS {
-            let rows = [normal(&mut rng, n, d), normal(&mut rng, pool, d)].concat();
-            // Gradients that agree with each other, as those of one metric do.
-            let common = normal(&mut rng, 1, d).remove(0);
-            let slopes = normal(&mut rng, 30, d).into_iter();
-            let slopes: Vec<Vec<f32>> = slopes.map(|g| g.iter().zip(&common).map(|(g, c)| g + c).collect()).collect();
-            let sets = Sets::draw(10, n, pool, k as u64).unwrap();
-            let found = tcav(&rows, n, &sets, &options, &[slopes]).unwrap().remove(0);
-            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|w| w.p < 0.05));
-        }
-        // 5 % of 600 is 30, with a standard deviation of 5.3: within three of them.
-        assert!((14..=46).contains(&significant), "{significant} of {CONCEPTS}");
-    }
-
-    #[test]
-    fn no_example_is_in_two_sets() {
-        let sets = Sets::draw(10, 33, 95, 7).unwrap();
-        assert_eq!((sets.size, sets.concept.len(), sets.random.len()), (3, 10, 10));
-        let mut concept: Vec<usize> = sets.concept.iter().flat_map(|s| s.0.clone()).collect();
-        let mut random: Vec<usize> = sets
-            .concept
-            .iter()
-            .map(|s| &s.1)
-            .chain(sets.random.iter().flat_map(|s| [&s.0, &s.1]))
-            .flatten()
-            .copied()
-            .collect();
-        for all in [&mut concept, &mut random] {
-            let before = all.len();
-            all.sort_unstable();
-            all.dedup();
-            assert_eq!(all.len(), before);
-        }
-        assert_eq!(random.len(), 90);
-    }
-
-    #[test]
-    fn too_few_examples_are_said() {
-        assert_eq!(Sets::draw(10, 9, 27, 0).unwrap().concept.len(), 3);
-        let why = Sets::draw(10, 8, 27, 0).err().unwrap().to_string();
-        assert!(why.contains("9 of the concept and 27 random ones; there are 8 and 27"), "{why}");
-    }
-
-    #[test]
-    fn a_score_is_the_share_that_rises() {
-        let slopes = vec![vec![1.0, 0.0], vec![-1.0, 0.0], vec![2.0, 5.0], vec![0.0, 1.0]];
-        assert_eq!(score(&[1.0, 0.0], &slopes), (1.0 + 0.0 + 1.0 + 0.5) / 4.0);
-    }
 }

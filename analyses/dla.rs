@@ -9,23 +9,25 @@
 
 use super::components::{Component, attributions, components, label, without_empty};
 use super::effects::{SIGNIFICANT, family, interval};
-use super::inputs::{MeasuredArgs, Sources, Tokens};
-use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use super::inputs::{MeasuredArgs, Sources, Tokens, rows_read};
+use super::summary::{Position, mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};
 use crate::figure::{
     Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
 };
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::cells::{p_value, share, signed};
 use crate::report::{Heading, Section};
 use crate::run::{Reading, log_sum_exp};
 use crate::session::Session;
-use crate::site::SiteKind;
+use crate::site::{Site, SiteKind};
 use crate::table::Table;
 use candle_core::Tensor;
+use std::ops::Range;
 use std::path::Path;
 
 /// Direct logit attribution of heads, MLPs and the embedding, with the logit lens
@@ -59,25 +61,27 @@ impl Analysis for Dla {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned([plan(model, items)]))
+        Ok(planned(some(model, items).map(|some| plan(model, items, some))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
-        let readings = session.run(&plan(session.model, items))?;
-        let of_item: Vec<&[Reading]> = readings.chunks_exact(2 + arch.n_layers).collect();
-        let components = components(arch.n_layers, arch.n_heads);
-        let attributions: Vec<Vec<f64>> =
-            of_item.iter().map(|r| attributions(&r[1], &components, arch.n_heads)).collect();
-        let (components, attributions) = without_empty(components, attributions);
-        let metrics: Vec<f64> = of_item.iter().filter_map(|r| r[0].number()).collect();
-        let lens = items.tokens.iter().zip(&of_item).map(|(item, r)| lens(session.model, &item.1, &r[2..]));
-        let lens = lens.collect::<Result<Vec<_>, _>>()?;
+        let all = components(arch.n_layers, arch.n_heads);
+        let (mut metrics, mut of_items, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
+        for some in some(session.model, items) {
+            let readings = session.run(&plan(session.model, items, some.clone()))?;
+            for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(2 + arch.n_layers)) {
+                metrics.extend(r[0].number());
+                of_items.push(attributions(&r[1], &all, arch.n_heads));
+                lenses.push(lens(session.model, metric, &r[2..])?);
+            }
+        }
+        let (components, attributions) = without_empty(all, of_items);
         let name = &session.model.name;
         Ok(vec![
             components_table(name, &components, &attributions, session.seed)?,
             items_table(items, &components, &attributions, &metrics)?,
-            lens_table(name, &components, &attributions, &lens)?,
+            lens_table(name, &components, &attributions, &lenses)?,
         ]
         .into())
     }
@@ -110,16 +114,27 @@ impl Analysis for Dla {
     }
 }
 
-/// Each prompt's metric, its attributions, and its residual stream after every layer.
-fn plan(model: &Model, items: &Items) -> Plan {
+/// Where the lens reads: after every layer.
+fn streams(arch: &Arch) -> Vec<Site> {
+    (0..arch.n_layers).map(|layer| SiteKind::ResidPost.at(layer)).collect()
+}
+
+/// Which prompts are run at once.
+fn some(model: &Model, items: &Items) -> impl Iterator<Item = Range<usize>> + use<> {
+    let arch = &model.decoder.arch;
+    batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1))
+}
+
+/// The metric, the attributions, and the residual stream after every layer, of some prompts.
+fn plan(model: &Model, items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (item, (ids, metric)) in items.dataset.items.iter().zip(&items.tokens) {
+    for i in some {
+        let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
         plan.read(prompt, What::Metric(metric.clone()));
         plan.read(prompt, What::Attribution(metric.clone()));
-        for layer in 0..model.decoder.arch.n_layers {
-            let (site, part) = (SiteKind::ResidPost.at(layer), Part::All);
-            plan.read(prompt, What::Activation { site, positions: Positions::Last, part });
+        for site in streams(&model.decoder.arch) {
+            plan.read(prompt, What::Activation { site, positions: Positions::Last, part: Part::All });
         }
     }
     plan

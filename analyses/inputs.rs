@@ -1,6 +1,7 @@
 //! What analyses read: pairs and prompts as token ids with their metric, and which parts of the model are edited.
 
 use super::AnalysisError;
+use super::summary::Position;
 use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
 use crate::dataset::{Dataset, Item, Pair, TokenRef, located, read_pairs, read_prompts};
 use crate::model::Model;
@@ -403,6 +404,13 @@ pub fn sites(units: &[Unit]) -> Vec<Site> {
     let mut sites: Vec<Site> = units.iter().map(|u| u.site).collect();
     sites.dedup();
     sites
+}
+
+/// What one prompt's activations at some sites take, for [`super::batches`]: rows of 1,024 numbers. Prompts have `longest`
+/// tokens at most.
+pub fn rows_read(sites: &[Site], arch: &Arch, position: Position, longest: usize) -> usize {
+    let positions = if position == Position::All { longest } else { 1 };
+    positions * sites.iter().map(|site| site.width(arch, longest).div_ceil(1024)).sum::<usize>()
 }
 
 /// What tables and figures call a unit: `L14.H3`, or `resid_pre.14`.

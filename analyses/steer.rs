@@ -9,26 +9,28 @@
 mod dose;
 mod plans;
 
-use super::answered::{Answer, answers};
+use super::answered::{Answer, sampled};
 use super::directions::{Made, Recipe, make, norm, random_like, scaled};
 use super::doses::{Grid, grid};
-use super::inputs::{MeasuredArgs, Sources, Tokens, room};
+use super::inputs::{MeasuredArgs, Sources, Tokens, room, rows_read};
 use super::summary::{Position, mean};
 use super::vectors::{Named, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
-use crate::answers::Rules;
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
 use crate::linear::Wanted;
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::Plan;
 use crate::report::Section;
-use crate::run::{Generation, Reading, Sampling, Steps};
+use crate::run::{Reading, Sampling, Steps};
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
-use plans::{Condition, Kind, activations, sweep};
+use plans::{Condition, Kind, Vectors, activations, sweep};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The unit of coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -146,17 +148,27 @@ fn probability(text: &str) -> Result<f64, String> {
     if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
 }
 
-/// Positive and negative prompts, as token ids.
-pub(super) type Contrast = (Vec<Vec<u32>>, Vec<Vec<u32>>);
+/// What the vector is made from, as token ids.
+#[derive(Default)]
+struct Contrast {
+    positive: Vec<Vec<u32>>,
+    negative: Vec<Vec<u32>>,
+}
+
+impl Contrast {
+    /// The positive prompts, then the negative ones.
+    fn prompts(&self) -> impl Iterator<Item = &Vec<u32>> {
+        self.positive.iter().chain(&self.negative)
+    }
+}
 
 /// The prompts as the model reads them.
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
     sources: Sources,
-    /// What the vector is made from: positive and negative prompts.
+    /// What the vector is made from, where it is not given.
     contrast: Option<Contrast>,
-    /// The vector, where it is given.
     given: Option<Named>,
     site: Site,
     n_layers: usize,
@@ -214,31 +226,49 @@ impl Analysis for Steer {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let width = items.site.width(&model.decoder.arch, 0);
-        let vectors = vec![vec![vec![0.0; width]]; 1 + usize::from(self.controls)];
-        let mut plans: Vec<Plan> = items.contrast.as_ref().map(|c| self.contrast_plan(items, c)).into_iter().collect();
-        plans.push(activations(self, items));
+        let arch = &model.decoder.arch;
+        let zeros: Arc<[f32]> = vec![0.0; items.site.width(arch, 0)].into();
+        let vectors: Vectors = vec![vec![zeros]; 1 + usize::from(self.controls)];
+        let contrast = items.contrast.iter().flat_map(move |contrast| {
+            self.of_contrast(items, contrast, arch).map(|some| self.contrast_plan(items, contrast, some))
+        });
+        let levels = levels(items, arch).map(|some| activations(self, items, some));
         let conditions = self.conditions(items, None);
-        plans.push(sweep(self, items, &vectors, &conditions, 0));
-        if self.generate > 0 {
-            let some: Vec<Condition> = conditions.into_iter().filter(|c| self.generates(c)).collect();
-            plans.push(sweep(self, items, &vectors, &some, self.generate as usize));
-        }
-        Ok(planned(plans))
+        let generating: Vec<Condition> = conditions.iter().filter(|c| self.generates(c)).cloned().collect();
+        let sweeps = |conditions: Vec<Condition>, more: usize| {
+            let vectors = vectors.clone();
+            plans::batches(items, &vectors, &conditions)
+                .map(move |some| sweep(self, items, &vectors, &conditions, some, more))
+        };
+        let answers = (self.generate > 0).then(|| sweeps(generating, self.generate as usize));
+        Ok(planned(contrast.chain(levels).chain(sweeps(conditions, 0)).chain(answers.into_iter().flatten())))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let made = self.made(session, items)?;
-        let levels = session.run(&activations(self, items))?;
-        let vector = self.in_units(&made, &levels)?;
-        let mut vectors = vec![vector.clone()];
-        vectors.extend((0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k)));
-        let wanted = self.gcav.map(|p| self.smallest(&made, &vector, p, &levels)).transpose()?;
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
+        for some in levels(items, &session.model.decoder.arch) {
+            rows.extend(session.run(&activations(self, items, some))?.into_iter().map(Reading::into_values));
+        }
+        let vector = self.in_units(&made, &rows)?;
+        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k));
+        let vectors = std::iter::once(vector.clone()).chain(random);
+        let vectors: Vectors = vectors.map(|of| of.into_iter().map(Arc::from).collect()).collect();
+        let wanted = self.gcav.map(|p| self.smallest(&made, &vector, p, &rows)).transpose()?;
         let conditions = self.conditions(items, wanted.as_deref());
-        let plan = sweep(self, items, &vectors, &conditions, 0);
-        let readings = session.run(&plan)?;
-        let answers = self.answers(session, items, &plan, &conditions)?;
-        let mut tables = dose::tables(session, items, &conditions, &readings, &answers)?;
+        let mut numbers = Vec::new();
+        let mut answers: Vec<Option<Vec<Answer>>> =
+            conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
+        for some in plans::batches(items, &vectors, &conditions) {
+            let plan = sweep(self, items, &vectors, &conditions, some.clone(), 0);
+            numbers.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+            for (k, answers) in answers.iter_mut().enumerate() {
+                if let Some(answers) = answers {
+                    answers.extend(self.answers(session, items, &plan, some.clone(), (k, conditions.len()))?);
+                }
+            }
+        }
+        let mut tables = dose::tables(session, items, &conditions, &numbers, &answers)?;
         tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
         let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
         let name = items.given.as_ref().map_or_else(|| format!("{recipe}.{}", items.site), |n| n.name.clone());
@@ -299,20 +329,22 @@ impl Steer {
                 let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
                 return Err(AnalysisError::Bad(why));
             }
-            let mut sides: Contrast = Default::default();
+            let mut contrast = Contrast::default();
             for pair in &set.items {
                 let at = |field| set.at(pair.line, &pair.id, field);
-                sides.0.push(prompt_ids(model, &pair.positive, at("positive"))?);
-                sides.1.push(prompt_ids(model, &pair.negative, at("negative"))?);
-                let (p, n) = (sides.0[sides.0.len() - 1].len(), sides.1[sides.1.len() - 1].len());
+                let positive = prompt_ids(model, &pair.positive, at("positive"))?;
+                let negative = prompt_ids(model, &pair.negative, at("negative"))?;
+                let (p, n) = (positive.len(), negative.len());
                 if recipe == Recipe::Actadd && p != n {
                     let why = format!(
                         "has {p} tokens and the negative {n}: actadd subtracts them one by one; pad the shorter"
                     );
                     return Err(at("positive").error(why).into());
                 }
+                contrast.positive.push(positive);
+                contrast.negative.push(negative);
             }
-            return Ok(Some(sides));
+            return Ok(Some(contrast));
         }
         let (Some(concept), Some(random), false) = (&self.concept, &self.random, recipe.needs_pairs()) else {
             let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
@@ -324,11 +356,23 @@ impl Steer {
             let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
             Ok(set.items.iter().map(ids).collect::<Result<_, _>>()?)
         };
-        Ok(Some((side(concept)?, side(random)?)))
+        Ok(Some(Contrast { positive: side(concept)?, negative: side(random)? }))
     }
 
-    fn contrast_plan(&self, items: &Items, contrast: &Contrast) -> Plan {
-        plans::contrast(contrast, items.site, self.from == Some(Recipe::Actadd))
+    /// Which prompts of the contrast are run at once.
+    fn of_contrast(
+        &self,
+        items: &Items,
+        contrast: &Contrast,
+        arch: &Arch,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let longest = contrast.prompts().map(Vec::len).max().unwrap_or(0);
+        let position = if self.from == Some(Recipe::Actadd) { Position::All } else { Position::Last };
+        batches(contrast.prompts().count(), rows_read(&[items.site], arch, position, longest))
+    }
+
+    fn contrast_plan(&self, items: &Items, contrast: &Contrast, some: Range<usize>) -> Plan {
+        plans::contrast(contrast, items.site, self.from == Some(Recipe::Actadd), some)
     }
 
     /// The vector: read from the file, or made.
@@ -339,17 +383,20 @@ impl Steer {
         let (Some(recipe), Some(contrast)) = (self.from, &items.contrast) else {
             return Err(AnalysisError::Bad("give --vector or --from".to_string()));
         };
-        let readings = session.run(&self.contrast_plan(items, contrast))?;
-        let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
-            readings.iter().flat_map(Reading::rows).map(<[f32]>::to_vec).collect()
-        };
-        let (positive, negative) = readings.split_at(contrast.0.len());
-        make(recipe, &rows(positive), &rows(negative), session.seed)
+        let (mut positive, mut negative) = (Vec::new(), Vec::new());
+        for some in self.of_contrast(items, contrast, &session.model.decoder.arch) {
+            let readings = session.run(&self.contrast_plan(items, contrast, some.clone()))?;
+            for (i, reading) in some.zip(&readings) {
+                let side = if i < contrast.positive.len() { &mut positive } else { &mut negative };
+                side.extend(reading.rows().map(<[f32]>::to_vec));
+            }
+        }
+        make(recipe, &positive, &negative, session.seed)
     }
 
     /// The vector in the unit of coefficients.
-    fn in_units(&self, made: &Made, levels: &[Reading]) -> Result<Vec<Vec<f32>>, AnalysisError> {
-        let lengths: Vec<f64> = levels.iter().map(|r| norm(&r.values())).collect();
+    fn in_units(&self, made: &Made, levels: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, AnalysisError> {
+        let lengths: Vec<f64> = levels.iter().map(|row| norm(row)).collect();
         let longest = made.vectors.iter().map(|v| norm(v)).fold(0.0, f64::max);
         if longest == 0.0 {
             return Err(AnalysisError::Bad(
@@ -371,13 +418,13 @@ impl Steer {
         made: &Made,
         vector: &[Vec<f32>],
         p: f64,
-        levels: &[Reading],
+        levels: &[Vec<f32>],
     ) -> Result<Vec<Option<f64>>, AnalysisError> {
         let (Some(classifier), Some(along)) = (&made.classifier, vector.first()) else {
             return Ok(vec![None; levels.len()]);
         };
         let wanted = if p >= 0.5 { Wanted::AtLeast(p) } else { Wanted::AtMost(p) };
-        let one = |level: &Reading| classifier.smallest_coefficient(&level.values(), along, wanted);
+        let one = |level: &Vec<f32>| classifier.smallest_coefficient(level, along, wanted);
         levels.iter().map(one).collect::<Result<_, _>>().map_err(|e| AnalysisError::Bad(e.to_string()))
     }
 
@@ -396,7 +443,7 @@ impl Steer {
     }
 
     fn generates(&self, condition: &Condition) -> bool {
-        condition.direction <= usize::from(self.generate_controls)
+        self.generate > 0 && condition.direction <= usize::from(self.generate_controls)
     }
 
     fn steps(&self) -> Steps {
@@ -407,28 +454,29 @@ impl Steer {
         }
     }
 
-    /// Generated answers with their classes, of every condition that generates.
+    /// Generated answers of a sweep's prompts under condition `k` of so many.
     fn answers(
         &self,
         session: &Session,
         items: &Items,
         plan: &Plan,
-        conditions: &[Condition],
-    ) -> Result<Vec<(usize, Vec<Answer>)>, AnalysisError> {
-        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
-        let mut found = Vec::new();
-        for (k, _) in conditions.iter().enumerate().filter(|(_, c)| self.generate > 0 && self.generates(c)) {
-            let sampling = match self.temperature {
-                None => Sampling::Greedy,
-                Some(temperature) => Sampling::Sample { temperature, top_p: 1.0, seed: session.seed },
-            };
-            let runs = (0..items.tokens.len()).map(|i| plans::fork_of(i, k, conditions.len())).collect();
-            let stop = session.model.stop_tokens().to_vec();
-            let generation =
-                Generation { runs, max_tokens: self.generate as usize, sampling, steps: self.steps(), stop };
-            let generated = session.generate(plan, &generation)?;
-            found.push((k, answers(session.model, &rules, &items.dataset.items, &generated)?));
-        }
-        Ok(found)
+        some: Range<usize>,
+        (k, conditions): (usize, usize),
+    ) -> Result<Vec<Answer>, AnalysisError> {
+        let sampling = match self.temperature {
+            None => Sampling::Greedy,
+            // What is drawn depends on a run's number in its plan: runs of another plan must not draw the same.
+            Some(temperature) => {
+                Sampling::Sample { temperature, top_p: 1.0, seed: session.seed ^ (some.start as u64) << 32 }
+            }
+        };
+        let runs = (0..some.len()).map(|i| plans::fork_of(i, k, conditions)).collect();
+        let much = (self.generate, self.steps());
+        Ok(sampled(session, plan, runs, much, sampling, &items.dataset.items[some])?.1)
     }
+}
+
+/// Which prompts' own activations are read at once.
+fn levels(items: &Items, arch: &Arch) -> impl Iterator<Item = Range<usize>> + use<> {
+    batches(items.tokens.len(), rows_read(&[items.site], arch, Position::Last, 1))
 }

@@ -1,6 +1,8 @@
 //! The tables of concept vectors.
 
-use super::{Found, Items, Sets, Tcav};
+use super::Items;
+use super::fit::{Found, Tcav};
+use super::sets::Sets;
 use crate::analyses::AnalysisError;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::summary::{Position, mean, sd};

@@ -13,7 +13,6 @@ use crate::names::short_name;
 use crate::report::cells::{self, number, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section};
-use crate::run::Reading;
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
@@ -28,15 +27,14 @@ struct Measured<'a> {
     answers: Option<&'a [Answer]>,
 }
 
-/// The tables of a sweep's readings and answers.
+/// The tables of a sweep's numbers, and of the answers under each condition that generates.
 pub(super) fn tables(
     session: &Session,
     items: &Items,
     conditions: &[Condition],
-    readings: &[Reading],
-    answers: &[(usize, Vec<Answer>)],
+    numbers: &[f64],
+    answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
-    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
     let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
     let base: Vec<f64> = of_prompt.iter().map(|p| p[0]).collect();
     let measured: Vec<Measured> = conditions
@@ -44,13 +42,12 @@ pub(super) fn tables(
         .enumerate()
         .map(|(k, condition)| {
             let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect();
-            let answers = answers.iter().find(|(of, _)| *of == k).map(|(_, a)| a.as_slice());
-            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers }
+            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers: answers[k].as_deref() }
         })
         .collect();
     let rows = rows(&base, &measured, session.seed);
     let mut tables = vec![dose_table(&session.model.name, items, &rows)?, items_table(items, &base, &measured)?];
-    if !answers.is_empty() {
+    if answers.iter().any(Option::is_some) {
         tables.push(generations_table(items, &measured)?);
         tables.push(thresholds_table(&rows)?);
     }
