@@ -413,9 +413,13 @@ pub fn rows_read(sites: &[Site], arch: &Arch, position: Position, longest: usize
     positions * sites.iter().map(|site| site.width(arch, longest).div_ceil(1024)).sum::<usize>()
 }
 
-/// What tables and figures call a unit: `L14.H3`, or `resid_pre.14`.
+/// What tables and figures call a unit: `L14.H3`, or a whole site as commands take it, `resid_pre.14`, `final_norm`.
 pub fn unit_label(site: &str, layer: i64, head: i64) -> String {
-    if head < 0 { format!("{site}.{layer}") } else { cells::head(layer, head) }
+    match site.parse::<SiteKind>() {
+        _ if head >= 0 => cells::head(layer, head),
+        Ok(kind) => kind.at(usize::try_from(layer).unwrap_or(0)).to_string(),
+        Err(_) => format!("{site}.{layer}"),
+    }
 }
 
 /// What a list names twice, if it does.
@@ -474,6 +478,13 @@ mod tests {
         let items: Vec<Pair> = lines.iter().enumerate().map(pair).collect();
         // By language and group: 3, 5, 6 (de a), 0, 2 (en a), 1, 4 (en b).
         assert_eq!(halves(&items), [1, 1, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn units_are_called_what_commands_take() {
+        assert_eq!(unit_label("z", 14, 3), "L14.H3");
+        assert_eq!(unit_label("resid_pre", 14, -1), "resid_pre.14");
+        assert_eq!(["embed", "final_norm", "logits"].map(|s| unit_label(s, 0, -1)), ["embed", "final_norm", "logits"]);
     }
 
     #[test]

@@ -149,11 +149,9 @@ impl Screen {
     }
 }
 
-/// The share of the gap between the two prompts' mean metrics that an exchange crosses.
+/// The share of the gap that an exchange crosses; see [`Row::crossed`].
 pub(super) fn crossed(row: &Row) -> Option<f64> {
-    let (positive, negative) = (row.positive?, row.negative?);
-    let gap = if row.variant == Direction::Necessity.name() { negative - positive } else { positive - negative };
-    (gap != 0.0).then(|| row.effect.map(|e| e / gap)).flatten()
+    row.crossed()
 }
 
 /// Whether an exchange significantly moves the metric towards the other prompt.

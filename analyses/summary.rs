@@ -1,11 +1,8 @@
-//! What analyses have in common: means over items, effects, positions.
+//! Numbers over items that analyses have in common: means and deviations, the effect of an edit on one item, and the
+//! positions of a prompt that `--position` names. Tests and intervals are left to `stats` and `effects`.
 
 use crate::plan::Positions;
-
-/// The mean; none of nothing.
-pub fn mean(x: &[f64]) -> Option<f64> {
-    (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64)
-}
+pub use crate::stats::mean;
 
 /// The mean of rows of one width; nothing of none.
 pub fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
@@ -134,6 +131,7 @@ mod tests {
     fn means_and_deviations_follow_their_formulas() {
         assert_eq!((mean(&[]), mean(&[1.0, 2.0])), (None, Some(1.5)));
         assert_eq!((sd(&[1.0]), sd(&[1.0, 3.0])), (None, Some(2f64.sqrt())));
+        assert_eq!(mean(&[0.1; 10]), Some(0.1), "the mean of equal items is that item, to the bit");
     }
 
     #[test]

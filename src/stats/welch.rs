@@ -1,6 +1,6 @@
 //! Welch's t-test.
 
-use super::{all_finite, mean};
+use super::{all_finite, mean_of as mean};
 use statrs::function::beta::checked_beta_reg;
 
 /// What Welch's test says.
