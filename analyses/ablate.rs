@@ -1,7 +1,7 @@
 //! Ablation: which heads (or MLPs) does the metric depend on?
 //!
 //! A head's `z`, or another site, is replaced by something that says nothing of the prompt: zeros; its mean over a reference
-//! set; or its value in a random other prompt of that set (resampling), averaged over draws. The mean and the resampled
+//! set; or its value in a random prompt of that set that is another one (resampling), averaged over draws. The mean and the resampled
 //! value are taken at the matching position where one position is ablated; with `--position all` the mean is over all
 //! positions of the reference set, and resampled prompts are matched by their equal beginnings and ends.
 //! Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Chan et al. 2022, "Causal Scrubbing", for
@@ -26,6 +26,7 @@ use crate::site::SiteKind;
 use crate::stats;
 use crate::table::Table;
 use rand::Rng;
+use std::collections::HashMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -68,9 +69,9 @@ pub struct Ablate {
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
 
-    /// Draws a prompt, for resample
-    #[arg(long, default_value_t = 8, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
-    pub draws: u16,
+    /// Draws a prompt, for resample (default: 8)
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    pub draws: Option<u16>,
 
     /// Where it is ablated: last, all, or a position (negative from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
@@ -90,6 +91,8 @@ pub struct Items {
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
     reference_ids: Vec<Vec<u32>>,
+    /// Which prompts of the reference set have the same token ids, ascending.
+    twins: HashMap<Vec<u32>, Vec<usize>>,
     units: Vec<Unit>,
 }
 
@@ -111,7 +114,11 @@ impl Analysis for Ablate {
             }
         };
         sources.extend(reference.as_ref().map(Dataset::source));
-        let items = Items { dataset, tokens, sources, reference, reference_ids, units };
+        let mut twins: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
+        for (i, ids) in reference_ids.iter().enumerate() {
+            twins.entry(ids.clone()).or_default().push(i);
+        }
+        let items = Items { dataset, tokens, sources, reference, reference_ids, twins, units };
         self.check(&items)?;
         Ok(items)
     }
@@ -200,6 +207,16 @@ impl Analysis for Ablate {
     }
 }
 
+/// Draws a prompt where the user gives no number.
+const DRAWS: u16 = 8;
+
+impl Items {
+    /// How many prompts of the reference set are not the one with these token ids.
+    fn others(&self, ids: &[u32]) -> usize {
+        self.reference_ids.len() - self.twins.get(ids).map_or(0, Vec::len)
+    }
+}
+
 impl Ablate {
     fn needs_values(&self) -> bool {
         self.mode.iter().any(|m| *m != Mode::Zero)
@@ -217,7 +234,7 @@ impl Ablate {
 
     /// Forks a unit of one prompt under one mode.
     fn forks(&self, mode: Mode) -> usize {
-        if mode == Mode::Resample { usize::from(self.draws) } else { 1 }
+        if mode == Mode::Resample { usize::from(self.draws.unwrap_or(DRAWS)) } else { 1 }
     }
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
@@ -230,9 +247,23 @@ impl Ablate {
                 "--site: silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
             return Err(AnalysisError::Bad(why.to_string()));
         }
+        let resampled = self.mode.contains(&Mode::Resample);
+        if self.draws.is_some() && !resampled {
+            return Err(AnalysisError::Bad(
+                "--draws is of --mode resample: leave it out, or give that mode".to_string(),
+            ));
+        }
+        if items.reference.is_some() && !self.needs_values() {
+            let why = "--reference is of --mode mean and resample: leave it out, or give one of these modes";
+            return Err(AnalysisError::Bad(why.to_string()));
+        }
         for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
             let at = items.dataset.at(item.line, &item.id, "prompt");
             self.position.of(ids.len()).map_err(|why| at.error(why))?;
+            if resampled && items.others(ids) == 0 {
+                let why = "every prompt of the reference set is this one; resampling needs another: give --reference";
+                return Err(at.error(why).into());
+            }
         }
         if !self.needs_values() {
             return Ok(());
@@ -307,8 +338,8 @@ impl Ablate {
             plan.read(prompt, What::Metric(metric.clone()));
             let at = items.dataset.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
+            let donors = self.donors(items, i, seed);
             for mode in &self.mode {
-                let donors = self.donors(items, i, seed);
                 for u in 0..items.units.len() {
                     for donor in donors.iter().take(self.forks(*mode)) {
                         let edits = ablation(items, values, u, *mode, (i, *donor), &positions);
@@ -321,19 +352,18 @@ impl Ablate {
         Ok(plan)
     }
 
-    /// The other prompts that a prompt's values are drawn from, one a draw; all units draw the same.
+    /// The prompts of the reference set that a prompt's values are drawn from, one a draw, none of them the prompt itself; all
+    /// units draw the same.
     fn donors(&self, items: &Items, i: usize, seed: u64) -> Vec<usize> {
-        let n = items.reference_ids.len();
-        let own = items.reference.is_none().then_some(i);
+        let ids = &items.tokens[i].0;
+        let others = items.others(ids).max(1);
         let mut rng = stats::rng(seed, &format!("ablate.resample.{i}"));
-        let draw = |_| match own {
-            Some(own) => {
-                let j = rng.random_range(0..n.max(2) - 1);
-                j + usize::from(j >= own)
-            }
-            None => rng.random_range(0..n),
+        let draw = |_| {
+            // The number among the others, then among all.
+            let drawn = rng.random_range(0..others);
+            items.twins.get(ids).into_iter().flatten().fold(drawn, |j, own| j + usize::from(j >= *own))
         };
-        (0..self.draws).map(draw).collect()
+        (0..self.forks(Mode::Resample)).map(draw).collect()
     }
 
     /// Adds the readings of `n` prompts.

@@ -138,9 +138,8 @@ impl Analysis for Interchange {
                 Ok(planned(exact_plans(items, directions, chosen)))
             }
             Some(Estimate::Gradient) => {
-                // Which ones are run is known later; as many cost about as much.
-                let some = everything[..(self.exact as usize).min(everything.len())].to_vec();
-                let chosen = vec![some; directions.len()];
+                // Which ones are run is known later; as many, spread over the layers, cost about as much.
+                let chosen = vec![spread(everything.len(), self.exact as usize); directions.len()];
                 let batches = batches(items.pairs.tokens.len(), self.rows_of_gradients(items, &model.decoder.arch));
                 let estimates = batches.map(|pairs| self.gradient_plan(items, &pairs.collect::<Vec<_>>()));
                 Ok(planned(estimates.chain(exact_plans(items, directions, chosen))))
@@ -338,6 +337,12 @@ fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Ve
         sums[i % width / unit] += f64::from(*g) * (f64::from(donor[i]) - f64::from(base[i]));
     }
     sums
+}
+
+/// `n` of so many units, evenly over all: a fork costs as many layers as come after it.
+pub(super) fn spread(units: usize, n: usize) -> Vec<usize> {
+    let n = n.min(units);
+    (0..n).map(|k| k * units / n).collect()
 }
 
 /// The units whose mean estimates are largest, in their own order.

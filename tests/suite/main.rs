@@ -4,6 +4,7 @@
 
 mod support;
 
+mod ablation;
 mod analyses;
 mod attribution;
 mod commands;
