@@ -1,4 +1,6 @@
 //! Generated answers and their classes.
+//!
+//! Which runs go on, and what becomes of the answers, is left to the analyses; the rules are [`crate::answers`]'.
 
 use super::AnalysisError;
 use crate::answers::{Class, Rules};

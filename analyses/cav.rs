@@ -8,7 +8,8 @@
 //!
 //! A score means little without its chance level, and its test is only valid if the runs that it compares are independent.
 //! Here R CAVs of disjoint parts of the concept against disjoint random sets stand against R CAVs of random sets against
-//! random sets, no example twice; Welch's test, q-values over layers, classes and methods. (The reference implementation
+//! random sets, no example twice, nor a group of examples where groups reach; Welch's test, q-values over layers, classes and
+//! methods. (The reference implementation
 //! trains all runs on the same concept examples and counts each random pair twice, so that a random concept comes out
 //! significant far more often than it should.)
 
@@ -17,7 +18,7 @@ mod report;
 mod sets;
 mod tables;
 
-use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice, rows_read};
+use super::inputs::{Groups, MetricArgs, Sources, item_tokens, layer_list, named_twice, rows_read};
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
@@ -34,7 +35,7 @@ use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
 use fit::{At, Found, Tcav};
 use sets::Sets;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
@@ -66,7 +67,8 @@ impl Classifier {
 /// Concept activation vectors by layer, their held-out accuracy, and TCAV with a valid test
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Cav {
-    /// Examples of the concept, JSON Lines: {"id", "prompt", "label"?, "group"?}; examples of one group are held out together
+    /// Examples of the concept, JSON Lines: {"id", "prompt", "label"?, "group"?}; examples of one group are held out together,
+    /// and are in one run of TCAV; some hundreds, as time grows with the cube of all examples
     #[arg(long, value_name = "FILE")]
     pub concept: PathBuf,
 
@@ -102,14 +104,14 @@ pub struct Cav {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "logistic")]
     pub method: Vec<Classifier>,
 
-    /// For TCAV: CAVs of the concept, and as many of random sets; fewer where examples do not reach
-    #[arg(long, default_value_t = 10, value_name = "R", value_parser = clap::value_parser!(u16).range(3..=500))]
+    /// For TCAV: CAVs of the concept, and as many of random sets; fewer, down to 5, where examples or their groups do not reach
+    #[arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500))]
     pub runs: u16,
 }
 
 /// The examples as the model reads them.
 pub struct Items {
-    sources: Vec<(String, String)>,
+    sources: Sources,
     concept: Vec<Example>,
     random: Vec<Example>,
     classes: Vec<Class>,
@@ -127,8 +129,10 @@ struct Example {
 /// Prompts whose metric's derivative is asked for.
 struct Class {
     name: String,
-    prompts: Vec<(Vec<u32>, Metric, Positions)>,
+    prompts: Vec<ClassPrompt>,
 }
+
+type ClassPrompt = (Vec<u32>, Metric, Positions);
 
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
@@ -138,60 +142,26 @@ impl Analysis for Cav {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let arch = &model.decoder.arch;
-        if self.position == Position::All {
-            return Err(AnalysisError::Bad(
-                "--position all: a CAV is of one position; give last or a number".to_string(),
-            ));
-        }
-        let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
-        let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
-        let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
-        if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
-            return Err(AnalysisError::Bad(format!(
-                "--site {}: its width differs with the prompt's length",
-                self.site
-            )));
-        }
+        let sites = self.sites(&model.decoder.arch)?;
         if let Some(twice) = named_twice(&self.method) {
             return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
         }
-        let mut groups = HashMap::new();
+        let (mut reader, mut sources) = (Reader::default(), Vec::new());
         let shown = read_prompts(&self.concept)?;
-        let mut sources = vec![shown.source()];
+        sources.push(shown.source());
         let labelled = |item: &Item| self.label.is_none() || item.label == self.label;
-        let concept = self.examples(model, &shown, &mut groups, labelled)?;
-        let mut random = if self.random.is_empty() {
-            self.examples(model, &shown, &mut groups, |i| !labelled(i))?
-        } else {
-            Vec::new()
-        };
+        let concept = reader.examples(self, model, &shown, labelled)?;
+        let mut random =
+            if self.random.is_empty() { reader.examples(self, model, &shown, |i| !labelled(i))? } else { Vec::new() };
         for path in &self.random {
             let set = read_prompts(path)?;
-            random.extend(self.examples(model, &set, &mut groups, |_| true)?);
+            random.extend(reader.examples(self, model, &set, |_| true)?);
             sources.push(set.source());
         }
-        for (what, examples) in [("of the concept", &concept), ("random", &random)] {
-            if examples.len() < 2 {
-                let files: Vec<String> = sources.iter().map(|s| s.0.clone()).collect();
-                return Err(AnalysisError::Bad(format!(
-                    "{}: {} examples are {what}; a direction needs two on each side at least{}",
-                    files.join(", "),
-                    examples.len(),
-                    self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"))
-                )));
-            }
-        }
-        distinct(&concept, &random)?;
-        let metrics = self.metric.open(model)?;
-        let mut classes = Vec::new();
-        for path in &self.class {
-            let set = read_prompts(path)?;
-            sources.push(set.source());
-            self.classes(model, &set, &metrics, &mut classes)?;
-        }
-        sources.extend(metrics.source);
-        Ok(Items { sources, concept, random, classes, sites })
+        let classes = self.classes(model, &mut sources)?;
+        let items = Items { sources, concept, random, classes, sites };
+        self.check(&items)?;
+        Ok(items)
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
@@ -216,11 +186,8 @@ impl Analysis for Cav {
                 rows.iter_mut().zip(&mut readings).for_each(|(rows, reading)| rows.push(reading.into_values()));
             }
         }
-        let sets = if items.classes.is_empty() {
-            None
-        } else {
-            Some(Sets::draw(usize::from(self.runs), items.concept.len(), items.random.len(), session.seed)?)
-        };
+        let asked = !items.classes.is_empty();
+        let sets = asked.then(|| items.sets(usize::from(self.runs), session.seed)).transpose()?;
         let mut found = Vec::new();
         for (site, rows) in items.sites.iter().zip(&rows) {
             for classifier in &self.method {
@@ -239,7 +206,7 @@ impl Analysis for Cav {
             tables.push(tables::scores(items, &found)?);
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
-        Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors)?)] })
+        Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors, Some(self.position))?)] })
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -255,6 +222,12 @@ impl Items {
     /// All examples: the concept's, then the random ones.
     fn examples(&self) -> impl Iterator<Item = &Example> {
         self.concept.iter().chain(&self.random)
+    }
+
+    /// The sets of TCAV's runs.
+    fn sets(&self, runs: usize, seed: u64) -> Result<Sets, AnalysisError> {
+        let groups = |examples: &[Example]| examples.iter().map(|e| e.group).collect::<Vec<_>>();
+        Sets::draw(runs, &groups(&self.concept), &groups(&self.random), seed)
     }
 
     /// Which of `n` prompts are run at once: of each a row is read at every site.
@@ -280,66 +253,143 @@ impl Cav {
         Ok(())
     }
 
-    /// The examples of a file that `of` picks.
+    /// Where activations are taken.
+    fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
+        let bad = |why: String| Err(AnalysisError::Bad(why));
+        if self.position == Position::All {
+            return bad("--position all: a CAV is of one position; give last or a number".to_string());
+        }
+        if self.layers.is_some() && !self.site.in_layers() {
+            return bad(format!("--layers: {} is in no layer; leave it out", self.site));
+        }
+        let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
+        let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
+        let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
+            return bad(format!("--site {}: its width differs with the prompt's length", self.site));
+        }
+        Ok(sites)
+    }
+
+    /// Refuses examples that are too few, or of too few groups to hold some out, before anything is computed.
+    fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+        // A strength is chosen by holding out examples of what is left when others are held out.
+        let needed = if self.method.iter().any(|m| *m != Classifier::Mean) { 3 } else { 2 };
+        let label = self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
+        let files =
+            || items.sources.iter().map(|s| s.0.as_str()).take(1 + self.random.len()).collect::<Vec<_>>().join(", ");
+        for (what, examples) in [("of the concept", &items.concept), ("random", &items.random)] {
+            let groups = examples.iter().map(|e| e.group).collect::<HashSet<_>>().len();
+            if groups < needed {
+                return Err(AnalysisError::Bad(format!(
+                    "{}: {} examples are {what}, of {groups} group(s) by their field \"group\"; examples to hold out need \
+                     {needed} groups on each side at least: add examples of others, or leave the field out of examples that \
+                     share nothing{label}",
+                    files(),
+                    examples.len(),
+                )));
+            }
+        }
+        let n = items.examples().count();
+        if n > MANY {
+            tracing::warn!(
+                "{}: {n} examples; the time that a CAV takes grows with the cube of their number, to minutes a layer and method",
+                files()
+            );
+        }
+        if !items.classes.is_empty() {
+            items.sets(usize::from(self.runs), 0)?;
+        }
+        Ok(())
+    }
+
+    /// The prompts of the classes: those of one label together, whatever file they are from, and those of a file without.
+    fn classes(&self, model: &Model, sources: &mut Sources) -> Result<Vec<Class>, AnalysisError> {
+        if let Some(twice) = named_twice(&self.class) {
+            return Err(AnalysisError::Bad(format!("--class names {} twice", twice.display())));
+        }
+        let metrics = self.metric.open(model)?;
+        let mut classes: Vec<(Key, Vec<ClassPrompt>)> = Vec::new();
+        for path in &self.class {
+            let set = read_prompts(path)?;
+            sources.push(set.source());
+            for item in &set.items {
+                let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
+                let at = set.at(item.line, &item.id, "prompt");
+                let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
+                let key = item.label.clone().map_or(Key::File(path), Key::Label);
+                let prompt = (ids, metric, positions);
+                match classes.iter_mut().find(|class| class.0 == key) {
+                    Some(class) => class.1.push(prompt),
+                    None => classes.push((key, vec![prompt])),
+                }
+            }
+        }
+        sources.extend(metrics.source);
+        let names: Vec<String> = classes.iter().map(|(key, _)| key.name()).collect();
+        let class = |(key, prompts): (Key, Vec<ClassPrompt>)| {
+            // The path, where the file's name alone would be another class' name too.
+            let name = match &key {
+                Key::File(path) if names.iter().filter(|n| **n == key.name()).count() > 1 => path.display().to_string(),
+                key => key.name(),
+            };
+            Class { name, prompts }
+        };
+        Ok(classes.into_iter().map(class).collect())
+    }
+}
+
+/// What makes prompts one class.
+#[derive(PartialEq)]
+enum Key<'a> {
+    Label(String),
+    /// The file, of prompts without a label.
+    File(&'a Path),
+}
+
+impl Key<'_> {
+    fn name(&self) -> String {
+        match self {
+            Key::Label(label) => label.clone(),
+            Key::File(path) => path.file_stem().map_or("class".to_string(), |s| s.to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// More examples than this take long enough to say so.
+const MANY: usize = 1000;
+
+/// Reads examples, each once.
+#[derive(Default)]
+struct Reader {
+    groups: Groups,
+    /// Where each prompt was read first.
+    seen: HashMap<Vec<u32>, String>,
+}
+
+impl Reader {
+    /// The examples of a file that `of` picks. One that is there already is refused: it would be learnt on one side of a split
+    /// and tested on the other, and make runs depend on each other that are compared as independent.
     fn examples(
-        &self,
+        &mut self,
+        params: &Cav,
         model: &Model,
         set: &Dataset<Item>,
-        groups: &mut HashMap<String, usize>,
         of: impl Fn(&Item) -> bool,
     ) -> Result<Vec<Example>, AnalysisError> {
         let mut examples = Vec::new();
         for item in set.items.iter().filter(|item| of(item)) {
             let at = set.at(item.line, &item.id, "prompt");
             let ids = prompt_ids(model, &item.prompt, at)?;
-            let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-            // An item without a group is one by itself.
-            let own = || format!("{}\n{}", set.path.display(), item.id);
-            let key = item.group.as_ref().map_or_else(own, |g| format!("group {g}"));
-            let next = groups.len();
-            let group = *groups.entry(key).or_insert(next);
-            examples.push(Example { name: item.id.clone(), ids, group, positions });
+            let positions = params.position.of(ids.len()).map_err(|why| at.error(why))?;
+            let place = format!("{}: line {} (\"{}\")", set.path.display(), item.line, item.id);
+            if let Some(first) = self.seen.insert(ids.clone(), place) {
+                return Err(at.error(format!("is the same prompt as {first}; leave one out")).into());
+            }
+            examples.push(Example { name: item.id.clone(), ids, group: self.groups.of(set, item), positions });
         }
         Ok(examples)
     }
-
-    /// Adds a file's prompts to the classes of their labels.
-    fn classes(
-        &self,
-        model: &Model,
-        set: &Dataset<Item>,
-        metrics: &Metrics,
-        classes: &mut Vec<Class>,
-    ) -> Result<(), AnalysisError> {
-        let stem = set.path.file_stem().map_or("class".to_string(), |s| s.to_string_lossy().into_owned());
-        for item in &set.items {
-            let (ids, metric) = item_tokens(model, set, item, metrics)?;
-            let at = set.at(item.line, &item.id, "prompt");
-            let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-            let name = item.label.as_ref().unwrap_or(&stem);
-            let prompt = (ids, metric, positions);
-            match classes.iter_mut().find(|class| class.name == *name) {
-                Some(class) => class.prompts.push(prompt),
-                None => classes.push(Class { name: name.clone(), prompts: vec![prompt] }),
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Refuses an example that is there twice: it would be learnt on one side of a split and tested on the other, and make runs
-/// depend on each other that are compared as independent.
-fn distinct(concept: &[Example], random: &[Example]) -> Result<(), AnalysisError> {
-    let mut seen: HashMap<&[u32], &str> = HashMap::new();
-    for example in concept.iter().chain(random) {
-        if let Some(first) = seen.insert(&example.ids, &example.name) {
-            let name = &example.name;
-            return Err(AnalysisError::Bad(format!(
-                "the examples `{first}` and `{name}` are one prompt; leave one out"
-            )));
-        }
-    }
-    Ok(())
 }
 
 /// Activations of some examples at every site.

@@ -1,4 +1,6 @@
 //! What analyses read: pairs and prompts as token ids with their metric, and which parts of the model are edited.
+//!
+//! Files, flags and messages on them are here; what is run of them is left to the analyses.
 
 use super::AnalysisError;
 use super::summary::Position;
@@ -10,6 +12,7 @@ use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Which tokens the metric compares, where the dataset names none
@@ -358,6 +361,20 @@ pub fn room(arch: &Arch, length: usize, more: usize) -> Result<(), String> {
         return Ok(());
     }
     Err(format!("has {length} tokens; with {more} more it is longer than the model's context of {}", arch.n_ctx))
+}
+
+/// Which examples belong together: those whose items name one group, in whatever file; any other is by itself.
+#[derive(Default)]
+pub struct Groups(HashMap<String, usize>);
+
+impl Groups {
+    /// The number of an item's group.
+    pub fn of(&mut self, set: &Dataset<Item>, item: &Item) -> usize {
+        let own = || format!("{}\n{}", set.path.display(), item.id);
+        let key = item.group.as_ref().map_or_else(own, |g| format!("group {g}"));
+        let next = self.0.len();
+        *self.0.entry(key).or_insert(next)
+    }
 }
 
 /// A part of the model that is edited as one: a head, or a site as a whole.

@@ -548,3 +548,15 @@ fn capitalised(s: &str) -> String {
     let mut letters = s.chars();
     letters.next().map_or(String::new(), |c| c.to_uppercase().collect::<String>() + letters.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stand_ins_for_the_strongest_are_spread_over_all_layers() {
+        assert_eq!(spread(12, 4), [0, 3, 6, 9]);
+        assert_eq!(spread(3, 8), [0, 1, 2]);
+        assert!(spread(0, 8).is_empty());
+    }
+}

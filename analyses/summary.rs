@@ -105,6 +105,16 @@ impl serde::Serialize for Position {
 }
 
 impl Position {
+    /// Whether both are one and the same position of every prompt, as `last` and -1 are.
+    pub fn is(self, other: Position) -> bool {
+        let number = |position| match position {
+            Position::Last => Some(-1),
+            Position::At(n) => Some(n),
+            Position::All => None,
+        };
+        number(self).is_some_and(|n| number(other) == Some(n))
+    }
+
     /// The positions of a prompt of `length` tokens.
     ///
     /// # Errors
@@ -151,5 +161,7 @@ mod tests {
         assert_eq!(Position::At(-2).of(5), Ok(Positions::At(vec![3])));
         assert!(Position::At(5).of(5).is_err() && Position::At(-6).of(5).is_err());
         assert!("first".parse::<Position>().is_err());
+        assert!(Position::Last.is(Position::At(-1)) && !Position::Last.is(Position::At(3)));
+        assert!(!Position::All.is(Position::All), "many positions are not one");
     }
 }

@@ -6,6 +6,7 @@
 use super::Items;
 use super::sets::Sets;
 use crate::analyses::AnalysisError;
+use crate::analyses::directions::no_direction;
 use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
 use crate::site::Site;
 use rayon::prelude::*;
@@ -55,7 +56,7 @@ impl At<'_> {
     pub(super) fn find(&self, sets: Option<&Sets>) -> Result<Found, AnalysisError> {
         let n = self.items.concept.len();
         let groups: Vec<usize> = self.items.examples().map(|e| e.group).collect();
-        let failed = |e: LinearError| AnalysisError::Bad(format!("{}: {e}", self.site));
+        let failed = |e: LinearError| no_direction(&self.site, &e);
         let examples = Examples::grouped(&self.rows[..n], &self.rows[n..], &groups).map_err(failed)?;
         let options = linear::Options { method: self.method, seed: self.seed, ..linear::Options::default() };
         let direction = present(linear::fit(&examples, &options)).map_err(failed)?;
@@ -79,10 +80,10 @@ impl Runs {
     /// `rows` are the activations of the `n` examples of the concept, then of the random ones.
     fn fit(rows: &[Vec<f32>], n: usize, sets: &Sets, options: &linear::Options) -> Result<Self, LinearError> {
         let of = |indices: &[usize], from: usize| indices.iter().map(|i| &rows[from + i]).collect::<Vec<_>>();
-        let fitted = |(positive, negative): &(Vec<usize>, Vec<usize>), from: usize| {
+        let fitted = |[positive, negative]: &[Vec<usize>; 2], from: usize| {
             present(linear::fit(&Examples::new(&of(positive, from), &of(negative, n))?, options))
         };
-        let fit_all = |runs: &[(Vec<usize>, Vec<usize>)], from: usize| {
+        let fit_all = |runs: &[[Vec<usize>; 2]], from: usize| {
             runs.par_iter().map(|run| fitted(run, from)).collect::<Result<Vec<_>, _>>()
         };
         Ok(Runs { concept: fit_all(&sets.concept, 0)?, random: fit_all(&sets.random, n)? })
@@ -139,28 +140,50 @@ mod tests {
         (0..n).map(|_| (0..d).map(|_| rng.sample(StandardNormal)).collect()).collect()
     }
 
-    /// Many concepts that are drawn as the random examples are: how often is TCAV significant at 5 %?
-    #[test]
-    fn a_random_concept_is_significant_in_five_percent_of_cases() {
-        const CONCEPTS: usize = 600;
+    /// Of many concepts that are drawn as the random examples are, how many are significant at 5 %? Examples have a group's
+    /// part of this size and one of their own.
+    fn significant(concept: &[usize], random: &[usize], of_group: f32) -> usize {
         let mut rng = stats::rng(0, "test.tcav");
-        let (n, pool, d) = (40, 120, 12);
+        let d = 12;
         let options = linear::Options { method: Method::MeanDifference, ..linear::Options::default() };
+        let groups = [concept, random].concat();
         let mut significant = 0;
         for k in 0..CONCEPTS {
-            let rows = [normal(&mut rng, n, d), normal(&mut rng, pool, d)].concat();
+            let shared = normal(&mut rng, groups.iter().max().unwrap() + 1, d);
+            let mut rows = normal(&mut rng, groups.len(), d);
+            for (row, group) in rows.iter_mut().zip(&groups) {
+                row.iter_mut().zip(&shared[*group]).for_each(|(x, shared)| *x += of_group * shared);
+            }
             // Gradients that agree with each other, as those of one metric do.
             let common = normal(&mut rng, 1, d).remove(0);
             let slopes = normal(&mut rng, 30, d).into_iter();
             let slopes: Vec<Vec<f32>> = slopes.map(|g| g.iter().zip(&common).map(|(g, c)| g + c).collect()).collect();
-            let sets = Sets::draw(10, n, pool, k as u64).unwrap();
-            let runs = Runs::fit(&rows, n, &sets, &options).unwrap();
+            let sets = Sets::draw(10, concept, random, k as u64).unwrap();
+            let runs = Runs::fit(&rows, concept.len(), &sets, &options).unwrap();
             let mut found = runs.unscored();
             slopes.iter().for_each(|gradient| runs.count(gradient, &mut found));
             significant += usize::from(welch(&found.concept, &found.random).is_some_and(|w| w.p < 0.05));
         }
-        // 5 % of 600 is 30, with a standard deviation of 5.3: within three of them.
-        assert!((14..=46).contains(&significant), "{significant} of {CONCEPTS}");
+        significant
+    }
+
+    const CONCEPTS: usize = 600;
+
+    /// 5 % of 600 is 30, with a standard deviation of 5.3: within three of them.
+    const BY_CHANCE: std::ops::RangeInclusive<usize> = 14..=46;
+
+    #[test]
+    fn a_random_concept_is_significant_in_five_percent_of_cases() {
+        let alone: Vec<usize> = (0..40 + 120).collect();
+        let found = significant(&alone[..40], &alone[40..], 0.0);
+        assert!(BY_CHANCE.contains(&found), "{found} of {CONCEPTS}");
+    }
+
+    #[test]
+    fn a_random_concept_of_few_topics_is_significant_in_five_percent_of_cases_too() {
+        let of_topics = |topics: std::ops::Range<usize>| topics.flat_map(|t| [t; 5]).collect::<Vec<_>>();
+        let found = significant(&of_topics(0..8), &of_topics(8..32), 1.0);
+        assert!(BY_CHANCE.contains(&found), "{found} of {CONCEPTS}");
     }
 
     #[test]

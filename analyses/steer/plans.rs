@@ -1,4 +1,6 @@
 //! What is run for steering: the contrast, the clean activations, and every prompt under every condition.
+//!
+//! Plans alone: what vectors are made of readings, and what readings say, is left to `steer` and `dose`.
 
 use super::{Contrast, Items, Steer};
 use crate::analyses::directions::Recipe;
@@ -41,14 +43,18 @@ pub(super) struct Condition {
     pub(super) direction: usize,
 }
 
-/// Activations of some of the prompts that the vector is made from; of all positions for ActAdd.
-pub(super) fn contrast(contrast: &Contrast, site: Site, all: bool, some: Range<usize>) -> Plan {
+/// Activations of some of the prompts that the vector is made from, at its position; of all positions for ActAdd.
+pub(super) fn contrast(params: &Steer, contrast: &Contrast, site: Site, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for (i, ids) in contrast.prompts().enumerate().skip(some.start).take(some.len()) {
         let n = contrast.positive.len();
         let name = if i < n { format!("positive {i}") } else { format!("negative {}", i - n) };
         let prompt = plan.prompt(format!("{name} of the contrast"), ids.clone());
-        let positions = if all { Positions::All } else { Positions::Last };
+        let positions = match params.from {
+            Some(Recipe::Actadd) => Positions::All,
+            // The position was checked.
+            _ => params.vector_position.of(ids.len()).unwrap_or(Positions::Last),
+        };
         plan.read(prompt, What::Activation { site, positions, part: Part::All });
     }
     plan

@@ -6,6 +6,7 @@ mod support;
 
 mod ablation;
 mod analyses;
+mod arguments;
 mod attribution;
 mod commands;
 mod demo;
@@ -20,6 +21,7 @@ mod policy_cipher;
 mod policy_circuit;
 mod policy_suite;
 mod rerun;
+mod steering;
 mod streaming;
 mod toy_analysis;
 mod wavefront;
