@@ -1,7 +1,7 @@
 //! Ablation: which heads (or MLPs) does the metric depend on?
 //!
 //! A head's `z`, or another site, is replaced by something that says nothing of the prompt: zeros; its mean over a reference
-//! set; or its value in a random other prompt of that set (resampling), averaged over draws. The mean and the resampled
+//! set; or its value in a random prompt of that set that is another one (resampling), averaged over draws. The mean and the resampled
 //! value are taken at the matching position where one position is ablated; with `--position all` the mean is over all
 //! positions of the reference set, and resampled prompts are matched by their equal beginnings and ends.
 //! Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Chan et al. 2022, "Causal Scrubbing", for
@@ -10,12 +10,13 @@
 
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, sites};
-use super::summary::{Position, Swap, mean_row};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, table};
+use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, rows_read, sites};
+use super::summary::{Position, RowMean, Swap};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::report::cells::signed;
@@ -25,6 +26,8 @@ use crate::site::SiteKind;
 use crate::stats;
 use crate::table::Table;
 use rand::Rng;
+use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -66,9 +69,9 @@ pub struct Ablate {
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
 
-    /// Draws a prompt, for resample
-    #[arg(long, default_value_t = 8, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
-    pub draws: u16,
+    /// Draws a prompt, for resample (default: 8)
+    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    pub draws: Option<u16>,
 
     /// Where it is ablated: last, all, or a position (negative from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
@@ -88,6 +91,8 @@ pub struct Items {
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
     reference_ids: Vec<Vec<u32>>,
+    /// Which prompts of the reference set have the same token ids, ascending.
+    twins: HashMap<Vec<u32>, Vec<usize>>,
     units: Vec<Unit>,
 }
 
@@ -109,7 +114,11 @@ impl Analysis for Ablate {
             }
         };
         sources.extend(reference.as_ref().map(Dataset::source));
-        let items = Items { dataset, tokens, sources, reference, reference_ids, units };
+        let mut twins: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
+        for (i, ids) in reference_ids.iter().enumerate() {
+            twins.entry(ids.clone()).or_default().push(i);
+        }
+        let items = Items { dataset, tokens, sources, reference, reference_ids, twins, units };
         self.check(&items)?;
         Ok(items)
     }
@@ -118,25 +127,21 @@ impl Analysis for Ablate {
         items.sources.clone()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let values = self.needs_values().then(|| Ok(self.values_plan(items)));
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let references = self.references(items, &model.decoder.arch).map(|some| Ok(self.values_plan(items, some)));
         // What parts become does not change the cost: zeros stand in, one edit a fork.
-        let (n, at_once) = (items.tokens.len(), self.at_once(items));
-        let some = (0..n).step_by(at_once).map(move |from| (from..n.min(from + at_once)).collect::<Vec<_>>());
-        Ok(Box::new(values.into_iter().chain(some.map(|some| self.plan(items, None, &some, 0)))))
+        let some = batches(items.tokens.len(), self.edits_of_each(items));
+        Ok(Box::new(references.chain(some.map(|some| self.plan(items, None, some, 0)))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let values = match self.needs_values() {
-            false => None,
-            true => Some(Values::of(items, &session.run(&self.values_plan(items))?)),
-        };
+        let values = self.needs_values().then(|| self.values(session, items)).transpose()?;
         let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
-        let all: Vec<usize> = (0..items.tokens.len()).collect();
-        for some in all.chunks(self.at_once(items)) {
-            let readings = session.run(&self.plan(items, values.as_ref(), some, session.seed)?)?;
+        for some in batches(items.tokens.len(), self.edits_of_each(items)) {
+            let readings = session.run(&self.plan(items, values.as_ref(), some.clone(), session.seed)?)?;
             self.collect(&readings, some.len(), &mut swaps);
         }
+        let all: Vec<usize> = (0..items.tokens.len()).collect();
         let shared = Shared {
             model: &session.model.name,
             variant: ("mode", "what the ablated part became: zero, mean or resample"),
@@ -202,25 +207,34 @@ impl Analysis for Ablate {
     }
 }
 
-/// Edits that are planned at once: with resampling at all positions there are millions.
-const EDITS_AT_ONCE: usize = 200_000;
+/// Draws a prompt where the user gives no number.
+const DRAWS: u16 = 8;
+
+impl Items {
+    /// How many prompts of the reference set are not the one with these token ids.
+    fn others(&self, ids: &[u32]) -> usize {
+        self.reference_ids.len() - self.twins.get(ids).map_or(0, Vec::len)
+    }
+}
 
 impl Ablate {
     fn needs_values(&self) -> bool {
         self.mode.iter().any(|m| *m != Mode::Zero)
     }
 
-    /// Prompts whose forks are planned at once.
-    fn at_once(&self, items: &Items) -> usize {
+    /// Edits of one prompt in all its forks: with resampling at all positions there are many.
+    fn edits_of_each(&self, items: &Items) -> usize {
         let longest = items.tokens.iter().map(|t| t.0.len()).max().unwrap_or(1);
-        let positions = if self.position == Position::All { longest } else { 1 };
-        let forks: usize = self.mode.iter().map(|m| self.forks(*m)).sum();
-        (EDITS_AT_ONCE / (forks * items.units.len() * positions).max(1)).max(1)
+        let each = |mode: Mode| match (mode, self.position) {
+            (Mode::Resample, Position::All) => self.forks(mode) * longest,
+            _ => self.forks(mode),
+        };
+        items.units.len() * self.mode.iter().map(|m| each(*m)).sum::<usize>()
     }
 
     /// Forks a unit of one prompt under one mode.
     fn forks(&self, mode: Mode) -> usize {
-        if mode == Mode::Resample { usize::from(self.draws) } else { 1 }
+        if mode == Mode::Resample { usize::from(self.draws.unwrap_or(DRAWS)) } else { 1 }
     }
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
@@ -233,9 +247,23 @@ impl Ablate {
                 "--site: silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
             return Err(AnalysisError::Bad(why.to_string()));
         }
+        let resampled = self.mode.contains(&Mode::Resample);
+        if self.draws.is_some() && !resampled {
+            return Err(AnalysisError::Bad(
+                "--draws is of --mode resample: leave it out, or give that mode".to_string(),
+            ));
+        }
+        if items.reference.is_some() && !self.needs_values() {
+            let why = "--reference is of --mode mean and resample: leave it out, or give one of these modes";
+            return Err(AnalysisError::Bad(why.to_string()));
+        }
         for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
             let at = items.dataset.at(item.line, &item.id, "prompt");
             self.position.of(ids.len()).map_err(|why| at.error(why))?;
+            if resampled && items.others(ids) == 0 {
+                let why = "every prompt of the reference set is this one; resampling needs another: give --reference";
+                return Err(at.error(why).into());
+            }
         }
         if !self.needs_values() {
             return Ok(());
@@ -253,11 +281,19 @@ impl Ablate {
         Ok(())
     }
 
+    /// Which prompts of the reference set are run at once; none where no values are taken from it.
+    fn references(&self, items: &Items, arch: &Arch) -> impl Iterator<Item = Range<usize>> + use<> {
+        let longest = items.reference_ids.iter().map(Vec::len).max().unwrap_or(0);
+        let rows = rows_read(&sites(&items.units), arch, self.position, longest);
+        batches(if self.needs_values() { items.reference_ids.len() } else { 0 }, rows)
+    }
+
     /// The reference set's values at the ablated site and positions.
-    fn values_plan(&self, items: &Items) -> Plan {
+    fn values_plan(&self, items: &Items, some: Range<usize>) -> Plan {
         let mut plan = Plan::default();
         let sites = sites(&items.units);
-        for (i, ids) in items.reference_ids.iter().enumerate() {
+        for i in some {
+            let ids = &items.reference_ids[i];
             let prompt = plan.prompt(format!("reference {i}"), ids.clone());
             for site in &sites {
                 // The positions were checked.
@@ -268,21 +304,45 @@ impl Ablate {
         plan
     }
 
+    /// Their means, and all of them where they are drawn from.
+    fn values(&self, session: &Session, items: &Items) -> Result<Values, AnalysisError> {
+        let drawn = self.mode.contains(&Mode::Resample);
+        let mut means = vec![RowMean::default(); sites(&items.units).len()];
+        let mut of = Vec::new();
+        for some in self.references(items, &session.model.decoder.arch) {
+            let mut readings = session.run(&self.values_plan(items, some.clone()))?.into_iter();
+            for _ in some {
+                let of_prompt: Vec<Reading> = readings.by_ref().take(means.len()).collect();
+                for (mean, reading) in means.iter_mut().zip(&of_prompt) {
+                    reading.rows().for_each(|row| mean.add(row));
+                }
+                of.extend(drawn.then_some(of_prompt));
+            }
+        }
+        Ok(Values { of, means: means.iter().map(RowMean::mean).collect() })
+    }
+
     /// Each prompt's metric, then those of every mode's and unit's forks.
-    fn plan(&self, items: &Items, values: Option<&Values>, some: &[usize], seed: u64) -> Result<Plan, AnalysisError> {
+    fn plan(
+        &self,
+        items: &Items,
+        values: Option<&Values>,
+        some: Range<usize>,
+        seed: u64,
+    ) -> Result<Plan, AnalysisError> {
         let mut plan = Plan::default();
         for i in some {
-            let (ids, metric) = &items.tokens[*i];
-            let item = &items.dataset.items[*i];
+            let (ids, metric) = &items.tokens[i];
+            let item = &items.dataset.items[i];
             let prompt = plan.prompt(item.id.clone(), ids.clone());
             plan.read(prompt, What::Metric(metric.clone()));
             let at = items.dataset.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
+            let donors = self.donors(items, i, seed);
             for mode in &self.mode {
-                let donors = self.donors(items, *i, seed);
                 for u in 0..items.units.len() {
                     for donor in donors.iter().take(self.forks(*mode)) {
-                        let edits = ablation(items, values, u, *mode, (*i, *donor), &positions);
+                        let edits = ablation(items, values, u, *mode, (i, *donor), &positions);
                         let fork = plan.fork(prompt, edits);
                         plan.read(fork, What::Metric(metric.clone()));
                     }
@@ -292,19 +352,18 @@ impl Ablate {
         Ok(plan)
     }
 
-    /// The other prompts that a prompt's values are drawn from, one a draw; all units draw the same.
+    /// The prompts of the reference set that a prompt's values are drawn from, one a draw, none of them the prompt itself; all
+    /// units draw the same.
     fn donors(&self, items: &Items, i: usize, seed: u64) -> Vec<usize> {
-        let n = items.reference_ids.len();
-        let own = items.reference.is_none().then_some(i);
+        let ids = &items.tokens[i].0;
+        let others = items.others(ids).max(1);
         let mut rng = stats::rng(seed, &format!("ablate.resample.{i}"));
-        let draw = |_| match own {
-            Some(own) => {
-                let j = rng.random_range(0..n.max(2) - 1);
-                j + usize::from(j >= own)
-            }
-            None => rng.random_range(0..n),
+        let draw = |_| {
+            // The number among the others, then among all.
+            let drawn = rng.random_range(0..others);
+            items.twins.get(ids).into_iter().flatten().fold(drawn, |j, own| j + usize::from(j >= *own))
         };
-        (0..self.draws).map(draw).collect()
+        (0..self.forks(Mode::Resample)).map(draw).collect()
     }
 
     /// Adds the readings of `n` prompts.
@@ -350,21 +409,12 @@ impl Ablate {
     }
 }
 
-/// The reference set's values: of each prompt, `[positions, width]` for each of the units' sites.
+/// The reference set's values at the units' sites.
 struct Values {
-    /// `[prompts][sites]`
+    /// Of each prompt, `[positions, width]` for each site; none where nothing is drawn from them. `[prompts][sites]`
     of: Vec<Vec<Reading>>,
     /// Means over the prompts and their positions, one a site.
     means: Vec<Vec<f32>>,
-}
-
-impl Values {
-    fn of(items: &Items, readings: &[Reading]) -> Self {
-        let sites = readings.len() / items.reference_ids.len().max(1);
-        let of: Vec<Vec<Reading>> = readings.chunks_exact(sites.max(1)).map(<[Reading]>::to_vec).collect();
-        let means = (0..sites).map(|s| mean_row(of.iter().flat_map(|readings| readings[s].rows()))).collect();
-        Values { of, means }
-    }
 }
 
 /// The edits that ablate a unit in prompt `item`, with values of `donor` where they are resampled.

@@ -1,4 +1,6 @@
 //! Which position of one prompt corresponds to which of its matched prompt.
+//!
+//! By token ids alone; what is taken from a position to another is left to the analyses.
 
 /// For each position of `base` the one of `donor` that corresponds to it: the equal beginnings and ends one to one, the
 /// spans that differ from first to last in proportion. Positions of a span that has no counterpart correspond to none.

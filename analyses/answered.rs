@@ -1,4 +1,6 @@
 //! Generated answers and their classes.
+//!
+//! Which runs go on, and what becomes of the answers, is left to the analyses; the rules are [`crate::answers`]'.
 
 use super::AnalysisError;
 use crate::answers::{Class, Rules};
@@ -23,7 +25,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// If the model has no tokenizer.
-pub fn answers(
+fn answers(
     model: &Model,
     rules: &Rules,
     items: &[Item],
@@ -49,20 +51,35 @@ pub fn shares(answers: &[&Answer]) -> Vec<Option<f64>> {
     Class::ALL.iter().map(|class| share(answers, *class)).collect()
 }
 
-/// Continues runs of a plan greedily by up to `tokens` tokens, and classifies what each came to; `asked` says what runs answer.
+/// Continues runs of a plan greedily; see [`sampled`].
 ///
 /// # Errors
-/// If the runs cannot go on, or the model has no tokenizer.
+/// As [`sampled`].
 pub fn continued(
     session: &Session,
     plan: &Plan,
     runs: Vec<Run>,
+    much: (u32, Steps),
+    asked: &[Item],
+) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
+    sampled(session, plan, runs, much, Sampling::Greedy, asked)
+}
+
+/// Continues runs of a plan by up to `tokens` tokens, and classifies what each came to; `asked` says what runs answer.
+///
+/// # Errors
+/// If the runs cannot go on, or the model has no tokenizer.
+pub fn sampled(
+    session: &Session,
+    plan: &Plan,
+    runs: Vec<Run>,
     (tokens, steps): (u32, Steps),
+    sampling: Sampling,
     asked: &[Item],
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
     let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
     let stop = session.model.stop_tokens().to_vec();
-    let generation = Generation { runs, max_tokens: tokens as usize, sampling: Sampling::Greedy, steps, stop };
+    let generation = Generation { runs, max_tokens: tokens as usize, sampling, steps, stop };
     let generated = session.generate(plan, &generation)?;
     let answers = answers(session.model, &rules, asked, &generated)?;
     Ok((generated, answers))

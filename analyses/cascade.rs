@@ -12,7 +12,7 @@
 
 mod report;
 
-use super::components::{Component, attributions, components, without_empty};
+use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use super::inputs::{PairArgs, Pairs, Sources};
@@ -90,7 +90,7 @@ impl Analysis for Cascade {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (gate, of_gate) = self.gate.read(&model.decoder.arch)?;
+        let (gate, of_gate) = self.gate.read(model)?;
         let pairs = self.pairs.read(model)?;
         let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
         Ok(Items { pairs, gate, sources })
@@ -370,12 +370,8 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
     Ok(Table::new("components")
         .str("model", "the model, as it was named", losses.iter().map(|_| shared.model))?
         .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
-        .int(
-            "layer",
-            "layer; -1: embedding; the number of layers: final norm",
-            losses.iter().map(|l| l.component.layer),
-        )?
-        .str("component", "embed, head.H, mlp, bias", losses.iter().map(|l| l.component.name.as_str()))?
+        .int("layer", components::LAYERS, losses.iter().map(|l| l.component.layer))?
+        .str("component", components::NAMES, losses.iter().map(|l| l.component.name.as_str()))?
         .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
         .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
         .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?

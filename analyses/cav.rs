@@ -8,32 +8,35 @@
 //!
 //! A score means little without its chance level, and its test is only valid if the runs that it compares are independent.
 //! Here R CAVs of disjoint parts of the concept against disjoint random sets stand against R CAVs of random sets against
-//! random sets, no example twice; Welch's test, q-values over layers, classes and methods. (The reference implementation
+//! random sets, no example twice, nor a group of examples where groups reach; Welch's test, q-values over layers, classes and
+//! methods. (The reference implementation
 //! trains all runs on the same concept examples and counts each random pair twice, so that a random concept comes out
 //! significant far more often than it should.)
 
+mod fit;
 mod report;
+mod sets;
 mod tables;
 
-use super::inputs::{MetricArgs, Metrics, item_tokens, layer_list, named_twice};
+use super::inputs::{Groups, MetricArgs, Sources, item_tokens, layer_list, named_twice, rows_read};
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
-use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
+use crate::linear::Method;
 use crate::model::Model;
-use crate::ops::vectors::{cosine, dot};
+use crate::model::arch::Arch;
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
-use crate::stats;
 use crate::table::Table;
-use rand::seq::SliceRandom;
-use rayon::prelude::*;
-use std::collections::HashMap;
+use fit::{At, Found, Tcav};
+use sets::Sets;
+use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How a CAV is fitted.
@@ -64,7 +67,8 @@ impl Classifier {
 /// Concept activation vectors by layer, their held-out accuracy, and TCAV with a valid test
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Cav {
-    /// Examples of the concept, JSON Lines: {"id", "prompt", "label"?, "group"?}; examples of one group are held out together
+    /// Examples of the concept, JSON Lines: {"id", "prompt", "label"?, "group"?}; examples of one group are held out together,
+    /// and are in one run of TCAV; some hundreds, as time grows with the cube of all examples
     #[arg(long, value_name = "FILE")]
     pub concept: PathBuf,
 
@@ -100,14 +104,14 @@ pub struct Cav {
     #[arg(long, value_enum, value_delimiter = ',', default_value = "logistic")]
     pub method: Vec<Classifier>,
 
-    /// For TCAV: CAVs of the concept, and as many of random sets; fewer where examples do not reach
-    #[arg(long, default_value_t = 10, value_name = "R", value_parser = clap::value_parser!(u16).range(3..=500))]
+    /// For TCAV: CAVs of the concept, and as many of random sets; fewer, down to 5, where examples or their groups do not reach
+    #[arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500))]
     pub runs: u16,
 }
 
 /// The examples as the model reads them.
 pub struct Items {
-    sources: Vec<(String, String)>,
+    sources: Sources,
     concept: Vec<Example>,
     random: Vec<Example>,
     classes: Vec<Class>,
@@ -125,26 +129,10 @@ struct Example {
 /// Prompts whose metric's derivative is asked for.
 struct Class {
     name: String,
-    prompts: Vec<(Vec<u32>, Metric, Positions)>,
+    prompts: Vec<ClassPrompt>,
 }
 
-/// What was found at one site by one method.
-struct Found {
-    site: Site,
-    method: Method,
-    /// None where the two sets are the same: nothing is there.
-    direction: Option<Direction>,
-    /// Of held-out examples, each side counting half; one half where nothing is there.
-    accuracy: f64,
-    cosine: Option<f64>,
-    tcav: Vec<Tcav>,
-}
-
-/// Scores of a class: of the concept's CAVs and of random ones.
-struct Tcav {
-    concept: Vec<f64>,
-    random: Vec<f64>,
-}
+type ClassPrompt = (Vec<u32>, Metric, Positions);
 
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
@@ -154,91 +142,62 @@ impl Analysis for Cav {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let arch = &model.decoder.arch;
-        if self.position == Position::All {
-            return Err(AnalysisError::Bad(
-                "--position all: a CAV is of one position; give last or a number".to_string(),
-            ));
-        }
-        let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
-        let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
-        let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
-        if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
-            return Err(AnalysisError::Bad(format!(
-                "--site {}: its width differs with the prompt's length",
-                self.site
-            )));
-        }
+        let sites = self.sites(&model.decoder.arch)?;
         if let Some(twice) = named_twice(&self.method) {
             return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
         }
-        let mut groups = HashMap::new();
+        let (mut reader, mut sources) = (Reader::default(), Vec::new());
         let shown = read_prompts(&self.concept)?;
-        let mut sources = vec![shown.source()];
+        sources.push(shown.source());
         let labelled = |item: &Item| self.label.is_none() || item.label == self.label;
-        let concept = self.examples(model, &shown, &mut groups, labelled)?;
-        let mut random = if self.random.is_empty() {
-            self.examples(model, &shown, &mut groups, |i| !labelled(i))?
-        } else {
-            Vec::new()
-        };
+        let concept = reader.examples(self, model, &shown, labelled)?;
+        let mut random =
+            if self.random.is_empty() { reader.examples(self, model, &shown, |i| !labelled(i))? } else { Vec::new() };
         for path in &self.random {
             let set = read_prompts(path)?;
-            random.extend(self.examples(model, &set, &mut groups, |_| true)?);
+            random.extend(reader.examples(self, model, &set, |_| true)?);
             sources.push(set.source());
         }
-        for (what, examples) in [("of the concept", &concept), ("random", &random)] {
-            if examples.len() < 2 {
-                let files: Vec<String> = sources.iter().map(|s| s.0.clone()).collect();
-                return Err(AnalysisError::Bad(format!(
-                    "{}: {} examples are {what}; a direction needs two on each side at least{}",
-                    files.join(", "),
-                    examples.len(),
-                    self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"))
-                )));
-            }
-        }
-        distinct(&concept, &random)?;
-        let metrics = self.metric.open(model)?;
-        let mut classes = Vec::new();
-        for path in &self.class {
-            let set = read_prompts(path)?;
-            sources.push(set.source());
-            self.classes(model, &set, &metrics, &mut classes)?;
-        }
-        sources.extend(metrics.source);
-        Ok(Items { sources, concept, random, classes, sites })
+        let classes = self.classes(model, &mut sources)?;
+        let items = Items { sources, concept, random, classes, sites };
+        self.check(&items)?;
+        Ok(items)
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let gradients = items.classes.iter().map(|class| gradients_plan(class, &items.sites));
-        Ok(planned(std::iter::once_with(|| activations_plan(items)).chain(gradients)))
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let activations = items.batches(arch, items.examples().count()).map(|some| activations_plan(items, some));
+        let gradients = items.classes.iter().flat_map(move |class| {
+            items.batches(arch, class.prompts.len()).map(|some| gradients_plan(class, &items.sites, some))
+        });
+        Ok(planned(activations.chain(gradients)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let activations = session.run(&activations_plan(items))?;
-        let gradients = items.classes.iter().map(|class| session.run(&gradients_plan(class, &items.sites)));
-        let gradients = gradients.collect::<Result<Vec<_>, _>>()?;
-        let sets = if items.classes.is_empty() {
-            None
-        } else {
-            Some(Sets::draw(usize::from(self.runs), items.concept.len(), items.random.len(), session.seed)?)
-        };
-        let mut found = Vec::new();
-        for (s, site) in items.sites.iter().enumerate() {
-            let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
-                readings.iter().skip(s).step_by(items.sites.len()).map(Reading::values).collect()
-            };
-            let rows_of = rows(&activations);
-            let slopes: Vec<Vec<Vec<f32>>> = gradients.iter().map(|g| rows(g)).collect();
-            for classifier in &self.method {
-                let at = At { items, rows: &rows_of, site: *site, method: classifier.method(), seed: session.seed };
-                found.push(at.find(sets.as_ref(), &slopes)?);
+        let arch = &session.model.decoder.arch;
+        let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); items.sites.len()];
+        for some in items.batches(arch, items.examples().count()) {
+            let mut readings = session.run(&activations_plan(items, some.clone()))?.into_iter();
+            for _ in some {
+                rows.iter_mut().zip(&mut readings).for_each(|(rows, reading)| rows.push(reading.into_values()));
             }
+        }
+        let asked = !items.classes.is_empty();
+        let sets = asked.then(|| items.sets(usize::from(self.runs), session.seed)).transpose()?;
+        let mut found = Vec::new();
+        for (site, rows) in items.sites.iter().zip(&rows) {
+            for classifier in &self.method {
+                let at = At { items, rows, site: *site, method: classifier.method(), seed: session.seed };
+                found.push(at.find(sets.as_ref())?);
+            }
+        }
+        drop(rows);
+        for class in &items.classes {
+            self.score(session, items, class, &mut found)?;
         }
         let name = &session.model.name;
         let mut tables = vec![tables::cavs(name, &self.position, items, &found)?];
@@ -247,7 +206,7 @@ impl Analysis for Cav {
             tables.push(tables::scores(items, &found)?);
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
-        Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors)?)] })
+        Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors, Some(self.position))?)] })
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -259,73 +218,184 @@ impl Analysis for Cav {
     }
 }
 
+impl Items {
+    /// All examples: the concept's, then the random ones.
+    fn examples(&self) -> impl Iterator<Item = &Example> {
+        self.concept.iter().chain(&self.random)
+    }
+
+    /// The sets of TCAV's runs.
+    fn sets(&self, runs: usize, seed: u64) -> Result<Sets, AnalysisError> {
+        let groups = |examples: &[Example]| examples.iter().map(|e| e.group).collect::<Vec<_>>();
+        Sets::draw(runs, &groups(&self.concept), &groups(&self.random), seed)
+    }
+
+    /// Which of `n` prompts are run at once: of each a row is read at every site.
+    fn batches(&self, arch: &Arch, n: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(n, rows_read(&self.sites, arch, Position::Last, 1))
+    }
+}
+
 impl Cav {
-    /// The examples of a file that `of` picks.
+    /// Adds a class' scores to what was found: how often its prompts' metric rises along each run's CAV.
+    fn score(&self, session: &Session, items: &Items, class: &Class, found: &mut [Found]) -> Result<(), AnalysisError> {
+        let mut counts: Vec<Tcav> = found.iter().map(|f| f.runs.unscored()).collect();
+        let (of_site, n) = (self.method.len(), class.prompts.len());
+        for some in items.batches(&session.model.decoder.arch, n) {
+            let readings = session.run(&gradients_plan(class, &items.sites, some))?;
+            for (k, gradient) in readings.iter().map(Reading::values).enumerate() {
+                let at_site = of_site * (k % items.sites.len())..;
+                let of_methods = found[at_site.clone()].iter().zip(&mut counts[at_site]).take(of_site);
+                of_methods.for_each(|(f, counts)| f.runs.count(&gradient, counts));
+            }
+        }
+        found.iter_mut().zip(counts).for_each(|(f, counts)| f.tcav.push(counts.shares(n)));
+        Ok(())
+    }
+
+    /// Where activations are taken.
+    fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
+        let bad = |why: String| Err(AnalysisError::Bad(why));
+        if self.position == Position::All {
+            return bad("--position all: a CAV is of one position; give last or a number".to_string());
+        }
+        if self.layers.is_some() && !self.site.in_layers() {
+            return bad(format!("--layers: {} is in no layer; leave it out", self.site));
+        }
+        let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
+        let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
+        let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
+            return bad(format!("--site {}: its width differs with the prompt's length", self.site));
+        }
+        Ok(sites)
+    }
+
+    /// Refuses examples that are too few, or of too few groups to hold some out, before anything is computed.
+    fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+        // A strength is chosen by holding out examples of what is left when others are held out.
+        let needed = if self.method.iter().any(|m| *m != Classifier::Mean) { 3 } else { 2 };
+        let label = self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
+        let files =
+            || items.sources.iter().map(|s| s.0.as_str()).take(1 + self.random.len()).collect::<Vec<_>>().join(", ");
+        for (what, examples) in [("of the concept", &items.concept), ("random", &items.random)] {
+            let groups = examples.iter().map(|e| e.group).collect::<HashSet<_>>().len();
+            if groups < needed {
+                return Err(AnalysisError::Bad(format!(
+                    "{}: {} examples are {what}, of {groups} group(s) by their field \"group\"; examples to hold out need \
+                     {needed} groups on each side at least: add examples of others, or leave the field out of examples that \
+                     share nothing{label}",
+                    files(),
+                    examples.len(),
+                )));
+            }
+        }
+        let n = items.examples().count();
+        if n > MANY {
+            tracing::warn!(
+                "{}: {n} examples; the time that a CAV takes grows with the cube of their number, to minutes a layer and method",
+                files()
+            );
+        }
+        if !items.classes.is_empty() {
+            items.sets(usize::from(self.runs), 0)?;
+        }
+        Ok(())
+    }
+
+    /// The prompts of the classes: those of one label together, whatever file they are from, and those of a file without.
+    fn classes(&self, model: &Model, sources: &mut Sources) -> Result<Vec<Class>, AnalysisError> {
+        if let Some(twice) = named_twice(&self.class) {
+            return Err(AnalysisError::Bad(format!("--class names {} twice", twice.display())));
+        }
+        let metrics = self.metric.open(model)?;
+        let mut classes: Vec<(Key, Vec<ClassPrompt>)> = Vec::new();
+        for path in &self.class {
+            let set = read_prompts(path)?;
+            sources.push(set.source());
+            for item in &set.items {
+                let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
+                let at = set.at(item.line, &item.id, "prompt");
+                let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
+                let key = item.label.clone().map_or(Key::File(path), Key::Label);
+                let prompt = (ids, metric, positions);
+                match classes.iter_mut().find(|class| class.0 == key) {
+                    Some(class) => class.1.push(prompt),
+                    None => classes.push((key, vec![prompt])),
+                }
+            }
+        }
+        sources.extend(metrics.source);
+        let names: Vec<String> = classes.iter().map(|(key, _)| key.name()).collect();
+        let class = |(key, prompts): (Key, Vec<ClassPrompt>)| {
+            // The path, where the file's name alone would be another class' name too.
+            let name = match &key {
+                Key::File(path) if names.iter().filter(|n| **n == key.name()).count() > 1 => path.display().to_string(),
+                key => key.name(),
+            };
+            Class { name, prompts }
+        };
+        Ok(classes.into_iter().map(class).collect())
+    }
+}
+
+/// What makes prompts one class.
+#[derive(PartialEq)]
+enum Key<'a> {
+    Label(String),
+    /// The file, of prompts without a label.
+    File(&'a Path),
+}
+
+impl Key<'_> {
+    fn name(&self) -> String {
+        match self {
+            Key::Label(label) => label.clone(),
+            Key::File(path) => path.file_stem().map_or("class".to_string(), |s| s.to_string_lossy().into_owned()),
+        }
+    }
+}
+
+/// More examples than this take long enough to say so.
+const MANY: usize = 1000;
+
+/// Reads examples, each once.
+#[derive(Default)]
+struct Reader {
+    groups: Groups,
+    /// Where each prompt was read first.
+    seen: HashMap<Vec<u32>, String>,
+}
+
+impl Reader {
+    /// The examples of a file that `of` picks. One that is there already is refused: it would be learnt on one side of a split
+    /// and tested on the other, and make runs depend on each other that are compared as independent.
     fn examples(
-        &self,
+        &mut self,
+        params: &Cav,
         model: &Model,
         set: &Dataset<Item>,
-        groups: &mut HashMap<String, usize>,
         of: impl Fn(&Item) -> bool,
     ) -> Result<Vec<Example>, AnalysisError> {
         let mut examples = Vec::new();
         for item in set.items.iter().filter(|item| of(item)) {
             let at = set.at(item.line, &item.id, "prompt");
             let ids = prompt_ids(model, &item.prompt, at)?;
-            let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-            // An item without a group is one by itself.
-            let own = || format!("{}\n{}", set.path.display(), item.id);
-            let key = item.group.as_ref().map_or_else(own, |g| format!("group {g}"));
-            let next = groups.len();
-            let group = *groups.entry(key).or_insert(next);
-            examples.push(Example { name: item.id.clone(), ids, group, positions });
+            let positions = params.position.of(ids.len()).map_err(|why| at.error(why))?;
+            let place = format!("{}: line {} (\"{}\")", set.path.display(), item.line, item.id);
+            if let Some(first) = self.seen.insert(ids.clone(), place) {
+                return Err(at.error(format!("is the same prompt as {first}; leave one out")).into());
+            }
+            examples.push(Example { name: item.id.clone(), ids, group: self.groups.of(set, item), positions });
         }
         Ok(examples)
     }
-
-    /// Adds a file's prompts to the classes of their labels.
-    fn classes(
-        &self,
-        model: &Model,
-        set: &Dataset<Item>,
-        metrics: &Metrics,
-        classes: &mut Vec<Class>,
-    ) -> Result<(), AnalysisError> {
-        let stem = set.path.file_stem().map_or("class".to_string(), |s| s.to_string_lossy().into_owned());
-        for item in &set.items {
-            let (ids, metric) = item_tokens(model, set, item, metrics)?;
-            let at = set.at(item.line, &item.id, "prompt");
-            let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-            let name = item.label.as_ref().unwrap_or(&stem);
-            let prompt = (ids, metric, positions);
-            match classes.iter_mut().find(|class| class.name == *name) {
-                Some(class) => class.prompts.push(prompt),
-                None => classes.push(Class { name: name.clone(), prompts: vec![prompt] }),
-            }
-        }
-        Ok(())
-    }
 }
 
-/// Refuses an example that is there twice: it would be learnt on one side of a split and tested on the other, and make runs
-/// depend on each other that are compared as independent.
-fn distinct(concept: &[Example], random: &[Example]) -> Result<(), AnalysisError> {
-    let mut seen: HashMap<&[u32], &str> = HashMap::new();
-    for example in concept.iter().chain(random) {
-        if let Some(first) = seen.insert(&example.ids, &example.name) {
-            let name = &example.name;
-            return Err(AnalysisError::Bad(format!(
-                "the examples `{first}` and `{name}` are one prompt; leave one out"
-            )));
-        }
-    }
-    Ok(())
-}
-
-/// Activations of the concept's examples, then of the random ones, at every site.
-fn activations_plan(items: &Items) -> Plan {
+/// Activations of some examples at every site.
+fn activations_plan(items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for example in items.concept.iter().chain(&items.random) {
+    for example in items.examples().skip(some.start).take(some.len()) {
         let prompt = plan.prompt(example.name.clone(), example.ids.clone());
         for site in &items.sites {
             let (positions, part) = (example.positions.clone(), Part::All);
@@ -335,10 +405,11 @@ fn activations_plan(items: &Items) -> Plan {
     plan
 }
 
-/// Gradients of a class' metrics at every site.
-fn gradients_plan(class: &Class, sites: &[Site]) -> Plan {
+/// Gradients of some of a class' metrics at every site.
+fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, (ids, metric, positions)) in class.prompts.iter().enumerate() {
+    for i in some {
+        let (ids, metric, positions) = &class.prompts[i];
         let prompt = plan.prompt(format!("{} {i}", class.name), ids.clone());
         for site in sites {
             let (metric, positions, part) = (metric.clone(), positions.clone(), Part::All);
@@ -348,201 +419,8 @@ fn gradients_plan(class: &Class, sites: &[Site]) -> Plan {
     plan
 }
 
-/// The least examples of a side of a run's CAV.
-const LEAST: usize = 3;
-
-/// The disjoint sets of TCAV's runs: indices of examples.
-struct Sets {
-    /// Examples a side.
-    size: usize,
-    /// Of each run: a part of the concept, and a random set against it.
-    concept: Vec<(Vec<usize>, Vec<usize>)>,
-    /// Of each run: two random sets.
-    random: Vec<(Vec<usize>, Vec<usize>)>,
-}
-
-impl Sets {
-    /// As many runs as were asked for, or as the examples reach for.
-    fn draw(runs: usize, n: usize, pool: usize, seed: u64) -> Result<Self, AnalysisError> {
-        let size = |runs: usize| (n / runs).min(pool / (3 * runs));
-        let runs = (3..=runs).rev().find(|r| size(*r) >= LEAST);
-        let Some(runs) = runs else {
-            return Err(AnalysisError::Bad(format!(
-                "TCAV's test needs three runs of {LEAST} examples a side at least, none used twice: {} of the concept and {} \
-                 random ones; there are {n} and {pool}",
-                3 * LEAST,
-                9 * LEAST
-            )));
-        };
-        let mut rng = stats::rng(seed, "cav.sets");
-        let mut shuffled = |n: usize| {
-            let mut all: Vec<usize> = (0..n).collect();
-            all.shuffle(&mut rng);
-            all
-        };
-        let (concept, random) = (shuffled(n), shuffled(pool));
-        let size = size(runs);
-        let part = |of: &[usize], k: usize| of[k * size..(k + 1) * size].to_vec();
-        Ok(Sets {
-            size,
-            concept: (0..runs).map(|r| (part(&concept, r), part(&random, r))).collect(),
-            random: (0..runs).map(|r| (part(&random, runs + 2 * r), part(&random, runs + 2 * r + 1))).collect(),
-        })
-    }
-}
-
-/// One site and method.
-struct At<'a> {
-    items: &'a Items,
-    /// Activations: the concept's examples, then the random ones.
-    rows: &'a [Vec<f32>],
-    site: Site,
-    method: Method,
-    seed: u64,
-}
-
-/// Folds of held-out accuracy.
-const FOLDS: usize = 5;
-
-impl At<'_> {
-    fn find(&self, sets: Option<&Sets>, slopes: &[Vec<Vec<f32>>]) -> Result<Found, AnalysisError> {
-        let n = self.items.concept.len();
-        let groups: Vec<usize> = self.items.concept.iter().chain(&self.items.random).map(|e| e.group).collect();
-        let failed = |e: LinearError| AnalysisError::Bad(format!("{}: {e}", self.site));
-        let examples = Examples::grouped(&self.rows[..n], &self.rows[n..], &groups).map_err(failed)?;
-        let options = linear::Options { method: self.method, seed: self.seed, ..linear::Options::default() };
-        let direction = present(linear::fit(&examples, &options)).map_err(failed)?;
-        let accuracy = match &direction {
-            None => 0.5,
-            Some(_) => {
-                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS);
-                present(held_out).map_err(failed)?.unwrap_or(0.5)
-            }
-        };
-        let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
-        let options = linear::Options { strength, ..options };
-        let cosine = direction.as_ref().and_then(|d| cosine(&d.vector, &examples.mean_difference()));
-        let tcav = match sets {
-            None => Vec::new(),
-            Some(sets) => tcav(self.rows, n, sets, &options, slopes).map_err(failed)?,
-        };
-        Ok(Found { site: self.site, method: self.method, direction, accuracy, cosine, tcav })
-    }
-}
-
-/// The scores of every run, class by class. `rows` are the activations of the `n` examples of the concept, then of the random
-/// ones.
-fn tcav(
-    rows: &[Vec<f32>],
-    n: usize,
-    sets: &Sets,
-    options: &linear::Options,
-    slopes: &[Vec<Vec<f32>>],
-) -> Result<Vec<Tcav>, LinearError> {
-    let of = |indices: &[usize], from: usize| indices.iter().map(|i| &rows[from + i]).collect::<Vec<_>>();
-    let fitted = |(positive, negative): &(Vec<usize>, Vec<usize>), from: usize| {
-        present(linear::fit(&Examples::new(&of(positive, from), &of(negative, n))?, options))
-    };
-    let fit_all = |runs: &[(Vec<usize>, Vec<usize>)], from: usize| {
-        runs.par_iter().map(|run| fitted(run, from)).collect::<Result<Vec<_>, _>>()
-    };
-    let (concept, random) = (fit_all(&sets.concept, 0)?, fit_all(&sets.random, n)?);
-    let scores = |directions: &[Option<Direction>], slopes: &[Vec<f32>]| -> Vec<f64> {
-        directions.iter().map(|d| d.as_ref().map_or(0.5, |d| score(&d.vector, slopes))).collect()
-    };
-    let of_class = |slopes: &Vec<Vec<f32>>| Tcav { concept: scores(&concept, slopes), random: scores(&random, slopes) };
-    Ok(slopes.iter().map(of_class).collect())
-}
-
-/// Two sets that do not differ have no direction between them; that is a finding, not an error.
-fn present<T>(found: Result<T, LinearError>) -> Result<Option<T>, LinearError> {
-    match found {
-        Err(LinearError::NoDifference(_)) => Ok(None),
-        found => found.map(Some),
-    }
-}
-
-/// The share of gradients that rise along a vector; one that does not change at all counts half.
-fn score(vector: &[f32], slopes: &[Vec<f32>]) -> f64 {
-    let share = slopes.iter().map(|g| match dot(g, vector) {
-        d if d > 0.0 => 1.0,
-        d if d < 0.0 => 0.0,
-        _ => 0.5,
-    });
-    share.sum::<f64>() / slopes.len().max(1) as f64
-}
-
 fn named(found: &Found) -> Option<Named> {
     let direction = found.direction.as_ref()?;
     let name = format!("{}.{}", found.method.name(), found.site);
     Some(Named { name, vector: direction.vector.clone(), bias: Some(direction.bias) })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::stats::welch;
-    use rand::Rng;
-    use rand_distr::StandardNormal;
-
-    fn normal(rng: &mut impl Rng, n: usize, d: usize) -> Vec<Vec<f32>> {
-        (0..n).map(|_| (0..d).map(|_| rng.sample(StandardNormal)).collect()).collect()
-    }
-
-    /// Many concepts that are drawn as the random examples are: how often is TCAV significant at 5 %?
-    #[test]
-    fn a_random_concept_is_significant_in_five_percent_of_cases() {
-        const CONCEPTS: usize = 600;
-        let mut rng = stats::rng(0, "test.tcav");
-        let (n, pool, d) = (40, 120, 12);
-        let options = linear::Options { method: Method::MeanDifference, ..linear::Options::default() };
-        let mut significant = 0;
-        for k in 0..CONCEPTS {
-            let rows = [normal(&mut rng, n, d), normal(&mut rng, pool, d)].concat();
-            // Gradients that agree with each other, as those of one metric do.
-            let common = normal(&mut rng, 1, d).remove(0);
-            let slopes = normal(&mut rng, 30, d).into_iter();
-            let slopes: Vec<Vec<f32>> = slopes.map(|g| g.iter().zip(&common).map(|(g, c)| g + c).collect()).collect();
-            let sets = Sets::draw(10, n, pool, k as u64).unwrap();
-            let found = tcav(&rows, n, &sets, &options, &[slopes]).unwrap().remove(0);
-            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|p| p < 0.05));
-        }
-        // 5 % of 600 is 30, with a standard deviation of 5.3: within three of them.
-        assert!((14..=46).contains(&significant), "{significant} of {CONCEPTS}");
-    }
-
-    #[test]
-    fn no_example_is_in_two_sets() {
-        let sets = Sets::draw(10, 33, 95, 7).unwrap();
-        assert_eq!((sets.size, sets.concept.len(), sets.random.len()), (3, 10, 10));
-        let mut concept: Vec<usize> = sets.concept.iter().flat_map(|s| s.0.clone()).collect();
-        let mut random: Vec<usize> = sets
-            .concept
-            .iter()
-            .map(|s| &s.1)
-            .chain(sets.random.iter().flat_map(|s| [&s.0, &s.1]))
-            .flatten()
-            .copied()
-            .collect();
-        for all in [&mut concept, &mut random] {
-            let before = all.len();
-            all.sort_unstable();
-            all.dedup();
-            assert_eq!(all.len(), before);
-        }
-        assert_eq!(random.len(), 90);
-    }
-
-    #[test]
-    fn too_few_examples_are_said() {
-        assert_eq!(Sets::draw(10, 9, 27, 0).unwrap().concept.len(), 3);
-        let why = Sets::draw(10, 8, 27, 0).err().unwrap().to_string();
-        assert!(why.contains("9 of the concept and 27 random ones; there are 8 and 27"), "{why}");
-    }
-
-    #[test]
-    fn a_score_is_the_share_that_rises() {
-        let slopes = vec![vec![1.0, 0.0], vec![-1.0, 0.0], vec![2.0, 5.0], vec![0.0, 1.0]];
-        assert_eq!(score(&[1.0, 0.0], &slopes), (1.0 + 0.0 + 1.0 + 0.5) / 4.0);
-    }
 }

@@ -99,7 +99,7 @@ impl Analysis for Cipher {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (gate, of_gate) = self.gate.read(&model.decoder.arch)?;
+        let (gate, of_gate) = self.gate.read(model)?;
         let ciphered = Ciphered::read(&self.pairs, &self.cipher, model)?;
         let dataset = &ciphered.plain.dataset;
         for ((pair, tokens), [cipher, _]) in dataset.items.iter().zip(&ciphered.plain.tokens).zip(&ciphered.cipher) {

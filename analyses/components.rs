@@ -1,22 +1,48 @@
-//! The components of the residual stream, and what each contributes to a logit difference in one run.
+//! What a logit difference is a sum of in one run: the components of the residual stream, with the final norm's scale held
+//! fixed, and what the logsumexp over several tokens has beyond its weighted sum.
+//!
+//! The attributions themselves are computed by [`crate::run`] while a pass goes by; what they say is left to the analyses.
 
+use super::AnalysisError;
+use super::effects::{Tested, family};
 use crate::run::Reading;
+use crate::stats::{Bootstrap, bca_mean};
 
-/// What reports call a component, by its layer and name: `L4.H1`, `L5 mlp`, `embedding`.
+/// The names in tables, for their documentation.
+pub const NAMES: &str =
+    "embed, head.H, mlp, bias, or logsumexp: what the logsumexp over several tokens has beyond its weighted sum";
+
+/// What layers in tables are, for their documentation.
+pub const LAYERS: &str = "layer; -1: embedding; the number of layers: final norm and logsumexp";
+
+/// What reports call a component in a layer, by its layer and name: `L4.H1`, `L5 mlp`; and `embedding`, `logsumexp`.
 pub fn label(layer: i64, name: &str) -> String {
     match name.strip_prefix("head.") {
         Some(head) => format!("L{layer}.H{head}"),
         None if name == "embed" => "embedding".to_string(),
+        None if name == LOGSUMEXP => name.to_string(),
         None => format!("L{layer} {name}"),
     }
 }
 
-/// A component of the residual stream.
+/// [`label`] of what may be the final norm's bias too, of a model of so many layers.
+pub fn label_of(layer: i64, name: &str, n_layers: i64) -> String {
+    if name == "bias" && layer == n_layers { "final norm bias".to_string() } else { label(layer, name) }
+}
+
+/// How many layers a table's components are of, by their MLPs.
+pub fn n_layers(layers: &[i64], names: &[&str]) -> i64 {
+    layers.iter().zip(names).filter(|(_, name)| **name == "mlp").map(|(layer, _)| layer + 1).max().unwrap_or(0)
+}
+
+const LOGSUMEXP: &str = "logsumexp";
+
+/// A component of the residual stream, or the logsumexp's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Component {
-    /// The layer; -1 for the embedding, the number of layers for the final norm.
+    /// The layer; -1 for the embedding, the number of layers for the final norm and the logsumexp.
     pub layer: i64,
-    /// `embed`, `head.H`, `mlp`, `bias`
+    /// `embed`, `head.H`, `mlp`, `bias`, `logsumexp`
     pub name: String,
 }
 
@@ -37,12 +63,14 @@ pub fn components(n_layers: usize, n_heads: usize) -> Vec<Component> {
         all.push(one(layer, "mlp".to_string()));
     }
     all.push(one(n_layers, "bias".to_string()));
+    all.push(one(n_layers, LOGSUMEXP.to_string()));
     all
 }
 
-/// Leaves out biases that the family has not: zeros in every item, which would only make the family of tests larger.
+/// Leaves out biases that the model has not, and the logsumexp of one token: zeros in every item.
 pub fn without_empty(components: Vec<Component>, attributions: Vec<Vec<f64>>) -> (Vec<Component>, Vec<Vec<f64>>) {
-    let there = |c: usize| components[c].name != "bias" || attributions.iter().any(|a| a[c] != 0.0);
+    let optional = |c: &Component| c.name == "bias" || c.name == LOGSUMEXP;
+    let there = |c: usize| !optional(&components[c]) || attributions.iter().any(|a| a[c] != 0.0);
     let kept: Vec<usize> = (0..components.len()).filter(|c| there(*c)).collect();
     let attributions = attributions.iter().map(|a| kept.iter().map(|c| a[*c]).collect()).collect();
     (kept.iter().map(|c| components[*c].clone()).collect(), attributions)
@@ -55,10 +83,72 @@ pub fn attributions(reading: &Reading, components: &[Component], n_heads: usize)
     let cell = |layer: usize, column: usize| values.get(layer * (n_heads + 2) + column).map_or(0.0, |v| f64::from(*v));
     let of = |c: &Component| match (usize::try_from(c.layer), c.name.as_str()) {
         (Err(_), _) => cell(layers, 0),
+        (Ok(_), LOGSUMEXP) => cell(layers, 2),
         (Ok(layer), "bias") if layer == layers => cell(layers, 1),
         (Ok(layer), "bias") => cell(layer, n_heads + 1),
         (Ok(layer), "mlp") => cell(layer, n_heads),
         (Ok(layer), head) => cell(layer, head.trim_start_matches("head.").parse().unwrap_or(0)),
     };
     components.iter().map(of).collect()
+}
+
+/// Intervals of each component's numbers over items, and tests, of which the components of the residual stream are the family:
+/// the logsumexp is of the metric's tokens, and a hypothesis on it is one on no component.
+///
+/// # Errors
+/// If numbers are not all there.
+pub fn tested(components: &[Component], numbers: &[Vec<f64>], seed: u64) -> Result<Vec<Tested>, AnalysisError> {
+    let in_stream = |c: &usize| components[*c].name != LOGSUMEXP;
+    let asked: Vec<usize> = (0..components.len()).filter(in_stream).collect();
+    let of_family: Vec<Vec<f64>> = asked.iter().map(|c| numbers[*c].clone()).collect();
+    let mut tested = vec![Tested::default(); components.len()];
+    asked.iter().zip(family(&of_family, seed)?).for_each(|(c, found)| tested[*c] = found);
+    for c in (0..components.len()).filter(|c| !in_stream(c)) {
+        let interval = bca_mean(&numbers[c], &Bootstrap { seed, ..Bootstrap::default() });
+        tested[c].interval = interval.map(|i| (i.low, i.high));
+    }
+    Ok(tested)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A model of one layer and two heads.
+    fn read(values: &[f32]) -> (Vec<Component>, Vec<f64>) {
+        let reading = Reading::Array { shape: vec![2, 4], values: values.to_vec() };
+        let all = components(1, 2);
+        let attributions = attributions(&reading, &all, 2);
+        (all, attributions)
+    }
+
+    #[test]
+    fn the_logsumexps_remainder_is_no_bias_and_each_cell_has_its_component() {
+        let (all, values) = read(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 0.0]);
+        let found: Vec<(String, f64)> = all.iter().map(|c| label_of(c.layer, &c.name, 1)).zip(values).collect();
+        let expected = [
+            ("embedding", 5.0),
+            ("L0.H0", 1.0),
+            ("L0.H1", 2.0),
+            ("L0 bias", 4.0),
+            ("L0 mlp", 3.0),
+            ("final norm bias", 6.0),
+            ("logsumexp", 7.0),
+        ];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_string(), value)));
+    }
+
+    #[test]
+    fn what_a_model_has_not_is_left_out_and_the_logsumexp_is_no_hypothesis() {
+        let one = |x: f32| read(&[x, -x, 1.0, 0.0, 0.5, 0.0, 0.3, 0.0]);
+        let (all, _) = one(1.0);
+        let of_items = [1.0, 2.0, 1.5].map(|x| one(x).1).to_vec();
+        let (kept, of_items) = without_empty(all, of_items);
+        let names: Vec<&str> = kept.iter().map(|c| c.name.as_str()).collect();
+        assert_eq!(names, ["embed", "head.0", "head.1", "mlp", "logsumexp"]);
+        let numbers: Vec<Vec<f64>> = (0..kept.len()).map(|c| of_items.iter().map(|a| a[c]).collect()).collect();
+        let tested = tested(&kept, &numbers, 0).unwrap();
+        assert_eq!(tested.iter().map(|t| t.q.is_some()).collect::<Vec<_>>(), [true, true, true, true, false]);
+        assert!(tested.iter().all(|t| t.interval.is_some()));
+    }
 }

@@ -8,8 +8,8 @@
 //! finds. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
 
 use super::ciphered::{CipherArgs, Ciphered};
-use super::components::{Component, attributions, components, without_empty};
-use super::effects::{INTERVAL, SIGNIFICANT, Tested, family, interval};
+use super::components::{self, Component, attributions, components, without_empty};
+use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
 use super::inputs::PairArgs;
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
@@ -157,7 +157,8 @@ impl Numbers<'_> {
         let of = |f: fn([f64; 3]) -> f64| (0..components.len()).map(|c| self.each(c, f)).collect::<Vec<_>>();
         let (contrast, survives) =
             (of(|[plain, cipher, _]| plain - cipher), of(|[_, cipher, control]| cipher - control));
-        let (tested, survived) = (family(&contrast, self.seed)?, family(&survives, self.seed)?);
+        let tested = |of: &[Vec<f64>]| components::tested(components, of, self.seed);
+        let (tested, survived) = (tested(&contrast)?, tested(&survives)?);
         let means = |of: Vec<Vec<f64>>| of.iter().map(|x| mean(x)).collect::<Vec<_>>();
         let contrasts = means(contrast.clone());
         // Components sum to the metric before soft-capping, so their contrasts to its drop.
@@ -169,8 +170,8 @@ impl Numbers<'_> {
         let n = components.len();
         Ok(Table::new("heads")
             .str("model", "the model, as it was named", vec![self.model; n])?
-            .int("layer", "layer; -1: embedding; the number of layers: final norm", components.iter().map(|c| c.layer))?
-            .str("component", "embed, head.H, mlp, bias", components.iter().map(|c| c.name.as_str()))?
+            .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
+            .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
             .int("n", "pairs", vec![self.n(); n])?
             .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out; n])?
             .float("plain_mean", "mean attribution on the positive request in plain, nats", means(of(|x| x[0])))?

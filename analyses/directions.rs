@@ -65,12 +65,37 @@ pub struct Made {
     pub classifier: Option<Direction>,
 }
 
-/// Makes a vector from activations. For ActAdd `positive` and `negative` are the one pair's positions; else one row a prompt.
+/// Why two sets of examples have no direction, at a place or by a recipe: what the user can mend in the examples is wrong input,
+/// what is wrong with numbers is work that failed.
+pub fn no_direction(what: &dyn std::fmt::Display, e: &LinearError) -> AnalysisError {
+    use LinearError::{Empty, NoDifference, NoPrincipal, TooFewGroups};
+    let why = format!("{what}: {e}");
+    match e {
+        Empty(_) | TooFewGroups { .. } | NoDifference(_) | NoPrincipal => AnalysisError::Bad(why),
+        _ => AnalysisError::Failed(why),
+    }
+}
+
+/// Makes a vector from activations of matched prompts: for ActAdd the one pair's positions; else one row a prompt.
 ///
 /// # Errors
 /// If the two do not fit each other, or do not differ.
 pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: u64) -> Result<Made, AnalysisError> {
-    let failed = |e: LinearError| AnalysisError::Bad(format!("{}: {e}", recipe.name()));
+    make_of(recipe, positive, negative, None, seed)
+}
+
+/// [`make`], where prompts may not be matched: then `groups` says which of them belong together, the positive ones' first.
+///
+/// # Errors
+/// As [`make`].
+pub fn make_of(
+    recipe: Recipe,
+    positive: &[Vec<f32>],
+    negative: &[Vec<f32>],
+    groups: Option<&[usize]>,
+    seed: u64,
+) -> Result<Made, AnalysisError> {
+    let failed = |e: LinearError| no_direction(&recipe.name(), &e);
     if recipe.needs_pairs() && positive.len() != negative.len() {
         let what = if recipe == Recipe::Actadd { "tokens" } else { "prompts" };
         return Err(AnalysisError::Bad(format!(
@@ -87,7 +112,11 @@ pub fn make(recipe: Recipe, positive: &[Vec<f32>], negative: &[Vec<f32>], seed: 
         Recipe::Pca => Ok(one(principal_direction(&differences(positive, negative)).map_err(failed)?)),
         Recipe::Mean => Ok(one(Examples::new(positive, negative).map_err(failed)?.mean_difference())),
         Recipe::Cav => {
-            let examples = Examples::new(positive, negative).map_err(failed)?;
+            let examples = match groups {
+                Some(groups) => Examples::grouped(positive, negative, groups),
+                None => Examples::paired(positive, negative),
+            };
+            let examples = examples.map_err(failed)?;
             let options = linear::Options { seed, ..linear::Options::default() };
             let direction = linear::fit(&examples, &options).map_err(failed)?;
             Ok(Made { vectors: vec![direction.vector.clone()], classifier: Some(direction) })
@@ -163,6 +192,29 @@ mod tests {
         // The mean of 400 such vectors has a standard deviation of 5 / sqrt(2 * 400) in each number.
         assert!(mean.iter().all(|m| m.abs() < 4.0 * 0.177), "{mean:?}");
         assert_eq!(random_like(&like, 7, 3), random_like(&like, 7, 3));
+    }
+
+    #[test]
+    fn a_classifiers_strength_is_chosen_on_folds_that_part_no_group() {
+        let (p, n) = rows();
+        let made = |groups: Option<&[usize]>| make_of(Recipe::Cav, &p, &n, groups, 0);
+        let fitted = |examples: Result<Examples, LinearError>| {
+            linear::fit(&examples.unwrap(), &linear::Options { seed: 0, ..linear::Options::default() }).ok()
+        };
+        let groups = [0, 0, 1, 2, 3, 3];
+        assert_eq!(made(Some(&groups)).unwrap().classifier, fitted(Examples::grouped(&p, &n, &groups)));
+        assert_eq!(made(None).unwrap().classifier, fitted(Examples::paired(&p, &n)));
+        // Examples of one group on each side cannot be parted at all.
+        assert!(made(Some(&[0, 0, 0, 1, 1, 1])).unwrap_err().of_input());
+    }
+
+    #[test]
+    fn examples_that_can_be_mended_are_wrong_input_and_numbers_that_cannot_are_failed_work() {
+        use crate::linear::Method;
+        let of_input = |e: LinearError| no_direction(&"resid_post.3", &e).of_input();
+        assert!(of_input(LinearError::NoDifference(Method::Logistic)) && of_input(LinearError::NoPrincipal));
+        assert!(!of_input(LinearError::Overflow) && !of_input(LinearError::PrincipalNotConverged(100)));
+        assert!(!of_input(LinearError::NotConverged { method: Method::Svm, strength: 1.0 }));
     }
 
     #[test]

@@ -7,25 +7,27 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
-use super::components::{Component, attributions, components, label, without_empty};
-use super::effects::{SIGNIFICANT, family, interval};
-use super::inputs::{MeasuredArgs, Sources, Tokens};
-use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use super::components::{self, Component, attributions, components, label_of, without_empty};
+use super::effects::{SIGNIFICANT, interval};
+use super::inputs::{MeasuredArgs, Sources, Tokens, rows_read};
+use super::summary::{Position, mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};
 use crate::figure::{
     Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
 };
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::plan::{Metric, Part, Plan, Positions, What};
 use crate::report::cells::{p_value, share, signed};
 use crate::report::{Heading, Section};
 use crate::run::{Reading, log_sum_exp};
 use crate::session::Session;
-use crate::site::SiteKind;
+use crate::site::{Site, SiteKind};
 use crate::table::Table;
 use candle_core::Tensor;
+use std::ops::Range;
 use std::path::Path;
 
 /// Direct logit attribution of heads, MLPs and the embedding, with the logit lens
@@ -59,25 +61,27 @@ impl Analysis for Dla {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned([plan(model, items)]))
+        Ok(planned(some(model, items).map(|some| plan(model, items, some))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
-        let readings = session.run(&plan(session.model, items))?;
-        let of_item: Vec<&[Reading]> = readings.chunks_exact(2 + arch.n_layers).collect();
-        let components = components(arch.n_layers, arch.n_heads);
-        let attributions: Vec<Vec<f64>> =
-            of_item.iter().map(|r| attributions(&r[1], &components, arch.n_heads)).collect();
-        let (components, attributions) = without_empty(components, attributions);
-        let metrics: Vec<f64> = of_item.iter().filter_map(|r| r[0].number()).collect();
-        let lens = items.tokens.iter().zip(&of_item).map(|(item, r)| lens(session.model, &item.1, &r[2..]));
-        let lens = lens.collect::<Result<Vec<_>, _>>()?;
+        let all = components(arch.n_layers, arch.n_heads);
+        let (mut metrics, mut of_items, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
+        for some in some(session.model, items) {
+            let readings = session.run(&plan(session.model, items, some.clone()))?;
+            for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(2 + arch.n_layers)) {
+                metrics.extend(r[0].number());
+                of_items.push(attributions(&r[1], &all, arch.n_heads));
+                lenses.push(lens(session.model, metric, &r[2..])?);
+            }
+        }
+        let (components, attributions) = without_empty(all, of_items);
         let name = &session.model.name;
         Ok(vec![
             components_table(name, &components, &attributions, session.seed)?,
             items_table(items, &components, &attributions, &metrics)?,
-            lens_table(name, &components, &attributions, &lens)?,
+            lens_table(name, &components, &attributions, &lenses)?,
         ]
         .into())
     }
@@ -97,7 +101,7 @@ impl Analysis for Dla {
         let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
                          embedding to its final value.";
         let lens = "The logit difference that the attributions have added up to after each layer, and the one that the final \
-                    norm would read there by itself (logit lens).";
+                    norm would read there by itself (logit lens); both before soft-capping of the logits.";
         let main = Section::new("Components").paragraph(components.finding()).figure(
             dir.join("heads.png"),
             "Mean attribution of each head; all components are in components.parquet.",
@@ -110,16 +114,27 @@ impl Analysis for Dla {
     }
 }
 
-/// Each prompt's metric, its attributions, and its residual stream after every layer.
-fn plan(model: &Model, items: &Items) -> Plan {
+/// Where the lens reads: after every layer.
+fn streams(arch: &Arch) -> Vec<Site> {
+    (0..arch.n_layers).map(|layer| SiteKind::ResidPost.at(layer)).collect()
+}
+
+/// Which prompts are run at once.
+fn some(model: &Model, items: &Items) -> impl Iterator<Item = Range<usize>> + use<> {
+    let arch = &model.decoder.arch;
+    batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1))
+}
+
+/// The metric, the attributions, and the residual stream after every layer, of some prompts.
+fn plan(model: &Model, items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (item, (ids, metric)) in items.dataset.items.iter().zip(&items.tokens) {
+    for i in some {
+        let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
         plan.read(prompt, What::Metric(metric.clone()));
         plan.read(prompt, What::Attribution(metric.clone()));
-        for layer in 0..model.decoder.arch.n_layers {
-            let (site, part) = (SiteKind::ResidPost.at(layer), Part::All);
-            plan.read(prompt, What::Activation { site, positions: Positions::Last, part });
+        for site in streams(&model.decoder.arch) {
+            plan.read(prompt, What::Activation { site, positions: Positions::Last, part: Part::All });
         }
     }
     plan
@@ -127,7 +142,11 @@ fn plan(model: &Model, items: &Items) -> Plan {
 
 /// The metric that the final norm would read of each layer's residual stream, before soft-capping.
 fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>, AnalysisError> {
-    let Metric::LogitDifference { answer, foil } = metric else { return Ok(Vec::new()) };
+    let Metric::LogitDifference { answer, foil } = metric else {
+        return Err(AnalysisError::Failed(
+            "the logit lens is of a logit difference, not of a continuation".to_string(),
+        ));
+    };
     let decoder = &model.decoder;
     let failed = |e: candle_core::Error| AnalysisError::Failed(e.to_string());
     let rows: Vec<f32> = streams.iter().flat_map(Reading::values).collect();
@@ -154,13 +173,17 @@ fn components_table(
         let each = of.iter().zip(&totals).filter(|(_, t)| **t > 0.0).map(|(v, t)| v.abs() / t);
         mean(&each.collect::<Vec<_>>())
     };
-    let tested = family(&of, seed)?;
+    let tested = components::tested(components, &of, seed)?;
     Ok(Table::new("components")
         .str("model", "the model, as it was named", components.iter().map(|_| model))?
-        .int("layer", "layer; -1: embedding; the number of layers: final norm", components.iter().map(|c| c.layer))?
-        .str("component", "embed, head.H, mlp, bias", components.iter().map(|c| c.name.as_str()))?
+        .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
+        .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
         .int("n", "prompts", components.iter().map(|_| attributions.len() as i64))?
-        .float("attribution_mean", "mean attribution to the logit difference, nats", of.iter().map(|x| mean(x)))?
+        .float(
+            "attribution_mean",
+            "mean attribution to the logit difference before soft-capping of the logits, nats",
+            of.iter().map(|x| mean(x)),
+        )?
         .float("attribution_sd", "its standard deviation over prompts, nats", of.iter().map(|x| sd(x)))?
         .float("share", "mean share of the sum of absolute attributions", of.iter().map(shares))?
         .float(
@@ -174,7 +197,11 @@ fn components_table(
             tested.iter().map(|t| t.interval.map(|i| i.1)),
         )?
         .float("p_value", "two-sided sign-flip permutation p-value of the mean", tested.iter().map(|t| t.p))?
-        .float("q_value", "Benjamini-Hochberg q-value over all components", tested.iter().map(|t| t.q))?)
+        .float(
+            "q_value",
+            "Benjamini-Hochberg q-value over all components but the logsumexp, which is not tested",
+            tested.iter().map(|t| t.q),
+        )?)
 }
 
 fn items_table(
@@ -191,18 +218,18 @@ fn items_table(
         .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
         .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
         .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-        .int(
-            "layer",
-            "layer; -1: embedding; the number of layers: final norm",
-            rows.iter().map(|r| components[r.1].layer),
-        )?
-        .str("component", "embed, head.H, mlp, bias", rows.iter().map(|r| components[r.1].name.as_str()))?
+        .int("layer", components::LAYERS, rows.iter().map(|r| components[r.1].layer))?
+        .str("component", components::NAMES, rows.iter().map(|r| components[r.1].name.as_str()))?
         .float(
             "attribution",
             "attribution to the logit difference, nats; those of a prompt sum to its metric before soft-capping",
             rows.iter().map(|r| attributions[r.0][r.1]),
         )?
-        .float("metric", "the prompt's logit difference, nats", rows.iter().map(|r| metrics[r.0]))?)
+        .float(
+            "metric",
+            "the prompt's logit difference, after soft-capping where the model has it, nats",
+            rows.iter().map(|r| metrics[r.0]),
+        )?)
 }
 
 fn lens_table(
@@ -229,7 +256,7 @@ fn lens_table(
         .float("accumulated_sd", "its standard deviation, nats", accumulated.iter().map(|x| sd(x)))?
         .float(
             "lens_mean",
-            "mean logit difference of the residual stream after this layer, nats",
+            "mean logit difference of the residual stream after this layer, before soft-capping of the logits, nats",
             of_lens.iter().map(|x| mean(x)),
         )?
         .float("lens_sd", "its standard deviation, nats", of_lens.iter().map(|x| sd(x)))?)
@@ -246,16 +273,11 @@ struct Read {
 struct Row {
     layer: i64,
     component: String,
+    label: String,
     attribution: f64,
     share: Option<f64>,
     interval: Option<(f64, f64)>,
     q: Option<f64>,
-}
-
-impl Row {
-    fn label(&self) -> String {
-        label(self.layer, &self.component)
-    }
 }
 
 impl Read {
@@ -263,9 +285,11 @@ impl Read {
         let (layers, names) = (table.ints("layer")?, table.strs("component")?);
         let (means, shares, q) = (table.floats("attribution_mean")?, table.floats("share")?, table.floats("q_value")?);
         let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
+        let n_layers = components::n_layers(layers, &names);
         let row = |i: usize| Row {
             layer: layers[i],
             component: names[i].to_string(),
+            label: label_of(layers[i], names[i], n_layers),
             attribution: means[i].unwrap_or(0.0),
             share: shares[i],
             interval: low[i].zip(high[i]),
@@ -274,7 +298,7 @@ impl Read {
         Ok(Read {
             model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
             n: table.ints("n")?.first().copied().unwrap_or(0),
-            layers: (0..table.rows()).filter(|i| names[*i] == "mlp").map(|i| layers[i] + 1).max().unwrap_or(0),
+            layers: n_layers,
             rows: (0..table.rows()).map(row).collect(),
         })
     }
@@ -313,7 +337,7 @@ impl Read {
         })
     }
 
-    /// Attention and MLP of each layer, from the embedding to the final norm's bias.
+    /// Attention and MLP of each layer, from the embedding to the final norm's bias and the logsumexp.
     fn waterfall(&self, lens: Vec<Option<f64>>) -> Figure {
         let sum = |layer: i64, mlp: bool| -> f64 {
             let of = self.rows.iter().filter(|r| r.layer == layer && (r.component == "mlp") == mlp);
@@ -321,14 +345,14 @@ impl Read {
         };
         let part = |label: &str, value: f64| WaterfallPart { label: label.to_string(), value: Some(value) };
         let layer = |l: i64| WaterfallLayer { attention: Some(sum(l, false)), mlp: Some(sum(l, true)) };
-        let bias = sum(self.layers, false);
+        let after = self.rows.iter().filter(|r| r.layer == self.layers && r.attribution != 0.0);
         Figure::from(Waterfall {
             title: "Direct logit attribution by layer".to_string(),
             subtitle: self.subtitle(),
             value_label: "logit difference (nats)".to_string(),
             before: vec![part("embedding", sum(-1, false))],
             layers: (0..self.layers).map(layer).collect(),
-            after: if bias == 0.0 { Vec::new() } else { vec![part("bias", bias)] },
+            after: after.map(|r| part(&r.component, r.attribution)).collect(),
             lens: Some(WaterfallLens { name: "logit lens".to_string(), values: lens }),
         })
     }
@@ -344,13 +368,14 @@ impl Read {
         let first = self.strongest().first().map_or(String::new(), |r| {
             format!(
                 " The largest is **{}** with {} nats ({} of the sum of sizes).",
-                r.label(),
+                r.label,
                 signed(Some(r.attribution), 3),
                 share(r.share)
             )
         });
         format!(
-            "Over {} prompts the attributions sum to a logit difference of {} nats.{first}",
+            "Over {} prompts the attributions sum to a logit difference of {} nats (before soft-capping of the logits, where \
+             the model has it).{first}",
             self.n,
             signed(Some(total), 3)
         )
@@ -360,13 +385,13 @@ impl Read {
         let header = vec![
             Heading::text("component"),
             Heading::number("attribution (nats)"),
-            Heading::text("95 % interval"),
+            Heading::number("95 % interval"),
             Heading::number("share"),
             Heading::number("q"),
         ];
         let cells = |r: &Row| {
             let attribution = signed(Some(r.attribution), 3);
-            vec![r.label(), attribution, interval(r.interval), share(r.share), p_value(r.q)]
+            vec![r.label.clone(), attribution, interval(r.interval), share(r.share), p_value(r.q)]
         };
         let rows = self.strongest().into_iter().take(LISTED).map(cells).collect();
         section.table("The largest attributions", header, rows)

@@ -4,7 +4,8 @@
 //! `screen` finds it and writes `circuit.json`; the analyses that take a gate apart read that file.
 
 use super::AnalysisError;
-use super::inputs::{Sources, read_input};
+use super::inputs::{Sources, named_twice, read_input};
+use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Positions, Run};
 use crate::report::cells;
@@ -43,6 +44,9 @@ impl serde::Serialize for Head {
 /// `circuit.json`: heads as `[layer, head]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CircuitFile {
+    /// The model that the heads were found in, as it was named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub model: Option<String>,
     /// The heads that gate the behaviour, the strongest first; none where none was found.
     pub gate: Vec<(usize, usize)>,
     /// The heads that a test found to carry the behaviour, the strongest first; the gate is among them.
@@ -73,34 +77,37 @@ impl GateArgs {
     ///
     /// # Errors
     /// If the file cannot be read, names none, or a head is not one of the model's.
-    pub fn read(&self, arch: &Arch) -> Result<(Vec<Head>, Sources), AnalysisError> {
-        let (heads, sources) = match &self.circuit {
-            None => (self.gate.clone(), Vec::new()),
-            Some(path) => {
-                let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
-                let (bytes, source) = read_input(path)?;
-                let file: CircuitFile =
-                    serde_json::from_slice(&bytes).map_err(|e| bad(format!("is no circuit.json: {e}")))?;
-                if file.gate.is_empty() {
-                    let why = "names no gate: none was found; name heads with --gate";
-                    return Err(AnalysisError::NotAskable(format!("{}: {why}", path.display())));
-                }
-                (file.gate.iter().map(|(layer, head)| Head { layer: *layer, head: *head }).collect(), vec![source])
-            }
-        };
-        for (i, head) in heads.iter().enumerate() {
-            if head.layer >= arch.n_layers || head.head >= arch.n_heads {
-                return Err(AnalysisError::Bad(format!(
-                    "--gate: {head} is not in this model; it has layers 0 to {} and heads 0 to {}",
-                    arch.n_layers - 1,
-                    arch.n_heads - 1
-                )));
-            }
-            if heads[..i].contains(head) {
-                return Err(AnalysisError::Bad(format!("--gate names {head} twice")));
-            }
+    pub fn read(&self, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
+        let arch = &model.decoder.arch;
+        let Some(path) = &self.circuit else { return Ok((heads_of(&self.gate, "--gate", arch)?, Vec::new())) };
+        let name = path.display().to_string();
+        let (bytes, source) = read_input(path)?;
+        let file: CircuitFile = serde_json::from_slice(&bytes)
+            .map_err(|e| AnalysisError::Bad(format!("{name}: is no circuit.json: {e}")))?;
+        if file.gate.is_empty() {
+            let why = "names no gate: none was found; name heads with --gate";
+            return Err(AnalysisError::NotAskable(format!("{name}: {why}")));
         }
-        Ok((heads, sources))
+        if let Some(of) = file.model.as_ref().filter(|of| **of != model.name) {
+            tracing::warn!("{name}: its heads were found in {of}; they are used in {}", model.name);
+        }
+        let heads: Vec<Head> = file.gate.iter().map(|(layer, head)| Head { layer: *layer, head: *head }).collect();
+        Ok((heads_of(&heads, &name, arch)?, vec![source]))
+    }
+}
+
+/// Heads that a flag or file names, each once and in the model.
+fn heads_of(heads: &[Head], named_by: &str, arch: &Arch) -> Result<Vec<Head>, AnalysisError> {
+    if let Some(head) = heads.iter().find(|h| h.layer >= arch.n_layers || h.head >= arch.n_heads) {
+        return Err(AnalysisError::Bad(format!(
+            "{named_by}: {head} is not in this model; it has layers 0 to {} and heads 0 to {}",
+            arch.n_layers - 1,
+            arch.n_heads - 1
+        )));
+    }
+    match named_twice(heads) {
+        Some(head) => Err(AnalysisError::Bad(format!("{named_by}: names {head} twice"))),
+        None => Ok(heads.to_vec()),
     }
 }
 
@@ -116,16 +123,16 @@ pub fn names(heads: &[Head]) -> String {
 
 /// Edits that give heads the `z` that they have in another run, at the last position of both.
 pub fn interchanged(heads: &[Head], donor: Run) -> Vec<Edit> {
-    each_layer(heads, |_| Change::interchange(donor))
+    each_layer(heads, &Change::interchange(donor))
 }
 
 /// Edits that set heads' `z` at the last position to zero.
 pub fn silenced(heads: &[Head]) -> Vec<Edit> {
-    each_layer(heads, |_| Change::Zero)
+    each_layer(heads, &Change::Zero)
 }
 
 /// One edit a layer: two of one site would have to be in order.
-fn each_layer(heads: &[Head], change: impl Fn(usize) -> Change) -> Vec<Edit> {
+fn each_layer(heads: &[Head], change: &Change) -> Vec<Edit> {
     let mut layers: Vec<usize> = heads.iter().map(|h| h.layer).collect();
     layers.sort_unstable();
     layers.dedup();
@@ -134,7 +141,7 @@ fn each_layer(heads: &[Head], change: impl Fn(usize) -> Change) -> Vec<Edit> {
         site: SiteKind::Z.at(layer),
         part: Part::Heads(of(layer)),
         positions: Positions::Last,
-        change: change(layer),
+        change: change.clone(),
     };
     layers.into_iter().map(edit).collect()
 }

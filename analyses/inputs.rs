@@ -1,6 +1,9 @@
 //! What analyses read: pairs and prompts as token ids with their metric, and which parts of the model are edited.
+//!
+//! Files, flags and messages on them are here; what is run of them is left to the analyses.
 
 use super::AnalysisError;
+use super::summary::Position;
 use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
 use crate::dataset::{Dataset, Item, Pair, TokenRef, located, read_pairs, read_prompts};
 use crate::model::Model;
@@ -9,6 +12,7 @@ use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
 use sha2::{Digest, Sha256};
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// Which tokens the metric compares, where the dataset names none
@@ -365,6 +369,20 @@ pub fn room(arch: &Arch, length: usize, more: usize) -> Result<(), String> {
     Err(format!("has {length} tokens; with {more} more it is longer than the model's context of {}", arch.n_ctx))
 }
 
+/// Which examples belong together: those whose items name one group, in whatever file; any other is by itself.
+#[derive(Default)]
+pub struct Groups(HashMap<String, usize>);
+
+impl Groups {
+    /// The number of an item's group.
+    pub fn of(&mut self, set: &Dataset<Item>, item: &Item) -> usize {
+        let own = || format!("{}\n{}", set.path.display(), item.id);
+        let key = item.group.as_ref().map_or_else(own, |g| format!("group {g}"));
+        let next = self.0.len();
+        *self.0.entry(key).or_insert(next)
+    }
+}
+
 /// A part of the model that is edited as one: a head, or a site as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Unit {
@@ -411,9 +429,20 @@ pub fn sites(units: &[Unit]) -> Vec<Site> {
     sites
 }
 
-/// What tables and figures call a unit: `L14.H3`, or `resid_pre.14`.
+/// What one prompt's activations at some sites take, for [`super::batches`]: rows of 1,024 numbers. Prompts have `longest`
+/// tokens at most.
+pub fn rows_read(sites: &[Site], arch: &Arch, position: Position, longest: usize) -> usize {
+    let positions = if position == Position::All { longest } else { 1 };
+    positions * sites.iter().map(|site| site.width(arch, longest).div_ceil(1024)).sum::<usize>()
+}
+
+/// What tables and figures call a unit: `L14.H3`, or a whole site as commands take it, `resid_pre.14`, `final_norm`.
 pub fn unit_label(site: &str, layer: i64, head: i64) -> String {
-    if head < 0 { format!("{site}.{layer}") } else { cells::head(layer, head) }
+    match site.parse::<SiteKind>() {
+        _ if head >= 0 => cells::head(layer, head),
+        Ok(kind) => kind.at(usize::try_from(layer).unwrap_or(0)).to_string(),
+        Err(_) => format!("{site}.{layer}"),
+    }
 }
 
 /// What a list names twice, if it does.
@@ -471,6 +500,13 @@ mod tests {
         let items: Vec<Pair> = lines.iter().enumerate().map(pair).collect();
         // By language and group: 3, 5, 6 (de a), 0, 2 (en a), 1, 4 (en b).
         assert_eq!(halves(&items), [1, 1, 0, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn units_are_called_what_commands_take() {
+        assert_eq!(unit_label("z", 14, 3), "L14.H3");
+        assert_eq!(unit_label("resid_pre", 14, -1), "resid_pre.14");
+        assert_eq!(["embed", "final_norm", "logits"].map(|s| unit_label(s, 0, -1)), ["embed", "final_norm", "logits"]);
     }
 
     #[test]

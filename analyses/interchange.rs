@@ -11,12 +11,13 @@
 
 use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{PairArgs, PairTokens, Pairs, Unit, sites};
+use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
 use super::summary::{Position, Swap, mean};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Pair};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::cells::signed;
 use crate::report::listing::{Listing, Show};
@@ -128,7 +129,7 @@ impl Analysis for Interchange {
         items.pairs.sources.clone()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let everything: Vec<usize> = (0..items.units.len()).collect();
         let directions = self.directions();
         match self.estimate {
@@ -137,12 +138,10 @@ impl Analysis for Interchange {
                 Ok(planned(exact_plans(items, directions, chosen)))
             }
             Some(Estimate::Gradient) => {
-                // Which ones are run is known later; as many cost about as much.
-                let some = everything[..(self.exact as usize).min(everything.len())].to_vec();
-                let chosen = vec![some; directions.len()];
-                let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
-                let chunks: Vec<Vec<usize>> = all.chunks(PAIRS_AT_ONCE).map(<[usize]>::to_vec).collect();
-                let estimates = chunks.into_iter().map(|pairs| self.gradient_plan(items, &pairs));
+                // Which ones are run is known later; as many, spread over the layers, cost about as much.
+                let chosen = vec![spread(everything.len(), self.exact as usize); directions.len()];
+                let batches = batches(items.pairs.tokens.len(), self.rows_of_gradients(items, &model.decoder.arch));
+                let estimates = batches.map(|pairs| self.gradient_plan(items, &pairs.collect::<Vec<_>>()));
                 Ok(planned(estimates.chain(exact_plans(items, directions, chosen))))
             }
         }
@@ -249,6 +248,12 @@ impl Interchange {
         plan
     }
 
+    /// What [`Interchange::gradient_plan`] reads of a pair: a gradient and two activations a direction and site.
+    fn rows_of_gradients(&self, items: &Items, arch: &Arch) -> usize {
+        let longest = items.pairs.tokens.iter().map(|t| t.positive.len().max(t.negative.len())).max().unwrap_or(0);
+        3 * self.directions().len() * rows_read(&sites(&items.units), arch, self.position, longest)
+    }
+
     /// Runs the chosen units of each direction exactly, and makes the tables.
     pub(super) fn tables(
         &self,
@@ -287,11 +292,10 @@ impl Interchange {
     ) -> Result<Estimates, AnalysisError> {
         let (directions, sites) = (self.directions(), sites(&items.units));
         let mut found = vec![vec![Vec::with_capacity(some.len()); items.units.len()]; directions.len()];
-        // A few pairs at a time: whole activations are large.
-        for chunk in some.chunks(PAIRS_AT_ONCE) {
-            let readings = session.run(&self.gradient_plan(items, chunk))?;
+        for batch in batches(some.len(), self.rows_of_gradients(items, &session.model.decoder.arch)) {
+            let readings = session.run(&self.gradient_plan(items, &some[batch.clone()]))?;
             let mut readings = readings.chunks_exact(3);
-            for _ in chunk {
+            for _ in batch {
                 for of_direction in &mut found {
                     // Every site has as many units, one after another.
                     for of_site in of_direction.chunks_mut(items.units.len() / sites.len()) {
@@ -322,9 +326,6 @@ impl Estimates {
     }
 }
 
-/// Pairs whose gradients and activations are held at once.
-const PAIRS_AT_ONCE: usize = 16;
-
 /// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
 fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Vec<f64> {
     let mut sums = vec![0f64; n];
@@ -338,6 +339,12 @@ fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Ve
     sums
 }
 
+/// `n` of so many units, evenly over all: a fork costs as many layers as come after it.
+pub(super) fn spread(units: usize, n: usize) -> Vec<usize> {
+    let n = n.min(units);
+    (0..n).map(|k| k * units / n).collect()
+}
+
 /// The units whose mean estimates are largest, in their own order.
 pub(super) fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     let size = |u: &usize| mean(&estimates[*u]).map_or(0.0, f64::abs);
@@ -348,18 +355,14 @@ pub(super) fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     units
 }
 
-/// Forks that are planned at once.
-const FORKS_AT_ONCE: usize = 1 << 16;
-
 /// [`exact_plan`]s of all pairs, some pairs in each.
 pub(super) fn exact_plans(
     items: &Items,
     directions: Vec<Direction>,
     chosen: Vec<Vec<usize>>,
 ) -> impl Iterator<Item = Plan> {
-    let (forks, n): (usize, usize) = (chosen.iter().map(Vec::len).sum(), items.pairs.tokens.len());
-    let at_once = (FORKS_AT_ONCE / forks.max(1)).max(1);
-    (0..n).step_by(at_once).map(move |from| exact_plan(items, &directions, &chosen, from..n.min(from + at_once)))
+    let forks = chosen.iter().map(Vec::len).sum();
+    batches(items.pairs.tokens.len(), forks).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
 }
 
 /// Each pair's two metrics, then for each direction those of the chosen units' forks.
@@ -544,4 +547,16 @@ fn agreement_section(agreement: &Table, dir: &Path) -> Result<Section, AnalysisE
 fn capitalised(s: &str) -> String {
     let mut letters = s.chars();
     letters.next().map_or(String::new(), |c| c.to_uppercase().collect::<String>() + letters.as_str())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stand_ins_for_the_strongest_are_spread_over_all_layers() {
+        assert_eq!(spread(12, 4), [0, 3, 6, 9]);
+        assert_eq!(spread(3, 8), [0, 1, 2]);
+        assert!(spread(0, 8).is_empty());
+    }
 }

@@ -119,7 +119,7 @@ impl Analysis for Modulate {
             Some(layer) => (layer, Sources::new()),
             None => {
                 let gate = GateArgs { gate: self.gate.clone(), circuit: self.circuit.clone() };
-                let (heads, sources) = gate.read(arch)?;
+                let (heads, sources) = gate.read(model)?;
                 (last_layer(&heads), sources)
             }
         };

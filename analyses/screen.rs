@@ -9,7 +9,7 @@
 use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::gate::{CircuitFile, Head, names};
 use super::inputs::PairArgs;
-use super::interchange::{self, Direction, Interchange, strongest};
+use super::interchange::{self, Direction, Interchange, spread, strongest};
 use super::summary::Position;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::model::Model;
@@ -63,8 +63,7 @@ impl Analysis for Screen {
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
         let interchange = self.interchange();
-        let n = (self.candidates + self.sample) as usize;
-        let some: Vec<usize> = (0..n.min(items.units.len())).collect();
+        let some = spread(items.units.len(), (self.candidates + self.sample) as usize);
         let estimates = interchange.gradient_plan(items, &self.estimated(items));
         let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
         Ok(planned(std::iter::once(estimates).chain(exact)))
@@ -97,6 +96,7 @@ impl Analysis for Screen {
         let circuit_table = circuit_table(&heads, &circuit, gates)?;
         let number = |h: &Carrier| (h.head.layer, h.head.head);
         let file = CircuitFile {
+            model: Some(session.model.name.clone()),
             gate: circuit.iter().take(gates).map(number).collect(),
             carriers: circuit.iter().map(number).collect(),
         };
@@ -149,11 +149,9 @@ impl Screen {
     }
 }
 
-/// The share of the gap between the two prompts' mean metrics that an exchange crosses.
+/// The share of the gap that an exchange crosses; see [`Row::crossed`].
 pub(super) fn crossed(row: &Row) -> Option<f64> {
-    let (positive, negative) = (row.positive?, row.negative?);
-    let gap = if row.variant == Direction::Necessity.name() { negative - positive } else { positive - negative };
-    (gap != 0.0).then(|| row.effect.map(|e| e / gap)).flatten()
+    row.crossed()
 }
 
 /// Whether an exchange significantly moves the metric towards the other prompt.

@@ -9,26 +9,28 @@
 mod dose;
 mod plans;
 
-use super::answered::{Answer, answers};
-use super::directions::{Made, Recipe, make, norm, random_like, scaled};
+use super::answered::{Answer, sampled};
+use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::{Grid, grid};
-use super::inputs::{MeasuredArgs, Sources, Tokens, room};
+use super::inputs::{Groups, MeasuredArgs, Sources, Tokens, room, rows_read};
 use super::summary::{Position, mean};
-use super::vectors::{Named, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
-use crate::answers::Rules;
+use super::vectors::{Given, Named, from_file, to_bytes};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
-use crate::linear::Wanted;
+use crate::linear::{Direction, Wanted};
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::Plan;
 use crate::report::Section;
-use crate::run::{Generation, Reading, Sampling, Steps};
+use crate::run::{Reading, Sampling, Steps};
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
-use plans::{Condition, Kind, activations, sweep};
+use plans::{Condition, Kind, Vectors, activations, sweep};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// The unit of coefficients.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
@@ -83,13 +85,17 @@ pub struct Steer {
     #[arg(long, value_name = "FILE", requires = "concept")]
     pub random: Option<PathBuf>,
 
-    /// The layer at which the vector is made and added
+    /// The layer at which the vector is made and added (none where --site is in no layer)
     #[arg(long, value_name = "L")]
-    pub layer: usize,
+    pub layer: Option<usize>,
 
     /// The site (default: resid_pre for actadd and mean, else resid_post)
     #[arg(long)]
     pub site: Option<SiteKind>,
+
+    /// At which position of its prompts the vector is made: last, or a position (negative from the end); actadd takes all
+    #[arg(long, default_value = "last", allow_hyphen_values = true, requires = "from", value_name = "P")]
+    pub vector_position: Position,
 
     /// Coefficients: from:to:how-many, or a list with commas
     #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
@@ -103,7 +109,7 @@ pub struct Steer {
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// Whether generated tokens are steered too (default: every; prompt for actadd and a numbered position)
+    /// Whether generated tokens are steered too (default: every; prompt where actadd or a numbered position adds something)
     #[arg(long, value_enum)]
     pub steps: Option<When>,
 
@@ -124,7 +130,7 @@ pub struct Steer {
     pub generate: u32,
 
     /// How many of the random directions generate too
-    #[arg(long, default_value_t = 2, value_name = "K")]
+    #[arg(long, default_value_t = 2, value_name = "K", requires = "generate")]
     pub generate_controls: u16,
 
     /// Sample answers at this temperature (default: greedy)
@@ -146,18 +152,30 @@ fn probability(text: &str) -> Result<f64, String> {
     if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
 }
 
-/// Positive and negative prompts, as token ids.
-pub(super) type Contrast = (Vec<Vec<u32>>, Vec<Vec<u32>>);
+/// What the vector is made from, as token ids.
+#[derive(Default)]
+struct Contrast {
+    positive: Vec<Vec<u32>>,
+    negative: Vec<Vec<u32>>,
+    /// Which prompts belong together, the positive ones' first; none where each positive one is matched to a negative one.
+    groups: Option<Vec<usize>>,
+}
+
+impl Contrast {
+    /// The positive prompts, then the negative ones.
+    fn prompts(&self) -> impl Iterator<Item = &Vec<u32>> {
+        self.positive.iter().chain(&self.negative)
+    }
+}
 
 /// The prompts as the model reads them.
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
     sources: Sources,
-    /// What the vector is made from: positive and negative prompts.
+    /// What the vector is made from, where it is not given.
     contrast: Option<Contrast>,
-    /// The vector, where it is given.
-    given: Option<Named>,
+    given: Option<Given>,
     site: Site,
     n_layers: usize,
 }
@@ -171,8 +189,7 @@ impl Analysis for Steer {
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let arch = &model.decoder.arch;
-        let kind = self.site.unwrap_or(self.from.map_or(SiteKind::ResidPost, Recipe::site));
-        let site = kind.at(self.layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        let site = self.site(arch)?;
         let width = match site.units(arch) {
             Units::HeadsByKeys { .. } => {
                 return Err(AnalysisError::Bad(format!("{site}: its width differs with the prompt")));
@@ -188,23 +205,13 @@ impl Analysis for Steer {
         }
         let contrast = self.contrast(model, &mut sources)?;
         let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
-        if let Some(named) = given.as_ref().filter(|n| n.vector.len() != width) {
+        sources.extend(given.as_ref().map(|g| g.source.clone()));
+        if let Some(named) = given.as_ref().map(|g| &g.named).filter(|n| n.vector.len() != width) {
             let n = named.vector.len();
             return Err(AnalysisError::Bad(format!("the vector `{}` has {n} numbers; {site} has {width}", named.name)));
         }
-        // A probability is that of the place where the classifier was fitted.
-        if let Some(named) = given.as_ref().filter(|n| self.gcav.is_some() && !n.name.ends_with(&format!(".{site}"))) {
-            let name = &named.name;
-            return Err(AnalysisError::Bad(format!(
-                "--gcav: the classifier `{name}` is not one of {site}: match --layer and --site"
-            )));
-        }
-        if self.gcav.is_some()
-            && self.from != Some(Recipe::Cav)
-            && given.as_ref().is_none_or(|n| n.classifier().is_none())
-        {
-            let why = "--gcav needs a logistic classifier: --from cav, or a logistic vector of cavs.safetensors";
-            return Err(AnalysisError::Bad(why.to_string()));
+        if self.gcav.is_some() {
+            self.check_gcav(site, given.as_ref())?;
         }
         Ok(Items { dataset, tokens, sources, contrast, given, site, n_layers: arch.n_layers })
     }
@@ -214,34 +221,58 @@ impl Analysis for Steer {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let width = items.site.width(&model.decoder.arch, 0);
-        let vectors = vec![vec![vec![0.0; width]]; 1 + usize::from(self.controls)];
-        let mut plans: Vec<Plan> = items.contrast.as_ref().map(|c| self.contrast_plan(items, c)).into_iter().collect();
-        plans.push(activations(self, items));
+        let arch = &model.decoder.arch;
+        let zeros: Arc<[f32]> = vec![0.0; items.site.width(arch, 0)].into();
+        let vectors: Vectors = vec![vec![zeros]; 1 + usize::from(self.controls)];
+        let contrast = items.contrast.iter().flat_map(move |contrast| {
+            self.of_contrast(items, contrast, arch).map(|some| self.contrast_plan(items, contrast, some))
+        });
+        let levels = levels(items, arch).map(|some| activations(self, items, some));
         let conditions = self.conditions(items, None);
-        plans.push(sweep(self, items, &vectors, &conditions, 0));
-        if self.generate > 0 {
-            let some: Vec<Condition> = conditions.into_iter().filter(|c| self.generates(c)).collect();
-            plans.push(sweep(self, items, &vectors, &some, self.generate as usize));
-        }
-        Ok(planned(plans))
+        let generating: Vec<Condition> = conditions.iter().filter(|c| self.generates(c)).cloned().collect();
+        let sweeps = |conditions: Vec<Condition>, more: usize| {
+            let vectors = vectors.clone();
+            plans::batches(items, &vectors, &conditions)
+                .map(move |some| sweep(self, items, &vectors, &conditions, some, more))
+        };
+        let answers = (self.generate > 0).then(|| sweeps(generating, self.generate as usize));
+        Ok(planned(contrast.chain(levels).chain(sweeps(conditions, 0)).chain(answers.into_iter().flatten())))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let made = self.made(session, items)?;
-        let levels = session.run(&activations(self, items))?;
-        let vector = self.in_units(&made, &levels)?;
-        let mut vectors = vec![vector.clone()];
-        vectors.extend((0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k)));
-        let wanted = self.gcav.map(|p| self.smallest(&made, &vector, p, &levels)).transpose()?;
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
+        for some in levels(items, &session.model.decoder.arch) {
+            rows.extend(session.run(&activations(self, items, some))?.into_iter().map(Reading::into_values));
+        }
+        let vector = self.in_units(&made, &rows)?;
+        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k));
+        let vectors = std::iter::once(vector.clone()).chain(random);
+        let vectors: Vectors = vectors.map(|of| of.into_iter().map(Arc::from).collect()).collect();
+        let wanted = match (self.gcav, &made.classifier, vector.first()) {
+            (Some(p), Some(classifier), Some(along)) => Some(smallest(classifier, along, p, &rows)?),
+            _ => None,
+        };
         let conditions = self.conditions(items, wanted.as_deref());
-        let plan = sweep(self, items, &vectors, &conditions, 0);
-        let readings = session.run(&plan)?;
-        let answers = self.answers(session, items, &plan, &conditions)?;
-        let mut tables = dose::tables(session, items, &conditions, &readings, &answers)?;
+        let mut numbers = Vec::new();
+        let mut answers: Vec<Option<Vec<Answer>>> =
+            conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
+        for some in plans::batches(items, &vectors, &conditions) {
+            let plan = sweep(self, items, &vectors, &conditions, some.clone(), 0);
+            numbers.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+            for (k, answers) in answers.iter_mut().enumerate() {
+                if let Some(answers) = answers {
+                    answers.extend(self.answers(session, items, &plan, some.clone(), (k, &conditions))?);
+                }
+            }
+        }
+        let mut tables = dose::tables(session, items, &conditions, &numbers, &answers)?;
         tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
         let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
-        let name = items.given.as_ref().map_or_else(|| format!("{recipe}.{}", items.site), |n| n.name.clone());
+        let given = items.given.as_ref();
+        let name = given.map_or_else(|| format!("{recipe}.{}", items.site), |g| g.named.name.clone());
+        let position = given.map_or(Some(self.vector_position), |g| g.position);
+        let position = position.filter(|_| self.from != Some(Recipe::Actadd));
         let bias = made.classifier.as_ref().map(|c| c.bias);
         let named = |(i, v): (usize, &Vec<f32>)| Named {
             name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
@@ -249,7 +280,7 @@ impl Analysis for Steer {
             bias,
         };
         let vectors: Vec<Named> = made.vectors.iter().enumerate().map(named).collect();
-        Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors)?)] })
+        Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -262,6 +293,51 @@ impl Analysis for Steer {
 }
 
 impl Steer {
+    /// Where the vector is made and added.
+    fn site(&self, arch: &Arch) -> Result<Site, AnalysisError> {
+        let bad = |why: String| AnalysisError::Bad(why);
+        let kind = self.site.unwrap_or(self.from.map_or(SiteKind::ResidPost, Recipe::site));
+        let layer = match (kind.in_layers(), self.layer) {
+            (true, Some(layer)) => layer,
+            (false, None) => 0,
+            (true, None) => return Err(bad(format!("--layer is missing: {kind} is in every layer; say which"))),
+            (false, Some(_)) => return Err(bad(format!("--layer: {kind} is in no layer; leave it out"))),
+        };
+        kind.at(layer).check(arch).map_err(|e| bad(e.to_string()))
+    }
+
+    /// Refuses `--gcav` where there is no classifier, or one of another place: a probability is that of the place where the
+    /// classifier was fitted.
+    fn check_gcav(&self, site: Site, given: Option<&Given>) -> Result<(), AnalysisError> {
+        let bad = |why: String| Err(AnalysisError::Bad(format!("--gcav {why}")));
+        let fitted = match given {
+            None if self.from == Some(Recipe::Cav) => self.vector_position,
+            Some(given) if given.named.classifier().is_some() => {
+                let name = &given.named.name;
+                if !name.ends_with(&format!(".{site}")) {
+                    return bad(format!(
+                        "at {site}: the classifier `{name}` is of another place; match --layer and --site"
+                    ));
+                }
+                let Some(position) = given.position else {
+                    return bad(format!(
+                        "with `{name}`: its file does not say at which position it was fitted; make it with `cav`"
+                    ));
+                };
+                position
+            }
+            _ => {
+                return bad(
+                    "needs a logistic classifier: --from cav, or a logistic vector of cavs.safetensors".to_string()
+                );
+            }
+        };
+        if !self.position.is(fitted) {
+            return bad(format!("at --position {}: the classifier was fitted at position {fitted}", self.position));
+        }
+        Ok(())
+    }
+
     /// Whether it is added at positions that only the prompt has.
     fn prompt_only(&self) -> bool {
         self.from == Some(Recipe::Actadd) || matches!(self.position, Position::At(_))
@@ -279,8 +355,11 @@ impl Steer {
             () if self.ablate && self.from == Some(Recipe::Actadd) => {
                 bad("--ablate takes out one direction; actadd has one a position")
             }
-            () if self.gcav.is_some() && self.position == Position::All => {
-                bad("--gcav is of one position: give last or a number")
+            () if self.vector_position == Position::All => {
+                bad("--vector-position all: a vector is made at one position; give last or a number")
+            }
+            () if self.from == Some(Recipe::Actadd) && self.vector_position != Position::Last => {
+                bad("--vector-position: actadd takes all positions; leave it out")
             }
             () if self.steps == Some(When::Every) && self.prompt_only() => {
                 bad("--steps every: actadd and a numbered position are of the prompt alone; use --position last or all")
@@ -299,57 +378,85 @@ impl Steer {
                 let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
                 return Err(AnalysisError::Bad(why));
             }
-            let mut sides: Contrast = Default::default();
+            let mut contrast = Contrast::default();
             for pair in &set.items {
                 let at = |field| set.at(pair.line, &pair.id, field);
-                sides.0.push(prompt_ids(model, &pair.positive, at("positive"))?);
-                sides.1.push(prompt_ids(model, &pair.negative, at("negative"))?);
-                let (p, n) = (sides.0[sides.0.len() - 1].len(), sides.1[sides.1.len() - 1].len());
+                let positive = prompt_ids(model, &pair.positive, at("positive"))?;
+                let negative = prompt_ids(model, &pair.negative, at("negative"))?;
+                self.vector_position.of(positive.len()).map_err(|why| at("positive").error(why))?;
+                self.vector_position.of(negative.len()).map_err(|why| at("negative").error(why))?;
+                let (p, n) = (positive.len(), negative.len());
                 if recipe == Recipe::Actadd && p != n {
                     let why = format!(
                         "has {p} tokens and the negative {n}: actadd subtracts them one by one; pad the shorter"
                     );
                     return Err(at("positive").error(why).into());
                 }
+                contrast.positive.push(positive);
+                contrast.negative.push(negative);
             }
-            return Ok(Some(sides));
+            return Ok(Some(contrast));
         }
         let (Some(concept), Some(random), false) = (&self.concept, &self.random, recipe.needs_pairs()) else {
             let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
             return Err(AnalysisError::Bad(format!("--from {} needs {what}", recipe.name())));
         };
+        let (mut keys, mut groups) = (Groups::default(), Vec::new());
         let mut side = |path: &PathBuf| -> Result<Vec<Vec<u32>>, AnalysisError> {
             let set = read_prompts(path)?;
             sources.push(set.source());
-            let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
-            Ok(set.items.iter().map(ids).collect::<Result<_, _>>()?)
+            let mut sides = Vec::with_capacity(set.items.len());
+            for item in &set.items {
+                let at = set.at(item.line, &item.id, "prompt");
+                let ids = prompt_ids(model, &item.prompt, at)?;
+                self.vector_position.of(ids.len()).map_err(|why| at.error(why))?;
+                groups.push(keys.of(&set, item));
+                sides.push(ids);
+            }
+            Ok(sides)
         };
-        Ok(Some((side(concept)?, side(random)?)))
+        let (positive, negative) = (side(concept)?, side(random)?);
+        Ok(Some(Contrast { positive, negative, groups: Some(groups) }))
     }
 
-    fn contrast_plan(&self, items: &Items, contrast: &Contrast) -> Plan {
-        plans::contrast(contrast, items.site, self.from == Some(Recipe::Actadd))
+    /// Which prompts of the contrast are run at once.
+    fn of_contrast(
+        &self,
+        items: &Items,
+        contrast: &Contrast,
+        arch: &Arch,
+    ) -> impl Iterator<Item = Range<usize>> + use<> {
+        let longest = contrast.prompts().map(Vec::len).max().unwrap_or(0);
+        let position = if self.from == Some(Recipe::Actadd) { Position::All } else { Position::Last };
+        batches(contrast.prompts().count(), rows_read(&[items.site], arch, position, longest))
+    }
+
+    fn contrast_plan(&self, items: &Items, contrast: &Contrast, some: Range<usize>) -> Plan {
+        plans::contrast(self, contrast, items.site, some)
     }
 
     /// The vector: read from the file, or made.
     fn made(&self, session: &Session, items: &Items) -> Result<Made, AnalysisError> {
-        if let Some(named) = &items.given {
+        if let Some(Given { named, .. }) = &items.given {
             return Ok(Made { vectors: vec![named.vector.clone()], classifier: named.classifier() });
         }
         let (Some(recipe), Some(contrast)) = (self.from, &items.contrast) else {
             return Err(AnalysisError::Bad("give --vector or --from".to_string()));
         };
-        let readings = session.run(&self.contrast_plan(items, contrast))?;
-        let rows = |readings: &[Reading]| -> Vec<Vec<f32>> {
-            readings.iter().flat_map(Reading::rows).map(<[f32]>::to_vec).collect()
-        };
-        let (positive, negative) = readings.split_at(contrast.0.len());
-        make(recipe, &rows(positive), &rows(negative), session.seed)
+        let (mut positive, mut negative) = (Vec::new(), Vec::new());
+        for some in self.of_contrast(items, contrast, &session.model.decoder.arch) {
+            let readings = session.run(&self.contrast_plan(items, contrast, some.clone()))?;
+            for (i, reading) in some.zip(&readings) {
+                let side = if i < contrast.positive.len() { &mut positive } else { &mut negative };
+                side.extend(reading.rows().map(<[f32]>::to_vec));
+            }
+        }
+        make_of(recipe, &positive, &negative, contrast.groups.as_deref(), session.seed)
     }
 
     /// The vector in the unit of coefficients.
-    fn in_units(&self, made: &Made, levels: &[Reading]) -> Result<Vec<Vec<f32>>, AnalysisError> {
-        let lengths: Vec<f64> = levels.iter().map(|r| norm(&r.values())).collect();
+    fn in_units(&self, made: &Made, levels: &[Vec<f32>]) -> Result<Vec<Vec<f32>>, AnalysisError> {
+        let lengths: Vec<f64> = levels.iter().map(|row| norm(row)).collect();
         let longest = made.vectors.iter().map(|v| norm(v)).fold(0.0, f64::max);
         if longest == 0.0 {
             return Err(AnalysisError::Bad(
@@ -364,71 +471,91 @@ impl Steer {
         Ok(made.vectors.iter().map(|v| scaled(v, factor)).collect())
     }
 
-    /// Each prompt's smallest coefficient that brings the classifier's probability to `p`: at least, or at most where it is
-    /// under one half.
-    fn smallest(
-        &self,
-        made: &Made,
-        vector: &[Vec<f32>],
-        p: f64,
-        levels: &[Reading],
-    ) -> Result<Vec<Option<f64>>, AnalysisError> {
-        let (Some(classifier), Some(along)) = (&made.classifier, vector.first()) else {
-            return Ok(vec![None; levels.len()]);
-        };
-        let wanted = if p >= 0.5 { Wanted::AtLeast(p) } else { Wanted::AtMost(p) };
-        let one = |level: &Reading| classifier.smallest_coefficient(&level.values(), along, wanted);
-        levels.iter().map(one).collect::<Result<_, _>>().map_err(|e| AnalysisError::Bad(e.to_string()))
-    }
-
     /// All that is done to a prompt: for the vector, then for each random direction.
-    fn conditions(&self, items: &Items, smallest: Option<&[Option<f64>]>) -> Vec<Condition> {
+    fn conditions(&self, items: &Items, smallest: Option<&[f64]>) -> Vec<Condition> {
         let mut conditions = Vec::new();
         for direction in 0..=usize::from(self.controls) {
             let one = |kind| Condition { kind, direction };
             conditions.extend(self.coefficients.0.iter().map(|c| one(Kind::Add(*c))));
             conditions.extend(self.ablate.then(|| one(Kind::TakeOut)));
-            let zeros = || vec![0.0; items.tokens.len()];
-            let each = smallest.map_or_else(zeros, |s| s.iter().map(|c| c.unwrap_or(0.0)).collect());
-            conditions.extend(self.gcav.map(|_| one(Kind::Smallest(each.into()))));
+            let each = || smallest.map_or_else(|| vec![0.0; items.tokens.len()], <[f64]>::to_vec);
+            conditions.extend(self.gcav.map(|_| one(Kind::Smallest(each().into()))));
         }
         conditions
     }
 
     fn generates(&self, condition: &Condition) -> bool {
-        condition.direction <= usize::from(self.generate_controls)
+        self.generate > 0 && condition.direction <= usize::from(self.generate_controls)
     }
 
-    fn steps(&self) -> Steps {
-        let default = if self.prompt_only() { When::Prompt } else { When::Every };
+    /// What is taken out is taken out of every token, whatever positions something is added at.
+    fn steps(&self, kind: &Kind) -> Steps {
+        let default = if self.prompt_only() && *kind != Kind::TakeOut { When::Prompt } else { When::Every };
         match self.steps.unwrap_or(default) {
             When::Every => Steps::Every,
             When::Prompt => Steps::PromptOnly,
         }
     }
 
-    /// Generated answers with their classes, of every condition that generates.
+    /// Generated answers of a sweep's prompts under one of its conditions.
     fn answers(
         &self,
         session: &Session,
         items: &Items,
         plan: &Plan,
-        conditions: &[Condition],
-    ) -> Result<Vec<(usize, Vec<Answer>)>, AnalysisError> {
-        let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
-        let mut found = Vec::new();
-        for (k, _) in conditions.iter().enumerate().filter(|(_, c)| self.generate > 0 && self.generates(c)) {
-            let sampling = match self.temperature {
-                None => Sampling::Greedy,
-                Some(temperature) => Sampling::Sample { temperature, top_p: 1.0, seed: session.seed },
-            };
-            let runs = (0..items.tokens.len()).map(|i| plans::fork_of(i, k, conditions.len())).collect();
-            let stop = session.model.stop_tokens().to_vec();
-            let generation =
-                Generation { runs, max_tokens: self.generate as usize, sampling, steps: self.steps(), stop };
-            let generated = session.generate(plan, &generation)?;
-            found.push((k, answers(session.model, &rules, &items.dataset.items, &generated)?));
-        }
-        Ok(found)
+        some: Range<usize>,
+        (k, conditions): (usize, &[Condition]),
+    ) -> Result<Vec<Answer>, AnalysisError> {
+        let sampling = match self.temperature {
+            None => Sampling::Greedy,
+            // What is drawn depends on a run's number in its plan: runs of another plan must not draw the same.
+            Some(temperature) => {
+                Sampling::Sample { temperature, top_p: 1.0, seed: session.seed ^ (some.start as u64) << 32 }
+            }
+        };
+        let runs = (0..some.len()).map(|i| plans::fork_of(i, k, conditions.len())).collect();
+        let much = (self.generate, self.steps(&conditions[k].kind));
+        Ok(sampled(session, plan, runs, much, sampling, &items.dataset.items[some])?.1)
+    }
+}
+
+/// Each prompt's smallest coefficient that brings the classifier's probability to `p`: at least, or at most where it is under
+/// one half.
+fn smallest(classifier: &Direction, along: &[f32], p: f64, levels: &[Vec<f32>]) -> Result<Vec<f64>, AnalysisError> {
+    let wanted = if p >= 0.5 { Wanted::AtLeast(p) } else { Wanted::AtMost(p) };
+    let one = |level: &Vec<f32>| match classifier.smallest_coefficient(level, along, wanted) {
+        Ok(Some(coefficient)) => Ok(coefficient),
+        Ok(None) => Err(AnalysisError::Failed("--gcav: the vector does not change its own classifier".to_string())),
+        Err(e) => Err(no_direction(&"--gcav", &e)),
+    };
+    levels.iter().map(one).collect()
+}
+
+/// Which prompts' own activations are read at once.
+fn levels(items: &Items, arch: &Arch) -> impl Iterator<Item = Range<usize>> + use<> {
+    batches(items.tokens.len(), rows_read(&[items.site], arch, Position::Last, 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        steer: Steer,
+    }
+
+    #[test]
+    fn what_is_taken_out_is_taken_out_of_every_token_wherever_something_is_added() {
+        let steps = |more: &str, kind| {
+            let words = format!("steer --prompts p.jsonl --from caa --pairs p.jsonl --layer 3 {more}");
+            Line::try_parse_from(words.split_whitespace()).unwrap().steer.steps(&kind)
+        };
+        assert_eq!(steps("--ablate", Kind::Add(1.0)), Steps::Every);
+        assert_eq!(steps("--ablate --position 5", Kind::Add(1.0)), Steps::PromptOnly);
+        assert_eq!(steps("--ablate --position 5", Kind::TakeOut), Steps::Every);
+        assert_eq!(steps("--ablate --steps prompt", Kind::TakeOut), Steps::PromptOnly);
     }
 }

@@ -1,21 +1,35 @@
-//! What analyses have in common: means over items, effects, positions.
+//! Numbers over items that analyses have in common: means and deviations, the effect of an edit on one item, and the
+//! positions of a prompt that `--position` names. Tests and intervals are left to `stats` and `effects`.
 
 use crate::plan::Positions;
+pub use crate::stats::mean;
 
-/// The mean; none of nothing.
-pub fn mean(x: &[f64]) -> Option<f64> {
-    (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64)
+/// The mean of rows of one width; nothing of none.
+pub fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
+    let mut means = RowMean::default();
+    rows.into_iter().for_each(|row| means.add(row));
+    means.mean()
 }
 
-/// The mean of rows of one width, summed in f64; nothing of none.
-pub fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
-    let (mut sums, mut n) = (Vec::new(), 0f64);
-    for row in rows {
-        sums.resize(row.len(), 0f64);
-        row.iter().zip(&mut sums).for_each(|(x, sum)| *sum += f64::from(*x));
-        n += 1.0;
+/// The mean of rows of one width as they come, summed in f64.
+#[derive(Clone, Debug, Default)]
+pub struct RowMean {
+    sums: Vec<f64>,
+    n: f64,
+}
+
+impl RowMean {
+    /// Takes one more row in.
+    pub fn add(&mut self, row: &[f32]) {
+        self.sums.resize(row.len(), 0.0);
+        row.iter().zip(&mut self.sums).for_each(|(x, sum)| *sum += f64::from(*x));
+        self.n += 1.0;
     }
-    sums.into_iter().map(|sum| (sum / n) as f32).collect()
+
+    /// The mean of the rows so far; nothing of none.
+    pub fn mean(&self) -> Vec<f32> {
+        self.sums.iter().map(|sum| (sum / self.n) as f32).collect()
+    }
 }
 
 /// The sample standard deviation (over n - 1); none of fewer than two.
@@ -91,6 +105,16 @@ impl serde::Serialize for Position {
 }
 
 impl Position {
+    /// Whether both are one and the same position of every prompt, as `last` and -1 are.
+    pub fn is(self, other: Position) -> bool {
+        let number = |position| match position {
+            Position::Last => Some(-1),
+            Position::At(n) => Some(n),
+            Position::All => None,
+        };
+        number(self).is_some_and(|n| number(other) == Some(n))
+    }
+
     /// The positions of a prompt of `length` tokens.
     ///
     /// # Errors
@@ -117,6 +141,7 @@ mod tests {
     fn means_and_deviations_follow_their_formulas() {
         assert_eq!((mean(&[]), mean(&[1.0, 2.0])), (None, Some(1.5)));
         assert_eq!((sd(&[1.0]), sd(&[1.0, 3.0])), (None, Some(2f64.sqrt())));
+        assert_eq!(mean(&[0.1; 10]), Some(0.1), "the mean of equal items is that item, to the bit");
     }
 
     #[test]
@@ -136,5 +161,7 @@ mod tests {
         assert_eq!(Position::At(-2).of(5), Ok(Positions::At(vec![3])));
         assert!(Position::At(5).of(5).is_err() && Position::At(-6).of(5).is_err());
         assert!("first".parse::<Position>().is_err());
+        assert!(Position::Last.is(Position::At(-1)) && !Position::Last.is(Position::At(3)));
+        assert!(!Position::All.is(Position::All), "many positions are not one");
     }
 }

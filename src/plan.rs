@@ -185,7 +185,7 @@ pub enum What {
     Entropy,
     /// The direct logit attribution of a logit difference, at the last position, before soft-capping of the logits:
     /// `[n_layers + 1, n_heads + 2]`. A layer's row has its heads, its MLP, and the attention's bias; the last row the
-    /// embedding, then the final norm's bias with what several tokens' logsumexp has beyond its weighted sum, then zeros.
+    /// embedding, the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros.
     /// They sum to the logit difference where nothing after `z` is edited: what such an edit adds is no component's.
     Attribution(Metric),
     /// The inner product of a site's value with a direction. `[positions]`

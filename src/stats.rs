@@ -83,8 +83,15 @@ fn all_finite(x: &[f64]) -> bool {
     x.iter().all(|v| v.is_finite())
 }
 
-/// The mean, summed from the first item so that the mean of equal items is that item, to the bit. NaN of nothing.
-fn mean(x: &[f64]) -> f64 {
-    let Some(first) = x.first() else { return f64::NAN };
-    first + x.iter().map(|v| v - first).sum::<f64>() / x.len() as f64
+/// The mean, summed from the first item so that the mean of equal items is that item, to the bit; `None` of nothing.
+///
+/// Intervals are made around this mean: another way to sum could leave its own interval by a bit.
+pub fn mean(x: &[f64]) -> Option<f64> {
+    let first = x.first()?;
+    Some(first + x.iter().map(|v| v - first).sum::<f64>() / x.len() as f64)
+}
+
+/// [`mean`]; NaN of nothing.
+fn mean_of(x: &[f64]) -> f64 {
+    mean(x).unwrap_or(f64::NAN)
 }

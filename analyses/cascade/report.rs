@@ -1,6 +1,6 @@
 //! The knockout cascade's figures and words, from its tables alone.
 
-use crate::analyses::components::label;
+use crate::analyses::components::{label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
@@ -21,6 +21,7 @@ const NAMED: usize = 8;
 struct Row<'a> {
     layer: i64,
     component: &'a str,
+    n_layers: i64,
     drop: Option<f64>,
     interval: Option<(f64, f64)>,
     share_of_effect: Option<f64>,
@@ -31,7 +32,7 @@ struct Row<'a> {
 
 impl Row<'_> {
     fn label(&self) -> String {
-        label(self.layer, self.component)
+        label_of(self.layer, self.component, self.n_layers)
     }
 
     fn head(&self) -> Option<usize> {
@@ -50,9 +51,11 @@ fn rows(components: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
     let (drops, low, high) = (float("drop_mean")?, float("ci_low")?, float("ci_high")?);
     let (shares, q) = (float("share_of_effect")?, float("q_value")?);
     let (amplifiers, gates) = (components.flags("amplifier")?, components.flags("is_gate")?);
+    let n_layers = n_layers(layers, &names);
     let row = |i: usize| Row {
         layer: layers[i],
         component: names[i],
+        n_layers,
         drop: drops[i],
         interval: low[i].zip(high[i]),
         share_of_effect: shares[i],

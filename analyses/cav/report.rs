@@ -1,8 +1,11 @@
 //! Concept vectors in figures and text, from their tables alone.
+//!
+//! Numbers are `tables`' business; nothing is computed here that is not in one.
 
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Figure};
+use crate::figure::bars::MOST_BARS;
+use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, MOST_SERIES};
 use crate::names::short_name;
 use crate::report::cells::share;
 use crate::report::listing::{Listing, Show};
@@ -15,7 +18,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, "cavs")?)?)];
     if let Ok(tcav) = table(tables, "tcav") {
         for method in methods(tcav)? {
-            figures.push((format!("tcav-{method}.png"), tcav_figure(tcav, &method)?));
+            figures.extend(tcav_figures(tcav, &method)?);
         }
     }
     Ok(figures)
@@ -72,9 +75,9 @@ fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
 }
 
 /// The rows of a method, by class.
-fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<(&'a str, Vec<usize>)>, AnalysisError> {
+fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<Rows<'a>>, AnalysisError> {
     let (of, classes) = (tcav.strs("method")?, tcav.strs("class")?);
-    let mut found: Vec<(&str, Vec<usize>)> = Vec::new();
+    let mut found: Vec<Rows> = Vec::new();
     for i in (0..tcav.rows()).filter(|i| of[*i] == method) {
         match found.iter_mut().find(|(class, _)| *class == classes[i]) {
             Some((_, rows)) => rows.push(i),
@@ -84,8 +87,24 @@ fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<(&'a str, Vec<usize
     Ok(found)
 }
 
-fn tcav_figure(tcav: &Table, method: &str) -> Result<Figure, AnalysisError> {
+/// A class with its rows.
+type Rows<'a> = (&'a str, Vec<usize>);
+
+/// One figure, or several where there are more classes than can be told apart.
+fn tcav_figures(tcav: &Table, method: &str) -> Result<Figures, AnalysisError> {
     let classes = by_class(tcav, method)?;
+    let layers = classes.first().map_or(1, |c| c.1.len()).max(1);
+    let some = classes.chunks(MOST_SERIES.min(MOST_BARS / layers).max(1));
+    let one = |(k, some): (usize, &[Rows])| Ok((tcav_file(method, k), tcav_figure(tcav, method, some)?));
+    some.enumerate().map(one).collect()
+}
+
+/// The name of a method's figure number `k`.
+fn tcav_file(method: &str, k: usize) -> String {
+    if k == 0 { format!("tcav-{method}.png") } else { format!("tcav-{method}-{}.png", k + 1) }
+}
+
+fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, AnalysisError> {
     let float = |name: &str| tcav.floats(name);
     let (scores, deviations) = (float("tcav")?, float("tcav_sd")?);
     let (random, spread) = (float("random_mean")?, float("random_sd")?);
@@ -96,7 +115,7 @@ fn tcav_figure(tcav: &Table, method: &str) -> Result<Figure, AnalysisError> {
         let interval = around(scores[*i], deviations[*i]);
         scores[*i].map(|value| Estimate { value, interval, marked: marked[*i] })
     };
-    let series = |(class, rows): &(&str, Vec<usize>)| BarSeries {
+    let series = |(class, rows): &Rows| BarSeries {
         name: (*class).to_string(),
         estimates: rows.iter().map(estimate).collect(),
         bands: rows.iter().map(|i| around(random[*i], spread[*i])).collect(),
@@ -119,9 +138,13 @@ fn tcav_figure(tcav: &Table, method: &str) -> Result<Figure, AnalysisError> {
 
 fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> {
     let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let best = (0..cavs.rows()).max_by(|a, b| accuracy[*a].unwrap_or(0.0).total_cmp(&accuracy[*b].unwrap_or(0.0)));
-    let best = best.map_or(String::new(), |i| {
-        format!("The best is **{}** at layer {} with {}.", method[i], layers[i], share(accuracy[i]))
+    let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
+    // Of several that are as good, the first layer: from there on the concept is there.
+    let best = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)).map_or(String::new(), |i| {
+        let mut later = (0..cavs.rows()).filter(|j| method[*j] == method[i] && layers[*j] > layers[i]).peekable();
+        let from = later.peek().is_some() && later.all(|j| accuracy[j] == Some(largest));
+        let at = if from { format!("from layer {} on", layers[i]) } else { format!("at layer {}", layers[i]) };
+        format!("The best is **{}** {at} with {}.", method[i], share(largest))
     });
     let text = format!(
         "Linear classifiers between {} examples of the concept and {} random ones, layer by layer, and how often they are right \
@@ -144,11 +167,25 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
 }
 
 fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, AnalysisError> {
-    let (of, significant) = (tcav.strs("method")?, tcav.flags("significant")?);
+    let (of, significant, p) = (tcav.strs("method")?, tcav.flags("significant")?, tcav.floats("p_value")?);
     let rows: Vec<usize> = (0..tcav.rows()).filter(|i| of[*i] == method).collect();
+    let untested = match rows.iter().filter(|i| p[**i].is_none()).count() {
+        0 => String::new(),
+        n => format!(
+            " {n} were not tested: no run differs from another of its kind, so that there is no error to compare with."
+        ),
+    };
+    let dependent = match tcav.flags("whole_groups")?.first() {
+        Some(false) => {
+            " **The runs are not independent**: there are too few groups of examples to deal them out whole, so that examples of \
+             one group are in several runs, and p-values are too small."
+        }
+        _ => "",
+    };
     let text = format!(
         "The share of each class' prompts whose metric rises along the concept: {} CAVs of disjoint parts of the concept ({} \
-         examples a side) against as many of random sets. {} of {} layers and classes are significant (q < {SIGNIFICANT}).",
+         examples a side) against as many of random sets. {} of {} layers and classes are significant (q < \
+         {SIGNIFICANT}).{untested}{dependent}",
         tcav.ints("runs")?.first().copied().unwrap_or(0),
         tcav.ints("examples")?.first().copied().unwrap_or(0),
         rows.iter().filter(|i| significant[**i]).count(),
@@ -163,12 +200,93 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         .column("p", Show::PValue("p_value"))
         .column("q", Show::PValue("q_value"))
         .block("TCAV scores")?;
-    let file = dir.join(format!("tcav-{method}.png"));
+    let (caption, alt) =
+        ("TCAV by layer; the band is what random sets give.", "TCAV scores by layer with the random band.");
+    let figures = (0..tcav_figures(tcav, method)?.len()).map(|k| dir.join(tcav_file(method, k)));
     let section = Section::new(format!("TCAV ({method})")).paragraph(text);
-    let section = section.figure(
-        file,
-        "TCAV by layer; the band is what random sets give.",
-        "TCAV scores by layer with the random band.",
-    );
+    let section = figures.fold(section, |section, file| section.figure(file, caption, alt));
     Ok(section.block(Block::Table(block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cavs(accuracy: &[(i64, &str, f64)]) -> Table {
+        let n = accuracy.len();
+        Table::new("cavs")
+            .str("model", "", vec!["m"; n])
+            .and_then(|t| t.int("layer", "", accuracy.iter().map(|a| a.0)))
+            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
+            .and_then(|t| t.str("position", "", vec!["last"; n]))
+            .and_then(|t| t.str("method", "", accuracy.iter().map(|a| a.1)))
+            .and_then(|t| t.int("n_concept", "", vec![20; n]))
+            .and_then(|t| t.int("n_random", "", vec![20; n]))
+            .and_then(|t| t.float("accuracy", "", accuracy.iter().map(|a| a.2)))
+            .and_then(|t| t.float("norm", "", vec![1.0; n]))
+            .and_then(|t| t.float("cosine", "", vec![1.0; n]))
+            .unwrap()
+    }
+
+    fn tcav(classes: usize, layers: i64, whole_groups: bool) -> Table {
+        let rows: Vec<(String, i64)> =
+            (0..classes).flat_map(|c| (0..layers).map(move |layer| (format!("class {c}"), layer))).collect();
+        let n = rows.len();
+        Table::new("tcav")
+            .str("model", "", vec!["m"; n])
+            .and_then(|t| t.int("layer", "", rows.iter().map(|r| r.1)))
+            .and_then(|t| t.str("class", "", rows.iter().map(|r| r.0.as_str())))
+            .and_then(|t| t.float("tcav", "", vec![0.9; n]))
+            .and_then(|t| t.float("tcav_sd", "", vec![0.1; n]))
+            .and_then(|t| t.float("random_mean", "", vec![0.5; n]))
+            .and_then(|t| t.float("random_sd", "", vec![0.2; n]))
+            .and_then(|t| t.int("runs", "", vec![10; n]))
+            .and_then(|t| t.float("p_value", "", vec![0.5; n]))
+            .and_then(|t| t.float("q_value", "", vec![0.5; n]))
+            .and_then(|t| t.flag("significant", "", vec![false; n]))
+            .and_then(|t| t.str("method", "", vec!["ridge"; n]))
+            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
+            .and_then(|t| t.int("examples", "", vec![4; n]))
+            .and_then(|t| t.flag("whole_groups", "", vec![whole_groups; n]))
+            .unwrap()
+    }
+
+    fn words(tables: &[Table]) -> String {
+        format!("{:?}", sections(tables, Path::new("run")).unwrap())
+    }
+
+    #[test]
+    fn the_concept_is_where_it_is_first_found_as_well_as_anywhere() {
+        let rows = [
+            (0, "ridge", 0.5),
+            (0, "svm", 0.6),
+            (1, "ridge", 1.0),
+            (1, "svm", 0.9),
+            (2, "ridge", 1.0),
+            (2, "svm", 1.0),
+        ];
+        assert!(words(&[cavs(&rows)]).contains("The best is **ridge** from layer 1 on with 100.0"));
+        let rows = [(0, "ridge", 0.5), (1, "ridge", 0.8), (2, "ridge", 0.7)];
+        assert!(words(&[cavs(&rows)]).contains("The best is **ridge** at layer 1 with 80.0"));
+    }
+
+    #[test]
+    fn more_classes_than_one_figure_shows_are_drawn_in_several() {
+        let accuracy = cavs(&[(0, "ridge", 1.0)]);
+        for (classes, layers, files) in [(7, 20, 1), (8, 2, 2), (8, 30, 2), (6, 30, 2), (7, 24, 2)] {
+            let tables = [accuracy.clone(), tcav(classes, layers, true)];
+            let figures = figures(&tables).unwrap();
+            assert_eq!(figures.len(), 1 + files, "{classes} classes of {layers} layers");
+            for (name, figure) in &figures {
+                figure.draw().unwrap_or_else(|e| panic!("{name}: {e}"));
+                assert!(words(&tables).contains(name.as_str()), "{name}");
+            }
+        }
+    }
+
+    #[test]
+    fn runs_that_share_groups_are_said_to() {
+        let text = |whole| words(&[cavs(&[(0, "ridge", 1.0)]), tcav(2, 3, whole)]);
+        assert!(text(false).contains("The runs are not independent") && !text(true).contains("not independent"));
+    }
 }

@@ -1,6 +1,10 @@
-//! The tables of concept vectors.
+//! The tables of concept vectors: CAVs, TCAV with its test, and every run's score.
+//!
+//! What figures and text make of them is `report`'s business.
 
-use super::{Found, Items, Sets, Tcav};
+use super::Items;
+use super::fit::{Found, Tcav};
+use super::sets::Sets;
 use crate::analyses::AnalysisError;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::summary::{Position, mean, sd};
@@ -61,12 +65,21 @@ pub(super) fn tcav(model: &str, items: &Items, found: &[Found], sets: &Sets) -> 
         .float("random_mean", "the same of random against random", rows.iter().map(|r| mean(&r.2.random)))?
         .float("random_sd", "its standard deviation over runs", rows.iter().map(|r| sd(&r.2.random)))?
         .int("runs", "CAVs of each kind", rows.iter().map(|r| r.2.concept.len() as i64))?
-        .float("p_value", "two-sided Welch test of concept against random runs", p.iter().copied())?
+        .float(
+            "p_value",
+            "two-sided Welch test of concept against random runs; empty where no run differs from another of its kind",
+            p.iter().copied(),
+        )?
         .float("q_value", "Benjamini-Hochberg over layers, classes and methods", q.iter().copied())?
         .flag("significant", "q_value < 0.05", q.iter().map(|q| q.is_some_and(|q| q < SIGNIFICANT)))?
         .str("method", "logistic, svm, ridge or mean_difference", rows.iter().map(|r| r.0.method.name()))?
         .str("site", "where activations were taken", rows.iter().map(|r| r.0.site.kind.name()))?
         .int("examples", "examples a side of each run's CAV", rows.iter().map(|_| sets.size as i64))?
+        .flag(
+            "whole_groups",
+            "whether no group of examples is in two runs, which are independent only then",
+            rows.iter().map(|_| sets.whole_groups),
+        )?
         .int("n", "prompts of the class", rows.iter().map(|r| items.classes[r.1].prompts.len() as i64))?)
 }
 

@@ -11,6 +11,7 @@ use crate::dataset::Pair;
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca, bca_family, benjamini_hochberg, label_test};
 use crate::table::Table;
+use std::collections::BTreeMap;
 
 /// Fewer prompts that generate give no thresholds of classes.
 const ENOUGH: usize = 5;
@@ -197,8 +198,8 @@ impl Made<'_> {
             if answers.iter().any(|n| (*n as usize) < ENOUGH) {
                 continue;
             }
-            let shares: Vec<&[Option<f64>]> = of_subset.iter().map(|d| d.shares.as_slice()).collect();
-            found.extend(class_thresholds(self.x, &answers, &shares).into_iter().map(|(class, threshold)| Crossing {
+            let found_here = class_thresholds(self.x, &self.classes(side, subset), &self.bootstrap());
+            found.extend(found_here.into_iter().map(|(class, threshold)| Crossing {
                 side,
                 subset,
                 class: class.name(),
@@ -209,6 +210,17 @@ impl Made<'_> {
             }));
         }
         found
+    }
+
+    /// The classes of each prompt's answers along the concept's direction, one a coefficient; none where it gave none.
+    fn classes(&self, side: usize, subset: &Subset) -> Vec<Vec<Option<Class>>> {
+        let mut classes: BTreeMap<usize, Vec<Option<Class>>> = BTreeMap::new();
+        let here = |g: &&Given| g.side == side && g.direction == 0 && subset.items.contains(&g.pair);
+        for given in self.given.iter().filter(here) {
+            let of_prompt = classes.entry(given.pair).or_insert_with(|| vec![None; self.x.len()]);
+            of_prompt[given.dose] = Some(given.answer.class);
+        }
+        classes.into_values().collect()
     }
 
     fn thresholds_table(&self, found: &[Crossing]) -> Result<Table, AnalysisError> {
@@ -227,8 +239,7 @@ impl Made<'_> {
             .float("coefficient", "where it crosses", found.iter().map(|f| f.at))?
             .float(
                 "ci_low",
-                "lower end of the 95 % interval: of a class Fieller's, as if every answer were independent; of the metric BCa over \
-                 pairs, empty where a resample does not cross",
+                "lower end of the 95 % BCa interval over prompts, empty where a resample does not cross",
                 found.iter().map(|f| f.interval.map(|i| i.0)),
             )?
             .float("ci_high", "upper end", found.iter().map(|f| f.interval.map(|i| i.1)))?

@@ -1,4 +1,6 @@
-//! The doses of steering: tables, figures and text.
+//! The doses of steering: tables of a sweep's numbers and answers; figures and text from the tables alone.
+//!
+//! What is run, and with which vector, is left to `steer` and `plans`.
 
 use super::Items;
 use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
@@ -10,10 +12,9 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, number, signed};
+use crate::report::cells::{self, number, p_value, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section};
-use crate::run::Reading;
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
@@ -28,15 +29,14 @@ struct Measured<'a> {
     answers: Option<&'a [Answer]>,
 }
 
-/// The tables of a sweep's readings and answers.
+/// The tables of a sweep's numbers, and of the answers under each condition that generates.
 pub(super) fn tables(
     session: &Session,
     items: &Items,
     conditions: &[Condition],
-    readings: &[Reading],
-    answers: &[(usize, Vec<Answer>)],
+    numbers: &[f64],
+    answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
-    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
     let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
     let base: Vec<f64> = of_prompt.iter().map(|p| p[0]).collect();
     let measured: Vec<Measured> = conditions
@@ -44,15 +44,15 @@ pub(super) fn tables(
         .enumerate()
         .map(|(k, condition)| {
             let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect();
-            let answers = answers.iter().find(|(of, _)| *of == k).map(|(_, a)| a.as_slice());
-            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers }
+            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers: answers[k].as_deref() }
         })
         .collect();
-    let rows = rows(&base, &measured, session.seed);
+    let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
+    let rows = rows(&base, &measured, &bootstrap);
     let mut tables = vec![dose_table(&session.model.name, items, &rows)?, items_table(items, &base, &measured)?];
-    if !answers.is_empty() {
+    if answers.iter().any(Option::is_some) {
         tables.push(generations_table(items, &measured)?);
-        tables.push(thresholds_table(&rows)?);
+        tables.push(thresholds_table(&measured, base.len(), &bootstrap)?);
     }
     Ok(tables)
 }
@@ -71,12 +71,14 @@ struct Row {
     /// How often a random direction moves the mean metric as far.
     p_over_random: Option<f64>,
     answers: i64,
+    /// How many of the directions the answers are of.
+    answer_directions: i64,
     /// Shares of [`Class::ALL`].
     shares: Vec<Option<f64>>,
 }
 
 /// The vector's rows, each with the random directions' row after it.
-fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
+fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> {
     let base_mean = mean(base);
     let mut rows = Vec::new();
     for own in measured.iter().filter(|m| m.condition.direction == 0) {
@@ -85,7 +87,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
         let change = |m: &Measured| mean(&m.metric.iter().zip(base).map(|(m, b)| m - b).collect::<Vec<_>>());
         let far = |m: &&&Measured| change(m).map(f64::abs) >= change(own).map(f64::abs);
         let hits = random.iter().filter(far).count();
-        let interval = bca_mean(&own.metric, &Bootstrap { seed, ..Bootstrap::default() });
+        let interval = bca_mean(&own.metric, bootstrap);
         let all: Vec<&Answer> = own.answers.into_iter().flatten().collect();
         rows.push(Row {
             kind: own.condition.kind.name(),
@@ -99,6 +101,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
             entropy: mean(&own.entropy),
             p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
             answers: all.len() as i64,
+            answer_directions: i64::from(own.answers.is_some()),
             shares: shares(&all),
         });
         let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
@@ -118,6 +121,7 @@ fn rows(base: &[f64], measured: &[Measured], seed: u64) -> Vec<Row> {
             entropy: over(&|m| mean(&m.entropy)),
             p_over_random: None,
             answers: all.len() as i64,
+            answer_directions: random.iter().filter(|m| m.answers.is_some()).count() as i64,
             shares: shares(&all),
         });
     }
@@ -160,7 +164,12 @@ fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, Analysi
             rows.iter().map(|r| r.kl),
         )?
         .float("entropy", "mean entropy of the next token, nats", rows.iter().map(|r| r.entropy))?
-        .int("answers", "generated answers", rows.iter().map(|r| r.answers))?;
+        .int("answers", "generated answers", rows.iter().map(|r| r.answers))?
+        .int(
+            "answer_directions",
+            "how many of the row's directions the answers and their shares are of",
+            rows.iter().map(|r| r.answer_directions),
+        )?;
     for (c, class) in Class::ALL.iter().enumerate() {
         table =
             table.float(class.name(), "share of generated answers of this class", rows.iter().map(|r| r.shares[c]))?;
@@ -223,19 +232,20 @@ fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, Anal
         .str("text", "the generated answer", rows.iter().map(|r| r.2.text.as_str()))?)
 }
 
-/// Where each class of answers takes over along the coefficients.
-fn thresholds_table(rows: &[Row]) -> Result<Table, AnalysisError> {
-    let doses: Vec<&Row> = rows.iter().filter(|r| r.kind == "add" && r.direction == "vector").collect();
-    let x: Vec<f64> = doses.iter().filter_map(|r| r.coefficient).collect();
-    let answers: Vec<i64> = doses.iter().map(|r| r.answers).collect();
-    let shares: Vec<&[Option<f64>]> = doses.iter().map(|r| r.shares.as_slice()).collect();
-    let found = class_thresholds(&x, &answers, &shares);
+/// Where each class of answers takes over along the coefficients, over `n` prompts.
+fn thresholds_table(measured: &[Measured], n: usize, bootstrap: &Bootstrap) -> Result<Table, AnalysisError> {
+    let own = measured.iter().filter(|m| m.condition.direction == 0);
+    let doses: Vec<(f64, &Measured)> = own.filter_map(|m| Some((m.condition.kind.coefficient()?, m))).collect();
+    let x: Vec<f64> = doses.iter().map(|d| d.0).collect();
+    let class = |i: usize, m: &Measured| m.answers.map(|answers| answers[i].class);
+    let prompts: Vec<Vec<Option<Class>>> = (0..n).map(|i| doses.iter().map(|d| class(i, d.1)).collect()).collect();
+    let found = class_thresholds(&x, &prompts, bootstrap);
     Ok(Table::new("thresholds")
         .str("class", "the class of answers", found.iter().map(|f| f.0.name()))?
         .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
         .float(
             "ci_low",
-            "lower end of the 95 % interval (Fieller; as if every answer were independent)",
+            "lower end of its 95 % BCa interval over prompts, empty where a resample does not cross",
             found.iter().map(|f| f.1.interval.map(|i| i.low)),
         )?
         .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
@@ -243,7 +253,7 @@ fn thresholds_table(rows: &[Row]) -> Result<Table, AnalysisError> {
 }
 
 /// Each prompt's smallest coefficient.
-pub(super) fn smallest_table(items: &Items, smallest: &[Option<f64>]) -> Result<Table, AnalysisError> {
+pub(super) fn smallest_table(items: &Items, smallest: &[f64]) -> Result<Table, AnalysisError> {
     let all = &items.dataset.items;
     Ok(Table::new("gcav")
         .str("id", "the prompt", all.iter().map(|i| i.id.as_str()))?
@@ -325,13 +335,20 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         if dose.floats("undecided")?.iter().flatten().any(|s| *s > 0.0) {
             curves.push(vector("undecided", "undecided")?);
         }
-        curves.push(random("refusal", "refusal, random")?);
+        curves.push(random("refusal", &format!("refusal, {}", answering(dose)?))?);
         let thresholds = thresholds(table(tables, "thresholds")?)?;
         let answers =
             Curves { curves, thresholds, y_range: Some((0.0, 1.0)), ..base("Generated answers", "share of answers")? };
         figures.push(("answers.png".to_string(), answers.into()));
     }
     Ok(figures)
+}
+
+/// The random directions that generated: `2 random directions`.
+fn answering(dose: &Table) -> Result<String, AnalysisError> {
+    let (directions, answering) = (dose.strs("direction")?, dose.ints("answer_directions")?);
+    let n = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| answering[i]).max().unwrap_or(0);
+    Ok(format!("{n} random direction{}", if n == 1 { "" } else { "s" }))
 }
 
 /// Thresholds of refusal and answer; those between are seen.
@@ -348,6 +365,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let (kinds, directions) = (dose.strs("kind")?, dose.strs("direction")?);
     let (coefficient, metric, base) =
         (dose.floats("coefficient")?, dose.floats("metric_mean")?, dose.floats("base_mean")?);
+    let (low, high, over_random) = (dose.floats("ci_low")?, dose.floats("ci_high")?, dose.floats("p_over_random")?);
+    let number_of = dose.ints("directions")?;
     let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
     let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == "vector").collect();
     let largest = own.iter().copied().max_by(|a, b| {
@@ -357,11 +376,19 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let most = largest.map_or(String::new(), |i| {
         let at = coefficient[i].map_or(kinds[i].to_string(), |c| format!("coefficient {}", number(c, 2)));
         let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == "random");
-        format!(
-            "The largest change is {} nats at {at}; random directions of the same norm change it by {} on average.",
-            signed(change(i), 2),
-            signed(random.and_then(change), 2),
-        )
+        let chance = random.and_then(|j| {
+            let (low, high, base) = (low[j]?, high[j]?, base[j]?);
+            Some(format!(
+                "; {} random direction{} of the same norm change{} it by {} to {} (p over random {})",
+                number_of[j],
+                if number_of[j] == 1 { "" } else { "s" },
+                if number_of[j] == 1 { "s" } else { "" },
+                signed(Some(low - base), 2),
+                signed(Some(high - base), 2),
+                p_value(over_random[i]),
+            ))
+        });
+        format!("The largest change is {} nats at {at}{}.", signed(change(i), 2), chance.unwrap_or_default())
     });
     let text = format!(
         "Without steering the mean logit difference is {} nats. {most}",
@@ -399,6 +426,7 @@ fn listed(section: Section, dose: &Table) -> Result<Section, AnalysisError> {
         .column("KL", Show::Number("kl_to_base", 3))
         .column("entropy", Show::Number("entropy", 2));
     if dose.ints("answers")?.iter().any(|n| *n > 0) {
+        listing = listing.column("directions that answered", Show::Count("answer_directions"));
         listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
     }
     let block = listing.block("Every dose; each prompt's numbers are in items.parquet")?;
@@ -411,16 +439,17 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     let generations = table(tables, "generations")?;
     let classes = generations.strs("class")?;
     let undecided = classes.iter().filter(|c| **c == Class::Undecided.name()).count();
+    let controls = answering(table(tables, "dose")?)?;
     let text = format!(
-        "{} answers were generated and classified by rules; no rule decides {} of them. Thresholds are where a class' share crosses \
-         one half, by a logistic fit over the coefficients.",
-        generations.rows(),
+        "{} answers were generated and classified by rules, those beside the vector's along {controls}; no rule decides {} of them. \
+         Thresholds are where a class' share crosses one half, by a logistic fit over the coefficients, with intervals over prompts.",
+        cells::count(generations.rows() as i64),
         cells::share(undecided as f64 / generations.rows().max(1) as f64),
     );
     let header = vec![
         Heading::text("class"),
         Heading::number("threshold"),
-        Heading::text("95 % interval"),
+        Heading::number("95 % interval"),
         Heading::text("with the coefficient it"),
     ];
     let row = |i: usize| {
@@ -430,7 +459,7 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     let alt = "Shares of refusals, evasions and answers by coefficient.";
     let section = Section::new("Generated answers").paragraph(text);
     let section =
-        section.figure(dir.join("answers.png"), "Shares of each class by coefficient; grey: random directions.", alt);
+        section.figure(dir.join("answers.png"), format!("Shares of each class by coefficient; grey: {controls}."), alt);
     let section = section.table("Thresholds", header, (0..thresholds.rows()).map(row).collect());
     examples(section, generations)
 }

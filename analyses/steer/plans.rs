@@ -1,9 +1,12 @@
 //! What is run for steering: the contrast, the clean activations, and every prompt under every condition.
+//!
+//! Plans alone: what vectors are made of readings, and what readings say, is left to `steer` and `dose`.
 
 use super::{Contrast, Items, Steer};
 use crate::analyses::directions::Recipe;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::site::{Site, SiteKind};
+use std::ops::Range;
 use std::sync::Arc;
 
 /// What is done with a direction.
@@ -40,23 +43,28 @@ pub(super) struct Condition {
     pub(super) direction: usize,
 }
 
-/// Activations of the prompts that the vector is made from, the positive ones first; of all positions for ActAdd.
-pub(super) fn contrast((positive, negative): &Contrast, site: Site, all: bool) -> Plan {
+/// Activations of some of the prompts that the vector is made from, at its position; of all positions for ActAdd.
+pub(super) fn contrast(params: &Steer, contrast: &Contrast, site: Site, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (name, prompts) in [("positive", positive), ("negative", negative)] {
-        for (i, ids) in prompts.iter().enumerate() {
-            let prompt = plan.prompt(format!("{name} {i} of the contrast"), ids.clone());
-            let positions = if all { Positions::All } else { Positions::Last };
-            plan.read(prompt, What::Activation { site, positions, part: Part::All });
-        }
+    for (i, ids) in contrast.prompts().enumerate().skip(some.start).take(some.len()) {
+        let n = contrast.positive.len();
+        let name = if i < n { format!("positive {i}") } else { format!("negative {}", i - n) };
+        let prompt = plan.prompt(format!("{name} of the contrast"), ids.clone());
+        let positions = match params.from {
+            Some(Recipe::Actadd) => Positions::All,
+            // The position was checked.
+            _ => params.vector_position.of(ids.len()).unwrap_or(Positions::Last),
+        };
+        plan.read(prompt, What::Activation { site, positions, part: Part::All });
     }
     plan
 }
 
-/// The prompts' own activations at the site, where the vector is added; at their last positions where it is in many.
-pub(super) fn activations(params: &Steer, items: &Items) -> Plan {
+/// Some prompts' own activations at the site, where the vector is added; at their last positions where it is in many.
+pub(super) fn activations(params: &Steer, items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
+    for i in some {
+        let (item, (ids, _)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
         let one = params.position.of(ids.len()).ok().filter(|p| *p != Positions::All);
         let positions = one.unwrap_or(Positions::Last);
@@ -69,24 +77,40 @@ pub(super) fn activations(params: &Steer, items: &Items) -> Plan {
 pub(super) const OF_PROMPT: usize = 2;
 pub(super) const OF_FORK: usize = 3;
 
-/// The fork of prompt `i` under condition `k` of so many, in [`sweep`].
+/// The fork of prompt `i` of a [`sweep`] under condition `k` of so many.
 pub(super) fn fork_of(i: usize, k: usize, conditions: usize) -> Run {
     Run::Fork(i * conditions + k)
 }
 
-/// Every prompt under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks. Prompts
+/// A vector, or one a position; then each random direction's.
+pub(super) type Vectors = Vec<Vec<Arc<[f32]>>>;
+
+/// Which prompts are in a [`sweep`] at once.
+pub(super) fn batches(
+    items: &Items,
+    vectors: &Vectors,
+    conditions: &[Condition],
+) -> impl Iterator<Item = Range<usize>> + use<> {
+    let edits = |condition: &Condition| match condition.kind {
+        Kind::TakeOut => TAKEN_OUT_OF.len() * items.n_layers,
+        Kind::Add(_) | Kind::Smallest(_) => vectors[condition.direction].len(),
+    };
+    crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
+}
+
+/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks. Prompts
 /// are made longer by `more` tokens, to count what generating so many would cost.
 pub(super) fn sweep(
     params: &Steer,
     items: &Items,
-    vectors: &[Vec<Vec<f32>>],
+    vectors: &Vectors,
     conditions: &[Condition],
+    some: Range<usize>,
     more: usize,
 ) -> Plan {
-    let vectors: Vec<Vec<Arc<[f32]>>> =
-        vectors.iter().map(|of| of.iter().map(|v| Arc::from(v.as_slice())).collect()).collect();
     let mut plan = Plan::default();
-    for (i, (item, (ids, metric))) in items.dataset.items.iter().zip(&items.tokens).enumerate() {
+    for i in some {
+        let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let length = ids.len();
         let longer = ids.iter().copied().chain(std::iter::repeat_n(0, more)).collect();
         let prompt = plan.prompt(item.id.clone(), longer);
@@ -103,13 +127,15 @@ pub(super) fn sweep(
     plan
 }
 
+/// Where directional ablation takes a direction out, in every layer.
+const TAKEN_OUT_OF: [SiteKind; 3] = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
+
 fn edits(params: &Steer, items: &Items, vectors: &[Arc<[f32]>], kind: &Kind, i: usize, length: usize) -> Vec<Edit> {
     let edit = |site: Site, positions: Positions, change| Edit { site, part: Part::All, positions, change };
     let coefficient = match kind {
         Kind::TakeOut => {
-            let sites = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
             let one = |site: Site| edit(site, Positions::All, Change::ProjectOut(vectors[0].clone()));
-            return (0..items.n_layers).flat_map(|l| sites.map(|kind| kind.at(l))).map(one).collect();
+            return (0..items.n_layers).flat_map(|l| TAKEN_OUT_OF.map(|kind| kind.at(l))).map(one).collect();
         }
         Kind::Add(c) => *c,
         Kind::Smallest(each) => each[i],

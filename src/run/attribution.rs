@@ -174,7 +174,8 @@ impl<'a> Attributions<'a> {
             let mut values: Vec<f32> = entry.cells.chunks_exact(weights.len()).map(|c| weighed(c) as f32).collect();
             let last = arch.n_layers * (arch.n_heads + 2);
             let bias = entry.tokens.iter().zip(&weights).map(|(t, w)| w * biases[*t]).sum::<f64>();
-            values[last + 1] = (bias + answer.rest - foil.rest) as f32;
+            values[last + 1] = bias as f32;
+            values[last + 2] = (answer.rest - foil.rest) as f32;
             (entry.readout, Reading::Array { shape: shape.clone(), values })
         });
         Ok(readings.collect())

@@ -1,6 +1,6 @@
 //! Bootstrap intervals: bias-corrected and accelerated (BCa), Efron 1987, "Better Bootstrap Confidence Intervals".
 
-use super::{Interval, all_finite, mean, rng};
+use super::{Interval, all_finite, mean_of as mean, rng};
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;

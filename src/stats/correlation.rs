@@ -1,6 +1,6 @@
 //! Correlation of two lists of numbers about the same items.
 
-use super::{all_finite, mean};
+use super::{all_finite, mean_of as mean};
 
 /// Pearson's correlation, in [-1, 1].
 ///

@@ -4,7 +4,7 @@
 //! every resample lies below the estimate, and its interval misses the value that more items would give. Leaving out one item at
 //! a time adds next to none.
 
-use super::{Interval, all_finite, mean};
+use super::{Interval, all_finite, mean_of as mean};
 use rayon::prelude::*;
 use statrs::distribution::{ContinuousCDF, StudentsT};
 

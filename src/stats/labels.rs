@@ -1,6 +1,6 @@
 //! Do numbers differ between labels?
 
-use super::{all_finite, mean, rng};
+use super::{all_finite, mean_of as mean, rng};
 use rand::seq::SliceRandom;
 
 /// How near two statistics are the same number but for rounding.

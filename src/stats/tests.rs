@@ -3,6 +3,7 @@
 //! Reference values are scipy 1.17.1's unless said; `np` is numpy, `st` is scipy.stats. A simulated rate is held to
 //! four standard errors of its binomial: `4 * sqrt(rate (1 - rate) / simulations)`.
 
+use super::mean_of as mean;
 use super::*;
 use rand::Rng;
 use statrs::distribution::{ContinuousCDF, Normal};

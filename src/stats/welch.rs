@@ -1,6 +1,6 @@
 //! Welch's t-test.
 
-use super::{all_finite, mean};
+use super::{all_finite, mean_of as mean};
 use statrs::function::beta::checked_beta_reg;
 
 /// The two-sided p-value of equal means of two samples whose variances may differ (Welch 1947).

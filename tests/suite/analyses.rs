@@ -1,12 +1,19 @@
 //! Each analysis recovers the demo model's known circuit, run as a user runs it.
 
 use crate::support::cli::{gatelens, listed};
+use crate::support::{Golden, family_dir, open};
+use gatelens::analyses::vectors::from_file;
+use gatelens::linear::dot;
+use gatelens::model::template::Message;
+use gatelens::model::{Model, Options};
+use gatelens::plan::{Change, Edit, Part, Plan, Positions, What};
+use gatelens::site::SiteKind;
 use gatelens::stats::welch;
 use gatelens::table::Table;
-use serde_json::Value;
-use std::collections::HashSet;
+use serde_json::{Value, json};
+use std::collections::{HashMap, HashSet};
 use std::path::{Path, PathBuf};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 
 /// `gatelens demo`, run once for all tests.
@@ -116,6 +123,49 @@ fn attributions_of_a_prompt_sum_to_its_metric() {
 }
 
 #[test]
+fn what_several_tokens_logsumexp_has_beyond_its_weighted_sum_is_no_component_of_the_stream() {
+    let (model, golden) = (open("llama"), Golden::of("llama"));
+    let (answer, foil) = ([11, 30, 4], [23, 7]);
+    let dir = TempDir::new().unwrap();
+    let prompts = dir.path().join("prompts.jsonl");
+    let line = |i: usize| {
+        let ids = golden.ids("input_ids", i);
+        json!({ "id": i.to_string(), "prompt": { "ids": ids }, "answer": answer, "foil": foil }).to_string()
+    };
+    std::fs::write(&prompts, [line(0), line(1)].join("\n")).unwrap();
+    let (_own, out) = run(&["dla", family_dir("llama").to_str().unwrap(), "--prompts", prompts.to_str().unwrap()]);
+
+    // The entropy of the answers' weights, less the foils'.
+    let mut plan = Plan::default();
+    for i in 0..2 {
+        let prompt = plan.prompt("p", golden.ids("input_ids", i));
+        let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
+        plan.read(prompt, What::Activation { site, positions, part: Part::All });
+    }
+    let logits = gatelens::run::run(&model.decoder, &plan, &gatelens::run::Options::default()).unwrap();
+    let entropy = |logits: &[f32], ids: &[u32]| -> f64 {
+        let e: Vec<f64> = ids.iter().map(|id| f64::from(logits[*id as usize]).exp()).collect();
+        e.iter().map(|x| x / e.iter().sum::<f64>()).map(|w| -w * w.ln()).sum()
+    };
+    let items = Table::read_parquet(out.join("items.parquet")).unwrap();
+    let names = items.strs("component").unwrap();
+    assert!(!names.contains(&"bias"), "llama has none");
+    let found: Vec<f64> = (0..items.rows())
+        .filter(|i| names[*i] == "logsumexp")
+        .map(|i| items.floats("attribution").unwrap()[i].unwrap())
+        .collect();
+    assert_eq!(found.len(), 2);
+    for (found, logits) in found.iter().zip(&logits) {
+        let expected = entropy(&logits.values(), &answer) - entropy(&logits.values(), &foil);
+        assert!((found - expected).abs() < 1e-5, "{found} and {expected}");
+    }
+    let components = Table::read_parquet(out.join("components.parquet")).unwrap();
+    let (names, q) = (components.strs("component").unwrap(), components.floats("q_value").unwrap());
+    assert!((0..components.rows()).all(|i| q[i].is_some() == (names[i] != "logsumexp")));
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("before soft-capping of the logits"));
+}
+
+#[test]
 fn ablation_finds_the_gate_and_the_amplifiers() {
     let (gate, amplifiers) = circuit();
     let rows = rows("ablate", "mode");
@@ -148,6 +198,7 @@ fn tcav_is_significant_from_the_gates_layer_on_and_its_test_is_that_of_its_score
     let (layers, p, significant) =
         (tcav.ints("layer").unwrap(), tcav.floats("p_value").unwrap(), tcav.flags("significant").unwrap());
     let (methods, classes) = (tcav.strs("method").unwrap(), tcav.strs("class").unwrap());
+    assert!(tcav.flags("whole_groups").unwrap().iter().all(|whole| *whole), "12 groups reach for 10 runs");
     let early = (0..tcav.rows()).filter(|i| layers[*i] < gate.0);
     // q-values under 5 % let a twentieth of what is found be false.
     assert!(early.filter(|i| significant[*i]).count() <= 2);
@@ -318,6 +369,32 @@ fn resampling_draws_the_same_for_a_seed_and_other_prompts_for_another() {
     assert!(first == bytes("1") && first != bytes("2"));
 }
 
+/// The classifier's probability of each prompt's activation, as steering by its coefficient of the vector at norm 1 leaves it.
+fn steered_probabilities(out: &Path, smallest: &Table) -> Vec<(String, f64)> {
+    let classifier = from_file(&out.join("vectors.safetensors"), None).unwrap().named;
+    let norm = classifier.vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let along: Arc<[f32]> = classifier.vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
+    let model = Model::open("demo", &Options::default()).unwrap();
+    let (site, positions, part) = (SiteKind::ResidPost.at(4), Positions::Last, Part::All);
+    let (ids, coefficients) = (smallest.strs("id").unwrap(), smallest.floats("coefficient").unwrap());
+    let prompts = std::str::from_utf8(gatelens::demo::file("prompts.jsonl").unwrap()).unwrap();
+    let prompts = prompts.lines().map(|l| serde_json::from_str::<Value>(l).unwrap());
+    let prompts: HashMap<String, String> =
+        prompts.map(|p| (p["id"].as_str().unwrap().to_string(), p["prompt"].as_str().unwrap().to_string())).collect();
+    let mut plan = Plan::default();
+    for (id, coefficient) in ids.iter().zip(coefficients) {
+        let message = Message::user(prompts[*id].as_str());
+        let prompt = plan.prompt(*id, model.tokenizer().unwrap().encode_chat(&[message], true).unwrap());
+        let change = Change::Add { vector: along.clone(), coefficient: coefficient.unwrap() as f32 };
+        let edit = Edit { site, part: part.clone(), positions: positions.clone(), change };
+        let fork = plan.fork(prompt, vec![edit]);
+        plan.read(fork, What::Activation { site, positions: positions.clone(), part: part.clone() });
+    }
+    let rows = gatelens::run::run(&model.decoder, &plan, &gatelens::run::Options::default()).unwrap();
+    let logit = |row: &[f32]| dot(row, &classifier.vector) + classifier.bias.unwrap();
+    ids.iter().zip(&rows).map(|(id, r)| (id.to_string(), 1.0 / (1.0 + (-logit(&r.values())).exp()))).collect()
+}
+
 #[test]
 fn the_smallest_coefficient_moves_each_prompt_to_the_probability_and_ablation_takes_refusals_away() {
     let words = [
@@ -350,6 +427,9 @@ fn the_smallest_coefficient_moves_each_prompt_to_the_probability_and_ablation_ta
     let (_own, out) = run(&words);
     let smallest = Table::read_parquet(out.join("gcav.parquet")).unwrap();
     assert!(smallest.floats("coefficient").unwrap().iter().all(|c| c.unwrap() < 0.0), "refused prompts are moved back");
+    for (id, p) in steered_probabilities(&out, &smallest) {
+        assert!((p - 0.05).abs() < 1e-3, "{id}: {p}");
+    }
     let dose = Table::read_parquet(out.join("dose.parquet")).unwrap();
     let (kind, direction, refusal) =
         (dose.strs("kind").unwrap(), dose.strs("direction").unwrap(), dose.floats("refusal").unwrap());
@@ -358,6 +438,31 @@ fn the_smallest_coefficient_moves_each_prompt_to_the_probability_and_ablation_ta
     };
     assert_eq!((of("add", "vector"), of("ablate", "vector"), of("gcav", "vector")), (1.0, 0.0, 0.0));
     assert!(of("ablate", "random") > 0.5, "{}", of("ablate", "random"));
+}
+
+#[test]
+fn files_of_one_name_are_two_classes() {
+    let dir = TempDir::new().unwrap();
+    let prompts = std::str::from_utf8(gatelens::demo::file("prompts.jsonl").unwrap()).unwrap();
+    let lines: Vec<Value> = prompts.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let file = |folder: &str, some: &[Value]| {
+        let path = dir.path().join(folder).join("prompts.jsonl");
+        std::fs::create_dir(path.parent().unwrap()).unwrap();
+        let unlabelled = some.iter().cloned().map(|mut line| {
+            line.as_object_mut().unwrap().remove("label");
+            line.to_string()
+        });
+        std::fs::write(&path, unlabelled.collect::<Vec<_>>().join("\n")).unwrap();
+        path.to_str().unwrap().to_string()
+    };
+    let (en, de) = (file("en", &lines[..3]), file("de", &lines[3..8]));
+    let words =
+        ["cav", "demo", "--concept", "demo:concept.jsonl", "--label", "concept", "--random", "demo:random.jsonl"];
+    let more = ["--layers", "4", "--method", "mean", "--runs", "5", "--class", &en, "--class", &de];
+    let (_own, out) = run(&[&words[..], &more].concat());
+    let tcav = Table::read_parquet(out.join("tcav.parquet")).unwrap();
+    assert_eq!(tcav.strs("class").unwrap(), [en.as_str(), de.as_str()]);
+    assert_eq!(tcav.ints("n").unwrap(), [3, 5]);
 }
 
 #[test]

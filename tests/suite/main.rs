@@ -4,7 +4,9 @@
 
 mod support;
 
+mod ablation;
 mod analyses;
+mod arguments;
 mod attribution;
 mod commands;
 mod dates;
@@ -20,6 +22,7 @@ mod policy_cipher;
 mod policy_circuit;
 mod policy_suite;
 mod rerun;
+mod steering;
 mod streaming;
 mod toy_analysis;
 mod wavefront;

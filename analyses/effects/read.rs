@@ -1,0 +1,390 @@
+//! A table of effects, read back: its figures, its report's table, and what it says in a sentence.
+
+use super::{INTERVAL, SIGNIFICANT};
+use crate::analyses::inputs::unit_label;
+use crate::analyses::interchange::Direction;
+use crate::analyses::{AnalysisError, table};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
+use crate::names::short_name;
+use crate::report::cells::{self, p_value, share, signed};
+use crate::report::{Heading, Section};
+use crate::stats::draws_for;
+use crate::table::Table;
+
+/// What effects are measured in, for axes.
+const VALUE: &str = "effect on the logit difference (nats)";
+
+/// How many groups and languages a report lists.
+const SUBSETS_LISTED: usize = 16;
+
+/// How many units a report's table and forest plot list.
+const LISTED: usize = 12;
+
+/// A table of effects, read back: what figures and text need of it.
+pub struct Read<'a> {
+    pub model: String,
+    pub site: String,
+    pub position: String,
+    /// The variants in the table's order.
+    pub variants: Vec<&'a str>,
+    pub rows: Vec<Row<'a>>,
+}
+
+/// A row of a table of effects.
+pub struct Row<'a> {
+    pub layer: i64,
+    pub head: i64,
+    pub variant: &'a str,
+    pub n: i64,
+    pub positive: Option<f64>,
+    pub negative: Option<f64>,
+    pub effect: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    pub flip_rate: Option<f64>,
+    pub p: Option<f64>,
+    pub q: Option<f64>,
+    pub p_max: Option<f64>,
+    pub estimate: Option<f64>,
+    /// Group or language, and which.
+    pub subset: Option<(&'a str, &'a str)>,
+}
+
+impl Row<'_> {
+    /// What rows are ordered by: whether there is an effect, and its size, or that of its estimate.
+    fn strength(&self) -> (bool, f64) {
+        (self.effect.is_some(), self.effect.or(self.estimate).map_or(0.0, f64::abs))
+    }
+
+    /// The order of rows from the strongest on.
+    fn before(&self, other: &Row) -> std::cmp::Ordering {
+        let ((a, x), (b, y)) = (self.strength(), other.strength());
+        b.cmp(&a).then(y.total_cmp(&x))
+    }
+
+    fn significant(&self) -> bool {
+        self.q.is_some_and(|q| q < SIGNIFICANT)
+    }
+
+    /// The share of the gap between the two prompts' mean metrics that an exchange crosses: a ratio of means, not the mean of
+    /// each pair's ratio, which the pairs with next to no gap rule. None where there is no other prompt, or no gap.
+    pub fn crossed(&self) -> Option<f64> {
+        let (from, to) = match self.variant == Direction::Sufficiency.name() {
+            true => (self.negative?, self.positive?),
+            false => (self.positive?, self.negative?),
+        };
+        Some(self.effect? / (to - from)).filter(|share| share.is_finite())
+    }
+}
+
+/// Reads a table of effects back.
+///
+/// # Errors
+/// If it is not one.
+pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisError> {
+    let (layers, heads, variants) = (table.ints("layer")?, table.ints("head")?, table.strs(variant)?);
+    let float = |name: &str| table.floats(name);
+    let (positive, negative) = (float("positive_mean")?, float("negative_mean")?);
+    let (effects, low, high) = (float("effect_mean")?, float("ci_low")?, float("ci_high")?);
+    let (p, q, p_max, flips) = (float("p_value")?, float("q_value")?, float("p_max")?, float("flip_rate")?);
+    let n = table.ints("n")?;
+    let estimates = table.has("estimate_mean").then(|| float("estimate_mean")).transpose()?;
+    let subsets =
+        table.has("by").then(|| Ok::<_, AnalysisError>((table.strs("by")?, table.strs("value")?))).transpose()?;
+    let row = |i: usize| Row {
+        layer: layers[i],
+        head: heads[i],
+        variant: variants[i],
+        n: n[i],
+        positive: positive[i],
+        negative: negative[i],
+        effect: effects[i],
+        interval: low[i].zip(high[i]),
+        flip_rate: flips[i],
+        p: p[i],
+        q: q[i],
+        p_max: p_max[i],
+        estimate: estimates.and_then(|e| e[i]),
+        subset: subsets.as_ref().map(|(by, value)| (by[i], value[i])),
+    };
+    let mut names: Vec<&str> = Vec::new();
+    for variant in &variants {
+        if !names.contains(variant) {
+            names.push(variant);
+        }
+    }
+    let first = |name: &str| Ok::<_, AnalysisError>(table.strs(name)?.first().copied().unwrap_or_default().to_string());
+    Ok(Read {
+        model: short_name(&first("model")?),
+        site: first("site")?,
+        position: first("position")?,
+        variants: names,
+        rows: (0..table.rows()).map(row).collect(),
+    })
+}
+
+/// An interval in nats as a cell.
+pub fn interval(interval: Option<(f64, f64)>) -> String {
+    cells::interval(interval.map(|i| i.0), interval.map(|i| i.1), 3)
+}
+
+impl<'a> Read<'a> {
+    /// A variant's rows, the strongest first.
+    pub fn strongest(&self, variant: &str) -> Vec<&Row<'a>> {
+        let mut rows: Vec<&Row> = self.rows.iter().filter(|r| r.variant == variant).collect();
+        rows.sort_by(|a, b| a.before(b));
+        rows
+    }
+
+    /// What a unit is called.
+    pub fn label(&self, row: &Row) -> String {
+        unit_label(&self.site, row.layer, row.head)
+    }
+
+    fn by_head(&self) -> bool {
+        self.rows.iter().any(|r| r.head >= 0)
+    }
+
+    /// What is in a subtitle: model, items, position.
+    fn subtitle(&self, what: &str, items: &str) -> String {
+        let n = self.rows.iter().map(|r| r.n).max().unwrap_or(0);
+        format!("{}, {n} {items}{}, {what}, position {}", self.model, if n == 1 { "" } else { "s" }, self.position)
+    }
+
+    /// The effects of one variant: layer by head, or by layer for whole sites.
+    pub fn map(&self, title: &str, what: &str, items: &str, variant: &str) -> Figure {
+        let rows: Vec<&Row> = self.rows.iter().filter(|r| r.variant == variant).collect();
+        let subtitle = self.subtitle(what, items);
+        if !self.by_head() {
+            let point = |y: Option<f64>, r: &Row, interval| CurvePoint { x: r.layer as f64, y, interval };
+            let exact = rows.iter().map(|r| point(r.effect, r, r.interval)).collect();
+            let mut curves = vec![Curve { name: self.site.clone(), role: CurveRole::Series, points: exact }];
+            if rows.iter().any(|r| r.estimate.is_some()) {
+                let points = rows.iter().map(|r| point(r.estimate, r, None)).collect();
+                let name = "estimate, to first order".to_string();
+                curves.push(Curve { name, role: CurveRole::Series, points });
+            }
+            return Figure::from(Curves {
+                title: title.to_string(),
+                subtitle,
+                x_label: "layer".to_string(),
+                y_label: VALUE.to_string(),
+                curves,
+                thresholds: Vec::new(),
+                y_range: None,
+                interval_meaning: Some(INTERVAL.to_string()),
+            });
+        }
+        let size = |of: &dyn Fn(&Row) -> i64| rows.iter().map(|r| of(r)).max().map_or(0, |m| m as usize + 1);
+        let mut values = vec![vec![None; size(&|r| r.head)]; size(&|r| r.layer)];
+        let mut marks = values.iter().map(|row| vec![false; row.len()]).collect::<Vec<_>>();
+        for row in rows {
+            values[row.layer as usize][row.head as usize] = row.effect;
+            marks[row.layer as usize][row.head as usize] = row.significant();
+        }
+        let marked = marks.iter().flatten().any(|m| *m);
+        Figure::from(Heatmap {
+            title: title.to_string(),
+            subtitle,
+            x_label: if matches!(self.site.as_str(), "k" | "v" | "rot_k") { "KV head" } else { "head" }.to_string(),
+            y_label: "layer".to_string(),
+            value_label: VALUE.to_string(),
+            values,
+            marks: if marked { marks } else { Vec::new() },
+            mark_meaning: marked.then(|| format!("q < {SIGNIFICANT}")),
+        })
+    }
+
+    /// The strongest units of any variant with their intervals in each.
+    pub fn forest(&self, title: &str, items: &str) -> Figure {
+        let mut units: Vec<(i64, i64)> = Vec::new();
+        let each = LISTED.div_ceil(self.variants.len().max(1));
+        for variant in &self.variants {
+            let strongest = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(each);
+            units.extend(strongest.map(|r| (r.layer, r.head)));
+        }
+        units.sort_unstable();
+        units.dedup();
+        let estimate = |unit: &(i64, i64), variant: &str| {
+            let row = self.rows.iter().find(|r| (r.layer, r.head) == *unit && r.variant == variant)?;
+            Some(Estimate { value: row.effect?, interval: row.interval, marked: row.significant() })
+        };
+        let row = |unit: &(i64, i64)| ForestRow {
+            label: unit_label(&self.site, unit.0, unit.1),
+            estimates: self.variants.iter().map(|v| estimate(unit, v)).collect(),
+        };
+        Figure::from(Forest {
+            title: title.to_string(),
+            subtitle: self.subtitle("strongest units", items),
+            value_label: VALUE.to_string(),
+            series: self.variants.iter().map(|v| (*v).to_string()).collect(),
+            rows: units.iter().map(row).collect(),
+            mark_meaning: Some(format!("q < {SIGNIFICANT}")),
+            interval_meaning: Some(INTERVAL.to_string()),
+        })
+    }
+
+    /// A variant's strongest units as a report's table.
+    pub fn listed(&self, section: Section, variant: &str) -> Section {
+        let estimated = self.rows.iter().any(|r| r.estimate.is_some());
+        let numbers = ["effect (nats)", "95 % interval", "share of gap", "flip rate", "p", "q", "family-wise p"];
+        let mut header = vec![Heading::text("unit")];
+        header.extend(numbers.map(Heading::number));
+        if estimated {
+            header.push(Heading::number("estimate (nats)"));
+        }
+        let cells = |r: &Row| {
+            let mut cells = vec![
+                self.label(r),
+                signed(r.effect, 3),
+                interval(r.interval),
+                share(r.crossed()),
+                share(r.flip_rate),
+                p_value(r.p),
+                p_value(r.q),
+                p_value(r.p_max),
+            ];
+            if estimated {
+                cells.push(signed(r.estimate, 3));
+            }
+            cells
+        };
+        let rows = self.strongest(variant).into_iter().take(LISTED).map(cells).collect();
+        section.table(format!("The strongest by absolute effect ({variant}); all are in the tables"), header, rows)
+    }
+
+    /// A sentence on the strongest unit of a variant, and on how many are significant.
+    pub fn finding(&self, variant: &str) -> String {
+        let rows = self.strongest(variant);
+        let Some(first) = rows.first() else { return "Nothing was measured.".to_string() };
+        let significant = rows.iter().filter(|r| r.significant()).count();
+        let patterns = patterns(first.n, rows.len());
+        let power = match significant {
+            0 if rows.len() as f64 / patterns as f64 > SIGNIFICANT => format!(
+                "; with {} items no p-value is under 1/{patterns}, too large to survive a correction over {} units",
+                first.n,
+                rows.len()
+            ),
+            _ => String::new(),
+        };
+        let run = rows.iter().filter(|r| r.effect.is_some()).count();
+        let of_gap = first.crossed().map_or(String::new(), |s| format!(", {} of the gap", share(s)));
+        let estimated =
+            if run < rows.len() { format!(" ({run} of them were run, the others estimated)") } else { String::new() };
+        format!(
+            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}). {significant} of {}{estimated} have q < \
+             {SIGNIFICANT}{power}.",
+            self.label(first),
+            signed(first.effect, 3),
+            interval(first.interval),
+            p_value(first.q),
+            rows.len(),
+        )
+    }
+}
+
+/// One over the least p-value that a sign-flip test of so many items in a family of so many tests can have.
+fn patterns(items: i64, tests: usize) -> usize {
+    // Up to 16 items all patterns of signs are counted, of which a pattern and its opposite are as far out as each other.
+    match items {
+        0..=16 => 1 << (items - 1).max(0),
+        _ => draws_for(tests) + 1,
+    }
+}
+
+/// The section on groups and languages: for each, the strongest unit; none where items were not split.
+///
+/// # Errors
+/// If the table is not one of effects.
+pub fn subset_section(tables: &[Table], variant: &str) -> Result<Option<Section>, AnalysisError> {
+    let Ok(groups) = table(tables, "groups") else { return Ok(None) };
+    let read = read(groups, variant)?;
+    let header = vec![
+        Heading::text("by"),
+        Heading::text("value"),
+        Heading::text(variant),
+        Heading::number("n"),
+        Heading::text("strongest"),
+        Heading::number("effect (nats)"),
+        Heading::number("95 % interval"),
+        Heading::number("q"),
+    ];
+    let same = |a: &Row, b: &Row| a.subset == b.subset && a.variant == b.variant;
+    let best = |rows: &[Row]| {
+        let first = rows.iter().min_by(|a, b| a.before(b))?;
+        let (by, value) = first.subset?;
+        Some(vec![
+            by.to_string(),
+            value.to_string(),
+            first.variant.to_string(),
+            first.n.to_string(),
+            read.label(first),
+            signed(first.effect, 3),
+            interval(first.interval),
+            p_value(first.q),
+        ])
+    };
+    let mut rows: Vec<Vec<String>> = read.rows.chunk_by(same).filter_map(best).collect();
+    let n = rows.len();
+    rows.truncate(SUBSETS_LISTED);
+    let rest = if n > rows.len() { format!(" The first {} of {n} are listed.", rows.len()) } else { String::new() };
+    let section = Section::new("Groups and languages").paragraph(format!(
+        "Each group and language by itself, with statistics over its own items; every unit of each is in groups.parquet.{rest}"
+    ));
+    Ok(Some(section.table("The strongest unit of each", header, rows)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::effects::tests::measured;
+    use crate::analyses::effects::{Measured, Shared, effects_tables};
+    use crate::analyses::inputs::Unit;
+    use crate::analyses::summary::Swap;
+    use crate::site::SiteKind;
+
+    fn table_of(rows: &dyn Fn() -> Vec<Measured>) -> Table {
+        let variant = ("direction", "which run is edited");
+        let shared = Shared { model: "m", variant, position: "last".to_string(), seed: 0, positive: Some("necessity") };
+        effects_tables(&shared, std::iter::empty(), |_| rows()).unwrap().remove(0)
+    }
+
+    #[test]
+    fn the_share_of_the_gap_is_the_ratio_of_means_whatever_a_pair_without_much_of_a_gap_says() {
+        let swap = |base, other, patched| Swap { base, other: Some(other), patched };
+        // Gaps of 4 and 0.01; the pairs' own ratios are 0.25 and -50, the means' 0.25 / 2.005.
+        let swaps = |sign: f64| vec![swap(sign * 2.0, sign * -2.0, sign), swap(0.0, sign * -0.01, sign * 0.5)];
+        let table = table_of(&|| {
+            let of = |variant, sign| Measured { swaps: swaps(sign), ..measured(0, variant, &[], &[]) };
+            vec![of("necessity", 1.0), of("sufficiency", -1.0)]
+        });
+        let heads = read(&table, "direction").unwrap();
+        for row in &heads.rows {
+            assert!((row.crossed().unwrap() - 0.25 / 2.005).abs() < 1e-12);
+            assert!(heads.finding(row.variant).contains(", 12.5\u{a0}% of the gap"), "{}", heads.finding(row.variant));
+        }
+        assert!(table.floats("effect_normalized").unwrap().iter().all(|n| n.unwrap() < -24.0));
+    }
+
+    #[test]
+    fn what_too_few_items_can_show_is_said_as_a_number() {
+        let effects: Vec<f64> = (0..12).map(|i| if i < 6 { 0.1 } else { -0.1 }).collect();
+        let table = table_of(&|| (0..270).map(|head| measured(head, "necessity", &effects, &[])).collect());
+        let finding = read(&table, "direction").unwrap().finding("necessity");
+        let expected = "with 12 items no p-value is under 1/2048, too large to survive a correction over 270 units";
+        assert!(finding.contains(expected), "{finding}");
+        assert_eq!((patterns(16, 1), patterns(17, 1), patterns(17, 1000)), (32768, 10_001, 200_001));
+    }
+
+    #[test]
+    fn whole_sites_that_were_only_estimated_are_a_curve_of_their_own() {
+        let site = |layer, effects: &[f64]| Measured {
+            unit: Unit { site: SiteKind::ResidPre.at(layer), head: None },
+            ..measured(0, "necessity", effects, &[3.0, 3.0])
+        };
+        let table = table_of(&|| vec![site(0, &[1.0, 1.0]), site(1, &[])]);
+        let heads = read(&table, "direction").unwrap();
+        let Figure::Curves(curves) = heads.map("title", "what", "pair", "necessity") else { panic!("no curves") };
+        let points = |k: usize| curves.curves[k].points.iter().map(|p| p.y).collect::<Vec<_>>();
+        assert_eq!((points(0), points(1)), (vec![Some(1.0), None], vec![Some(3.0), Some(3.0)]));
+    }
+}
