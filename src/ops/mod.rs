@@ -23,7 +23,7 @@ mod simd;
 mod slopes;
 
 pub use dla::head_dots;
-pub use edit::{Change, RowEdit, edit};
+pub use edit::{RowChange, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;
 pub use product::product;
