@@ -3,7 +3,7 @@
 //! ```text
 //! let run = RunDir::create(out, force, resume)?;
 //! run.claim(&parameters)?;                       // refuses to resume the work of another command
-//! if !run.has_part("layer-00.parquet") { ... run.commit_part("layer-00.parquet", &bytes)?; }
+//! if run.part("layer-00").is_none() { ... run.commit_part("layer-00", &bytes)?; }
 //! run.write_atomic("heads.parquet", &bytes)?;
 //! run.finish()?;                                 // DIR.partial becomes DIR
 //! ```
@@ -46,6 +46,26 @@ pub enum RunDirError {
     #[error("{}: exists already; choose another --out, or replace it with --force", path.display())]
     Exists {
         /// The directory.
+        path: PathBuf,
+    },
+    /// The directory was made while this run was at work.
+    #[error(
+        "{}: was made while this run was at work, whose results are kept in {}: move it away and give the same command with \
+         --resume, or replace it with --resume --force", path.display(), partial.display()
+    )]
+    Appeared {
+        /// The directory.
+        path: PathBuf,
+        /// The partial directory.
+        partial: PathBuf,
+    },
+    /// `--force` was given for a symbolic link.
+    #[error(
+        "{}: is a symbolic link, which --force does not replace; give the folder that it leads to, choose another --out, \
+         or remove it yourself", path.display()
+    )]
+    Link {
+        /// The link.
         path: PathBuf,
     },
     /// `--force` was given for something that no run made.
@@ -105,7 +125,6 @@ pub struct RunDir {
     out: PathBuf,
     partial: PathBuf,
     force: bool,
-    resumed: bool,
     // Held for its lock alone, which ends when the file is closed.
     _lock: File,
 }
@@ -134,20 +153,10 @@ impl RunDir {
         if found && !resume && !force {
             return Err(RunDirError::Unfinished { path: partial });
         }
-        let run = RunDir { out, partial, force, resumed: found && resume, _lock: lock };
-        run.clear(|name| run.resumed && !name.ends_with(TEMPORARY_SUFFIX))?;
+        let run = RunDir { out, partial, force, _lock: lock };
+        run.clear(|name| found && resume && !name.ends_with(TEMPORARY_SUFFIX))?;
         make_dir(&run.partial.join(PARTS_DIR))?;
         Ok(run)
-    }
-
-    /// Whether an unfinished run was found and is gone on with.
-    pub fn resumed(&self) -> bool {
-        self.resumed
-    }
-
-    /// Where the run directory will be.
-    pub fn out(&self) -> &Path {
-        &self.out
     }
 
     /// Records the parameters that the results depend on, or checks that they are those of the run that is resumed.
@@ -168,7 +177,12 @@ impl RunDir {
         Err(RunDirError::OtherRun { path: self.partial.clone(), differences })
     }
 
-    /// Where the file of that name is while the run goes on. Writers that stream use it; others [`Self::write_atomic`].
+    /// The folder that holds the run's files while it goes on.
+    pub fn folder(&self) -> &Path {
+        &self.partial
+    }
+
+    /// Where the file of that name is while the run goes on.
     pub fn path(&self, name: &str) -> Result<PathBuf, RunDirError> {
         Ok(self.partial.join(plain(name)?))
     }
@@ -178,12 +192,7 @@ impl RunDir {
         Ok(write_file(&self.path(name)?, bytes)?)
     }
 
-    /// Whether that part was finished, by this process or the one that is resumed.
-    pub fn has_part(&self, name: &str) -> bool {
-        self.part(name).is_some()
-    }
-
-    /// The finished part of that name, if it was finished.
+    /// The part of that name, if it was finished, by this process or the one that is resumed.
     pub fn part(&self, name: &str) -> Option<PathBuf> {
         let path = self.part_path(name).ok()?;
         path.is_file().then_some(path)
@@ -194,24 +203,15 @@ impl RunDir {
         Ok(write_file(&self.part_path(name)?, bytes)?)
     }
 
-    /// Keeps as finished a part that was written to a file of its own, say at [`Self::path`]; moves it.
-    pub fn commit_part_file(&self, name: &str, written: &Path) -> Result<(), RunDirError> {
-        let path = self.part_path(name)?;
-        let move_in = || {
-            File::open(written)?.sync_all()?;
-            fs::rename(written, &path)?;
-            sync_dir(parent(&path))
-        };
-        Ok(move_in().map_err(WriteError::new(&path, "be written"))?)
-    }
-
     /// Makes the run directory appear under its name; gives where it is.
     ///
-    /// A directory that is replaced is moved aside first and removed last, so that a failure loses neither.
+    /// What can be refused, or fail for want of room, comes first: until then everything stays to be resumed from. A directory
+    /// that is replaced is moved aside first and removed last, so that a failure loses neither.
     pub fn finish(self) -> Result<PathBuf, RunDirError> {
-        remove_tree(&self.partial.join(PARTS_DIR))?;
-        self.clear(|name| name != PARAMS_FILE && !name.ends_with(TEMPORARY_SUFFIX))?;
+        self.check_replaceable()?;
+        self.clear(|name| !name.ends_with(TEMPORARY_SUFFIX))?;
         sync_tree(&self.partial)?;
+        remove_tree(&self.partial.join(PARTS_DIR))?;
         let replaced = self.move_aside()?;
         if let Err(source) = fs::rename(&self.partial, &self.out) {
             if let Some(old) = &replaced {
@@ -220,26 +220,36 @@ impl RunDir {
             }
             return Err(WriteError::new(&self.out, "be put in place")(source).into());
         }
-        // The lock goes last: until the rename it kept others out of the partial directory.
-        let lock = self.out.join(LOCK_FILE);
-        fs::remove_file(&lock).map_err(WriteError::new(&lock, "be removed"))?;
-        sync_dir(parent(&self.out)).map_err(WriteError::new(&self.out, "be made to last on the disk"))?;
+        // These go last: until the rename, the parameters say that there is something to go on from, and the lock keeps
+        // others out.
+        remove_tree(&self.out.join(PARAMS_FILE))?;
+        remove_tree(&self.out.join(LOCK_FILE))?;
+        sync_dir(&self.out)
+            .and_then(|()| sync_dir(parent(&self.out)))
+            .map_err(WriteError::new(&self.out, "be made to last on the disk"))?;
         if let Some(old) = replaced {
             remove_tree(&old)?;
         }
         Ok(self.out)
     }
 
+    /// Refuses a directory in the way that is not to be replaced. It may have appeared while this run was at work.
+    fn check_replaceable(&self) -> Result<(), RunDirError> {
+        if fs::symlink_metadata(&self.out).is_err() {
+            return Ok(());
+        }
+        if !self.force {
+            return Err(RunDirError::Appeared { path: self.out.clone(), partial: self.partial.clone() });
+        }
+        refuse_foreign(&self.out, &[RUN_FILE])
+    }
+
     /// Moves the directory that is to be replaced out of the way; gives where to.
     fn move_aside(&self) -> Result<Option<PathBuf>, RunDirError> {
+        self.check_replaceable()?;
         if fs::symlink_metadata(&self.out).is_err() {
             return Ok(None);
         }
-        // It may have appeared while this run was at work.
-        if !self.force {
-            return Err(RunDirError::Exists { path: self.out.clone() });
-        }
-        refuse_foreign(&self.out, &[RUN_FILE])?;
         let aside = with_suffix(&self.out, &format!(".replaced-{}", std::process::id()));
         fs::rename(&self.out, &aside).map_err(WriteError::new(&self.out, "be moved aside"))?;
         Ok(Some(aside))
@@ -280,10 +290,12 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-/// Refuses to touch what no run made: anything but an empty directory or one with a file of the given names.
+/// Refuses to touch a link and what no run made: anything but an empty directory or one with a file of the given names.
 fn refuse_foreign(path: &Path, own: &[&str]) -> Result<(), RunDirError> {
+    if path.is_symlink() {
+        return Err(RunDirError::Link { path: path.to_owned() });
+    }
     let made_by_a_run = path.is_dir()
-        && !path.is_symlink()
         && (own.iter().any(|name| path.join(name).is_file())
             || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()));
     if made_by_a_run {

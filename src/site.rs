@@ -112,11 +112,9 @@ pub enum Units {
 pub enum SiteError {
     #[error("site `{found}`: no such kind; the nearest are {nearest}")]
     UnknownKind { found: String, nearest: String },
-    #[error("site `{found}`: a layer is missing; write `{kind}.0` to `{kind}.{last}`", last = n_layers - 1)]
-    NoLayer { found: String, kind: &'static str, n_layers: usize },
     #[error("site `{found}`: `{kind}` is not in a layer; write `{kind}` alone")]
     LayerWhereNone { found: String, kind: &'static str },
-    #[error("site `{found}`: `{layer}` is not a layer number")]
+    #[error("site `{found}`: `{layer}` is neither a layer nor a range of layers; write 3, or 3-7")]
     BadLayer { found: String, layer: String },
     #[error("site `{site}`: the model has {n_layers} layers; the nearest is `{kind}.{}`", n_layers - 1)]
     LayerOutOfRange { site: Site, kind: &'static str, n_layers: usize },
@@ -273,51 +271,82 @@ impl Site {
 /// `z.3-7` a range of layers; `logits` stands alone.
 ///
 /// # Errors
-/// For a kind that does not exist and a site that the model has not; both name the nearest.
+/// For a kind that does not exist and a site that the model has not, which name the nearest; for what is no layer, or no range
+/// of layers from the lower to the higher.
 pub fn parse_sites(list: &str, arch: &Arch) -> Result<Vec<Site>, SiteError> {
     let mut sites = Vec::new();
     for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-        let (kind, layer) = match word.split_once('.') {
-            Some((kind, layer)) => (kind.parse::<SiteKind>()?, Some(layer)),
+        let (kind, layers) = match word.split_once('.') {
+            Some((kind, layers)) => (kind.parse::<SiteKind>()?, Some(layers)),
             None => (word.parse::<SiteKind>()?, None),
         };
-        let layers = layers_of(word, kind, layer, arch.n_layers)?;
-        for layer in layers {
+        let (first, last) = match layers {
+            Some(_) if !kind.in_layers() => {
+                return Err(SiteError::LayerWhereNone { found: word.to_string(), kind: kind.name() });
+            }
+            Some(text) => layer_range(word, text)?,
+            None => (0, if kind.in_layers() { arch.n_layers - 1 } else { 0 }),
+        };
+        // Before the range is gone through, which may be of any length.
+        kind.at(last).check(arch)?;
+        for layer in first..=last {
             sites.push(kind.at(layer).check(arch)?);
         }
     }
     Ok(sites)
 }
 
-/// One site as users write it; a kind that stands in layers needs its layer.
-///
-/// # Errors
-/// As [`parse_sites`], and if the layer is missing.
-pub fn parse_site(word: &str, arch: &Arch) -> Result<Site, SiteError> {
-    let (kind, layer) = match word.split_once('.') {
-        Some((kind, layer)) => (kind.parse::<SiteKind>()?, Some(layer)),
-        None => (word.parse::<SiteKind>()?, None),
-    };
-    match layer {
-        None if kind.in_layers() => {
-            Err(SiteError::NoLayer { found: word.to_string(), kind: kind.name(), n_layers: arch.n_layers })
+/// The first and the last layer of `3` or `3-7`.
+fn layer_range(word: &str, text: &str) -> Result<(usize, usize), SiteError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.parse(), last.parse()) {
+        (Ok(first), Ok(last)) if first <= last => Ok((first, last)),
+        _ => Err(SiteError::BadLayer { found: word.to_string(), layer: text.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(list: &str) -> Result<String, SiteError> {
+        let sites = parse_sites(list, &crate::model::tests::tiny_arch())?;
+        Ok(sites.iter().map(Site::to_string).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn kinds_stand_in_their_order_under_their_names() {
+        for (i, (kind, name)) in KINDS.iter().enumerate() {
+            assert_eq!((*kind as usize, kind.name(), name.parse()), (i, *name, Ok(*kind)));
         }
-        None => kind.at(0).check(arch),
-        Some(text) => kind.at(layer_number(word, kind, text)?).check(arch),
+        assert_eq!(KINDS.len(), Logits as usize + 1);
     }
-}
 
-fn layers_of(word: &str, kind: SiteKind, layer: Option<&str>, n: usize) -> Result<std::ops::Range<usize>, SiteError> {
-    let Some(text) = layer else { return Ok(if kind.in_layers() { 0..n } else { 0..1 }) };
-    match text.split_once('-') {
-        Some((first, last)) => Ok(layer_number(word, kind, first)?..layer_number(word, kind, last)?.saturating_add(1)),
-        None => layer_number(word, kind, text).map(|l| l..l.saturating_add(1)),
+    #[test]
+    fn a_list_names_single_sites_ranges_of_layers_and_whole_kinds() {
+        assert_eq!(parse("z.3, logits"), Ok("z.3 logits".to_string()));
+        assert_eq!(parse("z.1-3,,embed"), Ok("z.1 z.2 z.3 embed".to_string()));
+        assert_eq!(parse("q"), Ok("q.0 q.1 q.2 q.3".to_string()));
+        assert_eq!(parse("z.2-2"), Ok("z.2".to_string()));
     }
-}
 
-fn layer_number(word: &str, kind: SiteKind, text: &str) -> Result<usize, SiteError> {
-    if !kind.in_layers() {
-        return Err(SiteError::LayerWhereNone { found: word.to_string(), kind: kind.name() });
+    #[test]
+    fn a_range_that_names_no_layer_is_an_error_and_not_an_empty_list() {
+        for layer in ["3-1", "1-", "-1", "-", "", "one", "1-2-3", "18446744073709551616"] {
+            let (found, layer) = (format!("z.{layer}"), layer.to_string());
+            assert_eq!(parse(&format!("logits,{found}")), Err(SiteError::BadLayer { found, layer }));
+        }
+        for (list, site) in [("z.4", Z.at(4)), ("z.2-4", Z.at(4)), ("z.18446744073709551615", Z.at(usize::MAX))] {
+            assert_eq!(parse(list), Err(SiteError::LayerOutOfRange { site, kind: "z", n_layers: 4 }));
+        }
+        assert!(matches!(parse("logits.0"), Err(SiteError::LayerWhereNone { .. })));
     }
-    text.parse().map_err(|_| SiteError::BadLayer { found: word.to_string(), layer: text.to_string() })
+
+    #[test]
+    fn sites_are_ordered_as_the_pass_reaches_them() {
+        let flow =
+            [Embed.at(0), ResidPre.at(0), Scores.at(0), Z.at(0), ResidPost.at(0), ResidPre.at(1), FinalNorm.at(0)];
+        assert!(flow.is_sorted() && flow[6] < Logits.at(0));
+        assert_eq!([Embed.at(0), Z.at(2), Logits.at(0)].map(|site| site.first_layer(4)), [0, 2, 4]);
+    }
 }

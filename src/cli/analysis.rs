@@ -296,8 +296,7 @@ fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -
         directory.write_atomic(name, bytes)?;
     }
     write_figures(directory, A::figures(&output.tables)?)?;
-    let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
-    write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, &folder)?)
+    write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, directory.folder())?)
 }
 
 /// Draws figures into a run directory.

@@ -88,7 +88,6 @@ pub(super) struct Head<'a> {
 /// # Errors
 /// If a run directory is not whole, or a file cannot be written.
 pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_line: &str) -> Result<(), CliError> {
-    let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
     let mut report = Report::new(head.title.unwrap_or("Report"));
     report.intro.push(Block::Code(command_line.to_string()));
     report.intro.extend(head.intro.into_iter().map(Block::Paragraph));
@@ -101,7 +100,7 @@ pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_li
         let prefix = prefix(i, &name);
         let figures: Vec<(String, Figure)> = (writer.figures)(&run.tables)?;
         write_figures(directory, figures.into_iter().map(|(n, f)| (format!("{prefix}-{n}"), f)).collect())?;
-        let part = document(writer, &run.record, &run.tables, &folder)?;
+        let part = document(writer, &run.record, &run.tables, directory.folder())?;
         let model = crate::names::short_name(&run.record.model.name);
         let (prompts, forks) = (run.record.prompts.to_string(), run.record.forks.to_string());
         overview.push(vec![name.clone(), writer.title.to_string(), model.clone(), prompts, forks]);

@@ -125,8 +125,7 @@ pub(super) fn write(directory: &RunDir, checkpoints: &[Checkpoint], prefix: &str
     }
     let figures = compare::figures(&tables)?;
     write_figures(directory, figures.into_iter().map(|(name, f)| (format!("{prefix}{name}"), f)).collect())?;
-    let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
-    let mut sections = compare::sections(&tables, &folder)?;
+    let mut sections = compare::sections(&tables, directory.folder())?;
     for block in sections.iter_mut().flat_map(|s| &mut s.blocks) {
         if let Block::Figure(figure) = block
             && let Some(file) = figure.path.file_name()

@@ -12,7 +12,7 @@ use crate::dataset::read_pairs;
 use crate::demo;
 use crate::model::{ModelError, source};
 use crate::report::Section;
-use crate::rundir::{RUN_FILE, RunDir};
+use crate::rundir::RunDir;
 use crate::table::Table;
 use serde_json::{Map, Value, json};
 use std::collections::{BTreeMap, HashSet};
@@ -229,8 +229,7 @@ impl Policy {
         let claims = claims::judge(&evidence)?;
         let table = claims::table(&self.model, &claims)?;
         directory.write_atomic("claims.parquet", &table.to_parquet()?)?;
-        let folder = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
-        Ok(claims::sections(&claims, &figures(ran, &folders, &folder)))
+        Ok(claims::sections(&claims, &figures(ran, &folders, directory.folder())))
     }
 }
 

@@ -180,10 +180,10 @@ pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &
     let directory = RunDir::create(&settings.place.out, settings.place.force, settings.place.resume)?;
     let parameters = parameters(spec)?;
     directory.claim(&parameters)?;
-    let here = directory.path(RUN_FILE)?.parent().map(Path::to_path_buf).unwrap_or_default();
-    let jobs = read_in(&here)?;
+    let here = directory.folder();
+    let jobs = read_in(here)?;
     let skipped = RefCell::new(BTreeMap::new());
-    let run_one = |job: &Command, model: &Model, entry: &Entry| match one(job, model, entry, &here, settings) {
+    let run_one = |job: &Command, model: &Model, entry: &Entry| match one(job, model, entry, here, settings) {
         Err(CliError::NotAskable(why)) if settings.judge.is_some() => {
             // The folder has another name in the end.
             let why = why.replace(&format!("{}/", here.display()), OF_RUN);
@@ -198,7 +198,7 @@ pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &
     let is_there = |e: &&Entry| !skipped.contains_key(&e.folder);
     let mut sections = Vec::new();
     if let Some(name) = &file.compare {
-        match compared(&directory, entries.iter().filter(is_there), name, &here) {
+        match compared(&directory, entries.iter().filter(is_there), name, here) {
             Ok(found) => sections = found,
             // Too few checkpoints are left.
             Err(CliError::Input(why)) if settings.judge.is_some() => settings.note(&why),
@@ -206,7 +206,7 @@ pub(super) fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &
         }
     }
     if let Some(judge) = settings.judge {
-        sections.splice(..0, judge(&directory, &Ran { entries: &entries, here: &here, skipped: &skipped })?);
+        sections.splice(..0, judge(&directory, &Ran { entries: &entries, here, skipped: &skipped })?);
     }
     let folders: Vec<PathBuf> = entries.iter().filter(is_there).map(|e| here.join(&e.folder)).collect();
     let intro: Vec<String> = settings.intro.iter().chain(&file.intro).cloned().collect();

@@ -57,7 +57,7 @@ pub enum Scaling {
 }
 
 /// The cosines and sines of positions `0..n`, each `[n, pairs]`, row-major.
-pub struct Angles {
+pub struct CosSin {
     pub cos: Vec<f32>,
     pub sin: Vec<f32>,
 }
@@ -116,7 +116,7 @@ impl Rope {
     }
 
     /// The table for positions `0..n` of prompts in `regime` (see [`Rope::regime`]).
-    pub fn angles(&self, regime: usize, n: usize) -> Angles {
+    pub fn angles(&self, regime: usize, n: usize) -> CosSin {
         let frequencies = self.frequencies(regime);
         let factor = self.attention_factor() as f32;
         let (mut cos, mut sin) = (Vec::with_capacity(n * frequencies.len()), Vec::with_capacity(n * frequencies.len()));
@@ -128,7 +128,7 @@ impl Rope {
                 sin.push(angle.sin() as f32 * factor);
             }
         }
-        Angles { cos, sin }
+        CosSin { cos, sin }
     }
 
     fn attention_factor(&self) -> f64 {

@@ -6,7 +6,7 @@
 //! that a model larger than memory costs one reading of its file, however many forks there are.
 
 use super::checkpoint::{Pick, Stored};
-use super::weights::{LayerWeights, Source, WeightsError};
+use super::weights::{LayerWeights, WeightReader, WeightsError};
 use crate::ops::product;
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
@@ -40,7 +40,7 @@ impl Layers {
 
 /// Layers that are read from the checkpoint as they are needed.
 pub(super) struct Stream {
-    source: Arc<Source>,
+    source: Arc<WeightReader>,
     window: Mutex<Window>,
 }
 
@@ -53,7 +53,7 @@ struct Window {
 }
 
 impl Stream {
-    pub(super) fn new(source: Arc<Source>) -> Self {
+    pub(super) fn new(source: Arc<WeightReader>) -> Self {
         Stream { source, window: Mutex::default() }
     }
 
@@ -83,7 +83,7 @@ impl Stream {
 }
 
 /// Some entries of a stored table.
-fn part_of(source: &Source, stored: &Stored, device: &Device, range: Range<usize>) -> Result<Tensor> {
+fn part_of(source: &WeightReader, stored: &Stored, device: &Device, range: Range<usize>) -> Result<Tensor> {
     let stored = Stored { pick: Pick::Rows(vec![range]), ..stored.clone() };
     source.tensor(&stored, device).map_err(candle_core::Error::wrap)
 }
@@ -94,7 +94,7 @@ pub(super) enum Table {
     Resident(Tensor),
     /// Read as it is needed, for a device.
     Stored {
-        source: Arc<Source>,
+        source: Arc<WeightReader>,
         stored: Stored,
         device: Device,
     },

@@ -66,14 +66,14 @@ pub enum WeightsError {
 }
 
 /// How a checkpoint becomes weights: what is stored where, and in what it is kept.
-pub(super) struct Source {
+pub(super) struct WeightReader {
     arch: Arch,
     checkpoint: Checkpoint,
     dtype: DType,
     places: Places,
 }
 
-impl Source {
+impl WeightReader {
     pub(super) fn n_layers(&self) -> usize {
         self.arch.n_layers
     }
@@ -90,7 +90,7 @@ impl Source {
     /// Reads one layer while the device that it is for computes another.
     ///
     /// # Errors
-    /// As [`Source::layer`].
+    /// As [`WeightReader::layer`].
     pub(super) fn layer_ahead(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
         let upload = Upload::beside(self.places.layer(layer))?;
         self.loader(upload).layer(&self.layout().layer(layer))
@@ -99,7 +99,7 @@ impl Source {
     /// Reads one tensor, for a device.
     ///
     /// # Errors
-    /// As [`Source::layer`].
+    /// As [`WeightReader::layer`].
     pub(super) fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightsError> {
         self.loader(Upload::in_order(device)).tensor(stored)
     }
@@ -132,7 +132,7 @@ pub fn load(
     warnings.extend(layout.account_for_every_tensor()?);
     let (ends, parameters) = (layout.ends(), layout.parameters());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
-    let source = Arc::new(Source { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
+    let source = Arc::new(WeightReader { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
     let streamed = max_memory.is_some_and(|most| parameters * dtype.size_in_bytes() as u64 > most);
     let table = |stored: &Stored, device: &Device| -> Result<Table, WeightsError> {
         match streamed {

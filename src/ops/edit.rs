@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 /// What is done to the chosen numbers of a row.
 #[derive(Clone)]
-pub enum Change {
+pub enum RowChange {
     Zero,
     /// Take the same columns of another row, as the edits before this one left it.
     CopyRow(usize),
@@ -25,17 +25,17 @@ pub enum Change {
     Map(crate::plan::RowFunction),
 }
 
-impl fmt::Debug for Change {
+impl fmt::Debug for RowChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Change::Zero => f.write_str("Zero"),
-            Change::CopyRow(row) => write!(f, "CopyRow({row})"),
-            Change::Set(x) => write!(f, "Set([{}])", x.len()),
-            Change::Add(x, c) => write!(f, "Add([{}], {c})", x.len()),
-            Change::ProjectOut(x) => write!(f, "ProjectOut([{}])", x.len()),
-            Change::Scale(c) => write!(f, "Scale({c})"),
-            Change::Clamp(a, b) => write!(f, "Clamp({a}, {b})"),
-            Change::Map(_) => f.write_str("Map(..)"),
+            RowChange::Zero => f.write_str("Zero"),
+            RowChange::CopyRow(row) => write!(f, "CopyRow({row})"),
+            RowChange::Set(x) => write!(f, "Set([{}])", x.len()),
+            RowChange::Add(x, c) => write!(f, "Add([{}], {c})", x.len()),
+            RowChange::ProjectOut(x) => write!(f, "ProjectOut([{}])", x.len()),
+            RowChange::Scale(c) => write!(f, "Scale({c})"),
+            RowChange::Clamp(a, b) => write!(f, "Clamp({a}, {b})"),
+            RowChange::Map(_) => f.write_str("Map(..)"),
         }
     }
 }
@@ -45,13 +45,13 @@ impl fmt::Debug for Change {
 pub struct RowEdit {
     pub row: usize,
     pub columns: Arc<[Range<usize>]>,
-    pub change: Change,
+    pub change: RowChange,
 }
 
 impl RowEdit {
     /// Whether it calls a function of the caller's.
     fn calls_back(&self) -> bool {
-        matches!(self.change, Change::Map(_))
+        matches!(self.change, RowChange::Map(_))
     }
 
     /// Whether it fits `[rows, width]`.
@@ -60,8 +60,8 @@ impl RowEdit {
         let sound = self.row < rows
             && self.columns.iter().all(|c| c.start <= c.end && c.end <= width)
             && match &self.change {
-                Change::CopyRow(from) => *from < rows,
-                Change::Set(x) | Change::Add(x, _) | Change::ProjectOut(x) => x.len() == wide,
+                RowChange::CopyRow(from) => *from < rows,
+                RowChange::Set(x) | RowChange::Add(x, _) | RowChange::ProjectOut(x) => x.len() == wide,
                 _ => true,
             };
         if !sound {
@@ -129,7 +129,7 @@ impl CustomOp1 for Edits<'_> {
         let mut passed: Vec<Vec<bool>> = Vec::new();
         for e in self.0.iter() {
             let mut inside = Vec::new();
-            if let Change::Clamp(low, high) = &e.change {
+            if let RowChange::Clamp(low, high) = &e.change {
                 each(&mut values, e.row * width, &e.columns, |v, _| inside.push((*low..=*high).contains(v)));
             }
             passed.push(inside);
@@ -147,12 +147,12 @@ impl CustomOp1 for Edits<'_> {
 fn apply_back(grad: &mut [f32], width: usize, e: &RowEdit, inside: &[bool]) {
     let at = e.row * width;
     match &e.change {
-        Change::Zero | Change::Set(_) | Change::CopyRow(_) => each(grad, at, &e.columns, |g, _| *g = 0.0),
-        Change::Add(..) => {}
+        RowChange::Zero | RowChange::Set(_) | RowChange::CopyRow(_) => each(grad, at, &e.columns, |g, _| *g = 0.0),
+        RowChange::Add(..) => {}
         // A projection is its own transpose, a multiple too.
-        Change::ProjectOut(_) | Change::Scale(_) => apply(grad, width, e),
-        Change::Clamp(..) => each(grad, at, &e.columns, |g, i| *g = if inside[i] { *g } else { 0.0 }),
-        Change::Map(_) => each(grad, at, &e.columns, |g, _| *g = f32::NAN),
+        RowChange::ProjectOut(_) | RowChange::Scale(_) => apply(grad, width, e),
+        RowChange::Clamp(..) => each(grad, at, &e.columns, |g, i| *g = if inside[i] { *g } else { 0.0 }),
+        RowChange::Map(_) => each(grad, at, &e.columns, |g, _| *g = f32::NAN),
     }
 }
 
@@ -160,12 +160,12 @@ fn apply_back(grad: &mut [f32], width: usize, e: &RowEdit, inside: &[bool]) {
 fn apply(x: &mut [f32], width: usize, e: &RowEdit) {
     let at = e.row * width;
     match &e.change {
-        Change::CopyRow(from) => {
+        RowChange::CopyRow(from) => {
             for c in e.columns.iter() {
                 x.copy_within(from * width + c.start..from * width + c.end, at + c.start);
             }
         }
-        Change::Map(f) => {
+        RowChange::Map(f) => {
             let mut joined: Vec<f32> = e.columns.iter().flat_map(|c| x[at + c.start..at + c.end].to_vec()).collect();
             f(&mut joined);
             let mut rest = joined.as_slice();
@@ -175,7 +175,7 @@ fn apply(x: &mut [f32], width: usize, e: &RowEdit) {
                 rest = later;
             }
         }
-        Change::ProjectOut(r) => {
+        RowChange::ProjectOut(r) => {
             let (mut along, mut square, mut i) = (0f64, 0f64, 0);
             for v in e.columns.iter().flat_map(|c| &x[at + c.start..at + c.end]) {
                 along += f64::from(*v) * f64::from(r[i]);
@@ -185,11 +185,11 @@ fn apply(x: &mut [f32], width: usize, e: &RowEdit) {
             let c = if square > 0.0 { (along / square) as f32 } else { 0.0 };
             each(x, at, &e.columns, |v, i| *v -= c * r[i]);
         }
-        Change::Zero => each(x, at, &e.columns, |v, _| *v = 0.0),
-        Change::Set(values) => each(x, at, &e.columns, |v, i| *v = values[i]),
-        Change::Add(values, c) => each(x, at, &e.columns, |v, i| *v += c * values[i]),
-        Change::Scale(c) => each(x, at, &e.columns, |v, _| *v *= c),
-        Change::Clamp(low, high) => each(x, at, &e.columns, |v, _| *v = v.max(*low).min(*high)),
+        RowChange::Zero => each(x, at, &e.columns, |v, _| *v = 0.0),
+        RowChange::Set(values) => each(x, at, &e.columns, |v, i| *v = values[i]),
+        RowChange::Add(values, c) => each(x, at, &e.columns, |v, i| *v += c * values[i]),
+        RowChange::Scale(c) => each(x, at, &e.columns, |v, _| *v *= c),
+        RowChange::Clamp(low, high) => each(x, at, &e.columns, |v, _| *v = v.max(*low).min(*high)),
     }
 }
 
@@ -212,7 +212,7 @@ mod tests {
         Tensor::arange(0f32, 12.0, &Device::Cpu).and_then(|t| t.reshape((3, 4))).expect("a small tensor")
     }
 
-    fn one(row: usize, columns: &[Range<usize>], change: Change) -> RowEdit {
+    fn one(row: usize, columns: &[Range<usize>], change: RowChange) -> RowEdit {
         RowEdit { row, columns: columns.into(), change }
     }
 
@@ -222,33 +222,33 @@ mod tests {
 
     #[test]
     fn each_change_touches_its_columns_alone() {
-        assert_eq!(after(&[one(0, &[1..3], Change::Zero)])[0], [0.0, 0.0, 0.0, 3.0]);
-        assert_eq!(after(&[one(0, &[0..1, 3..4], Change::Set([7.0, 8.0].into()))])[0], [7.0, 1.0, 2.0, 8.0]);
-        assert_eq!(after(&[one(1, &[0..2], Change::Add([1.0, 2.0].into(), 0.5))])[1], [4.5, 6.0, 6.0, 7.0]);
-        assert_eq!(after(&[one(2, &[0..4], Change::Clamp(8.5, 10.0))])[2], [8.5, 9.0, 10.0, 10.0]);
-        assert_eq!(after(&[one(2, &[3..4], Change::Scale(-1.0))])[2], [8.0, 9.0, 10.0, -11.0]);
-        let reverse = Change::Map(Arc::new(|v: &mut [f32]| v.reverse()));
+        assert_eq!(after(&[one(0, &[1..3], RowChange::Zero)])[0], [0.0, 0.0, 0.0, 3.0]);
+        assert_eq!(after(&[one(0, &[0..1, 3..4], RowChange::Set([7.0, 8.0].into()))])[0], [7.0, 1.0, 2.0, 8.0]);
+        assert_eq!(after(&[one(1, &[0..2], RowChange::Add([1.0, 2.0].into(), 0.5))])[1], [4.5, 6.0, 6.0, 7.0]);
+        assert_eq!(after(&[one(2, &[0..4], RowChange::Clamp(8.5, 10.0))])[2], [8.5, 9.0, 10.0, 10.0]);
+        assert_eq!(after(&[one(2, &[3..4], RowChange::Scale(-1.0))])[2], [8.0, 9.0, 10.0, -11.0]);
+        let reverse = RowChange::Map(Arc::new(|v: &mut [f32]| v.reverse()));
         assert_eq!(after(&[one(0, &[0..1, 3..4], reverse)])[0], [3.0, 1.0, 2.0, 0.0]);
-        assert_eq!(after(&[one(0, &[1..2], Change::Zero)])[1..], [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
+        assert_eq!(after(&[one(0, &[1..2], RowChange::Zero)])[1..], [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
     }
 
     #[test]
     fn nothing_is_left_along_a_direction_that_was_taken_out() {
-        let row = &after(&[one(1, &[0..4], Change::ProjectOut([1.0, 1.0, 0.0, 0.0].into()))])[1];
+        let row = &after(&[one(1, &[0..4], RowChange::ProjectOut([1.0, 1.0, 0.0, 0.0].into()))])[1];
         assert_eq!(row, &[-0.5, 0.5, 6.0, 7.0]);
     }
 
     #[test]
     fn a_copy_sees_the_edits_before_it() {
-        let edits = [one(0, &[0..4], Change::Zero), one(2, &[0..2], Change::CopyRow(0))];
+        let edits = [one(0, &[0..4], RowChange::Zero), one(2, &[0..2], RowChange::CopyRow(0))];
         assert_eq!(after(&edits)[2], [0.0, 0.0, 10.0, 11.0]);
     }
 
     #[test]
     fn an_edit_that_does_not_fit_is_an_error() {
-        assert!(edit(&x(), &[one(3, &[0..1], Change::Zero)]).is_err());
-        assert!(edit(&x(), &[one(0, &[0..5], Change::Zero)]).is_err());
-        assert!(edit(&x(), &[one(0, &[0..2], Change::Set([1.0].into()))]).is_err());
-        assert!(edit(&x(), &[one(0, &[0..2], Change::CopyRow(9))]).is_err());
+        assert!(edit(&x(), &[one(3, &[0..1], RowChange::Zero)]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..5], RowChange::Zero)]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..2], RowChange::Set([1.0].into()))]).is_err());
+        assert!(edit(&x(), &[one(0, &[0..2], RowChange::CopyRow(9))]).is_err());
     }
 }

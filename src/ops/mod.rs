@@ -24,7 +24,7 @@ mod slopes;
 pub mod vectors;
 
 pub use dla::head_dots;
-pub use edit::{Change, RowEdit, edit};
+pub use edit::{RowChange, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;
 pub use product::product;

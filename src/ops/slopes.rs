@@ -1,7 +1,7 @@
 //! Gradients of the operations, in both of their forms, held to finite differences.
 
 use super::attention::{Heads, attention, opened};
-use super::{Change, RowEdit, edit, elementwise, norm, rope};
+use super::{RowChange, RowEdit, edit, elementwise, norm, rope};
 use crate::model::arch::{Activation, NormKind};
 use crate::model::rows::{Rows, Span};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -112,18 +112,19 @@ fn products() -> Result<()> {
 
 #[test]
 fn edits() -> Result<()> {
-    let one = |row: usize, columns: &[Range<usize>], change: Change| RowEdit { row, columns: columns.into(), change };
+    let one =
+        |row: usize, columns: &[Range<usize>], change: RowChange| RowEdit { row, columns: columns.into(), change };
     let vector: std::sync::Arc<[f32]> = vec![0.5, -1.0, 2.0].into();
     // The step of the differences stays on its side of the clamps' edges.
     let x = ((random((3, 6), 4)? * 20.0)?.round()? / 10.0)?;
     let edits = [
-        one(0, &[0..2], Change::Zero),
-        one(0, &[1..4], Change::Add(vector.clone(), 0.7)),
-        one(1, &[0..1, 4..6], Change::ProjectOut(vector.clone())),
-        one(1, &[2..4], Change::Scale(-1.5)),
-        one(1, &[0..6], Change::Clamp(-0.93, 1.07)),
-        one(2, &[1..5], Change::Clamp(-0.55, 0.55)),
-        one(2, &[0..3], Change::Set(vector)),
+        one(0, &[0..2], RowChange::Zero),
+        one(0, &[1..4], RowChange::Add(vector.clone(), 0.7)),
+        one(1, &[0..1, 4..6], RowChange::ProjectOut(vector.clone())),
+        one(1, &[2..4], RowChange::Scale(-1.5)),
+        one(1, &[0..6], RowChange::Clamp(-0.93, 1.07)),
+        one(2, &[1..5], RowChange::Clamp(-0.55, 0.55)),
+        one(2, &[0..3], RowChange::Set(vector)),
     ];
     hold("edits", &x, |x| edit(x, &edits))
 }
@@ -131,12 +132,12 @@ fn edits() -> Result<()> {
 #[test]
 fn a_copied_row_is_a_constant_and_a_function_has_no_known_derivative() -> Result<()> {
     let x = Var::from_tensor(&random((3, 4), 4)?)?;
-    let gradient = |change: Change| -> Result<Vec<Vec<f32>>> {
+    let gradient = |change: RowChange| -> Result<Vec<Vec<f32>>> {
         let y = edit(&x, &[RowEdit { row: 1, columns: vec![0..3].into(), change }])?;
         y.sum_all()?.backward()?.get(&x).expect("a gradient").to_vec2()
     };
-    assert_eq!(gradient(Change::CopyRow(0))?, [[1.0; 4], [0.0, 0.0, 0.0, 1.0], [1.0; 4]]);
-    let mapped = gradient(Change::Map(std::sync::Arc::new(|_: &mut [f32]| ())))?;
+    assert_eq!(gradient(RowChange::CopyRow(0))?, [[1.0; 4], [0.0, 0.0, 0.0, 1.0], [1.0; 4]]);
+    let mapped = gradient(RowChange::Map(std::sync::Arc::new(|_: &mut [f32]| ())))?;
     assert!(mapped[1][..3].iter().all(|g| g.is_nan()));
     assert_eq!((mapped[0][0], mapped[1][3]), (1.0, 1.0));
     Ok(())

@@ -177,7 +177,7 @@ impl OneRun<'_> {
         let each = from.iter().zip(to).map(|(from, to)| {
             let row = ops::to_vec(&value.narrow(0, *from, 1)?)?;
             let values: Arc<[f32]> = pick(&row, columns).into();
-            Ok(RowEdit { row: *to, columns: columns.clone(), change: ops::Change::Set(values) })
+            Ok(RowEdit { row: *to, columns: columns.clone(), change: ops::RowChange::Set(values) })
         });
         each.collect()
     }

@@ -250,17 +250,17 @@ impl End<'_> {
 }
 
 /// An edit's change as it is made on a row, with the row that an interchange takes from.
-pub(super) fn row_change(change: &Change, donor: Option<usize>) -> ops::Change {
+pub(super) fn row_change(change: &Change, donor: Option<usize>) -> ops::RowChange {
     match change {
-        Change::Zero => ops::Change::Zero,
-        Change::Set(v) => ops::Change::Set(v.clone()),
+        Change::Zero => ops::RowChange::Zero,
+        Change::Set(v) => ops::RowChange::Set(v.clone()),
         // The plan was checked: every interchange has its donor's row.
-        Change::Interchange { .. } => ops::Change::CopyRow(donor.unwrap_or(usize::MAX)),
-        Change::Add { vector, coefficient } => ops::Change::Add(vector.clone(), *coefficient),
-        Change::ProjectOut(v) => ops::Change::ProjectOut(v.clone()),
-        Change::Scale(c) => ops::Change::Scale(*c),
-        Change::Clamp { low, high } => ops::Change::Clamp(*low, *high),
-        Change::Map(f) => ops::Change::Map(f.clone()),
+        Change::Interchange { .. } => ops::RowChange::CopyRow(donor.unwrap_or(usize::MAX)),
+        Change::Add { vector, coefficient } => ops::RowChange::Add(vector.clone(), *coefficient),
+        Change::ProjectOut(v) => ops::RowChange::ProjectOut(v.clone()),
+        Change::Scale(c) => ops::RowChange::Scale(*c),
+        Change::Clamp { low, high } => ops::RowChange::Clamp(*low, *high),
+        Change::Map(f) => ops::RowChange::Map(f.clone()),
     }
 }
 

@@ -426,7 +426,7 @@ impl<'a> State<'a> {
                 let covered = from.iter().zip(&to).filter(|(_, p)| (span.start..span.keys()).contains(p));
                 for (e, (from, _)) in row_edits.iter_mut().zip(covered) {
                     let row = self.opened_row(site, *donor, *from)?;
-                    e.change = ops::Change::Set(pick(row, &e.columns).into());
+                    e.change = ops::RowChange::Set(pick(row, &e.columns).into());
                 }
             }
             row_edits.iter_mut().for_each(|e| e.row -= span.rows.start);

@@ -80,20 +80,18 @@ fn an_unfinished_run_needs_resume_or_force() {
     let error = RunDir::create(&out, false, false).unwrap_err().to_string();
     assert!(error.contains("--resume") && error.contains("--force"), "{error}");
     let run = RunDir::create(&out, false, true).unwrap();
-    assert!(run.resumed());
     run.claim(&params(0)).unwrap();
     assert_eq!(fs::read(run.part("layer-0").unwrap()).unwrap(), b"part");
-    assert!(!run.has_part("layer-1"));
+    assert!(run.part("layer-1").is_none());
     drop(run);
     let run = RunDir::create(&out, true, false).unwrap();
-    assert!(!run.resumed() && !run.has_part("layer-0"));
+    assert!(run.part("layer-0").is_none());
 }
 
 #[test]
 fn resume_starts_where_there_is_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(&folder.path().join("run"), false, true).unwrap();
-    assert!(!run.resumed());
     run.claim(&params(0)).unwrap();
 }
 
@@ -122,7 +120,7 @@ fn parts_whose_parameters_are_unknown_are_not_taken_over() {
     drop(run);
     let run = RunDir::create(&out, false, true).unwrap();
     run.claim(&params(0)).unwrap();
-    assert!(!run.has_part("layer-0"));
+    assert!(run.part("layer-0").is_none());
 }
 
 #[test]
@@ -134,7 +132,7 @@ fn a_second_process_is_kept_out_while_the_first_is_at_work() {
     for (force, resume) in [(false, true), (true, false), (false, false)] {
         assert!(matches!(RunDir::create(&out, force, resume), Err(RunDirError::Busy { .. })));
     }
-    assert!(first.has_part("layer-0"), "and touches nothing");
+    assert!(first.part("layer-0").is_some(), "and touches nothing");
 }
 
 #[test]
@@ -150,16 +148,6 @@ fn what_was_being_written_when_a_run_stopped_is_gone_after_resuming() {
 }
 
 #[test]
-fn a_part_file_is_moved_into_the_parts() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = RunDir::create(&folder.path().join("run"), false, false).unwrap();
-    let written = run.path("being-written").unwrap();
-    fs::write(&written, "part").unwrap();
-    run.commit_part_file("layer-0", &written).unwrap();
-    assert!(run.has_part("layer-0") && !written.exists());
-}
-
-#[test]
 fn names_that_lead_elsewhere_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let run = RunDir::create(&folder.path().join("run"), false, false).unwrap();
@@ -172,14 +160,58 @@ fn names_that_lead_elsewhere_are_refused() {
 }
 
 #[test]
-fn a_directory_that_appears_in_the_meantime_is_not_overwritten() {
+fn a_run_that_cannot_take_its_place_keeps_all_that_it_did() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let run = RunDir::create(&out, false, false).unwrap();
+    run.claim(&params(0)).unwrap();
+    run.commit_part("layer-0", b"part").unwrap();
+    run.write_atomic(RUN_FILE, b"new").unwrap();
     fs::create_dir(&out).unwrap();
     fs::write(out.join(RUN_FILE), "someone else's").unwrap();
-    assert!(matches!(run.finish(), Err(RunDirError::Exists { .. })));
+    let error = run.finish().unwrap_err();
+    assert!(matches!(error, RunDirError::Appeared { .. }) && error.to_string().contains("--resume --force"), "{error}");
     assert_eq!(fs::read(out.join(RUN_FILE)).unwrap(), b"someone else's");
+    let run = RunDir::create(&out, true, true).unwrap();
+    run.claim(&params(0)).unwrap();
+    assert_eq!(fs::read(run.part("layer-0").unwrap()).unwrap(), b"part");
+    // Something that is no run is not replaced, whatever is said.
+    fs::remove_file(out.join(RUN_FILE)).unwrap();
+    fs::write(out.join("thesis.tex"), "years of work").unwrap();
+    assert!(matches!(run.finish(), Err(RunDirError::Foreign { .. })));
+    fs::remove_dir_all(&out).unwrap();
+    let run = RunDir::create(&out, false, true).unwrap();
+    run.claim(&params(0)).unwrap();
+    assert!(run.part("layer-0").is_some());
+    run.finish().unwrap();
+    assert_eq!((entries(folder.path()), entries(&out)), (vec!["run".to_string()], vec![RUN_FILE.to_string()]));
+}
+
+#[test]
+fn a_run_that_stopped_while_it_took_its_place_is_gone_on_with_and_never_emptied_unasked() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let run = RunDir::create(&out, false, false).unwrap();
+    run.claim(&params(0)).unwrap();
+    run.write_atomic("inner.parquet", b"hours of work").unwrap();
+    // As the last steps before the rename leave it.
+    remove_tree(&run.partial.join(PARTS_DIR)).unwrap();
+    drop(run);
+    assert!(matches!(RunDir::create(&out, false, false), Err(RunDirError::Unfinished { .. })));
+    let run = RunDir::create(&out, false, true).unwrap();
+    assert_eq!(fs::read(run.path("inner.parquet").unwrap()).unwrap(), b"hours of work");
+    run.commit_part("layer-0", b"part").unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_a_run_is_not_replaced_and_is_called_a_link() {
+    let folder = tempfile::tempdir().unwrap();
+    let (there, link) = (folder.path().join("there"), folder.path().join("link"));
+    finished(&there, b"1");
+    std::os::unix::fs::symlink(&there, &link).unwrap();
+    let error = RunDir::create(&link, true, false).unwrap_err().to_string();
+    assert!(error.contains("is a symbolic link"), "{error}");
 }
 
 #[test]

@@ -60,8 +60,7 @@ impl Table {
         from_frame(path, name, &docs, &frame)
     }
 
-    /// The table as a polars frame, for work that tables here do not do.
-    pub fn to_frame(&self) -> PolarsResult<DataFrame> {
+    fn to_frame(&self) -> PolarsResult<DataFrame> {
         let series = |column: &Column| -> Series {
             let name = PlSmallStr::from_str(&column.name);
             let series = match &column.data {

@@ -1,7 +1,7 @@
 //! Edits of rows where they lie: `kernels/edit.cu`.
 
 use super::{Argument, Grid, Kernel, Machine, int};
-use crate::ops::edit::{Change, RowEdit};
+use crate::ops::edit::{RowChange, RowEdit};
 use candle_core::{DType, Result};
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
@@ -72,33 +72,33 @@ impl Chains {
     fn push(&mut self, e: &RowEdit, place: &BTreeMap<usize, usize>, shared: &mut Shared) -> Result<()> {
         let (mut source, mut vector, mut numbers) = (0, 0, [0.0, 0.0]);
         let kind = match &e.change {
-            Change::Zero => 0,
-            Change::CopyRow(from) => {
+            RowChange::Zero => 0,
+            RowChange::CopyRow(from) => {
                 source = place[from];
                 1
             }
-            Change::Set(values) => {
+            RowChange::Set(values) => {
                 vector = shared.vector(values, &mut self.vectors);
                 2
             }
-            Change::Add(values, c) => {
+            RowChange::Add(values, c) => {
                 vector = shared.vector(values, &mut self.vectors);
                 numbers[0] = *c;
                 3
             }
-            Change::ProjectOut(values) => {
+            RowChange::ProjectOut(values) => {
                 vector = shared.vector(values, &mut self.vectors);
                 4
             }
-            Change::Scale(c) => {
+            RowChange::Scale(c) => {
                 numbers[0] = *c;
                 5
             }
-            Change::Clamp(low, high) => {
+            RowChange::Clamp(low, high) => {
                 numbers = [*low, *high];
                 6
             }
-            Change::Map(_) => candle_core::bail!("a function of the caller's cannot run in a kernel"),
+            RowChange::Map(_) => candle_core::bail!("a function of the caller's cannot run in a kernel"),
         };
         let first = shared.columns(&e.columns, &mut self.ranges)?;
         self.edits.extend([kind, int(place[&e.row])?, int(source)?, int(vector)?, int(first)?, int(e.columns.len())?]);
@@ -141,7 +141,7 @@ impl Shared {
 /// The row that an edit copies.
 fn copied(e: &RowEdit) -> Option<usize> {
     match e.change {
-        Change::CopyRow(from) if from != e.row => Some(from),
+        RowChange::CopyRow(from) if from != e.row => Some(from),
         _ => None,
     }
 }
@@ -228,20 +228,20 @@ pub(in crate::ops) fn edit<M: Machine>(
 mod tests {
     use super::*;
 
-    fn one(row: usize, change: Change) -> RowEdit {
+    fn one(row: usize, change: RowChange) -> RowEdit {
         RowEdit { row, columns: [0..2].into(), change }
     }
 
     #[test]
     fn edits_wait_for_what_they_copy_and_for_those_that_copy_them() {
         let list = [
-            one(0, Change::CopyRow(5)), // a row that nobody writes before
-            one(1, Change::CopyRow(5)),
-            one(1, Change::Scale(2.0)), // in its chain
-            one(2, Change::CopyRow(1)), // after both
-            one(5, Change::Zero),       // after those that copied it
-            one(1, Change::Zero),       // after 2 has copied it
-            one(3, Change::CopyRow(3)), // itself
+            one(0, RowChange::CopyRow(5)), // a row that nobody writes before
+            one(1, RowChange::CopyRow(5)),
+            one(1, RowChange::Scale(2.0)), // in its chain
+            one(2, RowChange::CopyRow(1)), // after both
+            one(5, RowChange::Zero),       // after those that copied it
+            one(1, RowChange::Zero),       // after 2 has copied it
+            one(3, RowChange::CopyRow(3)), // itself
         ];
         assert_eq!(waves(&list), [0, 0, 0, 1, 1, 2, 0]);
         let chains = Chains::new(&list).expect("a few edits");
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn a_vector_and_columns_of_many_edits_are_sent_once() {
         let (vector, columns): (Arc<[f32]>, Arc<[Range<usize>]>) = ([1.0, 2.0].into(), [0..1, 3..4].into());
-        let add = |row| RowEdit { row, columns: columns.clone(), change: Change::Add(vector.clone(), 1.0) };
+        let add = |row| RowEdit { row, columns: columns.clone(), change: RowChange::Add(vector.clone(), 1.0) };
         let chains = Chains::new(&[add(0), add(1), add(2)]).expect("a few edits");
         assert_eq!((chains.vectors.len(), chains.ranges), (2, vec![0, 1, 0, 3, 4, 1]));
     }

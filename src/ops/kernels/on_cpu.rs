@@ -2,7 +2,7 @@
 //! against sums in f64. See `kernels/cpu/cuda_on_cpu.h` for what this can show and what not.
 
 use super::super::attention::{Heads, attention as plain_attention};
-use super::super::edit::{Change, RowEdit, edit as plain_edit};
+use super::super::edit::{RowChange, RowEdit, edit as plain_edit};
 use super::super::head_dots as plain_head_dots;
 use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
 use crate::model::rows::{Rows, Span};
@@ -269,20 +269,20 @@ fn edits(width: usize) -> Vec<RowEdit> {
     let (on_all, on_some) = (vector(width, 7), vector(wide, 8));
     let one = |row, columns: &Arc<[Range<usize>]>, change| RowEdit { row, columns: columns.clone(), change };
     vec![
-        one(3, &some, Change::CopyRow(0)),
-        one(4, &some, Change::CopyRow(0)),
-        one(0, &some, Change::Scale(-0.5)),
-        one(5, &all, Change::CopyRow(0)),
-        one(5, &some, Change::Add(on_some.clone(), 0.7)),
-        one(5, &all, Change::Add(on_all.clone(), -0.3)),
-        one(2, &some, Change::Set(on_some.clone())),
-        one(2, &all, Change::Clamp(-0.5, 1.0)),
-        one(6, &some, Change::Zero),
-        one(6, &all, Change::ProjectOut(on_all)),
-        one(1, &some, Change::ProjectOut(on_some)),
-        one(1, &all, Change::ProjectOut(vec![0.0; width].into())),
-        one(3, &all, Change::CopyRow(6)),
-        one(6, &all, Change::Zero),
+        one(3, &some, RowChange::CopyRow(0)),
+        one(4, &some, RowChange::CopyRow(0)),
+        one(0, &some, RowChange::Scale(-0.5)),
+        one(5, &all, RowChange::CopyRow(0)),
+        one(5, &some, RowChange::Add(on_some.clone(), 0.7)),
+        one(5, &all, RowChange::Add(on_all.clone(), -0.3)),
+        one(2, &some, RowChange::Set(on_some.clone())),
+        one(2, &all, RowChange::Clamp(-0.5, 1.0)),
+        one(6, &some, RowChange::Zero),
+        one(6, &all, RowChange::ProjectOut(on_all)),
+        one(1, &some, RowChange::ProjectOut(on_some)),
+        one(1, &all, RowChange::ProjectOut(vec![0.0; width].into())),
+        one(3, &all, RowChange::CopyRow(6)),
+        one(6, &all, RowChange::Zero),
     ]
 }
 
@@ -320,9 +320,9 @@ fn random_lists_of_edits_are_made_in_their_order() -> Result<()> {
                 let start = rng.random_range(0..width);
                 let columns = [start..rng.random_range(start..=width)].into();
                 let change = match rng.random_range(0..4) {
-                    0 | 1 => Change::CopyRow(rng.random_range(0..6)),
-                    2 => Change::Scale(rng.random_range(-2.0..2.0)),
-                    _ => Change::Clamp(-0.5, 0.5),
+                    0 | 1 => RowChange::CopyRow(rng.random_range(0..6)),
+                    2 => RowChange::Scale(rng.random_range(-2.0..2.0)),
+                    _ => RowChange::Clamp(-0.5, 0.5),
                 };
                 RowEdit { row: rng.random_range(0..6), columns, change }
             })

@@ -82,7 +82,7 @@ impl<'b, 'a> Pass<'b, 'a> {
         run: Run,
         edit: &Edit,
         first: usize,
-        take: impl Fn(Run, usize, &[Range<usize>]) -> Result<ops::Change>,
+        take: impl Fn(Run, usize, &[Range<usize>]) -> Result<ops::RowChange>,
     ) -> Result<Vec<RowEdit>> {
         let (plan, keys) = (self.batch.plan, self.batch.plan.length(run));
         let columns =
@@ -130,7 +130,7 @@ impl Hook for Pass<'_, '_> {
         let mut row_edits = Vec::new();
         for (run, edit) in self.batch.edits.get(&site).into_iter().flatten() {
             let take = |donor: Run, position: usize, _: &[Range<usize>]| {
-                Ok(ops::Change::CopyRow(self.batch.row(donor, position)))
+                Ok(ops::RowChange::CopyRow(self.batch.row(donor, position)))
             };
             row_edits.extend(self.row_edits(*run, edit, self.batch.row(*run, 0), take)?);
         }
@@ -152,7 +152,7 @@ impl Hook for Pass<'_, '_> {
         let mut x = value.reshape((n, heads * keys))?;
         for edit in self.edits_of(site, run) {
             let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
-                Ok(ops::Change::Set(pick(self.opened_row(site, donor, position)?, columns).into()))
+                Ok(ops::RowChange::Set(pick(self.opened_row(site, donor, position)?, columns).into()))
             };
             x = ops::edit(&x, &self.row_edits(run, edit, 0, take)?)?;
         }
