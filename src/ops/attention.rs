@@ -97,9 +97,10 @@ impl Piece {
 
 impl Block<'_> {
     /// Query rows that keep the products over the prefix out of the matrix product's cases of few rows, which sum in
-    /// another order: there a row would depend on how many share its block. See [`LEAST_KEYS`].
+    /// another order, and out of plain loops: there a row would depend on how many share its block. The last product over a
+    /// prefix may be of any number of keys, [`LEAST_KEYS`] too, however long the prefix is.
     fn least_rows(&self) -> usize {
-        let least = |rows: &Range<usize>| (256 / rows.len().max(LEAST_KEYS) + 1).max(2);
+        let least = |rows: &Range<usize>| (256 / rows.len().max(LEAST_KEYS) + 1).max(SMALL / LEAST_KEYS + 1);
         self.prefix.iter().map(least).max().unwrap_or(0)
     }
 }
@@ -515,7 +516,10 @@ mod tests {
     #[test]
     fn what_a_row_reads_does_not_depend_on_the_others_that_share_its_prefix() -> Result<()> {
         let device = Device::Cpu;
-        for (n, d_head, n_heads, n_kv_heads) in [(2, 16, 2, 2), (5, 16, 3, 1), (70, 64, 4, 4), (700, 64, 6, 2)] {
+        // Of a prefix of 516 keys four are left for the last product.
+        for (n, d_head, n_heads, n_kv_heads) in
+            [(2, 16, 2, 2), (5, 16, 3, 1), (70, 64, 4, 4), (517, 16, 2, 2), (700, 64, 6, 2)]
+        {
             let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window: None };
             // A prompt, then forks of one to four rows from one position of it.
             let lengths = [1, 3, 1, 1, 4, 2].repeat(30);
