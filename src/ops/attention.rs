@@ -472,6 +472,29 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_equals_attention_step_by_step_in_half_precision_too() -> Result<()> {
+        let device = Device::Cpu;
+        let rows = packed();
+        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 16, scale: 0.3, softcap: None, window: None };
+        for (dtype, most) in [(DType::BF16, 0.02), (DType::F16, 0.003)] {
+            // Of size 100 a product of queries and keys is beyond f16's largest number, and bf16 would have 8 bits of it.
+            let random =
+                |n: usize, size: f32| Tensor::randn(0f32, size, (rows.len(), n * 16), &device)?.to_dtype(dtype);
+            let (q, k, v) = (random(4, 100.0)?, random(2, 100.0)?, random(2, 1.0)?);
+            let fast = attention(&q, &k, &v, &rows, heads)?;
+            for span in &rows.spans {
+                let pattern = opened::pattern(&opened::scores(&q, &k, span, heads)?)?;
+                let slow = opened::z(&pattern, &v, span, heads)?;
+                assert_eq!(slow.dtype(), dtype);
+                let fast = fast.narrow(0, span.rows.start, span.rows.len())?.to_dtype(DType::F32)?;
+                let difference = (fast - slow.to_dtype(DType::F32)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(difference < most, "{dtype:?} {span:?}: {difference}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_window_of_one_reads_its_own_value() -> Result<()> {
         let device = Device::Cpu;
         let rows = rows(vec![span(0..4, 0, vec![])]);
