@@ -18,9 +18,9 @@ const QUERIES: usize = 128;
 
 /// [`super::attention`] of tensors that a graph tracks, contiguous and on the CPU.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
-    if rows.spans.iter().any(|span| span.start > 0) {
+    if rows.spans.iter().any(|span| span.start > 0 || span.own != span.rows) {
         candle_core::bail!(
-            "the gradient of attention is of whole prompts; a span begins after its prompt's first position"
+            "the gradient of attention is of whole prompts; a span begins after its prompt's first position, or has its keys in a cache"
         )
     }
     q.apply_op3(k, v, Step { rows: rows.clone(), heads })
