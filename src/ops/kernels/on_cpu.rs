@@ -331,6 +331,19 @@ fn edits_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()> {
 }
 
 #[test]
+fn a_clamp_leaves_what_is_no_number() -> Result<()> {
+    let list = [RowEdit { row: 0, columns: [0..4].into(), change: Change::Clamp(-1.0, 1.0) }];
+    for dtype in DTYPES {
+        let mut x = Buffer::of(&[f32::NAN, f32::NEG_INFINITY, 0.5, f32::INFINITY], dtype);
+        edit::edit(&Cpu { order: 0, threads: 32 }, dtype, &mut x, 4, &list)?;
+        let found = x.values(dtype);
+        assert!(found[0].is_nan(), "{dtype:?}");
+        assert_eq!(found[1..], [-1.0, 0.5, 1.0], "{dtype:?}");
+    }
+    Ok(())
+}
+
+#[test]
 fn random_lists_of_edits_are_made_in_their_order() -> Result<()> {
     let mut rng = ChaCha8Rng::seed_from_u64(11);
     for case in 0..60 {
