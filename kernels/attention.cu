@@ -3,7 +3,8 @@
 // A tile is some consecutive query rows whose spans share their prefix. A segment is a run of consecutive key rows that a
 // tile reads: a piece of the shared prefix, which all its rows see, or the own keys of one span. One block computes a
 // tile's query heads of one KV head, a warp one query (row and head) at a time. Keys are taken CHUNK at a time: scores
-// exist for one chunk only, the softmax is carried along (Milakov and Gimelshein 2018).
+// exist for one chunk only, the softmax is carried along (Milakov and Gimelshein 2018). Chunks that a window hides from every
+// row of the tile are passed over.
 //
 // grid: (tiles, n_kv_heads); block: a multiple of 32 threads.
 // Dynamic shared memory: 4 * (32 * (d_head | 1) + warps * (d_head + 32)) bytes. d_head is at most 256.
@@ -71,6 +72,12 @@ __device__ void read_values(Carried &carried, const float *weights, const float 
   }
 }
 
+// Where in a segment the first chunk begins of which a row of the tile may see a key, `least` being their first position.
+__device__ int first_chunk(Segment segment, int least, Shape shape) {
+  int hidden = least + 1 - shape.window - segment.first_position;
+  return shape.window == 0 || hidden < 0 ? 0 : hidden / CHUNK * CHUNK;
+}
+
 template <class T>
 __device__ void attend(const T *q, const T *k, const T *v, T *z, const int *tile_row, const int *tile_segment,
                        const Segment *segments, const int *row_span, const int *row_position, Shape shape) {
@@ -82,6 +89,8 @@ __device__ void attend(const T *q, const T *k, const T *v, T *z, const int *tile
   float *query = tile + CHUNK * (d | 1) + warp * (d + CHUNK), *weights = query + d;
   const int first_row = tile_row[blockIdx.x];
   const int queries = (tile_row[blockIdx.x + 1] - first_row) * group;
+  int least = row_position[first_row];
+  for (int row = first_row + 1; row < tile_row[blockIdx.x + 1]; row++) least = min(least, row_position[row]);
   for (int batch = 0; batch < queries; batch += warps) {
     // Warps without a query go along, for the barriers' sake, with the last one.
     const int index = min(batch + warp, queries - 1);
@@ -92,7 +101,7 @@ __device__ void attend(const T *q, const T *k, const T *v, T *z, const int *tile
     Carried carried = {-INFINITY, 0.0f, {}};
     for (int s = tile_segment[blockIdx.x]; s < tile_segment[blockIdx.x + 1]; s++) {
       const Segment segment = segments[s];
-      for (int start = 0; start < segment.length; start += CHUNK) {
+      for (int start = first_chunk(segment, least, shape); start < segment.length; start += CHUNK) {
         const int n = min(CHUNK, segment.length - start);
         const int ahead = position - (segment.first_position + start + lane);
         const bool visible = lane < n && ahead >= 0 && (shape.window == 0 || ahead < shape.window) &&

@@ -77,7 +77,8 @@ __device__ void make(float *scratch, int width, const Edit &edit, const Columns 
     case ADD: each(edit, ranges, [&](int i, int j) { row[i] = __fadd_rn(row[i], __fmul_rn(a, vector[j])); }); break;
     case PROJECT_OUT: project_out(row, vector, edit, ranges); break;
     case SCALE: each(edit, ranges, [&](int i, int) { row[i] *= a; }); break;
-    case CLAMP: each(edit, ranges, [&](int i, int) { row[i] = fminf(fmaxf(row[i], a), b); }); break;
+    // What is no number stays so: fmaxf and fminf would make a number of it.
+    case CLAMP: each(edit, ranges, [&](int i, int) { if (row[i] == row[i]) row[i] = fminf(fmaxf(row[i], a), b); }); break;
   }
 }
 

@@ -63,8 +63,12 @@ def layer(model, card):
     norms = 2 * 8 * 2 * 4 * model.d_model
     rest = 2 * (3 * 2 * (model.heads + model.kv_heads) * model.d_head + 6 * model.d_model + 4 * model.d_mlp)
     elementwise = rows * (norms + rest) / (COPIES * card.memory)
-    # One row of one head's columns read and written a fork, in the layer where it begins.
-    edits = 2 * model.heads * (2 * 2 + 4 * 4) * model.heads * model.d_head / (COPIES * card.memory)
+    # Of the forks that begin here. The activation is copied whole, as a tensor does not change; each fork's row is widened
+    # to f32 and narrowed again, and in between one head's columns are taken from the donor's.
+    width, forks = model.heads * model.d_head, 2 * model.heads
+    copied = (rows + forks) * (2 + 2) * width
+    edited = forks * ((2 + 4 + 4 + 2) * width + (4 + 4) * model.d_head)
+    edits = (copied + edited) / (COPIES * card.memory)
     return [
         ("products", max(products, weights)),
         ("attention", attention),

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """How gatelens carries many pairs, long files and many run directories. Prints tables of seconds and peak memory.
 
-    scripts/scale_test.py [--gatelens target/release/gatelens] [pairs] [lines] [report]
+    scripts/scale_test.py [--binary target/release/gatelens] [pairs] [lines] [report]      default: all three
 
 `pairs`: an interchange of every head of 24 layers of 14 over 250 to 2,000 pairs of 60 tokens, on a small random model: what grows
 with pairs is bookkeeping, which knows nothing of widths. `lines`: a dry run over 100,000 pairs. `report`: one report over 50 run
@@ -10,6 +10,7 @@ directories.
 
 import argparse
 import json
+import os
 import pathlib
 import random
 import resource
@@ -22,6 +23,7 @@ import time
 LAYERS, HEADS, D_HEAD, MLP, VOCAB, TOKENS = 24, 14, 8, 224, 256, 60
 D = HEADS * D_HEAD
 RANDOM = random.Random(0)
+ALL = ["pairs", "lines", "report"]
 
 
 def model(folder):
@@ -58,12 +60,12 @@ def pairs(path, n):
     return path
 
 
-def run(gatelens, *words):
+def run(binary, *words):
     """Seconds and peak MiB of a command."""
     started = time.monotonic()
-    process = subprocess.Popen([gatelens, *map(str, words), "--quiet"], stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen([binary, *map(str, words), "--quiet"], stdout=subprocess.PIPE, text=True)
     out = process.stdout.read()
-    _, status, usage = __import__("os").wait4(process.pid, 0)
+    _, status, usage = os.wait4(process.pid, 0)
     if status != 0:
         sys.exit(f"error: {' '.join(map(str, words))} left {status}")
     return time.monotonic() - started, usage.ru_maxrss / 1024, out
@@ -71,30 +73,38 @@ def run(gatelens, *words):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--gatelens", default="target/release/gatelens")
-    parser.add_argument("what", nargs="*", choices=["pairs", "lines", "report"], default=["pairs", "lines", "report"])
+    parser.add_argument("--binary", default=os.environ.get("CARGO_TARGET_DIR", "target") + "/release/gatelens")
+    # Not `choices`, to which argparse holds the default of such a list as a whole.
+    parser.add_argument("what", nargs="*", metavar="|".join(ALL), help="what to try; all of it by default")
     args = parser.parse_args()
+    what = args.what or ALL
+    for word in what:
+        if word not in ALL:
+            parser.error(f"{word}: not one of {', '.join(ALL)}")
+    binary = str(pathlib.Path(args.binary).resolve())
+    if not os.access(binary, os.X_OK):
+        sys.exit(f"error: {binary} is not there: build it with `cargo build --release`, or give --binary")
     with tempfile.TemporaryDirectory() as work:
         work = pathlib.Path(work)
         small = model(work / "model")
-        if "pairs" in args.what:
-            print("| pairs | forks | seconds | peak memory, MiB | rows of pairs.parquet |\n|---|---|---|---|---|")
+        if "pairs" in what:
+            print("| pairs | forks | seconds | peak memory, MiB |\n|---|---|---|---|")
             for n in [250, 500, 1000, 2000]:
                 file, out = pairs(work / f"{n}.jsonl", n), work / f"run-{n}"
-                seconds, peak, _ = run(args.gatelens, "interchange", small, "--pairs", file, "--out", out)
+                seconds, peak, _ = run(binary, "interchange", small, "--pairs", file, "--out", out)
                 forks = 2 * LAYERS * HEADS * n
-                print(f"| {n} | {forks} | {seconds:.0f} | {peak:.0f} | {forks} |", flush=True)
-        if "lines" in args.what:
+                print(f"| {n:,} | {forks:,} | {seconds:.0f} | {peak:.0f} |", flush=True)
+        if "lines" in what:
             file = pairs(work / "lines.jsonl", 100_000)
-            seconds, peak, out = run(args.gatelens, "interchange", small, "--pairs", file, "--dry-run")
+            seconds, peak, out = run(binary, "interchange", small, "--pairs", file, "--dry-run")
             print(f"100,000 pairs ({file.stat().st_size >> 20} MiB), dry run: {seconds:.1f} s, {peak:.0f} MiB: {out.splitlines()[0]}")
-        if "report" in args.what:
+        if "report" in what:
             file, dirs = pairs(work / "few.jsonl", 4), []
             for i in range(50):
                 dirs.append(work / f"dir-{i}")
-                run(args.gatelens, "interchange", small, "--pairs", file, "--out", dirs[-1], "--seed", i)
+                run(binary, "interchange", small, "--pairs", file, "--out", dirs[-1], "--seed", i)
             started = time.monotonic()
-            done = subprocess.run([args.gatelens, "report", *dirs, "--out", work / "report"], capture_output=True, text=True)
+            done = subprocess.run([binary, "report", *dirs, "--out", work / "report"], capture_output=True, text=True)
             if done.returncode:
                 sys.exit(f"error: report left {done.returncode}: {done.stderr}")
             peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024

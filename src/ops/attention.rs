@@ -3,17 +3,18 @@
 //! Rows come in spans ([`Rows`]): a prompt, or the part of a fork that an edit can reach. A fork's rows read the keys and
 //! values of the run it forks from for the positions before its own, in place; all spans that share those read them in
 //! one product. The keys and values may be those of a cache, of which each span names its rows. Scores live only inside a
-//! task. What a row reads does not depend on which others there are, to the last bit. To see or change scores and patterns, [`opened`] computes one span's
-//! attention step by step.
+//! task, and keys that a window hides from all its rows are passed over. What a row reads does not depend on which others
+//! there are, to the last bit. To see or change scores and patterns, [`opened`] computes one span's attention step by step.
 
 mod back;
+mod blocks;
 pub mod opened;
 
 use super::{floats, narrowed, on_cpu, simd};
 use crate::model::rows::Rows;
+use blocks::{Block, Keys};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
-use std::collections::HashMap;
 use std::ops::Range;
 
 /// The shape of one layer's attention.
@@ -25,13 +26,18 @@ pub struct Heads {
     /// What scores are multiplied by.
     pub scale: f64,
     pub softcap: Option<f64>,
-    /// Position i attends to j with `i - j < window`.
+    /// Position i attends to j with `i - j < window`, and to itself.
     pub window: Option<usize>,
 }
 
 impl Heads {
     fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// The first position that a position sees.
+    fn first_key(&self, position: usize) -> usize {
+        self.window.map_or(0, |w| (position + 1).saturating_sub(w.max(1)))
     }
 }
 
@@ -71,39 +77,6 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) 
     Tensor::cat(&z, 0)
 }
 
-/// Rows of scores that a task holds at least; enough that its products run at full speed, few enough for the cache.
-const SCORE_ROWS: usize = 256;
-
-/// Query rows whose scores one task computes for one KV head. All share `prefix`.
-struct Block<'a> {
-    prefix: &'a [Range<usize>],
-    prefix_len: usize,
-    pieces: Vec<Piece>,
-}
-
-/// Consecutive query rows of one span.
-struct Piece {
-    rows: Range<usize>,
-    /// The span's own rows of keys that the piece's last row sees.
-    own: Range<usize>,
-}
-
-impl Piece {
-    /// The position of a row of the piece, after those of the prefix.
-    fn position(&self, row: usize) -> usize {
-        self.own.len() - self.rows.len() + row
-    }
-}
-
-impl Block<'_> {
-    /// Query rows that keep the products over the prefix out of the matrix product's cases of few rows, which sum in
-    /// another order: there a row would depend on how many share its block. See [`LEAST_KEYS`].
-    fn least_rows(&self) -> usize {
-        let least = |rows: &Range<usize>| (256 / rows.len().max(LEAST_KEYS) + 1).max(2);
-        self.prefix.iter().map(least).max().unwrap_or(0)
-    }
-}
-
 struct Attention<'a> {
     rows: &'a Rows,
     heads: Heads,
@@ -125,35 +98,6 @@ impl Attention<'_> {
         }
         Ok(())
     }
-
-    /// Cuts the spans into pieces, each by itself, and puts those of one prefix together in blocks. Depends on the rows
-    /// alone, so that results do not depend on the number of threads.
-    fn blocks(&self) -> Vec<Block<'_>> {
-        let limit = SCORE_ROWS.div_ceil(self.heads.group());
-        // The last block of each prefix, and how many rows it has.
-        let mut open: HashMap<&[Range<usize>], (usize, usize)> = HashMap::new();
-        let mut blocks: Vec<Block> = Vec::new();
-        for span in &self.rows.spans {
-            for from in span.rows.clone().step_by(limit) {
-                let rows = from..span.rows.end.min(from + limit);
-                let own = span.own.start..span.own.end - (span.rows.end - rows.end);
-                let n = rows.len();
-                let piece = Piece { rows, own };
-                match open.get_mut(span.prefix.as_slice()) {
-                    // Without a prefix there is nothing to share: each prompt has blocks of its own.
-                    Some((b, filled)) if span.start > 0 && *filled + n <= limit => {
-                        blocks[*b].pieces.push(piece);
-                        *filled += n;
-                    }
-                    _ => {
-                        open.insert(&span.prefix, (blocks.len(), n));
-                        blocks.push(Block { prefix: &span.prefix, prefix_len: span.start, pieces: vec![piece] });
-                    }
-                }
-            }
-        }
-        blocks
-    }
 }
 
 impl CustomOp3 for Attention<'_> {
@@ -173,7 +117,7 @@ impl CustomOp3 for Attention<'_> {
         self.check([l1, l2, l3])?;
         let (q, k, v) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        let blocks = self.blocks();
+        let blocks = blocks::blocks(self.rows, self.heads);
         let tasks: Vec<(&Block, usize)> = blocks.iter().flat_map(|b| (0..n_kv_heads).map(move |h| (b, h))).collect();
         let job = Job { q: &q, k: &k, v: &v, heads: self.heads };
         let results: Vec<Vec<f32>> = tasks.par_iter().map(|(block, kv)| job.z(block, *kv)).collect();
@@ -225,39 +169,38 @@ impl Job<'_> {
         let mut queries = self.queries(block, kv);
         let m = (queries.len() / d_head).max(block.least_rows());
         queries.resize(m * d_head, 0.0);
-        let own = block.pieces.iter().map(|p| p.own.len()).max().unwrap_or(0);
+        let own = block.pieces.iter().map(|p| p.own.kept().len()).max().unwrap_or(0);
         let width = block.prefix_len + own;
         let stride = n_kv_heads * d_head;
         let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_head]);
         let mut column = 0;
-        for rows in block.prefix {
-            let keys = &self.k[rows.start * stride + kv * d_head..];
-            scores_of(&queries, keys, stride, m, rows.len(), d_head, &mut scores[column..], width);
-            column += rows.len();
+        for kept in block.prefix.iter().map(Keys::kept) {
+            let keys = &self.k[kept.start * stride + kv * d_head..];
+            scores_of(&queries, keys, stride, m, kept.len(), d_head, &mut scores[column..], width);
+            column += kept.len();
         }
         let mut at = 0;
         for piece in &block.pieces {
-            let (own, n) = (&piece.own, group * piece.rows.len());
+            let (own, n) = (piece.own.kept(), group * piece.rows.len());
             let keys = &self.k[own.start * stride + kv * d_head..];
             let to = &mut scores[at * width + block.prefix_len..];
             scores_of(&queries[at * d_head..], keys, stride, n, own.len(), d_head, to, width);
             for (i, row) in scores[at * width..(at + n) * width].chunks_exact_mut(width).enumerate() {
-                self.softmax(row, block.prefix_len + piece.position(i % piece.rows.len()));
+                self.softmax(row, block.seen(piece, i % piece.rows.len(), self.heads));
             }
             at += n;
         }
         let mut column = 0;
-        for rows in block.prefix {
-            let values = &self.v[rows.start * stride + kv * d_head..];
-            read_values(&scores[column..], width, values, stride, m, rows.len(), d_head, &mut z);
-            column += rows.len();
+        for keys in &block.prefix {
+            let values = &self.v[keys.rows.start * stride + kv * d_head..];
+            read_values(&scores[column..], width, values, stride, m, keys, d_head, &mut z);
+            column += keys.kept().len();
         }
         let mut at = 0;
         for piece in &block.pieces {
-            let (own, n) = (&piece.own, group * piece.rows.len());
-            let values = &self.v[own.start * stride + kv * d_head..];
-            let from = &scores[at * width + block.prefix_len..];
-            read_values(from, width, values, stride, n, own.len(), d_head, &mut z[at * d_head..]);
+            let values = &self.v[piece.own.rows.start * stride + kv * d_head..];
+            let (from, n) = (&scores[at * width + block.prefix_len..], group * piece.rows.len());
+            read_values(from, width, values, stride, n, &piece.own, d_head, &mut z[at * d_head..]);
             at += n;
         }
         z
@@ -279,14 +222,13 @@ impl Job<'_> {
         queries
     }
 
-    /// Scores to probabilities over the keys that `position` sees; 0 for the others.
-    fn softmax(&self, row: &mut [f32], position: usize) {
-        let first = self.heads.window.map_or(0, |w| (position + 1).saturating_sub(w));
-        let (hidden, rest) = row.split_at_mut(first);
-        let (seen, later) = rest.split_at_mut(position + 1 - first);
+    /// Scores to probabilities over the columns that a row sees; 0 for the others.
+    fn softmax(&self, row: &mut [f32], seen: Range<usize>) {
+        let (before, rest) = row.split_at_mut(seen.start);
+        let (seen, after) = rest.split_at_mut(seen.len());
         simd::softmax_row(seen, self.heads.scale as f32, self.heads.softcap.map(|c| c as f32));
-        hidden.fill(0.0);
-        later.fill(0.0);
+        before.fill(0.0);
+        after.fill(0.0);
     }
 }
 
@@ -301,6 +243,7 @@ const UNBROKEN_KEYS: usize = 512;
 
 /// `out[m, n] = queries[m, d] . keys[n, d]`, keys `stride` apart, rows of `out` `width` apart.
 #[allow(clippy::too_many_arguments)]
+#[allow(unsafe_code, reason = "gemm's raw interface")]
 fn scores_of(
     queries: &[f32],
     keys: &[f32],
@@ -349,7 +292,8 @@ fn scores_of(
     }
 }
 
-/// `out[m, d] += pattern[m, n] . values[n, d]`, rows of `pattern` `width` apart, values `stride` apart.
+/// `out[m, d] += pattern[m, kept] . values[kept, d]`, rows of `pattern` `width` apart, values `stride` apart; `values` begins
+/// with those that are passed over. Sums break at the same keys however many these are.
 #[allow(clippy::too_many_arguments)]
 fn read_values(
     pattern: &[f32],
@@ -357,18 +301,22 @@ fn read_values(
     values: &[f32],
     stride: usize,
     m: usize,
-    n: usize,
+    keys: &Keys,
     d: usize,
     out: &mut [f32],
 ) {
-    for from in (0..n).step_by(UNBROKEN_KEYS) {
-        let n = UNBROKEN_KEYS.min(n - from);
-        read_some_values(&pattern[from..], width, &values[from * stride..], stride, m, n, d, out);
+    let (mut from, end) = (keys.passed, keys.rows.len());
+    while from < end {
+        let to = end.min((from / UNBROKEN_KEYS + 1) * UNBROKEN_KEYS);
+        let pattern = &pattern[from - keys.passed..];
+        read_some_values(pattern, width, &values[from * stride..], stride, m, to - from, d, out);
+        from = to;
     }
 }
 
-/// [`read_values`] of at most [`UNBROKEN_KEYS`].
+/// `out[m, d] += pattern[m, n] . values[n, d]`, of at most [`UNBROKEN_KEYS`].
 #[allow(clippy::too_many_arguments)]
+#[allow(unsafe_code, reason = "gemm's raw interface")]
 fn read_some_values(
     pattern: &[f32],
     width: usize,
@@ -471,6 +419,29 @@ mod tests {
     }
 
     #[test]
+    fn the_kernel_equals_attention_step_by_step_in_half_precision_too() -> Result<()> {
+        let device = Device::Cpu;
+        let rows = packed();
+        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 16, scale: 0.3, softcap: None, window: None };
+        for (dtype, most) in [(DType::BF16, 0.02), (DType::F16, 0.003)] {
+            // Of size 100 a product of queries and keys is beyond f16's largest number, and bf16 would have 8 bits of it.
+            let random =
+                |n: usize, size: f32| Tensor::randn(0f32, size, (rows.len(), n * 16), &device)?.to_dtype(dtype);
+            let (q, k, v) = (random(4, 100.0)?, random(2, 100.0)?, random(2, 1.0)?);
+            let fast = attention(&q, &k, &v, &rows, heads)?;
+            for span in &rows.spans {
+                let pattern = opened::pattern(&opened::scores(&q, &k, span, heads)?)?;
+                let slow = opened::z(&pattern, &v, span, heads)?;
+                assert_eq!(slow.dtype(), dtype);
+                let fast = fast.narrow(0, span.rows.start, span.rows.len())?.to_dtype(DType::F32)?;
+                let difference = (fast - slow.to_dtype(DType::F32)?)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(difference < most, "{dtype:?} {span:?}: {difference}");
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
     fn a_window_of_one_reads_its_own_value() -> Result<()> {
         let device = Device::Cpu;
         let rows = rows(vec![span(0..4, 0, vec![])]);
@@ -515,8 +486,17 @@ mod tests {
     #[test]
     fn what_a_row_reads_does_not_depend_on_the_others_that_share_its_prefix() -> Result<()> {
         let device = Device::Cpu;
-        for (n, d_head, n_heads, n_kv_heads) in [(2, 16, 2, 2), (5, 16, 3, 1), (70, 64, 4, 4), (700, 64, 6, 2)] {
-            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window: None };
+        // Of a prefix of 516 keys four are left for the last product, of 518 six.
+        for (n, d_head, n_heads, n_kv_heads, window) in [
+            (2, 16, 2, 2, None),
+            (5, 16, 3, 1, None),
+            (70, 64, 4, 4, None),
+            (517, 16, 2, 2, None),
+            (519, 16, 2, 2, Some(200)),
+            (700, 64, 6, 2, None),
+            (1200, 16, 2, 1, Some(600)),
+        ] {
+            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window };
             // A prompt, then forks of one to four rows from one position of it.
             let lengths = [1, 3, 1, 1, 4, 2].repeat(30);
             let mut spans = vec![span(0..n, 0, vec![])];

@@ -1,7 +1,7 @@
 //! What each head adds along directions of the residual stream, for direct logit attribution.
 
+use super::floats;
 use super::vectors::dot;
-use super::{floats, on_cpu};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
 /// `z[row][head] . through[direction][head]` for each pair of a row and a direction, and each head: `z` `[rows, n_heads *
@@ -10,21 +10,12 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 /// Where `through` is `W_o^T u`, this is what the head adds along `u`, without its output of `d_model` numbers.
 ///
 /// # Errors
-/// If a shape or a pair does not fit, or candle fails.
+/// If a shape or a pair does not fit, a graph tracks one of the tensors (there is no gradient), or candle fails.
 pub fn head_dots(z: &Tensor, through: &Tensor, pairs: &[(u32, u32)], n_heads: usize) -> Result<Tensor> {
-    let op = HeadDots { pairs, n_heads };
-    if on_cpu(z) || cfg!(feature = "cuda") && z.device().is_cuda() {
-        return z.contiguous()?.apply_op2_no_bwd(&through.contiguous()?, &op);
+    if z.track_op() || through.track_op() {
+        candle_core::bail!("head_dots has no gradient; detach what it reads")
     }
-    composed(z, through, pairs, n_heads)
-}
-
-/// [`head_dots`] of candle's own operations, on any device.
-fn composed(z: &Tensor, through: &Tensor, pairs: &[(u32, u32)], n_heads: usize) -> Result<Tensor> {
-    let index = |f: fn(&(u32, u32)) -> u32| Tensor::new(pairs.iter().map(f).collect::<Vec<_>>(), z.device());
-    let z = z.index_select(&index(|p| p.0)?, 0)?.to_dtype(through.dtype())?;
-    let product = (z * through.index_select(&index(|p| p.1)?, 0)?)?;
-    product.reshape((pairs.len(), n_heads, ()))?.sum(2)
+    z.contiguous()?.apply_op2_no_bwd(&through.contiguous()?, &HeadDots { pairs, n_heads })
 }
 
 struct HeadDots<'a> {
@@ -52,13 +43,10 @@ impl CustomOp2 for HeadDots<'_> {
     fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
         let width = self.check(l1, l2)?;
         let (z, through) = (floats(s1, l1)?, floats(s2, l2)?);
-        let row = |x: &[f32], i: u32, h: usize| {
-            let d = width / self.n_heads;
-            let at = i as usize * width + h * d;
-            at..(at + d).min(x.len())
-        };
+        let d = width / self.n_heads;
+        let row = |i: u32, h: usize| i as usize * width + h * d..i as usize * width + (h + 1) * d;
         let each = self.pairs.iter().flat_map(|p| (0..self.n_heads).map(move |h| (p, h)));
-        let out = each.map(|((r, d), h)| dot(&z[row(&z, *r, h)], &through[row(&through, *d, h)]) as f32).collect();
+        let out = each.map(|((r, u), h)| dot(&z[row(*r, h)], &through[row(*u, h)]) as f32).collect();
         Ok((CpuStorage::F32(out), Shape::from((self.pairs.len(), self.n_heads))))
     }
 
@@ -79,7 +67,15 @@ impl CustomOp2 for HeadDots<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use candle_core::{DType, Device};
+    use candle_core::{DType, Device, Var};
+
+    /// [`head_dots`] of candle's own operations.
+    fn composed(z: &Tensor, through: &Tensor, pairs: &[(u32, u32)], n_heads: usize) -> Result<Tensor> {
+        let index = |f: fn(&(u32, u32)) -> u32| Tensor::new(pairs.iter().map(f).collect::<Vec<_>>(), z.device());
+        let z = z.index_select(&index(|p| p.0)?, 0)?.to_dtype(through.dtype())?;
+        let product = (z * through.index_select(&index(|p| p.1)?, 0)?)?;
+        product.reshape((pairs.len(), n_heads, ()))?.sum(2)
+    }
 
     #[test]
     fn both_forms_give_each_head_its_own_product() -> Result<()> {
@@ -90,6 +86,17 @@ mod tests {
         assert_eq!(head_dots(&z, &through, &pairs, 2)?.to_vec2::<f32>()?, expected);
         assert_eq!(composed(&z, &through, &pairs, 2)?.to_vec2::<f32>()?, expected);
         assert_eq!(head_dots(&z.to_dtype(DType::BF16)?, &through, &pairs, 2)?.to_vec2::<f32>()?, expected);
+        Ok(())
+    }
+
+    #[test]
+    fn a_gradient_through_it_is_an_error() -> Result<()> {
+        let (plain, var) =
+            (Tensor::ones((2, 4), DType::F32, &Device::Cpu)?, Var::ones((2, 4), DType::F32, &Device::Cpu)?);
+        assert!(head_dots(&plain, &plain, &[(0, 0)], 2).is_ok());
+        for (z, through) in [(var.as_tensor(), &plain), (&plain, var.as_tensor())] {
+            assert!(head_dots(z, through, &[(0, 0)], 2).is_err_and(|e| e.to_string().contains("no gradient")));
+        }
         Ok(())
     }
 

@@ -189,7 +189,10 @@ fn apply(x: &mut [f32], width: usize, e: &RowEdit) {
         RowChange::Set(values) => each(x, at, &e.columns, |v, i| *v = values[i]),
         RowChange::Add(values, c) => each(x, at, &e.columns, |v, i| *v += c * values[i]),
         RowChange::Scale(c) => each(x, at, &e.columns, |v, _| *v *= c),
-        RowChange::Clamp(low, high) => each(x, at, &e.columns, |v, _| *v = v.max(*low).min(*high)),
+        // What is no number stays so: `max` and `min` would make a number of it.
+        RowChange::Clamp(low, high) => {
+            each(x, at, &e.columns, |v, _| *v = if v.is_nan() { *v } else { v.max(*low).min(*high) })
+        }
     }
 }
 
@@ -230,6 +233,15 @@ mod tests {
         let reverse = RowChange::Map(Arc::new(|v: &mut [f32]| v.reverse()));
         assert_eq!(after(&[one(0, &[0..1, 3..4], reverse)])[0], [3.0, 1.0, 2.0, 0.0]);
         assert_eq!(after(&[one(0, &[1..2], RowChange::Zero)])[1..], [[4.0, 5.0, 6.0, 7.0], [8.0, 9.0, 10.0, 11.0]]);
+    }
+
+    #[test]
+    fn a_clamp_leaves_what_is_no_number() -> Result<()> {
+        let x = Tensor::new(&[[f32::NAN, f32::NEG_INFINITY, 0.5, f32::INFINITY]], &Device::Cpu)?;
+        let row = edit(&x, &[one(0, &[0..4], RowChange::Clamp(-1.0, 1.0))])?.flatten_all()?.to_vec1::<f32>()?;
+        assert!(row[0].is_nan());
+        assert_eq!(row[1..], [-1.0, 0.5, 1.0]);
+        Ok(())
     }
 
     #[test]

@@ -69,7 +69,8 @@ pub(super) fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::Silu => x.silu(),
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
-        Activation::Relu => x.relu(),
+        // candle's own makes 0 of NaN.
+        Activation::Relu => x.lt(0f32)?.where_cond(&x.zeros_like()?, x),
     }
 }
 
@@ -202,6 +203,10 @@ mod tests {
             for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
                 near(activate(&x, f)?, composed(&x, f)?)?;
                 near(activate_gate(&x, &y, f)?, (composed(&x, f)? * &y)?)?;
+            }
+            let nan = (&x * f64::NAN)?;
+            for relu in [activate(&nan, Activation::Relu)?, composed(&nan, Activation::Relu)?] {
+                assert!(crate::ops::to_vec(&relu)?.iter().all(|x| x.is_nan()), "{dtype:?}");
             }
             near(softcap(&x, 3.0)?, ((&x / 3.0)?.tanh()? * 3.0)?)?;
             near(add(&x, &y)?, (&x + &y)?)?;

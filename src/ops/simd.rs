@@ -47,6 +47,12 @@ fn erf(x: f32) -> f32 {
     (1.0 - poly * exp(-a * a)).copysign(x)
 }
 
+/// NaN stays NaN, which `max` would make 0.
+#[inline(always)]
+fn relu(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
+}
+
 #[inline(always)]
 fn silu(x: f32) -> f32 {
     x / (1.0 + exp(-x))
@@ -104,7 +110,7 @@ pub fn map(f: Function, x: &[f32], out: &mut [f32]) {
         Function::Silu => out.iter_mut().zip(x).for_each(|(o, x)| *o = silu(*x)),
         Function::Gelu => out.iter_mut().zip(x).for_each(|(o, x)| *o = gelu(*x)),
         Function::GeluTanh => out.iter_mut().zip(x).for_each(|(o, x)| *o = gelu_tanh(*x)),
-        Function::Relu => out.iter_mut().zip(x).for_each(|(o, x)| *o = x.max(0.0)),
+        Function::Relu => out.iter_mut().zip(x).for_each(|(o, x)| *o = relu(*x)),
         Function::Softcap(c) => out.iter_mut().zip(x).for_each(|(o, x)| *o = c * tanh(x / c)),
     }
 }
@@ -117,7 +123,7 @@ pub fn map_times(f: Function, x: &[f32], y: &[f32], out: &mut [f32]) {
         Function::Silu => lanes.for_each(|(o, (x, y))| *o = silu(*x) * y),
         Function::Gelu => lanes.for_each(|(o, (x, y))| *o = gelu(*x) * y),
         Function::GeluTanh => lanes.for_each(|(o, (x, y))| *o = gelu_tanh(*x) * y),
-        Function::Relu => lanes.for_each(|(o, (x, y))| *o = x.max(0.0) * y),
+        Function::Relu => lanes.for_each(|(o, (x, y))| *o = relu(*x) * y),
         Function::Softcap(c) => lanes.for_each(|(o, (x, y))| *o = c * tanh(x / c) * y),
     }
 }
@@ -330,6 +336,17 @@ mod tests {
                 assert!((f64::from(*o) - exact).abs() < 3e-6 + 1e-6 * exact.abs(), "{f:?}({x}) = {o}, not {exact}");
                 assert!((t - o * x).abs() <= 1e-6 * (o * x).abs());
             }
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_stays_so() {
+        let mut out = [0.0; 9];
+        for f in [Function::Silu, Function::Gelu, Function::GeluTanh, Function::Relu, Function::Softcap(30.0)] {
+            map(f, &[f32::NAN; 9], &mut out);
+            assert!(out.iter().all(|x| x.is_nan()), "{f:?}");
+            map_times(f, &[f32::NAN; 9], &[1.0; 9], &mut out);
+            assert!(out.iter().all(|x| x.is_nan()), "{f:?}, times");
         }
     }
 

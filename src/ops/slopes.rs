@@ -199,11 +199,15 @@ fn attention_of_a_prompt_longer_than_a_task_holds() -> Result<()> {
 }
 
 #[test]
-fn attention_of_a_forks_rows_alone_has_no_gradient() -> Result<()> {
-    let spans = vec![Span::new(0..3, 0, Vec::new()), Span::new(3..4, 2, vec![0..2])];
-    let rows = Rows { spans, entries: vec![0; 4] };
+fn attention_of_a_forks_rows_alone_or_over_a_cache_has_no_gradient() -> Result<()> {
     let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 2, scale: 1.0, softcap: None, window: None };
     let x = Var::from_tensor(&random((4, 2), 1)?)?;
-    assert!(attention(&x, &x, &x, &rows, heads).is_err());
+    let fork = Span::new(3..4, 2, vec![0..2]);
+    let over_a_cache = Span { rows: 3..4, start: 0, prefix: Vec::new(), own: 0..3 };
+    for second in [fork, over_a_cache] {
+        let rows = Rows { spans: vec![Span::new(0..3, 0, Vec::new()), second], entries: vec![0; 4] };
+        let why = attention(&x, &x, &x, &rows, heads).expect_err("not whole prompts").to_string();
+        assert!(why.contains("whole prompts"), "{why}");
+    }
     Ok(())
 }

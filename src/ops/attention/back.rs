@@ -18,9 +18,9 @@ const QUERIES: usize = 128;
 
 /// [`super::attention`] of tensors that a graph tracks, contiguous and on the CPU.
 pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
-    if rows.spans.iter().any(|span| span.start > 0) {
+    if rows.spans.iter().any(|span| span.start > 0 || span.own != span.rows) {
         candle_core::bail!(
-            "the gradient of attention is of whole prompts; a span begins after its prompt's first position"
+            "the gradient of attention is of whole prompts; a span begins after its prompt's first position, or has its keys in a cache"
         )
     }
     q.apply_op3(k, v, Step { rows: rows.clone(), heads })
@@ -112,7 +112,7 @@ impl Back {
         let mut found = Gradients { q: vec![0.0; n * d], k: vec![0.0; n * d], v: vec![0.0; n * d] };
         for from in (0..n).step_by(QUERIES) {
             let queries = from..n.min(from + QUERIES);
-            let keys = self.first_key(from)..queries.end;
+            let keys = self.heads.first_key(from)..queries.end;
             let (m, w) = (queries.len(), keys.len());
             let (own, seen) = (queries.start * d..queries.end * d, keys.start * d..keys.end * d);
             let (mut scores, mut back) = (vec![0f32; m * w], vec![0f32; m * w]);
@@ -120,7 +120,7 @@ impl Back {
             multiply(&mut back, (m, d, w), rows_of(&grad[own.clone()], d), columns_of(&v[seen.clone()], d));
             for (i, position) in queries.clone().enumerate() {
                 let line = i * w..(i + 1) * w;
-                let visible = self.first_key(position) - keys.start..position + 1 - keys.start;
+                let visible = self.heads.first_key(position) - keys.start..position + 1 - keys.start;
                 self.scores_back(&mut scores[line.clone()], &mut back[line], visible);
             }
             multiply(&mut found.q[own.clone()], (m, w, d), rows_of(&back, w), rows_of(&k[seen.clone()], d));
@@ -129,11 +129,6 @@ impl Back {
         }
         found.q.iter_mut().for_each(|x| *x *= scale as f32);
         found
-    }
-
-    /// The first position that a position sees.
-    fn first_key(&self, position: usize) -> usize {
-        self.heads.window.map_or(0, |w| (position + 1).saturating_sub(w))
     }
 
     /// One row of scores to its pattern, and of the pattern's gradient to the scores'; 0 where the row may not look.
@@ -175,6 +170,7 @@ fn columns_of(x: &[f32], width: usize) -> Matrix<'_> {
 }
 
 /// `out[m, n] += a[m, k] . b[k, n]`
+#[allow(unsafe_code, reason = "gemm's raw interface")]
 fn multiply(out: &mut [f32], (m, k, n): (usize, usize, usize), a: Matrix, b: Matrix) {
     let last = |rows: usize, columns: usize, x: &Matrix| (rows - 1) * x.1 + (columns - 1) * x.2;
     if m == 0 || k == 0 || n == 0 {

@@ -1,4 +1,5 @@
-//! Attention of one span in its steps, of candle's own operations.
+//! Attention of one span in its steps, of candle's own operations, in f32 whatever the activations are, as the kernel
+//! computes.
 
 use super::Heads;
 use crate::model::rows::Span;
@@ -10,9 +11,10 @@ use candle_core::{D, DType, Result, Tensor};
 /// # Errors
 /// If candle fails.
 pub fn scores(q: &Tensor, k: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
-    let q = by_head(&q.narrow(0, span.rows.start, span.rows.len())?, heads.n_heads, heads.d_head)?;
+    let q = q.narrow(0, span.rows.start, span.rows.len())?.to_dtype(DType::F32)?;
+    let q = by_head(&q, heads.n_heads, heads.d_head)?;
     let k = per_query_head(k, span, heads)?;
-    let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)?.to_dtype(DType::F32)? * heads.scale)?;
+    let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * heads.scale)?;
     let scores = match heads.softcap {
         Some(cap) => ((scores / cap)?.tanh()? * cap)?,
         None => scores,
@@ -35,15 +37,15 @@ pub fn pattern(scores: &Tensor) -> Result<Tensor> {
     shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
 }
 
-/// What a span's heads read by a pattern `[span rows, n_heads, keys]`. Returns `[span rows, n_heads * d_head]`.
+/// What a span's heads read by a pattern `[span rows, n_heads, keys]`, in f32. Returns `[span rows, n_heads * d_head]` in the
+/// dtype of `v`.
 ///
 /// # Errors
 /// If candle fails.
 pub fn z(pattern: &Tensor, v: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
-    let v = per_query_head(v, span, heads)?;
-    let pattern = pattern.to_dtype(v.dtype())?.transpose(0, 1)?.contiguous()?;
-    let z = pattern.matmul(&v)?.transpose(0, 1)?.contiguous()?;
-    z.reshape((span.rows.len(), heads.n_heads * heads.d_head))
+    let pattern = pattern.transpose(0, 1)?.contiguous()?;
+    let z = pattern.matmul(&per_query_head(v, span, heads)?)?.transpose(0, 1)?.contiguous()?;
+    z.reshape((span.rows.len(), heads.n_heads * heads.d_head))?.to_dtype(v.dtype())
 }
 
 fn visible(query: usize, key: usize, window: Option<usize>) -> bool {
@@ -55,10 +57,10 @@ fn by_head(x: &Tensor, n: usize, d_head: usize) -> Result<Tensor> {
     x.reshape((x.dim(0)?, n, d_head))?.transpose(0, 1)?.contiguous()
 }
 
-/// The rows that a span reads, each KV head repeated for the query heads that share it. `[n_heads, keys, d_head]`
+/// The rows that a span reads, each KV head repeated for the query heads that share it. f32 `[n_heads, keys, d_head]`
 fn per_query_head(kv: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
     let index = Tensor::new(span.key_rows(), kv.device())?;
-    let kv = by_head(&kv.index_select(&index, 0)?, heads.n_kv_heads, heads.d_head)?;
+    let kv = by_head(&kv.index_select(&index, 0)?.to_dtype(DType::F32)?, heads.n_kv_heads, heads.d_head)?;
     let (n, keys, d) = kv.dims3()?;
     let shape = (n, heads.group(), keys, d);
     kv.unsqueeze(1)?.broadcast_as(shape)?.contiguous()?.reshape((n * heads.group(), keys, d))

@@ -252,6 +252,27 @@ fn attention_is_right_for_odd_heads_groups_caps_and_windows() -> Result<()> {
 }
 
 #[test]
+fn keys_that_a_window_hides_from_a_whole_tile_are_not_read() -> Result<()> {
+    // A prompt of 200 and two forks of it from position 150. The window hides at least 64 keys from each, two chunks.
+    let spans = vec![Span::new(0..200, 0, Vec::new()), Span::new(200..201, 150, vec![0..150])];
+    let rows = Rows { entries: vec![0; 201], spans };
+    let heads = Heads { window: Some(40), ..heads(2, 1, 16) };
+    let [q, mut k, mut v] = [(201 * 32, 1), (201 * 16, 2), (201 * 16, 3)].map(|(n, seed)| random(n, seed, DType::F32));
+    let expected = attention_in_f64(&q, &k, &v, &rows, heads);
+    // What is multiplied by a weight of 0 would still be NaN.
+    k[..64 * 16].fill(f32::NAN);
+    v[..64 * 16].fill(f32::NAN);
+    let [q, k, v] = [&q, &k, &v].map(|x| Buffer::of(x, DType::F32));
+    for machine in machines() {
+        let mut z = Buffer::of(&vec![f32::NAN; 201 * 32], DType::F32);
+        attention::attention(&machine, DType::F32, [&q, &k, &v], &mut z, &rows, heads)?;
+        // Rows from position 111 on, in tiles of their own, see none of the first 64 keys.
+        close(&z.values(DType::F32)[112 * 32..], &expected[112 * 32..], 1e-4, &machine);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_head_that_is_too_wide_for_the_kernel_is_an_error() {
     let mut z = Buffer::F32(Vec::new());
     let none = Buffer::F32(Vec::new());
@@ -305,6 +326,19 @@ fn edits_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_clamp_leaves_what_is_no_number() -> Result<()> {
+    let list = [RowEdit { row: 0, columns: [0..4].into(), change: Change::Clamp(-1.0, 1.0) }];
+    for dtype in DTYPES {
+        let mut x = Buffer::of(&[f32::NAN, f32::NEG_INFINITY, 0.5, f32::INFINITY], dtype);
+        edit::edit(&Cpu { order: 0, threads: 32 }, dtype, &mut x, 4, &list)?;
+        let found = x.values(dtype);
+        assert!(found[0].is_nan(), "{dtype:?}");
+        assert_eq!(found[1..], [-1.0, 0.5, 1.0], "{dtype:?}");
     }
     Ok(())
 }
