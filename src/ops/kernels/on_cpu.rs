@@ -332,7 +332,7 @@ fn edits_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()> {
 
 #[test]
 fn a_clamp_leaves_what_is_no_number() -> Result<()> {
-    let list = [RowEdit { row: 0, columns: [0..4].into(), change: Change::Clamp(-1.0, 1.0) }];
+    let list = [RowEdit { row: 0, columns: [0..4].into(), change: RowChange::Clamp(-1.0, 1.0) }];
     for dtype in DTYPES {
         let mut x = Buffer::of(&[f32::NAN, f32::NEG_INFINITY, 0.5, f32::INFINITY], dtype);
         edit::edit(&Cpu { order: 0, threads: 32 }, dtype, &mut x, 4, &list)?;
