@@ -352,6 +352,40 @@ fn checkpoints_are_compared_by_their_run_directories() {
     let again = again.to_str().unwrap();
     gatelens(["compare", &a, "--out", again]).refused(&["needs two checkpoints"]);
     gatelens(["compare", &a, "nowhere", "--out", again]).refused(&["nowhere"]);
+    let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(
+        (record["pairs"][1]["heads"]["file"].clone(), record["pairs"][1]["heads"]["n"].clone()),
+        (json!("demo:pairs.jsonl"), json!(40))
+    );
+}
+
+#[test]
+fn only_runs_over_the_same_pairs_are_compared() {
+    let bench = Bench::new();
+    let run = |out: &str, command: &str, more: &[&str]| {
+        let dir = bench.out(out);
+        let words = [command, "demo", "--pairs", "demo:pairs.jsonl", "--quiet", "--out", dir.to_str().unwrap()];
+        gatelens([&words, more].concat()).done();
+        dir.to_str().unwrap().to_string()
+    };
+    let few = ["--max-pairs", "12"];
+    let first = run("first", "interchange", &few);
+    let compare = |other: &str, more: &[&str]| {
+        let out = bench.out("compared");
+        gatelens([&["compare", &first, other, "--out", out.to_str().unwrap()], more].concat())
+    };
+    let more = run("more", "interchange", &["--max-pairs", "16"]);
+    compare(&more, &[]).refused(&[&first, "12 pairs", &more, "16 pairs", "--different-pairs"]);
+    let asked = run("asked", "behaviour", &["--max-pairs", "16", "--generate", "4"]);
+    let same = run("same", "screen", &few);
+    let out = bench.out("compared");
+    let words = ["compare", &first, &same, &asked, "--out", out.to_str().unwrap()];
+    gatelens(words).refused(&[&asked, "16 pairs"]);
+    compare(&more, &["--different-pairs"]).done();
+    assert_eq!(table(&out, "checkpoints").flags("same_pairs").unwrap(), [true, false]);
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("The pairs are not the same"));
+    let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["different_pairs"], json!(true));
 }
 
 #[test]
