@@ -75,6 +75,10 @@ fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_fo
     let float = |claim: &str, column: &str| claims.floats(column).unwrap()[row(claim)];
     assert!(float("gate-attribution", "statistic").unwrap() < 0.01);
     assert!(float("gate-necessity", "p_value").unwrap() < 0.001);
+    // The gate decides alone, on pairs that it was not picked on too.
+    let held_out = table(&dir, "demo-screen/held_out");
+    assert_eq!(float("gate-necessity", "statistic"), held_out.floats("necessity").unwrap()[2]);
+    assert!((float("gate-necessity", "statistic").unwrap() - 1.0).abs() < 0.01);
     assert_eq!(float("commitment", "statistic"), Some(3.0));
     assert_eq!(float("relocation", "statistic"), Some(1.0));
     for name in
