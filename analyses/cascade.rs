@@ -17,15 +17,15 @@ use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use super::inputs::{PairArgs, Pairs, Sources};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;
-use crate::model::arch::Arch;
 use crate::plan::{Edit, Plan, Run, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::{Bootstrap, bca_family};
+use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
 use crate::table::Table;
+use std::ops::Range;
 use std::path::Path;
 
 /// How heads are knocked out.
@@ -83,6 +83,13 @@ pub struct Items {
     sources: Sources,
 }
 
+impl Items {
+    /// The tokens of a pair's two prompts, at most: a plan has few forks beside them.
+    fn longest(&self) -> usize {
+        self.pairs.tokens.iter().map(|t| t.positive.len() + t.negative.len()).max().unwrap_or(0)
+    }
+}
+
 impl Analysis for Cascade {
     const NAME: &'static str = "cascade";
     const ABOUT: &'static str = "Knockout cascade: what deeper heads lose when the gate is knocked out";
@@ -107,19 +114,24 @@ impl Analysis for Cascade {
             .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
             .filter(|head| !items.gate.contains(head));
         let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
-        Ok(planned([self.gate_plan(items), self.amplifiers_plan(items, &sets(&some))]))
+        Ok(planned(self.gate_plans(items).chain(self.amplifiers_plans(items, sets(&some)))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
-        let knocked = Knocked::of(arch, &session.run(&self.gate_plan(items))?);
+        let all = components(arch.n_layers, arch.n_heads);
+        let mut measured = Measured::default();
+        for plan in self.gate_plans(items) {
+            measured.add(&all, arch.n_heads, &session.run(&plan)?);
+        }
+        let knocked = Knocked::of(all, measured);
         let drops = drops(&knocked, &items.gate, session.seed)?;
-        let sets = sets(&strongest(&drops, self.amplifiers as usize));
-        let readings = match sets.is_empty() {
-            true => Vec::new(),
-            false => session.run(&self.amplifiers_plan(items, &sets))?,
-        };
-        let rows = knockouts(items, &knocked, &sets, &readings);
+        let amplifiers = strongest(&drops, self.amplifiers as usize);
+        let mut metrics = Vec::new();
+        for plan in self.amplifiers_plans(items, sets(&amplifiers)) {
+            metrics.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+        }
+        let rows = knockouts(items, &knocked, &sets(&amplifiers), &metrics);
         let shared = Shared { model: &session.model.name, mode: self.mode.name(), seed: session.seed };
         Ok(vec![
             components_table(&shared, &knocked, &drops)?,
@@ -142,11 +154,16 @@ impl Analysis for Cascade {
 const OF_PAIR: usize = 5;
 
 impl Cascade {
+    /// [`Cascade::gate_plan`]s of all pairs, some pairs in each.
+    fn gate_plans<'a>(&'a self, items: &'a Items) -> impl Iterator<Item = Plan> + 'a {
+        batches(items.pairs.tokens.len(), items.longest()).map(|pairs| self.gate_plan(items, pairs))
+    }
+
     /// Each pair's two metrics and the positive prompt's attributions; then both with the gate knocked out.
-    fn gate_plan(&self, items: &Items) -> Plan {
+    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> Plan {
         let mut plan = Plan::default();
-        for (i, tokens) in items.pairs.tokens.iter().enumerate() {
-            let [positive, negative] = items.pairs.add(&mut plan, i);
+        for i in pairs {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
             plan.read(positive, What::Metric(tokens.metric.clone()));
             plan.read(negative, What::Metric(tokens.metric.clone()));
             plan.read(positive, What::Attribution(tokens.metric.clone()));
@@ -157,11 +174,17 @@ impl Cascade {
         plan
     }
 
+    /// [`Cascade::amplifiers_plan`]s of all pairs, some pairs in each; none without sets.
+    fn amplifiers_plans<'a>(&'a self, items: &'a Items, sets: Vec<Set>) -> impl Iterator<Item = Plan> + 'a {
+        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
+        batches(n, items.longest() + 2 * sets.len()).map(move |pairs| self.amplifiers_plan(items, &sets, pairs))
+    }
+
     /// For each pair and set of heads, the metric with the set knocked out alone, and on top of the gate.
-    fn amplifiers_plan(&self, items: &Items, sets: &[Set]) -> Plan {
+    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> Plan {
         let mut plan = Plan::default();
-        for (i, tokens) in items.pairs.tokens.iter().enumerate().filter(|_| !sets.is_empty()) {
-            let [positive, negative] = items.pairs.add(&mut plan, i);
+        for i in pairs {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
             let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
             for set in sets {
                 for base in [positive, gate_out] {
@@ -201,6 +224,30 @@ struct Shared<'a> {
     seed: u64,
 }
 
+/// The readings of [`Cascade::gate_plan`]: metrics, one a pair, and attributions without the knockout and with it,
+/// `[pairs][components]`.
+#[derive(Debug, Default, PartialEq)]
+struct Measured {
+    positive: Vec<f64>,
+    negative: Vec<f64>,
+    gate_out: Vec<f64>,
+    attributions: [Vec<Vec<f64>>; 2],
+}
+
+impl Measured {
+    /// Adds some pairs' readings, of a model of these components and so many heads a layer.
+    fn add(&mut self, all: &[Component], n_heads: usize, readings: &[Reading]) {
+        for of_pair in readings.chunks_exact(OF_PAIR) {
+            for (list, k) in [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 3)] {
+                list.extend(of_pair[k].number());
+            }
+            for (rows, k) in self.attributions.iter_mut().zip([2, 4]) {
+                rows.push(attributions(&of_pair[k], all, n_heads));
+            }
+        }
+    }
+}
+
 /// What the knockout of the gate does: metrics, one a pair, and attributions, `[components][pairs]`.
 struct Knocked {
     positive: Vec<f64>,
@@ -212,21 +259,16 @@ struct Knocked {
 }
 
 impl Knocked {
-    fn of(arch: &Arch, readings: &[Reading]) -> Self {
-        let all = components(arch.n_layers, arch.n_heads);
-        let of_pair: Vec<&[Reading]> = readings.chunks_exact(OF_PAIR).collect();
-        let numbers = |k: usize| of_pair.iter().filter_map(|r| r[k].number()).collect();
-        let rows = |k: usize| of_pair.iter().map(move |r| &r[k]);
-        let both = rows(2).chain(rows(4)).map(|r| attributions(r, &all, arch.n_heads)).collect();
-        let (components, both) = without_empty(all.clone(), both);
+    fn of(all: Vec<Component>, measured: Measured) -> Self {
+        let (components, both) = without_empty(all, measured.attributions.concat());
         let by_component = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
             (0..components.len()).map(|c| rows.iter().map(|row| row[c]).collect()).collect()
         };
-        let (clean, knocked) = both.split_at(of_pair.len());
+        let (clean, knocked) = both.split_at(measured.positive.len());
         Knocked {
-            positive: numbers(0),
-            negative: numbers(1),
-            gate_out: numbers(3),
+            positive: measured.positive,
+            negative: measured.negative,
+            gate_out: measured.gate_out,
             clean: by_component(clean),
             knocked: by_component(knocked),
             components,
@@ -325,8 +367,8 @@ struct KnockoutRow {
     beyond: Vec<f64>,
 }
 
-/// The gate alone, then each set alone and on top of the gate.
-fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], readings: &[Reading]) -> Vec<KnockoutRow> {
+/// The gate alone, then each set alone and on top of the gate, whose metrics are those of [`Cascade::amplifiers_plan`].
+fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) -> Vec<KnockoutRow> {
     let of_gate = less(&knocked.gate_out, &knocked.positive);
     let gate = names(&items.gate);
     let mut rows = vec![KnockoutRow {
@@ -338,7 +380,6 @@ fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], readings: &[Reading
         effects: of_gate,
         beyond: Vec::new(),
     }];
-    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
     for (s, set) in sets.iter().enumerate() {
         let metrics = |k: usize| -> Vec<f64> { numbers.chunks_exact(2 * sets.len()).map(|r| r[2 * s + k]).collect() };
         let [own, both] = [metrics(0), metrics(1)];
@@ -387,7 +428,7 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
         .float("drop_share", "mean drop over mean clean attribution; empty where that is under 0.001 nats", shares)?
         .float(
             "share_of_effect",
-            "mean drop over the metric's mean fall when the gate is knocked out",
+            "mean drop over the metric's mean fall when the gate is knocked out; empty where that is under 0.001 nats",
             losses.iter().map(|l| part(drop(l), fall)),
         )?
         .float(
@@ -474,13 +515,14 @@ fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Tab
     let rest = less(&less(&indirect, &heads), &mlps);
     let parts = [
         ("direct", "change of the gate's own attribution", direct),
-        ("total", "change of the metric", total),
+        ("total", "change of the metric", total.clone()),
         ("difference", "total minus direct effect; against the direct one where later components repair it", indirect),
         ("later_heads", "change of the attributions of heads after the gate's first layer", heads),
         ("later_mlps", "change of the attributions of MLPs from that layer on", mlps),
         ("rest", "what is left: the final norm's scale on all other components, and soft-capping", rest),
     ];
     let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
+    let (of_heads, share) = (ratio(&parts[3].2, &total), bca_ratio(&parts[3].2, &total, &options));
     let numbers: Vec<&Vec<f64>> = parts.iter().map(|p| &p.2).collect();
     let intervals = bca_family(&numbers, &options);
     let mut table = Table::new("repair")
@@ -502,40 +544,16 @@ fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Tab
             .float(&format!("{name}_ci_low"), &end("lower"), [interval.map(|i| i.low)])?
             .float(&format!("{name}_ci_high"), &end("upper"), [interval.map(|i| i.high)])?;
     }
-    Ok(table)
+    Ok(table
+        .float("later_heads_share", "mean change of later heads over the mean total effect", [of_heads])?
+        .float(
+            "later_heads_share_ci_low",
+            "lower end of that share's 95 % BCa interval over pairs, both resampled together; empty where the total effect is \
+             not beyond chance",
+            [share.map(|i| i.low)],
+        )?
+        .float("later_heads_share_ci_high", "its upper end", [share.map(|i| i.high)])?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn component(layer: i64, name: &str) -> Component {
-        Component { layer, name: name.to_string() }
-    }
-
-    #[test]
-    fn a_knockout_reaches_later_heads_and_mlps_from_its_own_layer_on() {
-        let gate = [Head { layer: 2, head: 1 }, Head { layer: 3, head: 0 }];
-        let of = |layer, name: &str| class(&component(layer, name), &gate);
-        assert!(of(2, "head.1") == Some(Class::Gate) && of(3, "head.0") == Some(Class::Gate));
-        assert!(of(2, "head.0").is_none() && of(1, "mlp").is_none() && of(-1, "embed").is_none());
-        assert!(of(3, "head.1") == Some(Class::Head) && of(2, "mlp") == Some(Class::Mlp) && of(3, "bias").is_none());
-    }
-
-    #[test]
-    fn the_strongest_amplifiers_come_first_and_are_knocked_out_one_by_one_and_together() {
-        let loss = |layer, name: &str, drop: f64, amplifier| Loss {
-            component: component(layer, name),
-            drops: vec![drop, drop],
-            tested: Tested::default(),
-            is_gate: false,
-            amplifier,
-        };
-        let losses = [loss(4, "head.0", 0.5, true), loss(5, "head.3", 2.0, true), loss(5, "head.4", 9.0, false)];
-        let found = strongest(&losses, 8);
-        assert_eq!(found, [Head { layer: 5, head: 3 }, Head { layer: 4, head: 0 }]);
-        let names: Vec<String> = sets(&found).into_iter().map(|s| s.name).collect();
-        assert_eq!(names, ["L5.H3", "L4.H0", "amplifiers"]);
-        assert!(strongest(&losses, 0).is_empty() && sets(&[]).is_empty() && sets(&found[..1]).len() == 1);
-    }
-}
+mod tests;

@@ -91,11 +91,11 @@ impl Unit {
         }
     }
 
-    fn interval(self, interval: Option<(f64, f64)>) -> String {
-        let scale = if self == Unit::Share { 100.0 } else { 1.0 };
-        let (low, high) = interval.map(|(low, high)| (low * scale, high * scale)).unzip();
-        let text = cells::interval(low, high, self.digits());
-        if self == Unit::Share && interval.is_some() { format!("{text} %") } else { text }
+    fn interval(self, ends: Option<(f64, f64)>) -> String {
+        match self {
+            Unit::Share => cells::share_interval(ends),
+            _ => cells::interval(ends.map(|i| i.0), ends.map(|i| i.1), self.digits()),
+        }
     }
 }
 
@@ -114,6 +114,7 @@ pub struct Claim {
     pub statistic: Option<f64>,
     pub interval: Option<(f64, f64)>,
     pub n: Option<i64>,
+    /// The p-value of the test that the rule asks, where it asks one. A q-value is none: it is said in `found`.
     pub p: Option<f64>,
     pub verdict: Verdict,
     /// What was found, in words.
@@ -146,7 +147,7 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
         .float("n", "items", claims.iter().map(|c| c.n.map(|n| n as f64)))?
         .float(
             "p_value",
-            "p-value of the test that stands with the claim, where there is one",
+            "p-value of the test that the rule asks, where it asks one; q-values are in `found`",
             claims.iter().map(|c| c.p),
         )?
         .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?

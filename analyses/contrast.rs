@@ -229,16 +229,8 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
     let (layers, names) = (heads.ints("layer")?, heads.strs("component")?);
     let (means, sensitive) = (heads.floats("contrast_mean")?, heads.flags("sensitive")?);
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
-    let found: Vec<(usize, usize, usize)> =
-        (0..heads.rows()).filter_map(|i| Some((usize::try_from(layers[i]).ok()?, head(i)?, i))).collect();
-    let (rows, columns) = (found.iter().map(|f| f.0 + 1).max(), found.iter().map(|f| f.1 + 1).max());
-    let mut values = vec![vec![None; columns.unwrap_or(0)]; rows.unwrap_or(0)];
-    let mut marks = vec![vec![false; columns.unwrap_or(0)]; rows.unwrap_or(0)];
-    for (layer, head, i) in found {
-        values[layer][head] = means[i];
-        marks[layer][head] = sensitive[i];
-    }
-    let marked = marks.iter().flatten().any(|m| *m);
+    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], sensitive[i]));
+    let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
     let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
     let n = heads.ints("n")?.first().copied().unwrap_or(0);
     Ok(Figure::from(Heatmap {
@@ -248,8 +240,8 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
         y_label: "layer".to_string(),
         value_label: "attribution to the logit difference (nats)".to_string(),
         values,
-        marks: if marked { marks } else { Vec::new() },
-        mark_meaning: marked.then(|| format!("cipher-sensitive, q < {SIGNIFICANT}")),
+        mark_meaning: (!marks.is_empty()).then(|| format!("cipher-sensitive, q < {SIGNIFICANT}")),
+        marks,
     }))
 }
 

@@ -11,33 +11,27 @@
 //! it. Sources: "How Alignment Routes" (2026); McGrath et al. 2023, "The Hydra Effect: Emergent Self-repair in Language
 //! Model Computations"; Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits".
 
+mod agreement;
 mod apart;
 mod report;
 
 use super::components::{attributions, components};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
-use super::inputs::{PairArgs, Pairs};
+use super::inputs::{PairArgs, Pairs, halves};
 use super::summary::mean;
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;
 use crate::plan::{Plan, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
-use crate::stats::{Bootstrap, Interval, bca, bca_family, overlap_p, spearman};
+use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
 use crate::table::Table;
 use apart::Parts;
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::path::Path;
-
-/// How many heads of each method are compared.
-const TOP: usize = 10;
-
-/// From this share of the sum of absolute attributions on, attribution is taken to find a head.
-const FOUND_SHARE: f64 = 0.01;
-
-/// Resamples of pairs for the intervals of correlations, each of which ranks all heads.
-const RESAMPLES: usize = 2000;
 
 /// Interchange, ablation and attribution of the same heads, and what self-repair hides
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
@@ -46,7 +40,7 @@ pub struct ContrastMethods {
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// How many heads, the strongest by interchange, have their effects taken apart by runs with later components frozen
+    /// How many heads, the strongest by interchange and as many by attribution, have their effects taken apart by runs with later components frozen
     #[arg(long, default_value_t = 16, value_name = "K")]
     pub direct: u32,
 }
@@ -73,21 +67,20 @@ impl Analysis for ContrastMethods {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // Which heads are the strongest is known later; as many from all layers cost about as much.
-        let (all, some) = (items.heads.len(), (self.direct as usize).min(items.heads.len()));
+        // Which heads are the strongest is known later; as many from all layers cost about as much, or a little more where the
+        // methods name the same.
+        let (all, some) = (items.heads.len(), (2 * self.direct as usize).min(items.heads.len()));
         let chosen: Vec<usize> = (0..some).map(|k| k * all / some).collect();
-        Ok(planned([methods_plan(items), apart::plan(items, model.decoder.arch.n_layers, &chosen)]))
+        Ok(planned(methods_plans(items).chain(apart::plans(items, model.decoder.arch.n_layers, chosen))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let measured = Measured::of(session.model, items, &session.run(&methods_plan(items))?);
-        let by_strength = order(&means(&measured.interchange));
-        let chosen: Vec<usize> = by_strength.into_iter().take(self.direct as usize).collect();
-        let readings = match chosen.is_empty() {
-            true => Vec::new(),
-            false => session.run(&apart::plan(items, session.model.decoder.arch.n_layers, &chosen))?,
-        };
-        let parts = apart::parts(items, &measured, &chosen, &readings);
+        let arch = &session.model.decoder.arch;
+        let mut measured = Measured::none(items.heads.len());
+        for plan in methods_plans(items) {
+            measured.add((arch.n_layers, arch.n_heads), &session.run(&plan)?);
+        }
+        let parts = apart::parts(session, items, &measured, &measured.strongest(self.direct as usize))?;
         let tested = Methods {
             interchange: family(&measured.interchange, session.seed)?,
             ablation: family(&measured.ablation, session.seed)?,
@@ -97,7 +90,7 @@ impl Analysis for ContrastMethods {
         let missed = missed(&measured, &tested);
         Ok(vec![
             heads_table(model, items, (&measured, session.seed), &tested, &parts)?,
-            agreement_table(model, &measured, session.seed)?,
+            agreement::table(model, &measured, &halves(&items.pairs.dataset.items))?,
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
         .into())
@@ -115,16 +108,22 @@ impl Analysis for ContrastMethods {
 /// Readouts of a pair before those of its forks, in [`methods_plan`].
 const OF_PAIR: usize = 3;
 
+/// [`methods_plan`]s of all pairs, some pairs in each.
+fn methods_plans(items: &Items) -> impl Iterator<Item = Plan> {
+    let forks = 2 * items.heads.len();
+    batches(items.pairs.tokens.len(), forks).map(|pairs| methods_plan(items, pairs))
+}
+
 /// Each pair's two metrics and the positive prompt's attributions, then for every head the metrics of its interchange and
 /// of its ablation.
-fn methods_plan(items: &Items) -> Plan {
+fn methods_plan(items: &Items, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, tokens) in items.pairs.tokens.iter().enumerate() {
+    for i in pairs {
         let [positive, negative] = items.pairs.add(&mut plan, i);
-        let metric = || What::Metric(tokens.metric.clone());
+        let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
         plan.read(positive, metric());
         plan.read(negative, metric());
-        plan.read(positive, What::Attribution(tokens.metric.clone()));
+        plan.read(positive, What::Attribution(items.pairs.tokens[i].metric.clone()));
         for head in &items.heads {
             for edits in [interchanged(&[*head], negative), silenced(&[*head])] {
                 let fork = plan.fork(positive, edits);
@@ -136,6 +135,7 @@ fn methods_plan(items: &Items) -> Plan {
 }
 
 /// What the three methods say of every head in every pair: `[heads][pairs]`, nats.
+#[derive(Debug, Default, PartialEq)]
 struct Measured {
     positive: Vec<f64>,
     negative: Vec<f64>,
@@ -149,39 +149,41 @@ struct Measured {
 }
 
 impl Measured {
-    fn of(model: &Model, items: &Items, readings: &[Reading]) -> Self {
-        let (arch, n) = (&model.decoder.arch, items.heads.len());
-        let of_pair: Vec<&[Reading]> = readings.chunks_exact(OF_PAIR + 2 * n).collect();
-        let number = |r: &[Reading], k: usize| r[k].number().unwrap_or(f64::NAN);
-        let metrics = |k: usize| -> Vec<f64> { of_pair.iter().map(|r| number(r, k)).collect() };
-        let effects = |k: usize| -> Vec<Vec<f64>> {
-            let of_head = |h: usize| of_pair.iter().map(|r| number(r, OF_PAIR + 2 * h + k) - number(r, 0)).collect();
-            (0..n).map(of_head).collect()
-        };
-        let components = components(arch.n_layers, arch.n_heads);
-        let attributed: Vec<Vec<f64>> =
-            of_pair.iter().map(|r| attributions(&r[2], &components, arch.n_heads)).collect();
+    /// Of no pairs yet.
+    fn none(heads: usize) -> Self {
+        let rows = || vec![Vec::new(); heads];
+        Measured { interchange: rows(), ablation: rows(), dla: rows(), shares: rows(), ..Measured::default() }
+    }
+
+    /// Adds some pairs' readings of [`methods_plan`], of a model of so many layers and heads a layer.
+    fn add(&mut self, (n_layers, n_heads): (usize, usize), readings: &[Reading]) {
+        let components = components(n_layers, n_heads);
         // Heads stand among the components in their own order.
         let heads: Vec<usize> = (0..components.len()).filter(|c| components[*c].head().is_some()).collect();
-        let dla = heads.iter().map(|c| attributed.iter().map(|a| a[*c]).collect()).collect();
-        let share = |a: &Vec<f64>, c: usize| {
-            let total: f64 = a.iter().map(|v| v.abs()).sum();
-            if total > 0.0 { a[c].abs() / total } else { 0.0 }
-        };
-        let shares = heads.iter().map(|c| attributed.iter().map(|a| share(a, *c)).collect()).collect();
-        Measured {
-            positive: metrics(0),
-            negative: metrics(1),
-            interchange: effects(0),
-            ablation: effects(1),
-            dla,
-            shares,
+        for of_pair in readings.chunks_exact(OF_PAIR + 2 * heads.len()) {
+            let number = |k: usize| of_pair[k].number().unwrap_or(f64::NAN);
+            let attributed = attributions(&of_pair[2], &components, n_heads);
+            let total: f64 = attributed.iter().map(|v| v.abs()).sum();
+            self.positive.push(number(0));
+            self.negative.push(number(1));
+            for (h, c) in heads.iter().enumerate() {
+                self.interchange[h].push(number(OF_PAIR + 2 * h) - number(0));
+                self.ablation[h].push(number(OF_PAIR + 2 * h + 1) - number(0));
+                self.dla[h].push(attributed[*c]);
+                self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
+            }
         }
     }
 
-    /// How far the metric has to go from the positive to the negative prompt.
-    fn gap(&self) -> f64 {
-        mean(&self.negative).unwrap_or(0.0) - mean(&self.positive).unwrap_or(0.0)
+    /// How far each pair's metric has to go from the positive to the negative prompt.
+    fn gaps(&self) -> Vec<f64> {
+        self.negative.iter().zip(&self.positive).map(|(n, p)| n - p).collect()
+    }
+
+    /// The `n` strongest heads by interchange and the `n` strongest by attribution, ascending.
+    fn strongest(&self, n: usize) -> Vec<usize> {
+        let of = |rows: &[Vec<f64>]| order(&means(rows)).into_iter().take(n);
+        of(&self.interchange).chain(of(&self.dla)).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -232,8 +234,10 @@ fn heads_table(
         )?;
     let what = "effect of z from the negative prompt, edited minus clean metric";
     let table = method_columns(table, ("interchange", what), &measured.interchange, &tested.interchange)?;
+    let table = crossed_columns(table, "interchange", &measured.interchange, (measured, seed))?;
     let what = "effect of z set to zero, edited minus clean metric";
     let table = method_columns(table, ("ablation", what), &measured.ablation, &tested.ablation)?;
+    let table = crossed_columns(table, "ablation", &measured.ablation, (measured, seed))?;
     let table = method_columns(table, ("dla", "attribution in the clean run"), &measured.dla, &tested.dla)?;
     let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
     let table = table
@@ -265,7 +269,37 @@ fn method_columns(
             tested.iter().map(|t| t.p),
         )?
         .float(&format!("{name}_q"), "Benjamini-Hochberg q-value over all heads", tested.iter().map(|t| t.q))?
+        .float(
+            &format!("{name}_p_max"),
+            "family-wise p-value by the max statistic over all heads: it holds for a head that was picked on these pairs too",
+            tested.iter().map(|t| t.p_max),
+        )?
         .int(&format!("rank_{name}"), "rank of the absolute mean; 1 is the largest", ranks(&means(values)))?)
+}
+
+/// One method's effects as shares of the mean gap, with intervals that the gap's own uncertainty is in.
+fn crossed_columns(
+    table: Table,
+    name: &str,
+    effects: &[Vec<f64>],
+    (measured, seed): (&Measured, u64),
+) -> Result<Table, AnalysisError> {
+    let gaps = measured.gaps();
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let ends: Vec<_> = effects.iter().map(|effects| bca_ratio(effects, &gaps, &options)).collect();
+    Ok(table
+        .float(
+            &format!("{name}_crossed"),
+            "that mean as a share of the mean gap, negative minus positive prompt's metric",
+            effects.iter().map(|effects| ratio(effects, &gaps)),
+        )?
+        .float(
+            &format!("{name}_crossed_ci_low"),
+            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
+             not beyond chance",
+            ends.iter().map(|i| i.map(|i| i.low)),
+        )?
+        .float(&format!("{name}_crossed_ci_high"), "its upper end", ends.iter().map(|i| i.map(|i| i.high)))?)
 }
 
 /// Effects taken apart.
@@ -308,99 +342,6 @@ fn parts_columns(table: Table, measured: &Measured, parts: &[Parts]) -> Result<T
         )?)
 }
 
-/// Two methods side by side.
-struct Agreement {
-    first: &'static str,
-    second: &'static str,
-    size: Option<f64>,
-    size_interval: Option<Interval>,
-    signed: Option<f64>,
-    signed_interval: Option<Interval>,
-    overlap: usize,
-}
-
-fn agreement_table(model: &str, measured: &Measured, seed: u64) -> Result<Table, AnalysisError> {
-    let turned: Vec<Vec<f64>> = measured.dla.iter().map(|x| x.iter().map(|v| -v).collect()).collect();
-    let methods = [("interchange", &measured.interchange), ("ablation", &measured.ablation), ("attribution", &turned)];
-    let rows: Vec<Agreement> =
-        [(0, 1), (0, 2), (1, 2)].into_iter().map(|(a, b)| agreement(methods[a], methods[b], seed)).collect();
-    let (heads, n) = (measured.dla.len(), measured.positive.len());
-    let top = TOP.min(heads);
-    let low = |i: &Option<Interval>| i.map(|i| i.low);
-    let high = |i: &Option<Interval>| i.map(|i| i.high);
-    Ok(Table::new("agreement")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .str("first", "interchange, ablation or attribution", rows.iter().map(|r| r.first))?
-        .str("second", "the method it is compared to", rows.iter().map(|r| r.second))?
-        .int("n", "pairs", rows.iter().map(|_| n as i64))?
-        .int("heads", "heads that are compared", rows.iter().map(|_| heads as i64))?
-        .float("spearman_size", "rank correlation of the heads' absolute means", rows.iter().map(|r| r.size))?
-        .float(
-            "spearman_size_ci_low",
-            "lower end of its 95 % BCa interval over pairs (2000 resamples)",
-            rows.iter().map(|r| low(&r.size_interval)),
-        )?
-        .float(
-            "spearman_size_ci_high",
-            "upper end of its 95 % BCa interval over pairs (2000 resamples)",
-            rows.iter().map(|r| high(&r.size_interval)),
-        )?
-        .float(
-            "spearman_signed",
-            "rank correlation of the heads' means with their signs; attributions with theirs turned: what silencing the \
-             head takes away directly",
-            rows.iter().map(|r| r.signed),
-        )?
-        .float(
-            "spearman_signed_ci_low",
-            "lower end of its 95 % BCa interval over pairs (2000 resamples)",
-            rows.iter().map(|r| low(&r.signed_interval)),
-        )?
-        .float(
-            "spearman_signed_ci_high",
-            "upper end of its 95 % BCa interval over pairs (2000 resamples)",
-            rows.iter().map(|r| high(&r.signed_interval)),
-        )?
-        .int("top", "how many of the strongest heads of each are compared", rows.iter().map(|_| top as i64))?
-        .int("overlap", "how many of them both have", rows.iter().map(|r| r.overlap as i64))?
-        .float(
-            "overlap_expected",
-            "how many two random choices would share in the mean",
-            rows.iter().map(|_| (top * top) as f64 / heads as f64),
-        )?
-        .float(
-            "overlap_p",
-            "chance that two random choices share as many or more (hypergeometric)",
-            rows.iter().map(|r| overlap_p(heads, top, top, r.overlap)),
-        )?)
-}
-
-type Method<'a> = (&'static str, &'a Vec<Vec<f64>>);
-
-fn agreement((first, a): Method, (second, b): Method, seed: u64) -> Agreement {
-    let pairs: Vec<usize> = (0..a.first().map_or(0, Vec::len)).collect();
-    let over = |rows: &[Vec<f64>], pairs: &[usize], size: bool| -> Vec<f64> {
-        let one = |row: &Vec<f64>| pairs.iter().map(|i| row[*i]).sum::<f64>() / pairs.len() as f64;
-        rows.iter().map(one).map(|x| if size { x.abs() } else { x }).collect()
-    };
-    let correlation = |pairs: &[usize], size: bool| spearman(&over(a, pairs, size), &over(b, pairs, size));
-    let interval = |size: bool| {
-        let options = Bootstrap { resamples: RESAMPLES, seed, ..Bootstrap::default() };
-        bca(&pairs, |some| correlation(some, size).unwrap_or(f64::NAN), &options)
-    };
-    let top = |rows: &[Vec<f64>]| -> Vec<usize> { order(&means(rows)).into_iter().take(TOP).collect() };
-    let (of_a, of_b) = (top(a), top(b));
-    Agreement {
-        first,
-        second,
-        size: correlation(&pairs, true),
-        size_interval: interval(true),
-        signed: correlation(&pairs, false),
-        signed_interval: interval(false),
-        overlap: of_a.iter().filter(|h| of_b.contains(h)).count(),
-    }
-}
-
 /// A head that interchange finds, and which other methods do.
 struct Missed {
     head: usize,
@@ -408,17 +349,21 @@ struct Missed {
     by_attribution: bool,
 }
 
-/// The heads whose interchange moves the metric towards the negative prompts beyond chance, the strongest first.
+/// The heads whose interchange moves the metric towards the negative prompts beyond chance, the strongest first. Attribution
+/// is asked for as many: a mark on the share of attributions would depend on how many heads a model has.
 fn missed(measured: &Measured, tested: &Methods) -> Vec<Missed> {
-    let (gap, interchange, ablation) = (measured.gap(), means(&measured.interchange), means(&measured.ablation));
+    let gap: f64 = measured.gaps().iter().sum();
+    let (interchange, ablation) = (means(&measured.interchange), means(&measured.ablation));
     let significant = |t: &Tested| t.q.is_some_and(|q| q < SIGNIFICANT);
     let found = |h: &usize| significant(&tested.interchange[*h]) && interchange[*h] * gap > 0.0;
-    let row = |head: usize| Missed {
-        head,
-        by_ablation: !(significant(&tested.ablation[head]) && ablation[head] * gap > 0.0),
-        by_attribution: mean(&measured.shares[head]).is_none_or(|share| share < FOUND_SHARE),
+    let found: Vec<usize> = order(&interchange).into_iter().filter(found).collect();
+    let attributed: Vec<usize> = order(&means(&measured.dla)).into_iter().take(found.len()).collect();
+    let row = |head: &usize| Missed {
+        head: *head,
+        by_ablation: !(significant(&tested.ablation[*head]) && ablation[*head] * gap > 0.0),
+        by_attribution: !attributed.contains(head),
     };
-    order(&interchange).into_iter().filter(found).map(row).collect()
+    found.iter().map(row).collect()
 }
 
 fn missed_table(
@@ -430,7 +375,7 @@ fn missed_table(
 ) -> Result<Table, AnalysisError> {
     let head = |m: &Missed| items.heads[m.head];
     let of = |rows: &[Vec<f64>]| missed.iter().map(|m| mean(&rows[m.head])).collect::<Vec<_>>();
-    let gap = Some(measured.gap()).filter(|gap| *gap != 0.0);
+    let gaps = measured.gaps();
     Ok(Table::new("missed")
         .str("model", "the model, as it was named", missed.iter().map(|_| model))?
         .int("layer", "layer, from 0", missed.iter().map(|m| head(m).layer as i64))?
@@ -440,7 +385,7 @@ fn missed_table(
         .float(
             "share_of_gap",
             "that over the mean gap between the negative and the positive prompts' metrics",
-            of(&measured.interchange).into_iter().map(|x| Some(x? / gap?)),
+            missed.iter().map(|m| ratio(&measured.interchange[m.head], &gaps)),
         )?
         .float("ablation_mean", "mean effect of zero ablation, nats", of(&measured.ablation))?
         .float(
@@ -456,27 +401,10 @@ fn missed_table(
         )?
         .flag(
             "dla_misses",
-            "whether its share of attributions is under 1 %",
+            "whether attribution has it not among as many of its strongest heads as interchange finds",
             missed.iter().map(|m| m.by_attribution),
         )?)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ranks_are_by_size_whatever_the_sign() {
-        assert_eq!(ranks(&[0.1, -3.0, 2.0]), [3, 1, 2]);
-    }
-
-    #[test]
-    fn methods_that_order_heads_alike_agree_whole() {
-        let rows: Vec<Vec<f64>> =
-            (0..12).map(|h| (0..6).map(|i| f64::from(h) + 0.01 * f64::from(i)).collect()).collect();
-        let twice: Vec<Vec<f64>> = rows.iter().map(|r| r.iter().map(|x| -2.0 * x).collect()).collect();
-        let found = agreement(("interchange", &rows), ("ablation", &twice), 0);
-        assert_eq!(found.overlap, 10);
-        assert!((found.size.unwrap() - 1.0).abs() < 1e-12 && (found.signed.unwrap() + 1.0).abs() < 1e-12);
-    }
-}
+mod tests;

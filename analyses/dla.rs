@@ -309,22 +309,12 @@ impl Read {
 
     /// Heads, layer by head.
     fn map(&self) -> Figure {
-        let heads: Vec<(usize, usize, &Row)> = self
-            .rows
-            .iter()
-            .filter_map(|r| {
-                let head = r.component.strip_prefix("head.")?.parse().ok()?;
-                Some((usize::try_from(r.layer).ok()?, head, r))
-            })
-            .collect();
-        let n_heads = heads.iter().map(|h| h.1 + 1).max().unwrap_or(0);
-        let mut values = vec![vec![None; n_heads]; self.layers as usize];
-        let mut marks = vec![vec![false; n_heads]; self.layers as usize];
-        for (layer, head, row) in heads {
-            values[layer][head] = Some(row.attribution);
-            marks[layer][head] = row.q.is_some_and(|q| q < SIGNIFICANT);
-        }
-        let marked = marks.iter().flatten().any(|m| *m);
+        let head = |r: &Row| {
+            let head = r.component.strip_prefix("head.")?.parse().ok()?;
+            let marked = r.q.is_some_and(|q| q < SIGNIFICANT);
+            Some((usize::try_from(r.layer).ok()?, head, Some(r.attribution), marked))
+        };
+        let (values, marks) = Heatmap::of_heads(self.rows.iter().filter_map(head));
         Figure::from(Heatmap {
             title: "Direct logit attribution of heads".to_string(),
             subtitle: self.subtitle(),
@@ -332,8 +322,8 @@ impl Read {
             y_label: "layer".to_string(),
             value_label: "attribution to the logit difference (nats)".to_string(),
             values,
-            marks: if marked { marks } else { Vec::new() },
-            mark_meaning: marked.then(|| format!("q < {SIGNIFICANT}")),
+            mark_meaning: (!marks.is_empty()).then(|| format!("q < {SIGNIFICANT}")),
+            marks,
         })
     }
 

@@ -1,14 +1,20 @@
 //! Screening: which heads gate the behaviour, of all the model has?
 //!
 //! Every head's interchange is estimated to first order by gradients (attribution patching; Nanda 2023). The heads with the
-//! strongest estimates are run exactly, and beside them a random sample of the rest: what the estimate misses among those
-//! that it put aside is thereby estimated too. A head *carries* the behaviour if both directions of interchange say so (q <
-//! 0.05, towards the other prompt); of the carriers the strongest is the *gate*. Source: "How Alignment Routes" (2026), which
-//! screens every head with 120 pairs and more.
+//! strongest estimates in either direction are run exactly, and beside them a random sample of the rest: what the estimate
+//! misses among those that it put aside is thereby estimated too. A head *carries* the behaviour if both directions of
+//! interchange say so (q < 0.05, towards the other prompt), so that every head that is run at all is run in both. Of the
+//! carriers the strongest is the *gate*. Source: "How Alignment Routes" (2026), which screens every head with 120 pairs and
+//! more.
+//!
+//! The strongest of many heads is in part the luckiest: over the pairs that it was picked on, its share of the gap is too
+//! large. The table `held_out` picks the strongest on one half of the pairs and measures it on the other.
+
+mod held_out;
 
 use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::gate::{CircuitFile, Head, names};
-use super::inputs::PairArgs;
+use super::inputs::{PairArgs, evenly, halves};
 use super::interchange::{self, Direction, Interchange, spread, strongest};
 use super::summary::Position;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
@@ -21,6 +27,7 @@ use crate::site::SiteKind;
 use crate::stats::{self, wilson};
 use crate::table::Table;
 use rand::seq::SliceRandom;
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The heads that gate a behaviour: estimated all, the strongest and a sample of the rest run exactly
@@ -30,11 +37,11 @@ pub struct Screen {
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// Heads that are run exactly for their estimates, in each direction
+    /// Heads that each direction's estimates name; those of either are run exactly, in both
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub candidates: u32,
 
-    /// Heads of the rest that are run exactly, drawn at random, in each direction
+    /// Heads of the rest that are run exactly too, drawn at random
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sample: u32,
 
@@ -63,7 +70,9 @@ impl Analysis for Screen {
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
         let interchange = self.interchange();
-        let some = spread(items.units.len(), (self.candidates + self.sample) as usize);
+        // Which heads the directions name is known later: no more than each its own.
+        let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
+        let some = spread(items.units.len(), most);
         let estimates = interchange.gradient_plan(items, &self.estimated(items));
         let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
         Ok(planned(std::iter::once(estimates).chain(exact)))
@@ -72,35 +81,22 @@ impl Analysis for Screen {
     fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {
         let interchange = self.interchange();
         let estimates = interchange.estimates(session, items, &self.estimated(items))?;
-        let candidates: Vec<Vec<usize>> =
-            estimates.values.iter().map(|of| strongest(of, self.candidates as usize)).collect();
-        let sampled: Vec<Vec<usize>> = interchange
-            .directions()
-            .iter()
-            .zip(&candidates)
-            .map(|(direction, candidates)| self.sampled(*direction, candidates, items.units.len(), session.seed))
-            .collect();
-        let chosen: Vec<Vec<usize>> = candidates
-            .iter()
-            .zip(&sampled)
-            .map(|(a, b)| {
-                let mut both = [&a[..], &b[..]].concat();
-                both.sort_unstable();
-                both
-            })
-            .collect();
-        let mut tables = interchange.tables(session, items, &chosen, Some(&estimates))?;
+        let exact = self.exact(&estimates.values, session.seed);
+        let chosen = exact.all();
+        let mut tables = interchange.tables(session, items, &[chosen.clone(), chosen], Some(&estimates))?;
         let heads = read(table(&tables, "heads")?, "direction")?;
-        let (missed, circuit) = (missed_table(&heads, &sampled, items.units.len())?, circuit(&heads));
+        let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
         let gates = self.gates as usize;
         let circuit_table = circuit_table(&heads, &circuit, gates)?;
+        let halves = halves(&items.pairs.dataset.items);
+        let held_out = held_out::table(&heads.model, table(&tables, "pairs")?, &halves, session.seed)?;
         let number = |h: &Carrier| (h.head.layer, h.head.head);
         let file = CircuitFile {
             model: Some(session.model.name.clone()),
             gate: circuit.iter().take(gates).map(number).collect(),
             carriers: circuit.iter().map(number).collect(),
         };
-        tables.extend([missed, circuit_table]);
+        tables.extend([missed, circuit_table, held_out]);
         let mut json = serde_json::to_vec(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
         json.push(b'\n');
         Ok(Output { tables, files: vec![("circuit.json".to_string(), json)] })
@@ -132,31 +128,45 @@ impl Screen {
         }
     }
 
-    /// The pairs that estimates are made of: spread evenly over all.
+    /// The pairs that estimates are made of: evenly from each language and group.
     fn estimated(&self, items: &interchange::Items) -> Vec<usize> {
-        let all = items.pairs.tokens.len();
-        let n = all.min(self.estimate_pairs as usize);
-        (0..n).map(|k| k * all / n).collect()
+        evenly(&items.pairs.dataset.items, self.estimate_pairs as usize)
     }
 
-    /// Heads of the rest, ascending.
-    fn sampled(&self, direction: Direction, candidates: &[usize], units: usize, seed: u64) -> Vec<usize> {
-        let mut rest: Vec<usize> = (0..units).filter(|u| candidates.binary_search(u).is_err()).collect();
-        rest.shuffle(&mut stats::rng(seed, &format!("screen.sample.{}", direction.name())));
-        rest.truncate(self.sample as usize);
-        rest.sort_unstable();
-        rest
+    /// What is run exactly, by each direction's estimates of every head.
+    fn exact(&self, estimates: &[Vec<Vec<f64>>], seed: u64) -> Exact {
+        let units = estimates.first().map_or(0, Vec::len);
+        let named: BTreeSet<usize> = estimates.iter().flat_map(|of| strongest(of, self.candidates as usize)).collect();
+        let mut sampled: Vec<usize> = (0..units).filter(|u| !named.contains(u)).collect();
+        let rest = sampled.len();
+        sampled.shuffle(&mut stats::rng(seed, "screen.sample"));
+        sampled.truncate(self.sample as usize);
+        sampled.sort_unstable();
+        Exact { candidates: named.into_iter().collect(), sampled, rest }
     }
 }
 
-/// The share of the gap that an exchange crosses; see [`Row::crossed`].
-pub(super) fn crossed(row: &Row) -> Option<f64> {
-    row.crossed()
+/// The heads that are run exactly, by their numbers among all, ascending.
+struct Exact {
+    /// Those that the estimates of either direction name.
+    candidates: Vec<usize>,
+    /// Those that were drawn from the rest.
+    sampled: Vec<usize>,
+    /// How many heads the rest are.
+    rest: usize,
+}
+
+impl Exact {
+    fn all(&self) -> Vec<usize> {
+        let mut all = [&self.candidates[..], &self.sampled[..]].concat();
+        all.sort_unstable();
+        all
+    }
 }
 
 /// Whether an exchange significantly moves the metric towards the other prompt.
 fn carries(row: &Row) -> bool {
-    row.q.is_some_and(|q| q < SIGNIFICANT) && crossed(row).is_some_and(|s| s > 0.0)
+    row.q.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
 }
 
 /// A head that both directions say carries the behaviour.
@@ -166,15 +176,19 @@ pub(super) struct Carrier {
     pub(super) crossed: [f64; 2],
 }
 
+/// A head's row in one direction.
+fn of_head<'r>(heads: &'r Read, head: Head, direction: Direction) -> Option<&'r Row<'r>> {
+    let wanted = (direction.name(), head.layer as i64, head.head as i64);
+    heads.rows.iter().find(|r| (r.variant, r.layer, r.head) == wanted)
+}
+
 /// The carriers, the strongest in both directions together first.
 pub(super) fn circuit(heads: &Read) -> Vec<Carrier> {
-    let of = |direction: Direction| heads.rows.iter().filter(move |r| r.variant == direction.name() && carries(r));
     let mut found = Vec::new();
-    for necessary in of(Direction::Necessity) {
-        let same = |r: &&Row| (r.layer, r.head) == (necessary.layer, necessary.head);
-        let Some(sufficient) = of(Direction::Sufficiency).find(same) else { continue };
-        if let (Some(n), Some(s)) = (crossed(necessary), crossed(sufficient)) {
-            let head = Head { layer: necessary.layer as usize, head: necessary.head as usize };
+    for necessary in heads.rows.iter().filter(|r| r.variant == Direction::Necessity.name() && carries(r)) {
+        let head = Head { layer: necessary.layer as usize, head: necessary.head as usize };
+        let sufficient = of_head(heads, head, Direction::Sufficiency).filter(|r| carries(r));
+        if let (Some(n), Some(s)) = (necessary.crossed(), sufficient.and_then(Row::crossed)) {
             found.push(Carrier { head, crossed: [n, s] });
         }
     }
@@ -183,22 +197,18 @@ pub(super) fn circuit(heads: &Read) -> Vec<Carrier> {
 }
 
 fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Table, AnalysisError> {
-    let n = heads.rows.first().map_or(0, |r| r.n);
     let layers = heads.rows.iter().map(|r| r.layer).max().unwrap_or(0) + 1;
-    let q = |c: &Carrier, direction: Direction| {
-        let same =
-            |r: &&Row| r.variant == direction.name() && (r.layer, r.head) == (c.head.layer as i64, c.head.head as i64);
-        heads.rows.iter().find(same)
-    };
+    let row = |c: &Carrier, direction| of_head(heads, c.head, direction);
     let of = |f: &dyn Fn(&Row) -> Option<f64>, direction| {
-        circuit.iter().map(|c| q(c, direction).and_then(f)).collect::<Vec<_>>()
+        circuit.iter().map(|c| row(c, direction).and_then(f)).collect::<Vec<_>>()
     };
     Ok(Table::new("circuit")
         .str("model", "the model, in short", circuit.iter().map(|_| heads.model.as_str()))?
         .int("layer", "layer, from 0", circuit.iter().map(|c| c.head.layer as i64))?
         .int("head", "head, from 0", circuit.iter().map(|c| c.head.head as i64))?
         .int("n_layers", "the model's layers", circuit.iter().map(|_| layers))?
-        .int("n", "pairs", circuit.iter().map(|_| n))?
+        // The first row of all may have been estimated only, over fewer pairs.
+        .int("n", "pairs", circuit.iter().map(|c| row(c, Direction::Necessity).map_or(0, |r| r.n)))?
         .float(
             "necessity",
             "share of the gap between the mean metrics that the exchange crosses in the positive run",
@@ -212,62 +222,70 @@ fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Tabl
         .flag("gate", "whether circuit.json names it as the gate", (0..circuit.len()).map(|i| i < gates))?)
 }
 
-/// What the estimate misses, judged by the sample of the heads that it put aside.
-fn missed_table(heads: &Read, sampled: &[Vec<usize>], units: usize) -> Result<Table, AnalysisError> {
-    struct Found {
-        direction: &'static str,
-        exact: usize,
-        found: usize,
-        rest: usize,
-        sampled: usize,
-        significant: usize,
+/// How many heads carry the behaviour in a direction, or in both.
+struct Carrying {
+    direction: &'static str,
+    /// Of the candidates.
+    found: usize,
+    /// Of the sample.
+    significant: usize,
+}
+
+impl Exact {
+    /// Each direction by itself, then both. A direction's rows are all heads, in their order.
+    fn carrying(&self, heads: &Read) -> [Carrying; 3] {
+        let names = [Direction::Necessity, Direction::Sufficiency].map(Direction::name);
+        let [necessary, sufficient] =
+            names.map(|name| heads.rows.iter().filter(|r| r.variant == name).map(carries).collect::<Vec<_>>());
+        let both: Vec<bool> = necessary.iter().zip(&sufficient).map(|(a, b)| *a && *b).collect();
+        let count = |carry: &[bool], of: &[usize]| of.iter().filter(|u| carry[**u]).count();
+        [(names[0], &necessary), (names[1], &sufficient), ("both", &both)].map(|(direction, carry)| Carrying {
+            direction,
+            found: count(carry, &self.candidates),
+            significant: count(carry, &self.sampled),
+        })
     }
-    let one = |(direction, sampled): (Direction, &Vec<usize>)| {
-        // A direction's rows are all units, in their order.
-        let rows: Vec<&Row> = heads.rows.iter().filter(|r| r.variant == direction.name()).collect();
-        let exact = rows.iter().filter(|r| r.effect.is_some()).count();
-        let is_sampled = |u: &usize| sampled.binary_search(u).is_ok();
-        let significant = |of: bool| (0..rows.len()).filter(|u| is_sampled(u) == of && carries(rows[*u])).count();
-        Found {
-            direction: direction.name(),
-            exact,
-            found: significant(false),
-            rest: units - (exact - sampled.len()),
-            sampled: sampled.len(),
-            significant: significant(true),
-        }
-    };
-    let rows: Vec<Found> = [Direction::Necessity, Direction::Sufficiency].into_iter().zip(sampled).map(one).collect();
-    let missed = |f: &Found| (f.sampled > 0).then(|| f.rest as f64 * f.significant as f64 / f.sampled as f64);
-    let ends = |f: &Found| match f.sampled == f.rest {
-        true => Some((f.significant as f64, f.significant as f64)),
-        false => wilson(f.significant, f.sampled).map(|i| (i.low * f.rest as f64, i.high * f.rest as f64)),
-    };
+
+    /// How many heads of the rest carry it, by the sample: those that were seen, and of those that were not run as large a
+    /// share. None where heads were put aside and none was run.
+    fn missed(&self, of: &Carrying, share: impl Fn(usize, usize) -> Option<f64>) -> Option<f64> {
+        let unseen = self.rest - self.sampled.len();
+        let share = if unseen == 0 { 0.0 } else { share(of.significant, self.sampled.len())? };
+        Some(of.significant as f64 + share * unseen as f64)
+    }
+}
+
+/// What the estimate misses, judged by the sample of the heads that it put aside.
+fn missed_table(heads: &Read, exact: &Exact) -> Result<Table, AnalysisError> {
+    let rows = exact.carrying(heads);
+    let point = |k: usize, n: usize| (n > 0).then(|| k as f64 / n as f64);
+    let missed = |c: &Carrying| exact.missed(c, point);
+    let count = |n: usize| rows.iter().map(move |_| n as i64);
     Ok(Table::new("missed")
         .str("model", "the model, in short", rows.iter().map(|_| heads.model.as_str()))?
-        .str("direction", "necessity or sufficiency", rows.iter().map(|f| f.direction))?
-        .int(
-            "candidates",
-            "heads that were run for their estimates",
-            rows.iter().map(|f| (f.exact - f.sampled) as i64),
+        .str("direction", "necessity, sufficiency, or both at once", rows.iter().map(|c| c.direction))?
+        .int("candidates", "heads that were run for their estimates", count(exact.candidates.len()))?
+        .int("found", "candidates that carry the behaviour so", rows.iter().map(|c| c.found as i64))?
+        .int("rest", "heads that the estimate put aside", count(exact.rest))?
+        .int("sampled", "of these, heads that were run all the same, at random", count(exact.sampled.len()))?
+        .int("significant", "of these, heads that carry the behaviour", rows.iter().map(|c| c.significant as i64))?
+        .float(
+            "missed",
+            "heads of the rest that carry it, by the sample: those that were seen, and as large a share of the others",
+            rows.iter().map(missed),
         )?
-        .int("found", "candidates that carry the behaviour in this direction", rows.iter().map(|f| f.found as i64))?
-        .int("rest", "heads that the estimate put aside", rows.iter().map(|f| f.rest as i64))?
-        .int("sampled", "of these, heads that were run all the same, at random", rows.iter().map(|f| f.sampled as i64))?
-        .int("significant", "of these, heads that carry the behaviour", rows.iter().map(|f| f.significant as i64))?
-        .float("missed", "heads of the rest that carry it, by the sample", rows.iter().map(missed))?
         .float(
             "ci_low",
-            "lower end of the 95 % interval of that number (Wilson; exact where all were run)",
-            rows.iter().map(|f| ends(f).map(|e| e.0)),
+            "lower end of the 95 % interval of that number (Wilson, for those that were not run; exact where all were)",
+            rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.low))),
         )?
-        .float("ci_high", "its upper end", rows.iter().map(|f| ends(f).map(|e| e.1)))?
+        .float("ci_high", "its upper end", rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.high))))?
         .float(
             "recall",
-            "found, as a share of found and missed",
-            rows.iter().map(|f| {
-                let all = f.found as f64 + missed(f)?;
-                (all > 0.0).then(|| f.found as f64 / all)
+            "heads that carry it and were run (found and significant), as a share of found and missed",
+            rows.iter().map(|c| {
+                let all = c.found as f64 + missed(c)?;
+                (all > 0.0).then(|| (c.found + c.significant) as f64 / all)
             }),
         )?)
 }
@@ -279,9 +297,10 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         "No head carries the behaviour in both directions: no gate was found.".to_string()
     } else {
         format!(
-            "{} heads carry the behaviour in both directions of interchange. The strongest is taken as the gate: **{}**.",
+            "{} heads carry the behaviour in both directions of interchange. The strongest is taken as the gate: **{}**.{}",
             circuit.rows(),
-            names(&gate)
+            names(&gate),
+            held_out::sentence(tables)?
         )
     };
     let listed = Listing::of(circuit)
@@ -316,7 +335,8 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     for i in 0..missed.rows() {
         section = section.paragraph(format!(
             "{}: of {} heads that the estimate put aside {} were run all the same, drawn at random; {} of them {} the \
-             behaviour. That makes {} of the rest (95 % interval {}), beside {} that were found: the estimate finds {}.",
+             behaviour. That makes {} of the rest (95 % interval {}), beside {} that the estimate found: {} of all that carry \
+             it were run.",
             directions[i],
             rest[i],
             sampled[i],
@@ -330,3 +350,8 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     }
     Ok(section)
 }
+
+#[cfg(test)]
+pub(super) mod testing;
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@ use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
-use crate::report::cells::{share, signed};
+use crate::report::cells::{share, share_interval, signed};
 use crate::report::listing::{Listing, Order, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -89,13 +89,23 @@ impl<'a> Repair<'a> {
         Ok(self.table.floats(&format!("{name}_mean"))?.first().copied().flatten())
     }
 
-    /// `−12.3 [−12.5, −12.1] nats`
-    fn with_interval(&self, name: &str) -> Result<String, AnalysisError> {
+    fn ends(&self, name: &str) -> Result<Option<(f64, f64)>, AnalysisError> {
         let end = |which: &str| {
             Ok::<_, AnalysisError>(self.table.floats(&format!("{name}_{which}"))?.first().copied().flatten())
         };
-        let ends = end("ci_low")?.zip(end("ci_high")?);
-        Ok(format!("{} {} nats", signed(self.mean(name)?, 3), interval(ends)))
+        Ok(end("ci_low")?.zip(end("ci_high")?))
+    }
+
+    /// `−12.3 [−12.5, −12.1] nats`
+    fn with_interval(&self, name: &str) -> Result<String, AnalysisError> {
+        Ok(format!("{} {} nats", signed(self.mean(name)?, 3), interval(self.ends(name)?)))
+    }
+
+    /// `3.1 % of the effect, 95 % interval [−1.5, 10.7] %`: what all later heads carry, amplifiers or not.
+    fn later_heads(&self) -> Result<String, AnalysisError> {
+        let carried = self.table.floats("later_heads_share")?.first().copied().flatten();
+        let ends = share_interval(self.ends("later_heads_share")?);
+        Ok(format!("{} of the effect, 95 % interval {ends}", share(carried)))
     }
 
     fn subtitle(&self) -> Result<String, AnalysisError> {
@@ -106,38 +116,30 @@ impl<'a> Repair<'a> {
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let rows = rows(table(tables, "components")?)?;
-    let subtitle = Repair::of(tables)?.subtitle()?;
+    let (rows, repair) = (rows(table(tables, "components")?)?, Repair::of(tables)?);
+    let subtitle = repair.subtitle()?;
     let mut figures = vec![
-        ("drops.png".to_string(), drops_map(&rows, &subtitle)),
+        ("drops.png".to_string(), drops_map(&rows, repair.gate, &subtitle)),
         ("forest.png".to_string(), drops_forest(&rows, &subtitle)),
     ];
-    figures.extend(knockouts_forest(table(tables, "knockouts")?, &subtitle)?.map(|f| ("knockouts.png".to_string(), f)));
+    let knockouts = knockouts_forest(table(tables, "knockouts")?, repair.gate, &subtitle)?;
+    figures.extend(knockouts.map(|f| ("knockouts.png".to_string(), f)));
     Ok(figures)
 }
 
 /// What every head loses, layer by head, with a dot on amplifiers.
-fn drops_map(rows: &[Row], subtitle: &str) -> Figure {
-    let heads: Vec<(usize, usize, &Row)> =
-        rows.iter().filter_map(|r| Some((usize::try_from(r.layer).ok()?, r.head()?, r))).collect();
-    let n_layers = heads.iter().map(|h| h.0 + 1).max().unwrap_or(0);
-    let n_heads = heads.iter().map(|h| h.1 + 1).max().unwrap_or(0);
-    let mut values = vec![vec![None; n_heads]; n_layers];
-    let mut marks = vec![vec![false; n_heads]; n_layers];
-    for (layer, head, row) in heads {
-        values[layer][head] = row.drop;
-        marks[layer][head] = row.amplifier;
-    }
-    let marked = marks.iter().flatten().any(|m| *m);
+fn drops_map(rows: &[Row], gate: &str, subtitle: &str) -> Figure {
+    let head = |r: &Row| Some((usize::try_from(r.layer).ok()?, r.head()?, r.drop, r.amplifier));
+    let (values, marks) = Heatmap::of_heads(rows.iter().filter_map(head));
     Figure::from(Heatmap {
-        title: "Attribution that heads lose without the gate".to_string(),
+        title: format!("Attribution that heads lose without {gate}"),
         subtitle: subtitle.to_string(),
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
         value_label: "drop of the attribution (nats)".to_string(),
         values,
-        marks: if marked { marks } else { Vec::new() },
-        mark_meaning: marked.then(|| "amplifier".to_string()),
+        mark_meaning: (!marks.is_empty()).then(|| "amplifier".to_string()),
+        marks,
     })
 }
 
@@ -159,7 +161,7 @@ fn drops_forest(rows: &[Row], subtitle: &str) -> Figure {
 }
 
 /// Amplifiers knocked out alone and on top of the gate; none where there are none.
-fn knockouts_forest(knockouts: &Table, subtitle: &str) -> Result<Option<Figure>, AnalysisError> {
+fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Option<Figure>, AnalysisError> {
     let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
     let float = |name: &str| knockouts.floats(name);
     let (effects, low, high) = (float("effect_mean")?, float("ci_low")?, float("ci_high")?);
@@ -174,10 +176,10 @@ fn knockouts_forest(knockouts: &Table, subtitle: &str) -> Result<Option<Figure>,
     let rows: Vec<ForestRow> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).map(row).collect();
     Ok((!rows.is_empty()).then(|| {
         Figure::from(Forest {
-            title: "Amplifiers with and without the gate".to_string(),
+            title: format!("Amplifiers with and without {gate}"),
             subtitle: subtitle.to_string(),
             value_label: "effect on the logit difference (nats)".to_string(),
-            series: vec!["knocked out alone".to_string(), "on top of the gate".to_string()],
+            series: vec!["knocked out alone".to_string(), format!("on top of {gate}")],
             rows,
             mark_meaning: None,
             interval_meaning: Some(INTERVAL.to_string()),
@@ -188,22 +190,23 @@ fn knockouts_forest(knockouts: &Table, subtitle: &str) -> Result<Option<Figure>,
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let components = table(tables, "components")?;
     let (rows, repair) = (rows(components)?, Repair::of(tables)?);
+    let gate = repair.gate;
     let listing = Listing::of(components)
         .by(Order::Strongest("drop_mean"))
         .first(LISTED)
         .column("layer", Show::Count("layer"))
         .column("component", Show::Text("component"))
         .column("clean (nats)", Show::Signed("clean_mean", 3))
-        .column("gate out (nats)", Show::Signed("knocked_mean", 3))
+        .column(format!("{gate} out (nats)"), Show::Signed("knocked_mean", 3))
         .column("drop (nats)", Show::Signed("drop_mean", 3))
         .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
         .column("of its own", Show::Share("drop_share"))
         .column("of the effect", Show::Share("share_of_effect"))
         .column("q", Show::PValue("q_value"))
         .column("amplifier", Show::Flag("amplifier"));
-    let alt = "Layer-by-head heatmap of the attribution that each head loses when the gate is knocked out.";
+    let alt = format!("Layer-by-head heatmap of the attribution that each head loses when {gate} is knocked out.");
     let caption = "Mean drop of each head's attribution; all components are in components.parquet.";
-    let main = Section::new("What the gate works through")
+    let main = Section::new(format!("What {gate} works through"))
         .paragraph(finding(&rows, &repair)?)
         .figure(dir.join("drops.png"), caption, alt)
         .figure(
@@ -218,10 +221,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     Ok(sections)
 }
 
-/// The gate's effect, and its amplifiers.
+/// The effect, and its amplifiers.
 fn finding(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
     let amplifiers: Vec<&Row> = rows.iter().filter(|r| r.amplifier).collect();
-    let total: f64 = amplifiers.iter().filter_map(|r| r.share_of_effect).sum();
     let named = |r: &&Row| format!("**{}** ({})", r.label(), share(r.share_of_effect));
     let names: Vec<String> = amplifiers.iter().take(NAMED).map(named).collect();
     let rest = match amplifiers.len() > names.len() {
@@ -229,24 +231,23 @@ fn finding(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
         false => String::new(),
     };
     let found = match amplifiers.len() {
-        0 => "No later head loses attribution of the effect's sign beyond chance: the gate works through MLPs, or directly."
-            .to_string(),
-        1 => format!("One later head amplifies it: {} of the effect).", names[0].trim_end_matches(')')),
-        n => format!(
-            "{n} later heads amplify it: {}{rest}, each with its share of the effect, {} together.",
-            names.join(", "),
-            share(total)
+        0 => format!(
+            "No later head loses attribution of the effect's sign beyond chance: {} works through MLPs, or directly.",
+            repair.gate
         ),
+        1 => format!("One later head amplifies it: {} of the effect).", names[0].trim_end_matches(')')),
+        n => format!("{n} later heads amplify it: {}{rest}, each with its share of the effect.", names.join(", ")),
     };
     Ok(format!(
         "Over {} pairs, knocking out **{}** ({}) moves the positive prompts' logit difference from {} to {} nats (negative \
-         prompts: {}). {found}",
+         prompts: {}). {found} All later heads together, those that work against it too, carry {}.",
         repair.n,
         repair.gate,
         repair.mode,
         signed(repair.mean("positive")?, 3),
         signed(repair.mean("knocked")?, 3),
         signed(repair.mean("negative")?, 3),
+        repair.later_heads()?,
     ))
 }
 
@@ -258,11 +259,11 @@ fn knockouts_section(knockouts: &Table, repair: &Repair, dir: &Path) -> Result<O
     let singles: Vec<usize> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).collect();
     let Some(last) = singles.last().copied() else { return Ok(None) };
     let who = if names[last] == "amplifiers" { "All of them" } else { names[last] };
+    let gate = repair.gate;
     let text = format!(
-        "{who} knocked out alone: {} nats; on top of {}: {} nats. A head that only passes the gate's signal on does little \
-         once the gate is out; what one still does there it carries from elsewhere.",
+        "{who} knocked out alone: {} nats; on top of {gate}: {} nats. A head that only passes the signal of {gate} on does \
+         little once {gate} is out; what one still does there it carries from elsewhere.",
         signed(alone[last], 3),
-        repair.gate,
         signed(beyond[last], 3),
     );
     let block = Listing::of(knockouts)
@@ -271,10 +272,10 @@ fn knockouts_section(knockouts: &Table, repair: &Repair, dir: &Path) -> Result<O
         .column("effect (nats)", Show::Signed("effect_mean", 3))
         .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
         .column("q", Show::PValue("q_value"))
-        .column("beyond the gate (nats)", Show::Signed("beyond_gate", 3))
-        .block("Knockouts of the gate, of amplifiers, and of both")?;
-    let alt = "Forest plot of the effects of knocking out amplifiers, alone and on top of the gate.";
-    let caption = "Each amplifier's effect by itself, and on top of the gate's knockout.";
+        .column(format!("beyond {gate} (nats)"), Show::Signed("beyond_gate", 3))
+        .block(&format!("Knockouts of {gate}, of amplifiers, and of both"))?;
+    let alt = format!("Forest plot of the effects of knocking out amplifiers, alone and on top of {gate}.");
+    let caption = format!("Each amplifier's effect by itself, and on top of the knockout of {gate}.");
     Ok(Some(
         Section::new("Amplifiers knocked out as well")
             .paragraph(text)
@@ -286,15 +287,7 @@ fn knockouts_section(knockouts: &Table, repair: &Repair, dir: &Path) -> Result<O
 /// Direct against total effect, and who works against it.
 fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
     let (direct, total) = (repair.mean("direct")?, repair.mean("total")?);
-    let verdict = match direct.zip(total) {
-        Some((d, t)) if d * t > 0.0 && t.abs() < d.abs() => {
-            format!("Later components repair {} of the direct effect.", share(1.0 - t / d))
-        }
-        Some((d, t)) if t != 0.0 => {
-            format!("The gate works through later components: {} of its effect is direct.", share(d / t))
-        }
-        _ => "Nothing changes.".to_string(),
-    };
+    let verdict = verdict(repair.gate, direct.unwrap_or(0.0), total.unwrap_or(0.0));
     let against: Vec<&Row> =
         rows.iter().filter(|r| r.significant() && !r.is_gate && r.share_of_effect.is_some_and(|s| s < 0.0)).collect();
     let sum: f64 = against.iter().filter_map(|r| r.drop).sum();
@@ -309,12 +302,44 @@ fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
         ),
     };
     Ok(format!(
-        "The gate's total effect is {}; its direct effect, the change of its own attribution, is {}. {verdict} Between the two \
+        "The total effect of {} is {}; its direct effect, the change of its own attribution, is {}. {verdict} Between the two \
          stand later heads with {}, later MLPs with {}, and the final norm and the rest with {}. {against}",
+        repair.gate,
         repair.with_interval("total")?,
         repair.with_interval("direct")?,
         repair.with_interval("later_heads")?,
         repair.with_interval("later_mlps")?,
         repair.with_interval("rest")?,
     ))
+}
+
+/// How much of an effect is direct.
+fn verdict(gate: &str, direct: f64, total: f64) -> String {
+    if total == 0.0 {
+        return "In the end nothing changes.".to_string();
+    }
+    match direct / total {
+        of if of > 1.0 => format!("Later components repair {} of the direct effect.", share(1.0 - total / direct)),
+        of if of >= 0.5 => format!("The effect is mostly direct: {} of it.", share(of)),
+        of if of >= 0.0 => format!("{gate} works through later components: {} of its effect is direct.", share(of)),
+        _ => format!(
+            "The direct effect is of the other sign: {gate} works through later components, and against itself."
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_an_effect_goes_by_how_much_of_it_is_direct() {
+        let said = |direct, total| verdict("L1.H2", direct, total);
+        assert!(said(-3.0, -2.0).starts_with("Later components repair 33.3"));
+        assert!(said(2.0, 2.0).starts_with("The effect is mostly direct: 100.0"));
+        assert!(said(1.0, 2.0).starts_with("The effect is mostly direct: 50.0"));
+        assert!(said(0.9, 2.0).starts_with("L1.H2 works through later components: 45.0"));
+        assert!(said(-0.6, 2.0).starts_with("The direct effect is of the other sign"));
+        assert_eq!(said(0.3, 0.0), "In the end nothing changes.");
+    }
 }

@@ -8,6 +8,7 @@ use super::sets::Sets;
 use crate::analyses::AnalysisError;
 use crate::analyses::directions::no_direction;
 use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
+use crate::ops::vectors::{cosine, dot};
 use crate::site::Site;
 use rayon::prelude::*;
 
@@ -69,7 +70,7 @@ impl At<'_> {
         };
         let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
         let options = linear::Options { strength, ..options };
-        let cosine = direction.as_ref().and_then(|d| linear::cosine(&d.vector, &examples.mean_difference()));
+        let cosine = direction.as_ref().and_then(|d| cosine(&d.vector, &examples.mean_difference()));
         let runs = sets.map(|sets| Runs::fit(self.rows, n, sets, &options)).transpose().map_err(failed)?;
         let runs = runs.unwrap_or_default();
         Ok(Found { site: self.site, method: self.method, direction, accuracy, cosine, runs, tcav: Vec::new() })
@@ -122,7 +123,7 @@ fn present<T>(found: Result<T, LinearError>) -> Result<Option<T>, LinearError> {
 
 /// 1 where a metric with this gradient rises along a vector, 0 where it falls.
 fn rises(vector: &[f32], gradient: &[f32]) -> f64 {
-    match linear::dot(gradient, vector) {
+    match dot(gradient, vector) {
         d if d > 0.0 => 1.0,
         d if d < 0.0 => 0.0,
         _ => 0.5,

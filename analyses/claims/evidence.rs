@@ -18,7 +18,7 @@ pub struct Evidence<'a> {
     pub others: &'a [Other],
 }
 
-/// Another checkpoint's tables of `screen` and `contrast-methods`.
+/// Another checkpoint's tables of `behaviour`, `screen` and `contrast-methods`.
 pub struct Other {
     pub model: String,
     pub parameters: u64,

@@ -7,9 +7,11 @@ mod signal;
 use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
 use crate::analyses::AnalysisError;
+use crate::names::short_name;
 use crate::report::cells::{self, share};
 use crate::stats::{counted, wilson};
 use crate::table::Table;
+use std::collections::BTreeMap;
 
 type Judged = Result<Claim, AnalysisError>;
 
@@ -50,14 +52,7 @@ impl<'a> Ground<'a> {
     fn of(evidence: &'a Evidence<'a>) -> Result<Self, AnalysisError> {
         let unrouted = match evidence.table("behaviour", "rates") {
             Err(why) => Some(why),
-            Ok(rates) => match sides(rates)? {
-                None => Some("the behaviour was not measured".to_string()),
-                Some((positive, negative)) => unrouted(positive, negative)?,
-            },
-        };
-        let unrouted = match unrouted {
-            None => unmeasured(evidence)?,
-            why => why,
+            Ok(_) => hindrance(evidence.tables)?,
         };
         let (gate, without_gate) = match evidence.table("screen", "circuit") {
             Ok(circuit) => {
@@ -89,6 +84,25 @@ impl<'a> Ground<'a> {
     }
 }
 
+/// Why nothing about routing can be tested on a checkpoint, by its tables of `behaviour`: it refuses no more of the positive than of
+/// the negative prompts, or its metric does not tell refusals.
+///
+/// # Errors
+/// If a table is not one of `behaviour`.
+pub(super) fn hindrance(tables: &BTreeMap<String, Vec<Table>>) -> Result<Option<String>, AnalysisError> {
+    let of_behaviour = |name| table(tables, "behaviour", name);
+    let (Some(rates), Some(separation)) = (of_behaviour("rates"), of_behaviour("separation")) else {
+        return Ok(Some("`behaviour` was not run".to_string()));
+    };
+    let Some((positive, negative)) = sides(rates)? else {
+        return Ok(Some("the behaviour was not measured".to_string()));
+    };
+    match unrouted(positive, negative)? {
+        None => unmeasured(separation),
+        why => Ok(why),
+    }
+}
+
 /// The rates of all positive prompts, and of all negative ones.
 fn sides(rates: &Table) -> Result<Option<(At<'_>, At<'_>)>, AnalysisError> {
     let side = |side| row(rates, &[("side", side), ("by", "all")]);
@@ -109,33 +123,28 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
     }))
 }
 
-/// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts.
-fn unmeasured(evidence: &Evidence) -> Result<Option<String>, AnalysisError> {
-    let separation = match evidence.table("behaviour", "separation") {
-        Ok(separation) => separation,
-        Err(why) => return Ok(Some(why)),
-    };
-    let Some(held) = row(separation, &[("half", "held out"), ("lang", "")])? else { return Ok(None) };
-    let area = held.float("ci_low")?.or(held.float("auc")?);
-    Ok(match held.text("basis")? {
-        "refusals" if area.is_some_and(|area| area > 0.5) => None,
-        "refusals" => {
+/// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts. What
+/// has no interval is not known to tell them.
+fn unmeasured(separation: &Table) -> Result<Option<String>, AnalysisError> {
+    let held = row(separation, &[("half", "held out"), ("lang", "")])?;
+    let by_refusals = held.map(|held| held.text("basis")).transpose()? == Some("refusals");
+    let low = held.map(|held| held.float("ci_low")).transpose()?.flatten();
+    Ok(match (by_refusals, low) {
+        (true, Some(low)) if low > 0.5 => None,
+        (true, _) => {
             Some("no first tokens tell refused from answered prompts that they were not chosen on".to_string())
         }
-        _ => Some(
+        (false, _) => Some(
             "too few prompts are refused, or too few answered, to choose tokens that tell the two apart".to_string(),
         ),
     })
 }
 
 impl Other {
-    /// Whether the checkpoint refuses positive prompts more than negative ones.
-    fn refuses(&self) -> Result<bool, AnalysisError> {
-        let Some(rates) = table(&self.tables, "behaviour", "rates") else { return Ok(false) };
-        Ok(match sides(rates)? {
-            Some((positive, negative)) => unrouted(positive, negative)?.is_none(),
-            None => false,
-        })
+    /// Why nothing about routing can be tested on the checkpoint, with its name; none where it can.
+    fn hindrance(&self) -> Result<Option<String>, AnalysisError> {
+        let why = hindrance(&self.tables)?;
+        Ok(why.map(|why| format!("on {} {why}", short_name(&self.model))))
     }
 }
 
@@ -169,11 +178,17 @@ fn of_share(share: f64, n: i64) -> Option<(f64, f64)> {
     wilson(successes, n).map(|i| (i.low, i.high))
 }
 
-/// An interval scaled by what it is to be a share of.
-fn scaled(interval: Option<(f64, f64)>, by: Option<f64>) -> Option<(f64, f64)> {
-    let (low, high) = interval?;
-    let by = by.filter(|by| *by != 0.0)?;
-    Some((low / by, high / by)).map(|(a, b)| (a.min(b), a.max(b)))
+/// How many components a sentence names.
+const NAMED: usize = 8;
+
+/// Components with their shares, the largest first: `**L5.H1** 12.0 %, **L6.H2** 9.5 % and 3 more`.
+fn named(mut components: Vec<(f64, String)>) -> String {
+    components.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let named: Vec<String> =
+        components.iter().take(NAMED).map(|(of, name)| format!("**{name}** {}", share(*of))).collect();
+    let more = components.len() - named.len();
+    let rest = if more > 0 { format!(" and {more} more") } else { String::new() };
+    format!("{}{rest}", named.join(", "))
 }
 
 fn refuses(g: &Ground) -> Judged {
@@ -212,3 +227,8 @@ fn refuses(g: &Ground) -> Judged {
         ..claim
     })
 }
+
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;

@@ -3,9 +3,12 @@
 use super::{Items, Measured};
 use crate::analyses::gate::{Head, interchanged, silenced};
 use crate::analyses::summary::mean;
+use crate::analyses::{AnalysisError, batches};
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::run::Reading;
+use crate::session::Session;
 use crate::site::SiteKind;
+use std::ops::Range;
 
 /// The parts of one head's effects, means in nats.
 #[derive(Clone, Copy, Default)]
@@ -21,12 +24,20 @@ pub(super) struct Parts {
 /// Readouts of a pair and head in [`plan`].
 const OF_HEAD: usize = 3;
 
+/// [`plan`]s of all pairs, some pairs in each; none where no head was chosen.
+pub(super) fn plans(items: &Items, n_layers: usize, chosen: Vec<usize>) -> impl Iterator<Item = Plan> {
+    let n = if chosen.is_empty() { 0 } else { items.pairs.tokens.len() };
+    // A head's two frozen forks have an edit for each later component.
+    let edits = 4 * n_layers * chosen.len();
+    batches(n, edits).map(move |pairs| plan(items, n_layers, &chosen, pairs))
+}
+
 /// For each pair and chosen head: the attributions in the run of its interchange, then the metrics of its interchange and of
 /// its ablation with every later component frozen.
-pub(super) fn plan(items: &Items, n_layers: usize, chosen: &[usize]) -> Plan {
+fn plan(items: &Items, n_layers: usize, chosen: &[usize], pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, tokens) in items.pairs.tokens.iter().enumerate().filter(|_| !chosen.is_empty()) {
-        let [positive, negative] = items.pairs.add(&mut plan, i);
+    for i in pairs {
+        let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
         for head in chosen.iter().map(|h| items.heads[*h]) {
             let fork = plan.fork(positive, interchanged(&[head], negative));
             plan.read(fork, What::Attribution(tokens.metric.clone()));
@@ -53,24 +64,47 @@ fn frozen(head: Head, n_layers: usize, clean: Run) -> impl Iterator<Item = Edit>
     })
 }
 
-/// The parts of the chosen heads' effects from the plan's readings; nothing of the others.
-pub(super) fn parts(items: &Items, measured: &Measured, chosen: &[usize], readings: &[Reading]) -> Vec<Parts> {
+/// The parts of the chosen heads' effects; nothing of the others.
+pub(super) fn parts(
+    session: &Session,
+    items: &Items,
+    measured: &Measured,
+    chosen: &[usize],
+) -> Result<Vec<Parts>, AnalysisError> {
+    let heads: Vec<Head> = chosen.iter().map(|h| items.heads[*h]).collect();
+    let mut after = vec![After::default(); heads.len()];
+    for plan in plans(items, session.model.decoder.arch.n_layers, chosen.to_vec()) {
+        collect(&heads, &session.run(&plan)?, &mut after);
+    }
     let mut parts = vec![Parts::default(); items.heads.len()];
-    for (k, h) in chosen.iter().enumerate() {
-        let Head { layer, head } = items.heads[*h];
-        let of_pair: Vec<&[Reading]> = readings.chunks_exact(OF_HEAD).skip(k).step_by(chosen.len()).collect();
-        // A layer's row: its heads, its MLP, its bias.
-        let own = |r: &[Reading]| r[0].rows().nth(layer).map_or(f64::NAN, |row| f64::from(row[head]));
-        let mean_change = |after: &dyn Fn(&[Reading]) -> f64, before: &[f64]| {
-            mean(&of_pair.iter().zip(before).map(|(r, before)| after(r) - before).collect::<Vec<_>>())
-        };
+    let change = |after: &[f64], before: &[f64]| {
+        mean(&after.iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>())
+    };
+    for (h, [attribution, interchange, ablation]) in chosen.iter().zip(&after) {
         parts[*h] = Parts {
-            interchange_direct: mean_change(&own, &measured.dla[*h]),
-            interchange_frozen: mean_change(&|r| r[1].number().unwrap_or(f64::NAN), &measured.positive),
-            ablation_frozen: mean_change(&|r| r[2].number().unwrap_or(f64::NAN), &measured.positive),
+            interchange_direct: change(attribution, &measured.dla[*h]),
+            interchange_frozen: change(interchange, &measured.positive),
+            ablation_frozen: change(ablation, &measured.positive),
         };
     }
-    parts
+    Ok(parts)
+}
+
+/// One head's readings, one a pair: its own attribution, then the metrics.
+type After = [Vec<f64>; OF_HEAD];
+
+/// Adds some pairs' readings of [`plan`].
+fn collect(heads: &[Head], readings: &[Reading], after: &mut [After]) {
+    for of_pair in readings.chunks_exact(OF_HEAD * heads.len()) {
+        for ((head, read), after) in heads.iter().zip(of_pair.chunks_exact(OF_HEAD)).zip(after.iter_mut()) {
+            // A layer's row: its heads, its MLP, its bias.
+            let own = read[0].rows().nth(head.layer).map_or(f64::NAN, |row| f64::from(row[head.head]));
+            let metric = |k: usize| read[k].number().unwrap_or(f64::NAN);
+            for (list, number) in after.iter_mut().zip([own, metric(1), metric(2)]) {
+                list.push(number);
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -82,5 +116,31 @@ mod tests {
         let sites: Vec<String> =
             frozen(Head { layer: 1, head: 0 }, 3, Run::Prompt(0)).map(|e| e.site.to_string()).collect();
         assert_eq!(sites, ["attn_delta.2", "mlp_delta.1", "mlp_delta.2"]);
+    }
+
+    #[test]
+    fn readings_say_the_same_in_one_plan_and_in_several() {
+        let heads = [Head { layer: 0, head: 1 }, Head { layer: 1, head: 0 }];
+        let readings: Vec<Reading> = (0..3u8)
+            .flat_map(|pair| {
+                let of_head = move |k: u8| {
+                    let number = |x: u8| f64::from(100 * pair + 10 * k + x);
+                    let values = (0..8).map(|x| number(x) as f32).collect();
+                    [
+                        Reading::Array { shape: vec![2, 4], values },
+                        Reading::Number(number(8)),
+                        Reading::Number(number(9)),
+                    ]
+                };
+                (0..2).flat_map(of_head)
+            })
+            .collect();
+        let mut whole = vec![After::default(); 2];
+        collect(&heads, &readings, &mut whole);
+        assert_eq!(whole[0], [[1.0, 101.0, 201.0], [8.0, 108.0, 208.0], [9.0, 109.0, 209.0]].map(Vec::from));
+        assert_eq!(whole[1][0], [14.0, 114.0, 214.0]);
+        let mut parts = vec![After::default(); 2];
+        readings.chunks(OF_HEAD * 2).for_each(|some| collect(&heads, some, &mut parts));
+        assert_eq!(parts, whole);
     }
 }

@@ -12,6 +12,9 @@ use std::path::Path;
 /// How many heads a report's tables list.
 const LISTED: usize = 12;
 
+/// From this effect on, nats, a head has a direct path of which later components can give something back.
+const DIRECT: f64 = 0.01;
+
 /// How many heads a figure names of each method.
 const NAMED: i64 = 5;
 
@@ -118,15 +121,20 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("against", Show::Text("second"))
         .column("Spearman of sizes", Show::Signed("spearman_size", 2))
         .column("95 % interval", Show::Interval("spearman_size_ci_low", "spearman_size_ci_high", 2))
+        .column("ceiling", Show::Number("spearman_size_ceiling", 2))
         .column("signed", Show::Signed("spearman_signed", 2))
         .column("95 % interval", Show::Interval("spearman_signed_ci_low", "spearman_signed_ci_high", 2))
+        .column("ceiling", Show::Number("spearman_signed_ceiling", 2))
         .column("shared of the top", Show::Count("overlap"))
         .column("by chance", Show::Number("overlap_expected", 1))
         .column("p", Show::PValue("overlap_p"));
+    let ceiling = "The ceiling is about how much agreement the noise of the means leaves room for: each method's own correlation \
+                   between the halves of the pairs, not corrected for their being halves. Means over all pairs can agree more.";
     let main = Section::new("Which heads each method names")
         .paragraph(finding(&heads)?)
         .block(Block::Table(listing.block("The strongest by interchange, under each method")?))
         .block(Block::Table(agreement.block("Agreement of the methods over all heads")?))
+        .paragraph(ceiling)
         .figure(
             dir.join("agreement.png"),
             "Each head's effect under interchange and under zero ablation.",
@@ -190,8 +198,9 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     let count = |flags: &[bool]| flags.iter().filter(|f| **f).count();
     let text = format!(
         "Interchange finds {} heads whose change moves the metric towards the negative prompts (q < 0.05). Ablation misses {}{}: \
-         heads whose silence is not what the negative prompts hold, or whose part later components take over. Attribution misses {} (under 1 % of all attributions){}: heads that write what later heads read, and not what the \
-         logits read.",
+         heads whose silence is not what the negative prompts hold, or whose part later components take over. Attribution misses \
+         {} (not among as many that attribution puts first){}: heads that write what later heads read, and not what the logits \
+         read.",
         missed.rows(),
         count(by_ablation),
         strongest(by_ablation),
@@ -215,10 +224,8 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
 /// Total effects against those with later components frozen.
 fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     let (totals, frozen) = (heads.float("ablation_mean")?, heads.float("ablation_frozen_mean")?);
-    let shares = heads.float("dla_share")?;
-    let writes = |i: &usize| shares[*i].is_some_and(|s| s >= super::FOUND_SHARE);
-    let of = |i: usize| Some((i, frozen[i]?, totals[i]?));
-    let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter(writes).filter_map(of).collect();
+    let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, totals[i]?));
+    let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter_map(of).collect();
     let square: f64 = writers.iter().map(|(_, f, _)| f * f).sum();
     let slope = (square > 0.0).then(|| writers.iter().map(|(_, f, t)| f * t).sum::<f64>() / square);
     // What comes back of the direct path's effect; below 0 where later components add to it.
@@ -232,13 +239,19 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
             signed(*t, 3)
         )
     });
+    let found = match writers.len() {
+        0 => format!(
+            "No head that was run so moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
+        ),
+        n => format!(
+            "Over the {n} heads that were run so and move the metric by {DIRECT} nats or more on the direct path, a nat there is {} \
+             nats in the end (least squares through 0): under 1, later components repair; over 1, they pass on.{named}",
+            number(slope, 2)
+        ),
+    };
     let text = format!(
-        "The same heads silenced with every later component frozen at its clean value: what the total effect has beyond that \
-         comes from later components. Over the {} heads that were run so and have at least 1 % of the attributions, a nat on \
-         the direct path is {} nats in the end (least squares through 0): under 1, later components repair; over 1, they pass \
-         on.{named}",
-        writers.len(),
-        number(slope, 2),
+        "The strongest heads by interchange and by attribution, silenced with every later component frozen at its clean value: \
+         what the total effect has beyond that comes from later components. {found}"
     );
     let block = Listing::of(heads.table)
         .by(Order::Strongest("interchange_mean"))

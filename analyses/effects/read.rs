@@ -65,14 +65,20 @@ impl Row<'_> {
         self.q.is_some_and(|q| q < SIGNIFICANT)
     }
 
-    /// The share of the gap between the two prompts' mean metrics that an exchange crosses: a ratio of means, not the mean of
-    /// each pair's ratio, which the pairs with next to no gap rule. None where there is no other prompt, or no gap.
-    pub fn crossed(&self) -> Option<f64> {
+    /// How far the metric has to go to the other prompt's, on average over the items, nats; none where the row was not run or there
+    /// is no way to go. An ablation has no other prompt.
+    pub fn gap(&self) -> Option<f64> {
         let (from, to) = match self.variant == Direction::Sufficiency.name() {
             true => (self.negative?, self.positive?),
             false => (self.positive?, self.negative?),
         };
-        Some(self.effect? / (to - from)).filter(|share| share.is_finite())
+        Some(to - from).filter(|gap| *gap != 0.0)
+    }
+
+    /// The share of the gap between the two prompts' mean metrics that an exchange crosses: a ratio of means, not the mean of
+    /// each pair's ratio, which the pairs with next to no gap rule. None where there is no other prompt, or no gap.
+    pub fn crossed(&self) -> Option<f64> {
+        Some(self.effect? / self.gap()?).filter(|share| share.is_finite())
     }
 }
 

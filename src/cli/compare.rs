@@ -4,9 +4,10 @@ use super::analysis::{command_line, write_figures};
 use super::combine::{self, Run};
 use super::document::write_report;
 use super::{CliError, say};
-use crate::analyses::compare::{self, Checkpoint};
+use crate::analyses::compare::{self, Behaviour, Checkpoint, PairSet};
 use crate::report::{Block, Report, Section, latex};
-use crate::rundir::{RUN_FILE, RunDir};
+use crate::rundir::{RUN_FILE, RunDir, RunRecord};
+use crate::table::Table;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,10 @@ pub(super) struct Compare {
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
+    /// Compare runs over different pairs all the same; the report says so
+    #[arg(long)]
+    different_pairs: bool,
+
     /// Replace the directory if it exists
     #[arg(long)]
     force: bool,
@@ -29,10 +34,11 @@ pub(super) struct Compare {
 impl Compare {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let runs: Vec<PathBuf> = self.runs.iter().map(|dir| of_run(dir)).collect::<Result<Vec<_>, _>>()?.concat();
-        let checkpoints = checkpoints(&runs)?;
+        let checkpoints = checkpoints(&runs, self.different_pairs)?;
         let directory = RunDir::create(&self.out, self.force, false)?;
         let shown: Vec<String> = self.runs.iter().map(|r| r.display().to_string()).collect();
         let mut words = vec!["compare".to_string()];
+        words.extend(self.different_pairs.then(|| "--different-pairs".to_string()));
         words.extend(shown.iter().cloned().chain(["--out".to_string(), self.out.display().to_string()]));
         let command_line = command_line(&words);
         directory.claim(&Map::from_iter([("runs".to_string(), Value::from(shown))]))?;
@@ -44,6 +50,8 @@ impl Compare {
         let record = serde_json::json!({
             "command": "compare",
             "command_line": command_line,
+            "different_pairs": self.different_pairs,
+            "pairs": checkpoints.iter().map(pairs).collect::<Vec<_>>(),
             "version": env!("CARGO_PKG_VERSION"),
         });
         let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
@@ -74,23 +82,31 @@ fn of_run(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
 const COMPARABLE: [&str; 3] = ["screen", "interchange", "behaviour"];
 
 /// Reads runs as checkpoints: a screen or interchange each, with the behaviour of the same weights where there is one.
+/// `different_pairs` lets them be over different pairs.
 ///
 /// # Errors
-/// If a run directory is not whole, is of another command, or fewer than two checkpoints are there.
-pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError> {
+/// If a run directory is not whole, is of another command, or fewer than two checkpoints are there; or if the runs are not over
+/// the same pairs.
+pub(super) fn checkpoints(runs: &[PathBuf], different_pairs: bool) -> Result<Vec<Checkpoint>, CliError> {
     // Two sets of weights of one shape have one checksum of their headers: the name counts too.
     type Of<T> = ((String, String), T);
     let mut checkpoints: Vec<Of<Checkpoint>> = Vec::new();
-    let mut behaviours: Vec<Of<Run>> = Vec::new();
+    let mut behaviours: Vec<Of<Behaviour>> = Vec::new();
+    let mut sets: Vec<(&Path, PairSet)> = Vec::new();
     for dir in runs {
         let run = combine::read(dir)?;
         let key = (run.record.model.sha256.clone(), run.record.model.name.clone());
         match run.record.command.as_str() {
             "screen" | "interchange" => {
-                let (model, parameters) = (run.record.model.name, run.record.model.parameters);
-                checkpoints.push((key, Checkpoint { model, parameters, heads: run.tables, behaviour: None }));
+                let checkpoint = checkpoint(dir, run)?;
+                sets.push((dir, checkpoint.pairs.clone()));
+                checkpoints.push((key, checkpoint));
             }
-            "behaviour" => behaviours.push((key, run)),
+            "behaviour" => {
+                let behaviour = behaviour(dir, run)?;
+                sets.push((dir, behaviour.pairs.clone()));
+                behaviours.push((key, behaviour));
+            }
             other => {
                 return Err(CliError::Input(format!(
                     "{}: is a run of `{other}`; give runs of `screen` or `interchange`, and of `behaviour`",
@@ -105,13 +121,68 @@ pub(super) fn checkpoints(runs: &[PathBuf]) -> Result<Vec<Checkpoint>, CliError>
             checkpoints.len()
         )));
     }
-    for (key, run) in behaviours {
+    if !different_pairs {
+        same_pairs(&sets)?;
+    }
+    for (key, behaviour) in behaviours {
         // Runs of one checkpoint by different flags each get its behaviour.
         for (_, checkpoint) in checkpoints.iter_mut().filter(|(of, _)| *of == key) {
-            checkpoint.behaviour = Some(run.tables.clone());
+            checkpoint.behaviour = Some(behaviour.clone());
         }
     }
     Ok(checkpoints.into_iter().map(|(_, checkpoint)| checkpoint).collect())
+}
+
+/// What is compared of a run of heads.
+fn checkpoint(dir: &Path, mut run: Run) -> Result<Checkpoint, CliError> {
+    let heads = taken(dir, &mut run.tables, "heads")?;
+    let pairs = pair_set(&run.record, &heads)?;
+    let (model, parameters) = (run.record.model.name, run.record.model.parameters);
+    Ok(Checkpoint { model, parameters, pairs, heads, behaviour: None })
+}
+
+/// What is compared of a run of behaviour. Single answers may have been left out of what was handed on.
+fn behaviour(dir: &Path, mut run: Run) -> Result<Behaviour, CliError> {
+    let rates = taken(dir, &mut run.tables, "rates")?;
+    let answers = taken(dir, &mut run.tables, "answers").ok();
+    Ok(Behaviour { pairs: pair_set(&run.record, &rates)?, rates, answers })
+}
+
+/// A table, out of those of a run.
+fn taken(dir: &Path, tables: &mut Vec<Table>, name: &str) -> Result<Table, CliError> {
+    let found = tables.iter().position(|table| table.name() == name);
+    let missing = || CliError::Input(format!("{}: the table {name}.parquet is missing", dir.display()));
+    found.map(|at| tables.swap_remove(at)).ok_or_else(missing)
+}
+
+/// The pairs that a run was over, so many of a file's. Not all rows of a table need be over all of them.
+fn pair_set(record: &RunRecord, table: &Table) -> Result<PairSet, CliError> {
+    let file = record.parameters.get("pairs").and_then(Value::as_str).unwrap_or_default().to_string();
+    let sha256 = record.dataset_sha256.get(&file).cloned().unwrap_or_default();
+    Ok(PairSet { file, sha256, n: table.ints("n")?.iter().copied().max().unwrap_or(0) })
+}
+
+/// Checks that runs are over the same pairs.
+///
+/// # Errors
+/// Which two are not.
+fn same_pairs(runs: &[(&Path, PairSet)]) -> Result<(), CliError> {
+    let Some((first, pairs)) = runs.first() else { return Ok(()) };
+    let Some((dir, others)) = runs.iter().find(|(_, other)| !pairs.same(other)) else { return Ok(()) };
+    let named = |set: &PairSet| format!("{} ({} pairs, SHA-256 {:.8})", set.file, set.n, set.sha256);
+    Err(CliError::Input(format!(
+        "{} was made of {}, {} of {}: compare runs over the same pairs, or give --different-pairs",
+        first.display(),
+        named(pairs),
+        dir.display(),
+        named(others)
+    )))
+}
+
+/// The pairs of a checkpoint, for the record.
+fn pairs(checkpoint: &Checkpoint) -> Value {
+    let behaviour = checkpoint.behaviour.as_ref().map(|behaviour| &behaviour.pairs);
+    serde_json::json!({"model": checkpoint.model, "heads": checkpoint.pairs, "behaviour": behaviour})
 }
 
 /// Writes tables and figures, each name with a prefix; returns the report's sections.

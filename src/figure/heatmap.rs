@@ -54,6 +54,27 @@ pub struct Heatmap {
     pub mark_meaning: Option<String>,
 }
 
+impl Heatmap {
+    /// `values` and `marks` of heads, each given with its layer, its number there, its value and whether it has a dot. Heads
+    /// that are not given are missing; `marks` is empty where no head has a dot.
+    pub fn of_heads(
+        heads: impl IntoIterator<Item = (usize, usize, Option<f64>, bool)>,
+    ) -> (Vec<Vec<Option<f64>>>, Vec<Vec<bool>>) {
+        let heads: Vec<_> = heads.into_iter().collect();
+        let layers = heads.iter().map(|head| head.0 + 1).max().unwrap_or(0);
+        let a_layer = heads.iter().map(|head| head.1 + 1).max().unwrap_or(0);
+        let mut values = vec![vec![None; a_layer]; layers];
+        let mut marks = vec![vec![false; a_layer]; if heads.iter().any(|head| head.3) { layers } else { 0 }];
+        for (layer, head, value, mark) in heads {
+            values[layer][head] = value;
+            if mark {
+                marks[layer][head] = true;
+            }
+        }
+        (values, marks)
+    }
+}
+
 struct Named {
     row: usize,
     column: usize,

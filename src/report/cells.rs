@@ -49,6 +49,13 @@ pub fn interval(low: impl Into<Option<f64>>, high: impl Into<Option<f64>>, digit
     }
 }
 
+/// `[12.5, 40.0] %`: an interval of a share.
+pub fn share_interval(ends: Option<(f64, f64)>) -> String {
+    let (low, high) = ends.map(|(low, high)| (100.0 * low, 100.0 * high)).unzip();
+    let text = interval(low, high, 1);
+    if text == EMPTY { text } else { format!("{text}\u{a0}%") }
+}
+
 /// `480`, `134 515 008`: a whole number, in groups of three digits where it is long.
 pub fn count(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
@@ -135,6 +142,8 @@ mod tests {
             ["<\u{a0}0.001", "<\u{a0}0.001", "0.001", "0.042", "1.000"]
         );
         assert_eq!(interval(-0.5, 0.25, 2), "[−0.50,\u{a0}0.25]");
+        assert_eq!(share_interval(Some((-0.015, 0.107))), "[−1.5,\u{a0}10.7]\u{a0}%");
+        assert_eq!(share_interval(None), interval(None, None, 1));
     }
 
     #[test]

@@ -233,7 +233,10 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
         }
         Show::Head(layer, number) => {
             let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);
-            Ok(Box::new(move |row| head(layers[row], numbers[row])))
+            Ok(Box::new(move |row| match layers[row] {
+                ..0 => EMPTY.to_owned(),
+                layer => head(layer, numbers[row]),
+            }))
         }
         Show::Flag(column) => {
             let column = table.flags(column)?;

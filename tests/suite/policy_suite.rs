@@ -75,6 +75,10 @@ fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_fo
     let float = |claim: &str, column: &str| claims.floats(column).unwrap()[row(claim)];
     assert!(float("gate-attribution", "statistic").unwrap() < 0.01);
     assert!(float("gate-necessity", "p_value").unwrap() < 0.001);
+    // The gate decides alone, on pairs that it was not picked on too.
+    let held_out = table(&dir, "demo-screen/held_out");
+    assert_eq!(float("gate-necessity", "statistic"), held_out.floats("necessity").unwrap()[2]);
+    assert!((float("gate-necessity", "statistic").unwrap() - 1.0).abs() < 0.01);
     assert_eq!(float("commitment", "statistic"), Some(3.0));
     assert_eq!(float("relocation", "statistic"), Some(1.0));
     for name in
@@ -263,13 +267,54 @@ fn screening_names_the_gate_and_counts_what_the_estimate_misses() {
         assert!(carriers.contains(head), "{head:?}: {carriers:?}");
     }
     let (heads, missed) = (table(&out, "heads"), table(&out, "missed"));
-    let run = heads.floats("effect_mean").unwrap().iter().filter(|e| e.is_some()).count();
-    assert_eq!(run, 2 * (8 + 12));
-    assert_eq!((missed.ints("rest").unwrap(), missed.ints("sampled").unwrap()), (&[56, 56][..], &[12, 12][..]));
-    for i in 0..2 {
+    let run = |direction: &str| -> Vec<bool> {
+        let (directions, effects) = (heads.strs("direction").unwrap(), heads.floats("effect_mean").unwrap());
+        (0..heads.rows()).filter(|i| directions[*i] == direction).map(|i| effects[i].is_some()).collect()
+    };
+    // Each direction names eight; what either names is run in both, and so is the sample.
+    let candidates = missed.ints("candidates").unwrap()[0];
+    assert!((8..=16).contains(&candidates), "{candidates}");
+    assert_eq!(run("necessity"), run("sufficiency"));
+    assert_eq!(run("necessity").into_iter().filter(|run| *run).count() as i64, candidates + 12);
+    assert_eq!(missed.strs("direction").unwrap(), ["necessity", "sufficiency", "both"]);
+    for i in 0..3 {
+        let int = |name: &str| missed.ints(name).unwrap()[i];
+        assert_eq!((int("candidates") + int("rest"), int("sampled")), (64, 12));
         let ends = (missed.floats("ci_low").unwrap()[i].unwrap(), missed.floats("ci_high").unwrap()[i].unwrap());
         let found = missed.floats("missed").unwrap()[i].unwrap();
-        assert!(ends.0 <= found && found <= ends.1 && ends.1 <= 56.0, "{found}: {ends:?}");
+        let most = (int("rest") - int("sampled") + int("significant")) as f64;
+        assert!(ends.0 <= found && found <= ends.1 && ends.1 <= most, "{found}: {ends:?}");
+        assert!(int("significant") as f64 <= ends.0);
+    }
+    // Whichever half picks it, it is the gate, and as strong on the other.
+    let held_out = table(&out, "held_out");
+    assert_eq!((held_out.ints("layer").unwrap(), held_out.ints("head").unwrap()), (&[3; 3][..], &[5; 3][..]));
+    assert!(held_out.floats("necessity").unwrap().iter().all(|share| (share.unwrap() - 1.0).abs() < 0.01));
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("both halves pick L3.H5"));
+}
+
+#[test]
+fn estimates_are_made_of_pairs_of_every_language() {
+    let bench = Bench::new();
+    // Languages in turn: every third line is of one.
+    let pairs = String::from_utf8(gatelens::demo::file("pairs.jsonl").unwrap().to_vec()).unwrap();
+    let pairs: Vec<Value> = pairs.lines().take(30).map(|line| serde_json::from_str(line).unwrap()).collect();
+    let turned = |(i, pair): (usize, &Value)| {
+        let mut pair = pair.clone();
+        pair["lang"] = json!(["en", "de", "fr"][i % 3]);
+        pair
+    };
+    let file = bench.dataset("turns.jsonl", &pairs.iter().enumerate().map(turned).collect::<Vec<_>>());
+    let out = bench.out("screen");
+    let words = ["screen", "demo", "--pairs", file.to_str().unwrap(), "--estimate-pairs", "10", "--quiet", "--out"];
+    gatelens([&words[..], &[out.to_str().unwrap()]].concat()).done();
+    let groups = table(&out, "groups");
+    let (bys, values) = (groups.strs("by").unwrap(), groups.strs("value").unwrap());
+    let estimates = groups.floats("estimate_mean").unwrap();
+    for lang in ["en", "de", "fr"] {
+        let of = (0..groups.rows()).filter(|i| bys[*i] == "lang" && values[*i] == lang).collect::<Vec<_>>();
+        assert!(!of.is_empty() && of.iter().all(|i| estimates[*i].is_some()), "{lang}");
     }
 }
 
@@ -311,6 +356,40 @@ fn checkpoints_are_compared_by_their_run_directories() {
     let again = again.to_str().unwrap();
     gatelens(["compare", &a, "--out", again]).refused(&["needs two checkpoints"]);
     gatelens(["compare", &a, "nowhere", "--out", again]).refused(&["nowhere"]);
+    let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(
+        (record["pairs"][1]["heads"]["file"].clone(), record["pairs"][1]["heads"]["n"].clone()),
+        (json!("demo:pairs.jsonl"), json!(40))
+    );
+}
+
+#[test]
+fn only_runs_over_the_same_pairs_are_compared() {
+    let bench = Bench::new();
+    let run = |out: &str, command: &str, more: &[&str]| {
+        let dir = bench.out(out);
+        let words = [command, "demo", "--pairs", "demo:pairs.jsonl", "--quiet", "--out", dir.to_str().unwrap()];
+        gatelens([&words, more].concat()).done();
+        dir.to_str().unwrap().to_string()
+    };
+    let few = ["--max-pairs", "12"];
+    let first = run("first", "interchange", &few);
+    let compare = |other: &str, more: &[&str]| {
+        let out = bench.out("compared");
+        gatelens([&["compare", &first, other, "--out", out.to_str().unwrap()], more].concat())
+    };
+    let more = run("more", "interchange", &["--max-pairs", "16"]);
+    compare(&more, &[]).refused(&[&first, "12 pairs", &more, "16 pairs", "--different-pairs"]);
+    let asked = run("asked", "behaviour", &["--max-pairs", "16", "--generate", "4"]);
+    let same = run("same", "screen", &few);
+    let out = bench.out("compared");
+    let words = ["compare", &first, &same, &asked, "--out", out.to_str().unwrap()];
+    gatelens(words).refused(&[&asked, "16 pairs"]);
+    compare(&more, &["--different-pairs"]).done();
+    assert_eq!(table(&out, "checkpoints").flags("same_pairs").unwrap(), [true, false]);
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("The pairs are not the same"));
+    let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["different_pairs"], json!(true));
 }
 
 #[test]

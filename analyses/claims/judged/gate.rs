@@ -1,11 +1,12 @@
 //! Claims on the gate: that it is needed, what it writes, whom it wakes, and who sees it.
 
-use super::{Ground, Judged, blank, scaled};
+use super::{Ground, Judged, blank, named};
 use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{of_head, row, rows, table};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::components::label;
-use crate::report::cells::{self, number, p_value, share, signed};
+use crate::names::short_name;
+use crate::report::cells::{self, number, p_value, share, share_interval, signed};
 use crate::table::Table;
 use std::collections::BTreeMap;
 
@@ -15,6 +16,8 @@ const PAIRS: i64 = 120;
 const NECESSARY: f64 = 0.001;
 /// The share of all attributions that a gate stays under.
 const LITTLE: f64 = 0.01;
+/// The first part of all heads by attribution, one in so many, that a gate is not in.
+const FIRST: i64 = 10;
 
 /// How much less of a gate ablation must show at the next size.
 const STEP: f64 = 0.05;
@@ -24,7 +27,9 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         "gate-necessity",
         "Interchange shows the gate necessary",
         "Exchanging the gate alone with that of the matched control takes the refusal away. Holds if the effect goes towards the \
-         control with p < 0.001 over 120 pairs or more.",
+         control with p < 0.001 over 120 pairs or more. The gate is the strongest of all heads on these pairs: so p is \
+         family-wise over all of them (max statistic), and the share of the gap is that on pairs that the head was not picked \
+         on (picked on one half, measured on the other).",
         "share of the gap between positive and negative prompts that the gate's interchange crosses (necessity)",
         Unit::Share,
     );
@@ -34,28 +39,35 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     };
     let Some((gate, head)) = g.gate.zip(g.head()?) else { return without_gate(g, claim, heads) };
     let Some(exact) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let gap =
-        exact.float("negative_mean")?.zip(exact.float("positive_mean")?).map(|(n, p)| n - p).filter(|gap| *gap != 0.0);
-    let statistic = exact.float("interchange_mean")?.zip(gap).map(|(e, gap)| e / gap);
-    let (n, p) = (exact.int("n")?, exact.float("interchange_p")?);
+    let here = (
+        exact.float("interchange_crossed")?,
+        exact.interval("interchange_crossed_ci_low", "interchange_crossed_ci_high")?,
+    );
+    let held = HeldOut::of(g)?;
+    let (n, p) = (exact.int("n")?, exact.float("interchange_p_max")?);
     let found = format!(
-        "The gate is {}, chosen on these pairs as the strongest of all heads: {} nats of the logit difference, 95 % interval {}, q {} over all heads. In the control's run its \
-         exchange crosses {} (sufficiency).",
+        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads. On the \
+         pairs that it was picked on that is {} of the gap, 95 % interval {}; in the control's run its exchange crosses {} \
+         (sufficiency).{}",
         g.gate_name()?,
         signed(exact.float("interchange_mean")?, 3),
         cells::interval(exact.float("interchange_ci_low")?, exact.float("interchange_ci_high")?, 3),
         p_value(exact.float("interchange_q")?),
+        share(here.0),
+        share_interval(here.1),
         share(gate.float("sufficiency")?),
+        held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
     );
     let few = (n < PAIRS).then(|| format!("the claim is of {PAIRS} pairs or more, and {n} were used"));
+    let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
         statistic,
-        interval: scaled(exact.interval("interchange_ci_low", "interchange_ci_high")?, gap),
+        interval,
         n: Some(n),
         p,
         verdict: match few {
             Some(why) if g.hindrance().is_none() => Verdict::NotTestable(why),
-            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && statistic.is_some_and(|s| s > 0.0)),
+            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && here.0.is_some_and(|s| s > 0.0)),
         },
         found,
         figures: &[(
@@ -65,6 +77,40 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         )],
         ..claim
     })
+}
+
+/// What the strongest head crosses on pairs that it was not picked on.
+struct HeldOut {
+    necessity: Option<f64>,
+    interval: Option<(f64, f64)>,
+    text: String,
+}
+
+impl HeldOut {
+    /// None where no head crosses in both directions in one of the halves.
+    fn of(g: &Ground) -> Result<Option<Self>, AnalysisError> {
+        let Ok(table) = g.evidence.table("screen", "held_out") else { return Ok(None) };
+        let Some(both) = row(table, &[("half", "both")])? else { return Ok(None) };
+        let necessity = both.float("necessity")?;
+        let interval = both.interval("necessity_ci_low", "necessity_ci_high")?;
+        let mut picked = Vec::new();
+        for at in rows(table, &[])?.iter().take(2) {
+            picked.push(cells::head(at.int("layer")?, at.int("head")?));
+        }
+        picked.dedup();
+        let text = format!(
+            "Picked on one half of the pairs and measured on the other, the strongest crosses {} of the gap, 95 % interval {} \
+             (sufficiency {}); {}.",
+            share(necessity),
+            share_interval(interval),
+            share(both.float("sufficiency")?),
+            match &picked[..] {
+                [one] => format!("both halves pick {one}"),
+                more => format!("the halves pick {}", more.join(" and ")),
+            }
+        );
+        Ok(Some(HeldOut { necessity, interval, text }))
+    }
 }
 
 /// Where all heads were asked and none carries the behaviour, none is necessary.
@@ -84,7 +130,8 @@ pub(super) fn attribution(g: &Ground) -> Judged {
         "gate-attribution",
         "The gate contributes under 1 % of output DLA",
         "By direct logit attribution the gate writes almost nothing that the unembedding reads. Holds if its share of the sum of \
-         absolute attributions, with its 95 % interval, is under 1 %.",
+         absolute attributions, with its 95 % interval, is under 1 %, and attribution ranks it behind the first tenth of all \
+         heads: the 1 % is the paper's mark, and where a model has hundreds of heads nearly every one is under it.",
         "the gate's share of output DLA",
         Unit::Share,
     );
@@ -97,20 +144,21 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     let statistic = gate.float("dla_share")?;
     let mean = gate.float("dla_mean")?;
     let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
+    let (rank, all) = (gate.int("rank_dla")?, heads.rows() as i64);
+    let under = heads.floats("dla_share")?.iter().flatten().filter(|share| **share < LITTLE).count();
     let found = format!(
-        "{} adds {} nats directly (95 % interval {}), rank {} of {} heads by attribution and rank {} by interchange.",
+        "{} adds {} nats directly (95 % interval {}), rank {rank} of {all} heads by attribution and rank {} by interchange. Of \
+         all heads {under} have less than 1 % of output DLA.",
         g.gate_name()?,
         signed(mean, 3),
         cells::interval(gate.float("dla_ci_low")?, gate.float("dla_ci_high")?, 3),
-        gate.int("rank_dla")?,
-        heads.rows(),
         gate.int("rank_interchange")?,
     );
     Ok(Claim {
         statistic,
         interval: ends,
         n: Some(gate.int("n")?),
-        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE)),
+        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE) && FIRST * rank > all),
         found,
         figures: &[("contrast-methods", "dla.png", "Interchange and attribution of every head.")],
         ..claim
@@ -140,28 +188,22 @@ pub(super) fn cascade(g: &Ground) -> Judged {
             amplifiers.push((at.float("share_of_effect")?.unwrap_or(0.0), name));
         }
     }
-    amplifiers.sort_by(|a, b| b.0.total_cmp(&a.0));
-    let named: Vec<String> = amplifiers.iter().take(8).map(|(of, name)| format!("**{name}** {}", share(*of))).collect();
-    let total = whole.float("total_mean")?;
+    let n_amplifiers = amplifiers.len();
     let found = format!(
-        "{} heads are amplifiers{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} \
-         through later heads and {} through MLPs.",
-        amplifiers.len(),
-        if named.is_empty() { String::new() } else { format!(": {} of the gate's effect", named.join(", ")) },
-        signed(total, 3),
+        "{n_amplifiers} heads are amplifiers{}. Knocking out the gate moves the logit difference by {} nats, of which {} \
+         directly, {} through later heads and {} through MLPs.",
+        if n_amplifiers == 0 { String::new() } else { format!(": {} of the gate's effect", named(amplifiers)) },
+        signed(whole.float("total_mean")?, 3),
         signed(whole.float("direct_mean")?, 3),
         signed(whole.float("later_heads_mean")?, 3),
         signed(whole.float("later_mlps_mean")?, 3),
     );
-    let interval = scaled(whole.interval("later_heads_ci_low", "later_heads_ci_high")?, total);
+    let interval = whole.interval("later_heads_share_ci_low", "later_heads_share_ci_high")?;
     Ok(Claim {
-        statistic: whole
-            .float("later_heads_mean")?
-            .zip(total.filter(|t| *t != 0.0))
-            .map(|(heads, total)| heads / total),
+        statistic: whole.float("later_heads_share")?,
         interval,
         n: Some(whole.int("n")?),
-        verdict: g.verdict(!amplifiers.is_empty() && interval.is_some_and(|(low, _)| low > 0.0)),
+        verdict: g.verdict(n_amplifiers > 0 && interval.is_some_and(|(low, _)| low > 0.0)),
         found,
         figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
         ..claim
@@ -183,8 +225,6 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     };
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let gap =
-        gate.float("negative_mean")?.zip(gate.float("positive_mean")?).map(|(n, p)| n - p).filter(|gap| *gap != 0.0);
     let all = rows(missed, &[])?;
     let by_ablation = all.iter().map(|m| m.flag("ablation_misses")).collect::<Result<Vec<_>, _>>()?;
     let by_attribution = all.iter().map(|m| m.flag("dla_misses")).collect::<Result<Vec<_>, _>>()?;
@@ -218,8 +258,8 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         ),
     };
     Ok(Claim {
-        statistic: gate.float("ablation_mean")?.zip(gap).map(|(e, gap)| e / gap),
-        interval: scaled(gate.interval("ablation_ci_low", "ablation_ci_high")?, gap),
+        statistic: gate.float("ablation_crossed")?,
+        interval: gate.interval("ablation_crossed_ci_low", "ablation_crossed_ci_high")?,
         n: Some(gate.int("n")?),
         p: gate.float("ablation_p")?,
         verdict,
@@ -252,13 +292,19 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
         Unit::Share,
     );
     let own = shown_by_ablation(g.evidence.tables)?;
-    let mut sizes: Vec<(u64, f64)> = Vec::new();
+    let (mut sizes, mut left_out): (Vec<(u64, f64)>, Vec<String>) = Default::default();
     for other in g.evidence.others {
-        if other.refuses()? {
-            sizes.extend(shown_by_ablation(&other.tables)?.map(|ratio| (other.parameters, ratio)));
+        match (other.hindrance()?, shown_by_ablation(&other.tables)?) {
+            (None, Some(ratio)) => sizes.push((other.parameters, ratio)),
+            (Some(why), _) => left_out.push(why),
+            (None, None) => left_out.push(format!("on {} no gate was found and measured", short_name(&other.model))),
         }
     }
-    let claim = Claim { statistic: own, ..claim };
+    let left_out = match left_out.is_empty() {
+        true => String::new(),
+        false => format!("Checkpoints are left out because {}.", left_out.join("; ")),
+    };
+    let claim = Claim { statistic: own, found: left_out.clone(), ..claim };
     if let Some(why) = g.hindrance() {
         return claim.not_testable(why);
     }
@@ -276,7 +322,10 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
     Ok(Claim {
         n: Some(sizes.len() as i64),
         verdict: Verdict::of(falls),
-        found: format!("By checkpoint: {}.", listed.join(", ")),
+        found: format!("By checkpoint: {}. {left_out}", listed.join(", ")).trim_end().to_string(),
         ..claim
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -6,12 +6,14 @@ use crate::analyses::claims::evidence::{At, row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, number, share, signed};
-use crate::stats::{counted, share_difference};
+use crate::stats::{counted, share_difference, wilson};
 
 /// The share of undecided answers above which a dose says nothing.
 const BROKEN: f64 = 0.5;
 /// How far apart two checkpoints may refuse and still behave alike.
 const ALIKE: f64 = 0.2;
+/// The share of its carriers that a checkpoint has in common with another of the same circuit, at least.
+const SAME: f64 = 0.5;
 /// How far the share of refusals must go along the modulation.
 const MODULATED: f64 = 0.5;
 
@@ -170,8 +172,9 @@ pub(super) fn relocation(g: &Ground) -> Judged {
         "relocation",
         "The circuit relocates between generations while behaviour stays",
         "Checkpoints of a family refuse alike by different heads. Holds if both have such heads and share no more than chance \
-         gives (hypergeometric p >= 0.05), while the interval of the difference of refusals lies within 20 points. Judged on the \
-         first of the checkpoints that are compared to.",
+         gives (hypergeometric p >= 0.05), and surely less than half of what the one with fewer has (upper end of the 95 % Wilson \
+         interval), while the interval of the difference of refusals lies within 20 points. Judged on the first of the \
+         checkpoints that are compared to.",
         "heads that carry the behaviour in both, as a share of those in either",
         Unit::Share,
     );
@@ -180,10 +183,13 @@ pub(super) fn relocation(g: &Ground) -> Judged {
         return claim.not_testable(g.hindrance().unwrap_or_else(|| why.to_string()));
     };
     let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
+    let name = two.text("other")?;
+    let (carriers, others) = (two.int("carriers")?, two.int("other_carriers")?);
     let difference = two.interval("refusal_low", "refusal_high")?;
     let found = format!(
-        "Against {}: {} shared heads, {} by chance; the gate lies {} of the depth deeper. Refusals differ by {} (95 % interval {}).",
-        crate::names::short_name(two.text("other")?),
+        "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance; the gate lies {} of \
+         the depth deeper. Refusals differ by {} (95 % interval {}).",
+        crate::names::short_name(name),
         number(two.float("shared")?, 0),
         number(two.float("expected")?, 2),
         signed(two.float("gate_shift")?, 2),
@@ -192,16 +198,27 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     );
     let p = two.float("p_value")?;
     let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
-    match (g.hindrance(), p, difference) {
+    let other = g.evidence.others.iter().find(|other| other.model == name);
+    let of_other = match other {
+        Some(other) => other.hindrance()?,
+        None => Some(format!("the behaviour of {} is not known", crate::names::short_name(name))),
+    };
+    let fewer = carriers.min(others);
+    match (g.hindrance().or(of_other), p.zip(two.float("shared")?), difference) {
         (Some(why), ..) => claim.not_testable(why),
-        (_, Some(_), _) if two.float("expected")?.is_none_or(|expected| expected == 0.0) => {
+        _ if fewer == 0 => {
             claim.not_testable("in one of the checkpoints no head carries the behaviour in both directions")
         }
         (_, None, _) => claim.not_testable("the checkpoints have different numbers of layers or heads"),
         (_, _, None) => claim.not_testable("the behaviour of both was not measured"),
-        (_, Some(p), Some((low, high))) => {
-            let holds = p >= SIGNIFICANT && low > -ALIKE && high < ALIKE;
-            Ok(Claim { verdict: Verdict::of(holds), figures: &[], ..claim })
+        (_, Some((p, shared)), Some((low, high))) => {
+            let apart = p >= SIGNIFICANT && low > -ALIKE && high < ALIKE;
+            // A few heads share none by luck, though the circuit is the same.
+            let told = wilson(shared as usize, fewer as usize).is_some_and(|i| i.high < SAME);
+            if apart && !told {
+                return claim.not_testable("too few heads carry the behaviour to tell another circuit from the same");
+            }
+            Ok(Claim { verdict: Verdict::of(apart), figures: &[], ..claim })
         }
     }
 }

@@ -111,3 +111,11 @@ fn wrong_shapes_are_errors_that_name_the_row() {
 fn the_same_values_give_the_same_bytes() {
     assert_eq!(heatmap(5, 4).draw().unwrap().to_png().unwrap(), heatmap(5, 4).draw().unwrap().to_png().unwrap());
 }
+
+#[test]
+fn heads_stand_at_their_layer_and_number_and_marks_are_there_where_one_is() {
+    let (values, marks) = Heatmap::of_heads([(1, 0, Some(2.0), false), (0, 2, Some(1.0), true)]);
+    assert_eq!(values, [[None, None, Some(1.0)], [Some(2.0), None, None]]);
+    assert_eq!(marks, [[false, false, true], [false; 3]]);
+    assert_eq!(Heatmap::of_heads([(0, 0, None, false)]), (vec![vec![None]], Vec::new()));
+}

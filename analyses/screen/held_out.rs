@@ -1,0 +1,225 @@
+//! How strong is the gate on pairs that it was not picked on?
+//!
+//! The head that crosses most in both directions together is picked on one half of the pairs and measured on the other, and
+//! the reverse. Over all pairs each is measured under the head that the other half picked: an estimate of the strongest
+//! head's share of the gap without the luck of having been picked. Which heads are run at all was estimated on pairs of both
+//! halves; among the many that are, that decides little.
+
+use crate::analyses::{AnalysisError, table as named};
+use crate::report::cells::{self, share};
+use crate::stats::{Bootstrap, Interval, bca_ratio, ratio};
+use crate::table::Table;
+
+/// What a half is called in the table.
+const HALVES: [&str; 2] = ["first", "second"];
+
+/// The row over all pairs.
+const BOTH: &str = "both";
+
+/// A head's exchange in both directions: effects, one a pair, nats.
+struct Exchanged {
+    layer: i64,
+    head: i64,
+    effects: [Vec<f64>; 2],
+}
+
+/// Every head that was run.
+struct Heads<'a> {
+    heads: Vec<Exchanged>,
+    /// How far each pair's metric has to go, in both directions.
+    gaps: [Vec<f64>; 2],
+    /// Which half each pair is in.
+    halves: &'a [usize],
+}
+
+impl<'a> Heads<'a> {
+    /// Reads the table of pairs: all heads in one direction, then the same heads in the other, each over every pair.
+    fn of(pairs: &Table, halves: &'a [usize]) -> Result<Self, AnalysisError> {
+        let float = |name: &str| Ok::<_, AnalysisError>(pairs.floats(name)?.chunks_exact(halves.len()));
+        let less = |a: &[Option<f64>], b: &[Option<f64>]| -> Vec<f64> {
+            a.iter().zip(b).map(|(a, b)| a.zip(*b).map_or(f64::NAN, |(a, b)| a - b)).collect()
+        };
+        let base = || float("base_metric");
+        let mut gaps = float("other_metric")?.zip(base()?).map(|(other, base)| less(other, base));
+        let mut effects = float("patched_metric")?.zip(base()?).map(|(patched, base)| less(patched, base));
+        let n = effects.len() / 2;
+        let gaps = [gaps.next(), gaps.nth(n.max(1) - 1)].map(Option::unwrap_or_default);
+        let necessity: Vec<Vec<f64>> = effects.by_ref().take(n).collect();
+        let (layers, heads) = (pairs.ints("layer")?, pairs.ints("head")?);
+        let head = |(k, effects): (usize, [Vec<f64>; 2])| {
+            let row = k * halves.len();
+            Exchanged { layer: layers[row], head: heads[row], effects }
+        };
+        let heads = necessity.into_iter().zip(effects).map(|(a, b)| [a, b]).enumerate().map(head).collect();
+        Ok(Heads { heads, gaps, halves })
+    }
+
+    /// The pairs of a half; all of them where none is given.
+    fn pairs(&self, half: Option<usize>) -> impl Iterator<Item = usize> {
+        (0..self.halves.len()).filter(move |i| half.is_none_or(|half| self.halves[*i] == half))
+    }
+
+    /// Effects and gaps over the pairs of a half, or over all, each pair under the head that `head` says.
+    fn over(&self, half: Option<usize>, direction: usize, head: impl Fn(usize) -> usize) -> (Vec<f64>, Vec<f64>) {
+        let effect = |i: usize| self.heads[head(i)].effects[direction][i];
+        self.pairs(half).map(|i| (effect(i), self.gaps[direction][i])).unzip()
+    }
+
+    /// The head that crosses most over a half, of those that cross in both directions.
+    fn picked(&self, half: usize) -> Option<usize> {
+        let crossed = |h: usize| {
+            let [necessity, sufficiency] = [0, 1].map(|direction| {
+                let (effects, gaps) = self.over(Some(half), direction, |_| h);
+                ratio(&effects, &gaps).filter(|share| *share > 0.0)
+            });
+            Some(necessity? + sufficiency?)
+        };
+        let crossed = (0..self.heads.len()).filter_map(|h| Some((h, crossed(h)?)));
+        crossed.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(h, _)| h)
+    }
+}
+
+/// A row of the table.
+struct Row {
+    half: &'static str,
+    head: Option<(i64, i64)>,
+    n: usize,
+    /// Necessity and sufficiency, with their intervals.
+    crossed: [(Option<f64>, Option<Interval>); 2],
+}
+
+/// The table `held_out`; without rows where in one of the halves no head crosses in both directions. `pairs` is that of an
+/// interchange of the same heads in both directions.
+pub(super) fn table(model: &str, pairs: &Table, halves: &[usize], seed: u64) -> Result<Table, AnalysisError> {
+    let heads = Heads::of(pairs, halves)?;
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let picked = heads.picked(0).zip(heads.picked(1)).map(|(a, b)| [a, b]);
+    let row = |half: Option<usize>, [first, second]: [usize; 2]| {
+        // A pair is measured under what the other half picked.
+        let of_pair = |i: usize| if heads.halves[i] == 0 { second } else { first };
+        let head = match half {
+            Some(half) => Some([second, first][half]),
+            None => (first == second).then_some(first),
+        };
+        Row {
+            half: half.map_or(BOTH, |half| HALVES[half]),
+            head: head.map(|h| (heads.heads[h].layer, heads.heads[h].head)),
+            n: heads.pairs(half).count(),
+            crossed: [0, 1].map(|direction| {
+                let (effects, gaps) = heads.over(half, direction, of_pair);
+                (ratio(&effects, &gaps), bca_ratio(&effects, &gaps, &options))
+            }),
+        }
+    };
+    let rows: Vec<Row> =
+        picked.map_or(Vec::new(), |picked| [Some(0), Some(1), None].map(|half| row(half, picked)).into());
+    let mut table = Table::new("held_out")
+        .str("model", "the model, in short", rows.iter().map(|_| model))?
+        .str(
+            "half",
+            "the half of the pairs that is measured, first or second, under the head that is the strongest in the other; both: \
+             every pair under the head that the half it is not in picked",
+            rows.iter().map(|r| r.half),
+        )?
+        .int("layer", "the head's layer; -1 where the halves pick different ones", rows.iter().map(|r| r.head.map_or(-1, |h| h.0)))?
+        .int("head", "the head; -1 where the halves pick different ones", rows.iter().map(|r| r.head.map_or(-1, |h| h.1)))?
+        .int("n", "pairs", rows.iter().map(|r| r.n as i64))?;
+    let docs = [
+        ("necessity", "share of the gap between the mean metrics that the exchange crosses in the positive run"),
+        ("sufficiency", "the same in the negative run"),
+    ];
+    for (direction, (name, doc)) in docs.into_iter().enumerate() {
+        let end = |of: fn(Interval) -> f64| rows.iter().map(move |r| r.crossed[direction].1.map(of));
+        table = table
+            .float(name, doc, rows.iter().map(|r| r.crossed[direction].0))?
+            .float(&format!("{name}_ci_low"), "lower end of its 95 % BCa interval over pairs", end(|i| i.low))?
+            .float(&format!("{name}_ci_high"), "its upper end", end(|i| i.high))?;
+    }
+    Ok(table)
+}
+
+/// What the table says, as a sentence with a space before it; nothing where it has no rows.
+pub(super) fn sentence(tables: &[Table]) -> Result<String, AnalysisError> {
+    let table = named(tables, "held_out")?;
+    let halves = table.strs("half")?;
+    let Some(at) = halves.iter().position(|half| *half == BOTH) else { return Ok(String::new()) };
+    let (layers, heads) = (table.ints("layer")?, table.ints("head")?);
+    let head = |i: usize| cells::head(layers[i], heads[i]);
+    let crossed = |name: &str| {
+        let end = |which: &str| Ok::<_, AnalysisError>(table.floats(&format!("{name}_ci_{which}"))?[at]);
+        let ends = cells::share_interval(end("low")?.zip(end("high")?));
+        Ok::<_, AnalysisError>(format!("{} of the gap ({name}; 95 % interval {ends})", share(table.floats(name)?[at])))
+    };
+    let by = match layers[at] {
+        0.. => format!("both halves pick {}", head(at)),
+        _ => format!("one half picks {}, the other {}", head(at - 1), head(at - 2)),
+    };
+    Ok(format!(
+        " Picked on one half of the pairs and measured on the other, the strongest crosses {} and {}; {by}.",
+        crossed("necessity")?,
+        crossed("sufficiency")?,
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Eight pairs that stand 4 nats apart, and heads' effects in the positive run, one list a head; in the negative run they
+    /// are as large, the other way.
+    fn pairs(effects: &[[f64; 8]]) -> Table {
+        let mut columns: [Vec<f64>; 3] = Default::default();
+        let (mut heads, mut n) = (Vec::new(), 0);
+        for sign in [-1.0, 1.0] {
+            for (head, effects) in effects.iter().enumerate() {
+                for effect in effects {
+                    let base = -2.0 * sign;
+                    columns[0].push(base);
+                    columns[1].push(-base);
+                    columns[2].push(base + sign * effect);
+                    heads.push(head as i64);
+                    n += 1;
+                }
+            }
+        }
+        let [base, other, patched] = columns;
+        let table = Table::new("pairs").int("layer", "", (0..n).map(|_| 7)).unwrap().int("head", "", heads).unwrap();
+        let table = table.float("base_metric", "", base).unwrap().float("other_metric", "", other).unwrap();
+        table.float("patched_metric", "", patched).unwrap()
+    }
+
+    const HALF: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];
+
+    #[test]
+    fn each_half_is_measured_under_the_head_that_the_other_picked() {
+        // Head 0 is strong in the first half alone, head 1 in the second alone: by luck both look like 2 of 4 nats.
+        let lucky = [[2.0, 0.2, 2.0, 0.2, 2.0, 0.2, 2.0, 0.2], [0.4, 2.0, 0.4, 2.0, 0.4, 2.0, 0.4, 2.0]];
+        let found = table("m", &pairs(&lucky), &HALF, 0).unwrap();
+        assert_eq!(found.strs("half").unwrap(), ["first", "second", "both"]);
+        assert_eq!((found.ints("layer").unwrap(), found.ints("head").unwrap()), (&[7, 7, -1][..], &[1, 0, -1][..]));
+        assert_eq!(found.ints("n").unwrap(), [4, 4, 8]);
+        for direction in ["necessity", "sufficiency"] {
+            let shares: Vec<f64> = found.floats(direction).unwrap().iter().map(|x| x.unwrap()).collect();
+            for (share, expected) in shares.iter().zip([0.1, 0.05, 0.075]) {
+                assert!((share - expected).abs() < 1e-12, "{direction}: {shares:?}");
+            }
+        }
+        let said = sentence(&[found]).unwrap();
+        assert!(said.contains("one half picks L7.H0, the other L7.H1") && said.contains("7.5\u{a0}%"), "{said}");
+    }
+
+    #[test]
+    fn a_head_that_both_halves_pick_is_named() {
+        let found = table("m", &pairs(&[[1.0, 1.2, 0.8, 1.0, 1.1, 0.9, 1.0, 1.0], [0.1; 8]]), &HALF, 0).unwrap();
+        assert_eq!(found.ints("head").unwrap(), [0, 0, 0]);
+        let (low, high) = (found.floats("necessity_ci_low").unwrap()[2], found.floats("necessity_ci_high").unwrap()[2]);
+        assert!(low.unwrap() < 0.25 && high.unwrap() > 0.25);
+        assert!(sentence(&[found]).unwrap().ends_with("both halves pick L7.H0."));
+    }
+
+    #[test]
+    fn a_half_in_which_no_head_crosses_in_both_directions_leaves_no_rows() {
+        let found = table("m", &pairs(&[[1.0, -1.0, 1.0, -1.0, 1.0, -1.0, 1.0, -1.0]]), &HALF, 0).unwrap();
+        assert_eq!((found.rows(), sentence(&[found]).unwrap()), (0, String::new()));
+    }
+}
