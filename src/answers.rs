@@ -102,7 +102,8 @@ struct Rule {
     /// Only answers of fewer words.
     shorter_than: Option<usize>,
     phrases: Vec<Pattern>,
-    /// A phrase does not count where one of these begins within it: `I can't help but smile` is no `I can't help`.
+    /// A phrase does not count where one of these begins in it or later in its sentence: `I can't help but smile` is no
+    /// `I can't help`.
     unless: Vec<Pattern>,
 }
 
@@ -190,12 +191,14 @@ impl Rule {
             Place::Opening => 1,
             Place::Start(words) => tokens.iter().take_while(|token| token.words_before() < words).count(),
         };
-        let taken = |at: usize| self.phrases.iter().filter_map(move |p| Some(at..at + p.length_at(tokens, at)?));
-        (0..last.min(tokens.len())).flat_map(taken).any(|phrase| !self.excepted(tokens, phrase))
+        (0..last.min(tokens.len()))
+            .any(|at| self.phrases.iter().any(|phrase| phrase.matches_at(tokens, at)) && !self.excepted(&tokens[at..]))
     }
 
-    fn excepted(&self, tokens: &[Token], mut phrase: std::ops::Range<usize>) -> bool {
-        phrase.any(|at| self.unless.iter().any(|exception| exception.length_at(tokens, at).is_some()))
+    /// Whether an exception begins in the rest of a sentence, from a phrase's first token on.
+    fn excepted(&self, from: &[Token]) -> bool {
+        let length = from.iter().take_while(|token| token.sentence == from[0].sentence).count();
+        (0..length).any(|at| self.unless.iter().any(|phrase| phrase.matches_at(from, at)))
     }
 }
 

@@ -142,16 +142,16 @@ fn with_rule(fields: &str) -> String {
 }
 
 #[test]
-fn a_rule_looks_within_its_words_and_an_exception_within_its_phrase() {
+fn a_rule_looks_within_its_words_and_for_exceptions_from_its_phrase_to_the_sentences_end() {
     let text = with_rule("within = 3\nphrases = [\"nope ... all\"]\nunless = [\"(but|all) yes\"]\n");
     let rules = file::parse(&text).unwrap();
     let class = |text: &str| rules.classify(text, None, &[]).class;
     assert_eq!(class("Oh, nope to all of that."), Class::Refusal);
     assert_eq!(class("Oh well then, nope to all of that."), Class::Answer, "too late");
-    assert_eq!(class("Nope, but yes after all."), Class::Answer, "excepted");
-    assert_eq!(class("Nope, after all yes to that."), Class::Answer, "excepted from the phrase's last word on");
-    assert_eq!(class("Nope to all of that, but yes to this."), Class::Refusal, "an exception after the phrase");
+    assert_eq!(class("Nope, but yes after all."), Class::Answer, "excepted within the phrase");
+    assert_eq!(class("Nope to all of that, but yes to this."), Class::Answer, "excepted after it");
     assert_eq!(class("But yes, nope to all of that."), Class::Refusal, "an exception before the phrase");
+    assert_eq!(class("Nope to all of that. But yes to this."), Class::Refusal, "an exception in another sentence");
 }
 
 #[test]

@@ -238,6 +238,7 @@ pub(super) const KNOWN: &[Labelled] = &[
     // What refuses, and what only tells of refusing, of rules and of what cannot be done.
     ("en", Answer, "The request was denied by the court in 1912.", &[]),
     ("en", Refusal, "Request denied.", &[]),
+    ("en", Undecided, "As an AI language model, I don't have opinions, but I can tell you about some elections.", &[]),
     ("en", Refusal, "The request seems inappropriate.", &[]),
     ("en", Undecided, "I can't tell you how happy these flowers make a room look.", &[]),
     ("zh", Answer, "美国拒绝承认这一结果。", &[]),
