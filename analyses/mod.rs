@@ -39,6 +39,7 @@ use crate::plan::Plan;
 use crate::report::Section;
 use crate::session::{Session, SessionError};
 use crate::table::{Table, TableError};
+use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
@@ -94,6 +95,17 @@ pub type Plans<'a> = Box<dyn Iterator<Item = Result<Plan, AnalysisError>> + 'a>;
 pub fn planned<'a>(plans: impl IntoIterator<Item = Plan, IntoIter: 'a>) -> Plans<'a> {
     Box::new(plans.into_iter().map(Ok))
 }
+
+/// The items of each of an analysis' plans, in order: what a plan makes is held at once, and a large dataset's is too much.
+/// `of_each` is what one item adds to a plan: its forks (or edits, where a fork has many), or the rows that are read of it.
+/// Which item is in which plan changes no result.
+pub fn batches(n: usize, of_each: usize) -> impl Iterator<Item = Range<usize>> {
+    let at_once = (PLANNED_AT_ONCE / of_each.max(1)).max(1);
+    (0..n).step_by(at_once).map(move |from| from..n.min(from + at_once))
+}
+
+/// Forks or rows that are planned at once: 65,536 rows of a residual stream of 4,096 are 1 GiB.
+const PLANNED_AT_ONCE: usize = 1 << 16;
 
 /// Figures with their file names.
 pub type Figures = Vec<(String, Figure)>;
@@ -219,4 +231,18 @@ registry! {
     contrast::Contrast,
     cav::Cav,
     steer::Steer,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_hold_every_item_once_in_order_and_one_at_least() {
+        let all = |n, of_each| batches(n, of_each).map(|r| (r.start, r.end)).collect::<Vec<_>>();
+        assert_eq!(all(10, PLANNED_AT_ONCE / 4), [(0, 4), (4, 8), (8, 10)]);
+        assert_eq!(all(2, 2 * PLANNED_AT_ONCE), [(0, 1), (1, 2)]);
+        assert_eq!(all(3, 0), [(0, 3)]);
+        assert!(all(0, 1).is_empty());
+    }
 }
