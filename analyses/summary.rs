@@ -7,15 +7,32 @@ pub fn mean(x: &[f64]) -> Option<f64> {
     (!x.is_empty()).then(|| x.iter().sum::<f64>() / x.len() as f64)
 }
 
-/// The mean of rows of one width, summed in f64; nothing of none.
+/// The mean of rows of one width; nothing of none.
 pub fn mean_row<'a>(rows: impl IntoIterator<Item = &'a [f32]>) -> Vec<f32> {
-    let (mut sums, mut n) = (Vec::new(), 0f64);
-    for row in rows {
-        sums.resize(row.len(), 0f64);
-        row.iter().zip(&mut sums).for_each(|(x, sum)| *sum += f64::from(*x));
-        n += 1.0;
+    let mut means = RowMean::default();
+    rows.into_iter().for_each(|row| means.add(row));
+    means.mean()
+}
+
+/// The mean of rows of one width as they come, summed in f64.
+#[derive(Clone, Debug, Default)]
+pub struct RowMean {
+    sums: Vec<f64>,
+    n: f64,
+}
+
+impl RowMean {
+    /// Takes one more row in.
+    pub fn add(&mut self, row: &[f32]) {
+        self.sums.resize(row.len(), 0.0);
+        row.iter().zip(&mut self.sums).for_each(|(x, sum)| *sum += f64::from(*x));
+        self.n += 1.0;
     }
-    sums.into_iter().map(|sum| (sum / n) as f32).collect()
+
+    /// The mean of the rows so far; nothing of none.
+    pub fn mean(&self) -> Vec<f32> {
+        self.sums.iter().map(|sum| (sum / self.n) as f32).collect()
+    }
 }
 
 /// The sample standard deviation (over n - 1); none of fewer than two.
