@@ -174,12 +174,12 @@ fn the_contrast_names_the_amplifiers_in_three_passes_a_pair() {
     assert!(heads.floats("survives_mean").unwrap().iter().flatten().all(|s| s.abs() < 0.2));
 }
 
-/// Coefficients and a number of a side's prompts, over all pairs.
+/// Coefficients and a number of a side's prompts, over all pairs, where there is one.
 fn along(dose: &Table, side: &str, number: &str) -> Vec<(f64, f64)> {
     let (sides, by) = (dose.strs("side").unwrap(), dose.strs("by").unwrap());
     let (x, y) = (dose.floats("coefficient").unwrap(), dose.floats(number).unwrap());
     let of = (0..dose.rows()).filter(|i| sides[*i] == side && by[*i] == "all");
-    of.map(|i| (x[i].unwrap(), y[i].unwrap())).collect()
+    of.filter_map(|i| Some((x[i].unwrap(), y[i]?))).collect()
 }
 
 #[test]
@@ -210,10 +210,17 @@ fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_dire
     let unmodulated = |shares: &[(f64, f64)]| shares.iter().find(|s| s.0 == 0.0).unwrap().1;
     assert_eq!((unmodulated(&positive), unmodulated(&negative)), (1.0, 0.0));
     let base = along(&dose, "positive", "metric_mean").iter().find(|m| m.0 == 0.0).unwrap().1;
+    // Random directions are asked at the ends of the grid; at 0 they change nothing.
+    assert_eq!(
+        along(&dose, "positive", "random_metric_mean").iter().map(|r| r.0).collect::<Vec<_>>(),
+        [-1.5, 0.0, 1.5]
+    );
+    assert_eq!(along(&dose, "positive", "p_over_random").iter().map(|p| p.0).collect::<Vec<_>>(), [-1.5, 1.5]);
     for (x, metric) in along(&dose, "positive", "random_metric_mean") {
         assert!((metric - base).abs() < 0.25 * base.abs(), "{metric} at {x} along random directions, {base} without");
     }
-    assert!(along(&dose, "negative", "random_refusal").iter().all(|r| r.1 < 0.1));
+    let random = along(&dose, "negative", "random_refusal");
+    assert!(random.len() == 2 && random.iter().all(|r| r.1 < 0.1), "{random:?}");
     let kl = along(&dose, "positive", "kl_to_base");
     assert!(kl.iter().find(|k| k.0 == 0.0).unwrap().1 < 1e-6 && kl[0].1 > 0.1);
     let thresholds = table(&out, "thresholds");
@@ -228,7 +235,14 @@ fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_dire
         assert!((-1.0..0.0).contains(&p) && (0.0..1.0).contains(&n), "{class}: {p} and {n}");
     }
     assert!(by.contains(&"lang") && by.contains(&"group"));
+    let change = table(&out, "change");
+    let row = |part: &str| change.strs("part").unwrap().iter().position(|p| *p == part).unwrap();
+    let of = |column: &str| change.floats(column).unwrap()[row("weakening")].unwrap();
+    assert_eq!((of("from"), of("to"), of("change"), of("lost")), (0.0, -1.5, -1.0, 1.0));
+    assert!(of("ci_high") < -0.7 && of("p_value") < 1e-4 && of("p_over_random") < 0.2);
     let differences = table(&out, "differences");
+    let n: Vec<i64> = differences.ints("n").unwrap().to_vec();
+    assert!(n.iter().all(|n| *n == 64), "{n:?}: prompts that do not cross are ranked too");
     assert!(differences.strs("by").unwrap().contains(&"lang"));
     assert!(differences.floats("p_value").unwrap().iter().all(|p| p.is_some_and(|p| p > 0.0 && p <= 1.0)));
 }
