@@ -223,7 +223,7 @@ pub(super) fn contrast(g: &Ground) -> Judged {
     let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
     let found = format!(
         "{} forward passes over {} pairs. The logit difference is {} in plain words, {} in cipher, and {} for the harmless \
-         control in cipher.{}",
+         control in cipher; the drop is that of the letters and of the instructions around them together.{}",
         counts.iter().sum::<i64>(),
         n.unwrap_or(0),
         signed(metrics.first().copied().flatten(), 3),
