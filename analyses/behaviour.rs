@@ -2,17 +2,17 @@
 //!
 //! Both prompts of every pair are answered, and the answers classified by [`crate::answers`]. Where some are refused and some
 //! answered, the tokens are sought whose logits at the prompt's last position separate the two best, within each language:
-//! candidates are the first tokens of the answers themselves; a pair of tokens, then more as long as they help to order the
-//! prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json` holds
-//! them, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens that tell the
+//! candidates are first tokens that several answers of one class share; a pair of tokens, then more as long as they help to
+//! order the prompts or to put 0 between the two, are chosen on one half of the pairs and judged on the other half. `metric.json`
+//! holds them, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens that tell the
 //! positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
 mod tokens;
 
 use super::answered::{Answer, continued, item_of};
-use super::inputs::{MetricFile, NamedToken, PairFile, Sources, by_stratum, room};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use super::inputs::{MetricFile, NamedToken, PairFile, Sources, halves, room};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, Pair};
@@ -26,10 +26,12 @@ use crate::report::{Block, Section};
 use crate::run::{Generated, Reading, Steps};
 use crate::session::Session;
 use crate::site::SiteKind;
-use crate::stats::{Bootstrap, Interval, bca, wilson};
+use crate::stats::{Interval, wilson};
 use crate::table::Table;
+use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
-use tokens::{Chosen, Judged, Shown, separation};
+use tokens::{Chosen, Judged, Shown, area_interval, separation};
 
 /// What the model refuses and answers, and the tokens that tell the two apart
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
@@ -96,21 +98,25 @@ impl Analysis for Behaviour {
     }
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned([plan(items, self.generate as usize, &[0]), plan(items, 0, &[0])]))
+        let generated = move |some| plan(items, some, &[0]).longer(self.generate as usize - 1);
+        Ok(planned(prompts(items).map(generated).chain(prompts(items).map(|some| plan(items, some, &[0])))))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let runs = (0..items.prompts.len()).map(Run::Prompt).collect();
-        let greedy = (self.generate, Steps::PromptOnly);
-        let (generated, answers) = continued(session, &plan(items, 0, &[]), runs, greedy, &items.items)?;
+        let (mut generated, mut answers) = (Vec::new(), Vec::new());
+        for some in prompts(items) {
+            let runs = (0..some.len()).map(Run::Prompt).collect();
+            let (plan, greedy) = (plan(items, some.clone(), &[]), (self.generate, Steps::PromptOnly));
+            let (own, classes) = continued(session, &plan, runs, greedy, &items.items[some])?;
+            generated.extend(own);
+            answers.extend(classes);
+        }
         let mut candidates = candidates(&generated);
         if candidates.len() < 2 {
             candidates.extend(runners_up(session, items, &candidates)?);
         }
         let columns: Vec<usize> = candidates.iter().map(|(token, _)| *token as usize).collect();
-        let readings = session.run(&plan(items, 0, &columns))?;
-        let logits: Vec<Vec<f64>> =
-            readings.iter().map(|r: &Reading| r.values().iter().map(|x| f64::from(*x)).collect()).collect();
+        let logits = logits(session, items, prompts(items), &columns)?;
         let first = |g: &Generated| candidates.iter().position(|(token, _)| Some(token) == g.ids.first());
         let first: Vec<Option<usize>> = generated.iter().map(first).collect();
         let found = self.found(items, &answers, (&logits, &first), candidates.len());
@@ -136,12 +142,16 @@ impl Analysis for Behaviour {
     }
 }
 
-/// All prompts, `longer` by so many tokens to count what generating costs, with the logits of some tokens where there are any.
-fn plan(items: &Items, longer: usize, columns: &[usize]) -> Plan {
+/// The prompts that are planned at once.
+fn prompts(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    batches(items.prompts.len(), 1)
+}
+
+/// Some prompts, with the logits of some tokens where there are any.
+fn plan(items: &Items, some: Range<usize>, columns: &[usize]) -> Plan {
     let mut plan = Plan::default();
-    for (i, ids) in items.prompts.iter().enumerate() {
-        let name = format!("{} {}", items.items[i].id, SIDES[i % 2]);
-        let run = plan.prompt(name, ids.iter().copied().chain(std::iter::repeat_n(0, longer)).collect());
+    for i in some {
+        let run = plan.prompt(format!("{} {}", items.items[i].id, SIDES[i % 2]), items.prompts[i].clone());
         if !columns.is_empty() {
             let part = Part::Columns(columns.to_vec());
             plan.read(run, What::Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part });
@@ -150,9 +160,24 @@ fn plan(items: &Items, longer: usize, columns: &[usize]) -> Plan {
     plan
 }
 
+/// Some tokens' logits at the last position of every prompt, so many prompts at a time.
+fn logits(
+    session: &Session,
+    items: &Items,
+    prompts: impl Iterator<Item = Range<usize>>,
+    columns: &[usize],
+) -> Result<Vec<Vec<f64>>, AnalysisError> {
+    let mut logits = Vec::with_capacity(items.prompts.len());
+    for some in prompts {
+        let readings = session.run(&plan(items, some, columns))?;
+        logits.extend(readings.iter().map(|r| r.values().iter().map(|x| f64::from(*x)).collect()));
+    }
+    Ok(logits)
+}
+
 /// The answers' first tokens with how often each is one, the most frequent first.
 fn candidates(generated: &[Generated]) -> Vec<(u32, usize)> {
-    let mut counts = std::collections::BTreeMap::new();
+    let mut counts = BTreeMap::new();
     for first in generated.iter().filter_map(|g| g.ids.first()) {
         *counts.entry(*first).or_insert(0) += 1;
     }
@@ -186,22 +211,27 @@ enum Basis {
     None,
 }
 
-impl Basis {
-    fn name(self) -> &'static str {
-        match self {
-            Basis::Behaviour => "refusals",
-            Basis::Sides => "sides",
-            Basis::None => "none",
-        }
-    }
-}
-
 /// The tokens that were chosen, and the prompts that they were chosen and judged by.
 struct Found {
     basis: Basis,
     chosen: Chosen,
+    /// Whether a side's tokens begin fewer prompts of its class than they should, because none begins as many.
+    scarce: bool,
     /// The prompts of each half that have a class, with their numbers.
     halves: [Vec<(usize, Shown)>; 2],
+}
+
+impl Found {
+    /// The basis as tables name it.
+    fn basis(&self) -> &'static str {
+        match (self.basis, self.scarce) {
+            (Basis::Behaviour, false) => "refusals",
+            (Basis::Behaviour, true) => "refusals, few alike",
+            (Basis::Sides, false) => "sides",
+            (Basis::Sides, true) => "sides, few alike",
+            (Basis::None, _) => "none",
+        }
+    }
 }
 
 impl Behaviour {
@@ -211,21 +241,24 @@ impl Behaviour {
             Class::Answer => Some(false),
             Class::Evasion | Class::Undecided => None,
         };
-        let by_class = halves(items, said, refused);
+        let by_class = classed(items, said, refused);
         let enough = |half: &Vec<(usize, Shown)>| {
             let positive = half.iter().filter(|(_, s)| s.positive).count();
             positive.min(half.len() - positive) >= ENOUGH
         };
         let (basis, halves) = match by_class.iter().all(enough) {
             true => (Basis::Behaviour, by_class),
-            false => (Basis::Sides, halves(items, said, |i| Some(i.is_multiple_of(2)))),
+            false => (Basis::Sides, classed(items, said, |i| Some(i.is_multiple_of(2)))),
         };
         let shown: Vec<&Shown> = halves[0].iter().map(|(_, s)| s).collect();
         let chosen = Chosen::choose(&shown, candidates, usize::from(self.tokens));
         // Where nothing separates any two tokens are as good.
         match chosen {
-            Some(chosen) => Found { basis, chosen, halves },
-            None => Found { basis: Basis::None, chosen: Chosen { answer: vec![0], foil: vec![1] }, halves },
+            Some((chosen, scarce)) => Found { basis, chosen, scarce, halves },
+            None => {
+                let chosen = Chosen { answer: vec![0], foil: vec![1] };
+                Found { basis: Basis::None, chosen, scarce: false, halves }
+            }
         }
     }
 }
@@ -233,21 +266,20 @@ impl Behaviour {
 /// Each prompt's logits of the candidates, and the candidate that its answer begins with.
 type Said<'a> = (&'a [Vec<f64>], &'a [Option<usize>]);
 
-/// The prompts with a class, in two halves of whole pairs: every second pair of each language and group.
-fn halves(items: &Items, (logits, first): Said, class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
+/// The prompts with a class, in two halves of whole pairs.
+fn classed(items: &Items, (logits, first): Said, class: impl Fn(usize) -> Option<bool>) -> [Vec<(usize, Shown)>; 2] {
     let mut langs: Vec<&Option<String>> = items.pairs.items.iter().map(|p| &p.lang).collect();
     langs.sort_unstable();
     langs.dedup();
-    let mut halves = [Vec::new(), Vec::new()];
-    for (k, pair) in by_stratum(&items.pairs.items).into_iter().enumerate() {
+    let mut found = [Vec::new(), Vec::new()];
+    for ((pair, half), of) in halves(&items.pairs.items).into_iter().enumerate().zip(&items.pairs.items) {
         for i in [2 * pair, 2 * pair + 1] {
             let Some(positive) = class(i) else { continue };
-            let stratum = langs.binary_search(&&items.pairs.items[pair].lang).unwrap_or(0);
-            let shown = Shown { logits: logits[i].clone(), first: first[i], positive, stratum };
-            halves[k % 2].push((i, shown));
+            let stratum = langs.binary_search(&&of.lang).unwrap_or(0);
+            found[half].push((i, Shown { logits: logits[i].clone(), first: first[i], positive, stratum }));
         }
     }
-    halves
+    found
 }
 
 fn metric_file(model: &Model, candidates: &[(u32, usize)], chosen: &Chosen) -> Result<MetricFile, AnalysisError> {
@@ -370,8 +402,9 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
         .str(
             "basis",
             "refusals: refused against answered prompts; sides: positive against negative ones, because too few are \
-             refused or answered; none: no first token tells either apart, and the metric means nothing",
-            rows.iter().map(|_| found.basis.name()),
+             refused or answered; few alike: on one side no token begins three prompts of the class or more, and rarer ones \
+             were taken; none: no first token tells either apart, and the metric means nothing",
+            rows.iter().map(|_| found.basis()),
         )?
         .str(
             "half",
@@ -384,7 +417,8 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
         .float("auc", "area under the ROC curve of the logit difference, within languages", scores)?
         .float(
             "ci_low",
-            "lower end of the area's 95 % BCa interval over prompts; empty where a resample has one class alone",
+            "lower end of the area's 95 % BCa interval over prompts, resampled within class and language; empty for fewer \
+             than two prompts of a class",
             intervals.iter().map(|i| i.map(|i| i.low)),
         )?
         .float("ci_high", "its upper end", intervals.iter().map(|i| i.map(|i| i.high)))?
@@ -393,12 +427,6 @@ fn separation_table(model: &str, items: &Items, found: &Found, seed: u64) -> Res
             "share of prompts whose logit difference is on its own side of 0",
             judged.iter().map(right),
         )?)
-}
-
-/// The interval of the area under the curve over prompts.
-fn area_interval(judged: &[Judged], seed: u64) -> Option<Interval> {
-    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.area);
-    bca(judged, area, &Bootstrap { seed, ..Bootstrap::default() })
 }
 
 fn answers_table(
@@ -496,10 +524,16 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
         .column("accuracy", Show::Share("accuracy"))
         .block("How well the logit difference tells the behaviour")?;
+    let text = metric_text(tokens, separation)?;
+    Ok(vec![answers, Section::new("Metric").paragraph(text).block(Block::Table(named)).block(Block::Table(judged))])
+}
+
+/// What the metric's tokens were chosen by, how many answers begin with them, and how well they tell.
+fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisError> {
     let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
     let halves = separation.strs("half")?;
     let held = halves.iter().position(|h| *h == "held out").and_then(|i| separation.floats("auc").ok()?[i]);
-    let what = match basis {
+    let what = match basis.split(',').next().unwrap_or_default() {
         "refusals" => "Tokens were chosen that separate refused from answered prompts on one half of the pairs.",
         "none" => "No first token of the answers tells anything apart: the metric means nothing.",
         _ => {
@@ -507,6 +541,38 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
              negative prompts instead, and say nothing about refusing."
         }
     };
-    let text = format!("{what} On the other half the area under the curve is {}.", number(held, 3));
-    Ok(vec![answers, Section::new("Metric").paragraph(text).block(Block::Table(named)).block(Block::Table(judged))])
+    let few = match basis.ends_with("few alike") {
+        true => " On one side no token begins three prompts of the class or more: rarer ones had to do.",
+        false => "",
+    };
+    let roles = tokens.strs("role")?;
+    let begin = |role: &str, of: &str| -> Result<String, AnalysisError> {
+        let shares = tokens.floats(of)?.iter().zip(&roles).filter(|(_, r)| **r == role).map(|(s, _)| *s);
+        Ok(share(shares.sum::<Option<f64>>()))
+    };
+    Ok(format!(
+        "{what}{few} The answer tokens begin {} of all refusals, the foil tokens {} of all answers. On the other half the area \
+         under the curve is {}.",
+        begin("answer", "of_refusals")?,
+        begin("foil", "of_answers")?,
+        number(held, 3),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Engine;
+
+    #[test]
+    fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
+        let items = Behaviour { file, generate: 2, tokens: 2 }.prepare(&model).unwrap();
+        let session = Session::new(&model, Engine::Wavefront, 0);
+        let of = |prompts: Vec<Range<usize>>| logits(&session, &items, prompts.into_iter(), &[3, 5, 7]).unwrap();
+        let whole = of(vec![0..6]);
+        assert_eq!((whole.len(), whole[0].len()), (6, 3));
+        assert_eq!(whole, of(vec![0..1, 1..5, 5..6]));
+    }
 }

@@ -2,14 +2,18 @@
 //!
 //! "How Alignment Routes" (2026) asks for a request in an in-context substitution cipher: the prompt teaches the mapping and
 //! gives the request in it. A file may hold the ciphered pairs, in any encoding; without one, each request is written in a
-//! seeded permutation of the letters that its prompt explains. What is measured on them is left to the analyses.
+//! seeded permutation of the letters that its prompt explains. Such a prompt differs from the plain one by two things, its
+//! letters and the long instructions around them: so there is a third form, *wrapped*, which has the instructions and examples
+//! of the cipher prompt around the request in plain. (Of a file's cipher nothing of the kind is known.) What is measured on them
+//! is left to the analyses.
 
 use super::AnalysisError;
-use super::inputs::{PairArgs, Pairs, Sources};
-use crate::dataset::encode::{EncodeError, prompt_ids};
+use super::inputs::{PairArgs, Pairs, Sources, room};
+use crate::dataset::encode::{EncodeError, prompt_ids, unchecked_ids};
 use crate::dataset::{Dataset, Input, Pair, read_pairs};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
+use crate::report::cells;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
@@ -37,20 +41,29 @@ pub struct Ciphered {
     pub plain: Pairs,
     /// In cipher, one a pair: the positive prompt's token ids, and the negative's.
     pub cipher: Vec<[Vec<u32>; 2]>,
+    /// The same of the requests in plain within the cipher prompt's instructions; none where the cipher is a file's.
+    pub wrapped: Option<Vec<[Vec<u32>; 2]>>,
     /// How many pairs could not be ciphered and were left out.
     pub left_out: usize,
+    /// How many were left out because their prompts would be longer than the model's context.
+    pub too_long: usize,
 }
 
 impl Ciphered {
-    /// Reads pairs and puts them in cipher.
+    /// Reads pairs and puts them in cipher; every prompt can go on for `more` tokens.
     ///
     /// # Errors
     /// If a file is not sound, the cipher's lacks a pair, none can be ciphered, or the model cannot read a prompt.
-    pub fn read(pairs: &PairArgs, args: &CipherArgs, model: &Model) -> Result<Ciphered, AnalysisError> {
+    pub fn read(pairs: &PairArgs, args: &CipherArgs, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
         let plain = pairs.read(model)?;
+        for (pair, tokens) in plain.dataset.items.iter().zip(&plain.tokens) {
+            let at = |field| plain.dataset.at(pair.line, &pair.id, field);
+            room(&model.decoder.arch, tokens.positive.len(), more).map_err(|why| at("positive").error(why))?;
+            room(&model.decoder.arch, tokens.negative.len(), more).map_err(|why| at("negative").error(why))?;
+        }
         match &args.cipher {
-            Some(path) => of_file(plain, path, model),
-            None => in_letters(plain, args, model),
+            Some(path) => of_file(plain, path, model, more),
+            None => in_letters(plain, args, model, more),
         }
     }
 
@@ -66,16 +79,40 @@ impl Ciphered {
 
     /// Adds a pair's ciphered positive and negative prompt to a plan.
     pub fn add_cipher(&self, plan: &mut Plan, i: usize) -> [Run; 2] {
-        let (id, [positive, negative]) = (&self.plain.dataset.items[i].id, &self.cipher[i]);
+        self.add(plan, i, &self.cipher[i], "in cipher")
+    }
+
+    /// The same of its wrapped prompts, where there are any.
+    pub fn add_wrapped(&self, plan: &mut Plan, i: usize) -> Option<[Run; 2]> {
+        Some(self.add(plan, i, &self.wrapped.as_ref()?[i], "wrapped"))
+    }
+
+    fn add(&self, plan: &mut Plan, i: usize, [positive, negative]: &[Vec<u32>; 2], form: &str) -> [Run; 2] {
+        let id = &self.plain.dataset.items[i].id;
         [
-            plan.prompt(format!("{id} positive in cipher"), positive.clone()),
-            plan.prompt(format!("{id} negative in cipher"), negative.clone()),
+            plan.prompt(format!("{id} positive {form}"), positive.clone()),
+            plan.prompt(format!("{id} negative {form}"), negative.clone()),
         ]
+    }
+
+    /// What reports say of the pairs that were left out, from the counts in tables.
+    pub fn omitted(left_out: i64, too_long: i64) -> String {
+        let mut words = String::new();
+        if left_out > 0 {
+            words += &format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(left_out));
+        }
+        if too_long > 0 {
+            words += &format!(
+                " {} pairs would be longer in the cipher than the model's context and were left out.",
+                cells::count(too_long)
+            );
+        }
+        words
     }
 }
 
 /// The pairs with those of the same ids in a file.
-fn of_file(mut plain: Pairs, path: &Path, model: &Model) -> Result<Ciphered, AnalysisError> {
+fn of_file(mut plain: Pairs, path: &Path, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
     let file: Dataset<Pair> = read_pairs(path)?;
     let by_id: HashMap<&str, &Pair> = file.items.iter().map(|pair| (pair.id.as_str(), pair)).collect();
     let one = |pair: &Pair| -> Result<[Vec<u32>; 2], AnalysisError> {
@@ -89,40 +126,60 @@ fn of_file(mut plain: Pairs, path: &Path, model: &Model) -> Result<Ciphered, Ana
                 plain.dataset.path.display()
             )));
         };
-        let ids = |input, field| prompt_ids(model, input, file.at(found.line, &found.id, field));
+        let ids = |input, field| -> Result<Vec<u32>, EncodeError> {
+            let at = file.at(found.line, &found.id, field);
+            let ids = prompt_ids(model, input, at)?;
+            room(&model.decoder.arch, ids.len(), more).map_err(|why| at.error(why))?;
+            Ok(ids)
+        };
         Ok([ids(&found.positive, "positive")?, ids(&found.negative, "negative")?])
     };
     let cipher = plain.dataset.items.iter().map(one).collect::<Result<_, _>>()?;
     plain.sources.push(file.source());
-    Ok(Ciphered { plain, cipher, left_out: 0 })
+    Ok(Ciphered { plain, cipher, wrapped: None, left_out: 0, too_long: 0 })
 }
 
-/// The pairs with themselves in the letter cipher; those that cannot be written in it are left out.
-fn in_letters(mut plain: Pairs, args: &CipherArgs, model: &Model) -> Result<Ciphered, AnalysisError> {
-    let letters = Letters::seeded(args.cipher_seed);
+/// The pairs with themselves in the letter cipher, and wrapped; those that cannot be written in it, or are too long then, are
+/// left out.
+fn in_letters(mut plain: Pairs, args: &CipherArgs, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
+    let (letters, examples) = (Letters::seeded(args.cipher_seed), usize::from(args.examples));
     let all = plain.dataset.items.len();
-    let mut cipher = Vec::with_capacity(all);
-    let mut kept = Vec::with_capacity(all);
+    let (mut cipher, mut wrapped, mut kept, mut too_long) = (Vec::new(), Vec::new(), Vec::new(), 0);
     for (i, pair) in plain.dataset.items.iter().enumerate() {
-        let put = |input| letters.request(input, pair.lang.as_deref(), usize::from(args.examples));
-        let (Some(positive), Some(negative)) = (put(&pair.positive), put(&pair.negative)) else { continue };
+        let lang = pair.lang.as_deref();
+        let written = |input| letters.request(input, lang, examples).zip(letters.wrapped(input, lang, examples));
+        let (Some(positive), Some(negative)) = (written(&pair.positive), written(&pair.negative)) else { continue };
         let ids = |input, field| {
-            let found = prompt_ids(model, input, plain.dataset.at(pair.line, &pair.id, field));
+            let found = unchecked_ids(model, input, plain.dataset.at(pair.line, &pair.id, field));
             found.map_err(|e| EncodeError { why: format!("in cipher: {}", e.why), ..e })
         };
-        cipher.push([ids(&positive, "positive")?, ids(&negative, "negative")?]);
+        let in_cipher = [ids(&positive.0, "positive")?, ids(&negative.0, "negative")?];
+        let in_plain = [ids(&positive.1, "positive")?, ids(&negative.1, "negative")?];
+        if in_cipher.iter().chain(&in_plain).any(|ids| room(&model.decoder.arch, ids.len(), more).is_err()) {
+            too_long += 1;
+            continue;
+        }
+        cipher.push(in_cipher);
+        wrapped.push(in_plain);
         kept.push(i);
     }
     if kept.is_empty() {
-        return Err(AnalysisError::NotAskable(format!(
-            "{}: none of {all} pairs can be written in the letter cipher, which takes a message or text in Latin letters; \
-             give the pairs in a cipher of your own with --cipher",
-            plain.dataset.path.display()
-        )));
+        let why = match too_long {
+            0 => format!(
+                "none of {all} pairs can be written in the letter cipher, which takes a message or text in Latin letters; \
+                 give the pairs in a cipher of your own with --cipher"
+            ),
+            _ => format!(
+                "no pair of {all} is left in the letter cipher: {too_long} are longer with its instructions than the model's \
+                 context of {}; give shorter pairs, --examples 0, or a cipher of your own with --cipher",
+                model.decoder.arch.n_ctx
+            ),
+        };
+        return Err(AnalysisError::NotAskable(format!("{}: {why}", plain.dataset.path.display())));
     }
     keep(&mut plain.dataset.items, &kept);
     keep(&mut plain.tokens, &kept);
-    Ok(Ciphered { plain, cipher, left_out: all - kept.len() })
+    Ok(Ciphered { plain, cipher, wrapped: Some(wrapped), left_out: all - kept.len() - too_long, too_long })
 }
 
 /// Keeps the items of these numbers, which ascend.
@@ -173,20 +230,36 @@ impl Letters {
     /// A request in cipher, as an input of its own kind: in the words of its language where they are known, else English.
     /// None for what is no message or text in Latin letters.
     pub fn request(&self, input: &Input, lang: Option<&str>, examples: usize) -> Option<Input> {
+        self.within(input, lang, examples, |text| Some(self.encode(&spelled(text)?)))
+    }
+
+    /// The same words and examples around the request as it is. None for what is no message or text.
+    pub fn wrapped(&self, input: &Input, lang: Option<&str>, examples: usize) -> Option<Input> {
+        self.within(input, lang, examples, |text| Some(text.to_string()))
+    }
+
+    fn within(
+        &self,
+        input: &Input,
+        lang: Option<&str>,
+        examples: usize,
+        written: impl Fn(&str) -> Option<String>,
+    ) -> Option<Input> {
         match input {
-            Input::User(text) => Some(Input::User(self.prompt(&spelled(text)?, lang, examples))),
-            Input::Text(text) => Some(Input::Text(self.prompt(&spelled(text)?, lang, examples))),
+            Input::User(text) => Some(Input::User(self.prompt(&written(text)?, lang, examples))),
+            Input::Text(text) => Some(Input::Text(self.prompt(&written(text)?, lang, examples))),
             Input::Messages(_) | Input::Ids(_) => None,
         }
     }
 
+    /// The words and examples of a language around a request.
     fn prompt(&self, request: &str, lang: Option<&str>, examples: usize) -> String {
         let primary = lang.map(|tag| tag.split(['-', '_']).next().unwrap_or(tag).to_ascii_lowercase());
         let words = if primary.as_deref() == Some("de") { &GERMAN } else { &ENGLISH };
         let example =
             |plain: &&str| format!(" {}: \"{plain}\" {} \"{}\".", words.example, words.is, self.encode(plain));
         let examples: String = words.examples.iter().take(examples).map(example).collect();
-        format!("{} {}.{examples} {} {}", words.opening, self.key(), words.asks, self.encode(request))
+        format!("{} {}.{examples} {} {request}", words.opening, self.key(), words.asks)
     }
 }
 
@@ -340,6 +413,10 @@ mod tests {
             panic!("text")
         };
         assert!(german.starts_with("Dies ist") && german.ends_with(&letters.encode("Groesse")), "{german}");
+        let Some(Input::Text(wrapped)) = letters.wrapped(&Input::Text("Größe".to_string()), Some("de-AT"), 0) else {
+            panic!("text")
+        };
+        assert_eq!(wrapped.strip_suffix("Größe"), german.strip_suffix(&letters.encode("Groesse")), "the same words");
         assert_eq!(letters.request(&Input::Ids(vec![1]), None, 2), None);
         assert_eq!(letters.request(&Input::User("炸药".to_string()), Some("zh"), 2), None);
     }

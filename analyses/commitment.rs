@@ -2,32 +2,42 @@
 //!
 //! What tells the positive prompts from the negative is a direction of the residual stream: at each layer's `resid_pre`
 //! the difference of the two classes' means (Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single
-//! Direction"). The projection on it is *removed* from the positive run (set to the negatives' mean) or *restored* in the
-//! negative run (set to the positives' mean), at one layer at a time and at one of two places: the prompt's *content*,
-//! where detection writes, or its *last* position, where the answer is decided. The last layer at which a change of the
-//! content still moves the metric is the one that reads it: from the next on the route is committed. The first layer at
-//! which the last position holds the signal is where it has arrived. Source: "How Alignment Routes" (2026).
+//! Direction"). The signal on it is *removed* from the positive run or *restored* in the negative run, at one layer at a time
+//! and at one of two places. In the prompt's *content*, where detection writes, every position is shifted by the difference of
+//! the two means; what single positions carry along the direction stays as it is. At the *last* position, where the answer is
+//! decided, the projection is set to the other class's mean. The last layer at which a change of the content still moves the
+//! metric is the one that reads it: from the next on the route is committed. The first layer at which the last position holds
+//! the signal is where it has arrived.
+//!
+//! "How Alignment Routes" (2026) asks this at the last position, and takes the layer after which a change there moves nothing:
+//! those are the rows of that place, with that layer as `until`. But the output is read at that very position, so that a signal
+//! which has arrived can be taken out of it up to the last layers, whether or not the route was settled long before. Where the
+//! route is committed is therefore read off the content, which the output does not see.
 //!
 //! Directions are cross-fitted: a pair's come from the other half of the pairs, so that the noise of a fit does not count
-//! as an effect. As a control the same distance is gone along a random direction.
+//! as an effect. As a control the same distance is gone along random directions.
 
 mod committed;
 mod report;
 mod signal;
 
-use super::effects::family;
-use super::inputs::{PairArgs, Pairs, layer_list};
+use super::effects::{Tested, family};
+use super::inputs::{PairArgs, Pairs, evenly, halves, layer_list};
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::dataset::Pair;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
+use crate::stats::{Bootstrap, Interval, bca_ratio};
 use crate::table::Table;
 use signal::Signals;
+use std::ops::Range;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Early commitment: until which layer the detected signal can still change the route
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
@@ -43,7 +53,14 @@ pub struct Commitment {
     /// How many pairs, evenly spread, have their content changed: such a change costs a run of all later positions
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     pub content_pairs: u32,
+
+    /// Random directions at each layer's last position, as control; in the content, where they are dear, two at most
+    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
+    pub controls: u16,
 }
+
+/// Random directions in the content, at most.
+const CONTENT_CONTROLS: usize = 2;
 
 /// Where the signal is changed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,27 +80,39 @@ impl Place {
             Place::Last => "last",
         }
     }
+
+    /// What is done there, with so many random directions at the last position.
+    fn kinds(self, controls: usize) -> Vec<Kind> {
+        let controls = if self == Place::Content { controls.min(CONTENT_CONTROLS) } else { controls };
+        [Kind::Remove, Kind::Restore].into_iter().chain((0..controls).map(Kind::Random)).collect()
+    }
 }
 
 /// What is done to the signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    /// In the positive run, set to the negatives' mean.
+    /// In the positive run, towards the negatives' mean.
     Remove,
-    /// In the negative run, set to the positives' mean.
+    /// In the negative run, towards the positives' mean.
     Restore,
-    /// In the positive run, as far as for removal, but along a random direction.
-    Random,
+    /// In the positive run, as far as for removal, but along a random direction, by its number.
+    Random(usize),
 }
 
 impl Kind {
-    const ALL: [Kind; 3] = [Kind::Remove, Kind::Restore, Kind::Random];
-
     fn name(self) -> &'static str {
         match self {
             Kind::Remove => "remove",
             Kind::Restore => "restore",
-            Kind::Random => "random",
+            Kind::Random(_) => "random",
+        }
+    }
+
+    /// The number of the direction: 0 is the signal's.
+    fn direction(self) -> i64 {
+        match self {
+            Kind::Random(number) => number as i64 + 1,
+            Kind::Remove | Kind::Restore => 0,
         }
     }
 
@@ -96,14 +125,17 @@ impl Kind {
 /// The pairs as the model reads them.
 pub struct Items {
     pairs: Pairs,
-    /// The first token at which each pair's prompts differ.
-    differ: Vec<usize>,
-    /// Which half each pair is in.
-    fold: Vec<usize>,
+    /// The first token at which each pair's prompts differ; none where no content lies between it and the last position.
+    differ: Vec<Option<usize>>,
+    /// Which half each pair is in; by place, as not every pair has content.
+    fold: [Vec<usize>; 2],
     layers: Vec<usize>,
     n_layers: usize,
+    d_model: usize,
     /// The pairs whose content is changed.
     content: Vec<usize>,
+    /// Random directions at each layer.
+    controls: usize,
 }
 
 impl Items {
@@ -115,13 +147,24 @@ impl Items {
         }
     }
 
-    /// The positions of a place in the positive (0) or negative (1) prompt of a pair.
+    /// The places that a pair has.
+    fn places(&self, pair: usize) -> impl Iterator<Item = Place> + use<> {
+        let has_content = self.differ[pair].is_some();
+        Place::ALL.into_iter().filter(move |place| has_content || *place == Place::Last)
+    }
+
+    /// How many pairs a place leaves out.
+    fn left_out(&self, place: Place) -> usize {
+        if place == Place::Content { self.differ.iter().filter(|d| d.is_none()).count() } else { 0 }
+    }
+
+    /// The positions of a place that a pair has, in its positive (0) or negative (1) prompt.
     fn positions(&self, place: Place, pair: usize, side: usize) -> Positions {
         let tokens = &self.pairs.tokens[pair];
         let length = [tokens.positive.len(), tokens.negative.len()][side];
-        match place {
-            Place::Last => Positions::Last,
-            Place::Content => Positions::At((self.differ[pair]..length - 1).collect()),
+        match (place, self.differ[pair]) {
+            (Place::Content, Some(first)) => Positions::At((first..length - 1).collect()),
+            _ => Positions::Last,
         }
     }
 }
@@ -133,7 +176,7 @@ impl Analysis for Commitment {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let n_layers = model.decoder.arch.n_layers;
+        let (n_layers, d_model) = (model.decoder.arch.n_layers, model.decoder.arch.d_model);
         let layers = layer_list(self.layers.as_deref(), n_layers)?;
         let pairs = self.pairs.read(model)?;
         let n = pairs.tokens.len();
@@ -144,26 +187,38 @@ impl Analysis for Commitment {
             )));
         }
         let differ = (0..n).map(|i| first_difference(&pairs, i)).collect::<Result<Vec<_>, _>>()?;
-        let fold = folds(&pairs.labels().map(|l| l.0).collect::<Vec<_>>());
-        let some = (self.content_pairs as usize).min(n);
-        let content = (0..some).map(|k| k * n / some).collect();
-        Ok(Items { pairs, differ, fold, layers, n_layers, content })
+        let has_content: Vec<usize> = (0..n).filter(|i| differ[*i].is_some()).collect();
+        if has_content.len() < LEAST {
+            return Err(AnalysisError::NotAskable(format!(
+                "{}: {} of {n} pairs have content that differs before the last position, and commitment needs {LEAST}: the others \
+                 differ at their last token alone, or one prompt goes on where the other ends; let both prompts end alike",
+                self.pairs.file.pairs.display(),
+                has_content.len(),
+            )));
+        }
+        let with_content: Vec<Pair> = has_content.iter().map(|i| pairs.dataset.items[*i].clone()).collect();
+        let mut of_content = vec![0; n];
+        has_content.iter().zip(halves(&with_content)).for_each(|(i, half)| of_content[*i] = half);
+        let fold = [of_content, halves(&pairs.dataset.items)];
+        let content = evenly(&with_content, self.content_pairs as usize).into_iter().map(|k| has_content[k]).collect();
+        let controls = usize::from(self.controls);
+        Ok(Items { pairs, differ, fold, layers, n_layers, d_model, content, controls })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.pairs.sources.clone()
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         // What directions are does not change the cost.
-        let mut plans = signal::plans(items);
-        plans.push(changes_plan(items, &Signals::zeros(items, model.decoder.arch.d_model)));
-        Ok(planned(plans))
+        let signals = Signals::zeros(items);
+        let changes = some(items).map(move |pairs| changes_plan(items, &signals, pairs));
+        Ok(planned(signal::some(items).map(|pairs| signal::plan(items, pairs)).chain(changes)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let signals = Signals::of(session, items)?;
-        let measured = measured(items, &session.run(&changes_plan(items, &signals))?);
+        let signals = Signals::of(session, items, signal::some(items))?;
+        let measured = measured(session, items, &signals, some(items))?;
         let model = session.model.name.as_str();
         Ok(vec![
             layers_table(model, items, &measured, session.seed)?,
@@ -184,31 +239,24 @@ impl Analysis for Commitment {
 /// Pairs that are needed at least: two a half.
 const LEAST: usize = 4;
 
-/// The first token at which a pair's prompts differ; both have a position after it.
-fn first_difference(pairs: &Pairs, i: usize) -> Result<usize, AnalysisError> {
+/// The first token at which a pair's prompts differ, where both have a position after it: else the prompts differ at their last
+/// token alone, or one goes on where the other ends.
+fn first_difference(pairs: &Pairs, i: usize) -> Result<Option<usize>, AnalysisError> {
     let (pair, tokens) = (&pairs.dataset.items[i], &pairs.tokens[i]);
     let (positive, negative) = (&tokens.positive, &tokens.negative);
+    if positive == negative {
+        let why = "is the same as the negative; a pair must differ";
+        return Err(pairs.dataset.at(pair.line, &pair.id, "positive").error(why).into());
+    }
     let shorter = positive.len().min(negative.len());
     let first = (0..shorter).find(|p| positive[*p] != negative[*p]).unwrap_or(shorter);
-    let why = match first {
-        // One prompt goes on where the other ends, or the last tokens differ.
-        first if first + 1 < shorter => return Ok(first),
-        _ if positive == negative => "is the same as the negative; a pair must differ",
-        _ => {
-            "differs from the negative at its last token alone, or goes on where the other ends: no content lies before the \
-             last position; let both prompts end alike"
-        }
-    };
-    Err(pairs.dataset.at(pair.line, &pair.id, "positive").error(why).into())
+    Ok((first + 1 < shorter).then_some(first))
 }
 
-/// Which half each pair is in: every second one of its group, groups one after another.
-fn folds(groups: &[Option<&str>]) -> Vec<usize> {
-    let mut order: Vec<usize> = (0..groups.len()).collect();
-    order.sort_by_key(|i| groups[*i]);
-    let mut folds = vec![0; groups.len()];
-    order.into_iter().enumerate().for_each(|(rank, i)| folds[i] = rank % 2);
-    folds
+/// The pairs whose changes are planned at once.
+fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    let kinds: usize = Place::ALL.iter().map(|place| place.kinds(items.controls).len()).sum();
+    batches(items.pairs.tokens.len(), kinds * items.layers.len())
 }
 
 /// Every change that a pair's content or last position goes through, in the order of a plan's forks.
@@ -216,14 +264,16 @@ fn changes(items: &Items, pair: usize) -> impl Iterator<Item = (Place, usize, Ki
     let places =
         Place::ALL.into_iter().filter(move |p| *p == Place::Last || items.content.binary_search(&pair).is_ok());
     places.flat_map(move |place| {
-        (0..items.layers.len()).flat_map(move |l| Kind::ALL.into_iter().map(move |kind| (place, l, kind)))
+        let kinds = place.kinds(items.controls);
+        (0..items.layers.len()).flat_map(move |l| kinds.clone().into_iter().map(move |kind| (place, l, kind)))
     })
 }
 
-/// Each pair's two metrics, then those of all its changes.
-fn changes_plan(items: &Items, signals: &Signals) -> Plan {
+/// Each of some pairs' two metrics, then those of all its changes.
+fn changes_plan(items: &Items, signals: &Signals, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, tokens) in items.pairs.tokens.iter().enumerate() {
+    for i in pairs {
+        let tokens = &items.pairs.tokens[i];
         let runs: [Run; 2] = items.pairs.add(&mut plan, i);
         for run in runs {
             plan.read(run, What::Metric(tokens.metric.clone()));
@@ -245,23 +295,29 @@ fn edits(
     pair: usize,
     positions: &Positions,
 ) -> Vec<Edit> {
-    let signal = signals.for_fold(place, l, items.fold[pair]);
+    let signal = signals.for_fold(place, l, items.fold[place as usize][pair]);
     let site = SiteKind::ResidPre.at(items.layers[l]);
     let edit = |change| Edit { site, part: Part::All, positions: positions.clone(), change };
-    let to = |target: f64| {
-        let back = Change::Add { vector: signal.unit.clone(), coefficient: target as f32 };
+    let gap = signal.positive - signal.negative;
+    let shifted =
+        |along: &Arc<[f32]>, by: f64| vec![edit(Change::Add { vector: along.clone(), coefficient: by as f32 })];
+    let set = |to: f64| {
+        let back = Change::Add { vector: signal.unit.clone(), coefficient: to as f32 };
         vec![edit(Change::ProjectOut(signal.unit.clone())), edit(back)]
     };
-    match kind {
-        Kind::Remove => to(signal.negative),
-        Kind::Restore => to(signal.positive),
-        Kind::Random => {
-            let (unit, random, target) = (signal.unit.clone(), signals.random[l].clone(), signal.negative);
+    match (place, kind) {
+        (Place::Content, Kind::Remove) => shifted(&signal.unit, -gap),
+        (Place::Content, Kind::Restore) => shifted(&signal.unit, gap),
+        (Place::Content, Kind::Random(k)) => shifted(&signals.random[k][l], -gap),
+        (Place::Last, Kind::Remove) => set(signal.negative),
+        (Place::Last, Kind::Restore) => set(signal.positive),
+        (Place::Last, Kind::Random(k)) => {
+            let (unit, random, target) = (signal.unit.clone(), signals.random[k][l].clone(), signal.negative);
             let along = move |row: &mut [f32]| {
                 let distance = target - crate::ops::vectors::dot(row, &unit);
                 row.iter_mut().zip(random.iter()).for_each(|(x, r)| *x += (distance * f64::from(*r)) as f32);
             };
-            vec![edit(Change::Map(std::sync::Arc::new(along)))]
+            vec![edit(Change::Map(Arc::new(along)))]
         }
     }
 }
@@ -282,10 +338,22 @@ impl Measured {
     fn mean_gap(&self) -> Option<f64> {
         mean(&self.gap).filter(|gap| *gap != 0.0)
     }
+
+    /// Whether a direction is the signal's.
+    fn of_signal(&self) -> bool {
+        self.kind.direction() == 0
+    }
 }
 
-fn measured(items: &Items, readings: &[Reading]) -> Vec<Measured> {
-    let families = Place::ALL.into_iter().flat_map(|place| Kind::ALL.into_iter().map(move |kind| (place, kind)));
+/// Runs the changes of so many pairs at a time.
+fn measured(
+    session: &Session,
+    items: &Items,
+    signals: &Signals,
+    pairs: impl Iterator<Item = Range<usize>>,
+) -> Result<Vec<Measured>, AnalysisError> {
+    let families =
+        Place::ALL.into_iter().flat_map(|place| place.kinds(items.controls).into_iter().map(move |kind| (place, kind)));
     let empty = |(place, kind)| Measured {
         place,
         kind,
@@ -294,8 +362,17 @@ fn measured(items: &Items, readings: &[Reading]) -> Vec<Measured> {
         effects: vec![Vec::new(); items.layers.len()],
     };
     let mut found: Vec<Measured> = families.map(empty).collect();
+    for some in pairs {
+        let readings = session.run(&changes_plan(items, signals, some.clone()))?;
+        add(items, some, &readings, &mut found);
+    }
+    Ok(found)
+}
+
+/// Adds what some pairs' readings say.
+fn add(items: &Items, pairs: Range<usize>, readings: &[Reading], found: &mut [Measured]) {
     let mut numbers = readings.iter().filter_map(Reading::number);
-    for i in 0..items.pairs.tokens.len() {
+    for i in pairs {
         let metrics = [numbers.next().unwrap_or(f64::NAN), numbers.next().unwrap_or(f64::NAN)];
         for of in found.iter_mut().filter(|of| items.changed(of.place).binary_search(&i).is_ok()) {
             let side = of.kind.side();
@@ -307,74 +384,135 @@ fn measured(items: &Items, readings: &[Reading]) -> Vec<Measured> {
             of.effects[l].push(numbers.next().unwrap_or(f64::NAN) - metrics[kind.side()]);
         }
     }
-    found
+}
+
+/// A row of the table of layers.
+struct Row<'a> {
+    of: &'a Measured,
+    layer: usize,
+    effects: &'a [f64],
+    tested: Tested,
+    share_interval: Option<Interval>,
+}
+
+fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Row<'a>>, AnalysisError> {
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let mut rows: Vec<Row> = Vec::new();
+    for of in measured {
+        let tested = family(&of.effects, seed)?;
+        rows.extend(items.layers.iter().zip(&of.effects).zip(tested).map(|((layer, effects), tested)| {
+            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
+            Row { of, layer: *layer, effects, tested, share_interval }
+        }));
+    }
+    Ok(rows)
 }
 
 fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
-    let tested = measured.iter().map(|of| family(&of.effects, seed)).collect::<Result<Vec<_>, _>>()?.concat();
-    let rows: Vec<(&Measured, usize)> =
-        measured.iter().flat_map(|of| (0..items.layers.len()).map(move |l| (of, l))).collect();
-    let effect = |r: &(&Measured, usize)| mean(&r.0.effects[r.1]);
-    let layer = |r: &(&Measured, usize)| items.layers[r.1];
+    let rows = rows(items, measured, seed)?;
+    let tested = |f: fn(&Tested) -> Option<f64>| rows.iter().map(move |r| f(&r.tested));
+    let share = |f: fn(&Interval) -> f64| rows.iter().map(move |r| r.share_interval.as_ref().map(f));
     Ok(Table::new("layers")
         .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| layer(r) as i64))?
+        .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| r.layer as i64))?
         .float(
             "relative_depth",
-            "layer over the number of layers",
-            rows.iter().map(|r| layer(r) as f64 / items.n_layers as f64),
+            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
+            rows.iter().map(|r| r.layer as f64 / items.n_layers as f64),
         )?
         .str(
             "place",
-            "content: from the first token at which the prompts differ to the one before the last; last: the last position",
-            rows.iter().map(|r| r.0.place.name()),
+            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
+             difference of the classes' means; last: the last position, its projection set to the other class's mean",
+            rows.iter().map(|r| r.of.place.name()),
         )?
         .str(
             "change",
-            "remove: positive run, projection set to the negatives' mean; restore: negative run, to the positives'; random: as \
-             far as remove, along a random direction",
-            rows.iter().map(|r| r.0.kind.name()),
+            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
+             remove, along a random direction",
+            rows.iter().map(|r| r.of.kind.name()),
         )?
-        .int("n", "pairs", rows.iter().map(|r| r.0.base.len() as i64))?
-        .float("base_mean", "mean metric of the run that is edited, nats", rows.iter().map(|r| mean(&r.0.base)))?
-        .float("gap_mean", "mean of the other prompt's metric less that, nats", rows.iter().map(|r| mean(&r.0.gap)))?
-        .float("effect_mean", "mean of edited minus base metric, nats", rows.iter().map(effect))?
-        .float(
-            "effect_sd",
-            "its standard deviation over pairs, nats",
-            rows.iter().map(|r| sd(&r.0.effects[r.1])),
+        .int("direction", "0: the signal's; from 1 on: random directions", rows.iter().map(|r| r.of.kind.direction()))?
+        .int("n", "pairs", rows.iter().map(|r| r.of.base.len() as i64))?
+        .int(
+            "left_out",
+            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
+            rows.iter().map(|r| items.left_out(r.of.place) as i64),
         )?
-        .float(
-            "ci_low",
-            "lower end of the mean effect's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.0)),
-        )?
-        .float(
-            "ci_high",
-            "upper end of the mean effect's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.1)),
-        )?
+        .float("base_mean", "mean metric of the run that is edited, nats", rows.iter().map(|r| mean(&r.of.base)))?
+        .float("gap_mean", "mean of the other prompt's metric less that, nats", rows.iter().map(|r| mean(&r.of.gap)))?
+        .float("effect_mean", "mean of edited minus base metric, nats", rows.iter().map(|r| mean(r.effects)))?
+        .float("effect_sd", "its standard deviation over pairs, nats", rows.iter().map(|r| sd(r.effects)))?
+        .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.1)))?
         .float(
             "share_of_gap",
             "mean effect over the mean gap",
-            rows.iter().map(|r| Some(effect(r)? / r.0.mean_gap()?)),
+            rows.iter().map(|r| Some(mean(r.effects)? / r.of.mean_gap()?)),
         )?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
+        .float(
+            "share_ci_low",
+            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
+            share(|i| i.low),
+        )?
+        .float("share_ci_high", "upper end", share(|i| i.high))?
+        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested(|t| t.p))?
         .float(
             "q_value",
-            "Benjamini-Hochberg q-value over the layers of one place and change",
-            tested.iter().map(|t| t.q),
+            "Benjamini-Hochberg q-value over the layers of one place, change and direction",
+            tested(|t| t.q),
         )?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::run::Engine;
+
+    fn prepared(model: &Model) -> Items {
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
+        let pairs = PairArgs { file, metric: MetricArgs::default() };
+        Commitment { pairs, layers: Some("2-4".to_string()), content_pairs: 4, controls: 3 }.prepare(model).unwrap()
+    }
 
     #[test]
-    fn halves_are_even_within_groups_and_even_where_every_pair_is_a_group_of_its_own() {
-        assert_eq!(folds(&[Some("a"), Some("b"), Some("a"), Some("b")]), [0, 0, 1, 1]);
-        assert_eq!(folds(&[Some("a"), Some("b"), Some("c"), Some("d")]), [0, 1, 0, 1]);
-        assert_eq!(folds(&[None, None, None]), [0, 1, 0]);
+    fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let of = |pairs: Vec<Range<usize>>| {
+            let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
+            let measured = measured(&session, &items, &signals, pairs.into_iter()).unwrap();
+            measured.into_iter().map(|m| (m.place, m.kind, m.base, m.gap, m.effects)).collect::<Vec<_>>()
+        };
+        let whole = of(vec![0..6]);
+        // In the content two random directions at most.
+        assert_eq!(whole.iter().filter(|m| matches!(m.1, Kind::Random(_))).count(), 2 + 3);
+        assert!(whole.iter().all(|m| m.2.len() == if m.0 == Place::Content { 4 } else { 6 }));
+        assert!(whole == of(vec![0..1, 1..4, 4..6]));
+    }
+
+    #[test]
+    fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
+        let pair = items.content[0];
+        let along = signals.for_fold(Place::Content, 1, items.fold[0][pair]);
+        let distance = along.positive - along.negative;
+        for (kind, by) in [(Kind::Remove, -distance), (Kind::Restore, distance), (Kind::Random(1), -distance)] {
+            let edits = edits(&items, &signals, (Place::Content, 1, kind), pair, &Positions::All);
+            let [Edit { change: Change::Add { vector, coefficient }, .. }] = &edits[..] else { panic!("{edits:?}") };
+            assert_eq!(*coefficient, by as f32);
+            assert_eq!(*vector == along.unit, kind.direction() == 0);
+        }
+        let changed = |kind| edits(&items, &signals, (Place::Last, 1, kind), pair, &Positions::Last);
+        let [Edit { change: Change::ProjectOut(_), .. }, Edit { change: Change::Add { coefficient, .. }, .. }] =
+            &changed(Kind::Remove)[..]
+        else {
+            panic!("set to the negatives' place")
+        };
+        assert_eq!(*coefficient, signals.for_fold(Place::Last, 1, items.fold[1][pair]).negative as f32);
+        assert!(matches!(changed(Kind::Random(0))[..], [Edit { change: Change::Map(_), .. }]));
     }
 }

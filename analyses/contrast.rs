@@ -5,14 +5,15 @@
 //! control in cipher), however many heads there are, where an exchange of each head takes one for each. The control tells what
 //! survives in cipher: the attribution on the request minus that on the control, both in cipher. Like every attribution it sees
 //! direct effects alone: heads that write to the logits, and not the gate that triggers them, which the cipher's own exchange
-//! finds. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
+//! finds. What the cipher takes away it takes by its letters and by the instructions around them together; `cipher` tells the two
+//! apart. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
 
 use super::ciphered::{CipherArgs, Ciphered};
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
 use super::inputs::PairArgs;
 use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::figure::{Figure, Heatmap};
 use crate::model::Model;
 use crate::names::short_name;
@@ -20,9 +21,11 @@ use crate::plan::{Plan, What};
 use crate::report::cells::{self, signed};
 use crate::report::listing::{Listing, Order, Show};
 use crate::report::{Block, Section};
+use crate::run::Reading;
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
+use std::ops::Range;
 use std::path::Path;
 
 /// Which heads' attributions a cipher takes away, in three passes a pair
@@ -53,28 +56,27 @@ impl Analysis for Contrast {
     type Items = Ciphered;
 
     fn prepare(&self, model: &Model) -> Result<Ciphered, AnalysisError> {
-        Ciphered::read(&self.pairs, &self.cipher, model)
+        Ciphered::read(&self.pairs, &self.cipher, model, 0)
     }
 
     fn datasets(items: &Ciphered) -> Vec<(String, String)> {
         items.sources()
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned([plan(items)]))
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {
+        Ok(planned(some(items, model).map(|pairs| plan(items, pairs))))
     }
 
     fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
-        let readings = session.run(&plan(items))?;
         let all = components(arch.n_layers, arch.n_heads);
-        let of_runs = readings.chunks_exact(2).map(|r| attributions(&r[1], &all, arch.n_heads)).collect();
+        let (metrics, of_runs) = measured(session, items, some(items, session.model), &all)?;
         let (components, of_runs) = without_empty(all, of_runs);
         let numbers = Numbers {
             model: &session.model.name,
             seed: session.seed,
-            left_out: items.left_out as i64,
-            metrics: readings.chunks_exact(2).filter_map(|r| r[0].number()).collect(),
+            left_out: [items.left_out as i64, items.too_long as i64],
+            metrics,
             of_runs,
         };
         Ok(vec![numbers.heads_table(&components)?, numbers.passes_table()?].into())
@@ -117,10 +119,16 @@ impl Analysis for Contrast {
     }
 }
 
+/// The pairs that are planned at once.
+fn some(items: &Ciphered, model: &Model) -> impl Iterator<Item = Range<usize>> {
+    batches(items.n(), PASSES.len() * (model.decoder.arch.n_layers + 1))
+}
+
 /// Three prompts a pair, in the order of [`PASSES`]; of each its metric and its attributions.
-fn plan(items: &Ciphered) -> Plan {
+fn plan(items: &Ciphered, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for (i, (pair, tokens)) in items.plain.dataset.items.iter().zip(&items.plain.tokens).enumerate() {
+    for i in pairs {
+        let (pair, tokens) = (&items.plain.dataset.items[i], &items.plain.tokens[i]);
         let plain = plan.prompt(format!("{} positive", pair.id), tokens.positive.clone());
         let [cipher, control] = items.add_cipher(&mut plan, i);
         for run in [plain, cipher, control] {
@@ -131,11 +139,31 @@ fn plan(items: &Ciphered) -> Plan {
     plan
 }
 
+/// Each run's metric, and its attributions of all components; so many pairs at a time.
+type OfRuns = (Vec<f64>, Vec<Vec<f64>>);
+
+fn measured(
+    session: &Session,
+    items: &Ciphered,
+    pairs: impl Iterator<Item = Range<usize>>,
+    all: &[Component],
+) -> Result<OfRuns, AnalysisError> {
+    let (mut metrics, mut of_runs) = (Vec::new(), Vec::new());
+    for some in pairs {
+        let readings = session.run(&plan(items, some))?;
+        metrics.extend(readings.iter().filter_map(Reading::number));
+        let arrays = readings.iter().filter(|r| r.number().is_none());
+        of_runs.extend(arrays.map(|r| attributions(r, all, session.model.decoder.arch.n_heads)));
+    }
+    Ok((metrics, of_runs))
+}
+
 /// What the tables are made of.
 struct Numbers<'a> {
     model: &'a str,
     seed: u64,
-    left_out: i64,
+    /// Pairs that cannot be written in the cipher, and pairs that would be too long.
+    left_out: [i64; 2],
     /// One a run: pair by pair, [`PASSES`] in each.
     metrics: Vec<f64>,
     /// Attributions of all components, one list a run.
@@ -173,7 +201,12 @@ impl Numbers<'_> {
             .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
             .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
             .int("n", "pairs", vec![self.n(); n])?
-            .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out; n])?
+            .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out[0]; n])?
+            .int(
+                "too_long",
+                "pairs that would be longer in the cipher than the model's context, left out too",
+                vec![self.left_out[1]; n],
+            )?
             .float("plain_mean", "mean attribution on the positive request in plain, nats", means(of(|x| x[0])))?
             .float("cipher_mean", "mean attribution on the positive request in cipher, nats", means(of(|x| x[1])))?
             .float("control_mean", "mean attribution on the negative request in cipher, nats", means(of(|x| x[2])))?
@@ -265,10 +298,8 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
             cells::share(cell(share)),
         )
     });
-    let out = match heads.ints("left_out")?.first().copied().unwrap_or(0) {
-        0 => String::new(),
-        out => format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(out)),
-    };
+    let count = |column: &str| Ok::<_, AnalysisError>(heads.ints(column)?.first().copied().unwrap_or(0));
+    let out = Ciphered::omitted(count("left_out")?, count("too_long")?);
     let shares = heads.floats("share")?;
     let large =
         (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i] && shares[*i].is_some_and(|s| s >= LARGE)).count();
@@ -292,4 +323,26 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
         cells::share(LARGE),
         cells::count(total),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::run::Engine;
+
+    #[test]
+    fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
+        let pairs = PairArgs { file, metric: MetricArgs::default() };
+        let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };
+        let items = Contrast { pairs, cipher }.prepare(&model).unwrap();
+        let session = Session::new(&model, Engine::Wavefront, 0);
+        let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
+        let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), &all).unwrap();
+        let whole = of(vec![0..5]);
+        assert_eq!((whole.0.len(), whole.1.len()), (15, 15));
+        assert!(whole == of(vec![0..1, 1..3, 3..5]));
+    }
 }

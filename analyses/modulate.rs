@@ -5,18 +5,20 @@
 //! position and to each new token: negative coefficients weaken the signal in the positive prompts, positive ones strengthen it
 //! in the negative. Along the grid the metric, the divergence from the unmodulated run and the classes of generated answers are
 //! read, with the coefficient at which each class takes over, over all prompts and for each topic and language. Directions are
-//! made in two folds (the pairs alternate), so that no prompt is moved along a direction that it helped to make; random
-//! directions of the same norm stand beside. Source: "How Alignment Routes" (2026); direction: Arditi et al. 2024.
+//! made in two folds (halves of the pairs, each with as much of every language and group), so that no prompt is moved along a
+//! direction that it helped to make; random directions of the same norm stand beside at the ends of the grid, where a direction
+//! shows what it can do. Source: "How Alignment Routes" (2026); direction: Arditi et al. 2024.
 
 mod report;
 mod tables;
 
-use super::answered::{Answer, continued, item_of};
-use super::directions::{Recipe, make, norm, random_like};
+use super::answered::{continued, item_of};
+use super::directions::{norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
-use super::inputs::{PairArgs, Pairs, Sources, evenly, room};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, planned};
+use super::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
+use super::summary::RowMean;
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::Item;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
@@ -25,8 +27,12 @@ use crate::run::{Reading, Steps};
 use crate::session::Session;
 use crate::site::{Site, SiteKind};
 use crate::table::Table;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use tables::Given;
+
+pub(super) use report::ends;
 
 /// The detected signal weakened and strengthened, and where each kind of answer takes over
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
@@ -51,7 +57,7 @@ pub struct Modulate {
     #[arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
     pub coefficients: Grid,
 
-    /// Random directions of the same norm, as control
+    /// Random directions of the same norm, as control at both ends of the grid
     #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub controls: u16,
 
@@ -63,7 +69,7 @@ pub struct Modulate {
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub generate_pairs: u32,
 
-    /// How many of the random directions generate too
+    /// How many of the random directions generate too, at both ends of the grid
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub generate_controls: u16,
 }
@@ -71,14 +77,19 @@ pub struct Modulate {
 /// The sides of a pair, in the order of tables.
 const SIDES: [&str; 2] = ["positive", "negative"];
 
-/// Parts of the pairs that a direction is made from; the pairs alternate.
+/// Halves of the pairs that a direction is made from.
 const FOLDS: usize = 2;
+
+/// The share of undecided answers above which a dose says nothing: the model is broken rather than steered.
+pub(super) const BROKEN: f64 = 0.5;
 
 /// The pairs as the model reads them, and where they are modulated.
 pub struct Items {
     pairs: Pairs,
     sources: Sources,
     site: Site,
+    /// Which half each pair is in.
+    fold: Vec<usize>,
     /// The pairs that generate.
     generating: Vec<usize>,
 }
@@ -86,24 +97,19 @@ pub struct Items {
 /// A direction, one vector for the pairs of each fold.
 type Vectors = [Arc<[f32]>; FOLDS];
 
+/// What a fork is made under: the number of the direction (0: the concept's; then random ones), and that of the coefficient.
+type Condition = (usize, usize);
+
 /// Metrics along the grid, of each side.
 struct Measured {
     /// Without modulation, one a pair.
     base: [Vec<f64>; 2],
-    /// By direction (0: the concept's; then random ones), coefficient and pair.
-    metric: [Vec<Vec<Vec<f64>>>; 2],
+    /// Along the concept's direction, by coefficient and pair.
+    metric: [Vec<Vec<f64>>; 2],
     /// KL divergence from the unmodulated run along the concept's direction, by coefficient and pair.
     kl: [Vec<Vec<f64>>; 2],
-}
-
-/// A generated answer, and to what.
-struct Given {
-    pair: usize,
-    side: usize,
-    direction: usize,
-    /// The number of the coefficient.
-    dose: usize,
-    answer: Answer,
+    /// Along each random direction, by end of the grid ([`Modulate::ends`]) and pair.
+    random: [Vec<Vec<Vec<f64>>>; 2],
 }
 
 impl Analysis for Modulate {
@@ -142,7 +148,8 @@ impl Analysis for Modulate {
             _ => evenly(&pairs.dataset.items, self.generate_pairs as usize),
         };
         let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
-        Ok(Items { pairs, sources, site, generating })
+        let fold = halves(&pairs.dataset.items);
+        Ok(Items { pairs, sources, site, fold, generating })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
@@ -150,21 +157,26 @@ impl Analysis for Modulate {
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        // What directions are does not change the cost.
         let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
         let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
-        let mut plans = vec![activations(items), self.sweep(items, &everything(items), &vectors, 0).0];
-        if self.generate > 0 {
-            plans.push(self.sweep(items, &items.generating, self.that_generate(&vectors), self.generate as usize).0);
-        }
-        Ok(planned(plans))
+        let read = some(items).map(|pairs| activations(items, pairs));
+        let of_sweep = vectors.clone();
+        let swept = self.swept(items).map(move |pairs| self.sweep(items, pairs, &of_sweep));
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        let generated = self.generated(generating).map(move |of| {
+            let (plan, ..) = self.generation(items, &items.generating[of], &vectors);
+            plan.longer(self.generate as usize - 1)
+        });
+        Ok(planned(read.chain(swept).chain(generated)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let vectors = self.vectors(session, items)?;
-        let readings = session.run(&self.sweep(items, &everything(items), &vectors, 0).0)?;
-        let measured = self.measured(items, &readings);
+        let vectors = self.vectors(session, items, some(items))?;
+        let measured = self.measured(session, items, self.swept(items), &vectors)?;
         let given = self.answers(session, items, &vectors)?;
-        let made = tables::Made { session, items, x: &self.coefficients.0, measured: &measured, given: &given };
+        let (x, ends) = (&self.coefficients.0, self.ends());
+        let made = tables::Made { session, items, x, ends: &ends, measured: &measured, given: &given };
         Ok(made.tables()?.into())
     }
 
@@ -178,14 +190,19 @@ impl Analysis for Modulate {
 }
 
 /// The numbers of all pairs.
-fn everything(items: &Items) -> Vec<usize> {
-    (0..items.pairs.tokens.len()).collect()
+fn everything(items: &Items) -> Range<usize> {
+    0..items.pairs.tokens.len()
+}
+
+/// The pairs whose activations are read at once.
+fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    batches(items.pairs.tokens.len(), 2)
 }
 
 /// Both prompts' activations where they are modulated, at their last positions.
-fn activations(items: &Items) -> Plan {
+fn activations(items: &Items, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
-    for i in everything(items) {
+    for i in pairs {
         for run in items.pairs.add(&mut plan, i) {
             plan.read(run, What::Activation { site: items.site, positions: Positions::Last, part: Part::All });
         }
@@ -195,19 +212,29 @@ fn activations(items: &Items) -> Plan {
 
 impl Modulate {
     /// The concept's direction, then the random ones; for each fold, made from the other's pairs.
-    fn vectors(&self, session: &Session, items: &Items) -> Result<Vec<Vectors>, AnalysisError> {
-        let rows: Vec<Vec<f32>> = session.run(&activations(items))?.into_iter().map(Reading::into_values).collect();
-        let mut own: [Vec<f32>; FOLDS] = Default::default();
-        for (fold, vector) in own.iter_mut().enumerate() {
-            let others = rows.chunks_exact(2).enumerate().filter(|(i, _)| i % FOLDS != fold);
-            let (positive, negative): (Vec<_>, Vec<_>) = others.map(|(_, r)| (r[0].clone(), r[1].clone())).unzip();
-            *vector = make(Recipe::Mean, &positive, &negative, session.seed)?.vectors.remove(0);
-            if norm(vector) == 0.0 {
-                return Err(AnalysisError::NotAskable(format!(
-                    "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
-                    items.site
-                )));
+    fn vectors(
+        &self,
+        session: &Session,
+        items: &Items,
+        pairs: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Vec<Vectors>, AnalysisError> {
+        // By fold that they are made for, and side.
+        let mut means: [[RowMean; 2]; FOLDS] = Default::default();
+        for some in pairs {
+            let readings = session.run(&activations(items, some.clone()))?;
+            for (pair, of_pair) in some.zip(readings.chunks_exact(SIDES.len())) {
+                let of_other = &mut means[1 - items.fold[pair]];
+                of_other.iter_mut().zip(of_pair).for_each(|(mean, reading)| mean.add(&reading.values()));
             }
+        }
+        let own = means.map(|[positive, negative]| -> Vec<f32> {
+            positive.mean().iter().zip(negative.mean()).map(|(p, n)| p - n).collect()
+        });
+        if own.iter().any(|vector| norm(vector) == 0.0) {
+            return Err(AnalysisError::NotAskable(format!(
+                "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
+                items.site
+            )));
         }
         let random = (0..usize::from(self.controls)).map(|k| {
             // One direction for both folds, with the norm of each.
@@ -216,61 +243,88 @@ impl Modulate {
         Ok(std::iter::once(own.each_ref().map(|v| Arc::from(v.as_slice()))).chain(random).collect())
     }
 
-    /// Pairs under every direction and coefficient: each prompt's metric, then its forks' metrics, with the divergence along
-    /// the concept's direction; and the forks in that order. Prompts are made longer by `more` tokens, to count what generating
-    /// so many would cost.
-    fn sweep(&self, items: &Items, pairs: &[usize], vectors: &[Vectors], more: usize) -> (Plan, Vec<Run>) {
-        let (mut plan, mut forks) = (Plan::default(), Vec::new());
-        for i in pairs {
-            let metric = &items.pairs.tokens[*i].metric;
-            for run in items.pairs.add(&mut plan, *i) {
-                plan.read(run, What::Metric(metric.clone()));
-                for (direction, vector) in vectors.iter().enumerate() {
-                    for coefficient in &self.coefficients.0 {
-                        let change =
-                            Change::Add { vector: vector[i % FOLDS].clone(), coefficient: *coefficient as f32 };
-                        let edit = Edit { site: items.site, part: Part::All, positions: Positions::Last, change };
-                        let fork = plan.fork(run, vec![edit]);
-                        plan.read(fork, What::Metric(metric.clone()));
-                        if direction == 0 {
-                            plan.read(fork, What::KlFrom(run));
-                        }
-                        forks.push(fork);
-                    }
-                }
-            }
-        }
-        for prompt in &mut plan.prompts {
-            prompt.ids.extend(std::iter::repeat_n(0, more));
-        }
-        (plan, forks)
+    /// The numbers of the grid's first and last coefficient, but for 0, which changes nothing.
+    fn ends(&self) -> Vec<usize> {
+        let x = &self.coefficients.0;
+        let mut ends = vec![0, x.len().saturating_sub(1)];
+        ends.dedup();
+        ends.retain(|dose| x.get(*dose).is_some_and(|x| *x != 0.0));
+        ends
     }
 
-    /// The readings of [`Modulate::sweep`] over all pairs, sorted.
-    fn measured(&self, items: &Items, readings: &[Reading]) -> Measured {
-        let (n, doses) = (items.pairs.tokens.len(), self.coefficients.0.len());
-        let empty = || vec![Vec::with_capacity(n); doses];
-        let mut measured = Measured {
-            base: Default::default(),
-            metric: [0, 1].map(|_| vec![empty(); 1 + usize::from(self.controls)]),
-            kl: [0, 1].map(|_| empty()),
-        };
-        let mut numbers = readings.iter().filter_map(Reading::number);
-        let mut next = || numbers.next().unwrap_or(f64::NAN);
-        for _ in 0..n {
-            for side in 0..SIDES.len() {
-                measured.base[side].push(next());
-                for (direction, of_direction) in measured.metric[side].iter_mut().enumerate() {
-                    for (dose, of_dose) in of_direction.iter_mut().enumerate() {
-                        of_dose.push(next());
-                        if direction == 0 {
-                            measured.kl[side][dose].push(next());
-                        }
+    /// What is forked: the concept's direction at every coefficient, and so many random ones at the grid's ends. At
+    /// coefficient 0 the run is the prompt itself.
+    fn conditions(&self, randoms: usize) -> Vec<Condition> {
+        let x = &self.coefficients.0;
+        let own = (0..x.len()).filter(|dose| x[*dose] != 0.0).map(|dose| (0, dose));
+        let ends = self.ends();
+        own.chain((1..=randoms).flat_map(|direction| ends.iter().map(move |dose| (direction, *dose)))).collect()
+    }
+
+    /// The pairs that are swept at once.
+    fn swept(&self, items: &Items) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(items.pairs.tokens.len(), SIDES.len() * self.conditions(usize::from(self.controls)).len())
+    }
+
+    /// The fork of a prompt under a condition.
+    fn fork(&self, items: &Items, plan: &mut Plan, run: Run, pair: usize, vectors: &[Vectors], at: Condition) -> Run {
+        let vector = vectors[at.0][items.fold[pair]].clone();
+        let change = Change::Add { vector, coefficient: self.coefficients.0[at.1] as f32 };
+        plan.fork(run, vec![Edit { site: items.site, part: Part::All, positions: Positions::Last, change }])
+    }
+
+    /// Some pairs under every condition: each prompt's metric, then its forks' metrics, with the divergence along the concept's
+    /// direction.
+    fn sweep(&self, items: &Items, pairs: Range<usize>, vectors: &[Vectors]) -> Plan {
+        let (mut plan, conditions) = (Plan::default(), self.conditions(vectors.len() - 1));
+        for i in pairs {
+            let metric = &items.pairs.tokens[i].metric;
+            for run in items.pairs.add(&mut plan, i) {
+                plan.read(run, What::Metric(metric.clone()));
+                for at in &conditions {
+                    let fork = self.fork(items, &mut plan, run, i, vectors, *at);
+                    plan.read(fork, What::Metric(metric.clone()));
+                    if at.0 == 0 {
+                        plan.read(fork, What::KlFrom(run));
                     }
                 }
             }
         }
-        measured
+        plan
+    }
+
+    /// Sweeps so many pairs at a time.
+    fn measured(
+        &self,
+        session: &Session,
+        items: &Items,
+        pairs: impl Iterator<Item = Range<usize>>,
+        vectors: &[Vectors],
+    ) -> Result<Measured, AnalysisError> {
+        let (x, ends) = (&self.coefficients.0, self.ends());
+        let empty = |n: usize| vec![Vec::new(); n];
+        let mut measured = Measured {
+            base: Default::default(),
+            metric: [0, 1].map(|_| empty(x.len())),
+            kl: [0, 1].map(|_| empty(x.len())),
+            random: [0, 1].map(|_| vec![empty(ends.len()); vectors.len() - 1]),
+        };
+        for some in pairs {
+            let readings = session.run(&self.sweep(items, some.clone(), vectors))?;
+            let mut numbers = readings.iter().filter_map(Reading::number);
+            let mut next = || numbers.next().unwrap_or(f64::NAN);
+            for side in some.flat_map(|_| 0..SIDES.len()) {
+                let base = next();
+                measured.base[side].push(base);
+                for (dose, x) in x.iter().enumerate() {
+                    let (metric, kl) = if *x == 0.0 { (base, 0.0) } else { (next(), next()) };
+                    measured.metric[side][dose].push(metric);
+                    measured.kl[side][dose].push(kl);
+                }
+                measured.random[side].iter_mut().flatten().for_each(|of_end| of_end.push(next()));
+            }
+        }
+        Ok(measured)
     }
 
     /// The directions that generate.
@@ -278,28 +332,117 @@ impl Modulate {
         &vectors[..(1 + usize::from(self.generate_controls)).min(vectors.len())]
     }
 
-    fn answers(&self, session: &Session, items: &Items, vectors: &[Vectors]) -> Result<Vec<Given>, AnalysisError> {
-        if self.generate == 0 {
-            return Ok(Vec::new());
-        }
+    /// Which of so many pairs that generate are planned at once.
+    fn generated(&self, pairs: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(pairs, SIDES.len() * self.conditions(usize::from(self.generate_controls)).len())
+    }
+
+    /// Runs that answer, of some pairs: the prompts themselves where the grid has coefficient 0, and their forks; each with its
+    /// pair, side and condition.
+    fn generation(
+        &self,
+        items: &Items,
+        pairs: &[usize],
+        vectors: &[Vectors],
+    ) -> (Plan, Vec<Run>, Vec<(usize, usize, Condition)>) {
+        let (mut plan, mut runs, mut places) = (Plan::default(), Vec::new(), Vec::new());
         let vectors = self.that_generate(vectors);
-        let (plan, runs) = self.sweep(items, &items.generating, vectors, 0);
-        // In the order of the plan's forks.
-        let mut asked: Vec<Item> = Vec::with_capacity(runs.len());
-        let mut places = Vec::with_capacity(runs.len());
-        for pair in &items.generating {
-            let of = &items.pairs.dataset.items[*pair];
-            for (side, prompt) in [&of.positive, &of.negative].into_iter().enumerate() {
-                for direction in 0..vectors.len() {
-                    for dose in 0..self.coefficients.0.len() {
-                        asked.push(item_of(of, prompt));
-                        places.push((*pair, side, direction, dose));
-                    }
+        let unmodulated = self.coefficients.0.iter().position(|x| *x == 0.0).map(|dose| (0, dose));
+        let conditions = self.conditions(vectors.len() - 1);
+        for pair in pairs {
+            for (side, prompt) in items.pairs.add(&mut plan, *pair).into_iter().enumerate() {
+                for at in unmodulated.iter().chain(&conditions) {
+                    let run = match Some(*at) == unmodulated {
+                        true => prompt,
+                        false => self.fork(items, &mut plan, prompt, *pair, vectors, *at),
+                    };
+                    plan.read(run, What::Entropy);
+                    runs.push(run);
+                    places.push((*pair, side, *at));
                 }
             }
         }
-        let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), &asked)?;
-        let given = |((pair, side, direction, dose), answer)| Given { pair, side, direction, dose, answer };
-        Ok(places.into_iter().zip(answers).map(given).collect())
+        (plan, runs, places)
+    }
+
+    fn answers(&self, session: &Session, items: &Items, vectors: &[Vectors]) -> Result<Vec<Given>, AnalysisError> {
+        let mut found = Vec::new();
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        for of in self.generated(generating) {
+            let (plan, runs, places) = self.generation(items, &items.generating[of], vectors);
+            let asked = |(pair, side, _): &(usize, usize, Condition)| {
+                let of = &items.pairs.dataset.items[*pair];
+                item_of(of, if *side == 0 { &of.positive } else { &of.negative })
+            };
+            let asked: Vec<Item> = places.iter().map(asked).collect();
+            let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), &asked)?;
+            found.extend(places.into_iter().zip(answers).map(|((pair, side, (direction, dose)), answer)| Given {
+                pair,
+                side,
+                direction,
+                dose,
+                answer,
+            }));
+        }
+        found.sort_by_key(|g: &Given| (g.pair, g.side, g.direction, g.dose));
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+impl Items {
+    /// Four pairs of the demo.
+    fn of_demo(model: &Model) -> Items {
+        let mut modulate = tests::over("-1,0,1");
+        modulate.pairs.file.max_pairs = Some(4);
+        modulate.prepare(model).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::run::Engine;
+
+    pub(super) fn over(coefficients: &str) -> Modulate {
+        let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
+        Modulate {
+            pairs: PairArgs { file, metric: MetricArgs::default() },
+            layer: Some(3),
+            gate: Vec::new(),
+            circuit: None,
+            coefficients: grid(coefficients).unwrap(),
+            controls: 3,
+            generate: 0,
+            generate_pairs: 4,
+            generate_controls: 1,
+        }
+    }
+
+    #[test]
+    fn coefficient_0_is_not_forked_and_random_directions_are_at_the_ends_alone() {
+        assert_eq!(over("-1,0,0.5,2").conditions(2), [(0, 0), (0, 2), (0, 3), (1, 0), (1, 3), (2, 0), (2, 3)]);
+        assert_eq!(over("0,1").ends(), [1]);
+        assert_eq!((over("2").ends(), over("0").conditions(3)), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let modulate = over("-1,0,2");
+        let items = modulate.prepare(&model).unwrap();
+        let session = Session::new(&model, Engine::Wavefront, 0);
+        let of = |pairs: Vec<Range<usize>>| {
+            let vectors = modulate.vectors(&session, &items, pairs.clone().into_iter()).unwrap();
+            let measured = modulate.measured(&session, &items, pairs.into_iter(), &vectors).unwrap();
+            (vectors, measured.base, measured.metric, measured.kl, measured.random)
+        };
+        let whole = of(vec![0..6]);
+        assert!(whole == of(vec![0..1, 1..4, 4..6]));
+        let (_, base, metric, kl, random) = whole;
+        // Coefficient 0 is the prompt itself; random directions have the two ends.
+        assert_eq!((&metric[0][1], &kl[1][1]), (&base[0], &vec![0.0; 6]));
+        assert!(random.iter().all(|side| side.len() == 3 && side.iter().all(|of| of.len() == 2 && of[1].len() == 6)));
     }
 }

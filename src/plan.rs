@@ -29,6 +29,7 @@ pub use split::Piece;
 
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteError, SiteKind, Units};
+use std::collections::BTreeSet;
 use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
@@ -230,6 +231,22 @@ impl Plan {
     pub fn read(&mut self, run: Run, what: What) -> usize {
         self.readouts.push(Readout { run, what });
         self.readouts.len() - 1
+    }
+
+    /// A plan that costs about what this one does where its runs go on for so many tokens more: prompts of which something is
+    /// read are longer, and each of their forks has tokens of its own there. The plan must be sound ([`Plan::check`]).
+    #[must_use]
+    pub fn longer(mut self, more: usize) -> Self {
+        let read: BTreeSet<usize> = self.readouts.iter().map(|r| self.root(r.run)).collect();
+        let ends: Vec<usize> = (0..self.forks.len()).map(|f| self.length(Run::Fork(f))).collect();
+        let going_on: Vec<usize> = (0..self.forks.len()).filter(|f| read.contains(&self.root(Run::Fork(*f)))).collect();
+        for f in going_on.into_iter().filter(|_| more > 0) {
+            let positions = Positions::At((ends[f]..ends[f] + more).collect());
+            let (site, part, change) = (SiteKind::ResidPre.at(0), Part::All, Change::Scale(1.0));
+            self.forks[f].edits.push(Edit { site, part, positions, change });
+        }
+        read.into_iter().for_each(|p| self.prompts[p].ids.extend(std::iter::repeat_n(0, more)));
+        self
     }
 
     /// The number of the prompt that a run descends from. The plan must be sound ([`Plan::check`]).

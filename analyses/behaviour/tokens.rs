@@ -1,6 +1,7 @@
 //! Which first tokens tell a refusal from an answer: chosen on one half of the prompts, judged on the other.
 
-use crate::stats::auc;
+use crate::stats::{Bootstrap, Interval, auc, bca_within};
+use std::collections::BTreeMap;
 
 /// One prompt: the logits of the candidate tokens at its last position, its class, and what it may be compared with.
 pub(super) struct Shown {
@@ -23,6 +24,9 @@ pub(super) struct Chosen {
 
 /// A gain of separation that is worth a token.
 const WORTH: f64 = 0.002;
+
+/// Prompts of its class that a token begins at least: what begins one answer is that answer's own word.
+const SUPPORT: usize = 3;
 
 /// How well tokens separate, within strata, in the mean over them by their prompts.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -53,17 +57,11 @@ impl Chosen {
         logsumexp(self.answer.iter().map(|t| logits[*t])) - logsumexp(self.foil.iter().map(|t| logits[*t]))
     }
 
-    /// The best pair of tokens, and then, one at a time, whichever token of either side adds most, up to `most` a side. A token
-    /// of the behaviour is one that begins it more often than its absence, and the reverse: what separates without being said
-    /// is an accident of the half. None where no pair separates.
-    pub fn choose(shown: &[&Shown], candidates: usize, most: usize) -> Option<Chosen> {
-        let begins = |token: usize, positive: bool| {
-            let of = shown.iter().filter(|s| s.positive == positive);
-            of.clone().filter(|s| s.first == Some(token)).count() as f64 / of.count().max(1) as f64
-        };
-        let excess: Vec<f64> = (0..candidates).map(|t| begins(t, true) - begins(t, false)).collect();
-        let side = |sign: f64| (0..candidates).filter(|t| sign * excess[*t] > 0.0).collect::<Vec<_>>();
-        let (answers, foils) = (side(1.0), side(-1.0));
+    /// The best pair of tokens, and then, one at a time, whichever token of either side adds most, up to `most` a side; and
+    /// whether one side's tokens are scarce (see [`begun`]). None where no pair separates.
+    pub fn choose(shown: &[&Shown], candidates: usize, most: usize) -> Option<(Chosen, bool)> {
+        let ((answers, few), (foils, few_foils)) = (begun(shown, candidates, true), begun(shown, candidates, false));
+        let scarce = few || few_foils;
         let pairs = answers.iter().flat_map(|a| foils.iter().map(move |f| (*a, *f)));
         let pair = |(a, f): (usize, usize)| Chosen { answer: vec![a], foil: vec![f] };
         let (mut best, mut score) = strongest(pairs.map(pair), shown)?;
@@ -74,7 +72,7 @@ impl Chosen {
             let wider = best.wider(&answers, &foils, most);
             match strongest(wider.into_iter(), shown) {
                 Some((wider, higher)) if higher.worth() > score.worth() + WORTH => (best, score) = (wider, higher),
-                _ => return Some(best),
+                _ => return Some((best, scarce)),
             }
         }
     }
@@ -104,6 +102,23 @@ pub(super) struct Judged {
     stratum: usize,
     pub positive: bool,
     pub difference: f64,
+}
+
+/// The tokens that may stand for a class: those that begin it more often than the other, and three of its prompts or more; what
+/// separates without being said is an accident of the half. Where none begins three, those that begin the most, and true.
+fn begun(shown: &[&Shown], candidates: usize, class: bool) -> (Vec<usize>, bool) {
+    let begins = |token: usize, positive: bool| {
+        let of = shown.iter().filter(|s| s.positive == positive);
+        (of.clone().filter(|s| s.first == Some(token)).count(), of.count().max(1))
+    };
+    let share = |token: usize, positive: bool| {
+        let (some, all) = begins(token, positive);
+        some as f64 / all as f64
+    };
+    let more: Vec<usize> = (0..candidates).filter(|t| share(*t, class) > share(*t, !class)).collect();
+    let largest = more.iter().map(|t| begins(*t, class).0).max().unwrap_or(0);
+    let enough = SUPPORT.min(largest);
+    (more.into_iter().filter(|t| begins(*t, class).0 >= enough).collect(), enough < SUPPORT)
 }
 
 /// The best of several by [`separation`]; the first of equals.
@@ -139,6 +154,19 @@ pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
         weight += n;
     }
     (weight > 0.0).then(|| Score { area: area / weight, balanced: balanced / weight, gap: gap / weight })
+}
+
+/// The interval of the area under the curve over prompts. How many prompts of each language have which class is held fixed:
+/// where refusals are few, some resample of all prompts would have none.
+pub(super) fn area_interval(judged: &[Judged], seed: u64) -> Option<Interval> {
+    let mut groups: BTreeMap<(usize, bool), Vec<Judged>> = BTreeMap::new();
+    judged.iter().for_each(|j| groups.entry((j.stratum, j.positive)).or_default().push(*j));
+    let few = |positive: bool| judged.iter().filter(|j| j.positive == positive).count() < 2;
+    if few(true) || few(false) {
+        return None;
+    }
+    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.area);
+    bca_within(&groups.into_values().collect::<Vec<_>>(), area, &Bootstrap { seed, ..Bootstrap::default() })
 }
 
 /// The difference of means over the root of the mean variance.
@@ -178,7 +206,8 @@ mod tests {
     #[test]
     fn tokens_that_separate_within_each_language_are_chosen() {
         let all = shown();
-        let chosen = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
+        let (chosen, scarce) = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
+        assert!(!scarce);
         assert_eq!(chosen.foil, [2]);
         // Token 3 begins nothing.
         assert_eq!(chosen.answer.iter().copied().collect::<std::collections::BTreeSet<_>>(), [0, 1].into());
@@ -186,10 +215,60 @@ mod tests {
         assert!(score.area > 0.999 && score.balanced > 0.9, "{score:?}");
     }
 
+    /// Twelve prompts of each class. The refusals' own token 0 is a weak sign; 1 and 2 part the classes best, and begin one
+    /// answer each; 3 begins the other answers.
+    fn with_accidents() -> Vec<Shown> {
+        let one = |i: usize| {
+            let positive = i.is_multiple_of(2);
+            let weak = if positive { [1.0, 0.2, 0.6][i % 3] } else { [0.0, 0.4, 0.1][i % 3] };
+            let strong = if positive { 0.0 } else { 5.0 };
+            let first = match i {
+                _ if positive => 0,
+                1 => 1,
+                3 => 2,
+                _ => 3,
+            };
+            Shown { logits: vec![weak, strong, strong, -weak], first: Some(first), positive, stratum: 0 }
+        };
+        (0..24).map(one).collect()
+    }
+
+    #[test]
+    fn a_token_that_begins_a_single_prompt_is_no_token_of_its_class() {
+        let all = with_accidents();
+        let (chosen, scarce) = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
+        assert_eq!((chosen, scarce), (Chosen { answer: vec![0], foil: vec![3] }, false));
+    }
+
+    #[test]
+    fn where_no_token_begins_three_prompts_those_that_begin_most_do_and_it_is_said() {
+        let mut all = with_accidents();
+        // Two answers begin with 3 now, the others with what is no candidate.
+        all.iter_mut().filter(|s| s.first == Some(3)).skip(2).for_each(|s| s.first = None);
+        let (chosen, scarce) = Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3).unwrap();
+        assert_eq!((chosen, scarce), (Chosen { answer: vec![0], foil: vec![3] }, true));
+    }
+
     #[test]
     fn one_class_alone_separates_nothing() {
         let all: Vec<Shown> = shown().into_iter().filter(|s| s.positive).collect();
         assert_eq!(Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3), None);
+    }
+
+    #[test]
+    fn few_refusals_among_many_answers_have_an_interval_and_one_has_none() {
+        // Eight of ninety: one resample of three thousand would have none of them.
+        let judged = |refusals: usize| -> Vec<Judged> {
+            let one = |i: usize| {
+                let positive = i < refusals;
+                Judged { stratum: i % 3, positive, difference: ((i * 7) % 11) as f64 + f64::from(u8::from(positive)) }
+            };
+            (0..90).map(one).collect()
+        };
+        let (few, area) = (judged(8), separation(&judged(8)).unwrap().area);
+        let found = area_interval(&few, 0).unwrap();
+        assert!(found.low < area && area < found.high && found.high - found.low > 0.1, "{found:?} around {area}");
+        assert_eq!((area_interval(&judged(1), 0), area_interval(&judged(89), 0)), (None, None));
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! What the tables of a cipher say: figures and text.
 
-use super::CONDITIONS;
+use super::{CONDITIONS, FORMS};
+use crate::analyses::ciphered::Ciphered;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
-use crate::report::cells::{self, p_value, share, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::cells::{p_value, share, signed};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use std::path::Path;
@@ -92,28 +93,29 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
     let (necessity, collapse) = (table(tables, "necessity")?, table(tables, "collapse")?);
-    let (n, left_out) = (necessity.ints("n")?, necessity.ints("left_out")?);
+    let conditions = necessity.strs("condition")?;
+    let count = |column: &str| Ok::<_, AnalysisError>(necessity.ints(column)?.first().copied().unwrap_or(0));
     let effects = necessity.floats("effect_mean")?;
     let (low, high) = (necessity.floats("ci_low")?, necessity.floats("ci_high")?);
-    let effect = |i: usize| {
-        let ends = low.get(i).copied().flatten().zip(high.get(i).copied().flatten());
-        format!("{} nats, {INTERVAL} {}", signed(effects.get(i).copied().flatten(), 3), interval(ends))
+    let effect = |form: &str| {
+        let i = conditions.iter().position(|c| *c == form)?;
+        Some(format!("{} nats, {INTERVAL} {}", signed(effects[i], 3), interval(low[i].zip(high[i]))))
     };
-    let out = match left_out.first().copied().unwrap_or(0) {
-        0 => String::new(),
-        out => format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(out)),
-    };
+    let [plain, wrapped, cipher] = FORMS.map(effect);
+    let wrapped = wrapped.map_or(String::new(), |wrapped| {
+        format!(" In plain within the instructions and examples of the cipher prompt it does so by {wrapped}.")
+    });
     let text = format!(
         "Over {} pairs the gate ({}) of the negative request moves the positive's logit difference by {} in plain and by {} in \
-         cipher. {}{out}",
-        n.first().copied().unwrap_or(0),
+         cipher.{wrapped} {}{}",
+        count("n")?,
         first(necessity, "gate")?,
-        effect(0),
-        effect(1),
+        plain.unwrap_or_default(),
+        cipher.unwrap_or_default(),
         collapse_sentence(collapse)?,
+        Ciphered::omitted(count("left_out")?, count("too_long")?),
     );
     let rows = Listing::of(collapse)
-        .by(Order::Strongest("collapse"))
         .first(LISTED)
         .column("by", Show::Text("by"))
         .column("value", Show::Text("value"))
@@ -122,7 +124,10 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         .column("cipher (nats)", Show::Signed("cipher_effect", 3))
         .column("collapse", Show::Share("collapse"))
         .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
-        .column("p of plain", Show::PValue("plain_p"));
+        .column("p of plain", Show::PValue("plain_p"))
+        .column("wrapped (nats)", Show::Signed("wrapped_effect", 3))
+        .column("by the wrapper alone", Show::Share("wrapped_collapse"))
+        .column("95 % interval", Show::Interval("wrapped_ci_low", "wrapped_ci_high", 3));
     let alt = "Bars of the effect of exchanging the gate, in plain and in cipher.";
     let caption = "Mean effect of giving the positive request the gate of the negative one.";
     Ok(Section::new("Is the gate needed in cipher?")
@@ -136,12 +141,21 @@ fn collapse_sentence(collapse: &Table) -> Result<String, AnalysisError> {
     let Some(found) = value("collapse")? else {
         return Ok("The effect in plain cannot be told from 0, so that nothing could collapse.".to_string());
     };
-    let (low, high) = (value("ci_low")?, value("ci_high")?);
-    let ends = match low.zip(high) {
-        Some((low, high)) => format!(" (95 % interval {} to {})", share(low), share(high)),
-        None => String::new(),
+    let ends = |low: &str, high: &str| {
+        let ends = value(low)?.zip(value(high)?);
+        let words = |(low, high): (f64, f64)| format!(" (95 % interval {} to {})", share(low), share(high));
+        Ok::<_, AnalysisError>(ends.map_or(String::new(), words))
     };
-    Ok(format!("**{}** of the effect collapse in cipher{ends}.", share(found)))
+    let alone = match value("wrapped_collapse")? {
+        Some(alone) => format!(
+            " The instructions around the request take away {} by themselves{}.",
+            share(alone),
+            ends("wrapped_ci_low", "wrapped_ci_high")?
+        ),
+        None => " How much of that the instructions around the request make by themselves is not known: the cipher is a file's."
+            .to_string(),
+    };
+    Ok(format!("**{}** of the effect collapse in cipher{}.{alone}", share(found), ends("ci_low", "ci_high")?))
 }
 
 fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
@@ -182,9 +196,11 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         );
         text += &match at("restored", "injected")? {
             Some(restored) => format!(
-                "; of those lost in cipher injection brings back **{}** (sign test on the same pairs p {}).",
+                "; of those lost in cipher injection brings back **{}** (sign tests on the same pairs: against cipher p {}, \
+                 against the control p {}).",
                 share(restored),
-                p_value(at("p_refusals", "injected")?)
+                p_value(at("p_refusals", "injected")?),
+                p_value(at("p_over_control", "injected")?)
             ),
             None => "; none are lost in cipher, so that none can come back.".to_string(),
         };

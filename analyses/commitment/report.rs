@@ -56,11 +56,15 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result<Figure, AnalysisError> {
     let mut lines = Vec::new();
     for (place, name) in [("content", "content"), ("last", "last position")] {
-        lines.push(curve(layers, place, change, name, CurveRole::Series)?);
+        lines.push(curve(layers, (place, change, 0), name, CurveRole::Series)?);
     }
     if change == "remove" {
         for place in ["content", "last"] {
-            lines.push(curve(layers, place, "random", "random direction", CurveRole::Control)?);
+            let (places, directions) = (layers.strs("place")?, layers.ints("direction")?);
+            let last = (0..layers.rows()).filter(|i| places[*i] == place).map(|i| directions[i]).max().unwrap_or(0);
+            for direction in 1..=last {
+                lines.push(curve(layers, (place, "random", direction), "random directions", CurveRole::Control)?);
+            }
         }
     }
     let of = |place: &str| decisive.iter().find(|r| r.place == place && r.change == change);
@@ -85,20 +89,19 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
     }))
 }
 
-/// One place's and change's shares with their intervals.
-fn curve(layers: &Table, place: &str, change: &str, name: &str, role: CurveRole) -> Result<Curve, AnalysisError> {
+/// The shares of one place, change and direction with their intervals.
+fn curve(
+    layers: &Table,
+    (place, change, direction): (&str, &str, i64),
+    name: &str,
+    role: CurveRole,
+) -> Result<Curve, AnalysisError> {
     let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
-    let float = |name: &str| layers.floats(name);
-    let (shares, gaps, low, high) = (float("share_of_gap")?, float("gap_mean")?, float("ci_low")?, float("ci_high")?);
-    let point = |i: usize| {
-        let gap = gaps[i].filter(|gap| *gap != 0.0);
-        let interval = low[i].zip(high[i]).zip(gap).map(|((low, high), gap)| (low / gap, high / gap));
-        // A gap below 0 turns the ends round.
-        let interval = interval.map(|(a, b)| (a.min(b), a.max(b))).filter(|_| role == CurveRole::Series);
-        CurvePoint { x: at[i] as f64, y: shares[i], interval }
-    };
-    let points = (0..layers.rows()).filter(|i| places[*i] == place && changes[*i] == change).map(point).collect();
-    Ok(Curve { name: name.to_string(), role, points })
+    let (directions, shares) = (layers.ints("direction")?, layers.floats("share_of_gap")?);
+    let (low, high) = (layers.floats("share_ci_low")?, layers.floats("share_ci_high")?);
+    let here = |i: &usize| (places[*i], changes[*i], directions[*i]) == (place, change, direction);
+    let point = |i: usize| CurvePoint { x: at[i] as f64, y: shares[i], interval: low[i].zip(high[i]) };
+    Ok(Curve { name: name.to_string(), role, points: (0..layers.rows()).filter(here).map(point).collect() })
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -111,6 +114,12 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     words.extend(of("last", "remove").map(|r| arrival(r, "Removing it at the last position")));
     words.extend(of("last", "restore").map(|r| arrival(r, "Restoring it there")));
     words.push(control(layers)?);
+    let left_out = layers.ints("left_out")?.iter().copied().max().unwrap_or(0);
+    if left_out > 0 {
+        words.push(format!(
+            "{left_out} pairs have no content that differs before the last position, and are left out of it."
+        ));
+    }
     let block = Listing::of(table(tables, "commitment")?)
         .column("place", Show::Text("place"))
         .column("change", Show::Text("change"))
@@ -118,6 +127,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("pairs", Show::Count("n"))
         .column("layer", Show::Number("layer", 0))
         .column("95 % interval", Show::Interval("ci_low", "ci_high", 0))
+        .column("large until", Show::Number("until", 0))
         .column("depth", Show::Share("relative_depth"))
         .column("largest effect (nats)", Show::Signed("largest_effect", 3))
         .column("of the gap", Show::Share("largest_share"))
@@ -127,7 +137,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .paragraph(words.join(" "))
         .figure(
             dir.join("commitment.png"),
-            "What removing the signal closes of the gap between the prompts; grey: as far along a random direction.",
+            "What removing the signal closes of the gap between the prompts; grey: as far along random directions.",
             alt,
         )
         .figure(dir.join("restored.png"), "What restoring it in the negative prompts closes of the gap.", alt)
@@ -181,12 +191,19 @@ fn arrival(row: &Row, what: &str) -> String {
 
 /// The largest effect of the random directions.
 fn control(layers: &Table) -> Result<String, AnalysisError> {
-    let (changes, shares) = (layers.strs("change")?, layers.floats("share_of_gap")?);
-    let random = (0..layers.rows()).filter(|i| changes[*i] == "random").filter_map(|i| shares[i]);
-    let most = random
-        .fold(None, |most: Option<f64>, x| Some(most.map_or(x, |most| if x.abs() > most.abs() { x } else { most })));
-    Ok(match most {
-        Some(most) => format!("Going as far along a random direction closes {} of the gap at most.", share(most)),
-        None => String::new(),
+    let (places, directions, shares) =
+        (layers.strs("place")?, layers.ints("direction")?, layers.floats("share_of_gap")?);
+    let mut words = Vec::new();
+    for (place, name) in [("content", "in the content"), ("last", "at the last position")] {
+        let random = (0..layers.rows()).filter(|i| places[*i] == place && directions[*i] > 0);
+        let found: Vec<f64> = random.clone().filter_map(|i| shares[i]).collect();
+        if let Some(most) = found.into_iter().reduce(|most, x| if x.abs() > most.abs() { x } else { most }) {
+            let directions = random.map(|i| directions[i]).max().unwrap_or(0);
+            words.push(format!("{} {name} (of {directions} before each layer)", share(most)));
+        }
+    }
+    Ok(match words.is_empty() {
+        true => String::new(),
+        false => format!("Going as far along a random direction closes at most {} of the gap.", words.join(" and ")),
     })
 }

@@ -6,9 +6,9 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, number, p_value, signed};
+use crate::report::cells::{self, EMPTY, number, p_value, share, signed};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
+use crate::report::{Block, Heading, Section, TableBlock};
 use crate::table::Table;
 use std::path::Path;
 
@@ -36,11 +36,17 @@ fn curve(
 ) -> Result<Curve, AnalysisError> {
     let (x, y) = (dose.floats("coefficient")?, dose.floats(column)?);
     let (low, high) = (dose.floats("ci_low")?, dose.floats("ci_high")?);
+    // A control has values at the grid's ends and at 0 alone: its line goes from one to the next.
+    let there = |i: &usize| role == CurveRole::Series || y[*i].is_some();
     let point = |i: usize| {
         let interval = if band { low[i].zip(high[i]) } else { None };
         Some(CurvePoint { x: x[i]?, y: y[i], interval })
     };
-    Ok(Curve { name: name.to_string(), role, points: overall(dose, side)?.into_iter().filter_map(point).collect() })
+    Ok(Curve {
+        name: name.to_string(),
+        role,
+        points: overall(dose, side)?.into_iter().filter(there).filter_map(point).collect(),
+    })
 }
 
 fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves, AnalysisError> {
@@ -66,7 +72,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let name = format!("{side} prompts");
         of_metric.curves.push(curve(dose, side, "metric_mean", &name, CurveRole::Series, true)?);
         of_metric.curves.push(curve(dose, side, "random_metric_mean", "random directions", CurveRole::Control, false)?);
-        of_metric.thresholds.extend(flags(thresholds, side, |class| class == "metric", &|_| name.clone())?);
+        of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == "metric", &|_| name.clone())?);
     }
     of_metric.interval_meaning = Some(INTERVAL.to_string());
     let mut figures: Figures = Vec::new();
@@ -78,7 +84,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     } else {
         figures.push(("modulation.png".to_string(), of_metric.into()));
     }
-    figures.extend(forest(thresholds)?.map(|forest| ("thresholds.png".to_string(), forest)));
+    figures.extend(forest(dose, thresholds)?.map(|forest| ("thresholds.png".to_string(), forest)));
     Ok(figures)
 }
 
@@ -98,31 +104,61 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
         figure.curves.push(control);
     }
     let shown = |class: &str| class == Class::Refusal.name() || class == Class::Answer.name();
-    figure.thresholds = flags(thresholds, side, shown, &str::to_string)?;
+    figure.thresholds = flags(dose, thresholds, side, shown, &str::to_string)?;
     figure.y_range = Some((0.0, 1.0));
     Ok(figure.into())
 }
 
+/// The intervals of thresholds as they are drawn: one that goes on beyond the grid, to the grid's end.
+fn drawn(dose: &Table, thresholds: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
+    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let (low_open, high_open) = (thresholds.flags("low_open")?, thresholds.flags("high_open")?);
+    let grid = || dose.floats("coefficient").into_iter().flatten().flatten().copied();
+    let (first, last) = (grid().reduce(f64::min), grid().reduce(f64::max));
+    let end = |own: Option<f64>, open: bool, of_grid: Option<f64>| if open { of_grid } else { own };
+    let one = |i: usize| end(low[i], low_open[i], first).zip(end(high[i], high_open[i], last));
+    Ok((0..thresholds.rows()).map(one).collect())
+}
+
+/// The interval of a threshold, in words where it goes on beyond the grid.
+pub(in crate::analyses) fn ends(low: Option<f64>, high: Option<f64>, open: (bool, bool), digits: usize) -> String {
+    let end = |own: Option<f64>, open: bool, beyond: &str| {
+        if open { Some(beyond.to_string()) } else { own.map(|own| number(own, digits)) }
+    };
+    match end(low, open.0, "below the grid").zip(end(high, open.1, "above the grid")) {
+        Some((low, high)) => format!("[{low},\u{a0}{high}]"),
+        None => EMPTY.to_string(),
+    }
+}
+
+/// [`ends`] of every row.
+fn all_ends(thresholds: &Table, digits: usize) -> Result<Vec<String>, AnalysisError> {
+    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let (low_open, high_open) = (thresholds.flags("low_open")?, thresholds.flags("high_open")?);
+    let one = |i: usize| ends(low[i], high[i], (low_open[i], high_open[i]), digits);
+    Ok((0..thresholds.rows()).map(one).collect())
+}
+
 /// Thresholds over all prompts of a side, of chosen classes.
 fn flags(
+    dose: &Table,
     thresholds: &Table,
     side: &str,
     shown: impl Fn(&str) -> bool,
     label: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, x) = (thresholds.strs("class")?, thresholds.floats("coefficient")?);
-    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let drawn = drawn(dose, thresholds)?;
     let of = overall(thresholds, side)?.into_iter().filter(|i| shown(class[*i]));
-    let flag = |i: usize| Some(Threshold { x: x[i]?, label: label(class[i]), interval: low[i].zip(high[i]) });
+    let flag = |i: usize| Some(Threshold { x: x[i]?, label: label(class[i]), interval: drawn[i] });
     Ok(of.filter_map(flag).collect())
 }
 
 /// The metric's thresholds of all prompts, each language and each group; none where there are none.
-fn forest(thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
+fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
     let (sides, class) = (thresholds.strs("side")?, thresholds.strs("class")?);
     let (by, value) = (thresholds.strs("by")?, thresholds.strs("value")?);
-    let (x, low, high) =
-        (thresholds.floats("coefficient")?, thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let (x, drawn) = (thresholds.floats("coefficient")?, drawn(dose, thresholds)?);
     let mut rows: Vec<(&str, &str)> = Vec::new();
     for part in ["all", "lang", "group"] {
         for i in (0..thresholds.rows()).filter(|i| by[*i] == part && class[*i] == "metric") {
@@ -135,7 +171,7 @@ fn forest(thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
     let estimate = |row: &(&str, &str), side: &str| {
         let here = |i: &usize| (by[*i], value[*i]) == *row && sides[*i] == side && class[*i] == "metric";
         let i = (0..thresholds.rows()).find(here)?;
-        Some(Estimate { interval: low[i].zip(high[i]), ..Estimate::new(x[i]?) })
+        Some(Estimate { interval: drawn[i], ..Estimate::new(x[i]?) })
     };
     let row = |of: &(&str, &str)| ForestRow {
         label: if of.0 == "all" { "all prompts".to_string() } else { of.1.to_string() },
@@ -156,7 +192,8 @@ fn forest(thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
-    let mut sections = vec![dose_section(dose, thresholds, dir)?];
+    let change = tables.iter().find(|t| t.name() == "change");
+    let mut sections = vec![dose_section(dose, thresholds, change, dir)?];
     sections.push(thresholds_section(thresholds, table(tables, "differences")?, dir)?);
     Ok(sections)
 }
@@ -164,20 +201,46 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 /// Where a class or the metric takes over in all prompts of a side, in words.
 fn takes_over(thresholds: &Table, side: &str, class: &str) -> Result<Option<String>, AnalysisError> {
     let (classes, rises) = (thresholds.strs("class")?, thresholds.flags("rises")?);
-    let (x, low, high) =
-        (thresholds.floats("coefficient")?, thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let (x, ends) = (thresholds.floats("coefficient")?, all_ends(thresholds, 2)?);
     let found = overall(thresholds, side)?.into_iter().find(|i| classes[*i] == class);
     Ok(found.map(|i| {
         let way = if rises[i] { "rises" } else { "falls" };
-        let ends = match low[i].zip(high[i]) {
-            Some((low, high)) => format!(", 95 % interval {}", cells::interval(low, high, 2)),
-            None => String::new(),
-        };
+        let ends = if ends[i] == EMPTY { String::new() } else { format!(", 95 % interval {}", ends[i]) };
         format!("**{}** (it {way} with the coefficient{ends})", number(x[i], 2))
     }))
 }
 
-fn dose_section(dose: &Table, thresholds: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+/// What modulating does to refusals, in words: one sentence for either side and part of the grid from 0 on.
+fn changes(change: &Table) -> Result<String, AnalysisError> {
+    let (sides, parts) = (change.strs("side")?, change.strs("part")?);
+    let float = |column: &str| change.floats(column);
+    let (to, before, after) = (float("to")?, float("refusal_from")?, float("refusal_to")?);
+    let (difference, low, high) = (float("change")?, float("ci_low")?, float("ci_high")?);
+    let (p, over_random) = (float("p_value")?, float("p_over_random")?);
+    let percent = |x: Option<f64>| x.map(|x| 100.0 * x);
+    let sentence = |i: usize| {
+        format!(
+            " Refusals of the {} prompts go from {} at 0 to {} at {}: {}, 95 % interval {} %, sign test p {}; against random \
+             directions the metric's change has p {}.",
+            sides[i],
+            share(before[i]),
+            share(after[i]),
+            number(to[i], 2),
+            share(difference[i]),
+            cells::interval(percent(low[i]), percent(high[i]), 1),
+            p_value(p[i]),
+            p_value(over_random[i]),
+        )
+    };
+    Ok((0..change.rows()).filter(|i| parts[*i] != "whole").map(sentence).collect())
+}
+
+fn dose_section(
+    dose: &Table,
+    thresholds: &Table,
+    change: Option<&Table>,
+    dir: &Path,
+) -> Result<Section, AnalysisError> {
     let metric = dose.floats("metric_mean")?;
     let ends = |side: &str| -> Result<String, AnalysisError> {
         let rows = overall(dose, side)?;
@@ -196,15 +259,20 @@ fn dose_section(dose: &Table, thresholds: &Table, dir: &Path) -> Result<Section,
             }
         }
     }
+    text += &change.map(changes).transpose()?.unwrap_or_default();
     let section = Section::new("Signal and answers").paragraph(text);
     let alt = "Curves over the coefficients of the concept's direction.";
     let section = if generated(dose)? {
         section
             .figure(dir.join("modulation.png"), "Shares of answers to the positive prompts by coefficient.", alt)
             .figure(dir.join("modulation-negative.png"), "The same of the negative prompts.", alt)
-            .figure(dir.join("metric.png"), "The mean logit difference; grey: random directions of the same norm.", alt)
+            .figure(
+                dir.join("metric.png"),
+                "The mean logit difference; grey: random directions of the same norm, at the grid's ends and at 0.",
+                alt,
+            )
     } else {
-        let caption = "The mean logit difference by coefficient; grey: random directions of the same norm.";
+        let caption = "The mean logit difference by coefficient; grey: random directions of the same norm, at the grid's ends and at 0.";
         section.figure(dir.join("modulation.png"), caption, alt)
     };
     let mut listing = Listing::of(dose)
@@ -224,20 +292,31 @@ fn dose_section(dose: &Table, thresholds: &Table, dir: &Path) -> Result<Section,
 
 fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Result<Section, AnalysisError> {
     let (sides, by) = (differences.strs("side")?, differences.strs("by")?);
-    let (p, between) = (differences.floats("p_value")?, differences.floats("between")?);
+    let (p, q, between) =
+        (differences.floats("p_value")?, differences.floats("q_value")?, differences.floats("between")?);
+    let (n, below, above) = (differences.ints("n")?, differences.ints("below")?, differences.ints("above")?);
     let sentence = |i: usize| {
         let what = if by[i] == "group" { "topic" } else { "language" };
-        let differ = if p[i].is_some_and(|p| p < SIGNIFICANT) { "differ" } else { "cannot be told to differ" };
-        let (share, p) = (cells::share(between[i]), p_value(p[i]));
-        format!("Thresholds of the {} prompts {differ} by {what} ({share} of their variance, p {p}).", sides[i])
+        let differ = if q[i].is_some_and(|q| q < SIGNIFICANT) { "differ" } else { "cannot be told to differ" };
+        format!(
+            "Thresholds of the {} prompts {differ} by {what} ({} of the variance of their ranks, p {}, q {}; of {} prompts {} cross \
+             0 below the grid and {} above it).",
+            sides[i],
+            share(between[i]),
+            p_value(p[i]),
+            p_value(q[i]),
+            n[i],
+            below[i],
+            above[i],
+        )
     };
     let tested: Vec<String> = (0..differences.rows()).map(sentence).collect();
     let tested = if tested.is_empty() {
         "Whether thresholds differ by topic or language cannot be tested: too few prompts cross 0, or all have one label.".to_string()
     } else {
         format!(
-            "{} The test deals out the labels anew and compares how much of the variance of the prompts' own thresholds lies \
-             between them.",
+            "{} The test ranks the prompts' own thresholds, those beyond the grid before or after all others, deals out the labels \
+             anew, and compares how much of the variance of the ranks lies between them.",
             tested.join(" ")
         )
     };
@@ -246,6 +325,11 @@ fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Re
         let caption = "The coefficient at which the mean logit difference crosses 0.";
         section = section.figure(dir.join("thresholds.png"), caption, "Forest plot of thresholds.");
     }
+    Ok(section.block(Block::Table(listed(thresholds)?)))
+}
+
+/// The table of thresholds. An interval may go on beyond the grid, which is written in words.
+fn listed(thresholds: &Table) -> Result<TableBlock, AnalysisError> {
     let listing = Listing::of(thresholds)
         .first(LISTED)
         .column("prompts", Show::Text("side"))
@@ -254,7 +338,10 @@ fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Re
         .column("of", Show::Text("class"))
         .column("n", Show::Count("n"))
         .column("threshold", Show::Number("coefficient", 3))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
         .column("rises", Show::Flag("rises"));
-    Ok(section.block(Block::Table(listing.block("Thresholds")?)))
+    let (ends, rows) = (all_ends(thresholds, 3)?, listing.rows()?);
+    let mut block = listing.block("Thresholds")?;
+    block.header.push(Heading::text("95 % interval"));
+    block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(ends[i].clone()));
+    Ok(block)
 }

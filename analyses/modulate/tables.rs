@@ -1,6 +1,9 @@
-//! The tables of a modulation: doses, thresholds, and whether thresholds differ.
+//! The tables of a modulation: doses, thresholds, whether thresholds differ, and what the ends of the grid change.
 
-use super::{FOLDS, Given, Items, Measured, SIDES};
+mod change;
+mod crossing;
+
+use super::{Items, Measured, SIDES};
 use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, shares};
 use crate::analyses::doses::class_thresholds;
@@ -9,8 +12,9 @@ use crate::analyses::summary::mean;
 use crate::answers::Class;
 use crate::dataset::Pair;
 use crate::session::Session;
-use crate::stats::{Bootstrap, bca, bca_family, benjamini_hochberg, label_test};
+use crate::stats::{Bootstrap, bca, bca_family, benjamini_hochberg, label_test, ranks};
 use crate::table::Table;
+use crossing::{Place, crossing, mean_curve, rises};
 use std::collections::BTreeMap;
 
 /// Fewer prompts that generate give no thresholds of classes.
@@ -25,8 +29,20 @@ pub(super) struct Made<'a> {
     pub(super) items: &'a Items,
     /// The coefficients.
     pub(super) x: &'a [f64],
+    /// The numbers of those that random directions have.
+    pub(super) ends: &'a [usize],
     pub(super) measured: &'a Measured,
     pub(super) given: &'a [Given],
+}
+
+/// A generated answer, and to what.
+pub(super) struct Given {
+    pub(super) pair: usize,
+    pub(super) side: usize,
+    pub(super) direction: usize,
+    /// The number of the coefficient.
+    pub(super) dose: usize,
+    pub(super) answer: Answer,
 }
 
 /// The prompts of one side and subset under one coefficient.
@@ -61,7 +77,8 @@ struct Difference {
     side: usize,
     by: &'static str,
     n: i64,
-    left_out: i64,
+    /// Prompts whose threshold lies under the grid, and over it.
+    beyond: [i64; 2],
     labels: i64,
     between: f64,
     p: f64,
@@ -70,7 +87,7 @@ struct Difference {
 impl Made<'_> {
     pub(super) fn tables(&self) -> Result<Vec<Table>, AnalysisError> {
         let (groups, langs): (Vec<_>, Vec<_>) = self.items.pairs.labels().unzip();
-        let all = Subset { by: "all", value: "all".to_string(), items: super::everything(self.items) };
+        let all = Subset { by: "all", value: "all".to_string(), items: super::everything(self.items).collect() };
         let subsets: Vec<Subset> = std::iter::once(all).chain(subsets(&groups, &langs)).collect();
         let doses = self.doses(&subsets);
         let mut tables = vec![
@@ -80,6 +97,7 @@ impl Made<'_> {
             self.items_table()?,
         ];
         if !self.given.is_empty() {
+            tables.push(self.change_table()?);
             tables.push(self.generations_table()?);
         }
         Ok(tables)
@@ -103,11 +121,13 @@ impl Made<'_> {
     fn dose<'a>(&self, side: usize, subset: &'a Subset, dose: usize) -> Dose<'a> {
         let pick = |of: &[f64]| subset.items.iter().map(|i| of[*i]).collect::<Vec<f64>>();
         let base = mean(&pick(&self.measured.base[side]));
-        let directions = &self.measured.metric[side];
-        let means: Vec<Option<f64>> = directions.iter().map(|d| mean(&pick(&d[dose]))).collect();
+        let metric = pick(&self.measured.metric[side][dose]);
+        let end = self.ends.iter().position(|end| *end == dose);
+        let along = |end: usize| self.measured.random[side].iter().map(|of| mean(&pick(&of[end]))).collect();
+        let random: Option<Vec<Option<f64>>> = end.map(along);
         let change = |m: &Option<f64>| m.zip(base).map(|(m, b)| (m - b).abs());
-        let random = &means[1..];
-        let hits = random.iter().filter(|m| change(m) >= change(&means[0])).count();
+        let hits = |random: &Vec<Option<f64>>| random.iter().filter(|m| change(m) >= change(&mean(&metric))).count();
+        let of_random = |of: &Vec<Option<f64>>| mean(&of.iter().flatten().copied().collect::<Vec<_>>());
         let answers = |of_random: bool| -> Vec<&Answer> {
             let here = |g: &&Given| {
                 (g.side, g.dose, g.direction > 0) == (side, dose, of_random) && subset.items.contains(&g.pair)
@@ -119,12 +139,12 @@ impl Made<'_> {
             side,
             subset,
             dose,
-            metric: pick(&directions[0][dose]),
+            random: if self.x[dose] == 0.0 { base } else { random.as_ref().and_then(of_random) },
+            p_over_random: random.as_ref().map(|of| (hits(of) + 1) as f64 / (of.len() + 1) as f64),
+            metric,
             kl: mean(&pick(&self.measured.kl[side][dose])),
             answers: own.len() as i64,
             shares: shares(&own),
-            random: mean(&random.iter().flatten().copied().collect::<Vec<_>>()),
-            p_over_random: Some((hits + 1) as f64 / (random.len() + 1) as f64),
             random_answers: controls.len() as i64,
             random_refusal: crate::analyses::answered::share(&controls, Class::Refusal),
         }
@@ -160,12 +180,12 @@ impl Made<'_> {
         Ok(table
             .float(
                 "random_metric_mean",
-                "mean metric along random directions of the same norm, nats",
+                "mean metric along random directions of the same norm, nats; at the ends of the grid, and at 0",
                 rows.iter().map(|r| r.random),
             )?
             .float(
                 "p_over_random",
-                "share of random directions that move the mean metric as far, (hits + 1) / (R + 1)",
+                "share of random directions that move the mean metric as far, (hits + 1) / (R + 1); at the ends of the grid",
                 rows.iter().map(|r| r.p_over_random),
             )?
             .int("random_answers", "answers generated along random directions", rows.iter().map(|r| r.random_answers))?
@@ -179,7 +199,13 @@ impl Made<'_> {
 
     /// A pair's metric along the grid.
     fn curve(&self, side: usize, pair: usize) -> Vec<f64> {
-        self.measured.metric[side][0].iter().map(|of_dose| of_dose[pair]).collect()
+        self.measured.metric[side].iter().map(|of_dose| of_dose[pair]).collect()
+    }
+
+    /// Whether the metric of a side rises along the grid, over all prompts.
+    fn rises(&self, side: usize) -> bool {
+        let curves: Vec<Vec<f64>> = super::everything(self.items).map(|i| self.curve(side, i)).collect();
+        rises(&mean_curve(&curves.iter().map(Vec::as_slice).collect::<Vec<_>>()))
     }
 
     /// Thresholds of the mean metric, then of each class of answers, by side and subset.
@@ -189,8 +215,9 @@ impl Made<'_> {
             let (side, subset) = (k / subsets.len(), &subsets[k % subsets.len()]);
             let curves: Vec<Vec<f64>> = subset.items.iter().map(|i| self.curve(side, *i)).collect();
             let curves: Vec<&[f64]> = curves.iter().map(Vec::as_slice).collect();
-            if let Some((at, rises)) = crossing(self.x, &mean_curve(&curves)) {
-                let statistic = |of: &[&[f64]]| crossing(self.x, &mean_curve(of)).map_or(f64::NAN, |c| c.0);
+            let rises = self.rises(side);
+            if let Place::At(at) = crossing(self.x, &mean_curve(&curves), rises) {
+                let statistic = |of: &[&[f64]]| crossing(self.x, &mean_curve(of), rises).within(self.x);
                 let interval = bca(&curves, statistic, &self.bootstrap()).map(|i| (i.low, i.high));
                 found.push(Crossing { side, subset, class: "metric", n: curves.len() as i64, at, interval, rises });
             }
@@ -224,6 +251,10 @@ impl Made<'_> {
     }
 
     fn thresholds_table(&self, found: &[Crossing]) -> Result<Table, AnalysisError> {
+        let (first, last) = (self.x.first().copied(), self.x.last().copied());
+        // Whether an interval reaches to an end of the grid, beyond which nothing is known.
+        let low_open = |f: &Crossing| f.interval.zip(first).is_some_and(|(i, first)| i.0 <= first);
+        let high_open = |f: &Crossing| f.interval.zip(last).is_some_and(|(i, last)| i.1 >= last);
         Ok(Table::new("thresholds")
             .str("model", "the model, as it was named", found.iter().map(|_| self.model()))?
             .str("side", "positive or negative prompts", found.iter().map(|f| SIDES[f.side]))?
@@ -232,35 +263,45 @@ impl Made<'_> {
             .str(
                 "class",
                 "a class of answers, whose share crosses one half (logistic fit); or metric, whose mean crosses 0 (between \
-                 coefficients in proportion; of several crossings the nearest to coefficient 0)",
+                 coefficients in proportion; where it goes the way of all prompts' mean from end to end; of several such \
+                 crossings the nearest to coefficient 0)",
                 found.iter().map(|f| f.class),
             )?
             .int("n", "prompts", found.iter().map(|f| f.n))?
             .float("coefficient", "where it crosses", found.iter().map(|f| f.at))?
             .float(
                 "ci_low",
-                "lower end of the 95 % BCa interval over prompts, empty where a resample does not cross",
-                found.iter().map(|f| f.interval.map(|i| i.0)),
+                "lower end of the 95 % BCa interval over prompts: of a class empty where a resample does not cross; of the metric a \
+                 resample that does not cross counts at the grid's end on its side, and it is empty where it is the grid's end",
+                found.iter().map(|f| f.interval.map(|i| i.0).filter(|_| !low_open(f))),
             )?
-            .float("ci_high", "upper end", found.iter().map(|f| f.interval.map(|i| i.1)))?
+            .float("ci_high", "upper end", found.iter().map(|f| f.interval.map(|i| i.1).filter(|_| !high_open(f))))?
+            .flag("low_open", "whether the interval goes on below the grid", found.iter().map(low_open))?
+            .flag("high_open", "whether it goes on above the grid", found.iter().map(high_open))?
             .flag("rises", "whether it rises with the coefficient", found.iter().map(|f| f.rises))?)
     }
 
-    /// Tests of each side's per-item thresholds against their labels.
+    /// Tests of each side's per-item thresholds against their labels, by ranks: those beyond an end of the grid come before or
+    /// after all others, whatever they are.
     fn differences(&self, labels: [(&'static str, &Vec<Option<&str>>); 2]) -> Vec<Difference> {
-        let n = self.items.pairs.tokens.len();
         let one = |side: usize, by: &'static str, labels: &[Option<&str>]| {
+            let rises = self.rises(side);
+            let labelled: Vec<usize> = super::everything(self.items).filter(|i| labels[*i].is_some()).collect();
             let mut names: Vec<&str> = labels.iter().flatten().copied().collect();
             names.sort_unstable();
             names.dedup();
-            let item = |i: usize| {
-                let (at, _) = crossing(self.x, &self.curve(side, i))?;
-                Some((at, names.binary_search(&labels[i]?).ok()?))
-            };
-            let (numbers, labels): (Vec<f64>, Vec<usize>) = (0..n).filter_map(item).unzip();
-            let test = label_test(&numbers, &labels, DRAWS, self.session.seed)?;
-            let (n_in, labels) = (numbers.len() as i64, names.len() as i64);
-            Some(Difference { side, by, n: n_in, left_out: n as i64 - n_in, labels, between: test.between, p: test.p })
+            let places: Vec<Place> = labelled.iter().map(|i| crossing(self.x, &self.curve(side, *i), rises)).collect();
+            let number = |i: &usize| names.binary_search(&labels[*i]?).ok();
+            let numbers = ranks(&places.iter().map(|place| place.order()).collect::<Vec<_>>());
+            let test = label_test(
+                &numbers,
+                &labelled.iter().filter_map(number).collect::<Vec<_>>(),
+                DRAWS,
+                self.session.seed,
+            )?;
+            let beyond = [Place::Under, Place::Over].map(|end| places.iter().filter(|p| **p == end).count() as i64);
+            let (n, labels) = (labelled.len() as i64, names.len() as i64);
+            Some(Difference { side, by, n, beyond, labels, between: test.between, p: test.p })
         };
         let sides = (0..SIDES.len()).flat_map(|side| labels.into_iter().map(move |(by, of)| (side, by, of)));
         sides.filter_map(|(side, by, of)| one(side, by, of)).collect()
@@ -272,15 +313,28 @@ impl Made<'_> {
             .str("model", "the model, as it was named", found.iter().map(|_| self.model()))?
             .str("side", "positive or negative prompts", found.iter().map(|f| SIDES[f.side]))?
             .str("by", "group or lang", found.iter().map(|f| f.by))?
-            .int("n", "prompts whose own metric crosses 0 within the grid", found.iter().map(|f| f.n))?
-            .int("left_out", "prompts whose metric does not, or that have no label", found.iter().map(|f| f.left_out))?
+            .int("n", "prompts that have such a label", found.iter().map(|f| f.n))?
+            .int(
+                "below",
+                "those whose own metric has crossed 0 before the grid begins; they rank before all others, as equals",
+                found.iter().map(|f| f.beyond[0]),
+            )?
+            .int(
+                "above",
+                "those whose own metric has not crossed 0 where the grid ends; they rank after all others, as equals",
+                found.iter().map(|f| f.beyond[1]),
+            )?
             .int("labels", "groups or languages", found.iter().map(|f| f.labels))?
             .float(
                 "between",
-                "share of the variance of the prompts' own metric thresholds that lies between labels (eta squared)",
+                "share of the variance of the ranks of the prompts' own metric thresholds that lies between labels (eta squared)",
                 found.iter().map(|f| f.between),
             )?
-            .float("p_value", "permutation p-value: labels dealt out anew 10,000 times", found.iter().map(|f| f.p))?
+            .float(
+                "p_value",
+                "permutation p-value (Kruskal-Wallis): labels dealt out anew 10,000 times",
+                found.iter().map(|f| f.p),
+            )?
             .float("q_value", "Benjamini-Hochberg q-value over the table", q)?)
     }
 
@@ -288,7 +342,7 @@ impl Made<'_> {
         let mut rows: Vec<(usize, usize, usize)> = Vec::new();
         for side in 0..SIDES.len() {
             for dose in 0..self.x.len() {
-                rows.extend(super::everything(self.items).into_iter().map(|i| (i, side, dose)));
+                rows.extend(super::everything(self.items).map(|i| (i, side, dose)));
             }
         }
         let pair = |r: &(usize, usize, usize)| &self.items.pairs.dataset.items[r.0];
@@ -300,12 +354,12 @@ impl Made<'_> {
             .str("side", "positive or negative prompt", rows.iter().map(|r| SIDES[r.1]))?
             .int(
                 "fold",
-                "fold of the pair; its direction is made from the other's",
-                rows.iter().map(|r| (r.0 % FOLDS) as i64),
+                "half of the pair; its direction is made from the other's",
+                rows.iter().map(|r| self.items.fold[r.0] as i64),
             )?
             .float("coefficient", "coefficient", rows.iter().map(|r| self.x[r.2]))?
             .float("base_metric", "metric without modulation, nats", rows.iter().map(|r| measured.base[r.1][r.0]))?
-            .float("metric", "metric, nats", rows.iter().map(|r| measured.metric[r.1][0][r.2][r.0]))?
+            .float("metric", "metric, nats", rows.iter().map(|r| measured.metric[r.1][r.2][r.0]))?
             .float(
                 "kl_to_base",
                 "KL divergence of the next token from the unmodulated run, nats",
@@ -331,32 +385,5 @@ impl Made<'_> {
             .opt_str("rule", "the rule that decided", rows.iter().map(|g| g.answer.rule.as_deref()))?
             .flag("stopped", "whether the answer ended by itself", rows.iter().map(|g| g.answer.stopped))?
             .str("text", "the generated answer", rows.iter().map(|g| g.answer.text.as_str()))?)
-    }
-}
-
-/// The mean of curves over one grid.
-fn mean_curve(curves: &[&[f64]]) -> Vec<f64> {
-    let doses = curves.first().map_or(0, |c| c.len());
-    (0..doses).map(|d| curves.iter().map(|c| c[d]).sum::<f64>() / curves.len() as f64).collect()
-}
-
-/// Where a curve over ascending `x` crosses 0, and whether it rises there; of several crossings the nearest to x = 0.
-fn crossing(x: &[f64], y: &[f64]) -> Option<(f64, bool)> {
-    let ends = x.windows(2).zip(y.windows(2)).filter(|(_, y)| (y[0] > 0.0) != (y[1] > 0.0));
-    let all = ends.map(|(x, y)| (x[0] + (x[1] - x[0]) * y[0] / (y[0] - y[1]), y[1] > y[0]));
-    all.min_by(|a, b| a.0.abs().total_cmp(&b.0.abs()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_crossing_is_in_proportion_between_coefficients_and_the_nearest_to_zero() {
-        let x = [-2.0, -1.0, 0.0, 1.0];
-        assert_eq!(crossing(&x, &[-1.0, 3.0, 5.0, 6.0]), Some((-1.75, true)));
-        assert_eq!(crossing(&x, &[3.0, -1.0, -1.0, 1.0]), Some((0.5, true)));
-        assert_eq!(crossing(&x, &[1.0, 2.0, 3.0, 4.0]), None);
-        assert_eq!(mean_curve(&[&[1.0, 3.0], &[3.0, 5.0]]), [2.0, 4.0]);
     }
 }

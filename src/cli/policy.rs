@@ -145,7 +145,10 @@ impl Policy {
         let own = json!({"models": here});
         let cipher = cipher.map_or(json!({}), |file| json!({"cipher": file}));
         let answered = json!({"generate": self.generate});
-        let modulated = json!({"generate_pairs": self.generate_pairs, "coefficients": GRID});
+        // As many random directions as can be worth p < 0.05.
+        let modulated = json!({
+            "generate_pairs": self.generate_pairs, "coefficients": GRID, "controls": 39, "generate_controls": 2,
+        });
         let analyses = [
             entry("behaviour", &[&answered]),
             entry("screen", &[&metric]),

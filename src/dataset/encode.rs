@@ -48,8 +48,16 @@ impl<T> Dataset<T> {
 /// If the model has no tokenizer or no template where one is needed, or the result is empty, longer than the model's
 /// context, or holds an id that the model has not.
 pub fn prompt_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, EncodeError> {
+    check(model, unchecked_ids(model, input, at)?, at)
+}
+
+/// [`prompt_ids`] of any number and length: for prompts that are made, where what is too long is left out.
+///
+/// # Errors
+/// If the model has no tokenizer or no template where one is needed.
+pub fn unchecked_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, EncodeError> {
     let failed = |e: &dyn std::fmt::Display| at.error(e.to_string());
-    let ids = match input {
+    Ok(match input {
         Input::Ids(ids) => ids.clone(),
         Input::Text(text) => model.tokenizer().map_err(|e| failed(&e))?.encode(text, true).map_err(|e| failed(&e))?,
         Input::User(text) => {
@@ -66,7 +74,10 @@ pub fn prompt_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, Enco
             }
             tokenizer.encode_chat(messages, true).map_err(|e| failed(&e))?
         }
-    };
+    })
+}
+
+fn check(model: &Model, ids: Vec<u32>, at: At) -> Result<Vec<u32>, EncodeError> {
     let arch = &model.decoder.arch;
     if ids.is_empty() {
         return Err(at.error("has no tokens"));

@@ -20,6 +20,7 @@ mod hub;
 mod parity;
 mod policy_cipher;
 mod policy_circuit;
+mod policy_signal;
 mod policy_suite;
 mod rerun;
 mod steering;

@@ -135,6 +135,64 @@ fn pairs_of_other_scripts_are_left_out_and_counted() {
 }
 
 #[test]
+fn within_the_letter_ciphers_instructions_the_request_in_plain_is_a_form_of_its_own() {
+    let gate = gate();
+    let words = ["cipher", "demo", "--pairs", "demo:pairs.jsonl", "--max-pairs", "24", "--gate", &gate];
+    let (_dir, out) = run(&words);
+    let (necessity, collapse, items) = (table(&out, "necessity"), table(&out, "collapse"), table(&out, "items"));
+    assert_eq!(necessity.strs("condition").unwrap(), ["plain", "wrapped", "cipher"]);
+    let effect = |form: &str| at(&necessity, "condition", form, "effect_mean").unwrap();
+    let of = |column: &str| at(&collapse, "by", "all", column).unwrap();
+    assert_eq!(of("wrapped_effect"), effect("wrapped"));
+    assert!((of("wrapped_collapse") - (1.0 - effect("wrapped") / effect("plain"))).abs() < 1e-9);
+    assert!(of("wrapped_ci_low") <= of("wrapped_collapse") && of("wrapped_collapse") <= of("wrapped_ci_high"));
+    assert!(items.floats("wrapped_exchanged").unwrap().iter().all(Option::is_some));
+    // The demo knows no instructions: the topic is read within them as without.
+    assert!(of("wrapped_ci_high") < of("ci_low"), "{} and {}", of("wrapped_collapse"), of("collapse"));
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("The instructions around the request take away"));
+
+    let (_dir, out) = run(&[&["cipher", "demo"], &OF_DEMO[..], &["--gate", &gate]].concat());
+    let (necessity, collapse, items) = (table(&out, "necessity"), table(&out, "collapse"), table(&out, "items"));
+    assert_eq!(necessity.strs("condition").unwrap(), ["plain", "cipher"]);
+    for (table, column) in [(&collapse, "wrapped_effect"), (&collapse, "wrapped_ci_high"), (&items, "wrapped_positive")]
+    {
+        assert!(table.floats(column).unwrap().iter().all(Option::is_none), "{column}");
+    }
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("the cipher is a file's"));
+}
+
+#[test]
+fn pairs_that_the_ciphers_instructions_make_too_long_are_left_out_and_counted() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("pairs.jsonl");
+    let pair = |id: &str, more: usize| {
+        let request = |topic: &str| format!("Tell me about {topic}{}.", " today".repeat(more));
+        let (positive, negative) = (request("explosives"), request("bread"));
+        json!({"id": id, "positive": positive, "negative": negative, "answer": ["Sorry"], "foil": ["Sure"]}).to_string()
+    };
+    // The model's context is 256: in plain there is room for both.
+    std::fs::write(&path, [pair("a", 0), pair("long", 200), pair("b", 1)].join("\n")).unwrap();
+    let gate = gate();
+    let pairs = ["--pairs", path.to_str().unwrap()];
+    let (_dir, out) = run(&[&["contrast", "demo"], &pairs[..]].concat());
+    let heads = table(&out, "heads");
+    let first = |column: &str| heads.ints(column).unwrap()[0];
+    assert_eq!((first("n"), first("left_out"), first("too_long")), (2, 0, 1));
+    let (_dir, out) = run(&[&["cipher", "demo", "--gate", &gate], &pairs[..]].concat());
+    let necessity = table(&out, "necessity");
+    assert_eq!((necessity.ints("n").unwrap()[0], necessity.ints("too_long").unwrap()[0]), (2, 1));
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("1 pairs would be longer in the cipher"));
+    std::fs::write(&path, pair("long", 200)).unwrap();
+    let out = dir.path().join("none");
+    gatelens([&["contrast", "demo", "--out", out.to_str().unwrap()], &pairs[..]].concat()).refused(&[
+        "pairs.jsonl",
+        "longer with its instructions than the model's context of 256",
+        "--examples 0",
+    ]);
+}
+
+#[test]
 fn a_pair_that_the_ciphers_file_lacks_is_named() {
     let dir = TempDir::new().unwrap();
     let all = std::str::from_utf8(gatelens::demo::file("pairs.jsonl").unwrap()).unwrap();
@@ -174,12 +232,12 @@ fn the_contrast_names_the_amplifiers_in_three_passes_a_pair() {
     assert!(heads.floats("survives_mean").unwrap().iter().flatten().all(|s| s.abs() < 0.2));
 }
 
-/// Coefficients and a number of a side's prompts, over all pairs.
+/// Coefficients and a number of a side's prompts, over all pairs, where there is one.
 fn along(dose: &Table, side: &str, number: &str) -> Vec<(f64, f64)> {
     let (sides, by) = (dose.strs("side").unwrap(), dose.strs("by").unwrap());
     let (x, y) = (dose.floats("coefficient").unwrap(), dose.floats(number).unwrap());
     let of = (0..dose.rows()).filter(|i| sides[*i] == side && by[*i] == "all");
-    of.map(|i| (x[i].unwrap(), y[i].unwrap())).collect()
+    of.filter_map(|i| Some((x[i].unwrap(), y[i]?))).collect()
 }
 
 #[test]
@@ -210,10 +268,17 @@ fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_dire
     let unmodulated = |shares: &[(f64, f64)]| shares.iter().find(|s| s.0 == 0.0).unwrap().1;
     assert_eq!((unmodulated(&positive), unmodulated(&negative)), (1.0, 0.0));
     let base = along(&dose, "positive", "metric_mean").iter().find(|m| m.0 == 0.0).unwrap().1;
+    // Random directions are asked at the ends of the grid; at 0 they change nothing.
+    assert_eq!(
+        along(&dose, "positive", "random_metric_mean").iter().map(|r| r.0).collect::<Vec<_>>(),
+        [-1.5, 0.0, 1.5]
+    );
+    assert_eq!(along(&dose, "positive", "p_over_random").iter().map(|p| p.0).collect::<Vec<_>>(), [-1.5, 1.5]);
     for (x, metric) in along(&dose, "positive", "random_metric_mean") {
         assert!((metric - base).abs() < 0.25 * base.abs(), "{metric} at {x} along random directions, {base} without");
     }
-    assert!(along(&dose, "negative", "random_refusal").iter().all(|r| r.1 < 0.1));
+    let random = along(&dose, "negative", "random_refusal");
+    assert!(random.len() == 2 && random.iter().all(|r| r.1 < 0.1), "{random:?}");
     let kl = along(&dose, "positive", "kl_to_base");
     assert!(kl.iter().find(|k| k.0 == 0.0).unwrap().1 < 1e-6 && kl[0].1 > 0.1);
     let thresholds = table(&out, "thresholds");
@@ -228,7 +293,14 @@ fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_dire
         assert!((-1.0..0.0).contains(&p) && (0.0..1.0).contains(&n), "{class}: {p} and {n}");
     }
     assert!(by.contains(&"lang") && by.contains(&"group"));
+    let change = table(&out, "change");
+    let row = |part: &str| change.strs("part").unwrap().iter().position(|p| *p == part).unwrap();
+    let of = |column: &str| change.floats(column).unwrap()[row("weakening")].unwrap();
+    assert_eq!((of("from"), of("to"), of("change"), of("lost")), (0.0, -1.5, -1.0, 1.0));
+    assert!(of("ci_high") < -0.7 && of("p_value") < 1e-4 && of("p_over_random") < 0.2);
     let differences = table(&out, "differences");
+    let n: Vec<i64> = differences.ints("n").unwrap().to_vec();
+    assert!(n.iter().all(|n| *n == 64), "{n:?}: prompts that do not cross are ranked too");
     assert!(differences.strs("by").unwrap().contains(&"lang"));
     assert!(differences.floats("p_value").unwrap().iter().all(|p| p.is_some_and(|p| p > 0.0 && p <= 1.0)));
 }
@@ -241,4 +313,23 @@ fn modulating_needs_a_place_and_two_pairs() {
     gatelens(words).refused(&["--layer"]);
     gatelens([&words[..], &["--layer", "9"]].concat()).refused(&["9"]);
     gatelens([&words[..], &["--layer", "3", "--max-pairs", "1"]].concat()).refused(&["one pair", "demo:pairs.jsonl"]);
+}
+
+#[test]
+fn a_dry_run_counts_what_generating_costs() {
+    let gate = gate();
+    let cases: [&[&str]; 3] = [
+        &["behaviour", "demo", "--generate", "24"],
+        &["modulate", "demo", "--gate", &gate, "--generate", "24", "--generate-controls", "2"],
+        &["cipher", "demo", "--gate", &gate, "--generate", "24"],
+    ];
+    for words in cases {
+        let words = [words, &["--pairs", "demo:pairs.jsonl", "--max-pairs", "12"]].concat();
+        let counted: Value =
+            serde_json::from_str(&gatelens([&words[..], &["--dry-run", "--json"]].concat()).done()).unwrap();
+        let (_dir, out) = run(&words);
+        let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+        let (dry, ran) = (counted["wavefront"]["rows"].as_f64().unwrap(), record["rows"].as_f64().unwrap());
+        assert!((dry / ran - 1.0).abs() < 0.1, "{}: {dry} and {ran}", words[0]);
+    }
 }

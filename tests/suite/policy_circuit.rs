@@ -270,7 +270,8 @@ fn random_directions_and_later_content_change_little() {
     let table = commitment().table("layers");
     let (places, changes) = (table.strs("place").unwrap(), table.strs("change").unwrap());
     let (layers, shares) = (table.ints("layer").unwrap(), floats(&table, "share_of_gap"));
-    assert_eq!(table.rows(), 2 * 3 * 8);
+    // Removed, restored, and along random directions: two in the content and five at the last position.
+    assert_eq!(table.rows(), (2 + 2 + 2 + 5) * 8);
     for i in 0..table.rows() {
         let row = format!("{} {} {}: {}", layers[i], places[i], changes[i], shares[i]);
         let late = places[i] == "content" && layers[i] > gate.0;

@@ -5,17 +5,20 @@ use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{At, row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::report::cells::{self, number, share, signed};
-use crate::stats::{counted, share_difference, wilson};
+use crate::analyses::modulate::{BROKEN, ends};
+use crate::report::cells::{self, number, p_value, share, signed};
+use crate::stats::wilson;
 
-/// The share of undecided answers above which a dose says nothing.
-const BROKEN: f64 = 0.5;
 /// How far apart two checkpoints may refuse and still behave alike.
 const ALIKE: f64 = 0.2;
 /// The share of its carriers that a checkpoint has in common with another of the same circuit, at least.
 const SAME: f64 = 0.5;
-/// How far the share of refusals must go along the modulation.
-const MODULATED: f64 = 0.5;
+/// The share of the refusals that must be lost by weakening the signal.
+const LOST: f64 = 0.5;
+/// How far from its extremes refusing is between them, as a share of their distance.
+const BETWEEN: f64 = 0.1;
+/// At how many coefficients it must be.
+const DEGREES: usize = 2;
 
 /// The doses of the positive prompts as a whole that answers were generated at, ascending. Where over half of the answers are
 /// undecided, as loops and scraps are, the model is broken rather than steered: such doses are left out.
@@ -40,47 +43,106 @@ fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisErro
 pub(super) fn modulation(g: &Ground) -> Judged {
     let claim = blank(
         "modulation",
-        "Modulating the detection signal moves the policy continuously",
-        "Weakening the detected signal turns refusal into answering, by degrees. Holds if the share of refusals of the positive \
-         prompts rises by half or more along the grid, and refusing (an evasion counted half) lies between its extremes at two \
-         coefficients or more.",
-        "change of the share of refusals between the ends of the grid",
+        "Weakening the detection signal turns refusal into answering by degrees",
+        "Modulating the detected signal moves the policy continuously. Holds if half or more of the refusals at coefficient 0 are \
+         lost at the lowest coefficient at which the model still answers, with a 95 % interval of the change below 0; if on the way \
+         refusing (an evasion counted half) is further than a tenth of its range from both of its extremes at two coefficients or \
+         more; and if fewer than 5 % of random directions of the same norm move the metric as far between the ends of the grid.",
+        "change of the share of refusals from coefficient 0 to the lowest",
         Unit::Share,
     );
     let doses = match doses(g)? {
         Ok(doses) => doses,
         Err(why) => return claim.not_testable(why),
     };
-    let refusals =
-        doses.iter().map(|d| Ok(d.float("refusal")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let (first, last) = (refusals[0], refusals[refusals.len() - 1]);
-    let evasions =
-        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let policy: Vec<f64> = refusals.iter().zip(&evasions).map(|(refusal, evasion)| refusal + 0.5 * evasion).collect();
-    let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
-    let tenth = 0.1 * (high - low);
-    let between = policy.iter().filter(|x| **x > low + tenth && **x < high - tenth).count();
-    let n = doses[0].int("answers")?;
-    let ends = share_difference(counted(first, n), counted(last, n)).map(|i| (i.low, i.high));
-    let listed = doses
-        .iter()
-        .zip(&refusals)
-        .map(|(d, x)| Ok(format!("{} at {}", share(*x), number(d.float("coefficient")?, 2))));
-    let listed = listed.collect::<Result<Vec<_>, AnalysisError>>()?;
+    let change = match g.evidence.table("modulate", "change") {
+        Ok(change) => change,
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let part = |part| row(change, &[("side", "positive"), ("part", part)]);
+    let (Some(weakening), Some(whole)) = (part("weakening")?, part("whole")?) else {
+        return claim.not_testable("the grid has no coefficient 0, or none below it at which the model still answers");
+    };
+    let between = degrees(&doses)?;
+    let (interval, lost, p) =
+        (weakening.interval("ci_low", "ci_high")?, weakening.float("lost")?, whole.float("p_over_random")?);
+    let holds = lost.is_some_and(|lost| lost >= LOST)
+        && interval.is_some_and(|(_, high)| high < 0.0)
+        && between >= DEGREES
+        && p.is_some_and(|p| p < SIGNIFICANT);
     Ok(Claim {
-        statistic: Some(last - first),
-        interval: ends,
-        n: Some(n),
-        p: doses[0].float("p_over_random")?,
-        verdict: g.verdict(last - first >= MODULATED && between >= 2),
-        found: format!(
-            "Refusals of the positive prompts by coefficient: {}. At {between} coefficients refusing lies between its extremes. \
-             Coefficients at which over half of the answers are loops or scraps \
-             are left out. The p-value is that of the metric at the first coefficient against random directions.",
-            listed.join(", ")
-        ),
+        statistic: weakening.float("change")?,
+        interval,
+        n: Some(weakening.int("n")?),
+        p,
+        verdict: match lost {
+            None if g.hindrance().is_none() => {
+                Verdict::NotTestable("none of the prompts that answer along the modulation is refused at 0".to_string())
+            }
+            _ => g.verdict(holds),
+        },
+        found: modulated(&doses, weakening, part("strengthening")?, between)?,
         figures: &[("modulate", "modulation.png", "Classes of answers along the coefficients.")],
         ..claim
+    })
+}
+
+/// What weakening and strengthening the signal did, in words.
+fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: usize) -> Result<String, AnalysisError> {
+    let strengthening = match strengthening {
+        Some(s) => format!(
+            " Strengthening it takes them to {} at {}.",
+            share(s.float("refusal_to")?),
+            number(s.float("to")?, 2)
+        ),
+        None => String::new(),
+    };
+    Ok(format!(
+        "Refusals of the positive prompts by coefficient: {}. Of those at 0 weakening takes away {} (sign test on the same prompts p \
+         {}); at {between} coefficients up to 0 refusing lies between its extremes.{strengthening}{} Coefficients at which over \
+         half of the answers are loops or scraps are left out. The p-value is the share of random directions that move the metric \
+         as far between the ends of the grid.",
+        listed(doses)?,
+        share(weakening.float("lost")?),
+        p_value(weakening.float("p_value")?),
+        along_random(doses)?,
+    ))
+}
+
+/// At how many coefficients up to 0 refusing lies between its extremes there.
+fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
+    let mut policy = Vec::new();
+    for dose in doses {
+        if dose.float("coefficient")?.is_some_and(|x| x <= 0.0) {
+            policy.push(dose.float("refusal")?.unwrap_or(0.0) + 0.5 * dose.float("evasion")?.unwrap_or(0.0));
+        }
+    }
+    let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+    let apart = BETWEEN * (high - low);
+    Ok(policy.iter().filter(|x| **x > low + apart && **x < high - apart).count())
+}
+
+/// Refusals at each coefficient.
+fn listed(doses: &[At]) -> Result<String, AnalysisError> {
+    let one = |d: &At| Ok(format!("{} at {}", share(d.float("refusal")?), number(d.float("coefficient")?, 2)));
+    Ok(doses.iter().map(one).collect::<Result<Vec<_>, AnalysisError>>()?.join(", "))
+}
+
+/// Refusals along random directions, where they were asked for.
+fn along_random(doses: &[At]) -> Result<String, AnalysisError> {
+    let mut words = Vec::new();
+    for dose in doses {
+        if dose.int("random_answers")? > 0 {
+            words.push(format!(
+                "{} at {}",
+                share(dose.float("random_refusal")?),
+                number(dose.float("coefficient")?, 2)
+            ));
+        }
+    }
+    Ok(match words.is_empty() {
+        true => String::new(),
+        false => format!(" Along random directions refused are {}.", words.join(" and ")),
     })
 }
 
@@ -127,9 +189,9 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         if topics { "thresholds-topic" } else { "thresholds-language" },
         if topics { "Thresholds differ by topic" } else { "Thresholds differ by language" },
         "How much of the signal must be taken away before refusal gives way is not the same for all. Holds if the coefficients \
-         at which single prompts' logit differences cross 0 differ between the labels (permutation test, q < 0.05 over \
+         at which single prompts' logit differences cross 0 differ in rank between the labels (permutation test, q < 0.05 over \
          sides and labels).",
-        "share of the thresholds' variance that lies between labels",
+        "share of the variance of the thresholds' ranks that lies between labels",
         Unit::Share,
     );
     let tables = [g.evidence.table("modulate", "differences"), g.evidence.table("modulate", "thresholds")];
@@ -140,26 +202,29 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
     let Some(at) = row(differences, &[("side", "positive"), ("by", by)])? else {
         let what = if topics { "topic" } else { "language" };
         return claim.not_testable(
-            g.hindrance().unwrap_or(format!("too few prompts cross 0 within the grid, or all are of one {what}")),
+            g.hindrance().unwrap_or(format!("no two prompts differ in where they cross 0, or all are of one {what}")),
         );
     };
     let crossed = rows(thresholds, &[("side", "positive"), ("by", by), ("class", "metric")])?;
     let one = |r: &At| {
-        let ends = cells::interval(r.float("ci_low")?, r.float("ci_high")?, 2);
+        let open = (r.flag("low_open")?, r.flag("high_open")?);
+        let ends = ends(r.float("ci_low")?, r.float("ci_high")?, open, 2);
         Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
     };
     let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let p = at.float("q_value")?;
+    let q = at.float("q_value")?;
     Ok(Claim {
         statistic: at.float("between")?,
         n: Some(at.int("n")?),
-        p,
-        verdict: g.verdict(p.is_some_and(|p| p < SIGNIFICANT)),
+        p: at.float("p_value")?,
+        verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
         found: format!(
-            "{} labels; {} prompts do not cross 0 within the grid and are left out. Where the mean metric crosses, with 95 % \
-             intervals: {}.",
+            "{} labels, q {} over sides and labels. {} prompts cross 0 below the grid and {} above it: they rank before and after \
+             all others. Where the mean metric crosses, with 95 % intervals: {}.",
             at.int("labels")?,
-            at.int("left_out")?,
+            p_value(q),
+            at.int("below")?,
+            at.int("above")?,
             if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
         ),
         figures: if topics { &[("modulate", "thresholds.png", "Thresholds by topic and language.")] } else { &[] },
@@ -229,7 +294,9 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         "Routing commits early, at the gate's own layer",
         "Until the gate has read the detected content, changing it changes the route; afterwards it does not. Holds if the \
          gate's layer is the last at which removing the content's signal has half of its largest effect, or beside it and \
-         within the interval of that layer.",
+         within the interval of that layer. The largest effect must be more than chance gives (q < 0.05 over layers), and larger \
+         than that of any of the random directions before any layer. (The paper changes the last position, whose signal the output \
+         itself reads; that is reported beside.)",
         "layer at which the route is committed",
         Unit::Layer,
     );
@@ -242,35 +309,53 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         return claim.not_testable("the content's signal was not changed");
     };
     let (layer, interval) = (at.float("layer")?, at.interval("ci_low", "ci_high")?);
-    let arrival = row(committed, &[("place", "last"), ("change", "remove")])?;
-    let arrival = arrival.map(|a| a.float("layer")).transpose()?.flatten();
+    let last = row(committed, &[("place", "last"), ("change", "remove")])?;
     let gate = g.head()?.map(|(layer, _)| layer as f64);
-    let found = format!(
-        "The gate is in layer {}; at the last position the signal arrives before layer {}. The largest effect of removing it \
-         from the content closes {} of the gap. The model has {} layers.",
-        number(gate, 0),
-        number(arrival, 0),
-        share(at.float("largest_share")?),
-        at.int("n_layers")?,
-    );
     // A wide interval must not make any layer right.
     let near = gate.zip(layer).is_some_and(|(gate, layer)| (gate - layer).abs() <= 1.0);
     let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
+    let found = committed_at(gate, at, last)?;
     let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
-    let largest = at.float("largest_layer")?;
     let mut tested = false;
     for row in rows(layers, &[("place", "content"), ("change", "remove")])? {
-        tested |= Some(row.int("layer")? as f64) == largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
+        let is_largest = Some(row.int("layer")? as f64) == at.float("largest_layer")?;
+        tested |= is_largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
     }
+    let (largest, controls) = (at.float("largest_effect")?, at.float("controls_largest")?);
+    let over_controls = largest.zip(controls).is_some_and(|(largest, controls)| largest.abs() > controls);
     match (g.hindrance(), layer.filter(|_| tested)) {
         (Some(why), _) => claim.not_testable(why),
         (None, None) => {
             claim.not_testable("removing the signal at no layer moves the metric towards the control beyond chance")
         }
+        (None, Some(_)) if !over_controls => claim.not_testable(
+            "removing the signal moves the metric no further than going as far along random directions does",
+        ),
         (None, Some(_)) => Ok(Claim {
-            verdict: Verdict::of(within && near),
+            verdict: Verdict::of(gate == layer || (within && near)),
             figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
             ..claim
         }),
     }
 }
+
+/// Where the content is read and where the signal arrives, in words.
+fn committed_at(gate: Option<f64>, content: At, last: Option<At>) -> Result<String, AnalysisError> {
+    let of_last = |column| last.map(|l| l.float(column)).transpose().map(Option::flatten);
+    Ok(format!(
+        "The gate is in layer {}. The largest effect of removing the signal from the content is {} nats, {} of the gap; of {} random \
+         directions before each layer none has more than {}. At the last position the signal arrives before layer {}, and removing \
+         it has half of its largest effect until before layer {}. The model has {} layers.",
+        number(gate, 0),
+        signed(content.float("largest_effect")?, 3),
+        share(content.float("largest_share")?),
+        content.int("controls")?,
+        number(content.float("controls_largest")?, 3),
+        number(of_last("layer")?, 0),
+        number(of_last("until")?, 0),
+        content.int("n_layers")?,
+    ))
+}
+
+#[cfg(test)]
+pub(super) mod tests;
