@@ -101,7 +101,10 @@ fn fetch(name: &str, on_hub: &str, progress: bool) -> Result<(PathBuf, Vec<Strin
     let progress = progress && std::io::IsTerminal::is_terminal(&std::io::stderr());
     let api = ApiBuilder::from_env().with_progress(progress).build();
     let api = api.map_err(|e| failed(name, "(the cache)", &e))?;
-    let config = match Cache::from_env().repo(repo(revision)).get("config.json") {
+    let cached = Cache::from_env().repo(repo(revision));
+    // A commit's own name stands for it, whoever fetched it.
+    let by_commit = Some(cached.pointer_path(revision).join("config.json")).filter(|path| path.exists());
+    let config = match cached.get("config.json").or(by_commit) {
         Some(path) => path,
         None => api.repo(repo(revision)).get("config.json").map_err(|e| failed(name, "config.json", &e))?,
     };
@@ -152,10 +155,12 @@ impl Snapshot {
         self.has(SINGLE) || self.has(INDEX) && self.shards().is_ok_and(|all| all.iter().all(|shard| self.has(shard)))
     }
 
-    /// What of [`OPTIONAL`] is neither there nor known to be absent. Where the model could not be used without a network
-    /// otherwise, a hub that does not answer is a warning: the weights are there, so somebody has fetched what there is.
+    /// Fetches what of [`OPTIONAL`] is neither there nor known to be absent. With weights that something else fetched, a hub
+    /// that does not answer is only a warning: a model that is there runs without a network.
     fn fetch_optional(&self, commit: &ApiRepo, name: &str) -> Result<Vec<String>, SourceError> {
-        for file in OPTIONAL.into_iter().filter(|file| !self.has(file) && !self.absent.join(file).exists()) {
+        let unknown = |file: &&str| !self.has(file) && !self.absent.join(file).exists();
+        let unknown: Vec<&str> = OPTIONAL.into_iter().filter(unknown).collect();
+        for (i, file) in unknown.iter().enumerate() {
             match commit.download(file) {
                 Ok(_) => {}
                 Err(e) if status(&e) == Some(404) => {
@@ -164,8 +169,8 @@ impl Snapshot {
                     let _ = std::fs::File::create(self.absent.join(file));
                 }
                 Err(e) if self.has_weights() => {
-                    let why = format!("`{file}` is not in the cache, and the hub does not give it ({e})");
-                    return Ok(vec![format!("{why}: the model is taken to have none")]);
+                    let missing = unknown[i..].join("`, `");
+                    return Ok(vec![format!("is taken to have no `{missing}`: not in the cache, and of the hub: {e}")]);
                 }
                 Err(e) => return Err(failed(name, file, &e)),
             }

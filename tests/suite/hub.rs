@@ -165,6 +165,10 @@ fn what_changes_on_the_hub_changes_no_model_that_was_fetched() {
     std::fs::remove_dir_all(cache.join(".no_exist")).expect("notes of what is absent");
     assert_eq!(hub.inspect(home.path()).done(), fetched);
     assert_eq!(std::fs::read_to_string(cache.join("refs/main")).expect("a reference"), "0abc");
+    // It is there by its commit's name too.
+    std::fs::remove_dir_all(cache.join("refs")).expect("references");
+    let named = Hub::gone().inspect_model("hf:owner/tiny@0abc", home.path()).done();
+    assert_eq!(named, fetched.replace("hf:owner/tiny", "hf:owner/tiny@0abc"));
 }
 
 #[test]
@@ -195,7 +199,11 @@ fn weights_that_something_else_fetched_are_used_without_a_hub_and_with_a_word() 
     let fetched = hub.inspect(home.path()).done();
     std::fs::remove_dir_all(home.path().join("hub/models--owner--tiny/.no_exist")).expect("notes of what is absent");
     let again = Hub::gone().inspect(home.path());
-    assert!(again.stderr.starts_with("warning: ") && again.stderr.contains("`tokenizer.json`"), "{}", again.stderr);
+    assert!(
+        again.stderr.starts_with("warning: ") && again.stderr.contains("no `tokenizer.json`, `"),
+        "{}",
+        again.stderr
+    );
     assert_eq!(again.done(), fetched);
 }
 

@@ -135,7 +135,8 @@ fn an_unembedding_of_its_own_counts_over_what_the_description_ties() {
     assert_eq!(logits(&found, &ids), expected);
     let rounded = twice.weights(|t| drop(t.insert(head.to_string(), halves(&t[embed]))));
     assert!(!open(rounded.path()).decoder.arch.tied, "rounded, it is another");
-    let both = rounded.weights(|t| drop(t.insert(embed.to_string(), Stored::floats(&t[head].shape, &widened(&t[head])))));
+    let both =
+        rounded.weights(|t| drop(t.insert(embed.to_string(), Stored::floats(&t[head].shape, &widened(&t[head])))));
     assert!(open(both.path()).decoder.arch.tied, "rounded alike, it is the same");
 }
 
