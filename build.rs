@@ -27,12 +27,14 @@ mod cuda {
     use std::path::{Path, PathBuf};
     use std::process::Command;
 
-    /// Compiles each file of kernels to PTX, for the oldest GPU that the build is for.
+    /// Compiles each file of kernels to PTX, which runs on GPUs of one compute capability and later ones: that of
+    /// `CUDA_COMPUTE_CAP`, else of this machine's oldest GPU, as candle's kernels are compiled for, else 8.0.
     pub fn compile() {
         for name in ["CUDA_HOME", "CUDA_COMPUTE_CAP", "NVCC"] {
             println!("cargo:rerun-if-env-changed={name}");
         }
-        let capability = std::env::var("CUDA_COMPUTE_CAP").unwrap_or_else(|_| "80".to_string());
+        let capability = std::env::var("CUDA_COMPUTE_CAP").ok().or_else(of_this_machine).unwrap_or("80".to_string());
+        println!("cargo:rustc-env=GATELENS_COMPUTE_CAP={capability}");
         let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
         for name in ["attention", "edit", "dla"] {
             let done = Command::new(nvcc())
@@ -48,6 +50,15 @@ mod cuda {
                 )),
             }
         }
+    }
+
+    /// The least compute capability of the GPUs here, 86 for 8.6; none where there is no driver to ask.
+    fn of_this_machine() -> Option<String> {
+        let asked =
+            Command::new("nvidia-smi").args(["--query-gpu=compute_cap", "--format=csv,noheader"]).output().ok()?;
+        let text = String::from_utf8(asked.stdout).ok()?;
+        let each = text.lines().filter_map(|line| line.trim().replace('.', "").parse::<u32>().ok());
+        each.min().map(|capability| capability.to_string())
     }
 
     fn nvcc() -> PathBuf {

@@ -1,16 +1,17 @@
 //! What a gradient with respect to `z` in every layer costs beside a plain forward pass of the same prompts, in one run.
 //!
 //! `cargo bench --bench gradient [-- MODEL]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
-//! `scripts/fetch_models.sh` leaves it. Times are medians of several runs in turn; memory is the process's peak after the
-//! forward passes and after the gradients. As in the `gatelens` command, candle's own threads are off unless
+//! `scripts/fetch_models.sh` leaves it. Times are medians of several runs in turn; memory is the most that a forward pass and
+//! then a gradient hold beyond what is held once the model is read, each line's in a process of its own. As in the `gatelens` command, candle's own threads are off unless
 //! `CANDLE_NUM_THREADS` says otherwise; with them a gradient costs up to twice as much on a machine that has other work.
 
 mod common;
 
-use common::{default_model, median, pair};
+use common::{default_model, in_own_process, median, pair, reset_peak};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Metric, Part, Plan, Positions, What};
 use gatelens::run::{Options, run};
+use gatelens::rundir::peak_rss_bytes;
 use gatelens::site::SiteKind;
 use std::time::Instant;
 
@@ -25,32 +26,48 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // SAFETY: no other thread runs yet.
         unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
     }
-    let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
-    let name = given.unwrap_or_else(default_model);
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [first, line, name] = arguments.as_slice()
+        && first == "--line"
+    {
+        return measure(&Model::open(name, &ModelOptions::default())?, line.parse()?);
+    }
+    let name = arguments.first().cloned().unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;
     let arch = &model.decoder.arch;
     println!("{name}: {} layers, d_model {}, {} threads", arch.n_layers, arch.d_model, rayon::current_num_threads());
-    println!("{:<28} {:>12} {:>12} {:>8} {:>24}", "", "forward", "gradient", "ratio", "peak memory, MiB");
-    let (a, b) = pair(arch.vocab as u32);
-    let long: Vec<u32> = a.iter().chain(&b).cycle().take(512).copied().collect();
-    for (label, prompts) in [("2 prompts of 64", vec![a, b]), ("1 prompt of 512", vec![long])] {
-        let timed = |plan: &Plan| {
-            let at = Instant::now();
-            run(&model.decoder, plan, &Options::default()).map(|_| at.elapsed().as_secs_f64())
-        };
-        let (forward, gradient) = (plan(&prompts, &model, false), plan(&prompts, &model, true));
-        timed(&forward)?;
-        let before = peak_mib();
-        timed(&gradient)?;
-        // In turn, so that a machine that changes its speed changes both.
-        let (mut f, mut g) = (Vec::new(), Vec::new());
-        for _ in 0..RUNS {
-            f.push(timed(&forward)?);
-            g.push(timed(&gradient)?);
-        }
-        let (f, g, memory) = (median(f), median(g), format!("{before} to {}", peak_mib()));
-        println!("{label:<28} {:>9.1} ms {:>9.1} ms {:>8.2} {memory:>24}", f * 1e3, g * 1e3, g / f);
+    println!("{:<28} {:>12} {:>12} {:>8} {:>32}", "", "forward", "gradient", "ratio", "MiB beyond the weights");
+    drop(model);
+    for line in ["0", "1"] {
+        print!("{}", in_own_process(&["--line", line, &name])?);
     }
+    Ok(())
+}
+
+/// Prints a line of the table: two prompts of 64, or one of 512.
+fn measure(model: &Model, line: usize) -> Result<(), Box<dyn std::error::Error>> {
+    let held = reset_peak()?;
+    let (a, b) = pair(model.decoder.arch.vocab as u32);
+    let long: Vec<u32> = a.iter().chain(&b).cycle().take(512).copied().collect();
+    let (label, prompts) = if line == 0 { ("2 prompts of 64", vec![a, b]) } else { ("1 prompt of 512", vec![long]) };
+    let timed = |plan: &Plan| {
+        let at = Instant::now();
+        run(&model.decoder, plan, &Options::default()).map(|_| at.elapsed().as_secs_f64())
+    };
+    let beyond = || peak_rss_bytes().saturating_sub(held) >> 20;
+    let (forward, gradient) = (plan(&prompts, model, false), plan(&prompts, model, true));
+    timed(&forward)?;
+    let before = beyond();
+    timed(&gradient)?;
+    let memory = format!("{before} forward, {} gradient", beyond());
+    // In turn, so that a machine that changes its speed changes both.
+    let (mut f, mut g) = (Vec::new(), Vec::new());
+    for _ in 0..RUNS {
+        f.push(timed(&forward)?);
+        g.push(timed(&gradient)?);
+    }
+    let (f, g) = (median(f), median(g));
+    println!("{label:<28} {:>9.1} ms {:>9.1} ms {:>8.2} {memory:>32}", f * 1e3, g * 1e3, g / f);
     Ok(())
 }
 
@@ -70,11 +87,4 @@ fn plan(prompts: &[Vec<u32>], model: &Model, gradient: bool) -> Plan {
         }
     }
     plan
-}
-
-/// The most memory that the process has had, where the system says so.
-fn peak_mib() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"));
-    line.and_then(|l| l.split_whitespace().next()?.parse::<u64>().ok()).unwrap_or(0) / 1024
 }

@@ -3,19 +3,22 @@
 //! `cargo bench --bench scaling -- OUT [MODEL]` writes a table and figures to the folder OUT (`reports/scaling` in this
 //! repository); MODEL is by default SmolLM2 as `scripts/fetch_models.sh` leaves it. Both directions, last position. The line
 //! beside the measured times is the plan's floating-point operations at the rate of a plain forward pass of the same prompts,
-//! measured in the same run just before; the one beside memory is the residual streams that the plan says it holds.
+//! measured in the same run just before. Memory is the most that the process held in its first sweep beyond what it held once
+//! the model was read, each setting in a process of its own; the line beside it is the residual streams that the plan says it
+//! holds.
 
 mod common;
 
-use common::{default_model, median, reset_peak};
+use common::{default_model, in_own_process, median, reset_peak};
 use gatelens::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use gatelens::model::{Model, Options as ModelOptions};
+use gatelens::names::short_name;
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Engine, Options, run, size};
 use gatelens::rundir::{peak_rss_bytes, write_file};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 #[global_allocator]
@@ -43,14 +46,37 @@ struct Measured {
     rows: u64,
 }
 
+/// Whose heads they are, for captions, and the benchmark's arguments.
+struct Subject {
+    arguments: String,
+    model: String,
+    heads: usize,
+    heads_a_layer: usize,
+}
+
 fn main() -> Result<(), Failed> {
-    let mut arguments = std::env::args().skip(1).filter(|a| a != "--bench");
-    let out = PathBuf::from(arguments.next().ok_or("give a folder to write to: cargo bench --bench scaling -- OUT")?);
-    let model = Model::open(&arguments.next().unwrap_or_else(default_model), &ModelOptions::default())?;
+    let arguments: Vec<String> = std::env::args().skip(1).filter(|a| a != "--bench").collect();
+    if let [first, i, name] = arguments.as_slice()
+        && first == "--setting"
+    {
+        return measure(&Model::open(name, &ModelOptions::default())?, i.parse()?);
+    }
+    let out = PathBuf::from(arguments.first().ok_or("give a folder to write to: cargo bench --bench scaling -- OUT")?);
+    let name = arguments.get(1).cloned().unwrap_or_else(default_model);
     std::fs::create_dir_all(&out)?;
+    let model = Model::open(&name, &ModelOptions::default())?;
+    let settings = settings(&model);
+    let heads_a_layer = model.decoder.arch.n_heads;
+    let subject = Subject {
+        arguments: arguments.join(" "),
+        model: short_name(&name),
+        heads: model.heads().count(),
+        heads_a_layer,
+    };
+    drop(model);
     let mut found = Vec::new();
-    for setting in settings(&model) {
-        let measured = measure(&model, &setting)?;
+    for (i, setting) in settings.iter().enumerate() {
+        let measured = parsed(setting, &in_own_process(&["--setting", &i.to_string(), &name])?)?;
         println!(
             "{:<8} {:>5}  {:>9.3} s (plan says {:>9.3} s)  {:>7} MiB  {} rows x layers",
             measured.what,
@@ -63,20 +89,8 @@ fn main() -> Result<(), Failed> {
         found.push(measured);
     }
     table(&found)?.write_parquet(out.join("scaling.parquet"))?;
-    for (what, label) in [
-        ("pairs", "pairs of 64 tokens, all heads"),
-        ("tokens", "tokens a prompt, one pair, all heads"),
-        ("heads", "heads, one pair of 64 tokens"),
-        ("layer", "layer of the nine heads, 16 pairs of 64 tokens"),
-    ] {
-        let of: Vec<&Measured> = found.iter().filter(|m| m.what == what).collect();
-        figure(&of, label, "seconds", |m| m.seconds, |m| m.predicted_s)
-            .write_png(out.join(format!("time-{what}.png")))?;
-        let mib = |bytes: u64| bytes as f64 / (1 << 20) as f64;
-        let memory = figure(&of, label, "MiB beyond the weights", |m| mib(m.peak), |m| mib(m.predicted_bytes));
-        memory.write_png(out.join(format!("memory-{what}.png")))?;
-    }
-    write_file(&out.join("README.md"), readme(&found).as_bytes())?;
+    figures(&found, &subject, &out)?;
+    write_file(&out.join("README.md"), readme(&found, &subject).as_bytes())?;
     Ok(())
 }
 
@@ -93,14 +107,19 @@ fn settings(model: &Model) -> Vec<Setting> {
         let some: Vec<_> = heads.iter().copied().step_by(step).collect();
         all.push(Setting { what: "heads", x: some.len(), pairs: 1, tokens: 64, heads: some });
     }
-    for layer in (0..model.decoder.arch.n_layers).step_by(5).chain([model.decoder.arch.n_layers - 1]) {
+    let last = model.decoder.arch.n_layers - 1;
+    for layer in (0..last).step_by(5).chain([last]) {
         let some = heads.iter().copied().filter(|h| h.0 == layer).collect();
         all.push(Setting { what: "layer", x: layer, pairs: 16, tokens: 64, heads: some });
     }
     all
 }
 
-fn measure(model: &Model, setting: &Setting) -> Result<Measured, Failed> {
+/// Measures a setting and prints what it took, as [`parsed`] reads it.
+fn measure(model: &Model, setting: usize) -> Result<(), Failed> {
+    let held = reset_peak()?;
+    let settings = settings(model);
+    let setting = settings.get(setting).ok_or("there is no such setting")?;
     let arch = &model.decoder.arch;
     let (plain, sweep) = (plan(model, setting, false), plan(model, setting, true));
     let (of_plain, of_sweep) = (size(&plain, arch, Engine::Wavefront), size(&sweep, arch, Engine::Wavefront));
@@ -109,19 +128,29 @@ fn measure(model: &Model, setting: &Setting) -> Result<Measured, Failed> {
         run(&model.decoder, plan, &Options::default())?;
         Ok(at.elapsed().as_secs_f64())
     };
+    time(&sweep)?;
+    let peak = peak_rss_bytes().saturating_sub(held);
     let runs = if setting.pairs > 4 || setting.tokens > 128 { 1 } else { 3 };
     time(&plain)?;
     let plain_s = median((0..3).map(|_| time(&plain)).collect::<Result<_, _>>()?);
-    let before = reset_peak()?;
     let seconds = median((0..runs).map(|_| time(&sweep)).collect::<Result<_, _>>()?);
+    let predicted_s = plain_s * of_sweep.flops / of_plain.flops;
+    println!("{seconds} {predicted_s} {peak} {} {}", of_sweep.resid_bytes, of_sweep.rows);
+    Ok(())
+}
+
+fn parsed(setting: &Setting, line: &str) -> Result<Measured, Failed> {
+    let [seconds, predicted_s, peak, predicted_bytes, rows] = line.split_whitespace().collect::<Vec<_>>()[..] else {
+        return Err(format!("not what a setting prints: {line}").into());
+    };
     Ok(Measured {
         what: setting.what,
         x: setting.x,
-        seconds,
-        predicted_s: plain_s * of_sweep.flops / of_plain.flops,
-        peak: peak_rss_bytes().saturating_sub(before),
-        predicted_bytes: of_sweep.resid_bytes,
-        rows: of_sweep.rows,
+        seconds: seconds.parse()?,
+        predicted_s: predicted_s.parse()?,
+        peak: peak.parse()?,
+        predicted_bytes: predicted_bytes.parse()?,
+        rows: rows.parse()?,
     })
 }
 
@@ -166,7 +195,11 @@ fn table(found: &[Measured]) -> Result<Table, Failed> {
             "the plan's operations at the rate of a plain forward pass",
             found.iter().map(|m| m.predicted_s),
         )?
-        .int("peak_bytes", "peak memory beyond what was held before", found.iter().map(|m| m.peak as i64))?
+        .int(
+            "peak_bytes",
+            "most memory held in a process' first sweep beyond what was held once the model was read",
+            found.iter().map(|m| m.peak as i64),
+        )?
         .int(
             "resid_bytes",
             "residual streams of all runs, from the plan",
@@ -175,24 +208,46 @@ fn table(found: &[Measured]) -> Result<Table, Failed> {
         .int("rows", "rows times layers", found.iter().map(|m| m.rows as i64))?)
 }
 
+fn figures(found: &[Measured], subject: &Subject, out: &Path) -> Result<(), Failed> {
+    for (what, label) in [
+        ("pairs", "pairs of 64 tokens, all heads".to_string()),
+        ("tokens", "tokens a prompt, one pair, all heads".to_string()),
+        ("heads", "heads, one pair of 64 tokens".to_string()),
+        ("layer", format!("layer whose {} heads are exchanged, 16 pairs of 64 tokens", subject.heads_a_layer)),
+    ] {
+        let of: Vec<&Measured> = found.iter().filter(|m| m.what == what).collect();
+        let draw = |y_label, measured: fn(&Measured) -> f64, predicted: fn(&Measured) -> f64| {
+            figure(&of, &subject.model, [&label, y_label], measured, predicted)
+        };
+        draw("seconds", |m| m.seconds, |m| m.predicted_s).write_png(out.join(format!("time-{what}.png")))?;
+        draw("MiB beyond the weights", |m| mib(m.peak), |m| mib(m.predicted_bytes))
+            .write_png(out.join(format!("memory-{what}.png")))?;
+    }
+    Ok(())
+}
+
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / f64::from(1 << 20)
+}
+
 fn figure(
     of: &[&Measured],
-    x_label: &str,
-    y_label: &str,
-    measured: impl Fn(&Measured) -> f64,
-    predicted: impl Fn(&Measured) -> f64,
+    model: &str,
+    [x_label, y_label]: [&str; 2],
+    measured: fn(&Measured) -> f64,
+    predicted: fn(&Measured) -> f64,
 ) -> Figure {
-    let points = |y: &dyn Fn(&Measured) -> f64| {
+    let points = |y: fn(&Measured) -> f64| {
         of.iter().map(|m| CurvePoint { x: m.x as f64, y: Some(y(m)), interval: None }).collect()
     };
     Figure::from(Curves {
         title: format!("Sweep of heads: {y_label}"),
-        subtitle: "SmolLM2-135M, both directions, last position".to_string(),
+        subtitle: format!("{model}, both directions, last position"),
         x_label: x_label.to_string(),
         y_label: y_label.to_string(),
         curves: vec![
-            Curve { name: "measured".to_string(), role: CurveRole::Series, points: points(&measured) },
-            Curve { name: "from the plan".to_string(), role: CurveRole::Control, points: points(&predicted) },
+            Curve { name: "measured".to_string(), role: CurveRole::Series, points: points(measured) },
+            Curve { name: "from the plan".to_string(), role: CurveRole::Control, points: points(predicted) },
         ],
         thresholds: Vec::new(),
         y_range: None,
@@ -200,18 +255,22 @@ fn figure(
     })
 }
 
-fn readme(found: &[Measured]) -> String {
-    let mut text = String::from(
-        "# How a sweep grows\n\n    cargo bench --bench scaling -- reports/scaling\n\nEvery head of SmolLM2-135M exchanged in both \
+fn readme(found: &[Measured], subject: &Subject) -> String {
+    let mut text = format!(
+        "# How a sweep grows\n\n    cargo bench --bench scaling -- {}\n\nEvery head of {} ({} heads) exchanged in both \
          directions at the last position, varying one thing at a time. *From the plan*: for time, the plan's floating-point \
          operations (two for each weight a row goes through, and attention over the keys that a row sees) at the rate of a plain \
-         forward pass of the same prompts, timed just before; for memory, the residual streams that the plan holds. A fork costs one \
+         forward pass of the same prompts, timed just before; for memory, the residual streams that the plan holds. Memory is the \
+         most that a process held beyond what it held once the model was read, each setting in a process of its own. A fork costs one \
          row a layer from its layer on, however long its prompt: with the length only the prompts' own rows grow, and the keys that \
-         attention reads.\n\n| varied | value | seconds | from the plan | peak MiB | rows x layers |\n|---|---|---|---|---|---|\n",
+         attention reads.\n\n\
+         | varied | value | seconds | from the plan | peak MiB | from the plan | rows x layers |\n|---|---|---|---|---|---|---|\n",
+        subject.arguments, subject.model, subject.heads
     );
     for m in found {
-        let (what, x, s, p, mib, rows) = (m.what, m.x, m.seconds, m.predicted_s, m.peak >> 20, m.rows);
-        text.push_str(&format!("| {what} | {x} | {s:.2} | {p:.2} | {mib} | {rows} |\n"));
+        let (what, x, s, p, rows) = (m.what, m.x, m.seconds, m.predicted_s, m.rows);
+        let (peak, held) = (mib(m.peak), mib(m.predicted_bytes));
+        text.push_str(&format!("| {what} | {x} | {s:.2} | {p:.2} | {peak:.0} | {held:.0} | {rows} |\n"));
     }
     text.push_str("\n![time by pairs](time-pairs.png) ![memory by pairs](memory-pairs.png)\n\n![time by length](time-tokens.png) ");
     text.push_str("![memory by length](memory-tokens.png)\n\n![time by heads](time-heads.png) ![memory by heads](memory-heads.png)\n\n");

@@ -2,9 +2,10 @@
 //!
 //! `cargo bench --bench sweep [-- MODEL [--full | --pairs FILE]]`; MODEL is a folder or a GGUF file, by default SmolLM2 as
 //! `scripts/fetch_models.sh` leaves it. A pair of 64 tokens, every head at the last position and at all positions, and the
-//! residual stream of every layer at each position alone, by the same engine in the same run. `--full` also runs the full engine on a sample of the heads and
-//! scales its time to all of them. `--pairs` takes the prompts of a file of pairs instead: every head, both directions, last
-//! position, between two plain passes of the same prompts, with the peak of memory beyond what was held before.
+//! residual stream of every layer at each position alone, by the same engine in the same run. `--full` also runs the full
+//! engine on a sample of the heads and scales its time to all of them. `--pairs` takes the prompts of a file of pairs instead:
+//! every head, both directions, last position, between two plain passes of the same prompts, with the most memory that the
+//! sweep held beyond what is held once the model is read.
 
 mod common;
 
@@ -33,9 +34,10 @@ fn main() -> Result<(), Failed> {
     let file = arguments.iter().position(|a| a == "--pairs").map(|i| arguments.drain(i..).nth(1));
     let name = arguments.iter().find(|a| !a.starts_with("--")).cloned().unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;
+    let held = reset_peak()?;
     let heads: Vec<(usize, usize)> = model.heads().collect();
     if let Some(file) = file {
-        return of_file(&model, &heads, &file.ok_or("`--pairs` needs a file")?);
+        return of_file(&model, held, &heads, &file.ok_or("`--pairs` needs a file")?);
     }
     println!("{name}: a pair of 64 tokens, {} heads, {} threads", heads.len(), rayon::current_num_threads());
     let pair = [pair(model.decoder.arch.vocab as u32)];
@@ -73,8 +75,9 @@ fn time(model: &Model, plan: &Plan) -> Result<f64, Failed> {
     Ok(at.elapsed().as_secs_f64())
 }
 
-/// All pairs of a file, every head in both directions, between two plain passes of the prompts.
-fn of_file(model: &Model, heads: &[(usize, usize)], file: &str) -> Result<(), Failed> {
+/// All pairs of a file, every head in both directions, between two plain passes of the prompts; `held` is the memory that
+/// the process had once the model was read.
+fn of_file(model: &Model, held: u64, heads: &[(usize, usize)], file: &str) -> Result<(), Failed> {
     let dataset = read_pairs(file)?;
     let ids = |pair: &gatelens::dataset::Pair| -> Result<Pair, Failed> {
         let at = |field| dataset.at(pair.line, &pair.id, field);
@@ -94,16 +97,16 @@ fn of_file(model: &Model, heads: &[(usize, usize)], file: &str) -> Result<(), Fa
         rayon::current_num_threads()
     );
     let before = time(model, &plain)?;
-    let held = reset_peak()?;
+    reset_peak()?;
     let swept = time(model, &sweep)?;
-    let peak = peak_rss_bytes() - held;
+    let peak = peak_rss_bytes().saturating_sub(held);
     let after = time(model, &plain)?;
     let rate = |plan: &Plan, seconds: f64| (of(plan).rows as f64 / seconds, of(plan).flops / seconds);
     let (a, b) = (rate(&plain, (before + after) / 2.0), rate(&sweep, swept));
     println!("plain passes {before:.1} s and {after:.1} s: {:.0} rows x layers a second", a.0);
     println!("sweep {swept:.1} s, {} forks: {:.0} rows x layers a second", sweep.forks.len(), b.0);
     println!("{:.2} of the plain pass' rows, {:.2} of its FLOP, a second", b.0 / a.0, b.1 / a.1);
-    println!("peak {} MiB beyond the {} MiB held before", peak >> 20, held >> 20);
+    println!("peak {} MiB beyond the {} MiB held once the model was read", peak >> 20, held >> 20);
     Ok(())
 }
 

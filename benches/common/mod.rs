@@ -26,3 +26,14 @@ pub fn reset_peak() -> std::io::Result<u64> {
     std::fs::write("/proc/self/clear_refs", "5")?;
     Ok(gatelens::rundir::peak_rss_bytes())
 }
+
+/// Runs this benchmark again with these arguments and returns what it printed. What an allocator still holds of one part of a
+/// benchmark would count as the memory of the next; in a process of its own nothing does.
+pub fn in_own_process(arguments: &[&str]) -> Result<String, Box<dyn std::error::Error>> {
+    let mut command = std::process::Command::new(std::env::current_exe()?);
+    let done = command.args(arguments).stderr(std::process::Stdio::inherit()).output()?;
+    if !done.status.success() {
+        return Err(format!("{} ended with {}", arguments.join(" "), done.status).into());
+    }
+    Ok(String::from_utf8(done.stdout)?)
+}

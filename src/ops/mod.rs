@@ -1,13 +1,14 @@
-//! The tensor operations of the decoder that candle has no fast form of on the CPU.
+//! The tensor operations of the decoder that candle has no fast form of on the CPU, or no good one on a GPU.
 //!
-//! Each is a function on tensors: on the CPU a candle `CustomOp` whose kernel uses all cores (rayon over rows) and the
-//! widest vectors that the machine has (chosen when it runs), elsewhere the same formula composed of candle's own
-//! operations. Both forms are held together by tests, and both have gradients, which tests hold to finite differences:
-//! a result computed from a tensor that a graph tracks is tracked too. Weights are constants: none gets a gradient.
-//! Activations may be f32, bf16 or f16; kernels compute in f32. Matrix products are candle's: they already use every core.
-
-// The matrix products inside attention go through gemm's raw interface.
-#![allow(unsafe_code)]
+//! Each is a function on tensors. On the CPU it is a candle `CustomOp` whose kernel is a loop over slices, compiled for plain
+//! x86-64 and for AVX2 with FMA and chosen when it runs; those that cost something use all cores (rayon over rows). On a GPU
+//! attention, edits and [`head_dots`] are kernels of this package (`kernels/`), the others the same formula composed of
+//! candle's own operations. Tests hold the forms together.
+//!
+//! A result computed from a tensor that a graph tracks is tracked too, with a gradient that tests hold to finite differences;
+//! what has none ([`head_dots`], on the CPU attention of anything but whole prompts) is an error there. Weights are constants:
+//! none gets a gradient. Activations may be f32, bf16 or f16; kernels compute in f32. Products with weights are candle's,
+//! which use every core; those inside attention are gemm's, one task each.
 
 pub mod attention;
 mod dla;
@@ -30,6 +31,7 @@ pub use norm::norm;
 pub use product::product;
 pub use rope::rotate;
 
+use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};
 use half::slice::HalfFloatSliceExt;
 use std::borrow::Cow;
@@ -46,17 +48,8 @@ fn floats<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<Cow<'a, [f32]>
         CpuStorage::F32(x) => Cow::Borrowed(&x[from..to]),
         CpuStorage::BF16(x) => Cow::Owned(x[from..to].to_f32_vec()),
         CpuStorage::F16(x) => Cow::Owned(x[from..to].to_f32_vec()),
-        other => candle_core::bail!("a kernel was given {:?}; it takes f32, bf16 and f16", dtype(other)),
+        other => candle_core::bail!("a kernel was given {:?}; it takes f32, bf16 and f16", other.dtype()),
     })
-}
-
-fn dtype(storage: &CpuStorage) -> DType {
-    match storage {
-        CpuStorage::BF16(_) => DType::BF16,
-        CpuStorage::F16(_) => DType::F16,
-        CpuStorage::F64(_) => DType::F64,
-        _ => DType::F32,
-    }
 }
 
 /// `values` in the dtype of `like`.

@@ -1,9 +1,13 @@
 //! Kernels on an NVIDIA GPU. What they compile to is made by `build.rs`.
 
+// Launches, and memory that they write first.
+#![allow(unsafe_code)]
+
 use super::super::attention::Heads;
 use super::super::edit::RowEdit;
 use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
 use crate::model::rows::Rows;
+use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result};
@@ -38,11 +42,18 @@ impl<'a> Machine for Gpu<'a> {
     }
 
     fn blank(&self, n: usize) -> Result<Buffer<'a>> {
-        self.device.alloc_zeros(n).map(Buffer::F32)
+        unwritten(self.device, n).map(Buffer::F32)
     }
 
     fn launch(&self, kernel: &Kernel, grid: Grid, arguments: &mut [Argument<Buffer<'a>>]) -> Result<()> {
-        let function = self.device.get_or_load_custom_func(&kernel.name, kernel.file, ptx(kernel.file))?;
+        let function = self.device.get_or_load_custom_func(&kernel.name, kernel.file, ptx(kernel.file));
+        let function = function.map_err(|e| {
+            candle_core::Error::Msg(format!(
+                "the GPU did not take {} ({e}). This build's kernels are for GPUs of compute capability {COMPUTE_CAP} and later; \
+                 for an older one set CUDA_COMPUTE_CAP to its own (7.5 is 75), and build again",
+                kernel.name
+            ))
+        })?;
         let mut launch = function.builder();
         for argument in arguments {
             match argument {
@@ -74,6 +85,9 @@ impl<'a> Machine for Gpu<'a> {
     }
 }
 
+/// The compute capability that kernels are compiled for, as nvcc writes it: 80 is 8.0.
+const COMPUTE_CAP: &str = env!("GATELENS_COMPUTE_CAP");
+
 /// What a file of kernels compiles to.
 fn ptx(file: &str) -> &'static str {
     match file {
@@ -92,29 +106,28 @@ fn view<'a>(storage: &'a CudaStorage, layout: &Layout) -> Result<Buffer<'a>> {
         CudaStorageSlice::F32(x) => Buffer::F32View(x.slice(from..to)),
         CudaStorageSlice::BF16(x) => Buffer::Bf16View(x.slice(from..to)),
         CudaStorageSlice::F16(x) => Buffer::F16View(x.slice(from..to)),
-        _ => candle_core::bail!("a kernel takes f32, bf16 and f16"),
+        _ => candle_core::bail!("a kernel was given {:?}; it takes f32, bf16 and f16", storage.dtype()),
     })
-}
-
-fn dtype(storage: &CudaStorage) -> DType {
-    match &storage.slice {
-        CudaStorageSlice::BF16(_) => DType::BF16,
-        CudaStorageSlice::F16(_) => DType::F16,
-        _ => DType::F32,
-    }
 }
 
 fn gpu(device: &CudaDevice) -> Gpu<'_> {
     Gpu { device, tensors: std::marker::PhantomData }
 }
 
-/// Room for a result of a tensor's dtype.
+/// Room for a result of a tensor's dtype, of which a kernel writes every number.
 fn room<'a>(device: &CudaDevice, dtype: DType, n: usize) -> Result<Buffer<'a>> {
     Ok(match dtype {
-        DType::BF16 => Buffer::Bf16(device.alloc_zeros(n)?),
-        DType::F16 => Buffer::F16(device.alloc_zeros(n)?),
-        _ => Buffer::F32(device.alloc_zeros(n)?),
+        DType::BF16 => Buffer::Bf16(unwritten(device, n)?),
+        DType::F16 => Buffer::F16(unwritten(device, n)?),
+        _ => Buffer::F32(unwritten(device, n)?),
     })
+}
+
+/// Memory that holds whatever it held before.
+fn unwritten<T: DeviceRepr>(device: &CudaDevice, n: usize) -> Result<CudaSlice<T>> {
+    // SAFETY: every number is written before it is read: a result's by the kernel that it is made for, which has a thread for
+    // each of them; scratch rows by `widen_rows`; a copy by what it is copied from. On the CPU the same calls find NaN there.
+    unsafe { device.alloc(n) }
 }
 
 fn stored(buffer: Buffer, device: &CudaDevice) -> Result<CudaStorage> {
@@ -135,8 +148,12 @@ pub(in crate::ops) fn attend(
     rows: &Rows,
     heads: Heads,
 ) -> Result<CudaStorage> {
-    let device = &q.device;
-    let (all, dtype) = ([&view(q, lq)?, &view(k, lk)?, &view(v, lv)?], dtype(q));
+    let (device, dtype) = (&q.device, q.dtype());
+    // A kernel takes the dtype of all from the first.
+    if k.dtype() != dtype || v.dtype() != dtype {
+        candle_core::bail!("attention of queries in {dtype:?}, keys in {:?} and values in {:?}", k.dtype(), v.dtype())
+    }
+    let all = [&view(q, lq)?, &view(k, lk)?, &view(v, lv)?];
     let mut z = room(device, dtype, lq.shape().elem_count())?;
     attention::attention(&gpu(device), dtype, all, &mut z, rows, heads)?;
     stored(z, device)
@@ -144,22 +161,19 @@ pub(in crate::ops) fn attend(
 
 /// [`edit::edit`] of a copy of a tensor.
 pub(in crate::ops) fn edited(x: &CudaStorage, layout: &Layout, list: &[RowEdit]) -> Result<CudaStorage> {
-    let (device, dtype, width) = (&x.device, dtype(x), layout.shape().dims2()?.1);
+    let (device, dtype, width) = (&x.device, x.dtype(), layout.shape().dims2()?.1);
     let mut copy = match view(x, layout)? {
         Buffer::F32View(x) => Buffer::F32(copied(&x, device)?),
         Buffer::Bf16View(x) => Buffer::Bf16(copied(&x, device)?),
         Buffer::F16View(x) => Buffer::F16(copied(&x, device)?),
-        _ => candle_core::bail!("a kernel takes f32, bf16 and f16"),
+        _ => candle_core::bail!("a kernel edits a tensor, and was given a buffer of its own"),
     };
     edit::edit(&gpu(device), dtype, &mut copy, width, list)?;
     stored(copy, device)
 }
 
-fn copied<T: DeviceRepr + candle_core::cuda_backend::cudarc::driver::ValidAsZeroBits>(
-    x: &CudaView<T>,
-    device: &CudaDevice,
-) -> Result<CudaSlice<T>> {
-    let mut to = device.alloc_zeros(x.len())?;
+fn copied<T: DeviceRepr>(x: &CudaView<T>, device: &CudaDevice) -> Result<CudaSlice<T>> {
+    let mut to = unwritten(device, x.len())?;
     device.memcpy_dtod(x, &mut to)?;
     Ok(to)
 }
@@ -171,7 +185,10 @@ pub(in crate::ops) fn head_dots(
     shape: [usize; 2],
 ) -> Result<CudaStorage> {
     let device = &z.device;
+    if through.dtype() != DType::F32 {
+        candle_core::bail!("head_dots along directions in {:?}; it takes f32", through.dtype())
+    }
     let mut out = room(device, DType::F32, pairs.len() * shape[0])?;
-    dla::head_dots(&gpu(device), dtype(z), [&view(z, lz)?, &view(through, lt)?], &mut out, pairs, shape)?;
+    dla::head_dots(&gpu(device), z.dtype(), [&view(z, lz)?, &view(through, lt)?], &mut out, pairs, shape)?;
     stored(out, device)
 }

@@ -1,6 +1,9 @@
 //! The kernels' own sources on the CPU, one fiber a CUDA thread, against the operations that the CPU engine uses and
 //! against sums in f64. See `kernels/cpu/cuda_on_cpu.h` for what this can show and what not.
 
+// The kernels are functions of another language.
+#![allow(unsafe_code)]
+
 use super::super::attention::{Heads, attention as plain_attention};
 use super::super::edit::{RowChange, RowEdit, edit as plain_edit};
 use super::super::head_dots as plain_head_dots;
