@@ -65,8 +65,16 @@ struct Tried {
 }
 
 impl Tried {
+    fn brings(&self) -> bool {
+        self.induced.is_some_and(|m| m > 0.0)
+    }
+
+    fn spares(&self) -> bool {
+        self.kl.is_some_and(|kl| kl <= MOST_KL)
+    }
+
     fn allowed(&self) -> bool {
-        self.induced.is_some_and(|m| m > 0.0) && self.kl.is_some_and(|kl| kl <= MOST_KL)
+        self.brings() && self.spares()
     }
 }
 
@@ -118,11 +126,15 @@ pub(super) fn select(params: &Steer, session: &Session, items: &Items, n: u32) -
     let least = |t: &&Tried| t.ablated.unwrap_or(f64::INFINITY);
     let chosen = tried.iter().filter(|t| t.allowed()).min_by(|a, b| least(a).total_cmp(&least(b)));
     let Some(chosen) = chosen.map(|t| t.candidate) else {
+        let count = |f: fn(&Tried) -> bool| tried.iter().filter(|t| f(t)).count();
         return Err(AnalysisError::NotAskable(format!(
-            "--select {n}: of {} directions at layers 0 to {}, none brings the behaviour into the negative prompts (a mean metric \
-             over 0) and, taken out of them, changes the next token by {MOST_KL} nats at most; choose --layer yourself",
+            "--select {n}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
+             0) and {} change their next token by {MOST_KL} nats at most when they are taken out, but none does both; choose a \
+             --layer",
             tried.len(),
             sites(arch.n_layers).len().saturating_sub(1),
+            count(Tried::brings),
+            count(Tried::spares),
         )));
     };
     let bases = (over(0), over(1));
