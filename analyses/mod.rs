@@ -1,33 +1,36 @@
-//! The analyses: one file each, with its `mod` line and one line in the registry at the end of this file.
+//! The analyses: one file each, with its `mod` line and one line in the registry at the end of this file; and, in a list of
+//! their own, the modules that they share.
 //!
 //! An analysis is a type of parameters that implements [`Analysis`]: it makes a plan from its dataset, tables from the
 //! plan's readings, and figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
 pub mod ablate;
-pub mod align;
-pub mod answered;
 pub mod behaviour;
 pub mod cascade;
 pub mod cav;
 pub mod cipher;
-pub mod ciphered;
-pub mod claims;
 pub mod commitment;
-pub mod compare;
-pub mod components;
 pub mod contrast;
 pub mod contrast_methods;
-pub mod directions;
 pub mod dla;
-pub mod doses;
-pub mod effects;
-pub mod gate;
-pub mod inputs;
 pub mod interchange;
 pub mod modulate;
 pub mod screen;
 pub mod steer;
+
+// What several of them share, and what is made of their tables together.
+pub mod align;
+pub mod answered;
+pub mod ciphered;
+pub mod claims;
+pub mod compare;
+pub mod components;
+pub mod directions;
+pub mod doses;
+pub mod effects;
+pub mod gate;
+pub mod inputs;
 pub mod summary;
 pub mod vectors;
 

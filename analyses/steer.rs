@@ -3,21 +3,23 @@
 //! A vector is made from contrasting prompts or read from a file, added times each coefficient of a grid, and the metric, the
 //! divergence from the unsteered run and the generated answers are read. Random directions move behaviour too ("The Rogue
 //! Scalpel", 2025): everything stands beside the same norm in R random directions, and what is reported is the effect over
-//! chance. Sources of the vectors: [`super::directions`]. Directional ablation: Arditi et al. 2024. The smallest coefficient
+//! chance. Sources of the vectors: [`super::directions`]. Directional ablation, and the selection of its layer and position:
+//! Arditi et al. 2024. The smallest coefficient
 //! for each input: GCAV, Zhang et al. 2025, "Controlling Large Language Models Through Concept Activation Vectors".
 
+mod contrast;
 mod dose;
 mod plans;
+mod select;
 
 use super::answered::{Answer, sampled};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::{Grid, grid};
-use super::inputs::{Groups, MeasuredArgs, Sources, Tokens, room, rows_read};
+use super::inputs::{MeasuredArgs, Sources, Tokens, room, rows_read};
 use super::summary::{Position, mean};
 use super::vectors::{Given, Named, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
-use crate::dataset::encode::prompt_ids;
-use crate::dataset::{Dataset, Item, read_pairs, read_prompts};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use crate::dataset::{Dataset, Item};
 use crate::linear::{Direction, Wanted};
 use crate::model::Model;
 use crate::model::arch::Arch;
@@ -27,6 +29,7 @@ use crate::run::{Reading, Sampling, Steps};
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
+use contrast::Contrast;
 use plans::{Condition, Kind, Vectors, activations, sweep};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -85,7 +88,7 @@ pub struct Steer {
     #[arg(long, value_name = "FILE", requires = "concept")]
     pub random: Option<PathBuf>,
 
-    /// The layer at which the vector is made and added (none where --site is in no layer)
+    /// The layer at which the vector is made and added (none with --select, and where --site is in no layer)
     #[arg(long, value_name = "L")]
     pub layer: Option<usize>,
 
@@ -94,8 +97,13 @@ pub struct Steer {
     pub site: Option<SiteKind>,
 
     /// At which position of its prompts the vector is made: last, or a position (negative from the end); actadd takes all
-    #[arg(long, default_value = "last", allow_hyphen_values = true, requires = "from", value_name = "P")]
+    #[arg(long, default_value = "last", allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")]
     pub vector_position: Position,
+
+    /// With --from mean and --pairs: choose the layer, and one of so many last positions, by what taking the direction out of the
+    /// pairs leaves (least), adding it brings (a metric over 0), and else changes (a KL of 0.1 at most)
+    #[arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"], value_parser = clap::value_parser!(u32).range(1..=7))]
+    pub select: Option<u32>,
 
     /// Coefficients: from:to:how-many, or a list with commas
     #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
@@ -152,23 +160,8 @@ fn probability(text: &str) -> Result<f64, String> {
     if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
 }
 
-/// What the vector is made from, as token ids.
-#[derive(Default)]
-struct Contrast {
-    positive: Vec<Vec<u32>>,
-    negative: Vec<Vec<u32>>,
-    /// Which prompts belong together, the positive ones' first; none where each positive one is matched to a negative one.
-    groups: Option<Vec<usize>>,
-}
-
-impl Contrast {
-    /// The positive prompts, then the negative ones.
-    fn prompts(&self) -> impl Iterator<Item = &Vec<u32>> {
-        self.positive.iter().chain(&self.negative)
-    }
-}
-
 /// The prompts as the model reads them.
+#[derive(Clone)]
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
@@ -203,7 +196,7 @@ impl Analysis for Steer {
             room(arch, ids.len(), self.generate as usize)
                 .map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
         }
-        let contrast = self.contrast(model, &mut sources)?;
+        let contrast = Contrast::read(self, model, &mut sources)?;
         let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
         sources.extend(given.as_ref().map(|g| g.source.clone()));
         if let Some(named) = given.as_ref().map(|g| &g.named).filter(|n| n.vector.len() != width) {
@@ -222,6 +215,8 @@ impl Analysis for Steer {
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let arch = &model.decoder.arch;
+        let selection = self.select.zip(items.contrast.as_ref());
+        let selection = selection.map(|(n, contrast)| select::plans(items, contrast, n, arch)).into_iter().flatten();
         let zeros: Arc<[f32]> = vec![0.0; items.site.width(arch, 0)].into();
         let vectors: Vectors = vec![vec![zeros]; 1 + usize::from(self.controls)];
         let contrast = items.contrast.iter().flat_map(move |contrast| {
@@ -236,10 +231,36 @@ impl Analysis for Steer {
                 .map(move |some| sweep(self, items, &vectors, &conditions, some, more))
         };
         let answers = (self.generate > 0).then(|| sweeps(generating, self.generate as usize));
-        Ok(planned(contrast.chain(levels).chain(sweeps(conditions, 0)).chain(answers.into_iter().flatten())))
+        let steered = levels.chain(sweeps(conditions, 0)).chain(answers.into_iter().flatten());
+        Ok(planned(selection.chain(contrast).chain(steered)))
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let Some(n) = self.select else { return self.steered(session, items) };
+        let selected = select::select(self, session, items, n)?;
+        let chosen = Steer { vector_position: selected.position, ..self.clone() };
+        let mut output = chosen.steered(session, &Items { site: selected.site, ..items.clone() })?;
+        output.tables.push(selected.table);
+        Ok(output)
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        let mut figures = dose::figures(tables)?;
+        if let Ok(selection) = table(tables, "selection") {
+            figures.push(("selection.png".to_string(), select::figure(selection)?));
+        }
+        Ok(figures)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let selection = table(tables, "selection").ok().map(|s| select::section(s, dir)).transpose()?;
+        Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
+    }
+}
+
+impl Steer {
+    /// Makes the vector, and steers by it.
+    fn steered(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let made = self.made(session, items)?;
         let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
         for some in levels(items, &session.model.decoder.arch) {
@@ -283,21 +304,13 @@ impl Analysis for Steer {
         Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
     }
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        dose::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        dose::sections(tables, dir)
-    }
-}
-
-impl Steer {
     /// Where the vector is made and added.
     fn site(&self, arch: &Arch) -> Result<Site, AnalysisError> {
         let bad = |why: String| AnalysisError::Bad(why);
         let kind = self.site.unwrap_or(self.from.map_or(SiteKind::ResidPost, Recipe::site));
         let layer = match (kind.in_layers(), self.layer) {
+            // Which is selected is known later; a middle one costs about as much.
+            (true, None) if self.select.is_some() => arch.n_layers / 2,
             (true, Some(layer)) => layer,
             (false, None) => 0,
             (true, None) => return Err(bad(format!("--layer is missing: {kind} is in every layer; say which"))),
@@ -338,6 +351,11 @@ impl Steer {
         Ok(())
     }
 
+    /// The first position of a pair's prompts that may be read.
+    fn earliest(&self) -> Position {
+        self.select.map_or(self.vector_position, |n| Position::At(-i64::from(n)))
+    }
+
     /// Whether it is added at positions that only the prompt has.
     fn prompt_only(&self) -> bool {
         self.from == Some(Recipe::Actadd) || matches!(self.position, Position::At(_))
@@ -355,6 +373,12 @@ impl Steer {
             () if self.ablate && self.from == Some(Recipe::Actadd) => {
                 bad("--ablate takes out one direction; actadd has one a position")
             }
+            () if self.select.is_some() && self.from != Some(Recipe::Mean) => {
+                bad("--select: a layer is chosen for the difference of means; give --from mean, or --layer")
+            }
+            () if self.select.is_some() && site.kind != Recipe::Mean.site() => {
+                bad("--select: the direction is made and added at resid_pre; leave --site out")
+            }
             () if self.vector_position == Position::All => {
                 bad("--vector-position all: a vector is made at one position; give last or a number")
             }
@@ -366,57 +390,6 @@ impl Steer {
             }
             () => Ok(()),
         }
-    }
-
-    /// The positive and negative prompts that the vector is made from.
-    fn contrast(&self, model: &Model, sources: &mut Sources) -> Result<Option<Contrast>, AnalysisError> {
-        let Some(recipe) = self.from else { return Ok(None) };
-        if let Some(path) = &self.pairs {
-            let set = read_pairs(path)?;
-            sources.push(set.source());
-            if recipe == Recipe::Actadd && set.items.len() != 1 {
-                let why = format!("{}: {} pairs; actadd is made from one", path.display(), set.items.len());
-                return Err(AnalysisError::Bad(why));
-            }
-            let mut contrast = Contrast::default();
-            for pair in &set.items {
-                let at = |field| set.at(pair.line, &pair.id, field);
-                let positive = prompt_ids(model, &pair.positive, at("positive"))?;
-                let negative = prompt_ids(model, &pair.negative, at("negative"))?;
-                self.vector_position.of(positive.len()).map_err(|why| at("positive").error(why))?;
-                self.vector_position.of(negative.len()).map_err(|why| at("negative").error(why))?;
-                let (p, n) = (positive.len(), negative.len());
-                if recipe == Recipe::Actadd && p != n {
-                    let why = format!(
-                        "has {p} tokens and the negative {n}: actadd subtracts them one by one; pad the shorter"
-                    );
-                    return Err(at("positive").error(why).into());
-                }
-                contrast.positive.push(positive);
-                contrast.negative.push(negative);
-            }
-            return Ok(Some(contrast));
-        }
-        let (Some(concept), Some(random), false) = (&self.concept, &self.random, recipe.needs_pairs()) else {
-            let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
-            return Err(AnalysisError::Bad(format!("--from {} needs {what}", recipe.name())));
-        };
-        let (mut keys, mut groups) = (Groups::default(), Vec::new());
-        let mut side = |path: &PathBuf| -> Result<Vec<Vec<u32>>, AnalysisError> {
-            let set = read_prompts(path)?;
-            sources.push(set.source());
-            let mut sides = Vec::with_capacity(set.items.len());
-            for item in &set.items {
-                let at = set.at(item.line, &item.id, "prompt");
-                let ids = prompt_ids(model, &item.prompt, at)?;
-                self.vector_position.of(ids.len()).map_err(|why| at.error(why))?;
-                groups.push(keys.of(&set, item));
-                sides.push(ids);
-            }
-            Ok(sides)
-        };
-        let (positive, negative) = (side(concept)?, side(random)?);
-        Ok(Some(Contrast { positive, negative, groups: Some(groups) }))
     }
 
     /// Which prompts of the contrast are run at once.

@@ -374,7 +374,11 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         size(a).total_cmp(&size(b))
     });
     let most = largest.map_or(String::new(), |i| {
-        let at = coefficient[i].map_or(kinds[i].to_string(), |c| format!("coefficient {}", number(c, 2)));
+        let at = match (coefficient[i], kinds[i]) {
+            (Some(c), _) => format!("at coefficient {}", number(c, 2)),
+            (None, "ablate") => "with the direction taken out".to_string(),
+            (None, _) => "with each prompt's own coefficient".to_string(),
+        };
         let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == "random");
         let chance = random.and_then(|j| {
             let (low, high, base) = (low[j]?, high[j]?, base[j]?);
@@ -388,7 +392,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
                 p_value(over_random[i]),
             ))
         });
-        format!("The largest change is {} nats at {at}{}.", signed(change(i), 2), chance.unwrap_or_default())
+        format!("The largest change is {} nats {at}{}.", signed(change(i), 2), chance.unwrap_or_default())
     });
     let text = format!(
         "Without steering the mean logit difference is {} nats. {most}",
@@ -441,7 +445,7 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     let undecided = classes.iter().filter(|c| **c == Class::Undecided.name()).count();
     let controls = answering(table(tables, "dose")?)?;
     let text = format!(
-        "{} answers were generated and classified by rules, those beside the vector's along {controls}; no rule decides {} of them. \
+        "{} answers were generated, along the vector and {controls}, and classified by rules; no rule decides {} of them. \
          Thresholds are where a class' share crosses one half, by a logistic fit over the coefficients, with intervals over prompts.",
         cells::count(generations.rows() as i64),
         cells::share(undecided as f64 / generations.rows().max(1) as f64),

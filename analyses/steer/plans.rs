@@ -2,7 +2,8 @@
 //!
 //! Plans alone: what vectors are made of readings, and what readings say, is left to `steer` and `dose`.
 
-use super::{Contrast, Items, Steer};
+use super::contrast::Contrast;
+use super::{Items, Steer};
 use crate::analyses::directions::Recipe;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::site::{Site, SiteKind};
@@ -92,7 +93,7 @@ pub(super) fn batches(
     conditions: &[Condition],
 ) -> impl Iterator<Item = Range<usize>> + use<> {
     let edits = |condition: &Condition| match condition.kind {
-        Kind::TakeOut => TAKEN_OUT_OF.len() * items.n_layers,
+        Kind::TakeOut => taken_out(items.n_layers, &vectors[condition.direction][0]).len(),
         Kind::Add(_) | Kind::Smallest(_) => vectors[condition.direction].len(),
     };
     crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
@@ -127,16 +128,18 @@ pub(super) fn sweep(
     plan
 }
 
-/// Where directional ablation takes a direction out, in every layer.
-const TAKEN_OUT_OF: [SiteKind; 3] = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
+/// Directional ablation: a direction taken out of all that is in the residual stream of every layer, at every position.
+pub(super) fn taken_out(n_layers: usize, direction: &Arc<[f32]>) -> Vec<Edit> {
+    let kinds = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
+    let sites = (0..n_layers).flat_map(|layer| kinds.map(|kind| kind.at(layer)));
+    let change = || Change::ProjectOut(direction.clone());
+    sites.map(|site| Edit { site, part: Part::All, positions: Positions::All, change: change() }).collect()
+}
 
 fn edits(params: &Steer, items: &Items, vectors: &[Arc<[f32]>], kind: &Kind, i: usize, length: usize) -> Vec<Edit> {
     let edit = |site: Site, positions: Positions, change| Edit { site, part: Part::All, positions, change };
     let coefficient = match kind {
-        Kind::TakeOut => {
-            let one = |site: Site| edit(site, Positions::All, Change::ProjectOut(vectors[0].clone()));
-            return (0..items.n_layers).flat_map(|l| TAKEN_OUT_OF.map(|kind| kind.at(l))).map(one).collect();
-        }
+        Kind::TakeOut => return taken_out(items.n_layers, &vectors[0]),
         Kind::Add(c) => *c,
         Kind::Smallest(each) => each[i],
     };

@@ -144,14 +144,11 @@ fn newton(doses: &[Dose]) -> Option<Fit> {
         let step = |size: f64| (intercept + size * d0, slope + size * d1);
         let sizes = (0..30).map(|halvings| 0.5_f64.powi(halvings));
         let rises = |size: &f64| log_likelihood(doses, step(*size).0, step(*size).1) >= value;
-        // Where no step is an improvement any more, rounding has been reached.
-        let size = sizes.into_iter().find(rises).unwrap_or(0.0);
+        // Near the maximum the likelihood changes by rounding alone, which would call for ever smaller steps, while whole ones
+        // converge.
+        let size = if decrement < 1e-9 { 1.0 } else { sizes.into_iter().find(rises)? };
         (intercept, slope) = step(size);
         value = log_likelihood(doses, intercept, slope);
-        if size == 0.0 {
-            let covariance = [h11 / determinant, -h01 / determinant, h00 / determinant];
-            return (decrement < 1e-9).then_some(Fit { intercept, slope, covariance });
-        }
     }
     None
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 /// Examples that differ, so many in each of so many groups.
 fn examples(label: &str, groups: usize, of_each: usize) -> Vec<Value> {
     let of = |g: usize, i: usize| {
-        let prompt = format!("Tell me about {label} number {i} of {g}.");
-        json!({ "id": format!("{label}-{g}-{i}"), "group": format!("{label} {g}"), "prompt": prompt })
+        let ids = [label.len(), 10 + g, 60 + i];
+        json!({ "id": format!("{label}-{g}-{i}"), "group": format!("{label} {g}"), "prompt": { "ids": ids } })
     };
     (0..groups).flat_map(|g| (0..of_each).map(move |i| (g, i))).map(|(g, i)| of(g, i)).collect()
 }
@@ -26,7 +26,7 @@ fn steer(more: &[&str]) -> Ended {
 #[test]
 fn too_few_groups_to_hold_out_are_said_before_anything_is_computed() {
     let bench = Bench::new();
-    let (two, many) = (examples("ships", 2, 10), examples("trees", 20, 2));
+    let (two, many) = (examples("ship", 2, 10), examples("birch", 20, 2));
     let (two, many) = (bench.dataset("two.jsonl", &two), bench.dataset("many.jsonl", &many));
     let parts = ["two.jsonl", "20 examples are of the concept, of 2 group(s)", "\"group\"", "3 groups on each side"];
     cav(&two, &many, &[]).refused(&parts);
@@ -37,8 +37,8 @@ fn too_few_groups_to_hold_out_are_said_before_anything_is_computed() {
 #[test]
 fn too_few_examples_for_tcav_are_said_before_anything_is_computed() {
     let bench = Bench::new();
-    let concept = bench.dataset("concept.jsonl", &examples("ships", 14, 1));
-    let random = bench.dataset("random.jsonl", &examples("trees", 45, 1));
+    let concept = bench.dataset("concept.jsonl", &examples("ship", 14, 1));
+    let random = bench.dataset("random.jsonl", &examples("birch", 45, 1));
     let class = ["--class", "demo:prompts.jsonl"];
     cav(&concept, &random, &class).refused(&["5 runs of 3 examples", "there are 14 and 45"]);
     cav(&concept, &random, &[]).done();
@@ -48,19 +48,19 @@ fn too_few_examples_for_tcav_are_said_before_anything_is_computed() {
 #[test]
 fn a_prompt_that_is_an_example_twice_is_named_by_file_and_line() {
     let bench = Bench::new();
-    let (mut some, others) = (examples("ships", 5, 2), examples("trees", 5, 2));
+    let (mut some, others) = (examples("ship", 5, 2), examples("birch", 5, 2));
     some.push(json!({ "id": "0", "prompt": others[3]["prompt"] }));
     let (some, others) = (bench.dataset("some.jsonl", &some), bench.dataset("others.jsonl", &others));
     let parts =
-        ["others.jsonl: line 4: field \"prompt\" of \"trees-1-1\"", "some.jsonl: line 11 (\"0\")", "leave one out"];
+        ["others.jsonl: line 4: field \"prompt\" of \"birch-1-1\"", "some.jsonl: line 11 (\"0\")", "leave one out"];
     cav(&some, &others, &[]).refused(&parts);
 }
 
 #[test]
 fn a_layer_is_given_where_the_site_has_layers_and_nowhere_else() {
     let bench = Bench::new();
-    let some = bench.dataset("some.jsonl", &examples("ships", 5, 2));
-    let others = bench.dataset("others.jsonl", &examples("trees", 5, 2));
+    let some = bench.dataset("some.jsonl", &examples("ship", 5, 2));
+    let others = bench.dataset("others.jsonl", &examples("birch", 5, 2));
     cav(&some, &others, &["--site", "final_norm", "--layers", "3"]).refused(&["--layers: final_norm is in no layer"]);
     cav(&some, &others, &["--site", "final_norm"]).done();
     steer(&["--from", "caa", "--site", "embed", "--layer", "9"]).refused(&["--layer: embed is in no layer"]);
@@ -73,7 +73,11 @@ fn what_only_another_flag_gives_a_meaning_needs_that_flag() {
     steer(&["--from", "caa", "--layer", "4", "--generate-controls", "2"]).refused(&["--generate"]);
     let vector = ["--vector", "v.safetensors", "--vector-position", "-2", "--layer", "4"];
     gatelens([&["steer", "demo", "--prompts", "demo:prompts.jsonl", "--dry-run"], &vector[..]].concat())
-        .refused(&["--from"]);
+        .refused(&["--vector"]);
+    steer(&["--from", "caa", "--select", "2"]).refused(&["--from mean"]);
+    steer(&["--from", "mean", "--select", "2", "--layer", "4"]).refused(&["--layer"]);
+    steer(&["--from", "mean", "--select", "2", "--site", "resid_post"]).refused(&["leave --site out"]);
+    steer(&["--from", "mean", "--select", "2"]).done();
     steer(&["--from", "caa", "--layer", "4", "--vector-position", "all"]).refused(&["made at one position"]);
     steer(&["--from", "caa", "--layer", "4", "--vector-position", "500"]).refused(&["line 1", "no position 500"]);
 }

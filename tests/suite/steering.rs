@@ -3,13 +3,15 @@
 use crate::support::cli::{Bench, gatelens, listed};
 use gatelens::analyses::vectors::{Given, from_file};
 use gatelens::demo;
+use gatelens::model::template::Message;
 use gatelens::model::{Model, Options};
-use gatelens::plan::{Part, Plan, Positions, What};
+use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{self, run};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 const STEER: [&str; 8] = ["steer", "demo", "--quiet", "--layer", "4", "--coefficients", "0,1", "--prompts"];
 
@@ -44,14 +46,12 @@ fn caa_is_made_at_the_position_that_was_asked_for() {
     assert_eq!(at.position.map(|p| p.to_string()).as_deref(), Some("-3"));
 
     let model = Model::open("demo", &Options::default()).unwrap();
-    let tokenizer = model.tokenizer().unwrap();
     let mut plan = Plan::default();
     let text = std::fs::read_to_string(&path).unwrap();
     for line in text.lines() {
         let pair: Value = serde_json::from_str(line).unwrap();
         for side in ["positive", "negative"] {
-            let message = gatelens::model::template::Message::user(pair[side].as_str().unwrap());
-            let ids = tokenizer.encode_chat(&[message], true).unwrap();
+            let ids = ids(&model, pair[side].as_str().unwrap());
             let positions = Positions::At(vec![ids.len() - 3]);
             let prompt = plan.prompt(side, ids);
             plan.read(prompt, What::Activation { site: SiteKind::ResidPost.at(4), positions, part: Part::All });
@@ -64,6 +64,63 @@ fn caa_is_made_at_the_position_that_was_asked_for() {
         assert!((found - expected).abs() < 1e-5, "{i}: {found} and {expected}");
     }
     assert!(at.named.vector.iter().zip(&last.named.vector).any(|(a, b)| (a - b).abs() > 1e-3));
+}
+
+#[test]
+fn a_layer_and_a_position_are_selected_by_what_their_direction_does() {
+    let bench = Bench::new();
+    let path = pairs(&bench, 6);
+    let prompts =
+        bench.dataset("one.jsonl", &[json!({ "id": "1", "prompt": "Hello.", "answer": ["Sorry"], "foil": ["Sure"] })]);
+    let words = ["steer", "demo", "--quiet", "--coefficients", "0,1", "--controls", "2", "--from", "mean"];
+    let files = ["--pairs", path.to_str().unwrap(), "--prompts", prompts.to_str().unwrap()];
+    let (out, again) = (bench.out("selected"), bench.out("again"));
+    let select = ["--select", "2", "--out", out.to_str().unwrap()];
+    gatelens([&words[..], &files, &select].concat()).done();
+
+    let selection = Table::read_parquet(out.join("selection.parquet")).unwrap();
+    let (layers, positions) = (selection.ints("layer").unwrap(), selection.ints("position").unwrap());
+    let float = |name: &str| -> Vec<f64> { selection.floats(name).unwrap().iter().map(|x| x.unwrap()).collect() };
+    let (left, brought, kl) = (float("ablated_mean"), float("induced_mean"), float("kl_mean"));
+    // Four fifths of the demo's eight layers are 0 to 6.
+    assert!(layers.iter().all(|l| (0..=6).contains(l)) && positions.iter().all(|p| [-1, -2].contains(p)));
+    let allowed: Vec<usize> = (0..selection.rows()).filter(|i| brought[*i] > 0.0 && kl[*i] <= 0.1).collect();
+    let best = allowed.iter().copied().min_by(|a, b| left[*a].total_cmp(&left[*b])).unwrap();
+    assert_eq!(selection.flags("chosen").unwrap().iter().position(|c| *c), Some(best));
+    assert_eq!(selection.flags("allowed").unwrap().iter().filter(|a| **a).count(), allowed.len());
+
+    // The vector is that of the layer and position that were chosen, and steers as it does by itself.
+    let (layer, position) = (layers[best].to_string(), positions[best].to_string());
+    let by_hand = ["--layer", &layer, "--vector-position", &position, "--out", again.to_str().unwrap()];
+    gatelens([&words[..], &files, &by_hand].concat()).done();
+    for name in ["vectors.safetensors", "dose.parquet", "items.parquet"] {
+        assert_eq!(std::fs::read(out.join(name)).unwrap(), std::fs::read(again.join(name)).unwrap(), "{name}");
+    }
+
+    // What it leaves, by hand.
+    let direction: Arc<[f32]> = from_file(&out.join("vectors.safetensors"), None).unwrap().named.vector.into();
+    let model = Model::open("demo", &Options::default()).unwrap();
+    let mut plan = Plan::default();
+    for line in std::fs::read_to_string(&path).unwrap().lines() {
+        let pair: Value = serde_json::from_str(line).unwrap();
+        let prompt = plan.prompt("positive", ids(&model, pair["positive"].as_str().unwrap()));
+        let kinds = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
+        let sites = (0..model.decoder.arch.n_layers).flat_map(|l| kinds.map(|kind| kind.at(l)));
+        let change = || Change::ProjectOut(direction.clone());
+        let edit = |site| Edit { site, part: Part::All, positions: Positions::All, change: change() };
+        let fork = plan.fork(prompt, sites.map(edit).collect());
+        let token = |text| model.tokenizer().unwrap().first_token(text).unwrap();
+        plan.read(fork, What::Metric(Metric::logit_difference(vec![token("Sorry")], vec![token("Sure")])));
+    }
+    let found = run(&model.decoder, &plan, &run::Options::default()).unwrap();
+    let mean = found.iter().map(|r| r.number().unwrap()).sum::<f64>() / found.len() as f64;
+    assert!((mean - left[best]).abs() < 1e-4, "{mean} and {}", left[best]);
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains(&format!("Chosen is layer {layer}, position {position}.")), "{report}");
+}
+
+fn ids(model: &Model, message: &str) -> Vec<u32> {
+    model.tokenizer().unwrap().encode_chat(&[Message::user(message)], true).unwrap()
 }
 
 #[test]
@@ -122,7 +179,7 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     assert!(answering.iter().all(|n| *n == 1), "{answering:?}");
     assert!(direction.contains(&"random") && dose.ints("directions").unwrap().contains(&2));
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    for words in ["those beside the vector's along 1 random direction;", "grey: 1 random direction."] {
+    for words in ["along the vector and 1 random direction, and classified", "grey: 1 random direction."] {
         assert!(report.contains(words), "no `{words}` in {report}");
     }
     // What chance does is a range, not a mean that tends to nothing.
