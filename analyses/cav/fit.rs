@@ -12,9 +12,8 @@ use crate::ops::vectors::{cosine, dot};
 use crate::site::Site;
 use rayon::prelude::*;
 
-/// Folds of held-out accuracy, and how often examples are split.
+/// Folds of held-out accuracy.
 const FOLDS: usize = 5;
-const REPEATS: usize = 1;
 
 /// One site and method.
 pub(super) struct At<'a> {
@@ -64,8 +63,8 @@ impl At<'_> {
         let accuracy = match &direction {
             None => 0.5,
             Some(_) => {
-                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS, REPEATS);
-                present(held_out).map_err(failed)?.map_or(0.5, |a| a.balanced)
+                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS);
+                present(held_out).map_err(failed)?.unwrap_or(0.5)
             }
         };
         let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
@@ -163,7 +162,7 @@ mod tests {
             let runs = Runs::fit(&rows, concept.len(), &sets, &options).unwrap();
             let mut found = runs.unscored();
             slopes.iter().for_each(|gradient| runs.count(gradient, &mut found));
-            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|w| w.p < 0.05));
+            significant += usize::from(welch(&found.concept, &found.random).is_some_and(|p| p < 0.05));
         }
         significant
     }
