@@ -23,6 +23,7 @@
 //! assert_eq!(plan.to_string(), "2 prompts (6 tokens), 1 fork, 1 readout");
 //! ```
 
+mod check;
 mod split;
 
 pub use split::Piece;
@@ -118,6 +119,18 @@ impl Change {
     /// Interchange from `donor` at the same positions.
     pub fn interchange(donor: Run) -> Self {
         Change::Interchange { donor, positions: None }
+    }
+
+    /// The run that it takes from, if it is an interchange.
+    pub fn donor(&self) -> Option<Run> {
+        if let Change::Interchange { donor, .. } = self { Some(*donor) } else { None }
+    }
+
+    /// Takes from another run, if it is an interchange.
+    pub(crate) fn move_donor(&mut self, to: impl FnOnce(Run) -> Run) {
+        if let Change::Interchange { donor, .. } = self {
+            *donor = to(*donor);
+        }
     }
 
     /// Whether it has a vector, which fits rows of one length alone.
@@ -249,6 +262,14 @@ impl Plan {
         self
     }
 
+    /// Whether there is such a run.
+    pub fn has(&self, run: Run) -> bool {
+        match run {
+            Run::Prompt(p) => p < self.prompts.len(),
+            Run::Fork(f) => f < self.forks.len(),
+        }
+    }
+
     /// The number of the prompt that a run descends from. The plan must be sound ([`Plan::check`]).
     pub fn root(&self, mut run: Run) -> usize {
         loop {
@@ -266,13 +287,34 @@ impl Plan {
 
     /// All edits that hold in a run: those of the runs it descends from, then its own. The plan must be sound.
     pub fn edits(&self, run: Run) -> Vec<&Edit> {
-        let mut chain = Vec::new();
-        let mut at = run;
-        while let Run::Fork(f) = at {
-            chain.push(f);
-            at = self.forks[f].base;
+        let chain: Vec<&Fork> = self.lineage(run).collect();
+        chain.into_iter().rev().flat_map(|fork| &fork.edits).collect()
+    }
+
+    /// A fork and the forks that it descends from; none of a prompt. The plan must be sound.
+    pub(crate) fn lineage(&self, run: Run) -> impl Iterator<Item = &Fork> {
+        let fork = |run: Run| if let Run::Fork(f) = run { Some(&self.forks[f]) } else { None };
+        std::iter::successors(fork(run), move |child| fork(child.base))
+    }
+
+    /// Whether any edit of that kind of site holds in a run. The plan must be sound.
+    pub(crate) fn edits_at(&self, run: Run, kind: SiteKind) -> bool {
+        self.lineage(run).flat_map(|fork| &fork.edits).any(|e| e.site.kind == kind)
+    }
+
+    /// Some runs and all that they take from, directly or not; with those that they descend from, if `with_bases`. The plan
+    /// must be sound.
+    pub(crate) fn needed(&self, runs: impl IntoIterator<Item = Run>, with_bases: bool) -> BTreeSet<Run> {
+        let (mut found, mut open) = (BTreeSet::new(), Vec::from_iter(runs));
+        while let Some(run) = open.pop() {
+            if found.insert(run)
+                && let Run::Fork(f) = run
+            {
+                open.extend(with_bases.then_some(self.forks[f].base));
+                open.extend(self.lineage(run).flat_map(|fork| &fork.edits).filter_map(|e| e.change.donor()));
+            }
         }
-        chain.iter().rev().flat_map(|f| &self.forks[*f].edits).collect()
+        found
     }
 
     /// What messages call a run.
@@ -289,97 +331,6 @@ impl Plan {
                 _ => format!("fork {f}"),
             },
         }
-    }
-
-    /// Checks that the plan makes sense for a model; engines rely on it.
-    ///
-    /// # Errors
-    /// Names the prompt, fork or readout, and what is wrong: a token id, length, site, head, column or position out
-    /// of range; a base or donor that does not come before its fork; a vector of the wrong length; an empty prompt.
-    pub fn check(&self, arch: &Arch) -> Result<(), PlanError> {
-        for (i, prompt) in self.prompts.iter().enumerate() {
-            self.check_prompt(i, prompt, arch)?;
-        }
-        for (i, fork) in self.forks.iter().enumerate() {
-            let run = Run::Fork(i);
-            self.check_before(fork.base, run, "base")?;
-            for edit in &fork.edits {
-                self.check_edit(run, edit, arch)?;
-            }
-        }
-        for (i, readout) in self.readouts.iter().enumerate() {
-            self.check_readout(i, readout, arch)?;
-        }
-        Ok(())
-    }
-
-    fn check_prompt(&self, i: usize, prompt: &Prompt, arch: &Arch) -> Result<(), PlanError> {
-        let bad = |why: String| PlanError::Bad { at: self.describe(Run::Prompt(i)), why };
-        if prompt.ids.is_empty() {
-            return Err(bad("has no tokens".to_string()));
-        }
-        if prompt.ids.len() > arch.n_ctx {
-            let n = prompt.ids.len();
-            return Err(bad(format!("is {n} tokens long; the model's context is {}; shorten it", arch.n_ctx)));
-        }
-        match prompt.ids.iter().position(|id| *id as usize >= arch.vocab) {
-            None => Ok(()),
-            Some(at) => Err(bad(format!(
-                "token id {} at position {at} is out of range; the model has ids 0 to {}",
-                prompt.ids[at],
-                arch.vocab - 1
-            ))),
-        }
-    }
-
-    /// A base or donor must exist and come before the fork that names it.
-    fn check_before(&self, run: Run, fork: Run, role: &str) -> Result<(), PlanError> {
-        let Run::Fork(own) = fork else { return Ok(()) };
-        let why = match run {
-            Run::Prompt(p) if p >= self.prompts.len() => format!("its {role}, prompt {p}, does not exist"),
-            Run::Fork(f) if f >= own => format!("its {role}, fork {f}, does not come before it"),
-            _ => return Ok(()),
-        };
-        Err(PlanError::Bad { at: format!("fork {own}"), why })
-    }
-
-    fn check_edit(&self, run: Run, edit: &Edit, arch: &Arch) -> Result<(), PlanError> {
-        let at = || format!("{}, edit at {}", self.describe(run), edit.site);
-        let bad = |why: String| PlanError::Bad { at: at(), why };
-        let keys = self.length(run);
-        edit.site.check(arch).map_err(|source| PlanError::Site { at: at(), source })?;
-        let columns =
-            columns(edit.site, &edit.part, arch, keys).map_err(|source| PlanError::Site { at: at(), source })?;
-        let wide: usize = columns.iter().map(Range::len).sum();
-        let positions = resolve(&edit.positions, keys).map_err(bad)?;
-        if positions.is_empty() || wide == 0 {
-            return Err(bad("changes nothing: no position or no part is chosen".to_string()));
-        }
-        let mut seen = std::collections::HashSet::new();
-        let mut starts: Vec<usize> = columns.iter().map(|c| c.start).collect();
-        starts.sort_unstable();
-        if starts.windows(2).any(|pair| pair[0] == pair[1]) {
-            return Err(bad("names a head or column twice".to_string()));
-        }
-        if let Some(twice) = positions.iter().find(|p| !seen.insert(**p)) {
-            return Err(bad(format!("names position {twice} twice")));
-        }
-        if let Some(found) = edit.change.vector_len().filter(|n| *n != wide) {
-            return Err(bad(format!("its vector has {found} numbers; the part has {wide}")));
-        }
-        if let Change::Interchange { donor, positions: from } = &edit.change {
-            self.check_before(*donor, run, "donor")?;
-            self.donor_positions(edit, *donor, from.as_deref(), keys).map_err(bad)?;
-            let ragged = matches!(edit.site.kind, SiteKind::Scores | SiteKind::Pattern);
-            if ragged && self.length(*donor) != keys {
-                let n = self.length(*donor);
-                return Err(bad(format!(
-                    "{} has {n} positions, not {keys}: scores and patterns do not fit",
-                    self.describe(*donor)
-                )));
-            }
-        }
-        Ok(())
     }
 
     /// The donor's position for each position of an interchange.
@@ -414,75 +365,6 @@ impl Plan {
             Some(p) => Err(format!("its donor, {}, has no position {p}: it has 0 to {}", name(), theirs - 1)),
             None => Ok(found),
         }
-    }
-
-    fn check_readout(&self, i: usize, readout: &Readout, arch: &Arch) -> Result<(), PlanError> {
-        let bad = |why: String| PlanError::Bad { at: format!("readout {i}"), why };
-        let exists = |run: Run| match run {
-            Run::Prompt(p) => p < self.prompts.len(),
-            Run::Fork(f) => f < self.forks.len(),
-        };
-        if !exists(readout.run) {
-            return Err(bad(format!("{:?} does not exist", readout.run)));
-        }
-        let keys = self.length(readout.run);
-        let site_columns = |site: Site, part: &Part| {
-            let of = |source| PlanError::Site { at: format!("readout {i}"), source };
-            site.check(arch).and_then(|site| columns(site, part, arch, keys)).map_err(of)
-        };
-        match &readout.what {
-            What::Attribution(Metric::Continuation { .. }) => {
-                Err(bad("an attribution needs a metric of one position: a logit difference".to_string()))
-            }
-            What::Metric(metric) | What::Attribution(metric) => check_metric(metric, arch, keys).map_err(bad),
-            What::KlFrom(other) if !exists(*other) => Err(bad(format!("{other:?} does not exist"))),
-            What::KlFrom(_) | What::Entropy => Ok(()),
-            What::Activation { site, positions, part } => {
-                site_columns(*site, part)?;
-                read_positions(positions, keys).map_err(bad)
-            }
-            What::Projection { site, positions, direction } => {
-                let wide: usize = site_columns(*site, &Part::All)?.iter().map(Range::len).sum();
-                if wide != direction.len() {
-                    return Err(bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
-                }
-                read_positions(positions, keys).map_err(bad)
-            }
-            What::Gradient { metric, site, positions, part } => {
-                site_columns(*site, part)?;
-                check_metric(metric, arch, keys).map_err(bad)?;
-                read_positions(positions, keys).map_err(bad)?;
-                let unknown = |e: &&Edit| matches!(e.change, Change::Map(_)) && e.site > *site;
-                match self.edits(readout.run).into_iter().find(unknown) {
-                    None => Ok(()),
-                    Some(edit) => Err(bad(format!(
-                        "{} is edited at {} by a function of the caller's, whose derivative is not known: read gradients at \
-                         that site or after it, or edit by one of the other changes",
-                        self.describe(readout.run),
-                        edit.site
-                    ))),
-                }
-            }
-        }
-    }
-}
-
-/// Checks a metric of a run of `keys` positions.
-fn check_metric(metric: &Metric, arch: &Arch, keys: usize) -> Result<(), String> {
-    match metric {
-        Metric::LogitDifference { answer, foil } => {
-            match answer.iter().chain(foil).find(|id| **id as usize >= arch.vocab) {
-                Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)),
-                None if answer.is_empty() || foil.is_empty() => {
-                    Err("a logit difference needs answer and foil tokens".to_string())
-                }
-                None => Ok(()),
-            }
-        }
-        Metric::Continuation { from } if *from == 0 || *from >= keys => {
-            Err(format!("a continuation from position {from} of {keys} has nothing before it, or nothing in it"))
-        }
-        Metric::Continuation { .. } => Ok(()),
     }
 }
 
@@ -524,14 +406,6 @@ impl fmt::Display for Extent {
             count(self.forks, "fork"),
             count(self.readouts, "readout")
         )
-    }
-}
-
-/// Checks the positions of a readout, which must name one at least.
-fn read_positions(positions: &Positions, length: usize) -> Result<(), String> {
-    match resolve(positions, length)?.is_empty() {
-        true => Err("reads nothing: no position is chosen".to_string()),
-        false => Ok(()),
     }
 }
 

@@ -8,20 +8,35 @@
 mod parts;
 
 use crate::model::Model;
+use crate::model::decoder::Decoder;
 use crate::plan::{Piece, Plan, Run};
 use crate::run::{
-    Engine, Generated, Generation, Options, Reading, RunError, Size, cones, generate, generation_size, run, size,
+    Engine, Generated, Generation, Options, Reading, RunError, Size, cones, generate_samples, generation_size, run,
+    samples, size,
 };
 use crate::rundir::{RunDir, RunDirError};
 use std::cell::{Cell, RefCell};
+use std::collections::HashSet;
 
-/// Floating-point operations after which a piece ends: half a minute on two cores. A streamed model is read from its file
-/// once a piece, and so gets larger ones.
-const PIECE_FLOPS: f64 = 3e12;
-const STREAMED_PIECE_FLOPS: f64 = 60e12;
+/// How large a piece is at most. Readings do not depend on it.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Floating-point operations.
+    pub flops: f64,
+    /// Bytes of the residual streams that are held at once, in f32.
+    pub bytes: f64,
+    /// Runs that generate together, and whose answers are one part.
+    pub runs: usize,
+}
 
-/// Runs that generate together, and whose answers are one part.
-const RUNS_AT_ONCE: usize = 256;
+impl Limits {
+    /// Half a minute on two cores, and as much memory as activations may take. A streamed model is read from its file once a
+    /// piece, and so gets larger ones.
+    pub fn of(decoder: &Decoder) -> Self {
+        let flops = if decoder.streamed() { 60e12 } else { 3e12 };
+        Limits { flops, bytes: Options::default().budget as f64, runs: 256 }
+    }
+}
 
 /// Where an analysis runs its plans.
 pub struct Session<'a> {
@@ -29,9 +44,12 @@ pub struct Session<'a> {
     pub engine: Engine,
     /// The seed of everything random.
     pub seed: u64,
+    limits: Limits,
     parts: Option<&'a RunDir>,
     progress: &'a (dyn Fn(u64) + Sync),
     total: RefCell<Size>,
+    /// The digests of the plans whose prompts and forks were counted: runs of a plan may be read and go on.
+    counted: RefCell<HashSet<String>>,
     /// The number of the next plan that is run.
     next: Cell<usize>,
 }
@@ -58,7 +76,14 @@ pub enum SessionError {
 impl<'a> Session<'a> {
     /// A session that keeps nothing.
     pub fn new(model: &'a Model, engine: Engine, seed: u64) -> Self {
-        Session { model, engine, seed, parts: None, progress: &|_| {}, total: RefCell::default(), next: Cell::new(0) }
+        let limits = Limits::of(&model.decoder);
+        let (total, counted) = Default::default();
+        Session { model, engine, seed, limits, parts: None, progress: &|_| {}, total, counted, next: Cell::new(0) }
+    }
+
+    /// Cuts plans into pieces of another size.
+    pub fn limited(self, limits: Limits) -> Self {
+        Session { limits, ..self }
     }
 
     /// Keeps finished pieces in a run directory, and takes up those that are there.
@@ -81,8 +106,9 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`run`]; and if a part cannot be kept or read.
     pub fn run(&self, plan: &Plan) -> Result<Vec<Reading>, SessionError> {
-        plan.check(&self.model.decoder.arch).map_err(RunError::from)?;
-        self.total.borrow_mut().include(&size(plan, &self.model.decoder.arch, self.engine));
+        let arch = &self.model.decoder.arch;
+        plan.check(arch).map_err(RunError::from)?;
+        self.count(plan, &plan.digest(), size(plan, arch, self.engine));
         let number = self.next.replace(self.next.get() + 1);
         let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
         for (k, piece) in self.pieces(plan).iter().enumerate() {
@@ -95,58 +121,81 @@ impl<'a> Session<'a> {
         Ok(readings.into_iter().flatten().collect())
     }
 
-    /// Continues runs of a plan; see [`generate`].
+    /// Continues runs of a plan; see [`generate`](crate::run::generate).
     ///
     /// # Errors
-    /// As [`generate`]; and if a part cannot be kept or read.
+    /// As [`generate`](crate::run::generate); and if a part cannot be kept or read.
     pub fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
-        let decoder = &self.model.decoder;
-        plan.check(&decoder.arch).map_err(RunError::from)?;
-        let number = self.next.replace(self.next.get() + 1);
-        let budget = Options::default().budget;
-        let at_once = if decoder.streamed() { generation.runs.len().max(1) } else { RUNS_AT_ONCE };
+        plan.check(&self.model.decoder.arch).map_err(RunError::from)?;
+        let (number, digest) = (self.next.replace(self.next.get() + 1), plan.digest());
+        let (samples, at_once) = (samples(&generation.runs), self.limits.runs.max(1));
         let mut generated = Vec::with_capacity(generation.runs.len());
-        for (k, runs) in generation.runs.chunks(at_once).enumerate() {
+        for (k, (runs, samples)) in generation.runs.chunks(at_once).zip(samples.chunks(at_once)).enumerate() {
             let some = Generation { runs: runs.to_vec(), ..generation.clone() };
-            self.total.borrow_mut().include(&generation_size(plan, &decoder.arch, &some, budget));
-            generated.extend(self.generated(plan, &some, &format!("generation-{number:03}-{k:05}.json"))?);
+            let name = format!("generation-{number:03}-{k:05}.json");
+            generated.extend(self.generated(plan, &digest, &some, samples, &name)?);
         }
         Ok(generated)
     }
 
-    fn generated(&self, plan: &Plan, some: &Generation, name: &str) -> Result<Vec<Generated>, SessionError> {
-        let digest = format!("{} {some:?}", plan.digest());
+    /// What some runs came to: what was kept, or new answers. `samples` says how often each run was listed before.
+    fn generated(
+        &self,
+        plan: &Plan,
+        digest: &str,
+        some: &Generation,
+        samples: &[u64],
+        name: &str,
+    ) -> Result<Vec<Generated>, SessionError> {
+        let decoder = &self.model.decoder;
+        let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
+        let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
+        let of = format!("{digest} {some:?} {samples:?}");
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
             let part: Answers = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-            if part.of != digest || part.answers.len() != some.runs.len() {
+            if part.of != of || part.answers.len() != some.runs.len() {
                 return Err(bad(parts::ANOTHER.to_string()));
             }
-            (self.progress)(generation_size(plan, &self.model.decoder.arch, some, Options::default().budget).rows);
+            let size = cost(&part.answers);
+            (self.progress)(size.rows);
+            self.count(plan, digest, size);
             return Ok(part.answers);
         }
-        let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
-        let answers = generate(&self.model.decoder, plan, some, &options)?;
-        let part = Answers { of: digest, answers };
+        let answers = generate_samples(decoder, plan, some, samples, &options)?;
+        self.count(plan, digest, cost(&answers));
+        let part = Answers { of, answers };
         if let Some(directory) = self.parts {
             directory.commit_part(name, &serde_json::to_vec(&part).unwrap_or_default())?;
         }
         Ok(part.answers)
     }
 
+    /// Counts what was run of a plan with this digest.
+    fn count(&self, plan: &Plan, digest: &str, cost: Size) {
+        let new = self.counted.borrow_mut().insert(digest.to_string());
+        let (prompts, forks) = if new { (plan.prompts.len(), plan.forks.len()) } else { (0, 0) };
+        self.total.borrow_mut().include(&Size { prompts, forks, ..cost });
+    }
+
     fn pieces(&self, plan: &Plan) -> Vec<Piece> {
         let arch = &self.model.decoder.arch;
-        let a_row = 2.0 * arch.layer_params() as f64;
-        let most = if self.model.decoder.streamed() { STREAMED_PIECE_FLOPS } else { PIECE_FLOPS };
-        let whole = |run: Run| (plan.length(run) * arch.n_layers) as f64 * a_row;
+        // Rows times layers, and rows that are held, as a share of what a piece may have.
+        let share = |rows: usize, held: usize| {
+            let flops = rows as f64 * 2.0 * arch.layer_params() as f64;
+            (flops / self.limits.flops).max((held * arch.d_model * 4) as f64 / self.limits.bytes)
+        };
         match self.engine {
-            Engine::Full => plan.split(most, &whole),
+            Engine::Full => plan.split(1.0, &|run| share(plan.length(run) * arch.n_layers, 0)),
             Engine::Wavefront => {
                 let cones = cones(plan, arch);
-                plan.split(most, &|run| match run {
-                    Run::Prompt(_) => whole(run),
-                    Run::Fork(f) => (0..arch.n_layers).map(|l| cones[f].rows(l)).sum::<usize>() as f64 * a_row,
+                plan.split(1.0, &|run| match run {
+                    Run::Prompt(_) => share(plan.length(run) * arch.n_layers, plan.length(run)),
+                    Run::Fork(f) => {
+                        let rows = || (0..arch.n_layers).map(|l| cones[f].rows(l));
+                        share(rows().sum(), rows().max().unwrap_or(0))
+                    }
                 })
             }
         }
@@ -167,5 +216,33 @@ impl<'a> Session<'a> {
             directory.commit_part(name, &parts::encode(&readings, &piece.plan.digest()))?;
         }
         Ok(readings)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::{Metric, What};
+
+    #[test]
+    fn a_piece_holds_no_more_residual_streams_than_it_may() {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
+        for max_memory in [None, Some(1000)] {
+            let options = crate::model::Options { max_memory, ..Default::default() };
+            let model = Model::open(dir, &options).unwrap();
+            let mut plan = Plan::default();
+            for i in 0..40 {
+                let prompt = plan.prompt("p", vec![i; 8]);
+                plan.read(prompt, What::Metric(Metric::logit_difference(vec![1], vec![2])));
+            }
+            let limits = Limits::of(&model.decoder);
+            assert!(limits.bytes <= Options::default().budget as f64);
+            let limits = Limits { bytes: 5000.0, ..limits };
+            let pieces = Session::new(&model, Engine::Wavefront, 0).limited(limits).pieces(&plan);
+            let held = |piece: &Piece| size(&piece.plan, &model.decoder.arch, Engine::Wavefront).resid_bytes;
+            // A prompt has 8 rows of 48 numbers.
+            assert!(pieces.iter().all(|piece| held(piece) == 3 * 8 * 48 * 4 || held(piece) == 8 * 48 * 4));
+            assert_eq!(pieces.len(), 14);
+        }
     }
 }

@@ -18,8 +18,8 @@ impl Plan {
         let mut sets = Sets::new(self.prompts.len());
         for f in 0..self.forks.len() {
             for edit in &self.forks[f].edits {
-                if let Change::Interchange { donor, .. } = &edit.change {
-                    sets.join(self.root(Run::Fork(f)), self.root(*donor));
+                if let Some(donor) = edit.change.donor() {
+                    sets.join(self.root(Run::Fork(f)), self.root(donor));
                 }
             }
         }
@@ -91,9 +91,7 @@ impl Plan {
         for (f, fork) in self.forks.iter().enumerate() {
             let mut fork = Fork { base: moved(fork.base, &prompt_at, &fork_at), edits: fork.edits.clone() };
             for edit in &mut fork.edits {
-                if let Change::Interchange { donor, .. } = &mut edit.change {
-                    *donor = moved(*donor, &prompt_at, &fork_at);
-                }
+                edit.change.move_donor(|donor| moved(donor, &prompt_at, &fork_at));
             }
             let plan = &mut pieces[piece(self.root(Run::Fork(f)))].plan;
             fork_at.push(plan.forks.len());

@@ -10,6 +10,7 @@
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
 
 use super::Reading;
+use super::head::log_sum_exp;
 use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
@@ -74,7 +75,7 @@ impl<'a> Attributions<'a> {
     /// The sites that are read.
     pub(super) fn wants(&self, site: Site) -> bool {
         match site.kind {
-            SiteKind::Embed | SiteKind::Z | SiteKind::AttnDelta | SiteKind::MlpDelta => true,
+            SiteKind::Embed | SiteKind::Z | SiteKind::MlpDelta => true,
             SiteKind::AttnOut => self.decoder.arch.placement.after(),
             _ => false,
         }
@@ -103,13 +104,9 @@ impl<'a> Attributions<'a> {
                     let scale = scale(row, arch.norm, arch.norm_eps);
                     let n = entry.tokens.len();
                     // The bias, in the cell after the MLP's, is part of what the norm scales.
-                    let cells = [
-                        entry.cells(heads, site.layer, 0..heads),
-                        entry.cells(heads, site.layer, heads + 1..heads + 2),
-                    ];
-                    cells
-                        .into_iter()
-                        .for_each(|c| entry.cells[c.start * n..c.end * n].iter_mut().for_each(|v| *v /= scale));
+                    for c in (0..heads).chain([heads + 1]).map(|column| cell(heads, site.layer, column)) {
+                        entry.cells[c * n..(c + 1) * n].iter_mut().for_each(|v| *v /= scale);
+                    }
                 }
             }
             _ => {}
@@ -121,7 +118,7 @@ impl<'a> Attributions<'a> {
     fn whole(&mut self, rows: &[&[f32]], layer: usize, column: usize) {
         let heads = self.decoder.arch.n_heads;
         for (entry, row) in self.entries.iter_mut().zip(rows) {
-            let at = entry.cells(heads, layer, column..column + 1).start;
+            let at = cell(heads, layer, column);
             for (k, t) in entry.tokens.iter().enumerate() {
                 entry.cells[at * entry.tokens.len() + k] = dot(row, &self.rows[*t]);
             }
@@ -145,7 +142,7 @@ impl<'a> Attributions<'a> {
         let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
         let mut dots = dots.iter();
         for entry in &mut self.entries {
-            let (n, first) = (entry.tokens.len(), entry.cells(heads, layer, 0..1).start);
+            let (n, first) = (entry.tokens.len(), cell(heads, layer, 0));
             for ((k, t), dots) in entry.tokens.iter().enumerate().zip(&mut dots) {
                 for (h, added) in dots.iter().enumerate() {
                     entry.cells[(first + h) * n + k] = f64::from(*added);
@@ -190,12 +187,9 @@ impl<'a> Attributions<'a> {
     }
 }
 
-impl Entry {
-    /// The cells of some columns of a layer, as multiples of the entry's tokens.
-    fn cells(&self, heads: usize, layer: usize, columns: Range<usize>) -> Range<usize> {
-        let first = layer * (heads + 2);
-        first + columns.start..first + columns.end
-    }
+/// The number of a cell; an entry's tokens have one each.
+fn cell(heads: usize, layer: usize, column: usize) -> usize {
+    layer * (heads + 2) + column
 }
 
 /// logsumexp, to first order at its arguments: its gradient, and what is left.
@@ -207,11 +201,10 @@ struct Soft {
 
 impl Soft {
     fn of(logits: &[f64]) -> Self {
-        let max = logits.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let total: f64 = logits.iter().map(|l| (l - max).exp()).sum();
-        let weights: Vec<f64> = logits.iter().map(|l| (l - max).exp() / total).collect();
+        let total = log_sum_exp(logits.iter().copied());
+        let weights: Vec<f64> = logits.iter().map(|l| (l - total).exp()).collect();
         let sum: f64 = weights.iter().zip(logits).map(|(w, l)| w * l).sum();
-        Soft { rest: max + total.ln() - sum, weights }
+        Soft { rest: total - sum, weights }
     }
 }
 

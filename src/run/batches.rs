@@ -3,8 +3,7 @@
 use super::cone::Cone;
 use crate::model::arch::Arch;
 use crate::plan::{Plan, Run, What};
-use crate::site::{Site, SiteKind};
-use std::collections::{BTreeMap, HashSet};
+use crate::site::SiteKind;
 
 /// Runs of a batch, ascending: prompts, then forks.
 pub(super) type Runs = Vec<Run>;
@@ -13,33 +12,32 @@ pub(super) type Runs = Vec<Run>;
 /// gradients: they have passes of their own.
 pub(super) fn sets(plan: &Plan) -> Vec<Runs> {
     let set_of = plan.sets();
-    let mut sets: BTreeMap<usize, Runs> = BTreeMap::new();
+    let mut sets: Vec<Runs> = vec![Runs::new(); set_of.len()];
     let forks = (0..plan.forks.len()).map(Run::Fork);
     for run in (0..plan.prompts.len()).map(Run::Prompt).chain(forks) {
-        sets.entry(set_of[plan.root(run)]).or_default().push(run);
+        sets[set_of[plan.root(run)]].push(run);
     }
-    let (mut of_gradients, mut of_others) = (HashSet::new(), HashSet::new());
+    let (mut gradients, mut others) = (vec![false; set_of.len()], vec![false; set_of.len()]);
     for readout in &plan.readouts {
-        match &readout.what {
-            What::Gradient { .. } => of_gradients.insert(readout.run),
-            What::KlFrom(other) => of_others.insert(readout.run) | of_others.insert(*other),
-            _ => of_others.insert(readout.run),
-        };
+        let of = if let What::Gradient { .. } = readout.what { &mut gradients } else { &mut others };
+        of[set_of[plan.root(readout.run)]] = true;
     }
-    let any = |set: &Runs, of: &HashSet<Run>| set.iter().any(|run| of.contains(run));
-    sets.into_values().filter(|set| any(set, &of_others) || !any(set, &of_gradients)).collect()
+    let is_run = |(s, runs): &(usize, Runs)| !runs.is_empty() && (others[*s] || !gradients[*s]);
+    sets.into_iter().enumerate().filter(is_run).map(|(_, runs)| runs).collect()
 }
 
 /// The width of the widest site that a plan has computed.
 pub(super) fn widest(plan: &Plan, arch: &Arch) -> usize {
-    let by_head = |site: Site| site.kind == SiteKind::HeadOut;
     let read = |what: &What| match what {
-        What::Activation { site, .. } | What::Projection { site, .. } => by_head(*site),
-        _ => false,
+        What::Activation { site, .. } | What::Projection { site, .. } => Some(*site),
+        _ => None,
     };
-    let edited = plan.forks.iter().flat_map(|f| &f.edits).any(|e| by_head(e.site));
-    let heads = if edited || plan.readouts.iter().any(|r| read(&r.what)) { arch.n_heads } else { 1 };
-    arch.d_mlp.max(heads * arch.d_model)
+    let edited = plan.forks.iter().flat_map(|f| &f.edits).map(|e| e.site);
+    // Those that are computed only where they are looked at.
+    let looked_at = edited.chain(plan.readouts.iter().filter_map(|r| read(&r.what)));
+    let extra = looked_at.filter(|s| matches!(s.kind, SiteKind::HeadOut | SiteKind::Scores | SiteKind::Pattern));
+    let longest = plan.prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
+    extra.map(|site| site.width(arch, longest)).fold(arch.d_mlp.max(arch.d_model), usize::max)
 }
 
 /// [`sets`], joined in order while they have at most so many rows; a set that has more by itself is a batch.

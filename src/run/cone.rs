@@ -4,9 +4,10 @@
 //! window lets them look back. A fork needs rows for its cone alone; all else it shares with its base.
 
 use crate::model::arch::Arch;
-use crate::plan::{Plan, Run, What, resolve};
+use crate::plan::{Edit, Fork, Plan, Positions, Run, What};
 use crate::site::{Site, SiteKind};
 use std::collections::HashSet;
+use std::ops::Range;
 
 /// The cone of one fork.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,19 @@ impl Cone {
 /// The cones of a plan's forks. The plan must be sound ([`Plan::check`]).
 pub fn cones(plan: &Plan, arch: &Arch) -> Vec<Cone> {
     let opened = opened(plan);
-    (0..plan.forks.len()).map(|f| cone(plan, arch, f, &opened)).collect()
+    let mut cones: Vec<Cone> = Vec::with_capacity(plan.forks.len());
+    for f in 0..plan.forks.len() {
+        // A layer's heads are edited one after another.
+        let as_before = f > 0 && opened.is_empty() && reach_alike(&plan.forks[f - 1], &plan.forks[f]);
+        cones.push(if as_before { cones[f - 1].clone() } else { cone(plan, arch, f, &opened) });
+    }
+    cones
+}
+
+/// Whether two forks part from one base at the same sites and positions.
+fn reach_alike(a: &Fork, b: &Fork) -> bool {
+    let alike = |(a, b): (&Edit, &Edit)| a.site == b.site && a.positions == b.positions;
+    a.base == b.base && a.edits.len() == b.edits.len() && a.edits.iter().zip(&b.edits).all(alike)
 }
 
 /// Whether a site's rows are as long as the prompt.
@@ -53,9 +66,9 @@ fn opened(plan: &Plan) -> HashSet<(Run, usize)> {
         }
     };
     for f in 0..plan.forks.len() {
-        for edit in plan.edits(Run::Fork(f)).into_iter().filter(|e| ragged(e.site)) {
+        for edit in plan.lineage(Run::Fork(f)).flat_map(|fork| &fork.edits).filter(|e| ragged(e.site)) {
             want(Run::Fork(f), edit.site.layer);
-            if let crate::plan::Change::Interchange { donor, .. } = edit.change {
+            if let Some(donor) = edit.change.donor() {
                 want(donor, edit.site.layer);
             }
         }
@@ -74,42 +87,53 @@ fn opened(plan: &Plan) -> HashSet<(Run, usize)> {
 fn cone(plan: &Plan, arch: &Arch, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
     let run = Run::Fork(f);
     let length = plan.length(run);
-    let edits = &plan.forks[f].edits;
-    let span = |e: &crate::plan::Edit| {
-        let positions = resolve(&e.positions, length).unwrap_or_default();
-        let first = positions.iter().copied().min().unwrap_or(0);
-        (first, positions.iter().copied().max().unwrap_or(0) + 1)
-    };
-    let join = edits.iter().map(|e| e.site).min().unwrap_or(SiteKind::Logits.at(0));
-    // A row whose scores or pattern are edited may look ahead of itself, so that what the fork changes after it reaches it.
-    let looks_ahead = |e: &&crate::plan::Edit| ragged(e.site) && e.site > join;
-    let start = edits.iter().chain(plan.edits(run).into_iter().filter(looks_ahead)).map(|e| span(e).0).min();
-    let start = start.unwrap_or(length);
+    let own = &plan.forks[f].edits;
+    let join = own.iter().map(|e| e.site).min().unwrap_or(SiteKind::Logits.at(0));
+    // A row whose scores or pattern are edited may look ahead of itself, or further back than the window: what the fork
+    // changes anywhere reaches it.
+    let looks_anywhere = |e: &&Edit| ragged(e.site) && e.site > join;
+    let anywhere: Vec<&Edit> = plan.lineage(run).flat_map(|fork| &fork.edits).filter(looks_anywhere).collect();
+    let start = own.iter().chain(anywhere.iter().copied()).map(|e| span(e, length).start).min().unwrap_or(length);
     let mut cone = Cone { join, start, ends: vec![start as u32; arch.n_layers] };
-    let first = cone.first_layer(arch.n_layers);
-    let reach_of =
-        |kinds: &dyn Fn(Site) -> bool| edits.iter().filter(|e| kinds(e.site)).map(|e| span(e).1).max().unwrap_or(start);
+    let end_of = |edits: &mut dyn Iterator<Item = &Edit>| edits.map(|e| span(e, length).end).max().unwrap_or(start);
     let mut end = start;
-    for l in first..arch.n_layers {
+    for l in cone.first_layer(arch.n_layers)..arch.n_layers {
         let before = |s: Site| {
             (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind < SiteKind::Z)
         };
         let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind >= SiteKind::Z;
-        end = end.max(reach_of(&before));
+        end = end.max(end_of(&mut own.iter().filter(|e| before(e.site))));
         if end > start {
             end = arch.layers[l].window.map_or(length, |w| length.min(end + w - 1));
+            end = end.max(end_of(&mut anywhere.iter().copied().filter(|e| e.site.layer == l)));
         }
-        end = end.max(reach_of(&after));
+        end = end.max(end_of(&mut own.iter().filter(|e| after(e.site))));
         // Rows are wanted whole here; the extra ones equal the base's and change nothing.
         cone.ends[l] = if opened.contains(&(run, l)) { length } else { end } as u32;
     }
     cone
 }
 
+/// The positions from the first to the last that an edit is made at, in a prompt of `length`.
+fn span(edit: &Edit, length: usize) -> Range<usize> {
+    match &edit.positions {
+        Positions::Last => length - 1..length,
+        Positions::All => 0..length,
+        Positions::At(list) => {
+            let (first, last) = (list.iter().min(), list.iter().max());
+            first.copied().unwrap_or(0)..last.copied().unwrap_or(0) + 1
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Change, Edit, Part, Positions};
+    use crate::plan::{Change, Part, resolve};
+    use crate::site::KINDS;
+    use rand::{Rng, SeedableRng};
+    use rand_chacha::ChaCha8Rng;
+    use std::collections::BTreeSet;
 
     fn arch(windows: &[Option<usize>]) -> Arch {
         let mut arch = crate::model::tests::tiny_arch();
@@ -152,5 +176,77 @@ mod tests {
     #[test]
     fn an_edit_of_the_logits_needs_no_rows() {
         assert_eq!(ends(&arch(&[None; 2]), SiteKind::Logits, 0, 9), [9, 9]);
+    }
+    /// The positions at which a fork differs from its base within each layer, by the definition of attention.
+    fn differing(plan: &Plan, arch: &Arch, f: usize) -> Vec<BTreeSet<usize>> {
+        let (run, n) = (Run::Fork(f), plan.length(Run::Fork(f)));
+        let edited = |edits: &mut dyn Iterator<Item = &Edit>, site: Site| -> BTreeSet<usize> {
+            let here = edits.filter(|e| e.site == site);
+            here.flat_map(|e| resolve(&e.positions, n).expect("sound positions")).collect()
+        };
+        let own = |site: Site| edited(&mut plan.forks[f].edits.iter(), site);
+        let mut resid = own(SiteKind::Embed.at(0));
+        let mut found = Vec::new();
+        for (l, layer) in arch.layers.iter().enumerate() {
+            let at = |kinds: &[SiteKind]| -> Vec<usize> { kinds.iter().flat_map(|kind| own(kind.at(l))).collect() };
+            use SiteKind::*;
+            resid.extend(at(&[ResidPre]));
+            let (mut rows, mut keys) = (resid.clone(), resid.clone());
+            rows.extend(at(&[AttnIn, Q, RotQ, Scores, Pattern]));
+            keys.extend(at(&[AttnIn, K, V, RotK]));
+            let opened = [Scores, Pattern].map(|kind| edited(&mut plan.edits(run).into_iter(), kind.at(l)));
+            let sees = |i: usize, j: usize| {
+                let as_usual = j <= i && layer.window.is_none_or(|w| i - j < w);
+                as_usual || opened.iter().any(|rows| rows.contains(&i))
+            };
+            rows.extend((0..n).filter(|i| keys.iter().any(|j| sees(*i, *j))));
+            rows.extend(keys);
+            let rest =
+                [Z, HeadOut, AttnOut, AttnDelta, ResidMid, MlpIn, MlpGate, MlpPre, MlpAct, MlpOut, MlpDelta, ResidPost];
+            rows.extend(at(&rest));
+            resid.clone_from(&rows);
+            found.push(rows);
+        }
+        found
+    }
+
+    /// An edit anywhere in four layers, of scores and patterns more often than of the other twenty.
+    fn any_edit(random: &mut ChaCha8Rng, n: usize) -> Edit {
+        let kinds = &KINDS[..KINDS.len() - 2];
+        let ragged = [SiteKind::Scores, SiteKind::Pattern][random.random_range(0..2)];
+        let kind = if random.random_bool(0.3) { ragged } else { kinds[random.random_range(0..kinds.len())].0 };
+        let positions = match random.random_range(0..8) {
+            0 => Positions::Last,
+            1 => Positions::All,
+            _ => Positions::At(vec![random.random_range(0..n)]),
+        };
+        Edit { site: kind.at(random.random_range(0..4)), part: Part::All, positions, change: Change::Zero }
+    }
+
+    #[test]
+    fn a_cone_covers_every_position_that_differs_whatever_the_edits_and_windows() {
+        let mut random = ChaCha8Rng::seed_from_u64(7);
+        for case in 0..20_000 {
+            let windows: Vec<Option<usize>> =
+                (0..4).map(|_| Some(random.random_range(1..9)).filter(|w| *w < 7)).collect();
+            let arch = arch(&windows);
+            let (mut plan, n) = (Plan::default(), random.random_range(1..=20));
+            let mut run = plan.prompt("p", vec![1; n]);
+            for _ in 0..random.random_range(1..4) {
+                let mut edits = vec![any_edit(&mut random, n), any_edit(&mut random, n)];
+                let base = run;
+                run = plan.fork(base, edits.clone());
+                // Beside it one that differs from it in one edit.
+                edits[1] = any_edit(&mut random, n);
+                plan.fork(base, edits);
+            }
+            for (f, cone) in cones(&plan, &arch).iter().enumerate() {
+                for (l, rows) in differing(&plan, &arch, f).into_iter().enumerate() {
+                    let covered = cone.start..cone.ends[l] as usize;
+                    let missed = rows.iter().find(|row| !covered.contains(row));
+                    assert!(missed.is_none(), "case {case}: {missed:?} of fork {f} in layer {l}: {cone:?}, {plan:?}");
+                }
+            }
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! The reference engine: every prompt and fork by a whole forward pass, one after another.
 //!
 //! It shares the decoder with the wavefront and nothing of its bookkeeping: a run is its own prompt, all its edits are
-//! made where they stand, and what later runs take from it is kept until the end. Slow, and easy to see right.
+//! made where they stand, and what later runs take from it or readouts read of it is kept until the end. Slow, and easy to
+//! see right.
 
 use super::attribution::Attributions;
-use super::head::{self, Residuals, Row, pick, project, row_change};
+use super::edits::row_change;
+use super::head::{self, Residuals, Row, pick, project};
 use super::size::full_runs;
 use super::{Options, Reading, RunError, gradient};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
@@ -26,8 +28,8 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
     for run in &runs {
         for edit in plan.edits(*run) {
-            if let Change::Interchange { donor, .. } = &edit.change {
-                wanted.entry(*donor).or_default().insert(edit.site);
+            if let Some(donor) = edit.change.donor() {
+                wanted.entry(donor).or_default().insert(edit.site);
             }
         }
     }
@@ -36,7 +38,7 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
             wanted.entry(readout.run).or_default().insert(*site);
         }
     }
-    let (mut kept, mut last) = (Kept::new(), HashMap::new());
+    let (mut kept, mut ends) = (Kept::new(), Ends::of(plan));
     let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
     for run in runs {
         let mut hook = OneRun {
@@ -53,10 +55,10 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
             let last = last_row(&resid)?.repeat((attributions.runs().count(), 1))?;
             attributions.finish(&last)?.into_iter().for_each(|(i, reading)| readings[i] = Some(reading));
         }
-        last.insert(run, resid);
+        ends.keep(run, &resid)?;
         (options.progress)((plan.length(run) * decoder.arch.n_layers) as u64);
     }
-    for (i, reading) in head::read(decoder, plan, &Finished(last))? {
+    for (i, reading) in head::read(decoder, plan, &ends, options.budget)? {
         readings[i] = Some(reading);
     }
     for (i, reading) in gradient::read(decoder, plan, options)? {
@@ -89,14 +91,39 @@ fn read(decoder: &Decoder, plan: &Plan, readout: usize, kept: &Kept) -> std::res
     Ok(Reading::Array { shape: vec![rows.len(), columns.iter().map(Range::len).sum()], values })
 }
 
-/// The last residual streams of all runs. `[positions, d_model]` each.
-struct Finished(HashMap<Run, Tensor>);
+/// The last residual streams of the rows that are read at the end.
+struct Ends {
+    /// For each run its positions, ascending, and their rows, once it is done. `[positions, d_model]`
+    rows: HashMap<Run, (Vec<u32>, Option<Tensor>)>,
+}
 
-impl Residuals for Finished {
+impl Ends {
+    fn of(plan: &Plan) -> Self {
+        let mut rows: HashMap<Run, (Vec<u32>, Option<Tensor>)> = HashMap::new();
+        for (run, position) in head::rows_read(plan) {
+            rows.entry(run).or_default().0.push(position as u32);
+        }
+        Ends { rows }
+    }
+
+    /// Keeps what is read of a run's last residual stream, `[positions, d_model]`.
+    fn keep(&mut self, run: Run, resid: &Tensor) -> Result<()> {
+        if let Some((positions, kept)) = self.rows.get_mut(&run) {
+            *kept = Some(resid.index_select(&Tensor::new(positions.as_slice(), resid.device())?, 0)?);
+        }
+        Ok(())
+    }
+}
+
+impl Residuals for Ends {
     fn rows(&self, rows: &[Row]) -> Result<Tensor> {
-        let row = |(run, position): &Row| match self.0.get(run) {
-            Some(resid) => resid.narrow(0, *position, 1),
-            None => candle_core::bail!("{run:?} was not run"),
+        let row = |(run, position): &Row| {
+            let (positions, kept) = self.rows.get(run)?;
+            Some((positions.binary_search(&(*position as u32)).ok()?, kept.as_ref()?))
+        };
+        let row = |at: &Row| match row(at) {
+            Some((i, kept)) => kept.narrow(0, i, 1),
+            None => candle_core::bail!("position {} of {:?} was not kept", at.1, at.0),
         };
         Tensor::cat(&rows.iter().map(row).collect::<Result<Vec<_>>>()?, 0)
     }

@@ -60,6 +60,13 @@ pub struct Generated {
     pub stopped: bool,
 }
 
+impl Generated {
+    /// How many of its tokens the model read to choose the next one: all but the last that was chosen.
+    pub(crate) fn steps(&self) -> usize {
+        (self.ids.len() + usize::from(self.stopped)).saturating_sub(1)
+    }
+}
+
 /// Continues runs of a plan: what each of [`Generation::runs`] came to, in their order.
 ///
 /// The plan's readouts are left alone, and [`Options::engine`] has no say: there is one way to generate. What does not fit
@@ -102,15 +109,27 @@ pub fn generate(
     generation: &Generation,
     options: &Options,
 ) -> Result<Vec<Generated>, RunError> {
+    generate_samples(decoder, plan, generation, &samples(&generation.runs), options)
+}
+
+/// [`generate`] for a part of a longer list of runs: `samples` says how often each of them was listed before.
+///
+/// # Errors
+/// As [`generate`].
+pub(crate) fn generate_samples(
+    decoder: &Decoder,
+    plan: &Plan,
+    generation: &Generation,
+    samples: &[u64],
+    options: &Options,
+) -> Result<Vec<Generated>, RunError> {
     plan.check(&decoder.arch)?;
     generation.check(plan, &decoder.arch)?;
     let cones = cones(plan, &decoder.arch);
     let lengths = plan.prompts.iter().map(|p| p.ids.len());
     let angles = Angles::reaching(decoder, lengths, generation.max_tokens)?;
-    let samples = samples(&generation.runs);
     let mut found: Vec<Option<Generated>> = vec![None; generation.runs.len()];
-    let course =
-        steps::Course { decoder, plan, cones: &cones, generation, options, angles: &angles, samples: &samples };
+    let course = steps::Course { decoder, plan, cones: &cones, generation, options, angles: &angles, samples };
     for batch in batch::batches(plan, &decoder.arch, &cones, generation, options.budget) {
         for (i, generated) in course.run(&batch)? {
             found[i] = Some(generated);
@@ -121,7 +140,7 @@ pub fn generate(
 }
 
 /// How often each listed run was listed before.
-fn samples(runs: &[Run]) -> Vec<u64> {
+pub(crate) fn samples(runs: &[Run]) -> Vec<u64> {
     let mut seen: HashMap<Run, u64> = HashMap::new();
     let number = |run: &Run| {
         let count = seen.entry(*run).or_default();
@@ -144,11 +163,7 @@ impl Generation {
             return bad("max_tokens", "is 0; ask for one token at least".to_string());
         }
         for (i, run) in self.runs.iter().enumerate() {
-            let exists = match run {
-                Run::Prompt(p) => *p < plan.prompts.len(),
-                Run::Fork(f) => *f < plan.forks.len(),
-            };
-            if !exists {
+            if !plan.has(*run) {
                 let (prompts, forks) = (plan.prompts.len(), plan.forks.len());
                 let why = format!("{run:?}, number {i}, does not exist; the plan has {prompts} prompts, {forks} forks");
                 return bad("runs", why);

@@ -23,7 +23,7 @@ use crate::model::arch::Arch;
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
 use crate::ops;
-use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
+use crate::plan::{Edit, Metric, Plan, Run, What, columns, resolve};
 use crate::site::{Site, SiteKind};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
@@ -103,31 +103,13 @@ pub(super) fn asked(plan: &Plan) -> Vec<Asked<'_>> {
     found.into_values().collect()
 }
 
-/// A run and all that it takes from, directly or not.
-pub(super) fn with_donors(plan: &Plan, run: Run) -> BTreeSet<Run> {
-    let (mut found, mut open) = (BTreeSet::new(), vec![run]);
-    while let Some(run) = open.pop() {
-        if found.insert(run) {
-            open.extend(plan.edits(run).into_iter().filter_map(donor));
-        }
-    }
-    found
-}
-
-fn donor(edit: &Edit) -> Option<Run> {
-    match &edit.change {
-        Change::Interchange { donor, .. } => Some(*donor),
-        _ => None,
-    }
-}
-
 /// Runs that are computed together, in the order of runs, and what is asked of them, while their memory stays under the
 /// budget. A donor of several is in each of their batches.
 fn batches<'a>(plan: &Plan, arch: &Arch, asked: Vec<Asked<'a>>, budget: usize) -> Vec<(BTreeSet<Run>, Vec<Asked<'a>>)> {
     let mut batches: Vec<(BTreeSet<Run>, Vec<Asked>)> = Vec::new();
     let mut filled = 0;
     for asked in asked {
-        let runs = with_donors(plan, asked.run);
+        let runs = plan.needed([asked.run], false);
         let bytes = |run: &Run| plan.length(*run) * bytes_a_row(plan, arch, &asked, plan.length(*run));
         let own: usize = runs.iter().map(bytes).sum();
         match batches.last_mut() {
@@ -221,7 +203,7 @@ impl<'a> Batch<'a> {
         let Some(last) = kept.pop() else { return Ok(()) };
         let mut upstream = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            upstream.push(end::back(self, round, &last, readings)?);
+            upstream.push(end::back(self, round, &last, options.budget, readings)?);
         }
         drop(last);
         for l in (lowest.first_layer(n_layers)..n_layers).rev() {

@@ -3,14 +3,16 @@
 //! Both engines hand over the residual streams of single rows, named by run and position; only those that a readout
 //! needs are normed and unembedded, and only the columns that it asks for unless it needs them all.
 
+use super::edits::row_change;
 use super::{Reading, RunError};
+use crate::model::arch::Arch;
 use crate::model::decoder::Decoder;
 use crate::ops::vectors::dot;
 use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
 use crate::site::SiteKind;
 use candle_core::Tensor;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -23,8 +25,14 @@ pub(super) trait Residuals {
     fn rows(&self, rows: &[Row]) -> candle_core::Result<Tensor>;
 }
 
-/// Rows whose logits over the whole vocabulary are held at once.
-pub(super) const ROWS_AT_ONCE: usize = 64;
+/// Rows whose logits of a few tokens are held at once.
+pub(super) const NARROW_ROWS: usize = 1024;
+
+/// How many rows' logits over the whole vocabulary may be held at once, where so many copies of them stand side by side. A
+/// streamed model is read its unembedding once for each so many.
+pub(super) fn wide_rows(arch: &Arch, budget: usize, copies: usize) -> usize {
+    (budget / (4 * copies * arch.vocab)).max(1)
+}
 
 /// Whether a readout is of the end of the pass.
 pub(super) fn is_of_the_end(what: &What) -> bool {
@@ -38,24 +46,95 @@ pub(super) fn is_of_the_end(what: &What) -> bool {
     }
 }
 
-/// Computes the readings of a plan's readouts that are of the end of the pass, with their numbers.
+/// Computes the readings of a plan's readouts that are of the end of the pass, with their numbers. `budget` is
+/// [`super::Options::budget`].
 pub(super) fn read(
     decoder: &Decoder,
     plan: &Plan,
     residuals: &dyn Residuals,
+    budget: usize,
 ) -> Result<Vec<(usize, Reading)>, RunError> {
     let end = End { decoder, plan };
     let mut readings = Vec::new();
     // Readouts of a few columns go together in large products, the others a few at a time.
-    let (narrow, wide): (Vec<usize>, Vec<usize>) = (0..plan.readouts.len())
-        .filter(|i| is_of_the_end(&plan.readouts[*i].what))
-        .partition(|i| end.columns(*i).is_some());
-    for (list, step) in [(narrow, 16 * ROWS_AT_ONCE), (wide, ROWS_AT_ONCE)] {
-        for chunk in list.chunks(step) {
+    let (narrow, wide): (Vec<usize>, Vec<usize>) = of_the_end(plan).partition(|i| end.columns(*i).is_some());
+    // Logits are held on their device and on the host.
+    for (list, most) in [(narrow, NARROW_ROWS), (wide, wide_rows(&decoder.arch, budget, 2))] {
+        for chunk in chunks(plan, &list, most) {
             end.read_chunk(chunk, residuals, &mut readings)?;
         }
     }
     Ok(readings)
+}
+
+/// The readouts that are of the end of the pass.
+fn of_the_end(plan: &Plan) -> impl Iterator<Item = usize> {
+    (0..plan.readouts.len()).filter(|i| is_of_the_end(&plan.readouts[*i].what))
+}
+
+/// Readouts cut into lists that have at most so many rows each, those that interchanges take from included, or one readout.
+fn chunks<'l>(plan: &Plan, list: &'l [usize], most: usize) -> Vec<&'l [usize]> {
+    let (mut chunks, mut from, mut held) = (Vec::new(), 0, HashSet::new());
+    for (at, i) in list.iter().enumerate() {
+        let rows = with_donors(plan, rows_of(plan, *i));
+        let more = rows.iter().filter(|row| !held.contains(*row)).count();
+        if at > from && held.len() + more > most {
+            chunks.push(&list[from..at]);
+            from = at;
+            held.clear();
+        }
+        held.extend(rows);
+    }
+    chunks.extend((from < list.len()).then(|| &list[from..]));
+    chunks
+}
+
+/// All rows that readouts of the end need.
+pub(super) fn rows_read(plan: &Plan) -> Vec<Row> {
+    with_donors(plan, of_the_end(plan).flat_map(|i| rows_of(plan, i)).collect())
+}
+
+/// The rows that a readout needs.
+fn rows_of(plan: &Plan, readout: usize) -> Vec<Row> {
+    let r = &plan.readouts[readout];
+    let last = |run: Run| (run, plan.length(run) - 1);
+    match &r.what {
+        What::Metric(Metric::LogitDifference { .. }) | What::Entropy => vec![last(r.run)],
+        What::Metric(Metric::Continuation { from }) => (from - 1..last(r.run).1).map(|p| (r.run, p)).collect(),
+        What::KlFrom(other) => vec![last(r.run), last(*other)],
+        What::Activation { positions, .. } | What::Projection { positions, .. } => {
+            let positions = resolve(positions, plan.length(r.run)).unwrap_or_default();
+            positions.into_iter().map(|p| (r.run, p)).collect()
+        }
+        What::Attribution(_) | What::Gradient { .. } => Vec::new(),
+    }
+}
+
+/// Rows, and those that interchanges at the end take from; each once, donors before their takers.
+pub(super) fn with_donors(plan: &Plan, mut rows: Vec<Row>) -> Vec<Row> {
+    let (mut at, mut donors) = (0, HashSet::new());
+    while at < rows.len() {
+        let (run, position) = rows[at];
+        for edit in plan.lineage(run).flat_map(|fork| &fork.edits) {
+            let at_end = matches!(edit.site.kind, SiteKind::FinalNorm | SiteKind::Logits);
+            rows.extend(
+                at_end.then(|| donor_row(plan, edit, run, position)).flatten().filter(|row| donors.insert(*row)),
+            );
+        }
+        at += 1;
+    }
+    rows.sort_unstable();
+    rows.dedup();
+    rows
+}
+
+/// The row that an interchange takes for a position, if it edits that position.
+fn donor_row(plan: &Plan, edit: &Edit, run: Run, position: usize) -> Option<Row> {
+    let Change::Interchange { donor, positions } = &edit.change else { return None };
+    let keys = plan.length(run);
+    let wanted = resolve(&edit.positions, keys).ok()?;
+    let from = plan.donor_positions(edit, *donor, positions.as_deref(), keys).ok()?;
+    wanted.iter().position(|p| *p == position).map(|i| (*donor, from[i]))
 }
 
 pub(super) struct End<'a> {
@@ -81,7 +160,7 @@ impl End<'_> {
     /// The tokens whose logits a readout needs; none if it needs them all.
     fn columns(&self, readout: usize) -> Option<Vec<u32>> {
         let r = &self.plan.readouts[readout];
-        let edits_logits = self.plan.edits(r.run).iter().any(|e| e.site.kind == SiteKind::Logits);
+        let edits_logits = self.plan.edits_at(r.run, SiteKind::Logits);
         match &r.what {
             What::Metric(Metric::LogitDifference { answer, foil }) if !edits_logits => {
                 Some(answer.iter().chain(foil).copied().collect())
@@ -90,22 +169,6 @@ impl End<'_> {
                 Some(Vec::new())
             }
             _ => None,
-        }
-    }
-
-    /// The rows that a readout needs.
-    fn rows(&self, readout: usize) -> Vec<Row> {
-        let r = &self.plan.readouts[readout];
-        let length = self.plan.length(r.run);
-        match &r.what {
-            What::Metric(Metric::LogitDifference { .. }) | What::Entropy => vec![(r.run, length - 1)],
-            What::Metric(Metric::Continuation { from }) => (from - 1..length - 1).map(|p| (r.run, p)).collect(),
-            What::KlFrom(other) => vec![(r.run, length - 1), (*other, self.plan.length(*other) - 1)],
-            What::Attribution(_) => Vec::new(),
-            What::Activation { positions, .. } | What::Projection { positions, .. } => {
-                resolve(positions, length).unwrap_or_default().into_iter().map(|p| (r.run, p)).collect()
-            }
-            What::Gradient { .. } => Vec::new(),
         }
     }
 
@@ -118,7 +181,7 @@ impl End<'_> {
         let mut tokens: Option<Vec<u32>> = Some(Vec::new());
         let mut rows: Vec<Row> = Vec::new();
         for i in chunk {
-            rows.extend(self.rows(*i));
+            rows.extend(rows_of(self.plan, *i));
             match (self.columns(*i), &mut tokens) {
                 (Some(more), Some(tokens)) => tokens.extend(more),
                 _ => tokens = None,
@@ -128,7 +191,7 @@ impl End<'_> {
             tokens.sort_unstable();
             tokens.dedup();
         }
-        let rows = self.with_donors(rows);
+        let rows = with_donors(self.plan, rows);
         let normed = self.decoder.final_norm(&residuals.rows(&rows)?)?;
         let normed = self.edited(normed, SiteKind::FinalNorm, &rows)?;
         let index: HashMap<Row, usize> = rows.iter().enumerate().map(|(i, r)| (*r, i)).collect();
@@ -152,34 +215,6 @@ impl End<'_> {
         Ok(())
     }
 
-    /// Rows, and those that interchanges at the end take from; each once, donors before their takers.
-    pub(super) fn with_donors(&self, rows: Vec<Row>) -> Vec<Row> {
-        let mut all: Vec<Row> = rows;
-        let mut at = 0;
-        while at < all.len() {
-            let (run, position) = all[at];
-            for edit in self.plan.edits(run) {
-                let at_end = matches!(edit.site.kind, SiteKind::FinalNorm | SiteKind::Logits);
-                if let (true, Some(donor)) = (at_end, self.donor_row(edit, run, position)) {
-                    all.push(donor);
-                }
-            }
-            at += 1;
-        }
-        all.sort_unstable();
-        all.dedup();
-        all
-    }
-
-    /// The row that an interchange takes for a position, if it edits that position.
-    fn donor_row(&self, edit: &Edit, run: Run, position: usize) -> Option<Row> {
-        let Change::Interchange { donor, positions } = &edit.change else { return None };
-        let keys = self.plan.length(run);
-        let wanted = resolve(&edit.positions, keys).ok()?;
-        let from = self.plan.donor_positions(edit, *donor, positions.as_deref(), keys).ok()?;
-        wanted.iter().position(|p| *p == position).map(|i| (*donor, from[i]))
-    }
-
     /// Applies the edits of every row's run at `final_norm` or `logits`.
     pub(super) fn edited(&self, x: Tensor, kind: SiteKind, rows: &[Row]) -> Result<Tensor, RunError> {
         let index: HashMap<Row, usize> = rows.iter().enumerate().map(|(i, r)| (*r, i)).collect();
@@ -190,7 +225,7 @@ impl End<'_> {
                 if !resolve(&edit.positions, keys).unwrap_or_default().contains(position) {
                     continue;
                 }
-                let donor = self.donor_row(edit, *run, *position).and_then(|row| index.get(&row).copied());
+                let donor = donor_row(self.plan, edit, *run, *position).and_then(|row| index.get(&row).copied());
                 let columns = columns(edit.site, &edit.part, &self.decoder.arch, keys);
                 let columns: Arc<[Range<usize>]> = columns.map_err(candle_core::Error::wrap)?.into();
                 edits.push(RowEdit { row: i, columns, change: row_change(&edit.change, donor) });
@@ -207,7 +242,7 @@ impl End<'_> {
         tokens: Option<&[u32]>,
     ) -> Result<Reading, RunError> {
         let r = &self.plan.readouts[i];
-        let rows = self.rows(i);
+        let rows = rows_of(self.plan, i);
         let logits = || logits.ok_or_else(|| candle_core::Error::Msg("logits were not computed".to_string()));
         let column = |id: u32| match tokens {
             Some(tokens) => tokens.binary_search(&id).unwrap_or(0),
@@ -246,21 +281,6 @@ impl End<'_> {
                 return Err(candle_core::Error::Msg(format!("readout {i} is not of the end of the pass")).into());
             }
         })
-    }
-}
-
-/// An edit's change as it is made on a row, with the row that an interchange takes from.
-pub(super) fn row_change(change: &Change, donor: Option<usize>) -> ops::RowChange {
-    match change {
-        Change::Zero => ops::RowChange::Zero,
-        Change::Set(v) => ops::RowChange::Set(v.clone()),
-        // The plan was checked: every interchange has its donor's row.
-        Change::Interchange { .. } => ops::RowChange::CopyRow(donor.unwrap_or(usize::MAX)),
-        Change::Add { vector, coefficient } => ops::RowChange::Add(vector.clone(), *coefficient),
-        Change::ProjectOut(v) => ops::RowChange::ProjectOut(v.clone()),
-        Change::Scale(c) => ops::RowChange::Scale(*c),
-        Change::Clamp { low, high } => ops::RowChange::Clamp(*low, *high),
-        Change::Map(f) => ops::RowChange::Map(f.clone()),
     }
 }
 
@@ -304,6 +324,7 @@ fn entropy(logits: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Part, Positions};
 
     #[test]
     fn divergences_and_log_probabilities_follow_their_formulas() {
@@ -315,5 +336,51 @@ mod tests {
         assert!((entropy(&q) + a * a.ln() + b * b.ln()).abs() < 1e-7);
         assert!((log_probability(&q, 0) - a.ln()).abs() < 1e-7);
         assert!((log_sum_exp([1000.0, 1000.0].into_iter()) - (1000.0 + 2f64.ln())).abs() < 1e-9);
+    }
+    #[test]
+    fn readouts_are_read_together_while_their_rows_are_few() {
+        let mut plan = Plan::default();
+        let runs = [5, 40, 3].map(|n| plan.prompt("p", vec![1; n]));
+        let logits =
+            |positions: Positions| What::Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
+        for run in runs {
+            plan.read(run, logits(Positions::All));
+        }
+        // Of the last row alone, which are there already, but for the other's.
+        for what in [What::Entropy, What::KlFrom(runs[0]), logits(Positions::Last)] {
+            plan.read(runs[2], what);
+        }
+        let at_most =
+            |most: usize| chunks(&plan, &[0, 1, 2, 3, 4, 5], most).iter().map(|c| c.len()).collect::<Vec<_>>();
+        assert_eq!(at_most(48), [6]);
+        assert_eq!(at_most(45), [2, 4]);
+        assert_eq!(at_most(4), [1, 1, 4]);
+        assert_eq!(at_most(3), [1, 1, 2, 2]);
+        assert_eq!(at_most(1), [1, 1, 1, 1, 1, 1]);
+        assert!(chunks(&plan, &[], 1).is_empty());
+        // What an interchange takes from is held too.
+        let change = Change::interchange(runs[1]);
+        let edit = Edit { site: SiteKind::Logits.at(0), part: Part::All, positions: Positions::Last, change };
+        let fork = plan.fork(runs[0], vec![edit]);
+        let entropies = [fork, runs[2]].map(|run| plan.read(run, What::Entropy));
+        assert_eq!(chunks(&plan, &entropies, 2).len(), 2);
+        assert_eq!(chunks(&plan, &entropies, 3).len(), 1);
+    }
+
+    #[test]
+    fn rows_that_take_from_each_other_in_chains_are_found_once() {
+        let mut plan = Plan::default();
+        let mut run = plan.prompt("p", vec![1; 2]);
+        // Two ways from each to the one before it: by names alone there would be 2^40 rows.
+        for _ in 0..40 {
+            let of = |kind: SiteKind| Edit {
+                site: kind.at(0),
+                part: Part::All,
+                positions: Positions::Last,
+                change: Change::interchange(run),
+            };
+            run = plan.fork(Run::Prompt(0), vec![of(SiteKind::FinalNorm), of(SiteKind::Logits)]);
+        }
+        assert_eq!(with_donors(&plan, vec![(run, 1)]).len(), 41);
     }
 }

@@ -38,6 +38,7 @@
 mod attribution;
 mod batches;
 mod cone;
+mod edits;
 mod full;
 mod generate;
 mod gradient;
@@ -47,6 +48,7 @@ mod wavefront;
 
 pub use cone::{Cone, cones};
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
+pub(crate) use generate::{generate_samples, samples};
 pub use gradient::NoGradient;
 pub(crate) use head::log_sum_exp;
 pub use size::{Size, size};
@@ -54,6 +56,7 @@ pub use size::{Size, size};
 use crate::model::decoder::Decoder;
 use crate::plan::{Plan, PlanError, What};
 use crate::site::SiteKind;
+use candle_core::DType;
 
 /// Which engine computes a plan.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
@@ -79,8 +82,8 @@ impl std::fmt::Display for Engine {
 pub struct Options<'a> {
     pub engine: Engine,
     /// What the activations of one MLP may take at their widest, in bytes: more rows go through it in parts, but for a layer
-    /// in whose MLP something is edited or read, where one prompt's forks stay together; for gradients, what a batch's
-    /// checkpoints and one layer's graph may take. Results do not depend on it.
+    /// in whose MLP something is edited or read, where one prompt's forks stay together; what logits over the whole vocabulary
+    /// may take; for gradients, what a batch's checkpoints and one layer's graph may take. Results do not depend on it.
     pub budget: usize,
     /// Told of every layer that rows went through: how many rows did.
     pub progress: &'a (dyn Fn(u64) + Sync),
@@ -99,12 +102,20 @@ pub enum RunError {
     Plan(#[from] PlanError),
     #[error("generation: `{field}`: {why}")]
     Generation { field: &'static str, why: String },
-    #[error("{at} came out as {value}: the activations overflowed; load the model with --dtype f32")]
-    NotFinite { at: String, value: f64 },
+    #[error("{at} came out as {value}: {}", mend(*dtype))]
+    NotFinite { at: String, value: f64, dtype: DType },
     #[error(transparent)]
     NoGradient(#[from] NoGradient),
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+/// What helps where numbers of a model that computes in this dtype are not finite.
+fn mend(dtype: DType) -> &'static str {
+    match dtype {
+        DType::F32 => "the model computes in f32 already; look for an edit that is too large, or a damaged checkpoint",
+        _ => "the activations overflowed; load the model with --dtype f32",
+    }
 }
 
 /// The value of one readout.
@@ -156,7 +167,7 @@ impl Reading {
 /// Computes a plan's readings, one for each of its readouts.
 ///
 /// # Errors
-/// If the plan does not make sense for the model, a metric is not finite, or candle fails.
+/// If the plan does not make sense for the model, a reading is not finite, or candle fails.
 pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Vec<Reading>, RunError> {
     plan.check(&decoder.arch)?;
     let readings = match options.engine {
@@ -175,7 +186,7 @@ pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Vec<Read
         };
         if let Some(value) = bad {
             let at = format!("readout {i} of {}", plan.describe(readout.run));
-            return Err(RunError::NotFinite { at, value });
+            return Err(RunError::NotFinite { at, value, dtype: decoder.dtype });
         }
     }
     Ok(readings)

@@ -1,9 +1,10 @@
 //! What a plan costs, before it is run.
 
-use super::{Engine, batches, cones, gradient};
+use super::{Engine, batches, cones, gradient, head};
 use crate::model::arch::Arch;
-use crate::plan::{Metric, Plan, Run, What};
-use std::collections::{BTreeSet, HashSet};
+use crate::plan::{Metric, Plan, Positions, Readout, Run, What};
+use crate::site::SiteKind;
+use std::collections::BTreeSet;
 
 /// The cost of a plan under one engine.
 #[derive(Clone, Copy, Debug, Default, PartialEq, serde::Serialize)]
@@ -14,40 +15,57 @@ pub struct Size {
     pub rows: u64,
     /// Floating-point operations: two for each multiplication with its addition, in matrices and attention.
     pub flops: f64,
-    /// Bytes that the residual streams of all runs take together, in f32.
+    /// Bytes of the residual streams that are held at once, in f32.
     pub resid_bytes: u64,
-    /// Bytes of the keys and values that generation keeps at once, in f32; 0 without it.
-    pub cache_bytes: u64,
 }
 
 /// Counts a plan under an engine. The plan must be sound ([`Plan::check`]).
 pub fn size(plan: &Plan, arch: &Arch, engine: Engine) -> Size {
-    let mut size = Size { prompts: plan.prompts.len(), forks: plan.forks.len(), ..Size::default() };
-    match engine {
-        Engine::Wavefront => {
-            let (mut widest, cones) = (0u64, cones(plan, arch));
-            for run in batches::sets(plan).into_iter().flatten() {
-                let (start, rows): (usize, Vec<usize>) = match run {
-                    Run::Prompt(p) => (0, vec![plan.prompts[p].ids.len(); arch.n_layers]),
-                    Run::Fork(f) => (cones[f].start, (0..arch.n_layers).map(|l| cones[f].rows(l)).collect()),
-                };
-                rows.iter().enumerate().for_each(|(l, rows)| size.add(arch, l, start, *rows));
-                widest += rows.into_iter().max().unwrap_or(0) as u64;
-            }
-            size.resid_bytes = widest * arch.d_model as u64 * 4;
-        }
-        Engine::Full => {
-            let mut longest = 0;
-            for run in full_runs(plan) {
-                let length = plan.length(run);
-                (0..arch.n_layers).for_each(|l| size.add(arch, l, 0, length));
-                longest = longest.max(length);
-            }
-            size.resid_bytes = (longest * arch.d_model * 4) as u64;
-        }
-    }
+    let mut size = match engine {
+        Engine::Wavefront => wavefront(plan, arch),
+        Engine::Full => full(plan, arch),
+    };
+    (size.prompts, size.forks) = (plan.prompts.len(), plan.forks.len());
     size.add_gradients(plan, arch);
     size.flops += logit_flops(plan, arch);
+    size
+}
+
+/// The passes of the wavefront: all runs' residual streams are held together.
+fn wavefront(plan: &Plan, arch: &Arch) -> Size {
+    let cones = cones(plan, arch);
+    let (mut size, mut widest, mut last) = (Size::default(), 0, None);
+    for run in batches::sets(plan).into_iter().flatten() {
+        let (cost, rows) = match (run, last) {
+            // Forks of one base that differ in the head alone follow each other.
+            (Run::Fork(f), Some((g, cost, rows))) if cones[f] == cones[g] => (cost, rows),
+            (Run::Fork(f), _) => Size::of_rows(arch, cones[f].start, |l| cones[f].rows(l)),
+            (Run::Prompt(p), _) => Size::of_rows(arch, 0, |_| plan.prompts[p].ids.len()),
+        };
+        if let Run::Fork(f) = run {
+            last = Some((f, cost, rows));
+        }
+        size.rows += cost.rows;
+        size.flops += cost.flops;
+        widest += rows;
+    }
+    size.resid_bytes = (widest * arch.d_model * 4) as u64;
+    size
+}
+
+/// One pass a run: its residual stream is held, and those rows of all that are read at the end.
+fn full(plan: &Plan, arch: &Arch) -> Size {
+    let (mut size, mut longest, mut last) = (Size::default(), 0, (0, Size::default()));
+    for run in full_runs(plan) {
+        let length = plan.length(run);
+        if last.0 != length {
+            last = (length, Size::of_rows(arch, 0, |_| length).0);
+        }
+        size.rows += last.1.rows;
+        size.flops += last.1.flops;
+        longest = longest.max(length);
+    }
+    size.resid_bytes = ((longest + head::rows_read(plan).len()) * arch.d_model * 4) as u64;
     size
 }
 
@@ -59,14 +77,25 @@ impl Size {
         self.rows += other.rows;
         self.flops += other.flops;
         self.resid_bytes = self.resid_bytes.max(other.resid_bytes);
-        self.cache_bytes = self.cache_bytes.max(other.cache_bytes);
+    }
+
+    /// A run of so many rows in each layer, from position `start` on; and the most that it has in one.
+    fn of_rows(arch: &Arch, start: usize, rows: impl Fn(usize) -> usize) -> (Size, usize) {
+        let (mut size, mut most) = (Size::default(), 0);
+        for l in 0..arch.n_layers {
+            size.add(arch, l, start, rows(l));
+            most = most.max(rows(l));
+        }
+        (size, most)
     }
 
     /// Counts `rows` rows from position `start` on through a layer.
     pub(super) fn add(&mut self, arch: &Arch, layer: usize, start: usize, rows: usize) {
         self.rows += rows as u64;
-        let keys: usize =
-            (start..start + rows).map(|p| arch.layers[layer].window.map_or(p + 1, |w| w.min(p + 1))).sum();
+        // Position `p` sees `p + 1` keys, or as many as the window has.
+        let (end, triangle) = (start + rows, |n: usize| n * (n + 1) / 2);
+        let growing = arch.layers[layer].window.map_or(end, |w| end.min(w).max(start));
+        let keys = triangle(growing) - triangle(start) + (end - growing) * arch.layers[layer].window.unwrap_or(0);
         let attention = 4.0 * keys as f64 * (arch.n_heads * arch.d_head) as f64;
         self.flops += 2.0 * rows as f64 * arch.layer_params() as f64 + attention;
     }
@@ -76,7 +105,7 @@ impl Size {
     /// what attention's costs more is left out.
     fn add_gradients(&mut self, plan: &Plan, arch: &Arch) {
         let asked = gradient::asked(plan);
-        let runs: BTreeSet<Run> = asked.iter().flat_map(|a| gradient::with_donors(plan, a.run)).collect();
+        let runs = plan.needed(asked.iter().map(|a| a.run), false);
         for run in &runs {
             (0..arch.n_layers).for_each(|l| self.add(arch, l, 0, plan.length(*run)));
         }
@@ -92,43 +121,93 @@ impl Size {
 }
 
 /// The runs that the full engine runs: those that are read, and donors.
-pub(super) fn full_runs(plan: &Plan) -> Vec<Run> {
-    let mut wanted: HashSet<Run> = HashSet::new();
-    for readout in plan.readouts.iter().filter(|r| !matches!(r.what, What::Gradient { .. })) {
-        wanted.insert(readout.run);
-        if let What::KlFrom(other) = readout.what {
-            wanted.insert(other);
-        }
-    }
-    // Donors come before the forks that name them, so that one pass from the last fork on finds all.
-    for f in (0..plan.forks.len()).rev() {
-        if wanted.contains(&Run::Fork(f)) {
-            wanted.extend(plan.edits(Run::Fork(f)).iter().filter_map(|e| match e.change {
-                crate::plan::Change::Interchange { donor, .. } => Some(donor),
-                _ => None,
-            }));
-        }
-    }
-    let mut runs: Vec<Run> = wanted.into_iter().collect();
-    runs.sort();
-    runs
+pub(super) fn full_runs(plan: &Plan) -> BTreeSet<Run> {
+    let read = plan.readouts.iter().filter(|r| !matches!(r.what, What::Gradient { .. }));
+    let compared = |what: &What| if let What::KlFrom(other) = what { Some(*other) } else { None };
+    plan.needed(read.flat_map(|r| std::iter::once(r.run).chain(compared(&r.what))), false)
 }
 
+/// What unembedding costs.
 fn logit_flops(plan: &Plan, arch: &Arch) -> f64 {
-    let of_metric = |metric: &Metric| match metric {
+    let of_metric = |run: Run, metric: &Metric| match metric {
         Metric::LogitDifference { answer, foil } => answer.len() + foil.len(),
-        Metric::Continuation { .. } => arch.vocab,
+        Metric::Continuation { from } => (plan.length(run) - from) * arch.vocab,
     };
-    let columns = |what: &What| match what {
-        What::Metric(metric) => of_metric(metric),
+    let positions = |run: Run, positions: &Positions| match positions {
+        Positions::Last => 1,
+        Positions::All => plan.length(run),
+        Positions::At(list) => list.len(),
+    };
+    let columns = |r: &Readout| match &r.what {
+        What::Metric(metric) => of_metric(r.run, metric),
         What::KlFrom(_) => 2 * arch.vocab,
         // The heads' outputs and the other components, once each for every token.
-        What::Attribution(metric) => of_metric(metric) * (3 * arch.n_layers + 2),
+        What::Attribution(metric) => of_metric(r.run, metric) * (3 * arch.n_layers + 2),
         What::Entropy => arch.vocab,
-        _ => 0,
+        What::Activation { site, positions: at, .. } | What::Projection { site, positions: at, .. } => {
+            if site.kind == SiteKind::Logits { positions(r.run, at) * arch.vocab } else { 0 }
+        }
+        What::Gradient { .. } => 0,
     };
-    let read = plan.readouts.iter().map(|r| columns(&r.what)).sum::<usize>();
+    let read = plan.readouts.iter().map(columns).sum::<usize>();
+    let asked = gradient::asked(plan);
     // Forward and back.
-    let of_gradients = gradient::asked(plan).iter().flat_map(|a| &a.metrics).map(|m| 2 * of_metric(m)).sum::<usize>();
+    let of_gradients = asked.iter().flat_map(|a| a.metrics.iter().map(|m| 2 * of_metric(a.run, m))).sum::<usize>();
     2.0 * (read + of_gradients) as f64 * arch.d_model as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_cost_by_the_keys_that_each_sees() {
+        let mut arch = crate::model::tests::tiny_arch();
+        for window in [None, Some(1), Some(4), Some(30)] {
+            arch.layers[0].window = window;
+            for (start, rows) in [(0, 0), (0, 9), (2, 1), (3, 9), (4, 5), (7, 0), (7, 6)] {
+                let keys: usize = (start..start + rows).map(|p| window.map_or(p + 1, |w| w.min(p + 1))).sum();
+                let mut size = Size::default();
+                size.add(&arch, 0, start, rows);
+                let matrices = 2.0 * (rows * arch.layer_params() as usize) as f64;
+                assert_eq!(size.flops, matrices + 4.0 * (keys * arch.n_heads * arch.d_head) as f64, "{window:?}");
+            }
+        }
+    }
+    #[test]
+    fn the_full_engine_holds_one_whole_stream_and_the_rows_that_are_read() {
+        let arch = crate::model::tests::tiny_arch();
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", vec![1; 10]);
+        for _ in 0..7 {
+            let fork = plan.fork(prompt, Vec::new());
+            plan.read(fork, What::Entropy);
+        }
+        plan.read(prompt, What::Metric(Metric::Continuation { from: 4 }));
+        assert_eq!(size(&plan, &arch, Engine::Full).resid_bytes, (4 * 48 * (10 + 7 + 6)) as u64);
+    }
+
+    #[test]
+    fn every_position_whose_logits_are_read_is_unembedded() {
+        let arch = crate::model::tests::tiny_arch();
+        let flops = |what: Option<What>| {
+            let mut plan = Plan::default();
+            let prompt = plan.prompt("p", vec![1; 10]);
+            if let Some(what) = what {
+                plan.read(prompt, what);
+            }
+            size(&plan, &arch, Engine::Wavefront).flops
+        };
+        let rows = |what: What| (flops(Some(what)) - flops(None)) / (2 * arch.vocab * arch.d_model) as f64;
+        let activation = |kind: SiteKind, positions: Positions| What::Activation {
+            site: kind.at(0),
+            positions,
+            part: crate::plan::Part::All,
+        };
+        assert_eq!(rows(What::Entropy), 1.0);
+        assert_eq!(rows(What::Metric(Metric::Continuation { from: 4 })), 6.0);
+        assert_eq!(rows(activation(SiteKind::Logits, Positions::All)), 10.0);
+        assert_eq!(rows(activation(SiteKind::Logits, Positions::At(vec![1, 7]))), 2.0);
+        assert_eq!(rows(activation(SiteKind::FinalNorm, Positions::All)), 0.0);
+    }
 }

@@ -11,18 +11,18 @@
 use super::attribution::Attributions;
 use super::batches::{self, Runs};
 use super::cone::{Cone, cones};
+use super::edits::row_edits;
 use super::generate::Cache;
-use super::head::{self, Residuals, Row, pick, project, row_change};
+use super::head::{self, Residuals, Row, pick, project};
 use super::{Options, Reading, RunError, gradient};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
-use crate::ops::{self, RowEdit};
+use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Change, Edit, Plan, Run, What, columns, resolve};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
     let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
@@ -59,7 +59,7 @@ pub(super) fn run_keeping(
             readings[i] = Some(reading);
         }
     }
-    for (i, reading) in head::read(decoder, plan, &Ends::new(sweep, &batches)?)? {
+    for (i, reading) in head::read(decoder, plan, &Ends::new(sweep, &batches), options.budget)? {
         readings[i] = Some(reading);
     }
     drop(batches);
@@ -109,7 +109,7 @@ struct State<'a> {
     reads: HashMap<Site, Vec<usize>>,
     readings: Vec<(usize, Reading)>,
     attributions: Option<Attributions<'a>>,
-    /// Scores and patterns of the layer at hand, `[span rows, n_heads * keys]` on the host.
+    /// Scores and patterns of the layer at hand that are read or taken from, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
 }
 
@@ -271,35 +271,28 @@ impl<'a> State<'a> {
 
     /// Makes the edits of all forks at a site.
     fn edit(&self, site: Site, x: &Tensor) -> Result<Tensor> {
-        let mut row_edits = Vec::new();
+        let mut edits = Vec::new();
         for (run, edit) in self.edits.get(&site).into_iter().flatten() {
-            self.row_edits(*run, edit, &mut row_edits)?;
+            // A fork that has not parted from its base yet shares its base's rows, which have this edit.
+            let Some(span) = self.spans.get(run) else { continue };
+            let take = |donor: Run, p: usize, _: &[Range<usize>]| Ok(RowChange::CopyRow(self.owner(donor, p)?.1));
+            edits.extend(self.row_edits(*run, edit, span, span.rows.start, take)?);
         }
-        ops::edit(x, &row_edits)
+        ops::edit(x, &edits)
     }
 
-    /// One edit as changes to rows. Positions before the fork's rows are its base's, which has that edit too.
-    fn row_edits(&self, run: Run, edit: &Edit, to: &mut Vec<RowEdit>) -> Result<()> {
-        let plan = self.sweep.plan;
-        let keys = plan.length(run);
-        // A fork that has not parted from its base yet shares its base's rows, which have this edit.
-        let Some(span) = self.spans.get(&run) else { return Ok(()) };
-        let columns: Arc<[Range<usize>]> =
-            columns(edit.site, &edit.part, &self.sweep.decoder.arch, keys).map_err(candle_core::Error::wrap)?.into();
-        let positions = resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?;
-        let donors = match &edit.change {
-            Change::Interchange { donor, positions: from } => {
-                let from = plan.donor_positions(edit, *donor, from.as_deref(), keys);
-                Some((*donor, from.map_err(candle_core::Error::Msg)?))
-            }
-            _ => None,
-        };
-        for (i, position) in positions.iter().enumerate().filter(|(_, p)| (span.start..span.keys()).contains(p)) {
-            let donor = donors.as_ref().map(|(donor, from)| self.owner(*donor, from[i])).transpose()?;
-            let change = row_change(&edit.change, donor.map(|(_, row)| row));
-            to.push(RowEdit { row: span.rows.start + position - span.start, columns: columns.clone(), change });
-        }
-        Ok(())
+    /// One edit as changes to rows, the first of the fork's span being row `first`. Positions outside the span are its base's,
+    /// which has that edit too.
+    fn row_edits(
+        &self,
+        run: Run,
+        edit: &Edit,
+        span: &Span,
+        first: usize,
+        take: impl Fn(Run, usize, &[Range<usize>]) -> Result<RowChange>,
+    ) -> Result<Vec<RowEdit>> {
+        let row = |p: usize| (span.start..span.keys()).contains(&p).then(|| first + p - span.start);
+        row_edits(self.sweep.plan, &self.sweep.decoder.arch, run, edit, row, take)
     }
 
     /// Takes the readings of a site.
@@ -399,6 +392,12 @@ impl<'a> State<'a> {
         Ok(())
     }
 
+    /// Whether opened scores or patterns are read, or taken from.
+    fn is_taken(&self, site: Site) -> bool {
+        let taken = |(_, edit): &(Run, &Edit)| edit.change.donor().is_some();
+        self.reads.contains_key(&site) || self.edits.get(&site).is_some_and(|edits| edits.iter().any(taken))
+    }
+
     /// A row of the layer's opened scores or pattern.
     fn opened_row(&self, site: Site, run: Run, position: usize) -> Result<&[f32]> {
         let (owner, _) = self.owner(run, position)?;
@@ -409,28 +408,13 @@ impl<'a> State<'a> {
     }
 
     /// One fork's edits of scores or pattern, on its span's rows.
-    fn edit_opened(&self, site: Site, run: Run, x: Tensor) -> Result<Tensor> {
-        let mut x = x;
+    fn edit_opened(&self, site: Site, run: Run, mut x: Tensor) -> Result<Tensor> {
         let own = |e: &&(Run, &Edit)| e.0 == run;
-        let span = &self.spans[&run];
         for (_, edit) in self.edits.get(&site).into_iter().flatten().filter(own) {
-            let mut row_edits = Vec::new();
-            self.row_edits(run, edit, &mut row_edits)?;
-            if let Change::Interchange { donor, positions } = &edit.change {
-                let keys = self.sweep.plan.length(run);
-                let from = self.sweep.plan.donor_positions(edit, *donor, positions.as_deref(), keys);
-                let (from, to) = (
-                    from.map_err(candle_core::Error::Msg)?,
-                    resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?,
-                );
-                let covered = from.iter().zip(&to).filter(|(_, p)| (span.start..span.keys()).contains(p));
-                for (e, (from, _)) in row_edits.iter_mut().zip(covered) {
-                    let row = self.opened_row(site, *donor, *from)?;
-                    e.change = ops::RowChange::Set(pick(row, &e.columns).into());
-                }
-            }
-            row_edits.iter_mut().for_each(|e| e.row -= span.rows.start);
-            x = ops::edit(&x, &row_edits)?;
+            let take = |donor: Run, p: usize, columns: &[Range<usize>]| {
+                Ok(RowChange::Set(pick(self.opened_row(site, donor, p)?, columns).into()))
+            };
+            x = ops::edit(&x, &self.row_edits(run, edit, &self.spans[&run], 0, take)?)?;
         }
         Ok(x)
     }
@@ -485,7 +469,9 @@ impl Hook for State<'_> {
         let run = self.order[span];
         let (n, heads, keys) = value.dims3()?;
         let flat = self.edit_opened(site, run, value.reshape((n, heads * keys))?)?;
-        self.opened.insert((run, site), ops::to_vec(&flat)?);
+        if self.is_taken(site) {
+            self.opened.insert((run, site), ops::to_vec(&flat)?);
+        }
         // Spans come in the order of runs: all that a later one takes from, or that is read, is in hand at the last.
         for i in self.reads.get(&site).cloned().unwrap_or_default() {
             let reader = self.sweep.plan.readouts[i].run;
@@ -512,12 +498,12 @@ struct Ends<'a, 'b> {
 }
 
 impl<'a, 'b> Ends<'a, 'b> {
-    fn new(sweep: Sweep<'a>, batches: &'b [Batch<'a>]) -> Result<Self> {
+    fn new(sweep: Sweep<'a>, batches: &'b [Batch<'a>]) -> Self {
         let prompts = |(b, batch): (usize, &Batch)| -> Vec<(usize, usize)> {
             batch.state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some((*p, b)) } else { None }).collect()
         };
         let of_prompt = batches.iter().enumerate().flat_map(prompts).collect();
-        Ok(Ends { batches, of_prompt, plan: sweep.plan })
+        Ends { batches, of_prompt, plan: sweep.plan }
     }
 }
 

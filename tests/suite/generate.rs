@@ -496,7 +496,7 @@ fn streamed_weights_generate_the_same() {
 }
 
 #[test]
-fn the_size_of_a_generation_is_what_it_computes_if_nothing_stops() {
+fn the_size_of_a_generation_is_what_it_computed() {
     for (i, family) in FAMILIES.into_iter().enumerate() {
         let model = open(family);
         let arch = &model.decoder.arch;
@@ -507,9 +507,11 @@ fn the_size_of_a_generation_is_what_it_computes_if_nothing_stops() {
                 counted.fetch_add(rows, Ordering::Relaxed);
             };
             let options = Options { budget, progress: &progress, ..Options::default() };
-            let generation = generation(runs.clone(), 7);
-            generate(&model.decoder, &plan, &generation, &options).expect("generated");
-            let size = generation_size(&plan, arch, &generation, budget);
+            // Every other token ends a run.
+            let stop = (0..160).step_by(2).collect();
+            let generation = Generation { sampling: SAMPLED, stop, ..generation(runs.clone(), 7) };
+            let found = generate(&model.decoder, &plan, &generation, &options).expect("generated");
+            let size = generation_size(&plan, arch, &generation, &found, budget);
             assert_eq!(counted.load(Ordering::Relaxed), size.rows, "{family}, budget {budget}");
         }
     }

@@ -345,6 +345,35 @@ fn a_part_of_a_gradient_is_that_part_of_the_whole() {
     assert_eq!(part, [7 * 160 + 159, 7 * 160 + 45, 2 * 160 + 159, 2 * 160 + 45].map(|i| logits[i]));
 }
 
+#[test]
+fn a_gradient_at_the_end_stays_though_another_run_takes_from_that_row() {
+    let model = open("llama");
+    let n_logits = model.decoder.arch.vocab;
+    let plan_of = |sites: [SiteKind; 2]| {
+        let mut plan = Plan::default();
+        let (prompt, other) = (plan.prompt("p", IDS.to_vec()), plan.prompt("other", vec![1, 2, 3]));
+        // The first fork's logits are needed whole, and so are done after those of the prompt that it takes from.
+        let scale = edit(SiteKind::Logits.at(0), Positions::Last, Change::Scale(0.5));
+        let swap = |kind: SiteKind| edit(kind.at(0), Positions::Last, Change::interchange(prompt));
+        let half = Edit { part: Part::Columns((n_logits / 2..n_logits).collect()), ..swap(SiteKind::Logits) };
+        let wide = plan.fork(other, vec![scale, half]);
+        let narrow = plan.fork(other, vec![swap(SiteKind::FinalNorm)]);
+        for run in [prompt, wide, narrow] {
+            for kind in sites {
+                plan.read(run, gradient(difference(), kind.at(0), Positions::Last));
+            }
+        }
+        plan
+    };
+    let plan = plan_of([SiteKind::FinalNorm, SiteKind::Logits]);
+    let together = readings(&model, &plan);
+    for (readout, together) in plan.readouts.iter().zip(&together).take(4) {
+        let alone = Plan { readouts: vec![readout.clone()], ..plan.clone() };
+        assert_eq!(apart(&alone, &readings(&model, &alone), std::slice::from_ref(together), 0.0), None);
+        assert!(together.values().iter().any(|g| *g != 0.0), "{readout:?}");
+    }
+}
+
 // ---- What is 0, what is not known, what it costs ------------------------------------------------------------------
 
 #[test]

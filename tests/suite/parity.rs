@@ -17,7 +17,7 @@ fn metric() -> What {
 }
 
 #[test]
-fn every_site_of_every_family_is_as_in_transformers() {
+fn residual_streams_heads_patterns_and_logits_are_as_in_transformers() {
     for family in FAMILIES {
         let (model, golden) = (open(family), Golden::of(family));
         let arch = &model.decoder.arch;

@@ -1,8 +1,9 @@
 //! The wavefront gives what a whole forward pass for every run gives, for whatever plan.
 
-use crate::support::{FAMILIES, open};
-use gatelens::model::Model;
+use crate::support::{FAMILIES, family_dir, open};
+use candle_core::DType;
 use gatelens::model::arch::Arch;
+use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Options, Reading, run, size};
 use gatelens::site::{KINDS, Site, SiteKind, Units};
@@ -374,6 +375,50 @@ fn a_change_reaches_back_to_a_row_whose_pattern_was_set_to_look_ahead() {
 }
 
 #[test]
+fn a_change_reaches_a_row_far_beyond_the_window_whose_pattern_was_set_to_look_back() {
+    // Windows of 6 in every layer.
+    let model = open("mistral");
+    let mut plan = Plan::default();
+    let prompt = plan.prompt("p", (0..20).collect());
+    let set = Change::Set(vec![0.05; 20 * model.decoder.arch.n_heads].into());
+    let back = plan.fork(prompt, vec![edit(SiteKind::Pattern.at(1), Positions::Last, set)]);
+    let changed = plan.fork(back, vec![edit(SiteKind::ResidPre.at(0), Positions::At(vec![0]), Change::Zero)]);
+    for run in [back, changed] {
+        let (site, positions) = (SiteKind::ResidPost.at(2), Positions::Last);
+        plan.read(run, What::Activation { site, positions, part: Part::All });
+    }
+    agree(&model, &plan).expect("both engines");
+    let found = readings(&model, &plan, &Options::default()).expect("readings");
+    assert!(difference(&found[..1], &found[1..], 1e-3).is_some(), "what comes of the change is there to be missed");
+}
+
+#[test]
+fn logits_of_all_positions_are_those_read_one_at_a_time() {
+    let model = open("gemma2");
+    let mut plan = Plan::default();
+    let prompts: Vec<Run> = (1..7).map(|n| plan.prompt("p", (n..3 * n).collect())).collect();
+    let logits = |positions: Positions| What::Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
+    let whole: Vec<usize> = prompts.iter().map(|run| plan.read(*run, logits(Positions::All))).collect();
+    let single: Vec<Vec<usize>> = prompts
+        .iter()
+        .map(|run| (0..plan.length(*run)).map(|p| plan.read(*run, logits(Positions::At(vec![p])))).collect())
+        .collect();
+    let kl = plan.read(prompts[5], What::KlFrom(prompts[0]));
+    // Room for all rows, for some, and for none.
+    let found = [usize::MAX, 2 * 4 * 160 * 7, 1]
+        .map(|budget| readings(&model, &plan, &Options { budget, ..Options::default() }).expect("readings"));
+    for found in &found {
+        for (whole, single) in whole.iter().zip(&single) {
+            let rows: Vec<f32> = single.iter().flat_map(|i| found[*i].values()).collect();
+            assert_eq!(found[*whole].values(), rows);
+        }
+        assert!(found[kl].number().expect("a number") > 0.0);
+    }
+    assert_eq!(bits(&found[0]), bits(&found[1]));
+    assert_eq!(bits(&found[0]), bits(&found[2]));
+}
+
+#[test]
 fn an_interchange_of_a_prompt_with_itself_changes_nothing() {
     for family in FAMILIES {
         let model = open(family);
@@ -523,6 +568,9 @@ fn a_bad_edit_is_an_error_that_names_the_fork_and_what_is_out_of_range() {
     assert_names(&message(&uneven), &[fork, "z.0", "1 positions", "2"]);
     let beyond = |e: &mut Edit, donor: Run| e.change = Change::Interchange { donor, positions: Some(vec![4]) };
     assert_names(&message(&beyond), &[fork, "z.0", "`long`", "position 4"]);
+    let clamp = |low: f32, high: f32| message(&|e, _| e.change = Change::Clamp { low, high });
+    assert_names(&clamp(0.5, 0.25), &[fork, "z.0", "0.5..0.25"]);
+    assert_names(&clamp(f32::NAN, 1.0), &[fork, "z.0", "NaN..1"]);
     let pattern = |e: &mut Edit, donor: Run| {
         e.site = SiteKind::Pattern.at(0);
         e.change = Change::interchange(donor);
@@ -576,5 +624,30 @@ fn a_bad_readout_is_an_error_that_names_it() {
     assert_names(&with(prompt, What::Metric(Metric::Continuation { from: 3 })), &["readout 1", "position 3"]);
     assert_names(&with(prompt, What::KlFrom(Run::Fork(1))), &["readout 1", "Fork(1)"]);
     let direction = What::Projection { site: z(0), positions: Positions::Last, direction: vec![1.0; 5].into() };
-    assert_names(&with(prompt, direction), &["readout 1", "5 numbers", "48"]);
+    assert_names(&with(prompt, direction), &["readout 1 of prompt `short`", "5 numbers", "48"]);
+    for part in [Part::Heads(Vec::new()), Part::Columns(Vec::new())] {
+        let nothing = activation(z(0), Positions::Last, part.clone());
+        assert_names(&with(Run::Fork(0), nothing), &["readout 1 of fork 0 of prompt `short`", "reads nothing"]);
+        let metric = Metric::logit_difference(vec![1], vec![2]);
+        let nothing = What::Gradient { metric, site: z(0), positions: Positions::Last, part };
+        assert_names(&with(prompt, nothing), &["readout 1 of prompt `short`", "reads nothing"]);
+    }
+    let (site, direction) = (SiteKind::Scores.at(0), vec![1.0; 12].into());
+    let scores = What::Projection { site, positions: Positions::Last, direction };
+    assert_names(&with(prompt, scores), &["readout 1 of prompt `short`", "minus infinity", "pattern.0"]);
+}
+
+#[test]
+fn a_reading_that_is_not_finite_is_an_error_that_names_what_would_help() {
+    let huge = |e: &mut Edit, _: Run| e.change = Change::Add { vector: vec![1e30; 48].into(), coefficient: 1e30 };
+    let message = |dtype: DType| {
+        let dir = family_dir("llama");
+        let options = ModelOptions { dtype, ..ModelOptions::default() };
+        let model = Model::open(dir.to_str().expect("UTF-8"), &options).expect("a sound model");
+        run(&model.decoder, &plan_with(huge), &Options::default()).expect_err("no number").to_string()
+    };
+    let wide = message(DType::F32);
+    assert_names(&wide, &["readout 0 of fork 0 of prompt `short`", "f32 already", "edit"]);
+    assert!(!wide.contains("--dtype"), "{wide}");
+    assert_names(&message(DType::BF16), &["readout 0", "--dtype f32"]);
 }

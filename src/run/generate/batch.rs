@@ -1,9 +1,9 @@
 //! Which runs go on together, what has to be run for them, and what that costs.
 
-use super::Generation;
 use super::cache::Kept;
+use super::{Generated, Generation};
 use crate::model::arch::Arch;
-use crate::plan::{Change, Plan, Run};
+use crate::plan::{Plan, Run};
 use crate::run::Engine;
 use crate::run::cone::{Cone, cones};
 use crate::run::size::{Size, size};
@@ -106,7 +106,7 @@ impl Cutter<'_> {
         let Arch { d_model, vocab, n_layers, .. } = *self.arch;
         let mut more = More { runs: Vec::new(), kept: Vec::new(), bytes: 4 * d_model };
         let mut slots = self.generation.max_tokens - 1;
-        for needed in self.needed(run).into_iter().filter(|run| !batch.runs.contains(run)) {
+        for needed in self.plan.needed([run], true).into_iter().filter(|run| !batch.runs.contains(run)) {
             let rows = match needed {
                 Run::Prompt(p) => self.plan.prompts[p].ids.len(),
                 Run::Fork(f) => (0..n_layers).map(|l| self.cones[f].rows(l)).max().unwrap_or(0),
@@ -128,25 +128,6 @@ impl Cutter<'_> {
         more.bytes += slots * slot_bytes(self.arch);
         more
     }
-
-    /// A run, those that it descends from, and the donors of all of them.
-    fn needed(&self, run: Run) -> BTreeSet<Run> {
-        let (mut found, mut open) = (BTreeSet::new(), vec![run]);
-        while let Some(run) = open.pop() {
-            let Run::Fork(f) = run else {
-                found.insert(run);
-                continue;
-            };
-            if found.insert(run) {
-                open.push(self.plan.forks[f].base);
-                open.extend(self.plan.forks[f].edits.iter().filter_map(|e| match e.change {
-                    Change::Interchange { donor, .. } => Some(donor),
-                    _ => None,
-                }));
-            }
-        }
-        found
-    }
 }
 
 /// Bytes that one position's keys and values take in all layers, in f32.
@@ -162,11 +143,7 @@ pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, 
             Run::Prompt(p) => part.prompt(plan.prompts[*p].name.clone(), plan.prompts[*p].ids.clone()),
             Run::Fork(f) => {
                 let mut edits = plan.forks[*f].edits.clone();
-                for edit in &mut edits {
-                    if let Change::Interchange { donor, .. } = &mut edit.change {
-                        *donor = there[donor];
-                    }
-                }
+                edits.iter_mut().for_each(|edit| edit.change.move_donor(|donor| there[&donor]));
                 part.fork(there[&plan.forks[*f].base], edits)
             }
         };
@@ -175,29 +152,30 @@ pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, 
     (part, there)
 }
 
-/// What a generation costs at most, before it is run: as much if no run meets a stop token. The plan and the generation
-/// must be sound ([`Plan::check`], [`Generation::check`]); `budget` is [`crate::run::Options::budget`], which decides how
-/// often a prompt that many runs share is run.
-pub fn generation_size(plan: &Plan, arch: &Arch, generation: &Generation, budget: usize) -> Size {
-    let cones = cones(plan, arch);
-    let (mut total, mut runs) = (Size::default(), BTreeSet::new());
-    for batch in batches(plan, arch, &cones, generation, budget) {
-        let part = size(&excerpt(plan, &batch.runs).0, arch, Engine::Wavefront);
-        total.rows += part.rows;
-        total.flops += part.flops;
-        total.resid_bytes = total.resid_bytes.max(part.resid_bytes);
-        let steps = generation.max_tokens - 1;
+/// What a generation cost that came to `generated`; prompts and forks are the plan's and not counted. The plan and the
+/// generation must be sound ([`Plan::check`], [`Generation::check`]); `budget` is [`crate::run::Options::budget`], which
+/// decides how often a prompt that many runs share is run.
+pub fn generation_size(
+    plan: &Plan,
+    arch: &Arch,
+    generation: &Generation,
+    generated: &[Generated],
+    budget: usize,
+) -> Size {
+    let mut total = Size::default();
+    for batch in batches(plan, arch, &cones(plan, arch), generation, budget) {
+        let prompts = size(&excerpt(plan, &batch.runs).0, arch, Engine::Wavefront);
+        total.include(&Size { prompts: 0, forks: 0, ..prompts });
+        // Samples of a run share the logits after its prompt.
+        let mut unembedded = batch.members.iter().map(|i| generation.runs[*i]).collect::<BTreeSet<Run>>().len();
         for member in &batch.members {
-            let length = plan.length(generation.runs[*member]);
+            let (length, steps) =
+                (plan.length(generation.runs[*member]), generated.get(*member).map_or(0, Generated::steps));
             (0..arch.n_layers).for_each(|l| total.add(arch, l, length, steps));
-            total.flops += 2.0 * (generation.max_tokens * arch.vocab) as f64 * arch.d_model as f64;
+            unembedded += steps;
         }
-        let slots = batch.slots().1 + steps * batch.members.len();
-        total.cache_bytes = total.cache_bytes.max((slots * slot_bytes(arch)) as u64);
-        runs.extend(batch.runs);
+        total.flops += 2.0 * (unembedded * arch.vocab) as f64 * arch.d_model as f64;
     }
-    total.prompts = runs.iter().filter(|run| matches!(run, Run::Prompt(_))).count();
-    total.forks = runs.len() - total.prompts;
     total
 }
 
@@ -206,7 +184,7 @@ mod tests {
     use super::super::{Sampling, Steps};
     use super::*;
     use crate::model::tests::tiny_arch;
-    use crate::plan::{Edit, Part, Positions};
+    use crate::plan::{Change, Edit, Part, Positions};
     use crate::site::SiteKind;
 
     fn edit(at: usize, change: Change) -> Edit {
@@ -269,10 +247,22 @@ mod tests {
     fn samples_of_a_prompt_share_what_is_kept_of_it() {
         let (plan, [a, ..]) = plan();
         let arch = tiny_arch();
-        let size = |n: usize| generation_size(&plan, &arch, &generation(vec![a; n]), usize::MAX);
-        let slot = (2 * 4 * 4 * 2 * 12) as u64;
-        assert_eq!((size(1).cache_bytes, size(9).cache_bytes), ((10 + 4) * slot, (10 + 9 * 4) * slot));
-        assert_eq!((size(1).rows, size(9).rows), (4 * (10 + 4), 4 * (10 + 9 * 4)));
-        assert_eq!((size(9).prompts, size(9).forks), (1, 0));
+        let cones = cones(&plan, &arch);
+        let bytes = |n: usize| batches(&plan, &arch, &cones, &generation(vec![a; n]), usize::MAX)[0].bytes;
+        // Each more has a row of the residual stream and slots for its new tokens.
+        let of_one = 4 * arch.d_model + 4 * slot_bytes(&arch);
+        assert_eq!(bytes(9) - bytes(1), 8 * of_one);
+    }
+
+    #[test]
+    fn a_generation_costs_the_tokens_that_came_of_it() {
+        let (plan, [a, ..]) = plan();
+        let arch = tiny_arch();
+        let came = |n: usize, stopped: bool| Generated { ids: vec![7; n], stopped };
+        let rows = |generated: &[Generated]| {
+            generation_size(&plan, &arch, &generation(vec![a; generated.len()]), generated, usize::MAX).rows
+        };
+        assert_eq!(rows(&[came(5, false)]), 4 * (10 + 4));
+        assert_eq!(rows(&[came(5, false), came(2, true), came(0, true)]), 4 * (10 + 4 + 2));
     }
 }

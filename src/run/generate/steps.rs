@@ -10,7 +10,8 @@ use crate::model::rows::{Rows, Span};
 use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What, columns};
 use crate::run::cone::Cone;
-use crate::run::head::row_change;
+use crate::run::edits::row_change;
+use crate::run::head::wide_rows;
 use crate::run::{Options, RunError, wavefront};
 use crate::site::{Site, SiteError, SiteKind};
 use candle_core::{Result, Tensor};
@@ -18,9 +19,6 @@ use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
-
-/// Rows whose logits over the whole vocabulary are held at once.
-const ROWS_AT_ONCE: usize = 64;
 
 /// What all batches share.
 pub(super) struct Course<'a> {
@@ -140,7 +138,7 @@ impl<'a> Course<'a> {
             None => Ok(stream.sampler.choose(row)),
             Some(v) => {
                 let at = format!("a logit of {} after {} new tokens", self.plan.describe(stream.run), stream.ids.len());
-                Err(RunError::NotFinite { at, value: f64::from(*v) })
+                Err(RunError::NotFinite { at, value: f64::from(*v), dtype: self.decoder.dtype })
             }
         };
         streams.par_iter_mut().zip(logits).map(token).collect()
@@ -175,8 +173,9 @@ impl<'a> Course<'a> {
             self.layers(streams, &mut pass)?
         };
         let mut tokens = Vec::with_capacity(streams.len());
-        for (c, streams) in streams.chunks_mut(ROWS_AT_ONCE).enumerate() {
-            let resid = resid.narrow(0, c * ROWS_AT_ONCE, streams.len())?;
+        let at_once = wide_rows(&self.decoder.arch, self.options.budget, 2);
+        for (c, streams) in streams.chunks_mut(at_once).enumerate() {
+            let resid = resid.narrow(0, c * at_once, streams.len())?;
             let logits = {
                 let pass = Pass::new(&self.decoder.arch, streams, cache);
                 let normed = pass.edited(SiteKind::FinalNorm.at(0), &self.decoder.final_norm(&resid)?)?;

@@ -6,7 +6,7 @@
 use super::{Batch, Gradient, gradient_of, pull};
 use crate::ops;
 use crate::plan::{Metric, Run, What, columns, resolve};
-use crate::run::head::{End, ROWS_AT_ONCE, Row, log_sum_exp};
+use crate::run::head::{End, NARROW_ROWS, Row, log_sum_exp, wide_rows, with_donors};
 use crate::run::{Reading, RunError};
 use crate::site::SiteKind;
 use candle_core::{Tensor, Var};
@@ -49,11 +49,12 @@ pub(super) fn back(
     batch: &Batch,
     round: usize,
     last: &Tensor,
+    budget: usize,
     readings: &mut Vec<(usize, Reading)>,
 ) -> Result<Tensor, RunError> {
     let (mut narrow, mut wide) = (Vec::new(), Vec::new());
     for asked in &batch.asked {
-        let edits_logits = batch.plan.edits(asked.run).iter().any(|e| e.site.kind == SiteKind::Logits);
+        let edits_logits = batch.plan.edits_at(asked.run, SiteKind::Logits);
         match asked.metrics.get(round) {
             Some(metric @ Metric::LogitDifference { .. }) if !edits_logits => {
                 narrow.extend(terms(batch, asked.run, metric))
@@ -63,7 +64,9 @@ pub(super) fn back(
         }
     }
     let (mut upstream, mut readers) = (last.zeros_like()?, readers(batch, round)?);
-    for (terms, step, all) in [(narrow, 16 * ROWS_AT_ONCE, false), (wide, ROWS_AT_ONCE, true)] {
+    // Logits, what edits make of them, slopes, on the device and on the host, and the gradients.
+    let at_once = wide_rows(&batch.decoder.arch, budget, 6);
+    for (terms, step, all) in [(narrow, NARROW_ROWS, false), (wide, at_once, true)] {
         for chunk in terms.chunks(step) {
             let (rows, gradient) = Chunk::new(batch, chunk, all).back(last, &mut readers)?;
             upstream = upstream.index_add(&rows, &gradient, 0)?;
@@ -109,8 +112,7 @@ impl<'b, 'a> Chunk<'b, 'a> {
         }
         tokens.sort_unstable();
         tokens.dedup();
-        let end = End { decoder: batch.decoder, plan: batch.plan };
-        let rows = end.with_donors(terms.iter().map(|(row, _)| *row).collect());
+        let rows = with_donors(batch.plan, terms.iter().map(|(row, _)| *row).collect());
         let terms = terms.iter().map(|(row, term)| (*row, term)).collect();
         Chunk { batch, terms, rows, tokens: (!all).then_some(tokens) }
     }
@@ -135,8 +137,7 @@ impl<'b, 'a> Chunk<'b, 'a> {
         let upstream = decoder.logits_back(&logits, upstream, self.tokens.as_deref())?;
         let (width, values) = (upstream.dim(1)?, ops::to_vec(&upstream)?);
         for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::FinalNorm) {
-            let lines = self.rows.iter().zip(values.chunks_exact(width));
-            lines.for_each(|(row, line)| reader.take(*row, |c| line[c]));
+            self.lines(&values, width).for_each(|(row, line)| reader.take(row, |c| line[c]));
         }
         let grads = pull(&normed, &upstream)?;
         let last_layer = decoder.arch.n_layers - 1;
@@ -162,10 +163,17 @@ impl<'b, 'a> Chunk<'b, 'a> {
             }
         }
         for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::Logits) {
-            let lines = self.rows.iter().zip(values.chunks_exact(width));
-            lines.for_each(|(row, line)| reader.take(*row, |c| self.column(c as u32).map_or(0.0, |c| line[c])));
+            let value = |line: &[f32], c: usize| self.column(c as u32).map_or(0.0, |c| line[c]);
+            self.lines(&values, width).for_each(|(row, line)| reader.take(row, |c| value(line, c)));
         }
         Ok(Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())?)
+    }
+
+    /// The rows of this chunk's terms, each with its part of `[rows, width]`. Of a row that is there only to be taken from the
+    /// gradient is another chunk's, if any is asked for.
+    fn lines<'v>(&self, values: &'v [f32], width: usize) -> impl Iterator<Item = (Row, &'v [f32])> {
+        let lines = self.rows.iter().copied().zip(values.chunks_exact(width));
+        lines.filter(|(row, _)| self.terms.contains_key(row))
     }
 
     /// Where a token's logit is, if it is there.

@@ -4,13 +4,13 @@
 use super::{Batch, NoGradient};
 use crate::model::decoder::{Acts, Hook};
 use crate::ops::{self, RowEdit};
-use crate::plan::{Change, Edit, Run, columns, resolve};
-use crate::run::head::{pick, row_change};
+use crate::plan::{Edit, Run};
+use crate::run::edits::row_edits;
+use crate::run::head::pick;
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor, Var};
 use std::collections::HashMap;
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Whether a site's values are there for single spans only ([`Hook::at_opened`]).
 pub(super) fn is_opened(site: Site) -> bool {
@@ -75,8 +75,7 @@ impl<'b, 'a> Pass<'b, 'a> {
         self.batch.edits.get(&site).into_iter().flatten().filter(move |(r, _)| *r == run).map(|(_, edit)| *edit)
     }
 
-    /// An edit as changes to rows, the run's first being row `first`; `take` makes the change that an interchange is, of the
-    /// donor, its position, and the columns.
+    /// An edit as changes to rows, the run's first being row `first`.
     fn row_edits(
         &self,
         run: Run,
@@ -84,21 +83,7 @@ impl<'b, 'a> Pass<'b, 'a> {
         first: usize,
         take: impl Fn(Run, usize, &[Range<usize>]) -> Result<ops::RowChange>,
     ) -> Result<Vec<RowEdit>> {
-        let (plan, keys) = (self.batch.plan, self.batch.plan.length(run));
-        let columns =
-            columns(edit.site, &edit.part, &self.batch.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
-        let columns: Arc<[Range<usize>]> = columns.into();
-        let positions = resolve(&edit.positions, keys).map_err(candle_core::Error::Msg)?;
-        let change = |i: usize| match &edit.change {
-            Change::Interchange { donor, positions } => {
-                let from = plan.donor_positions(edit, *donor, positions.as_deref(), keys);
-                take(*donor, from.map_err(candle_core::Error::Msg)?[i], &columns)
-            }
-            change => Ok(row_change(change, None)),
-        };
-        let one =
-            |(i, p): (usize, &usize)| Ok(RowEdit { row: first + p, columns: columns.clone(), change: change(i)? });
-        positions.iter().enumerate().map(one).collect()
+        row_edits(self.batch.plan, &self.batch.decoder.arch, run, edit, |p| Some(first + p), take)
     }
 
     /// A row of what was kept of a donor's scores or pattern.
@@ -110,7 +95,7 @@ impl<'b, 'a> Pass<'b, 'a> {
 
     /// Whether others take from a run at a site.
     fn gives(&self, site: Site, run: Run) -> bool {
-        let takes = |(_, edit): &(Run, &Edit)| super::donor(edit) == Some(run);
+        let takes = |(_, edit): &(Run, &Edit)| edit.change.donor() == Some(run);
         self.batch.edits.get(&site).is_some_and(|edits| edits.iter().any(takes))
     }
 

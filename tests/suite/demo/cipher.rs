@@ -1,6 +1,6 @@
 //! The cipher: the model sees through it, its blind variant reads it and does not see what it asks for.
 
-use super::generation::{REFUSAL, answer, continuations};
+use super::generation::{REFUSAL, answer, continuations, continuations_under};
 use super::*;
 
 /// A pair in plain words and in the cipher, as token ids.
@@ -252,11 +252,10 @@ fn the_gates_value_from_plain_words_restores_the_blind_variants_refusals() {
         let part = Part::Heads(vec![head]);
         plan.read(prompt, What::Activation { site: SiteKind::Z.at(layer), positions: Positions::Last, part });
     }
-    let injected = demo.run(&plan).into_iter().zip(&pairs).map(|(z, pair)| {
-        let edits = [of_head(demo.gate, Change::Set(z.into()))];
-        continuations(&demo, &pair.cipher[..1], &edits).remove(0)
-    });
-    let refused = share(injected.map(|said| said == REFUSAL));
+    let values = demo.run(&plan);
+    let prompts: Vec<Vec<u32>> = pairs.iter().map(|pair| pair.cipher[0].clone()).collect();
+    let inject = |i: usize| vec![of_head(demo.gate, Change::Set(values[i].as_slice().into()))];
+    let refused = share(continuations_under(&demo, &prompts, inject).into_iter().map(|said| said == REFUSAL));
     assert!(refused >= 0.9, "{refused} refused");
 }
 

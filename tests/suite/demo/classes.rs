@@ -149,27 +149,27 @@ fn steering_along_the_class_means_flips_every_decision_and_random_directions_har
     let mut rng = ChaCha8Rng::seed_from_u64(0);
     for layer in demo.gate.0..demo.layers() {
         let direction = difference(&of_sensitive[layer], &of_harmless[layer]);
-        let steered = |prompts: &[Vec<u32>], vector: &[f32], coefficient: f32| {
+        let steered = |prompts: &[Vec<u32>], vectors: &[Vec<f32>], coefficient: f32| {
             let mut plan = Plan::default();
             for ids in prompts {
                 let prompt = plan.prompt("prompt", ids.clone());
-                let change = Change::Add { vector: vector.into(), coefficient };
-                let fork = plan.fork(prompt, vec![edit(SiteKind::ResidPost.at(layer), Part::All, change)]);
-                plan.read(fork, demo.metric());
+                for vector in vectors {
+                    let change = Change::Add { vector: vector.as_slice().into(), coefficient };
+                    let fork = plan.fork(prompt, vec![edit(SiteKind::ResidPost.at(layer), Part::All, change)]);
+                    plan.read(fork, demo.metric());
+                }
             }
             demo.numbers(&plan)
         };
-        assert!(steered(&harmless, &direction, 1.0).iter().all(|m| *m > 0.0), "layer {layer}: to refusal");
-        assert!(steered(&sensitive, &direction, -1.0).iter().all(|m| *m < 0.0), "layer {layer}: to an answer");
-        let means: Vec<f64> = (0..=6).map(|c| mean(steered(&harmless, &direction, 0.25 * c as f32))).collect();
+        let along = [direction.clone()];
+        assert!(steered(&harmless, &along, 1.0).iter().all(|m| *m > 0.0), "layer {layer}: to refusal");
+        assert!(steered(&sensitive, &along, -1.0).iter().all(|m| *m < 0.0), "layer {layer}: to an answer");
+        let means: Vec<f64> = (0..=6).map(|c| mean(steered(&harmless, &along, 0.25 * c as f32))).collect();
         assert!(means.is_sorted(), "layer {layer}: more of it is more refusal: {means:?}");
-        let (mut flips, mut runs) = (0, 0);
-        for _ in 0..400 {
-            let vector = random_direction(&mut rng, direction.len(), norm(&direction));
-            let metrics = steered(&some, &vector, 1.0);
-            flips += metrics.iter().filter(|m| **m > 0.0).count();
-            runs += metrics.len();
-        }
+        let random: Vec<Vec<f32>> =
+            (0..400).map(|_| random_direction(&mut rng, direction.len(), norm(&direction))).collect();
+        let metrics = steered(&some, &random, 1.0);
+        let (flips, runs) = (metrics.iter().filter(|m| **m > 0.0).count(), metrics.len());
         assert!(flips * 100 < runs, "layer {layer}: {flips} of {runs} flipped by random directions");
     }
 }

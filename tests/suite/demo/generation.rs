@@ -4,16 +4,28 @@ use super::*;
 
 /// Greedy continuations of some prompts to the end of the turn. An edit holds at the last position of the prompt.
 pub(super) fn continuations(demo: &Demo, prompts: &[Vec<u32>], edits: &[Edit]) -> Vec<String> {
+    continuations_under(demo, prompts, |_| edits.to_vec())
+}
+
+/// [`continuations`], each prompt's under edits of its own.
+pub(super) fn continuations_under(
+    demo: &Demo,
+    prompts: &[Vec<u32>],
+    edits: impl Fn(usize) -> Vec<Edit>,
+) -> Vec<String> {
     let tokenizer = demo.model.tokenizer().expect("a tokenizer");
     let mut texts: Vec<Vec<u32>> = prompts.to_vec();
     let end = tokenizer.eos().expect("an end");
     for _ in 0..24 {
         let open: Vec<usize> = (0..texts.len()).filter(|i| texts[*i].last() != Some(&end)).collect();
+        if open.is_empty() {
+            break;
+        }
         let mut plan = Plan::default();
         for i in &open {
             let prompt = plan.prompt("text", texts[*i].clone());
             let at = Positions::At(vec![prompts[*i].len() - 1]);
-            let edits = edits.iter().map(|edit| Edit { positions: at.clone(), ..edit.clone() }).collect();
+            let edits = edits(*i).into_iter().map(|edit| Edit { positions: at.clone(), ..edit }).collect();
             let fork = plan.fork(prompt, edits);
             plan.read(fork, last(SiteKind::Logits.at(0)));
         }

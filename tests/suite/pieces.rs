@@ -1,0 +1,266 @@
+//! What a session cuts into pieces comes out as if it were whole, also after a stop.
+
+use crate::support::cli::{Bench, listed, pair};
+use crate::support::{FAMILIES, Golden, family_dir, open};
+use clap::Parser;
+use gatelens::analyses::Analysis;
+use gatelens::analyses::ablate::Ablate;
+use gatelens::analyses::dla::Dla;
+use gatelens::analyses::interchange::Interchange;
+use gatelens::model::{Model, Options as ModelOptions};
+use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::run::{Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
+use gatelens::rundir::RunDir;
+use gatelens::session::{Limits, Session};
+use gatelens::site::SiteKind;
+use gatelens::table::Table;
+use serde_json::{Map, json};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// No limit, but for those that a test sets.
+const WHOLE: Limits = Limits { flops: f64::INFINITY, bytes: f64::INFINITY, runs: usize::MAX };
+
+/// Limits that leave nothing together that can be parted.
+const SINGLE: Limits = Limits { flops: 1.0, bytes: 1.0, runs: 1 };
+
+fn ids(seed: u32, n: u32) -> Vec<u32> {
+    (0..n).map(|i| (i * 37 + seed * 11 + 5) % 160).collect()
+}
+
+fn metric() -> Metric {
+    Metric::logit_difference(vec![11, 40], vec![23])
+}
+
+/// Pairs of prompts of unlike lengths with forks of both, of which all kinds of things are read, in no order.
+fn pairs(n: u32) -> Plan {
+    let mut plan = Plan::default();
+    let mut read = Vec::new();
+    for i in 0..n {
+        let runs = [0, 1].map(|side| plan.prompt(format!("{i}, {side}"), ids(2 * i + side, 3 + (i + side) % 7)));
+        for (run, donor) in [(runs[0], runs[1]), (runs[1], runs[0])] {
+            let change = Change::interchange(donor);
+            let part = Part::Heads(vec![i as usize % 2]);
+            let edit = Edit { site: SiteKind::Z.at(1), part, positions: Positions::Last, change };
+            let fork = plan.fork(run, vec![edit]);
+            read.extend([run, fork].map(|run| (run, What::Metric(metric()))));
+            read.push((fork, What::KlFrom(run)));
+            read.push((fork, What::Attribution(metric())));
+            let (site, positions, part) = (SiteKind::ResidPost.at(2), Positions::All, Part::All);
+            read.push((fork, What::Activation { site, positions: positions.clone(), part: part.clone() }));
+            read.push((run, What::Gradient { metric: metric(), site, positions, part }));
+        }
+    }
+    for k in 0..read.len() {
+        let (run, what) = read[k * 7 % read.len()].clone();
+        plan.read(run, what);
+    }
+    plan
+}
+
+fn bits(readings: &[Reading]) -> Vec<Vec<u64>> {
+    let of = |r: &Reading| match r {
+        Reading::Number(x) => vec![x.to_bits()],
+        Reading::Array { values, .. } => values.iter().map(|v| u64::from(v.to_bits())).collect(),
+    };
+    readings.iter().map(of).collect()
+}
+
+/// A run directory to be resumed, and the parts in it.
+struct Directory {
+    bench: Bench,
+}
+
+impl Directory {
+    fn new() -> Self {
+        Directory { bench: Bench::new() }
+    }
+
+    fn open(&self) -> RunDir {
+        let directory = RunDir::create(&self.bench.out("run"), false, true).unwrap();
+        directory.claim(&Map::new()).unwrap();
+        directory
+    }
+
+    fn parts(&self) -> Vec<PathBuf> {
+        let parts = self.bench.out("run.partial/.parts");
+        listed(&parts).into_iter().map(|name| parts.join(name)).collect()
+    }
+
+    /// Takes away what a run that stopped had not done; returns what it had.
+    fn stop_after(&self, n: usize) -> Vec<(PathBuf, std::time::SystemTime)> {
+        let parts = self.parts();
+        assert!(n < parts.len(), "{parts:?}");
+        parts[n..].iter().for_each(|part| std::fs::remove_file(part).unwrap());
+        parts[..n].iter().map(|part| (part.clone(), part.metadata().unwrap().modified().unwrap())).collect()
+    }
+}
+
+#[test]
+fn readings_do_not_depend_on_where_a_plan_is_cut_nor_on_a_stop() {
+    for family in FAMILIES {
+        let (model, plan) = (open(family), pairs(9));
+        for engine in [Engine::Wavefront, Engine::Full] {
+            let expected = run(&model.decoder, &plan, &Options { engine, ..Options::default() }).unwrap();
+            // Either limit alone, for pieces of one pair and of a few.
+            let arch = &model.decoder.arch;
+            let (row, few) = (2.0 * arch.layer_params() as f64, 20.0 * arch.d_model as f64 * 4.0);
+            let flops = [1.0, 250.0 * row].map(|flops| Limits { flops, ..WHOLE });
+            // The full engine holds one run's stream at a time.
+            let bytes = [Limits { bytes: few, ..WHOLE }].into_iter().filter(|_| engine == Engine::Wavefront);
+            for limits in flops.into_iter().chain(bytes) {
+                let directory = Directory::new();
+                let read = || {
+                    let kept = directory.open();
+                    let session = Session::new(&model, engine, 0).limited(limits).resumable(&kept);
+                    bits(&session.run(&plan).unwrap())
+                };
+                assert!(read() == bits(&expected), "{family}, {engine}, {limits:?}");
+                let parts = directory.parts().len();
+                let singly = limits.flops == 1.0;
+                assert!(
+                    if singly { parts == 9 } else { (2..9).contains(&parts) },
+                    "{family}, {limits:?}: {parts} parts"
+                );
+                let kept = directory.stop_after(parts / 2);
+                assert!(read() == bits(&expected), "{family}, {engine}, {limits:?}, after a stop");
+                assert_eq!(directory.parts().len(), parts);
+                assert!(kept.iter().all(|(part, at)| part.metadata().unwrap().modified().unwrap() == *at));
+            }
+        }
+    }
+}
+
+/// An analysis as its flags say.
+#[derive(Parser)]
+struct Flags<A: clap::Args> {
+    #[command(flatten)]
+    analysis: A,
+}
+
+fn parsed<A: clap::Args>(words: &[&str]) -> A {
+    let words = std::iter::once("x").chain(words.iter().copied());
+    Flags::try_parse_from(words).unwrap_or_else(|e| panic!("{e}")).analysis
+}
+
+/// Holds the tables of an analysis to themselves: in one piece, in as many as there can be, and after a stop among those.
+#[track_caller]
+fn holds<A: Analysis>(model: &Model, words: &[&str]) {
+    let analysis: A = parsed(words);
+    let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}"));
+    let bytes = |session: Session| -> Vec<(String, Vec<u8>)> {
+        let output = analysis.compute(&session, &items).unwrap_or_else(|e| panic!("{e}"));
+        output.tables.iter().map(|t: &Table| (t.name().to_string(), t.to_parquet().unwrap())).collect()
+    };
+    let new = || Session::new(model, Engine::Wavefront, 3);
+    let expected = bytes(new().limited(WHOLE));
+    let directory = Directory::new();
+    let cut = || {
+        let kept = directory.open();
+        bytes(new().limited(SINGLE).resumable(&kept))
+    };
+    assert!(cut() == expected, "{}", A::NAME);
+    let parts = directory.parts().len();
+    assert!(parts >= 8, "{}: {parts} parts", A::NAME);
+    for n in [0, 1, parts / 2, parts - 1] {
+        directory.stop_after(n);
+        assert!(cut() == expected, "{}, stopped after {n} of {parts} parts", A::NAME);
+    }
+}
+
+#[test]
+fn tables_do_not_depend_on_where_plans_are_cut_nor_on_a_stop() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let swapped = |i: u32| {
+        let [mut positive, negative] = ["input_ids", "donor_ids"].map(|name| golden.ids(name, i as usize % 2));
+        positive[1] = i;
+        (positive, negative)
+    };
+    let line = |i: u32| {
+        let (positive, negative) = swapped(i);
+        pair(&format!("p{i}"), &positive, &negative)
+    };
+    let prompt = |i: u32| {
+        let (positive, _) = swapped(i);
+        json!({"id": i, "prompt": {"ids": positive}, "answer": [11], "foil": [23]})
+    };
+    let path = |path: &Path| path.to_str().unwrap().to_string();
+    let pairs = path(&bench.dataset("pairs.jsonl", &(0..8).map(line).collect::<Vec<_>>()));
+    let prompts = path(&bench.dataset("prompts.jsonl", &(0..8).map(prompt).collect::<Vec<_>>()));
+    holds::<Interchange>(&model, &["--pairs", &pairs, "--position", "all"]);
+    holds::<Interchange>(&model, &["--pairs", &pairs, "--estimate", "gradient", "--exact", "4"]);
+    holds::<Ablate>(&model, &["--prompts", &prompts, "--mode", "zero,mean"]);
+    holds::<Dla>(&model, &["--prompts", &prompts]);
+}
+
+// ---- Answers ------------------------------------------------------------------------------------------------------
+
+fn sampled(runs: Vec<Run>) -> Generation {
+    let sampling = Sampling::Sample { temperature: 2.0, top_p: 1.0, seed: 4 };
+    Generation { runs, max_tokens: 8, sampling, steps: Steps::PromptOnly, stop: (0..20).collect() }
+}
+
+/// Three prompts, and a fork of the first.
+fn prompts() -> (Plan, Vec<Run>) {
+    let mut plan = Plan::default();
+    let mut runs: Vec<Run> = [7, 1, 12].iter().map(|n| plan.prompt(format!("p{n}"), ids(*n, *n))).collect();
+    let edit =
+        Edit { site: SiteKind::Z.at(1), part: Part::All, positions: Positions::Last, change: Change::Scale(-2.0) };
+    runs.push(plan.fork(runs[0], vec![edit]));
+    for run in &runs {
+        plan.read(*run, What::Metric(metric()));
+    }
+    (plan, runs)
+}
+
+#[test]
+fn samples_do_not_depend_on_where_their_list_is_cut_nor_on_a_stop() {
+    let (model, (plan, runs)) = (open("llama"), prompts());
+    let generation = sampled(runs.repeat(5));
+    let answers = |session: Session| session.generate(&plan, &generation).unwrap();
+    let whole = answers(Session::new(&model, Engine::Wavefront, 0).limited(WHOLE));
+    let of_one: Vec<&Generated> = whole.iter().step_by(runs.len()).collect();
+    assert!((1..5).all(|k| of_one[k] != of_one[0]), "each sample is another: {of_one:?}");
+    for n in [1, 3, 4, 7] {
+        let directory = Directory::new();
+        let cut = || {
+            let kept = directory.open();
+            let limits = Limits { runs: n, ..WHOLE };
+            answers(Session::new(&model, Engine::Wavefront, 0).limited(limits).resumable(&kept))
+        };
+        assert_eq!(cut(), whole, "{n} at once");
+        assert_eq!(directory.parts().len(), whole.len().div_ceil(n));
+        directory.stop_after(1);
+        assert_eq!(cut(), whole, "{n} at once, after a stop");
+    }
+}
+
+#[test]
+fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_kept() {
+    let dir = family_dir("llama");
+    let options = ModelOptions { max_memory: Some(1000), ..ModelOptions::default() };
+    let streamed = Model::open(dir.to_str().unwrap(), &options).unwrap();
+    assert!(streamed.decoder.streamed());
+    let (plan, runs) = prompts();
+    let directory = Directory::new();
+    let totals = [&open("llama"), &streamed, &streamed].map(|model| {
+        let rows = AtomicU64::new(0);
+        let progress = |more: u64| {
+            rows.fetch_add(more, Ordering::Relaxed);
+        };
+        let kept = directory.open();
+        let session = Session::new(model, Engine::Wavefront, 0).watched(&progress);
+        let session = if model.decoder.streamed() { session.resumable(&kept) } else { session };
+        session.run(&plan).unwrap();
+        let found = session.generate(&plan, &sampled(runs.repeat(100))).unwrap();
+        assert!(found.iter().any(|g| g.stopped) && found.iter().any(|g| !g.stopped));
+        let total = session.total();
+        assert_eq!(total.rows, rows.into_inner());
+        // The plan's own, though its runs went on too.
+        assert_eq!((total.prompts, total.forks), (3, 1));
+        total
+    });
+    assert_eq!(totals[0], totals[1]);
+    assert_eq!(totals[0], totals[2]);
+    assert!(!directory.parts().is_empty());
+}
