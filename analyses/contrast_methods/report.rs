@@ -52,13 +52,15 @@ impl<'a> Heads<'a> {
         let named = |i: usize| by_x[i] <= NAMED || by_y[i] <= NAMED;
         let point = |i: usize| {
             let name = named(i).then(|| self.labels[i].clone());
-            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name })
+            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name, series: 0 })
         };
         Ok(Figure::from(Scatter {
             title: title.to_string(),
             subtitle: format!("{}, {} pairs, positive prompts, last position{agreement}", self.model, self.n),
             x_label: "effect of interchange (nats)".to_string(),
             y_label: y_label.to_string(),
+            identity: true,
+            series: Vec::new(),
             points: (0..self.labels.len()).filter_map(point).collect(),
         }))
     }
