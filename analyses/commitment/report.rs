@@ -59,8 +59,10 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
         lines.push(curve(layers, place, change, name, CurveRole::Series)?);
     }
     if change == "remove" {
-        for place in ["content", "last"] {
-            lines.push(curve(layers, place, "random", "random direction", CurveRole::Control)?);
+        for (of, (place, name)) in
+            [("content", "random, content"), ("last", "random, last position")].iter().enumerate()
+        {
+            lines.push(curve(layers, place, "random", name, CurveRole::ControlOf(of))?);
         }
     }
     let of = |place: &str| decisive.iter().find(|r| r.place == place && r.change == change);
