@@ -360,7 +360,7 @@ impl Read {
         let header = vec![
             Heading::text("component"),
             Heading::number("attribution (nats)"),
-            Heading::text("95 % interval"),
+            Heading::number("95 % interval"),
             Heading::number("share"),
             Heading::number("q"),
         ];

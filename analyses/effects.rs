@@ -405,7 +405,8 @@ impl<'a> Read<'a> {
     /// A variant's strongest units as a report's table.
     pub fn listed(&self, section: Section, variant: &str) -> Section {
         let estimated = self.rows.iter().any(|r| r.estimate.is_some());
-        let mut header = vec![Heading::text("unit"), Heading::number("effect (nats)"), Heading::text("95 % interval")];
+        let mut header =
+            vec![Heading::text("unit"), Heading::number("effect (nats)"), Heading::number("95 % interval")];
         header.push(Heading::number("share of gap"));
         header.extend(["flip rate", "p", "q", "family-wise p"].map(Heading::number));
         if estimated {
@@ -494,7 +495,7 @@ pub fn subset_section(tables: &[Table], variant: &str) -> Result<Option<Section>
         Heading::number("n"),
         Heading::text("strongest"),
         Heading::number("effect (nats)"),
-        Heading::text("95 % interval"),
+        Heading::number("95 % interval"),
         Heading::number("q"),
     ];
     let same = |a: &Row, b: &Row| a.subset == b.subset && a.variant == b.variant;

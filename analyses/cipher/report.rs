@@ -7,7 +7,7 @@ use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
 use crate::report::cells::{self, p_value, share, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use std::path::Path;
@@ -113,7 +113,7 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         collapse_sentence(collapse)?,
     );
     let rows = Listing::of(collapse)
-        .by(Order::Strongest("collapse"))
+        .strongest("collapse")
         .first(LISTED)
         .column("by", Show::Text("by"))
         .column("value", Show::Text("value"))

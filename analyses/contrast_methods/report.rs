@@ -4,7 +4,7 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{self, number, share, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use std::path::Path;
@@ -103,7 +103,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let heads = Heads::of(tables)?;
     let listing = Listing::of(heads.table)
-        .by(Order::Strongest("interchange_mean"))
+        .strongest("interchange_mean")
         .first(LISTED)
         .column("head", Show::Head("layer", "head"))
         .column("interchange (nats)", Show::Signed("interchange_mean", 3))
@@ -243,7 +243,7 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
         number(slope, 2),
     );
     let block = Listing::of(heads.table)
-        .by(Order::Strongest("interchange_mean"))
+        .strongest("interchange_mean")
         .first(LISTED)
         .column("head", Show::Head("layer", "head"))
         .column("interchange (nats)", Show::Signed("interchange_mean", 3))

@@ -420,7 +420,7 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     let header = vec![
         Heading::text("class"),
         Heading::number("threshold"),
-        Heading::text("95 % interval"),
+        Heading::number("95 % interval"),
         Heading::text("with the coefficient it"),
     ];
     let row = |i: usize| {
