@@ -23,7 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-pub use files::{WriteError, write_file};
+pub use files::{WriteError, write_file, write_file_with};
 pub use record::{ModelRecord, RUN_FILE, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
 
 use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
@@ -116,18 +116,9 @@ impl RunDir {
     /// An existing `out` needs `force`; it is only replaced at the end, and only if a run made it. An existing
     /// `DIR.partial` needs `resume`, which keeps it, or `force`, which empties it.
     pub fn create(out: &Path, force: bool, resume: bool) -> Result<RunDir, RunDirError> {
+        RunDir::check(out, force, resume)?;
         let (out, partial) = names(out)?;
-        if fs::symlink_metadata(&out).is_ok() {
-            if !force {
-                return Err(RunDirError::Exists { path: out });
-            }
-            refuse_foreign(&out, &[RUN_FILE])?;
-        }
-        if fs::symlink_metadata(&partial).is_ok() {
-            refuse_foreign(&partial, &[LOCK_FILE, PARAMS_FILE])?;
-        } else {
-            fs::create_dir_all(&partial).map_err(WriteError::new(&partial, "be made"))?;
-        }
+        make_dir(&partial)?;
         let lock = lock(&partial)?;
         // A run that stopped before it claimed its parameters has done nothing that could be lost or gone on from.
         let found = partial.join(PARAMS_FILE).exists();
@@ -138,6 +129,29 @@ impl RunDir {
         run.clear(|name| run.resumed && !name.ends_with(TEMPORARY_SUFFIX))?;
         make_dir(&run.partial.join(PARTS_DIR))?;
         Ok(run)
+    }
+
+    /// Refuses what [`create`](RunDir::create) would refuse, and changes nothing: for before long work.
+    pub fn check(out: &Path, force: bool, resume: bool) -> Result<(), RunDirError> {
+        let (out, partial) = names(out)?;
+        if fs::symlink_metadata(&out).is_ok() {
+            if !force {
+                return Err(RunDirError::Exists { path: out });
+            }
+            refuse_foreign(&out, &[RUN_FILE])?;
+        }
+        if fs::symlink_metadata(&partial).is_err() {
+            return Ok(());
+        }
+        refuse_foreign(&partial, &[LOCK_FILE, PARAMS_FILE])?;
+        let locked = File::open(partial.join(LOCK_FILE)).map(|lock| lock.try_lock_shared());
+        if let Ok(Err(TryLockError::WouldBlock)) = locked {
+            return Err(RunDirError::Busy { path: partial });
+        }
+        if partial.join(PARAMS_FILE).exists() && !resume && !force {
+            return Err(RunDirError::Unfinished { path: partial });
+        }
+        Ok(())
     }
 
     /// Whether an unfinished run was found and is gone on with.
@@ -166,6 +180,11 @@ impl RunDir {
             return Ok(());
         }
         Err(RunDirError::OtherRun { path: self.partial.clone(), differences })
+    }
+
+    /// Where the run's files are while it goes on.
+    pub fn folder(&self) -> &Path {
+        &self.partial
     }
 
     /// Where the file of that name is while the run goes on. Writers that stream use it; others [`Self::write_atomic`].
