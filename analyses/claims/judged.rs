@@ -46,6 +46,11 @@ pub(super) fn all(evidence: &Evidence) -> Result<Vec<Claim>, AnalysisError> {
     claims.iter().map(|claim| claim(&ground)).collect()
 }
 
+/// Why nothing about routing can be tested.
+pub(super) fn hindrance(evidence: &Evidence) -> Result<Option<String>, AnalysisError> {
+    Ok(Ground::of(evidence)?.unrouted)
+}
+
 impl<'a> Ground<'a> {
     fn of(evidence: &'a Evidence<'a>) -> Result<Self, AnalysisError> {
         let unrouted = match evidence.table("behaviour", "rates") {
