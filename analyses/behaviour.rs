@@ -510,7 +510,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         .block(Block::Table(listed));
     let named = Listing::of(tokens)
         .column("role", Show::Text("role"))
-        .column("token", Show::Count("token"))
+        .column("token", Show::Id("token"))
         .column("text", Show::Text("text"))
         .column("begins refusals", Show::Share("of_refusals"))
         .column("begins answers", Show::Share("of_answers"))

@@ -65,6 +65,8 @@ pub enum Unit {
 }
 
 impl Unit {
+    const ALL: [Unit; 5] = [Unit::Share, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
+
     fn name(self) -> &'static str {
         match self {
             Unit::Share => "share",
@@ -73,6 +75,11 @@ impl Unit {
             Unit::Count => "count",
             Unit::Number => "number",
         }
+    }
+
+    /// Of a name in tables.
+    fn named(name: &str) -> Self {
+        Unit::ALL.into_iter().find(|unit| unit.name() == name).unwrap_or(Unit::Number)
     }
 
     fn digits(self) -> usize {
@@ -131,14 +138,29 @@ pub fn judge(evidence: &Evidence) -> Result<Vec<Claim>, AnalysisError> {
     judged::all(evidence)
 }
 
-/// The claims as a table.
+/// Why no claim on routing can be tested, whatever else is measured, by the tables of `behaviour` alone; none where they can.
+///
+/// # Errors
+/// If a table is not one of its analysis.
+pub fn hindrance(behaviour: Vec<Table>) -> Result<Option<String>, AnalysisError> {
+    let tables = BTreeMap::from([("behaviour".to_string(), behaviour)]);
+    judged::hindrance(&tables)
+}
+
+/// The claims as a table, which holds all that a report says of them.
 ///
 /// # Errors
 /// If it cannot be made.
 pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
+    let figures = |c: &Claim| {
+        let lines = c.figures.iter().map(|(analysis, file, what)| format!("{analysis}/{file}: {what}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
     Ok(Table::new("claims")
         .str("model", "the model, as it was named", claims.iter().map(|_| model))?
         .str("claim", "the claim", claims.iter().map(|c| c.id))?
+        .str("title", "its name in reports", claims.iter().map(|c| c.title))?
+        .str("statement", "what the paper says, and what makes it hold here", claims.iter().map(|c| c.statement))?
         .str("quantity", "what the statistic is", claims.iter().map(|c| c.quantity))?
         .float("statistic", "its value; shares from 0 to 1", claims.iter().map(|c| c.statistic))?
         .str("unit", "share, nats, layer, count or number", claims.iter().map(|c| c.unit.name()))?
@@ -152,22 +174,68 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
         )?
         .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?
         .str("because", "why it is not testable; empty where it is", claims.iter().map(|c| c.verdict.why()))?
-        .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?)
+        .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?
+        .str("figures", "figures that show it, one a line: ANALYSIS/FILE: what it is", claims.iter().map(figures))?)
 }
 
-/// The report's sections: all verdicts, then each claim. `figures` says for each analysis where its figures stand and how their
-/// names begin.
-pub fn sections(claims: &[Claim], figures: &BTreeMap<String, PathBuf>) -> Vec<Section> {
+/// A claim as its table has it.
+struct Row<'a> {
+    title: &'a str,
+    statement: &'a str,
+    quantity: &'a str,
+    unit: Unit,
+    statistic: Option<f64>,
+    interval: Option<(f64, f64)>,
+    n: Option<i64>,
+    p: Option<f64>,
+    verdict: &'a str,
+    because: &'a str,
+    found: &'a str,
+    figures: &'a str,
+}
+
+/// The claims that a table holds.
+fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
+    let (titles, statements) = (table.strs("title")?, table.strs("statement")?);
+    let (quantities, units) = (table.strs("quantity")?, table.strs("unit")?);
+    let (verdicts, becauses) = (table.strs("verdict")?, table.strs("because")?);
+    let (founds, figures) = (table.strs("found")?, table.strs("figures")?);
+    let (statistics, p) = (table.floats("statistic")?, table.floats("p_value")?);
+    let (low, high, n) = (table.floats("ci_low")?, table.floats("ci_high")?, table.floats("n")?);
+    let row = |i: usize| Row {
+        title: titles[i],
+        statement: statements[i],
+        quantity: quantities[i],
+        unit: Unit::named(units[i]),
+        statistic: statistics[i],
+        interval: low[i].zip(high[i]),
+        n: n[i].map(|n| n as i64),
+        p: p[i],
+        verdict: verdicts[i],
+        because: becauses[i],
+        found: founds[i],
+        figures: figures[i],
+    };
+    Ok((0..table.rows()).map(row).collect())
+}
+
+/// The report's sections, from the table alone: all verdicts, then each claim. `figures` says for each analysis where its
+/// figures stand and how their names begin.
+///
+/// # Errors
+/// If the table is not one of claims.
+pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Vec<Section>, AnalysisError> {
+    let claims = rows(table)?;
     let header = vec![
         Heading::text("claim"),
         Heading::text("quantity"),
         Heading::number("value"),
-        Heading::text("95 % interval"),
+        Heading::number("95 % interval"),
         Heading::number("n"),
         Heading::number("p"),
         Heading::text("verdict"),
     ];
-    let row = |c: &Claim| {
+    let row = |c: &Row| {
         vec![
             c.title.to_string(),
             c.quantity.to_string(),
@@ -175,28 +243,28 @@ pub fn sections(claims: &[Claim], figures: &BTreeMap<String, PathBuf>) -> Vec<Se
             c.unit.interval(c.interval),
             c.n.map_or(String::new(), cells::count),
             p_value(c.p),
-            c.verdict.name().to_string(),
+            c.verdict.to_string(),
         ]
     };
-    let of = |name: &str| claims.iter().filter(|c| c.verdict.name() == name).count();
+    let of = |verdict: &Verdict| claims.iter().filter(|c| c.verdict == verdict.name()).count();
     let text = format!(
         "Of {} claims {} hold on this checkpoint, {} do not, and {} are not testable here.",
         claims.len(),
-        of(Verdict::Holds.name()),
-        of(Verdict::DoesNotHold.name()),
-        claims.iter().filter(|c| matches!(c.verdict, Verdict::NotTestable(_))).count(),
+        of(&Verdict::Holds),
+        of(&Verdict::DoesNotHold),
+        of(&Verdict::NotTestable(String::new())),
     );
     let mut sections =
         vec![Section::new("Verdicts").paragraph(text).table("Every claim", header, claims.iter().map(row).collect())];
     sections.extend(claims.iter().map(|claim| section(claim, figures)));
-    sections
+    Ok(sections)
 }
 
-fn section(claim: &Claim, figures: &BTreeMap<String, PathBuf>) -> Section {
-    let verdict = match &claim.verdict {
-        Verdict::NotTestable(why) => format!("**Not testable here**, because {why}."),
-        Verdict::Holds => "**Holds.**".to_string(),
-        Verdict::DoesNotHold => "**Does not hold.**".to_string(),
+fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
+    let verdict = match claim.verdict {
+        holds if holds == Verdict::Holds.name() => "**Holds.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() => "**Does not hold.**".to_string(),
+        _ => format!("**Not testable here**, because {}.", claim.because),
     };
     let mut numbers = format!("{}: {}", claim.quantity, claim.unit.value(claim.statistic));
     if claim.interval.is_some() {
@@ -213,12 +281,14 @@ fn section(claim: &Claim, figures: &BTreeMap<String, PathBuf>) -> Section {
         section = section.paragraph(format!("{numbers}."));
     }
     if !claim.found.is_empty() {
-        section = section.paragraph(claim.found.clone());
+        section = section.paragraph(claim.found);
     }
-    for (analysis, file, what) in claim.figures {
-        let Some(prefix) = figures.get(*analysis) else { continue };
+    for line in claim.figures.lines() {
+        let Some((place, what)) = line.split_once(": ") else { continue };
+        let Some((analysis, file)) = place.split_once('/') else { continue };
+        let Some(prefix) = figures.get(analysis) else { continue };
         let name = prefix.file_name().map_or(String::new(), |n| format!("{}-{file}", n.to_string_lossy()));
-        section = section.figure(prefix.with_file_name(name), *what, *what);
+        section = section.figure(prefix.with_file_name(name), what, what);
     }
     section
 }

@@ -11,7 +11,7 @@ use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::interchange::Direction;
 use super::screen::{Carrier, circuit};
 use super::{AnalysisError, Figures, table};
-use crate::figure::{BarSeries, Bars, Estimate, Figure, Scatter, ScatterPoint};
+use crate::figure::{BarSeries, Bars, Estimate, Figure, MOST_SERIES, Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{count, head};
 use crate::report::listing::{Listing, Show};
@@ -402,9 +402,13 @@ pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             .max_by(|a, b| crossed[*a].unwrap_or(0.0).total_cmp(&crossed[*b].unwrap_or(0.0)))
     };
     let best: Vec<usize> = names.iter().filter_map(|m| strongest(m)).collect();
+    // More could not be told apart.
+    let series =
+        if names.len() > MOST_SERIES { Vec::new() } else { names.iter().map(|name| short_name(name)).collect() };
     let point = |i: usize| {
         let name = best.contains(&i).then(|| format!("{} {}", short_name(models[i]), head(layers[i], numbers[i])));
-        Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name })
+        let series = if series.is_empty() { 0 } else { names.iter().position(|name| *name == models[i])? };
+        Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name, series })
     };
     let necessary = (0..heads.rows()).filter(|i| directions[*i] == "necessity");
     let mut figures = vec![(
@@ -414,7 +418,9 @@ pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             subtitle: format!("{} models, necessity; each model's strongest is named", names.len()),
             x_label: "relative depth".to_string(),
             y_label: "share of the gap that is crossed".to_string(),
+            identity: false,
             points: necessary.filter_map(point).collect(),
+            series,
         }),
     )];
     let checkpoints = table(tables, "checkpoints")?;

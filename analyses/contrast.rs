@@ -19,7 +19,7 @@ use crate::model::Model;
 use crate::names::short_name;
 use crate::plan::{Plan, What};
 use crate::report::cells::{self, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::run::Reading;
 use crate::session::Session;
@@ -89,7 +89,7 @@ impl Analysis for Contrast {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
         let (heads, passes) = (table(tables, "heads")?, table(tables, "passes")?);
         let listing = Listing::of(heads)
-            .by(Order::Strongest("contrast_mean"))
+            .strongest("contrast_mean")
             .first(LISTED)
             .column("layer", Show::Count("layer"))
             .column("component", Show::Text("component"))
@@ -284,7 +284,7 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
     let is_head = |i: &usize| names[*i].starts_with("head.");
     let all = (0..heads.rows()).filter(is_head).count();
     let found = (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i]).count();
-    let strongest = Listing::of(heads).by(Order::Strongest("contrast_mean")).rows()?;
+    let strongest = Listing::of(heads).strongest("contrast_mean").rows()?;
     let first = strongest.into_iter().find(is_head).map_or(String::new(), |i| {
         let head = names[i].trim_start_matches("head.").parse().unwrap_or(0);
         let (mean, share) = (heads.floats("contrast_mean"), heads.floats("share"));

@@ -52,6 +52,17 @@ impl MetricArgs {
     }
 }
 
+impl MetricArgs {
+    /// Warns of a flag that stands in for nothing, where every item names its own answer, or its own foil.
+    pub fn warn_unused<'a>(&self, items: impl Iterator<Item = [&'a [TokenRef]; 2]> + Clone) {
+        for (side, (flag, given)) in [("answer", &self.answer), ("foil", &self.foil)].into_iter().enumerate() {
+            if !given.is_empty() && items.clone().all(|tokens| !tokens[side].is_empty()) {
+                tracing::warn!("--{flag}: does nothing, for every item names its own `{flag}`");
+            }
+        }
+    }
+}
+
 /// The tokens that stand in where items name none.
 pub struct Metrics {
     answer: Vec<u32>,
@@ -200,6 +211,7 @@ impl MeasuredArgs {
     /// As [`PromptArgs::read`] and [`item_tokens`].
     pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
         let dataset = self.prompts.read()?;
+        self.metric.warn_unused(dataset.items.iter().map(|item| [&item.answer[..], &item.foil]));
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;
@@ -254,6 +266,7 @@ impl PairArgs {
     /// If the file is not sound, the model cannot read a prompt, or the metric has no tokens.
     pub fn read(&self, model: &Model) -> Result<Pairs, AnalysisError> {
         let dataset = self.file.read()?;
+        self.metric.warn_unused(dataset.items.iter().map(|pair| [&pair.answer[..], &pair.foil]));
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|pair| pair_tokens(model, &dataset, pair, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;

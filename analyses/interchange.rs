@@ -496,13 +496,17 @@ fn scatter(heads: &Read) -> Figure {
         heads.variants.iter().filter_map(|v| Some(heads.label(heads.strongest(v).first()?))).collect();
     let point = |r: &Row| {
         let label = heads.label(r);
-        Some(ScatterPoint { x: r.estimate?, y: r.effect?, name: Some(label.clone()).filter(|l| strongest.contains(l)) })
+        let series = heads.variants.iter().position(|v| *v == r.variant)?;
+        let name = Some(label).filter(|l| strongest.contains(l));
+        Some(ScatterPoint { x: r.estimate?, y: r.effect?, name, series })
     };
     Figure::from(Scatter {
         title: "First-order estimate and exact effect".to_string(),
         subtitle: format!("{}, position {}", heads.model, heads.position),
         x_label: "estimate (nats)".to_string(),
         y_label: "exact effect (nats)".to_string(),
+        identity: true,
+        series: heads.variants.iter().map(|v| (*v).to_string()).collect(),
         points: heads.rows.iter().filter_map(point).collect(),
     })
 }

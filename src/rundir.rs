@@ -23,7 +23,7 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-pub use files::{WriteError, write_file};
+pub use files::{WriteError, write_file, write_file_with};
 pub use record::{ModelRecord, RUN_FILE, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
 
 use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
@@ -135,18 +135,9 @@ impl RunDir {
     /// An existing `out` needs `force`; it is only replaced at the end, and only if a run made it. An existing
     /// `DIR.partial` needs `resume`, which keeps it, or `force`, which empties it.
     pub fn create(out: &Path, force: bool, resume: bool) -> Result<RunDir, RunDirError> {
+        RunDir::check(out, force, resume)?;
         let (out, partial) = names(out)?;
-        if fs::symlink_metadata(&out).is_ok() {
-            if !force {
-                return Err(RunDirError::Exists { path: out });
-            }
-            refuse_foreign(&out, &[RUN_FILE])?;
-        }
-        if fs::symlink_metadata(&partial).is_ok() {
-            refuse_foreign(&partial, &[LOCK_FILE, PARAMS_FILE])?;
-        } else {
-            fs::create_dir_all(&partial).map_err(WriteError::new(&partial, "be made"))?;
-        }
+        make_dir(&partial)?;
         let lock = lock(&partial)?;
         // A run that stopped before it claimed its parameters has done nothing that could be lost or gone on from.
         let found = partial.join(PARAMS_FILE).exists();
@@ -157,6 +148,29 @@ impl RunDir {
         run.clear(|name| found && resume && !name.ends_with(TEMPORARY_SUFFIX))?;
         make_dir(&run.partial.join(PARTS_DIR))?;
         Ok(run)
+    }
+
+    /// Refuses what [`create`](RunDir::create) would refuse, and changes nothing: for before long work.
+    pub fn check(out: &Path, force: bool, resume: bool) -> Result<(), RunDirError> {
+        let (out, partial) = names(out)?;
+        if fs::symlink_metadata(&out).is_ok() {
+            if !force {
+                return Err(RunDirError::Exists { path: out });
+            }
+            refuse_foreign(&out, &[RUN_FILE])?;
+        }
+        if fs::symlink_metadata(&partial).is_err() {
+            return Ok(());
+        }
+        refuse_foreign(&partial, &[LOCK_FILE, PARAMS_FILE])?;
+        let locked = File::open(partial.join(LOCK_FILE)).map(|lock| lock.try_lock_shared());
+        if let Ok(Err(TryLockError::WouldBlock)) = locked {
+            return Err(RunDirError::Busy { path: partial });
+        }
+        if partial.join(PARAMS_FILE).exists() && !resume && !force {
+            return Err(RunDirError::Unfinished { path: partial });
+        }
+        Ok(())
     }
 
     /// Records the parameters that the results depend on, or checks that they are those of the run that is resumed.

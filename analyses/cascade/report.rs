@@ -6,7 +6,7 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{share, share_interval, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use std::path::Path;
@@ -192,7 +192,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let (rows, repair) = (rows(components)?, Repair::of(tables)?);
     let gate = repair.gate;
     let listing = Listing::of(components)
-        .by(Order::Strongest("drop_mean"))
+        .strongest("drop_mean")
         .first(LISTED)
         .column("layer", Show::Count("layer"))
         .column("component", Show::Text("component"))

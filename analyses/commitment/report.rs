@@ -59,11 +59,12 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
         lines.push(curve(layers, (place, change, 0), name, CurveRole::Series)?);
     }
     if change == "remove" {
-        for place in ["content", "last"] {
+        for (of, place) in ["content", "last"].into_iter().enumerate() {
             let (places, directions) = (layers.strs("place")?, layers.ints("direction")?);
             let last = (0..layers.rows()).filter(|i| places[*i] == place).map(|i| directions[i]).max().unwrap_or(0);
             for direction in 1..=last {
-                lines.push(curve(layers, (place, "random", direction), "random directions", CurveRole::Control)?);
+                let role = CurveRole::ControlOf(of);
+                lines.push(curve(layers, (place, "random", direction), "random directions", role)?);
             }
         }
     }

@@ -4,7 +4,7 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{self, number, share, signed};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use std::path::Path;
@@ -55,13 +55,15 @@ impl<'a> Heads<'a> {
         let named = |i: usize| by_x[i] <= NAMED || by_y[i] <= NAMED;
         let point = |i: usize| {
             let name = named(i).then(|| self.labels[i].clone());
-            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name })
+            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name, series: 0 })
         };
         Ok(Figure::from(Scatter {
             title: title.to_string(),
             subtitle: format!("{}, {} pairs, positive prompts, last position{agreement}", self.model, self.n),
             x_label: "effect of interchange (nats)".to_string(),
             y_label: y_label.to_string(),
+            identity: true,
+            series: Vec::new(),
             points: (0..self.labels.len()).filter_map(point).collect(),
         }))
     }
@@ -104,7 +106,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let heads = Heads::of(tables)?;
     let listing = Listing::of(heads.table)
-        .by(Order::Strongest("interchange_mean"))
+        .strongest("interchange_mean")
         .first(LISTED)
         .column("head", Show::Head("layer", "head"))
         .column("interchange (nats)", Show::Signed("interchange_mean", 3))
@@ -254,7 +256,7 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
          what the total effect has beyond that comes from later components. {found}"
     );
     let block = Listing::of(heads.table)
-        .by(Order::Strongest("interchange_mean"))
+        .strongest("interchange_mean")
         .first(LISTED)
         .column("head", Show::Head("layer", "head"))
         .column("interchange (nats)", Show::Signed("interchange_mean", 3))

@@ -68,10 +68,11 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
     let n = overall(dose, SIDES[0])?.first().map_or(0, |i| dose.ints("n").map_or(0, |n| n[*i]));
     let mut of_metric = curves(dose, "Signal and logit difference", &format!("{n} pairs"), "logit difference (nats)")?;
-    for side in SIDES {
+    for (of, side) in SIDES.into_iter().enumerate() {
         let name = format!("{side} prompts");
         of_metric.curves.push(curve(dose, side, "metric_mean", &name, CurveRole::Series, true)?);
-        of_metric.curves.push(curve(dose, side, "random_metric_mean", "random directions", CurveRole::Control, false)?);
+        let (control, role) = (format!("random directions, {side}"), CurveRole::ControlOf(of));
+        of_metric.curves.push(curve(dose, side, "random_metric_mean", &control, role, false)?);
         of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == "metric", &|_| name.clone())?);
     }
     of_metric.interval_meaning = Some(INTERVAL.to_string());

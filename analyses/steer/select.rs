@@ -16,7 +16,7 @@ use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::plan::{Change, Edit, Part, Plan, Positions, What};
-use crate::report::listing::{Listing, Order, Show};
+use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::run::Reading;
 use crate::session::Session;
@@ -296,7 +296,7 @@ pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, Analysis
         allowed.iter().filter(|a| **a).count(),
     );
     let block = Listing::of(selection)
-        .by(Order::Ascending("ablated_mean"))
+        .ascending("ablated_mean")
         .first(LISTED)
         .column("layer", Show::Count("layer"))
         .column("position", Show::Count("position"))

@@ -1,16 +1,18 @@
 //! How every analysis is run: from its parameters to a run directory that appears whole.
 
 use super::document::{document, write_report};
-use super::{CliError, ModelArgs, bytes, say};
+use super::{CliError, Meter, ModelArgs, bytes, say};
 use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
 use crate::run::{Engine, Size, size};
-use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunDirError, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
+use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord};
 use crate::session::Session;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 use std::time::Instant;
 
 // Not a documentation comment: clap would show it as each command's.
@@ -56,14 +58,14 @@ pub trait Job {
     /// Says early what would only fail after a large model is loaded.
     ///
     /// # Errors
-    /// If the run directory exists and is not to be replaced.
+    /// If the run directory cannot be made, or must not be replaced.
     fn check(&self) -> Result<(), CliError>;
 
-    /// What it would cost, printed.
+    /// What it would cost.
     ///
     /// # Errors
     /// If the datasets cannot be used.
-    fn dry_run(&self, model: &Model) -> Result<(), CliError>;
+    fn cost(&self, model: &Model) -> Result<Cost, CliError>;
 
     /// Whether it is only to be printed.
     fn is_dry(&self) -> bool;
@@ -74,11 +76,11 @@ pub trait Job {
     /// If the datasets cannot be used.
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError>;
 
-    /// Runs it into its run directory; returns the record and where it is.
+    /// Runs it into its run directory; returns the record and where it is. What it costs is counted by the meter.
     ///
     /// # Errors
     /// If the datasets cannot be used, the run directory cannot be written, or the work fails.
-    fn run(&self, model: &Model, started: Instant, call: &Call) -> Result<Finished, CliError>;
+    fn run(&self, model: &Model, meter: &Meter, call: &Call) -> Result<Finished, CliError>;
 }
 
 /// How an analysis was asked for, for its record.
@@ -122,15 +124,51 @@ pub struct Finished {
 /// # Errors
 /// Whatever stops it.
 pub fn run(job: &dyn Job) -> Result<(), CliError> {
-    let started = Instant::now();
+    let meter = Meter::start();
     job.check()?;
-    let model = job.model().open()?;
+    let model = if job.is_dry() { job.model().glance()? } else { job.model().open()? };
+    let json = job.model().output.json;
     if job.is_dry() {
-        return job.dry_run(&model);
+        let cost = job.cost(&model)?;
+        return say(&if json { Value::Object(cost.json()).to_string() } else { cost.text() });
     }
-    let words: Vec<String> = std::env::args().skip(1).collect();
-    let finished = job.run(&model, started, &Call { command: &words, run: None })?;
-    finished.say(job.model().json)
+    let finished = job.run(&model, &meter, &Call { command: &words(), run: None })?;
+    finished.say(json)
+}
+
+/// The words after `gatelens` that the process was started with.
+pub(crate) fn words() -> Vec<String> {
+    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// What an analysis would cost.
+pub struct Cost {
+    extent: Extent,
+    /// By the wavefront, and by the full engine.
+    sizes: [Size; 2],
+}
+
+impl Cost {
+    /// Each engine's name with its size.
+    fn engines(&self) -> impl Iterator<Item = (Engine, &Size)> {
+        [Engine::Wavefront, Engine::Full].into_iter().zip(&self.sizes)
+    }
+
+    pub(super) fn json(&self) -> Map<String, Value> {
+        self.engines().map(|(e, size)| (e.to_string(), serde_json::to_value(size).unwrap_or_default())).collect()
+    }
+
+    pub(super) fn text(&self) -> String {
+        let mut lines = vec![
+            self.extent.to_string(),
+            format!("{:<10} {:>14} {:>14} {:>22}", "engine", "rows x layers", "GFLOP", "residual streams"),
+        ];
+        lines.extend(self.engines().map(|(engine, size)| {
+            let (rows, gflops) = (size.rows, size.flops / 1e9);
+            format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(size.resid_bytes))
+        }));
+        lines.join("\n")
+    }
 }
 
 impl<A: Analysis> Job for Args<A> {
@@ -139,9 +177,8 @@ impl<A: Analysis> Job for Args<A> {
     }
 
     fn check(&self) -> Result<(), CliError> {
-        // The run directory sees to it again.
-        match self.out.clone().filter(|out| out.exists() && !self.force && !self.dry_run) {
-            Some(path) => Err(RunDirError::Exists { path }.into()),
+        match self.out.as_deref().filter(|_| !self.dry_run) {
+            Some(out) => Ok(RunDir::check(out, self.force, self.resume)?),
             None => Ok(()),
         }
     }
@@ -150,7 +187,7 @@ impl<A: Analysis> Job for Args<A> {
         self.dry_run
     }
 
-    fn dry_run(&self, model: &Model) -> Result<(), CliError> {
+    fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
         let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
         for plan in self.analysis.plans(model, &items)? {
@@ -160,7 +197,7 @@ impl<A: Analysis> Job for Args<A> {
             let of = [Engine::Wavefront, Engine::Full].map(|engine| size(&plan, &model.decoder.arch, engine));
             sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
         }
-        self.print_size(&extent, &sizes)
+        Ok(Cost { extent, sizes })
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
@@ -168,18 +205,18 @@ impl<A: Analysis> Job for Args<A> {
         Ok(self.record(model, A::datasets(&items), call).parameters)
     }
 
-    fn run(&self, model: &Model, started: Instant, call: &Call) -> Result<Finished, CliError> {
+    fn run(&self, model: &Model, meter: &Meter, call: &Call) -> Result<Finished, CliError> {
         let items = self.analysis.prepare(model)?;
         let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
         let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
         let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
         let directory = RunDir::create(out, self.force, self.resume)?;
         let mut record = self.record(model, A::datasets(&items), call);
-        directory.claim(&record.parameters)?;
-        record.timings.load_s = started.elapsed().as_secs_f64();
+        directory.claim(&claimed(&record))?;
+        record.timings.load_s = meter.elapsed_s();
 
         let computing = Instant::now();
-        let bar = progress_bar(expected, self.model.quiet);
+        let bar = progress_bar(expected, self.model.output.quiet);
         let progress = |done: u64| bar.inc(done);
         let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress);
         let output = self.analysis.compute(&session, &items)?;
@@ -190,8 +227,7 @@ impl<A: Analysis> Job for Args<A> {
         let writing = Instant::now();
         write::<A>(&directory, &output, &record)?;
         record.timings.output_s = writing.elapsed().as_secs_f64();
-        record.cpu_s = cpu_seconds();
-        record.peak_rss_bytes = peak_rss_bytes();
+        meter.measure(&mut record);
         let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
         directory.write_atomic(RUN_FILE, &json)?;
         let tables = output.tables.iter().map(|t| (t.name().to_string(), t.rows())).collect();
@@ -234,31 +270,15 @@ impl<A: Analysis> Args<A> {
             version: env!("CARGO_PKG_VERSION").to_string(),
             device: ModelArgs::device_names(model),
             engine: self.engine.to_string(),
-            timings: Timings::default(),
-            cpu_s: 0.0,
-            prompts: 0,
-            forks: 0,
-            rows: 0,
-            flops: 0.0,
-            peak_rss_bytes: 0,
+            ..RunRecord::default()
         }
     }
+}
 
-    /// Prints what all plans hold, and their sizes by the wavefront and by the full engine.
-    fn print_size(&self, extent: &Extent, [wavefront, full]: &[Size; 2]) -> Result<(), CliError> {
-        let sizes = [(Engine::Wavefront, wavefront), (Engine::Full, full)];
-        if self.model.json {
-            let map: Map<String, Value> =
-                sizes.iter().map(|(e, s)| (e.to_string(), serde_json::to_value(s).unwrap_or_default())).collect();
-            return say(&Value::Object(map).to_string());
-        }
-        let line = |(engine, s): &(Engine, &Size)| {
-            let (rows, gflops) = (s.rows, s.flops / 1e9);
-            format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(s.resid_bytes))
-        };
-        let head = format!("{:<10} {:>14} {:>14} {:>22}", "engine", "rows x layers", "GFLOP", "residual streams");
-        say(&format!("{extent}\n{head}\n{}\n{}", line(&sizes[0]), line(&sizes[1])))
-    }
+/// What an unfinished run must share to be gone on with: the command, then its parameters.
+fn claimed(record: &RunRecord) -> Map<String, Value> {
+    let command = ("command".to_string(), Value::from(record.command.clone()));
+    std::iter::once(command).chain(record.parameters.clone()).collect()
 }
 
 impl Finished {
@@ -299,12 +319,25 @@ fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -
     write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, directory.folder())?)
 }
 
-/// Draws figures into a run directory.
+/// Draws figures into a run directory, and warns of letters that they cannot show.
 pub(crate) fn write_figures(directory: &RunDir, figures: Vec<(String, crate::figure::Figure)>) -> Result<(), CliError> {
     for (name, figure) in figures {
-        directory.write_atomic(&name, &figure.draw()?.to_png()?)?;
+        let canvas = figure.draw()?;
+        canvas.lacking().iter().for_each(|text| warn_of_letters(&name, text));
+        directory.write_atomic(&name, &canvas.to_png()?)?;
     }
     Ok(())
+}
+
+/// Says once of each text that the figures' font lacks letters of it; an experiment draws each figure twice.
+fn warn_of_letters(figure: &str, text: &str) {
+    static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    if SAID.lock().is_ok_and(|mut said| said.insert(text.to_string())) {
+        tracing::warn!(
+            "{figure}: \"{text}\" has letters that the figures' font has not (it has Latin, Greek and Cyrillic ones): each is \
+             drawn as a box; the reports and tables have them"
+        );
+    }
 }
 
 /// What makes figures and reports of an analysis' tables.

@@ -1,14 +1,14 @@
 //! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
 
-use super::analysis::{command_line, write_figures};
-use super::combine::{self, Run};
-use super::document::write_report;
-use super::{CliError, say};
+use super::analysis::{command_line, words, write_figures};
+use super::document::{write_record, write_report};
+use super::runs::{self, Source};
+use super::{CliError, combine, say};
 use crate::analyses::compare::{self, Behaviour, Checkpoint, PairSet};
 use crate::report::{Block, Report, Section, latex};
-use crate::rundir::{RUN_FILE, RunDir, RunRecord};
+use crate::rundir::{RunDir, RunRecord};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// The arguments of `compare`.
@@ -33,90 +33,95 @@ pub(super) struct Compare {
 
 impl Compare {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let runs: Vec<PathBuf> = self.runs.iter().map(|dir| of_run(dir)).collect::<Result<Vec<_>, _>>()?.concat();
+        let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
+        let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs, self.different_pairs)?;
+        let tables = compare::tables(&checkpoints)?;
+        runs::keep_apart(&self.out, &self.runs)?;
+        // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
-        let shown: Vec<String> = self.runs.iter().map(|r| r.display().to_string()).collect();
-        let mut words = vec!["compare".to_string()];
-        words.extend(self.different_pairs.then(|| "--different-pairs".to_string()));
-        words.extend(shown.iter().cloned().chain(["--out".to_string(), self.out.display().to_string()]));
-        let command_line = command_line(&words);
-        directory.claim(&Map::from_iter([("runs".to_string(), Value::from(shown))]))?;
+        let line = command_line(&words());
+        write_tables(&directory, &tables, "")?;
         let mut report = Report::new("Comparison of checkpoints");
-        report.intro.push(Block::Code(command_line.clone()));
-        report.sections = write(&directory, &checkpoints, "")?;
+        report.intro.push(Block::Code(line.clone()));
+        report.sections = sections(&directory, &tables, "")?;
         directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
         write_report(&directory, &report)?;
-        let record = serde_json::json!({
-            "command": "compare",
-            "command_line": command_line,
-            "different_pairs": self.different_pairs,
-            "pairs": checkpoints.iter().map(pairs).collect::<Vec<_>>(),
-            "version": env!("CARGO_PKG_VERSION"),
-        });
-        let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
-        directory.write_atomic(RUN_FILE, &json)?;
-        say(&format!(
-            "{}: report.html, checkpoints.parquet, overlap.parquet, heads.parquet",
-            directory.finish()?.display()
-        ))
+        let record =
+            [("different_pairs", json!(self.different_pairs)), ("pairs", checkpoints.iter().map(pairs).collect())];
+        write_record(&directory, "compare", &line, record.into_iter().map(|(k, v)| (k.to_string(), v)).collect())?;
+        let out = directory.finish()?;
+        say(&format!("{}: report.html, {}", out.display(), TABLES.map(|name| format!("{name}.parquet")).join(", ")))
     }
 }
 
+/// The tables of a comparison.
+pub(super) const TABLES: [&str; 3] = ["checkpoints", "overlap", "heads"];
+
+/// The commands whose runs show which heads carry a behaviour.
+pub(super) const OF_HEADS: [&str; 2] = ["screen", "interchange"];
+
+/// The command whose runs are joined to those.
+pub(super) const OF_BEHAVIOUR: &str = "behaviour";
+
 /// A run directory; of a whole experiment, those of its parts that can be compared.
-fn of_run(dir: &Path) -> Result<Vec<PathBuf>, CliError> {
-    let runs = combine::expand(dir)?;
-    if runs.len() == 1 {
-        return Ok(runs);
+fn of_source(source: Source) -> Result<Vec<PathBuf>, CliError> {
+    if !source.is_experiment() {
+        return Ok(source.runs);
     }
     let mut kept = Vec::new();
-    for run in runs {
-        if COMPARABLE.contains(&combine::read(&run)?.record.command.as_str()) {
+    for run in source.runs {
+        let command = runs::record(&run)?.command;
+        if command == OF_BEHAVIOUR || OF_HEADS.contains(&command.as_str()) {
             kept.push(run);
         }
     }
     Ok(kept)
 }
 
-/// The commands whose runs are compared.
-const COMPARABLE: [&str; 3] = ["screen", "interchange", "behaviour"];
-
 /// Reads runs as checkpoints: a screen or interchange each, with the behaviour of the same weights where there is one.
 /// `different_pairs` lets them be over different pairs.
 ///
 /// # Errors
-/// If a run directory is not whole, is of another command, or fewer than two checkpoints are there; or if the runs are not over
-/// the same pairs.
+/// If a run directory is not whole, is of another command or of other flags than the rest, or fewer than two checkpoints
+/// are there; or if the runs are not over the same pairs.
 pub(super) fn checkpoints(runs: &[PathBuf], different_pairs: bool) -> Result<Vec<Checkpoint>, CliError> {
     // Two sets of weights of one shape have one checksum of their headers: the name counts too.
     type Of<T> = ((String, String), T);
     let mut checkpoints: Vec<Of<Checkpoint>> = Vec::new();
     let mut behaviours: Vec<Of<Behaviour>> = Vec::new();
     let mut sets: Vec<(&Path, PairSet)> = Vec::new();
+    let mut first: Option<(&Path, String)> = None;
     for dir in runs {
-        let run = combine::read(dir)?;
-        let key = (run.record.model.sha256.clone(), run.record.model.name.clone());
-        match run.record.command.as_str() {
-            "screen" | "interchange" => {
-                let checkpoint = checkpoint(dir, run)?;
-                sets.push((dir, checkpoint.pairs.clone()));
-                checkpoints.push((key, checkpoint));
-            }
-            "behaviour" => {
-                let behaviour = behaviour(dir, run)?;
-                sets.push((dir, behaviour.pairs.clone()));
-                behaviours.push((key, behaviour));
-            }
-            other => {
+        let record = runs::record(dir)?;
+        let key = (record.model.sha256.clone(), record.model.name.clone());
+        if OF_HEADS.contains(&record.command.as_str()) {
+            let position = of_heads(dir, &record)?;
+            let (other, at) = first.get_or_insert_with(|| (dir, position.clone()));
+            if *at != position {
                 return Err(CliError::Input(format!(
-                    "{}: is a run of `{other}`; give runs of `screen` or `interchange`, and of `behaviour`",
-                    dir.display()
+                    "{}: heads were exchanged at --position {position}, those of {} at {at}; compare runs at one position",
+                    dir.display(),
+                    other.display()
                 )));
             }
+            let checkpoint = checkpoint(dir, record)?;
+            sets.push((dir, checkpoint.pairs.clone()));
+            checkpoints.push((key, checkpoint));
+        } else if record.command == OF_BEHAVIOUR {
+            let behaviour = behaviour(dir, &record)?;
+            sets.push((dir, behaviour.pairs.clone()));
+            behaviours.push((key, behaviour));
+        } else {
+            return Err(CliError::Input(format!(
+                "{}: is a run of `{}`; give runs of `screen` or `interchange`, and of `behaviour`",
+                dir.display(),
+                record.command
+            )));
         }
     }
     if checkpoints.len() < 2 {
-        return Err(CliError::Input(format!(
+        return Err(CliError::NotAskable(format!(
             "{} run of `screen` or `interchange` was given; a comparison needs two checkpoints",
             checkpoints.len()
         )));
@@ -134,25 +139,22 @@ pub(super) fn checkpoints(runs: &[PathBuf], different_pairs: bool) -> Result<Vec
 }
 
 /// What is compared of a run of heads.
-fn checkpoint(dir: &Path, mut run: Run) -> Result<Checkpoint, CliError> {
-    let heads = taken(dir, &mut run.tables, "heads")?;
-    let pairs = pair_set(&run.record, &heads)?;
-    let (model, parameters) = (run.record.model.name, run.record.model.parameters);
-    Ok(Checkpoint { model, parameters, pairs, heads, behaviour: None })
+fn checkpoint(dir: &Path, record: RunRecord) -> Result<Checkpoint, CliError> {
+    let heads = needed(dir, "heads")?;
+    let pairs = pair_set(&record, &heads)?;
+    Ok(Checkpoint { model: record.model.name, parameters: record.model.parameters, pairs, heads, behaviour: None })
 }
 
 /// What is compared of a run of behaviour. Single answers may have been left out of what was handed on.
-fn behaviour(dir: &Path, mut run: Run) -> Result<Behaviour, CliError> {
-    let rates = taken(dir, &mut run.tables, "rates")?;
-    let answers = taken(dir, &mut run.tables, "answers").ok();
-    Ok(Behaviour { pairs: pair_set(&run.record, &rates)?, rates, answers })
+fn behaviour(dir: &Path, record: &RunRecord) -> Result<Behaviour, CliError> {
+    let (rates, answers) = (needed(dir, "rates")?, runs::table(dir, "answers.parquet")?);
+    Ok(Behaviour { pairs: pair_set(record, &rates)?, rates, answers })
 }
 
-/// A table, out of those of a run.
-fn taken(dir: &Path, tables: &mut Vec<Table>, name: &str) -> Result<Table, CliError> {
-    let found = tables.iter().position(|table| table.name() == name);
+/// A table of a run that must be there.
+fn needed(dir: &Path, name: &str) -> Result<Table, CliError> {
     let missing = || CliError::Input(format!("{}: the table {name}.parquet is missing", dir.display()));
-    found.map(|at| tables.swap_remove(at)).ok_or_else(missing)
+    runs::table(dir, &format!("{name}.parquet"))?.ok_or_else(missing)
 }
 
 /// The pairs that a run was over, so many of a file's. Not all rows of a table need be over all of them.
@@ -185,24 +187,38 @@ fn pairs(checkpoint: &Checkpoint) -> Value {
     serde_json::json!({"model": checkpoint.model, "heads": checkpoint.pairs, "behaviour": behaviour})
 }
 
-/// Writes tables and figures, each name with a prefix; returns the report's sections.
+/// Checks that a run exchanged heads in both directions; gives the position.
+fn of_heads(dir: &Path, record: &RunRecord) -> Result<String, CliError> {
+    let flag = |name: &str| record.parameters.get(name).and_then(Value::as_str);
+    let bad = |why: String| CliError::Input(format!("{}: {why}", dir.display()));
+    if let Some(site) = flag("site").filter(|site| *site != "z") {
+        return Err(bad(format!("is a run with --site {site}; heads are compared: run it with --site z")));
+    }
+    if let Some(direction) = flag("direction") {
+        let why = "heads that carry a behaviour are told by both directions: run it without --direction";
+        return Err(bad(format!("is a run with --direction {direction}; {why}")));
+    }
+    Ok(flag("position").unwrap_or("last").to_string())
+}
+
+/// Writes a comparison's tables, each name with a prefix.
 ///
 /// # Errors
-/// If the checkpoints cannot be compared or a file cannot be written.
-pub(super) fn write(directory: &RunDir, checkpoints: &[Checkpoint], prefix: &str) -> Result<Vec<Section>, CliError> {
-    let tables = compare::tables(checkpoints)?;
-    for table in &tables {
+/// If a file cannot be written.
+pub(super) fn write_tables(directory: &RunDir, tables: &[Table], prefix: &str) -> Result<(), CliError> {
+    for table in tables {
         directory.write_atomic(&format!("{prefix}{}.parquet", table.name()), &table.to_parquet()?)?;
     }
-    let figures = compare::figures(&tables)?;
+    Ok(())
+}
+
+/// Draws a comparison's figures, each name with a prefix, and returns the report's sections.
+///
+/// # Errors
+/// If a table is not one of a comparison, or a file cannot be written.
+pub(super) fn sections(directory: &RunDir, tables: &[Table], prefix: &str) -> Result<Vec<Section>, CliError> {
+    let figures = compare::figures(tables)?;
     write_figures(directory, figures.into_iter().map(|(name, f)| (format!("{prefix}{name}"), f)).collect())?;
-    let mut sections = compare::sections(&tables, directory.folder())?;
-    for block in sections.iter_mut().flat_map(|s| &mut s.blocks) {
-        if let Block::Figure(figure) = block
-            && let Some(file) = figure.path.file_name()
-        {
-            figure.path = figure.path.with_file_name(format!("{prefix}{}", file.to_string_lossy()));
-        }
-    }
-    Ok(sections)
+    let sections = compare::sections(tables, directory.folder())?;
+    Ok(sections.into_iter().map(|section| combine::placed(section, prefix)).collect())
 }

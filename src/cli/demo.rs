@@ -1,6 +1,7 @@
-//! `gatelens demo`: every analysis on the built-in model, whose circuit is known, in one report.
+//! `gatelens demo`: five analyses on the built-in model, whose circuit is known, in one report.
 
 use super::CliError;
+use super::model_args::Output;
 use super::spec::{self, Place, Settings};
 use crate::demo;
 
@@ -12,18 +13,28 @@ const SPEC: &str = include_str!("../../datasets/demo/spec.toml");
 pub(super) struct Demo {
     #[command(flatten)]
     place: Place,
+
+    /// Threads (default: one a core)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
+
+    /// The seed of everything random (default: 0)
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: Option<i64>,
+
+    #[command(flatten)]
+    pub(super) output: Output,
 }
 
 impl Demo {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let settings = Settings {
-            place: &self.place,
-            dry_run: false,
-            command_line: format!("gatelens demo --out {}", self.place.out.display()),
-            intro: vec![circuit()?],
-            judge: None,
-        };
-        spec::run("the demonstration's file", SPEC, &settings)
+        let shown = "the demonstration's file";
+        let mut spec: toml::Table = toml::from_str(SPEC).map_err(|e| CliError::Failed(format!("{shown}: {e}")))?;
+        let given = [("threads", self.threads.map(i64::from)), ("seed", self.seed)];
+        let given = given.into_iter().filter_map(|(flag, value)| Some((flag.to_string(), value?.into())));
+        spec.insert("defaults".to_string(), toml::Value::Table(given.collect()));
+        let (place, output, intro) = (&self.place, self.output, vec![circuit()?]);
+        spec::run_own(shown, &spec, &Settings { command: "demo", place, output, intro, suite: None })
     }
 }
 

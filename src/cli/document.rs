@@ -1,11 +1,12 @@
-//! The report of a run directory: from its record and its tables alone.
+//! The report of a run directory, from its record and its tables alone; and the record of what is made of run directories.
 
 use super::CliError;
 use crate::analyses::Writer;
+use crate::report::cells::count;
 use crate::report::{self, Block, Report, Section};
-use crate::rundir::{RunDir, RunRecord};
+use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use crate::table::Table;
-use serde_json::Value;
+use serde_json::{Map, Value};
 use std::path::Path;
 
 /// An analysis' report; its figures stand in `folder`.
@@ -22,9 +23,9 @@ pub(crate) fn document(
         "`{}` ({}, {} parameters), {} prompts and {} forks by the {} engine.",
         record.model.name,
         record.model.architecture,
-        record.model.parameters,
-        record.prompts,
-        record.forks,
+        count(record.model.parameters as i64),
+        count(record.prompts as i64),
+        count(record.forks as i64),
         record.engine
     ));
     report.intro.insert(0, Block::Code(record.command_line.clone()));
@@ -41,6 +42,26 @@ pub(crate) fn write_report(directory: &RunDir, report: &Report) -> Result<(), Cl
     directory.write_atomic("report.md", report::markdown::render(report).as_bytes())?;
     directory.write_atomic("report.html", report::html::render(report)?.as_bytes())?;
     Ok(())
+}
+
+/// Writes the record of a command that made its directory of others: the command and the version, and what `more` says.
+///
+/// # Errors
+/// If it cannot be written.
+pub(crate) fn write_record(
+    directory: &RunDir,
+    command: &str,
+    command_line: &str,
+    more: Map<String, Value>,
+) -> Result<(), CliError> {
+    let mut record = Map::from_iter([
+        ("command".to_string(), Value::from(command)),
+        ("command_line".to_string(), Value::from(command_line)),
+        ("version".to_string(), Value::from(env!("CARGO_PKG_VERSION"))),
+    ]);
+    record.extend(more);
+    let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
+    Ok(directory.write_atomic(RUN_FILE, &json)?)
 }
 
 /// How the run was made, for the report's end. Times stand in `run.json` alone, so that a report made again is the same.

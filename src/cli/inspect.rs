@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 #[derive(clap::Args)]
 pub(super) struct Inspect {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(super) model: ModelArgs,
 }
 
 impl Inspect {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let model = self.model.open()?;
+        let model = self.model.glance()?;
         let facts = facts(&model);
-        if self.model.json {
+        if self.model.output.json {
             return say(&serde_json::to_string_pretty(&facts).unwrap_or_default());
         }
         let mut lines = Vec::new();

@@ -9,13 +9,20 @@ mod compare;
 mod demo;
 mod document;
 mod inspect;
+mod log;
+mod meter;
 mod model_args;
+mod overall;
 mod policy;
 mod rerun;
+mod runs;
 mod shell;
 mod spec;
+#[cfg(test)]
+mod tests;
 mod trace;
 
+pub use meter::Meter;
 pub use model_args::ModelArgs;
 pub use spec::check_experiment;
 
@@ -35,7 +42,9 @@ use crate::site::SiteError;
 use crate::table::TableError;
 use clap::{Parser, Subcommand};
 use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
+use std::sync::Mutex;
 
 /// Which heads of a language model decide a behaviour, and what happens when they are swapped
 #[derive(Parser)]
@@ -47,7 +56,7 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Every analysis on the built-in model, whose circuit is known: one report, no download
+    /// Five analyses on the built-in model, whose circuit is known: one report, no download
     Demo(demo::Demo),
     /// Layers, heads, sizes, sites, chat template and memory of a model
     Inspect(inspect::Inspect),
@@ -81,6 +90,9 @@ pub enum CliError {
     /// The work failed.
     #[error("{0}")]
     Failed(String),
+    /// A gatelens that this one started has said what is wrong, and ended with this code.
+    #[error("gatelens ended with code {0}")]
+    Told(u8),
 }
 
 impl CliError {
@@ -88,6 +100,39 @@ impl CliError {
         match self {
             CliError::Input(_) | CliError::NotAskable(_) => 2,
             CliError::Failed(_) => 1,
+            CliError::Told(code) => *code,
+        }
+    }
+}
+
+impl Command {
+    fn run(&self) -> Result<(), CliError> {
+        match self {
+            Command::Inspect(inspect) => inspect.run(),
+            Command::Trace(trace) => trace.run(),
+            Command::Demo(demo) => demo.run(),
+            Command::Analysis(command) => analysis::run(command.job()),
+            Command::Run(spec) => spec.run(),
+            Command::Report(combine) => combine.run(),
+            Command::Compare(compare) => compare.run(),
+            Command::Policy(policy) => policy.run(),
+            Command::Rerun(rerun) => rerun.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(man) => man.run(),
+        }
+    }
+
+    /// Whether nothing is to be said but results and errors.
+    fn is_quiet(&self) -> bool {
+        match self {
+            Command::Inspect(inspect) => inspect.model.output.quiet,
+            Command::Trace(trace) => trace.model.output.quiet,
+            Command::Demo(demo) => demo.output.quiet,
+            Command::Analysis(command) => command.job().model().output.quiet,
+            Command::Run(spec) => spec.output.quiet,
+            Command::Policy(policy) => policy.is_quiet(),
+            Command::Report(_) | Command::Compare(_) | Command::Rerun(_) => false,
+            Command::Completions(_) | Command::Man(_) => false,
         }
     }
 }
@@ -116,7 +161,7 @@ macro_rules! work_errors {
     };
 }
 
-work_errors!(FigureError, ReportError, TableError, candle_core::Error, std::io::Error);
+work_errors!(FigureError, ReportError, TableError, candle_core::Error);
 
 impl From<AnalysisError> for CliError {
     fn from(e: AnalysisError) -> Self {
@@ -160,45 +205,48 @@ impl From<RunDirError> for CliError {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    // A panic is a defect of ours; a user is told so in one line, not shown a trace.
-    std::panic::set_hook(Box::new(|_| {}));
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(log_filter()).without_time().init();
+    watch_panics();
     let cli = Cli::parse();
-    let outcome = std::panic::catch_unwind(|| match &cli.command {
-        Command::Inspect(inspect) => inspect.run(),
-        Command::Trace(trace) => trace.run(),
-        Command::Demo(demo) => demo.run(),
-        Command::Analysis(command) => analysis::run(command.job()),
-        Command::Run(spec) => spec.run(),
-        Command::Report(combine) => combine.run(),
-        Command::Compare(compare) => compare.run(),
-        Command::Policy(policy) => policy.run(),
-        Command::Rerun(rerun) => rerun.run(),
-        Command::Completions(completions) => completions.run(),
-        Command::Man(man) => man.run(),
-    });
-    let error = match outcome {
-        Ok(Ok(())) => return ExitCode::SUCCESS,
-        Ok(Err(e)) => e,
-        Err(panic) => {
-            CliError::Failed(format!("internal: {}; this is a defect of gatelens, please report it", said(&*panic)))
-        }
-    };
-    // Nowhere is left to say it if standard error is gone too.
-    let _ = writeln!(std::io::stderr(), "error: {error}");
-    ExitCode::from(error.code())
+    log::start(cli.command.is_quiet());
+    ExitCode::from(ended(|| cli.command.run()))
 }
 
-/// Warnings of ours by default; `GATELENS_LOG` takes other directives.
-fn log_filter() -> tracing_subscriber::EnvFilter {
-    let given = tracing_subscriber::EnvFilter::try_from_env("GATELENS_LOG");
-    given.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("error,gatelens=warn"))
+/// Where the last panic happened.
+static PANICKED_AT: Mutex<Option<String>> = Mutex::new(None);
+
+/// A panic is a defect of ours; a user is told so in one line, not shown a trace.
+fn watch_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        if let (Ok(mut at), Some(place)) = (PANICKED_AT.lock(), info.location()) {
+            *at = Some(place.to_string());
+        }
+    }));
+}
+
+/// Runs a command to its end, says what went wrong, and gives the exit code.
+fn ended(run: impl FnOnce() -> Result<(), CliError>) -> u8 {
+    // Nothing that a panic leaves half done is looked at again.
+    let error = match catch_unwind(AssertUnwindSafe(run)) {
+        Ok(Ok(())) => return 0,
+        Ok(Err(e)) => e,
+        Err(panic) => {
+            let at = PANICKED_AT.lock().ok().and_then(|at| at.clone()).map_or(String::new(), |at| format!(" ({at})"));
+            let what = said(&*panic);
+            CliError::Failed(format!("internal: {what}{at}; this is a defect of gatelens, please report it"))
+        }
+    };
+    if !matches!(error, CliError::Told(_)) {
+        // Nowhere is left to say it if standard error is gone too.
+        let _ = writeln!(std::io::stderr(), "error: {error}");
+    }
+    error.code()
 }
 
 /// What a panic said.
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string())
+    let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string());
+    text.lines().collect::<Vec<_>>().join(" ")
 }
 
 /// Writes to standard output; a reader who has left is no error.

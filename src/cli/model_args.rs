@@ -4,6 +4,7 @@ use super::CliError;
 use crate::model::template::Day;
 use crate::model::{Model, Options, device};
 use candle_core::{DType, Device};
+use serde_json::{Map, Value, json};
 use std::io::Write;
 use std::sync::Once;
 
@@ -37,11 +38,19 @@ pub struct ModelArgs {
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub date: Option<Day>,
 
+    #[command(flatten)]
+    pub output: Output,
+}
+
+// Not a documentation comment: clap would show it as the command's.
+// What is said on both outputs.
+#[derive(Clone, Copy, Debug, clap::Args)]
+pub struct Output {
     /// No progress bar, no warnings
     #[arg(long)]
     pub quiet: bool,
 
-    /// A machine-readable summary on standard output
+    /// A machine-readable summary on standard output; of several analyses one a line
     #[arg(long)]
     pub json: bool,
 }
@@ -73,13 +82,34 @@ impl ModelArgs {
             max_memory: self.max_memory,
             ignore_config_keys: self.ignore_config_key.clone(),
             date: self.date,
-            progress: !self.quiet,
+            progress: !self.output.quiet,
         };
         let model = Model::open(&self.model, &options)?;
-        if !self.quiet {
-            model.warnings.iter().for_each(|w| warn(&format!("{}: {w}", model.name)));
+        if !self.output.quiet {
+            model.warnings.iter().for_each(|w| tracing::warn!("{}: {w}", model.name));
         }
         Ok(model)
+    }
+
+    /// The model to be looked at, or counted by, and not run: its weights stay on the disk.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::open`].
+    pub fn glance(&self) -> Result<Model, CliError> {
+        ModelArgs { max_memory: Some(0), ..self.clone() }.open()
+    }
+
+    /// The flags on how the model is loaded, as an experiment's defaults.
+    pub(super) fn defaults(&self) -> Map<String, Value> {
+        let flags = [
+            ("device", json!(self.device)),
+            ("dtype", json!(self.dtype)),
+            ("max_memory", json!(self.max_memory)),
+            ("threads", json!(self.threads)),
+            ("ignore_config_key", json!(self.ignore_config_key)),
+        ];
+        let given = flags.into_iter().filter(|(_, v)| !v.is_null() && *v != json!([]));
+        given.map(|(key, value)| (key.to_string(), value)).collect()
     }
 
     /// Whether another command asks for the same model, loaded in the same way.
@@ -103,7 +133,7 @@ impl ModelArgs {
             Some(names) => device::devices(names)?,
             None => {
                 let (device, why) = device::default();
-                if let Some(why) = why.filter(|_| !self.quiet) {
+                if let Some(why) = why.filter(|_| !self.output.quiet) {
                     SAID.call_once(|| note(&why));
                 }
                 vec![device]
@@ -143,11 +173,6 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
 /// Writes a line to standard error; a reader who has left is no error.
 fn note(text: &str) {
     let _ = writeln!(std::io::stderr(), "note: {text}");
-}
-
-/// Writes a warning to standard error.
-fn warn(text: &str) {
-    let _ = writeln!(std::io::stderr(), "warning: {text}");
 }
 
 #[cfg(test)]

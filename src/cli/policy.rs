@@ -1,17 +1,20 @@
 //! `gatelens policy`: the claims of "How Alignment Routes" on a checkpoint, one after another.
 //!
 //! The suite is an experiment like those of `gatelens run`: behaviour first, which gives the metric; the screen, which gives
-//! the gate; then what is asked of the gate. What cannot be asked, because the model refuses nothing or no gate was found, is
-//! left out and said to be so. The verdicts are [`crate::analyses::claims`]'.
+//! the gate; then what is asked of the gate. What cannot be asked is left out and said to be so: all after `behaviour`, where
+//! a model refuses nothing, and what asks about the gate, where none was found. The verdicts are
+//! [`crate::analyses::claims`]'.
 
-use super::model_args::size;
-use super::spec::{self, File, Place, Ran, Settings};
-use super::{CliError, ModelArgs, combine};
+use super::model_args::Output;
+use super::overall::{CLAIMS, COMPARED};
+use super::spec::{self, Entry, Place, Ran, Settings, Suite};
+use super::{CliError, ModelArgs, runs};
 use crate::analyses::claims::{self, Evidence, Other};
+use crate::analyses::inputs::PairFile;
 use crate::dataset::read_pairs;
 use crate::demo;
 use crate::model::{ModelError, source};
-use crate::report::Section;
+use crate::run::Engine;
 use crate::rundir::RunDir;
 use crate::table::Table;
 use serde_json::{Map, Value, json};
@@ -21,8 +24,8 @@ use std::path::{Path, PathBuf};
 /// The arguments of `policy`.
 #[derive(clap::Args)]
 pub(super) struct Policy {
-    /// `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
-    model: String,
+    #[command(flatten)]
+    model: ModelArgs,
 
     /// Other checkpoints, whose circuits are compared to this one's (repeatable; patterns stand for all that they match)
     #[arg(long, value_name = "MODEL")]
@@ -32,11 +35,11 @@ pub(super) struct Policy {
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
 
-    /// The same pairs written in cipher (default: a letter cipher that the prompt teaches; for the demo its own)
+    /// The same pairs written in cipher (default: a letter cipher that the prompt teaches; for the demo's own pairs its own)
     #[arg(long, value_name = "FILE")]
     cipher: Option<PathBuf>,
 
-    /// At most so many pairs, spread over languages and groups
+    /// At most so many pairs, spread over languages and groups; no claim can be judged under 16, necessity from 120 on
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     max_pairs: u32,
 
@@ -48,29 +51,17 @@ pub(super) struct Policy {
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     generate_pairs: u32,
 
-    /// cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the layers (default: cuda if the build and the machine have it)
-    #[arg(long, visible_alias = "devices", value_name = "DEVICE")]
-    device: Option<String>,
-
-    /// f32, bf16 or f16 (default: f32 on the CPU, bf16 on a GPU)
+    /// Run every analysis, also where the model's behaviour leaves nothing to judge
     #[arg(long)]
-    dtype: Option<String>,
-
-    /// Memory for the weights, as 1GiB or 800MB: larger models are read layer by layer (default: no limit)
-    #[arg(long, value_name = "SIZE")]
-    max_memory: Option<String>,
-
-    /// Threads (default: one a core)
-    #[arg(long, value_name = "N")]
-    threads: Option<u16>,
+    all: bool,
 
     /// The seed of everything random
-    #[arg(long, default_value_t = 0)]
-    seed: u64,
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
+    seed: i64,
 
-    /// Print what would be run, and what it costs
-    #[arg(long)]
-    dry_run: bool,
+    /// Which engine computes
+    #[arg(long, value_enum, default_value_t)]
+    engine: Engine,
 
     #[command(flatten)]
     place: Place,
@@ -78,32 +69,31 @@ pub(super) struct Policy {
 
 impl Policy {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let words: Vec<String> = std::env::args().skip(1).collect();
         self.check()?;
-        let spec = self.spec()?;
-        let file: File = spec.clone().try_into().map_err(|e| CliError::Failed(format!("the suite: {e}")))?;
-        let judge = |directory: &RunDir, ran: &Ran| self.judge(directory, ran);
         let settings = Settings {
+            command: "policy",
             place: &self.place,
-            dry_run: self.dry_run,
-            command_line: super::analysis::command_line(&words),
+            output: self.model.output,
             intro: Vec::new(),
-            judge: Some(&judge),
+            suite: Some(self),
         };
-        spec::run_file("the suite", &file, &spec, &settings)
+        spec::run_own("the suite", &self.spec()?, &settings)
+    }
+
+    /// Whether warnings are left out: those of a dry run would be of our stand-ins.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.model.output.quiet || self.place.dry_run
     }
 
     /// Finds early what would only be found when something has been written.
     fn check(&self) -> Result<(), CliError> {
-        let sets = self.pairs.iter().chain(&self.cipher).map(read_pairs).collect::<Result<Vec<_>, _>>()?;
-        if let [pairs, cipher] = &sets[..] {
-            let ciphered: HashSet<&str> = cipher.items.iter().map(|pair| pair.id.as_str()).collect();
-            if let Some(pair) = pairs.items.iter().find(|pair| !ciphered.contains(pair.id.as_str())) {
-                let why = format!("has no pair `{}`, which --pairs has; write every pair in cipher", pair.id);
-                return Err(CliError::Input(format!("{}: {why}", cipher.path.display())));
-            }
+        let model = &self.model.model;
+        if spec::expanded(std::slice::from_ref(model)).map_err(CliError::Input)? != [model.clone()] {
+            let why = "is a pattern, and MODEL is one checkpoint; name it, and the others with --against";
+            return Err(CliError::Input(format!("model `{model}`: {why}")));
         }
-        let all: Vec<String> = std::iter::once(&self.model).chain(&self.against).cloned().collect();
+        self.check_cipher()?;
+        let all: Vec<String> = std::iter::once(model).chain(&self.against).cloned().collect();
         for model in spec::expanded(&all).map_err(CliError::Input)? {
             // A model of the hub is fetched when its turn comes.
             if !model.starts_with("hf:") {
@@ -113,27 +103,45 @@ impl Policy {
         Ok(())
     }
 
-    fn is_demo(&self) -> bool {
-        demo::MODELS.iter().any(|(name, _)| *name == self.model)
+    /// Whether every pair that is used is there in cipher.
+    fn check_cipher(&self) -> Result<(), CliError> {
+        let pairs = PairFile { pairs: self.pairs_file(), max_pairs: Some(self.max_pairs) }.read()?;
+        let Some(file) = self.cipher_file() else { return Ok(()) };
+        let cipher = read_pairs(&file)?;
+        let ciphered: HashSet<&str> = cipher.items.iter().map(|pair| pair.id.as_str()).collect();
+        match pairs.items.iter().find(|pair| !ciphered.contains(pair.id.as_str())) {
+            None => Ok(()),
+            Some(pair) => Err(CliError::Input(format!(
+                "{}: has no pair `{}`, which {} has; write every pair in cipher",
+                file.display(),
+                pair.id,
+                pairs.path.display()
+            ))),
+        }
     }
 
-    /// A file of the user's, or of ours.
-    fn file(&self, given: Option<&PathBuf>, of_demo: &str, otherwise: Option<&str>) -> Option<String> {
-        match given {
-            Some(path) => Some(path.display().to_string()),
-            None if self.is_demo() => Some(of_demo.to_string()),
-            None => otherwise.map(str::to_string),
-        }
+    fn is_demo(&self) -> bool {
+        demo::MODELS.iter().any(|(name, _)| *name == self.model.model)
+    }
+
+    /// The user's pairs, or ours.
+    fn pairs_file(&self) -> PathBuf {
+        let ours = if self.is_demo() { "demo:pairs.jsonl" } else { "demo:policy.jsonl" };
+        self.pairs.clone().unwrap_or_else(|| PathBuf::from(ours))
+    }
+
+    /// The pairs in cipher, where they are a file; ours are those of the demo's own pairs.
+    fn cipher_file(&self) -> Option<PathBuf> {
+        let ours = (self.is_demo() && self.pairs.is_none()).then(|| PathBuf::from("demo:cipher.jsonl"));
+        self.cipher.clone().or(ours)
     }
 
     /// The experiment. Before anything is run the metric and the gate are not known: to count what it costs, stand-ins do.
     fn spec(&self) -> Result<toml::Table, CliError> {
-        let pairs = self.file(self.pairs.as_ref(), "demo:pairs.jsonl", Some("demo:policy.jsonl"));
-        let cipher = self.file(self.cipher.as_ref(), "demo:cipher.jsonl", None);
-        let mut models = vec![self.model.clone()];
+        let mut models = vec![self.model.model.clone()];
         models.extend(self.against.iter().cloned());
-        let here = [self.model.clone()];
-        let (metric, gate) = match self.dry_run {
+        let here = [self.model.model.clone()];
+        let (metric, gate) = match self.place.dry_run {
             false => (json!({"metric": "run:behaviour/metric.json"}), json!({"circuit": "run:screen/circuit.json"})),
             true => (json!({"answer": ["id:0"], "foil": ["id:1"]}), json!({"gate": [self.middle()?]})),
         };
@@ -143,7 +151,7 @@ impl Policy {
             Value::Object(entry)
         };
         let own = json!({"models": here});
-        let cipher = cipher.map_or(json!({}), |file| json!({"cipher": file}));
+        let cipher = self.cipher_file().map_or(json!({}), |file| json!({"cipher": file.display().to_string()}));
         let answered = json!({"generate": self.generate});
         // As many random directions as can be worth p < 0.05.
         let modulated = json!({
@@ -159,20 +167,15 @@ impl Policy {
             entry("cipher", &[&metric, &gate, &own, &cipher, &answered]),
             entry("contrast", &[&metric, &own, &cipher]),
         ];
-        let mut defaults = Map::from_iter([
-            ("pairs".to_string(), json!(pairs)),
+        let mut defaults = self.model.defaults();
+        defaults.extend([
+            ("pairs".to_string(), json!(self.pairs_file().display().to_string())),
             ("max_pairs".to_string(), json!(self.max_pairs)),
             ("seed".to_string(), json!(self.seed)),
+            ("engine".to_string(), json!(self.engine)),
         ]);
-        let given = [
-            ("device", json!(self.device)),
-            ("dtype", json!(self.dtype)),
-            ("max_memory", json!(self.max_memory)),
-            ("threads", json!(self.threads)),
-        ];
-        defaults.extend(given.into_iter().filter(|(_, v)| !v.is_null()).map(|(k, v)| (k.to_string(), v)));
         let mut spec = json!({
-            "title": format!("How {} routes its refusals", crate::names::short_name(&self.model)),
+            "title": format!("How {} routes its refusals", crate::names::short_name(&self.model.model)),
             "intro": claims::INTRODUCTION,
             "models": models,
             "defaults": defaults,
@@ -186,53 +189,48 @@ impl Policy {
 
     /// A head in the middle, where gates are found.
     fn middle(&self) -> Result<String, CliError> {
-        let args = ModelArgs {
-            model: self.model.clone(),
-            device: self.device.clone(),
-            dtype: self.dtype.clone(),
-            max_memory: self.max_memory.as_deref().map(size).transpose().map_err(CliError::Input)?,
-            threads: None,
-            ignore_config_key: Vec::new(),
-            date: None,
-            quiet: true,
-            json: false,
-        };
-        Ok(format!("L{}.H0", args.open()?.decoder.arch.n_layers / 2))
+        // What there is to warn of is said when the model is loaded.
+        let quietly = ModelArgs { output: Output { quiet: true, ..self.model.output }, ..self.model.clone() };
+        Ok(format!("L{}.H0", quietly.glance()?.decoder.arch.n_layers / 2))
+    }
+}
+
+impl Suite for Policy {
+    fn hindrance(&self, entry: &Entry, folder: &Path) -> Result<Option<String>, CliError> {
+        if self.all || entry.name != "behaviour" {
+            return Ok(None);
+        }
+        Ok(claims::hindrance(runs::tables(folder)?)?)
     }
 
-    /// The verdicts, as a table and as the report's first sections.
-    fn judge(&self, directory: &RunDir, ran: &Ran) -> Result<Vec<Section>, CliError> {
-        let mut tables = Suite::default();
+    /// The verdicts, as a table.
+    fn judge(&self, directory: &RunDir, ran: &Ran) -> Result<(), CliError> {
+        let mut tables = Tables::default();
         let mut left_out = BTreeMap::new();
-        let mut folders = BTreeMap::new();
         let mut parameters = 0;
         let mut others: BTreeMap<&str, Other> = BTreeMap::new();
         for entry in ran.entries {
-            let own = entry.model == self.model;
-            if let Some(why) = ran.skipped.get(&entry.folder) {
+            let own = entry.model == self.model.model;
+            if let Some(why) = ran.left_out.get(&entry.folder) {
                 left_out.extend(own.then(|| (entry.name.clone(), why.clone())));
                 continue;
             }
-            let run = combine::read(&ran.here.join(&entry.folder))?;
-            let size = run.record.model.parameters;
+            let folder = ran.here.join(&entry.folder);
+            let (size, found) = (runs::record(&folder)?.model.parameters, runs::tables(&folder)?);
             if own {
                 parameters = size;
-                tables.insert(entry.name.clone(), run.tables);
-                folders.insert(entry.name.clone(), entry.folder.clone());
+                tables.insert(entry.name.clone(), found);
             } else {
-                let empty = || Other { model: entry.model.clone(), parameters: size, tables: Suite::default() };
-                others.entry(&entry.model).or_insert_with(empty).tables.insert(entry.name.clone(), run.tables);
+                let empty = || Other { model: entry.model.clone(), parameters: size, tables: Tables::default() };
+                others.entry(&entry.model).or_insert_with(empty).tables.insert(entry.name.clone(), found);
             }
         }
         let others: Vec<Other> = others.into_values().collect();
-        let compared = directory.path("compare-overlap.parquet")?;
-        let overlap = if compared.is_file() { Some(Table::read_parquet(&compared)?) } else { None };
+        let overlap = runs::table(ran.here, &format!("{COMPARED}overlap.parquet"))?;
         let evidence =
             Evidence { tables: &tables, left_out: &left_out, overlap: overlap.as_ref(), parameters, others: &others };
-        let claims = claims::judge(&evidence)?;
-        let table = claims::table(&self.model, &claims)?;
-        directory.write_atomic("claims.parquet", &table.to_parquet()?)?;
-        Ok(claims::sections(&claims, &figures(ran, &folders, directory.folder())))
+        let table = claims::table(&self.model.model, &claims::judge(&evidence)?)?;
+        Ok(directory.write_atomic(CLAIMS, &table.to_parquet()?)?)
     }
 }
 
@@ -241,12 +239,4 @@ impl Policy {
 const GRID: &str = "-4,-3,-2,-1,-0.75,-0.625,-0.5,-0.375,-0.25,-0.125,0,0.25,0.5,1,2,3,4";
 
 /// The tables of each analysis.
-type Suite = BTreeMap<String, Vec<Table>>;
-
-/// Where the report's figures of each entry are drawn: beside the report, with the entry's number and name before theirs.
-fn figures(ran: &Ran, folders: &BTreeMap<String, String>, folder: &Path) -> BTreeMap<String, PathBuf> {
-    let there = || ran.entries.iter().filter(|e| !ran.skipped.contains_key(&e.folder));
-    let number = |folder: &String| there().position(|e| e.folder == *folder);
-    let place = |(name, of): (&String, &String)| Some((name.clone(), folder.join(combine::prefix(number(of)?, of))));
-    folders.iter().filter_map(place).collect()
-}
+type Tables = BTreeMap<String, Vec<Table>>;

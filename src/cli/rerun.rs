@@ -1,13 +1,20 @@
 //! `gatelens rerun`: runs what a run directory records once more, and says what came out otherwise.
 //!
-//! The record names the whole command with its seed; the checksums of the files it read say early whether they are still the
-//! same. On the same machine and version every table must come out as it was, byte for byte.
+//! The record names the whole command with its seed; the checksums of the files and the model that it read say early whether
+//! they are still the same. On the same machine and version every table must come out as it was, byte for byte.
 
-use super::{CliError, combine, say};
+use super::analysis::OF_RUN;
+use super::runs::{self, Source};
+use super::{Cli, CliError, Command as Any, say, spec};
 use crate::analyses::inputs::read_input;
+use crate::model::ModelError;
+use crate::model::checkpoint::Checkpoint;
+use crate::model::gguf::Gguf;
+use crate::model::source;
 use crate::rundir::{PARAMS_FILE, RUN_FILE};
 use crate::table::{Kind, Table};
-use serde_json::{Map, Value};
+use clap::Parser;
+use serde_json::Value;
 use std::collections::BTreeSet;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -36,14 +43,14 @@ const OF_THE_COMMAND: [&str; 5] = ["report.md", "report.html", "tables.tex", PAR
 
 impl Rerun {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let record = read_json(&self.dir.join(RUN_FILE))?;
+        let source = Source::open(&self.dir)?;
         let out = self.out()?;
-        let mut words = self.words(&record, &out)?;
+        let mut words = self.words(&source, &out)?;
+        let mut notes = self.changed(&source, &words)?;
         words.extend([("--force", self.force), ("--resume", self.resume)].iter().filter(|f| f.1).map(|f| f.0.into()));
-        let mut notes = changed(&combine::expand(&self.dir)?)?;
-        let version = record.get("version").and_then(Value::as_str).unwrap_or("unknown");
+        let version = source.text("version").unwrap_or("unknown");
         if version != env!("CARGO_PKG_VERSION") {
-            notes.push(format!("it was made by gatelens {version}, this is {}", env!("CARGO_PKG_VERSION")));
+            notes.insert(format!("it was made by gatelens {version}, this is {}", env!("CARGO_PKG_VERSION")));
         }
         for note in &notes {
             // Nowhere is left to say it if standard error is gone too.
@@ -53,8 +60,9 @@ impl Rerun {
         let status = std::process::Command::new(program).args(&words).status();
         let status = status.map_err(|e| CliError::Failed(format!("gatelens could not be started again: {e}")))?;
         if !status.success() {
-            let code = status.code().map_or_else(|| status.to_string(), |code| format!("code {code}"));
-            return Err(CliError::Failed(format!("the command of {} ended with {code}", self.dir.display())));
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            let stopped = CliError::Failed(format!("the command of {} ended with {status}", self.dir.display()));
+            return Err(code.map_or(stopped, CliError::Told));
         }
         let (same, differences) = compare(&self.dir, &out)?;
         let (old, new) = (self.dir.display(), out.display());
@@ -70,21 +78,35 @@ impl Rerun {
         if let Some(out) = &self.out {
             return Ok(out.clone());
         }
-        let name = self.dir.file_name().map(|name| format!("{}.rerun", name.to_string_lossy()));
-        name.map(|name| self.dir.with_file_name(name))
-            .ok_or_else(|| CliError::Input(format!("{}: has no name of its own; give --out", self.dir.display())))
+        let bad = |why: &str| Err(CliError::Input(format!("{}: {why}; give --out", self.dir.display())));
+        if Source::open(&self.around()).is_ok_and(|around| around.is_experiment()) {
+            return bad("is a part of an experiment, in whose folder nothing else may stand");
+        }
+        match self.dir.file_name() {
+            Some(name) => Ok(self.dir.with_file_name(format!("{}.rerun", name.to_string_lossy()))),
+            None => bad("has no name of its own"),
+        }
     }
 
-    /// The recorded command, which writes to `out` instead.
-    fn words(&self, record: &Map<String, Value>, out: &Path) -> Result<Vec<String>, CliError> {
+    /// The folder that the directory is in: of a part of an experiment, the experiment's.
+    fn around(&self) -> PathBuf {
+        match self.dir.file_name() {
+            Some(_) => self.dir.parent().unwrap_or(Path::new("")).to_path_buf(),
+            None => self.dir.join(".."),
+        }
+    }
+
+    /// The recorded command, which writes to `out` instead, and reads files of its experiment where they are.
+    fn words(&self, source: &Source, out: &Path) -> Result<Vec<String>, CliError> {
         let path = self.dir.join(RUN_FILE);
         let bad = |why: &str| CliError::Input(format!("{}: `command_line`: {why}", path.display()));
-        let line = record.get("command_line").and_then(Value::as_str).ok_or_else(|| bad("is missing"))?;
+        let line = source.text("command_line").ok_or_else(|| bad("is missing"))?;
         let words = shlex::split(line).ok_or_else(|| bad("is not a line that a shell takes"))?;
         let Some(("gatelens", words)) = words.split_first().map(|(first, rest)| (first.as_str(), rest)) else {
             return Err(bad("is no command of gatelens"));
         };
-        let mut words = words.to_vec();
+        let around = self.around();
+        let mut words: Vec<String> = words.iter().map(|word| spec::placed(word, &around)).collect();
         if let Some(at) = words.iter().position(|word| word == "--out").filter(|at| at + 1 < words.len()) {
             words[at + 1] = out.display().to_string();
         } else if let Some(at) = words.iter().position(|word| word.starts_with("--out=")) {
@@ -94,37 +116,81 @@ impl Rerun {
         }
         Ok(words)
     }
-}
 
-fn read_json(path: &Path) -> Result<Map<String, Value>, CliError> {
-    let bad = |why: String| CliError::Input(format!("{}: {why}", path.display()));
-    let text = std::fs::read(path).map_err(|e| bad(format!("cannot be read: {e}; give a run directory")))?;
-    serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
-}
-
-/// The files that runs read and that are not any more what they were.
-fn changed(runs: &[PathBuf]) -> Result<Vec<String>, CliError> {
-    let mut found = BTreeSet::new();
-    for run in runs {
-        let record = read_json(&run.join(RUN_FILE))?;
-        let sums = record.get("dataset_sha256").and_then(Value::as_object).cloned().unwrap_or_default();
-        // Files of the run itself are made anew.
-        for (name, sum) in sums.iter().filter(|(name, _)| !name.starts_with(super::analysis::OF_RUN)) {
-            match read_input(Path::new(name)) {
-                Ok((_, (_, now))) if Some(now.as_str()) == sum.as_str() => {}
-                Ok(_) => drop(found.insert(format!("{name} has changed since"))),
+    /// What the runs read and is not any more what it was: files, models, the experiment file.
+    fn changed(&self, source: &Source, words: &[String]) -> Result<BTreeSet<String>, CliError> {
+        let mut found = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        for run in &source.runs {
+            let record = Source::open(run)?.record;
+            let sums = record.get("dataset_sha256").and_then(Value::as_object).cloned().unwrap_or_default();
+            for (name, sum) in &sums {
+                let file = match name.strip_prefix(OF_RUN) {
+                    // An experiment makes its own files anew.
+                    Some(_) if source.is_experiment() => continue,
+                    Some(file) => self.around().join(file),
+                    None => PathBuf::from(name),
+                };
+                match read_input(&file) {
+                    Ok((_, (_, now))) if Some(now.as_str()) == sum.as_str() => {}
+                    Ok(_) => drop(found.insert(format!("{name} has changed since"))),
+                    Err(why) => drop(found.insert(why.to_string())),
+                }
+            }
+            let model = |key: &str| record.get("model").and_then(|model| model.get(key)).and_then(Value::as_str);
+            if let Some((name, sum)) = model("name").zip(model("sha256"))
+                && seen.insert(name.to_string())
+            {
+                found.extend(changed_model(name, sum));
+            }
+        }
+        let recorded = source.record.get("parameters").and_then(|parameters| parameters.get("spec"));
+        if let (Some(recorded), Some(file)) = (recorded, experiment_file(words)) {
+            match spec::read_table(&file).and_then(|table| spec::parameters(&table)) {
+                Ok(now) if now.get("spec") == Some(recorded) => {}
+                Ok(_) => drop(found.insert(format!("{} has changed since", file.display()))),
                 Err(why) => drop(found.insert(why.to_string())),
             }
         }
+        Ok(found)
     }
-    Ok(found.into_iter().collect())
+}
+
+/// Why a model is not the one that a record names; nothing where it is.
+fn changed_model(name: &str, sum: &str) -> Option<String> {
+    // A model of the hub is fetched, if it must be, when it is run.
+    if name.starts_with("hf:") {
+        return None;
+    }
+    let now = source::resolve(name, false).map_err(ModelError::from).and_then(|(found, _)| {
+        Ok(match found {
+            source::Source::Folder(dir) => Checkpoint::open_folder(&dir)?,
+            source::Source::Gguf(path) => Checkpoint::Gguf(Gguf::open(&path)?),
+        }
+        .fingerprint())
+    });
+    match now {
+        Ok(now) if now == sum => None,
+        Ok(_) => Some(format!("model `{name}`: its weights' files have changed since")),
+        Err(why) => Some(why.to_string()),
+    }
+}
+
+/// The experiment file that a command names, if it is one that takes one.
+fn experiment_file(words: &[String]) -> Option<PathBuf> {
+    let words = std::iter::once("gatelens").chain(words.iter().map(String::as_str));
+    match Cli::try_parse_from(words).ok()?.command {
+        Any::Run(spec) => Some(spec.spec),
+        _ => None,
+    }
 }
 
 /// How many files two run directories share byte for byte, and what is to be said of the others.
 fn compare(old: &Path, new: &Path) -> Result<(usize, Vec<String>), CliError> {
     let (mut left, mut right) = (BTreeSet::new(), BTreeSet::new());
-    files(old, Path::new(""), &mut left)?;
-    files(new, Path::new(""), &mut right)?;
+    files(old, Path::new(""), &mut left).map_err(|e| unreadable(old, &e))?;
+    files(new, Path::new(""), &mut right).map_err(|e| unreadable(new, &e))?;
+    let bytes = |path: &Path| std::fs::read(path).map_err(|e| unreadable(path, &e));
     let (mut same, mut differences) = (0, Vec::new());
     for name in left.union(&right) {
         let shown = name.display();
@@ -132,10 +198,10 @@ fn compare(old: &Path, new: &Path) -> Result<(usize, Vec<String>), CliError> {
             differences.push(format!("{shown}: is not made any more"));
         } else if !left.contains(name) {
             differences.push(format!("{shown}: was not there"));
-        } else if std::fs::read(old.join(name))? == std::fs::read(new.join(name))? {
+        } else if bytes(&old.join(name))? == bytes(&new.join(name))? {
             same += 1;
         } else if name.extension().is_some_and(|extension| extension == "parquet") {
-            let tables = (Table::read_parquet(old.join(name))?, Table::read_parquet(new.join(name))?);
+            let tables = (runs::read_table(&old.join(name))?, runs::read_table(&new.join(name))?);
             differences.push(format!("{shown}: {}", difference(&tables.0, &tables.1)?));
         } else {
             differences.push(format!("{shown}: differs"));
@@ -144,8 +210,12 @@ fn compare(old: &Path, new: &Path) -> Result<(usize, Vec<String>), CliError> {
     Ok((same, differences))
 }
 
+fn unreadable(path: &Path, why: &std::io::Error) -> CliError {
+    CliError::Failed(format!("{}: cannot be read: {why}", path.display()))
+}
+
 /// The files under `root`, by their paths in it, but for those that name the command.
-fn files(root: &Path, inside: &Path, found: &mut BTreeSet<PathBuf>) -> Result<(), CliError> {
+fn files(root: &Path, inside: &Path, found: &mut BTreeSet<PathBuf>) -> std::io::Result<()> {
     for entry in std::fs::read_dir(root.join(inside))? {
         let entry = entry?;
         let (name, path) = (entry.file_name(), inside.join(entry.file_name()));
@@ -169,19 +239,17 @@ fn difference(old: &Table, new: &Table) -> Result<String, CliError> {
     }
     let mut found = Vec::new();
     for (name, kind) in names(old) {
-        let (rows, most) = match kind {
-            Kind::Str => (unequal(&old.opt_strs(&name)?, &new.opt_strs(&name)?), None),
-            Kind::Int => (unequal(old.ints(&name)?, new.ints(&name)?), None),
-            Kind::Flag => (unequal(old.flags(&name)?, new.flags(&name)?), None),
+        let (rows, how) = match kind {
+            Kind::Str => (unequal(&old.opt_strs(&name)?, &new.opt_strs(&name)?), String::new()),
+            Kind::Int => (unequal(old.ints(&name)?, new.ints(&name)?), String::new()),
+            Kind::Flag => (unequal(old.flags(&name)?, new.flags(&name)?), String::new()),
             Kind::Float => {
                 let (a, b) = (old.floats(&name)?, new.floats(&name)?);
-                let apart = a.iter().zip(b).filter_map(|(a, b)| Some((*a)? - (*b)?)).map(f64::abs);
-                (unequal(a, b), Some(apart.fold(0.0, f64::max)))
+                (unequal(a, b), how_far(a, b))
             }
         };
-        let by = most.map_or_else(String::new, |most| format!(", by {most:.1e} at most"));
         if rows > 0 {
-            found.push(format!("`{name}` differs in {rows} of {} rows{by}", old.rows()));
+            found.push(format!("`{name}` differs in {rows} of {} rows{how}", old.rows()));
         }
     }
     Ok(if found.is_empty() { "differs in what is written beside its cells".to_string() } else { found.join("; ") })
@@ -189,4 +257,34 @@ fn difference(old: &Table, new: &Table) -> Result<String, CliError> {
 
 fn unequal<T: PartialEq>(a: &[T], b: &[T]) -> usize {
     a.iter().zip(b).filter(|(a, b)| a != b).count()
+}
+
+/// By how much numbers differ at most, and how many are missing on one side.
+fn how_far(a: &[Option<f64>], b: &[Option<f64>]) -> String {
+    let gone = a.iter().zip(b).filter(|(a, b)| a.is_some() != b.is_some()).count();
+    let both = a.iter().zip(b).filter_map(|(a, b)| Some((*a)? - (*b)?));
+    let most = both.filter(|apart| *apart != 0.0).map(f64::abs).reduce(f64::max);
+    let gone = if gone > 0 { format!(", {gone} of them with a value on one side alone") } else { String::new() };
+    most.map_or(gone.clone(), |most| format!("{gone}, by {most:.1e} at most"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_value_that_is_gone_is_told_from_one_that_is_a_little_off() {
+        let table = |values: [Option<f64>; 3]| Table::new("t").float("x", "", values).unwrap();
+        let old = table([Some(1.0), Some(2.0), None]);
+        let told = |values| difference(&old, &table(values)).unwrap();
+        assert_eq!(
+            told([Some(1.0), None, None]),
+            "`x` differs in 1 of 3 rows, 1 of them with a value on one side alone"
+        );
+        assert_eq!(told([Some(1.5), Some(2.0), None]), "`x` differs in 1 of 3 rows, by 5.0e-1 at most");
+        assert_eq!(
+            told([Some(1.5), Some(2.0), Some(3.0)]),
+            "`x` differs in 2 of 3 rows, 1 of them with a value on one side alone, by 5.0e-1 at most"
+        );
+    }
 }

@@ -31,13 +31,14 @@ impl Man {
     pub(super) fn run(&self) -> Result<(), CliError> {
         match &self.out {
             Some(dir) => {
-                std::fs::create_dir_all(dir)?;
-                let written = clap_mangen::generate_to(Cli::command(), dir);
-                written.map_err(|e| CliError::Failed(format!("{}: cannot be written: {e}", dir.display())))
+                let written = std::fs::create_dir_all(dir).and_then(|()| clap_mangen::generate_to(Cli::command(), dir));
+                let mend = "choose an --out that may be written to";
+                written.map_err(|e| CliError::Failed(format!("{}: cannot be written: {e}; {mend}", dir.display())))
             }
             None => {
                 let mut text = Vec::new();
-                clap_mangen::Man::new(Cli::command()).render(&mut text)?;
+                let rendered = clap_mangen::Man::new(Cli::command()).render(&mut text);
+                rendered.map_err(|e| CliError::Failed(format!("the manual page cannot be made: {e}")))?;
                 say(String::from_utf8_lossy(&text).trim_end())
             }
         }

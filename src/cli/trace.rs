@@ -6,17 +6,18 @@ use crate::dataset::read_prompts;
 use crate::model::Model;
 use crate::plan::{Part, Plan, Positions, What};
 use crate::run::{Engine, Options, Reading, run};
-use crate::rundir::write_file;
-use crate::site::{Site, SiteKind, parse_sites};
+use crate::rundir::write_file_with;
+use crate::site::{Site, SiteKind, Units, parse_sites};
 use safetensors::tensor::TensorView;
+use serde_json::json;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// The arguments of `trace`.
 #[derive(clap::Args)]
 pub(super) struct Trace {
     #[command(flatten)]
-    model: ModelArgs,
+    pub(super) model: ModelArgs,
 
     /// Prompts, JSON Lines: {"id", "prompt"}
     #[arg(long, value_name = "FILE")]
@@ -27,8 +28,8 @@ pub(super) struct Trace {
     sites: String,
 
     /// The file to write
-    #[arg(long, value_name = "FILE")]
-    out: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
+    out: Option<PathBuf>,
 
     /// Replace the file if it exists
     #[arg(long)]
@@ -37,13 +38,18 @@ pub(super) struct Trace {
     /// Which engine computes
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
+
+    /// Print what would be recorded, and how large it is
+    #[arg(long)]
+    dry_run: bool,
 }
 
 impl Trace {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        self.check_out()?;
+        let out = self.out.as_deref().filter(|_| !self.dry_run);
+        out.map_or(Ok(()), |out| self.check_out(out))?;
         let dataset = read_prompts(&self.prompts)?;
-        let model = self.model.open()?;
+        let model = if self.dry_run { self.model.glance()? } else { self.model.open()? };
         let sites = self.sites(&model)?;
         let mut plan = Plan::default();
         for item in &dataset.items {
@@ -55,24 +61,33 @@ impl Trace {
             }
         }
         check_widths(&plan, &sites)?;
+        plan.check(&model.decoder.arch)?;
+        let Some(out) = out else { return self.print_size(&plan, &sites, &model) };
         let readings = run(&model.decoder, &plan, &Options { engine: self.engine, ..Options::default() })?;
-        let tensors = tensors(&plan, &sites, &readings);
-        let views: Result<HashMap<&str, TensorView>, _> = tensors.iter().map(Named::view).collect();
-        let views = views.map_err(|e| CliError::Failed(format!("{}: {e}", self.out.display())))?;
+        let tensors = tensors(&plan, &sites, readings);
+        let failed = |e: safetensors::SafeTensorError| CliError::Failed(format!("{}: {e}", out.display()));
+        let views = tensors.iter().map(Named::view).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let about = HashMap::from([("model".to_string(), model.name.clone())]);
-        let file = safetensors::serialize(views, Some(about)).map_err(|e| CliError::Failed(e.to_string()))?;
-        write_file(&self.out, &file).map_err(|e| CliError::Failed(e.to_string()))?;
-        self.summary(&plan, &tensors, file.len())
+        write_file_with(out, |temporary| {
+            // A full disk is told with what would mend it, as wherever a file is written.
+            safetensors::serialize_to_file(views, Some(about), temporary).map_err(|e| match e {
+                safetensors::SafeTensorError::IoError(e) => e,
+                e => std::io::Error::other(e.to_string()),
+            })
+        })
+        .map_err(|e| CliError::Failed(e.to_string()))?;
+        let size = std::fs::metadata(out).map_or(0, |file| file.len());
+        self.summary(out, &plan, &tensors, size)
     }
 
     /// Refuses what cannot or must not be written to, before anything is computed.
-    fn check_out(&self) -> Result<(), CliError> {
-        let refused = |why: &str| Err(CliError::Input(format!("{}: {why}", self.out.display())));
-        let folder = self.out.parent().filter(|p| !p.as_os_str().is_empty());
+    fn check_out(&self, out: &Path) -> Result<(), CliError> {
+        let refused = |why: &str| Err(CliError::Input(format!("{}: {why}", out.display())));
+        let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
         if folder.is_some_and(|p| !p.is_dir()) {
             return refused("there is no such folder to write it in; make it, or choose another --out");
         }
-        match std::fs::metadata(&self.out) {
+        match std::fs::metadata(out) {
             Err(_) => Ok(()),
             // A file takes its place under a name of its own, which a device or a folder must not lose.
             Ok(there) if !there.is_file() => refused("is not a file; choose another --out"),
@@ -91,15 +106,40 @@ impl Trace {
         Ok(sites)
     }
 
-    fn summary(&self, plan: &Plan, tensors: &[Named], size: usize) -> Result<(), CliError> {
+    /// Prints what each tensor would hold, and what all of them take in the file.
+    fn print_size(&self, plan: &Plan, sites: &[Site], model: &Model) -> Result<(), CliError> {
         let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
-        let (out, n) = (self.out.display(), tensors.len());
-        if self.model.json {
+        let width = |site: &Site| match site.units(&model.decoder.arch) {
+            Units::Heads { n, width } => n * width,
+            Units::HeadsByKeys { n } => n * plan.prompts[0].ids.len(),
+            Units::Columns { width } => width,
+        };
+        let widths: Vec<(String, usize)> = sites.iter().map(|site| (site.to_string(), width(site))).collect();
+        let size: u64 = widths.iter().map(|(_, width)| (rows * width * 4) as u64).sum();
+        if self.model.output.json {
+            let tensors: serde_json::Map<String, serde_json::Value> =
+                widths.into_iter().map(|(name, width)| (name, json!([rows, width]))).collect();
+            let size = json!({"rows": rows, "prompts": plan.prompts.len(), "tensors": tensors, "bytes": size});
+            return say(&size.to_string());
+        }
+        let mut lines = vec![format!("{:<16} {:>10} {:>10} {:>12}", "tensor", "rows", "width", "size")];
+        lines.extend(widths.iter().map(|(name, width)| {
+            format!("{name:<16} {rows:>10} {width:>10} {:>12}", bytes((rows * width * 4) as u64))
+        }));
+        lines.push(format!("{} prompts, {} in all, which is held in memory", plan.prompts.len(), bytes(size)));
+        say(&lines.join("\n"))
+    }
+
+    fn summary(&self, out: &Path, plan: &Plan, tensors: &[Named], size: u64) -> Result<(), CliError> {
+        let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
+        let (out, n) = (out.display(), tensors.len());
+        if self.model.output.json {
             let names: Vec<&str> = tensors.iter().map(|t| t.name.as_str()).collect();
-            let summary = serde_json::json!({ "out": out.to_string(), "rows": rows, "prompts": plan.prompts.len(), "tensors": names });
+            let summary =
+                json!({ "out": out.to_string(), "rows": rows, "prompts": plan.prompts.len(), "tensors": names });
             return say(&summary.to_string());
         }
-        say(&format!("{out}: {n} tensors of {rows} rows of {} prompts, {}", plan.prompts.len(), bytes(size as u64)))
+        say(&format!("{out}: {n} tensors of {rows} rows of {} prompts, {}", plan.prompts.len(), bytes(size)))
     }
 }
 
@@ -138,19 +178,26 @@ impl Named {
     }
 }
 
-/// Each site's rows of all prompts one after another `[rows, width]`, `offsets` `[prompts + 1]` and `ids` `[rows]`.
-fn tensors(plan: &Plan, sites: &[Site], readings: &[Reading]) -> Vec<Named> {
-    let mut tensors = Vec::new();
-    for (i, site) in sites.iter().enumerate() {
-        let (mut rows, mut width, mut data) = (0, 0, Vec::new());
-        for reading in readings.iter().skip(i).step_by(sites.len()) {
-            if let Reading::Array { shape, values } = reading {
-                rows += shape[0];
-                width = shape[1];
-                data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
+/// Each site's rows of all prompts one after another `[rows, width]`, `offsets` `[prompts + 1]` and `ids` `[rows]`. Each reading
+/// is let go of once it is copied.
+fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>) -> Vec<Named> {
+    let empty = |site: &Site| Named {
+        name: site.to_string(),
+        dtype: safetensors::Dtype::F32,
+        shape: vec![0, 0],
+        data: Vec::new(),
+    };
+    let mut tensors: Vec<Named> = sites.iter().map(empty).collect();
+    let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
+    for (i, reading) in readings.into_iter().enumerate() {
+        if let Reading::Array { shape, values } = reading {
+            let tensor = &mut tensors[i % sites.len()];
+            if tensor.data.is_empty() {
+                tensor.data.reserve_exact(rows * shape[1] * 4);
             }
+            tensor.shape = vec![tensor.shape[0] + shape[0], shape[1]];
+            tensor.data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         }
-        tensors.push(Named { name: site.to_string(), dtype: safetensors::Dtype::F32, shape: vec![rows, width], data });
     }
     let lengths = plan.prompts.iter().map(|p| p.ids.len() as i64);
     let ends = lengths.scan(0, |at, n| {

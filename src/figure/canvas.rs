@@ -54,13 +54,14 @@ pub struct Canvas {
     height: u32,
     pixels: Vec<u8>,
     failure: Option<String>,
+    lacking: Vec<String>,
 }
 
 impl Canvas {
     /// A white picture of [`WIDTH`] by `height` pixels.
     pub fn new(height: u32) -> Canvas {
         let pixels = vec![255; WIDTH as usize * height as usize * 3];
-        Canvas { width: WIDTH, height, pixels, failure: None }
+        Canvas { width: WIDTH, height, pixels, failure: None, lacking: Vec::new() }
     }
 
     /// Fills a rectangle.
@@ -178,6 +179,9 @@ impl Canvas {
 
     /// Writes text whose baseline goes through `(x, y)`.
     pub fn text(&mut self, text: &str, x: f32, y: f32, style: TextStyle) {
+        if style.lacks(text) {
+            self.lacking.push(text.to_owned());
+        }
         style.rasterize(text, x, y, |x, y, coverage| self.blend(x, y, style.color, coverage));
     }
 
@@ -186,6 +190,11 @@ impl Canvas {
         let half = style.cap_height() / 2.0;
         let (x, y) = if style.upwards { (x + half, y) } else { (x, y + half) };
         self.text(text, x, y, style);
+    }
+
+    /// Texts with letters that the font has not, which are drawn as boxes.
+    pub fn lacking(&self) -> &[String] {
+        &self.lacking
     }
 
     /// The picture as a PNG file's bytes; it states its size, so that documents show it one column wide.
@@ -326,6 +335,15 @@ mod tests {
         canvas.text("out", -10.0, -10.0, TextStyle::new(40.0, RED));
         assert_eq!((canvas.pixel(1, 1), canvas.pixel(9, 9)), (RED, WHITE));
         assert!(canvas.to_png().is_ok());
+    }
+
+    #[test]
+    fn text_that_the_font_has_no_letters_for_is_named() {
+        let mut canvas = Canvas::new(60);
+        canvas.text("violence", 10.0, 40.0, TextStyle::new(30.0, RED));
+        assert!(canvas.lacking().is_empty());
+        canvas.text_centered("暴力 (12)", 10.0, 40.0, TextStyle::new(30.0, RED));
+        assert_eq!(canvas.lacking(), ["暴力 (12)"]);
     }
 
     #[test]

@@ -1,8 +1,8 @@
 //! Lines over a number: dose and response, accuracy by layer, effect by layer.
 //!
-//! Series differ in colour, dash and marker; controls (random directions) are thin grey dashed lines that share one
-//! entry of the legend. Intervals are shaded. Vertical lines name thresholds. Fitting curves and thresholds is left to
-//! the caller.
+//! Series differ in colour, dash and marker; controls (random directions) are thin dashed lines without markers: grey ones
+//! that share one entry of the legend, or one of a series each, in a tint of its colour. Intervals are shaded. Vertical lines
+//! name thresholds. Fitting curves and thresholds is left to the caller.
 
 #[cfg(test)]
 mod tests;
@@ -13,7 +13,7 @@ use plotters::style::RGBColor;
 use super::FigureError;
 use super::axis::{AxisBelow, Panel, Span, drawable, drawable_interval};
 use super::canvas::Canvas;
-use super::marks::{MOST_SERIES, color, dash, draw_marker};
+use super::marks::{MOST_SERIES, color, dash, draw_marker, tint};
 use super::parts::{Heading, Legend, MARGIN};
 use super::sign::{Sign, draw_whisker};
 use thresholds::Flags;
@@ -30,8 +30,18 @@ const MARKER_RADIUS: f32 = 13.0;
 const MARKER_DISTANCE: f32 = 62.0;
 const BAND_OPACITY: f32 = 0.18;
 const CONTROL: RGBColor = RGBColor(140, 140, 140);
-const CONTROL_DASH: &[f32] = &[12.0, 12.0];
+const CONTROL_TINT: f32 = 0.6;
 const CONTROL_WIDTH: f32 = 4.0;
+/// Pen down and pen up by turns, by the series that a control belongs to; the first is that of grey ones too.
+const CONTROL_DASHES: [&[f32]; MOST_SERIES] = [
+    &[12.0, 12.0],
+    &[3.0, 11.0],
+    &[26.0, 10.0],
+    &[26.0, 10.0, 3.0, 10.0],
+    &[12.0, 24.0],
+    &[50.0, 12.0],
+    &[12.0, 10.0, 3.0, 10.0],
+];
 
 /// Lines over a number.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,6 +82,8 @@ pub enum CurveRole {
     Series,
     /// As a thin grey dashed line, with what it is compared to in front.
     Control,
+    /// The same in a tint of the series that it is the control of, by that one's number among the series.
+    ControlOf(usize),
 }
 
 /// One point of a line.
@@ -110,8 +122,45 @@ struct Runs {
     runs: Vec<Vec<Spot>>,
 }
 
-/// `None` is a control.
-type Look = Option<usize>;
+/// How a line is told from others.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Look {
+    /// The number of the series.
+    Series(usize),
+    /// Of which series, if of one.
+    Control(Option<usize>),
+}
+
+impl Look {
+    fn color(self) -> RGBColor {
+        match self {
+            Look::Series(series) => color(series),
+            Look::Control(Some(series)) => tint(color(series), CONTROL_TINT),
+            Look::Control(None) => CONTROL,
+        }
+    }
+
+    fn dash(self) -> &'static [f32] {
+        match self {
+            Look::Series(series) => dash(series),
+            Look::Control(of) => CONTROL_DASHES[of.unwrap_or(0) % MOST_SERIES],
+        }
+    }
+
+    fn width(self) -> f32 {
+        if self.is_control() { CONTROL_WIDTH } else { LINE_WIDTH }
+    }
+
+    fn is_control(self) -> bool {
+        matches!(self, Look::Control(_))
+    }
+
+    /// The line in a legend.
+    fn sign(self) -> Sign {
+        let marker = if let Look::Series(series) = self { Some(series) } else { None };
+        Sign::Line { color: self.color(), dash: self.dash(), width: self.width(), marker }
+    }
+}
 
 impl Curves {
     /// Draws the figure.
@@ -155,10 +204,10 @@ impl Curves {
     /// The ranges of both axes, once it is known that there is something to draw and not too much.
     fn check(&self, lines: &[Runs]) -> Result<(Span, Span), FigureError> {
         let title = || self.title.clone();
-        let count = |role| self.curves.iter().filter(|curve| curve.role == role).count();
+        let controls = lines.iter().filter(|line| line.look.is_control()).count();
         let found = [
-            ("series", count(CurveRole::Series), MOST_SERIES),
-            ("controls", count(CurveRole::Control), MOST_CONTROLS),
+            ("series", lines.len() - controls, MOST_SERIES),
+            ("controls", controls, MOST_CONTROLS),
             ("thresholds", self.thresholds.len(), MOST_THRESHOLDS),
         ];
         if let Some((what, found, limit)) = found.into_iter().find(|(_, found, limit)| found > limit) {
@@ -180,10 +229,11 @@ impl Curves {
     fn lines(&self) -> Vec<Runs> {
         let mut series = 0;
         let look = |curve: &Curve| match curve.role {
-            CurveRole::Control => None,
+            CurveRole::Control => Look::Control(None),
+            CurveRole::ControlOf(of) => Look::Control(Some(of)),
             CurveRole::Series => {
                 series += 1;
-                Some(series - 1)
+                Look::Series(series - 1)
             }
         };
         let looks: Vec<Look> = self.curves.iter().map(look).collect();
@@ -200,19 +250,12 @@ impl Curves {
     fn legend(&self, lines: &[Runs]) -> Legend<Sign> {
         let mut entries: Vec<(Sign, String)> = Vec::new();
         for (curve, line) in self.curves.iter().zip(lines) {
-            let sign = match line.look {
-                Some(series) => {
-                    let (color, dash) = (color(series), dash(series));
-                    Sign::Line { color, dash, width: LINE_WIDTH, marker: Some(series) }
-                }
-                None => Sign::Line { color: CONTROL, dash: CONTROL_DASH, width: CONTROL_WIDTH, marker: None },
-            };
-            let entry = (sign, curve.name.clone());
-            if line.look.is_some() || !entries.contains(&entry) {
+            let entry = (line.look.sign(), curve.name.clone());
+            if !line.look.is_control() || !entries.contains(&entry) {
                 entries.push(entry);
             }
         }
-        if entries.len() == 1 && lines.iter().all(|line| line.look.is_some()) {
+        if entries.len() == 1 && !lines.iter().any(|line| line.look.is_control()) {
             entries.clear();
         }
         let shaded = lines.iter().flat_map(|line| line.runs.iter().flatten()).any(|spot| spot.interval.is_some());
@@ -249,33 +292,26 @@ fn draw_lines(
     for line in lines {
         draw_band(canvas, line, &place);
     }
-    let (controls, series): (Vec<&Runs>, Vec<&Runs>) = lines.iter().partition(|line| line.look.is_none());
+    let (controls, series): (Vec<&Runs>, Vec<&Runs>) = lines.iter().partition(|line| line.look.is_control());
     for line in controls {
-        draw_line(canvas, line, CONTROL, CONTROL_DASH, CONTROL_WIDTH, &place);
+        draw_line(canvas, line, &place);
         for alone in line.runs.iter().filter(|run| run.len() == 1) {
-            canvas.disc(place(alone[0].x, alone[0].y), CONTROL_WIDTH * 1.5, CONTROL);
+            canvas.disc(place(alone[0].x, alone[0].y), CONTROL_WIDTH * 1.5, line.look.color());
         }
     }
     between(canvas);
-    for (index, line) in series.iter().enumerate() {
-        draw_line(canvas, line, color(index), dash(index), LINE_WIDTH, &place);
+    for line in &series {
+        draw_line(canvas, line, &place);
     }
     for (index, line) in series.iter().enumerate() {
         draw_markers(canvas, line, (index, series.len()), &place);
     }
 }
 
-fn draw_line(
-    canvas: &mut Canvas,
-    line: &Runs,
-    color: RGBColor,
-    dash: &[f32],
-    width: f32,
-    place: impl Fn(f64, f64) -> (f32, f32),
-) {
+fn draw_line(canvas: &mut Canvas, line: &Runs, place: impl Fn(f64, f64) -> (f32, f32)) {
     for run in &line.runs {
         let points: Vec<(f32, f32)> = run.iter().map(|spot| place(spot.x, spot.y)).collect();
-        canvas.polyline(&points, color, width, dash);
+        canvas.polyline(&points, line.look.color(), line.look.width(), line.look.dash());
     }
 }
 
@@ -288,20 +324,29 @@ fn draw_markers(
 ) {
     for run in &line.runs {
         let points: Vec<(f32, f32)> = run.iter().map(|spot| place(spot.x, spot.y)).collect();
-        let length = points[points.len() - 1].0 - points[0].0;
-        let nearest = length / (points.len().max(2) - 1) as f32;
-        let every = (MARKER_DISTANCE / nearest.max(0.1)).ceil().max(1.0) as usize;
-        // A run shorter than that has one marker still.
-        let first = (every * series / of).min(points.len() - 1);
-        for center in points.iter().skip(first).step_by(every) {
-            draw_marker(canvas, series, *center, MARKER_RADIUS, true);
+        for center in marked(&points, MARKER_DISTANCE * series as f32 / of as f32) {
+            draw_marker(canvas, series, center, MARKER_RADIUS, true);
         }
     }
 }
 
+/// The points of a run that get a marker: the last within `offset` pixels of its start, and from there on each that is far
+/// enough from the marker before it.
+fn marked(points: &[(f32, f32)], offset: f32) -> Vec<(f32, f32)> {
+    let Some(start) = points.first() else { return Vec::new() };
+    let first = points.iter().rposition(|point| point.0 - start.0 <= offset).unwrap_or(0);
+    let mut marked: Vec<(f32, f32)> = Vec::new();
+    for point in &points[first..] {
+        if marked.last().is_none_or(|last| point.0 - last.0 >= MARKER_DISTANCE) {
+            marked.push(*point);
+        }
+    }
+    marked
+}
+
 /// Shades the intervals along a line; of a point without neighbours the interval is a line.
 fn draw_band(canvas: &mut Canvas, line: &Runs, place: impl Fn(f64, f64) -> (f32, f32)) {
-    let (color, opacity) = line.look.map_or((CONTROL, 0.3), |series| (color(series), BAND_OPACITY));
+    let (color, opacity) = (line.look.color(), if line.look.is_control() { 0.3 } else { BAND_OPACITY });
     for run in &line.runs {
         for part in run.split(|spot| spot.interval.is_none()) {
             let ends = part.iter().filter_map(|spot| spot.interval.map(|(low, high)| (spot.x, low, high)));
@@ -313,7 +358,7 @@ fn draw_band(canvas: &mut Canvas, line: &Runs, place: impl Fn(f64, f64) -> (f32,
             let band: Vec<(f32, f32, f32)> = edges.iter().map(|(upper, lower)| (upper.0, upper.1, lower.1)).collect();
             canvas.band(&band, color, opacity);
             for pick in [|edge: &(f32, f32, f32)| (edge.0, edge.1), |edge: &(f32, f32, f32)| (edge.0, edge.2)] {
-                canvas.polyline(&band.iter().map(pick).collect::<Vec<_>>(), super::marks::tint(color, 0.5), 2.0, &[]);
+                canvas.polyline(&band.iter().map(pick).collect::<Vec<_>>(), tint(color, 0.5), 2.0, &[]);
             }
         }
     }

@@ -8,8 +8,6 @@ mod layout;
 #[cfg(test)]
 mod tests;
 
-use std::path::Path;
-
 use super::FigureError;
 use super::axis::drawable;
 use super::canvas::{Canvas, Rect};
@@ -22,7 +20,7 @@ use super::style::{
 use super::text::{Anchor, TextStyle};
 use layout::Layout;
 
-/// The most rows or columns that are drawn: more would be less than five pixels a cell.
+/// The most rows or columns that are drawn: more would be less than four pixels a cell.
 pub const MOST_CELLS: usize = 256;
 
 /// Below this share of the scale a negative cell is too faint to be taken for a positive one, and has no dash.
@@ -82,11 +80,6 @@ struct Named {
 }
 
 impl Heatmap {
-    /// Draws the heatmap and writes it as a PNG file, which appears whole or not at all.
-    pub fn write_png(&self, path: impl AsRef<Path>) -> Result<(), FigureError> {
-        self.draw()?.write_png(path)
-    }
-
     /// Draws the heatmap.
     pub fn draw(&self) -> Result<Canvas, FigureError> {
         let (rows, columns) = self.check()?;

@@ -100,7 +100,8 @@ pub(super) fn draw_filling(canvas: &mut Canvas, series: usize, bar: Rect) {
 pub(super) fn draw_bar(canvas: &mut Canvas, bar: Rect, color: RGBColor, filled: bool) {
     let bar = if bar.width < 3 { Rect { left: bar.left - (3 - bar.width) / 2, width: 3, ..bar } } else { bar };
     canvas.fill(bar, color);
-    let line = (bar.height / 5).clamp(2, 4);
+    // However thin the bar is, half of it is inside of the line.
+    let line = (bar.height / 5).clamp(2, 4).min(bar.width / 4).max(1);
     if !filled {
         let (width, height) = (bar.width - 2 * line, bar.height - 2 * line);
         canvas.fill(Rect { left: bar.left + line, top: bar.top + line, width, height }, PAPER);
@@ -153,6 +154,22 @@ mod tests {
         let signs: Vec<Vec<i32>> =
             (0..MOST_SERIES).map(|series| grey(|canvas| draw_filling(canvas, series, bar))).collect();
         assert_all_differ(&signs);
+    }
+
+    #[test]
+    fn a_thin_bar_is_an_outline_still_where_it_is_not_filled() {
+        for width in [3, 4, 5, 8, 40] {
+            let drawn = |filled: bool| {
+                let mut canvas = Canvas::new(40);
+                draw_bar(&mut canvas, Rect { left: 10, top: 5, width, height: 20 }, color(0), filled);
+                let row: Vec<RGBColor> = (10..10 + width).map(|x| canvas.pixel(x, 15)).collect();
+                (row[0], row[width as usize / 2], row.iter().filter(|pixel| **pixel == PAPER).count() as i32)
+            };
+            assert_eq!(drawn(true), (color(0), color(0), 0));
+            let (edge, middle, white) = drawn(false);
+            assert_eq!((edge, middle), (color(0), PAPER), "{width} pixels");
+            assert!(3 * white >= width, "{white} of {width} pixels");
+        }
     }
 
     #[test]

@@ -47,6 +47,13 @@ impl Sign {
         if matches!(self, Sign::Line { .. }) { WIDE } else { NARROW }
     }
 
+    /// Draws the line that the sign stands for; of another sign, nothing.
+    pub fn draw_line(&self, canvas: &mut Canvas, from: (f32, f32), to: (f32, f32)) {
+        if let Sign::Line { color, dash, width, .. } = *self {
+            canvas.polyline(&[from, to], color, width, dash);
+        }
+    }
+
     /// Draws the sign into its place in a legend.
     pub fn draw(&self, canvas: &mut Canvas, place: Rect) {
         let (x, y) = (place.left as f32 + place.width as f32 / 2.0, place.top as f32 + place.height as f32 / 2.0);
@@ -69,8 +76,8 @@ impl Sign {
                 draw_missing(canvas, place);
                 canvas.frame(place, FAINT_INK, 2);
             }
-            Sign::Line { color, dash, width, marker } => {
-                canvas.polyline(&[left, right], color, width, dash);
+            Sign::Line { marker, .. } => {
+                self.draw_line(canvas, left, right);
                 if let Some(series) = marker {
                     draw_marker(canvas, series, (x, y), MARKER_RADIUS, true);
                 }

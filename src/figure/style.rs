@@ -123,7 +123,7 @@ pub fn signed(value: f64) -> String {
         format!("{value:+.1e}")
     } else {
         // One digit before the point takes two behind it: 1.23, 12.3, 123, 0.123.
-        let decimals = (2.0 - size.log10().floor()).clamp(0.0, 4.0);
+        let decimals = (2.0 - size.log10().floor()).clamp(0.0, 5.0);
         format!("{value:+.0$}", decimals as usize)
     };
     with_minus(text)
@@ -176,6 +176,7 @@ mod tests {
         assert_eq!(signed(0.5), "+0.500");
         assert_eq!(signed(-12.345), "−12.3");
         assert_eq!(signed(1234.0), "+1234");
+        assert_eq!([signed(0.00251), signed(-0.0123)], ["+0.00251", "−0.0123"]);
         assert_eq!(signed(-0.00001), "−1.0e−5");
         assert_eq!(signed(0.0), "0");
     }

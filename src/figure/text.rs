@@ -1,7 +1,8 @@
 //! Text on a canvas, in the font that travels with the project: no system font library, the same pixels everywhere.
 //!
 //! Glyphs are placed by their outlines at fractions of a pixel: the text layout of plotters' own bitmap backend drops
-//! side bearings, which shows at the sizes used here.
+//! side bearings, which shows at the sizes used here. A letter that the font has not is drawn as a box, so that what
+//! should stand there is seen to be missing; telling the user is left to the caller ([`TextStyle::lacks`]).
 
 use std::sync::LazyLock;
 
@@ -93,6 +94,15 @@ impl TextStyle {
         text.chars().map(|letter| font.h_advance(font.glyph_id(letter))).sum()
     }
 
+    /// Whether the font has no letter for a part of the text that should be seen.
+    pub fn lacks(&self, text: &str) -> bool {
+        text.chars().any(|letter| self.lacks_letter(letter))
+    }
+
+    fn lacks_letter(&self, letter: char) -> bool {
+        self.font().glyph_id(letter).0 == 0 && !letter.is_whitespace() && !letter.is_control()
+    }
+
     /// Breaks a text at spaces into lines of at most `width` pixels; a longer word has a line of its own.
     pub fn wrap(&self, text: &str, width: f32) -> Vec<String> {
         let mut lines: Vec<String> = Vec::new();
@@ -171,16 +181,34 @@ impl TextStyle {
         for letter in text.chars() {
             let id = font.glyph_id(letter);
             let glyph: Glyph = id.with_scale_and_position(self.scale(), point(along, 0.0));
+            let from = along;
             along += scaled.h_advance(id);
-            let Some(outline) = font.outline_glyph(glyph) else {
-                continue;
-            };
-            let bounds = outline.px_bounds();
-            outline.draw(|dx, dy, coverage| {
-                let (across, down) = (bounds.min.x as i32 + dx as i32, bounds.min.y as i32 + dy as i32);
+            let mut dot = |across: i32, down: i32, coverage: f32| {
                 let (px, py) = if self.upwards { (down, -across) } else { (across, down) };
                 draw(x.round() as i32 + px, y.round() as i32 + py, coverage.clamp(0.0, 1.0));
-            });
+            };
+            if self.lacks_letter(letter) {
+                self.empty_box(from, along, |across, down| dot(across, down, 1.0));
+            } else if let Some(outline) = font.outline_glyph(glyph) {
+                let bounds = outline.px_bounds();
+                let (left, top) = (bounds.min.x as i32, bounds.min.y as i32);
+                outline.draw(|dx, dy, coverage| dot(left + dx as i32, top + dy as i32, coverage));
+            }
+        }
+    }
+
+    /// Calls `dot` with the pixels of a frame that stands for a letter between two places along the line.
+    fn empty_box(&self, from: f32, to: f32, mut dot: impl FnMut(i32, i32)) {
+        let (line, side) = ((self.size / 16.0).round().max(1.0) as i32, (to - from) * 0.1);
+        let (left, right) = ((from + side).round() as i32, (to - side).round() as i32);
+        let top = -self.cap_height().round() as i32;
+        for down in top..0 {
+            for across in left..right {
+                let inside = across >= left + line && across < right - line && down >= top + line && down < -line;
+                if !inside {
+                    dot(across, down);
+                }
+            }
         }
     }
 }
@@ -199,6 +227,26 @@ mod tests {
                 assert_ne!(style.font().glyph_id(letter).0, 0, "{letter} in bold: {}", style.bold);
             }
         }
+    }
+
+    #[test]
+    fn a_letter_that_the_font_has_not_is_a_box_within_its_width() {
+        let drawn = |style: TextStyle, text: &str| {
+            let mut pixels = Vec::new();
+            style.rasterize(text, 0.0, 0.0, |x, y, coverage| pixels.extend((coverage > 0.5).then_some((x, y))));
+            pixels
+        };
+        for (text, lacking) in [("暴力", true), ("سياسة", true), ("Größe Ж\u{202f}5", false), ("a\nb\u{2009}c", false)]
+        {
+            assert_eq!(STYLE.lacks(text), lacking, "{text}");
+        }
+        let pixels = drawn(STYLE, "暴");
+        assert!(pixels.iter().all(|(x, y)| *x >= 0 && (*x as f32) < STYLE.width("暴") && (-30..0).contains(y)));
+        let middle = (STYLE.width("暴") / 2.0) as i32;
+        assert!(pixels.contains(&(middle, -1)) && !pixels.contains(&(middle, -15)), "a frame, not a block");
+        let upwards = drawn(STYLE.upwards(), "暴");
+        assert_eq!(upwards, pixels.iter().map(|(x, y)| (*y, -x)).collect::<Vec<_>>());
+        assert!(drawn(STYLE, "\u{2009}").is_empty());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! A report's table out of a data table: chosen columns, each with its way to be written, chosen rows in an order.
 //!
 //! ```
-//! # use gatelens::report::listing::{Listing, Order, Show};
+//! # use gatelens::report::listing::{Listing, Show};
 //! # use gatelens::table::{Table, TableError};
 //! # fn main() -> Result<(), TableError> {
 //! let heads = Table::new("heads")
@@ -9,7 +9,7 @@
 //!     .int("head", "", [3, 1, 0])?
 //!     .float("effect_mean", "nats", [0.1, -0.8, 0.3])?;
 //! let listing = Listing::of(&heads)
-//!     .by(Order::Strongest("effect_mean"))
+//!     .strongest("effect_mean")
 //!     .first(2)
 //!     .column("head", Show::Head("layer", "head"))
 //!     .column("effect (nats)", Show::Signed("effect_mean", 2));
@@ -21,19 +21,19 @@
 //! # }
 //! ```
 
-use std::cmp::Ordering;
-
 use super::cells::{EMPTY, count, head, interval, number, p_value, share, signed};
 use super::{Heading, TableBlock};
-use crate::table::{Kind, Table, TableError};
+use crate::table::{Table, TableError};
 
 /// Which column's values are written, and how; the names are the data table's. Digits are those after the point.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Show<'a> {
-    /// Text as it is.
+    /// Text; as in every cell, `` `code` `` and `**bold**` in it are marks.
     Text(&'a str),
-    /// Whole numbers.
+    /// How many there are: whole numbers, long ones in groups of digits.
     Count(&'a str),
+    /// Whole numbers that name something, as tokens, in digits that can be copied.
+    Id(&'a str),
     /// Numbers with so many digits.
     Number(&'a str, usize),
     /// Numbers whose direction counts, with so many digits.
@@ -44,21 +44,17 @@ pub enum Show<'a> {
     PValue(&'a str),
     /// An interval from its lower and its upper end, with so many digits.
     Interval(&'a str, &'a str, usize),
-    /// A head from its layer and its number.
+    /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
     Flag(&'a str),
 }
 
-/// Which rows come first. Rows without a value come last; rows that are equal stay in the table's order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Order<'a> {
-    /// By a column, from its smallest.
-    Ascending(&'a str),
-    /// By a column, from its largest.
-    Descending(&'a str),
-    /// By a column's size, whatever its sign, from its largest.
-    Strongest(&'a str),
+/// Which rows come first.
+#[derive(Debug, Clone, Copy)]
+enum Order {
+    Strongest,
+    Ascending,
 }
 
 /// A choice of a data table's rows and columns.
@@ -66,16 +62,9 @@ pub enum Order<'a> {
 pub struct Listing<'a> {
     table: &'a Table,
     conditions: Vec<(&'a str, &'a str)>,
-    order: Option<Order<'a>>,
+    order: Option<(&'a str, Order)>,
     limit: usize,
     columns: Vec<(Heading, Show<'a>)>,
-}
-
-/// A cell that rows are ordered by.
-#[derive(Debug, Clone, Copy)]
-enum Key<'a> {
-    Number(f64),
-    Text(&'a str),
 }
 
 impl<'a> Listing<'a> {
@@ -90,9 +79,16 @@ impl<'a> Listing<'a> {
         self
     }
 
-    /// The rows in this order instead of the table's.
-    pub fn by(mut self, order: Order<'a>) -> Listing<'a> {
-        self.order = Some(order);
+    /// The rows by the size of a column's numbers, whatever their sign, the largest first, instead of in the table's order.
+    /// Rows without a value come last; rows that are equal stay in the table's order.
+    pub fn strongest(mut self, column: &'a str) -> Listing<'a> {
+        self.order = Some((column, Order::Strongest));
+        self
+    }
+
+    /// The rows from a column's smallest number on instead of in the table's order, those without a value last.
+    pub fn ascending(mut self, column: &'a str) -> Listing<'a> {
+        self.order = Some((column, Order::Ascending));
         self
     }
 
@@ -151,58 +147,17 @@ impl<'a> Listing<'a> {
             let cells = self.table.opt_strs(column)?;
             rows.retain(|row| cells[*row] == Some(text));
         }
-        if let Some(order) = self.order {
-            let keys = order.keys(self.table)?;
-            rows.sort_by(|a, b| order.compare(keys[*a], keys[*b]));
+        if let Some((column, order)) = self.order {
+            let cells = self.table.floats(column)?;
+            let place = |row: usize| {
+                cells[row].map_or(f64::INFINITY, |x| match order {
+                    Order::Strongest => -x.abs(),
+                    Order::Ascending => x,
+                })
+            };
+            rows.sort_by(|a, b| place(*a).total_cmp(&place(*b)));
         }
         Ok(rows)
-    }
-}
-
-impl<'a> Order<'a> {
-    fn keys(self, table: &Table) -> Result<Vec<Option<Key<'_>>>, TableError> {
-        let (Order::Ascending(column) | Order::Descending(column) | Order::Strongest(column)) = self;
-        let kind = table.columns().find(|info| info.name == column).map(|info| info.kind);
-        Ok(match (kind, self) {
-            (Some(Kind::Int), _) => table.ints(column)?.iter().map(|n| Some(Key::Number(*n as f64))).collect(),
-            (Some(Kind::Flag), _) => {
-                table.flags(column)?.iter().map(|flag| Some(Key::Number(f64::from(u8::from(*flag))))).collect()
-            }
-            (Some(Kind::Str), Order::Ascending(_) | Order::Descending(_)) => {
-                table.opt_strs(column)?.into_iter().map(|text| text.map(Key::Text)).collect()
-            }
-            // A column that is not there, or text that is to be ordered by its size, is this call's error.
-            _ => table.floats(column)?.iter().map(|x| x.map(Key::Number)).collect(),
-        })
-    }
-
-    fn compare(self, a: Option<Key<'_>>, b: Option<Key<'_>>) -> Ordering {
-        match (a, b) {
-            (Some(a), Some(b)) => match self {
-                Order::Ascending(_) => a.compare(b),
-                Order::Descending(_) => b.compare(a),
-                Order::Strongest(_) => b.size().compare(a.size()),
-            },
-            (a, b) => a.is_none().cmp(&b.is_none()),
-        }
-    }
-}
-
-impl Key<'_> {
-    fn compare(self, other: Key<'_>) -> Ordering {
-        match (self, other) {
-            (Key::Number(a), Key::Number(b)) => a.total_cmp(&b),
-            (Key::Text(a), Key::Text(b)) => a.cmp(b),
-            // One column is of one kind.
-            _ => Ordering::Equal,
-        }
-    }
-
-    fn size(self) -> Self {
-        match self {
-            Key::Number(x) => Key::Number(x.abs()),
-            text => text,
-        }
     }
 }
 
@@ -222,6 +177,10 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
         Show::Count(column) => {
             let column = table.ints(column)?;
             Ok(Box::new(move |row| count(column[row])))
+        }
+        Show::Id(column) => {
+            let column = table.ints(column)?;
+            Ok(Box::new(move |row| column[row].to_string()))
         }
         Show::Number(column, digits) => floats(column, number, digits),
         Show::Signed(column, digits) => floats(column, signed, digits),
@@ -255,6 +214,7 @@ mod tests {
             .and_then(|table| table.int("layer", "", [0, 1, 2, 3]))
             .and_then(|table| table.int("head", "", [5, 6, 7, 12_345]))
             .and_then(|table| table.float("effect", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
+            .and_then(|table| table.float("none", "", [None; 4]))
             .and_then(|table| table.float("low", "", [-0.1, -1.0, 0.0, 0.2]))
             .and_then(|table| table.float("p", "", [0.5, 0.0001, 1.0, 0.049]))
             .and_then(|table| table.flag("kept", "", [true, false, true, false]))
@@ -262,15 +222,10 @@ mod tests {
     }
 
     #[test]
-    fn rows_without_a_value_come_last_whatever_the_order() {
+    fn the_strongest_come_first_and_rows_without_a_value_last() {
         let heads = heads();
-        let rows = |order| Listing::of(&heads).by(order).rows().unwrap();
-        assert_eq!(rows(Order::Strongest("effect")), [1, 3, 0, 2]);
-        assert_eq!(rows(Order::Ascending("effect")), [1, 0, 3, 2]);
-        assert_eq!(rows(Order::Descending("effect")), [3, 0, 1, 2]);
-        assert_eq!(rows(Order::Ascending("group")), [0, 3, 2, 1], "equal rows stay in order");
-        assert_eq!(rows(Order::Descending("layer")), [3, 2, 1, 0]);
-        assert_eq!(rows(Order::Descending("kept")), [0, 2, 1, 3]);
+        assert_eq!(Listing::of(&heads).strongest("effect").rows().unwrap(), [1, 3, 0, 2]);
+        assert_eq!(Listing::of(&heads).strongest("none").rows().unwrap(), [0, 1, 2, 3], "equal rows stay in order");
     }
 
     #[test]
@@ -281,6 +236,7 @@ mod tests {
             .column("group", Show::Text("group"))
             .column("head", Show::Head("layer", "head"))
             .column("n", Show::Count("head"))
+            .column("token", Show::Id("head"))
             .column("effect", Show::Signed("effect", 1))
             .column("plain", Show::Number("effect", 2))
             .column("share", Show::Share("effect"))
@@ -293,11 +249,18 @@ mod tests {
         assert_eq!(block.rows.len(), 2);
         assert_eq!(
             block.rows[0],
-            ["a", "L0.H5", "5", "+0.1", "0.10", "10.0\u{a0}%", "[−0.1,\u{a0}0.1]", "0.500", "yes"]
+            ["a", "L0.H5", "5", "5", "+0.1", "0.10", "10.0\u{a0}%", "[−0.1,\u{a0}0.1]", "0.500", "yes"]
         );
-        assert_eq!(block.rows[1][2], "12\u{202f}345");
+        assert_eq!(block.rows[1][2..4], ["12\u{202f}345", "12345"], "an id can be copied");
         let numeric: Vec<bool> = block.header.iter().map(|heading| heading.numeric).collect();
-        assert_eq!(numeric, [false, false, true, true, true, true, true, true, false]);
+        assert_eq!(numeric, [false, false, true, true, true, true, true, true, true, false]);
+    }
+
+    #[test]
+    fn a_head_of_a_negative_layer_is_none() {
+        let heads = Table::new("c").int("layer", "", [3, -1]).and_then(|t| t.int("head", "", [5, -1])).unwrap();
+        let block = Listing::of(&heads).column("gate", Show::Head("layer", "head")).block("Gates").unwrap();
+        assert_eq!(block.rows, [["L3.H5"], [EMPTY]]);
     }
 
     #[test]
@@ -316,8 +279,8 @@ mod tests {
         let all = || Listing::of(&heads);
         assert!(message(all().column("x", Show::Share("efect"))).contains("did you mean \"effect\"?"));
         assert!(message(all().column("x", Show::Count("group"))).contains("expected integer values, found text"));
-        assert!(message(all().by(Order::Ascending("nothing"))).contains("\"nothing\""));
-        assert!(message(all().by(Order::Strongest("group"))).contains("expected float values, found text"));
+        assert!(message(all().strongest("nothing")).contains("\"nothing\""));
+        assert!(message(all().strongest("group")).contains("expected float values, found text"));
         assert!(message(all().only("layer", "1")).contains("expected text values, found integer"));
     }
 }

@@ -39,8 +39,14 @@ fn mend(error: &io::Error) -> &'static str {
 ///
 /// The bytes go to a hidden file beside it first; an older file of that name stays until the moment it is replaced.
 pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
+    write_file_with(path, |temporary| File::create(temporary)?.write_all(bytes))
+}
+
+/// The same for what `write` puts into the file that it is given the path of, piece by piece.
+pub fn write_file_with(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>) -> Result<(), WriteError> {
     let temporary = temporary_beside(path);
-    let written = write_synced(&temporary, bytes)
+    let written = write(&temporary)
+        .and_then(|()| File::open(&temporary)?.sync_all())
         .and_then(|()| fs::rename(&temporary, path))
         .and_then(|()| sync_dir(parent(path)));
     written.map_err(|source| {
@@ -48,12 +54,6 @@ pub fn write_file(path: &Path, bytes: &[u8]) -> Result<(), WriteError> {
         let _ = fs::remove_file(&temporary);
         WriteError::new(path, "be written")(source)
     })
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
-    let mut file = File::create(path)?;
-    file.write_all(bytes)?;
-    file.sync_all()
 }
 
 fn temporary_beside(path: &Path) -> PathBuf {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value};
 pub const RUN_FILE: &str = "run.json";
 
 /// Everything that `run.json` says of a run.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct RunRecord {
     /// The command: `interchange`.
     pub command: String,
@@ -34,7 +34,8 @@ pub struct RunRecord {
     pub engine: String,
     /// Wall-clock times.
     pub timings: Timings,
-    /// Processor time of all threads, in seconds.
+    /// Processor time of all threads over this run, in seconds; in an experiment, that of loading a model is in the first
+    /// run on it.
     pub cpu_s: f64,
     /// Prompts that were run.
     pub prompts: u64,
@@ -44,7 +45,8 @@ pub struct RunRecord {
     pub rows: u64,
     /// Floating-point operations, counted from the plan.
     pub flops: f64,
-    /// The most memory that the process held at once.
+    /// The most memory that the process held at once during the run; since its own start where the system does not count
+    /// anew.
     pub peak_rss_bytes: u64,
 }
 
@@ -59,7 +61,7 @@ impl RunRecord {
 }
 
 /// Which model was run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRecord {
     /// Its path or name, as given.
     pub name: String,

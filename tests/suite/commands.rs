@@ -1,9 +1,10 @@
 //! What the commands write and say, run as a user runs them.
 
 use crate::support::cli::{Bench, gatelens, listed, pair};
-use crate::support::copies::Folder;
+use crate::support::copies::{Folder, Stored, Tensors};
 use crate::support::{FAMILIES, Golden, assert_close, assert_golden, family_dir};
 use candle_core::{Device, Tensor};
+use gatelens::rundir::RunDir;
 use gatelens::table::{Kind, Table};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -113,6 +114,24 @@ fn trace_summaries_are_machine_readable_where_asked_for() {
 }
 
 #[test]
+fn a_dry_run_of_a_trace_says_how_large_it_would_be_and_writes_nothing() {
+    let bench = Bench::new();
+    let line = |id: &str, ids: &[u32]| json!({ "id": id, "prompt": { "ids": ids } });
+    let prompts = bench.dataset("prompts.jsonl", &[line("a", &[1, 2, 3]), line("b", &[4, 5, 6])]);
+    let said = bench.trace(&family_dir("llama"), &prompts, "pattern.0,z.1,logits", &["--dry-run"]).done();
+    assert!(said.contains("z.1") && said.contains("2 prompts"), "{said}");
+    let (model, prompts) = (family_dir("llama"), prompts.to_str().expect("UTF-8").to_string());
+    let words = ["trace", model.to_str().expect("UTF-8"), "--prompts", &prompts, "--sites", "pattern.0,z.1,logits"];
+    let json = gatelens([&words[..], &["--dry-run", "--json"]].concat()).done();
+    let size: Value = serde_json::from_str(&json).expect("one JSON object");
+    // Four heads; six rows of f32.
+    assert_eq!(size["tensors"], json!({ "pattern.0": [6, 12], "z.1": [6, 48], "logits": [6, 160] }));
+    assert_eq!((&size["rows"], &size["bytes"]), (&json!(6), &json!(6 * (12 + 48 + 160) * 4)));
+    gatelens(words).refused(&["--out"]);
+    assert_eq!(bench.written(), [""; 0]);
+}
+
+#[test]
 fn a_chat_template_makes_the_prompt_of_a_users_message() {
     let bench = Bench::new();
     let template = "{% for m in messages %}{{ m.role }} {{ m.content }} {% endfor %}\
@@ -192,6 +211,9 @@ fn a_run_directory_has_its_tables_figures_reports_and_record() {
     assert!(std::fs::read(dir.join("necessity.png")).expect("a figure").starts_with(b"\x89PNG\r\n\x1a\n"));
     let html = std::fs::read_to_string(dir.join("report.html")).expect("a report");
     assert!(html.contains("data:image/png;base64,") && !html.contains("src=\"http"), "figures are not inlined");
+    let intervals = html.matches("95 % interval</th>").count();
+    assert_eq!(html.matches("class=\"num\">95 % interval</th>").count(), intervals, "intervals are sorted as numbers");
+    assert!(intervals > 0);
     let markdown = std::fs::read_to_string(dir.join("report.md")).expect("a report");
     assert!(markdown.contains("necessity.png") && markdown.contains("Interchange"), "{markdown}");
     let heads = table(&dir, "heads.parquet");
@@ -331,6 +353,50 @@ fn an_existing_run_directory_is_replaced_only_with_force() {
     assert!(bench.out("run").join("heads.parquet").exists());
 }
 
+/// Leaves an unfinished run of a command in `out/run.partial`.
+fn unfinished(bench: &Bench, command: &str) {
+    let directory = RunDir::create(&bench.out("run"), false, false).expect("a run directory");
+    let parameters = serde_json::Map::from_iter([("command".to_string(), json!(command))]);
+    directory.claim(&parameters).expect("a claim");
+}
+
+#[test]
+fn where_it_cannot_write_is_said_before_a_model_is_looked_for() {
+    let bench = Bench::new();
+    let (nowhere, pairs) = (Path::new("/nowhere"), golden_pairs(&bench));
+    unfinished(&bench, "interchange");
+    bench.interchange(nowhere, &pairs, &[]).refused(&["run.partial", "unfinished", "--resume"]);
+    std::fs::create_dir(bench.out("mine")).expect("a folder");
+    std::fs::write(bench.out("mine").join("note.txt"), "mine").expect("a file");
+    bench.interchange_to(&bench.out("mine"), nowhere, &pairs, &["--force"]).refused(&["mine", "not a run directory"]);
+    bench.interchange_to(Path::new(".."), nowhere, &pairs, &[]).refused(&["..", "no name for a run directory"]);
+    bench.interchange(nowhere, &pairs, &["--dry-run"]).refused(&["nowhere", "no such file or folder"]);
+}
+
+#[test]
+fn the_unfinished_run_of_another_command_is_named() {
+    let bench = Bench::new();
+    unfinished(&bench, "ablate");
+    let told = "another one: command was \"ablate\", is \"interchange\"";
+    bench.interchange(&family_dir("llama"), &golden_pairs(&bench), &["--resume"]).refused(&["run.partial", told]);
+}
+
+#[test]
+fn inspect_reads_no_weights() {
+    let layer = "model.layers.2.mlp.up_proj.weight";
+    let damaged = |tensors: &mut Tensors| {
+        let stored = tensors.get_mut(layer).expect("a tensor");
+        *stored = Stored::floats(&stored.shape, &vec![f32::NAN; stored.values().len()]);
+    };
+    let model = Folder::of("llama").weights(damaged);
+    let facts = gatelens(["inspect", model.path().to_str().expect("UTF-8"), "--json"]).done();
+    let facts: Value = serde_json::from_str(&facts).expect("one object");
+    assert_eq!((&facts["layers"], &facts["devices"]), (&json!(4), &json!("cpu: layers 0-3")));
+    // What runs the model does find it.
+    let bench = Bench::new();
+    bench.interchange(model.path(), &golden_pairs(&bench), &[]).refused(&[layer]);
+}
+
 #[test]
 fn inspect_names_the_family_its_sizes_and_its_sites() {
     for family in FAMILIES {
@@ -395,4 +461,46 @@ fn flags_stand_in_for_the_answers_of_lines_that_have_none() {
     bench.interchange_to(&bench.out("bare"), &model, &bare, &["--answer", "id:11", "--foil", "id:23"]).done();
     let [own, bare] = ["own", "bare"].map(|name| column(&table(&bench.out(name), "heads.parquet"), "effect_mean"));
     assert_eq!(own, bare);
+}
+
+#[test]
+fn flags_that_stand_in_for_no_item_are_warned_of() {
+    let (bench, model) = (Bench::new(), family_dir("llama"));
+    let pairs = golden_pairs(&bench);
+    let run = |more: &[&str]| {
+        let ended = bench.interchange(&model, &pairs, &[&["--force", "--answer", "id:11"], more].concat());
+        let said = ended.stderr.clone();
+        ended.done();
+        said
+    };
+    let said = run(&[]);
+    assert!(said.starts_with("warning: --answer: does nothing") && said.lines().count() == 1, "{said}");
+    assert_eq!(run(&["--quiet"]), "");
+}
+
+#[test]
+fn labels_that_the_figures_font_lacks_are_warned_of_once() {
+    let bench = Bench::new();
+    let own = String::from_utf8(gatelens::demo::file("pairs.jsonl").expect("pairs").to_vec()).expect("UTF-8");
+    let line = |line: &str| serde_json::from_str(&line.replace(r#""lang":"de""#, r#""lang":"中文""#)).expect("JSON");
+    let lines: Vec<Value> = own.lines().map(line).collect();
+    assert!(lines.iter().any(|pair| pair["lang"] == "中文") && lines.iter().any(|pair| pair["lang"] == "en"));
+    let (pairs, out) = (bench.dataset("pairs.jsonl", &lines), bench.out("run"));
+    let run = |more: &[&str]| {
+        let (pairs, out) = (pairs.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
+        let words = ["behaviour", "demo", "--pairs", pairs, "--generate", "4", "--force", "--out", out];
+        let ended = gatelens([&words, more].concat());
+        let said = ended.stderr.clone();
+        ended.done();
+        said
+    };
+    let said = run(&[]);
+    assert!(said.starts_with("warning: rates.png: \"中文\"") && said.contains("drawn as a box"), "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    assert_eq!(run(&["--quiet"]), "");
+}
+
+#[test]
+fn manual_pages_that_cannot_be_written_are_an_error_that_names_the_place() {
+    gatelens(["man", "--out", "/dev/null/pages"]).failed(1, &["/dev/null/pages", "cannot be written", "--out"]);
 }

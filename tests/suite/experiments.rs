@@ -6,7 +6,7 @@ use gatelens::plan::{Metric, Plan, What};
 use gatelens::run::{Engine, Reading};
 use gatelens::rundir::RunDir;
 use gatelens::session::Session;
-use serde_json::json;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// Golden pairs and prompts of the llama fixture, and an experiment on it.
@@ -111,9 +111,134 @@ fn what_is_wrong_with_an_experiment_is_said_before_anything_runs() {
 #[test]
 fn a_dry_run_of_an_experiment_prints_costs_and_writes_nothing() {
     let e = Experiment::new();
-    let printed = e.run(&e.spec(TWO), &["--dry-run"]).done();
+    let spec = e.spec(TWO);
+    let printed = e.run(&spec, &["--dry-run"]).done();
     assert!(printed.matches("rows x layers").count() == 2, "{printed}");
+    assert!(printed.contains("interchange: ") && printed.contains("parts: "), "{printed}");
+    // Without --out too, and for machines.
+    let printed = gatelens(["run", spec.to_str().unwrap(), "--dry-run", "--json"]).done();
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!([&lines[0]["entry"], &lines[1]["entry"]], [&json!("interchange"), &json!("parts")]);
+    assert_eq!((lines.len(), &lines[0]["full"]["forks"]), (2, &json!(64)));
+    gatelens(["run", spec.to_str().unwrap()]).refused(&["--out"]);
     assert!(e.bench.written().is_empty());
+}
+
+#[test]
+fn what_an_entry_costs_that_reads_a_file_of_the_run_is_not_known_before() {
+    let e = Experiment::new();
+    let spec = e.bench.text(
+        "spec.toml",
+        "models = [\"demo\"]\n[defaults]\npairs = \"demo:pairs.jsonl\"\nmax_pairs = 4\n[[analysis]]\ncommand = \"screen\"\n\
+         [[analysis]]\ncommand = \"cascade\"\ncircuit = \"run:screen/circuit.json\"\n[[analysis]]\ncommand = \"interchange\"\n",
+    );
+    let printed = gatelens(["run", spec.to_str().unwrap(), "--dry-run", "--json"]).done();
+    let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert!(lines[0]["wavefront"].is_object() && lines[2]["wavefront"].is_object(), "{printed}");
+    let unknown = lines[1]["unknown"].as_str().unwrap();
+    assert!(unknown.contains("screen/circuit.json") && lines[1]["wavefront"].is_null(), "{printed}");
+}
+
+#[test]
+fn models_are_compared_by_an_entry_that_shows_heads_of_two_models() {
+    let e = Experiment::new();
+    let model = |name: &str| {
+        let folder = e.bench.path(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        for file in ["config.json", "model.safetensors"] {
+            std::fs::copy(e.model.join(file), folder.join(file)).unwrap();
+        }
+        folder
+    };
+    let (a, b) = (model("a"), model("b"));
+    let run = |models: &[&PathBuf], compare: &str, analyses: &str| {
+        let models: Vec<String> = models.iter().map(|m| m.display().to_string()).collect();
+        let text = std::fs::read_to_string(e.spec(analyses)).unwrap();
+        let (_, rest) = text.split_once('\n').unwrap();
+        let spec = e.bench.text("spec.toml", &format!("models = {models:?}\ncompare = \"{compare}\"\n{rest}"));
+        e.run(&spec, &[])
+    };
+    run(&[&a], "interchange", TWO).refused(&["`compare`", "`interchange` is run on one model"]);
+    run(&[&a, &b], "parts", TWO).refused(&["`compare`", "`parts` is a run of `dla`", "`screen` or `interchange`"]);
+    run(&[&a, &b], "none", TWO).refused(&["`compare`", "no [[analysis]] is called `none`"]);
+    assert!(e.bench.written().is_empty());
+    run(&[&a, &b], "interchange", TWO).done();
+    assert!(e.bench.out("all/compare-overlap.parquet").is_file());
+}
+
+#[test]
+fn records_name_the_command_and_what_each_run_cost_itself() {
+    let e = Experiment::new();
+    // The first does most of the work, the second next to none.
+    let analyses =
+        TWO.replace("pairs = PAIRS", "pairs = \"demo:pairs.jsonl\"").replace("PROMPTS", "\"demo:prompts.jsonl\"");
+    let text = format!("models = [\"demo\"]\n{analyses}").replace("name = \"parts\"", "label = \"harmless\"");
+    let spec = e.bench.text("spec.toml", &text);
+    e.run(&spec, &[]).done();
+    let record = |name: &str| -> Value {
+        serde_json::from_slice(&std::fs::read(e.bench.out("all").join(name).join("run.json")).unwrap()).unwrap()
+    };
+    assert_eq!(record("")["command"], "run");
+    let cpu = |name: &str| record(name)["cpu_s"].as_f64().unwrap();
+    assert!(cpu("dla") < cpu("interchange"), "{} after {}", cpu("dla"), cpu("interchange"));
+}
+
+/// The experiment file that docs/experiments.md shows.
+fn documented() -> &'static str {
+    let page = include_str!("../../docs/experiments.md");
+    page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).expect("an example")
+}
+
+#[test]
+fn the_experiment_that_the_documentation_shows_runs_and_its_report_is_made_again_with_all_it_said() {
+    let bench = Bench::new();
+    let (spec, out, again) = (bench.text("spec.toml", documented()), bench.out("all"), bench.out("again"));
+    gatelens(["run", spec.to_str().unwrap(), "--quiet", "--out", out.to_str().unwrap()]).done();
+    for name in ["demo-screen", "demo-blind-screen", "demo-whole-prompt", "demo-cascade", "compare-overlap.parquet"] {
+        assert!(out.join(name).exists(), "{name}: {:?}", listed(&out));
+    }
+    assert!(!out.join("demo-blind-whole-prompt").exists());
+    gatelens(["report", out.to_str().unwrap(), "--out", again.to_str().unwrap()]).done();
+    let [first, second] = [&out, &again].map(|dir| std::fs::read_to_string(dir.join("report.md")).unwrap());
+    let without_command =
+        |text: &str| text.lines().filter(|l| !l.starts_with("gatelens r")).collect::<Vec<_>>().join("\n");
+    assert_eq!(without_command(&first), without_command(&second));
+    for part in ["# Refusals of the two demo models", "Both were built, not trained", "(<compare-depth.png>)"] {
+        assert!(second.contains(part), "{part}");
+    }
+    assert_eq!(
+        std::fs::read(out.join("compare-depth.png")).unwrap(),
+        std::fs::read(again.join("compare-depth.png")).unwrap()
+    );
+}
+
+#[test]
+fn the_help_and_the_documentation_say_what_an_experiment_file_holds() {
+    let help = gatelens(["run", "--help"]).done();
+    for part in ["[[analysis]]", "[defaults]", "compare = ", "run:screen/circuit.json", "docs/experiments.md"] {
+        assert!(help.contains(part), "no {part} in {help}");
+    }
+    let page = include_str!("../../docs/experiments.md");
+    for writer in gatelens::analyses::WRITERS {
+        assert!(page.contains(&format!("`{}`", writer.name)), "docs/experiments.md does not name {}", writer.name);
+    }
+}
+
+#[test]
+fn the_demonstration_takes_a_seed_and_threads_and_records_itself() {
+    let bench = Bench::new();
+    let out = bench.out("my demo");
+    let words = ["demo", "--seed", "3", "--threads", "1", "--json", "--quiet", "--out", out.to_str().unwrap()];
+    let said = gatelens(words).done();
+    let lines: Vec<Value> = said.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect();
+    assert_eq!(lines.len(), 5);
+    assert!(lines.iter().all(|line| line["seed"] == 3), "{said}");
+    let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!(record["command"], "demo");
+    let line = record["command_line"].as_str().unwrap();
+    assert!(line.starts_with("gatelens demo --seed 3") && line.ends_with("my demo'"), "{line}");
+    gatelens(["demo", "--threads", "0", "--dry-run"]).refused(&["--threads", "1..=1024"]);
+    assert_eq!(gatelens(["demo", "--dry-run", "--quiet"]).done().matches("rows x layers").count(), 5);
 }
 
 /// A plan of both golden prompts.

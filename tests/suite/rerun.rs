@@ -1,8 +1,8 @@
 //! `gatelens rerun`: a record is enough to run it again, and what comes out otherwise is said.
 
-use crate::support::Golden;
-use crate::support::cli::{Bench, Ended, gatelens};
-use crate::support::family_dir;
+use crate::support::cli::{Bench, Ended, gatelens, pair};
+use crate::support::copies::{Folder, Stored};
+use crate::support::{Golden, family_dir};
 use serde_json::json;
 use std::path::PathBuf;
 
@@ -55,7 +55,9 @@ fn a_run_comes_out_again_byte_for_byte() {
     let said = r.rerun(&[]).done();
     assert!(said.contains("my run.rerun: 5 files, byte for byte those of"), "{said}");
     assert_eq!(r.bench.written(), ["my run", "my run.rerun"]);
-    r.rerun(&[]).failed(1, &["ended with code 2"]);
+    let again = r.rerun(&[]);
+    assert_eq!(again.stderr.matches("error: ").count(), 1, "{}", again.stderr);
+    again.refused(&["my run.rerun", "exists", "--force"]);
     r.rerun(&["--force"]).done();
     let record = std::fs::read_to_string(r.run.join("run.json")).unwrap();
     assert!(record.contains("out/my run'"), "the first run's record is as it was: {record}");
@@ -70,6 +72,47 @@ fn a_changed_dataset_is_named_and_so_is_what_came_of_it() {
     assert!(ended.stderr.contains("pairs.jsonl has changed since"), "{}", ended.stderr);
     assert!(ended.stdout.contains("pairs.parquet: has") && ended.stdout.contains("rows, had"), "{}", ended.stdout);
     assert!(ended.stderr.contains("are not those of"), "{}", ended.stderr);
+}
+
+#[test]
+fn a_changed_model_is_named() {
+    let bench = Bench::new();
+    let model = Folder::of("llama");
+    let pairs = bench.dataset("pairs.jsonl", &[pair("p", &[5, 6, 7], &[8, 9, 10])]);
+    bench.interchange(model.path(), &pairs, &["--quiet"]).done();
+    let run = bench.out("run");
+    let words = ["rerun", run.to_str().unwrap(), "--force"];
+    let said = |ended: Ended| ended.stderr;
+    assert!(!said(gatelens(words)).contains("changed"));
+    // Other numbers in tensors of the same shapes, and one more that nobody reads.
+    let model = model.weights(|tensors| {
+        tensors.insert("extra".to_string(), Stored::floats(&[1], &[0.0]));
+    });
+    let now = said(gatelens(words));
+    assert!(
+        now.contains(&format!("note: model `{}`: its weights' files have changed", model.path().display())),
+        "{now}"
+    );
+}
+
+#[test]
+fn a_changed_experiment_file_is_named_and_a_part_runs_again_by_itself() {
+    let bench = Bench::new();
+    let text = "models = [\"demo\"]\n[defaults]\npairs = \"demo:pairs.jsonl\"\nmax_pairs = 12\n[[analysis]]\ncommand = \"screen\"\n\
+                [[analysis]]\ncommand = \"cascade\"\ncircuit = \"run:screen/circuit.json\"\n";
+    let spec = bench.text("spec.toml", text);
+    let all = bench.out("all");
+    gatelens(["run", spec.to_str().unwrap(), "--quiet", "--out", all.to_str().unwrap()]).done();
+    let (part, again) = (all.join("cascade"), bench.out("again"));
+    let (part, again) = (part.to_str().unwrap(), again.to_str().unwrap());
+    gatelens(["rerun", part]).refused(&["cascade", "part of an experiment", "--out"]);
+    let said = gatelens(["rerun", part, "--out", again]);
+    assert!(!said.stderr.contains("note: "), "{}", said.stderr);
+    assert!(said.done().contains("byte for byte"));
+    std::fs::write(&spec, text.replace("max_pairs = 12", "max_pairs = 10")).unwrap();
+    let ended = gatelens(["rerun", all.to_str().unwrap()]);
+    assert!(ended.stderr.contains("spec.toml has changed since"), "{}", ended.stderr);
+    assert_eq!(ended.code, 1);
 }
 
 #[test]

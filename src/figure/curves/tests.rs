@@ -191,6 +191,50 @@ fn the_range_asked_for_is_kept_and_controls_are_grey() {
 }
 
 #[test]
+fn controls_of_two_series_are_told_apart_and_each_is_named() {
+    let xs = [0.0, 4.0];
+    let figure = Curves {
+        y_range: Some((0.0, 1.0)),
+        ..curves(vec![
+            curve("content", CurveRole::Series, &xs, |_| 0.8, 0.0),
+            curve("last position", CurveRole::Series, &xs, |_| 0.6, 0.0),
+            curve("random, content", CurveRole::ControlOf(0), &xs, |_| 0.4, 0.0),
+            curve("random, last position", CurveRole::ControlOf(1), &xs, |_| 0.2, 0.0),
+        ])
+    };
+    let canvas = draw("curves-controls", figure.clone());
+    let places = Places::of(&figure);
+    let (first, second) = (places.at(&canvas, 0.01, 0.4), places.at(&canvas, 0.01, 0.2));
+    assert_eq!([first, second], [tint(color(0), CONTROL_TINT), tint(color(1), CONTROL_TINT)]);
+    // Two lines of two entries; controls of one name and no series of their own share one.
+    let lines = |figure: &Curves| figure.legend(&figure.lines()).line_count();
+    assert_eq!(lines(&figure), 2);
+    let mut shared = figure.clone();
+    for curve in &mut shared.curves[2..] {
+        (curve.role, curve.name) = (CurveRole::Control, "random".into());
+    }
+    assert_eq!(lines(&shared), 1);
+    for (index, dash) in CONTROL_DASHES.iter().enumerate() {
+        assert!(!CONTROL_DASHES[index + 1..].contains(dash), "{dash:?}");
+    }
+}
+
+#[test]
+fn markers_of_a_line_are_never_nearer_than_their_distance() {
+    // The grid of a modulation: fine in the middle, coarse at the ends.
+    let grid = [-4.0, -3.0, -2.0, -1.0, -0.75, -0.5, -0.375, -0.25, -0.125, 0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
+    let points: Vec<(f32, f32)> = grid.iter().map(|x| (x * 150.0, 0.0)).collect();
+    for offset in [0.0, 20.0, 50.0] {
+        let marked = marked(&points, offset);
+        assert!(marked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= MARKER_DISTANCE), "{marked:?}");
+        assert!(marked.len() >= 9 && marked[0] == points[0], "{marked:?}");
+    }
+    let dense: Vec<(f32, f32)> = (0..80).map(|x| (x as f32 * 10.0, 0.0)).collect();
+    assert_eq!([marked(&dense, 0.0)[0].0, marked(&dense, 31.0)[0].0], [0.0, 30.0]);
+    assert_eq!((marked(&dense[..3], 50.0).len(), marked(&[], 0.0).len()), (1, 0));
+}
+
+#[test]
 fn nothing_to_draw_and_too_much_are_errors_that_name_the_figure() {
     let message = |figure: Curves| figure.draw().err().unwrap().to_string();
     let empty = message(curves(Vec::new()));

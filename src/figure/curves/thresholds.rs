@@ -12,6 +12,8 @@ const LINE_WIDTH: i32 = 4;
 const INTERVAL_OPACITY: f32 = 0.16;
 /// Between a line and its label, and between labels.
 const GAP: f32 = 14.0;
+/// The white ground of a label reaches so far beyond its text.
+const GROUND: f32 = 4.0;
 
 /// The thresholds of a plot.
 pub(super) struct Flags {
@@ -85,7 +87,7 @@ impl Flags {
         }
         for flag in &self.flags {
             let (top, bottom) = ((bottom_of(flag) - line) as i32, bottom_of(flag) as i32 - 4);
-            let (left, width) = (flag.from as i32 - 4, (flag.to - flag.from) as i32 + 8);
+            let (left, width) = ((flag.from - GROUND) as i32, (flag.to - flag.from + 2.0 * GROUND) as i32);
             canvas.fill(Rect { left, top, width, height: bottom - top }, PAPER);
             canvas.text_centered(&flag.label, flag.from, bottom_of(flag) - line / 2.0, style);
         }
@@ -98,9 +100,10 @@ impl Flag {
         other.from < self.to + GAP && self.from < other.to + GAP
     }
 
-    /// Whether its label is over a place.
+    /// Whether its label, with the ground that it stands on, is over a line at a place.
     fn is_over(&self, x: f32) -> bool {
-        self.from < x && x < self.to
+        let reach = GROUND + LINE_WIDTH as f32 / 2.0;
+        self.from - reach < x && x < self.to + reach
     }
 }
 
@@ -143,6 +146,19 @@ mod tests {
         assert_eq!(lanes(&[2.0, 2.0, 2.0]), [0, 1, 2]);
         // Both stand to the left of their lines: the one further right must be over the other's line.
         assert_eq!(lanes(&[9.0, 9.9]), [0, 1]);
+    }
+
+    #[test]
+    fn a_label_hides_no_part_of_another_ones_line() {
+        let one = &flags(&[2.0]).flags[0];
+        let at = |pixel: f32| f64::from((pixel - 200.0) / 140.0);
+        for beside in [-5.0, -1.0, 1.0, 5.0] {
+            let two = flags(&[2.0, at(one.to + beside)]).flags;
+            let label = two.iter().find(|flag| flag.x == one.x).unwrap();
+            assert!(label.lane > 0, "its line is hidden {beside} pixels beside the label");
+        }
+        let apart = flags(&[2.0, at(one.to + 30.0)]).flags;
+        assert!(apart.iter().all(|flag| flag.lane == 0));
     }
 
     #[test]

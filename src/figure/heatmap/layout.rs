@@ -81,15 +81,16 @@ fn cell_size(rows: i32, columns: i32, room: i32) -> (i32, i32) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::MOST_CELLS;
     use super::*;
 
     #[test]
-    fn every_shape_fits_the_column_with_cells_of_one_pixel_or_more() {
-        for rows in [1, 2, 9, 30, 64, 100, 200] {
-            for columns in [1, 2, 14, 64, 128, 200] {
+    fn every_shape_fits_the_column_with_cells_of_four_pixels_or_more() {
+        for rows in [1, 2, 9, 30, 64, 100, 200, MOST_CELLS] {
+            for columns in [1, 2, 14, 64, 128, 200, MOST_CELLS] {
                 let layout = Layout::new(rows, columns, 177, 55, 6);
                 let cell = layout.cell(0, 0);
-                assert!(cell.width >= 1 && cell.height >= 1, "{rows}x{columns}");
+                assert!(cell.width >= 4 && cell.height >= 4, "{rows}x{columns}");
                 assert!(layout.bar.right() + BAR_TEXT <= WIDTH as i32, "{rows}x{columns}");
                 assert!(layout.strip.right() <= WIDTH as i32, "{rows}x{columns}");
                 assert!(layout.height < 2600, "{rows}x{columns}: {}", layout.height);

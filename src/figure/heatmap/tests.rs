@@ -41,16 +41,16 @@ fn every_shape_and_emptiness_is_drawn() {
             map.values[3][5] = None;
             map.values[20] = vec![Some(f64::NAN); heads];
         }
-        map.write_png(folder.join(format!("{layers}x{heads}.png"))).unwrap();
+        map.draw().unwrap().write_png(folder.join(format!("{layers}x{heads}.png"))).unwrap();
     }
     let mut empty = heatmap(6, 8);
     empty.values = vec![vec![None; 8]; 6];
     empty.marks.clear();
-    empty.write_png(folder.join("empty.png")).unwrap();
+    empty.draw().unwrap().write_png(folder.join("empty.png")).unwrap();
     let mut zero = heatmap(2, 2);
     zero.values = vec![vec![Some(0.0); 2]; 2];
     zero.title = "A title so long that it cannot stand in one line of a column and is broken at a space".into();
-    zero.write_png(folder.join("zero.png")).unwrap();
+    zero.draw().unwrap().write_png(folder.join("zero.png")).unwrap();
 }
 
 #[test]

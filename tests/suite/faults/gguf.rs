@@ -260,3 +260,22 @@ fn a_gguf_key_that_is_missing_or_of_the_wrong_type_is_named() {
     refused_gguf(&typed, &["llama.attention.key_length"]);
     refused_gguf(&llama_keys("llama"), &["token_embd.weight"]);
 }
+
+#[test]
+fn a_tokenizer_that_does_not_say_how_it_cuts_is_warned_of_unless_it_is_to_be_quiet() {
+    let bench = Bench::new();
+    let path = bench.path("model.gguf");
+    let bytes: Vec<String> = (0..160).map(|i| format!("piece{i}")).collect();
+    let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
+    let keys = llama_keys("llama").key("tokenizer.ggml.model", "gpt2").key("tokenizer.ggml.tokens", &bytes[..]);
+    llama_tensors(keys).write(&path);
+    let said = |more: &[&str]| {
+        let ended = inspect(&path, more);
+        let said = ended.stderr.clone();
+        ended.done();
+        said
+    };
+    let told = said(&[]);
+    assert!(told.starts_with("warning: ") && told.contains("tokenizer.ggml.pre"), "{told}");
+    assert_eq!(said(&["--quiet"]), "");
+}
