@@ -386,7 +386,13 @@ fn heads_table(found: &[Found]) -> Result<Table, AnalysisError> {
 /// # Errors
 /// If a table lacks what a figure shows.
 pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let heads = table(tables, "heads")?;
+    let mut figures = vec![("depth.png".to_string(), depth(table(tables, "heads")?)?)];
+    figures.extend(refusal_bars(table(tables, "checkpoints")?)?.map(|bars| ("refusals.png".to_string(), bars)));
+    Ok(figures)
+}
+
+/// Where each model's heads sit, and how much of the gap each crosses.
+fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
     let (models, directions, q) = (heads.strs("model")?, heads.strs("direction")?, heads.floats("q_value")?);
     let (depth, crossed) = (heads.floats("relative_depth")?, heads.floats("crossed")?);
     let (layers, numbers) = (heads.ints("layer")?, heads.ints("head")?);
@@ -411,45 +417,42 @@ pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name, series })
     };
     let necessary = (0..heads.rows()).filter(|i| directions[*i] == "necessity");
-    let mut figures = vec![(
-        "depth.png".to_string(),
-        Figure::from(Scatter {
-            title: "Where the heads that matter sit".to_string(),
-            subtitle: format!("{} models, necessity; each model's strongest is named", names.len()),
-            x_label: "relative depth".to_string(),
-            y_label: "share of the gap that is crossed".to_string(),
-            identity: false,
-            points: necessary.filter_map(point).collect(),
-            series,
-        }),
-    )];
-    let checkpoints = table(tables, "checkpoints")?;
+    Ok(Figure::from(Scatter {
+        title: "Where the heads that matter sit".to_string(),
+        subtitle: format!("{} models, necessity; each model's strongest is named", names.len()),
+        x_label: "relative depth".to_string(),
+        y_label: "share of the gap that is crossed".to_string(),
+        identity: false,
+        points: necessary.filter_map(point).collect(),
+        series,
+    }))
+}
+
+/// The share of positive prompts that each model refuses; none if no model's behaviour was measured.
+fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
     let (refusal, low, high) =
         (checkpoints.floats("refusal")?, checkpoints.floats("refusal_low")?, checkpoints.floats("refusal_high")?);
-    if refusal.iter().any(Option::is_some) {
-        let estimate = |i: usize| Some(Estimate { value: refusal[i]?, interval: low[i].zip(high[i]), marked: false });
-        figures.push((
-            "refusals.png".to_string(),
-            Figure::from(Bars {
-                title: "Share of positive prompts that are refused".to_string(),
-                subtitle: String::new(),
-                category_label: "model".to_string(),
-                value_label: "share of refusals".to_string(),
-                categories: checkpoints.strs("model")?.iter().map(|m| short_name(m)).collect(),
-                series: vec![BarSeries {
-                    name: "refusals".to_string(),
-                    estimates: (0..checkpoints.rows()).map(estimate).collect(),
-                    bands: Vec::new(),
-                }],
-                range: Some((0.0, 1.0)),
-                reference: None,
-                mark_meaning: None,
-                interval_meaning: Some("95 % Wilson interval".to_string()),
-                band_meaning: None,
-            }),
-        ));
+    if refusal.iter().all(Option::is_none) {
+        return Ok(None);
     }
-    Ok(figures)
+    let estimate = |i: usize| Some(Estimate { value: refusal[i]?, interval: low[i].zip(high[i]), marked: false });
+    Ok(Some(Figure::from(Bars {
+        title: "Share of positive prompts that are refused".to_string(),
+        subtitle: String::new(),
+        category_label: "model".to_string(),
+        value_label: "share of refusals".to_string(),
+        categories: checkpoints.strs("model")?.iter().map(|m| short_name(m)).collect(),
+        series: vec![BarSeries {
+            name: "refusals".to_string(),
+            estimates: (0..checkpoints.rows()).map(estimate).collect(),
+            bands: Vec::new(),
+        }],
+        range: Some((0.0, 1.0)),
+        reference: None,
+        mark_meaning: None,
+        interval_meaning: Some("95 % Wilson interval".to_string()),
+        band_meaning: None,
+    })))
 }
 
 /// The report's sections, from the tables alone; figures stand in `dir`.

@@ -107,6 +107,7 @@ impl ModelArgs {
             ("max_memory", json!(self.max_memory)),
             ("threads", json!(self.threads)),
             ("ignore_config_key", json!(self.ignore_config_key)),
+            ("date", json!(self.date.map(|day| day.to_string()))),
         ];
         let given = flags.into_iter().filter(|(_, v)| !v.is_null() && *v != json!([]));
         given.map(|(key, value)| (key.to_string(), value)).collect()

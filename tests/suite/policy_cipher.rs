@@ -240,6 +240,21 @@ fn along(dose: &Table, side: &str, number: &str) -> Vec<(f64, f64)> {
     of.filter_map(|i| Some((x[i].unwrap(), y[i]?))).collect()
 }
 
+/// Positive prompts turn where the signal is weakened, negative ones where it is strengthened.
+fn modulation_thresholds(thresholds: &Table) {
+    let (sides, by) = (thresholds.strs("side").unwrap(), thresholds.strs("by").unwrap());
+    let (classes, found) = (thresholds.strs("class").unwrap(), thresholds.floats("coefficient").unwrap());
+    let of = |side: &str, class: &str| {
+        let row = (0..thresholds.rows()).find(|i| (sides[*i], by[*i], classes[*i]) == (side, "all", class));
+        found[row.unwrap_or_else(|| panic!("no threshold of {class} in {side} prompts"))].unwrap()
+    };
+    for class in ["metric", "refusal", "answer"] {
+        let (p, n) = (of("positive", class), of("negative", class));
+        assert!((-1.0..0.0).contains(&p) && (0.0..1.0).contains(&n), "{class}: {p} and {n}");
+    }
+    assert!(by.contains(&"lang") && by.contains(&"group"));
+}
+
 #[test]
 fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_directions_do_neither() {
     let gate = gate();
@@ -281,18 +296,7 @@ fn the_signal_weakened_ends_refusals_and_strengthened_makes_them_and_random_dire
     assert!(random.len() == 2 && random.iter().all(|r| r.1 < 0.1), "{random:?}");
     let kl = along(&dose, "positive", "kl_to_base");
     assert!(kl.iter().find(|k| k.0 == 0.0).unwrap().1 < 1e-6 && kl[0].1 > 0.1);
-    let thresholds = table(&out, "thresholds");
-    let (sides, by) = (thresholds.strs("side").unwrap(), thresholds.strs("by").unwrap());
-    let (classes, found) = (thresholds.strs("class").unwrap(), thresholds.floats("coefficient").unwrap());
-    let of = |side: &str, class: &str| {
-        let row = (0..thresholds.rows()).find(|i| (sides[*i], by[*i], classes[*i]) == (side, "all", class));
-        found[row.unwrap_or_else(|| panic!("no threshold of {class} in {side} prompts"))].unwrap()
-    };
-    for class in ["metric", "refusal", "answer"] {
-        let (p, n) = (of("positive", class), of("negative", class));
-        assert!((-1.0..0.0).contains(&p) && (0.0..1.0).contains(&n), "{class}: {p} and {n}");
-    }
-    assert!(by.contains(&"lang") && by.contains(&"group"));
+    modulation_thresholds(&table(&out, "thresholds"));
     let change = table(&out, "change");
     let row = |part: &str| change.strs("part").unwrap().iter().position(|p| *p == part).unwrap();
     let of = |column: &str| change.floats(column).unwrap()[row("weakening")].unwrap();
@@ -330,6 +334,7 @@ fn a_dry_run_counts_what_generating_costs() {
         let (_dir, out) = run(&words);
         let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
         let (dry, ran) = (counted["wavefront"]["rows"].as_f64().unwrap(), record["rows"].as_f64().unwrap());
-        assert!((dry / ran - 1.0).abs() < 0.1, "{}: {dry} and {ran}", words[0]);
+        // Beforehand it is counted as if no answer ended early.
+        assert!((0.6..=1.0).contains(&(ran / dry)), "{}: {dry} and {ran}", words[0]);
     }
 }

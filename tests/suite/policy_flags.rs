@@ -52,7 +52,7 @@ fn the_model_is_one_and_no_pattern() {
 fn the_suite_takes_the_flags_of_every_command() {
     let bench = Bench::new();
     // One thread, whatever the machine has; two models are looked at before the first is run.
-    gatelens(["policy", "demo", "--dry-run", "--threads", "1", "--ignore-config-key", "none"]).done();
+    gatelens(["policy", "demo", "--dry-run", "--threads", "1", "--ignore-config-key", "mlp_bias"]).done();
     gatelens(["policy", "demo", "--dry-run", "--threads", "0"]).refused(&["--threads", "1..=1024"]);
     let printed = gatelens(["policy", "demo", "--dry-run", "--json", "--max-pairs", "8"]).done();
     let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

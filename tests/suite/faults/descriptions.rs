@@ -31,8 +31,8 @@ fn a_key_that_may_change_the_forward_pass_must_be_understood_or_passed_over_by_n
     refused_with(model.path(), &["--ignore-config-key", "residual_multiplyer"], &slip);
     inspect(model.path(), &["--ignore-config-key", "residual_multiplier"]).done();
     let model = model.key("expert_bias", json!(true));
-    let both = "--ignore-config-key expert_bias --ignore-config-key residual_multiplier";
-    unopened(model.path(), &["`expert_bias`, `residual_multiplier`", both]);
+    let both = "--ignore-config-key residual_multiplier --ignore-config-key expert_bias";
+    unopened(model.path(), &["`residual_multiplier`, `expert_bias`", both]);
 }
 
 #[test]

@@ -265,10 +265,10 @@ fn a_gguf_key_that_is_missing_or_of_the_wrong_type_is_named() {
 fn a_tokenizer_that_does_not_say_how_it_cuts_is_warned_of_unless_it_is_to_be_quiet() {
     let bench = Bench::new();
     let path = bench.path("model.gguf");
-    let bytes: Vec<String> = (0..160).map(|i| format!("piece{i}")).collect();
-    let bytes: Vec<&str> = bytes.iter().map(String::as_str).collect();
-    let keys = llama_keys("llama").key("tokenizer.ggml.model", "gpt2").key("tokenizer.ggml.tokens", &bytes[..]);
-    llama_tensors(keys).write(&path);
+    let pieces: Vec<String> = (3..160).map(|i| format!("piece{i}")).collect();
+    let pieces: Vec<&str> = ["a", "b", "ab"].into_iter().chain(pieces.iter().map(String::as_str)).collect();
+    let keys = llama_keys("llama").key("tokenizer.ggml.model", "gpt2").key("tokenizer.ggml.tokens", &pieces[..]);
+    llama_tensors(keys.key("tokenizer.ggml.merges", &["a b"][..])).write(&path);
     let said = |more: &[&str]| {
         let ended = inspect(&path, more);
         let said = ended.stderr.clone();
