@@ -310,10 +310,12 @@ impl Cav {
         }
         let metrics = self.metric.open(model)?;
         let mut classes: Vec<(Key, Vec<ClassPrompt>)> = Vec::new();
+        let mut named = Vec::new();
         for path in &self.class {
             let set = read_prompts(path)?;
             sources.push(set.source());
             for item in &set.items {
+                named.push([!item.answer.is_empty(), !item.foil.is_empty()]);
                 let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
                 let at = set.at(item.line, &item.id, "prompt");
                 let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
@@ -324,6 +326,9 @@ impl Cav {
                     None => classes.push((key, vec![prompt])),
                 }
             }
+        }
+        if !named.is_empty() {
+            self.metric.warn_unused(&named);
         }
         sources.extend(metrics.source);
         let names: Vec<String> = classes.iter().map(|(key, _)| key.name()).collect();

@@ -50,13 +50,12 @@ impl MetricArgs {
         let (answer, foil) = (or_named(answer, &file.answer)?, or_named(foil, &file.foil)?);
         Ok(Metrics { answer, foil, source: Some(source) })
     }
-}
 
-impl MetricArgs {
     /// Warns of a flag that stands in for nothing, where every item names its own answer, or its own foil.
-    pub fn warn_unused<'a>(&self, items: impl Iterator<Item = [&'a [TokenRef]; 2]> + Clone) {
+    /// `named` says of each item whether it does.
+    pub fn warn_unused(&self, named: &[[bool; 2]]) {
         for (side, (flag, given)) in [("answer", &self.answer), ("foil", &self.foil)].into_iter().enumerate() {
-            if !given.is_empty() && items.clone().all(|tokens| !tokens[side].is_empty()) {
+            if !given.is_empty() && named.iter().all(|named| named[side]) {
                 tracing::warn!("--{flag}: does nothing, for every item names its own `{flag}`");
             }
         }
@@ -205,13 +204,24 @@ pub struct MeasuredArgs {
 pub type Tokens = Vec<(Vec<u32>, Metric)>;
 
 impl MeasuredArgs {
-    /// The prompts as the model reads them, and the files that were read.
+    /// The prompts as the model reads them, and the files that were read. Warns of flags that stand in for nothing.
     ///
     /// # Errors
     /// As [`PromptArgs::read`] and [`item_tokens`].
     pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
+        self.read_warning(model, true)
+    }
+
+    /// [`Self::read`]; without a warning where the flags are for more than the prompts.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub fn read_warning(&self, model: &Model, warn: bool) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
         let dataset = self.prompts.read()?;
-        self.metric.warn_unused(dataset.items.iter().map(|item| [&item.answer[..], &item.foil]));
+        if warn {
+            let named = dataset.items.iter().map(|item| [!item.answer.is_empty(), !item.foil.is_empty()]);
+            self.metric.warn_unused(&named.collect::<Vec<_>>());
+        }
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;
@@ -266,7 +276,8 @@ impl PairArgs {
     /// If the file is not sound, the model cannot read a prompt, or the metric has no tokens.
     pub fn read(&self, model: &Model) -> Result<Pairs, AnalysisError> {
         let dataset = self.file.read()?;
-        self.metric.warn_unused(dataset.items.iter().map(|pair| [&pair.answer[..], &pair.foil]));
+        let named = dataset.items.iter().map(|pair| [!pair.answer.is_empty(), !pair.foil.is_empty()]);
+        self.metric.warn_unused(&named.collect::<Vec<_>>());
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|pair| pair_tokens(model, &dataset, pair, &metrics));
         let tokens = tokens.collect::<Result<_, _>>()?;

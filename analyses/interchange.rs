@@ -140,8 +140,8 @@ impl Analysis for Interchange {
             Some(Estimate::Gradient) => {
                 // Which ones are run is known later; as many, spread over the layers, cost about as much.
                 let chosen = vec![spread(everything.len(), self.exact as usize); directions.len()];
-                let batches = batches(items.pairs.tokens.len(), self.rows_of_gradients(items, &model.decoder.arch));
-                let estimates = batches.map(|pairs| self.gradient_plan(items, &pairs.collect::<Vec<_>>()));
+                let all = (0..items.pairs.tokens.len()).collect();
+                let estimates = self.clone().gradient_plans(items, &model.decoder.arch, all);
                 Ok(planned(estimates.chain(exact_plans(items, directions, chosen))))
             }
         }
@@ -281,6 +281,17 @@ impl Interchange {
             tables.push(agreement_table(&session.model.name, &rows(None))?);
         }
         Ok(tables)
+    }
+
+    /// The plans of first-order estimates over some of the pairs.
+    pub(super) fn gradient_plans<'a>(
+        self,
+        items: &'a Items,
+        arch: &Arch,
+        some: Vec<usize>,
+    ) -> impl Iterator<Item = Plan> + use<'a> {
+        let batches = batches(some.len(), self.rows_of_gradients(items, arch));
+        batches.map(move |batch| self.gradient_plan(items, &some[batch]))
     }
 
     /// First-order estimates over some of the pairs.

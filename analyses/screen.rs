@@ -68,14 +68,14 @@ impl Analysis for Screen {
         Interchange::datasets(items)
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
         let interchange = self.interchange();
         // Which heads the directions name is known later: no more than each its own.
         let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
         let some = spread(items.units.len(), most);
-        let estimates = interchange.gradient_plan(items, &self.estimated(items));
         let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
-        Ok(planned(std::iter::once(estimates).chain(exact)))
+        let estimates = interchange.gradient_plans(items, &model.decoder.arch, self.estimated(items));
+        Ok(planned(estimates.chain(exact)))
     }
 
     fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {
@@ -124,7 +124,7 @@ impl Screen {
             direction: None,
             site: SiteKind::Z,
             estimate: None,
-            exact: self.candidates,
+            exact: 0,
         }
     }
 

@@ -190,7 +190,7 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.check(site)?;
-        let (dataset, tokens, mut sources) = self.measured.read(model)?;
+        let (dataset, tokens, mut sources) = self.measured.read_warning(model, self.select.is_none())?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
             room(arch, ids.len(), self.generate as usize)
@@ -225,13 +225,14 @@ impl Analysis for Steer {
         let levels = levels(items, arch).map(|some| activations(self, items, some));
         let conditions = self.conditions(items, None);
         let generating: Vec<Condition> = conditions.iter().filter(|c| self.generates(c)).cloned().collect();
-        let sweeps = |conditions: Vec<Condition>, more: usize| {
+        let sweeps = |conditions: Vec<Condition>| {
             let vectors = vectors.clone();
             plans::batches(items, &vectors, &conditions)
-                .map(move |some| sweep(self, items, &vectors, &conditions, some, more))
+                .map(move |some| sweep(self, items, &vectors, &conditions, some))
         };
-        let answers = (self.generate > 0).then(|| sweeps(generating, self.generate as usize));
-        let steered = levels.chain(sweeps(conditions, 0)).chain(answers.into_iter().flatten());
+        let answers = (self.generate > 0).then(|| sweeps(generating));
+        let answers = answers.into_iter().flatten().map(|plan| plan.longer(self.generate as usize - 1));
+        let steered = levels.chain(sweeps(conditions)).chain(answers);
         Ok(planned(selection.chain(contrast).chain(steered)))
     }
 
@@ -279,7 +280,7 @@ impl Steer {
         let mut answers: Vec<Option<Vec<Answer>>> =
             conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
         for some in plans::batches(items, &vectors, &conditions) {
-            let plan = sweep(self, items, &vectors, &conditions, some.clone(), 0);
+            let plan = sweep(self, items, &vectors, &conditions, some.clone());
             numbers.extend(session.run(&plan)?.iter().filter_map(Reading::number));
             for (k, answers) in answers.iter_mut().enumerate() {
                 if let Some(answers) = answers {

@@ -12,11 +12,14 @@ use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use std::error::Error;
 
+const USAGE: &str = "give PAIRS.jsonl OUT.parquet MODEL...";
+
 fn main() -> Result<(), Box<dyn Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let [pairs, out, models @ ..] = &args[..] else {
-        return Err("give PAIRS.jsonl OUT.parquet MODEL...".into());
-    };
+    let [pairs, out, models @ ..] = &args[..] else { return Err(USAGE.into()) };
+    if models.is_empty() {
+        return Err(USAGE.into());
+    }
     let set = read_pairs(pairs)?;
     let pair = set.items.first().ok_or("the file has no pair")?;
     let at = |field| set.at(pair.line, &pair.id, field);

@@ -69,7 +69,8 @@ def main():
         for row in strongest.iter_rows(named=True):
             q = "   -  " if row["q_value"] is None else f"{row['q_value']:.4f}"
             low, high = (float("nan") if row[end] is None else row[end] for end in ("ci_low", "ci_high"))
-            print(f"  L{row['layer']}.H{row['head']:<3} {row['effect_mean']:+7.3f}  [{low:+.3f}, {high:+.3f}]  q {q}  n {row['n']}")
+            unit = f"L{row['layer']}.H{row['head']}" if row["head"] >= 0 else f"L{row['layer']}"
+            print(f"  {unit:<8} {row['effect_mean']:+7.3f}  [{low:+.3f}, {high:+.3f}]  q {q}  n {row['n']}")
     print(f"{path}: {table.height} rows; {len(docs)} columns documented; q follows p in every {variant}")
 
 

@@ -225,7 +225,6 @@ impl RunDir {
         self.check_replaceable()?;
         self.clear(|name| !name.ends_with(TEMPORARY_SUFFIX))?;
         sync_tree(&self.partial)?;
-        remove_tree(&self.partial.join(PARTS_DIR))?;
         let replaced = self.move_aside()?;
         if let Err(source) = fs::rename(&self.partial, &self.out) {
             if let Some(old) = &replaced {
@@ -234,8 +233,9 @@ impl RunDir {
             }
             return Err(WriteError::new(&self.out, "be put in place")(source).into());
         }
-        // These go last: until the rename, the parameters say that there is something to go on from, and the lock keeps
-        // others out.
+        // These go last: until the rename, there is something to go on from, the parameters say what, and the lock keeps others
+        // out.
+        remove_tree(&self.out.join(PARTS_DIR))?;
         remove_tree(&self.out.join(PARAMS_FILE))?;
         remove_tree(&self.out.join(LOCK_FILE))?;
         sync_dir(&self.out)

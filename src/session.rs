@@ -2,8 +2,8 @@
 //!
 //! A session holds what all plans of one analysis share: the model, the engine, the seed. It cuts a plan into pieces that
 //! take seconds to minutes and, with a run directory, keeps each piece's readings as a part, so that a run which was
-//! stopped goes on where it was. Where a plan is cut depends on the plan and the model alone, and readings do not depend
-//! on it. What to run, and what readings mean, is left to the analyses.
+//! stopped goes on where it was. Where a plan is cut depends on the plan, the model and whether its weights are streamed,
+//! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
 mod parts;
 
@@ -177,6 +177,18 @@ impl<'a> Session<'a> {
         let new = self.counted.borrow_mut().insert(digest.to_string());
         let (prompts, forks) = if new { (plan.prompts.len(), plan.forks.len()) } else { (0, 0) };
         self.total.borrow_mut().include(&Size { prompts, forks, ..cost });
+    }
+
+    /// What the engine would do for a plan: as [`size`] says, but that a plan that is cut holds one piece's residual streams at
+    /// once. The plan must be sound ([`Plan::check`]).
+    pub fn size(&self, plan: &Plan) -> Size {
+        let arch = &self.model.decoder.arch;
+        let mut whole = size(plan, arch, self.engine);
+        if whole.resid_bytes as f64 > self.limits.bytes {
+            let held = |piece: &Piece| size(&piece.plan, arch, self.engine).resid_bytes;
+            whole.resid_bytes = self.pieces(plan).iter().map(held).max().unwrap_or(0);
+        }
+        whole
     }
 
     fn pieces(&self, plan: &Plan) -> Vec<Piece> {

@@ -14,6 +14,9 @@ use std::path::Path;
 /// How many components a report's table and forest plot list.
 const LISTED: usize = 12;
 
+/// Knock-outs in the figure.
+const MOST_KNOCKOUTS: usize = 32;
+
 /// How many amplifiers a sentence names.
 const NAMED: usize = 8;
 
@@ -173,7 +176,8 @@ fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Opt
         label: names[i].to_string(),
         estimates: vec![estimate(effects[i], low[i], high[i]), estimate(beyond[i], beyond_low[i], beyond_high[i])],
     };
-    let rows: Vec<ForestRow> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).map(row).collect();
+    // More than fit into a figure are in the table.
+    let rows: Vec<ForestRow> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).map(row).take(MOST_KNOCKOUTS).collect();
     Ok((!rows.is_empty()).then(|| {
         Figure::from(Forest {
             title: format!("Amplifiers with and without {gate}"),

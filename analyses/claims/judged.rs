@@ -123,11 +123,12 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
     }))
 }
 
-/// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts. What
-/// has no interval is not known to tell them.
+/// Why the metric says nothing of refusals: its tokens were not chosen by them (be it by fewer answers than there should be, which
+/// the basis says after a comma), or do not tell them on held-out prompts. What has no interval is not known to tell them.
 fn unmeasured(separation: &Table) -> Result<Option<String>, AnalysisError> {
     let held = row(separation, &[("half", "held out"), ("lang", "")])?;
-    let by_refusals = held.map(|held| held.text("basis")).transpose()? == Some("refusals");
+    let basis = held.map(|held| held.text("basis")).transpose()?.unwrap_or_default();
+    let by_refusals = basis.split(',').next() == Some("refusals");
     let low = held.map(|held| held.float("ci_low")).transpose()?.flatten();
     Ok(match (by_refusals, low) {
         (true, Some(low)) if low > 0.5 => None,

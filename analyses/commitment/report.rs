@@ -59,12 +59,14 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
         lines.push(curve(layers, (place, change, 0), name, CurveRole::Series)?);
     }
     if change == "remove" {
-        for (of, place) in ["content", "last"].into_iter().enumerate() {
+        for (of, (place, name)) in
+            [("content", "random, content"), ("last", "random, last position")].iter().enumerate()
+        {
             let (places, directions) = (layers.strs("place")?, layers.ints("direction")?);
-            let last = (0..layers.rows()).filter(|i| places[*i] == place).map(|i| directions[i]).max().unwrap_or(0);
+            let last = (0..layers.rows()).filter(|i| places[*i] == *place).map(|i| directions[i]).max().unwrap_or(0);
             for direction in 1..=last {
                 let role = CurveRole::ControlOf(of);
-                lines.push(curve(layers, (place, "random", direction), "random directions", role)?);
+                lines.push(curve(layers, (place, "random", direction), name, role)?);
             }
         }
     }

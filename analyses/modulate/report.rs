@@ -342,7 +342,7 @@ fn listed(thresholds: &Table) -> Result<TableBlock, AnalysisError> {
         .column("rises", Show::Flag("rises"));
     let (ends, rows) = (all_ends(thresholds, 3)?, listing.rows()?);
     let mut block = listing.block("Thresholds")?;
-    block.header.push(Heading::text("95 % interval"));
+    block.header.push(Heading::number("95 % interval"));
     block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(ends[i].clone()));
     Ok(block)
 }

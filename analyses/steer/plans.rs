@@ -99,26 +99,22 @@ pub(super) fn batches(
     crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
 }
 
-/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks. Prompts
-/// are made longer by `more` tokens, to count what generating so many would cost.
+/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks.
 pub(super) fn sweep(
     params: &Steer,
     items: &Items,
     vectors: &Vectors,
     conditions: &[Condition],
     some: Range<usize>,
-    more: usize,
 ) -> Plan {
     let mut plan = Plan::default();
     for i in some {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
-        let length = ids.len();
-        let longer = ids.iter().copied().chain(std::iter::repeat_n(0, more)).collect();
-        let prompt = plan.prompt(item.id.clone(), longer);
+        let prompt = plan.prompt(item.id.clone(), ids.clone());
         plan.read(prompt, What::Metric(metric.clone()));
         plan.read(prompt, What::Entropy);
         for condition in conditions {
-            let edits = edits(params, items, &vectors[condition.direction], &condition.kind, i, length);
+            let edits = edits(params, items, &vectors[condition.direction], &condition.kind, i, ids.len());
             let fork = plan.fork(prompt, edits);
             plan.read(fork, What::Metric(metric.clone()));
             plan.read(fork, What::KlFrom(prompt));

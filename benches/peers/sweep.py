@@ -104,9 +104,10 @@ class NNsight(Torch):
 
         self.model = LanguageModel(folder, device_map="cpu", dtype=self.torch.float32, dispatch=True)
         modules = [self.model.model.layers[layer].self_attn.o_proj for layer in range(self.layers)]
+        self.donors = donors = []
         with self.model.trace(self.donor):
-            donor = [module.input.save() for module in modules]
-        self.donors = donor
+            for module in modules:
+                donors.append(module.input.save())
         self.clean()
 
     def clean(self):

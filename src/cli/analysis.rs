@@ -194,7 +194,7 @@ impl<A: Analysis> Job for Args<A> {
             let plan = plan?;
             plan.check(&model.decoder.arch)?;
             extent.include(&plan);
-            let of = [Engine::Wavefront, Engine::Full].map(|engine| size(&plan, &model.decoder.arch, engine));
+            let of = [Engine::Wavefront, Engine::Full].map(|engine| Session::new(model, engine, 0).size(&plan));
             sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
         }
         Ok(Cost { extent, sizes })

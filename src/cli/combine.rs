@@ -45,7 +45,7 @@ impl Combine {
             writer(&runs::record(run)?.command)?;
             runs::tables(run)?;
         }
-        runs::keep_apart(&self.out, &self.runs)?;
+        runs::keep_apart(&self.out, &[&self.runs[..], &all].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
         let head = self.head(&sources, &directory)?;
@@ -64,10 +64,11 @@ impl Combine {
             let before = sources[..number].iter().map(|earlier| earlier.runs.len()).sum();
             let texts = source.record.get("intro").and_then(Value::as_array);
             head.intro.extend(texts.into_iter().flatten().filter_map(Value::as_str).map(str::to_string));
-            let left_out = source.record.get("left_out").and_then(Value::as_object);
-            let left_out = left_out.into_iter().flatten();
-            head.left_out.extend(left_out.filter_map(|(entry, why)| Some((entry.clone(), why.as_str()?.to_string()))));
             let name = source.dir.file_name().map_or(number.to_string(), |name| name.to_string_lossy().into_owned());
+            let left_out = source.record.get("left_out").and_then(Value::as_object);
+            let called = |entry: &String| if alone { entry.clone() } else { format!("{name}/{entry}") };
+            let left_out = left_out.into_iter().flatten();
+            head.left_out.extend(left_out.filter_map(|(entry, why)| Some((called(entry), why.as_str()?.to_string()))));
             let name = (!alone).then(|| prefix(number, &name));
             let overall = Overall { dir: &source.dir, runs: &source.runs, before, name: name.as_deref() };
             head.sections.extend(overall.sections(directory)?);

@@ -37,7 +37,7 @@ impl Compare {
         let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs, self.different_pairs)?;
         let tables = compare::tables(&checkpoints)?;
-        runs::keep_apart(&self.out, &self.runs)?;
+        runs::keep_apart(&self.out, &[&self.runs[..], &runs].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
         let line = command_line(&words());

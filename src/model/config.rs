@@ -14,6 +14,7 @@ use super::arch::*;
 use super::files::{LARGEST_CONFIG, read_bounded};
 use super::rope::Scaling;
 use reader::Reader;
+pub(super) use reader::slips;
 use serde_json::{Map, Value, json};
 use std::path::{Path, PathBuf};
 
@@ -60,7 +61,7 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result<Config, ConfigError> {
-    let r = Reader::new(path, map, ignore)?;
+    let r = Reader::new(path, map, ignore);
     let family = family(&r)?;
     let mut arch = match family {
         Family::Gpt2 => gpt2(&r)?,

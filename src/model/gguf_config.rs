@@ -1,10 +1,9 @@
 //! GGUF metadata to [`Arch`], for the architectures whose GGUF files gatelens reads.
 
 use super::arch::*;
-use super::config::not_understood;
+use super::config::{not_understood, slips};
 use super::gguf::{Gguf, GgufError, TensorInfo, Value, dequantize};
 use super::rope::{Rope, Scaling, yarn_mscale};
-use crate::names::{nearest, suggestion};
 use std::cell::RefCell;
 use std::path::PathBuf;
 
@@ -280,15 +279,13 @@ impl Keys<'_> {
         Ok(Scaling::Divisors(by.into_iter().map(f64::from).collect()))
     }
 
-    /// Every key of the architecture must be known, and every key that the user passes over must be there.
+    /// Every key of the architecture must be known; a key that the user passes over and that is not there is warned of.
     fn account_for_every_key(&self) -> Result<(), GgufConfigError> {
         let prefix = self.key("");
         let there: Vec<&str> = self.gguf.keys().filter(|key| key.starts_with(&prefix)).collect();
-        if let Some(key) = self.ignore.iter().find(|key| !there.contains(&key.as_str())) {
-            let near = suggestion(&nearest(key, there));
-            let why = format!("is to be passed over, and the file's description of its model has no such key{near}");
-            return Err(self.bad_key(key.clone(), why));
-        }
+        let slips = slips(self.ignore, &there);
+        let said: String = slips.iter().map(|slip| format!("; {slip}")).collect();
+        self.warnings.borrow_mut().extend(slips);
         let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.given(key).is_some());
         let (switches, rest): (Vec<&str>, Vec<&str>) = asked.partition(|key| MUST_BE_ZERO.contains(key));
         let off = |key: &str| match self.gguf.get(&self.key(key)) {
@@ -301,6 +298,10 @@ impl Keys<'_> {
             return Err(self.bad(key, "switches on something that gatelens does not do"));
         }
         let unknown: Vec<String> = rest.into_iter().filter(|k| !KNOWN.contains(k)).map(|k| self.key(k)).collect();
-        if unknown.is_empty() { Ok(()) } else { Err(self.bad_key(unknown.join("`, `"), not_understood(&unknown))) }
+        if unknown.is_empty() {
+            Ok(())
+        } else {
+            Err(self.bad_key(unknown.join("`, `"), format!("{}{said}", not_understood(&unknown))))
+        }
     }
 }

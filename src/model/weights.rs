@@ -1,6 +1,6 @@
 //! Which tensors of a checkpoint make up a decoder, and their conversion into it.
 //!
-//! Each family names its tensors in its own way; GGUF names them in one. [`layout`] says where each part of a layer
+//! Each family names its tensors in its own way; GGUF names them in one. `layout` says where each part of a layer
 //! is stored and which rows of what is stored belong to it: fused projections are cut apart, the query and key rows
 //! that GGUF permutes are put back in order, transposed matrices are turned. Every matrix ends as `[out, in]` in the
 //! compute dtype, every norm's weight in f32.

@@ -134,12 +134,10 @@ fn a_suite_that_was_stopped_goes_on_and_comes_to_the_same() {
         assert!(Instant::now() < deadline, "{:?}", listed(&partial));
         std::thread::sleep(Duration::from_millis(2));
     }
-    // It may have come to its end in the meantime.
-    let _ = child.kill();
+    child.kill().unwrap();
     child.wait().unwrap();
-    if partial.is_dir() {
-        run("again", &["--resume"]).done();
-    }
+    assert!(partial.is_dir(), "it came to its end before it was stopped");
+    run("again", &["--resume"]).done();
     let again = bench.out("again");
     assert_eq!(listed(&whole), listed(&again));
     for name in ["claims.parquet", "cipher/injection.parquet", "commitment/layers.parquet", "contrast/heads.parquet"] {

@@ -186,3 +186,20 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     assert!(report.contains("2 random directions of the same norm change it by "), "{report}");
     assert!(listed(&out).contains(&"answers.png".to_string()));
 }
+
+#[test]
+fn a_dry_run_counts_what_generating_costs() {
+    let bench = Bench::new();
+    let path = pairs(&bench, 12);
+    let prompts = std::str::from_utf8(demo::file("prompts.jsonl").unwrap()).unwrap();
+    let prompts = bench.text("prompts.jsonl", &prompts.lines().take(6).collect::<Vec<_>>().join("\n"));
+    let made = ["--from", "mean", "--pairs", path.to_str().unwrap(), "--controls", "2"];
+    // No answer of the demo has ended after four tokens.
+    let words = [&STEER[..], &[prompts.to_str().unwrap()], &made, &["--generate", "4"]].concat();
+    let counted: Value =
+        serde_json::from_str(&gatelens([&words[..], &["--dry-run", "--json"]].concat()).done()).unwrap();
+    let out = bench.out("steered");
+    gatelens([&words[..], &["--out", out.to_str().unwrap()]].concat()).done();
+    let (dry, ran) = (counted["wavefront"]["rows"].as_f64().unwrap(), record(&out)["rows"].as_f64().unwrap());
+    assert!((dry / ran - 1.0).abs() < 0.1, "{dry} and {ran}");
+}

@@ -244,8 +244,9 @@ pub(super) fn relocation(g: &Ground) -> Judged {
         Unit::Share,
     );
     let Some(overlap) = g.evidence.overlap else {
+        let of_other = g.evidence.others.first().map(|other| other.hindrance()).transpose()?.flatten();
         let why = "it takes two checkpoints of a family: name others with --against";
-        return claim.not_testable(g.hindrance().unwrap_or_else(|| why.to_string()));
+        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(|| why.to_string()));
     };
     let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
     let name = two.text("other")?;

@@ -38,11 +38,11 @@ impl<'a> Requests<'a> {
         self.topics.iter().filter(wanted).copied().collect()
     }
 
-    /// `n` forms of a language, those after the first `skip` in a random order.
-    fn forms(&mut self, lang: Lang, role: Role, skip: usize, n: usize) -> Vec<&'static Form> {
+    /// `n` forms of a language in a random order.
+    fn forms(&mut self, lang: Lang, role: Role, n: usize) -> Vec<&'static Form> {
         let mut forms: Vec<&Form> = FORMS.iter().filter(|f| f.lang == lang && f.role == role).collect();
         self.random.shuffle(&mut forms);
-        forms.into_iter().cycle().skip(skip).take(n).collect()
+        forms.into_iter().cycle().take(n).collect()
     }
 
     /// The pairs: each sensitive topic in some forms, and the same forms with a harmless topic.
@@ -51,7 +51,7 @@ impl<'a> Requests<'a> {
         for lang in [Lang::En, Lang::De] {
             let mut unused = Vec::new();
             for sensitive in self.topics(true, lang, Role::Test) {
-                for form in self.forms(lang, Role::Test, 0, FORMS_A_TOPIC) {
+                for form in self.forms(lang, Role::Test, FORMS_A_TOPIC) {
                     if unused.is_empty() {
                         unused = self.topics(false, lang, Role::Test);
                         self.random.shuffle(&mut unused);
@@ -69,7 +69,7 @@ impl<'a> Requests<'a> {
         let mut lines = Vec::new();
         for (lang, sensitive) in [(Lang::En, true), (Lang::En, false), (Lang::De, true), (Lang::De, false)] {
             for topic in self.topics(sensitive, lang, Role::Test) {
-                for form in self.forms(lang, Role::Test, 0, PROMPTS_A_TOPIC) {
+                for form in self.forms(lang, Role::Test, PROMPTS_A_TOPIC) {
                     let mut line = json!({
                         "id": format!("{}-{}-{}", lang.code(), topic.word, number(form)),
                         "label": if sensitive { "sensitive" } else { "harmless" },
@@ -94,7 +94,7 @@ impl<'a> Requests<'a> {
         let mut lines = Vec::new();
         let pairs = self.topics(true, Lang::En, Role::Concept).into_iter();
         for (sensitive, harmless) in pairs.zip(self.topics(false, Lang::En, Role::Concept)) {
-            for form in self.forms(Lang::En, Role::Concept, 0, CONCEPT_FORMS) {
+            for form in self.forms(Lang::En, Role::Concept, CONCEPT_FORMS) {
                 for (label, topic) in [("concept", sensitive), ("random", harmless)] {
                     lines.push(plain(form, topic, Some(label)));
                 }
@@ -107,7 +107,7 @@ impl<'a> Requests<'a> {
     pub fn random(&mut self) -> String {
         let mut lines = Vec::new();
         for topic in self.topics(false, Lang::En, Role::Random) {
-            let forms = self.forms(Lang::En, Role::Concept, 0, RANDOM_FORMS);
+            let forms = self.forms(Lang::En, Role::Concept, RANDOM_FORMS);
             lines.extend(forms.into_iter().map(|form| plain(form, topic, None)));
         }
         jsonl(&lines)

@@ -16,24 +16,24 @@ pub(super) struct Reader<'a> {
     ignore: &'a [String],
     taken: RefCell<BTreeSet<String>>,
     pub(super) warnings: RefCell<Vec<String>>,
+    /// What is to be said of keys that the user passes over and the file has not.
+    slips: String,
 }
 
 impl<'a> Reader<'a> {
-    /// A reader that passes over the keys in `ignore`.
-    ///
-    /// # Errors
-    /// If the file has no such key: that is a slip of the pen.
-    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String]) -> Result<Self, ConfigError> {
-        let reader = Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::default() };
+    /// A reader that passes over the keys in `ignore`. Of those that the file has not it warns: they may be another model's, or a slip of
+    /// the pen.
+    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String]) -> Self {
         let mut known: Vec<String> = map.keys().cloned().collect();
         ROTATIONS.iter().for_each(|key| leaves(key, map.get(*key), &mut known));
-        match ignore.iter().find(|key| !known.contains(key)) {
-            None => Ok(reader),
-            Some(key) => {
-                let near = nearest(key, known.iter().map(String::as_str));
-                Err(reader.key(key, format!("is to be passed over, and the file has no such key{}", suggestion(&near))))
-            }
-        }
+        let slips: Vec<String> = slips(ignore, &known.iter().map(String::as_str).collect::<Vec<_>>());
+        let said = slips.iter().map(|slip| format!("; {slip}")).collect();
+        Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::new(slips), slips: said }
+    }
+
+    /// The error of keys that nothing here knows.
+    pub(super) fn not_understood(&self, keys: &[String]) -> ConfigError {
+        self.key(&keys.join("`, `"), format!("{}{}", not_understood(keys), self.slips))
     }
 
     /// Whether the user passes a key over; one within another is named by both, `rope_scaling.factor`.
@@ -242,8 +242,18 @@ impl<'a> Reader<'a> {
                 _ => self.warn(format!("`{key}` in config.json is not understood and was ignored")),
             }
         }
-        if faults.is_empty() { Ok(()) } else { Err(self.key(&faults.join("`, `"), not_understood(&faults))) }
+        if faults.is_empty() { Ok(()) } else { Err(self.not_understood(&faults)) }
     }
+}
+
+/// What is to be said of keys that are to be passed over and are not `there`.
+pub(in crate::model) fn slips(ignore: &[String], there: &[&str]) -> Vec<String> {
+    let missing = ignore.iter().filter(|key| !there.contains(&key.as_str()));
+    let said = |key: &String| {
+        let near = suggestion(&nearest(key, there.iter().copied()));
+        format!("`{key}` is to be passed over, and the file has no such key{near}")
+    };
+    missing.map(said).collect()
 }
 
 /// Keys that hold a rotation, whose own keys can be passed over by name too.

@@ -1,7 +1,7 @@
 //! The rotations of a `config.json`.
 
+use super::ConfigError;
 use super::reader::{Reader, number};
-use super::{ConfigError, not_understood};
 use crate::model::arch::Family;
 use crate::model::rope::{Rope, Scaling, yarn_mscale};
 use serde_json::{Map, Value};
@@ -117,7 +117,7 @@ impl RopeReader<'_, '_> {
         let known = |key: &str| ROPE_KEYS.contains(&key) || HARMLESS.contains(&key);
         let unknown = self.part.keys().filter(|key| !known(key) && self.get(key).is_some());
         let unknown: Vec<String> = unknown.map(|key| format!("{}.{key}", self.at)).collect();
-        if unknown.is_empty() { Ok(()) } else { Err(self.r.key(&unknown.join("`, `"), not_understood(&unknown))) }
+        if unknown.is_empty() { Ok(()) } else { Err(self.r.not_understood(&unknown)) }
     }
 
     fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {

@@ -30,6 +30,9 @@ fn a_key_that_may_change_the_forward_pass_must_be_understood_or_passed_over_by_n
     let slip = ["`residual_multiplyer`", "no such key", "nearest names are: residual_multiplier"];
     refused_with(model.path(), &["--ignore-config-key", "residual_multiplyer"], &slip);
     inspect(model.path(), &["--ignore-config-key", "residual_multiplier"]).done();
+    // A key that is another model's is only warned of.
+    let other = open_with(&family_dir("llama"), &["residual_multiplier"]).expect("a sound model");
+    assert!(other.warnings.len() == 1 && other.warnings[0].contains("no such key"), "{:?}", other.warnings);
     let model = model.key("expert_bias", json!(true));
     let both = "--ignore-config-key residual_multiplier --ignore-config-key expert_bias";
     unopened(model.path(), &["`residual_multiplier`, `expert_bias`", both]);
@@ -175,7 +178,7 @@ fn a_key_of_the_wrong_type_or_without_sense_is_named() {
 fn sizes_that_no_machine_holds_are_refused_before_they_are_allocated() {
     for (key, value) in [("vocab_size", 1u64 << 62), ("hidden_size", 1 << 61), ("intermediate_size", u64::MAX)] {
         let model = Folder::of("llama").key(key, json!(value));
-        refused(model.path(), &[]);
+        refused(model.path(), &["config.json", key]);
     }
 }
 

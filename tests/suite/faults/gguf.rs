@@ -146,6 +146,8 @@ fn gguf_keys_are_named_all_at_once_and_each_can_be_passed_over() {
     open_with(&path, &["llama.alpha", "llama.zeta", "llama.attention.sliding_window"]).expect("a sound model");
     let slip = open_with(&path, &["llama.alpah"]).err().expect("an error").to_string();
     holds_all(&slip, &["`llama.alpah`", "no such key", "nearest names are: llama.alpha"]);
+    let all = ["llama.alpha", "llama.zeta", "llama.attention.sliding_window", "qwen2.beta"];
+    assert_eq!(open_with(&path, &all).expect("a sound model").warnings.len(), 1, "of another model's key");
     let needed = open_with(&path, &["llama.alpha", "llama.zeta", "llama.block_count"]).err().expect("an error");
     holds_all(&needed.to_string(), &["`llama.block_count`", "cannot be passed over"]);
 }
