@@ -197,7 +197,49 @@ class Captum(Torch):
         return effects
 
 
-TOOLS = {"transformer_lens": TransformerLens, "nnsight": NNsight, "pyvene": Pyvene, "captum": Captum}
+class Batched(Torch):
+    """What one writes by hand: a layer's heads as copies in one batch, each with its own head exchanged by a hook."""
+
+    package = "transformers"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.model = self.transformers()
+        self.modules = [layer.self_attn.o_proj for layer in self.model.model.layers]
+        self.donors = {}
+        hooks = [
+            module.register_forward_pre_hook(lambda _, inputs, at=at: self.donors.__setitem__(at, inputs[0].clone()))
+            for at, module in enumerate(self.modules)
+        ]
+        self.model(self.donor)
+        for hook in hooks:
+            hook.remove()
+        self.clean()
+
+    def clean(self):
+        return self.metric(self.model(self.base).logits)
+
+    def sweep(self):
+        clean = float(self.clean())
+        copies = self.base.repeat(self.heads, 1)
+        effects = []
+        for layer, module in enumerate(self.modules):
+
+            def exchange(_, inputs, donor=self.donors[layer]):
+                z = inputs[0].clone()
+                for head in range(self.heads):
+                    at = slice(head * self.width, (head + 1) * self.width)
+                    z[head, -1, at] = donor[0, -1, at]
+                return (z,)
+
+            hook = module.register_forward_pre_hook(exchange)
+            logits = self.model(copies, logits_to_keep=1).logits
+            hook.remove()
+            effects.append([float(value) - clean for value in self.metric(logits)])
+        return effects
+
+
+TOOLS = {"batched": Batched, "transformer_lens": TransformerLens, "nnsight": NNsight, "pyvene": Pyvene, "captum": Captum}
 
 
 def run_tool(name, folder, threads):

@@ -178,7 +178,7 @@ fn a_key_of_the_wrong_type_or_without_sense_is_named() {
 fn sizes_that_no_machine_holds_are_refused_before_they_are_allocated() {
     for (key, value) in [("vocab_size", 1u64 << 62), ("hidden_size", 1 << 61), ("intermediate_size", u64::MAX)] {
         let model = Folder::of("llama").key(key, json!(value));
-        refused(model.path(), &["config.json", key]);
+        refused(model.path(), &["config.json", &value.to_string(), "which no model has"]);
     }
 }
 
