@@ -16,7 +16,7 @@ use super::components::{self, Component, attributions, components, without_empty
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use super::inputs::{PairArgs, Pairs, Sources};
-use super::summary::{mean, sd};
+use super::summary::{less, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;
 use crate::plan::{Edit, Plan, Run, What};
@@ -279,11 +279,6 @@ impl Knocked {
     fn fall(&self) -> Vec<f64> {
         less(&self.positive, &self.gate_out)
     }
-}
-
-/// The differences of two lists, item by item.
-fn less(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
 }
 
 /// What one component loses.

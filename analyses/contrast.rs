@@ -43,8 +43,8 @@ pub struct Contrast {
 /// What is run of each pair, in the order of the plan.
 const PASSES: [&str; 3] = ["plain", "cipher", "control"];
 
-/// From this share of the metric's change on, the report calls a head's part large.
-const LARGE: f64 = 0.05;
+/// From this share of the metric's change on, the report calls a head's part large, and the claim on contrasts names it.
+pub(super) const LARGE: f64 = 0.05;
 
 /// How many components the report lists.
 const LISTED: usize = 15;

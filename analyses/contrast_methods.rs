@@ -19,6 +19,7 @@ use super::components::{attributions, components};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
 use super::inputs::{PairArgs, Pairs, halves};
+use super::interchange::spread;
 use super::summary::mean;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;
@@ -69,8 +70,7 @@ impl Analysis for ContrastMethods {
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
         // Which heads are the strongest is known later; as many from all layers cost about as much, or a little more where the
         // methods name the same.
-        let (all, some) = (items.heads.len(), (2 * self.direct as usize).min(items.heads.len()));
-        let chosen: Vec<usize> = (0..some).map(|k| k * all / some).collect();
+        let chosen = spread(items.heads.len(), 2 * self.direct as usize);
         Ok(planned(methods_plans(items).chain(apart::plans(items, model.decoder.arch.n_layers, chosen))))
     }
 

@@ -32,6 +32,11 @@ impl RowMean {
     }
 }
 
+/// One list minus another, item by item.
+pub fn less(a: &[f64], b: &[f64]) -> Vec<f64> {
+    a.iter().zip(b).map(|(a, b)| a - b).collect()
+}
+
 /// The sample standard deviation (over n - 1); none of fewer than two.
 pub fn sd(x: &[f64]) -> Option<f64> {
     let m = mean(x).filter(|_| x.len() > 1)?;

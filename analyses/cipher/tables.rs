@@ -5,10 +5,12 @@ use crate::analyses::AnalysisError;
 use crate::analyses::answered::Answer;
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
 use crate::analyses::gate::names;
-use crate::analyses::summary::{mean, sd};
+use crate::analyses::summary::{less, mean, sd};
 use crate::answers::Class;
 use crate::dataset::Pair;
-use crate::stats::{Bootstrap, Interval, bca_mean, bca_ratio, draws_for, paired_sign_test, ratio, sign_flip, wilson};
+use crate::stats::{
+    Bootstrap, Interval, PairedCounts, bca_mean, bca_ratio, draws_for, paired_sign_test, ratio, sign_flip, wilson,
+};
 use crate::table::Table;
 
 /// What the tables are made of.
@@ -374,15 +376,10 @@ fn sign_test_columns(table: Table, rows: &[Condition]) -> Result<Table, Analysis
         .float("p_over_control", "the same of injected against control", rows.iter().map(|r| r.p_over_control))?)
 }
 
-/// One list minus another, item by item.
-fn less(a: &[f64], b: &[f64]) -> Vec<f64> {
-    a.iter().zip(b).map(|(a, b)| a - b).collect()
-}
-
 /// The exact sign test of yes or no about the same pairs.
 fn differ(a: &[bool], b: &[bool]) -> f64 {
-    let only = |wanted: bool| a.iter().zip(b).filter(|(a, b)| a != b && **a == wanted).count();
-    paired_sign_test(only(true), only(false))
+    let counts = PairedCounts::of(a.iter().copied().zip(b.iter().copied()));
+    paired_sign_test(counts.only_first, counts.only_second)
 }
 
 fn generations_table(items: &Items, answers: &[Answer]) -> Result<Table, AnalysisError> {

@@ -180,14 +180,9 @@ impl<'a> Read<'a> {
                 interval_meaning: Some(INTERVAL.to_string()),
             });
         }
-        let size = |of: &dyn Fn(&Row) -> i64| rows.iter().map(|r| of(r)).max().map_or(0, |m| m as usize + 1);
-        let mut values = vec![vec![None; size(&|r| r.head)]; size(&|r| r.layer)];
-        let mut marks = values.iter().map(|row| vec![false; row.len()]).collect::<Vec<_>>();
-        for row in rows {
-            values[row.layer as usize][row.head as usize] = row.effect;
-            marks[row.layer as usize][row.head as usize] = row.significant();
-        }
-        let marked = marks.iter().flatten().any(|m| *m);
+        let cell = |r: &&Row| (r.layer as usize, r.head as usize, r.effect, r.significant());
+        let (values, marks) = Heatmap::of_heads(rows.iter().map(cell));
+        let mark_meaning = (!marks.is_empty()).then(|| format!("q < {SIGNIFICANT}"));
         Figure::from(Heatmap {
             title: title.to_string(),
             subtitle,
@@ -195,8 +190,8 @@ impl<'a> Read<'a> {
             y_label: "layer".to_string(),
             value_label: VALUE.to_string(),
             values,
-            marks: if marked { marks } else { Vec::new() },
-            mark_meaning: marked.then(|| format!("q < {SIGNIFICANT}")),
+            marks,
+            mark_meaning,
         })
     }
 

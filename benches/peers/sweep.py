@@ -160,8 +160,8 @@ class Pyvene(Torch):
         return self.metric(out.logits)
 
 
-class Captum(Torch):
-    package = "captum"
+class Hooked(Torch):
+    """The model of `transformers` itself, with what each layer's heads read of the donor."""
 
     def __init__(self, folder):
         super().__init__(folder)
@@ -179,6 +179,10 @@ class Captum(Torch):
 
     def clean(self):
         return self.metric(self.model(self.base).logits)
+
+
+class Captum(Hooked):
+    package = "captum"
 
     def sweep(self):
         from captum.attr import LayerFeatureAblation
@@ -197,27 +201,10 @@ class Captum(Torch):
         return effects
 
 
-class Batched(Torch):
+class Batched(Hooked):
     """What one writes by hand: a layer's heads as copies in one batch, each with its own head exchanged by a hook."""
 
     package = "transformers"
-
-    def __init__(self, folder):
-        super().__init__(folder)
-        self.model = self.transformers()
-        self.modules = [layer.self_attn.o_proj for layer in self.model.model.layers]
-        self.donors = {}
-        hooks = [
-            module.register_forward_pre_hook(lambda _, inputs, at=at: self.donors.__setitem__(at, inputs[0].clone()))
-            for at, module in enumerate(self.modules)
-        ]
-        self.model(self.donor)
-        for hook in hooks:
-            hook.remove()
-        self.clean()
-
-    def clean(self):
-        return self.metric(self.model(self.base).logits)
 
     def sweep(self):
         clean = float(self.clean())

@@ -78,10 +78,11 @@ pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result
     Ok(Config { arch, warnings: r.warnings.into_inner(), eos_token_id: map.get("eos_token_id").cloned() })
 }
 
-/// What is wrong with keys that nothing here knows.
-pub(super) fn not_understood(keys: &[String]) -> String {
+/// What is wrong with keys that nothing here knows; `slips` may be how they were meant to be passed over.
+pub(super) fn not_understood(keys: &[String], slips: &[String]) -> String {
     let are = if keys.len() == 1 { "is" } else { "are" };
-    format!("{are} not understood and may change the forward pass; {}", passing_over(keys))
+    let wrong = format!("{are} not understood and may change the forward pass; {}", passing_over(keys));
+    std::iter::once(wrong).chain(slips.iter().cloned()).collect::<Vec<_>>().join("; ")
 }
 
 /// How keys are passed over by a user who knows better.

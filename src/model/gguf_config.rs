@@ -192,7 +192,7 @@ impl Keys<'_> {
         let window = self.opt_size(WINDOW)?.filter(|w| *w > 0);
         if family != Family::Gemma3 {
             return match window {
-                Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)]))),
+                Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)], &[]))),
                 None => Ok(vec![Layer { window: None, rope: 0 }; n]),
             };
         }
@@ -284,8 +284,7 @@ impl Keys<'_> {
         let prefix = self.key("");
         let there: Vec<&str> = self.gguf.keys().filter(|key| key.starts_with(&prefix)).collect();
         let slips = slips(self.ignore, &there);
-        let said: String = slips.iter().map(|slip| format!("; {slip}")).collect();
-        self.warnings.borrow_mut().extend(slips);
+        self.warnings.borrow_mut().extend(slips.iter().cloned());
         let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.given(key).is_some());
         let (switches, rest): (Vec<&str>, Vec<&str>) = asked.partition(|key| MUST_BE_ZERO.contains(key));
         let off = |key: &str| match self.gguf.get(&self.key(key)) {
@@ -301,7 +300,7 @@ impl Keys<'_> {
         if unknown.is_empty() {
             Ok(())
         } else {
-            Err(self.bad_key(unknown.join("`, `"), format!("{}{said}", not_understood(&unknown))))
+            Err(self.bad_key(unknown.join("`, `"), not_understood(&unknown, &slips)))
         }
     }
 }

@@ -5,13 +5,12 @@ use crate::analyses::AnalysisError;
 use crate::analyses::claims::evidence::{At, row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::components::label;
+use crate::analyses::contrast::LARGE;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::report::cells::{self, p_value, share, signed};
 
 /// The necessity that is lost in cipher.
 const COLLAPSED: f64 = 0.7;
-/// The share of the drop in cipher that a head must make up to be named.
-const PART: f64 = 0.05;
 
 pub(super) fn collapse(g: &Ground) -> Judged {
     let claim = blank(
@@ -209,7 +208,7 @@ pub(super) fn contrast(g: &Ground) -> Judged {
     };
     let mut sensitive = Vec::new();
     for at in rows(heads, &[])? {
-        let part = at.float("share")?.is_some_and(|share| share >= PART);
+        let part = at.float("share")?.is_some_and(|share| share >= LARGE);
         if part && at.flag("sensitive")? && at.text("component")?.starts_with("head.") {
             let name = label(at.int("layer")?, at.text("component")?);
             sensitive.push((at.float("share")?.unwrap_or(0.0), name));

@@ -16,24 +16,27 @@ pub(super) struct Reader<'a> {
     ignore: &'a [String],
     taken: RefCell<BTreeSet<String>>,
     pub(super) warnings: RefCell<Vec<String>>,
-    /// What is to be said of keys that the user passes over and the file has not.
-    slips: String,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that passes over the keys in `ignore`. Of those that the file has not it warns: they may be another model's, or a slip of
     /// the pen.
     pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String]) -> Self {
-        let mut known: Vec<String> = map.keys().cloned().collect();
-        ROTATIONS.iter().for_each(|key| leaves(key, map.get(*key), &mut known));
-        let slips: Vec<String> = slips(ignore, &known.iter().map(String::as_str).collect::<Vec<_>>());
-        let said = slips.iter().map(|slip| format!("; {slip}")).collect();
-        Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::new(slips), slips: said }
+        let reader = Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::default() };
+        reader.warnings.borrow_mut().extend(reader.slips());
+        reader
+    }
+
+    /// What is to be said of keys that the user passes over and the file has not.
+    fn slips(&self) -> Vec<String> {
+        let mut known: Vec<String> = self.map.keys().cloned().collect();
+        ROTATIONS.iter().for_each(|key| leaves(key, self.map.get(*key), &mut known));
+        slips(self.ignore, &known.iter().map(String::as_str).collect::<Vec<_>>())
     }
 
     /// The error of keys that nothing here knows.
     pub(super) fn not_understood(&self, keys: &[String]) -> ConfigError {
-        self.key(&keys.join("`, `"), format!("{}{}", not_understood(keys), self.slips))
+        self.key(&keys.join("`, `"), not_understood(keys, &self.slips()))
     }
 
     /// Whether the user passes a key over; one within another is named by both, `rope_scaling.factor`.
