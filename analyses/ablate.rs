@@ -8,12 +8,12 @@
 //! resampling. Later layers make up for some ablations (McGrath et al. 2023, "The Hydra Effect"): a small effect does not
 //! say that a head does nothing.
 
+use super::scored::Scored;
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MeasuredArgs, Sources, Tokens, Unit, named_twice, rows_read, sites};
+use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, encoded, Unit, named_twice, rows_read, sites};
 use super::summary::{Position, RowMean, Swap};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
-use crate::dataset::encode::prompt_ids;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
@@ -87,6 +87,7 @@ pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
     sources: Sources,
+    scored: Scored,
     /// The reference set, if it is another file.
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
@@ -103,28 +104,29 @@ impl Analysis for Ablate {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (dataset, tokens, mut sources) = self.measured.read(model)?;
+        let MeasuredPrompts { dataset, tokens, mut sources, scored } = self.measured.read(model)?;
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let reference = self.reference.as_ref().map(read_prompts).transpose()?;
         let reference_ids = match &reference {
             None => tokens.iter().map(|t| t.0.clone()).collect(),
-            Some(set) => {
-                let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
-                set.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?
-            }
+            Some(set) => encoded(model, set)?.0,
         };
         sources.extend(reference.as_ref().map(Dataset::source));
         let mut twins: HashMap<Vec<u32>, Vec<usize>> = HashMap::new();
         for (i, ids) in reference_ids.iter().enumerate() {
             twins.entry(ids.clone()).or_default().push(i);
         }
-        let items = Items { dataset, tokens, sources, reference, reference_ids, twins, units };
+        let items = Items { dataset, tokens, sources, scored, reference, reference_ids, twins, units };
         self.check(&items)?;
         Ok(items)
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

@@ -10,11 +10,14 @@
 
 mod tokens;
 
+use super::scored::Scored;
 use super::answered::{Answer, continued, item_of};
-use super::inputs::{MetricFile, NamedToken, PairFile, Sources, halves, room};
+use super::inputs::{MetricFile, PairFile, Sources, halves, room};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use crate::measured::NamedToken;
 use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
+use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
 use crate::model::Model;
@@ -53,6 +56,7 @@ pub struct Behaviour {
 pub struct Items {
     pairs: Dataset<Pair>,
     sources: Sources,
+    scored: Scored,
     /// Positive and negative prompt of each pair in turn.
     prompts: Vec<Vec<u32>>,
     /// The same as items, for the classes of their answers.
@@ -90,11 +94,18 @@ impl Analysis for Behaviour {
                 items.push(Item { label: Some(side.to_string()), ..item_of(pair, input) });
             }
         }
-        Ok(Items { sources: vec![pairs.source()], pairs, prompts, items })
+        let shown = items.iter().zip(&prompts).zip(SIDES.into_iter().cycle());
+        let shown = shown.map(|((item, ids), field)| Prompt { input: &item.prompt, ids, id: &item.id, field });
+        let scored = Scored::of_prompts(model, &pairs.path, shown);
+        Ok(Items { sources: vec![pairs.source()], scored, pairs, prompts, items })
     }
 
     fn datasets(items: &Items) -> Sources {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.scored
     }
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

@@ -12,6 +12,7 @@
 
 mod report;
 
+use super::scored::Scored;
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
@@ -105,6 +106,10 @@ impl Analysis for Cascade {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

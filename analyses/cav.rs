@@ -18,11 +18,13 @@ mod report;
 mod sets;
 mod tables;
 
+use super::scored::Scored;
 use super::inputs::{Groups, MetricArgs, Sources, item_tokens, layer_list, named_twice, rows_read};
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
+use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
@@ -112,6 +114,7 @@ pub struct Cav {
 /// The examples as the model reads them.
 pub struct Items {
     sources: Sources,
+    scored: Scored,
     concept: Vec<Example>,
     random: Vec<Example>,
     classes: Vec<Class>,
@@ -159,13 +162,17 @@ impl Analysis for Cav {
             sources.push(set.source());
         }
         let classes = self.classes(model, &mut sources)?;
-        let items = Items { sources, concept, random, classes, sites };
+        let items = Items { sources, scored: reader.scored, concept, random, classes, sites };
         self.check(&items)?;
         Ok(items)
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
@@ -370,6 +377,8 @@ struct Reader {
     groups: Groups,
     /// Where each prompt was read first.
     seen: HashMap<Vec<u32>, String>,
+    /// What is shown of the first file's prompts.
+    scored: Scored,
 }
 
 impl Reader {
@@ -392,6 +401,12 @@ impl Reader {
                 return Err(at.error(format!("is the same prompt as {first}; leave one out")).into());
             }
             examples.push(Example { name: item.id.clone(), ids, group: self.groups.of(set, item), positions });
+        }
+        let all = set.items.iter().filter(|item| of(item)).zip(&examples);
+        let shown = all.map(|(item, example)| Prompt { input: &item.prompt, ids: &example.ids, id: &item.id, field: "prompt" });
+        let scored = Scored::of_prompts(model, &set.path, shown);
+        if self.seen.len() == examples.len() {
+            self.scored = scored;
         }
         Ok(examples)
     }

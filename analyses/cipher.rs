@@ -11,6 +11,7 @@
 mod report;
 mod tables;
 
+use super::scored::Scored;
 use super::answered::{Answer, continued, item_of};
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
@@ -126,6 +127,10 @@ impl Analysis for Cipher {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.ciphered.plain.scored
     }
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

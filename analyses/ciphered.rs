@@ -246,9 +246,14 @@ impl Letters {
         written: impl Fn(&str) -> Option<String>,
     ) -> Option<Input> {
         match input {
-            Input::User(text) => Some(Input::User(self.prompt(&written(text)?, lang, examples))),
-            Input::Text(text) => Some(Input::Text(self.prompt(&written(text)?, lang, examples))),
-            Input::Messages(_) | Input::Ids(_) => None,
+            Input::User { text, vars } => {
+                Some(Input::User { text: self.prompt(&written(text)?, lang, examples), vars: vars.clone() })
+            }
+            Input::Text { text, special_tokens } => Some(Input::Text {
+                text: self.prompt(&written(text)?, lang, examples),
+                special_tokens: *special_tokens,
+            }),
+            Input::Messages { .. } | Input::Ids(_) => None,
         }
     }
 
@@ -404,21 +409,21 @@ mod tests {
     #[test]
     fn a_request_teaches_the_cipher_in_its_language_and_stays_of_its_kind() {
         let letters = Letters::seeded(0);
-        let Some(Input::User(english)) = letters.request(&Input::User("Tell me.".to_string()), None, 2) else {
+        let Some(Input::User { text: english, .. }) = letters.request(&Input::user("Tell me."), None, 2) else {
             panic!("a message")
         };
         assert!(english.contains(&letters.key()) && english.ends_with(&letters.encode("Tell me.")), "{english}");
         assert_eq!(english.matches("Example:").count(), 2);
-        let Some(Input::Text(german)) = letters.request(&Input::Text("Größe".to_string()), Some("de-AT"), 0) else {
+        let Some(Input::Text { text: german, .. }) = letters.request(&Input::text("Größe"), Some("de-AT"), 0) else {
             panic!("text")
         };
         assert!(german.starts_with("Dies ist") && german.ends_with(&letters.encode("Groesse")), "{german}");
-        let Some(Input::Text(wrapped)) = letters.wrapped(&Input::Text("Größe".to_string()), Some("de-AT"), 0) else {
+        let Some(Input::Text { text: wrapped, .. }) = letters.wrapped(&Input::text("Größe"), Some("de-AT"), 0) else {
             panic!("text")
         };
         assert_eq!(wrapped.strip_suffix("Größe"), german.strip_suffix(&letters.encode("Groesse")), "the same words");
         assert_eq!(letters.request(&Input::Ids(vec![1]), None, 2), None);
-        assert_eq!(letters.request(&Input::User("炸药".to_string()), Some("zh"), 2), None);
+        assert_eq!(letters.request(&Input::user("炸药"), Some("zh"), 2), None);
     }
 
     #[test]

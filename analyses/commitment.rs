@@ -21,6 +21,7 @@ mod committed;
 mod report;
 mod signal;
 
+use super::scored::Scored;
 use super::effects::{Tested, family};
 use super::inputs::{PairArgs, Pairs, evenly, halves, layer_list};
 use super::summary::{mean, sd};
@@ -207,6 +208,10 @@ impl Analysis for Commitment {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.pairs.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
     }
 
     fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

@@ -8,6 +8,7 @@
 //! finds. What the cipher takes away it takes by its letters and by the instructions around them together; `cipher` tells the two
 //! apart. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
 
+use super::scored::Scored;
 use super::ciphered::{CipherArgs, Ciphered};
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
@@ -61,6 +62,10 @@ impl Analysis for Contrast {
 
     fn datasets(items: &Ciphered) -> Vec<(String, String)> {
         items.sources()
+    }
+
+    fn scored(items: &Ciphered) -> &Scored {
+        &items.plain.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {

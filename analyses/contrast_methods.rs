@@ -15,6 +15,7 @@ mod agreement;
 mod apart;
 mod report;
 
+use super::scored::Scored;
 use super::components::{attributions, components};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
@@ -65,6 +66,10 @@ impl Analysis for ContrastMethods {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.pairs.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

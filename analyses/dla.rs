@@ -7,9 +7,10 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
+use super::scored::Scored;
 use super::components::{self, Component, attributions, components, label_of, without_empty};
 use super::effects::{SIGNIFICANT, interval};
-use super::inputs::{MeasuredArgs, Sources, Tokens, rows_read};
+use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
 use super::summary::{Position, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};
@@ -43,6 +44,7 @@ pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
     sources: Sources,
+    scored: Scored,
 }
 
 impl Analysis for Dla {
@@ -52,12 +54,16 @@ impl Analysis for Dla {
     type Items = Items;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let (dataset, tokens, sources) = self.measured.read(model)?;
-        Ok(Items { dataset, tokens, sources })
+        let MeasuredPrompts { dataset, tokens, sources, scored } = self.measured.read(model)?;
+        Ok(Items { dataset, tokens, sources, scored })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

@@ -3,9 +3,12 @@
 //! Files, flags and messages on them are here; what is run of them is left to the analyses.
 
 use super::AnalysisError;
+use super::scored::Scored;
 use super::summary::Position;
 use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
+use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair, TokenRef, located, read_pairs, read_prompts};
+use crate::measured::NamedToken;
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Metric, Part, Plan, Run};
@@ -41,14 +44,15 @@ impl MetricArgs {
             token_ids(model, tokens).map_err(|why| AnalysisError::Bad(format!("{of}: {why}")))
         };
         let (answer, foil) = (ids("--answer", &self.answer)?, ids("--foil", &self.foil)?);
-        let Some(path) = &self.metric_file else { return Ok(Metrics { answer, foil, source: None }) };
+        let given = self.answer.iter().chain(&self.foil).cloned().collect();
+        let Some(path) = &self.metric_file else { return Ok(Metrics { answer, foil, given, source: None }) };
         let (file, source) = MetricFile::read(path, model)?;
         let or_named = |flags: Vec<u32>, named: &[NamedToken]| {
             let named: Vec<TokenRef> = named.iter().map(|t| TokenRef::Id(t.id)).collect();
             if flags.is_empty() { ids(&source.0, &named) } else { Ok(flags) }
         };
         let (answer, foil) = (or_named(answer, &file.answer)?, or_named(foil, &file.foil)?);
-        Ok(Metrics { answer, foil, source: Some(source) })
+        Ok(Metrics { answer, foil, given, source: Some(source) })
     }
 
     /// Warns of a flag that stands in for nothing, where every item names its own answer, or its own foil.
@@ -66,11 +70,18 @@ impl MetricArgs {
 pub struct Metrics {
     answer: Vec<u32>,
     foil: Vec<u32>,
+    /// What the flags say.
+    given: Vec<TokenRef>,
     /// The file that they are from, with its SHA-256.
     pub source: Option<(String, String)>,
 }
 
 impl Metrics {
+    /// The tokens that flags name.
+    pub fn given(&self) -> impl Iterator<Item = &TokenRef> {
+        self.given.iter()
+    }
+
     /// The logit difference between an item's answer and foil tokens, or those that stand in.
     ///
     /// # Errors
@@ -89,19 +100,29 @@ impl Metrics {
             [] => Ok(stand_in.to_vec()),
             own => token_ids(model, own).map_err(|why| at(field).error(why)),
         };
+        let own = [answer, foil];
         let (answer, foil) = (ids("answer", answer, &self.answer)?, ids("foil", foil, &self.foil)?);
         match answer.iter().find(|id| foil.contains(id)) {
-            Some(both) => Err(at("foil").error(format!("token {both} is an answer too; the two must differ"))),
+            Some(both) => Err(at("foil").error(collision(model, *both, own))),
             None => Ok(Metric::logit_difference(answer, foil)),
         }
     }
 }
 
-/// A token with the text that it stands for.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct NamedToken {
-    pub id: u32,
-    pub text: String,
+/// Why an answer and a foil cannot be told apart, in their own texts where they were given so.
+fn collision(model: &Model, token: u32, own: [&[TokenRef]; 2]) -> String {
+    let text = model.tokenizer().ok().and_then(|t| t.token(token)).unwrap_or_default();
+    let written = |tokens: &[TokenRef]| {
+        let begins = |t: &&TokenRef| token_ids(model, std::slice::from_ref(*t)).is_ok_and(|ids| ids.contains(&token));
+        tokens.iter().find(begins).and_then(|t| if let TokenRef::Text(text) = t { Some(format!("{text:?}")) } else { None })
+    };
+    let [answer, foil] = own.map(written);
+    let said = match (answer, foil) {
+        (Some(answer), Some(foil)) if answer != foil => format!("{answer} and {foil} begin with the same token, {text:?}"),
+        (Some(one), _) | (_, Some(one)) => format!("{one} is on both sides, by its first token {text:?}"),
+        (None, None) => format!("the token {text:?} is an answer too"),
+    };
+    format!("{said} (id {token}): the first token alone counts, and the two must differ")
 }
 
 /// `metric.json`: the tokens by which a model's behaviour is told.
@@ -203,12 +224,22 @@ pub struct MeasuredArgs {
 /// A dataset's prompts as token ids, each with its metric.
 pub type Tokens = Vec<(Vec<u32>, Metric)>;
 
+/// Prompts as the model reads them, with what is measured of each.
+pub struct MeasuredPrompts {
+    pub dataset: Dataset<Item>,
+    /// One a prompt.
+    pub tokens: Tokens,
+    /// The files that were read.
+    pub sources: Sources,
+    pub scored: Scored,
+}
+
 impl MeasuredArgs {
     /// The prompts as the model reads them, and the files that were read. Warns of flags that stand in for nothing.
     ///
     /// # Errors
     /// As [`PromptArgs::read`] and [`item_tokens`].
-    pub fn read(&self, model: &Model) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
+    pub fn read(&self, model: &Model) -> Result<MeasuredPrompts, AnalysisError> {
         self.read_warning(model, true)
     }
 
@@ -216,7 +247,7 @@ impl MeasuredArgs {
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_warning(&self, model: &Model, warn: bool) -> Result<(Dataset<Item>, Tokens, Sources), AnalysisError> {
+    pub fn read_warning(&self, model: &Model, warn: bool) -> Result<MeasuredPrompts, AnalysisError> {
         let dataset = self.prompts.read()?;
         if warn {
             let named = dataset.items.iter().map(|item| [!item.answer.is_empty(), !item.foil.is_empty()]);
@@ -224,9 +255,10 @@ impl MeasuredArgs {
         }
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|item| item_tokens(model, &dataset, item, &metrics));
-        let tokens = tokens.collect::<Result<_, _>>()?;
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let scored = Scored::of_items(model, &dataset, &tokens, &metrics);
         let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
-        Ok((dataset, tokens, sources))
+        Ok(MeasuredPrompts { dataset, tokens, sources, scored })
     }
 }
 
@@ -280,9 +312,10 @@ impl PairArgs {
         self.metric.warn_unused(&named.collect::<Vec<_>>());
         let metrics = self.metric.open(model)?;
         let tokens = dataset.items.iter().map(|pair| pair_tokens(model, &dataset, pair, &metrics));
-        let tokens = tokens.collect::<Result<_, _>>()?;
+        let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
+        let scored = Scored::of_pairs(model, &dataset, &tokens, &metrics);
         let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
-        Ok(Pairs { dataset, tokens, sources })
+        Ok(Pairs { dataset, tokens, sources, scored })
     }
 }
 
@@ -325,6 +358,7 @@ pub struct Pairs {
     /// One a pair.
     pub tokens: Vec<PairTokens>,
     pub sources: Sources,
+    pub scored: Scored,
 }
 
 impl Pairs {
@@ -380,6 +414,19 @@ pub fn item_tokens(
 ) -> Result<(Vec<u32>, Metric), EncodeError> {
     let at = |field| dataset.at(item.line, &item.id, field);
     Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metrics.metric(model, &item.answer, &item.foil, at)?))
+}
+
+/// The prompts of a file as token ids, and what is shown of them. Warns of what is likely a mistake.
+///
+/// # Errors
+/// If the model cannot read a prompt.
+pub fn encoded(model: &Model, set: &Dataset<Item>) -> Result<(Vec<Vec<u32>>, Scored), EncodeError> {
+    let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
+    let all = set.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
+    let shown = set.items.iter().zip(&all);
+    let shown = shown.map(|(item, ids)| Prompt { input: &item.prompt, ids, id: &item.id, field: "prompt" });
+    let scored = Scored::of_prompts(model, &set.path, shown);
+    Ok((all, scored))
 }
 
 /// Whether a prompt of so many tokens can go on for `more`.
@@ -516,8 +563,8 @@ mod tests {
             line,
             lang: of.split(' ').next().map(str::to_string),
             group: of.split(' ').nth(1).map(str::to_string),
-            positive: Input::Text("+".to_string()),
-            negative: Input::Text("-".to_string()),
+            positive: Input::text("+"),
+            negative: Input::text("-"),
             answer: Vec::new(),
             foil: Vec::new(),
         };

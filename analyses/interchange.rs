@@ -9,6 +9,7 @@
 //! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
+use super::scored::Scored;
 use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
@@ -127,6 +128,10 @@ impl Analysis for Interchange {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.pairs.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

@@ -31,12 +31,14 @@ pub mod doses;
 pub mod effects;
 pub mod gate;
 pub mod inputs;
+pub mod scored;
 pub mod summary;
 pub mod vectors;
 
 use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
+use scored::Scored;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::report::Section;
@@ -65,6 +67,9 @@ pub trait Analysis: clap::Args + serde::Serialize {
 
     /// The files that were read, with their SHA-256.
     fn datasets(items: &Self::Items) -> Vec<(String, String)>;
+
+    /// What is scored of which prompts, for the record and the report.
+    fn scored(items: &Self::Items) -> &Scored;
 
     /// What will be run, as far as it is known before anything is: numbers that earlier readings give may be zeros.
     ///

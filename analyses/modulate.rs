@@ -12,6 +12,7 @@
 mod report;
 mod tables;
 
+use super::scored::Scored;
 use super::answered::{continued, item_of};
 use super::directions::{norm, random_like};
 use super::doses::{Grid, grid};
@@ -154,6 +155,10 @@ impl Analysis for Modulate {
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

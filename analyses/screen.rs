@@ -12,6 +12,7 @@
 
 mod held_out;
 
+use super::scored::Scored;
 use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::gate::{CircuitFile, Head, names};
 use super::inputs::{PairArgs, evenly, halves};
@@ -66,6 +67,10 @@ impl Analysis for Screen {
 
     fn datasets(items: &Self::Items) -> Vec<(String, String)> {
         Interchange::datasets(items)
+    }
+
+    fn scored(items: &Self::Items) -> &Scored {
+        Interchange::scored(items)
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {

@@ -12,10 +12,11 @@ mod dose;
 mod plans;
 mod select;
 
+use super::scored::Scored;
 use super::answered::{Answer, sampled};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::{Grid, grid};
-use super::inputs::{MeasuredArgs, Sources, Tokens, room, rows_read};
+use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_read};
 use super::summary::{Position, mean};
 use super::vectors::{Given, Named, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
@@ -166,6 +167,7 @@ pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
     sources: Sources,
+    scored: Scored,
     /// What the vector is made from, where it is not given.
     contrast: Option<Contrast>,
     given: Option<Given>,
@@ -190,7 +192,8 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.check(site)?;
-        let (dataset, tokens, mut sources) = self.measured.read_warning(model, self.select.is_none())?;
+        let MeasuredPrompts { dataset, tokens, mut sources, scored } =
+            self.measured.read_warning(model, self.select.is_none())?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
             room(arch, ids.len(), self.generate as usize)
@@ -206,11 +209,15 @@ impl Analysis for Steer {
         if self.gcav.is_some() {
             self.check_gcav(site, given.as_ref())?;
         }
-        Ok(Items { dataset, tokens, sources, contrast, given, site, n_layers: arch.n_layers })
+        Ok(Items { dataset, tokens, sources, scored, contrast, given, site, n_layers: arch.n_layers })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
         items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.scored
     }
 
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {

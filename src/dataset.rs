@@ -7,6 +7,7 @@
 
 pub mod encode;
 mod fields;
+pub mod shown;
 #[cfg(test)]
 mod tests;
 
@@ -16,6 +17,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
+use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use thiserror::Error;
 
@@ -27,17 +29,50 @@ use fields::Fields;
 /// The longest line that is read, in bytes: a larger one is not a prompt but a wrong file.
 pub const MAX_LINE_BYTES: usize = 16 * 1024 * 1024;
 
+/// Variables of a chat template beyond the conversation: Qwen 3's `enable_thinking`, `tools`, and the like.
+pub type Vars = Map<String, Value>;
+
 /// What a prompt is made from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Input {
     /// A user's message: the chat template is applied, with a generation prompt, if the model has a template.
-    User(String),
-    /// Text that is tokenised as it is.
-    Text(String),
+    User {
+        /// The message.
+        text: String,
+        /// The item's `template_vars`.
+        vars: Vars,
+    },
+    /// Text without a template.
+    Text {
+        /// The text. Special tokens that are spelled out in it become their ids.
+        text: String,
+        /// Whether the tokens that the model expects at the ends of a text (usually BOS, or none) are added.
+        special_tokens: bool,
+    },
     /// A conversation, through the chat template.
-    Messages(Vec<Message>),
+    Messages {
+        /// The turns.
+        messages: Vec<Message>,
+        /// Whether the last message is gone on with (`true`), or an assistant's turn is opened after it. Where it is not
+        /// said, an assistant's message is gone on with.
+        go_on: Option<bool>,
+        /// The item's `template_vars`.
+        vars: Vars,
+    },
     /// Token ids, used as they are.
     Ids(Vec<u32>),
+}
+
+impl Input {
+    /// A user's message.
+    pub fn user(text: impl Into<String>) -> Self {
+        Input::User { text: text.into(), vars: Vars::new() }
+    }
+
+    /// Text without a template, with the special tokens that the model expects at its ends.
+    pub fn text(text: impl Into<String>) -> Self {
+        Input::Text { text: text.into(), special_tokens: true }
+    }
 }
 
 /// A token of `answer` or `foil`.
@@ -54,7 +89,7 @@ pub enum TokenRef {
 pub struct Pair {
     /// The line of the file, from 1.
     pub line: usize,
-    /// The pair's name, unique in its file.
+    /// The pair's name, unique in its file; the line's number where it has none.
     pub id: String,
     /// The prompt that shows the behaviour (say, is refused).
     pub positive: Input,
@@ -75,7 +110,7 @@ pub struct Pair {
 pub struct Item {
     /// The line of the file, from 1.
     pub line: usize,
-    /// The prompt's name, unique in its file.
+    /// The prompt's name, unique in its file; the line's number where it has none.
     pub id: String,
     /// The prompt.
     pub prompt: Input,
@@ -161,7 +196,7 @@ pub enum DatasetError {
         byte: usize,
     },
     /// A line is not a JSON object.
-    #[error("{}: line {line}, column {column}: expected one JSON object a line: {reason}", path.display())]
+    #[error("{}: line {line}, column {column}: expected one JSON object a line: {reason}{}", path.display(), converted(path, *kind))]
     Json {
         /// The file.
         path: PathBuf,
@@ -171,6 +206,8 @@ pub enum DatasetError {
         column: usize,
         /// What the JSON parser met.
         reason: String,
+        /// What the file seems to be instead.
+        kind: OtherFile,
     },
     /// A field that every line needs is not there.
     #[error(
@@ -245,19 +282,46 @@ pub enum DatasetError {
     },
 }
 
+/// A file of another kind that holds prompts, and that a command converts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OtherFile {
+    /// Nothing that is known.
+    Unknown,
+    /// A JSON array of objects, or one object over several lines.
+    Json,
+    /// Comma-separated values with a line of names.
+    Csv,
+}
+
+/// How a file of another kind becomes JSON Lines: the tail of a message.
+fn converted(path: &Path, kind: OtherFile) -> String {
+    let program = match kind {
+        OtherFile::Unknown => return String::new(),
+        OtherFile::Json => "x = json.load(open(sys.argv[1])); [print(json.dumps(o)) for o in (x if isinstance(x, list) else [x])]",
+        OtherFile::Csv => "[print(json.dumps(o)) for o in csv.DictReader(open(sys.argv[1], newline=\"\"))]",
+    };
+    let (name, what) = match kind {
+        OtherFile::Csv => ("csv, json, sys", "a CSV file"),
+        _ => ("json, sys", "a JSON file"),
+    };
+    let path = path.display();
+    format!("; this looks like {what}, and this command makes JSON Lines of it: python3 -c 'import {name}; {program}' {path} > {path}.jsonl")
+}
+
 fn meant(hint: Option<&str>) -> String {
     hint.map_or_else(String::new, |name| format!("; the line has \"{name}\": was that meant?"))
 }
 
-/// Reads a file of pairs: `{"id", "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?}` a line.
+/// Reads a file of pairs: `{"id"?, "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?, "template_vars"?}` a line.
 pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError> {
-    read(path.as_ref(), &["group", "lang", "answer", "foil"], |fields| {
+    read(path.as_ref(), &["id", "group", "lang", "answer", "foil", VARS], |fields| {
         fields.refuse_kind("prompt", &["positive", "negative"], PROMPTS_FILE, PAIRS_FILE)?;
+        let vars = fields.vars(VARS)?;
         let pair = Pair {
             line: fields.line(),
             id: fields.id()?,
-            positive: fields.input("positive")?,
-            negative: fields.input("negative")?,
+            positive: fields.input("positive", &vars)?,
+            negative: fields.input("negative", &vars)?,
             group: fields.name("group")?,
             lang: fields.name("lang")?,
             answer: fields.tokens("answer")?,
@@ -268,14 +332,15 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError>
 }
 
 /// Reads a file of prompts:
-/// `{"id", "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?}` a line.
+/// `{"id"?, "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?, "template_vars"?}` a line.
 pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetError> {
-    read(path.as_ref(), &["label", "group", "lang", "answer", "foil", "facts"], |fields| {
+    read(path.as_ref(), &["id", "label", "group", "lang", "answer", "foil", "facts", VARS], |fields| {
         fields.refuse_kind("positive", &["prompt"], PAIRS_FILE, PROMPTS_FILE)?;
+        let vars = fields.vars(VARS)?;
         let item = Item {
             line: fields.line(),
             id: fields.id()?,
-            prompt: fields.input("prompt")?,
+            prompt: fields.input("prompt", &vars)?,
             label: fields.name("label")?,
             group: fields.name("group")?,
             lang: fields.name("lang")?,
@@ -286,6 +351,9 @@ pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetErro
         Ok((item.id.clone(), item))
     })
 }
+
+/// Variables that an item hands to the chat template.
+const VARS: &str = "template_vars";
 
 const PAIRS_FILE: &str = "a pairs file (\"positive\" and \"negative\" in every line)";
 const PROMPTS_FILE: &str = "a prompts file (\"prompt\" in every line)";
@@ -329,7 +397,7 @@ fn read<T>(
 }
 
 /// Warns of a file once, however often a command reads it.
-fn warn_once(warnings: &[String]) {
+pub(crate) fn warn_once(warnings: &[String]) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     let mut said = SAID.lock().unwrap_or_else(PoisonError::into_inner);
     warnings.iter().filter(|warning| said.insert((*warning).clone())).for_each(|warning| tracing::warn!("{warning}"));

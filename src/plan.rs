@@ -197,6 +197,8 @@ pub enum What {
     KlFrom(Run),
     /// The entropy of the next-token distribution at the last position. One number, nats.
     Entropy,
+    /// The log-probabilities of some tokens as the next one, after the last position. `[tokens]`, nats
+    LogProbs { tokens: Vec<u32> },
     /// The direct logit attribution of a logit difference, at the last position, before soft-capping of the logits:
     /// `[n_layers + 1, n_heads + 2]`. A layer's row has its heads, its MLP, and the attention's bias; the last row the
     /// embedding, the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros.

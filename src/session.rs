@@ -6,6 +6,7 @@
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
 mod parts;
+mod scores;
 
 use crate::model::Model;
 use crate::model::decoder::Decoder;
@@ -17,6 +18,9 @@ use crate::run::{
 use crate::rundir::{RunDir, RunDirError};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+
+use scores::Asked;
+pub use scores::{Scores, Wanted};
 
 /// How large a piece is at most. Readings do not depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -52,6 +56,9 @@ pub struct Session<'a> {
     counted: RefCell<HashSet<String>>,
     /// The number of the next plan that is run.
     next: Cell<usize>,
+    asked: Asked,
+    /// Told the scores once, when all are found.
+    scored: &'a dyn Fn(&Scores),
 }
 
 /// Generated answers as a part.
@@ -77,8 +84,9 @@ impl<'a> Session<'a> {
     /// A session that keeps nothing.
     pub fn new(model: &'a Model, engine: Engine, seed: u64) -> Self {
         let limits = Limits::of(&model.decoder);
-        let (total, counted) = Default::default();
-        Session { model, engine, seed, limits, parts: None, progress: &|_| {}, total, counted, next: Cell::new(0) }
+        let (total, counted, next, asked) = Default::default();
+        let (progress, scored) = (&|_| {}, &|_: &Scores| {});
+        Session { model, engine, seed, limits, parts: None, progress, total, counted, next, asked, scored }
     }
 
     /// Cuts plans into pieces of another size.
@@ -96,6 +104,16 @@ impl<'a> Session<'a> {
         Session { progress, ..self }
     }
 
+    /// Reads how likely tokens are after prompts, wherever a plan runs those prompts, and tells when all were read.
+    pub fn scoring(self, wanted: Wanted, scored: &'a dyn Fn(&Scores)) -> Self {
+        Session { asked: Asked::new(wanted), scored, ..self }
+    }
+
+    /// How likely tokens were, after those of the prompts asked about that were run.
+    pub fn scores(&self) -> Scores {
+        self.asked.found()
+    }
+
     /// What was run so far.
     pub fn total(&self) -> Size {
         *self.total.borrow()
@@ -111,10 +129,18 @@ impl<'a> Session<'a> {
         self.count(plan, &plan.digest(), size(plan, arch, self.engine));
         let number = self.next.replace(self.next.get() + 1);
         let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-        for (k, piece) in self.pieces(plan).iter().enumerate() {
+        let extended = self.asked.extended(plan);
+        let whole = extended.as_ref().unwrap_or(plan);
+        for (k, piece) in self.pieces(whole).iter().enumerate() {
             let found = self.piece(piece, &format!("plan-{number:03}-{k:05}.safetensors"))?;
             for (i, reading) in piece.readouts.iter().zip(found) {
-                readings[*i] = Some(reading);
+                match readings.get_mut(*i) {
+                    Some(own) => *own = Some(reading),
+                    None => self.asked.take(whole, *i, &reading),
+                }
+            }
+            if extended.is_some() {
+                self.asked.completed().inspect(|scores| (self.scored)(scores));
             }
         }
         // Every readout is in one piece.

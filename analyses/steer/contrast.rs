@@ -5,7 +5,7 @@
 use super::Steer;
 use crate::analyses::AnalysisError;
 use crate::analyses::directions::Recipe;
-use crate::analyses::inputs::{Groups, Sources};
+use crate::analyses::inputs::{Groups, Sources, encoded};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{read_pairs, read_prompts};
 use crate::model::Model;
@@ -46,13 +46,11 @@ impl Contrast {
         let mut side = |path: &Path| -> Result<Vec<Vec<u32>>, AnalysisError> {
             let set = read_prompts(path)?;
             sources.push(set.source());
-            let mut prompts = Vec::with_capacity(set.items.len());
-            for item in &set.items {
+            let (prompts, _) = encoded(model, &set)?;
+            for (item, ids) in set.items.iter().zip(&prompts) {
                 let at = set.at(item.line, &item.id, "prompt");
-                let ids = prompt_ids(model, &item.prompt, at)?;
                 params.vector_position.of(ids.len()).map_err(|why| at.error(why))?;
                 groups.push(keys.of(&set, item));
-                prompts.push(ids);
             }
             Ok(prompts)
         };

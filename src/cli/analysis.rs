@@ -1,13 +1,14 @@
 //! How every analysis is run: from its parameters to a run directory that appears whole.
 
 use super::document::{document, write_report};
-use super::{CliError, Meter, ModelArgs, bytes, say};
+use super::{CliError, Meter, ModelArgs, bytes, measured, say};
 use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
+use crate::measured::ShownPrompt;
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
 use crate::run::{Engine, Size, size};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord};
-use crate::session::Session;
+use crate::session::{Scores, Session};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -146,6 +147,7 @@ pub struct Cost {
     extent: Extent,
     /// By the wavefront, and by the full engine.
     sizes: [Size; 2],
+    first_prompt: Option<ShownPrompt>,
 }
 
 impl Cost {
@@ -167,6 +169,7 @@ impl Cost {
             let (rows, gflops) = (size.rows, size.flops / 1e9);
             format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(size.resid_bytes))
         }));
+        lines.extend(self.first_prompt.as_ref().map(measured::first_prompt));
         lines.join("\n")
     }
 }
@@ -189,6 +192,7 @@ impl<A: Analysis> Job for Args<A> {
 
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
+        let first_prompt = A::scored(&items).measured(&Scores::new()).first_prompt;
         let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
         for plan in self.analysis.plans(model, &items)? {
             let plan = plan?;
@@ -197,7 +201,7 @@ impl<A: Analysis> Job for Args<A> {
             let of = [Engine::Wavefront, Engine::Full].map(|engine| Session::new(model, engine, 0).size(&plan));
             sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
         }
-        Ok(Cost { extent, sizes })
+        Ok(Cost { extent, sizes, first_prompt })
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
@@ -218,8 +222,12 @@ impl<A: Analysis> Job for Args<A> {
         let computing = Instant::now();
         let bar = progress_bar(expected, self.model.output.quiet);
         let progress = |done: u64| bar.inc(done);
+        let scored = A::scored(&items);
+        let warn = |scores: &Scores| scored.warn(scores);
         let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress);
+        let session = session.scoring(scored.wanted(), &warn);
         let output = self.analysis.compute(&session, &items)?;
+        record.measured = Some(scored.measured(&session.scores()));
         record.include(&session.total());
         bar.finish_and_clear();
         record.timings.compute_s = computing.elapsed().as_secs_f64();
@@ -253,6 +261,11 @@ impl<A: Analysis> Args<A> {
             ("version", Value::from(env!("CARGO_PKG_VERSION"))),
         ] {
             parameters.insert(key.to_string(), value);
+        }
+        let vars = self.model.template_var.iter().map(|(key, value)| Value::from(format!("{key}={value}")));
+        let vars: Vec<Value> = vars.collect();
+        if !vars.is_empty() {
+            parameters.insert("template_var".to_string(), Value::from(vars));
         }
         parameters.extend(model.date().map(|day| ("date".to_string(), Value::from(day.to_string()))));
         RunRecord {

@@ -1,6 +1,6 @@
 //! The report of a run directory, from its record and its tables alone; and the record of what is made of run directories.
 
-use super::CliError;
+use super::{CliError, measured};
 use crate::analyses::Writer;
 use crate::report::cells::count;
 use crate::report::{self, Block, Report, Section};
@@ -29,7 +29,8 @@ pub(crate) fn document(
         record.engine
     ));
     report.intro.insert(0, Block::Code(record.command_line.clone()));
-    report.sections = (writer.sections)(tables, folder)?;
+    report.sections.extend(record.measured.as_ref().map(measured::section));
+    report.sections.extend((writer.sections)(tables, folder)?);
     report.sections.push(provenance(record));
     Ok(report)
 }

@@ -10,6 +10,7 @@ mod demo;
 mod document;
 mod inspect;
 mod log;
+mod measured;
 mod meter;
 mod model_args;
 mod overall;
@@ -20,6 +21,7 @@ mod shell;
 mod spec;
 #[cfg(test)]
 mod tests;
+mod tokens;
 mod trace;
 
 pub use meter::Meter;
@@ -60,6 +62,8 @@ enum Command {
     Demo(demo::Demo),
     /// Layers, heads, sizes, sites, chat template and memory of a model
     Inspect(inspect::Inspect),
+    /// What the model reads of prompts or pairs, token by token
+    Tokens(tokens::Tokens),
     /// Record activations of prompts to a safetensors file
     Trace(trace::Trace),
     #[command(flatten)]
@@ -109,6 +113,7 @@ impl Command {
     fn run(&self) -> Result<(), CliError> {
         match self {
             Command::Inspect(inspect) => inspect.run(),
+            Command::Tokens(tokens) => tokens.run(),
             Command::Trace(trace) => trace.run(),
             Command::Demo(demo) => demo.run(),
             Command::Analysis(command) => analysis::run(command.job()),
@@ -126,6 +131,7 @@ impl Command {
     fn is_quiet(&self) -> bool {
         match self {
             Command::Inspect(inspect) => inspect.model.output.quiet,
+            Command::Tokens(tokens) => tokens.model.output.quiet,
             Command::Trace(trace) => trace.model.output.quiet,
             Command::Demo(demo) => demo.output.quiet,
             Command::Analysis(command) => command.job().model().output.quiet,

@@ -38,6 +38,10 @@ pub struct ModelArgs {
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub date: Option<Day>,
 
+    /// A variable that the chat template is given, as JSON: enable_thinking=false (repeatable; an item's `template_vars` go first)
+    #[arg(long, value_name = "KEY=JSON", value_parser = template_var)]
+    pub template_var: Vec<(String, Value)>,
+
     #[command(flatten)]
     pub output: Output,
 }
@@ -82,6 +86,7 @@ impl ModelArgs {
             max_memory: self.max_memory,
             ignore_config_keys: self.ignore_config_key.clone(),
             date: self.date,
+            template_vars: self.template_vars(),
             progress: !self.output.quiet,
         };
         let model = Model::open(&self.model, &options)?;
@@ -99,6 +104,11 @@ impl ModelArgs {
         ModelArgs { max_memory: Some(0), ..self.clone() }.open()
     }
 
+    /// The variables that the chat template is given; of one that is given twice, the last.
+    pub(super) fn template_vars(&self) -> Map<String, Value> {
+        self.template_var.iter().cloned().collect()
+    }
+
     /// The flags on how the model is loaded, as an experiment's defaults.
     pub(super) fn defaults(&self) -> Map<String, Value> {
         let flags = [
@@ -108,6 +118,7 @@ impl ModelArgs {
             ("threads", json!(self.threads)),
             ("ignore_config_key", json!(self.ignore_config_key)),
             ("date", json!(self.date.map(|day| day.to_string()))),
+            ("template_var", self.template_var.iter().map(|(key, value)| json!(format!("{key}={value}"))).collect()),
         ];
         let given = flags.into_iter().filter(|(_, v)| !v.is_null() && *v != json!([]));
         given.map(|(key, value)| (key.to_string(), value)).collect()
@@ -124,6 +135,7 @@ impl ModelArgs {
                 args.threads,
                 args.ignore_config_key.clone(),
                 args.date,
+                args.template_var.clone(),
             )
         };
         key(self) == key(other)
@@ -152,6 +164,17 @@ impl ModelArgs {
 
 /// A command that opens several models chooses their device once.
 static SAID: Once = Once::new();
+
+/// `KEY=JSON`; what is no JSON is an error that says how a text is written.
+fn template_var(text: &str) -> Result<(String, Value), String> {
+    let (key, json) = text.split_once('=').ok_or("expected KEY=JSON, as in enable_thinking=false")?;
+    if key.is_empty() {
+        return Err("the variable has no name: expected KEY=JSON, as in enable_thinking=false".to_owned());
+    }
+    let value = serde_json::from_str(json)
+        .map_err(|e| format!("`{json}` is no JSON ({e}); a text stands in double quotes: {key}='\"{json}\"'"))?;
+    Ok((key.to_owned(), value))
+}
 
 /// A number of bytes as users write it: `800MB` counts in thousands, `1GiB` in 1024s, a bare number in bytes.
 pub(super) fn size(text: &str) -> Result<u64, String> {

@@ -2,6 +2,8 @@
 
 use super::{Dataset, Input, TokenRef};
 use crate::model::Model;
+use crate::model::template::Message;
+use crate::model::tokenizer::{Ending, Tokenizer, TokenizerError};
 use serde::{Serialize, Serializer};
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -56,25 +58,36 @@ pub fn prompt_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, Enco
 /// # Errors
 /// If the model has no tokenizer or no template where one is needed.
 pub fn unchecked_ids(model: &Model, input: &Input, at: At) -> Result<Vec<u32>, EncodeError> {
+    if let Input::Ids(ids) = input {
+        return Ok(ids.clone());
+    }
     let failed = |e: &dyn std::fmt::Display| at.error(e.to_string());
-    Ok(match input {
-        Input::Ids(ids) => ids.clone(),
-        Input::Text(text) => model.tokenizer().map_err(|e| failed(&e))?.encode(text, true).map_err(|e| failed(&e))?,
-        Input::User(text) => {
-            let tokenizer = model.tokenizer().map_err(|e| failed(&e))?;
-            let has_template = tokenizer.template().map_err(|e| failed(&e))?.is_some();
-            let message = crate::model::template::Message::user(text.as_str());
-            let ids = if has_template { tokenizer.encode_chat(&[message], true) } else { tokenizer.encode(text, true) };
-            ids.map_err(|e| failed(&e))?
+    let tokenizer = model.tokenizer().map_err(|e| failed(&e))?;
+    let ids = match (input, rendered(tokenizer, input).map_err(|e| failed(&e))?) {
+        (_, Some(text)) => tokenizer.encode(&text, false),
+        (Input::User { text, .. }, None) => tokenizer.encode(text, true),
+        (Input::Text { text, special_tokens }, None) => tokenizer.encode(text, *special_tokens),
+        (Input::Messages { .. } | Input::Ids(_), None) => Ok(Vec::new()),
+    };
+    ids.map_err(|e| failed(&e))
+}
+
+/// The text that the chat template makes of an input; none for what goes through no template.
+///
+/// # Errors
+/// If there is a template that cannot be used, none where one is needed, or one that refuses the conversation.
+pub fn rendered(tokenizer: &Tokenizer, input: &Input) -> Result<Option<String>, TokenizerError> {
+    match input {
+        Input::User { text, vars } if tokenizer.template()?.is_some() => {
+            tokenizer.render(&[Message::user(text.as_str())], Ending::Opened, vars).map(Some)
         }
-        Input::Messages(messages) => {
-            let tokenizer = model.tokenizer().map_err(|e| failed(&e))?;
-            if tokenizer.template().map_err(|e| failed(&e))?.is_none() {
-                return Err(at.error("the model has no chat template; give the prompt as {\"text\": ...}"));
-            }
-            tokenizer.encode_chat(messages, true).map_err(|e| failed(&e))?
+        Input::Messages { messages, go_on, vars } => {
+            let of_assistant = messages.last().is_some_and(|message| message.role() == "assistant");
+            let ending = if go_on.unwrap_or(of_assistant) { Ending::GoneOnWith } else { Ending::Opened };
+            tokenizer.render(messages, ending, vars).map(Some)
         }
-    })
+        Input::User { .. } | Input::Text { .. } | Input::Ids(_) => Ok(None),
+    }
 }
 
 fn check(model: &Model, ids: Vec<u32>, at: At) -> Result<Vec<u32>, EncodeError> {

@@ -8,14 +8,17 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{DatasetError, Input, Message, TokenRef};
+use super::{DatasetError, Input, Message, OtherFile, TokenRef, Vars};
 use crate::names::meant;
 
 const INPUT: &str = "a string, {\"text\"}, {\"messages\"} or {\"ids\"}";
-const MESSAGE: &str = "{\"role\", \"content\"} and nothing else, both strings";
+const MESSAGE: &str = "{\"role\", \"content\"}, with any further fields that the chat template knows";
 const TOKEN_ID: &str = "a token id, a whole number from 0 to 4294967295";
 const TOKENS: &str = "a list of token ids or strings";
 const ID: &str = "a string that is not empty, or a number";
+
+/// What may stand beside an input: the input, and the key.
+const OPTIONS: [(&str, &str); 2] = [("text", "special_tokens"), ("messages", "continue_final_message")];
 
 /// The fields of one line that have not been taken yet.
 pub(super) struct Fields<'p> {
@@ -27,7 +30,8 @@ pub(super) struct Fields<'p> {
 impl<'p> Fields<'p> {
     /// Parses a line, which must be one JSON object without repeated keys.
     pub(super) fn parse(path: &'p Path, line: usize, text: &str) -> Result<Self, DatasetError> {
-        let wrong = |column, reason| DatasetError::Json { path: path.to_owned(), line, column, reason };
+        let kind = kind(path, line, text);
+        let wrong = |column, reason| DatasetError::Json { path: path.to_owned(), line, column, reason, kind };
         match serde_json::from_str(text) {
             Ok(Unique(Value::Object(map))) => Ok(Fields { path, line, map }),
             Ok(Unique(other)) => Err(wrong(1, format!("found {}", describe(&other)))),
@@ -54,36 +58,59 @@ impl<'p> Fields<'p> {
         Ok(())
     }
 
-    /// The `id`: numbers become strings.
+    /// The `id`: numbers become strings, and the line's number stands in for one that is not there.
     pub(super) fn id(&mut self) -> Result<String, DatasetError> {
-        match self.required("id", ID)? {
-            Value::String(id) if !id.is_empty() => Ok(id),
-            Value::Number(id) => Ok(id.to_string()),
-            other => Err(self.wrong("id", ID, &other)),
+        match self.optional("id") {
+            None => Ok(self.line.to_string()),
+            Some(Value::String(id)) if !id.is_empty() => Ok(id),
+            Some(Value::Number(id)) => Ok(id.to_string()),
+            Some(other) => Err(self.wrong("id", ID, &other)),
         }
     }
 
-    /// A prompt's input.
-    pub(super) fn input(&mut self, field: &'static str) -> Result<Input, DatasetError> {
+    /// An object of variables; absent and null are none.
+    pub(super) fn vars(&mut self, field: &str) -> Result<Vars, DatasetError> {
+        match self.optional(field) {
+            None => Ok(Vars::new()),
+            Some(Value::Object(vars)) => Ok(vars),
+            Some(other) => Err(self.wrong(field, "an object of the chat template's variables", &other)),
+        }
+    }
+
+    /// A prompt's input; `vars` are the item's variables of the chat template.
+    pub(super) fn input(&mut self, field: &'static str, vars: &Vars) -> Result<Input, DatasetError> {
         match self.required(field, INPUT)? {
-            Value::String(text) if !text.is_empty() => Ok(Input::User(text)),
-            Value::Object(object) => self.input_object(field, object),
+            Value::String(text) if !text.is_empty() => Ok(Input::User { text, vars: vars.clone() }),
+            Value::Object(object) => self.input_object(field, object, vars),
             other => Err(self.wrong(field, INPUT, &other)),
         }
     }
 
-    fn input_object(&self, field: &str, object: Map<String, Value>) -> Result<Input, DatasetError> {
+    fn input_object(&self, field: &str, object: Map<String, Value>, vars: &Vars) -> Result<Input, DatasetError> {
         let keys: Vec<String> = object.keys().map(|key| format!("\"{key}\"")).collect();
-        let mut entries = object.into_iter();
-        let (Some((key, value)), None) = (entries.next(), entries.next()) else {
+        let (options, mut inputs): (Vec<(String, Value)>, Vec<(String, Value)>) =
+            object.into_iter().partition(|(key, _)| OPTIONS.iter().any(|(_, option)| option == key));
+        let (Some((key, value)), true) = (inputs.pop(), inputs.is_empty()) else {
             let found = format!("an object with {}", listed(&keys));
             return Err(self.wrong_text(field, INPUT, found));
         };
+        let option = |of: &str| -> Result<Option<bool>, DatasetError> {
+            let Some((name, value)) = options.iter().find(|(name, _)| OPTIONS.contains(&(of, name))) else { return Ok(None) };
+            value.as_bool().map(Some).ok_or_else(|| self.wrong(&format!("{field}.{name}"), "true or false", value))
+        };
+        if let Some((foreign, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(&(key.as_str(), name))) {
+            return Err(self.wrong_text(field, INPUT, format!("an object with \"{key}\", to which \"{foreign}\" does not belong")));
+        }
         let place = format!("{field}.{key}");
         match (key.as_str(), value) {
-            ("text", Value::String(text)) if !text.is_empty() => Ok(Input::Text(text)),
+            ("text", Value::String(text)) if !text.is_empty() => {
+                Ok(Input::Text { text, special_tokens: option("text")?.unwrap_or(true) })
+            }
             ("text", other) => Err(self.wrong(&place, "a string that is not empty", &other)),
-            ("messages", Value::Array(list)) if !list.is_empty() => self.messages(&place, list),
+            ("messages", Value::Array(list)) if !list.is_empty() => {
+                let messages = self.messages(&place, list)?;
+                Ok(Input::Messages { messages, go_on: option("messages")?, vars: vars.clone() })
+            }
             ("messages", other) => Err(self.wrong(&place, "a list of messages, not empty", &other)),
             ("ids", Value::Array(list)) if !list.is_empty() => self.ids(&place, &list),
             ("ids", other) => Err(self.wrong(&place, "a list of token ids, not empty", &other)),
@@ -91,22 +118,20 @@ impl<'p> Fields<'p> {
         }
     }
 
-    fn messages(&self, place: &str, list: Vec<Value>) -> Result<Input, DatasetError> {
+    fn messages(&self, place: &str, list: Vec<Value>) -> Result<Vec<Message>, DatasetError> {
         let parse = |(index, value): (usize, Value)| {
             let place = format!("{place}[{index}]");
-            if !value.is_object() {
-                return Err(self.wrong(&place, MESSAGE, &value));
+            let Value::Object(fields) = value else { return Err(self.wrong(&place, MESSAGE, &value)) };
+            let content = fields.get("content");
+            if content.is_none() && !fields.contains_key("tool_calls") {
+                return Err(self.wrong_text(&place, MESSAGE, "an object without \"content\"".to_owned()));
             }
-            let message = serde_json::from_value::<Message>(value)
-                .map_err(|error| self.wrong_text(&place, MESSAGE, format!("an object: {error}")))?;
-            if message.role.is_empty() {
-                let place = format!("{place}.role");
-                return Err(self.wrong_text(&place, "a role", "an empty string".to_owned()));
+            if let Some(other) = content.filter(|c| !matches!(c, Value::String(_) | Value::Array(_) | Value::Null)) {
+                return Err(self.wrong(&format!("{place}.content"), "a string, or a list of parts", other));
             }
-            Ok(message)
+            Message::from_fields(fields).map_err(|error| self.wrong_text(&place, MESSAGE, error.to_string()))
         };
-        let messages: Result<Vec<Message>, DatasetError> = list.into_iter().enumerate().map(parse).collect();
-        messages.map(Input::Messages)
+        list.into_iter().enumerate().map(parse).collect()
     }
 
     fn ids(&self, place: &str, list: &[Value]) -> Result<Input, DatasetError> {
@@ -199,6 +224,18 @@ impl<'p> Fields<'p> {
 
     fn wrong_text(&self, field: &str, expected: &'static str, found: String) -> DatasetError {
         DatasetError::Field { path: self.path.to_owned(), line: self.line, field: field.to_owned(), expected, found }
+    }
+}
+
+/// What a file seems to be whose line is no JSON object.
+fn kind(path: &Path, line: usize, text: &str) -> OtherFile {
+    let named = |ending: &str| path.extension().is_some_and(|e| e.eq_ignore_ascii_case(ending));
+    match text.trim_start().chars().next() {
+        Some('[') => OtherFile::Json,
+        Some('{') if text.trim() == "{" || named("json") => OtherFile::Json,
+        Some('{') => OtherFile::Unknown,
+        _ if named("csv") || line == 1 && text.contains(',') => OtherFile::Csv,
+        _ => OtherFile::Unknown,
     }
 }
 

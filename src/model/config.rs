@@ -35,6 +35,8 @@ pub struct Config {
     pub arch: Arch,
     /// Keys that were not understood and do not look as if they mattered, and defaults that were assumed.
     pub warnings: Vec<String>,
+    /// What the file calls the model (`_name_or_path`).
+    pub name: Option<String>,
     /// The tokens that end a text, as it names them: an id or a list.
     pub eos_token_id: Option<Value>,
 }
@@ -75,7 +77,8 @@ pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result
     }
     arch.check().map_err(|why| r.file(why))?;
     r.account_for_the_rest()?;
-    Ok(Config { arch, warnings: r.warnings.into_inner(), eos_token_id: map.get("eos_token_id").cloned() })
+    let name = map.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
+    Ok(Config { arch, warnings: r.warnings.into_inner(), name, eos_token_id: map.get("eos_token_id").cloned() })
 }
 
 /// What is wrong with keys that nothing here knows; `slips` may be how they were meant to be passed over.

@@ -27,6 +27,7 @@ use checkpoint::{Checkpoint, CheckpointError};
 use decoder::Decoder;
 use gguf::{Gguf, GgufError};
 use source::{Source, SourceError};
+use serde_json::{Map, Value};
 use std::path::Path;
 use std::sync::Arc;
 use template::Day;
@@ -45,6 +46,8 @@ pub struct Options {
     pub ignore_config_keys: Vec<String>,
     /// The day that a chat template takes for today, if it asks for one: [`Day::default`] where none is given.
     pub date: Option<Day>,
+    /// Variables that the chat template is given for every conversation: Qwen 3's `enable_thinking`, say.
+    pub template_vars: Map<String, Value>,
     /// Whether a bar on the terminal shows how far the fetching of a model is.
     pub progress: bool,
 }
@@ -57,6 +60,7 @@ impl Default for Options {
             max_memory: None,
             ignore_config_keys: Vec::new(),
             date: None,
+            template_vars: Map::new(),
             progress: false,
         }
     }
@@ -66,6 +70,8 @@ impl Default for Options {
 pub struct Model {
     /// What the user called it.
     pub name: String,
+    /// What its files call it, where they do.
+    pub also_called: Vec<String>,
     pub decoder: Decoder,
     /// SHA-256 in hex of the weights' headers and files' sizes.
     pub sha256: String,
@@ -113,6 +119,7 @@ impl Model {
         let checkpoint = Checkpoint::open_folder(dir)?;
         let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
         model.warnings.extend(config.warnings);
+        model.also_called.extend(config.name);
         model.stop_at(stops::of_folder(dir, config.eos_token_id.as_ref()));
         Ok(model)
     }
@@ -121,8 +128,12 @@ impl Model {
         let gguf = Gguf::open(path)?;
         let (arch, warnings) = gguf_config::read(&gguf, &options.ignore_config_keys)?;
         let (tokenizer, stops) = (Tokenizer::from_gguf(&gguf), stops::of_gguf(&gguf));
+        let names = ["general.name", "general.basename", "general.finetune"];
+        let names = names.iter().filter_map(|key| gguf.opt_str(key).ok().flatten());
+        let names: Vec<String> = names.map(str::to_owned).collect();
         let mut model = Model::load(name, arch, Checkpoint::Gguf(gguf), tokenizer, options)?;
         model.warnings.extend(warnings);
+        model.also_called.extend(names);
         model.stop_at(stops);
         Ok(model)
     }
@@ -137,9 +148,11 @@ impl Model {
         let sha256 = checkpoint.fingerprint();
         let (decoder, mut warnings) =
             weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
-        let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(options.date.unwrap_or_default())).map_err(Arc::new);
+        let (day, vars) = (options.date.unwrap_or_default(), options.template_vars.clone());
+        let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(day).with_vars(vars)).map_err(Arc::new);
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
-        let mut model = Model { name: name.to_string(), decoder, sha256, warnings, tokenizer, stop_tokens: Vec::new() };
+        let (name, also_called, stop_tokens) = (name.to_string(), Vec::new(), Vec::new());
+        let mut model = Model { name, also_called, decoder, sha256, warnings, tokenizer, stop_tokens };
         if let Some(day) = model.date().filter(|_| options.date.is_none()) {
             let text = format!("the chat template writes the date: {day} is assumed; give another with --date");
             model.warnings.push(text);

@@ -124,6 +124,10 @@ impl Plan {
             What::Metric(metric) | What::Attribution(metric) => check_metric(metric, arch, keys).map_err(bad),
             What::KlFrom(other) if !self.has(*other) => Err(bad(format!("{other:?} does not exist"))),
             What::KlFrom(_) | What::Entropy => Ok(()),
+            What::LogProbs { tokens } => match tokens.iter().find(|id| **id as usize >= arch.vocab) {
+                Some(id) => Err(bad(format!("token {id} is out of range; the model has ids 0 to {}", arch.vocab - 1))),
+                None => Ok(()),
+            },
             What::Activation { site, positions, part } => {
                 site_width(*site, part)?;
                 read_positions(positions, keys).map_err(bad)

@@ -37,7 +37,7 @@ pub(super) fn wide_rows(arch: &Arch, budget: usize, copies: usize) -> usize {
 /// Whether a readout is of the end of the pass.
 pub(super) fn is_of_the_end(what: &What) -> bool {
     match what {
-        What::Metric(_) | What::KlFrom(_) | What::Entropy => true,
+        What::Metric(_) | What::KlFrom(_) | What::Entropy | What::LogProbs { .. } => true,
         What::Attribution(_) => false,
         What::Activation { site, .. } | What::Projection { site, .. } => {
             matches!(site.kind, SiteKind::FinalNorm | SiteKind::Logits)
@@ -99,7 +99,7 @@ fn rows_of(plan: &Plan, readout: usize) -> Vec<Row> {
     let r = &plan.readouts[readout];
     let last = |run: Run| (run, plan.length(run) - 1);
     match &r.what {
-        What::Metric(Metric::LogitDifference { .. }) | What::Entropy => vec![last(r.run)],
+        What::Metric(Metric::LogitDifference { .. }) | What::Entropy | What::LogProbs { .. } => vec![last(r.run)],
         What::Metric(Metric::Continuation { from }) => (from - 1..last(r.run).1).map(|p| (r.run, p)).collect(),
         What::KlFrom(other) => vec![last(r.run), last(*other)],
         What::Activation { positions, .. } | What::Projection { positions, .. } => {
@@ -264,6 +264,12 @@ impl End<'_> {
                 return Err(candle_core::Error::Msg(format!("readout {i} is of the whole pass")).into());
             }
             What::Entropy => Reading::Number(entropy(logits()?.row(rows[0]))),
+            What::LogProbs { tokens } => {
+                let row = logits()?.row(rows[0]);
+                let total = log_sum_exp(row.iter().map(|v| f64::from(*v)));
+                let values = tokens.iter().map(|id| (f64::from(row[*id as usize]) - total) as f32).collect();
+                Reading::Array { shape: vec![tokens.len()], values }
+            }
             What::KlFrom(_) => Reading::Number(kl(logits()?.row(rows[1]), logits()?.row(rows[0]))),
             What::Activation { site, part, .. } => {
                 let of_logits = site.kind == SiteKind::Logits;

@@ -143,7 +143,7 @@ fn logit_flops(plan: &Plan, arch: &Arch) -> f64 {
         What::KlFrom(_) => 2 * arch.vocab,
         // The heads' outputs and the other components, once each for every token.
         What::Attribution(metric) => of_metric(r.run, metric) * (3 * arch.n_layers + 2),
-        What::Entropy => arch.vocab,
+        What::Entropy | What::LogProbs { .. } => arch.vocab,
         What::Activation { site, positions: at, .. } | What::Projection { site, positions: at, .. } => {
             if site.kind == SiteKind::Logits { positions(r.run, at) * arch.vocab } else { 0 }
         }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::measured::Measured;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -24,6 +25,9 @@ pub struct RunRecord {
     pub model: ModelRecord,
     /// SHA-256 in hex of each dataset file's bytes, by the path it was given as.
     pub dataset_sha256: BTreeMap<String, String>,
+    /// What was measured, of which prompts; none in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub measured: Option<Measured>,
     /// The seed of everything random.
     pub seed: u64,
     /// gatelens' version.
@@ -170,6 +174,7 @@ mod tests {
                 sha256: "00".into(),
             },
             dataset_sha256: BTreeMap::new(),
+            measured: Some(Measured::default()),
             seed: 0,
             version: "0.1.0".into(),
             device: "cpu".into(),
@@ -193,6 +198,7 @@ mod tests {
                 "parameters",
                 "model",
                 "dataset_sha256",
+                "measured",
                 "seed",
                 "version",
                 "device",

@@ -74,6 +74,14 @@ pub enum TokenizerError {
         /// The file or folder of the tokenizer.
         path: PathBuf,
     },
+    /// A last message that cannot be gone on with.
+    #[error("{path}: the last message cannot be gone on with: {why}", path = path.display())]
+    Unfinished {
+        /// The file or folder of the tokenizer.
+        path: PathBuf,
+        /// Why not.
+        why: String,
+    },
     /// A text that is longer than any prompt.
     #[error("a text of {bytes} bytes; {LONGEST_TEXT} is the most that is encoded at once")]
     TooLong {

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
+use super::side::Side;
 use super::{Ends, Parts, TokenizerError, guarded};
-use crate::model::files::{LARGEST_CONFIG, read_bounded};
+use crate::model::files::read_bounded;
 use crate::model::template::{ChatTemplate, LONGEST_SOURCE};
 
 /// The largest `tokenizer.json`; those of vocabularies of 256,000 tokens have some 35 MB.
@@ -23,64 +24,36 @@ pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
     inner.with_padding(None);
     guarded(|| inner.with_truncation(None).map(drop)).map_err(malformed)?;
 
-    let config = Config::read(dir)?;
-    let bos_text = config.token("bos_token");
-    let eos_text = config.token("eos_token");
-    let id = |text: &Option<String>| text.as_deref().and_then(|text| inner.token_to_id(text));
-    let (bos, eos) = (id(&bos_text), id(&eos_text));
-    let (ends, warnings) = ends(&inner, &config, bos, eos).map_err(malformed)?;
-    let template = template_source(dir, &config)?.map(|source| {
-        let text = |token: Option<String>| token.unwrap_or_default();
-        ChatTemplate::new(&source, &text(bos_text), &text(eos_text))
-    });
+    let side = Side::read(dir)?;
+    side.add_to(&mut inner)?;
+    let specials = side.specials();
+    let id = |name: &str| specials.get(name).and_then(|text| inner.token_to_id(text));
+    let (bos, eos) = (id("bos_token"), id("eos_token"));
+    let (ends, warnings) = ends(&inner, &side.config, bos, eos).map_err(malformed)?;
+    let template = template_source(dir, &side.config)?.map(|source| ChatTemplate::new(&source, &specials));
     Ok(Parts { inner, bos, eos, ends, template, warnings })
 }
 
-/// `tokenizer_config.json`; empty where there is none.
-struct Config(Value);
+/// Whether `add_bos_token` and `add_eos_token` decide over the post-processing in `tokenizer.json`, also to say no.
+/// transformers 4 rebuilds it for these classes.
+fn class_decides(config: &Map<String, Value>) -> bool {
+    let class = config.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
+    ["Llama", "CodeLlama", "Gemma", "Cohere"].iter().any(|family| class.starts_with(family))
+}
 
-impl Config {
-    fn read(dir: &Path) -> Result<Self, TokenizerError> {
-        let path = dir.join("tokenizer_config.json");
-        let Some(bytes) = read_file(&path, LARGEST_CONFIG)? else {
-            return Ok(Self(Value::Null));
-        };
-        let malformed =
-            |why: String| TokenizerError::Malformed { path: path.clone(), what: "not a JSON object".to_owned(), why };
-        match serde_json::from_slice(&bytes) {
-            Ok(object @ Value::Object(_)) => Ok(Self(object)),
-            Ok(_) => Err(malformed("it holds another value".to_owned())),
-            Err(error) => Err(malformed(error.to_string())),
-        }
-    }
-
-    /// A special token's text, given as a string or as an object with its `content`.
-    fn token(&self, key: &str) -> Option<String> {
-        let token = self.0.get(key)?;
-        token.as_str().or_else(|| token.get("content")?.as_str()).map(str::to_owned)
-    }
-
-    /// Whether `add_bos_token` and `add_eos_token` decide over the post-processing in `tokenizer.json`, also to say no.
-    /// transformers 4 rebuilds it for these classes.
-    fn class_decides(&self) -> bool {
-        let class = self.0.get("tokenizer_class").and_then(Value::as_str).unwrap_or_default();
-        ["Llama", "CodeLlama", "Gemma", "Cohere"].iter().any(|family| class.starts_with(family))
-    }
-
-    /// The chat template: a string, or a list of named ones, of which `default` is taken.
-    fn template(&self) -> Option<&str> {
-        let template = self.0.get("chat_template")?;
-        template.as_str().or_else(|| {
-            let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
-            template.as_array()?.iter().find(named)?.get("template")?.as_str()
-        })
-    }
+/// The chat template of a configuration: a string, or a list of named ones, of which `default` is taken.
+fn template_of(config: &Map<String, Value>) -> Option<&str> {
+    let template = config.get("chat_template")?;
+    template.as_str().or_else(|| {
+        let named = |entry: &&Value| entry.get("name").and_then(Value::as_str) == Some("default");
+        template.as_array()?.iter().find(named)?.get("template")?.as_str()
+    })
 }
 
 /// Holds the inner tokenizer's own post-processing against `add_bos_token` and `add_eos_token`, and says where they differ.
 fn ends(
     inner: &tokenizers::Tokenizer,
-    config: &Config,
+    config: &Map<String, Value>,
     bos: Option<u32>,
     eos: Option<u32>,
 ) -> Result<(Ends, Vec<String>), String> {
@@ -89,9 +62,9 @@ fn ends(
     let begun = bos.is_some() && ids.first().copied() == bos;
     // Where one token is both, a single one is the first.
     let ended = eos.is_some() && ids.len() > usize::from(begun) && ids.last().copied() == eos;
-    let decides = config.class_decides();
+    let decides = class_decides(config);
     let [wants_bos, wants_eos] =
-        ["add_bos_token", "add_eos_token"].map(|key| config.0.get(key).and_then(Value::as_bool));
+        ["add_bos_token", "add_eos_token"].map(|key| config.get(key).and_then(Value::as_bool));
     let ends = Ends {
         before: bos.filter(|_| wants_bos == Some(true) && !begun),
         after: eos.filter(|_| wants_eos == Some(true) && !ended && decides),
@@ -111,10 +84,10 @@ fn ends(
     Ok((ends, differ.iter().filter(|(_, differ)| *differ).map(|(key, _)| warning(key)).collect()))
 }
 
-fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, TokenizerError> {
+fn template_source(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>, TokenizerError> {
     let path = dir.join("chat_template.jinja");
     let Some(bytes) = read_file(&path, LONGEST_SOURCE as u64)? else {
-        return Ok(config.template().map(str::to_owned));
+        return Ok(template_of(config).map(str::to_owned));
     };
     String::from_utf8(bytes).map(Some).map_err(|error| TokenizerError::Malformed {
         path,
@@ -123,6 +96,6 @@ fn template_source(dir: &Path, config: &Config) -> Result<Option<String>, Tokeni
     })
 }
 
-fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
+pub(super) fn read_file(path: &Path, limit: u64) -> Result<Option<Vec<u8>>, TokenizerError> {
     read_bounded(path, limit).map_err(|source| TokenizerError::Io { path: path.to_owned(), source })
 }

@@ -3,9 +3,12 @@
 //! the work; here it is built, held to the model's conventions (which special tokens begin and end a
 //! text, which template a conversation takes) and kept from panicking on a damaged file.
 
+mod chat;
 mod error;
 mod folder;
 mod from_gguf;
+mod marks;
+mod side;
 mod spm;
 #[cfg(test)]
 mod tests;
@@ -13,10 +16,15 @@ mod tests;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
+pub use chat::Ending;
 pub use error::TokenizerError;
 
+use crate::measured::NamedToken;
+
 use super::gguf::Gguf;
-use super::template::{ChatTemplate, Day, Message, TemplateError};
+use super::template::{ChatTemplate, Day, TemplateError};
 
 /// The longest text that is encoded at once, in bytes.
 pub const LONGEST_TEXT: usize = 16 << 20;
@@ -47,6 +55,8 @@ pub struct Tokenizer {
     /// Whether a space is put before each text, so that " x" has one too many.
     adds_space: bool,
     template: Option<Result<ChatTemplate, TemplateError>>,
+    /// Variables that every conversation's template is given.
+    vars: Map<String, Value>,
     warnings: Vec<String>,
 }
 
@@ -107,6 +117,7 @@ impl Tokenizer {
             ends,
             adds_space: false,
             template,
+            vars: Map::new(),
             warnings,
         };
         let first = tokenizer.encode("a", false)?.first().copied();
@@ -120,6 +131,12 @@ impl Tokenizer {
     pub fn at(mut self, day: Day) -> Self {
         self.template = self.template.map(|template| template.map(|template| template.at(day)));
         self
+    }
+
+    /// With variables that the template is given for every conversation.
+    #[must_use]
+    pub fn with_vars(self, vars: Map<String, Value>) -> Self {
+        Self { vars, ..self }
     }
 
     /// What a user should know about how the tokenizer was read.
@@ -157,28 +174,6 @@ impl Tokenizer {
             ids.extend(self.ends.after);
         }
         Ok(ids)
-    }
-
-    /// The ids of a conversation: the chat template's text, encoded without adding special tokens,
-    /// as `apply_chat_template(tokenize=True)` does. What BOS there is, is the template's; it is never
-    /// doubled.
-    ///
-    /// # Errors
-    /// [`TokenizerError::NoTemplate`] where the model has none, [`TokenizerError::Template`] where it
-    /// cannot be used or refuses the conversation, and those of [`Tokenizer::encode`].
-    pub fn encode_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<Vec<u32>, TokenizerError> {
-        self.encode(&self.render_chat(messages, add_generation_prompt)?, false)
-    }
-
-    /// The text of a conversation, as the chat template writes it.
-    ///
-    /// # Errors
-    /// [`TokenizerError::NoTemplate`] or [`TokenizerError::Template`].
-    pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TokenizerError> {
-        let template = self.template()?.ok_or_else(|| TokenizerError::NoTemplate { path: self.path.clone() })?;
-        template
-            .render(messages, add_generation_prompt)
-            .map_err(|source| TokenizerError::Template { path: self.path.clone(), source })
     }
 
     /// The text of some tokens. With `skip_special`, special tokens are left out. Bytes that make no
@@ -230,16 +225,59 @@ impl Tokenizer {
         Some(if broken { piece } else { readable.to_owned() })
     }
 
-    /// The first token of `text`, for answers given as text. Write the leading space where the answer
-    /// has one (`" Paris"`). Tokenizers that put a space before each text anyway get it without, so that
-    /// both spellings mean the token of the word.
+    /// Tokens with their texts.
+    pub fn named(&self, ids: &[u32]) -> Vec<NamedToken> {
+        let named = |id: &u32| NamedToken { id: *id, text: self.token(*id).unwrap_or_default() };
+        ids.iter().map(named).collect()
+    }
+
+    /// The tokens of an answer that is given as text, as they follow a prompt. Write the leading space where the answer has
+    /// one (`" Paris"`). Tokenizers that put a space before each text anyway get it without, so that both spellings mean
+    /// the token of the word; where that space does not become one token with what follows it (a line break, a Chinese
+    /// character, spaces), it is none of the answer's.
     ///
     /// # Errors
     /// [`TokenizerError::NoToken`] for an empty text, and those of [`Tokenizer::encode`].
+    pub fn answer_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.trim().is_empty());
+        let mut ids = self.encode(spared.unwrap_or(text), false)?;
+        let lone = |id: &u32| self.inner.id_to_token(*id).is_some_and(|piece| piece.chars().all(|c| c == SPACE_SIGN));
+        if self.adds_space && ids.first().is_some_and(lone) {
+            // What follows a letter is as it follows a prompt, with no space of the tokenizer's own.
+            let (before, both) = (self.encode("a", false)?, self.encode(&format!("a{}", spared.unwrap_or(text)), false)?);
+            match both.strip_prefix(before.as_slice()) {
+                Some(after) => ids = after.to_vec(),
+                None => drop(ids.remove(0)),
+            }
+        }
+        if ids.is_empty() { Err(TokenizerError::NoToken { text: text.to_owned() }) } else { Ok(ids) }
+    }
+
+    /// The first of an answer's tokens ([`Tokenizer::answer_tokens`]): the one that a metric scores.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::answer_tokens`].
     pub fn first_token(&self, text: &str) -> Result<u32, TokenizerError> {
-        let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.is_empty());
-        let ids = self.encode(spared.unwrap_or(text), false)?;
-        ids.first().copied().ok_or_else(|| TokenizerError::NoToken { text: text.to_owned() })
+        Ok(self.answer_tokens(text)?[0])
+    }
+
+    /// Whether a space before a text is a matter of how it is written (`" Paris"` and `"Paris"` begin with different tokens),
+    /// not one that the tokenizer adds.
+    pub fn tells_spaces(&self) -> bool {
+        !self.adds_space
+    }
+
+    /// The marks in a rendered text that look like tokens and are not read as one, with the tokens that they become. Marks
+    /// in `contents`, which people wrote, are passed over.
+    pub fn broken_marks(&self, text: &str, contents: &[&str]) -> Vec<(String, Vec<NamedToken>)> {
+        let own = marks::marks(text).into_iter().filter(|mark| !contents.iter().any(|content| content.contains(mark)));
+        let pieces = |mark: &str| Some((mark.to_owned(), self.encode(mark, false).ok().filter(|ids| ids.len() != 1)?));
+        own.filter_map(pieces).map(|(mark, ids)| (mark, self.named(&ids))).collect()
+    }
+
+    /// Those of a text that was written without a template: only marks with bars, `<|x|>`, which no text of people has.
+    pub fn broken_marks_of_text(&self, text: &str) -> Vec<(String, Vec<NamedToken>)> {
+        self.broken_marks(text, &[]).into_iter().filter(|(mark, _)| marks::is_piped(mark)).collect()
     }
 
     /// The token that begins a text, if the model has one (whether it is added is another matter).

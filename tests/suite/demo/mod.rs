@@ -85,7 +85,7 @@ impl Demo {
 
     /// The ids of a request, through the chat template.
     fn ids(&self, input: &Input) -> Vec<u32> {
-        let Input::User(text) = input else { panic!("the demo's requests are a user's messages") };
+        let Input::User { text, .. } = input else { panic!("the demo's requests are a user's messages") };
         self.request(text)
     }
 
@@ -214,6 +214,6 @@ fn text_comes_back_from_its_tokens_as_it_was() {
     }
     let text = tokenizer.render_chat(&[Message::user(" Tell me about tea.\n")], true).expect("text");
     assert_eq!(text, "<s><|user|>Tell me about tea.<|end|><|assistant|>");
-    let odd = Message { role: "tool".to_string(), content: String::new() };
+    let odd = Message::new("tool", "");
     assert!(tokenizer.render_chat(&[odd], true).is_err());
 }

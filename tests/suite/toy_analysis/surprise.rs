@@ -1,8 +1,8 @@
 //! How sure is the model of its next token? The entropy of the next-token distribution after each prompt.
 
-use gatelens::analyses::inputs::PromptArgs;
+use gatelens::analyses::inputs::{PromptArgs, encoded};
+use gatelens::analyses::scored::Scored;
 use gatelens::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
-use gatelens::dataset::encode::prompt_ids;
 use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
 use gatelens::plan::{Plan, What};
@@ -20,8 +20,8 @@ pub struct Surprise {
     pub prompts: PromptArgs,
 }
 
-/// The prompts, and their token ids.
-pub struct Items(Dataset<Item>, Vec<Vec<u32>>);
+/// The prompts, their token ids, and what is shown of them.
+pub struct Items(Dataset<Item>, Vec<Vec<u32>>, Scored);
 
 impl Analysis for Surprise {
     const NAME: &'static str = "surprise";
@@ -31,16 +31,19 @@ impl Analysis for Surprise {
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let set = self.prompts.read()?;
-        let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
-        let ids = set.items.iter().map(ids).collect::<Result<_, _>>()?;
-        Ok(Items(set, ids))
+        let (ids, scored) = encoded(model, &set)?;
+        Ok(Items(set, ids, scored))
     }
 
-    fn datasets(Items(set, _): &Items) -> Vec<(String, String)> {
+    fn datasets(Items(set, ..): &Items) -> Vec<(String, String)> {
         vec![set.source()]
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, Items(set, ids): &'a Items) -> Result<Plans<'a>, AnalysisError> {
+    fn scored(Items(.., scored): &Items) -> &Scored {
+        scored
+    }
+
+    fn plans<'a>(&'a self, _: &'a Model, Items(set, ids, _): &'a Items) -> Result<Plans<'a>, AnalysisError> {
         let mut plan = Plan::default();
         for (item, ids) in set.items.iter().zip(ids) {
             let prompt = plan.prompt(item.id.clone(), ids.clone());
