@@ -8,10 +8,10 @@
 //! resampling. Later layers make up for some ablations (McGrath et al. 2023, "The Hydra Effect"): a small effect does not
 //! say that a head does nothing.
 
-use super::scored::Scored;
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, encoded, Unit, named_twice, rows_read, sites};
+use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
+use super::scored::Scored;
 use super::summary::{Position, RowMean, Swap};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
 use crate::dataset::{Dataset, Item, read_prompts};

@@ -10,16 +10,16 @@
 
 mod tokens;
 
-use super::scored::Scored;
 use super::answered::{Answer, continued, item_of};
 use super::inputs::{MetricFile, PairFile, Sources, halves, room};
+use super::scored::Scored;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
-use crate::measured::NamedToken;
 use crate::answers::Class;
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
+use crate::measured::NamedToken;
 use crate::model::Model;
 use crate::names::short_name;
 use crate::plan::{Part, Plan, Positions, Run, What};

@@ -12,11 +12,11 @@
 
 mod report;
 
-use super::scored::Scored;
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use super::inputs::{PairArgs, Pairs, Sources};
+use super::scored::Scored;
 use super::summary::{less, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;

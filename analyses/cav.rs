@@ -18,8 +18,8 @@ mod report;
 mod sets;
 mod tables;
 
-use super::scored::Scored;
 use super::inputs::{Groups, MetricArgs, Sources, item_tokens, layer_list, named_twice, rows_read};
+use super::scored::Scored;
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
@@ -403,7 +403,8 @@ impl Reader {
             examples.push(Example { name: item.id.clone(), ids, group: self.groups.of(set, item), positions });
         }
         let all = set.items.iter().filter(|item| of(item)).zip(&examples);
-        let shown = all.map(|(item, example)| Prompt { input: &item.prompt, ids: &example.ids, id: &item.id, field: "prompt" });
+        let shown =
+            all.map(|(item, example)| Prompt { input: &item.prompt, ids: &example.ids, id: &item.id, field: "prompt" });
         let scored = Scored::of_prompts(model, &set.path, shown);
         if self.seen.len() == examples.len() {
             self.scored = scored;

@@ -11,11 +11,11 @@
 mod report;
 mod tables;
 
-use super::scored::Scored;
 use super::answered::{Answer, continued, item_of};
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
 use super::inputs::{PairArgs, Sources};
+use super::scored::Scored;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::{Item, Pair};
 use crate::model::Model;

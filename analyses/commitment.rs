@@ -21,9 +21,9 @@ mod committed;
 mod report;
 mod signal;
 
-use super::scored::Scored;
 use super::effects::{Tested, family};
 use super::inputs::{PairArgs, Pairs, evenly, halves, layer_list};
+use super::scored::Scored;
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::Pair;

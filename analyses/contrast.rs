@@ -8,11 +8,11 @@
 //! finds. What the cipher takes away it takes by its letters and by the instructions around them together; `cipher` tells the two
 //! apart. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
 
-use super::scored::Scored;
 use super::ciphered::{CipherArgs, Ciphered};
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
 use super::inputs::PairArgs;
+use super::scored::Scored;
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::figure::{Figure, Heatmap};

@@ -15,12 +15,12 @@ mod agreement;
 mod apart;
 mod report;
 
-use super::scored::Scored;
 use super::components::{attributions, components};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
 use super::inputs::{PairArgs, Pairs, halves};
 use super::interchange::spread;
+use super::scored::Scored;
 use super::summary::mean;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::model::Model;

@@ -7,10 +7,10 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
-use super::scored::Scored;
 use super::components::{self, Component, attributions, components, label_of, without_empty};
 use super::effects::{SIGNIFICANT, interval};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
+use super::scored::Scored;
 use super::summary::{Position, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};

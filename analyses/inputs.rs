@@ -114,11 +114,16 @@ fn collision(model: &Model, token: u32, own: [&[TokenRef]; 2]) -> String {
     let text = model.tokenizer().ok().and_then(|t| t.token(token)).unwrap_or_default();
     let written = |tokens: &[TokenRef]| {
         let begins = |t: &&TokenRef| token_ids(model, std::slice::from_ref(*t)).is_ok_and(|ids| ids.contains(&token));
-        tokens.iter().find(begins).and_then(|t| if let TokenRef::Text(text) = t { Some(format!("{text:?}")) } else { None })
+        tokens
+            .iter()
+            .find(begins)
+            .and_then(|t| if let TokenRef::Text(text) = t { Some(format!("{text:?}")) } else { None })
     };
     let [answer, foil] = own.map(written);
     let said = match (answer, foil) {
-        (Some(answer), Some(foil)) if answer != foil => format!("{answer} and {foil} begin with the same token, {text:?}"),
+        (Some(answer), Some(foil)) if answer != foil => {
+            format!("{answer} and {foil} begin with the same token, {text:?}")
+        }
         (Some(one), _) | (_, Some(one)) => format!("{one} is on both sides, by its first token {text:?}"),
         (None, None) => format!("the token {text:?} is an answer too"),
     };

@@ -9,10 +9,10 @@
 //! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
-use super::scored::Scored;
 use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
+use super::scored::Scored;
 use super::summary::{Position, Swap, mean};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Pair};

@@ -38,12 +38,12 @@ pub mod vectors;
 use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
-use scored::Scored;
 use crate::model::Model;
 use crate::plan::Plan;
 use crate::report::Section;
 use crate::session::{Session, SessionError};
 use crate::table::{Table, TableError};
+use scored::Scored;
 use std::ops::Range;
 use std::path::Path;
 

@@ -12,12 +12,12 @@
 mod report;
 mod tables;
 
-use super::scored::Scored;
 use super::answered::{continued, item_of};
 use super::directions::{norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
 use super::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
+use super::scored::Scored;
 use super::summary::RowMean;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::Item;

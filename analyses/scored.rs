@@ -54,7 +54,10 @@ impl Scored {
         let all = dataset.items.iter().zip(tokens);
         let prompts = all.clone().flat_map(|(pair, tokens)| {
             let prompt = |input, ids, field| Prompt { input, ids, id: &pair.id, field };
-            [prompt(&pair.positive, tokens.positive.as_slice(), "positive"), prompt(&pair.negative, &tokens.negative, "negative")]
+            [
+                prompt(&pair.positive, tokens.positive.as_slice(), "positive"),
+                prompt(&pair.negative, &tokens.negative, "negative"),
+            ]
         });
         let items = all.clone().map(|(_, t)| item(vec![t.positive.clone(), t.negative.clone()], &t.metric));
         let written = dataset.items.iter().flat_map(|pair| [(pair.line, &pair.answer), (pair.line, &pair.foil)]);
@@ -62,7 +65,12 @@ impl Scored {
     }
 
     /// Of prompts with a metric, as the model reads them.
-    pub fn of_items(model: &Model, dataset: &Dataset<Item>, tokens: &[(Vec<u32>, Metric)], metrics: &Metrics) -> Scored {
+    pub fn of_items(
+        model: &Model,
+        dataset: &Dataset<Item>,
+        tokens: &[(Vec<u32>, Metric)],
+        metrics: &Metrics,
+    ) -> Scored {
         let all = dataset.items.iter().zip(tokens);
         let prompts =
             all.clone().map(|(item, (ids, _))| Prompt { input: &item.prompt, ids, id: &item.id, field: "prompt" });
@@ -95,7 +103,10 @@ impl Scored {
             let Ok(tokens) = tokenizer.answer_tokens(text) else { continue };
             scored.space(tokenizer, text, tokens[0]);
             let first_of = (tokens.len() > 1).then(|| text.clone());
-            scored.names.entry(tokens[0]).or_insert_with(|| ScoredName { text: text_of(tokenizer, tokens[0]), first_of });
+            scored
+                .names
+                .entry(tokens[0])
+                .or_insert_with(|| ScoredName { text: text_of(tokenizer, tokens[0]), first_of });
             if tokens.len() > 1 {
                 longer.entry(text.as_str()).or_insert((line, tokens));
             }
@@ -182,15 +193,17 @@ impl Scored {
             }
         };
         let mut tokens: Vec<ScoredToken> = counts.iter().map(one).collect();
-        tokens.sort_by(|a, b| b.items.cmp(&a.items));
+        tokens.sort_by_key(|token| std::cmp::Reverse(token.items));
         tokens
     }
 
     /// The metric over the prompts that were looked at and run.
     fn metric(&self, found: &Found) -> Option<MeanMetric> {
         let of = |item: &ScoredItem, side: usize| found.difference(item.prompts.get(side)?, item);
-        let each: Vec<(f64, Option<f64>)> = self.looked_at().filter_map(|item| Some((of(item, 0)?, of(item, 1)))).collect();
-        let pairs: Vec<(f64, f64)> = each.iter().filter_map(|(positive, negative)| Some((*positive, (*negative)?))).collect();
+        let each: Vec<(f64, Option<f64>)> =
+            self.looked_at().filter_map(|item| Some((of(item, 0)?, of(item, 1)))).collect();
+        let pairs: Vec<(f64, f64)> =
+            each.iter().filter_map(|(positive, negative)| Some((*positive, (*negative)?))).collect();
         Some(MeanMetric {
             items: each.len(),
             mean: mean(each.iter().map(|(metric, _)| *metric))?,

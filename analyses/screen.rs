@@ -12,11 +12,11 @@
 
 mod held_out;
 
-use super::scored::Scored;
 use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::gate::{CircuitFile, Head, names};
 use super::inputs::{PairArgs, evenly, halves};
 use super::interchange::{self, Direction, Interchange, spread, strongest};
+use super::scored::Scored;
 use super::summary::Position;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::model::Model;

@@ -12,11 +12,11 @@ mod dose;
 mod plans;
 mod select;
 
-use super::scored::Scored;
 use super::answered::{Answer, sampled};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::{Grid, grid};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_read};
+use super::scored::Scored;
 use super::summary::{Position, mean};
 use super::vectors::{Given, Named, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};

@@ -297,7 +297,9 @@ pub enum OtherFile {
 fn converted(path: &Path, kind: OtherFile) -> String {
     let program = match kind {
         OtherFile::Unknown => return String::new(),
-        OtherFile::Json => "x = json.load(open(sys.argv[1])); [print(json.dumps(o)) for o in (x if isinstance(x, list) else [x])]",
+        OtherFile::Json => {
+            "x = json.load(open(sys.argv[1])); [print(json.dumps(o)) for o in (x if isinstance(x, list) else [x])]"
+        }
         OtherFile::Csv => "[print(json.dumps(o)) for o in csv.DictReader(open(sys.argv[1], newline=\"\"))]",
     };
     let (name, what) = match kind {
@@ -305,7 +307,9 @@ fn converted(path: &Path, kind: OtherFile) -> String {
         _ => ("json, sys", "a JSON file"),
     };
     let path = path.display();
-    format!("; this looks like {what}, and this command makes JSON Lines of it: python3 -c 'import {name}; {program}' {path} > {path}.jsonl")
+    format!(
+        "; this looks like {what}, and this command makes JSON Lines of it: python3 -c 'import {name}; {program}' {path} > {path}.jsonl"
+    )
 }
 
 fn meant(hint: Option<&str>) -> String {

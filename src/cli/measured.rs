@@ -11,7 +11,10 @@ const LISTED: usize = 12;
 pub(super) fn section(measured: &Measured) -> Section {
     let mut section = Section::new("What was measured").paragraph(ways(measured.template));
     if let Some(first) = &measured.first_prompt {
-        section = section.paragraph(format!("The first prompt (`{}`, {}) as the model reads it, token by token:", first.id, first.field));
+        section = section.paragraph(format!(
+            "The first prompt (`{}`, {}) as the model reads it, token by token:",
+            first.id, first.field
+        ));
         section = section.block(Block::Code(pieces(&first.tokens)));
     }
     if !measured.answer.is_empty() || !measured.foil.is_empty() {
@@ -49,13 +52,20 @@ pub(super) fn pieces(tokens: &[NamedToken]) -> String {
 
 /// The first prompt of a dry run.
 pub(super) fn first_prompt(first: &ShownPrompt) -> String {
-    format!("the first prompt (`{}`, {}), {} tokens: {}", first.id, first.field, first.tokens.len(), pieces(&first.tokens))
+    format!(
+        "the first prompt (`{}`, {}), {} tokens: {}",
+        first.id,
+        first.field,
+        first.tokens.len(),
+        pieces(&first.tokens)
+    )
 }
 
 fn tokens(measured: &Measured) -> TableBlock {
     let paired = measured.metric.is_some_and(|metric| metric.negative_mean.is_some());
     let sides = [("answer", &measured.answer), ("foil", &measured.foil)];
-    let listed = sides.iter().flat_map(|(side, tokens)| tokens.iter().take(LISTED).map(move |token| row(side, token, paired)));
+    let listed =
+        sides.iter().flat_map(|(side, tokens)| tokens.iter().take(LISTED).map(move |token| row(side, token, paired)));
     let left: usize = sides.iter().map(|(_, tokens)| tokens.len().saturating_sub(LISTED)).sum();
     let rest = if left > 0 { format!(" {left} more are in run.json.") } else { String::new() };
     let heading = |name: &str, numeric: bool| Heading { name: name.to_owned(), numeric };
@@ -65,7 +75,9 @@ fn tokens(measured: &Measured) -> TableBlock {
         false => header.push(heading("log-probability", true)),
     }
     TableBlock {
-        caption: format!("The tokens that the metric compares, with their mean log-probability after the prompts, in nats.{rest}"),
+        caption: format!(
+            "The tokens that the metric compares, with their mean log-probability after the prompts, in nats.{rest}"
+        ),
         header,
         rows: listed.collect(),
     }
@@ -77,7 +89,8 @@ fn row(side: &str, token: &ScoredToken, paired: bool) -> Vec<String> {
         None => format!("`{:?}`", token.text),
     };
     let number = |x: Option<f64>| x.map_or_else(|| EMPTY.to_owned(), |x| signed(x, 2));
-    let mut row = vec![side.to_owned(), text, token.id.to_string(), token.items.to_string(), number(token.mean_logprob)];
+    let mut row =
+        vec![side.to_owned(), text, token.id.to_string(), token.items.to_string(), number(token.mean_logprob)];
     row.extend(paired.then(|| number(token.mean_logprob_negative)));
     row
 }

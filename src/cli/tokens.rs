@@ -57,7 +57,8 @@ impl Tokens {
         let model = self.model.glance()?;
         let tokenizer = model.tokenizer().map_err(|e| CliError::Input(e.to_string()))?;
         let ids = read.fields.iter().map(|field| {
-            let at = crate::dataset::encode::At { path: &read.path, line: field.line, id: &field.id, field: field.name };
+            let at =
+                crate::dataset::encode::At { path: &read.path, line: field.line, id: &field.id, field: field.name };
             prompt_ids(&model, &field.input, at)
         });
         let ids = ids.collect::<Result<Vec<_>, _>>()?;
@@ -66,7 +67,8 @@ impl Tokens {
         Shown::of(&model, &read.path, prompts);
         for (field, ids) in read.fields.iter().zip(&ids) {
             self.say_field(&field.id, field.name, &tokenizer.named(ids))?;
-            let last = read.fields.iter().rfind(|other| other.id == field.id).is_some_and(|last| last.name == field.name);
+            let last =
+                read.fields.iter().rfind(|other| other.id == field.id).is_some_and(|last| last.name == field.name);
             for side in read.sides.iter().filter(|side| last && side.id == field.id) {
                 self.say_field(&side.id, side.name, &of_side(&model, tokenizer, side)?)?;
             }
@@ -79,7 +81,9 @@ impl Tokens {
         if self.model.output.json {
             return say(&json!({"id": id, "field": field, "tokens": tokens}).to_string());
         }
-        let line = |(position, token): (usize, &NamedToken)| format!("{id}\t{field}\t{position}\t{}\t{:?}", token.id, token.text);
+        let line = |(position, token): (usize, &NamedToken)| {
+            format!("{id}\t{field}\t{position}\t{}\t{:?}", token.id, token.text)
+        };
         let lines: Vec<String> = tokens.iter().enumerate().map(line).collect();
         say(&lines.join("\n"))
     }
@@ -91,12 +95,18 @@ fn of_side(model: &Model, tokenizer: &Tokenizer, side: &Side) -> Result<Vec<Name
     for token in &side.tokens {
         match token {
             TokenRef::Id(id) => ids.push(*id),
-            TokenRef::Text(text) => ids.extend(tokenizer.answer_tokens(text).map_err(|e| CliError::Input(e.to_string()))?),
+            TokenRef::Text(text) => {
+                ids.extend(tokenizer.answer_tokens(text).map_err(|e| CliError::Input(e.to_string()))?)
+            }
         }
     }
     let vocab = model.decoder.arch.vocab;
     match ids.iter().find(|id| **id as usize >= vocab) {
-        Some(id) => Err(CliError::Input(format!("{}: token id {id} is out of range; the model has 0 to {}", side.id, vocab - 1))),
+        Some(id) => Err(CliError::Input(format!(
+            "{}: token id {id} is out of range; the model has 0 to {}",
+            side.id,
+            vocab - 1
+        ))),
         None => Ok(tokenizer.named(&ids)),
     }
 }

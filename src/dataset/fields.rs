@@ -88,18 +88,25 @@ impl<'p> Fields<'p> {
 
     fn input_object(&self, field: &str, object: Map<String, Value>, vars: &Vars) -> Result<Input, DatasetError> {
         let keys: Vec<String> = object.keys().map(|key| format!("\"{key}\"")).collect();
-        let (options, mut inputs): (Vec<(String, Value)>, Vec<(String, Value)>) =
-            object.into_iter().partition(|(key, _)| OPTIONS.iter().any(|(_, option)| option == key));
+        let is_option = |key: &str| OPTIONS.iter().any(|(_, option)| *option == key);
+        let (options, inputs): (Map<String, Value>, Map<String, Value>) =
+            object.into_iter().partition(|(key, _)| is_option(key));
+        let mut inputs: Vec<(String, Value)> = inputs.into_iter().collect();
         let (Some((key, value)), true) = (inputs.pop(), inputs.is_empty()) else {
             let found = format!("an object with {}", listed(&keys));
             return Err(self.wrong_text(field, INPUT, found));
         };
         let option = |of: &str| -> Result<Option<bool>, DatasetError> {
-            let Some((name, value)) = options.iter().find(|(name, _)| OPTIONS.contains(&(of, name))) else { return Ok(None) };
+            let own = options.iter().find(|(name, _)| OPTIONS.contains(&(of, name.as_str())));
+            let Some((name, value)) = own else { return Ok(None) };
             value.as_bool().map(Some).ok_or_else(|| self.wrong(&format!("{field}.{name}"), "true or false", value))
         };
-        if let Some((foreign, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(&(key.as_str(), name))) {
-            return Err(self.wrong_text(field, INPUT, format!("an object with \"{key}\", to which \"{foreign}\" does not belong")));
+        if let Some((foreign, _)) = options.iter().find(|(name, _)| !OPTIONS.contains(&(key.as_str(), name.as_str()))) {
+            return Err(self.wrong_text(
+                field,
+                INPUT,
+                format!("an object with \"{key}\", to which \"{foreign}\" does not belong"),
+            ));
         }
         let place = format!("{field}.{key}");
         match (key.as_str(), value) {

@@ -17,7 +17,19 @@ const LOOKED_THROUGH: usize = 64;
 
 /// Words in the names of models that were tuned to follow a chat template.
 const TUNED: [&str; 14] = [
-    "instruct", "chat", "it", "sft", "dpo", "rlhf", "tuned", "assistant", "aligned", "hermes", "zephyr", "thinking", "reasoning",
+    "instruct",
+    "chat",
+    "it",
+    "sft",
+    "dpo",
+    "rlhf",
+    "tuned",
+    "assistant",
+    "aligned",
+    "hermes",
+    "zephyr",
+    "thinking",
+    "reasoning",
     "distill",
 ];
 

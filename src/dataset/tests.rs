@@ -25,8 +25,8 @@ fn a_pair_is_read_with_all_its_fields_and_unknown_ones_are_passed_over() {
     let dataset = read_pairs(file.path()).unwrap();
     let pair = &dataset.items[0];
     assert_eq!((pair.id.as_str(), pair.line), ("a", 1));
-    assert_eq!(pair.positive, Input::User("p".into()));
-    assert_eq!(pair.negative, Input::Text("n".into()));
+    assert_eq!(pair.positive, Input::user("p"));
+    assert_eq!(pair.negative, Input::text("n"));
     assert_eq!((pair.group.as_deref(), pair.lang.as_deref()), (Some("g"), Some("en")));
     assert_eq!(pair.answer, [TokenRef::Text("I".into()), TokenRef::Id(5)]);
     assert_eq!(pair.foil, [TokenRef::Text(" Sure".into())]);
@@ -59,7 +59,8 @@ fn a_prompt_takes_every_form_of_input() {
     ));
     let items = read_prompts(file.path()).unwrap().items;
     let hi = Message::new("user", "hi");
-    assert_eq!(items[0].prompt, Input::Messages(vec![hi]));
+    let messages = Input::Messages { messages: vec![hi], go_on: None, vars: Vars::new() };
+    assert_eq!(items[0].prompt, messages);
     assert_eq!((items[0].id.as_str(), items[0].label.as_deref()), ("1", Some("true")));
     assert_eq!(items[1].prompt, Input::Ids(vec![1, 2, u32::MAX]));
     assert_eq!(items[1].facts, ["Paris"]);
@@ -101,7 +102,6 @@ fn a_missing_field_is_named_with_the_near_miss_in_the_line() {
     let message = pair_error(r#"{"id": "a", "postive": "x", "negative": "y"}"#);
     assert!(message.contains(r#"line 1: field "positive" is missing: expected a string"#), "{message}");
     assert!(message.contains(r#"the line has "postive""#), "{message}");
-    assert!(prompt_error(r#"{"prompt": "x"}"#).contains(r#"field "id" is missing"#));
 }
 
 #[test]
@@ -123,10 +123,7 @@ fn a_fault_inside_an_input_names_its_place() {
     assert!(with("{\"ids\": [4294967296]}").contains("prompt.ids[0]"));
     assert!(with("{\"ids\": [1.5]}").contains("found the number 1.5"));
     let message = with("{\"messages\": [{\"role\": \"user\"}]}");
-    assert!(
-        message.contains("prompt.messages[0]") && message.contains(r#"found an object: {"role":"user"}"#),
-        "{message}"
-    );
+    assert!(message.contains("prompt.messages[0]") && message.contains("without \"content\""), "{message}");
     assert!(with("{\"messages\": [{\"role\": \"\", \"content\": \"\"}]}").contains("the role is \"\""));
     assert!(with("{\"messages\": [{\"content\": \"\"}]}").contains("missing field `role`"));
     assert!(with("{\"messages\": [\"hi\"]}").contains("found a string"));
@@ -213,4 +210,66 @@ fn a_file_of_a_hundred_thousand_lines_is_read_whole() {
     let line = |i: usize| format!("{{\"id\": \"p{i}\", \"prompt\": \"How do I tie knot {i}?\", \"group\": \"g\"}}\n");
     let items = read_prompts(file((0..100_000).map(line).collect::<String>()).path()).unwrap().items;
     assert_eq!((items.len(), items[99_999].line, items[99_999].id.as_str()), (100_000, 100_000, "p99999"));
+}
+
+#[test]
+fn a_line_without_an_id_is_named_by_its_number() {
+    let items = read_prompts(file("{\"prompt\": \"x\"}\n\n{\"prompt\": \"y\", \"id\": null}").path()).unwrap().items;
+    assert_eq!(items.iter().map(|item| item.id.as_str()).collect::<Vec<_>>(), ["1", "3"]);
+    let message = prompt_error("{\"prompt\": \"x\"}\n{\"prompt\": \"y\", \"id\": 1}");
+    assert!(message.contains("line 2") && message.contains("already the id of line 1"), "{message}");
+    let misspelt = read_prompts(file("{\"idd\": \"a\", \"prompt\": \"x\"}").path()).unwrap().warnings;
+    assert!(misspelt[0].contains("was \"id\" meant?"), "{misspelt:?}");
+}
+
+#[test]
+fn what_may_stand_beside_an_input_is_read_and_nothing_else() {
+    let input =
+        |text: &str| read_prompts(file(format!("{{\"prompt\": {text}}}")).path()).unwrap().items.remove(0).prompt;
+    let bare = Input::Text { text: "a".into(), special_tokens: false };
+    assert_eq!(input(r#"{"text": "a", "special_tokens": false}"#), bare);
+    assert_eq!(input(r#"{"special_tokens": true, "text": "a"}"#), Input::text("a"));
+    let go_on = |text: &str| match input(text) {
+        Input::Messages { go_on, .. } => go_on,
+        other => panic!("{other:?}"),
+    };
+    let turn = r#"{"messages": [{"role": "user", "content": "a"}]"#;
+    assert_eq!(go_on(&format!("{turn}, \"continue_final_message\": true}}")), Some(true));
+    assert_eq!(go_on(&format!("{turn}}}")), None);
+    let with = |text: &str| prompt_error(format!("{{\"prompt\": {text}}}"));
+    assert!(with(r#"{"text": "a", "special_tokens": 1}"#).contains("prompt.special_tokens"));
+    assert!(with(r#"{"ids": [1], "special_tokens": false}"#).contains("\"special_tokens\" does not belong"));
+    assert!(with(r#"{"special_tokens": false}"#).contains("an object with \"special_tokens\""));
+    assert!(with(&format!("{turn}, \"continue_final_message\": \"yes\"}}")).contains("true or false"));
+}
+
+#[test]
+fn further_fields_of_messages_and_variables_of_items_are_kept() {
+    let line = r#"{"prompt": {"messages": [{"role": "user", "content": [{"type": "text", "text": "a"}]},
+        {"role": "assistant", "reasoning_content": "r", "tool_calls": [{"name": "f"}]},
+        {"role": "tool", "name": "f", "content": null}]}, "template_vars": {"enable_thinking": false}}"#
+        .replace('\n', " ");
+    let items = read_prompts(file(line).path()).unwrap().items;
+    let Input::Messages { messages, vars, .. } = &items[0].prompt else { panic!("messages") };
+    let keys = |i: usize| messages[i].fields().keys().map(String::as_str).collect::<Vec<_>>();
+    assert_eq!(keys(1), ["role", "reasoning_content", "tool_calls"]);
+    assert_eq!(keys(2), ["role", "name", "content"]);
+    assert_eq!(vars["enable_thinking"], false);
+    let user = read_prompts(file(r#"{"prompt": "x", "template_vars": {"a": 1}}"#).path()).unwrap();
+    assert!(matches!(&user.items[0].prompt, Input::User { vars, .. } if vars["a"] == 1));
+    assert!(prompt_error(r#"{"prompt": "x", "template_vars": [1]}"#).contains("field \"template_vars\""));
+    let odd = prompt_error(r#"{"prompt": {"messages": [{"role": "user", "content": 3}]}}"#);
+    assert!(odd.contains("prompt.messages[0].content") && odd.contains("the number 3"), "{odd}");
+}
+
+#[test]
+fn files_of_other_kinds_are_told_with_the_command_that_converts_them() {
+    for bytes in ["[{\"prompt\": \"x\"}]", "[\n {\"prompt\": \"x\"}\n]", "{\n \"prompt\": \"x\"\n}"] {
+        let message = prompt_error(bytes);
+        assert!(message.contains("looks like a JSON file") && message.contains("python3 -c 'import json"), "{message}");
+    }
+    let message = pair_error("id,positive,negative\n1,a,b\n");
+    assert!(message.contains("looks like a CSV file") && message.contains("csv.DictReader"), "{message}");
+    assert!(!prompt_error("{\"prompt\": \"x\" \"id\": 1}").contains("looks like"));
+    assert!(!prompt_error("hello").contains("looks like"));
 }

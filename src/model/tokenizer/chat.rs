@@ -45,7 +45,12 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::NoTemplate`] or [`TokenizerError::Template`]; [`TokenizerError::Unfinished`] for a last message
     /// that cannot be gone on with.
-    pub fn render(&self, messages: &[Message], ending: Ending, vars: &Map<String, Value>) -> Result<String, TokenizerError> {
+    pub fn render(
+        &self,
+        messages: &[Message],
+        ending: Ending,
+        vars: &Map<String, Value>,
+    ) -> Result<String, TokenizerError> {
         let template = self.template()?.ok_or_else(|| TokenizerError::NoTemplate { path: self.path.clone() })?;
         let mut all = self.vars.clone();
         all.extend(vars.iter().map(|(key, value)| (key.clone(), value.clone())));

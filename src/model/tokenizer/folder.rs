@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::{Map, Value};
 
-use super::side::Side;
+use super::side::{Side, object};
 use super::{Ends, Parts, TokenizerError, guarded};
 use crate::model::files::read_bounded;
 use crate::model::template::{ChatTemplate, LONGEST_SOURCE};
@@ -63,8 +63,7 @@ fn ends(
     // Where one token is both, a single one is the first.
     let ended = eos.is_some() && ids.len() > usize::from(begun) && ids.last().copied() == eos;
     let decides = class_decides(config);
-    let [wants_bos, wants_eos] =
-        ["add_bos_token", "add_eos_token"].map(|key| config.get(key).and_then(Value::as_bool));
+    let [wants_bos, wants_eos] = ["add_bos_token", "add_eos_token"].map(|key| config.get(key).and_then(Value::as_bool));
     let ends = Ends {
         before: bos.filter(|_| wants_bos == Some(true) && !begun),
         after: eos.filter(|_| wants_eos == Some(true) && !ended && decides),
@@ -87,7 +86,8 @@ fn ends(
 fn template_source(dir: &Path, config: &Map<String, Value>) -> Result<Option<String>, TokenizerError> {
     let path = dir.join("chat_template.jinja");
     let Some(bytes) = read_file(&path, LONGEST_SOURCE as u64)? else {
-        return Ok(template_of(config).map(str::to_owned));
+        let of_processor = || Ok(template_of(&object(&dir.join("chat_template.json"))?).map(str::to_owned));
+        return template_of(config).map_or_else(of_processor, |source| Ok(Some(source.to_owned())));
     };
     String::from_utf8(bytes).map(Some).map_err(|error| TokenizerError::Malformed {
         path,

@@ -62,7 +62,8 @@ mod tests {
 
     #[test]
     fn what_only_begins_like_a_mark_is_none() {
-        for text in ["<|", "<|a b|>", "<||>", "<a b>", "<>", "</>", "[]", "[INST", "<1>", "a <- b", "if x <y and z> w"] {
+        for text in ["<|", "<|a b|>", "<||>", "<a b>", "<>", "</>", "[]", "[INST", "<1>", "a <- b", "if x <y and z> w"]
+        {
             assert_eq!(marks(text), [""; 0], "{text}");
         }
         assert!(is_piped("<|x|>") && !is_piped("<x>"));

@@ -244,7 +244,8 @@ impl Tokenizer {
         let lone = |id: &u32| self.inner.id_to_token(*id).is_some_and(|piece| piece.chars().all(|c| c == SPACE_SIGN));
         if self.adds_space && ids.first().is_some_and(lone) {
             // What follows a letter is as it follows a prompt, with no space of the tokenizer's own.
-            let (before, both) = (self.encode("a", false)?, self.encode(&format!("a{}", spared.unwrap_or(text)), false)?);
+            let (before, both) =
+                (self.encode("a", false)?, self.encode(&format!("a{}", spared.unwrap_or(text)), false)?);
             match both.strip_prefix(before.as_slice()) {
                 Some(after) => ids = after.to_vec(),
                 None => drop(ids.remove(0)),

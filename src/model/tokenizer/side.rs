@@ -76,7 +76,8 @@ impl<'a> Side<'a> {
     /// # Errors
     /// If a file is not of its form, or an id contradicts `tokenizer.json` or another file.
     pub fn add_to(&self, inner: &mut tokenizers::Tokenizer) -> Result<(), TokenizerError> {
-        let (with_id, without): (Vec<Named>, Vec<Named>) = self.named()?.into_iter().partition(|named| named.id.is_some());
+        let (with_id, without): (Vec<Named>, Vec<Named>) =
+            self.named()?.into_iter().partition(|named| named.id.is_some());
         let mut by_id: BTreeMap<u32, Named> = BTreeMap::new();
         for named in with_id {
             let Some(id) = named.id else { continue };
@@ -107,7 +108,8 @@ impl<'a> Side<'a> {
             let given = inner.token_to_id(&named.token.content);
             if let Some(given) = given.filter(|given| given != id) {
                 let text = &named.token.content;
-                let why = format!("{text:?} has id {id} there, and the next free one is {given}: tokens between are missing");
+                let why =
+                    format!("{text:?} has id {id} there, and the next free one is {given}: tokens between are missing");
                 return Err(self.contradiction(named, &why));
             }
         }
@@ -126,7 +128,11 @@ impl<'a> Side<'a> {
     }
 
     fn contradiction(&self, named: &Named, why: &str) -> TokenizerError {
-        TokenizerError::Malformed { path: self.dir.join(named.file), what: format!("`{}`", named.key), why: why.to_owned() }
+        TokenizerError::Malformed {
+            path: self.dir.join(named.file),
+            what: format!("`{}`", named.key),
+            why: why.to_owned(),
+        }
     }
 
     /// All tokens that the files name, those with ids first.
@@ -151,18 +157,24 @@ impl<'a> Side<'a> {
         let files = [(CONFIG, &self.config), (SPECIAL, &self.special)];
         let named = files.into_iter().flat_map(|(file, map)| {
             let tokens = map.iter().filter(|(key, _)| key.ends_with("_token"));
-            tokens.filter_map(move |(key, value)| Some(Named { token: token_of(value)?, id: None, file, key: key.clone() }))
+            tokens.filter_map(move |(key, value)| {
+                Some(Named { token: token_of(value)?, id: None, file, key: key.clone() })
+            })
         });
-        found.extend(named.chain(unnamed).map(|named| Named { token: AddedToken { special: true, ..named.token }, ..named }));
+        found.extend(
+            named.chain(unnamed).map(|named| Named { token: AddedToken { special: true, ..named.token }, ..named }),
+        );
         Ok(found)
     }
 
     /// `added_tokens_decoder`: id to token.
     fn decoder(&self) -> Result<Vec<Named>, TokenizerError> {
-        let malformed = |what: String, why: String| TokenizerError::Malformed { path: self.dir.join(CONFIG), what, why };
+        let malformed =
+            |what: String, why: String| TokenizerError::Malformed { path: self.dir.join(CONFIG), what, why };
         let Some(decoder) = self.config.get(DECODER).filter(|value| !value.is_null()) else { return Ok(Vec::new()) };
         let entries = decoder.as_object();
-        let entries = entries.ok_or_else(|| malformed(format!("`{DECODER}`"), "expected an object of ids and tokens".to_owned()))?;
+        let entries = entries
+            .ok_or_else(|| malformed(format!("`{DECODER}`"), "expected an object of ids and tokens".to_owned()))?;
         let read = |(id, value): (&String, &Value)| {
             let key = format!("{DECODER}.{id}");
             let wrong = || malformed(format!("`{key}`"), "expected an id and a token with its `content`".to_owned());
@@ -174,9 +186,9 @@ impl<'a> Side<'a> {
 
     /// Special tokens of the lists, with the file and the key that they stand in.
     fn unnamed(&self) -> impl Iterator<Item = (&'static str, String, AddedToken)> + '_ {
-        let lists = [(CONFIG, &self.config), (SPECIAL, &self.special)].into_iter().flat_map(|(file, map)| {
-            UNNAMED.into_iter().filter_map(move |key| Some((file, key, map.get(key)?)))
-        });
+        let lists = [(CONFIG, &self.config), (SPECIAL, &self.special)]
+            .into_iter()
+            .flat_map(|(file, map)| UNNAMED.into_iter().filter_map(move |key| Some((file, key, map.get(key)?))));
         lists.flat_map(|(file, key, list)| {
             let values: Vec<&Value> = match list {
                 Value::Array(list) => list.iter().collect(),
@@ -208,11 +220,12 @@ fn token_of(value: &Value) -> Option<AddedToken> {
 }
 
 /// The object that a JSON file holds; an empty one where there is no file.
-fn object(path: &Path) -> Result<Map<String, Value>, TokenizerError> {
+pub(super) fn object(path: &Path) -> Result<Map<String, Value>, TokenizerError> {
     let Some(bytes) = read_file(path, LARGEST_CONFIG)? else {
         return Ok(Map::new());
     };
-    let malformed = |why: String| TokenizerError::Malformed { path: path.to_owned(), what: "not a JSON object".to_owned(), why };
+    let malformed =
+        |why: String| TokenizerError::Malformed { path: path.to_owned(), what: "not a JSON object".to_owned(), why };
     match serde_json::from_slice(&bytes) {
         Ok(Value::Object(object)) => Ok(object),
         Ok(_) => Err(malformed("it holds another value".to_owned())),

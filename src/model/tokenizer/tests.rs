@@ -1,8 +1,11 @@
-use serde_json::{Value, json};
+mod side;
+
+use serde_json::{Map, Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
 use super::*;
 use crate::gguf_builder::{GgufBuilder, Meta};
+use crate::model::template::Message;
 
 fn from_builder(builder: &GgufBuilder) -> Result<Tokenizer, TokenizerError> {
     let folder = tempfile::tempdir().expect("a folder for the test");
