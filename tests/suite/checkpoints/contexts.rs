@@ -35,7 +35,7 @@ fn a_stretched_rotation_takes_prompts_as_long_as_it_stretches_to() {
     let llama3 =
         json!({ "rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, ORIGINAL: 64 });
     assert_eq!(context(&llama3, &[]), 128);
-    let longrope = json!({ "rope_type": "longrope", "short_factor": [1.0; 6], "long_factor": [2.0; 6], "factor": 8.0, ORIGINAL: 64 });
+    let longrope = json!({ "rope_type": "longrope", "short_factor": [1, 1, 1, 1, 1, 1], "long_factor": [2, 2, 2, 2, 2, 2], "factor": 8.0, ORIGINAL: 64 });
     assert_eq!(context(&longrope, &[]), 128);
     assert_eq!(context(&json!({ "rope_type": "default" }), &[]), 128);
 }

@@ -27,11 +27,12 @@ fn wrapped(family: &str, wrapper: &str, name: impl Fn(&str) -> String) -> Folder
 
 /// Where three published layouts put the tensors of a decoder.
 fn layouts() -> [fn(&str) -> String; 3] {
-    let inner = |name: &str| name.strip_prefix("model.").map(str::to_string);
     [
         |name| format!("language_model.{name}"),
         |name| name.strip_prefix("model.").map_or(name.to_string(), |rest| format!("model.language_model.{rest}")),
-        move |name| inner(name).map_or(format!("model.text_model.{name}"), |rest| format!("model.text_model.{rest}")),
+        |name| {
+            name.strip_prefix("model.").map_or(format!("text.{name}"), |rest| format!("text.model.text_model.{rest}"))
+        },
     ]
 }
 
