@@ -1,8 +1,10 @@
 //! Sites: the named places of a forward pass that can be read and edited.
 //!
 //! A site is a kind and a layer, written `z.12`. Kinds carry the names that TransformerLens gave them where it has
-//! one. This module knows which sites a model has, how wide each is and which come in heads; reading and editing
+//! one, and its whole names are read too ([`transformer_lens`]). This module knows which sites a model has, how wide each is and which come in heads; reading and editing
 //! them is the engine's work ([`crate::run`]).
+
+mod transformer_lens;
 
 use crate::model::arch::{Arch, Mlp};
 use crate::names::nearest;
@@ -112,6 +114,8 @@ pub enum Units {
 pub enum SiteError {
     #[error("site `{found}`: no such kind; the nearest are {nearest}")]
     UnknownKind { found: String, nearest: String },
+    #[error("site `{found}`: gatelens has no site for it here: {why}")]
+    NoSuchHook { found: String, why: String },
     #[error("site `{found}`: `{kind}` is not in a layer; write `{kind}` alone")]
     LayerWhereNone { found: String, kind: &'static str },
     #[error("site `{found}`: `{layer}` is neither a layer nor a range of layers; write 3, or 3-7")]
@@ -163,10 +167,15 @@ impl FromStr for SiteKind {
     type Err = SiteError;
 
     fn from_str(s: &str) -> Result<Self, SiteError> {
-        KINDS.iter().find(|(_, name)| *name == s).map(|(kind, _)| *kind).ok_or_else(|| SiteError::UnknownKind {
-            found: s.to_string(),
-            nearest: nearest(s, KINDS.iter().map(|(_, name)| *name)).join(", "),
-        })
+        let unknown = |nearest: String| SiteError::UnknownKind { found: s.to_string(), nearest };
+        match transformer_lens::read(s, None) {
+            Some(Ok((kind, None))) => return Ok(kind),
+            Some(Ok((kind, Some(_)))) => return Err(unknown(kind.to_string())),
+            Some(Err(e)) => return Err(e),
+            None => {}
+        }
+        let known = KINDS.iter().find(|(_, name)| *name == s).map(|(kind, _)| *kind);
+        known.ok_or_else(|| unknown(nearest(s, KINDS.iter().map(|(_, name)| *name)).join(", ")))
     }
 }
 
@@ -268,7 +277,7 @@ impl Site {
 }
 
 /// Reads a list of sites as users write it: `resid_post` is that kind in every layer, `z.3` is one site, and
-/// `z.3-7` a range of layers; `logits` stands alone.
+/// `z.3-7` a range of layers; `logits` stands alone. TransformerLens' names are read too: `blocks.3.attn.hook_z`.
 ///
 /// # Errors
 /// For a kind that does not exist and a site that the model has not, which name the nearest; for what is no layer, or no range
@@ -276,9 +285,10 @@ impl Site {
 pub fn parse_sites(list: &str, arch: &Arch) -> Result<Vec<Site>, SiteError> {
     let mut sites = Vec::new();
     for word in list.split(',').map(str::trim).filter(|w| !w.is_empty()) {
-        let (kind, layers) = match word.split_once('.') {
-            Some((kind, layers)) => (kind.parse::<SiteKind>()?, Some(layers)),
-            None => (word.parse::<SiteKind>()?, None),
+        let (kind, layers) = match (transformer_lens::read(word, Some(arch)), word.split_once('.')) {
+            (Some(hook), _) => hook?,
+            (None, Some((kind, layers))) => (kind.parse::<SiteKind>()?, Some(layers)),
+            (None, None) => (word.parse::<SiteKind>()?, None),
         };
         let (first, last) = match layers {
             Some(_) if !kind.in_layers() => {

@@ -145,8 +145,10 @@ pub struct Arch {
     pub ropes: Vec<Rope>,
     /// One entry a layer.
     pub layers: Vec<Layer>,
-    /// What scores are multiplied by before the softmax.
+    /// What scores are multiplied by before the softmax; by [`Arch::score_scale_of`] in a layer.
     pub score_scale: f64,
+    /// Whether layer `l` divides its scores by `l + 1` too (GPT-2's `scale_attn_by_inverse_layer_idx`).
+    pub scores_by_depth: bool,
     pub score_softcap: Option<f64>,
     pub logit_softcap: Option<f64>,
     /// What token embeddings are multiplied by.
@@ -168,6 +170,11 @@ impl Arch {
     /// Query heads that share one KV head.
     pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
+    }
+
+    /// What a layer's scores are multiplied by before the softmax.
+    pub fn score_scale_of(&self, layer: usize) -> f64 {
+        if self.scores_by_depth { self.score_scale / (layer + 1) as f64 } else { self.score_scale }
     }
 
     /// Weights of one layer, in numbers (biases and norms left out, which are under a thousandth).

@@ -7,16 +7,18 @@
 // Mapping a file is unsafe because another process may change it meanwhile.
 #![allow(unsafe_code)]
 
+mod fp8;
+mod shards;
+
 use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
-use crate::names::{nearest, suggestion};
+use fp8::Scale;
 use memmap2::Mmap;
 use rayon::prelude::*;
-use safetensors::{Dtype, SafeTensors};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
-use std::fs::File;
+use shards::Shards;
+pub(super) use shards::{INDEX, INSTEAD, SINGLE};
 use std::ops::Range;
-use std::path::{Component, Path, PathBuf};
+use std::path::{Path, PathBuf};
 
 /// What is wrong with a checkpoint.
 #[derive(Debug, thiserror::Error)]
@@ -75,10 +77,26 @@ impl Checkpoint {
         Ok(Checkpoint::Safetensors(Shards::open(dir)?))
     }
 
+    /// [`Checkpoint::open_folder`] of weights that may be quantised in blocks of these rows and columns.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::open_folder`].
+    pub fn open_quantized(dir: &Path, block: [usize; 2]) -> Result<Self, CheckpointError> {
+        Ok(Checkpoint::Safetensors(Shards::open(dir)?.in_blocks(block)))
+    }
+
+    /// Whether a tensor is no weight, but says how the numbers of a quantised one are to be read.
+    pub fn is_scale(&self, name: &str) -> bool {
+        match self {
+            Checkpoint::Safetensors(s) => s.is_scale(name),
+            Checkpoint::Gguf(_) => false,
+        }
+    }
+
     /// What a user should know about which files it is of.
     pub fn warnings(&self) -> &[String] {
         match self {
-            Checkpoint::Safetensors(s) => &s.warnings,
+            Checkpoint::Safetensors(s) => s.warnings(),
             Checkpoint::Gguf(_) => &[],
         }
     }
@@ -86,7 +104,7 @@ impl Checkpoint {
     /// Whether the checkpoint has a tensor of this name.
     pub fn contains(&self, name: &str) -> bool {
         match self {
-            Checkpoint::Safetensors(s) => s.tensors.contains_key(name),
+            Checkpoint::Safetensors(s) => s.contains(name),
             Checkpoint::Gguf(g) => g.opt_tensor(name).is_some(),
         }
     }
@@ -94,7 +112,7 @@ impl Checkpoint {
     /// The names of all tensors.
     pub fn names(&self) -> Vec<String> {
         match self {
-            Checkpoint::Safetensors(s) => s.tensors.keys().cloned().collect(),
+            Checkpoint::Safetensors(s) => s.names().map(str::to_string).collect(),
             Checkpoint::Gguf(g) => g.tensors().map(|t| t.name.clone()).collect(),
         }
     }
@@ -103,12 +121,7 @@ impl Checkpoint {
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         match self {
-            Checkpoint::Safetensors(s) => {
-                for file in &s.files {
-                    hash.update((file.map.len() as u64).to_le_bytes());
-                    hash.update(&file.map[..file.data]);
-                }
-            }
+            Checkpoint::Safetensors(s) => s.fingerprint(&mut hash),
             Checkpoint::Gguf(g) => {
                 hash.update((g.map().len() as u64).to_le_bytes());
                 hash.update(g.header());
@@ -153,7 +166,7 @@ impl Checkpoint {
     /// As [`Checkpoint::read`].
     pub fn equal(&self, a: &Stored, b: &Stored) -> Result<bool, CheckpointError> {
         let (x, y) = (self.find(a)?, self.find(b)?);
-        if x.kind == y.kind && x.bytes.len() == y.bytes.len() {
+        if x.numbers == y.numbers && x.bytes.len() == y.bytes.len() {
             let each = x.bytes.par_chunks(1 << 20).zip(y.bytes.par_chunks(1 << 20));
             let equal = each.map(|(x, y)| x == y).reduce(|| true, |all, one| all && one);
             x.give_back();
@@ -177,7 +190,7 @@ impl Checkpoint {
             Checkpoint::Safetensors(s) => s.find(&stored.name)?,
             Checkpoint::Gguf(g) => {
                 let info = g.tensor(&stored.name)?;
-                (&info.shape, Raw { bytes: g.bytes(info)?, kind: info.kind, map: g.map() })
+                (&info.shape, Raw { bytes: g.bytes(info)?, numbers: Numbers::Ggml(info.kind), map: g.map() })
             }
         };
         if *shape != stored.shape {
@@ -200,10 +213,15 @@ impl Checkpoint {
         let bytes = raw.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
         let bytes = bytes.ok_or_else(|| self.bad(stored, "is shorter than its shape says"))?;
         let step = ((1 << 16) / columns.max(1)).max(1);
-        let chunks = out.par_chunks_mut(step * columns).zip(bytes.par_chunks(step * row_bytes));
-        chunks
-            .try_for_each(|(out, bytes)| dequantize(raw.kind, bytes, out))
-            .map_err(|e| self.bad(stored, e.to_string()))
+        let chunks = out.par_chunks_mut(step * columns).zip(bytes.par_chunks(step * row_bytes)).enumerate();
+        let decode = |(i, (out, bytes)): (usize, (&mut [f32], &[u8]))| match &raw.numbers {
+            Numbers::Ggml(kind) => dequantize(*kind, bytes, out),
+            Numbers::Fp8(scale) => {
+                scale.decode(bytes, rows.start + i * step, columns, out);
+                Ok(())
+            }
+        };
+        chunks.try_for_each(decode).map_err(|e| self.bad(stored, e.to_string()))
     }
 
     /// The file that a tensor is stored in.
@@ -232,16 +250,27 @@ fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
 /// A tensor's bytes in a mapped file.
 struct Raw<'a> {
     bytes: &'a [u8],
-    kind: GgmlKind,
+    numbers: Numbers,
     /// The mapping that the bytes are of.
     map: &'a Mmap,
 }
 
+/// How a tensor's numbers are stored.
+#[derive(PartialEq)]
+enum Numbers {
+    Ggml(GgmlKind),
+    /// In E4M3, a byte each, with the scales that they share.
+    Fp8(Scale),
+}
+
 impl Raw<'_> {
     fn row_bytes(&self, columns: usize) -> Result<usize, String> {
-        let kind = self.kind;
-        let bytes = kind.row_bytes(columns);
-        bytes.ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}"))
+        match &self.numbers {
+            Numbers::Fp8(_) => Ok(columns),
+            Numbers::Ggml(kind) => kind
+                .row_bytes(columns)
+                .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),
+        }
     }
 
     /// Tells the system that these pages need not stay in memory; they are read again from the file if they must be.
@@ -256,148 +285,4 @@ impl Raw<'_> {
 
     #[cfg(not(unix))]
     fn give_back(&self) {}
-}
-
-/// The weights of a folder in one file.
-pub(super) const SINGLE: &str = "model.safetensors";
-
-/// The index of weights in shards.
-pub(super) const INDEX: &str = "model.safetensors.index.json";
-
-/// The safetensors files of a folder.
-pub struct Shards {
-    dir: PathBuf,
-    files: Vec<Shard>,
-    tensors: BTreeMap<String, Entry>,
-    warnings: Vec<String>,
-}
-
-struct Shard {
-    path: PathBuf,
-    map: Mmap,
-    /// Where the tensors' bytes begin.
-    data: usize,
-}
-
-struct Entry {
-    file: usize,
-    dtype: Dtype,
-    shape: Vec<usize>,
-    bytes: Range<usize>,
-}
-
-/// `model.safetensors.index.json`.
-#[derive(serde::Deserialize)]
-struct Index {
-    weight_map: BTreeMap<String, String>,
-}
-
-impl Shards {
-    fn open(dir: &Path) -> Result<Self, CheckpointError> {
-        let (index, single) = (dir.join(INDEX), dir.join(SINGLE));
-        let (files, tensors, warnings) = (Vec::new(), BTreeMap::new(), Vec::new());
-        let mut shards = Shards { dir: dir.to_path_buf(), files, tensors, warnings };
-        // The single file first, as transformers has it: saving one over shards leaves their index behind.
-        if single.exists() {
-            shards.add(&single)?;
-            if index.exists() {
-                shards.warnings.push(format!("`{SINGLE}` is used, not the shards of `{INDEX}`, which is there too"));
-            }
-        } else if index.exists() {
-            shards.open_indexed(&index)?;
-        } else {
-            let why = format!(
-                "has neither `{SINGLE}` nor `{INDEX}`; gatelens reads safetensors (convert other formats with \
-                 `transformers`' save_pretrained) and GGUF"
-            );
-            return Err(file_error(dir, why));
-        }
-        Ok(shards)
-    }
-
-    fn open_indexed(&mut self, index: &Path) -> Result<(), CheckpointError> {
-        let text = std::fs::read(index).map_err(|e| file_error(index, e.to_string()))?;
-        let parsed: Index =
-            serde_json::from_slice(&text).map_err(|e| file_error(index, format!("not an index: {e}")))?;
-        let mut names: Vec<&String> = parsed.weight_map.values().collect();
-        names.sort();
-        names.dedup();
-        for name in names {
-            let mut components = Path::new(name).components();
-            let first = matches!(components.next(), Some(Component::Normal(only)) if only == name.as_str());
-            if !first || components.next().is_some() || name.contains(['/', '\\']) {
-                let why = format!("names the shard `{name}`, which is not a file of its own folder; refused");
-                return Err(file_error(index, why));
-            }
-            let path = self.dir.join(name);
-            if !path.is_file() {
-                let why =
-                    format!("names the shard `{name}`, which is missing; the download is incomplete, fetch it again");
-                return Err(file_error(index, why));
-            }
-            self.add(&path)?;
-        }
-        match parsed.weight_map.iter().find(|(tensor, _)| !self.tensors.contains_key(*tensor)) {
-            None => Ok(()),
-            Some((tensor, shard)) => Err(file_error(index, format!("puts `{tensor}` in `{shard}`, which has it not"))),
-        }
-    }
-
-    fn add(&mut self, path: &Path) -> Result<(), CheckpointError> {
-        let bad = |why: String| file_error(path, why);
-        let file = File::open(path).map_err(|e| bad(e.to_string()))?;
-        // SAFETY: the file is opened for reading; should another process cut it short meanwhile, the system stops this
-        // one, as it does any program that maps its weights.
-        let map = unsafe { Mmap::map(&file) }.map_err(|e| bad(e.to_string()))?;
-        let (n, metadata) = SafeTensors::read_metadata(&map)
-            .map_err(|e| bad(format!("not a sound safetensors file: {e}{}", mend(&e, &map))))?;
-        let data = 8 + n;
-        for (name, info) in metadata.tensors() {
-            let bytes = data + info.data_offsets.0..data + info.data_offsets.1;
-            let entry = Entry { file: self.files.len(), dtype: info.dtype, shape: info.shape.clone(), bytes };
-            if self.tensors.insert(name.clone(), entry).is_some() {
-                return Err(bad(format!("holds `{name}`, which another shard holds too")));
-            }
-        }
-        self.files.push(Shard { path: path.to_path_buf(), map, data });
-        Ok(())
-    }
-
-    fn find(&self, name: &str) -> Result<(&Vec<usize>, Raw<'_>), CheckpointError> {
-        let bad = |why: String| CheckpointError::Tensor { path: self.path_of(name), tensor: name.to_string(), why };
-        let Some(entry) = self.tensors.get(name) else {
-            let near = nearest(name, self.tensors.keys().map(String::as_str));
-            return Err(bad(format!("is missing{}", suggestion(&near))));
-        };
-        let kind = match entry.dtype {
-            Dtype::F32 => GgmlKind::F32,
-            Dtype::F16 => GgmlKind::F16,
-            Dtype::BF16 => GgmlKind::BF16,
-            other => return Err(bad(format!("is stored as {other:?}; gatelens reads F32, F16 and BF16"))),
-        };
-        let map = &self.files[entry.file].map;
-        let bytes = map.get(entry.bytes.clone()).ok_or_else(|| bad("lies outside its file".to_string()))?;
-        Ok((&entry.shape, Raw { bytes, kind, map }))
-    }
-
-    fn path_of(&self, name: &str) -> PathBuf {
-        self.tensors.get(name).map_or_else(|| self.dir.clone(), |e| self.files[e.file].path.clone())
-    }
-}
-
-/// What mends a broken safetensors file.
-fn mend(e: &safetensors::SafeTensorError, bytes: &[u8]) -> &'static str {
-    match e {
-        _ if bytes.starts_with(b"version https://git-lfs") => {
-            " (it is a pointer of Git LFS, not the file itself: run `git lfs pull` where it was cloned)"
-        }
-        safetensors::SafeTensorError::MetadataIncompleteBuffer => {
-            " (the file is shorter or longer than its header says: fetch it again)"
-        }
-        _ => " (fetch it again)",
-    }
-}
-
-fn file_error(path: &Path, why: impl Into<String>) -> CheckpointError {
-    CheckpointError::File { path: path.to_path_buf(), why: why.into() }
 }

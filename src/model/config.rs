@@ -5,14 +5,16 @@
 //! warning otherwise, so that no checkpoint is silently run as something that it is not; `null` counts as absent, and
 //! so does `false`, with a warning where the name speaks of the forward pass. A number that is not given, and that no
 //! tensor's shape would contradict, is the family's default, with a warning. Older keys (`rope_theta`, `rope_scaling`,
-//! `sliding_window_pattern`, ...) and the nested `rope_parameters` of `transformers` 5 both load.
+//! `sliding_window_pattern`, ...) and the nested `rope_parameters` of `transformers` 5 both load. Of a model that reads
+//! images too, the text part's description is read ([`wrapper`]).
 
+mod quantization;
 mod reader;
 mod ropes;
+mod wrapper;
 
 use super::arch::*;
 use super::files::{LARGEST_CONFIG, read_bounded};
-use super::rope::Scaling;
 use reader::Reader;
 pub(super) use reader::slips;
 use serde_json::{Map, Value, json};
@@ -39,6 +41,8 @@ pub struct Config {
     pub name: Option<String>,
     /// The tokens that end a text, as it names them: an id or a list.
     pub eos_token_id: Option<Value>,
+    /// Rows and columns that share a scale, where the weights are quantised.
+    pub fp8_blocks: Option<[usize; 2]>,
 }
 
 /// Reads `config.json`. Keys in `ignore` are passed over, for a user who knows that they do not matter: they count as
@@ -63,22 +67,29 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result<Config, ConfigError> {
-    let r = Reader::new(path, map, ignore);
+    let text = wrapper::text_part(path, map)?;
+    let map = text.as_ref().map_or(map, |(text, _)| text);
+    let r = Reader::new(path, map, ignore, text.is_some());
+    text.iter().for_each(|(_, warning)| r.warn(warning.clone()));
     let family = family(&r)?;
     let mut arch = match family {
         Family::Gpt2 => gpt2(&r)?,
         Family::GptNeox => gpt_neox(&r)?,
         _ => rotary_family(&r, family)?,
     };
-    if let Some(rope) = arch.ropes.first()
-        && let Scaling::Dynamic { factor, original } = rope.scaling
-    {
-        arch.n_ctx = arch.n_ctx.max((original as f64 * factor) as usize);
-    }
+    // Where one rotation of several is not stretched, the context given is what the whole model was made for.
+    arch.n_ctx = r.contexts.borrow().iter().copied().min().unwrap_or(arch.n_ctx);
     arch.check().map_err(|why| r.file(why))?;
+    let fp8_blocks = quantization::fp8_blocks(&r)?;
     r.account_for_the_rest()?;
     let name = map.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
-    Ok(Config { arch, warnings: r.warnings.into_inner(), name, eos_token_id: map.get("eos_token_id").cloned() })
+    let eos_token_id = map.get("eos_token_id").cloned();
+    Ok(Config { arch, warnings: r.warnings.into_inner(), name, eos_token_id, fp8_blocks })
+}
+
+/// The families that are known, in words.
+fn known_families() -> String {
+    FAMILIES.map(|(_, name)| name).join(", ")
 }
 
 /// What is wrong with keys that nothing here knows; `slips` may be how they were meant to be passed over.
@@ -97,20 +108,16 @@ pub(super) fn passing_over(keys: &[String]) -> String {
 
 fn family(r: &Reader) -> Result<Family, ConfigError> {
     let found = r.take("model_type").and_then(Value::as_str).unwrap_or("(no `model_type`)");
-    FAMILIES.iter().find(|(_, name)| *name == found).map(|(family, _)| *family).ok_or_else(|| {
-        let known: Vec<&str> = FAMILIES.iter().map(|(_, name)| *name).collect();
-        ConfigError::UnknownArchitecture {
-            path: r.path.to_path_buf(),
-            found: found.to_string(),
-            known: known.join(", "),
-        }
+    wrapper::family(found, r.wrapped).ok_or_else(|| ConfigError::UnknownArchitecture {
+        path: r.path.to_path_buf(),
+        found: found.to_string(),
+        known: known_families(),
     })
 }
 
 fn gpt2(r: &Reader) -> Result<Arch, ConfigError> {
     let (d_model, n_layers, n_heads) = (r.size("n_embd")?, r.size("n_layer")?, r.size("n_head")?);
     r.require("scale_attn_weights", &Value::Bool(true))?;
-    r.require("scale_attn_by_inverse_layer_idx", &Value::Bool(false))?;
     r.require("add_cross_attention", &Value::Bool(false))?;
     let d_head = r.divide("n_embd", d_model, n_heads)?;
     Ok(Arch {
@@ -135,6 +142,7 @@ fn gpt2(r: &Reader) -> Result<Arch, ConfigError> {
         ropes: Vec::new(),
         layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
         score_scale: (d_head as f64).powf(-0.5),
+        scores_by_depth: r.flag("scale_attn_by_inverse_layer_idx", false)?,
         score_softcap: None,
         logit_softcap: None,
         embed_scale: None,
@@ -170,6 +178,7 @@ fn gpt_neox(r: &Reader) -> Result<Arch, ConfigError> {
         ropes: vec![r.rope(d_head, n_ctx, 10_000.0, 0.25)?],
         layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
         score_scale: (d_head as f64).powf(-0.5),
+        scores_by_depth: false,
         score_softcap: None,
         logit_softcap: None,
         embed_scale: None,
@@ -180,15 +189,15 @@ fn gpt_neox(r: &Reader) -> Result<Arch, ConfigError> {
 /// The families that descend from Llama: RMS norms, gated MLPs, rotary positions, grouped queries.
 fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
     let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
-    let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
-    let n_layers = r.size("num_hidden_layers")?;
+    let (d_model, n_heads) = (r.size_of(family, "hidden_size")?, r.size_of(family, "num_attention_heads")?);
+    let n_layers = r.size_of(family, "num_hidden_layers")?;
     let d_head = match (r.opt_size("head_dim")?, family) {
         (Some(n), _) => n,
         (None, Family::Gemma2 | Family::Gemma3) => r.assumed("head_dim", 256usize),
         (None, Family::Qwen3) => r.assumed("head_dim", 128usize),
         (None, _) => r.divide("hidden_size", d_model, n_heads)?,
     };
-    let n_ctx = r.size("max_position_embeddings")?;
+    let n_ctx = r.size_of(family, "max_position_embeddings")?;
     let query_scalar = if gemma { r.or_default("query_pre_attn_scalar", 256.0)? } else { d_head as f64 };
     let one_value = match family {
         Family::Gemma2 | Family::Gemma3 => vec![("use_bidirectional_attention", json!(false))],
@@ -203,10 +212,10 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         d_model,
         n_layers,
         n_heads,
-        n_kv_heads: r.opt_size("num_key_value_heads")?.unwrap_or(n_heads),
+        n_kv_heads: r.kv_heads(family, n_heads)?,
         d_head,
-        d_mlp: r.size("intermediate_size")?,
-        vocab: r.size("vocab_size")?,
+        d_mlp: r.size_of(family, "intermediate_size")?,
+        vocab: r.size_of(family, "vocab_size")?,
         n_ctx,
         norm: NormKind::Rms,
         norm_eps: r
@@ -221,6 +230,7 @@ fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
         ropes: r.ropes(family, d_head, n_ctx)?,
         layers: r.layers(family, n_layers)?,
         score_scale: query_scalar.powf(-0.5),
+        scores_by_depth: false,
         score_softcap: r.softcap("attn_logit_softcapping", family, 50.0)?,
         logit_softcap: r.softcap("final_logit_softcapping", family, 30.0)?,
         embed_scale: gemma.then(|| (d_model as f64).sqrt()),

@@ -318,7 +318,7 @@ impl Decoder {
             n_heads: a.n_heads,
             n_kv_heads: a.n_kv_heads,
             d_head: a.d_head,
-            scale: a.score_scale,
+            scale: a.score_scale_of(l),
             softcap: a.score_softcap,
             window: a.layers[l].window,
         }

@@ -176,6 +176,7 @@ impl Keys<'_> {
             ropes: self.ropes(family, d_head, n_ctx)?,
             layers: self.layers(family, n_layers)?,
             score_scale: query_scalar.powf(-0.5),
+            scores_by_depth: false,
             score_softcap: None,
             logit_softcap: None,
             embed_scale: gemma.then(|| (d_model as f64).sqrt()),

@@ -116,7 +116,10 @@ impl Model {
 
     fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
         let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
-        let checkpoint = Checkpoint::open_folder(dir)?;
+        let checkpoint = match config.fp8_blocks {
+            Some(block) => Checkpoint::open_quantized(dir, block)?,
+            None => Checkpoint::open_folder(dir)?,
+        };
         let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
         model.warnings.extend(config.warnings);
         model.also_called.extend(config.name);

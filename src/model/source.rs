@@ -69,7 +69,11 @@ fn local(name: &str) -> Result<Source, SourceError> {
         };
     }
     if !path.exists() {
-        let like_hub = name.split('/').count() == 2 && !name.starts_with(['.', '/']) && !name.ends_with(".gguf");
+        // `owner/name`, or `gpt2`, as the hub's oldest models are called.
+        let ends_as_file = [".gguf", ".safetensors", ".bin", ".json"].iter().any(|ending| name.ends_with(ending));
+        let like_hub =
+            !name.is_empty() && name.split('/').count() <= 2 && !name.starts_with(['.', '/', '~']) && !ends_as_file;
+        let like_hub = like_hub && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@".contains(c));
         let hint =
             if like_hub { format!("; if it is on the Hugging Face hub, write hf:{name}") } else { String::new() };
         return Err(SourceError::Missing { name: name.to_string(), hint });
@@ -83,8 +87,14 @@ fn local(name: &str) -> Result<Source, SourceError> {
 }
 
 /// Files that a model may do without.
-const OPTIONAL: [&str; 4] =
-    ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja", "generation_config.json"];
+const OPTIONAL: [&str; 6] = [
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "generation_config.json",
+    "added_tokens.json",
+    "special_tokens_map.json",
+];
 
 /// The folder of a model in the hub's cache, with all its files, and what a user should know about how it came there.
 ///
@@ -225,6 +235,13 @@ mod tests {
     fn a_path_that_is_not_there_is_never_asked_of_the_hub() {
         let e = resolve("owner/name", false).expect_err("not there").to_string();
         assert!(e.contains("no such file") && e.contains("hf:owner/name"), "{e}");
+        for name in ["gpt2", "distilgpt2", "gpt2-medium"] {
+            let e = resolve(name, false).expect_err("not there").to_string();
+            assert!(e.ends_with(&format!("if it is on the Hugging Face hub, write hf:{name}")), "{e}");
+        }
+        for name in ["./gpt2", "/gpt2", "a/b/c", "m.gguf", "model.safetensors", "", "two words"] {
+            assert!(!resolve(name, false).expect_err("not there").to_string().contains("hf:"), "{name}");
+        }
     }
 
     #[test]

@@ -59,6 +59,11 @@ pub enum WeightsError {
         path = path.display()
     )]
     Unused { path: PathBuf, tensor: String, family: Family, layers: usize, why: &'static str },
+    #[error(
+        "{path}: no `{tensor}`; if the model ties its embedding, set `tie_word_embeddings` to true in config.json",
+        path = path.display()
+    )]
+    NoHead { path: PathBuf, tensor: String },
     #[error("layer {layer}: the thread that read it stopped")]
     Stopped { layer: usize },
     #[error(transparent)]
@@ -129,6 +134,10 @@ pub fn load(
     let mut warnings = checkpoint.warnings().to_vec();
     warnings.extend(untie(&mut arch, &checkpoint)?);
     let layout = Layout::new(&arch, &checkpoint);
+    let unembed = layout.own_unembed().name;
+    if !arch.tied && !checkpoint.contains(&unembed) {
+        return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
+    }
     warnings.extend(layout.account_for_every_tensor()?);
     let (ends, parameters) = (layout.ends(), layout.parameters());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));

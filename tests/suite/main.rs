@@ -8,6 +8,7 @@ mod ablation;
 mod analyses;
 mod arguments;
 mod attribution;
+mod checkpoints;
 mod commands;
 mod dates;
 mod demo;

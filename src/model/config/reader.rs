@@ -1,5 +1,6 @@
 //! The keys of a `config.json`, each accounted for.
 
+use super::wrapper::default_size;
 use super::{ConfigError, HARMLESS, TELLING, not_understood, passing_over};
 use crate::model::arch::*;
 use crate::names::{nearest, suggestion};
@@ -14,15 +15,20 @@ pub(super) struct Reader<'a> {
     map: &'a Map<String, Value>,
     /// Keys that the user passes over: to the reader they are not there.
     ignore: &'a [String],
+    /// Whether this is a wrapper's text part, which leaves out what is as its family has it.
+    pub(super) wrapped: bool,
     taken: RefCell<BTreeSet<String>>,
     pub(super) warnings: RefCell<Vec<String>>,
+    /// The longest prompt that each rotation is made for.
+    pub(super) contexts: RefCell<Vec<usize>>,
 }
 
 impl<'a> Reader<'a> {
     /// A reader that passes over the keys in `ignore`. Of those that the file has not it warns: they may be another model's, or a slip of
     /// the pen.
-    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String]) -> Self {
-        let reader = Reader { path, map, ignore, taken: RefCell::default(), warnings: RefCell::default() };
+    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String], wrapped: bool) -> Self {
+        let (taken, warnings, contexts) = Default::default();
+        let reader = Reader { path, map, ignore, wrapped, taken, warnings, contexts };
         reader.warnings.borrow_mut().extend(reader.slips());
         reader
     }
@@ -64,7 +70,10 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn warn(&self, text: String) {
-        self.warnings.borrow_mut().push(text);
+        // A key that two rotations read is spoken of once.
+        if !self.warnings.borrow().contains(&text) {
+            self.warnings.borrow_mut().push(text);
+        }
     }
 
     /// A default that no tensor would contradict, which is said when it is taken.
@@ -86,6 +95,23 @@ impl<'a> Reader<'a> {
 
     pub(super) fn size(&self, key: &str) -> Result<usize, ConfigError> {
         self.opt_size(key)?.ok_or_else(|| self.missing(key))
+    }
+
+    /// A size that a wrapper's text part may leave to its family.
+    pub(super) fn size_of(&self, family: Family, key: &str) -> Result<usize, ConfigError> {
+        match default_size(family, key).filter(|_| self.wrapped && !self.ignored(key)) {
+            Some(default) => Ok(self.opt_size(key)?.unwrap_or_else(|| self.assumed(key, default))),
+            None => self.size(key),
+        }
+    }
+
+    /// As many KV heads as heads, where the family has no number of its own.
+    pub(super) fn kv_heads(&self, family: Family, n_heads: usize) -> Result<usize, ConfigError> {
+        const KEY: &str = "num_key_value_heads";
+        match default_size(family, KEY).filter(|_| self.wrapped && family != Family::Llama) {
+            Some(_) => self.size_of(family, KEY),
+            None => Ok(self.opt_size(KEY)?.unwrap_or(n_heads)),
+        }
     }
 
     pub(super) fn opt_number(&self, key: &str) -> Result<Option<f64>, ConfigError> {

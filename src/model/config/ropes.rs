@@ -27,6 +27,7 @@ impl Reader<'_> {
             }
             None => {
                 let base = local_base.unwrap_or_else(|| self.assumed("rope_local_base_freq", 10_000.0));
+                self.contexts.borrow_mut().push(n_ctx);
                 let local = Rope { base, rotary: d_head, scaling: Scaling::None };
                 Ok(vec![self.rope(d_head, n_ctx, 1e6, 1.0)?, local])
             }
@@ -84,8 +85,8 @@ const ROPE_KEYS: &[&str] = &[
     "long_factor",
 ];
 
-/// Keys of a rope scaling that say where it comes from.
-const HARMLESS: &[&str] = &["finetuned"];
+/// Keys of a rope scaling that say where it comes from, or how a token's position in an image turns it.
+const HARMLESS: &[&str] = &["finetuned", "mrope_section", "mrope_interleaved"];
 
 const ORIGINAL: &str = "original_max_position_embeddings";
 
@@ -110,7 +111,21 @@ impl RopeReader<'_, '_> {
             None => partial,
         };
         let rotary = (d_head as f64 * partial) as usize;
-        Ok(Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? })
+        let rope = Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? };
+        self.r.contexts.borrow_mut().push(self.context(&rope.scaling, n_ctx)?);
+        Ok(rope)
+    }
+
+    /// The longest prompt that the rotation is made for, where the description gives `n_ctx` positions: model cards give
+    /// what the model was first trained on and have the scaling stretch it, or what comes of that. Llama 3's scaling and
+    /// LongRoPE always stand beside the latter.
+    fn context(&self, scaling: &Scaling, n_ctx: usize) -> Result<usize, ConfigError> {
+        let (factor, original) = match scaling {
+            Scaling::Linear { factor } => (*factor, self.original()?.unwrap_or(n_ctx)),
+            Scaling::Dynamic { factor, original } | Scaling::Yarn { factor, original, .. } => (*factor, *original),
+            _ => return Ok(n_ctx),
+        };
+        Ok(n_ctx.max((original as f64 * factor) as usize))
     }
 
     fn account_for_every_key(&self) -> Result<(), ConfigError> {
@@ -128,7 +143,8 @@ impl RopeReader<'_, '_> {
         let original = self.original()?;
         let assumed = || original.unwrap_or_else(|| self.r.assumed(ORIGINAL, n_ctx));
         match kind {
-            "default" => Ok(Scaling::None),
+            // Of text alone, all of a token's positions are one.
+            "default" | "mrope" => Ok(Scaling::None),
             "linear" => Ok(Scaling::Linear { factor: self.must("factor")? }),
             "dynamic" if rotary > 2 => {
                 if original.is_some_and(|n| n != n_ctx) {

@@ -45,22 +45,29 @@ pub(super) struct EndSpec {
     pub unembed: Option<Stored>,
 }
 
-/// What stands before every name: checkpoints of a bare decoder leave the model's own name away.
-fn prefix(arch: &Arch, checkpoint: &Checkpoint) -> &'static str {
-    let (full, probe) = match arch.family {
-        _ if matches!(checkpoint, Checkpoint::Gguf(_)) => return "",
-        Family::Gpt2 => ("transformer.", "wte.weight"),
-        Family::GptNeox => ("gpt_neox.", "embed_in.weight"),
-        _ => ("model.", "embed_tokens.weight"),
+/// What stands before every name, found by the first layer's last matrix: checkpoints of a bare decoder leave the model's
+/// own name away, and those of a model with other parts, such as one that reads images, put more before it.
+fn prefix(arch: &Arch, checkpoint: &Checkpoint) -> String {
+    let (usual, layer, embed) = match arch.family {
+        _ if matches!(checkpoint, Checkpoint::Gguf(_)) => return String::new(),
+        Family::Gpt2 => ("transformer.", "h.0.mlp.c_proj.weight", "wte.weight"),
+        Family::GptNeox => ("gpt_neox.", "layers.0.mlp.dense_4h_to_h.weight", "embed_in.weight"),
+        _ => ("model.", "layers.0.mlp.down_proj.weight", "embed_tokens.weight"),
     };
-    if checkpoint.contains(probe) { "" } else { full }
+    let at = |prefix: &str, name: &str| checkpoint.contains(&format!("{prefix}{name}"));
+    let names = checkpoint.names();
+    let found = names.iter().filter_map(|name| name.strip_suffix(layer)).filter(|p| p.is_empty() || p.ends_with('.'));
+    // Another part may have layers of the same names; the decoder has its embedding beside them.
+    let found = found.min_by_key(|p| (!at(p, embed), *p != usual, p.len()));
+    let bare = if at("", embed) { "" } else { usual };
+    found.unwrap_or(bare).to_string()
 }
 
 /// A checkpoint, read as a description says.
 pub(super) struct Layout<'a> {
     arch: &'a Arch,
     checkpoint: &'a Checkpoint,
-    prefix: &'static str,
+    prefix: String,
 }
 
 /// Names of a layer's parts in one way of storing; empty where the part does not exist.
@@ -193,17 +200,31 @@ impl<'a> Layout<'a> {
 
     /// The names of the embedding, the final norm and the unembedding.
     fn end_names(&self) -> [String; 3] {
+        let at = |name: &str| format!("{}{name}", self.prefix);
         match self.arch.family {
             _ if self.gguf() => ["token_embd", "output_norm", "output"].map(String::from),
-            Family::Gpt2 => [format!("{}wte", self.prefix), format!("{}ln_f", self.prefix), "lm_head".to_string()],
-            Family::GptNeox => [
-                format!("{}embed_in", self.prefix),
-                format!("{}final_layer_norm", self.prefix),
-                // `transformers` 5 saves it under the name that all others use.
-                if self.checkpoint.contains("embed_out.weight") { "embed_out" } else { "lm_head" }.to_string(),
-            ],
-            _ => [format!("{}embed_tokens", self.prefix), format!("{}norm", self.prefix), "lm_head".to_string()],
+            Family::Gpt2 => [at("wte"), at("ln_f"), self.head(&["lm_head"])],
+            // `transformers` 5 saves the unembedding under the name that all others use.
+            Family::GptNeox => [at("embed_in"), at("final_layer_norm"), self.head(&["embed_out", "lm_head"])],
+            _ => [at("embed_tokens"), at("norm"), self.head(&["lm_head"])],
         }
+    }
+
+    /// The unembedding's name: the one of these that is there, beside the decoder or beside one of those that it is in.
+    fn head(&self, names: &[&str]) -> String {
+        let mut outer: Vec<&str> = self.prefix.match_indices('.').map(|(i, _)| &self.prefix[..=i]).collect();
+        outer.insert(0, "");
+        let all = names.iter().flat_map(|name| outer.iter().rev().map(move |outer| format!("{outer}{name}")));
+        let found = all.into_iter().find(|name| self.checkpoint.contains(&format!("{name}.weight")));
+        found.unwrap_or_else(|| "lm_head".to_string())
+    }
+
+    /// Where the embedding is stored: a tied one may be there under the unembedding's name alone.
+    fn embed(&self) -> Stored {
+        let [embed, _, head] = self.end_names().map(|name| self.table(&name));
+        let elsewhere =
+            self.arch.tied && !self.checkpoint.contains(&embed.name) && self.checkpoint.contains(&head.name);
+        if elsewhere { head } else { embed }
     }
 
     /// A table with a row for every token.
@@ -219,10 +240,10 @@ impl<'a> Layout<'a> {
 
     pub fn ends(&self) -> EndSpec {
         let a = self.arch;
-        let [embed, norm, _] = self.end_names();
+        let [_, norm, _] = self.end_names();
         let positions = stored(format!("{}wpe.weight", self.prefix), vec![a.n_ctx, a.d_model], Pick::All);
         EndSpec {
-            embed: self.table(&embed),
+            embed: self.embed(),
             positions: a.ropes.is_empty().then_some(positions),
             final_norm: self.norm(&norm, a.d_model),
             unembed: (!a.tied).then(|| self.own_unembed()),
@@ -335,6 +356,7 @@ impl<'a> Layout<'a> {
         }
         let names = self.checkpoint.names().into_iter();
         let unused = names.filter(|name| !known.contains(name) && !BUFFERS.iter().any(|b| name.ends_with(b)));
+        let unused = unused.filter(|name| !self.checkpoint.is_scale(name));
         let layers = self.layers_prefix();
         let (inside, outside): (Vec<String>, Vec<String>) = unused.partition(|name| name.starts_with(&layers));
         if let Some(tensor) = inside.into_iter().next() {

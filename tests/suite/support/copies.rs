@@ -81,6 +81,22 @@ impl Folder {
         self
     }
 
+    /// Gives tensors other names.
+    pub fn renamed(self, name: impl Fn(&str) -> String) -> Self {
+        self.weights(|t| *t = std::mem::take(t).into_iter().map(|(old, tensor)| (name(&old), tensor)).collect())
+    }
+
+    /// Takes tensors out of the weights that are there under other names too, and notes it as safetensors' `save_model`
+    /// does: `(alias, kept)`.
+    pub fn noted(self, aliases: &[(&str, &str)]) -> Self {
+        let mut tensors = self.tensors();
+        aliases.iter().for_each(|(alias, _)| drop(tensors.remove(*alias)));
+        let note = |(alias, kept): &(&str, &str)| ((*alias).to_string(), (*kept).to_string());
+        let notes = aliases.iter().map(note).chain([("format".to_string(), "pt".to_string())]).collect();
+        self.write("model.safetensors", serialized_with(&tensors, Some(notes)));
+        self
+    }
+
     pub fn tensors(&self) -> Tensors {
         let bytes = std::fs::read(self.file("model.safetensors")).expect("weights");
         let file = safetensors::SafeTensors::deserialize(&bytes).expect("a sound file");
@@ -135,10 +151,14 @@ pub const INDEX: &str = "model.safetensors.index.json";
 pub const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 
 fn serialized(tensors: &Tensors) -> Vec<u8> {
+    serialized_with(tensors, None)
+}
+
+fn serialized_with(tensors: &Tensors, notes: Option<HashMap<String, String>>) -> Vec<u8> {
     let mut views = HashMap::new();
     for (name, t) in tensors {
         let view = safetensors::tensor::TensorView::new(t.dtype, t.shape.clone(), &t.data).expect("a tensor");
         views.insert(name, view);
     }
-    safetensors::serialize(views, None).expect("weights")
+    safetensors::serialize(views, notes).expect("weights")
 }
