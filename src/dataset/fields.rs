@@ -99,9 +99,11 @@ impl<'p> Fields<'p> {
             }
             let message = serde_json::from_value::<Message>(value)
                 .map_err(|error| self.wrong_text(&place, MESSAGE, format!("an object: {error}")))?;
-            if message.role.is_empty() {
-                let place = format!("{place}.role");
-                return Err(self.wrong_text(&place, "a role", "an empty string".to_owned()));
+            let more: Vec<&String> =
+                message.fields().keys().filter(|key| !["role", "content"].contains(&key.as_str())).collect();
+            if message.text().is_none() || !more.is_empty() {
+                let found = format!("an object: {}", serde_json::Value::Object(message.fields().clone()));
+                return Err(self.wrong_text(&place, MESSAGE, found));
             }
             Ok(message)
         };

@@ -58,7 +58,7 @@ fn a_prompt_takes_every_form_of_input() {
         r#"{"id": "2", "prompt": {"ids": [1, 2, 4294967295]}, "facts": "Paris", "group": null, "answer": 7}"#,
     ));
     let items = read_prompts(file.path()).unwrap().items;
-    let hi = Message { role: "user".into(), content: "hi".into() };
+    let hi = Message::new("user", "hi");
     assert_eq!(items[0].prompt, Input::Messages(vec![hi]));
     assert_eq!((items[0].id.as_str(), items[0].label.as_deref()), ("1", Some("true")));
     assert_eq!(items[1].prompt, Input::Ids(vec![1, 2, u32::MAX]));
@@ -123,8 +123,12 @@ fn a_fault_inside_an_input_names_its_place() {
     assert!(with("{\"ids\": [4294967296]}").contains("prompt.ids[0]"));
     assert!(with("{\"ids\": [1.5]}").contains("found the number 1.5"));
     let message = with("{\"messages\": [{\"role\": \"user\"}]}");
-    assert!(message.contains("prompt.messages[0]") && message.contains("missing field `content`"), "{message}");
-    assert!(with("{\"messages\": [{\"role\": \"\", \"content\": \"\"}]}").contains("prompt.messages[0].role"));
+    assert!(
+        message.contains("prompt.messages[0]") && message.contains(r#"found an object: {"role":"user"}"#),
+        "{message}"
+    );
+    assert!(with("{\"messages\": [{\"role\": \"\", \"content\": \"\"}]}").contains("the role is \"\""));
+    assert!(with("{\"messages\": [{\"content\": \"\"}]}").contains("missing field `role`"));
     assert!(with("{\"messages\": [\"hi\"]}").contains("found a string"));
     assert!(with("{\"text\": \"a\", \"ids\": [1]}").contains("both \"text\" and \"ids\""));
     assert!(with("{\"txt\": \"a\"}").contains("an object with \"txt\""));

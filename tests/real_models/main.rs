@@ -136,7 +136,7 @@ fn qwen_is_as_in_transformers_from_gguf_and_from_a_folder() {
 fn smollm2_answers_a_question_and_stops() {
     let model = open(&model_path("smollm2"));
     let tokenizer = model.tokenizer().expect("a tokenizer");
-    let question = Message { role: "user".to_string(), content: "What is the capital of France?".to_string() };
+    let question = Message::user("What is the capital of France?");
     let mut plan = Plan::default();
     let prompt = plan.prompt("question", tokenizer.encode_chat(&[question], true).expect("ids"));
     let generation = Generation {

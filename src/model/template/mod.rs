@@ -7,16 +7,19 @@
 mod date;
 mod engine;
 mod made;
+mod message;
 #[cfg(test)]
 mod tests;
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use minijinja::{Environment, ErrorKind, Value, context};
-use serde::{Deserialize, Serialize};
+use minijinja::{Environment, ErrorKind, Value};
+use serde_json::{Map, Value as Json};
 
 pub use date::Day;
 use engine::{Bounded, Raised};
+pub use message::{Message, MessageError};
 
 /// The longest template that is accepted, in bytes. The longest in use have some tens of thousands.
 pub const LONGEST_SOURCE: usize = 1 << 20;
@@ -24,23 +27,6 @@ pub const LONGEST_SOURCE: usize = 1 << 20;
 pub const LONGEST_OUTPUT: usize = 16 << 20;
 /// Steps of the template's program. A conversation of a hundred messages takes some tens of thousands.
 const FUEL: u64 = 2_000_000;
-
-/// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Message {
-    /// Who speaks: `system`, `user`, `assistant`, or what else the template knows.
-    pub role: String,
-    /// What is said.
-    pub content: String,
-}
-
-impl Message {
-    /// A turn of the user.
-    pub fn user(content: impl Into<String>) -> Self {
-        Self { role: "user".to_owned(), content: content.into() }
-    }
-}
 
 /// Why a chat template could not be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -61,6 +47,12 @@ pub enum TemplateError {
         line: usize,
         /// What the parser said.
         why: String,
+    },
+    /// A variable has the name of one that the conversation gives.
+    #[error("the template variable `{name}` cannot be given: it comes from the conversation")]
+    Reserved {
+        /// The name.
+        name: String,
     },
     /// The template itself refused the conversation with `raise_exception`.
     #[error("the chat template refuses this conversation: {message}")]
@@ -97,16 +89,18 @@ pub enum TemplateError {
 ///
 /// ```
 /// # use gatelens::model::template::{ChatTemplate, Message};
-/// let source = "{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}";
-/// let template = ChatTemplate::new(source, "<s>", "</s>")?;
-/// assert_eq!(template.render(&[Message::user(" hi ")], true)?, "<user>hi");
+/// # use serde_json::Map;
+/// let source = "{{ bos_token }}{% for m in messages %}<{{ m.role }}>{{ m.content | trim }}{% endfor %}";
+/// let specials = [("bos_token".to_owned(), "<s>".to_owned())].into();
+/// let template = ChatTemplate::new(source, &specials)?;
+/// assert_eq!(template.render(&[Message::user(" hi ")], true, &Map::new())?, "<s><user>hi");
 /// # Ok::<(), gatelens::model::template::TemplateError>(())
 /// ```
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
     environment: Environment<'static>,
-    bos: String,
-    eos: String,
+    /// The texts of the special tokens, by the variables' names.
+    specials: BTreeMap<String, String>,
     /// Whether the template asks for the date.
     dated: bool,
     /// The day that it takes for today.
@@ -117,12 +111,13 @@ pub struct ChatTemplate {
 const NAME: &str = "chat_template";
 
 impl ChatTemplate {
-    /// Compiles `source`. `bos` and `eos` are the texts of the tokens that begin and end a text; they
-    /// may be empty where a model has none.
+    /// Compiles `source`. `specials` are the texts of the model's special tokens by the names that a template knows
+    /// them by: `bos_token`, `eos_token`, `pad_token`, `image_token`. One that the model has not is left out, and
+    /// undefined in the template.
     ///
     /// # Errors
     /// [`TemplateError::TooLong`], or [`TemplateError::Syntax`] with the line.
-    pub fn new(source: &str, bos: &str, eos: &str) -> Result<Self, TemplateError> {
+    pub fn new(source: &str, specials: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
         if source.len() > LONGEST_SOURCE {
             return Err(TemplateError::TooLong { bytes: source.len() });
         }
@@ -132,7 +127,7 @@ impl ChatTemplate {
             |error| TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) },
         )?;
         let dated = source.contains("strftime_now");
-        Ok(Self { environment, bos: bos.to_owned(), eos: eos.to_owned(), dated, day: Day::default() })
+        Ok(Self { environment, specials: specials.clone(), dated, day: Day::default() })
     }
 
     /// Takes another day for today than [`Day::default`]. The clock is never asked: a template that writes the date
@@ -149,23 +144,20 @@ impl ChatTemplate {
     }
 
     /// The text for a conversation, special tokens and all. `add_generation_prompt` asks for the words
-    /// that open the assistant's turn.
+    /// that open the assistant's turn. `variables` are what else the template is told, such as `enable_thinking` or
+    /// `tools`; they go before special tokens of the same name.
     ///
     /// # Errors
     /// [`TemplateError::Raised`] where the template refuses the conversation, [`TemplateError::Endless`]
-    /// and [`TemplateError::Flood`] where it exceeds its bounds, [`TemplateError::Failed`] otherwise.
-    pub fn render(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TemplateError> {
-        let day = self.day;
-        let context = context! {
-            messages => Value::from_serialize(messages),
-            // Present and none, as Hugging Face passes them: templates ask `is defined` and `is none`.
-            tools => Value::from(()),
-            documents => Value::from(()),
-            add_generation_prompt => add_generation_prompt,
-            bos_token => self.bos,
-            eos_token => self.eos,
-            strftime_now => Value::from_function(move |format: &str| day.format(format)),
-        };
+    /// and [`TemplateError::Flood`] where it exceeds its bounds, [`TemplateError::Reserved`] for a variable that the
+    /// conversation gives, [`TemplateError::Failed`] otherwise.
+    pub fn render(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<String, TemplateError> {
+        let context = self.context(messages, add_generation_prompt, variables)?;
         let mut out = Bounded::new(LONGEST_OUTPUT);
         // The engine asserts in places (a width that overflows, say). A template must not be able to
         // end the program with that.
@@ -179,6 +171,30 @@ impl ChatTemplate {
             Ok(Err(error)) => Err(refusal(&error, messages.len())),
             Err(_) => Err(failure(0, "the template engine gave up")),
         }
+    }
+
+    /// What the template can ask for by name.
+    fn context(
+        &self,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        variables: &Map<String, Json>,
+    ) -> Result<Value, TemplateError> {
+        let given = [
+            ("messages", Value::from_serialize(messages)),
+            ("add_generation_prompt", Value::from(add_generation_prompt)),
+        ];
+        if let Some((name, _)) = given.iter().find(|(name, _)| variables.contains_key(*name)) {
+            return Err(TemplateError::Reserved { name: (*name).to_owned() });
+        }
+        let day = self.day;
+        // Present and none, as Hugging Face passes them: templates ask `is defined` and `is none`.
+        let mut context = BTreeMap::from([("tools", Value::from(())), ("documents", Value::from(()))]);
+        context.insert("strftime_now", Value::from_function(move |format: &str| day.format(format)));
+        context.extend(self.specials.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
+        context.extend(variables.iter().map(|(name, value)| (name.as_str(), Value::from_serialize(value))));
+        context.extend(given);
+        Ok(Value::from_iter(context))
     }
 }
 

@@ -7,19 +7,23 @@ const GEMMA: &str = "{{ bos_token }}{% if messages[0]['role'] == 'system' %}{{ r
 const MISTRAL: &str = "{{ bos_token }}{% for message in messages %}{% if (message['role'] == 'user') != (loop.index0 % 2 == 0) %}{{ raise_exception('Conversation roles must alternate user/assistant/user/assistant/...') }}{% endif %}{% if message['role'] == 'user' %}{{ '[INST] ' + message['content'] + ' [/INST]' }}{% elif message['role'] == 'assistant' %}{{ message['content'] + eos_token}}{% else %}{{ raise_exception('Only user and assistant roles are supported!') }}{% endif %}{% endfor %}";
 
 fn turn(role: &str, content: &str) -> Message {
-    Message { role: role.to_owned(), content: content.to_owned() }
+    Message::new(role, content)
 }
 
 fn conversation() -> Vec<Message> {
     vec![turn("user", " Hi "), turn("assistant", "Hello."), turn("user", "Bye")]
 }
 
+fn specials() -> BTreeMap<String, String> {
+    [("bos_token", "<s>"), ("eos_token", "</s>")].map(|(name, text)| (name.to_owned(), text.to_owned())).into()
+}
+
 fn template(source: &str) -> ChatTemplate {
-    ChatTemplate::new(source, "<s>", "</s>").expect("a sound template")
+    ChatTemplate::new(source, &specials()).expect("a sound template")
 }
 
 fn render(source: &str, messages: &[Message]) -> Result<String, TemplateError> {
-    template(source).render(messages, true)
+    template(source).render(messages, true, &Map::new())
 }
 
 fn rendered(source: &str) -> String {
@@ -62,7 +66,7 @@ fn a_refusal_of_the_template_is_given_in_its_words() {
 
 #[test]
 fn the_generation_prompt_can_be_left_out() {
-    let text = template(LLAMA3).render(&conversation(), false).expect("rendered");
+    let text = template(LLAMA3).render(&conversation(), false, &Map::new()).expect("rendered");
     assert!(text.ends_with("Bye<|eot_id|>"));
 }
 
@@ -120,11 +124,11 @@ fn generation_blocks_leave_the_text_as_it_is() {
 fn the_date_is_a_parameter_and_never_the_clocks() {
     let dated = template("{{ strftime_now('%d %b %Y') }}");
     assert_eq!(dated.date(), Some(Day::default()));
-    assert_eq!(dated.render(&[], true).expect("rendered"), "26 Jul 2024");
+    assert_eq!(dated.render(&[], true, &Map::new()).expect("rendered"), "26 Jul 2024");
     let day: Day = "2031-02-03".parse().expect("a day");
     let other = dated.at(day);
     assert_eq!(other.date(), Some(day));
-    assert_eq!(other.render(&[], true).expect("rendered"), "03 Feb 2031");
+    assert_eq!(other.render(&[], true, &Map::new()).expect("rendered"), "03 Feb 2031");
     assert_eq!(template(LLAMA3).at(day).date(), None);
     assert_eq!(rendered("{{ strftime_now is defined }}"), "True");
 }
@@ -190,12 +194,12 @@ fn indentation_is_that_of_jinja() {
 
 #[test]
 fn errors_name_the_line() {
-    let error = ChatTemplate::new("a\n{% if %}", "", "").expect_err("a syntax error");
+    let error = ChatTemplate::new("a\n{% if %}", &specials()).expect_err("a syntax error");
     assert!(matches!(error, TemplateError::Syntax { line: 2, .. }), "{error}");
     let error = render("\n\n{{ absent.x.y }}", &[]).expect_err("an undefined value");
     assert!(matches!(error, TemplateError::Failed { line: 3, .. }), "{error}");
     let long = "x".repeat(LONGEST_SOURCE + 1);
-    assert!(matches!(ChatTemplate::new(&long, "", ""), Err(TemplateError::TooLong { .. })));
+    assert!(matches!(ChatTemplate::new(&long, &specials()), Err(TemplateError::TooLong { .. })));
 }
 
 #[test]
@@ -256,5 +260,34 @@ fn long_conversations_stay_far_from_the_bound_on_what_is_made() {
     let long: Vec<Message> = (0..200).map(|i| turn(["user", "assistant"][i % 2], &"word ".repeat(400))).collect();
     for source in [LLAMA3, GEMMA, MISTRAL] {
         assert!(render(source, &long).expect("rendered").len() > 350_000);
+    }
+}
+
+#[test]
+fn a_message_reaches_the_template_with_every_field_in_its_order() {
+    let json = r#"{"role": "tool", "z": null, "content": [{"type": "text", "text": "é"}], "a": {"y": 1, "b": [2.5]}}"#;
+    let message: Message = serde_json::from_str(json).expect("a message");
+    assert_eq!((message.role(), message.text()), ("tool", None));
+    assert_eq!(render("{{ messages[0] | tojson }}", &[message]).expect("rendered"), json);
+    let error = serde_json::from_str::<Message>(r#"{"content": "x"}"#).expect_err("no role");
+    assert!(error.to_string().contains("missing field `role`"), "{error}");
+    for role in ["7", "null", "\"\""] {
+        let error = serde_json::from_str::<Message>(&format!("{{\"role\": {role}}}")).expect_err(role);
+        assert!(error.to_string().contains(&format!("the role is {role};")), "{error}");
+    }
+}
+
+#[test]
+fn variables_go_before_special_tokens_and_never_before_the_conversation() {
+    let template = template("{{ bos_token }}{{ eos_token }}{{ pad_token is defined }}{{ tools is none }}{{ think }}");
+    let with = |variables: serde_json::Value| {
+        template.render(&conversation(), true, variables.as_object().expect("an object"))
+    };
+    assert_eq!(with(serde_json::json!({})).expect("rendered"), "<s></s>FalseTrue");
+    let some = serde_json::json!({"bos_token": "B", "think": false, "tools": []});
+    assert_eq!(with(some).expect("rendered"), "B</s>FalseFalseFalse");
+    for name in ["messages", "add_generation_prompt"] {
+        let error = with(serde_json::json!({name: []})).expect_err(name);
+        assert!(matches!(&error, TemplateError::Reserved { name: n } if n == name), "{error}");
     }
 }

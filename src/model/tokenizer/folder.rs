@@ -30,8 +30,9 @@ pub(super) fn read(dir: &Path) -> Result<Parts, TokenizerError> {
     let (bos, eos) = (id(&bos_text), id(&eos_text));
     let (ends, warnings) = ends(&inner, &config, bos, eos).map_err(malformed)?;
     let template = template_source(dir, &config)?.map(|source| {
-        let text = |token: Option<String>| token.unwrap_or_default();
-        ChatTemplate::new(&source, &text(bos_text), &text(eos_text))
+        let special = |(name, text): (&str, Option<String>)| Some((name.to_owned(), text?));
+        let specials = [("bos_token", bos_text), ("eos_token", eos_text)].into_iter().filter_map(special).collect();
+        ChatTemplate::new(&source, &specials)
     });
     Ok(Parts { inner, bos, eos, ends, template, warnings })
 }

@@ -67,8 +67,9 @@ pub(super) fn read(file: &Gguf) -> Result<Parts, TokenizerError> {
     let adds_bos = file.opt_bool(ADD_BOS)?.unwrap_or(adds_bos);
     let adds_eos = file.opt_bool(ADD_EOS)?.unwrap_or(false);
     let ends = Ends { before: bos.filter(|_| adds_bos), after: eos.filter(|_| adds_eos), ..Ends::default() };
-    let template =
-        file.opt_str(TEMPLATE)?.map(|source| ChatTemplate::new(source, vocabulary.piece(bos), vocabulary.piece(eos)));
+    let special = |(name, id): (&str, Option<u32>)| Some((name.to_owned(), vocabulary.piece(Some(id?)).to_owned()));
+    let specials = [("bos_token", bos), ("eos_token", eos)].into_iter().filter_map(special).collect();
+    let template = file.opt_str(TEMPLATE)?.map(|source| ChatTemplate::new(source, &specials));
     Ok(Parts { inner, bos, eos, ends, template, warnings })
 }
 

@@ -178,7 +178,7 @@ impl Tokenizer {
     pub fn render_chat(&self, messages: &[Message], add_generation_prompt: bool) -> Result<String, TokenizerError> {
         let template = self.template()?.ok_or_else(|| TokenizerError::NoTemplate { path: self.path.clone() })?;
         template
-            .render(messages, add_generation_prompt)
+            .render(messages, add_generation_prompt, &serde_json::Map::new())
             .map_err(|source| TokenizerError::Template { path: self.path.clone(), source })
     }
 

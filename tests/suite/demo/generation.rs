@@ -97,7 +97,7 @@ fn a_request_that_the_model_does_not_know_is_harmless() {
 fn a_conversation_is_answered_turn_by_turn() {
     let demo = Demo::open();
     let tokenizer = demo.model.tokenizer().expect("a tokenizer");
-    let message = |role: &str, content: &str| Message { role: role.to_string(), content: content.to_string() };
+    let message = |role: &str, content: &str| Message::new(role, content);
     let turns = [
         message("system", "You are here to help."),
         message("user", "Tell me about tea."),

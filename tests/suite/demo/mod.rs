@@ -214,6 +214,6 @@ fn text_comes_back_from_its_tokens_as_it_was() {
     }
     let text = tokenizer.render_chat(&[Message::user(" Tell me about tea.\n")], true).expect("text");
     assert_eq!(text, "<s><|user|>Tell me about tea.<|end|><|assistant|>");
-    let odd = Message { role: "tool".to_string(), content: String::new() };
+    let odd = Message::new("tool", "");
     assert!(tokenizer.render_chat(&[odd], true).is_err());
 }
