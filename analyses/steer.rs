@@ -18,7 +18,7 @@ use super::doses::{Grid, grid};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_read};
 use super::scored::Scored;
 use super::summary::{Position, mean};
-use super::vectors::{Given, Named, from_file, to_bytes};
+use super::vectors::{Given, Named, Place, control, from_file, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};
 use crate::linear::{Direction, Wanted};
@@ -27,6 +27,7 @@ use crate::model::arch::Arch;
 use crate::plan::Plan;
 use crate::report::Section;
 use crate::run::{Reading, Sampling, Steps};
+use crate::rundir::write_file;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
@@ -65,13 +66,17 @@ pub struct Steer {
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
-    /// A vector from a file, as `cav` and `steer` write them
+    /// A vector from a file: safetensors as `cav` and `steer` write them, .npy, or a control vector in GGUF
     #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
     pub vector: Option<PathBuf>,
 
-    /// Which vector of the file, as logistic.resid_post.3
+    /// Which vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
     #[arg(long, value_name = "NAME", requires = "vector")]
     pub name: Option<String>,
+
+    /// Also write the vector as a control vector in GGUF, for llama.cpp
+    #[arg(long, value_name = "F.gguf")]
+    pub export: Option<PathBuf>,
 
     /// Make the vector from --pairs, or from --concept and --random
     #[arg(long, value_enum)]
@@ -192,6 +197,7 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.check(site)?;
+        self.check_export(site)?;
         let MeasuredPrompts { dataset, tokens, mut sources, scored } =
             self.measured.read_warning(model, self.select.is_none())?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
@@ -200,7 +206,8 @@ impl Analysis for Steer {
                 .map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
         }
         let contrast = Contrast::read(self, model, &mut sources)?;
-        let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref())).transpose()?;
+        let place = Place { site, n_layers: arch.n_layers };
+        let given = self.vector.as_ref().map(|path| from_file(path, self.name.as_deref(), Some(place))).transpose()?;
         sources.extend(given.as_ref().map(|g| g.source.clone()));
         if let Some(named) = given.as_ref().map(|g| &g.named).filter(|n| n.vector.len() != width) {
             let n = named.vector.len();
@@ -309,6 +316,7 @@ impl Steer {
         let name = given.map_or_else(|| format!("{recipe}.{}", items.site), |g| g.named.name.clone());
         let position = given.map_or(Some(self.vector_position), |g| g.position);
         let position = position.filter(|_| self.from != Some(Recipe::Actadd));
+        self.write_export(session.model, items.site, &made, position)?;
         let bias = made.classifier.as_ref().map(|c| c.bias);
         let named = |(i, v): (usize, &Vec<f32>)| Named {
             name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
@@ -364,6 +372,35 @@ impl Steer {
             return bad(format!("at --position {}: the classifier was fitted at position {fitted}", self.position));
         }
         Ok(())
+    }
+
+    /// Refuses `--export` where it could not be written after the work is done.
+    fn check_export(&self, site: Site) -> Result<(), AnalysisError> {
+        let Some(path) = &self.export else { return Ok(()) };
+        if self.from == Some(Recipe::Actadd) {
+            return Err(AnalysisError::Bad(
+                "--export: actadd has a vector for each position; a control vector has one for all".to_string(),
+            ));
+        }
+        control::layer_at(site)?;
+        control::check_free(path)
+    }
+
+    /// Writes the vector, as it was made or read, for llama.cpp.
+    fn write_export(
+        &self,
+        model: &Model,
+        site: Site,
+        made: &Made,
+        position: Option<Position>,
+    ) -> Result<(), AnalysisError> {
+        let (Some(path), Some(vector)) = (&self.export, made.vectors.first()) else { return Ok(()) };
+        let layer = control::layer_at(site)?;
+        if layer == 0 {
+            tracing::warn!("--export {}: llama.cpp refuses a file with a direction of layer 0", path.display());
+        }
+        let bytes = control::to_bytes(layer, vector, model.decoder.arch.family.name(), position);
+        write_file(path, &bytes).map_err(|e| AnalysisError::Failed(e.to_string()))
     }
 
     /// The first position of a pair's prompts that may be read.

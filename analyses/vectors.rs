@@ -1,13 +1,19 @@
 //! Directions in files: named vectors of a site, as `cav` and `steer` write them and `steer` reads them.
 //!
 //! A safetensors file with, for each direction, `METHOD.SITE.LAYER` `[d]` and, for classifiers, `METHOD.SITE.LAYER.bias`
-//! `[1]`, and in its metadata the `position` of prompts at which all were made; other tools' files with one vector a layer
-//! are read too, by the name that the user gives. What is done with a direction is left to the analyses.
+//! `[1]`, and in its metadata the `position` of prompts at which all were made. Other tools' files are read too: their
+//! safetensors by the name that the user gives, [`npy`] arrays, [`control`] vectors of llama.cpp. What is done with a
+//! direction is left to the analyses.
+
+pub mod control;
+mod npy;
 
 use super::AnalysisError;
 use super::inputs::read_input;
 use super::summary::Position;
 use crate::linear::{Direction, Method};
+use crate::site::Site;
+use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use std::collections::HashMap;
@@ -58,49 +64,122 @@ pub fn to_bytes(directions: &[Named], position: Option<Position>) -> Result<Vec<
     serialize(views.collect::<Result<Vec<_>, _>>().map_err(failed)?, metadata).map_err(failed)
 }
 
-/// A direction of a file: the one named `name`, or the only one there is.
-///
-/// # Errors
-/// If the file is no safetensors file of f32 vectors, or the name is not in it or not clear.
-pub fn from_file(path: &Path, name: Option<&str>) -> Result<Given, AnalysisError> {
-    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
-    let (bytes, source) = read_input(path)?;
-    let unread = |e: safetensors::SafeTensorError| bad(format!("is no safetensors file: {e}"));
-    let tensors = SafeTensors::deserialize(&bytes).map_err(unread)?;
-    let (_, header) = SafeTensors::read_metadata(&bytes).map_err(unread)?;
-    let position = header.metadata().as_ref().and_then(|m| m.get(POSITION)).map(|p| p.parse()).transpose();
-    let position = position.map_err(|e| bad(format!("its metadata's `{POSITION}`: {e}")))?;
-    let mut names: Vec<&str> = tensors.names().into_iter().filter(|n| !n.ends_with(".bias")).collect();
-    names.sort_unstable();
-    let chosen = match name {
-        Some(name) => names.iter().find(|n| **n == name).copied(),
-        None if names.len() == 1 => names.first().copied(),
-        None => None,
-    };
-    let shown = || names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
-    let chosen = chosen.ok_or_else(|| match name {
-        Some(name) => bad(format!("has no vector `{name}`; it has {}", shown())),
-        None => bad(format!("has {} vectors; name one of {}", names.len(), shown())),
-    })?;
-    let vector = floats(&tensors, chosen).map_err(bad)?;
-    let bias = format!("{chosen}.bias");
-    let bias = match tensors.tensor(&bias) {
-        Ok(_) => floats(&tensors, &bias).map_err(bad)?.first().map(|b| f64::from(*b)),
-        Err(_) => None,
-    };
-    Ok(Given { named: Named { name: chosen.to_string(), vector, bias }, position, source })
+/// The place at which a direction is to be added: it chooses among the directions of a file that has one a layer.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    pub site: Site,
+    pub n_layers: usize,
 }
 
-fn floats(tensors: &SafeTensors, name: &str) -> Result<Vec<f32>, String> {
+/// A direction of a file: the one named `name`, or the one of the `place`, or the only one there is. The file is
+/// safetensors, `.npy`, or a control vector in GGUF; its numbers are f16, bf16, f32 or f64.
+///
+/// # Errors
+/// If the file is none of these, is damaged or holds other numbers, or the name is not in it or not clear.
+pub fn from_file(path: &Path, name: Option<&str>, place: Option<Place>) -> Result<Given, AnalysisError> {
+    let (bytes, source) = read_input(path)?;
+    let wanted = Wanted { path, name, place };
+    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
+    let (named, position) = match &bytes {
+        bytes if bytes.starts_with(npy::MAGIC) => (wanted.of_npy(bytes).map_err(bad)?, None),
+        bytes if bytes.starts_with(b"GGUF") => control::read(&wanted)?,
+        bytes if bytes.starts_with(b"PK\x03\x04") || bytes.starts_with(&[0x80, 2]) => {
+            return Err(bad("is an archive or pickled; save the vector as .npy or safetensors".to_string()));
+        }
+        bytes => wanted.of_safetensors(bytes).map_err(bad)?,
+    };
+    if let Some(v) = named.vector.iter().find(|v| !v.is_finite()) {
+        return Err(bad(format!("`{}` holds {v}; a direction's numbers must be finite", named.name)));
+    }
+    Ok(Given { named, position, source })
+}
+
+/// Which direction of a file is asked for.
+struct Wanted<'a> {
+    path: &'a Path,
+    name: Option<&'a str>,
+    place: Option<Place>,
+}
+
+impl Wanted<'_> {
+    /// The name among those that are there.
+    fn choose<'n>(&self, names: &[&'n str]) -> Result<&'n str, String> {
+        let shown = || names.iter().take(12).copied().collect::<Vec<_>>().join(", ");
+        match (self.name, names) {
+            (Some(name), _) => names
+                .iter()
+                .find(|n| **n == name)
+                .copied()
+                .ok_or_else(|| format!("has no vector `{name}`; it has {}", shown())),
+            (None, [only]) => Ok(only),
+            (None, _) => Err(format!("has {} vectors; name one of {}", names.len(), shown())),
+        }
+    }
+
+    /// The one vector of an array, or the row of the layer where it has a row a layer.
+    fn row(&self, name: &str, (shape, values): npy::Array) -> Result<(String, Vec<f32>), String> {
+        let rows = match shape.split_last() {
+            Some((_, [])) => return Ok((name.to_string(), values)),
+            Some((_, rows)) => rows.iter().product::<usize>(),
+            None => return Err(format!("`{name}` is one number; a direction has as many as the site is wide")),
+        };
+        let width = shape.last().copied().unwrap_or(0);
+        match self.place {
+            _ if rows == 1 => Ok((name.to_string(), values)),
+            Some(Place { site, n_layers }) if shape.len() == 2 && rows == n_layers && site.kind.in_layers() => {
+                let row = values.into_iter().skip(site.layer * width).take(width).collect();
+                Ok((format!("{name}.{}", site.layer), row))
+            }
+            Some(Place { n_layers, .. }) if rows == n_layers + 1 => Err(format!(
+                "`{name}` has {rows} rows for {n_layers} layers; hidden states begin with the embedding: leave out the first"
+            )),
+            _ => Err(format!(
+                "`{name}` has the shape {shape:?}; expected [width], or [layers, width] with a row a layer"
+            )),
+        }
+    }
+
+    fn of_npy(&self, bytes: &[u8]) -> Result<Named, String> {
+        if let Some(name) = self.name {
+            return Err(format!("is one array without names; leave out --name {name}"));
+        }
+        let stem = self.path.file_stem().map_or_else(|| "vector".into(), |stem| stem.to_string_lossy());
+        let (name, vector) = self.row(&stem, npy::read(bytes)?)?;
+        Ok(Named { name, vector, bias: None })
+    }
+
+    fn of_safetensors(&self, bytes: &[u8]) -> Result<(Named, Option<Position>), String> {
+        let unread = |e: safetensors::SafeTensorError| {
+            format!("is no safetensors file: {e}; a vector is a safetensors, .npy or control-vector GGUF file")
+        };
+        let tensors = SafeTensors::deserialize(bytes).map_err(unread)?;
+        let (_, header) = SafeTensors::read_metadata(bytes).map_err(unread)?;
+        let position = header.metadata().as_ref().and_then(|m| m.get(POSITION)).map(|p| p.parse()).transpose();
+        let position = position.map_err(|e| format!("its metadata's `{POSITION}`: {e}"))?;
+        let mut names: Vec<&str> = tensors.names().into_iter().filter(|n| !n.ends_with(".bias")).collect();
+        names.sort_unstable();
+        let chosen = self.choose(&names)?;
+        let (name, vector) = self.row(chosen, floats(&tensors, chosen)?)?;
+        let bias = format!("{chosen}.bias");
+        let bias = match tensors.tensor(&bias) {
+            Ok(_) => floats(&tensors, &bias)?.1.first().map(|b| f64::from(*b)),
+            Err(_) => None,
+        };
+        Ok((Named { name, vector, bias }, position))
+    }
+}
+
+fn floats(tensors: &SafeTensors, name: &str) -> Result<npy::Array, String> {
     let tensor = tensors.tensor(name).map_err(|e| format!("`{name}`: {e}"))?;
-    if tensor.dtype() != Dtype::F32 {
-        return Err(format!("`{name}` is in {:?}; expected F32", tensor.dtype()));
-    }
-    let values: Vec<f32> = tensor.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-    match values.iter().find(|v| !v.is_finite()) {
-        Some(v) => Err(format!("`{name}` holds {v}; a direction's numbers must be finite")),
-        None => Ok(values),
-    }
+    let data = tensor.data();
+    let values = match tensor.dtype() {
+        Dtype::F32 => data.as_chunks().0.iter().map(|b| f32::from_le_bytes(*b)).collect(),
+        Dtype::F64 => data.as_chunks().0.iter().map(|b| f64::from_le_bytes(*b) as f32).collect(),
+        Dtype::F16 => data.as_chunks().0.iter().map(|b| f16::from_le_bytes(*b).to_f32()).collect(),
+        Dtype::BF16 => data.as_chunks().0.iter().map(|b| bf16::from_le_bytes(*b).to_f32()).collect(),
+        other => return Err(format!("`{name}` is in {other:?}; expected F32, F16, BF16 or F64")),
+    };
+    Ok((tensor.shape().to_vec(), values))
 }
 
 impl Named {
@@ -112,34 +191,4 @@ impl Named {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn named(name: &str, bias: Option<f64>) -> Named {
-        Named { name: name.to_string(), vector: vec![1.5, -2.0], bias }
-    }
-
-    #[test]
-    fn directions_come_back_as_they_were_written() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("v.safetensors");
-        let all = [named("logistic.resid_post.3", Some(0.25)), named("svm.resid_post.3", None)];
-        for position in [None, Some(Position::At(-2))] {
-            std::fs::write(&path, to_bytes(&all, position).unwrap()).unwrap();
-            let found = from_file(&path, Some("logistic.resid_post.3")).unwrap();
-            assert_eq!((&found.named, found.position), (&all[0], position));
-            assert!(found.named.classifier().is_some() && all[1].classifier().is_none());
-            assert_eq!(found.source, read_input(&path).unwrap().1);
-        }
-    }
-
-    #[test]
-    fn a_name_that_is_not_there_or_not_clear_is_said_with_those_that_are() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("v.safetensors");
-        std::fs::write(&path, to_bytes(&[named("a", None), named("b", None)], None).unwrap()).unwrap();
-        let why = |name| from_file(&path, name).unwrap_err().to_string();
-        assert!(why(Some("c")).contains("no vector `c`; it has a, b"), "{}", why(Some("c")));
-        assert!(why(None).contains("name one of a, b"));
-    }
-}
+mod tests;

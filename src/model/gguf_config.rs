@@ -24,7 +24,8 @@ pub enum GgufConfigError {
     Key { path: PathBuf, key: String, why: String },
 }
 
-/// Keys below the architecture's name that are read here, or that do not change the forward pass.
+/// Keys below the architecture's name that are read here, or that do not change the forward pass of these architectures:
+/// those of other norms, of what is done with the last activations, of how tensors were laid out before conversion.
 const KNOWN: &[&str] = &[
     "block_count",
     "context_length",
@@ -35,11 +36,13 @@ const KNOWN: &[&str] = &[
     "attention.key_length",
     "attention.value_length",
     "attention.layer_norm_rms_epsilon",
+    "attention.layer_norm_epsilon",
     "attention.sliding_window",
     "attention.sliding_window_pattern",
     "rope.dimension_count",
     "rope.freq_base",
     "rope.freq_base_swa",
+    "rope.scale_linear",
     "rope.scaling.type",
     "rope.scaling.factor",
     "rope.scaling.original_context_length",
@@ -48,11 +51,51 @@ const KNOWN: &[&str] = &[
     "rope.scaling.yarn_beta_fast",
     "rope.scaling.yarn_beta_slow",
     "vocab_size",
+    "pooling_type",
+    "tensor_data_layout",
 ];
 
-/// Keys that a file may hold at 0 only: they switch on what the decoder does not do.
-const MUST_BE_ZERO: &[&str] =
-    &["expert_count", "expert_used_count", "attn_logit_softcapping", "final_logit_softcapping", "nextn_predict_layers"];
+/// Keys that a file may hold at these values only, at which they change nothing: any other switches on what the decoder
+/// does not do. Booleans count as 0 and 1.
+const NEUTRAL: &[(&str, &[f64])] = &[
+    ("attention.causal", &[1.0]),
+    ("attention.clamp_kqv", &[0.0]),
+    ("attention.max_alibi_bias", &[0.0]),
+    ("attention.output_scale", &[0.0, 1.0]),
+    ("attention.scale", &[0.0]),
+    ("attention.shared_kv_layers", &[0.0]),
+    ("attention.temperature_length", &[0.0]),
+    ("attention.temperature_scale", &[0.0]),
+    ("attn_logit_softcapping", &[0.0]),
+    ("embedding_scale", &[0.0, 1.0]),
+    ("expert_count", &[0.0]),
+    ("expert_group_count", &[0.0]),
+    ("expert_group_used_count", &[0.0]),
+    ("expert_shared_count", &[0.0]),
+    ("expert_used_count", &[0.0]),
+    ("final_logit_softcapping", &[0.0]),
+    ("full_attention_interval", &[1.0]),
+    ("interleave_moe_layer_step", &[0.0]),
+    ("leading_dense_block_count", &[0.0]),
+    ("logit_scale", &[0.0, 1.0]),
+    ("n_deepstack_layers", &[0.0]),
+    ("nextn_predict_layers", &[0.0]),
+    ("residual_scale", &[0.0, 1.0]),
+    ("rope.scaling.yarn_attn_factor", &[1.0]),
+    ("rope.scaling.yarn_ext_factor", &[-1.0, 1.0]),
+    ("rope.scaling.yarn_log_multiplier", &[0.0]),
+    ("router_logit_softcapping", &[0.0]),
+    ("swin_norm", &[0.0]),
+    ("use_parallel_residual", &[0.0]),
+];
+
+/// How many positions a model took before the rotation was scaled.
+const ORIGINAL: &str = "rope.scaling.original_context_length";
+
+/// Sizes that newer files give once more, and that gatelens has one of.
+const SAME_AS_D_MODEL: [&str; 2] = ["embedding_length_out", "features_length"];
+const SAME_AS_D_HEAD: [&str; 3] = ["attention.value_length", "attention.key_length_swa", "attention.value_length_swa"];
+const SAME_AS_ROTARY: [&str; 1] = ["rope.dimension_count_swa"];
 
 /// Reads the description of the model in a GGUF file, and what a user should know about it. Keys in `ignore` are passed
 /// over, for a user who knows that they do not matter: they count as absent.
@@ -113,9 +156,27 @@ impl Keys<'_> {
         }
     }
 
+    /// A size: one number, or a list with one a layer, which must all be one.
     fn size(&self, key: &str) -> Result<usize, GgufConfigError> {
-        let n = self.gguf.u64(&self.must(key)?)?;
-        usize::try_from(n).map_err(|_| self.bad(key, format!("{n} is too large")))
+        let name = self.must(key)?;
+        let n = match self.gguf.get(&name) {
+            Some(Value::Ints(each)) => match each.first() {
+                Some(n) if each.iter().all(|other| other == n) => u64::try_from(*n).unwrap_or(u64::MAX),
+                _ => return Err(self.bad(key, "differs between layers, which gatelens does not do")),
+            },
+            _ => self.gguf.u64(&name)?,
+        };
+        usize::try_from(n).ok().filter(|n| *n < usize::MAX).ok_or_else(|| self.bad(key, format!("{n} is too large")))
+    }
+
+    /// Sizes that have to be the same as another, where they are given.
+    fn same(&self, keys: &[&str], size: usize, what: &str) -> Result<(), GgufConfigError> {
+        for key in keys {
+            if let Some(n) = self.opt_size(key)?.filter(|n| *n != size) {
+                return Err(self.bad(key, format!("{n} differs from {what} ({size}), which gatelens does not do")));
+            }
+        }
+        Ok(())
     }
 
     fn opt_size(&self, key: &str) -> Result<Option<usize>, GgufConfigError> {
@@ -142,9 +203,8 @@ impl Keys<'_> {
             return Err(self.bad("block_count", format!("{n_layers} layers of {n_heads} heads are no model")));
         }
         let d_head = self.opt_size("attention.key_length")?.unwrap_or(d_model / n_heads);
-        if self.opt_size("attention.value_length")?.is_some_and(|v| v != d_head) {
-            return Err(self.bad("attention.value_length", "differs from the key's length, which gatelens does not do"));
-        }
+        self.same(&SAME_AS_D_MODEL, d_model, "the embedding's length")?;
+        self.same(&SAME_AS_D_HEAD, d_head, "the key's length")?;
         let n_ctx = self.size("context_length")?;
         let vocab = self.gguf.tensor("token_embd.weight")?.shape.first().copied().unwrap_or(0);
         // Gemma 3's 27B divides scores by the root of d_model / n_heads, all others by that of the head's size.
@@ -159,7 +219,7 @@ impl Keys<'_> {
             d_head,
             d_mlp: self.size("feed_forward_length")?,
             vocab,
-            n_ctx,
+            n_ctx: self.context(n_ctx)?,
             norm: NormKind::Rms,
             norm_eps: self.gguf.f64(&self.must("attention.layer_norm_rms_epsilon")?)?,
             norm_plus_one: false,
@@ -174,7 +234,7 @@ impl Keys<'_> {
                 mlp: has("blk.0.ffn_up.bias"),
             },
             ropes: self.ropes(family, d_head, n_ctx)?,
-            layers: self.layers(family, n_layers)?,
+            layers: self.layers(family, n_layers, n_ctx)?,
             score_scale: query_scalar.powf(-0.5),
             scores_by_depth: false,
             score_softcap: None,
@@ -187,12 +247,31 @@ impl Keys<'_> {
         Ok(arch)
     }
 
-    fn layers(&self, family: Family, n: usize) -> Result<Vec<Layer>, GgufConfigError> {
+    /// How many positions the model takes: those that it was trained on, or those that the scaling of its rotation makes
+    /// of the ones before it.
+    fn context(&self, n_ctx: usize) -> Result<usize, GgufConfigError> {
+        let kind = self.given("rope.scaling.type").map(|key| self.gguf.str(&key)).transpose()?;
+        let original = self.opt_size(ORIGINAL)?.filter(|_| kind != Some("none"));
+        let scaled = original.map(|n| Ok::<_, GgufConfigError>(n as f64 * self.factor()?)).transpose()?;
+        Ok(scaled.map_or(n_ctx, |scaled| n_ctx.max(scaled.round() as usize)))
+    }
+
+    /// By how much rotations are slowed; older files have it under a name of its own.
+    fn factor(&self) -> Result<f64, GgufConfigError> {
+        let factor = match self.opt_number("rope.scaling.factor")? {
+            Some(factor) => Some(factor),
+            None => self.opt_number("rope.scale_linear")?,
+        };
+        Ok(factor.unwrap_or(1.0))
+    }
+
+    fn layers(&self, family: Family, n: usize, n_ctx: usize) -> Result<Vec<Layer>, GgufConfigError> {
         const WINDOW: &str = "attention.sliding_window";
         const PATTERN: &str = "attention.sliding_window_pattern";
         let window = self.opt_size(WINDOW)?.filter(|w| *w > 0);
         if family != Family::Gemma3 {
-            return match window {
+            // A window that holds all positions is none.
+            return match window.filter(|w| *w < n_ctx) {
                 Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)], &[]))),
                 None => Ok(vec![Layer { window: None, rope: 0 }; n]),
             };
@@ -200,13 +279,22 @@ impl Keys<'_> {
         if window.is_none() {
             return Err(self.bad(WINDOW, "is missing; Gemma 3's local layers need it"));
         }
-        let pattern = match self.opt_size(PATTERN)? {
-            Some(0) => return Err(self.bad(PATTERN, "must be positive")),
-            Some(n) => n,
-            None => self.assumed(PATTERN, 6),
+        let slides: Vec<bool> = match self.given(PATTERN).and_then(|key| self.gguf.get(&key)) {
+            Some(Value::Bools(each)) if each.len() == n => each.clone(),
+            Some(Value::Bools(each)) => {
+                return Err(self.bad(PATTERN, format!("has {} entries for {n} layers", each.len())));
+            }
+            _ => {
+                let pattern = match self.opt_size(PATTERN)? {
+                    Some(0) => return Err(self.bad(PATTERN, "must be positive")),
+                    Some(n) => n,
+                    None => self.assumed(PATTERN, 6),
+                };
+                (0..n).map(|l| !(l + 1).is_multiple_of(pattern)).collect()
+            }
         };
-        let slides = |l: usize| !(l + 1).is_multiple_of(pattern);
-        Ok((0..n).map(|l| Layer { window: window.filter(|_| slides(l)), rope: usize::from(slides(l)) }).collect())
+        let layer = |slides: bool| Layer { window: window.filter(|_| slides), rope: usize::from(slides) };
+        Ok(slides.into_iter().map(layer).collect())
     }
 
     fn ropes(&self, family: Family, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, GgufConfigError> {
@@ -219,6 +307,7 @@ impl Keys<'_> {
             );
             return Err(self.bad("rope.dimension_count", why));
         }
+        self.same(&SAME_AS_ROTARY, rotary, "the rotated dimensions")?;
         let mut ropes = vec![Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? }];
         if gemma {
             let base = self.base("rope.freq_base_swa", 10_000.0)?;
@@ -242,7 +331,7 @@ impl Keys<'_> {
             Some(key) => self.gguf.str(&key)?,
             None => "linear",
         };
-        let factor = self.opt_number("rope.scaling.factor")?.unwrap_or(1.0);
+        let factor = self.factor()?;
         if let Some(info) = self.gguf.opt_tensor("rope_freqs.weight") {
             if kind != "none" && (kind, factor) != ("linear", 1.0) {
                 let why =
@@ -254,18 +343,15 @@ impl Keys<'_> {
         match kind {
             "none" => Ok(Scaling::None),
             "linear" => Ok(Scaling::Linear { factor }),
-            "yarn" => {
-                const ORIGINAL: &str = "rope.scaling.original_context_length";
-                Ok(Scaling::Yarn {
-                    factor,
-                    original: self.opt_size(ORIGINAL)?.unwrap_or_else(|| self.assumed(ORIGINAL, n_ctx)),
-                    beta_fast: self.opt_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
-                    beta_slow: self.opt_number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
-                    truncate: true,
-                    attention_factor: self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0)
-                        * yarn_mscale(factor, 1.0),
-                })
-            }
+            "yarn" => Ok(Scaling::Yarn {
+                factor,
+                original: self.opt_size(ORIGINAL)?.unwrap_or_else(|| self.assumed(ORIGINAL, n_ctx)),
+                beta_fast: self.opt_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
+                beta_slow: self.opt_number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
+                truncate: true,
+                attention_factor: self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0)
+                    * yarn_mscale(factor, 1.0),
+            }),
             other => Err(self.bad(KIND, format!("`{other}` is unknown; known are none, linear, yarn"))),
         }
     }
@@ -287,21 +373,34 @@ impl Keys<'_> {
         let slips = slips(self.ignore, &there);
         self.warnings.borrow_mut().extend(slips.iter().cloned());
         let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.given(key).is_some());
-        let (switches, rest): (Vec<&str>, Vec<&str>) = asked.partition(|key| MUST_BE_ZERO.contains(key));
-        let off = |key: &str| match self.gguf.get(&self.key(key)) {
-            Some(Value::Unsigned(n)) => *n == 0,
-            Some(Value::Signed(n)) => *n == 0,
-            Some(Value::Float(n)) => *n == 0.0,
-            _ => false,
-        };
-        if let Some(key) = switches.into_iter().find(|key| !off(key)) {
-            return Err(self.bad(key, "switches on something that gatelens does not do"));
+        let mut rest = Vec::new();
+        for key in asked {
+            match NEUTRAL.iter().find(|(name, _)| *name == key) {
+                Some((_, neutral)) => self.check_neutral(key, neutral)?,
+                None => rest.push(key),
+            }
         }
-        let unknown: Vec<String> = rest.into_iter().filter(|k| !KNOWN.contains(k)).map(|k| self.key(k)).collect();
+        let known = [KNOWN, &SAME_AS_D_MODEL, &SAME_AS_D_HEAD, &SAME_AS_ROTARY].concat();
+        let unknown: Vec<String> = rest.into_iter().filter(|k| !known.contains(k)).map(|k| self.key(k)).collect();
         if unknown.is_empty() {
             Ok(())
         } else {
             Err(self.bad_key(unknown.join("`, `"), not_understood(&unknown, &slips)))
+        }
+    }
+
+    fn check_neutral(&self, key: &str, neutral: &[f64]) -> Result<(), GgufConfigError> {
+        let found = match self.gguf.get(&self.key(key)) {
+            Some(Value::Unsigned(n)) => Some(*n as f64),
+            Some(Value::Signed(n)) => Some(*n as f64),
+            Some(Value::Float(n)) => Some(*n),
+            Some(Value::Bool(on)) => Some(f64::from(u8::from(*on))),
+            _ => None,
+        };
+        if found.is_some_and(|found| neutral.contains(&found)) {
+            Ok(())
+        } else {
+            Err(self.bad(key, "switches on something that gatelens does not do"))
         }
     }
 }

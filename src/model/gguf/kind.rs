@@ -1,5 +1,5 @@
 //! How GGUF tensors store numbers, and turning stored bytes into `f32`.
-//! Block layouts and their arithmetic are candle's; lengths and alignment are checked here, because
+//! Block layouts and their arithmetic are candle's, or those of [`super::blocks`] where it has none; lengths and alignment are checked here, because
 //! candle trusts both. Reading the file and spreading the work over threads are left to the caller.
 
 // Stored blocks are read in place, and the bytes of ones that lie askew are copied into whole ones.
@@ -9,12 +9,12 @@ use std::fmt;
 
 use candle_core::quantized::GgmlType;
 use candle_core::quantized::k_quants::{
-    BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
+    BlockQ2K, BlockQ3K, BlockQ4_0, BlockQ4_1, BlockQ4K, BlockQ5_0, BlockQ5_1, BlockQ5K, BlockQ6K, BlockQ8_0,
 };
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-use super::GgufError;
+use super::{GgufError, blocks};
 
 // The blocks are read in place, so the bytes of the file are the bytes of memory.
 #[cfg(target_endian = "big")]
@@ -40,19 +40,34 @@ pub enum GgmlKind {
     Q5_1,
     /// 8 bits, a scale for 32 values.
     Q8_0,
+    /// 2 bits, 4-bit scales and minima, for 256 values.
+    Q2_K,
+    /// 3 bits, 6-bit scales, for 256 values.
+    Q3_K,
     /// 4 bits, 6-bit scales and minima, for 256 values.
     Q4_K,
     /// 5 bits, 6-bit scales and minima, for 256 values.
     Q5_K,
     /// 6 bits, 8-bit scales, for 256 values.
     Q6_K,
+    /// 4 bits for a table of uneven levels, a scale for 32 values.
+    IQ4_NL,
+    /// The same table, 6-bit scales, for 256 values.
+    IQ4_XS,
+    /// Three levels, a scale for 256 values, five values to a byte.
+    TQ1_0,
+    /// Three levels, a scale for 256 values, four values to a byte.
+    TQ2_0,
+    /// 4-bit floating point, an exponent for 32 values.
+    MXFP4,
     /// A ggml type that is listed but not read, by its number.
     Other(u32),
 }
 
 impl GgmlKind {
     /// The kinds that can be read, as error messages list them.
-    pub const SUPPORTED: &'static str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4_K, Q5_K, Q6_K";
+    pub const SUPPORTED: &'static str = "F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2_K, Q3_K, Q4_K, Q5_K, Q6_K, IQ4_NL, \
+         IQ4_XS, TQ1_0, TQ2_0, MXFP4";
 
     /// The kind with that number in a GGUF file.
     pub fn from_number(number: u32) -> Self {
@@ -64,10 +79,17 @@ impl GgmlKind {
             6 => Self::Q5_0,
             7 => Self::Q5_1,
             8 => Self::Q8_0,
+            10 => Self::Q2_K,
+            11 => Self::Q3_K,
             12 => Self::Q4_K,
             13 => Self::Q5_K,
             14 => Self::Q6_K,
+            20 => Self::IQ4_NL,
+            23 => Self::IQ4_XS,
             30 => Self::BF16,
+            34 => Self::TQ1_0,
+            35 => Self::TQ2_0,
+            39 => Self::MXFP4,
             other => Self::Other(other),
         }
     }
@@ -82,10 +104,17 @@ impl GgmlKind {
             Self::Q5_0 => 6,
             Self::Q5_1 => 7,
             Self::Q8_0 => 8,
+            Self::Q2_K => 10,
+            Self::Q3_K => 11,
             Self::Q4_K => 12,
             Self::Q5_K => 13,
             Self::Q6_K => 14,
+            Self::IQ4_NL => 20,
+            Self::IQ4_XS => 23,
             Self::BF16 => 30,
+            Self::TQ1_0 => 34,
+            Self::TQ2_0 => 35,
+            Self::MXFP4 => 39,
             Self::Other(number) => number,
         }
     }
@@ -134,14 +163,20 @@ impl GgmlKind {
         match self {
             Self::F32 => Some((1, 4)),
             Self::F16 | Self::BF16 => Some((1, 2)),
-            Self::Q4_0 => Some((32, 18)),
+            Self::Q4_0 | Self::IQ4_NL => Some((32, 18)),
             Self::Q4_1 => Some((32, 20)),
             Self::Q5_0 => Some((32, 22)),
             Self::Q5_1 => Some((32, 24)),
             Self::Q8_0 => Some((32, 34)),
+            Self::Q2_K => Some((256, 84)),
+            Self::Q3_K => Some((256, 110)),
             Self::Q4_K => Some((256, 144)),
             Self::Q5_K => Some((256, 176)),
             Self::Q6_K => Some((256, 210)),
+            Self::IQ4_XS => Some((256, 136)),
+            Self::TQ1_0 => Some((256, 54)),
+            Self::TQ2_0 => Some((256, 66)),
+            Self::MXFP4 => Some((32, 17)),
             Self::Other(_) => None,
         }
     }
@@ -186,14 +221,21 @@ pub fn dequantize(kind: GgmlKind, bytes: &[u8], out: &mut [f32]) -> Result<(), G
         GgmlKind::F32 => read_f32(bytes, out),
         GgmlKind::F16 => read_f16(bytes, out),
         GgmlKind::BF16 => read_bf16(bytes, out),
-        GgmlKind::Q4_0 => blocks::<BlockQ4_0>(bytes, out),
-        GgmlKind::Q4_1 => blocks::<BlockQ4_1>(bytes, out),
-        GgmlKind::Q5_0 => blocks::<BlockQ5_0>(bytes, out),
-        GgmlKind::Q5_1 => blocks::<BlockQ5_1>(bytes, out),
-        GgmlKind::Q8_0 => blocks::<BlockQ8_0>(bytes, out),
-        GgmlKind::Q4_K => blocks::<BlockQ4K>(bytes, out),
-        GgmlKind::Q5_K => blocks::<BlockQ5K>(bytes, out),
-        GgmlKind::Q6_K => blocks::<BlockQ6K>(bytes, out),
+        GgmlKind::Q4_0 => in_place::<BlockQ4_0>(bytes, out),
+        GgmlKind::Q4_1 => in_place::<BlockQ4_1>(bytes, out),
+        GgmlKind::Q5_0 => in_place::<BlockQ5_0>(bytes, out),
+        GgmlKind::Q5_1 => in_place::<BlockQ5_1>(bytes, out),
+        GgmlKind::Q8_0 => in_place::<BlockQ8_0>(bytes, out),
+        GgmlKind::Q2_K => in_place::<BlockQ2K>(bytes, out),
+        GgmlKind::Q3_K => in_place::<BlockQ3K>(bytes, out),
+        GgmlKind::Q4_K => in_place::<BlockQ4K>(bytes, out),
+        GgmlKind::Q5_K => in_place::<BlockQ5K>(bytes, out),
+        GgmlKind::Q6_K => in_place::<BlockQ6K>(bytes, out),
+        GgmlKind::IQ4_NL => blocks::iq4_nl(bytes, out),
+        GgmlKind::IQ4_XS => blocks::iq4_xs(bytes, out),
+        GgmlKind::TQ1_0 => blocks::tq1_0(bytes, out),
+        GgmlKind::TQ2_0 => blocks::tq2_0(bytes, out),
+        GgmlKind::MXFP4 => blocks::mxfp4(bytes, out),
         GgmlKind::Other(_) => {}
     }
     Ok(())
@@ -244,11 +286,11 @@ macro_rules! plain_blocks {
 }
 plain_blocks!(
     BlockQ4_0: 18, BlockQ4_1: 20, BlockQ5_0: 22, BlockQ5_1: 24, BlockQ8_0: 34,
-    BlockQ4K: 144, BlockQ5K: 176, BlockQ6K: 210
+    BlockQ2K: 84, BlockQ3K: 110, BlockQ4K: 144, BlockQ5K: 176, BlockQ6K: 210
 );
 
 /// Expects lengths that [`dequantize`] has checked.
-fn blocks<B: PlainBlock>(bytes: &[u8], out: &mut [f32]) {
+fn in_place<B: PlainBlock>(bytes: &[u8], out: &mut [f32]) {
     // SAFETY: `PlainBlock` promises that any bytes of its size are a value.
     let (before, blocks, after) = unsafe { bytes.align_to::<B>() };
     if before.is_empty() && after.is_empty() {

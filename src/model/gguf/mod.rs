@@ -1,5 +1,5 @@
 //! Reading GGUF files, versions 2 and 3, little endian: the metadata, the list of tensors, and the
-//! bytes of any one of them from a memory map.
+//! bytes of any one of them from a memory map. Small ones are written too ([`write()`]).
 //!
 //! A file is someone else's bytes, so nothing in it is believed before it has been held against what
 //! the file can contain: every count, length, dimension and offset is checked before memory is
@@ -9,11 +9,13 @@
 // Mapping a file is unsafe because another process may change it meanwhile.
 #![allow(unsafe_code)]
 
+mod blocks;
 mod error;
 mod kind;
 mod parse;
 #[cfg(test)]
 mod tests;
+mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -23,6 +25,7 @@ use memmap2::Mmap;
 
 pub use error::GgufError;
 pub use kind::{GgmlKind, dequantize};
+pub use write::{Meta, write};
 
 use crate::names::nearest;
 

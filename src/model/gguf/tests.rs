@@ -6,6 +6,7 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::gguf_builder::{GgufBuilder, Meta};
+use crate::model::gguf;
 
 fn open_bytes(bytes: &[u8]) -> Result<Gguf, GgufError> {
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -259,6 +260,7 @@ fn kind_numbers_go_both_ways() {
     }
     assert_eq!(GgmlKind::Q6_K.row_bytes(512), Some(420));
     assert_eq!(GgmlKind::Q6_K.row_bytes(500), None);
+    assert_eq!(GgmlKind::MXFP4.row_bytes(64), Some(34));
     assert_eq!(GgmlKind::F16.row_bytes(usize::MAX), None);
 }
 
@@ -274,6 +276,19 @@ fn read(kind: GgmlKind, bytes: &[u8], count: usize) -> Vec<f32> {
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&again), bits(&values));
     values
+}
+
+#[test]
+fn what_is_written_is_read_back() {
+    let keys = [("general.architecture", gguf::Meta::Str("controlvector")), ("n", gguf::Meta::U32(7))];
+    let tensors: [(&str, &[f32]); 3] = [("direction.1", &[1.0; 9]), ("direction.2", &[-0.5, 2.0]), ("none", &[])];
+    let file = open_bytes(&write(&keys, &tensors)).expect("a sound file");
+    assert_eq!((file.str("general.architecture").ok(), file.u64("n").ok()), (Some("controlvector"), Some(7)));
+    for (info, (name, values)) in file.tensors().zip(tensors) {
+        assert_eq!((info.name.as_str(), info.shape.as_slice(), info.kind), (name, &[values.len()][..], GgmlKind::F32));
+        assert_eq!(read(GgmlKind::F32, file.bytes(info).expect("present"), values.len()), values);
+    }
+    assert_eq!(file.tensors().count(), 3);
 }
 
 fn half_bytes(value: f32) -> [u8; 2] {
@@ -371,6 +386,29 @@ fn k_quants_agree_with_candle_and_stay_near_what_was_quantised() {
         assert_eq!(found, expected, "{kind}");
         let worst = found.iter().zip(&values).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < tolerance, "{kind}: {worst}");
+    }
+}
+
+/// Of random blocks, and of blocks of zeros, of ones, and with the largest, the smallest, infinite and no scales.
+#[test]
+fn every_quantised_kind_is_read_as_the_gguf_package_reads_it() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/gguf/quants.safetensors");
+    let file = std::fs::read(path).expect("the fixture");
+    let file = safetensors::SafeTensors::deserialize(&file).expect("a sound fixture");
+    let kinds = (0..64).map(GgmlKind::from_number).filter(|kind| kind.block_len().is_some_and(|n| n > 1));
+    let kinds: Vec<GgmlKind> = kinds.collect();
+    assert_eq!(kinds.len(), 15);
+    for kind in kinds {
+        let of = |what| file.tensor(&format!("{}.{what}", kind.name())).expect("in the fixture");
+        let expected: Vec<u32> =
+            of("values").data().as_chunks::<4>().0.iter().map(|b| u32::from_le_bytes(*b)).collect();
+        let found = read(kind, of("bytes").data(), expected.len());
+        for (i, (found, expected)) in found.iter().zip(&expected).enumerate() {
+            // Which of the many bit patterns a NaN has is of no account, nor is the sign of a zero.
+            let expected = f32::from_bits(*expected);
+            let same = *found == expected || (found.is_nan() && expected.is_nan());
+            assert!(same, "{kind}, value {i}: {found:e} where {expected:e} is right");
+        }
     }
 }
 

@@ -4,15 +4,12 @@
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
 
+use tokenizers::AddedToken;
 use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
-use tokenizers::pre_tokenizers::PreTokenizerWrapper;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
-use tokenizers::pre_tokenizers::digits::Digits;
-use tokenizers::pre_tokenizers::sequence::Sequence;
-use tokenizers::pre_tokenizers::split::{Split, SplitPattern};
-use tokenizers::{AddedToken, SplitDelimiterBehavior};
 
+use super::recipes::{RECIPES, Recipe};
 use super::{Ends, Parts, TokenizerError, guarded, spm};
 use crate::model::gguf::Gguf;
 use crate::model::template::ChatTemplate;
@@ -168,65 +165,6 @@ pub(super) fn malformed(path: &Path, key: &str, why: impl Into<String>) -> Token
     TokenizerError::Malformed { path: path.to_owned(), what: format!("key {key:?}"), why: why.into() }
 }
 
-/// How a family cuts text before BPE.
-struct Recipe {
-    /// The names of `tokenizer.ggml.pre`.
-    names: &'static [&'static str],
-    cut: Cut,
-    /// Whether text is brought to Unicode's composed form first.
-    composed: bool,
-    /// Whether a piece that is a token is taken whole, even where merges would not build it.
-    ignore_merges: bool,
-    /// Whether BOS is added where the file does not say.
-    adds_bos: bool,
-}
-
-enum Cut {
-    /// GPT-2's pattern, which the byte-level pre-tokenizer has built in.
-    Gpt2,
-    /// Each digit alone, then GPT-2's pattern.
-    DigitsThenGpt2,
-    /// A pattern of the family's own.
-    Pattern(&'static str),
-}
-
-const QWEN2: &str =
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-const LLAMA3: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
-
-const RECIPES: [Recipe; 5] = [
-    Recipe {
-        names: &["gpt-2", "default", "olmo", "phi-2"],
-        cut: Cut::Gpt2,
-        composed: false,
-        ignore_merges: false,
-        adds_bos: false,
-    },
-    Recipe {
-        names: &["smollm", "starcoder"],
-        cut: Cut::DigitsThenGpt2,
-        composed: false,
-        ignore_merges: false,
-        adds_bos: false,
-    },
-    Recipe {
-        names: &["qwen2", "deepseek-r1-qwen"],
-        cut: Cut::Pattern(QWEN2),
-        composed: true,
-        ignore_merges: false,
-        adds_bos: false,
-    },
-    Recipe {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        cut: Cut::Pattern(LLAMA3),
-        composed: false,
-        ignore_merges: true,
-        adds_bos: true,
-    },
-    // OLMo 2's vocabulary is that of DBRX with other special tokens.
-    Recipe { names: &["dbrx"], cut: Cut::Pattern(LLAMA3), composed: false, ignore_merges: false, adds_bos: false },
-];
-
 fn recipe(file: &Gguf, warnings: &mut Vec<String>) -> Result<&'static Recipe, TokenizerError> {
     let name = file.opt_str(PRE)?.unwrap_or_else(|| {
         warnings.push(format!(
@@ -263,25 +201,11 @@ fn byte_level(
     if recipe.composed {
         guarded(|| inner.with_normalizer(Some(NFC)).map(drop)).map_err(inconsistent)?;
     }
-    let cutter = guarded(|| cutter(&recipe.cut)).map_err(inconsistent)?;
+    let cutter = guarded(|| recipe.cutter()).map_err(inconsistent)?;
     inner.with_pre_tokenizer(Some(cutter));
     inner.with_decoder(Some(ByteLevel::default()));
     vocabulary.add_to(&mut inner, false)?;
     Ok((inner, recipe.adds_bos))
-}
-
-fn cutter(cut: &Cut) -> tokenizers::Result<PreTokenizerWrapper> {
-    // No space is put before the text; offsets are not used.
-    let bytes = |pattern: bool| ByteLevel::new(false, false, pattern);
-    Ok(match cut {
-        Cut::Gpt2 => bytes(true).into(),
-        Cut::DigitsThenGpt2 => Sequence::new(vec![Digits::new(true).into(), bytes(true).into()]).into(),
-        Cut::Pattern(pattern) => {
-            let pattern = SplitPattern::Regex((*pattern).to_owned());
-            let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false)?;
-            Sequence::new(vec![split.into(), bytes(false).into()]).into()
-        }
-    })
 }
 
 /// The merges, each of which must join two tokens into a third: the BPE builder trusts that.

@@ -8,6 +8,7 @@ mod error;
 mod folder;
 mod from_gguf;
 mod marks;
+mod recipes;
 mod side;
 mod spm;
 #[cfg(test)]
