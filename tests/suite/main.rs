@@ -18,6 +18,7 @@ mod faults;
 mod generate;
 mod gradient;
 mod hub;
+mod inputs;
 mod parity;
 mod pieces;
 mod policy_cipher;
