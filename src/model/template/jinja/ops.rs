@@ -174,7 +174,7 @@ pub(super) fn equal(run: &Run, left: &Value, right: &Value) -> Res<bool> {
         (Value::Namespace(a), Value::Namespace(b)) => a == b,
         (Value::Function(a), Value::Function(b)) => a == b,
         (Value::Macro(a), Value::Macro(b)) => Rc::ptr_eq(a, b),
-        (Value::Stream(a, _), Value::Stream(b, _)) => Rc::ptr_eq(a, b),
+        (Value::Stream(a), Value::Stream(b)) => Rc::ptr_eq(a, b),
         (Value::Loop(a), Value::Loop(b)) => Rc::ptr_eq(a, b),
         (Value::View(View::Keys, a), Value::View(View::Keys, b)) => {
             a.entries.len() == b.entries.len()
