@@ -403,3 +403,6 @@ impl Keys<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

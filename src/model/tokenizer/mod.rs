@@ -6,6 +6,7 @@
 mod error;
 mod folder;
 mod from_gguf;
+mod markers;
 mod recipes;
 mod spm;
 #[cfg(test)]

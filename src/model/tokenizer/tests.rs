@@ -1,3 +1,5 @@
+mod marks;
+
 use serde_json::{Value, json};
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
