@@ -404,3 +404,6 @@ impl Keys<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
