@@ -95,7 +95,8 @@ fn folded(c: char) -> String {
         'ı' | 'ſ' => if c == 'ſ' { "s" } else { "ı" }.to_owned(),
         'İ' => "i\u{307}".to_owned(),
         'ẞ' => "ss".to_owned(),
-        _ if ('\u{13a0}'..='\u{13f5}').contains(&c) => c.to_string(),
+        // Cherokee is folded to its older letters, the upper ones.
+        '\u{13a0}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
         _ => c.to_uppercase().flat_map(char::to_lowercase).collect(),
     }
 }
@@ -118,6 +119,8 @@ fn title_case(c: char) -> String {
             other => return other.to_string(),
         }
         .to_owned(),
+        // Georgian words begin as they go on.
+        '\u{10d0}'..='\u{10ff}' => c.to_string(),
         'ß' => "Ss".to_owned(),
         'ﬁ' => "Fi".to_owned(),
         'ﬂ' => "Fl".to_owned(),
