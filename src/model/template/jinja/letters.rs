@@ -80,9 +80,7 @@ pub(super) fn changed(text: &str, method: &str) -> String {
         "capitalize" => capitalized(text),
         "swapcase" => {
             let mut out = String::with_capacity(text.len());
-            text.chars().for_each(|c| {
-                if c.is_uppercase() { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
-            });
+            text.chars().for_each(|c| push(c, !c.is_uppercase(), &mut out));
             out
         }
         _ => titled(text),
@@ -132,14 +130,22 @@ fn title_case(c: char) -> String {
 fn titled(text: &str) -> String {
     let (mut out, mut cased) = (String::with_capacity(text.len()), false);
     for c in text.chars() {
-        if cased {
-            out.extend(c.to_lowercase());
-        } else if c.is_ascii() {
-            out.push(c.to_ascii_uppercase());
+        if cased || c.is_ascii() {
+            push(c, !cased, &mut out);
         } else {
             out.push_str(&title_case(c));
         }
         cased = c.is_uppercase() || c.is_lowercase();
     }
     out
+}
+
+/// Writes a character in upper or in lower case.
+fn push(c: char, upper: bool, out: &mut String) {
+    match (c.is_ascii(), upper) {
+        (true, true) => out.push(c.to_ascii_uppercase()),
+        (true, false) => out.push(c.to_ascii_lowercase()),
+        (false, true) => out.extend(c.to_uppercase()),
+        (false, false) => out.extend(c.to_lowercase()),
+    }
 }
