@@ -298,6 +298,11 @@ pub(super) fn slice(run: &Run, value: &Value, bounds: [Value; 3]) -> Res<Value> 
     match value {
         Value::Text(text) => {
             run.budget.work(text.len())?;
+            let (start, stop, step) = resolved(parts, length)?;
+            if step == 1 {
+                let [skipped, taken] = [start, stop - start].map(|count| usize::try_from(count).unwrap_or(0));
+                return run.text(text.chars().skip(skipped).take(taken).collect());
+            }
             let characters: Vec<char> = text.chars().collect();
             run.text(places(parts, length)?.map(|at| characters[at]).collect::<String>())
         }
