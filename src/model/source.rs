@@ -87,10 +87,7 @@ fn with_base(name: &str, folder: &Path, progress: bool) -> Result<(Source, Vec<S
     };
     // An adapter of an adapter is none that `peft` would write.
     if Path::new(&base).is_dir() && is_adapter(Path::new(&base), &WHOLE) {
-        return Err(unusable(
-            name,
-            &format!("its base `{base}` is an adapter itself; {}", "merge that one in Python first"),
-        ));
+        return Err(unusable(name, &format!("its base `{base}` is an adapter itself; merge that one in Python first")));
     }
     let (found, mut warnings) = resolve(&base, progress)?;
     let Source::Folder(base) = found else {

@@ -42,8 +42,8 @@ const OTHER_PARTS: [&str; 17] = [
 /// The family that a `model_type` stands for, where `wrapped` says whether it is a wrapper's text part.
 pub(super) fn family(model_type: &str, wrapped: bool) -> Option<Family> {
     let parts = if wrapped { &TEXT_PARTS[..] } else { &[] };
-    let known = FAMILIES.iter().map(|(family, name)| (*name, *family)).chain(parts.iter().copied());
-    known.into_iter().find(|(name, _)| *name == model_type).map(|(_, family)| family)
+    let mut known = FAMILIES.iter().map(|(family, name)| (*name, *family)).chain(parts.iter().copied());
+    known.find(|(name, _)| *name == model_type).map(|(_, family)| family)
 }
 
 /// The description of the text part, with what of the wrapper's keys is about it, where `map` describes a model that has
@@ -89,7 +89,7 @@ fn joined(outer: &Map<String, Value>, text: &Map<String, Value>, model_type: &st
     }
     let ends = [outer, text].into_iter().filter_map(|map| map.get(ENDS)).filter(|v| !v.is_null());
     let each = |v: &Value| v.as_array().cloned().unwrap_or_else(|| vec![v.clone()]);
-    let ends: Vec<Value> = ends.flat_map(|v| each(v)).collect();
+    let ends: Vec<Value> = ends.flat_map(each).collect();
     if !ends.is_empty() {
         joined.insert(ENDS.to_string(), Value::Array(ends));
     }
