@@ -64,6 +64,12 @@ pub enum WeightsError {
         path = path.display()
     )]
     NoHead { path: PathBuf, tensor: String },
+    #[error(
+        "{path}: the adapter changes `{tensor}`, which the base ties to its unembedding, and not that; merge it in Python: \
+         `model.merge_and_unload()` and `save_pretrained`",
+        path = path.display()
+    )]
+    HalfTied { path: PathBuf, tensor: String },
     #[error("layer {layer}: the thread that read it stopped")]
     Stopped { layer: usize },
     #[error(transparent)]
@@ -137,6 +143,10 @@ pub fn load(
     let unembed = layout.own_unembed().name;
     if !arch.tied && !checkpoint.contains(&unembed) {
         return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
+    }
+    let embed = layout.ends().embed.name;
+    if arch.tied && checkpoint.changes(&embed) && !checkpoint.contains(&unembed) {
+        return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
     }
     warnings.extend(layout.account_for_every_tensor()?);
     let (ends, parameters) = (layout.ends(), layout.parameters());
