@@ -54,7 +54,9 @@ fn written(template: &str) -> impl Iterator<Item = &str> {
     template.match_indices(['<', '[']).filter_map(|(at, open)| {
         let rest = template.get(at..)?;
         let close = if open == "<" { '>' } else { ']' };
-        let end = rest.find(|c: char| c == close || c.is_whitespace() || c == '\'' || c == '"')?;
+        // Not further than the longest marker: a template may be a megabyte of brackets.
+        let ends = |c: char| c == close || c.is_whitespace() || c == '\'' || c == '"';
+        let (end, _) = rest.char_indices().take(LONGEST).find(|(_, c)| ends(*c))?;
         rest.get(..=end).filter(|piece| in_brackets(piece))
     })
 }
