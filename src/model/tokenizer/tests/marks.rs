@@ -53,10 +53,11 @@ fn chat_tokens_of_sentence_pieces_are_taken_whole_too() {
 
 #[test]
 fn what_merges_build_stays_an_ordinary_token() {
-    let merges = [&HELLO[..], &["< b", "<b >"]].concat();
-    let pieces = byte_pieces(&merges, &[], &[]);
-    let builder =
-        byte_builder(&pieces, "gpt-2", &merges).key("tokenizer.chat_template", "<b>{{ messages[0].content }}");
+    let mut pieces = sentence_pieces();
+    for (rank, piece) in ["<", "b", ">", "<b", "<b>"].iter().enumerate() {
+        pieces.add(piece, 1, rank as f32 - 300.0);
+    }
+    let builder = sentence_piece_builder(&pieces).key("tokenizer.chat_template", "<b>{{ messages[0].content }}");
     let tokenizer = from_builder(&builder).expect("sound");
     assert_eq!(tokenizer.warnings(), [""; 0]);
     assert!(!tokenizer.is_special(pieces.id("<b>")));
