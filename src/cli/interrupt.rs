@@ -15,14 +15,19 @@ static EXPECTED: AtomicU64 = AtomicU64::new(0);
 /// The run directory at work, whose finished parts a later run goes on from.
 static AT_WORK: Mutex<Option<String>> = Mutex::new(None);
 
-/// Stops the process with a word when it is interrupted, from here on.
+/// Stops the process with a word when it is interrupted, from here on. Elsewhere than on Unix, and where no handler can be set, the system
+/// stops it as before, which loses no more.
 pub(crate) fn watch() {
-    // Without a handler the system stops the process as before, which loses no more.
-    let _ = ctrlc::set_handler(|| {
-        // Nowhere is left to say it if standard error is gone.
-        let _ = writeln!(std::io::stderr(), "\n{}", word());
-        std::process::exit(INTERRUPTED);
-    });
+    #[cfg(unix)]
+    if let Ok(mut signals) = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT]) {
+        std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                // Nowhere is left to say it if standard error is gone.
+                let _ = writeln!(std::io::stderr(), "\n{}", word());
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    }
 }
 
 /// A run begins to compute `expected` rows times layers into a directory.
