@@ -265,3 +265,125 @@ fn escape(text: &str) -> String {
     }
     out
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::canvas::Canvas;
+    use super::super::style::{BAND, CONTROL, FAINT_INK, GRID, INK, SERIES};
+    use super::*;
+
+    fn svg(draw: impl FnOnce(&mut Canvas)) -> String {
+        let mut canvas = Canvas::new(200);
+        draw(&mut canvas);
+        canvas.to_svg()
+    }
+
+    const RECT: Rect = Rect { left: 10, top: 20, width: 30, height: 40 };
+
+    #[test]
+    fn a_file_states_its_size_and_stands_on_white() {
+        let file = svg(|_| ());
+        assert!(file.starts_with(OPENING) && file.ends_with("</svg>\n"));
+        assert!(file.contains("viewBox=\"0 0 1700 200\" width=\"85mm\" height=\"10mm\""), "{file}");
+        assert!(file.contains("<rect class=\"ground\" width=\"1700\" height=\"200\" fill=\"#ffffff\"/>"));
+        assert!(!file.contains("tips"));
+    }
+
+    #[test]
+    fn shapes_of_one_look_after_each_other_are_one_path() {
+        let file = svg(|canvas| {
+            canvas.fill(RECT, SERIES[0]);
+            canvas.fill(Rect { left: 100, ..RECT }, SERIES[0]);
+            canvas.disc((5.0, 6.0), 2.0, SERIES[0]);
+            canvas.fill(RECT, INK);
+        });
+        let expected = "<path fill=\"#0072b2\" d=\"M10 20h30v40h-30zM100 20h30v40h-30zM3 6a2 2 0 1 1 4 0a2 2 0 1 1 -4 0z\"/>\n\
+                        <path class=\"ink\" fill=\"#1a1a1a\" d=\"M10 20h30v40h-30z\"/>\n</svg>\n";
+        assert!(file.ends_with(expected), "{file}");
+    }
+
+    #[test]
+    fn what_is_no_data_has_its_role_but_in_a_scale() {
+        let file = svg(|canvas| {
+            for color in [FAINT_INK, GRID, PAPER, BAND, CONTROL] {
+                canvas.stroke((0.0, 0.0), (10.0, 10.0), color, 3.0);
+            }
+            canvas.scale(|canvas| canvas.fill(RECT, PAPER));
+        });
+        for role in ["faint", "grid", "paper", "band", "control"] {
+            assert!(file.contains(&format!("<path class=\"{role}-line\" fill=\"none\" stroke=")), "{role}: {file}");
+        }
+        assert!(
+            file.contains("<g class=\"scale\" shape-rendering=\"crispEdges\">\n<path fill=\"#ffffff\" d="),
+            "{file}"
+        );
+    }
+
+    #[test]
+    fn text_is_text_as_wide_as_it_was_laid_out() {
+        let style = TextStyle::new(40.0, INK);
+        let file = svg(|canvas| {
+            canvas.text("<a & \"b\">\u{1b}", 10.0, 50.0, style.bold().anchored(Anchor::End));
+            canvas.text("layer", 60.0, 90.0, style.upwards());
+            canvas.text("7", 60.0, 90.0, style);
+        });
+        assert!(file.contains("text-anchor=\"end\"") && file.contains(">&lt;a &amp; &quot;b&quot;&gt;\u{fffd}</text>"));
+        let length = format!("textLength=\"{}\" lengthAdjust=\"spacingAndGlyphs\"", number(style.width("layer")));
+        assert!(file.contains(&format!("{length} transform=\"rotate(-90 60 90)\">layer</text>")), "{file}");
+        assert!(file.contains("font-size=\"40\">7</text>"), "one letter is not squeezed: {file}");
+    }
+
+    #[test]
+    fn tips_are_titles_over_everything_else() {
+        let file = svg(|canvas| {
+            canvas.tip(RECT, "L0.H1: <0.4>");
+            canvas.fill(RECT, INK);
+        });
+        let tips = "<g class=\"tips\" fill=\"none\" pointer-events=\"all\">\n<path d=\"M10 20h30v40h-30z\"><title>L0.H1: \
+                    &lt;0.4&gt;</title></path>\n</g>\n</svg>\n";
+        assert!(file.ends_with(tips), "{file}");
+    }
+
+    #[test]
+    fn stripes_cover_what_the_pixels_cover() {
+        for kind in [WeaveKind::Rising, WeaveKind::Falling, WeaveKind::Level, WeaveKind::Dots] {
+            for rect in [RECT, Rect { left: 13, top: 7, width: 200, height: 9 }, Rect { width: 3, ..RECT }] {
+                let weave = Weave { kind, period: 14, width: 5 };
+                let mut canvas = Canvas::new(200);
+                canvas.striped(rect, PAPER, INK, weave);
+                // The area of the outlines, each corner by corner, against the number of pixels.
+                let outlines = stripes(rect, weave);
+                let area: f64 = outlines.split_terminator('z').map(|outline| area(outline).abs()).sum();
+                let places = (rect.top..rect.bottom()).flat_map(|y| (rect.left..rect.right()).map(move |x| (x, y)));
+                let pixels = places.filter(|(x, y)| canvas.pixel(*x, *y) == INK).count() as f64;
+                let edge = f64::from(rect.width.min(rect.height)) * 1.5 + 12.0;
+                assert!((area - pixels).abs() <= edge.max(0.08 * pixels), "{kind:?} in {rect:?}: {area} for {pixels}");
+            }
+        }
+    }
+
+    /// The area inside of an outline of lines, or of a square as [`square`] writes it.
+    fn area(outline: &str) -> f64 {
+        let numbers = |text: &str| -> Vec<f64> {
+            text.split([' ', 'h', 'v']).filter(|part| !part.is_empty()).map(|part| part.parse().unwrap()).collect()
+        };
+        if let Some((_, sides)) = outline.split_once('h') {
+            let sides = numbers(sides);
+            return sides[0] * sides[1];
+        }
+        let corners: Vec<Vec<f64>> = outline.split(['M', 'L']).filter(|part| !part.is_empty()).map(numbers).collect();
+        let next = corners.iter().cycle().skip(1);
+        corners.iter().zip(next).map(|(a, b)| (a[0] * b[1] - a[1] * b[0]) / 2.0).sum()
+    }
+
+    #[test]
+    fn nowhere_and_nothing_are_no_shapes() {
+        let file = svg(|canvas| {
+            canvas.stroke((f32::NAN, 1.0), (5.0, f32::INFINITY), INK, 3.0);
+            canvas.disc((5.0, 5.0), -1.0, INK);
+            canvas.polygon(&[], INK);
+            canvas.fill(Rect { width: 0, ..RECT }, INK);
+        });
+        assert!(!file.contains("<path") && !file.contains("NaN"), "{file}");
+    }
+}

@@ -27,11 +27,8 @@ const SECTIONS_AT_A_GLANCE: usize = 3;
 /// Words up to so many letters fit on a phone and are not broken at their hyphens.
 const UNBROKEN_LETTERS: usize = 32;
 
-/// First cells up to this many letters may stay in view while a table is scrolled sideways.
+/// So many letters of a row's first cells may stay in view while a table is scrolled sideways: on a phone others need room too.
 const PINNED_LETTERS: usize = 18;
-
-/// So many letters may stay in view in a row's first columns: on a phone others need room too.
-const PINNED_TOGETHER: usize = 22;
 
 /// So many columns may.
 const PINNED_COLUMNS: usize = 3;
@@ -72,15 +69,31 @@ fn policy() -> String {
     )
 }
 
-/// Links to the sections, where there are more than one takes in at a glance.
+/// Links to the sections, where there are more than one takes in at a glance. Under a heading that ends in a name in
+/// parentheses stand those that begin with the name, without it.
 fn contents(report: &Report, names: &[String]) -> String {
     if report.sections.len() <= SECTIONS_AT_A_GLANCE {
         return String::new();
     }
     let mut out = "<nav aria-label=\"Contents\">\n<p>Contents</p>\n<ol>\n".to_owned();
-    for (section, name) in report.sections.iter().zip(names) {
-        push(&mut out, format_args!("<li><a href=\"#{name}\">{}</a></li>\n", inline(&section.heading)));
+    let (mut whole, mut within) = (None, false);
+    for (index, (section, name)) in report.sections.iter().zip(names).enumerate() {
+        let heading = section.heading.as_str();
+        let part = whole.and_then(|whole| heading.strip_prefix(whole)?.strip_prefix(": "));
+        out.push_str(match (part, within) {
+            (Some(_), false) => "\n<ol>\n",
+            (None, true) => "</ol>\n</li>\n",
+            (None, false) if index > 0 => "</li>\n",
+            _ => "",
+        });
+        within = part.is_some();
+        push(&mut out, format_args!("<li><a href=\"#{name}\">{}</a>", inline(part.unwrap_or(heading))));
+        match part {
+            Some(_) => out.push_str("</li>\n"),
+            None => whole = heading.rsplit_once(" (").and_then(|(_, name)| name.strip_suffix(')')),
+        }
     }
+    out.push_str(if within { "</ol>\n</li>\n" } else { "</li>\n" });
     out.push_str("</ol>\n</nav>\n");
     out
 }
@@ -172,8 +185,8 @@ fn first_column_names_rows(table: &TableBlock) -> bool {
         })
 }
 
-/// How many columns stay in view while a table is scrolled sideways: as many as tell rows apart, if they are narrow; else the
-/// first, if it is.
+/// How many columns stay in view while a table is scrolled sideways: as many as tell rows apart, if they are narrow; else those
+/// of the first two that are.
 fn pinned(table: &TableBlock) -> usize {
     let widest = |column: usize| {
         let cells = table.rows.iter().map(|row| row.get(column).map_or("", String::as_str));
@@ -181,13 +194,13 @@ fn pinned(table: &TableBlock) -> usize {
     };
     // One column more is what there is to be scrolled.
     let most = PINNED_COLUMNS.min(table.header.len().saturating_sub(1));
-    let narrow = |count: &usize| (0..*count).map(widest).sum::<usize>() <= PINNED_TOGETHER;
+    let narrow = |count: &usize| (0..*count).map(widest).sum::<usize>() <= PINNED_LETTERS;
     let tells_apart = |count: &usize| {
         let mut seen = HashSet::new();
         table.rows.iter().all(|row| seen.insert(row.get(..*count).unwrap_or(row)))
     };
     let enough = (1..=most).take_while(narrow).find(tells_apart);
-    enough.unwrap_or_else(|| usize::from(most > 0 && widest(0) <= PINNED_LETTERS))
+    enough.unwrap_or_else(|| (1..=most.min(2)).take_while(narrow).last().unwrap_or(0))
 }
 
 fn class(numeric: bool, pinned: bool) -> &'static str {
@@ -422,5 +435,22 @@ mod tests {
             assert!(page.contains(&format!("<li><a href=\"#{name}\">a &lt;b&gt;</a></li>")), "{name}");
             assert_eq!(page.matches(&format!("<section id=\"{name}\">")).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn contents_say_the_name_of_a_part_once() {
+        let headings =
+            ["Overview", "Interchange of m (a)", "a: Necessity", "a: Intervals", "Ablation of m (b)", "b: Zero"];
+        let report = headings.iter().fold(Report::new("r"), |report, heading| report.section(Section::new(*heading)));
+        let page = render(&report).unwrap();
+        let (_, contents) = page.split_once("<ol>\n").unwrap();
+        let (contents, _) = contents.split_once("</nav>").unwrap();
+        let expected = "<li><a href=\"#overview\">Overview</a></li>\n\
+                        <li><a href=\"#interchange-of-m-a\">Interchange of m (a)</a>\n<ol>\n\
+                        <li><a href=\"#a-necessity\">Necessity</a></li>\n\
+                        <li><a href=\"#a-intervals\">Intervals</a></li>\n</ol>\n</li>\n\
+                        <li><a href=\"#ablation-of-m-b\">Ablation of m (b)</a>\n<ol>\n\
+                        <li><a href=\"#b-zero\">Zero</a></li>\n</ol>\n</li>\n</ol>\n";
+        assert_eq!(contents, expected);
     }
 }

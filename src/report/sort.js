@@ -39,7 +39,7 @@
       let left = 0;
       heads.forEach((head, column) => {
         for (const row of table.rows) row.cells[column].style.setProperty("--left", `${left}px`);
-        left += head.offsetWidth;
+        left += head.getBoundingClientRect().width;
       });
     };
     new ResizeObserver(place).observe(table);

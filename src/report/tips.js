@@ -13,6 +13,14 @@
     shown = null;
     box.hidden = true;
   };
+  // Over the part, within the window; under it where there is no room.
+  const place = () => {
+    if (!shown) return;
+    const around = shown.shape.getBoundingClientRect(), width = document.documentElement.clientWidth;
+    const middle = around.left + around.width / 2 - box.offsetWidth / 2, over = around.top - box.offsetHeight - 6;
+    box.style.left = `${Math.max(4, Math.min(middle, width - box.offsetWidth - 4))}px`;
+    box.style.top = `${over >= 4 ? over : Math.min(around.bottom + 6, innerHeight - box.offsetHeight - 4)}px`;
+  };
   const show = part => {
     if (part === shown) return;
     hide();
@@ -20,11 +28,7 @@
     part.shape.classList.add("on");
     box.textContent = part.text;
     box.hidden = false;
-    // Over the part, within the window; under it where there is no room.
-    const around = part.shape.getBoundingClientRect(), width = document.documentElement.clientWidth;
-    const middle = around.left + around.width / 2 - box.offsetWidth / 2, over = around.top - box.offsetHeight - 6;
-    box.style.left = `${Math.max(4, Math.min(middle, width - box.offsetWidth - 4))}px`;
-    box.style.top = `${over >= 4 ? over : Math.min(around.bottom + 6, innerHeight - box.offsetHeight - 4)}px`;
+    place();
   };
 
   // The nearest part in a direction: the way along it counts, twice what is beside.
@@ -67,5 +71,5 @@
       show(part);
     });
   }
-  addEventListener("scroll", hide, { passive: true });
+  addEventListener("scroll", place, { passive: true });
 })();

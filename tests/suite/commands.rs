@@ -209,8 +209,10 @@ fn a_run_directory_has_its_tables_figures_reports_and_record() {
     assert!(files.iter().all(|f| !f.starts_with('.') && f != "parts"), "{files:?}");
     assert_eq!(bench.written(), ["run"]);
     assert!(std::fs::read(dir.join("necessity.png")).expect("a figure").starts_with(b"\x89PNG\r\n\x1a\n"));
+    let svg = std::fs::read_to_string(dir.join("necessity.svg")).expect("a figure for papers");
+    assert!(svg.starts_with("<svg ") && svg.contains("<title>L0.H0: "), "{svg:.400}");
     let html = std::fs::read_to_string(dir.join("report.html")).expect("a report");
-    assert!(html.contains("data:image/png;base64,") && !html.contains("src=\"http"), "figures are not inlined");
+    assert!(html.contains("<svg role=\"img\"") && !html.contains("src=\"http"), "figures are not inlined");
     let intervals = html.matches("95 % interval</th>").count();
     assert_eq!(html.matches("class=\"num\">95 % interval</th>").count(), intervals, "intervals are sorted as numbers");
     assert!(intervals > 0);
