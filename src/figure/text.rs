@@ -210,21 +210,20 @@ impl TextStyle {
         format!("{}…{}", start.trim_end(), end.trim_start())
     }
 
-    /// Each text [shortened](TextStyle::shorten), but in another way where two that differ would look the same: at the start,
-    /// else at the end.
+    /// Each text [shortened](TextStyle::shorten), but where two that differ would look the same, from where all begin to differ.
     pub fn shorten_all(&self, texts: &[String], width: f32) -> Vec<String> {
-        let ways: [&dyn Fn(&String) -> String; 3] = [
-            &|text| self.shorten(text, width),
-            &|text| {
-                let backwards: String = text.chars().rev().collect();
-                self.clip(&backwards, width).chars().rev().collect()
-            },
-            &|text| self.clip(text, width),
-        ];
         let distinct = |texts: &[String]| texts.iter().collect::<HashSet<_>>().len();
-        let all = ways.map(|way| texts.iter().map(way).collect::<Vec<_>>());
-        let [middle, start, end] = all;
-        [&middle, &start, &end].into_iter().find(|short| distinct(short) == distinct(texts)).unwrap_or(&middle).clone()
+        let short: Vec<String> = texts.iter().map(|text| self.shorten(text, width)).collect();
+        if distinct(&short) == distinct(texts) {
+            return short;
+        }
+        let same = |text: &String| {
+            let first = texts.first().map_or("", String::as_str);
+            let differs = first.char_indices().zip(text.chars()).find(|((_, a), b)| a != b);
+            differs.map_or(first.len().min(text.len()), |((at, _), _)| at)
+        };
+        let start = texts.iter().map(same).min().unwrap_or(0);
+        texts.iter().map(|text| self.clip(&format!("…{}", &text[start..]), width)).collect()
     }
 
     fn break_word(&self, word: &str, width: f32, lines: &mut Vec<String>) {
@@ -411,7 +410,9 @@ mod tests {
         let ends = names(["llama-3.1-8b-instruct-base", "llama-3.1-8b-instruct-abliterated"]);
         let middles = names(["checkpoints-of-may-step-100-of-500", "checkpoints-of-may-step-200-of-500"]);
         assert!(ends[0] != ends[1] && ends.iter().all(|name| STYLE.width(name) <= 220.0), "{ends:?}");
-        assert!(middles[0] != middles[1] && middles[0].starts_with('…'), "{middles:?}");
+        assert!(middles[0].starts_with("…100") && middles[1].starts_with("…200"), "{middles:?}");
+        let one = names(["the-same-name-of-a-model", "the-same-name-of-a-model"]);
+        assert_eq!(one[0], one[1]);
     }
 
     #[test]

@@ -419,9 +419,10 @@ mod tests {
         assert_eq!(pinned(&[&["drugs", "en", "1", "x"], &["drugs", "de", "1", "x"]]), 2);
         assert_eq!(
             pinned(&[&["same", "same", "same", "x"], &["same", "same", "same", "y"]]),
-            1,
+            2,
             "only the last differs"
         );
+        assert_eq!(pinned(&[&["group", "a prompt of many words", "x"], &["group", "and others", "y"]]), 1);
         assert_eq!(pinned(&[&["a prompt of many words", "1"], &["another prompt of many words", "2"]]), 0);
         assert_eq!(pinned(&[&["alone"], &["only"]]), 0, "there is nothing to be scrolled");
     }
