@@ -175,7 +175,7 @@ impl Analysis for Ablate {
         let heads = read(table(tables, "heads")?, "mode")?;
         let mut figures = Vec::new();
         for mode in &heads.variants {
-            let title = format!("Ablation of {}: {mode}", heads.site);
+            let title = format!("Ablation of {}: {mode}", heads.site_words());
             figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
         }
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));

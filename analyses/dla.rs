@@ -14,9 +14,7 @@ use super::scored::Scored;
 use super::summary::{Position, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Item};
-use crate::figure::{
-    Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
-};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallPart};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::names::short_name;
@@ -97,7 +95,7 @@ impl Analysis for Dla {
         let lens = table(tables, "lens")?;
         Ok(vec![
             ("heads.png".to_string(), components.map()),
-            ("waterfall.png".to_string(), components.waterfall(lens.floats("lens_mean")?.to_vec())),
+            ("waterfall.png".to_string(), components.waterfall()),
             ("lens.png".to_string(), lens_figure(lens, &components)?),
         ])
     }
@@ -334,7 +332,7 @@ impl Read {
     }
 
     /// Attention and MLP of each layer, from the embedding to the final norm's bias and the logsumexp.
-    fn waterfall(&self, lens: Vec<Option<f64>>) -> Figure {
+    fn waterfall(&self) -> Figure {
         let sum = |layer: i64, mlp: bool| -> f64 {
             let of = self.rows.iter().filter(|r| r.layer == layer && (r.component == "mlp") == mlp);
             of.map(|r| r.attribution).sum()
@@ -349,7 +347,6 @@ impl Read {
             before: vec![part("embedding", sum(-1, false))],
             layers: (0..self.layers).map(layer).collect(),
             after: after.map(|r| part(&r.component, r.attribution)).collect(),
-            lens: Some(WaterfallLens { name: "logit lens".to_string(), values: lens }),
         })
     }
 

@@ -167,7 +167,7 @@ impl Analysis for Interchange {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut figures = Vec::new();
         for direction in &heads.variants {
-            let title = format!("Interchange of {}: {direction}", heads.site);
+            let title = format!("Interchange of {}: {direction}", heads.site_words());
             figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
         }
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));

@@ -150,6 +150,22 @@ impl<'a> Read<'a> {
         self.rows.iter().any(|r| r.head >= 0)
     }
 
+    /// What the site is in words, with the name by which commands know it: `head outputs (z)`.
+    pub fn site_words(&self) -> String {
+        let words = match self.site.as_str() {
+            "z" => "head outputs",
+            "q" | "rot_q" => "queries",
+            "k" | "rot_k" => "keys",
+            "v" => "values",
+            "pattern" => "attention patterns",
+            "attn_out" => "attention outputs",
+            "mlp_out" => "MLP outputs",
+            "resid_pre" | "resid_mid" | "resid_post" => "the residual stream",
+            other => return other.to_string(),
+        };
+        format!("{words} ({})", self.site)
+    }
+
     /// What is in a subtitle: model, items, position.
     fn subtitle(&self, what: &str, items: &str) -> String {
         let n = self.rows.iter().map(|r| r.n).max().unwrap_or(0);

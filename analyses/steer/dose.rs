@@ -337,8 +337,13 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         }
         curves.push(random("refusal", &format!("refusal, {}", answering(dose)?))?);
         let thresholds = thresholds(table(tables, "thresholds")?)?;
-        let answers =
-            Curves { curves, thresholds, y_range: Some((0.0, 1.0)), ..base("Generated answers", "share of answers")? };
+        let answers = Curves {
+            curves,
+            thresholds,
+            y_range: Some((0.0, 1.0)),
+            interval_meaning: Some(INTERVAL.to_string()),
+            ..base("Generated answers", "share of answers")?
+        };
         figures.push(("answers.png".to_string(), answers.into()));
     }
     Ok(figures)
@@ -356,7 +361,8 @@ fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
     let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
     let of = (0..table.rows()).filter(|i| matches!(class[*i], "refusal" | "answer"));
-    let one = |i: usize| Some(Threshold { x: at[i]?, label: class[i].to_string(), interval: low[i].zip(high[i]) });
+    let one =
+        |i: usize| Some(Threshold { x: at[i]?, label: format!("half {}", class[i]), interval: low[i].zip(high[i]) });
     Ok(of.filter_map(one).collect())
 }
 

@@ -369,23 +369,24 @@ fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -
     write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, directory.folder())?)
 }
 
-/// Draws figures into a run directory, and warns of letters that they cannot show.
+/// Draws figures into a run directory, as PNG and beside that as SVG, and warns of letters that they cannot show.
 pub(crate) fn write_figures(directory: &RunDir, figures: Vec<(String, crate::figure::Figure)>) -> Result<(), CliError> {
     for (name, figure) in figures {
         let canvas = figure.draw()?;
         canvas.lacking().iter().for_each(|text| warn_of_letters(&name, text));
         directory.write_atomic(&name, &canvas.to_png()?)?;
+        directory.write_atomic(&crate::figure::beside(&name), canvas.to_svg().as_bytes())?;
     }
     Ok(())
 }
 
-/// Says once of each text that the figures' font lacks letters of it; an experiment draws each figure twice.
+/// Says once of each text that no font has letters of it; an experiment draws each figure twice.
 fn warn_of_letters(figure: &str, text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().is_ok_and(|mut said| said.insert(text.to_string())) {
         tracing::warn!(
-            "{figure}: \"{text}\" has letters that the figures' font has not (it has Latin, Greek and Cyrillic ones): each is \
-             drawn as a box; the reports and tables have them"
+            "{figure}: \"{text}\" has letters that neither the figures' own font (Latin, Greek, Cyrillic) nor one of this system \
+             has: each is drawn as a box; the reports and tables have them. A font that has them, Noto Sans CJK for example, mends it"
         );
     }
 }
