@@ -408,6 +408,7 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
         .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
         .int("layer", components::LAYERS, losses.iter().map(|l| l.component.layer))?
         .str("component", components::NAMES, losses.iter().map(|l| l.component.name.as_str()))?
+        .opt_str("writer", components::WRITERS, losses.iter().map(|l| l.component.writer()))?
         .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
         .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
         .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?

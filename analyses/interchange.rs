@@ -11,7 +11,9 @@
 
 use super::align::align;
 use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
+use super::halves::Value;
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
+use super::marks::MarkArgs;
 use super::summary::{Position, Swap, mean};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Pair};
@@ -97,6 +99,10 @@ pub struct Interchange {
     /// With --estimate: how many are run exactly, in each direction
     #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
     pub exact: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
 }
 
 /// The pairs as the model reads them.
@@ -165,6 +171,7 @@ impl Analysis for Interchange {
             let title = format!("Interchange of {}: {direction}", heads.site);
             figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
         }
+        figures.extend(heads.halves_figures("the exchange", "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
         if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
             figures.push(("agreement.png".to_string(), scatter(&heads)));
@@ -175,6 +182,7 @@ impl Analysis for Interchange {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
+        sections.extend(heads.halves_sections("the exchange", "pair", dir));
         let forest = "The strongest of each direction with their intervals.";
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
@@ -264,8 +272,9 @@ impl Interchange {
     ) -> Result<Vec<Table>, AnalysisError> {
         let directions = self.directions();
         let mut swaps: Vec<Vec<Vec<Swap>>> = chosen.iter().map(|units| vec![Vec::new(); units.len()]).collect();
-        for plan in exact_plans(items, directions.clone(), chosen.to_vec()) {
-            collect(&directions, &session.run(&plan)?, &mut swaps);
+        for pairs in exact_batches(items, chosen) {
+            let plan = exact_plan(items, &directions, chosen, pairs.clone());
+            collect(items, (&directions, pairs), &session.run(&plan)?, &mut swaps);
         }
         let rows = measured(items, &directions, chosen, &swaps, estimates);
         let shared = Shared {
@@ -274,6 +283,7 @@ impl Interchange {
             position: self.position.to_string(),
             seed: session.seed,
             positive: Some("necessity"),
+            marks: self.marks,
         };
         let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
         tables.push(pairs_table(items, &directions, chosen, &swaps)?);
@@ -372,25 +382,29 @@ pub(super) fn exact_plans(
     directions: Vec<Direction>,
     chosen: Vec<Vec<usize>>,
 ) -> impl Iterator<Item = Plan> {
-    let forks = chosen.iter().map(Vec::len).sum();
-    batches(items.pairs.tokens.len(), forks).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
+    exact_batches(items, &chosen).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
 }
 
-/// Each pair's two metrics, then for each direction those of the chosen units' forks.
+/// The pairs of each of [`exact_plans`].
+fn exact_batches(items: &Items, chosen: &[Vec<usize>]) -> impl Iterator<Item = Range<usize>> + use<> {
+    batches(items.pairs.tokens.len(), chosen.iter().map(Vec::len).sum())
+}
+
+/// Each pair's two metrics, then for each direction those of the chosen units' forks; each with its answer's half.
 fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for i in pairs {
         let runs = items.pairs.add(&mut plan, i);
-        let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
+        let metric = &items.pairs.tokens[i].metric;
         for run in runs {
-            plan.read(run, metric());
+            Value::read(&mut plan, run, metric);
         }
         for (direction, units) in directions.iter().zip(chosen) {
             let side = *direction as usize;
             let (at, from) = &items.positions[i][side];
             for u in units {
                 let fork = plan.fork(runs[side], vec![exchange(items.units[*u], runs[1 - side], at, from)]);
-                plan.read(fork, metric());
+                Value::read(&mut plan, fork, metric);
             }
         }
     }
@@ -404,14 +418,21 @@ fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
 }
 
 /// Adds what some pairs' readings say: for each direction and chosen unit, one swap a pair.
-fn collect(directions: &[Direction], readings: &[Reading], swaps: &mut [Vec<Vec<Swap>>]) {
-    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-    for pair in numbers.chunks_exact(2 + swaps.iter().map(Vec::len).sum::<usize>()) {
-        let mut patched = pair[2..].iter();
+fn collect(
+    items: &Items,
+    (directions, pairs): (&[Direction], Range<usize>),
+    readings: &[Reading],
+    swaps: &mut [Vec<Vec<Swap>>],
+) {
+    let mut readings = readings.iter();
+    for i in pairs {
+        let mut next = || Value::next(&mut readings, &items.pairs.tokens[i].metric);
+        // A plan's readings are all there.
+        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
         for (direction, of_direction) in directions.iter().zip(swaps.iter_mut()) {
             let side = *direction as usize;
-            for (of_unit, patched) in of_direction.iter_mut().zip(&mut patched) {
-                of_unit.push(Swap { base: pair[side], other: Some(pair[1 - side]), patched: *patched });
+            for of_unit in of_direction {
+                of_unit.extend(next().map(|patched| runs[side].swap(Some(runs[1 - side]), patched)));
             }
         }
     }
@@ -467,7 +488,14 @@ fn pairs_table(
         .str("direction", "necessity or sufficiency", rows().map(|r| r.2.name()))?
         .float("base_metric", "metric of the run that is edited, without the edit, nats", rows().map(|r| r.3.base))?
         .float("other_metric", "metric of the run that is taken from, nats", rows().map(|r| r.3.other))?
-        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?)
+        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?
+        .float("effect", "patched minus base metric, nats", rows().map(|r| r.3.effect()))?
+        .float(
+            "answer_effect",
+            "the same of logsumexp(answer logits) less the mean logit, nats",
+            rows().map(|r| r.3.answer),
+        )?
+        .float("foil_effect", "the same of the foil: answer_effect less this is effect", rows().map(|r| r.3.foil()))?)
 }
 
 /// How well estimates agree with exact effects, by direction, over the units that were run exactly.
@@ -532,12 +560,12 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
         rows.first().map_or(0, |r| r.n),
         signed(metrics.and_then(|r| r.positive), 3),
         signed(metrics.and_then(|r| r.negative), 3),
-        heads.finding(direction),
+        heads.finding(direction, "Its exchange"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
     let section = Section::new(capitalised(direction)).paragraph(text).figure(
         dir.join(format!("{direction}.png")),
-        "Mean effects; all are in heads.parquet.",
+        heads.caption(direction),
         alt,
     );
     heads.listed(section, direction)

@@ -30,7 +30,9 @@ pub mod directions;
 pub mod doses;
 pub mod effects;
 pub mod gate;
+pub mod halves;
 pub mod inputs;
+pub mod marks;
 pub mod summary;
 pub mod vectors;
 

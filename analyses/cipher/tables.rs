@@ -9,7 +9,8 @@ use crate::analyses::summary::{less, mean, sd};
 use crate::answers::Class;
 use crate::dataset::Pair;
 use crate::stats::{
-    Bootstrap, Interval, PairedCounts, bca_mean, bca_ratio, draws_for, paired_sign_test, ratio, sign_flip, wilson,
+    Bootstrap, Interval, PairedCounts, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test, ratio,
+    sign_flip, wilson,
 };
 use crate::table::Table;
 
@@ -93,6 +94,8 @@ impl Made<'_> {
         let effects: Vec<Vec<f64>> = rows.iter().map(|r| r.1.iter().map(|m| m.effect()).collect()).collect();
         let tested = family(&effects, self.seed)?;
         let gap = rows.first().and_then(|r| over(&r.1, |m| m.negative - m.positive)).filter(|gap| *gap != 0.0);
+        let gaps: Vec<f64> = rows.first().into_iter().flat_map(|r| &r.1).map(|m| m.negative - m.positive).collect();
+        let shares = bca_ratio_family(&effects, &gaps, &self.bootstrap());
         let table = Table::new("necessity")
             .str("model", "the model, as it was named", rows.iter().map(|_| self.model))?
             .str(
@@ -127,9 +130,20 @@ impl Made<'_> {
             .float("ci_high", "upper end, nats", tested.iter().map(|t| t.interval.map(|i| i.1)))?
             .float(
                 "effect_normalized",
-                "mean effect as a share of the mean plain gap, negative minus positive",
+                "the same as share_of_gap, under an older name: here too the mean effect over the mean plain gap",
                 effects.iter().map(|e| Some(mean(e)? / gap?)),
             )?
+            .float(
+                "share_of_gap",
+                "share of the gap: the mean effect over the mean of plain negative minus plain positive metric, a ratio of means",
+                effects.iter().map(|e| Some(mean(e)? / gap?)),
+            )?
+            .float(
+                "share_of_gap_ci_low",
+                "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together",
+                shares.iter().map(|i| i.map(|i| i.low)),
+            )?
+            .float("share_of_gap_ci_high", "its upper end", shares.iter().map(|i| i.map(|i| i.high)))?
             .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
             .float("q_value", "Benjamini-Hochberg q-value over the forms", tested.iter().map(|t| t.q))?
             .str("gate", "the heads that were exchanged", rows.iter().map(|_| names(&self.items.gate)))?)
