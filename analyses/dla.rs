@@ -136,7 +136,10 @@ impl Analysis for Dla {
             .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
             .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
         let (shown, rows) = components.shown();
-        Ok([Some(components.listed(main)), shown.section(&rows, dir), Some(layers)].into_iter().flatten().collect())
+        Ok([Some(components.listed(main)), shown.section(&rows, dir, true), Some(layers)]
+            .into_iter()
+            .flatten()
+            .collect())
     }
 }
 

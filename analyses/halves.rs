@@ -205,8 +205,9 @@ impl Shown<'_> {
         (!known.is_empty()).then(|| Figure::from(bars()))
     }
 
-    /// The report's section: what moved, in numbers and words; none where no row has halves.
-    pub fn section(&self, rows: &[Moved], dir: &Path) -> Option<Section> {
+    /// The report's section: what moved, in numbers and words; none where no row has halves. What halves are is said if it is the
+    /// `first` of a report.
+    pub fn section(&self, rows: &[Moved], dir: &Path, first: bool) -> Option<Section> {
         let known: Vec<&Moved> = rows.iter().filter(|r| r.halves.answer.mean.is_some()).collect();
         if known.is_empty() {
             return None;
@@ -243,11 +244,10 @@ impl Shown<'_> {
             "Both halves of the strongest; of each {what} in all tables the halves are in columns of their own."
         );
         let alt = format!("Bars of the answer's and the foil's half of the strongest {what}s.");
-        Some(Section::new(self.title.clone()).paragraph(text).figure(dir.join(&self.file), caption, alt).table(
-            "What moved: the strongest",
-            header,
-            known.iter().map(cells).collect(),
-        ))
+        let section = Section::new(self.title.clone());
+        let section = if first { section.paragraph(text) } else { section };
+        let rows = known.iter().map(cells).collect();
+        Some(section.figure(dir.join(&self.file), caption, alt).table("What moved: the strongest", header, rows))
     }
 }
 
@@ -289,7 +289,7 @@ mod tests {
         let rows = [Moved { label: "L0.H0".to_string(), whole: Some(-1.0), halves: halves[0] }];
         let [file, title, subtitle] = ["f", "t", "s"].map(str::to_string);
         let shown = Shown { file, title, subtitle, what: "effect", subject: "it" };
-        assert!(shown.figure(&rows).is_none() && shown.section(&rows, Path::new("")).is_none());
+        assert!(shown.figure(&rows).is_none() && shown.section(&rows, Path::new(""), true).is_none());
     }
 
     #[test]

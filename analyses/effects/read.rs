@@ -272,7 +272,8 @@ impl<'a> Read<'a> {
 
     /// The same as a report's sections, in numbers and words.
     pub fn halves_sections(&self, subject: &str, items: &str, dir: &Path) -> Vec<Section> {
-        self.shown(subject, items).iter().filter_map(|(shown, rows)| shown.section(rows, dir)).collect()
+        let shown = self.shown(subject, items).into_iter().enumerate();
+        shown.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)).collect()
     }
 
     /// The strongest units of any variant with their intervals in each.

@@ -371,7 +371,7 @@ fn a_run_without_the_columns_still_has_its_report_which_says_nothing_of_answer_a
     for word in WORDS.iter().chain(&["moves neither", "halves"]) {
         assert!(!report.contains(word), "the report says `{word}`");
     }
-    assert!(report.contains("q < 0.05"), "dots of older tables are those of their q-values");
+    assert!(report.contains(r"A dot: q \< 0.05."), "dots of older tables are those of their q-values");
 }
 
 /// All of the project's own sources below a folder.
@@ -415,7 +415,7 @@ fn the_rule_of_the_dots_is_recorded_and_stands_in_the_caption() {
     assert_eq!(heads.flags("marked").unwrap(), expected);
     assert!(expected.contains(&true) && expected.contains(&false), "the rule decides something: {expected:?}");
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    assert!(report.contains("A dot: family-wise p < 0.9, at least 2 % of the base"), "{report}");
+    assert!(report.contains(r"A dot: family-wise p \< 0.9, at least 2 % of the base"), "{report}");
     let refused = gatelens(["ablate", "demo", "--prompts", "x", "--mark-share", "2", "--out", "y"]);
     assert!(refused.code == 2 && refused.stderr.contains("no number from 0 to 1"), "{}", refused.stderr);
 }
