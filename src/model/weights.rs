@@ -16,7 +16,7 @@ use super::upload::Upload;
 use candle_core::{DType, Device, Tensor};
 use layout::{LayerSpec, Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A matrix `[out, in]` with its bias `[out]`.
 pub struct Linear {
@@ -173,7 +173,10 @@ pub fn load(
         let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(source.layer(l)?)));
         Layers::Resident(layers.collect::<Result<Vec<_>, WeightsError>>()?)
     };
-    Ok((Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, layers }, warnings))
+    let mean_unembed = OnceLock::new();
+    let decoder =
+        Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, mean_unembed, layers };
+    Ok((decoder, warnings))
 }
 
 /// Where the description ties the unembedding to the embedding and the checkpoint has one that is not it, that one counts,

@@ -277,6 +277,7 @@ fn both_engines_write_the_same_tables() {
             if info.kind != Kind::Float {
                 let cells = |t: &Table| match info.kind {
                     Kind::Int => format!("{:?}", t.ints(info.name).expect("a column")),
+                    Kind::Flag => format!("{:?}", t.flags(info.name).expect("a column")),
                     _ => format!("{:?}", t.opt_strs(info.name).expect("a column")),
                 };
                 assert_eq!(cells(&full), cells(&wave), "{name} {}", info.name);
