@@ -46,15 +46,19 @@ pub(super) fn family(model_type: &str, wrapped: bool) -> Option<Family> {
     known.find(|(name, _)| *name == model_type).map(|(_, family)| family)
 }
 
-/// The description of the text part, with what of the wrapper's keys is about it, where `map` describes a model that has
-/// other parts too; and what a user should know.
+/// A wrapper's text part.
+pub(super) struct TextPart {
+    /// Its description, with what of the wrapper's keys is about it.
+    pub keys: Map<String, Value>,
+    /// What a user should know.
+    pub warning: String,
+}
+
+/// The text part, where `map` describes a model that has other parts too.
 ///
 /// # Errors
 /// If the text part is of no known family, or reads its prompt in another way than decoders do.
-pub(super) fn text_part(
-    path: &Path,
-    map: &Map<String, Value>,
-) -> Result<Option<(Map<String, Value>, String)>, ConfigError> {
+pub(super) fn text_part(path: &Path, map: &Map<String, Value>) -> Result<Option<TextPart>, ConfigError> {
     let outer = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let Some(text) = map.get("text_config").and_then(Value::as_object).filter(|_| family(outer, false).is_none())
     else {
@@ -72,7 +76,7 @@ pub(super) fn text_part(
     }
     let warning =
         format!("`{outer}` reads more than text: its text part, a {inner} decoder, is run, and nothing else is read");
-    Ok(Some((joined(map, text, inner), warning)))
+    Ok(Some(TextPart { keys: joined(map, text, inner), warning }))
 }
 
 /// The text part's keys, and those of the wrapper's that count for it: its own come first, but for ties, and all ends of a
