@@ -253,7 +253,7 @@ impl ScoredItem {
 fn item(prompts: Vec<Vec<u32>>, metric: &Metric) -> ScoredItem {
     let (answer, foil) = match metric {
         Metric::LogitDifference { answer, foil } => (answer.clone(), foil.clone()),
-        Metric::Continuation { .. } => Default::default(),
+        Metric::AboveMean { .. } | Metric::Continuation { .. } => Default::default(),
     };
     ScoredItem { prompts, answer, foil }
 }
