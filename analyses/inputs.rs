@@ -125,9 +125,9 @@ fn collision(model: &Model, token: u32, own: [&[TokenRef]; 2]) -> String {
             format!("{answer} and {foil} begin with the same token, {text:?}")
         }
         (Some(one), _) | (_, Some(one)) => format!("{one} is on both sides, by its first token {text:?}"),
-        (None, None) => format!("the token {text:?} is an answer too"),
+        (None, None) => return format!("token {token} {text:?} is an answer too; the two must differ"),
     };
-    format!("{said} (id {token}): the first token alone counts, and the two must differ")
+    format!("{said} (token {token}): the first token alone counts, and the two must differ")
 }
 
 /// `metric.json`: the tokens by which a model's behaviour is told.

@@ -341,14 +341,30 @@ fn resume_starts_where_there_is_nothing_to_go_on_from() {
 }
 
 #[test]
+fn resuming_a_run_that_is_complete_says_so_and_changes_nothing() {
+    let (bench, model) = (Bench::new(), family_dir("llama"));
+    let pairs = golden_pairs(&bench);
+    bench.interchange(&model, &pairs, &[]).done();
+    let record = std::fs::read(bench.out("run").join("run.json")).expect("a record");
+    let said = bench.interchange(&model, &pairs, &["--resume"]).done();
+    assert!(said.contains("is complete; nothing was left to run"), "{said}");
+    assert_eq!(std::fs::read(bench.out("run").join("run.json")).expect("a record"), record);
+    assert_eq!(bench.written(), ["run"]);
+}
+
+#[test]
 fn an_existing_run_directory_is_replaced_only_with_force() {
     let (bench, model) = (Bench::new(), family_dir("llama"));
     let pairs = golden_pairs(&bench);
     bench.interchange(&model, &pairs, &[]).done();
     let note = bench.out("run").join("note.txt");
     std::fs::write(&note, "mine").expect("a file");
-    for more in [&[][..], &["--resume"]] {
-        bench.interchange(&model, &pairs, more).refused(&["run", "exists", "--force"]);
+    let changed = bench.dataset("changed.jsonl", &[pair("p0", &[5, 6, 7], &[5, 8, 7])]);
+    for (pairs, more, parts) in [
+        (&pairs, &[][..], ["run", "exists", "--force"]),
+        (&changed, &["--resume"], ["run.json", "is of another run, which is complete", "--force"]),
+    ] {
+        bench.interchange(&model, pairs, more).refused(&parts);
         assert_eq!((note.exists(), bench.written()), (true, vec!["run".to_string()]));
     }
     bench.interchange(&model, &pairs, &["--force"]).done();
@@ -477,7 +493,7 @@ fn flags_that_stand_in_for_no_item_are_warned_of() {
         said
     };
     let said = run(&[]);
-    assert!(said.starts_with("warning: --answer: does nothing") && said.lines().count() == 1, "{said}");
+    assert_eq!(said.lines().filter(|line| line.starts_with("warning: --answer: does nothing")).count(), 1, "{said}");
     assert_eq!(run(&["--quiet"]), "");
 }
 
