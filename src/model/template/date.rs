@@ -37,7 +37,7 @@ impl Default for Day {
 
 impl Day {
     /// Midnight of the day, by the `strftime` pattern. A directive that is not known stays as it is.
-    pub(super) fn format(self, pattern: &str) -> String {
+    pub(in crate::model::template) fn format(self, pattern: &str) -> String {
         format(self.start, pattern)
     }
 }

@@ -4,21 +4,22 @@
 //! it may ask for are bounded, and it can reach nothing but what is passed to it. What it is given and how it is
 //! rendered follows Hugging Face's `apply_chat_template`. Encoding the text is left to the tokenizer.
 
+#[cfg(test)]
+mod against_python;
 mod date;
-mod engine;
-mod made;
+mod jinja;
 mod message;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::thread;
 
-use minijinja::{Environment, ErrorKind, Value};
 use serde_json::{Map, Value as Json};
 
 pub use date::Day;
-use engine::{Bounded, Raised};
+use jinja::{Bounds, ErrorKind, Program};
 pub use message::{Message, MessageError};
 
 /// The longest template that is accepted, in bytes. The longest in use have some tens of thousands.
@@ -26,7 +27,7 @@ pub const LONGEST_SOURCE: usize = 1 << 20;
 /// The longest text that a template may produce, in bytes.
 pub const LONGEST_OUTPUT: usize = 16 << 20;
 /// Steps of the template's program. A conversation of a hundred messages takes some tens of thousands.
-const FUEL: u64 = 2_000_000;
+const FUEL: usize = 2_000_000;
 
 /// Why a chat template could not be used.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -98,7 +99,7 @@ pub enum TemplateError {
 /// ```
 #[derive(Debug, Clone)]
 pub struct ChatTemplate {
-    environment: Environment<'static>,
+    program: Arc<Program>,
     /// The texts of the special tokens, by the variables' names.
     specials: BTreeMap<String, String>,
     /// Whether the template asks for the date.
@@ -106,9 +107,6 @@ pub struct ChatTemplate {
     /// The day that it takes for today.
     day: Day,
 }
-
-/// The name under which the environment keeps the one template.
-const NAME: &str = "chat_template";
 
 impl ChatTemplate {
     /// Compiles `source`. `specials` are the texts of the model's special tokens by the names that a template knows
@@ -121,13 +119,10 @@ impl ChatTemplate {
         if source.len() > LONGEST_SOURCE {
             return Err(TemplateError::TooLong { bytes: source.len() });
         }
-        let mut environment = engine::environment();
-        environment.set_fuel(Some(FUEL));
-        environment.add_template_owned(NAME, made::counted(&engine::without_generation_tags(source))).map_err(
-            |error| TemplateError::Syntax { line: error.line().unwrap_or(0), why: engine::describe(&error) },
-        )?;
+        let program = on_deep_stack(|| Program::parse(source));
+        let program = program.map_err(|error| TemplateError::Syntax { line: error.line, why: error.words() })?;
         let dated = source.contains("strftime_now");
-        Ok(Self { environment, specials: specials.clone(), dated, day: Day::default() })
+        Ok(Self { program: Arc::new(program), specials: specials.clone(), dated, day: Day::default() })
     }
 
     /// Takes another day for today than [`Day::default`]. The clock is never asked: a template that writes the date
@@ -157,66 +152,40 @@ impl ChatTemplate {
         add_generation_prompt: bool,
         variables: &Map<String, Json>,
     ) -> Result<String, TemplateError> {
-        let context = self.context(messages, add_generation_prompt, variables)?;
-        let mut out = Bounded::new(LONGEST_OUTPUT);
-        // The engine asserts in places (a width that overflows, say). A template must not be able to
-        // end the program with that.
-        let outcome = catch_unwind(AssertUnwindSafe(|| {
-            let template = self.environment.get_template(NAME)?;
-            template.render_captured_to(context, &mut out).map(drop)
-        }));
-        match outcome {
-            Ok(Ok(())) => out.into_text().ok_or_else(|| failure(0, "it wrote invalid UTF-8")),
-            Ok(Err(_)) if out.is_full() => Err(TemplateError::Flood { messages: messages.len() }),
-            Ok(Err(error)) => Err(refusal(&error, messages.len())),
-            Err(_) => Err(failure(0, "the template engine gave up")),
+        let conversation = self.conversation(messages, add_generation_prompt);
+        if let Some(name) = conversation.keys().find(|name| variables.contains_key(*name)) {
+            return Err(TemplateError::Reserved { name: name.clone() });
         }
-    }
-
-    /// What the template can ask for by name.
-    fn context(
-        &self,
-        messages: &[Message],
-        add_generation_prompt: bool,
-        variables: &Map<String, Json>,
-    ) -> Result<Value, TemplateError> {
-        let given = [
-            ("messages", Value::from_serialize(messages)),
-            ("add_generation_prompt", Value::from(add_generation_prompt)),
-        ];
-        if let Some((name, _)) = given.iter().find(|(name, _)| variables.contains_key(*name)) {
-            return Err(TemplateError::Reserved { name: (*name).to_owned() });
-        }
-        let day = self.day;
+        let text = |text: &String| Json::String(text.clone());
+        let specials = self.specials.iter().map(|(name, special)| (name.clone(), text(special))).collect();
         // Present and none, as Hugging Face passes them: templates ask `is defined` and `is none`.
-        let mut context = BTreeMap::from([("tools", Value::from(())), ("documents", Value::from(()))]);
-        context.insert("strftime_now", Value::from_function(move |format: &str| day.format(format)));
-        context.extend(self.specials.iter().map(|(name, text)| (name.as_str(), Value::from(text.as_str()))));
-        context.extend(variables.iter().map(|(name, value)| (name.as_str(), Value::from_serialize(value))));
-        context.extend(given);
-        Ok(Value::from_iter(context))
+        let absent = ["tools", "documents"].map(|name| (name.to_owned(), Json::Null)).into_iter().collect();
+        let bounds = Bounds { steps: FUEL, output: LONGEST_OUTPUT };
+        let rendered =
+            on_deep_stack(|| self.program.run(&[&absent, &specials, variables, &conversation], self.day, &bounds));
+        rendered.map_err(|error| match error.kind {
+            ErrorKind::Raised(message) => TemplateError::Raised { message },
+            ErrorKind::Endless => TemplateError::Endless { messages: messages.len() },
+            ErrorKind::Flood => TemplateError::Flood { messages: messages.len() },
+            ErrorKind::Failed(why) => TemplateError::Failed { line: error.line, why },
+        })
+    }
+
+    /// What the conversation gives by name.
+    fn conversation(&self, messages: &[Message], add_generation_prompt: bool) -> Map<String, Json> {
+        let messages = messages.iter().map(|message| Json::Object(message.fields().clone())).collect();
+        let given = [("messages", messages), ("add_generation_prompt", Json::Bool(add_generation_prompt))];
+        given.map(|(name, value)| (name.to_owned(), value)).into_iter().collect()
     }
 }
 
-fn failure(line: usize, why: impl Into<String>) -> TemplateError {
-    TemplateError::Failed { line, why: why.into() }
-}
-
-/// Finds in the engine's error what a person wants to know of it.
-fn refusal(error: &minijinja::Error, messages: usize) -> TemplateError {
-    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
-    while let Some(found) = cause {
-        if let Some(raised) = found.downcast_ref::<Raised>() {
-            return match raised {
-                Raised::ByTemplate(message) => TemplateError::Raised { message: message.clone() },
-                Raised::Flood => TemplateError::Flood { messages },
-            };
-        }
-        let engine = found.downcast_ref::<minijinja::Error>();
-        if engine.is_some_and(|error| error.kind() == ErrorKind::OutOfFuel) {
-            return TemplateError::Endless { messages };
-        }
-        cause = found.source();
-    }
-    failure(error.line().unwrap_or(0), engine::describe(error))
+/// Runs what may nest deep on a stack that is made for it. A template must not be able to end the program: a panic there is
+/// an error here.
+fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, jinja::Error> + Send) -> Result<T, jinja::Error> {
+    let gave_up = |why: &str| jinja::Error { line: 0, kind: ErrorKind::Failed(why.to_owned()) };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().stack_size(jinja::STACK).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| gave_up(&format!("no thread can be started for it: {error}")))?;
+        thread.join().unwrap_or_else(|_| Err(gave_up("the template engine gave up")))
+    })
 }
