@@ -10,7 +10,9 @@
 
 use super::align::align;
 use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::halves::Value;
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
+use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, RowMean, Swap};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
@@ -80,6 +82,10 @@ pub struct Ablate {
     /// What is ablated: z (every head), mlp_out (every MLP), or another site
     #[arg(long, default_value = "z")]
     pub site: SiteKind,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
 }
 
 /// The prompts as the model reads them.
@@ -141,7 +147,7 @@ impl Analysis for Ablate {
         let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
         for some in batches(items.tokens.len(), self.edits_of_each(items)) {
             let readings = session.run(&self.plan(items, values.as_ref(), some.clone(), session.seed)?)?;
-            self.collect(&readings, some.len(), &mut swaps);
+            self.collect(items, some, &readings, &mut swaps);
         }
         let all: Vec<usize> = (0..items.tokens.len()).collect();
         let shared = Shared {
@@ -150,6 +156,7 @@ impl Analysis for Ablate {
             position: self.position.to_string(),
             seed: session.seed,
             positive: None,
+            marks: self.marks,
         };
         let rows = |subset: Option<Subset>| {
             let of = subset.as_ref().map_or(&all, |s| &s.items);
@@ -175,9 +182,10 @@ impl Analysis for Ablate {
         let heads = read(table(tables, "heads")?, "mode")?;
         let mut figures = Vec::new();
         for mode in &heads.variants {
-            let title = format!("Ablation of {}: {mode}", heads.site);
+            let title = format!("Ablation of {}: {mode}", heads.site_words());
             figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
         }
+        figures.extend(heads.halves_figures("the ablation", "prompt"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));
         Ok(figures)
     }
@@ -191,16 +199,14 @@ impl Analysis for Ablate {
                 "Over {} prompts the clean logit difference is {}. {}",
                 first.map_or(0, |r| r.n),
                 signed(first.and_then(|r| r.positive), 3),
-                heads.finding(mode)
+                heads.finding(mode, "Its ablation")
             );
             let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
             let section = Section::new(format!("Ablation: {mode}")).paragraph(text);
-            heads.listed(
-                section.figure(dir.join(format!("{mode}.png")), "Mean effects; all are in heads.parquet.", alt),
-                mode,
-            )
+            heads.listed(section.figure(dir.join(format!("{mode}.png")), heads.caption(mode), alt), mode)
         };
         let mut sections: Vec<Section> = heads.variants.iter().map(section).collect();
+        sections.extend(heads.halves_sections("the ablation", "prompt", dir));
         let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
         let caption = "The strongest of each mode with their intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
@@ -324,7 +330,7 @@ impl Ablate {
         Ok(Values { of, means: means.iter().map(RowMean::mean).collect() })
     }
 
-    /// Each prompt's metric, then those of every mode's and unit's forks.
+    /// Each prompt's metric, then those of every mode's and unit's forks; each with its answer's half.
     fn plan(
         &self,
         items: &Items,
@@ -337,7 +343,7 @@ impl Ablate {
             let (ids, metric) = &items.tokens[i];
             let item = &items.dataset.items[i];
             let prompt = plan.prompt(item.id.clone(), ids.clone());
-            plan.read(prompt, What::Metric(metric.clone()));
+            Value::read(&mut plan, prompt, metric);
             let at = items.dataset.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
             let donors = self.donors(items, i, seed);
@@ -346,7 +352,7 @@ impl Ablate {
                     for donor in donors.iter().take(self.forks(*mode)) {
                         let edits = ablation(items, values, u, *mode, (i, *donor), &positions);
                         let fork = plan.fork(prompt, edits);
-                        plan.read(fork, What::Metric(metric.clone()));
+                        Value::read(&mut plan, fork, metric);
                     }
                 }
             }
@@ -368,18 +374,17 @@ impl Ablate {
         (0..self.forks(Mode::Resample)).map(draw).collect()
     }
 
-    /// Adds the readings of `n` prompts.
-    fn collect(&self, readings: &[Reading], n: usize, swaps: &mut [Vec<Vec<Swap>>]) {
-        let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-        let of_prompt = numbers.len() / n.max(1);
-        for numbers in numbers.chunks_exact(of_prompt.max(1)) {
-            let (base, mut rest) = (numbers[0], &numbers[1..]);
+    /// Adds the readings of some prompts.
+    fn collect(&self, items: &Items, some: Range<usize>, readings: &[Reading], swaps: &mut [Vec<Vec<Swap>>]) {
+        let mut readings = readings.iter();
+        for i in some {
+            let mut next = || Value::next(&mut readings, &items.tokens[i].1);
+            // A plan's readings are all there.
+            let Some(base) = next() else { return };
             for (mode, of_mode) in self.mode.iter().zip(swaps.iter_mut()) {
                 for of_unit in of_mode {
-                    let (forks, later) = rest.split_at(self.forks(*mode));
-                    let patched = forks.iter().sum::<f64>() / forks.len() as f64;
-                    of_unit.push(Swap { base, other: None, patched });
-                    rest = later;
+                    let forks: Vec<Value> = (0..self.forks(*mode)).filter_map(|_| next()).collect();
+                    of_unit.extend(Value::mean(&forks).map(|patched| base.swap(None, patched)));
                 }
             }
         }
@@ -407,6 +412,17 @@ impl Ablate {
                 "ablated_metric",
                 "metric with it (resample: mean over draws), nats",
                 rows.iter().map(|r| swap(r).patched),
+            )?
+            .float("effect", "ablated minus base metric, nats", rows.iter().map(|r| swap(r).effect()))?
+            .float(
+                "answer_effect",
+                "the same of logsumexp(answer logits) less the mean logit, nats",
+                rows.iter().map(|r| swap(r).answer),
+            )?
+            .float(
+                "foil_effect",
+                "the same of the foil: answer_effect less this is effect",
+                rows.iter().map(|r| swap(r).foil()),
             )?)
     }
 }

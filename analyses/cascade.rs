@@ -15,10 +15,11 @@ mod report;
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
+use super::halves::Value;
 use super::inputs::{PairArgs, Pairs, Sources};
 use super::scored::Scored;
 use super::summary::{less, mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
 use crate::model::Model;
 use crate::plan::{Edit, Plan, Run, What};
 use crate::report::Section;
@@ -156,7 +157,7 @@ impl Analysis for Cascade {
 }
 
 /// Readouts a pair in [`Cascade::gate_plan`].
-const OF_PAIR: usize = 5;
+const OF_PAIR: usize = 7;
 
 impl Cascade {
     /// [`Cascade::gate_plan`]s of all pairs, some pairs in each.
@@ -164,7 +165,7 @@ impl Cascade {
         batches(items.pairs.tokens.len(), items.longest()).map(|pairs| self.gate_plan(items, pairs))
     }
 
-    /// Each pair's two metrics and the positive prompt's attributions; then both with the gate knocked out.
+    /// Each pair's two metrics, and the positive prompt's attributions and answer half; then all three with the gate knocked out.
     fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> Plan {
         let mut plan = Plan::default();
         for i in pairs {
@@ -172,9 +173,13 @@ impl Cascade {
             plan.read(positive, What::Metric(tokens.metric.clone()));
             plan.read(negative, What::Metric(tokens.metric.clone()));
             plan.read(positive, What::Attribution(tokens.metric.clone()));
+            // Pairs' metrics are logit differences.
+            let half = || tokens.metric.answer_half().map(What::Metric);
+            half().map(|half| plan.read(positive, half));
             let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
             plan.read(gate_out, What::Metric(tokens.metric.clone()));
             plan.read(gate_out, What::Attribution(tokens.metric.clone()));
+            half().map(|half| plan.read(gate_out, half));
         }
         plan
     }
@@ -185,7 +190,7 @@ impl Cascade {
         batches(n, items.longest() + 2 * sets.len()).map(move |pairs| self.amplifiers_plan(items, &sets, pairs))
     }
 
-    /// For each pair and set of heads, the metric with the set knocked out alone, and on top of the gate.
+    /// For each pair and set of heads, the metric and its answer half with the set knocked out alone, and on top of the gate.
     fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> Plan {
         let mut plan = Plan::default();
         for i in pairs {
@@ -194,7 +199,7 @@ impl Cascade {
             for set in sets {
                 for base in [positive, gate_out] {
                     let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
-                    plan.read(fork, What::Metric(tokens.metric.clone()));
+                    Value::read(&mut plan, fork, &tokens.metric);
                 }
             }
         }
@@ -236,6 +241,8 @@ struct Measured {
     positive: Vec<f64>,
     negative: Vec<f64>,
     gate_out: Vec<f64>,
+    /// The answer's half of the metric, clean and with the gate out.
+    answers: [Vec<f64>; 2],
     attributions: [Vec<Vec<f64>>; 2],
 }
 
@@ -243,10 +250,13 @@ impl Measured {
     /// Adds some pairs' readings, of a model of these components and so many heads a layer.
     fn add(&mut self, all: &[Component], n_heads: usize, readings: &[Reading]) {
         for of_pair in readings.chunks_exact(OF_PAIR) {
-            for (list, k) in [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 3)] {
+            let [clean, out] = &mut self.answers;
+            let lists =
+                [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 4), (clean, 3), (out, 6)];
+            for (list, k) in lists {
                 list.extend(of_pair[k].number());
             }
-            for (rows, k) in self.attributions.iter_mut().zip([2, 4]) {
+            for (rows, k) in self.attributions.iter_mut().zip([2, 5]) {
                 rows.push(attributions(&of_pair[k], all, n_heads));
             }
         }
@@ -258,6 +268,7 @@ struct Knocked {
     positive: Vec<f64>,
     negative: Vec<f64>,
     gate_out: Vec<f64>,
+    answers: [Vec<f64>; 2],
     components: Vec<Component>,
     clean: Vec<Vec<f64>>,
     knocked: Vec<Vec<f64>>,
@@ -274,6 +285,7 @@ impl Knocked {
             positive: measured.positive,
             negative: measured.negative,
             gate_out: measured.gate_out,
+            answers: measured.answers,
             clean: by_component(clean),
             knocked: by_component(knocked),
             components,
@@ -361,6 +373,8 @@ struct KnockoutRow {
     metrics: Vec<f64>,
     /// Edited minus clean metric.
     effects: Vec<f64>,
+    /// The same of the answer's half.
+    answers: Vec<f64>,
     /// The effect of the heads without the gate.
     alone: Option<f64>,
     /// What they do on top of the gate's knockout.
@@ -378,18 +392,21 @@ fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) ->
         metrics: knocked.gate_out.clone(),
         alone: mean(&of_gate),
         effects: of_gate,
+        answers: less(&knocked.answers[1], &knocked.answers[0]),
         beyond: Vec::new(),
     }];
     for (s, set) in sets.iter().enumerate() {
-        let metrics = |k: usize| -> Vec<f64> { numbers.chunks_exact(2 * sets.len()).map(|r| r[2 * s + k]).collect() };
-        let [own, both] = [metrics(0), metrics(1)];
+        // The metric and its answer half, alone and with the gate.
+        let column = |k: usize| -> Vec<f64> { numbers.chunks_exact(4 * sets.len()).map(|r| r[4 * s + k]).collect() };
+        let [own, own_half, both, both_half] = [0, 1, 2, 3].map(column);
         let (alone, beyond) = (mean(&less(&own, &knocked.positive)), less(&both, &knocked.gate_out));
-        for (with_gate, metrics) in [(false, own), (true, both)] {
+        for (with_gate, metrics, halves) in [(false, own, own_half), (true, both, both_half)] {
             rows.push(KnockoutRow {
                 name: if with_gate { format!("{gate}+{}", set.name) } else { set.name.clone() },
                 head: (set.heads.len() == 1).then(|| set.heads[0]),
                 with_gate,
                 effects: less(&metrics, &knocked.positive),
+                answers: less(&halves, &knocked.answers[0]),
                 metrics,
                 alone,
                 beyond: beyond.clone(),
@@ -413,6 +430,7 @@ fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Resu
         .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
         .int("layer", components::LAYERS, losses.iter().map(|l| l.component.layer))?
         .str("component", components::NAMES, losses.iter().map(|l| l.component.name.as_str()))?
+        .opt_str("writer", components::WRITERS, losses.iter().map(|l| l.component.writer()))?
         .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
         .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
         .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?
@@ -454,7 +472,7 @@ fn knockouts_table(shared: &Shared, rows: &[KnockoutRow]) -> Result<Table, Analy
     let of = |f: &dyn Fn(&Head) -> usize| {
         rows.iter().map(|r| r.head.as_ref().map_or(-1, |h| f(h) as i64)).collect::<Vec<_>>()
     };
-    Ok(Table::new("knockouts")
+    let table = Table::new("knockouts")
         .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
         .str("mode", "how heads were knocked out: interchange or zero", rows.iter().map(|_| shared.mode))?
         .str(
@@ -495,7 +513,10 @@ fn knockouts_table(shared: &Shared, rows: &[KnockoutRow]) -> Result<Table, Analy
             "beyond_ci_high",
             "upper end of its 95 % BCa interval, nats",
             beyond.iter().map(|i| i.map(|i| i.high)),
-        )?)
+        )?;
+    let answers: Vec<Vec<f64>> = rows.iter().map(|r| r.answers.clone()).collect();
+    let foils: Vec<Vec<f64>> = rows.iter().map(|r| less(&r.answers, &r.effects)).collect();
+    halves::columns(table, "effect", "knocked out minus clean of", [&answers, &foils], shared.seed)
 }
 
 /// The gate's direct and total effect, and what stands between them.

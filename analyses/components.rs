@@ -35,6 +35,20 @@ pub fn n_layers(layers: &[i64], names: &[&str]) -> i64 {
     layers.iter().zip(names).filter(|(_, name)| **name == "mlp").map(|(layer, _)| layer + 1).max().unwrap_or(0)
 }
 
+/// What the column of writers is, for its documentation.
+pub const WRITERS: &str = "what writes to the stream, as tables of edges name it: aLAYER.hHEAD, mLAYER, input; empty for biases and the \
+                           logsumexp";
+
+/// A component's name as a writer in tables of edges: `a12.h5`, `m12`, `input`; none of a bias or the logsumexp.
+pub fn writer(layer: i64, name: &str) -> Option<String> {
+    match (name, name.strip_prefix("head.")) {
+        (_, Some(head)) => Some(format!("a{layer}.h{head}")),
+        ("mlp", _) => Some(format!("m{layer}")),
+        ("embed", _) => Some("input".to_string()),
+        _ => None,
+    }
+}
+
 const LOGSUMEXP: &str = "logsumexp";
 
 /// A component of the residual stream, or the logsumexp's.
@@ -47,6 +61,11 @@ pub struct Component {
 }
 
 impl Component {
+    /// [`writer`]
+    pub fn writer(&self) -> Option<String> {
+        writer(self.layer, &self.name)
+    }
+
     /// The head, if it is one.
     pub fn head(&self) -> Option<usize> {
         self.name.strip_prefix("head.")?.parse().ok()
@@ -136,6 +155,9 @@ mod tests {
             ("logsumexp", 7.0),
         ];
         assert_eq!(found, expected.map(|(name, value)| (name.to_string(), value)));
+        let writers: Vec<Option<String>> = all.iter().map(Component::writer).collect();
+        let named = |name: &str| Some(name.to_string());
+        assert_eq!(writers, [named("input"), named("a0.h0"), named("a0.h1"), None, named("m0"), None, None]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use super::ciphered::{CipherArgs, Ciphered};
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
 use super::inputs::PairArgs;
+use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
@@ -108,7 +109,11 @@ impl Analysis for Contrast {
             .column("sensitive", Show::Flag("sensitive"))
             .column("survives (nats)", Show::Signed("survives_mean", 3))
             .column("q of survives", Show::PValue("survives_q"));
-        let caption = "Mean attribution in plain minus in cipher, of each head; all components are in heads.parquet.";
+        let caption = format!(
+            "Mean attribution in plain minus in cipher, of each head; all components are in heads.parquet. A dot: \
+             cipher-sensitive, {}.",
+            MarkArgs::default().rule(true, "drop")
+        );
         let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
         let section = Section::new("What the cipher takes away")
             .paragraph(finding(heads, passes)?)
@@ -205,6 +210,7 @@ impl Numbers<'_> {
             .str("model", "the model, as it was named", vec![self.model; n])?
             .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
             .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
+            .opt_str("writer", components::WRITERS, components.iter().map(Component::writer))?
             .int("n", "pairs", vec![self.n(); n])?
             .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out[0]; n])?
             .int(
@@ -266,8 +272,10 @@ impl Numbers<'_> {
 fn map(heads: &Table) -> Result<Figure, AnalysisError> {
     let (layers, names) = (heads.ints("layer")?, heads.strs("component")?);
     let (means, sensitive) = (heads.floats("contrast_mean")?, heads.flags("sensitive")?);
+    let (p_max, shares, rule) = (heads.floats("p_max")?, heads.floats("share")?, MarkArgs::default());
+    let marked = |i: usize| sensitive[i] && rule.holds(p_max[i], shares[i]);
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
-    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], sensitive[i]));
+    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked(i)));
     let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
     let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
     let n = heads.ints("n")?.first().copied().unwrap_or(0);
@@ -278,7 +286,7 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
         y_label: "layer".to_string(),
         value_label: "attribution to the logit difference (nats)".to_string(),
         values,
-        mark_meaning: (!marks.is_empty()).then(|| format!("cipher-sensitive, q < {SIGNIFICANT}")),
+        mark_meaning: (!marks.is_empty()).then(|| rule.rule(true, "drop")),
         marks,
     }))
 }

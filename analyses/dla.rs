@@ -8,15 +8,15 @@
 //! 2020, "Interpreting GPT: the logit lens".
 
 use super::components::{self, Component, attributions, components, label_of, without_empty};
-use super::effects::{SIGNIFICANT, interval};
+use super::effects::{Tested, interval};
+use super::halves::{Halves, Moved, Shown};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
+use super::marks::MarkArgs;
 use super::scored::Scored;
-use super::summary::{Position, mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use super::summary::{Position, less, mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, marks, planned, table};
 use crate::dataset::{Dataset, Item};
-use crate::figure::{
-    Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart,
-};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallPart};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::names::short_name;
@@ -37,6 +37,10 @@ pub struct Dla {
     #[command(flatten)]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
 }
 
 /// The prompts as the model reads them.
@@ -73,21 +77,34 @@ impl Analysis for Dla {
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
-        let (mut metrics, mut of_items, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut metrics, mut answers) = (Vec::new(), Vec::new());
+        let (mut of_items, mut of_answers, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
         for some in some(session.model, items) {
             let readings = session.run(&plan(session.model, items, some.clone()))?;
-            for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(2 + arch.n_layers)) {
+            for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(OF_PROMPT + arch.n_layers)) {
                 metrics.extend(r[0].number());
                 of_items.push(attributions(&r[1], &all, arch.n_heads));
-                lenses.push(lens(session.model, metric, &r[2..])?);
+                answers.extend(r[2].number());
+                of_answers.push(attributions(&r[3], &all, arch.n_heads));
+                lenses.push(lens(session.model, metric, &r[OF_PROMPT..])?);
             }
         }
-        let (components, attributions) = without_empty(all, of_items);
-        let name = &session.model.name;
+        let (components, both) = without_empty(all, [of_items, of_answers].concat());
+        let (attributions, of_answers) = both.split_at(metrics.len());
+        let of_foils = of_answers.iter().zip(attributions).map(|(answer, whole)| less(answer, whole)).collect();
+        let found = Found {
+            model: &session.model.name,
+            components: &components,
+            attributions,
+            halves: [of_answers.to_vec(), of_foils],
+            foils: less(&answers, &metrics),
+            metrics,
+            answers,
+        };
         Ok(vec![
-            components_table(name, &components, &attributions, session.seed)?,
-            items_table(items, &components, &attributions, &metrics)?,
-            lens_table(name, &components, &attributions, &lenses)?,
+            found.components_table(self.marks, session.seed)?,
+            found.items_table(items)?,
+            lens_table(found.model, &components, attributions, &lenses)?,
         ]
         .into())
     }
@@ -95,11 +112,14 @@ impl Analysis for Dla {
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let components = Read::of(table(tables, "components")?)?;
         let lens = table(tables, "lens")?;
-        Ok(vec![
+        let mut figures = vec![
             ("heads.png".to_string(), components.map()),
-            ("waterfall.png".to_string(), components.waterfall(lens.floats("lens_mean")?.to_vec())),
+            ("waterfall.png".to_string(), components.waterfall()),
             ("lens.png".to_string(), lens_figure(lens, &components)?),
-        ])
+        ];
+        let (shown, rows) = components.shown();
+        figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+        Ok(figures)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -110,15 +130,25 @@ impl Analysis for Dla {
                     norm would read there by itself (logit lens); both before soft-capping of the logits.";
         let main = Section::new("Components").paragraph(components.finding()).figure(
             dir.join("heads.png"),
-            "Mean attribution of each head; all components are in components.parquet.",
+            format!(
+                "Mean attribution of each head; all components are in components.parquet. A dot: {}.",
+                components.rule
+            ),
             "Layer-by-head heatmap of mean direct logit attributions.",
         );
         let layers = Section::new("Layer by layer")
             .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
             .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
-        Ok(vec![components.listed(main), layers])
+        let (shown, rows) = components.shown();
+        Ok([Some(components.listed(main)), shown.section(&rows, dir, true), Some(layers)]
+            .into_iter()
+            .flatten()
+            .collect())
     }
 }
+
+/// Readouts of a prompt before those of its streams: the metric and its attributions, and the same of the answer's half.
+const OF_PROMPT: usize = 4;
 
 /// Where the lens reads: after every layer.
 fn streams(arch: &Arch) -> Vec<Site> {
@@ -131,14 +161,17 @@ fn some(model: &Model, items: &Items) -> impl Iterator<Item = Range<usize>> + us
     batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1))
 }
 
-/// The metric, the attributions, and the residual stream after every layer, of some prompts.
+/// [`OF_PROMPT`] readouts and the residual stream after every layer, of some prompts.
 fn plan(model: &Model, items: &Items, some: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for i in some {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
-        plan.read(prompt, What::Metric(metric.clone()));
-        plan.read(prompt, What::Attribution(metric.clone()));
+        // Prompts' metrics are logit differences.
+        for metric in [Some(metric.clone()), metric.answer_half()].into_iter().flatten() {
+            plan.read(prompt, What::Metric(metric.clone()));
+            plan.read(prompt, What::Attribution(metric));
+        }
         for site in streams(&model.decoder.arch) {
             plan.read(prompt, What::Activation { site, positions: Positions::Last, part: Part::All });
         }
@@ -167,75 +200,107 @@ fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>,
     Ok(logits().map_err(failed)?.iter().map(difference).collect())
 }
 
-fn components_table(
-    model: &str,
-    components: &[Component],
-    attributions: &[Vec<f64>],
-    seed: u64,
-) -> Result<Table, AnalysisError> {
-    let of: Vec<Vec<f64>> = (0..components.len()).map(|c| attributions.iter().map(|a| a[c]).collect()).collect();
-    let totals: Vec<f64> = attributions.iter().map(|a| a.iter().map(|v| v.abs()).sum()).collect();
-    let shares = |of: &Vec<f64>| {
-        let each = of.iter().zip(&totals).filter(|(_, t)| **t > 0.0).map(|(v, t)| v.abs() / t);
-        mean(&each.collect::<Vec<_>>())
-    };
-    let tested = components::tested(components, &of, seed)?;
-    Ok(Table::new("components")
-        .str("model", "the model, as it was named", components.iter().map(|_| model))?
-        .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
-        .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
-        .int("n", "prompts", components.iter().map(|_| attributions.len() as i64))?
-        .float(
-            "attribution_mean",
-            "mean attribution to the logit difference before soft-capping of the logits, nats",
-            of.iter().map(|x| mean(x)),
-        )?
-        .float("attribution_sd", "its standard deviation over prompts, nats", of.iter().map(|x| sd(x)))?
-        .float("share", "mean share of the sum of absolute attributions", of.iter().map(shares))?
-        .float(
-            "ci_low",
-            "lower end of the mean's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.0)),
-        )?
-        .float(
-            "ci_high",
-            "upper end of the mean's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.1)),
-        )?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean", tested.iter().map(|t| t.p))?
-        .float(
-            "q_value",
-            "Benjamini-Hochberg q-value over all components but the logsumexp, which is not tested",
-            tested.iter().map(|t| t.q),
-        )?)
+/// What was found of the prompts.
+struct Found<'a> {
+    model: &'a str,
+    components: &'a [Component],
+    /// Of every prompt to its logit difference, `[prompts][components]`.
+    attributions: &'a [Vec<f64>],
+    /// The same to the answer's half and to the foil's.
+    halves: [Vec<Vec<f64>>; 2],
+    /// Logit differences, and their halves, one a prompt.
+    metrics: Vec<f64>,
+    answers: Vec<f64>,
+    foils: Vec<f64>,
 }
 
-fn items_table(
-    items: &Items,
-    components: &[Component],
-    attributions: &[Vec<f64>],
-    metrics: &[f64],
-) -> Result<Table, AnalysisError> {
-    let rows: Vec<(usize, usize)> =
-        (0..components.len()).flat_map(|c| (0..attributions.len()).map(move |i| (i, c))).collect();
-    let item = |r: &(usize, usize)| &items.dataset.items[r.0];
-    Ok(Table::new("items")
-        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-        .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
-        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-        .int("layer", components::LAYERS, rows.iter().map(|r| components[r.1].layer))?
-        .str("component", components::NAMES, rows.iter().map(|r| components[r.1].name.as_str()))?
-        .float(
-            "attribution",
-            "attribution to the logit difference, nats; those of a prompt sum to its metric before soft-capping",
-            rows.iter().map(|r| attributions[r.0][r.1]),
-        )?
-        .float(
-            "metric",
-            "the prompt's logit difference, after soft-capping where the model has it, nats",
-            rows.iter().map(|r| metrics[r.0]),
-        )?)
+impl Found<'_> {
+    /// `[components][prompts]` of `[prompts][components]`.
+    fn by_component(&self, of: &[Vec<f64>]) -> Vec<Vec<f64>> {
+        (0..self.components.len()).map(|c| of.iter().map(|a| a[c]).collect()).collect()
+    }
+
+    fn components_table(&self, rule: MarkArgs, seed: u64) -> Result<Table, AnalysisError> {
+        let (components, of) = (self.components, self.by_component(self.attributions));
+        let totals: Vec<f64> = self.attributions.iter().map(|a| a.iter().map(|v| v.abs()).sum()).collect();
+        let shares = |of: &Vec<f64>| {
+            let each = of.iter().zip(&totals).filter(|(_, t)| **t > 0.0).map(|(v, t)| v.abs() / t);
+            mean(&each.collect::<Vec<_>>())
+        };
+        let tested = components::tested(components, &of, seed)?;
+        let float = |f: fn(&Tested) -> Option<f64>| tested.iter().map(f);
+        let table = Table::new("components")
+            .str("model", "the model, as it was named", components.iter().map(|_| self.model))?
+            .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
+            .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
+            .int("n", "prompts", components.iter().map(|_| self.metrics.len() as i64))?
+            .float(
+                "attribution_mean",
+                "mean attribution to the logit difference before soft-capping of the logits, nats",
+                of.iter().map(|x| mean(x)),
+            )?
+            .float("attribution_sd", "its standard deviation over prompts, nats", of.iter().map(|x| sd(x)))?
+            .float("share", "mean share of the sum of absolute attributions", of.iter().map(shares))?
+            .float("ci_low", "lower end of the mean's 95 % BCa interval, nats", float(|t| t.interval.map(|i| i.0)))?
+            .float("ci_high", "upper end of the mean's 95 % BCa interval, nats", float(|t| t.interval.map(|i| i.1)))?
+            .float("p_value", "two-sided sign-flip permutation p-value of the mean", float(|t| t.p))?
+            .float(
+                "q_value",
+                "Benjamini-Hochberg q-value over all components but the logsumexp, which is not tested",
+                float(|t| t.q),
+            )?
+            .float("p_max", "family-wise p-value by the max statistic over the same", float(|t| t.p_max))?
+            .opt_str("writer", components::WRITERS, components.iter().map(Component::writer))?;
+        let [answers, foils] = self.halves.each_ref().map(|half| self.by_component(half));
+        let table = halves::columns(table, "attribution", "attribution to", [&answers, &foils], seed)?;
+        let total: f64 = of.iter().filter_map(|x| mean(x)).sum();
+        let share = |x: &Vec<f64>| Some(mean(x)? / total).filter(|share| share.is_finite());
+        let marked = tested.iter().zip(&of).map(|(t, x)| rule.marks(t, share(x), true)).collect();
+        marks::columns(table, marked, vec![rule.rule(true, "logit difference"); of.len()])
+    }
+
+    fn items_table(&self, items: &Items) -> Result<Table, AnalysisError> {
+        let (components, n) = (self.components, self.metrics.len());
+        let rows: Vec<(usize, usize)> = (0..components.len()).flat_map(|c| (0..n).map(move |i| (i, c))).collect();
+        let item = |r: &(usize, usize)| &items.dataset.items[r.0];
+        let half = |side: usize| rows.iter().map(move |r| self.halves[side][r.0][r.1]);
+        Ok(Table::new("items")
+            .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+            .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
+            .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+            .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+            .int("layer", components::LAYERS, rows.iter().map(|r| components[r.1].layer))?
+            .str("component", components::NAMES, rows.iter().map(|r| components[r.1].name.as_str()))?
+            .float(
+                "attribution",
+                "attribution to the logit difference, nats; those of a prompt sum to its metric before soft-capping",
+                rows.iter().map(|r| self.attributions[r.0][r.1]),
+            )?
+            .float(
+                "metric",
+                "the prompt's logit difference, after soft-capping where the model has it, nats",
+                rows.iter().map(|r| self.metrics[r.0]),
+            )?
+            .opt_str("writer", components::WRITERS, rows.iter().map(|r| components[r.1].writer()))?
+            .float(
+                "answer_attribution",
+                "attribution to logsumexp(answer logits) less the vocabulary's mean logit, nats; those of a prompt sum to its \
+                 answer_metric before soft-capping",
+                half(0),
+            )?
+            .float("foil_attribution", "the same of the foil: answer_attribution less this is attribution", half(1))?
+            .float(
+                "answer_metric",
+                "the prompt's logsumexp(answer logits) less the mean logit, after soft-capping where the model has it (the mean \
+                 is over 1,024 fixed tokens there), nats",
+                rows.iter().map(|r| self.answers[r.0]),
+            )?
+            .float(
+                "foil_metric",
+                "the same of the foil: answer_metric less this is metric",
+                rows.iter().map(|r| self.foils[r.0]),
+            )?)
+    }
 }
 
 fn lens_table(
@@ -273,6 +338,8 @@ struct Read {
     model: String,
     n: i64,
     layers: i64,
+    /// What a dot in the heatmap says.
+    rule: String,
     rows: Vec<Row>,
 }
 
@@ -284,6 +351,8 @@ struct Row {
     share: Option<f64>,
     interval: Option<(f64, f64)>,
     q: Option<f64>,
+    halves: Halves,
+    marked: bool,
 }
 
 impl Read {
@@ -292,6 +361,7 @@ impl Read {
         let (means, shares, q) = (table.floats("attribution_mean")?, table.floats("share")?, table.floats("q_value")?);
         let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
         let n_layers = components::n_layers(layers, &names);
+        let (halves, marks) = (halves::read(table, "attribution")?, marks::read(table)?);
         let row = |i: usize| Row {
             layer: layers[i],
             component: names[i].to_string(),
@@ -300,11 +370,14 @@ impl Read {
             share: shares[i],
             interval: low[i].zip(high[i]),
             q: q[i],
+            halves: halves[i],
+            marked: marks[i].0,
         };
         Ok(Read {
             model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
             n: table.ints("n")?.first().copied().unwrap_or(0),
             layers: n_layers,
+            rule: marks.first().map_or(String::new(), |m| m.1.clone()),
             rows: (0..table.rows()).map(row).collect(),
         })
     }
@@ -317,8 +390,7 @@ impl Read {
     fn map(&self) -> Figure {
         let head = |r: &Row| {
             let head = r.component.strip_prefix("head.")?.parse().ok()?;
-            let marked = r.q.is_some_and(|q| q < SIGNIFICANT);
-            Some((usize::try_from(r.layer).ok()?, head, Some(r.attribution), marked))
+            Some((usize::try_from(r.layer).ok()?, head, Some(r.attribution), r.marked))
         };
         let (values, marks) = Heatmap::of_heads(self.rows.iter().filter_map(head));
         Figure::from(Heatmap {
@@ -328,13 +400,13 @@ impl Read {
             y_label: "layer".to_string(),
             value_label: "attribution to the logit difference (nats)".to_string(),
             values,
-            mark_meaning: (!marks.is_empty()).then(|| format!("q < {SIGNIFICANT}")),
+            mark_meaning: (!marks.is_empty()).then(|| self.rule.clone()),
             marks,
         })
     }
 
     /// Attention and MLP of each layer, from the embedding to the final norm's bias and the logsumexp.
-    fn waterfall(&self, lens: Vec<Option<f64>>) -> Figure {
+    fn waterfall(&self) -> Figure {
         let sum = |layer: i64, mlp: bool| -> f64 {
             let of = self.rows.iter().filter(|r| r.layer == layer && (r.component == "mlp") == mlp);
             of.map(|r| r.attribution).sum()
@@ -349,7 +421,6 @@ impl Read {
             before: vec![part("embedding", sum(-1, false))],
             layers: (0..self.layers).map(layer).collect(),
             after: after.map(|r| part(&r.component, r.attribution)).collect(),
-            lens: Some(WaterfallLens { name: "logit lens".to_string(), values: lens }),
         })
     }
 
@@ -359,14 +430,28 @@ impl Read {
         rows
     }
 
+    /// The halves of the strongest.
+    fn shown(&self) -> (Shown<'static>, Vec<Moved>) {
+        let shown = Shown {
+            file: "halves.png".to_string(),
+            title: "Answer and foil apart".to_string(),
+            subtitle: self.subtitle(),
+            what: "attribution",
+            subject: "the component",
+        };
+        let moved = |r: &Row| Moved { label: r.label.clone(), whole: Some(r.attribution), halves: r.halves };
+        (shown, self.strongest().into_iter().take(LISTED).map(moved).collect())
+    }
+
     fn finding(&self) -> String {
         let total: f64 = self.rows.iter().map(|r| r.attribution).sum();
         let first = self.strongest().first().map_or(String::new(), |r| {
             format!(
-                " The largest is **{}** with {} nats ({} of the sum of sizes).",
+                " The largest is **{}** with {} nats ({} of the sum of sizes).{}",
                 r.label,
                 signed(Some(r.attribution), 3),
-                share(r.share)
+                share(r.share),
+                r.halves.sentence("It")
             )
         });
         format!(

@@ -8,10 +8,11 @@ mod read;
 
 pub use read::{Read, Row, interval, read, subset_section};
 
-use super::AnalysisError;
 use super::inputs::Unit;
+use super::marks::MarkArgs;
 use super::summary::{Swap, mean, sd};
-use crate::stats::{Bootstrap, bca_family, benjamini_hochberg, draws_for, sign_flip_family};
+use super::{AnalysisError, halves, marks};
+use crate::stats::{Bootstrap, bca_family, bca_ratio_family, benjamini_hochberg, draws_for, sign_flip_family};
 use crate::table::Table;
 
 /// Significance in figures and text: q-values under this.
@@ -60,6 +61,15 @@ pub struct Shared<'a> {
     pub seed: u64,
     /// The variant whose base is the positive prompt, where bases are prompts of pairs.
     pub positive: Option<&'a str>,
+    /// Which rows have a dot in heatmaps.
+    pub marks: MarkArgs,
+}
+
+impl Shared<'_> {
+    /// What shares are of: the gap to the other prompt, or, without one, the base.
+    fn share_of(&self) -> &'static str {
+        if self.positive.is_some() { "gap" } else { "base" }
+    }
 }
 
 /// What the statistics say of one row.
@@ -97,7 +107,6 @@ pub fn effects_tables<'a>(
 
 /// The table of rows; those of one variant and subset stand together and are one family.
 fn effects_table(name: &str, shared: &Shared, rows: &[Measured]) -> Result<Table, AnalysisError> {
-    let same_family = |a: &Measured, b: &Measured| a.variant == b.variant && a.subset == b.subset;
     let tested =
         rows.chunk_by(same_family).map(|rows| test(rows, shared.seed)).collect::<Result<Vec<_>, _>>()?.concat();
     let n = |r: &Measured| r.swaps.len().max(r.estimates.len()) as i64;
@@ -114,7 +123,63 @@ fn effects_table(name: &str, shared: &Shared, rows: &[Measured]) -> Result<Table
         .int("n", "items", rows.iter().map(n))?;
     let table = effect_columns(table, shared, rows, &tested)?;
     let table = table.str("site", "what was edited", rows.iter().map(|r| r.unit.site.kind.name()))?;
-    optional_columns(table, rows)
+    let table = optional_columns(table, rows)?;
+    let (table, shares) = share_columns(table, shared, rows)?;
+    let half = |f: fn(&Swap) -> Option<f64>| -> Vec<Vec<f64>> {
+        rows.iter().map(|r| r.swaps.iter().filter_map(f).collect()).collect()
+    };
+    let (answers, foils) = (half(|s| s.answer), half(|s| s.foil()));
+    let table = halves::columns(table, "effect", "edited minus base of", [&answers, &foils], shared.seed)?;
+    let whole: Vec<bool> = rows
+        .chunk_by(same_family)
+        .flat_map(|family| vec![family.iter().all(|r| !r.swaps.is_empty()); family.len()])
+        .collect();
+    let marked =
+        tested.iter().zip(&shares).zip(&whole).map(|((t, share), whole)| shared.marks.marks(t, *share, *whole));
+    let rules = whole.iter().map(|whole| shared.marks.rule(*whole, shared.share_of()));
+    marks::columns(table, marked.collect(), rules.collect())
+}
+
+fn same_family(a: &Measured, b: &Measured) -> bool {
+    a.variant == b.variant && a.subset == b.subset
+}
+
+/// The mean effect as a share of the mean gap, or of the mean base where there is no other prompt, with its interval; returns
+/// the shares too.
+fn share_columns(table: Table, shared: &Shared, rows: &[Measured]) -> Result<(Table, Vec<Option<f64>>), AnalysisError> {
+    let (mut shares, mut intervals) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
+    for family in rows.chunk_by(same_family) {
+        // All units of a family that were run have the same items.
+        let swaps = family.iter().map(|r| &r.swaps).find(|swaps| !swaps.is_empty());
+        let wholes: Vec<f64> = swaps.into_iter().flatten().map(|s| s.whole()).collect();
+        let effects: Vec<Vec<f64>> = family.iter().map(Measured::effects).collect();
+        let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
+        intervals.extend(bca_ratio_family(&effects, &wholes, &options));
+        let share = |r: &Measured| {
+            let base = r.over(|s| Some(s.base))?;
+            let whole = if shared.positive.is_some() { r.over(|s| s.other)? - base } else { base };
+            Some(mean(&r.effects())? / whole).filter(|share| share.is_finite())
+        };
+        shares.extend(family.iter().map(share));
+    }
+    let name = format!("share_of_{}", shared.share_of());
+    let doc = match shared.positive {
+        Some(_) => {
+            "share of the gap: the mean effect over the mean of (other minus base metric), a ratio of means; reports and figures \
+             show this one"
+        }
+        None => "the mean effect over the mean base metric, a ratio of means; reports and figures show this one",
+    };
+    let table = table
+        .float(&name, doc, shares.iter().copied())?
+        .float(
+            &format!("{name}_ci_low"),
+            "lower end of that share's 95 % BCa interval, effect and what it is a share of resampled together; empty where the \
+             latter is not beyond chance",
+            intervals.iter().map(|i| i.map(|i| i.low)),
+        )?
+        .float(&format!("{name}_ci_high"), "its upper end", intervals.iter().map(|i| i.map(|i| i.high)))?;
+    Ok((table, shares))
 }
 
 /// Means over items and their statistics.
@@ -140,7 +205,7 @@ fn effect_columns(table: Table, shared: &Shared, rows: &[Measured], tested: &[Te
         .float(
             "effect_normalized",
             "mean over pairs of the effect divided by that pair's own gap; ruled by the pairs whose gap is near 0, where there \
-             are any (a share of the gap between the mean metrics is effect_mean over their difference)",
+             are any. Reports and figures show share_of_gap, the ratio of the means",
             float(&|r| r.over(|s| s.normalized())),
         )?
         .int("gap_zero", "pairs without a gap, left out of effect_normalized", rows.iter().map(|r| undefined(r) as i64))?
@@ -242,7 +307,8 @@ mod tests {
     /// A head under interchange, with a swap for each effect.
     pub(super) fn measured(head: usize, variant: &'static str, effects: &[f64], estimates: &[f64]) -> Measured {
         let unit = Unit { site: SiteKind::Z.at(0), head: Some(head) };
-        let swap = |effect: &f64| Swap { base: 2.0, other: Some(-2.0), patched: 2.0 + effect };
+        let half = |effect: f64| Some(0.75 * effect);
+        let swap = |e: &f64| Swap { base: 2.0, other: Some(-2.0), patched: 2.0 + e, answer: half(*e) };
         let swaps = effects.iter().map(swap).collect();
         Measured { unit, variant, subset: None, swaps, estimates: estimates.to_vec() }
     }

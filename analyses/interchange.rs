@@ -9,24 +9,25 @@
 //! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
+mod agreement;
+
 use super::align::align;
-use super::effects::{Measured, Read, Row, Shared, Subset, effects_tables, read, subset_section};
+use super::effects::{Measured, Read, Shared, Subset, effects_tables, read, subset_section};
+use super::halves::Value;
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
+use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, Swap, mean};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
 use crate::dataset::{Dataset, Pair};
-use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::report::Section;
 use crate::report::cells::signed;
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
-use crate::stats;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
@@ -98,6 +99,10 @@ pub struct Interchange {
     /// With --estimate: how many are run exactly, in each direction
     #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
     pub exact: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
 }
 
 /// The pairs as the model reads them.
@@ -167,12 +172,13 @@ impl Analysis for Interchange {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut figures = Vec::new();
         for direction in &heads.variants {
-            let title = format!("Interchange of {}: {direction}", heads.site);
+            let title = format!("Interchange of {}: {direction}", heads.site_words());
             figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
         }
+        figures.extend(heads.halves_figures("the exchange", "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
         if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
-            figures.push(("agreement.png".to_string(), scatter(&heads)));
+            figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
         }
         Ok(figures)
     }
@@ -180,12 +186,13 @@ impl Analysis for Interchange {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
+        sections.extend(heads.halves_sections("the exchange", "pair", dir));
         let forest = "The strongest of each direction with their intervals.";
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
         sections.extend(subset_section(tables, "direction")?);
-        if let Ok(agreement) = table(tables, "agreement") {
-            sections.push(agreement_section(agreement, dir)?);
+        if let Ok(found) = table(tables, "agreement") {
+            sections.push(agreement::section(found, dir)?);
         }
         Ok(sections)
     }
@@ -269,8 +276,9 @@ impl Interchange {
     ) -> Result<Vec<Table>, AnalysisError> {
         let directions = self.directions();
         let mut swaps: Vec<Vec<Vec<Swap>>> = chosen.iter().map(|units| vec![Vec::new(); units.len()]).collect();
-        for plan in exact_plans(items, directions.clone(), chosen.to_vec()) {
-            collect(&directions, &session.run(&plan)?, &mut swaps);
+        for pairs in exact_batches(items, chosen) {
+            let plan = exact_plan(items, &directions, chosen, pairs.clone());
+            collect(items, (&directions, pairs), &session.run(&plan)?, &mut swaps);
         }
         let rows = measured(items, &directions, chosen, &swaps, estimates);
         let shared = Shared {
@@ -279,11 +287,12 @@ impl Interchange {
             position: self.position.to_string(),
             seed: session.seed,
             positive: Some("necessity"),
+            marks: self.marks,
         };
         let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
         tables.push(pairs_table(items, &directions, chosen, &swaps)?);
         if estimates.is_some() {
-            tables.push(agreement_table(&session.model.name, &rows(None))?);
+            tables.push(agreement::table(&session.model.name, &rows(None))?);
         }
         Ok(tables)
     }
@@ -377,25 +386,29 @@ pub(super) fn exact_plans(
     directions: Vec<Direction>,
     chosen: Vec<Vec<usize>>,
 ) -> impl Iterator<Item = Plan> {
-    let forks = chosen.iter().map(Vec::len).sum();
-    batches(items.pairs.tokens.len(), forks).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
+    exact_batches(items, &chosen).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
 }
 
-/// Each pair's two metrics, then for each direction those of the chosen units' forks.
+/// The pairs of each of [`exact_plans`].
+fn exact_batches(items: &Items, chosen: &[Vec<usize>]) -> impl Iterator<Item = Range<usize>> + use<> {
+    batches(items.pairs.tokens.len(), chosen.iter().map(Vec::len).sum())
+}
+
+/// Each pair's two metrics, then for each direction those of the chosen units' forks; each with its answer's half.
 fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for i in pairs {
         let runs = items.pairs.add(&mut plan, i);
-        let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
+        let metric = &items.pairs.tokens[i].metric;
         for run in runs {
-            plan.read(run, metric());
+            Value::read(&mut plan, run, metric);
         }
         for (direction, units) in directions.iter().zip(chosen) {
             let side = *direction as usize;
             let (at, from) = &items.positions[i][side];
             for u in units {
                 let fork = plan.fork(runs[side], vec![exchange(items.units[*u], runs[1 - side], at, from)]);
-                plan.read(fork, metric());
+                Value::read(&mut plan, fork, metric);
             }
         }
     }
@@ -409,14 +422,21 @@ fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
 }
 
 /// Adds what some pairs' readings say: for each direction and chosen unit, one swap a pair.
-fn collect(directions: &[Direction], readings: &[Reading], swaps: &mut [Vec<Vec<Swap>>]) {
-    let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-    for pair in numbers.chunks_exact(2 + swaps.iter().map(Vec::len).sum::<usize>()) {
-        let mut patched = pair[2..].iter();
+fn collect(
+    items: &Items,
+    (directions, pairs): (&[Direction], Range<usize>),
+    readings: &[Reading],
+    swaps: &mut [Vec<Vec<Swap>>],
+) {
+    let mut readings = readings.iter();
+    for i in pairs {
+        let mut next = || Value::next(&mut readings, &items.pairs.tokens[i].metric);
+        // A plan's readings are all there.
+        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
         for (direction, of_direction) in directions.iter().zip(swaps.iter_mut()) {
             let side = *direction as usize;
-            for (of_unit, patched) in of_direction.iter_mut().zip(&mut patched) {
-                of_unit.push(Swap { base: pair[side], other: Some(pair[1 - side]), patched: *patched });
+            for of_unit in of_direction {
+                of_unit.extend(next().map(|patched| runs[side].swap(Some(runs[1 - side]), patched)));
             }
         }
     }
@@ -472,59 +492,14 @@ fn pairs_table(
         .str("direction", "necessity or sufficiency", rows().map(|r| r.2.name()))?
         .float("base_metric", "metric of the run that is edited, without the edit, nats", rows().map(|r| r.3.base))?
         .float("other_metric", "metric of the run that is taken from, nats", rows().map(|r| r.3.other))?
-        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?)
-}
-
-/// How well estimates agree with exact effects, by direction, over the units that were run exactly.
-fn agreement_table(model: &str, rows: &[Measured]) -> Result<Table, AnalysisError> {
-    let families: Vec<&[Measured]> = rows.chunk_by(|a, b| a.variant == b.variant).collect();
-    let both = |family: &&[Measured]| -> (Vec<f64>, Vec<f64>) {
-        let means = family.iter().filter(|r| !r.swaps.is_empty());
-        let effect = |r: &Measured| mean(&r.swaps.iter().map(|s| s.effect()).collect::<Vec<_>>());
-        means.filter_map(|r| Some((mean(&r.estimates)?, effect(r)?))).unzip()
-    };
-    let found: Vec<(Vec<f64>, Vec<f64>)> = families.iter().map(both).collect();
-    let sign = |(a, b): &(Vec<f64>, Vec<f64>)| {
-        mean(&a.iter().zip(b).map(|(a, b)| f64::from(u8::from(a * b > 0.0))).collect::<Vec<_>>())
-    };
-    let ratio = |(a, b): &(Vec<f64>, Vec<f64>)| {
-        let product: f64 = a.iter().zip(b).map(|(a, b)| a * b).sum();
-        let square: f64 = a.iter().map(|a| a * a).sum();
-        (square > 0.0).then(|| product / square)
-    };
-    Ok(Table::new("agreement")
-        .str("model", "the model, as it was named", families.iter().map(|_| model))?
-        .str("direction", "necessity or sufficiency", families.iter().map(|f| f[0].variant))?
-        .int("units", "units that were run exactly", found.iter().map(|f| f.0.len() as i64))?
+        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?
+        .float("effect", "patched minus base metric, nats", rows().map(|r| r.3.effect()))?
         .float(
-            "pearson",
-            "correlation of mean estimate and mean effect",
-            found.iter().map(|f| stats::pearson(&f.0, &f.1)),
+            "answer_effect",
+            "the same of logsumexp(answer logits) less the mean logit, nats",
+            rows().map(|r| r.3.answer),
         )?
-        .float("spearman", "rank correlation of the same", found.iter().map(|f| stats::spearman(&f.0, &f.1)))?
-        .float("same_sign", "share of units whose estimate has the sign of the effect", found.iter().map(sign))?
-        .float("slope", "effect for one nat of estimate, by least squares through 0", found.iter().map(ratio))?)
-}
-
-/// Estimates beside exact effects.
-fn scatter(heads: &Read) -> Figure {
-    let strongest: Vec<String> =
-        heads.variants.iter().filter_map(|v| Some(heads.label(heads.strongest(v).first()?))).collect();
-    let point = |r: &Row| {
-        let label = heads.label(r);
-        let series = heads.variants.iter().position(|v| *v == r.variant)?;
-        let name = Some(label).filter(|l| strongest.contains(l));
-        Some(ScatterPoint { x: r.estimate?, y: r.effect?, name, series })
-    };
-    Figure::from(Scatter {
-        title: "First-order estimate and exact effect".to_string(),
-        subtitle: format!("{}, position {}", heads.model, heads.position),
-        x_label: "estimate (nats)".to_string(),
-        y_label: "exact effect (nats)".to_string(),
-        identity: true,
-        series: heads.variants.iter().map(|v| (*v).to_string()).collect(),
-        points: heads.rows.iter().filter_map(point).collect(),
-    })
+        .float("foil_effect", "the same of the foil: answer_effect less this is effect", rows().map(|r| r.3.foil()))?)
 }
 
 /// A direction's figure and its strongest units.
@@ -537,31 +512,15 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
         rows.first().map_or(0, |r| r.n),
         signed(metrics.and_then(|r| r.positive), 3),
         signed(metrics.and_then(|r| r.negative), 3),
-        heads.finding(direction),
+        heads.finding(direction, "Its exchange"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
     let section = Section::new(capitalised(direction)).paragraph(text).figure(
         dir.join(format!("{direction}.png")),
-        "Mean effects; all are in heads.parquet.",
+        heads.caption(direction),
         alt,
     );
     heads.listed(section, direction)
-}
-
-fn agreement_section(agreement: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let block = Listing::of(agreement)
-        .column("direction", Show::Text("direction"))
-        .column("units", Show::Count("units"))
-        .column("Pearson", Show::Signed("pearson", 2))
-        .column("Spearman", Show::Signed("spearman", 2))
-        .column("same sign", Show::Share("same_sign"))
-        .column("slope", Show::Signed("slope", 2))
-        .block("Agreement")?;
-    let text = "The gradient's estimate beside the exact effect, over the units that were run exactly. Estimates are of first \
-                order: they miss what a head does through a softmax or a norm that saturates.";
-    let section = Section::new("Estimates").paragraph(text).block(Block::Table(block));
-    let alt = "Scatter plot of estimate and effect.";
-    Ok(section.figure(dir.join("agreement.png"), "Each unit's estimate and effect.", alt))
 }
 
 fn capitalised(s: &str) -> String {

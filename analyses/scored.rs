@@ -253,7 +253,7 @@ impl ScoredItem {
 fn item(prompts: Vec<Vec<u32>>, metric: &Metric) -> ScoredItem {
     let (answer, foil) = match metric {
         Metric::LogitDifference { answer, foil } => (answer.clone(), foil.clone()),
-        Metric::Continuation { .. } => Default::default(),
+        Metric::AboveMean { .. } | Metric::Continuation { .. } => Default::default(),
     };
     ScoredItem { prompts, answer, foil }
 }
@@ -318,4 +318,81 @@ fn of_swapped(metric: MeanMetric) -> Option<String> {
              positive and negative, or answer and foil, swapped?"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::Input;
+
+    fn model() -> Model {
+        let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/inputs/bytes");
+        Model::open(dir, &Default::default()).unwrap()
+    }
+
+    /// A pair of texts with an answer, as the model reads it.
+    fn scored(model: &Model, answer: &str) -> Scored {
+        let text = |text: &str| Input::text(text);
+        let (answer, foil) = (vec![TokenRef::Text(answer.into())], vec![TokenRef::Text(" John".into())]);
+        let (id, path) = ("a".to_owned(), PathBuf::from("pairs.jsonl"));
+        let pair = Pair {
+            line: 1,
+            id,
+            positive: text("When Mary"),
+            negative: text("When John"),
+            group: None,
+            lang: None,
+            answer,
+            foil,
+        };
+        let dataset = Dataset { path, sha256: String::new(), items: vec![pair], warnings: Vec::new() };
+        let metrics = super::super::inputs::MetricArgs::default().open(model).unwrap();
+        let tokens = super::super::inputs::pair_tokens(model, &dataset, &dataset.items[0], &metrics).unwrap();
+        Scored::of_pairs(model, &dataset, &[tokens], &metrics)
+    }
+
+    #[test]
+    fn a_space_that_was_likely_forgotten_is_told_by_how_likely_the_token_with_it_is() {
+        let model = model();
+        let spaced = model.tokenizer().unwrap().first_token(" Mary").unwrap();
+        let of = |answer: &str, with_space: f64| {
+            let scored = scored(&model, answer);
+            let of_token = |id: &u32| if *id == spaced { with_space } else { -4.0 };
+            let wanted = scored.wanted().into_iter();
+            let scores = wanted.map(|(ids, tokens)| (ids, tokens.iter().map(of_token).collect()));
+            scored.measured(&scores.collect()).warnings
+        };
+        let told = |answer: &str, with_space: f64| {
+            of(answer, with_space).iter().any(|w| w.contains("the space before the answer"))
+        };
+        assert!(told("Mary", -1.0));
+        let warning = of("Mary", -1.0).pop().unwrap();
+        assert!(warning.contains("\" Mary\" is 3.0 nats likelier there than"), "{warning}");
+        // Not by much; hardly likely itself; or given with its space.
+        assert!(!told("Mary", -2.5) && !told(" Mary", -1.0));
+        assert!(!told("Mary", -8.0));
+    }
+
+    #[test]
+    fn what_is_asked_of_the_session_is_bounded_and_even() {
+        let mut scored = Scored::default();
+        let one = |i: u32| ScoredItem { prompts: vec![vec![i]], answer: vec![1], foil: vec![2] };
+        scored.items = (0..1000).map(one).collect();
+        let mut asked: Vec<u32> = scored.wanted().into_keys().map(|ids| ids[0]).collect();
+        asked.sort_unstable();
+        assert_eq!((asked.len(), asked[0], asked[1], asked[63]), (64, 0, 15, 984));
+    }
+
+    #[test]
+    fn the_metric_of_log_probabilities_is_that_of_logits() {
+        let mut scored = Scored::default();
+        scored.items = vec![ScoredItem { prompts: vec![vec![0], vec![9]], answer: vec![1, 3], foil: vec![2] }];
+        // Log-probabilities of tokens 1, 2, 3.
+        let scores = HashMap::from([(vec![0], vec![-1.0, -2.0, -3.0]), (vec![9], vec![-4.0, -1.0, -4.0])]);
+        let metric = scored.measured(&scores).metric.unwrap();
+        let expected = ((-1f64).exp() + (-3f64).exp()).ln() + 2.0;
+        assert!((metric.mean - expected).abs() < 1e-12);
+        assert!((metric.negative_mean.unwrap() - ((2.0 * (-4f64).exp()).ln() + 1.0)).abs() < 1e-12);
+        assert_eq!(metric.positive_below, Some(0));
+    }
 }

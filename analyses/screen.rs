@@ -16,6 +16,7 @@ use super::effects::{Read, Row, SIGNIFICANT, read};
 use super::gate::{CircuitFile, Head, names};
 use super::inputs::{PairArgs, evenly, halves};
 use super::interchange::{self, Direction, Interchange, spread, strongest};
+use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::Position;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
@@ -53,6 +54,10 @@ pub struct Screen {
     /// Heads that circuit.json names as the gate, at most
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub gates: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
 }
 
 impl Analysis for Screen {
@@ -130,6 +135,7 @@ impl Screen {
             site: SiteKind::Z,
             estimate: None,
             exact: 0,
+            marks: self.marks,
         }
     }
 

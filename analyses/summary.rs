@@ -52,12 +52,24 @@ pub struct Swap {
     pub other: Option<f64>,
     /// The metric with the edit.
     pub patched: f64,
+    /// How far the edit moves the answer's half of the metric; none where the metric has none.
+    pub answer: Option<f64>,
 }
 
 impl Swap {
     /// How far the edit moves the metric.
     pub fn effect(self) -> f64 {
         self.patched - self.base
+    }
+
+    /// How far it moves the foil's half: the answer's less this is the effect.
+    pub fn foil(self) -> Option<f64> {
+        Some(self.answer? - self.effect())
+    }
+
+    /// What its effect is a share of: the way to the other run's metric, or, without one, the base.
+    pub fn whole(self) -> f64 {
+        self.other.map_or(self.base, |other| other - self.base)
     }
 
     /// The effect as a share of the gap between the two runs; none where there is no gap.
@@ -151,14 +163,15 @@ mod tests {
 
     #[test]
     fn a_swap_is_normalised_by_its_own_gap_and_flips_only_towards_the_other_run() {
-        let swap = |base, other, patched| Swap { base, other: Some(other), patched };
+        let swap = |base, other, patched| Swap { base, other: Some(other), patched, answer: None };
         assert_eq!(swap(2.0, -2.0, 1.0).normalized(), Some(0.25));
         assert_eq!(swap(2.0, 2.0, 1.0).normalized(), None);
         assert!(swap(2.0, -2.0, -0.1).flips());
         assert!(!swap(2.0, 3.0, -0.1).flips());
         assert!(!swap(2.0, -2.0, 0.5).flips());
-        let alone = Swap { base: 2.0, other: None, patched: -0.5 };
+        let alone = Swap { base: 2.0, other: None, patched: -0.5, answer: Some(-0.5) };
         assert!(alone.flips() && alone.normalized().is_none());
+        assert_eq!((alone.foil(), swap(2.0, 3.0, 1.0).foil()), (Some(2.0), None));
     }
 
     #[test]

@@ -1,22 +1,25 @@
-//! Figures as PNG files, drawn from tables alone.
+//! Figures as SVG and PNG files, drawn from tables alone.
 //!
 //! All figures are one column (85 mm) wide, so that their text has the same size in print beside each other and is
-//! never scaled down, and all can be read in greyscale. This module holds what they share; each kind of figure is a
-//! file of its own: [`bars`], [`curves`], [`forest`], [`heatmap`], [`scatter`], [`waterfall`]. Which table becomes which
-//! figure is left to the analyses.
+//! never scaled down, and all can be read in greyscale, but for the signs in heatmaps. This module holds what they share;
+//! each kind of figure is a file of its own: [`bars`], [`curves`], [`forest`], [`heatmap`], [`scatter`], [`waterfall`].
+//! Which table becomes which figure is left to the analyses.
 
 mod axis;
 pub mod bars;
 pub mod canvas;
 pub mod curves;
 mod estimate;
+mod fonts;
 pub mod forest;
 pub mod heatmap;
 mod marks;
 mod parts;
+mod raster;
 pub mod scatter;
 mod sign;
 pub mod style;
+mod svg;
 #[cfg(test)]
 mod testing;
 pub mod text;
@@ -36,7 +39,13 @@ pub use forest::{Forest, ForestRow};
 pub use heatmap::Heatmap;
 pub use marks::MOST_SERIES;
 pub use scatter::{Scatter, ScatterPoint};
-pub use waterfall::{Waterfall, WaterfallLayer, WaterfallLens, WaterfallPart};
+pub(crate) use svg::OPENING as SVG_OPENING;
+pub use waterfall::{Waterfall, WaterfallLayer, WaterfallPart};
+
+/// The name of a figure's SVG file, which stands beside its PNG file.
+pub fn beside(png: &str) -> String {
+    format!("{}.svg", png.strip_suffix(".png").unwrap_or(png))
+}
 
 /// A figure of any kind.
 #[derive(Debug, Clone, PartialEq)]
@@ -178,12 +187,6 @@ pub enum FigureError {
         expected: usize,
         /// What there must be a value for.
         each: &'static str,
-    },
-    /// The drawing library failed.
-    #[error("a figure cannot be drawn: {reason}")]
-    Draw {
-        /// Its reason.
-        reason: String,
     },
     /// The picture cannot be turned into PNG.
     #[error("a figure cannot be encoded as PNG: {0}")]

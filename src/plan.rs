@@ -167,6 +167,11 @@ impl fmt::Debug for Change {
 pub enum Metric {
     /// `logsumexp(answer logits) - logsumexp(foil logits)` at the last position. Nats.
     LogitDifference { answer: Vec<u32>, foil: Vec<u32> },
+    /// `logsumexp(the tokens' logits) - mean logit` at the last position, the mean over the vocabulary. Nats. A logit difference
+    /// is the difference of two of these, its halves: which of them an edit moves, the difference does not say. Where logits
+    /// are soft-capped, the mean is over 1,024 tokens that are the same in every run (the whole vocabulary, if it is smaller):
+    /// it would need all logits otherwise, and any constant that runs share keeps the difference.
+    AboveMean { tokens: Vec<u32> },
     /// The log-probability of the prompt's own tokens from position `from` on, each given those before it. Nats.
     Continuation { from: usize },
 }
@@ -175,6 +180,14 @@ impl Metric {
     /// The logit difference between sets of tokens.
     pub fn logit_difference(answer: Vec<u32>, foil: Vec<u32>) -> Self {
         Metric::LogitDifference { answer, foil }
+    }
+
+    /// The answer's half of a logit difference; the foil's is this less the difference. None of any other metric.
+    pub fn answer_half(&self) -> Option<Metric> {
+        match self {
+            Metric::LogitDifference { answer, .. } => Some(Metric::AboveMean { tokens: answer.clone() }),
+            Metric::AboveMean { .. } | Metric::Continuation { .. } => None,
+        }
     }
 }
 
@@ -199,10 +212,11 @@ pub enum What {
     Entropy,
     /// The log-probabilities of some tokens as the next one, after the last position. `[tokens]`, nats
     LogProbs { tokens: Vec<u32> },
-    /// The direct logit attribution of a logit difference, at the last position, before soft-capping of the logits:
-    /// `[n_layers + 1, n_heads + 2]`. A layer's row has its heads, its MLP, and the attention's bias; the last row the
-    /// embedding, the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros.
-    /// They sum to the logit difference where nothing after `z` is edited: what such an edit adds is no component's.
+    /// The direct logit attribution of a logit difference, or of one of its halves, at the last position, before soft-capping of
+    /// the logits (and so a half's mean is over the whole vocabulary): `[n_layers + 1, n_heads + 2]`. A layer's row has its
+    /// heads, its MLP, and the attention's bias; the last row the embedding, the final norm's bias, what several tokens'
+    /// logsumexp has beyond its weighted sum, then zeros. They sum to the metric where nothing after `z` is edited: what such an
+    /// edit adds is no component's.
     Attribution(Metric),
     /// The inner product of a site's value with a direction. `[positions]`
     Projection { site: Site, positions: Positions, direction: Arc<[f32]> },

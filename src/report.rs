@@ -50,7 +50,7 @@ pub enum Block {
     Paragraph(String),
     /// A table.
     Table(TableBlock),
-    /// A PNG file with a caption.
+    /// A PNG file, beside which the same figure stands as SVG, with a caption.
     Figure(FigureBlock),
     /// Names with their values: parameters, sizes, times.
     KeyValues(Vec<(String, String)>),
@@ -81,7 +81,8 @@ pub struct Heading {
 /// A figure in a report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FigureBlock {
-    /// The PNG file. Markdown refers to it by its name alone: it stands beside the report.
+    /// The PNG file. Markdown refers to it by its name alone: it stands beside the report. HTML has the SVG file in it that
+    /// stands beside this one, with the ending `svg`.
     pub path: PathBuf,
     /// What the figure shows.
     pub caption: String,
@@ -100,9 +101,9 @@ pub enum ReportError {
         /// The system's reason.
         source: std::io::Error,
     },
-    /// A figure's file is not PNG.
-    #[error("{}: expected a PNG file, found something else", path.display())]
-    NotPng {
+    /// A figure's file is not one that [`crate::figure`] makes.
+    #[error("{}: expected an SVG file as gatelens draws it, found something else; make the figures again", path.display())]
+    NotSvg {
         /// The file.
         path: PathBuf,
     },

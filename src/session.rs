@@ -51,6 +51,8 @@ pub struct Session<'a> {
     limits: Limits,
     parts: Option<&'a RunDir>,
     progress: &'a (dyn Fn(u64) + Sync),
+    /// Told, instead of `progress`, of what was kept from before.
+    kept: &'a dyn Fn(u64),
     total: RefCell<Size>,
     /// The digests of the plans whose prompts and forks were counted: runs of a plan may be read and go on.
     counted: RefCell<HashSet<String>>,
@@ -85,8 +87,8 @@ impl<'a> Session<'a> {
     pub fn new(model: &'a Model, engine: Engine, seed: u64) -> Self {
         let limits = Limits::of(&model.decoder);
         let (total, counted, next, asked) = Default::default();
-        let (progress, scored) = (&|_| {}, &|_: &Scores| {});
-        Session { model, engine, seed, limits, parts: None, progress, total, counted, next, asked, scored }
+        let (progress, kept, scored) = (&|_| {}, &|_| {}, &|_: &Scores| {});
+        Session { model, engine, seed, limits, parts: None, progress, kept, total, counted, next, asked, scored }
     }
 
     /// Cuts plans into pieces of another size.
@@ -99,9 +101,9 @@ impl<'a> Session<'a> {
         Session { parts: Some(directory), ..self }
     }
 
-    /// Tells of every layer that rows went through: how many did.
-    pub fn watched(self, progress: &'a (dyn Fn(u64) + Sync)) -> Self {
-        Session { progress, ..self }
+    /// Tells of every layer that rows went through, how many did; and `kept` of those that an earlier run had taken through.
+    pub fn watched(self, progress: &'a (dyn Fn(u64) + Sync), kept: &'a dyn Fn(u64)) -> Self {
+        Session { progress, kept, ..self }
     }
 
     /// Reads how likely tokens are after prompts, wherever a plan runs those prompts, and tells when all were read.
@@ -185,7 +187,7 @@ impl<'a> Session<'a> {
                 return Err(bad(parts::ANOTHER.to_string()));
             }
             let size = cost(&part.answers);
-            (self.progress)(size.rows);
+            (self.kept)(size.rows);
             self.count(plan, digest, size);
             return Ok(part.answers);
         }
@@ -245,7 +247,7 @@ impl<'a> Session<'a> {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
             let readings = parts::decode(&bytes, piece.plan.readouts.len(), &piece.plan.digest()).map_err(bad)?;
-            (self.progress)(size(&piece.plan, &self.model.decoder.arch, self.engine).rows);
+            (self.kept)(size(&piece.plan, &self.model.decoder.arch, self.engine).rows);
             return Ok(readings);
         }
         let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };

@@ -2,6 +2,7 @@
 
 use crate::analyses::components::{label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
+use crate::analyses::marks::MarkArgs;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
@@ -29,6 +30,7 @@ struct Row<'a> {
     interval: Option<(f64, f64)>,
     share_of_effect: Option<f64>,
     q: Option<f64>,
+    p_max: Option<f64>,
     amplifier: bool,
     is_gate: bool,
 }
@@ -52,7 +54,7 @@ fn rows(components: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
     let (layers, names) = (components.ints("layer")?, components.strs("component")?);
     let float = |name: &str| components.floats(name);
     let (drops, low, high) = (float("drop_mean")?, float("ci_low")?, float("ci_high")?);
-    let (shares, q) = (float("share_of_effect")?, float("q_value")?);
+    let (shares, q, p_max) = (float("share_of_effect")?, float("q_value")?, float("p_max")?);
     let (amplifiers, gates) = (components.flags("amplifier")?, components.flags("is_gate")?);
     let n_layers = n_layers(layers, &names);
     let row = |i: usize| Row {
@@ -63,6 +65,7 @@ fn rows(components: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
         interval: low[i].zip(high[i]),
         share_of_effect: shares[i],
         q: q[i],
+        p_max: p_max[i],
         amplifier: amplifiers[i],
         is_gate: gates[i],
     };
@@ -130,9 +133,10 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures)
 }
 
-/// What every head loses, layer by head, with a dot on amplifiers.
+/// What every head loses, layer by head, with a dot on amplifiers of some size.
 fn drops_map(rows: &[Row], gate: &str, subtitle: &str) -> Figure {
-    let head = |r: &Row| Some((usize::try_from(r.layer).ok()?, r.head()?, r.drop, r.amplifier));
+    let marked = |r: &Row| r.amplifier && MarkArgs::default().holds(r.p_max, r.share_of_effect);
+    let head = |r: &Row| Some((usize::try_from(r.layer).ok()?, r.head()?, r.drop, marked(r)));
     let (values, marks) = Heatmap::of_heads(rows.iter().filter_map(head));
     Figure::from(Heatmap {
         title: format!("Attribution that heads lose without {gate}"),
@@ -141,9 +145,14 @@ fn drops_map(rows: &[Row], gate: &str, subtitle: &str) -> Figure {
         y_label: "layer".to_string(),
         value_label: "drop of the attribution (nats)".to_string(),
         values,
-        mark_meaning: (!marks.is_empty()).then(|| "amplifier".to_string()),
+        mark_meaning: (!marks.is_empty()).then(dots),
         marks,
     })
+}
+
+/// What a dot on a head says.
+fn dots() -> String {
+    format!("amplifier, {}", MarkArgs::default().rule(true, "effect"))
 }
 
 /// The components that lose or gain most.
@@ -209,7 +218,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("q", Show::PValue("q_value"))
         .column("amplifier", Show::Flag("amplifier"));
     let alt = format!("Layer-by-head heatmap of the attribution that each head loses when {gate} is knocked out.");
-    let caption = "Mean drop of each head's attribution; all components are in components.parquet.";
+    let caption =
+        format!("Mean drop of each head's attribution; all components are in components.parquet. A dot: {}.", dots());
     let main = Section::new(format!("What {gate} works through"))
         .paragraph(finding(&rows, &repair)?)
         .figure(dir.join("drops.png"), caption, alt)

@@ -39,13 +39,14 @@ fn readings_say_the_same_in_one_plan_and_in_several() {
     };
     let of_pair = |pair| {
         let metric = |k| Reading::Number(number(pair, k));
-        [metric(0), metric(1), attribution(pair, 2), metric(3), attribution(pair, 4)]
+        [metric(0), metric(1), attribution(pair, 2), metric(3), metric(4), attribution(pair, 5), metric(6)]
     };
     let readings: Vec<Reading> = (0..3).flat_map(of_pair).collect();
     let all = components(1, 2);
     let (mut whole, mut parts) = (Measured::default(), Measured::default());
     whole.add(&all, 2, &readings);
-    assert_eq!((&whole.gate_out[..], whole.attributions[1].len()), (&[3.0, 23.0, 43.0][..], 3));
+    assert_eq!((&whole.gate_out[..], whole.attributions[1].len()), (&[4.0, 24.0, 44.0][..], 3));
+    assert_eq!(whole.answers, [vec![3.0, 23.0, 43.0], vec![6.0, 26.0, 46.0]]);
     readings.chunks(OF_PAIR).for_each(|some| parts.add(&all, 2, some));
     assert_eq!(parts, whole);
 }

@@ -1,15 +1,17 @@
 //! A table of effects, read back: its figures, its report's table, and what it says in a sentence.
 
 use super::{INTERVAL, SIGNIFICANT};
+use crate::analyses::halves::{Halves, Moved, Shown};
 use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Direction;
-use crate::analyses::{AnalysisError, table};
+use crate::analyses::{AnalysisError, Figures, halves, marks, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
-use crate::report::cells::{self, p_value, share, signed};
+use crate::report::cells::{self, p_value, share, share_interval, signed};
 use crate::report::{Heading, Section};
 use crate::stats::draws_for;
 use crate::table::Table;
+use std::path::Path;
 
 /// What effects are measured in, for axes.
 const VALUE: &str = "effect on the logit difference (nats)";
@@ -27,6 +29,10 @@ pub struct Read<'a> {
     pub position: String,
     /// The variants in the table's order.
     pub variants: Vec<&'a str>,
+    /// What shares are of: `gap` or `base`.
+    share_of: &'static str,
+    /// What a dot in a heatmap says, for each variant.
+    rules: Vec<String>,
     pub rows: Vec<Row<'a>>,
 }
 
@@ -47,6 +53,12 @@ pub struct Row<'a> {
     pub estimate: Option<f64>,
     /// Group or language, and which.
     pub subset: Option<(&'a str, &'a str)>,
+    /// The mean effect as a share of the mean gap, or of the mean base where there is no other prompt; with its interval.
+    pub share: Option<f64>,
+    pub share_interval: Option<(f64, f64)>,
+    pub halves: Halves,
+    /// Whether heatmaps have a dot on it.
+    pub marked: bool,
 }
 
 impl Row<'_> {
@@ -80,6 +92,11 @@ impl Row<'_> {
     pub fn crossed(&self) -> Option<f64> {
         Some(self.effect? / self.gap()?).filter(|share| share.is_finite())
     }
+
+    /// What of the gap or the base the effect is: as the table says, or, in an older one, of the gap.
+    fn part(&self) -> Option<f64> {
+        self.share.or_else(|| self.crossed())
+    }
 }
 
 /// Reads a table of effects back.
@@ -96,6 +113,10 @@ pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisErr
     let estimates = table.has("estimate_mean").then(|| float("estimate_mean")).transpose()?;
     let subsets =
         table.has("by").then(|| Ok::<_, AnalysisError>((table.strs("by")?, table.strs("value")?))).transpose()?;
+    let share_of = if table.has("share_of_base") { "base" } else { "gap" };
+    let share = |end: &str| of_share(table, share_of, end);
+    let (shares, share_low, share_high) = (share("")?, share("_ci_low")?, share("_ci_high")?);
+    let (halves, marks) = (halves::read(table, "effect")?, marks::read(table)?);
     let row = |i: usize| Row {
         layer: layers[i],
         head: heads[i],
@@ -111,6 +132,10 @@ pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisErr
         p_max: p_max[i],
         estimate: estimates.and_then(|e| e[i]),
         subset: subsets.as_ref().map(|(by, value)| (by[i], value[i])),
+        share: shares[i],
+        share_interval: share_low[i].zip(share_high[i]),
+        halves: halves[i],
+        marked: marks[i].0,
     };
     let mut names: Vec<&str> = Vec::new();
     for variant in &variants {
@@ -123,9 +148,22 @@ pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisErr
         model: short_name(&first("model")?),
         site: first("site")?,
         position: first("position")?,
+        rules: names.iter().map(|name| rule(&variants, &marks, name)).collect(),
         variants: names,
+        share_of,
         rows: (0..table.rows()).map(row).collect(),
     })
+}
+
+/// A column of shares; empty cells in an older table that has none.
+fn of_share(table: &Table, of: &str, end: &str) -> Result<Vec<Option<f64>>, AnalysisError> {
+    let name = format!("share_of_{of}{end}");
+    Ok(if table.has(&name) { table.floats(&name)?.to_vec() } else { vec![None; table.rows()] })
+}
+
+/// The rule of a variant's dots.
+fn rule(variants: &[&str], marks: &[(bool, String)], name: &str) -> String {
+    variants.iter().position(|v| *v == name).map_or(String::new(), |i| marks[i].1.clone())
 }
 
 /// An interval in nats as a cell.
@@ -148,6 +186,22 @@ impl<'a> Read<'a> {
 
     fn by_head(&self) -> bool {
         self.rows.iter().any(|r| r.head >= 0)
+    }
+
+    /// What the site is in words, with the name by which commands know it: `head outputs (z)`.
+    pub fn site_words(&self) -> String {
+        let words = match self.site.as_str() {
+            "z" => "head outputs",
+            "q" | "rot_q" => "queries",
+            "k" | "rot_k" => "keys",
+            "v" => "values",
+            "pattern" => "attention patterns",
+            "attn_out" => "attention outputs",
+            "mlp_out" => "MLP outputs",
+            "resid_pre" | "resid_mid" | "resid_post" => "the residual stream",
+            other => return other.to_string(),
+        };
+        format!("{words} ({})", self.site)
     }
 
     /// What is in a subtitle: model, items, position.
@@ -180,9 +234,9 @@ impl<'a> Read<'a> {
                 interval_meaning: Some(INTERVAL.to_string()),
             });
         }
-        let cell = |r: &&Row| (r.layer as usize, r.head as usize, r.effect, r.significant());
+        let cell = |r: &&Row| (r.layer as usize, r.head as usize, r.effect, r.marked);
         let (values, marks) = Heatmap::of_heads(rows.iter().map(cell));
-        let mark_meaning = (!marks.is_empty()).then(|| format!("q < {SIGNIFICANT}"));
+        let mark_meaning = (!marks.is_empty()).then(|| self.rule(variant).to_string());
         Figure::from(Heatmap {
             title: title.to_string(),
             subtitle,
@@ -193,6 +247,49 @@ impl<'a> Read<'a> {
             marks,
             mark_meaning,
         })
+    }
+
+    /// What a dot says of a unit under a variant.
+    fn rule(&self, variant: &str) -> &str {
+        self.variants.iter().position(|v| *v == variant).map_or("", |at| &self.rules[at])
+    }
+
+    /// What is under the figure of a variant's effects.
+    pub fn caption(&self, variant: &str) -> String {
+        let dots = match self.by_head() {
+            true => format!(" A dot: {}.", self.rule(variant)),
+            false => String::new(),
+        };
+        format!("Mean effects; all are in heads.parquet.{dots}")
+    }
+
+    /// The strongest units of each variant that were run, with their halves; `subject` is the edit.
+    fn shown<'s>(&self, subject: &'s str, items: &str) -> Vec<(Shown<'s>, Vec<Moved>)> {
+        let of = |(at, variant): (usize, &&str)| {
+            let alone = self.variants.len() == 1;
+            let shown = Shown {
+                file: if at == 0 { "halves.png".to_string() } else { format!("halves-{variant}.png") },
+                title: format!("Answer and foil apart{}", if alone { String::new() } else { format!(": {variant}") }),
+                subtitle: self.subtitle(variant, items),
+                what: "effect",
+                subject,
+            };
+            let run = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(LISTED);
+            (shown, run.map(|r| Moved { label: self.label(r), whole: r.effect, halves: r.halves }).collect())
+        };
+        self.variants.iter().enumerate().map(of).collect()
+    }
+
+    /// The halves of each variant's strongest units as figures; none of a table without halves.
+    pub fn halves_figures(&self, subject: &str, items: &str) -> Figures {
+        let figure = |(shown, rows): (Shown, Vec<Moved>)| Some((shown.file.clone(), shown.figure(&rows)?));
+        self.shown(subject, items).into_iter().filter_map(figure).collect()
+    }
+
+    /// The same as a report's sections, in numbers and words.
+    pub fn halves_sections(&self, subject: &str, items: &str, dir: &Path) -> Vec<Section> {
+        let shown = self.shown(subject, items).into_iter().enumerate();
+        shown.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)).collect()
     }
 
     /// The strongest units of any variant with their intervals in each.
@@ -227,7 +324,9 @@ impl<'a> Read<'a> {
     /// A variant's strongest units as a report's table.
     pub fn listed(&self, section: Section, variant: &str) -> Section {
         let estimated = self.rows.iter().any(|r| r.estimate.is_some());
-        let numbers = ["effect (nats)", "95 % interval", "share of gap", "flip rate", "p", "q", "family-wise p"];
+        let share_of = format!("share of {}", self.share_of);
+        let numbers =
+            ["effect (nats)", "95 % interval", &share_of, "95 % interval", "flip rate", "p", "q", "family-wise p"];
         let mut header = vec![Heading::text("unit")];
         header.extend(numbers.map(Heading::number));
         if estimated {
@@ -238,7 +337,8 @@ impl<'a> Read<'a> {
                 self.label(r),
                 signed(r.effect, 3),
                 interval(r.interval),
-                share(r.crossed()),
+                share(r.part()),
+                share_interval(r.share_interval),
                 share(r.flip_rate),
                 p_value(r.p),
                 p_value(r.q),
@@ -253,8 +353,8 @@ impl<'a> Read<'a> {
         section.table(format!("The strongest by absolute effect ({variant}); all are in the tables"), header, rows)
     }
 
-    /// A sentence on the strongest unit of a variant, and on how many are significant.
-    pub fn finding(&self, variant: &str) -> String {
+    /// Sentences on the strongest unit of a variant, on what its edit, the `subject`, moves, and on how many are significant.
+    pub fn finding(&self, variant: &str, subject: &str) -> String {
         let rows = self.strongest(variant);
         let Some(first) = rows.first() else { return "Nothing was measured.".to_string() };
         let significant = rows.iter().filter(|r| r.significant()).count();
@@ -268,16 +368,18 @@ impl<'a> Read<'a> {
             _ => String::new(),
         };
         let run = rows.iter().filter(|r| r.effect.is_some()).count();
-        let of_gap = first.crossed().map_or(String::new(), |s| format!(", {} of the gap", share(s)));
+        let ends = first.share_interval.map_or(String::new(), |i| format!(" {}", share_interval(Some(i))));
+        let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), self.share_of));
         let estimated =
             if run < rows.len() { format!(" ({run} of them were run, the others estimated)") } else { String::new() };
         format!(
-            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}). {significant} of {}{estimated} have q < \
+            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}).{} {significant} of {}{estimated} have q < \
              {SIGNIFICANT}{power}.",
             self.label(first),
             signed(first.effect, 3),
             interval(first.interval),
             p_value(first.q),
+            first.halves.sentence(subject),
             rows.len(),
         )
     }
@@ -340,18 +442,20 @@ mod tests {
     use crate::analyses::effects::tests::measured;
     use crate::analyses::effects::{Measured, Shared, effects_tables};
     use crate::analyses::inputs::Unit;
+    use crate::analyses::marks::MarkArgs;
     use crate::analyses::summary::Swap;
     use crate::site::SiteKind;
 
     fn table_of(rows: &dyn Fn() -> Vec<Measured>) -> Table {
         let variant = ("direction", "which run is edited");
-        let shared = Shared { model: "m", variant, position: "last".to_string(), seed: 0, positive: Some("necessity") };
+        let (position, positive, marks) = ("last".to_string(), Some("necessity"), MarkArgs::default());
+        let shared = Shared { model: "m", variant, position, seed: 0, positive, marks };
         effects_tables(&shared, std::iter::empty(), |_| rows()).unwrap().remove(0)
     }
 
     #[test]
     fn the_share_of_the_gap_is_the_ratio_of_means_whatever_a_pair_without_much_of_a_gap_says() {
-        let swap = |base, other, patched| Swap { base, other: Some(other), patched };
+        let swap = |base, other, patched| Swap { base, other: Some(other), patched, answer: None };
         // Gaps of 4 and 0.01; the pairs' own ratios are 0.25 and -50, the means' 0.25 / 2.005.
         let swaps = |sign: f64| vec![swap(sign * 2.0, sign * -2.0, sign), swap(0.0, sign * -0.01, sign * 0.5)];
         let table = table_of(&|| {
@@ -361,7 +465,11 @@ mod tests {
         let heads = read(&table, "direction").unwrap();
         for row in &heads.rows {
             assert!((row.crossed().unwrap() - 0.25 / 2.005).abs() < 1e-12);
-            assert!(heads.finding(row.variant).contains(", 12.5\u{a0}% of the gap"), "{}", heads.finding(row.variant));
+            assert!(
+                heads.finding(row.variant, "It").contains(", 12.5\u{a0}% of the gap"),
+                "{}",
+                heads.finding(row.variant, "It")
+            );
         }
         assert!(table.floats("effect_normalized").unwrap().iter().all(|n| n.unwrap() < -24.0));
     }
@@ -370,7 +478,7 @@ mod tests {
     fn what_too_few_items_can_show_is_said_as_a_number() {
         let effects: Vec<f64> = (0..12).map(|i| if i < 6 { 0.1 } else { -0.1 }).collect();
         let table = table_of(&|| (0..270).map(|head| measured(head, "necessity", &effects, &[])).collect());
-        let finding = read(&table, "direction").unwrap().finding("necessity");
+        let finding = read(&table, "direction").unwrap().finding("necessity", "It");
         let expected = "with 12 items no p-value is under 1/2048, too large to survive a correction over 270 units";
         assert!(finding.contains(expected), "{finding}");
         assert_eq!((patterns(16, 1), patterns(17, 1), patterns(17, 1000)), (32768, 10_001, 200_001));

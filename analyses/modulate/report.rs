@@ -105,7 +105,8 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
         figure.curves.push(control);
     }
     let shown = |class: &str| class == Class::Refusal.name() || class == Class::Answer.name();
-    figure.thresholds = flags(dose, thresholds, side, shown, &str::to_string)?;
+    figure.thresholds = flags(dose, thresholds, side, shown, &|class| format!("half {class}"))?;
+    figure.interval_meaning = Some(INTERVAL.to_string());
     figure.y_range = Some((0.0, 1.0));
     Ok(figure.into())
 }

@@ -7,8 +7,8 @@ use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
 use crate::analyses::answered::{Answer, shares};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{INTERVAL, interval};
-use crate::analyses::summary::mean;
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::summary::{less, mean};
+use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
@@ -26,6 +26,8 @@ struct Measured<'a> {
     metric: Vec<f64>,
     kl: Vec<f64>,
     entropy: Vec<f64>,
+    /// How far the metric's two halves, the answer's and the foil's, are moved.
+    halves: [Vec<f64>; 2],
     answers: Option<&'a [Answer]>,
 }
 
@@ -38,18 +40,26 @@ pub(super) fn tables(
     answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
     let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
-    let base: Vec<f64> = of_prompt.iter().map(|p| p[0]).collect();
+    let of_base = |c: usize| of_prompt.iter().map(|p| p[c]).collect::<Vec<f64>>();
+    let (base, base_half) = (of_base(0), of_base(2));
     let measured: Vec<Measured> = conditions
         .iter()
         .enumerate()
         .map(|(k, condition)| {
-            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect();
-            Measured { condition, metric: column(0), kl: column(1), entropy: column(2), answers: answers[k].as_deref() }
+            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect::<Vec<f64>>();
+            let (metric, answer) = (column(0), less(&column(3), &base_half));
+            let foil = less(&answer, &less(&metric, &base));
+            let (kl, entropy, answers) = (column(1), column(2), answers[k].as_deref());
+            Measured { condition, metric, kl, entropy, halves: [answer, foil], answers }
         })
         .collect();
     let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
     let rows = rows(&base, &measured, &bootstrap);
-    let mut tables = vec![dose_table(&session.model.name, items, &rows)?, items_table(items, &base, &measured)?];
+    let dose = dose_table(&session.model.name, items, &rows)?;
+    let halves = |side: usize| rows.iter().map(|r| r.halves[side].clone()).collect::<Vec<_>>();
+    let dose =
+        halves::columns(dose, "effect", "vector: steered minus base of", [&halves(0), &halves(1)], session.seed)?;
+    let mut tables = vec![dose, items_table(items, &base, &measured)?];
     if answers.iter().any(Option::is_some) {
         tables.push(generations_table(items, &measured)?);
         tables.push(thresholds_table(&measured, base.len(), &bootstrap)?);
@@ -75,6 +85,8 @@ struct Row {
     answer_directions: i64,
     /// Shares of [`Class::ALL`].
     shares: Vec<Option<f64>>,
+    /// The vector's effects on the answer's and the foil's half, one a prompt; none of random directions.
+    halves: [Vec<f64>; 2],
 }
 
 /// The vector's rows, each with the random directions' row after it.
@@ -103,6 +115,7 @@ fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> 
             answers: all.len() as i64,
             answer_directions: i64::from(own.answers.is_some()),
             shares: shares(&all),
+            halves: own.halves.clone(),
         });
         let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
         means.sort_by(f64::total_cmp);
@@ -123,6 +136,7 @@ fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> 
             answers: all.len() as i64,
             answer_directions: random.iter().filter(|m| m.answers.is_some()).count() as i64,
             shares: shares(&all),
+            halves: Default::default(),
         });
     }
     rows
@@ -203,7 +217,18 @@ fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Tab
             "KL divergence of the next token from the run without steering, nats",
             rows.iter().map(|r| r.1.kl[r.0]),
         )?
-        .float("entropy", "entropy of the next token, nats", rows.iter().map(|r| r.1.entropy[r.0]))?)
+        .float("entropy", "entropy of the next token, nats", rows.iter().map(|r| r.1.entropy[r.0]))?
+        .float("effect", "metric minus base_metric, nats", rows.iter().map(|r| r.1.metric[r.0] - base[r.0]))?
+        .float(
+            "answer_effect",
+            "the same of logsumexp(answer logits) less the mean logit, nats",
+            rows.iter().map(|r| r.1.halves[0][r.0]),
+        )?
+        .float(
+            "foil_effect",
+            "the same of the foil: answer_effect less this is effect",
+            rows.iter().map(|r| r.1.halves[1][r.0]),
+        )?)
 }
 
 fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, AnalysisError> {
@@ -337,8 +362,13 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         }
         curves.push(random("refusal", &format!("refusal, {}", answering(dose)?))?);
         let thresholds = thresholds(table(tables, "thresholds")?)?;
-        let answers =
-            Curves { curves, thresholds, y_range: Some((0.0, 1.0)), ..base("Generated answers", "share of answers")? };
+        let answers = Curves {
+            curves,
+            thresholds,
+            y_range: Some((0.0, 1.0)),
+            interval_meaning: Some(INTERVAL.to_string()),
+            ..base("Generated answers", "share of answers")?
+        };
         figures.push(("answers.png".to_string(), answers.into()));
     }
     Ok(figures)
@@ -356,7 +386,8 @@ fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
     let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
     let of = (0..table.rows()).filter(|i| matches!(class[*i], "refusal" | "answer"));
-    let one = |i: usize| Some(Threshold { x: at[i]?, label: class[i].to_string(), interval: low[i].zip(high[i]) });
+    let one =
+        |i: usize| Some(Threshold { x: at[i]?, label: format!("half {}", class[i]), interval: low[i].zip(high[i]) });
     Ok(of.filter_map(one).collect())
 }
 

@@ -75,8 +75,8 @@ pub(super) fn activations(params: &Steer, items: &Items, some: Range<usize>) -> 
 }
 
 /// Readouts of an unsteered prompt, then of each of its forks.
-pub(super) const OF_PROMPT: usize = 2;
-pub(super) const OF_FORK: usize = 3;
+pub(super) const OF_PROMPT: usize = 3;
+pub(super) const OF_FORK: usize = 4;
 
 /// The fork of prompt `i` of a [`sweep`] under condition `k` of so many.
 pub(super) fn fork_of(i: usize, k: usize, conditions: usize) -> Run {
@@ -99,7 +99,8 @@ pub(super) fn batches(
     crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
 }
 
-/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks.
+/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks; then, of
+/// either, the metric's answer half.
 pub(super) fn sweep(
     params: &Steer,
     items: &Items,
@@ -111,14 +112,18 @@ pub(super) fn sweep(
     for i in some {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
+        // Prompts' metrics are logit differences.
+        let half = || metric.answer_half().map(What::Metric);
         plan.read(prompt, What::Metric(metric.clone()));
         plan.read(prompt, What::Entropy);
+        half().map(|half| plan.read(prompt, half));
         for condition in conditions {
             let edits = edits(params, items, &vectors[condition.direction], &condition.kind, i, ids.len());
             let fork = plan.fork(prompt, edits);
             plan.read(fork, What::Metric(metric.clone()));
             plan.read(fork, What::KlFrom(prompt));
             plan.read(fork, What::Entropy);
+            half().map(|half| plan.read(fork, half));
         }
     }
     plan

@@ -46,6 +46,7 @@ struct Edits(u8, u8, Parts, At, Changes);
 #[derive(Arbitrary, Debug)]
 enum Metrics {
     Difference(Vec<u16>, Vec<u16>),
+    AboveMean(Vec<u16>),
     Continuation(u8),
 }
 
@@ -124,6 +125,7 @@ fn metric(metric: &Metrics) -> Metric {
     let ids = |v: &[u16]| v.iter().map(|x| u32::from(*x)).collect();
     match metric {
         Metrics::Difference(answer, foil) => Metric::logit_difference(ids(answer), ids(foil)),
+        Metrics::AboveMean(tokens) => Metric::AboveMean { tokens: ids(tokens) },
         Metrics::Continuation(from) => Metric::Continuation { from: usize::from(*from) },
     }
 }

@@ -1,7 +1,7 @@
 //! How every analysis is run: from its parameters to a run directory that appears whole.
 
 use super::document::{document, write_report};
-use super::{CliError, Meter, ModelArgs, bytes, measured, say};
+use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
 use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
@@ -118,6 +118,8 @@ pub struct Finished {
     pub path: PathBuf,
     /// The tables' names with their numbers of rows.
     pub tables: Vec<(String, usize)>,
+    /// Whether it was there already, and nothing was run.
+    pub was_complete: bool,
 }
 
 /// Runs one analysis, as it was asked for on the command line.
@@ -181,6 +183,8 @@ impl<A: Analysis> Job for Args<A> {
 
     fn check(&self) -> Result<(), CliError> {
         match self.out.as_deref().filter(|_| !self.dry_run) {
+            // Whether it is the same run is seen once the model is there.
+            Some(out) if self.resume && !self.force && out.join(RUN_FILE).is_file() => Ok(()),
             Some(out) => Ok(RunDir::check(out, self.force, self.resume)?),
             None => Ok(()),
         }
@@ -214,17 +218,29 @@ impl<A: Analysis> Job for Args<A> {
         let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
         let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
         let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
-        let directory = RunDir::create(out, self.force, self.resume)?;
         let mut record = self.record(model, A::datasets(&items), call);
+        if let Some(finished) = self.complete(out, &record)? {
+            return Ok(finished);
+        }
+        let directory = RunDir::create(out, self.force, self.resume)?;
         directory.claim(&claimed(&record))?;
         record.timings.load_s = meter.elapsed_s();
 
         let computing = Instant::now();
         let bar = progress_bar(expected, self.model.output.quiet);
-        let progress = |done: u64| bar.inc(done);
+        interrupt::begin(out, expected);
+        let progress = |done: u64| {
+            bar.inc(done);
+            interrupt::advance(done);
+        };
+        let kept = |done: u64| {
+            progress(done);
+            // What was kept took no time: the estimate is by what is computed.
+            bar.reset_elapsed();
+        };
         let scored = A::scored(&items);
         let warn = |scores: &Scores| scored.warn(scores);
-        let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress);
+        let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress, &kept);
         let session = session.scoring(scored.wanted(), &warn);
         let output = self.analysis.compute(&session, &items)?;
         record.measured = Some(scored.measured(&session.scores()));
@@ -239,11 +255,28 @@ impl<A: Analysis> Job for Args<A> {
         let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
         directory.write_atomic(RUN_FILE, &json)?;
         let tables = output.tables.iter().map(|t| (t.name().to_string(), t.rows())).collect();
-        Ok(Finished { path: directory.finish()?, record, tables })
+        let path = directory.finish()?;
+        interrupt::end();
+        Ok(Finished { path, record, tables, was_complete: false })
     }
 }
 
 impl<A: Analysis> Args<A> {
+    /// The run of the same command that is there already, if it is to be gone on with.
+    fn complete(&self, out: &Path, record: &RunRecord) -> Result<Option<Finished>, CliError> {
+        let file = out.join(RUN_FILE);
+        if !self.resume || self.force || !file.is_file() {
+            return Ok(None);
+        }
+        let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", file.display()));
+        let text = std::fs::read(&file).map_err(|e| bad(format!("cannot be read: {e}")))?;
+        let found: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        if claimed(&found) != claimed(record) {
+            return Err(bad("is of another run, which is complete".to_string()));
+        }
+        Ok(Some(Finished { path: out.to_path_buf(), record: found, tables: Vec::new(), was_complete: true }))
+    }
+
     fn record(&self, model: &Model, datasets: Vec<(String, String)>, call: &Call) -> RunRecord {
         let mut parameters = match serde_json::to_value(&self.analysis) {
             Ok(Value::Object(map)) => map.into_iter().map(|(key, value)| (key, call.recorded(value))).collect(),
@@ -304,7 +337,11 @@ impl Finished {
         if json {
             let mut summary = serde_json::to_value(record).unwrap_or_default();
             summary["out"] = Value::from(out.to_string());
+            summary["tables"] = self.tables.iter().map(|(name, rows)| (name.clone(), Value::from(*rows))).collect();
             return say(&summary.to_string());
+        }
+        if self.was_complete {
+            return say(&format!("{out}: is complete; nothing was left to run"));
         }
         let names: Vec<String> = self.tables.iter().map(|(name, n)| format!("{name}.parquet ({n} rows)")).collect();
         say(&format!(
@@ -332,23 +369,24 @@ fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -
     write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, directory.folder())?)
 }
 
-/// Draws figures into a run directory, and warns of letters that they cannot show.
+/// Draws figures into a run directory, as PNG and beside that as SVG, and warns of letters that they cannot show.
 pub(crate) fn write_figures(directory: &RunDir, figures: Vec<(String, crate::figure::Figure)>) -> Result<(), CliError> {
     for (name, figure) in figures {
         let canvas = figure.draw()?;
         canvas.lacking().iter().for_each(|text| warn_of_letters(&name, text));
         directory.write_atomic(&name, &canvas.to_png()?)?;
+        directory.write_atomic(&crate::figure::beside(&name), canvas.to_svg().as_bytes())?;
     }
     Ok(())
 }
 
-/// Says once of each text that the figures' font lacks letters of it; an experiment draws each figure twice.
+/// Says once of each text that no font has letters of it; an experiment draws each figure twice.
 fn warn_of_letters(figure: &str, text: &str) {
     static SAID: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
     if SAID.lock().is_ok_and(|mut said| said.insert(text.to_string())) {
         tracing::warn!(
-            "{figure}: \"{text}\" has letters that the figures' font has not (it has Latin, Greek and Cyrillic ones): each is \
-             drawn as a box; the reports and tables have them"
+            "{figure}: \"{text}\" has letters that neither the figures' own font (Latin, Greek, Cyrillic) nor one of this system \
+             has: each is drawn as a box; the reports and tables have them. A font that has them, Noto Sans CJK for example, mends it"
         );
     }
 }

@@ -23,7 +23,11 @@ impl Inspect {
         }
         let mut lines = Vec::new();
         for (key, value) in facts.as_object().into_iter().flatten().filter(|(k, _)| *k != "sites") {
-            lines.push(format!("{key:<16} {}", value.as_str().map_or_else(|| value.to_string(), str::to_string)));
+            let text = match (key.strip_suffix("_bytes"), value.as_u64()) {
+                (Some(_), Some(n)) => bytes(n),
+                _ => value.as_str().map_or_else(|| value.to_string(), str::to_string),
+            };
+            lines.push(format!("{:<16} {text}", key.strip_suffix("_bytes").unwrap_or(key)));
         }
         lines.push(String::new());
         lines.push(format!("{:<12} {:<8} {:>8}  layers", "site", "units", "width"));
@@ -68,8 +72,8 @@ fn facts(model: &Model) -> Value {
         "chat_template": template,
         "dtype": model.decoder.dtype.as_str(),
         "devices": devices(model),
-        "weights_memory": bytes(model.decoder.parameters * width),
-        "row_memory": format!("{} a position in the residual stream", bytes((a.d_model as u64) * width)),
+        "weights_memory_bytes": model.decoder.parameters * width,
+        "residual_memory_per_position_bytes": a.d_model as u64 * width,
         "sha256": model.sha256,
         "sites": sites(a),
     })
@@ -93,8 +97,15 @@ fn sites(arch: &Arch) -> Vec<Value> {
             Units::HeadsByKeys { n } => (format!("{n} heads"), json!("keys")),
             Units::Columns { width } => ("columns".to_string(), json!(width)),
         };
-        let layers = if kind.in_layers() { format!("0-{}", arch.n_layers - 1) } else { "once".to_string() };
-        json!({ "site": name, "units": units, "width": width, "layers": layers })
+        let heads = match kind.at(0).units(arch) {
+            Units::Heads { n, .. } | Units::HeadsByKeys { n } => json!(n),
+            Units::Columns { .. } => Value::Null,
+        };
+        let (layers, n) = match kind.in_layers() {
+            true => (format!("0-{}", arch.n_layers - 1), arch.n_layers),
+            false => ("once".to_string(), 1),
+        };
+        json!({ "site": name, "units": units, "heads": heads, "width": width, "layers": layers, "places": n })
     };
     there.map(one).collect()
 }

@@ -9,6 +9,7 @@ mod compare;
 mod demo;
 mod document;
 mod inspect;
+mod interrupt;
 mod log;
 mod measured;
 mod meter;
@@ -214,6 +215,7 @@ pub fn main() -> ExitCode {
     watch_panics();
     let cli = Cli::parse();
     log::start(cli.command.is_quiet());
+    interrupt::watch();
     ExitCode::from(ended(|| cli.command.run()))
 }
 

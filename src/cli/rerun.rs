@@ -7,10 +7,8 @@ use super::analysis::OF_RUN;
 use super::runs::{self, Source};
 use super::{Cli, CliError, Command as Any, say, spec};
 use crate::analyses::inputs::read_input;
-use crate::model::ModelError;
-use crate::model::checkpoint::Checkpoint;
-use crate::model::gguf::Gguf;
 use crate::model::source;
+use crate::model::{ModelError, fingerprint};
 use crate::rundir::{PARAMS_FILE, RUN_FILE};
 use crate::table::{Kind, Table};
 use clap::Parser;
@@ -162,13 +160,7 @@ fn changed_model(name: &str, sum: &str) -> Option<String> {
     if name.starts_with("hf:") {
         return None;
     }
-    let now = source::resolve(name, false).map_err(ModelError::from).and_then(|(found, _)| {
-        Ok(match found {
-            source::Source::Folder(dir) => Checkpoint::open_folder(&dir)?,
-            source::Source::Gguf(path) => Checkpoint::Gguf(Gguf::open(&path)?),
-        }
-        .fingerprint())
-    });
+    let now = source::resolve(name, false).map_err(ModelError::from).and_then(|(found, _)| fingerprint(&found));
     match now {
         Ok(now) if now == sum => None,
         Ok(_) => Some(format!("model `{name}`: its weights' files have changed since")),

@@ -184,8 +184,11 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
         return print_costs(&jobs, &entries, settings);
     }
     let started = Instant::now();
-    let directory = RunDir::create(out, place.force, place.resume)?;
     let parameters = parameters(spec)?;
+    if place.resume && !place.force && is_complete(out, settings.command, &parameters)? {
+        return say(&format!("{}: is complete; nothing was left to run", out.display()));
+    }
+    let directory = RunDir::create(out, place.force, place.resume)?;
     directory.claim(&parameters)?;
     let here = directory.folder().to_path_buf();
     let left_out = run_all(&read_in(&here)?, &entries, &here, settings)?;
@@ -218,6 +221,24 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
     write_record(&directory, settings.command, &line, record)?;
     let path = directory.finish()?;
     if settings.output.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
+}
+
+/// Whether the same experiment is there already.
+///
+/// # Errors
+/// If another one is.
+fn is_complete(out: &Path, command: &str, parameters: &Map<String, Value>) -> Result<bool, CliError> {
+    let file = out.join(RUN_FILE);
+    if !file.is_file() {
+        return Ok(false);
+    }
+    let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", file.display()));
+    let text = std::fs::read(&file).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    let found: Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    match found["command"] == command && found["parameters"] == json!(parameters) {
+        true => Ok(true),
+        false => Err(bad("is of another run, which is complete".to_string())),
+    }
 }
 
 /// Compares the models by one of the entries, and by their behaviour.

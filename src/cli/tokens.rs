@@ -1,7 +1,7 @@
 //! `gatelens tokens`: what the model reads of a file's prompts, token by token.
 
 use super::{CliError, ModelArgs, say};
-use crate::dataset::encode::prompt_ids;
+use crate::dataset::encode::{At, prompt_ids};
 use crate::dataset::shown::{Prompt, Shown};
 use crate::dataset::{Input, TokenRef, read_pairs, read_prompts};
 use crate::measured::NamedToken;
@@ -25,11 +25,11 @@ pub(super) struct Tokens {
     pairs: Option<PathBuf>,
 }
 
-/// A field of an item, to be shown.
-struct Field {
+/// A prompt of an item.
+pub(super) struct Field {
     line: usize,
-    id: String,
-    name: &'static str,
+    pub(super) id: String,
+    pub(super) name: &'static str,
     input: Input,
 }
 
@@ -40,35 +40,52 @@ struct Side {
     tokens: Vec<TokenRef>,
 }
 
-/// What a file holds.
-struct Read {
+/// The prompts of a file of either kind.
+pub(super) struct Fields {
     path: PathBuf,
-    fields: Vec<Field>,
+    pub(super) all: Vec<Field>,
     sides: Vec<Side>,
+}
+
+impl Fields {
+    /// Reads a file of pairs, or one of prompts.
+    ///
+    /// # Errors
+    /// If it is not sound, or none is given.
+    pub(super) fn read(pairs: Option<&Path>, prompts: Option<&Path>) -> Result<Self, CliError> {
+        match (pairs, prompts) {
+            (Some(path), _) => of_pairs(path),
+            (None, Some(path)) => of_prompts(path),
+            (None, None) => Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
+        }
+    }
+
+    /// The prompts as the model reads them; warns of what is likely a mistake.
+    ///
+    /// # Errors
+    /// If the model cannot read one.
+    pub(super) fn ids(&self, model: &Model) -> Result<Vec<Vec<u32>>, CliError> {
+        let ids = self.all.iter().map(|field| {
+            let at = At { path: &self.path, line: field.line, id: &field.id, field: field.name };
+            prompt_ids(model, &field.input, at)
+        });
+        let ids = ids.collect::<Result<Vec<_>, _>>()?;
+        let prompts = self.all.iter().zip(&ids);
+        let prompts = prompts.map(|(f, ids)| Prompt { input: &f.input, ids, id: &f.id, field: f.name });
+        Shown::of(model, &self.path, prompts);
+        Ok(ids)
+    }
 }
 
 impl Tokens {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let read = match (&self.pairs, &self.prompts) {
-            (Some(path), _) => of_pairs(path)?,
-            (None, Some(path)) => of_prompts(path)?,
-            (None, None) => return Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
-        };
+        let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
         let model = self.model.glance()?;
         let tokenizer = model.tokenizer().map_err(|e| CliError::Input(e.to_string()))?;
-        let ids = read.fields.iter().map(|field| {
-            let at =
-                crate::dataset::encode::At { path: &read.path, line: field.line, id: &field.id, field: field.name };
-            prompt_ids(&model, &field.input, at)
-        });
-        let ids = ids.collect::<Result<Vec<_>, _>>()?;
-        let prompts = read.fields.iter().zip(&ids);
-        let prompts = prompts.map(|(f, ids)| Prompt { input: &f.input, ids, id: &f.id, field: f.name });
-        Shown::of(&model, &read.path, prompts);
-        for (field, ids) in read.fields.iter().zip(&ids) {
+        let ids = read.ids(&model)?;
+        for (field, ids) in read.all.iter().zip(&ids) {
             self.say_field(&field.id, field.name, &tokenizer.named(ids))?;
-            let last =
-                read.fields.iter().rfind(|other| other.id == field.id).is_some_and(|last| last.name == field.name);
+            let last = read.all.iter().rfind(|other| other.id == field.id).is_some_and(|last| last.name == field.name);
             for side in read.sides.iter().filter(|side| last && side.id == field.id) {
                 self.say_field(&side.id, side.name, &of_side(&model, tokenizer, side)?)?;
             }
@@ -111,7 +128,7 @@ fn of_side(model: &Model, tokenizer: &Tokenizer, side: &Side) -> Result<Vec<Name
     }
 }
 
-fn of_pairs(path: &Path) -> Result<Read, CliError> {
+fn of_pairs(path: &Path) -> Result<Fields, CliError> {
     let dataset = read_pairs(path)?;
     let (mut fields, mut sides) = (Vec::new(), Vec::new());
     for pair in dataset.items {
@@ -120,17 +137,17 @@ fn of_pairs(path: &Path) -> Result<Read, CliError> {
         fields.push(Field { line, id: id.clone(), name: "negative", input: pair.negative });
         sides.extend(named_sides(&id, pair.answer, pair.foil));
     }
-    Ok(Read { path: dataset.path, fields, sides })
+    Ok(Fields { path: dataset.path, all: fields, sides })
 }
 
-fn of_prompts(path: &Path) -> Result<Read, CliError> {
+fn of_prompts(path: &Path) -> Result<Fields, CliError> {
     let dataset = read_prompts(path)?;
     let (mut fields, mut sides) = (Vec::new(), Vec::new());
     for item in dataset.items {
         sides.extend(named_sides(&item.id, item.answer, item.foil));
         fields.push(Field { line: item.line, id: item.id, name: "prompt", input: item.prompt });
     }
-    Ok(Read { path: dataset.path, fields, sides })
+    Ok(Fields { path: dataset.path, all: fields, sides })
 }
 
 fn named_sides(id: &str, answer: Vec<TokenRef>, foil: Vec<TokenRef>) -> impl Iterator<Item = Side> {

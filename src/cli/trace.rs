@@ -1,8 +1,7 @@
 //! `gatelens trace`: activations of prompts, as a safetensors file.
 
+use super::tokens::Fields;
 use super::{CliError, ModelArgs, bytes, say};
-use crate::dataset::encode::prompt_ids;
-use crate::dataset::read_prompts;
 use crate::model::Model;
 use crate::plan::{Part, Plan, Positions, What};
 use crate::run::{Engine, Options, Reading, run};
@@ -20,8 +19,12 @@ pub(super) struct Trace {
     pub(super) model: ModelArgs,
 
     /// Prompts, JSON Lines: {"id", "prompt"}
+    #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
+    prompts: Option<PathBuf>,
+
+    /// Pairs of prompts, JSON Lines: of each, the positive prompt and then the negative one
     #[arg(long, value_name = "FILE")]
-    prompts: PathBuf,
+    pairs: Option<PathBuf>,
 
     /// Sites: `z` is that site in every layer, `z.3` one, `z.3-7` a range; separated by commas
     #[arg(long, value_name = "LIST")]
@@ -48,32 +51,35 @@ impl Trace {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let out = self.out.as_deref().filter(|_| !self.dry_run);
         out.map_or(Ok(()), |out| self.check_out(out))?;
-        let dataset = read_prompts(&self.prompts)?;
+        let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
         let model = if self.dry_run { self.model.glance()? } else { self.model.open()? };
         let sites = self.sites(&model)?;
         let mut plan = Plan::default();
-        for item in &dataset.items {
-            let ids = prompt_ids(&model, &item.prompt, dataset.at(item.line, &item.id, "prompt"))?;
-            let prompt = plan.prompt(item.id.clone(), ids);
+        let one_each = self.pairs.is_none();
+        for (field, ids) in read.all.iter().zip(read.ids(&model)?) {
+            let name = if one_each { field.id.clone() } else { format!("{} {}", field.id, field.name) };
+            let prompt = plan.prompt(name, ids);
             for site in &sites {
                 let what = What::Activation { site: *site, positions: Positions::All, part: Part::All };
                 plan.read(prompt, what);
             }
         }
-        check_widths(&plan, &sites)?;
         plan.check(&model.decoder.arch)?;
         let Some(out) = out else { return self.print_size(&plan, &sites, &model) };
         let readings = run(&model.decoder, &plan, &Options { engine: self.engine, ..Options::default() })?;
-        let tensors = tensors(&plan, &sites, readings);
+        let tensors = tensors(&plan, &sites, readings, model.decoder.arch.n_heads);
         let failed = |e: safetensors::SafeTensorError| CliError::Failed(format!("{}: {e}", out.display()));
         let views = tensors.iter().map(Named::view).collect::<Result<Vec<_>, _>>().map_err(failed)?;
-        let about = HashMap::from([("model".to_string(), model.name.clone())]);
+        let about = about(&model, &plan);
         write_file_with(out, |temporary| {
+            // The serialiser makes files that their owner alone may read: this one is as all others that a user makes.
+            let permissions = std::fs::File::create(temporary)?.metadata()?.permissions();
             // A full disk is told with what would mend it, as wherever a file is written.
             safetensors::serialize_to_file(views, Some(about), temporary).map_err(|e| match e {
                 safetensors::SafeTensorError::IoError(e) => e,
                 e => std::io::Error::other(e.to_string()),
-            })
+            })?;
+            std::fs::set_permissions(temporary, permissions)
         })
         .map_err(|e| CliError::Failed(e.to_string()))?;
         let size = std::fs::metadata(out).map_or(0, |file| file.len());
@@ -111,7 +117,7 @@ impl Trace {
         let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
         let width = |site: &Site| match site.units(&model.decoder.arch) {
             Units::Heads { n, width } => n * width,
-            Units::HeadsByKeys { n } => n * plan.prompts[0].ids.len(),
+            Units::HeadsByKeys { n } => n * longest(plan),
             Units::Columns { width } => width,
         };
         let widths: Vec<(String, usize)> = sites.iter().map(|site| (site.to_string(), width(site))).collect();
@@ -143,20 +149,28 @@ impl Trace {
     }
 }
 
-/// Rows of scores and patterns are as long as their prompts: only prompts of one length stand in one tensor.
-fn check_widths(plan: &Plan, sites: &[Site]) -> Result<(), CliError> {
-    let ragged = sites.iter().find(|s| matches!(s.kind, SiteKind::Scores | SiteKind::Pattern));
-    let first = &plan.prompts[0];
-    match (ragged, plan.prompts.iter().find(|p| p.ids.len() != first.ids.len())) {
-        (Some(site), Some(other)) => Err(CliError::Input(format!(
-            "site `{site}`: rows are as long as their prompt, and `{}` has {} tokens, `{}` {}; trace prompts of one length",
-            first.name,
-            first.ids.len(),
-            other.name,
-            other.ids.len()
-        ))),
-        _ => Ok(()),
+/// The tokens of the longest prompt: rows of scores and patterns have a column a head and so many keys.
+fn longest(plan: &Plan) -> usize {
+    plan.prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0)
+}
+
+/// Tokens whose pieces the file's metadata has room for.
+const PIECES: usize = 100_000;
+
+/// The file's metadata: the model, the prompts' names, and their token pieces where they are not too many.
+fn about(model: &Model, plan: &Plan) -> HashMap<String, String> {
+    let names: Vec<&str> = plan.prompts.iter().map(|p| p.name.as_str()).collect();
+    let mut about =
+        HashMap::from([("model".to_string(), model.name.clone()), ("prompts".to_string(), json!(names).to_string())]);
+    let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
+    if let Ok(tokenizer) = model.tokenizer()
+        && rows <= PIECES
+    {
+        let pieces = |ids: &Vec<u32>| tokenizer.named(ids).into_iter().map(|token| token.text).collect::<Vec<_>>();
+        let all: Vec<Vec<String>> = plan.prompts.iter().map(|p| pieces(&p.ids)).collect();
+        about.insert("pieces".to_string(), json!(all).to_string());
     }
+    about
 }
 
 /// A tensor to be written: its name, dtype, shape and bytes.
@@ -178,9 +192,10 @@ impl Named {
     }
 }
 
-/// Each site's rows of all prompts one after another `[rows, width]`, `offsets` `[prompts + 1]` and `ids` `[rows]`. Each reading
-/// is let go of once it is copied.
-fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>) -> Vec<Named> {
+/// Each site's rows of all prompts one after another `[rows, width]`, `offsets` `[prompts + 1]` and `ids` `[rows]`. Rows of scores
+/// and patterns, which are as long as their prompt, have room for the longest prompt's keys in each head: keys that a prompt
+/// has not are 0 in patterns and minus infinity in scores. Each reading is let go of once it is copied.
+fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>, n_heads: usize) -> Vec<Named> {
     let empty = |site: &Site| Named {
         name: site.to_string(),
         dtype: safetensors::Dtype::F32,
@@ -190,13 +205,27 @@ fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>) -> Vec<Named> {
     let mut tensors: Vec<Named> = sites.iter().map(empty).collect();
     let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
     for (i, reading) in readings.into_iter().enumerate() {
-        if let Reading::Array { shape, values } = reading {
-            let tensor = &mut tensors[i % sites.len()];
-            if tensor.data.is_empty() {
-                tensor.data.reserve_exact(rows * shape[1] * 4);
+        let Reading::Array { shape, values } = reading else { continue };
+        let (site, tensor) = (sites[i % sites.len()], &mut tensors[i % sites.len()]);
+        let fill = match site.kind {
+            SiteKind::Scores => Some(f32::NEG_INFINITY),
+            SiteKind::Pattern => Some(0.0),
+            _ => None,
+        };
+        let width = if fill.is_some() { n_heads * longest(plan) } else { shape[1] };
+        if tensor.data.is_empty() {
+            tensor.data.reserve_exact(rows * width * 4);
+        }
+        tensor.shape = vec![tensor.shape[0] + shape[0], width];
+        let (keys, room) = (shape[1] / n_heads.max(1), width / n_heads.max(1));
+        match fill.filter(|_| keys < room) {
+            None => tensor.data.extend(values.iter().flat_map(|v| v.to_le_bytes())),
+            Some(fill) => {
+                for head in values.chunks_exact(keys.max(1)) {
+                    let padded = head.iter().chain(std::iter::repeat_n(&fill, room - keys));
+                    tensor.data.extend(padded.flat_map(|v| v.to_le_bytes()));
+                }
             }
-            tensor.shape = vec![tensor.shape[0] + shape[0], shape[1]];
-            tensor.data.extend(values.iter().flat_map(|v| v.to_le_bytes()));
         }
     }
     let lengths = plan.prompts.iter().map(|p| p.ids.len() as i64);

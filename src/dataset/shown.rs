@@ -141,9 +141,10 @@ pub fn joined(pieces: &[NamedToken]) -> String {
 fn of_doubled(ids: &[&str]) -> Option<String> {
     let first = ids.first()?;
     Some(format!(
-        "{} begin with two BOS tokens, `{first}` first: the text spells one, and one is added before it; take it out of the \
+        "{} {} with two BOS tokens, `{first}` first: the text spells one, and one is added before it; take it out of the \
          text, or give {{\"text\": ..., \"special_tokens\": false}}",
-        counted(ids.len(), "prompt")
+        counted(ids.len(), "prompt"),
+        if ids.len() == 1 { "begins" } else { "begin" }
     ))
 }
 
@@ -177,10 +178,18 @@ fn untuned(model: &Model) -> Option<&str> {
     };
     let names = || model.also_called.iter().chain([&model.name]);
     let has = |known: &[&str]| names().find(|name| words(name).iter().any(|word| known.contains(&word.as_str())));
-    match has(&TUNED) {
-        Some(_) => None,
-        None => has(&UNTUNED).map(String::as_str),
+    if has(&TUNED).is_some() {
+        return None;
     }
+    // The names of most released models end with their size, and those of tuned ones with a word for it.
+    let ends_with_size = || names().find(|name| words(name).last().is_some_and(|word| is_size(word)));
+    has(&UNTUNED).or_else(ends_with_size).map(String::as_str)
+}
+
+/// Whether a word of a name is a number of parameters: `7b`, `135m`.
+fn is_size(word: &str) -> bool {
+    let number = word.strip_suffix(['b', 'm']);
+    number.is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
 }
 
 /// `1 prompt`, `2 prompts`.

@@ -14,16 +14,15 @@ use super::canvas::{Canvas, Rect};
 use super::estimate::{Estimate, has_intervals};
 use super::marks::{MOST_SERIES, draw_filling, draw_missing};
 use super::parts::{Heading, Legend, MARGIN};
-use super::sign::{BAND, Explained, Sign, draw_estimate, draw_whisker};
-use super::style::{INK, PAPER};
+use super::sign::{Explained, Sign, draw_estimate, draw_whisker};
+use super::style::{BAND, INK, PAPER};
 use labels::CategoryAxis;
 
 /// The most bars, categories times series: more would be less than eight pixels a bar.
 pub const MOST_BARS: usize = 160;
 
 const PLOT_HEIGHT: i32 = 800;
-const WIDEST_CATEGORY: i32 = 320;
-const WIDEST_BAR: f32 = 110.0;
+const WIDEST_BAR: f32 = 160.0;
 const DOT_RADIUS: f32 = 9.0;
 const REFERENCE_DASH: &[f32] = &[18.0, 14.0];
 
@@ -98,8 +97,7 @@ impl Bars {
         self.check()?;
         let heading = Heading::new(&self.title, &self.subtitle);
         let legend = self.legend();
-        let widest = WIDEST_CATEGORY * self.categories.len() as i32;
-        let panel = Panel::new(heading.height(), PLOT_HEIGHT, Some(widest), self.span(), &self.value_label);
+        let panel = Panel::new(heading.height(), PLOT_HEIGHT, None, self.span(), &self.value_label);
         let axis = CategoryAxis::new(&self.categories, panel.plot, &self.category_label);
         let legend_top = panel.plot.bottom() + axis.height() + 20;
         let mut canvas = Canvas::new((legend_top + legend.height() + MARGIN) as u32);
@@ -231,6 +229,25 @@ impl Bars {
         }
     }
 
+    /// Says an estimate's numbers wherever the pointer is in its column.
+    fn add_tip(
+        &self,
+        canvas: &mut Canvas,
+        panel: &Panel,
+        slots: &Slots,
+        (category, series): (usize, usize),
+        estimate: Estimate,
+    ) {
+        let (left, width) = slots.columns(category, series, 1.0);
+        let name = match self.series.len() {
+            1 => String::new(),
+            _ => format!(", {}", self.series[series].name),
+        };
+        let told = estimate.told(self.mark_meaning.as_deref());
+        let text = format!("{} {}{name}: {told}", self.category_label, self.categories[category]);
+        canvas.tip(Rect { left, width, ..panel.plot }, text.trim_start());
+    }
+
     fn draw_values(&self, canvas: &mut Canvas, panel: &Panel, slots: &Slots) {
         let (points, marking) = (self.as_points(), self.marking());
         for (index, series) in self.series.iter().enumerate() {
@@ -244,10 +261,12 @@ impl Bars {
                     Some(estimate) if points => {
                         let look = ((slots.slot * 0.4).clamp(5.0, 15.0), estimate.marked || !marking);
                         draw_estimate(canvas, index, estimate, look, |value| (middle, panel.scale.place(value)));
+                        self.add_tip(canvas, panel, slots, (category, index), estimate);
                     }
                     Some(estimate) => {
                         let (left, width) = slots.columns(category, index, 0.8);
                         draw_column(canvas, panel, index, (left, width), estimate);
+                        self.add_tip(canvas, panel, slots, (category, index), estimate);
                     }
                 }
             }

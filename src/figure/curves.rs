@@ -8,14 +8,14 @@
 mod tests;
 mod thresholds;
 
-use plotters::style::RGBColor;
-
 use super::FigureError;
 use super::axis::{AxisBelow, Panel, Span, drawable, drawable_interval};
-use super::canvas::Canvas;
+use super::canvas::{Canvas, Rect};
+use super::estimate::Estimate;
 use super::marks::{MOST_SERIES, color, dash, draw_marker, tint};
 use super::parts::{Heading, Legend, MARGIN};
 use super::sign::{Sign, draw_whisker};
+use super::style::{CONTROL, Color, written};
 use thresholds::Flags;
 
 /// The most controls: they are not told apart, but the plot would be grey.
@@ -29,7 +29,6 @@ const MARKER_RADIUS: f32 = 13.0;
 /// Markers of a line are not nearer to each other than this, in pixels.
 const MARKER_DISTANCE: f32 = 62.0;
 const BAND_OPACITY: f32 = 0.18;
-const CONTROL: RGBColor = RGBColor(140, 140, 140);
 const CONTROL_TINT: f32 = 0.6;
 const CONTROL_WIDTH: f32 = 4.0;
 /// Pen down and pen up by turns, by the series that a control belongs to; the first is that of grey ones too.
@@ -132,7 +131,7 @@ enum Look {
 }
 
 impl Look {
-    fn color(self) -> RGBColor {
+    fn color(self) -> Color {
         match self {
             Look::Series(series) => color(series),
             Look::Control(Some(series)) => tint(color(series), CONTROL_TINT),
@@ -194,6 +193,7 @@ impl Curves {
                 flags.draw_lines(canvas, panel.plot);
             },
         );
+        self.add_tips(&mut canvas, &lines, |x, y| (axis.scale.place(x), panel.scale.place(y)));
         panel.draw_axis(&mut canvas);
         axis.draw(&mut canvas, panel.plot);
         flags.draw_labels(&mut canvas, panel.plot);
@@ -222,6 +222,21 @@ impl Curves {
                 Ok((x.widened().padded(0.03), y.padded(0.05).or_wanted(self.y_range, y)))
             }
             _ => Err(FigureError::Empty { title: title(), what: "points with a value" }),
+        }
+    }
+
+    /// Says the numbers of points where they are; controls have none, which would cover those of the series.
+    fn add_tips(&self, canvas: &mut Canvas, lines: &[Runs], place: impl Fn(f64, f64) -> (f32, f32)) {
+        let series = self.curves.iter().zip(lines).filter(|(_, line)| !line.look.is_control());
+        for (curve, line) in series {
+            for spot in line.runs.iter().flatten() {
+                let (x, y) = place(spot.x, spot.y);
+                let half = MARKER_RADIUS as i32 + 4;
+                let told = Estimate { value: spot.y, interval: spot.interval, marked: false }.told(None);
+                let text = format!("{} at {}: {told}", curve.name, plain(spot.x));
+                let (left, top) = (x.round() as i32 - half, y.round() as i32 - half);
+                canvas.tip(Rect { left, top, width: 2 * half, height: 2 * half }, text);
+            }
         }
     }
 
@@ -264,6 +279,11 @@ impl Curves {
         entries.extend(meaning.map(|meaning| (Sign::Band, meaning.clone())));
         Legend::new(entries, Sign::width)
     }
+}
+
+/// A place along the axis, as short as it can be written.
+fn plain(x: f64) -> String {
+    if x == x.round() && x.abs() < 1e6 { format!("{x}").replace('-', "−") } else { written(x) }
 }
 
 /// The points in order of their places, parted where a value is missing.

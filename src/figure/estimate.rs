@@ -1,6 +1,7 @@
 //! A number with the interval around it: what an analysis has to show for a head, a layer or a concept.
 
 use super::axis::{drawable, drawable_interval};
+use super::style::written;
 
 /// A number with what is known about it.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -33,6 +34,13 @@ impl Estimate {
     pub(super) fn drawable(self) -> Option<Estimate> {
         drawable(self.value)?;
         Some(Estimate { interval: drawable_interval(self.interval), ..self })
+    }
+
+    /// What a tip says: `0.412 [0.203, 0.618]; q < 0.05`, with what a mark says where it is marked.
+    pub(super) fn told(self, mark: Option<&str>) -> String {
+        let interval = self.interval.map(|(low, high)| format!(" [{}, {}]", written(low), written(high)));
+        let mark = mark.filter(|_| self.marked).map(|meaning| format!("; {meaning}"));
+        format!("{}{}{}", written(self.value), interval.unwrap_or_default(), mark.unwrap_or_default())
     }
 
     /// The numbers that an axis must have room for.

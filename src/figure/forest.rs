@@ -178,6 +178,10 @@ impl Forest {
             let Some(estimate) = estimate else { continue };
             let (y, look) = (layout.y_of(row, series), (MARKER_RADIUS, estimate.marked || !marking));
             draw_estimate(canvas, series, estimate, look, |value| (axis.scale.place(value), y));
+            let name = if self.series.len() > 1 { format!(", {}", self.series[series]) } else { String::new() };
+            let text = format!("{}{name}: {}", self.rows[row].label, estimate.told(self.mark_meaning.as_deref()));
+            let half = SERIES_HEIGHT / 2;
+            canvas.tip(Rect { top: y as i32 - half, height: 2 * half, ..layout.plot }, text);
         }
     }
 }

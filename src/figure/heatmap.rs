@@ -1,8 +1,7 @@
 //! A heatmap of one number for every head of a model, layer 0 at the bottom.
 //!
-//! Colour gives sign and size; a dash in every clearly negative cell keeps the sign readable in greyscale. Cells
-//! without a value are hatched, marked cells have a dot, and the strongest cells are named. Computing values and
-//! deciding what is marked is left to the caller.
+//! Colour gives sign and size. Cells without a value are hatched, marked cells have a dot, and the strongest cells are named
+//! with their values. Computing values and deciding what is marked is left to the caller.
 
 mod layout;
 #[cfg(test)]
@@ -23,11 +22,12 @@ use layout::Layout;
 /// The most rows or columns that are drawn: more would be less than four pixels a cell.
 pub const MOST_CELLS: usize = 256;
 
-/// Below this share of the scale a negative cell is too faint to be taken for a positive one, and has no dash.
-const DASH_FROM: f64 = -0.2;
-
 /// How many cells are named.
 const NAMED: usize = 6;
+/// The most cells with tips, so that a page stays small: the strongest.
+const MOST_TIPS: usize = 16_384;
+/// How many steps of colour the bar shows.
+const BAR_STEPS: i32 = 120;
 
 const SIGN_WIDTH: i32 = 50;
 
@@ -91,6 +91,7 @@ impl Heatmap {
         heading.draw(&mut canvas);
         let limit = self.limit();
         self.draw_cells(&mut canvas, &layout, limit);
+        self.add_tips(&mut canvas, &layout);
         self.draw_axes(&mut canvas, &layout);
         self.draw_bar(&mut canvas, &layout, limit);
         legend.draw(&mut canvas, layout.legend_top, |canvas, place, sign| sign.draw(canvas, place));
@@ -146,20 +147,40 @@ impl Heatmap {
         cells
     }
 
+    /// Says each cell's name and value where it is, layer by layer.
+    fn add_tips(&self, canvas: &mut Canvas, layout: &Layout) {
+        let mut sizes: Vec<f64> = self.present().map(|cell| cell.value.abs()).collect();
+        sizes.sort_by(|a, b| b.total_cmp(a));
+        let least = sizes.get(MOST_TIPS).copied().unwrap_or(f64::NEG_INFINITY);
+        for cell in self.present().filter(|cell| cell.value.abs() > least) {
+            let mark = self.mark_meaning.as_deref().filter(|_| self.marked(cell.row, cell.column));
+            let mark = mark.map_or(String::new(), |meaning| format!("; {meaning}"));
+            let text = format!("{}: {}{mark}", self.name_of(&cell), signed(cell.value));
+            canvas.tip(layout.cell(cell.row, cell.column), text);
+        }
+    }
+
     fn marked(&self, row: usize, column: usize) -> bool {
         self.marks.get(row).and_then(|cells| cells.get(column)).is_some_and(|mark| *mark)
     }
 
     fn draw_cells(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
         for (row, cells) in self.values.iter().enumerate() {
-            for (column, value) in cells.iter().enumerate() {
-                let cell = layout.cell(row, column);
-                match value.and_then(drawable) {
-                    Some(value) => draw_cell(canvas, cell, value / limit, self.marked(row, column)),
-                    None => draw_missing(canvas, cell),
-                }
-            }
+            let missing = cells.iter().enumerate().filter(|(_, value)| value.and_then(drawable).is_none());
+            missing.for_each(|(column, _)| draw_missing(canvas, layout.cell(row, column)));
         }
+        // Cells of one colour after each other are one shape in SVG.
+        let mut cells: Vec<Named> = self.present().collect();
+        cells.sort_by(|a, b| a.value.total_cmp(&b.value));
+        canvas.scale(|canvas| {
+            let place = |cell: &Named| (layout.cell(cell.row, cell.column), cell.value / limit);
+            for (cell, share) in cells.iter().map(place) {
+                canvas.fill(cell, diverging(share));
+            }
+            for (cell, share) in cells.iter().filter(|cell| self.marked(cell.row, cell.column)).map(place) {
+                draw_dot(canvas, cell, share);
+            }
+        });
         let cell = layout.cell(0, 0);
         if cell.width.min(cell.height) >= 24 {
             draw_grid(canvas, layout, self.values.len(), self.values[0].len());
@@ -192,14 +213,14 @@ impl Heatmap {
 
     fn draw_bar(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
         let bar = layout.bar;
-        for y in 0..bar.height {
-            let share = 1.0 - 2.0 * (f64::from(y) + 0.5) / f64::from(bar.height);
-            canvas.fill(Rect { top: bar.top + y, height: 1, ..bar }, diverging(share));
-        }
-        for share in [-0.25, -0.45, -0.65, -0.85] {
-            let y = height_of(bar, share);
-            draw_dash(canvas, Rect { left: bar.left, top: y - 20, width: bar.width, height: 40 }, share, 0.5);
-        }
+        canvas.scale(|canvas| {
+            let start = |step: i32| bar.top + bar.height * step / BAR_STEPS;
+            for step in 0..BAR_STEPS {
+                let share = 1.0 - 2.0 * (f64::from(step) + 0.5) / f64::from(BAR_STEPS);
+                let (top, end) = (start(step), start(step + 1));
+                canvas.fill(Rect { top, height: end - top, ..bar }, diverging(share));
+            }
+        });
         canvas.frame(bar, INK, 3);
         let style = TextStyle::new(TICK_SIZE, INK);
         let most = if bar.height < 500 { 3 } else { 6 };
@@ -218,16 +239,10 @@ impl Heatmap {
 
     /// The signs that occur, each with its meaning.
     fn legend_entries(&self) -> Vec<(Sign, String)> {
-        let limit = self.limit();
         let mut entries = Vec::new();
         if self.marks.iter().flatten().any(|mark| *mark) {
             let meaning = self.mark_meaning.clone().unwrap_or_else(|| "marked".to_owned());
             entries.push((Sign::Dot, meaning));
-        }
-        let dashed =
-            |cell: Named| cell.value / limit <= DASH_FROM || (cell.value < 0.0 && self.marked(cell.row, cell.column));
-        if self.present().any(dashed) {
-            entries.push((Sign::Dash, "negative".to_owned()));
         }
         if self.present().count() < self.values.iter().map(Vec::len).sum() {
             entries.push((Sign::Hatch, "no value".to_owned()));
@@ -272,15 +287,16 @@ impl Heatmap {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sign {
     Dot,
-    Dash,
     Hatch,
 }
 
 impl Sign {
     fn draw(self, canvas: &mut Canvas, place: Rect) {
         match self {
-            Sign::Dot => draw_cell(canvas, place, 0.0, true),
-            Sign::Dash => draw_cell(canvas, place, -0.5, false),
+            Sign::Dot => canvas.scale(|canvas| {
+                canvas.fill(place, diverging(0.0));
+                draw_dot(canvas, place, 0.0);
+            }),
             Sign::Hatch => draw_missing(canvas, place),
         }
         canvas.frame(place, FAINT_INK, 2);
@@ -292,28 +308,11 @@ fn height_of(bar: Rect, share: f64) -> i32 {
     bar.top + ((1.0 - share) / 2.0 * f64::from(bar.height)).round() as i32
 }
 
-fn draw_cell(canvas: &mut Canvas, cell: Rect, share: f64, marked: bool) {
-    canvas.fill(cell, diverging(share));
-    // A marked cell is one that readers will speak of: its sign is shown however faint it is.
-    let negative = share <= DASH_FROM || (marked && share < 0.0);
-    if negative {
-        draw_dash(canvas, cell, share, if marked { 0.7 } else { 0.5 });
-    }
-    if marked {
-        let size = cell.width.min(cell.height) as f32;
-        let height = if negative { 0.34 } else { 0.5 };
-        let center = (cell.left as f32 + cell.width as f32 / 2.0, cell.top as f32 + cell.height as f32 * height);
-        canvas.disc(center, (size * 0.16).clamp(1.5, 12.0), contrast(diverging(share)));
-    }
-}
-
-/// The dash of a negative cell, at that share of its height from the top.
-fn draw_dash(canvas: &mut Canvas, cell: Rect, share: f64, height: f32) {
-    let width = (cell.width.min(cell.height * 2) / 2).clamp(2, 30);
-    let thick = (cell.height / 9).clamp(1, 6);
-    let left = cell.left + (cell.width - width) / 2;
-    let top = cell.top + (cell.height as f32 * height).round() as i32 - thick / 2;
-    canvas.fill(Rect { left, top, width, height: thick }, contrast(diverging(share)));
+/// Draws the dot of a marked cell.
+fn draw_dot(canvas: &mut Canvas, cell: Rect, share: f64) {
+    let size = cell.width.min(cell.height) as f32;
+    let center = (cell.left as f32 + cell.width as f32 / 2.0, cell.top as f32 + cell.height as f32 / 2.0);
+    canvas.disc(center, (size * 0.16).clamp(1.5, 12.0), contrast(diverging(share)));
 }
 
 fn draw_grid(canvas: &mut Canvas, layout: &Layout, rows: usize, columns: usize) {

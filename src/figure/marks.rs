@@ -1,20 +1,13 @@
 //! What tells series apart, in colour and in greyscale: colour, marker, dash and filling, by the series' place.
 
-use plotters::style::RGBColor;
-
-use super::canvas::{Canvas, Rect};
-use super::style::{PAPER, SERIES};
+use super::canvas::{Canvas, Rect, Weave, WeaveKind};
+use super::style::{Color, EMPTY_GROUND, EMPTY_STRIPE, PAPER, SERIES};
 
 /// The most series in one figure: more could not be told apart.
 pub const MOST_SERIES: usize = SERIES.len();
 
 /// The line around markers and bars that are not filled.
 const OUTLINE: f32 = 5.0;
-
-/// Ground and stripes of what has no value.
-pub(super) const EMPTY_GROUND: RGBColor = RGBColor(236, 236, 236);
-/// The stripes.
-pub(super) const EMPTY_STRIPE: RGBColor = RGBColor(176, 176, 176);
 
 /// Pen down and pen up by turns, in pixels; lines have round ends that take a few pixels of the gaps.
 const DASHES: [&[f32]; MOST_SERIES] = [
@@ -39,7 +32,7 @@ const SHAPES: [&[(f32, f32)]; MOST_SERIES] = [
 ];
 
 /// The colour of a series.
-pub(super) fn color(series: usize) -> RGBColor {
+pub(super) fn color(series: usize) -> Color {
     SERIES[series % MOST_SERIES]
 }
 
@@ -83,21 +76,20 @@ pub(super) fn draw_filling(canvas: &mut Canvas, series: usize, bar: Rect) {
     };
     // Wide bars have wide stripes.
     let period = (width / 4).clamp(6, 20);
-    let stripe = (period / 3).max(2);
-    let on = move |along: i32| along.rem_euclid(period) < stripe;
+    let mut striped = |kind| canvas.striped(inside, PAPER, color, Weave { kind, period, width: (period / 3).max(2) });
     match series % MOST_SERIES {
         0 => {}
-        1 => canvas.pattern(inside, PAPER, color, |x, y| on(x + y)),
+        1 => striped(WeaveKind::Rising),
         2 => canvas.fill(inside, tint(color, 0.35)),
-        3 => canvas.pattern(inside, PAPER, color, |x, y| on(x - y)),
+        3 => striped(WeaveKind::Falling),
         4 => canvas.fill(inside, PAPER),
-        5 => canvas.pattern(inside, PAPER, color, |_, y| on(y)),
-        _ => canvas.pattern(inside, PAPER, color, |x, y| on(x) && on(y)),
+        5 => striped(WeaveKind::Level),
+        _ => striped(WeaveKind::Dots),
     }
 }
 
 /// Draws a bar of a colour, filled or as an outline; one thinner than three pixels across is drawn with three.
-pub(super) fn draw_bar(canvas: &mut Canvas, bar: Rect, color: RGBColor, filled: bool) {
+pub(super) fn draw_bar(canvas: &mut Canvas, bar: Rect, color: Color, filled: bool) {
     let bar = if bar.width < 3 { Rect { left: bar.left - (3 - bar.width) / 2, width: 3, ..bar } } else { bar };
     canvas.fill(bar, color);
     // However thin the bar is, half of it is inside of the line.
@@ -110,13 +102,14 @@ pub(super) fn draw_bar(canvas: &mut Canvas, bar: Rect, color: RGBColor, filled: 
 
 /// Draws what stands where a value is missing.
 pub(super) fn draw_missing(canvas: &mut Canvas, place: Rect) {
-    canvas.hatch(place, EMPTY_GROUND, EMPTY_STRIPE, 14, 3);
+    let weave = Weave { kind: WeaveKind::Rising, period: 14, width: 3 };
+    canvas.striped(place, EMPTY_GROUND, EMPTY_STRIPE, weave);
 }
 
 /// A colour thinned with white; `strength` is its share.
-pub(super) fn tint(color: RGBColor, strength: f32) -> RGBColor {
+pub(super) fn tint(color: Color, strength: f32) -> Color {
     let mix = |part: u8| (255.0 + (f32::from(part) - 255.0) * strength).round() as u8;
-    RGBColor(mix(color.0), mix(color.1), mix(color.2))
+    Color(mix(color.0), mix(color.1), mix(color.2))
 }
 
 #[cfg(test)]
@@ -127,7 +120,7 @@ mod tests {
     fn grey(draw: impl FnOnce(&mut Canvas)) -> Vec<i32> {
         let mut canvas = Canvas::new(60);
         draw(&mut canvas);
-        let luma = |RGBColor(r, g, b)| (299 * i32::from(r) + 587 * i32::from(g) + 114 * i32::from(b)) / 1000;
+        let luma = |Color(r, g, b)| (299 * i32::from(r) + 587 * i32::from(g) + 114 * i32::from(b)) / 1000;
         (0..60).flat_map(|y| (0..60).map(move |x| (x, y))).map(|(x, y)| luma(canvas.pixel(x, y))).collect()
     }
 
@@ -162,7 +155,7 @@ mod tests {
             let drawn = |filled: bool| {
                 let mut canvas = Canvas::new(40);
                 draw_bar(&mut canvas, Rect { left: 10, top: 5, width, height: 20 }, color(0), filled);
-                let row: Vec<RGBColor> = (10..10 + width).map(|x| canvas.pixel(x, 15)).collect();
+                let row: Vec<Color> = (10..10 + width).map(|x| canvas.pixel(x, 15)).collect();
                 (row[0], row[width as usize / 2], row.iter().filter(|pixel| **pixel == PAPER).count() as i32)
             };
             assert_eq!(drawn(true), (color(0), color(0), 0));

@@ -10,16 +10,18 @@ mod tests;
 
 use super::FigureError;
 use super::axis::{AxisBelow, Panel, Span, drawable};
-use super::canvas::Canvas;
+use super::canvas::{Canvas, Rect};
 use super::marks::{MOST_SERIES, draw_marker};
 use super::parts::{Heading, Legend, MARGIN, line_height, text_width};
 use super::sign::Sign;
-use super::style::{FAINT_INK, INK, TICK_SIZE};
+use super::style::{FAINT_INK, INK, TICK_SIZE, written};
 use super::text::TextStyle;
 use names::place_names;
 
-/// The side of the plot in pixels.
-const SIDE: i32 = 1200;
+/// The side of the plot in pixels, where the column is wide enough.
+const SIDE: i32 = 1400;
+/// With more points than this only those with a name have tips.
+const MOST_TIPS: usize = 1500;
 const NAMED_RADIUS: f32 = 15.0;
 const IDENTITY: Sign = Sign::Line { color: FAINT_INK, dash: &[22.0, 16.0], width: 4.0, marker: None };
 /// Names beside points are not wider than this.
@@ -77,7 +79,7 @@ impl Scatter {
         let radius = if self.points().count() > 400 { 6.0 } else { 9.0 };
         let reach = |point: &ScatterPoint| if point.name.is_some() { NAMED_RADIUS + 4.0 } else { radius };
         let taken: Vec<_> = self.points().map(|point| (place(point), reach(point))).collect();
-        let named = self.points().filter_map(|p| Some((place(p), style.clip(p.name.as_ref()?, NAME_WIDTH))));
+        let named = self.points().filter_map(|p| Some((place(p), style.shorten(p.name.as_ref()?, NAME_WIDTH))));
         let names = place_names(named.collect(), &taken, panel.plot, style);
         let others = match names.listed() {
             none if none.is_empty() => Vec::new(),
@@ -100,6 +102,7 @@ impl Scatter {
             draw_marker(&mut canvas, point.series, place(point), NAMED_RADIUS, true);
         }
         names.draw(&mut canvas, style, FAINT_INK);
+        self.add_tips(&mut canvas, place);
         panel.draw_axis(&mut canvas);
         axis.draw(&mut canvas, panel.plot);
         legend.draw(&mut canvas, legend_top, |canvas, place, sign| sign.draw(canvas, place));
@@ -108,6 +111,20 @@ impl Scatter {
             canvas.text(line, MARGIN as f32, y, style);
         }
         Ok(canvas)
+    }
+
+    /// Says the numbers of points where they are; those with a name last, so that they are in front.
+    fn add_tips(&self, canvas: &mut Canvas, place: impl Fn(&ScatterPoint) -> (f32, f32)) {
+        let few = self.points().count() <= MOST_TIPS;
+        let unnamed = self.points().filter(|point| few && point.name.is_none());
+        for point in unnamed.chain(self.points().filter(|point| point.name.is_some())) {
+            let ((x, y), half) = (place(point), NAMED_RADIUS as i32);
+            let (left, top) = (x.round() as i32 - half, y.round() as i32 - half);
+            let names = point.name.iter().chain(self.series.get(point.series)).map(String::as_str).collect::<Vec<_>>();
+            let numbers = format!("{}: {}, {}: {}", self.x_label, written(point.x), self.y_label, written(point.y));
+            let text = if names.is_empty() { numbers } else { format!("{}; {numbers}", names.join(", ")) };
+            canvas.tip(Rect { left, top, width: 2 * half, height: 2 * half }, text);
+        }
     }
 
     /// The points that are somewhere.

@@ -1,20 +1,15 @@
 //! The signs of legends, drawn by what draws the data, so that both look the same.
 
-use plotters::style::RGBColor;
-
 use super::canvas::{Canvas, Rect};
 use super::estimate::Estimate;
 use super::marks::{color, draw_bar, draw_filling, draw_marker, draw_missing};
 use super::parts::Legend;
-use super::style::{FAINT_INK, INK};
+use super::style::{BAND, Color, FAINT_INK, INK};
 
 /// The width of signs that are one marker or one swatch, in pixels.
 const NARROW: i32 = 60;
 /// The width of signs that show a line.
 const WIDE: i32 = 130;
-
-/// The grey of bands that belong to no series.
-pub(super) const BAND: RGBColor = RGBColor(206, 206, 206);
 
 const MARKER_RADIUS: f32 = 14.0;
 
@@ -26,7 +21,7 @@ pub(super) enum Sign {
     /// A series' bar.
     Filling(usize),
     /// A bar of a colour, filled or as an outline.
-    Bar(RGBColor, bool),
+    Bar(Color, bool),
     /// A filled marker beside an open one.
     FilledOrOpen(usize),
     /// An interval's line.
@@ -38,7 +33,7 @@ pub(super) enum Sign {
     /// What stands where a value is missing.
     Missing,
     /// A line, with a series' marker on it.
-    Line { color: RGBColor, dash: &'static [f32], width: f32, marker: Option<usize> },
+    Line { color: Color, dash: &'static [f32], width: f32, marker: Option<usize> },
 }
 
 impl Sign {
@@ -87,7 +82,7 @@ impl Sign {
 }
 
 /// Draws an interval: a line with a short bar across at both ends.
-pub(super) fn draw_whisker(canvas: &mut Canvas, from: (f32, f32), to: (f32, f32), color: RGBColor, width: f32) {
+pub(super) fn draw_whisker(canvas: &mut Canvas, from: (f32, f32), to: (f32, f32), color: Color, width: f32) {
     canvas.stroke(from, to, color, width);
     let half = 1.8 * width;
     let (dx, dy) = if from.1 == to.1 { (0.0, half) } else { (half, 0.0) };

@@ -1,6 +1,10 @@
 //! What all figures share: sizes, colours, ticks and how numbers are written.
 
-use plotters::style::RGBColor;
+/// A colour by its red, green and blue parts, as it is printed on white.
+///
+/// A page shows the colours that [`role`](Color::role) names in its own way, so that figures can be read on a dark ground too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Color(pub u8, pub u8, pub u8);
 
 /// Title: 8 pt in print.
 pub const TITLE_SIZE: f32 = 56.0;
@@ -10,54 +14,89 @@ pub const LABEL_SIZE: f32 = 50.0;
 pub const TICK_SIZE: f32 = 44.0;
 
 /// Text and axes.
-pub const INK: RGBColor = RGBColor(26, 26, 26);
+pub const INK: Color = Color(26, 26, 26);
 /// Text of less weight.
-pub const FAINT_INK: RGBColor = RGBColor(90, 90, 90);
+pub const FAINT_INK: Color = Color(90, 90, 90);
 /// Lines between cells and behind curves.
-pub const GRID: RGBColor = RGBColor(222, 222, 222);
+pub const GRID: Color = Color(222, 222, 222);
 /// White.
-pub const PAPER: RGBColor = RGBColor(255, 255, 255);
+pub const PAPER: Color = Color(255, 255, 255);
+/// Ranges that belong to no series.
+pub const BAND: Color = Color(206, 206, 206);
+/// What series are compared to.
+pub const CONTROL: Color = Color(140, 140, 140);
+/// The ground of what has no value.
+pub const EMPTY_GROUND: Color = Color(240, 240, 240);
+/// The stripes of what has no value.
+pub const EMPTY_STRIPE: Color = Color(204, 204, 204);
+
+/// What the colours that are no data's are for, as classes in SVG.
+const ROLES: [(Color, &str); 9] = [
+    (INK, "ink"),
+    (FAINT_INK, "faint"),
+    (GRID, "grid"),
+    (PAPER, "paper"),
+    (BAND, "band"),
+    (CONTROL, "control"),
+    (EMPTY_GROUND, "empty"),
+    (EMPTY_STRIPE, "stripe"),
+    // The last series is as dark as ink.
+    (SERIES[6], "ink"),
+];
+
+impl Color {
+    /// What the colour is for, where it is not for data: pages have colours of their own for these.
+    pub fn role(self) -> Option<&'static str> {
+        ROLES.iter().find(|(color, _)| *color == self).map(|(_, role)| *role)
+    }
+
+    /// `#1a1a1a`.
+    pub fn hex(self) -> String {
+        let Color(red, green, blue) = self;
+        format!("#{red:02x}{green:02x}{blue:02x}")
+    }
+}
 
 /// Labels of so many letters need no powers of ten.
 const PLAIN_DIGITS: usize = 6;
 
 /// Colours for series that colour-blind readers can tell apart (Okabe and Ito).
-pub const SERIES: [RGBColor; 7] = [
-    RGBColor(0, 114, 178),
-    RGBColor(213, 94, 0),
-    RGBColor(0, 158, 115),
-    RGBColor(204, 121, 167),
-    RGBColor(86, 180, 233),
-    RGBColor(230, 159, 0),
-    RGBColor(0, 0, 0),
+pub const SERIES: [Color; 7] = [
+    Color(0, 114, 178),
+    Color(213, 94, 0),
+    Color(0, 158, 115),
+    Color(204, 121, 167),
+    Color(86, 180, 233),
+    Color(230, 159, 0),
+    Color(0, 0, 0),
 ];
 
 /// ColorBrewer's RdBu from blue (negative) through near white to red (positive), safe for colour-blind readers.
-const DIVERGING: [RGBColor; 11] = [
-    RGBColor(5, 48, 97),
-    RGBColor(33, 102, 172),
-    RGBColor(67, 147, 195),
-    RGBColor(146, 197, 222),
-    RGBColor(209, 229, 240),
-    RGBColor(247, 247, 247),
-    RGBColor(253, 219, 199),
-    RGBColor(244, 165, 130),
-    RGBColor(214, 96, 77),
-    RGBColor(178, 24, 43),
-    RGBColor(103, 0, 31),
+const DIVERGING: [Color; 11] = [
+    Color(5, 48, 97),
+    Color(33, 102, 172),
+    Color(67, 147, 195),
+    Color(146, 197, 222),
+    Color(209, 229, 240),
+    Color(247, 247, 247),
+    Color(253, 219, 199),
+    Color(244, 165, 130),
+    Color(214, 96, 77),
+    Color(178, 24, 43),
+    Color(103, 0, 31),
 ];
 
 /// The colour of a share of the scale from -1 (blue) through 0 (near white) to 1 (red).
-pub fn diverging(share: f64) -> RGBColor {
+pub fn diverging(share: f64) -> Color {
     let place = (share.clamp(-1.0, 1.0) + 1.0) / 2.0 * (DIVERGING.len() - 1) as f64;
     let below = (place.floor() as usize).min(DIVERGING.len() - 2);
     let (from, to, part) = (DIVERGING[below], DIVERGING[below + 1], place - below as f64);
     let mix = |a: u8, b: u8| (f64::from(a) + (f64::from(b) - f64::from(a)) * part).round() as u8;
-    RGBColor(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
+    Color(mix(from.0, to.0), mix(from.1, to.1), mix(from.2, to.2))
 }
 
 /// Ink or paper, whichever is easier to see on that ground.
-pub fn contrast(ground: RGBColor) -> RGBColor {
+pub fn contrast(ground: Color) -> Color {
     let luma = 0.299 * f64::from(ground.0) + 0.587 * f64::from(ground.1) + 0.114 * f64::from(ground.2);
     if luma > 135.0 { INK } else { PAPER }
 }
@@ -129,6 +168,11 @@ pub fn signed(value: f64) -> String {
     with_minus(text)
 }
 
+/// A value with three digits that count, and a sign where it is negative.
+pub fn written(value: f64) -> String {
+    signed(value).trim_start_matches('+').to_owned()
+}
+
 fn with_minus(text: String) -> String {
     text.replace('-', "\u{2212}")
 }
@@ -139,9 +183,9 @@ mod tests {
 
     #[test]
     fn the_scale_is_centred_and_opposite_ends_differ() {
-        assert_eq!(diverging(0.0), RGBColor(247, 247, 247));
-        assert_eq!(diverging(-1.0), RGBColor(5, 48, 97));
-        assert_eq!(diverging(1.0), RGBColor(103, 0, 31));
+        assert_eq!(diverging(0.0), Color(247, 247, 247));
+        assert_eq!(diverging(-1.0), Color(5, 48, 97));
+        assert_eq!(diverging(1.0), Color(103, 0, 31));
         assert_eq!(diverging(7.0), diverging(1.0));
     }
 
@@ -179,6 +223,7 @@ mod tests {
         assert_eq!([signed(0.00251), signed(-0.0123)], ["+0.00251", "−0.0123"]);
         assert_eq!(signed(-0.00001), "−1.0e−5");
         assert_eq!(signed(0.0), "0");
+        assert_eq!([written(0.5), written(-12.345)], ["0.500", "−12.3"]);
     }
 
     #[test]

@@ -1,24 +1,21 @@
 //! A waterfall: how the parts of the forward pass add up to a number, layer by layer, as direct logit attribution
 //! splits a logit difference.
 //!
-//! The passage goes down the page, a row for every part, so that eighty layers are still legible. Every part is a bar
-//! from the sum before it to the sum after it, filled where it adds and an outline where it takes away; attention and
-//! MLP differ in shade. Another reading after each layer (the logit lens) can be drawn beside the bars' ends as a line.
-//! That the parts do add up is left to the caller.
+//! The passage goes up the page, as layers do in heatmaps, a row for every part, so that eighty layers are still legible.
+//! Every part is a bar from the sum before it to the sum after it, filled where it adds and an outline where it takes away;
+//! attention and MLP differ in shade. That the parts do add up is left to the caller.
 
 mod layout;
 #[cfg(test)]
 mod tests;
 
-use plotters::style::RGBColor;
-
 use super::FigureError;
 use super::axis::{AxisBelow, Span, drawable};
 use super::canvas::{Canvas, Rect};
-use super::marks::{draw_bar, draw_marker, draw_missing};
+use super::marks::{draw_bar, draw_missing};
 use super::parts::{Heading, Legend, MARGIN};
 use super::sign::Sign;
-use super::style::{FAINT_INK, INK, PAPER, SERIES, signed};
+use super::style::{Color, FAINT_INK, INK, SERIES, signed};
 use layout::Layout;
 
 /// The most layers: with its caption the figure still fits a page.
@@ -27,15 +24,8 @@ pub const MOST_LAYERS: usize = 128;
 pub const MOST_OTHERS: usize = 6;
 
 /// Dark and light, so that greyscale tells them apart.
-const ATTENTION: RGBColor = SERIES[0];
-const MLP: RGBColor = SERIES[5];
-/// The series whose marker the lens has.
-const LENS: usize = 3;
-const LENS_DASH: &[f32] = &[14.0, 14.0];
-const LENS_COLOR: RGBColor = SERIES[LENS];
-/// The lens' markers are not nearer to each other than this, in pixels.
-const LENS_DISTANCE: f32 = 44.0;
-
+const ATTENTION: Color = SERIES[0];
+const MLP: Color = SERIES[5];
 /// The parts that add up to a number.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Waterfall {
@@ -51,8 +41,6 @@ pub struct Waterfall {
     pub layers: Vec<WaterfallLayer>,
     /// The parts after the last layer: biases, a remainder.
     pub after: Vec<WaterfallPart>,
-    /// Another reading after each layer, to compare the sum so far with.
-    pub lens: Option<WaterfallLens>,
 }
 
 /// A part that belongs to no layer.
@@ -73,18 +61,9 @@ pub struct WaterfallLayer {
     pub mlp: Option<f64>,
 }
 
-/// A reading after each layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct WaterfallLens {
-    /// What it is: `logit lens`.
-    pub name: String,
-    /// One value a layer; the line has a gap where there is none.
-    pub values: Vec<Option<f64>>,
-}
-
 /// A bar: what it stands for, and the sums before and after it.
 struct Step {
-    color: RGBColor,
+    color: Color,
     value: Option<f64>,
     from: f64,
     to: f64,
@@ -94,7 +73,7 @@ impl Waterfall {
     /// Draws the figure.
     ///
     /// # Errors
-    /// Without layers, with more parts than can be told apart, and if the lens has not one value a layer.
+    /// Without layers, and with more parts than can be told apart.
     pub fn draw(&self) -> Result<Canvas, FigureError> {
         self.check()?;
         let steps = self.steps();
@@ -109,10 +88,15 @@ impl Waterfall {
         axis.draw_grid(&mut canvas, layout.plot);
         layout.draw_ground(&mut canvas);
         draw_steps(&mut canvas, &axis, &layout, &steps);
-        draw_bar(&mut canvas, bar(&axis, layout.slot(steps.len()), 0.0, total), INK, true);
+        let whole = bar(&axis, layout.slot(steps.len()), 0.0, total);
+        draw_bar(&mut canvas, whole, INK, true);
+        self.add_tips(&mut canvas, &layout, &steps);
+        canvas.tip(
+            Rect { left: layout.plot.left, width: layout.plot.width, ..whole },
+            format!("total: {}", signed(total)),
+        );
         let zero = axis.scale.place(0.0).round() as i32;
         canvas.fill(Rect { left: zero - 1, width: 3, ..layout.plot }, INK);
-        self.draw_lens(&mut canvas, &axis, &layout);
         canvas.frame(layout.plot, INK, 3);
         layout.draw_axis(&mut canvas);
         axis.draw(&mut canvas, layout.plot);
@@ -133,16 +117,7 @@ impl Waterfall {
                 return Err(FigureError::TooMany { title: title(), what, found, limit: MOST_OTHERS });
             }
         }
-        match &self.lens {
-            Some(lens) if lens.values.len() != layers => Err(FigureError::Unequal {
-                title: title(),
-                what: format!("the line \"{}\"", lens.name),
-                found: lens.values.len(),
-                expected: layers,
-                each: "layer",
-            }),
-            _ => Ok(()),
-        }
+        Ok(())
     }
 
     /// All bars but the total, in their order.
@@ -150,7 +125,7 @@ impl Waterfall {
         let others = |parts: &[WaterfallPart]| -> Vec<_> { parts.iter().map(|part| (FAINT_INK, part.value)).collect() };
         let layers = self.layers.iter().flat_map(|layer| [(ATTENTION, layer.attention), (MLP, layer.mlp)]);
         let mut sum = 0.0;
-        let step = |(color, value): (RGBColor, Option<f64>)| {
+        let step = |(color, value): (Color, Option<f64>)| {
             let value = value.and_then(drawable);
             let from = sum;
             sum += value.unwrap_or(0.0);
@@ -165,9 +140,22 @@ impl Waterfall {
         parts.chain(["total".to_owned()]).collect()
     }
 
+    /// Says what each bar adds, and the sum after it, wherever the pointer is in its row.
+    fn add_tips(&self, canvas: &mut Canvas, layout: &Layout, steps: &[Step]) {
+        let others = |parts: &[WaterfallPart]| parts.iter().map(|part| part.label.clone()).collect::<Vec<_>>();
+        let layers =
+            (0..self.layers.len()).flat_map(|layer| ["attention", "MLP"].map(|part| format!("layer {layer} {part}")));
+        let names = others(&self.before).into_iter().chain(layers).chain(others(&self.after));
+        for (index, (name, step)) in names.zip(steps).enumerate() {
+            let (top, bottom) = layout.slot(index);
+            let value = step.value.map_or("no value".to_owned(), signed);
+            let text = format!("{name}: {value}; sum {}", signed(step.to));
+            canvas.tip(Rect { top, height: bottom - top, ..layout.plot }, text);
+        }
+    }
+
     fn span(&self, steps: &[Step]) -> Span {
-        let lens = self.lens.iter().flat_map(|lens| lens.values.iter().flatten().copied());
-        let values = steps.iter().map(|step| step.to).chain(lens).chain([0.0]);
+        let values = steps.iter().map(|step| step.to).chain([0.0]);
         Span::of(values).unwrap_or(Span { low: 0.0, high: 0.0 }).widened().padded(0.03)
     }
 
@@ -180,32 +168,7 @@ impl Waterfall {
         if steps.iter().any(|step| step.value.is_none()) {
             entries.push((Sign::Missing, "no value".into()));
         }
-        if let Some(lens) = &self.lens {
-            let line = Sign::Line { color: LENS_COLOR, dash: LENS_DASH, width: 5.0, marker: Some(LENS) };
-            entries.push((line, lens.name.clone()));
-        }
         Legend::new(entries, Sign::width)
-    }
-
-    /// Draws the lens as a line through its layers' ends, with gaps where it has no value.
-    fn draw_lens(&self, canvas: &mut Canvas, axis: &AxisBelow, layout: &Layout) {
-        let values = self.lens.as_ref().map_or(&[][..], |lens| &lens.values);
-        let place = |(layer, value): (usize, &Option<f64>)| {
-            let value = value.and_then(drawable)?;
-            Some((axis.scale.place(value), layout.layer_start(layer + 1)))
-        };
-        let points: Vec<Option<(f32, f32)>> = values.iter().enumerate().map(place).collect();
-        let every = (LENS_DISTANCE / layout.layer_height()).ceil().max(1.0) as usize;
-        let radius = (layout.layer_height() * 0.3).clamp(7.0, 13.0);
-        for run in points.split(Option::is_none) {
-            let run: Vec<(f32, f32)> = run.iter().flatten().copied().collect();
-            // A line of paper around it, where it crosses bars.
-            canvas.polyline(&run, PAPER, 9.0, &[]);
-            canvas.polyline(&run, LENS_COLOR, 5.0, LENS_DASH);
-            for center in run.iter().step_by(every) {
-                draw_marker(canvas, LENS, *center, radius, true);
-            }
-        }
     }
 }
 
@@ -223,7 +186,7 @@ fn draw_steps(canvas: &mut Canvas, axis: &AxisBelow, layout: &Layout, steps: &[S
             Some(value) => draw_bar(canvas, bar(axis, slot, step.from, step.to), step.color, value >= 0.0),
             None => draw_missing(canvas, Rect { top: slot.0, height: slot.1 - slot.0, ..layout.plot }),
         }
-        let level = bar(axis, (slot.1, layout.slot(index + 1).0), step.to, step.to);
+        let level = bar(axis, (layout.slot(index + 1).1, slot.0), step.to, step.to);
         canvas.fill(Rect { left: level.left - 1, width: 3, ..level }, FAINT_INK);
     }
 }

@@ -1,5 +1,7 @@
 //! Checkpoints on disk: named tensors of safetensors files or of a GGUF file, read as f32 on request.
 //!
+//! What a LoRA adapter changes of them is changed as they are read.
+//!
 //! Files are memory-mapped; nothing is converted before it is asked for, and what was converted is given back to the
 //! system, so that a model's peak memory is that of its converted weights. Which tensors make up a model is
 //! [`super::weights`]' business.
@@ -7,10 +9,13 @@
 // Mapping a file is unsafe because another process may change it meanwhile.
 #![allow(unsafe_code)]
 
+mod adapter;
 mod fp8;
 mod shards;
 
+use super::adapter::{Adapter, AdapterError};
 use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
+use adapter::Merge;
 use fp8::Scale;
 use memmap2::Mmap;
 use rayon::prelude::*;
@@ -29,6 +34,8 @@ pub enum CheckpointError {
     Tensor { path: PathBuf, tensor: String, why: String },
     #[error(transparent)]
     Gguf(#[from] GgufError),
+    #[error(transparent)]
+    Adapter(#[from] AdapterError),
 }
 
 /// An open checkpoint.
@@ -83,6 +90,33 @@ impl Checkpoint {
     /// As [`Checkpoint::open_folder`].
     pub fn open_quantized(dir: &Path, block: [usize; 2]) -> Result<Self, CheckpointError> {
         Ok(Checkpoint::Safetensors(Shards::open(dir)?.in_blocks(block)))
+    }
+
+    /// The checkpoint with an adapter merged into its weights as they are read.
+    ///
+    /// # Errors
+    /// If the adapter's weights are not sound or not of this base, or the base is a GGUF file, whose names and order of rows
+    /// are others.
+    pub fn merged(self, adapter: &Adapter) -> Result<Self, CheckpointError> {
+        match self {
+            Checkpoint::Safetensors(s) => Ok(Checkpoint::Safetensors(s.merged(adapter)?)),
+            Checkpoint::Gguf(g) => {
+                let why = "an adapter is merged into a folder of safetensors, not into a GGUF file".to_string();
+                Err(CheckpointError::File { path: g.path().to_path_buf(), why })
+            }
+        }
+    }
+
+    /// Whether an adapter changes a tensor.
+    pub fn changes(&self, name: &str) -> bool {
+        self.merge().is_some_and(|merge| merge.changes(name))
+    }
+
+    fn merge(&self) -> Option<&Merge> {
+        match self {
+            Checkpoint::Safetensors(s) => s.merge(),
+            Checkpoint::Gguf(_) => None,
+        }
     }
 
     /// Whether a tensor is no weight, but says how the numbers of a quantised one are to be read.
@@ -145,7 +179,10 @@ impl Checkpoint {
         let mut rest = out.as_mut_slice();
         for range in rows {
             let (part, later) = rest.split_at_mut(range.len() * columns);
-            self.read_rows(stored, &raw, range, columns, part)?;
+            self.read_rows(stored, &raw, range.clone(), columns, part)?;
+            if let Some(merge) = self.merge() {
+                merge.add(stored, range, part)?;
+            }
             rest = later;
         }
         raw.give_back();
@@ -166,7 +203,8 @@ impl Checkpoint {
     /// As [`Checkpoint::read`].
     pub fn equal(&self, a: &Stored, b: &Stored) -> Result<bool, CheckpointError> {
         let (x, y) = (self.find(a)?, self.find(b)?);
-        if x.numbers == y.numbers && x.bytes.len() == y.bytes.len() {
+        let changed = self.changes(&a.name) || self.changes(&b.name);
+        if !changed && x.numbers == y.numbers && x.bytes.len() == y.bytes.len() {
             let each = x.bytes.par_chunks(1 << 20).zip(y.bytes.par_chunks(1 << 20));
             let equal = each.map(|(x, y)| x == y).reduce(|| true, |all, one| all && one);
             x.give_back();

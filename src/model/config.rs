@@ -68,9 +68,9 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
 /// As [`read`].
 pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result<Config, ConfigError> {
     let text = wrapper::text_part(path, map)?;
-    let map = text.as_ref().map_or(map, |(text, _)| text);
+    let map = text.as_ref().map_or(map, |text| &text.keys);
     let r = Reader::new(path, map, ignore, text.is_some());
-    text.iter().for_each(|(_, warning)| r.warn(warning.clone()));
+    text.iter().for_each(|text| r.warn(text.warning.clone()));
     let family = family(&r)?;
     let mut arch = match family {
         Family::Gpt2 => gpt2(&r)?,

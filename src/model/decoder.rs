@@ -13,7 +13,7 @@ use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// The activations that are live at a site: what the rest of the pass still reads.
 pub struct Acts {
@@ -207,6 +207,8 @@ pub struct Decoder {
     pub(crate) final_norm: NormWeights,
     /// `[vocab, d_model]`; the embedding itself where the two are tied.
     pub(super) unembed: Table,
+    /// The mean of its rows, once it was asked for.
+    pub(super) mean_unembed: OnceLock<Vec<f32>>,
     pub(super) layers: Layers,
 }
 
@@ -468,6 +470,19 @@ impl Decoder {
     /// If a token is out of range or candle fails.
     pub fn unembedding(&self, tokens: &[u32]) -> Result<Tensor> {
         self.unembed.rows(tokens)?.to_dtype(DType::F32)
+    }
+
+    /// The mean of the unembedding's rows: its product with a normed residual stream is the mean logit before soft-capping.
+    /// `[d_model]`, computed once.
+    ///
+    /// # Errors
+    /// If the unembedding cannot be read or candle fails.
+    pub fn mean_unembedding(&self) -> Result<&[f32]> {
+        if let Some(mean) = self.mean_unembed.get() {
+            return Ok(mean);
+        }
+        let mean = self.unembed.mean()?;
+        Ok(self.mean_unembed.get_or_init(|| mean))
     }
 
     /// The gradient with respect to normed residual streams of what has the gradient `upstream` with respect to their

@@ -1,7 +1,7 @@
 //! GGUF metadata to [`Arch`], for the architectures whose GGUF files gatelens reads.
 
 use super::arch::*;
-use super::config::{not_understood, slips};
+use super::config::{not_understood, passing_over, slips};
 use super::gguf::{Gguf, GgufError, TensorInfo, Value, dequantize};
 use super::rope::{Rope, Scaling, yarn_mscale};
 use std::cell::RefCell;
@@ -400,7 +400,11 @@ impl Keys<'_> {
         if found.is_some_and(|found| neutral.contains(&found)) {
             Ok(())
         } else {
-            Err(self.bad(key, "switches on something that gatelens does not do"))
+            let over = passing_over(&[self.key(key)]);
+            Err(self.bad(key, format!("switches on something that gatelens does not do; {over}")))
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! A name is read by [`source`]; [`config`] or [`gguf_config`] describe the model as an [`arch::Arch`]; [`weights`] finds
 //! its tensors in a [`checkpoint`] and makes a [`decoder::Decoder`]; [`tokenizer`] and [`template`] turn prompts into ids.
 
+pub mod adapter;
 pub mod arch;
 pub mod checkpoint;
 pub mod config;
@@ -22,6 +23,7 @@ pub mod tokenizer;
 mod upload;
 pub mod weights;
 
+use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError};
 use decoder::Decoder;
@@ -95,11 +97,27 @@ pub enum ModelError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
     #[error(transparent)]
+    Adapter(#[from] AdapterError),
+    #[error(transparent)]
     Weights(#[from] weights::WeightsError),
 }
 
+/// Which weights a model is of, without reading them all: as [`Model::sha256`].
+///
+/// # Errors
+/// If its files are not sound.
+pub fn fingerprint(source: &Source) -> Result<String, ModelError> {
+    Ok(match source {
+        Source::Folder(dir) => Checkpoint::open_folder(dir)?,
+        Source::Adapter { adapter, base } => Checkpoint::open_folder(base)?.merged(&Adapter::read(adapter)?)?,
+        Source::Gguf(path) => Checkpoint::Gguf(Gguf::open(path)?),
+    }
+    .fingerprint())
+}
+
 impl Model {
-    /// Loads a model: `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`.
+    /// Loads a model: `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`. A folder
+    /// may be a LoRA adapter, which is merged into its base.
     ///
     /// # Errors
     /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer
@@ -107,20 +125,31 @@ impl Model {
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
         let (source, warnings) = source::resolve(name, options.progress)?;
         let mut model = match source {
-            Source::Folder(dir) => Self::open_folder(name, &dir, options)?,
+            Source::Folder(dir) => Self::open_folder(name, &dir, None, options)?,
+            Source::Adapter { adapter, base } => {
+                Self::open_folder(name, &base, Some(&Adapter::read(&adapter)?), options)?
+            }
             Source::Gguf(path) => Self::open_gguf(name, &path, options)?,
         };
         model.warnings.splice(..0, warnings);
         Ok(model)
     }
 
-    fn open_folder(name: &str, dir: &Path, options: &Options) -> Result<Self, ModelError> {
+    /// A folder's model, with an adapter merged into it. The adapter's tokenizer comes before the folder's.
+    fn open_folder(name: &str, dir: &Path, adapter: Option<&Adapter>, options: &Options) -> Result<Self, ModelError> {
         let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
         let checkpoint = match config.fp8_blocks {
             Some(block) => Checkpoint::open_quantized(dir, block)?,
             None => Checkpoint::open_folder(dir)?,
         };
-        let mut model = Model::load(name, config.arch, checkpoint, Tokenizer::from_folder(dir), options)?;
+        let checkpoint = match adapter {
+            Some(adapter) => checkpoint.merged(adapter)?,
+            None => checkpoint,
+        };
+        let own =
+            adapter.map(|adapter| adapter.folder.as_path()).filter(|folder| folder.join("tokenizer.json").exists());
+        let tokenizer = Tokenizer::from_folder(own.unwrap_or(dir));
+        let mut model = Model::load(name, config.arch, checkpoint, tokenizer, options)?;
         model.warnings.extend(config.warnings);
         model.also_called.extend(config.name);
         model.stop_at(stops::of_folder(dir, config.eos_token_id.as_ref()));

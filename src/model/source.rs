@@ -3,8 +3,10 @@
 //! `demo` is the model that comes with the library ([`crate::demo`]), and `demo:blind` its variant.
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`). What is there is not asked for again, nor
 //! is what the repository has not: a model that was fetched needs no network, and stays what it was when the hub's changes.
+//! A folder, or a name on the hub, may be that of a LoRA adapter, whose base is found in the same way.
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
+use super::adapter::{self, Adapter, is_adapter};
 use super::checkpoint::{INDEX, SINGLE};
 use crate::demo::{self, DemoError};
 use hf_hub::api::sync::{ApiBuilder, ApiError, ApiRepo};
@@ -20,6 +22,8 @@ pub enum Source {
     Folder(PathBuf),
     /// A GGUF file.
     Gguf(PathBuf),
+    /// The folder of a LoRA adapter, and that of the model that it changes.
+    Adapter { adapter: PathBuf, base: PathBuf },
 }
 
 /// What is wrong with a model's name, or with fetching it.
@@ -46,9 +50,61 @@ pub enum SourceError {
 /// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
 pub fn resolve(name: &str, progress: bool) -> Result<(Source, Vec<String>), SourceError> {
     if let Some(on_hub) = name.strip_prefix("hf:") {
-        return fetch(name, on_hub, progress).map(|(folder, warnings)| (Source::Folder(folder), warnings));
+        let (folder, mut warnings) = fetch(name, on_hub, progress)?;
+        if !is_adapter(&folder, &WHOLE) {
+            return Ok((Source::Folder(folder), warnings));
+        }
+        let (source, more) = with_base(name, &folder, progress)?;
+        warnings.extend(more);
+        return Ok((source, warnings));
+    }
+    let path = Path::new(name);
+    if path.is_dir() && is_adapter(path, &WHOLE) {
+        return with_base(name, path, progress);
     }
     local(name).map(|source| (source, Vec::new()))
+}
+
+/// Weights of a whole model: any of these.
+const WHOLE: [&str; 2] = [SINGLE, INDEX];
+
+/// An adapter with the model that it changes: a folder, by a path from the adapter's or from the current one, or a name as
+/// [`resolve`] takes it; what is none of these is a name on the hub, as `peft` has it.
+fn with_base(name: &str, folder: &Path, progress: bool) -> Result<(Source, Vec<String>), SourceError> {
+    let adapter = Adapter::read(folder).map_err(|e| unusable(name, &e.to_string()))?;
+    let paths = [folder.join(&adapter.base), PathBuf::from(&adapter.base)];
+    let there = paths.iter().find(|path| path.is_dir()).and_then(|path| path.to_str());
+    let on_hub = || {
+        let plain = like_hub(&adapter.base);
+        let revision = adapter.revision.as_ref().map_or(String::new(), |revision| format!("@{revision}"));
+        if plain { format!("hf:{}{revision}", adapter.base) } else { adapter.base.clone() }
+    };
+    let known = demo::MODELS.iter().any(|(known, _)| *known == adapter.base);
+    let base = match there {
+        Some(path) => path.to_string(),
+        None if known => adapter.base.clone(),
+        None => on_hub(),
+    };
+    // An adapter of an adapter is none that `peft` would write.
+    if Path::new(&base).is_dir() && is_adapter(Path::new(&base), &WHOLE) {
+        return Err(unusable(name, &format!("its base `{base}` is an adapter itself; merge that one in Python first")));
+    }
+    let (found, mut warnings) = resolve(&base, progress)?;
+    let Source::Folder(base) = found else {
+        return Err(unusable(
+            name,
+            &format!("its base `{base}` is no folder of safetensors, into which it could be merged"),
+        ));
+    };
+    warnings.push(format!("is a LoRA adapter: it is merged into its base, {}", base.display()));
+    Ok((Source::Adapter { adapter: folder.to_path_buf(), base }, warnings))
+}
+
+/// Whether a name looks like one on the hub: `owner/name`, or `gpt2`, as the hub's oldest models are called.
+fn like_hub(name: &str) -> bool {
+    let as_file = [".gguf", ".safetensors", ".bin", ".json"].iter().any(|ending| name.ends_with(ending));
+    let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@".contains(c));
+    !name.is_empty() && name.split('/').count() <= 2 && !name.starts_with(['.', '/']) && !as_file && plain
 }
 
 /// A model that is not on the hub.
@@ -69,13 +125,8 @@ fn local(name: &str) -> Result<Source, SourceError> {
         };
     }
     if !path.exists() {
-        // `owner/name`, or `gpt2`, as the hub's oldest models are called.
-        let ends_as_file = [".gguf", ".safetensors", ".bin", ".json"].iter().any(|ending| name.ends_with(ending));
-        let like_hub =
-            !name.is_empty() && name.split('/').count() <= 2 && !name.starts_with(['.', '/', '~']) && !ends_as_file;
-        let like_hub = like_hub && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@".contains(c));
         let hint =
-            if like_hub { format!("; if it is on the Hugging Face hub, write hf:{name}") } else { String::new() };
+            if like_hub(name) { format!("; if it is on the Hugging Face hub, write hf:{name}") } else { String::new() };
         return Err(SourceError::Missing { name: name.to_string(), hint });
     }
     match path.extension().and_then(|e| e.to_str()) {
@@ -113,10 +164,11 @@ fn fetch(name: &str, on_hub: &str, progress: bool) -> Result<(PathBuf, Vec<Strin
     let api = api.map_err(|e| failed(name, "(the cache)", &e))?;
     let cached = Cache::from_env().repo(repo(revision));
     // A commit's own name stands for it, whoever fetched it.
-    let by_commit = Some(cached.pointer_path(revision).join("config.json")).filter(|path| path.exists());
-    let config = match cached.get("config.json").or(by_commit) {
+    let by_commit = |file: &str| Some(cached.pointer_path(revision).join(file)).filter(|path| path.exists());
+    let by_name = |file: &str| cached.get(file).or(by_commit(file));
+    let config = match by_name("config.json").or_else(|| by_name(adapter::CONFIG)) {
         Some(path) => path,
-        None => api.repo(repo(revision)).get("config.json").map_err(|e| failed(name, "config.json", &e))?,
+        None => first_file(&api.repo(repo(revision))).map_err(|e| failed(name, "config.json", &e))?,
     };
     let snapshot = Snapshot::of(&config).ok_or_else(|| unusable(name, "the hub's cache has no folder"))?;
     let commit = api.repo(repo(&snapshot.commit));
@@ -125,6 +177,14 @@ fn fetch(name: &str, on_hub: &str, progress: bool) -> Result<(PathBuf, Vec<Strin
         snapshot.fetch_weights(&commit).map_err(|(file, e)| failed(name, &file, &e))?;
     }
     Ok((snapshot.folder, warnings))
+}
+
+/// The description of a model, or, where there is none, of an adapter; with an error that is about the former.
+fn first_file(repo: &ApiRepo) -> Result<PathBuf, ApiError> {
+    match repo.get("config.json") {
+        Err(e) if status(&e) == Some(404) => repo.get(adapter::CONFIG).map_err(|_| e),
+        other => other,
+    }
 }
 
 fn unusable(name: &str, why: &str) -> SourceError {
@@ -160,8 +220,16 @@ impl Snapshot {
         self.folder.join(file).exists()
     }
 
+    /// Whether the commit is of an adapter alone.
+    fn is_adapter(&self) -> bool {
+        self.has(adapter::CONFIG) && !self.has("config.json")
+    }
+
     /// Whether the single file is there, or the index and every shard that it names.
     fn has_weights(&self) -> bool {
+        if self.is_adapter() {
+            return self.has(adapter::WEIGHTS);
+        }
         self.has(SINGLE) || self.has(INDEX) && self.shards().is_ok_and(|all| all.iter().all(|shard| self.has(shard)))
     }
 
@@ -194,6 +262,9 @@ impl Snapshot {
             true => Ok(()),
             false => commit.download(file).map(drop).map_err(|e| (file.to_string(), e)),
         };
+        if self.is_adapter() {
+            return get(adapter::WEIGHTS);
+        }
         if !self.has(INDEX) {
             match get(SINGLE) {
                 Err((_, e)) if status(&e) == Some(404) => {}

@@ -7,7 +7,7 @@
 
 use super::checkpoint::{Pick, Stored};
 use super::weights::{LayerWeights, WeightReader, WeightsError};
-use crate::ops::product;
+use crate::ops::{product, to_vec};
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -136,6 +136,27 @@ impl Table {
         Tensor::cat(&self.parts()?.map(part).collect::<Result<Vec<_>>>()?, 1)
     }
 
+    /// The mean of all entries, summed in f64. `[width]`
+    ///
+    /// # Errors
+    /// If the table cannot be read.
+    pub(super) fn mean(&self) -> Result<Vec<f32>> {
+        let mut sums: Vec<f64> = Vec::new();
+        for range in self.parts()? {
+            let part = match self {
+                Table::Resident(table) => table.narrow(0, range.start, range.len())?,
+                Table::Stored { source, stored, device } => part_of(source, stored, device, range)?,
+            };
+            let (width, values) = (part.dim(1)?, to_vec(&part)?);
+            sums.resize(width, 0.0);
+            for row in values.chunks_exact(width.max(1)) {
+                row.iter().zip(&mut sums).for_each(|(x, sum)| *sum += f64::from(*x));
+            }
+        }
+        let n = self.entries()? as f64;
+        Ok(sums.iter().map(|sum| (sum / n) as f32).collect())
+    }
+
     /// The gradient of [`Table::product`] with respect to its `x`, given that with respect to its result: `[rows, entries]`
     /// to `[rows, width]`.
     ///
@@ -158,7 +179,7 @@ impl Table {
         sum.ok_or_else(|| candle_core::Error::Msg("a table has no entries".to_string()))
     }
 
-    /// The entries of a stored table that are in memory at once.
+    /// The entries of a table that are handled at once.
     fn parts(&self) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
         let n = self.entries()?;
         Ok((0..n).step_by(ENTRIES_AT_ONCE).map(move |from| from..n.min(from + ENTRIES_AT_ONCE)))

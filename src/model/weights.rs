@@ -16,7 +16,7 @@ use super::upload::Upload;
 use candle_core::{DType, Device, Tensor};
 use layout::{LayerSpec, Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 /// A matrix `[out, in]` with its bias `[out]`.
 pub struct Linear {
@@ -64,6 +64,12 @@ pub enum WeightsError {
         path = path.display()
     )]
     NoHead { path: PathBuf, tensor: String },
+    #[error(
+        "{path}: the adapter changes `{tensor}`, which the base ties to its unembedding, and not that; merge it in Python: \
+         `model.merge_and_unload()` and `save_pretrained`",
+        path = path.display()
+    )]
+    HalfTied { path: PathBuf, tensor: String },
     #[error("layer {layer}: the thread that read it stopped")]
     Stopped { layer: usize },
     #[error(transparent)]
@@ -138,6 +144,10 @@ pub fn load(
     if !arch.tied && !checkpoint.contains(&unembed) {
         return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
     }
+    let embed = layout.ends().embed.name;
+    if arch.tied && checkpoint.changes(&embed) && !checkpoint.contains(&unembed) {
+        return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
+    }
     warnings.extend(layout.account_for_every_tensor()?);
     let (ends, parameters) = (layout.ends(), layout.parameters());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
@@ -163,7 +173,10 @@ pub fn load(
         let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(source.layer(l)?)));
         Layers::Resident(layers.collect::<Result<Vec<_>, WeightsError>>()?)
     };
-    Ok((Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, layers }, warnings))
+    let mean_unembed = OnceLock::new();
+    let decoder =
+        Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, mean_unembed, layers };
+    Ok((decoder, warnings))
 }
 
 /// Where the description ties the unembedding to the embedding and the checkpoint has one that is not it, that one counts,

@@ -164,16 +164,21 @@ impl Plan {
 
 /// Checks a metric of a run of `keys` positions.
 fn check_metric(metric: &Metric, arch: &Arch, keys: usize) -> Result<(), String> {
+    let known = |ids: &[u32]| match ids.iter().find(|id| **id as usize >= arch.vocab) {
+        Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)),
+        None => Ok(()),
+    };
     match metric {
         Metric::LogitDifference { answer, foil } => {
-            match answer.iter().chain(foil).find(|id| **id as usize >= arch.vocab) {
-                Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)),
-                None if answer.is_empty() || foil.is_empty() => {
-                    Err("a logit difference needs answer and foil tokens".to_string())
-                }
-                None => Ok(()),
+            known(answer)?;
+            known(foil)?;
+            if answer.is_empty() || foil.is_empty() {
+                return Err("a logit difference needs answer and foil tokens".to_string());
             }
+            Ok(())
         }
+        Metric::AboveMean { tokens } if tokens.is_empty() => Err("half of a logit difference needs tokens".to_string()),
+        Metric::AboveMean { tokens } => known(tokens),
         Metric::Continuation { from } if *from == 0 || *from >= keys => {
             Err(format!("a continuation from position {from} of {keys} has nothing before it, or nothing in it"))
         }

@@ -1,7 +1,8 @@
-//! Reports as one HTML file that needs nothing else: figures inlined, no request to anywhere, light and dark,
-//! readable on a phone and on paper, tables that scroll and sort.
+//! Reports as one HTML file that needs nothing else: figures inlined as SVG in the page's own colours, no request to anywhere,
+//! light and dark, readable on a phone and on paper, tables that scroll and sort, numbers of figures shown where they are.
 //!
-//! The page works without its script: headers become buttons only where the script runs. The policy in its head lets
+//! The page works without its script: headers become buttons only where the script runs, and the browser shows the titles of
+//! a figure's parts by itself. The policy in its head lets
 //! a browser run that one script and use that one style sheet, named by their SHA-256, and nothing else.
 
 use std::collections::HashSet;
@@ -15,11 +16,10 @@ use sha2::{Digest, Sha256};
 use super::anchors::Anchors;
 use super::inline::{Span, plain, spans};
 use super::{Block, FigureBlock, Report, ReportError, TableBlock};
+use crate::figure::SVG_OPENING;
 
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = include_str!("sort.js");
-
-const PNG_SIGNATURE: &[u8] = b"\x89PNG\r\n\x1a\n";
+const SCRIPT: &str = concat!(include_str!("sort.js"), include_str!("tips.js"));
 
 /// A report with more sections than this has a table of contents.
 const SECTIONS_AT_A_GLANCE: usize = 3;
@@ -27,8 +27,11 @@ const SECTIONS_AT_A_GLANCE: usize = 3;
 /// Words up to so many letters fit on a phone and are not broken at their hyphens.
 const UNBROKEN_LETTERS: usize = 32;
 
-/// First cells up to this many letters may stay in view while a table is scrolled sideways.
+/// So many letters of a row's first cells may stay in view while a table is scrolled sideways: on a phone others need room too.
 const PINNED_LETTERS: usize = 18;
+
+/// So many columns may.
+const PINNED_COLUMNS: usize = 3;
 
 /// The report as HTML. Reads the figures' files.
 pub fn render(report: &Report) -> Result<String, ReportError> {
@@ -54,7 +57,7 @@ pub fn render(report: &Report) -> Result<String, ReportError> {
     ))
 }
 
-/// What a browser may do with the page: show inlined images, use its own style and run its own script.
+/// What a browser may do with the page: show its own icon, use its own style and run its own script.
 fn policy() -> String {
     // The digest is of an element's content, which begins with the line break after its tag.
     let digest = |text: &str| STANDARD.encode(Sha256::digest(format!("\n{text}")));
@@ -66,15 +69,31 @@ fn policy() -> String {
     )
 }
 
-/// Links to the sections, where there are more than one takes in at a glance.
+/// Links to the sections, where there are more than one takes in at a glance. Under a heading that ends in a name in
+/// parentheses stand those that begin with the name, without it.
 fn contents(report: &Report, names: &[String]) -> String {
     if report.sections.len() <= SECTIONS_AT_A_GLANCE {
         return String::new();
     }
     let mut out = "<nav aria-label=\"Contents\">\n<p>Contents</p>\n<ol>\n".to_owned();
-    for (section, name) in report.sections.iter().zip(names) {
-        push(&mut out, format_args!("<li><a href=\"#{name}\">{}</a></li>\n", inline(&section.heading)));
+    let (mut whole, mut within) = (None, false);
+    for (index, (section, name)) in report.sections.iter().zip(names).enumerate() {
+        let heading = section.heading.as_str();
+        let part = whole.and_then(|whole| heading.strip_prefix(whole)?.strip_prefix(": "));
+        out.push_str(match (part, within) {
+            (Some(_), false) => "\n<ol>\n",
+            (None, true) => "</ol>\n</li>\n",
+            (None, false) if index > 0 => "</li>\n",
+            _ => "",
+        });
+        within = part.is_some();
+        push(&mut out, format_args!("<li><a href=\"#{name}\">{}</a>", inline(part.unwrap_or(heading))));
+        match part {
+            Some(_) => out.push_str("</li>\n"),
+            None => whole = heading.rsplit_once(" (").and_then(|(_, name)| name.strip_suffix(')')),
+        }
     }
+    out.push_str(if within { "</ol>\n</li>\n" } else { "</li>\n" });
     out.push_str("</ol>\n</nav>\n");
     out
 }
@@ -133,20 +152,21 @@ impl Body {
         let named = first_column_names_rows(table);
         // A box that scrolls must be reachable by keyboard, and what can be reached must have a name.
         push(out, format_args!("<div class=\"scroll\" role=\"region\" {label} tabindex=\"0\">\n"));
-        push(out, format_args!("<table {label}{}>\n<thead><tr>", if named { " class=\"names\"" } else { "" }));
-        for heading in &table.header {
-            let (class, name) = (class(heading.numeric), inline(&heading.name));
+        let pinned = pinned(table);
+        push(out, format_args!("<table {label}>\n<thead><tr>"));
+        for (column, heading) in table.header.iter().enumerate() {
+            let (class, name) = (class(heading.numeric, column < pinned), inline(&heading.name));
             push(out, format_args!("<th scope=\"col\"{class}>{name}</th>"));
         }
         out.push_str("</tr></thead>\n<tbody>\n");
         for row in &table.rows {
             out.push_str("<tr>");
             for (column, (heading, cell)) in table.cells(row).enumerate() {
-                let cell = inline(cell);
+                let (cell, class) = (inline(cell), class(heading.numeric, column < pinned));
                 if named && column == 0 {
-                    push(out, format_args!("<th scope=\"row\">{cell}</th>"));
+                    push(out, format_args!("<th scope=\"row\"{class}>{cell}</th>"));
                 } else {
-                    push(out, format_args!("<td{}>{cell}</td>", class(heading.numeric)));
+                    push(out, format_args!("<td{class}>{cell}</td>"));
                 }
             }
             out.push_str("</tr>\n");
@@ -165,16 +185,41 @@ fn first_column_names_rows(table: &TableBlock) -> bool {
         })
 }
 
-fn class(numeric: bool) -> &'static str {
-    if numeric { " class=\"num\"" } else { "" }
+/// How many columns stay in view while a table is scrolled sideways: as many as tell rows apart, if they are narrow; else those
+/// of the first two that are.
+fn pinned(table: &TableBlock) -> usize {
+    let widest = |column: usize| {
+        let cells = table.rows.iter().map(|row| row.get(column).map_or("", String::as_str));
+        cells.map(|cell| plain(cell).chars().count()).max().unwrap_or(0)
+    };
+    // One column more is what there is to be scrolled.
+    let most = PINNED_COLUMNS.min(table.header.len().saturating_sub(1));
+    let narrow = |count: &usize| (0..*count).map(widest).sum::<usize>() <= PINNED_LETTERS;
+    let tells_apart = |count: &usize| {
+        let mut seen = HashSet::new();
+        table.rows.iter().all(|row| seen.insert(row.get(..*count).unwrap_or(row)))
+    };
+    let enough = (1..=most).take_while(narrow).find(tells_apart);
+    enough.unwrap_or_else(|| (1..=most.min(2)).take_while(narrow).last().unwrap_or(0))
+}
+
+fn class(numeric: bool, pinned: bool) -> &'static str {
+    match (numeric, pinned) {
+        (false, false) => "",
+        (true, false) => " class=\"num\"",
+        (false, true) => " class=\"pin\"",
+        (true, true) => " class=\"num pin\"",
+    }
 }
 
 fn push_figure(out: &mut String, figure: &FigureBlock) -> Result<(), ReportError> {
-    let image = read_png(&figure.path)?;
-    let (alt, size) = (escape(&figure.alt), size_attributes(&image));
-    push(out, format_args!("<figure>\n<div class=\"paper\"><img alt=\"{alt}\"{size} src=\"data:image/png;base64,"));
-    STANDARD.encode_string(image, out);
-    out.push_str("\"></div>\n");
+    let path = figure.path.with_extension("svg");
+    let picture = read_svg(&path)?;
+    let alt = escape(&figure.alt);
+    push(
+        out,
+        format_args!("<figure>\n<div class=\"picture\"><svg role=\"img\" aria-label=\"{alt}\" {picture}</div>\n"),
+    );
     if !figure.caption.is_empty() {
         push(out, format_args!("<figcaption>{}</figcaption>\n", inline(&figure.caption)));
     }
@@ -182,21 +227,11 @@ fn push_figure(out: &mut String, figure: &FigureBlock) -> Result<(), ReportError
     Ok(())
 }
 
-fn read_png(path: &Path) -> Result<Vec<u8>, ReportError> {
-    let bytes = std::fs::read(path).map_err(|source| ReportError::Figure { path: path.to_owned(), source })?;
-    if !bytes.starts_with(PNG_SIGNATURE) {
-        return Err(ReportError::NotPng { path: path.to_owned() });
-    }
-    Ok(bytes)
-}
-
-/// Width and height as the PNG's first chunk has them, so that the page keeps the figure's place free.
-fn size_attributes(png: &[u8]) -> String {
-    let number = |at: usize| png.get(at..at + 4).and_then(|bytes| bytes.try_into().ok()).map(u32::from_be_bytes);
-    match (png.get(12..16), number(16), number(20)) {
-        (Some(b"IHDR"), Some(width), Some(height)) => format!(" width=\"{width}\" height=\"{height}\""),
-        _ => String::new(),
-    }
+/// A figure as it stands in a page: from the attributes of its first tag on, without the name of its language.
+fn read_svg(path: &Path) -> Result<String, ReportError> {
+    let text = std::fs::read_to_string(path).map_err(|source| ReportError::Figure { path: path.to_owned(), source })?;
+    let own = text.strip_prefix(SVG_OPENING).filter(|rest| !rest.contains("<script"));
+    own.map(|rest| rest.trim_end().to_owned()).ok_or_else(|| ReportError::NotSvg { path: path.to_owned() })
 }
 
 /// Text of fixed width. Its lines are broken where they must, but not within `--seed`.
@@ -246,13 +281,25 @@ fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::tests::hostile;
+    use std::path::PathBuf;
+
     use super::super::{Heading, Section};
     use super::*;
+    use crate::figure::Canvas;
+    use crate::figure::canvas::Rect;
+    use crate::figure::style::{BAND, CONTROL, EMPTY_GROUND, EMPTY_STRIPE, FAINT_INK, GRID, INK, PAPER, SERIES};
+    use crate::figure::text::TextStyle;
 
-    fn figure() -> tempfile::NamedTempFile {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), [PNG_SIGNATURE, b"rest"].concat()).unwrap();
-        file
+    /// A figure's file; it is referred to by the name of its PNG file.
+    fn figure() -> (tempfile::TempDir, PathBuf) {
+        let folder = tempfile::tempdir().unwrap();
+        let mut canvas = Canvas::new(100);
+        canvas.text("<effect> & \"q\"", 10.0, 40.0, TextStyle::new(30.0, INK));
+        canvas.fill(Rect { left: 5, top: 5, width: 9, height: 9 }, SERIES[0]);
+        canvas.tip(Rect { left: 5, top: 5, width: 9, height: 9 }, "L0.H1: <b>\"+0.4\"</b>");
+        std::fs::write(folder.path().join("heads.svg"), canvas.to_svg()).unwrap();
+        let path = folder.path().join("heads.png");
+        (folder, path)
     }
 
     fn page(section: Section) -> String {
@@ -261,8 +308,8 @@ mod tests {
 
     #[test]
     fn everything_is_escaped_wherever_it_stands() {
-        let figure = figure();
-        let page = render(&hostile(figure.path().to_owned())).unwrap();
+        let (_folder, figure) = figure();
+        let page = render(&hostile(figure)).unwrap();
         assert_eq!(page.matches("<script>").count(), 1, "only the page's own");
         assert!(!page.contains("\"q\"") && !page.contains("<b>"));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;q&quot; &#39;a&#39;"));
@@ -272,8 +319,8 @@ mod tests {
 
     #[test]
     fn a_page_asks_for_nothing_from_elsewhere() {
-        let figure = figure();
-        let hostile = hostile(figure.path().to_owned());
+        let (_folder, figure) = figure();
+        let hostile = hostile(figure);
         let many = Report { sections: vec![hostile.sections[0].clone(); 5], ..hostile };
         let page = render(&many).unwrap();
         for forbidden in ["http://", "https://", "src=\"/", "@import", "url("] {
@@ -306,27 +353,35 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_inlined_as_they_are() {
-        let figure = figure();
-        let page = page(Section::new("s").figure(figure.path(), "c", "a"));
-        let data = page.split("base64,").nth(1).unwrap().split('"').next().unwrap();
-        assert_eq!(STANDARD.decode(data).unwrap(), std::fs::read(figure.path()).unwrap());
+    fn figures_are_part_of_the_page_in_its_colours_with_their_tips() {
+        let (_folder, figure) = figure();
+        let page = page(Section::new("s").figure(figure, "c", "what \"it\" shows"));
+        assert!(
+            page.contains("<svg role=\"img\" aria-label=\"what &quot;it&quot; shows\" class=\"plot\" viewBox"),
+            "{page}"
+        );
+        assert!(page.contains("<text class=\"ink\"") && page.contains(">&lt;effect&gt; &amp; &quot;q&quot;</text>"));
+        assert!(page.contains("<title>L0.H1: &lt;b&gt;&quot;+0.4&quot;&lt;/b&gt;</title>"));
+        assert!(!page.contains("data:image") && page.matches("</svg>").count() == 1);
+        // Every colour that a figure has by its role is one of the page's.
+        for color in [INK, FAINT_INK, GRID, PAPER, BAND, CONTROL, EMPTY_GROUND, EMPTY_STRIPE] {
+            assert!(STYLE.contains(&format!(".plot .{} {{", color.role().unwrap())), "{color:?}");
+        }
     }
 
     #[test]
-    fn a_figures_place_is_kept_free_by_its_size() {
-        let header = [PNG_SIGNATURE, &[0, 0, 0, 13], b"IHDR", &[0, 0, 6, 164], &[0, 0, 7, 130]].concat();
-        assert_eq!(size_attributes(&header), " width=\"1700\" height=\"1922\"");
-        assert_eq!(size_attributes(&header[..20]), "");
-    }
-
-    #[test]
-    fn a_missing_figure_and_one_that_is_not_png_are_errors_that_name_the_file() {
+    fn a_missing_figure_and_one_that_is_not_ours_are_errors_that_name_the_file() {
         let report = |path: &Path| Report::new("r").section(Section::new("s").figure(path, "c", "a"));
-        let message = render(&report(Path::new("none.png"))).unwrap_err().to_string();
-        assert!(message.starts_with("none.png: a figure cannot be read"), "{message}");
-        let file = tempfile::NamedTempFile::new().unwrap();
-        assert!(matches!(render(&report(file.path())), Err(ReportError::NotPng { .. })));
+        let message = |path: &Path| render(&report(path)).unwrap_err().to_string();
+        assert!(message(Path::new("none.png")).starts_with("none.svg: a figure cannot be read"));
+        let (folder, figure) = figure();
+        for other in
+            ["not SVG", "<svg><script>alert(1)</script></svg>", &format!("{SVG_OPENING}><script>alert(1)</script>")]
+        {
+            std::fs::write(folder.path().join("heads.svg"), other).unwrap();
+            assert!(matches!(render(&report(&figure)), Err(ReportError::NotSvg { .. })), "{other}");
+            assert!(message(&figure).contains("heads.svg"));
+        }
     }
 
     #[test]
@@ -335,7 +390,7 @@ mod tests {
         let rows = vec![vec!["L0.H1".to_owned()], vec!["a".to_owned(), "1".to_owned(), "x".to_owned()]];
         let page = page(Section::new("s").table("t", header, rows));
         assert_eq!((page.matches("<td").count(), page.matches("<th ").count()), (2, 4));
-        assert!(page.contains("<th scope=\"row\">a</th><td class=\"num\">1</td>"));
+        assert!(page.contains("<th scope=\"row\" class=\"pin\">a</th><td class=\"num\">1</td>"));
     }
 
     #[test]
@@ -352,6 +407,27 @@ mod tests {
     }
 
     #[test]
+    fn the_columns_that_tell_rows_apart_stay_in_view_where_they_are_narrow() {
+        let pinned = |rows: &[&[&str]]| {
+            let rows: Vec<Vec<String>> =
+                rows.iter().map(|row| row.iter().map(|cell| (*cell).to_owned()).collect()).collect();
+            let header = (0..rows[0].len()).map(|column| Heading::text(format!("c{column}"))).collect();
+            super::pinned(&TableBlock { caption: String::new(), header, rows })
+        };
+        assert_eq!(pinned(&[&["L0.H1", "1", "2"], &["L0.H2", "1", "2"]]), 1);
+        assert_eq!(pinned(&[&["0", "1", "x"], &["0", "2", "x"]]), 2);
+        assert_eq!(pinned(&[&["drugs", "en", "1", "x"], &["drugs", "de", "1", "x"]]), 2);
+        assert_eq!(
+            pinned(&[&["same", "same", "same", "x"], &["same", "same", "same", "y"]]),
+            2,
+            "only the last differs"
+        );
+        assert_eq!(pinned(&[&["group", "a prompt of many words", "x"], &["group", "and others", "y"]]), 1);
+        assert_eq!(pinned(&[&["a prompt of many words", "1"], &["another prompt of many words", "2"]]), 0);
+        assert_eq!(pinned(&[&["alone"], &["only"]]), 0, "there is nothing to be scrolled");
+    }
+
+    #[test]
     fn more_than_three_sections_have_contents_that_lead_to_them() {
         let report = |n: usize| (0..n).fold(Report::new("r"), |report, _| report.section(Section::new("a <b>")));
         assert!(!render(&report(3)).unwrap().contains("<nav"));
@@ -360,5 +436,22 @@ mod tests {
             assert!(page.contains(&format!("<li><a href=\"#{name}\">a &lt;b&gt;</a></li>")), "{name}");
             assert_eq!(page.matches(&format!("<section id=\"{name}\">")).count(), 1, "{name}");
         }
+    }
+
+    #[test]
+    fn contents_say_the_name_of_a_part_once() {
+        let headings =
+            ["Overview", "Interchange of m (a)", "a: Necessity", "a: Intervals", "Ablation of m (b)", "b: Zero"];
+        let report = headings.iter().fold(Report::new("r"), |report, heading| report.section(Section::new(*heading)));
+        let page = render(&report).unwrap();
+        let (_, contents) = page.split_once("<ol>\n").unwrap();
+        let (contents, _) = contents.split_once("</nav>").unwrap();
+        let expected = "<li><a href=\"#overview\">Overview</a></li>\n\
+                        <li><a href=\"#interchange-of-m-a\">Interchange of m (a)</a>\n<ol>\n\
+                        <li><a href=\"#a-necessity\">Necessity</a></li>\n\
+                        <li><a href=\"#a-intervals\">Intervals</a></li>\n</ol>\n</li>\n\
+                        <li><a href=\"#ablation-of-m-b\">Ablation of m (b)</a>\n<ol>\n\
+                        <li><a href=\"#b-zero\">Zero</a></li>\n</ol>\n</li>\n</ol>\n";
+        assert_eq!(contents, expected);
     }
 }

@@ -1,4 +1,5 @@
-// Sorts tables by a column: its header becomes a button that goes through ascending, descending, as it was.
+// Keeps tables' first columns in view, and sorts by a column: its header becomes a button that goes through ascending,
+// descending, as it was.
 // Numbers go by value, text as people sort it; what holds no value stays last either way.
 (() => {
   "use strict";
@@ -30,12 +31,28 @@
     body.append(...keyed.map(([, row]) => row));
   };
 
+  // Says how far from the side each column stays that stays in view: as far as those before it are wide.
+  const pin = table => {
+    const heads = Array.from(table.tHead.rows[0].cells).filter(head => head.classList.contains("pin"));
+    if (heads.length < 2) return;
+    const place = () => {
+      let left = 0;
+      heads.forEach((head, column) => {
+        for (const row of table.rows) row.cells[column].style.setProperty("--left", `${left}px`);
+        left += head.getBoundingClientRect().width;
+      });
+    };
+    new ResizeObserver(place).observe(table);
+    place();
+  };
+
   const status = document.createElement("p");
   status.className = "status";
   status.setAttribute("role", "status");
   document.body.append(status);
 
   for (const table of document.querySelectorAll("table")) {
+    pin(table);
     const body = table.tBodies[0], rows = Array.from(body.rows), heads = Array.from(table.tHead.rows[0].cells);
     if (rows.length < 2) continue;
     for (const head of heads) {

@@ -5,7 +5,7 @@
 //! whole stream (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). A layer norm centres what it
 //! reads; centring `u` instead is the same. Where a family norms what attention adds, the norm's own scale is held fixed
 //! too and the rest of it is linear in the heads. For several tokens, the weights are the gradient of logsumexp at the
-//! run's own logits.
+//! run's own logits. Of one half of a logit difference, the direction is the tokens' unembedding less the vocabulary's mean.
 //!
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
 
@@ -28,7 +28,9 @@ pub(super) struct Attributions<'a> {
     tokens: Vec<u32>,
     /// Unembedding rows times the final norm's gain, centred where that norm centres. `[tokens, d_model]`
     directions: Tensor,
-    /// The same on the host.
+    /// That of the vocabulary's mean, if an entry is of half of a logit difference. `[1, d_model]`
+    mean: Option<Tensor>,
+    /// All of them on the host, the mean's last.
     rows: Vec<Vec<f32>>,
     entries: Vec<Entry>,
 }
@@ -37,9 +39,10 @@ pub(super) struct Attributions<'a> {
 struct Entry {
     readout: usize,
     run: Run,
-    /// Indices into the tokens: the answers, then the foils.
+    /// Indices into the directions: the answers, then the foils, or, of half of a logit difference, the mean.
     tokens: Vec<usize>,
     answers: usize,
+    less_mean: bool,
     /// Contributions before division by the final scale. `[layers + 1][heads + 2][tokens of the entry]`
     cells: Vec<f64>,
 }
@@ -48,7 +51,10 @@ impl<'a> Attributions<'a> {
     /// The attributions that a plan reads of the runs that `of` names; none if there are none.
     pub(super) fn new(decoder: &'a Decoder, plan: &Plan, of: impl Fn(Run) -> bool) -> Result<Option<Self>> {
         let wanted = plan.readouts.iter().enumerate().filter_map(|(i, r)| match &r.what {
-            What::Attribution(Metric::LogitDifference { answer, foil }) if of(r.run) => Some((i, r.run, answer, foil)),
+            What::Attribution(Metric::LogitDifference { answer, foil }) if of(r.run) => {
+                Some((i, r.run, answer, &foil[..]))
+            }
+            What::Attribution(Metric::AboveMean { tokens }) if of(r.run) => Some((i, r.run, tokens, &[][..])),
             _ => None,
         });
         let wanted: Vec<_> = wanted.collect();
@@ -60,16 +66,23 @@ impl<'a> Attributions<'a> {
         tokens.dedup();
         let cells = (decoder.arch.n_layers + 1) * (decoder.arch.n_heads + 2);
         let index = |id: &u32| tokens.binary_search(id).unwrap_or(0);
-        let entry = |(readout, run, answer, foil): (usize, Run, &Vec<u32>, &Vec<u32>)| Entry {
-            readout,
-            run,
-            tokens: answer.iter().chain(foil).map(index).collect(),
-            answers: answer.len(),
-            cells: vec![0.0; cells * (answer.len() + foil.len())],
+        let entry = |(readout, run, answer, foil): (usize, Run, &Vec<u32>, &[u32])| {
+            // A logit difference has foils: it is checked.
+            let less_mean = foil.is_empty();
+            let mean = less_mean.then_some(tokens.len());
+            let tokens: Vec<usize> = answer.iter().chain(foil).map(index).chain(mean).collect();
+            Entry { readout, run, answers: answer.len(), less_mean, cells: vec![0.0; cells * tokens.len()], tokens }
         };
-        let entries = wanted.into_iter().map(entry).collect();
-        let directions = directions(decoder, &tokens)?;
-        Ok(Some(Attributions { decoder, rows: directions.to_vec2()?, tokens, directions, entries }))
+        let entries: Vec<Entry> = wanted.into_iter().map(entry).collect();
+        let directions = through_norm(decoder, &decoder.unembedding(&tokens)?)?;
+        let mean = entries.iter().any(|e| e.less_mean).then(|| -> Result<Tensor> {
+            let row = Tensor::new(decoder.mean_unembedding()?, directions.device())?;
+            through_norm(decoder, &row.unsqueeze(0)?)
+        });
+        let mean = mean.transpose()?;
+        let mut rows: Vec<Vec<f32>> = directions.to_vec2()?;
+        rows.extend(mean.as_ref().map(Tensor::to_vec2).transpose()?.unwrap_or_default());
+        Ok(Some(Attributions { decoder, rows, tokens, directions, mean, entries }))
     }
 
     /// The sites that are read.
@@ -129,15 +142,25 @@ impl<'a> Attributions<'a> {
     fn heads(&mut self, z: &Tensor, layer: usize) -> Result<()> {
         let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
-        let directions = moved(&self.directions, z.device())?;
-        let read = match &weights.attn_post_norm {
-            Some(norm) => directions.broadcast_mul(&norm.weight)?,
-            None => directions,
+        let o = weights.o.weight.to_dtype(self.directions.dtype())?;
+        let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
+            let directions = moved(directions, z.device())?;
+            let read = match &weights.attn_post_norm {
+                Some(norm) => directions.broadcast_mul(&norm.weight)?,
+                None => directions,
+            };
+            Ok((read.matmul(&o)?, read))
         };
-        let through = read.matmul(&weights.o.weight.to_dtype(read.dtype())?)?;
+        let (mut through_o, mut read) = through(&self.directions)?;
+        if let Some(mean) = &self.mean {
+            // By itself: the others' bits do not depend on whether it is there.
+            let of_mean = through(mean)?;
+            through_o = Tensor::cat(&[through_o, of_mean.0], 0)?;
+            read = Tensor::cat(&[read, of_mean.1], 0)?;
+        }
         let of = |(row, entry): (usize, &Entry)| entry.tokens.iter().map(move |t| (row as u32, *t as u32)).collect();
         let pairs: Vec<(u32, u32)> = self.entries.iter().enumerate().flat_map(|e| -> Vec<_> { of(e) }).collect();
-        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through, &pairs, heads)?.to_vec2()?;
+        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, heads)?.to_vec2()?;
         let bias = weights.o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
         let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
         let mut dots = dots.iter();
@@ -165,7 +188,12 @@ impl<'a> Attributions<'a> {
             let scale = scale(&resid, arch.norm, arch.norm_eps);
             let of =
                 |range: Range<usize>| entry.tokens[range].iter().map(|t| f64::from(logits[*t])).collect::<Vec<_>>();
-            let (answer, foil) = (Soft::of(&of(0..entry.answers)), Soft::of(&of(entry.answers..entry.tokens.len())));
+            let answer = Soft::of(&of(0..entry.answers));
+            let foil = match entry.less_mean {
+                // The mean is one direction, and linear.
+                true => Soft { weights: vec![1.0], rest: 0.0 },
+                false => Soft::of(&of(entry.answers..entry.tokens.len())),
+            };
             let weights: Vec<f64> = answer.weights.iter().copied().chain(foil.weights.iter().map(|w| -w)).collect();
             let weighed = |cell: &[f64]| cell.iter().zip(&weights).map(|(c, w)| c * w).sum::<f64>() / scale;
             let mut values: Vec<f32> = entry.cells.chunks_exact(weights.len()).map(|c| weighed(c) as f32).collect();
@@ -178,12 +206,16 @@ impl<'a> Attributions<'a> {
         Ok(readings.collect())
     }
 
-    /// What the final norm's bias adds to each token's logit.
+    /// What the final norm's bias adds to each token's logit, and to the mean logit.
     fn biases(&self) -> Result<Vec<f64>> {
-        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(vec![0.0; self.tokens.len()]) };
+        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(vec![0.0; self.tokens.len() + 1]) };
         let bias: Vec<f32> = bias.to_dtype(candle_core::DType::F32)?.to_vec1()?;
         let rows: Vec<Vec<f32>> = self.decoder.unembedding(&self.tokens)?.to_vec2()?;
-        Ok(rows.iter().map(|row| dot(row, &bias)).collect())
+        let mut biases: Vec<f64> = rows.iter().map(|row| dot(row, &bias)).collect();
+        if self.mean.is_some() {
+            biases.push(dot(self.decoder.mean_unembedding()?, &bias));
+        }
+        Ok(biases)
     }
 }
 
@@ -208,9 +240,9 @@ impl Soft {
     }
 }
 
-/// `[tokens, d_model]`, f32
-fn directions(decoder: &Decoder, tokens: &[u32]) -> Result<Tensor> {
-    let directions = decoder.unembedding(tokens)?.broadcast_mul(&decoder.final_norm.weight)?;
+/// Rows of the unembedding as directions of the stream before the final norm. `[rows, d_model]`, f32
+fn through_norm(decoder: &Decoder, rows: &Tensor) -> Result<Tensor> {
+    let directions = rows.broadcast_mul(&decoder.final_norm.weight)?;
     match decoder.arch.norm {
         NormKind::Rms => Ok(directions),
         NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?),

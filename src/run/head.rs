@@ -11,6 +11,7 @@ use crate::ops::vectors::dot;
 use crate::ops::{self, RowEdit};
 use crate::plan::{Change, Edit, Metric, Plan, Run, What, columns, resolve};
 use crate::site::SiteKind;
+use crate::stats::rng;
 use candle_core::Tensor;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
@@ -99,7 +100,9 @@ fn rows_of(plan: &Plan, readout: usize) -> Vec<Row> {
     let r = &plan.readouts[readout];
     let last = |run: Run| (run, plan.length(run) - 1);
     match &r.what {
-        What::Metric(Metric::LogitDifference { .. }) | What::Entropy | What::LogProbs { .. } => vec![last(r.run)],
+        What::Metric(Metric::LogitDifference { .. } | Metric::AboveMean { .. })
+        | What::Entropy
+        | What::LogProbs { .. } => vec![last(r.run)],
         What::Metric(Metric::Continuation { from }) => (from - 1..last(r.run).1).map(|p| (r.run, p)).collect(),
         What::KlFrom(other) => vec![last(r.run), last(*other)],
         What::Activation { positions, .. } | What::Projection { positions, .. } => {
@@ -165,6 +168,10 @@ impl End<'_> {
             What::Metric(Metric::LogitDifference { answer, foil }) if !edits_logits => {
                 Some(answer.iter().chain(foil).copied().collect())
             }
+            What::Metric(Metric::AboveMean { tokens }) if !edits_logits => {
+                let sample = mean_tokens(&self.decoder.arch).unwrap_or_default();
+                Some(tokens.iter().copied().chain(sample).collect())
+            }
             What::Activation { site, .. } | What::Projection { site, .. } if site.kind == SiteKind::FinalNorm => {
                 Some(Vec::new())
             }
@@ -190,6 +197,12 @@ impl End<'_> {
         if let Some(tokens) = &mut tokens {
             tokens.sort_unstable();
             tokens.dedup();
+            // The CPU sums a product with one column in another order than one with more: half of a difference may have one
+            // token, and its reading must not depend on what is read beside it.
+            if tokens.len() == 1 && self.decoder.arch.vocab > 1 {
+                tokens.push(u32::from(tokens[0] == 0));
+                tokens.sort_unstable();
+            }
         }
         let rows = with_donors(self.plan, rows);
         let normed = self.decoder.final_norm(&residuals.rows(&rows)?)?;
@@ -254,6 +267,16 @@ impl End<'_> {
                 let of = |ids: &[u32]| log_sum_exp(ids.iter().map(|id| f64::from(row[column(*id)])));
                 Reading::Number(of(answer) - of(foil))
             }
+            What::Metric(Metric::AboveMean { tokens: ids }) => {
+                let row = logits()?.row(rows[0]);
+                let above = log_sum_exp(ids.iter().map(|id| f64::from(row[column(*id)])));
+                let mean = match (mean_tokens(&self.decoder.arch), tokens) {
+                    (Some(sample), _) => mean_of(sample.iter().map(|id| row[column(*id)])),
+                    (None, None) => mean_of(row.iter().copied()),
+                    (None, Some(_)) => dot(normed.row(rows[0]), self.decoder.mean_unembedding()?),
+                };
+                Reading::Number(above - mean)
+            }
             What::Metric(Metric::Continuation { from }) => {
                 let ids = &self.plan.prompts[self.plan.root(r.run)].ids;
                 let values = logits()?;
@@ -300,6 +323,24 @@ pub(super) fn project(row: &[f32], direction: &[f32]) -> f32 {
     dot(row, direction) as f32
 }
 
+/// Where logits are soft-capped, the tokens whose mean logit stands in for the vocabulary's, ascending and the same for every run
+/// of a model; none where the mean is that of the vocabulary, which is linear in what the final norm gives.
+pub(super) fn mean_tokens(arch: &Arch) -> Option<Vec<u32>> {
+    arch.logit_softcap?;
+    let mut rng = rng(0, "mean logit");
+    let mut sample = rand::seq::index::sample(&mut rng, arch.vocab, MEAN_TOKENS.min(arch.vocab)).into_vec();
+    sample.sort_unstable();
+    Some(sample.into_iter().map(|id| id as u32).collect())
+}
+
+/// How many tokens a mean is over where it would need every logit.
+const MEAN_TOKENS: usize = 1024;
+
+fn mean_of(logits: impl ExactSizeIterator<Item = f32>) -> f64 {
+    let n = logits.len() as f64;
+    logits.map(f64::from).sum::<f64>() / n
+}
+
 pub(crate) fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     let max = x.clone().fold(f64::NEG_INFINITY, f64::max);
     max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
@@ -343,6 +384,22 @@ mod tests {
         assert!((log_probability(&q, 0) - a.ln()).abs() < 1e-7);
         assert!((log_sum_exp([1000.0, 1000.0].into_iter()) - (1000.0 + 2f64.ln())).abs() < 1e-9);
     }
+
+    #[test]
+    fn the_mean_of_soft_capped_logits_is_over_the_same_tokens_in_every_run() {
+        let mut arch = crate::model::tests::tiny_arch();
+        arch.logit_softcap = None;
+        assert_eq!(mean_tokens(&arch), None);
+        arch.logit_softcap = Some(30.0);
+        arch.vocab = 256_000;
+        let sample = mean_tokens(&arch).expect("a sample");
+        assert!(sample.len() == 1024 && sample.windows(2).all(|w| w[0] < w[1]) && sample[1023] < 256_000);
+        assert!(sample[0] < 2_000 && sample[1023] > 254_000, "spread over the vocabulary");
+        assert_eq!(mean_tokens(&arch), Some(sample));
+        arch.vocab = 100;
+        assert_eq!(mean_tokens(&arch), Some((0..100).collect()));
+    }
+
     #[test]
     fn readouts_are_read_together_while_their_rows_are_few() {
         let mut plan = Plan::default();

@@ -1,5 +1,6 @@
 //! What a plan costs, before it is run.
 
+use super::head::mean_tokens;
 use super::{Engine, batches, cones, gradient, head};
 use crate::model::arch::Arch;
 use crate::plan::{Metric, Plan, Positions, Readout, Run, What};
@@ -131,6 +132,8 @@ pub(super) fn full_runs(plan: &Plan) -> BTreeSet<Run> {
 fn logit_flops(plan: &Plan, arch: &Arch) -> f64 {
     let of_metric = |run: Run, metric: &Metric| match metric {
         Metric::LogitDifference { answer, foil } => answer.len() + foil.len(),
+        // The mean is a product with one row, or over the sample.
+        Metric::AboveMean { tokens } => tokens.len() + mean_tokens(arch).map_or(1, |sample| sample.len()),
         Metric::Continuation { from } => (plan.length(run) - from) * arch.vocab,
     };
     let positions = |run: Run, positions: &Positions| match positions {

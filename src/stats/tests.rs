@@ -306,6 +306,27 @@ fn a_ratio_whose_denominator_may_be_zero_has_no_interval() {
 }
 
 #[test]
+fn ratios_of_a_family_have_each_the_interval_of_the_general_bootstrap_to_the_bit() {
+    let options = Bootstrap { resamples: 2000, seed: 3, ..Bootstrap::default() };
+    let mut rng = rng(0, "ratios");
+    let gaps: Vec<f64> = (0..14).map(|_| -3.0 + 0.5 * normal(&mut rng)).collect();
+    let mut samples: Vec<Vec<f64>> =
+        (0..11).map(|k| gaps.iter().map(|gap| f64::from(k) / 10.0 * gap + 0.2 * normal(&mut rng)).collect()).collect();
+    samples.push(vec![1.0; 13]);
+    samples.push(vec![f64::NAN; 14]);
+    let family = bca_ratio_family(&samples, &gaps, &options);
+    for (sample, found) in samples.iter().zip(&family).take(11) {
+        let items: Vec<(f64, f64)> = sample.iter().copied().zip(gaps.iter().copied()).collect();
+        let sums = |items: &[(f64, f64)]| items.iter().fold((0.0, 0.0), |(a, b), item| (a + item.0, b + item.1));
+        let ratio = |items: &[(f64, f64)]| sums(items).0 / sums(items).1;
+        assert!(found.is_some());
+        assert_eq!(*found, bca(&items, ratio, &options));
+        assert_eq!(*found, bca_ratio(sample, &gaps, &options));
+    }
+    assert_eq!((family[11], family[12]), (None, None));
+}
+
+#[test]
 fn the_interval_within_groups_covers_a_difference_of_means_and_needs_two_items_of_one() {
     let mut rng = rng(0, "within");
     let difference = |items: &[(bool, f64)]| {

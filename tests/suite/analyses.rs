@@ -253,6 +253,7 @@ fn the_demonstration_leaves_one_report_with_every_figure_and_a_run_directory_for
     let figures: Vec<&String> = names.iter().filter(|n| n.ends_with(".png")).collect();
     assert!(figures.len() >= 14);
     assert!(figures.iter().all(|f| report.contains(f.as_str())), "{figures:?}");
+    assert!(figures.iter().all(|f| names.contains(&f.replace(".png", ".svg"))), "{names:?}");
     assert!(!listed(demo().parent().unwrap()).iter().any(|n| n.ends_with(".partial")));
 }
 
@@ -262,7 +263,7 @@ fn a_report_made_again_from_the_tables_has_the_same_figures_and_words() {
     let dir = demo().join("interchange");
     gatelens(["report", dir.to_str().unwrap(), "--out", again.to_str().unwrap()]).done();
     let bytes = |path: PathBuf| std::fs::read(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
-    for name in ["necessity.png", "sufficiency.png", "forest.png"] {
+    for name in ["necessity.png", "sufficiency.png", "forest.png", "necessity.svg", "forest.svg"] {
         assert_eq!(bytes(again.join(format!("01-interchange-{name}"))), bytes(dir.join(name)), "{name}");
     }
     let words = |path: PathBuf| String::from_utf8(bytes(path)).unwrap();

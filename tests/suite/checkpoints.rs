@@ -1,11 +1,12 @@
 //! Checkpoints as people have them: weights stored under other names, wrapped, quantised, or as what changes another's.
 
+mod adapters;
 mod contexts;
 mod quantized;
 mod tied;
 mod wrapped;
 
-use crate::support::copies::{Folder, Stored, Tensors};
+use crate::support::copies::{Folder, Stored, Tensors, serialized};
 use crate::support::{Golden, assert_close, family_dir, logits};
 use gatelens::model::config::{self, Config, ConfigError};
 use gatelens::model::{Model, Options};

@@ -209,8 +209,10 @@ fn a_run_directory_has_its_tables_figures_reports_and_record() {
     assert!(files.iter().all(|f| !f.starts_with('.') && f != "parts"), "{files:?}");
     assert_eq!(bench.written(), ["run"]);
     assert!(std::fs::read(dir.join("necessity.png")).expect("a figure").starts_with(b"\x89PNG\r\n\x1a\n"));
+    let svg = std::fs::read_to_string(dir.join("necessity.svg")).expect("a figure for papers");
+    assert!(svg.starts_with("<svg ") && svg.contains("<title>L0.H0: "), "{svg:.400}");
     let html = std::fs::read_to_string(dir.join("report.html")).expect("a report");
-    assert!(html.contains("data:image/png;base64,") && !html.contains("src=\"http"), "figures are not inlined");
+    assert!(html.contains("<svg role=\"img\"") && !html.contains("src=\"http"), "figures are not inlined");
     let intervals = html.matches("95 % interval</th>").count();
     assert_eq!(html.matches("class=\"num\">95 % interval</th>").count(), intervals, "intervals are sorted as numbers");
     assert!(intervals > 0);
@@ -275,6 +277,7 @@ fn both_engines_write_the_same_tables() {
             if info.kind != Kind::Float {
                 let cells = |t: &Table| match info.kind {
                     Kind::Int => format!("{:?}", t.ints(info.name).expect("a column")),
+                    Kind::Flag => format!("{:?}", t.flags(info.name).expect("a column")),
                     _ => format!("{:?}", t.opt_strs(info.name).expect("a column")),
                 };
                 assert_eq!(cells(&full), cells(&wave), "{name} {}", info.name);
@@ -479,12 +482,15 @@ fn flags_that_stand_in_for_no_item_are_warned_of() {
 }
 
 #[test]
-fn labels_that_the_figures_font_lacks_are_warned_of_once() {
+fn labels_that_no_font_has_are_warned_of_once() {
+    // Of this code point Unicode says that it will never be a letter.
+    const LANG: &str = "\u{10fffe}";
     let bench = Bench::new();
     let own = String::from_utf8(gatelens::demo::file("pairs.jsonl").expect("pairs").to_vec()).expect("UTF-8");
-    let line = |line: &str| serde_json::from_str(&line.replace(r#""lang":"de""#, r#""lang":"中文""#)).expect("JSON");
+    let tagged = |line: &str| line.replace(r#""lang":"de""#, &format!(r#""lang":"{LANG}""#));
+    let line = |line: &str| serde_json::from_str(&tagged(line)).expect("JSON");
     let lines: Vec<Value> = own.lines().map(line).collect();
-    assert!(lines.iter().any(|pair| pair["lang"] == "中文") && lines.iter().any(|pair| pair["lang"] == "en"));
+    assert!(lines.iter().any(|pair| pair["lang"] == LANG) && lines.iter().any(|pair| pair["lang"] == "en"));
     let (pairs, out) = (bench.dataset("pairs.jsonl", &lines), bench.out("run"));
     let run = |more: &[&str]| {
         let (pairs, out) = (pairs.to_str().expect("UTF-8"), out.to_str().expect("UTF-8"));
@@ -495,7 +501,7 @@ fn labels_that_the_figures_font_lacks_are_warned_of_once() {
         said
     };
     let said = run(&[]);
-    assert!(said.starts_with("warning: rates.png: \"中文\"") && said.contains("drawn as a box"), "{said}");
+    assert!(said.starts_with(&format!("warning: rates.png: \"{LANG}\"")) && said.contains("drawn as a box"), "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     assert_eq!(run(&["--quiet"]), "");
 }

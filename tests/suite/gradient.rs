@@ -142,6 +142,20 @@ fn gradients_equal_finite_differences_at_every_site_of_every_family() {
     }
 }
 
+#[test]
+fn the_gradient_of_half_of_a_difference_is_what_small_changes_do_to_it() {
+    for family in ["llama", "gemma2", "gpt2"] {
+        let model = open(family);
+        let sites = sites(&model, &[model.decoder.arch.n_layers - 1]);
+        hold(family, &model, &|plan| {
+            let prompt = plan.prompt("p", IDS.to_vec());
+            let metric = Metric::AboveMean { tokens: vec![11, 40] };
+            let case = |site: &Site| Case { run: prompt, site: *site, metric: metric.clone(), positions: vec![8] };
+            sites.iter().map(case).collect()
+        });
+    }
+}
+
 /// A fork with edits of every kind, at many sites, and what it takes from another.
 fn edited(plan: &mut Plan, model: &Model) -> Run {
     let arch = &model.decoder.arch;

@@ -208,6 +208,28 @@ fn weights_that_something_else_fetched_are_used_without_a_hub_and_with_a_word() 
 }
 
 #[test]
+fn an_adapter_is_fetched_and_merged_into_its_base_and_then_needs_no_hub() {
+    let (folder, home) = (tempfile::tempdir().expect("a folder"), tempfile::tempdir().expect("a folder"));
+    for file in ["adapter_config.json", "adapter_model.safetensors"] {
+        let mut bytes = std::fs::read(family_dir("lora_llama").join(file)).expect("an adapter");
+        if file.ends_with("json") {
+            let base = family_dir("llama");
+            let text = String::from_utf8(bytes).expect("UTF-8");
+            bytes = text.replace("../llama", base.to_str().expect("UTF-8")).into_bytes();
+        }
+        std::fs::write(folder.path().join(file), bytes).expect("a file");
+    }
+    let hub = Hub::serving(folder.path());
+    let first = hub.inspect(home.path());
+    assert!(first.stderr.contains("LoRA adapter"), "{}", first.stderr);
+    let fetched = first.done();
+    hub.state().asked.clear();
+    assert_eq!(hub.inspect(home.path()).done(), fetched);
+    assert_eq!(hub.state().asked, [""; 0]);
+    assert_eq!(Hub::gone().inspect(home.path()).done(), fetched);
+}
+
+#[test]
 fn a_model_that_the_hub_has_not_is_an_error_that_names_it() {
     let (hub, home) = (Hub::serving(&family_dir("llama")), tempfile::tempdir().expect("a folder"));
     hub.inspect_model("hf:owner/other", home.path()).refused(&["hf:owner/other", "config.json", "404"]);

@@ -249,7 +249,7 @@ fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_ke
             rows.fetch_add(more, Ordering::Relaxed);
         };
         let kept = directory.open();
-        let session = Session::new(model, Engine::Wavefront, 0).watched(&progress);
+        let session = Session::new(model, Engine::Wavefront, 0).watched(&progress, &|_| {});
         let session = if model.decoder.streamed() { session.resumable(&kept) } else { session };
         session.run(&plan).unwrap();
         let found = session.generate(&plan, &sampled(runs.repeat(100))).unwrap();

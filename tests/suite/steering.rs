@@ -203,3 +203,36 @@ fn a_dry_run_counts_what_generating_costs() {
     let (dry, ran) = (counted["wavefront"]["rows"].as_f64().unwrap(), record(&out)["rows"].as_f64().unwrap());
     assert!((dry / ran - 1.0).abs() < 0.1, "{dry} and {ran}");
 }
+
+/// The same vector in a control vector's file, in an array with a row a layer, and in half the width.
+#[test]
+fn a_vector_steers_alike_from_every_kind_of_file() {
+    let bench = Bench::new();
+    let path = pairs(&bench, 8);
+    let control = bench.path("v.gguf");
+    let export = ["--from", "caa", "--pairs", path.to_str().unwrap(), "--export", control.to_str().unwrap()];
+    let (first, made) = steered(&bench, &export);
+    let vector = &made.named.vector;
+    let layers = Model::open("demo", &Options::default()).unwrap().decoder.arch.n_layers;
+    let header = format!("{{'descr': '<f8', 'fortran_order': False, 'shape': ({layers}, {}), }}\n", vector.len());
+    let mut array = [b"\x93NUMPY\x01\x00", &(header.len() as u16).to_le_bytes()[..], header.as_bytes()].concat();
+    for layer in 0..layers {
+        let of_layer = vector.iter().map(|x| if layer == 4 { f64::from(*x) } else { 9.0 });
+        array.extend(of_layer.flat_map(f64::to_le_bytes));
+    }
+    let rows = bench.path("rows.npy");
+    std::fs::write(&rows, array).unwrap();
+    let table = |dir: &Path| {
+        let dose = Table::read_parquet(dir.join("dose.parquet")).unwrap();
+        dose.floats("metric_mean").unwrap().to_vec()
+    };
+    for file in [control, rows] {
+        let (out, given) = steered(&bench, &["--vector", file.to_str().unwrap()]);
+        assert_eq!(&given.named.vector, vector);
+        assert_eq!(table(&out), table(&first));
+    }
+    let model = bench.text("model.gguf", "GGUF, or so");
+    let (prompts, given) = (bench.path("prompts.jsonl"), first.join("vectors.safetensors"));
+    let ends = [prompts.to_str().unwrap(), "--vector", given.to_str().unwrap(), "--export", model.to_str().unwrap()];
+    gatelens([&STEER[..], &ends, &["--out", "never"]].concat()).refused(&["take another name"]);
+}

@@ -87,13 +87,18 @@ impl Names {
             return Names::Beside(names.iter().map(|name| style.wrap_within(name, room, MOST_LINES)).collect());
         }
         if are_numbered(names) {
-            let names: Vec<String> = names.iter().map(|name| style.clip(name, LONGEST)).collect();
+            let names: Vec<String> = style.shorten_all(names, LONGEST);
             let widest = names.iter().map(|name| style.width(name)).fold(0.0, f32::max);
             let step = index_step(pitch, widest + 0.5 * TICK_SIZE);
             return Names::Thinned(names, step);
         }
         let lines = ((pitch / UPRIGHT_PITCH) as usize).clamp(1, MOST_LINES);
-        let names = names.iter().map(|name| style.wrap_within(name, LONGEST, lines)).collect();
+        let fits = |name: &String| style.wrap(name, LONGEST).iter().all(|line| style.width(line) <= LONGEST);
+        // Words are broken into lines; one long name is shortened, and stays one.
+        let names = match names.iter().all(fits) {
+            true => names.iter().map(|name| style.wrap_within(name, LONGEST, lines)).collect(),
+            false => style.shorten_all(names, LONGEST).into_iter().map(|name| vec![name]).collect(),
+        };
         Names::Upright(names, index_step(pitch, UPRIGHT_PITCH))
     }
 

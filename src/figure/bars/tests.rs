@@ -88,8 +88,7 @@ fn names_gaps_and_all_kinds_of_ranges_are_drawn() {
 
 fn places(figure: &Bars) -> (Panel, Slots) {
     let top = Heading::new(&figure.title, &figure.subtitle).height();
-    let widest = WIDEST_CATEGORY * figure.categories.len() as i32;
-    let panel = Panel::new(top, PLOT_HEIGHT, Some(widest), figure.span(), &figure.value_label);
+    let panel = Panel::new(top, PLOT_HEIGHT, None, figure.span(), &figure.value_label);
     let slots = figure.slots(panel.plot);
     (panel, slots)
 }
@@ -151,6 +150,9 @@ fn a_marked_bar_has_a_dot_beyond_its_interval() {
         canvas.pixel(slots.middle(category, 0) as i32, y as i32)
     };
     assert_eq!((dot(0), dot(1) == INK), (INK, false));
+    figure.mark_meaning = Some("q < 0.05".into());
+    let tips: Vec<String> = figure.draw().unwrap().tips().iter().map(|(_, text)| text.clone()).collect();
+    assert_eq!(tips, ["layer c0: 1.00 [0.800, 1.40]; q < 0.05", "layer c1: 1.00"]);
 }
 
 #[test]

@@ -130,7 +130,7 @@ impl Places {
         Places { panel, axis }
     }
 
-    fn at(&self, canvas: &Canvas, x: f64, y: f64) -> RGBColor {
+    fn at(&self, canvas: &Canvas, x: f64, y: f64) -> Color {
         canvas.pixel(self.axis.scale.place(x) as i32, self.panel.scale.place(y) as i32)
     }
 }

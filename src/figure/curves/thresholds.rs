@@ -109,7 +109,7 @@ impl Flag {
 
 fn flag(threshold: &Threshold, scale: Scale, plot: Rect, style: TextStyle) -> Option<Flag> {
     let x = scale.place(drawable(threshold.x)?);
-    let label = style.clip(&threshold.label, plot.width as f32);
+    let label = style.shorten(&threshold.label, plot.width as f32);
     let width = style.width(&label);
     let (left, right) = (plot.left as f32, plot.right() as f32);
     let from = if x + GAP + width <= right {

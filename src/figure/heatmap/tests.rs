@@ -69,17 +69,36 @@ fn positive_is_red_negative_is_blue_and_layer_zero_is_at_the_bottom() {
 }
 
 #[test]
-fn a_negative_cell_has_a_dash_and_its_positive_twin_has_none() {
+fn only_marked_cells_have_something_on_their_colour() {
     let mut map = heatmap(1, 2);
-    map.marks.clear();
-    map.values = vec![vec![Some(-1.0), Some(1.0)]];
+    map.marks = vec![vec![false, true]];
+    map.values = vec![vec![Some(-1.0), Some(-1.0)]];
     let layout = layout(&map);
     let canvas = map.draw().unwrap();
     let middle = |column| {
         let (x, y) = layout.cell(0, column).center();
         canvas.pixel(x, y)
     };
-    assert_eq!((middle(0), middle(1)), (PAPER, diverging(1.0)));
+    assert_eq!((middle(0), middle(1)), (diverging(-1.0), PAPER));
+}
+
+#[test]
+fn each_cell_with_a_value_has_a_tip_where_it_is() {
+    let mut map = heatmap(2, 2);
+    map.values = vec![vec![Some(0.5), None], vec![Some(-1.25), Some(f64::NAN)]];
+    map.marks = vec![vec![false; 2], vec![true, false]];
+    let (canvas, layout) = (map.draw().unwrap(), layout(&map));
+    let expected = [(layout.cell(0, 0), "L0.H0: +0.500"), (layout.cell(1, 0), "L1.H0: −1.25; q < 0.05")];
+    assert_eq!(canvas.tips(), expected.map(|(place, text)| (place, text.to_owned())));
+    let svg = canvas.to_svg();
+    assert!(svg.contains("<title>L1.H0: −1.25; q &lt; 0.05</title>"), "{svg}");
+}
+
+#[test]
+fn files_stay_small() {
+    let size = |layers, heads| heatmap(layers, heads).draw().unwrap().to_svg().len();
+    assert!(size(30, 9) < 80_000 && size(24, 14) < 80_000, "{} and {}", size(30, 9), size(24, 14));
+    assert!(size(80, 64) < 700_000, "{}", size(80, 64));
 }
 
 #[test]

@@ -1,9 +1,7 @@
 //! Where the names of points stand: near their points, over no point and no other name or line to a name.
 
-use plotters::style::RGBColor;
-
 use super::super::canvas::{Canvas, Rect};
-use super::super::style::PAPER;
+use super::super::style::{Color, PAPER};
 use super::super::text::TextStyle;
 
 /// How far a name's box is from its point, nearest first, in pixels.
@@ -133,7 +131,7 @@ impl Names {
     }
 
     /// Draws the names, with lines to them in a colour where they are far.
-    pub fn draw(&self, canvas: &mut Canvas, style: TextStyle, color: RGBColor) {
+    pub fn draw(&self, canvas: &mut Canvas, style: TextStyle, color: Color) {
         for named in self.placed.iter().filter(|named| named.far) {
             canvas.stroke(named.point, named.place.nearest(named.point), color, 3.0);
         }

@@ -1,4 +1,5 @@
 use super::*;
+use crate::figure::style::PAPER;
 use crate::figure::testing::{draw, noise};
 
 fn part(label: &str, value: f64) -> WaterfallPart {
@@ -20,26 +21,16 @@ fn waterfall(layers: usize, scale: f64) -> Waterfall {
         before: vec![part("embed", 0.12 * scale)],
         layers: (0..layers).map(layer).collect(),
         after: vec![part("bias", -0.2 * scale)],
-        lens: None,
     }
-}
-
-fn with_lens(mut figure: Waterfall) -> Waterfall {
-    let steps = figure.steps();
-    let sums = (0..figure.layers.len()).map(|layer| steps[2 * layer + 2].to);
-    let values = sums.enumerate().map(|(layer, sum)| (layer != 7).then_some(sum * 0.8 - 0.3)).collect();
-    figure.lens = Some(WaterfallLens { name: "logit lens".into(), values });
-    figure
 }
 
 #[test]
 fn every_number_of_layers_is_drawn() {
     draw("waterfall-30", waterfall(30, 1.0));
-    draw("waterfall-30-lens", with_lens(waterfall(30, 1.0)));
-    draw("waterfall-80-lens", with_lens(waterfall(80, 1.0)));
+    draw("waterfall-80", waterfall(80, 1.0));
     draw("waterfall-128", waterfall(MOST_LAYERS, -1e-5));
     draw("waterfall-4", waterfall(4, 1e4));
-    let mut one = with_lens(waterfall(1, 1.0));
+    let mut one = waterfall(1, 1.0);
     one.before.clear();
     one.after.clear();
     draw("waterfall-1", one);
@@ -47,7 +38,7 @@ fn every_number_of_layers_is_drawn() {
 
 #[test]
 fn gaps_and_zeros_and_long_labels_are_drawn() {
-    let mut figure = with_lens(waterfall(12, 1.0));
+    let mut figure = waterfall(12, 1.0);
     figure.layers[3].attention = None;
     figure.layers[9].mlp = Some(f64::NAN);
     figure.after.push(part("a remainder with a name that is far too long to stand", 0.4));
@@ -92,6 +83,17 @@ fn each_bar_goes_from_the_sum_before_it_to_the_sum_after_it() {
         assert!((left - axis.scale.place(from)).abs() <= 3.0, "bar {index} starts at {left}");
         assert!((right - axis.scale.place(to)).abs() <= 3.0, "bar {index} ends at {right}");
     }
+    let tips: Vec<&str> = canvas.tips().iter().map(|(_, text)| text.as_str()).collect();
+    assert_eq!(tips[..2], ["embed: +1.00; sum +1.00", "layer 0 attention: +2.00; sum +3.00"]);
+    assert_eq!((tips.len(), tips[6]), (7, "total: +8.50"));
+}
+
+#[test]
+fn the_passage_goes_up_the_page() {
+    let (_, layout) = places(&waterfall(3, 1.0));
+    let tops: Vec<i32> = (0..9).map(|step| layout.slot(step).0).collect();
+    assert!(tops.windows(2).all(|pair| pair[1] < pair[0]), "{tops:?}");
+    assert!(tops[8] >= layout.plot.top && layout.slot(0).1 <= layout.plot.bottom());
 }
 
 #[test]
@@ -136,10 +138,6 @@ fn wrong_shapes_are_errors_that_name_the_figure() {
     assert!(empty.contains("\"Direct logit attribution by layer\": has no layers"), "{empty}");
     let many = message(waterfall(MOST_LAYERS + 1, 1.0));
     assert!(many.contains("129 layers are more than the 128"), "{many}");
-    let mut figure = with_lens(waterfall(3, 1.0));
-    figure.layers.pop();
-    let unequal = message(figure);
-    assert!(unequal.contains("the line \"logit lens\" has 3 values, expected 2, one for each layer"), "{unequal}");
     let mut figure = waterfall(3, 1.0);
     figure.after = vec![part("bias", 0.1); MOST_OTHERS + 1];
     assert!(message(figure).contains("7 parts after them are more than the 6"));

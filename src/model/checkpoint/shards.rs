@@ -1,7 +1,9 @@
 //! The safetensors files of a folder: one, or shards with their index.
 
+use super::adapter::Merge;
 use super::fp8::{Scale, e8m0};
 use super::{CheckpointError, Numbers, Raw};
+use crate::model::adapter::Adapter;
 use crate::model::gguf::{GgmlKind, dequantize};
 use crate::names::{nearest, suggestion};
 use memmap2::Mmap;
@@ -27,6 +29,8 @@ pub struct Shards {
     block: [usize; 2],
     /// Names under which a tensor is not stored, with those under which it is.
     aliases: BTreeMap<String, String>,
+    /// What changes these weights as they are read.
+    merge: Option<Box<Merge>>,
     warnings: Vec<String>,
 }
 
@@ -73,8 +77,7 @@ struct Index {
 impl Shards {
     pub(super) fn open(dir: &Path) -> Result<Self, CheckpointError> {
         let (index, single) = (dir.join(INDEX), dir.join(SINGLE));
-        let (files, tensors, aliases, warnings) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
-        let mut shards = Shards { dir: dir.to_path_buf(), files, tensors, block: BLOCK, aliases, warnings };
+        let mut shards = Shards::none(dir);
         // The single file first, as transformers has it: saving one over shards leaves their index behind.
         if single.exists() {
             shards.add(&single)?;
@@ -91,6 +94,18 @@ impl Shards {
             return Err(file_error(dir, why));
         }
         shards.add_aliases();
+        Ok(shards)
+    }
+
+    fn none(dir: &Path) -> Self {
+        let (files, tensors, aliases, warnings) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
+        Shards { dir: dir.to_path_buf(), files, tensors, block: BLOCK, aliases, merge: None, warnings }
+    }
+
+    /// The weights in one file.
+    pub(super) fn open_file(path: &Path) -> Result<Self, CheckpointError> {
+        let mut shards = Shards::none(path.parent().unwrap_or(path));
+        shards.add(path)?;
         Ok(shards)
     }
 
@@ -157,16 +172,32 @@ impl Shards {
         Shards { block, ..self }
     }
 
+    /// These weights, changed by an adapter as they are read.
+    pub(super) fn merged(self, adapter: &Adapter) -> Result<Self, CheckpointError> {
+        let merge = Some(Box::new(Merge::open(adapter, &self)?));
+        Ok(Shards { merge, ..self })
+    }
+
+    /// What changes these weights as they are read.
+    pub(super) fn merge(&self) -> Option<&Merge> {
+        self.merge.as_deref()
+    }
+
+    pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
+        self.tensors.get(name).map(|entry| entry.shape.as_slice())
+    }
+
     pub(super) fn warnings(&self) -> &[String] {
         &self.warnings
     }
 
     pub(super) fn contains(&self, name: &str) -> bool {
-        self.tensors.contains_key(name)
+        self.tensors.contains_key(name) || self.merge().is_some_and(|merge| merge.changes(name))
     }
 
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.tensors.keys().map(String::as_str)
+        let own = self.merge().into_iter().flat_map(Merge::own).filter(|name| !self.tensors.contains_key(*name));
+        self.tensors.keys().map(String::as_str).chain(own)
     }
 
     pub(super) fn fingerprint(&self, hash: &mut impl Digest) {
@@ -174,6 +205,11 @@ impl Shards {
             hash.update((file.map.len() as u64).to_le_bytes());
             hash.update(&file.map[..file.data]);
         }
+        self.merge().into_iter().for_each(|merge| merge.fingerprint(hash));
+    }
+
+    pub(super) fn hash_whole(&self, hash: &mut impl Digest) {
+        self.files.iter().for_each(|file| hash.update(&file.map[..]));
     }
 
     /// Whether a tensor belongs to a quantised one in the same module, or in a module within it, without being a weight.
@@ -187,6 +223,9 @@ impl Shards {
 
     /// A tensor's shape and bytes.
     pub(super) fn find(&self, name: &str) -> Result<(&Vec<usize>, Raw<'_>), CheckpointError> {
+        if let Some((adapter, own)) = self.merge().and_then(|merge| merge.replaced(name)) {
+            return adapter.find(own);
+        }
         let bad = |why: String| self.bad(name, why);
         let Some(entry) = self.tensors.get(name) else {
             let near = nearest(name, self.tensors.keys().map(String::as_str));

@@ -16,10 +16,10 @@ const UNSAID: [(&str, &str); 4] =
     [("gemma3", "gemma3_text"), ("llava", "llama"), ("llava_next", "llama"), ("mistral3", "mistral")];
 
 /// Wrappers whose text part reads its prompt in another way than from left to right.
-const NOT_CAUSAL: [&str; 3] = ["paligemma", "colpali", "t5gemma2"];
+const NOT_CAUSAL: [&str; 2] = ["paligemma", "colpali"];
 
 /// What the names of a wrapper's own keys are of, which the text part does not read: parts of such names.
-const OTHER_PARTS: [&str; 18] = [
+const OTHER_PARTS: [&str; 17] = [
     "vision",
     "image",
     "img",
@@ -34,7 +34,6 @@ const OTHER_PARTS: [&str; 18] = [
     "boa_",
     "eoa_",
     "spatial_merge",
-    "scale_factor",
     "downsample",
     "pixel_shuffle",
     "ignore_index",
@@ -43,19 +42,23 @@ const OTHER_PARTS: [&str; 18] = [
 /// The family that a `model_type` stands for, where `wrapped` says whether it is a wrapper's text part.
 pub(super) fn family(model_type: &str, wrapped: bool) -> Option<Family> {
     let parts = if wrapped { &TEXT_PARTS[..] } else { &[] };
-    let known = FAMILIES.iter().map(|(family, name)| (*name, *family)).chain(parts.iter().copied());
-    known.into_iter().find(|(name, _)| *name == model_type).map(|(_, family)| family)
+    let mut known = FAMILIES.iter().map(|(family, name)| (*name, *family)).chain(parts.iter().copied());
+    known.find(|(name, _)| *name == model_type).map(|(_, family)| family)
 }
 
-/// The description of the text part, with what of the wrapper's keys is about it, where `map` describes a model that has
-/// other parts too; and what a user should know.
+/// A wrapper's text part.
+pub(super) struct TextPart {
+    /// Its description, with what of the wrapper's keys is about it.
+    pub keys: Map<String, Value>,
+    /// What a user should know.
+    pub warning: String,
+}
+
+/// The text part, where `map` describes a model that has other parts too.
 ///
 /// # Errors
 /// If the text part is of no known family, or reads its prompt in another way than decoders do.
-pub(super) fn text_part(
-    path: &Path,
-    map: &Map<String, Value>,
-) -> Result<Option<(Map<String, Value>, String)>, ConfigError> {
+pub(super) fn text_part(path: &Path, map: &Map<String, Value>) -> Result<Option<TextPart>, ConfigError> {
     let outer = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
     let Some(text) = map.get("text_config").and_then(Value::as_object).filter(|_| family(outer, false).is_none())
     else {
@@ -73,23 +76,30 @@ pub(super) fn text_part(
     }
     let warning =
         format!("`{outer}` reads more than text: its text part, a {inner} decoder, is run, and nothing else is read");
-    Ok(Some((joined(map, text, inner), warning)))
+    Ok(Some(TextPart { keys: joined(map, text, inner), warning }))
 }
 
-/// The text part's keys, and those of the wrapper's that count for it: its own come first, and all ends of a text count.
+/// The text part's keys, and those of the wrapper's that count for it: its own come first, but for ties, and all ends of a
+/// text count.
 fn joined(outer: &Map<String, Value>, text: &Map<String, Value>, model_type: &str) -> Map<String, Value> {
     const ENDS: &str = "eos_token_id";
+    const TIED: &str = "tie_word_embeddings";
     let mut joined = text.clone();
     for (key, value) in outer.iter().filter(|(key, _)| *key != "text_config") {
-        if !OTHER_PARTS.iter().any(|part| key.contains(part)) {
+        // `scale_factor` is by how much Idefics' images shrink.
+        if key != "scale_factor" && !OTHER_PARTS.iter().any(|part| key.contains(part)) {
             joined.entry(key).or_insert_with(|| value.clone());
         }
     }
     let ends = [outer, text].into_iter().filter_map(|map| map.get(ENDS)).filter(|v| !v.is_null());
     let each = |v: &Value| v.as_array().cloned().unwrap_or_else(|| vec![v.clone()]);
-    let ends: Vec<Value> = ends.flat_map(|v| each(v)).collect();
+    let ends: Vec<Value> = ends.flat_map(each).collect();
     if !ends.is_empty() {
         joined.insert(ENDS.to_string(), Value::Array(ends));
+    }
+    // What the wrapper says of ties counts, as in transformers: the unembedding is its own.
+    if let Some(tied) = outer.get(TIED).filter(|v| !v.is_null()) {
+        joined.insert(TIED.to_string(), tied.clone());
     }
     joined.insert("model_type".to_string(), Value::from(model_type));
     joined

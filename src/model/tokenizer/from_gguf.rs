@@ -1,7 +1,7 @@
 //! The tokenizer of a GGUF file, built from the lists in its metadata. Byte-level BPE ("gpt2") is built
 //! here; SentencePiece ("llama") in [`super::spm`].
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
 use tokenizers::AddedToken;
@@ -9,6 +9,7 @@ use tokenizers::models::bpe::{BPE, Vocab};
 use tokenizers::normalizers::NFC;
 use tokenizers::pre_tokenizers::byte_level::ByteLevel;
 
+use super::markers::take_whole;
 use super::recipes::{RECIPES, Recipe};
 use super::{Ends, Parts, TokenizerError, guarded, spm};
 use crate::model::gguf::Gguf;
@@ -24,6 +25,31 @@ const EOS: &str = "tokenizer.ggml.eos_token_id";
 const ADD_BOS: &str = "tokenizer.ggml.add_bos_token";
 const ADD_EOS: &str = "tokenizer.ggml.add_eos_token";
 const TEMPLATE: &str = "tokenizer.chat_template";
+/// The names of a model's further templates.
+const TEMPLATES: &str = "tokenizer.chat_templates";
+
+/// Special tokens, by the names that templates know them by and by those of the keys; where a key has two spellings the
+/// first counts.
+const SPECIALS: [(&str, &str); 18] = [
+    ("bos", "bos"),
+    ("eos", "eos"),
+    ("unk", "unknown"),
+    ("sep", "seperator"),
+    ("sep", "separator"),
+    ("pad", "padding"),
+    ("cls", "cls"),
+    ("mask", "mask"),
+    ("eot", "eot"),
+    ("eom", "eom"),
+    ("fim_pre", "fim_pre"),
+    ("fim_pre", "prefix"),
+    ("fim_suf", "fim_suf"),
+    ("fim_suf", "suffix"),
+    ("fim_mid", "fim_mid"),
+    ("fim_mid", "middle"),
+    ("fim_pad", "fim_pad"),
+    ("fim_rep", "fim_rep"),
+];
 
 /// What a token is, by the numbers of `tokenizer.ggml.token_type`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,7 +76,7 @@ pub(super) fn read(file: &Gguf) -> Result<Parts, TokenizerError> {
     let model = file.str(MODEL)?;
     let vocabulary = Vocabulary::read(file)?;
     let mut warnings = Vec::new();
-    let (inner, adds_bos) = match model {
+    let (mut inner, adds_bos) = match model {
         "gpt2" => byte_level(file, &vocabulary, &mut warnings)?,
         "llama" => (spm::build(file, &vocabulary)?, true),
         other => {
@@ -67,10 +93,38 @@ pub(super) fn read(file: &Gguf) -> Result<Parts, TokenizerError> {
     let adds_bos = file.opt_bool(ADD_BOS)?.unwrap_or(adds_bos);
     let adds_eos = file.opt_bool(ADD_EOS)?.unwrap_or(false);
     let ends = Ends { before: bos.filter(|_| adds_bos), after: eos.filter(|_| adds_eos), ..Ends::default() };
-    let special = |(name, id): (&str, Option<u32>)| Some((name.to_owned(), vocabulary.piece(Some(id?)).to_owned()));
-    let specials = [("bos_token", bos), ("eos_token", eos)].into_iter().filter_map(special).collect();
-    let template = file.opt_str(TEMPLATE)?.map(|source| ChatTemplate::new(source, &specials));
+    let source = template(file, &mut warnings)?;
+    let specials = specials(file, &vocabulary)?;
+    let named = specials.values().map(String::as_str);
+    warnings.extend(take_whole(&mut inner, &vocabulary, source.unwrap_or_default(), named)?);
+    let template = source.map(|source| ChatTemplate::new(source, &specials));
     Ok(Parts { inner, bos, eos, ends, template, warnings })
+}
+
+/// The chat template: the only one, or of several that which is named so.
+fn template<'a>(file: &'a Gguf, warnings: &mut Vec<String>) -> Result<Option<&'a str>, TokenizerError> {
+    let source = match file.opt_str(TEMPLATE)? {
+        Some(source) => Some(source),
+        None => file.opt_str(&format!("{TEMPLATE}.default"))?,
+    };
+    if source.is_none() && file.get(TEMPLATES).is_some() {
+        let names = file.strings(TEMPLATES)?.join(", ");
+        warnings
+            .push(format!("`{TEMPLATES}` names {names}, none of which is the default: the model has no chat template"));
+    }
+    Ok(source)
+}
+
+/// The texts of the special tokens that the metadata names, by the names that templates know them by.
+fn specials(file: &Gguf, vocabulary: &Vocabulary<'_>) -> Result<BTreeMap<String, String>, TokenizerError> {
+    let mut specials = BTreeMap::new();
+    for (name, key) in SPECIALS {
+        let id = vocabulary.id(file, &format!("tokenizer.ggml.{key}_token_id"))?;
+        if let Some(piece) = id.and_then(|id| vocabulary.pieces.get(id as usize)) {
+            specials.entry(format!("{name}_token")).or_insert_with(|| piece.clone());
+        }
+    }
+    Ok(specials)
 }
 
 impl<'a> Vocabulary<'a> {
@@ -106,10 +160,6 @@ impl<'a> Vocabulary<'a> {
                 Err(malformed(self.path, key, why))
             }
         }
-    }
-
-    fn piece(&self, id: Option<u32>) -> &str {
-        id.and_then(|id| self.pieces.get(id as usize)).map_or("", String::as_str)
     }
 
     /// Every id with its piece and kind.

@@ -1,17 +1,19 @@
 //! Marks in a text that look like tokens: `<|im_start|>`, `<start_of_turn>`, `[INST]`.
 
+use std::collections::HashSet;
+
 /// The longest mark, in bytes.
-const LONGEST: usize = 48;
+const LONGEST: usize = 64;
 
 /// The marks of a text, each where it first stands, once.
 pub(super) fn marks(text: &str) -> Vec<&str> {
-    let mut found: Vec<&str> = Vec::new();
-    for (at, opening) in text.match_indices(['<', '[']) {
-        let rest = &text[at..];
-        let mark = if opening == "<" { piped(rest).or_else(|| tag(rest)) } else { bracketed(rest) };
-        found.extend(mark.filter(|mark| !found.contains(mark)));
-    }
-    found
+    let mut seen = HashSet::new();
+    let found = text.match_indices(['<', '[']).filter_map(|(at, opening)| {
+        // Not further than the longest mark: a text may be a megabyte of brackets.
+        let rest = &text[at..text.floor_char_boundary(at + LONGEST)];
+        if opening == "<" { piped(rest).or_else(|| tag(rest)) } else { bracketed(rest) }
+    });
+    found.filter(|mark| seen.insert(*mark)).collect()
 }
 
 /// Whether a mark has bars, which no text of people has: `<|x|>`.
@@ -24,7 +26,7 @@ fn piped(text: &str) -> Option<&str> {
     ['|', '\u{ff5c}'].into_iter().find_map(|bar| {
         let inner = text.strip_prefix('<')?.strip_prefix(bar)?;
         let close = format!("{bar}>");
-        let end = inner.find(&close).filter(|end| *end > 0 && *end < LONGEST)?;
+        let end = inner.find(&close).filter(|end| *end > 0)?;
         let sound = !inner[..end].contains(|c: char| c.is_whitespace() || c == '<' || c == '>');
         sound.then(|| &text[..1 + bar.len_utf8() + end + close.len()])
     })
@@ -43,7 +45,7 @@ fn bracketed(text: &str) -> Option<&str> {
 fn enclosed(text: &str, open: char, close: char, may: impl Fn(char) -> bool) -> Option<&str> {
     let inner = text.strip_prefix(open)?;
     let name = inner.strip_prefix('/').unwrap_or(inner);
-    let end = name.find(|c: char| !may(c)).filter(|end| *end > 0 && *end < LONGEST)?;
+    let end = name.find(|c: char| !may(c)).filter(|end| *end > 0)?;
     let begins = name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
     let whole = text.len() - name.len() + end + 1;
     (begins && name[end..].starts_with(close)).then(|| &text[..whole])

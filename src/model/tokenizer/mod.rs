@@ -7,6 +7,7 @@ mod chat;
 mod error;
 mod folder;
 mod from_gguf;
+mod markers;
 mod marks;
 mod recipes;
 mod side;

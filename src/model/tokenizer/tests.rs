@@ -1,3 +1,4 @@
+mod marks;
 mod side;
 
 use serde_json::{Map, Value, json};

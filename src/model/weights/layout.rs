@@ -214,8 +214,8 @@ impl<'a> Layout<'a> {
     fn head(&self, names: &[&str]) -> String {
         let mut outer: Vec<&str> = self.prefix.match_indices('.').map(|(i, _)| &self.prefix[..=i]).collect();
         outer.insert(0, "");
-        let all = names.iter().flat_map(|name| outer.iter().rev().map(move |outer| format!("{outer}{name}")));
-        let found = all.into_iter().find(|name| self.checkpoint.contains(&format!("{name}.weight")));
+        let mut all = names.iter().flat_map(|name| outer.iter().rev().map(move |outer| format!("{outer}{name}")));
+        let found = all.find(|name| self.checkpoint.contains(&format!("{name}.weight")));
         found.unwrap_or_else(|| "lm_head".to_string())
     }
 

@@ -6,7 +6,7 @@
 use super::{Batch, Gradient, gradient_of, pull};
 use crate::ops;
 use crate::plan::{Metric, Run, What, columns, resolve};
-use crate::run::head::{End, NARROW_ROWS, Row, log_sum_exp, wide_rows, with_donors};
+use crate::run::head::{End, NARROW_ROWS, Row, log_sum_exp, mean_tokens, wide_rows, with_donors};
 use crate::run::{Reading, RunError};
 use crate::site::SiteKind;
 use candle_core::{Tensor, Var};
@@ -16,6 +16,8 @@ use std::collections::HashMap;
 enum Term<'a> {
     /// `logsumexp(answer logits) - logsumexp(foil logits)`
     Difference { answer: &'a [u32], foil: &'a [u32] },
+    /// `logsumexp(the tokens' logits) - mean logit`
+    AboveMean(&'a [u32]),
     /// The log-probability of a token.
     Token(u32),
 }
@@ -84,6 +86,7 @@ fn terms<'a>(batch: &Batch<'a>, run: Run, metric: &'a Metric) -> Vec<(Row, Term<
     let length = batch.plan.length(run);
     match metric {
         Metric::LogitDifference { answer, foil } => vec![((run, length - 1), Term::Difference { answer, foil })],
+        Metric::AboveMean { tokens } => vec![((run, length - 1), Term::AboveMean(tokens))],
         Metric::Continuation { from } => {
             let ids = &batch.plan.prompts[batch.plan.root(run)].ids;
             (*from..length).map(|p| ((run, p - 1), Term::Token(ids[p]))).collect()
@@ -107,6 +110,7 @@ impl<'b, 'a> Chunk<'b, 'a> {
         for (_, term) in terms {
             match term {
                 Term::Difference { answer, foil } => tokens.extend(answer.iter().chain(*foil)),
+                Term::AboveMean(ids) => tokens.extend(*ids),
                 Term::Token(id) => tokens.push(*id),
             }
         }
@@ -155,6 +159,10 @@ impl<'b, 'a> Chunk<'b, 'a> {
                     add_softmax(values, &of, answer.iter().filter_map(|id| self.column(*id)), 1.0);
                     add_softmax(values, &of, foil.iter().filter_map(|id| self.column(*id)), -1.0);
                 }
+                Some(Term::AboveMean(ids)) => {
+                    add_softmax(values, &of, ids.iter().filter_map(|id| self.column(*id)), 1.0);
+                    self.take_mean(values);
+                }
                 Some(Term::Token(id)) => {
                     add_softmax(values, &of, 0..width, -1.0);
                     self.column(*id).into_iter().for_each(|c| values[c] += 1.0);
@@ -167,6 +175,20 @@ impl<'b, 'a> Chunk<'b, 'a> {
             self.lines(&values, width).for_each(|(row, line)| reader.take(row, |c| value(line, c)));
         }
         Ok(Tensor::from_vec(values, logits.shape(), logits.device())?.to_dtype(logits.dtype())?)
+    }
+
+    /// Takes the gradient of the mean logit off a row over the whole vocabulary.
+    fn take_mean(&self, row: &mut [f32]) {
+        match mean_tokens(&self.batch.decoder.arch) {
+            Some(sample) => {
+                let share = (sample.len() as f64).recip() as f32;
+                sample.iter().filter_map(|id| self.column(*id)).for_each(|c| row[c] -= share);
+            }
+            None => {
+                let share = (row.len() as f64).recip() as f32;
+                row.iter_mut().for_each(|x| *x -= share);
+            }
+        }
     }
 
     /// The rows of this chunk's terms, each with its part of `[rows, width]`. Of a row that is there only to be taken from the

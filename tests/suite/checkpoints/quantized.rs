@@ -19,16 +19,18 @@ fn e4m3(byte: u8) -> f32 {
     (if sign == 0 { size } else { -size }) as f32
 }
 
-/// The byte whose number is nearest.
-fn nearest(x: f32) -> u8 {
-    let distance = |byte: &u8| (e4m3(*byte) - x).abs();
-    let bytes = (0..=255u8).filter(|byte| byte & 127 != 127);
-    bytes.min_by(|a, b| distance(a).total_cmp(&distance(b))).expect("a byte")
+/// The byte whose number is nearest, of those of `positive`, which ascend with their bytes.
+fn nearest(x: f32, positive: &[f32]) -> u8 {
+    let above = positive.partition_point(|value| *value < x.abs()).min(positive.len() - 1);
+    let below = above.saturating_sub(1);
+    let byte = if x.abs() - positive[below] < positive[above] - x.abs() { below } else { above };
+    byte as u8 | if x < 0.0 { 128 } else { 0 }
 }
 
 /// The matrices in the layers of a folder, quantised; with the numbers that they then are.
 fn quantized(tensors: &Tensors, shared: Shared, scale_name: &str, dtype: Dtype) -> (Tensors, Tensors) {
     let (mut stored, mut plain) = (tensors.clone(), tensors.clone());
+    let positive: Vec<f32> = (0..127).map(e4m3).collect();
     for (name, tensor) in tensors.iter().filter(|(name, t)| name.contains("layers.") && t.shape.len() == 2) {
         let (rows, columns) = (tensor.shape[0], tensor.shape[1]);
         let (values, block) = (
@@ -44,7 +46,7 @@ fn quantized(tensors: &Tensors, shared: Shared, scale_name: &str, dtype: Dtype) 
         let mut scales = vec![0f32; down * across];
         values.iter().enumerate().for_each(|(i, v)| scales[at(i)] = scales[at(i)].max(v.abs() / 448.0));
         let (scales, scale_bytes) = rounded(&scales, dtype);
-        let bytes: Vec<u8> = values.iter().enumerate().map(|(i, v)| nearest(v / scales[at(i)])).collect();
+        let bytes: Vec<u8> = values.iter().enumerate().map(|(i, v)| nearest(v / scales[at(i)], &positive)).collect();
         let numbers: Vec<f32> = bytes.iter().enumerate().map(|(i, byte)| e4m3(*byte) * scales[at(i)]).collect();
         plain.insert(name.clone(), Stored::floats(&tensor.shape, &numbers));
         stored.insert(name.clone(), Stored { dtype: Dtype::F8_E4M3, shape: tensor.shape.clone(), data: bytes });

@@ -60,6 +60,13 @@ impl Ended {
         assert!(self.stderr.starts_with("error: ") && self.stderr.contains(part), "{}", self.stderr);
     }
 
+    /// Flags that the command line's parser refuses: exit code 2, and its message holds all `parts`.
+    #[track_caller]
+    pub fn told_by_the_parser(self, parts: &[&str]) {
+        assert_eq!((self.code, self.stdout.as_str()), (2, ""), "{}", self.stderr);
+        parts.iter().for_each(|part| assert!(self.stderr.contains(part), "no `{part}` in: {}", self.stderr));
+    }
+
     /// Wrong input: [`Ended::failed`] with exit code 2.
     #[track_caller]
     pub fn refused(self, parts: &[&str]) {

@@ -150,7 +150,7 @@ impl Folder {
 pub const INDEX: &str = "model.safetensors.index.json";
 pub const SHARDS: [&str; 2] = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"];
 
-fn serialized(tensors: &Tensors) -> Vec<u8> {
+pub fn serialized(tensors: &Tensors) -> Vec<u8> {
     serialized_with(tensors, None)
 }
 

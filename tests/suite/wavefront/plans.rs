@@ -225,7 +225,8 @@ impl<'a> Cook<'a> {
             numbers(seed, count).iter().map(|x| ((x + 1.0) * 70.0) as u32).collect()
         };
         match r.what {
-            0 | 1 => What::Metric(Metric::logit_difference(ids(r.seed), ids(r.seed ^ 77))),
+            0 => What::Metric(Metric::logit_difference(ids(r.seed), ids(r.seed ^ 77))),
+            1 => What::Metric(Metric::AboveMean { tokens: ids(r.seed) }),
             2 if n > 1 => What::Metric(Metric::Continuation { from: 1 + r.other.index(n - 1) }),
             3 => What::KlFrom(*r.other.get(&self.runs)),
             4 => {

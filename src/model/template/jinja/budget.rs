@@ -15,7 +15,7 @@ const DEEPEST: usize = 3_000;
 /// The stack that rendering runs on, in bytes. It is not touched before it is used.
 pub(in crate::model::template) const STACK: usize = 128 << 20;
 /// Bytes looked at that count as a step.
-const BYTES_A_STEP: usize = 128;
+const BYTES_A_STEP: usize = 32;
 
 /// What is left of the bounds.
 pub(super) struct Budget {

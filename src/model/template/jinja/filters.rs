@@ -111,11 +111,14 @@ pub(super) fn apply(run: &Run, name: &str, value: Value, arguments: Arguments) -
         }
         "items" => {
             let [] = arguments.bind(name, [], 0)?;
-            match &value {
-                Value::Undefined(_) => run.stream(Vec::new()),
-                Value::Dict(dict) => run.stream(run.viewed(View::Entries, dict)?),
-                _ => Err(fail("can only get item pairs from a mapping")),
-            }
+            run.lazy(|entries| {
+                match &value {
+                    Value::Undefined(_) => {}
+                    Value::Dict(dict) => *entries = run.viewed(View::Entries, dict)?,
+                    _ => return Err(fail("can only get item pairs from a mapping")),
+                }
+                Ok(())
+            })
         }
         "attr" => {
             let [attribute] = arguments.bind(name, ["name"], 1)?;

@@ -80,9 +80,7 @@ pub(super) fn changed(text: &str, method: &str) -> String {
         "capitalize" => capitalized(text),
         "swapcase" => {
             let mut out = String::with_capacity(text.len());
-            text.chars().for_each(|c| {
-                if c.is_uppercase() { out.extend(c.to_lowercase()) } else { out.extend(c.to_uppercase()) }
-            });
+            text.chars().for_each(|c| push(c, !c.is_uppercase(), &mut out));
             out
         }
         _ => titled(text),
@@ -95,7 +93,8 @@ fn folded(c: char) -> String {
         'ı' | 'ſ' => if c == 'ſ' { "s" } else { "ı" }.to_owned(),
         'İ' => "i\u{307}".to_owned(),
         'ẞ' => "ss".to_owned(),
-        _ if ('\u{13a0}'..='\u{13f5}').contains(&c) => c.to_string(),
+        // Cherokee is folded to its older letters, the upper ones.
+        '\u{13a0}'..='\u{13fd}' | '\u{ab70}'..='\u{abbf}' => c.to_uppercase().collect(),
         _ => c.to_uppercase().flat_map(char::to_lowercase).collect(),
     }
 }
@@ -118,6 +117,8 @@ fn title_case(c: char) -> String {
             other => return other.to_string(),
         }
         .to_owned(),
+        // Georgian words begin as they go on.
+        '\u{10d0}'..='\u{10ff}' => c.to_string(),
         'ß' => "Ss".to_owned(),
         'ﬁ' => "Fi".to_owned(),
         'ﬂ' => "Fl".to_owned(),
@@ -129,14 +130,22 @@ fn title_case(c: char) -> String {
 fn titled(text: &str) -> String {
     let (mut out, mut cased) = (String::with_capacity(text.len()), false);
     for c in text.chars() {
-        if cased {
-            out.extend(c.to_lowercase());
-        } else if c.is_ascii() {
-            out.push(c.to_ascii_uppercase());
+        if cased || c.is_ascii() {
+            push(c, !cased, &mut out);
         } else {
             out.push_str(&title_case(c));
         }
         cased = c.is_uppercase() || c.is_lowercase();
     }
     out
+}
+
+/// Writes a character in upper or in lower case.
+fn push(c: char, upper: bool, out: &mut String) {
+    match (c.is_ascii(), upper) {
+        (true, true) => out.push(c.to_ascii_uppercase()),
+        (true, false) => out.push(c.to_ascii_lowercase()),
+        (false, true) => out.extend(c.to_uppercase()),
+        (false, false) => out.extend(c.to_lowercase()),
+    }
 }

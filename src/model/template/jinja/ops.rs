@@ -174,7 +174,7 @@ pub(super) fn equal(run: &Run, left: &Value, right: &Value) -> Res<bool> {
         (Value::Namespace(a), Value::Namespace(b)) => a == b,
         (Value::Function(a), Value::Function(b)) => a == b,
         (Value::Macro(a), Value::Macro(b)) => Rc::ptr_eq(a, b),
-        (Value::Stream(a, _), Value::Stream(b, _)) => Rc::ptr_eq(a, b),
+        (Value::Stream(a), Value::Stream(b)) => Rc::ptr_eq(a, b),
         (Value::Loop(a), Value::Loop(b)) => Rc::ptr_eq(a, b),
         (Value::View(View::Keys, a), Value::View(View::Keys, b)) => {
             a.entries.len() == b.entries.len()
@@ -298,6 +298,11 @@ pub(super) fn slice(run: &Run, value: &Value, bounds: [Value; 3]) -> Res<Value> 
     match value {
         Value::Text(text) => {
             run.budget.work(text.len())?;
+            let (start, stop, step) = resolved(parts, length)?;
+            if step == 1 {
+                let [skipped, taken] = [start, stop - start].map(|count| usize::try_from(count).unwrap_or(0));
+                return run.text(text.chars().skip(skipped).take(taken).collect());
+            }
             let characters: Vec<char> = text.chars().collect();
             run.text(places(parts, length)?.map(|at| characters[at]).collect::<String>())
         }

@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use super::ast::{Body, For, Macro, Named, Stmt, StmtNode, Target};
 use super::budget::{Budget, flood};
-use super::error::{Res, at, fail};
+use super::error::{ErrorKind, Res, at, fail};
 use super::looping::Loop;
 use super::macros::{Arguments, Frame, MacroValue};
 use super::print;
-use super::value::{Dict, Items, Value, View, depth_of};
+use super::value::{Dict, Items, Stream, Value, View, depth_of};
 use crate::model::template::Day;
 
 /// A run of a template.
@@ -287,9 +287,27 @@ impl Run {
     /// # Errors
     /// If that is too much.
     pub fn stream(&self, values: Vec<Value>) -> Res<Value> {
+        self.lazy(|made| {
+            *made = values;
+            Ok(())
+        })
+    }
+
+    /// A generator whose values are made by `make`. What fails there is an error when they are read.
+    ///
+    /// # Errors
+    /// If that is too much.
+    pub fn lazy(&self, make: impl FnOnce(&mut Vec<Value>) -> Res<()>) -> Res<Value> {
+        let mut values = Vec::new();
+        let failed = match make(&mut values) {
+            Ok(()) => None,
+            Err(error) if matches!(error.kind, ErrorKind::Failed(_)) => Some(error),
+            Err(error) => return Err(error),
+        };
         self.budget.items(values.len())?;
         let depth = depth_of(&values)?;
-        Ok(Value::Stream(Rc::new(RefCell::new(values.into())), depth))
+        let stream = Stream { values: RefCell::new(values.into()), failed: RefCell::new(failed), depth };
+        Ok(Value::Stream(Rc::new(stream)))
     }
 
     /// The elements of a value, over which Python can loop.
@@ -308,7 +326,12 @@ impl Run {
             Value::Dict(dict) => self.viewed(View::Keys, dict)?,
             Value::View(view, dict) => self.viewed(*view, dict)?,
             Value::Range(range) => range.values().collect(),
-            Value::Stream(values, _) => values.take().into(),
+            Value::Stream(stream) => {
+                if let Some(error) = stream.failed.take() {
+                    return Err(error);
+                }
+                stream.values.take().into()
+            }
             other => return Err(fail(format!("'{}' object is not iterable", other.type_name()))),
         })
     }

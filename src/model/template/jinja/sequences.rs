@@ -44,10 +44,19 @@ pub(super) fn apply(run: &Run, name: &str, value: &Value, arguments: Arguments) 
             extreme(run, name, value, &Keys::one(attribute, exact)?)
         }
         "sum" => sum(run, value, arguments),
-        "batch" | "slice" => pieces(run, name, value, arguments),
+        "batch" => {
+            let [count, fill] = arguments.bind(name, ["linecount", "fill_with"], 1)?;
+            run.lazy(|rows| batch(run, value, count, fill, rows))
+        }
+        "slice" => {
+            let [count, fill] = arguments.bind(name, ["slices", "fill_with"], 1)?;
+            run.lazy(|columns| slice(run, value, count, fill, columns))
+        }
         "groupby" => group_by(run, value, arguments),
-        "map" => map(run, value, arguments),
-        "select" | "reject" | "selectattr" | "rejectattr" => select(run, name, value, arguments),
+        // Jinja reads nothing of a value that is false, be it none or a number.
+        "map" | "select" | "reject" | "selectattr" | "rejectattr" if !value.is_true() => run.stream(Vec::new()),
+        "map" => run.lazy(|mapped| map(run, value, arguments, mapped)),
+        "select" | "reject" | "selectattr" | "rejectattr" => run.lazy(|kept| select(run, name, value, arguments, kept)),
         _ => Err(fail(format!("there is no filter `{name}`"))),
     }
 }
@@ -59,6 +68,11 @@ fn is_true(flag: Option<Value>) -> bool {
 fn end(run: &Run, name: &str, value: &Value) -> Res<Value> {
     if name == "last" && matches!(value, Value::Stream(..)) {
         return Err(fail("'generator' object is not reversible"));
+    }
+    if let Value::Stream(stream) = value
+        && let Some(first) = stream.values.borrow_mut().pop_front()
+    {
+        return Ok(first);
     }
     let values = run.iterated(value)?;
     let found = if name == "first" { values.first() } else { values.last() };
@@ -182,13 +196,15 @@ fn dict_sort(run: &Run, value: &Value, arguments: Arguments) -> Res<Value> {
 fn unique(run: &Run, value: &Value, arguments: Arguments) -> Res<Value> {
     let [exact, attribute] = arguments.bind("unique", ["case_sensitive", "attribute"], 0)?;
     let keys = Keys::one(attribute, exact)?;
-    let (mut seen, mut kept) = (std::collections::HashSet::new(), Vec::new());
-    for item in run.iterated(value)? {
-        if seen.insert(Key::of(&keys.of(run, &item)?)?) {
-            kept.push(item);
+    run.lazy(|kept| {
+        let mut seen = std::collections::HashSet::new();
+        for item in run.iterated(value)? {
+            if seen.insert(Key::of(&keys.of(run, &item)?)?) {
+                kept.push(item);
+            }
         }
-    }
-    run.stream(kept)
+        Ok(())
+    })
 }
 
 fn extreme(run: &Run, name: &str, value: &Value, keys: &Keys) -> Res<Value> {
@@ -220,41 +236,43 @@ fn sum(run: &Run, value: &Value, arguments: Arguments) -> Res<Value> {
     Ok(total)
 }
 
-fn pieces(run: &Run, name: &str, value: &Value, arguments: Arguments) -> Res<Value> {
-    let count_name = if name == "batch" { "linecount" } else { "slices" };
-    let [count, fill] = arguments.bind(name, [count_name, "fill_with"], 1)?;
+fn whole(count: Option<Value>) -> Res<i128> {
     let count = count.unwrap_or(Value::None);
-    let count = count.as_int().ok_or_else(|| fail(format!("`{name}` takes a whole number")))?;
-    let endless = count <= 0;
+    count.defined()?;
+    count.as_int().ok_or_else(|| fail("the number of pieces is a whole number"))
+}
+
+fn batch(run: &Run, value: &Value, count: Option<Value>, fill: Option<Value>, rows: &mut Vec<Value>) -> Res<()> {
+    let count = whole(count)?;
     let fill = fill.filter(|fill| !matches!(fill, Value::None));
     let values = run.iterated(value)?;
-    if name == "slice" {
-        return slices(run, &values, usize::try_from(count).unwrap_or(0), count == 0, fill);
-    }
-    let mut rows = Vec::new();
     if count == 0 && !values.is_empty() {
         // Jinja ends the first row before it has anything, and none after it.
         rows.push(run.list(Vec::new())?);
     }
-    let count = usize::try_from(count).unwrap_or(0);
-    run.budget.reserve_items(count)?;
-    for row in values.chunks(if endless { values.len().max(1) } else { count }) {
+    let width = usize::try_from(count).unwrap_or(0);
+    run.budget.reserve_items(width)?;
+    for row in values.chunks(if width == 0 { values.len().max(1) } else { width }) {
         let mut row = row.to_vec();
         if let Some(fill) = &fill {
-            row.resize(row.len().max(count), fill.clone());
+            row.resize(row.len().max(width), fill.clone());
         }
         rows.push(run.list(row)?);
     }
-    run.stream(rows)
+    Ok(())
 }
 
-fn slices(run: &Run, values: &[Value], count: usize, zero: bool, fill: Option<Value>) -> Res<Value> {
-    if zero {
+fn slice(run: &Run, value: &Value, count: Option<Value>, fill: Option<Value>, columns: &mut Vec<Value>) -> Res<()> {
+    let count = whole(count)?;
+    let fill = fill.filter(|fill| !matches!(fill, Value::None));
+    let values = run.iterated(value)?;
+    if count == 0 {
         return Err(fail("integer division or modulo by zero"));
     }
+    let count = usize::try_from(count).unwrap_or(0);
     run.budget.reserve_items(count)?;
     let (each, longer) = (values.len() / count.max(1), values.len() % count.max(1));
-    let (mut columns, mut start) = (Vec::new(), 0);
+    let mut start = 0;
     for column in 0..count {
         let end = start + each + usize::from(column < longer);
         let mut part = values[start..end].to_vec();
@@ -264,7 +282,7 @@ fn slices(run: &Run, values: &[Value], count: usize, zero: bool, fill: Option<Va
         columns.push(run.list(part)?);
         start = end;
     }
-    run.stream(columns)
+    Ok(())
 }
 
 fn group_by(run: &Run, value: &Value, arguments: Arguments) -> Res<Value> {
@@ -304,28 +322,28 @@ fn group_by(run: &Run, value: &Value, arguments: Arguments) -> Res<Value> {
     run.list(tuples)
 }
 
-fn map(run: &Run, value: &Value, mut arguments: Arguments) -> Res<Value> {
-    let values = run.iterated(value)?;
+fn map(run: &Run, value: &Value, mut arguments: Arguments, mapped: &mut Vec<Value>) -> Res<()> {
     if arguments.positional.is_empty() {
         let [attribute, default] = arguments.bind("map", ["attribute", "default"], 1)?;
         let keys = Keys::one(attribute, Some(Value::Bool(true)))?;
         let default = default.filter(|default| !matches!(default, Value::None));
-        let attribute = |item: &Value| match (keys.of(run, item)?, &default) {
-            (Value::Undefined(_), Some(default)) => Ok(default.clone()),
-            (found, _) => Ok(found),
-        };
-        return run.stream(values.iter().map(attribute).collect::<Res<_>>()?);
+        for item in run.iterated(value)? {
+            mapped.push(match (keys.of(run, &item)?, &default) {
+                (Value::Undefined(_), Some(default)) => default.clone(),
+                (found, _) => found,
+            });
+        }
+        return Ok(());
     }
     let filter = arguments.positional.remove(0);
     let filter = filter.as_text().ok_or_else(|| fail("`map` takes the name of a filter"))?;
-    if !filters::is_known(filter) {
-        return Err(fail(format!("there is no filter `{filter}`")));
+    for item in run.iterated(value)? {
+        mapped.push(filters::apply(run, filter, item, arguments.clone())?);
     }
-    let mapped = values.into_iter().map(|item| filters::apply(run, filter, item, arguments.clone()));
-    run.stream(mapped.collect::<Res<_>>()?)
+    Ok(())
 }
 
-fn select(run: &Run, name: &str, value: &Value, mut arguments: Arguments) -> Res<Value> {
+fn select(run: &Run, name: &str, value: &Value, mut arguments: Arguments, kept: &mut Vec<Value>) -> Res<()> {
     let mut keys = Keys::one(None, Some(Value::Bool(true)))?;
     if name.ends_with("attr") {
         if arguments.positional.is_empty() {
@@ -334,7 +352,6 @@ fn select(run: &Run, name: &str, value: &Value, mut arguments: Arguments) -> Res
         keys = Keys::one(Some(arguments.positional.remove(0)), Some(Value::Bool(true)))?;
     }
     let test = if arguments.positional.is_empty() { None } else { Some(arguments.positional.remove(0)) };
-    let mut kept = Vec::new();
     for item in run.iterated(value)? {
         let asked = keys.of(run, &item)?;
         let holds = match &test {
@@ -348,5 +365,5 @@ fn select(run: &Run, name: &str, value: &Value, mut arguments: Arguments) -> Res
             kept.push(item);
         }
     }
-    run.stream(kept)
+    Ok(())
 }

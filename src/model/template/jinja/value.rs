@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use super::ast::Literal;
-use super::error::{Res, fail};
+use super::error::{Error, Res, fail};
 use super::looping::Loop;
 use super::macros::MacroValue;
 
@@ -28,8 +28,7 @@ pub(super) enum Value {
     Range(Range),
     /// The keys, values or entries of a dictionary.
     View(View, Rc<Dict>),
-    /// What is gone when it was read once: a generator of Python's, with its nesting.
-    Stream(Rc<RefCell<VecDeque<Value>>>, usize),
+    Stream(Rc<Stream>),
     /// Its place among the namespaces of the run.
     Namespace(usize),
     Macro(Rc<MacroValue>),
@@ -49,6 +48,14 @@ pub(super) struct Items {
     pub depth: usize,
     /// A tuple of `groupby`, whose two parts have names.
     pub group: bool,
+}
+
+/// What is gone when it was read once: a generator of Python's.
+pub(super) struct Stream {
+    pub values: RefCell<VecDeque<Value>>,
+    /// What went wrong behind the values. A generator works when it is read, so that no one hears of it before.
+    pub failed: RefCell<Option<Error>>,
+    pub depth: usize,
 }
 
 /// Values that come up one after the other.
@@ -134,7 +141,11 @@ pub(super) enum Key {
     Float(u64),
     Text(Arc<str>),
     Tuple(Vec<Key>),
+    Range(i128, i128, i128),
+    Namespace(usize),
     Function(usize),
+    /// What is equal to nothing but itself, by its place.
+    Object(usize),
 }
 
 impl Key {
@@ -151,6 +162,11 @@ impl Key {
             Value::Text(text) => Key::Text(text.clone()),
             Value::Tuple(items) => Key::Tuple(items.values.iter().map(Key::of).collect::<Res<_>>()?),
             Value::Function(function) => Key::Function(*function as usize),
+            Value::Range(range) => Key::Range(range.start, range.stop, range.step),
+            Value::Namespace(place) => Key::Namespace(*place),
+            Value::Macro(called) => Key::Object(Rc::as_ptr(called) as usize),
+            Value::Loop(looping) => Key::Object(Rc::as_ptr(looping) as usize),
+            Value::Stream(stream) => Key::Object(Rc::as_ptr(stream) as usize),
             other => return Err(fail(format!("unhashable type: '{}'", other.type_name()))),
         })
     }
@@ -191,7 +207,7 @@ impl Dict {
     }
 }
 
-fn too_deep() -> super::error::Error {
+fn too_deep() -> Error {
     fail(format!("values are nested more than {DEEPEST_VALUE} levels deep"))
 }
 
@@ -271,7 +287,7 @@ impl Value {
             Value::List(items) | Value::Tuple(items) => items.depth,
             Value::Dict(dict) => dict.depth,
             Value::View(_, dict) => dict.depth + 1,
-            Value::Stream(_, depth) => *depth,
+            Value::Stream(stream) => stream.depth,
             Value::Method(method) => method.0.depth() + 1,
             Value::Cycler(cycler) => cycler.depth,
             Value::Joiner(joiner) => joiner.0.depth() + 1,

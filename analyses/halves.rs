@@ -1,0 +1,319 @@
+//! Answer and foil apart: which of them does an edit move, or a component write?
+//!
+//! A logit difference cannot tell a raised answer from a lowered foil. So every effect on it stands beside its two halves, the
+//! changes of `logsumexp(answer) - mean logit` and of `logsumexp(foil) - mean logit` ([`Metric::AboveMean`]), whose difference
+//! it is. What a report says of answer and foil, it says in the words of this file, and these need the halves' intervals.
+
+use super::AnalysisError;
+use super::summary::{Swap, mean};
+use crate::figure::{BarSeries, Bars, Estimate, Figure};
+use crate::plan::{Metric, Plan, Run, What};
+use crate::report::cells::{interval, signed};
+use crate::report::{Heading, Section};
+use crate::run::Reading;
+use crate::stats::{Bootstrap, bca_family};
+use crate::table::Table;
+use std::path::Path;
+
+/// What is read of a run: its metric, and the answer's half, if the metric has one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Value {
+    pub metric: f64,
+    pub answer: Option<f64>,
+}
+
+impl Value {
+    /// Adds the readouts to a plan.
+    pub fn read(plan: &mut Plan, run: Run, metric: &Metric) {
+        plan.read(run, What::Metric(metric.clone()));
+        if let Some(half) = metric.answer_half() {
+            plan.read(run, What::Metric(half));
+        }
+    }
+
+    /// Takes their readings, in the order in which they were added; none where there are no more.
+    pub fn next<'r>(readings: &mut impl Iterator<Item = &'r Reading>, metric: &Metric) -> Option<Value> {
+        let value = readings.next()?.number()?;
+        let answer = match metric.answer_half() {
+            Some(_) => Some(readings.next()?.number()?),
+            None => None,
+        };
+        Some(Value { metric: value, answer })
+    }
+
+    /// What several runs come to on average; none of none.
+    pub fn mean(values: &[Value]) -> Option<Value> {
+        let n = values.len() as f64;
+        let answers: Option<Vec<f64>> = values.iter().map(|v| v.answer).collect();
+        let metric = values.iter().map(|v| v.metric).sum::<f64>() / n;
+        (!values.is_empty()).then(|| Value { metric, answer: answers.map(|a| a.iter().sum::<f64>() / n) })
+    }
+
+    /// This run under an edit that brings it to `patched`, with what it takes from `other`, if from any.
+    pub fn swap(self, other: Option<Value>, patched: Value) -> Swap {
+        Swap {
+            base: self.metric,
+            other: other.map(|o| o.metric),
+            patched: patched.metric,
+            answer: patched.answer.zip(self.answer).map(|(patched, base)| patched - base),
+        }
+    }
+}
+
+/// A half of an effect or of an attribution over items, nats.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Half {
+    pub mean: Option<f64>,
+    /// Its 95 % BCa interval.
+    pub interval: Option<(f64, f64)>,
+}
+
+impl Half {
+    /// Whether it is above 0 beyond chance, or below; none where the interval holds 0.
+    fn up(self) -> Option<bool> {
+        let (low, high) = self.interval?;
+        (low > 0.0 || high < 0.0).then_some(low > 0.0)
+    }
+
+    fn estimate(self) -> Option<Estimate> {
+        Some(Estimate { interval: self.interval, ..Estimate::new(self.mean?) })
+    }
+}
+
+/// Both halves, the answer's and the foil's.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Halves {
+    pub answer: Half,
+    pub foil: Half,
+}
+
+impl Halves {
+    /// What happens to answer and foil, after a subject: `raises the answer and lowers the foil`. Only of a half whose interval
+    /// excludes 0 anything is said; none where the halves are not known.
+    pub fn words(self) -> Option<String> {
+        self.answer.mean.and(self.foil.mean)?;
+        let verb = |half: Half, what: &str| {
+            let up = half.up()?;
+            Some(format!("{} the {what}", if up { "raises" } else { "lowers" }))
+        };
+        let said: Vec<String> = [verb(self.answer, "answer"), verb(self.foil, "foil")].into_iter().flatten().collect();
+        Some(if said.is_empty() { "moves neither beyond chance".to_string() } else { said.join(" and ") })
+    }
+
+    /// [`Halves::words`] with both numbers, as a sentence after a space; nothing where the halves are not known.
+    pub fn sentence(self, subject: &str) -> String {
+        let number = |half: Half| {
+            let (low, high) = half.interval.unzip();
+            format!("{} nats, 95 % interval {}", signed(half.mean, 3), interval(low, high, 3))
+        };
+        self.words().map_or(String::new(), |words| {
+            format!(" {subject} {words} (answer {}; foil {}).", number(self.answer), number(self.foil))
+        })
+    }
+}
+
+/// The columns of both halves of some rows, one list of items' numbers a row; nulls where a row has none. They are called
+/// `answer_WHAT_mean`, `answer_WHAT_ci_low` and so on.
+///
+/// # Errors
+/// If a column cannot be added.
+pub fn columns(
+    mut table: Table,
+    what: &str,
+    doc: &str,
+    rows: [&[Vec<f64>]; 2],
+    seed: u64,
+) -> Result<Table, AnalysisError> {
+    for (side, rows) in ["answer", "foil"].into_iter().zip(rows) {
+        let intervals = bca_family(rows, &Bootstrap { seed, ..Bootstrap::default() });
+        let name = |end: &str| format!("{side}_{what}_{end}");
+        table = table
+            .float(
+                &name("mean"),
+                &format!("{doc} logsumexp({side} logits) less the mean logit, mean, nats"),
+                rows.iter().map(|x| mean(x)),
+            )?
+            .float(
+                &name("ci_low"),
+                "lower end of that mean's 95 % BCa interval, nats",
+                intervals.iter().map(|i| i.map(|i| i.low)),
+            )?
+            .float(&name("ci_high"), "its upper end, nats", intervals.iter().map(|i| i.map(|i| i.high)))?;
+    }
+    Ok(table)
+}
+
+/// Reads the columns back; rows without halves where an older table has none.
+///
+/// # Errors
+/// If a column is of another kind.
+pub fn read(table: &Table, what: &str) -> Result<Vec<Halves>, AnalysisError> {
+    if !table.has(&format!("answer_{what}_mean")) {
+        return Ok(vec![Halves::default(); table.rows()]);
+    }
+    let side = |side: &str| -> Result<Vec<Half>, AnalysisError> {
+        let float = |end: &str| table.floats(&format!("{side}_{what}_{end}"));
+        let (means, low, high) = (float("mean")?, float("ci_low")?, float("ci_high")?);
+        Ok((0..table.rows()).map(|i| Half { mean: means[i], interval: low[i].zip(high[i]) }).collect())
+    };
+    Ok(side("answer")?.into_iter().zip(side("foil")?).map(|(answer, foil)| Halves { answer, foil }).collect())
+}
+
+/// A unit or component with its whole effect or attribution and its halves.
+pub struct Moved {
+    pub label: String,
+    pub whole: Option<f64>,
+    pub halves: Halves,
+}
+
+/// What a table or figure of halves shows: effects or attributions.
+pub struct Shown<'a> {
+    /// The figure's file.
+    pub file: String,
+    /// The heading of the section and title of the figure.
+    pub title: String,
+    /// What else a reader needs, under the figure's title.
+    pub subtitle: String,
+    /// `effect` or `attribution`
+    pub what: &'a str,
+    /// Who moves the answer and the foil: `the exchange`, `the component`.
+    pub subject: &'a str,
+}
+
+impl Shown<'_> {
+    /// The halves side by side; none where no row has any.
+    pub fn figure(&self, rows: &[Moved]) -> Option<Figure> {
+        let known: Vec<&Moved> = rows.iter().filter(|r| r.halves.answer.mean.is_some()).collect();
+        let series = |name: &str, half: fn(&Halves) -> Half| BarSeries {
+            name: name.to_string(),
+            estimates: known.iter().map(|r| half(&r.halves).estimate()).collect(),
+            bands: Vec::new(),
+        };
+        let bars = || Bars {
+            title: self.title.clone(),
+            subtitle: self.subtitle.clone(),
+            category_label: "strongest first".to_string(),
+            value_label: format!("{} on each half (nats)", self.what),
+            categories: known.iter().map(|r| r.label.clone()).collect(),
+            series: vec![series("answer", |h| h.answer), series("foil", |h| h.foil)],
+            range: None,
+            reference: None,
+            mark_meaning: None,
+            interval_meaning: Some(super::effects::INTERVAL.to_string()),
+            band_meaning: None,
+        };
+        (!known.is_empty()).then(|| Figure::from(bars()))
+    }
+
+    /// The report's section: what moved, in numbers and words; none where no row has halves. What halves are is said if it is the
+    /// `first` of a report.
+    pub fn section(&self, rows: &[Moved], dir: &Path, first: bool) -> Option<Section> {
+        let known: Vec<&Moved> = rows.iter().filter(|r| r.halves.answer.mean.is_some()).collect();
+        if known.is_empty() {
+            return None;
+        }
+        let (what, subject) = (self.what, self.subject);
+        let header = vec![
+            Heading::text("unit"),
+            Heading::number(format!("{what} (nats)")),
+            Heading::number("answer (nats)"),
+            Heading::number("95 % interval"),
+            Heading::number("foil (nats)"),
+            Heading::number("95 % interval"),
+            Heading::text(format!("{subject} ...")),
+        ];
+        let ends = |half: Half| interval(half.interval.map(|i| i.0), half.interval.map(|i| i.1), 3);
+        let cells = |r: &&Moved| {
+            let Halves { answer, foil } = r.halves;
+            vec![
+                r.label.clone(),
+                signed(r.whole, 3),
+                signed(answer.mean, 3),
+                ends(answer),
+                signed(foil.mean, 3),
+                ends(foil),
+                r.halves.words().unwrap_or_default(),
+            ]
+        };
+        let text = format!(
+            "The logit difference alone does not say whether the answer or the foil moved. Here both stand apart, each measured \
+             from the mean logit of the vocabulary: the answer's {what} less the foil's is the {what}. The words hold for a half \
+             whose interval excludes 0."
+        );
+        let caption = format!(
+            "Both halves of the strongest; of each {what} in all tables the halves are in columns of their own."
+        );
+        let alt = format!("Bars of the answer's and the foil's half of the strongest {what}s.");
+        let section = Section::new(self.title.clone());
+        let section = if first { section.paragraph(text) } else { section };
+        let rows = known.iter().map(cells).collect();
+        Some(section.figure(dir.join(&self.file), caption, alt).table("What moved: the strongest", header, rows))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn half(mean: f64, low: f64, high: f64) -> Half {
+        Half { mean: Some(mean), interval: Some((low, high)) }
+    }
+
+    fn words(answer: Half, foil: Half) -> Option<String> {
+        Halves { answer, foil }.words()
+    }
+
+    #[test]
+    fn only_a_half_whose_interval_excludes_0_is_spoken_of() {
+        let (up, down) = (half(1.0, 0.5, 1.5), half(-1.0, -1.5, -0.5));
+        let (wide, edge) = (half(9.0, -0.1, 20.0), half(1.0, 0.0, 2.0));
+        let said = |answer, foil| words(answer, foil).unwrap();
+        assert_eq!(said(up, down), "raises the answer and lowers the foil");
+        assert_eq!(said(down, up), "lowers the answer and raises the foil");
+        assert_eq!(said(wide, down), "lowers the foil");
+        assert_eq!(said(up, edge), "raises the answer");
+        assert_eq!(said(wide, edge), "moves neither beyond chance");
+        let alone = Half { mean: Some(5.0), interval: None };
+        assert_eq!(said(alone, alone), "moves neither beyond chance", "one item has no interval");
+    }
+
+    #[test]
+    fn without_the_columns_nothing_is_said() {
+        let known = half(1.0, 0.5, 1.5);
+        assert_eq!(words(Half::default(), known), None);
+        assert_eq!(words(known, Half::default()), None);
+        let old = Table::new("heads").float("effect_mean", "", [-1.0]).unwrap();
+        let halves = read(&old, "effect").unwrap();
+        assert_eq!(halves, [Halves::default()]);
+        assert_eq!(halves[0].sentence("The exchange"), "");
+        let rows = [Moved { label: "L0.H0".to_string(), whole: Some(-1.0), halves: halves[0] }];
+        let [file, title, subtitle] = ["f", "t", "s"].map(str::to_string);
+        let shown = Shown { file, title, subtitle, what: "effect", subject: "it" };
+        assert!(shown.figure(&rows).is_none() && shown.section(&rows, Path::new(""), true).is_none());
+    }
+
+    #[test]
+    fn columns_come_back_as_the_halves_that_they_were_made_of() {
+        let answers = vec![vec![1.0, 1.5, 0.5, 1.0], Vec::new()];
+        let foils = vec![vec![-0.5, -0.25, -0.75, -0.5], Vec::new()];
+        let table = Table::new("heads").int("layer", "", [0, 1]).unwrap();
+        let table = columns(table, "effect", "mean change of", [&answers, &foils], 0).unwrap();
+        let halves = read(&table, "effect").unwrap();
+        assert_eq!((halves[0].answer.mean, halves[0].foil.mean), (Some(1.0), Some(-0.5)));
+        assert_eq!(halves[0].words().unwrap(), "raises the answer and lowers the foil");
+        assert_eq!(halves[1], Halves::default());
+        let said = halves[0].sentence("The exchange");
+        assert!(said.starts_with(" The exchange raises the answer and lowers the foil (answer +1.000 nats"), "{said}");
+    }
+
+    #[test]
+    fn a_swap_keeps_both_halves() {
+        let value = |metric, answer| Value { metric, answer: Some(answer) };
+        let swap = value(2.0, 3.0).swap(Some(value(-2.0, 0.0)), value(1.0, 1.5));
+        assert_eq!((swap.effect(), swap.answer, swap.foil()), (-1.0, Some(-1.5), Some(-0.5)));
+        let alone = Value { metric: 1.0, answer: None };
+        assert_eq!(alone.swap(None, value(2.0, 3.0)).foil(), None);
+        assert_eq!(Value::mean(&[value(1.0, 2.0), value(3.0, 6.0)]), Some(value(2.0, 4.0)));
+        assert_eq!(Value::mean(&[]), None);
+    }
+}

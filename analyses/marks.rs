@@ -1,0 +1,122 @@
+//! Dots in heatmaps: which of many effects a reader's eye should be drawn to.
+//!
+//! With many items next to every head differs from 0, and dots that say no more than that are everywhere. So a dot needs a
+//! p-value that holds over all heads at once, and a size. The rule stands with each row of a table, so that figures and
+//! captions say by which one the dots were set.
+
+use super::AnalysisError;
+use super::effects::{SIGNIFICANT, Tested};
+use crate::table::Table;
+
+/// Which cells of heatmaps have a dot
+#[derive(Clone, Copy, Debug, clap::Args, serde::Serialize)]
+pub struct MarkArgs {
+    /// Dots in heatmaps: only where the family-wise p-value is under this (q, where some were only estimated)
+    #[arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share)]
+    pub mark_p: f64,
+
+    /// Dots in heatmaps: only for at least this share of the gap (interchange), of the base (ablate), of the metric (dla)
+    #[arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share)]
+    pub mark_share: f64,
+}
+
+/// The least share of the gap that has a dot, where no other is asked for.
+pub const LEAST_SHARE: f64 = 0.01;
+
+impl Default for MarkArgs {
+    fn default() -> Self {
+        MarkArgs { mark_p: SIGNIFICANT, mark_share: LEAST_SHARE }
+    }
+}
+
+/// A number from 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
+    number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
+}
+
+impl MarkArgs {
+    /// The rule in words; `of` is what shares are of. `whole` says whether all of the family were run: there is no family-wise
+    /// p-value where some were only estimated, and q-values over the whole family stand in.
+    pub fn rule(self, whole: bool, of: &str) -> String {
+        let p = match whole {
+            true => format!("family-wise p < {}", self.mark_p),
+            false => format!("q < {} over all, some only estimated", self.mark_p),
+        };
+        let share = format!("{:.4}", 100.0 * self.mark_share);
+        let share = share.trim_end_matches('0').trim_end_matches('.');
+        format!("{p}, at least {share} % of the {of}")
+    }
+
+    /// Whether a row has a dot.
+    pub fn marks(self, tested: &Tested, share: Option<f64>, whole: bool) -> bool {
+        self.holds(if whole { tested.p_max } else { tested.q }, share)
+    }
+
+    /// Whether a p-value and a share are enough for a dot.
+    pub fn holds(self, p: Option<f64>, share: Option<f64>) -> bool {
+        p.is_some_and(|p| p < self.mark_p) && share.is_some_and(|share| share.abs() >= self.mark_share)
+    }
+}
+
+/// Adds the columns of rows that have a dot or none, each with its rule.
+///
+/// # Errors
+/// If a column cannot be added.
+pub fn columns(table: Table, marked: Vec<bool>, rules: Vec<String>) -> Result<Table, AnalysisError> {
+    Ok(table.flag("marked", "whether heatmaps have a dot on it, by mark_rule", marked)?.str(
+        "mark_rule",
+        "what a dot in heatmaps says",
+        rules,
+    )?)
+}
+
+/// Reads the columns back: each row's dot, and its rule. In an older table those have a dot whose q-value is under 0.05.
+///
+/// # Errors
+/// If a column is missing or of another kind.
+pub fn read(table: &Table) -> Result<Vec<(bool, String)>, AnalysisError> {
+    if table.has("marked") {
+        let rules = table.strs("mark_rule")?;
+        return Ok(table.flags("marked")?.iter().copied().zip(rules.into_iter().map(str::to_string)).collect());
+    }
+    let by_q = |q: &Option<f64>| (q.is_some_and(|q| q < SIGNIFICANT), format!("q < {SIGNIFICANT}"));
+    Ok(table.floats("q_value")?.iter().map(by_q).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_dot_needs_a_family_wise_p_value_and_a_size() {
+        let rule = MarkArgs::default();
+        let tested = |q, p_max| Tested { q: Some(q), p_max, ..Tested::default() };
+        assert!(rule.marks(&tested(0.001, Some(0.01)), Some(-0.02), true));
+        assert!(!rule.marks(&tested(0.001, Some(0.06)), Some(0.5), true), "q is not enough");
+        assert!(!rule.marks(&tested(0.001, Some(0.01)), Some(0.009), true), "too small");
+        assert!(!rule.marks(&tested(0.001, Some(0.01)), None, true), "no gap, no share");
+        assert!(rule.marks(&tested(0.01, None), Some(0.02), false));
+        assert!(!rule.marks(&tested(0.01, None), Some(0.02), true));
+        assert!(MarkArgs { mark_p: 0.001, mark_share: 0.0 }.marks(&tested(1.0, Some(0.0005)), Some(0.0), true));
+    }
+
+    #[test]
+    fn the_rule_is_said_as_it_is_used() {
+        let rule = MarkArgs { mark_p: 0.01, mark_share: 0.025 };
+        assert_eq!(rule.rule(true, "gap"), "family-wise p < 0.01, at least 2.5 % of the gap");
+        let default = MarkArgs::default().rule(false, "base");
+        assert_eq!(default, "q < 0.05 over all, some only estimated, at least 1 % of the base");
+        assert!(share("1.5").is_err() && share("NaN").is_err() && share("0.5") == Ok(0.5));
+    }
+
+    #[test]
+    fn a_table_without_the_columns_has_dots_by_q() {
+        let old = Table::new("heads").float("q_value", "", [Some(0.01), Some(0.2), None]).unwrap();
+        let marks = read(&old).unwrap();
+        assert_eq!(marks.iter().map(|m| m.0).collect::<Vec<_>>(), [true, false, false]);
+        assert_eq!(marks[0].1, "q < 0.05");
+        let new = columns(old, vec![false, true, false], vec!["r".to_string(); 3]).unwrap();
+        assert_eq!(read(&new).unwrap()[1], (true, "r".to_string()));
+    }
+}

@@ -1,0 +1,268 @@
+#!/usr/bin/env python3
+"""Opens report pages in headless Chromium as a reader would, on a phone and on a desk, in light and in dark.
+
+    scripts/check_pages.py runs/demo/report.html [--shots DIR]
+
+Checks that nothing reaches beyond the window, no script fails, nothing is requested, figures have the page's colours, the
+numbers of a figure are shown under the pointer and by arrow keys, and pinned columns stay where they are while a table is
+scrolled. Prints what fails and leaves 1; without Chromium it leaves 2. --shots keeps pictures of all pages.
+Needs Debian's package `chromium` (CHROMIUM names another program) and nothing but Python's standard library.
+"""
+
+import argparse
+import base64
+import json
+import os
+import pathlib
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+
+WIDTHS = [390, 1280]
+SCHEMES = ["light", "dark"]
+HEIGHT = 900
+# A picture is cut off below this: some pages are very long.
+TALLEST = 12000
+PATIENCE_S = 30
+FLAGS = [
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--hide-scrollbars", "--remote-debugging-port=0",
+]
+
+# What is wider than the window, but for what its own box scrolls.
+OVERFLOW = """(() => {
+  const width = document.documentElement.clientWidth, found = [];
+  if (document.documentElement.scrollWidth > width) found.push(`the page is ${document.documentElement.scrollWidth} px wide`);
+  for (const one of document.body.querySelectorAll("*")) {
+    const box = one.getBoundingClientRect();
+    const inside = one.parentElement.closest(".scroll, .status, svg");
+    if (!inside && box.width > 0 && (box.right > width + 1 || box.left < -1)) {
+      found.push(`<${one.localName} class="${one.getAttribute("class") ?? ""}"> reaches to ${Math.round(box.right)} px`);
+    }
+  }
+  return found.slice(0, 5);
+})()"""
+
+# Figures whose ink is not the page's, and tables whose pinned columns leave their place.
+LOOKS = """(() => {
+  const ink = getComputedStyle(document.body).color, found = [];
+  for (const text of document.querySelectorAll("svg.plot text.ink")) {
+    if (getComputedStyle(text).fill !== ink) { found.push(`a figure's ink is ${getComputedStyle(text).fill}, the page's ${ink}`); break; }
+  }
+  for (const box of document.querySelectorAll(".scroll")) {
+    if (box.scrollWidth <= box.clientWidth) continue;
+    const pins = Array.from(box.querySelectorAll("tbody tr:first-child .pin"));
+    const before = pins.map(pin => pin.getBoundingClientRect().left);
+    box.scrollLeft = box.scrollWidth;
+    const moved = pins.filter((pin, n) => Math.abs(pin.getBoundingClientRect().left - before[n]) > 1);
+    if (moved.length > 0) found.push(`"${moved[0].textContent}" is scrolled out of view`);
+    box.scrollLeft = 0;
+  }
+  return found;
+})()"""
+
+# The middle of the first part with numbers, brought into view; none where the page has no such figure.
+PART = """(() => {
+  const part = document.querySelector("svg.plot .tips > path");
+  if (!part) return null;
+  part.scrollIntoView({ block: "center", behavior: "instant" });
+  const { left, top, width, height } = part.getBoundingClientRect();
+  const place = { x: left + width / 2, y: top + height / 2 };
+  // Two frames, so that the window is drawn where it was scrolled to.
+  return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(place))));
+})()"""
+TIP = """(() => {
+  const tip = document.querySelector(".tip");
+  const box = tip.getBoundingClientRect();
+  const inside = box.left >= 0 && box.right <= document.documentElement.clientWidth && box.top >= 0;
+  return tip.hidden ? "" : inside ? tip.textContent : `outside of the window: ${tip.textContent}`;
+})()"""
+FOCUS = 'document.querySelector("svg.plot:has(.tips)").focus({ preventScroll: true })'
+
+
+class Browser:
+    """A tab of Chromium, spoken to by the DevTools protocol over a WebSocket."""
+
+    def __init__(self, program: str, folder: str) -> None:
+        command = [program, *FLAGS, f"--user-data-dir={folder}", "about:blank"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        port = self.port(pathlib.Path(folder) / "DevToolsActivePort")
+        ask = urllib.request.Request(f"http://127.0.0.1:{port}/json/new?about:blank", method="PUT")
+        with urllib.request.urlopen(ask, timeout=PATIENCE_S) as answer:
+            path = json.load(answer)["webSocketDebuggerUrl"].split(str(port), 1)[1]
+        self.socket = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_S)
+        key = base64.b64encode(os.urandom(16)).decode()
+        self.socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            f"Sec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+        )
+        self.read = self.socket.makefile("rb")
+        while self.read.readline() not in (b"\r\n", b""):
+            pass
+        self.calls = 0
+        self.events: list[dict] = []
+
+    def port(self, file: pathlib.Path) -> int:
+        until = time.monotonic() + PATIENCE_S
+        while time.monotonic() < until:
+            if self.process.poll() is not None:
+                raise RuntimeError(f"Chromium ended with {self.process.returncode}")
+            if file.exists() and file.read_text().strip():
+                return int(file.read_text().split()[0])
+            time.sleep(0.05)
+        raise RuntimeError(f"Chromium did not start within {PATIENCE_S} s")
+
+    def send(self, text: str) -> None:
+        payload, mask = text.encode(), os.urandom(4)
+        length = len(payload)
+        if length < 126:
+            head = struct.pack(">BB", 0x81, 0x80 | length)
+        elif length < 1 << 16:
+            head = struct.pack(">BBH", 0x81, 0x80 | 126, length)
+        else:
+            head = struct.pack(">BBQ", 0x81, 0x80 | 127, length)
+        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+        self.socket.sendall(head + mask + masked)
+
+    def receive(self) -> dict:
+        text = b""
+        while True:
+            first, second = self.read.read(2)
+            length = second & 127
+            if length == 126:
+                (length,) = struct.unpack(">H", self.read.read(2))
+            elif length == 127:
+                (length,) = struct.unpack(">Q", self.read.read(8))
+            part = self.read.read(length)
+            if first & 15 in (0, 1):
+                text += part
+                if first & 128:
+                    return json.loads(text)
+
+    def call(self, method: str, **parameters) -> dict:
+        self.calls += 1
+        number = self.calls
+        self.send(json.dumps({"id": number, "method": method, "params": parameters}))
+        while True:
+            message = self.receive()
+            if message.get("id") == number:
+                if "error" in message:
+                    raise RuntimeError(f"{method}: {message['error']['message']}")
+                return message["result"]
+            self.events.append(message)
+
+    def wait(self, event: str) -> None:
+        while not any(message.get("method") == event for message in self.events):
+            self.events.append(self.receive())
+
+    def value(self, script: str):
+        result = self.call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in result:
+            raise RuntimeError(result["exceptionDetails"]["exception"].get("description", "a check failed to run"))
+        return result["result"].get("value")
+
+    def close(self) -> None:
+        self.process.terminate()
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+def said(events: list[dict], page: str) -> list[str]:
+    """What the browser complained of, and what it asked for beside the page itself."""
+    found = []
+    for event in events:
+        parameters = event.get("params", {})
+        if event.get("method") == "Runtime.exceptionThrown":
+            details = parameters["exceptionDetails"]
+            found.append("script error: " + details.get("exception", {}).get("description", details["text"]))
+        elif event.get("method") == "Log.entryAdded" and parameters["entry"]["level"] == "error":
+            found.append("error: " + parameters["entry"]["text"])
+        elif event.get("method") == "Network.requestWillBeSent":
+            address = parameters["request"]["url"]
+            if address != page and not address.startswith("data:"):
+                found.append(f"request for {address}")
+    return found
+
+
+def tips(browser: Browser) -> list[str]:
+    """What is wrong with the numbers that figures show."""
+    place = browser.value(PART)
+    if place is None:
+        return []
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **place)
+    under, found = browser.value(TIP), []
+    if not under or under.startswith("outside"):
+        found.append(f"no numbers under the pointer: {under or 'nothing is shown'}")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
+    if browser.value(TIP):
+        found.append("the numbers stay when the pointer has left")
+    browser.value(FOCUS)
+    for kind in ["keyDown", "keyUp"]:
+        browser.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+    if not browser.value(TIP):
+        found.append("no numbers by arrow keys")
+    return found
+
+
+def check(browser: Browser, page: str, width: int, scheme: str, shot: pathlib.Path | None) -> list[str]:
+    """What is wrong with a page at a width in a colour scheme."""
+    browser.call("Emulation.setDeviceMetricsOverride", width=width, height=HEIGHT, deviceScaleFactor=1, mobile=width < 600)
+    browser.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
+    browser.events.clear()
+    browser.call("Page.navigate", url=page)
+    browser.wait("Page.loadEventFired")
+    found = browser.value(OVERFLOW) + browser.value(LOOKS) + tips(browser)
+    if shot:
+        browser.value("window.scrollTo(0, 0)")
+        tall = min(browser.value("document.documentElement.scrollHeight"), TALLEST)
+        clip = {"x": 0, "y": 0, "width": width, "height": tall, "scale": 1}
+        picture = browser.call("Page.captureScreenshot", captureBeyondViewport=True, clip=clip)
+        shot.write_bytes(base64.b64decode(picture["data"]))
+    return found + said(browser.events, page)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("pages", nargs="+", type=pathlib.Path, metavar="PAGE")
+    arguments.add_argument("--shots", type=pathlib.Path, metavar="DIR", help="keep pictures there")
+    given = arguments.parse_args()
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
+        print("Chromium is missing: apt-get install chromium brings it", file=sys.stderr)
+        return 2
+    missing = [page for page in given.pages if not page.is_file()]
+    if missing:
+        print(f"{missing[0]}: no such page", file=sys.stderr)
+        return 2
+    if given.shots:
+        given.shots.mkdir(parents=True, exist_ok=True)
+    failures = 0
+    with tempfile.TemporaryDirectory(prefix="check-pages-", ignore_cleanup_errors=True) as folder:
+        browser = Browser(program, folder)
+        try:
+            for domain in ["Page", "Runtime", "Log", "Network"]:
+                browser.call(f"{domain}.enable")
+            for page in given.pages:
+                for width, scheme in [(width, scheme) for width in WIDTHS for scheme in SCHEMES]:
+                    name = f"{page.parent.name}-{page.stem}-{width}-{scheme}.png"
+                    shot = given.shots / name if given.shots else None
+                    for fault in check(browser, page.resolve().as_uri(), width, scheme, shot):
+                        print(f"{page} at {width} px, {scheme}: {fault}")
+                        failures += 1
+        finally:
+            browser.close()
+    checked = len(given.pages) * len(WIDTHS) * len(SCHEMES)
+    print(f"{len(given.pages)} pages, {checked} views: {failures} faults")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

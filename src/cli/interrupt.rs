@@ -1,0 +1,84 @@
+//! What Ctrl-C does: it says how far a run came and how to go on, and ends with code 130. Finished parts are on the disk already.
+
+use std::io::Write;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The code with which a process ends that Ctrl-C stopped, as shells have it.
+pub(crate) const INTERRUPTED: i32 = 130;
+
+/// How far the run at work is.
+static DONE: AtomicU64 = AtomicU64::new(0);
+static EXPECTED: AtomicU64 = AtomicU64::new(0);
+
+/// The run directory at work, whose finished parts a later run goes on from.
+static AT_WORK: Mutex<Option<String>> = Mutex::new(None);
+
+/// Stops the process with a word when it is interrupted, from here on. Elsewhere than on Unix, and where no handler can be set, the system
+/// stops it as before, which loses no more.
+pub(crate) fn watch() {
+    #[cfg(unix)]
+    if let Ok(mut signals) = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT]) {
+        std::thread::spawn(move || {
+            if signals.forever().next().is_some() {
+                // Nowhere is left to say it if standard error is gone.
+                let _ = writeln!(std::io::stderr(), "\n{}", word());
+                std::process::exit(INTERRUPTED);
+            }
+        });
+    }
+}
+
+/// A run begins to compute `expected` rows times layers into a directory.
+pub(crate) fn begin(out: &Path, expected: u64) {
+    DONE.store(0, Ordering::Relaxed);
+    EXPECTED.store(expected, Ordering::Relaxed);
+    set(Some(out.display().to_string()));
+}
+
+/// So many rows times layers more are done.
+pub(crate) fn advance(rows: u64) {
+    DONE.fetch_add(rows, Ordering::Relaxed);
+}
+
+/// The run's directory stands under its name.
+pub(crate) fn end() {
+    set(None);
+}
+
+fn set(out: Option<String>) {
+    if let Ok(mut at_work) = AT_WORK.lock() {
+        *at_work = out;
+    }
+}
+
+fn word() -> String {
+    let at_work = AT_WORK.lock().ok().and_then(|at_work| at_work.clone());
+    let (done, expected) = (DONE.load(Ordering::Relaxed), EXPECTED.load(Ordering::Relaxed).max(1));
+    match at_work {
+        None => "stopped; nothing was being written".to_owned(),
+        Some(out) => format!(
+            "stopped at {} %: give the same command with --resume to go on ({out}.partial holds what is finished)",
+            (100 * done / expected).min(99)
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_word_says_how_far_the_run_came_and_how_to_go_on() {
+        begin(Path::new("runs/a"), 200);
+        advance(50);
+        advance(46);
+        assert_eq!(
+            word(),
+            "stopped at 48 %: give the same command with --resume to go on (runs/a.partial holds what is finished)"
+        );
+        end();
+        assert_eq!(word(), "stopped; nothing was being written");
+    }
+}
