@@ -1,6 +1,7 @@
-//! Two models that others trained, held to the values that `transformers` gives for them.
+//! Two models that others trained, and the tokenizers of four more, held to what `transformers` gives for them.
 //!
-//! They need `scripts/fetch_models.sh smollm2 qwen2.5-coder-0.5b` and are ignored without being asked for:
+//! They need `scripts/fetch_models.sh smollm2 qwen2.5-coder-0.5b` and `scripts/fetch_vocabularies.sh`, and are ignored
+//! without being asked for:
 //! `cargo test --release --test real_models -- --ignored`.
 
 #![allow(clippy::expect_used, clippy::unwrap_used)]
@@ -8,6 +9,7 @@
 #[path = "../suite/support/mod.rs"]
 mod support;
 mod to_folder;
+mod vocabularies;
 
 use candle_core::Device;
 use gatelens::model::template::Message;
@@ -19,12 +21,16 @@ use serde_json::Value;
 use std::path::PathBuf;
 use support::fixtures;
 
-fn model_path(name: &str) -> PathBuf {
+/// Where a script leaves what it fetches: the folder that the variable names, or one in the user's cache.
+fn cached(variable: &str, folder: &str) -> PathBuf {
     let cache = std::env::var_os("XDG_CACHE_HOME").map(PathBuf::from);
     let cache = cache.or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache")));
-    let dir = std::env::var_os("GATELENS_MODELS").map(PathBuf::from);
-    let dir = dir.or_else(|| cache.map(|c| c.join("gatelens/models"))).expect("a home folder");
-    let path = dir.join(format!("{name}.gguf"));
+    let dir = std::env::var_os(variable).map(PathBuf::from);
+    dir.or_else(|| cache.map(|c| c.join("gatelens").join(folder))).expect("a home folder")
+}
+
+fn model_path(name: &str) -> PathBuf {
+    let path = cached("GATELENS_MODELS", "models").join(format!("{name}.gguf"));
     assert!(path.exists(), "{} is missing: run scripts/fetch_models.sh {name}", path.display());
     path
 }

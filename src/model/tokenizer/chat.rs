@@ -6,6 +6,8 @@ use serde_json::{Map, Value};
 
 /// What marks the end of a message that is gone on with, while it is rendered: `transformers`' own mark.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
+/// The names by which files and templates know a message's thoughts; the first that is there counts.
+const THOUGHTS: [&str; 3] = ["reasoning_content", "thinking", "reasoning"];
 
 /// How the text of a conversation ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,7 +42,8 @@ impl Tokenizer {
     }
 
     /// The text of a conversation with an ending of its own. `vars` are variables of the template, before those that the
-    /// tokenizer was given for all conversations ([`Tokenizer::with_vars`]).
+    /// tokenizer was given for all conversations ([`Tokenizer::with_vars`]). What an assistant thought reaches the template
+    /// as `reasoning_content` and as `thinking`, whichever of them (or `reasoning`) a message has, as in `transformers`.
     ///
     /// # Errors
     /// [`TokenizerError::NoTemplate`] or [`TokenizerError::Template`]; [`TokenizerError::Unfinished`] for a last message
@@ -55,7 +58,8 @@ impl Tokenizer {
         let mut all = self.vars.clone();
         all.extend(vars.iter().map(|(key, value)| (key.clone(), value.clone())));
         let write = |messages: &[Message]| {
-            let text = template.render(messages, ending == Ending::Opened, &all);
+            let messages: Vec<Message> = messages.iter().map(with_thoughts).collect();
+            let text = template.render(&messages, ending == Ending::Opened, &all);
             text.map_err(|source| TokenizerError::Template { path: self.path.clone(), source })
         };
         if ending != Ending::GoneOnWith {
@@ -63,22 +67,35 @@ impl Tokenizer {
         }
         let unfinished = |why: &str| TokenizerError::Unfinished { path: self.path.clone(), why: why.to_owned() };
         let (last, before) = messages.split_last().ok_or_else(|| unfinished("there is none"))?;
-        let marked = marked(last).ok_or_else(|| unfinished("it has no text; leave it out, and an answer is begun"))?;
+        let (marked, said) =
+            marked(last).ok_or_else(|| unfinished("it has no text; leave it out, and an answer is begun"))?;
         let text = write(&[before, &[marked.map_err(|e| unfinished(&e.to_string()))?]].concat())?;
-        unclosed(&text).ok_or_else(|| unfinished("the chat template leaves its text out"))
+        let whole = unclosed(&text).filter(|_| text.contains(said.trim()));
+        whole.ok_or_else(|| unfinished("the chat template leaves its text out, or writes it otherwise"))
     }
 }
 
-/// The message with a mark behind its last text, if it has one.
-fn marked(message: &Message) -> Option<Result<Message, MessageError>> {
+/// The message with its thoughts, if it has some, under both names that templates read them by.
+fn with_thoughts(message: &Message) -> Message {
+    let given = |name: &&str| message.fields().get(*name).filter(|value| !value.is_null());
+    let Some(thoughts) = THOUGHTS.iter().find_map(given) else { return message.clone() };
+    // Where the message has a field, it keeps its place among the others: templates write whole messages.
+    let mut fields = Map::from_iter([("thinking".to_owned(), thoughts.clone())]);
+    fields.extend(message.fields().clone());
+    fields.insert("reasoning_content".to_owned(), thoughts.clone());
+    Message::from_fields(fields).unwrap_or_else(|_| message.clone())
+}
+
+/// The message with a mark behind its last text, if it has one, and that text.
+fn marked(message: &Message) -> Option<(Result<Message, MessageError>, String)> {
     let mut fields = message.fields().clone();
     let text = match fields.get_mut("content")? {
         Value::Array(parts) => parts.iter_mut().rev().find_map(|part| part.get_mut("text"))?,
         text => text,
     };
-    let marked = format!("{}{MARK}", text.as_str().filter(|text| !text.trim().is_empty())?);
-    *text = Value::String(marked);
-    Some(Message::from_fields(fields))
+    let said = text.as_str().filter(|text| !text.trim().is_empty())?.to_owned();
+    *text = Value::String(format!("{said}{MARK}"));
+    Some((Message::from_fields(fields), said))
 }
 
 /// The text before the mark, as `continue_final_message` of `transformers` cuts it: where the template trimmed the mark's

@@ -147,6 +147,27 @@ fn a_last_message_is_gone_on_with_as_transformers_does_it() {
     assert!(error.contains("leave it out"), "{error}");
     let error = go_on(&turns("'x'"), "a").expect_err("left out").to_string();
     assert!(error.contains("leaves its text out"), "{error}");
+    let error = go_on(&turns("m.content.replace('b', 'B')"), "a b c").expect_err("written anew").to_string();
+    assert!(error.contains("writes it otherwise"), "{error}");
+}
+
+#[test]
+fn thoughts_reach_the_template_by_each_name() {
+    let tokenizer = turns("m.reasoning_content ~ '|' ~ m.thinking ~ '|' ~ (m | list | join(','))");
+    let said = |fields: Value| {
+        let text = tokenizer.render(&[message(fields)], Ending::Closed, &Map::new()).expect("rendered");
+        text.trim_start_matches("<assistant>").trim_end_matches("</s>").to_owned()
+    };
+    for (field, keys) in [
+        ("reasoning_content", "thinking,role,reasoning_content"),
+        ("thinking", "thinking,role,reasoning_content"),
+        ("reasoning", "thinking,role,reasoning,reasoning_content"),
+    ] {
+        assert_eq!(said(json!({"role": "assistant", field: "hm"})), format!("hm|hm|{keys}"));
+    }
+    let all = json!({"role": "assistant", "reasoning": "c", "thinking": "b", "reasoning_content": null});
+    assert_eq!(said(all), "b|b|thinking,role,reasoning,reasoning_content");
+    assert_eq!(said(json!({"role": "assistant", "thinking": null})), "|None|role,thinking");
 }
 
 #[test]
