@@ -288,9 +288,7 @@ impl End<'_> {
             }
             What::Entropy => Reading::Number(entropy(logits()?.row(rows[0]))),
             What::LogProbs { tokens } => {
-                let row = logits()?.row(rows[0]);
-                let total = log_sum_exp(row.iter().map(|v| f64::from(*v)));
-                let values = tokens.iter().map(|id| (f64::from(row[*id as usize]) - total) as f32).collect();
+                let values = log_probabilities(logits()?.row(rows[0]), tokens);
                 Reading::Array { shape: vec![tokens.len()], values }
             }
             What::KlFrom(_) => Reading::Number(kl(logits()?.row(rows[1]), logits()?.row(rows[0]))),
@@ -346,6 +344,12 @@ pub(crate) fn log_sum_exp(x: impl Iterator<Item = f64> + Clone) -> f64 {
     max + x.map(|v| (v - max).exp()).sum::<f64>().ln()
 }
 
+/// The log-probabilities of some tokens, in nats.
+fn log_probabilities(logits: &[f32], tokens: &[u32]) -> Vec<f32> {
+    let total = log_sum_exp(logits.iter().map(|v| f64::from(*v)));
+    tokens.iter().map(|id| (f64::from(logits[*id as usize]) - total) as f32).collect()
+}
+
 fn log_probability(logits: &[f32], id: u32) -> f64 {
     f64::from(logits[id as usize]) - log_sum_exp(logits.iter().map(|v| f64::from(*v)))
 }
@@ -382,6 +386,8 @@ mod tests {
         assert!((entropy(&p) - 2f64.ln()).abs() < 1e-7);
         assert!((entropy(&q) + a * a.ln() + b * b.ln()).abs() < 1e-7);
         assert!((log_probability(&q, 0) - a.ln()).abs() < 1e-7);
+        let both = log_probabilities(&q, &[1, 0]);
+        assert!((f64::from(both[0]) - b.ln()).abs() < 1e-7 && (f64::from(both[1]) - a.ln()).abs() < 1e-7);
         assert!((log_sum_exp([1000.0, 1000.0].into_iter()) - (1000.0 + 2f64.ln())).abs() < 1e-9);
     }
 

@@ -28,6 +28,7 @@ mod policy_circuit;
 mod policy_flags;
 mod policy_signal;
 mod policy_suite;
+mod readme;
 mod reporting;
 mod rerun;
 mod sites;
