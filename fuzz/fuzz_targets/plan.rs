@@ -56,6 +56,7 @@ enum Reads {
     Activation(u8, u8, At, Parts),
     KlFrom(Runs),
     Entropy,
+    LogProbs(Vec<u32>),
     Attribution(Metrics),
     Projection(u8, u8, At, u16),
     Gradient(Metrics, u8, u8, At, Parts),
@@ -152,6 +153,7 @@ fn what(read: &Reads, keys: usize) -> What {
         }
         Reads::KlFrom(run) => What::KlFrom(of(run)),
         Reads::Entropy => What::Entropy,
+        Reads::LogProbs(tokens) => What::LogProbs { tokens: tokens.clone() },
         Reads::Attribution(m) => What::Attribution(metric(m)),
         Reads::Projection(k, l, at, n) => {
             let site = site(*k, *l);

@@ -1,6 +1,7 @@
 //! How every analysis is run: from its parameters to a run directory that appears whole.
 
 use super::document::{document, write_report};
+use super::findings::findings;
 use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
 use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
 use crate::measured::ShownPrompt;
@@ -118,6 +119,8 @@ pub struct Finished {
     pub path: PathBuf,
     /// The tables' names with their numbers of rows.
     pub tables: Vec<(String, usize)>,
+    /// What was found, in lines for a terminal.
+    pub findings: Vec<String>,
     /// Whether it was there already, and nothing was run.
     pub was_complete: bool,
 }
@@ -257,7 +260,8 @@ impl<A: Analysis> Job for Args<A> {
         let tables = output.tables.iter().map(|t| (t.name().to_string(), t.rows())).collect();
         let path = directory.finish()?;
         interrupt::end();
-        Ok(Finished { path, record, tables, was_complete: false })
+        let findings = findings(&output.tables);
+        Ok(Finished { path, record, tables, findings, was_complete: false })
     }
 }
 
@@ -274,7 +278,13 @@ impl<A: Analysis> Args<A> {
         if claimed(&found) != claimed(record) {
             return Err(bad("is of another run, which is complete".to_string()));
         }
-        Ok(Some(Finished { path: out.to_path_buf(), record: found, tables: Vec::new(), was_complete: true }))
+        Ok(Some(Finished {
+            path: out.to_path_buf(),
+            record: found,
+            tables: Vec::new(),
+            findings: Vec::new(),
+            was_complete: true,
+        }))
     }
 
     fn record(&self, model: &Model, datasets: Vec<(String, String)>, call: &Call) -> RunRecord {
@@ -343,17 +353,19 @@ impl Finished {
         if self.was_complete {
             return say(&format!("{out}: is complete; nothing was left to run"));
         }
-        let names: Vec<String> = self.tables.iter().map(|(name, n)| format!("{name}.parquet ({n} rows)")).collect();
-        say(&format!(
-            "{out}: {}, report.html\n{} prompts, {} forks in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
-            names.join(", "),
+        let names: Vec<String> = self.tables.iter().map(|(name, _)| format!("{name}.parquet")).collect();
+        let mut lines = vec![format!("{out}: {}, report.html", names.join(", "))];
+        lines.extend(self.findings.iter().cloned());
+        lines.push(format!(
+            "{} prompts, {} forks in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
             record.prompts,
             record.forks,
             record.timings.compute_s,
             record.timings.load_s,
             record.timings.output_s,
             bytes(record.peak_rss_bytes)
-        ))
+        ));
+        say(&lines.join("\n"))
     }
 }
 

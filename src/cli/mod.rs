@@ -8,6 +8,7 @@ mod combine;
 mod compare;
 mod demo;
 mod document;
+mod findings;
 mod inspect;
 mod interrupt;
 mod log;

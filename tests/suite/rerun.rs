@@ -53,7 +53,7 @@ impl Recorded {
 fn a_run_comes_out_again_byte_for_byte() {
     let r = Recorded::new();
     let said = r.rerun(&[]).done();
-    assert!(said.contains("my run.rerun: 7 files, byte for byte those of"), "{said}");
+    assert!(said.contains("my run.rerun: 12 files, byte for byte those of"), "{said}");
     assert_eq!(r.bench.written(), ["my run", "my run.rerun"]);
     let again = r.rerun(&[]);
     assert_eq!(again.stderr.matches("error: ").count(), 1, "{}", again.stderr);
@@ -125,7 +125,7 @@ fn what_another_command_changes_is_told_by_column() {
     {
         assert!(ended.stdout.contains(part), "no {part} in: {}", ended.stdout);
     }
-    assert!(ended.stderr.contains("of 7 files of"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("of 12 files of"), "{}", ended.stderr);
 }
 
 #[test]
