@@ -375,9 +375,8 @@ mod tests {
 
     #[test]
     fn what_is_asked_of_the_session_is_bounded_and_even() {
-        let mut scored = Scored::default();
         let one = |i: u32| ScoredItem { prompts: vec![vec![i]], answer: vec![1], foil: vec![2] };
-        scored.items = (0..1000).map(one).collect();
+        let scored = Scored { items: (0..1000).map(one).collect(), ..Scored::default() };
         let mut asked: Vec<u32> = scored.wanted().into_keys().map(|ids| ids[0]).collect();
         asked.sort_unstable();
         assert_eq!((asked.len(), asked[0], asked[1], asked[63]), (64, 0, 15, 984));
@@ -385,8 +384,8 @@ mod tests {
 
     #[test]
     fn the_metric_of_log_probabilities_is_that_of_logits() {
-        let mut scored = Scored::default();
-        scored.items = vec![ScoredItem { prompts: vec![vec![0], vec![9]], answer: vec![1, 3], foil: vec![2] }];
+        let items = vec![ScoredItem { prompts: vec![vec![0], vec![9]], answer: vec![1, 3], foil: vec![2] }];
+        let scored = Scored { items, ..Scored::default() };
         // Log-probabilities of tokens 1, 2, 3.
         let scores = HashMap::from([(vec![0], vec![-1.0, -2.0, -3.0]), (vec![9], vec![-4.0, -1.0, -4.0])]);
         let metric = scored.measured(&scores).metric.unwrap();

@@ -91,7 +91,7 @@ fn one_size_a_layer_is_taken_where_all_are_the_same() {
 fn older_files_name_the_factor_of_a_linear_scaling_their_own_way() {
     let scaling = |keys: &[(&str, Meta)]| llama(keys).unwrap().ropes.remove(0).scaling;
     let (older, newer) = (("rope.scale_linear", Meta::F32(2.0)), ("rope.scaling.factor", Meta::F32(4.0)));
-    assert_eq!(scaling(&[older.clone()]), Scaling::Linear { factor: 2.0 });
+    assert_eq!(scaling(std::slice::from_ref(&older)), Scaling::Linear { factor: 2.0 });
     assert_eq!(scaling(&[older, newer]), Scaling::Linear { factor: 4.0 });
 }
 
