@@ -2,7 +2,7 @@
 //!
 //! A safetensors file with, for each direction, `METHOD.SITE.LAYER` `[d]` and, for classifiers, `METHOD.SITE.LAYER.bias`
 //! `[1]`, and in its metadata the `position` of prompts at which all were made. Other tools' files are read too: their
-//! safetensors by the name that the user gives, [`npy`] arrays, [`control`] vectors of llama.cpp. What is done with a
+//! safetensors by the name that the user gives, `.npy` arrays, [`control`] vectors of llama.cpp. What is done with a
 //! direction is left to the analyses.
 
 pub mod control;

@@ -1,7 +1,7 @@
 //! Sites: the named places of a forward pass that can be read and edited.
 //!
 //! A site is a kind and a layer, written `z.12`. Kinds carry the names that TransformerLens gave them where it has
-//! one, and its whole names are read too ([`transformer_lens`]). This module knows which sites a model has, how wide each is and which come in heads; reading and editing
+//! one, and its whole names are read too (`transformer_lens`). This module knows which sites a model has, how wide each is and which come in heads; reading and editing
 //! them is the engine's work ([`crate::run`]).
 
 mod transformer_lens;

@@ -1,7 +1,7 @@
 //! A picture of one column's width to draw on, and its way into files: PNG for Markdown and SVG for pages and papers, both
 //! from one list of shapes.
 //!
-//! Shapes are kept in the order in which they are drawn; [`raster`](super::raster) and [`svg`](super::svg) turn them into
+//! Shapes are kept in the order in which they are drawn; `raster` and `svg` turn them into
 //! files, so that nothing can be in one of them and not in the other.
 
 use std::path::Path;

@@ -1,6 +1,6 @@
 //! Text on a canvas, in the font that travels with the project: the same pixels everywhere, but for letters that it has not.
 //!
-//! Those are drawn in a font of the system ([`fonts`](super::fonts)). A letter that no font has is drawn as a box, so that what
+//! Those are drawn in a font of the system (`fonts`). A letter that no font has is drawn as a box, so that what
 //! should stand there is seen to be missing; telling the user is left to the caller ([`TextStyle::lacks`]).
 
 use std::collections::HashSet;

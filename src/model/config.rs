@@ -6,7 +6,7 @@
 //! so does `false`, with a warning where the name speaks of the forward pass. A number that is not given, and that no
 //! tensor's shape would contradict, is the family's default, with a warning. Older keys (`rope_theta`, `rope_scaling`,
 //! `sliding_window_pattern`, ...) and the nested `rope_parameters` of `transformers` 5 both load. Of a model that reads
-//! images too, the text part's description is read ([`wrapper`]).
+//! images too, the text part's description is read (`wrapper`).
 
 mod quantization;
 mod reader;

@@ -342,6 +342,32 @@ fn resume_starts_where_there_is_nothing_to_go_on_from() {
     assert_eq!(bench.written(), ["run"]);
 }
 
+#[cfg(unix)]
+#[test]
+fn a_run_that_is_interrupted_says_how_far_it_came_and_goes_on() {
+    use crate::support::cli::{command, ended};
+    use std::process::{Command, Stdio};
+    let bench = Bench::new();
+    let out = bench.out("run");
+    let place = ["--engine", "full", "--out", out.to_str().expect("UTF-8")];
+    let words = [&["interchange", "demo", "--pairs", "demo:pairs.jsonl", "--max-pairs", "12"], &place[..]].concat();
+    let child = command(&words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a process");
+    // It has begun to compute once its parameters are there.
+    let begun = out.with_extension("partial").join("params.json");
+    while !begun.exists() {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    std::thread::sleep(std::time::Duration::from_millis(50));
+    let killed = Command::new("kill").args(["-INT", &child.id().to_string()]).status().expect("a status");
+    assert!(killed.success());
+    let stopped = ended(child.wait_with_output().expect("an end"));
+    assert_eq!(stopped.code, 130, "{}", stopped.stderr);
+    assert!(stopped.stderr.contains("stopped at ") && stopped.stderr.contains("--resume"), "{}", stopped.stderr);
+    assert_eq!(bench.written(), ["run.partial"]);
+    gatelens(words.into_iter().chain(["--resume"])).done();
+    assert_eq!(bench.written(), ["run"]);
+}
+
 #[test]
 fn resuming_a_run_that_is_complete_says_so_and_changes_nothing() {
     let (bench, model) = (Bench::new(), family_dir("llama"));
