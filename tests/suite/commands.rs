@@ -200,7 +200,7 @@ fn a_run_directory_has_its_tables_figures_reports_and_record() {
     let bench = Bench::new();
     let (model, pairs) = (family_dir("llama"), golden_pairs(&bench));
     let summary = bench.interchange(&model, &pairs, &["--direction", "necessity"]).done();
-    assert!(summary.contains("heads.parquet, groups.parquet, pairs.parquet, report.html"), "{summary}");
+    assert!(summary.contains("heads.parquet, pairs.parquet, report.html"), "{summary}");
     assert!(summary.contains("strongest, necessity:\n  L") && summary.contains("family-wise p"), "{summary}");
     let dir = bench.out("run");
     let files = listed(&dir);
@@ -332,7 +332,7 @@ fn a_json_summary_is_one_object_that_says_where_the_run_is() {
     let summary: Value = serde_json::from_str(&text).expect("one JSON object");
     assert_eq!(summary["out"], bench.out("run").to_str().expect("UTF-8"));
     assert_eq!((&summary["command"], &summary["forks"]), (&json!("interchange"), &json!(64)));
-    assert_eq!((&summary["tables"]["heads"], &summary["tables"]["pairs"]), (&json!(16), &json!(32)));
+    assert_eq!((&summary["tables"]["heads"], &summary["tables"]["pairs"]), (&json!(32), &json!(64)));
 }
 
 #[test]
