@@ -72,7 +72,7 @@ fn words([answer, foil]: [[f64; 3]; 2]) -> &'static str {
 #[test]
 fn what_the_readme_says_of_heads_is_what_the_committed_tables_say() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
-    let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("| L")).collect();
+    let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("| L") && line.contains(".H")).collect();
     assert!(lines.len() >= 5, "{lines:?}");
     for line in lines {
         let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
