@@ -5,7 +5,7 @@
 use super::inputs::{Metrics, PairTokens};
 use crate::dataset::shown::{Prompt, Shown, counted, joined};
 use crate::dataset::{Dataset, Item, Pair, TokenRef, warn_once};
-use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken};
+use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt};
 use crate::model::Model;
 use crate::model::tokenizer::Tokenizer;
 use crate::plan::Metric;
@@ -148,6 +148,11 @@ impl Scored {
     fn looked_at(&self) -> impl Iterator<Item = &ScoredItem> {
         let (all, n) = (self.items.len(), self.items.len().min(LOOKED_AT));
         (0..n).map(move |k| &self.items[k * all / n])
+    }
+
+    /// The first prompt, as the model reads it.
+    pub fn first_prompt(&self) -> Option<&ShownPrompt> {
+        self.shown.first_prompt.as_ref()
     }
 
     /// The record, with what the session found.

@@ -199,7 +199,7 @@ impl<A: Analysis> Job for Args<A> {
 
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
-        let first_prompt = A::scored(&items).measured(&Scores::new()).first_prompt;
+        let first_prompt = A::scored(&items).first_prompt().cloned();
         let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
         for plan in self.analysis.plans(model, &items)? {
             let plan = plan?;
@@ -218,13 +218,13 @@ impl<A: Analysis> Job for Args<A> {
 
     fn run(&self, model: &Model, meter: &Meter, call: &Call) -> Result<Finished, CliError> {
         let items = self.analysis.prepare(model)?;
-        let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
-        let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
         let out = self.out.as_deref().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
         let mut record = self.record(model, A::datasets(&items), call);
         if let Some(finished) = self.complete(out, &record)? {
             return Ok(finished);
         }
+        let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
+        let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
         let directory = RunDir::create(out, self.force, self.resume)?;
         directory.claim(&claimed(&record))?;
         record.timings.load_s = meter.elapsed_s();
