@@ -9,7 +9,7 @@ use super::places::{Places, moved};
 use super::rows::Rows;
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, Linear, NormWeights};
-use crate::ops::{self, attention::Heads, attention::opened};
+use crate::ops::{self, Weight, attention::Heads, attention::opened};
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::{BTreeMap, BTreeSet};
@@ -357,10 +357,7 @@ impl Decoder {
         }
         let (h, d) = (self.arch.n_heads, self.arch.d_head);
         let z = acts.get(SiteKind::Z)?;
-        let head = |i: usize| {
-            let w = w.o.weight.narrow(1, i * d, d)?;
-            ops::product(&z.narrow(1, i * d, d)?.contiguous()?, &w)
-        };
+        let head = |i: usize| w.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
         let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
         acts.put(SiteKind::HeadOut, clean);
         // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
@@ -461,7 +458,7 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::logits`].
     pub fn uncapped_logits(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor> {
-        ops::product(&normed.contiguous()?, &self.unembed.rows(tokens)?)
+        Weight::new(&self.unembed.rows(tokens)?)?.product(&normed.contiguous()?)
     }
 
     /// The unembedding's rows of some tokens, in f32. `[tokens, d_model]`
@@ -497,7 +494,7 @@ impl Decoder {
         };
         match tokens {
             None => self.unembed.product_back(&upstream),
-            Some(ids) => ops::product(&upstream, &self.unembed.rows(ids)?.t()?),
+            Some(ids) => Weight::new(&self.unembed.rows(ids)?)?.product_back(&upstream),
         }
     }
 
@@ -515,7 +512,7 @@ impl Linear {
     /// # Errors
     /// If the widths differ or candle fails.
     pub fn apply(&self, x: &Tensor) -> Result<Tensor> {
-        let y = ops::product(x, &self.weight)?;
+        let y = self.weight.product(x)?;
         match &self.bias {
             None => Ok(y),
             Some(bias) => ops::add_bias(&y, bias),

@@ -7,7 +7,7 @@
 
 use super::checkpoint::{Pick, Stored};
 use super::weights::{LayerWeights, WeightReader, WeightsError};
-use crate::ops::{product, to_vec};
+use crate::ops::{Weight, to_vec};
 use candle_core::{Device, Result, Tensor};
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -91,7 +91,7 @@ fn part_of(source: &WeightReader, stored: &Stored, device: &Device, range: Range
 /// A matrix of which single rows are wanted: `[entries, width]`.
 #[derive(Clone)]
 pub(super) enum Table {
-    Resident(Tensor),
+    Resident(Weight),
     /// Read as it is needed, for a device.
     Stored {
         source: Arc<WeightReader>,
@@ -114,7 +114,7 @@ impl Table {
             candle_core::bail!("entry {entry} of a table of {n}")
         }
         match self {
-            Table::Resident(table) => table.index_select(&Tensor::new(entries, table.device())?, 0),
+            Table::Resident(table) => table.rows(entries),
             Table::Stored { source, stored, device } => {
                 let rows = entries.iter().map(|e| *e as usize..*e as usize + 1).collect();
                 let stored = Stored { pick: Pick::Rows(rows), ..stored.clone() };
@@ -129,10 +129,10 @@ impl Table {
     /// If the widths differ, or the table cannot be read.
     pub(super) fn product(&self, x: &Tensor) -> Result<Tensor> {
         let (source, stored, device) = match self {
-            Table::Resident(table) => return product(x, table),
+            Table::Resident(table) => return table.product(x),
             Table::Stored { source, stored, device } => (source, stored, device),
         };
-        let part = |range: Range<usize>| product(x, &part_of(source, stored, device, range)?);
+        let part = |range: Range<usize>| Weight::new(&part_of(source, stored, device, range)?)?.product(x);
         Tensor::cat(&self.parts()?.map(part).collect::<Result<Vec<_>>>()?, 1)
     }
 
@@ -144,7 +144,7 @@ impl Table {
         let mut sums: Vec<f64> = Vec::new();
         for range in self.parts()? {
             let part = match self {
-                Table::Resident(table) => table.narrow(0, range.start, range.len())?,
+                Table::Resident(table) => table.rows(&range.map(|r| r as u32).collect::<Vec<_>>())?,
                 Table::Stored { source, stored, device } => part_of(source, stored, device, range)?,
             };
             let (width, values) = (part.dim(1)?, to_vec(&part)?);
@@ -164,13 +164,13 @@ impl Table {
     /// If the widths differ, or the table cannot be read.
     pub(super) fn product_back(&self, grad: &Tensor) -> Result<Tensor> {
         let (source, stored, device) = match self {
-            Table::Resident(table) => return product(grad, &table.t()?),
+            Table::Resident(table) => return table.product_back(grad),
             Table::Stored { source, stored, device } => (source, stored, device),
         };
         let mut sum: Option<Tensor> = None;
         for range in self.parts()? {
             let part = part_of(source, stored, device, range.clone())?;
-            let part = product(&grad.narrow(1, range.start, range.len())?.contiguous()?, &part.t()?)?;
+            let part = Weight::new(&part)?.product_back(&grad.narrow(1, range.start, range.len())?)?;
             sum = Some(match sum {
                 Some(sum) => (sum + part)?,
                 None => part,
@@ -187,7 +187,7 @@ impl Table {
 
     fn entries(&self) -> Result<usize> {
         match self {
-            Table::Resident(table) => table.dim(0),
+            Table::Resident(table) => Ok(table.dims()?.0),
             Table::Stored { stored, .. } => Ok(stored.shape[0]),
         }
     }

@@ -13,6 +13,7 @@ use super::decoder::Decoder;
 use super::places::Places;
 use super::store::{Layers, Stream, Table};
 use super::upload::Upload;
+use crate::ops::Weight;
 use candle_core::{DType, Device, Tensor};
 use layout::{LayerSpec, Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
@@ -20,7 +21,7 @@ use std::sync::{Arc, OnceLock};
 
 /// A matrix `[out, in]` with its bias `[out]`.
 pub struct Linear {
-    pub weight: Tensor,
+    pub weight: Weight,
     pub bias: Option<Tensor>,
 }
 
@@ -156,7 +157,7 @@ pub fn load(
     let table = |stored: &Stored, device: &Device| -> Result<Table, WeightsError> {
         match streamed {
             true => Ok(Table::Stored { source: source.clone(), stored: stored.clone(), device: device.clone() }),
-            false => Ok(Table::Resident(source.tensor(stored, device)?)),
+            false => Ok(Table::Resident(Weight::new(&source.tensor(stored, device)?)?)),
         }
     };
     let embed = table(&ends.embed, places.first())?;
@@ -214,7 +215,7 @@ impl Loader<'_> {
 
     fn linear(&self, spec: &LinearSpec) -> Result<Linear, WeightsError> {
         let bias = spec.bias.as_ref().map(|b| self.tensor(b)).transpose()?;
-        Ok(Linear { weight: self.tensor(&spec.weight)?, bias })
+        Ok(Linear { weight: Weight::new(&self.tensor(&spec.weight)?)?, bias })
     }
 
     fn norm(&self, spec: &NormSpec) -> Result<NormWeights, WeightsError> {

@@ -7,8 +7,8 @@
 //!
 //! A result computed from a tensor that a graph tracks is tracked too, with a gradient that tests hold to finite differences;
 //! what has none ([`head_dots`], on the CPU attention of anything but whole prompts) is an error there. Weights are constants:
-//! none gets a gradient. Activations may be f32, bf16 or f16; kernels compute in f32. Products with weights are candle's,
-//! which use every core; those inside attention are gemm's, one task each.
+//! none gets a gradient. Activations may be f32, bf16 or f16; kernels compute in f32. Products with weights go through
+//! [`Weight`] and use every core; those inside attention are gemm's, one task each.
 
 pub mod attention;
 mod dla;
@@ -17,6 +17,7 @@ mod elementwise;
 #[cfg(any(feature = "cuda", all(test, feature = "kernels-on-cpu")))]
 mod kernels;
 mod norm;
+mod panels;
 mod product;
 mod rope;
 mod simd;
@@ -28,7 +29,7 @@ pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;
-pub use product::product;
+pub use product::Weight;
 pub use rope::rotate;
 
 use candle_core::backend::BackendStorage;

@@ -104,8 +104,8 @@ fn rotations() -> Result<()> {
 #[test]
 fn products() -> Result<()> {
     for (rows, width, out) in [(1, 6, 4), (3, 9, 70), (66, 3, 5)] {
-        let weight = random((out, width), 2)?;
-        hold("product", &random((rows, width), 1)?, |x| super::product(x, &weight))?;
+        let weight = super::Weight::new(&random((out, width), 2)?)?;
+        hold("product", &random((rows, width), 1)?, |x| weight.product(x))?;
     }
     Ok(())
 }

@@ -142,7 +142,7 @@ impl<'a> Attributions<'a> {
     fn heads(&mut self, z: &Tensor, layer: usize) -> Result<()> {
         let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
-        let o = weights.o.weight.to_dtype(self.directions.dtype())?;
+        let o = weights.o.weight.tensor()?.to_dtype(self.directions.dtype())?;
         let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
             let directions = moved(directions, z.device())?;
             let read = match &weights.attn_post_norm {
