@@ -39,9 +39,9 @@ use std::sync::Arc;
 pub enum Mode {
     /// Zeros.
     Zero,
-    /// Its mean over the reference set.
+    /// The mean over the reference prompts.
     Mean,
-    /// Its value in a random other prompt of the reference set, averaged over draws.
+    /// The value in another, random reference prompt, averaged over draws.
     Resample,
 }
 
@@ -56,30 +56,30 @@ impl Mode {
     }
 }
 
-/// Ablation of every head, or of every MLP, one at a time
+/// Ablate every head, or every MLP, one at a time
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Ablate {
     #[command(flatten)]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
-    /// What the ablated part becomes; several with commas
+    /// Put this in its place; several with commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "zero")]
     pub mode: Vec<Mode>,
 
-    /// The reference set of mean and resample (default: the prompts themselves)
+    /// Take mean and resample from these reference prompts (default: the prompts themselves)
     #[arg(long, value_name = "FILE")]
     pub reference: Option<PathBuf>,
 
-    /// Draws a prompt, for resample (default: 8)
+    /// With --mode resample: draw this many values per prompt (default: 8)
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
     pub draws: Option<u16>,
 
-    /// Where it is ablated: last, all, or a position (negative from the prompt's end)
+    /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// What is ablated: z (every head), mlp_out (every MLP), or another site
+    /// Ablate this site: z (every head), mlp_out (every MLP), or another
     #[arg(long, default_value = "z")]
     pub site: SiteKind,
 
@@ -105,7 +105,7 @@ pub struct Items {
 
 impl Analysis for Ablate {
     const NAME: &'static str = "ablate";
-    const ABOUT: &'static str = "Ablation of every head, or of every MLP, one at a time";
+    const ABOUT: &'static str = "Ablate every head, or every MLP, one at a time";
     const TITLE: &'static str = "Ablation";
     type Items = Items;
 

@@ -36,18 +36,18 @@ use std::ops::Range;
 use std::path::Path;
 use tokens::{Chosen, Judged, Shown, area_interval, separation};
 
-/// What the model refuses and answers, and the tokens that tell the two apart
+/// Find out what the model refuses, and which first tokens tell
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Behaviour {
     #[command(flatten)]
     #[serde(flatten)]
     pub file: PairFile,
 
-    /// Tokens an answer
+    /// Generate this many tokens per answer
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub generate: u32,
 
-    /// Tokens a side of the metric, at most
+    /// Use at most this many tokens on each side of the metric
     #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
     pub tokens: u16,
 }
@@ -78,7 +78,7 @@ const ENOUGH: usize = 8;
 
 impl Analysis for Behaviour {
     const NAME: &'static str = "behaviour";
-    const ABOUT: &'static str = "What the model refuses and answers, and the tokens that tell the two apart";
+    const ABOUT: &'static str = "Find out what the model refuses, and which first tokens tell";
     const TITLE: &'static str = "Behaviour";
     type Items = Items;
 

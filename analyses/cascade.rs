@@ -34,9 +34,9 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Knockout {
-    /// Their `z` is that of the negative prompt.
+    /// Take their `z` from the negative prompt.
     Interchange,
-    /// Their `z` is zero.
+    /// Set their `z` to zero.
     Zero,
 }
 
@@ -58,7 +58,7 @@ impl Knockout {
     }
 }
 
-/// Knockout cascade: what deeper heads lose when the gate is knocked out
+/// Knock the gate out, and show what later heads lose
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Cascade {
     #[command(flatten)]
@@ -69,11 +69,11 @@ pub struct Cascade {
     #[serde(flatten)]
     pub gate: GateArgs,
 
-    /// How heads are knocked out: with their z from the pair's negative prompt, or zero
+    /// Knock heads out in this way
     #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
     pub mode: Knockout,
 
-    /// How many amplifiers, the strongest, are knocked out too
+    /// Also knock out this many amplifiers, the strongest
     #[arg(long, default_value_t = 8, value_name = "K")]
     pub amplifiers: u32,
 }
@@ -94,7 +94,7 @@ impl Items {
 
 impl Analysis for Cascade {
     const NAME: &'static str = "cascade";
-    const ABOUT: &'static str = "Knockout cascade: what deeper heads lose when the gate is knocked out";
+    const ABOUT: &'static str = "Knock the gate out, and show what later heads lose";
     const TITLE: &'static str = "Knockout cascade";
     type Items = Items;
 

@@ -45,9 +45,9 @@ use std::path::{Path, PathBuf};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Classifier {
-    /// Logistic regression with an L2 penalty, its strength by cross-validation.
+    /// Logistic regression with an L2 penalty, whose strength is cross-validated.
     Logistic,
-    /// Linear support vector machine.
+    /// A linear support vector machine.
     Svm,
     /// Ridge regression to +1 and -1.
     Ridge,
@@ -66,23 +66,29 @@ impl Classifier {
     }
 }
 
-/// Concept activation vectors by layer, their held-out accuracy, and TCAV with a valid test
+/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Cav {
-    /// Examples of the concept, JSON Lines: {"id", "prompt", "label"?, "group"?}; examples of one group are held out together,
-    /// and are in one run of TCAV; some hundreds, as time grows with the cube of all examples
+    /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
+    ///
+    /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
+    /// and are in one run of TCAV.
     #[arg(long, value_name = "FILE")]
     pub concept: PathBuf,
 
-    /// Random examples, without the concept (repeatable)
+    /// Read random examples, without the concept, from this file (repeatable)
     #[arg(long, value_name = "FILE", required_unless_present = "label")]
     pub random: Vec<PathBuf>,
 
-    /// Only the examples of --concept with this label show it; without --random, the others are the random ones
+    /// Take only the examples of --concept with this label as showing it
+    ///
+    /// Without --random, the other examples of the file are the random ones.
     #[arg(long, value_name = "LABEL")]
     pub label: Option<String>,
 
-    /// For TCAV: prompts whose metric is asked about, a class a label, or a file where they have none (repeatable)
+    /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
+    ///
+    /// Each label is a class. If the prompts have no labels, the file is one class.
     #[arg(long, value_name = "FILE")]
     pub class: Vec<PathBuf>,
 
@@ -90,23 +96,25 @@ pub struct Cav {
     #[serde(flatten)]
     pub metric: MetricArgs,
 
-    /// Where activations are taken: a site of the residual stream's width or any other
+    /// Take activations at this site
     #[arg(long, default_value = "resid_post")]
     pub site: SiteKind,
 
-    /// Layers, as 3 or 0-5,8 (default: all)
+    /// Use these layers: 3, or 0-5,8 (default: all)
     #[arg(long, value_name = "LIST")]
     pub layers: Option<String>,
 
-    /// At which position: last, or a position (negative from the prompt's end)
+    /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// How CAVs are fitted; several with commas
+    /// Fit CAVs in this way; several with commas
     #[arg(long, value_enum, value_delimiter = ',', default_value = "logistic")]
     pub method: Vec<Classifier>,
 
-    /// For TCAV: CAVs of the concept, and as many of random sets; fewer, down to 5, where examples or their groups do not reach
+    /// For TCAV: fit this many CAVs of the concept, and as many of random sets
+    ///
+    /// If the examples or their groups do not suffice, there are fewer, down to 5.
     #[arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500))]
     pub runs: u16,
 }
@@ -140,7 +148,7 @@ type ClassPrompt = (Vec<u32>, Metric, Positions);
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
     const ABOUT: &'static str =
-        "Concept activation vectors by layer, their held-out accuracy, and TCAV with a valid test";
+        "Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)";
     const TITLE: &'static str = "Concept activation vectors";
     type Items = Items;
 

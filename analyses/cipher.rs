@@ -27,7 +27,7 @@ use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
-/// Whether the gate is needed in cipher, and whether injecting it restores refusals
+/// Test whether the gate is needed in cipher, and whether injecting it restores refusals
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Cipher {
     #[command(flatten)]
@@ -42,7 +42,9 @@ pub struct Cipher {
     #[serde(flatten)]
     pub cipher: CipherArgs,
 
-    /// Generate answers of so many tokens, and classify them; the exchange is made in the prompt
+    /// Generate answers of this many tokens, and classify them (0: none)
+    ///
+    /// The swap is made in the prompt.
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub generate: u32,
 }
@@ -114,7 +116,7 @@ impl Measured {
 
 impl Analysis for Cipher {
     const NAME: &'static str = "cipher";
-    const ABOUT: &'static str = "Whether the gate is needed in cipher, and whether injecting it restores refusals";
+    const ABOUT: &'static str = "Test whether the gate is needed in cipher, and whether injecting it restores refusals";
     const TITLE: &'static str = "Cipher";
     type Items = Items;
 

@@ -22,15 +22,15 @@ use std::path::{Path, PathBuf};
 /// How requests are put in cipher
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct CipherArgs {
-    /// The pairs in cipher, with the ids of --pairs, in any encoding (default: a seeded permutation of the letters)
+    /// Read the pairs in cipher, in any encoding and under the ids of --pairs (default: permute the letters)
     #[arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"])]
     pub cipher: Option<PathBuf>,
 
-    /// Worked examples that the prompt gives of the letter cipher
+    /// Give this many worked examples of the letter cipher in the prompt
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))]
     pub examples: u8,
 
-    /// The seed of the letter cipher
+    /// Permute the letters by this seed
     #[arg(long, value_name = "N", default_value_t = 0)]
     pub cipher_seed: u64,
 }

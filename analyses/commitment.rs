@@ -40,22 +40,26 @@ use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-/// Early commitment: until which layer the detected signal can still change the route
+/// Find the layer until which the detected signal can still change the answer
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Commitment {
     #[command(flatten)]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// Which layers: 3 or 0-5,8 (default: all)
+    /// Use these layers: 3, or 0-5,8 (default: all)
     #[arg(long, value_name = "LIST")]
     pub layers: Option<String>,
 
-    /// How many pairs, evenly spread, have their content changed: such a change costs a run of all later positions
+    /// Change the content of this many pairs, spread evenly
+    ///
+    /// Such a change takes long: all later positions are run again.
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     pub content_pairs: u32,
 
-    /// Random directions at each layer's last position, as control; in the content, where they are dear, two at most
+    /// Use this many random directions as control, at each layer's last position
+    ///
+    /// In the content, where each takes long, there are two at most.
     #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
     pub controls: u16,
 }
@@ -172,7 +176,7 @@ impl Items {
 
 impl Analysis for Commitment {
     const NAME: &'static str = "commitment";
-    const ABOUT: &'static str = "Early commitment: until which layer the detected signal can still change the route";
+    const ABOUT: &'static str = "Find the layer until which the detected signal can still change the answer";
     const TITLE: &'static str = "Early commitment";
     type Items = Items;
 

@@ -30,7 +30,7 @@ use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
-/// Which heads' attributions a cipher takes away, in three passes a pair
+/// Show which heads' attributions a cipher takes away, in three passes per pair
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Contrast {
     #[command(flatten)]
@@ -53,7 +53,7 @@ const LISTED: usize = 15;
 
 impl Analysis for Contrast {
     const NAME: &'static str = "contrast";
-    const ABOUT: &'static str = "Which heads' attributions a cipher takes away, in three passes a pair";
+    const ABOUT: &'static str = "Show which heads' attributions a cipher takes away, in three passes per pair";
     const TITLE: &'static str = "Cipher contrast";
     type Items = Ciphered;
 

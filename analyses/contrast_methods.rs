@@ -35,14 +35,16 @@ use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
-/// Interchange, ablation and attribution of the same heads, and what self-repair hides
+/// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct ContrastMethods {
     #[command(flatten)]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// How many heads, the strongest by interchange and as many by attribution, have their effects taken apart by runs with later components frozen
+    /// Take apart the effects of this many heads, with later components frozen
+    ///
+    /// They are the strongest by interchange, and as many by attribution.
     #[arg(long, default_value_t = 16, value_name = "K")]
     pub direct: u32,
 }
@@ -55,7 +57,8 @@ pub struct Items {
 
 impl Analysis for ContrastMethods {
     const NAME: &'static str = "contrast-methods";
-    const ABOUT: &'static str = "Interchange, ablation and attribution of the same heads, and what self-repair hides";
+    const ABOUT: &'static str =
+        "Compare interchange, ablation and attribution of the same heads, and what self-repair hides";
     const TITLE: &'static str = "Three methods on the same heads";
     type Items = Items;
 

@@ -18,13 +18,13 @@ use rand_distr::StandardNormal;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
-    /// The difference of one pair's activations, position by position from the front, added in the prompt pass alone.
+    /// The difference of one pair's activations, position by position from the front, added in the prompt pass only.
     Actadd,
-    /// The mean over pairs of positive minus negative.
+    /// The mean over pairs of the positive prompt minus the negative one.
     Caa,
     /// The first principal component of the pairs' differences, not centred, of norm 1.
     Pca,
-    /// The mean of the positive minus the mean of the negative prompts.
+    /// The mean of the positive prompts minus the mean of the negative ones.
     Mean,
     /// The normal of a logistic classifier between the two.
     Cav,

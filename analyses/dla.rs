@@ -31,7 +31,7 @@ use candle_core::Tensor;
 use std::ops::Range;
 use std::path::Path;
 
-/// Direct logit attribution of heads, MLPs and the embedding, with the logit lens
+/// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Dla {
     #[command(flatten)]
@@ -53,7 +53,8 @@ pub struct Items {
 
 impl Analysis for Dla {
     const NAME: &'static str = "dla";
-    const ABOUT: &'static str = "Direct logit attribution of heads, MLPs and the embedding, with the logit lens";
+    const ABOUT: &'static str =
+        "Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)";
     const TITLE: &'static str = "Direct logit attribution";
     type Items = Items;
 

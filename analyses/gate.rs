@@ -57,7 +57,7 @@ pub struct CircuitFile {
 /// Which heads are the gate
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct GateArgs {
-    /// The gate's heads, as L14.H5; several with commas
+    /// Take these heads as the gate, as L14.H5; several with commas
     #[arg(
         long,
         value_delimiter = ',',
@@ -67,7 +67,7 @@ pub struct GateArgs {
     )]
     pub gate: Vec<Head>,
 
-    /// The gate from a file: the circuit.json that `screen` writes
+    /// Read the gate from the circuit.json that `screen` writes
     #[arg(long, value_name = "FILE")]
     pub circuit: Option<PathBuf>,
 }

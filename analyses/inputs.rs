@@ -21,15 +21,17 @@ use std::path::{Path, PathBuf};
 /// Which tokens the metric compares, where the dataset names none
 #[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
 pub struct MetricArgs {
-    /// Answer token, where an item names none: a string of which the first token counts, or id:N (repeatable)
+    /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub answer: Vec<TokenRef>,
 
-    /// Foil token, where an item names none (repeatable)
+    /// Foil token for items that name none (repeatable)
     #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
     pub foil: Vec<TokenRef>,
 
-    /// Answer and foil tokens where neither items nor flags name any: the metric.json that `behaviour` writes
+    /// Take answer and foil tokens from the metric.json that `behaviour` writes
+    ///
+    /// They count only if neither the item nor --answer and --foil name any.
     #[arg(long = "metric", value_name = "FILE")]
     pub metric_file: Option<PathBuf>,
 }
@@ -181,11 +183,11 @@ pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisEr
 /// Which prompts are asked about
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct PromptArgs {
-    /// Prompts, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
+    /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
     #[arg(long, value_name = "FILE")]
     pub prompts: PathBuf,
 
-    /// Only the prompts with this label
+    /// Use only the prompts with this label
     #[arg(long, value_name = "LABEL")]
     pub label: Option<String>,
 }
@@ -273,11 +275,11 @@ pub type Sources = Vec<(String, String)>;
 /// Which pairs are asked about
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct PairFile {
-    /// Pairs of prompts, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
+    /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
     #[arg(long, value_name = "FILE")]
     pub pairs: PathBuf,
 
-    /// At most so many pairs, spread over languages and groups as the file's are
+    /// Use at most this many pairs, spread over languages and groups as in the file
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub max_pairs: Option<u32>,
 }

@@ -36,9 +36,9 @@ use std::path::Path;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
-    /// The positive run, with the head from the negative.
+    /// The positive run takes the head from the negative one.
     Necessity,
-    /// The negative run, with the head from the positive.
+    /// The negative run takes the head from the positive one.
     Sufficiency,
 }
 
@@ -65,30 +65,32 @@ fn sentence(direction: &str) -> &'static str {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Estimate {
-    /// By the gradient of the base's metric, to first order.
+    /// Estimate to first order, by the gradient of the base's metric.
     Gradient,
 }
 
-/// Interchange of every head between matched prompts, in both directions
+/// Swap every head between matched prompts, and measure what changes
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Interchange {
     #[command(flatten)]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// Where it is exchanged: last, all, or a position (negative from the prompt's end)
+    /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// With --position all: match prompts of unequal lengths by their equal beginnings and ends, spans between in proportion
+    /// With --position all: match up prompts of unequal lengths
+    ///
+    /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
     #[arg(long)]
     pub align: bool,
 
-    /// Which run is edited (default: each in turn)
+    /// Edit only one of the two runs (default: each in turn)
     #[arg(long, value_enum)]
     pub direction: Option<Direction>,
 
-    /// What is exchanged: z (every head), or another site: resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
+    /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
     #[arg(long, default_value = "z")]
     pub site: SiteKind,
 
@@ -96,7 +98,7 @@ pub struct Interchange {
     #[arg(long, value_enum)]
     pub estimate: Option<Estimate>,
 
-    /// With --estimate: how many are run exactly, in each direction
+    /// With --estimate: run this many exactly, in each direction
     #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
     pub exact: u32,
 
@@ -115,7 +117,7 @@ pub struct Items {
 
 impl Analysis for Interchange {
     const NAME: &'static str = "interchange";
-    const ABOUT: &'static str = "Interchange of every head between matched prompts, in both directions";
+    const ABOUT: &'static str = "Swap every head between matched prompts, and measure what changes";
     const TITLE: &'static str = "Interchange";
     type Items = Items;
 

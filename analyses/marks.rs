@@ -11,11 +11,15 @@ use crate::table::Table;
 /// Which cells of heatmaps have a dot
 #[derive(Clone, Copy, Debug, clap::Args, serde::Serialize)]
 pub struct MarkArgs {
-    /// Dots in heatmaps: only where the family-wise p-value is under this (q, where some were only estimated)
+    /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
+    ///
+    /// If some effects were only estimated, the q-value counts instead.
     #[arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share)]
     pub mark_p: f64,
 
-    /// Dots in heatmaps: only for at least this share of the gap (interchange), of the base (ablate), of the metric (dla)
+    /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
+    ///
+    /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
     #[arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share)]
     pub mark_share: f64,
 }

@@ -35,42 +35,44 @@ use tables::Given;
 
 pub(super) use report::ends;
 
-/// The detected signal weakened and strengthened, and where each kind of answer takes over
+/// Weaken and strengthen the detected signal, and show which kind of answer takes over
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Modulate {
     #[command(flatten)]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// The layer after which the signal is read and changed (default: the gate's)
+    /// Read and change the signal after this layer (default: the gate's)
     #[arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"])]
     pub layer: Option<usize>,
 
-    /// The gate's heads, as L14.H5; several with commas
+    /// Take these heads as the gate, as L14.H5; several with commas
     #[arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit")]
     pub gate: Vec<Head>,
 
-    /// The gate from a file: the circuit.json that `screen` writes
+    /// Read the gate from the circuit.json that `screen` writes
     #[arg(long, value_name = "FILE")]
     pub circuit: Option<PathBuf>,
 
-    /// Coefficients: from:to:how-many, or a list with commas; 1 is the whole difference between positive and negative
+    /// Try these coefficients: from:to:how-many, or a list with commas
+    ///
+    /// A coefficient of 1 is the whole difference between positive and negative prompts.
     #[arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
     pub coefficients: Grid,
 
-    /// Random directions of the same norm, as control at both ends of the grid
+    /// Use this many random directions of the same norm as control, at both ends of the grid
     #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub controls: u16,
 
-    /// Generate answers of so many tokens, and classify them
+    /// Generate answers of this many tokens, and classify them (0: none)
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub generate: u32,
 
-    /// How many pairs generate, spread over languages and groups as the file's are
+    /// Generate for this many pairs, spread over languages and groups as in the file
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub generate_pairs: u32,
 
-    /// How many of the random directions generate too, at both ends of the grid
+    /// Generate along this many of the random directions too, at both ends of the grid
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub generate_controls: u16,
 }
@@ -115,8 +117,7 @@ struct Measured {
 
 impl Analysis for Modulate {
     const NAME: &'static str = "modulate";
-    const ABOUT: &'static str =
-        "The detected signal weakened and strengthened, and where each kind of answer takes over";
+    const ABOUT: &'static str = "Weaken and strengthen the detected signal, and show which kind of answer takes over";
     const TITLE: &'static str = "Detection-layer modulation";
     type Items = Items;
 

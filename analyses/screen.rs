@@ -32,26 +32,28 @@ use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// The heads that gate a behaviour: estimated all, the strongest and a sample of the rest run exactly
+/// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Screen {
     #[command(flatten)]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    /// Heads that each direction's estimates name; those of either are run exactly, in both
+    /// Run exactly this many heads with the strongest estimates of each direction
+    ///
+    /// A head that is chosen in either direction is run in both.
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub candidates: u32,
 
-    /// Heads of the rest that are run exactly too, drawn at random
+    /// Also run exactly this many of the other heads, drawn at random
     #[arg(long, default_value_t = 32, value_name = "N")]
     pub sample: u32,
 
-    /// Pairs that estimates are made of, at most
+    /// Make estimates from at most this many pairs
     #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub estimate_pairs: u32,
 
-    /// Heads that circuit.json names as the gate, at most
+    /// Name at most this many heads as the gate in circuit.json
     #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
     pub gates: u32,
 
@@ -62,7 +64,7 @@ pub struct Screen {
 
 impl Analysis for Screen {
     const NAME: &'static str = "screen";
-    const ABOUT: &'static str = "The heads that gate a behaviour, by a gradient estimate and exact interchange";
+    const ABOUT: &'static str = "Find the heads that gate a behaviour: estimate all, run the strongest exactly";
     const TITLE: &'static str = "Screening of heads";
     type Items = interchange::Items;
 

@@ -55,22 +55,22 @@ pub enum Scale {
 pub enum When {
     /// At the position in the prompt, and at each generated token.
     Every,
-    /// In the prompt alone.
+    /// In the prompt only.
     Prompt,
 }
 
-/// A direction added times a grid of coefficients, or taken out, beside random directions of the same norm
+/// Add a direction times a grid of coefficients, or take it out, beside random directions
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]
 pub struct Steer {
     #[command(flatten)]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
-    /// A vector from a file: safetensors as `cav` and `steer` write them, .npy, or a control vector in GGUF
+    /// Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in GGUF
     #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
     pub vector: Option<PathBuf>,
 
-    /// Which vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
+    /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
     #[arg(long, value_name = "NAME", requires = "vector")]
     pub name: Option<String>,
 
@@ -82,48 +82,57 @@ pub struct Steer {
     #[arg(long, value_enum)]
     pub from: Option<Recipe>,
 
-    /// Matched prompts that the vector is made from
+    /// Make the vector from the pairs in this file
     #[arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"])]
     pub pairs: Option<PathBuf>,
 
-    /// Prompts with what is steered towards, for --from mean and cav
+    /// For --from mean and cav: read prompts that show what to steer towards
     #[arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector")]
     pub concept: Option<PathBuf>,
 
-    /// Prompts without it
+    /// Read prompts that do not show it
     #[arg(long, value_name = "FILE", requires = "concept")]
     pub random: Option<PathBuf>,
 
-    /// The layer at which the vector is made and added (none with --select, and where --site is in no layer)
+    /// Make and add the vector at this layer
+    ///
+    /// Leave it out with --select, and if --site is in no layer.
     #[arg(long, value_name = "L")]
     pub layer: Option<usize>,
 
-    /// The site (default: resid_pre for actadd and mean, else resid_post)
+    /// Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
     #[arg(long)]
     pub site: Option<SiteKind>,
 
-    /// At which position of its prompts the vector is made: last, or a position (negative from the end); actadd takes all
+    /// Make the vector at this position of its prompts: last, or a number (a negative one counts from the end)
+    ///
+    /// actadd takes all positions.
     #[arg(long, default_value = "last", allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")]
     pub vector_position: Position,
 
-    /// With --from mean and --pairs: choose the layer, and one of so many last positions, by what taking the direction out of the
-    /// pairs leaves (least), adding it brings (a metric over 0), and else changes (a KL of 0.1 at most)
+    /// With --from mean and --pairs: choose the layer, and one of the last N positions, by what the direction does
+    ///
+    /// Added to the negative prompts, the direction must bring the metric over 0. Taken out of them, it must change their next
+    /// token little (a KL divergence of 0.1 nats at most). Of these directions, the one is chosen that leaves the least of the
+    /// metric when it is taken out of the positive prompts.
     #[arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"], value_parser = clap::value_parser!(u32).range(1..=7))]
     pub select: Option<u32>,
 
-    /// Coefficients: from:to:how-many, or a list with commas
+    /// Try these coefficients: from:to:how-many, or a list with commas
     #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
     pub coefficients: Grid,
 
-    /// What a coefficient of 1 is
+    /// Let a coefficient of 1 stand for this
     #[arg(long, value_enum, default_value = "raw")]
     pub scale: Scale,
 
-    /// Where it is added: last (and after), all, or a position of the prompt; actadd has its own
+    /// Add the vector at this position of the prompt: last (and after), all, or a number
+    ///
+    /// actadd has its own positions.
     #[arg(long, default_value = "last", allow_hyphen_values = true)]
     pub position: Position,
 
-    /// Whether generated tokens are steered too (default: every; prompt where actadd or a numbered position adds something)
+    /// Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered position adds something)
     #[arg(long, value_enum)]
     pub steps: Option<When>,
 
@@ -131,19 +140,19 @@ pub struct Steer {
     #[arg(long)]
     pub ablate: bool,
 
-    /// Also give each prompt the smallest coefficient that brings the classifier's probability here (needs a logistic CAV)
+    /// Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs a logistic CAV)
     #[arg(long, value_name = "P", value_parser = probability)]
     pub gcav: Option<f64>,
 
-    /// Random directions of the same norm, as control
+    /// Use this many random directions of the same norm as control
     #[arg(long, default_value_t = 20, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
     pub controls: u16,
 
-    /// Generate answers of so many tokens, and classify them
+    /// Generate answers of this many tokens, and classify them (0: none)
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
     pub generate: u32,
 
-    /// How many of the random directions generate too
+    /// Generate along this many of the random directions too
     #[arg(long, default_value_t = 2, value_name = "K", requires = "generate")]
     pub generate_controls: u16,
 
@@ -183,7 +192,7 @@ pub struct Items {
 impl Analysis for Steer {
     const NAME: &'static str = "steer";
     const ABOUT: &'static str =
-        "A direction added times a grid of coefficients, or taken out, beside random directions";
+        "Add a direction times a grid of coefficients, or take it out, beside random directions";
     const TITLE: &'static str = "Steering";
     type Items = Items;
 

@@ -13,10 +13,10 @@ use std::path::PathBuf;
 /// Builds the demo model and its datasets
 #[derive(Parser)]
 struct Args {
-    /// The folder to write to
+    /// Write to this folder
     out: PathBuf,
 
-    /// Everything random follows from it
+    /// Draw everything random from this seed
     #[arg(long, default_value_t = demo::Options::default().seed)]
     seed: u64,
 

@@ -27,7 +27,7 @@ pub struct Args<A: Analysis> {
     #[command(flatten)]
     analysis: A,
 
-    /// The run directory to write
+    /// Write the run directory here
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 
@@ -35,19 +35,21 @@ pub struct Args<A: Analysis> {
     #[arg(long)]
     force: bool,
 
-    /// Go on with an unfinished run of the same command, or start, where there is none
+    /// Go on with an unfinished run of the same command, or start if there is none
     #[arg(long)]
     resume: bool,
 
-    /// The seed of everything random: permutations, bootstrap, random sets and directions, sampled answers
+    /// Draw everything random from this seed
+    ///
+    /// That is permutations, the bootstrap, random sets and directions, and sampled answers.
     #[arg(long, default_value_t = 0)]
     seed: u64,
 
-    /// Which engine computes
+    /// Compute with this engine
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
 
-    /// Print what would be run, and what it costs under each engine
+    /// Print what would be run and what it costs under each engine, and stop
     #[arg(long)]
     dry_run: bool,
 }

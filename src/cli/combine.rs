@@ -19,15 +19,15 @@ use std::path::PathBuf;
 /// The arguments of `report`.
 #[derive(clap::Args)]
 pub(super) struct Combine {
-    /// Run directories: of analyses, or of experiments (`run`, `policy`, `demo`)
+    /// The run directories, of analyses or of experiments (`run`, `policy`, `demo`)
     #[arg(value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
 
-    /// The directory to write
+    /// Write the report to this directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// The report's title (default: that of the experiment, if it is over one)
+    /// Give the report this title (default: the experiment's, if it is over one)
     #[arg(long)]
     title: Option<String>,
 

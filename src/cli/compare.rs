@@ -14,15 +14,17 @@ use std::path::{Path, PathBuf};
 /// The arguments of `compare`.
 #[derive(clap::Args)]
 pub(super) struct Compare {
-    /// Run directories of `screen` or `interchange`, one a checkpoint; those of `behaviour` on the same models are joined
+    /// The run directories of `screen` or `interchange`, one per checkpoint
+    ///
+    /// Run directories of `behaviour` on the same models are joined to them.
     #[arg(value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
 
-    /// The directory to write
+    /// Write the comparison to this directory
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 
-    /// Compare runs over different pairs all the same; the report says so
+    /// Compare runs over different pairs all the same, and say so in the report
     #[arg(long)]
     different_pairs: bool,
 

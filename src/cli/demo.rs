@@ -14,11 +14,11 @@ pub(super) struct Demo {
     #[command(flatten)]
     place: Place,
 
-    /// Threads (default: one a core)
+    /// Use this many threads (default: one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
 
-    /// The seed of everything random (default: 0)
+    /// Draw everything random from this seed (default: 0)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: Option<i64>,
 

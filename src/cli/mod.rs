@@ -50,7 +50,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 use std::sync::Mutex;
 
-/// Which heads of a language model decide a behaviour, and what happens when they are swapped
+/// Find out which parts of a language model decide a behaviour
 #[derive(Parser)]
 #[command(name = "gatelens", version, propagate_version = true, max_term_width = 110)]
 struct Cli {
@@ -60,25 +60,25 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Five analyses on the built-in model, whose circuit is known: one report, no download
+    /// Run five analyses on the built-in model, whose circuit is known
     Demo(demo::Demo),
-    /// Layers, heads, sizes, sites, chat template and memory of a model
+    /// Show a model's layers, heads, sizes, sites, chat template and memory
     Inspect(inspect::Inspect),
-    /// What the model reads of prompts or pairs, token by token
+    /// Show what the model reads of prompts or pairs, token by token
     Tokens(tokens::Tokens),
     /// Record activations of prompts to a safetensors file
     Trace(trace::Trace),
     #[command(flatten)]
     Analysis(crate::analyses::Command),
-    /// Several analyses over several models, from one file, with one report
+    /// Run several analyses over several models, from one file
     Run(spec::Spec),
-    /// One report over several run directories: Markdown, HTML, LaTeX tables
+    /// Make one report over several run directories: Markdown, HTML, LaTeX tables
     Report(combine::Combine),
-    /// Where the circuit sits in several checkpoints, from their run directories
+    /// Compare where the circuit sits in several checkpoints, from their run directories
     Compare(compare::Compare),
-    /// The claims of "How Alignment Routes" on a checkpoint: every analysis of the policy circuit, and a verdict on each
+    /// Test the claims of "How Alignment Routes" on a checkpoint, with a verdict on each
     Policy(policy::Policy),
-    /// What a run directory records, run once more, with what came out otherwise
+    /// Run a run directory's command once more, and show what came out differently
     Rerun(rerun::Rerun),
     Completions(shell::Completions),
     Man(shell::Man),

@@ -11,34 +11,42 @@ use std::sync::Once;
 /// The model and how it runs.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ModelArgs {
-    /// `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`
+    /// The model: a Hugging Face folder, a `.gguf` file, `hf:OWNER/NAME[@REVISION]`, or the built-in `demo`
+    ///
+    /// A LoRA adapter's folder is merged into its base. `demo:blind` is a variant of the built-in model.
     pub model: String,
 
-    /// cpu, cuda or cuda:N; several, as cuda:0,cuda:1, share the layers (default: cuda if the build and the machine have it)
+    /// Run on cpu, cuda or cuda:N (default: cuda if the build and the machine have it)
+    ///
+    /// Several devices share the layers: cuda:0,cuda:1.
     #[arg(long, visible_alias = "devices", value_name = "DEVICE")]
     pub device: Option<String>,
 
-    /// f32, bf16 or f16 (default: f32 on the CPU, bf16 on a GPU)
+    /// Compute in f32, bf16 or f16 (default: f32 on the CPU, bf16 on a GPU)
     #[arg(long)]
     pub dtype: Option<String>,
 
-    /// Memory for the weights, as 1GiB or 800MB: larger models are read layer by layer (default: no limit)
+    /// Hold at most this much memory of weights, as 1GiB or 800MB (default: no limit)
+    ///
+    /// A larger model is read from its file layer by layer, with the same results.
     #[arg(long, value_name = "SIZE", value_parser = size)]
     pub max_memory: Option<u64>,
 
-    /// Threads (default: one a core)
+    /// Use this many threads (default: one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
 
-    /// A key of config.json or of a .gguf file that you know not to change the forward pass (repeatable)
+    /// Accept a key of config.json or of a .gguf file that you know not to change the forward pass (repeatable)
     #[arg(long, value_name = "KEY")]
     pub ignore_config_key: Vec<String>,
 
-    /// The day that a chat template takes for today, if it writes the date into prompts (default: 2024-07-26)
+    /// Let chat templates that write the date into prompts take this day for today (default: 2024-07-26)
     #[arg(long, value_name = "YYYY-MM-DD")]
     pub date: Option<Day>,
 
-    /// A variable that the chat template is given, as JSON: enable_thinking=false (repeatable; an item's `template_vars` go first)
+    /// Give the chat template a variable, as JSON: enable_thinking=false (repeatable)
+    ///
+    /// If an item's own `template_vars` name it too, the item's value counts.
     #[arg(long, value_name = "KEY=JSON", value_parser = template_var)]
     pub template_var: Vec<(String, Value)>,
 
@@ -50,11 +58,13 @@ pub struct ModelArgs {
 // What is said on both outputs.
 #[derive(Clone, Copy, Debug, clap::Args)]
 pub struct Output {
-    /// No progress bar, no warnings
+    /// Show no progress bar and no warnings
     #[arg(long)]
     pub quiet: bool,
 
-    /// A machine-readable summary on standard output; of several analyses one a line
+    /// Print a machine-readable summary on standard output
+    ///
+    /// If there are several analyses, each has a line of its own.
     #[arg(long)]
     pub json: bool,
 }

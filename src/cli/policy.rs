@@ -27,39 +27,45 @@ pub(super) struct Policy {
     #[command(flatten)]
     model: ModelArgs,
 
-    /// Other checkpoints, whose circuits are compared to this one's (repeatable; patterns stand for all that they match)
+    /// Compare this checkpoint's circuit with that of another (repeatable)
+    ///
+    /// A pattern, as 'checkpoints/*', stands for all that it matches.
     #[arg(long, value_name = "MODEL")]
     against: Vec<String>,
 
-    /// Pairs of prompts, as all analyses take them (default: the built-in requests in three languages; for the demo its own)
+    /// Read pairs of prompts from this file (default: the built-in requests in three languages; for the demo its own)
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
 
-    /// The same pairs written in cipher (default: a letter cipher that the prompt teaches; for the demo's own pairs its own)
+    /// Read the same pairs in cipher from this file (default: a letter cipher that the prompt teaches)
+    ///
+    /// The demo's own pairs have a cipher of their own.
     #[arg(long, value_name = "FILE")]
     cipher: Option<PathBuf>,
 
-    /// At most so many pairs, spread over languages and groups; no claim can be judged under 16, necessity from 120 on
+    /// Use at most this many pairs, spread over languages and groups
+    ///
+    /// No claim can be judged under 16 pairs. Necessity can be judged from 120 pairs on.
     #[arg(long, default_value_t = 120, value_name = "N", value_parser = clap::value_parser!(u32).range(8..))]
     max_pairs: u32,
 
-    /// Tokens a generated answer
+    /// Generate this many tokens per answer
     #[arg(long, default_value_t = 24, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     generate: u32,
 
-    /// Pairs whose answers are generated along the modulation, which takes the longest
+    /// Generate answers along the modulation for this many pairs, which takes the longest
     #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
     generate_pairs: u32,
 
-    /// Run every analysis, also where the model's behaviour leaves nothing to judge
+    /// Run every analysis, even if the model's behaviour leaves nothing to judge
     #[arg(long)]
     all: bool,
 
-    /// The seed of everything random
+    /// Draw everything random from this seed
     #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(i64).range(0..))]
     seed: i64,
 
-    /// Which engine computes
+    /// Compute with this engine
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
 

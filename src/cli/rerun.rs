@@ -20,10 +20,10 @@ use std::path::{Path, PathBuf};
 /// The arguments of `rerun`.
 #[derive(clap::Args)]
 pub(super) struct Rerun {
-    /// A run directory. Its command is run from the current folder, as it was
+    /// The run directory whose command is run once more, from the current folder
     dir: PathBuf,
 
-    /// The directory to write (default: DIR.rerun)
+    /// Write to this directory (default: DIR.rerun)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 
@@ -31,7 +31,7 @@ pub(super) struct Rerun {
     #[arg(long)]
     force: bool,
 
-    /// Go on with an unfinished rerun, or start, where there is none
+    /// Go on with an unfinished rerun, or start if there is none
     #[arg(long)]
     resume: bool,
 }

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 /// Print completions for a shell
 #[derive(clap::Args)]
 pub(super) struct Completions {
-    /// bash, elvish, fish, powershell or zsh
+    /// The shell: bash, elvish, fish, powershell or zsh
     shell: clap_complete::Shell,
 }
 
@@ -19,10 +19,10 @@ impl Completions {
     }
 }
 
-/// Write the manual pages: gatelens.1 and one a command
+/// Write the manual pages: gatelens.1 and one per command
 #[derive(clap::Args)]
 pub(super) struct Man {
-    /// The folder to write them to; without it, the page of gatelens itself is printed
+    /// Write them to this folder (default: print the page of gatelens itself)
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
 }

@@ -27,7 +27,7 @@ use std::time::Instant;
 #[derive(clap::Args)]
 #[command(after_long_help = FORMAT)]
 pub(super) struct Spec {
-    /// The experiment file: models, defaults, and an [[analysis]] for each; --help shows one
+    /// The experiment file: models, defaults, and [[analysis]] entries; --help shows one
     #[arg(value_name = "SPEC.toml")]
     pub(super) spec: PathBuf,
 
@@ -40,32 +40,32 @@ pub(super) struct Spec {
 
 /// What an experiment file holds, in short.
 const FORMAT: &str = "\
-An experiment file (TOML):
+An experiment file is TOML:
 
-  title = \"Refusals of two models\"         # of the report
-  models = [\"models/a.gguf\", \"models/b*\"]  # as MODEL; a pattern stands for all that it matches
+  title = \"Refusals of two models\"         # the title of the report
+  models = [\"models/a.gguf\", \"models/b*\"]  # a pattern stands for all that it matches
   compare = \"screen\"                       # compare the models by this entry
 
   [defaults]                               # flags for every analysis that knows them
   pairs = \"pairs.jsonl\"
   max_pairs = 60
 
-  [[analysis]]                             # they run in this order
+  [[analysis]]                             # analyses run in this order
   command = \"screen\"
 
   [[analysis]]
   command = \"cascade\"
-  name = \"from-gate\"                       # of its folder; by default the command
-  circuit = \"run:screen/circuit.json\"      # a file that an entry before it leaves
+  name = \"from-gate\"                       # its folder (default: the command)
+  circuit = \"run:screen/circuit.json\"      # a file that an earlier entry leaves
 
-Every other key is a flag of the command, with _ or -: a string or a number, a list where the flag is repeated, true where it \
-takes no value. docs/experiments.md describes it in full.";
+Every other key is a flag of the command, written with _ or -. Its value is a string or a number, a list if the flag is \
+repeated, or true if the flag takes no value. docs/experiments.md describes the file in full.";
 
 // Not a documentation comment: clap would show it as the command's.
 // Where an experiment goes.
 #[derive(clap::Args)]
 pub(super) struct Place {
-    /// The run directory to write: one folder an analysis and model, and a report over all
+    /// Write the run directory here: a folder for each analysis and model, and one report over all
     #[arg(long, value_name = "DIR", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 
@@ -73,11 +73,11 @@ pub(super) struct Place {
     #[arg(long)]
     force: bool,
 
-    /// Go on with an unfinished run of the same experiment, or start, where there is none
+    /// Go on with an unfinished run of the same experiment, or start if there is none
     #[arg(long)]
     resume: bool,
 
-    /// Print what would be run, and what it costs under each engine
+    /// Print what would be run and what it costs under each engine, and stop
     #[arg(long)]
     pub(super) dry_run: bool,
 }

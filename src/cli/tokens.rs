@@ -16,11 +16,11 @@ pub(super) struct Tokens {
     #[command(flatten)]
     pub(super) model: ModelArgs,
 
-    /// Prompts, JSON Lines
+    /// Read prompts from this file, JSON Lines
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     prompts: Option<PathBuf>,
 
-    /// Pairs of prompts, JSON Lines
+    /// Read pairs of prompts from this file, JSON Lines
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
 }

@@ -18,19 +18,21 @@ pub(super) struct Trace {
     #[command(flatten)]
     pub(super) model: ModelArgs,
 
-    /// Prompts, JSON Lines: {"id", "prompt"}
+    /// Read prompts from this file, JSON Lines: {"id", "prompt"}
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     prompts: Option<PathBuf>,
 
-    /// Pairs of prompts, JSON Lines: of each, the positive prompt and then the negative one
+    /// Read pairs of prompts from this file, JSON Lines
+    ///
+    /// Each pair gives its positive prompt and then its negative one.
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
 
-    /// Sites: `z` is that site in every layer, `z.3` one, `z.3-7` a range; separated by commas
+    /// Record these sites, separated by commas: `z` (in every layer), `z.3` (one layer), `z.3-7` (a range)
     #[arg(long, value_name = "LIST")]
     sites: String,
 
-    /// The file to write
+    /// Write the activations to this file
     #[arg(long, value_name = "FILE", required_unless_present = "dry_run")]
     out: Option<PathBuf>,
 
@@ -38,11 +40,11 @@ pub(super) struct Trace {
     #[arg(long)]
     force: bool,
 
-    /// Which engine computes
+    /// Compute with this engine
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
 
-    /// Print what would be recorded, and how large it is
+    /// Print what would be recorded and how large it is, and stop
     #[arg(long)]
     dry_run: bool,
 }

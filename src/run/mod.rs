@@ -62,10 +62,10 @@ use candle_core::DType;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
-    /// Layer by layer, all prompts and forks together.
+    /// All prompts and edited runs together, layer by layer.
     #[default]
     Wavefront,
-    /// A whole forward pass for every prompt and fork: slow, simple, the reference.
+    /// A whole forward pass for each prompt and edited run: slow and simple, the reference.
     Full,
 }
 
