@@ -40,7 +40,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let mut found = Vec::new();
     for count in [1, prompts.len()] {
         let mut plan = Plan::default();
-        let runs = prompts[..count].iter().enumerate().map(|(i, ids)| plan.prompt(format!("{i}"), ids.clone())).collect();
+        let runs =
+            prompts[..count].iter().enumerate().map(|(i, ids)| plan.prompt(format!("{i}"), ids.clone())).collect();
         let generation = Generation {
             runs,
             max_tokens: TOKENS,

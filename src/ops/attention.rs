@@ -10,6 +10,8 @@ mod back;
 mod blocks;
 pub mod opened;
 
+use super::panels::Panels;
+use super::panels::kernel::{self, Lines, WIDTH};
 use super::{floats, narrowed, on_cpu, simd};
 use crate::model::rows::Rows;
 use blocks::{Block, Keys};
@@ -164,27 +166,30 @@ struct Job<'a> {
 impl Job<'_> {
     /// `z` of a block's rows for the query heads of one KV head: `[pieces][group][piece rows][d_head]`, and rows beyond.
     fn z(&self, block: &Block, kv: usize) -> Vec<f32> {
-        let Heads { n_kv_heads, d_head, .. } = self.heads;
+        let d_head = self.heads.d_head;
         let group = self.heads.group();
-        let mut queries = self.queries(block, kv);
-        let m = (queries.len() / d_head).max(block.least_rows());
-        queries.resize(m * d_head, 0.0);
+        let queries = self.queries(block, kv);
+        let m = queries.len() / d_head;
         let own = block.pieces.iter().map(|p| p.own.kept().len()).max().unwrap_or(0);
         let width = block.prefix_len + own;
-        let stride = n_kv_heads * d_head;
         let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_head]);
         let mut column = 0;
         for kept in block.prefix.iter().map(Keys::kept) {
-            let keys = &self.k[kept.start * stride + kv * d_head..];
-            scores_of(&queries, keys, stride, m, kept.len(), d_head, &mut scores[column..], width);
+            add_scores(&queries, self.lines(self.k, kv, kept.start), kept.len(), d_head, &mut scores[column..], width);
             column += kept.len();
         }
         let mut at = 0;
         for piece in &block.pieces {
             let (own, n) = (piece.own.kept(), group * piece.rows.len());
-            let keys = &self.k[own.start * stride + kv * d_head..];
             let to = &mut scores[at * width + block.prefix_len..];
-            scores_of(&queries[at * d_head..], keys, stride, n, own.len(), d_head, to, width);
+            add_scores(
+                &queries[at * d_head..(at + n) * d_head],
+                self.lines(self.k, kv, own.start),
+                own.len(),
+                d_head,
+                to,
+                width,
+            );
             for (i, row) in scores[at * width..(at + n) * width].chunks_exact_mut(width).enumerate() {
                 self.softmax(row, block.seen(piece, i % piece.rows.len(), self.heads));
             }
@@ -192,18 +197,26 @@ impl Job<'_> {
         }
         let mut column = 0;
         for keys in &block.prefix {
-            let values = &self.v[keys.rows.start * stride + kv * d_head..];
-            read_values(&scores[column..], width, values, stride, m, keys, d_head, &mut z);
+            let pattern = Lines { numbers: &scores[column..], stride: width };
+            read_values(pattern, self.lines(self.v, kv, keys.rows.start), keys, d_head, &mut z);
             column += keys.kept().len();
         }
         let mut at = 0;
         for piece in &block.pieces {
-            let values = &self.v[piece.own.rows.start * stride + kv * d_head..];
-            let (from, n) = (&scores[at * width + block.prefix_len..], group * piece.rows.len());
-            read_values(from, width, values, stride, n, &piece.own, d_head, &mut z[at * d_head..]);
+            let n = group * piece.rows.len();
+            let pattern = Lines { numbers: &scores[at * width + block.prefix_len..], stride: width };
+            let to = &mut z[at * d_head..(at + n) * d_head];
+            read_values(pattern, self.lines(self.v, kv, piece.own.rows.start), &piece.own, d_head, to);
             at += n;
         }
         z
+    }
+
+    /// The rows of a KV head from `row` on, of all keys or values.
+    fn lines<'a>(&self, x: &'a [f32], kv: usize, row: usize) -> Lines<'a> {
+        let Heads { n_kv_heads, d_head, .. } = self.heads;
+        let stride = n_kv_heads * d_head;
+        Lines { numbers: &x[row * stride + kv * d_head..], stride }
     }
 
     /// The block's queries, contiguous: `[pieces][group][piece rows][d_head]`.
@@ -232,136 +245,49 @@ impl Job<'_> {
     }
 }
 
-/// Below this many products a call of the matrix product costs more than plain loops.
-const SMALL: usize = 16;
+/// Below so many keys, packing them costs more than sums one by one.
+const WORTH_PACKING: usize = 8;
 
-/// Below so many keys products are plain loops: the matrix product sums over them in other orders.
-const LEAST_KEYS: usize = 4;
-
-/// Keys over which the matrix product sums without a break, however many rows there are.
+/// Keys over whose values is summed without a break.
 const UNBROKEN_KEYS: usize = 512;
 
-/// `out[m, n] = queries[m, d] . keys[n, d]`, keys `stride` apart, rows of `out` `width` apart.
-#[allow(clippy::too_many_arguments)]
-#[allow(unsafe_code, reason = "gemm's raw interface")]
-fn scores_of(
-    queries: &[f32],
-    keys: &[f32],
-    stride: usize,
-    m: usize,
-    n: usize,
-    d: usize,
-    out: &mut [f32],
-    width: usize,
-) {
-    if m == 0 || n == 0 {
+/// Adds `queries[m, d] . keys[n, d]` to the first `n` columns of `scores`, whose rows are `width` apart.
+fn add_scores(queries: &[f32], keys: Lines, n: usize, d: usize, scores: &mut [f32], width: usize) {
+    if n >= WORTH_PACKING {
+        let mut cells: Vec<&mut [f32]> = scores.chunks_mut(width).take(queries.len() / d).collect();
+        Panels::pack_lines(keys, n, d).add(queries, &mut cells);
         return;
     }
-    if n < LEAST_KEYS || m * n <= SMALL {
-        for i in 0..m {
-            for j in 0..n {
-                out[i * width + j] = simd::dot(&queries[i * d..(i + 1) * d], &keys[j * stride..j * stride + d]);
-            }
+    for (query, scores) in queries.chunks_exact(d).zip(scores.chunks_mut(width)) {
+        for (j, score) in scores.iter_mut().take(n).enumerate() {
+            *score += kernel::sum(query, &keys.numbers[j * keys.stride..][..d]);
         }
-        return;
-    }
-    assert!(queries.len() >= m * d && keys.len() >= (n - 1) * stride + d && out.len() >= (m - 1) * width + n);
-    // SAFETY: the assertion above bounds every element that the strides reach; `out` is borrowed mutably.
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            d,
-            out.as_mut_ptr(),
-            1,
-            width as isize,
-            false,
-            queries.as_ptr(),
-            1,
-            d as isize,
-            keys.as_ptr(),
-            stride as isize,
-            1,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
     }
 }
 
-/// `out[m, d] += pattern[m, kept] . values[kept, d]`, rows of `pattern` `width` apart, values `stride` apart; `values` begins
-/// with those that are passed over. Sums break at the same keys however many these are.
-#[allow(clippy::too_many_arguments)]
-fn read_values(
-    pattern: &[f32],
-    width: usize,
-    values: &[f32],
-    stride: usize,
-    m: usize,
-    keys: &Keys,
-    d: usize,
-    out: &mut [f32],
-) {
+/// Adds `pattern[m, kept] . values[kept, d]` to `out[m, d]`; the values begin with those that are passed over, the pattern
+/// does not. Sums break at the same keys however many these are, and a hidden key adds 0: passing over it changes no bit.
+fn read_values(pattern: Lines, values: Lines, keys: &Keys, d: usize, out: &mut [f32]) {
     let (mut from, end) = (keys.passed, keys.rows.len());
+    let mut cells: Vec<&mut [f32]> = out.chunks_exact_mut(d).collect();
     while from < end {
         let to = end.min((from / UNBROKEN_KEYS + 1) * UNBROKEN_KEYS);
-        let pattern = &pattern[from - keys.passed..];
-        read_some_values(pattern, width, &values[from * stride..], stride, m, to - from, d, out);
-        from = to;
-    }
-}
-
-/// `out[m, d] += pattern[m, n] . values[n, d]`, of at most [`UNBROKEN_KEYS`].
-#[allow(clippy::too_many_arguments)]
-#[allow(unsafe_code, reason = "gemm's raw interface")]
-fn read_some_values(
-    pattern: &[f32],
-    width: usize,
-    values: &[f32],
-    stride: usize,
-    m: usize,
-    n: usize,
-    d: usize,
-    out: &mut [f32],
-) {
-    if m == 0 || n == 0 {
-        return;
-    }
-    if n < LEAST_KEYS || m * n <= SMALL {
-        for i in 0..m {
-            for j in 0..n {
-                simd::axpy(pattern[i * width + j], &values[j * stride..j * stride + d], &mut out[i * d..(i + 1) * d]);
+        let inputs = from - keys.passed..to - keys.passed;
+        for column in (0..d).step_by(WIDTH) {
+            let columns = column..d.min(column + WIDTH);
+            let numbers = &values.numbers[from * values.stride + column..];
+            if columns.len() == WIDTH {
+                kernel::add(pattern, &inputs, Lines { numbers, ..values }, &mut cells, &columns);
+                continue;
             }
+            // The last columns of a head that is no multiple of the kernel's width.
+            let mut padded = vec![0f32; inputs.len() * WIDTH];
+            for (to, from) in padded.chunks_exact_mut(WIDTH).zip(numbers.chunks(values.stride)) {
+                to[..columns.len()].copy_from_slice(&from[..columns.len()]);
+            }
+            kernel::add(pattern, &inputs, Lines { numbers: &padded, stride: WIDTH }, &mut cells, &columns);
         }
-        return;
-    }
-    assert!(pattern.len() >= (m - 1) * width + n && values.len() >= (n - 1) * stride + d && out.len() >= m * d);
-    // SAFETY: the assertion above bounds every element that the strides reach; `out` is borrowed mutably.
-    unsafe {
-        gemm::gemm(
-            m,
-            d,
-            n,
-            out.as_mut_ptr(),
-            1,
-            d as isize,
-            true,
-            pattern.as_ptr(),
-            1,
-            width as isize,
-            values.as_ptr(),
-            1,
-            stride as isize,
-            1.0,
-            1.0,
-            false,
-            false,
-            false,
-            gemm::Parallelism::None,
-        );
+        from = to;
     }
 }
 

@@ -12,17 +12,11 @@
 //! The scheme is that of Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication" (2008), without its
 //! packing of the rows: six rows by 512 inputs stay in the first cache as they are.
 
-// Loads and stores of vectors take pointers; each stands beside the bound that makes it sound.
-#![allow(unsafe_code)]
+pub(super) mod kernel;
 
+use kernel::{Lines, WIDTH};
 use rayon::prelude::*;
 use std::ops::Range;
-
-/// Outputs of a panel.
-const WIDTH: usize = 64;
-
-/// Rows whose sums are in registers at once.
-const ROWS: usize = 6;
 
 /// Inputs that are summed without a break at most: a panel's part of so many stays in the second cache.
 const MOST_INPUTS: usize = 512;
@@ -44,18 +38,20 @@ pub(super) struct Panels {
     data: Vec<f32>,
 }
 
-/// The sums of some rows for the outputs of a panel.
-type Sums<const R: usize> = [[f32; WIDTH]; R];
-
 impl Panels {
     /// Packs a weight of `outputs` rows of `inputs` numbers.
     pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Panels {
+        Panels::pack_lines(Lines { numbers: weight, stride: inputs }, outputs, inputs)
+    }
+
+    /// Packs a weight whose rows, `outputs` of `inputs` numbers, lie apart.
+    pub(super) fn pack_lines(weight: Lines, outputs: usize, inputs: usize) -> Panels {
         Panels::filled(outputs, inputs, |panel, first| {
-            let rows = weight[first * inputs..].chunks_exact(inputs).take(WIDTH);
+            let row = |output: usize| &weight.numbers[output * weight.stride..][..inputs];
             // Sixteen inputs at a time: what is written stays in the first cache until it is whole.
             for from in (0..inputs).step_by(16) {
                 let to = inputs.min(from + 16);
-                for (column, row) in rows.clone().enumerate() {
+                for (column, row) in (first..outputs.min(first + WIDTH)).map(row).enumerate() {
                     for (cells, x) in panel[from * WIDTH..to * WIDTH].chunks_exact_mut(WIDTH).zip(&row[from..to]) {
                         cells[column] = *x;
                     }
@@ -80,9 +76,11 @@ impl Panels {
     /// Panels of zeros that `fill` is given, each with the number of its first output.
     fn filled(outputs: usize, inputs: usize, fill: impl Fn(&mut [f32], usize) + Sync) -> Panels {
         let mut data = vec![0f32; outputs.div_ceil(WIDTH) * WIDTH * inputs];
-        if inputs > 0 {
-            let panels = data.par_chunks_exact_mut(WIDTH * inputs);
-            panels.enumerate().for_each(|(j, panel)| fill(panel, j * WIDTH));
+        let fill = |(j, panel): (usize, &mut [f32])| fill(panel, j * WIDTH);
+        let size = (WIDTH * inputs).max(1);
+        match data.len() < WORTH_A_THREAD {
+            true => data.chunks_exact_mut(size).enumerate().for_each(fill),
+            false => data.par_chunks_exact_mut(size).enumerate().for_each(fill),
         }
         Panels { outputs, inputs, data }
     }
@@ -120,7 +118,8 @@ impl Panels {
         let run = |(task, mut cells): (usize, Vec<&mut [f32]>)| {
             let (block, group) = (task / cut.groups, task % cut.groups);
             let x = &x[block * cut.rows * inputs.len()..][..cells.len() * inputs.len()];
-            self.task(x, &inputs, group * cut.panels, &mut cells);
+            let first = group * cut.panels * WIDTH;
+            self.task(x, &inputs, first..self.outputs.min(first + cut.panels * WIDTH), &mut cells);
         };
         match tasks.len() {
             1 => tasks.into_iter().enumerate().for_each(run),
@@ -129,25 +128,24 @@ impl Panels {
         out
     }
 
-    /// The products of some rows with the panels from `first` on, as many as the cells are wide.
-    fn task(&self, x: &[f32], inputs: &Range<usize>, first: usize, cells: &mut [&mut [f32]]) {
-        let (n, width) = (inputs.len(), cells.first().map_or(0, |c| c.len()));
-        for (j, from) in (0..width).step_by(WIDTH).enumerate() {
-            let columns = from..width.min(from + WIDTH);
-            let panel = &self.panel(first + j)[inputs.start * WIDTH..inputs.end * WIDTH];
+    /// Adds `x . weight^T` to the first columns of the cells, one slice a row of `x`, on this thread.
+    ///
+    /// # Panics
+    /// If there are fewer rows of `x` than of cells, or these are narrower than the outputs.
+    pub(super) fn add(&self, x: &[f32], cells: &mut [&mut [f32]]) {
+        self.task(x, &(0..self.inputs), 0..self.outputs, cells);
+    }
+
+    /// The products of some rows with some outputs, the first of a panel's, added to the first columns of the cells.
+    fn task(&self, x: &[f32], inputs: &Range<usize>, outputs: Range<usize>, cells: &mut [&mut [f32]]) {
+        let n = inputs.len();
+        for output in outputs.clone().step_by(WIDTH) {
+            let columns = output - outputs.start..outputs.end.min(output + WIDTH) - outputs.start;
+            let panel = &self.panel(output / WIDTH)[inputs.start * WIDTH..inputs.end * WIDTH];
             for start in (0..n).step_by(step(n)) {
                 let part = start..n.min(start + step(n));
-                let weights = &panel[part.start * WIDTH..part.end * WIDTH];
-                for (x, cells) in x.chunks(ROWS * n).zip(cells.chunks_mut(ROWS)) {
-                    match cells.len() {
-                        1 => tile::<1>(x, n, &part, weights, cells, &columns),
-                        2 => tile::<2>(x, n, &part, weights, cells, &columns),
-                        3 => tile::<3>(x, n, &part, weights, cells, &columns),
-                        4 => tile::<4>(x, n, &part, weights, cells, &columns),
-                        5 => tile::<5>(x, n, &part, weights, cells, &columns),
-                        _ => tile::<ROWS>(x, n, &part, weights, cells, &columns),
-                    }
-                }
+                let weights = Lines { numbers: &panel[part.start * WIDTH..part.end * WIDTH], stride: WIDTH };
+                kernel::add(Lines { numbers: x, stride: n }, &part, weights, cells, &columns);
             }
         }
     }
@@ -177,7 +175,11 @@ impl Cut {
         let wanted = threads * TASKS_A_THREAD;
         let blocks = wanted.div_ceil(panels).min(rows.div_ceil(LEAST_ROWS)).max(1);
         let a_group = (panels / wanted).max(1);
-        Cut { rows: rows.div_ceil(blocks).next_multiple_of(ROWS), panels: a_group, groups: panels.div_ceil(a_group) }
+        Cut {
+            rows: rows.div_ceil(blocks).next_multiple_of(kernel::ROWS),
+            panels: a_group,
+            groups: panels.div_ceil(a_group),
+        }
     }
 
     /// The cells of each task, one slice a row.
@@ -195,136 +197,11 @@ impl Cut {
     }
 }
 
-/// Adds the products of `R` rows of `n` inputs with a part of a panel to the columns of their cells, or sets them where the
-/// part is the first.
-#[inline]
-fn tile<const R: usize>(
-    x: &[f32],
-    n: usize,
-    part: &Range<usize>,
-    weights: &[f32],
-    cells: &mut [&mut [f32]],
-    columns: &Range<usize>,
-) {
-    let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * n..][part.clone()]);
-    let sums = sums(rows, weights);
-    for (cells, sums) in cells.iter_mut().zip(&sums) {
-        let cells = &mut cells[columns.clone()];
-        match part.start {
-            0 => cells.copy_from_slice(&sums[..cells.len()]),
-            _ => cells.iter_mut().zip(sums).for_each(|(cell, sum)| *cell += sum),
-        }
-    }
-}
-
-/// The sums of rows times a part of a panel, whose length is theirs times [`WIDTH`].
-#[inline]
-fn sums<const R: usize>(rows: [&[f32]; R], weights: &[f32]) -> Sums<R> {
-    #[cfg(target_arch = "x86_64")]
-    {
-        if std::is_x86_feature_detected!("avx512f") {
-            // SAFETY: the processor has the instructions.
-            return unsafe { avx512(rows, weights) };
-        }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-            // SAFETY: the processor has the instructions.
-            return unsafe { avx2(rows, weights) };
-        }
-    }
-    portable(rows, weights)
-}
-
-/// The sums' definition.
-fn portable<const R: usize>(rows: [&[f32]; R], weights: &[f32]) -> Sums<R> {
-    let mut sums = [[0f32; WIDTH]; R];
-    for (i, weights) in weights.chunks_exact(WIDTH).enumerate() {
-        for (sums, row) in sums.iter_mut().zip(rows) {
-            let x = row[i];
-            for (sum, w) in sums.iter_mut().zip(weights) {
-                *sum = multiply_add(x, *w, *sum);
-            }
-        }
-    }
-    sums
-}
-
-/// `x * w + sum`, rounded once. Without the instruction that is a call of a library for each number, a hundred times as
-/// slow, so that such processors round twice.
-#[inline(always)]
-fn multiply_add(x: f32, w: f32, sum: f32) -> f32 {
-    if cfg!(all(target_arch = "x86_64", not(target_feature = "fma"), not(test))) {
-        x * w + sum
-    } else {
-        x.mul_add(w, sum)
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx512f")]
-fn avx512<const R: usize>(rows: [&[f32]; R], weights: &[f32]) -> Sums<R> {
-    use std::arch::x86_64::*;
-    const VECTORS: usize = WIDTH / 16;
-    let n = weights.len() / WIDTH;
-    assert!(rows.iter().all(|row| row.len() == n));
-    let mut kept = [[_mm512_setzero_ps(); VECTORS]; R];
-    for (i, weights) in weights.chunks_exact(WIDTH).enumerate() {
-        // SAFETY: `weights` has 4 times 16 numbers.
-        let w: [__m512; VECTORS] = std::array::from_fn(|v| unsafe { _mm512_loadu_ps(weights.as_ptr().add(16 * v)) });
-        for (kept, row) in kept.iter_mut().zip(&rows) {
-            // SAFETY: `i` is below `n`, which each row is long.
-            let x = _mm512_set1_ps(unsafe { *row.get_unchecked(i) });
-            for (sum, w) in kept.iter_mut().zip(&w) {
-                *sum = _mm512_fmadd_ps(x, *w, *sum);
-            }
-        }
-    }
-    let mut sums = [[0f32; WIDTH]; R];
-    for (sums, kept) in sums.iter_mut().zip(&kept) {
-        for (to, sum) in sums.chunks_exact_mut(16).zip(kept) {
-            // SAFETY: `to` has 16 numbers.
-            unsafe { _mm512_storeu_ps(to.as_mut_ptr(), *sum) };
-        }
-    }
-    sums
-}
-
-/// As [`avx512`] in four strips: there are registers for six rows by 16 outputs.
-#[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<const R: usize>(rows: [&[f32]; R], weights: &[f32]) -> Sums<R> {
-    use std::arch::x86_64::*;
-    let n = weights.len() / WIDTH;
-    assert!(rows.iter().all(|row| row.len() == n));
-    let mut sums = [[0f32; WIDTH]; R];
-    for strip in (0..WIDTH).step_by(16) {
-        let mut kept = [[_mm256_setzero_ps(); 2]; R];
-        for (i, weights) in weights.chunks_exact(WIDTH).enumerate() {
-            let weights = &weights[strip..strip + 16];
-            // SAFETY: `weights` has 2 times 8 numbers.
-            let w: [__m256; 2] = std::array::from_fn(|v| unsafe { _mm256_loadu_ps(weights.as_ptr().add(8 * v)) });
-            for (kept, row) in kept.iter_mut().zip(&rows) {
-                // SAFETY: `i` is below `n`, which each row is long.
-                let x = _mm256_set1_ps(unsafe { *row.get_unchecked(i) });
-                for (sum, w) in kept.iter_mut().zip(&w) {
-                    *sum = _mm256_fmadd_ps(x, *w, *sum);
-                }
-            }
-        }
-        for (sums, kept) in sums.iter_mut().zip(&kept) {
-            for (to, sum) in sums[strip..strip + 16].chunks_exact_mut(8).zip(kept) {
-                // SAFETY: `to` has 8 numbers.
-                unsafe { _mm256_storeu_ps(to.as_mut_ptr(), *sum) };
-            }
-        }
-    }
-    sums
-}
-
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+    pub(in crate::ops) fn numbers(n: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
         let mut next = || {
             state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -333,7 +210,7 @@ mod tests {
         (0..n).map(|_| next()).collect()
     }
 
-    fn bits(x: &[f32]) -> Vec<u32> {
+    pub(in crate::ops) fn bits(x: &[f32]) -> Vec<u32> {
         x.iter().map(|x| x.to_bits()).collect()
     }
 
@@ -377,27 +254,6 @@ mod tests {
                 assert_eq!(pool.install(|| bits(&panels.product(&x, 0..inputs))), together, "{threads} threads");
             }
         }
-    }
-
-    #[test]
-    fn the_kernels_agree_to_the_bit() {
-        fn of<const R: usize>() {
-            let (x, w) = (numbers(R * 131, 5), numbers(131 * WIDTH, 6));
-            let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * 131..(r + 1) * 131]);
-            let expected = bits(portable(rows, &w).as_flattened());
-            assert_eq!(bits(sums(rows, &w).as_flattened()), expected, "{R} rows");
-            #[cfg(target_arch = "x86_64")]
-            if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-                // SAFETY: the processor has the instructions.
-                assert_eq!(bits(unsafe { avx2(rows, &w) }.as_flattened()), expected, "{R} rows, AVX2");
-            }
-        }
-        of::<1>();
-        of::<2>();
-        of::<3>();
-        of::<4>();
-        of::<5>();
-        of::<6>();
     }
 
     #[test]

@@ -4,16 +4,13 @@
 //! them. Keys that a window hides from every row are passed over. Both depend on a span's own rows and prefix alone, and sums
 //! come out the same whatever is passed over: what a row reads does not depend on the others, to the last bit.
 
-use super::{Heads, LEAST_KEYS, SMALL, UNBROKEN_KEYS};
+use super::Heads;
 use crate::model::rows::{Rows, Span};
 use std::collections::HashMap;
 use std::ops::Range;
 
 /// Rows of scores that a task holds at least; enough that its products run at full speed, few enough for the cache.
 const SCORE_ROWS: usize = 256;
-
-/// Keys are passed over so many at a time. It divides [`UNBROKEN_KEYS`], so that as many at least are left before a break.
-const STEP: usize = 64;
 
 /// Query rows whose scores one task computes for one KV head. All share their prefix.
 pub(super) struct Block {
@@ -39,11 +36,9 @@ pub(super) struct Keys {
 }
 
 impl Keys {
-    /// Keys of which no query sees the first `hidden`. Where no query sees any, all are passed over; else whole steps, and
-    /// [`UNBROKEN_KEYS`] are kept if there are so many: products of few keys sum in another order.
+    /// Keys of which no query sees the first `hidden`, which are passed over.
     fn new(rows: Range<usize>, hidden: usize) -> Keys {
-        let n = rows.len();
-        let passed = if hidden >= n { n } else { hidden.min(n.saturating_sub(UNBROKEN_KEYS)) / STEP * STEP };
+        let passed = hidden.min(rows.len());
         Keys { rows, passed }
     }
 
@@ -79,14 +74,6 @@ impl Block {
         prefix.retain(|keys| !keys.kept().is_empty());
         let prefix_len = prefix.iter().map(|keys| keys.kept().len()).sum();
         Block { prefix, prefix_len, start: span.start, pieces: Vec::new() }
-    }
-
-    /// Query rows that keep the products over the prefix out of the matrix product's cases of few rows, which sum in
-    /// another order, and out of plain loops: there a row would depend on how many share its block. The last product over a
-    /// prefix may be of any number of keys, [`LEAST_KEYS`] too, however long the prefix is.
-    pub(super) fn least_rows(&self) -> usize {
-        let least = |keys: &Keys| (256 / keys.kept().len().max(LEAST_KEYS) + 1).max(SMALL / LEAST_KEYS + 1);
-        self.prefix.iter().map(least).max().unwrap_or(0)
     }
 
     /// The columns of scores that a row of a piece sees, in which the kept keys of the prefix are followed by its own.
@@ -183,11 +170,10 @@ mod tests {
         for window in [1, 100, 512, 1000] {
             let heads = heads(Some(window));
             for block in blocks(&rows(), heads) {
-                let most = window + UNBROKEN_KEYS + STEP;
-                assert!(block.prefix_len < most, "window {window}: {} keys of a prefix", block.prefix_len);
+                assert!(block.prefix_len < window, "window {window}: {} keys of a prefix", block.prefix_len);
                 for piece in &block.pieces {
                     let kept = piece.own.kept().len();
-                    assert!(kept < most + piece.rows.len(), "window {window}: {kept} keys for {:?}", piece.rows);
+                    assert!(kept < window + piece.rows.len(), "window {window}: {kept} keys for {:?}", piece.rows);
                 }
             }
         }
