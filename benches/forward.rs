@@ -10,6 +10,7 @@ use candle_core::{Device, Tensor};
 use common::{default_model, median};
 use gatelens::model::arch::{Arch, Mlp};
 use gatelens::model::{Model, Options as ModelOptions};
+use gatelens::ops::Weight;
 use gatelens::plan::{Part, Plan, Positions, What};
 use gatelens::run::{Options, run};
 use gatelens::site::SiteKind;
@@ -70,14 +71,15 @@ fn products(arch: &Arch, rows: usize) -> candle_core::Result<impl FnMut() -> can
     shapes.extend(std::iter::repeat_n((arch.d_mlp, d), ups));
     shapes.push((d, arch.d_mlp));
     let random = |shape: (usize, usize)| Tensor::randn(0f32, 1.0, shape, &Device::Cpu);
-    let layers: Vec<Vec<Tensor>> = (0..arch.n_layers)
-        .map(|_| shapes.iter().map(|s| random(*s)).collect::<candle_core::Result<Vec<_>>>())
+    let weight = |shape: &(usize, usize)| Weight::new(&random(*shape)?);
+    let layers: Vec<Vec<Weight>> = (0..arch.n_layers)
+        .map(|_| shapes.iter().map(weight).collect::<candle_core::Result<Vec<_>>>())
         .collect::<candle_core::Result<_>>()?;
     let inputs: Vec<Tensor> = shapes.iter().map(|s| random((rows, s.1))).collect::<candle_core::Result<_>>()?;
     Ok(move || {
         for layer in &layers {
             for (w, x) in layer.iter().zip(&inputs) {
-                x.matmul(&w.t()?)?;
+                w.product(x)?;
             }
         }
         Ok(())

@@ -14,9 +14,11 @@
 
 pub(super) mod kernel;
 
-use kernel::{Lines, WIDTH};
+use half::{bf16, f16};
+use kernel::{Lines, Number, WIDTH};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Inputs that are summed without a break at most: a panel's part of so many stays in the second cache.
 const MOST_INPUTS: usize = 512;
@@ -31,52 +33,81 @@ const TASKS_A_THREAD: usize = 8;
 const LEAST_ROWS: usize = 48;
 
 /// A weight `[outputs, inputs]`, packed. The last panel is filled up with zeros.
-pub(super) struct Panels {
+pub(super) struct Panels<T = f32> {
     outputs: usize,
     inputs: usize,
     /// `[panels, inputs, WIDTH]`
-    data: Vec<f32>,
+    data: Vec<T>,
+}
+
+/// A packed weight, whatever its numbers are kept as: results do not depend on it.
+pub(super) trait Packed: Send + Sync {
+    fn outputs(&self) -> usize;
+
+    fn inputs(&self) -> usize;
+
+    /// The bytes that it takes.
+    fn bytes(&self) -> usize;
+
+    /// The numbers of one output. `[inputs]`
+    fn row(&self, output: usize) -> Vec<f32>;
+
+    /// The same weight with inputs and outputs exchanged.
+    fn transposed(&self) -> Arc<dyn Packed>;
+
+    /// `x . weight^T` over some of the inputs: `[rows, inputs.len()]` to `[rows, outputs]`, row-major.
+    ///
+    /// # Panics
+    /// If the inputs are out of range or `x` does not hold whole rows.
+    fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32>;
+}
+
+/// Packs a weight of `outputs` rows of `inputs` numbers: in 16 bits a number where all of them are bf16 or all f16, as
+/// those of most checkpoints are, which is half of the memory and of the reading.
+pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Arc<dyn Packed> {
+    let lines = Lines { numbers: weight, stride: inputs };
+    if let Some(panels) = Panels::<bf16>::pack(lines, outputs, inputs) {
+        return Arc::new(panels);
+    }
+    if let Some(panels) = Panels::<f16>::pack(lines, outputs, inputs) {
+        return Arc::new(panels);
+    }
+    Arc::new(Panels::pack_lines(lines, outputs, inputs))
 }
 
 impl Panels {
-    /// Packs a weight of `outputs` rows of `inputs` numbers.
-    pub(super) fn pack(weight: &[f32], outputs: usize, inputs: usize) -> Panels {
-        Panels::pack_lines(Lines { numbers: weight, stride: inputs }, outputs, inputs)
-    }
-
     /// Packs a weight whose rows, `outputs` of `inputs` numbers, lie apart.
     pub(super) fn pack_lines(weight: Lines, outputs: usize, inputs: usize) -> Panels {
-        Panels::filled(outputs, inputs, |panel, first| {
-            let row = |output: usize| &weight.numbers[output * weight.stride..][..inputs];
-            // Sixteen inputs at a time: what is written stays in the first cache until it is whole.
-            for from in (0..inputs).step_by(16) {
-                let to = inputs.min(from + 16);
-                for (column, row) in (first..outputs.min(first + WIDTH)).map(row).enumerate() {
-                    for (cells, x) in panel[from * WIDTH..to * WIDTH].chunks_exact_mut(WIDTH).zip(&row[from..to]) {
-                        cells[column] = *x;
-                    }
-                }
-            }
-        })
+        Panels::filled(outputs, inputs, |panel, first| fill(panel, &weight, first..outputs, inputs, |x| x))
     }
+}
 
-    /// The same weight with inputs and outputs exchanged.
-    pub(super) fn transposed(&self) -> Panels {
-        Panels::filled(self.inputs, self.outputs, |panel, first| {
-            let inputs = first..self.inputs.min(first + WIDTH);
-            for (cells, output) in panel.chunks_exact_mut(WIDTH).zip(0..self.outputs) {
-                let from = &self.panel(output / WIDTH)[inputs.start * WIDTH..inputs.end * WIDTH];
-                for (cell, column) in cells.iter_mut().zip(from.chunks_exact(WIDTH)) {
-                    *cell = column[output % WIDTH];
-                }
+/// Fills a panel with the first outputs' numbers.
+fn fill<T>(panel: &mut [T], weight: &Lines, outputs: Range<usize>, inputs: usize, as_kept: impl Fn(f32) -> T) {
+    let row = |output: usize| &weight.numbers[output * weight.stride..][..inputs];
+    // Sixteen inputs at a time: what is written stays in the first cache until it is whole.
+    for from in (0..inputs).step_by(16) {
+        let to = inputs.min(from + 16);
+        for (column, row) in outputs.clone().take(WIDTH).map(row).enumerate() {
+            for (cells, x) in panel[from * WIDTH..to * WIDTH].chunks_exact_mut(WIDTH).zip(&row[from..to]) {
+                cells[column] = as_kept(*x);
             }
-        })
+        }
+    }
+}
+
+impl<T: Number> Panels<T> {
+    /// Packs a weight of `outputs` rows of `inputs` numbers, if all of them are of the kind.
+    fn pack(weight: Lines, outputs: usize, inputs: usize) -> Option<Panels<T>> {
+        let all = weight.numbers.par_chunks(1 << 16).all(|numbers| numbers.iter().all(|x| T::of(*x).is_some()));
+        let kept = |x| T::of(x).unwrap_or(T::ZERO);
+        all.then(|| Panels::filled(outputs, inputs, |panel, first| fill(panel, &weight, first..outputs, inputs, kept)))
     }
 
     /// Panels of zeros that `fill` is given, each with the number of its first output.
-    fn filled(outputs: usize, inputs: usize, fill: impl Fn(&mut [f32], usize) + Sync) -> Panels {
-        let mut data = vec![0f32; outputs.div_ceil(WIDTH) * WIDTH * inputs];
-        let fill = |(j, panel): (usize, &mut [f32])| fill(panel, j * WIDTH);
+    fn filled(outputs: usize, inputs: usize, fill: impl Fn(&mut [T], usize) + Sync) -> Panels<T> {
+        let mut data = vec![T::ZERO; outputs.div_ceil(WIDTH) * WIDTH * inputs];
+        let fill = |(j, panel): (usize, &mut [T])| fill(panel, j * WIDTH);
         let size = (WIDTH * inputs).max(1);
         match data.len() < WORTH_A_THREAD {
             true => data.chunks_exact_mut(size).enumerate().for_each(fill),
@@ -85,47 +116,8 @@ impl Panels {
         Panels { outputs, inputs, data }
     }
 
-    pub(super) fn outputs(&self) -> usize {
-        self.outputs
-    }
-
-    pub(super) fn inputs(&self) -> usize {
-        self.inputs
-    }
-
-    fn panel(&self, j: usize) -> &[f32] {
+    fn panel(&self, j: usize) -> &[T] {
         &self.data[j * WIDTH * self.inputs..(j + 1) * WIDTH * self.inputs]
-    }
-
-    /// The numbers of one output. `[inputs]`
-    pub(super) fn row(&self, output: usize) -> impl Iterator<Item = f32> {
-        self.panel(output / WIDTH).iter().skip(output % WIDTH).step_by(WIDTH).copied()
-    }
-
-    /// `x . weight^T` over some of the inputs: `[rows, inputs.len()]` to `[rows, outputs]`, row-major.
-    ///
-    /// # Panics
-    /// If the inputs are out of range or `x` does not hold whole rows.
-    pub(super) fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32> {
-        assert!(inputs.end <= self.inputs && x.len().is_multiple_of(inputs.len().max(1)), "{inputs:?} of a product");
-        let rows = x.len() / inputs.len().max(1);
-        let mut out = vec![0f32; rows * self.outputs];
-        if out.is_empty() || inputs.is_empty() {
-            return out;
-        }
-        let cut = Cut::new(rows, self.outputs, inputs.len());
-        let tasks = cut.tasks(&mut out, self.outputs);
-        let run = |(task, mut cells): (usize, Vec<&mut [f32]>)| {
-            let (block, group) = (task / cut.groups, task % cut.groups);
-            let x = &x[block * cut.rows * inputs.len()..][..cells.len() * inputs.len()];
-            let first = group * cut.panels * WIDTH;
-            self.task(x, &inputs, first..self.outputs.min(first + cut.panels * WIDTH), &mut cells);
-        };
-        match tasks.len() {
-            1 => tasks.into_iter().enumerate().for_each(run),
-            _ => tasks.into_par_iter().enumerate().for_each(run),
-        }
-        out
     }
 
     /// Adds `x . weight^T` to the first columns of the cells, one slice a row of `x`, on this thread.
@@ -148,6 +140,60 @@ impl Panels {
                 kernel::add(Lines { numbers: x, stride: n }, &part, weights, cells, &columns);
             }
         }
+    }
+}
+
+impl<T: Number> Packed for Panels<T> {
+    fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    fn inputs(&self) -> usize {
+        self.inputs
+    }
+
+    fn bytes(&self) -> usize {
+        size_of_val(self.data.as_slice())
+    }
+
+    fn row(&self, output: usize) -> Vec<f32> {
+        let numbers = self.panel(output / WIDTH).iter().skip(output % WIDTH).step_by(WIDTH);
+        numbers.map(|x| x.get()).collect()
+    }
+
+    fn transposed(&self) -> Arc<dyn Packed> {
+        let turned = Panels::filled(self.inputs, self.outputs, |panel: &mut [T], first| {
+            let inputs = first..self.inputs.min(first + WIDTH);
+            for (cells, output) in panel.chunks_exact_mut(WIDTH).zip(0..self.outputs) {
+                let from = &self.panel(output / WIDTH)[inputs.start * WIDTH..inputs.end * WIDTH];
+                for (cell, column) in cells.iter_mut().zip(from.chunks_exact(WIDTH)) {
+                    *cell = column[output % WIDTH];
+                }
+            }
+        });
+        Arc::new(turned)
+    }
+
+    fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32> {
+        assert!(inputs.end <= self.inputs && x.len().is_multiple_of(inputs.len().max(1)), "{inputs:?} of a product");
+        let rows = x.len() / inputs.len().max(1);
+        let mut out = vec![0f32; rows * self.outputs];
+        if out.is_empty() || inputs.is_empty() {
+            return out;
+        }
+        let cut = Cut::new(rows, self.outputs, inputs.len());
+        let tasks = cut.tasks(&mut out, self.outputs);
+        let run = |(task, mut cells): (usize, Vec<&mut [f32]>)| {
+            let (block, group) = (task / cut.groups, task % cut.groups);
+            let x = &x[block * cut.rows * inputs.len()..][..cells.len() * inputs.len()];
+            let first = group * cut.panels * WIDTH;
+            self.task(x, &inputs, first..self.outputs.min(first + cut.panels * WIDTH), &mut cells);
+        };
+        match tasks.len() {
+            1 => tasks.into_iter().enumerate().for_each(run),
+            _ => tasks.into_par_iter().enumerate().for_each(run),
+        }
+        out
     }
 }
 
@@ -230,7 +276,7 @@ pub(super) mod tests {
     fn products_are_within_rounding_of_those_in_f64() {
         for (rows, inputs, outputs) in SHAPES {
             let (x, w) = (numbers(rows * inputs, 1), numbers(outputs * inputs, 2));
-            let found = Panels::pack(&w, outputs, inputs).product(&x, 0..inputs);
+            let found = pack(&w, outputs, inputs).product(&x, 0..inputs);
             for (cell, found) in found.iter().enumerate() {
                 let (row, output) = (&x[cell / outputs * inputs..][..inputs], &w[cell % outputs * inputs..][..inputs]);
                 let terms = row.iter().zip(output).map(|(a, b)| f64::from(*a) * f64::from(*b));
@@ -245,7 +291,7 @@ pub(super) mod tests {
     fn a_row_is_the_same_alone_and_in_company_and_on_any_number_of_threads() {
         for (rows, inputs, outputs) in SHAPES {
             let (x, w) = (numbers(rows * inputs, 3), numbers(outputs * inputs, 4));
-            let panels = Panels::pack(&w, outputs, inputs);
+            let panels = pack(&w, outputs, inputs);
             let together = bits(&panels.product(&x, 0..inputs));
             let alone: Vec<f32> = x.chunks(inputs).flat_map(|row| panels.product(row, 0..inputs)).collect();
             assert_eq!(together, bits(&alone), "{rows} x {inputs} x {outputs}");
@@ -260,14 +306,12 @@ pub(super) mod tests {
     fn what_is_packed_is_read_back() {
         for (_, inputs, outputs) in SHAPES {
             let w = numbers(outputs * inputs, 7);
-            let panels = Panels::pack(&w, outputs, inputs);
+            let panels = pack(&w, outputs, inputs);
             let rows: Vec<f32> = (0..outputs).flat_map(|o| panels.row(o)).collect();
             assert_eq!(rows, w);
             let turned = panels.transposed();
-            let columns: Vec<f32> = (0..outputs)
-                .flat_map(|o| (0..inputs).map(move |i| (o, i)))
-                .map(|(o, i)| turned.row(i).nth(o).expect("a number"))
-                .collect();
+            let columns: Vec<f32> =
+                (0..outputs).flat_map(|o| (0..inputs).map(move |i| (o, i))).map(|(o, i)| turned.row(i)[o]).collect();
             assert_eq!((columns, turned.outputs(), turned.inputs()), (w, inputs, outputs));
         }
     }
@@ -276,7 +320,33 @@ pub(super) mod tests {
     fn some_inputs_alone_are_a_product_of_the_weights_columns() {
         let (x, w) = (numbers(5 * 20, 8), numbers(70 * 48, 9));
         let columns: Vec<f32> = w.chunks_exact(48).flat_map(|row| row[16..36].to_vec()).collect();
-        let expected = Panels::pack(&columns, 70, 20).product(&x, 0..20);
-        assert_eq!(bits(&Panels::pack(&w, 70, 48).product(&x, 16..36)), bits(&expected));
+        let expected = pack(&columns, 70, 20).product(&x, 0..20);
+        assert_eq!(bits(&pack(&w, 70, 48).product(&x, 16..36)), bits(&expected));
+    }
+    #[test]
+    fn numbers_of_16_bits_are_kept_so_and_change_no_result() {
+        fn of<T: Number>() {
+            for (rows, inputs, outputs) in SHAPES {
+                let few_bits = |x: &f32| T::of((x * 100.0).round() / 64.0).expect("few bits").get();
+                let w: Vec<f32> = numbers(outputs * inputs, 10).iter().map(few_bits).collect();
+                let (x, lines) = (numbers(rows * inputs, 11), Lines { numbers: &w, stride: inputs });
+                let (kept, full) =
+                    (pack(&w, outputs, inputs), Panels::<f32>::pack(lines, outputs, inputs).expect("f32"));
+                assert_eq!(2 * kept.bytes(), full.bytes());
+                assert_eq!(bits(&kept.product(&x, 0..inputs)), bits(&full.product(&x, 0..inputs)));
+                let back = numbers(rows * outputs, 12);
+                let turned = [kept.transposed(), full.transposed()].map(|w| bits(&w.product(&back, 0..outputs)));
+                assert_eq!(turned[0], turned[1]);
+            }
+        }
+        of::<bf16>();
+        of::<f16>();
+        let (third, tenth) = (vec![1.0f32 / 3.0; 640], vec![bf16::from_f32(0.1).to_f32(); 640]);
+        assert_eq!(pack(&third, 10, 64).bytes(), 2 * pack(&tenth, 10, 64).bytes());
+        // Of f16's range and not of bf16's digits, and the other way round.
+        assert_eq!(
+            pack(&[1.0 + 1.0 / 1024.0; 640], 10, 64).bytes(),
+            pack(&[1e30f32.to_bits(); 640].map(|b| f32::from_bits(b & !0xffff)), 10, 64).bytes()
+        );
     }
 }

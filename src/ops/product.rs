@@ -1,6 +1,6 @@
 //! Products with weight matrices: the one door to them.
 
-use super::panels::Panels;
+use super::panels::{self, Packed};
 use super::{floats, narrowed};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
@@ -17,7 +17,7 @@ pub struct Weight(Kept);
 
 #[derive(Clone)]
 enum Kept {
-    Packed(Arc<Panels>),
+    Packed(Arc<dyn Packed>),
     Plain(Tensor),
 }
 
@@ -36,7 +36,7 @@ impl Weight {
         let candle_core::Storage::Cpu(storage) = &*storage else {
             candle_core::bail!("a weight of the CPU that is elsewhere")
         };
-        Ok(Weight(Kept::Packed(Arc::new(Panels::pack(&floats(storage, layout)?, outputs, inputs)))))
+        Ok(Weight(Kept::Packed(panels::pack(&floats(storage, layout)?, outputs, inputs))))
     }
 
     /// Outputs and inputs.
@@ -47,6 +47,14 @@ impl Weight {
         match &self.0 {
             Kept::Packed(panels) => Ok((panels.outputs(), panels.inputs())),
             Kept::Plain(weight) => weight.dims2(),
+        }
+    }
+
+    /// The bytes that the numbers take.
+    pub fn bytes(&self) -> usize {
+        match &self.0 {
+            Kept::Packed(panels) => panels.bytes(),
+            Kept::Plain(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
         }
     }
 
@@ -79,7 +87,7 @@ impl Weight {
     /// If the widths differ or candle fails.
     pub fn product_back(&self, grad: &Tensor) -> Result<Tensor> {
         match &self.0 {
-            Kept::Packed(panels) => packed_product(grad, &Arc::new(panels.transposed()), 0..panels.outputs()),
+            Kept::Packed(panels) => packed_product(grad, &panels.transposed(), 0..panels.outputs()),
             Kept::Plain(weight) => plain_product(&grad.contiguous()?, &weight.t()?),
         }
     }
@@ -113,19 +121,19 @@ impl Weight {
     }
 }
 
-fn packed_product(x: &Tensor, panels: &Arc<Panels>, inputs: Range<usize>) -> Result<Tensor> {
+fn packed_product(x: &Tensor, panels: &Arc<dyn Packed>, inputs: Range<usize>) -> Result<Tensor> {
     let x = x.contiguous()?;
-    let op = Packed { panels: panels.clone(), inputs };
+    let op = PackedProduct { panels: panels.clone(), inputs };
     if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
 }
 
 /// The product with packed weights as a step of a graph.
-struct Packed {
-    panels: Arc<Panels>,
+struct PackedProduct {
+    panels: Arc<dyn Packed>,
     inputs: Range<usize>,
 }
 
-impl CustomOp1 for Packed {
+impl CustomOp1 for PackedProduct {
     fn name(&self) -> &'static str {
         "packed product"
     }

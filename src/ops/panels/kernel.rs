@@ -3,6 +3,9 @@
 // Loads and stores of vectors take pointers; each stands beside the bound that makes it sound.
 #![allow(unsafe_code)]
 
+use half::{bf16, f16};
+#[cfg(target_arch = "x86_64")]
+use std::arch::x86_64::*;
 use std::ops::Range;
 
 /// Outputs that are summed together: four of the widest vectors.
@@ -16,14 +19,122 @@ type Sums<const R: usize> = [[f32; WIDTH]; R];
 
 /// Rows, `stride` apart: what a product multiplies, or the weights of [`WIDTH`] outputs for one input after another.
 #[derive(Clone, Copy)]
-pub(in crate::ops) struct Lines<'a> {
-    pub(in crate::ops) numbers: &'a [f32],
+pub(in crate::ops) struct Lines<'a, T = f32> {
+    pub(in crate::ops) numbers: &'a [T],
     pub(in crate::ops) stride: usize,
 }
 
-impl<'a> Lines<'a> {
-    fn from(self, row: usize, column: usize) -> &'a [f32] {
+impl<'a, T> Lines<'a, T> {
+    fn from(&self, row: usize, column: usize) -> &'a [T] {
         &self.numbers[row * self.stride + column..]
+    }
+}
+
+/// What a weight's numbers may be kept as. Each is an f32 without loss, and is one when it is multiplied.
+pub(in crate::ops) trait Number: Copy + Send + Sync + 'static {
+    const ZERO: Self;
+
+    /// The number, if it is exactly one of these.
+    fn of(x: f32) -> Option<Self>;
+
+    fn get(self) -> f32;
+
+    /// Sixteen numbers.
+    ///
+    /// # Safety
+    /// There are so many from there on, and the processor has AVX-512F.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_16(from: *const Self) -> __m512;
+
+    /// Eight numbers.
+    ///
+    /// # Safety
+    /// There are so many from there on, and the processor has AVX2 and F16C.
+    #[cfg(target_arch = "x86_64")]
+    unsafe fn load_8(from: *const Self) -> __m256;
+}
+
+// `inline(always)`, because only within a function for these processors do loads become single instructions.
+impl Number for f32 {
+    const ZERO: f32 = 0.0;
+
+    fn of(x: f32) -> Option<f32> {
+        Some(x)
+    }
+
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_16(from: *const f32) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_loadu_ps(from) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_8(from: *const f32) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_loadu_ps(from) }
+    }
+}
+
+/// A bf16 is the upper half of an f32.
+impl Number for bf16 {
+    const ZERO: bf16 = bf16::ZERO;
+
+    fn of(x: f32) -> Option<bf16> {
+        (x.to_bits() & 0xffff == 0).then(|| bf16::from_bits((x.to_bits() >> 16) as u16))
+    }
+
+    #[inline(always)]
+    fn get(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_16(from: *const bf16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(_mm256_loadu_si256(from.cast())))) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_8(from: *const bf16) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(_mm_loadu_si128(from.cast())))) }
+    }
+}
+
+impl Number for f16 {
+    const ZERO: f16 = f16::ZERO;
+
+    fn of(x: f32) -> Option<f16> {
+        let half = f16::from_f32(x);
+        (half.to_f32().to_bits() == x.to_bits()).then_some(half)
+    }
+
+    #[inline(always)]
+    fn get(self) -> f32 {
+        self.to_f32()
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_16(from: *const f16) -> __m512 {
+        // SAFETY: the caller's.
+        unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(from.cast())) }
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    #[inline(always)]
+    unsafe fn load_8(from: *const f16) -> __m256 {
+        // SAFETY: the caller's.
+        unsafe { _mm256_cvtph_ps(_mm_loadu_si128(from.cast())) }
     }
 }
 
@@ -32,29 +143,35 @@ impl<'a> Lines<'a> {
 ///
 /// # Panics
 /// If `x` or the weights are too short.
-pub(in crate::ops) fn add(
+pub(in crate::ops) fn add<T: Number>(
     x: Lines,
     inputs: &Range<usize>,
-    weights: Lines,
+    weights: Lines<T>,
     cells: &mut [&mut [f32]],
     columns: &Range<usize>,
 ) {
     for (t, cells) in cells.chunks_mut(ROWS).enumerate() {
         let x = Lines { numbers: x.from(t * ROWS, inputs.start), ..x };
         match cells.len() {
-            1 => tile::<1>(x, inputs.len(), weights, cells, columns),
-            2 => tile::<2>(x, inputs.len(), weights, cells, columns),
-            3 => tile::<3>(x, inputs.len(), weights, cells, columns),
-            4 => tile::<4>(x, inputs.len(), weights, cells, columns),
-            5 => tile::<5>(x, inputs.len(), weights, cells, columns),
-            _ => tile::<ROWS>(x, inputs.len(), weights, cells, columns),
+            1 => tile::<T, 1>(x, inputs.len(), weights, cells, columns),
+            2 => tile::<T, 2>(x, inputs.len(), weights, cells, columns),
+            3 => tile::<T, 3>(x, inputs.len(), weights, cells, columns),
+            4 => tile::<T, 4>(x, inputs.len(), weights, cells, columns),
+            5 => tile::<T, 5>(x, inputs.len(), weights, cells, columns),
+            _ => tile::<T, ROWS>(x, inputs.len(), weights, cells, columns),
         }
     }
 }
 
 /// [`add`] for `R` rows.
 #[inline]
-fn tile<const R: usize>(x: Lines, n: usize, weights: Lines, cells: &mut [&mut [f32]], columns: &Range<usize>) {
+fn tile<T: Number, const R: usize>(
+    x: Lines,
+    n: usize,
+    weights: Lines<T>,
+    cells: &mut [&mut [f32]],
+    columns: &Range<usize>,
+) {
     let rows: [&[f32]; R] = std::array::from_fn(|r| &x.from(r, 0)[..n]);
     let sums = sums(rows, weights, n);
     for (cells, sums) in cells.iter_mut().zip(&sums) {
@@ -85,14 +202,14 @@ fn chain_of_fma(x: &[f32], weights: &[f32]) -> f32 {
 
 /// The sums of rows of `n` inputs times the weights of [`WIDTH`] outputs.
 #[inline]
-fn sums<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> {
+fn sums<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usize) -> Sums<R> {
     #[cfg(target_arch = "x86_64")]
     {
         if std::is_x86_feature_detected!("avx512f") {
             // SAFETY: the processor has the instructions.
             return unsafe { avx512(rows, weights, n) };
         }
-        if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
+        if has_avx2() {
             // SAFETY: the processor has the instructions.
             return unsafe { avx2(rows, weights, n) };
         }
@@ -100,15 +217,23 @@ fn sums<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> 
     portable(rows, weights, n)
 }
 
+/// Whether the processor has what [`avx2`] needs.
+#[cfg(target_arch = "x86_64")]
+fn has_avx2() -> bool {
+    std::is_x86_feature_detected!("avx2")
+        && std::is_x86_feature_detected!("fma")
+        && std::is_x86_feature_detected!("f16c")
+}
+
 /// The sums' definition.
-fn portable<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> {
+fn portable<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usize) -> Sums<R> {
     let mut sums = [[0f32; WIDTH]; R];
     for i in 0..n {
         let weights = &weights.from(i, 0)[..WIDTH];
         for (sums, row) in sums.iter_mut().zip(rows) {
             let x = row[i];
             for (sum, w) in sums.iter_mut().zip(weights) {
-                *sum = multiply_add(x, *w, *sum);
+                *sum = multiply_add(x, w.get(), *sum);
             }
         }
     }
@@ -128,23 +253,21 @@ fn multiply_add(x: f32, w: f32, sum: f32) -> f32 {
 
 /// Panics if rows or weights are too short for `n` inputs.
 #[inline]
-fn hold(rows: &[&[f32]], weights: Lines, n: usize) {
+fn hold<T>(rows: &[&[f32]], weights: Lines<T>, n: usize) {
     assert!(rows.iter().all(|row| row.len() >= n), "rows shorter than {n}");
     assert!(n == 0 || weights.numbers.len() >= (n - 1) * weights.stride + WIDTH, "weights of fewer than {n} inputs");
 }
 
 #[cfg(target_arch = "x86_64")]
 #[target_feature(enable = "avx512f")]
-fn avx512<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> {
-    use std::arch::x86_64::*;
+fn avx512<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usize) -> Sums<R> {
     const VECTORS: usize = WIDTH / 16;
     hold(&rows, weights, n);
     let mut kept = [[_mm512_setzero_ps(); VECTORS]; R];
     for i in 0..n {
         // SAFETY: `hold` has seen that there are 4 times 16 numbers from here on.
-        let w: [__m512; VECTORS] = std::array::from_fn(|v| unsafe {
-            _mm512_loadu_ps(weights.numbers.as_ptr().add(i * weights.stride + 16 * v))
-        });
+        let w: [__m512; VECTORS] =
+            std::array::from_fn(|v| unsafe { T::load_16(weights.numbers.as_ptr().add(i * weights.stride + 16 * v)) });
         for (kept, row) in kept.iter_mut().zip(&rows) {
             // SAFETY: `hold` has seen that rows are `n` long.
             let x = _mm512_set1_ps(unsafe { *row.get_unchecked(i) });
@@ -165,9 +288,8 @@ fn avx512<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R
 
 /// As [`avx512`] in four strips: there are registers for six rows by 16 outputs.
 #[cfg(target_arch = "x86_64")]
-#[target_feature(enable = "avx2,fma")]
-fn avx2<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> {
-    use std::arch::x86_64::*;
+#[target_feature(enable = "avx2,fma,f16c")]
+fn avx2<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usize) -> Sums<R> {
     hold(&rows, weights, n);
     let mut sums = [[0f32; WIDTH]; R];
     for strip in (0..WIDTH).step_by(16) {
@@ -175,7 +297,7 @@ fn avx2<const R: usize>(rows: [&[f32]; R], weights: Lines, n: usize) -> Sums<R> 
         for i in 0..n {
             // SAFETY: `hold` has seen that there are 64 numbers from the strip's first line on.
             let w: [__m256; 2] = std::array::from_fn(|v| unsafe {
-                _mm256_loadu_ps(weights.numbers.as_ptr().add(i * weights.stride + strip + 8 * v))
+                T::load_8(weights.numbers.as_ptr().add(i * weights.stride + strip + 8 * v))
             });
             for (kept, row) in kept.iter_mut().zip(&rows) {
                 // SAFETY: `hold` has seen that rows are `n` long.
@@ -200,33 +322,58 @@ mod tests {
     use super::super::tests::{bits, numbers};
     use super::*;
 
-    #[test]
-    fn the_kernels_agree_to_the_bit() {
-        fn of<const R: usize>() {
-            for (n, stride) in [(131, WIDTH), (131, 192), (1, 100), (0, WIDTH)] {
-                let (x, w) = (numbers(R * 131, 5), numbers(131 * 192, 6));
-                let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * 131..(r + 1) * 131]);
-                let weights = Lines { numbers: &w, stride };
-                let expected = bits(portable(rows, weights, n).as_flattened());
-                assert_eq!(bits(sums(rows, weights, n).as_flattened()), expected, "{R} rows");
-                let columns: Vec<f32> = (0..n).map(|i| w[i * stride + 7]).collect();
-                assert!(
-                    rows.iter()
-                        .enumerate()
-                        .all(|(r, row)| sum(&row[..n], &columns).to_bits() == expected[r * WIDTH + 7])
-                );
-                #[cfg(target_arch = "x86_64")]
-                if std::is_x86_feature_detected!("avx2") && std::is_x86_feature_detected!("fma") {
-                    // SAFETY: the processor has the instructions.
-                    assert_eq!(bits(unsafe { avx2(rows, weights, n) }.as_flattened()), expected, "{R} rows, AVX2");
-                }
+    fn agree<T: Number, const R: usize>() {
+        for (n, stride) in [(131, WIDTH), (131, 192), (1, 100), (0, WIDTH)] {
+            let x = numbers(R * 131, 5);
+            // A few bits each, so that every kind holds them.
+            let w: Vec<T> =
+                numbers(131 * 192, 6).iter().map(|w| T::of((w * 100.0).round() / 64.0).expect("few bits")).collect();
+            let rows: [&[f32]; R] = std::array::from_fn(|r| &x[r * 131..(r + 1) * 131]);
+            let weights = Lines { numbers: &w, stride };
+            let expected = bits(portable(rows, weights, n).as_flattened());
+            assert_eq!(bits(sums(rows, weights, n).as_flattened()), expected, "{R} rows");
+            let column: Vec<f32> = (0..n).map(|i| w[i * stride + 7].get()).collect();
+            let alone = rows.iter().map(|row| sum(&row[..n], &column).to_bits());
+            assert!(alone.eq(expected.iter().skip(7).step_by(WIDTH).copied()), "{R} rows, one by one");
+            #[cfg(target_arch = "x86_64")]
+            if has_avx2() {
+                // SAFETY: the processor has the instructions.
+                assert_eq!(bits(unsafe { avx2(rows, weights, n) }.as_flattened()), expected, "{R} rows, AVX2");
             }
         }
-        of::<1>();
-        of::<2>();
-        of::<3>();
-        of::<4>();
-        of::<5>();
-        of::<6>();
+    }
+
+    #[test]
+    fn the_kernels_agree_to_the_bit() {
+        fn of<T: Number>() {
+            agree::<T, 1>();
+            agree::<T, 2>();
+            agree::<T, 3>();
+            agree::<T, 4>();
+            agree::<T, 5>();
+            agree::<T, 6>();
+        }
+        of::<f32>();
+        of::<bf16>();
+        of::<f16>();
+    }
+
+    #[test]
+    fn a_number_is_kept_in_16_bits_only_where_nothing_is_lost() {
+        for x in [0.0, -0.0, 1.0, -3.5, 1.0 + 1.0 / 128.0, 1e30] {
+            assert_eq!(bf16::of(x).map(|b| b.get().to_bits()), (x.abs() != 1e30).then(|| x.to_bits()), "{x}");
+        }
+        for (x, kept) in [
+            (0.0, true),
+            (-0.0, true),
+            (1.0 + 1.0 / 1024.0, true),
+            (1.0 + 1.0 / 2048.0, false),
+            (65_504.0, true),
+            (65_520.0, false),
+            (5.960_464_5e-8, true),
+            (1e-9, false),
+        ] {
+            assert_eq!(f16::of(x).map(|h| h.get().to_bits()), kept.then(|| f32::to_bits(x)), "{x}");
+        }
     }
 }
