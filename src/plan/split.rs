@@ -31,6 +31,24 @@ impl Plan {
         sets.numbers()
     }
 
+    /// For each prompt, how many layers from the first its runs have to go through, and with them those of its set
+    /// ([`Plan::sets`]), for all that is read of these: gradients apart, which have passes of their own. All layers where
+    /// nothing is read. The plan must be sound.
+    pub(crate) fn depths(&self, n_layers: usize) -> Vec<usize> {
+        let set_of = self.sets();
+        let mut depths: Vec<Option<usize>> = vec![None; set_of.len()];
+        for readout in &self.readouts {
+            let of = match &readout.what {
+                What::Activation { site, .. } | What::Projection { site, .. } => site.layers_up_to(n_layers),
+                What::Gradient { .. } => continue,
+                _ => n_layers,
+            };
+            let set = &mut depths[set_of[self.root(readout.run)]];
+            *set = (*set).max(Some(of));
+        }
+        set_of.iter().map(|set| depths[*set].unwrap_or(n_layers)).collect()
+    }
+
     /// SHA-256 in hex of all that the plan's readings depend on, but for the model: ids, forks, edits with their vectors,
     /// readouts. A caller's function ([`Change::Map`]) is not part of it.
     pub fn digest(&self) -> String {
