@@ -239,6 +239,19 @@ impl Decoder {
         Ok(())
     }
 
+    /// Reads now what a pass would read when it came to it: for whoever wants to hear of damaged numbers first, or measures
+    /// passes alone. Of weights that do not stay in memory, every layer is read and let go.
+    ///
+    /// # Errors
+    /// If a layer or a table cannot be read.
+    pub fn read(&self) -> Result<()> {
+        self.through(0..self.arch.n_layers, |_| Result::Ok(()))?;
+        [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed)]
+            .into_iter()
+            .flatten()
+            .try_for_each(Table::read)
+    }
+
     /// Whether weights do not stay in memory: each pass reads them anew.
     pub fn streamed(&self) -> bool {
         self.layers.streamed()

@@ -123,7 +123,7 @@ impl Model {
     /// # Errors
     /// If there is no such model, its description is not understood, or its weights are not sound, as far as can be told
     /// without their numbers. Those are read when they are first needed; NaN among them, or one that the dtype cannot hold,
-    /// is an error then. A missing tokenizer is an error only when it is asked for.
+    /// is an error then ([`Decoder::read`] asks for it earlier). A missing tokenizer is an error only when it is asked for.
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
         let (source, warnings) = source::resolve(name, options.progress)?;
         let mut model = match source {

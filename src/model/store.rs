@@ -155,7 +155,7 @@ impl Table {
         let mut each = entries.to_vec();
         each.sort_unstable();
         each.dedup();
-        let rows = self.read(each.iter().map(|e| *e as usize..*e as usize + 1).collect())?;
+        let rows = self.ranges(each.iter().map(|e| *e as usize..*e as usize + 1).collect())?;
         let row = |entry: &u32| each.binary_search(entry).unwrap_or_default() as u32;
         rows.index_select(&Tensor::new(entries.iter().map(row).collect::<Vec<_>>(), &self.device)?, 0)
     }
@@ -168,7 +168,7 @@ impl Table {
         if let Some(table) = self.whole()? {
             return product(x, &table);
         }
-        let part = |range: Range<usize>| product(x, &self.read(vec![range])?);
+        let part = |range: Range<usize>| product(x, &self.ranges(vec![range])?);
         Tensor::cat(&self.parts().map(part).collect::<Result<Vec<_>>>()?, 1)
     }
 
@@ -182,7 +182,7 @@ impl Table {
         for range in self.parts() {
             let part = match &whole {
                 Some(table) => table.narrow(0, range.start, range.len())?,
-                None => self.read(vec![range])?,
+                None => self.ranges(vec![range])?,
             };
             let (width, values) = (part.dim(1)?, to_vec(&part)?);
             sums.resize(width, 0.0);
@@ -205,7 +205,7 @@ impl Table {
         }
         let mut sum: Option<Tensor> = None;
         for range in self.parts() {
-            let part = self.read(vec![range.clone()])?;
+            let part = self.ranges(vec![range.clone()])?;
             let part = product(&grad.narrow(1, range.start, range.len())?.contiguous()?, &part.t()?)?;
             sum = Some(match sum {
                 Some(sum) => (sum + part)?,
@@ -213,6 +213,14 @@ impl Table {
             });
         }
         sum.ok_or_else(|| candle_core::Error::Msg("a table has no entries".to_string()))
+    }
+
+    /// Reads the whole table, if it may stay in memory.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    pub(super) fn read(&self) -> Result<()> {
+        self.whole().map(drop)
     }
 
     /// The whole table, read if it was not yet; nothing where it must not stay in memory.
@@ -228,7 +236,7 @@ impl Table {
     }
 
     /// Ranges of entries, one after another.
-    fn read(&self, ranges: Vec<Range<usize>>) -> Result<Tensor> {
+    fn ranges(&self, ranges: Vec<Range<usize>>) -> Result<Tensor> {
         let stored = Stored { pick: Pick::Rows(ranges), ..self.stored.clone() };
         Ok(self.source.tensor(&stored, &self.device)?)
     }

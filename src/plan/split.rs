@@ -205,6 +205,27 @@ mod tests {
     }
 
     #[test]
+    fn runs_go_as_deep_as_what_is_read_of_their_set() {
+        let mut plan = Plan::default();
+        let prompts: Vec<Run> = (0..7).map(|p| plan.prompt(format!("p{p}"), vec![p; 4])).collect();
+        let (positions, part) = (Positions::Last, Part::All);
+        let activation = |site| What::Activation { site, positions: positions.clone(), part: part.clone() };
+        let metric = Metric::logit_difference(vec![1], vec![2]);
+        plan.read(prompts[0], activation(SiteKind::Embed.at(0)));
+        plan.read(prompts[1], activation(SiteKind::ResidPost.at(2)));
+        plan.read(prompts[1], activation(SiteKind::Q.at(1)));
+        // A donor goes as deep as its taker, whatever is read of itself.
+        let fork = plan.fork(prompts[2], swap(prompts[3]));
+        plan.read(fork, activation(SiteKind::Z.at(4)));
+        plan.read(prompts[3], activation(SiteKind::ResidPre.at(0)));
+        plan.read(prompts[4], What::Metric(metric.clone()));
+        let site = SiteKind::Z.at(0);
+        plan.read(prompts[5], What::Gradient { metric, site, positions: positions.clone(), part: part.clone() });
+        plan.read(prompts[5], activation(SiteKind::MlpOut.at(0)));
+        assert_eq!(plan.depths(6), [0, 3, 5, 5, 6, 1, 6]);
+    }
+
+    #[test]
     fn a_digest_tells_plans_apart_by_their_numbers() {
         let steered = |x: f32| {
             let mut plan = three_pairs();
