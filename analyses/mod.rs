@@ -164,7 +164,7 @@ impl AnalysisError {
             | AnalysisError::Encode(_)
             | AnalysisError::Bad(_)
             | AnalysisError::NotAskable(_) => true,
-            AnalysisError::Session(SessionError::Run(e)) => matches!(e, crate::run::RunError::Plan(_)),
+            AnalysisError::Session(SessionError::Run(e)) => e.of_input(),
             AnalysisError::Table(_) | AnalysisError::Session(_) | AnalysisError::Failed(_) => false,
         }
     }

@@ -25,6 +25,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let given = std::env::args().skip(1).find(|a| !a.starts_with("--"));
     let name = given.unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;
+    model.decoder.read()?;
     let arch = &model.decoder.arch;
     println!("{name}: {} layers, d_model {}, {} threads", arch.n_layers, arch.d_model, rayon::current_num_threads());
     println!("{:<28} {:>12} {:>12} {:>8}", "512 packed positions", "products", "forward", "share");

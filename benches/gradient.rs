@@ -46,6 +46,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
 /// Prints a line of the table: two prompts of 64, or one of 512.
 fn measure(model: &Model, line: usize) -> Result<(), Box<dyn std::error::Error>> {
+    model.decoder.read()?;
     let held = reset_peak()?;
     let (a, b) = pair(model.decoder.arch.vocab as u32);
     let long: Vec<u32> = a.iter().chain(&b).cycle().take(512).copied().collect();

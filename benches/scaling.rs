@@ -117,6 +117,7 @@ fn settings(model: &Model) -> Vec<Setting> {
 
 /// Measures a setting and prints what it took, as [`parsed`] reads it.
 fn measure(model: &Model, setting: usize) -> Result<(), Failed> {
+    model.decoder.read()?;
     let held = reset_peak()?;
     let settings = settings(model);
     let setting = settings.get(setting).ok_or("there is no such setting")?;

@@ -34,6 +34,7 @@ fn main() -> Result<(), Failed> {
     let file = arguments.iter().position(|a| a == "--pairs").map(|i| arguments.drain(i..).nth(1));
     let name = arguments.iter().find(|a| !a.starts_with("--")).cloned().unwrap_or_else(default_model);
     let model = Model::open(&name, &ModelOptions::default())?;
+    model.decoder.read()?;
     let held = reset_peak()?;
     let heads: Vec<(usize, usize)> = model.heads().collect();
     if let Some(file) = file {

@@ -247,6 +247,20 @@ impl RunDir {
         Ok(self.out)
     }
 
+    /// Takes the partial directory away, if the run has finished nothing that could be gone on from.
+    pub fn abandon(&self) -> Result<(), RunDirError> {
+        let failed = || WriteError::new(&self.partial, "be read");
+        let names = |path: &Path| -> Result<Vec<OsString>, RunDirError> {
+            let entries = fs::read_dir(path).map_err(failed())?;
+            entries.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
+        };
+        let bare = |name: &OsString| [LOCK_FILE, PARAMS_FILE, PARTS_DIR].iter().any(|own| name == own);
+        if names(&self.partial)?.iter().all(bare) && names(&self.partial.join(PARTS_DIR))?.is_empty() {
+            remove_tree(&self.partial)?;
+        }
+        Ok(())
+    }
+
     /// Refuses a directory in the way that is not to be replaced. It may have appeared while this run was at work.
     fn check_replaceable(&self) -> Result<(), RunDirError> {
         if fs::symlink_metadata(&self.out).is_err() {

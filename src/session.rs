@@ -131,7 +131,7 @@ impl<'a> Session<'a> {
         self.count(plan, &plan.digest(), size(plan, arch, self.engine));
         let number = self.next.replace(self.next.get() + 1);
         let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-        let extended = self.asked.extended(plan);
+        let extended = self.asked.extended(plan, arch.n_layers);
         let whole = extended.as_ref().unwrap_or(plan);
         for (k, piece) in self.pieces(whole).iter().enumerate() {
             let found = self.piece(piece, &format!("plan-{number:03}-{k:05}.safetensors"))?;

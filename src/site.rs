@@ -227,6 +227,11 @@ impl Site {
         }
     }
 
+    /// How many layers, from the first, a pass has gone through or is in where it reaches this site.
+    pub fn layers_up_to(self, n_layers: usize) -> usize {
+        if self.kind.in_layers() { self.layer + 1 } else { self.first_layer(n_layers) }
+    }
+
     /// Checks that the model has this site.
     ///
     /// # Errors

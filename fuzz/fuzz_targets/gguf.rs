@@ -19,5 +19,7 @@ fuzz_target!(|bytes: &[u8]| {
         }
     }
     let _ = gguf_config::read(&file, &[]);
-    let _ = Model::open(path.to_str().expect("UTF-8"), &Options::default());
+    if let Ok(model) = Model::open(path.to_str().expect("UTF-8"), &Options::default()) {
+        let _ = model.decoder.read();
+    }
 });

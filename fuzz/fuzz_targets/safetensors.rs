@@ -29,5 +29,7 @@ fuzz_target!(|bytes: &[u8]| {
     if !DIR.path().join(NAMES[2]).exists() {
         let _ = std::fs::hard_link(DIR.path().join("a.safetensors"), &single);
     }
-    let _ = Model::open(DIR.path().to_str().expect("UTF-8"), &Options::default());
+    if let Ok(model) = Model::open(DIR.path().to_str().expect("UTF-8"), &Options::default()) {
+        let _ = model.decoder.read();
+    }
 });

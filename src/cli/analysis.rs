@@ -134,7 +134,7 @@ pub struct Finished {
 pub fn run(job: &dyn Job) -> Result<(), CliError> {
     let meter = Meter::start();
     job.check()?;
-    let model = if job.is_dry() { job.model().glance()? } else { job.model().open()? };
+    let model = job.model().open()?;
     let json = job.model().output.json;
     if job.is_dry() {
         let cost = job.cost(&model)?;
@@ -247,7 +247,8 @@ impl<A: Analysis> Job for Args<A> {
         let warn = |scores: &Scores| scored.warn(scores);
         let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress, &kept);
         let session = session.scoring(scored.wanted(), &warn);
-        let output = self.analysis.compute(&session, &items)?;
+        // What stopped the run is what a user must hear of, not that something of it could not be taken away.
+        let output = self.analysis.compute(&session, &items).inspect_err(|_| drop(directory.abandon()))?;
         record.measured = Some(scored.measured(&session.scores()));
         record.include(&session.total());
         bar.finish_and_clear();

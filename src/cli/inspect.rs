@@ -16,7 +16,7 @@ pub(super) struct Inspect {
 
 impl Inspect {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let model = self.model.glance()?;
+        let model = self.model.open()?;
         let facts = facts(&model);
         if self.model.output.json {
             return say(&serde_json::to_string_pretty(&facts).unwrap_or_default());

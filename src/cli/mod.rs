@@ -37,7 +37,6 @@ use crate::figure::FigureError;
 use crate::model::ModelError;
 use crate::model::device::DeviceError;
 use crate::model::source::SourceError;
-use crate::model::weights::WeightsError;
 use crate::plan::PlanError;
 use crate::report::ReportError;
 use crate::run::RunError;
@@ -184,8 +183,8 @@ impl From<AnalysisError> for CliError {
 impl From<ModelError> for CliError {
     fn from(e: ModelError) -> Self {
         match e {
-            ModelError::Weights(WeightsError::Candle(_))
-            | ModelError::Source(SourceError::Demo(_) | SourceError::Unreachable { .. }) => {
+            ModelError::Weights(e) if !e.of_input() => CliError::Failed(e.to_string()),
+            ModelError::Source(SourceError::Demo(_) | SourceError::Unreachable { .. }) => {
                 CliError::Failed(e.to_string())
             }
             _ => CliError::Input(e.to_string()),
@@ -195,10 +194,7 @@ impl From<ModelError> for CliError {
 
 impl From<RunError> for CliError {
     fn from(e: RunError) -> Self {
-        match e {
-            RunError::Plan(_) | RunError::Generation { .. } => CliError::Input(e.to_string()),
-            _ => CliError::Failed(e.to_string()),
-        }
+        if e.of_input() { CliError::Input(e.to_string()) } else { CliError::Failed(e.to_string()) }
     }
 }
 

@@ -70,7 +70,7 @@ pub struct Output {
 }
 
 impl ModelArgs {
-    /// Loads the model and says on standard error what a user should know about it.
+    /// Opens the model and says on standard error what a user should know about it.
     ///
     /// # Errors
     /// If the device, the dtype or the model cannot be used.
@@ -104,14 +104,6 @@ impl ModelArgs {
             model.warnings.iter().for_each(|w| tracing::warn!("{}: {w}", model.name));
         }
         Ok(model)
-    }
-
-    /// The model to be looked at, or counted by, and not run: its weights stay on the disk.
-    ///
-    /// # Errors
-    /// As [`ModelArgs::open`].
-    pub fn glance(&self) -> Result<Model, CliError> {
-        ModelArgs { max_memory: Some(0), ..self.clone() }.open()
     }
 
     /// The variables that the chat template is given; of one that is given twice, the last.

@@ -197,7 +197,7 @@ impl Policy {
     fn middle(&self) -> Result<String, CliError> {
         // What there is to warn of is said when the model is loaded.
         let quietly = ModelArgs { output: Output { quiet: true, ..self.model.output }, ..self.model.clone() };
-        Ok(format!("L{}.H0", quietly.glance()?.decoder.arch.n_layers / 2))
+        Ok(format!("L{}.H0", quietly.open()?.decoder.arch.n_layers / 2))
     }
 }
 

@@ -261,11 +261,7 @@ impl Settings<'_> {
 }
 
 /// Calls `f` with the number of each job and its model, which is opened once for the jobs in a row that ask for the same.
-fn each(
-    jobs: &[Command],
-    open: impl Fn(&ModelArgs) -> Result<Model, CliError>,
-    mut f: impl FnMut(usize, &Model, &Meter) -> Result<(), CliError>,
-) -> Result<(), CliError> {
+fn each(jobs: &[Command], mut f: impl FnMut(usize, &Model, &Meter) -> Result<(), CliError>) -> Result<(), CliError> {
     let mut loaded: Option<(ModelArgs, Model)> = None;
     for (i, job) in jobs.iter().enumerate() {
         let (wanted, meter) = (job.job().model(), Meter::start());
@@ -274,7 +270,7 @@ fn each(
         drop(loaded.take());
         let (_, model) = loaded.insert(match same {
             Some(same) => same,
-            None => (wanted.clone(), open(wanted)?),
+            None => (wanted.clone(), wanted.open()?),
         });
         f(i, model, &meter)?;
     }
@@ -283,7 +279,7 @@ fn each(
 
 /// Prints what each entry would cost.
 fn print_costs(jobs: &[Command], entries: &[Entry], settings: &Settings) -> Result<(), CliError> {
-    each(jobs, ModelArgs::glance, |i, model, _| {
+    each(jobs, |i, model, _| {
         let folder = &entries[i].folder;
         let cost = match entries[i].reads_of_run() {
             Some(file) => Err(format!("reads {file}, which the run makes: its cost is not known before")),
@@ -307,7 +303,7 @@ fn run_all(
 ) -> Result<BTreeMap<String, String>, CliError> {
     let mut left_out = BTreeMap::new();
     let mut hindered: BTreeMap<&str, String> = BTreeMap::new();
-    each(jobs, ModelArgs::open, |i, model, meter| {
+    each(jobs, |i, model, meter| {
         let entry = &entries[i];
         settings.note(&format!("[{}/{}] {}", i + 1, jobs.len(), entry.folder));
         let outcome = match hindered.get(entry.model.as_str()) {

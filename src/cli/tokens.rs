@@ -80,7 +80,7 @@ impl Fields {
 impl Tokens {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
-        let model = self.model.glance()?;
+        let model = self.model.open()?;
         let tokenizer = model.tokenizer().map_err(|e| CliError::Input(e.to_string()))?;
         let ids = read.ids(&model)?;
         for (field, ids) in read.all.iter().zip(&ids) {

@@ -54,7 +54,7 @@ impl Trace {
         let out = self.out.as_deref().filter(|_| !self.dry_run);
         out.map_or(Ok(()), |out| self.check_out(out))?;
         let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
-        let model = if self.dry_run { self.model.glance()? } else { self.model.open()? };
+        let model = self.model.open()?;
         let sites = self.sites(&model)?;
         let mut plan = Plan::default();
         let one_each = self.pairs.is_none();

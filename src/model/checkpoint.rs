@@ -176,14 +176,14 @@ impl Checkpoint {
             _ => std::iter::once(0..stored.shape[0]).collect(),
         };
         let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
-        let mut rest = out.as_mut_slice();
-        for range in rows {
-            let (part, later) = rest.split_at_mut(range.len() * columns);
-            self.read_rows(stored, &raw, range.clone(), columns, part)?;
-            if let Some(merge) = self.merge() {
+        self.read_rows(stored, &raw, &rows, columns, &mut out)?;
+        if let Some(merge) = self.merge() {
+            let mut rest = out.as_mut_slice();
+            for range in rows {
+                let (part, later) = rest.split_at_mut(range.len() * columns);
                 merge.add(stored, range, part)?;
+                rest = later;
             }
-            rest = later;
         }
         raw.give_back();
         if out.par_chunks(1 << 16).any(|c| c.iter().any(|x| !x.is_finite())) {
@@ -238,28 +238,55 @@ impl Checkpoint {
         Ok(raw)
     }
 
-    /// Converts a range of rows, in parallel.
+    /// Whether a part of a tensor can be read, as far as can be told without its numbers.
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`], NaN and infinity apart.
+    pub fn check(&self, stored: &Stored) -> Result<(), CheckpointError> {
+        let raw = self.find(stored)?;
+        self.rows_of(stored, &raw, 0..stored.shape[0], stored.shape[1..].iter().product())?;
+        self.merge().map_or(Ok(()), |merge| merge.check(stored))
+    }
+
+    /// The bytes of a range of rows, and how many a row has.
+    fn rows_of<'r>(
+        &self,
+        stored: &Stored,
+        raw: &Raw<'r>,
+        rows: Range<usize>,
+        columns: usize,
+    ) -> Result<(&'r [u8], usize), CheckpointError> {
+        let row_bytes = raw.row_bytes(columns).map_err(|why| self.bad(stored, why))?;
+        let bytes = raw.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
+        Ok((bytes.ok_or_else(|| self.bad(stored, "is shorter than its shape says"))?, row_bytes))
+    }
+
+    /// Converts ranges of rows, in parallel.
     fn read_rows(
         &self,
         stored: &Stored,
         raw: &Raw,
-        rows: Range<usize>,
+        rows: &[Range<usize>],
         columns: usize,
-        out: &mut [f32],
+        mut out: &mut [f32],
     ) -> Result<(), CheckpointError> {
-        let row_bytes = raw.row_bytes(columns).map_err(|why| self.bad(stored, why))?;
-        let bytes = raw.bytes.get(rows.start * row_bytes..rows.end * row_bytes);
-        let bytes = bytes.ok_or_else(|| self.bad(stored, "is shorter than its shape says"))?;
         let step = ((1 << 16) / columns.max(1)).max(1);
-        let chunks = out.par_chunks_mut(step * columns).zip(bytes.par_chunks(step * row_bytes)).enumerate();
-        let decode = |(i, (out, bytes)): (usize, (&mut [f32], &[u8]))| match &raw.numbers {
+        let mut parts = Vec::new();
+        for range in rows {
+            let (bytes, row_bytes) = self.rows_of(stored, raw, range.clone(), columns)?;
+            let (own, later) = out.split_at_mut(range.len() * columns);
+            out = later;
+            let each = own.chunks_mut((step * columns).max(1)).zip(bytes.chunks((step * row_bytes).max(1)));
+            parts.extend(each.enumerate().map(|(i, (out, bytes))| (range.start + i * step, out, bytes)));
+        }
+        let decode = |(row, out, bytes): (usize, &mut [f32], &[u8])| match &raw.numbers {
             Numbers::Ggml(kind) => dequantize(*kind, bytes, out),
             Numbers::Fp8(scale) => {
-                scale.decode(bytes, rows.start + i * step, columns, out);
+                scale.decode(bytes, row, columns, out);
                 Ok(())
             }
         };
-        chunks.try_for_each(decode).map_err(|e| self.bad(stored, e.to_string()))
+        parts.into_par_iter().try_for_each(decode).map_err(|e| self.bad(stored, e.to_string()))
     }
 
     /// The file that a tensor is stored in.

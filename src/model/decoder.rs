@@ -213,15 +213,46 @@ pub struct Decoder {
 }
 
 impl Decoder {
-    /// The weights of a layer.
+    /// The weights of a layer, read if they are not in memory.
     ///
     /// # Errors
-    /// If there is no such layer.
+    /// If there is no such layer, or it cannot be read.
     pub fn weights(&self, layer: usize) -> Result<Arc<LayerWeights>> {
-        self.layers.get(layer)
+        Ok(self.layers.get(layer)?)
     }
 
-    /// Whether weights are read from the checkpoint as they are needed.
+    /// Takes a pass through layers in this order, whatever it does in each. The weights of the next one are read meanwhile.
+    ///
+    /// # Errors
+    /// If a layer cannot be read, and whatever stops the pass.
+    pub fn through<E: From<candle_core::Error>>(
+        &self,
+        order: impl IntoIterator<Item = usize>,
+        mut each: impl FnMut(usize) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut order = order.into_iter().peekable();
+        while let Some(layer) = order.next() {
+            self.layers.enter(layer, order.peek().copied()).map_err(candle_core::Error::from)?;
+            each(layer)?;
+            tracing::debug!("layer {layer}: done");
+        }
+        Ok(())
+    }
+
+    /// Reads now what a pass would read when it came to it: for whoever wants to hear of damaged numbers first, or measures
+    /// passes alone. Of weights that do not stay in memory, every layer is read and let go.
+    ///
+    /// # Errors
+    /// If a layer or a table cannot be read.
+    pub fn read(&self) -> Result<()> {
+        self.through(0..self.arch.n_layers, |_| Result::Ok(()))?;
+        [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed)]
+            .into_iter()
+            .flatten()
+            .try_for_each(Table::read)
+    }
+
+    /// Whether weights do not stay in memory: each pass reads them anew.
     pub fn streamed(&self) -> bool {
         self.layers.streamed()
     }

@@ -13,6 +13,7 @@ mod files;
 pub mod gguf;
 pub mod gguf_config;
 pub mod places;
+mod readers;
 pub mod rope;
 pub mod rows;
 pub mod source;
@@ -41,7 +42,7 @@ pub struct Options {
     /// The layers are split over these, in their order; on the CPU if there are none.
     pub devices: Vec<Device>,
     pub dtype: DType,
-    /// Weights that would take more bytes than this are read layer by layer as they are needed.
+    /// Weights that would take more bytes than this do not stay in memory: each pass reads them layer by layer.
     pub max_memory: Option<u64>,
     /// Keys of `config.json` or of a GGUF file to pass over, for a user who knows that they do not matter; they must be
     /// there, and count as absent.
@@ -102,7 +103,7 @@ pub enum ModelError {
     Weights(#[from] weights::WeightsError),
 }
 
-/// Which weights a model is of, without reading them all: as [`Model::sha256`].
+/// Which weights a model is of, without reading them: as [`Model::sha256`].
 ///
 /// # Errors
 /// If its files are not sound.
@@ -120,8 +121,9 @@ impl Model {
     /// may be a LoRA adapter, which is merged into its base.
     ///
     /// # Errors
-    /// If there is no such model, its description is not understood, or its weights are not sound. A missing tokenizer
-    /// is an error only when it is asked for.
+    /// If there is no such model, its description is not understood, or its weights are not sound, as far as can be told
+    /// without their numbers. Those are read when they are first needed; NaN among them, or one that the dtype cannot hold,
+    /// is an error then ([`Decoder::read`] asks for it earlier). A missing tokenizer is an error only when it is asked for.
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
         let (source, warnings) = source::resolve(name, options.progress)?;
         let mut model = match source {

@@ -11,13 +11,14 @@ use super::arch::{Arch, Family};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
 use super::decoder::Decoder;
 use super::places::Places;
-use super::store::{Layers, Stream, Table};
+use super::store::{Layers, Table};
 use super::upload::Upload;
 use crate::ops::Weight;
 use candle_core::{DType, Device, Tensor};
 use layout::{LayerSpec, Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 /// A matrix `[out, in]` with its bias `[out]`.
 pub struct Linear {
@@ -71,10 +72,34 @@ pub enum WeightsError {
         path = path.display()
     )]
     HalfTied { path: PathBuf, tensor: String },
-    #[error("layer {layer}: the thread that read it stopped")]
-    Stopped { layer: usize },
+    #[error("there is no layer {layer}")]
+    NoLayer { layer: usize },
+    #[error("{what}: the thread that read it stopped")]
+    Stopped { what: String },
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl WeightsError {
+    /// Whether the checkpoint is at fault, or how it is to be read, rather than the work having failed.
+    pub(crate) fn of_input(&self) -> bool {
+        !matches!(self, WeightsError::NoLayer { .. } | WeightsError::Stopped { .. } | WeightsError::Candle(_))
+    }
+
+    /// The error that stopped a pass, if weights that were read meanwhile did.
+    pub(crate) fn within(e: &candle_core::Error) -> Option<&WeightsError> {
+        if let candle_core::Error::Io(e) = e { e.get_ref()?.downcast_ref() } else { None }
+    }
+}
+
+impl From<WeightsError> for candle_core::Error {
+    fn from(e: WeightsError) -> Self {
+        match e {
+            WeightsError::Candle(e) => e,
+            // The one of candle's errors that lets this be found within it again.
+            e => std::io::Error::new(std::io::ErrorKind::InvalidData, e).into(),
+        }
+    }
 }
 
 /// How a checkpoint becomes weights: what is stored where, and in what it is kept.
@@ -86,26 +111,16 @@ pub(super) struct WeightReader {
 }
 
 impl WeightReader {
-    pub(super) fn n_layers(&self) -> usize {
-        self.arch.n_layers
-    }
-
-    /// Reads one layer.
+    /// Reads one layer, `ahead` while the device that it is for computes another.
     ///
     /// # Errors
-    /// If a tensor is missing, has the wrong shape or dtype, holds NaN, or does not fit the dtype.
-    pub(super) fn layer(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
-        let upload = Upload::in_order(self.places.layer(layer));
-        self.loader(upload).layer(&self.layout().layer(layer))
-    }
-
-    /// Reads one layer while the device that it is for computes another.
-    ///
-    /// # Errors
-    /// As [`WeightReader::layer`].
-    pub(super) fn layer_ahead(&self, layer: usize) -> Result<LayerWeights, WeightsError> {
-        let upload = Upload::beside(self.places.layer(layer))?;
-        self.loader(upload).layer(&self.layout().layer(layer))
+    /// If a tensor holds NaN or does not fit the dtype.
+    pub(super) fn layer(&self, layer: usize, ahead: bool) -> Result<LayerWeights, WeightsError> {
+        let (begun, device) = (Instant::now(), self.places.layer(layer));
+        let upload = if ahead { Upload::beside(device)? } else { Upload::in_order(device) };
+        let found = self.loader(upload).layer(&self.layout().layer(layer))?;
+        tracing::debug!("layer {layer}: read in {:.3} s", begun.elapsed().as_secs_f64());
+        Ok(found)
     }
 
     /// Reads one tensor, for a device.
@@ -114,6 +129,17 @@ impl WeightReader {
     /// As [`WeightReader::layer`].
     pub(super) fn tensor(&self, stored: &Stored, device: &Device) -> Result<Tensor, WeightsError> {
         self.loader(Upload::in_order(device)).tensor(stored)
+    }
+
+    /// [`WeightReader::tensor`] of a whole table, for products.
+    ///
+    /// # Errors
+    /// As [`WeightReader::layer`].
+    pub(super) fn whole(&self, stored: &Stored, device: &Device) -> Result<Weight, WeightsError> {
+        let begun = Instant::now();
+        let found = Weight::new(&self.tensor(stored, device)?)?;
+        tracing::debug!("tensor `{}`: read in {:.3} s", stored.name, begun.elapsed().as_secs_f64());
+        Ok(found)
     }
 
     fn layout(&self) -> Layout<'_> {
@@ -125,12 +151,12 @@ impl WeightReader {
     }
 }
 
-/// Builds a decoder from a checkpoint, and says what a user should know about which tensors it is of. Weights that would
-/// take more than `max_memory` bytes are read layer by layer as they are needed. The layers are split over the devices, in
-/// their order.
+/// Builds a decoder from a checkpoint, and says what a user should know about which tensors it is of. Weights are read when
+/// they are first needed; what is wrong with numbers comes out then. Those that would take more than `max_memory` bytes do
+/// not stay in memory. The layers are split over the devices, in their order.
 ///
 /// # Errors
-/// If a tensor is missing, has the wrong shape or dtype, holds NaN, does not fit the dtype, or is in a layer and unused.
+/// If a tensor is missing, has the wrong shape or dtype, or is in a layer and unused.
 pub fn load(
     mut arch: Arch,
     checkpoint: Checkpoint,
@@ -150,30 +176,24 @@ pub fn load(
         return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
     }
     warnings.extend(layout.account_for_every_tensor()?);
+    layout.check()?;
     let (ends, parameters) = (layout.ends(), layout.parameters());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
     let source = Arc::new(WeightReader { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
     let streamed = max_memory.is_some_and(|most| parameters * dtype.size_in_bytes() as u64 > most);
-    let table = |stored: &Stored, device: &Device| -> Result<Table, WeightsError> {
-        match streamed {
-            true => Ok(Table::Stored { source: source.clone(), stored: stored.clone(), device: device.clone() }),
-            false => Ok(Table::Resident(Weight::new(&source.tensor(stored, device)?)?)),
-        }
-    };
-    let embed = table(&ends.embed, places.first())?;
+    let table =
+        |stored: &Stored, device: &Device| Table::new(source.clone(), stored.clone(), device.clone(), !streamed);
+    let embed = table(&ends.embed, places.first());
     let unembed = match &ends.unembed {
-        Some(stored) => table(stored, places.last())?,
+        Some(stored) => table(stored, places.last()),
+        // Tied, they are one table, which is read once.
         None if places.first().same_device(places.last()) => embed.clone(),
-        None => table(&ends.embed, places.last())?,
+        None => table(&ends.embed, places.last()),
     };
-    let positions = ends.positions.as_ref().map(|stored| table(stored, places.first())).transpose()?;
+    let positions = ends.positions.as_ref().map(|stored| table(stored, places.first()));
     let final_norm = source.loader(Upload::in_order(places.last())).norm(&ends.final_norm)?;
-    let layers = if streamed {
-        Layers::Streamed(Stream::new(source.clone()))
-    } else {
-        let layers = (0..arch.n_layers).map(|l| Ok(Arc::new(source.layer(l)?)));
-        Layers::Resident(layers.collect::<Result<Vec<_>, WeightsError>>()?)
-    };
+    let reader = source.clone();
+    let layers = Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead));
     let mean_unembed = OnceLock::new();
     let decoder =
         Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, mean_unembed, layers };

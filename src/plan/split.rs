@@ -31,6 +31,24 @@ impl Plan {
         sets.numbers()
     }
 
+    /// For each prompt, how many layers from the first its runs have to go through, and with them those of its set
+    /// ([`Plan::sets`]), for all that is read of these: gradients apart, which have passes of their own. All layers where
+    /// nothing is read. The plan must be sound.
+    pub(crate) fn depths(&self, n_layers: usize) -> Vec<usize> {
+        let set_of = self.sets();
+        let mut depths: Vec<Option<usize>> = vec![None; set_of.len()];
+        for readout in &self.readouts {
+            let of = match &readout.what {
+                What::Activation { site, .. } | What::Projection { site, .. } => site.layers_up_to(n_layers),
+                What::Gradient { .. } => continue,
+                _ => n_layers,
+            };
+            let set = &mut depths[set_of[self.root(readout.run)]];
+            *set = (*set).max(Some(of));
+        }
+        set_of.iter().map(|set| depths[*set].unwrap_or(n_layers)).collect()
+    }
+
     /// SHA-256 in hex of all that the plan's readings depend on, but for the model: ids, forks, edits with their vectors,
     /// readouts. A caller's function ([`Change::Map`]) is not part of it.
     pub fn digest(&self) -> String {
@@ -184,6 +202,27 @@ mod tests {
         assert_eq!(last.forks[2].base, Run::Fork(0));
         assert!(matches!(last.forks[2].edits[0].change, Change::Interchange { donor: Run::Fork(1), .. }));
         assert!(matches!(pieces[1].plan.readouts[1].what, What::KlFrom(Run::Prompt(0))));
+    }
+
+    #[test]
+    fn runs_go_as_deep_as_what_is_read_of_their_set() {
+        let mut plan = Plan::default();
+        let prompts: Vec<Run> = (0..7).map(|p| plan.prompt(format!("p{p}"), vec![p; 4])).collect();
+        let (positions, part) = (Positions::Last, Part::All);
+        let activation = |site| What::Activation { site, positions: positions.clone(), part: part.clone() };
+        let metric = Metric::logit_difference(vec![1], vec![2]);
+        plan.read(prompts[0], activation(SiteKind::Embed.at(0)));
+        plan.read(prompts[1], activation(SiteKind::ResidPost.at(2)));
+        plan.read(prompts[1], activation(SiteKind::Q.at(1)));
+        // A donor goes as deep as its taker, whatever is read of itself.
+        let fork = plan.fork(prompts[2], swap(prompts[3]));
+        plan.read(fork, activation(SiteKind::Z.at(4)));
+        plan.read(prompts[3], activation(SiteKind::ResidPre.at(0)));
+        plan.read(prompts[4], What::Metric(metric.clone()));
+        let site = SiteKind::Z.at(0);
+        plan.read(prompts[5], What::Gradient { metric, site, positions: positions.clone(), part: part.clone() });
+        plan.read(prompts[5], activation(SiteKind::MlpOut.at(0)));
+        assert_eq!(plan.depths(6), [0, 3, 5, 5, 6, 1, 6]);
     }
 
     #[test]

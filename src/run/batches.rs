@@ -8,10 +8,17 @@ use crate::site::SiteKind;
 /// Runs of a batch, ascending: prompts, then forks.
 pub(super) type Runs = Vec<Run>;
 
+/// Runs that go through the same layers.
+pub(super) struct Set {
+    pub runs: Runs,
+    /// How many layers they go through, from the first.
+    pub depth: usize,
+}
+
 /// Sets of runs that do not touch each other, in the order of the plan, but for those of which nothing is read but
 /// gradients: they have passes of their own.
-pub(super) fn sets(plan: &Plan) -> Vec<Runs> {
-    let set_of = plan.sets();
+pub(super) fn sets(plan: &Plan, n_layers: usize) -> Vec<Set> {
+    let (set_of, depths) = (plan.sets(), plan.depths(n_layers));
     let mut sets: Vec<Runs> = vec![Runs::new(); set_of.len()];
     let forks = (0..plan.forks.len()).map(Run::Fork);
     for run in (0..plan.prompts.len()).map(Run::Prompt).chain(forks) {
@@ -23,7 +30,7 @@ pub(super) fn sets(plan: &Plan) -> Vec<Runs> {
         of[set_of[plan.root(readout.run)]] = true;
     }
     let is_run = |(s, runs): &(usize, Runs)| !runs.is_empty() && (others[*s] || !gradients[*s]);
-    sets.into_iter().enumerate().filter(is_run).map(|(_, runs)| runs).collect()
+    sets.into_iter().enumerate().filter(is_run).map(|(s, runs)| Set { runs, depth: depths[s] }).collect()
 }
 
 /// The width of the widest site that a plan has computed.
@@ -40,18 +47,19 @@ pub(super) fn widest(plan: &Plan, arch: &Arch) -> usize {
     extra.map(|site| site.width(arch, longest)).fold(arch.d_mlp.max(arch.d_model), usize::max)
 }
 
-/// [`sets`], joined in order while they have at most so many rows; a set that has more by itself is a batch.
-pub(super) fn batches(plan: &Plan, cones: &[Cone], most: usize) -> Vec<Runs> {
+/// [`sets`], joined in order while they go through the same layers and have at most so many rows; a set that has more by
+/// itself is a batch.
+pub(super) fn batches(plan: &Plan, n_layers: usize, cones: &[Cone], most: usize) -> Vec<Set> {
     let rows_of = |run: &Run| match run {
         Run::Prompt(p) => plan.prompts[*p].ids.len(),
         Run::Fork(f) => (0..cones[*f].ends.len()).map(|l| cones[*f].rows(l)).max().unwrap_or(0),
     };
-    let (mut joined, mut filled): (Vec<Runs>, usize) = (Vec::new(), 0);
-    for set in sets(plan) {
-        let rows: usize = set.iter().map(rows_of).sum();
+    let (mut joined, mut filled): (Vec<Set>, usize) = (Vec::new(), 0);
+    for set in sets(plan, n_layers) {
+        let rows: usize = set.runs.iter().map(rows_of).sum();
         match joined.last_mut() {
-            Some(last) if filled + rows <= most => {
-                last.extend(set);
+            Some(last) if filled + rows <= most && last.depth == set.depth => {
+                last.runs.extend(set.runs);
                 filled += rows;
             }
             _ => {
@@ -60,6 +68,6 @@ pub(super) fn batches(plan: &Plan, cones: &[Cone], most: usize) -> Vec<Runs> {
             }
         }
     }
-    joined.iter_mut().for_each(|runs| runs.sort());
+    joined.iter_mut().for_each(|set| set.runs.sort());
     joined
 }

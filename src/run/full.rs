@@ -23,7 +23,7 @@ use std::sync::Arc;
 type Kept = HashMap<(Run, Site), Tensor>;
 
 pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
-    let runs = full_runs(plan);
+    let (runs, depths) = (full_runs(plan), plan.depths(decoder.arch.n_layers));
     let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
     for run in &runs {
@@ -50,13 +50,14 @@ pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::res
             kept: &mut kept,
             attributions: Attributions::new(decoder, plan, |r| r == run)?,
         };
-        let resid = hook.pass(&angles)?;
+        let depth = depths[plan.root(run)];
+        let resid = hook.pass(&angles, depth)?;
         if let Some(attributions) = hook.attributions {
             let last = last_row(&resid)?.repeat((attributions.runs().count(), 1))?;
             attributions.finish(&last)?.into_iter().for_each(|(i, reading)| readings[i] = Some(reading));
         }
         ends.keep(run, &resid)?;
-        (options.progress)((plan.length(run) * decoder.arch.n_layers) as u64);
+        (options.progress)((plan.length(run) * depth) as u64);
     }
     for (i, reading) in head::read(decoder, plan, &ends, options.budget)? {
         readings[i] = Some(reading);
@@ -147,8 +148,8 @@ fn last_row(x: &Tensor) -> Result<Tensor> {
 }
 
 impl OneRun<'_> {
-    /// The whole pass; returns the last residual stream. `[positions, d_model]`
-    fn pass(&mut self, angles: &Angles) -> Result<Tensor> {
+    /// The pass through the first `depth` layers; returns the residual stream after them. `[positions, d_model]`
+    fn pass(&mut self, angles: &Angles, depth: usize) -> Result<Tensor> {
         let ids = &self.plan.prompts[self.plan.root(self.run)].ids;
         let n = ids.len();
         let positions: Vec<u32> = (0..n as u32).collect();
@@ -159,9 +160,8 @@ impl OneRun<'_> {
         self.at(SiteKind::Embed.at(0), &mut acts)?;
         let embed = acts.take(SiteKind::Embed)?;
         acts.put(SiteKind::ResidPre, embed);
-        for l in 0..self.decoder.arch.n_layers {
-            self.decoder.layer(l, angles, &mut acts, self)?;
-        }
+        let decoder = self.decoder;
+        decoder.through(0..depth, |l| decoder.layer(l, angles, &mut acts, self))?;
         acts.take(SiteKind::ResidPre)
     }
 

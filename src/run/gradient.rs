@@ -206,12 +206,12 @@ impl<'a> Batch<'a> {
             upstream.push(end::back(self, round, &last, options.budget, readings)?);
         }
         drop(last);
-        for l in (lowest.first_layer(n_layers)..n_layers).rev() {
-            let Some(input) = kept.pop() else { break };
+        self.decoder.through((lowest.first_layer(n_layers)..n_layers).rev(), |l| {
+            let Some(input) = kept.pop() else { return Ok(()) };
             self.back(l, &input, lowest, &mut upstream, readings)?;
             (options.progress)((self.rows.len() * (1 + rounds)) as u64);
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// The plain pass: the residual streams before the layers from `first` on, and the last. `[rows, d_model]` each.
@@ -226,14 +226,15 @@ impl<'a> Batch<'a> {
         let embed = acts.take(SiteKind::Embed)?;
         acts.put(SiteKind::ResidPre, embed);
         let mut kept = Vec::new();
-        for l in 0..self.decoder.arch.n_layers {
+        self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             if l >= first {
                 kept.push(acts.get(SiteKind::ResidPre)?.clone());
             }
             self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
             pass.forget();
             (options.progress)(self.rows.len() as u64);
-        }
+            Result::Ok(())
+        })?;
         kept.push(acts.take(SiteKind::ResidPre)?);
         Ok(kept)
     }

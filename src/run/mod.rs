@@ -54,6 +54,7 @@ pub(crate) use head::log_sum_exp;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
+use crate::model::weights::WeightsError;
 use crate::plan::{Plan, PlanError, What};
 use crate::site::SiteKind;
 use candle_core::DType;
@@ -108,6 +109,17 @@ pub enum RunError {
     NoGradient(#[from] NoGradient),
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+}
+
+impl RunError {
+    /// Whether what was asked for is wrong, or a file that was read for it, rather than the work having failed.
+    pub fn of_input(&self) -> bool {
+        match self {
+            RunError::Plan(_) | RunError::Generation { .. } => true,
+            RunError::Candle(e) => WeightsError::within(e).is_some_and(WeightsError::of_input),
+            RunError::NotFinite { .. } | RunError::NoGradient(_) => false,
+        }
+    }
 }
 
 /// What helps where numbers of a model that computes in this dtype are not finite.

@@ -36,19 +36,23 @@ pub fn size(plan: &Plan, arch: &Arch, engine: Engine) -> Size {
 fn wavefront(plan: &Plan, arch: &Arch) -> Size {
     let cones = cones(plan, arch);
     let (mut size, mut widest, mut last) = (Size::default(), 0, None);
-    for run in batches::sets(plan).into_iter().flatten() {
-        let (cost, rows) = match (run, last) {
-            // Forks of one base that differ in the head alone follow each other.
-            (Run::Fork(f), Some((g, cost, rows))) if cones[f] == cones[g] => (cost, rows),
-            (Run::Fork(f), _) => Size::of_rows(arch, cones[f].start, |l| cones[f].rows(l)),
-            (Run::Prompt(p), _) => Size::of_rows(arch, 0, |_| plan.prompts[p].ids.len()),
-        };
-        if let Run::Fork(f) = run {
-            last = Some((f, cost, rows));
+    for set in batches::sets(plan, arch.n_layers) {
+        for run in set.runs {
+            let (cost, rows) = match (run, last) {
+                // Forks of one base that differ in the head alone follow each other.
+                (Run::Fork(f), Some((g, depth, cost, rows))) if cones[f] == cones[g] && set.depth == depth => {
+                    (cost, rows)
+                }
+                (Run::Fork(f), _) => Size::of_rows(arch, set.depth, cones[f].start, |l| cones[f].rows(l)),
+                (Run::Prompt(p), _) => Size::of_rows(arch, set.depth, 0, |_| plan.prompts[p].ids.len()),
+            };
+            if let Run::Fork(f) = run {
+                last = Some((f, set.depth, cost, rows));
+            }
+            size.rows += cost.rows;
+            size.flops += cost.flops;
+            widest += rows;
         }
-        size.rows += cost.rows;
-        size.flops += cost.flops;
-        widest += rows;
     }
     size.resid_bytes = (widest * arch.d_model * 4) as u64;
     size
@@ -56,11 +60,12 @@ fn wavefront(plan: &Plan, arch: &Arch) -> Size {
 
 /// One pass a run: its residual stream is held, and those rows of all that are read at the end.
 fn full(plan: &Plan, arch: &Arch) -> Size {
-    let (mut size, mut longest, mut last) = (Size::default(), 0, (0, Size::default()));
+    let (mut size, mut longest, mut last) = (Size::default(), 0, ((0, 0), Size::default()));
+    let depths = plan.depths(arch.n_layers);
     for run in full_runs(plan) {
-        let length = plan.length(run);
-        if last.0 != length {
-            last = (length, Size::of_rows(arch, 0, |_| length).0);
+        let (length, depth) = (plan.length(run), depths[plan.root(run)]);
+        if last.0 != (length, depth) {
+            last = ((length, depth), Size::of_rows(arch, depth, 0, |_| length).0);
         }
         size.rows += last.1.rows;
         size.flops += last.1.flops;
@@ -80,10 +85,10 @@ impl Size {
         self.resid_bytes = self.resid_bytes.max(other.resid_bytes);
     }
 
-    /// A run of so many rows in each layer, from position `start` on; and the most that it has in one.
-    fn of_rows(arch: &Arch, start: usize, rows: impl Fn(usize) -> usize) -> (Size, usize) {
+    /// A run of so many rows in each of the first `depth` layers, from position `start` on; and the most that it has in one.
+    fn of_rows(arch: &Arch, depth: usize, start: usize, rows: impl Fn(usize) -> usize) -> (Size, usize) {
         let (mut size, mut most) = (Size::default(), 0);
-        for l in 0..arch.n_layers {
+        for l in 0..depth {
             size.add(arch, l, start, rows(l));
             most = most.max(rows(l));
         }

@@ -9,7 +9,7 @@
 //! widest activation of a batch, not of the sweep, is what takes memory.
 
 use super::attribution::Attributions;
-use super::batches::{self, Runs};
+use super::batches::{self, Runs, Set};
 use super::cone::{Cone, cones};
 use super::edits::row_edits;
 use super::generate::Cache;
@@ -43,16 +43,18 @@ pub(super) fn run_keeping(
     let rows = |width: usize| (options.budget / (3 * 4 * width.max(1))).max(1);
     let sweep = Sweep { decoder, plan, angles, cones: &cones, cache, mlp_rows: rows(arch.d_mlp) };
     let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-    let mut batches = batches::batches(plan, &cones, rows(batches::widest(plan, arch)))
+    let mut batches = batches::batches(plan, arch.n_layers, &cones, rows(batches::widest(plan, arch)))
         .into_iter()
-        .map(|runs| Batch::begin(sweep, runs))
+        .map(|set| Batch::begin(sweep, set))
         .collect::<Result<Vec<_>>>()?;
-    for l in 0..arch.n_layers {
-        for batch in &mut batches {
+    let deepest = batches.iter().map(|batch| batch.depth).max().unwrap_or(0);
+    decoder.through(0..deepest, |l| {
+        for batch in batches.iter_mut().filter(|batch| l < batch.depth) {
             batch.layer(l)?;
             (options.progress)(batch.acts.rows.len() as u64);
         }
-    }
+        Result::Ok(())
+    })?;
     for batch in &mut batches {
         batch.finish()?;
         for (i, reading) in batch.state.readings.drain(..) {
@@ -90,6 +92,8 @@ struct Sweep<'a> {
 
 /// Runs that go through each layer together.
 struct Batch<'a> {
+    /// How many layers they go through, from the first.
+    depth: usize,
     acts: Acts,
     state: State<'a>,
 }
@@ -115,8 +119,8 @@ struct State<'a> {
 
 impl<'a> Batch<'a> {
     /// The embeddings of a batch's prompts, with what is edited and read there.
-    fn begin(sweep: Sweep<'a>, runs: Runs) -> Result<Self> {
-        let mut state = State::new(sweep, runs)?;
+    fn begin(sweep: Sweep<'a>, set: Set) -> Result<Self> {
+        let mut state = State::new(sweep, set.runs)?;
         let prompts: Vec<usize> =
             state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some(*p) } else { None }).collect();
         let ranges: Vec<(Run, Range<usize>)> =
@@ -128,7 +132,7 @@ impl<'a> Batch<'a> {
         state.at(SiteKind::Embed.at(0), &mut acts)?;
         let embed = acts.take(SiteKind::Embed)?;
         acts.put(SiteKind::ResidPre, embed);
-        Ok(Batch { acts, state })
+        Ok(Batch { depth: set.depth, acts, state })
     }
 
     fn layer(&mut self, l: usize) -> Result<()> {
@@ -140,7 +144,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// After the last layer: the readings that need the whole pass.
+    /// At the end: the readings that need the whole pass.
     fn finish(&mut self) -> Result<()> {
         let Some(attributions) = self.state.attributions.take() else { return Ok(()) };
         let resid = self.state.last_rows(&attributions, self.acts.get(SiteKind::ResidPre)?)?;

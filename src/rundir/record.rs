@@ -80,9 +80,9 @@ pub struct ModelRecord {
 /// Wall-clock times of a run's stages, in seconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub struct Timings {
-    /// Reading the model and the datasets.
+    /// Opening the model and reading the datasets.
     pub load_s: f64,
-    /// The forward passes and their statistics.
+    /// The forward passes, with the weights that they read, and their statistics.
     pub compute_s: f64,
     /// Tables, figures and reports.
     pub output_s: f64,

@@ -52,6 +52,29 @@ fn a_finished_directory_is_only_replaced_with_force() {
 }
 
 #[test]
+fn a_run_that_failed_leaves_what_it_finished_and_no_empty_directory() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("run");
+    let begun = || {
+        let run = RunDir::create(&out, false, true).unwrap();
+        run.claim(&params(0)).unwrap();
+        run
+    };
+    begun().abandon().unwrap();
+    assert!(entries(folder.path()).is_empty());
+    let run = begun();
+    run.commit_part("layer-0", b"part").unwrap();
+    run.abandon().unwrap();
+    drop(run);
+    let run = begun();
+    assert!(run.part("layer-0").is_some());
+    run.write_atomic("heads.parquet", b"table").unwrap();
+    fs::remove_file(run.part("layer-0").unwrap()).unwrap();
+    run.abandon().unwrap();
+    assert!(run.path("heads.parquet").unwrap().exists());
+}
+
+#[test]
 fn force_never_replaces_what_no_run_made() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("thesis");

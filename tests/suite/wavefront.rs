@@ -14,6 +14,7 @@ use proptest::prelude::*;
 use proptest::test_runner::{Config, RngAlgorithm, TestError, TestRng, TestRunner};
 use rayon::ThreadPoolBuilder;
 use std::ops::Range;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 // ---- Comparing ----------------------------------------------------------------------------------------------------
 
@@ -247,6 +248,52 @@ fn a_fork_at_the_last_position_costs_one_row_a_layer_from_its_own_on() {
             plan.read(fork, metric());
             let rows = size(&plan, arch, Engine::Wavefront).rows - alone;
             assert_eq!(rows, (arch.n_layers - layer) as u64, "{family} layer {layer}");
+        }
+    }
+}
+
+#[test]
+fn a_pass_ends_after_the_last_layer_that_is_read_and_its_readings_are_those_of_a_whole_one() {
+    for family in FAMILIES {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        let activation = |site: Site| What::Activation { site, positions: Positions::All, part: Part::All };
+        // A fork of each prompt, edited in layer 1 and beyond the last layer of which something is read.
+        let plan = |whole: bool| {
+            let mut plan = Plan::default();
+            for (p, site) in [SiteKind::Embed.at(0), SiteKind::Z.at(1), SiteKind::ResidPost.at(2)].iter().enumerate() {
+                let prompt = plan.prompt("p", vec![p as u32 + 3; 5 + p]);
+                let edits = [1, 3].map(|l| edit(SiteKind::AttnOut.at(l), Positions::At(vec![2]), Change::Scale(2.0)));
+                let fork = plan.fork(prompt, edits.to_vec());
+                for run in [prompt, fork] {
+                    plan.read(run, activation(*site));
+                }
+                if whole {
+                    plan.read(fork, What::Entropy);
+                }
+            }
+            plan
+        };
+        for engine in [Engine::Wavefront, Engine::Full] {
+            let ran = |plan: &Plan| {
+                let rows = AtomicU64::new(0);
+                let progress = |more: u64| {
+                    rows.fetch_add(more, Ordering::Relaxed);
+                };
+                let options = Options { progress: &progress, ..options(engine) };
+                let found = run(&model.decoder, plan, &options).expect("readings");
+                assert_eq!(rows.load(Ordering::Relaxed), size(plan, arch, engine).rows, "{family}, {engine}");
+                (found, rows.into_inner())
+            };
+            let ((found, rows), (whole, _)) = (ran(&plan(false)), ran(&plan(true)));
+            let of_sites: Vec<Reading> = whole.into_iter().filter(|r| r.number().is_none()).collect();
+            assert_eq!(bits(&found), bits(&of_sites), "{family}, {engine}");
+            // Of the forks, rows from their edit on, and from layer 1 on.
+            let expected = match engine {
+                Engine::Wavefront => 6 * 2 + 7 * 3 + 1 + (1 + 7 - 2),
+                Engine::Full => 2 * (6 * 2 + 7 * 3),
+            };
+            assert_eq!(rows, expected, "{family}, {engine}");
         }
     }
 }

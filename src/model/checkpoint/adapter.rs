@@ -98,24 +98,38 @@ impl Merge {
         }
     }
 
-    /// Adds the change of a range of a matrix's rows to them; nothing where it has none.
+    /// Holds the change of a tensor, if it has one, to what it changes.
     ///
     /// # Errors
-    /// If the change has another shape than the matrix, or is not sound.
-    pub(super) fn add(&self, stored: &Stored, rows: Range<usize>, out: &mut [f32]) -> Result<(), CheckpointError> {
-        let Some(change) = self.changes.get(&stored.name) else { return Ok(()) };
+    /// If the change has another shape than the tensor, or another dtype than those that are read.
+    pub(super) fn check(&self, stored: &Stored) -> Result<(), CheckpointError> {
+        let halves = self.change_of(stored)?.map(|(change, _)| [&change.a, &change.b]);
+        halves.into_iter().flatten().try_for_each(|half| self.weights.check(half))
+    }
+
+    /// The change of a matrix, if it has one, and how many numbers a stored row of that has.
+    fn change_of(&self, stored: &Stored) -> Result<Option<(&Change, usize)>, CheckpointError> {
+        let Some(change) = self.changes.get(&stored.name) else { return Ok(None) };
         let [down, across] = stored.shape[..] else {
             return Err(self.weights.bad(&change.a, format!("changes `{}`, which is no matrix", stored.name)));
         };
         // What is stored as `[in, out]` is changed by the transpose.
-        let turned = matches!(stored.pick, Pick::Columns(_));
-        let (inputs, outputs) = if turned { (down, across) } else { (across, down) };
+        let (inputs, outputs) = if is_turned(stored) { (down, across) } else { (across, down) };
         if change.a.shape[1] != inputs || change.b.shape[0] != outputs {
             let (a, b) = (&change.a.shape, &change.b.shape);
             let why =
                 format!("of {a:?} and its `lora_B` of {b:?} do not fit `{}` of {outputs} by {inputs}", stored.name);
             return Err(self.weights.bad(&change.a, why));
         }
+        Ok(Some((change, across)))
+    }
+
+    /// Adds the change of a range of a matrix's rows to them; nothing where it has none.
+    ///
+    /// # Errors
+    /// If the change has another shape than the matrix, or is not sound.
+    pub(super) fn add(&self, stored: &Stored, rows: Range<usize>, out: &mut [f32]) -> Result<(), CheckpointError> {
+        let Some((change, across)) = self.change_of(stored)? else { return Ok(()) };
         let rank = change.a.shape[0];
         let columns = |stored: &Stored, picked: Range<usize>| {
             self.weights.read(&Stored { pick: Pick::Columns(picked), ..stored.clone() })
@@ -124,7 +138,7 @@ impl Merge {
             self.weights.read(&Stored { pick: Pick::Rows(vec![rows]), ..stored.clone() })
         };
         // [rows, rank] and [rank, columns]
-        let (left, right) = match turned {
+        let (left, right) = match is_turned(stored) {
             false => (whole(&change.b, rows)?, whole(&change.a, 0..rank)?),
             true => (columns(&change.a, rows)?, columns(&change.b, 0..rank)?),
         };
@@ -138,6 +152,11 @@ impl Merge {
         });
         Ok(())
     }
+}
+
+/// Whether a matrix is stored as `[in, out]`.
+fn is_turned(stored: &Stored) -> bool {
+    matches!(stored.pick, Pick::Columns(_))
 }
 
 /// A module's change, both halves of which must be there and of the rank that the description says.

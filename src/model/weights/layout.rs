@@ -346,6 +346,18 @@ impl<'a> Layout<'a> {
         }
     }
 
+    /// Holds every tensor that the model is of to what it must be, as far as can be told without its numbers.
+    ///
+    /// # Errors
+    /// If one is missing, or has the wrong shape or dtype.
+    pub fn check(&self) -> Result<(), WeightsError> {
+        self.ends().stored().try_for_each(|stored| self.checkpoint.check(stored))?;
+        for l in 0..self.arch.n_layers {
+            self.layer(l).stored().try_for_each(|stored| self.checkpoint.check(stored))?;
+        }
+        Ok(())
+    }
+
     /// Every tensor must have its use. One of a layer without means that the description and the weights do not fit; those
     /// outside the layers are returned, as a warning.
     pub fn account_for_every_tensor(&self) -> Result<Option<String>, WeightsError> {

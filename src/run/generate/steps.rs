@@ -199,10 +199,11 @@ impl<'a> Course<'a> {
         pass.at(SiteKind::Embed.at(0), &mut acts)?;
         let embed = acts.take(SiteKind::Embed)?;
         acts.put(SiteKind::ResidPre, embed);
-        for l in 0..self.decoder.arch.n_layers {
+        self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             self.decoder.layer(l, self.angles, &mut acts, pass)?;
             (self.options.progress)(streams.len() as u64);
-        }
+            Result::Ok(())
+        })?;
         acts.take(SiteKind::ResidPre)
     }
 }

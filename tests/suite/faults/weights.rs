@@ -174,23 +174,71 @@ fn a_single_file_comes_before_the_shards_whose_index_was_left_behind() {
     }
 }
 
+/// The llama fixture with one number of a tensor replaced.
+fn with_number(tensor: &str, value: f32) -> Folder {
+    Folder::of("llama").weights(|t| {
+        t.get_mut(tensor).expect("a tensor").data[400..404].copy_from_slice(&value.to_le_bytes());
+    })
+}
+
 #[test]
 fn a_weight_that_is_not_a_number_is_named() {
     for value in [f32::NAN, f32::INFINITY] {
-        let name = "model.layers.1.mlp.down_proj.weight";
-        let model = Folder::of("llama").weights(|t| {
-            t.get_mut(name).expect("a tensor").data[400..404].copy_from_slice(&value.to_le_bytes());
-        });
-        refused(model.path(), &["model.safetensors", name, "not finite"]);
+        for name in ["model.layers.1.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"] {
+            let model = match name {
+                "model.norm.weight" => Folder::of("llama").weights(|t| {
+                    t.get_mut(name).expect("a tensor").data[..4].copy_from_slice(&value.to_le_bytes());
+                }),
+                _ => with_number(name, value),
+            };
+            for more in [&[][..], &["--max-memory", "1KB"], &["--engine", "full"]] {
+                refused_with(model.path(), more, &["model.safetensors", name, "not finite"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_weight_that_is_not_a_number_stops_what_reads_it_and_nothing_else() {
+    let name = "model.layers.1.mlp.down_proj.weight";
+    let model = with_number(name, f32::NAN);
+    inspect(model.path(), &[]).done();
+    let bench = Bench::new();
+    let prompts = bench.dataset("prompts.jsonl", &[json!({"prompt": {"ids": [5, 6, 7]}})]);
+    bench.trace(model.path(), &prompts, "resid_post.0", &[]).done();
+    for sites in ["resid_post.1", "z.3", "logits"] {
+        let out = bench.out("other.safetensors");
+        bench.trace_to(&out, model.path(), &prompts, sites, &[]).refused(&["model.safetensors", name, "not finite"]);
+        assert_eq!(bench.written(), ["trace.safetensors"], "something was written");
+    }
+    // Of the embedding, the rows of the prompts' tokens are read: 400 bytes in, that of token 2.
+    let model = with_number("model.embed_tokens.weight", f32::NAN);
+    bench.trace(model.path(), &prompts, "resid_post.0", &["--force"]).done();
+    let prompts = bench.dataset("prompts.jsonl", &[json!({"prompt": {"ids": [5, 2, 7]}})]);
+    let parts = ["model.safetensors", "model.embed_tokens.weight", "not finite"];
+    bench.trace(model.path(), &prompts, "resid_post.0", &["--force"]).refused(&parts);
+}
+
+#[test]
+fn what_can_be_told_without_numbers_is_told_when_a_model_is_opened() {
+    let name = "model.layers.3.mlp.up_proj.weight";
+    let missing = Folder::of("llama").weights(|t| drop(t.remove(name)));
+    let short = Folder::of("llama").weights(|t| t.get_mut(name).expect("a tensor").shape = vec![48, 80]);
+    let whole = Folder::of("llama").weights(|t| {
+        let stored = Stored { dtype: safetensors::Dtype::I64, shape: vec![48], data: vec![0; 48 * 8] };
+        t.insert("model.layers.3.input_layernorm.weight".to_string(), stored);
+    });
+    for more in [&[][..], &["--max-memory", "1KB"]] {
+        inspect(missing.path(), more).refused(&[name, "missing"]);
+        inspect(short.path(), more).refused(&[name, "[48, 80]", "[80, 48]"]);
+        inspect(whole.path(), more).refused(&["model.layers.3.input_layernorm.weight", "I64"]);
     }
 }
 
 #[test]
 fn a_weight_that_half_precision_cannot_hold_is_named() {
     let name = "model.layers.1.mlp.down_proj.weight";
-    let model = Folder::of("llama").weights(|t| {
-        t.get_mut(name).expect("a tensor").data[400..404].copy_from_slice(&1e6f32.to_le_bytes());
-    });
+    let model = with_number(name, 1e6);
     refused_with(model.path(), &["--dtype", "f16"], &[name, "f16", "--dtype f32"]);
 }
 

@@ -1,0 +1,54 @@
+//! Threads that read weights, beside those that compute.
+//!
+//! Whoever waits for weights keeps others out of the place where they will be. One of rayon's threads that waits for rayon
+//! takes up other work meanwhile; were that to wait for the same place, both would wait for ever. So weights are read on
+//! threads of their own, as many as compute, and whoever waits for them does nothing else.
+
+use rayon::{ThreadPool, ThreadPoolBuilder};
+use std::sync::OnceLock;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+/// The threads, once something was read; none where the system gives none.
+static THREADS: OnceLock<Option<ThreadPool>> = OnceLock::new();
+
+/// What a thread reads.
+pub(super) struct Coming<T>(Receiver<T>);
+
+/// Begins to read. Where the system gives no threads, it is read before this returns.
+pub(super) fn begin<T: Send + 'static>(read: impl FnOnce() -> T + Send + 'static) -> Coming<T> {
+    let (to, from) = sync_channel(1);
+    // Whoever wanted it may be gone by then.
+    let read = move || drop(to.send(read()));
+    match THREADS.get_or_init(threads) {
+        Some(threads) => threads.spawn(read),
+        None => read(),
+    }
+    Coming(from)
+}
+
+fn threads() -> Option<ThreadPool> {
+    let threads = ThreadPoolBuilder::new().num_threads(rayon::current_num_threads());
+    // A panic ends what was being read, and whoever waits for it is told.
+    threads.thread_name(|i| format!("reader {i}")).panic_handler(|_| ()).build().ok()
+}
+
+impl<T> Coming<T> {
+    /// What was read; nothing if the thread stopped before its end.
+    pub(super) fn wait(self) -> Option<T> {
+        self.0.recv().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::begin;
+
+    #[test]
+    fn what_is_read_arrives_and_what_stops_is_told() {
+        let many: Vec<_> = (0..50).map(|i| begin(move || i * i)).collect();
+        assert!(many.into_iter().enumerate().all(|(i, one)| one.wait() == Some(i * i)));
+        assert_eq!(begin(|| -> u32 { panic!("an expected panic") }).wait(), None);
+        assert_eq!(begin(|| 7).wait(), Some(7), "the threads go on");
+        drop(begin(|| 7));
+    }
+}
