@@ -388,10 +388,11 @@ impl Finished {
         let names: Vec<String> = self.tables.iter().map(|(name, _)| format!("{name}.parquet")).collect();
         let mut lines = vec![format!("{out}: {}, report.html", names.join(", "))];
         lines.extend(self.findings.iter().cloned());
+        let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        let forks = if record.forks == 0 { String::new() } else { format!(", {}", many(record.forks, "fork")) };
         lines.push(format!(
-            "{} prompts, {} forks in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
-            record.prompts,
-            record.forks,
+            "{}{forks} in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
+            many(record.prompts, "prompt"),
             record.timings.compute_s,
             record.timings.load_s,
             record.timings.output_s,
