@@ -166,6 +166,10 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     words.extend(of("content", "restore").map(|r| content(r, "Restoring it in the negative prompts' content")));
     words.extend(of("last", "remove").map(|r| arrival(r, "Removing it at the last position")));
     words.extend(of("last", "restore").map(|r| arrival(r, "Restoring it there")));
+    let untold = decisive.iter().filter(|row| row.layer.is_some() && !row.is_told());
+    let powers = untold.map(|row| Power { items: row.n, item: "pair", tests: row.tests }.sentence());
+    // Said once of the places alike; the content may have fewer pairs.
+    words.extend(powers.map(|said| said.trim_start().to_string()).find(|said| !said.is_empty()));
     words.push(control(layers)?);
     let left_out = layers.ints("left_out")?.iter().copied().max().unwrap_or(0);
     if left_out > 0 {
@@ -220,8 +224,7 @@ fn largest(row: &Row) -> String {
 
 /// What is said where the largest effect is not beyond chance.
 fn untold(row: &Row, what: &str) -> String {
-    let power = Power { items: row.n, item: "pair", tests: row.tests };
-    format!("{what} {}, which is not beyond chance.{}", largest(row), power.sentence())
+    format!("{what} {}, which is not beyond chance.", largest(row))
 }
 
 fn content(row: &Row, what: &str) -> String {
