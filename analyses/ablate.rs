@@ -21,7 +21,7 @@ use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, What};
 use crate::report::Section;
-use crate::report::cells::signed;
+use crate::report::cells::{plural, signed};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
@@ -196,10 +196,10 @@ impl Analysis for Ablate {
             let rows = heads.strongest(mode);
             let first = rows.first();
             let text = format!(
-                "Over {} prompts the clean logit difference is {}. {}",
-                first.map_or(0, |r| r.n),
+                "Over {} the clean logit difference is {}. {}",
+                plural(first.map_or(0, |r| r.n), "prompt"),
                 signed(first.and_then(|r| r.positive), 3),
-                heads.finding(mode, "Its ablation")
+                heads.finding(mode, "Its ablation", "prompt")
             );
             let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
             let section = Section::new(format!("Ablation: {mode}")).paragraph(text);

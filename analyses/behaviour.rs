@@ -557,15 +557,16 @@ fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisErr
         false => "",
     };
     let roles = tokens.strs("role")?;
-    let begin = |role: &str, of: &str| -> Result<String, AnalysisError> {
+    // Of a class that no answer is of there is no share.
+    let begin = |role: &str, of: &str, class: &str| -> Result<String, AnalysisError> {
         let shares = tokens.floats(of)?.iter().zip(&roles).filter(|(_, r)| **r == role).map(|(s, _)| *s);
-        Ok(share(shares.sum::<Option<f64>>()))
+        let begun = shares.sum::<Option<f64>>();
+        Ok(begun.map_or(String::new(), |begun| format!(" The {role} tokens begin {} of all {class}.", share(begun))))
     };
     Ok(format!(
-        "{what}{few} The answer tokens begin {} of all refusals, the foil tokens {} of all answers. On the other half the area \
-         under the curve is {}.",
-        begin("answer", "of_refusals")?,
-        begin("foil", "of_answers")?,
+        "{what}{few}{}{} On the other half the area under the curve is {}.",
+        begin("answer", "of_refusals", "refusals")?,
+        begin("foil", "of_answers", "answers")?,
         number(held, 3),
     ))
 }

@@ -14,6 +14,7 @@ mod tables;
 use super::answered::{Answer, continued, item_of};
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
+use super::halves::Value;
 use super::inputs::{PairArgs, Sources};
 use super::scored::Scored;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
@@ -21,7 +22,7 @@ use crate::dataset::{Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run, What};
 use crate::report::Section;
-use crate::run::{Reading, Steps};
+use crate::run::Steps;
 use crate::session::Session;
 use crate::table::Table;
 use std::ops::Range;
@@ -69,12 +70,19 @@ struct Form {
     negative: f64,
     /// Of the positive prompt with the gate of the negative.
     exchanged: f64,
+    /// How far the exchange moves the answer's half.
+    answer: f64,
 }
 
 impl Form {
     /// The effect of the exchange.
     fn effect(self) -> f64 {
         self.exchanged - self.positive
+    }
+
+    /// How far it moves the foil's half: the answer's less this is the effect.
+    fn foil(self) -> f64 {
+        self.answer - self.effect()
     }
 }
 
@@ -88,19 +96,31 @@ struct Measured {
     injected: f64,
     /// Of the ciphered positive prompt with the gate of the plain negative.
     control: f64,
+    /// How far injection moves the answer's half, and the control.
+    answers: [f64; 2],
 }
 
 impl Measured {
-    /// From the readings of [`metrics_plan`] of one pair.
-    fn of(numbers: &[f64]) -> Option<Measured> {
+    /// From what is read of the runs of [`metrics_plan`] of one pair.
+    fn of(values: &[Value]) -> Option<Measured> {
+        let half = |value: &Value| value.answer.unwrap_or(f64::NAN);
         let form = |i: usize| {
-            let [positive, negative, exchanged] = numbers.get(3 * i..3 * i + 3)?.try_into().ok()?;
-            Some(Form { positive, negative, exchanged })
+            let [positive, negative, exchanged] = values.get(3 * i..3 * i + 3)? else { return None };
+            let answer = half(exchanged) - half(positive);
+            Some(Form { positive: positive.metric, negative: negative.metric, exchanged: exchanged.metric, answer })
         };
-        let (forms, rest) = (numbers.len() / 3, numbers.len() / 3 * 3);
-        let [injected, control] = numbers[rest..].try_into().ok()?;
+        let (forms, rest) = (values.len() / 3, values.len() / 3 * 3);
+        let [injected, control] = &values[rest..] else { return None };
+        let cipher = values.get(3 * forms - 3)?;
         let wrapped = if forms == FORMS.len() { Some(form(1)?) } else { None };
-        Some(Measured { plain: form(0)?, wrapped, cipher: form(forms - 1)?, injected, control })
+        Some(Measured {
+            plain: form(0)?,
+            wrapped,
+            cipher: form(forms - 1)?,
+            injected: injected.metric,
+            control: control.metric,
+            answers: [injected, control].map(|value| half(value) - half(cipher)),
+        })
     }
 
     /// The metric under each of [`CONDITIONS`].
@@ -178,7 +198,7 @@ fn metrics_plan(items: &Items, pairs: Range<usize>) -> Plan {
         }
         runs.extend(plain.map(|donor| plan.fork(cipher[0], interchanged(&items.gate, donor))));
         for run in runs {
-            plan.read(run, What::Metric(ciphered.plain.tokens[i].metric.clone()));
+            Value::read(&mut plan, run, &ciphered.plain.tokens[i].metric);
         }
     }
     plan
@@ -191,11 +211,15 @@ fn measured(
     pairs: impl Iterator<Item = Range<usize>>,
 ) -> Result<Vec<Measured>, AnalysisError> {
     let mut measured = Vec::with_capacity(items.ciphered.n());
+    let forms = if items.ciphered.wrapped.is_some() { FORMS.len() } else { FORMS.len() - 1 };
     for some in pairs {
-        let n = some.len();
-        let readings = session.run(&metrics_plan(items, some))?;
-        let numbers: Vec<f64> = readings.iter().filter_map(Reading::number).collect();
-        measured.extend(numbers.chunks((numbers.len() / n).max(1)).filter_map(Measured::of));
+        let readings = session.run(&metrics_plan(items, some.clone()))?;
+        let mut readings = readings.iter();
+        for i in some {
+            let metric = &items.ciphered.plain.tokens[i].metric;
+            let values = (0..3 * forms + 2).filter_map(|_| Value::next(&mut readings, metric)).collect::<Vec<_>>();
+            measured.extend(Measured::of(&values));
+        }
     }
     Ok(measured)
 }
@@ -265,11 +289,17 @@ mod tests {
 
     #[test]
     fn a_pairs_metrics_are_read_with_and_without_a_wrapped_form() {
-        let form = |positive: f64| Form { positive, negative: positive + 1.0, exchanged: positive + 2.0 };
-        let found = Measured::of(&[1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 10.0, 11.0]).unwrap();
+        // The answer's half is twice the metric.
+        let values = |metrics: &[f64]| -> Vec<Value> {
+            metrics.iter().map(|metric| Value { metric: *metric, answer: Some(2.0 * metric) }).collect()
+        };
+        let of = |metrics: &[f64]| Measured::of(&values(metrics)).unwrap();
+        let form = |positive: f64| Form { positive, negative: positive + 1.0, exchanged: positive + 2.0, answer: 4.0 };
+        let found = of(&[1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 10.0, 11.0]);
         assert_eq!((found.forms(), found.injected), ([1.0, 7.0, 4.0].map(|p| Some(form(p))), 10.0));
-        let found = Measured::of(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 11.0]).unwrap();
+        assert_eq!(found.answers, [12.0, 14.0], "against the request in cipher");
+        let found = of(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 11.0]);
         assert_eq!((found.wrapped, found.cipher, found.control), (None, form(4.0), 11.0));
-        assert_eq!(found.cipher.effect(), 2.0);
+        assert_eq!((found.cipher.effect(), found.cipher.foil()), (2.0, 2.0));
     }
 }

@@ -13,7 +13,7 @@ use crate::dataset::encode::{EncodeError, prompt_ids, unchecked_ids};
 use crate::dataset::{Dataset, Input, Pair, read_pairs};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
-use crate::report::cells;
+use crate::report::cells::plural;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
@@ -97,14 +97,20 @@ impl Ciphered {
 
     /// What reports say of the pairs that were left out, from the counts in tables.
     pub fn omitted(left_out: i64, too_long: i64) -> String {
+        let were = |n: i64| if n == 1 { "was" } else { "were" };
         let mut words = String::new();
         if left_out > 0 {
-            words += &format!(" {} pairs cannot be written in the cipher and were left out.", cells::count(left_out));
+            words += &format!(
+                " {} cannot be written in the cipher and {} left out.",
+                plural(left_out, "pair"),
+                were(left_out)
+            );
         }
         if too_long > 0 {
             words += &format!(
-                " {} pairs would be longer in the cipher than the model's context and were left out.",
-                cells::count(too_long)
+                " {} would be longer in the cipher than the model's context and {} left out.",
+                plural(too_long, "pair"),
+                were(too_long)
             );
         }
         words

@@ -246,18 +246,54 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
             c.verdict.to_string(),
         ]
     };
-    let of = |verdict: &Verdict| claims.iter().filter(|c| c.verdict == verdict.name()).count();
-    let text = format!(
-        "Of {} claims {} hold on this checkpoint, {} do not, and {} are not testable here.",
-        claims.len(),
-        of(&Verdict::Holds),
-        of(&Verdict::DoesNotHold),
-        of(&Verdict::NotTestable(String::new())),
-    );
-    let mut sections =
-        vec![Section::new("Verdicts").paragraph(text).table("Every claim", header, claims.iter().map(row).collect())];
-    sections.extend(claims.iter().map(|claim| section(claim, figures)));
+    let mut sections = vec![Section::new("Verdicts").paragraph(outcome(&claims)).table(
+        "Every claim",
+        header,
+        claims.iter().map(row).collect(),
+    )];
+    let alike = |claim: &Row| claims.iter().filter(|c| c.because == claim.because).count() > 1;
+    let (together, alone): (Vec<&Row>, Vec<&Row>) =
+        claims.iter().partition(|claim| !claim.because.is_empty() && alike(claim));
+    sections.extend(alone.into_iter().map(|claim| section(claim, figures)));
+    let mut reasons: Vec<&str> = Vec::new();
+    for claim in &together {
+        if !reasons.contains(&claim.because) {
+            reasons.push(claim.because);
+        }
+    }
+    for why in reasons {
+        let claims: Vec<&&Row> = together.iter().filter(|claim| claim.because == why).collect();
+        sections.push(for_one_reason(why, &claims, figures));
+    }
     Ok(sections)
+}
+
+/// How many claims have which verdict; of a verdict that none has nothing is said.
+fn outcome(claims: &[Row]) -> String {
+    let verdicts = [
+        (Verdict::Holds, "holds", "hold"),
+        (Verdict::DoesNotHold, "does not hold", "do not hold"),
+        (Verdict::NotTestable(String::new()), "is not testable here", "are not testable here"),
+    ];
+    let counted = verdicts.iter().map(|(verdict, one, more)| {
+        let n = claims.iter().filter(|c| c.verdict == verdict.name()).count();
+        (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { more }))
+    });
+    let counted: Vec<String> = counted.flatten().collect();
+    let said = match &counted[..] {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        said => said.concat(),
+    };
+    format!("Of {} on this checkpoint {said}.", cells::plural(claims.len() as i64, "claim"))
+}
+
+/// Claims that cannot be tested for one reason, which is said once.
+fn for_one_reason(why: &str, claims: &[&&Row], figures: &BTreeMap<String, PathBuf>) -> Section {
+    let text = format!("{} are **not testable here**, because {why}.", cells::plural(claims.len() as i64, "claim"));
+    claims.iter().fold(Section::new("Not testable here").paragraph(text), |section, claim| {
+        let section = section.paragraph(format!("**{}.** {}", claim.title, claim.statement));
+        found(section, claim, figures)
+    })
 }
 
 fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
@@ -266,6 +302,11 @@ fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
         not if not == Verdict::DoesNotHold.name() => "**Does not hold.**".to_string(),
         _ => format!("**Not testable here**, because {}.", claim.because),
     };
+    found(Section::new(claim.title).paragraph(claim.statement).paragraph(verdict), claim, figures)
+}
+
+/// What was found of a claim: its numbers, in words, and its figures.
+fn found(mut section: Section, claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
     let mut numbers = format!("{}: {}", claim.quantity, claim.unit.value(claim.statistic));
     if claim.interval.is_some() {
         numbers.push_str(&format!(", 95 % interval {}", claim.unit.interval(claim.interval)));
@@ -276,7 +317,6 @@ fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
     if claim.p.is_some() {
         numbers.push_str(&format!(", p {}", p_value(claim.p)));
     }
-    let mut section = Section::new(claim.title).paragraph(claim.statement).paragraph(verdict);
     if claim.statistic.is_some() {
         section = section.paragraph(format!("{numbers}."));
     }

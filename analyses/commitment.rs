@@ -22,13 +22,14 @@ mod report;
 mod signal;
 
 use super::effects::{Tested, family};
-use super::inputs::{PairArgs, Pairs, evenly, halves, layer_list};
+use super::halves::{self, Value};
+use super::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};
 use super::scored::Scored;
-use super::summary::{mean, sd};
+use super::summary::{Swap, less, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::Pair;
 use crate::model::Model;
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::plan::{Change, Edit, Part, Plan, Positions, Run};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
@@ -203,8 +204,8 @@ impl Analysis for Commitment {
         }
         let with_content: Vec<Pair> = has_content.iter().map(|i| pairs.dataset.items[*i].clone()).collect();
         let mut of_content = vec![0; n];
-        has_content.iter().zip(halves(&with_content)).for_each(|(i, half)| of_content[*i] = half);
-        let fold = [of_content, halves(&pairs.dataset.items)];
+        has_content.iter().zip(halves_of(&with_content)).for_each(|(i, half)| of_content[*i] = half);
+        let fold = [of_content, halves_of(&pairs.dataset.items)];
         let content = evenly(&with_content, self.content_pairs as usize).into_iter().map(|k| has_content[k]).collect();
         let controls = usize::from(self.controls);
         Ok(Items { pairs, differ, fold, layers, n_layers, d_model, content, controls })
@@ -285,12 +286,12 @@ fn changes_plan(items: &Items, signals: &Signals, pairs: Range<usize>) -> Plan {
         let tokens = &items.pairs.tokens[i];
         let runs: [Run; 2] = items.pairs.add(&mut plan, i);
         for run in runs {
-            plan.read(run, What::Metric(tokens.metric.clone()));
+            Value::read(&mut plan, run, &tokens.metric);
         }
         for (place, l, kind) in changes(items, i) {
             let positions = items.positions(place, i, kind.side());
             let fork = plan.fork(runs[kind.side()], edits(items, signals, (place, l, kind), i, &positions));
-            plan.read(fork, What::Metric(tokens.metric.clone()));
+            Value::read(&mut plan, fork, &tokens.metric);
         }
     }
     plan
@@ -341,6 +342,8 @@ struct Measured {
     gap: Vec<f64>,
     /// Edited minus base metric: `[layers][pairs]`
     effects: Vec<Vec<f64>>,
+    /// The same of the answer's half of the metric.
+    answers: Vec<Vec<f64>>,
 }
 
 impl Measured {
@@ -369,6 +372,7 @@ fn measured(
         base: Vec::new(),
         gap: Vec::new(),
         effects: vec![Vec::new(); items.layers.len()],
+        answers: vec![Vec::new(); items.layers.len()],
     };
     let mut found: Vec<Measured> = families.map(empty).collect();
     for some in pairs {
@@ -380,17 +384,22 @@ fn measured(
 
 /// Adds what some pairs' readings say.
 fn add(items: &Items, pairs: Range<usize>, readings: &[Reading], found: &mut [Measured]) {
-    let mut numbers = readings.iter().filter_map(Reading::number);
+    let mut readings = readings.iter();
     for i in pairs {
-        let metrics = [numbers.next().unwrap_or(f64::NAN), numbers.next().unwrap_or(f64::NAN)];
+        let metric = &items.pairs.tokens[i].metric;
+        let mut next = || Value::next(&mut readings, metric);
+        // A plan's readings are all there.
+        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
         for of in found.iter_mut().filter(|of| items.changed(of.place).binary_search(&i).is_ok()) {
             let side = of.kind.side();
-            of.base.push(metrics[side]);
-            of.gap.push(metrics[1 - side] - metrics[side]);
+            of.base.push(runs[side].metric);
+            of.gap.push(runs[1 - side].metric - runs[side].metric);
         }
         for (place, l, kind) in changes(items, i) {
+            let swap = next().map(|edited| runs[kind.side()].swap(None, edited));
             let Some(of) = found.iter_mut().find(|of| (of.place, of.kind) == (place, kind)) else { continue };
-            of.effects[l].push(numbers.next().unwrap_or(f64::NAN) - metrics[kind.side()]);
+            of.effects[l].extend(swap.map(Swap::effect));
+            of.answers[l].extend(swap.and_then(|swap| swap.answer));
         }
     }
 }
@@ -400,8 +409,19 @@ struct Row<'a> {
     of: &'a Measured,
     layer: usize,
     effects: &'a [f64],
+    answers: &'a [f64],
     tested: Tested,
     share_interval: Option<Interval>,
+}
+
+impl Row<'_> {
+    /// The effects on the answer's half and on the foil's; none along random directions.
+    fn halves(&self) -> [Vec<f64>; 2] {
+        match self.of.of_signal() {
+            true => [self.answers.to_vec(), less(self.answers, self.effects)],
+            false => Default::default(),
+        }
+    }
 }
 
 fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Row<'a>>, AnalysisError> {
@@ -409,9 +429,10 @@ fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Ro
     let mut rows: Vec<Row> = Vec::new();
     for of in measured {
         let tested = family(&of.effects, seed)?;
-        rows.extend(items.layers.iter().zip(&of.effects).zip(tested).map(|((layer, effects), tested)| {
+        rows.extend(items.layers.iter().enumerate().zip(tested).map(|((l, layer), tested)| {
+            let (effects, answers) = (&of.effects[l][..], &of.answers[l][..]);
             let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
-            Row { of, layer: *layer, effects, tested, share_interval }
+            Row { of, layer: *layer, effects, answers, tested, share_interval }
         }));
     }
     Ok(rows)
@@ -421,7 +442,7 @@ fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) ->
     let rows = rows(items, measured, seed)?;
     let tested = |f: fn(&Tested) -> Option<f64>| rows.iter().map(move |r| f(&r.tested));
     let share = |f: fn(&Interval) -> f64| rows.iter().map(move |r| r.share_interval.as_ref().map(f));
-    Ok(Table::new("layers")
+    let table = Table::new("layers")
         .str("model", "the model, as it was named", rows.iter().map(|_| model))?
         .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| r.layer as i64))?
         .float(
@@ -470,7 +491,9 @@ fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) ->
             "q_value",
             "Benjamini-Hochberg q-value over the layers of one place, change and direction",
             tested(|t| t.q),
-        )?)
+        )?;
+    let half = |side: usize| rows.iter().map(|r| std::mem::take(&mut r.halves()[side])).collect::<Vec<_>>();
+    halves::columns(table, "effect", "of the signal: edited minus base of", [&half(0), &half(1)], seed)
 }
 
 #[cfg(test)]
@@ -492,13 +515,26 @@ mod tests {
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = measured(&session, &items, &signals, pairs.into_iter()).unwrap();
-            measured.into_iter().map(|m| (m.place, m.kind, m.base, m.gap, m.effects)).collect::<Vec<_>>()
+            measured.into_iter().map(|m| (m.place, m.kind, m.base, m.gap, m.effects, m.answers)).collect::<Vec<_>>()
         };
         let whole = of(vec![0..6]);
         // In the content two random directions at most.
         assert_eq!(whole.iter().filter(|m| matches!(m.1, Kind::Random(_))).count(), 2 + 3);
         assert!(whole.iter().all(|m| m.2.len() == if m.0 == Place::Content { 4 } else { 6 }));
         assert!(whole == of(vec![0..1, 1..4, 4..6]));
+        // The answer's half of the last pair's last position, by a plan of its own.
+        let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
+        let mut plan = Plan::default();
+        let run = items.pairs.add(&mut plan, 5)[0];
+        let fork = plan.fork(run, edits(&items, &signals, (Place::Last, 1, Kind::Remove), 5, &Positions::Last));
+        let half = items.pairs.tokens[5].metric.answer_half().unwrap();
+        for run in [run, fork] {
+            plan.read(run, crate::plan::What::Metric(half.clone()));
+        }
+        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        let removed = whole.iter().find(|m| (m.0, m.1) == (Place::Last, Kind::Remove)).unwrap();
+        assert!((removed.5[1][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", removed.5[1]);
+        assert!(removed.5[1][5].abs() > 1e-3);
     }
 
     #[test]

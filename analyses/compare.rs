@@ -7,24 +7,24 @@
 //! Source: "How Alignment Routes" (2026), on circuits that relocate between the generations of a family while behaviour stays.
 //! Which runs may be compared is left to the command.
 
-use super::effects::{Read, Row, SIGNIFICANT, read};
+mod report;
+
+pub use report::{figures, sections};
+
+use super::AnalysisError;
+use super::effects::{Read, Row, read};
 use super::interchange::Direction;
 use super::screen::{Carrier, circuit};
-use super::{AnalysisError, Figures, table};
-use crate::figure::{BarSeries, Bars, Estimate, Figure, MOST_SERIES, Scatter, ScatterPoint};
-use crate::names::short_name;
-use crate::report::cells::{count, head};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
 use crate::stats::{PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
 use crate::table::Table;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A finished run of a checkpoint.
 pub struct Checkpoint {
     /// The model, as it was named.
     pub model: String,
+    /// The checksum of its files' headers: another one is another model, the same need not be the same.
+    pub sha256: String,
     /// How many parameters it has.
     pub parameters: u64,
     /// What its heads were measured on.
@@ -232,6 +232,18 @@ impl Two<'_> {
         (self.a.layers, self.a.heads_a_layer) == (self.b.layers, self.b.heads_a_layer)
     }
 
+    /// Whether both are one model: of one checksum and of one name.
+    fn same_model(&self) -> bool {
+        let [a, b] = [self.a, self.b].map(|f| f.checkpoint);
+        a.sha256 == b.sha256 && a.model == b.model
+    }
+
+    /// Whether every head has the same effects in both, to the last bit.
+    fn same_effects(&self) -> bool {
+        let effects = |f: &Found| f.heads.rows.iter().map(|r| r.effect.map(f64::to_bits)).collect::<Vec<_>>();
+        self.same_shape() && effects(self.a) == effects(self.b)
+    }
+
     fn shared(&self) -> Option<usize> {
         let in_b = |c: &&Carrier| self.b.carriers.iter().any(|d| d.head == c.head);
         self.same_shape().then(|| self.a.carriers.iter().filter(in_b).count())
@@ -301,6 +313,12 @@ fn overlap_table(found: &[Found]) -> Result<Table, AnalysisError> {
             "same_shape",
             "whether both have as many layers and heads, so that heads can be matched",
             rows.iter().map(Two::same_shape),
+        )?
+        .flag("same_model", "whether both are one model, of one checksum and one name", rows.iter().map(Two::same_model))?
+        .flag(
+            "same_effects",
+            "whether every head has the same effects in both, to the last bit",
+            rows.iter().map(Two::same_effects),
         )?
         .int("carriers", "heads that carry the behaviour in the first", rows.iter().map(|t| t.sizes().1 as i64))?
         .int("other_carriers", "heads that carry it in the second", rows.iter().map(|t| t.sizes().2 as i64))?
@@ -379,143 +397,6 @@ fn heads_table(found: &[Found]) -> Result<Table, AnalysisError> {
             "whether it carries the behaviour in both directions",
             rows.iter().map(|(f, r)| carries(f, r)),
         )?)
-}
-
-/// Figures by file name, from the tables alone.
-///
-/// # Errors
-/// If a table lacks what a figure shows.
-pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let mut figures = vec![("depth.png".to_string(), depth(table(tables, "heads")?)?)];
-    figures.extend(refusal_bars(table(tables, "checkpoints")?)?.map(|bars| ("refusals.png".to_string(), bars)));
-    Ok(figures)
-}
-
-/// Where each model's heads sit, and how much of the gap each crosses.
-fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
-    let (models, directions, q) = (heads.strs("model")?, heads.strs("direction")?, heads.floats("q_value")?);
-    let (depth, crossed) = (heads.floats("relative_depth")?, heads.floats("crossed")?);
-    let (layers, numbers) = (heads.ints("layer")?, heads.ints("head")?);
-    let mut names: Vec<&str> = Vec::new();
-    for model in &models {
-        if !names.contains(model) {
-            names.push(model);
-        }
-    }
-    let strongest = |model: &str| {
-        let of = (0..heads.rows()).filter(|i| models[*i] == model && directions[*i] == "necessity");
-        of.filter(|i| q[*i].is_some_and(|q| q < SIGNIFICANT))
-            .max_by(|a, b| crossed[*a].unwrap_or(0.0).total_cmp(&crossed[*b].unwrap_or(0.0)))
-    };
-    let best: Vec<usize> = names.iter().filter_map(|m| strongest(m)).collect();
-    // More could not be told apart.
-    let series =
-        if names.len() > MOST_SERIES { Vec::new() } else { names.iter().map(|name| short_name(name)).collect() };
-    let point = |i: usize| {
-        let name = best.contains(&i).then(|| format!("{} {}", short_name(models[i]), head(layers[i], numbers[i])));
-        let series = if series.is_empty() { 0 } else { names.iter().position(|name| *name == models[i])? };
-        Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name, series })
-    };
-    let necessary = (0..heads.rows()).filter(|i| directions[*i] == "necessity");
-    Ok(Figure::from(Scatter {
-        title: "Where the heads that matter sit".to_string(),
-        subtitle: format!("{} models, necessity; each model's strongest is named", names.len()),
-        x_label: "relative depth".to_string(),
-        y_label: "share of the gap that is crossed".to_string(),
-        identity: false,
-        points: necessary.filter_map(point).collect(),
-        series,
-    }))
-}
-
-/// The share of positive prompts that each model refuses; none if no model's behaviour was measured.
-fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
-    let (refusal, low, high) =
-        (checkpoints.floats("refusal")?, checkpoints.floats("refusal_low")?, checkpoints.floats("refusal_high")?);
-    if refusal.iter().all(Option::is_none) {
-        return Ok(None);
-    }
-    let estimate = |i: usize| Some(Estimate { value: refusal[i]?, interval: low[i].zip(high[i]), marked: false });
-    Ok(Some(Figure::from(Bars {
-        title: "Share of positive prompts that are refused".to_string(),
-        subtitle: String::new(),
-        category_label: "model".to_string(),
-        value_label: "share of refusals".to_string(),
-        categories: checkpoints.strs("model")?.iter().map(|m| short_name(m)).collect(),
-        series: vec![BarSeries {
-            name: "refusals".to_string(),
-            estimates: (0..checkpoints.rows()).map(estimate).collect(),
-            bands: Vec::new(),
-        }],
-        range: Some((0.0, 1.0)),
-        reference: None,
-        mark_meaning: None,
-        interval_meaning: Some("95 % Wilson interval".to_string()),
-        band_meaning: None,
-    })))
-}
-
-/// The report's sections, from the tables alone; figures stand in `dir`.
-///
-/// # Errors
-/// If a table lacks what a section says.
-pub fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let (checkpoints, overlap) = (table(tables, "checkpoints")?, table(tables, "overlap")?);
-    let listed = Listing::of(checkpoints)
-        .column("model", Show::Text("model"))
-        .column("parameters", Show::Count("parameters"))
-        .column("pairs", Show::Count("n"))
-        .column("carriers", Show::Count("carriers"))
-        .column("gate", Show::Head("gate_layer", "gate_head"))
-        .column("its depth", Show::Number("gate_depth", 2))
-        .column("mean depth", Show::Number("center_depth", 2))
-        .column("refusals", Show::Share("refusal"))
-        .block("The checkpoints")?;
-    let matched = Listing::of(overlap)
-        .column("model", Show::Text("model"))
-        .column("other", Show::Text("other"))
-        .column("shared heads", Show::Number("shared", 0))
-        .column("by chance", Show::Number("expected", 2))
-        .column("p", Show::PValue("p_value"))
-        .column("rank correlation", Show::Signed("necessity_spearman", 2))
-        .column("gate's shift", Show::Signed("gate_shift", 2))
-        .column("refusals", Show::Signed("refusal_difference", 2))
-        .column("95 % interval", Show::Interval("refusal_low", "refusal_high", 2))
-        .block("Pairs of checkpoints")?;
-    let text = format!(
-        "{} checkpoints with {} heads that carry the behaviour in all.",
-        checkpoints.rows(),
-        count(checkpoints.ints("carriers")?.iter().sum())
-    );
-    let mut section = Section::new("Where the circuit sits").paragraph(text);
-    if let Some(warning) = different_pairs(checkpoints)? {
-        section = section.paragraph(warning);
-    }
-    section = section.block(Block::Table(listed)).figure(
-        dir.join("depth.png"),
-        "Each head's share of the gap (necessity) over its relative depth; all are in heads.parquet.",
-        "Scatter plot of the share of the gap that heads cross over their relative depth.",
-    );
-    if checkpoints.floats("refusal")?.iter().any(Option::is_some) {
-        let alt = "Shares of positive prompts that each checkpoint refuses.";
-        section = section.figure(dir.join("refusals.png"), "What each checkpoint refuses.", alt);
-    }
-    let text = "Heads can be matched where two models have as many layers and heads. Shared: heads that carry the behaviour in \
-                both; by chance: what two random sets of these sizes share.";
-    Ok(vec![section, Section::new("The same heads?").paragraph(text).block(Block::Table(matched))])
-}
-
-/// What is said where the checkpoints were not measured on the same pairs.
-fn different_pairs(checkpoints: &Table) -> Result<Option<String>, AnalysisError> {
-    let (models, same) = (checkpoints.strs("model")?, checkpoints.flags("same_pairs")?);
-    let others: Vec<String> = (0..models.len()).filter(|i| !same[*i]).map(|i| short_name(models[i])).collect();
-    Ok((!others.is_empty()).then(|| {
-        format!(
-            "**The pairs are not the same**: {} and {} were measured on different ones. What differs below may be the pairs'.",
-            models.first().map_or(String::new(), |m| short_name(m)),
-            others.join(", ")
-        )
-    }))
 }
 
 #[cfg(test)]

@@ -11,16 +11,18 @@
 use super::ciphered::{CipherArgs, Ciphered};
 use super::components::{self, Component, attributions, components, without_empty};
 use super::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
+use super::halves::{Moved, Shown};
 use super::inputs::PairArgs;
 use super::marks::MarkArgs;
+use super::power::Power;
 use super::scored::Scored;
-use super::summary::{mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use super::summary::{less, mean, sd};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned, table};
 use crate::figure::{Figure, Heatmap};
 use crate::model::Model;
 use crate::names::short_name;
 use crate::plan::{Plan, What};
-use crate::report::cells::{self, signed};
+use crate::report::cells::{self, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::run::Reading;
@@ -76,20 +78,27 @@ impl Analysis for Contrast {
     fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
-        let (metrics, of_runs) = measured(session, items, some(items, session.model), &all)?;
-        let (components, of_runs) = without_empty(all, of_runs);
+        let (metrics, of_runs, of_answers) = measured(session, items, some(items, session.model), &all)?;
+        let runs = of_runs.len();
+        let (components, both) = without_empty(all, [of_runs, of_answers].concat());
+        let (of_runs, of_answers) = both.split_at(runs);
         let numbers = Numbers {
             model: &session.model.name,
             seed: session.seed,
             left_out: [items.left_out as i64, items.too_long as i64],
             metrics,
-            of_runs,
+            of_runs: of_runs.to_vec(),
+            of_answers: of_answers.to_vec(),
         };
-        Ok(vec![numbers.heads_table(&components)?, numbers.passes_table()?].into())
+        let heads = numbers.with_halves(numbers.heads_table(&components)?)?;
+        Ok(vec![heads, numbers.passes_table()?].into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(vec![("contrast.png".to_string(), map(table(tables, "heads")?)?)])
+        let heads = table(tables, "heads")?;
+        let (shown, rows) = apart(heads)?;
+        let halves = shown.figure(&rows).map(|figure| (shown.file, figure));
+        Ok(std::iter::once(("contrast.png".to_string(), map(heads)?)).chain(halves).collect())
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -125,16 +134,41 @@ impl Analysis for Contrast {
             .column("metric (nats)", Show::Signed("metric_mean", 3))
             .column("95 % interval", Show::Interval("ci_low", "ci_high", 3));
         let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
-        Ok(vec![section.block(Block::Table(metrics))])
+        let (shown, rows) = apart(heads)?;
+        let halves = shown.section(&rows, dir, true);
+        Ok(std::iter::once(section.block(Block::Table(metrics))).chain(halves).collect())
     }
+}
+
+/// The halves of the largest contrasts.
+fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let (names, layers) = (heads.strs("component")?, heads.ints("layer")?);
+    let n_layers = components::n_layers(layers, &names);
+    let strongest = Listing::of(heads).strongest("contrast_mean").first(LISTED).rows()?;
+    let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle: subtitle(heads)?,
+        what: "contrast",
+        subject: "in plain it",
+        strongest: true,
+    };
+    Ok((shown, halves::moved(heads, ("contrast", "contrast_mean"), labelled)?))
+}
+
+fn subtitle(heads: &Table) -> Result<String, AnalysisError> {
+    let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
+    let n = heads.ints("n")?.first().copied().unwrap_or(0);
+    Ok(format!("{model}, {}, plain minus cipher, last position", plural(n, "pair")))
 }
 
 /// The pairs that are planned at once.
 fn some(items: &Ciphered, model: &Model) -> impl Iterator<Item = Range<usize>> {
-    batches(items.n(), PASSES.len() * (model.decoder.arch.n_layers + 1))
+    batches(items.n(), 2 * PASSES.len() * (model.decoder.arch.n_layers + 1))
 }
 
-/// Three prompts a pair, in the order of [`PASSES`]; of each its metric and its attributions.
+/// Three prompts a pair, in the order of [`PASSES`]; of each its metric, its attributions, and those to the answer's half.
 fn plan(items: &Ciphered, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for i in pairs {
@@ -144,13 +178,15 @@ fn plan(items: &Ciphered, pairs: Range<usize>) -> Plan {
         for run in [plain, cipher, control] {
             plan.read(run, What::Metric(tokens.metric.clone()));
             plan.read(run, What::Attribution(tokens.metric.clone()));
+            // Pairs' metrics are logit differences.
+            tokens.metric.answer_half().map(|half| plan.read(run, What::Attribution(half)));
         }
     }
     plan
 }
 
-/// Each run's metric, and its attributions of all components; so many pairs at a time.
-type OfRuns = (Vec<f64>, Vec<Vec<f64>>);
+/// Each run's metric, its attributions of all components, and those to the answer's half; so many pairs at a time.
+type OfRuns = (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>);
 
 fn measured(
     session: &Session,
@@ -158,14 +194,27 @@ fn measured(
     pairs: impl Iterator<Item = Range<usize>>,
     all: &[Component],
 ) -> Result<OfRuns, AnalysisError> {
-    let (mut metrics, mut of_runs) = (Vec::new(), Vec::new());
+    let (mut metrics, mut of_runs, mut of_answers) = (Vec::new(), Vec::new(), Vec::new());
+    let n_heads = session.model.decoder.arch.n_heads;
     for some in pairs {
         let readings = session.run(&plan(items, some))?;
         metrics.extend(readings.iter().filter_map(Reading::number));
-        let arrays = readings.iter().filter(|r| r.number().is_none());
-        of_runs.extend(arrays.map(|r| attributions(r, all, session.model.decoder.arch.n_heads)));
+        for (k, array) in readings.iter().filter(|r| r.number().is_none()).enumerate() {
+            let of = if k % 2 == 0 { &mut of_runs } else { &mut of_answers };
+            of.push(attributions(array, all, n_heads));
+        }
     }
-    Ok((metrics, of_runs))
+    Ok((metrics, of_runs, of_answers))
+}
+
+/// What the cipher takes away of a component's attributions in the runs of [`PASSES`].
+fn taken([plain, cipher, _]: [f64; 3]) -> f64 {
+    plain - cipher
+}
+
+/// What survives in cipher of the request's content.
+fn surviving([_, cipher, control]: [f64; 3]) -> f64 {
+    cipher - control
 }
 
 /// What the tables are made of.
@@ -178,6 +227,8 @@ struct Numbers<'a> {
     metrics: Vec<f64>,
     /// Attributions of all components, one list a run.
     of_runs: Vec<Vec<f64>>,
+    /// The same to the answer's half of the metric.
+    of_answers: Vec<Vec<f64>>,
 }
 
 impl Numbers<'_> {
@@ -185,16 +236,32 @@ impl Numbers<'_> {
         (self.metrics.len() / PASSES.len()) as i64
     }
 
-    /// A number of each pair, from a component's attributions in plain, in cipher, and of the control in cipher.
-    fn each(&self, component: usize, f: fn([f64; 3]) -> f64) -> Vec<f64> {
-        let of_pairs = self.of_runs.chunks_exact(PASSES.len());
-        of_pairs.map(|runs| f(std::array::from_fn(|run| runs[run][component]))).collect()
+    /// A number of each pair, from each component's attributions in plain, in cipher, and of the control in cipher.
+    fn each(&self, of_runs: &[Vec<f64>], f: fn([f64; 3]) -> f64) -> Vec<Vec<f64>> {
+        let of_component = |component: usize| {
+            let of_pairs = of_runs.chunks_exact(PASSES.len());
+            of_pairs.map(|runs| f(std::array::from_fn(|run| runs[run][component]))).collect()
+        };
+        (0..of_runs.first().map_or(0, Vec::len)).map(of_component).collect()
+    }
+
+    /// The table of heads with the columns of both halves, of the contrast and of what survives.
+    fn with_halves(&self, mut table: Table) -> Result<Table, AnalysisError> {
+        let numbers: [(&str, &str, fn([f64; 3]) -> f64); 2] = [
+            ("contrast", "in plain minus in cipher, attribution to", taken),
+            ("survives", "positive minus negative request in cipher, attribution to", surviving),
+        ];
+        for (what, doc, f) in numbers {
+            let (whole, answers) = (self.each(&self.of_runs, f), self.each(&self.of_answers, f));
+            let foils: Vec<Vec<f64>> = answers.iter().zip(&whole).map(|(answer, whole)| less(answer, whole)).collect();
+            table = halves::columns(table, what, doc, [&answers, &foils], self.seed)?;
+        }
+        Ok(table)
     }
 
     fn heads_table(&self, components: &[Component]) -> Result<Table, AnalysisError> {
-        let of = |f: fn([f64; 3]) -> f64| (0..components.len()).map(|c| self.each(c, f)).collect::<Vec<_>>();
-        let (contrast, survives) =
-            (of(|[plain, cipher, _]| plain - cipher), of(|[_, cipher, control]| cipher - control));
+        let of = |f: fn([f64; 3]) -> f64| self.each(&self.of_runs, f);
+        let (contrast, survives) = (of(taken), of(surviving));
         let tested = |of: &[Vec<f64>]| components::tested(components, of, self.seed);
         let (tested, survived) = (tested(&contrast)?, tested(&survives)?);
         let means = |of: Vec<Vec<f64>>| of.iter().map(|x| mean(x)).collect::<Vec<_>>();
@@ -277,11 +344,9 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
     let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked(i)));
     let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
-    let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
-    let n = heads.ints("n")?.first().copied().unwrap_or(0);
     Ok(Figure::from(Heatmap {
         title: "Attribution that the cipher takes away".to_string(),
-        subtitle: format!("{model}, {n} pairs, plain minus cipher, last position"),
+        subtitle: subtitle(heads)?,
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
         value_label: "attribution to the logit difference (nats)".to_string(),
@@ -293,10 +358,8 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
 
 /// What the tables say, in a paragraph.
 fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
-    let (names, layers, sensitive) = (heads.strs("component")?, heads.ints("layer")?, heads.flags("sensitive")?);
+    let (names, layers) = (heads.strs("component")?, heads.ints("layer")?);
     let is_head = |i: &usize| names[*i].starts_with("head.");
-    let all = (0..heads.rows()).filter(is_head).count();
-    let found = (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i]).count();
     let strongest = Listing::of(heads).strongest("contrast_mean").rows()?;
     let first = strongest.into_iter().find(is_head).map_or(String::new(), |i| {
         let head = names[i].trim_start_matches("head.").parse().unwrap_or(0);
@@ -313,9 +376,6 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
     });
     let count = |column: &str| Ok::<_, AnalysisError>(heads.ints(column)?.first().copied().unwrap_or(0));
     let out = Ciphered::omitted(count("left_out")?, count("too_long")?);
-    let shares = heads.floats("share")?;
-    let large =
-        (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i] && shares[*i].is_some_and(|s| s >= LARGE)).count();
     let metric = passes.floats("metric_mean")?;
     let value = |i: usize| metric.get(i).copied().flatten();
     let at = |i: usize| signed(value(i), 3);
@@ -325,17 +385,38 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
     };
     let (n, total) = (passes.ints("n")?.first().copied().unwrap_or(0), passes.ints("passes")?.iter().sum::<i64>());
     Ok(format!(
-        "Over {} pairs the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher).{sees} \
-         {found} of {all} heads are cipher-sensitive: their attribution changes with q < {SIGNIFICANT} and in the direction in \
-         which the metric does. {large} of them make up {} of its change or more each.{first} All heads were measured in {} \
-         forward passes, three a pair.{out}",
-        cells::count(n),
+        "Over {} the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher).{sees} \
+         {}{first} All heads were measured in {} forward passes, three a pair.{out}",
+        plural(n, "pair"),
         at(0),
         at(1),
         at(2),
-        cells::share(LARGE),
+        sensitivity(heads, n)?,
         cells::count(total),
     ))
+}
+
+/// How many heads are cipher-sensitive, and how many of them make up much of the metric's change.
+fn sensitivity(heads: &Table, n: i64) -> Result<String, AnalysisError> {
+    let (names, sensitive, shares) = (heads.strs("component")?, heads.flags("sensitive")?, heads.floats("share")?);
+    let is_head = |i: &usize| names[*i].starts_with("head.");
+    let all = (0..heads.rows()).filter(is_head).count();
+    let found: Vec<usize> = (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i]).collect();
+    let how = format!("with q < {SIGNIFICANT} and in the direction in which the metric does");
+    if found.is_empty() {
+        let q = heads.floats("q_value")?;
+        let power = Power { items: n, item: "pair", tests: q.iter().flatten().count() };
+        let power = if q.iter().flatten().any(|q| *q < SIGNIFICANT) { String::new() } else { power.sentence() };
+        return Ok(format!("No head of {all} is cipher-sensitive: the attribution of none changes {how}.{power}"));
+    }
+    let large = found.iter().filter(|i| shares[**i].is_some_and(|s| s >= LARGE)).count();
+    let large = match large {
+        0 => format!("None of them makes up {} of its change.", cells::share(LARGE)),
+        1 => format!("1 of them makes up {} of its change or more.", cells::share(LARGE)),
+        n => format!("{n} of them make up {} of its change or more each.", cells::share(LARGE)),
+    };
+    let (are, their) = if found.len() == 1 { ("is", "its") } else { ("are", "their") };
+    Ok(format!("{} of {all} heads {are} cipher-sensitive: {their} attribution changes {how}. {large}", found.len()))
 }
 
 #[cfg(test)]
@@ -355,7 +436,7 @@ mod tests {
         let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
         let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), &all).unwrap();
         let whole = of(vec![0..5]);
-        assert_eq!((whole.0.len(), whole.1.len()), (15, 15));
+        assert_eq!((whole.0.len(), whole.1.len(), whole.2.len()), (15, 15, 15));
         assert!(whole == of(vec![0..1, 1..3, 3..5]));
     }
 }

@@ -18,11 +18,12 @@ mod report;
 use super::components::{attributions, components};
 use super::effects::{SIGNIFICANT, Tested, family};
 use super::gate::{Head, interchanged, silenced};
-use super::inputs::{PairArgs, Pairs, halves};
+use super::halves::Value;
+use super::inputs::{PairArgs, Pairs, halves as halves_of};
 use super::interchange::spread;
 use super::scored::Scored;
-use super::summary::mean;
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use super::summary::{less, mean};
+use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
 use crate::model::Model;
 use crate::plan::{Plan, What};
 use crate::report::Section;
@@ -98,7 +99,7 @@ impl Analysis for ContrastMethods {
         let missed = missed(&measured, &tested);
         Ok(vec![
             heads_table(model, items, (&measured, session.seed), &tested, &parts)?,
-            agreement::table(model, &measured, &halves(&items.pairs.dataset.items))?,
+            agreement::table(model, &measured, &halves_of(&items.pairs.dataset.items))?,
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
         .into())
@@ -114,7 +115,10 @@ impl Analysis for ContrastMethods {
 }
 
 /// Readouts of a pair before those of its forks, in [`methods_plan`].
-const OF_PAIR: usize = 3;
+const OF_PAIR: usize = 5;
+
+/// Readouts of a head's two forks: of each the metric and its answer half.
+const OF_HEAD: usize = 4;
 
 /// [`methods_plan`]s of all pairs, some pairs in each.
 fn methods_plans(items: &Items) -> impl Iterator<Item = Plan> {
@@ -122,20 +126,23 @@ fn methods_plans(items: &Items) -> impl Iterator<Item = Plan> {
     batches(items.pairs.tokens.len(), forks).map(|pairs| methods_plan(items, pairs))
 }
 
-/// Each pair's two metrics and the positive prompt's attributions, then for every head the metrics of its interchange and
-/// of its ablation.
+/// Each pair's positive metric with its answer half, its negative one, and the positive prompt's attributions to either; then for
+/// every head the metrics of its interchange and of its ablation, each with its answer half.
 fn methods_plan(items: &Items, pairs: Range<usize>) -> Plan {
     let mut plan = Plan::default();
     for i in pairs {
         let [positive, negative] = items.pairs.add(&mut plan, i);
-        let metric = || What::Metric(items.pairs.tokens[i].metric.clone());
-        plan.read(positive, metric());
-        plan.read(negative, metric());
-        plan.read(positive, What::Attribution(items.pairs.tokens[i].metric.clone()));
+        let metric = &items.pairs.tokens[i].metric;
+        Value::read(&mut plan, positive, metric);
+        plan.read(negative, What::Metric(metric.clone()));
+        // Pairs' metrics are logit differences.
+        for metric in [Some(metric.clone()), metric.answer_half()].into_iter().flatten() {
+            plan.read(positive, What::Attribution(metric));
+        }
         for head in &items.heads {
             for edits in [interchanged(&[*head], negative), silenced(&[*head])] {
                 let fork = plan.fork(positive, edits);
-                plan.read(fork, metric());
+                Value::read(&mut plan, fork, metric);
             }
         }
     }
@@ -152,6 +159,8 @@ struct Measured {
     ablation: Vec<Vec<f64>>,
     /// Attribution in the clean run.
     dla: Vec<Vec<f64>>,
+    /// The same three of the answer's half of the metric.
+    answers: [Vec<Vec<f64>>; 3],
     /// Its share of the sum of all components' absolute attributions.
     shares: Vec<Vec<f64>>,
 }
@@ -160,7 +169,8 @@ impl Measured {
     /// Of no pairs yet.
     fn none(heads: usize) -> Self {
         let rows = || vec![Vec::new(); heads];
-        Measured { interchange: rows(), ablation: rows(), dla: rows(), shares: rows(), ..Measured::default() }
+        let answers = [rows(), rows(), rows()];
+        Measured { interchange: rows(), ablation: rows(), dla: rows(), answers, shares: rows(), ..Measured::default() }
     }
 
     /// Adds some pairs' readings of [`methods_plan`], of a model of so many layers and heads a layer.
@@ -168,16 +178,22 @@ impl Measured {
         let components = components(n_layers, n_heads);
         // Heads stand among the components in their own order.
         let heads: Vec<usize> = (0..components.len()).filter(|c| components[*c].head().is_some()).collect();
-        for of_pair in readings.chunks_exact(OF_PAIR + 2 * heads.len()) {
+        for of_pair in readings.chunks_exact(OF_PAIR + OF_HEAD * heads.len()) {
             let number = |k: usize| of_pair[k].number().unwrap_or(f64::NAN);
-            let attributed = attributions(&of_pair[2], &components, n_heads);
+            let attributed = attributions(&of_pair[3], &components, n_heads);
+            let to_answer = attributions(&of_pair[4], &components, n_heads);
             let total: f64 = attributed.iter().map(|v| v.abs()).sum();
             self.positive.push(number(0));
-            self.negative.push(number(1));
+            self.negative.push(number(2));
             for (h, c) in heads.iter().enumerate() {
-                self.interchange[h].push(number(OF_PAIR + 2 * h) - number(0));
-                self.ablation[h].push(number(OF_PAIR + 2 * h + 1) - number(0));
+                // Of the metric, or of its answer half, which stand one after the other for the prompt as for its forks.
+                let change = |fork: usize, half: usize| number(OF_PAIR + OF_HEAD * h + 2 * fork + half) - number(half);
+                self.interchange[h].push(change(0, 0));
+                self.ablation[h].push(change(1, 0));
                 self.dla[h].push(attributed[*c]);
+                for (answers, x) in self.answers.iter_mut().zip([change(0, 1), change(1, 1), to_answer[*c]]) {
+                    answers[h].push(x);
+                }
                 self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
             }
         }
@@ -256,7 +272,22 @@ fn heads_table(
         )?
         .float("dla_share_ci_low", "lower end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.low)))?
         .float("dla_share_ci_high", "upper end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.high)))?;
-    parts_columns(table, measured, parts)
+    halves_columns(parts_columns(table, measured, parts)?, measured, seed)
+}
+
+/// Both halves of each method's effects or attributions.
+fn halves_columns(mut table: Table, measured: &Measured, seed: u64) -> Result<Table, AnalysisError> {
+    let whole = [&measured.interchange, &measured.ablation, &measured.dla];
+    let methods = [
+        ("interchange", "with z from the negative prompt, edited minus clean"),
+        ("ablation", "with z set to zero, edited minus clean"),
+        ("dla", "attribution to"),
+    ];
+    for ((method, answers), whole) in methods.into_iter().zip(&measured.answers).zip(whole) {
+        let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
+        table = halves::columns(table, method.0, method.1, [answers, &foils], seed)?;
+    }
+    Ok(table)
 }
 
 /// One method's mean of every head, with its interval, test and rank.

@@ -8,10 +8,11 @@
 //! 2020, "Interpreting GPT: the logit lens".
 
 use super::components::{self, Component, attributions, components, label_of, without_empty};
-use super::effects::{Tested, interval};
+use super::effects::{SIGNIFICANT, Tested, interval};
 use super::halves::{Halves, Moved, Shown};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
 use super::marks::MarkArgs;
+use super::power::Power;
 use super::scored::Scored;
 use super::summary::{Position, less, mean, sd};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, marks, planned, table};
@@ -21,7 +22,7 @@ use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::plan::{Metric, Part, Plan, Positions, What};
-use crate::report::cells::{p_value, share, signed};
+use crate::report::cells::{p_value, plural, share, signed};
 use crate::report::{Heading, Section};
 use crate::run::{Reading, log_sum_exp};
 use crate::session::Session;
@@ -384,7 +385,7 @@ impl Read {
     }
 
     fn subtitle(&self) -> String {
-        format!("{}, {} prompt{}, last position", self.model, self.n, if self.n == 1 { "" } else { "s" })
+        format!("{}, {}, last position", self.model, plural(self.n, "prompt"))
     }
 
     /// Heads, layer by head.
@@ -439,6 +440,7 @@ impl Read {
             subtitle: self.subtitle(),
             what: "attribution",
             subject: "the component",
+            strongest: true,
         };
         let moved = |r: &Row| Moved { label: r.label.clone(), whole: Some(r.attribution), halves: r.halves };
         (shown, self.strongest().into_iter().take(LISTED).map(moved).collect())
@@ -455,10 +457,15 @@ impl Read {
                 r.halves.sentence("It")
             )
         });
+        let tested = self.rows.iter().filter(|r| r.q.is_some());
+        let power = match tested.clone().any(|r| r.q.is_some_and(|q| q < SIGNIFICANT)) {
+            true => String::new(),
+            false => Power { items: self.n, item: "prompt", tests: tested.count() }.sentence(),
+        };
         format!(
-            "Over {} prompts the attributions sum to a logit difference of {} nats (before soft-capping of the logits, where \
-             the model has it).{first}",
-            self.n,
+            "Over {} the attributions sum to a logit difference of {} nats (before soft-capping of the logits, where the model has \
+             it).{first}{power}",
+            plural(self.n, "prompt"),
             signed(Some(total), 3)
         )
     }

@@ -60,6 +60,9 @@ impl Value {
     }
 }
 
+/// The least number that is not written as 0, nats.
+const LEAST: f64 = 0.0005;
+
 /// A half of an effect or of an attribution over items, nats.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Half {
@@ -69,10 +72,11 @@ pub struct Half {
 }
 
 impl Half {
-    /// Whether it is above 0 beyond chance, or below; none where the interval holds 0.
+    /// Whether it is above 0 beyond chance, or below; none where the interval holds 0 as it is written. What rounding makes of runs
+    /// that an edit does not touch has intervals without 0 too.
     fn up(self) -> Option<bool> {
         let (low, high) = self.interval?;
-        (low > 0.0 || high < 0.0).then_some(low > 0.0)
+        (low >= LEAST || high <= -LEAST).then_some(low > 0.0)
     }
 
     fn estimate(self) -> Option<Estimate> {
@@ -159,6 +163,19 @@ pub fn read(table: &Table, what: &str) -> Result<Vec<Halves>, AnalysisError> {
     Ok(side("answer")?.into_iter().zip(side("foil")?).map(|(answer, foil)| Halves { answer, foil }).collect())
 }
 
+/// Some rows of a table with what their column `whole` and their halves say, under labels of their own.
+///
+/// # Errors
+/// If a column is missing or of another kind.
+pub fn moved(
+    table: &Table,
+    (what, whole): (&str, &str),
+    rows: impl IntoIterator<Item = (usize, String)>,
+) -> Result<Vec<Moved>, AnalysisError> {
+    let (halves, whole) = (read(table, what)?, table.floats(whole)?);
+    Ok(rows.into_iter().map(|(i, label)| Moved { label, whole: whole[i], halves: halves[i] }).collect())
+}
+
 /// A unit or component with its whole effect or attribution and its halves.
 pub struct Moved {
     pub label: String,
@@ -174,10 +191,12 @@ pub struct Shown<'a> {
     pub title: String,
     /// What else a reader needs, under the figure's title.
     pub subtitle: String,
-    /// `effect` or `attribution`
+    /// `effect`, `attribution` or `contrast`
     pub what: &'a str,
     /// Who moves the answer and the foil: `the exchange`, `the component`.
     pub subject: &'a str,
+    /// Whether the rows are the strongest of many, the strongest first.
+    pub strongest: bool,
 }
 
 impl Shown<'_> {
@@ -192,7 +211,7 @@ impl Shown<'_> {
         let bars = || Bars {
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
-            category_label: "strongest first".to_string(),
+            category_label: if self.strongest { "strongest first" } else { "" }.to_string(),
             value_label: format!("{} on each half (nats)", self.what),
             categories: known.iter().map(|r| r.label.clone()).collect(),
             series: vec![series("answer", |h| h.answer), series("foil", |h| h.foil)],
@@ -240,14 +259,14 @@ impl Shown<'_> {
              from the mean logit of the vocabulary: the answer's {what} less the foil's is the {what}. The words hold for a half \
              whose interval excludes 0."
         );
-        let caption = format!(
-            "Both halves of the strongest; of each {what} in all tables the halves are in columns of their own."
-        );
-        let alt = format!("Bars of the answer's and the foil's half of the strongest {what}s.");
+        let of = if self.strongest { " of the strongest" } else { "" };
+        let caption = format!("Both halves{of}; of each {what} in all tables the halves are in columns of their own.");
+        let alt = format!("Bars of the answer's and the foil's half{of}.");
         let section = Section::new(self.title.clone());
         let section = if first { section.paragraph(text) } else { section };
         let rows = known.iter().map(cells).collect();
-        Some(section.figure(dir.join(&self.file), caption, alt).table("What moved: the strongest", header, rows))
+        let table = if self.strongest { "What moved: the strongest" } else { "What moved" };
+        Some(section.figure(dir.join(&self.file), caption, alt).table(table, header, rows))
     }
 }
 
@@ -273,6 +292,11 @@ mod tests {
         assert_eq!(said(wide, down), "lowers the foil");
         assert_eq!(said(up, edge), "raises the answer");
         assert_eq!(said(wide, edge), "moves neither beyond chance");
+        assert_eq!(
+            said(half(1e-6, 9e-7, 2e-6), half(-0.001, -0.0015, -0.0006)),
+            "lowers the foil",
+            "the first is 0.000"
+        );
         let alone = Half { mean: Some(5.0), interval: None };
         assert_eq!(said(alone, alone), "moves neither beyond chance", "one item has no interval");
     }
@@ -288,7 +312,7 @@ mod tests {
         assert_eq!(halves[0].sentence("The exchange"), "");
         let rows = [Moved { label: "L0.H0".to_string(), whole: Some(-1.0), halves: halves[0] }];
         let [file, title, subtitle] = ["f", "t", "s"].map(str::to_string);
-        let shown = Shown { file, title, subtitle, what: "effect", subject: "it" };
+        let shown = Shown { file, title, subtitle, what: "effect", subject: "it", strongest: true };
         assert!(shown.figure(&rows).is_none() && shown.section(&rows, Path::new(""), true).is_none());
     }
 

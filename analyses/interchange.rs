@@ -24,7 +24,7 @@ use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
-use crate::report::cells::signed;
+use crate::report::cells::{plural, signed};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
@@ -509,12 +509,12 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
     let metrics = rows.iter().find(|r| r.positive.is_some());
     let text = format!(
-        "{}: over {} pairs the logit difference is {} in the positive and {} in the negative prompts. {}",
+        "{}: over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
         capitalised(sentence(direction)),
-        rows.first().map_or(0, |r| r.n),
+        plural(rows.first().map_or(0, |r| r.n), "pair"),
         signed(metrics.and_then(|r| r.positive), 3),
         signed(metrics.and_then(|r| r.negative), 3),
-        heads.finding(direction, "Its exchange"),
+        heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
     let section = Section::new(capitalised(direction)).paragraph(text).figure(

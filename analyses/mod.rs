@@ -33,6 +33,7 @@ pub mod gate;
 pub mod halves;
 pub mod inputs;
 pub mod marks;
+pub mod power;
 pub mod scored;
 pub mod summary;
 pub mod vectors;

@@ -16,6 +16,7 @@ use super::answered::{continued, item_of};
 use super::directions::{norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
+use super::halves::Value;
 use super::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
 use super::scored::Scored;
 use super::summary::RowMean;
@@ -109,6 +110,8 @@ struct Measured {
     base: [Vec<f64>; 2],
     /// Along the concept's direction, by coefficient and pair.
     metric: [Vec<Vec<f64>>; 2],
+    /// How far the answer's half is moved along the concept's direction, by coefficient and pair.
+    answer: [Vec<Vec<f64>>; 2],
     /// KL divergence from the unmodulated run along the concept's direction, by coefficient and pair.
     kl: [Vec<Vec<f64>>; 2],
     /// Along each random direction, by end of the grid ([`Modulate::ends`]) and pair.
@@ -279,20 +282,22 @@ impl Modulate {
         plan.fork(run, vec![Edit { site: items.site, part: Part::All, positions: Positions::Last, change }])
     }
 
-    /// Some pairs under every condition: each prompt's metric, then its forks' metrics, with the divergence along the concept's
-    /// direction.
+    /// Some pairs under every condition: each prompt's metric and its answer half, then its forks' metrics, with the answer half and
+    /// the divergence along the concept's direction.
     fn sweep(&self, items: &Items, pairs: Range<usize>, vectors: &[Vectors]) -> Plan {
         let (mut plan, conditions) = (Plan::default(), self.conditions(vectors.len() - 1));
         for i in pairs {
             let metric = &items.pairs.tokens[i].metric;
             for run in items.pairs.add(&mut plan, i) {
-                plan.read(run, What::Metric(metric.clone()));
+                Value::read(&mut plan, run, metric);
                 for at in &conditions {
                     let fork = self.fork(items, &mut plan, run, i, vectors, *at);
-                    plan.read(fork, What::Metric(metric.clone()));
-                    if at.0 == 0 {
-                        plan.read(fork, What::KlFrom(run));
+                    if at.0 > 0 {
+                        plan.read(fork, What::Metric(metric.clone()));
+                        continue;
                     }
+                    Value::read(&mut plan, fork, metric);
+                    plan.read(fork, What::KlFrom(run));
                 }
             }
         }
@@ -312,6 +317,7 @@ impl Modulate {
         let mut measured = Measured {
             base: Default::default(),
             metric: [0, 1].map(|_| empty(x.len())),
+            answer: [0, 1].map(|_| empty(x.len())),
             kl: [0, 1].map(|_| empty(x.len())),
             random: [0, 1].map(|_| vec![empty(ends.len()); vectors.len() - 1]),
         };
@@ -320,11 +326,13 @@ impl Modulate {
             let mut numbers = readings.iter().filter_map(Reading::number);
             let mut next = || numbers.next().unwrap_or(f64::NAN);
             for side in some.flat_map(|_| 0..SIDES.len()) {
-                let base = next();
+                // Pairs' metrics are logit differences, and have halves.
+                let (base, half) = (next(), next());
                 measured.base[side].push(base);
                 for (dose, x) in x.iter().enumerate() {
-                    let (metric, kl) = if *x == 0.0 { (base, 0.0) } else { (next(), next()) };
+                    let (metric, of_answer, kl) = if *x == 0.0 { (base, half, 0.0) } else { (next(), next(), next()) };
                     measured.metric[side][dose].push(metric);
+                    measured.answer[side][dose].push(of_answer - half);
                     measured.kl[side][dose].push(kl);
                 }
                 measured.random[side].iter_mut().flatten().for_each(|of_end| of_end.push(next()));
@@ -442,13 +450,24 @@ mod tests {
         let of = |pairs: Vec<Range<usize>>| {
             let vectors = modulate.vectors(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = modulate.measured(&session, &items, pairs.into_iter(), &vectors).unwrap();
-            (vectors, measured.base, measured.metric, measured.kl, measured.random)
+            (vectors, measured.base, measured.metric, measured.kl, measured.random, measured.answer)
         };
         let whole = of(vec![0..6]);
         assert!(whole == of(vec![0..1, 1..4, 4..6]));
-        let (_, base, metric, kl, random) = whole;
+        let (vectors, base, metric, kl, random, answer) = whole;
+        // The answer's half of the last pair's negative prompt at the last coefficient, by a plan of its own.
+        let mut plan = Plan::default();
+        let run = items.pairs.add(&mut plan, 5)[1];
+        let fork = modulate.fork(&items, &mut plan, run, 5, &vectors, (0, 2));
+        let half = items.pairs.tokens[5].metric.answer_half().unwrap();
+        for run in [run, fork] {
+            plan.read(run, What::Metric(half.clone()));
+        }
+        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        assert!((answer[1][2][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", answer[1][2]);
         // Coefficient 0 is the prompt itself; random directions have the two ends.
         assert_eq!((&metric[0][1], &kl[1][1]), (&base[0], &vec![0.0; 6]));
+        assert!(answer.iter().all(|side| side[1] == [0.0; 6] && side[0].iter().any(|x| *x != 0.0)), "{answer:?}");
         assert!(random.iter().all(|side| side.len() == 3 && side.iter().all(|of| of.len() == 2 && of[1].len() == 6)));
     }
 }

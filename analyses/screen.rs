@@ -22,7 +22,7 @@ use super::summary::Position;
 use super::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::model::Model;
 use crate::report::Section;
-use crate::report::cells::{interval, number, share};
+use crate::report::cells::{interval, number, plural, share};
 use crate::report::listing::{Listing, Show};
 use crate::session::Session;
 use crate::site::SiteKind;
@@ -309,13 +309,23 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let text = if gate.is_empty() {
         "No head carries the behaviour in both directions: no gate was found.".to_string()
     } else {
-        format!(
-            "{} heads carry the behaviour in both directions of interchange. The strongest is taken as the gate: **{}**.{}",
-            circuit.rows(),
-            names(&gate),
-            held_out::sentence(tables)?
-        )
+        let held_out = held_out::sentence(tables)?;
+        match circuit.rows() {
+            1 => format!(
+                "One head carries the behaviour in both directions of interchange and is taken as the gate: **{}**.{held_out}",
+                names(&gate)
+            ),
+            n => format!(
+                "{n} heads carry the behaviour in both directions of interchange. The strongest {} taken as the gate: **{}**.{held_out}",
+                if gate.len() == 1 { "is" } else { "are" },
+                names(&gate)
+            ),
+        }
     };
+    let section = Section::new("Circuit").paragraph(text);
+    if gate.is_empty() {
+        return Ok(section);
+    }
     let listed = Listing::of(circuit)
         .first(12)
         .column("head", Show::Head("layer", "head"))
@@ -325,7 +335,7 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         .column("q", Show::PValue("sufficiency_q"))
         .column("gate", Show::Flag("gate"))
         .block("Heads that carry the behaviour, as shares of the gap between the prompts")?;
-    Ok(Section::new("Circuit").paragraph(text).block(crate::report::Block::Table(listed)))
+    Ok(section.block(crate::report::Block::Table(listed)))
 }
 
 /// The heads that a table of a screen names as the gate.
@@ -340,28 +350,41 @@ pub fn gate_of(circuit: &Table) -> Result<Vec<Head>, AnalysisError> {
 
 fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let missed = table(tables, "missed")?;
-    let mut section = Section::new("What the estimate misses");
+    let section = Section::new("What the estimate misses");
     let (directions, found, sampled) = (missed.strs("direction")?, missed.ints("found")?, missed.ints("sampled")?);
     let (significant, rest) = (missed.ints("significant")?, missed.ints("rest")?);
     let (number_missed, low, high) = (missed.floats("missed")?, missed.floats("ci_low")?, missed.floats("ci_high")?);
     let recall = missed.floats("recall")?;
-    for i in 0..missed.rows() {
-        section = section.paragraph(format!(
-            "{}: of {} heads that the estimate put aside {} were run all the same, drawn at random; {} of them {} the \
-             behaviour. That makes {} of the rest (95 % interval {}), beside {} that the estimate found: {} of all that carry \
-             it were run.",
-            directions[i],
-            rest[i],
-            sampled[i],
-            significant[i],
-            if significant[i] == 1 { "carries" } else { "carry" },
-            number(number_missed[i], 1),
-            interval(low[i], high[i], 1),
-            found[i],
-            share(recall[i]),
-        ));
+    if rest.iter().all(|rest| *rest == 0) {
+        return Ok(section.paragraph("Nothing: the estimate put no head aside, and every head was run exactly."));
     }
-    Ok(section)
+    let of_sample = |i: usize| match (sampled[i], significant[i]) {
+        (0, _) => "none was run".to_string(),
+        (1, n) => format!(
+            "1 was run all the same, drawn at random, and {} the behaviour",
+            if n == 1 { "carries" } else { "does not carry" }
+        ),
+        (all, 0) => format!("{all} were run all the same, drawn at random; none of them carries the behaviour"),
+        (all, 1) => format!("{all} were run all the same, drawn at random; 1 of them carries the behaviour"),
+        (all, n) => format!("{all} were run all the same, drawn at random; {n} of them carry the behaviour"),
+    };
+    let of_found = |i: usize| match (found[i], recall[i]) {
+        (0, _) => "beside none that the estimate found".to_string(),
+        (n, recall) => format!("beside {n} that the estimate found: {} of all that carry it were run", share(recall)),
+    };
+    Ok((0..missed.rows()).fold(section, |section, i| {
+        let makes = match number_missed[i] {
+            None => "How many of them carry it is not known".to_string(),
+            n => format!("That makes {} of the rest (95 % interval {})", number(n, 1), interval(low[i], high[i], 1)),
+        };
+        section.paragraph(format!(
+            "{}: of {} that the estimate put aside {}. {makes}, {}.",
+            directions[i],
+            plural(rest[i], "head"),
+            of_sample(i),
+            of_found(i),
+        ))
+    }))
 }
 
 #[cfg(test)]

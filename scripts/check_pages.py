@@ -40,7 +40,7 @@ OVERFLOW = """(() => {
   if (document.documentElement.scrollWidth > width) found.push(`the page is ${document.documentElement.scrollWidth} px wide`);
   for (const one of document.body.querySelectorAll("*")) {
     const box = one.getBoundingClientRect();
-    const inside = one.parentElement.closest(".scroll, .status, svg");
+    const inside = one.parentElement.closest(".scroll, .picture, .status, svg");
     if (!inside && box.width > 0 && (box.right > width + 1 || box.left < -1)) {
       found.push(`<${one.localName} class="${one.getAttribute("class") ?? ""}"> reaches to ${Math.round(box.right)} px`);
     }

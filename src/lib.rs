@@ -15,6 +15,7 @@ pub mod dataset;
 pub mod demo;
 pub mod figure;
 pub mod linear;
+mod markup;
 pub mod measured;
 pub mod model;
 pub mod names;

@@ -44,7 +44,7 @@ mod svm;
 #[cfg(test)]
 mod tests;
 
-pub use choose::cross_validated_accuracy;
+pub use choose::{HeldOut, cross_validated_accuracy, held_out};
 pub use direction::{Direction, Wanted};
 pub use examples::Examples;
 pub use principal::principal_direction;

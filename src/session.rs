@@ -42,6 +42,15 @@ impl Limits {
     }
 }
 
+/// Work that was done.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Work {
+    /// Rows times layers.
+    pub rows: u64,
+    /// The floating-point operations that they stand for: time goes by these, as rows of one plan take more than those of another.
+    pub flops: f64,
+}
+
 /// Where an analysis runs its plans.
 pub struct Session<'a> {
     pub model: &'a Model,
@@ -50,9 +59,9 @@ pub struct Session<'a> {
     pub seed: u64,
     limits: Limits,
     parts: Option<&'a RunDir>,
-    progress: &'a (dyn Fn(u64) + Sync),
+    progress: &'a (dyn Fn(Work) + Sync),
     /// Told, instead of `progress`, of what was kept from before.
-    kept: &'a dyn Fn(u64),
+    kept: &'a dyn Fn(Work),
     total: RefCell<Size>,
     /// The digests of the plans whose prompts and forks were counted: runs of a plan may be read and go on.
     counted: RefCell<HashSet<String>>,
@@ -87,7 +96,7 @@ impl<'a> Session<'a> {
     pub fn new(model: &'a Model, engine: Engine, seed: u64) -> Self {
         let limits = Limits::of(&model.decoder);
         let (total, counted, next, asked) = Default::default();
-        let (progress, kept, scored) = (&|_| {}, &|_| {}, &|_: &Scores| {});
+        let (progress, kept, scored) = (&|_: Work| {}, &|_: Work| {}, &|_: &Scores| {});
         Session { model, engine, seed, limits, parts: None, progress, kept, total, counted, next, asked, scored }
     }
 
@@ -101,8 +110,8 @@ impl<'a> Session<'a> {
         Session { parts: Some(directory), ..self }
     }
 
-    /// Tells of every layer that rows went through, how many did; and `kept` of those that an earlier run had taken through.
-    pub fn watched(self, progress: &'a (dyn Fn(u64) + Sync), kept: &'a dyn Fn(u64)) -> Self {
+    /// Tells of every layer that rows went through, how much work that was; and `kept` of what an earlier run had done.
+    pub fn watched(self, progress: &'a (dyn Fn(Work) + Sync), kept: &'a dyn Fn(Work)) -> Self {
         Session { progress, kept, ..self }
     }
 
@@ -176,7 +185,11 @@ impl<'a> Session<'a> {
         name: &str,
     ) -> Result<Vec<Generated>, SessionError> {
         let decoder = &self.model.decoder;
-        let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
+        // How long answers are is not known before; an operation a weight and row is what plans of them count too.
+        let a_row = 2.0 * decoder.arch.layer_params() as f64;
+        let work = |rows: u64| Work { rows, flops: rows as f64 * a_row };
+        let progress = |rows: u64| (self.progress)(work(rows));
+        let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
         let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
         let of = format!("{digest} {some:?} {samples:?}");
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
@@ -187,7 +200,7 @@ impl<'a> Session<'a> {
                 return Err(bad(parts::ANOTHER.to_string()));
             }
             let size = cost(&part.answers);
-            (self.kept)(size.rows);
+            (self.kept)(work(size.rows));
             self.count(plan, digest, size);
             return Ok(part.answers);
         }
@@ -243,14 +256,17 @@ impl<'a> Session<'a> {
 
     /// A piece's readings: those that were kept, or new ones.
     fn piece(&self, piece: &Piece, name: &str) -> Result<Vec<Reading>, SessionError> {
+        let cost = size(&piece.plan, &self.model.decoder.arch, self.engine);
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
             let readings = parts::decode(&bytes, piece.plan.readouts.len(), &piece.plan.digest()).map_err(bad)?;
-            (self.kept)(size(&piece.plan, &self.model.decoder.arch, self.engine).rows);
+            (self.kept)(Work { rows: cost.rows, flops: cost.flops });
             return Ok(readings);
         }
-        let options = Options { engine: self.engine, progress: self.progress, ..Options::default() };
+        let a_row = cost.flops / cost.rows.max(1) as f64;
+        let progress = |rows: u64| (self.progress)(Work { rows, flops: rows as f64 * a_row });
+        let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
         let readings = run(&self.model.decoder, &piece.plan, &options)?;
         if let Some(directory) = self.parts {
             directory.commit_part(name, &parts::encode(&readings, &piece.plan.digest()))?;

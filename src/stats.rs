@@ -44,7 +44,7 @@ pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
 pub use jackknife::jackknife_correlation;
 pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
-pub use shares::{PairedCounts, auc, counted, overlap_p, paired_sign_test, share_difference, wilson};
+pub use shares::{PairedCounts, auc, counted, overlap_p, paired_sign_test, share_difference, wilson, wilson_of};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::welch;
 

@@ -2,11 +2,13 @@
 
 use crate::analyses::components::{label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
+use crate::analyses::halves::{Moved, Shown};
 use crate::analyses::marks::MarkArgs;
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::power::Power;
+use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
-use crate::report::cells::{share, share_interval, signed};
+use crate::report::cells::{plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -116,8 +118,7 @@ impl<'a> Repair<'a> {
 
     fn subtitle(&self) -> Result<String, AnalysisError> {
         let model = short_name(self.table.strs("model")?.first().copied().unwrap_or_default());
-        let plural = if self.n == 1 { "" } else { "s" };
-        Ok(format!("{model}, {} pair{plural}, {} out by {}, last position", self.n, self.gate, self.mode))
+        Ok(format!("{model}, {}, {} out by {}, last position", plural(self.n, "pair"), self.gate, self.mode))
     }
 }
 
@@ -130,7 +131,25 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     ];
     let knockouts = knockouts_forest(table(tables, "knockouts")?, repair.gate, &subtitle)?;
     figures.extend(knockouts.map(|f| ("knockouts.png".to_string(), f)));
+    let (shown, rows) = apart(table(tables, "knockouts")?, subtitle)?;
+    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     Ok(figures)
+}
+
+/// The halves of the knockouts' effects: the gate's, then each set of amplifiers alone.
+fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
+    let rows = (0..knockouts.rows()).filter(|i| *i == 0 || !with_gate[*i]).take(MOST_KNOCKOUTS);
+    let rows = rows.map(|i| (i, names[i].to_string()));
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle,
+        what: "effect",
+        subject: "the knockout",
+        strongest: false,
+    };
+    Ok((shown, halves::moved(knockouts, ("effect", "effect_mean"), rows)?))
 }
 
 /// What every head loses, layer by head, with a dot on amplifiers of some size.
@@ -221,7 +240,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let caption =
         format!("Mean drop of each head's attribution; all components are in components.parquet. A dot: {}.", dots());
     let main = Section::new(format!("What {gate} works through"))
-        .paragraph(finding(&rows, &repair)?)
+        .paragraph(finding(&rows, &repair, table(tables, "knockouts")?)?)
         .figure(dir.join("drops.png"), caption, alt)
         .figure(
             dir.join("forest.png"),
@@ -230,13 +249,17 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         )
         .block(Block::Table(listing.block("The largest changes of attribution")?));
     let mut sections = vec![main];
+    let (shown, moved) = apart(table(tables, "knockouts")?, repair.subtitle()?)?;
+    sections.extend(shown.section(&moved, dir, true));
     sections.extend(knockouts_section(table(tables, "knockouts")?, &repair, dir)?);
     sections.push(Section::new("Self-repair").paragraph(repair_text(&rows, &repair)?));
     Ok(sections)
 }
 
 /// The effect, and its amplifiers.
-fn finding(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
+fn finding(rows: &[Row], repair: &Repair, knockouts: &Table) -> Result<String, AnalysisError> {
+    // The gate's own knockout is the first.
+    let moved = halves::read(knockouts, "effect")?.first().map_or(String::new(), |of| of.sentence("The knockout"));
     let amplifiers: Vec<&Row> = rows.iter().filter(|r| r.amplifier).collect();
     let named = |r: &&Row| format!("**{}** ({})", r.label(), share(r.share_of_effect));
     let names: Vec<String> = amplifiers.iter().take(NAMED).map(named).collect();
@@ -245,17 +268,24 @@ fn finding(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
         false => String::new(),
     };
     let found = match amplifiers.len() {
-        0 => format!(
-            "No later head loses attribution of the effect's sign beyond chance: {} works through MLPs, or directly.",
-            repair.gate
-        ),
+        0 => {
+            let tested = rows.iter().filter(|r| r.q.is_some()).count();
+            let power = Power { items: repair.n, item: "pair", tests: tested };
+            // Without power it is not known what it works through.
+            let power = if rows.iter().any(Row::significant) { String::new() } else { power.sentence() };
+            let through = match power.is_empty() {
+                true => format!(": {} works through MLPs, or directly", repair.gate),
+                false => String::new(),
+            };
+            format!("No later head loses attribution of the effect's sign beyond chance{through}.{power}")
+        }
         1 => format!("One later head amplifies it: {} of the effect).", names[0].trim_end_matches(')')),
         n => format!("{n} later heads amplify it: {}{rest}, each with its share of the effect.", names.join(", ")),
     };
     Ok(format!(
-        "Over {} pairs, knocking out **{}** ({}) moves the positive prompts' logit difference from {} to {} nats (negative \
-         prompts: {}). {found} All later heads together, those that work against it too, carry {}.",
-        repair.n,
+        "Over {}, knocking out **{}** ({}) moves the positive prompts' logit difference from {} to {} nats (negative \
+         prompts: {}).{moved} {found} All later heads together, those that work against it too, carry {}.",
+        plural(repair.n, "pair"),
         repair.gate,
         repair.mode,
         signed(repair.mean("positive")?, 3),
@@ -308,11 +338,15 @@ fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
     let against = match against.first() {
         None => "No later component works against the knockout beyond chance.".to_string(),
         Some(first) => format!(
-            "{} later components work against the knockout (q < {SIGNIFICANT}), by {} nats together, {} most; what the final \
-             norm's new scale does to heads that did not change is in it.",
-            against.len(),
+            "{} {} against the knockout (q < {SIGNIFICANT}), by {} nats{}; what the final norm's new scale does to heads that did \
+             not change is in it.",
+            plural(against.len() as i64, "later component"),
+            if against.len() == 1 { "works" } else { "work" },
             signed(-sum, 3),
-            first.label()
+            match against.len() {
+                1 => format!(": {}", first.label()),
+                _ => format!(" together, {} most", first.label()),
+            }
         ),
     };
     Ok(format!(

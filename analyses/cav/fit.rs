@@ -7,7 +7,7 @@ use super::Items;
 use super::sets::Sets;
 use crate::analyses::AnalysisError;
 use crate::analyses::directions::no_direction;
-use crate::linear::{self, Direction, Examples, LinearError, Method, Strength};
+use crate::linear::{self, Direction, Examples, HeldOut, LinearError, Method, Strength};
 use crate::ops::vectors::{cosine, dot};
 use crate::site::Site;
 use rayon::prelude::*;
@@ -31,8 +31,8 @@ pub(super) struct Found {
     pub(super) method: Method,
     /// None where the two sets are the same: nothing is there.
     pub(super) direction: Option<Direction>,
-    /// Of held-out examples, each side counting half; one half where nothing is there.
-    pub(super) accuracy: f64,
+    /// Of held-out examples, each side counting half; one half, without an interval, where nothing is there.
+    pub(super) accuracy: HeldOut,
     pub(super) cosine: Option<f64>,
     pub(super) runs: Runs,
     /// One a class.
@@ -60,12 +60,10 @@ impl At<'_> {
         let examples = Examples::grouped(&self.rows[..n], &self.rows[n..], &groups).map_err(failed)?;
         let options = linear::Options { method: self.method, seed: self.seed, ..linear::Options::default() };
         let direction = present(linear::fit(&examples, &options)).map_err(failed)?;
+        let nothing = HeldOut { accuracy: 0.5, interval: None };
         let accuracy = match &direction {
-            None => 0.5,
-            Some(_) => {
-                let held_out = linear::cross_validated_accuracy(&examples, &options, FOLDS);
-                present(held_out).map_err(failed)?.unwrap_or(0.5)
-            }
+            None => nothing,
+            Some(_) => present(linear::held_out(&examples, &options, FOLDS)).map_err(failed)?.unwrap_or(nothing),
         };
         let strength = direction.as_ref().and_then(|d| d.strength).map_or(options.strength, Strength::Fixed);
         let options = linear::Options { strength, ..options };

@@ -7,7 +7,7 @@ use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::bars::MOST_BARS;
 use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, MOST_SERIES};
 use crate::names::short_name;
-use crate::report::cells::share;
+use crate::report::cells::{plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -56,9 +56,10 @@ fn subtitle(table: &Table) -> Result<String, AnalysisError> {
 
 fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
     let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
+    let intervals = intervals(cavs)?;
     let curve = |name: String| {
         let of = (0..cavs.rows()).filter(|i| method[*i] == name);
-        let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: None }).collect();
+        let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: intervals[i] }).collect();
         Curve { name, role: CurveRole::Series, points }
     };
     let position = cavs.strs("position")?.first().copied().unwrap_or_default();
@@ -70,8 +71,57 @@ fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
         curves: methods(cavs)?.into_iter().map(curve).collect(),
         thresholds: Vec::new(),
         y_range: Some((0.0, 1.0)),
-        interval_meaning: None,
+        interval_meaning: intervals.iter().any(Option::is_some).then(|| "95 % interval over examples".to_string()),
     }))
+}
+
+/// The accuracies' intervals; none of an older table.
+fn intervals(cavs: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
+    if !cavs.has("accuracy_ci_low") {
+        return Ok(vec![None; cavs.rows()]);
+    }
+    let (low, high) = (cavs.floats("accuracy_ci_low")?, cavs.floats("accuracy_ci_high")?);
+    Ok(low.iter().zip(high).map(|(low, high)| low.zip(*high)).collect())
+}
+
+/// The largest accuracy, and which others it cannot be told from: it is the best only where no other interval reaches its own.
+fn best(cavs: &Table) -> Result<String, AnalysisError> {
+    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
+    let intervals = intervals(cavs)?;
+    let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
+    let Some(first) = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)) else { return Ok(String::new()) };
+    let at = format!("**{}** at layer {} with {}", method[first], layers[first], share(largest));
+    let Some((low, high)) = intervals[first] else { return Ok(format!("The largest accuracy is that of {at}.")) };
+    let at = format!("{at}, 95 % interval {}", share_interval(Some((low, high))));
+    if low <= 0.5 {
+        return Ok(format!(
+            "The largest accuracy is that of {at}, which chance gives too: the concept is found nowhere."
+        ));
+    }
+    let reaches = |i: &usize| *i != first && intervals[*i].is_some_and(|(_, high)| high >= low);
+    let others = methods(cavs)?.into_iter().filter_map(|name| {
+        let of: Vec<i64> = (0..cavs.rows()).filter(|i| method[*i] == name && reaches(i)).map(|i| layers[i]).collect();
+        (!of.is_empty())
+            .then(|| format!("{name} at {} {}", if of.len() == 1 { "layer" } else { "layers" }, ranges(&of)))
+    });
+    let others: Vec<String> = others.collect();
+    Ok(match (others.is_empty(), cavs.rows()) {
+        (true, 1) => format!("It is {at}."),
+        (true, _) => format!("The best is {at}: no other interval reaches that."),
+        (false, _) => format!(
+            "The largest accuracy is that of {at}, but it cannot be told from that of others, whose intervals reach its own: {}.",
+            others.join("; ")
+        ),
+    })
+}
+
+/// Ascending numbers with those that follow each other drawn together: `0, 3–5`.
+fn ranges(numbers: &[i64]) -> String {
+    let runs = numbers.chunk_by(|a, b| a + 1 == *b).map(|run| match run {
+        [first, .., last] if last - first > 1 => format!("{first}–{last}"),
+        run => run.iter().map(i64::to_string).collect::<Vec<_>>().join(", "),
+    });
+    runs.collect::<Vec<_>>().join(", ")
 }
 
 /// The rows of a method, by class.
@@ -137,25 +187,22 @@ fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, A
 }
 
 fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
-    // Of several that are as good, the first layer: from there on the concept is there.
-    let best = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)).map_or(String::new(), |i| {
-        let mut later = (0..cavs.rows()).filter(|j| method[*j] == method[i] && layers[*j] > layers[i]).peekable();
-        let from = later.peek().is_some() && later.all(|j| accuracy[j] == Some(largest));
-        let at = if from { format!("from layer {} on", layers[i]) } else { format!("at layer {}", layers[i]) };
-        format!("The best is **{}** {at} with {}.", method[i], share(largest))
-    });
     let text = format!(
-        "Linear classifiers between {} examples of the concept and {} random ones, layer by layer, and how often they are right \
-         on examples that they were not fitted to, both sides counting half. {best}",
-        cavs.ints("n_concept")?.first().copied().unwrap_or(0),
+        "Linear classifiers between {} of the concept and {} random ones, layer by layer, and how often they are right on examples \
+         that they were not fitted to, both sides counting half. {}",
+        plural(cavs.ints("n_concept")?.first().copied().unwrap_or(0), "example"),
         cavs.ints("n_random")?.first().copied().unwrap_or(0),
+        best(cavs)?,
     );
     let block = Listing::of(cavs)
         .column("layer", Show::Count("layer"))
         .column("method", Show::Text("method"))
-        .column("held-out accuracy", Show::Share("accuracy"))
+        .column("held-out accuracy", Show::Share("accuracy"));
+    let block = match cavs.has("accuracy_ci_low") {
+        true => block.column("95 % interval", Show::Interval("accuracy_ci_low", "accuracy_ci_high", 3)),
+        false => block,
+    };
+    let block = block
         .column("norm", Show::Number("norm", 3))
         .column("cosine to mean difference", Show::Number("cosine", 2))
         .block("Concept vectors; they are in cavs.safetensors")?;
@@ -223,6 +270,8 @@ mod tests {
             .and_then(|t| t.int("n_concept", "", vec![20; n]))
             .and_then(|t| t.int("n_random", "", vec![20; n]))
             .and_then(|t| t.float("accuracy", "", accuracy.iter().map(|a| a.2)))
+            .and_then(|t| t.float("accuracy_ci_low", "", accuracy.iter().map(|a| a.2 - 0.05)))
+            .and_then(|t| t.float("accuracy_ci_high", "", accuracy.iter().map(|a| (a.2 + 0.05).min(1.0))))
             .and_then(|t| t.float("norm", "", vec![1.0; n]))
             .and_then(|t| t.float("cosine", "", vec![1.0; n]))
             .unwrap()
@@ -256,18 +305,26 @@ mod tests {
     }
 
     #[test]
-    fn the_concept_is_where_it_is_first_found_as_well_as_anywhere() {
-        let rows = [
+    fn an_accuracy_is_the_best_only_where_no_other_interval_reaches_its_own() {
+        let said = |rows: &[(i64, &str, f64)]| words(&[cavs(rows)]);
+        let text = said(&[(0, "ridge", 0.5), (1, "ridge", 0.9), (2, "ridge", 0.7)]);
+        assert!(text.contains("The best is **ridge** at layer 1 with 90.0"), "{text}");
+        assert!(text.contains("95 % interval [85.0") && text.contains("no other interval reaches"), "{text}");
+        // Equal ones, and ones within the intervals; of several that are as good the first is named.
+        let tied = [
             (0, "ridge", 0.5),
             (0, "svm", 0.6),
             (1, "ridge", 1.0),
-            (1, "svm", 0.9),
+            (1, "svm", 0.93),
             (2, "ridge", 1.0),
-            (2, "svm", 1.0),
+            (3, "ridge", 0.92),
         ];
-        assert!(words(&[cavs(&rows)]).contains("The best is **ridge** from layer 1 on with 100.0"));
-        let rows = [(0, "ridge", 0.5), (1, "ridge", 0.8), (2, "ridge", 0.7)];
-        assert!(words(&[cavs(&rows)]).contains("The best is **ridge** at layer 1 with 80.0"));
+        let text = said(&[&tied[..], &[(4, "ridge", 0.91), (5, "ridge", 0.80)]].concat());
+        assert!(!text.contains("best is") && text.contains("that of **ridge** at layer 1 with 100.0"), "{text}");
+        assert!(text.contains("whose intervals reach its own: ridge at layers 2–4; svm at layer 1."), "{text}");
+        let text = said(&[(0, "ridge", 0.52), (1, "ridge", 0.54)]);
+        assert!(text.contains("which chance gives too"), "{text}");
+        assert_eq!((ranges(&[0, 3, 4, 5, 8, 9]), ranges(&[2])), ("0, 3–5, 8, 9".to_string(), "2".to_string()));
     }
 
     #[test]

@@ -24,8 +24,15 @@ pub(super) fn cavs(model: &str, position: &Position, items: &Items, found: &[Fou
         .float(
             "accuracy",
             "balanced accuracy on held-out examples; one half is chance",
-            found.iter().map(|f| f.accuracy),
+            found.iter().map(|f| f.accuracy.accuracy),
         )?
+        .float(
+            "accuracy_ci_low",
+            "lower end of its 95 % interval over examples (Wilson's of each side; examples of one group count for as many as the spread \
+             between groups says)",
+            found.iter().map(|f| f.accuracy.interval.map(|i| i.low)),
+        )?
+        .float("accuracy_ci_high", "its upper end", found.iter().map(|f| f.accuracy.interval.map(|i| i.high)))?
         .float(
             "norm",
             "norm of the vector; 0 where the sets do not differ",

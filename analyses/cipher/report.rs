@@ -3,11 +3,13 @@
 use super::{CONDITIONS, FORMS};
 use crate::analyses::ciphered::Ciphered;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::power::Power;
+use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
-use crate::report::cells::{p_value, share, signed};
+use crate::report::cells::{p_value, plural, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -28,7 +30,12 @@ fn generated(injection: &Table) -> Result<bool, AnalysisError> {
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let (necessity, injection) = (table(tables, "necessity")?, table(tables, "injection")?);
     let n = necessity.ints("n")?.first().copied().unwrap_or(0);
-    let subtitle = format!("{}, {n} pairs, gate {}", short_name(first(necessity, "model")?), first(necessity, "gate")?);
+    let subtitle = format!(
+        "{}, {}, gate {}",
+        short_name(first(necessity, "model")?),
+        plural(n, "pair"),
+        first(necessity, "gate")?
+    );
     let bars = |title: &str, value_label: &str, table: &Table, series| -> Result<Bars, AnalysisError> {
         Ok(Bars {
             title: title.to_string(),
@@ -62,7 +69,36 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let metric = series("metric", estimates(injection, "metric_mean", "ci_low", "ci_high")?);
         bars("Injecting the gate", "logit difference (nats)", injection, vec![metric])?
     };
-    Ok(vec![("necessity.png".to_string(), needed.into()), ("injection.png".to_string(), injected.into())])
+    let (shown, rows) = apart(necessity, injection)?;
+    let halves = shown.figure(&rows).map(|figure| (shown.file, figure));
+    let figures = [("necessity.png".to_string(), needed.into()), ("injection.png".to_string(), injected.into())];
+    Ok(figures.into_iter().chain(halves).collect())
+}
+
+/// The halves of the exchange's effect in each form, and of what is injected.
+fn apart(necessity: &Table, injection: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let forms = necessity.strs("condition")?.into_iter().map(|form| format!("exchanged, {form}")).enumerate();
+    let mut rows = halves::moved(necessity, ("effect", "effect_mean"), forms)?;
+    // Tables of older builds have no effect of injection.
+    if injection.has("effect_mean") {
+        let conditions = injection.strs("condition")?.into_iter().map(str::to_string).enumerate().skip(2);
+        rows.extend(halves::moved(injection, ("effect", "effect_mean"), conditions)?);
+    }
+    let n = necessity.ints("n")?.first().copied().unwrap_or(0);
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle: format!(
+            "{}, {}, gate {}",
+            short_name(first(necessity, "model")?),
+            plural(n, "pair"),
+            first(necessity, "gate")?
+        ),
+        what: "effect",
+        subject: "the gate's exchange",
+        strongest: false,
+    };
+    Ok((shown, rows))
 }
 
 fn series(name: &str, estimates: Vec<Option<Estimate>>) -> BarSeries {
@@ -88,7 +124,10 @@ fn classes(injection: &Table) -> Result<Vec<BarSeries>, AnalysisError> {
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    Ok(vec![necessity_section(tables, dir)?, injection_section(tables, dir)?])
+    let (shown, rows) = apart(table(tables, "necessity")?, table(tables, "injection")?)?;
+    let halves = shown.section(&rows, dir, true);
+    let sections = [necessity_section(tables, dir)?, injection_section(tables, dir)?];
+    Ok(sections.into_iter().chain(halves).collect())
 }
 
 fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
@@ -105,10 +144,19 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
     let wrapped = wrapped.map_or(String::new(), |wrapped| {
         format!(" In plain within the instructions and examples of the cipher prompt it does so by {wrapped}.")
     });
+    let pairs = collapse.ints("n")?;
+    let few = pairs.iter().skip(1).filter(|n| Power { items: **n, item: "pair", tests: 1 }.is_too_small()).count();
+    let few = match few {
+        0 => String::new(),
+        n => format!(
+            " In {n} of {} groups and languages the pairs are too few to tell an effect from 0.",
+            pairs.len() - 1
+        ),
+    };
     let text = format!(
-        "Over {} pairs the gate ({}) of the negative request moves the positive's logit difference by {} in plain and by {} in \
-         cipher.{wrapped} {}{}",
-        count("n")?,
+        "Over {} the gate ({}) of the negative request moves the positive's logit difference by {} in plain and by {} in \
+         cipher.{wrapped} {}{few}{}",
+        plural(count("n")?, "pair"),
         first(necessity, "gate")?,
         plain.unwrap_or_default(),
         cipher.unwrap_or_default(),
@@ -139,7 +187,12 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
 fn collapse_sentence(collapse: &Table) -> Result<String, AnalysisError> {
     let value = |column: &str| Ok::<_, AnalysisError>(collapse.floats(column)?.first().copied().flatten());
     let Some(found) = value("collapse")? else {
-        return Ok("The effect in plain cannot be told from 0, so that nothing could collapse.".to_string());
+        // The plain effect is tested by itself.
+        let power = Power { items: collapse.ints("n")?.first().copied().unwrap_or(0), item: "pair", tests: 1 };
+        return Ok(format!(
+            "The effect in plain cannot be told from 0, so that nothing could collapse.{}",
+            power.sentence()
+        ));
     };
     let ends = |low: &str, high: &str| {
         let ends = value(low)?.zip(value(high)?);

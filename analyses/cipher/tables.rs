@@ -5,12 +5,13 @@ use crate::analyses::AnalysisError;
 use crate::analyses::answered::Answer;
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
 use crate::analyses::gate::names;
+use crate::analyses::halves;
 use crate::analyses::summary::{less, mean, sd};
 use crate::answers::Class;
 use crate::dataset::Pair;
 use crate::stats::{
-    Bootstrap, Interval, PairedCounts, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test, ratio,
-    sign_flip, wilson,
+    Bootstrap, Interval, PairedCounts, bca_family, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test,
+    ratio, sign_flip, wilson,
 };
 use crate::table::Table;
 
@@ -105,7 +106,7 @@ impl Made<'_> {
                 rows.iter().map(|r| r.0),
             )?
             .int("n", "pairs", rows.iter().map(|_| self.n()))?;
-        Ok(self
+        let table = self
             .with_omitted(table)?
             .float(
                 "base_mean",
@@ -143,7 +144,10 @@ impl Made<'_> {
                 "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together",
                 shares.iter().map(|i| i.map(|i| i.low)),
             )?
-            .float("share_of_gap_ci_high", "its upper end", shares.iter().map(|i| i.map(|i| i.high)))?)
+            .float("share_of_gap_ci_high", "its upper end", shares.iter().map(|i| i.map(|i| i.high)))?;
+        let half = |f: fn(Form) -> f64| rows.iter().map(|r| r.1.iter().map(|m| f(*m)).collect()).collect::<Vec<_>>();
+        let (answers, foils) = (half(|m| m.answer), half(Form::foil));
+        halves::columns(table, "effect", "with the exchange minus without, of", [&answers, &foils], self.seed)
     }
 
     /// The intervals of effects as shares of the gap in plain.
@@ -303,7 +307,32 @@ impl Made<'_> {
                 low(|r| r.restored_interval),
             )?
             .float("restored_high", "upper end", high(|r| r.restored_interval))?;
-        sign_test_columns(table, &rows)
+        self.effect_columns(sign_test_columns(table, &rows)?)
+    }
+
+    /// What injection and its control do to the metric of the request in cipher, and to its halves; nulls of the other conditions.
+    fn effect_columns(&self, table: Table) -> Result<Table, AnalysisError> {
+        let of = |f: &dyn Fn(&Measured, usize) -> f64| -> Vec<Vec<f64>> {
+            let one = |exchange: usize| self.measured.iter().map(|m| f(m, exchange)).collect();
+            vec![Vec::new(), Vec::new(), one(0), one(1)]
+        };
+        let effect = |m: &Measured, exchange: usize| [m.injected, m.control][exchange] - m.cipher.positive;
+        let effects = of(&effect);
+        let intervals = bca_family(&effects, &self.bootstrap());
+        let table = table
+            .float(
+                "effect_mean",
+                "mean metric less that of the request in cipher, nats; of the two exchanges alone",
+                effects.iter().map(|e| mean(e)),
+            )?
+            .float(
+                "effect_ci_low",
+                "lower end of its 95 % BCa interval, nats",
+                intervals.iter().map(|i| i.map(|i| i.low)),
+            )?
+            .float("effect_ci_high", "upper end, nats", intervals.iter().map(|i| i.map(|i| i.high)))?;
+        let (answers, foils) = (of(&|m, e| m.answers[e]), of(&|m, e| m.answers[e] - effect(m, e)));
+        halves::columns(table, "effect", "with the exchange minus in cipher, of", [&answers, &foils], self.seed)
     }
 
     fn items_table(&self) -> Result<Table, AnalysisError> {
@@ -336,7 +365,17 @@ impl Made<'_> {
                 "wrapped_exchanged",
                 "wrapped positive, gate of the wrapped negative, nats",
                 wrapped(|m| m.exchanged),
-            )?)
+            )?
+            .float(
+                "plain_answer_effect",
+                "plain_exchanged less plain_positive, of logsumexp(answer logits) less the mean logit, nats; the foil's is this less \
+                 that of the metric",
+                of(|m| m.plain.answer),
+            )?
+            .float("cipher_answer_effect", "the same in cipher, nats", of(|m| m.cipher.answer))?
+            .float("wrapped_answer_effect", "the same within the instructions, nats", wrapped(|m| m.answer))?
+            .float("injected_answer_effect", "injected less cipher_positive, likewise, nats", of(|m| m.answers[0]))?
+            .float("control_answer_effect", "control less cipher_positive, likewise, nats", of(|m| m.answers[1]))?)
     }
 }
 

@@ -161,6 +161,7 @@ mod tests {
             base: vec![1.0; 5],
             gap: vec![-2.0; 5],
             effects: vec![vec![-1.0; 5], vec![-1.5; 5], vec![0.0; 5]],
+            answers: vec![vec![0.0; 5]; 3],
         };
         assert_eq!(interval(&of, &[2, 4, 6], 0), Some((4, 4)));
     }

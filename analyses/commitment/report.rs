@@ -1,9 +1,12 @@
 //! Early commitment's figure and words, from its tables alone.
 
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::effects::SIGNIFICANT;
+use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::power::Power;
+use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{number, share, signed};
+use crate::report::cells::{number, p_value, plural, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -20,14 +23,31 @@ struct Row<'a> {
     largest_share: Option<f64>,
     n: i64,
     n_layers: i64,
+    /// The q-value of the largest effect.
+    q: Option<f64>,
+    /// How many layers were tested with it.
+    tests: usize,
 }
 
-fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
+impl Row<'_> {
+    /// Whether the largest effect is beyond chance; nothing is said of where the route is committed otherwise.
+    fn is_told(&self) -> bool {
+        self.q.is_some_and(|q| q < SIGNIFICANT)
+    }
+}
+
+fn rows<'a>(table: &'a Table, layers_table: &Table) -> Result<Vec<Row<'a>>, AnalysisError> {
     let (places, changes) = (table.strs("place")?, table.strs("change")?);
     let float = |name: &str| table.floats(name);
     let (layers, low, high) = (float("layer")?, float("ci_low")?, float("ci_high")?);
     let (at, effects, shares) = (float("largest_layer")?, float("largest_effect")?, float("largest_share")?);
     let (n, n_layers) = (table.ints("n")?, table.ints("n_layers")?);
+    let (of_place, of_change) = (layers_table.strs("place")?, layers_table.strs("change")?);
+    let (of_layer, q) = (layers_table.ints("layer")?, layers_table.floats("q_value")?);
+    let tested = |i: usize| -> Vec<usize> {
+        let same = |j: &usize| (of_place[*j], of_change[*j]) == (places[i], changes[i]);
+        (0..layers_table.rows()).filter(same).collect()
+    };
     let row = |i: usize| Row {
         place: places[i],
         change: changes[i],
@@ -38,18 +58,44 @@ fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
         largest_share: shares[i],
         n: n[i],
         n_layers: n_layers[i],
+        q: tested(i).into_iter().find(|j| Some(of_layer[*j] as f64) == at[i]).and_then(|j| q[j]),
+        tests: tested(i).len(),
     };
     Ok((0..table.rows()).map(row).collect())
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let layers = table(tables, "layers")?;
-    let decisive = rows(table(tables, "commitment")?)?;
+    let decisive = rows(table(tables, "commitment")?, layers)?;
     let draw = |change: &str, title: &str| curves(layers, &decisive, change, title);
-    Ok(vec![
+    let mut figures = vec![
         ("commitment.png".to_string(), draw("remove", "The signal removed, layer by layer")?),
         ("restored.png".to_string(), draw("restore", "The signal restored, layer by layer")?),
-    ])
+    ];
+    let (shown, rows) = apart(layers, &decisive)?;
+    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    Ok(figures)
+}
+
+/// The halves of the largest effect of each change at each place.
+fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
+    let row = |of: &Row| {
+        let here =
+            |i: &usize| (places[*i], changes[*i]) == (of.place, of.change) && Some(at[*i] as f64) == of.largest_layer;
+        let i = (0..layers.rows()).find(here)?;
+        Some((i, format!("{}, {}, L{}", of.change, of.place, at[i])))
+    };
+    let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle: format!("{model}, the largest effect of each change at each place"),
+        what: "effect",
+        subject: "the change",
+        strongest: false,
+    };
+    Ok((shown, halves::moved(layers, ("effect", "effect_mean"), decisive.iter().filter_map(row))?))
 }
 
 /// The share of the gap that a change closes at each layer, at both places.
@@ -73,13 +119,17 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
     let of = |place: &str| decisive.iter().find(|r| r.place == place && r.change == change);
     let threshold = |place: &str, label: &str| {
         let row = of(place)?;
-        Some(Threshold { x: row.layer?, label: label.to_string(), interval: None })
+        Some(Threshold { x: row.layer.filter(|_| row.is_told())?, label: label.to_string(), interval: None })
     };
     let n = |place: &str| of(place).map_or(0, |r| r.n);
     let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
     Ok(Figure::from(Curves {
         title: title.to_string(),
-        subtitle: format!("{model}, {} pairs at the last position, {} in the content", n("last"), n("content")),
+        subtitle: format!(
+            "{model}, {} at the last position, {} in the content",
+            plural(n("last"), "pair"),
+            n("content")
+        ),
         x_label: "layer before which the residual stream is changed".to_string(),
         y_label: "effect (share of the gap)".to_string(),
         curves: lines,
@@ -109,18 +159,24 @@ fn curve(
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let layers = table(tables, "layers")?;
-    let decisive = rows(table(tables, "commitment")?)?;
+    let decisive = rows(table(tables, "commitment")?, layers)?;
     let of = |place: &str, change: &str| decisive.iter().find(|r| r.place == place && r.change == change);
     let mut words = Vec::new();
     words.extend(of("content", "remove").map(|r| content(r, "Removing the signal from the content")));
     words.extend(of("content", "restore").map(|r| content(r, "Restoring it in the negative prompts' content")));
     words.extend(of("last", "remove").map(|r| arrival(r, "Removing it at the last position")));
     words.extend(of("last", "restore").map(|r| arrival(r, "Restoring it there")));
+    let untold = decisive.iter().filter(|row| row.layer.is_some() && !row.is_told());
+    let powers = untold.map(|row| Power { items: row.n, item: "pair", tests: row.tests }.sentence());
+    // Said once of the places alike; the content may have fewer pairs.
+    words.extend(powers.map(|said| said.trim_start().to_string()).find(|said| !said.is_empty()));
     words.push(control(layers)?);
     let left_out = layers.ints("left_out")?.iter().copied().max().unwrap_or(0);
     if left_out > 0 {
+        let (have, are) = if left_out == 1 { ("has", "is") } else { ("have", "are") };
         words.push(format!(
-            "{left_out} pairs have no content that differs before the last position, and are left out of it."
+            "{} {have} no content that differs before the last position, and {are} left out of it.",
+            plural(left_out, "pair")
         ));
     }
     let block = Listing::of(table(tables, "commitment")?)
@@ -145,7 +201,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         )
         .figure(dir.join("restored.png"), "What restoring it in the negative prompts closes of the gap.", alt)
         .block(Block::Table(block));
-    Ok(vec![main])
+    let (shown, rows) = apart(layers, &decisive)?;
+    Ok(std::iter::once(main).chain(shown.section(&rows, dir, true)).collect())
 }
 
 /// ` (interval 3 to 4)`
@@ -156,17 +213,24 @@ fn between(row: &Row) -> String {
 
 fn largest(row: &Row) -> String {
     format!(
-        "moves the metric by up to {} nats ({} of the gap, before layer {}; {} pairs)",
+        "moves the metric by up to {} nats ({} of the gap, before layer {}; {}; q {})",
         signed(row.largest_effect, 3),
         share(row.largest_share),
         number(row.largest_layer, 0),
-        row.n
+        plural(row.n, "pair"),
+        p_value(row.q),
     )
+}
+
+/// What is said where the largest effect is not beyond chance.
+fn untold(row: &Row, what: &str) -> String {
+    format!("{what} {}, which is not beyond chance.", largest(row))
 }
 
 fn content(row: &Row, what: &str) -> String {
     match row.layer {
         None => format!("{what} moves nothing towards the other prompts at any layer."),
+        Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => format!(
             "{what} {}. It does so until before **layer {}** of {}{}: that layer reads the content, and from the next on the \
              route is committed.",
@@ -181,6 +245,7 @@ fn content(row: &Row, what: &str) -> String {
 fn arrival(row: &Row, what: &str) -> String {
     match row.layer {
         None => format!("{what} moves nothing towards the other prompts at any layer."),
+        Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => {
             format!(
                 "{what} {}. The signal is there from before **layer {}** on{}.",

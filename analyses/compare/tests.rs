@@ -1,6 +1,8 @@
 use super::*;
 use crate::analyses::screen::testing::{self, Effect};
+use crate::report::Block;
 use Effect::{Estimated, Run};
+use std::path::Path;
 
 /// The table of heads that have the same effect in both directions.
 fn heads(gap: f64, effects: &[Effect]) -> Table {
@@ -12,7 +14,8 @@ fn pairs(file: &str) -> PairSet {
 }
 
 fn checkpoint(model: &str, heads: Table) -> Checkpoint {
-    Checkpoint { model: model.to_string(), parameters: 1, pairs: pairs("a.jsonl"), heads, behaviour: None }
+    let (model, sha256) = (model.to_string(), "0".to_string());
+    Checkpoint { model, sha256, parameters: 1, pairs: pairs("a.jsonl"), heads, behaviour: None }
 }
 
 /// Answers to the positive prompts of ten pairs, of which the first `refused` are refused.
@@ -96,16 +99,50 @@ fn refusals_of_the_same_prompts_are_compared_prompt_by_prompt() {
     assert!(interval.high - interval.low < apart.high - apart.low);
 }
 
+/// What is said of two checkpoints before their table, beyond how many heads carry.
+fn warned(a: Checkpoint, b: Checkpoint) -> Option<String> {
+    let tables = tables(&[a, b]).unwrap();
+    let Block::Paragraph(text) = &sections(&tables, Path::new("")).unwrap()[0].blocks[1] else { return None };
+    Some(text.clone())
+}
+
+#[test]
+fn a_model_that_is_compared_with_itself_is_told() {
+    let of = |by: f64| heads(10.0, &[Run(by, 0.01), Run(1.0, 0.01)]);
+    let text = warned(checkpoint("m/a.gguf", of(4.0)), checkpoint("m/a.gguf", of(3.0))).unwrap();
+    assert!(text.contains("a is compared with itself"), "{text}");
+    // Two sets of weights may differ in what the pairs do not ask.
+    let text = warned(checkpoint("a", of(4.0)), checkpoint("b", of(4.0))).unwrap();
+    assert!(text.contains("No difference") && text.contains("a and b have the same effects"), "{text}");
+    // Two sets of weights of one shape have one checksum of their headers.
+    assert_eq!(warned(checkpoint("a", of(4.0)), checkpoint("b", of(3.0))), None);
+    let other = Checkpoint { sha256: "1".to_string(), ..checkpoint("a", of(3.0)) };
+    assert_eq!(warned(checkpoint("a", of(4.0)), other), None);
+}
+
+#[test]
+fn of_gates_and_refusals_that_none_has_nothing_is_said() {
+    let said =
+        |a: Checkpoint, b: Checkpoint| format!("{:?}", sections(&tables(&[a, b]).unwrap(), Path::new("")).unwrap());
+    let none = |by: f64| heads(10.0, &[Run(by, 0.9), Run(0.1, 0.9)]);
+    let text = said(checkpoint("a", none(0.3)), checkpoint("b", none(0.2)));
+    assert!(text.contains("In none of 2 checkpoints a head carries"), "{text}");
+    assert!(!text.contains("gate") && !text.contains("efusal") && !text.contains("hared"), "{text}");
+    let some = heads(10.0, &[Run(4.0, 0.01), Run(0.1, 0.9)]);
+    let with = Checkpoint { behaviour: Some(behaviour(5)), ..checkpoint("b", none(0.2)) };
+    let text = said(checkpoint("a", some), with);
+    assert!(
+        text.contains("one head that carries") && text.contains("gate's shift") && text.contains("refusals"),
+        "{text}"
+    );
+}
+
 #[test]
 fn other_pairs_are_told() {
-    let heads = || heads(10.0, &[Run(4.0, 0.01), Run(1.0, 0.01)]);
-    let said = |b: Checkpoint| {
-        let tables = tables(&[checkpoint("a", heads()), b]).unwrap();
-        let Block::Paragraph(text) = &sections(&tables, Path::new("")).unwrap()[0].blocks[1] else { return None };
-        Some(text.clone())
-    };
-    assert_eq!(said(checkpoint("b", heads())), None);
-    let text = said(Checkpoint { pairs: pairs("b.jsonl"), ..checkpoint("b", heads()) }).unwrap();
+    let of = |by: f64| heads(10.0, &[Run(by, 0.01), Run(1.0, 0.01)]);
+    assert_eq!(warned(checkpoint("a", of(4.0)), checkpoint("b", of(3.0))), None);
+    let other = Checkpoint { pairs: pairs("b.jsonl"), ..checkpoint("b", of(3.0)) };
+    let text = warned(checkpoint("a", of(4.0)), other).unwrap();
     assert!(text.contains("pairs are not the same") && text.contains("a and b"), "{text}");
 }
 

@@ -1,9 +1,12 @@
 //! The comparison's figures and words, from its tables alone.
 
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::effects::SIGNIFICANT;
+use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::power::Power;
+use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
-use crate::report::cells::{self, number, share, signed};
+use crate::report::cells::{self, number, plural, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -59,7 +62,7 @@ impl<'a> Heads<'a> {
         };
         Ok(Figure::from(Scatter {
             title: title.to_string(),
-            subtitle: format!("{}, {} pairs, positive prompts, last position{agreement}", self.model, self.n),
+            subtitle: format!("{}, {}, positive prompts, last position{agreement}", self.model, plural(self.n, "pair")),
             x_label: "effect of interchange (nats)".to_string(),
             y_label: y_label.to_string(),
             identity: true,
@@ -81,7 +84,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let (heads, agreement) = (Heads::of(tables)?, table(tables, "agreement")?);
     let ablation = correlation(agreement, "interchange", "ablation")?;
     let attribution = correlation(agreement, "interchange", "attribution")?;
-    Ok(vec![
+    let mut figures = vec![
         (
             "agreement.png".to_string(),
             heads.scatter(
@@ -100,7 +103,37 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
                 &attribution,
             )?,
         ),
-    ])
+    ];
+    for (shown, rows) in apart(&heads)? {
+        figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    }
+    Ok(figures)
+}
+
+/// Each method: its columns, what reports call it, what it measures, and who moves answer and foil.
+const METHODS: [[&str; 4]; 3] = [
+    ["interchange", "interchange", "effect", "the exchange"],
+    ["ablation", "ablation", "effect", "the ablation"],
+    ["dla", "attribution", "attribution", "the head"],
+];
+
+/// The halves of each method's strongest heads.
+fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisError> {
+    let of = |(at, [column, name, what, subject]): (usize, [&'static str; 4])| {
+        let whole = format!("{column}_mean");
+        let strongest = Listing::of(heads.table).strongest(&whole).first(LISTED).rows()?;
+        let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
+        let shown = Shown {
+            file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
+            title: format!("Answer and foil apart: {name}"),
+            subtitle: format!("{}, {}, positive prompts, last position", heads.model, plural(heads.n, "pair")),
+            what,
+            subject,
+            strongest: true,
+        };
+        Ok::<_, AnalysisError>((shown, halves::moved(heads.table, (column, &whole), labelled)?))
+    };
+    METHODS.into_iter().enumerate().map(of).collect()
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -148,14 +181,18 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
              directly.",
             "Scatter plot of effects of interchange and attributions.",
         );
-    Ok(vec![main, missed_section(table(tables, "missed")?)?, repair_section(&heads)?])
+    let mut sections = vec![main, missed_section(table(tables, "missed")?)?];
+    let apart = apart(&heads)?.into_iter().enumerate();
+    sections.extend(apart.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)));
+    sections.push(repair_section(&heads)?);
+    Ok(sections)
 }
 
 /// The first head of each method, and where the others rank it.
 fn finding(heads: &Heads) -> Result<String, AnalysisError> {
     let ranks = ["rank_interchange", "rank_ablation", "rank_dla"];
     let rank = |name: &str, i: usize| Ok::<_, AnalysisError>(heads.table.ints(name)?[i]);
-    let mut text = format!("Over {} pairs, on the positive prompts.", heads.n);
+    let mut text = format!("Over {}, on the positive prompts.", plural(heads.n, "pair"));
     if let Some(i) = heads.first_by(ranks[0])? {
         text += &format!(
             " Interchange names **{}** first ({} nats); ablation ranks it {}, attribution {} with {} of all attributions.",
@@ -182,32 +219,61 @@ fn finding(heads: &Heads) -> Result<String, AnalysisError> {
             rank(ranks[0], i)?
         );
     }
+    // All three methods are tested over the same pairs and heads.
+    let tested = ["interchange_q", "ablation_q", "dla_q"].map(|q| heads.float(q));
+    let mut significant = false;
+    for q in tested {
+        significant |= q?.iter().flatten().any(|q| *q < SIGNIFICANT);
+    }
+    if !significant {
+        text += &Power { items: heads.n, item: "pair", tests: heads.labels.len() }.sentence();
+    }
     Ok(text)
 }
 
 /// What interchange finds and the others do not.
 fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
+    let section = Section::new("What ablation and attribution miss");
+    let found = missed.rows();
+    if found == 0 {
+        let text = format!(
+            "Interchange finds no head whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}): there is \
+             nothing for the others to miss."
+        );
+        return Ok(section.paragraph(text));
+    }
     let (by_ablation, by_dla) = (missed.flags("ablation_misses")?, missed.flags("dla_misses")?);
     let labels: Vec<String> =
         missed.ints("layer")?.iter().zip(missed.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
     let shares = missed.floats("share_of_gap")?;
-    let strongest = |flags: &[bool]| {
-        let first = (0..flags.len()).find(|i| flags[*i]);
-        first.map_or(String::new(), |i| {
-            format!(", the strongest of them {} ({} of the gap)", labels[i], share(shares[i]))
+    let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
+        let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
+        first.map_or(format!("misses none{how}"), |i| {
+            let strongest = format!("{} ({} of the gap)", labels[i], share(shares[i]));
+            let strongest = if n == 1 { strongest } else { format!("the strongest of them {strongest}") };
+            format!("misses {n}{how}, {strongest}: {}", if n == 1 { one } else { more })
         })
     };
-    let count = |flags: &[bool]| flags.iter().filter(|f| **f).count();
     let text = format!(
-        "Interchange finds {} heads whose change moves the metric towards the negative prompts (q < 0.05). Ablation misses {}{}: \
-         heads whose silence is not what the negative prompts hold, or whose part later components take over. Attribution misses \
-         {} (not among as many that attribution puts first){}: heads that write what later heads read, and not what the logits \
-         read.",
-        missed.rows(),
-        count(by_ablation),
-        strongest(by_ablation),
-        count(by_dla),
-        strongest(by_dla),
+        "Interchange finds {} whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}). Ablation {}. \
+         Attribution {}.",
+        plural(found as i64, "head"),
+        misses(
+            by_ablation,
+            "",
+            [
+                "a head whose silence is not what the negative prompts hold, or whose part later components take over",
+                "heads whose silence is not what the negative prompts hold, or whose part later components take over",
+            ]
+        ),
+        misses(
+            by_dla,
+            " (not among as many that attribution puts first)",
+            [
+                "a head that writes what later heads read, and not what the logits read",
+                "heads that write what later heads read, and not what the logits read",
+            ]
+        ),
     );
     let block = Listing::of(missed)
         .first(LISTED)
@@ -220,7 +286,7 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         .column("share of attributions", Show::Share("dla_share"))
         .column("attribution misses", Show::Flag("dla_misses"))
         .block("Heads that interchange finds, the strongest first")?;
-    Ok(Section::new("What ablation and attribution miss").paragraph(text).block(Block::Table(block)))
+    Ok(section.paragraph(text).block(Block::Table(block)))
 }
 
 /// Total effects against those with later components frozen.
@@ -246,8 +312,11 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
             "No head that was run so moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
         ),
         n => format!(
-            "Over the {n} heads that were run so and move the metric by {DIRECT} nats or more on the direct path, a nat there is {} \
-             nats in the end (least squares through 0): under 1, later components repair; over 1, they pass on.{named}",
+            "Over the {} that {} run so and {} the metric by {DIRECT} nats or more on the direct path, a nat there is {} nats in \
+             the end (least squares through 0): under 1, later components repair; over 1, they pass on.{named}",
+            plural(n as i64, "head"),
+            if n == 1 { "was" } else { "were" },
+            if n == 1 { "moves" } else { "move" },
             number(slope, 2)
         ),
     };

@@ -9,9 +9,12 @@ fn ranks_are_by_size_whatever_the_sign() {
 fn readings(n: usize) -> Vec<Reading> {
     let of_pair = |pair: usize| {
         let number = move |k: usize| Reading::Number((7 * pair + k * k) as f64);
-        let values = (0..12).map(|k| (k as f32) - pair as f32).collect();
-        let attribution = Reading::Array { shape: vec![3, 4], values };
-        [number(0), number(1), attribution].into_iter().chain((2..10).map(number))
+        let attribution = |by: f32| {
+            let values = (0..12).map(|k| by * ((k as f32) - pair as f32)).collect();
+            Reading::Array { shape: vec![3, 4], values }
+        };
+        let of_pair = [number(0), number(1), number(2), attribution(1.0), attribution(2.0)];
+        of_pair.into_iter().chain((3..19).map(number))
     };
     (0..n).flat_map(of_pair).collect()
 }
@@ -22,7 +25,10 @@ fn readings_say_the_same_in_one_plan_and_in_several() {
     let of_pair = all.len() / 5;
     let mut whole = Measured::none(4);
     whole.add((2, 2), &all);
-    assert_eq!((whole.positive.len(), whole.interchange[3][1], whole.dla[2][4]), (5, 64.0, 0.0));
+    // The last head's four numbers are those of 15 to 18; each is less than the prompt's own of its kind.
+    assert_eq!((whole.interchange[3][1], whole.ablation[3][1]), (225.0, 289.0));
+    assert_eq!([0, 1].map(|method| whole.answers[method][3][1]), [16.0 * 16.0 - 1.0, 18.0 * 18.0 - 1.0]);
+    assert_eq!((whole.positive.len(), whole.dla[2][4], whole.dla[3][0], whole.answers[2][3][0]), (5, 0.0, 5.0, 10.0));
     let mut parts = Measured::none(4);
     [0..2, 2..5].into_iter().for_each(|some| parts.add((2, 2), &all[some.start * of_pair..some.end * of_pair]));
     assert_eq!(parts, whole);
@@ -33,8 +39,8 @@ fn measured(interchange: [f64; 3], dla: [f64; 3]) -> Measured {
     let rows = |means: [f64; 3]| means.iter().map(|x| vec![x - 0.1, x + 0.1, x - 0.1, x + 0.1]).collect::<Vec<_>>();
     let shares = rows([0.3, 0.3, 0.3]);
     let interchange = rows(interchange);
-    let ablation = interchange.clone();
-    Measured { positive: vec![2.0; 4], negative: vec![-2.0; 4], interchange, ablation, dla: rows(dla), shares }
+    let (ablation, positive, negative) = (interchange.clone(), vec![2.0; 4], vec![-2.0; 4]);
+    Measured { positive, negative, interchange, ablation, dla: rows(dla), shares, ..Measured::default() }
 }
 
 fn tested(q: [f64; 3]) -> Methods {

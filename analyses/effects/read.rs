@@ -4,12 +4,12 @@ use super::{INTERVAL, SIGNIFICANT};
 use crate::analyses::halves::{Halves, Moved, Shown};
 use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Direction;
+use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, halves, marks, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
-use crate::report::cells::{self, p_value, share, share_interval, signed};
+use crate::report::cells::{self, p_value, plural, share, share_interval, signed};
 use crate::report::{Heading, Section};
-use crate::stats::draws_for;
 use crate::table::Table;
 use std::path::Path;
 
@@ -207,7 +207,7 @@ impl<'a> Read<'a> {
     /// What is in a subtitle: model, items, position.
     fn subtitle(&self, what: &str, items: &str) -> String {
         let n = self.rows.iter().map(|r| r.n).max().unwrap_or(0);
-        format!("{}, {n} {items}{}, {what}, position {}", self.model, if n == 1 { "" } else { "s" }, self.position)
+        format!("{}, {}, {what}, position {}", self.model, plural(n, items), self.position)
     }
 
     /// The effects of one variant: layer by head, or by layer for whole sites.
@@ -273,6 +273,7 @@ impl<'a> Read<'a> {
                 subtitle: self.subtitle(variant, items),
                 what: "effect",
                 subject,
+                strongest: true,
             };
             let run = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(LISTED);
             (shown, run.map(|r| Moved { label: self.label(r), whole: r.effect, halves: r.halves }).collect())
@@ -353,44 +354,34 @@ impl<'a> Read<'a> {
         section.table(format!("The strongest by absolute effect ({variant}); all are in the tables"), header, rows)
     }
 
-    /// Sentences on the strongest unit of a variant, on what its edit, the `subject`, moves, and on how many are significant.
-    pub fn finding(&self, variant: &str, subject: &str) -> String {
+    /// Sentences on the strongest unit of a variant, on what its edit, the `subject`, moves, and on how many are significant; `item` is
+    /// what effects are over, a pair or a prompt.
+    pub fn finding(&self, variant: &str, subject: &str, item: &str) -> String {
         let rows = self.strongest(variant);
         let Some(first) = rows.first() else { return "Nothing was measured.".to_string() };
         let significant = rows.iter().filter(|r| r.significant()).count();
-        let patterns = patterns(first.n, rows.len());
-        let power = match significant {
-            0 if rows.len() as f64 / patterns as f64 > SIGNIFICANT => format!(
-                "; with {} items no p-value is under 1/{patterns}, too large to survive a correction over {} units",
-                first.n,
-                rows.len()
-            ),
-            _ => String::new(),
-        };
+        let power = Power { items: first.n, item, tests: rows.len() };
+        let power = if significant == 0 { power.sentence() } else { String::new() };
         let run = rows.iter().filter(|r| r.effect.is_some()).count();
         let ends = first.share_interval.map_or(String::new(), |i| format!(" {}", share_interval(Some(i))));
         let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), self.share_of));
-        let estimated =
-            if run < rows.len() { format!(" ({run} of them were run, the others estimated)") } else { String::new() };
+        let estimated = match run < rows.len() {
+            true => format!(" ({run} of them {} run, the others estimated)", if run == 1 { "was" } else { "were" }),
+            false => String::new(),
+        };
+        let of_all = match significant {
+            0 => format!("None of {}{estimated} has", rows.len()),
+            1 => format!("1 of {}{estimated} has", rows.len()),
+            n => format!("{n} of {}{estimated} have", rows.len()),
+        };
         format!(
-            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}).{} {significant} of {}{estimated} have q < \
-             {SIGNIFICANT}{power}.",
+            "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}).{} {of_all} q < {SIGNIFICANT}.{power}",
             self.label(first),
             signed(first.effect, 3),
             interval(first.interval),
             p_value(first.q),
             first.halves.sentence(subject),
-            rows.len(),
         )
-    }
-}
-
-/// One over the least p-value that a sign-flip test of so many items in a family of so many tests can have.
-fn patterns(items: i64, tests: usize) -> usize {
-    // Up to 16 items all patterns of signs are counted, of which a pattern and its opposite are as far out as each other.
-    match items {
-        0..=16 => 1 << (items - 1).max(0),
-        _ => draws_for(tests) + 1,
     }
 }
 
@@ -430,8 +421,16 @@ pub fn subset_section(tables: &[Table], variant: &str) -> Result<Option<Section>
     let n = rows.len();
     rows.truncate(SUBSETS_LISTED);
     let rest = if n > rows.len() { format!(" The first {} of {n} are listed.", rows.len()) } else { String::new() };
+    let too_small = |rows: &&[Row]| {
+        let power = Power { items: rows.first().map_or(0, |r| r.n), item: "item", tests: rows.len() };
+        power.is_too_small() && !rows.iter().any(Row::significant)
+    };
+    let few = match read.rows.chunk_by(same).filter(too_small).count() {
+        0 => String::new(),
+        few => format!(" In {few} of {n} rows the items are too few for any unit by itself to have q < {SIGNIFICANT}."),
+    };
     let section = Section::new("Groups and languages").paragraph(format!(
-        "Each group and language by itself, with statistics over its own items; every unit of each is in groups.parquet.{rest}"
+        "Each group and language by itself, with statistics over its own items; every unit of each is in groups.parquet.{rest}{few}"
     ));
     Ok(Some(section.table("The strongest unit of each", header, rows)))
 }
@@ -466,9 +465,9 @@ mod tests {
         for row in &heads.rows {
             assert!((row.crossed().unwrap() - 0.25 / 2.005).abs() < 1e-12);
             assert!(
-                heads.finding(row.variant, "It").contains(", 12.5\u{a0}% of the gap"),
+                heads.finding(row.variant, "It", "pair").contains(", 12.5\u{a0}% of the gap"),
                 "{}",
-                heads.finding(row.variant, "It")
+                heads.finding(row.variant, "It", "pair")
             );
         }
         assert!(table.floats("effect_normalized").unwrap().iter().all(|n| n.unwrap() < -24.0));
@@ -478,10 +477,9 @@ mod tests {
     fn what_too_few_items_can_show_is_said_as_a_number() {
         let effects: Vec<f64> = (0..12).map(|i| if i < 6 { 0.1 } else { -0.1 }).collect();
         let table = table_of(&|| (0..270).map(|head| measured(head, "necessity", &effects, &[])).collect());
-        let finding = read(&table, "direction").unwrap().finding("necessity", "It");
-        let expected = "with 12 items no p-value is under 1/2048, too large to survive a correction over 270 units";
+        let finding = read(&table, "direction").unwrap().finding("necessity", "It", "pair");
+        let expected = "None of 270 has q < 0.05. **12 pairs are too few to tell**: no p-value can be under 1/2048";
         assert!(finding.contains(expected), "{finding}");
-        assert_eq!((patterns(16, 1), patterns(17, 1), patterns(17, 1000)), (32768, 10_001, 200_001));
     }
 
     #[test]

@@ -2,11 +2,12 @@
 
 use super::SIDES;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::{AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, EMPTY, number, p_value, share, signed};
+use crate::report::cells::{self, EMPTY, number, p_value, plural, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section, TableBlock};
 use crate::table::Table;
@@ -67,7 +68,7 @@ fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
     let n = overall(dose, SIDES[0])?.first().map_or(0, |i| dose.ints("n").map_or(0, |n| n[*i]));
-    let mut of_metric = curves(dose, "Signal and logit difference", &format!("{n} pairs"), "logit difference (nats)")?;
+    let mut of_metric = curves(dose, "Signal and logit difference", &plural(n, "pair"), "logit difference (nats)")?;
     for (of, side) in SIDES.into_iter().enumerate() {
         let name = format!("{side} prompts");
         of_metric.curves.push(curve(dose, side, "metric_mean", &name, CurveRole::Series, true)?);
@@ -86,13 +87,41 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         figures.push(("modulation.png".to_string(), of_metric.into()));
     }
     figures.extend(forest(dose, thresholds)?.map(|forest| ("thresholds.png".to_string(), forest)));
+    let (shown, rows) = apart(dose)?;
+    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     Ok(figures)
+}
+
+/// The halves of the effects at the grid's ends, of all prompts of each side; nothing of tables of older builds.
+fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let x = dose.floats("coefficient")?;
+    let mut rows = Vec::new();
+    for side in SIDES {
+        let all = overall(dose, side)?;
+        let mut ends: Vec<usize> = all.first().into_iter().chain(all.last()).copied().collect();
+        ends.dedup();
+        rows.extend(
+            ends.into_iter().filter(|i| x[*i] != Some(0.0)).map(|i| (i, format!("{side}, {}", number(x[i], 2)))),
+        );
+    }
+    let model = short_name(dose.strs("model")?.first().copied().unwrap_or_default());
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle: format!("{model}, all prompts, by the coefficient at the grid's ends"),
+        what: "effect",
+        subject: "modulating",
+        strongest: false,
+    };
+    let known = dose.has("effect_mean");
+    let rows = if known { halves::moved(dose, ("effect", "effect_mean"), rows)? } else { Vec::new() };
+    Ok((shown, rows))
 }
 
 /// The classes of answers of a side.
 fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure, AnalysisError> {
     let answers = overall(dose, side)?.first().map_or(0, |i| dose.ints("answers").map_or(0, |n| n[*i]));
-    let what = format!("{answers} {side} prompts");
+    let what = plural(answers, &format!("{side} prompt"));
     let mut figure = curves(dose, "Signal and answers", &what, "share of answers")?;
     for class in Class::ALL {
         let of = curve(dose, side, class.name(), class.name(), CurveRole::Series, false)?;
@@ -196,6 +225,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
     let change = tables.iter().find(|t| t.name() == "change");
     let mut sections = vec![dose_section(dose, thresholds, change, dir)?];
+    let (shown, rows) = apart(dose)?;
+    sections.extend(shown.section(&rows, dir, true));
     sections.push(thresholds_section(thresholds, table(tables, "differences")?, dir)?);
     Ok(sections)
 }
@@ -237,6 +268,14 @@ fn changes(change: &Table) -> Result<String, AnalysisError> {
     Ok((0..change.rows()).filter(|i| parts[*i] != "whole").map(sentence).collect())
 }
 
+/// What is said of random directions that are too few for a small p; nothing of an older table, which does not count them.
+fn too_few_directions(dose: &Table) -> Result<String, AnalysisError> {
+    if !dose.has("directions") {
+        return Ok(String::new());
+    }
+    Ok(power::of_directions(dose.ints("directions")?.first().copied().unwrap_or(0)))
+}
+
 fn dose_section(
     dose: &Table,
     thresholds: &Table,
@@ -262,6 +301,7 @@ fn dose_section(
         }
     }
     text += &change.map(changes).transpose()?.unwrap_or_default();
+    text += &too_few_directions(dose)?;
     let section = Section::new("Signal and answers").paragraph(text);
     let alt = "Curves over the coefficients of the concept's direction.";
     let section = if generated(dose)? {
@@ -297,19 +337,25 @@ fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Re
     let (p, q, between) =
         (differences.floats("p_value")?, differences.floats("q_value")?, differences.floats("between")?);
     let (n, below, above) = (differences.ints("n")?, differences.ints("below")?, differences.ints("above")?);
+    let least = differences.has("least_p").then(|| differences.floats("least_p")).transpose()?;
+    // Alone among all that are tested.
+    let least_q = |i: usize| least.and_then(|p| p[i]).map(|p| (p * differences.rows() as f64).min(1.0));
     let sentence = |i: usize| {
         let what = if by[i] == "group" { "topic" } else { "language" };
-        let differ = if q[i].is_some_and(|q| q < SIGNIFICANT) { "differ" } else { "cannot be told to differ" };
+        let told = q[i].is_some_and(|q| q < SIGNIFICANT);
+        let differ = if told { "differ" } else { "cannot be told to differ" };
+        let few = least_q(i).filter(|q| !told && *q >= SIGNIFICANT);
+        let few = few.map_or(String::new(), |q| {
+            format!(" **So few prompts cannot tell**: the least q that the test alone can have is {}.", number(q, 3))
+        });
         format!(
-            "Thresholds of the {} prompts {differ} by {what} ({} of the variance of their ranks, p {}, q {}; of {} prompts {} cross \
-             0 below the grid and {} above it).",
+            "Thresholds of the {} prompts {differ} by {what} ({} of the variance of their ranks, p {}, q {}; {}{}).{few}",
             sides[i],
             share(between[i]),
             p_value(p[i]),
             p_value(q[i]),
-            n[i],
-            below[i],
-            above[i],
+            plural(n[i], "prompt"),
+            beyond_the_grid(below[i], above[i]),
         )
     };
     let tested: Vec<String> = (0..differences.rows()).map(sentence).collect();
@@ -328,6 +374,17 @@ fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Re
         section = section.figure(dir.join("thresholds.png"), caption, "Forest plot of thresholds.");
     }
     Ok(section.block(Block::Table(listed(thresholds)?)))
+}
+
+/// How many prompts cross 0 beyond which end of the grid; nothing where none does.
+fn beyond_the_grid(below: i64, above: i64) -> String {
+    let crosses = |n: i64| if n == 1 { "crosses" } else { "cross" };
+    match (below, above) {
+        (0, 0) => String::new(),
+        (n, 0) => format!(", of which {n} {} 0 below the grid", crosses(n)),
+        (0, n) => format!(", of which {n} {} 0 above the grid", crosses(n)),
+        (n, m) => format!(", of which {n} {} 0 below the grid and {m} above it", crosses(n)),
+    }
 }
 
 /// The table of thresholds. An interval may go on beyond the grid, which is written in words.

@@ -8,11 +8,12 @@ use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, shares};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{Subset, subsets};
-use crate::analyses::summary::mean;
+use crate::analyses::halves;
+use crate::analyses::summary::{less, mean};
 use crate::answers::Class;
 use crate::dataset::Pair;
 use crate::session::Session;
-use crate::stats::{Bootstrap, bca, bca_family, benjamini_hochberg, label_test, ranks};
+use crate::stats::{Bootstrap, LabelTest, bca, bca_family, benjamini_hochberg, label_test, ranks};
 use crate::table::Table;
 use crossing::{Place, crossing, mean_curve, rises};
 use std::collections::BTreeMap;
@@ -51,6 +52,8 @@ struct Dose<'a> {
     subset: &'a Subset,
     dose: usize,
     metric: Vec<f64>,
+    /// What modulating moves: the metric, its answer half and its foil half, one a prompt.
+    effects: [Vec<f64>; 3],
     kl: Option<f64>,
     answers: i64,
     /// Shares of [`Class::ALL`].
@@ -82,6 +85,7 @@ struct Difference {
     labels: i64,
     between: f64,
     p: f64,
+    least_p: f64,
 }
 
 impl Made<'_> {
@@ -122,6 +126,9 @@ impl Made<'_> {
         let pick = |of: &[f64]| subset.items.iter().map(|i| of[*i]).collect::<Vec<f64>>();
         let base = mean(&pick(&self.measured.base[side]));
         let metric = pick(&self.measured.metric[side][dose]);
+        let (effect, answer) =
+            (less(&metric, &pick(&self.measured.base[side])), pick(&self.measured.answer[side][dose]));
+        let effects = [effect.clone(), answer.clone(), less(&answer, &effect)];
         let end = self.ends.iter().position(|end| *end == dose);
         let along = |end: usize| self.measured.random[side].iter().map(|of| mean(&pick(&of[end]))).collect();
         let random: Option<Vec<Option<f64>>> = end.map(along);
@@ -142,6 +149,7 @@ impl Made<'_> {
             random: if self.x[dose] == 0.0 { base } else { random.as_ref().and_then(of_random) },
             p_over_random: random.as_ref().map(|of| (hits(of) + 1) as f64 / (of.len() + 1) as f64),
             metric,
+            effects,
             kl: mean(&pick(&self.measured.kl[side][dose])),
             answers: own.len() as i64,
             shares: shares(&own),
@@ -177,7 +185,7 @@ impl Made<'_> {
             let share = rows.iter().map(|r| r.shares[c]);
             table = table.float(class.name(), "share of generated answers of this class", share)?;
         }
-        Ok(table
+        let table = table
             .float(
                 "random_metric_mean",
                 "mean metric along random directions of the same norm, nats; at the ends of the grid, and at 0",
@@ -188,9 +196,21 @@ impl Made<'_> {
                 "share of random directions that move the mean metric as far, (hits + 1) / (R + 1); at the ends of the grid",
                 rows.iter().map(|r| r.p_over_random),
             )?
+            .int(
+                "directions",
+                "random directions of the same norm, at the ends of the grid",
+                rows.iter().map(|r| self.measured.random[r.side].len() as i64),
+            )?
             .int("random_answers", "answers generated along random directions", rows.iter().map(|r| r.random_answers))?
             .float("random_refusal", "share of refusals among them", rows.iter().map(|r| r.random_refusal))?
-            .str("site", "where it was added", rows.iter().map(|_| self.items.site.to_string()))?)
+            .str("site", "where it was added", rows.iter().map(|_| self.items.site.to_string()))?
+            .float(
+                "effect_mean",
+                "mean of the metric less that of the unmodulated prompts, nats",
+                rows.iter().map(|r| mean(&r.effects[0])),
+            )?;
+        let of = |k: usize| rows.iter().map(|r| r.effects[k].clone()).collect::<Vec<_>>();
+        halves::columns(table, "effect", "modulated minus base of", [&of(1), &of(2)], self.session.seed)
     }
 
     fn bootstrap(&self) -> Bootstrap {
@@ -301,7 +321,8 @@ impl Made<'_> {
             )?;
             let beyond = [Place::Under, Place::Over].map(|end| places.iter().filter(|p| **p == end).count() as i64);
             let (n, labels) = (labelled.len() as i64, names.len() as i64);
-            Some(Difference { side, by, n, beyond, labels, between: test.between, p: test.p })
+            let LabelTest { between, p, least_p } = test;
+            Some(Difference { side, by, n, beyond, labels, between, p, least_p })
         };
         let sides = (0..SIDES.len()).flat_map(|side| labels.into_iter().map(move |(by, of)| (side, by, of)));
         sides.filter_map(|(side, by, of)| one(side, by, of)).collect()
@@ -335,7 +356,12 @@ impl Made<'_> {
                 "permutation p-value (Kruskal-Wallis): labels dealt out anew 10,000 times",
                 found.iter().map(|f| f.p),
             )?
-            .float("q_value", "Benjamini-Hochberg q-value over the table", q)?)
+            .float("q_value", "Benjamini-Hochberg q-value over the table", q)?
+            .float(
+                "least_p",
+                "the least p-value that so many prompts of each label can have",
+                found.iter().map(|f| f.least_p),
+            )?)
     }
 
     fn items_table(&self) -> Result<Table, AnalysisError> {
@@ -360,6 +386,12 @@ impl Made<'_> {
             .float("coefficient", "coefficient", rows.iter().map(|r| self.x[r.2]))?
             .float("base_metric", "metric without modulation, nats", rows.iter().map(|r| measured.base[r.1][r.0]))?
             .float("metric", "metric, nats", rows.iter().map(|r| measured.metric[r.1][r.2][r.0]))?
+            .float(
+                "answer_effect",
+                "logsumexp(answer logits) less the mean logit, modulated minus base, nats; the foil's is this less metric minus \
+                 base_metric",
+                rows.iter().map(|r| measured.answer[r.1][r.2][r.0]),
+            )?
             .float(
                 "kl_to_base",
                 "KL divergence of the next token from the unmodulated run, nats",

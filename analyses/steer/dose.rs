@@ -7,12 +7,13 @@ use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
 use crate::analyses::answered::{Answer, shares};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{INTERVAL, interval};
+use crate::analyses::halves::{Moved, Shown};
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{AnalysisError, Figures, halves, table};
+use crate::analyses::{AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, number, p_value, signed};
+use crate::report::cells::{self, number, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section};
 use crate::session::Session;
@@ -314,9 +315,9 @@ fn subtitle(dose: &Table) -> Result<String, AnalysisError> {
     let (model, site, n) = (dose.strs("model")?, dose.strs("site")?, dose.ints("n")?);
     let first = |x: &[&str]| x.first().copied().unwrap_or_default().to_string();
     Ok(format!(
-        "{}, {} prompts, added at {}",
+        "{}, {}, added at {}",
         short_name(&first(&model)),
-        n.first().copied().unwrap_or(0),
+        plural(n.first().copied().unwrap_or(0), "prompt"),
         first(&site)
     ))
 }
@@ -354,6 +355,8 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         ..base("How far the next token moves", "nats")?
     };
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
+    let (shown, rows) = apart(dose)?;
+    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     if dose.ints("answers")?.iter().any(|n| *n > 0) {
         let mut curves =
             vec![vector("refusal", "refusal")?, vector("evasion", "evasion")?, vector("answer", "answer")?];
@@ -374,11 +377,47 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures)
 }
 
+/// What is done with the vector in a row: `coefficient 1.50`, `taken out`.
+fn done(coefficient: Option<f64>, kind: &str) -> String {
+    match (coefficient, kind) {
+        (Some(c), _) => format!("coefficient {}", number(c, 2)),
+        (None, "ablate") => "taken out".to_string(),
+        (None, _) => "own coefficients".to_string(),
+    }
+}
+
+/// The halves of the vector's effects, the largest first.
+fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+    let (kinds, directions, x) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("coefficient")?);
+    let (metric, base) = (dose.floats("metric_mean")?, dose.floats("base_mean")?);
+    let effect = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
+    let halves = halves::read(dose, "effect")?;
+    // At coefficient 0 nothing is steered.
+    let steered = |i: &usize| directions[*i] == "vector" && x[*i] != Some(0.0);
+    let row = |i: usize| Moved { label: done(x[i], kinds[i]), whole: effect(i), halves: halves[i] };
+    let mut rows: Vec<Moved> = (0..dose.rows()).filter(steered).map(row).collect();
+    let size = |row: &Moved| row.whole.map_or(0.0, f64::abs);
+    rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    rows.truncate(MOVED);
+    let shown = Shown {
+        file: "halves.png".to_string(),
+        title: "Answer and foil apart".to_string(),
+        subtitle: subtitle(dose)?,
+        what: "effect",
+        subject: "the vector",
+        strongest: true,
+    };
+    Ok((shown, rows))
+}
+
+/// How many of the vector's effects are shown in halves.
+const MOVED: usize = 12;
+
 /// The random directions that generated: `2 random directions`.
 fn answering(dose: &Table) -> Result<String, AnalysisError> {
     let (directions, answering) = (dose.strs("direction")?, dose.ints("answer_directions")?);
     let n = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| answering[i]).max().unwrap_or(0);
-    Ok(format!("{n} random direction{}", if n == 1 { "" } else { "s" }))
+    Ok(plural(n, "random direction"))
 }
 
 /// Thresholds of refusal and answer; those between are seen.
@@ -397,7 +436,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let (coefficient, metric, base) =
         (dose.floats("coefficient")?, dose.floats("metric_mean")?, dose.floats("base_mean")?);
     let (low, high, over_random) = (dose.floats("ci_low")?, dose.floats("ci_high")?, dose.floats("p_over_random")?);
-    let number_of = dose.ints("directions")?;
+    let (number_of, halves) = (dose.ints("directions")?, halves::read(dose, "effect")?);
     let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
     let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == "vector").collect();
     let largest = own.iter().copied().max_by(|a, b| {
@@ -414,20 +453,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         let chance = random.and_then(|j| {
             let (low, high, base) = (low[j]?, high[j]?, base[j]?);
             Some(format!(
-                "; {} random direction{} of the same norm change{} it by {} to {} (p over random {})",
-                number_of[j],
-                if number_of[j] == 1 { "" } else { "s" },
-                if number_of[j] == 1 { "s" } else { "" },
+                "; {} of the same norm {} it by {} to {} (p over random {})",
+                plural(number_of[j], "random direction"),
+                if number_of[j] == 1 { "changes" } else { "change" },
                 signed(Some(low - base), 2),
                 signed(Some(high - base), 2),
                 p_value(over_random[i]),
             ))
         });
-        format!("The largest change is {} nats {at}{}.", signed(change(i), 2), chance.unwrap_or_default())
+        let moved = halves[i].sentence("The vector");
+        format!("The largest change is {} nats {at}{}.{moved}", signed(change(i), 2), chance.unwrap_or_default())
     });
+    let directions = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| number_of[i]).max().unwrap_or(0);
     let text = format!(
-        "Without steering the mean logit difference is {} nats. {most}",
-        signed(base.first().copied().flatten(), 2)
+        "Without steering the mean logit difference is {} nats. {most}{}",
+        signed(base.first().copied().flatten(), 2),
+        power::of_directions(directions),
     );
     let caption = "The mean logit difference by coefficient; grey: the same norm in random directions, from the least to the largest.";
     let section = Section::new("Dose and response").paragraph(text);
@@ -437,6 +478,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         "Dose-response curve of the logit difference with random directions.",
     );
     let mut sections = vec![listed(section, dose)?];
+    let (shown, rows) = apart(dose)?;
+    sections.extend(shown.section(&rows, dir, true));
     let spread = "Divergence of the next token from the unsteered run, and its entropy.";
     sections.push(Section::new("Side effects").figure(
         dir.join("spread.png"),

@@ -2,19 +2,20 @@
 
 use super::document::{document, write_report};
 use super::findings::findings;
+use super::meter::{Pace, about};
 use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
 use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
-use crate::run::{Engine, Size, size};
+use crate::run::{Engine, Size, rate, size};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord};
-use crate::session::{Scores, Session};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use crate::session::{Scores, Session, Work};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 // Not a documentation comment: clap would show it as each command's.
@@ -154,28 +155,42 @@ pub struct Cost {
     extent: Extent,
     /// By the wavefront, and by the full engine.
     sizes: [Size; 2],
+    /// How long each would compute, by a rate that was measured on some of the plan's rows; none where nothing is run.
+    seconds: [Option<f64>; 2],
     first_prompt: Option<ShownPrompt>,
 }
 
 impl Cost {
-    /// Each engine's name with its size.
-    fn engines(&self) -> impl Iterator<Item = (Engine, &Size)> {
-        [Engine::Wavefront, Engine::Full].into_iter().zip(&self.sizes)
+    /// Each engine's name with its size and seconds.
+    fn engines(&self) -> impl Iterator<Item = (Engine, &Size, Option<f64>)> {
+        let each = self.sizes.iter().zip(self.seconds);
+        [Engine::Wavefront, Engine::Full].into_iter().zip(each).map(|(engine, (size, seconds))| (engine, size, seconds))
     }
 
     pub(super) fn json(&self) -> Map<String, Value> {
-        self.engines().map(|(e, size)| (e.to_string(), serde_json::to_value(size).unwrap_or_default())).collect()
+        let one = |(engine, size, seconds): (Engine, &Size, Option<f64>)| {
+            let mut size = serde_json::to_value(size).unwrap_or_default();
+            size["seconds"] = Value::from(seconds);
+            (engine.to_string(), size)
+        };
+        self.engines().map(one).collect()
     }
 
     pub(super) fn text(&self) -> String {
         let mut lines = vec![
             self.extent.to_string(),
-            format!("{:<10} {:>14} {:>14} {:>22}", "engine", "rows x layers", "GFLOP", "residual streams"),
+            format!(
+                "{:<10} {:>14} {:>14} {:>12} {:>22}",
+                "engine", "rows x layers", "GFLOP", "time", "residual streams"
+            ),
         ];
-        lines.extend(self.engines().map(|(engine, size)| {
-            let (rows, gflops) = (size.rows, size.flops / 1e9);
-            format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(size.resid_bytes))
+        lines.extend(self.engines().map(|(engine, size, seconds)| {
+            let (rows, gflops, time) = (size.rows, size.flops / 1e9, seconds.map_or(String::new(), about));
+            format!("{engine:<10} {rows:>14} {gflops:>14.1} {time:>12} {:>22}", bytes(size.resid_bytes))
         }));
+        if self.seconds.iter().any(Option::is_some) {
+            lines.push("the time is that of computing, at the pace of some of these rows here and now".to_owned());
+        }
         lines.extend(self.first_prompt.as_ref().map(measured::first_prompt));
         lines.join("\n")
     }
@@ -202,15 +217,28 @@ impl<A: Analysis> Job for Args<A> {
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
         let first_prompt = A::scored(&items).first_prompt().cloned();
+        let engines = [Engine::Wavefront, Engine::Full];
         let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
+        // Of plans that differ, the one that costs most says how fast it goes.
+        let mut dearest: Option<(f64, Plan)> = None;
         for plan in self.analysis.plans(model, &items)? {
             let plan = plan?;
             plan.check(&model.decoder.arch)?;
             extent.include(&plan);
-            let of = [Engine::Wavefront, Engine::Full].map(|engine| Session::new(model, engine, 0).size(&plan));
+            let of = engines.map(|engine| Session::new(model, engine, 0).size(&plan));
             sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
+            if dearest.as_ref().is_none_or(|(flops, _)| of[0].flops > *flops) {
+                dearest = Some((of[0].flops, plan));
+            }
         }
-        Ok(Cost { extent, sizes, first_prompt })
+        let failed = |e: candle_core::Error| CliError::Failed(format!("{}: {e}", model.name));
+        let mut seconds = [None; 2];
+        for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(engines) {
+            let plan = dearest.as_ref().map(|(_, plan)| plan);
+            let rate = plan.map(|plan| rate(&model.decoder, plan, engine)).transpose().map_err(failed)?.flatten();
+            *seconds = rate.map(|rate| size.flops / rate);
+        }
+        Ok(Cost { extent, sizes, seconds, first_prompt })
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
@@ -225,23 +253,27 @@ impl<A: Analysis> Job for Args<A> {
         if let Some(finished) = self.complete(out, &record)? {
             return Ok(finished);
         }
-        let rows = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).rows);
-        let expected = self.analysis.plans(model, &items)?.map(rows).sum::<Result<u64, AnalysisError>>()?;
+        let flops = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).flops);
+        let expected = self.analysis.plans(model, &items)?.map(flops).sum::<Result<f64, AnalysisError>>()?;
         let directory = RunDir::create(out, self.force, self.resume)?;
         directory.claim(&claimed(&record))?;
         record.timings.load_s = meter.elapsed_s();
 
         let computing = Instant::now();
-        let bar = progress_bar(expected, self.model.output.quiet);
-        interrupt::begin(out, expected);
-        let progress = |done: u64| {
-            bar.inc(done);
-            interrupt::advance(done);
+        let pace = Arc::new(Pace::start(expected));
+        let bar = progress_bar(expected, &pace, self.model.output.quiet);
+        interrupt::begin(out, expected as u64);
+        let advance = |done: Work| {
+            bar.inc(done.flops as u64);
+            interrupt::advance(done.flops as u64);
         };
-        let kept = |done: u64| {
-            progress(done);
-            // What was kept took no time: the estimate is by what is computed.
-            bar.reset_elapsed();
+        let progress = |done: Work| {
+            pace.computed(done.flops);
+            advance(done);
+        };
+        let kept = |done: Work| {
+            pace.kept(done.flops);
+            advance(done);
         };
         let scored = A::scored(&items);
         let warn = |scores: &Scores| scored.warn(scores);
@@ -359,10 +391,11 @@ impl Finished {
         let names: Vec<String> = self.tables.iter().map(|(name, _)| format!("{name}.parquet")).collect();
         let mut lines = vec![format!("{out}: {}, report.html", names.join(", "))];
         lines.extend(self.findings.iter().cloned());
+        let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
+        let forks = if record.forks == 0 { String::new() } else { format!(", {}", many(record.forks, "fork")) };
         lines.push(format!(
-            "{} prompts, {} forks in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
-            record.prompts,
-            record.forks,
+            "{}{forks} in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
+            many(record.prompts, "prompt"),
             record.timings.compute_s,
             record.timings.load_s,
             record.timings.output_s,
@@ -428,11 +461,20 @@ pub(crate) fn command_line(words: &[String]) -> String {
     std::iter::once("gatelens".to_string()).chain(words).collect::<Vec<_>>().join(" ")
 }
 
-/// A bar over rows times layers, on a terminal alone.
-fn progress_bar(rows: u64, quiet: bool) -> ProgressBar {
+/// A bar over floating-point operations, on a terminal alone.
+fn progress_bar(expected: f64, pace: &Arc<Pace>, quiet: bool) -> ProgressBar {
     let target = if quiet { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr() };
-    let bar = ProgressBar::with_draw_target(Some(rows), target);
-    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {elapsed} of {duration}  {msg}");
-    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+    let bar = ProgressBar::with_draw_target(Some(expected as u64), target);
+    let pace = Arc::clone(pace);
+    // Nowhere is left to say it if a bar cannot be drawn.
+    let time = move |state: &ProgressState, to: &mut dyn std::fmt::Write| {
+        let spent = state.elapsed().as_secs_f64();
+        let _ = match pace.left_s() {
+            Some(left) => write!(to, "{} of {}", about(spent), about(spent + left)),
+            None => write!(to, "{}", about(spent)),
+        };
+    };
+    let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {time}  {msg}");
+    bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).with_key("time", time));
     bar
 }

@@ -117,14 +117,16 @@ pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_li
             placed(Section { heading, ..section }, &format!("{prefix}-"))
         }));
     }
+    let overview = what_was_run(overview, head.left_out, &head.sections);
     report.sections = head.sections;
-    report.sections.push(what_was_run(overview, head.left_out));
+    report.sections.push(overview);
     report.sections.extend(sections);
     directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
     write_report(directory, &report)
 }
 
-fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>) -> Section {
+/// The runs, and what could not be run for which reason. A reason is said once, and not again if a section before has said it.
+fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>, before: &[Section]) -> Section {
     let header = vec![
         Heading::text("run"),
         Heading::text("analysis"),
@@ -136,7 +138,20 @@ fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>) -> S
     if left_out.is_empty() {
         return section;
     }
-    section.paragraph("Left out, and why:").block(Block::KeyValues(left_out.into_iter().collect()))
+    let mut by_reason: Vec<(String, String)> = Vec::new();
+    for (entry, why) in left_out {
+        match by_reason.iter_mut().find(|(_, said)| *said == why) {
+            Some((entries, _)) => *entries += &format!(", {entry}"),
+            None => by_reason.push((entry, why)),
+        }
+    }
+    for (_, why) in &mut by_reason {
+        let says = |block: &Block| matches!(block, Block::Paragraph(text) if text.contains(why.as_str()));
+        if let Some(place) = before.iter().find(|section| section.blocks.iter().any(says)) {
+            *why = format!("as said under \u{201c}{}\u{201d}", place.heading);
+        }
+    }
+    section.paragraph("Left out, and why:").block(Block::KeyValues(by_reason))
 }
 
 /// What the names of a run's figures begin with, by its number in the report.

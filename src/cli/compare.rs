@@ -144,7 +144,8 @@ pub(super) fn checkpoints(runs: &[PathBuf], different_pairs: bool) -> Result<Vec
 fn checkpoint(dir: &Path, record: RunRecord) -> Result<Checkpoint, CliError> {
     let heads = needed(dir, "heads")?;
     let pairs = pair_set(&record, &heads)?;
-    Ok(Checkpoint { model: record.model.name, parameters: record.model.parameters, pairs, heads, behaviour: None })
+    let crate::rundir::ModelRecord { name: model, sha256, parameters, .. } = record.model;
+    Ok(Checkpoint { model, sha256, parameters, pairs, heads, behaviour: None })
 }
 
 /// What is compared of a run of behaviour. Single answers may have been left out of what was handed on.

@@ -2,7 +2,7 @@
 
 use super::{CliError, measured};
 use crate::analyses::Writer;
-use crate::report::cells::count;
+use crate::report::cells::plural;
 use crate::report::{self, Block, Report, Section};
 use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use crate::table::Table;
@@ -20,12 +20,15 @@ pub(crate) fn document(
     folder: &Path,
 ) -> Result<Report, CliError> {
     let mut report = Report::new(writer.title).paragraph(format!(
-        "`{}` ({}, {} parameters), {} prompts and {} forks by the {} engine.",
+        "`{}` ({}, {}), {}{} by the {} engine.",
         record.model.name,
         record.model.architecture,
-        count(record.model.parameters as i64),
-        count(record.prompts as i64),
-        count(record.forks as i64),
+        plural(record.model.parameters as i64, "parameter"),
+        plural(record.prompts as i64, "prompt"),
+        match record.forks {
+            0 => String::new(),
+            forks => format!(" and {}", plural(forks as i64, "fork")),
+        },
         record.engine
     ));
     report.intro.insert(0, Block::Code(record.command_line.clone()));

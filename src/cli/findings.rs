@@ -1,6 +1,8 @@
 //! What a run found, for the terminal: the strongest units with their effects, from the tables alone.
 
+use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::inputs::unit_label;
+use crate::analyses::power::Power;
 use crate::report::cells::{interval, p_value, signed};
 use crate::table::Table;
 
@@ -30,11 +32,12 @@ fn effects(table: &Table) -> Option<Vec<String>> {
     let mut names: Vec<&str> = Vec::new();
     variant.iter().for_each(|name| names.extend((!names.contains(name)).then_some(*name)));
     let lines = names.into_iter().flat_map(|name| {
-        let rows = (0..table.rows()).filter(|row| variant[*row] == name);
-        listed(
-            &format!("strongest, {name}"),
-            rows.filter_map(|row| found(table, row, "effect_mean", label(row))).collect(),
-        )
+        let rows: Vec<usize> = (0..table.rows()).filter(|row| variant[*row] == name).collect();
+        let all = rows.iter().filter_map(|row| found(table, *row, "effect_mean", label(*row))).collect();
+        let mut lines = listed(&format!("strongest, {name}"), all);
+        // Units that were only estimated count as tested.
+        lines.extend(too_few(table, &rows, rows.len()));
+        lines
     });
     Some(lines.collect())
 }
@@ -46,8 +49,21 @@ fn attributions(table: &Table) -> Option<Vec<String>> {
         None if components[row] == "mlp" => format!("L{}.MLP", layers[row]),
         None => components[row].to_owned(),
     };
-    let all = (0..table.rows()).filter_map(|row| found(table, row, "attribution_mean", label(row)));
-    Some(listed("largest attributions", all.collect()))
+    let rows: Vec<usize> = (0..table.rows()).collect();
+    let all = rows.iter().filter_map(|row| found(table, *row, "attribution_mean", label(*row)));
+    let mut lines = listed("largest attributions", all.collect());
+    let tested = table.floats("q_value").map_or(0, |q| q.iter().flatten().count());
+    lines.extend(too_few(table, &rows, tested));
+    Some(lines)
+}
+
+/// A line that says so where the items are too few for any of so many tests to be significant by itself, and none is.
+fn too_few(table: &Table, rows: &[usize], tests: usize) -> Option<String> {
+    let (n, q) = (table.ints("n").ok()?, table.floats("q_value").ok()?);
+    let significant = rows.iter().any(|row| q[*row].is_some_and(|q| q < SIGNIFICANT));
+    let items = rows.iter().map(|row| n[*row]).max()?;
+    let said = Power { items, item: "item", tests }.sentence();
+    (!significant && !said.is_empty()).then(|| format!(" {}", said.replace("**", "")))
 }
 
 fn found(table: &Table, row: usize, size: &str, label: String) -> Option<Found> {
@@ -101,5 +117,24 @@ mod tests {
             ]
         );
         assert_eq!(findings(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_too_few_items_cannot_show_is_said() {
+        let heads = |n: i64, q: f64| {
+            let table = Table::new("heads").str("site", "", ["z"; 2]).and_then(|t| t.int("layer", "", [1, 2]));
+            let table = table.and_then(|t| t.int("head", "", [0, 1])).and_then(|t| t.int("n", "", [n; 2]));
+            let table = table.and_then(|t| t.str("mode", "", ["zero"; 2]));
+            let table = table.and_then(|t| t.float("effect_mean", "", [0.5, -2.0]));
+            let table =
+                table.and_then(|t| t.float("ci_low", "", [0.0; 2])).and_then(|t| t.float("ci_high", "", [1.0; 2]));
+            findings(&[table.and_then(|t| t.float("q_value", "", [q; 2])).unwrap()])
+        };
+        let said = heads(6, 0.3);
+        assert!(
+            said.last().unwrap().starts_with("  6 items are too few to tell: no p-value can be under 1/32"),
+            "{said:?}"
+        );
+        assert_eq!((heads(8, 0.3).len(), heads(6, 0.01).len()), (3, 3));
     }
 }

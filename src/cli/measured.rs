@@ -1,7 +1,7 @@
 //! What was measured, of which prompts, in words: for reports, dry runs and `gatelens tokens`.
 
 use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt, Ways};
-use crate::report::cells::{EMPTY, signed};
+use crate::report::cells::{EMPTY, plural, signed};
 use crate::report::{Block, Heading, Section, TableBlock};
 
 /// Tokens of each side that a report lists.
@@ -31,7 +31,6 @@ pub(super) fn section(measured: &Measured) -> Section {
 
 /// How prompts became token ids, in a sentence or more.
 pub(super) fn ways(ways: Ways) -> String {
-    let prompts = |n: usize| format!("{n} prompt{}", if n == 1 { "" } else { "s" });
     let parts = [
         (ways.applied, "went through the model's chat template"),
         (ways.text, "were read as text, without a chat template"),
@@ -39,7 +38,7 @@ pub(super) fn ways(ways: Ways) -> String {
     ];
     let said = parts.iter().filter(|(n, _)| *n > 0).map(|(n, how)| match *n {
         1 => format!("1 prompt {}", how.replacen("were", "was", 1)),
-        n => format!("{} {how}", prompts(n)),
+        n => format!("{} {how}", plural(n as i64, "prompt")),
     });
     let said: Vec<String> = said.collect();
     if said.is_empty() { "No prompt was read.".to_owned() } else { format!("{}.", said.join("; ")) }
@@ -53,10 +52,10 @@ pub(super) fn pieces(tokens: &[NamedToken]) -> String {
 /// The first prompt of a dry run.
 pub(super) fn first_prompt(first: &ShownPrompt) -> String {
     format!(
-        "the first prompt (`{}`, {}), {} tokens: {}",
+        "the first prompt (`{}`, {}), {}: {}",
         first.id,
         first.field,
-        first.tokens.len(),
+        plural(first.tokens.len() as i64, "token"),
         pieces(&first.tokens)
     )
 }
@@ -100,15 +99,15 @@ fn mean(metric: MeanMetric) -> String {
     match metric.negative_mean {
         Some(negative) => format!(
             "The metric, the logit difference of answer and foil, is {} after the positive prompts and {} after the negative ones \
-             (mean over {items} pair{}, in nats).",
+             (mean over {}, in nats).",
             signed(metric.mean, 2),
             signed(negative, 2),
-            if items == 1 { "" } else { "s" }
+            plural(items as i64, "pair")
         ),
         None => format!(
-            "The metric, the logit difference of answer and foil, is {} (mean over {items} prompt{}, in nats).",
+            "The metric, the logit difference of answer and foil, is {} (mean over {}, in nats).",
             signed(metric.mean, 2),
-            if items == 1 { "" } else { "s" }
+            plural(items as i64, "prompt")
         ),
     }
 }

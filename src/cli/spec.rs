@@ -314,7 +314,9 @@ fn run_all(
             (Err(CliError::NotAskable(why)), Some(_)) => {
                 // The folder has another name in the end.
                 let why = why.replace(&format!("{}/", here.display()), OF_RUN);
-                settings.note(&format!("{}: left out: {why}", entry.folder));
+                let said = left_out.values().any(|before| *before == why);
+                let shown = if said { "for the same reason" } else { &why };
+                settings.note(&format!("{}: left out: {shown}", entry.folder));
                 left_out.insert(entry.folder.clone(), why);
                 Ok(())
             }

@@ -22,8 +22,6 @@ use layout::Layout;
 /// The most rows or columns that are drawn: more would be less than four pixels a cell.
 pub const MOST_CELLS: usize = 256;
 
-/// How many cells are named.
-const NAMED: usize = 6;
 /// The most cells with tips, so that a page stays small: the strongest.
 const MOST_TIPS: usize = 16_384;
 /// How many steps of colour the bar shows.
@@ -95,7 +93,7 @@ impl Heatmap {
         self.draw_axes(&mut canvas, &layout);
         self.draw_bar(&mut canvas, &layout, limit);
         legend.draw(&mut canvas, layout.legend_top, |canvas, place, sign| sign.draw(canvas, place));
-        self.draw_strip(&mut canvas, &layout, &named);
+        self.draw_strip(&mut canvas, &layout, &named[..layout.named]);
         Ok(canvas)
     }
 
@@ -139,11 +137,12 @@ impl Heatmap {
         })
     }
 
-    /// The cells with the largest values either way, the largest first; among equals the first by layer and head.
+    /// The cells with the largest values either way, as many as may be named, the largest first; among equals the first by layer and
+    /// head.
     fn strongest(&self) -> Vec<Named> {
         let mut cells: Vec<Named> = self.present().filter(|cell| cell.value != 0.0).collect();
         cells.sort_by(|a, b| b.value.abs().total_cmp(&a.value.abs()));
-        cells.truncate(NAMED);
+        cells.truncate(layout::NAMED_BESIDE);
         cells
     }
 

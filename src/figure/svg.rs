@@ -8,6 +8,7 @@ use std::fmt::Write;
 use super::canvas::{Rect, Shape, Weave, WeaveKind};
 use super::style::{Color, PAPER};
 use super::text::{Anchor, TextStyle};
+use crate::markup::escape;
 
 /// What the files of this module begin with.
 pub(crate) const OPENING: &str = "<svg xmlns=\"http://www.w3.org/2000/svg\" ";
@@ -248,22 +249,6 @@ fn aslant(start: i32, thick: i32, (width, height): (i32, i32), place: impl Fn(i3
     let corners: Vec<(f32, f32)> =
         corners.into_iter().map(|(x, y)| place(x, y)).map(|(x, y)| (x as f32, y as f32)).collect();
     outline(&corners)
-}
-
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            // A file with one of these would be none.
-            control if control.is_control() || matches!(control, '\u{fffe}' | '\u{ffff}') => out.push('\u{fffd}'),
-            other => out.push(other),
-        }
-    }
-    out
 }
 
 #[cfg(test)]

@@ -4,8 +4,9 @@ use super::direction::Tally;
 use super::dual::{Dual, Gram, Problem};
 use super::folds::{self, Split};
 use super::{Examples, LinearError, Method, Options, Strength, logistic};
-use crate::stats::rng;
+use crate::stats::{Interval, rng};
 use rayon::prelude::*;
+use std::collections::BTreeMap;
 
 /// The strengths that are tried, the strongest first: each fit starts from the one before.
 const STRENGTHS: [f64; 7] = [10.0, 1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-5];
@@ -81,15 +82,41 @@ fn loss(method: Method, margin: f64) -> f64 {
 /// If a side has fewer than two groups, or fewer than three where a strength is chosen, as that splits what a fold leaves
 /// once more; or an option is out of its range.
 pub fn cross_validated_accuracy(examples: &Examples, options: &Options, folds: usize) -> Result<f64, LinearError> {
+    Ok(held_out(examples, options, folds)?.accuracy)
+}
+
+/// A method's accuracy on held-out examples.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct HeldOut {
+    /// As [`cross_validated_accuracy`] has it.
+    pub accuracy: f64,
+    /// Its 95 % interval over examples, of which those of one group are not independent; `None` where there is but one group.
+    pub interval: Option<Interval>,
+}
+
+/// [`cross_validated_accuracy`] with its interval: that of half the sum of two shares, by Wilson's interval of each side (Zou and
+/// Donner 2008, as Newcombe's of a difference), each for as many independent examples as the spread between groups says that there
+/// are (the design effect of Rao and Scott 1992, not under 1).
+///
+/// # Errors
+/// As for [`cross_validated_accuracy`].
+pub fn held_out(examples: &Examples, options: &Options, folds: usize) -> Result<HeldOut, LinearError> {
     let gram = Gram::new(examples);
     let rows: Vec<usize> = (0..examples.len()).collect();
-    let of_split = |split: &Split| -> Result<Tally, LinearError> {
+    let of_split = |split: &Split| -> Result<Vec<(usize, f64)>, LinearError> {
         let dual = learn(&gram, &split.train, options).map_err(|e| of_all(e, examples, &rows))?;
-        Ok(split.test.iter().map(|i| (gram.label(*i), dual.decision(&gram, *i))).collect())
+        Ok(split.test.iter().map(|i| (*i, dual.decision(&gram, *i))).collect())
     };
     let all = splits(examples, &rows, folds, options.seed, "accuracy 0")?;
-    let tallies: Vec<Tally> = all.par_iter().map(of_split).collect::<Result<_, _>>()?;
-    Ok(tallies.into_iter().sum::<Tally>().accuracy())
+    let decided: Vec<Vec<(usize, f64)>> = all.par_iter().map(of_split).collect::<Result<_, _>>()?;
+    let decided = decided.concat();
+    let tally = decided.iter().map(|(i, decision)| (gram.label(*i), *decision)).collect::<Tally>();
+    let mut groups: BTreeMap<usize, Vec<(f64, f64)>> = BTreeMap::new();
+    for (i, decision) in &decided {
+        groups.entry(examples.group(*i)).or_default().push((gram.label(*i), *decision));
+    }
+    let groups: Vec<Tally> = groups.into_values().map(|of| of.into_iter().collect()).collect();
+    Ok(HeldOut { accuracy: tally.accuracy(), interval: tally.interval(&groups) })
 }
 
 /// What a fold's training examples lack, said of all: they were one group more.

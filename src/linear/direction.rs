@@ -3,6 +3,7 @@
 use super::examples::check;
 use super::{LinearError, Method, Side};
 use crate::ops::vectors::{dot, norm};
+use crate::stats::{Interval, wilson_of};
 
 /// A linear classifier: positive where `vector . x + bias` is.
 #[derive(Clone, Debug, PartialEq)]
@@ -93,19 +94,43 @@ impl FromIterator<(f64, f64)> for Tally {
     }
 }
 
-impl std::iter::Sum for Tally {
-    fn sum<I: Iterator<Item = Tally>>(tallies: I) -> Self {
-        tallies.fold(Tally::default(), |a, b| Tally {
-            right: [a.right[0] + b.right[0], a.right[1] + b.right[1]],
-            all: [a.all[0] + b.all[0], a.all[1] + b.all[1]],
-        })
-    }
-}
-
 impl Tally {
     /// The mean of the two sides' shares on the right side; an example on the boundary counts half.
     pub(super) fn accuracy(&self) -> f64 {
-        let share = |side: usize| self.right[side] / self.all[side];
-        0.5 * (share(0) + share(1))
+        0.5 * (self.share(0) + self.share(1))
+    }
+
+    fn share(&self, side: usize) -> f64 {
+        self.right[side] / self.all[side]
+    }
+
+    /// The 95 % interval of the accuracy, of examples that come in these groups.
+    pub(super) fn interval(&self, groups: &[Tally]) -> Option<Interval> {
+        let effect = self.design_effect(groups)?;
+        let of_side = |side: usize| wilson_of(self.share(side), self.all[side] / effect);
+        let (a, b) = (of_side(0)?, of_side(1)?);
+        let (accuracy, [p, q]) = (self.accuracy(), [self.share(0), self.share(1)]);
+        Some(Interval {
+            low: accuracy - 0.5 * (p - a.low).hypot(q - b.low),
+            high: accuracy + 0.5 * (a.high - p).hypot(b.high - q),
+        })
+    }
+
+    /// How many times the variance of the accuracy between groups is that of as many independent examples; 1 at least. None of one
+    /// group, which has no spread.
+    fn design_effect(&self, groups: &[Tally]) -> Option<f64> {
+        let n = groups.len() as f64;
+        if groups.len() < 2 {
+            return None;
+        }
+        // What a group is above the shares, as part of the accuracy.
+        let above = |group: &Tally| -> f64 {
+            (0..2).map(|side| (group.right[side] - self.share(side) * group.all[side]) / (2.0 * self.all[side])).sum()
+        };
+        let between = n / (n - 1.0) * groups.iter().map(|group| above(group).powi(2)).sum::<f64>();
+        let examples = self.all[0] + self.all[1];
+        let alone = |side: usize| self.share(side) * (1.0 - self.share(side)) / (4.0 * self.all[side]);
+        let independent = examples / (examples - 1.0) * (alone(0) + alone(1));
+        Some(if independent > 0.0 { (between / independent).max(1.0) } else { 1.0 })
     }
 }

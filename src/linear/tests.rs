@@ -252,6 +252,34 @@ fn each_side_counts_half_in_the_accuracy_and_the_boundary_is_half_right() {
     assert_eq!(of(&[(1.0, 0.0), (1.0, 1.0), (-1.0, -2.0)]), 0.5 * (0.75 + 1.0));
 }
 
+#[test]
+fn the_accuracys_interval_counts_copies_within_a_group_once() {
+    let tally = |decided: &[(f64, f64)]| decided.iter().copied().collect::<Tally>();
+    // 8 of 10 and 9 of 10 are right, and six copies of each.
+    let decided = |copies: usize| -> Vec<Vec<(f64, f64)>> {
+        let side = |label: f64, right: usize| (0..10).map(move |i| (label, if i < right { label } else { -label }));
+        side(1.0, 8).chain(side(-1.0, 9)).map(|one| vec![one; copies]).collect()
+    };
+    let of = |copies: usize, together: bool| {
+        let groups = decided(copies);
+        let all = tally(&groups.concat());
+        let groups: Vec<Tally> = match together {
+            true => groups.iter().map(|of| tally(of)).collect(),
+            false => groups.concat().iter().map(|one| tally(&[*one])).collect(),
+        };
+        all.interval(&groups).unwrap()
+    };
+    let alone = of(1, true);
+    // Wilson's intervals of 8 and of 9 of 10 are [0.490, 0.943] and [0.596, 0.982].
+    near(alone.low, 0.85 - 0.5 * (0.8_f64 - 0.490_162).hypot(0.9 - 0.595_850), 1e-5);
+    near(alone.high, 0.85 + 0.5 * (0.943_318_f64 - 0.8).hypot(0.982_124 - 0.9), 1e-5);
+    let (copied, apart) = (of(6, true), of(6, false));
+    assert!((copied.low - alone.low).abs() < 0.02 && (copied.high - alone.high).abs() < 0.02, "{copied:?} {alone:?}");
+    let width = |i: crate::stats::Interval| i.high - i.low;
+    assert!(width(apart) < 0.5 * width(alone), "{apart:?}");
+    assert_eq!(tally(&[(1.0, 1.0), (-1.0, -1.0)]).interval(&[tally(&[(1.0, 1.0), (-1.0, -1.0)])]), None, "one group");
+}
+
 /// Topics of six near copies each; which side a topic is on is arbitrary, so there is nothing to learn but topics.
 fn topics() -> (Vec<Vec<f32>>, Vec<Vec<f32>>, Vec<usize>) {
     let mut rng = rng(12, "topics");

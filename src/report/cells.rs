@@ -73,6 +73,11 @@ pub fn count(n: i64) -> String {
     grouped
 }
 
+/// `1 pair`, `12 pairs`: so many of what has a regular plural.
+pub fn plural(n: i64, one: &str) -> String {
+    format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
 /// `L23.H3`: a head by its layer and its number there, both from 0.
 pub fn head(layer: i64, head: i64) -> String {
     format!("L{layer}.H{head}")
@@ -144,6 +149,14 @@ mod tests {
         assert_eq!(interval(-0.5, 0.25, 2), "[−0.50,\u{a0}0.25]");
         assert_eq!(share_interval(Some((-0.015, 0.107))), "[−1.5,\u{a0}10.7]\u{a0}%");
         assert_eq!(share_interval(None), interval(None, None, 1));
+    }
+
+    #[test]
+    fn one_of_a_kind_is_singular() {
+        assert_eq!(
+            [plural(1, "pair"), plural(0, "pair"), plural(12_000, "head")],
+            ["1 pair", "0 pairs", "12\u{202f}000 heads"]
+        );
     }
 
     #[test]

@@ -17,6 +17,7 @@ use super::anchors::Anchors;
 use super::inline::{Span, plain, spans};
 use super::{Block, FigureBlock, Report, ReportError, TableBlock};
 use crate::figure::SVG_OPENING;
+use crate::markup::escape;
 
 const STYLE: &str = include_str!("style.css");
 const SCRIPT: &str = concat!(include_str!("sort.js"), include_str!("tips.js"));
@@ -260,24 +261,6 @@ fn inline(text: &str) -> String {
     out
 }
 
-fn escape(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    for letter in text.chars() {
-        match letter {
-            '&' => out.push_str("&amp;"),
-            '<' => out.push_str("&lt;"),
-            '>' => out.push_str("&gt;"),
-            '"' => out.push_str("&quot;"),
-            '\'' => out.push_str("&#39;"),
-            '\n' | '\t' => out.push(letter),
-            // Generated text may hold control characters; an HTML document may not.
-            control if control.is_control() => out.push('\u{fffd}'),
-            other => out.push(other),
-        }
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::tests::hostile;
@@ -314,7 +297,6 @@ mod tests {
         assert!(!page.contains("\"q\"") && !page.contains("<b>"));
         assert!(page.contains("&lt;script&gt;alert(1)&lt;/script&gt; &amp; &quot;q&quot; &#39;a&#39;"));
         assert!(page.contains("<code>a|b</code> and <strong>bold &lt;b&gt;</strong>"));
-        assert_eq!(escape("a\0b\u{1b}[0m\u{85}\r\n\tc"), "a\u{fffd}b\u{fffd}[0m\u{fffd}\u{fffd}\n\tc");
     }
 
     #[test]

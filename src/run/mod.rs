@@ -43,6 +43,7 @@ mod full;
 mod generate;
 mod gradient;
 mod head;
+mod rate;
 mod size;
 mod wavefront;
 
@@ -51,6 +52,7 @@ pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_
 pub(crate) use generate::{generate_samples, samples};
 pub use gradient::NoGradient;
 pub(crate) use head::log_sum_exp;
+pub use rate::rate;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;

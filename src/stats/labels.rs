@@ -13,6 +13,8 @@ pub struct LabelTest {
     pub between: f64,
     /// How often labels that are dealt out anew part the numbers as well, (hits + 1) / (draws + 1).
     pub p: f64,
+    /// The least that p could be for so many numbers of each label: some orders are the same but for the labels' names.
+    pub least_p: f64,
 }
 
 /// Permutation test of the hypothesis that labels say nothing about numbers: the share of variance between labels, under
@@ -44,7 +46,19 @@ pub fn label_test(numbers: &[f64], labels: &[usize], draws: usize, seed: u64) ->
         dealt.shuffle(&mut rng);
         hits += usize::from(between(&dealt) >= observed - TIE);
     }
-    Some(LabelTest { between: observed.min(1.0), p: (hits + 1) as f64 / (draws + 1) as f64 })
+    let least_p = least_p(&sizes).max(1.0 / (draws + 1) as f64);
+    Some(LabelTest { between: observed.min(1.0), p: (hits + 1) as f64 / (draws + 1) as f64, least_p })
+}
+
+/// One over the ways to deal out labels of these sizes, in which labels of one size may stand for each other.
+fn least_p(sizes: &[usize]) -> f64 {
+    let ln_factorial = |n: usize| (2..=n).map(|i| (i as f64).ln()).sum::<f64>();
+    let of_size = |size: usize| sizes.iter().filter(|n| **n == size).count();
+    let mut different: Vec<usize> = sizes.iter().copied().filter(|n| *n > 0).collect();
+    let ways = ln_factorial(different.iter().sum()) - different.iter().map(|n| ln_factorial(*n)).sum::<f64>();
+    different.sort_unstable();
+    different.dedup();
+    (different.into_iter().map(|size| ln_factorial(of_size(size))).sum::<f64>() - ways).exp()
 }
 
 #[cfg(test)]
@@ -59,6 +73,15 @@ mod tests {
         assert!(found.between > 0.95 && found.p == 0.001, "{found:?}");
         let blocks: Vec<usize> = (0..30).map(|i| (i / 3) % 2).collect();
         assert!(label_test(&numbers, &blocks, 999, 0).unwrap().p > 0.1);
+    }
+
+    #[test]
+    fn so_few_numbers_can_be_dealt_out_in_so_many_ways() {
+        // Four numbers in two labels of two: 6 ways, of which two differ in the labels' names alone; 5 in 2 and 3: 10.
+        assert!((least_p(&[2, 2]) - 1.0 / 3.0).abs() < 1e-12 && (least_p(&[2, 0, 3]) - 0.1).abs() < 1e-12);
+        assert!((label_test(&[1.0, 2.0, 3.0, 4.0], &[0, 0, 1, 1], 99, 0).unwrap().least_p - 1.0 / 3.0).abs() < 1e-12);
+        let many: Vec<f64> = (0..30).map(f64::from).collect();
+        assert_eq!(label_test(&many, &(0..30).map(|i| i % 3).collect::<Vec<_>>(), 99, 0).unwrap().least_p, 0.01);
     }
 
     #[test]

@@ -12,10 +12,16 @@ use statrs::distribution::{Binomial, ContinuousCDF, DiscreteCDF, Hypergeometric,
 /// # Ok::<(), &str>(())
 /// ```
 pub fn wilson(successes: usize, n: usize) -> Option<Interval> {
-    if n == 0 || successes > n {
+    if n == 0 || successes > n { None } else { wilson_of(successes as f64 / n as f64, n as f64) }
+}
+
+/// The same of a share of what counts for so many independent items, be that number whole or not. `None` outside of 0 to 1, or
+/// for no items.
+pub fn wilson_of(share: f64, n: f64) -> Option<Interval> {
+    if !(n > 0.0 && n.is_finite() && (0.0..=1.0).contains(&share)) {
         return None;
     }
-    let (z, n, share) = (Normal::standard().inverse_cdf(0.975), n as f64, successes as f64 / n as f64);
+    let z = Normal::standard().inverse_cdf(0.975);
     let scale = 1.0 + z * z / n;
     let center = (share + z * z / (2.0 * n)) / scale;
     let half = z * (share * (1.0 - share) / n + z * z / (4.0 * n * n)).sqrt() / scale;

@@ -318,6 +318,10 @@ fn a_dry_run_says_what_it_would_cost_and_writes_nothing() {
     let json: Value = serde_json::from_str(&json).expect("one JSON object");
     assert_eq!(json["full"]["forks"], 64);
     assert!(json["wavefront"]["rows"].as_u64() < json["full"]["rows"].as_u64(), "{json}");
+    // At the pace of this machine: fixtures of a few thousand weights take less than a minute on any.
+    let seconds = ["wavefront", "full"].map(|engine| json[engine]["seconds"].as_f64().expect("seconds"));
+    assert!(seconds.iter().all(|s| *s > 0.0 && *s < 60.0), "{seconds:?}");
+    assert!(text.contains("GFLOP         time") && text.contains("at the pace of some of these rows"), "{text}");
     assert_eq!(bench.written(), [""; 0]);
     // Without --out too.
     let (model, pairs) = (model.to_str().expect("UTF-8"), pairs.to_str().expect("UTF-8"));

@@ -120,6 +120,7 @@ fn a_dry_run_of_an_experiment_prints_costs_and_writes_nothing() {
     let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!([&lines[0]["entry"], &lines[1]["entry"]], [&json!("interchange"), &json!("parts")]);
     assert_eq!((lines.len(), &lines[0]["full"]["forks"]), (2, &json!(64)));
+    assert!(lines.iter().all(|line| line["wavefront"]["seconds"].as_f64().is_some_and(|s| s > 0.0)), "{printed}");
     gatelens(["run", spec.to_str().unwrap()]).refused(&["--out"]);
     assert!(e.bench.written().is_empty());
 }

@@ -322,6 +322,83 @@ fn attributions_of_items_sum_to_both_halves_of_the_metric() {
     }
 }
 
+/// Runs an analysis of the demo's first twelve pairs.
+fn of_pairs(bench: &Bench, command: &str, more: &[&str]) -> PathBuf {
+    let out = bench.out(command);
+    let words = [command, "demo", "--pairs", "demo:pairs.jsonl", "--max-pairs", "12", "--quiet", "--out"];
+    gatelens([&words[..], &[out.to_str().unwrap()], more].concat()).done();
+    out
+}
+
+/// Every effect and attribution stands beside its halves, whose difference it is: table, what they are of, and the whole's column.
+const APART: [(&str, &str, &str, &str); 9] = [
+    ("contrast", "heads", "contrast", "contrast_mean"),
+    ("contrast", "heads", "survives", "survives_mean"),
+    ("contrast-methods", "heads", "interchange", "interchange_mean"),
+    ("contrast-methods", "heads", "ablation", "ablation_mean"),
+    ("contrast-methods", "heads", "dla", "dla_mean"),
+    ("cascade", "knockouts", "effect", "effect_mean"),
+    ("cipher", "necessity", "effect", "effect_mean"),
+    ("cipher", "injection", "effect", "effect_mean"),
+    ("commitment", "layers", "effect", "effect_mean"),
+];
+
+#[test]
+fn what_other_analyses_measure_stands_beside_its_halves_too_which_are_those_of_interchange_where_they_are_the_same() {
+    let bench = Bench::new();
+    let gate = ["--gate", "L3.H5"];
+    let cipher = ["--cipher", "demo:cipher.jsonl"];
+    let runs = [
+        of_pairs(&bench, "contrast", &cipher),
+        of_pairs(&bench, "contrast-methods", &[]),
+        of_pairs(&bench, "cascade", &gate),
+        of_pairs(&bench, "cipher", &[&gate[..], &cipher].concat()),
+        of_pairs(&bench, "commitment", &[]),
+        of_pairs(&bench, "modulate", &gate),
+    ];
+    let table = |command: &str, name: &str| {
+        Table::read_parquet(bench.out(command).join(format!("{name}.parquet"))).unwrap_or_else(|e| panic!("{e}"))
+    };
+    for (command, name, what, whole) in APART.into_iter().chain([("modulate", "dose", "effect", "effect_mean")]) {
+        let table = table(command, name);
+        let float = |column: &str| table.floats(column).unwrap().to_vec();
+        let (answers, foils) = (float(&format!("answer_{what}_mean")), float(&format!("foil_{what}_mean")));
+        let known = answers.iter().zip(&foils).zip(float(whole)).filter_map(|((a, f), w)| Some((w?, (*a)?, (*f)?)));
+        let known: Vec<(f64, f64, f64)> = known.collect();
+        assert!(
+            known.iter().any(|(whole, answer, _)| (whole - answer).abs() > 1e-6),
+            "{command} {what}: no foil moves"
+        );
+        for (whole, answer, foil) in known {
+            assert!((answer - foil - whole).abs() < 1e-9, "{command} {what}: {answer} - {foil} and {whole}");
+        }
+    }
+    // The same exchange by three analyses.
+    let interchange = of_pairs(&bench, "interchange", &["--direction", "necessity"]);
+    let heads = Table::read_parquet(interchange.join("heads.parquet")).unwrap();
+    let expected = heads.floats("answer_effect_mean").unwrap();
+    let near = |found: Option<f64>, expected: Option<f64>| {
+        let (found, expected) = (found.unwrap(), expected.unwrap());
+        assert!((found - expected).abs() < 1e-6, "{found} and {expected}");
+    };
+    for (found, expected) in
+        table("contrast-methods", "heads").floats("answer_interchange_mean").unwrap().iter().zip(expected)
+    {
+        near(*found, *expected);
+    }
+    let gate =
+        (0..heads.rows()).find(|i| (heads.ints("layer").unwrap()[*i], heads.ints("head").unwrap()[*i]) == (3, 5));
+    let gate = expected[gate.unwrap()];
+    assert!(gate.unwrap().abs() > 1e-3);
+    near(table("cascade", "knockouts").floats("answer_effect_mean").unwrap()[0], gate);
+    near(table("cipher", "necessity").floats("answer_effect_mean").unwrap()[0], gate);
+    for run in &runs {
+        let report = std::fs::read_to_string(run.join("report.md")).unwrap();
+        assert!(report.contains("Answer and foil apart") && report.contains("What moved"), "{}", run.display());
+        assert!(run.join("halves.png").is_file() && run.join("halves.svg").is_file(), "{}", run.display());
+    }
+}
+
 /// A table as an older build left it: without the columns that say what moved, and without rules of dots.
 fn older(table: &Table) -> Table {
     let new = |name: &str| {

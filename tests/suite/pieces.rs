@@ -11,7 +11,7 @@ use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
-use gatelens::session::{Limits, Session};
+use gatelens::session::{Limits, Session, Work};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use serde_json::{Map, json};
@@ -245,8 +245,9 @@ fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_ke
     let directory = Directory::new();
     let totals = [&open("llama"), &streamed, &streamed].map(|model| {
         let rows = AtomicU64::new(0);
-        let progress = |more: u64| {
-            rows.fetch_add(more, Ordering::Relaxed);
+        let progress = |more: Work| {
+            assert!(more.flops > 0.0 || more.rows == 0);
+            rows.fetch_add(more.rows, Ordering::Relaxed);
         };
         let kept = directory.open();
         let session = Session::new(model, Engine::Wavefront, 0).watched(&progress, &progress);

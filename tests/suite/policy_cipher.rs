@@ -182,7 +182,7 @@ fn pairs_that_the_ciphers_instructions_make_too_long_are_left_out_and_counted() 
     let (_dir, out) = run(&[&["cipher", "demo", "--gate", &gate], &pairs[..]].concat());
     let necessity = table(&out, "necessity");
     assert_eq!((necessity.ints("n").unwrap()[0], necessity.ints("too_long").unwrap()[0]), (2, 1));
-    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("1 pairs would be longer in the cipher"));
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("1 pair would be longer in the cipher"));
     std::fs::write(&path, pair("long", 200)).unwrap();
     let out = dir.path().join("none");
     gatelens([&["contrast", "demo", "--out", out.to_str().unwrap()], &pairs[..]].concat()).refused(&[

@@ -85,7 +85,12 @@ fn a_model_that_refuses_nothing_is_asked_nothing_more_unless_all_is_asked_for() 
     policy(&few, &words).done();
     assert!(few.join("behaviour").is_dir() && !few.join("screen").exists(), "{:?}", listed(&few));
     let report = std::fs::read_to_string(few.join("report.md")).unwrap();
-    assert!(report.contains("Left out, and why") && report.contains("there is no refusal to route"), "{report}");
+    assert!(report.contains("Left out, and why") && report.contains("15 claims are **not testable here**"), "{report}");
+    assert_eq!(report.matches("there is no refusal to route").count(), 1, "a reason is said once: {report}");
+    assert!(
+        report.contains("Of 16 claims on this checkpoint 1 does not hold and 15 are not testable here."),
+        "{report}"
+    );
     policy(&all, &[&words[..], &["--all"]].concat()).done();
     assert!(all.join("screen").is_dir());
     let claims = |dir: &Path| gatelens::table::Table::read_parquet(dir.join("claims.parquet")).unwrap();

@@ -184,6 +184,8 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     }
     // What chance does is a range, not a mean that tends to nothing.
     assert!(report.contains("2 random directions of the same norm change it by "), "{report}");
+    assert!(report.contains("2 random directions are too few to tell") && report.contains("under 0.333"), "{report}");
+    assert!(report.contains("Answer and foil apart") && report.contains("What moved"), "{report}");
     assert!(listed(&out).contains(&"answers.png".to_string()));
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Ground, Judged, blank, of_share};
 use crate::analyses::AnalysisError;
+use crate::analyses::ciphered::Ciphered;
 use crate::analyses::claims::evidence::{At, row, rows};
 use crate::analyses::claims::{Claim, Unit, Verdict};
 use crate::analyses::components::label;
@@ -119,14 +120,12 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
     let fewer = plain.float("refusal_low")?.zip(cipher.float("refusal_high")?).is_some_and(|(p, c)| p > c);
     let found = format!(
         "Refused are {} in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are undecided, as loops \
-         and scraps are. {} pairs cannot be written in cipher, and {} would be too long. Whether an answer solves the cipher \
-         rightly is not judged.",
+         and scraps are.{} Whether an answer solves the cipher rightly is not judged.",
         share(plain.float("refusal")?),
         share(cipher.float("refusal")?),
         share(cipher.float("evasion")?),
         share(cipher.float("undecided")?),
-        cipher.int("left_out")?,
-        cipher.int("too_long")?,
+        Ciphered::omitted(cipher.int("left_out")?, cipher.int("too_long")?),
     );
     Ok(Claim {
         statistic: answered,
@@ -221,10 +220,10 @@ pub(super) fn contrast(g: &Ground) -> Judged {
     let (n, metrics) = (all.first().map(|p| p.int("n")).transpose()?, all.iter().map(|p| p.float("metric_mean")));
     let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
     let found = format!(
-        "{} forward passes over {} pairs. The logit difference is {} in plain words, {} in cipher, and {} for the harmless \
+        "{} forward passes over {}. The logit difference is {} in plain words, {} in cipher, and {} for the harmless \
          control in cipher; the drop is that of the letters and of the instructions around them together.{}",
-        counts.iter().sum::<i64>(),
-        n.unwrap_or(0),
+        cells::count(counts.iter().sum::<i64>()),
+        cells::plural(n.unwrap_or(0), "pair"),
         signed(metrics.first().copied().flatten(), 3),
         signed(metrics.get(1).copied().flatten(), 3),
         signed(metrics.get(2).copied().flatten(), 3),

@@ -58,7 +58,9 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         share(gate.float("sufficiency")?),
         held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
     );
-    let few = (n < PAIRS).then(|| format!("the claim is of {PAIRS} pairs or more, and {n} were used"));
+    let few = (n < PAIRS).then(|| {
+        format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
+    });
     let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
         statistic,
@@ -146,9 +148,10 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
     let (rank, all) = (gate.int("rank_dla")?, heads.rows() as i64);
     let under = heads.floats("dla_share")?.iter().flatten().filter(|share| **share < LITTLE).count();
+    let have = if under == 1 { "has" } else { "have" };
     let found = format!(
         "{} adds {} nats directly (95 % interval {}), rank {rank} of {all} heads by attribution and rank {} by interchange. Of \
-         all heads {under} have less than 1 % of output DLA.",
+         all heads {under} {have} less than 1 % of output DLA.",
         g.gate_name()?,
         signed(mean, 3),
         cells::interval(gate.float("dla_ci_low")?, gate.float("dla_ci_high")?, 3),
@@ -190,9 +193,13 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     }
     let n_amplifiers = amplifiers.len();
     let found = format!(
-        "{n_amplifiers} heads are amplifiers{}. Knocking out the gate moves the logit difference by {} nats, of which {} \
-         directly, {} through later heads and {} through MLPs.",
-        if n_amplifiers == 0 { String::new() } else { format!(": {} of the gate's effect", named(amplifiers)) },
+        "{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} through later heads and {} \
+         through MLPs.",
+        match n_amplifiers {
+            0 => "No later head is an amplifier".to_string(),
+            1 => format!("One later head is an amplifier: {} of the gate's effect", named(amplifiers)),
+            n => format!("{n} heads are amplifiers: {} of the gate's effect", named(amplifiers)),
+        },
         signed(whole.float("total_mean")?, 3),
         signed(whole.float("direct_mean")?, 3),
         signed(whole.float("later_heads_mean")?, 3),
@@ -225,22 +232,16 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     };
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
     let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let all = rows(missed, &[])?;
-    let by_ablation = all.iter().map(|m| m.flag("ablation_misses")).collect::<Result<Vec<_>, _>>()?;
-    let by_attribution = all.iter().map(|m| m.flag("dla_misses")).collect::<Result<Vec<_>, _>>()?;
-    let count = |of: &[bool]| of.iter().filter(|m| **m).count();
     let both = row(agreement, &[("first", "interchange"), ("second", "ablation")])?;
     let correlation = both.map(|b| b.float("spearman_size")).transpose()?.flatten();
     let found = format!(
-        "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. Of {} heads that interchange finds \
-         ablation misses {} and attribution {}; the ranks of all heads by interchange and by ablation correlate by {}.",
+        "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. {}; the ranks of all heads by \
+         interchange and by ablation correlate by {}.",
         g.gate_name()?,
         signed(gate.float("ablation_mean")?, 3),
         p_value(gate.float("ablation_q")?),
         signed(gate.float("interchange_mean")?, 3),
-        all.len(),
-        count(&by_ablation),
-        count(&by_attribution),
+        missed_by_others(missed)?,
         number(correlation, 2),
     );
     let effects = gate.float("ablation_mean")?.zip(gate.float("interchange_mean")?);
@@ -266,6 +267,20 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         found,
         figures: &[("contrast-methods", "agreement.png", "Interchange and zero ablation of every head.")],
         ..claim
+    })
+}
+
+/// How many of the heads that interchange finds the others miss.
+fn missed_by_others(missed: &Table) -> Result<String, AnalysisError> {
+    let count = |column| Ok::<_, AnalysisError>(missed.flags(column)?.iter().filter(|m| **m).count());
+    Ok(match missed.rows() {
+        0 => "Interchange of all heads at once finds none".to_string(),
+        n => format!(
+            "Of {} that interchange finds ablation misses {} and attribution {}",
+            cells::plural(n as i64, "head"),
+            count("ablation_misses")?,
+            count("dla_misses")?
+        ),
     })
 }
 

@@ -219,17 +219,33 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         p: at.float("p_value")?,
         verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
         found: format!(
-            "{} labels, q {} over sides and labels. {} prompts cross 0 below the grid and {} above it: they rank before and after \
-             all others. Where the mean metric crosses, with 95 % intervals: {}.",
-            at.int("labels")?,
+            "{}, q {} over sides and labels.{} Where the mean metric crosses, with 95 % intervals: {}.",
+            cells::plural(at.int("labels")?, "label"),
             p_value(q),
-            at.int("below")?,
-            at.int("above")?,
+            beyond_the_grid(at)?,
             if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
         ),
         figures: if topics { &[("modulate", "thresholds.png", "Thresholds by topic and language.")] } else { &[] },
         ..claim
     })
+}
+
+/// The prompts that cross 0 nowhere within the grid; nothing where there are none.
+fn beyond_the_grid(at: At) -> Result<String, AnalysisError> {
+    let (below, above) = (at.int("below")?, at.int("above")?);
+    Ok(match (below, above) {
+        (0, 0) => String::new(),
+        (below, 0) => format!(" {} below the grid: they rank before all others.", crossing(below)),
+        (0, above) => format!(" {} above the grid: they rank after all others.", crossing(above)),
+        _ => {
+            format!(" {} below the grid and {above} above it: they rank before and after all others.", crossing(below))
+        }
+    })
+}
+
+/// `3 prompts cross 0`
+fn crossing(n: i64) -> String {
+    format!("{} {} 0", cells::plural(n, "prompt"), if n == 1 { "crosses" } else { "cross" })
 }
 
 pub(super) fn relocation(g: &Ground) -> Judged {
@@ -252,15 +268,17 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let name = two.text("other")?;
     let (carriers, others) = (two.int("carriers")?, two.int("other_carriers")?);
     let difference = two.interval("refusal_low", "refusal_high")?;
+    let (shift, refusals) = (two.float("gate_shift")?, two.float("refusal_difference")?);
+    let shift = shift.map_or(String::new(), |by| format!("; the gate lies {} of the depth deeper", signed(by, 2)));
+    let refusals = refusals.map_or(String::new(), |by| {
+        let ends = cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2);
+        format!(" Refusals differ by {} (95 % interval {ends}).", signed(by, 2))
+    });
     let found = format!(
-        "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance; the gate lies {} of \
-         the depth deeper. Refusals differ by {} (95 % interval {}).",
+        "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance{shift}.{refusals}",
         crate::names::short_name(name),
         number(two.float("shared")?, 0),
         number(two.float("expected")?, 2),
-        signed(two.float("gate_shift")?, 2),
-        signed(two.float("refusal_difference")?, 2),
-        cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2),
     );
     let p = two.float("p_value")?;
     let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };

@@ -208,6 +208,7 @@ mod tests {
         let measured = Measured {
             base: [positive.0, negative.0],
             metric: [positive.1, negative.1],
+            answer: [0, 1].map(|_| vec![vec![0.0; 4]; x.len()]),
             kl: [positive.2, negative.2],
             random: [positive.3, negative.3],
         };

@@ -16,6 +16,10 @@ const PLOT_HEIGHT: i32 = 1500;
 const SMALLEST_PLOT: i32 = 280;
 const SHORTEST_BAR: i32 = 400;
 const LARGEST_CELL: i32 = 190;
+/// How many cells are named under the plot, where their names take height.
+const NAMED_BELOW: usize = 6;
+/// How many are named beside it, where there is height for them anyway.
+pub(super) const NAMED_BESIDE: usize = 24;
 
 /// The places of a heatmap's parts, in pixels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +34,16 @@ pub(super) struct Layout {
     pub strip: Rect,
     /// The named cells stand in this many columns.
     pub strip_columns: usize,
+    /// How many cells are named.
+    pub named: usize,
     rows: i32,
     columns: i32,
 }
 
 impl Layout {
-    /// Places the parts: the plot under a heading, the legend under that (of these heights), and `named` cells' names.
-    pub(super) fn new(rows: usize, columns: usize, heading: i32, legend: i32, named: usize) -> Layout {
+    /// Places the parts: the plot under a heading, the legend under that (of these heights), and the names of cells, of which there
+    /// are so many at most.
+    pub(super) fn new(rows: usize, columns: usize, heading: i32, legend: i32, cells: usize) -> Layout {
         let (rows, columns) = (rows as i32, columns as i32);
         let beside = LEFT + BAR_GAP + BAR_WIDTH + BAR_TEXT + MARGIN;
         let room = WIDTH as i32 - beside;
@@ -49,16 +56,22 @@ impl Layout {
         let legend_top = axis_bottom + 24;
         let legend_bottom = legend_top + legend;
         let strip_left = bar.right() + BAR_TEXT + MARGIN;
-        let strip_height = if named == 0 { 0 } else { line_height(TICK_SIZE, named + 1) };
-        let right_of_plot = WIDTH as i32 - strip_left >= STRIP_WIDTH && strip_height <= axis_bottom - heading;
-        let (strip, strip_columns) = if right_of_plot {
-            (Rect { left: strip_left, top: heading, width: STRIP_WIDTH - MARGIN, height: strip_height }, 1)
+        let strip_height = |named: usize| if named == 0 { 0 } else { line_height(TICK_SIZE, named + 1) };
+        let named = cells.min(NAMED_BELOW);
+        let right_of_plot = WIDTH as i32 - strip_left >= STRIP_WIDTH && strip_height(named) <= axis_bottom - heading;
+        let (strip, strip_columns, named) = if right_of_plot {
+            // What height there is beside the plot is given to more names.
+            let fits = |more: &usize| strip_height(*more) <= bar.bottom() - heading;
+            let named = (named..=cells.min(NAMED_BESIDE)).take_while(fits).last().unwrap_or(named);
+            let (width, height) = (STRIP_WIDTH - MARGIN, strip_height(named));
+            (Rect { left: strip_left, top: heading, width, height }, 1, named)
         } else {
             let height = if named == 0 { 0 } else { line_height(TICK_SIZE, named.div_ceil(3) + 1) + 20 };
-            (Rect { left: MARGIN, top: legend_bottom + 20, width: WIDTH as i32 - 2 * MARGIN, height }, 3)
+            let (top, width) = (legend_bottom + 20, WIDTH as i32 - 2 * MARGIN);
+            (Rect { left: MARGIN, top, width, height }, 3, named)
         };
         let bottom = legend_bottom.max(strip.bottom()) + MARGIN;
-        Layout { height: bottom as u32, plot, bar, legend_top, strip, strip_columns, rows, columns }
+        Layout { height: bottom as u32, plot, bar, legend_top, strip, strip_columns, named, rows, columns }
     }
 
     /// The cell of a row, counted from the bottom, and a column.
@@ -96,6 +109,17 @@ mod tests {
                 assert!(layout.height < 2600, "{rows}x{columns}: {}", layout.height);
             }
         }
+    }
+
+    #[test]
+    fn a_tall_plot_has_as_many_names_beside_it_as_there_is_height_for() {
+        let tall = Layout::new(30, 9, 177, 55, 200);
+        assert!(tall.strip_columns == 1 && tall.named > 20, "{tall:?}");
+        assert!(tall.strip.bottom() <= tall.bar.bottom() && tall.strip.bottom() > tall.plot.bottom() - 300);
+        assert_eq!(Layout::new(30, 9, 177, 55, 4).named, 4, "no more than there are");
+        // A wide plot has them below, where each line takes height.
+        let wide = Layout::new(24, 32, 177, 55, 200);
+        assert_eq!((wide.strip_columns, wide.named), (3, 6));
     }
 
     #[test]

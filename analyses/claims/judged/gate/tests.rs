@@ -61,7 +61,7 @@ fn a_cascade_needs_an_amplifier_and_a_part_that_is_surely_above_0() {
     let low = |x: f64| Suite::refusing().set("cascade/repair", "later_heads_share_ci_low", 0, [x]);
     let claim = low(0.01).judge(cascade);
     assert_eq!((claim.verdict, claim.statistic, claim.interval), (Verdict::Holds, Some(0.5), Some((0.01, 0.8))));
-    assert!(claim.found.contains("1 heads are amplifiers: **L3.H0** 30.0"), "{}", claim.found);
+    assert!(claim.found.contains("One later head is an amplifier: **L3.H0** 30.0"), "{}", claim.found);
     assert_eq!(low(0.0).judge(cascade).verdict, Verdict::DoesNotHold);
     assert_eq!(low(f64::NAN).judge(cascade).verdict, Verdict::DoesNotHold);
     let none = low(0.01).set("cascade/components", "amplifier", 0, [false]).judge(cascade);

@@ -1,0 +1,203 @@
+//! How fast a model runs a plan's rows here: measured, before the plan is run, on some of its own.
+//!
+//! Layers of a decoder are alike, so that one stands for all: rows of the plan's first prompts and forks, laid out as the engine lays
+//! them out, go through the first layer until enough time has passed. A model whose weights are on the disk reads that one layer.
+//! What is not in layers (edits, unembedding, gradients' way back) is taken to go as fast, operation for operation.
+
+use super::size::full_runs;
+use super::{Engine, Size, batches, cones};
+use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::rows::{Rows, Span};
+use crate::ops;
+use crate::plan::{Plan, Run};
+use crate::site::{Site, SiteKind};
+use candle_core::{Result, Tensor};
+use std::collections::HashMap;
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+/// Rows to begin with, at least.
+const FEWEST: usize = 16;
+
+/// Rows that go through the layer together, at most.
+const MOST: usize = 4096;
+
+/// How long one pass through the layer is to take, about.
+const PASS: Duration = Duration::from_millis(50);
+
+/// How long the passes take together, about.
+const ALL: Duration = Duration::from_millis(250);
+
+/// Floating-point operations a second of a plan's rows in the decoder's first layer, by the clock; `None` where the plan runs nothing.
+/// The plan must be sound ([`Plan::check`]).
+///
+/// # Errors
+/// If the layer's weights cannot be read, or candle fails.
+pub fn rate(decoder: &Decoder, plan: &Plan, engine: Engine) -> Result<Option<f64>> {
+    let Some(few) = Sample::of(decoder, plan, engine, FEWEST)? else { return Ok(None) };
+    // The first pass reads the weights.
+    few.pass(decoder)?;
+    let first = few.pass(decoder)?.as_secs_f64().max(1e-9);
+    let rows = (few.rows.len() as f64 * PASS.as_secs_f64() / first) as usize;
+    let Some(sample) = Sample::of(decoder, plan, engine, rows.clamp(FEWEST, MOST))? else { return Ok(None) };
+    sample.pass(decoder)?;
+    let (started, mut passes) = (Instant::now(), Vec::new());
+    while passes.len() < 3 || started.elapsed() < ALL {
+        passes.push(sample.pass(decoder)?);
+    }
+    passes.sort_unstable();
+    let middle = passes[passes.len() / 2].as_secs_f64();
+    Ok(Some(sample.flops / middle.max(1e-9)))
+}
+
+/// Rows of a plan, as they enter the first layer.
+struct Sample {
+    rows: Rows,
+    embedded: Tensor,
+    angles: Angles,
+    flops: f64,
+}
+
+impl Sample {
+    /// The first runs of a plan that have so many rows together, the first whatever it has; none of a plan without runs.
+    fn of(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Result<Option<Sample>> {
+        let spans = spans(decoder, plan, engine, most);
+        if spans.is_empty() {
+            return Ok(None);
+        }
+        let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
+        let (mut rows, mut size) = (Rows::default(), Size::default());
+        let (mut ids, mut positions) = (Vec::new(), Vec::new());
+        for (prompt, span) in spans {
+            let prompt = &plan.prompts[prompt].ids;
+            size.add(&decoder.arch, 0, span.start, span.rows.len());
+            for p in span.start..span.keys() {
+                ids.push(prompt[p]);
+                positions.push(p as u32);
+                rows.entries.push(angles.entry(prompt.len(), p));
+            }
+            rows.spans.push(span);
+        }
+        let embedded = decoder.embed(&ids, &positions)?;
+        Ok(Some(Sample { rows, embedded, angles, flops: size.flops }))
+    }
+
+    /// One pass through the first layer: how long it takes.
+    fn pass(&self, decoder: &Decoder) -> Result<Duration> {
+        let mut acts = Acts::new(self.rows.clone());
+        acts.put(SiteKind::ResidPre, self.embedded.clone());
+        let started = Instant::now();
+        decoder.layer(0, &self.angles, &mut acts, &mut Unwatched)?;
+        // A device has done its work when something of it is here.
+        ops::to_vec(&acts.get(SiteKind::ResidPre)?.narrow(0, 0, 1)?)?;
+        Ok(started.elapsed())
+    }
+}
+
+/// The rows of runs in their order, each with its prompt: whole prompts, and of forks what their edits reach in the end. By the full
+/// engine one run, which it runs by itself.
+fn spans(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Vec<(usize, Span)> {
+    if engine == Engine::Full {
+        let first = full_runs(plan).into_iter().next().or((!plan.prompts.is_empty()).then_some(Run::Prompt(0)));
+        let whole = |run: Run| (plan.root(run), Span::new(0..plan.length(run), 0, Vec::new()));
+        return first.map(whole).into_iter().collect();
+    }
+    let cones = cones(plan, &decoder.arch);
+    let mut runs: Vec<Run> = batches::sets(plan).into_iter().flatten().collect();
+    if runs.is_empty() {
+        // Of which gradients alone are read.
+        runs.extend((0..plan.prompts.len()).map(Run::Prompt));
+    }
+    let (mut found, mut of_prompt): (Vec<(usize, Span)>, HashMap<usize, Range<usize>>) = Default::default();
+    let mut n = 0;
+    for run in runs {
+        let prompt = plan.root(run);
+        let positions = match run {
+            Run::Prompt(p) => 0..plan.prompts[p].ids.len(),
+            Run::Fork(f) => cones[f].start..cones[f].ends.last().map_or(0, |end| *end as usize),
+        };
+        let rows = n..n + positions.len();
+        if rows.is_empty() || (!found.is_empty() && rows.end > most) {
+            continue;
+        }
+        let prefix = match (run, of_prompt.get(&prompt)) {
+            (Run::Prompt(_), _) => Vec::new(),
+            (Run::Fork(_), Some(of)) if positions.start > 0 => vec![of.start..of.start + positions.start],
+            (Run::Fork(_), Some(_)) => Vec::new(),
+            (Run::Fork(_), None) => continue,
+        };
+        n = rows.end;
+        if matches!(run, Run::Prompt(_)) {
+            of_prompt.insert(prompt, rows.clone());
+        }
+        found.push((prompt, Span::new(rows, positions.start, prefix)));
+    }
+    found
+}
+
+/// Looks at nothing.
+struct Unwatched;
+
+impl Hook for Unwatched {
+    fn wants(&self, _: Site) -> bool {
+        false
+    }
+
+    fn at(&mut self, _: Site, _: &mut Acts) -> Result<()> {
+        Ok(())
+    }
+
+    fn opened(&self, _: usize) -> Result<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    fn at_opened(&mut self, _: Site, _: usize, value: Tensor) -> Result<Tensor> {
+        Ok(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Model, Options};
+    use crate::plan::{Change, Edit, Part, Positions, What};
+
+    /// Two prompts, the first with two forks at its last position and one from its third on.
+    fn plan() -> Plan {
+        let mut plan = Plan::default();
+        let [a, b] = [9, 5].map(|n| plan.prompt("p", (0..n).collect()));
+        for positions in [Positions::Last, Positions::Last, Positions::At(vec![2])] {
+            let (site, change) = (SiteKind::Z.at(1), Change::Zero);
+            let fork = plan.fork(a, vec![Edit { site, part: Part::Heads(vec![0]), positions, change }]);
+            plan.read(fork, What::Entropy);
+        }
+        plan.read(b, What::Entropy);
+        plan
+    }
+
+    #[test]
+    fn rows_are_the_plans_own_and_each_fork_reads_its_prompt_before_them() {
+        for max_memory in [None, Some(0)] {
+            let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
+            let model = Model::open(dir, &Options { max_memory, ..Options::default() }).unwrap();
+            let (plan, decoder) = (plan(), &model.decoder);
+            let found = spans(decoder, &plan, Engine::Wavefront, MOST);
+            let shape = |(prompt, span): &(usize, Span)| (*prompt, span.start, span.rows.len());
+            // The edit at position 2 reaches all after it in the next layer.
+            assert_eq!(
+                found.iter().map(shape).collect::<Vec<_>>(),
+                [(0, 0, 9), (0, 8, 1), (0, 8, 1), (0, 2, 7), (1, 0, 5)]
+            );
+            assert!(found.iter().all(|(_, span)| span.fits(23)) && found[1].1.prefix == [0..8]);
+            // What does not fit is left out, but the first run whatever it has.
+            assert_eq!(spans(decoder, &plan, Engine::Wavefront, 10).len(), 2);
+            assert_eq!(spans(decoder, &plan, Engine::Wavefront, 3).iter().map(shape).collect::<Vec<_>>(), [(0, 0, 9)]);
+            assert_eq!(spans(decoder, &plan, Engine::Full, MOST).len(), 1);
+            for engine in [Engine::Wavefront, Engine::Full] {
+                let rate = rate(decoder, &plan, engine).unwrap().unwrap();
+                assert!(rate.is_finite() && rate > 1e5, "{engine}: {rate} operations a second");
+            }
+            assert_eq!(rate(decoder, &Plan::default(), Engine::Wavefront).unwrap(), None);
+        }
+    }
+}
