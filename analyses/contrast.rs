@@ -341,7 +341,8 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
 
     #[test]

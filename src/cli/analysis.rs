@@ -3,7 +3,7 @@
 use super::document::{document, write_report};
 use super::findings::findings;
 use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
-use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
+use crate::analyses::{Analysis, AnalysisError, Output, Plans, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
@@ -152,17 +152,43 @@ pub struct Cost {
     extent: Extent,
     /// By the wavefront, and by the full engine.
     sizes: [Size; 2],
+    /// Parts of it that are said by themselves, with what they are.
+    parts: Vec<(String, [Size; 2])>,
+    /// The engine that is asked for.
+    engine: Engine,
     first_prompt: Option<ShownPrompt>,
 }
+
+/// Both engines, in the order of their sizes.
+const ENGINES: [Engine; 2] = [Engine::Wavefront, Engine::Full];
 
 impl Cost {
     /// Each engine's name with its size.
     fn engines(&self) -> impl Iterator<Item = (Engine, &Size)> {
-        [Engine::Wavefront, Engine::Full].into_iter().zip(&self.sizes)
+        ENGINES.into_iter().zip(&self.sizes)
+    }
+
+    /// What each part costs, by the engine that is asked for.
+    fn parts(&self) -> impl Iterator<Item = String> {
+        let at = ENGINES.iter().position(|engine| *engine == self.engine).unwrap_or(0);
+        self.parts.iter().map(move |(what, sizes)| {
+            let (size, all) = (&sizes[at], self.sizes[at].flops);
+            let share = if all > 0.0 { 100.0 * size.flops / all } else { 0.0 };
+            format!("of which {what}: {} rows x layers, {:.1} GFLOP ({share:.0} %)", size.rows, size.flops / 1e9)
+        })
     }
 
     pub(super) fn json(&self) -> Map<String, Value> {
-        self.engines().map(|(e, size)| (e.to_string(), serde_json::to_value(size).unwrap_or_default())).collect()
+        let of = |sizes: &[Size; 2]| -> Map<String, Value> {
+            let each = ENGINES.into_iter().zip(sizes);
+            each.map(|(e, size)| (e.to_string(), serde_json::to_value(size).unwrap_or_default())).collect()
+        };
+        let mut json = of(&self.sizes);
+        if !self.parts.is_empty() {
+            let parts = self.parts.iter().map(|(what, sizes)| (what.clone(), Value::Object(of(sizes))));
+            json.insert("of_which".to_string(), Value::Object(parts.collect()));
+        }
+        json
     }
 
     pub(super) fn text(&self) -> String {
@@ -174,6 +200,7 @@ impl Cost {
             let (rows, gflops) = (size.rows, size.flops / 1e9);
             format!("{engine:<10} {rows:>14} {gflops:>14.1} {:>22}", bytes(size.resid_bytes))
         }));
+        lines.extend(self.parts());
         lines.extend(self.first_prompt.as_ref().map(measured::first_prompt));
         lines.join("\n")
     }
@@ -200,15 +227,24 @@ impl<A: Analysis> Job for Args<A> {
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
         let first_prompt = A::scored(&items).first_prompt().cloned();
-        let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
-        for plan in self.analysis.plans(model, &items)? {
-            let plan = plan?;
-            plan.check(&model.decoder.arch)?;
-            extent.include(&plan);
-            let of = [Engine::Wavefront, Engine::Full].map(|engine| Session::new(model, engine, 0).size(&plan));
-            sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
-        }
-        Ok(Cost { extent, sizes, first_prompt })
+        let mut extent = Extent::default();
+        let mut sized = |plans: Plans<'_>, counted: bool| -> Result<[Size; 2], CliError> {
+            let mut sizes = [Size::default(); 2];
+            for plan in plans {
+                let plan = plan?;
+                plan.check(&model.decoder.arch)?;
+                if counted {
+                    extent.include(&plan);
+                }
+                let of = ENGINES.map(|engine| Session::new(model, engine, 0).size(&plan));
+                sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
+            }
+            Ok(sizes)
+        };
+        let sizes = sized(self.analysis.plans(model, &items)?, true)?;
+        let parts = self.analysis.parts(model, &items)?.into_iter();
+        let parts = parts.map(|(what, plans)| Ok((what, sized(plans, false)?))).collect::<Result<_, CliError>>()?;
+        Ok(Cost { extent, sizes, parts, engine: self.engine, first_prompt })
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {

@@ -118,13 +118,13 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
     let (n, answered) = (cipher.int("answers")?, cipher.float("answer")?);
     let fewer = plain.float("refusal_low")?.zip(cipher.float("refusal_high")?).is_some_and(|(p, c)| p > c);
     let found = format!(
-        "Refused are {} in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are undecided, as loops \
-         and scraps are. {} pairs cannot be written in cipher, and {} would be too long. Whether an answer solves the cipher \
+        "Refused are {} in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are broken (loops and \
+         scraps) or undecided. {} pairs cannot be written in cipher, and {} would be too long. Whether an answer solves the cipher \
          rightly is not judged.",
         share(plain.float("refusal")?),
         share(cipher.float("refusal")?),
         share(cipher.float("evasion")?),
-        share(cipher.float("undecided")?),
+        share(cipher.without_sense()?),
         cipher.int("left_out")?,
         cipher.int("too_long")?,
     );
