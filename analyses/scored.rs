@@ -247,16 +247,19 @@ impl Scored {
                 && other > LIKELY.ln()
             {
                 let name = self.names.get(id).map_or("", |name| name.text.as_str());
-                forgotten.push(format!("{:?} is {:.1} nats likelier there than {name:?}", spaced.text, other - own));
+                forgotten.push((
+                    spaced,
+                    format!("{:?} is {:.1} nats likelier there than {name:?}", spaced.text, other - own),
+                ));
             }
         }
-        let first = forgotten.first()?;
+        let (spaced, first) = forgotten.first()?;
         let rest = forgotten.len() - 1;
         let more = if rest > 0 { format!(" (and {rest} more so)") } else { String::new() };
         Some(format!(
             "{first}{more}: was the space before the answer forgotten? The tokens that the file names were scored; write the \
              answer with its space, as in {:?}",
-            self.spaced.values().next().map_or("", |named| named.text.as_str())
+            spaced.text
         ))
     }
 }
@@ -347,10 +350,10 @@ mod tests {
         Model::open(dir, &Default::default()).unwrap()
     }
 
-    /// A pair of texts with an answer, as the model reads it.
-    fn scored(model: &Model, answer: &str) -> Scored {
+    /// A pair of texts with an answer and a foil, as the model reads it.
+    fn scored(model: &Model, answer: &str, foil: &str) -> Scored {
         let text = |text: &str| Input::text(text);
-        let (answer, foil) = (vec![TokenRef::Text(answer.into())], vec![TokenRef::Text(" John".into())]);
+        let (answer, foil) = (vec![TokenRef::Text(answer.into())], vec![TokenRef::Text(foil.into())]);
         let (id, path) = ("a".to_owned(), PathBuf::from("pairs.jsonl"));
         let pair = Pair {
             line: 1,
@@ -373,7 +376,7 @@ mod tests {
         let model = model();
         let spaced = model.tokenizer().unwrap().first_token(" Mary").unwrap();
         let of = |answer: &str, with_space: f64| {
-            let scored = scored(&model, answer);
+            let scored = scored(&model, answer, " John");
             let of_token = |id: &u32| if *id == spaced { with_space } else { -4.0 };
             let wanted = scored.wanted().into_iter();
             let scores = wanted.map(|(ids, tokens)| (ids, tokens.iter().map(of_token).collect()));
@@ -388,6 +391,20 @@ mod tests {
         // Not by much; hardly likely itself; or given with its space.
         assert!(!told("Mary", -2.5) && !told(" Mary", -1.0));
         assert!(!told("Mary", -8.0));
+    }
+
+    #[test]
+    fn the_example_of_a_forgotten_space_is_the_answer_whose_space_was_forgotten() {
+        let model = model();
+        for forgotten in [" Mary", " John"] {
+            let likely = model.tokenizer().unwrap().first_token(forgotten).unwrap();
+            let scored = scored(&model, "Mary", "John");
+            let of_token = |id: &u32| if *id == likely { -1.0 } else { -4.0 };
+            let wanted = scored.wanted().into_iter();
+            let scores = wanted.map(|(ids, tokens)| (ids, tokens.iter().map(of_token).collect()));
+            let warning = scored.measured(&scores.collect()).warnings.pop().unwrap();
+            assert!(warning.ends_with(&format!("as in {forgotten:?}")), "{warning}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::document::{document, write_report};
 use super::findings::findings;
-use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
+use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, runs, say};
 use crate::analyses::{Analysis, AnalysisError, Output, Plans, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
@@ -304,15 +304,12 @@ impl<A: Analysis> Job for Args<A> {
 impl<A: Analysis> Args<A> {
     /// The run of the same command that is there already, if it is to be gone on with.
     fn complete(&self, out: &Path, record: &RunRecord) -> Result<Option<Finished>, CliError> {
-        let file = out.join(RUN_FILE);
-        if !self.resume || self.force || !file.is_file() {
+        if !self.resume || self.force {
             return Ok(None);
         }
-        let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", file.display()));
-        let text = std::fs::read(&file).map_err(|e| bad(format!("cannot be read: {e}")))?;
-        let found: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        let Some(found) = runs::left(out)? else { return Ok(None) };
         if claimed(&found) != claimed(record) {
-            return Err(bad("is of another run, which is complete".to_string()));
+            return Err(runs::anew(out, "is of another run, which is complete"));
         }
         Ok(Some(Finished {
             path: out.to_path_buf(),

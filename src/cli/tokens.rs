@@ -16,13 +16,39 @@ pub(super) struct Tokens {
     #[command(flatten)]
     pub(super) model: ModelArgs,
 
-    /// Prompts, JSON Lines
+    #[command(flatten)]
+    file: FieldArgs,
+}
+
+/// A file of prompts, or of pairs of them
+#[derive(clap::Args)]
+pub(super) struct FieldArgs {
+    /// Prompts, JSON Lines: {"id", "prompt"}
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     prompts: Option<PathBuf>,
 
-    /// Pairs of prompts, JSON Lines
+    /// Pairs of prompts, JSON Lines: of each, the positive prompt and then the negative one
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
+}
+
+impl FieldArgs {
+    /// The prompts of the file.
+    ///
+    /// # Errors
+    /// If it is not sound, or none is given.
+    pub(super) fn read(&self) -> Result<Fields, CliError> {
+        match (&self.pairs, &self.prompts) {
+            (Some(path), _) => of_pairs(path),
+            (None, Some(path)) => of_prompts(path),
+            (None, None) => Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
+        }
+    }
+
+    /// Whether the file is of pairs.
+    pub(super) fn are_pairs(&self) -> bool {
+        self.pairs.is_some()
+    }
 }
 
 /// A prompt of an item.
@@ -48,18 +74,6 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Reads a file of pairs, or one of prompts.
-    ///
-    /// # Errors
-    /// If it is not sound, or none is given.
-    pub(super) fn read(pairs: Option<&Path>, prompts: Option<&Path>) -> Result<Self, CliError> {
-        match (pairs, prompts) {
-            (Some(path), _) => of_pairs(path),
-            (None, Some(path)) => of_prompts(path),
-            (None, None) => Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
-        }
-    }
-
     /// The prompts as the model reads them; warns of what is likely a mistake.
     ///
     /// # Errors
@@ -79,7 +93,7 @@ impl Fields {
 
 impl Tokens {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
+        let read = self.file.read()?;
         let model = self.model.glance()?;
         let tokenizer = model.tokenizer().map_err(|e| CliError::Input(e.to_string()))?;
         let ids = read.ids(&model)?;
