@@ -1,14 +1,67 @@
 //! Generated answers and their classes.
 //!
-//! Which runs go on, and what becomes of the answers, is left to the analyses; the rules are [`crate::answers`]'.
+//! Which runs go on, and what becomes of the answers, is left to the analyses; the rules are [`crate::answers`]'. Every analysis
+//! that classifies answers does it here.
 
 use super::AnalysisError;
-use crate::answers::{Class, Rules};
+use super::inputs::{Sources, read_input};
+use crate::answers::{Class, OWN, Rules};
 use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
 use crate::run::{Generated, Generation, Sampling, Steps};
 use crate::session::Session;
+use crate::table::Table;
+use std::path::PathBuf;
+
+/// How generated answers are classified
+#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+pub struct ClassArgs {
+    /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
+    #[arg(long, value_name = "FILE")]
+    pub classes: Option<PathBuf>,
+}
+
+impl ClassArgs {
+    /// The rules: those of the file, which is added to the sources, or those that come with the library.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is not sound, or nothing is generated that it could classify.
+    pub fn open(&self, generates: bool, sources: &mut Sources) -> Result<Rules, AnalysisError> {
+        let Some(path) = &self.classes else {
+            return Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()));
+        };
+        if !generates {
+            return Err(AnalysisError::Bad(
+                "--classes: there are no answers to classify; give --generate N".to_string(),
+            ));
+        }
+        let (bytes, source) = read_input(path)?;
+        let text = String::from_utf8(bytes)
+            .map_err(|e| AnalysisError::Bad(format!("{}: is not UTF-8: {e}; save it as UTF-8", path.display())))?;
+        let rules = Rules::parse(&path.display().to_string(), &text).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        sources.push(source);
+        Ok(rules)
+    }
+
+    /// The same for an analysis of what is refused, which has to tell refusals from answers.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and if the file has no rules for one of the two.
+    pub fn open_for_refusals(&self, generates: bool, sources: &mut Sources) -> Result<Rules, AnalysisError> {
+        let rules = self.open(generates, sources)?;
+        let path = self.classes.as_deref().unwrap_or_else(|| "".as_ref()).display();
+        match [Class::Refusal, Class::Answer].into_iter().find(|class| !rules.has(*class)) {
+            Some(lacking) => Err(AnalysisError::Bad(format!(
+                "{path}: has no rule of the class `{lacking}`, and this analysis tells refusals from answers; add rules of both"
+            ))),
+            None => Ok(rules),
+        }
+    }
+}
+
+/// What tables say of the column of an answer's class.
+pub const CLASS_DOC: &str = "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own";
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,9 +99,18 @@ pub fn share(answers: &[&Answer], class: Class) -> Option<f64> {
     (!answers.is_empty()).then(|| of as f64 / answers.len() as f64)
 }
 
-/// The shares of [`Class::ALL`].
-pub fn shares(answers: &[&Answer]) -> Vec<Option<f64>> {
-    Class::ALL.iter().map(|class| share(answers, *class)).collect()
+/// The shares of some classes.
+pub fn shares(answers: &[&Answer], classes: &[Class]) -> Vec<Option<f64>> {
+    classes.iter().map(|class| share(answers, *class)).collect()
+}
+
+/// The columns of a table that hold shares of classes, each with the class' name: those of the library, then one's own.
+pub fn class_columns(table: &Table) -> Vec<(String, String)> {
+    let known = Class::ALL.map(Class::name).into_iter().filter(|name| table.has(name));
+    let own = table
+        .columns()
+        .filter_map(|column| Some((column.name.strip_prefix(OWN)?.to_string(), column.name.to_string())));
+    known.map(|name| (name.to_string(), name.to_string())).chain(own).collect()
 }
 
 /// Continues runs of a plan greedily; see [`sampled`].
@@ -60,12 +122,12 @@ pub fn continued(
     plan: &Plan,
     runs: Vec<Run>,
     much: (u32, Steps),
-    asked: &[Item],
+    asked: (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
     sampled(session, plan, runs, much, Sampling::Greedy, asked)
 }
 
-/// Continues runs of a plan by up to `tokens` tokens, and classifies what each came to; `asked` says what runs answer.
+/// Continues runs of a plan by up to `tokens` tokens, and classifies by rules what each came to; `asked` says what runs answer.
 ///
 /// # Errors
 /// If the runs cannot go on, or the model has no tokenizer.
@@ -75,13 +137,12 @@ pub fn sampled(
     runs: Vec<Run>,
     (tokens, steps): (u32, Steps),
     sampling: Sampling,
-    asked: &[Item],
+    (rules, asked): (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
-    let rules = Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()))?;
     let stop = session.model.stop_tokens().to_vec();
     let generation = Generation { runs, max_tokens: tokens as usize, sampling, steps, stop };
     let generated = session.generate(plan, &generation)?;
-    let answers = answers(session.model, &rules, asked, &generated)?;
+    let answers = answers(session.model, rules, asked, &generated)?;
     Ok((generated, answers))
 }
 

@@ -18,7 +18,8 @@ mod report;
 mod sets;
 mod tables;
 
-use super::inputs::{Groups, MetricArgs, Sources, item_tokens, layer_list, named_twice, rows_read};
+use super::inputs::{Groups, Sources, item_tokens, layer_list, named_twice, rows_read};
+use super::metric::MetricArgs;
 use super::scored::Scored;
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
@@ -169,7 +170,7 @@ impl Analysis for Cav {
             random.extend(reader.examples(self, model, &set, |_| true)?);
             sources.push(set.source());
         }
-        let classes = self.classes(model, &mut sources)?;
+        let classes = self.classes(model, &mut sources, &mut reader.scored)?;
         let items = Items { sources, scored: reader.scored, concept, random, classes, sites };
         self.check(&items)?;
         Ok(items)
@@ -319,7 +320,7 @@ impl Cav {
     }
 
     /// The prompts of the classes: those of one label together, whatever file they are from, and those of a file without.
-    fn classes(&self, model: &Model, sources: &mut Sources) -> Result<Vec<Class>, AnalysisError> {
+    fn classes(&self, model: &Model, sources: &mut Sources, scored: &mut Scored) -> Result<Vec<Class>, AnalysisError> {
         if let Some(twice) = named_twice(&self.class) {
             return Err(AnalysisError::Bad(format!("--class names {} twice", twice.display())));
         }
@@ -329,6 +330,7 @@ impl Cav {
         for path in &self.class {
             let set = read_prompts(path)?;
             sources.push(set.source());
+            scored.note(metrics.notes(set.items.iter().map(Into::into)));
             for item in &set.items {
                 named.push([!item.answer.is_empty(), !item.foil.is_empty()]);
                 let (ids, metric) = item_tokens(model, &set, item, &metrics)?;

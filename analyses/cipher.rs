@@ -11,7 +11,7 @@
 mod report;
 mod tables;
 
-use super::answered::{Answer, continued, item_of};
+use super::answered::{Answer, ClassArgs, continued, item_of};
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
 use super::halves::Value;
@@ -249,12 +249,12 @@ impl Cipher {
         items: &Items,
         pairs: impl Iterator<Item = Range<usize>>,
     ) -> Result<Vec<Answer>, AnalysisError> {
-        let mut answers = Vec::new();
+        let (mut answers, rules) = (Vec::new(), ClassArgs::default().open(false, &mut Vec::new())?);
         for some in pairs.take_while(|_| self.generate > 0) {
             let (plan, runs) = generation_plan(items, some.clone());
             let item = |pair: &Pair| std::iter::repeat_n(item_of(pair, &pair.positive), CONDITIONS.len());
             let asked: Vec<Item> = items.ciphered.plain.dataset.items[some].iter().flat_map(item).collect();
-            answers.extend(continued(session, &plan, runs, (self.generate, Steps::PromptOnly), &asked)?.1);
+            answers.extend(continued(session, &plan, runs, (self.generate, Steps::PromptOnly), (&rules, &asked))?.1);
         }
         Ok(answers)
     }
@@ -263,7 +263,8 @@ impl Cipher {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
 
     #[test]

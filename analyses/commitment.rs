@@ -499,7 +499,8 @@ fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
 
     fn prepared(model: &Model) -> Items {

@@ -422,7 +422,8 @@ fn sensitivity(heads: &Table, n: i64) -> Result<String, AnalysisError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
 
     #[test]

@@ -39,12 +39,17 @@ pub fn grid(text: &str) -> Result<Grid, String> {
     Ok(Grid(found))
 }
 
-/// Where the share of each class crosses one half along coefficients `x`, for the classes of which it does. `prompts` are the
+/// Where the share of each of some classes crosses one half along coefficients `x`, for the classes of which it does. `prompts` are the
 /// classes of each prompt's answers, one a coefficient, none where it gave none.
 ///
 /// The same prompts answer at every coefficient, so that answers are not independent: intervals are BCa over prompts, each
 /// with all its answers. None where the prompts of a resample do not cross.
-pub fn class_thresholds(x: &[f64], prompts: &[Vec<Option<Class>>], options: &Bootstrap) -> Vec<(Class, Threshold)> {
+pub fn class_thresholds(
+    x: &[f64],
+    prompts: &[Vec<Option<Class>>],
+    classes: &[Class],
+    options: &Bootstrap,
+) -> Vec<(Class, Threshold)> {
     let prompts: Vec<&[Option<Class>]> = prompts.iter().map(Vec::as_slice).collect();
     let of = |class: &Class| {
         let threshold = |prompts: &[&[Option<Class>]]| {
@@ -59,7 +64,7 @@ pub fn class_thresholds(x: &[f64], prompts: &[Vec<Option<Class>>], options: &Boo
         let interval = bca(&prompts, |some| threshold(some).map_or(f64::NAN, |t| t.at), options);
         Some((*class, Threshold { interval, ..found }))
     };
-    Class::ALL.iter().filter_map(of).collect()
+    classes.iter().filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -78,7 +83,7 @@ mod tests {
     fn more_coefficients_of_the_same_prompts_make_no_threshold_surer() {
         let width = |n| {
             let (x, prompts) = turning(n, |p| (p as f64 - 19.5) / 40.0, 40);
-            let found = class_thresholds(&x, &prompts, &Bootstrap::default());
+            let found = class_thresholds(&x, &prompts, &Class::ALL, &Bootstrap::default());
             let (class, refusal) = found[0];
             assert!(class == Class::Refusal && refusal.rises && refusal.at.abs() < 0.02, "{found:?}");
             let interval = refusal.interval.unwrap();
@@ -93,11 +98,11 @@ mod tests {
     fn a_prompt_counts_only_where_it_answered_and_a_threshold_that_a_resample_lacks_has_no_interval() {
         let (x, mut prompts) = turning(9, |_| 0.1, 6);
         prompts.iter_mut().skip(3).for_each(|answers| answers[0] = None);
-        let found = class_thresholds(&x, &prompts, &Bootstrap::default());
+        let found = class_thresholds(&x, &prompts, &Class::ALL, &Bootstrap::default());
         assert_eq!(found.iter().map(|f| f.0).collect::<Vec<_>>(), [Class::Refusal, Class::Answer]);
         assert!(found.iter().all(|f| f.1.interval.is_some()), "{found:?}");
         let (x, prompts) = turning(9, |p| if p < 4 { 0.1 } else { 2.0 }, 6);
-        let found = class_thresholds(&x, &prompts, &Bootstrap::default());
+        let found = class_thresholds(&x, &prompts, &Class::ALL, &Bootstrap::default());
         assert!(found.len() == 2 && found.iter().all(|f| f.1.interval.is_none()), "{found:?}");
     }
 

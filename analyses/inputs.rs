@@ -1,14 +1,14 @@
 //! What analyses read: pairs and prompts as token ids with their metric, and which parts of the model are edited.
 //!
-//! Files, flags and messages on them are here; what is run of them is left to the analyses.
+//! Files, flags and messages on them are here; the metric's tokens are [`super::metric`]'s; what is run is left to the analyses.
 
 use super::AnalysisError;
+use super::metric::{MetricArgs, Metrics};
 use super::scored::Scored;
 use super::summary::Position;
-use crate::dataset::encode::{At, EncodeError, prompt_ids, token_ids};
+use crate::dataset::encode::{EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, Pair, TokenRef, located, read_pairs, read_prompts};
-use crate::measured::NamedToken;
+use crate::dataset::{Dataset, Item, Pair, located, read_pairs, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Metric, Part, Plan, Run};
@@ -17,156 +17,6 @@ use crate::site::{Site, SiteKind, Units};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
-
-/// Which tokens the metric compares, where the dataset names none
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
-pub struct MetricArgs {
-    /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub answer: Vec<TokenRef>,
-
-    /// Foil token for items that name none (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
-    pub foil: Vec<TokenRef>,
-
-    /// Take answer and foil tokens from the metric.json that `behaviour` writes
-    ///
-    /// They count only if neither the item nor --answer and --foil name any.
-    #[arg(long = "metric", value_name = "FILE")]
-    pub metric_file: Option<PathBuf>,
-}
-
-impl MetricArgs {
-    /// Looks the flags' tokens up, and reads the file, if there is one.
-    ///
-    /// # Errors
-    /// If the model has not a token, or the file cannot be read, or is of a model with other tokens.
-    pub fn open(&self, model: &Model) -> Result<Metrics, AnalysisError> {
-        let ids = |of: &str, tokens: &[TokenRef]| {
-            token_ids(model, tokens).map_err(|why| AnalysisError::Bad(format!("{of}: {why}")))
-        };
-        let (answer, foil) = (ids("--answer", &self.answer)?, ids("--foil", &self.foil)?);
-        let given = self.answer.iter().chain(&self.foil).cloned().collect();
-        let Some(path) = &self.metric_file else { return Ok(Metrics { answer, foil, given, source: None }) };
-        let (file, source) = MetricFile::read(path, model)?;
-        let or_named = |flags: Vec<u32>, named: &[NamedToken]| {
-            let named: Vec<TokenRef> = named.iter().map(|t| TokenRef::Id(t.id)).collect();
-            if flags.is_empty() { ids(&source.0, &named) } else { Ok(flags) }
-        };
-        let (answer, foil) = (or_named(answer, &file.answer)?, or_named(foil, &file.foil)?);
-        Ok(Metrics { answer, foil, given, source: Some(source) })
-    }
-
-    /// Warns of a flag that stands in for nothing, where every item names its own answer, or its own foil.
-    /// `named` says of each item whether it does.
-    pub fn warn_unused(&self, named: &[[bool; 2]]) {
-        for (side, (flag, given)) in [("answer", &self.answer), ("foil", &self.foil)].into_iter().enumerate() {
-            if !given.is_empty() && named.iter().all(|named| named[side]) {
-                tracing::warn!("--{flag}: does nothing, for every item names its own `{flag}`");
-            }
-        }
-    }
-}
-
-/// The tokens that stand in where items name none.
-pub struct Metrics {
-    answer: Vec<u32>,
-    foil: Vec<u32>,
-    /// What the flags say.
-    given: Vec<TokenRef>,
-    /// The file that they are from, with its SHA-256.
-    pub source: Option<(String, String)>,
-}
-
-impl Metrics {
-    /// The tokens that flags name.
-    pub fn given(&self) -> impl Iterator<Item = &TokenRef> {
-        self.given.iter()
-    }
-
-    /// The logit difference between an item's answer and foil tokens, or those that stand in.
-    ///
-    /// # Errors
-    /// If neither names any, a token is unknown, or one is on both sides.
-    pub fn metric<'a>(
-        &self,
-        model: &Model,
-        answer: &[TokenRef],
-        foil: &[TokenRef],
-        at: impl Fn(&'static str) -> At<'a>,
-    ) -> Result<Metric, EncodeError> {
-        let ids = |field, own: &[TokenRef], stand_in: &[u32]| match own {
-            [] if stand_in.is_empty() => {
-                Err(at(field).error(format!("is not given; add it to the line, or give --{field} for all lines")))
-            }
-            [] => Ok(stand_in.to_vec()),
-            own => token_ids(model, own).map_err(|why| at(field).error(why)),
-        };
-        let own = [answer, foil];
-        let (answer, foil) = (ids("answer", answer, &self.answer)?, ids("foil", foil, &self.foil)?);
-        match answer.iter().find(|id| foil.contains(id)) {
-            Some(both) => Err(at("foil").error(collision(model, *both, own))),
-            None => Ok(Metric::logit_difference(answer, foil)),
-        }
-    }
-}
-
-/// Why an answer and a foil cannot be told apart, in their own texts where they were given so.
-fn collision(model: &Model, token: u32, own: [&[TokenRef]; 2]) -> String {
-    let text = model.tokenizer().ok().and_then(|t| t.token(token)).unwrap_or_default();
-    let written = |tokens: &[TokenRef]| {
-        let begins = |t: &&TokenRef| token_ids(model, std::slice::from_ref(*t)).is_ok_and(|ids| ids.contains(&token));
-        tokens
-            .iter()
-            .find(begins)
-            .and_then(|t| if let TokenRef::Text(text) = t { Some(format!("{text:?}")) } else { None })
-    };
-    let [answer, foil] = own.map(written);
-    let said = match (answer, foil) {
-        (Some(answer), Some(foil)) if answer != foil => {
-            format!("{answer} and {foil} begin with the same token, {text:?}")
-        }
-        (Some(one), _) | (_, Some(one)) => format!("{one} is on both sides, by its first token {text:?}"),
-        (None, None) => return format!("token {token} {text:?} is an answer too; the two must differ"),
-    };
-    format!("{said} (token {token}): the first token alone counts, and the two must differ")
-}
-
-/// `metric.json`: the tokens by which a model's behaviour is told.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct MetricFile {
-    /// The model that the tokens were chosen for, as it was named.
-    pub model: String,
-    /// Tokens of the behaviour.
-    pub answer: Vec<NamedToken>,
-    /// Tokens of its absence.
-    pub foil: Vec<NamedToken>,
-}
-
-impl MetricFile {
-    /// Reads a file for a model; returns it with its name and SHA-256.
-    ///
-    /// # Errors
-    /// If it cannot be read, or its tokens are others in this model.
-    pub fn read(path: &Path, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
-        let (bytes, source) = read_input(path)?;
-        let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
-        let file: MetricFile = serde_json::from_slice(&bytes)
-            .map_err(|e| bad(format!("is no metric.json as `behaviour` writes it: {e}")))?;
-        let tokenizer = model.tokenizer().map_err(|e| bad(e.to_string()))?;
-        for token in file.answer.iter().chain(&file.foil) {
-            let text = tokenizer.decode_generated(&[token.id]).unwrap_or_default();
-            if text != token.text {
-                return Err(bad(format!(
-                    "token {} is \"{}\" in {}, for which it was made, and \"{text}\" in this model; run `behaviour` on this \
-                     model",
-                    token.id, token.text, file.model
-                )));
-            }
-        }
-        Ok((file, source))
-    }
-}
 
 /// The bytes of a file that an analysis is given, with its name and SHA-256.
 ///
@@ -405,7 +255,7 @@ pub fn pair_tokens(
     Ok(PairTokens {
         positive: prompt_ids(model, &pair.positive, at("positive"))?,
         negative: prompt_ids(model, &pair.negative, at("negative"))?,
-        metric: metrics.metric(model, &pair.answer, &pair.foil, at)?,
+        metric: metrics.metric(model, pair.into(), at)?,
     })
 }
 
@@ -420,7 +270,7 @@ pub fn item_tokens(
     metrics: &Metrics,
 ) -> Result<(Vec<u32>, Metric), EncodeError> {
     let at = |field| dataset.at(item.line, &item.id, field);
-    Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metrics.metric(model, &item.answer, &item.foil, at)?))
+    Ok((prompt_ids(model, &item.prompt, at("prompt"))?, metrics.metric(model, item.into(), at)?))
 }
 
 /// The prompts of a file as token ids, and what is shown of them. Warns of what is likely a mistake.

@@ -33,6 +33,7 @@ pub mod gate;
 pub mod halves;
 pub mod inputs;
 pub mod marks;
+pub mod metric;
 pub mod power;
 pub mod scored;
 pub mod summary;
@@ -80,6 +81,14 @@ pub trait Analysis: clap::Args + serde::Serialize {
     /// If the parameters do not fit the items.
     fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError>;
 
+    /// Parts of what will be run whose cost a dry run says by itself, each with what it is.
+    ///
+    /// # Errors
+    /// As [`Self::plans`].
+    fn parts<'a>(&'a self, _model: &'a Model, _items: &'a Self::Items) -> Result<Parts<'a>, AnalysisError> {
+        Ok(Vec::new())
+    }
+
     /// Runs the plans and makes tables of their readings.
     ///
     /// # Errors
@@ -101,6 +110,9 @@ pub trait Analysis: clap::Args + serde::Serialize {
 
 /// Plans, made one after another: those of a large dataset are too many to hold.
 pub type Plans<'a> = Box<dyn Iterator<Item = Result<Plan, AnalysisError>> + 'a>;
+
+/// Parts of what will be run, each with what it is.
+pub type Parts<'a> = Vec<(String, Plans<'a>)>;
 
 /// Plans that are made without fail.
 pub fn planned<'a>(plans: impl IntoIterator<Item = Plan, IntoIter: 'a>) -> Plans<'a> {

@@ -12,7 +12,7 @@
 mod report;
 mod tables;
 
-use super::answered::{continued, item_of};
+use super::answered::{ClassArgs, continued, item_of};
 use super::directions::{norm, random_like};
 use super::doses::{Grid, grid};
 use super::gate::{GateArgs, Head, last_layer};
@@ -20,8 +20,10 @@ use super::halves::Value;
 use super::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
 use super::scored::Scored;
 use super::summary::RowMean;
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use super::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned};
+use crate::answers::Rules;
 use crate::dataset::Item;
+use crate::dataset::shown::counted;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
@@ -76,6 +78,10 @@ pub struct Modulate {
     /// Generate along this many of the random directions too, at both ends of the grid
     #[arg(long, default_value_t = 0, value_name = "K")]
     pub generate_controls: u16,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub classes: ClassArgs,
 }
 
 /// The sides of a pair, in the order of tables.
@@ -84,7 +90,7 @@ const SIDES: [&str; 2] = ["positive", "negative"];
 /// Halves of the pairs that a direction is made from.
 const FOLDS: usize = 2;
 
-/// The share of undecided answers above which a dose says nothing: the model is broken rather than steered.
+/// The share of broken and undecided answers above which a dose says nothing: the model is broken rather than steered.
 pub(super) const BROKEN: f64 = 0.5;
 
 /// The pairs as the model reads them, and where they are modulated.
@@ -96,6 +102,8 @@ pub struct Items {
     fold: Vec<usize>,
     /// The pairs that generate.
     generating: Vec<usize>,
+    /// What classifies their answers.
+    rules: Rules,
 }
 
 /// A direction, one vector for the pairs of each fold.
@@ -152,9 +160,10 @@ impl Analysis for Modulate {
             0 => Vec::new(),
             _ => evenly(&pairs.dataset.items, self.generate_pairs as usize),
         };
-        let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
+        let mut sources: Sources = pairs.sources.iter().cloned().chain(of_gate).collect();
+        let rules = self.classes.open_for_refusals(self.generate > 0, &mut sources)?;
         let fold = halves(&pairs.dataset.items);
-        Ok(Items { pairs, sources, site, fold, generating })
+        Ok(Items { pairs, sources, site, fold, generating, rules })
     }
 
     fn datasets(items: &Items) -> Vec<(String, String)> {
@@ -174,10 +183,30 @@ impl Analysis for Modulate {
         let swept = self.swept(items).map(move |pairs| self.sweep(items, pairs, &of_sweep));
         let generating = if self.generate > 0 { items.generating.len() } else { 0 };
         let generated = self.generated(generating).map(move |of| {
-            let (plan, ..) = self.generation(items, &items.generating[of], &vectors);
+            let (plan, ..) = self.generation(items, &items.generating[of], &vectors, 0..vectors.len());
             plan.longer(self.generate as usize - 1)
         });
         Ok(planned(read.chain(swept).chain(generated)))
+    }
+
+    fn parts<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Parts<'a>, AnalysisError> {
+        let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
+        let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
+        let randoms = self.that_generate(&vectors).len() - 1;
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        let along = |name: String, directions: Range<usize>| {
+            let vectors = vectors.clone();
+            let plans = self.generated(generating).map(move |of| {
+                let (plan, ..) = self.generation(items, &items.generating[of], &vectors, directions.clone());
+                plan.longer(self.generate as usize - 1)
+            });
+            (name, planned(plans))
+        };
+        let random = counted(randoms, "random direction");
+        let mut parts = vec![along("answers along the signal".to_string(), 0..1)];
+        parts.push(along(format!("answers along {random} (--generate-controls {randoms})"), 1..1 + randoms));
+        parts.truncate(if generating == 0 { 0 } else { 1 + usize::from(randoms > 0) });
+        Ok(parts)
     }
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
@@ -351,13 +380,14 @@ impl Modulate {
         batches(pairs, SIDES.len() * self.conditions(usize::from(self.generate_controls)).len())
     }
 
-    /// Runs that answer, of some pairs: the prompts themselves where the grid has coefficient 0, and their forks; each with its
-    /// pair, side and condition.
+    /// Runs that answer, of some pairs and along some of the directions: the prompts themselves where the grid has coefficient 0,
+    /// which are direction 0's, and their forks; each with its pair, side and condition.
     fn generation(
         &self,
         items: &Items,
         pairs: &[usize],
         vectors: &[Vectors],
+        directions: Range<usize>,
     ) -> (Plan, Vec<Run>, Vec<(usize, usize, Condition)>) {
         let (mut plan, mut runs, mut places) = (Plan::default(), Vec::new(), Vec::new());
         let vectors = self.that_generate(vectors);
@@ -365,7 +395,7 @@ impl Modulate {
         let conditions = self.conditions(vectors.len() - 1);
         for pair in pairs {
             for (side, prompt) in items.pairs.add(&mut plan, *pair).into_iter().enumerate() {
-                for at in unmodulated.iter().chain(&conditions) {
+                for at in unmodulated.iter().chain(&conditions).filter(|at| directions.contains(&at.0)) {
                     let run = match Some(*at) == unmodulated {
                         true => prompt,
                         false => self.fork(items, &mut plan, prompt, *pair, vectors, *at),
@@ -383,13 +413,13 @@ impl Modulate {
         let mut found = Vec::new();
         let generating = if self.generate > 0 { items.generating.len() } else { 0 };
         for of in self.generated(generating) {
-            let (plan, runs, places) = self.generation(items, &items.generating[of], vectors);
+            let (plan, runs, places) = self.generation(items, &items.generating[of], vectors, 0..vectors.len());
             let asked = |(pair, side, _): &(usize, usize, Condition)| {
                 let of = &items.pairs.dataset.items[*pair];
                 item_of(of, if *side == 0 { &of.positive } else { &of.negative })
             };
             let asked: Vec<Item> = places.iter().map(asked).collect();
-            let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), &asked)?;
+            let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), (&items.rules, &asked))?;
             found.extend(places.into_iter().zip(answers).map(|((pair, side, (direction, dose)), answer)| Given {
                 pair,
                 side,
@@ -416,7 +446,8 @@ impl Items {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::inputs::{MetricArgs, PairFile};
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
@@ -431,6 +462,7 @@ mod tests {
             generate: 0,
             generate_pairs: 4,
             generate_controls: 1,
+            classes: ClassArgs::default(),
         }
     }
 

@@ -2,7 +2,8 @@
 //! what is likely a mistake in them. Warnings that need no model are given when the data are read, the others as soon as the
 //! session has run the prompts.
 
-use super::inputs::{Metrics, PairTokens};
+use super::inputs::PairTokens;
+use super::metric::{Asked, Metrics};
 use crate::dataset::shown::{Prompt, Shown, counted, joined};
 use crate::dataset::{Dataset, Item, Pair, TokenRef, warn_once};
 use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt};
@@ -60,8 +61,8 @@ impl Scored {
             ]
         });
         let items = all.clone().map(|(_, t)| item(vec![t.positive.clone(), t.negative.clone()], &t.metric));
-        let written = dataset.items.iter().flat_map(|pair| [(pair.line, &pair.answer), (pair.line, &pair.foil)]);
-        Scored::new(model, &dataset.path, prompts, items.collect(), written, metrics)
+        let asked = dataset.items.iter().map(|pair| (pair.line, pair.into()));
+        Scored::new(model, &dataset.path, prompts, items.collect(), asked, metrics)
     }
 
     /// Of prompts with a metric, as the model reads them.
@@ -75,8 +76,8 @@ impl Scored {
         let prompts =
             all.clone().map(|(item, (ids, _))| Prompt { input: &item.prompt, ids, id: &item.id, field: "prompt" });
         let items = all.clone().map(|(_, (ids, metric))| item(vec![ids.clone()], metric));
-        let written = dataset.items.iter().flat_map(|item| [(item.line, &item.answer), (item.line, &item.foil)]);
-        Scored::new(model, &dataset.path, prompts, items.collect(), written, metrics)
+        let asked = dataset.items.iter().map(|item| (item.line, item.into()));
+        Scored::new(model, &dataset.path, prompts, items.collect(), asked, metrics)
     }
 
     /// Of prompts of which no tokens are scored.
@@ -89,13 +90,15 @@ impl Scored {
         path: &Path,
         prompts: impl Iterator<Item = Prompt<'a>>,
         items: Vec<ScoredItem>,
-        written: impl Iterator<Item = (usize, &'a Vec<TokenRef>)>,
+        asked: impl Iterator<Item = (usize, Asked<'a>)> + Clone,
         metrics: &Metrics,
     ) -> Scored {
         let mut scored = Scored::of_prompts(model, path, prompts);
         scored.items = items;
+        scored.note(metrics.notes(asked.clone().map(|(_, asked)| asked)));
         let Ok(tokenizer) = model.tokenizer() else { return scored };
-        let written = written.flat_map(|(line, tokens)| tokens.iter().map(move |token| (Some(line), token)));
+        let written =
+            asked.flat_map(|(line, asked)| asked.answer.iter().chain(asked.foil).map(move |token| (Some(line), token)));
         let mut longer: BTreeMap<&str, (Option<usize>, Vec<u32>)> = BTreeMap::new();
         for (line, token) in written.chain(metrics.given().map(|token| (None, token))) {
             let TokenRef::Text(text) = token else { continue };
@@ -116,9 +119,18 @@ impl Scored {
             scored.names.entry(*id).or_insert_with(name);
         }
         let warning = of_longer(tokenizer, &longer).map(|text| format!("{}: {text}", path.display()));
-        scored.warnings.extend(warning);
-        warn_once(&scored.warnings);
+        scored.note(warning.into_iter().collect());
         scored
+    }
+
+    /// Adds what a reader of the numbers has to know, each once, and warns of it.
+    pub fn note(&mut self, notes: Vec<String>) {
+        warn_once(&notes);
+        for note in notes {
+            if !self.warnings.contains(&note) {
+                self.warnings.push(note);
+            }
+        }
     }
 
     /// Notes the token of an answer with a space before it, where that is another.
@@ -235,16 +247,19 @@ impl Scored {
                 && other > LIKELY.ln()
             {
                 let name = self.names.get(id).map_or("", |name| name.text.as_str());
-                forgotten.push(format!("{:?} is {:.1} nats likelier there than {name:?}", spaced.text, other - own));
+                forgotten.push((
+                    spaced,
+                    format!("{:?} is {:.1} nats likelier there than {name:?}", spaced.text, other - own),
+                ));
             }
         }
-        let first = forgotten.first()?;
+        let (spaced, first) = forgotten.first()?;
         let rest = forgotten.len() - 1;
         let more = if rest > 0 { format!(" (and {rest} more so)") } else { String::new() };
         Some(format!(
             "{first}{more}: was the space before the answer forgotten? The tokens that the file names were scored; write the \
              answer with its space, as in {:?}",
-            self.spaced.values().next().map_or("", |named| named.text.as_str())
+            spaced.text
         ))
     }
 }
@@ -335,10 +350,10 @@ mod tests {
         Model::open(dir, &Default::default()).unwrap()
     }
 
-    /// A pair of texts with an answer, as the model reads it.
-    fn scored(model: &Model, answer: &str) -> Scored {
+    /// A pair of texts with an answer and a foil, as the model reads it.
+    fn scored(model: &Model, answer: &str, foil: &str) -> Scored {
         let text = |text: &str| Input::text(text);
-        let (answer, foil) = (vec![TokenRef::Text(answer.into())], vec![TokenRef::Text(" John".into())]);
+        let (answer, foil) = (vec![TokenRef::Text(answer.into())], vec![TokenRef::Text(foil.into())]);
         let (id, path) = ("a".to_owned(), PathBuf::from("pairs.jsonl"));
         let pair = Pair {
             line: 1,
@@ -351,7 +366,7 @@ mod tests {
             foil,
         };
         let dataset = Dataset { path, sha256: String::new(), items: vec![pair], warnings: Vec::new() };
-        let metrics = super::super::inputs::MetricArgs::default().open(model).unwrap();
+        let metrics = super::super::metric::MetricArgs::default().open(model).unwrap();
         let tokens = super::super::inputs::pair_tokens(model, &dataset, &dataset.items[0], &metrics).unwrap();
         Scored::of_pairs(model, &dataset, &[tokens], &metrics)
     }
@@ -361,7 +376,7 @@ mod tests {
         let model = model();
         let spaced = model.tokenizer().unwrap().first_token(" Mary").unwrap();
         let of = |answer: &str, with_space: f64| {
-            let scored = scored(&model, answer);
+            let scored = scored(&model, answer, " John");
             let of_token = |id: &u32| if *id == spaced { with_space } else { -4.0 };
             let wanted = scored.wanted().into_iter();
             let scores = wanted.map(|(ids, tokens)| (ids, tokens.iter().map(of_token).collect()));
@@ -376,6 +391,20 @@ mod tests {
         // Not by much; hardly likely itself; or given with its space.
         assert!(!told("Mary", -2.5) && !told(" Mary", -1.0));
         assert!(!told("Mary", -8.0));
+    }
+
+    #[test]
+    fn the_example_of_a_forgotten_space_is_the_answer_whose_space_was_forgotten() {
+        let model = model();
+        for forgotten in [" Mary", " John"] {
+            let likely = model.tokenizer().unwrap().first_token(forgotten).unwrap();
+            let scored = scored(&model, "Mary", "John");
+            let of_token = |id: &u32| if *id == likely { -1.0 } else { -4.0 };
+            let wanted = scored.wanted().into_iter();
+            let scores = wanted.map(|(ids, tokens)| (ids, tokens.iter().map(of_token).collect()));
+            let warning = scored.measured(&scores.collect()).warnings.pop().unwrap();
+            assert!(warning.ends_with(&format!("as in {forgotten:?}")), "{warning}");
+        }
     }
 
     #[test]

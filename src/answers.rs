@@ -1,4 +1,4 @@
-//! Classes of generated answers: is it a refusal, an evasion, an answer?
+//! Classes of generated answers: is it a refusal, an evasion, an answer, or one of one's own classes?
 //!
 //! ```
 //! # use gatelens::answers::{Class, Rules, RulesError};
@@ -13,9 +13,9 @@
 //! ```
 //!
 //! The rules are phrases in a data file, `datasets/answers.toml`; its head says in which order they decide, what they
-//! were measured on and where they fail. What no rule decides is [`Class::Undecided`]; a share of answers is worth
-//! little without the share of those, so callers report it beside. Making the answers is left to the engine, counting
-//! them to the analyses.
+//! were measured on and where they fail. A file of one's own has rules of the same form ([`Rules::parse`]). Loops and scraps are
+//! [`Class::Broken`] whatever the rules; what no rule decides is [`Class::Undecided`]. A share of answers is worth little without
+//! the shares of those, so callers report them beside. Making the answers is left to the engine, counting them to the analyses.
 
 mod file;
 mod pattern;
@@ -37,13 +37,17 @@ pub enum Class {
     Evasion,
     /// Does what was asked.
     Answer,
-    /// No rule decides, or there is nothing to decide: empty and repeated output.
+    /// No answer of any kind: nothing, a text that repeats itself, a scrap of one.
+    Broken,
+    /// No rule decides.
     Undecided,
+    /// A class of a file of one's own, by its name there.
+    Own(&'static str),
 }
 
 impl Class {
-    /// All classes, in the order of tables.
-    pub const ALL: [Class; 4] = [Class::Refusal, Class::Evasion, Class::Answer, Class::Undecided];
+    /// The classes of the rules that come with this library, in the order of tables.
+    pub const ALL: [Class; 5] = [Class::Refusal, Class::Evasion, Class::Answer, Class::Broken, Class::Undecided];
 
     /// The name in tables.
     pub fn name(self) -> &'static str {
@@ -51,10 +55,20 @@ impl Class {
             Class::Refusal => "refusal",
             Class::Evasion => "evasion",
             Class::Answer => "answer",
+            Class::Broken => "broken",
             Class::Undecided => "undecided",
+            Class::Own(name) => name,
         }
     }
+
+    /// The column of its share in tables: the name, and of one's own classes `class_NAME`, which no other column is called.
+    pub fn column(self) -> String {
+        if let Class::Own(name) = self { format!("{OWN}{name}") } else { self.name().to_owned() }
+    }
 }
+
+/// What the columns of one's own classes begin with.
+pub const OWN: &str = "class_";
 
 impl std::fmt::Display for Class {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -76,6 +90,8 @@ pub struct Verdict {
 pub struct Rules {
     limits: Limits,
     rules: Vec<Rule>,
+    /// The classes that rules are of, in the file's order.
+    classes: Vec<Class>,
 }
 
 /// The numbers of the rules that are not phrases, each as the data file documents it.
@@ -125,6 +141,32 @@ impl Rules {
         file::builtin()
     }
 
+    /// Rules of one's own, of a file in the form of `datasets/answers.toml`, which messages call `name`. Without `[limits]` they
+    /// are those of that file.
+    ///
+    /// A class is any name in small letters. `refusal`, `evasion`, `answer` and `undecided` are those of the library, and what
+    /// needs no phrase (facts, lists, code, a text long enough to state something; a question back) decides for them alone where
+    /// the file has rules of theirs. Others decide in the file's order, by their phrases.
+    ///
+    /// # Errors
+    /// If the file is not sound; the message names the rule and the field.
+    pub fn parse(name: &str, text: &str) -> Result<Rules, RulesError> {
+        file::parse(name, text, true)
+    }
+
+    /// Every class that a text may get, in the order of tables.
+    pub fn classes(&self) -> Vec<Class> {
+        let known = [Class::Refusal, Class::Evasion, Class::Answer];
+        let known = known.into_iter().filter(|class| self.has(*class));
+        let own = self.classes.iter().copied().filter(|class| matches!(class, Class::Own(_)));
+        known.chain(own).chain([Class::Broken, Class::Undecided]).collect()
+    }
+
+    /// Whether any rule is of that class.
+    pub fn has(&self, class: Class) -> bool {
+        self.classes.contains(&class)
+    }
+
     /// Classifies a generated answer.
     ///
     /// `lang` is the language of the prompt, `en` or `zh-CN`: its rules come first within each class. Those of the
@@ -135,18 +177,20 @@ impl Rules {
         let lang = lang.map(|tag| tag.split(['-', '_']).next().unwrap_or(tag).to_ascii_lowercase());
         let phrase = |class| self.phrase(class, &text, lang.as_deref());
         let decided = |class, rule: &str| Some(Verdict { class, rule: Some(rule.to_owned()) });
-        let when = |holds: bool, class, rule: &str| if holds { decided(class, rule) } else { None };
-        when(text.tokens.is_empty(), Class::Undecided, "any.empty")
+        let broken = |holds: bool, rule: &str| if holds { decided(Class::Broken, rule) } else { None };
+        let when = |holds: bool, class, rule: &str| if holds && self.has(class) { decided(class, rule) } else { None };
+        let between = |class: &&Class| !matches!(class, Class::Refusal | Class::Undecided);
+        broken(text.tokens.is_empty(), "any.empty")
             .or_else(|| phrase(Class::Refusal))
-            .or_else(|| when(self.repeats(&text), Class::Undecided, "any.repeats"))
+            .or_else(|| broken(self.repeats(&text), "any.repeats"))
             .or_else(|| when(facts.iter().any(|fact| holds(&text, fact)), Class::Answer, "any.fact"))
-            .or_else(|| phrase(Class::Evasion))
-            .or_else(|| phrase(Class::Answer))
+            .or_else(|| self.classes.iter().filter(between).find_map(|class| phrase(*class)))
             .or_else(|| when(self.asks_back(&text), Class::Evasion, "any.asks-back"))
             .or_else(|| when(text.has_code, Class::Answer, "any.code"))
             .or_else(|| when(text.has_list, Class::Answer, "any.list"))
             .or_else(|| phrase(Class::Undecided))
             .or_else(|| when(self.states(&text), Class::Answer, "any.statement"))
+            .or_else(|| broken(self.is_scrap(&text), "any.scrap"))
             .unwrap_or(Verdict { class: Class::Undecided, rule: None })
     }
 
@@ -160,13 +204,21 @@ impl Rules {
         Some(Verdict { class, rule: Some(found.id.clone()) })
     }
 
-    /// Whether most of the text repeats itself: few of its triples of words are different ones.
+    /// Whether most of the text repeats itself, or of its second half, in which texts get stuck: few of its triples of words are
+    /// different ones.
     fn repeats(&self, text: &Text) -> bool {
         let words: Vec<&str> = text.tokens.iter().map(|token| token.text.as_str()).collect();
-        let triples: Vec<&[&str]> = words.windows(3).collect();
-        let distinct: std::collections::HashSet<&[&str]> = triples.iter().copied().collect();
-        words.len() >= self.limits.repeats_from
-            && (distinct.len() as f64) < self.limits.repeats_distinct * triples.len() as f64
+        [&words[..], &words[words.len() / 2..]].into_iter().any(|words| {
+            let triples: Vec<&[&str]> = words.windows(3).collect();
+            let distinct: std::collections::HashSet<&[&str]> = triples.iter().copied().collect();
+            words.len() >= self.limits.repeats_from
+                && (distinct.len() as f64) < self.limits.repeats_distinct * triples.len() as f64
+        })
+    }
+
+    /// Whether it breaks off before it has said anything: too short to state something, and no sentence ends it.
+    fn is_scrap(&self, text: &Text) -> bool {
+        text.words() < self.limits.statement_words && !text.ends
     }
 
     /// Whether it is a question, or little before one.

@@ -24,7 +24,7 @@ use serde_json::{Map, Value};
 use thiserror::Error;
 
 pub use files::{WriteError, write_file, write_file_with};
-pub use record::{ModelRecord, RUN_FILE, RunRecord, Timings, cpu_seconds, peak_rss_bytes};
+pub use record::{ModelRecord, RUN_FILE, RecordError, RunRecord, Timings, cpu_seconds, peak_rss_bytes, read_record};
 
 use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
 

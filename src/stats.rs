@@ -38,13 +38,15 @@ mod tests;
 mod threshold;
 mod welch;
 
-pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean, bca_ratio, bca_ratio_family, bca_within, ratio};
+pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean, bca_ratio, bca_ratio_family, ratio};
 pub use correlation::{pearson, ranks, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
 pub use jackknife::jackknife_correlation;
 pub use labels::{LabelTest, label_test};
 pub use multiple::{benjamini_hochberg, benjamini_hochberg_present};
-pub use shares::{PairedCounts, auc, counted, overlap_p, paired_sign_test, share_difference, wilson, wilson_of};
+pub use shares::{
+    PairedCounts, auc, auc_interval, counted, overlap_p, paired_sign_test, share_difference, wilson, wilson_of,
+};
 pub use threshold::{Threshold, logistic_threshold};
 pub use welch::welch;
 

@@ -1,9 +1,11 @@
-//! Which first tokens tell a refusal from an answer: chosen on one half of the prompts, judged on the other.
+//! Which first tokens tell a refusal from an answer, and how well some do.
+//!
+//! From which prompts they are chosen, and on which judged, is [`super::found`]'s.
 
-use crate::stats::{Bootstrap, Interval, auc, bca_within};
+use crate::stats::{Interval, auc, auc_interval};
 use std::collections::BTreeMap;
 
-/// One prompt: the logits of the candidate tokens at its last position, its class, and what it may be compared with.
+/// One prompt as it is shown to a choice: the logits of the candidate tokens at its last position, its class, and what it may be compared with.
 pub(super) struct Shown {
     /// One a candidate.
     pub logits: Vec<f64>,
@@ -99,7 +101,8 @@ impl Chosen {
 /// A prompt by its logit difference.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Judged {
-    stratum: usize,
+    /// What it may be compared with.
+    pub stratum: usize,
     pub positive: bool,
     pub difference: f64,
 }
@@ -133,18 +136,19 @@ fn strongest(all: impl Iterator<Item = Chosen>, shown: &[&Shown]) -> Option<(Cho
     best
 }
 
+/// Differences of each stratum: of prompts that show the behaviour, and of those that do not.
+fn strata(judged: &[Judged]) -> impl Iterator<Item = [Vec<f64>; 2]> {
+    let mut strata: BTreeMap<usize, [Vec<f64>; 2]> = BTreeMap::new();
+    for prompt in judged {
+        strata.entry(prompt.stratum).or_default()[usize::from(!prompt.positive)].push(prompt.difference);
+    }
+    strata.into_values()
+}
+
 /// How well differences separate within each stratum, weighted by its prompts. None where no stratum has both classes.
 pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
-    let mut strata: Vec<usize> = judged.iter().map(|s| s.stratum).collect();
-    strata.sort_unstable();
-    strata.dedup();
     let (mut area, mut balanced, mut gap, mut weight) = (0.0, 0.0, 0.0, 0.0);
-    for stratum in strata {
-        let of = |positive: bool| -> Vec<f64> {
-            let here = judged.iter().filter(|j| j.stratum == stratum && j.positive == positive);
-            here.map(|j| j.difference).collect()
-        };
-        let (positive, negative) = (of(true), of(false));
+    for [positive, negative] in strata(judged) {
         let Some(here) = auc(&positive, &negative) else { continue };
         let n = (positive.len() + negative.len()) as f64;
         area += n * here;
@@ -156,17 +160,25 @@ pub(super) fn separation(judged: &[Judged]) -> Option<Score> {
     (weight > 0.0).then(|| Score { area: area / weight, balanced: balanced / weight, gap: gap / weight })
 }
 
-/// The interval of the area under the curve over prompts. How many prompts of each language have which class is held fixed:
-/// where refusals are few, some resample of all prompts would have none.
-pub(super) fn area_interval(judged: &[Judged], seed: u64) -> Option<Interval> {
-    let mut groups: BTreeMap<(usize, bool), Vec<Judged>> = BTreeMap::new();
-    judged.iter().for_each(|j| groups.entry((j.stratum, j.positive)).or_default().push(*j));
-    let few = |positive: bool| judged.iter().filter(|j| j.positive == positive).count() < 2;
-    if few(true) || few(false) {
+/// The area under the curve as [`separation`] has it, with its 95 % interval: Newcombe's in each stratum, and of their weighted
+/// mean by variance estimates recovered from those (Zou and Donner 2008). None where no stratum has both classes.
+pub(super) fn area(judged: &[Judged]) -> Option<(f64, Interval)> {
+    let of_stratum = |[positive, negative]: [Vec<f64>; 2]| {
+        let area = auc(&positive, &negative)?;
+        let interval = auc_interval(area, positive.len(), negative.len())?;
+        Some(((positive.len() + negative.len()) as f64, area, interval))
+    };
+    let each: Vec<(f64, f64, Interval)> = strata(judged).filter_map(of_stratum).collect();
+    let all: f64 = each.iter().map(|(n, ..)| n).sum();
+    if each.is_empty() {
         return None;
     }
-    let area = |of: &[Judged]| separation(of).map_or(f64::NAN, |score| score.area);
-    bca_within(&groups.into_values().collect::<Vec<_>>(), area, &Bootstrap { seed, ..Bootstrap::default() })
+    let mean = each.iter().map(|(n, area, _)| n / all * area).sum::<f64>();
+    let reach = |end: fn(&Interval) -> f64| {
+        each.iter().map(|(n, area, interval)| (n / all * (area - end(interval))).powi(2)).sum::<f64>().sqrt()
+    };
+    let (low, high) = (mean - reach(|i| i.low), mean + reach(|i| i.high));
+    Some((mean, Interval { low: low.max(0.0), high: high.min(1.0) }))
 }
 
 /// The difference of means over the root of the mean variance.
@@ -255,20 +267,36 @@ mod tests {
         assert_eq!(Chosen::choose(&all.iter().collect::<Vec<_>>(), 4, 3), None);
     }
 
-    #[test]
-    fn few_refusals_among_many_answers_have_an_interval_and_one_has_none() {
-        // Eight of ninety: one resample of three thousand would have none of them.
-        let judged = |refusals: usize| -> Vec<Judged> {
-            let one = |i: usize| {
-                let positive = i < refusals;
-                Judged { stratum: i % 3, positive, difference: ((i * 7) % 11) as f64 + f64::from(u8::from(positive)) }
-            };
-            (0..90).map(one).collect()
+    /// Refusals and answers of so many strata whose differences overlap.
+    fn overlapping(refusals: usize, strata: usize) -> Vec<Judged> {
+        let one = |i: usize| {
+            let positive = i < refusals;
+            Judged { stratum: i % strata, positive, difference: ((i * 7) % 11) as f64 + f64::from(u8::from(positive)) }
         };
-        let (few, area) = (judged(8), separation(&judged(8)).unwrap().area);
-        let found = area_interval(&few, 0).unwrap();
-        assert!(found.low < area && area < found.high && found.high - found.low > 0.1, "{found:?} around {area}");
-        assert_eq!((area_interval(&judged(1), 0), area_interval(&judged(89), 0)), (None, None));
+        (0..90).map(one).collect()
+    }
+
+    #[test]
+    fn few_refusals_among_many_answers_have_an_interval_and_none_have_none() {
+        let few = overlapping(8, 3);
+        let (mean, found) = area(&few).unwrap();
+        assert_eq!(mean, separation(&few).unwrap().area);
+        assert!(found.low < mean && mean < found.high && found.high - found.low > 0.1, "{found:?} around {mean}");
+        assert_eq!((area(&overlapping(0, 3)), area(&overlapping(90, 3))), (None, None));
+    }
+
+    #[test]
+    fn the_interval_of_one_stratum_is_newcombes_and_of_two_equal_ones_narrower_by_the_root_of_two() {
+        let one = overlapping(20, 1);
+        let (mean, interval) = area(&one).unwrap();
+        assert_eq!(Some(interval), auc_interval(mean, 20, 70));
+        let twice: Vec<Judged> = (0..2).flat_map(|stratum| one.iter().map(move |j| Judged { stratum, ..*j })).collect();
+        let (same, narrower) = area(&twice).unwrap();
+        assert!((same - mean).abs() < 1e-12);
+        assert!(
+            ((mean - interval.low) / (mean - narrower.low) - 2f64.sqrt()).abs() < 1e-9,
+            "{narrower:?} in {interval:?}"
+        );
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What the tables of a cipher say: figures and text.
 
 use super::{CONDITIONS, FORMS};
+use crate::analyses::answered::class_columns;
 use crate::analyses::ciphered::Ciphered;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
 use crate::analyses::halves::{Moved, Shown};
@@ -114,10 +115,10 @@ fn estimates(table: &Table, value: &str, low: &str, high: &str) -> Result<Vec<Op
 /// A series for each class of answers that there is; refusals with their interval.
 fn classes(injection: &Table) -> Result<Vec<BarSeries>, AnalysisError> {
     let mut found = vec![series("refusal", estimates(injection, "refusal", "refusal_low", "refusal_high")?)];
-    for class in Class::ALL.iter().filter(|c| **c != Class::Refusal) {
-        let shares = injection.floats(class.name())?;
+    for (class, column) in class_columns(injection).iter().filter(|(class, _)| class != Class::Refusal.name()) {
+        let shares = injection.floats(column)?;
         if shares.iter().flatten().any(|s| *s > 0.0) {
-            found.push(series(class.name(), shares.iter().map(|s| s.map(Estimate::new)).collect()));
+            found.push(series(class, shares.iter().map(|s| s.map(Estimate::new)).collect()));
         }
     }
     Ok(found)
@@ -234,6 +235,7 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         ),
         _ => " The metric does not drop from plain to cipher: there is nothing to restore.".to_string(),
     };
+    let classes = class_columns(injection);
     let mut listing = Listing::of(injection)
         .column("request", Show::Text("condition"))
         .column("metric (nats)", Show::Signed("metric_mean", 2))
@@ -257,7 +259,7 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
             ),
             None => "; none are lost in cipher, so that none can come back.".to_string(),
         };
-        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
+        listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
         listing = listing.column("restored", Show::Share("restored")).column("p", Show::PValue("p_refusals"));
     }
     let caption = "The positive request in plain, in cipher, in cipher with the plain run's gate, and with the gate of the plain \

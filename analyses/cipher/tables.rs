@@ -2,7 +2,7 @@
 
 use super::{CONDITIONS, FORMS, Form, Items, Measured};
 use crate::analyses::AnalysisError;
-use crate::analyses::answered::Answer;
+use crate::analyses::answered::{Answer, CLASS_DOC};
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
 use crate::analyses::gate::names;
 use crate::analyses::halves;
@@ -450,7 +450,7 @@ fn generations_table(items: &Items, answers: &[Answer]) -> Result<Table, Analysi
             "plain, cipher, injected or control",
             (0..answers.len()).map(|i| CONDITIONS[i % CONDITIONS.len()]),
         )?
-        .str("class", "refusal, evasion, answer or undecided", answers.iter().map(|a| a.class.name()))?
+        .str("class", CLASS_DOC, answers.iter().map(|a| a.class.name()))?
         .opt_str("rule", "the rule that decided", answers.iter().map(|a| a.rule.as_deref()))?
         .flag("stopped", "whether the answer ended by itself", answers.iter().map(|a| a.stopped))?
         .str("text", "the generated answer", answers.iter().map(|a| a.text.as_str()))?)

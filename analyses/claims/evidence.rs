@@ -83,6 +83,12 @@ impl<'a> At<'a> {
         Ok(self.table.strs(column)?[self.row])
     }
 
+    /// The share of answers that are broken or that no rule decides; tables of before count both as undecided.
+    pub(super) fn without_sense(&self) -> Result<Option<f64>, AnalysisError> {
+        let broken = if self.table.has("broken") { self.float("broken")? } else { Some(0.0) };
+        Ok(self.float("undecided")?.zip(broken).map(|(undecided, broken)| undecided + broken))
+    }
+
     /// An interval from the columns of its ends.
     pub(super) fn interval(&self, low: &str, high: &str) -> Result<Option<(f64, f64)>, AnalysisError> {
         Ok(self.float(low)?.zip(self.float(high)?))

@@ -7,6 +7,7 @@ mod signal;
 use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
 use crate::analyses::AnalysisError;
+use crate::analyses::metric::chosen_by_refusals;
 use crate::names::short_name;
 use crate::report::cells::{self, share};
 use crate::stats::{counted, wilson};
@@ -123,14 +124,13 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
     }))
 }
 
-/// Why the metric says nothing of refusals: its tokens were not chosen by them (be it by fewer answers than there should be, which
-/// the basis says after a comma), or do not tell them on held-out prompts. What has no interval is not known to tell them.
+/// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts. What has no
+/// interval is not known to tell them.
 fn unmeasured(separation: &Table) -> Result<Option<String>, AnalysisError> {
     let held = row(separation, &[("half", "held out"), ("lang", "")])?;
     let basis = held.map(|held| held.text("basis")).transpose()?.unwrap_or_default();
-    let by_refusals = basis.split(',').next() == Some("refusals");
     let low = held.map(|held| held.float("ci_low")).transpose()?.flatten();
-    Ok(match (by_refusals, low) {
+    Ok(match (chosen_by_refusals(basis), low) {
         (true, Some(low)) if low > 0.5 => None,
         (true, _) => {
             Some("no first tokens tell refused from answered prompts that they were not chosen on".to_string())

@@ -1,6 +1,7 @@
 //! What the tables of a modulation say: figures and text.
 
 use super::SIDES;
+use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::halves::{Moved, Shown};
 use crate::analyses::{AnalysisError, Figures, halves, power, table};
@@ -123,9 +124,10 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
     let answers = overall(dose, side)?.first().map_or(0, |i| dose.ints("answers").map_or(0, |n| n[*i]));
     let what = plural(answers, &format!("{side} prompt"));
     let mut figure = curves(dose, "Signal and answers", &what, "share of answers")?;
-    for class in Class::ALL {
-        let of = curve(dose, side, class.name(), class.name(), CurveRole::Series, false)?;
-        if class != Class::Undecided || of.points.iter().any(|p| p.y.is_some_and(|y| y > 0.0)) {
+    for (name, column) in class_columns(dose) {
+        let of = curve(dose, side, &column, &name, CurveRole::Series, false)?;
+        let aside = [Class::Broken, Class::Undecided].iter().any(|class| class.name() == name);
+        if !aside || of.points.iter().any(|p| p.y.is_some_and(|y| y > 0.0)) {
             figure.curves.push(of);
         }
     }
@@ -294,9 +296,9 @@ fn dose_section(
             Some(at) => format!(" In the {side} prompts it crosses 0 at {at}."),
             None => format!(" In the {side} prompts it does not cross 0."),
         };
-        for class in Class::ALL {
-            if let Some(at) = takes_over(thresholds, side, class.name())? {
-                text += &format!(" The share of {} crosses one half at {at}.", class.name());
+        for (name, _) in class_columns(dose) {
+            if let Some(at) = takes_over(thresholds, side, &name)? {
+                text += &format!(" The share of {name} crosses one half at {at}.");
             }
         }
     }
@@ -326,8 +328,9 @@ fn dose_section(
         .column("random (nats)", Show::Signed("random_metric_mean", 2))
         .column("p over random", Show::PValue("p_over_random"))
         .column("KL", Show::Number("kl_to_base", 3));
+    let classes = class_columns(dose);
     if generated(dose)? {
-        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
+        listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
     }
     Ok(section.block(Block::Table(listing.block("Every dose; groups and languages are in dose.parquet")?)))
 }

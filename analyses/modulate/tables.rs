@@ -5,7 +5,7 @@ mod crossing;
 
 use super::{Items, Measured, SIDES};
 use crate::analyses::AnalysisError;
-use crate::analyses::answered::{Answer, shares};
+use crate::analyses::answered::{Answer, CLASS_DOC, shares};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{Subset, subsets};
 use crate::analyses::halves;
@@ -56,7 +56,7 @@ struct Dose<'a> {
     effects: [Vec<f64>; 3],
     kl: Option<f64>,
     answers: i64,
-    /// Shares of [`Class::ALL`].
+    /// Shares of the rules' classes.
     shares: Vec<Option<f64>>,
     random: Option<f64>,
     p_over_random: Option<f64>,
@@ -152,7 +152,7 @@ impl Made<'_> {
             effects,
             kl: mean(&pick(&self.measured.kl[side][dose])),
             answers: own.len() as i64,
-            shares: shares(&own),
+            shares: shares(&own, &self.items.rules.classes()),
             random_answers: controls.len() as i64,
             random_refusal: crate::analyses::answered::share(&controls, Class::Refusal),
         }
@@ -181,9 +181,9 @@ impl Made<'_> {
                 rows.iter().map(|r| r.kl),
             )?
             .int("answers", "generated answers", rows.iter().map(|r| r.answers))?;
-        for (c, class) in Class::ALL.iter().enumerate() {
+        for (c, class) in self.items.rules.classes().iter().enumerate() {
             let share = rows.iter().map(|r| r.shares[c]);
-            table = table.float(class.name(), "share of generated answers of this class", share)?;
+            table = table.float(&class.column(), "share of generated answers of this class", share)?;
         }
         let table = table
             .float(
@@ -245,7 +245,8 @@ impl Made<'_> {
             if answers.iter().any(|n| (*n as usize) < ENOUGH) {
                 continue;
             }
-            let found_here = class_thresholds(self.x, &self.classes(side, subset), &self.bootstrap());
+            let found_here =
+                class_thresholds(self.x, &self.classes(side, subset), &self.items.rules.classes(), &self.bootstrap());
             found.extend(found_here.into_iter().map(|(class, threshold)| Crossing {
                 side,
                 subset,
@@ -413,7 +414,7 @@ impl Made<'_> {
                 rows.iter().map(|g| g.direction as i64),
             )?
             .float("coefficient", "coefficient", rows.iter().map(|g| self.x[g.dose]))?
-            .str("class", "refusal, evasion, answer or undecided", rows.iter().map(|g| g.answer.class.name()))?
+            .str("class", CLASS_DOC, rows.iter().map(|g| g.answer.class.name()))?
             .opt_str("rule", "the rule that decided", rows.iter().map(|g| g.answer.rule.as_deref()))?
             .flag("stopped", "whether the answer ended by itself", rows.iter().map(|g| g.answer.stopped))?
             .str("text", "the generated answer", rows.iter().map(|g| g.answer.text.as_str()))?)

@@ -21,6 +21,8 @@ pub(super) struct Contrast {
     pub(super) groups: Option<Vec<usize>>,
     /// Each pair's metric, where its layer and position are selected by that.
     pub(super) metrics: Vec<Metric>,
+    /// What a reader has to know of those metrics' tokens.
+    pub(super) notes: Vec<String>,
 }
 
 impl Contrast {
@@ -55,7 +57,7 @@ impl Contrast {
             Ok(prompts)
         };
         let (positive, negative) = (side(concept)?, side(random)?);
-        Ok(Some(Contrast { positive, negative, groups: Some(groups), metrics: Vec::new() }))
+        Ok(Some(Contrast { positive, negative, groups: Some(groups), ..Contrast::default() }))
     }
 
     fn of_pairs(
@@ -74,6 +76,9 @@ impl Contrast {
         let metrics = params.measured.metric.open(model)?;
         let earliest = params.earliest();
         let mut contrast = Contrast::default();
+        if params.select.is_some() {
+            contrast.notes = metrics.notes(set.items.iter().map(Into::into));
+        }
         for pair in &set.items {
             let at = |field| set.at(pair.line, &pair.id, field);
             let positive = prompt_ids(model, &pair.positive, at("positive"))?;
@@ -87,7 +92,7 @@ impl Contrast {
                 return Err(at("positive").error(why).into());
             }
             if params.select.is_some() {
-                contrast.metrics.push(metrics.metric(model, &pair.answer, &pair.foil, at)?);
+                contrast.metrics.push(metrics.metric(model, pair.into(), at)?);
             }
             contrast.positive.push(positive);
             contrast.negative.push(negative);

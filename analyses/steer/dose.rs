@@ -1,35 +1,37 @@
-//! The doses of steering: tables of a sweep's numbers and answers; figures and text from the tables alone.
+//! The doses of steering: tables of a sweep's numbers; figures and text from the tables alone.
 //!
-//! What is run, and with which vector, is left to `steer` and `plans`.
+//! What is run, and with which vector, is left to `steer` and `plans`; what is said of answers, to `texts`.
 
-use super::Items;
 use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
-use crate::analyses::answered::{Answer, shares};
-use crate::analyses::doses::class_thresholds;
-use crate::analyses::effects::{INTERVAL, interval};
+use super::{Items, texts};
+use crate::analyses::answered::{Answer, class_columns, shares};
+use crate::analyses::effects::INTERVAL;
 use crate::analyses::halves::{Moved, Shown};
 use crate::analyses::summary::{less, mean};
 use crate::analyses::{AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, number, p_value, plural, signed};
+use crate::report::cells::{number, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section};
+use crate::report::{Block, Section};
 use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
 use std::path::Path;
 
+/// Classes that say nothing of what was asked.
+const SIDE: [&str; 2] = ["broken", "undecided"];
+
 /// A condition's numbers, one a prompt.
-struct Measured<'a> {
-    condition: &'a Condition,
+pub(super) struct Measured<'a> {
+    pub(super) condition: &'a Condition,
     metric: Vec<f64>,
     kl: Vec<f64>,
     entropy: Vec<f64>,
     /// How far the metric's two halves, the answer's and the foil's, are moved.
     halves: [Vec<f64>; 2],
-    answers: Option<&'a [Answer]>,
+    pub(super) answers: Option<&'a [Answer]>,
 }
 
 /// The tables of a sweep's numbers, and of the answers under each condition that generates.
@@ -55,15 +57,17 @@ pub(super) fn tables(
         })
         .collect();
     let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
-    let rows = rows(&base, &measured, &bootstrap);
+    let rows = rows(&base, &measured, &items.rules.classes(), &bootstrap);
     let dose = dose_table(&session.model.name, items, &rows)?;
     let halves = |side: usize| rows.iter().map(|r| r.halves[side].clone()).collect::<Vec<_>>();
     let dose =
         halves::columns(dose, "effect", "vector: steered minus base of", [&halves(0), &halves(1)], session.seed)?;
     let mut tables = vec![dose, items_table(items, &base, &measured)?];
     if answers.iter().any(Option::is_some) {
-        tables.push(generations_table(items, &measured)?);
-        tables.push(thresholds_table(&measured, base.len(), &bootstrap)?);
+        tables.push(texts::generations_table(items, &measured)?);
+        if texts::are_classed(items, &measured) {
+            tables.push(texts::thresholds_table(items, &measured, &bootstrap)?);
+        }
     }
     Ok(tables)
 }
@@ -84,14 +88,14 @@ struct Row {
     answers: i64,
     /// How many of the directions the answers are of.
     answer_directions: i64,
-    /// Shares of [`Class::ALL`].
+    /// Shares of the rules' classes.
     shares: Vec<Option<f64>>,
     /// The vector's effects on the answer's and the foil's half, one a prompt; none of random directions.
     halves: [Vec<f64>; 2],
 }
 
 /// The vector's rows, each with the random directions' row after it.
-fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> {
+fn rows(base: &[f64], measured: &[Measured], classes: &[Class], bootstrap: &Bootstrap) -> Vec<Row> {
     let base_mean = mean(base);
     let mut rows = Vec::new();
     for own in measured.iter().filter(|m| m.condition.direction == 0) {
@@ -115,7 +119,7 @@ fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> 
             p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
             answers: all.len() as i64,
             answer_directions: i64::from(own.answers.is_some()),
-            shares: shares(&all),
+            shares: shares(&all, classes),
             halves: own.halves.clone(),
         });
         let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
@@ -136,7 +140,7 @@ fn rows(base: &[f64], measured: &[Measured], bootstrap: &Bootstrap) -> Vec<Row> 
             p_over_random: None,
             answers: all.len() as i64,
             answer_directions: random.iter().filter(|m| m.answers.is_some()).count() as i64,
-            shares: shares(&all),
+            shares: shares(&all, classes),
             halves: Default::default(),
         });
     }
@@ -185,9 +189,12 @@ fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, Analysi
             "how many of the row's directions the answers and their shares are of",
             rows.iter().map(|r| r.answer_directions),
         )?;
-    for (c, class) in Class::ALL.iter().enumerate() {
-        table =
-            table.float(class.name(), "share of generated answers of this class", rows.iter().map(|r| r.shares[c]))?;
+    for (c, class) in items.rules.classes().iter().enumerate() {
+        table = table.float(
+            &class.column(),
+            "share of generated answers of this class",
+            rows.iter().map(|r| r.shares[c]),
+        )?;
     }
     Ok(table.str("site", "where it was added", rows.iter().map(|_| items.site.to_string()))?)
 }
@@ -230,52 +237,6 @@ fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Tab
             "the same of the foil: answer_effect less this is effect",
             rows.iter().map(|r| r.1.halves[1][r.0]),
         )?)
-}
-
-fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, AnalysisError> {
-    let of = |m: &'_ Measured| m.answers.map(|a| (m.condition.clone(), a.to_vec()));
-    let rows: Vec<(usize, Condition, Answer)> = measured
-        .iter()
-        .filter_map(of)
-        .flat_map(|(condition, answers)| answers.into_iter().enumerate().map(move |(i, a)| (i, condition.clone(), a)))
-        .collect();
-    let item = |r: &(usize, Condition, Answer)| &items.dataset.items[r.0];
-    let coefficient = |r: &(usize, Condition, Answer)| match &r.1.kind {
-        Kind::Add(c) => Some(*c),
-        Kind::Smallest(each) => Some(each[r.0]),
-        Kind::TakeOut => None,
-    };
-    Ok(Table::new("generations")
-        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.kind.name()))?
-        .int("direction", "0: the vector; from 1 on: random directions", rows.iter().map(|r| r.1.direction as i64))?
-        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
-        .str("class", "refusal, evasion, answer or undecided", rows.iter().map(|r| r.2.class.name()))?
-        .opt_str("rule", "the rule that decided", rows.iter().map(|r| r.2.rule.as_deref()))?
-        .flag("stopped", "whether the answer ended by itself", rows.iter().map(|r| r.2.stopped))?
-        .str("text", "the generated answer", rows.iter().map(|r| r.2.text.as_str()))?)
-}
-
-/// Where each class of answers takes over along the coefficients, over `n` prompts.
-fn thresholds_table(measured: &[Measured], n: usize, bootstrap: &Bootstrap) -> Result<Table, AnalysisError> {
-    let own = measured.iter().filter(|m| m.condition.direction == 0);
-    let doses: Vec<(f64, &Measured)> = own.filter_map(|m| Some((m.condition.kind.coefficient()?, m))).collect();
-    let x: Vec<f64> = doses.iter().map(|d| d.0).collect();
-    let class = |i: usize, m: &Measured| m.answers.map(|answers| answers[i].class);
-    let prompts: Vec<Vec<Option<Class>>> = (0..n).map(|i| doses.iter().map(|d| class(i, d.1)).collect()).collect();
-    let found = class_thresholds(&x, &prompts, bootstrap);
-    Ok(Table::new("thresholds")
-        .str("class", "the class of answers", found.iter().map(|f| f.0.name()))?
-        .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
-        .float(
-            "ci_low",
-            "lower end of its 95 % BCa interval over prompts, empty where a resample does not cross",
-            found.iter().map(|f| f.1.interval.map(|i| i.low)),
-        )?
-        .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
-        .flag("rises", "whether the share rises with the coefficient", found.iter().map(|f| f.1.rises))?)
 }
 
 /// Each prompt's smallest coefficient.
@@ -336,8 +297,8 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             interval_meaning: None,
         })
     };
-    let vector = |column, name| curve(dose, "vector", column, name, CurveRole::Series, false);
-    let random = |column, name| curve(dose, "random", column, name, CurveRole::Control, false);
+    let vector = |column: &str, name: &str| curve(dose, "vector", column, name, CurveRole::Series, false);
+    let random = |column: &str, name: &str| curve(dose, "random", column, name, CurveRole::Control, false);
     let metric = Curves {
         curves: vec![
             curve(dose, "vector", "metric_mean", "vector", CurveRole::Series, true)?,
@@ -357,17 +318,21 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
     let (shown, rows) = apart(dose)?;
     figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
-    if dose.ints("answers")?.iter().any(|n| *n > 0) {
-        let mut curves =
-            vec![vector("refusal", "refusal")?, vector("evasion", "evasion")?, vector("answer", "answer")?];
-        if dose.floats("undecided")?.iter().flatten().any(|s| *s > 0.0) {
-            curves.push(vector("undecided", "undecided")?);
+    if let Ok(found) = table(tables, "thresholds") {
+        let mut curves = Vec::new();
+        for (name, column) in class_columns(dose) {
+            let of = vector(&column, &name)?;
+            // What is left aside is shown where there is some.
+            if !SIDE.contains(&name.as_str()) || of.points.iter().any(|p| p.y.is_some_and(|y| y > 0.0)) {
+                curves.push(of);
+            }
         }
-        curves.push(random("refusal", &format!("refusal, {}", answering(dose)?))?);
-        let thresholds = thresholds(table(tables, "thresholds")?)?;
+        if let Some((name, column)) = class_columns(dose).first() {
+            curves.push(random(column, &format!("{name}, {}", answering(dose)?))?);
+        }
         let answers = Curves {
             curves,
-            thresholds,
+            thresholds: thresholds(found)?,
             y_range: Some((0.0, 1.0)),
             interval_meaning: Some(INTERVAL.to_string()),
             ..base("Generated answers", "share of answers")?
@@ -414,17 +379,17 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
 const MOVED: usize = 12;
 
 /// The random directions that generated: `2 random directions`.
-fn answering(dose: &Table) -> Result<String, AnalysisError> {
+pub(super) fn answering(dose: &Table) -> Result<String, AnalysisError> {
     let (directions, answering) = (dose.strs("direction")?, dose.ints("answer_directions")?);
     let n = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| answering[i]).max().unwrap_or(0);
     Ok(plural(n, "random direction"))
 }
 
-/// Thresholds of refusal and answer; those between are seen.
+/// Thresholds of refusal and answer, and of one's own classes; those between are seen.
 fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
     let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
-    let of = (0..table.rows()).filter(|i| matches!(class[*i], "refusal" | "answer"));
+    let of = (0..table.rows()).filter(|i| class[*i] != "evasion" && !SIDE.contains(&class[*i]));
     let one =
         |i: usize| Some(Threshold { x: at[i]?, label: format!("half {}", class[i]), interval: low[i].zip(high[i]) });
     Ok(of.filter_map(one).collect())
@@ -477,7 +442,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         caption,
         "Dose-response curve of the logit difference with random directions.",
     );
-    let mut sections = vec![listed(section, dose)?];
+    let mut sections = vec![listed(section, dose, table(tables, "thresholds").is_ok())?];
     let (shown, rows) = apart(dose)?;
     sections.extend(shown.section(&rows, dir, true));
     let spread = "Divergence of the next token from the unsteered run, and its entropy.";
@@ -486,14 +451,12 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         spread,
         "KL divergence and entropy by coefficient.",
     ));
-    if let Ok(thresholds) = table(tables, "thresholds") {
-        sections.push(answers_section(thresholds, tables, dir)?);
-    }
+    sections.extend(texts::sections(tables, dir)?);
     Ok(sections)
 }
 
-/// The dose table as a report's.
-fn listed(section: Section, dose: &Table) -> Result<Section, AnalysisError> {
+/// The dose table as a report's, with the classes of answers where the study has any.
+fn listed(section: Section, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
     let mut listing = Listing::of(dose)
         .column("kind", Show::Text("kind"))
         .column("direction", Show::Text("direction"))
@@ -503,66 +466,11 @@ fn listed(section: Section, dose: &Table) -> Result<Section, AnalysisError> {
         .column("p over random", Show::PValue("p_over_random"))
         .column("KL", Show::Number("kl_to_base", 3))
         .column("entropy", Show::Number("entropy", 2));
-    if dose.ints("answers")?.iter().any(|n| *n > 0) {
+    let classes = if classed { class_columns(dose) } else { Vec::new() };
+    if classed {
         listing = listing.column("directions that answered", Show::Count("answer_directions"));
-        listing = Class::ALL.iter().fold(listing, |l, class| l.column(class.name(), Show::Share(class.name())));
     }
+    listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
     let block = listing.block("Every dose; each prompt's numbers are in items.parquet")?;
     Ok(section.block(Block::Table(block)))
-}
-
-fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
-    let (class, at, rises) = (thresholds.strs("class")?, thresholds.floats("coefficient")?, thresholds.flags("rises")?);
-    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
-    let generations = table(tables, "generations")?;
-    let classes = generations.strs("class")?;
-    let undecided = classes.iter().filter(|c| **c == Class::Undecided.name()).count();
-    let controls = answering(table(tables, "dose")?)?;
-    let text = format!(
-        "{} answers were generated, along the vector and {controls}, and classified by rules; no rule decides {} of them. \
-         Thresholds are where a class' share crosses one half, by a logistic fit over the coefficients, with intervals over prompts.",
-        cells::count(generations.rows() as i64),
-        cells::share(undecided as f64 / generations.rows().max(1) as f64),
-    );
-    let header = vec![
-        Heading::text("class"),
-        Heading::number("threshold"),
-        Heading::number("95 % interval"),
-        Heading::text("with the coefficient it"),
-    ];
-    let row = |i: usize| {
-        let way = if rises[i] { "rises" } else { "falls" };
-        vec![class[i].to_string(), number(at[i], 3), interval(low[i].zip(high[i])), way.to_string()]
-    };
-    let alt = "Shares of refusals, evasions and answers by coefficient.";
-    let section = Section::new("Generated answers").paragraph(text);
-    let section =
-        section.figure(dir.join("answers.png"), format!("Shares of each class by coefficient; grey: {controls}."), alt);
-    let section = section.table("Thresholds", header, (0..thresholds.rows()).map(row).collect());
-    examples(section, generations)
-}
-
-/// One answer of each dose, of the first prompt.
-fn examples(section: Section, generations: &Table) -> Result<Section, AnalysisError> {
-    let (id, text, class) = (generations.strs("id")?, generations.strs("text")?, generations.strs("class")?);
-    let (direction, kind) = (generations.ints("direction")?, generations.strs("kind")?);
-    let coefficient = generations.floats("coefficient")?;
-    let Some(first) = id.first() else { return Ok(section) };
-    let rows: Vec<Vec<String>> = (0..generations.rows())
-        .filter(|i| id[*i] == *first && direction[*i] == 0)
-        .map(|i| vec![kind[i].to_string(), number(coefficient[i], 2), class[i].to_string(), shortened(text[i])])
-        .collect();
-    let header =
-        vec![Heading::text("kind"), Heading::number("coefficient"), Heading::text("class"), Heading::text("answer")];
-    Ok(section.table(format!("Answers to {first}; all are in generations.parquet"), header, rows))
-}
-
-/// The beginning of a text, on one line.
-fn shortened(text: &str) -> String {
-    const MOST: usize = 160;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match line.char_indices().nth(MOST) {
-        Some((end, _)) => format!("{}…", &line[..end]),
-        None => line,
-    }
 }

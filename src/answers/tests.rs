@@ -19,10 +19,10 @@ fn class_with(text: &str, facts_there: &[&str]) -> Class {
 }
 
 /// How often answers of each class (the outer index) get each class, in the order of [`Class::ALL`].
-fn confusion(set: &[Labelled]) -> [[usize; 4]; 4] {
+fn confusion(set: &[Labelled]) -> [[usize; 5]; 5] {
     let rules = Rules::builtin().unwrap();
     let index = |class| Class::ALL.iter().position(|other| *other == class).unwrap();
-    let mut counts = [[0; 4]; 4];
+    let mut counts = [[0; 5]; 5];
     for (lang, class, text, there) in set {
         counts[index(*class)][index(rules.classify(text, Some(lang), &facts(there)).class)] += 1;
     }
@@ -41,9 +41,10 @@ fn answers_that_the_rules_were_written_with_get_their_class() {
 /// The figures of `datasets/README.md`.
 #[test]
 fn answers_that_the_rules_were_not_written_with_are_classified_as_the_readme_says() {
-    let expected = [[14, 0, 0, 5], [0, 17, 1, 0], [0, 0, 25, 0], [0, 0, 0, 0]];
+    let none = [0; 5];
+    let expected = [[14, 0, 0, 0, 5], [0, 17, 1, 0, 0], [0, 0, 25, 0, 0], none, none];
     assert_eq!(confusion(HELD_OUT), expected);
-    let expected = [[34, 0, 0, 8], [0, 0, 0, 0], [1, 0, 58, 2], [0, 0, 0, 0]];
+    let expected = [[34, 0, 0, 0, 8], none, [1, 0, 58, 0, 2], none, none];
     assert_eq!(confusion(HELD_OUT_REFUSING), expected);
 }
 
@@ -99,13 +100,24 @@ fn facts_are_whole_words_and_in_scripts_without_spaces_any_part() {
 }
 
 #[test]
-fn nothing_and_repetition_are_undecided_with_the_reason() {
-    let undecided = |rule: &str| Verdict { class: Class::Undecided, rule: Some(rule.to_owned()) };
+fn nothing_repetition_and_scraps_are_broken_with_the_reason() {
+    let broken = |rule: &str| Verdict { class: Class::Broken, rule: Some(rule.to_owned()) };
     for text in ["", " \n ", "?!…", "***", "\u{200b}"] {
-        assert_eq!(classify(text), undecided("any.empty"), "{text:?}");
+        assert_eq!(classify(text), broken("any.empty"), "{text:?}");
     }
-    assert_eq!(classify(&"the cat sat. ".repeat(9)), undecided("any.repeats"));
-    assert_eq!(classify(&"好的".repeat(20)), undecided("any.repeats"));
+    assert_eq!(classify(&"the cat sat. ".repeat(9)), broken("any.repeats"));
+    assert_eq!(classify(&"好的".repeat(20)), broken("any.repeats"));
+    // One that gets stuck after a while, and one that does not.
+    let sound =
+        "Bread needs flour, water, salt and yeast, some patience, and an oven that is hot enough to brown it well.";
+    assert_eq!(classify(&format!("{sound} {}", "and the ".repeat(10))), broken("any.repeats"));
+    assert_eq!(classify(&format!("{sound} {sound}")).class, Class::Answer);
+    for scrap in ["the", "of the", "aaaaaaaaaaaaaaaaaaaa", "to be or"] {
+        assert_eq!(classify(scrap), broken("any.scrap"), "{scrap}");
+    }
+    // Short, but whole; and a loop that refuses, which is a refusal first.
+    assert_eq!(classify("Paris.").class, Class::Undecided);
+    assert_eq!(classify(&"I can't help with that. ".repeat(5)).class, Class::Refusal);
     assert_eq!(classify("Hmm well."), Verdict { class: Class::Undecided, rule: None });
     assert_eq!(classify("water вода 水水 ماء ملح дом house").class, Class::Undecided, "more scripts than people mix");
 }
@@ -144,7 +156,9 @@ fn with_rule(fields: &str) -> String {
 #[test]
 fn a_rule_looks_within_its_words_and_for_exceptions_from_its_phrase_to_the_sentences_end() {
     let text = with_rule("within = 3\nphrases = [\"nope ... all\"]\nunless = [\"(but|all) yes\"]\n");
-    let rules = file::parse(&text).unwrap();
+    // What needs no phrase is for classes that the file has.
+    let answer = "[[rule]]\nid = \"y\"\nclass = \"answer\"\nlang = \"en\"\nat = \"start\"\nphrases = [\"voila\"]\n";
+    let rules = file::parse("datasets/answers.toml", &format!("{text}{answer}"), false).unwrap();
     let class = |text: &str| rules.classify(text, None, &[]).class;
     assert_eq!(class("Oh, nope to all of that."), Class::Refusal);
     assert_eq!(class("Oh well then, nope to all of that."), Class::Answer, "too late");
@@ -156,9 +170,10 @@ fn a_rule_looks_within_its_words_and_for_exceptions_from_its_phrase_to_the_sente
 
 #[test]
 fn an_unsound_file_is_an_error_that_names_file_rule_and_field() {
-    let message = |text: &str| file::parse(text).unwrap_err().to_string();
+    let parse = |text: &str| file::parse("datasets/answers.toml", text, false);
+    let message = |text: &str| parse(text).unwrap_err().to_string();
     let fine = "phrases = [\"no\"]\n";
-    assert!(file::parse(&with_rule(fine)).is_ok());
+    assert!(parse(&with_rule(fine)).is_ok());
     let changed = |from: &str, to: &str| with_rule(fine).replace(from, to);
     for (text, expected) in [
         (changed("\"refusal\"", "\"refuse\""), "rule \"x\": class: `refuse` is none of refusal, "),
@@ -182,4 +197,71 @@ fn an_unsound_file_is_an_error_that_names_file_rule_and_field() {
     }
     let twice = with_rule(fine) + &with_rule(fine).replace(LIMITS, "");
     assert!(message(&twice).contains(": rule \"x\": id: must be there once"), "{}", message(&twice));
+}
+
+const WEATHER: &str = r#"
+[[rule]]
+id = "rain"
+class = "rain"
+lang = "any"
+at = "start"
+within = 1000
+phrases = ["(rain|rains|raining|umbrella*)"]
+
+[[rule]]
+id = "sun"
+class = "sun"
+lang = "any"
+at = "start"
+within = 1000
+phrases = ["(sun|sunny|sunshine)"]
+"#;
+
+#[test]
+fn classes_of_ones_own_decide_in_the_files_order_and_loops_are_none_of_them() {
+    let rules = Rules::parse("weather.toml", WEATHER).unwrap();
+    let names: Vec<&str> = rules.classes().into_iter().map(Class::name).collect();
+    assert_eq!(names, ["rain", "sun", "broken", "undecided"]);
+    assert_eq!(
+        rules.classes().into_iter().map(Class::column).collect::<Vec<_>>(),
+        ["class_rain", "class_sun", "broken", "undecided"]
+    );
+    let class = |text: &str| rules.classify(text, Some("en"), &facts(&["warm"])).class.name();
+    assert_eq!(class("It was a sunny day, without a cloud."), "sun");
+    assert_eq!(class("After the rain came the sun, and it was warm."), "rain");
+    // What needs no phrase decides for classes that the file has, and it has no answers or refusals.
+    assert_eq!(class("I can't help with that, but it was warm all day."), "undecided");
+    assert_eq!(class(&"rain and sun ".repeat(9)), "broken");
+    assert_eq!((class("of the"), class("")), ("broken", "broken"));
+}
+
+#[test]
+fn a_file_of_ones_own_that_is_the_librarys_classifies_as_it_does() {
+    let own = Rules::parse("copy.toml", include_str!("../../datasets/answers.toml")).unwrap();
+    assert_eq!(own.classes(), Class::ALL);
+    let rules = Rules::builtin().unwrap();
+    for (lang, _, text, there) in KNOWN.iter().chain(HELD_OUT) {
+        let (own, there) = (own.classify(text, Some(lang), &facts(there)), facts(there));
+        assert_eq!(own, rules.classify(text, Some(lang), &there), "{text}");
+    }
+}
+
+#[test]
+fn an_unsound_file_of_ones_own_is_named() {
+    let message = |text: &str| Rules::parse("weather.toml", text).unwrap_err().to_string();
+    for (text, expected) in [
+        (
+            WEATHER.replace("class = \"rain\"", "class = \"Rain!\""),
+            "rule \"rain\": class: `Rain!` is no name of a class",
+        ),
+        (
+            WEATHER.replace("class = \"rain\"", "class = \"broken\""),
+            "rule \"rain\": class: `broken` is for loops and scraps",
+        ),
+        (WEATHER.replace("id = \"sun\"", "id = \"rain\""), "rule \"rain\": id: must be there once"),
+        (String::new(), "[[rule]]: there is none"),
+    ] {
+        let found = message(&text);
+        assert!(found.starts_with(&format!("weather.toml: {expected}")), "expected {expected}\nfound {found}");
+    }
 }

@@ -26,6 +26,8 @@ pub(super) struct Text {
     spoken: Vec<Token>,
     /// Whether it ends with a question.
     pub(super) asks: bool,
+    /// Whether a sentence ends it.
+    pub(super) ends: bool,
     pub(super) has_code: bool,
     pub(super) has_list: bool,
 }
@@ -46,10 +48,13 @@ impl Text {
     pub(super) fn of(text: &str) -> Text {
         let tokens = tokens(text);
         let spoken = tokens.iter().filter(|token| !token.quoted).cloned().collect();
-        let asks =
-            text.trim_end_matches(|c: char| !c.is_alphanumeric() && !"?？؟".contains(c)).ends_with(['?', '？', '؟']);
+        let last = |marks: &str| {
+            let rest = text.trim_end_matches(|c: char| !c.is_alphanumeric() && !marks.contains(c));
+            rest.ends_with(|c: char| marks.contains(c))
+        };
         Text {
-            asks,
+            asks: last("?？؟"),
+            ends: last(".!?。！？؟۔"),
             has_code: text.matches("```").count() >= 2,
             has_list: text.lines().filter(|line| is_list_item(line)).count() >= 2,
             tokens,

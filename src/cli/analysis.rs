@@ -3,8 +3,8 @@
 use super::document::{document, write_report};
 use super::findings::findings;
 use super::meter::{Pace, about};
-use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, say};
-use crate::analyses::{Analysis, AnalysisError, Output, WRITERS, Writer};
+use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, runs, say};
+use crate::analyses::{Analysis, AnalysisError, Output, Plans, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
@@ -157,23 +157,51 @@ pub struct Cost {
     sizes: [Size; 2],
     /// How long each would compute, by a rate that was measured on some of the plan's rows; none where nothing is run.
     seconds: [Option<f64>; 2],
+    /// Parts of it that are said by themselves, with what they are.
+    parts: Vec<(String, [Size; 2])>,
+    /// The engine that is asked for.
+    engine: Engine,
     first_prompt: Option<ShownPrompt>,
 }
+
+/// Both engines, in the order of their sizes.
+const ENGINES: [Engine; 2] = [Engine::Wavefront, Engine::Full];
 
 impl Cost {
     /// Each engine's name with its size and seconds.
     fn engines(&self) -> impl Iterator<Item = (Engine, &Size, Option<f64>)> {
-        let each = self.sizes.iter().zip(self.seconds);
-        [Engine::Wavefront, Engine::Full].into_iter().zip(each).map(|(engine, (size, seconds))| (engine, size, seconds))
+        ENGINES
+            .into_iter()
+            .zip(self.sizes.iter().zip(self.seconds))
+            .map(|(engine, (size, seconds))| (engine, size, seconds))
+    }
+
+    /// What each part costs, by the engine that is asked for.
+    fn parts(&self) -> impl Iterator<Item = String> {
+        let at = ENGINES.iter().position(|engine| *engine == self.engine).unwrap_or(0);
+        self.parts.iter().map(move |(what, sizes)| {
+            let (size, all) = (&sizes[at], self.sizes[at].flops);
+            let share = if all > 0.0 { 100.0 * size.flops / all } else { 0.0 };
+            format!("of which {what}: {} rows x layers, {:.1} GFLOP ({share:.0} %)", size.rows, size.flops / 1e9)
+        })
     }
 
     pub(super) fn json(&self) -> Map<String, Value> {
+        let as_value = |size: &Size| serde_json::to_value(size).unwrap_or_default();
         let one = |(engine, size, seconds): (Engine, &Size, Option<f64>)| {
-            let mut size = serde_json::to_value(size).unwrap_or_default();
+            let mut size = as_value(size);
             size["seconds"] = Value::from(seconds);
             (engine.to_string(), size)
         };
-        self.engines().map(one).collect()
+        let mut json: Map<String, Value> = self.engines().map(one).collect();
+        if !self.parts.is_empty() {
+            let of = |sizes: &[Size; 2]| -> Map<String, Value> {
+                ENGINES.into_iter().zip(sizes).map(|(engine, size)| (engine.to_string(), as_value(size))).collect()
+            };
+            let parts = self.parts.iter().map(|(what, sizes)| (what.clone(), Value::Object(of(sizes))));
+            json.insert("of_which".to_string(), Value::Object(parts.collect()));
+        }
+        json
     }
 
     pub(super) fn text(&self) -> String {
@@ -188,6 +216,7 @@ impl Cost {
             let (rows, gflops, time) = (size.rows, size.flops / 1e9, seconds.map_or(String::new(), about));
             format!("{engine:<10} {rows:>14} {gflops:>14.1} {time:>12} {:>22}", bytes(size.resid_bytes))
         }));
+        lines.extend(self.parts());
         if self.seconds.iter().any(Option::is_some) {
             lines.push("the time is that of computing, at the pace of some of these rows here and now".to_owned());
         }
@@ -217,28 +246,36 @@ impl<A: Analysis> Job for Args<A> {
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
         let first_prompt = A::scored(&items).first_prompt().cloned();
-        let engines = [Engine::Wavefront, Engine::Full];
-        let (mut extent, mut sizes) = (Extent::default(), [Size::default(); 2]);
+        let mut extent = Extent::default();
         // Of plans that differ, the one that costs most says how fast it goes.
         let mut dearest: Option<(f64, Plan)> = None;
-        for plan in self.analysis.plans(model, &items)? {
-            let plan = plan?;
-            plan.check(&model.decoder.arch)?;
-            extent.include(&plan);
-            let of = engines.map(|engine| Session::new(model, engine, 0).size(&plan));
-            sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
-            if dearest.as_ref().is_none_or(|(flops, _)| of[0].flops > *flops) {
-                dearest = Some((of[0].flops, plan));
+        let mut sized = |plans: Plans<'_>, counted: bool| -> Result<[Size; 2], CliError> {
+            let mut sizes = [Size::default(); 2];
+            for plan in plans {
+                let plan = plan?;
+                plan.check(&model.decoder.arch)?;
+                let of = ENGINES.map(|engine| Session::new(model, engine, 0).size(&plan));
+                sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
+                if counted {
+                    extent.include(&plan);
+                    if dearest.as_ref().is_none_or(|(flops, _)| of[0].flops > *flops) {
+                        dearest = Some((of[0].flops, plan));
+                    }
+                }
             }
-        }
+            Ok(sizes)
+        };
+        let sizes = sized(self.analysis.plans(model, &items)?, true)?;
+        let parts = self.analysis.parts(model, &items)?.into_iter();
+        let parts = parts.map(|(what, plans)| Ok((what, sized(plans, false)?))).collect::<Result<_, CliError>>()?;
         let failed = |e: candle_core::Error| CliError::Failed(format!("{}: {e}", model.name));
         let mut seconds = [None; 2];
-        for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(engines) {
+        for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
             let plan = dearest.as_ref().map(|(_, plan)| plan);
             let rate = plan.map(|plan| rate(&model.decoder, plan, engine)).transpose().map_err(failed)?.flatten();
             *seconds = rate.map(|rate| size.flops / rate);
         }
-        Ok(Cost { extent, sizes, seconds, first_prompt })
+        Ok(Cost { extent, sizes, seconds, parts, engine: self.engine, first_prompt })
     }
 
     fn parameters(&self, model: &Model, call: &Call) -> Result<Map<String, Value>, CliError> {
@@ -303,15 +340,12 @@ impl<A: Analysis> Job for Args<A> {
 impl<A: Analysis> Args<A> {
     /// The run of the same command that is there already, if it is to be gone on with.
     fn complete(&self, out: &Path, record: &RunRecord) -> Result<Option<Finished>, CliError> {
-        let file = out.join(RUN_FILE);
-        if !self.resume || self.force || !file.is_file() {
+        if !self.resume || self.force {
             return Ok(None);
         }
-        let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", file.display()));
-        let text = std::fs::read(&file).map_err(|e| bad(format!("cannot be read: {e}")))?;
-        let found: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+        let Some(found) = runs::left(out)? else { return Ok(None) };
         if claimed(&found) != claimed(record) {
-            return Err(bad("is of another run, which is complete".to_string()));
+            return Err(runs::anew(out, "is of another run, which is complete"));
         }
         Ok(Some(Finished {
             path: out.to_path_buf(),

@@ -1,7 +1,7 @@
 //! Run directories as commands are given them: of an analysis, or of an experiment with a run directory for each part.
 
 use super::CliError;
-use crate::rundir::{RUN_FILE, RunRecord};
+use crate::rundir::{self, RUN_FILE, RunRecord};
 use crate::table::Table;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -53,10 +53,24 @@ pub(super) fn record(dir: &Path) -> Result<RunRecord, CliError> {
 }
 
 fn read_record<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<T, CliError> {
+    let found = rundir::read_record(dir).map_err(|e| CliError::Input(e.to_string()))?;
     let path = dir.join(RUN_FILE);
-    let bad = |why: String| CliError::Input(format!("{}: {why}", path.display()));
-    let text = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}; give a run directory")))?;
-    serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))
+    found.ok_or_else(|| {
+        CliError::Input(format!("{}: cannot be read: there is none; give a run directory", path.display()))
+    })
+}
+
+/// What a run left in a directory that is to be gone on with; none where it left no record.
+///
+/// # Errors
+/// If there is a record that cannot be read.
+pub(super) fn left<T: serde::de::DeserializeOwned>(dir: &Path) -> Result<Option<T>, CliError> {
+    rundir::read_record(dir).map_err(|e| anew(dir, &e.reason))
+}
+
+/// Why a run cannot be gone on with, and what mends it.
+pub(super) fn anew(dir: &Path, why: &str) -> CliError {
+    CliError::Input(format!("{}: {why}; start anew with --force", dir.join(RUN_FILE).display()))
 }
 
 /// A table of a directory; none if there is no such file.

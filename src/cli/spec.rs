@@ -12,10 +12,10 @@ use super::analysis::{Call, Job, OF_RUN, command_line, words};
 use super::document::write_record;
 use super::model_args::Output;
 use super::overall::{COMPARED, Overall};
-use super::{CliError, Meter, ModelArgs, combine, compare, say};
+use super::{CliError, Meter, ModelArgs, combine, compare, runs, say};
 use crate::analyses::Command;
 use crate::model::Model;
-use crate::rundir::{RUN_FILE, RunDir, RunRecord};
+use crate::rundir::{RunDir, RunRecord};
 use entries::{entries, read};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
@@ -228,16 +228,10 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
 /// # Errors
 /// If another one is.
 fn is_complete(out: &Path, command: &str, parameters: &Map<String, Value>) -> Result<bool, CliError> {
-    let file = out.join(RUN_FILE);
-    if !file.is_file() {
-        return Ok(false);
-    }
-    let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", file.display()));
-    let text = std::fs::read(&file).map_err(|e| bad(format!("cannot be read: {e}")))?;
-    let found: Value = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let Some(found) = runs::left::<Value>(out)? else { return Ok(false) };
     match found["command"] == command && found["parameters"] == json!(parameters) {
         true => Ok(true),
-        false => Err(bad("is of another run, which is complete".to_string())),
+        false => Err(runs::anew(out, "is of another run, which is complete")),
     }
 }
 
@@ -341,14 +335,11 @@ fn one(
     settings: &Settings,
 ) -> Result<(), CliError> {
     let job: &dyn Job = command.job();
-    let before = here.join(&entry.folder).join(RUN_FILE);
-    if before.is_file() {
-        let bad = |why: String| CliError::Input(format!("{}: {why}; start anew with --force", before.display()));
-        let text = std::fs::read(&before).map_err(|e| bad(e.to_string()))?;
-        let record: RunRecord = serde_json::from_slice(&text).map_err(|e| bad(e.to_string()))?;
+    let before = here.join(&entry.folder);
+    if let Some(record) = runs::left::<RunRecord>(&before)? {
         return match record.parameters == job.parameters(model, &Call { command: &[], run: Some(here) })? {
             true => Ok(()),
-            false => Err(bad("its model or one of its files has changed since".to_string())),
+            false => Err(runs::anew(&before, "its model or one of its files has changed since")),
         };
     }
     let place = settings.place.out.as_deref().unwrap_or(here).join(&entry.folder);

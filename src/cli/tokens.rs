@@ -16,13 +16,41 @@ pub(super) struct Tokens {
     #[command(flatten)]
     pub(super) model: ModelArgs,
 
-    /// Read prompts from this file, JSON Lines
+    #[command(flatten)]
+    file: FieldArgs,
+}
+
+/// A file of prompts, or of pairs of them
+#[derive(clap::Args)]
+pub(super) struct FieldArgs {
+    /// Read prompts from this file, JSON Lines: {"id", "prompt"}
     #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
     prompts: Option<PathBuf>,
 
     /// Read pairs of prompts from this file, JSON Lines
+    ///
+    /// Each pair gives its positive prompt and then its negative one.
     #[arg(long, value_name = "FILE")]
     pairs: Option<PathBuf>,
+}
+
+impl FieldArgs {
+    /// The prompts of the file.
+    ///
+    /// # Errors
+    /// If it is not sound, or none is given.
+    pub(super) fn read(&self) -> Result<Fields, CliError> {
+        match (&self.pairs, &self.prompts) {
+            (Some(path), _) => of_pairs(path),
+            (None, Some(path)) => of_prompts(path),
+            (None, None) => Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
+        }
+    }
+
+    /// Whether the file is of pairs.
+    pub(super) fn are_pairs(&self) -> bool {
+        self.pairs.is_some()
+    }
 }
 
 /// A prompt of an item.
@@ -48,18 +76,6 @@ pub(super) struct Fields {
 }
 
 impl Fields {
-    /// Reads a file of pairs, or one of prompts.
-    ///
-    /// # Errors
-    /// If it is not sound, or none is given.
-    pub(super) fn read(pairs: Option<&Path>, prompts: Option<&Path>) -> Result<Self, CliError> {
-        match (pairs, prompts) {
-            (Some(path), _) => of_pairs(path),
-            (None, Some(path)) => of_prompts(path),
-            (None, None) => Err(CliError::Input("--prompts or --pairs is missing".to_owned())),
-        }
-    }
-
     /// The prompts as the model reads them; warns of what is likely a mistake.
     ///
     /// # Errors
@@ -79,7 +95,7 @@ impl Fields {
 
 impl Tokens {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
+        let read = self.file.read()?;
         let model = self.model.open()?;
         let tokenizer = model.tokenizer().map_err(|e| CliError::Input(e.to_string()))?;
         let ids = read.ids(&model)?;

@@ -1,6 +1,6 @@
 //! `gatelens trace`: activations of prompts, as a safetensors file.
 
-use super::tokens::Fields;
+use super::tokens::FieldArgs;
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
 use crate::plan::{Part, Plan, Positions, What};
@@ -18,15 +18,8 @@ pub(super) struct Trace {
     #[command(flatten)]
     pub(super) model: ModelArgs,
 
-    /// Read prompts from this file, JSON Lines: {"id", "prompt"}
-    #[arg(long, value_name = "FILE", required_unless_present = "pairs", conflicts_with = "pairs")]
-    prompts: Option<PathBuf>,
-
-    /// Read pairs of prompts from this file, JSON Lines
-    ///
-    /// Each pair gives its positive prompt and then its negative one.
-    #[arg(long, value_name = "FILE")]
-    pairs: Option<PathBuf>,
+    #[command(flatten)]
+    file: FieldArgs,
 
     /// Record these sites, separated by commas: `z` (in every layer), `z.3` (one layer), `z.3-7` (a range)
     #[arg(long, value_name = "LIST")]
@@ -53,11 +46,11 @@ impl Trace {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let out = self.out.as_deref().filter(|_| !self.dry_run);
         out.map_or(Ok(()), |out| self.check_out(out))?;
-        let read = Fields::read(self.pairs.as_deref(), self.prompts.as_deref())?;
+        let read = self.file.read()?;
         let model = self.model.open()?;
         let sites = self.sites(&model)?;
         let mut plan = Plan::default();
-        let one_each = self.pairs.is_none();
+        let one_each = !self.file.are_pairs();
         for (field, ids) in read.all.iter().zip(read.ids(&model)?) {
             let name = if one_each { field.id.clone() } else { format!("{} {}", field.id, field.name) };
             let prompt = plan.prompt(name, ids);

@@ -9,7 +9,7 @@ use crate::model::Model;
 use crate::model::template::Message;
 use crate::model::tokenizer::Tokenizer;
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
 /// Prompts whose rendered text is looked through for marks that are no tokens. All go through one template.
@@ -61,6 +61,7 @@ impl Shown {
         let has_template = tokenizer.is_some_and(|t| t.template().is_ok_and(|t| t.is_some()));
         let (mut shown, mut bare, mut all, mut doubled) = (Shown::default(), 0usize, 0usize, Vec::new());
         let mut marks: BTreeMap<String, Vec<NamedToken>> = BTreeMap::new();
+        let mut lost = Lost::default();
         for prompt in prompts {
             all += 1;
             bare += usize::from(matches!(prompt.input, Input::User { .. }));
@@ -73,6 +74,7 @@ impl Shown {
             if bos.is_some_and(|bos| prompt.ids.starts_with(&[bos, bos])) {
                 doubled.push(prompt.id);
             }
+            lost.look(tokenizer, prompt);
             if all <= LOOKED_THROUGH {
                 marks.extend(broken_marks(tokenizer, prompt.input));
             }
@@ -80,6 +82,7 @@ impl Shown {
         let mut warnings = Vec::new();
         warnings.extend(of_marks(&marks));
         warnings.extend(of_doubled(&doubled));
+        warnings.extend(lost.warning());
         warnings.extend(of_bare(model, bare, all, has_template));
         shown.warnings = warnings.into_iter().map(|text| format!("{}: {text}", path.display())).collect();
         warn_once(&shown.warnings);
@@ -146,6 +149,52 @@ fn of_doubled(ids: &[&str]) -> Option<String> {
         counted(ids.len(), "prompt"),
         if ids.len() == 1 { "begins" } else { "begin" }
     ))
+}
+
+/// Control characters that the vocabulary has no token for: the tokenizer drops them without a word.
+#[derive(Default)]
+struct Lost<'a> {
+    /// Of each control character that was met, whether it is dropped.
+    known: HashMap<char, bool>,
+    /// The prompts that hold one that is.
+    ids: Vec<&'a str>,
+}
+
+impl<'a> Lost<'a> {
+    fn look(&mut self, tokenizer: &Tokenizer, prompt: Prompt<'a>) {
+        let mut found = false;
+        for letter in texts(prompt.input).into_iter().flat_map(str::chars).filter(|letter| letter.is_control()) {
+            let dropped = || tokenizer.encode(letter.encode_utf8(&mut [0; 4]), false).is_ok_and(|ids| ids.is_empty());
+            found |= *self.known.entry(letter).or_insert_with(dropped);
+        }
+        self.ids.extend(found.then_some(prompt.id));
+    }
+
+    fn warning(&self) -> Option<String> {
+        let first = self.ids.first()?;
+        let mut letters: Vec<char> =
+            self.known.iter().filter(|(_, dropped)| **dropped).map(|(letter, _)| *letter).collect();
+        letters.sort_unstable();
+        let letters: Vec<String> = letters.into_iter().map(|letter| format!("U+{:04X}", u32::from(letter))).collect();
+        Some(format!(
+            "{} {} control characters that the model's vocabulary has no token for ({}), `{first}` first: they were dropped; take \
+             them out of the text",
+            counted(self.ids.len(), "prompt"),
+            if self.ids.len() == 1 { "holds" } else { "hold" },
+            letters.join(", ")
+        ))
+    }
+}
+
+/// The texts that people wrote into an input.
+fn texts(input: &Input) -> Vec<&str> {
+    match input {
+        Input::Ids(_) => Vec::new(),
+        Input::User { text, .. } | Input::Text { text, .. } => vec![text],
+        Input::Messages { messages, .. } => {
+            messages.iter().flat_map(|message| message.fields().values()).filter_map(Value::as_str).collect()
+        }
+    }
 }
 
 /// What was done with plain strings, where it is likely not what was meant.

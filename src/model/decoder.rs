@@ -115,7 +115,7 @@ pub trait Hook {
 }
 
 /// Looks at nothing.
-struct Unwatched;
+pub(crate) struct Unwatched;
 
 impl Hook for Unwatched {
     fn wants(&self, _: Site) -> bool {

@@ -6,11 +6,11 @@
 
 use super::size::full_runs;
 use super::{Engine, Size, batches, cones};
-use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::decoder::{Acts, Angles, Decoder, Unwatched};
 use crate::model::rows::{Rows, Span};
 use crate::ops;
 use crate::plan::{Plan, Run};
-use crate::site::{Site, SiteKind};
+use crate::site::SiteKind;
 use candle_core::{Result, Tensor};
 use std::collections::HashMap;
 use std::ops::Range;
@@ -103,7 +103,7 @@ fn spans(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Vec<(us
         return first.map(whole).into_iter().collect();
     }
     let cones = cones(plan, &decoder.arch);
-    let mut runs: Vec<Run> = batches::sets(plan).into_iter().flatten().collect();
+    let mut runs: Vec<Run> = batches::sets(plan, decoder.arch.n_layers).into_iter().flat_map(|set| set.runs).collect();
     if runs.is_empty() {
         // Of which gradients alone are read.
         runs.extend((0..plan.prompts.len()).map(Run::Prompt));
@@ -133,27 +133,6 @@ fn spans(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Vec<(us
         found.push((prompt, Span::new(rows, positions.start, prefix)));
     }
     found
-}
-
-/// Looks at nothing.
-struct Unwatched;
-
-impl Hook for Unwatched {
-    fn wants(&self, _: Site) -> bool {
-        false
-    }
-
-    fn at(&mut self, _: Site, _: &mut Acts) -> Result<()> {
-        Ok(())
-    }
-
-    fn opened(&self, _: usize) -> Result<Vec<usize>> {
-        Ok(Vec::new())
-    }
-
-    fn at_opened(&mut self, _: Site, _: usize, value: Tensor) -> Result<Tensor> {
-        Ok(value)
-    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 #![allow(unsafe_code)]
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use crate::measured::Measured;
 use serde::{Deserialize, Serialize};
@@ -52,6 +53,30 @@ pub struct RunRecord {
     /// The most memory that the process held at once during the run; since its own start where the system does not count
     /// anew.
     pub peak_rss_bytes: u64,
+}
+
+/// A `run.json` that cannot be read, or is none.
+#[derive(Debug, thiserror::Error)]
+#[error("{}: {reason}", path.display())]
+pub struct RecordError {
+    /// The file.
+    pub path: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// What a directory's `run.json` says, as a [`RunRecord`] or as any JSON; none where the directory has no such file.
+///
+/// # Errors
+/// If the file cannot be read, or says something else.
+pub fn read_record<T: serde::de::DeserializeOwned>(directory: &Path) -> Result<Option<T>, RecordError> {
+    let path = directory.join(RUN_FILE);
+    if !path.is_file() {
+        return Ok(None);
+    }
+    let bad = |reason: String| RecordError { path: path.clone(), reason };
+    let text = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+    serde_json::from_slice(&text).map(Some).map_err(|e| bad(e.to_string()))
 }
 
 impl RunRecord {

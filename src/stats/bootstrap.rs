@@ -85,50 +85,6 @@ pub fn bca<T: Clone + Send + Sync>(
     Some(interval(estimate, resampled, acceleration(&influence), options.level))
 }
 
-/// The BCa interval of a statistic of independent items that come in groups, resampled within each: how many items a group has
-/// is not chance, and a statistic that needs some of each is defined for every resample. The statistic gets all groups' items,
-/// group by group.
-///
-/// The acceleration is that of several samples (Davison and Hinkley 1997, "Bootstrap Methods and their Application", section
-/// 5.3.2). A group of one item is the same in every resample and adds nothing to the width. `None` as [`bca`], and where no
-/// group has two items.
-pub fn bca_within<T: Clone + Send + Sync>(
-    groups: &[Vec<T>],
-    statistic: impl Fn(&[T]) -> f64 + Sync,
-    options: &Bootstrap,
-) -> Option<Interval> {
-    let items = groups.concat();
-    if !options.is_sound() || groups.iter().all(|g| g.len() < 2) {
-        return None;
-    }
-    let estimate = Some(statistic(&items)).filter(|x| x.is_finite())?;
-    let mut rng = rng(options.seed, "bootstrap within groups");
-    let mut draw = || -> Vec<T> {
-        let mut resample = Vec::with_capacity(items.len());
-        groups.iter().for_each(|g| resample.extend((0..g.len()).map(|_| g[rng.random_range(0..g.len())].clone())));
-        resample
-    };
-    let mut resampled = Vec::with_capacity(options.resamples);
-    while resampled.len() < options.resamples {
-        let some: Vec<Vec<T>> = (resampled.len()..options.resamples).take(512).map(|_| draw()).collect();
-        resampled.par_extend(some.par_iter().map(|resample| statistic(resample)));
-    }
-    let (mut influence, mut start) = (Vec::with_capacity(items.len()), 0);
-    for n in groups.iter().map(Vec::len) {
-        if n > 1 {
-            let all_but = |i: usize| statistic(&[&items[..i], &items[i + 1..]].concat());
-            let parts: Vec<f64> = (start..start + n).into_par_iter().map(all_but).collect();
-            let center = parts.iter().sum::<f64>() / n as f64;
-            influence.extend(parts.into_iter().map(|x| (center - x) * (n - 1) as f64 / n as f64));
-        }
-        start += n;
-    }
-    if !all_finite(&resampled) || !all_finite(&influence) {
-        return None;
-    }
-    Some(interval(estimate, resampled, acceleration(&influence), options.level))
-}
-
 /// The BCa interval of the mean; see [`bca`] and, for many samples, [`bca_family`].
 pub fn bca_mean(items: &[f64], options: &Bootstrap) -> Option<Interval> {
     bca_family(&[items], options).pop().flatten()

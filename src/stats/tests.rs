@@ -327,34 +327,6 @@ fn ratios_of_a_family_have_each_the_interval_of_the_general_bootstrap_to_the_bit
 }
 
 #[test]
-fn the_interval_within_groups_covers_a_difference_of_means_and_needs_two_items_of_one() {
-    let mut rng = rng(0, "within");
-    let difference = |items: &[(bool, f64)]| {
-        let mean = |side: bool| {
-            let of: Vec<f64> = items.iter().filter(|i| i.0 == side).map(|i| i.1).collect();
-            of.iter().sum::<f64>() / of.len() as f64
-        };
-        mean(true) - mean(false)
-    };
-    let options = Bootstrap { resamples: 1000, ..Bootstrap::default() };
-    let draws = 400;
-    let mut held = 0;
-    for _ in 0..draws {
-        // Twelve of one kind and forty of the other: one resample of all in thousands would have next to none of the first.
-        let groups = [(true, 12), (false, 40)]
-            .map(|(side, n)| normals(&mut rng, n).into_iter().map(|x| (side, x + f64::from(u8::from(side)))).collect());
-        let found = bca_within(&groups, difference, &options).unwrap();
-        held += usize::from(found.low <= 1.0 && 1.0 <= found.high);
-    }
-    // A bootstrap of a dozen is narrow by a few percent.
-    let coverage = held as f64 / f64::from(draws);
-    assert!((0.88..=0.98).contains(&coverage), "{coverage}");
-    assert_eq!(bca_within(&[vec![(true, 1.0)], vec![(false, 2.0)]], difference, &options), None);
-    let one = bca_within(&[vec![(true, 1.0)], vec![(false, 2.0), (false, 4.0)]], difference, &options).unwrap();
-    assert_eq!((one.low, one.high), (-3.0, -1.0));
-}
-
-#[test]
 fn bca_of_degenerate_data() {
     let options = Bootstrap { resamples: 2000, ..Bootstrap::default() };
     assert_eq!(bca_mean(&[0.1; 7], &options), Some(Interval { low: 0.1, high: 0.1 }));

@@ -222,3 +222,28 @@ fn copy(from: &Path, to: &Path) {
         std::fs::copy(entry.path(), to.join(entry.file_name())).expect("a copy");
     }
 }
+
+#[test]
+fn control_characters_without_a_token_are_told_with_the_prompt() {
+    let bench = Bench::new();
+    let model = bench.path("model");
+    std::fs::create_dir(&model).expect("a folder");
+    for file in std::fs::read_dir(bytes()).expect("a folder") {
+        let file = file.expect("an entry").path();
+        std::fs::copy(&file, model.join(file.file_name().expect("a name"))).expect("a copy");
+    }
+    // The byte-level names of bytes 1 and 2.
+    let file = model.join("tokenizer.json");
+    let mut tokenizer: Value = serde_json::from_slice(&std::fs::read(&file).expect("a file")).expect("JSON");
+    let vocab = tokenizer["model"]["vocab"].as_object_mut().expect("a vocabulary");
+    assert!(vocab.remove("\u{101}").is_some() && vocab.remove("\u{102}").is_some());
+    std::fs::write(&file, tokenizer.to_string()).expect("a file");
+    let prompt = |id: &str, text: &str| json!({"id": id, "prompt": {"text": text}});
+    let prompts = [prompt("a", "When\nMary\t"), prompt("b", "When\u{1} Mary"), prompt("c", "\u{2}\u{3}")];
+    let prompts = bench.dataset("prompts.jsonl", &prompts);
+    let ended = gatelens(["tokens", model.to_str().expect("UTF-8"), "--prompts", prompts.to_str().expect("UTF-8")]);
+    let expected =
+        "2 prompts hold control characters that the model's vocabulary has no token for (U+0001, U+0002), `b` first";
+    assert!(ended.stderr.contains(expected), "{}", ended.stderr);
+    ended.done();
+}

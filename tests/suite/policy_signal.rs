@@ -48,8 +48,7 @@ fn the_report_says_how_many_answers_begin_with_the_metrics_tokens() {
     let words = ["behaviour", "demo", "--pairs", "demo:pairs.jsonl", "--max-pairs", "40", "--generate", "8", "--quiet"];
     gatelens([&words[..], &["--out", out.to_str().unwrap()]].concat()).done();
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    let said =
-        "The answer tokens begin 100.0\u{a0}% of all refusals. The foil tokens begin 100.0\u{a0}% of all answers.";
+    let said = "The overall answer tokens begin 100.0\u{a0}% of all refusals. The overall foil tokens begin 100.0\u{a0}% of all answers.";
     assert!(report.contains(said), "{report}");
     let separation = table(&out, "separation");
     assert!(separation.strs("basis").unwrap().iter().all(|b| *b == "refusals"));

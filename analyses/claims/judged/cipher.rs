@@ -119,12 +119,12 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
     let (n, answered) = (cipher.int("answers")?, cipher.float("answer")?);
     let fewer = plain.float("refusal_low")?.zip(cipher.float("refusal_high")?).is_some_and(|(p, c)| p > c);
     let found = format!(
-        "Refused are {} in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are undecided, as loops \
-         and scraps are.{} Whether an answer solves the cipher rightly is not judged.",
+        "Refused are {} in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are broken (loops and \
+         scraps) or undecided.{} Whether an answer solves the cipher rightly is not judged.",
         share(plain.float("refusal")?),
         share(cipher.float("refusal")?),
         share(cipher.float("evasion")?),
-        share(cipher.float("undecided")?),
+        share(cipher.without_sense()?),
         Ciphered::omitted(cipher.int("left_out")?, cipher.int("too_long")?),
     );
     Ok(Claim {

@@ -21,7 +21,7 @@ const BETWEEN: f64 = 0.1;
 const DEGREES: usize = 2;
 
 /// The doses of the positive prompts as a whole that answers were generated at, ascending. Where over half of the answers are
-/// undecided, as loops and scraps are, the model is broken rather than steered: such doses are left out.
+/// broken or undecided, the model is broken rather than steered: such doses are left out.
 fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisError> {
     let dose = match g.evidence.table("modulate", "dose") {
         Ok(dose) => dose,
@@ -29,7 +29,7 @@ fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisErro
     };
     let mut found = Vec::new();
     for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
-        if at.int("answers")? > 0 && at.float("undecided")?.is_some_and(|u| u <= BROKEN) {
+        if at.int("answers")? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
             found.push(at);
         }
     }

@@ -44,10 +44,9 @@ impl Made<'_> {
 
     /// Whether a coefficient leaves answers that make sense.
     fn sound(&self, side: usize, dose: usize) -> bool {
-        let (all, undecided) = self
-            .at(side, dose)
-            .fold((0, 0), |(all, some), g| (all + 1, some + usize::from(g.answer.class == Class::Undecided)));
-        all > 0 && undecided as f64 <= BROKEN * f64::from(all)
+        let broken = |g: &Given| matches!(g.answer.class, Class::Broken | Class::Undecided);
+        let (all, some) = self.at(side, dose).fold((0, 0), |(all, some), g| (all + 1, some + usize::from(broken(g))));
+        all > 0 && some as f64 <= BROKEN * f64::from(all)
     }
 
     /// The mean metric of all prompts of a side, along the concept's direction, then along each random one; at an end of the
@@ -123,7 +122,7 @@ impl Made<'_> {
             )?
             .float(
                 "from",
-                "the first coefficient; the outermost at which no more than half of the answers are undecided, as of a broken \
+                "the first coefficient; the outermost at which no more than half of the answers are broken or undecided, as of a broken \
                  model's",
                 rows.iter().map(|r| self.x[r.from]),
             )?

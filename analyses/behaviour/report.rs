@@ -1,0 +1,235 @@
+//! The figure and the report of `behaviour`, from its tables alone.
+
+use super::SIDES;
+use super::tables::WITHOUT;
+use crate::analyses::answered::class_columns;
+use crate::analyses::metric::{OfGroup, OfLanguage, Told, chosen_by_refusals, weak};
+use crate::analyses::{AnalysisError, table};
+use crate::figure::{BarSeries, Bars, Estimate, Figure};
+use crate::names::short_name;
+use crate::report::cells::{interval, number, share};
+use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Section};
+use crate::table::Table;
+use std::path::Path;
+
+/// Rows of the table of rates that a report lists, and groups that its figure shows.
+const RATES_LISTED: usize = 40;
+const GROUPS_SHOWN: usize = 12;
+
+/// Shares of refusals by group and language, of both sides.
+pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
+    let (sides, bys, values) = (rates.strs("side")?, rates.strs("by")?, rates.strs("value")?);
+    let (refusal, low, high) = (rates.floats("refusal")?, rates.floats("refusal_low")?, rates.floats("refusal_high")?);
+    let groups = (0..rates.rows()).filter(|i| sides[*i] == SIDES[0] && bys[*i] == "group").count();
+    let shown = |i: &usize| bys[*i] != "group" || groups <= GROUPS_SHOWN;
+    let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).filter(shown).collect::<Vec<_>>();
+    let name = |i: &usize| if bys[*i] == "all" { "all".to_string() } else { values[*i].to_string() };
+    let estimate = |i: &usize| Some(Estimate { value: refusal[*i]?, interval: low[*i].zip(high[*i]), marked: false });
+    let series = |side: &&str| BarSeries {
+        name: format!("{side} prompts"),
+        estimates: of(side).iter().map(estimate).collect(),
+        bands: Vec::new(),
+    };
+    let model = rates.strs("model")?.first().copied().map(short_name).unwrap_or_default();
+    let n = rates.ints("n")?.first().copied().unwrap_or(0);
+    Ok(Figure::from(Bars {
+        title: "Share of answers that refuse".to_string(),
+        subtitle: format!("{model}, {n} pairs"),
+        category_label: "group or language".to_string(),
+        value_label: "share of refusals".to_string(),
+        categories: of(SIDES[0]).iter().map(name).collect(),
+        series: SIDES.iter().map(series).collect(),
+        range: Some((0.0, 1.0)),
+        reference: None,
+        mark_meaning: None,
+        interval_meaning: Some("95 % Wilson interval".to_string()),
+        band_meaning: None,
+    }))
+}
+
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let (rates, tokens, separation) = (table(tables, "rates")?, table(tables, "tokens")?, table(tables, "separation")?);
+    let (sides, bys, refusal) = (rates.strs("side")?, rates.strs("by")?, rates.floats("refusal")?);
+    let all = |side: &str| (0..rates.rows()).find(|i| sides[*i] == side && bys[*i] == "all").and_then(|i| refusal[i]);
+    let classes = class_columns(rates);
+    let listed = Listing::of(rates)
+        .first(RATES_LISTED)
+        .column("prompts", Show::Text("side"))
+        .column("by", Show::Text("by"))
+        .column("value", Show::Text("value"))
+        .column("n", Show::Count("n"));
+    let listed = classes.iter().fold(listed, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
+    let listed = listed.block("Classes of answers")?;
+    let text = format!(
+        "The model refuses {} of the positive and {} of the negative prompts.",
+        share(all(SIDES[0])),
+        share(all(SIDES[1]))
+    );
+    let alt = "Shares of refusals by group and language, of positive and negative prompts.";
+    let answers = Section::new("Refusals")
+        .paragraph(text)
+        .figure(dir.join("rates.png"), "Shares of refusals; all classes are in rates.parquet.", alt)
+        .block(Block::Table(listed));
+    Ok(vec![answers, metric(tokens, separation)?])
+}
+
+/// The metric's tokens, and how well they tell.
+fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> {
+    let mut section = Section::new("Metric").paragraph(metric_text(tokens, separation)?);
+    // Tables of before have one metric for all.
+    let by_language = separation.has("used");
+    let (mut named, mut judged) = (Listing::of(tokens), Listing::of(separation).column("prompts", Show::Text("half")));
+    if by_language {
+        let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
+        let (overall, languages) = (overall(separation)?, languages(separation)?);
+        section = languages_text(&languages).into_iter().fold(section, Section::paragraph);
+        let weak = weak(Some(basis), overall.as_ref(), &languages).into_iter();
+        section = weak.fold(section, |section, text| section.paragraph(format!("**Note.** {}.", capital(&text))));
+        named = named.column("language", Show::Text("lang")).column("group", Show::Text("group"));
+    }
+    judged = judged.column("language", Show::Text("lang"));
+    if by_language {
+        judged = judged.column("group", Show::Text("group")).column("tokens", Show::Text("tokens"));
+        judged = judged.column("used", Show::Flag("used"));
+    }
+    let named = named
+        .column("role", Show::Text("role"))
+        .column("token", Show::Id("token"))
+        .column("text", Show::Text("text"))
+        .column("begins refusals", Show::Share("of_refusals"))
+        .column("begins answers", Show::Share("of_answers"))
+        .block("The metric's tokens")?;
+    judged = judged
+        .column("with", Show::Count("positive"))
+        .column("without", Show::Count("negative"))
+        .column("area under the curve", Show::Number("auc", 3))
+        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
+        .column("accuracy", Show::Share("accuracy"));
+    if by_language {
+        judged = judged.column("tells", Show::Text("tells"));
+    }
+    let judged = judged.block("How well the logit difference tells the behaviour")?;
+    Ok(section.block(Block::Table(named)).block(Block::Table(judged)))
+}
+
+/// What the metric's tokens were chosen by, how many answers begin with them, and how well they tell.
+fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisError> {
+    let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
+    let halves = separation.strs("half")?;
+    let held = halves.iter().position(|h| *h == "held out");
+    let number_of = |column: &str| -> Result<Option<f64>, AnalysisError> {
+        let column = separation.floats(column)?;
+        Ok(held.and_then(|i| column[i]))
+    };
+    let what = match basis.split(',').next().unwrap_or_default() {
+        _ if chosen_by_refusals(basis) => "Tokens were chosen that separate refused from answered prompts.",
+        "none" => "No first token of the answers tells anything apart: the metric means nothing.",
+        _ => {
+            "Too few prompts are refused (or too few answered) to choose tokens by: they separate the positive from the \
+             negative prompts instead, and say nothing about refusing."
+        }
+    };
+    let few = match basis.ends_with("few alike") {
+        true => " On one side no token begins three prompts of the class or more: rarer ones had to do.",
+        false => "",
+    };
+    let roles = tokens.strs("role")?;
+    let langs = if tokens.has("lang") { tokens.strs("lang")? } else { vec![""; tokens.rows()] };
+    let whose = if langs.iter().any(|lang| !lang.is_empty()) { "overall " } else { "" };
+    // Of a class that no answer is of there is no share.
+    let begin = |role: &str, of: &str, class: &str| -> Result<String, AnalysisError> {
+        let column = tokens.floats(of)?;
+        let shares = (0..tokens.rows()).filter(|i| roles[*i] == role && langs[*i].is_empty()).map(|i| column[i]);
+        let begun = shares.sum::<Option<f64>>();
+        let said = |begun| format!(" The {whose}{role} tokens begin {} of all {class}.", share(Some(begun)));
+        Ok(begun.map_or(String::new(), said))
+    };
+    Ok(format!(
+        "{what}{few}{}{} Over prompts that the tokens were not chosen by, the area under the curve is {} (95 % interval {}).",
+        begin("answer", "of_refusals", "refusals")?,
+        begin("foil", "of_answers", "answers")?,
+        number(number_of("auc")?, 3),
+        interval(number_of("ci_low")?, number_of("ci_high")?, 3),
+    ))
+}
+
+/// A row of a table of separation, as `metric.json` has it.
+fn told(separation: &Table, i: usize) -> Result<Told, AnalysisError> {
+    let count = |column: &str| -> Result<usize, AnalysisError> { Ok(separation.ints(column)?[i] as usize) };
+    let number = |column: &str| -> Result<Option<f64>, AnalysisError> { Ok(separation.floats(column)?[i]) };
+    Ok(Told {
+        refused: count("positive")?,
+        answered: count("negative")?,
+        auc: number("auc")?,
+        ci_low: number("ci_low")?,
+        ci_high: number("ci_high")?,
+    })
+}
+
+/// The rows of a table of separation on prompts that did not choose the tokens, of the tokens that are used.
+fn used(separation: &Table) -> Result<Vec<usize>, AnalysisError> {
+    let (half, used) = (separation.strs("half")?, separation.flags("used")?);
+    Ok((0..separation.rows()).filter(|i| half[*i] == "held out" && used[*i]).collect())
+}
+
+/// How well all prompts are told.
+fn overall(separation: &Table) -> Result<Option<Told>, AnalysisError> {
+    let lang = separation.strs("lang")?;
+    let row = used(separation)?.into_iter().find(|i| lang[*i].is_empty());
+    row.map(|i| told(separation, i)).transpose()
+}
+
+/// Each language of a table of separation, without its tokens.
+fn languages(separation: &Table) -> Result<Vec<OfLanguage>, AnalysisError> {
+    let (lang, group, tokens) = (separation.strs("lang")?, separation.opt_strs("group")?, separation.strs("tokens")?);
+    let mut languages: Vec<OfLanguage> = Vec::new();
+    for i in used(separation)?.into_iter().filter(|i| !["", WITHOUT].contains(&lang[*i])) {
+        let (answer, foil, held_out) = (Vec::new(), Vec::new(), told(separation, i)?);
+        match (group[i], languages.last_mut()) {
+            (Some(group), Some(of)) => {
+                of.groups.push(OfGroup { group: group.to_string(), answer, foil, held_out });
+            }
+            _ => languages.push(OfLanguage {
+                lang: lang[i].to_string(),
+                own: tokens[i] == "language",
+                answer,
+                foil,
+                held_out,
+                groups: Vec::new(),
+            }),
+        }
+    }
+    Ok(languages)
+}
+
+/// Which languages have tokens of their own, and which take the overall ones.
+fn languages_text(languages: &[OfLanguage]) -> Option<String> {
+    let list = |own: bool| {
+        let named: Vec<String> =
+            languages.iter().filter(|of| of.own == own).map(|of| format!("`{}`", of.lang)).collect();
+        (!named.is_empty()).then(|| named.join(", "))
+    };
+    let own = list(true)?;
+    let groups: Vec<String> =
+        languages.iter().flat_map(|of| of.groups.iter().map(|g| format!("`{}` in `{}`", g.group, of.lang))).collect();
+    let groups = match groups.is_empty() {
+        true => String::new(),
+        false => format!(
+            " Groups with tokens of their own, because their language's tell them worse: {}.",
+            groups.join(", ")
+        ),
+    };
+    let rest = list(false).map_or(String::new(), |rest| {
+        format!(" The overall tokens stand in for {rest}, where no tokens could be chosen: too few prompts are refused or answered, or no first token tells the two apart.")
+    });
+    Some(format!(
+        "Prompts are measured by the tokens of their language. Languages with tokens of their own: {own}.{groups}{rest}"
+    ))
+}
+
+/// A sentence with its first letter in upper case.
+fn capital(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
+}

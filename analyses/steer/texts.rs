@@ -1,0 +1,169 @@
+//! The texts of steered prompts: their table, where their classes take over, and what a report says of them.
+//!
+//! Which prompts are gone on with, and how, is [`super::answers`]'; shares of classes by dose are in [`super::dose`].
+
+use super::Items;
+use super::dose::{Measured, answering};
+use super::plans::{Condition, Kind};
+use crate::analyses::answered::{Answer, CLASS_DOC};
+use crate::analyses::doses::class_thresholds;
+use crate::analyses::effects::interval;
+use crate::analyses::{AnalysisError, table};
+use crate::answers::Class;
+use crate::report::cells::{self, number};
+use crate::report::{Heading, Section};
+use crate::stats::Bootstrap;
+use crate::table::Table;
+use std::collections::HashMap;
+use std::path::Path;
+
+/// Texts that a report lists, and how many letters of each.
+const LISTED: usize = 2000;
+const LETTERS: usize = 400;
+
+/// Whether there is something to classify: a file of classes is given, prompts have facts that a right answer holds, or some text
+/// refuses or evades. Where there is nothing, all that the rules say is that a text is one.
+pub(super) fn are_classed(items: &Items, measured: &[Measured]) -> bool {
+    let kinds = [Class::Refusal, Class::Evasion];
+    let of_texts = || measured.iter().filter_map(|m| m.answers).flatten().any(|a| kinds.contains(&a.class));
+    items.own_classes || items.dataset.items.iter().any(|item| !item.facts.is_empty()) || of_texts()
+}
+
+/// Every text: each prompt under each condition.
+pub(super) fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, AnalysisError> {
+    let of = |m: &'_ Measured| m.answers.map(|a| (m.condition.clone(), a.to_vec()));
+    let rows: Vec<(usize, Condition, Answer)> = measured
+        .iter()
+        .filter_map(of)
+        .flat_map(|(condition, answers)| answers.into_iter().enumerate().map(move |(i, a)| (i, condition.clone(), a)))
+        .collect();
+    let item = |r: &(usize, Condition, Answer)| &items.dataset.items[r.0];
+    let coefficient = |r: &(usize, Condition, Answer)| match &r.1.kind {
+        Kind::Add(c) => Some(*c),
+        Kind::Smallest(each) => Some(each[r.0]),
+        Kind::TakeOut => None,
+    };
+    Ok(Table::new("generations")
+        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
+        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
+        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
+        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.kind.name()))?
+        .int("direction", "0: the vector; from 1 on: random directions", rows.iter().map(|r| r.1.direction as i64))?
+        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
+        .str("class", CLASS_DOC, rows.iter().map(|r| r.2.class.name()))?
+        .opt_str("rule", "the rule that decided", rows.iter().map(|r| r.2.rule.as_deref()))?
+        .flag("stopped", "whether the answer ended by itself", rows.iter().map(|r| r.2.stopped))?
+        .str("text", "the generated answer", rows.iter().map(|r| r.2.text.as_str()))?)
+}
+
+/// Where each class of answers takes over along the coefficients.
+pub(super) fn thresholds_table(
+    items: &Items,
+    measured: &[Measured],
+    bootstrap: &Bootstrap,
+) -> Result<Table, AnalysisError> {
+    let own = measured.iter().filter(|m| m.condition.direction == 0);
+    let doses: Vec<(f64, &Measured)> = own.filter_map(|m| Some((m.condition.kind.coefficient()?, m))).collect();
+    let x: Vec<f64> = doses.iter().map(|d| d.0).collect();
+    let class = |i: usize, m: &Measured| m.answers.map(|answers| answers[i].class);
+    let prompts: Vec<Vec<Option<Class>>> =
+        (0..items.tokens.len()).map(|i| doses.iter().map(|d| class(i, d.1)).collect()).collect();
+    let found = class_thresholds(&x, &prompts, &items.rules.classes(), bootstrap);
+    Ok(Table::new("thresholds")
+        .str("class", "the class of answers", found.iter().map(|f| f.0.name()))?
+        .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
+        .float(
+            "ci_low",
+            "lower end of its 95 % BCa interval over prompts, empty where a resample does not cross",
+            found.iter().map(|f| f.1.interval.map(|i| i.low)),
+        )?
+        .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
+        .flag("rises", "whether the share rises with the coefficient", found.iter().map(|f| f.1.rises))?)
+}
+
+/// What is said of the classes of texts, where there are any, and all texts along the vector.
+pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let Ok(generations) = table(tables, "generations") else { return Ok(Vec::new()) };
+    let thresholds = table(tables, "thresholds").ok();
+    let classes = thresholds.map(|thresholds| answers_section(thresholds, tables, dir)).transpose()?;
+    let texts = texts_section(generations, table(tables, "dose")?, thresholds.is_some())?;
+    Ok(classes.into_iter().chain([texts]).collect())
+}
+
+fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
+    let (class, at, rises) = (thresholds.strs("class")?, thresholds.floats("coefficient")?, thresholds.flags("rises")?);
+    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
+    let controls = answering(table(tables, "dose")?)?;
+    let text = "Thresholds are where a class' share of the answers along the vector crosses one half, by a logistic fit over the \
+                coefficients, with intervals over prompts.";
+    let header = vec![
+        Heading::text("class"),
+        Heading::number("threshold"),
+        Heading::number("95 % interval"),
+        Heading::text("with the coefficient it"),
+    ];
+    let row = |i: usize| {
+        let way = if rises[i] { "rises" } else { "falls" };
+        vec![class[i].to_string(), number(at[i], 3), interval(low[i].zip(high[i])), way.to_string()]
+    };
+    let alt = "Shares of each class of answers by coefficient.";
+    let section = Section::new("Classes of answers").paragraph(text);
+    let section =
+        section.figure(dir.join("answers.png"), format!("Shares of each class by coefficient; grey: {controls}."), alt);
+    Ok(section.table("Thresholds", header, (0..thresholds.rows()).map(row).collect()))
+}
+
+/// Every text along the vector, prompt by prompt.
+fn texts_section(generations: &Table, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
+    let (id, text, class) = (generations.strs("id")?, generations.strs("text")?, generations.strs("class")?);
+    let (direction, kind) = (generations.ints("direction")?, generations.strs("kind")?);
+    let coefficient = generations.floats("coefficient")?;
+    let mut order: HashMap<&str, usize> = HashMap::new();
+    id.iter().for_each(|id| {
+        let next = order.len();
+        order.entry(id).or_insert(next);
+    });
+    let mut own: Vec<usize> = (0..generations.rows()).filter(|i| direction[*i] == 0).collect();
+    // Conditions are in the table's order.
+    own.sort_by_key(|i| order[id[*i]]);
+    let broken = own.iter().filter(|i| class[**i] == Class::Broken.name()).count();
+    let undecided = own.iter().filter(|i| class[**i] == Class::Undecided.name()).count();
+    let share = |n: usize| cells::share(n as f64 / own.len().max(1) as f64);
+    let rules = if classed { format!("; no rule decides on {} of them", share(undecided)) } else { String::new() };
+    let left = own.len().saturating_sub(LISTED);
+    let rest = if left > 0 { format!(" The first {LISTED} are listed.") } else { String::new() };
+    let words = format!(
+        "{} texts were generated along the vector, and {} along {}. Of those along the vector {} are broken: they repeat \
+         themselves, or are a scrap{rules}. All are in generations.parquet.{rest}",
+        cells::count(own.len() as i64),
+        cells::count((generations.rows() - own.len()) as i64),
+        answering(dose)?,
+        share(broken),
+    );
+    let shown = |class: &str| match classed || class == Class::Broken.name() {
+        true => class.to_string(),
+        false => String::new(),
+    };
+    let row = |i: &usize| {
+        let place = [id[*i].to_string(), kind[*i].to_string(), number(coefficient[*i], 2)];
+        [&place[..], &[shown(class[*i]), shortened(text[*i])]].concat()
+    };
+    let header = vec![
+        Heading::text("prompt"),
+        Heading::text("kind"),
+        Heading::number("coefficient"),
+        Heading::text("class"),
+        Heading::text("text"),
+    ];
+    let rows = own.iter().take(LISTED).map(row).collect();
+    Ok(Section::new("Texts").paragraph(words).table("Every prompt at every coefficient", header, rows))
+}
+
+/// The beginning of a text, on one line.
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(LETTERS) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}
