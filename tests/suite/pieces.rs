@@ -11,7 +11,7 @@ use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
-use gatelens::session::{Limits, Session, Work};
+use gatelens::session::{Limits, Session, Wanted, Work};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use serde_json::{Map, json};
@@ -264,4 +264,34 @@ fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_ke
     assert_eq!(totals[0], totals[1]);
     assert_eq!(totals[0], totals[2]);
     assert!(!directory.parts().is_empty());
+}
+
+#[test]
+fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
+    let (model, rows) = (open("llama"), AtomicU64::new(0));
+    let progress = |more: u64| {
+        rows.fetch_add(more, Ordering::Relaxed);
+    };
+    let wanted = Wanted::from([(ids(1, 5), vec![11, 23])]);
+    let session = Session::new(&model, Engine::Wavefront, 0).watched(&progress, &progress).scoring(wanted, &|_| {});
+    let reads = |whats: &[What]| {
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", ids(1, 5));
+        whats.iter().for_each(|what| {
+            plan.read(prompt, what.clone());
+        });
+        plan
+    };
+    let site = SiteKind::ResidPost.at(0);
+    let first_layer = What::Activation { site, positions: Positions::Last, part: Part::All };
+    session.run(&reads(&[first_layer.clone()])).unwrap();
+    assert!(session.scores().is_empty());
+    assert_eq!((session.total().rows, rows.load(Ordering::Relaxed)), (5, 5));
+    session.run(&reads(&[first_layer, What::Metric(metric())])).unwrap();
+    let expected =
+        run(&model.decoder, &reads(&[What::LogProbs { tokens: vec![11, 23] }]), &Options::default()).unwrap();
+    let expected: Vec<f64> = expected[0].values().into_iter().map(f64::from).collect();
+    assert_eq!(session.scores()[&ids(1, 5)], expected);
+    let all = 5 + 5 * model.decoder.arch.n_layers as u64;
+    assert_eq!((session.total().rows, rows.into_inner()), (all, all));
 }
