@@ -182,7 +182,7 @@ impl Cost {
         self.parts.iter().map(move |(what, sizes)| {
             let (size, all) = (&sizes[at], self.sizes[at].flops);
             let share = if all > 0.0 { 100.0 * size.flops / all } else { 0.0 };
-            format!("of which {what}: {} rows x layers, {:.1} GFLOP ({share:.0} %)", size.rows, size.flops / 1e9)
+            format!("of which {what}: {:.1} GFLOP in {} rows ({share:.0} %)", size.flops / 1e9, size.rows)
         })
     }
 
