@@ -185,7 +185,7 @@ fn carriers(checkpoints: &Table) -> Result<String, AnalysisError> {
     let power = Power { items: most.0, item: "pair", tests: most.1 }.sentence();
     Ok(match carriers.iter().sum() {
         0 => format!(
-            "In none of {all} a head carries the behaviour in both directions of interchange (q < {SIGNIFICANT}).{power}"
+            "In none of {all} does a head carry the behaviour in both directions of interchange (q < {SIGNIFICANT}).{power}"
         ),
         1 => format!("{all} with one head that carries the behaviour in all."),
         n => format!("{all} with {} that carry the behaviour in all.", plural(n, "head")),

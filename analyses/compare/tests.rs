@@ -126,7 +126,7 @@ fn of_gates_and_refusals_that_none_has_nothing_is_said() {
         |a: Checkpoint, b: Checkpoint| format!("{:?}", sections(&tables(&[a, b]).unwrap(), Path::new("")).unwrap());
     let none = |by: f64| heads(10.0, &[Run(by, 0.9), Run(0.1, 0.9)]);
     let text = said(checkpoint("a", none(0.3)), checkpoint("b", none(0.2)));
-    assert!(text.contains("In none of 2 checkpoints a head carries"), "{text}");
+    assert!(text.contains("In none of 2 checkpoints does a head carry"), "{text}");
     assert!(!text.contains("gate") && !text.contains("efusal") && !text.contains("hared"), "{text}");
     let some = heads(10.0, &[Run(4.0, 0.01), Run(0.1, 0.9)]);
     let with = Checkpoint { behaviour: Some(behaviour(5)), ..checkpoint("b", none(0.2)) };
