@@ -269,8 +269,8 @@ fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_ke
 #[test]
 fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
     let (model, rows) = (open("llama"), AtomicU64::new(0));
-    let progress = |more: u64| {
-        rows.fetch_add(more, Ordering::Relaxed);
+    let progress = |more: Work| {
+        rows.fetch_add(more.rows, Ordering::Relaxed);
     };
     let wanted = Wanted::from([(ids(1, 5), vec![11, 23])]);
     let session = Session::new(&model, Engine::Wavefront, 0).watched(&progress, &progress).scoring(wanted, &|_| {});
