@@ -20,7 +20,7 @@
 //!     }],
 //! );
 //! plan.read(swapped, What::Metric(Metric::logit_difference(vec![11], vec![23])));
-//! assert_eq!(plan.to_string(), "2 prompts (6 tokens), 1 fork, 1 readout");
+//! assert_eq!(plan.to_string(), "2 prompts (6 tokens), 1 edited run, 1 readout");
 //! ```
 
 mod check;
@@ -419,7 +419,7 @@ impl fmt::Display for Extent {
             "{} ({}), {}, {}",
             count(self.prompts, "prompt"),
             count(self.tokens, "token"),
-            count(self.forks, "fork"),
+            count(self.forks, "edited run"),
             count(self.readouts, "readout")
         )
     }

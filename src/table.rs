@@ -18,7 +18,6 @@ mod texts;
 
 use std::path::PathBuf;
 
-use polars::error::PolarsError;
 use thiserror::Error;
 
 use crate::names::meant;
@@ -191,7 +190,7 @@ pub enum TableError {
         /// The table.
         table: String,
         /// The encoder's reason.
-        source: PolarsError,
+        source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The file cannot be written.
     #[error(transparent)]

@@ -426,7 +426,7 @@ impl Finished {
         let mut lines = vec![format!("{out}: {}, report.html", names.join(", "))];
         lines.extend(self.findings.iter().cloned());
         let many = |n: u64, one: &str| format!("{n} {one}{}", if n == 1 { "" } else { "s" });
-        let forks = if record.forks == 0 { String::new() } else { format!(", {}", many(record.forks, "fork")) };
+        let forks = if record.forks == 0 { String::new() } else { format!(", {}", many(record.forks, "edited run")) };
         lines.push(format!(
             "{}{forks} in {:.1} s (load {:.1} s, output {:.1} s), peak memory {}",
             many(record.prompts, "prompt"),

@@ -132,7 +132,7 @@ fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>, befo
         Heading::text("analysis"),
         Heading::text("model"),
         Heading::number("prompts"),
-        Heading::number("forks"),
+        Heading::number("edited runs"),
     ];
     let section = Section::new("Overview").table("What was run", header, rows);
     if left_out.is_empty() {

@@ -27,7 +27,7 @@ pub(crate) fn document(
         plural(record.prompts as i64, "prompt"),
         match record.forks {
             0 => String::new(),
-            forks => format!(" and {}", plural(forks as i64, "fork")),
+            forks => format!(" and {}", plural(forks as i64, "edited run")),
         },
         record.engine
     ));

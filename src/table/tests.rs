@@ -103,14 +103,73 @@ fn a_damaged_file_is_an_error_wherever_the_damage_is() {
 }
 
 #[test]
+fn no_changed_byte_makes_the_reader_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("heads.parquet");
+    let bytes = heads().to_parquet().unwrap();
+    for place in 0..bytes.len() {
+        let mut changed = bytes.clone();
+        changed[place] ^= 0x55;
+        std::fs::write(&path, changed).unwrap();
+        // Some bytes are values or documentation: then another table is read.
+        let _ = Table::read_parquet(&path);
+    }
+}
+
+fn elsewhere(name: &str) -> Result<Table, TableError> {
+    Table::read_parquet(format!("{}/tests/fixtures/tables/{name}.parquet", env!("CARGO_MANIFEST_DIR")))
+}
+
+#[test]
 fn a_file_from_elsewhere_is_read_with_wider_numbers() {
-    use polars::prelude::{DataFrame, NamedFrom, ParquetWriter, Series};
-    let path = tempfile::Builder::new().prefix("other").suffix(".parquet").tempfile().unwrap();
-    let columns = vec![Series::new("n".into(), [1i32, 2]).into(), Series::new("x".into(), [Some(0.5f32), None]).into()];
-    let mut frame = DataFrame::new(2, columns).unwrap();
-    ParquetWriter::new(std::fs::File::create(path.path()).unwrap()).finish(&mut frame).unwrap();
-    let table = Table::read_parquet(path.path()).unwrap();
-    assert_eq!(table.ints("n").unwrap(), [1, 2]);
-    assert_eq!(table.floats("x").unwrap(), [Some(0.5), None]);
-    assert!(table.name().starts_with("other"));
+    let table = elsewhere("numbers").unwrap();
+    assert_eq!((table.name(), table.rows()), ("numbers", 5));
+    for column in ["i8", "i16", "i32", "i64", "u8", "u16", "u32", "u64"] {
+        assert_eq!(table.ints(column).unwrap(), [1, 2, 3, 4, 5], "{column}");
+    }
+    for column in ["f32", "f64"] {
+        assert_eq!(table.floats(column).unwrap(), [Some(0.5), None, Some(-1.25), None, Some(3.0)], "{column}");
+    }
+    assert_eq!(table.opt_strs("text").unwrap(), [Some("a"), Some("ü→"), None, Some(""), Some("a")]);
+    assert_eq!(table.strs("large_text").unwrap(), ["v", "w", "x", "y", "z"]);
+    assert_eq!(table.flags("flag").unwrap(), [true, false, true, true, false]);
+}
+
+#[test]
+fn categories_are_read_as_text() {
+    let red = [Some("red"), Some("blue"), None, Some("red"), Some("red")];
+    assert_eq!(elsewhere("numbers").unwrap().opt_strs("category").unwrap(), red);
+    let table = elsewhere("polars").unwrap();
+    assert_eq!(table.opt_strs("category").unwrap(), [Some("red"), None, Some("blue")]);
+    assert_eq!(table.strs("level").unwrap(), ["low", "high", "low"]);
+}
+
+#[test]
+fn a_file_without_arrows_schema_is_read() {
+    let table = elsewhere("duckdb").unwrap();
+    assert_eq!(table.ints("n").unwrap(), [0, 1, 2]);
+    assert_eq!(table.floats("x").unwrap(), [Some(0.0), Some(0.5), Some(1.0)]);
+    assert_eq!(table.strs("id").unwrap(), ["p0", "p1", "p2"]);
+    assert_eq!(table.flags("flag").unwrap(), [false, false, true]);
+}
+
+#[test]
+fn every_compression_is_read() {
+    let ids: Vec<String> = (0..300).map(|row| format!("row {}", row % 7)).collect();
+    let numbers: Vec<Option<f64>> = (0..300).map(|row| Some(f64::from(row) / 4.0)).collect();
+    for codec in ["none", "snappy", "gzip", "brotli", "lz4", "zstd"] {
+        for version in [1, 2] {
+            let table = elsewhere(&format!("codec-{codec}-{version}")).unwrap();
+            assert_eq!(table.strs("id").unwrap(), ids, "{codec}, pages of version {version}");
+            assert_eq!(table.floats("x").unwrap(), numbers, "{codec}, pages of version {version}");
+        }
+    }
+}
+
+#[test]
+fn what_no_table_holds_is_refused_by_its_column() {
+    let error = elsewhere("dates").unwrap_err().to_string();
+    assert!(error.ends_with("column \"when\": expected text, integers, floats or booleans, found dates"), "{error}");
+    let error = elsewhere("beyond").unwrap_err().to_string();
+    assert!(error.contains("column \"n\": it has whole numbers beyond the range of i64"), "{error}");
 }

@@ -1,6 +1,7 @@
 //! Columns of text, each text once.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 /// Texts and empty cells. A table has millions of rows and few names.
 #[derive(Debug, Clone, Default)]
@@ -17,19 +18,25 @@ impl Texts {
     }
 
     pub(super) fn iter(&self) -> impl ExactSizeIterator<Item = Option<&str>> {
-        self.cells.iter().map(|cell| cell.and_then(|i| self.distinct.get(i as usize)).map(String::as_str))
+        self.rows(0..self.len())
+    }
+
+    /// The cells of some rows.
+    pub(super) fn rows(&self, rows: Range<usize>) -> impl ExactSizeIterator<Item = Option<&str>> {
+        self.cells[rows].iter().map(|cell| cell.and_then(|i| self.distinct.get(i as usize)).map(String::as_str))
     }
 }
 
-impl FromIterator<Option<String>> for Texts {
-    fn from_iter<I: IntoIterator<Item = Option<String>>>(values: I) -> Self {
+impl<S: AsRef<str> + Into<String>> FromIterator<Option<S>> for Texts {
+    fn from_iter<I: IntoIterator<Item = Option<S>>>(values: I) -> Self {
         let mut texts = Texts::default();
         let mut known: HashMap<String, u32> = HashMap::new();
         for value in values {
-            let cell = value.map(|text| match known.get(&text) {
+            let cell = value.map(|text| match known.get(text.as_ref()) {
                 Some(i) => *i,
                 None => {
                     let i = texts.distinct.len() as u32;
+                    let text = text.into();
                     texts.distinct.push(text.clone());
                     known.insert(text, i);
                     i
@@ -54,10 +61,11 @@ mod tests {
     #[test]
     fn cells_come_back_as_they_were() {
         let cells = [Some("a"), None, Some("b"), Some("a"), Some("")];
-        let texts: Texts = cells.iter().map(|c| c.map(str::to_owned)).collect();
+        let texts: Texts = cells.into_iter().collect();
         assert!(texts.iter().eq(cells));
         assert_eq!(texts.distinct.len(), 3);
-        let other: Texts = cells[1..].iter().map(|c| c.map(str::to_owned)).collect();
+        let other: Texts = cells[1..].iter().copied().collect();
         assert!(texts != other);
+        assert!(texts.rows(2..4).eq([Some("b"), Some("a")]));
     }
 }
