@@ -247,11 +247,12 @@ impl Numbers<'_> {
 
     /// The table of heads with the columns of both halves, of the contrast and of what survives.
     fn with_halves(&self, mut table: Table) -> Result<Table, AnalysisError> {
-        let numbers: [(&str, &str, fn([f64; 3]) -> f64); 2] = [
-            ("contrast", "in plain minus in cipher, attribution to", taken),
-            ("survives", "positive minus negative request in cipher, attribution to", surviving),
+        let named = [
+            ("contrast", "in plain minus in cipher, attribution to"),
+            ("survives", "positive minus negative request in cipher, attribution to"),
         ];
-        for (what, doc, f) in numbers {
+        let of: [fn([f64; 3]) -> f64; 2] = [taken, surviving];
+        for ((what, doc), f) in named.into_iter().zip(of) {
             let (whole, answers) = (self.each(&self.of_runs, f), self.each(&self.of_answers, f));
             let foils: Vec<Vec<f64>> = answers.iter().zip(&whole).map(|(answer, whole)| less(answer, whole)).collect();
             table = halves::columns(table, what, doc, [&answers, &foils], self.seed)?;

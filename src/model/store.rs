@@ -327,7 +327,7 @@ mod tests {
                 move || {
                     barrier.wait();
                     // Half of them in a pass.
-                    if i % 2 == 0 { layers.get(1) } else { layers.enter(1, Some(2)) }.expect("a layer")
+                    if i.is_multiple_of(2) { layers.get(1) } else { layers.enter(1, Some(2)) }.expect("a layer")
                 }
             };
             let asked: Vec<_> = (0..8).map(|i| scope.spawn(ask(i))).collect();

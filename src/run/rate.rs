@@ -108,8 +108,8 @@ fn spans(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Vec<(us
         // Of which gradients alone are read.
         runs.extend((0..plan.prompts.len()).map(Run::Prompt));
     }
-    let (mut found, mut of_prompt): (Vec<(usize, Span)>, HashMap<usize, Range<usize>>) = Default::default();
-    let mut n = 0;
+    let (mut found, mut n) = (Vec::new(), 0);
+    let mut of_prompt: HashMap<usize, Range<usize>> = HashMap::new();
     for run in runs {
         let prompt = plan.root(run);
         let positions = match run {

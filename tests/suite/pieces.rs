@@ -284,7 +284,7 @@ fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
     };
     let site = SiteKind::ResidPost.at(0);
     let first_layer = What::Activation { site, positions: Positions::Last, part: Part::All };
-    session.run(&reads(&[first_layer.clone()])).unwrap();
+    session.run(&reads(std::slice::from_ref(&first_layer))).unwrap();
     assert!(session.scores().is_empty());
     assert_eq!((session.total().rows, rows.load(Ordering::Relaxed)), (5, 5));
     session.run(&reads(&[first_layer, What::Metric(metric())])).unwrap();
