@@ -101,10 +101,8 @@ impl Plan {
 
     fn check_readout(&self, i: usize, readout: &Readout, arch: &Arch) -> Result<(), PlanError> {
         if !self.has(readout.run) {
-            return Err(PlanError::Bad {
-                at: format!("readout {i}"),
-                why: format!("{:?} does not exist", readout.run),
-            });
+            let (at, why) = (format!("readout {i}"), format!("{:?} does not exist", readout.run));
+            return Err(PlanError::Bad { at, why });
         }
         let at = || format!("readout {i} of {}", self.describe(readout.run));
         let bad = |why: String| PlanError::Bad { at: at(), why };

@@ -283,9 +283,6 @@ impl End<'_> {
                 let each = rows.iter().zip(&ids[*from..]).map(|(row, id)| log_probability(values.row(*row), *id));
                 Reading::Number(each.sum())
             }
-            What::Attribution(_) => {
-                return Err(candle_core::Error::Msg(format!("readout {i} is of the whole pass")).into());
-            }
             What::Entropy => Reading::Number(entropy(logits()?.row(rows[0]))),
             What::LogProbs { tokens } => {
                 let values = log_probabilities(logits()?.row(rows[0]), tokens);
@@ -304,7 +301,7 @@ impl End<'_> {
                 let values = rows.iter().map(|row| project(from.row(*row), direction)).collect();
                 Reading::Array { shape: vec![rows.len()], values }
             }
-            What::Gradient { .. } => {
+            What::Attribution(_) | What::Gradient { .. } => {
                 return Err(candle_core::Error::Msg(format!("readout {i} is not of the end of the pass")).into());
             }
         })
