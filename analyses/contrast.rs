@@ -147,12 +147,11 @@ fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let strongest = Listing::of(heads).strongest("contrast_mean").first(LISTED).rows()?;
     let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
     let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
         subtitle: subtitle(heads)?,
         what: "contrast",
         subject: "in plain it",
         strongest: true,
+        ..Shown::default()
     };
     Ok((shown, halves::moved(heads, ("contrast", "contrast_mean"), labelled)?))
 }

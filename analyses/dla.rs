@@ -435,12 +435,11 @@ impl Read {
     /// The halves of the strongest.
     fn shown(&self) -> (Shown<'static>, Vec<Moved>) {
         let shown = Shown {
-            file: "halves.png".to_string(),
-            title: "Answer and foil apart".to_string(),
             subtitle: self.subtitle(),
             what: "attribution",
             subject: "the component",
             strongest: true,
+            ..Shown::default()
         };
         let moved = |r: &Row| Moved { label: r.label.clone(), whole: Some(r.attribution), halves: r.halves };
         (shown, self.strongest().into_iter().take(LISTED).map(moved).collect())

@@ -199,6 +199,20 @@ pub struct Shown<'a> {
     pub strongest: bool,
 }
 
+/// All that a run has halves of.
+impl Default for Shown<'_> {
+    fn default() -> Self {
+        Shown {
+            file: "halves.png".to_string(),
+            title: "Answer and foil apart".to_string(),
+            subtitle: String::new(),
+            what: "effect",
+            subject: "",
+            strongest: false,
+        }
+    }
+}
+
 impl Shown<'_> {
     /// The halves side by side; none where no row has any.
     pub fn figure(&self, rows: &[Moved]) -> Option<Figure> {

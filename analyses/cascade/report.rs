@@ -141,14 +141,7 @@ fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Mov
     let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
     let rows = (0..knockouts.rows()).filter(|i| *i == 0 || !with_gate[*i]).take(MOST_KNOCKOUTS);
     let rows = rows.map(|i| (i, names[i].to_string()));
-    let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
-        subtitle,
-        what: "effect",
-        subject: "the knockout",
-        strongest: false,
-    };
+    let shown = Shown { subtitle, what: "effect", subject: "the knockout", strongest: false, ..Shown::default() };
     Ok((shown, halves::moved(knockouts, ("effect", "effect_mean"), rows)?))
 }
 

@@ -87,8 +87,6 @@ fn apart(necessity: &Table, injection: &Table) -> Result<(Shown<'static>, Vec<Mo
     }
     let n = necessity.ints("n")?.first().copied().unwrap_or(0);
     let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
         subtitle: format!(
             "{}, {}, gate {}",
             short_name(first(necessity, "model")?),
@@ -98,6 +96,7 @@ fn apart(necessity: &Table, injection: &Table) -> Result<(Shown<'static>, Vec<Mo
         what: "effect",
         subject: "the gate's exchange",
         strongest: false,
+        ..Shown::default()
     };
     Ok((shown, rows))
 }

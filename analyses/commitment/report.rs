@@ -88,12 +88,11 @@ fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>
     };
     let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
     let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
         subtitle: format!("{model}, the largest effect of each change at each place"),
         what: "effect",
         subject: "the change",
         strongest: false,
+        ..Shown::default()
     };
     Ok((shown, halves::moved(layers, ("effect", "effect_mean"), decisive.iter().filter_map(row))?))
 }

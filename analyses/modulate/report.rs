@@ -107,12 +107,11 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     }
     let model = short_name(dose.strs("model")?.first().copied().unwrap_or_default());
     let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
         subtitle: format!("{model}, all prompts, by the coefficient at the grid's ends"),
         what: "effect",
         subject: "modulating",
         strongest: false,
+        ..Shown::default()
     };
     let known = dose.has("effect_mean");
     let rows = if known { halves::moved(dose, ("effect", "effect_mean"), rows)? } else { Vec::new() };

@@ -2,7 +2,7 @@
 //!
 //! What is run, and with which vector, is left to `steer` and `plans`; what is said of answers, to `texts`.
 
-use super::plans::{Condition, Kind, OF_FORK, OF_PROMPT};
+use super::plans::{Condition, OF_FORK, OF_PROMPT};
 use super::{Items, texts};
 use crate::analyses::answered::{Answer, class_columns, shares};
 use crate::analyses::effects::INTERVAL;
@@ -202,11 +202,7 @@ fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, Analysi
 fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Table, AnalysisError> {
     let rows: Vec<(usize, &Measured)> = measured.iter().flat_map(|m| (0..base.len()).map(move |i| (i, m))).collect();
     let item = |r: &(usize, &Measured)| &items.dataset.items[r.0];
-    let coefficient = |r: &(usize, &Measured)| match &r.1.condition.kind {
-        Kind::Add(c) => Some(*c),
-        Kind::Smallest(each) => Some(each[r.0]),
-        Kind::TakeOut => None,
-    };
+    let coefficient = |r: &(usize, &Measured)| r.1.condition.kind.coefficient_of(r.0);
     Ok(Table::new("items")
         .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
         .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
@@ -364,14 +360,8 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let size = |row: &Moved| row.whole.map_or(0.0, f64::abs);
     rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
     rows.truncate(MOVED);
-    let shown = Shown {
-        file: "halves.png".to_string(),
-        title: "Answer and foil apart".to_string(),
-        subtitle: subtitle(dose)?,
-        what: "effect",
-        subject: "the vector",
-        strongest: true,
-    };
+    let shown =
+        Shown { subtitle: subtitle(dose)?, what: "effect", subject: "the vector", strongest: true, ..Shown::default() };
     Ok((shown, rows))
 }
 

@@ -22,6 +22,15 @@ pub(super) enum Kind {
 }
 
 impl Kind {
+    /// What a prompt's vector is multiplied by, where it is added.
+    pub(super) fn coefficient_of(&self, item: usize) -> Option<f64> {
+        match self {
+            Kind::Add(coefficient) => Some(*coefficient),
+            Kind::Smallest(each) => Some(each[item]),
+            Kind::TakeOut => None,
+        }
+    }
+
     /// The name in tables.
     pub(super) fn name(&self) -> &'static str {
         match self {
@@ -139,11 +148,7 @@ pub(super) fn taken_out(n_layers: usize, direction: &Arc<[f32]>) -> Vec<Edit> {
 
 fn edits(params: &Steer, items: &Items, vectors: &[Arc<[f32]>], kind: &Kind, i: usize, length: usize) -> Vec<Edit> {
     let edit = |site: Site, positions: Positions, change| Edit { site, part: Part::All, positions, change };
-    let coefficient = match kind {
-        Kind::TakeOut => return taken_out(items.n_layers, &vectors[0]),
-        Kind::Add(c) => *c,
-        Kind::Smallest(each) => each[i],
-    };
+    let Some(coefficient) = kind.coefficient_of(i) else { return taken_out(items.n_layers, &vectors[0]) };
     let add = |positions, vector: &Arc<[f32]>| {
         let change = Change::Add { vector: vector.clone(), coefficient: coefficient as f32 };
         edit(items.site, positions, change)

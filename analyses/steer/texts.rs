@@ -4,7 +4,7 @@
 
 use super::Items;
 use super::dose::{Measured, answering};
-use super::plans::{Condition, Kind};
+use super::plans::Condition;
 use crate::analyses::answered::{Answer, CLASS_DOC};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::interval;
@@ -38,11 +38,7 @@ pub(super) fn generations_table(items: &Items, measured: &[Measured]) -> Result<
         .flat_map(|(condition, answers)| answers.into_iter().enumerate().map(move |(i, a)| (i, condition.clone(), a)))
         .collect();
     let item = |r: &(usize, Condition, Answer)| &items.dataset.items[r.0];
-    let coefficient = |r: &(usize, Condition, Answer)| match &r.1.kind {
-        Kind::Add(c) => Some(*c),
-        Kind::Smallest(each) => Some(each[r.0]),
-        Kind::TakeOut => None,
-    };
+    let coefficient = |r: &(usize, Condition, Answer)| r.1.kind.coefficient_of(r.0);
     Ok(Table::new("generations")
         .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
         .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
