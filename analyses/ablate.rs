@@ -19,7 +19,7 @@ use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Change, Edit, Part, Plan, Positions, What};
+use crate::plan::{Activation, Array, Change, Edit, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
 use crate::run::Reading;
@@ -306,7 +306,7 @@ impl Ablate {
             for site in &sites {
                 // The positions were checked.
                 let positions = self.position.of(ids.len()).unwrap_or(Positions::Last);
-                plan.read(prompt, What::Activation { site: *site, positions, part: Part::All });
+                plan.read(prompt, Activation { site: *site, positions, part: Part::All });
             }
         }
         plan
@@ -458,7 +458,7 @@ fn ablation(
     if mode == Mode::Mean {
         return vec![edit(positions.clone(), Change::Set(values.means[site][part].into()))];
     }
-    let Reading::Array { shape, values: drawn } = &values.of[donor][site] else { return Vec::new() };
+    let Reading::Array(Array { shape, values: drawn }) = &values.of[donor][site] else { return Vec::new() };
     let row = |p: usize| -> Arc<[f32]> { drawn[p * shape[1]..(p + 1) * shape[1]][part.clone()].into() };
     match positions {
         Positions::All => {

@@ -24,7 +24,7 @@ use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair, warn_once};
 use crate::model::Model;
-use crate::plan::{Part, Plan, Positions, Run, What};
+use crate::plan::{Activation, Part, Plan, Positions, Run, What};
 use crate::report::Section;
 use crate::run::{Generated, Reading, Steps};
 use crate::session::Session;
@@ -185,7 +185,7 @@ fn plan(items: &Items, some: Range<usize>, columns: &[Vec<usize>]) -> Plan {
         let run = plan.prompt(format!("{} {}", items.items[i].id, SIDES[i % 2]), items.prompts[i].clone());
         if let Some(columns) = columns.get(items.lang[i]) {
             let part = Part::Columns(columns.clone());
-            plan.read(run, What::Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part });
+            plan.read(run, Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part });
         }
     }
     plan
@@ -242,7 +242,7 @@ fn runners_up(session: &Session, items: &Items, said: &[u32]) -> Result<Vec<u32>
     let mut plan = Plan::default();
     let prompt = plan.prompt("the first prompt", items.prompts[0].clone());
     let logits = SiteKind::Logits.at(0);
-    plan.read(prompt, What::Activation { site: logits, positions: Positions::Last, part: Part::All });
+    plan.read(prompt, Activation { site: logits, positions: Positions::Last, part: Part::All });
     let logits = session.run(&plan)?.first().map(Reading::values).unwrap_or_default();
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));

@@ -30,7 +30,7 @@ use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Metric, Part, Plan, Positions, What};
+use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions, What};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;
@@ -430,7 +430,7 @@ fn activations_plan(items: &Items, some: Range<usize>) -> Plan {
         let prompt = plan.prompt(example.name.clone(), example.ids.clone());
         for site in &items.sites {
             let (positions, part) = (example.positions.clone(), Part::All);
-            plan.read(prompt, What::Activation { site: *site, positions, part });
+            plan.read(prompt, Activation { site: *site, positions, part });
         }
     }
     plan
@@ -444,7 +444,7 @@ fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> Plan {
         let prompt = plan.prompt(format!("{} {i}", class.name), ids.clone());
         for site in sites {
             let (metric, positions, part) = (metric.clone(), positions.clone(), Part::All);
-            plan.read(prompt, What::Gradient { metric, site: *site, positions, part });
+            plan.read(prompt, Gradient { metric, site: *site, positions, part });
         }
     }
     plan

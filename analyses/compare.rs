@@ -14,7 +14,7 @@ pub use report::{figures, sections};
 use super::AnalysisError;
 use super::effects::{Read, Row, read};
 use super::interchange::Direction;
-use super::screen::{Carrier, circuit};
+use super::routing::screen::{Carrier, circuit};
 use crate::stats::{PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
 use crate::table::Table;
 use std::collections::BTreeMap;

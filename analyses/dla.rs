@@ -21,7 +21,7 @@ use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Water
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::plan::{Metric, Part, Plan, Positions, What};
+use crate::plan::{Activation, Metric, Part, Plan, Positions, What};
 use crate::report::cells::{p_value, plural, share, signed};
 use crate::report::{Heading, Section};
 use crate::run::{Reading, log_sum_exp};
@@ -175,7 +175,7 @@ fn plan(model: &Model, items: &Items, some: Range<usize>) -> Plan {
             plan.read(prompt, What::Attribution(metric));
         }
         for site in streams(&model.decoder.arch) {
-            plan.read(prompt, What::Activation { site, positions: Positions::Last, part: Part::All });
+            plan.read(prompt, Activation { site, positions: Positions::Last, part: Part::All });
         }
     }
     plan

@@ -22,7 +22,7 @@ use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, t
 use crate::dataset::{Dataset, Pair};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run, What};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
 use crate::run::Reading;
@@ -247,15 +247,11 @@ impl Interchange {
                 let (at, from) = &items.positions[*i][side];
                 for site in sites(&items.units) {
                     let part = Part::All;
-                    let gradient = What::Gradient {
-                        metric: tokens.metric.clone(),
-                        site,
-                        positions: at.clone(),
-                        part: part.clone(),
-                    };
+                    let gradient =
+                        Gradient { metric: tokens.metric.clone(), site, positions: at.clone(), part: part.clone() };
                     plan.read(runs[side], gradient);
-                    plan.read(runs[side], What::Activation { site, positions: at.clone(), part: part.clone() });
-                    plan.read(runs[1 - side], What::Activation { site, positions: from.clone(), part });
+                    plan.read(runs[side], Activation { site, positions: at.clone(), part: part.clone() });
+                    plan.read(runs[1 - side], Activation { site, positions: from.clone(), part });
                 }
             }
         }
@@ -356,7 +352,7 @@ impl Estimates {
 /// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
 fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Vec<f64> {
     let mut sums = vec![0f64; n];
-    let Reading::Array { shape, .. } = gradient else { return sums };
+    let Reading::Array(Array { shape, .. }) = gradient else { return sums };
     let width = shape.last().copied().unwrap_or(0).max(1);
     let unit = (width / n.max(1)).max(1);
     let (gradient, base, donor) = (gradient.values(), base.values(), donor.values());

@@ -1,5 +1,5 @@
 //! The analyses: one file each, with its `mod` line and one line in the registry at the end of this file; and, in a list of
-//! their own, the modules that they share.
+//! their own, the modules that they share. [`routing`] holds the suite of one paper.
 //!
 //! An analysis is a type of parameters that implements [`Analysis`]: it makes a plan from its dataset, tables from the
 //! plan's readings, and figures and a report from the tables alone. The command line, the run directory and the report
@@ -7,29 +7,20 @@
 
 pub mod ablate;
 pub mod behaviour;
-pub mod cascade;
 pub mod cav;
-pub mod cipher;
-pub mod commitment;
-pub mod contrast;
-pub mod contrast_methods;
 pub mod dla;
 pub mod interchange;
-pub mod modulate;
-pub mod screen;
+pub mod routing;
 pub mod steer;
 
 // What several of them share, and what is made of their tables together.
 pub mod align;
 pub mod answered;
-pub mod ciphered;
-pub mod claims;
 pub mod compare;
 pub mod components;
 pub mod directions;
 pub mod doses;
 pub mod effects;
-pub mod gate;
 pub mod halves;
 pub mod inputs;
 pub mod marks;
@@ -47,6 +38,7 @@ use crate::plan::Plan;
 use crate::report::Section;
 use crate::session::{Session, SessionError};
 use crate::table::{Table, TableError};
+use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
 use std::ops::Range;
 use std::path::Path;
@@ -246,12 +238,12 @@ registry! {
     screen::Screen,
     ablate::Ablate,
     dla::Dla,
-    contrast_methods::ContrastMethods,
+    three_methods::ThreeMethods,
     cascade::Cascade,
     commitment::Commitment,
     modulate::Modulate,
     cipher::Cipher,
-    contrast::Contrast,
+    cipher_contrast::CipherContrast,
     cav::Cav,
     steer::Steer,
 }

@@ -505,7 +505,7 @@ impl Steer {
         let (mut positive, mut negative) = (Vec::new(), Vec::new());
         for some in self.of_contrast(items, contrast, &session.model.decoder.arch) {
             let readings = session.run(&self.contrast_plan(items, contrast, some.clone()))?;
-            for (i, reading) in some.zip(&readings) {
+            for (i, reading) in some.zip(readings.iter()) {
                 let side = if i < contrast.positive.len() { &mut positive } else { &mut negative };
                 side.extend(reading.rows().map(<[f32]>::to_vec));
             }

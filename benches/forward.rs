@@ -58,7 +58,7 @@ fn plan(lengths: &[usize], arch: &Arch) -> Plan {
         let ids = (0..*n).map(|i| ((i * 7919 + p * 104_729) % arch.vocab) as u32).collect();
         let prompt = plan.prompt(format!("{p}"), ids);
         let site = SiteKind::ResidPost.at(arch.n_layers - 1);
-        plan.read(prompt, What::Activation { site, positions: Positions::Last, part: Part::Columns(vec![0]) });
+        plan.read(prompt, Activation { site, positions: Positions::Last, part: Part::Columns(vec![0]) });
     }
     plan
 }

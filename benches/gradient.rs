@@ -84,7 +84,7 @@ fn plan(prompts: &[Vec<u32>], model: &Model, gradient: bool) -> Plan {
         }
         for l in 0..model.decoder.arch.n_layers {
             let (site, positions, part) = (SiteKind::Z.at(l), Positions::All, Part::All);
-            plan.read(prompt, What::Gradient { metric: metric.clone(), site, positions, part });
+            plan.read(prompt, Gradient { metric: metric.clone(), site, positions, part });
         }
     }
     plan

@@ -57,7 +57,7 @@ fn measure(name: &str, dtype: &str) -> Result<Found, Failed> {
     for pair in 0..4 {
         let prompts = [0, 1].map(|side| plan.prompt("", (0..16).map(|i| id(100 * pair + i + 7 * side)).collect()));
         let (positions, part) = (Positions::Last, Part::All);
-        plan.read(prompts[0], What::Activation { site: SiteKind::Logits.at(0), positions, part });
+        plan.read(prompts[0], Activation { site: SiteKind::Logits.at(0), positions, part });
         plan.read(prompts[0], metric());
         for (layer, head) in model.heads() {
             let (site, part, positions) = (SiteKind::Z.at(layer), Part::Heads(vec![head]), Positions::Last);

@@ -5,7 +5,7 @@
 //! before them, so a plan cannot contain a cycle.
 //!
 //! ```
-//! use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+//! use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions};
 //! use gatelens::site::SiteKind;
 //!
 //! let mut plan = Plan::default();
@@ -19,14 +19,28 @@
 //!         change: Change::interchange(other),
 //!     }],
 //! );
-//! plan.read(swapped, What::Metric(Metric::logit_difference(vec![11], vec![23])));
+//! let found = plan.read(swapped, Metric::logit_difference(vec![11], vec![23]));
+//! // Once the plan was run, `readings[found]` is the number.
 //! assert_eq!(plan.to_string(), "2 prompts (6 tokens), 1 edited run, 1 readout");
 //! ```
 
-mod check;
+mod compile;
+mod cone;
+mod program;
+mod reading;
 mod split;
+mod what;
 
+pub use cone::Cone;
+pub use program::Program;
+pub(crate) use program::{
+    AttributionReadout, EndReadout, EndWhat, GradientReadout, Made, Placed, Row, SiteReadout, Take,
+};
+pub use reading::{Array, Reading, Readings};
 pub use split::Piece;
+pub use what::{
+    Activation, Attribution, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric, Projection, Readable, What,
+};
 
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteError, SiteKind, Units};
@@ -162,68 +176,11 @@ impl fmt::Debug for Change {
     }
 }
 
-/// A number for a run.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Metric {
-    /// `logsumexp(answer logits) - logsumexp(foil logits)` at the last position. Nats.
-    LogitDifference { answer: Vec<u32>, foil: Vec<u32> },
-    /// `logsumexp(the tokens' logits) - mean logit` at the last position, the mean over the vocabulary. Nats. A logit difference
-    /// is the difference of two of these, its halves: which of them an edit moves, the difference does not say. Where logits
-    /// are soft-capped, the mean is over 1,024 tokens that are the same in every run (the whole vocabulary, if it is smaller):
-    /// it would need all logits otherwise, and any constant that runs share keeps the difference.
-    AboveMean { tokens: Vec<u32> },
-    /// The log-probability of the prompt's own tokens from position `from` on, each given those before it. Nats.
-    Continuation { from: usize },
-}
-
-impl Metric {
-    /// The logit difference between sets of tokens.
-    pub fn logit_difference(answer: Vec<u32>, foil: Vec<u32>) -> Self {
-        Metric::LogitDifference { answer, foil }
-    }
-
-    /// The answer's half of a logit difference; the foil's is this less the difference. None of any other metric.
-    pub fn answer_half(&self) -> Option<Metric> {
-        match self {
-            Metric::LogitDifference { answer, .. } => Some(Metric::AboveMean { tokens: answer.clone() }),
-            Metric::AboveMean { .. } | Metric::Continuation { .. } => None,
-        }
-    }
-}
-
 /// What to keep of a run.
 #[derive(Clone, Debug)]
 pub struct Readout {
     pub run: Run,
     pub what: What,
-}
-
-/// The kinds of readouts.
-#[derive(Clone, Debug)]
-pub enum What {
-    /// One number.
-    Metric(Metric),
-    /// A site's value, `[positions, part]`; for `scores` and `pattern` each head's row is as long as the prompt.
-    Activation { site: Site, positions: Positions, part: Part },
-    /// The KL divergence of the next-token distribution at the last position from that of another run,
-    /// `KL(other || this)`. One number, nats.
-    KlFrom(Run),
-    /// The entropy of the next-token distribution at the last position. One number, nats.
-    Entropy,
-    /// The log-probabilities of some tokens as the next one, after the last position. `[tokens]`, nats
-    LogProbs { tokens: Vec<u32> },
-    /// The direct logit attribution of a logit difference, or of one of its halves, at the last position, before soft-capping of
-    /// the logits (and so a half's mean is over the whole vocabulary): `[n_layers + 1, n_heads + 2]`. A layer's row has its
-    /// heads, its MLP, and the attention's bias; the last row the embedding, the final norm's bias, what several tokens'
-    /// logsumexp has beyond its weighted sum, then zeros. They sum to the metric where nothing after `z` is edited: what such an
-    /// edit adds is no component's.
-    Attribution(Metric),
-    /// The inner product of a site's value with a direction. `[positions]`
-    Projection { site: Site, positions: Positions, direction: Arc<[f32]> },
-    /// The derivative of a metric of the run with respect to a site's value, as the run's own edits leave it; what those
-    /// edits take from other runs is held fixed. `[positions, part]`, in nats for each unit of the value. 0 where the
-    /// metric does not depend on the value, so for scores of keys that a query may not see.
-    Gradient { metric: Metric, site: Site, positions: Positions, part: Part },
 }
 
 /// Prompts, forks and readouts; see the module's first lines.
@@ -256,10 +213,10 @@ impl Plan {
         Run::Fork(self.forks.len() - 1)
     }
 
-    /// Adds a readout; its reading has the returned number.
-    pub fn read(&mut self, run: Run, what: What) -> usize {
-        self.readouts.push(Readout { run, what });
-        self.readouts.len() - 1
+    /// Adds a readout; its reading is found by what is returned.
+    pub fn read<R: Readable>(&mut self, run: Run, what: R) -> Handle<R::Value> {
+        self.readouts.push(Readout { run, what: what.into() });
+        Handle::new(self.readouts.len() - 1)
     }
 
     /// A plan that costs about what this one does where its runs go on for so many tokens more: prompts of which something is
@@ -301,38 +258,6 @@ impl Plan {
         self.prompts[self.root(run)].ids.len()
     }
 
-    /// All edits that hold in a run: those of the runs it descends from, then its own. The plan must be sound.
-    pub fn edits(&self, run: Run) -> Vec<&Edit> {
-        let chain: Vec<&Fork> = self.lineage(run).collect();
-        chain.into_iter().rev().flat_map(|fork| &fork.edits).collect()
-    }
-
-    /// A fork and the forks that it descends from; none of a prompt. The plan must be sound.
-    pub(crate) fn lineage(&self, run: Run) -> impl Iterator<Item = &Fork> {
-        let fork = |run: Run| if let Run::Fork(f) = run { Some(&self.forks[f]) } else { None };
-        std::iter::successors(fork(run), move |child| fork(child.base))
-    }
-
-    /// Whether any edit of that kind of site holds in a run. The plan must be sound.
-    pub(crate) fn edits_at(&self, run: Run, kind: SiteKind) -> bool {
-        self.lineage(run).flat_map(|fork| &fork.edits).any(|e| e.site.kind == kind)
-    }
-
-    /// Some runs and all that they take from, directly or not; with those that they descend from, if `with_bases`. The plan
-    /// must be sound.
-    pub(crate) fn needed(&self, runs: impl IntoIterator<Item = Run>, with_bases: bool) -> BTreeSet<Run> {
-        let (mut found, mut open) = (BTreeSet::new(), Vec::from_iter(runs));
-        while let Some(run) = open.pop() {
-            if found.insert(run)
-                && let Run::Fork(f) = run
-            {
-                open.extend(with_bases.then_some(self.forks[f].base));
-                open.extend(self.lineage(run).flat_map(|fork| &fork.edits).filter_map(|e| e.change.donor()));
-            }
-        }
-        found
-    }
-
     /// What messages call a run.
     pub fn describe(&self, run: Run) -> String {
         match run {
@@ -346,40 +271,6 @@ impl Plan {
                 }
                 _ => format!("fork {f}"),
             },
-        }
-    }
-
-    /// The donor's position for each position of an interchange.
-    ///
-    /// # Errors
-    /// If lengths differ where positions are matched one to one, or a position is out of range.
-    pub(crate) fn donor_positions(
-        &self,
-        edit: &Edit,
-        donor: Run,
-        from: Option<&[usize]>,
-        keys: usize,
-    ) -> Result<Vec<usize>, String> {
-        let theirs = self.length(donor);
-        let name = || self.describe(donor);
-        let wanted = resolve(&edit.positions, keys)?;
-        let found = match (from, &edit.positions) {
-            (Some(list), _) => list.to_vec(),
-            (None, Positions::Last) => vec![theirs - 1],
-            (None, Positions::All) if theirs != keys => {
-                return Err(format!(
-                    "the prompt has {keys} tokens and its donor, {}, has {theirs}: give an alignment, or `last`",
-                    name()
-                ));
-            }
-            (None, _) => wanted.clone(),
-        };
-        if found.len() != wanted.len() {
-            return Err(format!("{} positions take from {} of the donor", wanted.len(), found.len()));
-        }
-        match found.iter().find(|p| **p >= theirs) {
-            Some(p) => Err(format!("its donor, {}, has no position {p}: it has 0 to {}", name(), theirs - 1)),
-            None => Ok(found),
         }
     }
 }
@@ -425,20 +316,8 @@ impl fmt::Display for Extent {
     }
 }
 
-/// Positions as numbers, in a prompt of `length`.
-pub(crate) fn resolve(positions: &Positions, length: usize) -> Result<Vec<usize>, String> {
-    match positions {
-        Positions::Last => Ok(vec![length - 1]),
-        Positions::All => Ok((0..length).collect()),
-        Positions::At(list) => match list.iter().find(|p| **p >= length) {
-            Some(p) => Err(format!("position {p} does not exist; the prompt has 0 to {}", length - 1)),
-            None => Ok(list.clone()),
-        },
-    }
-}
-
 /// The columns that a part covers in a row of a site, for a prompt of `keys` positions.
-pub(crate) fn columns(site: Site, part: &Part, arch: &Arch, keys: usize) -> Result<Vec<Range<usize>>, SiteError> {
+fn columns(site: Site, part: &Part, arch: &Arch, keys: usize) -> Result<Vec<Range<usize>>, SiteError> {
     let width = site.width(arch, keys);
     match part {
         Part::All => Ok(std::iter::once(0..width).collect()),

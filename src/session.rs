@@ -10,10 +10,10 @@ mod scores;
 
 use crate::model::Model;
 use crate::model::decoder::Decoder;
-use crate::plan::{Piece, Plan, Run};
+use crate::plan::{Piece, Plan, Program, Reading, Readings, Run};
 use crate::run::{
-    Engine, Generated, Generation, Options, Reading, RunError, Size, cones, generate_samples, generation_size, run,
-    samples, size,
+    Engine, Generated, Generation, Options, RunError, Size, generate_samples, generation_size, run_program, samples,
+    size,
 };
 use crate::rundir::{RunDir, RunDirError};
 use std::cell::{Cell, RefCell};
@@ -134,20 +134,22 @@ impl<'a> Session<'a> {
     ///
     /// # Errors
     /// As [`run`]; and if a part cannot be kept or read.
-    pub fn run(&self, plan: &Plan) -> Result<Vec<Reading>, SessionError> {
-        let arch = &self.model.decoder.arch;
-        plan.check(arch).map_err(RunError::from)?;
-        self.count(plan, &plan.digest(), size(plan, arch, self.engine));
+    pub fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
+        let program = self.compiled(plan)?;
+        self.count(plan, &plan.digest(), size(&program, self.engine));
         let number = self.next.replace(self.next.get() + 1);
-        let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-        let extended = self.asked.extended(plan, arch.n_layers);
-        let whole = extended.as_ref().unwrap_or(plan);
-        for (k, piece) in self.pieces(whole).iter().enumerate() {
-            let found = self.piece(piece, &format!("plan-{number:03}-{k:05}.safetensors"))?;
-            for (i, reading) in piece.readouts.iter().zip(found) {
-                match readings.get_mut(*i) {
-                    Some(own) => *own = Some(reading),
-                    None => self.asked.take(whole, *i, &reading),
+        let extended = self.asked.extended(&program);
+        let pieces = match &extended {
+            Some(more) => self.pieces(&self.compiled(more)?),
+            None => self.pieces(&program),
+        };
+        let mut found = Vec::with_capacity(plan.readouts.len());
+        for (k, piece) in pieces.iter().enumerate() {
+            let readings = self.piece(piece, &format!("plan-{number:03}-{k:05}.safetensors"))?;
+            for (i, reading) in piece.readouts.iter().zip(readings) {
+                match &extended {
+                    Some(more) if *i >= plan.readouts.len() => self.asked.take(more, *i, &reading),
+                    _ => found.push((*i, reading)),
                 }
             }
             if extended.is_some() {
@@ -155,7 +157,12 @@ impl<'a> Session<'a> {
             }
         }
         // Every readout is in one piece.
-        Ok(readings.into_iter().flatten().collect())
+        found.sort_unstable_by_key(|(i, _)| *i);
+        Ok(Readings::new(found.into_iter().map(|(_, reading)| reading).collect()))
+    }
+
+    fn compiled<'p>(&'p self, plan: &'p Plan) -> Result<Program<'p>, RunError> {
+        Ok(plan.compile(&self.model.decoder.arch)?)
     }
 
     /// Continues runs of a plan; see [`generate`](crate::run::generate).
@@ -163,7 +170,7 @@ impl<'a> Session<'a> {
     /// # Errors
     /// As [`generate`](crate::run::generate); and if a part cannot be kept or read.
     pub fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
-        plan.check(&self.model.decoder.arch).map_err(RunError::from)?;
+        self.compiled(plan)?;
         let (number, digest) = (self.next.replace(self.next.get() + 1), plan.digest());
         let (samples, at_once) = (samples(&generation.runs), self.limits.runs.max(1));
         let mut generated = Vec::with_capacity(generation.runs.len());
@@ -199,13 +206,13 @@ impl<'a> Session<'a> {
             if part.of != of || part.answers.len() != some.runs.len() {
                 return Err(bad(parts::ANOTHER.to_string()));
             }
-            let size = cost(&part.answers);
+            let size = cost(&part.answers)?;
             (self.kept)(work(size.rows));
             self.count(plan, digest, size);
             return Ok(part.answers);
         }
         let answers = generate_samples(decoder, plan, some, samples, &options)?;
-        self.count(plan, digest, cost(&answers));
+        self.count(plan, digest, cost(&answers)?);
         let part = Answers { of, answers };
         if let Some(directory) = self.parts {
             directory.commit_part(name, &serde_json::to_vec(&part).unwrap_or_default())?;
@@ -221,18 +228,22 @@ impl<'a> Session<'a> {
     }
 
     /// What the engine would do for a plan: as [`size`] says, but that a plan that is cut holds one piece's residual streams at
-    /// once. The plan must be sound ([`Plan::check`]).
-    pub fn size(&self, plan: &Plan) -> Size {
-        let arch = &self.model.decoder.arch;
-        let mut whole = size(plan, arch, self.engine);
+    /// once.
+    ///
+    /// # Errors
+    /// If the plan does not make sense for the model.
+    pub fn size(&self, plan: &Plan) -> Result<Size, RunError> {
+        let program = self.compiled(plan)?;
+        let mut whole = size(&program, self.engine);
         if whole.resid_bytes as f64 > self.limits.bytes {
-            let held = |piece: &Piece| size(&piece.plan, arch, self.engine).resid_bytes;
-            whole.resid_bytes = self.pieces(plan).iter().map(held).max().unwrap_or(0);
+            let held = |piece: &Piece| Ok(size(&self.compiled(&piece.plan)?, self.engine).resid_bytes);
+            let held = self.pieces(&program).iter().map(held).collect::<Result<Vec<_>, RunError>>()?;
+            whole.resid_bytes = held.into_iter().max().unwrap_or(0);
         }
-        whole
+        Ok(whole)
     }
 
-    fn pieces(&self, plan: &Plan) -> Vec<Piece> {
+    fn pieces(&self, program: &Program) -> Vec<Piece> {
         let arch = &self.model.decoder.arch;
         // Rows times layers, and rows that are held, as a share of what a piece may have.
         let share = |rows: usize, held: usize| {
@@ -240,23 +251,21 @@ impl<'a> Session<'a> {
             (flops / self.limits.flops).max((held * arch.d_model * 4) as f64 / self.limits.bytes)
         };
         match self.engine {
-            Engine::Full => plan.split(1.0, &|run| share(plan.length(run) * arch.n_layers, 0)),
-            Engine::Wavefront => {
-                let cones = cones(plan, arch);
-                plan.split(1.0, &|run| match run {
-                    Run::Prompt(_) => share(plan.length(run) * arch.n_layers, plan.length(run)),
-                    Run::Fork(f) => {
-                        let rows = || (0..arch.n_layers).map(|l| cones[f].rows(l));
-                        share(rows().sum(), rows().max().unwrap_or(0))
-                    }
-                })
-            }
+            Engine::Full => program.split(1.0, &|run| share(program.length(run) * arch.n_layers, 0)),
+            Engine::Wavefront => program.split(1.0, &|run| match run {
+                Run::Prompt(_) => share(program.length(run) * arch.n_layers, program.length(run)),
+                Run::Fork(f) => {
+                    let rows = (0..arch.n_layers).map(|l| program.cone(f).rows(l));
+                    share(rows.sum(), program.most_rows(run))
+                }
+            }),
         }
     }
 
     /// A piece's readings: those that were kept, or new ones.
     fn piece(&self, piece: &Piece, name: &str) -> Result<Vec<Reading>, SessionError> {
-        let cost = size(&piece.plan, &self.model.decoder.arch, self.engine);
+        let program = self.compiled(&piece.plan)?;
+        let cost = size(&program, self.engine);
         if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
             let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
             let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
@@ -267,7 +276,7 @@ impl<'a> Session<'a> {
         let a_row = cost.flops / cost.rows.max(1) as f64;
         let progress = |rows: u64| (self.progress)(Work { rows, flops: rows as f64 * a_row });
         let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
-        let readings = run(&self.model.decoder, &piece.plan, &options)?;
+        let readings = run_program(&self.model.decoder, &program, &options)?.into_inner();
         if let Some(directory) = self.parts {
             directory.commit_part(name, &parts::encode(&readings, &piece.plan.digest()))?;
         }
@@ -278,7 +287,7 @@ impl<'a> Session<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Metric, What};
+    use crate::plan::Metric;
 
     #[test]
     fn a_piece_holds_no_more_residual_streams_than_it_may() {
@@ -289,13 +298,16 @@ mod tests {
             let mut plan = Plan::default();
             for i in 0..40 {
                 let prompt = plan.prompt("p", vec![i; 8]);
-                plan.read(prompt, What::Metric(Metric::logit_difference(vec![1], vec![2])));
+                plan.read(prompt, Metric::logit_difference(vec![1], vec![2]));
             }
             let limits = Limits::of(&model.decoder);
             assert!(limits.bytes <= Options::default().budget as f64);
             let limits = Limits { bytes: 5000.0, ..limits };
-            let pieces = Session::new(&model, Engine::Wavefront, 0).limited(limits).pieces(&plan);
-            let held = |piece: &Piece| size(&piece.plan, &model.decoder.arch, Engine::Wavefront).resid_bytes;
+            let pieces = Session::new(&model, Engine::Wavefront, 0)
+                .limited(limits)
+                .pieces(&plan.compile(&model.decoder.arch).unwrap());
+            let arch = &model.decoder.arch;
+            let held = |piece: &Piece| size(&piece.plan.compile(arch).unwrap(), Engine::Wavefront).resid_bytes;
             // A prompt has 8 rows of 48 numbers.
             assert!(pieces.iter().all(|piece| held(piece) == 3 * 8 * 48 * 4 || held(piece) == 8 * 48 * 4));
             assert_eq!(pieces.len(), 14);

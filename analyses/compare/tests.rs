@@ -1,5 +1,5 @@
 use super::*;
-use crate::analyses::screen::testing::{self, Effect};
+use crate::analyses::routing::screen::testing::{self, Effect};
 use crate::report::Block;
 use Effect::{Estimated, Run};
 use std::path::Path;

@@ -5,7 +5,7 @@
 use super::contrast::Contrast;
 use super::{Items, Steer};
 use crate::analyses::directions::Recipe;
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, Run, What};
 use crate::site::{Site, SiteKind};
 use std::ops::Range;
 use std::sync::Arc;
@@ -65,7 +65,7 @@ pub(super) fn contrast(params: &Steer, contrast: &Contrast, site: Site, some: Ra
             // The position was checked.
             _ => params.vector_position.of(ids.len()).unwrap_or(Positions::Last),
         };
-        plan.read(prompt, What::Activation { site, positions, part: Part::All });
+        plan.read(prompt, Activation { site, positions, part: Part::All });
     }
     plan
 }
@@ -78,7 +78,7 @@ pub(super) fn activations(params: &Steer, items: &Items, some: Range<usize>) -> 
         let prompt = plan.prompt(item.id.clone(), ids.clone());
         let one = params.position.of(ids.len()).ok().filter(|p| *p != Positions::All);
         let positions = one.unwrap_or(Positions::Last);
-        plan.read(prompt, What::Activation { site: items.site, positions, part: Part::All });
+        plan.read(prompt, Activation { site: items.site, positions, part: Part::All });
     }
     plan
 }

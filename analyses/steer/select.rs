@@ -15,7 +15,7 @@ use crate::analyses::{AnalysisError, batches};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::plan::{Change, Edit, Part, Plan, Positions, What};
+use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, What};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::run::Reading;
@@ -156,7 +156,7 @@ fn values(items: &Items, contrast: &Contrast, n: u32, some: Range<usize>) -> Pla
         let positions = Positions::At((ids.len().saturating_sub(n as usize)..ids.len()).collect());
         let prompt = plan.prompt(format!("prompt {i} of the contrast"), ids.clone());
         for site in sites(items.n_layers) {
-            plan.read(prompt, What::Activation { site, positions: positions.clone(), part: Part::All });
+            plan.read(prompt, Activation { site, positions: positions.clone(), part: Part::All });
         }
     }
     plan

@@ -149,22 +149,22 @@ fn what(read: &Reads, keys: usize) -> What {
     match read {
         Reads::Metric(m) => What::Metric(metric(m)),
         Reads::Activation(k, l, at, p) => {
-            What::Activation { site: site(*k, *l), positions: positions(at), part: part(p) }
+            Activation { site: site(*k, *l), positions: positions(at), part: part(p) }
         }
         Reads::KlFrom(run) => What::KlFrom(of(run)),
         Reads::Entropy => What::Entropy,
-        Reads::LogProbs(tokens) => What::LogProbs { tokens: tokens.clone() },
+        Reads::LogProbs(tokens) => LogProbs { tokens: tokens.clone() },
         Reads::Attribution(m) => What::Attribution(metric(m)),
         Reads::Projection(k, l, at, n) => {
             let site = site(*k, *l);
-            What::Projection {
+            Projection {
                 site,
                 positions: positions(at),
                 direction: vector(*n, 0.1, wide(site, &Part::All, keys)),
             }
         }
         Reads::Gradient(m, k, l, at, p) => {
-            What::Gradient { metric: metric(m), site: site(*k, *l), positions: positions(at), part: part(p) }
+            Gradient { metric: metric(m), site: site(*k, *l), positions: positions(at), part: part(p) }
         }
     }
 }

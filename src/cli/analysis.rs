@@ -8,9 +8,9 @@ use crate::analyses::{Analysis, AnalysisError, Output, Plans, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
 use crate::plan::{Extent, Plan};
-use crate::run::{Engine, Size, rate, size};
+use crate::run::{Engine, RunError, Size, rate, size};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord};
-use crate::session::{Scores, Session, Work};
+use crate::session::{Scores, Session, SessionError, Work};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -253,8 +253,10 @@ impl<A: Analysis> Job for Args<A> {
             let mut sizes = [Size::default(); 2];
             for plan in plans {
                 let plan = plan?;
-                plan.check(&model.decoder.arch)?;
-                let of = ENGINES.map(|engine| Session::new(model, engine, 0).size(&plan));
+                let mut of = [Size::default(); 2];
+                for (size, engine) in of.iter_mut().zip(ENGINES) {
+                    *size = Session::new(model, engine, 0).size(&plan)?;
+                }
                 sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
                 if counted {
                     extent.include(&plan);
@@ -271,9 +273,10 @@ impl<A: Analysis> Job for Args<A> {
         let failed = |e: candle_core::Error| CliError::Failed(format!("{}: {e}", model.name));
         let mut seconds = [None; 2];
         for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
-            let plan = dearest.as_ref().map(|(_, plan)| plan);
-            let rate = plan.map(|plan| rate(&model.decoder, plan, engine)).transpose().map_err(failed)?.flatten();
-            *seconds = rate.map(|rate| size.flops / rate);
+            if let Some((_, plan)) = &dearest {
+                let rate = rate(&model.decoder, &plan.compile(&model.decoder.arch)?, engine).map_err(failed)?;
+                *seconds = rate.map(|rate| size.flops / rate);
+            }
         }
         Ok(Cost { extent, sizes, seconds, parts, engine: self.engine, first_prompt })
     }
@@ -290,7 +293,11 @@ impl<A: Analysis> Job for Args<A> {
         if let Some(finished) = self.complete(out, &record)? {
             return Ok(finished);
         }
-        let flops = |plan: Result<Plan, AnalysisError>| Ok(size(&plan?, &model.decoder.arch, self.engine).flops);
+        let flops = |plan: Result<Plan, AnalysisError>| {
+            let plan = plan?;
+            let program = plan.compile(&model.decoder.arch).map_err(|e| SessionError::from(RunError::from(e)))?;
+            Ok(size(&program, self.engine).flops)
+        };
         let expected = self.analysis.plans(model, &items)?.map(flops).sum::<Result<f64, AnalysisError>>()?;
         let directory = RunDir::create(out, self.force, self.resume)?;
         directory.claim(&claimed(&record))?;

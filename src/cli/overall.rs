@@ -3,7 +3,7 @@
 
 use super::runs;
 use super::{CliError, combine, compare};
-use crate::analyses::claims;
+use crate::analyses::routing::claims;
 use crate::report::Section;
 use crate::rundir::RunDir;
 use std::collections::BTreeMap;

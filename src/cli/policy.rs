@@ -3,14 +3,14 @@
 //! The suite is an experiment like those of `gatelens run`: behaviour first, which gives the metric; the screen, which gives
 //! the gate; then what is asked of the gate. What cannot be asked is left out and said to be so: all after `behaviour`, where
 //! a model refuses nothing, and what asks about the gate, where none was found. The verdicts are
-//! [`crate::analyses::claims`]'.
+//! [`crate::analyses::routing::claims`]'.
 
 use super::model_args::Output;
 use super::overall::{CLAIMS, COMPARED};
 use super::spec::{self, Entry, Place, Ran, Settings, Suite};
 use super::{CliError, ModelArgs, runs};
-use crate::analyses::claims::{self, Evidence, Other};
 use crate::analyses::inputs::PairFile;
+use crate::analyses::routing::claims::{self, Evidence, Other};
 use crate::dataset::read_pairs;
 use crate::demo;
 use crate::model::{ModelError, source};

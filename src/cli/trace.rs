@@ -3,7 +3,7 @@
 use super::tokens::FieldArgs;
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
-use crate::plan::{Part, Plan, Positions, What};
+use crate::plan::{Activation, Array, Part, Plan, Positions, What};
 use crate::run::{Engine, Options, Reading, run};
 use crate::rundir::write_file_with;
 use crate::site::{Site, SiteKind, Units, parse_sites};
@@ -55,14 +55,14 @@ impl Trace {
             let name = if one_each { field.id.clone() } else { format!("{} {}", field.id, field.name) };
             let prompt = plan.prompt(name, ids);
             for site in &sites {
-                let what = What::Activation { site: *site, positions: Positions::All, part: Part::All };
+                let what = Activation { site: *site, positions: Positions::All, part: Part::All };
                 plan.read(prompt, what);
             }
         }
         plan.check(&model.decoder.arch)?;
         let Some(out) = out else { return self.print_size(&plan, &sites, &model) };
         let readings = run(&model.decoder, &plan, &Options { engine: self.engine, ..Options::default() })?;
-        let tensors = tensors(&plan, &sites, readings, model.decoder.arch.n_heads);
+        let tensors = tensors(&plan, &sites, readings.into_inner(), model.decoder.arch.n_heads);
         let failed = |e: safetensors::SafeTensorError| CliError::Failed(format!("{}: {e}", out.display()));
         let views = tensors.iter().map(Named::view).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let about = about(&model, &plan);
@@ -200,7 +200,7 @@ fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>, n_heads: usize) 
     let mut tensors: Vec<Named> = sites.iter().map(empty).collect();
     let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
     for (i, reading) in readings.into_iter().enumerate() {
-        let Reading::Array { shape, values } = reading else { continue };
+        let Reading::Array(Array { shape, values }) = reading else { continue };
         let (site, tensor) = (sites[i % sites.len()], &mut tensors[i % sites.len()]);
         let fill = match site.kind {
             SiteKind::Scores => Some(f32::NEG_INFINITY),

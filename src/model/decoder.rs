@@ -274,6 +274,35 @@ impl Decoder {
         }
     }
 
+    /// Begins a pass over rows, of one token id and position each: `resid_pre` of layer 0.
+    ///
+    /// # Errors
+    /// If an id or a position is out of range, the hook stops the pass, or candle fails.
+    pub fn begin(&self, (ids, positions): (&[u32], &[u32]), rows: Rows, hook: &mut dyn Hook) -> Result<Acts> {
+        let mut acts = Acts::new(rows);
+        acts.put(SiteKind::Embed, self.embed(ids, positions)?);
+        hook.at(SiteKind::Embed.at(0), &mut acts)?;
+        let embed = acts.take(SiteKind::Embed)?;
+        acts.put(SiteKind::ResidPre, embed);
+        Ok(acts)
+    }
+
+    /// Ends a pass: from `resid_pre` after the last layer to `final_norm` and to the `logits` of all tokens, or of some, none maybe.
+    ///
+    /// # Errors
+    /// If a token is out of range, the hook stops the pass, or candle fails.
+    pub fn end(&self, tokens: Option<&[u32]>, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        let resid = acts.take(SiteKind::ResidPre)?;
+        acts.put(SiteKind::FinalNorm, self.final_norm(&resid)?);
+        hook.at(SiteKind::FinalNorm.at(0), acts)?;
+        if tokens.is_some_and(<[u32]>::is_empty) {
+            return Ok(());
+        }
+        let logits = self.logits(acts.get(SiteKind::FinalNorm)?, tokens)?;
+        acts.put(SiteKind::Logits, logits);
+        hook.at(SiteKind::Logits.at(0), acts)
+    }
+
     /// Runs a layer: from `resid_pre`, which must be live, to the next layer's `resid_pre`.
     ///
     /// # Errors

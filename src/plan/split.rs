@@ -1,6 +1,6 @@
 //! Cutting a plan into plans that can be run one after another.
 
-use super::{Change, Fork, Plan, Prompt, Readout, Run, What};
+use super::{Change, Fork, Placed, Plan, Program, Prompt, Readout, Run, What};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -11,44 +11,23 @@ pub struct Piece {
     pub readouts: Vec<usize>,
 }
 
+/// For each prompt of a program, the first of those that its runs have to do with, by donors and by what is compared.
+pub(super) fn sets(program: &Program) -> Vec<usize> {
+    let mut sets = Sets::new(program.plan.prompts.len());
+    for (f, edits) in program.edits.iter().enumerate() {
+        for donor in edits.iter().filter_map(Placed::donor) {
+            sets.join(program.roots[f], program.root(donor));
+        }
+    }
+    for readout in &program.at_end {
+        for pair in readout.rows.windows(2) {
+            sets.join(program.root(pair[0].0), program.root(pair[1].0));
+        }
+    }
+    sets.numbers()
+}
+
 impl Plan {
-    /// For each prompt, the first of those that its runs have to do with, by donors and by what is compared. The plan must
-    /// be sound ([`Plan::check`]).
-    pub(crate) fn sets(&self) -> Vec<usize> {
-        let mut sets = Sets::new(self.prompts.len());
-        for f in 0..self.forks.len() {
-            for edit in &self.forks[f].edits {
-                if let Some(donor) = edit.change.donor() {
-                    sets.join(self.root(Run::Fork(f)), self.root(donor));
-                }
-            }
-        }
-        for readout in &self.readouts {
-            if let What::KlFrom(other) = &readout.what {
-                sets.join(self.root(readout.run), self.root(*other));
-            }
-        }
-        sets.numbers()
-    }
-
-    /// For each prompt, how many layers from the first its runs have to go through, and with them those of its set
-    /// ([`Plan::sets`]), for all that is read of these: gradients apart, which have passes of their own. All layers where
-    /// nothing is read. The plan must be sound.
-    pub(crate) fn depths(&self, n_layers: usize) -> Vec<usize> {
-        let set_of = self.sets();
-        let mut depths: Vec<Option<usize>> = vec![None; set_of.len()];
-        for readout in &self.readouts {
-            let of = match &readout.what {
-                What::Activation { site, .. } | What::Projection { site, .. } => site.layers_up_to(n_layers),
-                What::Gradient { .. } => continue,
-                _ => n_layers,
-            };
-            let set = &mut depths[set_of[self.root(readout.run)]];
-            *set = (*set).max(Some(of));
-        }
-        set_of.iter().map(|set| depths[*set].unwrap_or(n_layers)).collect()
-    }
-
     /// SHA-256 in hex of all that the plan's readings depend on, but for the model: ids, forks, edits with their vectors,
     /// readouts. A caller's function ([`Change::Map`]) is not part of it.
     pub fn digest(&self) -> String {
@@ -67,29 +46,6 @@ impl Plan {
         }
         hash.update(format!("{:?}", self.readouts));
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-    }
-
-    /// Cuts the plan into pieces that do not depend on each other, each of which costs at most `most` by `cost` (of a
-    /// prompt or fork), but for one whose runs cannot be parted. Readings do not depend on where a plan is cut. The plan
-    /// must be sound ([`Plan::check`]).
-    pub fn split(&self, most: f64, cost: &dyn Fn(Run) -> f64) -> Vec<Piece> {
-        let set_of = self.sets();
-        let mut costs: BTreeMap<usize, f64> = BTreeMap::new();
-        let runs = (0..self.prompts.len()).map(Run::Prompt).chain((0..self.forks.len()).map(Run::Fork));
-        for run in runs {
-            *costs.entry(set_of[self.root(run)]).or_default() += cost(run);
-        }
-        // The piece of each set: sets are joined in order while they fit.
-        let (mut piece_of, mut n, mut filled) = (BTreeMap::new(), 0usize, 0f64);
-        for (set, cost) in costs {
-            if n == 0 || filled + cost > most {
-                n += 1;
-                filled = 0.0;
-            }
-            filled += cost;
-            piece_of.insert(set, n - 1);
-        }
-        self.cut(n, |prompt| piece_of[&set_of[prompt]])
     }
 
     /// `n` pieces, `piece` naming that of each prompt and with it of all runs that descend from it.
@@ -125,6 +81,28 @@ impl Plan {
             into.readouts.push(i);
         }
         pieces
+    }
+}
+
+impl Program<'_> {
+    /// Cuts the plan into pieces that do not depend on each other, each of which costs at most `most` by `cost` (of a
+    /// prompt or fork), but for one whose runs cannot be parted. Readings do not depend on where a plan is cut.
+    pub fn split(&self, most: f64, cost: &dyn Fn(Run) -> f64) -> Vec<Piece> {
+        let mut costs: BTreeMap<usize, f64> = BTreeMap::new();
+        for run in self.runs() {
+            *costs.entry(self.sets[self.root(run)]).or_default() += cost(run);
+        }
+        // The piece of each set: sets are joined in order while they fit.
+        let (mut piece_of, mut n, mut filled) = (BTreeMap::new(), 0usize, 0f64);
+        for (set, cost) in costs {
+            if n == 0 || filled + cost > most {
+                n += 1;
+                filled = 0.0;
+            }
+            filled += cost;
+            piece_of.insert(set, n - 1);
+        }
+        self.plan.cut(n, |prompt| piece_of[&self.sets[prompt]])
     }
 }
 

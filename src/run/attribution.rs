@@ -9,14 +9,14 @@
 //!
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
 
-use super::Reading;
-use super::head::log_sum_exp;
+use super::Found;
+use super::end::log_sum_exp;
 use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::ops;
 use crate::ops::vectors::dot;
-use crate::plan::{Metric, Plan, Run, What};
+use crate::plan::{Array, AttributionReadout, Program, Reading, Run};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -48,32 +48,26 @@ struct Entry {
 }
 
 impl<'a> Attributions<'a> {
-    /// The attributions that a plan reads of the runs that `of` names; none if there are none.
-    pub(super) fn new(decoder: &'a Decoder, plan: &Plan, of: impl Fn(Run) -> bool) -> Result<Option<Self>> {
-        let wanted = plan.readouts.iter().enumerate().filter_map(|(i, r)| match &r.what {
-            What::Attribution(Metric::LogitDifference { answer, foil }) if of(r.run) => {
-                Some((i, r.run, answer, &foil[..]))
-            }
-            What::Attribution(Metric::AboveMean { tokens }) if of(r.run) => Some((i, r.run, tokens, &[][..])),
-            _ => None,
-        });
-        let wanted: Vec<_> = wanted.collect();
+    /// The attributions that a program reads of the runs that `of` names; none if there are none.
+    pub(super) fn new(decoder: &'a Decoder, program: &Program, of: impl Fn(Run) -> bool) -> Result<Option<Self>> {
+        let wanted: Vec<&AttributionReadout> = program.attributions.iter().filter(|r| of(r.run)).collect();
         if wanted.is_empty() {
             return Ok(None);
         }
-        let mut tokens: Vec<u32> = wanted.iter().flat_map(|(.., a, f)| a.iter().chain(*f).copied()).collect();
+        let named = |r: &AttributionReadout| r.answer.iter().chain(r.foil.unwrap_or_default()).copied().collect();
+        let mut tokens: Vec<u32> = wanted.iter().flat_map(|r| -> Vec<u32> { named(r) }).collect();
         tokens.sort_unstable();
         tokens.dedup();
         let cells = (decoder.arch.n_layers + 1) * (decoder.arch.n_heads + 2);
-        let index = |id: &u32| tokens.binary_search(id).unwrap_or(0);
-        let entry = |(readout, run, answer, foil): (usize, Run, &Vec<u32>, &[u32])| {
-            // A logit difference has foils: it is checked.
-            let less_mean = foil.is_empty();
+        let index = |id: u32| tokens.partition_point(|t| *t < id);
+        let entry = |r: &&AttributionReadout| {
+            let less_mean = r.foil.is_none();
             let mean = less_mean.then_some(tokens.len());
-            let tokens: Vec<usize> = answer.iter().chain(foil).map(index).chain(mean).collect();
-            Entry { readout, run, answers: answer.len(), less_mean, cells: vec![0.0; cells * tokens.len()], tokens }
+            let tokens: Vec<usize> = named(r).into_iter().map(index).chain(mean).collect();
+            let (answers, cells) = (r.answer.len(), vec![0.0; cells * tokens.len()]);
+            Entry { readout: r.readout, run: r.run, answers, less_mean, cells, tokens }
         };
-        let entries: Vec<Entry> = wanted.into_iter().map(entry).collect();
+        let entries: Vec<Entry> = wanted.iter().map(entry).collect();
         let directions = through_norm(decoder, &decoder.unembedding(&tokens)?)?;
         let mean = entries.iter().any(|e| e.less_mean).then(|| -> Result<Tensor> {
             let row = Tensor::new(decoder.mean_unembedding()?, directions.device())?;
@@ -177,7 +171,7 @@ impl<'a> Attributions<'a> {
     }
 
     /// The readings, from the last residual stream of every run. `[runs, d_model]`
-    pub(super) fn finish(self, resid: &Tensor) -> Result<Vec<(usize, Reading)>> {
+    pub(super) fn finish(self, resid: &Tensor) -> Result<Found> {
         let arch = &self.decoder.arch;
         let logits = self.decoder.uncapped_logits(&self.decoder.final_norm(resid)?, &self.tokens)?;
         let logits: Vec<Vec<f32>> = logits.to_dtype(candle_core::DType::F32)?.to_vec2()?;
@@ -201,7 +195,7 @@ impl<'a> Attributions<'a> {
             let bias = entry.tokens.iter().zip(&weights).map(|(t, w)| w * biases[*t]).sum::<f64>();
             values[last + 1] = bias as f32;
             values[last + 2] = (answer.rest - foil.rest) as f32;
-            (entry.readout, Reading::Array { shape: shape.clone(), values })
+            (entry.readout, Reading::Array(Array { shape: shape.clone(), values }))
         });
         Ok(readings.collect())
     }

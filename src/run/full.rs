@@ -5,112 +5,88 @@
 //! see right.
 
 use super::attribution::Attributions;
-use super::edits::row_change;
-use super::head::{self, Residuals, Row, pick, project};
+use super::edits::row_edits;
+use super::end::{self, Residuals};
 use super::size::full_runs;
-use super::{Options, Reading, RunError, gradient};
+use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
-use crate::ops::{self, RowEdit};
-use crate::plan::{Change, Edit, Part, Plan, Run, What, columns, resolve};
+use crate::ops::{self, RowChange};
+use crate::plan::{Placed, Program, Row, Run};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// Values kept of finished runs: `[positions, width]` each.
 type Kept = HashMap<(Run, Site), Tensor>;
 
-pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
-    let (runs, depths) = (full_runs(plan), plan.depths(decoder.arch.n_layers));
-    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
+pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> std::result::Result<Found, RunError> {
+    let (runs, depths) = (full_runs(program), program.depths());
+    let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
-    for run in &runs {
-        for edit in plan.edits(*run) {
-            if let Some(donor) = edit.change.donor() {
-                wanted.entry(donor).or_default().insert(edit.site);
-            }
+    for edit in runs.iter().flat_map(|run| program.edits(*run)) {
+        if let Some(donor) = edit.donor() {
+            wanted.entry(donor).or_default().insert(edit.site);
         }
     }
-    for readout in &plan.readouts {
-        if let What::Activation { site, .. } | What::Projection { site, .. } = &readout.what {
-            wanted.entry(readout.run).or_default().insert(*site);
-        }
+    for read in &program.at_sites {
+        wanted.entry(read.run).or_default().insert(read.site);
     }
-    let (mut kept, mut ends) = (Kept::new(), Ends::of(plan));
-    let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
+    let (mut kept, mut ends, mut found) = (Kept::new(), Ends::of(program), Found::new());
     for run in runs {
         let mut hook = OneRun {
             decoder,
-            plan,
+            program,
             run,
-            edits: plan.edits(run),
+            edits: program.edits(run),
             wanted: wanted.remove(&run).unwrap_or_default(),
             kept: &mut kept,
-            attributions: Attributions::new(decoder, plan, |r| r == run)?,
+            attributions: Attributions::new(decoder, program, |r| r == run)?,
         };
-        let depth = depths[plan.root(run)];
+        let depth = depths[program.root(run)];
         let resid = hook.pass(&angles, depth)?;
         if let Some(attributions) = hook.attributions {
             let last = last_row(&resid)?.repeat((attributions.runs().count(), 1))?;
-            attributions.finish(&last)?.into_iter().for_each(|(i, reading)| readings[i] = Some(reading));
+            found.extend(attributions.finish(&last)?);
         }
         ends.keep(run, &resid)?;
-        (options.progress)((plan.length(run) * depth) as u64);
+        (options.progress)((program.length(run) * depth) as u64);
     }
-    for (i, reading) in head::read(decoder, plan, &ends, options.budget)? {
-        readings[i] = Some(reading);
+    found.extend(end::read(decoder, program, &ends, options.budget)?);
+    found.extend(gradient::read(decoder, program, options)?);
+    for read in &program.at_sites {
+        let value = &kept[&(read.run, read.site)];
+        let (width, values) = (value.dim(1)?, ops::to_vec(value)?);
+        let rows = read.positions.iter().flat_map(|p| &values[p * width..(p + 1) * width]);
+        let rows: Vec<f32> = rows.copied().collect();
+        found.push((read.readout, reading::of_rows(&read.take, &rows, read.positions.len())));
     }
-    for (i, reading) in gradient::read(decoder, plan, options)? {
-        readings[i] = Some(reading);
-    }
-    for (i, reading) in readings.iter_mut().enumerate().filter(|(_, r)| r.is_none()) {
-        *reading = Some(read(decoder, plan, i, &kept)?);
-    }
-    Ok(readings.into_iter().flatten().collect())
-}
-
-/// A reading of a site within the layers, from what was kept.
-fn read(decoder: &Decoder, plan: &Plan, readout: usize, kept: &Kept) -> std::result::Result<Reading, RunError> {
-    let r = &plan.readouts[readout];
-    let (What::Activation { site, positions, .. } | What::Projection { site, positions, .. }) = &r.what else {
-        return Err(candle_core::Error::Msg(format!("readout {readout} is of the end of the pass")).into());
-    };
-    let length = plan.length(r.run);
-    let value = kept.get(&(r.run, *site)).ok_or_else(|| candle_core::Error::Msg(format!("`{site}` was not kept")))?;
-    let (width, values) = (value.dim(1)?, ops::to_vec(value)?);
-    let rows = resolve(positions, length).unwrap_or_default();
-    let row = |p: &usize| &values[p * width..(p + 1) * width];
-    if let What::Projection { direction, .. } = &r.what {
-        let values = rows.iter().map(|p| project(row(p), direction)).collect();
-        return Ok(Reading::Array { shape: vec![rows.len()], values });
-    }
-    let part = if let What::Activation { part, .. } = &r.what { part } else { &Part::All };
-    let columns = columns(*site, part, &decoder.arch, length).map_err(candle_core::Error::wrap)?;
-    let values = rows.iter().flat_map(|p| pick(row(p), &columns)).collect();
-    Ok(Reading::Array { shape: vec![rows.len(), columns.iter().map(Range::len).sum()], values })
+    Ok(found)
 }
 
 /// The last residual streams of the rows that are read at the end.
 struct Ends {
-    /// For each run its positions, ascending, and their rows, once it is done. `[positions, d_model]`
-    rows: HashMap<Run, (Vec<u32>, Option<Tensor>)>,
+    /// The positions of each run that are read, ascending.
+    positions: HashMap<Run, Vec<u32>>,
+    /// Their rows, once their run is done. `[positions, d_model]`
+    rows: HashMap<Run, Tensor>,
 }
 
 impl Ends {
-    fn of(plan: &Plan) -> Self {
-        let mut rows: HashMap<Run, (Vec<u32>, Option<Tensor>)> = HashMap::new();
-        for (run, position) in head::rows_read(plan) {
-            rows.entry(run).or_default().0.push(position as u32);
+    fn of(program: &Program) -> Self {
+        let mut positions: HashMap<Run, Vec<u32>> = HashMap::new();
+        for (run, position) in end::rows_read(program) {
+            positions.entry(run).or_default().push(position as u32);
         }
-        Ends { rows }
+        Ends { positions, rows: HashMap::new() }
     }
 
     /// Keeps what is read of a run's last residual stream, `[positions, d_model]`.
     fn keep(&mut self, run: Run, resid: &Tensor) -> Result<()> {
-        if let Some((positions, kept)) = self.rows.get_mut(&run) {
-            *kept = Some(resid.index_select(&Tensor::new(positions.as_slice(), resid.device())?, 0)?);
+        if let Some(positions) = self.positions.get(&run) {
+            let index = Tensor::new(positions.as_slice(), resid.device())?;
+            self.rows.insert(run, resid.index_select(&index, 0)?);
         }
         Ok(())
     }
@@ -119,12 +95,8 @@ impl Ends {
 impl Residuals for Ends {
     fn rows(&self, rows: &[Row]) -> Result<Tensor> {
         let row = |(run, position): &Row| {
-            let (positions, kept) = self.rows.get(run)?;
-            Some((positions.binary_search(&(*position as u32)).ok()?, kept.as_ref()?))
-        };
-        let row = |at: &Row| match row(at) {
-            Some((i, kept)) => kept.narrow(0, i, 1),
-            None => candle_core::bail!("position {} of {:?} was not kept", at.1, at.0),
+            let before = self.positions[run].partition_point(|p| (*p as usize) < *position);
+            self.rows[run].narrow(0, before, 1)
         };
         Tensor::cat(&rows.iter().map(row).collect::<Result<Vec<_>>>()?, 0)
     }
@@ -133,9 +105,9 @@ impl Residuals for Ends {
 /// One run's forward pass.
 struct OneRun<'a> {
     decoder: &'a Decoder,
-    plan: &'a Plan,
+    program: &'a Program<'a>,
     run: Run,
-    edits: Vec<&'a Edit>,
+    edits: Vec<&'a Placed<'a>>,
     /// Sites to keep: those that are read, and that later runs take from.
     wanted: HashSet<Site>,
     kept: &'a mut Kept,
@@ -150,17 +122,13 @@ fn last_row(x: &Tensor) -> Result<Tensor> {
 impl OneRun<'_> {
     /// The pass through the first `depth` layers; returns the residual stream after them. `[positions, d_model]`
     fn pass(&mut self, angles: &Angles, depth: usize) -> Result<Tensor> {
-        let ids = &self.plan.prompts[self.plan.root(self.run)].ids;
+        let ids = self.program.ids(self.run);
         let n = ids.len();
         let positions: Vec<u32> = (0..n as u32).collect();
         let entries = (0..n).map(|p| angles.entry(n, p)).collect();
         let rows = Rows { spans: vec![Span::new(0..n, 0, Vec::new())], entries };
-        let mut acts = Acts::new(rows);
-        acts.put(SiteKind::Embed, self.decoder.embed(ids, &positions)?);
-        self.at(SiteKind::Embed.at(0), &mut acts)?;
-        let embed = acts.take(SiteKind::Embed)?;
-        acts.put(SiteKind::ResidPre, embed);
         let decoder = self.decoder;
+        let mut acts = decoder.begin((ids, &positions), rows, self)?;
         decoder.through(0..depth, |l| decoder.layer(l, angles, &mut acts, self))?;
         acts.take(SiteKind::ResidPre)
     }
@@ -168,45 +136,15 @@ impl OneRun<'_> {
     /// Makes this run's edits at a site, on `[positions, width]`.
     fn edited(&self, site: Site, x: &Tensor) -> Result<Tensor> {
         let mut x = x.clone();
-        let length = self.plan.length(self.run);
+        // An interchange sets what the donor had, which is done.
+        let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
+            let row = ops::to_vec(&self.kept[&(donor, site)].narrow(0, position, 1)?)?;
+            Ok(RowChange::Set(reading::pick(&row, columns).into()))
+        };
         for edit in self.edits.iter().filter(|e| e.site == site) {
-            let positions = resolve(&edit.positions, length).map_err(candle_core::Error::Msg)?;
-            let columns = columns(site, &edit.part, &self.decoder.arch, length).map_err(candle_core::Error::wrap)?;
-            let columns: Arc<[Range<usize>]> = columns.into();
-            let row_edits = match &edit.change {
-                Change::Interchange { donor, positions: from } => {
-                    let from = self.plan.donor_positions(edit, *donor, from.as_deref(), length);
-                    self.taken(site, *donor, &from.map_err(candle_core::Error::Msg)?, &positions, &columns)?
-                }
-                change => {
-                    let one =
-                        |p: &usize| RowEdit { row: *p, columns: columns.clone(), change: row_change(change, None) };
-                    positions.iter().map(one).collect()
-                }
-            };
-            x = ops::edit(&x, &row_edits)?;
+            x = ops::edit(&x, &row_edits(edit, Some, take)?)?;
         }
         Ok(x)
-    }
-
-    /// An interchange as edits that set what the donor had.
-    fn taken(
-        &self,
-        site: Site,
-        donor: Run,
-        from: &[usize],
-        to: &[usize],
-        columns: &Arc<[Range<usize>]>,
-    ) -> Result<Vec<RowEdit>> {
-        let Some(value) = self.kept.get(&(donor, site)) else {
-            candle_core::bail!("`{site}` of {donor:?} was not kept")
-        };
-        let each = from.iter().zip(to).map(|(from, to)| {
-            let row = ops::to_vec(&value.narrow(0, *from, 1)?)?;
-            let values: Arc<[f32]> = pick(&row, columns).into();
-            Ok(RowEdit { row: *to, columns: columns.clone(), change: ops::RowChange::Set(values) })
-        });
-        each.collect()
     }
 }
 

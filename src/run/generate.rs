@@ -18,7 +18,7 @@ pub use batch::generation_size;
 pub(super) use cache::Cache;
 pub use sample::Sampling;
 
-use super::{Options, RunError, cones};
+use super::{Options, RunError};
 use crate::model::arch::Arch;
 use crate::model::decoder::{Angles, Decoder};
 use crate::plan::{Plan, Run};
@@ -123,14 +123,13 @@ pub(crate) fn generate_samples(
     samples: &[u64],
     options: &Options,
 ) -> Result<Vec<Generated>, RunError> {
-    plan.check(&decoder.arch)?;
+    let program = plan.compile(&decoder.arch)?;
     generation.check(plan, &decoder.arch)?;
-    let cones = cones(plan, &decoder.arch);
     let lengths = plan.prompts.iter().map(|p| p.ids.len());
     let angles = Angles::reaching(decoder, lengths, generation.max_tokens)?;
     let mut found: Vec<Option<Generated>> = vec![None; generation.runs.len()];
-    let course = steps::Course { decoder, plan, cones: &cones, generation, options, angles: &angles, samples };
-    for batch in batch::batches(plan, &decoder.arch, &cones, generation, options.budget) {
+    let course = steps::Course { decoder, program: &program, generation, options, angles: &angles, samples };
+    for batch in batch::batches(&program, generation, options.budget) {
         for (i, generated) in course.run(&batch)? {
             found[i] = Some(generated);
         }

@@ -17,13 +17,12 @@
 mod end;
 mod pass;
 
-use super::head::pick;
-use super::{Options, Reading, RunError};
-use crate::model::arch::Arch;
+use super::reading::pick;
+use super::{Found, Options, RunError};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
 use crate::ops;
-use crate::plan::{Edit, Metric, Plan, Run, What, columns, resolve};
+use crate::plan::{Array, GradientReadout, Metric, Placed, Program, Reading, Run};
 use crate::site::{Site, SiteKind};
 use candle_core::backprop::GradStore;
 use candle_core::{Result, Tensor, Var};
@@ -40,23 +39,18 @@ pub struct NoGradient {
     pub site: Site,
 }
 
-/// Computes the readings of a plan's gradient readouts, with their numbers.
-pub(super) fn read(
-    decoder: &Decoder,
-    plan: &Plan,
-    options: &Options,
-) -> std::result::Result<Vec<(usize, Reading)>, RunError> {
-    let mut readings = Vec::new();
-    let asked = asked(plan);
+/// Computes the readings of a program's gradient readouts.
+pub(super) fn read(decoder: &Decoder, program: &Program, options: &Options) -> std::result::Result<Found, RunError> {
+    let mut found = Found::new();
+    let asked = asked(program);
     if asked.is_empty() {
-        return Ok(readings);
+        return Ok(found);
     }
-    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
-    for (runs, asked) in batches(plan, &decoder.arch, asked, options.budget) {
-        let batch = Batch::new(decoder, plan, &angles, runs, asked);
-        batch.read(options, &mut readings)?;
+    let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
+    for (runs, asked) in batches(program, asked, options.budget) {
+        Batch::new(decoder, program, &angles, runs, asked).read(options, &mut found)?;
     }
-    Ok(readings)
+    Ok(found)
 }
 
 /// All gradients that are wanted of one run.
@@ -64,20 +58,20 @@ pub(super) struct Asked<'a> {
     pub(super) run: Run,
     /// Each once.
     pub(super) metrics: Vec<&'a Metric>,
-    gradients: Vec<Gradient>,
+    gradients: Vec<Gradient<'a>>,
 }
 
-struct Gradient {
-    readout: usize,
+#[derive(Clone, Copy)]
+struct Gradient<'a> {
+    read: &'a GradientReadout<'a>,
     /// Index into [`Asked::metrics`].
     metric: usize,
-    site: Site,
 }
 
 impl Asked<'_> {
     /// The first site that is wanted: how far back gradients go.
     fn lowest(&self) -> Site {
-        self.gradients.iter().map(|g| g.site).min().unwrap_or(SiteKind::Logits.at(0))
+        self.gradients.iter().map(|g| g.read.site).min().unwrap_or(SiteKind::Logits.at(0))
     }
 
     /// How many layers, the last ones, gradients go back through.
@@ -86,31 +80,30 @@ impl Asked<'_> {
     }
 }
 
-/// The gradients that a plan wants, by run.
-pub(super) fn asked(plan: &Plan) -> Vec<Asked<'_>> {
+/// The gradients that a program wants, by run.
+pub(super) fn asked<'a>(program: &'a Program) -> Vec<Asked<'a>> {
     let mut found: BTreeMap<Run, Asked> = BTreeMap::new();
-    for (readout, r) in plan.readouts.iter().enumerate() {
-        let What::Gradient { metric, site, .. } = &r.what else { continue };
-        let run = r.run;
+    for read in &program.gradients {
+        let run = read.run;
         let asked = found.entry(run).or_insert_with(|| Asked { run, metrics: Vec::new(), gradients: Vec::new() });
-        let known = asked.metrics.iter().position(|m| *m == metric);
+        let known = asked.metrics.iter().position(|m| *m == read.metric);
         let metric = known.unwrap_or_else(|| {
-            asked.metrics.push(metric);
+            asked.metrics.push(read.metric);
             asked.metrics.len() - 1
         });
-        asked.gradients.push(Gradient { readout, metric, site: *site });
+        asked.gradients.push(Gradient { read, metric });
     }
     found.into_values().collect()
 }
 
 /// Runs that are computed together, in the order of runs, and what is asked of them, while their memory stays under the
 /// budget. A donor of several is in each of their batches.
-fn batches<'a>(plan: &Plan, arch: &Arch, asked: Vec<Asked<'a>>, budget: usize) -> Vec<(BTreeSet<Run>, Vec<Asked<'a>>)> {
+fn batches<'a>(program: &Program, asked: Vec<Asked<'a>>, budget: usize) -> Vec<(BTreeSet<Run>, Vec<Asked<'a>>)> {
     let mut batches: Vec<(BTreeSet<Run>, Vec<Asked>)> = Vec::new();
     let mut filled = 0;
     for asked in asked {
-        let runs = plan.needed([asked.run], false);
-        let bytes = |run: &Run| plan.length(*run) * bytes_a_row(plan, arch, &asked, plan.length(*run));
+        let runs = program.needed([asked.run], false);
+        let bytes = |run: &Run| program.length(*run) * bytes_a_row(program, &asked, program.length(*run));
         let own: usize = runs.iter().map(bytes).sum();
         match batches.last_mut() {
             Some((joined, list)) if filled + own <= budget => {
@@ -128,12 +121,13 @@ fn batches<'a>(plan: &Plan, arch: &Arch, asked: Vec<Asked<'a>>, budget: usize) -
 }
 
 /// What a row takes in memory, about: what is kept of it for every layer, and one layer's graph with its gradients.
-fn bytes_a_row(plan: &Plan, arch: &Arch, asked: &Asked, keys: usize) -> usize {
+fn bytes_a_row(program: &Program, asked: &Asked, keys: usize) -> usize {
+    let arch = program.arch;
     let mut sites: HashMap<usize, HashSet<Site>> = HashMap::new();
     for g in &asked.gradients {
-        sites.entry(g.site.layer).or_default().insert(g.site);
+        sites.entry(g.read.site.layer).or_default().insert(g.read.site);
     }
-    for edit in plan.edits(asked.run) {
+    for edit in program.edits(asked.run) {
         sites.entry(edit.site.layer).or_default().insert(edit.site);
     }
     // Each is there with its variable, their sum, and the gradients of these; those that are there only if they are wanted
@@ -152,7 +146,7 @@ fn bytes_a_row(plan: &Plan, arch: &Arch, asked: &Asked, keys: usize) -> usize {
 /// Runs that go forward and back together.
 struct Batch<'a> {
     decoder: &'a Decoder,
-    plan: &'a Plan,
+    program: &'a Program<'a>,
     angles: &'a Angles,
     /// In the order of the spans.
     runs: Vec<Run>,
@@ -163,13 +157,13 @@ struct Batch<'a> {
     /// The sites at which a gradient is wanted.
     tapped: HashSet<Site>,
     /// Edits that hold in each run, by site, donors' before those of their takers.
-    edits: HashMap<Site, Vec<(Run, &'a Edit)>>,
+    edits: HashMap<Site, Vec<(Run, &'a Placed<'a>)>>,
 }
 
 impl<'a> Batch<'a> {
     fn new(
         decoder: &'a Decoder,
-        plan: &'a Plan,
+        program: &'a Program<'a>,
         angles: &'a Angles,
         runs: BTreeSet<Run>,
         asked: Vec<Asked<'a>>,
@@ -178,16 +172,16 @@ impl<'a> Batch<'a> {
         let mut rows = Rows::default();
         let mut edits: HashMap<Site, Vec<_>> = HashMap::new();
         for run in &runs {
-            let (from, n) = (rows.len(), plan.length(*run));
+            let (from, n) = (rows.len(), program.length(*run));
             rows.spans.push(Span::new(from..from + n, 0, Vec::new()));
             rows.entries.extend((0..n).map(|p| angles.entry(n, p)));
-            for edit in plan.edits(*run) {
+            for edit in program.edits(*run) {
                 edits.entry(edit.site).or_default().push((*run, edit));
             }
         }
         let spans = runs.iter().enumerate().map(|(i, run)| (*run, i)).collect();
-        let tapped = asked.iter().flat_map(|a| &a.gradients).map(|g| g.site).collect();
-        Batch { decoder, plan, angles, runs, rows, spans, asked, tapped, edits }
+        let tapped = asked.iter().flat_map(|a| &a.gradients).map(|g| g.read.site).collect();
+        Batch { decoder, program, angles, runs, rows, spans, asked, tapped, edits }
     }
 
     /// The row of a run's position.
@@ -195,7 +189,7 @@ impl<'a> Batch<'a> {
         self.rows.spans[self.spans[&run]].rows.start + position
     }
 
-    fn read(&self, options: &Options, readings: &mut Vec<(usize, Reading)>) -> std::result::Result<(), RunError> {
+    fn read(&self, options: &Options, found: &mut Found) -> std::result::Result<(), RunError> {
         let n_layers = self.decoder.arch.n_layers;
         let lowest = self.asked.iter().map(Asked::lowest).min().unwrap_or(SiteKind::Logits.at(0));
         let rounds = self.asked.iter().map(|a| a.metrics.len()).max().unwrap_or(0);
@@ -203,12 +197,12 @@ impl<'a> Batch<'a> {
         let Some(last) = kept.pop() else { return Ok(()) };
         let mut upstream = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            upstream.push(end::back(self, round, &last, options.budget, readings)?);
+            upstream.push(end::back(self, round, &last, options.budget, found)?);
         }
         drop(last);
         self.decoder.through((lowest.first_layer(n_layers)..n_layers).rev(), |l| {
             let Some(input) = kept.pop() else { return Ok(()) };
-            self.back(l, &input, lowest, &mut upstream, readings)?;
+            self.back(l, &input, lowest, &mut upstream, found)?;
             (options.progress)((self.rows.len() * (1 + rounds)) as u64);
             Ok(())
         })
@@ -216,15 +210,10 @@ impl<'a> Batch<'a> {
 
     /// The plain pass: the residual streams before the layers from `first` on, and the last. `[rows, d_model]` each.
     fn forward(&self, first: usize, options: &Options) -> Result<Vec<Tensor>> {
-        let prompt = |run: &Run| &self.plan.prompts[self.plan.root(*run)].ids;
-        let ids: Vec<u32> = self.runs.iter().flat_map(prompt).copied().collect();
-        let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.plan.length(*run) as u32).collect();
-        let mut acts = Acts::new(self.rows.clone());
+        let ids: Vec<u32> = self.runs.iter().flat_map(|run| self.program.ids(*run)).copied().collect();
+        let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.program.length(*run) as u32).collect();
         let mut pass = Pass::plain(self);
-        acts.put(SiteKind::Embed, self.decoder.embed(&ids, &positions)?);
-        pass.at(SiteKind::Embed.at(0), &mut acts)?;
-        let embed = acts.take(SiteKind::Embed)?;
-        acts.put(SiteKind::ResidPre, embed);
+        let mut acts = self.decoder.begin((&ids, &positions), self.rows.clone(), &mut pass)?;
         let mut kept = Vec::new();
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             if l >= first {
@@ -247,7 +236,7 @@ impl<'a> Batch<'a> {
         input: &Tensor,
         lowest: Site,
         upstream: &mut [Tensor],
-        readings: &mut Vec<(usize, Reading)>,
+        found: &mut Found,
     ) -> std::result::Result<(), RunError> {
         let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(input)?) } else { None };
         let mut acts = Acts::new(self.rows.clone());
@@ -255,15 +244,15 @@ impl<'a> Batch<'a> {
         let mut pass = Pass::tapping(self, variable.is_some());
         self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
         let output = acts.take(SiteKind::ResidPre)?;
-        let here = |g: &Gradient| g.site.first_layer(self.decoder.arch.n_layers) == l;
+        let here = |g: &Gradient| g.read.site.first_layer(self.decoder.arch.n_layers) == l;
         for (round, upstream) in upstream.iter_mut().enumerate() {
             let grads = pull(&output, upstream)?;
-            for (run, g) in self.gradients(round).filter(|(_, g)| here(g)) {
-                let variable = match g.site.kind {
+            for Gradient { read, .. } in self.gradients(round).filter(here) {
+                let variable = match read.site.kind {
                     SiteKind::Embed => variable.as_ref(),
-                    _ => pass.tap(g.site, run),
+                    _ => pass.tap(read.site, read.run),
                 };
-                readings.push((g.readout, self.reading(run, g, gradient_of(&grads, g.site, variable)?)?));
+                found.push((read.readout, self.reading(read, gradient_of(&grads, read.site, variable)?)?));
             }
             if variable.is_some() {
                 *upstream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
@@ -272,25 +261,19 @@ impl<'a> Batch<'a> {
         Ok(())
     }
 
-    /// The gradients of one round that are wanted, and of which runs.
-    fn gradients(&self, round: usize) -> impl Iterator<Item = (Run, &Gradient)> {
-        let all = self.asked.iter().flat_map(|a| a.gradients.iter().map(move |g| (a.run, g)));
-        all.filter(move |(_, g)| g.metric == round)
+    /// The gradients of one round that are wanted.
+    fn gradients(&self, round: usize) -> impl Iterator<Item = Gradient<'a>> {
+        self.asked.iter().flat_map(|a| a.gradients.iter().copied()).filter(move |g| g.metric == round)
     }
 
     /// A readout's part of the gradient at its site: of the batch's rows, or, for scores and patterns, of its run's.
-    fn reading(&self, run: Run, g: &Gradient, gradient: &Tensor) -> std::result::Result<Reading, RunError> {
-        let keys = self.plan.length(run);
-        let What::Gradient { positions, part, .. } = &self.plan.readouts[g.readout].what else {
-            return Err(candle_core::Error::Msg(format!("readout {} is no gradient", g.readout)).into());
-        };
-        let columns = columns(g.site, part, &self.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
-        let first = if pass::is_opened(g.site) { 0 } else { self.row(run, 0) };
-        let positions = resolve(positions, keys).map_err(candle_core::Error::Msg)?;
-        let rows: Vec<u32> = positions.iter().map(|p| (first + p) as u32).collect();
+    fn reading(&self, read: &GradientReadout, gradient: &Tensor) -> std::result::Result<Reading, RunError> {
+        let first = if pass::is_opened(read.site) { 0 } else { self.row(read.run, 0) };
+        let rows: Vec<u32> = read.positions.iter().map(|p| (first + p) as u32).collect();
         let values = ops::to_vec(&gradient.index_select(&Tensor::new(rows, gradient.device())?, 0)?)?;
-        let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &columns)).collect();
-        Ok(Reading::Array { shape: vec![positions.len(), columns.iter().map(Range::len).sum()], values })
+        let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &read.columns)).collect();
+        let shape = vec![read.positions.len(), read.columns.iter().map(Range::len).sum()];
+        Ok(Reading::Array(Array { shape, values }))
     }
 }
 

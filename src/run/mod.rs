@@ -7,7 +7,7 @@
 //!
 //! ```no_run
 //! use gatelens::model::{Model, Options as ModelOptions};
-//! use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+//! use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions};
 //! use gatelens::run::{Options, run};
 //! use gatelens::site::SiteKind;
 //!
@@ -21,15 +21,16 @@
 //!         vec![tokenizer.first_token(" Paris")?],
 //!         vec![tokenizer.first_token(" Rome")?],
 //!     );
+//!     let mut found = Vec::new();
 //!     for (layer, head) in model.heads() {
 //!         let change = Change::interchange(other);
 //!         let edit = Edit { site: SiteKind::Z.at(layer), part: Part::Heads(vec![head]), positions: Positions::Last, change };
 //!         let fork = plan.fork(clean, vec![edit]);
-//!         plan.read(fork, What::Metric(metric.clone()));
+//!         found.push((layer, head, plan.read(fork, metric.clone())));
 //!     }
 //!     let readings = run(&model.decoder, &plan, &Options::default())?;
-//!     for ((layer, head), reading) in model.heads().zip(&readings) {
-//!         println!("L{layer}.H{head}: {:?}", reading.number());
+//!     for (layer, head, metric) in found {
+//!         println!("L{layer}.H{head}: {}", readings[metric]);
 //!     }
 //!     Ok(())
 //! }
@@ -37,27 +38,27 @@
 
 mod attribution;
 mod batches;
-mod cone;
 mod edits;
+mod end;
 mod full;
 mod generate;
 mod gradient;
-mod head;
 mod rate;
+mod reading;
 mod size;
 mod wavefront;
 
-pub use cone::{Cone, cones};
+pub(crate) use end::log_sum_exp;
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
 pub(crate) use generate::{generate_samples, samples};
 pub use gradient::NoGradient;
-pub(crate) use head::log_sum_exp;
 pub use rate::rate;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
 use crate::model::weights::WeightsError;
-use crate::plan::{Plan, PlanError, What};
+pub use crate::plan::{Array, Reading, Readings};
+use crate::plan::{Plan, PlanError, Program, What};
 use crate::site::SiteKind;
 use candle_core::DType;
 
@@ -132,76 +133,51 @@ fn mend(dtype: DType) -> &'static str {
     }
 }
 
-/// The value of one readout.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Reading {
-    Number(f64),
-    /// Row-major.
-    Array {
-        shape: Vec<usize>,
-        values: Vec<f32>,
-    },
-}
-
-impl Reading {
-    /// The number, if the readout was one.
-    pub fn number(&self) -> Option<f64> {
-        match self {
-            Reading::Number(x) => Some(*x),
-            Reading::Array { .. } => None,
-        }
-    }
-
-    /// An array's rows; none of a number.
-    pub fn rows(&self) -> impl Iterator<Item = &[f32]> {
-        let (values, width) = match self {
-            Reading::Number(_) => (&[][..], 1),
-            Reading::Array { shape, values } => (values.as_slice(), shape.last().copied().unwrap_or(1).max(1)),
-        };
-        values.chunks_exact(width)
-    }
-
-    /// [`Reading::values`], taken out.
-    pub fn into_values(self) -> Vec<f32> {
-        match self {
-            Reading::Number(x) => vec![x as f32],
-            Reading::Array { values, .. } => values,
-        }
-    }
-
-    /// The values: an array's, or the number alone.
-    pub fn values(&self) -> Vec<f32> {
-        match self {
-            Reading::Number(x) => vec![*x as f32],
-            Reading::Array { values, .. } => values.clone(),
-        }
-    }
-}
+/// Readings with the numbers of their readouts, in the order in which they were found.
+type Found = Vec<(usize, Reading)>;
 
 /// Computes a plan's readings, one for each of its readouts.
 ///
 /// # Errors
 /// If the plan does not make sense for the model, a reading is not finite, or candle fails.
-pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Vec<Reading>, RunError> {
-    plan.check(&decoder.arch)?;
-    let readings = match options.engine {
-        Engine::Full => full::run(decoder, plan, options)?,
-        Engine::Wavefront => wavefront::run(decoder, plan, options)?,
+pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Readings, RunError> {
+    run_program(decoder, &plan.compile(&decoder.arch)?, options)
+}
+
+/// Computes a program's readings, one for each of its plan's readouts.
+///
+/// # Errors
+/// If a reading is not finite, or candle fails.
+pub fn run_program(decoder: &Decoder, program: &Program, options: &Options) -> Result<Readings, RunError> {
+    let mut found = match options.engine {
+        Engine::Full => full::run(decoder, program, options)?,
+        Engine::Wavefront => wavefront::run(decoder, program, options)?,
     };
-    for (i, (reading, readout)) in readings.iter().zip(&plan.readouts).enumerate() {
+    found.sort_unstable_by_key(|(readout, _)| *readout);
+    let plan = program.plan;
+    debug_assert!(found.iter().map(|(readout, _)| *readout).eq(0..plan.readouts.len()), "each readout is read once");
+    let readings = found.into_iter().map(|(_, reading)| reading);
+    let checked = readings.zip(&plan.readouts).enumerate().map(|(i, (reading, readout))| {
         // Scores of keys that a query may not see are minus infinity.
-        let hidden = matches!(&readout.what, What::Activation { site, .. } if site.kind == SiteKind::Scores);
-        let bad = match reading {
-            Reading::Number(value) => Some(*value).filter(|v| !v.is_finite()),
-            Reading::Array { values, .. } => {
-                let bad = values.iter().find(|v| !(v.is_finite() || hidden && **v == f32::NEG_INFINITY));
-                bad.map(|v| f64::from(*v))
+        let hidden = matches!(&readout.what, What::Activation(a) if a.site.kind == SiteKind::Scores);
+        match not_finite(&reading, hidden) {
+            None => Ok(reading),
+            Some(value) => {
+                let at = format!("readout {i} of {}", plan.describe(readout.run));
+                Err(RunError::NotFinite { at, value, dtype: decoder.dtype })
             }
-        };
-        if let Some(value) = bad {
-            let at = format!("readout {i} of {}", plan.describe(readout.run));
-            return Err(RunError::NotFinite { at, value, dtype: decoder.dtype });
+        }
+    });
+    Ok(Readings::new(checked.collect::<Result<_, _>>()?))
+}
+
+/// A number of a reading that is not finite, if any is; minus infinity may be `hidden`.
+fn not_finite(reading: &Reading, hidden: bool) -> Option<f64> {
+    match reading {
+        Reading::Number(value) => Some(*value).filter(|v| !v.is_finite()),
+        Reading::Array(array) => {
+            let bad = array.values.iter().find(|v| !(v.is_finite() || hidden && **v == f32::NEG_INFINITY));
+            bad.map(|v| f64::from(*v))
         }
     }
-    Ok(readings)
 }

@@ -5,11 +5,11 @@
 //! What is not in layers (edits, unembedding, gradients' way back) is taken to go as fast, operation for operation.
 
 use super::size::full_runs;
-use super::{Engine, Size, batches, cones};
+use super::{Engine, Size, batches};
 use crate::model::decoder::{Acts, Angles, Decoder, Unwatched};
 use crate::model::rows::{Rows, Span};
 use crate::ops;
-use crate::plan::{Plan, Run};
+use crate::plan::{Program, Run};
 use crate::site::SiteKind;
 use candle_core::{Result, Tensor};
 use std::collections::HashMap;
@@ -29,17 +29,16 @@ const PASS: Duration = Duration::from_millis(50);
 const ALL: Duration = Duration::from_millis(250);
 
 /// Floating-point operations a second of a plan's rows in the decoder's first layer, by the clock; `None` where the plan runs nothing.
-/// The plan must be sound ([`Plan::check`]).
 ///
 /// # Errors
 /// If the layer's weights cannot be read, or candle fails.
-pub fn rate(decoder: &Decoder, plan: &Plan, engine: Engine) -> Result<Option<f64>> {
-    let Some(few) = Sample::of(decoder, plan, engine, FEWEST)? else { return Ok(None) };
+pub fn rate(decoder: &Decoder, program: &Program, engine: Engine) -> Result<Option<f64>> {
+    let Some(few) = Sample::of(decoder, program, engine, FEWEST)? else { return Ok(None) };
     // The first pass reads the weights.
     few.pass(decoder)?;
     let first = few.pass(decoder)?.as_secs_f64().max(1e-9);
     let rows = (few.rows.len() as f64 * PASS.as_secs_f64() / first) as usize;
-    let Some(sample) = Sample::of(decoder, plan, engine, rows.clamp(FEWEST, MOST))? else { return Ok(None) };
+    let Some(sample) = Sample::of(decoder, program, engine, rows.clamp(FEWEST, MOST))? else { return Ok(None) };
     sample.pass(decoder)?;
     let (started, mut passes) = (Instant::now(), Vec::new());
     while passes.len() < 3 || started.elapsed() < ALL {
@@ -60,16 +59,16 @@ struct Sample {
 
 impl Sample {
     /// The first runs of a plan that have so many rows together, the first whatever it has; none of a plan without runs.
-    fn of(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Result<Option<Sample>> {
-        let spans = spans(decoder, plan, engine, most);
+    fn of(decoder: &Decoder, program: &Program, engine: Engine, most: usize) -> Result<Option<Sample>> {
+        let spans = spans(program, engine, most);
         if spans.is_empty() {
             return Ok(None);
         }
-        let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
+        let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
         let (mut rows, mut size) = (Rows::default(), Size::default());
         let (mut ids, mut positions) = (Vec::new(), Vec::new());
         for (prompt, span) in spans {
-            let prompt = &plan.prompts[prompt].ids;
+            let prompt = program.ids(Run::Prompt(prompt));
             size.add(&decoder.arch, 0, span.start, span.rows.len());
             for p in span.start..span.keys() {
                 ids.push(prompt[p]);
@@ -96,25 +95,24 @@ impl Sample {
 
 /// The rows of runs in their order, each with its prompt: whole prompts, and of forks what their edits reach in the end. By the full
 /// engine one run, which it runs by itself.
-fn spans(decoder: &Decoder, plan: &Plan, engine: Engine, most: usize) -> Vec<(usize, Span)> {
+fn spans(program: &Program, engine: Engine, most: usize) -> Vec<(usize, Span)> {
     if engine == Engine::Full {
-        let first = full_runs(plan).into_iter().next().or((!plan.prompts.is_empty()).then_some(Run::Prompt(0)));
-        let whole = |run: Run| (plan.root(run), Span::new(0..plan.length(run), 0, Vec::new()));
+        let first = full_runs(program).into_iter().next().or_else(|| program.runs().next());
+        let whole = |run: Run| (program.root(run), Span::new(0..program.length(run), 0, Vec::new()));
         return first.map(whole).into_iter().collect();
     }
-    let cones = cones(plan, &decoder.arch);
-    let mut runs: Vec<Run> = batches::sets(plan, decoder.arch.n_layers).into_iter().flat_map(|set| set.runs).collect();
+    let mut runs: Vec<Run> = batches::sets(program).into_iter().flat_map(|set| set.runs).collect();
     if runs.is_empty() {
         // Of which gradients alone are read.
-        runs.extend((0..plan.prompts.len()).map(Run::Prompt));
+        runs.extend((0..program.plan.prompts.len()).map(Run::Prompt));
     }
     let (mut found, mut n) = (Vec::new(), 0);
     let mut of_prompt: HashMap<usize, Range<usize>> = HashMap::new();
     for run in runs {
-        let prompt = plan.root(run);
+        let prompt = program.root(run);
         let positions = match run {
-            Run::Prompt(p) => 0..plan.prompts[p].ids.len(),
-            Run::Fork(f) => cones[f].start..cones[f].ends.last().map_or(0, |end| *end as usize),
+            Run::Prompt(_) => 0..program.length(run),
+            Run::Fork(f) => program.cone(f).start..program.cone(f).ends.last().map_or(0, |end| *end as usize),
         };
         let rows = n..n + positions.len();
         if rows.is_empty() || (!found.is_empty() && rows.end > most) {

@@ -1,10 +1,9 @@
 //! What a plan costs, before it is run.
 
-use super::head::mean_tokens;
-use super::{Engine, batches, cones, gradient, head};
+use super::end::{self, mean_tokens};
+use super::{Engine, batches, gradient};
 use crate::model::arch::Arch;
-use crate::plan::{Metric, Plan, Positions, Readout, Run, What};
-use crate::site::SiteKind;
+use crate::plan::{EndReadout, EndWhat, Metric, Program, Run};
 use std::collections::BTreeSet;
 
 /// The cost of a plan under one engine.
@@ -20,23 +19,23 @@ pub struct Size {
     pub resid_bytes: u64,
 }
 
-/// Counts a plan under an engine. The plan must be sound ([`Plan::check`]).
-pub fn size(plan: &Plan, arch: &Arch, engine: Engine) -> Size {
+/// Counts a plan under an engine.
+pub fn size(program: &Program, engine: Engine) -> Size {
     let mut size = match engine {
-        Engine::Wavefront => wavefront(plan, arch),
-        Engine::Full => full(plan, arch),
+        Engine::Wavefront => wavefront(program),
+        Engine::Full => full(program),
     };
-    (size.prompts, size.forks) = (plan.prompts.len(), plan.forks.len());
-    size.add_gradients(plan, arch);
-    size.flops += logit_flops(plan, arch);
+    (size.prompts, size.forks) = (program.plan.prompts.len(), program.plan.forks.len());
+    size.add_gradients(program);
+    size.flops += logit_flops(program);
     size
 }
 
 /// The passes of the wavefront: all runs' residual streams are held together.
-fn wavefront(plan: &Plan, arch: &Arch) -> Size {
-    let cones = cones(plan, arch);
+fn wavefront(program: &Program) -> Size {
+    let (arch, cones) = (program.arch, program.cones());
     let (mut size, mut widest, mut last) = (Size::default(), 0, None);
-    for set in batches::sets(plan, arch.n_layers) {
+    for set in batches::sets(program) {
         for run in set.runs {
             let (cost, rows) = match (run, last) {
                 // Forks of one base that differ in the head alone follow each other.
@@ -44,7 +43,7 @@ fn wavefront(plan: &Plan, arch: &Arch) -> Size {
                     (cost, rows)
                 }
                 (Run::Fork(f), _) => Size::of_rows(arch, set.depth, cones[f].start, |l| cones[f].rows(l)),
-                (Run::Prompt(p), _) => Size::of_rows(arch, set.depth, 0, |_| plan.prompts[p].ids.len()),
+                (Run::Prompt(_), _) => Size::of_rows(arch, set.depth, 0, |_| program.length(run)),
             };
             if let Run::Fork(f) = run {
                 last = Some((f, set.depth, cost, rows));
@@ -59,11 +58,12 @@ fn wavefront(plan: &Plan, arch: &Arch) -> Size {
 }
 
 /// One pass a run: its residual stream is held, and those rows of all that are read at the end.
-fn full(plan: &Plan, arch: &Arch) -> Size {
+fn full(program: &Program) -> Size {
+    let arch = program.arch;
     let (mut size, mut longest, mut last) = (Size::default(), 0, ((0, 0), Size::default()));
-    let depths = plan.depths(arch.n_layers);
-    for run in full_runs(plan) {
-        let (length, depth) = (plan.length(run), depths[plan.root(run)]);
+    let depths = program.depths();
+    for run in full_runs(program) {
+        let (length, depth) = (program.length(run), depths[program.root(run)]);
         if last.0 != (length, depth) {
             last = ((length, depth), Size::of_rows(arch, depth, 0, |_| length).0);
         }
@@ -71,7 +71,7 @@ fn full(plan: &Plan, arch: &Arch) -> Size {
         size.flops += last.1.flops;
         longest = longest.max(length);
     }
-    size.resid_bytes = ((longest + head::rows_read(plan).len()) * arch.d_model * 4) as u64;
+    size.resid_bytes = ((longest + end::rows_read(program).len()) * arch.d_model * 4) as u64;
     size
 }
 
@@ -109,59 +109,56 @@ impl Size {
     /// Counts the passes of gradients: forward through every layer; through those that a gradient is wanted in, or before,
     /// forward once more and back once for each metric. The way back through a matrix costs as much as the way forward;
     /// what attention's costs more is left out.
-    fn add_gradients(&mut self, plan: &Plan, arch: &Arch) {
-        let asked = gradient::asked(plan);
-        let runs = plan.needed(asked.iter().map(|a| a.run), false);
+    fn add_gradients(&mut self, program: &Program) {
+        let (arch, asked) = (program.arch, gradient::asked(program));
+        let runs = program.needed(asked.iter().map(|a| a.run), false);
         for run in &runs {
-            (0..arch.n_layers).for_each(|l| self.add(arch, l, 0, plan.length(*run)));
+            (0..arch.n_layers).for_each(|l| self.add(arch, l, 0, program.length(*run)));
         }
         for a in &asked {
-            let n = plan.length(a.run);
+            let n = program.length(a.run);
             let back = arch.n_layers - a.layers_back(arch.n_layers)..arch.n_layers;
             back.flat_map(|l| std::iter::repeat_n(l, 1 + a.metrics.len())).for_each(|l| self.add(arch, l, 0, n));
         }
-        let rows: usize = runs.iter().map(|run| plan.length(*run)).sum();
+        let rows: usize = runs.iter().map(|run| program.length(*run)).sum();
         let kept = asked.iter().map(|a| a.layers_back(arch.n_layers)).max().unwrap_or(0);
         self.resid_bytes = self.resid_bytes.max((rows * kept * arch.d_model * 4) as u64);
     }
 }
 
 /// The runs that the full engine runs: those that are read, and donors.
-pub(super) fn full_runs(plan: &Plan) -> BTreeSet<Run> {
-    let read = plan.readouts.iter().filter(|r| !matches!(r.what, What::Gradient { .. }));
-    let compared = |what: &What| if let What::KlFrom(other) = what { Some(*other) } else { None };
-    plan.needed(read.flat_map(|r| std::iter::once(r.run).chain(compared(&r.what))), false)
+pub(super) fn full_runs(program: &Program) -> BTreeSet<Run> {
+    program.needed(program.read_runs(), false)
 }
 
 /// What unembedding costs.
-fn logit_flops(plan: &Plan, arch: &Arch) -> f64 {
+fn logit_flops(program: &Program) -> f64 {
+    let arch = program.arch;
+    // The mean is a product with one row, or over the sample.
+    let with_mean = |tokens: &[u32]| tokens.len() + mean_tokens(arch).map_or(1, |sample| sample.len());
+    let columns = |r: &EndReadout| match &r.what {
+        EndWhat::Difference { answer, foil } => answer.len() + foil.len(),
+        EndWhat::AboveMean(tokens) => with_mean(tokens),
+        EndWhat::Continuation(_) | EndWhat::Kl | EndWhat::Entropy | EndWhat::LogProbs(_) | EndWhat::Logits(_) => {
+            r.rows.len() * arch.vocab
+        }
+        EndWhat::Normed(_) => 0,
+    };
+    let read: usize = program.at_end.iter().map(columns).sum();
+    // The heads' outputs and the other components, once each for every token.
+    let attributed = program.attributions.iter().map(|a| match a.foil {
+        Some(foil) => (a.answer.len() + foil.len()) * (3 * arch.n_layers + 2),
+        None => with_mean(a.answer) * (3 * arch.n_layers + 2),
+    });
     let of_metric = |run: Run, metric: &Metric| match metric {
         Metric::LogitDifference { answer, foil } => answer.len() + foil.len(),
-        // The mean is a product with one row, or over the sample.
-        Metric::AboveMean { tokens } => tokens.len() + mean_tokens(arch).map_or(1, |sample| sample.len()),
-        Metric::Continuation { from } => (plan.length(run) - from) * arch.vocab,
+        Metric::AboveMean { tokens } => with_mean(tokens),
+        Metric::Continuation { from } => (program.length(run) - from) * arch.vocab,
     };
-    let positions = |run: Run, positions: &Positions| match positions {
-        Positions::Last => 1,
-        Positions::All => plan.length(run),
-        Positions::At(list) => list.len(),
-    };
-    let columns = |r: &Readout| match &r.what {
-        What::Metric(metric) => of_metric(r.run, metric),
-        What::KlFrom(_) => 2 * arch.vocab,
-        // The heads' outputs and the other components, once each for every token.
-        What::Attribution(metric) => of_metric(r.run, metric) * (3 * arch.n_layers + 2),
-        What::Entropy | What::LogProbs { .. } => arch.vocab,
-        What::Activation { site, positions: at, .. } | What::Projection { site, positions: at, .. } => {
-            if site.kind == SiteKind::Logits { positions(r.run, at) * arch.vocab } else { 0 }
-        }
-        What::Gradient { .. } => 0,
-    };
-    let read = plan.readouts.iter().map(columns).sum::<usize>();
-    let asked = gradient::asked(plan);
+    let asked = gradient::asked(program);
     // Forward and back.
     let of_gradients = asked.iter().flat_map(|a| a.metrics.iter().map(|m| 2 * of_metric(a.run, m))).sum::<usize>();
-    2.0 * (read + of_gradients) as f64 * arch.d_model as f64
+    2.0 * (read + attributed.sum::<usize>() + of_gradients) as f64 * arch.d_model as f64
 }
 
 #[cfg(test)]
@@ -207,7 +204,7 @@ mod tests {
             size(&plan, &arch, Engine::Wavefront).flops
         };
         let rows = |what: What| (flops(Some(what)) - flops(None)) / (2 * arch.vocab * arch.d_model) as f64;
-        let activation = |kind: SiteKind, positions: Positions| What::Activation {
+        let activation = |kind: SiteKind, positions: Positions| Activation {
             site: kind.at(0),
             positions,
             part: crate::plan::Part::All,

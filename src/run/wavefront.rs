@@ -10,40 +10,36 @@
 
 use super::attribution::Attributions;
 use super::batches::{self, Runs, Set};
-use super::cone::{Cone, cones};
 use super::edits::row_edits;
+use super::end::{self, Residuals};
 use super::generate::Cache;
-use super::head::{self, Residuals, Row, pick, project};
-use super::{Options, Reading, RunError, gradient};
+use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
-use crate::plan::{Change, Edit, Plan, Run, What, columns, resolve};
+use crate::plan::{Made, Placed, Program, Row, Run, SiteReadout};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
-pub(super) fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> std::result::Result<Vec<Reading>, RunError> {
-    let angles = Angles::new(decoder, plan.prompts.iter().map(|p| p.ids.len()))?;
-    run_keeping(decoder, plan, options, &angles, None)
+pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> std::result::Result<Found, RunError> {
+    let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
+    run_keeping(decoder, program, options, &angles, None)
 }
 
 /// [`run`] with angles at hand, which leaves keys and values in a cache.
 pub(super) fn run_keeping(
     decoder: &Decoder,
-    plan: &Plan,
+    program: &Program,
     options: &Options,
     angles: &Angles,
     cache: Option<&Cache>,
-) -> std::result::Result<Vec<Reading>, RunError> {
-    let arch = &decoder.arch;
-    let cones = cones(plan, arch);
+) -> std::result::Result<Found, RunError> {
     // Three activations of the widest site stand side by side in a gated MLP.
     let rows = |width: usize| (options.budget / (3 * 4 * width.max(1))).max(1);
-    let sweep = Sweep { decoder, plan, angles, cones: &cones, cache, mlp_rows: rows(arch.d_mlp) };
-    let mut readings: Vec<Option<Reading>> = vec![None; plan.readouts.len()];
-    let mut batches = batches::batches(plan, arch.n_layers, &cones, rows(batches::widest(plan, arch)))
+    let sweep = Sweep { decoder, program, angles, cache, mlp_rows: rows(decoder.arch.d_mlp) };
+    let mut batches = batches::batches(program, rows(batches::widest(program)))
         .into_iter()
         .map(|set| Batch::begin(sweep, set))
         .collect::<Result<Vec<_>>>()?;
@@ -55,24 +51,14 @@ pub(super) fn run_keeping(
         }
         Result::Ok(())
     })?;
+    let mut found = Found::new();
     for batch in &mut batches {
         batch.finish()?;
-        for (i, reading) in batch.state.readings.drain(..) {
-            readings[i] = Some(reading);
-        }
+        found.append(&mut batch.state.found);
     }
-    for (i, reading) in head::read(decoder, plan, &Ends::new(sweep, &batches), options.budget)? {
-        readings[i] = Some(reading);
-    }
+    found.extend(end::read(decoder, program, &Ends::new(sweep, &batches), options.budget)?);
     drop(batches);
-    for (i, reading) in gradient::read(decoder, plan, options)? {
-        readings[i] = Some(reading);
-    }
-    let n = readings.len();
-    let found: Vec<Reading> = readings.into_iter().flatten().collect();
-    if found.len() != n {
-        return Err(candle_core::Error::Msg(format!("{} of {n} readouts were not reached", n - found.len())).into());
-    }
+    found.extend(gradient::read(decoder, program, options)?);
     Ok(found)
 }
 
@@ -80,10 +66,8 @@ pub(super) fn run_keeping(
 #[derive(Clone, Copy)]
 struct Sweep<'a> {
     decoder: &'a Decoder,
-    plan: &'a Plan,
+    program: &'a Program<'a>,
     angles: &'a Angles,
-    /// One a fork.
-    cones: &'a [Cone],
     /// Where keys and values of some runs are kept.
     cache: Option<&'a Cache>,
     /// How many rows may be inside an MLP at once.
@@ -107,11 +91,11 @@ struct State<'a> {
     /// The runs of `acts.rows.spans`, in their order.
     order: Vec<Run>,
     /// Edits that hold in each fork, by site: its own and those of the runs it descends from.
-    edits: HashMap<Site, Vec<(Run, &'a Edit)>>,
+    edits: HashMap<Site, Vec<(Run, &'a Placed<'a>)>>,
     /// Forks by the site at which they part from their base.
     joins: HashMap<Site, Vec<Run>>,
-    reads: HashMap<Site, Vec<usize>>,
-    readings: Vec<(usize, Reading)>,
+    reads: HashMap<Site, Vec<&'a SiteReadout<'a>>>,
+    found: Found,
     attributions: Option<Attributions<'a>>,
     /// Scores and patterns of the layer at hand that are read or taken from, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
@@ -121,17 +105,12 @@ impl<'a> Batch<'a> {
     /// The embeddings of a batch's prompts, with what is edited and read there.
     fn begin(sweep: Sweep<'a>, set: Set) -> Result<Self> {
         let mut state = State::new(sweep, set.runs)?;
-        let prompts: Vec<usize> =
-            state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some(*p) } else { None }).collect();
-        let ranges: Vec<(Run, Range<usize>)> =
-            prompts.iter().map(|p| (Run::Prompt(*p), 0..sweep.plan.prompts[*p].ids.len())).collect();
-        let ids: Vec<u32> = prompts.iter().flat_map(|p| sweep.plan.prompts[*p].ids.iter().copied()).collect();
+        let prompts = state.runs.iter().filter(|run| matches!(run, Run::Prompt(_)));
+        let ranges: Vec<(Run, Range<usize>)> = prompts.map(|run| (*run, 0..sweep.program.length(*run))).collect();
+        let ids: Vec<u32> = ranges.iter().flat_map(|(run, _)| sweep.program.ids(*run)).copied().collect();
         let positions: Vec<u32> = ranges.iter().flat_map(|(_, r)| r.clone().map(|p| p as u32)).collect();
-        let mut acts = Acts::new(state.lay_out(&ranges));
-        acts.put(SiteKind::Embed, sweep.decoder.embed(&ids, &positions)?);
-        state.at(SiteKind::Embed.at(0), &mut acts)?;
-        let embed = acts.take(SiteKind::Embed)?;
-        acts.put(SiteKind::ResidPre, embed);
+        let rows = state.lay_out(&ranges);
+        let acts = sweep.decoder.begin((&ids, &positions), rows, &mut state)?;
         Ok(Batch { depth: set.depth, acts, state })
     }
 
@@ -148,7 +127,7 @@ impl Batch<'_> {
     fn finish(&mut self) -> Result<()> {
         let Some(attributions) = self.state.attributions.take() else { return Ok(()) };
         let resid = self.state.last_rows(&attributions, self.acts.get(SiteKind::ResidPre)?)?;
-        self.state.readings.extend(attributions.finish(&resid)?);
+        self.state.found.extend(attributions.finish(&resid)?);
         Ok(())
     }
 }
@@ -159,21 +138,17 @@ impl<'a> State<'a> {
         let members: HashSet<Run> = runs.iter().copied().collect();
         for run in &runs {
             let Run::Fork(f) = run else { continue };
-            joins.entry(joining_site(sweep, sweep.cones[*f].join)).or_default().push(*run);
-            for edit in sweep.plan.edits(*run) {
+            joins.entry(joining_site(sweep, sweep.program.cone(*f).join)).or_default().push(*run);
+            for edit in sweep.program.edits(*run) {
                 edits.entry(edit.site).or_default().push((*run, edit));
             }
         }
-        let mut reads: HashMap<Site, Vec<usize>> = HashMap::new();
-        for (i, readout) in sweep.plan.readouts.iter().enumerate().filter(|(_, r)| members.contains(&r.run)) {
-            if let What::Activation { site, .. } | What::Projection { site, .. } = &readout.what
-                && !head::is_of_the_end(&readout.what)
-            {
-                reads.entry(*site).or_default().push(i);
-            }
+        let mut reads: HashMap<Site, Vec<&SiteReadout>> = HashMap::new();
+        for read in sweep.program.at_sites.iter().filter(|read| members.contains(&read.run)) {
+            reads.entry(read.site).or_default().push(read);
         }
         Ok(State {
-            attributions: Attributions::new(sweep.decoder, sweep.plan, |run| members.contains(&run))?,
+            attributions: Attributions::new(sweep.decoder, sweep.program, |run| members.contains(&run))?,
             sweep,
             runs,
             spans: HashMap::new(),
@@ -181,25 +156,20 @@ impl<'a> State<'a> {
             edits,
             joins,
             reads,
-            readings: Vec::new(),
+            found: Found::new(),
             opened: HashMap::new(),
         })
     }
 
-    /// The run whose rows hold a position of `run`: itself, or the nearest of those that it descends from.
-    fn owner(&self, mut run: Run, position: usize) -> Result<(Run, usize)> {
-        loop {
-            if let Some(span) = self.spans.get(&run)
-                && position >= span.start
-                && position < span.keys()
-            {
-                return Ok((run, span.rows.start + position - span.start));
-            }
-            match run {
-                Run::Fork(f) => run = self.sweep.plan.forks[f].base,
-                Run::Prompt(p) => candle_core::bail!("prompt {p} has no row for position {position}"),
-            }
-        }
+    /// The run whose rows hold a position of `run`, itself or the nearest of those that it descends from, and the row. A prompt
+    /// has all its rows throughout.
+    fn owner(&self, run: Run, position: usize) -> (Run, usize) {
+        let has = |run: &Run| self.spans.get(run).is_some_and(|s| (s.start..s.keys()).contains(&position));
+        let lineage = std::iter::successors(Some(run), |run| self.sweep.program.base(*run));
+        let own = lineage.take_while(|run| self.sweep.program.base(*run).is_some()).find(has);
+        let owner = own.unwrap_or(Run::Prompt(self.sweep.program.root(run)));
+        let span = &self.spans[&owner];
+        (owner, span.rows.start + position - span.start)
     }
 
     /// Gives runs their rows, in this order, and says what the rows are.
@@ -214,7 +184,7 @@ impl<'a> State<'a> {
         }
         let mut rows = Rows { spans: Vec::with_capacity(ranges.len()), entries: Vec::with_capacity(at) };
         for (run, positions) in ranges {
-            let length = self.sweep.plan.length(*run);
+            let length = self.sweep.program.length(*run);
             rows.entries.extend(positions.clone().map(|p| self.sweep.angles.entry(length, p)));
             let own = &self.spans[run];
             let prefix = self.prefix(*run, positions.start);
@@ -226,8 +196,8 @@ impl<'a> State<'a> {
     /// The rows that hold positions `0..end` of what a run forks from, in order.
     fn prefix(&self, run: Run, end: usize) -> Vec<Range<usize>> {
         let (mut pieces, mut at, mut end) = (Vec::new(), run, end);
-        while let (Run::Fork(f), true) = (at, end > 0) {
-            at = self.sweep.plan.forks[f].base;
+        while let Some(base) = self.sweep.program.base(at).filter(|_| end > 0) {
+            at = base;
             if let Some(span) = self.spans.get(&at)
                 && span.start < end
                 && span.keys() >= end
@@ -243,7 +213,7 @@ impl<'a> State<'a> {
     /// Lays the rows out anew, each copied from where it was or from the run that it parts from.
     fn relayout(&mut self, ranges: &[(Run, Range<usize>)], acts: &mut Acts) -> Result<()> {
         let each = ranges.iter().flat_map(|(run, positions)| positions.clone().map(move |p| (*run, p)));
-        let from = each.map(|(run, p)| self.owner(run, p).map(|(_, row)| row as u32)).collect::<Result<Vec<_>>>()?;
+        let from: Vec<u32> = each.map(|(run, p)| self.owner(run, p).1 as u32).collect();
         let rows = self.lay_out(ranges);
         acts.gather(rows, &from)
     }
@@ -253,8 +223,11 @@ impl<'a> State<'a> {
         let more: HashSet<&Run> = more.iter().collect();
         let has_rows = |run: &&Run| self.spans.contains_key(run) || more.contains(run);
         let range = |run: &Run| match run {
-            Run::Prompt(p) => (*run, 0..self.sweep.plan.prompts[*p].ids.len()),
-            Run::Fork(f) => (*run, self.sweep.cones[*f].start..self.sweep.cones[*f].ends[layer] as usize),
+            Run::Prompt(_) => (*run, 0..self.sweep.program.length(*run)),
+            Run::Fork(f) => {
+                let cone = self.sweep.program.cone(*f);
+                (*run, cone.start..cone.ends[layer] as usize)
+            }
         };
         self.runs.iter().filter(has_rows).map(range).collect()
     }
@@ -279,8 +252,8 @@ impl<'a> State<'a> {
         for (run, edit) in self.edits.get(&site).into_iter().flatten() {
             // A fork that has not parted from its base yet shares its base's rows, which have this edit.
             let Some(span) = self.spans.get(run) else { continue };
-            let take = |donor: Run, p: usize, _: &[Range<usize>]| Ok(RowChange::CopyRow(self.owner(donor, p)?.1));
-            edits.extend(self.row_edits(*run, edit, span, span.rows.start, take)?);
+            let take = |donor: Run, p: usize, _: &[Range<usize>]| Ok(RowChange::CopyRow(self.owner(donor, p).1));
+            edits.extend(self.row_edits(edit, span, span.rows.start, take)?);
         }
         ops::edit(x, &edits)
     }
@@ -289,26 +262,21 @@ impl<'a> State<'a> {
     /// which has that edit too.
     fn row_edits(
         &self,
-        run: Run,
-        edit: &Edit,
+        edit: &Placed,
         span: &Span,
         first: usize,
         take: impl Fn(Run, usize, &[Range<usize>]) -> Result<RowChange>,
     ) -> Result<Vec<RowEdit>> {
         let row = |p: usize| (span.start..span.keys()).contains(&p).then(|| first + p - span.start);
-        row_edits(self.sweep.plan, &self.sweep.decoder.arch, run, edit, row, take)
+        row_edits(edit, row, take)
     }
 
     /// Takes the readings of a site.
     fn read(&mut self, site: Site, x: &Tensor) -> Result<()> {
-        let Some(readouts) = self.reads.get(&site) else { return Ok(()) };
-        for i in readouts.clone() {
-            let run = self.sweep.plan.readouts[i].run;
-            let rows = self.positions_read(i)?.iter().map(|p| self.owner(run, *p)).collect::<Result<Vec<_>>>()?;
-            let index: Vec<u32> = rows.iter().map(|(_, row)| *row as u32).collect();
+        for read in self.reads.get(&site).into_iter().flatten() {
+            let index: Vec<u32> = read.positions.iter().map(|p| self.owner(read.run, *p).1 as u32).collect();
             let values = ops::to_vec(&x.index_select(&Tensor::new(index, x.device())?, 0)?)?;
-            let reading = self.reading(i, site, &values, rows.len())?;
-            self.readings.push((i, reading));
+            self.found.push((read.readout, reading::of_rows(&read.take, &values, read.positions.len())));
         }
         Ok(())
     }
@@ -324,68 +292,33 @@ impl<'a> State<'a> {
 
     /// The last rows of the runs that attributions are read of.
     fn last_rows(&self, attributions: &Attributions, x: &Tensor) -> Result<Tensor> {
-        let row = |run: Run| Ok(self.owner(run, self.sweep.plan.length(run) - 1)?.1 as u32);
-        let rows = attributions.runs().map(row).collect::<Result<Vec<u32>>>()?;
+        let row = |run: Run| self.owner(run, self.sweep.program.length(run) - 1).1 as u32;
+        let rows: Vec<u32> = attributions.runs().map(row).collect();
         x.index_select(&Tensor::new(rows, x.device())?, 0)
     }
 
-    fn positions_read(&self, readout: usize) -> Result<Vec<usize>> {
-        let r = &self.sweep.plan.readouts[readout];
-        match &r.what {
-            What::Activation { positions, .. } | What::Projection { positions, .. } => {
-                resolve(positions, self.sweep.plan.length(r.run)).map_err(candle_core::Error::Msg)
-            }
-            _ => candle_core::bail!("readout {readout} is of the end of the pass"),
-        }
-    }
-
-    /// A readout's reading of `n` whole rows.
-    fn reading(&self, readout: usize, site: Site, values: &[f32], n: usize) -> Result<Reading> {
-        let r = &self.sweep.plan.readouts[readout];
-        let rows = values.chunks_exact((values.len() / n.max(1)).max(1));
-        match &r.what {
-            What::Activation { part, .. } => {
-                let keys = self.sweep.plan.length(r.run);
-                let columns = columns(site, part, &self.sweep.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
-                let wide = columns.iter().map(Range::len).sum();
-                Ok(Reading::Array { shape: vec![n, wide], values: rows.flat_map(|row| pick(row, &columns)).collect() })
-            }
-            What::Projection { direction, .. } => {
-                Ok(Reading::Array { shape: vec![n], values: rows.map(|row| project(row, direction)).collect() })
-            }
-            _ => candle_core::bail!("readout {readout} is of the end of the pass"),
-        }
-    }
-
     /// The runs whose scores or patterns are edited, taken from or read in a layer.
-    fn opened_runs(&self, layer: usize) -> Result<HashSet<Run>> {
+    fn opened_runs(&self, layer: usize) -> HashSet<Run> {
         let mut found = HashSet::new();
         for site in [SiteKind::Scores.at(layer), SiteKind::Pattern.at(layer)] {
             for (run, edit) in self.edits.get(&site).into_iter().flatten() {
                 found.insert(*run);
-                if let Change::Interchange { donor, positions } = &edit.change {
-                    let keys = self.sweep.plan.length(*run);
-                    let from = self.sweep.plan.donor_positions(edit, *donor, positions.as_deref(), keys);
-                    for p in from.map_err(candle_core::Error::Msg)? {
-                        found.insert(self.owner(*donor, p)?.0);
-                    }
+                if let Made::Taken { donor, from } = &edit.made {
+                    found.extend(from.iter().map(|p| self.owner(*donor, *p).0));
                 }
             }
-            for i in self.reads.get(&site).into_iter().flatten() {
-                for p in self.positions_read(*i)? {
-                    found.insert(self.owner(self.sweep.plan.readouts[*i].run, p)?.0);
-                }
+            for read in self.reads.get(&site).into_iter().flatten() {
+                found.extend(read.positions.iter().map(|p| self.owner(read.run, *p).0));
             }
         }
-        Ok(found)
+        found
     }
 
     /// Leaves keys and values in the cache. What a fork has no rows for here is its base's.
     fn keep(&self, cache: &Cache, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
         for run in &self.runs {
             let Some(kept) = cache.kept(*run) else { continue };
-            let owners = kept.positions.clone().map(|p| self.owner(*run, p).map(|(_, row)| row));
-            let rows = owners.collect::<Result<Vec<usize>>>()?;
+            let rows: Vec<usize> = kept.positions.clone().map(|p| self.owner(*run, p).1).collect();
             let mut slot = kept.slot;
             for rows in rows.chunk_by(|a, b| a + 1 == *b) {
                 let part = |x: &Tensor| x.narrow(0, rows[0], rows.len());
@@ -398,27 +331,26 @@ impl<'a> State<'a> {
 
     /// Whether opened scores or patterns are read, or taken from.
     fn is_taken(&self, site: Site) -> bool {
-        let taken = |(_, edit): &(Run, &Edit)| edit.change.donor().is_some();
+        let taken = |(_, edit): &(Run, &Placed)| edit.donor().is_some();
         self.reads.contains_key(&site) || self.edits.get(&site).is_some_and(|edits| edits.iter().any(taken))
     }
 
-    /// A row of the layer's opened scores or pattern.
-    fn opened_row(&self, site: Site, run: Run, position: usize) -> Result<&[f32]> {
-        let (owner, _) = self.owner(run, position)?;
-        let width = self.sweep.decoder.arch.n_heads * self.sweep.plan.length(run);
+    /// A row of the layer's opened scores or pattern: [`State::opened_runs`] has all that are taken from or read.
+    fn opened_row(&self, site: Site, run: Run, position: usize) -> &[f32] {
+        let (owner, _) = self.owner(run, position);
+        let width = self.sweep.decoder.arch.n_heads * self.sweep.program.length(run);
         let at = (position - self.spans[&owner].start) * width;
-        let rows = self.opened.get(&(owner, site)).and_then(|rows| rows.get(at..at + width));
-        rows.ok_or_else(|| candle_core::Error::Msg(format!("`{site}` of {owner:?} was not opened")))
+        &self.opened[&(owner, site)][at..at + width]
     }
 
     /// One fork's edits of scores or pattern, on its span's rows.
     fn edit_opened(&self, site: Site, run: Run, mut x: Tensor) -> Result<Tensor> {
-        let own = |e: &&(Run, &Edit)| e.0 == run;
+        let own = |e: &&(Run, &Placed)| e.0 == run;
         for (_, edit) in self.edits.get(&site).into_iter().flatten().filter(own) {
             let take = |donor: Run, p: usize, columns: &[Range<usize>]| {
-                Ok(RowChange::Set(pick(self.opened_row(site, donor, p)?, columns).into()))
+                Ok(RowChange::Set(reading::pick(self.opened_row(site, donor, p), columns).into()))
             };
-            x = ops::edit(&x, &self.row_edits(run, edit, &self.spans[&run], 0, take)?)?;
+            x = ops::edit(&x, &self.row_edits(edit, &self.spans[&run], 0, take)?)?;
         }
         Ok(x)
     }
@@ -465,7 +397,7 @@ impl Hook for State<'_> {
     }
 
     fn opened(&self, layer: usize) -> Result<Vec<usize>> {
-        let runs = self.opened_runs(layer)?;
+        let runs = self.opened_runs(layer);
         Ok((0..self.order.len()).filter(|i| runs.contains(&self.order[*i])).collect())
     }
 
@@ -477,17 +409,14 @@ impl Hook for State<'_> {
             self.opened.insert((run, site), ops::to_vec(&flat)?);
         }
         // Spans come in the order of runs: all that a later one takes from, or that is read, is in hand at the last.
-        for i in self.reads.get(&site).cloned().unwrap_or_default() {
-            let reader = self.sweep.plan.readouts[i].run;
-            let positions = self.positions_read(i)?;
-            let owners = positions.iter().map(|p| self.owner(reader, *p)).collect::<Result<Vec<_>>>()?;
-            if owners.iter().map(|(owner, _)| *owner).max() != Some(run) {
+        for read in self.reads.get(&site).into_iter().flatten() {
+            let owners = read.positions.iter().map(|p| self.owner(read.run, *p).0);
+            if owners.max() != Some(run) {
                 continue;
             }
-            let rows = positions.iter().map(|p| self.opened_row(site, reader, *p).map(<[f32]>::to_vec));
-            let values: Vec<f32> = rows.collect::<Result<Vec<_>>>()?.concat();
-            let reading = self.reading(i, site, &values, positions.len())?;
-            self.readings.push((i, reading));
+            let rows = read.positions.iter().map(|p| self.opened_row(site, read.run, *p));
+            let values: Vec<f32> = rows.flatten().copied().collect();
+            self.found.push((read.readout, reading::of_rows(&read.take, &values, read.positions.len())));
         }
         flat.reshape((n, heads, keys))
     }
@@ -498,7 +427,7 @@ struct Ends<'a, 'b> {
     batches: &'b [Batch<'a>],
     /// The batch of each prompt.
     of_prompt: HashMap<usize, usize>,
-    plan: &'a Plan,
+    program: &'a Program<'a>,
 }
 
 impl<'a, 'b> Ends<'a, 'b> {
@@ -507,7 +436,7 @@ impl<'a, 'b> Ends<'a, 'b> {
             batch.state.runs.iter().filter_map(|r| if let Run::Prompt(p) = r { Some((*p, b)) } else { None }).collect()
         };
         let of_prompt = batches.iter().enumerate().flat_map(prompts).collect();
-        Ends { batches, of_prompt, plan: sweep.plan }
+        Ends { batches, of_prompt, program: sweep.program }
     }
 }
 
@@ -515,8 +444,8 @@ impl Residuals for Ends<'_, '_> {
     fn rows(&self, rows: &[Row]) -> Result<Tensor> {
         let mut found: Vec<(usize, u32)> = Vec::with_capacity(rows.len());
         for (run, position) in rows {
-            let batch = self.of_prompt[&self.plan.root(*run)];
-            found.push((batch, self.batches[batch].state.owner(*run, *position)?.1 as u32));
+            let batch = self.of_prompt[&self.program.root(*run)];
+            found.push((batch, self.batches[batch].state.owner(*run, *position).1 as u32));
         }
         // Rows of one batch that follow each other are taken together.
         let mut parts = Vec::new();

@@ -1,6 +1,6 @@
 //! Readings as bytes, exactly, in the safetensors format.
 
-use crate::run::Reading;
+use crate::plan::{Array, Reading};
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 use std::collections::HashMap;
@@ -20,7 +20,7 @@ pub(super) fn encode(readings: &[Reading], digest: &str) -> Vec<u8> {
     let numbers: Vec<u8> = readings.iter().flat_map(|r| r.number().unwrap_or(f64::NAN).to_le_bytes()).collect();
     let mut tensors = vec![(NUMBERS.to_string(), Dtype::F64, vec![readings.len()], numbers)];
     for (i, reading) in readings.iter().enumerate() {
-        if let Reading::Array { shape, values } = reading {
+        if let Reading::Array(Array { shape, values }) = reading {
             let bytes = values.iter().flat_map(|v| v.to_le_bytes()).collect();
             tensors.push((i.to_string(), Dtype::F32, shape.clone(), bytes));
         }
@@ -55,7 +55,7 @@ pub(super) fn decode(bytes: &[u8], n: usize, digest: &str) -> Result<Vec<Reading
             return Err(format!("reading {i} is not in f32"));
         }
         let values = array.data().as_chunks::<4>().0.iter().map(|b| f32::from_le_bytes(*b)).collect();
-        Ok(Reading::Array { shape: array.shape().to_vec(), values })
+        Ok(Reading::Array(Array { shape: array.shape().to_vec(), values }))
     };
     numbers.data().as_chunks::<8>().0.iter().enumerate().map(reading).collect()
 }
@@ -68,9 +68,9 @@ mod tests {
     fn readings_come_back_bit_for_bit() {
         let readings = vec![
             Reading::Number(0.1 + 0.2),
-            Reading::Array { shape: vec![2, 1], values: vec![f32::MIN_POSITIVE, -0.0] },
+            Reading::Array(Array { shape: vec![2, 1], values: vec![f32::MIN_POSITIVE, -0.0] }),
             Reading::Number(-1e-300),
-            Reading::Array { shape: vec![0], values: vec![] },
+            Reading::Array(Array { shape: vec![0], values: vec![] }),
         ];
         assert_eq!(decode(&encode(&readings, "a"), 4, "a"), Ok(readings));
     }

@@ -1,8 +1,7 @@
 //! Log-probabilities of the tokens that a study scores, read beside its own plans: wherever a plan runs a prompt that is asked
 //! about, one readout is added to it. So the record can say how likely the answers were, at no pass of its own.
 
-use crate::plan::{Plan, Readout, Run, What};
-use crate::run::Reading;
+use crate::plan::{LogProbs, Plan, Program, Reading, Run};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 
@@ -25,16 +24,16 @@ impl Asked {
         Asked { wanted, ..Asked::default() }
     }
 
-    /// The plan with a readout more for each of its prompts that is asked about, was not read and goes through all `n_layers`
+    /// The plan with a readout more for each of its prompts that is asked about, was not read and goes through all layers
     /// anyway; none where there is no such prompt.
-    pub(super) fn extended(&self, plan: &Plan, n_layers: usize) -> Option<Plan> {
-        let (found, depths) = (self.found.borrow(), plan.depths(n_layers));
+    pub(super) fn extended(&self, program: &Program) -> Option<Plan> {
+        let (found, depths) = (self.found.borrow(), program.depths());
         let mut asked: Vec<(Run, Vec<u32>)> = Vec::new();
         let mut taken = std::collections::HashSet::new();
-        for (p, prompt) in plan.prompts.iter().enumerate() {
+        for (p, prompt) in program.plan.prompts.iter().enumerate() {
             if let Some(tokens) = self.wanted.get(&prompt.ids)
                 && !found.contains_key(&prompt.ids)
-                && depths[p] == n_layers
+                && depths[p] == program.arch.n_layers
                 && taken.insert(&prompt.ids)
             {
                 asked.push((Run::Prompt(p), tokens.clone()));
@@ -43,8 +42,10 @@ impl Asked {
         if asked.is_empty() {
             return None;
         }
-        let mut plan = plan.clone();
-        plan.readouts.extend(asked.into_iter().map(|(run, tokens)| Readout { run, what: What::LogProbs { tokens } }));
+        let mut plan = program.plan.clone();
+        for (run, tokens) in asked {
+            plan.read(run, LogProbs { tokens });
+        }
         Some(plan)
     }
 

@@ -83,7 +83,7 @@ fn norms_and_logits(model: &Model, prompts: &[Value]) -> Vec<(Vec<f32>, Vec<f32>
     for (i, prompt) in prompts.iter().enumerate() {
         let run = plan.prompt(format!("{i}"), ids_of(prompt));
         for site in (0..layers).map(|l| SiteKind::ResidPre.at(l)).chain([SiteKind::Logits.at(0)]) {
-            plan.read(run, What::Activation { site, positions: Positions::Last, part: Part::All });
+            plan.read(run, Activation { site, positions: Positions::Last, part: Part::All });
         }
     }
     let readings = run(&model.decoder, &plan, &Options::default()).expect("readings");

@@ -54,7 +54,7 @@ fn heads_set_to_the_references_mean_are_those_of_forks_made_by_hand() {
             let donor = plan.prompt("donor", golden.ids("donor_ids", i));
             for layer in 0..model.decoder.arch.n_layers {
                 let site = SiteKind::Z.at(layer);
-                plan.read(donor, What::Activation { site, positions: positions.clone(), part: Part::All });
+                plan.read(donor, Activation { site, positions: positions.clone(), part: Part::All });
             }
         }
         let values = run(&model.decoder, &plan, &Options::default()).unwrap();

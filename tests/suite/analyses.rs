@@ -139,7 +139,7 @@ fn what_several_tokens_logsumexp_has_beyond_its_weighted_sum_is_no_component_of_
     for i in 0..2 {
         let prompt = plan.prompt("p", golden.ids("input_ids", i));
         let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
-        plan.read(prompt, What::Activation { site, positions, part: Part::All });
+        plan.read(prompt, Activation { site, positions, part: Part::All });
     }
     let logits = gatelens::run::run(&model.decoder, &plan, &gatelens::run::Options::default()).unwrap();
     let entropy = |logits: &[f32], ids: &[u32]| -> f64 {
@@ -391,7 +391,7 @@ fn steered_probabilities(out: &Path, smallest: &Table) -> Vec<(String, f64)> {
         let change = Change::Add { vector: along.clone(), coefficient: coefficient.unwrap() as f32 };
         let edit = Edit { site, part: part.clone(), positions: positions.clone(), change };
         let fork = plan.fork(prompt, vec![edit]);
-        plan.read(fork, What::Activation { site, positions: positions.clone(), part: part.clone() });
+        plan.read(fork, Activation { site, positions: positions.clone(), part: part.clone() });
     }
     let rows = gatelens::run::run(&model.decoder, &plan, &gatelens::run::Options::default()).unwrap();
     let dot = |row: &[f32]| row.iter().zip(&classifier.vector).map(|(x, v)| f64::from(*x) * f64::from(*v)).sum::<f64>();

@@ -30,7 +30,7 @@ fn attributions_sum_to_the_logit_difference_in_every_family() {
             let prompt = plan.prompt(format!("{p}"), golden.ids("input_ids", p));
             plan.read(prompt, What::Attribution(Metric::logit_difference(answer.clone(), foil.clone())));
             let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
-            plan.read(prompt, What::Activation { site, positions, part: Part::All });
+            plan.read(prompt, Activation { site, positions, part: Part::All });
         }
         for pair in readings(&model, &plan, Engine::Wavefront).chunks_exact(2) {
             let expected = uncapped(&pair[1].values(), model.decoder.arch.logit_softcap, &answer, &foil);
@@ -48,7 +48,7 @@ fn a_heads_attribution_is_its_output_through_the_rest_of_the_pass() {
     let mut plan = Plan::default();
     let prompt = plan.prompt("p", golden.ids("input_ids", 0));
     plan.read(prompt, What::Attribution(Metric::logit_difference(vec![11], vec![23])));
-    let last = |site| What::Activation { site, positions: Positions::Last, part: Part::All };
+    let last = |site| Activation { site, positions: Positions::Last, part: Part::All };
     plan.read(prompt, last(SiteKind::HeadOut.at(1)));
     plan.read(prompt, last(SiteKind::ResidPost.at(arch.n_layers - 1)));
     plan.read(prompt, last(SiteKind::FinalNorm.at(0)));
@@ -81,7 +81,7 @@ fn both_engines_give_the_same_attributions_and_entropies_of_prompts_forks_and_fo
         for run in [a, b, one, two] {
             plan.read(run, What::Attribution(Metric::logit_difference(vec![11], vec![23, 5])));
             plan.read(run, What::Entropy);
-            plan.read(run, What::LogProbs { tokens: vec![11, 23] });
+            plan.read(run, LogProbs { tokens: vec![11, 23] });
         }
         let (fast, slow) = (readings(&model, &plan, Engine::Wavefront), readings(&model, &plan, Engine::Full));
         for (fast, slow) in fast.iter().zip(&slow) {

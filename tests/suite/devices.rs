@@ -20,14 +20,14 @@ fn plan(model: &Model, golden: &Golden) -> Plan {
     let prompt = plan.prompt("p", golden.ids("input_ids", 0));
     let donor = plan.prompt("d", golden.ids("donor_ids", 0));
     let metric = Metric::logit_difference(vec![11], vec![23]);
-    plan.read(prompt, What::Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All });
+    plan.read(prompt, Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All });
     plan.read(prompt, What::Attribution(metric.clone()));
     for (layer, head) in model.heads() {
         let (site, part) = (SiteKind::Z.at(layer), Part::Heads(vec![head]));
         let change = Change::interchange(donor);
         let fork = plan.fork(prompt, vec![Edit { site, part: part.clone(), positions: Positions::Last, change }]);
         plan.read(fork, What::Metric(metric.clone()));
-        plan.read(prompt, What::Gradient { metric: metric.clone(), site, positions: Positions::All, part });
+        plan.read(prompt, Gradient { metric: metric.clone(), site, positions: Positions::All, part });
     }
     plan
 }

@@ -46,7 +46,7 @@ fn prompts(plan: &mut Plan, vocab: usize) -> Vec<Run> {
 fn logits_at(model: &Model, plan: &Plan, run: Run, positions: Positions) -> Vec<Vec<f32>> {
     let mut plan = plan.clone();
     plan.readouts.clear();
-    plan.read(run, What::Activation { site: SiteKind::Logits.at(0), positions, part: Part::All });
+    plan.read(run, Activation { site: SiteKind::Logits.at(0), positions, part: Part::All });
     let options = Options { engine: Engine::Full, ..Options::default() };
     let found = run_plan(&model.decoder, &plan, &options).expect("readings").remove(0).into_values();
     found.chunks(model.decoder.arch.vocab).map(<[f32]>::to_vec).collect()

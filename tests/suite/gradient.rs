@@ -49,7 +49,7 @@ fn sites(model: &Model, layers: &[usize]) -> Vec<Site> {
 }
 
 fn gradient(metric: Metric, site: Site, positions: Positions) -> What {
-    What::Gradient { metric, site, positions, part: Part::All }
+    Gradient { metric, site, positions, part: Part::All }
 }
 
 fn edit(site: Site, positions: Positions, change: Change) -> Edit {
@@ -85,7 +85,7 @@ fn hold(what: &str, model: &Model, make: &dyn Fn(&mut Plan) -> Vec<Case>) {
     let cases = make(&mut plan);
     for case in &cases {
         let positions = Positions::At(case.positions.clone());
-        plan.read(case.run, What::Activation { site: case.site, positions: positions.clone(), part: Part::All });
+        plan.read(case.run, Activation { site: case.site, positions: positions.clone(), part: Part::All });
         plan.read(case.run, gradient(case.metric.clone(), case.site, positions));
     }
     let found = readings(model, &plan);
@@ -217,9 +217,9 @@ fn a_gradient_foretells_what_a_small_interchange_does() {
     let vector: Arc<[f32]> = numbers(5, model.decoder.arch.d_model).into();
     let z = SiteKind::Z.at(1);
     let of = |edit: Edit| Edit { part: Part::Heads(vec![2]), ..edit };
-    let read = |run: Run| (run, What::Activation { site: z, positions: Positions::All, part: Part::Heads(vec![2]) });
+    let read = |run: Run| (run, Activation { site: z, positions: Positions::All, part: Part::Heads(vec![2]) });
     let (part, positions) = (Part::Heads(vec![2]), Positions::All);
-    plan.read(clean, What::Gradient { metric: difference(), site: z, positions, part });
+    plan.read(clean, Gradient { metric: difference(), site: z, positions, part });
     plan.read(read(clean).0, read(clean).1);
     plan.read(clean, What::Metric(difference()));
     for coefficient in [0.02, 0.01] {
@@ -270,7 +270,7 @@ fn mixed(model: &Model) -> Plan {
 fn apart(plan: &Plan, found: &[Reading], expected: &[Reading], tolerance: f32) -> Option<String> {
     assert_eq!((found.len(), expected.len()), (plan.readouts.len(), plan.readouts.len()));
     let gradients = plan.readouts.iter().zip(found.iter().zip(expected));
-    gradients.filter(|(r, _)| matches!(r.what, What::Gradient { .. })).find_map(|(readout, (f, e))| {
+    gradients.filter(|(r, _)| matches!(r.what, Gradient { .. })).find_map(|(readout, (f, e))| {
         let (f, e) = (f.values(), e.values());
         assert_eq!(f.len(), e.len());
         let near = |(f, e): (&f32, &f32)| (f - e).abs() <= tolerance + tolerance * e.abs();
@@ -341,7 +341,7 @@ fn a_part_of_a_gradient_is_that_part_of_the_whole() {
     let mut plan = Plan::default();
     let prompt = plan.prompt("p", IDS.to_vec());
     let mut read = |site: Site, positions: Positions, part: Part| {
-        plan.read(prompt, What::Gradient { metric: metrics()[1].clone(), site, positions, part })
+        plan.read(prompt, Gradient { metric: metrics()[1].clone(), site, positions, part })
     };
     let (q, logits) = (SiteKind::Q.at(1), SiteKind::Logits.at(0));
     read(q, Positions::All, Part::All);

@@ -54,7 +54,7 @@ fn both_halves_are_those_of_the_whole_vocabularys_logits_in_every_family_and_eng
                 plan.read(*run, What::Metric(metric));
             }
             let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
-            plan.read(*run, What::Activation { site, positions, part: Part::All });
+            plan.read(*run, Activation { site, positions, part: Part::All });
         }
         let mut seen = Vec::new();
         for engine in [Engine::Wavefront, Engine::Full] {
@@ -85,7 +85,7 @@ fn attributions_to_a_half_sum_to_it_and_the_two_differ_by_the_whole_in_every_fam
                 plan.read(prompt, What::Attribution(metric));
             }
             let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
-            plan.read(prompt, What::Activation { site, positions, part: Part::All });
+            plan.read(prompt, Activation { site, positions, part: Part::All });
         }
         for engine in [Engine::Wavefront, Engine::Full] {
             for of_prompt in readings(&model, &plan, engine).chunks_exact(4) {
@@ -114,7 +114,7 @@ fn a_heads_attribution_to_a_half_is_along_the_tokens_centred_unembedding() {
     let mut plan = Plan::default();
     let prompt = plan.prompt("p", golden.ids("input_ids", 0));
     plan.read(prompt, What::Attribution(half(&[11])));
-    let last = |site| What::Activation { site, positions: Positions::Last, part: Part::All };
+    let last = |site| Activation { site, positions: Positions::Last, part: Part::All };
     for site in [SiteKind::HeadOut.at(1), SiteKind::ResidPost.at(arch.n_layers - 1), SiteKind::FinalNorm.at(0)] {
         plan.read(prompt, last(site));
     }
@@ -145,7 +145,7 @@ fn gradients_of_the_halves_differ_by_that_of_the_whole() {
         for run in [runs[0], runs[3]] {
             for site in sites {
                 for metric in [difference(), half(&ANSWER), half(&FOIL)] {
-                    plan.read(run, What::Gradient { metric, site, positions: Positions::Last, part: Part::All });
+                    plan.read(run, Gradient { metric, site, positions: Positions::Last, part: Part::All });
                 }
             }
         }
@@ -210,7 +210,7 @@ fn the_items_of_interchange_and_ablation_have_the_halves_of_their_own_runs() {
         let out = analysed(&bench, family, "interchange", &pairs(&golden), &["--direction", "necessity"]);
         let found = Table::read_parquet(out.join("pairs.parquet")).unwrap();
         let mut plan = Plan::default();
-        let logits = || What::Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part: Part::All };
+        let logits = || Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part: Part::All };
         for i in 0..2 {
             let runs = ["input_ids", "donor_ids"].map(|name| plan.prompt("p", golden.ids(name, i)));
             plan.read(runs[0], logits());

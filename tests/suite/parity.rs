@@ -35,7 +35,7 @@ fn residual_streams_heads_patterns_and_logits_are_as_in_transformers() {
             let prompts = [0, 1].map(|i| plan.prompt(format!("{i}"), golden.ids("input_ids", i)));
             for (site, _) in sites {
                 for prompt in prompts {
-                    let what = What::Activation { site: *site, positions: Positions::All, part: Part::All };
+                    let what = Activation { site: *site, positions: Positions::All, part: Part::All };
                     plan.read(prompt, what);
                 }
             }

@@ -28,7 +28,7 @@ impl Sites {
         sites.dedup();
         sites.retain(|site| site.check(arch).is_ok());
         for site in &sites {
-            plan.read(prompt, What::Activation { site: *site, positions: Positions::All, part: Part::All });
+            plan.read(prompt, Activation { site: *site, positions: Positions::All, part: Part::All });
         }
         let found = run(&model.decoder, &plan, &Options { engine, ..Options::default() }).expect("readings");
         let values = sites.into_iter().zip(found.into_iter().map(|r| r.into_values())).collect();

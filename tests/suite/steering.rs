@@ -54,7 +54,7 @@ fn caa_is_made_at_the_position_that_was_asked_for() {
             let ids = ids(&model, pair[side].as_str().unwrap());
             let positions = Positions::At(vec![ids.len() - 3]);
             let prompt = plan.prompt(side, ids);
-            plan.read(prompt, What::Activation { site: SiteKind::ResidPost.at(4), positions, part: Part::All });
+            plan.read(prompt, Activation { site: SiteKind::ResidPost.at(4), positions, part: Part::All });
         }
     }
     let rows = run(&model.decoder, &plan, &run::Options::default()).unwrap();

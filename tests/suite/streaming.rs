@@ -21,7 +21,7 @@ fn streamed_weights_give_the_same_readings_bit_for_bit_in_every_family() {
         let mut plan = Plan::default();
         let prompt = plan.prompt("p", golden.ids("input_ids", 0));
         let donor = plan.prompt("d", golden.ids("donor_ids", 0));
-        let logits = What::Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All };
+        let logits = Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All };
         plan.read(prompt, logits);
         for (layer, head) in resident.heads() {
             let change = Change::interchange(donor);
@@ -108,7 +108,7 @@ fn layers_read_in_any_order_and_by_many_at_once_give_the_same_bits() {
             let mut plan = Plan::default();
             let prompt = plan.prompt("p", golden.ids("input_ids", 0));
             let site = SiteKind::Logits.at(0);
-            plan.read(prompt, What::Activation { site, positions: Positions::All, part: Part::All });
+            plan.read(prompt, Activation { site, positions: Positions::All, part: Part::All });
             run(&model.decoder, &plan, &Options::default()).expect("readings")
         };
         let expected = readings(&plain);

@@ -102,7 +102,7 @@ fn a_change_reaches_back_to_a_row_whose_pattern_was_set_to_look_ahead() {
     let ahead = plan.fork(prompt, vec![edit(SiteKind::Pattern.at(2), row.clone(), set)]);
     let changed = plan.fork(ahead, vec![edit(SiteKind::Embed.at(0), Positions::At(vec![7]), Change::Zero)]);
     for run in [ahead, changed] {
-        plan.read(run, What::Activation { site: SiteKind::Z.at(2), positions: row.clone(), part: Part::All });
+        plan.read(run, Activation { site: SiteKind::Z.at(2), positions: row.clone(), part: Part::All });
     }
     agree(&model, &plan).expect("both engines");
     let found = readings(&model, &plan, &Options::default()).expect("readings");
@@ -120,7 +120,7 @@ fn a_change_reaches_a_row_far_beyond_the_window_whose_pattern_was_set_to_look_ba
     let changed = plan.fork(back, vec![edit(SiteKind::ResidPre.at(0), Positions::At(vec![0]), Change::Zero)]);
     for run in [back, changed] {
         let (site, positions) = (SiteKind::ResidPost.at(2), Positions::Last);
-        plan.read(run, What::Activation { site, positions, part: Part::All });
+        plan.read(run, Activation { site, positions, part: Part::All });
     }
     agree(&model, &plan).expect("both engines");
     let found = readings(&model, &plan, &Options::default()).expect("readings");
@@ -132,7 +132,7 @@ fn logits_of_all_positions_are_those_read_one_at_a_time() {
     let model = open("gemma2");
     let mut plan = Plan::default();
     let prompts: Vec<Run> = (1..7).map(|n| plan.prompt("p", (n..3 * n).collect())).collect();
-    let logits = |positions: Positions| What::Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
+    let logits = |positions: Positions| Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
     let whole: Vec<usize> = prompts.iter().map(|run| plan.read(*run, logits(Positions::All))).collect();
     let single: Vec<Vec<usize>> = prompts
         .iter()
@@ -257,7 +257,7 @@ fn a_pass_ends_after_the_last_layer_that_is_read_and_its_readings_are_those_of_a
     for family in FAMILIES {
         let model = open(family);
         let arch = &model.decoder.arch;
-        let activation = |site: Site| What::Activation { site, positions: Positions::All, part: Part::All };
+        let activation = |site: Site| Activation { site, positions: Positions::All, part: Part::All };
         // A fork of each prompt, edited in layer 1 and beyond the last layer of which something is read.
         let plan = |whole: bool| {
             let mut plan = Plan::default();
@@ -393,7 +393,7 @@ fn a_bad_readout_is_an_error_that_names_it() {
         refused(&plan)
     };
     let prompt = Run::Prompt(0);
-    let activation = |site: Site, positions: Positions, part: Part| What::Activation { site, positions, part };
+    let activation = |site: Site, positions: Positions, part: Part| Activation { site, positions, part };
     let z = |l: usize| SiteKind::Z.at(l);
     assert_names(&with(Run::Fork(7), metric()), &["readout 1", "Fork(7)"]);
     assert_names(&with(prompt, activation(z(9), Positions::Last, Part::All)), &["readout 1", "z.9"]);
@@ -404,17 +404,17 @@ fn a_bad_readout_is_an_error_that_names_it() {
     assert_names(&with(prompt, What::Metric(Metric::Continuation { from: 0 })), &["readout 1", "position 0"]);
     assert_names(&with(prompt, What::Metric(Metric::Continuation { from: 3 })), &["readout 1", "position 3"]);
     assert_names(&with(prompt, What::KlFrom(Run::Fork(1))), &["readout 1", "Fork(1)"]);
-    let direction = What::Projection { site: z(0), positions: Positions::Last, direction: vec![1.0; 5].into() };
+    let direction = Projection { site: z(0), positions: Positions::Last, direction: vec![1.0; 5].into() };
     assert_names(&with(prompt, direction), &["readout 1 of prompt `short`", "5 numbers", "48"]);
     for part in [Part::Heads(Vec::new()), Part::Columns(Vec::new())] {
         let nothing = activation(z(0), Positions::Last, part.clone());
         assert_names(&with(Run::Fork(0), nothing), &["readout 1 of fork 0 of prompt `short`", "reads nothing"]);
         let metric = Metric::logit_difference(vec![1], vec![2]);
-        let nothing = What::Gradient { metric, site: z(0), positions: Positions::Last, part };
+        let nothing = Gradient { metric, site: z(0), positions: Positions::Last, part };
         assert_names(&with(prompt, nothing), &["readout 1 of prompt `short`", "reads nothing"]);
     }
     let (site, direction) = (SiteKind::Scores.at(0), vec![1.0; 12].into());
-    let scores = What::Projection { site, positions: Positions::Last, direction };
+    let scores = Projection { site, positions: Positions::Last, direction };
     assert_names(&with(prompt, scores), &["readout 1 of prompt `short`", "minus infinity", "pattern.0"]);
 }
 

@@ -3,10 +3,9 @@
 use super::cache::Kept;
 use super::{Generated, Generation};
 use crate::model::arch::Arch;
-use crate::plan::{Plan, Run};
-use crate::run::Engine;
-use crate::run::cone::{Cone, cones};
+use crate::plan::{Plan, Program, Run};
 use crate::run::size::{Size, size};
+use crate::run::{Engine, RunError};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ops::Range;
 
@@ -50,18 +49,15 @@ impl Batch {
 }
 
 /// The runs that hold a run's keys and values before the first new token, each with its positions, in their order.
-pub(super) fn holders(plan: &Plan, cones: &[Cone], run: Run) -> Vec<(Run, Range<usize>)> {
-    let (mut found, mut at, mut end) = (Vec::new(), run, plan.length(run));
+pub(super) fn holders(program: &Program, run: Run) -> Vec<(Run, Range<usize>)> {
+    let (mut found, mut at, mut end) = (Vec::new(), run, program.length(run));
     loop {
-        let (start, base) = match at {
-            Run::Prompt(_) => (0, None),
-            Run::Fork(f) => (cones[f].start, Some(plan.forks[f].base)),
-        };
+        let start = if let Run::Fork(f) = at { program.cone(f).start } else { 0 };
         if start < end {
             found.push((at, start..end));
             end = start;
         }
-        match base {
+        match program.base(at) {
             Some(base) => at = base,
             None => break,
         }
@@ -71,10 +67,10 @@ pub(super) fn holders(plan: &Plan, cones: &[Cone], run: Run) -> Vec<(Run, Range<
 }
 
 /// Cuts a generation into batches that fit `budget` bytes each, or hold one run. Runs of one prompt are neighbours.
-pub(super) fn batches(plan: &Plan, arch: &Arch, cones: &[Cone], generation: &Generation, budget: usize) -> Vec<Batch> {
-    let cutter = Cutter { plan, arch, cones, generation };
+pub(super) fn batches(program: &Program, generation: &Generation, budget: usize) -> Vec<Batch> {
+    let cutter = Cutter { program, generation };
     let mut order: Vec<usize> = (0..generation.runs.len()).collect();
-    order.sort_by_key(|i| (plan.root(generation.runs[*i]), generation.runs[*i], *i));
+    order.sort_by_key(|i| (program.root(generation.runs[*i]), generation.runs[*i], *i));
     let mut batches: Vec<Batch> = Vec::new();
     for member in order {
         let run = generation.runs[member];
@@ -94,27 +90,21 @@ pub(super) fn batches(plan: &Plan, arch: &Arch, cones: &[Cone], generation: &Gen
 }
 
 struct Cutter<'a> {
-    plan: &'a Plan,
-    arch: &'a Arch,
-    cones: &'a [Cone],
+    program: &'a Program<'a>,
     generation: &'a Generation,
 }
 
 impl Cutter<'_> {
     /// What a run adds to a batch, in bytes of f32: rows of the prompt pass, keys and values, and logits.
     fn more(&self, batch: &Batch, run: Run) -> More {
-        let Arch { d_model, vocab, n_layers, .. } = *self.arch;
+        let Arch { d_model, vocab, .. } = *self.program.arch;
         let mut more = More { runs: Vec::new(), kept: Vec::new(), bytes: 4 * d_model };
         let mut slots = self.generation.max_tokens - 1;
-        for needed in self.plan.needed([run], true).into_iter().filter(|run| !batch.runs.contains(run)) {
-            let rows = match needed {
-                Run::Prompt(p) => self.plan.prompts[p].ids.len(),
-                Run::Fork(f) => (0..n_layers).map(|l| self.cones[f].rows(l)).max().unwrap_or(0),
-            };
-            more.bytes += rows * d_model * 4;
+        for needed in self.program.needed([run], true).into_iter().filter(|run| !batch.runs.contains(run)) {
+            more.bytes += self.program.most_rows(needed) * d_model * 4;
             more.runs.push(needed);
         }
-        for (holder, positions) in holders(self.plan, self.cones, run) {
+        for (holder, positions) in holders(self.program, run) {
             let old = batch.kept.get(&holder).map_or(positions.start, |old| old.end);
             if positions.end > old || !batch.kept.contains_key(&holder) {
                 slots += positions.end - old;
@@ -125,7 +115,7 @@ impl Cutter<'_> {
         if batch.members.last().is_none_or(|i| self.generation.runs[*i] != run) {
             more.bytes += vocab * 4;
         }
-        more.bytes += slots * slot_bytes(self.arch);
+        more.bytes += slots * slot_bytes(self.program.arch);
         more
     }
 }
@@ -152,31 +142,33 @@ pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, 
     (part, there)
 }
 
-/// What a generation cost that came to `generated`; prompts and forks are the plan's and not counted. The plan and the
-/// generation must be sound ([`Plan::check`], [`Generation::check`]); `budget` is [`crate::run::Options::budget`], which
-/// decides how often a prompt that many runs share is run.
+/// What a generation cost that came to `generated`; prompts and forks are the plan's and not counted. `budget` is
+/// [`crate::run::Options::budget`], which decides how often a prompt that many runs share is run.
+///
+/// # Errors
+/// If the plan does not make sense for the model.
 pub fn generation_size(
     plan: &Plan,
     arch: &Arch,
     generation: &Generation,
     generated: &[Generated],
     budget: usize,
-) -> Size {
-    let mut total = Size::default();
-    for batch in batches(plan, arch, &cones(plan, arch), generation, budget) {
-        let prompts = size(&excerpt(plan, &batch.runs).0, arch, Engine::Wavefront);
+) -> Result<Size, RunError> {
+    let (program, mut total) = (plan.compile(arch)?, Size::default());
+    for batch in batches(&program, generation, budget) {
+        let prompts = size(&excerpt(plan, &batch.runs).0.compile(arch)?, Engine::Wavefront);
         total.include(&Size { prompts: 0, forks: 0, ..prompts });
         // Samples of a run share the logits after its prompt.
         let mut unembedded = batch.members.iter().map(|i| generation.runs[*i]).collect::<BTreeSet<Run>>().len();
         for member in &batch.members {
             let (length, steps) =
-                (plan.length(generation.runs[*member]), generated.get(*member).map_or(0, Generated::steps));
+                (program.length(generation.runs[*member]), generated.get(*member).map_or(0, Generated::steps));
             (0..arch.n_layers).for_each(|l| total.add(arch, l, length, steps));
             unembedded += steps;
         }
         total.flops += 2.0 * (unembedded * arch.vocab) as f64 * arch.d_model as f64;
     }
-    total
+    Ok(total)
 }
 
 #[cfg(test)]

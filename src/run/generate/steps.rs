@@ -4,16 +4,13 @@ use super::batch::{Batch, excerpt, holders};
 use super::cache::{Cache, Kept};
 use super::sample::Sampler;
 use super::{Generated, Generation, Steps};
-use crate::model::arch::Arch;
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::model::rows::{Rows, Span};
-use crate::ops::{self, RowEdit};
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What, columns};
-use crate::run::cone::Cone;
-use crate::run::edits::row_change;
-use crate::run::head::wide_rows;
+use crate::ops::{self, RowChange, RowEdit};
+use crate::plan::{Activation, Made, Part, Placed, Plan, Positions, Program, Run};
+use crate::run::end::wide_rows;
 use crate::run::{Options, RunError, wavefront};
-use crate::site::{Site, SiteError, SiteKind};
+use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use std::collections::{HashMap, HashSet};
@@ -23,9 +20,7 @@ use std::sync::Arc;
 /// What all batches share.
 pub(super) struct Course<'a> {
     pub decoder: &'a Decoder,
-    pub plan: &'a Plan,
-    /// One a fork.
-    pub cones: &'a [Cone],
+    pub program: &'a Program<'a>,
     pub generation: &'a Generation,
     pub options: &'a Options<'a>,
     pub angles: &'a Angles,
@@ -47,7 +42,7 @@ struct Stream<'a> {
     ids: Vec<u32>,
     sampler: Sampler,
     /// Edits that are made for every new token.
-    edits: Vec<&'a Edit>,
+    edits: Vec<Lasting<'a>>,
 }
 
 impl Stream<'_> {
@@ -69,7 +64,7 @@ impl<'a> Course<'a> {
         let (kept, used) = batch.slots();
         let slots = used + batch.members.len() * (self.generation.max_tokens - 1);
         let mut streams = self.streams(batch, &kept, used);
-        let (part, there) = excerpt(self.plan, &batch.runs);
+        let (part, there) = excerpt(self.program.plan, &batch.runs);
         let cache = Cache::new(self.decoder, slots, kept.into_iter().map(|(run, kept)| (there[&run], kept)).collect())?;
         let first = self.prompts(part, &there, &cache, &streams)?;
         let rows: Vec<&[f32]> = streams.iter().map(|s| first[&s.run].as_slice()).collect();
@@ -89,11 +84,11 @@ impl<'a> Course<'a> {
     fn streams(&self, batch: &Batch, kept: &HashMap<Run, Kept>, used: usize) -> Vec<Stream<'a>> {
         let stream = |(i, member): (usize, &usize)| {
             let run = self.generation.runs[*member];
-            let prompt = holders(self.plan, self.cones, run);
+            let prompt = holders(self.program, run);
             Stream {
                 member: *member,
                 run,
-                length: self.plan.length(run),
+                length: self.program.length(run),
                 prompt: prompt.iter().map(|(holder, positions)| kept[holder].slots(positions)).collect(),
                 slot: used + i * (self.generation.max_tokens - 1),
                 ids: Vec::new(),
@@ -105,12 +100,10 @@ impl<'a> Course<'a> {
     }
 
     /// The edits of a run that are made for every new token.
-    fn edits(&self, run: Run) -> Vec<&'a Edit> {
-        let goes_on =
-            |e: &&Edit| !matches!(e.positions, Positions::At(_)) && !matches!(e.change, Change::Interchange { .. });
+    fn edits(&self, run: Run) -> Vec<Lasting<'a>> {
         match self.generation.steps {
             Steps::PromptOnly => Vec::new(),
-            Steps::Every => self.plan.edits(run).into_iter().filter(goes_on).collect(),
+            Steps::Every => self.program.edits(run).into_iter().filter_map(Lasting::of).collect(),
         }
     }
 
@@ -126,10 +119,11 @@ impl<'a> Course<'a> {
         runs.dedup();
         for run in &runs {
             let site = SiteKind::Logits.at(0);
-            part.read(there[run], What::Activation { site, positions: Positions::Last, part: Part::All });
+            part.read(there[run], Activation { site, positions: Positions::Last, part: Part::All });
         }
-        let readings = wavefront::run_keeping(self.decoder, &part, self.options, self.angles, Some(cache))?;
-        Ok(runs.into_iter().zip(readings.into_iter().map(|r| r.into_values())).collect())
+        let program = part.compile(&self.decoder.arch)?;
+        let found = wavefront::run_keeping(self.decoder, &program, self.options, self.angles, Some(cache))?;
+        Ok(found.into_iter().map(|(readout, logits)| (runs[readout], logits.into_values())).collect())
     }
 
     /// The next token of every run, by a row of logits each.
@@ -137,7 +131,11 @@ impl<'a> Course<'a> {
         let token = |(stream, row): (&mut Stream, &&[f32])| match row.iter().find(|v| !v.is_finite()) {
             None => Ok(stream.sampler.choose(row)),
             Some(v) => {
-                let at = format!("a logit of {} after {} new tokens", self.plan.describe(stream.run), stream.ids.len());
+                let at = format!(
+                    "a logit of {} after {} new tokens",
+                    self.program.plan.describe(stream.run),
+                    stream.ids.len()
+                );
                 Err(RunError::NotFinite { at, value: f64::from(*v), dtype: self.decoder.dtype })
             }
         };
@@ -169,7 +167,7 @@ impl<'a> Course<'a> {
     /// One step of all runs: their last tokens go through the model, and the next ones are chosen.
     fn step(&self, streams: &mut [Stream], cache: &Cache) -> std::result::Result<Vec<u32>, RunError> {
         let resid = {
-            let mut pass = Pass::new(&self.decoder.arch, streams, cache);
+            let mut pass = Pass::new(streams, cache);
             self.layers(streams, &mut pass)?
         };
         let mut tokens = Vec::with_capacity(streams.len());
@@ -177,9 +175,10 @@ impl<'a> Course<'a> {
         for (c, streams) in streams.chunks_mut(at_once).enumerate() {
             let resid = resid.narrow(0, c * at_once, streams.len())?;
             let logits = {
-                let pass = Pass::new(&self.decoder.arch, streams, cache);
-                let normed = pass.edited(SiteKind::FinalNorm.at(0), &self.decoder.final_norm(&resid)?)?;
-                ops::to_vec(&pass.edited(SiteKind::Logits.at(0), &self.decoder.logits(&normed, None)?)?)?
+                let mut acts = Acts::new(Rows::default());
+                acts.put(SiteKind::ResidPre, resid);
+                self.decoder.end(None, &mut acts, &mut Pass::new(streams, cache))?;
+                ops::to_vec(acts.get(SiteKind::Logits)?)?
             };
             let rows: Vec<&[f32]> = logits.chunks_exact(self.decoder.arch.vocab).collect();
             tokens.extend(self.choose(streams, &rows)?);
@@ -191,14 +190,11 @@ impl<'a> Course<'a> {
     fn layers(&self, streams: &[Stream], pass: &mut Pass) -> Result<Tensor> {
         let ids: Vec<u32> = streams.iter().filter_map(|s| s.ids.last().copied()).collect();
         let positions: Vec<u32> = streams.iter().map(|s| s.position() as u32).collect();
-        let mut acts = Acts::new(Rows {
+        let rows = Rows {
             spans: streams.iter().enumerate().map(|(row, s)| s.span(row)).collect(),
             entries: streams.iter().map(|s| self.angles.entry(s.length, s.position())).collect(),
-        });
-        acts.put(SiteKind::Embed, self.decoder.embed(&ids, &positions)?);
-        pass.at(SiteKind::Embed.at(0), &mut acts)?;
-        let embed = acts.take(SiteKind::Embed)?;
-        acts.put(SiteKind::ResidPre, embed);
+        };
+        let mut acts = self.decoder.begin((&ids, &positions), rows, pass)?;
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             self.decoder.layer(l, self.angles, &mut acts, pass)?;
             (self.options.progress)(streams.len() as u64);
@@ -210,26 +206,24 @@ impl<'a> Course<'a> {
 
 /// What is done at the sites of one step.
 struct Pass<'p> {
-    arch: &'p Arch,
     streams: &'p [Stream<'p>],
     cache: &'p Cache,
     sites: HashSet<Site>,
 }
 
 impl<'p> Pass<'p> {
-    fn new(arch: &'p Arch, streams: &'p [Stream<'p>], cache: &'p Cache) -> Self {
-        let sites = streams.iter().flat_map(|s| s.edits.iter().map(|e| e.site)).collect();
-        Pass { arch, streams, cache, sites }
+    fn new(streams: &'p [Stream<'p>], cache: &'p Cache) -> Self {
+        let sites = streams.iter().flat_map(|s| s.edits.iter().map(|e| e.placed.site)).collect();
+        Pass { streams, cache, sites }
     }
 
     /// The edits of a run at a site, of the row that it is.
-    fn row_edits(&self, stream: &Stream, site: Site, row: usize) -> Result<Vec<RowEdit>> {
-        let edit = |e: &&Edit| {
-            let columns = step_columns(e, self.arch, stream.length, stream.position() + 1);
-            let columns: Arc<[Range<usize>]> = columns.map_err(candle_core::Error::wrap)?.into();
-            Ok(RowEdit { row, columns, change: row_change(&e.change, None) })
+    fn row_edits(&self, stream: &Stream, site: Site, row: usize) -> Vec<RowEdit> {
+        let edit = |e: &Lasting| {
+            let columns = e.columns(stream.length, stream.position() + 1);
+            RowEdit { row, columns, change: e.change.clone() }
         };
-        stream.edits.iter().filter(|e| e.site == site).map(edit).collect()
+        stream.edits.iter().filter(|e| e.placed.site == site).map(edit).collect()
     }
 
     /// A site's value with the edits of all runs. `[streams, width]`
@@ -238,30 +232,44 @@ impl<'p> Pass<'p> {
             return Ok(x.clone());
         }
         let each = self.streams.iter().enumerate().map(|(row, stream)| self.row_edits(stream, site, row));
-        ops::edit(x, &each.collect::<Result<Vec<_>>>()?.concat())
+        ops::edit(x, &each.flatten().collect::<Vec<_>>())
     }
 }
 
-/// The columns of an edit in the row of a new token, which sees `keys` positions, `prompt` of them the prompt's.
-fn step_columns(
-    edit: &Edit,
-    arch: &Arch,
-    prompt: usize,
-    keys: usize,
-) -> std::result::Result<Vec<Range<usize>>, SiteError> {
-    let found = columns(edit.site, &edit.part, arch, prompt)?;
-    if !matches!(edit.site.kind, SiteKind::Scores | SiteKind::Pattern) {
-        return Ok(found);
+/// An edit that is made for every new token.
+struct Lasting<'p> {
+    placed: &'p Placed<'p>,
+    change: RowChange,
+}
+
+impl<'p> Lasting<'p> {
+    /// An edit, if it goes on: one of single positions is of the prompt's, and a donor has no row for a new token.
+    fn of(placed: &'p Placed<'p>) -> Option<Self> {
+        match &placed.made {
+            Made::Change(change) if !matches!(placed.edit.positions, Positions::At(_)) => {
+                Some(Lasting { placed, change: change.clone() })
+            }
+            _ => None,
+        }
     }
-    let whole = !matches!(edit.part, Part::Columns(_)) && !edit.change.has_vector();
-    let by_head = found.into_iter().flat_map(|c| {
-        // A range of the prompt's columns may cover several heads.
-        let heads = c.start / prompt..=(c.end - 1) / prompt;
-        heads.map(move |h| (h, c.start.max(h * prompt) - h * prompt..c.end.min((h + 1) * prompt) - h * prompt))
-    });
-    Ok(by_head
-        .map(|(h, c)| if whole { h * keys..(h + 1) * keys } else { h * keys + c.start..h * keys + c.end })
-        .collect())
+
+    /// Its columns in the row of a new token, which sees `keys` positions, `prompt` of them the prompt's.
+    fn columns(&self, prompt: usize, keys: usize) -> Arc<[Range<usize>]> {
+        let found = &self.placed.columns;
+        if !matches!(self.placed.site.kind, SiteKind::Scores | SiteKind::Pattern) {
+            return found.clone();
+        }
+        let whole = !matches!(self.placed.edit.part, Part::Columns(_)) && !self.placed.edit.change.has_vector();
+        let by_head = found.iter().flat_map(|c| {
+            // A range of the prompt's columns may cover several heads.
+            let heads = c.start / prompt..=(c.end - 1) / prompt;
+            heads.map(move |h| (h, c.start.max(h * prompt) - h * prompt..c.end.min((h + 1) * prompt) - h * prompt))
+        });
+        let of_step = |(h, c): (usize, Range<usize>)| {
+            if whole { h * keys..(h + 1) * keys } else { h * keys + c.start..h * keys + c.end }
+        };
+        by_head.map(of_step).collect()
+    }
 }
 
 impl Hook for Pass<'_> {
@@ -287,13 +295,13 @@ impl Hook for Pass<'_> {
 
     fn opened(&self, layer: usize) -> Result<Vec<usize>> {
         let here = [SiteKind::Scores.at(layer), SiteKind::Pattern.at(layer)];
-        let opens = |s: &Stream| s.edits.iter().any(|e| here.contains(&e.site));
+        let opens = |s: &Stream| s.edits.iter().any(|e| here.contains(&e.placed.site));
         Ok((0..self.streams.len()).filter(|row| opens(&self.streams[*row])).collect())
     }
 
     fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor> {
         let shape = value.shape().clone();
         let flat = value.reshape((1, shape.elem_count()))?;
-        ops::edit(&flat, &self.row_edits(&self.streams[span], site, 0)?)?.reshape(shape)
+        ops::edit(&flat, &self.row_edits(&self.streams[span], site, 0))?.reshape(shape)
     }
 }

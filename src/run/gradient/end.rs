@@ -3,12 +3,14 @@
 //! A metric is a sum over rows of a function of the row's logits, whose gradient is written down in closed form. Only rows
 //! that a metric reads are normed and unembedded, and only the columns that it names, unless it needs them all.
 
-use super::{Batch, Gradient, gradient_of, pull};
+use super::{Batch, Gradient, NoGradient, gradient_of, pull};
+use crate::model::decoder::{Acts, Hook};
+use crate::model::rows::Rows;
 use crate::ops;
-use crate::plan::{Metric, Run, What, columns, resolve};
-use crate::run::head::{End, NARROW_ROWS, Row, log_sum_exp, mean_tokens, wide_rows, with_donors};
-use crate::run::{Reading, RunError};
-use crate::site::SiteKind;
+use crate::plan::{Array, GradientReadout, Metric, Reading, Row, Run};
+use crate::run::end::{Edits, NARROW_ROWS, log_sum_exp, mean_tokens, wide_rows, with_donors};
+use crate::run::{Found, RunError};
+use crate::site::{Site, SiteKind};
 use candle_core::{Tensor, Var};
 use std::collections::HashMap;
 
@@ -23,23 +25,25 @@ enum Term<'a> {
 }
 
 /// A gradient that is read at the end.
-struct Reader {
-    readout: usize,
-    run: Run,
-    kind: SiteKind,
-    positions: Vec<usize>,
+struct Reader<'a> {
+    read: &'a GradientReadout<'a>,
     columns: Vec<usize>,
     /// `[positions, columns]`; 0 for rows that the metric does not read.
     values: Vec<f32>,
 }
 
-impl Reader {
+impl<'a> Reader<'a> {
+    fn of(Gradient { read, .. }: Gradient<'a>) -> Self {
+        let columns: Vec<usize> = read.columns.iter().cloned().flatten().collect();
+        Reader { read, values: vec![0f32; read.positions.len() * columns.len()], columns }
+    }
+
     /// Takes the gradient at a row, of which `value` gives the columns.
     fn take(&mut self, (run, position): Row, value: impl Fn(usize) -> f32) {
-        if run != self.run {
+        if run != self.read.run {
             return;
         }
-        let lines = self.positions.iter().zip(self.values.chunks_exact_mut(self.columns.len().max(1)));
+        let lines = self.read.positions.iter().zip(self.values.chunks_exact_mut(self.columns.len()));
         for (_, line) in lines.filter(|(p, _)| **p == position) {
             line.iter_mut().zip(&self.columns).for_each(|(to, c)| *to = value(*c));
         }
@@ -52,11 +56,11 @@ pub(super) fn back(
     round: usize,
     last: &Tensor,
     budget: usize,
-    readings: &mut Vec<(usize, Reading)>,
+    found: &mut Found,
 ) -> Result<Tensor, RunError> {
     let (mut narrow, mut wide) = (Vec::new(), Vec::new());
     for asked in &batch.asked {
-        let edits_logits = batch.plan.edits_at(asked.run, SiteKind::Logits);
+        let edits_logits = batch.program.edits_at(asked.run, SiteKind::Logits);
         match asked.metrics.get(round) {
             Some(metric @ Metric::LogitDifference { .. }) if !edits_logits => {
                 narrow.extend(terms(batch, asked.run, metric))
@@ -65,7 +69,9 @@ pub(super) fn back(
             None => {}
         }
     }
-    let (mut upstream, mut readers) = (last.zeros_like()?, readers(batch, round)?);
+    let at_end = |g: &Gradient| matches!(g.read.site.kind, SiteKind::FinalNorm | SiteKind::Logits);
+    let mut readers: Vec<Reader> = batch.gradients(round).filter(at_end).map(Reader::of).collect();
+    let mut upstream = last.zeros_like()?;
     // Logits, what edits make of them, slopes, on the device and on the host, and the gradients.
     let at_once = wide_rows(&batch.decoder.arch, budget, 6);
     for (terms, step, all) in [(narrow, NARROW_ROWS, false), (wide, at_once, true)] {
@@ -74,21 +80,21 @@ pub(super) fn back(
             upstream = upstream.index_add(&rows, &gradient, 0)?;
         }
     }
-    readings.extend(readers.into_iter().map(|r| {
-        let shape = vec![r.positions.len(), r.columns.len()];
-        (r.readout, Reading::Array { shape, values: r.values })
+    found.extend(readers.into_iter().map(|r| {
+        let shape = vec![r.read.positions.len(), r.columns.len()];
+        (r.read.readout, Reading::Array(Array { shape, values: r.values }))
     }));
     Ok(upstream)
 }
 
 /// The rows that a metric reads, and of what it is a sum.
 fn terms<'a>(batch: &Batch<'a>, run: Run, metric: &'a Metric) -> Vec<(Row, Term<'a>)> {
-    let length = batch.plan.length(run);
+    let length = batch.program.length(run);
     match metric {
         Metric::LogitDifference { answer, foil } => vec![((run, length - 1), Term::Difference { answer, foil })],
         Metric::AboveMean { tokens } => vec![((run, length - 1), Term::AboveMean(tokens))],
         Metric::Continuation { from } => {
-            let ids = &batch.plan.prompts[batch.plan.root(run)].ids;
+            let ids = batch.program.ids(run);
             (*from..length).map(|p| ((run, p - 1), Term::Token(ids[p]))).collect()
         }
     }
@@ -116,7 +122,7 @@ impl<'b, 'a> Chunk<'b, 'a> {
         }
         tokens.sort_unstable();
         tokens.dedup();
-        let rows = with_donors(batch.plan, terms.iter().map(|(row, _)| *row).collect());
+        let rows = with_donors(batch.program, terms.iter().map(|(row, _)| *row).collect());
         let terms = terms.iter().map(|(row, term)| (*row, term)).collect();
         Chunk { batch, terms, rows, tokens: (!all).then_some(tokens) }
     }
@@ -124,23 +130,21 @@ impl<'b, 'a> Chunk<'b, 'a> {
     /// The batch's rows of this chunk, and the gradients with respect to their last residual streams.
     fn back(&self, last: &Tensor, readers: &mut [Reader]) -> Result<(Tensor, Tensor), RunError> {
         let decoder = self.batch.decoder;
-        let end = End { decoder, plan: self.batch.plan };
         let index: Vec<u32> = self.rows.iter().map(|(run, p)| self.batch.row(*run, *p) as u32).collect();
         let index = Tensor::new(index, last.device())?;
         let resid = Var::from_tensor(&last.index_select(&index, 0)?)?;
-        let normed = end.edited(decoder.final_norm(&resid)?, SiteKind::FinalNorm, &self.rows)?;
-        let logits = Var::from_tensor(&decoder.logits(&normed.detach(), self.tokens.as_deref())?)?;
-        let edited = match self.tokens {
-            // Edits of logits are of whole rows; metrics of a few columns have none.
-            Some(_) => logits.as_tensor().clone(),
-            None => end.edited(logits.as_tensor().clone(), SiteKind::Logits, &self.rows)?,
-        };
+        let mut tape = Tape::new(Edits::new(self.batch.program, &self.rows, self.tokens.is_none()));
+        let mut acts = Acts::new(Rows::default());
+        acts.put(SiteKind::ResidPre, resid.as_tensor().clone());
+        decoder.end(self.tokens.as_deref(), &mut acts, &mut tape)?;
+        let edited = acts.take(SiteKind::Logits)?;
+        let (normed, logits) = tape.taken()?;
         let upstream = self.slopes(&edited, readers)?;
         let grads = pull(&edited, &upstream)?;
         let upstream = gradient_of(&grads, SiteKind::Logits.at(0), Some(&logits))?;
         let upstream = decoder.logits_back(&logits, upstream, self.tokens.as_deref())?;
         let (width, values) = (upstream.dim(1)?, ops::to_vec(&upstream)?);
-        for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::FinalNorm) {
+        for reader in readers.iter_mut().filter(|r| r.read.site.kind == SiteKind::FinalNorm) {
             self.lines(&values, width).for_each(|(row, line)| reader.take(row, |c| line[c]));
         }
         let grads = pull(&normed, &upstream)?;
@@ -170,7 +174,7 @@ impl<'b, 'a> Chunk<'b, 'a> {
                 None => {}
             }
         }
-        for reader in readers.iter_mut().filter(|r| r.kind == SiteKind::Logits) {
+        for reader in readers.iter_mut().filter(|r| r.read.site.kind == SiteKind::Logits) {
             let value = |line: &[f32], c: usize| self.column(c as u32).map_or(0.0, |c| line[c]);
             self.lines(&values, width).for_each(|(row, line)| reader.take(row, |c| value(line, c)));
         }
@@ -213,18 +217,49 @@ fn add_softmax(to: &mut [f32], logits: &[f32], columns: impl Iterator<Item = usi
     columns.for_each(|c| to[c] += sign * (f64::from(logits[c]) - total).exp() as f32);
 }
 
-/// The gradients of one round that are read at the end.
-fn readers(batch: &Batch, round: usize) -> Result<Vec<Reader>, RunError> {
-    let mut readers = Vec::new();
-    let at_end = |g: &Gradient| matches!(g.site.kind, SiteKind::FinalNorm | SiteKind::Logits);
-    for (run, g) in batch.gradients(round).filter(|(_, g)| at_end(g)) {
-        let What::Gradient { positions, part, .. } = &batch.plan.readouts[g.readout].what else { continue };
-        let keys = batch.plan.length(run);
-        let columns = columns(g.site, part, &batch.decoder.arch, keys).map_err(candle_core::Error::wrap)?;
-        let columns: Vec<usize> = columns.into_iter().flatten().collect();
-        let positions = resolve(positions, keys).map_err(candle_core::Error::Msg)?;
-        let values = vec![0f32; positions.len() * columns.len()];
-        readers.push(Reader { readout: g.readout, run, kind: g.site.kind, positions, columns, values });
+/// The end of the pass as two graphs, which the product with the unembedding parts: its gradient is written down, not recorded.
+struct Tape<'a> {
+    edits: Edits<'a>,
+    /// The final norm as the edits leave it, at the end of the first graph.
+    normed: Option<Tensor>,
+    /// The logits before their edits, at the beginning of the second.
+    logits: Option<Var>,
+}
+
+impl<'a> Tape<'a> {
+    fn new(edits: Edits<'a>) -> Self {
+        Tape { edits, normed: None, logits: None }
     }
-    Ok(readers)
+
+    /// The end of the first graph and the beginning of the second, once the pass went by.
+    fn taken(self) -> Result<(Tensor, Var), NoGradient> {
+        self.normed.zip(self.logits).ok_or(NoGradient { site: SiteKind::Logits.at(0) })
+    }
+}
+
+impl Hook for Tape<'_> {
+    fn wants(&self, site: Site) -> bool {
+        self.edits.wants(site)
+    }
+
+    fn at(&mut self, site: Site, acts: &mut Acts) -> candle_core::Result<()> {
+        let value = acts.get(site.kind)?;
+        let value = if site.kind == SiteKind::FinalNorm {
+            let normed = self.edits.made(site, value)?;
+            self.normed.insert(normed).detach()
+        } else {
+            let logits = Var::from_tensor(value)?;
+            self.edits.made(site, self.logits.insert(logits))?
+        };
+        acts.put(site.kind, value);
+        Ok(())
+    }
+
+    fn opened(&self, _: usize) -> candle_core::Result<Vec<usize>> {
+        Ok(Vec::new())
+    }
+
+    fn at_opened(&mut self, _: Site, _: usize, value: Tensor) -> candle_core::Result<Tensor> {
+        Ok(value)
+    }
 }

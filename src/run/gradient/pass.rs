@@ -3,10 +3,10 @@
 
 use super::{Batch, NoGradient};
 use crate::model::decoder::{Acts, Hook};
-use crate::ops::{self, RowEdit};
-use crate::plan::{Edit, Run};
+use crate::ops;
+use crate::plan::{Placed, Run};
 use crate::run::edits::row_edits;
-use crate::run::head::pick;
+use crate::run::reading::pick;
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor, Var};
 use std::collections::HashMap;
@@ -71,37 +71,25 @@ impl<'b, 'a> Pass<'b, 'a> {
     }
 
     /// The edits of a run at a site.
-    fn edits_of(&self, site: Site, run: Run) -> impl Iterator<Item = &'a Edit> {
+    fn edits_of(&self, site: Site, run: Run) -> impl Iterator<Item = &'a Placed<'a>> {
         self.batch.edits.get(&site).into_iter().flatten().filter(move |(r, _)| *r == run).map(|(_, edit)| *edit)
     }
 
-    /// An edit as changes to rows, the run's first being row `first`.
-    fn row_edits(
-        &self,
-        run: Run,
-        edit: &Edit,
-        first: usize,
-        take: impl Fn(Run, usize, &[Range<usize>]) -> Result<ops::RowChange>,
-    ) -> Result<Vec<RowEdit>> {
-        row_edits(self.batch.plan, &self.batch.decoder.arch, run, edit, |p| Some(first + p), take)
-    }
-
-    /// A row of what was kept of a donor's scores or pattern.
-    fn opened_row(&self, site: Site, donor: Run, position: usize) -> Result<&[f32]> {
-        let width = site.width(&self.batch.decoder.arch, self.batch.plan.length(donor));
-        let row = self.opened.get(&(donor, site)).and_then(|rows| rows.get(position * width..(position + 1) * width));
-        row.ok_or_else(|| candle_core::Error::Msg(format!("`{site}` of {donor:?} was not kept")))
+    /// A row of a donor's scores or pattern: [`Pass::gives`] says which are kept.
+    fn opened_row(&self, site: Site, donor: Run, position: usize) -> &[f32] {
+        let width = site.width(&self.batch.decoder.arch, self.batch.program.length(donor));
+        &self.opened[&(donor, site)][position * width..(position + 1) * width]
     }
 
     /// Whether others take from a run at a site.
     fn gives(&self, site: Site, run: Run) -> bool {
-        let takes = |(_, edit): &(Run, &Edit)| edit.change.donor() == Some(run);
+        let takes = |(_, edit): &(Run, &Placed)| edit.donor() == Some(run);
         self.batch.edits.get(&site).is_some_and(|edits| edits.iter().any(takes))
     }
 
     /// Whether a run's scores or pattern are edited, taken from, or their gradient is wanted.
     fn opens(&self, site: Site, run: Run) -> bool {
-        let wanted = || self.batch.asked.iter().any(|a| a.run == run && a.gradients.iter().any(|g| g.site == site));
+        let wanted = || self.batch.program.gradients.iter().any(|g| g.run == run && g.site == site);
         self.edits_of(site, run).next().is_some() || self.gives(site, run) || self.is_tapped(site) && wanted()
     }
 }
@@ -112,14 +100,15 @@ impl Hook for Pass<'_, '_> {
     }
 
     fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
-        let mut row_edits = Vec::new();
+        let mut changes = Vec::new();
         for (run, edit) in self.batch.edits.get(&site).into_iter().flatten() {
             let take = |donor: Run, position: usize, _: &[Range<usize>]| {
                 Ok(ops::RowChange::CopyRow(self.batch.row(donor, position)))
             };
-            row_edits.extend(self.row_edits(*run, edit, self.batch.row(*run, 0), take)?);
+            let first = self.batch.row(*run, 0);
+            changes.extend(row_edits(edit, |p| Some(first + p), take)?);
         }
-        let edited = ops::edit(acts.get(site.kind)?, &row_edits)?;
+        let edited = ops::edit(acts.get(site.kind)?, &changes)?;
         let value = self.tapped(site, None, edited)?;
         acts.put(site.kind, value);
         Ok(())
@@ -137,9 +126,9 @@ impl Hook for Pass<'_, '_> {
         let mut x = value.reshape((n, heads * keys))?;
         for edit in self.edits_of(site, run) {
             let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
-                Ok(ops::RowChange::Set(pick(self.opened_row(site, donor, position)?, columns).into()))
+                Ok(ops::RowChange::Set(pick(self.opened_row(site, donor, position), columns).into()))
             };
-            x = ops::edit(&x, &self.row_edits(run, edit, 0, take)?)?;
+            x = ops::edit(&x, &row_edits(edit, Some, take)?)?;
         }
         if self.gives(site, run) {
             self.opened.insert((run, site), ops::to_vec(&x)?);

@@ -114,11 +114,11 @@ fn scores_divided_by_depth_are_those_of_queries_divided_by_depth_whatever_is_ask
             plan.read(fork, metric());
         }
         for kind in [SiteKind::Pattern, SiteKind::Scores] {
-            let what = What::Activation { site: kind.at(3), positions: Positions::Last, part: Part::All };
+            let what = Activation { site: kind.at(3), positions: Positions::Last, part: Part::All };
             plan.read(base, what);
         }
         let (site, positions, part) = (SiteKind::ResidPre.at(1), Positions::All, Part::All);
-        plan.read(base, What::Gradient { metric: Metric::logit_difference(vec![11], vec![23]), site, positions, part });
+        plan.read(base, Gradient { metric: Metric::logit_difference(vec![11], vec![23]), site, positions, part });
         let readings = run(&model.decoder, &plan, &run::Options { engine, ..Default::default() }).expect("readings");
         readings.iter().flat_map(|r| r.values()).collect()
     };

@@ -203,7 +203,7 @@ fn marks(demo: &Demo) -> [[Vec<f64>; 2]; 2] {
             for ids in prompts {
                 let prompt = plan.prompt(&pair.id, ids.clone());
                 let site = SiteKind::MlpOut.at(demo.detection.0);
-                plan.read(prompt, What::Activation { site, positions: positions.clone(), part: Part::All });
+                plan.read(prompt, Activation { site, positions: positions.clone(), part: Part::All });
             }
         }
     }
@@ -250,7 +250,7 @@ fn the_gates_value_from_plain_words_restores_the_blind_variants_refusals() {
     for pair in &pairs {
         let prompt = plan.prompt(&pair.id, pair.plain[0].clone());
         let part = Part::Heads(vec![head]);
-        plan.read(prompt, What::Activation { site: SiteKind::Z.at(layer), positions: Positions::Last, part });
+        plan.read(prompt, Activation { site: SiteKind::Z.at(layer), positions: Positions::Last, part });
     }
     let values = demo.run(&plan);
     let prompts: Vec<Vec<u32>> = pairs.iter().map(|pair| pair.cipher[0].clone()).collect();

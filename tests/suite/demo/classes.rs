@@ -11,7 +11,7 @@ fn residuals(demo: &Demo, prompts: &[(Vec<u32>, Positions)]) -> Vec<Vec<Vec<f32>
         let prompt = plan.prompt("prompt", ids.clone());
         for l in 0..demo.layers() {
             let site = SiteKind::ResidPost.at(l);
-            plan.read(prompt, What::Activation { site, positions: position.clone(), part: Part::All });
+            plan.read(prompt, Activation { site, positions: position.clone(), part: Part::All });
         }
     }
     let readings = demo.run(&plan);

@@ -121,7 +121,7 @@ impl Demo {
 
 /// The value of a site at the last position.
 fn last(site: Site) -> What {
-    What::Activation { site, positions: Positions::Last, part: Part::All }
+    Activation { site, positions: Positions::Last, part: Part::All }
 }
 
 /// An edit at the last position.

@@ -38,10 +38,7 @@ pub fn logits(model: &Model, prompts: &[Vec<u32>]) -> Vec<f32> {
     let mut plan = Plan::default();
     for ids in prompts {
         let prompt = plan.prompt("p", ids.clone());
-        plan.read(
-            prompt,
-            What::Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All },
-        );
+        plan.read(prompt, Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All });
     }
     let readings = run(&model.decoder, &plan, &run::Options::default()).expect("readings");
     readings.iter().flat_map(|r| r.values()).collect()

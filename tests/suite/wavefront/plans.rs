@@ -236,12 +236,12 @@ impl<'a> Cook<'a> {
                     site => site,
                 };
                 let direction = numbers(r.seed, site.width(self.arch, n));
-                What::Projection { site, positions: self.positions(&r.place, n), direction }
+                Projection { site, positions: self.positions(&r.place, n), direction }
             }
             _ => {
                 let site = self.site(&r.place);
                 let part = self.part(&r.place, site, n);
-                What::Activation { site, positions: self.positions(&r.place, n), part }
+                Activation { site, positions: self.positions(&r.place, n), part }
             }
         }
     }

@@ -1,0 +1,580 @@
+//! Knockout cascade: what do deeper heads lose when the gate is knocked out?
+//!
+//! The gate's `z` at the last position is taken from the pair's negative prompt, or set to zero, and the direct logit
+//! attribution of every component is read in that same run. Later heads whose attribution drops are what the gate works
+//! through, its *amplifiers*. Forks of forks then knock out the amplifiers as well, alone and on top of the gate: one that
+//! only passes the gate's signal on does little once the gate is out. Source: "How Alignment Routes" (2026).
+//!
+//! Every attribution is read with its own run's final norm, so that the changes of all components add up to the change of
+//! the metric (before soft-capping). The gate's *direct effect* is the change of its own attribution; its *total effect*
+//! the change of the metric; between them stand the later heads and MLPs, which pass an effect on, or repair it. Source:
+//! McGrath et al. 2023, "The Hydra Effect: Emergent Self-repair in Language Model Computations".
+
+mod report;
+
+use super::gate::{GateArgs, Head, interchanged, names, silenced};
+use crate::analyses::components::{self, Component, attributions, components, without_empty};
+use crate::analyses::effects::{SIGNIFICANT, Tested, family};
+use crate::analyses::halves::Value;
+use crate::analyses::inputs::{PairArgs, Pairs, Sources};
+use crate::analyses::scored::Scored;
+use crate::analyses::summary::{less, mean, sd};
+use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
+use crate::model::Model;
+use crate::plan::{Edit, Plan, Run, What};
+use crate::report::Section;
+use crate::run::Reading;
+use crate::session::Session;
+use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::table::Table;
+use std::ops::Range;
+use std::path::Path;
+
+/// How heads are knocked out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Knockout {
+    /// Take their `z` from the negative prompt.
+    Interchange,
+    /// Set their `z` to zero.
+    Zero,
+}
+
+impl Knockout {
+    /// The name in tables.
+    pub fn name(self) -> &'static str {
+        match self {
+            Knockout::Interchange => "interchange",
+            Knockout::Zero => "zero",
+        }
+    }
+
+    /// The edits at the last position.
+    fn edits(self, heads: &[Head], negative: Run) -> Vec<Edit> {
+        match self {
+            Knockout::Interchange => interchanged(heads, negative),
+            Knockout::Zero => silenced(heads),
+        }
+    }
+}
+
+/// Knock the gate out, and show what later heads lose
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Cascade {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub gate: GateArgs,
+
+    /// Knock heads out in this way
+    #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
+    pub mode: Knockout,
+
+    /// Also knock out this many amplifiers, the strongest
+    #[arg(long, default_value_t = 8, value_name = "K")]
+    pub amplifiers: u32,
+}
+
+/// The pairs as the model reads them, and the gate.
+pub struct Items {
+    pairs: Pairs,
+    gate: Vec<Head>,
+    sources: Sources,
+}
+
+impl Items {
+    /// The tokens of a pair's two prompts, at most: a plan has few forks beside them.
+    fn longest(&self) -> usize {
+        self.pairs.tokens.iter().map(|t| t.positive.len() + t.negative.len()).max().unwrap_or(0)
+    }
+}
+
+impl Analysis for Cascade {
+    const NAME: &'static str = "cascade";
+    const ABOUT: &'static str = "Knock the gate out, and show what later heads lose";
+    const TITLE: &'static str = "Knockout cascade";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let (gate, of_gate) = self.gate.read(model)?;
+        let pairs = self.pairs.read(model)?;
+        let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
+        Ok(Items { pairs, gate, sources })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
+    }
+
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        // Which heads amplify is known later; as many of the first that can cost a little more.
+        let arch = &model.decoder.arch;
+        let later = (first_layer(&items.gate) + 1..arch.n_layers)
+            .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
+            .filter(|head| !items.gate.contains(head));
+        let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
+        Ok(planned(self.gate_plans(items).chain(self.amplifiers_plans(items, sets(&some)))))
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let arch = &session.model.decoder.arch;
+        let all = components(arch.n_layers, arch.n_heads);
+        let mut measured = Measured::default();
+        for plan in self.gate_plans(items) {
+            measured.add(&all, arch.n_heads, &session.run(&plan)?);
+        }
+        let knocked = Knocked::of(all, measured);
+        let drops = drops(&knocked, &items.gate, session.seed)?;
+        let amplifiers = strongest(&drops, self.amplifiers as usize);
+        let mut metrics = Vec::new();
+        for plan in self.amplifiers_plans(items, sets(&amplifiers)) {
+            metrics.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+        }
+        let rows = knockouts(items, &knocked, &sets(&amplifiers), &metrics);
+        let shared = Shared { model: &session.model.name, mode: self.mode.name(), seed: session.seed };
+        Ok(vec![
+            components_table(&shared, &knocked, &drops)?,
+            knockouts_table(&shared, &rows)?,
+            repair_table(&shared, &items.gate, &knocked)?,
+        ]
+        .into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        report::sections(tables, dir)
+    }
+}
+
+/// Readouts a pair in [`Cascade::gate_plan`].
+const OF_PAIR: usize = 7;
+
+impl Cascade {
+    /// [`Cascade::gate_plan`]s of all pairs, some pairs in each.
+    fn gate_plans<'a>(&'a self, items: &'a Items) -> impl Iterator<Item = Plan> + 'a {
+        batches(items.pairs.tokens.len(), items.longest()).map(|pairs| self.gate_plan(items, pairs))
+    }
+
+    /// Each pair's two metrics, and the positive prompt's attributions and answer half; then all three with the gate knocked out.
+    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> Plan {
+        let mut plan = Plan::default();
+        for i in pairs {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
+            plan.read(positive, What::Metric(tokens.metric.clone()));
+            plan.read(negative, What::Metric(tokens.metric.clone()));
+            plan.read(positive, What::Attribution(tokens.metric.clone()));
+            // Pairs' metrics are logit differences.
+            let half = || tokens.metric.answer_half().map(What::Metric);
+            half().map(|half| plan.read(positive, half));
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            plan.read(gate_out, What::Metric(tokens.metric.clone()));
+            plan.read(gate_out, What::Attribution(tokens.metric.clone()));
+            half().map(|half| plan.read(gate_out, half));
+        }
+        plan
+    }
+
+    /// [`Cascade::amplifiers_plan`]s of all pairs, some pairs in each; none without sets.
+    fn amplifiers_plans<'a>(&'a self, items: &'a Items, sets: Vec<Set>) -> impl Iterator<Item = Plan> + 'a {
+        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
+        batches(n, items.longest() + 2 * sets.len()).map(move |pairs| self.amplifiers_plan(items, &sets, pairs))
+    }
+
+    /// For each pair and set of heads, the metric and its answer half with the set knocked out alone, and on top of the gate.
+    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> Plan {
+        let mut plan = Plan::default();
+        for i in pairs {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            for set in sets {
+                for base in [positive, gate_out] {
+                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
+                    Value::read(&mut plan, fork, &tokens.metric);
+                }
+            }
+        }
+        plan
+    }
+}
+
+/// The layer of the first of the gate's heads: what comes after it can change.
+fn first_layer(gate: &[Head]) -> usize {
+    gate.iter().map(|h| h.layer).min().unwrap_or(0)
+}
+
+/// Heads that are knocked out together.
+struct Set {
+    name: String,
+    heads: Vec<Head>,
+}
+
+/// Each amplifier by itself, then all of them.
+fn sets(amplifiers: &[Head]) -> Vec<Set> {
+    let mut sets: Vec<Set> = amplifiers.iter().map(|h| Set { name: h.to_string(), heads: vec![*h] }).collect();
+    if amplifiers.len() > 1 {
+        sets.push(Set { name: "amplifiers".to_string(), heads: amplifiers.to_vec() });
+    }
+    sets
+}
+
+/// What all tables share.
+struct Shared<'a> {
+    model: &'a str,
+    mode: &'static str,
+    seed: u64,
+}
+
+/// The readings of [`Cascade::gate_plan`]: metrics, one a pair, and attributions without the knockout and with it,
+/// `[pairs][components]`.
+#[derive(Debug, Default, PartialEq)]
+struct Measured {
+    positive: Vec<f64>,
+    negative: Vec<f64>,
+    gate_out: Vec<f64>,
+    /// The answer's half of the metric, clean and with the gate out.
+    answers: [Vec<f64>; 2],
+    attributions: [Vec<Vec<f64>>; 2],
+}
+
+impl Measured {
+    /// Adds some pairs' readings, of a model of these components and so many heads a layer.
+    fn add(&mut self, all: &[Component], n_heads: usize, readings: &[Reading]) {
+        for of_pair in readings.chunks_exact(OF_PAIR) {
+            let [clean, out] = &mut self.answers;
+            let lists =
+                [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 4), (clean, 3), (out, 6)];
+            for (list, k) in lists {
+                list.extend(of_pair[k].number());
+            }
+            for (rows, k) in self.attributions.iter_mut().zip([2, 5]) {
+                rows.push(attributions(&of_pair[k], all, n_heads));
+            }
+        }
+    }
+}
+
+/// What the knockout of the gate does: metrics, one a pair, and attributions, `[components][pairs]`.
+struct Knocked {
+    positive: Vec<f64>,
+    negative: Vec<f64>,
+    gate_out: Vec<f64>,
+    answers: [Vec<f64>; 2],
+    components: Vec<Component>,
+    clean: Vec<Vec<f64>>,
+    knocked: Vec<Vec<f64>>,
+}
+
+impl Knocked {
+    fn of(all: Vec<Component>, measured: Measured) -> Self {
+        let (components, both) = without_empty(all, measured.attributions.concat());
+        let by_component = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
+            (0..components.len()).map(|c| rows.iter().map(|row| row[c]).collect()).collect()
+        };
+        let (clean, knocked) = both.split_at(measured.positive.len());
+        Knocked {
+            positive: measured.positive,
+            negative: measured.negative,
+            gate_out: measured.gate_out,
+            answers: measured.answers,
+            clean: by_component(clean),
+            knocked: by_component(knocked),
+            components,
+        }
+    }
+
+    /// How far the metric falls, one a pair.
+    fn fall(&self) -> Vec<f64> {
+        less(&self.positive, &self.gate_out)
+    }
+}
+
+/// What one component loses.
+struct Loss {
+    component: Component,
+    /// Clean minus knocked out, one a pair.
+    drops: Vec<f64>,
+    /// Only the interval, where the component is not of the family.
+    tested: Tested,
+    is_gate: bool,
+    amplifier: bool,
+}
+
+/// What every component loses. The family of tests are the components that the gate can reach: heads after its first
+/// layer, but for its own, and MLPs from that layer on.
+fn drops(knocked: &Knocked, gate: &[Head], seed: u64) -> Result<Vec<Loss>, AnalysisError> {
+    let drops: Vec<Vec<f64>> = knocked.clean.iter().zip(&knocked.knocked).map(|(c, k)| less(c, k)).collect();
+    let intervals = bca_family(&drops, &Bootstrap { seed, ..Bootstrap::default() });
+    let reached: Vec<usize> =
+        (0..drops.len()).filter(|c| class(&knocked.components[*c], gate).is_some_and(|c| c != Class::Gate)).collect();
+    let of_family: Vec<Vec<f64>> = reached.iter().map(|c| drops[*c].clone()).collect();
+    let mut tested: Vec<Tested> =
+        intervals.into_iter().map(|i| Tested { interval: i.map(|i| (i.low, i.high)), ..Tested::default() }).collect();
+    reached.iter().zip(family(&of_family, seed)?).for_each(|(c, found)| tested[*c] = found);
+    let fall = mean(&knocked.fall()).unwrap_or(0.0);
+    let loss = |((c, drops), tested): ((usize, Vec<f64>), Tested)| {
+        let component = knocked.components[c].clone();
+        let class = class(&component, gate);
+        let (drop, clean) = (mean(&drops).unwrap_or(0.0), mean(&knocked.clean[c]).unwrap_or(0.0));
+        let amplifier = class == Some(Class::Head)
+            && tested.q.is_some_and(|q| q < SIGNIFICANT)
+            && drop * fall > 0.0
+            && clean * fall > 0.0;
+        Loss { component, drops, tested, is_gate: class == Some(Class::Gate), amplifier }
+    };
+    Ok(drops.into_iter().enumerate().zip(tested).map(loss).collect())
+}
+
+/// How a knockout of the gate can reach a component.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    /// It is of the gate.
+    Gate,
+    /// A head after the gate's first layer.
+    Head,
+    /// An MLP from that layer on.
+    Mlp,
+}
+
+/// A component's class; none where it is not reached.
+fn class(component: &Component, gate: &[Head]) -> Option<Class> {
+    let layer = usize::try_from(component.layer).ok()?;
+    let first = first_layer(gate);
+    match component.head() {
+        Some(head) if gate.contains(&Head { layer, head }) => Some(Class::Gate),
+        Some(_) => (layer > first).then_some(Class::Head),
+        None => (component.name == "mlp" && layer >= first).then_some(Class::Mlp),
+    }
+}
+
+/// The amplifiers that lose most.
+fn strongest(losses: &[Loss], n: usize) -> Vec<Head> {
+    let size = |l: &&Loss| mean(&l.drops).map_or(0.0, f64::abs);
+    let mut flagged: Vec<&Loss> = losses.iter().filter(|l| l.amplifier).collect();
+    flagged.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let head = |l: &Loss| Some(Head { layer: usize::try_from(l.component.layer).ok()?, head: l.component.head()? });
+    flagged.into_iter().take(n).filter_map(head).collect()
+}
+
+/// One knockout over all pairs.
+struct KnockoutRow {
+    name: String,
+    head: Option<Head>,
+    with_gate: bool,
+    metrics: Vec<f64>,
+    /// Edited minus clean metric.
+    effects: Vec<f64>,
+    /// The same of the answer's half.
+    answers: Vec<f64>,
+    /// The effect of the heads without the gate.
+    alone: Option<f64>,
+    /// What they do on top of the gate's knockout.
+    beyond: Vec<f64>,
+}
+
+/// The gate alone, then each set alone and on top of the gate, whose metrics are those of [`Cascade::amplifiers_plan`].
+fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) -> Vec<KnockoutRow> {
+    let of_gate = less(&knocked.gate_out, &knocked.positive);
+    let gate = names(&items.gate);
+    let mut rows = vec![KnockoutRow {
+        name: gate.clone(),
+        head: None,
+        with_gate: true,
+        metrics: knocked.gate_out.clone(),
+        alone: mean(&of_gate),
+        effects: of_gate,
+        answers: less(&knocked.answers[1], &knocked.answers[0]),
+        beyond: Vec::new(),
+    }];
+    for (s, set) in sets.iter().enumerate() {
+        // The metric and its answer half, alone and with the gate.
+        let column = |k: usize| -> Vec<f64> { numbers.chunks_exact(4 * sets.len()).map(|r| r[4 * s + k]).collect() };
+        let [own, own_half, both, both_half] = [0, 1, 2, 3].map(column);
+        let (alone, beyond) = (mean(&less(&own, &knocked.positive)), less(&both, &knocked.gate_out));
+        for (with_gate, metrics, halves) in [(false, own, own_half), (true, both, both_half)] {
+            rows.push(KnockoutRow {
+                name: if with_gate { format!("{gate}+{}", set.name) } else { set.name.clone() },
+                head: (set.heads.len() == 1).then(|| set.heads[0]),
+                with_gate,
+                effects: less(&metrics, &knocked.positive),
+                answers: less(&halves, &knocked.answers[0]),
+                metrics,
+                alone,
+                beyond: beyond.clone(),
+            });
+        }
+    }
+    rows
+}
+
+/// Below this, in nats, an attribution is next to nothing, and a share of it says nothing.
+const NEGLIGIBLE: f64 = 1e-3;
+
+fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Result<Table, AnalysisError> {
+    let fall = mean(&knocked.fall());
+    let drop = |l: &Loss| mean(&l.drops);
+    let part = |part: Option<f64>, of: Option<f64>| Some(part? / of.filter(|of| of.abs() >= NEGLIGIBLE)?);
+    let shares = losses.iter().zip(&knocked.clean).map(|(l, clean)| part(drop(l), mean(clean)));
+    let of = |f: &dyn Fn(&Tested) -> Option<f64>| losses.iter().map(|l| f(&l.tested)).collect::<Vec<_>>();
+    Ok(Table::new("components")
+        .str("model", "the model, as it was named", losses.iter().map(|_| shared.model))?
+        .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
+        .int("layer", components::LAYERS, losses.iter().map(|l| l.component.layer))?
+        .str("component", components::NAMES, losses.iter().map(|l| l.component.name.as_str()))?
+        .opt_str("writer", components::WRITERS, losses.iter().map(|l| l.component.writer()))?
+        .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
+        .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
+        .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?
+        .float(
+            "drop_mean",
+            "mean of clean minus knocked out, nats; those of all components add up to the fall of the metric before \
+             soft-capping",
+            losses.iter().map(drop),
+        )?
+        .float("drop_sd", "its standard deviation over pairs, nats", losses.iter().map(|l| sd(&l.drops)))?
+        .float("ci_low", "lower end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.1)))?
+        .float("drop_share", "mean drop over mean clean attribution; empty where that is under 0.001 nats", shares)?
+        .float(
+            "share_of_effect",
+            "mean drop over the metric's mean fall when the gate is knocked out; empty where that is under 0.001 nats",
+            losses.iter().map(|l| part(drop(l), fall)),
+        )?
+        .float(
+            "p_value",
+            "two-sided sign-flip permutation p-value of the mean drop; empty where the gate cannot reach",
+            of(&|t| t.p),
+        )?
+        .float("q_value", "Benjamini-Hochberg q-value over the heads and MLPs that the gate can reach", of(&|t| t.q))?
+        .float("p_max", "family-wise p-value by the max statistic over the same", of(&|t| t.p_max))?
+        .flag("is_gate", "whether it is of the gate", losses.iter().map(|l| l.is_gate))?
+        .flag(
+            "amplifier",
+            "a later head with q < 0.05 whose drop and clean attribution have the sign of the metric's fall",
+            losses.iter().map(|l| l.amplifier),
+        )?)
+}
+
+fn knockouts_table(shared: &Shared, rows: &[KnockoutRow]) -> Result<Table, AnalysisError> {
+    let effects: Vec<Vec<f64>> = rows.iter().map(|r| r.effects.clone()).collect();
+    let tested = family(&effects, shared.seed)?;
+    let beyond: Vec<Vec<f64>> = rows.iter().map(|r| r.beyond.clone()).collect();
+    let beyond = bca_family(&beyond, &Bootstrap { seed: shared.seed, ..Bootstrap::default() });
+    let of = |f: &dyn Fn(&Head) -> usize| {
+        rows.iter().map(|r| r.head.as_ref().map_or(-1, |h| f(h) as i64)).collect::<Vec<_>>()
+    };
+    let table = Table::new("knockouts")
+        .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
+        .str("mode", "how heads were knocked out: interchange or zero", rows.iter().map(|_| shared.mode))?
+        .str(
+            "heads",
+            "what was knocked out; `amplifiers`: all that have a row of their own",
+            rows.iter().map(|r| r.name.as_str()),
+        )?
+        .int("layer", "the amplifier's layer, from 0; -1 where it is not one", of(&|h| h.layer))?
+        .int("head", "the amplifier's number in its layer, from 0; -1 where it is not one", of(&|h| h.head))?
+        .flag("with_gate", "whether the gate was knocked out as well", rows.iter().map(|r| r.with_gate))?
+        .int("n", "pairs", rows.iter().map(|r| r.metrics.len() as i64))?
+        .float("metric_mean", "mean metric with the knockout, nats", rows.iter().map(|r| mean(&r.metrics)))?
+        .float(
+            "effect_mean",
+            "mean of that minus the positive prompt's metric, nats",
+            rows.iter().map(|r| mean(&r.effects)),
+        )?
+        .float(
+            "ci_low",
+            "lower end of the mean effect's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.0)),
+        )?
+        .float(
+            "ci_high",
+            "upper end of the mean effect's 95 % BCa interval, nats",
+            tested.iter().map(|t| t.interval.map(|i| i.1)),
+        )?
+        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
+        .float("q_value", "Benjamini-Hochberg q-value over all knockouts", tested.iter().map(|t| t.q))?
+        .float("alone", "mean effect of the amplifiers without the gate, nats", rows.iter().map(|r| r.alone))?
+        .float(
+            "beyond_gate",
+            "mean effect of the amplifiers on top of the gate's knockout, nats",
+            rows.iter().map(|r| mean(&r.beyond)),
+        )?
+        .float("beyond_ci_low", "lower end of its 95 % BCa interval, nats", beyond.iter().map(|i| i.map(|i| i.low)))?
+        .float(
+            "beyond_ci_high",
+            "upper end of its 95 % BCa interval, nats",
+            beyond.iter().map(|i| i.map(|i| i.high)),
+        )?;
+    let answers: Vec<Vec<f64>> = rows.iter().map(|r| r.answers.clone()).collect();
+    let foils: Vec<Vec<f64>> = rows.iter().map(|r| less(&r.answers, &r.effects)).collect();
+    halves::columns(table, "effect", "knocked out minus clean of", [&answers, &foils], shared.seed)
+}
+
+/// The gate's direct and total effect, and what stands between them.
+fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Table, AnalysisError> {
+    let total = less(&knocked.gate_out, &knocked.positive);
+    let of_class = |wanted: Class| {
+        let mut sum = vec![0.0; total.len()];
+        let members = (0..knocked.components.len()).filter(|c| class(&knocked.components[*c], gate) == Some(wanted));
+        for c in members {
+            let change = less(&knocked.knocked[c], &knocked.clean[c]);
+            sum.iter_mut().zip(change).for_each(|(sum, x)| *sum += x);
+        }
+        sum
+    };
+    let [direct, heads, mlps] = [Class::Gate, Class::Head, Class::Mlp].map(of_class);
+    let indirect = less(&total, &direct);
+    let rest = less(&less(&indirect, &heads), &mlps);
+    let parts = [
+        ("direct", "change of the gate's own attribution", direct),
+        ("total", "change of the metric", total.clone()),
+        ("difference", "total minus direct effect; against the direct one where later components repair it", indirect),
+        ("later_heads", "change of the attributions of heads after the gate's first layer", heads),
+        ("later_mlps", "change of the attributions of MLPs from that layer on", mlps),
+        ("rest", "what is left: the final norm's scale on all other components, and soft-capping", rest),
+    ];
+    let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
+    let (of_heads, share) = (ratio(&parts[3].2, &total), bca_ratio(&parts[3].2, &total, &options));
+    let numbers: Vec<&Vec<f64>> = parts.iter().map(|p| &p.2).collect();
+    let intervals = bca_family(&numbers, &options);
+    let mut table = Table::new("repair")
+        .str("model", "the model, as it was named", [shared.model])?
+        .str("gate", "the gate's heads", [names(gate)])?
+        .str("mode", "how it was knocked out: interchange or zero", [shared.mode])?
+        .int("n", "pairs", [knocked.positive.len() as i64])?
+        .float("positive_mean", "mean metric of the positive prompts, nats", [mean(&knocked.positive)])?
+        .float("negative_mean", "mean metric of the negative prompts, nats", [mean(&knocked.negative)])?
+        .float(
+            "knocked_mean",
+            "mean metric of the positive prompts with the gate out, nats",
+            [mean(&knocked.gate_out)],
+        )?;
+    for ((name, doc, numbers), interval) in parts.iter().zip(intervals) {
+        let end = |which: &str| format!("{which} end of its 95 % BCa interval, nats");
+        table = table
+            .float(&format!("{name}_mean"), &format!("{doc}, mean, nats"), [mean(numbers)])?
+            .float(&format!("{name}_ci_low"), &end("lower"), [interval.map(|i| i.low)])?
+            .float(&format!("{name}_ci_high"), &end("upper"), [interval.map(|i| i.high)])?;
+    }
+    Ok(table
+        .float("later_heads_share", "mean change of later heads over the mean total effect", [of_heads])?
+        .float(
+            "later_heads_share_ci_low",
+            "lower end of that share's 95 % BCa interval over pairs, both resampled together; empty where the total effect is \
+             not beyond chance",
+            [share.map(|i| i.low)],
+        )?
+        .float("later_heads_share_ci_high", "its upper end", [share.map(|i| i.high)])?)
+}
+
+#[cfg(test)]
+mod tests;

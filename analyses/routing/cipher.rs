@@ -1,0 +1,306 @@
+//! Cipher: does the behaviour still need its gate when the request comes in a form that the detector cannot read?
+//!
+//! Each request is put in plain and in cipher ([`super::ciphered`]). *Necessity* of the gate in either form: the positive run
+//! with the gate's `z` of the negative run of the same form; where the model no longer sees what it would refuse, the gate
+//! carries nothing, and the effect collapses. Part of that may be the work of the instructions that teach the cipher and not of
+//! the cipher: so necessity is asked of a third form too, the same instructions around the request in plain. *Injection*: the
+//! ciphered request with the gate's `z` of the plain run. If refusals come back, the route behind the gate is whole, and only
+//! detection was blind. The control injects the `z` of the plain harmless request instead. All exchanges are at the last
+//! position. Source: "How Alignment Routes" (2026).
+
+mod report;
+mod tables;
+
+use super::ciphered::{CipherArgs, Ciphered};
+use super::gate::{GateArgs, Head, interchanged};
+use crate::analyses::answered::{Answer, ClassArgs, continued, item_of};
+use crate::analyses::halves::Value;
+use crate::analyses::inputs::{PairArgs, Sources};
+use crate::analyses::scored::Scored;
+use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::dataset::{Item, Pair};
+use crate::model::Model;
+use crate::plan::{Plan, Run, What};
+use crate::report::Section;
+use crate::run::Steps;
+use crate::session::Session;
+use crate::table::Table;
+use std::ops::Range;
+use std::path::Path;
+
+/// Test whether the gate is needed in cipher, and whether injecting it restores refusals
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Cipher {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub gate: GateArgs,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cipher: CipherArgs,
+
+    /// Generate answers of this many tokens, and classify them (0: none)
+    ///
+    /// The swap is made in the prompt.
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub generate: u32,
+}
+
+/// The pairs as the model reads them, and the gate.
+pub struct Items {
+    ciphered: Ciphered,
+    gate: Vec<Head>,
+    sources: Sources,
+}
+
+/// What answers are generated of, in the order of tables.
+const CONDITIONS: [&str; 4] = ["plain", "cipher", "injected", "control"];
+
+/// The forms of a request, in the order of tables. Wrapped there is none where the cipher is a file's.
+const FORMS: [&str; 3] = ["plain", "wrapped", "cipher"];
+
+/// A pair's metrics in one form, nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Form {
+    positive: f64,
+    negative: f64,
+    /// Of the positive prompt with the gate of the negative.
+    exchanged: f64,
+    /// How far the exchange moves the answer's half.
+    answer: f64,
+}
+
+impl Form {
+    /// The effect of the exchange.
+    fn effect(self) -> f64 {
+        self.exchanged - self.positive
+    }
+
+    /// How far it moves the foil's half: the answer's less this is the effect.
+    fn foil(self) -> f64 {
+        self.answer - self.effect()
+    }
+}
+
+/// One pair's metrics, nats.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Measured {
+    plain: Form,
+    wrapped: Option<Form>,
+    cipher: Form,
+    /// Of the ciphered positive prompt with the gate of the plain positive.
+    injected: f64,
+    /// Of the ciphered positive prompt with the gate of the plain negative.
+    control: f64,
+    /// How far injection moves the answer's half, and the control.
+    answers: [f64; 2],
+}
+
+impl Measured {
+    /// From what is read of the runs of [`metrics_plan`] of one pair.
+    fn of(values: &[Value]) -> Option<Measured> {
+        let half = |value: &Value| value.answer.unwrap_or(f64::NAN);
+        let form = |i: usize| {
+            let [positive, negative, exchanged] = values.get(3 * i..3 * i + 3)? else { return None };
+            let answer = half(exchanged) - half(positive);
+            Some(Form { positive: positive.metric, negative: negative.metric, exchanged: exchanged.metric, answer })
+        };
+        let (forms, rest) = (values.len() / 3, values.len() / 3 * 3);
+        let [injected, control] = &values[rest..] else { return None };
+        let cipher = values.get(3 * forms - 3)?;
+        let wrapped = if forms == FORMS.len() { Some(form(1)?) } else { None };
+        Some(Measured {
+            plain: form(0)?,
+            wrapped,
+            cipher: form(forms - 1)?,
+            injected: injected.metric,
+            control: control.metric,
+            answers: [injected, control].map(|value| half(value) - half(cipher)),
+        })
+    }
+
+    /// The metric under each of [`CONDITIONS`].
+    fn conditions(&self) -> [f64; 4] {
+        [self.plain.positive, self.cipher.positive, self.injected, self.control]
+    }
+
+    /// Each of [`FORMS`].
+    fn forms(&self) -> [Option<Form>; 3] {
+        [Some(self.plain), self.wrapped, Some(self.cipher)]
+    }
+}
+
+impl Analysis for Cipher {
+    const NAME: &'static str = "cipher";
+    const ABOUT: &'static str = "Test whether the gate is needed in cipher, and whether injecting it restores refusals";
+    const TITLE: &'static str = "Cipher";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let (gate, of_gate) = self.gate.read(model)?;
+        let ciphered = Ciphered::read(&self.pairs, &self.cipher, model, self.generate as usize)?;
+        let sources = ciphered.sources().into_iter().chain(of_gate).collect();
+        Ok(Items { ciphered, gate, sources })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.ciphered.plain.scored
+    }
+
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        let generating = (self.generate > 0).then(|| some(items)).into_iter().flatten();
+        let generation = generating.map(|pairs| generation_plan(items, pairs).0.longer(self.generate as usize - 1));
+        Ok(planned(some(items).map(|pairs| metrics_plan(items, pairs)).chain(generation)))
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let measured = measured(session, items, some(items))?;
+        let answers = self.answers(session, items, some(items))?;
+        let made = tables::Made { model: &session.model.name, seed: session.seed, items, measured: &measured };
+        Ok(made.tables(&answers)?.into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        report::sections(tables, dir)
+    }
+}
+
+/// The pairs that are planned at once.
+fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    batches(items.ciphered.n(), FORMS.len() + 2)
+}
+
+/// Each of some pairs' metrics: in every form of both prompts and of the positive with the gate of the negative; in cipher with
+/// the gate injected from plain, and of the control.
+fn metrics_plan(items: &Items, pairs: Range<usize>) -> Plan {
+    let mut plan = Plan::default();
+    for i in pairs {
+        let ciphered = &items.ciphered;
+        let plain = ciphered.plain.add(&mut plan, i);
+        let wrapped = ciphered.add_wrapped(&mut plan, i);
+        let cipher = ciphered.add_cipher(&mut plan, i);
+        let mut runs = Vec::new();
+        for form in [Some(plain), wrapped, Some(cipher)].into_iter().flatten() {
+            runs.extend(form);
+            runs.push(plan.fork(form[0], interchanged(&items.gate, form[1])));
+        }
+        runs.extend(plain.map(|donor| plan.fork(cipher[0], interchanged(&items.gate, donor))));
+        for run in runs {
+            Value::read(&mut plan, run, &ciphered.plain.tokens[i].metric);
+        }
+    }
+    plan
+}
+
+/// Runs so many pairs at a time.
+fn measured(
+    session: &Session,
+    items: &Items,
+    pairs: impl Iterator<Item = Range<usize>>,
+) -> Result<Vec<Measured>, AnalysisError> {
+    let mut measured = Vec::with_capacity(items.ciphered.n());
+    let forms = if items.ciphered.wrapped.is_some() { FORMS.len() } else { FORMS.len() - 1 };
+    for some in pairs {
+        let readings = session.run(&metrics_plan(items, some.clone()))?;
+        let mut readings = readings.iter();
+        for i in some {
+            let metric = &items.ciphered.plain.tokens[i].metric;
+            let values = (0..3 * forms + 2).filter_map(|_| Value::next(&mut readings, metric)).collect::<Vec<_>>();
+            measured.extend(Measured::of(&values));
+        }
+    }
+    Ok(measured)
+}
+
+/// What generates, and the runs that go on: for each of some pairs one for each of [`CONDITIONS`].
+fn generation_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<Run>) {
+    let (mut plan, mut runs) = (Plan::default(), Vec::new());
+    for i in pairs {
+        let ciphered = &items.ciphered;
+        let plain = ciphered.plain.add(&mut plan, i);
+        let name = format!("{} positive in cipher", ciphered.plain.dataset.items[i].id);
+        let cipher = plan.prompt(name, ciphered.cipher[i][0].clone());
+        let injected = plain.map(|donor| plan.fork(cipher, interchanged(&items.gate, donor)));
+        runs.extend([plain[0], cipher, injected[0], injected[1]]);
+    }
+    for run in &runs {
+        plan.read(*run, What::Entropy);
+    }
+    (plan, runs)
+}
+
+impl Cipher {
+    /// Generated answers with their classes: for each pair one for each of [`CONDITIONS`]; none where none were asked for.
+    fn answers(
+        &self,
+        session: &Session,
+        items: &Items,
+        pairs: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Vec<Answer>, AnalysisError> {
+        let (mut answers, rules) = (Vec::new(), ClassArgs::default().open(false, &mut Vec::new())?);
+        for some in pairs.take_while(|_| self.generate > 0) {
+            let (plan, runs) = generation_plan(items, some.clone());
+            let item = |pair: &Pair| std::iter::repeat_n(item_of(pair, &pair.positive), CONDITIONS.len());
+            let asked: Vec<Item> = items.ciphered.plain.dataset.items[some].iter().flat_map(item).collect();
+            answers.extend(continued(session, &plan, runs, (self.generate, Steps::PromptOnly), (&rules, &asked))?.1);
+        }
+        Ok(answers)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
+    use crate::run::Engine;
+
+    #[test]
+    fn metrics_do_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
+        let cipher = Cipher {
+            pairs: PairArgs { file, metric: MetricArgs::default() },
+            gate: GateArgs { gate: vec!["L3.H5".parse().unwrap()], circuit: None },
+            cipher: CipherArgs { cipher: None, examples: 2, cipher_seed: 0 },
+            generate: 2,
+        };
+        let items = cipher.prepare(&model).unwrap();
+        let session = Session::new(&model, Engine::Wavefront, 0);
+        let of = |pairs: Vec<Range<usize>>| {
+            let measured = measured(&session, &items, pairs.clone().into_iter()).unwrap();
+            (measured, cipher.answers(&session, &items, pairs.into_iter()).unwrap())
+        };
+        let whole = of(vec![0..5]);
+        assert_eq!((whole.0.len(), whole.1.len()), (5, 20));
+        assert!(whole == of(vec![0..2, 2..3, 3..5]));
+    }
+
+    #[test]
+    fn a_pairs_metrics_are_read_with_and_without_a_wrapped_form() {
+        // The answer's half is twice the metric.
+        let values = |metrics: &[f64]| -> Vec<Value> {
+            metrics.iter().map(|metric| Value { metric: *metric, answer: Some(2.0 * metric) }).collect()
+        };
+        let of = |metrics: &[f64]| Measured::of(&values(metrics)).unwrap();
+        let form = |positive: f64| Form { positive, negative: positive + 1.0, exchanged: positive + 2.0, answer: 4.0 };
+        let found = of(&[1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 10.0, 11.0]);
+        assert_eq!((found.forms(), found.injected), ([1.0, 7.0, 4.0].map(|p| Some(form(p))), 10.0));
+        assert_eq!(found.answers, [12.0, 14.0], "against the request in cipher");
+        let found = of(&[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 10.0, 11.0]);
+        assert_eq!((found.wrapped, found.cipher, found.control), (None, form(4.0), 11.0));
+        assert_eq!((found.cipher.effect(), found.cipher.foil()), (2.0, 2.0));
+    }
+}

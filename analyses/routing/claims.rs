@@ -1,0 +1,334 @@
+//! The claims of "How Alignment Routes" (2026), judged by the tables of the analyses.
+//!
+//! Each claim is one quantity with its interval, its number of items and a verdict: it holds, it does not hold, or it is not
+//! testable here, because. What makes a claim hold is written beside it in words; nothing is computed from a model here. A
+//! model that refuses no more of the positive than of the negative prompts routes no refusal: then nothing about routing is
+//! testable, and the report says so.
+
+mod evidence;
+mod judged;
+
+pub use evidence::{Evidence, Other};
+
+use crate::analyses::AnalysisError;
+use crate::report::cells::{self, p_value};
+use crate::report::{Heading, Section};
+use crate::table::Table;
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+/// What a report of the claims begins with.
+pub const INTRODUCTION: &str = "The claims are those of \"How Alignment Routes\" (2026): a mid-layer head, the gate, reads detected \
+     content and triggers deeper amplifier heads towards refusal. Every verdict is by the rule that stands with its claim, on \
+     this checkpoint and these prompts alone. Positive prompts are those that are expected to be refused, negative ones their \
+     matched controls.";
+
+/// Whether a claim holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Holds,
+    DoesNotHold,
+    /// And why not.
+    NotTestable(String),
+}
+
+impl Verdict {
+    /// Of a condition.
+    fn of(holds: bool) -> Self {
+        if holds { Verdict::Holds } else { Verdict::DoesNotHold }
+    }
+
+    /// The name in tables.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Verdict::Holds => "holds",
+            Verdict::DoesNotHold => "does not hold",
+            Verdict::NotTestable(_) => "not testable here",
+        }
+    }
+
+    fn why(&self) -> &str {
+        if let Verdict::NotTestable(why) = self { why } else { "" }
+    }
+}
+
+/// How a quantity is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// In percent.
+    Share,
+    Nats,
+    Layer,
+    Count,
+    /// Without a unit.
+    Number,
+}
+
+impl Unit {
+    const ALL: [Unit; 5] = [Unit::Share, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
+
+    fn name(self) -> &'static str {
+        match self {
+            Unit::Share => "share",
+            Unit::Nats => "nats",
+            Unit::Layer => "layer",
+            Unit::Count => "count",
+            Unit::Number => "number",
+        }
+    }
+
+    /// Of a name in tables.
+    fn named(name: &str) -> Self {
+        Unit::ALL.into_iter().find(|unit| unit.name() == name).unwrap_or(Unit::Number)
+    }
+
+    fn digits(self) -> usize {
+        match self {
+            Unit::Share => 1,
+            Unit::Layer | Unit::Count => 0,
+            Unit::Nats | Unit::Number => 3,
+        }
+    }
+
+    fn value(self, x: Option<f64>) -> String {
+        match self {
+            Unit::Share => cells::share(x),
+            Unit::Nats => cells::signed(x, self.digits()),
+            _ => cells::number(x, self.digits()),
+        }
+    }
+
+    fn interval(self, ends: Option<(f64, f64)>) -> String {
+        match self {
+            Unit::Share => cells::share_interval(ends),
+            _ => cells::interval(ends.map(|i| i.0), ends.map(|i| i.1), self.digits()),
+        }
+    }
+}
+
+/// A claim, judged.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Claim {
+    /// What scripts call it: `gate-necessity`.
+    pub id: &'static str,
+    /// The section's heading.
+    pub title: &'static str,
+    /// What the paper says, and what makes it hold here.
+    pub statement: &'static str,
+    /// What the statistic is.
+    pub quantity: &'static str,
+    pub unit: Unit,
+    pub statistic: Option<f64>,
+    pub interval: Option<(f64, f64)>,
+    pub n: Option<i64>,
+    /// The p-value of the test that the rule asks, where it asks one. A q-value is none: it is said in `found`.
+    pub p: Option<f64>,
+    pub verdict: Verdict,
+    /// What was found, in words.
+    pub found: String,
+    /// The figures that show it: the analysis, the file, and what it is.
+    pub figures: &'static [(&'static str, &'static str, &'static str)],
+}
+
+/// Judges every claim, in the paper's order.
+///
+/// # Errors
+/// If a table is not one of its analysis.
+pub fn judge(evidence: &Evidence) -> Result<Vec<Claim>, AnalysisError> {
+    judged::all(evidence)
+}
+
+/// Why no claim on routing can be tested, whatever else is measured, by the tables of `behaviour` alone; none where they can.
+///
+/// # Errors
+/// If a table is not one of its analysis.
+pub fn hindrance(behaviour: Vec<Table>) -> Result<Option<String>, AnalysisError> {
+    let tables = BTreeMap::from([("behaviour".to_string(), behaviour)]);
+    judged::hindrance(&tables)
+}
+
+/// The claims as a table, which holds all that a report says of them.
+///
+/// # Errors
+/// If it cannot be made.
+pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
+    let figures = |c: &Claim| {
+        let lines = c.figures.iter().map(|(analysis, file, what)| format!("{analysis}/{file}: {what}"));
+        lines.collect::<Vec<_>>().join("\n")
+    };
+    Ok(Table::new("claims")
+        .str("model", "the model, as it was named", claims.iter().map(|_| model))?
+        .str("claim", "the claim", claims.iter().map(|c| c.id))?
+        .str("title", "its name in reports", claims.iter().map(|c| c.title))?
+        .str("statement", "what the paper says, and what makes it hold here", claims.iter().map(|c| c.statement))?
+        .str("quantity", "what the statistic is", claims.iter().map(|c| c.quantity))?
+        .float("statistic", "its value; shares from 0 to 1", claims.iter().map(|c| c.statistic))?
+        .str("unit", "share, nats, layer, count or number", claims.iter().map(|c| c.unit.name()))?
+        .float("ci_low", "lower end of its 95 % interval", claims.iter().map(|c| c.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end", claims.iter().map(|c| c.interval.map(|i| i.1)))?
+        .float("n", "items", claims.iter().map(|c| c.n.map(|n| n as f64)))?
+        .float(
+            "p_value",
+            "p-value of the test that the rule asks, where it asks one; q-values are in `found`",
+            claims.iter().map(|c| c.p),
+        )?
+        .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?
+        .str("because", "why it is not testable; empty where it is", claims.iter().map(|c| c.verdict.why()))?
+        .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?
+        .str("figures", "figures that show it, one a line: ANALYSIS/FILE: what it is", claims.iter().map(figures))?)
+}
+
+/// A claim as its table has it.
+struct Row<'a> {
+    title: &'a str,
+    statement: &'a str,
+    quantity: &'a str,
+    unit: Unit,
+    statistic: Option<f64>,
+    interval: Option<(f64, f64)>,
+    n: Option<i64>,
+    p: Option<f64>,
+    verdict: &'a str,
+    because: &'a str,
+    found: &'a str,
+    figures: &'a str,
+}
+
+/// The claims that a table holds.
+fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
+    let (titles, statements) = (table.strs("title")?, table.strs("statement")?);
+    let (quantities, units) = (table.strs("quantity")?, table.strs("unit")?);
+    let (verdicts, becauses) = (table.strs("verdict")?, table.strs("because")?);
+    let (founds, figures) = (table.strs("found")?, table.strs("figures")?);
+    let (statistics, p) = (table.floats("statistic")?, table.floats("p_value")?);
+    let (low, high, n) = (table.floats("ci_low")?, table.floats("ci_high")?, table.floats("n")?);
+    let row = |i: usize| Row {
+        title: titles[i],
+        statement: statements[i],
+        quantity: quantities[i],
+        unit: Unit::named(units[i]),
+        statistic: statistics[i],
+        interval: low[i].zip(high[i]),
+        n: n[i].map(|n| n as i64),
+        p: p[i],
+        verdict: verdicts[i],
+        because: becauses[i],
+        found: founds[i],
+        figures: figures[i],
+    };
+    Ok((0..table.rows()).map(row).collect())
+}
+
+/// The report's sections, from the table alone: all verdicts, then each claim. `figures` says for each analysis where its
+/// figures stand and how their names begin.
+///
+/// # Errors
+/// If the table is not one of claims.
+pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Vec<Section>, AnalysisError> {
+    let claims = rows(table)?;
+    let header = vec![
+        Heading::text("claim"),
+        Heading::text("quantity"),
+        Heading::number("value"),
+        Heading::number("95 % interval"),
+        Heading::number("n"),
+        Heading::number("p"),
+        Heading::text("verdict"),
+    ];
+    let row = |c: &Row| {
+        vec![
+            c.title.to_string(),
+            c.quantity.to_string(),
+            c.unit.value(c.statistic),
+            c.unit.interval(c.interval),
+            c.n.map_or(String::new(), cells::count),
+            p_value(c.p),
+            c.verdict.to_string(),
+        ]
+    };
+    let mut sections = vec![Section::new("Verdicts").paragraph(outcome(&claims)).table(
+        "Every claim",
+        header,
+        claims.iter().map(row).collect(),
+    )];
+    let alike = |claim: &Row| claims.iter().filter(|c| c.because == claim.because).count() > 1;
+    let (together, alone): (Vec<&Row>, Vec<&Row>) =
+        claims.iter().partition(|claim| !claim.because.is_empty() && alike(claim));
+    sections.extend(alone.into_iter().map(|claim| section(claim, figures)));
+    let mut reasons: Vec<&str> = Vec::new();
+    for claim in &together {
+        if !reasons.contains(&claim.because) {
+            reasons.push(claim.because);
+        }
+    }
+    for why in reasons {
+        let claims: Vec<&&Row> = together.iter().filter(|claim| claim.because == why).collect();
+        sections.push(for_one_reason(why, &claims, figures));
+    }
+    Ok(sections)
+}
+
+/// How many claims have which verdict; of a verdict that none has nothing is said.
+fn outcome(claims: &[Row]) -> String {
+    let verdicts = [
+        (Verdict::Holds, "holds", "hold"),
+        (Verdict::DoesNotHold, "does not hold", "do not hold"),
+        (Verdict::NotTestable(String::new()), "is not testable here", "are not testable here"),
+    ];
+    let counted = verdicts.iter().map(|(verdict, one, more)| {
+        let n = claims.iter().filter(|c| c.verdict == verdict.name()).count();
+        (n > 0).then(|| format!("{n} {}", if n == 1 { one } else { more }))
+    });
+    let counted: Vec<String> = counted.flatten().collect();
+    let said = match &counted[..] {
+        [rest @ .., last] if !rest.is_empty() => format!("{} and {last}", rest.join(", ")),
+        said => said.concat(),
+    };
+    format!("Of {} on this checkpoint {said}.", cells::plural(claims.len() as i64, "claim"))
+}
+
+/// Claims that cannot be tested for one reason, which is said once.
+fn for_one_reason(why: &str, claims: &[&&Row], figures: &BTreeMap<String, PathBuf>) -> Section {
+    let text = format!("{} are **not testable here**, because {why}.", cells::plural(claims.len() as i64, "claim"));
+    claims.iter().fold(Section::new("Not testable here").paragraph(text), |section, claim| {
+        let section = section.paragraph(format!("**{}.** {}", claim.title, claim.statement));
+        found(section, claim, figures)
+    })
+}
+
+fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
+    let verdict = match claim.verdict {
+        holds if holds == Verdict::Holds.name() => "**Holds.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() => "**Does not hold.**".to_string(),
+        _ => format!("**Not testable here**, because {}.", claim.because),
+    };
+    found(Section::new(claim.title).paragraph(claim.statement).paragraph(verdict), claim, figures)
+}
+
+/// What was found of a claim: its numbers, in words, and its figures.
+fn found(mut section: Section, claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
+    let mut numbers = format!("{}: {}", claim.quantity, claim.unit.value(claim.statistic));
+    if claim.interval.is_some() {
+        numbers.push_str(&format!(", 95 % interval {}", claim.unit.interval(claim.interval)));
+    }
+    if let Some(n) = claim.n {
+        numbers.push_str(&format!(", n = {n}"));
+    }
+    if claim.p.is_some() {
+        numbers.push_str(&format!(", p {}", p_value(claim.p)));
+    }
+    if claim.statistic.is_some() {
+        section = section.paragraph(format!("{numbers}."));
+    }
+    if !claim.found.is_empty() {
+        section = section.paragraph(claim.found);
+    }
+    for line in claim.figures.lines() {
+        let Some((place, what)) = line.split_once(": ") else { continue };
+        let Some((analysis, file)) = place.split_once('/') else { continue };
+        let Some(prefix) = figures.get(analysis) else { continue };
+        let name = prefix.file_name().map_or(String::new(), |n| format!("{}-{file}", n.to_string_lossy()));
+        section = section.figure(prefix.with_file_name(name), what, what);
+    }
+    section
+}

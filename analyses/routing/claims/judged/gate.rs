@@ -1,0 +1,346 @@
+//! Claims on the gate: that it is needed, what it writes, whom it wakes, and who sees it.
+
+use super::{Ground, Judged, blank, named};
+use crate::analyses::AnalysisError;
+use crate::analyses::components::label;
+use crate::analyses::routing::claims::evidence::{of_head, row, rows, table};
+use crate::analyses::routing::claims::{Claim, Unit, Verdict};
+use crate::names::short_name;
+use crate::report::cells::{self, number, p_value, share, share_interval, signed};
+use crate::table::Table;
+use std::collections::BTreeMap;
+
+/// Pairs that the paper's tests of necessity are made with.
+const PAIRS: i64 = 120;
+/// The p-value that they reach.
+const NECESSARY: f64 = 0.001;
+/// The share of all attributions that a gate stays under.
+const LITTLE: f64 = 0.01;
+/// The first part of all heads by attribution, one in so many, that a gate is not in.
+const FIRST: i64 = 10;
+
+/// How much less of a gate ablation must show at the next size.
+const STEP: f64 = 0.05;
+
+pub(super) fn necessity(g: &Ground) -> Judged {
+    let claim = blank(
+        "gate-necessity",
+        "Interchange shows the gate necessary",
+        "Exchanging the gate alone with that of the matched control takes the refusal away. Holds if the effect goes towards the \
+         control with p < 0.001 over 120 pairs or more. The gate is the strongest of all heads on these pairs: so p is \
+         family-wise over all of them (max statistic), and the share of the gap is that on pairs that the head was not picked \
+         on (picked on one half, measured on the other).",
+        "share of the gap between positive and negative prompts that the gate's interchange crosses (necessity)",
+        Unit::Share,
+    );
+    let heads = match g.evidence.table("contrast-methods", "heads") {
+        Ok(heads) => heads,
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let Some((gate, head)) = g.gate.zip(g.head()?) else { return without_gate(g, claim, heads) };
+    let Some(exact) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
+    let here = (
+        exact.float("interchange_crossed")?,
+        exact.interval("interchange_crossed_ci_low", "interchange_crossed_ci_high")?,
+    );
+    let held = HeldOut::of(g)?;
+    let (n, p) = (exact.int("n")?, exact.float("interchange_p_max")?);
+    let found = format!(
+        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads. On the \
+         pairs that it was picked on that is {} of the gap, 95 % interval {}; in the control's run its exchange crosses {} \
+         (sufficiency).{}",
+        g.gate_name()?,
+        signed(exact.float("interchange_mean")?, 3),
+        cells::interval(exact.float("interchange_ci_low")?, exact.float("interchange_ci_high")?, 3),
+        p_value(exact.float("interchange_q")?),
+        share(here.0),
+        share_interval(here.1),
+        share(gate.float("sufficiency")?),
+        held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
+    );
+    let few = (n < PAIRS).then(|| {
+        format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
+    });
+    let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
+    Ok(Claim {
+        statistic,
+        interval,
+        n: Some(n),
+        p,
+        verdict: match few {
+            Some(why) if g.hindrance().is_none() => Verdict::NotTestable(why),
+            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && here.0.is_some_and(|s| s > 0.0)),
+        },
+        found,
+        figures: &[(
+            "screen",
+            "necessity.png",
+            "Mean effects of interchange (necessity); heads that were only estimated are empty.",
+        )],
+        ..claim
+    })
+}
+
+/// What the strongest head crosses on pairs that it was not picked on.
+struct HeldOut {
+    necessity: Option<f64>,
+    interval: Option<(f64, f64)>,
+    text: String,
+}
+
+impl HeldOut {
+    /// None where no head crosses in both directions in one of the halves.
+    fn of(g: &Ground) -> Result<Option<Self>, AnalysisError> {
+        let Ok(table) = g.evidence.table("screen", "held_out") else { return Ok(None) };
+        let Some(both) = row(table, &[("half", "both")])? else { return Ok(None) };
+        let necessity = both.float("necessity")?;
+        let interval = both.interval("necessity_ci_low", "necessity_ci_high")?;
+        let mut picked = Vec::new();
+        for at in rows(table, &[])?.iter().take(2) {
+            picked.push(cells::head(at.int("layer")?, at.int("head")?));
+        }
+        picked.dedup();
+        let text = format!(
+            "Picked on one half of the pairs and measured on the other, the strongest crosses {} of the gap, 95 % interval {} \
+             (sufficiency {}); {}.",
+            share(necessity),
+            share_interval(interval),
+            share(both.float("sufficiency")?),
+            match &picked[..] {
+                [one] => format!("both halves pick {one}"),
+                more => format!("the halves pick {}", more.join(" and ")),
+            }
+        );
+        Ok(Some(HeldOut { necessity, interval, text }))
+    }
+}
+
+/// Where all heads were asked and none carries the behaviour, none is necessary.
+fn without_gate(g: &Ground, claim: Claim, heads: &Table) -> Judged {
+    let n = rows(heads, &[])?.first().map(|h| h.int("n")).transpose()?;
+    match (&g.unrouted, n) {
+        (None, Some(n)) if n >= PAIRS && g.evidence.table("screen", "circuit").is_ok() => {
+            let found = format!("{}.", g.without_gate);
+            Ok(Claim { n: Some(n), verdict: Verdict::DoesNotHold, found, ..claim })
+        }
+        _ => claim.not_testable(g.hindrance().unwrap_or_default()),
+    }
+}
+
+pub(super) fn attribution(g: &Ground) -> Judged {
+    let claim = blank(
+        "gate-attribution",
+        "The gate contributes under 1 % of output DLA",
+        "By direct logit attribution the gate writes almost nothing that the unembedding reads. Holds if its share of the sum of \
+         absolute attributions, with its 95 % interval, is under 1 %, and attribution ranks it behind the first tenth of all \
+         heads: the 1 % is the paper's mark, and where a model has hundreds of heads nearly every one is under it.",
+        "the gate's share of output DLA",
+        Unit::Share,
+    );
+    let heads = match g.evidence.table("contrast-methods", "heads") {
+        Ok(heads) => heads,
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
+    let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
+    let statistic = gate.float("dla_share")?;
+    let mean = gate.float("dla_mean")?;
+    let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
+    let (rank, all) = (gate.int("rank_dla")?, heads.rows() as i64);
+    let under = heads.floats("dla_share")?.iter().flatten().filter(|share| **share < LITTLE).count();
+    let have = if under == 1 { "has" } else { "have" };
+    let found = format!(
+        "{} adds {} nats directly (95 % interval {}), rank {rank} of {all} heads by attribution and rank {} by interchange. Of \
+         all heads {under} {have} less than 1 % of output DLA.",
+        g.gate_name()?,
+        signed(mean, 3),
+        cells::interval(gate.float("dla_ci_low")?, gate.float("dla_ci_high")?, 3),
+        gate.int("rank_interchange")?,
+    );
+    Ok(Claim {
+        statistic,
+        interval: ends,
+        n: Some(gate.int("n")?),
+        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE) && FIRST * rank > all),
+        found,
+        figures: &[("contrast-methods", "dla.png", "Interchange and attribution of every head.")],
+        ..claim
+    })
+}
+
+pub(super) fn cascade(g: &Ground) -> Judged {
+    let claim = blank(
+        "cascade",
+        "A knockout cascade names the amplifiers",
+        "With the gate knocked out, deeper heads that push towards refusal fall silent. Holds if one later head or more loses \
+         attribution in the direction of the metric's fall (q < 0.05), and all later heads together carry a part of the gate's \
+         effect whose interval is above 0.",
+        "share of the gate's effect that arrives through later heads",
+        Unit::Share,
+    );
+    let (components, repair) = match (g.evidence.table("cascade", "components"), g.evidence.table("cascade", "repair"))
+    {
+        (Ok(components), Ok(repair)) => (components, repair),
+        (Err(why), _) | (_, Err(why)) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let Some(whole) = rows(repair, &[])?.first().copied() else { return claim.not_testable("nothing was knocked out") };
+    let mut amplifiers = Vec::new();
+    for at in rows(components, &[])? {
+        if at.flag("amplifier")? {
+            let name = label(at.int("layer")?, at.text("component")?);
+            amplifiers.push((at.float("share_of_effect")?.unwrap_or(0.0), name));
+        }
+    }
+    let n_amplifiers = amplifiers.len();
+    let found = format!(
+        "{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} through later heads and {} \
+         through MLPs.",
+        match n_amplifiers {
+            0 => "No later head is an amplifier".to_string(),
+            1 => format!("One later head is an amplifier: {} of the gate's effect", named(amplifiers)),
+            n => format!("{n} heads are amplifiers: {} of the gate's effect", named(amplifiers)),
+        },
+        signed(whole.float("total_mean")?, 3),
+        signed(whole.float("direct_mean")?, 3),
+        signed(whole.float("later_heads_mean")?, 3),
+        signed(whole.float("later_mlps_mean")?, 3),
+    );
+    let interval = whole.interval("later_heads_share_ci_low", "later_heads_share_ci_high")?;
+    Ok(Claim {
+        statistic: whole.float("later_heads_share")?,
+        interval,
+        n: Some(whole.int("n")?),
+        verdict: g.verdict(n_amplifiers > 0 && interval.is_some_and(|(low, _)| low > 0.0)),
+        found,
+        figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
+        ..claim
+    })
+}
+
+pub(super) fn ablation_misses(g: &Ground) -> Judged {
+    let claim = blank(
+        "ablation-misses",
+        "Per-head ablation misses gates that interchange finds",
+        "Zero ablation of the gate does not show what interchange shows. Holds if the gate's ablation does not move the metric \
+         towards the control with q < 0.05, and moves it by less than half of what interchange does.",
+        "share of the gap that the gate's zero ablation crosses",
+        Unit::Share,
+    );
+    let tables = ["heads", "missed", "agreement"].map(|name| g.evidence.table("contrast-methods", name));
+    let [Ok(heads), Ok(missed), Ok(agreement)] = tables else {
+        return claim.not_testable(g.hindrance().unwrap_or_else(|| "`contrast-methods` could not be run".to_string()));
+    };
+    let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
+    let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
+    let both = row(agreement, &[("first", "interchange"), ("second", "ablation")])?;
+    let correlation = both.map(|b| b.float("spearman_size")).transpose()?.flatten();
+    let found = format!(
+        "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. {}; the ranks of all heads by \
+         interchange and by ablation correlate by {}.",
+        g.gate_name()?,
+        signed(gate.float("ablation_mean")?, 3),
+        p_value(gate.float("ablation_q")?),
+        signed(gate.float("interchange_mean")?, 3),
+        missed_by_others(missed)?,
+        number(correlation, 2),
+    );
+    let effects = gate.float("ablation_mean")?.zip(gate.float("interchange_mean")?);
+    let small = effects.is_some_and(|(ablation, interchange)| ablation.abs() < 0.5 * interchange.abs());
+    let of_gate = of_head(missed, head)?;
+    let verdict = match of_gate {
+        Some(at) => g.verdict(at.flag("ablation_misses")? && small),
+        None => g.hindrance().map_or_else(
+            || {
+                Verdict::NotTestable(
+                    "interchange of all heads at once does not find the gate either (q over all heads)".into(),
+                )
+            },
+            Verdict::NotTestable,
+        ),
+    };
+    Ok(Claim {
+        statistic: gate.float("ablation_crossed")?,
+        interval: gate.interval("ablation_crossed_ci_low", "ablation_crossed_ci_high")?,
+        n: Some(gate.int("n")?),
+        p: gate.float("ablation_p")?,
+        verdict,
+        found,
+        figures: &[("contrast-methods", "agreement.png", "Interchange and zero ablation of every head.")],
+        ..claim
+    })
+}
+
+/// How many of the heads that interchange finds the others miss.
+fn missed_by_others(missed: &Table) -> Result<String, AnalysisError> {
+    let count = |column| Ok::<_, AnalysisError>(missed.flags(column)?.iter().filter(|m| **m).count());
+    Ok(match missed.rows() {
+        0 => "Interchange of all heads at once finds none".to_string(),
+        n => format!(
+            "Of {} that interchange finds ablation misses {} and attribution {}",
+            cells::plural(n as i64, "head"),
+            count("ablation_misses")?,
+            count("dla_misses")?
+        ),
+    })
+}
+
+/// How much of the gate's interchange its ablation shows.
+fn shown_by_ablation(tables: &BTreeMap<String, Vec<Table>>) -> Result<Option<f64>, AnalysisError> {
+    let (Some(heads), Some(circuit)) = (table(tables, "contrast-methods", "heads"), table(tables, "screen", "circuit"))
+    else {
+        return Ok(None);
+    };
+    let Some(gate) = rows(circuit, &[])?.first().copied() else { return Ok(None) };
+    let Some(at) = of_head(heads, (gate.int("layer")?, gate.int("head")?))? else { return Ok(None) };
+    let (ablation, interchange) = (at.float("ablation_mean")?, at.float("interchange_mean")?);
+    Ok(ablation.zip(interchange.filter(|i| *i != 0.0)).map(|(a, i)| a / i))
+}
+
+pub(super) fn ablation_weakens(g: &Ground) -> Judged {
+    let claim = blank(
+        "ablation-weakens",
+        "Per-head ablation weakens with scale",
+        "The larger the checkpoint, the less of the gate's part ablation shows. Holds if the effect of the gate's ablation, as a \
+         share of that of its interchange, falls by a twentieth or more with every step in the number of parameters, over \
+         checkpoints that refuse.",
+        "effect of the gate's ablation as a share of its interchange's",
+        Unit::Share,
+    );
+    let own = shown_by_ablation(g.evidence.tables)?;
+    let (mut sizes, mut left_out): (Vec<(u64, f64)>, Vec<String>) = Default::default();
+    for other in g.evidence.others {
+        match (other.hindrance()?, shown_by_ablation(&other.tables)?) {
+            (None, Some(ratio)) => sizes.push((other.parameters, ratio)),
+            (Some(why), _) => left_out.push(why),
+            (None, None) => left_out.push(format!("on {} no gate was found and measured", short_name(&other.model))),
+        }
+    }
+    let left_out = match left_out.is_empty() {
+        true => String::new(),
+        false => format!("Checkpoints are left out because {}.", left_out.join("; ")),
+    };
+    let claim = Claim { statistic: own, found: left_out.clone(), ..claim };
+    if let Some(why) = g.hindrance() {
+        return claim.not_testable(why);
+    }
+    sizes.extend(own.map(|ratio| (g.evidence.parameters, ratio)));
+    sizes.sort_by_key(|s| s.0);
+    let mut different: Vec<u64> = sizes.iter().map(|s| s.0).collect();
+    different.dedup();
+    if different.len() < 2 {
+        return claim.not_testable("it takes checkpoints of several sizes that refuse: name them with --against");
+    }
+    let steps = |a: &(u64, f64)| sizes.iter().filter(|b| b.0 > a.0).all(|b| b.1 <= a.1 - STEP);
+    let falls = sizes.iter().all(steps);
+    let listed: Vec<String> =
+        sizes.iter().map(|(n, ratio)| format!("{} of {} parameters", share(*ratio), cells::count(*n as i64))).collect();
+    Ok(Claim {
+        n: Some(sizes.len() as i64),
+        verdict: Verdict::of(falls),
+        found: format!("By checkpoint: {}. {left_out}", listed.join(", ")).trim_end().to_string(),
+        ..claim
+    })
+}
+
+#[cfg(test)]
+mod tests;

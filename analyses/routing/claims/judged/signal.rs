@@ -1,0 +1,380 @@
+//! Claims on the detected signal: where the route is committed, what modulating it does, and whether others route alike.
+
+use super::{Ground, Judged, blank, of_share};
+use crate::analyses::AnalysisError;
+use crate::analyses::effects::SIGNIFICANT;
+use crate::analyses::routing::claims::evidence::{At, row, rows};
+use crate::analyses::routing::claims::{Claim, Unit, Verdict};
+use crate::analyses::routing::modulate::{BROKEN, ends};
+use crate::report::cells::{self, number, p_value, share, signed};
+use crate::stats::wilson;
+
+/// How far apart two checkpoints may refuse and still behave alike.
+const ALIKE: f64 = 0.2;
+/// The share of its carriers that a checkpoint has in common with another of the same circuit, at least.
+const SAME: f64 = 0.5;
+/// The share of the refusals that must be lost by weakening the signal.
+const LOST: f64 = 0.5;
+/// How far from its extremes refusing is between them, as a share of their distance.
+const BETWEEN: f64 = 0.1;
+/// At how many coefficients it must be.
+const DEGREES: usize = 2;
+
+/// The doses of the positive prompts as a whole that answers were generated at, ascending. Where over half of the answers are
+/// broken or undecided, the model is broken rather than steered: such doses are left out.
+fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisError> {
+    let dose = match g.evidence.table("modulate", "dose") {
+        Ok(dose) => dose,
+        Err(why) => return Ok(Err(g.hindrance().unwrap_or(why))),
+    };
+    let mut found = Vec::new();
+    for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
+        if at.int("answers")? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
+            found.push(at);
+        }
+    }
+    Ok(if found.len() < 3 {
+        Err("hardly any answers were generated along the modulation that make sense".to_string())
+    } else {
+        Ok(found)
+    })
+}
+
+pub(super) fn modulation(g: &Ground) -> Judged {
+    let claim = blank(
+        "modulation",
+        "Weakening the detection signal turns refusal into answering by degrees",
+        "Modulating the detected signal moves the policy continuously. Holds if half or more of the refusals at coefficient 0 are \
+         lost at the lowest coefficient at which the model still answers, with a 95 % interval of the change below 0; if on the way \
+         refusing (an evasion counted half) is further than a tenth of its range from both of its extremes at two coefficients or \
+         more; and if fewer than 5 % of random directions of the same norm move the metric as far between the ends of the grid.",
+        "change of the share of refusals from coefficient 0 to the lowest",
+        Unit::Share,
+    );
+    let doses = match doses(g)? {
+        Ok(doses) => doses,
+        Err(why) => return claim.not_testable(why),
+    };
+    let change = match g.evidence.table("modulate", "change") {
+        Ok(change) => change,
+        Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let part = |part| row(change, &[("side", "positive"), ("part", part)]);
+    let (Some(weakening), Some(whole)) = (part("weakening")?, part("whole")?) else {
+        return claim.not_testable("the grid has no coefficient 0, or none below it at which the model still answers");
+    };
+    let between = degrees(&doses)?;
+    let (interval, lost, p) =
+        (weakening.interval("ci_low", "ci_high")?, weakening.float("lost")?, whole.float("p_over_random")?);
+    let holds = lost.is_some_and(|lost| lost >= LOST)
+        && interval.is_some_and(|(_, high)| high < 0.0)
+        && between >= DEGREES
+        && p.is_some_and(|p| p < SIGNIFICANT);
+    Ok(Claim {
+        statistic: weakening.float("change")?,
+        interval,
+        n: Some(weakening.int("n")?),
+        p,
+        verdict: match lost {
+            None if g.hindrance().is_none() => {
+                Verdict::NotTestable("none of the prompts that answer along the modulation is refused at 0".to_string())
+            }
+            _ => g.verdict(holds),
+        },
+        found: modulated(&doses, weakening, part("strengthening")?, between)?,
+        figures: &[("modulate", "modulation.png", "Classes of answers along the coefficients.")],
+        ..claim
+    })
+}
+
+/// What weakening and strengthening the signal did, in words.
+fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: usize) -> Result<String, AnalysisError> {
+    let strengthening = match strengthening {
+        Some(s) => format!(
+            " Strengthening it takes them to {} at {}.",
+            share(s.float("refusal_to")?),
+            number(s.float("to")?, 2)
+        ),
+        None => String::new(),
+    };
+    Ok(format!(
+        "Refusals of the positive prompts by coefficient: {}. Of those at 0 weakening takes away {} (sign test on the same prompts p \
+         {}); at {between} coefficients up to 0 refusing lies between its extremes.{strengthening}{} Coefficients at which over \
+         half of the answers are loops or scraps are left out. The p-value is the share of random directions that move the metric \
+         as far between the ends of the grid.",
+        listed(doses)?,
+        share(weakening.float("lost")?),
+        p_value(weakening.float("p_value")?),
+        along_random(doses)?,
+    ))
+}
+
+/// At how many coefficients up to 0 refusing lies between its extremes there.
+fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
+    let mut policy = Vec::new();
+    for dose in doses {
+        if dose.float("coefficient")?.is_some_and(|x| x <= 0.0) {
+            policy.push(dose.float("refusal")?.unwrap_or(0.0) + 0.5 * dose.float("evasion")?.unwrap_or(0.0));
+        }
+    }
+    let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
+    let apart = BETWEEN * (high - low);
+    Ok(policy.iter().filter(|x| **x > low + apart && **x < high - apart).count())
+}
+
+/// Refusals at each coefficient.
+fn listed(doses: &[At]) -> Result<String, AnalysisError> {
+    let one = |d: &At| Ok(format!("{} at {}", share(d.float("refusal")?), number(d.float("coefficient")?, 2)));
+    Ok(doses.iter().map(one).collect::<Result<Vec<_>, AnalysisError>>()?.join(", "))
+}
+
+/// Refusals along random directions, where they were asked for.
+fn along_random(doses: &[At]) -> Result<String, AnalysisError> {
+    let mut words = Vec::new();
+    for dose in doses {
+        if dose.int("random_answers")? > 0 {
+            words.push(format!(
+                "{} at {}",
+                share(dose.float("random_refusal")?),
+                number(dose.float("coefficient")?, 2)
+            ));
+        }
+    }
+    Ok(match words.is_empty() {
+        true => String::new(),
+        false => format!(" Along random directions refused are {}.", words.join(" and ")),
+    })
+}
+
+pub(super) fn evasion(g: &Ground) -> Judged {
+    let claim = blank(
+        "evasion",
+        "Between refusal and answering lies evasion",
+        "On the way from refusal to answering the model evades. Holds if the largest share of evasions lies within the grid, and \
+         its 95 % interval above those of the shares at both ends.",
+        "largest share of evasions along the modulation",
+        Unit::Share,
+    );
+    let doses = match doses(g)? {
+        Ok(doses) => doses,
+        Err(why) => return claim.not_testable(why),
+    };
+    let shares =
+        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let (first, last) = (shares[0], shares[shares.len() - 1]);
+    let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
+    let n = doses[peak].int("answers")?;
+    let interval = of_share(shares[peak], n);
+    let end = |x: f64, n: i64| of_share(x, n).map_or(1.0, |i| i.1);
+    let ends = end(first, doses[0].int("answers")?).max(end(last, doses[doses.len() - 1].int("answers")?));
+    let above = interval.is_some_and(|i| i.0 > ends) && peak > 0 && peak + 1 < shares.len();
+    Ok(Claim {
+        statistic: Some(shares[peak]),
+        interval,
+        n: Some(n),
+        verdict: g.verdict(above),
+        found: format!(
+            "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} and {}.",
+            number(doses[peak].float("coefficient")?, 2),
+            share(first),
+            share(last)
+        ),
+        ..claim
+    })
+}
+
+pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
+    let topics = by == "group";
+    let claim = blank(
+        if topics { "thresholds-topic" } else { "thresholds-language" },
+        if topics { "Thresholds differ by topic" } else { "Thresholds differ by language" },
+        "How much of the signal must be taken away before refusal gives way is not the same for all. Holds if the coefficients \
+         at which single prompts' logit differences cross 0 differ in rank between the labels (permutation test, q < 0.05 over \
+         sides and labels).",
+        "share of the variance of the thresholds' ranks that lies between labels",
+        Unit::Share,
+    );
+    let tables = [g.evidence.table("modulate", "differences"), g.evidence.table("modulate", "thresholds")];
+    let [Ok(differences), Ok(thresholds)] = tables else {
+        let why = g.evidence.table("modulate", "differences").err();
+        return claim.not_testable(g.hindrance().or(why).unwrap_or_default());
+    };
+    let Some(at) = row(differences, &[("side", "positive"), ("by", by)])? else {
+        let what = if topics { "topic" } else { "language" };
+        return claim.not_testable(
+            g.hindrance().unwrap_or(format!("no two prompts differ in where they cross 0, or all are of one {what}")),
+        );
+    };
+    let crossed = rows(thresholds, &[("side", "positive"), ("by", by), ("class", "metric")])?;
+    let one = |r: &At| {
+        let open = (r.flag("low_open")?, r.flag("high_open")?);
+        let ends = ends(r.float("ci_low")?, r.float("ci_high")?, open, 2);
+        Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
+    };
+    let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
+    let q = at.float("q_value")?;
+    Ok(Claim {
+        statistic: at.float("between")?,
+        n: Some(at.int("n")?),
+        p: at.float("p_value")?,
+        verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
+        found: format!(
+            "{}, q {} over sides and labels.{} Where the mean metric crosses, with 95 % intervals: {}.",
+            cells::plural(at.int("labels")?, "label"),
+            p_value(q),
+            beyond_the_grid(at)?,
+            if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
+        ),
+        figures: if topics { &[("modulate", "thresholds.png", "Thresholds by topic and language.")] } else { &[] },
+        ..claim
+    })
+}
+
+/// The prompts that cross 0 nowhere within the grid; nothing where there are none.
+fn beyond_the_grid(at: At) -> Result<String, AnalysisError> {
+    let (below, above) = (at.int("below")?, at.int("above")?);
+    Ok(match (below, above) {
+        (0, 0) => String::new(),
+        (below, 0) => format!(" {} below the grid: they rank before all others.", crossing(below)),
+        (0, above) => format!(" {} above the grid: they rank after all others.", crossing(above)),
+        _ => {
+            format!(" {} below the grid and {above} above it: they rank before and after all others.", crossing(below))
+        }
+    })
+}
+
+/// `3 prompts cross 0`
+fn crossing(n: i64) -> String {
+    format!("{} {} 0", cells::plural(n, "prompt"), if n == 1 { "crosses" } else { "cross" })
+}
+
+pub(super) fn relocation(g: &Ground) -> Judged {
+    let claim = blank(
+        "relocation",
+        "The circuit relocates between generations while behaviour stays",
+        "Checkpoints of a family refuse alike by different heads. Holds if both have such heads and share no more than chance \
+         gives (hypergeometric p >= 0.05), and surely less than half of what the one with fewer has (upper end of the 95 % Wilson \
+         interval), while the interval of the difference of refusals lies within 20 points. Judged on the first of the \
+         checkpoints that are compared to.",
+        "heads that carry the behaviour in both, as a share of those in either",
+        Unit::Share,
+    );
+    let Some(overlap) = g.evidence.overlap else {
+        let of_other = g.evidence.others.first().map(|other| other.hindrance()).transpose()?.flatten();
+        let why = "it takes two checkpoints of a family: name others with --against";
+        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(|| why.to_string()));
+    };
+    let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
+    let name = two.text("other")?;
+    let (carriers, others) = (two.int("carriers")?, two.int("other_carriers")?);
+    let difference = two.interval("refusal_low", "refusal_high")?;
+    let (shift, refusals) = (two.float("gate_shift")?, two.float("refusal_difference")?);
+    let shift = shift.map_or(String::new(), |by| format!("; the gate lies {} of the depth deeper", signed(by, 2)));
+    let refusals = refusals.map_or(String::new(), |by| {
+        let ends = cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2);
+        format!(" Refusals differ by {} (95 % interval {ends}).", signed(by, 2))
+    });
+    let found = format!(
+        "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance{shift}.{refusals}",
+        crate::names::short_name(name),
+        number(two.float("shared")?, 0),
+        number(two.float("expected")?, 2),
+    );
+    let p = two.float("p_value")?;
+    let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
+    let other = g.evidence.others.iter().find(|other| other.model == name);
+    let of_other = match other {
+        Some(other) => other.hindrance()?,
+        None => Some(format!("the behaviour of {} is not known", crate::names::short_name(name))),
+    };
+    let fewer = carriers.min(others);
+    match (g.hindrance().or(of_other), p.zip(two.float("shared")?), difference) {
+        (Some(why), ..) => claim.not_testable(why),
+        _ if fewer == 0 => {
+            claim.not_testable("in one of the checkpoints no head carries the behaviour in both directions")
+        }
+        (_, None, _) => claim.not_testable("the checkpoints have different numbers of layers or heads"),
+        (_, _, None) => claim.not_testable("the behaviour of both was not measured"),
+        (_, Some((p, shared)), Some((low, high))) => {
+            let apart = p >= SIGNIFICANT && low > -ALIKE && high < ALIKE;
+            // A few heads share none by luck, though the circuit is the same.
+            let told = wilson(shared as usize, fewer as usize).is_some_and(|i| i.high < SAME);
+            if apart && !told {
+                return claim.not_testable("too few heads carry the behaviour to tell another circuit from the same");
+            }
+            Ok(Claim { verdict: Verdict::of(apart), figures: &[], ..claim })
+        }
+    }
+}
+
+pub(super) fn commitment(g: &Ground) -> Judged {
+    let claim = blank(
+        "commitment",
+        "Routing commits early, at the gate's own layer",
+        "Until the gate has read the detected content, changing it changes the route; afterwards it does not. Holds if the \
+         gate's layer is the last at which removing the content's signal has half of its largest effect, or beside it and \
+         within the interval of that layer. The largest effect must be more than chance gives (q < 0.05 over layers), and larger \
+         than that of any of the random directions before any layer. (The paper changes the last position, whose signal the output \
+         itself reads; that is reported beside.)",
+        "layer at which the route is committed",
+        Unit::Layer,
+    );
+    let tables = (g.evidence.table("commitment", "commitment"), g.evidence.table("commitment", "layers"));
+    let (committed, layers) = match tables {
+        (Ok(committed), Ok(layers)) => (committed, layers),
+        (Err(why), _) | (_, Err(why)) => return claim.not_testable(g.hindrance().unwrap_or(why)),
+    };
+    let Some(at) = row(committed, &[("place", "content"), ("change", "remove")])? else {
+        return claim.not_testable("the content's signal was not changed");
+    };
+    let (layer, interval) = (at.float("layer")?, at.interval("ci_low", "ci_high")?);
+    let last = row(committed, &[("place", "last"), ("change", "remove")])?;
+    let gate = g.head()?.map(|(layer, _)| layer as f64);
+    // A wide interval must not make any layer right.
+    let near = gate.zip(layer).is_some_and(|(gate, layer)| (gate - layer).abs() <= 1.0);
+    let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
+    let found = committed_at(gate, at, last)?;
+    let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
+    let mut tested = false;
+    for row in rows(layers, &[("place", "content"), ("change", "remove")])? {
+        let is_largest = Some(row.int("layer")? as f64) == at.float("largest_layer")?;
+        tested |= is_largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
+    }
+    let (largest, controls) = (at.float("largest_effect")?, at.float("controls_largest")?);
+    let over_controls = largest.zip(controls).is_some_and(|(largest, controls)| largest.abs() > controls);
+    match (g.hindrance(), layer.filter(|_| tested)) {
+        (Some(why), _) => claim.not_testable(why),
+        (None, None) => {
+            claim.not_testable("removing the signal at no layer moves the metric towards the control beyond chance")
+        }
+        (None, Some(_)) if !over_controls => claim.not_testable(
+            "removing the signal moves the metric no further than going as far along random directions does",
+        ),
+        (None, Some(_)) => Ok(Claim {
+            verdict: Verdict::of(gate == layer || (within && near)),
+            figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
+            ..claim
+        }),
+    }
+}
+
+/// Where the content is read and where the signal arrives, in words.
+fn committed_at(gate: Option<f64>, content: At, last: Option<At>) -> Result<String, AnalysisError> {
+    let of_last = |column| last.map(|l| l.float(column)).transpose().map(Option::flatten);
+    Ok(format!(
+        "The gate is in layer {}. The largest effect of removing the signal from the content is {} nats, {} of the gap; of {} random \
+         directions before each layer none has more than {}. At the last position the signal arrives before layer {}, and removing \
+         it has half of its largest effect until before layer {}. The model has {} layers.",
+        number(gate, 0),
+        signed(content.float("largest_effect")?, 3),
+        share(content.float("largest_share")?),
+        content.int("controls")?,
+        number(content.float("controls_largest")?, 3),
+        number(of_last("layer")?, 0),
+        number(of_last("until")?, 0),
+        content.int("n_layers")?,
+    ))
+}
+
+#[cfg(test)]
+pub(super) mod tests;

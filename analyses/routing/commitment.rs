@@ -1,0 +1,564 @@
+//! Early commitment: until which layer can the detected signal still change the route?
+//!
+//! What tells the positive prompts from the negative is a direction of the residual stream: at each layer's `resid_pre`
+//! the difference of the two classes' means (Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single
+//! Direction"). The signal on it is *removed* from the positive run or *restored* in the negative run, at one layer at a time
+//! and at one of two places. In the prompt's *content*, where detection writes, every position is shifted by the difference of
+//! the two means; what single positions carry along the direction stays as it is. At the *last* position, where the answer is
+//! decided, the projection is set to the other class's mean. The last layer at which a change of the content still moves the
+//! metric is the one that reads it: from the next on the route is committed. The first layer at which the last position holds
+//! the signal is where it has arrived.
+//!
+//! "How Alignment Routes" (2026) asks this at the last position, and takes the layer after which a change there moves nothing:
+//! those are the rows of that place, with that layer as `until`. But the output is read at that very position, so that a signal
+//! which has arrived can be taken out of it up to the last layers, whether or not the route was settled long before. Where the
+//! route is committed is therefore read off the content, which the output does not see.
+//!
+//! Directions are cross-fitted: a pair's come from the other half of the pairs, so that the noise of a fit does not count
+//! as an effect. As a control the same distance is gone along random directions.
+
+mod committed;
+mod report;
+mod signal;
+
+use crate::analyses::effects::{Tested, family};
+use crate::analyses::halves::{self, Value};
+use crate::analyses::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};
+use crate::analyses::scored::Scored;
+use crate::analyses::summary::{Swap, less, mean, sd};
+use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::dataset::Pair;
+use crate::model::Model;
+use crate::plan::{Change, Edit, Part, Plan, Positions, Run};
+use crate::report::Section;
+use crate::run::Reading;
+use crate::session::Session;
+use crate::site::SiteKind;
+use crate::stats::{Bootstrap, Interval, bca_ratio};
+use crate::table::Table;
+use signal::Signals;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+
+/// Find the layer until which the detected signal can still change the answer
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Commitment {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    /// Use these layers: 3, or 0-5,8 (default: all)
+    #[arg(long, value_name = "LIST")]
+    pub layers: Option<String>,
+
+    /// Change the content of this many pairs, spread evenly
+    ///
+    /// Such a change takes long: all later positions are run again.
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
+    pub content_pairs: u32,
+
+    /// Use this many random directions as control, at each layer's last position
+    ///
+    /// In the content, where each takes long, there are two at most.
+    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
+    pub controls: u16,
+}
+
+/// Random directions in the content, at most.
+const CONTENT_CONTROLS: usize = 2;
+
+/// Where the signal is changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// From the first token at which a pair's prompts differ up to the one before the last.
+    Content,
+    /// The prompt's last position.
+    Last,
+}
+
+impl Place {
+    const ALL: [Place; 2] = [Place::Content, Place::Last];
+
+    fn name(self) -> &'static str {
+        match self {
+            Place::Content => "content",
+            Place::Last => "last",
+        }
+    }
+
+    /// What is done there, with so many random directions at the last position.
+    fn kinds(self, controls: usize) -> Vec<Kind> {
+        let controls = if self == Place::Content { controls.min(CONTENT_CONTROLS) } else { controls };
+        [Kind::Remove, Kind::Restore].into_iter().chain((0..controls).map(Kind::Random)).collect()
+    }
+}
+
+/// What is done to the signal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    /// In the positive run, towards the negatives' mean.
+    Remove,
+    /// In the negative run, towards the positives' mean.
+    Restore,
+    /// In the positive run, as far as for removal, but along a random direction, by its number.
+    Random(usize),
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Kind::Remove => "remove",
+            Kind::Restore => "restore",
+            Kind::Random(_) => "random",
+        }
+    }
+
+    /// The number of the direction: 0 is the signal's.
+    fn direction(self) -> i64 {
+        match self {
+            Kind::Random(number) => number as i64 + 1,
+            Kind::Remove | Kind::Restore => 0,
+        }
+    }
+
+    /// Whose run is edited: 0, the positive prompt's; 1, the negative's.
+    fn side(self) -> usize {
+        usize::from(self == Kind::Restore)
+    }
+}
+
+/// The pairs as the model reads them.
+pub struct Items {
+    pairs: Pairs,
+    /// The first token at which each pair's prompts differ; none where no content lies between it and the last position.
+    differ: Vec<Option<usize>>,
+    /// Which half each pair is in; by place, as not every pair has content.
+    fold: [Vec<usize>; 2],
+    layers: Vec<usize>,
+    n_layers: usize,
+    d_model: usize,
+    /// The pairs whose content is changed.
+    content: Vec<usize>,
+    /// Random directions at each layer.
+    controls: usize,
+}
+
+impl Items {
+    /// The pairs that are changed at a place.
+    fn changed(&self, place: Place) -> Vec<usize> {
+        match place {
+            Place::Content => self.content.clone(),
+            Place::Last => (0..self.pairs.tokens.len()).collect(),
+        }
+    }
+
+    /// The places that a pair has.
+    fn places(&self, pair: usize) -> impl Iterator<Item = Place> + use<> {
+        let has_content = self.differ[pair].is_some();
+        Place::ALL.into_iter().filter(move |place| has_content || *place == Place::Last)
+    }
+
+    /// How many pairs a place leaves out.
+    fn left_out(&self, place: Place) -> usize {
+        if place == Place::Content { self.differ.iter().filter(|d| d.is_none()).count() } else { 0 }
+    }
+
+    /// The positions of a place that a pair has, in its positive (0) or negative (1) prompt.
+    fn positions(&self, place: Place, pair: usize, side: usize) -> Positions {
+        let tokens = &self.pairs.tokens[pair];
+        let length = [tokens.positive.len(), tokens.negative.len()][side];
+        match (place, self.differ[pair]) {
+            (Place::Content, Some(first)) => Positions::At((first..length - 1).collect()),
+            _ => Positions::Last,
+        }
+    }
+}
+
+impl Analysis for Commitment {
+    const NAME: &'static str = "commitment";
+    const ABOUT: &'static str = "Find the layer until which the detected signal can still change the answer";
+    const TITLE: &'static str = "Early commitment";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let (n_layers, d_model) = (model.decoder.arch.n_layers, model.decoder.arch.d_model);
+        let layers = layer_list(self.layers.as_deref(), n_layers)?;
+        let pairs = self.pairs.read(model)?;
+        let n = pairs.tokens.len();
+        if n < LEAST {
+            return Err(AnalysisError::Bad(format!(
+                "{}: has {n} pairs; commitment needs {LEAST} or more: directions for one half come from the other",
+                self.pairs.file.pairs.display()
+            )));
+        }
+        let differ = (0..n).map(|i| first_difference(&pairs, i)).collect::<Result<Vec<_>, _>>()?;
+        let has_content: Vec<usize> = (0..n).filter(|i| differ[*i].is_some()).collect();
+        if has_content.len() < LEAST {
+            return Err(AnalysisError::NotAskable(format!(
+                "{}: {} of {n} pairs have content that differs before the last position, and commitment needs {LEAST}: the others \
+                 differ at their last token alone, or one prompt goes on where the other ends; let both prompts end alike",
+                self.pairs.file.pairs.display(),
+                has_content.len(),
+            )));
+        }
+        let with_content: Vec<Pair> = has_content.iter().map(|i| pairs.dataset.items[*i].clone()).collect();
+        let mut of_content = vec![0; n];
+        has_content.iter().zip(halves_of(&with_content)).for_each(|(i, half)| of_content[*i] = half);
+        let fold = [of_content, halves_of(&pairs.dataset.items)];
+        let content = evenly(&with_content, self.content_pairs as usize).into_iter().map(|k| has_content[k]).collect();
+        let controls = usize::from(self.controls);
+        Ok(Items { pairs, differ, fold, layers, n_layers, d_model, content, controls })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.pairs.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
+    }
+
+    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        // What directions are does not change the cost.
+        let signals = Signals::zeros(items);
+        let changes = some(items).map(move |pairs| changes_plan(items, &signals, pairs));
+        Ok(planned(signal::some(items).map(|pairs| signal::plan(items, pairs)).chain(changes)))
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let signals = Signals::of(session, items, signal::some(items))?;
+        let measured = measured(session, items, &signals, some(items))?;
+        let model = session.model.name.as_str();
+        Ok(vec![
+            layers_table(model, items, &measured, session.seed)?,
+            committed::table(model, items, &measured, session.seed)?,
+        ]
+        .into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        report::sections(tables, dir)
+    }
+}
+
+/// Pairs that are needed at least: two a half.
+const LEAST: usize = 4;
+
+/// The first token at which a pair's prompts differ, where both have a position after it: else the prompts differ at their last
+/// token alone, or one goes on where the other ends.
+fn first_difference(pairs: &Pairs, i: usize) -> Result<Option<usize>, AnalysisError> {
+    let (pair, tokens) = (&pairs.dataset.items[i], &pairs.tokens[i]);
+    let (positive, negative) = (&tokens.positive, &tokens.negative);
+    if positive == negative {
+        let why = "is the same as the negative; a pair must differ";
+        return Err(pairs.dataset.at(pair.line, &pair.id, "positive").error(why).into());
+    }
+    let shorter = positive.len().min(negative.len());
+    let first = (0..shorter).find(|p| positive[*p] != negative[*p]).unwrap_or(shorter);
+    Ok((first + 1 < shorter).then_some(first))
+}
+
+/// The pairs whose changes are planned at once.
+fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    let kinds: usize = Place::ALL.iter().map(|place| place.kinds(items.controls).len()).sum();
+    batches(items.pairs.tokens.len(), kinds * items.layers.len())
+}
+
+/// Every change that a pair's content or last position goes through, in the order of a plan's forks.
+fn changes(items: &Items, pair: usize) -> impl Iterator<Item = (Place, usize, Kind)> {
+    let places =
+        Place::ALL.into_iter().filter(move |p| *p == Place::Last || items.content.binary_search(&pair).is_ok());
+    places.flat_map(move |place| {
+        let kinds = place.kinds(items.controls);
+        (0..items.layers.len()).flat_map(move |l| kinds.clone().into_iter().map(move |kind| (place, l, kind)))
+    })
+}
+
+/// Each of some pairs' two metrics, then those of all its changes.
+fn changes_plan(items: &Items, signals: &Signals, pairs: Range<usize>) -> Plan {
+    let mut plan = Plan::default();
+    for i in pairs {
+        let tokens = &items.pairs.tokens[i];
+        let runs: [Run; 2] = items.pairs.add(&mut plan, i);
+        for run in runs {
+            Value::read(&mut plan, run, &tokens.metric);
+        }
+        for (place, l, kind) in changes(items, i) {
+            let positions = items.positions(place, i, kind.side());
+            let fork = plan.fork(runs[kind.side()], edits(items, signals, (place, l, kind), i, &positions));
+            Value::read(&mut plan, fork, &tokens.metric);
+        }
+    }
+    plan
+}
+
+/// The edits of one change. Two at one site are made in their order.
+fn edits(
+    items: &Items,
+    signals: &Signals,
+    (place, l, kind): (Place, usize, Kind),
+    pair: usize,
+    positions: &Positions,
+) -> Vec<Edit> {
+    let signal = signals.for_fold(place, l, items.fold[place as usize][pair]);
+    let site = SiteKind::ResidPre.at(items.layers[l]);
+    let edit = |change| Edit { site, part: Part::All, positions: positions.clone(), change };
+    let gap = signal.positive - signal.negative;
+    let shifted =
+        |along: &Arc<[f32]>, by: f64| vec![edit(Change::Add { vector: along.clone(), coefficient: by as f32 })];
+    let set = |to: f64| {
+        let back = Change::Add { vector: signal.unit.clone(), coefficient: to as f32 };
+        vec![edit(Change::ProjectOut(signal.unit.clone())), edit(back)]
+    };
+    match (place, kind) {
+        (Place::Content, Kind::Remove) => shifted(&signal.unit, -gap),
+        (Place::Content, Kind::Restore) => shifted(&signal.unit, gap),
+        (Place::Content, Kind::Random(k)) => shifted(&signals.random[k][l], -gap),
+        (Place::Last, Kind::Remove) => set(signal.negative),
+        (Place::Last, Kind::Restore) => set(signal.positive),
+        (Place::Last, Kind::Random(k)) => {
+            let (unit, random, target) = (signal.unit.clone(), signals.random[k][l].clone(), signal.negative);
+            let along = move |row: &mut [f32]| {
+                let distance = target - crate::ops::vectors::dot(row, &unit);
+                row.iter_mut().zip(random.iter()).for_each(|(x, r)| *x += (distance * f64::from(*r)) as f32);
+            };
+            vec![edit(Change::Map(Arc::new(along)))]
+        }
+    }
+}
+
+/// The effects of one kind of change at one place, over the pairs that were changed there.
+struct Measured {
+    place: Place,
+    kind: Kind,
+    /// The metric of the run that is edited, one a pair.
+    base: Vec<f64>,
+    /// The other prompt's metric less that, one a pair.
+    gap: Vec<f64>,
+    /// Edited minus base metric: `[layers][pairs]`
+    effects: Vec<Vec<f64>>,
+    /// The same of the answer's half of the metric.
+    answers: Vec<Vec<f64>>,
+}
+
+impl Measured {
+    fn mean_gap(&self) -> Option<f64> {
+        mean(&self.gap).filter(|gap| *gap != 0.0)
+    }
+
+    /// Whether a direction is the signal's.
+    fn of_signal(&self) -> bool {
+        self.kind.direction() == 0
+    }
+}
+
+/// Runs the changes of so many pairs at a time.
+fn measured(
+    session: &Session,
+    items: &Items,
+    signals: &Signals,
+    pairs: impl Iterator<Item = Range<usize>>,
+) -> Result<Vec<Measured>, AnalysisError> {
+    let families =
+        Place::ALL.into_iter().flat_map(|place| place.kinds(items.controls).into_iter().map(move |kind| (place, kind)));
+    let empty = |(place, kind)| Measured {
+        place,
+        kind,
+        base: Vec::new(),
+        gap: Vec::new(),
+        effects: vec![Vec::new(); items.layers.len()],
+        answers: vec![Vec::new(); items.layers.len()],
+    };
+    let mut found: Vec<Measured> = families.map(empty).collect();
+    for some in pairs {
+        let readings = session.run(&changes_plan(items, signals, some.clone()))?;
+        add(items, some, &readings, &mut found);
+    }
+    Ok(found)
+}
+
+/// Adds what some pairs' readings say.
+fn add(items: &Items, pairs: Range<usize>, readings: &[Reading], found: &mut [Measured]) {
+    let mut readings = readings.iter();
+    for i in pairs {
+        let metric = &items.pairs.tokens[i].metric;
+        let mut next = || Value::next(&mut readings, metric);
+        // A plan's readings are all there.
+        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
+        for of in found.iter_mut().filter(|of| items.changed(of.place).binary_search(&i).is_ok()) {
+            let side = of.kind.side();
+            of.base.push(runs[side].metric);
+            of.gap.push(runs[1 - side].metric - runs[side].metric);
+        }
+        for (place, l, kind) in changes(items, i) {
+            let swap = next().map(|edited| runs[kind.side()].swap(None, edited));
+            let Some(of) = found.iter_mut().find(|of| (of.place, of.kind) == (place, kind)) else { continue };
+            of.effects[l].extend(swap.map(Swap::effect));
+            of.answers[l].extend(swap.and_then(|swap| swap.answer));
+        }
+    }
+}
+
+/// A row of the table of layers.
+struct Row<'a> {
+    of: &'a Measured,
+    layer: usize,
+    effects: &'a [f64],
+    answers: &'a [f64],
+    tested: Tested,
+    share_interval: Option<Interval>,
+}
+
+impl Row<'_> {
+    /// The effects on the answer's half and on the foil's; none along random directions.
+    fn halves(&self) -> [Vec<f64>; 2] {
+        match self.of.of_signal() {
+            true => [self.answers.to_vec(), less(self.answers, self.effects)],
+            false => Default::default(),
+        }
+    }
+}
+
+fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Row<'a>>, AnalysisError> {
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let mut rows: Vec<Row> = Vec::new();
+    for of in measured {
+        let tested = family(&of.effects, seed)?;
+        rows.extend(items.layers.iter().enumerate().zip(tested).map(|((l, layer), tested)| {
+            let (effects, answers) = (&of.effects[l][..], &of.answers[l][..]);
+            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
+            Row { of, layer: *layer, effects, answers, tested, share_interval }
+        }));
+    }
+    Ok(rows)
+}
+
+fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
+    let rows = rows(items, measured, seed)?;
+    let tested = |f: fn(&Tested) -> Option<f64>| rows.iter().map(move |r| f(&r.tested));
+    let share = |f: fn(&Interval) -> f64| rows.iter().map(move |r| r.share_interval.as_ref().map(f));
+    let table = Table::new("layers")
+        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
+        .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| r.layer as i64))?
+        .float(
+            "relative_depth",
+            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
+            rows.iter().map(|r| r.layer as f64 / items.n_layers as f64),
+        )?
+        .str(
+            "place",
+            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
+             difference of the classes' means; last: the last position, its projection set to the other class's mean",
+            rows.iter().map(|r| r.of.place.name()),
+        )?
+        .str(
+            "change",
+            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
+             remove, along a random direction",
+            rows.iter().map(|r| r.of.kind.name()),
+        )?
+        .int("direction", "0: the signal's; from 1 on: random directions", rows.iter().map(|r| r.of.kind.direction()))?
+        .int("n", "pairs", rows.iter().map(|r| r.of.base.len() as i64))?
+        .int(
+            "left_out",
+            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
+            rows.iter().map(|r| items.left_out(r.of.place) as i64),
+        )?
+        .float("base_mean", "mean metric of the run that is edited, nats", rows.iter().map(|r| mean(&r.of.base)))?
+        .float("gap_mean", "mean of the other prompt's metric less that, nats", rows.iter().map(|r| mean(&r.of.gap)))?
+        .float("effect_mean", "mean of edited minus base metric, nats", rows.iter().map(|r| mean(r.effects)))?
+        .float("effect_sd", "its standard deviation over pairs, nats", rows.iter().map(|r| sd(r.effects)))?
+        .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.0)))?
+        .float("ci_high", "upper end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.1)))?
+        .float(
+            "share_of_gap",
+            "mean effect over the mean gap",
+            rows.iter().map(|r| Some(mean(r.effects)? / r.of.mean_gap()?)),
+        )?
+        .float(
+            "share_ci_low",
+            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
+            share(|i| i.low),
+        )?
+        .float("share_ci_high", "upper end", share(|i| i.high))?
+        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested(|t| t.p))?
+        .float(
+            "q_value",
+            "Benjamini-Hochberg q-value over the layers of one place, change and direction",
+            tested(|t| t.q),
+        )?;
+    let half = |side: usize| rows.iter().map(|r| std::mem::take(&mut r.halves()[side])).collect::<Vec<_>>();
+    halves::columns(table, "effect", "of the signal: edited minus base of", [&half(0), &half(1)], seed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
+    use crate::run::Engine;
+
+    fn prepared(model: &Model) -> Items {
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
+        let pairs = PairArgs { file, metric: MetricArgs::default() };
+        Commitment { pairs, layers: Some("2-4".to_string()), content_pairs: 4, controls: 3 }.prepare(model).unwrap()
+    }
+
+    #[test]
+    fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let of = |pairs: Vec<Range<usize>>| {
+            let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
+            let measured = measured(&session, &items, &signals, pairs.into_iter()).unwrap();
+            measured.into_iter().map(|m| (m.place, m.kind, m.base, m.gap, m.effects, m.answers)).collect::<Vec<_>>()
+        };
+        let whole = of(vec![0..6]);
+        // In the content two random directions at most.
+        assert_eq!(whole.iter().filter(|m| matches!(m.1, Kind::Random(_))).count(), 2 + 3);
+        assert!(whole.iter().all(|m| m.2.len() == if m.0 == Place::Content { 4 } else { 6 }));
+        assert!(whole == of(vec![0..1, 1..4, 4..6]));
+        // The answer's half of the last pair's last position, by a plan of its own.
+        let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
+        let mut plan = Plan::default();
+        let run = items.pairs.add(&mut plan, 5)[0];
+        let fork = plan.fork(run, edits(&items, &signals, (Place::Last, 1, Kind::Remove), 5, &Positions::Last));
+        let half = items.pairs.tokens[5].metric.answer_half().unwrap();
+        for run in [run, fork] {
+            plan.read(run, crate::plan::What::Metric(half.clone()));
+        }
+        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        let removed = whole.iter().find(|m| (m.0, m.1) == (Place::Last, Kind::Remove)).unwrap();
+        assert!((removed.5[1][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", removed.5[1]);
+        assert!(removed.5[1][5].abs() > 1e-3);
+    }
+
+    #[test]
+    fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
+        let pair = items.content[0];
+        let along = signals.for_fold(Place::Content, 1, items.fold[0][pair]);
+        let distance = along.positive - along.negative;
+        for (kind, by) in [(Kind::Remove, -distance), (Kind::Restore, distance), (Kind::Random(1), -distance)] {
+            let edits = edits(&items, &signals, (Place::Content, 1, kind), pair, &Positions::All);
+            let [Edit { change: Change::Add { vector, coefficient }, .. }] = &edits[..] else { panic!("{edits:?}") };
+            assert_eq!(*coefficient, by as f32);
+            assert_eq!(*vector == along.unit, kind.direction() == 0);
+        }
+        let changed = |kind| edits(&items, &signals, (Place::Last, 1, kind), pair, &Positions::Last);
+        let [Edit { change: Change::ProjectOut(_), .. }, Edit { change: Change::Add { coefficient, .. }, .. }] =
+            &changed(Kind::Remove)[..]
+        else {
+            panic!("set to the negatives' place")
+        };
+        assert_eq!(*coefficient, signals.for_fold(Place::Last, 1, items.fold[1][pair]).negative as f32);
+        assert!(matches!(changed(Kind::Random(0))[..], [Edit { change: Change::Map(_), .. }]));
+    }
+}

@@ -1,0 +1,505 @@
+//! Detection-layer modulation: how much of the detected signal does each kind of answer need?
+//!
+//! The concept's direction is the difference of means between positive and negative prompts at their last positions, where and
+//! once the gate has written it: `resid_post` of the gate's layer. It is added times each coefficient of a grid at the last
+//! position and to each new token: negative coefficients weaken the signal in the positive prompts, positive ones strengthen it
+//! in the negative. Along the grid the metric, the divergence from the unmodulated run and the classes of generated answers are
+//! read, with the coefficient at which each class takes over, over all prompts and for each topic and language. Directions are
+//! made in two folds (halves of the pairs, each with as much of every language and group), so that no prompt is moved along a
+//! direction that it helped to make; random directions of the same norm stand beside at the ends of the grid, where a direction
+//! shows what it can do. Source: "How Alignment Routes" (2026); direction: Arditi et al. 2024.
+
+mod report;
+mod tables;
+
+use super::gate::{GateArgs, Head, last_layer};
+use crate::analyses::answered::{ClassArgs, continued, item_of};
+use crate::analyses::directions::{norm, random_like};
+use crate::analyses::doses::{Grid, grid};
+use crate::analyses::halves::Value;
+use crate::analyses::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
+use crate::analyses::scored::Scored;
+use crate::analyses::summary::RowMean;
+use crate::analyses::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned};
+use crate::answers::Rules;
+use crate::dataset::Item;
+use crate::dataset::shown::counted;
+use crate::model::Model;
+use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, Run, What};
+use crate::report::Section;
+use crate::run::{Reading, Steps};
+use crate::session::Session;
+use crate::site::{Site, SiteKind};
+use crate::table::Table;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tables::Given;
+
+pub(super) use report::ends;
+
+/// Weaken and strengthen the detected signal, and show which kind of answer takes over
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Modulate {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    /// Read and change the signal after this layer (default: the gate's)
+    #[arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"])]
+    pub layer: Option<usize>,
+
+    /// Take these heads as the gate, as L14.H5; several with commas
+    #[arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit")]
+    pub gate: Vec<Head>,
+
+    /// Read the gate from the circuit.json that `screen` writes
+    #[arg(long, value_name = "FILE")]
+    pub circuit: Option<PathBuf>,
+
+    /// Try these coefficients: from:to:how-many, or a list with commas
+    ///
+    /// A coefficient of 1 is the whole difference between positive and negative prompts.
+    #[arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    pub coefficients: Grid,
+
+    /// Use this many random directions of the same norm as control, at both ends of the grid
+    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub controls: u16,
+
+    /// Generate answers of this many tokens, and classify them (0: none)
+    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    pub generate: u32,
+
+    /// Generate for this many pairs, spread over languages and groups as in the file
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub generate_pairs: u32,
+
+    /// Generate along this many of the random directions too, at both ends of the grid
+    #[arg(long, default_value_t = 0, value_name = "K")]
+    pub generate_controls: u16,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub classes: ClassArgs,
+}
+
+/// The sides of a pair, in the order of tables.
+const SIDES: [&str; 2] = ["positive", "negative"];
+
+/// Halves of the pairs that a direction is made from.
+const FOLDS: usize = 2;
+
+/// The share of broken and undecided answers above which a dose says nothing: the model is broken rather than steered.
+pub(super) const BROKEN: f64 = 0.5;
+
+/// The pairs as the model reads them, and where they are modulated.
+pub struct Items {
+    pairs: Pairs,
+    sources: Sources,
+    site: Site,
+    /// Which half each pair is in.
+    fold: Vec<usize>,
+    /// The pairs that generate.
+    generating: Vec<usize>,
+    /// What classifies their answers.
+    rules: Rules,
+}
+
+/// A direction, one vector for the pairs of each fold.
+type Vectors = [Arc<[f32]>; FOLDS];
+
+/// What a fork is made under: the number of the direction (0: the concept's; then random ones), and that of the coefficient.
+type Condition = (usize, usize);
+
+/// Metrics along the grid, of each side.
+struct Measured {
+    /// Without modulation, one a pair.
+    base: [Vec<f64>; 2],
+    /// Along the concept's direction, by coefficient and pair.
+    metric: [Vec<Vec<f64>>; 2],
+    /// How far the answer's half is moved along the concept's direction, by coefficient and pair.
+    answer: [Vec<Vec<f64>>; 2],
+    /// KL divergence from the unmodulated run along the concept's direction, by coefficient and pair.
+    kl: [Vec<Vec<f64>>; 2],
+    /// Along each random direction, by end of the grid ([`Modulate::ends`]) and pair.
+    random: [Vec<Vec<Vec<f64>>>; 2],
+}
+
+impl Analysis for Modulate {
+    const NAME: &'static str = "modulate";
+    const ABOUT: &'static str = "Weaken and strengthen the detected signal, and show which kind of answer takes over";
+    const TITLE: &'static str = "Detection-layer modulation";
+    type Items = Items;
+
+    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let (layer, of_gate) = match self.layer {
+            Some(layer) => (layer, Sources::new()),
+            None => {
+                let gate = GateArgs { gate: self.gate.clone(), circuit: self.circuit.clone() };
+                let (heads, sources) = gate.read(model)?;
+                (last_layer(&heads), sources)
+            }
+        };
+        let site = SiteKind::ResidPost.at(layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        let pairs = self.pairs.read(model)?;
+        if pairs.tokens.len() < FOLDS {
+            let path = pairs.dataset.path.display();
+            return Err(AnalysisError::Bad(format!(
+                "{path}: one pair; a direction is made from some pairs and tried on others: give {FOLDS} at least"
+            )));
+        }
+        for (pair, tokens) in pairs.dataset.items.iter().zip(&pairs.tokens) {
+            for (field, ids) in SIDES.into_iter().zip([&tokens.positive, &tokens.negative]) {
+                room(arch, ids.len(), self.generate as usize)
+                    .map_err(|why| pairs.dataset.at(pair.line, &pair.id, field).error(why))?;
+            }
+        }
+        let generating = match self.generate {
+            0 => Vec::new(),
+            _ => evenly(&pairs.dataset.items, self.generate_pairs as usize),
+        };
+        let mut sources: Sources = pairs.sources.iter().cloned().chain(of_gate).collect();
+        let rules = self.classes.open_for_refusals(self.generate > 0, &mut sources)?;
+        let fold = halves(&pairs.dataset.items);
+        Ok(Items { pairs, sources, site, fold, generating, rules })
+    }
+
+    fn datasets(items: &Items) -> Vec<(String, String)> {
+        items.sources.clone()
+    }
+
+    fn scored(items: &Items) -> &Scored {
+        &items.pairs.scored
+    }
+
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
+        // What directions are does not change the cost.
+        let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
+        let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
+        let read = some(items).map(|pairs| activations(items, pairs));
+        let of_sweep = vectors.clone();
+        let swept = self.swept(items).map(move |pairs| self.sweep(items, pairs, &of_sweep));
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        let generated = self.generated(generating).map(move |of| {
+            let (plan, ..) = self.generation(items, &items.generating[of], &vectors, 0..vectors.len());
+            plan.longer(self.generate as usize - 1)
+        });
+        Ok(planned(read.chain(swept).chain(generated)))
+    }
+
+    fn parts<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Parts<'a>, AnalysisError> {
+        let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
+        let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
+        let randoms = self.that_generate(&vectors).len() - 1;
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        let along = |name: String, directions: Range<usize>| {
+            let vectors = vectors.clone();
+            let plans = self.generated(generating).map(move |of| {
+                let (plan, ..) = self.generation(items, &items.generating[of], &vectors, directions.clone());
+                plan.longer(self.generate as usize - 1)
+            });
+            (name, planned(plans))
+        };
+        let random = counted(randoms, "random direction");
+        let mut parts = vec![along("answers along the signal".to_string(), 0..1)];
+        parts.push(along(format!("answers along {random} (--generate-controls {randoms})"), 1..1 + randoms));
+        parts.truncate(if generating == 0 { 0 } else { 1 + usize::from(randoms > 0) });
+        Ok(parts)
+    }
+
+    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+        let vectors = self.vectors(session, items, some(items))?;
+        let measured = self.measured(session, items, self.swept(items), &vectors)?;
+        let given = self.answers(session, items, &vectors)?;
+        let (x, ends) = (&self.coefficients.0, self.ends());
+        let made = tables::Made { session, items, x, ends: &ends, measured: &measured, given: &given };
+        Ok(made.tables()?.into())
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        report::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        report::sections(tables, dir)
+    }
+}
+
+/// The numbers of all pairs.
+fn everything(items: &Items) -> Range<usize> {
+    0..items.pairs.tokens.len()
+}
+
+/// The pairs whose activations are read at once.
+fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
+    batches(items.pairs.tokens.len(), 2)
+}
+
+/// Both prompts' activations where they are modulated, at their last positions.
+fn activations(items: &Items, pairs: Range<usize>) -> Plan {
+    let mut plan = Plan::default();
+    for i in pairs {
+        for run in items.pairs.add(&mut plan, i) {
+            plan.read(run, Activation { site: items.site, positions: Positions::Last, part: Part::All });
+        }
+    }
+    plan
+}
+
+impl Modulate {
+    /// The concept's direction, then the random ones; for each fold, made from the other's pairs.
+    fn vectors(
+        &self,
+        session: &Session,
+        items: &Items,
+        pairs: impl Iterator<Item = Range<usize>>,
+    ) -> Result<Vec<Vectors>, AnalysisError> {
+        // By fold that they are made for, and side.
+        let mut means: [[RowMean; 2]; FOLDS] = Default::default();
+        for some in pairs {
+            let readings = session.run(&activations(items, some.clone()))?;
+            for (pair, of_pair) in some.zip(readings.chunks_exact(SIDES.len())) {
+                let of_other = &mut means[1 - items.fold[pair]];
+                of_other.iter_mut().zip(of_pair).for_each(|(mean, reading)| mean.add(&reading.values()));
+            }
+        }
+        let own = means.map(|[positive, negative]| -> Vec<f32> {
+            positive.mean().iter().zip(negative.mean()).map(|(p, n)| p - n).collect()
+        });
+        if own.iter().any(|vector| norm(vector) == 0.0) {
+            return Err(AnalysisError::NotAskable(format!(
+                "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
+                items.site
+            )));
+        }
+        let random = (0..usize::from(self.controls)).map(|k| {
+            // One direction for both folds, with the norm of each.
+            own.each_ref().map(|v| Arc::from(random_like(std::slice::from_ref(v), session.seed, k).remove(0)))
+        });
+        Ok(std::iter::once(own.each_ref().map(|v| Arc::from(v.as_slice()))).chain(random).collect())
+    }
+
+    /// The numbers of the grid's first and last coefficient, but for 0, which changes nothing.
+    fn ends(&self) -> Vec<usize> {
+        let x = &self.coefficients.0;
+        let mut ends = vec![0, x.len().saturating_sub(1)];
+        ends.dedup();
+        ends.retain(|dose| x.get(*dose).is_some_and(|x| *x != 0.0));
+        ends
+    }
+
+    /// What is forked: the concept's direction at every coefficient, and so many random ones at the grid's ends. At
+    /// coefficient 0 the run is the prompt itself.
+    fn conditions(&self, randoms: usize) -> Vec<Condition> {
+        let x = &self.coefficients.0;
+        let own = (0..x.len()).filter(|dose| x[*dose] != 0.0).map(|dose| (0, dose));
+        let ends = self.ends();
+        own.chain((1..=randoms).flat_map(|direction| ends.iter().map(move |dose| (direction, *dose)))).collect()
+    }
+
+    /// The pairs that are swept at once.
+    fn swept(&self, items: &Items) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(items.pairs.tokens.len(), SIDES.len() * self.conditions(usize::from(self.controls)).len())
+    }
+
+    /// The fork of a prompt under a condition.
+    fn fork(&self, items: &Items, plan: &mut Plan, run: Run, pair: usize, vectors: &[Vectors], at: Condition) -> Run {
+        let vector = vectors[at.0][items.fold[pair]].clone();
+        let change = Change::Add { vector, coefficient: self.coefficients.0[at.1] as f32 };
+        plan.fork(run, vec![Edit { site: items.site, part: Part::All, positions: Positions::Last, change }])
+    }
+
+    /// Some pairs under every condition: each prompt's metric and its answer half, then its forks' metrics, with the answer half and
+    /// the divergence along the concept's direction.
+    fn sweep(&self, items: &Items, pairs: Range<usize>, vectors: &[Vectors]) -> Plan {
+        let (mut plan, conditions) = (Plan::default(), self.conditions(vectors.len() - 1));
+        for i in pairs {
+            let metric = &items.pairs.tokens[i].metric;
+            for run in items.pairs.add(&mut plan, i) {
+                Value::read(&mut plan, run, metric);
+                for at in &conditions {
+                    let fork = self.fork(items, &mut plan, run, i, vectors, *at);
+                    if at.0 > 0 {
+                        plan.read(fork, What::Metric(metric.clone()));
+                        continue;
+                    }
+                    Value::read(&mut plan, fork, metric);
+                    plan.read(fork, What::KlFrom(run));
+                }
+            }
+        }
+        plan
+    }
+
+    /// Sweeps so many pairs at a time.
+    fn measured(
+        &self,
+        session: &Session,
+        items: &Items,
+        pairs: impl Iterator<Item = Range<usize>>,
+        vectors: &[Vectors],
+    ) -> Result<Measured, AnalysisError> {
+        let (x, ends) = (&self.coefficients.0, self.ends());
+        let empty = |n: usize| vec![Vec::new(); n];
+        let mut measured = Measured {
+            base: Default::default(),
+            metric: [0, 1].map(|_| empty(x.len())),
+            answer: [0, 1].map(|_| empty(x.len())),
+            kl: [0, 1].map(|_| empty(x.len())),
+            random: [0, 1].map(|_| vec![empty(ends.len()); vectors.len() - 1]),
+        };
+        for some in pairs {
+            let readings = session.run(&self.sweep(items, some.clone(), vectors))?;
+            let mut numbers = readings.iter().filter_map(Reading::number);
+            let mut next = || numbers.next().unwrap_or(f64::NAN);
+            for side in some.flat_map(|_| 0..SIDES.len()) {
+                // Pairs' metrics are logit differences, and have halves.
+                let (base, half) = (next(), next());
+                measured.base[side].push(base);
+                for (dose, x) in x.iter().enumerate() {
+                    let (metric, of_answer, kl) = if *x == 0.0 { (base, half, 0.0) } else { (next(), next(), next()) };
+                    measured.metric[side][dose].push(metric);
+                    measured.answer[side][dose].push(of_answer - half);
+                    measured.kl[side][dose].push(kl);
+                }
+                measured.random[side].iter_mut().flatten().for_each(|of_end| of_end.push(next()));
+            }
+        }
+        Ok(measured)
+    }
+
+    /// The directions that generate.
+    fn that_generate<'a>(&self, vectors: &'a [Vectors]) -> &'a [Vectors] {
+        &vectors[..(1 + usize::from(self.generate_controls)).min(vectors.len())]
+    }
+
+    /// Which of so many pairs that generate are planned at once.
+    fn generated(&self, pairs: usize) -> impl Iterator<Item = Range<usize>> + use<> {
+        batches(pairs, SIDES.len() * self.conditions(usize::from(self.generate_controls)).len())
+    }
+
+    /// Runs that answer, of some pairs and along some of the directions: the prompts themselves where the grid has coefficient 0,
+    /// which are direction 0's, and their forks; each with its pair, side and condition.
+    fn generation(
+        &self,
+        items: &Items,
+        pairs: &[usize],
+        vectors: &[Vectors],
+        directions: Range<usize>,
+    ) -> (Plan, Vec<Run>, Vec<(usize, usize, Condition)>) {
+        let (mut plan, mut runs, mut places) = (Plan::default(), Vec::new(), Vec::new());
+        let vectors = self.that_generate(vectors);
+        let unmodulated = self.coefficients.0.iter().position(|x| *x == 0.0).map(|dose| (0, dose));
+        let conditions = self.conditions(vectors.len() - 1);
+        for pair in pairs {
+            for (side, prompt) in items.pairs.add(&mut plan, *pair).into_iter().enumerate() {
+                for at in unmodulated.iter().chain(&conditions).filter(|at| directions.contains(&at.0)) {
+                    let run = match Some(*at) == unmodulated {
+                        true => prompt,
+                        false => self.fork(items, &mut plan, prompt, *pair, vectors, *at),
+                    };
+                    plan.read(run, What::Entropy);
+                    runs.push(run);
+                    places.push((*pair, side, *at));
+                }
+            }
+        }
+        (plan, runs, places)
+    }
+
+    fn answers(&self, session: &Session, items: &Items, vectors: &[Vectors]) -> Result<Vec<Given>, AnalysisError> {
+        let mut found = Vec::new();
+        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
+        for of in self.generated(generating) {
+            let (plan, runs, places) = self.generation(items, &items.generating[of], vectors, 0..vectors.len());
+            let asked = |(pair, side, _): &(usize, usize, Condition)| {
+                let of = &items.pairs.dataset.items[*pair];
+                item_of(of, if *side == 0 { &of.positive } else { &of.negative })
+            };
+            let asked: Vec<Item> = places.iter().map(asked).collect();
+            let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), (&items.rules, &asked))?;
+            found.extend(places.into_iter().zip(answers).map(|((pair, side, (direction, dose)), answer)| Given {
+                pair,
+                side,
+                direction,
+                dose,
+                answer,
+            }));
+        }
+        found.sort_by_key(|g: &Given| (g.pair, g.side, g.direction, g.dose));
+        Ok(found)
+    }
+}
+
+#[cfg(test)]
+impl Items {
+    /// Four pairs of the demo.
+    fn of_demo(model: &Model) -> Items {
+        let mut modulate = tests::over("-1,0,1");
+        modulate.pairs.file.max_pairs = Some(4);
+        modulate.prepare(model).unwrap()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::inputs::PairFile;
+    use crate::analyses::metric::MetricArgs;
+    use crate::run::Engine;
+
+    pub(super) fn over(coefficients: &str) -> Modulate {
+        let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
+        Modulate {
+            pairs: PairArgs { file, metric: MetricArgs::default() },
+            layer: Some(3),
+            gate: Vec::new(),
+            circuit: None,
+            coefficients: grid(coefficients).unwrap(),
+            controls: 3,
+            generate: 0,
+            generate_pairs: 4,
+            generate_controls: 1,
+            classes: ClassArgs::default(),
+        }
+    }
+
+    #[test]
+    fn coefficient_0_is_not_forked_and_random_directions_are_at_the_ends_alone() {
+        assert_eq!(over("-1,0,0.5,2").conditions(2), [(0, 0), (0, 2), (0, 3), (1, 0), (1, 3), (2, 0), (2, 3)]);
+        assert_eq!(over("0,1").ends(), [1]);
+        assert_eq!((over("2").ends(), over("0").conditions(3)), (vec![0], vec![]));
+    }
+
+    #[test]
+    fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
+        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let modulate = over("-1,0,2");
+        let items = modulate.prepare(&model).unwrap();
+        let session = Session::new(&model, Engine::Wavefront, 0);
+        let of = |pairs: Vec<Range<usize>>| {
+            let vectors = modulate.vectors(&session, &items, pairs.clone().into_iter()).unwrap();
+            let measured = modulate.measured(&session, &items, pairs.into_iter(), &vectors).unwrap();
+            (vectors, measured.base, measured.metric, measured.kl, measured.random, measured.answer)
+        };
+        let whole = of(vec![0..6]);
+        assert!(whole == of(vec![0..1, 1..4, 4..6]));
+        let (vectors, base, metric, kl, random, answer) = whole;
+        // The answer's half of the last pair's negative prompt at the last coefficient, by a plan of its own.
+        let mut plan = Plan::default();
+        let run = items.pairs.add(&mut plan, 5)[1];
+        let fork = modulate.fork(&items, &mut plan, run, 5, &vectors, (0, 2));
+        let half = items.pairs.tokens[5].metric.answer_half().unwrap();
+        for run in [run, fork] {
+            plan.read(run, What::Metric(half.clone()));
+        }
+        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        assert!((answer[1][2][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", answer[1][2]);
+        // Coefficient 0 is the prompt itself; random directions have the two ends.
+        assert_eq!((&metric[0][1], &kl[1][1]), (&base[0], &vec![0.0; 6]));
+        assert!(answer.iter().all(|side| side[1] == [0.0; 6] && side[0].iter().any(|x| *x != 0.0)), "{answer:?}");
+        assert!(random.iter().all(|side| side.len() == 3 && side.iter().all(|of| of.len() == 2 && of[1].len() == 6)));
+    }
+}

@@ -1,0 +1,393 @@
+//! Screening: which heads gate the behaviour, of all the model has?
+//!
+//! Every head's interchange is estimated to first order by gradients (attribution patching; Nanda 2023). The heads with the
+//! strongest estimates in either direction are run exactly, and beside them a random sample of the rest: what the estimate
+//! misses among those that it put aside is thereby estimated too. A head *carries* the behaviour if both directions of
+//! interchange say so (q < 0.05, towards the other prompt), so that every head that is run at all is run in both. Of the
+//! carriers the strongest is the *gate*. Source: "How Alignment Routes" (2026), which screens every head with 120 pairs and
+//! more.
+//!
+//! The strongest of many heads is in part the luckiest: over the pairs that it was picked on, its share of the gap is too
+//! large. The table `held_out` picks the strongest on one half of the pairs and measures it on the other.
+
+mod held_out;
+
+use super::gate::{CircuitFile, Head, names};
+use crate::analyses::effects::{Read, Row, SIGNIFICANT, read};
+use crate::analyses::inputs::{PairArgs, evenly, halves};
+use crate::analyses::interchange::{self, Direction, Interchange, spread, strongest};
+use crate::analyses::marks::MarkArgs;
+use crate::analyses::scored::Scored;
+use crate::analyses::summary::Position;
+use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use crate::model::Model;
+use crate::report::Section;
+use crate::report::cells::{interval, number, plural, share};
+use crate::report::listing::{Listing, Show};
+use crate::session::Session;
+use crate::site::SiteKind;
+use crate::stats::{self, wilson};
+use crate::table::Table;
+use rand::seq::SliceRandom;
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
+#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+pub struct Screen {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub pairs: PairArgs,
+
+    /// Run exactly this many heads with the strongest estimates of each direction
+    ///
+    /// A head that is chosen in either direction is run in both.
+    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub candidates: u32,
+
+    /// Also run exactly this many of the other heads, drawn at random
+    #[arg(long, default_value_t = 32, value_name = "N")]
+    pub sample: u32,
+
+    /// Make estimates from at most this many pairs
+    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub estimate_pairs: u32,
+
+    /// Name at most this many heads as the gate in circuit.json
+    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    pub gates: u32,
+
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub marks: MarkArgs,
+}
+
+impl Analysis for Screen {
+    const NAME: &'static str = "screen";
+    const ABOUT: &'static str = "Find the heads that gate a behaviour: estimate all, run the strongest exactly";
+    const TITLE: &'static str = "Screening of heads";
+    type Items = interchange::Items;
+
+    fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError> {
+        self.interchange().prepare(model)
+    }
+
+    fn datasets(items: &Self::Items) -> Vec<(String, String)> {
+        Interchange::datasets(items)
+    }
+
+    fn scored(items: &Self::Items) -> &Scored {
+        Interchange::scored(items)
+    }
+
+    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
+        let interchange = self.interchange();
+        // Which heads the directions name is known later: no more than each its own.
+        let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
+        let some = spread(items.units.len(), most);
+        let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
+        let estimates = interchange.gradient_plans(items, &model.decoder.arch, self.estimated(items));
+        Ok(planned(estimates.chain(exact)))
+    }
+
+    fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {
+        let interchange = self.interchange();
+        let estimates = interchange.estimates(session, items, &self.estimated(items))?;
+        let exact = self.exact(&estimates.values, session.seed);
+        let chosen = exact.all();
+        let mut tables = interchange.tables(session, items, &[chosen.clone(), chosen], Some(&estimates))?;
+        let heads = read(table(&tables, "heads")?, "direction")?;
+        let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
+        let gates = self.gates as usize;
+        let circuit_table = circuit_table(&heads, &circuit, gates)?;
+        let halves = halves(&items.pairs.dataset.items);
+        let held_out = held_out::table(&heads.model, table(&tables, "pairs")?, &halves, session.seed)?;
+        let number = |h: &Carrier| (h.head.layer, h.head.head);
+        let file = CircuitFile {
+            model: Some(session.model.name.clone()),
+            gate: circuit.iter().take(gates).map(number).collect(),
+            carriers: circuit.iter().map(number).collect(),
+        };
+        tables.extend([missed, circuit_table, held_out]);
+        let mut json = serde_json::to_vec(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
+        json.push(b'\n');
+        Ok(Output { tables, files: vec![("circuit.json".to_string(), json)] })
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        Interchange::figures(tables)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let mut sections = vec![circuit_section(tables)?];
+        sections.extend(Interchange::sections(tables, dir)?);
+        sections.push(missed_section(tables)?);
+        Ok(sections)
+    }
+}
+
+impl Screen {
+    /// What is run exactly: every head's `z` at the last position, in both directions.
+    fn interchange(&self) -> Interchange {
+        Interchange {
+            pairs: self.pairs.clone(),
+            position: Position::Last,
+            align: false,
+            direction: None,
+            site: SiteKind::Z,
+            estimate: None,
+            exact: 0,
+            marks: self.marks,
+        }
+    }
+
+    /// The pairs that estimates are made of: evenly from each language and group.
+    fn estimated(&self, items: &interchange::Items) -> Vec<usize> {
+        evenly(&items.pairs.dataset.items, self.estimate_pairs as usize)
+    }
+
+    /// What is run exactly, by each direction's estimates of every head.
+    fn exact(&self, estimates: &[Vec<Vec<f64>>], seed: u64) -> Exact {
+        let units = estimates.first().map_or(0, Vec::len);
+        let named: BTreeSet<usize> = estimates.iter().flat_map(|of| strongest(of, self.candidates as usize)).collect();
+        let mut sampled: Vec<usize> = (0..units).filter(|u| !named.contains(u)).collect();
+        let rest = sampled.len();
+        sampled.shuffle(&mut stats::rng(seed, "screen.sample"));
+        sampled.truncate(self.sample as usize);
+        sampled.sort_unstable();
+        Exact { candidates: named.into_iter().collect(), sampled, rest }
+    }
+}
+
+/// The heads that are run exactly, by their numbers among all, ascending.
+struct Exact {
+    /// Those that the estimates of either direction name.
+    candidates: Vec<usize>,
+    /// Those that were drawn from the rest.
+    sampled: Vec<usize>,
+    /// How many heads the rest are.
+    rest: usize,
+}
+
+impl Exact {
+    fn all(&self) -> Vec<usize> {
+        let mut all = [&self.candidates[..], &self.sampled[..]].concat();
+        all.sort_unstable();
+        all
+    }
+}
+
+/// Whether an exchange significantly moves the metric towards the other prompt.
+fn carries(row: &Row) -> bool {
+    row.q.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
+}
+
+/// A head that both directions say carries the behaviour.
+pub(in crate::analyses) struct Carrier {
+    pub(in crate::analyses) head: Head,
+    /// Shares of the gap: necessity, sufficiency.
+    pub(in crate::analyses) crossed: [f64; 2],
+}
+
+/// A head's row in one direction.
+fn of_head<'r>(heads: &'r Read, head: Head, direction: Direction) -> Option<&'r Row<'r>> {
+    let wanted = (direction.name(), head.layer as i64, head.head as i64);
+    heads.rows.iter().find(|r| (r.variant, r.layer, r.head) == wanted)
+}
+
+/// The carriers, the strongest in both directions together first.
+pub(in crate::analyses) fn circuit(heads: &Read) -> Vec<Carrier> {
+    let mut found = Vec::new();
+    for necessary in heads.rows.iter().filter(|r| r.variant == Direction::Necessity.name() && carries(r)) {
+        let head = Head { layer: necessary.layer as usize, head: necessary.head as usize };
+        let sufficient = of_head(heads, head, Direction::Sufficiency).filter(|r| carries(r));
+        if let (Some(n), Some(s)) = (necessary.crossed(), sufficient.and_then(Row::crossed)) {
+            found.push(Carrier { head, crossed: [n, s] });
+        }
+    }
+    found.sort_by(|a, b| b.crossed.iter().sum::<f64>().total_cmp(&a.crossed.iter().sum()));
+    found
+}
+
+fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Table, AnalysisError> {
+    let layers = heads.rows.iter().map(|r| r.layer).max().unwrap_or(0) + 1;
+    let row = |c: &Carrier, direction| of_head(heads, c.head, direction);
+    let of = |f: &dyn Fn(&Row) -> Option<f64>, direction| {
+        circuit.iter().map(|c| row(c, direction).and_then(f)).collect::<Vec<_>>()
+    };
+    Ok(Table::new("circuit")
+        .str("model", "the model, in short", circuit.iter().map(|_| heads.model.as_str()))?
+        .int("layer", "layer, from 0", circuit.iter().map(|c| c.head.layer as i64))?
+        .int("head", "head, from 0", circuit.iter().map(|c| c.head.head as i64))?
+        .int("n_layers", "the model's layers", circuit.iter().map(|_| layers))?
+        // The first row of all may have been estimated only, over fewer pairs.
+        .int("n", "pairs", circuit.iter().map(|c| row(c, Direction::Necessity).map_or(0, |r| r.n)))?
+        .float(
+            "necessity",
+            "share of the gap between the mean metrics that the exchange crosses in the positive run",
+            circuit.iter().map(|c| c.crossed[0]),
+        )?
+        .float("sufficiency", "the same in the negative run", circuit.iter().map(|c| c.crossed[1]))?
+        .float("necessity_p", "sign-flip p-value", of(&|r| r.p, Direction::Necessity))?
+        .float("necessity_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Necessity))?
+        .float("sufficiency_p", "sign-flip p-value", of(&|r| r.p, Direction::Sufficiency))?
+        .float("sufficiency_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Sufficiency))?
+        .flag("gate", "whether circuit.json names it as the gate", (0..circuit.len()).map(|i| i < gates))?)
+}
+
+/// How many heads carry the behaviour in a direction, or in both.
+struct Carrying {
+    direction: &'static str,
+    /// Of the candidates.
+    found: usize,
+    /// Of the sample.
+    significant: usize,
+}
+
+impl Exact {
+    /// Each direction by itself, then both. A direction's rows are all heads, in their order.
+    fn carrying(&self, heads: &Read) -> [Carrying; 3] {
+        let names = [Direction::Necessity, Direction::Sufficiency].map(Direction::name);
+        let [necessary, sufficient] =
+            names.map(|name| heads.rows.iter().filter(|r| r.variant == name).map(carries).collect::<Vec<_>>());
+        let both: Vec<bool> = necessary.iter().zip(&sufficient).map(|(a, b)| *a && *b).collect();
+        let count = |carry: &[bool], of: &[usize]| of.iter().filter(|u| carry[**u]).count();
+        [(names[0], &necessary), (names[1], &sufficient), ("both", &both)].map(|(direction, carry)| Carrying {
+            direction,
+            found: count(carry, &self.candidates),
+            significant: count(carry, &self.sampled),
+        })
+    }
+
+    /// How many heads of the rest carry it, by the sample: those that were seen, and of those that were not run as large a
+    /// share. None where heads were put aside and none was run.
+    fn missed(&self, of: &Carrying, share: impl Fn(usize, usize) -> Option<f64>) -> Option<f64> {
+        let unseen = self.rest - self.sampled.len();
+        let share = if unseen == 0 { 0.0 } else { share(of.significant, self.sampled.len())? };
+        Some(of.significant as f64 + share * unseen as f64)
+    }
+}
+
+/// What the estimate misses, judged by the sample of the heads that it put aside.
+fn missed_table(heads: &Read, exact: &Exact) -> Result<Table, AnalysisError> {
+    let rows = exact.carrying(heads);
+    let point = |k: usize, n: usize| (n > 0).then(|| k as f64 / n as f64);
+    let missed = |c: &Carrying| exact.missed(c, point);
+    let count = |n: usize| rows.iter().map(move |_| n as i64);
+    Ok(Table::new("missed")
+        .str("model", "the model, in short", rows.iter().map(|_| heads.model.as_str()))?
+        .str("direction", "necessity, sufficiency, or both at once", rows.iter().map(|c| c.direction))?
+        .int("candidates", "heads that were run for their estimates", count(exact.candidates.len()))?
+        .int("found", "candidates that carry the behaviour so", rows.iter().map(|c| c.found as i64))?
+        .int("rest", "heads that the estimate put aside", count(exact.rest))?
+        .int("sampled", "of these, heads that were run all the same, at random", count(exact.sampled.len()))?
+        .int("significant", "of these, heads that carry the behaviour", rows.iter().map(|c| c.significant as i64))?
+        .float(
+            "missed",
+            "heads of the rest that carry it, by the sample: those that were seen, and as large a share of the others",
+            rows.iter().map(missed),
+        )?
+        .float(
+            "ci_low",
+            "lower end of the 95 % interval of that number (Wilson, for those that were not run; exact where all were)",
+            rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.low))),
+        )?
+        .float("ci_high", "its upper end", rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.high))))?
+        .float(
+            "recall",
+            "heads that carry it and were run (found and significant), as a share of found and missed",
+            rows.iter().map(|c| {
+                let all = c.found as f64 + missed(c)?;
+                (all > 0.0).then(|| (c.found + c.significant) as f64 / all)
+            }),
+        )?)
+}
+
+fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
+    let circuit = table(tables, "circuit")?;
+    let gate = gate_of(circuit)?;
+    let text = if gate.is_empty() {
+        "No head carries the behaviour in both directions: no gate was found.".to_string()
+    } else {
+        let held_out = held_out::sentence(tables)?;
+        match circuit.rows() {
+            1 => format!(
+                "One head carries the behaviour in both directions of interchange and is taken as the gate: **{}**.{held_out}",
+                names(&gate)
+            ),
+            n => format!(
+                "{n} heads carry the behaviour in both directions of interchange. The strongest {} taken as the gate: **{}**.{held_out}",
+                if gate.len() == 1 { "is" } else { "are" },
+                names(&gate)
+            ),
+        }
+    };
+    let section = Section::new("Circuit").paragraph(text);
+    if gate.is_empty() {
+        return Ok(section);
+    }
+    let listed = Listing::of(circuit)
+        .first(12)
+        .column("head", Show::Head("layer", "head"))
+        .column("necessity", Show::Share("necessity"))
+        .column("q", Show::PValue("necessity_q"))
+        .column("sufficiency", Show::Share("sufficiency"))
+        .column("q", Show::PValue("sufficiency_q"))
+        .column("gate", Show::Flag("gate"))
+        .block("Heads that carry the behaviour, as shares of the gap between the prompts")?;
+    Ok(section.block(crate::report::Block::Table(listed)))
+}
+
+/// The heads that a table of a screen names as the gate.
+///
+/// # Errors
+/// If the table is not one.
+pub fn gate_of(circuit: &Table) -> Result<Vec<Head>, AnalysisError> {
+    let (layers, heads, gates) = (circuit.ints("layer")?, circuit.ints("head")?, circuit.flags("gate")?);
+    let head = |i: usize| Head { layer: layers[i] as usize, head: heads[i] as usize };
+    Ok((0..circuit.rows()).filter(|i| gates[*i]).map(head).collect())
+}
+
+fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
+    let missed = table(tables, "missed")?;
+    let section = Section::new("What the estimate misses");
+    let (directions, found, sampled) = (missed.strs("direction")?, missed.ints("found")?, missed.ints("sampled")?);
+    let (significant, rest) = (missed.ints("significant")?, missed.ints("rest")?);
+    let (number_missed, low, high) = (missed.floats("missed")?, missed.floats("ci_low")?, missed.floats("ci_high")?);
+    let recall = missed.floats("recall")?;
+    if rest.iter().all(|rest| *rest == 0) {
+        return Ok(section.paragraph("Nothing: the estimate put no head aside, and every head was run exactly."));
+    }
+    let of_sample = |i: usize| match (sampled[i], significant[i]) {
+        (0, _) => "none was run".to_string(),
+        (1, n) => format!(
+            "1 was run all the same, drawn at random, and {} the behaviour",
+            if n == 1 { "carries" } else { "does not carry" }
+        ),
+        (all, 0) => format!("{all} were run all the same, drawn at random; none of them carries the behaviour"),
+        (all, 1) => format!("{all} were run all the same, drawn at random; 1 of them carries the behaviour"),
+        (all, n) => format!("{all} were run all the same, drawn at random; {n} of them carry the behaviour"),
+    };
+    let of_found = |i: usize| match (found[i], recall[i]) {
+        (0, _) => "beside none that the estimate found".to_string(),
+        (n, recall) => format!("beside {n} that the estimate found: {} of all that carry it were run", share(recall)),
+    };
+    Ok((0..missed.rows()).fold(section, |section, i| {
+        let makes = match number_missed[i] {
+            None => "How many of them carry it is not known".to_string(),
+            n => format!("That makes {} of the rest (95 % interval {})", number(n, 1), interval(low[i], high[i], 1)),
+        };
+        section.paragraph(format!(
+            "{}: of {} that the estimate put aside {}. {makes}, {}.",
+            directions[i],
+            plural(rest[i], "head"),
+            of_sample(i),
+            of_found(i),
+        ))
+    }))
+}
+
+#[cfg(test)]
+pub(in crate::analyses) mod testing;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,337 @@
+//! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
+
+use super::program::{
+    AttributionReadout, EndReadout, EndWhat, GradientReadout, Made, Placed, Row, SiteReadout, Take, resolve, row_change,
+};
+use super::split::sets;
+use super::{
+    Activation, Change, Edit, Gradient, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt, Run,
+    What, columns,
+};
+use crate::model::arch::Arch;
+use crate::site::{Site, SiteKind};
+use std::ops::Range;
+
+impl Plan {
+    /// Checks the plan for a model and resolves all that it names; engines run what comes of it.
+    ///
+    /// # Errors
+    /// Names the prompt, fork or readout, and what is wrong: a token id, length, site, head, column or position out
+    /// of range; a base or donor that does not come before its fork; a vector of the wrong length; an empty prompt.
+    pub fn compile<'p>(&'p self, arch: &'p Arch) -> Result<Program<'p>, PlanError> {
+        for (i, prompt) in self.prompts.iter().enumerate() {
+            self.check_prompt(i, prompt, arch)?;
+        }
+        let mut program = Program {
+            plan: self,
+            arch,
+            roots: Vec::with_capacity(self.forks.len()),
+            edits: Vec::with_capacity(self.forks.len()),
+            cones: Vec::new(),
+            sets: Vec::new(),
+            at_sites: Vec::new(),
+            at_end: Vec::new(),
+            attributions: Vec::new(),
+            gradients: Vec::new(),
+        };
+        for (i, fork) in self.forks.iter().enumerate() {
+            let run = Run::Fork(i);
+            self.check_before(fork.base, run, "base")?;
+            program.roots.push(program.root(fork.base));
+            let edits = fork.edits.iter().map(|edit| self.placed(&program, run, edit));
+            let edits = edits.collect::<Result<Vec<_>, _>>()?;
+            program.edits.push(edits);
+        }
+        for i in 0..self.readouts.len() {
+            self.place_readout(&mut program, i)?;
+        }
+        program.sets = sets(&program);
+        program.find_cones();
+        Ok(program)
+    }
+
+    /// Checks that the plan makes sense for a model.
+    ///
+    /// # Errors
+    /// As [`Plan::compile`].
+    pub fn check(&self, arch: &Arch) -> Result<(), PlanError> {
+        self.compile(arch).map(drop)
+    }
+
+    fn check_prompt(&self, i: usize, prompt: &Prompt, arch: &Arch) -> Result<(), PlanError> {
+        let bad = |why: String| PlanError::Bad { at: self.describe(Run::Prompt(i)), why };
+        if prompt.ids.is_empty() {
+            return Err(bad("has no tokens".to_string()));
+        }
+        if prompt.ids.len() > arch.n_ctx {
+            let n = prompt.ids.len();
+            return Err(bad(format!("is {n} tokens long; the model's context is {}; shorten it", arch.n_ctx)));
+        }
+        match prompt.ids.iter().position(|id| *id as usize >= arch.vocab) {
+            None => Ok(()),
+            Some(at) => Err(bad(format!(
+                "token id {} at position {at} is out of range; the model has ids 0 to {}",
+                prompt.ids[at],
+                arch.vocab - 1
+            ))),
+        }
+    }
+
+    /// A base or donor must exist and come before the fork that names it.
+    fn check_before(&self, run: Run, fork: Run, role: &str) -> Result<(), PlanError> {
+        let Run::Fork(own) = fork else { return Ok(()) };
+        let why = match run {
+            Run::Prompt(p) if p >= self.prompts.len() => format!("its {role}, prompt {p}, does not exist"),
+            Run::Fork(f) if f >= own => format!("its {role}, fork {f}, does not come before it"),
+            _ => return Ok(()),
+        };
+        Err(PlanError::Bad { at: format!("fork {own}"), why })
+    }
+
+    fn placed<'p>(&'p self, program: &Program<'p>, run: Run, edit: &'p Edit) -> Result<Placed<'p>, PlanError> {
+        let at = || format!("{}, edit at {}", self.describe(run), edit.site);
+        let bad = |why: String| PlanError::Bad { at: at(), why };
+        let (arch, keys) = (program.arch, program.length(run));
+        edit.site.check(arch).map_err(|source| PlanError::Site { at: at(), source })?;
+        let columns =
+            columns(edit.site, &edit.part, arch, keys).map_err(|source| PlanError::Site { at: at(), source })?;
+        let wide: usize = columns.iter().map(Range::len).sum();
+        let positions = resolve(&edit.positions, keys).map_err(bad)?;
+        if positions.is_empty() || wide == 0 {
+            return Err(bad("changes nothing: no position or no part is chosen".to_string()));
+        }
+        if repeated(columns.iter().map(|c| c.start)).is_some() {
+            return Err(bad("names a head or column twice".to_string()));
+        }
+        if let Some(twice) = repeated(positions.iter().copied()) {
+            return Err(bad(format!("names position {twice} twice")));
+        }
+        if let Some(found) = edit.change.vector_len().filter(|n| *n != wide) {
+            return Err(bad(format!("its vector has {found} numbers; the part has {wide}")));
+        }
+        if let Change::Clamp { low, high } = edit.change
+            && (low > high || low.is_nan() || high.is_nan())
+        {
+            return Err(bad(format!("clamps to {low}..{high}, which holds no number; give the lower one first")));
+        }
+        let made = match row_change(&edit.change) {
+            Ok(change) => Made::Change(change),
+            Err((donor, from)) => {
+                self.check_before(donor, run, "donor")?;
+                let theirs = program.length(donor);
+                let from = self.donor_positions(edit, (donor, theirs), from, &positions, keys).map_err(bad)?;
+                if matches!(edit.site.kind, SiteKind::Scores | SiteKind::Pattern) && theirs != keys {
+                    return Err(bad(format!(
+                        "{} has {theirs} positions, not {keys}: scores and patterns do not fit",
+                        self.describe(donor)
+                    )));
+                }
+                Made::Taken { donor, from }
+            }
+        };
+        Ok(Placed { edit, site: edit.site, positions, columns: columns.into(), made })
+    }
+
+    /// The donor's position for each position of an interchange, given those that the plan names, if it names any.
+    fn donor_positions(
+        &self,
+        edit: &Edit,
+        (donor, theirs): (Run, usize),
+        from: Option<&[usize]>,
+        wanted: &[usize],
+        keys: usize,
+    ) -> Result<Vec<usize>, String> {
+        let name = || self.describe(donor);
+        let found = match (from, &edit.positions) {
+            (Some(list), _) => list.to_vec(),
+            (None, Positions::Last) => vec![theirs - 1],
+            (None, Positions::All) if theirs != keys => {
+                return Err(format!(
+                    "the prompt has {keys} tokens and its donor, {}, has {theirs}: give an alignment, or `last`",
+                    name()
+                ));
+            }
+            (None, _) => wanted.to_vec(),
+        };
+        if found.len() != wanted.len() {
+            return Err(format!("{} positions take from {} of the donor", wanted.len(), found.len()));
+        }
+        match found.iter().find(|p| **p >= theirs) {
+            Some(p) => Err(format!("its donor, {}, has no position {p}: it has 0 to {}", name(), theirs - 1)),
+            None => Ok(found),
+        }
+    }
+
+    /// Checks a readout and puts it where the pass reads it.
+    fn place_readout<'p>(&'p self, program: &mut Program<'p>, i: usize) -> Result<(), PlanError> {
+        let readout = &self.readouts[i];
+        let run = readout.run;
+        if !self.has(run) {
+            return Err(PlanError::Bad { at: format!("readout {i}"), why: format!("{run:?} does not exist") });
+        }
+        let at = || format!("readout {i} of {}", self.describe(run));
+        let bad = |why: String| PlanError::Bad { at: at(), why };
+        let (arch, keys) = (program.arch, program.length(run));
+        let site_columns = |site: Site, part: &Part| {
+            let of = |source| PlanError::Site { at: at(), source };
+            let columns = site.check(arch).and_then(|site| columns(site, part, arch, keys)).map_err(of)?;
+            match columns.iter().map(Range::len).sum::<usize>() {
+                0 => Err(bad("reads nothing: no part is chosen".to_string())),
+                wide => Ok((columns, wide)),
+            }
+        };
+        match &readout.what {
+            What::Metric(metric) => {
+                check_metric(metric, arch, keys).map_err(bad)?;
+                program.read_end(i, run, end_metric(metric, program.ids(run)));
+            }
+            What::Attribution(metric) => {
+                check_metric(metric, arch, keys).map_err(bad)?;
+                let (answer, foil) = match metric {
+                    Metric::LogitDifference { answer, foil } => (answer, Some(foil.as_slice())),
+                    Metric::AboveMean { tokens } => (tokens, None),
+                    Metric::Continuation { .. } => {
+                        let why = "an attribution needs a metric of one position: a logit difference";
+                        return Err(bad(why.to_string()));
+                    }
+                };
+                program.attributions.push(AttributionReadout { readout: i, run, answer, foil });
+            }
+            What::KlFrom(other) if !self.has(*other) => return Err(bad(format!("{other:?} does not exist"))),
+            What::KlFrom(other) => {
+                let rows = vec![program.last(run), program.last(*other)];
+                program.read_rows(i, rows, EndWhat::Kl);
+            }
+            What::Entropy => program.read_end(i, run, EndWhat::Entropy),
+            What::LogProbs(of) => {
+                known(&of.tokens, arch).map_err(|why| bad(why.replacen("token id", "token", 1)))?;
+                program.read_end(i, run, EndWhat::LogProbs(&of.tokens));
+            }
+            What::Activation(Activation { site, positions, part }) => {
+                let take = Take::Columns(site_columns(*site, part)?.0);
+                let positions = read_positions(positions, keys).map_err(bad)?;
+                program.read_site(SiteReadout { readout: i, run, site: *site, positions, take });
+            }
+            What::Projection(Projection { site, .. }) if site.kind == SiteKind::Scores => {
+                return Err(bad(format!(
+                    "scores of hidden keys are minus infinity, which has no inner product; read {site} whole, or project {}",
+                    SiteKind::Pattern.at(site.layer)
+                )));
+            }
+            What::Projection(Projection { site, positions, direction }) => {
+                let wide = site_columns(*site, &Part::All)?.1;
+                if wide != direction.len() {
+                    return Err(bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
+                }
+                let positions = read_positions(positions, keys).map_err(bad)?;
+                program.read_site(SiteReadout {
+                    readout: i,
+                    run,
+                    site: *site,
+                    positions,
+                    take: Take::Along(direction),
+                });
+            }
+            What::Gradient(Gradient { metric, site, positions, part }) => {
+                let columns = site_columns(*site, part)?.0;
+                check_metric(metric, arch, keys).map_err(bad)?;
+                let positions = read_positions(positions, keys).map_err(bad)?;
+                let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
+                if let Some(placed) = program.edits(run).into_iter().find(unknown) {
+                    return Err(bad(format!(
+                        "{} is edited at {} by a function of the caller's, whose derivative is not known: read gradients at \
+                         that site or after it, or edit by one of the other changes",
+                        self.describe(run),
+                        placed.site
+                    )));
+                }
+                program.gradients.push(GradientReadout { readout: i, run, metric, site: *site, positions, columns });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<'p> Program<'p> {
+    /// A run's last row.
+    fn last(&self, run: Run) -> Row {
+        (run, self.length(run) - 1)
+    }
+
+    /// A readout of the end of the pass: of the last row, or, of a continuation, of those that its tokens come after.
+    fn read_end(&mut self, readout: usize, run: Run, what: EndWhat<'p>) {
+        let last = self.last(run);
+        let rows = match &what {
+            EndWhat::Continuation(ids) => (last.1 - ids.len()..last.1).map(|p| (run, p)).collect(),
+            _ => vec![last],
+        };
+        self.read_rows(readout, rows, what);
+    }
+
+    fn read_rows(&mut self, readout: usize, rows: Vec<Row>, what: EndWhat<'p>) {
+        let logits_are_edited = rows.iter().any(|(run, _)| self.edits_at(*run, SiteKind::Logits));
+        self.at_end.push(EndReadout { readout, rows, what, logits_are_edited });
+    }
+
+    /// A readout of a site: of the end of the pass, or while it goes by.
+    fn read_site(&mut self, read: SiteReadout<'p>) {
+        let rows = || read.positions.iter().map(|p| (read.run, *p)).collect();
+        match read.site.kind {
+            SiteKind::FinalNorm => self.read_rows(read.readout, rows(), EndWhat::Normed(read.take)),
+            SiteKind::Logits => self.read_rows(read.readout, rows(), EndWhat::Logits(read.take)),
+            _ => self.at_sites.push(read),
+        }
+    }
+}
+
+/// A metric as it is read at the end of the pass over a prompt's ids.
+fn end_metric<'p>(metric: &'p Metric, ids: &'p [u32]) -> EndWhat<'p> {
+    match metric {
+        Metric::LogitDifference { answer, foil } => EndWhat::Difference { answer, foil },
+        Metric::AboveMean { tokens } => EndWhat::AboveMean(tokens),
+        Metric::Continuation { from } => EndWhat::Continuation(&ids[*from..]),
+    }
+}
+
+/// Checks that the model has all these tokens.
+fn known(ids: &[u32], arch: &Arch) -> Result<(), String> {
+    match ids.iter().find(|id| **id as usize >= arch.vocab) {
+        Some(id) => Err(format!("token id {id} is out of range; the model has ids 0 to {}", arch.vocab - 1)),
+        None => Ok(()),
+    }
+}
+
+/// Checks a metric of a run of `keys` positions.
+fn check_metric(metric: &Metric, arch: &Arch, keys: usize) -> Result<(), String> {
+    match metric {
+        Metric::LogitDifference { answer, foil } => {
+            known(answer, arch)?;
+            known(foil, arch)?;
+            if answer.is_empty() || foil.is_empty() {
+                return Err("a logit difference needs answer and foil tokens".to_string());
+            }
+            Ok(())
+        }
+        Metric::AboveMean { tokens } if tokens.is_empty() => Err("half of a logit difference needs tokens".to_string()),
+        Metric::AboveMean { tokens } => known(tokens, arch),
+        Metric::Continuation { from } if *from == 0 || *from >= keys => {
+            Err(format!("a continuation from position {from} of {keys} has nothing before it, or nothing in it"))
+        }
+        Metric::Continuation { .. } => Ok(()),
+    }
+}
+
+/// The positions of a readout, which must name one at least.
+fn read_positions(positions: &Positions, length: usize) -> Result<Vec<usize>, String> {
+    match resolve(positions, length)? {
+        found if found.is_empty() => Err("reads nothing: no position is chosen".to_string()),
+        found => Ok(found),
+    }
+}
+
+/// A number that is there twice, if any is.
+fn repeated(list: impl Iterator<Item = usize>) -> Option<usize> {
+    let mut list: Vec<usize> = list.collect();
+    list.sort_unstable();
+    list.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
