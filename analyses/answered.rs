@@ -10,7 +10,7 @@ use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
 use crate::run::{Generated, Generation, Sampling, Steps};
-use crate::session::Session;
+use crate::session::Runner;
 use crate::table::Table;
 use std::path::PathBuf;
 
@@ -118,13 +118,13 @@ pub fn class_columns(table: &Table) -> Vec<(String, String)> {
 /// # Errors
 /// As [`sampled`].
 pub fn continued(
-    session: &Session,
+    runner: &dyn Runner,
     plan: &Plan,
     runs: Vec<Run>,
     much: (u32, Steps),
     asked: (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
-    sampled(session, plan, runs, much, Sampling::Greedy, asked)
+    sampled(runner, plan, runs, much, Sampling::Greedy, asked)
 }
 
 /// Continues runs of a plan by up to `tokens` tokens, and classifies by rules what each came to; `asked` says what runs answer.
@@ -132,17 +132,17 @@ pub fn continued(
 /// # Errors
 /// If the runs cannot go on, or the model has no tokenizer.
 pub fn sampled(
-    session: &Session,
+    runner: &dyn Runner,
     plan: &Plan,
     runs: Vec<Run>,
     (tokens, steps): (u32, Steps),
     sampling: Sampling,
     (rules, asked): (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
-    let stop = session.model.stop_tokens().to_vec();
+    let stop = runner.model().stop_tokens().to_vec();
     let generation = Generation { runs, max_tokens: tokens as usize, sampling, steps, stop };
-    let generated = session.generate(plan, &generation)?;
-    let answers = answers(session.model, rules, asked, &generated)?;
+    let generated = runner.generate(plan, &generation)?;
+    let answers = answers(runner.model(), rules, asked, &generated)?;
     Ok((generated, answers))
 }
 

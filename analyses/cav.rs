@@ -23,17 +23,16 @@ use super::metric::MetricArgs;
 use super::scored::Scored;
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions};
+use crate::plan::{Activation, Array, Gradient, Handle, Metric, Part, Plan, Positions};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
+use crate::session::Runner;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
 use fit::{At, Found, Tcav};
@@ -146,12 +145,20 @@ struct Class {
 
 type ClassPrompt = (Vec<u32>, Metric, Positions);
 
+/// What was found at every site by every method.
+pub struct Measured {
+    /// The sets of TCAV's runs, where there are classes.
+    sets: Option<Sets>,
+    found: Vec<Found>,
+}
+
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
     const ABOUT: &'static str =
         "Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)";
     const TITLE: &'static str = "Concept activation vectors";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let sites = self.sites(&model.decoder.arch)?;
@@ -184,41 +191,39 @@ impl Analysis for Cav {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let arch = &model.decoder.arch;
-        let activations = items.batches(arch, items.examples().count()).map(|some| activations_plan(items, some));
-        let gradients = items.classes.iter().flat_map(move |class| {
-            items.batches(arch, class.prompts.len()).map(|some| gradients_plan(class, &items.sites, some))
-        });
-        Ok(planned(activations.chain(gradients)))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
         let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); items.sites.len()];
         for some in items.batches(arch, items.examples().count()) {
-            let mut readings = session.run(&activations_plan(items, some.clone()))?.into_iter();
-            for _ in some {
-                rows.iter_mut().zip(&mut readings).for_each(|(rows, reading)| rows.push(reading.into_values()));
+            let (plan, asked) = activations_plan(items, some);
+            let readings = runner.run(&plan)?;
+            for of_example in asked {
+                rows.iter_mut().zip(of_example).for_each(|(rows, value)| rows.push(readings[value].values.clone()));
             }
         }
         let asked = !items.classes.is_empty();
-        let sets = asked.then(|| items.sets(usize::from(self.runs), session.seed)).transpose()?;
+        let sets = asked.then(|| items.sets(usize::from(self.runs), runner.seed())).transpose()?;
         let mut found = Vec::new();
-        for (site, rows) in items.sites.iter().zip(&rows) {
+        // What the directions are does not change what is run.
+        let sites = if runner.is_counting() { &[] } else { items.sites.as_slice() };
+        for (site, rows) in sites.iter().zip(&rows) {
             for classifier in &self.method {
-                let at = At { items, rows, site: *site, method: classifier.method(), seed: session.seed };
+                let at = At { items, rows, site: *site, method: classifier.method(), seed: runner.seed() };
                 found.push(at.find(sets.as_ref())?);
             }
         }
         drop(rows);
         for class in &items.classes {
-            self.score(session, items, class, &mut found)?;
+            self.score(runner, items, class, &mut found)?;
         }
-        let name = &session.model.name;
-        let mut tables = vec![tables::cavs(name, &self.position, items, &found)?];
+        Ok(Measured { sets, found })
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { sets, found } = measured;
+        let mut tables = vec![tables::cavs(about.model, &self.position, items, &found)?];
         if let Some(sets) = &sets {
-            tables.push(tables::tcav(name, items, &found, sets)?);
+            tables.push(tables::tcav(about.model, items, &found, sets)?);
             tables.push(tables::scores(items, &found)?);
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
@@ -254,15 +259,24 @@ impl Items {
 
 impl Cav {
     /// Adds a class' scores to what was found: how often its prompts' metric rises along each run's CAV.
-    fn score(&self, session: &Session, items: &Items, class: &Class, found: &mut [Found]) -> Result<(), AnalysisError> {
+    fn score(
+        &self,
+        runner: &dyn Runner,
+        items: &Items,
+        class: &Class,
+        found: &mut [Found],
+    ) -> Result<(), AnalysisError> {
         let mut counts: Vec<Tcav> = found.iter().map(|f| f.runs.unscored()).collect();
         let (of_site, n) = (self.method.len(), class.prompts.len());
-        for some in items.batches(&session.model.decoder.arch, n) {
-            let readings = session.run(&gradients_plan(class, &items.sites, some))?;
-            for (k, gradient) in readings.iter().map(Reading::values).enumerate() {
-                let at_site = of_site * (k % items.sites.len())..;
-                let of_methods = found[at_site.clone()].iter().zip(&mut counts[at_site]).take(of_site);
-                of_methods.for_each(|(f, counts)| f.runs.count(&gradient, counts));
+        for some in items.batches(&runner.model().decoder.arch, n) {
+            let (plan, asked) = gradients_plan(class, &items.sites, some);
+            let readings = runner.run(&plan)?;
+            for of_prompt in asked {
+                let of_sites = found.chunks(of_site).zip(counts.chunks_mut(of_site)).zip(of_prompt);
+                for ((found, counts), gradient) in of_sites {
+                    let gradient = &readings[gradient].values;
+                    found.iter().zip(counts).for_each(|(f, counts)| f.runs.count(gradient, counts));
+                }
             }
         }
         found.iter_mut().zip(counts).for_each(|(f, counts)| f.tcav.push(counts.shares(n)));
@@ -423,31 +437,32 @@ impl Reader {
     }
 }
 
-/// Activations of some examples at every site.
-fn activations_plan(items: &Items, some: Range<usize>) -> Plan {
+/// Activations of some examples at every site; for each example.
+fn activations_plan(items: &Items, some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
     let mut plan = Plan::default();
-    for example in items.examples().skip(some.start).take(some.len()) {
+    let of_example = |example: &Example| {
         let prompt = plan.prompt(example.name.clone(), example.ids.clone());
-        for site in &items.sites {
-            let (positions, part) = (example.positions.clone(), Part::All);
-            plan.read(prompt, Activation { site: *site, positions, part });
-        }
-    }
-    plan
+        let value = |site: &Site| Activation { site: *site, positions: example.positions.clone(), part: Part::All };
+        items.sites.iter().map(|site| plan.read(prompt, value(site))).collect()
+    };
+    let asked = items.examples().skip(some.start).take(some.len()).map(of_example).collect();
+    (plan, asked)
 }
 
-/// Gradients of some of a class' metrics at every site.
-fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> Plan {
+/// Gradients of some of a class' metrics at every site; for each prompt.
+fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
     let mut plan = Plan::default();
-    for i in some {
+    let of_prompt = |i: usize| {
         let (ids, metric, positions) = &class.prompts[i];
         let prompt = plan.prompt(format!("{} {i}", class.name), ids.clone());
-        for site in sites {
+        let gradient = |site: &Site| {
             let (metric, positions, part) = (metric.clone(), positions.clone(), Part::All);
-            plan.read(prompt, Gradient { metric, site: *site, positions, part });
-        }
-    }
-    plan
+            Gradient { metric, site: *site, positions, part }
+        };
+        sites.iter().map(|site| plan.read(prompt, gradient(site))).collect()
+    };
+    let asked = some.map(of_prompt).collect();
+    (plan, asked)
 }
 
 fn named(found: &Found) -> Option<Named> {

@@ -21,21 +21,21 @@ use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_r
 use super::scored::Scored;
 use super::summary::{Position, mean};
 use super::vectors::{Given, Named, Place, control, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned, table};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
 use crate::answers::Rules;
 use crate::dataset::{Dataset, Item};
 use crate::linear::{Direction, Wanted};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::Plan;
 use crate::report::Section;
-use crate::run::{Reading, Steps};
+use crate::run::Steps;
 use crate::rundir::write_file;
-use crate::session::Session;
+use crate::session::Runner;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
 use contrast::Contrast;
-use plans::{Condition, Kind, Vectors, activations, sweep};
+use plans::{Condition, Kind, Swept, Vectors, activations, sweep};
+use select::Selected;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -199,12 +199,27 @@ pub struct Items {
     own_classes: bool,
 }
 
+/// What was found of the prompts.
+pub struct Measured {
+    /// Where the vector is made and added, if that was chosen.
+    selected: Option<Selected>,
+    made: Made,
+    /// Each prompt's smallest coefficient that reaches a probability, if one was asked for.
+    wanted: Option<Vec<f64>>,
+    conditions: Vec<Condition>,
+    /// One a prompt.
+    read: Vec<Swept>,
+    /// Answers of all prompts under each condition that generates.
+    answers: Vec<Option<Vec<Answer>>>,
+}
+
 impl Analysis for Steer {
     const NAME: &'static str = "steer";
     const ABOUT: &'static str =
         "Add a direction times a grid of coefficients, or take it out, beside random directions";
     const TITLE: &'static str = "Steering";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let arch = &model.decoder.arch;
@@ -259,35 +274,36 @@ impl Analysis for Steer {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let arch = &model.decoder.arch;
-        let selection = self.select.zip(items.contrast.as_ref());
-        let selection = selection.map(|(n, contrast)| select::plans(items, contrast, n, arch)).into_iter().flatten();
-        let zeros: Arc<[f32]> = vec![0.0; items.site.width(arch, 0)].into();
-        let vectors: Vectors = vec![vec![zeros]; 1 + usize::from(self.controls)];
-        let contrast = items.contrast.iter().flat_map(move |contrast| {
-            self.of_contrast(items, contrast, arch).map(|some| self.contrast_plan(items, contrast, some))
-        });
-        let levels = levels(items, arch).map(|some| activations(self, items, some));
-        let conditions = self.conditions(items, None);
-        let generating: Vec<Condition> = conditions.iter().filter(|c| self.generates(c)).cloned().collect();
-        let steered = self.sweeps(items, vectors.clone(), conditions);
-        let answers = self.generations(items, vectors, generating);
-        let steered = levels.chain(steered).chain(answers);
-        Ok(planned(selection.chain(contrast).chain(steered)))
-    }
-
-    fn parts<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Parts<'a>, AnalysisError> {
-        Ok(self.parts_of_answers(model, items))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let Some(n) = self.select else { return self.steered(session, items) };
-        let selected = select::select(self, session, items, n)?;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+        let Some(n) = self.select else { return self.steered(runner, items, None) };
+        let selected = select::select(self, runner, items, n)?;
         let chosen = Steer { vector_position: selected.position, ..self.clone() };
-        let mut output = chosen.steered(session, &Items { site: selected.site, ..items.clone() })?;
-        output.tables.push(selected.table);
-        Ok(output)
+        let at = Items { site: selected.site, ..items.clone() };
+        chosen.steered(runner, &at, Some(selected))
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { selected, made, wanted, conditions, read, answers } = measured;
+        let site = selected.as_ref().map_or(items.site, |s| s.site);
+        let vector_position = selected.as_ref().map_or(self.vector_position, |s| s.position);
+        let items = &Items { site, ..items.clone() };
+        let mut tables = dose::tables(about, items, &conditions, &read, &answers)?;
+        tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
+        let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
+        let given = items.given.as_ref();
+        let name = given.map_or_else(|| format!("{recipe}.{site}"), |g| g.named.name.clone());
+        let position = given.map_or(Some(vector_position), |g| g.position);
+        let position = position.filter(|_| self.from != Some(Recipe::Actadd));
+        self.write_export(about.loaded, site, &made, position)?;
+        let bias = made.classifier.as_ref().map(|c| c.bias);
+        let named = |(i, v): (usize, &Vec<f32>)| Named {
+            name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
+            vector: v.clone(),
+            bias,
+        };
+        let vectors: Vec<Named> = made.vectors.iter().enumerate().map(named).collect();
+        tables.extend(selected.map(|s| s.table(about, self)).transpose()?);
+        Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -305,60 +321,46 @@ impl Analysis for Steer {
 }
 
 impl Steer {
-    /// All prompts under some conditions, some prompts at a time.
-    fn sweeps<'a>(
-        &'a self,
-        items: &'a Items,
-        vectors: Vectors,
-        conditions: Vec<Condition>,
-    ) -> impl Iterator<Item = Plan> + 'a {
-        plans::batches(items, &vectors, &conditions).map(move |some| sweep(self, items, &vectors, &conditions, some))
-    }
-
     /// Makes the vector, and steers by it.
-    fn steered(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let made = self.made(session, items)?;
+    fn steered(
+        &self,
+        runner: &dyn Runner,
+        items: &Items,
+        selected: Option<Selected>,
+    ) -> Result<Measured, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let made = self.made(runner, items)?;
         let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
-        for some in levels(items, &session.model.decoder.arch) {
-            rows.extend(session.run(&activations(self, items, some))?.into_iter().map(Reading::into_values));
+        for some in levels(items, arch) {
+            let (plan, asked) = activations(self, items, some);
+            let readings = runner.run(&plan)?;
+            rows.extend(asked.iter().map(|of| readings[*of].values.clone()));
         }
-        let vector = self.in_units(&made, &rows)?;
-        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k));
+        let vector = if runner.is_counting() { made.vectors.clone() } else { self.in_units(&made, &rows)? };
+        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, runner.seed(), k));
         let vectors = std::iter::once(vector.clone()).chain(random);
         let vectors: Vectors = vectors.map(|of| of.into_iter().map(Arc::from).collect()).collect();
         let wanted = match (self.gcav, &made.classifier, vector.first()) {
-            (Some(p), Some(classifier), Some(along)) => Some(smallest(classifier, along, p, &rows)?),
+            (Some(p), Some(classifier), Some(along)) if !runner.is_counting() => {
+                Some(smallest(classifier, along, p, &rows)?)
+            }
             _ => None,
         };
         let conditions = self.conditions(items, wanted.as_deref());
-        let mut numbers = Vec::new();
+        let mut read = Vec::with_capacity(items.tokens.len());
         let mut answers: Vec<Option<Vec<Answer>>> =
             conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
         for some in plans::batches(items, &vectors, &conditions) {
-            let plan = sweep(self, items, &vectors, &conditions, some.clone());
-            numbers.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+            let (plan, asked) = sweep(self, items, &vectors, &conditions, some.clone());
+            let readings = runner.run(&plan)?;
+            read.extend(asked.iter().map(|of_prompt| of_prompt.of(&readings)));
             for (k, answers) in answers.iter_mut().enumerate() {
                 if let Some(answers) = answers {
-                    answers.extend(self.answers(session, items, &plan, some.clone(), (k, &conditions))?);
+                    answers.extend(self.answers(runner, items, &plan, (&asked, some.clone()), (k, &conditions))?);
                 }
             }
         }
-        let mut tables = dose::tables(session, items, &conditions, &numbers, &answers)?;
-        tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
-        let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
-        let given = items.given.as_ref();
-        let name = given.map_or_else(|| format!("{recipe}.{}", items.site), |g| g.named.name.clone());
-        let position = given.map_or(Some(self.vector_position), |g| g.position);
-        let position = position.filter(|_| self.from != Some(Recipe::Actadd));
-        self.write_export(session.model, items.site, &made, position)?;
-        let bias = made.classifier.as_ref().map(|c| c.bias);
-        let named = |(i, v): (usize, &Vec<f32>)| Named {
-            name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
-            vector: v.clone(),
-            bias,
-        };
-        let vectors: Vec<Named> = made.vectors.iter().enumerate().map(named).collect();
-        Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
+        Ok(Measured { selected, made, wanted, conditions, read, answers })
     }
 
     /// Where the vector is made and added.
@@ -490,12 +492,8 @@ impl Steer {
         batches(contrast.prompts().count(), rows_read(&[items.site], arch, position, longest))
     }
 
-    fn contrast_plan(&self, items: &Items, contrast: &Contrast, some: Range<usize>) -> Plan {
-        plans::contrast(self, contrast, items.site, some)
-    }
-
     /// The vector: read from the file, or made.
-    fn made(&self, session: &Session, items: &Items) -> Result<Made, AnalysisError> {
+    fn made(&self, runner: &dyn Runner, items: &Items) -> Result<Made, AnalysisError> {
         if let Some(Given { named, .. }) = &items.given {
             return Ok(Made { vectors: vec![named.vector.clone()], classifier: named.classifier() });
         }
@@ -503,14 +501,19 @@ impl Steer {
             return Err(AnalysisError::Bad("give --vector or --from".to_string()));
         };
         let (mut positive, mut negative) = (Vec::new(), Vec::new());
-        for some in self.of_contrast(items, contrast, &session.model.decoder.arch) {
-            let readings = session.run(&self.contrast_plan(items, contrast, some.clone()))?;
-            for (i, reading) in some.zip(readings.iter()) {
+        let arch = &runner.model().decoder.arch;
+        for some in self.of_contrast(items, contrast, arch) {
+            let (plan, asked) = plans::contrast(self, contrast, items.site, some.clone());
+            let readings = runner.run(&plan)?;
+            for (i, of) in some.zip(asked) {
                 let side = if i < contrast.positive.len() { &mut positive } else { &mut negative };
-                side.extend(reading.rows().map(<[f32]>::to_vec));
+                side.extend(readings[of].rows().map(<[f32]>::to_vec));
             }
         }
-        make_of(recipe, &positive, &negative, contrast.groups.as_deref(), session.seed)
+        if runner.is_counting() {
+            return Ok(Made { vectors: vec![vec![0.0; items.site.width(arch, 0)]], classifier: None });
+        }
+        make_of(recipe, &positive, &negative, contrast.groups.as_deref(), runner.seed())
     }
 
     /// The vector in the unit of coefficients.

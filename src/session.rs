@@ -6,6 +6,7 @@
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
 mod parts;
+mod runner;
 mod scores;
 
 use crate::model::Model;
@@ -19,6 +20,7 @@ use crate::rundir::{RunDir, RunDirError};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 
+pub use runner::{Counted, Counter, Runner};
 use scores::Asked;
 pub use scores::{Scores, Wanted};
 

@@ -2,20 +2,19 @@
 //!
 //! What is run, and with which vector, is left to `steer` and `plans`; what is said of answers, to `texts`.
 
-use super::plans::{Condition, OF_FORK, OF_PROMPT};
+use super::plans::{Condition, Read, Swept};
 use super::{Items, texts};
 use crate::analyses::answered::{Answer, class_columns, shares};
 use crate::analyses::effects::INTERVAL;
 use crate::analyses::halves::{Moved, Shown};
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{AnalysisError, Figures, halves, power, table};
+use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{number, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::session::Session;
 use crate::stats::{Bootstrap, bca_mean};
 use crate::table::Table;
 use std::path::Path;
@@ -36,32 +35,31 @@ pub(super) struct Measured<'a> {
 
 /// The tables of a sweep's numbers, and of the answers under each condition that generates.
 pub(super) fn tables(
-    session: &Session,
+    about: &About,
     items: &Items,
     conditions: &[Condition],
-    numbers: &[f64],
+    read: &[Swept],
     answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
-    let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
-    let of_base = |c: usize| of_prompt.iter().map(|p| p[c]).collect::<Vec<f64>>();
-    let (base, base_half) = (of_base(0), of_base(2));
+    let base: Vec<f64> = read.iter().map(|of| of.clean.value.metric).collect();
     let measured: Vec<Measured> = conditions
         .iter()
         .enumerate()
         .map(|(k, condition)| {
-            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect::<Vec<f64>>();
-            let (metric, answer) = (column(0), less(&column(3), &base_half));
+            let column = |of: fn(&Read) -> f64| read.iter().map(|p| of(&p.steered[k])).collect::<Vec<f64>>();
+            // Prompts' metrics are logit differences, and have halves.
+            let answer = read.iter().filter_map(|p| p.clean.value.swap(None, p.steered[k].value).answer);
+            let (metric, answer) = (column(|r| r.value.metric), answer.collect::<Vec<f64>>());
             let foil = less(&answer, &less(&metric, &base));
-            let (kl, entropy, answers) = (column(1), column(2), answers[k].as_deref());
+            let (kl, entropy, answers) = (column(|r| r.kl), column(|r| r.entropy), answers[k].as_deref());
             Measured { condition, metric, kl, entropy, halves: [answer, foil], answers }
         })
         .collect();
-    let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
+    let bootstrap = Bootstrap { seed: about.seed, ..Bootstrap::default() };
     let rows = rows(&base, &measured, &items.rules.classes(), &bootstrap);
-    let dose = dose_table(&session.model.name, items, &rows)?;
+    let dose = dose_table(about.model, items, &rows)?;
     let halves = |side: usize| rows.iter().map(|r| r.halves[side].clone()).collect::<Vec<_>>();
-    let dose =
-        halves::columns(dose, "effect", "vector: steered minus base of", [&halves(0), &halves(1)], session.seed)?;
+    let dose = halves::columns(dose, "effect", "vector: steered minus base of", [&halves(0), &halves(1)], about.seed)?;
     let mut tables = vec![dose, items_table(items, &base, &measured)?];
     if answers.iter().any(Option::is_some) {
         tables.push(texts::generations_table(items, &measured)?);

@@ -4,13 +4,13 @@ use super::document::{document, write_report};
 use super::findings::findings;
 use super::meter::{Pace, about};
 use super::{CliError, Meter, ModelArgs, bytes, interrupt, measured, runs, say};
-use crate::analyses::{Analysis, AnalysisError, Output, Plans, WRITERS, Writer};
+use crate::analyses::{About, Analysis, Output, WRITERS, Writer};
 use crate::measured::ShownPrompt;
 use crate::model::Model;
-use crate::plan::{Extent, Plan};
-use crate::run::{Engine, RunError, Size, rate, size};
+use crate::plan::Extent;
+use crate::run::{Engine, Size, rate};
 use crate::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord};
-use crate::session::{Scores, Session, SessionError, Work};
+use crate::session::{Counted, Counter, Scores, Session, Work};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
@@ -154,11 +154,11 @@ pub(crate) fn words() -> Vec<String> {
 pub struct Cost {
     extent: Extent,
     /// By the wavefront, and by the full engine.
-    sizes: [Size; 2],
+    sizes: Vec<Size>,
     /// How long each would compute, by a rate that was measured on some of the plan's rows; none where nothing is run.
     seconds: [Option<f64>; 2],
     /// Parts of it that are said by themselves, with what they are.
-    parts: Vec<(String, [Size; 2])>,
+    parts: Vec<(String, Vec<Size>)>,
     /// The engine that is asked for.
     engine: Engine,
     first_prompt: Option<ShownPrompt>,
@@ -195,7 +195,7 @@ impl Cost {
         };
         let mut json: Map<String, Value> = self.engines().map(one).collect();
         if !self.parts.is_empty() {
-            let of = |sizes: &[Size; 2]| -> Map<String, Value> {
+            let of = |sizes: &Vec<Size>| -> Map<String, Value> {
                 ENGINES.into_iter().zip(sizes).map(|(engine, size)| (engine.to_string(), as_value(size))).collect()
             };
             let parts = self.parts.iter().map(|(what, sizes)| (what.clone(), Value::Object(of(sizes))));
@@ -246,30 +246,9 @@ impl<A: Analysis> Job for Args<A> {
     fn cost(&self, model: &Model) -> Result<Cost, CliError> {
         let items = self.analysis.prepare(model)?;
         let first_prompt = A::scored(&items).first_prompt().cloned();
-        let mut extent = Extent::default();
-        // Of plans that differ, the one that costs most says how fast it goes.
-        let mut dearest: Option<(f64, Plan)> = None;
-        let mut sized = |plans: Plans<'_>, counted: bool| -> Result<[Size; 2], CliError> {
-            let mut sizes = [Size::default(); 2];
-            for plan in plans {
-                let plan = plan?;
-                let mut of = [Size::default(); 2];
-                for (size, engine) in of.iter_mut().zip(ENGINES) {
-                    *size = Session::new(model, engine, 0).size(&plan)?;
-                }
-                sizes.iter_mut().zip(&of).for_each(|(total, size)| total.include(size));
-                if counted {
-                    extent.include(&plan);
-                    if dearest.as_ref().is_none_or(|(flops, _)| of[0].flops > *flops) {
-                        dearest = Some((of[0].flops, plan));
-                    }
-                }
-            }
-            Ok(sizes)
-        };
-        let sizes = sized(self.analysis.plans(model, &items)?, true)?;
-        let parts = self.analysis.parts(model, &items)?.into_iter();
-        let parts = parts.map(|(what, plans)| Ok((what, sized(plans, false)?))).collect::<Result<_, CliError>>()?;
+        let counter = Counter::new(model, ENGINES.to_vec(), self.seed);
+        self.analysis.measure(&counter, &items)?;
+        let Counted { extent, sizes, parts, dearest } = counter.counted();
         let failed = |e: candle_core::Error| CliError::Failed(format!("{}: {e}", model.name));
         let mut seconds = [None; 2];
         for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
@@ -293,12 +272,9 @@ impl<A: Analysis> Job for Args<A> {
         if let Some(finished) = self.complete(out, &record)? {
             return Ok(finished);
         }
-        let flops = |plan: Result<Plan, AnalysisError>| {
-            let plan = plan?;
-            let program = plan.compile(&model.decoder.arch).map_err(|e| SessionError::from(RunError::from(e)))?;
-            Ok(size(&program, self.engine).flops)
-        };
-        let expected = self.analysis.plans(model, &items)?.map(flops).sum::<Result<f64, AnalysisError>>()?;
+        let counter = Counter::new(model, vec![self.engine], self.seed);
+        self.analysis.measure(&counter, &items)?;
+        let expected = counter.counted().work().flops;
         let directory = RunDir::create(out, self.force, self.resume)?;
         directory.claim(&claimed(&record))?;
         record.timings.load_s = meter.elapsed_s();
@@ -324,7 +300,9 @@ impl<A: Analysis> Job for Args<A> {
         let session = Session::new(model, self.engine, self.seed).resumable(&directory).watched(&progress, &kept);
         let session = session.scoring(scored.wanted(), &warn);
         // What stopped the run is what a user must hear of, not that something of it could not be taken away.
-        let output = self.analysis.compute(&session, &items).inspect_err(|_| drop(directory.abandon()))?;
+        let measured = self.analysis.measure(&session, &items);
+        let output = measured.and_then(|measured| self.analysis.tables(&About::of(&session), &items, measured));
+        let output = output.inspect_err(|_| drop(directory.abandon()))?;
         record.measured = Some(scored.measured(&session.scores()));
         record.include(&session.total());
         bar.finish_and_clear();

@@ -50,7 +50,7 @@ mod wavefront;
 
 pub(crate) use end::log_sum_exp;
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
-pub(crate) use generate::{generate_samples, samples};
+pub(crate) use generate::{continued_alone, generate_samples, samples};
 pub use gradient::NoGradient;
 pub use rate::rate;
 pub use size::{Size, size};

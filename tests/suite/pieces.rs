@@ -3,10 +3,10 @@
 use crate::support::cli::{Bench, listed, pair};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use clap::Parser;
-use gatelens::analyses::Analysis;
 use gatelens::analyses::ablate::Ablate;
 use gatelens::analyses::dla::Dla;
 use gatelens::analyses::interchange::Interchange;
+use gatelens::analyses::{About, Analysis};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Array, Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
@@ -149,7 +149,8 @@ fn holds<A: Analysis>(model: &Model, words: &[&str]) {
     let analysis: A = parsed(words);
     let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}"));
     let bytes = |session: Session| -> Vec<(String, Vec<u8>)> {
-        let output = analysis.compute(&session, &items).unwrap_or_else(|e| panic!("{e}"));
+        let measured = analysis.measure(&session, &items).unwrap_or_else(|e| panic!("{e}"));
+        let output = analysis.tables(&About::of(&session), &items, measured).unwrap_or_else(|e| panic!("{e}"));
         output.tables.iter().map(|t: &Table| (t.name().to_string(), t.to_parquet().unwrap())).collect()
     };
     let new = || Session::new(model, Engine::Wavefront, 3);

@@ -4,15 +4,14 @@ mod change;
 mod crossing;
 
 use super::{Items, Measured, SIDES};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, CLASS_DOC, shares};
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{Subset, subsets};
 use crate::analyses::halves;
 use crate::analyses::summary::{less, mean};
+use crate::analyses::{About, AnalysisError};
 use crate::answers::Class;
 use crate::dataset::Pair;
-use crate::session::Session;
 use crate::stats::{Bootstrap, LabelTest, bca, bca_family, benjamini_hochberg, label_test, ranks};
 use crate::table::Table;
 use crossing::{Place, crossing, mean_curve, rises};
@@ -26,7 +25,7 @@ const DRAWS: usize = 10_000;
 
 /// What the tables are made of.
 pub(super) struct Made<'a> {
-    pub(super) session: &'a Session<'a>,
+    pub(super) about: &'a About<'a>,
     pub(super) items: &'a Items,
     /// The coefficients.
     pub(super) x: &'a [f64],
@@ -108,7 +107,7 @@ impl Made<'_> {
     }
 
     fn model(&self) -> &str {
-        &self.session.model.name
+        self.about.model
     }
 
     /// Rows by side and subset, each with all coefficients in their order.
@@ -210,11 +209,11 @@ impl Made<'_> {
                 rows.iter().map(|r| mean(&r.effects[0])),
             )?;
         let of = |k: usize| rows.iter().map(|r| r.effects[k].clone()).collect::<Vec<_>>();
-        halves::columns(table, "effect", "modulated minus base of", [&of(1), &of(2)], self.session.seed)
+        halves::columns(table, "effect", "modulated minus base of", [&of(1), &of(2)], self.about.seed)
     }
 
     fn bootstrap(&self) -> Bootstrap {
-        Bootstrap { seed: self.session.seed, ..Bootstrap::default() }
+        Bootstrap { seed: self.about.seed, ..Bootstrap::default() }
     }
 
     /// A pair's metric along the grid.
@@ -314,12 +313,8 @@ impl Made<'_> {
             let places: Vec<Place> = labelled.iter().map(|i| crossing(self.x, &self.curve(side, *i), rises)).collect();
             let number = |i: &usize| names.binary_search(&labels[*i]?).ok();
             let numbers = ranks(&places.iter().map(|place| place.order()).collect::<Vec<_>>());
-            let test = label_test(
-                &numbers,
-                &labelled.iter().filter_map(number).collect::<Vec<_>>(),
-                DRAWS,
-                self.session.seed,
-            )?;
+            let test =
+                label_test(&numbers, &labelled.iter().filter_map(number).collect::<Vec<_>>(), DRAWS, self.about.seed)?;
             let beyond = [Place::Under, Place::Over].map(|end| places.iter().filter(|p| **p == end).count() as i64);
             let (n, labels) = (labelled.len() as i64, names.len() as i64);
             let LabelTest { between, p, least_p } = test;

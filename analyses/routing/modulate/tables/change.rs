@@ -168,6 +168,7 @@ const STRENGTHENING: &str = "strengthening";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyses::About;
     use crate::analyses::answered::Answer;
     use crate::analyses::routing::modulate::{Items, Measured};
     use crate::model::Model;
@@ -212,7 +213,8 @@ mod tests {
             random: [positive.3, negative.3],
         };
         let (given, ends) = (given(answers), [0, x.len() - 1]);
-        let made = Made { session: &session, items: &items, x, ends: &ends, measured: &measured, given: &given };
+        let about = About::of(&session);
+        let made = Made { about: &about, items: &items, x, ends: &ends, measured: &measured, given: &given };
         made.change_table().unwrap()
     }
 
