@@ -5,6 +5,7 @@
 //! tensors are stored. [`super::decoder`] and the engines never do.
 
 use super::rope::Rope;
+pub use crate::ops::{Activation, NormKind};
 use std::fmt;
 
 /// The model families that the decoder covers.
@@ -49,13 +50,6 @@ impl fmt::Display for Family {
     }
 }
 
-/// How a norm scales: by the root mean square, or, after centring, by the standard deviation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NormKind {
-    Rms,
-    Layer,
-}
-
 /// Where a block's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NormPlacement {
@@ -96,17 +90,6 @@ pub enum Mlp {
     Gated,
     /// `down(act(up(x)))`
     Plain,
-}
-
-/// The non-linearity of the MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    Silu,
-    /// GELU by the error function.
-    Gelu,
-    /// GELU by its tanh approximation.
-    GeluTanh,
-    Relu,
 }
 
 /// Which projections have biases.

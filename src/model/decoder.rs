@@ -6,9 +6,9 @@
 
 use super::arch::{Arch, Mlp};
 use super::places::{Places, moved};
-use super::rows::Rows;
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, Linear, NormWeights};
+use crate::ops::rows::Rows;
 use crate::ops::{self, Weight, attention::Heads, attention::opened};
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{DType, Device, Result, Tensor};

@@ -15,7 +15,6 @@ pub mod gguf_config;
 pub mod places;
 mod readers;
 pub mod rope;
-pub mod rows;
 pub mod source;
 mod stops;
 mod store;

@@ -13,7 +13,7 @@ pub mod opened;
 use super::panels::Panels;
 use super::panels::kernel::{self, Lines, WIDTH};
 use super::{floats, narrowed, on_cpu, simd};
-use crate::model::rows::Rows;
+use super::rows::Rows;
 use blocks::{Block, Keys};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
@@ -294,7 +294,7 @@ fn read_values(pattern: Lines, values: Lines, keys: &Keys, d: usize, out: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rows::Span;
+    use crate::ops::rows::Span;
     use candle_core::DType;
     use candle_core::Device;
 

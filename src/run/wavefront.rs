@@ -15,7 +15,7 @@ use super::end::{self, Residuals};
 use super::generate::Cache;
 use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Made, Placed, Program, Row, Run, SiteReadout};
 use crate::site::{Site, SiteKind};
