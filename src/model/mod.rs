@@ -5,13 +5,17 @@
 
 pub mod adapter;
 pub mod arch;
+mod channel;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+pub mod families;
 mod files;
 pub mod gguf;
 pub mod gguf_config;
+mod mixer;
+mod pass;
 pub mod places;
 mod readers;
 pub mod rope;

@@ -99,7 +99,7 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
         let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind >= SiteKind::Z;
         end = end.max(end_of(&mut own.iter().filter(|e| before(e.site))));
         if end > start {
-            end = arch.layers[l].window.map_or(length, |w| length.min(end + w - 1));
+            end = arch.layers[l].mixer.reach(end, length);
             end = end.max(end_of(&mut anywhere.iter().copied().filter(|e| e.site.layer == l)));
         }
         end = end.max(end_of(&mut own.iter().filter(|e| after(e.site))));

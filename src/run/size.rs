@@ -98,12 +98,8 @@ impl Size {
     /// Counts `rows` rows from position `start` on through a layer.
     pub(super) fn add(&mut self, arch: &Arch, layer: usize, start: usize, rows: usize) {
         self.rows += rows as u64;
-        // Position `p` sees `p + 1` keys, or as many as the window has.
-        let (end, triangle) = (start + rows, |n: usize| n * (n + 1) / 2);
-        let growing = arch.layers[layer].window.map_or(end, |w| end.min(w).max(start));
-        let keys = triangle(growing) - triangle(start) + (end - growing) * arch.layers[layer].window.unwrap_or(0);
-        let attention = 4.0 * keys as f64 * (arch.n_heads * arch.d_head) as f64;
-        self.flops += 2.0 * rows as f64 * arch.layer_params() as f64 + attention;
+        let layer = &arch.layers[layer];
+        self.flops += 2.0 * rows as f64 * layer.params(arch.d_model) as f64 + layer.mixer.flops(start, rows);
     }
 
     /// Counts the passes of gradients: forward through every layer; through those that a gradient is wanted in, or before,

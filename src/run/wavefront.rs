@@ -359,8 +359,9 @@ impl<'a> State<'a> {
 /// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern.
 fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
-        SiteKind::Scores | SiteKind::Pattern if sweep.decoder.arch.ropes.is_empty() => SiteKind::V.at(site.layer),
-        SiteKind::Scores | SiteKind::Pattern => SiteKind::RotK.at(site.layer),
+        SiteKind::Scores | SiteKind::Pattern => {
+            SiteKind::RotK.at(site.layer).check(&sweep.decoder.arch).unwrap_or(SiteKind::V.at(site.layer))
+        }
         _ => site,
     }
 }

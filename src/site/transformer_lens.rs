@@ -23,7 +23,7 @@
 
 use super::SiteError;
 use super::SiteKind::{self, *};
-use crate::model::arch::{Arch, Mlp, QkNorm};
+use crate::model::arch::Arch;
 use crate::names::nearest;
 
 /// What a hook is.
@@ -79,29 +79,29 @@ const HOOKS: &[(&str, Meaning)] = &[
 ];
 
 fn embed(arch: &Arch) -> Result<SiteKind, &'static str> {
-    if arch.ropes.is_empty() {
+    if arch.learned_positions {
         return Err("it is read before the position's embedding is added; the sum is `embed`");
     }
     Ok(Embed)
 }
 
 fn unnormed(arch: &Arch, kind: SiteKind) -> Result<SiteKind, &'static str> {
-    match arch.qk_norm {
-        QkNorm::None => Ok(kind),
-        _ => Err("it is read before the norms of queries and keys; after them come `q` and `k`"),
+    match arch.layers.iter().any(|layer| layer.mixer.norms_queries()) {
+        false => Ok(kind),
+        true => Err("it is read before the norms of queries and keys; after them come `q` and `k`"),
     }
+}
+
+fn gated(arch: &Arch) -> bool {
+    arch.layers.iter().all(|layer| layer.channel.gated())
 }
 
 fn pre(arch: &Arch) -> Result<SiteKind, &'static str> {
-    Ok(if arch.mlp == Mlp::Gated { MlpGate } else { MlpPre })
+    Ok(if gated(arch) { MlpGate } else { MlpPre })
 }
 
 fn pre_linear(arch: &Arch) -> Result<SiteKind, &'static str> {
-    if arch.mlp == Mlp::Gated {
-        Ok(MlpPre)
-    } else {
-        Err("the MLP has no gate; what its non-linearity reads is `mlp_pre`")
-    }
+    if gated(arch) { Ok(MlpPre) } else { Err("the MLP has no gate; what its non-linearity reads is `mlp_pre`") }
 }
 
 fn unembed(arch: &Arch) -> Result<SiteKind, &'static str> {
