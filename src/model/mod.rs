@@ -241,4 +241,16 @@ pub(crate) mod tests {
         let map = serde_json::from_str(text).expect("JSON");
         super::config::parse(std::path::Path::new("config.json"), &map, &[]).expect("a sound description").arch
     }
+
+    /// [`tiny_arch`] with so many layers, of these windows.
+    pub(crate) fn windowed(windows: &[Option<usize>]) -> Arch {
+        let mut arch = tiny_arch();
+        arch.n_layers = windows.len();
+        arch.layers = vec![arch.layers[0]; windows.len()];
+        for (layer, window) in arch.layers.iter_mut().zip(windows) {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.heads.window = *window;
+        }
+        arch
+    }
 }

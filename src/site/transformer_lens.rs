@@ -148,6 +148,7 @@ fn kind(word: &str, hook: &str, arch: Option<&Arch>) -> Result<SiteKind, SiteErr
 mod tests {
     use super::super::{Site, parse_sites};
     use super::*;
+    use crate::model::arch::{Channel, Mixer, QkNorm};
     use crate::model::tests::tiny_arch;
 
     fn parsed(list: &str, arch: &Arch) -> Result<String, String> {
@@ -191,10 +192,21 @@ mod tests {
 
     #[test]
     fn what_a_hook_is_depends_on_the_model() {
-        let plain = Arch { mlp: Mlp::Plain, ..tiny_arch() };
+        let (mut plain, mut learned, mut normed) = (tiny_arch(), tiny_arch(), tiny_arch());
+        for layer in &mut plain.layers {
+            let Channel::Mlp(mlp) = &mut layer.channel;
+            mlp.gated = false;
+        }
+        learned.learned_positions = true;
+        for layer in &mut learned.layers {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.rope = None;
+        }
+        for layer in &mut normed.layers {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.qk_norm = QkNorm::PerHead;
+        }
         assert_eq!(parsed("blocks.1.mlp.hook_pre", &plain), Ok("mlp_pre.1".to_string()));
-        let learned = Arch { ropes: Vec::new(), ..tiny_arch() };
-        let normed = Arch { qk_norm: QkNorm::PerHead, ..tiny_arch() };
         let capped = Arch { logit_softcap: Some(30.0), ..tiny_arch() };
         for (arch, hook, why) in [
             (&plain, "blocks.1.mlp.hook_pre_linear", "has no gate"),
