@@ -43,6 +43,7 @@ pub use what::{
 };
 
 use crate::model::arch::Arch;
+pub use crate::ops::RowFunction;
 use crate::site::{Site, SiteError, SiteKind, Units};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -97,9 +98,6 @@ pub enum Positions {
     All,
     At(Vec<usize>),
 }
-
-/// A function of a caller's on a part of a row.
-pub type RowFunction = Arc<dyn Fn(&mut [f32]) + Send + Sync>;
 
 /// What an edit does. Vectors are as long as the edited part of a row.
 #[derive(Clone)]

@@ -5,17 +5,20 @@
 
 pub mod adapter;
 pub mod arch;
+mod channel;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+pub mod families;
 mod files;
 pub mod gguf;
 pub mod gguf_config;
+mod mixer;
+mod pass;
 pub mod places;
 mod readers;
 pub mod rope;
-pub mod rows;
 pub mod source;
 mod stops;
 mod store;
@@ -237,5 +240,17 @@ pub(crate) mod tests {
             "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10000.0}"#;
         let map = serde_json::from_str(text).expect("JSON");
         super::config::parse(std::path::Path::new("config.json"), &map, &[]).expect("a sound description").arch
+    }
+
+    /// [`tiny_arch`] with so many layers, of these windows.
+    pub(crate) fn windowed(windows: &[Option<usize>]) -> Arch {
+        let mut arch = tiny_arch();
+        arch.n_layers = windows.len();
+        arch.layers = vec![arch.layers[0]; windows.len()];
+        for (layer, window) in arch.layers.iter_mut().zip(windows) {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.heads.window = *window;
+        }
+        arch
     }
 }

@@ -10,7 +10,7 @@ use super::end::{self, Residuals};
 use super::size::full_runs;
 use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange};
 use crate::plan::{Placed, Program, Row, Run};
 use crate::site::{Site, SiteKind};

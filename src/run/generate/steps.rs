@@ -5,7 +5,7 @@ use super::cache::{Cache, Kept};
 use super::sample::Sampler;
 use super::{Generated, Generation, Steps};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Activation, Made, Part, Placed, Plan, Positions, Program, Run};
 use crate::run::end::wide_rows;
