@@ -142,7 +142,7 @@ pub fn sampled(
     let stop = session.model.stop_tokens().to_vec();
     let generation = Generation { runs, max_tokens: tokens as usize, sampling, steps, stop };
     let generated = session.generate(plan, &generation)?;
-    let answers = answers(session.model, rules, asked, &generated)?;
+    let answers = answers(&session.model, rules, asked, &generated)?;
     Ok((generated, answers))
 }
 

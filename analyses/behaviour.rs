@@ -155,7 +155,7 @@ impl Analysis for Behaviour {
         };
         let class: Vec<Option<bool>> = answers.iter().map(class).collect();
         let found = Found::choose(items, &said, &class, usize::from(self.tokens), session.seed);
-        let made = Made { model: session.model, items, answers: &answers, said: &said, found: &found };
+        let made = Made { model: &session.model, items, answers: &answers, said: &said, found: &found };
         let rows = tables::Scored::of(&found);
         let file = made.file(&rows)?;
         warn_once(&file.weak().iter().map(|text| format!("{METRIC}: {text}")).collect::<Vec<_>>());

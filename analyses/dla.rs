@@ -81,14 +81,14 @@ impl Analysis for Dla {
         let all = components(arch.n_layers, arch.n_heads);
         let (mut metrics, mut answers) = (Vec::new(), Vec::new());
         let (mut of_items, mut of_answers, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
-        for some in some(session.model, items) {
-            let readings = session.run(&plan(session.model, items, some.clone()))?;
+        for some in some(&session.model, items) {
+            let readings = session.run(&plan(&session.model, items, some.clone()))?;
             for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(OF_PROMPT + arch.n_layers)) {
                 metrics.extend(r[0].number());
                 of_items.push(attributions(&r[1], &all, arch.n_heads));
                 answers.extend(r[2].number());
                 of_answers.push(attributions(&r[3], &all, arch.n_heads));
-                lenses.push(lens(session.model, metric, &r[OF_PROMPT..])?);
+                lenses.push(lens(&session.model, metric, &r[OF_PROMPT..])?);
             }
         }
         let (components, both) = without_empty(all, [of_items, of_answers].concat());

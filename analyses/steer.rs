@@ -350,7 +350,7 @@ impl Steer {
         let name = given.map_or_else(|| format!("{recipe}.{}", items.site), |g| g.named.name.clone());
         let position = given.map_or(Some(self.vector_position), |g| g.position);
         let position = position.filter(|_| self.from != Some(Recipe::Actadd));
-        self.write_export(session.model, items.site, &made, position)?;
+        self.write_export(&session.model, items.site, &made, position)?;
         let bias = made.classifier.as_ref().map(|c| c.bias);
         let named = |(i, v): (usize, &Vec<f32>)| Named {
             name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },

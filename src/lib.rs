@@ -14,6 +14,7 @@ pub mod cli;
 pub mod dataset;
 pub mod demo;
 pub mod figure;
+mod files;
 pub mod linear;
 mod markup;
 pub mod measured;
@@ -23,11 +24,12 @@ pub mod ops;
 pub mod plan;
 pub mod report;
 pub mod run;
-pub mod rundir;
-pub mod session;
 pub mod site;
 pub mod stats;
+pub mod study;
 pub mod table;
+
+pub use study::{rundir, session};
 
 #[cfg(test)]
 #[path = "../tests/suite/support/gguf_builder.rs"]

@@ -78,7 +78,7 @@ impl Analysis for CipherContrast {
     fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
         let arch = &session.model.decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
-        let (metrics, of_runs, of_answers) = measured(session, items, some(items, session.model), &all)?;
+        let (metrics, of_runs, of_answers) = measured(session, items, some(items, &session.model), &all)?;
         let runs = of_runs.len();
         let (components, both) = without_empty(all, [of_runs, of_answers].concat());
         let (of_runs, of_answers) = both.split_at(runs);

@@ -29,7 +29,7 @@ pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, edit};
 pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
 pub use norm::norm;
-pub use product::Weight;
+pub use product::{Weight, products};
 pub use rope::rotate;
 
 use candle_core::backend::BackendStorage;

@@ -26,7 +26,7 @@ const DRAWS: usize = 10_000;
 
 /// What the tables are made of.
 pub(super) struct Made<'a> {
-    pub(super) session: &'a Session<'a>,
+    pub(super) session: &'a Session,
     pub(super) items: &'a Items,
     /// The coefficients.
     pub(super) x: &'a [f64],

@@ -54,7 +54,7 @@ impl Analysis for Surprise {
 
     fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
         let mut readings = Vec::new();
-        for plan in self.plans(session.model, items)? {
+        for plan in self.plans(&session.model, items)? {
             readings.extend(session.run(&plan?)?);
         }
         let table = Table::new("entropies")
