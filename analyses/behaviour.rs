@@ -256,7 +256,7 @@ mod tests {
 
     #[test]
     fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
         let items = Behaviour { file, generate: 2, tokens: 2, classes: ClassArgs::default() }.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);

@@ -428,7 +428,7 @@ mod tests {
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let pairs = PairArgs { file, metric: MetricArgs::default() };
         let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };

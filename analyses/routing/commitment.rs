@@ -511,7 +511,7 @@ mod tests {
 
     #[test]
     fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
@@ -540,7 +540,7 @@ mod tests {
 
     #[test]
     fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
         let pair = items.content[0];

@@ -475,7 +475,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let modulate = over("-1,0,2");
         let items = modulate.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);

@@ -194,7 +194,7 @@ mod tests {
 
     /// The changes of the positive side.
     fn changes(x: &[f64], answers: &[&str]) -> Table {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let session = Session::new(&model, Engine::Wavefront, 0);
         let items = Items::of_demo(&model);
         let side = |base: f64| {
