@@ -21,7 +21,7 @@ use std::time::Instant;
 // Not a documentation comment: clap would show it as each command's.
 // The arguments of an analysis: its own, and those that all share.
 #[derive(clap::Args)]
-pub struct Args<A: Analysis> {
+pub struct Args<A: Analysis + clap::Args> {
     #[command(flatten)]
     model: ModelArgs,
 
@@ -225,7 +225,7 @@ impl Cost {
     }
 }
 
-impl<A: Analysis> Job for Args<A> {
+impl<A: Analysis + clap::Args> Job for Args<A> {
     fn model(&self) -> &ModelArgs {
         &self.model
     }
@@ -344,7 +344,7 @@ impl<A: Analysis> Job for Args<A> {
     }
 }
 
-impl<A: Analysis> Args<A> {
+impl<A: Analysis + clap::Args> Args<A> {
     /// The run of the same command that is there already, if it is to be gone on with.
     fn complete(&self, out: &Path, record: &RunRecord) -> Result<Option<Finished>, CliError> {
         if !self.resume || self.force {
