@@ -15,10 +15,11 @@ use crate::table::Table;
 use std::path::PathBuf;
 
 /// How generated answers are classified
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub classes: Option<PathBuf>,
 }
 

@@ -37,21 +37,22 @@ use std::path::Path;
 use tables::Made;
 
 /// Find out what the model refuses, and which first tokens tell
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Behaviour {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
     /// Generate this many tokens per answer
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000)))]
     pub generate: u32,
 
     /// Use at most this many tokens on each side of the metric
-    #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16)))]
     pub tokens: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
 }

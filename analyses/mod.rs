@@ -44,7 +44,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: clap::Args + serde::Serialize {
+pub trait Analysis: serde::Serialize {
     /// What the command is called.
     const NAME: &'static str;
     /// One line for `--help`.
@@ -188,27 +188,7 @@ pub fn table<'a>(tables: &'a [Table], name: &str) -> Result<&'a Table, AnalysisE
 #[macro_export]
 macro_rules! registry {
     ($($module:ident :: $Params:ident),* $(,)?) => {
-        /// Every analysis, as a subcommand.
-        #[derive(clap::Subcommand)]
-        pub enum Command {
-            $(
-                #[command(
-                    name = <$module::$Params as $crate::analyses::Analysis>::NAME,
-                    about = <$module::$Params as $crate::analyses::Analysis>::ABOUT,
-                    long_about = None
-                )]
-                $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),
-            )*
-        }
-
-        impl Command {
-            /// The analysis that was asked for, ready to run.
-            pub fn job(&self) -> &dyn $crate::cli::analysis::Job {
-                match self {
-                    $(Command::$Params(args) => args.as_ref(),)*
-                }
-            }
-        }
+        $crate::subcommands! { $($module :: $Params),* }
 
         /// What can be made of the tables of each analysis.
         pub const WRITERS: &[$crate::analyses::Writer] = &[

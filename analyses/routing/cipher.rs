@@ -29,24 +29,25 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Cipher {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 
     /// Generate answers of this many tokens, and classify them (0: none)
     ///
     /// The swap is made in the prompt.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
     pub generate: u32,
 }
 

@@ -33,13 +33,14 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct CipherContrast {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 }

@@ -42,26 +42,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Find the layer until which the detected signal can still change the answer
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Commitment {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
-    #[arg(long, value_name = "LIST")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
     pub layers: Option<String>,
 
     /// Change the content of this many pairs, spread evenly
     ///
     /// Such a change takes long: all later positions are run again.
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 40, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(4..))
+    )]
     pub content_pairs: u32,
 
     /// Use this many random directions as control, at each layer's last position
     ///
     /// In the content, where each takes long, there are two at most.
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 5, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=40))
+    )]
     pub controls: u16,
 }
 

@@ -37,16 +37,17 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct ThreeMethods {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Take apart the effects of this many heads, with later components frozen
     ///
     /// They are the strongest by interchange, and as many by attribution.
-    #[arg(long, default_value_t = 16, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 16, value_name = "K"))]
     pub direct: u32,
 }
 

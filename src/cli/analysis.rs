@@ -14,7 +14,7 @@ use std::sync::Arc;
 // Not a documentation comment: clap would show it as each command's.
 // The arguments of an analysis: its own, and those that all share.
 #[derive(clap::Args)]
-pub struct Args<A: Analysis> {
+pub struct Args<A: Analysis + clap::Args> {
     #[command(flatten)]
     model: ModelArgs,
 
@@ -68,7 +68,7 @@ pub trait Job {
     fn analysis(&self) -> &dyn study::Job;
 }
 
-impl<A: Analysis> Job for Args<A> {
+impl<A: Analysis + clap::Args> Job for Args<A> {
     fn model(&self) -> &ModelArgs {
         &self.model
     }

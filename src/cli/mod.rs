@@ -20,6 +20,7 @@ mod rerun;
 mod runs;
 mod shell;
 mod spec;
+mod subcommands;
 #[cfg(test)]
 mod tests;
 mod tokens;

@@ -50,6 +50,7 @@ mod size;
 mod wavefront;
 
 pub use cancel::{Cancel, Cancelled};
+#[cfg(feature = "report")]
 pub(crate) use end::log_sum_exp;
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
 pub(crate) use generate::{generate_samples, samples};
@@ -65,7 +66,8 @@ use crate::site::SiteKind;
 use candle_core::DType;
 
 /// Which engine computes a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// All prompts and edited runs together, layer by layer.

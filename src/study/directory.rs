@@ -2,8 +2,9 @@
 
 use super::document::{document, write_report};
 use super::parts::products;
-use super::rundir::{ModelRecord, RUN_FILE, RunDir, RunRecord, read_record};
-use super::{Meter, Study, StudyError, compute, expected};
+use super::rundir::{ModelRecord, RUN_FILE, RecordError, RunDir, RunRecord, read_record};
+use super::runner::{StudyError, compute, expected};
+use super::{Meter, Study};
 use crate::analyses::{Analysis, Output, Writer};
 use crate::figure::{self, Figure};
 use crate::model::{Model, device};
@@ -130,7 +131,7 @@ fn complete(place: &Place, record: &RunRecord) -> Result<Option<Finished>, Study
     let Some(found): Option<RunRecord> = read_record(&place.out).map_err(StudyError::Record)? else { return Ok(None) };
     if claimed(&found) != claimed(record) {
         let reason = "is of another run, which is complete".to_string();
-        return Err(StudyError::Record(super::RecordError { path: place.out.join(RUN_FILE), reason }));
+        return Err(StudyError::Record(RecordError { path: place.out.join(RUN_FILE), reason }));
     }
     Ok(Some(Finished { path: place.out.clone(), record: found, tables: Vec::new(), was_complete: true }))
 }
