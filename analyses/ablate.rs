@@ -22,9 +22,9 @@ use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Change, Edit, Handle, Part, Plan, Positions, Readings};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
-use crate::session::Runner;
 use crate::site::{Site, SiteKind};
 use crate::stats;
+use crate::study::Runner;
 use crate::table::Table;
 use rand::Rng;
 use std::collections::HashMap;
@@ -33,7 +33,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// What the ablated part becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Zeros.
@@ -56,33 +57,34 @@ impl Mode {
 }
 
 /// Ablate every head, or every MLP, one at a time
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Ablate {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
     /// Put this in its place; several with commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "zero")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_value = "zero"))]
     pub mode: Vec<Mode>,
 
     /// Take mean and resample from these reference prompts (default: the prompts themselves)
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub reference: Option<PathBuf>,
 
     /// With --mode resample: draw this many values per prompt (default: 8)
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..)))]
     pub draws: Option<u16>,
 
     /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
     pub position: Position,
 
     /// Ablate this site: z (every head), mlp_out (every MLP), or another
-    #[arg(long, default_value = "z")]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "z"))]
     pub site: SiteKind,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }

@@ -10,15 +10,16 @@ use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
 use crate::run::{Generated, Generation, Sampling, Steps};
-use crate::session::Runner;
+use crate::study::Runner;
 use crate::table::Table;
 use std::path::PathBuf;
 
 /// How generated answers are classified
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub classes: Option<PathBuf>,
 }
 

@@ -27,8 +27,8 @@ use crate::model::Model;
 use crate::plan::{Activation, Array, Handle, Part, Plan, Positions, Run};
 use crate::report::Section;
 use crate::run::{Generated, Steps};
-use crate::session::Runner;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
 use found::Found;
 use std::collections::BTreeMap;
@@ -37,21 +37,22 @@ use std::path::Path;
 use tables::Made;
 
 /// Find out what the model refuses, and which first tokens tell
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Behaviour {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
     /// Generate this many tokens per answer
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000)))]
     pub generate: u32,
 
     /// Use at most this many tokens on each side of the metric
-    #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16)))]
     pub tokens: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
 }
@@ -260,11 +261,11 @@ fn runners_up(runner: &dyn Runner, items: &Items, said: &[u32]) -> Result<Vec<u3
 mod tests {
     use super::*;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     #[test]
     fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
         let items = Behaviour { file, generate: 2, tokens: 2, classes: ClassArgs::default() }.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);

@@ -32,8 +32,8 @@ use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Gradient, Handle, Metric, Part, Plan, Positions};
 use crate::report::Section;
-use crate::session::Runner;
 use crate::site::{Site, SiteKind, Units};
+use crate::study::Runner;
 use crate::table::Table;
 use fit::{At, Found, Tcav};
 use sets::Sets;
@@ -42,7 +42,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 /// How a CAV is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Classifier {
     /// Logistic regression with an L2 penalty, whose strength is cross-validated.
@@ -67,55 +68,56 @@ impl Classifier {
 }
 
 /// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Cav {
     /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
     ///
     /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
     /// and are in one run of TCAV.
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub concept: PathBuf,
 
     /// Read random examples, without the concept, from this file (repeatable)
-    #[arg(long, value_name = "FILE", required_unless_present = "label")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", required_unless_present = "label"))]
     pub random: Vec<PathBuf>,
 
     /// Take only the examples of --concept with this label as showing it
     ///
     /// Without --random, the other examples of the file are the random ones.
-    #[arg(long, value_name = "LABEL")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
     pub label: Option<String>,
 
     /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
     ///
     /// Each label is a class. If the prompts have no labels, the file is one class.
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub class: Vec<PathBuf>,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 
     /// Take activations at this site
-    #[arg(long, default_value = "resid_post")]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "resid_post"))]
     pub site: SiteKind,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
-    #[arg(long, value_name = "LIST")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
     pub layers: Option<String>,
 
     /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
     pub position: Position,
 
     /// Fit CAVs in this way; several with commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "logistic")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_value = "logistic"))]
     pub method: Vec<Classifier>,
 
     /// For TCAV: fit this many CAVs of the concept, and as many of random sets
     ///
     /// If the examples or their groups do not suffice, there are fewer, down to 5.
-    #[arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500)))]
     pub runs: u16,
 }
 

@@ -25,21 +25,22 @@ use crate::plan::{Activation, Array, Attribution, Handle, Metric, Part, Plan, Po
 use crate::report::cells::{p_value, plural, share, signed};
 use crate::report::{Heading, Section};
 use crate::run::log_sum_exp;
-use crate::session::Runner;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
 use candle_core::Tensor;
 use std::ops::Range;
 use std::path::Path;
 
 /// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Dla {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }

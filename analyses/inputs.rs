@@ -31,14 +31,15 @@ pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisEr
 }
 
 /// Which prompts are asked about
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PromptArgs {
     /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub prompts: PathBuf,
 
     /// Use only the prompts with this label
-    #[arg(long, value_name = "LABEL")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
     pub label: Option<String>,
 }
 
@@ -67,13 +68,14 @@ impl PromptArgs {
 }
 
 /// Which prompts are asked about, and what is measured
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct MeasuredArgs {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub prompts: PromptArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 }
@@ -123,14 +125,15 @@ impl MeasuredArgs {
 pub type Sources = Vec<(String, String)>;
 
 /// Which pairs are asked about
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PairFile {
     /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub pairs: PathBuf,
 
     /// Use at most this many pairs, spread over languages and groups as in the file
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
     pub max_pairs: Option<u32>,
 }
 
@@ -147,13 +150,14 @@ impl PairFile {
 }
 
 /// Which pairs are asked about, and what is measured
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PairArgs {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 }

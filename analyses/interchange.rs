@@ -25,14 +25,15 @@ use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Change, Edit, Gradient, Handle, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
-use crate::session::Runner;
 use crate::site::SiteKind;
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// Which run is edited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The positive run takes the head from the negative one.
@@ -61,7 +62,8 @@ fn sentence(direction: &str) -> &'static str {
 }
 
 /// How effects are found before the exact ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Estimate {
     /// Estimate to first order, by the gradient of the base's metric.
@@ -69,39 +71,40 @@ pub enum Estimate {
 }
 
 /// Swap every head between matched prompts, and measure what changes
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Interchange {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
     pub position: Position,
 
     /// With --position all: match up prompts of unequal lengths
     ///
     /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub align: bool,
 
     /// Edit only one of the two runs (default: each in turn)
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub direction: Option<Direction>,
 
     /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
-    #[arg(long, default_value = "z")]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "z"))]
     pub site: SiteKind,
 
     /// Estimate every effect first, and run only the strongest exactly
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub estimate: Option<Estimate>,
 
     /// With --estimate: run this many exactly, in each direction
-    #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..)))]
     pub exact: u32,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }

@@ -9,18 +9,19 @@ use super::effects::{SIGNIFICANT, Tested};
 use crate::table::Table;
 
 /// Which cells of heatmaps have a dot
-#[derive(Clone, Copy, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct MarkArgs {
     /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
     ///
     /// If some effects were only estimated, the q-value counts instead.
-    #[arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share))]
     pub mark_p: f64,
 
     /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
     ///
     /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
-    #[arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share))]
     pub mark_share: f64,
 }
 

@@ -23,20 +23,21 @@ pub const ENOUGH: usize = 8;
 pub const TELLS: f64 = 0.7;
 
 /// Which tokens the metric compares, where the dataset names none
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct MetricArgs {
     /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true))]
     pub answer: Vec<TokenRef>,
 
     /// Foil token for items that name none (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true))]
     pub foil: Vec<TokenRef>,
 
     /// Take answer and foil tokens, by language, from the metric.json that `behaviour` writes
     ///
     /// They count only if neither the item nor --answer and --foil name any.
-    #[arg(long = "metric", value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long = "metric", value_name = "FILE"))]
     pub metric_file: Option<PathBuf>,
 }
 

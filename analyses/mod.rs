@@ -35,7 +35,7 @@ use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
 use crate::report::Section;
-use crate::session::{Runner, SessionError};
+use crate::study::{Runner, session::SessionError};
 use crate::table::{Table, TableError};
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
@@ -43,7 +43,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: clap::Args + serde::Serialize {
+pub trait Analysis: serde::Serialize {
     /// What the command is called.
     const NAME: &'static str;
     /// One line for `--help`.
@@ -192,27 +192,7 @@ pub fn table<'a>(tables: &'a [Table], name: &str) -> Result<&'a Table, AnalysisE
 #[macro_export]
 macro_rules! registry {
     ($($module:ident :: $Params:ident),* $(,)?) => {
-        /// Every analysis, as a subcommand.
-        #[derive(clap::Subcommand)]
-        pub enum Command {
-            $(
-                #[command(
-                    name = <$module::$Params as $crate::analyses::Analysis>::NAME,
-                    about = <$module::$Params as $crate::analyses::Analysis>::ABOUT,
-                    long_about = None
-                )]
-                $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),
-            )*
-        }
-
-        impl Command {
-            /// The analysis that was asked for, ready to run.
-            pub fn job(&self) -> &dyn $crate::cli::analysis::Job {
-                match self {
-                    $(Command::$Params(args) => args.as_ref(),)*
-                }
-            }
-        }
+        $crate::subcommands! { $($module :: $Params),* }
 
         /// What can be made of the tables of each analysis.
         pub const WRITERS: &[$crate::analyses::Writer] = &[

@@ -30,8 +30,8 @@ use crate::model::arch::Arch;
 use crate::report::Section;
 use crate::run::Steps;
 use crate::rundir::write_file;
-use crate::session::Runner;
 use crate::site::{Site, SiteKind, Units};
+use crate::study::Runner;
 use crate::table::Table;
 use contrast::Contrast;
 use plans::{Condition, Kind, Swept, Vectors, activations, sweep};
@@ -41,7 +41,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The unit of coefficients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Scale {
     /// The vector as it is.
@@ -53,7 +54,8 @@ pub enum Scale {
 }
 
 /// Whether generated tokens are steered too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum When {
     /// At the position in the prompt, and at each generated token.
@@ -63,54 +65,61 @@ pub enum When {
 }
 
 /// Add a direction times a grid of coefficients, or take it out, beside random directions
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Steer {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
     /// Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in GGUF
-    #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")
+    )]
     pub vector: Option<PathBuf>,
 
     /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
-    #[arg(long, value_name = "NAME", requires = "vector")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", requires = "vector"))]
     pub name: Option<String>,
 
     /// Also write the vector as a control vector in GGUF, for llama.cpp
-    #[arg(long, value_name = "F.gguf")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F.gguf"))]
     pub export: Option<PathBuf>,
 
     /// Make the vector from --pairs, or from --concept and --random
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub from: Option<Recipe>,
 
     /// Make the vector from the pairs in this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"])]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"]))]
     pub pairs: Option<PathBuf>,
 
     /// For --from mean and cav: read prompts that show what to steer towards
-    #[arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector"))]
     pub concept: Option<PathBuf>,
 
     /// Read prompts that do not show it
-    #[arg(long, value_name = "FILE", requires = "concept")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "concept"))]
     pub random: Option<PathBuf>,
 
     /// Make and add the vector at this layer
     ///
     /// Leave it out with --select, and if --site is in no layer.
-    #[arg(long, value_name = "L")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
     pub layer: Option<usize>,
 
     /// Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub site: Option<SiteKind>,
 
     /// Make the vector at this position of its prompts: last, or a number (a negative one counts from the end)
     ///
     /// actadd takes all positions.
-    #[arg(long, default_value = "last", allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value = "last", allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")
+    )]
     pub vector_position: Position,
 
     /// With --from mean and --pairs: choose the layer, and one of the last N positions, by what the direction does
@@ -118,53 +127,53 @@ pub struct Steer {
     /// Added to the negative prompts, the direction must bring the metric over 0. Taken out of them, it must change their next
     /// token little (a KL divergence of 0.1 nats at most). Of these directions, the one is chosen that leaves the least of the
     /// metric when it is taken out of the positive prompts.
-    #[arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"], value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"], value_parser = clap::value_parser!(u32).range(1..=7)))]
     pub select: Option<u32>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
-    #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid))]
     pub coefficients: Grid,
 
     /// Let a coefficient of 1 stand for this
-    #[arg(long, value_enum, default_value = "raw")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value = "raw"))]
     pub scale: Scale,
 
     /// Add the vector at this position of the prompt: last (and after), all, or a number
     ///
     /// actadd has its own positions.
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
     pub position: Position,
 
     /// Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered position adds something)
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub steps: Option<When>,
 
     /// Also take the direction out of every layer's residual stream (directional ablation)
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub ablate: bool,
 
     /// Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs a logistic CAV)
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P", value_parser = probability))]
     pub gcav: Option<f64>,
 
     /// Use this many random directions of the same norm as control
-    #[arg(long, default_value_t = 20, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 20, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000)))]
     pub controls: u16,
 
     /// Generate answers of this many tokens, and classify them (0: none)
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
     pub generate: u32,
 
     /// Generate along this many of the random directions too
-    #[arg(long, default_value_t = 2, value_name = "K", requires = "generate")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 2, value_name = "K", requires = "generate"))]
     pub generate_controls: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
 
     /// Sample answers at this temperature (default: greedy)
-    #[arg(long, value_name = "T", requires = "generate", value_parser = temperature)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "T", requires = "generate", value_parser = temperature))]
     pub temperature: Option<f64>,
 }
 

@@ -52,9 +52,10 @@ pub use principal::principal_direction;
 use dual::{Gram, Problem};
 
 /// What makes a direction of two sets of examples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
 pub enum Method {
     /// Logistic regression with an L2 penalty: the mean log loss plus strength / 2 times |w|^2.
     Logistic,

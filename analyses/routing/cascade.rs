@@ -23,14 +23,15 @@ use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, 
 use crate::model::Model;
 use crate::plan::{Array, Attribution, Edit, Handle, Plan, Readings, Run};
 use crate::report::Section;
-use crate::session::Runner;
 use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// How heads are knocked out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Knockout {
     /// Take their `z` from the negative prompt.
@@ -58,22 +59,23 @@ impl Knockout {
 }
 
 /// Knock the gate out, and show what later heads lose
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Cascade {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
     /// Knock heads out in this way
-    #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Knockout::Interchange))]
     pub mode: Knockout,
 
     /// Also knock out this many amplifiers, the strongest
-    #[arg(long, default_value_t = 8, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 8, value_name = "K"))]
     pub amplifiers: u32,
 }
 

@@ -23,30 +23,31 @@ use crate::model::Model;
 use crate::plan::{Entropy, Plan, Readings, Run};
 use crate::report::Section;
 use crate::run::Steps;
-use crate::session::Runner;
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Cipher {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 
     /// Generate answers of this many tokens, and classify them (0: none)
     ///
     /// The swap is made in the prompt.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
     pub generate: u32,
 }
 
@@ -277,11 +278,11 @@ mod tests {
     use crate::analyses::metric::MetricArgs;
     use crate::plan::{Metric, Reading};
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     #[test]
     fn metrics_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let cipher = Cipher {
             pairs: PairArgs { file, metric: MetricArgs::default() },

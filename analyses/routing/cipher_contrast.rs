@@ -25,20 +25,21 @@ use crate::plan::{Array, Attribution, Handle, Plan};
 use crate::report::cells::{self, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::session::Runner;
 use crate::stats::{Bootstrap, bca_mean};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct CipherContrast {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 }
@@ -439,11 +440,11 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let pairs = PairArgs { file, metric: MetricArgs::default() };
         let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };

@@ -20,18 +20,23 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// How requests are put in cipher
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct CipherArgs {
     /// Read the pairs in cipher, in any encoding and under the ids of --pairs (default: permute the letters)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"])]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"]))]
     pub cipher: Option<PathBuf>,
 
     /// Give this many worked examples of the letter cipher in the prompt
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", default_value_t = 2),
+        arg(value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))
+    )]
     pub examples: u8,
 
     /// Permute the letters by this seed
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = 0))]
     pub cipher_seed: u64,
 }
 

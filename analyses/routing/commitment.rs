@@ -31,9 +31,9 @@ use crate::dataset::Pair;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
-use crate::session::Runner;
 use crate::site::SiteKind;
 use crate::stats::{Bootstrap, Interval, bca_ratio};
+use crate::study::Runner;
 use crate::table::Table;
 use signal::Signals;
 use std::ops::Range;
@@ -41,26 +41,35 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Find the layer until which the detected signal can still change the answer
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Commitment {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
-    #[arg(long, value_name = "LIST")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
     pub layers: Option<String>,
 
     /// Change the content of this many pairs, spread evenly
     ///
     /// Such a change takes long: all later positions are run again.
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 40, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(4..))
+    )]
     pub content_pairs: u32,
 
     /// Use this many random directions as control, at each layer's last position
     ///
     /// In the content, where each takes long, there are two at most.
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 5, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=40))
+    )]
     pub controls: u16,
 }
 
@@ -499,7 +508,7 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     fn prepared(model: &Model) -> Items {
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
@@ -509,7 +518,7 @@ mod tests {
 
     #[test]
     fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
@@ -537,7 +546,7 @@ mod tests {
 
     #[test]
     fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
         let pair = items.content[0];

@@ -55,20 +55,24 @@ pub struct CircuitFile {
 }
 
 /// Which heads are the gate
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct GateArgs {
     /// Take these heads as the gate, as L14.H5; several with commas
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "HEAD",
-        required_unless_present = "circuit",
-        conflicts_with = "circuit"
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_delimiter = ',',
+            value_name = "HEAD",
+            required_unless_present = "circuit",
+            conflicts_with = "circuit"
+        )
     )]
     pub gate: Vec<Head>,
 
     /// Read the gate from the circuit.json that `screen` writes
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub circuit: Option<PathBuf>,
 }
 

@@ -28,8 +28,8 @@ use crate::model::Model;
 use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
 use crate::run::Steps;
-use crate::session::Runner;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -39,47 +39,48 @@ use tables::Given;
 pub(super) use report::ends;
 
 /// Weaken and strengthen the detected signal, and show which kind of answer takes over
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Modulate {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Read and change the signal after this layer (default: the gate's)
-    #[arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"])]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"]))]
     pub layer: Option<usize>,
 
     /// Take these heads as the gate, as L14.H5; several with commas
-    #[arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit")]
+    #[cfg_attr(feature = "cli", arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit"))]
     pub gate: Vec<Head>,
 
     /// Read the gate from the circuit.json that `screen` writes
-    #[arg(long, value_name = "FILE")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
     pub circuit: Option<PathBuf>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
     ///
     /// A coefficient of 1 is the whole difference between positive and negative prompts.
-    #[arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    #[cfg_attr(feature = "cli", arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid))]
     pub coefficients: Grid,
 
     /// Use this many random directions of the same norm as control, at both ends of the grid
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000)))]
     pub controls: u16,
 
     /// Generate answers of this many tokens, and classify them (0: none)
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
     pub generate: u32,
 
     /// Generate for this many pairs, spread over languages and groups as in the file
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
     pub generate_pairs: u32,
 
     /// Generate along this many of the random directions too, at both ends of the grid
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "K"))]
     pub generate_controls: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
 }
@@ -467,7 +468,7 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
         let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
@@ -494,7 +495,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let modulate = over("-1,0,2");
         let items = modulate.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);

@@ -24,40 +24,53 @@ use crate::model::Model;
 use crate::report::Section;
 use crate::report::cells::{interval, number, plural, share};
 use crate::report::listing::{Listing, Show};
-use crate::session::Runner;
 use crate::site::SiteKind;
 use crate::stats::{self, wilson};
+use crate::study::Runner;
 use crate::table::Table;
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct Screen {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Run exactly this many heads with the strongest estimates of each direction
     ///
     /// A head that is chosen in either direction is run in both.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 32, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub candidates: u32,
 
     /// Also run exactly this many of the other heads, drawn at random
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N"))]
     pub sample: u32,
 
     /// Make estimates from at most this many pairs
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 40, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub estimate_pairs: u32,
 
     /// Name at most this many heads as the gate in circuit.json
-    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = 1, value_name = "K"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub gates: u32,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }

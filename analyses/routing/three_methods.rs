@@ -27,8 +27,8 @@ use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, 
 use crate::model::Model;
 use crate::plan::{Array, Attribution, Handle, Plan, Readings};
 use crate::report::Section;
-use crate::session::Runner;
 use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::study::Runner;
 use crate::table::Table;
 use apart::Parts;
 use std::collections::BTreeSet;
@@ -36,16 +36,17 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, serde::Serialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct ThreeMethods {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Take apart the effects of this many heads, with later components frozen
     ///
     /// They are the strongest by interchange, and as many by attribution.
-    #[arg(long, default_value_t = 16, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = 16, value_name = "K"))]
     pub direct: u32,
 }
 

@@ -9,7 +9,7 @@ use crate::analyses::answered::{Answer, sampled};
 use crate::dataset::shown::counted;
 use crate::plan::{Plan, Run};
 use crate::run::{Sampling, continued_alone};
-use crate::session::Runner;
+use crate::study::Runner;
 use std::ops::Range;
 
 impl Steer {

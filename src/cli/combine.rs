@@ -3,8 +3,7 @@
 //! The report of an experiment is made here too, when it is run and when it is made again: what is said of it as a whole
 //! is [`super::overall`]'s.
 
-use super::analysis::{command_line, words, write_figures, writer};
-use super::document::{document, write_record, write_report};
+use super::analysis::{command_line, words, writer};
 use super::overall::Overall;
 use super::runs::{self, Source};
 use super::{CliError, say};
@@ -12,6 +11,8 @@ use crate::figure::Figure;
 use crate::report::cells::count;
 use crate::report::{Block, Heading, Report, Section, latex};
 use crate::rundir::RunDir;
+use crate::study::document::{document, write_record, write_report};
+use crate::study::write_figures;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -122,7 +123,7 @@ pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_li
     report.sections.push(overview);
     report.sections.extend(sections);
     directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
-    write_report(directory, &report)
+    Ok(write_report(directory, &report)?)
 }
 
 /// The runs, and what could not be run for which reason. A reason is said once, and not again if a section before has said it.

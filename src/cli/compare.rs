@@ -1,12 +1,13 @@
 //! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
 
-use super::analysis::{command_line, words, write_figures};
-use super::document::{write_record, write_report};
+use super::analysis::{command_line, words};
 use super::runs::{self, Source};
 use super::{CliError, combine, say};
 use crate::analyses::compare::{self, Behaviour, Checkpoint, PairSet};
 use crate::report::{Block, Report, Section, latex};
 use crate::rundir::{RunDir, RunRecord};
+use crate::study::document::{write_record, write_report};
+use crate::study::write_figures;
 use crate::table::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};

@@ -6,27 +6,27 @@
 pub mod analysis;
 mod combine;
 mod compare;
+mod cost;
 mod demo;
-mod document;
 mod findings;
 mod inspect;
 mod interrupt;
 mod log;
-mod measured;
-mod meter;
 mod model_args;
 mod overall;
+mod pace;
 mod policy;
 mod rerun;
 mod runs;
 mod shell;
 mod spec;
+mod subcommands;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod trace;
+mod watch;
 
-pub use meter::Meter;
 pub use model_args::ModelArgs;
 pub use spec::check_experiment;
 
@@ -42,6 +42,7 @@ use crate::report::ReportError;
 use crate::run::RunError;
 use crate::rundir::RunDirError;
 use crate::site::SiteError;
+use crate::study::StudyError;
 use crate::table::TableError;
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -174,6 +175,16 @@ impl From<AnalysisError> for CliError {
     fn from(e: AnalysisError) -> Self {
         match e {
             AnalysisError::NotAskable(why) => CliError::NotAskable(why),
+            e if e.of_input() => CliError::Input(e.to_string()),
+            e => CliError::Failed(e.to_string()),
+        }
+    }
+}
+
+impl From<StudyError> for CliError {
+    fn from(e: StudyError) -> Self {
+        match e {
+            StudyError::Analysis(e) => e.into(),
             e if e.of_input() => CliError::Input(e.to_string()),
             e => CliError::Failed(e.to_string()),
         }

@@ -3,13 +3,13 @@
 //! The record names the whole command with its seed; the checksums of the files and the model that it read say early whether
 //! they are still the same. On the same machine and version every table must come out as it was, byte for byte.
 
-use super::analysis::OF_RUN;
 use super::runs::{self, Source};
 use super::{Cli, CliError, Command as Any, say, spec};
 use crate::analyses::inputs::read_input;
 use crate::model::source;
 use crate::model::{ModelError, fingerprint};
 use crate::rundir::{PARAMS_FILE, RUN_FILE};
+use crate::study::OF_RUN;
 use crate::table::{Kind, Table};
 use clap::Parser;
 use serde_json::Value;

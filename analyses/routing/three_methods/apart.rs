@@ -5,8 +5,8 @@ use crate::analyses::routing::gate::{Head, interchanged, silenced};
 use crate::analyses::summary::mean;
 use crate::analyses::{AnalysisError, batches};
 use crate::plan::{Array, Attribution, Change, Edit, Handle, Part, Plan, Positions, Readings, Run};
-use crate::session::Runner;
 use crate::site::SiteKind;
+use crate::study::Runner;
 use std::ops::Range;
 
 /// The parts of one head's effects, means in nats.

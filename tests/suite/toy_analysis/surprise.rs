@@ -7,7 +7,7 @@ use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
 use gatelens::plan::{Entropy, Plan};
 use gatelens::report::Section;
-use gatelens::session::Runner;
+use gatelens::study::Runner;
 use gatelens::table::Table;
 use std::path::Path;
 

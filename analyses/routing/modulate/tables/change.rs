@@ -173,7 +173,7 @@ mod tests {
     use crate::analyses::routing::modulate::{Items, Measured};
     use crate::model::Model;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     /// Answers of four positive prompts at each coefficient: r refuses, a answers, u is undecided.
     fn given(answers: &[&str]) -> Vec<Given> {
@@ -195,7 +195,7 @@ mod tests {
 
     /// The changes of the positive side.
     fn changes(x: &[f64], answers: &[&str]) -> Table {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let session = Session::new(&model, Engine::Wavefront, 0);
         let items = Items::of_demo(&model);
         let side = |base: f64| {

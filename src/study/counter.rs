@@ -1,10 +1,12 @@
 //! What an analysis asks for its readings: a session, which computes them, or a counter, which adds up what they would cost.
 
-use super::{Session, SessionError, Work};
+use super::progress::Work;
+use super::session::{Session, SessionError};
 use crate::model::Model;
 use crate::plan::{Array, EndWhat, Extent, Plan, Program, Reading, Readings, Take};
 use crate::run::{Engine, Generated, Generation, Size, continued_alone};
 use std::cell::RefCell;
+use std::sync::Arc;
 
 /// Runs an analysis' plans.
 pub trait Runner {
@@ -42,9 +44,9 @@ pub trait Runner {
     }
 }
 
-impl Runner for Session<'_> {
+impl Runner for Session {
     fn model(&self) -> &Model {
-        self.model
+        &self.model
     }
 
     fn seed(&self) -> u64 {
@@ -61,8 +63,8 @@ impl Runner for Session<'_> {
 }
 
 /// What plans would cost: nothing is computed.
-pub struct Counter<'a> {
-    model: &'a Model,
+pub struct Counter {
+    model: Arc<Model>,
     seed: u64,
     engines: Vec<Engine>,
     counted: RefCell<Counted>,
@@ -80,12 +82,12 @@ pub struct Counted {
     pub dearest: Option<(f64, Plan)>,
 }
 
-impl<'a> Counter<'a> {
+impl Counter {
     /// A counter of what these engines would do.
-    pub fn new(model: &'a Model, engines: Vec<Engine>, seed: u64) -> Self {
+    pub fn new(model: &Arc<Model>, engines: Vec<Engine>, seed: u64) -> Self {
         let sizes = vec![Size::default(); engines.len()];
         let counted = RefCell::new(Counted { sizes, ..Counted::default() });
-        Counter { model, seed, engines, counted }
+        Counter { model: model.clone(), seed, engines, counted }
     }
 
     /// What was counted so far.
@@ -95,7 +97,7 @@ impl<'a> Counter<'a> {
 
     /// What a plan costs, by each engine.
     fn sizes(&self, plan: &Plan) -> Result<Vec<Size>, SessionError> {
-        let of = |engine: &Engine| Ok(Session::new(self.model, *engine, self.seed).size(plan)?);
+        let of = |engine: &Engine| Ok(Session::new(&self.model, *engine, self.seed).size(plan)?);
         self.engines.iter().map(of).collect()
     }
 
@@ -113,9 +115,9 @@ impl<'a> Counter<'a> {
     }
 }
 
-impl Runner for Counter<'_> {
+impl Runner for Counter {
     fn model(&self) -> &Model {
-        self.model
+        &self.model
     }
 
     fn seed(&self) -> u64 {

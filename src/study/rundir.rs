@@ -3,7 +3,7 @@
 //! ```text
 //! let run = RunDir::create(out, force, resume)?;
 //! run.claim(&parameters)?;                       // refuses to resume the work of another command
-//! if run.part("layer-00").is_none() { ... run.commit_part("layer-00", &bytes)?; }
+//! let parts = run.parts();                       // where a session keeps what is finished
 //! run.write_atomic("heads.parquet", &bytes)?;
 //! run.finish()?;                                 // DIR.partial becomes DIR
 //! ```
@@ -11,7 +11,6 @@
 //! Work goes on in `DIR.partial` beside `DIR`. A lock that the system releases with the process keeps a second
 //! process out. Which parts a command has, and what is in them, is left to the command.
 
-mod files;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -23,10 +22,12 @@ use std::path::{Component, Path, PathBuf};
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-pub use files::{WriteError, write_file, write_file_with};
+pub use crate::files::{WriteError, write_file, write_file_with};
 pub use record::{ModelRecord, RUN_FILE, RecordError, RunRecord, Timings, cpu_seconds, peak_rss_bytes, read_record};
 
-use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+use super::parts::Parts;
+use crate::files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+use sha2::{Digest, Sha256};
 
 const LOCK_FILE: &str = ".lock";
 pub(crate) const PARAMS_FILE: &str = "params.json";
@@ -206,15 +207,12 @@ impl RunDir {
         Ok(write_file(&self.path(name)?, bytes)?)
     }
 
-    /// The part of that name, if it was finished, by this process or the one that is resumed.
-    pub fn part(&self, name: &str) -> Option<PathBuf> {
-        let path = self.part_path(name).ok()?;
-        path.is_file().then_some(path)
-    }
-
-    /// Keeps a part's bytes as finished. Parts serve to resume and are gone from the finished directory.
-    pub fn commit_part(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
-        Ok(write_file(&self.part_path(name)?, bytes)?)
+    /// Where finished parts are kept, by this process and the one that is resumed. They serve to resume and are gone from the
+    /// finished directory.
+    pub fn parts(&self) -> Parts {
+        let claimed = fs::read(self.partial.join(PARAMS_FILE)).unwrap_or_default();
+        let scope = Sha256::digest(claimed).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Parts::new(self.partial.join(PARTS_DIR), scope)
     }
 
     /// Makes the run directory appear under its name; gives where it is.
@@ -297,10 +295,6 @@ impl RunDir {
         }
         Ok(())
     }
-
-    fn part_path(&self, name: &str) -> Result<PathBuf, RunDirError> {
-        Ok(self.partial.join(PARTS_DIR).join(plain(name)?))
-    }
 }
 
 /// The run directory's path without a slash at its end, and its partial sibling.
@@ -374,7 +368,8 @@ fn remove_tree(path: &Path) -> Result<(), RunDirError> {
     Ok(removed.map_err(WriteError::new(path, "be removed"))?)
 }
 
-fn plain(name: &str) -> Result<&str, RunDirError> {
+/// A name, if it is a file's and leads nowhere else.
+pub(super) fn plain(name: &str) -> Result<&str, RunDirError> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(name),

@@ -37,6 +37,9 @@ pub struct RunRecord {
     pub device: String,
     /// `wavefront`, `full`.
     pub engine: String,
+    /// How products with weights were computed: `packed, avx512f`. None in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<String>,
     /// Wall-clock times.
     pub timings: Timings,
     /// Processor time of all threads over this run, in seconds; in an experiment, that of loading a model is in the first
@@ -204,6 +207,7 @@ mod tests {
             version: "0.1.0".into(),
             device: "cpu".into(),
             engine: "wavefront".into(),
+            products: None,
             timings: Timings::default(),
             cpu_s: 0.0,
             prompts: 1,

@@ -62,10 +62,10 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// The end of the names of files that are being written.
-pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// The folder that holds `path`: `.` for a bare name.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -73,7 +73,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 }
 
 /// Makes renames and removals in a folder last through a power cut.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     // Only Unix opens folders as files; elsewhere the file system keeps this promise by itself or not at all.
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
@@ -83,7 +83,7 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes every file and folder below `path`, and `path` itself, last through a power cut.
-pub(super) fn sync_tree(path: &Path) -> Result<(), WriteError> {
+pub(crate) fn sync_tree(path: &Path) -> Result<(), WriteError> {
     let failed = |path: &Path| WriteError::new(path, "be made to last on the disk");
     for entry in fs::read_dir(path).map_err(failed(path))? {
         let entry = entry.map_err(failed(path))?;
