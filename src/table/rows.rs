@@ -2,6 +2,7 @@
 //!
 //! ```
 //! use gatelens::rows;
+//! use gatelens::table::rows::Row;
 //! use gatelens::table::{Table, TableError};
 //!
 //! rows! {
@@ -39,6 +40,7 @@
 //! says of it.
 
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
 use super::texts::TextsBuilder;
 use super::{Data, Table, TableError};
@@ -153,7 +155,29 @@ impl<T> Column<T> {
     }
 }
 
-/// A table of these rows.
+/// What one row of a table is.
+pub trait Row<'t>: Cells<'t> {
+    /// The table's name.
+    const TABLE: &'static str;
+
+    /// The table of these rows, which are taken one after another.
+    ///
+    /// # Errors
+    /// If two columns have one name.
+    fn table(rows: impl IntoIterator<Item = Self>) -> Result<Table, TableError> {
+        table(Self::TABLE, &[], rows)
+    }
+
+    /// The rows of a table.
+    ///
+    /// # Errors
+    /// As [`Cells::in_table`].
+    fn read(table: &'t Table) -> Result<Vec<Self>, TableError> {
+        Ok((0..table.rows()).map(Self::in_table(table, "")?).collect())
+    }
+}
+
+/// A table of rows under a name of its own, with columns that are listed.
 ///
 /// # Errors
 /// If two columns have one name.
@@ -175,14 +199,6 @@ impl Table {
     pub fn column<'t, T: Cells<'t>>(&'t self, column: Column<T>) -> Result<Vec<T>, TableError> {
         let cells = column.cells(self, "")?;
         Ok((0..self.rows()).map(cells).collect())
-    }
-
-    /// The rows, as what they are.
-    ///
-    /// # Errors
-    /// As [`Cells::in_table`].
-    pub fn read<'t, R: Cells<'t>>(&'t self) -> Result<Vec<R>, TableError> {
-        Ok((0..self.rows()).map(R::in_table(self, "")?).collect())
     }
 }
 
@@ -395,42 +411,66 @@ impl<const N: usize> Docs for [&str; N] {
     }
 }
 
-/// Declares row types; see [`table::rows`](crate::table::rows).
+/// Nothing: a row type's parameter, by which its columns are named, has no column of its own.
+impl<'t, V: 'static> Cells<'t> for PhantomData<V> {
+    type Columns = ();
+
+    fn columns(_: Named<'_>) {}
+
+    fn add(self, _: &mut ()) {}
+
+    fn any(_: &()) -> bool {
+        false
+    }
+
+    fn finish(_: (), table: Table) -> Result<Table, TableError> {
+        Ok(table)
+    }
+
+    fn is_in(_: &Table, _: &str) -> bool {
+        false
+    }
+
+    fn in_table(_: &'t Table, _: &str) -> Result<At<'t, Self>, TableError> {
+        Ok(Box::new(|_| PhantomData))
+    }
+}
+
+/// Declares row types; see [`table::rows`](crate::table::rows). A name that is no literal stands in parentheses.
 #[macro_export]
 macro_rules! rows {
     ($(
         $(#[$meta:meta])*
-        $vis:vis struct $Name:ident $(<$life:lifetime>)? $(in $table:literal)? {
+        $vis:vis struct $Name:ident $(<$life:lifetime $(, $V:ident : $Bound:path)?>)? $(in $table:literal)? {
             $(
-                $(#[$doc_of_field:meta])*
-                $field:ident : $type:ty $([$($when:ident)+])? $(as $name:literal)? $(= $doc:expr)?
+                $(#[$of_field:meta])*
+                $field:ident : $type:ty $([$($when:ident)+])? $(as $name:tt)? $(= $doc:expr)?
             ),* $(,)?
         }
     )*) => {$(
         $(#[$meta])*
         #[derive(Clone, Debug, Default, PartialEq)]
-        $vis struct $Name $(<$life>)? {
-            $($(#[$doc_of_field])* pub $field: $type,)*
+        $vis struct $Name $(<$life $(, $V: $Bound)?>)? {
+            $($(#[$of_field])* pub $field: $type,)*
         }
 
         /// The columns, by field.
-        #[allow(dead_code, non_upper_case_globals)]
-        impl $(<$life>)? $Name $(<$life>)? {
+        #[allow(dead_code, non_upper_case_globals, unused_parens)]
+        impl $(<$life $(, $V: $Bound)?>)? $Name $(<$life $(, $V)?>)? {
             $(
                 pub const $field: $crate::table::rows::Column<$type> =
                     $crate::rows!(@column [$($($when)+)?] $crate::rows!(@name $field $($name)?));
             )*
         }
 
-        $crate::rows!(@named $Name $(<$life>)? $(in $table)?);
         $crate::rows! {
-            @cells $Name $(<$life>)?
+            @type $Name [$($life $(, $V: $Bound)?)?] [$($table)?]
             $($field [$type] [$($($when)+)?] [$crate::rows!(@name $field $($name)?)] [$($doc)?],)*
         }
     )*};
 
     (@name $field:ident) => { stringify!($field) };
-    (@name $field:ident $name:literal) => { $name };
+    (@name $field:ident $name:tt) => { $name };
 
     (@column [] $name:expr) => { $crate::table::rows::Column::new($name) };
     (@column [$($when:ident)+] $name:expr) => { $crate::table::rows::Column::or_default($name) };
@@ -438,73 +478,31 @@ macro_rules! rows {
     (@docs []) => { [""; 0] };
     (@docs [$doc:expr]) => { $doc };
 
-    (@named $Name:ident $(<$life:lifetime>)?) => {};
-    (@named $Name:ident in $table:literal) => { $crate::rows!(@table 't, [<'t>], $Name, $table); };
-    (@named $Name:ident <$life:lifetime> in $table:literal) => {
-        $crate::rows!(@table_of $life, $Name, $table);
+    (@written [if any] $any:expr) => { $any };
+    (@written [$($when:ident)*] $any:expr) => { true };
+
+    (@type $Name:ident [] $($rest:tt)*) => { $crate::rows!(@impl ['t] [$Name] 't $($rest)*); };
+    (@type $Name:ident [$life:lifetime] $($rest:tt)*) => {
+        $crate::rows!(@impl [$life] [$Name<$life>] $life $($rest)*);
     };
-    (@table $t:lifetime, [<$of:lifetime>], $Name:ident, $table:literal) => {
-        #[allow(dead_code)]
-        impl $Name {
-            /// The table's name.
-            pub const TABLE: &'static str = $table;
-
-            /// The table of these rows.
-            ///
-            /// # Errors
-            /// If two columns have one name.
-            pub fn table(
-                rows: impl IntoIterator<Item = Self>,
-            ) -> Result<$crate::table::Table, $crate::table::TableError> {
-                $crate::table::rows::table(Self::TABLE, &[], rows)
-            }
-
-            /// The rows of a table.
-            ///
-            /// # Errors
-            /// If a column is missing or of another kind.
-            pub fn read(table: &$crate::table::Table) -> Result<Vec<Self>, $crate::table::TableError> {
-                table.read()
-            }
-        }
-    };
-    (@table_of $t:lifetime, $Name:ident, $table:literal) => {
-        #[allow(dead_code)]
-        impl<$t> $Name<$t> {
-            /// The table's name.
-            pub const TABLE: &'static str = $table;
-
-            /// The table of these rows.
-            ///
-            /// # Errors
-            /// If two columns have one name.
-            pub fn table(
-                rows: impl IntoIterator<Item = Self>,
-            ) -> Result<$crate::table::Table, $crate::table::TableError> {
-                $crate::table::rows::table(Self::TABLE, &[], rows)
-            }
-
-            /// The rows of a table.
-            ///
-            /// # Errors
-            /// If a column is missing or of another kind.
-            pub fn read(table: &$t $crate::table::Table) -> Result<Vec<Self>, $crate::table::TableError> {
-                table.read()
-            }
-        }
+    (@type $Name:ident [$life:lifetime, $V:ident : $Bound:path] $($rest:tt)*) => {
+        $crate::rows!(@impl [$life, $V: $Bound] [$Name<$life, $V>] $life $($rest)*);
     };
 
-    (@cells $Name:ident <$life:lifetime> $($fields:tt)*) => {
-        $crate::rows!(@impl [<$life>] $life [$Name<$life>] $($fields)*);
-    };
-    (@cells $Name:ident $($fields:tt)*) => { $crate::rows!(@impl [<'t>] 't [$Name] $($fields)*); };
     (
-        @impl [$($generic:tt)*] $t:lifetime [$($Row:tt)*]
+        @impl [$($generic:tt)*] [$Row:ty] $t:lifetime [$($table:literal)?]
         $($field:ident [$type:ty] [$($when:ident)*] [$name:expr] [$($doc:expr)?],)*
     ) => {
-        impl $($generic)* $crate::table::rows::Group<$t> for $($Row)* {}
+        $(
+            impl<$($generic)*> $crate::table::rows::Row<$t> for $Row {
+                const TABLE: &'static str = $table;
+            }
+        )?
 
-        impl $($generic)* $crate::table::rows::Cells<$t> for $($Row)* {
+        impl<$($generic)*> $crate::table::rows::Group<$t> for $Row {}
+
+        #[allow(unused_parens)]
+        impl<$($generic)*> $crate::table::rows::Cells<$t> for $Row {
             type Columns = ($(<$type as $crate::table::rows::Cells<$t>>::Columns,)*);
 
             fn columns(named: $crate::table::rows::Named<'_>) -> Self::Columns {
@@ -551,8 +549,6 @@ macro_rules! rows {
             }
         }
     };
-    (@written [if any] $any:expr) => { $any };
-    (@written [$($when:ident)*] $any:expr) => { true };
 }
 
 #[cfg(test)]

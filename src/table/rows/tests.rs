@@ -1,5 +1,7 @@
 use std::borrow::Cow;
+use std::marker::PhantomData;
 
+use crate::table::rows::Row;
 use crate::table::{Kind, Table, TableError};
 
 crate::rows! {
@@ -15,7 +17,7 @@ crate::rows! {
         value: &'a str = "which",
     }
 
-    struct Row<'a> in "rows" {
+    struct Item<'a> in "rows" {
         id: &'a str = "the item",
         label: Cow<'a, str> = "its label",
         group: Option<&'a str> = "its group",
@@ -31,14 +33,41 @@ crate::rows! {
         marked: bool = "whether it is marked",
     }
 
+    struct Edited<'a, V: Variant> in "heads" {
+        variant: &'a str as (V::COLUMN) = V::DOC,
+        of: PhantomData<V> as "",
+    }
+
     struct Bare in "bare" {
         n: i64 = "items",
     }
 }
 
-fn row(id: &str) -> Row<'_> {
+trait Variant: Default + 'static {
+    const COLUMN: &'static str;
+    const DOC: &'static str;
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Ablation;
+
+impl Variant for Ablation {
+    const COLUMN: &'static str = "mode";
+    const DOC: &'static str = "zero or mean";
+}
+
+#[test]
+fn a_parameter_of_the_row_type_names_columns() {
+    let row = Edited { variant: "zero", of: PhantomData::<Ablation> };
+    let table = Edited::table([row.clone()]).unwrap();
+    assert_eq!((names(&table), table.name()), (vec!["mode"], "heads"));
+    assert_eq!(Edited::<Ablation>::variant.name, "mode");
+    assert_eq!(Edited::read(&table).unwrap(), [row]);
+}
+
+fn row(id: &str) -> Item<'_> {
     let effect = Mean { mean: Some(0.5), interval: Some((0.25, 0.75)) };
-    Row { id, label: format!("l{id}").into(), layer: 3, weight: 2.0, effect, ..Row::default() }
+    Item { id, label: format!("l{id}").into(), layer: 3, weight: 2.0, effect, ..Item::default() }
 }
 
 fn names(table: &Table) -> Vec<&str> {
@@ -48,11 +77,11 @@ fn names(table: &Table) -> Vec<&str> {
 #[test]
 fn rows_come_back_equal_with_empty_cells() {
     let mut rows = vec![row("a"), row("b"), row("a")];
-    rows[1] = Row { group: Some("g"), writer: Some("w".into()), effect: Mean::default(), marked: true, ..row("b") };
+    rows[1] = Item { group: Some("g"), writer: Some("w".into()), effect: Mean::default(), marked: true, ..row("b") };
     rows[2].score = Some(f64::NAN);
-    let table = Row::table(rows.clone()).unwrap();
+    let table = Item::table(rows.clone()).unwrap();
     rows[2].score = None;
-    assert_eq!(Row::read(&table).unwrap(), rows);
+    assert_eq!(Item::read(&table).unwrap(), rows);
     assert_eq!(table.opt_strs("group").unwrap(), [None, Some("g"), None]);
     assert_eq!(table.floats("effect_ci_low").unwrap(), [Some(0.25), None, Some(0.25)]);
     assert_eq!(Bare::read(&Bare::table([Bare { n: 2 }]).unwrap()).unwrap(), [Bare { n: 2 }]);
@@ -60,7 +89,7 @@ fn rows_come_back_equal_with_empty_cells() {
 
 #[test]
 fn columns_stand_in_the_order_of_the_fields_with_kind_and_documentation() {
-    let table = Row::table([row("a")]).unwrap();
+    let table = Item::table([row("a")]).unwrap();
     let all = ["id", "label", "group", "writer", "layer", "weight", "effect_mean", "effect_ci_low", "effect_ci_high"];
     let newer = ["score", "base_mean", "base_ci_low", "base_ci_high", "marked"];
     assert_eq!(names(&table), [&all[..], &newer].concat());
@@ -73,28 +102,28 @@ fn columns_stand_in_the_order_of_the_fields_with_kind_and_documentation() {
 
 #[test]
 fn a_table_without_rows_has_the_columns_that_every_table_has() {
-    let table = Row::table([]).unwrap();
-    assert_eq!(names(&table), names(&Row::table([row("a")]).unwrap()));
-    assert_eq!(Row::read(&table).unwrap(), []);
+    let table = Item::table([]).unwrap();
+    assert_eq!(names(&table), names(&Item::table([row("a")]).unwrap()));
+    assert_eq!(Item::read(&table).unwrap(), []);
 }
 
 #[test]
 fn columns_that_no_row_has_are_left_out_and_read_as_none() {
     let split = Some(Split { by: "group", value: "g" });
-    let (with, without) = (Row { estimate: Some(1.0), split, ..row("a") }, row("b"));
-    let table = Row::table([with.clone(), without.clone()]).unwrap();
+    let (with, without) = (Item { estimate: Some(1.0), split, ..row("a") }, row("b"));
+    let table = Item::table([with.clone(), without.clone()]).unwrap();
     assert_eq!(table.strs("value").unwrap(), ["g", ""]);
-    assert_eq!(Row::read(&table).unwrap()[0], with);
-    let table = Row::table([without.clone()]).unwrap();
+    assert_eq!(Item::read(&table).unwrap()[0], with);
+    let table = Item::table([without.clone()]).unwrap();
     assert!(!table.has("estimate") && !table.has("by"));
-    assert_eq!(Row::read(&table).unwrap(), [without]);
-    assert_eq!(table.column(Row::estimate).unwrap(), [None]);
+    assert_eq!(Item::read(&table).unwrap(), [without]);
+    assert_eq!(table.column(Item::estimate).unwrap(), [None]);
 }
 
 #[test]
 fn listed_columns_are_named_when_the_table_is_made() {
     let listed = ["refusal".to_owned(), "class_own".to_owned()];
-    let rows = [Row { shares: vec![Some(0.5), None], ..row("a") }, row("b")];
+    let rows = [Item { shares: vec![Some(0.5), None], ..row("a") }, row("b")];
     let table = super::table("other", &listed, rows).unwrap();
     assert_eq!(table.floats("refusal").unwrap(), [Some(0.5), None]);
     assert_eq!((table.name(), names(&table)[9..11].to_vec()), ("other", vec!["refusal", "class_own"]));
@@ -102,7 +131,7 @@ fn listed_columns_are_named_when_the_table_is_made() {
 
 /// A table of some rows without some of its columns.
 fn without(gone: &[&str]) -> Table {
-    let mut table = Row::table([row("a")]).unwrap();
+    let mut table = Item::table([row("a")]).unwrap();
     table.columns.retain(|column| !gone.contains(&column.name.as_str()));
     table
 }
@@ -110,14 +139,14 @@ fn without(gone: &[&str]) -> Table {
 #[test]
 fn an_older_table_lacks_what_is_newer_and_nothing_else() {
     let older = without(&["score", "base_mean", "base_ci_low", "base_ci_high"]);
-    assert_eq!(Row::read(&older).unwrap(), [row("a")]);
-    assert_eq!(older.column(Row::base).unwrap(), [Mean::default()]);
-    let error = Row::read(&without(&["base_ci_low"])).unwrap_err();
+    assert_eq!(Item::read(&older).unwrap(), [row("a")]);
+    assert_eq!(older.column(Item::base).unwrap(), [Mean::default()]);
+    let error = Item::read(&without(&["base_ci_low"])).unwrap_err();
     assert!(error.to_string().contains("no column \"base_ci_low\""), "a part of it is not enough: {error}");
-    let error = Row::read(&without(&["layer"])).unwrap_err();
+    let error = Item::read(&without(&["layer"])).unwrap_err();
     assert!(matches!(&error, TableError::Unknown { column, .. } if column == "layer"), "{error}");
     let table = Table::new("rows").float("layr", "", [1.0]).unwrap();
-    let error = table.column(Row::layer).unwrap_err().to_string();
+    let error = table.column(Item::layer).unwrap_err().to_string();
     assert_eq!(error, "table rows: no column \"layer\"; did you mean \"layr\"?");
 }
 
@@ -125,8 +154,8 @@ fn an_older_table_lacks_what_is_newer_and_nothing_else() {
 fn a_column_of_another_kind_or_an_empty_cell_is_an_error_that_names_it() {
     let table = Table::new("rows").float("layer", "", [1.0]).unwrap().float("weight", "", [None]).unwrap();
     let said = |error: TableError| error.to_string();
-    assert!(said(table.column(Row::layer).unwrap_err()).contains("expected integer values, found float"));
-    assert!(said(table.column(Row::weight).unwrap_err()).contains("column \"weight\", row 1: expected a value"));
+    assert!(said(table.column(Item::layer).unwrap_err()).contains("expected integer values, found float"));
+    assert!(said(table.column(Item::weight).unwrap_err()).contains("column \"weight\", row 1: expected a value"));
     let twice = super::table("rows", &["id".to_owned()], [row("a")]).unwrap_err();
     assert!(matches!(twice, TableError::Repeated { .. }));
 }
