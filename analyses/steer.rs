@@ -34,6 +34,7 @@ use crate::rundir::write_file;
 use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use contrast::Contrast;
 use plans::{Condition, Kind, Vectors, activations, sweep};
 use std::ops::Range;
@@ -292,14 +293,14 @@ impl Analysis for Steer {
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let mut figures = dose::figures(tables)?;
-        if let Ok(selection) = table(tables, "selection") {
+        if let Ok(selection) = table(tables, select::SelectionRow::TABLE) {
             figures.push(("selection.png".to_string(), select::figure(selection)?));
         }
         Ok(figures)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let selection = table(tables, "selection").ok().map(|s| select::section(s, dir)).transpose()?;
+        let selection = table(tables, select::SelectionRow::TABLE).ok().map(|s| select::section(s, dir)).transpose()?;
         Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
     }
 }

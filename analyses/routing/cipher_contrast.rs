@@ -143,7 +143,8 @@ impl Analysis for CipherContrast {
 /// The halves of the largest contrasts.
 fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let (names, layers) = (heads.strs("component")?, heads.ints("layer")?);
-    let n_layers = components::n_layers(layers, &names);
+    let n_layers =
+        components::n_layers(heads.column(crate::table::rows::Column::<components::OfComponent>::new(""))?.into_iter());
     let strongest = Listing::of(heads).strongest("contrast_mean").first(LISTED).rows()?;
     let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
     let shown = Shown {

@@ -13,9 +13,10 @@
 mod held_out;
 
 use super::gate::{CircuitFile, Head, names};
-use crate::analyses::effects::{Read, Row, SIGNIFICANT, read};
+use crate::analyses::effects::{SIGNIFICANT, read};
 use crate::analyses::inputs::{PairArgs, evenly, halves};
 use crate::analyses::interchange::{self, Direction, Interchange, spread, strongest};
+use crate::analyses::interchange::{Exchange, Read, Row};
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::Position;
@@ -28,6 +29,7 @@ use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats::{self, wilson};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -96,7 +98,7 @@ impl Analysis for Screen {
         let exact = self.exact(&estimates.values, session.seed);
         let chosen = exact.all();
         let mut tables = interchange.tables(session, items, &[chosen.clone(), chosen], Some(&estimates))?;
-        let heads = read(table(&tables, "heads")?, "direction")?;
+        let heads = read::<Exchange>(table(&tables, Row::TABLE)?)?;
         let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
         let gates = self.gates as usize;
         let circuit_table = circuit_table(&heads, &circuit, gates)?;
@@ -179,7 +181,7 @@ impl Exact {
 
 /// Whether an exchange significantly moves the metric towards the other prompt.
 fn carries(row: &Row) -> bool {
-    row.q.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
+    row.q_value.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
 }
 
 /// A head that both directions say carries the behaviour.
@@ -228,10 +230,14 @@ fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Tabl
             circuit.iter().map(|c| c.crossed[0]),
         )?
         .float("sufficiency", "the same in the negative run", circuit.iter().map(|c| c.crossed[1]))?
-        .float("necessity_p", "sign-flip p-value", of(&|r| r.p, Direction::Necessity))?
-        .float("necessity_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Necessity))?
-        .float("sufficiency_p", "sign-flip p-value", of(&|r| r.p, Direction::Sufficiency))?
-        .float("sufficiency_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Sufficiency))?
+        .float("necessity_p", "sign-flip p-value", of(&|r| r.p_value, Direction::Necessity))?
+        .float("necessity_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q_value, Direction::Necessity))?
+        .float("sufficiency_p", "sign-flip p-value", of(&|r| r.p_value, Direction::Sufficiency))?
+        .float(
+            "sufficiency_q",
+            "Benjamini-Hochberg q-value over all heads",
+            of(&|r| r.q_value, Direction::Sufficiency),
+        )?
         .flag("gate", "whether circuit.json names it as the gate", (0..circuit.len()).map(|i| i < gates))?)
 }
 

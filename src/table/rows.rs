@@ -192,6 +192,11 @@ pub fn table<'t, R: Cells<'t>>(
 }
 
 impl Table {
+    /// Whether a column is there; of several, whether any is.
+    pub fn holds<'t, T: Cells<'t>>(&self, column: Column<T>) -> bool {
+        T::is_in(self, column.name)
+    }
+
     /// The values of a column, one a row.
     ///
     /// # Errors
@@ -271,22 +276,16 @@ one_column!(&'t str, TextsBuilder, |value| Some(value), Data::Str, |table, name|
 one_column!(Cow<'t, str>, TextsBuilder, |value| Some(&*value), Data::Str, |table, name| {
     table.strs(name).map(|texts| texts.into_iter().map(Cow::Borrowed).collect::<Vec<_>>())
 });
-one_column!(
-    Option<&'t str>,
-    TextsBuilder,
-    |value| value,
-    Data::Str,
-    |table, name| table.opt_strs(name),
-    |texts| texts.any()
-);
+one_column!(Option<&'t str>, TextsBuilder, |value| value, Data::Str, |table, name| table.opt_strs(name), |texts| texts
+    .any());
 one_column!(
     Option<Cow<'t, str>>,
     TextsBuilder,
     |value| value.as_deref(),
     Data::Str,
-    |table, name| table.opt_strs(name).map(|texts| {
-        texts.into_iter().map(|text| text.map(Cow::Borrowed)).collect::<Vec<_>>()
-    }),
+    |table, name| table
+        .opt_strs(name)
+        .map(|texts| { texts.into_iter().map(|text| text.map(Cow::Borrowed)).collect::<Vec<_>>() }),
     |texts| texts.any()
 );
 
@@ -295,11 +294,8 @@ impl<'t> Cells<'t> for Option<(f64, f64)> {
     type Columns = [Adding<Vec<Option<f64>>>; 2];
 
     fn columns(named: Named<'_>) -> Self::Columns {
-        let one = |k: usize| Adding {
-            name: format!("{}{}", named.name, ENDS[k]),
-            doc: named.doc(k),
-            values: Vec::new(),
-        };
+        let one =
+            |k: usize| Adding { name: format!("{}{}", named.name, ENDS[k]), doc: named.doc(k), values: Vec::new() };
         [one(0), one(1)]
     }
 
@@ -489,15 +485,18 @@ macro_rules! rows {
         $crate::rows!(@impl [$life, $V: $Bound] [$Name<$life, $V>] $life $($rest)*);
     };
 
+    (@row [$($generic:tt)*] [$Row:ty] $t:lifetime []) => {};
+    (@row [$($generic:tt)*] [$Row:ty] $t:lifetime [$table:literal]) => {
+        impl<$($generic)*> $crate::table::rows::Row<$t> for $Row {
+            const TABLE: &'static str = $table;
+        }
+    };
+
     (
         @impl [$($generic:tt)*] [$Row:ty] $t:lifetime [$($table:literal)?]
         $($field:ident [$type:ty] [$($when:ident)*] [$name:expr] [$($doc:expr)?],)*
     ) => {
-        $(
-            impl<$($generic)*> $crate::table::rows::Row<$t> for $Row {
-                const TABLE: &'static str = $table;
-            }
-        )?
+        $crate::rows!(@row [$($generic)*] [$Row] $t [$($table)?]);
 
         impl<$($generic)*> $crate::table::rows::Group<$t> for $Row {}
 

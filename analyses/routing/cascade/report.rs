@@ -58,7 +58,9 @@ fn rows(components: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
     let (drops, low, high) = (float("drop_mean")?, float("ci_low")?, float("ci_high")?);
     let (shares, q, p_max) = (float("share_of_effect")?, float("q_value")?, float("p_max")?);
     let (amplifiers, gates) = (components.flags("amplifier")?, components.flags("is_gate")?);
-    let n_layers = n_layers(layers, &names);
+    let n_layers = n_layers(
+        components.column(crate::table::rows::Column::<crate::analyses::components::OfComponent>::new(""))?.into_iter(),
+    );
     let row = |i: usize| Row {
         layer: layers[i],
         component: names[i],
