@@ -61,9 +61,6 @@ impl ClassArgs {
     }
 }
 
-pub(crate) const CLASS_DOC: &str =
-    "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own";
-
 rows! {
     /// A generated answer in tables.
     #[derive(Copy)]

@@ -154,17 +154,13 @@ pub fn read(table: &Table, what: &str) -> Result<Vec<Halves>, AnalysisError> {
     Ok((0..table.rows()).map(Halves::in_table(table, what)?).collect())
 }
 
-/// Some rows of a table with what their column `whole` and their halves say, under labels of their own.
-///
-/// # Errors
-/// If a column is missing or of another kind.
+/// Some rows of a table with what its columns of halves and of whole effects say, under labels of their own.
 pub fn moved(
-    table: &Table,
-    (what, whole): (&str, &str),
+    halves: Vec<Halves>,
+    whole: Vec<Option<f64>>,
     rows: impl IntoIterator<Item = (usize, String)>,
-) -> Result<Vec<Moved>, AnalysisError> {
-    let (halves, whole) = (read(table, what)?, table.floats(whole)?);
-    Ok(rows.into_iter().map(|(i, label)| Moved { label, whole: whole[i], halves: halves[i] }).collect())
+) -> Vec<Moved> {
+    rows.into_iter().map(|(i, label)| Moved { label, whole: whole[i], halves: halves[i] }).collect()
 }
 
 /// The columns are called `answer_WHAT_mean`, `answer_WHAT_ci_low` and so on, where WHAT is what an embedding struct calls them; its

@@ -139,6 +139,11 @@ impl<T> Column<T> {
         Column { name, absent: Some(T::default) }
     }
 
+    /// What a part of a field of several columns is called in the table.
+    pub fn with<U>(self, part: Column<U>) -> String {
+        format!("{}{}", self.name, part.name)
+    }
+
     /// The values of a table, where names begin so.
     ///
     /// # Errors
