@@ -9,7 +9,8 @@
 //! say that a head does nothing.
 
 use super::align::align;
-use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::columns::{EffectHalves, OfItem, OfUnit};
+use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
 use super::marks::MarkArgs;
@@ -22,10 +23,12 @@ use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Change, Edit, Handle, Part, Plan, Positions, Readings};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
+use crate::rows;
 use crate::site::{Site, SiteKind};
 use crate::stats;
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -53,6 +56,35 @@ impl Mode {
             Mode::Mean => "mean",
             Mode::Resample => "resample",
         }
+    }
+}
+
+/// The ablation of a unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ablation;
+
+impl Edited for Ablation {
+    const VARIANT: (&str, &str) = ("mode", "what the ablated part became: zero, mean or resample");
+    const SHARE: (&str, &str) = (
+        "share_of_base",
+        "the mean effect over the mean base metric, a ratio of means; reports and figures show this one",
+    );
+    const SHARE_OF: &str = "base";
+}
+
+/// A unit's ablation in one mode, over prompts: a row of the table of heads.
+pub type Row<'a> = effects::Row<'a, Ablation>;
+
+rows! {
+    /// One prompt under one unit's ablation.
+    pub struct ItemRow<'a> in "items" {
+        item: OfItem<'a> as "",
+        unit: OfUnit as "",
+        mode: &'a str = "zero, mean or resample",
+        base_metric: Option<f64> = "metric without the ablation, nats",
+        ablated_metric: Option<f64> = "metric with it (resample: mean over draws), nats",
+        effect: Option<f64> = "ablated minus base metric, nats",
+        halves: EffectHalves as "",
     }
 }
 
@@ -155,7 +187,6 @@ impl Analysis for Ablate {
         let all: Vec<usize> = (0..items.tokens.len()).collect();
         let shared = Shared {
             model: about.model,
-            variant: ("mode", "what the ablated part became: zero, mean or resample"),
             position: self.position.to_string(),
             seed: about.seed,
             positive: None,
@@ -176,13 +207,13 @@ impl Analysis for Ablate {
             rows
         };
         let labels = items.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()));
-        let mut tables = effects_tables(&shared, labels, rows)?;
+        let mut tables = effects_tables::<Ablation>(&shared, labels, rows)?;
         tables.push(self.items_table(items, &swaps)?);
         Ok(tables.into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "mode")?;
+        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
         let mut figures = Vec::new();
         for mode in &heads.variants {
             let title = format!("Ablation of {}: {mode}", heads.site_words());
@@ -194,14 +225,14 @@ impl Analysis for Ablate {
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "mode")?;
+        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
         let section = |mode: &&str| {
             let rows = heads.strongest(mode);
             let first = rows.first();
             let text = format!(
                 "Over {} the clean logit difference is {}. {}",
                 plural(first.map_or(0, |r| r.n), "prompt"),
-                signed(first.and_then(|r| r.positive), 3),
+                signed(first.and_then(|r| r.positive_mean), 3),
                 heads.finding(mode, "Its ablation", "prompt")
             );
             let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
@@ -213,7 +244,7 @@ impl Analysis for Ablate {
         let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
         let caption = "The strongest of each mode with their intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
-        sections.extend(subset_section(tables, "mode")?);
+        sections.extend(subset_section::<Ablation>(tables)?);
         Ok(sections)
     }
 }
@@ -380,39 +411,21 @@ impl Ablate {
     }
 
     fn items_table(&self, items: &Items, swaps: &[Vec<Vec<Swap>>]) -> Result<Table, AnalysisError> {
-        let mut rows: Vec<(usize, usize, usize)> = Vec::new();
-        for (m, of_mode) in swaps.iter().enumerate() {
-            for (u, of_unit) in of_mode.iter().enumerate() {
-                rows.extend((0..of_unit.len()).map(|i| (i, m, u)));
-            }
-        }
-        let item = |r: &(usize, usize, usize)| &items.dataset.items[r.0];
-        let swap = |r: &(usize, usize, usize)| swaps[r.1][r.2][r.0];
-        Ok(Table::new("items")
-            .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-            .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
-            .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-            .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-            .int("layer", "layer, from 0", rows.iter().map(|r| items.units[r.2].site.layer as i64))?
-            .int("head", "head, from 0; -1 for a site as a whole", rows.iter().map(|r| items.units[r.2].head_number()))?
-            .str("mode", "zero, mean or resample", rows.iter().map(|r| self.mode[r.1].name()))?
-            .float("base_metric", "metric without the ablation, nats", rows.iter().map(|r| swap(r).base))?
-            .float(
-                "ablated_metric",
-                "metric with it (resample: mean over draws), nats",
-                rows.iter().map(|r| swap(r).patched),
-            )?
-            .float("effect", "ablated minus base metric, nats", rows.iter().map(|r| swap(r).effect()))?
-            .float(
-                "answer_effect",
-                "the same of logsumexp(answer logits) less the mean logit, nats",
-                rows.iter().map(|r| swap(r).answer),
-            )?
-            .float(
-                "foil_effect",
-                "the same of the foil: answer_effect less this is effect",
-                rows.iter().map(|r| swap(r).foil()),
-            )?)
+        let of_unit = |m: usize, u: usize| {
+            let (mode, unit) = (self.mode[m], items.units[u]);
+            let swaps = items.dataset.items.iter().zip(&swaps[m][u]);
+            swaps.map(move |(item, swap)| ItemRow {
+                item: item.into(),
+                unit: unit.into(),
+                mode: mode.name(),
+                base_metric: Some(swap.base),
+                ablated_metric: Some(swap.patched),
+                effect: Some(swap.effect()),
+                halves: swap.into(),
+            })
+        };
+        let units = (0..swaps.len()).flat_map(|m| (0..swaps[m].len()).map(move |u| (m, u)));
+        Ok(ItemRow::table(units.flat_map(|(m, u)| of_unit(m, u)))?)
     }
 }
 

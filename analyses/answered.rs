@@ -9,6 +9,7 @@ use crate::answers::{Class, OWN, Rules};
 use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
+use crate::rows;
 use crate::run::{Generated, Generation, Sampling, Steps};
 use crate::study::Runner;
 use crate::table::Table;
@@ -61,8 +62,28 @@ impl ClassArgs {
     }
 }
 
-/// What tables say of the column of an answer's class.
-pub const CLASS_DOC: &str = "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own";
+rows! {
+    /// A generated answer in tables.
+    #[derive(Copy)]
+    pub struct Answered<'a> {
+        class: &'a str = "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own",
+        rule: Option<&'a str> = "the rule that decided",
+        stopped: bool = "whether the answer ended by itself",
+        text: &'a str = "the generated answer",
+    }
+}
+
+impl<'a> From<&'a Answer> for Answered<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        let Answer { class, rule, stopped, text } = answer;
+        Answered { class: class.name(), rule: rule.as_deref(), stopped: *stopped, text }
+    }
+}
+
+/// The columns of the shares of some classes.
+pub fn columns_of(classes: &[Class]) -> Vec<String> {
+    classes.iter().map(|class| class.column()).collect()
+}
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]

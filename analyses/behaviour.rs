@@ -30,11 +30,13 @@ use crate::run::{Generated, Steps};
 use crate::site::{Site, SiteKind};
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use found::Found;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
 use tables::Made;
+pub use tables::{AnswerRow, RateRow, SeparationRow};
 
 /// Find out what the model refuses, and which first tokens tell
 #[derive(Clone, Debug, serde::Serialize)]
@@ -170,7 +172,7 @@ impl Analysis for Behaviour {
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, "rates")?)?)])
+        Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, RateRow::TABLE)?)?)])
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {

@@ -12,7 +12,8 @@
 mod agreement;
 
 use super::align::align;
-use super::effects::{Measured, Read, Shared, Subset, effects_tables, read, subset_section};
+use super::columns::{EffectHalves, OfPair, OfUnit};
+use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
 use super::marks::MarkArgs;
@@ -25,9 +26,11 @@ use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Change, Edit, Gradient, Handle, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
+use crate::rows;
 use crate::site::SiteKind;
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 
@@ -49,6 +52,41 @@ impl Direction {
             Direction::Necessity => "necessity",
             Direction::Sufficiency => "sufficiency",
         }
+    }
+}
+
+/// The exchange of a unit between the prompts of a pair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exchange;
+
+impl Edited for Exchange {
+    const VARIANT: (&str, &str) =
+        ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse");
+    const SHARE: (&str, &str) = (
+        "share_of_gap",
+        "share of the gap: the mean effect over the mean of (other minus base metric), a ratio of means; reports and figures \
+         show this one",
+    );
+    const SHARE_OF: &str = "gap";
+}
+
+/// A unit's exchange in one direction, over pairs: a row of the table of heads.
+pub type Row<'a> = effects::Row<'a, Exchange>;
+
+/// The table of heads, read back.
+pub type Read<'a> = effects::Read<'a, Exchange>;
+
+rows! {
+    /// One pair's exchange of one unit in one direction.
+    pub struct PairRow<'a> in "pairs" {
+        pair: OfPair<'a> as "",
+        unit: OfUnit as "",
+        direction: &'a str = "necessity or sufficiency",
+        base_metric: Option<f64> = "metric of the run that is edited, without the edit, nats",
+        other_metric: Option<f64> = "metric of the run that is taken from, nats",
+        patched_metric: Option<f64> = "metric with the exchange, nats",
+        effect: Option<f64> = "patched minus base metric, nats",
+        halves: EffectHalves as "",
     }
 }
 
@@ -164,7 +202,7 @@ impl Analysis for Interchange {
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "direction")?;
+        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
         let mut figures = Vec::new();
         for direction in &heads.variants {
             let title = format!("Interchange of {}: {direction}", heads.site_words());
@@ -172,21 +210,21 @@ impl Analysis for Interchange {
         }
         figures.extend(heads.halves_figures("the exchange", "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
-        if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
+        if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
             figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
         }
         Ok(figures)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "direction")?;
+        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
         sections.extend(heads.halves_sections("the exchange", "pair", dir));
         let forest = "The strongest of each direction with their intervals.";
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
-        sections.extend(subset_section(tables, "direction")?);
-        if let Ok(found) = table(tables, "agreement") {
+        sections.extend(subset_section::<Exchange>(tables)?);
+        if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
             sections.push(agreement::section(found, dir)?);
         }
         Ok(sections)
@@ -289,13 +327,12 @@ impl Interchange {
         let rows = measured(items, &directions, chosen, swaps, estimates.as_ref());
         let shared = Shared {
             model: about.model,
-            variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
             position: self.position.to_string(),
             seed: about.seed,
-            positive: Some("necessity"),
+            positive: Some(Direction::Necessity.name()),
             marks: self.marks,
         };
-        let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
+        let mut tables = effects_tables::<Exchange>(&shared, items.pairs.labels(), &rows)?;
         tables.push(pairs_table(items, &directions, chosen, swaps)?);
         if estimates.is_some() {
             tables.push(agreement::table(about.model, &rows(None))?);
@@ -397,7 +434,7 @@ fn exact_plan(
     directions: &[Direction],
     chosen: &[Vec<usize>],
     pairs: Range<usize>,
-) -> (Plan, Vec<OfPair>) {
+) -> (Plan, Vec<AskedOfPair>) {
     let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(pairs.len()));
     for i in pairs {
         let runs = items.pairs.add(&mut plan, i);
@@ -413,20 +450,20 @@ fn exact_plan(
             units.iter().map(patched).collect()
         };
         let patched = directions.iter().zip(chosen).map(of_direction).collect();
-        asked.push(OfPair { clean, patched });
+        asked.push(AskedOfPair { clean, patched });
     }
     (plan, asked)
 }
 
 /// What is read of a pair.
-struct OfPair {
+struct AskedOfPair {
     /// Of the positive and of the negative prompt.
     clean: [Asked; 2],
     /// For each direction, of the chosen units' forks.
     patched: Vec<Vec<Asked>>,
 }
 
-impl OfPair {
+impl AskedOfPair {
     /// Adds a swap to each direction's chosen units.
     fn add(&self, directions: &[Direction], readings: &Readings, swaps: &mut [Vec<Vec<Swap>>]) {
         let clean = self.clean.map(|asked| asked.of(readings));
@@ -479,42 +516,34 @@ fn pairs_table(
     chosen: &[Vec<usize>],
     swaps: &[Vec<Vec<Swap>>],
 ) -> Result<Table, AnalysisError> {
-    // Made anew for each column: there may be millions.
     let of_unit = |d: usize, k: usize| {
         let (direction, unit) = (directions[d], items.units[chosen[d][k]]);
-        swaps[d][k].iter().enumerate().map(move |(i, swap)| (i, unit, direction, *swap))
+        let swaps = items.pairs.dataset.items.iter().zip(&swaps[d][k]);
+        swaps.map(move |(pair, swap)| PairRow {
+            pair: pair.into(),
+            unit: unit.into(),
+            direction: direction.name(),
+            base_metric: Some(swap.base),
+            other_metric: swap.other,
+            patched_metric: Some(swap.patched),
+            effect: Some(swap.effect()),
+            halves: swap.into(),
+        })
     };
-    let rows = || (0..directions.len()).flat_map(move |d| (0..chosen[d].len()).flat_map(move |k| of_unit(d, k)));
-    let pair = |r: &(usize, Unit, Direction, Swap)| &items.pairs.dataset.items[r.0];
-    Ok(Table::new("pairs")
-        .str("id", "the pair", rows().map(|r| pair(&r).id.as_str()))?
-        .opt_str("group", "the pair's group", rows().map(|r| pair(&r).group.as_deref()))?
-        .opt_str("lang", "the pair's language", rows().map(|r| pair(&r).lang.as_deref()))?
-        .int("layer", "layer, from 0", rows().map(|r| r.1.site.layer as i64))?
-        .int("head", "head, from 0; -1 for a site as a whole", rows().map(|r| r.1.head_number()))?
-        .str("direction", "necessity or sufficiency", rows().map(|r| r.2.name()))?
-        .float("base_metric", "metric of the run that is edited, without the edit, nats", rows().map(|r| r.3.base))?
-        .float("other_metric", "metric of the run that is taken from, nats", rows().map(|r| r.3.other))?
-        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?
-        .float("effect", "patched minus base metric, nats", rows().map(|r| r.3.effect()))?
-        .float(
-            "answer_effect",
-            "the same of logsumexp(answer logits) less the mean logit, nats",
-            rows().map(|r| r.3.answer),
-        )?
-        .float("foil_effect", "the same of the foil: answer_effect less this is effect", rows().map(|r| r.3.foil()))?)
+    let units = (0..directions.len()).flat_map(|d| (0..chosen[d].len()).map(move |k| (d, k)));
+    Ok(PairRow::table(units.flat_map(|(d, k)| of_unit(d, k)))?)
 }
 
 /// A direction's figure and its strongest units.
 fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
-    let metrics = rows.iter().find(|r| r.positive.is_some());
+    let metrics = rows.iter().find(|r| r.positive_mean.is_some());
     let text = format!(
         "{}: over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
         capitalised(sentence(direction)),
         plural(rows.first().map_or(0, |r| r.n), "pair"),
-        signed(metrics.and_then(|r| r.positive), 3),
-        signed(metrics.and_then(|r| r.negative), 3),
+        signed(metrics.and_then(|r| r.positive_mean), 3),
+        signed(metrics.and_then(|r| r.negative_mean), 3),
         heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");

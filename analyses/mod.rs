@@ -16,6 +16,7 @@ pub mod steer;
 // What several of them share, and what is made of their tables together.
 pub mod align;
 pub mod answered;
+pub mod columns;
 pub mod compare;
 pub mod components;
 pub mod directions;

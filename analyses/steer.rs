@@ -33,6 +33,7 @@ use crate::rundir::write_file;
 use crate::site::{Site, SiteKind, Units};
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use contrast::Contrast;
 use plans::{Condition, Kind, Swept, Vectors, activations, sweep};
 use select::Selected;
@@ -317,14 +318,14 @@ impl Analysis for Steer {
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         let mut figures = dose::figures(tables)?;
-        if let Ok(selection) = table(tables, "selection") {
+        if let Ok(selection) = table(tables, select::SelectionRow::TABLE) {
             figures.push(("selection.png".to_string(), select::figure(selection)?));
         }
         Ok(figures)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let selection = table(tables, "selection").ok().map(|s| select::section(s, dir)).transpose()?;
+        let selection = table(tables, select::SelectionRow::TABLE).ok().map(|s| select::section(s, dir)).transpose()?;
         Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
     }
 }

@@ -14,6 +14,7 @@ use crate::dataset::{Dataset, Input, Pair, read_pairs};
 use crate::model::Model;
 use crate::plan::{Plan, Run};
 use crate::report::cells::plural;
+use crate::rows;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
@@ -100,8 +101,25 @@ impl Ciphered {
         ]
     }
 
-    /// What reports say of the pairs that were left out, from the counts in tables.
-    pub fn omitted(left_out: i64, too_long: i64) -> String {
+    /// The pairs that were left out, for tables.
+    pub fn omitted_pairs(&self) -> OmittedPairs {
+        OmittedPairs { left_out: self.left_out as i64, too_long: self.too_long as i64 }
+    }
+}
+
+rows! {
+    /// How many pairs were left out.
+    #[derive(Copy)]
+    pub struct OmittedPairs {
+        left_out: i64 = "pairs that cannot be written in the cipher",
+        too_long: i64 = "pairs that would be longer in the cipher than the model's context, left out too",
+    }
+}
+
+impl OmittedPairs {
+    /// What reports say of them; nothing where there are none.
+    pub fn words(self) -> String {
+        let OmittedPairs { left_out, too_long } = self;
         let were = |n: i64| if n == 1 { "was" } else { "were" };
         let mut words = String::new();
         if left_out > 0 {

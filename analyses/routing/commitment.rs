@@ -21,8 +21,8 @@ mod committed;
 mod report;
 mod signal;
 
-use crate::analyses::effects::{Tested, family};
-use crate::analyses::halves::{self, Asked, Value};
+use crate::analyses::effects::family;
+use crate::analyses::halves::{self, Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean, sd};
@@ -31,10 +31,12 @@ use crate::dataset::Pair;
 use crate::model::Model;
 use crate::plan::{Change, Edit, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
+use crate::rows;
 use crate::site::SiteKind;
 use crate::stats::{Bootstrap, Interval, bca_ratio};
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use signal::Signals;
 use std::ops::Range;
 use std::path::Path;
@@ -410,96 +412,77 @@ fn add(items: &Items, of_pair: &OfPair, readings: &Readings, found: &mut [Measur
     }
 }
 
-/// A row of the table of layers.
-struct Row<'a> {
-    of: &'a Measured,
-    layer: usize,
-    effects: &'a [f64],
-    answers: &'a [f64],
-    tested: Tested,
-    share_interval: Option<Interval>,
-}
-
-impl Row<'_> {
-    /// The effects on the answer's half and on the foil's; none along random directions.
-    fn halves(&self) -> [Vec<f64>; 2] {
-        match self.of.of_signal() {
-            true => [self.answers.to_vec(), less(self.answers, self.effects)],
-            false => Default::default(),
-        }
+rows! {
+    /// A change of one place before a layer, along one direction.
+    pub struct LayerRow<'a> in "layers" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "the layer before which the residual stream was changed, from 0",
+        relative_depth: Option<f64> =
+            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
+        place: &'a str =
+            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
+             difference of the classes' means; last: the last position, its projection set to the other class's mean",
+        change: &'a str =
+            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
+             remove, along a random direction",
+        direction: i64 = "0: the signal's; from 1 on: random directions",
+        n: i64 = "pairs",
+        left_out: i64 =
+            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
+        base_mean: Option<f64> = "mean metric of the run that is edited, nats",
+        gap_mean: Option<f64> = "mean of the other prompt's metric less that, nats",
+        effect_mean: Option<f64> = "mean of edited minus base metric, nats",
+        effect_sd: Option<f64> = "its standard deviation over pairs, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of the mean effect's 95 % BCa interval, nats",
+            "upper end of the mean effect's 95 % BCa interval, nats",
+        ],
+        share_of_gap: Option<f64> = "mean effect over the mean gap",
+        share_interval: Option<(f64, f64)> as "share_ci_" = [
+            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
+            "upper end",
+        ],
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over the layers of one place, change and direction",
+        halves: Halves [newer] as "effect" = "of the signal: edited minus base of",
     }
-}
-
-fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Row<'a>>, AnalysisError> {
-    let options = Bootstrap { seed, ..Bootstrap::default() };
-    let mut rows: Vec<Row> = Vec::new();
-    for of in measured {
-        let tested = family(&of.effects, seed)?;
-        rows.extend(items.layers.iter().enumerate().zip(tested).map(|((l, layer), tested)| {
-            let (effects, answers) = (&of.effects[l][..], &of.answers[l][..]);
-            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
-            Row { of, layer: *layer, effects, answers, tested, share_interval }
-        }));
-    }
-    Ok(rows)
 }
 
 fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
-    let rows = rows(items, measured, seed)?;
-    let tested = |f: fn(&Tested) -> Option<f64>| rows.iter().map(move |r| f(&r.tested));
-    let share = |f: fn(&Interval) -> f64| rows.iter().map(move |r| r.share_interval.as_ref().map(f));
-    let table = Table::new("layers")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| r.layer as i64))?
-        .float(
-            "relative_depth",
-            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
-            rows.iter().map(|r| r.layer as f64 / items.n_layers as f64),
-        )?
-        .str(
-            "place",
-            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
-             difference of the classes' means; last: the last position, its projection set to the other class's mean",
-            rows.iter().map(|r| r.of.place.name()),
-        )?
-        .str(
-            "change",
-            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
-             remove, along a random direction",
-            rows.iter().map(|r| r.of.kind.name()),
-        )?
-        .int("direction", "0: the signal's; from 1 on: random directions", rows.iter().map(|r| r.of.kind.direction()))?
-        .int("n", "pairs", rows.iter().map(|r| r.of.base.len() as i64))?
-        .int(
-            "left_out",
-            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
-            rows.iter().map(|r| items.left_out(r.of.place) as i64),
-        )?
-        .float("base_mean", "mean metric of the run that is edited, nats", rows.iter().map(|r| mean(&r.of.base)))?
-        .float("gap_mean", "mean of the other prompt's metric less that, nats", rows.iter().map(|r| mean(&r.of.gap)))?
-        .float("effect_mean", "mean of edited minus base metric, nats", rows.iter().map(|r| mean(r.effects)))?
-        .float("effect_sd", "its standard deviation over pairs, nats", rows.iter().map(|r| sd(r.effects)))?
-        .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.0)))?
-        .float("ci_high", "upper end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.1)))?
-        .float(
-            "share_of_gap",
-            "mean effect over the mean gap",
-            rows.iter().map(|r| Some(mean(r.effects)? / r.of.mean_gap()?)),
-        )?
-        .float(
-            "share_ci_low",
-            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
-            share(|i| i.low),
-        )?
-        .float("share_ci_high", "upper end", share(|i| i.high))?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested(|t| t.p))?
-        .float(
-            "q_value",
-            "Benjamini-Hochberg q-value over the layers of one place, change and direction",
-            tested(|t| t.q),
-        )?;
-    let half = |side: usize| rows.iter().map(|r| std::mem::take(&mut r.halves()[side])).collect::<Vec<_>>();
-    halves::columns(table, "effect", "of the signal: edited minus base of", [&half(0), &half(1)], seed)
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let mut rows: Vec<LayerRow> = Vec::new();
+    // Of the effects on the answer's half and on the foil's; none along random directions.
+    let (mut answers, mut foils): (Vec<Vec<f64>>, Vec<Vec<f64>>) = Default::default();
+    for of in measured {
+        for (l, tested) in family(&of.effects, seed)?.into_iter().enumerate() {
+            let (layer, effects) = (items.layers[l], &of.effects[l]);
+            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
+            answers.push(if of.of_signal() { of.answers[l].clone() } else { Vec::new() });
+            foils.push(if of.of_signal() { less(&of.answers[l], effects) } else { Vec::new() });
+            rows.push(LayerRow {
+                model,
+                layer: layer as i64,
+                relative_depth: Some(layer as f64 / items.n_layers as f64),
+                place: of.place.name(),
+                change: of.kind.name(),
+                direction: of.kind.direction(),
+                n: of.base.len() as i64,
+                left_out: items.left_out(of.place) as i64,
+                base_mean: mean(&of.base),
+                gap_mean: mean(&of.gap),
+                effect_mean: mean(effects),
+                effect_sd: sd(effects),
+                interval: tested.interval,
+                share_of_gap: mean(effects).zip(of.mean_gap()).map(|(effect, gap)| effect / gap),
+                share_interval: share_interval.map(Interval::ends),
+                p_value: tested.p,
+                q_value: tested.q,
+                halves: Halves::default(),
+            });
+        }
+    }
+    let halves = halves::over_items(&answers, &foils, seed);
+    Ok(LayerRow::table(rows.into_iter().zip(halves).map(|(row, halves)| LayerRow { halves, ..row }))?)
 }
 
 #[cfg(test)]

@@ -18,7 +18,7 @@ mod report;
 use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::{Asked, Value};
+use crate::analyses::halves::{Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, halves as halves_of};
 use crate::analyses::interchange::spread;
 use crate::analyses::scored::Scored;
@@ -27,9 +27,11 @@ use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, 
 use crate::model::Model;
 use crate::plan::{Array, Attribution, Handle, Plan, Readings};
 use crate::report::Section;
-use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::rows;
+use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use apart::Parts;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -247,6 +249,85 @@ struct Methods {
     dla: Vec<Tested>,
 }
 
+rows! {
+    /// What one method says of a head.
+    #[derive(Copy)]
+    pub struct Method {
+        mean: Option<f64> = "mean {}, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of that mean's 95 % BCa interval, nats",
+            "upper end of that mean's 95 % BCa interval, nats",
+        ],
+        p: Option<f64> = "two-sided sign-flip permutation p-value of that mean",
+        q: Option<f64> = "Benjamini-Hochberg q-value over all heads",
+        p_max: Option<f64> =
+            "family-wise p-value by the max statistic over all heads: it holds for a head that was picked on these pairs too",
+    }
+
+    /// An effect as a share of the mean gap, with an interval that the gap's own uncertainty is in.
+    #[derive(Copy)]
+    pub struct Crossed {
+        share: Option<f64> as "" = "that mean as a share of the mean gap, negative minus positive prompt's metric",
+        interval: Option<(f64, f64)> as "_ci_" = [
+            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
+             not beyond chance",
+            "its upper end",
+        ],
+    }
+
+    /// A head under each method.
+    pub struct HeadRow<'a> in "heads" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n: i64 = "pairs",
+        positive_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        interchange: Method as "interchange_" = "effect of z from the negative prompt, edited minus clean metric",
+        rank_interchange: i64 = "rank of the absolute mean; 1 is the largest",
+        interchange_crossed: Crossed as "interchange_crossed",
+        ablation: Method as "ablation_" = "effect of z set to zero, edited minus clean metric",
+        rank_ablation: i64 = "rank of the absolute mean; 1 is the largest",
+        ablation_crossed: Crossed as "ablation_crossed",
+        dla: Method as "dla_" = "attribution in the clean run",
+        rank_dla: i64 = "rank of the absolute mean; 1 is the largest",
+        dla_share: Option<f64> = "mean share of the sum of all components' absolute attributions",
+        dla_share_interval: Option<(f64, f64)> as "dla_share_ci_" =
+            ["lower end of its 95 % BCa interval", "upper end of its 95 % BCa interval"],
+        ablation_direct_mean: Option<f64> =
+            "direct part of the ablation's effect: the attribution with its sign turned, nats",
+        ablation_repair_mean: Option<f64> =
+            "effect of ablation less its direct part: what the final norm and later components change, nats",
+        ablation_frozen_mean: Option<f64> =
+            "effect of ablation with every later component frozen, the final norm free, nats; empty where it was not run",
+        interchange_direct_mean: Option<f64> =
+            "direct part of the interchange's effect: change of the head's own attribution, each run with its own final \
+             norm, nats; empty where it was not run",
+        interchange_repair_mean: Option<f64> =
+            "effect of interchange less its direct part: what the final norm and later components change, nats",
+        interchange_frozen_mean: Option<f64> =
+            "effect of interchange with every later component frozen, the final norm free, nats; empty where it was not run",
+        interchange_halves: Halves [newer] as "interchange" = "with z from the negative prompt, edited minus clean",
+        ablation_halves: Halves [newer] as "ablation" = "with z set to zero, edited minus clean",
+        dla_halves: Halves [newer] as "dla" = "attribution to",
+    }
+
+    /// A head that interchange finds.
+    pub struct MissedRow<'a> in "missed" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n: i64 = "pairs",
+        interchange_mean: Option<f64> = "mean effect of interchange, nats",
+        share_of_gap: Option<f64> = "that over the mean gap between the negative and the positive prompts' metrics",
+        ablation_mean: Option<f64> = "mean effect of zero ablation, nats",
+        ablation_q: Option<f64> = "Benjamini-Hochberg q-value of it over all heads",
+        dla_share: Option<f64> = "mean share of the sum of absolute attributions",
+        ablation_misses: bool = "whether its ablation does not move the metric the same way with q < 0.05",
+        dla_misses: bool = "whether attribution has it not among as many of its strongest heads as interchange finds",
+    }
+}
+
 fn heads_table(
     model: &str,
     items: &Items,
@@ -254,141 +335,62 @@ fn heads_table(
     tested: &Methods,
     parts: &[Parts],
 ) -> Result<Table, AnalysisError> {
-    let n = items.heads.len();
-    let table = Table::new("heads")
-        .str("model", "the model, as it was named", (0..n).map(|_| model))?
-        .int("layer", "layer, from 0", items.heads.iter().map(|h| h.layer as i64))?
-        .int("head", "head, from 0", items.heads.iter().map(|h| h.head as i64))?
-        .int("n", "pairs", (0..n).map(|_| measured.positive.len() as i64))?
-        .float("positive_mean", "mean metric of the positive prompts, nats", (0..n).map(|_| mean(&measured.positive)))?
-        .float(
-            "negative_mean",
-            "mean metric of the negative prompts, nats",
-            (0..n).map(|_| mean(&measured.negative)),
-        )?;
-    let what = "effect of z from the negative prompt, edited minus clean metric";
-    let table = method_columns(table, ("interchange", what), &measured.interchange, &tested.interchange)?;
-    let table = crossed_columns(table, "interchange", &measured.interchange, (measured, seed))?;
-    let what = "effect of z set to zero, edited minus clean metric";
-    let table = method_columns(table, ("ablation", what), &measured.ablation, &tested.ablation)?;
-    let table = crossed_columns(table, "ablation", &measured.ablation, (measured, seed))?;
-    let table = method_columns(table, ("dla", "attribution in the clean run"), &measured.dla, &tested.dla)?;
-    let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
-    let table = table
-        .float(
-            "dla_share",
-            "mean share of the sum of all components' absolute attributions",
-            measured.shares.iter().map(|x| mean(x)),
-        )?
-        .float("dla_share_ci_low", "lower end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.low)))?
-        .float("dla_share_ci_high", "upper end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.high)))?;
-    halves_columns(parts_columns(table, measured, parts)?, measured, seed)
-}
-
-/// Both halves of each method's effects or attributions.
-fn halves_columns(mut table: Table, measured: &Measured, seed: u64) -> Result<Table, AnalysisError> {
     let whole = [&measured.interchange, &measured.ablation, &measured.dla];
-    let methods = [
-        ("interchange", "with z from the negative prompt, edited minus clean"),
-        ("ablation", "with z set to zero, edited minus clean"),
-        ("dla", "attribution to"),
-    ];
-    for ((method, answers), whole) in methods.into_iter().zip(&measured.answers).zip(whole) {
-        let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
-        table = halves::columns(table, method.0, method.1, [answers, &foils], seed)?;
-    }
-    Ok(table)
-}
-
-/// One method's mean of every head, with its interval, test and rank.
-fn method_columns(
-    table: Table,
-    (name, what): (&str, &str),
-    values: &[Vec<f64>],
-    tested: &[Tested],
-) -> Result<Table, AnalysisError> {
-    let end = |which: &str| format!("{which} end of that mean's 95 % BCa interval, nats");
-    Ok(table
-        .float(&format!("{name}_mean"), &format!("mean {what}, nats"), means(values))?
-        .float(&format!("{name}_ci_low"), &end("lower"), tested.iter().map(|t| t.interval.map(|i| i.0)))?
-        .float(&format!("{name}_ci_high"), &end("upper"), tested.iter().map(|t| t.interval.map(|i| i.1)))?
-        .float(
-            &format!("{name}_p"),
-            "two-sided sign-flip permutation p-value of that mean",
-            tested.iter().map(|t| t.p),
-        )?
-        .float(&format!("{name}_q"), "Benjamini-Hochberg q-value over all heads", tested.iter().map(|t| t.q))?
-        .float(
-            &format!("{name}_p_max"),
-            "family-wise p-value by the max statistic over all heads: it holds for a head that was picked on these pairs too",
-            tested.iter().map(|t| t.p_max),
-        )?
-        .int(&format!("rank_{name}"), "rank of the absolute mean; 1 is the largest", ranks(&means(values)))?)
-}
-
-/// One method's effects as shares of the mean gap, with intervals that the gap's own uncertainty is in.
-fn crossed_columns(
-    table: Table,
-    name: &str,
-    effects: &[Vec<f64>],
-    (measured, seed): (&Measured, u64),
-) -> Result<Table, AnalysisError> {
-    let gaps = measured.gaps();
-    let options = Bootstrap { seed, ..Bootstrap::default() };
-    let ends: Vec<_> = effects.iter().map(|effects| bca_ratio(effects, &gaps, &options)).collect();
-    Ok(table
-        .float(
-            &format!("{name}_crossed"),
-            "that mean as a share of the mean gap, negative minus positive prompt's metric",
-            effects.iter().map(|effects| ratio(effects, &gaps)),
-        )?
-        .float(
-            &format!("{name}_crossed_ci_low"),
-            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
-             not beyond chance",
-            ends.iter().map(|i| i.map(|i| i.low)),
-        )?
-        .float(&format!("{name}_crossed_ci_high"), "its upper end", ends.iter().map(|i| i.map(|i| i.high)))?)
-}
-
-/// Effects taken apart.
-fn parts_columns(table: Table, measured: &Measured, parts: &[Parts]) -> Result<Table, AnalysisError> {
-    let [interchange, ablation, dla] = [&measured.interchange, &measured.ablation, &measured.dla].map(|x| means(x));
-    let beyond = |total: &[f64], part: &dyn Fn(usize) -> Option<f64>| -> Vec<Option<f64>> {
-        (0..total.len()).map(|h| Some(total[h] - part(h)?)).collect()
+    let [by_interchange, by_ablation, by_dla] = whole.map(|values| ranks(&means(values)));
+    let [interchange_halves, ablation_halves, dla_halves] =
+        std::array::from_fn(|method| both_halves(&measured.answers[method], whole[method], seed));
+    let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
+    let row = |h: usize| {
+        let [interchange, ablation, dla] = whole.map(|values| mean(&values[h]).unwrap_or(0.0));
+        let (head, parts) = (items.heads[h], &parts[h]);
+        HeadRow {
+            model,
+            layer: head.layer as i64,
+            head: head.head as i64,
+            n: measured.positive.len() as i64,
+            positive_mean: mean(&measured.positive),
+            negative_mean: mean(&measured.negative),
+            interchange: Method::of(interchange, &tested.interchange[h]),
+            rank_interchange: by_interchange[h],
+            interchange_crossed: crossed(&measured.interchange[h], measured, seed),
+            ablation: Method::of(ablation, &tested.ablation[h]),
+            rank_ablation: by_ablation[h],
+            ablation_crossed: crossed(&measured.ablation[h], measured, seed),
+            dla: Method::of(dla, &tested.dla[h]),
+            rank_dla: by_dla[h],
+            dla_share: mean(&measured.shares[h]),
+            dla_share_interval: shares[h].map(Interval::ends),
+            ablation_direct_mean: Some(-dla),
+            ablation_repair_mean: Some(ablation - -dla),
+            ablation_frozen_mean: parts.ablation_frozen,
+            interchange_direct_mean: parts.interchange_direct,
+            interchange_repair_mean: parts.interchange_direct.map(|direct| interchange - direct),
+            interchange_frozen_mean: parts.interchange_frozen,
+            interchange_halves: interchange_halves[h],
+            ablation_halves: ablation_halves[h],
+            dla_halves: dla_halves[h],
+        }
     };
-    Ok(table
-        .float(
-            "ablation_direct_mean",
-            "direct part of the ablation's effect: the attribution with its sign turned, nats",
-            dla.iter().map(|x| -x),
-        )?
-        .float(
-            "ablation_repair_mean",
-            "effect of ablation less its direct part: what the final norm and later components change, nats",
-            beyond(&ablation, &|h| Some(-dla[h])),
-        )?
-        .float(
-            "ablation_frozen_mean",
-            "effect of ablation with every later component frozen, the final norm free, nats; empty where it was not run",
-            parts.iter().map(|p| p.ablation_frozen),
-        )?
-        .float(
-            "interchange_direct_mean",
-            "direct part of the interchange's effect: change of the head's own attribution, each run with its own final \
-             norm, nats; empty where it was not run",
-            parts.iter().map(|p| p.interchange_direct),
-        )?
-        .float(
-            "interchange_repair_mean",
-            "effect of interchange less its direct part: what the final norm and later components change, nats",
-            beyond(&interchange, &|h| parts[h].interchange_direct),
-        )?
-        .float(
-            "interchange_frozen_mean",
-            "effect of interchange with every later component frozen, the final norm free, nats; empty where it was not run",
-            parts.iter().map(|p| p.interchange_frozen),
-        )?)
+    Ok(HeadRow::table((0..items.heads.len()).map(row))?)
+}
+
+impl Method {
+    fn of(mean: f64, tested: &Tested) -> Self {
+        let Tested { interval, p, q, p_max } = *tested;
+        Method { mean: Some(mean), interval, p, q, p_max }
+    }
+}
+
+/// One head's effects as a share of the mean gap.
+fn crossed(effects: &[f64], measured: &Measured, seed: u64) -> Crossed {
+    let (gaps, options) = (measured.gaps(), Bootstrap { seed, ..Bootstrap::default() });
+    Crossed { share: ratio(effects, &gaps), interval: bca_ratio(effects, &gaps, &options).map(Interval::ends) }
+}
+
+/// Both halves of one method's effects or attributions.
+fn both_halves(answers: &[Vec<f64>], whole: &[Vec<f64>], seed: u64) -> Vec<Halves> {
+    let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
+    halves::over_items(answers, &foils, seed)
 }
 
 /// A head that interchange finds, and which other methods do.
@@ -422,37 +424,20 @@ fn missed_table(
     tested: &Methods,
     missed: &[Missed],
 ) -> Result<Table, AnalysisError> {
-    let head = |m: &Missed| items.heads[m.head];
-    let of = |rows: &[Vec<f64>]| missed.iter().map(|m| mean(&rows[m.head])).collect::<Vec<_>>();
     let gaps = measured.gaps();
-    Ok(Table::new("missed")
-        .str("model", "the model, as it was named", missed.iter().map(|_| model))?
-        .int("layer", "layer, from 0", missed.iter().map(|m| head(m).layer as i64))?
-        .int("head", "head, from 0", missed.iter().map(|m| head(m).head as i64))?
-        .int("n", "pairs", missed.iter().map(|_| measured.positive.len() as i64))?
-        .float("interchange_mean", "mean effect of interchange, nats", of(&measured.interchange))?
-        .float(
-            "share_of_gap",
-            "that over the mean gap between the negative and the positive prompts' metrics",
-            missed.iter().map(|m| ratio(&measured.interchange[m.head], &gaps)),
-        )?
-        .float("ablation_mean", "mean effect of zero ablation, nats", of(&measured.ablation))?
-        .float(
-            "ablation_q",
-            "Benjamini-Hochberg q-value of it over all heads",
-            missed.iter().map(|m| tested.ablation[m.head].q),
-        )?
-        .float("dla_share", "mean share of the sum of absolute attributions", of(&measured.shares))?
-        .flag(
-            "ablation_misses",
-            "whether its ablation does not move the metric the same way with q < 0.05",
-            missed.iter().map(|m| m.by_ablation),
-        )?
-        .flag(
-            "dla_misses",
-            "whether attribution has it not among as many of its strongest heads as interchange finds",
-            missed.iter().map(|m| m.by_attribution),
-        )?)
+    Ok(MissedRow::table(missed.iter().map(|m| MissedRow {
+        model,
+        layer: items.heads[m.head].layer as i64,
+        head: items.heads[m.head].head as i64,
+        n: measured.positive.len() as i64,
+        interchange_mean: mean(&measured.interchange[m.head]),
+        share_of_gap: ratio(&measured.interchange[m.head], &gaps),
+        ablation_mean: mean(&measured.ablation[m.head]),
+        ablation_q: tested.ablation[m.head].q,
+        dla_share: mean(&measured.shares[m.head]),
+        ablation_misses: m.by_ablation,
+        dla_misses: m.by_attribution,
+    }))?)
 }
 
 #[cfg(test)]

@@ -18,9 +18,11 @@ use crate::names::short_name;
 use crate::plan::{Activation, Array, Change, Edit, Handle, KlFrom, Part, Plan, Positions};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
+use crate::rows;
 use crate::site::{Site, SiteKind};
 use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -230,50 +232,55 @@ fn trials(items: &Items, contrast: &Contrast, tried: &[Directed], some: Range<us
     (plan, asked)
 }
 
+rows! {
+    /// A candidate with what it does.
+    pub(super) struct SelectionRow<'a> in "selection" {
+        model: &'a str = "the model, as it was named",
+        recipe: &'a str = "how the direction is made",
+        site: &'a str = "where it is made and added",
+        layer: i64 = "layer, from 0",
+        position: i64 = "position of the prompts, from their end: -1 is the last",
+        n: i64 = "pairs",
+        positive_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        ablated_mean: Option<f64> = "the same with the direction taken out of every layer and position, nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        induced_mean: Option<f64> = "the same with the direction added at its layer, at every position, nats",
+        kl_mean: Option<f64> =
+            "mean KL divergence of the negative prompts' next token with the direction taken out, nats",
+        allowed: bool = "induced_mean > 0 and kl_mean <= 0.1",
+        chosen: bool = "of those allowed, the one with the least ablated_mean",
+    }
+}
+
 impl Selected {
     /// The table of all that were tried.
     pub(super) fn table(&self, about: &About, params: &Steer) -> Result<Table, AnalysisError> {
-        let Selected { tried, pairs: n, bases: (positive, negative), .. } = self;
-        let recipe = params.from.map_or("", |r| r.name());
-        let is_chosen =
-            |t: &Tried| t.candidate.site == self.site && Position::At(t.candidate.position) == self.position;
-        Ok(Table::new("selection")
-            .str("model", "the model, as it was named", tried.iter().map(|_| about.model))?
-            .str("recipe", "how the direction is made", tried.iter().map(|_| recipe))?
-            .str("site", "where it is made and added", tried.iter().map(|t| t.candidate.site.kind.name()))?
-            .int("layer", "layer, from 0", tried.iter().map(|t| t.candidate.site.layer as i64))?
-            .int(
-                "position",
-                "position of the prompts, from their end: -1 is the last",
-                tried.iter().map(|t| t.candidate.position),
-            )?
-            .int("n", "pairs", tried.iter().map(|_| *n as i64))?
-            .float("positive_mean", "mean metric of the positive prompts, nats", tried.iter().map(|_| *positive))?
-            .float(
-                "ablated_mean",
-                "the same with the direction taken out of every layer and position, nats",
-                tried.iter().map(|t| t.ablated),
-            )?
-            .float("negative_mean", "mean metric of the negative prompts, nats", tried.iter().map(|_| *negative))?
-            .float(
-                "induced_mean",
-                "the same with the direction added at its layer, at every position, nats",
-                tried.iter().map(|t| t.induced),
-            )?
-            .float(
-                "kl_mean",
-                "mean KL divergence of the negative prompts' next token with the direction taken out, nats",
-                tried.iter().map(|t| t.kl),
-            )?
-            .flag("allowed", "induced_mean > 0 and kl_mean <= 0.1", tried.iter().map(Tried::allowed))?
-            .flag("chosen", "of those allowed, the one with the least ablated_mean", tried.iter().map(is_chosen))?)
+        let (positive_mean, negative_mean) = self.bases;
+        Ok(SelectionRow::table(self.tried.iter().map(|tried| SelectionRow {
+            model: about.model,
+            recipe: params.from.map_or("", |r| r.name()),
+            site: tried.candidate.site.kind.name(),
+            layer: tried.candidate.site.layer as i64,
+            position: tried.candidate.position,
+            n: self.pairs as i64,
+            positive_mean,
+            ablated_mean: tried.ablated,
+            negative_mean,
+            induced_mean: tried.induced,
+            kl_mean: tried.kl,
+            allowed: tried.allowed(),
+            chosen: tried.candidate.site == self.site && Position::At(tried.candidate.position) == self.position,
+        }))?)
     }
 }
 
 /// What taking each candidate out leaves, by layer, a curve a position.
 pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, positions, left) =
-        (selection.ints("layer")?, selection.ints("position")?, selection.floats("ablated_mean")?);
+    let (layers, positions, left) = (
+        selection.column(SelectionRow::layer)?,
+        selection.column(SelectionRow::position)?,
+        selection.column(SelectionRow::ablated_mean)?,
+    );
     let mut names: Vec<i64> = positions.to_vec();
     names.sort_unstable();
     names.dedup();
@@ -282,11 +289,13 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
         let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: left[i], interval: None }).collect();
         Curve { name: format!("position {position}"), role: CurveRole::Series, points }
     };
-    let first = |name: &str| Ok::<_, AnalysisError>(selection.strs(name)?.first().copied().unwrap_or_default());
-    let n = selection.ints("n")?.first().copied().unwrap_or(0);
+    let models = selection.column(SelectionRow::model)?;
+    let sites = selection.column(SelectionRow::site)?;
+    let first = |texts: &[&str]| texts.first().copied().unwrap_or_default().to_string();
+    let n = selection.column(SelectionRow::n)?.first().copied().unwrap_or(0);
     Ok(Figure::from(Curves {
         title: "What is left without each direction".to_string(),
-        subtitle: format!("{}, {n} pairs, {}", short_name(first("model")?), first("site")?),
+        subtitle: format!("{}, {n} pairs, {}", short_name(&first(&models)), first(&sites)),
         x_label: "layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
         curves: names.into_iter().map(curve).collect(),
@@ -297,8 +306,8 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
 }
 
 pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let (layers, positions) = (selection.ints("layer")?, selection.ints("position")?);
-    let (allowed, chosen) = (selection.flags("allowed")?, selection.flags("chosen")?);
+    let (layers, positions) = (selection.column(SelectionRow::layer)?, selection.column(SelectionRow::position)?);
+    let (allowed, chosen) = (selection.column(SelectionRow::allowed)?, selection.column(SelectionRow::chosen)?);
     let at = (0..selection.rows()).find(|i| chosen[*i]);
     let which = at.map_or(String::new(), |i| format!(" Chosen is layer {}, position {}.", layers[i], positions[i]));
     let text = format!(
@@ -309,15 +318,15 @@ pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, Analysis
         allowed.iter().filter(|a| **a).count(),
     );
     let block = Listing::of(selection)
-        .ascending("ablated_mean")
+        .ascending(SelectionRow::ablated_mean.name)
         .first(LISTED)
-        .column("layer", Show::Count("layer"))
-        .column("position", Show::Count("position"))
-        .column("left (nats)", Show::Signed("ablated_mean", 2))
-        .column("brought (nats)", Show::Signed("induced_mean", 2))
-        .column("KL", Show::Number("kl_mean", 3))
-        .column("allowed", Show::Flag("allowed"))
-        .column("chosen", Show::Flag("chosen"))
+        .column("layer", Show::Count(SelectionRow::layer.name))
+        .column("position", Show::Count(SelectionRow::position.name))
+        .column("left (nats)", Show::Signed(SelectionRow::ablated_mean.name, 2))
+        .column("brought (nats)", Show::Signed(SelectionRow::induced_mean.name, 2))
+        .column("KL", Show::Number(SelectionRow::kl_mean.name, 3))
+        .column("allowed", Show::Flag(SelectionRow::allowed.name))
+        .column("chosen", Show::Flag(SelectionRow::chosen.name))
         .block("The directions that leave least")?;
     let caption = "The positive prompts' mean logit difference without each direction.";
     let alt = "Mean logit difference by layer with each direction taken out, a curve a position.";

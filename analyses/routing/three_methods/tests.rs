@@ -84,9 +84,9 @@ fn shares_of_the_gap_have_intervals_that_know_the_gap() {
     // Effects are a quarter of each pair's own gap: as a share they are sure, though both vary from pair to pair.
     let mut measured = measured([-1.0; 3], [0.1; 3]);
     measured.negative = vec![-1.0, -3.0, -6.0, 1.0];
-    let effects = vec![measured.gaps().iter().map(|gap| gap / 4.0).collect::<Vec<_>>()];
-    let table = crossed_columns(Table::new("heads"), "interchange", &effects, (&measured, 0)).unwrap();
-    for column in ["interchange_crossed", "interchange_crossed_ci_low", "interchange_crossed_ci_high"] {
-        assert!((table.floats(column).unwrap()[0].unwrap() - 0.25).abs() < 1e-12, "{column}");
+    let effects: Vec<f64> = measured.gaps().iter().map(|gap| gap / 4.0).collect();
+    let Crossed { share, interval } = crossed(&effects, &measured, 0);
+    for number in [share, interval.unzip().0, interval.unzip().1] {
+        assert!((number.unwrap() - 0.25).abs() < 1e-12, "{number:?}");
     }
 }
