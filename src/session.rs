@@ -87,7 +87,7 @@ pub enum SessionError {
     Run(#[from] RunError),
     #[error(transparent)]
     Part(#[from] RunDirError),
-    #[error("{path}: {why}; start anew with --force")]
+    #[error("{path}: {why}; start anew with {force}", force = crate::parameters::param("force"))]
     BadPart { path: String, why: String },
 }
 

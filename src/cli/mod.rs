@@ -9,6 +9,7 @@ mod compare;
 mod demo;
 mod document;
 mod findings;
+mod flags;
 mod inspect;
 mod interrupt;
 mod log;
@@ -211,6 +212,7 @@ impl From<RunDirError> for CliError {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     watch_panics();
+    flags::start();
     let cli = Cli::parse();
     log::start(cli.command.is_quiet());
     interrupt::watch();

@@ -145,7 +145,7 @@ fn parsed<A: clap::Args>(words: &[&str]) -> A {
 
 /// Holds the tables of an analysis to themselves: in one piece, in as many as there can be, and after a stop among those.
 #[track_caller]
-fn holds<A: Analysis>(model: &Model, words: &[&str]) {
+fn holds<A: Analysis + clap::Args>(model: &Model, words: &[&str]) {
     let analysis: A = parsed(words);
     let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}"));
     let bytes = |session: Session| -> Vec<(String, Vec<u8>)> {
