@@ -92,6 +92,9 @@ impl GateArgs {
     pub fn read(&self, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
         let arch = &model.decoder.arch;
         let Some(path) = &self.circuit else {
+            if self.gate.is_empty() {
+                return Err(AnalysisError::Bad(format!("give {} or {}", param("gate"), param("circuit"))));
+            }
             return Ok((heads_of(&self.gate, &param("gate").to_string(), arch)?, Vec::new()));
         };
         let name = path.display().to_string();
