@@ -8,6 +8,7 @@ use super::inputs::{Sources, read_input};
 use crate::answers::{Class, OWN, Rules};
 use crate::dataset::{Input, Item, Pair};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::{Plan, Run};
 use crate::rows;
 use crate::run::{Generated, Generation, Sampling, Steps};
@@ -16,8 +17,9 @@ use crate::table::Table;
 use std::path::PathBuf;
 
 /// How generated answers are classified
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
@@ -34,9 +36,8 @@ impl ClassArgs {
             return Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()));
         };
         if !generates {
-            return Err(AnalysisError::Bad(
-                "--classes: there are no answers to classify; give --generate N".to_string(),
-            ));
+            let (classes, generate) = (param("classes"), param("generate").is("N"));
+            return Err(AnalysisError::Bad(format!("{classes}: there are no answers to classify; give {generate}")));
         }
         let (bytes, source) = read_input(path)?;
         let text = String::from_utf8(bytes)

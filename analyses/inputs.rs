@@ -11,6 +11,7 @@ use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair, located, read_pairs, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
@@ -31,7 +32,7 @@ pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisEr
 }
 
 /// Which prompts are asked about
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PromptArgs {
     /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
@@ -68,8 +69,9 @@ impl PromptArgs {
 }
 
 /// Which prompts are asked about, and what is measured
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct MeasuredArgs {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -125,7 +127,7 @@ impl MeasuredArgs {
 pub type Sources = Vec<(String, String)>;
 
 /// Which pairs are asked about
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PairFile {
     /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
@@ -150,8 +152,9 @@ impl PairFile {
 }
 
 /// Which pairs are asked about, and what is measured
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct PairArgs {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -390,7 +393,8 @@ pub fn layer_list(list: Option<&str>, n_layers: usize) -> Result<Vec<usize>, Ana
     let Some(list) = list else { return Ok((0..n_layers).collect()) };
     let bad = |word: &str| {
         AnalysisError::Bad(format!(
-            "--layers: `{word}` is no layer or range of layers of this model; it has 0 to {}; write 3 or 0-5,8",
+            "{}: `{word}` is no layer or range of layers of this model; it has 0 to {}; write 3 or 0-5,8",
+            param("layers"),
             n_layers - 1
         ))
     };

@@ -44,10 +44,10 @@ use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: serde::Serialize {
+pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned {
     /// What the command is called.
     const NAME: &'static str;
-    /// One line for `--help`.
+    /// One line that says what it does.
     const ABOUT: &'static str;
     /// The report's title.
     const TITLE: &'static str;
@@ -118,7 +118,7 @@ impl<'a> About<'a> {
 
 /// The items of each of an analysis' plans, in order: what a plan makes is held at once, and a large dataset's is too much.
 /// `of_each` is what one item adds to a plan: its forks (or edits, where a fork has many), or the rows that are read of it
-/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer --temperature` draws.
+/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer` draws at a temperature.
 pub fn batches(n: usize, of_each: usize) -> impl Iterator<Item = Range<usize>> {
     let at_once = (PLANNED_AT_ONCE / of_each.max(1)).max(1);
     (0..n).step_by(at_once).map(move |from| from..n.min(from + at_once))

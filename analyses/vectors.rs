@@ -12,6 +12,7 @@ use super::AnalysisError;
 use super::inputs::read_input;
 use super::summary::Position;
 use crate::linear::{Direction, Method};
+use crate::parameters::param;
 use crate::site::Site;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
@@ -141,7 +142,7 @@ impl Wanted<'_> {
 
     fn of_npy(&self, bytes: &[u8]) -> Result<Named, String> {
         if let Some(name) = self.name {
-            return Err(format!("is one array without names; leave out --name {name}"));
+            return Err(format!("is one array without names; leave out {}", param("name").is(name)));
         }
         let stem = self.path.file_stem().map_or_else(|| "vector".into(), |stem| stem.to_string_lossy());
         let (name, vector) = self.row(&stem, npy::read(bytes)?)?;

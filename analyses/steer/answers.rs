@@ -7,6 +7,7 @@ use super::{Items, Steer};
 use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, sampled};
 use crate::dataset::shown::counted;
+use crate::parameters::param;
 use crate::plan::{Plan, Run};
 use crate::run::{Sampling, continued_alone};
 use crate::study::Runner;
@@ -25,7 +26,7 @@ impl Steer {
         }
         let directions = self.generate_controls.min(self.controls);
         let random = counted(directions.into(), "random direction");
-        format!("answers along {random} (--generate-controls {directions})")
+        format!("answers along {random} ({})", param("generate_controls").is(directions))
     }
 
     /// Generated answers of a sweep's prompts under one of its conditions.

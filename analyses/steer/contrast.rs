@@ -9,6 +9,7 @@ use crate::analyses::inputs::{Groups, Sources, encoded};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::{read_pairs, read_prompts};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::Metric;
 use std::path::Path;
 
@@ -41,8 +42,9 @@ impl Contrast {
             return Contrast::of_pairs(params, recipe, path, model, sources).map(Some);
         }
         let (Some(concept), Some(random), false) = (&params.concept, &params.random, recipe.needs_pairs()) else {
-            let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
-            return Err(AnalysisError::Bad(format!("--from {} needs {what}", recipe.name())));
+            let prompts = || format!("{}, or {} and {}", param("pairs"), param("concept"), param("random"));
+            let what = if recipe.needs_pairs() { param("pairs").to_string() } else { prompts() };
+            return Err(AnalysisError::Bad(format!("{} needs {what}", param("from").is(recipe.name()))));
         };
         let (mut keys, mut groups) = (Groups::default(), Vec::new());
         let mut side = |path: &Path| -> Result<Vec<Vec<u32>>, AnalysisError> {

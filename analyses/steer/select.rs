@@ -15,6 +15,7 @@ use crate::analyses::{About, AnalysisError, batches};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use crate::model::arch::Arch;
 use crate::names::short_name;
+use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Handle, KlFrom, Part, Plan, Positions};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
@@ -98,7 +99,7 @@ fn candidates(n_layers: usize, n: u32) -> Vec<Candidate> {
 /// If the work fails, or no candidate brings the behaviour and changes little else.
 pub(super) fn select(params: &Steer, runner: &dyn Runner, items: &Items, n: u32) -> Result<Selected, AnalysisError> {
     let Some(contrast) = &items.contrast else {
-        return Err(AnalysisError::Failed("--select: there are no pairs to select by".to_string()));
+        return Err(AnalysisError::Failed(format!("{}: there are no pairs to select by", param("select"))));
     };
     let tried = directions(runner, items, contrast, n)?;
     let mut of_pairs: Vec<([f64; 2], Vec<[f64; 3]>)> = Vec::new();
@@ -132,13 +133,15 @@ fn chosen(tried: &[Tried], n: u32, n_layers: usize) -> Result<Candidate, Analysi
     let count = |f: fn(&Tried) -> bool| tried.iter().filter(|t| f(t)).count();
     chosen.map(|t| t.candidate).ok_or_else(|| {
         AnalysisError::NotAskable(format!(
-            "--select {n}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
+            "{}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
              0) and {} change their next token by {MOST_KL} nats at most when they are taken out, but none does both; choose a \
-             --layer",
+             {layer}",
+            param("select").is(n),
             tried.len(),
             sites(n_layers).len().saturating_sub(1),
             count(Tried::brings),
             count(Tried::spares),
+            layer = param("layer"),
         ))
     })
 }

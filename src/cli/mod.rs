@@ -9,6 +9,7 @@ mod compare;
 mod cost;
 mod demo;
 mod findings;
+mod flags;
 mod inspect;
 mod interrupt;
 mod log;
@@ -221,6 +222,7 @@ impl From<RunDirError> for CliError {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     watch_panics();
+    flags::start();
     let cli = Cli::parse();
     log::start(cli.command.is_quiet());
     interrupt::watch();

@@ -1,5 +1,7 @@
 //! How commands end, in a process of their own.
 
+mod parameters;
+
 use super::*;
 use std::process::Command as Process;
 
