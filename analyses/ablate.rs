@@ -2,7 +2,7 @@
 //!
 //! A head's `z`, or another site, is replaced by something that says nothing of the prompt: zeros; its mean over a reference
 //! set; or its value in a random prompt of that set that is another one (resampling), averaged over draws. The mean and the resampled
-//! value are taken at the matching position where one position is ablated; with `--position all` the mean is over all
+//! value are taken at the matching position where one position is ablated; where all positions are, the mean is over all
 //! positions of the reference set, and resampled prompts are matched by their equal beginnings and ends.
 //! Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Chan et al. 2022, "Causal Scrubbing", for
 //! resampling. Later layers make up for some ablations (McGrath et al. 2023, "The Hydra Effect"): a small effect does not
@@ -16,9 +16,10 @@ use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, RowMean, Swap};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
-use crate::dataset::{Dataset, Item, read_prompts};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Part, Plan, Positions};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
@@ -30,11 +31,11 @@ use crate::table::Table;
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What the ablated part becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
@@ -58,36 +59,51 @@ impl Mode {
 }
 
 /// Ablate every head, or every MLP, one at a time
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Ablate {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
     /// Put this in its place; several with commas
-    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_value = "zero"))]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().mode))]
     pub mode: Vec<Mode>,
 
     /// Take mean and resample from these reference prompts (default: the prompts themselves)
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub reference: Option<PathBuf>,
+    pub reference: Option<Data>,
 
-    /// With --mode resample: draw this many values per prompt (default: 8)
+    /// For mode resample: draw this many values per prompt (default: 8)
     #[cfg_attr(feature = "cli", arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..)))]
     pub draws: Option<u16>,
 
     /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
     /// Ablate this site: z (every head), mlp_out (every MLP), or another
-    #[cfg_attr(feature = "cli", arg(long, default_value = "z"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Ablate {
+    fn default() -> Self {
+        Ablate {
+            measured: MeasuredArgs::default(),
+            mode: vec![Mode::Zero],
+            reference: None,
+            draws: None,
+            position: Position::Last,
+            site: SiteKind::Z,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 /// The prompts as the model reads them.
@@ -249,29 +265,31 @@ impl Ablate {
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
         if let Some(twice) = named_twice(&self.mode) {
-            return Err(AnalysisError::Bad(format!("--mode names {} twice", twice.name())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("mode"), twice.name())));
         }
         let ragged = matches!(self.site, SiteKind::Scores | SiteKind::Pattern);
         if ragged {
-            let why =
-                "--site: silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
-            return Err(AnalysisError::Bad(why.to_string()));
+            let why = "silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
+            return Err(AnalysisError::Bad(format!("{}: {why}", param("site"))));
         }
         let resampled = self.mode.contains(&Mode::Resample);
         if self.draws.is_some() && !resampled {
-            return Err(AnalysisError::Bad(
-                "--draws is of --mode resample: leave it out, or give that mode".to_string(),
-            ));
+            let (draws, resample) = (param("draws"), param("mode").is("resample"));
+            return Err(AnalysisError::Bad(format!("{draws} is of {resample}: leave it out, or give that mode")));
         }
         if items.reference.is_some() && !self.needs_values() {
-            let why = "--reference is of --mode mean and resample: leave it out, or give one of these modes";
-            return Err(AnalysisError::Bad(why.to_string()));
+            let (reference, mean) = (param("reference"), param("mode").is("mean"));
+            let why = format!("{reference} is of {mean} and resample: leave it out, or give one of these modes");
+            return Err(AnalysisError::Bad(why));
         }
         for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
             let at = items.dataset.at(item.line, &item.id, "prompt");
             self.position.of(ids.len()).map_err(|why| at.error(why))?;
             if resampled && items.others(ids) == 0 {
-                let why = "every prompt of the reference set is this one; resampling needs another: give --reference";
+                let reference = param("reference");
+                let why = format!(
+                    "every prompt of the reference set is this one; resampling needs another: give {reference}"
+                );
                 return Err(at.error(why).into());
             }
         }
@@ -279,9 +297,10 @@ impl Ablate {
             return Ok(());
         }
         if items.reference_ids.len() < 2 {
-            return Err(AnalysisError::Bad(
-                "the reference set has one prompt; mean and resample need two or more: give --reference".to_string(),
-            ));
+            return Err(AnalysisError::Bad(format!(
+                "the reference set has one prompt; mean and resample need two or more: give {}",
+                param("reference")
+            )));
         }
         for (i, ids) in items.reference_ids.iter().enumerate() {
             let set = items.reference.as_ref().unwrap_or(&items.dataset);

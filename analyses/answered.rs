@@ -6,21 +6,22 @@
 use super::AnalysisError;
 use super::inputs::{Sources, read_input};
 use crate::answers::{Class, OWN, Rules};
-use crate::dataset::{Input, Item, Pair};
+use crate::dataset::{Data, Input, Item, Pair};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::{Plan, Run};
 use crate::run::{Generated, Generation, Sampling, Steps};
 use crate::session::Session;
 use crate::table::Table;
-use std::path::PathBuf;
 
 /// How generated answers are classified
-#[derive(Clone, Debug, Default, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub classes: Option<PathBuf>,
+    pub classes: Option<Data>,
 }
 
 impl ClassArgs {
@@ -33,9 +34,8 @@ impl ClassArgs {
             return Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()));
         };
         if !generates {
-            return Err(AnalysisError::Bad(
-                "--classes: there are no answers to classify; give --generate N".to_string(),
-            ));
+            let (classes, generate) = (param("classes"), param("generate").is("N"));
+            return Err(AnalysisError::Bad(format!("{classes}: there are no answers to classify; give {generate}")));
         }
         let (bytes, source) = read_input(path)?;
         let text = String::from_utf8(bytes)
@@ -51,7 +51,7 @@ impl ClassArgs {
     /// As [`Self::open`], and if the file has no rules for one of the two.
     pub fn open_for_refusals(&self, generates: bool, sources: &mut Sources) -> Result<Rules, AnalysisError> {
         let rules = self.open(generates, sources)?;
-        let path = self.classes.as_deref().unwrap_or_else(|| "".as_ref()).display();
+        let path = self.classes.as_ref().map_or(String::new(), |path| path.display().to_string());
         match [Class::Refusal, Class::Answer].into_iter().find(|class| !rules.has(*class)) {
             Some(lacking) => Err(AnalysisError::Bad(format!(
                 "{path}: has no rule of the class `{lacking}`, and this analysis tells refusals from answers; add rules of both"

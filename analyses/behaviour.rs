@@ -6,7 +6,7 @@
 //! tokens tell much worse than its own. Candidates are first tokens that several answers of one class share; a pair of tokens is
 //! chosen, then more as long as they help to order the prompts or to put 0 between the two. How well tokens tell is measured by
 //! cross-fitting over four folds of the pairs: no prompt is judged by tokens that it helped to choose. `metric.json` holds the
-//! tokens of each language, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens
+//! tokens of each language, and every analysis takes it as its metric. A model that refuses too little gets tokens
 //! that tell the positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
@@ -37,24 +37,39 @@ use std::path::Path;
 use tables::Made;
 
 /// Find out what the model refuses, and which first tokens tell
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Behaviour {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
     /// Generate this many tokens per answer
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))
+    )]
     pub generate: u32,
 
     /// Use at most this many tokens on each side of the metric
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().tokens, value_name = "K"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=16))
+    )]
     pub tokens: u16,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Behaviour { file: PairFile::default(), generate: 32, tokens: 8, classes: ClassArgs::default() }
+    }
 }
 
 /// The prompts as the model reads them.

@@ -26,10 +26,11 @@ use super::vectors::{Named, to_bytes};
 use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, read_prompts};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions};
 use crate::report::Section;
 use crate::run::Reading;
@@ -40,10 +41,10 @@ use fit::{At, Found, Tcav};
 use sets::Sets;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a CAV is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Classifier {
@@ -68,39 +69,50 @@ impl Classifier {
     }
 }
 
-/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
-#[derive(Clone, Debug, serde::Serialize)]
+/// Which examples show a concept, and which do not
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
-pub struct Cav {
+pub struct ConceptArgs {
     /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
     ///
     /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
     /// and are in one run of TCAV.
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub concept: PathBuf,
+    pub concept: Data,
 
     /// Read random examples, without the concept, from this file (repeatable)
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", required_unless_present = "label"))]
-    pub random: Vec<PathBuf>,
+    #[serde(default)]
+    pub random: Vec<Data>,
 
-    /// Take only the examples of --concept with this label as showing it
+    /// Take only the concept's examples with this label as showing it
     ///
-    /// Without --random, the other examples of the file are the random ones.
+    /// Without random examples, the other examples of the file are the random ones.
     #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
     pub label: Option<String>,
+}
+
+/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
+pub struct Cav {
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub examples: ConceptArgs,
 
     /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
     ///
     /// Each label is a class. If the prompts have no labels, the file is one class.
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub class: Vec<PathBuf>,
+    pub class: Vec<Data>,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 
     /// Take activations at this site
-    #[cfg_attr(feature = "cli", arg(long, default_value = "resid_post"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
@@ -108,18 +120,37 @@ pub struct Cav {
     pub layers: Option<String>,
 
     /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
     /// Fit CAVs in this way; several with commas
-    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_value = "logistic"))]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().method))]
     pub method: Vec<Classifier>,
 
     /// For TCAV: fit this many CAVs of the concept, and as many of random sets
     ///
     /// If the examples or their groups do not suffice, there are fewer, down to 5.
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().runs, value_name = "R", requires = "class"),
+        arg(value_parser = clap::value_parser!(u16).range(5..=500))
+    )]
     pub runs: u16,
+}
+
+impl Default for Cav {
+    fn default() -> Self {
+        Cav {
+            examples: ConceptArgs::default(),
+            class: Vec::new(),
+            metric: MetricArgs::default(),
+            site: SiteKind::ResidPost,
+            layers: None,
+            position: Position::Last,
+            method: vec![Classifier::Logistic],
+            runs: 10,
+        }
+    }
 }
 
 /// The examples as the model reads them.
@@ -158,16 +189,19 @@ impl Analysis for Cav {
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let sites = self.sites(&model.decoder.arch)?;
         if let Some(twice) = named_twice(&self.method) {
-            return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("method"), twice.method().name())));
         }
         let (mut reader, mut sources) = (Reader::default(), Vec::new());
-        let shown = read_prompts(&self.concept)?;
+        let shown = read_prompts(&self.examples.concept)?;
         sources.push(shown.source());
-        let labelled = |item: &Item| self.label.is_none() || item.label == self.label;
+        let labelled = |item: &Item| self.examples.label.is_none() || item.label == self.examples.label;
         let concept = reader.examples(self, model, &shown, labelled)?;
-        let mut random =
-            if self.random.is_empty() { reader.examples(self, model, &shown, |i| !labelled(i))? } else { Vec::new() };
-        for path in &self.random {
+        let mut random = if self.examples.random.is_empty() {
+            reader.examples(self, model, &shown, |i| !labelled(i))?
+        } else {
+            Vec::new()
+        };
+        for path in &self.examples.random {
             let set = read_prompts(path)?;
             random.extend(reader.examples(self, model, &set, |_| true)?);
             sources.push(set.source());
@@ -275,16 +309,16 @@ impl Cav {
     fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
         let bad = |why: String| Err(AnalysisError::Bad(why));
         if self.position == Position::All {
-            return bad("--position all: a CAV is of one position; give last or a number".to_string());
+            return bad(format!("{}: a CAV is of one position; give last or a number", param("position").is("all")));
         }
         if self.layers.is_some() && !self.site.in_layers() {
-            return bad(format!("--layers: {} is in no layer; leave it out", self.site));
+            return bad(format!("{}: {} is in no layer; leave it out", param("layers"), self.site));
         }
         let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
         let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
         let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
         if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
-            return bad(format!("--site {}: its width differs with the prompt's length", self.site));
+            return bad(format!("{}: its width differs with the prompt's length", param("site").is(self.site)));
         }
         Ok(sites)
     }
@@ -293,9 +327,17 @@ impl Cav {
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
         // A strength is chosen by holding out examples of what is left when others are held out.
         let needed = if self.method.iter().any(|m| *m != Classifier::Mean) { 3 } else { 2 };
-        let label = self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
-        let files =
-            || items.sources.iter().map(|s| s.0.as_str()).take(1 + self.random.len()).collect::<Vec<_>>().join(", ");
+        let label =
+            self.examples.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
+        let files = || {
+            items
+                .sources
+                .iter()
+                .map(|s| s.0.as_str())
+                .take(1 + self.examples.random.len())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         for (what, examples) in [("of the concept", &items.concept), ("random", &items.random)] {
             let groups = examples.iter().map(|e| e.group).collect::<HashSet<_>>().len();
             if groups < needed {
@@ -324,7 +366,7 @@ impl Cav {
     /// The prompts of the classes: those of one label together, whatever file they are from, and those of a file without.
     fn classes(&self, model: &Model, sources: &mut Sources, scored: &mut Scored) -> Result<Vec<Class>, AnalysisError> {
         if let Some(twice) = named_twice(&self.class) {
-            return Err(AnalysisError::Bad(format!("--class names {} twice", twice.display())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("class"), twice.display())));
         }
         let metrics = self.metric.open(model)?;
         let mut classes: Vec<(Key, Vec<ClassPrompt>)> = Vec::new();
@@ -338,7 +380,7 @@ impl Cav {
                 let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
                 let at = set.at(item.line, &item.id, "prompt");
                 let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-                let key = item.label.clone().map_or(Key::File(path), Key::Label);
+                let key = item.label.clone().map_or(Key::File(path.path()), Key::Label);
                 let prompt = (ids, metric, positions);
                 match classes.iter_mut().find(|class| class.0 == key) {
                     Some(class) => class.1.push(prompt),

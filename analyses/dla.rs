@@ -33,8 +33,9 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Dla {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]

@@ -6,7 +6,7 @@
 //! Mediation Analysis"; Geiger et al. 2021, "Causal Abstractions of Neural Networks"; "How Alignment Routes" (2026) for
 //! screening every head.
 //!
-//! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
+//! An estimate, where it is asked for, first estimates every effect to first order, the gradient of the base's metric times what the
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
 mod agreement;
@@ -22,6 +22,7 @@ use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, t
 use crate::dataset::{Dataset, Pair};
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run};
 use crate::report::Section;
 use crate::report::cells::{plural, signed};
@@ -33,7 +34,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Which run is edited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
@@ -63,7 +64,7 @@ fn sentence(direction: &str) -> &'static str {
 }
 
 /// How effects are found before the exact ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Estimate {
@@ -72,18 +73,19 @@ pub enum Estimate {
 }
 
 /// Swap every head between matched prompts, and measure what changes
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Interchange {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value = "last", allow_hyphen_values = true))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
-    /// With --position all: match up prompts of unequal lengths
+    /// At all positions: match up prompts of unequal lengths
     ///
     /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
     #[cfg_attr(feature = "cli", arg(long))]
@@ -94,20 +96,39 @@ pub struct Interchange {
     pub direction: Option<Direction>,
 
     /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
-    #[cfg_attr(feature = "cli", arg(long, default_value = "z"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
     /// Estimate every effect first, and run only the strongest exactly
     #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub estimate: Option<Estimate>,
 
-    /// With --estimate: run this many exactly, in each direction
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..)))]
+    /// After an estimate: run this many exactly, in each direction
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().exact, value_name = "N", requires = "estimate"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub exact: u32,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Interchange {
+    fn default() -> Self {
+        Interchange {
+            pairs: PairArgs::default(),
+            position: Position::Last,
+            align: false,
+            direction: None,
+            site: SiteKind::Z,
+            estimate: None,
+            exact: 32,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 /// The pairs as the model reads them.
@@ -126,7 +147,8 @@ impl Analysis for Interchange {
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         if self.align && self.position != Position::All {
-            return Err(AnalysisError::Bad("--align matches whole prompts: give --position all with it".to_string()));
+            let (align, all) = (param("align"), param("position").is("all"));
+            return Err(AnalysisError::Bad(format!("{align} matches whole prompts: give {all} with it")));
         }
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let pairs = self.pairs.read(model)?;
@@ -230,8 +252,10 @@ impl Interchange {
         }
         if self.position == Position::All && p != n {
             let why = format!(
-                "has {p} tokens and the negative {n}: --position all needs as many, or --align to match their equal \
-                 beginnings and ends; or use --position last"
+                "has {p} tokens and the negative {n}: {} needs as many, or {} to match their equal beginnings and ends; or use {}",
+                param("position").is("all"),
+                param("align"),
+                param("position").is("last")
             );
             return Err(at("positive").error(why).into());
         }

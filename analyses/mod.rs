@@ -34,20 +34,23 @@ use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
+use crate::parameters::{self, ParameterError};
 use crate::plan::Plan;
 use crate::report::Section;
 use crate::session::{Session, SessionError};
+use crate::study::Job;
 use crate::table::{Table, TableError};
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: serde::Serialize {
+pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
     /// What the command is called.
     const NAME: &'static str;
-    /// One line for `--help`.
+    /// One line that says what it does.
     const ABOUT: &'static str;
     /// The report's title.
     const TITLE: &'static str;
@@ -113,7 +116,7 @@ pub fn planned<'a>(plans: impl IntoIterator<Item = Plan, IntoIter: 'a>) -> Plans
 
 /// The items of each of an analysis' plans, in order: what a plan makes is held at once, and a large dataset's is too much.
 /// `of_each` is what one item adds to a plan: its forks (or edits, where a fork has many), or the rows that are read of it
-/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer --temperature` draws.
+/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer` draws at a temperature.
 pub fn batches(n: usize, of_each: usize) -> impl Iterator<Item = Range<usize>> {
     let at_once = (PLANNED_AT_ONCE / of_each.max(1)).max(1);
     (0..n).step_by(at_once).map(move |from| from..n.min(from + at_once))
@@ -197,10 +200,11 @@ macro_rules! registry {
     };
 }
 
-/// What makes figures and report of an analysis' tables.
+/// What makes a study of an analysis' recorded parameters, and figures and report of its tables.
 pub struct Writer {
     pub name: &'static str,
     pub title: &'static str,
+    pub job: fn(&Map<String, Value>) -> Result<Box<dyn Job>, ParameterError>,
     pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
     pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
 }
@@ -208,8 +212,17 @@ pub struct Writer {
 impl Writer {
     /// That of an analysis.
     pub const fn of<A: Analysis>() -> Self {
-        Writer { name: A::NAME, title: A::TITLE, figures: A::figures, sections: A::sections }
+        Writer { name: A::NAME, title: A::TITLE, job: job::<A>, figures: A::figures, sections: A::sections }
     }
+
+    /// That of a name.
+    pub fn named(name: &str) -> Option<&'static Writer> {
+        WRITERS.iter().find(|writer| writer.name == name)
+    }
+}
+
+fn job<A: Analysis>(parameters: &Map<String, Value>) -> Result<Box<dyn Job>, ParameterError> {
+    Ok(Box::new(parameters::read::<A>(parameters)?))
 }
 
 registry! {

@@ -1,5 +1,6 @@
 //! Writing a file so that it is there whole or not at all, whatever stops the process.
 
+use crate::parameters::param;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -26,12 +27,15 @@ impl WriteError {
     }
 }
 
-fn mend(error: &io::Error) -> &'static str {
+fn mend(error: &io::Error) -> String {
+    let out = param("out");
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there, or choose another --out",
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "; choose an --out that may be written to",
-        ErrorKind::NotFound => "; check that the folder is there and was not moved",
-        _ => "",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("; free space there, or choose another {out}"),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            format!("; choose an {out} that may be written to")
+        }
+        ErrorKind::NotFound => "; check that the folder is there and was not moved".to_string(),
+        _ => String::new(),
     }
 }
 

@@ -34,6 +34,7 @@ pub mod measured;
 pub mod model;
 pub mod names;
 pub mod ops;
+pub mod parameters;
 pub mod plan;
 #[cfg(feature = "report")]
 pub mod report;

@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// How heads are knocked out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Knockout {
@@ -60,8 +60,9 @@ impl Knockout {
 }
 
 /// Knock the gate out, and show what later heads lose
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Cascade {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -72,12 +73,18 @@ pub struct Cascade {
     pub gate: GateArgs,
 
     /// Knock heads out in this way
-    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Knockout::Interchange))]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().mode))]
     pub mode: Knockout,
 
     /// Also knock out this many amplifiers, the strongest
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 8, value_name = "K"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().amplifiers, value_name = "K"))]
     pub amplifiers: u32,
+}
+
+impl Default for Cascade {
+    fn default() -> Self {
+        Cascade { pairs: PairArgs::default(), gate: GateArgs::default(), mode: Knockout::Interchange, amplifiers: 8 }
+    }
 }
 
 /// The pairs as the model reads them, and the gate.

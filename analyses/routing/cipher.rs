@@ -29,8 +29,9 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Cipher {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -47,8 +48,18 @@ pub struct Cipher {
     /// Generate answers of this many tokens, and classify them (0: none)
     ///
     /// The swap is made in the prompt.
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
+    )]
     pub generate: u32,
+}
+
+impl Default for Cipher {
+    fn default() -> Self {
+        Cipher { pairs: PairArgs::default(), gate: GateArgs::default(), cipher: CipherArgs::default(), generate: 0 }
+    }
 }
 
 /// The pairs as the model reads them, and the gate.

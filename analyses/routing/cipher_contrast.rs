@@ -33,8 +33,9 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct CipherContrast {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]

@@ -42,8 +42,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 /// Find the layer until which the detected signal can still change the answer
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Commitment {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -58,7 +59,7 @@ pub struct Commitment {
     /// Such a change takes long: all later positions are run again.
     #[cfg_attr(
         feature = "cli",
-        arg(long, default_value_t = 40, value_name = "N"),
+        arg(long, default_value_t = Self::default().content_pairs, value_name = "N"),
         arg(value_parser = clap::value_parser!(u32).range(4..))
     )]
     pub content_pairs: u32,
@@ -68,10 +69,16 @@ pub struct Commitment {
     /// In the content, where each takes long, there are two at most.
     #[cfg_attr(
         feature = "cli",
-        arg(long, default_value_t = 5, value_name = "R"),
+        arg(long, default_value_t = Self::default().controls, value_name = "R"),
         arg(value_parser = clap::value_parser!(u16).range(1..=40))
     )]
     pub controls: u16,
+}
+
+impl Default for Commitment {
+    fn default() -> Self {
+        Commitment { pairs: PairArgs::default(), layers: None, content_pairs: 40, controls: 5 }
+    }
 }
 
 /// Random directions in the content, at most.

@@ -15,16 +15,17 @@ mod tables;
 use super::gate::{GateArgs, Head, last_layer};
 use crate::analyses::answered::{ClassArgs, continued, item_of};
 use crate::analyses::directions::{norm, random_like};
-use crate::analyses::doses::{Grid, grid};
+use crate::analyses::doses::Grid;
 use crate::analyses::halves::Value;
 use crate::analyses::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::RowMean;
 use crate::analyses::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned};
 use crate::answers::Rules;
-use crate::dataset::Item;
 use crate::dataset::shown::counted;
+use crate::dataset::{Data, Item};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, Run, What};
 use crate::report::Section;
 use crate::run::{Reading, Steps};
@@ -32,22 +33,27 @@ use crate::session::Session;
 use crate::site::{Site, SiteKind};
 use crate::table::Table;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tables::Given;
 
 pub(super) use report::ends;
 
 /// Weaken and strengthen the detected signal, and show which kind of answer takes over
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Modulate {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Read and change the signal after this layer (default: the gate's)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"]))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"]),
+        arg(conflicts_with_all = ["gate", "circuit"])
+    )]
     pub layer: Option<usize>,
 
     /// Take these heads as the gate, as L14.H5; several with commas
@@ -56,33 +62,66 @@ pub struct Modulate {
 
     /// Read the gate from the circuit.json that `screen` writes
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub circuit: Option<PathBuf>,
+    pub circuit: Option<Data>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
     ///
     /// A coefficient of 1 is the whole difference between positive and negative prompts.
-    #[cfg_attr(feature = "cli", arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().coefficients),
+        arg(allow_hyphen_values = true, value_name = "a:b:n")
+    )]
     pub coefficients: Grid,
 
     /// Use this many random directions of the same norm as control, at both ends of the grid
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().controls, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=1000))
+    )]
     pub controls: u16,
 
     /// Generate answers of this many tokens, and classify them (0: none)
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
+    )]
     pub generate: u32,
 
     /// Generate for this many pairs, spread over languages and groups as in the file
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate_pairs, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub generate_pairs: u32,
 
     /// Generate along this many of the random directions too, at both ends of the grid
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 0, value_name = "K"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().generate_controls, value_name = "K"))]
     pub generate_controls: u16,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
+}
+
+impl Default for Modulate {
+    fn default() -> Self {
+        Modulate {
+            pairs: PairArgs::default(),
+            layer: None,
+            gate: Vec::new(),
+            circuit: None,
+            coefficients: Grid::even(-1.5, 1.5, 13),
+            controls: 5,
+            generate: 0,
+            generate_pairs: 40,
+            generate_controls: 0,
+            classes: ClassArgs::default(),
+        }
+    }
 }
 
 /// The sides of a pair, in the order of tables.
@@ -205,7 +244,10 @@ impl Analysis for Modulate {
         };
         let random = counted(randoms, "random direction");
         let mut parts = vec![along("answers along the signal".to_string(), 0..1)];
-        parts.push(along(format!("answers along {random} (--generate-controls {randoms})"), 1..1 + randoms));
+        parts.push(along(
+            format!("answers along {random} ({})", param("generate_controls").is(randoms)),
+            1..1 + randoms,
+        ));
         parts.truncate(if generating == 0 { 0 } else { 1 + usize::from(randoms > 0) });
         Ok(parts)
     }
@@ -271,8 +313,9 @@ impl Modulate {
         });
         if own.iter().any(|vector| norm(vector) == 0.0) {
             return Err(AnalysisError::NotAskable(format!(
-                "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
-                items.site
+                "{}: positive and negative prompts do not differ there at their last positions; choose a later {}",
+                items.site,
+                param("layer")
             )));
         }
         let random = (0..usize::from(self.controls)).map(|k| {
@@ -452,13 +495,13 @@ mod tests {
     use crate::run::Engine;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
-        let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
         Modulate {
             pairs: PairArgs { file, metric: MetricArgs::default() },
             layer: Some(3),
             gate: Vec::new(),
             circuit: None,
-            coefficients: grid(coefficients).unwrap(),
+            coefficients: coefficients.parse().unwrap(),
             controls: 3,
             generate: 0,
             generate_pairs: 4,

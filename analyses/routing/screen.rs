@@ -33,8 +33,9 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Screen {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -45,19 +46,19 @@ pub struct Screen {
     /// A head that is chosen in either direction is run in both.
     #[cfg_attr(
         feature = "cli",
-        arg(long, default_value_t = 32, value_name = "N"),
+        arg(long, default_value_t = Self::default().candidates, value_name = "N"),
         arg(value_parser = clap::value_parser!(u32).range(1..))
     )]
     pub candidates: u32,
 
     /// Also run exactly this many of the other heads, drawn at random
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 32, value_name = "N"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().sample, value_name = "N"))]
     pub sample: u32,
 
     /// Make estimates from at most this many pairs
     #[cfg_attr(
         feature = "cli",
-        arg(long, default_value_t = 40, value_name = "N"),
+        arg(long, default_value_t = Self::default().estimate_pairs, value_name = "N"),
         arg(value_parser = clap::value_parser!(u32).range(1..))
     )]
     pub estimate_pairs: u32,
@@ -65,7 +66,7 @@ pub struct Screen {
     /// Name at most this many heads as the gate in circuit.json
     #[cfg_attr(
         feature = "cli",
-        arg(long, default_value_t = 1, value_name = "K"),
+        arg(long, default_value_t = Self::default().gates, value_name = "K"),
         arg(value_parser = clap::value_parser!(u32).range(1..))
     )]
     pub gates: u32,
@@ -73,6 +74,19 @@ pub struct Screen {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Screen {
+            pairs: PairArgs::default(),
+            candidates: 32,
+            sample: 32,
+            estimate_pairs: 40,
+            gates: 1,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 impl Analysis for Screen {

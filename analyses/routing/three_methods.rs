@@ -37,8 +37,9 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ThreeMethods {
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -47,8 +48,14 @@ pub struct ThreeMethods {
     /// Take apart the effects of this many heads, with later components frozen
     ///
     /// They are the strongest by interchange, and as many by attribution.
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = 16, value_name = "K"))]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().direct, value_name = "K"))]
     pub direct: u32,
+}
+
+impl Default for ThreeMethods {
+    fn default() -> Self {
+        ThreeMethods { pairs: PairArgs::default(), direct: 16 }
+    }
 }
 
 /// The pairs as the model reads them, and the model's heads.

@@ -8,6 +8,7 @@ use crate::analyses::answered::{Answer, sampled};
 use crate::analyses::{AnalysisError, Parts, planned};
 use crate::dataset::shown::counted;
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::Plan;
 use crate::run::Sampling;
 use crate::session::Session;
@@ -29,8 +30,9 @@ impl Steer {
         let names = [
             "answers along the vector".to_string(),
             format!(
-                "answers along {} (--generate-controls {directions})",
-                counted(directions.into(), "random direction")
+                "answers along {} ({})",
+                counted(directions.into(), "random direction"),
+                param("generate_controls").is(directions)
             ),
         ];
         let parts = names.into_iter().zip([own, random]).filter(|(_, conditions)| !conditions.is_empty());

@@ -15,6 +15,7 @@ use crate::analyses::{AnalysisError, batches};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use crate::model::arch::Arch;
 use crate::names::short_name;
+use crate::parameters::param;
 use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, What};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
@@ -108,7 +109,7 @@ pub(super) fn plans<'a>(
 /// If the work fails, or no candidate brings the behaviour and changes little else.
 pub(super) fn select(params: &Steer, session: &Session, items: &Items, n: u32) -> Result<Selected, AnalysisError> {
     let Some(contrast) = &items.contrast else {
-        return Err(AnalysisError::Failed("--select: there are no pairs to select by".to_string()));
+        return Err(AnalysisError::Failed(format!("{}: there are no pairs to select by", param("select"))));
     };
     let arch = &session.model.decoder.arch;
     let tried = directions(session, items, contrast, n)?;
@@ -128,13 +129,15 @@ pub(super) fn select(params: &Steer, session: &Session, items: &Items, n: u32) -
     let Some(chosen) = chosen.map(|t| t.candidate) else {
         let count = |f: fn(&Tried) -> bool| tried.iter().filter(|t| f(t)).count();
         return Err(AnalysisError::NotAskable(format!(
-            "--select {n}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
+            "{}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
              0) and {} change their next token by {MOST_KL} nats at most when they are taken out, but none does both; choose a \
-             --layer",
+             {layer}",
+            param("select").is(n),
             tried.len(),
             sites(arch.n_layers).len().saturating_sub(1),
             count(Tried::brings),
             count(Tried::spares),
+            layer = param("layer"),
         )));
     };
     let bases = (over(0), over(1));

@@ -24,6 +24,7 @@ pub mod tokenizer;
 mod upload;
 pub mod weights;
 
+use crate::parameters::param;
 use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError};
@@ -191,7 +192,8 @@ impl Model {
         let options = options.clone();
         let mut model = Model { name, also_called, decoder, sha256, options, warnings, tokenizer, stop_tokens };
         if let Some(day) = model.date().filter(|_| model.options.date.is_none()) {
-            let text = format!("the chat template writes the date: {day} is assumed; give another with --date");
+            let date = param("date");
+            let text = format!("the chat template writes the date: {day} is assumed; give another with {date}");
             model.warnings.push(text);
         }
         Ok(model)

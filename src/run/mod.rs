@@ -60,6 +60,7 @@ pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
 use crate::model::weights::WeightsError;
+use crate::parameters::param;
 pub use crate::plan::{Array, Reading, Readings};
 use crate::plan::{Plan, PlanError, Program, What};
 use crate::site::SiteKind;
@@ -151,10 +152,12 @@ impl RunError {
 }
 
 /// What helps where numbers of a model that computes in this dtype are not finite.
-fn mend(dtype: DType) -> &'static str {
+fn mend(dtype: DType) -> String {
     match dtype {
-        DType::F32 => "the model computes in f32 already; look for an edit that is too large, or a damaged checkpoint",
-        _ => "the activations overflowed; load the model with --dtype f32",
+        DType::F32 => {
+            "the model computes in f32 already; look for an edit that is too large, or a damaged checkpoint".to_string()
+        }
+        _ => format!("the activations overflowed; load the model with {}", param("dtype").is("f32")),
     }
 }
 

@@ -19,6 +19,7 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Component, Path, PathBuf};
 
+use crate::parameters::param;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
@@ -37,22 +38,29 @@ const PARTS_DIR: &str = ".parts";
 /// Why a run directory cannot be made, resumed or finished.
 #[derive(Debug, Error)]
 pub enum RunDirError {
-    /// `--out` has no name of its own, as `/` or `..`.
-    #[error("{}: is no name for a run directory; give --out a folder that can be made, as runs/first", path.display())]
+    /// The path has no name of its own, as `/` or `..`.
+    #[error(
+        "{}: is no name for a run directory; give {out} a folder that can be made, such as runs/first",
+        path.display(), out = param("out")
+    )]
     Unnamed {
         /// What was given.
         path: PathBuf,
     },
     /// The directory is there already.
-    #[error("{}: exists already; choose another --out, or replace it with --force", path.display())]
+    #[error(
+        "{}: exists already; choose another {out}, or replace it with {force}",
+        path.display(), out = param("out"), force = param("force")
+    )]
     Exists {
         /// The directory.
         path: PathBuf,
     },
     /// The directory was made while this run was at work.
     #[error(
-        "{}: was made while this run was at work, whose results are kept in {}: move it away and give the same command with \
-         --resume, or replace it with --resume --force", path.display(), partial.display()
+        "{}: was made while this run was at work. The run's results are kept in {}: move the other away and give the same \
+         command with {resume}, or replace it with {resume} {force}",
+        path.display(), partial.display(), resume = param("resume"), force = param("force")
     )]
     Appeared {
         /// The directory.
@@ -60,40 +68,43 @@ pub enum RunDirError {
         /// The partial directory.
         partial: PathBuf,
     },
-    /// `--force` was given for a symbolic link.
+    /// A symbolic link was to be replaced.
     #[error(
-        "{}: is a symbolic link, which --force does not replace; give the folder that it leads to, choose another --out, \
-         or remove it yourself", path.display()
+        "{}: is a symbolic link, which {force} does not replace; give the folder that it leads to, choose another {out}, \
+         or remove it yourself", path.display(), out = param("out"), force = param("force")
     )]
     Link {
         /// The link.
         path: PathBuf,
     },
-    /// `--force` was given for something that no run made.
+    /// Something that no run made was to be replaced.
     #[error(
-        "{}: holds no {RUN_FILE}, so it is not a run directory and --force does not replace it; \
-         choose another --out, or remove it yourself", path.display()
+        "{}: holds no {RUN_FILE}, so it is not a run directory and {force} does not replace it; \
+         choose another {out}, or remove it yourself", path.display(), out = param("out"), force = param("force")
     )]
     Foreign {
         /// The file or directory.
         path: PathBuf,
     },
     /// An earlier run stopped before its end.
-    #[error("{}: holds an unfinished run; go on from it with --resume, or start anew with --force", path.display())]
+    #[error(
+        "{}: holds an unfinished run; go on from it with {resume}, or start anew with {force}",
+        path.display(), resume = param("resume"), force = param("force")
+    )]
     Unfinished {
         /// The partial directory.
         path: PathBuf,
     },
     /// Another process works there.
-    #[error("{}: another process is at work there; wait for it, or choose another --out", path.display())]
+    #[error("{}: another process is at work there; wait for it, or choose another {out}", path.display(), out = param("out"))]
     Busy {
         /// The partial directory.
         path: PathBuf,
     },
     /// The unfinished run has other parameters.
     #[error(
-        "{}: the unfinished run is another one: {}; give the same command, choose another --out, or start anew \
-         with --force", path.display(), differences.join(", ")
+        "{}: the unfinished run is another one: {}; give the same command, choose another {out}, or start anew \
+         with {force}", path.display(), differences.join(", "), out = param("out"), force = param("force")
     )]
     OtherRun {
         /// The partial directory.
@@ -102,7 +113,7 @@ pub enum RunDirError {
         differences: Vec<String>,
     },
     /// The unfinished run's parameters cannot be read.
-    #[error("{}: cannot be read: {reason}; start anew with --force", path.display())]
+    #[error("{}: cannot be read: {reason}; start anew with {force}", path.display(), force = param("force"))]
     Params {
         /// The parameters' file.
         path: PathBuf,

@@ -41,7 +41,7 @@ fn a_finished_directory_is_only_replaced_with_force() {
     finished(&out, b"1");
     for resume in [false, true] {
         let error = RunDir::create(&out, false, resume).unwrap_err().to_string();
-        assert!(error.contains("exists already") && error.contains("--force"), "{error}");
+        assert!(error.contains("exists already") && error.contains("`force`"), "{error}");
     }
     let run = RunDir::create(&out, true, false).unwrap();
     run.write_atomic(RUN_FILE, b"2").unwrap();
@@ -101,7 +101,7 @@ fn an_unfinished_run_needs_resume_or_force() {
     run.parts().commit("layer-0", b"part").unwrap();
     drop(run);
     let error = RunDir::create(&out, false, false).unwrap_err().to_string();
-    assert!(error.contains("--resume") && error.contains("--force"), "{error}");
+    assert!(error.contains("`resume`") && error.contains("`force`"), "{error}");
     let run = RunDir::create(&out, false, true).unwrap();
     run.claim(&params(0)).unwrap();
     assert_eq!(fs::read(run.parts().part("layer-0").unwrap()).unwrap(), b"part");
@@ -193,7 +193,7 @@ fn a_run_that_cannot_take_its_place_keeps_all_that_it_did() {
     fs::create_dir(&out).unwrap();
     fs::write(out.join(RUN_FILE), "someone else's").unwrap();
     let error = run.finish().unwrap_err();
-    assert!(matches!(error, RunDirError::Appeared { .. }) && error.to_string().contains("--resume --force"), "{error}");
+    assert!(matches!(error, RunDirError::Appeared { .. }) && error.to_string().contains("`resume` `force`"), "{error}");
     assert_eq!(fs::read(out.join(RUN_FILE)).unwrap(), b"someone else's");
     let run = RunDir::create(&out, true, true).unwrap();
     run.claim(&params(0)).unwrap();

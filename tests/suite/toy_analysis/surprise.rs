@@ -13,7 +13,7 @@ use gatelens::table::Table;
 use std::path::Path;
 
 /// Entropy of the next token after each prompt
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, clap::Args, serde::Serialize, serde::Deserialize)]
 pub struct Surprise {
     #[command(flatten)]
     #[serde(flatten)]
