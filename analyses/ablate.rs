@@ -17,7 +17,7 @@ use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, RowMean, Swap};
 use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
-use crate::dataset::{Dataset, Item, read_prompts};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::parameters::param;
@@ -33,7 +33,7 @@ use crate::table::rows::Row as _;
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What the ablated part becomes.
@@ -104,7 +104,7 @@ pub struct Ablate {
 
     /// Take mean and resample from these reference prompts (default: the prompts themselves)
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub reference: Option<PathBuf>,
+    pub reference: Option<Data>,
 
     /// For mode resample: draw this many values per prompt (default: 8)
     #[cfg_attr(feature = "cli", arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..)))]

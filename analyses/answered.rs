@@ -6,7 +6,7 @@
 use super::AnalysisError;
 use super::inputs::{Sources, read_input};
 use crate::answers::{Class, OWN, Rules};
-use crate::dataset::{Input, Item, Pair};
+use crate::dataset::{Data, Input, Item, Pair};
 use crate::model::Model;
 use crate::parameters::param;
 use crate::plan::{Plan, Run};
@@ -14,7 +14,6 @@ use crate::rows;
 use crate::run::{Generated, Generation, Sampling, Steps};
 use crate::study::Runner;
 use crate::table::Table;
-use std::path::PathBuf;
 
 /// How generated answers are classified
 #[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -23,7 +22,7 @@ use std::path::PathBuf;
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub classes: Option<PathBuf>,
+    pub classes: Option<Data>,
 }
 
 impl ClassArgs {
@@ -53,7 +52,7 @@ impl ClassArgs {
     /// As [`Self::open`], and if the file has no rules for one of the two.
     pub fn open_for_refusals(&self, generates: bool, sources: &mut Sources) -> Result<Rules, AnalysisError> {
         let rules = self.open(generates, sources)?;
-        let path = self.classes.as_deref().unwrap_or_else(|| "".as_ref()).display();
+        let path = self.classes.as_ref().map_or(String::new(), |path| path.display().to_string());
         match [Class::Refusal, Class::Answer].into_iter().find(|class| !rules.has(*class)) {
             Some(lacking) => Err(AnalysisError::Bad(format!(
                 "{path}: has no rule of the class `{lacking}`, and this analysis tells refusals from answers; add rules of both"

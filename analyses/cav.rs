@@ -26,7 +26,7 @@ use super::vectors::{Named, to_bytes};
 use super::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, read_prompts};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
@@ -40,7 +40,7 @@ use fit::{At, Found, Tcav};
 use sets::Sets;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a CAV is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -77,12 +77,12 @@ pub struct ConceptArgs {
     /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
     /// and are in one run of TCAV.
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub concept: PathBuf,
+    pub concept: Data,
 
     /// Read random examples, without the concept, from this file (repeatable)
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", required_unless_present = "label"))]
     #[serde(default)]
-    pub random: Vec<PathBuf>,
+    pub random: Vec<Data>,
 
     /// Take only the concept's examples with this label as showing it
     ///
@@ -104,7 +104,7 @@ pub struct Cav {
     ///
     /// Each label is a class. If the prompts have no labels, the file is one class.
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub class: Vec<PathBuf>,
+    pub class: Vec<Data>,
 
     #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
@@ -394,7 +394,7 @@ impl Cav {
                 let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
                 let at = set.at(item.line, &item.id, "prompt");
                 let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-                let key = item.label.clone().map_or(Key::File(path), Key::Label);
+                let key = item.label.clone().map_or(Key::File(path.path()), Key::Label);
                 let prompt = (ids, metric, positions);
                 match classes.iter_mut().find(|class| class.0 == key) {
                     Some(class) => class.1.push(prompt),

@@ -8,7 +8,7 @@ use super::scored::Scored;
 use super::summary::Position;
 use crate::dataset::encode::{EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, Pair, located, read_pairs, read_prompts};
+use crate::dataset::{Data, Dataset, Item, Pair, read_pairs, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::parameters::param;
@@ -17,18 +17,18 @@ use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
-/// The bytes of a file that an analysis is given, with its name and SHA-256.
+/// The bytes of data that an analysis is given, with their name and SHA-256.
 ///
 /// # Errors
-/// If it cannot be read.
-pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisError> {
+/// If they cannot be read.
+pub fn read_input(data: impl Into<Data>) -> Result<(Vec<u8>, (String, String)), AnalysisError> {
+    let data = data.into();
     let why =
-        |e: std::io::Error| AnalysisError::Bad(format!("{}: cannot be read: {e}; check the path", path.display()));
-    let bytes = std::fs::read(located(path)?).map_err(why)?;
+        |e: std::io::Error| AnalysisError::Bad(format!("{}: cannot be read: {e}; check the path", data.display()));
+    let bytes = data.read()?.map_err(why)?;
     let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-    Ok((bytes, (path.display().to_string(), sha256)))
+    Ok((bytes, (data.display().to_string(), sha256)))
 }
 
 /// Which prompts are asked about
@@ -37,7 +37,7 @@ pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisEr
 pub struct PromptArgs {
     /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub prompts: PathBuf,
+    pub prompts: Data,
 
     /// Use only the prompts with this label
     #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
@@ -132,7 +132,7 @@ pub type Sources = Vec<(String, String)>;
 pub struct PairFile {
     /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub pairs: PathBuf,
+    pub pairs: Data,
 
     /// Use at most this many pairs, spread over languages and groups as in the file
     #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
@@ -148,6 +148,30 @@ impl PairFile {
         let mut dataset = read_pairs(&self.pairs)?;
         self.max_pairs.inspect(|n| spread(&mut dataset.items, *n as usize));
         Ok(dataset)
+    }
+}
+
+impl<D: Into<Data>> From<D> for PromptArgs {
+    fn from(prompts: D) -> Self {
+        PromptArgs { prompts: prompts.into(), ..PromptArgs::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for MeasuredArgs {
+    fn from(prompts: D) -> Self {
+        MeasuredArgs { prompts: PromptArgs::from(prompts), ..MeasuredArgs::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for PairFile {
+    fn from(pairs: D) -> Self {
+        PairFile { pairs: pairs.into(), ..PairFile::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for PairArgs {
+    fn from(pairs: D) -> Self {
+        PairArgs { file: PairFile::from(pairs), ..PairArgs::default() }
     }
 }
 

@@ -7,14 +7,13 @@ use super::AnalysisError;
 use super::inputs::read_input;
 use crate::dataset::encode::{At, EncodeError, token_ids};
 use crate::dataset::shown::counted;
-use crate::dataset::{Item, Pair, TokenRef};
+use crate::dataset::{Data, Item, Pair, TokenRef};
 use crate::measured::NamedToken;
 use crate::model::Model;
 use crate::parameters::{Param, param};
 use crate::plan::Metric;
 use crate::report::cells;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 /// Prompts of each kind, refused and answered, that a language needs: to have tokens chosen by them, and for an area under the
 /// curve over them to say anything.
@@ -40,7 +39,7 @@ pub struct MetricArgs {
     ///
     /// They count only for an item that names no tokens itself, and where no answer or foil token is given beside the file.
     #[cfg_attr(feature = "cli", arg(long = "metric", value_name = "FILE"))]
-    pub metric_file: Option<PathBuf>,
+    pub metric_file: Option<Data>,
 }
 
 impl MetricArgs {
@@ -56,7 +55,7 @@ impl MetricArgs {
         let given = self.answer.iter().chain(&self.foil).cloned().collect();
         let Some(path) = &self.metric_file else { return Ok(Metrics { flags, given, file: None, source: None }) };
         let (file, source) = MetricFile::read(path, model)?;
-        let name = path.file_name().map_or_else(|| source.0.clone(), |name| name.to_string_lossy().into_owned());
+        let name = path.path().file_name().map_or_else(|| source.0.clone(), |name| name.to_string_lossy().into_owned());
         Ok(Metrics { flags, given, file: Some((name, file)), source: Some(source) })
     }
 
@@ -292,7 +291,7 @@ impl MetricFile {
     ///
     /// # Errors
     /// If it cannot be read, its tokens are others in this model, or it is not sound.
-    pub fn read(path: &Path, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
+    pub fn read(path: &Data, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
         let (bytes, source) = read_input(path)?;
         let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
         let file: MetricFile = serde_json::from_slice(&bytes)

@@ -35,16 +35,18 @@ use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
+use crate::parameters::{self, ParameterError};
 use crate::report::Section;
-use crate::study::{Runner, session::SessionError};
+use crate::study::{Job, Runner, session::SessionError};
 use crate::table::{Table, TableError};
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned {
+pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
     /// What the command is called.
     const NAME: &'static str;
     /// One line that says what it does.
@@ -202,10 +204,11 @@ macro_rules! registry {
     };
 }
 
-/// What makes figures and report of an analysis' tables.
+/// What makes a study of an analysis' recorded parameters, and figures and report of its tables.
 pub struct Writer {
     pub name: &'static str,
     pub title: &'static str,
+    pub job: fn(&Map<String, Value>) -> Result<Box<dyn Job>, ParameterError>,
     pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
     pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
 }
@@ -213,8 +216,17 @@ pub struct Writer {
 impl Writer {
     /// That of an analysis.
     pub const fn of<A: Analysis>() -> Self {
-        Writer { name: A::NAME, title: A::TITLE, figures: A::figures, sections: A::sections }
+        Writer { name: A::NAME, title: A::TITLE, job: job::<A>, figures: A::figures, sections: A::sections }
     }
+
+    /// That of a name.
+    pub fn named(name: &str) -> Option<&'static Writer> {
+        WRITERS.iter().find(|writer| writer.name == name)
+    }
+}
+
+fn job<A: Analysis>(parameters: &Map<String, Value>) -> Result<Box<dyn Job>, ParameterError> {
+    Ok(Box::new(parameters::read::<A>(parameters)?))
 }
 
 registry! {

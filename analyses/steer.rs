@@ -23,7 +23,7 @@ use super::summary::{Position, mean};
 use super::vectors::{Given, Named, Place, control, from_file, to_bytes};
 use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
 use crate::answers::Rules;
-use crate::dataset::{Dataset, Item};
+use crate::dataset::{Data, Dataset, Item};
 use crate::linear::{Direction, Wanted};
 use crate::model::Model;
 use crate::model::arch::Arch;
@@ -80,7 +80,7 @@ pub struct Steer {
         feature = "cli",
         arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")
     )]
-    pub vector: Option<PathBuf>,
+    pub vector: Option<Data>,
 
     /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
     #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", requires = "vector"))]
@@ -96,15 +96,15 @@ pub struct Steer {
 
     /// Make the vector from the pairs in this file
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"]))]
-    pub pairs: Option<PathBuf>,
+    pub pairs: Option<Data>,
 
     /// For mean and cav: read prompts that show what to steer towards
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector"))]
-    pub concept: Option<PathBuf>,
+    pub concept: Option<Data>,
 
     /// Read prompts that do not show it
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "concept"))]
-    pub random: Option<PathBuf>,
+    pub random: Option<Data>,
 
     /// Make and add the vector at this layer
     ///

@@ -3,7 +3,7 @@
 //!
 //! A [`plan::Plan`] says what to know: prompts, forks of them that differ by edits, and readouts. One engine computes it,
 //! layer by layer for all of them together ([`run`]), over one decoder that covers every model family ([`model`]). The
-//! analyses turn datasets into plans and readings into tables; see [`run`] for a custom sweep in twenty lines.
+//! analyses turn datasets into plans and readings into tables ([`study`]). [`prelude`] brings what most programs need.
 //!
 //! # Features
 //! - `report` (default): the analyses, with their tables, figures and reports.
@@ -36,6 +36,7 @@ pub mod names;
 pub mod ops;
 pub mod parameters;
 pub mod plan;
+pub mod prelude;
 #[cfg(feature = "report")]
 pub mod report;
 pub mod run;
@@ -46,6 +47,11 @@ pub mod study;
 pub mod table;
 
 pub use study::{rundir, session};
+
+/// The README's programs, compiled.
+#[cfg(all(doctest, feature = "report"))]
+#[doc = include_str!("../README.md")]
+struct Readme;
 
 #[cfg(test)]
 #[path = "../tests/suite/support/gguf_builder.rs"]

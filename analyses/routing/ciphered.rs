@@ -10,7 +10,7 @@
 use crate::analyses::AnalysisError;
 use crate::analyses::inputs::{PairArgs, Pairs, Sources, room};
 use crate::dataset::encode::{EncodeError, prompt_ids, unchecked_ids};
-use crate::dataset::{Dataset, Input, Pair, read_pairs};
+use crate::dataset::{Data, Dataset, Input, Pair, read_pairs};
 use crate::model::Model;
 use crate::parameters::param;
 use crate::plan::{Plan, Run};
@@ -19,7 +19,6 @@ use crate::rows;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 /// How requests are put in cipher
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
@@ -28,7 +27,7 @@ use std::path::{Path, PathBuf};
 pub struct CipherArgs {
     /// Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute the letters)
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"]))]
-    pub cipher: Option<PathBuf>,
+    pub cipher: Option<Data>,
 
     /// Give this many worked examples of the letter cipher in the prompt
     #[cfg_attr(
@@ -149,7 +148,7 @@ impl OmittedPairs {
 }
 
 /// The pairs with those of the same ids in a file.
-fn of_file(mut plain: Pairs, path: &Path, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
+fn of_file(mut plain: Pairs, path: &Data, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
     let file: Dataset<Pair> = read_pairs(path)?;
     let by_id: HashMap<&str, &Pair> = file.items.iter().map(|pair| (pair.id.as_str(), pair)).collect();
     let one = |pair: &Pair| -> Result<[Vec<u32>; 2], AnalysisError> {

@@ -5,13 +5,13 @@
 
 use crate::analyses::AnalysisError;
 use crate::analyses::inputs::{Sources, named_twice, read_input};
+use crate::dataset::Data;
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::parameters::param;
 use crate::plan::{Change, Edit, Part, Positions, Run};
 use crate::report::cells;
 use crate::site::SiteKind;
-use std::path::PathBuf;
 
 /// A head by its layer and its number there, both from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -81,7 +81,7 @@ pub struct GateArgs {
 
     /// Read the gate from the circuit.json that `screen` writes
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub circuit: Option<PathBuf>,
+    pub circuit: Option<Data>,
 }
 
 impl GateArgs {

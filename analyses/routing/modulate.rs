@@ -22,8 +22,8 @@ use crate::analyses::scored::Scored;
 use crate::analyses::summary::RowMean;
 use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::answers::Rules;
-use crate::dataset::Item;
 use crate::dataset::shown::counted;
+use crate::dataset::{Data, Item};
 use crate::model::Model;
 use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
@@ -33,7 +33,7 @@ use crate::site::{Site, SiteKind};
 use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tables::Given;
 
@@ -62,7 +62,7 @@ pub struct Modulate {
 
     /// Read the gate from the circuit.json that `screen` writes
     #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub circuit: Option<PathBuf>,
+    pub circuit: Option<Data>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
     ///
@@ -511,7 +511,7 @@ mod tests {
     use crate::study::session::Session;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
-        let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
         Modulate {
             pairs: PairArgs { file, metric: MetricArgs::default() },
             layer: Some(3),

@@ -108,6 +108,11 @@ impl How {
 /// # Errors
 /// Whatever stops it.
 pub fn run(job: &dyn Job) -> Result<(), CliError> {
+    run_as(job, &words())
+}
+
+/// Runs one analysis, as words after `gatelens` asked for it.
+pub(super) fn run_as(job: &dyn Job, words: &[String]) -> Result<(), CliError> {
     let (meter, how, output) = (Meter::start(), job.how(), job.model().output);
     if how.is_dry() {
         let model = Arc::new(job.model().open()?);
@@ -116,7 +121,7 @@ pub fn run(job: &dyn Job) -> Result<(), CliError> {
     }
     how.place()?.check()?;
     let model = Arc::new(job.model().open()?);
-    let origin = Origin { command_line: command_line(&words()), run: None, meter };
+    let origin = Origin { command_line: command_line(words), run: None, meter };
     told(&run_into(job, &model, &origin)?, output.json)
 }
 
@@ -125,10 +130,22 @@ pub fn run(job: &dyn Job) -> Result<(), CliError> {
 /// # Errors
 /// Whatever stops it.
 pub(super) fn run_into(job: &dyn Job, model: &Arc<Model>, origin: &Origin) -> Result<Finished, CliError> {
-    let (how, place) = (job.how(), job.how().place()?);
-    let watch = Arc::new(Watch::new(&place.out, job.model().output.quiet));
-    let study = Study { progress: Some(watch.clone()), ..how.study(model) };
-    let finished = job.analysis().run_into(&study, &place, origin)?;
+    watched(job.analysis(), job.how().study(model), &job.how().place()?, origin, job.model().output.quiet)
+}
+
+/// Runs a study into its run directory, with a progress bar.
+///
+/// # Errors
+/// Whatever stops it.
+pub(super) fn watched(
+    job: &dyn study::Job,
+    study: Study,
+    place: &Place,
+    origin: &Origin,
+    quiet: bool,
+) -> Result<Finished, CliError> {
+    let watch = Arc::new(Watch::new(&place.out, quiet));
+    let finished = job.run_into(&Study { progress: Some(watch.clone()), ..study }, place, origin)?;
     watch.done();
     Ok(finished)
 }
@@ -176,8 +193,7 @@ pub(super) fn told(finished: &Finished, json: bool) -> Result<(), CliError> {
 /// If there is no such analysis.
 pub(crate) fn writer(name: &str) -> Result<&'static Writer, CliError> {
     let known = || WRITERS.iter().map(|w| w.name).collect::<Vec<_>>().join(", ");
-    let found = WRITERS.iter().find(|w| w.name == name);
-    found.ok_or_else(|| CliError::Input(format!("`{name}` is no analysis; there are {}", known())))
+    Writer::named(name).ok_or_else(|| CliError::Input(format!("`{name}` is no analysis; there are {}", known())))
 }
 
 /// The command as a shell would take it, without what says only how to start.

@@ -97,9 +97,6 @@ pub enum CliError {
     /// The work failed.
     #[error("{0}")]
     Failed(String),
-    /// A gatelens that this one started has said what is wrong, and ended with this code.
-    #[error("gatelens ended with code {0}")]
-    Told(u8),
 }
 
 impl CliError {
@@ -107,23 +104,23 @@ impl CliError {
         match self {
             CliError::Input(_) | CliError::NotAskable(_) => 2,
             CliError::Failed(_) => 1,
-            CliError::Told(code) => *code,
         }
     }
 }
 
 impl Command {
-    fn run(&self) -> Result<(), CliError> {
+    /// Runs it; `words` are those after `gatelens`.
+    fn run(&self, words: &[String]) -> Result<(), CliError> {
         match self {
             Command::Inspect(inspect) => inspect.run(),
             Command::Tokens(tokens) => tokens.run(),
             Command::Trace(trace) => trace.run(),
-            Command::Demo(demo) => demo.run(),
-            Command::Analysis(command) => analysis::run(command.job()),
-            Command::Run(spec) => spec.run(),
-            Command::Report(combine) => combine.run(),
-            Command::Compare(compare) => compare.run(),
-            Command::Policy(policy) => policy.run(),
+            Command::Demo(demo) => demo.run(words),
+            Command::Analysis(command) => analysis::run_as(command.job(), words),
+            Command::Run(spec) => spec.run(words),
+            Command::Report(combine) => combine.run(words),
+            Command::Compare(compare) => compare.run(words),
+            Command::Policy(policy) => policy.run(words),
             Command::Rerun(rerun) => rerun.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
@@ -226,7 +223,7 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     log::start(cli.command.is_quiet());
     interrupt::watch();
-    ExitCode::from(ended(|| cli.command.run()))
+    ExitCode::from(ended(|| cli.command.run(&analysis::words())))
 }
 
 /// Where the last panic happened.
@@ -253,10 +250,8 @@ fn ended(run: impl FnOnce() -> Result<(), CliError>) -> u8 {
             CliError::Failed(format!("internal: {what}{at}; this is a defect of gatelens, please report it"))
         }
     };
-    if !matches!(error, CliError::Told(_)) {
-        // Nowhere is left to say it if standard error is gone too.
-        let _ = writeln!(std::io::stderr(), "error: {error}");
-    }
+    // Nowhere is left to say it if standard error is gone too.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
     error.code()
 }
 

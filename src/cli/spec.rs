@@ -8,7 +8,7 @@ mod entries;
 
 pub(super) use entries::{Entry, File, expanded, placed};
 
-use super::analysis::{command_line, run_into, told, words};
+use super::analysis::{command_line, run_into, told};
 use super::model_args::Output;
 use super::overall::{COMPARED, Overall};
 use super::{CliError, ModelArgs, combine, compare, cost, runs, say};
@@ -85,10 +85,10 @@ pub(super) struct Place {
 }
 
 impl Spec {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let shown = self.spec.display().to_string();
         let settings =
-            Settings { command: "run", place: &self.place, output: self.output, intro: Vec::new(), suite: None };
+            Settings { command: "run", words, place: &self.place, output: self.output, intro: Vec::new(), suite: None };
         let spec = read_table(&self.spec)?;
         // Read from the text again, for messages that show the place.
         let text = read_text(&self.spec)?;
@@ -114,6 +114,8 @@ pub(super) fn read_table(path: &Path) -> Result<toml::Table, CliError> {
 pub(super) struct Settings<'a> {
     /// The command that runs it, for its record.
     pub(super) command: &'static str,
+    /// The words after `gatelens`.
+    pub(super) words: &'a [String],
     pub(super) place: &'a Place,
     pub(super) output: Output,
     /// What stands at the report's beginning, before the file's own words.
@@ -208,7 +210,7 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
     let runs: Vec<PathBuf> = ran.there().map(|e| here.join(&e.folder)).collect();
     let sections = Overall { dir: &here, runs: &runs, before: 0, name: None }.sections(&directory)?;
     let intro: Vec<String> = settings.intro.iter().chain(&file.intro).cloned().collect();
-    let line = command_line(&words());
+    let line = command_line(settings.words);
     let record = [
         ("parameters", Value::Object(parameters)),
         ("title", json!(file.title)),

@@ -26,9 +26,3 @@ fn a_panic_is_one_line_that_says_where_and_exit_code_1() {
         assert!(said.contains(part), "no {part} in: {said}");
     }
 }
-
-#[test]
-fn what_was_said_already_is_not_said_again() {
-    assert_eq!(ended(|| Err(CliError::Told(2))), 2);
-    assert_eq!(ended(|| Ok(())), 0);
-}

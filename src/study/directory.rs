@@ -4,7 +4,7 @@ use super::document::{document, write_report};
 use super::parts::products;
 use super::rundir::{ModelRecord, RUN_FILE, RecordError, RunDir, RunRecord, read_record};
 use super::runner::{StudyError, compute, expected};
-use super::{Meter, Study};
+use super::{Meter, Study, memory};
 use crate::analyses::{Analysis, Output, Writer};
 use crate::figure::{self, Figure};
 use crate::model::{Model, device};
@@ -97,7 +97,7 @@ pub fn run_into<A: Analysis>(
     origin: &Origin,
 ) -> Result<Finished, StudyError> {
     let items = analysis.prepare(&study.model)?;
-    let mut record = record(analysis, study, A::datasets(&items), origin);
+    let (mut record, data) = record(analysis, study, A::datasets(&items), origin);
     if let Some(finished) = complete(place, &record)? {
         return Ok(finished);
     }
@@ -115,6 +115,9 @@ pub fn run_into<A: Analysis>(
     record.timings.compute_s = computing.elapsed().as_secs_f64();
 
     let writing = Instant::now();
+    for (name, bytes) in &data {
+        directory.write_atomic(name, bytes)?;
+    }
     write::<A>(&directory, &output, &record)?;
     record.timings.output_s = writing.elapsed().as_secs_f64();
     origin.meter.measure(&mut record);
@@ -142,19 +145,22 @@ fn claimed(record: &RunRecord) -> Map<String, Value> {
     std::iter::once(command).chain(record.parameters.clone()).collect()
 }
 
-/// The record of a study, before it is run.
+/// The record of a study, before it is run; and the data that were in memory, as files to stand beside it.
 pub(super) fn record<A: Analysis>(
     analysis: &A,
     study: &Study,
     datasets: Vec<(String, String)>,
     origin: &Origin,
-) -> RunRecord {
+) -> (RunRecord, Vec<(String, Vec<u8>)>) {
     let (model, version) = (&study.model, env!("CARGO_PKG_VERSION").to_string());
     let device = device_names(model);
-    let mut parameters = match serde_json::to_value(analysis) {
-        Ok(Value::Object(map)) => map.into_iter().map(|(key, value)| (key, origin.recorded(value))).collect(),
-        _ => Map::new(),
+    let (parameters, data) = match serde_json::to_value(analysis) {
+        Ok(Value::Object(map)) => memory::taken_out(map),
+        _ => Default::default(),
     };
+    let mut parameters: Map<String, Value> =
+        parameters.into_iter().map(|(key, value)| (key, origin.recorded(value))).collect();
+    // As `again` reads them back.
     for (key, value) in [
         ("model", Value::from(model.name.clone())),
         ("ignore_config_key", Value::from(model.options.ignore_config_keys.clone())),
@@ -174,7 +180,7 @@ pub(super) fn record<A: Analysis>(
         parameters.insert("template_var".to_string(), Value::from(vars));
     }
     parameters.extend(model.date().map(|day| ("date".to_string(), Value::from(day.to_string()))));
-    RunRecord {
+    let record = RunRecord {
         command: A::NAME.to_string(),
         command_line: origin.command_line.clone(),
         parameters,
@@ -190,8 +196,10 @@ pub(super) fn record<A: Analysis>(
         device,
         engine: study.engine.to_string(),
         products: Some(products(model)),
+        max_memory: model.options.max_memory,
         ..RunRecord::default()
-    }
+    };
+    (record, data)
 }
 
 /// The names of a model's devices.

@@ -21,6 +21,8 @@
 //! its [`session`] is left to the analyses, and what a run directory promises to [`rundir`].
 
 #[cfg(feature = "report")]
+mod again;
+#[cfg(feature = "report")]
 mod cost;
 pub mod counter;
 #[cfg(feature = "report")]
@@ -29,6 +31,8 @@ pub mod described;
 mod directory;
 #[cfg(feature = "report")]
 pub(crate) mod document;
+#[cfg(feature = "report")]
+mod memory;
 mod meter;
 pub mod parts;
 mod progress;
@@ -38,6 +42,8 @@ mod runner;
 mod scores;
 pub mod session;
 
+#[cfg(feature = "report")]
+pub use again::Recorded;
 #[cfg(feature = "report")]
 pub use cost::{Cost, ENGINES};
 pub use counter::Runner;

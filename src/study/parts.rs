@@ -9,6 +9,7 @@ use super::rundir::{RunDirError, plain};
 use crate::files::write_file;
 use crate::model::Model;
 use crate::ops;
+use crate::parameters::param;
 use crate::plan::{Array, Change, Plan, Reading};
 use crate::run::{Engine, Generated};
 use safetensors::SafeTensors;
@@ -105,7 +106,7 @@ impl Parts {
 
 /// A file among the parts that is not what its name says.
 #[derive(Debug, thiserror::Error)]
-#[error("{}: {why}; remove it, or start anew with --force", path.display())]
+#[error("{}: {why}; remove it, or start anew with {force}", path.display(), force = param("force"))]
 pub struct BadPart {
     pub path: PathBuf,
     pub why: String,

@@ -11,6 +11,7 @@ use super::session::{Scores, SessionError};
 use crate::analyses::{About, Analysis, AnalysisError, Output};
 use crate::figure::FigureError;
 use crate::measured::Measured;
+use crate::parameters::param;
 use crate::report::ReportError;
 use crate::run::{RunError, Size};
 use crate::table::TableError;
@@ -113,7 +114,7 @@ impl<A: Analysis> Job for A {
 
     fn parameters(&self, study: &Study, origin: &Origin) -> Result<Map<String, Value>, StudyError> {
         let items = self.prepare(&study.model)?;
-        Ok(directory::record(self, study, A::datasets(&items), origin).parameters)
+        Ok(directory::record(self, study, A::datasets(&items), origin).0.parameters)
     }
 }
 
@@ -131,8 +132,11 @@ pub enum StudyError {
     #[error(transparent)]
     Report(#[from] ReportError),
     /// A record that is there already, of a run that is to be gone on with.
-    #[error("{}: {}; start anew with --force", .0.path.display(), .0.reason)]
+    #[error("{}: {}; start anew with {force}", .0.path.display(), .0.reason, force = param("force"))]
     Record(RecordError),
+    /// A record that is to be read, and says something else.
+    #[error(transparent)]
+    Unread(RecordError),
     #[error("{0}")]
     Failed(String),
 }
@@ -143,7 +147,7 @@ impl StudyError {
         match self {
             StudyError::Analysis(e) => e.of_input(),
             StudyError::RunDir(e) => !matches!(e, RunDirError::Write(_)),
-            StudyError::Record(_) => true,
+            StudyError::Record(_) | StudyError::Unread(_) => true,
             StudyError::Table(_) | StudyError::Figure(_) | StudyError::Report(_) | StudyError::Failed(_) => false,
         }
     }
