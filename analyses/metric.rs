@@ -28,11 +28,13 @@ pub const TELLS: f64 = 0.7;
 #[serde(default)]
 pub struct MetricArgs {
     /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
+    // A text would be taken as it is otherwise, `id:5` too.
     pub answer: Vec<TokenRef>,
 
     /// Foil token for items that name none (repeatable)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
+    // A text would be taken as it is otherwise, `id:5` too.
     pub foil: Vec<TokenRef>,
 
     /// Take answer and foil tokens, by language, from the metric.json that `behaviour` writes
