@@ -256,6 +256,21 @@ impl Plan {
         self.prompts[self.root(run)].ids.len()
     }
 
+    /// Some runs with all that they descend from or take from, directly or not. The plan must be sound.
+    pub(crate) fn needed(&self, runs: impl IntoIterator<Item = Run>) -> BTreeSet<Run> {
+        let (mut found, mut open) = (BTreeSet::new(), Vec::from_iter(runs));
+        while let Some(run) = open.pop() {
+            if found.insert(run)
+                && let Run::Fork(f) = run
+            {
+                let fork = &self.forks[f];
+                open.push(fork.base);
+                open.extend(fork.edits.iter().filter_map(|edit| edit.change.donor()));
+            }
+        }
+        found
+    }
+
     /// What messages call a run.
     pub fn describe(&self, run: Run) -> String {
         match run {

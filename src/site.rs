@@ -171,6 +171,12 @@ impl serde::Serialize for SiteKind {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for SiteKind {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::parameters::from_text(d)
+    }
+}
+
 impl FromStr for SiteKind {
     type Err = SiteError;
 

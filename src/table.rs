@@ -12,6 +12,7 @@
 //! carries its documentation. What the columns mean is left to the analyses, how they look to figures and reports.
 
 mod parquet;
+pub mod rows;
 #[cfg(test)]
 mod tests;
 mod texts;

@@ -2,6 +2,7 @@
 //!
 //! Numbers are `tables`' business; nothing is computed here that is not in one.
 
+use super::tables::{CavRow, TcavRow};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::bars::MOST_BARS;
@@ -11,13 +12,14 @@ use crate::report::cells::{plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
 use std::ops::Range;
 use std::path::Path;
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, "cavs")?)?)];
-    if let Ok(tcav) = table(tables, "tcav") {
-        for method in methods(tcav)? {
+    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, CavRow::TABLE)?)?)];
+    if let Ok(tcav) = table(tables, TcavRow::TABLE) {
+        for method in methods(tcav, TcavRow::method)? {
             figures.extend(tcav_figures(tcav, &method)?);
         }
     }
@@ -25,9 +27,9 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let mut sections = vec![accuracy_section(table(tables, "cavs")?, dir)?];
-    if let Ok(tcav) = table(tables, "tcav") {
-        for method in methods(tcav)? {
+    let mut sections = vec![accuracy_section(table(tables, CavRow::TABLE)?, dir)?];
+    if let Ok(tcav) = table(tables, TcavRow::TABLE) {
+        for method in methods(tcav, TcavRow::method)? {
             sections.push(tcav_section(tcav, &method, dir)?);
         }
     }
@@ -35,9 +37,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 }
 
 /// The methods of a table, in its order.
-fn methods(table: &Table) -> Result<Vec<String>, AnalysisError> {
+fn methods<'t>(table: &'t Table, column: Column<&'t str>) -> Result<Vec<String>, AnalysisError> {
     let mut found: Vec<String> = Vec::new();
-    for method in table.strs("method")? {
+    for method in table.column(column)? {
         if !found.iter().any(|m| m == method) {
             found.push(method.to_string());
         }
@@ -45,8 +47,8 @@ fn methods(table: &Table) -> Result<Vec<String>, AnalysisError> {
     Ok(found)
 }
 
-fn subtitle(table: &Table) -> Result<String, AnalysisError> {
-    let (model, site) = (table.strs("model")?, table.strs("site")?);
+fn subtitle<'t>(table: &'t Table, model: Column<&'t str>, site: Column<&'t str>) -> Result<String, AnalysisError> {
+    let (model, site) = (table.column(model)?, table.column(site)?);
     Ok(format!(
         "{}, {}",
         short_name(model.first().copied().unwrap_or_default()),
@@ -55,39 +57,32 @@ fn subtitle(table: &Table) -> Result<String, AnalysisError> {
 }
 
 fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let intervals = intervals(cavs)?;
+    let (layers, accuracy, method) =
+        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
+    let intervals = cavs.column(CavRow::accuracy_interval)?;
     let curve = |name: String| {
         let of = (0..cavs.rows()).filter(|i| method[*i] == name);
         let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: intervals[i] }).collect();
         Curve { name, role: CurveRole::Series, points }
     };
-    let position = cavs.strs("position")?.first().copied().unwrap_or_default();
+    let position = cavs.strs(CavRow::position.name)?.first().copied().unwrap_or_default();
     Ok(Figure::from(Curves {
         title: "Held-out accuracy of concept vectors".to_string(),
-        subtitle: format!("{}, position {position}; 0.5 is chance", subtitle(cavs)?),
+        subtitle: format!("{}, position {position}; 0.5 is chance", subtitle(cavs, CavRow::model, CavRow::site)?),
         x_label: "layer".to_string(),
         y_label: "balanced accuracy".to_string(),
-        curves: methods(cavs)?.into_iter().map(curve).collect(),
+        curves: methods(cavs, CavRow::method)?.into_iter().map(curve).collect(),
         thresholds: Vec::new(),
         y_range: Some((0.0, 1.0)),
         interval_meaning: intervals.iter().any(Option::is_some).then(|| "95 % interval over examples".to_string()),
     }))
 }
 
-/// The accuracies' intervals; none of an older table.
-fn intervals(cavs: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
-    if !cavs.has("accuracy_ci_low") {
-        return Ok(vec![None; cavs.rows()]);
-    }
-    let (low, high) = (cavs.floats("accuracy_ci_low")?, cavs.floats("accuracy_ci_high")?);
-    Ok(low.iter().zip(high).map(|(low, high)| low.zip(*high)).collect())
-}
-
 /// The largest accuracy, and which others it cannot be told from: it is the best only where no other interval reaches its own.
 fn best(cavs: &Table) -> Result<String, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let intervals = intervals(cavs)?;
+    let (layers, accuracy, method) =
+        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
+    let intervals = cavs.column(CavRow::accuracy_interval)?;
     let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
     let Some(first) = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)) else { return Ok(String::new()) };
     let at = format!("**{}** at layer {} with {}", method[first], layers[first], share(largest));
@@ -99,7 +94,7 @@ fn best(cavs: &Table) -> Result<String, AnalysisError> {
         ));
     }
     let reaches = |i: &usize| *i != first && intervals[*i].is_some_and(|(_, high)| high >= low);
-    let others = methods(cavs)?.into_iter().filter_map(|name| {
+    let others = methods(cavs, CavRow::method)?.into_iter().filter_map(|name| {
         let of: Vec<i64> = (0..cavs.rows()).filter(|i| method[*i] == name && reaches(i)).map(|i| layers[i]).collect();
         (!of.is_empty())
             .then(|| format!("{name} at {} {}", if of.len() == 1 { "layer" } else { "layers" }, ranges(&of)))
@@ -126,7 +121,7 @@ fn ranges(numbers: &[i64]) -> String {
 
 /// The rows of a method, by class.
 fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<Rows<'a>>, AnalysisError> {
-    let (of, classes) = (tcav.strs("method")?, tcav.strs("class")?);
+    let (of, classes) = (tcav.column(TcavRow::method)?, tcav.column(TcavRow::class)?);
     let mut found: Vec<Rows> = Vec::new();
     for i in (0..tcav.rows()).filter(|i| of[*i] == method) {
         match found.iter_mut().find(|(class, _)| *class == classes[i]) {
@@ -155,10 +150,9 @@ fn tcav_file(method: &str, k: usize) -> String {
 }
 
 fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, AnalysisError> {
-    let float = |name: &str| tcav.floats(name);
-    let (scores, deviations) = (float("tcav")?, float("tcav_sd")?);
-    let (random, spread) = (float("random_mean")?, float("random_sd")?);
-    let (marked, layers) = (tcav.flags("significant")?, tcav.ints("layer")?);
+    let (scores, deviations) = (tcav.column(TcavRow::tcav)?, tcav.column(TcavRow::tcav_sd)?);
+    let (random, spread) = (tcav.column(TcavRow::random_mean)?, tcav.column(TcavRow::random_sd)?);
+    let (marked, layers) = (tcav.column(TcavRow::significant)?, tcav.column(TcavRow::layer)?);
     // Shares do not leave 0 to 1, whatever a standard deviation says.
     let around = |mean: Option<f64>, sd: Option<f64>| mean.zip(sd).map(|(m, s)| ((m - s).max(0.0), (m + s).min(1.0)));
     let estimate = |i: &usize| {
@@ -173,7 +167,7 @@ fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, A
     let categories: Range<usize> = 0..classes.first().map_or(0, |c| c.1.len());
     Ok(Figure::from(Bars {
         title: format!("TCAV ({method})"),
-        subtitle: subtitle(tcav)?,
+        subtitle: subtitle(tcav, TcavRow::model, TcavRow::site)?,
         category_label: "layer".to_string(),
         value_label: "share of prompts whose metric rises".to_string(),
         categories: categories.map(|k| layers[classes[0].1[k]].to_string()).collect(),
@@ -190,21 +184,21 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
     let text = format!(
         "Linear classifiers between {} of the concept and {} random ones, layer by layer, and how often they are right on examples \
          that they were not fitted to, both sides counting half. {}",
-        plural(cavs.ints("n_concept")?.first().copied().unwrap_or(0), "example"),
-        cavs.ints("n_random")?.first().copied().unwrap_or(0),
+        plural(cavs.column(CavRow::n_concept)?.first().copied().unwrap_or(0), "example"),
+        cavs.column(CavRow::n_random)?.first().copied().unwrap_or(0),
         best(cavs)?,
     );
     let block = Listing::of(cavs)
-        .column("layer", Show::Count("layer"))
-        .column("method", Show::Text("method"))
-        .column("held-out accuracy", Show::Share("accuracy"));
-    let block = match cavs.has("accuracy_ci_low") {
-        true => block.column("95 % interval", Show::Interval("accuracy_ci_low", "accuracy_ci_high", 3)),
+        .column("layer", Show::Count(CavRow::layer.name))
+        .column("method", Show::Text(CavRow::method.name))
+        .column("held-out accuracy", Show::Share(CavRow::accuracy.name));
+    let block = match cavs.holds(CavRow::accuracy_interval) {
+        true => block.column("95 % interval", Show::Ends(CavRow::accuracy_interval.name, 3)),
         false => block,
     };
     let block = block
-        .column("norm", Show::Number("norm", 3))
-        .column("cosine to mean difference", Show::Number("cosine", 2))
+        .column("norm", Show::Number(CavRow::norm.name, 3))
+        .column("cosine to mean difference", Show::Number(CavRow::cosine.name, 2))
         .block("Concept vectors; they are in cavs.safetensors")?;
     let alt = "Held-out accuracy of concept vectors by layer.";
     let section = Section::new("Where the concept is").paragraph(text);
@@ -214,7 +208,8 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
 }
 
 fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, AnalysisError> {
-    let (of, significant, p) = (tcav.strs("method")?, tcav.flags("significant")?, tcav.floats("p_value")?);
+    let (of, significant, p) =
+        (tcav.column(TcavRow::method)?, tcav.column(TcavRow::significant)?, tcav.column(TcavRow::p_value)?);
     let rows: Vec<usize> = (0..tcav.rows()).filter(|i| of[*i] == method).collect();
     let untested = match rows.iter().filter(|i| p[**i].is_none()).count() {
         0 => String::new(),
@@ -222,7 +217,7 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
             " {n} were not tested: no run differs from another of its kind, so that there is no error to compare with."
         ),
     };
-    let dependent = match tcav.flags("whole_groups")?.first() {
+    let dependent = match tcav.column(TcavRow::whole_groups)?.first() {
         Some(false) => {
             " **The runs are not independent**: there are too few groups of examples to deal them out whole, so that examples of \
              one group are in several runs, and p-values are too small."
@@ -233,19 +228,19 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         "The share of each class' prompts whose metric rises along the concept: {} CAVs of disjoint parts of the concept ({} \
          examples a side) against as many of random sets. {} of {} layers and classes are significant (q < \
          {SIGNIFICANT}).{untested}{dependent}",
-        tcav.ints("runs")?.first().copied().unwrap_or(0),
-        tcav.ints("examples")?.first().copied().unwrap_or(0),
+        tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0),
+        tcav.column(TcavRow::examples)?.first().copied().unwrap_or(0),
         rows.iter().filter(|i| significant[**i]).count(),
         rows.len(),
     );
     let block = Listing::of(tcav)
-        .only("method", method)
-        .column("layer", Show::Count("layer"))
-        .column("class", Show::Text("class"))
-        .column("TCAV", Show::Number("tcav", 2))
-        .column("random", Show::Number("random_mean", 2))
-        .column("p", Show::PValue("p_value"))
-        .column("q", Show::PValue("q_value"))
+        .only(TcavRow::method.name, method)
+        .column("layer", Show::Count(TcavRow::layer.name))
+        .column("class", Show::Text(TcavRow::class.name))
+        .column("TCAV", Show::Number(TcavRow::tcav.name, 2))
+        .column("random", Show::Number(TcavRow::random_mean.name, 2))
+        .column("p", Show::PValue(TcavRow::p_value.name))
+        .column("q", Show::PValue(TcavRow::q_value.name))
         .block("TCAV scores")?;
     let (caption, alt) =
         ("TCAV by layer; the band is what random sets give.", "TCAV scores by layer with the random band.");

@@ -1,12 +1,13 @@
 //! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
 
-use super::analysis::{command_line, words, write_figures};
-use super::document::{write_record, write_report};
+use super::analysis::command_line;
 use super::runs::{self, Source};
 use super::{CliError, combine, say};
 use crate::analyses::compare::{self, Behaviour, Checkpoint, PairSet};
 use crate::report::{Block, Report, Section, latex};
 use crate::rundir::{RunDir, RunRecord};
+use crate::study::document::{write_record, write_report};
+use crate::study::write_figures;
 use crate::table::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -34,7 +35,7 @@ pub(super) struct Compare {
 }
 
 impl Compare {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
         let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs, self.different_pairs)?;
@@ -42,7 +43,7 @@ impl Compare {
         runs::keep_apart(&self.out, &[&self.runs[..], &runs].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
-        let line = command_line(&words());
+        let line = command_line(words);
         write_tables(&directory, &tables, "")?;
         let mut report = Report::new("Comparison of checkpoints");
         report.intro.push(Block::Code(line.clone()));

@@ -17,6 +17,7 @@ mod wrapper;
 use super::arch::Arch;
 use super::families::{self, Family};
 use super::files::{LARGEST_CONFIG, read_bounded};
+use crate::parameters::param;
 pub(super) use reader::{Cap, Reader, slips};
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -101,9 +102,9 @@ pub(super) fn not_understood(keys: &[String], slips: &[String]) -> String {
 
 /// How keys are passed over by a user who knows better.
 pub(super) fn passing_over(keys: &[String]) -> String {
-    let flags: Vec<String> = keys.iter().map(|key| format!("--ignore-config-key {key}")).collect();
+    let passed: Vec<String> = keys.iter().map(|key| param("ignore_config_key").is(key).to_string()).collect();
     let they = if keys.len() == 1 { "it does" } else { "they do" };
-    format!("if you know that {they} not matter, pass {}", flags.join(" "))
+    format!("if you know that {they} not matter, pass {}", passed.join(" "))
 }
 
 /// Keys that never change the forward pass of a decoder: training, generation, bookkeeping.

@@ -27,6 +27,7 @@ pub mod tokenizer;
 mod upload;
 pub mod weights;
 
+use crate::parameters::param;
 use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError};
@@ -81,6 +82,8 @@ pub struct Model {
     pub decoder: Decoder,
     /// SHA-256 in hex of the weights' headers and files' sizes.
     pub sha256: String,
+    /// How it was loaded.
+    pub options: Options,
     /// What a user should know about how the checkpoint was read.
     pub warnings: Vec<String>,
     tokenizer: Result<Tokenizer, Arc<TokenizerError>>,
@@ -189,9 +192,11 @@ impl Model {
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(day).with_vars(vars)).map_err(Arc::new);
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
         let (name, also_called, stop_tokens) = (name.to_string(), Vec::new(), Vec::new());
-        let mut model = Model { name, also_called, decoder, sha256, warnings, tokenizer, stop_tokens };
-        if let Some(day) = model.date().filter(|_| options.date.is_none()) {
-            let text = format!("the chat template writes the date: {day} is assumed; give another with --date");
+        let options = options.clone();
+        let mut model = Model { name, also_called, decoder, sha256, options, warnings, tokenizer, stop_tokens };
+        if let Some(day) = model.date().filter(|_| model.options.date.is_none()) {
+            let date = param("date");
+            let text = format!("the chat template writes the date: {day} is assumed; give another with {date}");
             model.warnings.push(text);
         }
         Ok(model)

@@ -16,6 +16,7 @@ use super::places::Places;
 use super::store::{Layers, Table};
 use super::upload::Upload;
 use crate::ops::{self, Weight};
+use crate::parameters::param;
 use candle_core::{DType, Device, Tensor};
 use layout::{Layout, LinearSpec, NormSpec, tensors_of};
 use std::path::PathBuf;
@@ -91,7 +92,7 @@ impl<M, N> LayerWeights<M, N> {
 pub enum WeightsError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("tensor `{tensor}` has numbers that {dtype} cannot hold; load the model with --dtype f32 or bf16")]
+    #[error("tensor `{tensor}` has numbers that {dtype} cannot hold; load the model with {f32} or bf16", f32 = param("dtype").is("f32"))]
     Overflow { tensor: String, dtype: &'static str },
     #[error(
         "{path}: tensor `{tensor}`: a {family} decoder of {layers} layers has no use for it: {why}",

@@ -30,7 +30,7 @@ pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
 pub use elementwise::{Activation, activate, activate_gate, add, add_bias, softcap};
 pub use norm::{NormKind, norm};
-pub use product::Weight;
+pub use product::{Weight, products};
 pub use rope::rotate;
 
 use candle_core::backend::BackendStorage;

@@ -23,6 +23,7 @@
 
 use super::cells::{EMPTY, count, head, interval, number, p_value, share, signed};
 use super::{Heading, TableBlock};
+use crate::table::rows::Cells as _;
 use crate::table::{Table, TableError};
 
 /// Which column's values are written, and how; the names are the data table's. Digits are those after the point.
@@ -44,6 +45,8 @@ pub enum Show<'a> {
     PValue(&'a str),
     /// An interval from its lower and its upper end, with so many digits.
     Interval(&'a str, &'a str, usize),
+    /// An interval from what the names of its ends' columns begin with ([`crate::table::rows`]), with so many digits.
+    Ends(&'a str, usize),
     /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
@@ -189,6 +192,13 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
         Show::Interval(low, high, digits) => {
             let (low, high) = (table.floats(low)?, table.floats(high)?);
             Ok(Box::new(move |row| interval(low[row], high[row], digits)))
+        }
+        Show::Ends(name, digits) => {
+            let interval_at = <Option<(f64, f64)>>::in_table(table, name)?;
+            Ok(Box::new(move |row| {
+                let (low, high) = interval_at(row).unzip();
+                interval(low, high, digits)
+            }))
         }
         Show::Head(layer, number) => {
             let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);

@@ -51,7 +51,7 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             found.extend(attributions.finish(&last)?);
         }
         ends.keep(run, &resid)?;
-        (options.progress)((program.length(run) * depth) as u64);
+        options.advance(program.length(run) * depth)?;
     }
     found.extend(end::read(decoder, program, &ends, options.budget)?);
     found.extend(gradient::read(decoder, program, options)?);

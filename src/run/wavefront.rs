@@ -47,7 +47,7 @@ pub(super) fn run_keeping(
     decoder.through(0..deepest, |l| {
         for batch in batches.iter_mut().filter(|batch| l < batch.depth) {
             batch.layer(l)?;
-            (options.progress)(batch.acts.rows.len() as u64);
+            options.advance(batch.acts.rows.len())?;
         }
         Result::Ok(())
     })?;

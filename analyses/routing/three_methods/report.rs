@@ -1,15 +1,18 @@
 //! The comparison's figures and words, from its tables alone.
 
+use super::agreement::{AgreementRow, Ranks};
+use super::{HeadRow, Method, MissedRow};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::halves::{Halves, Moved, Shown, moved};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, halves, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{self, number, plural, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
 use std::path::Path;
 
 /// How many heads a report's tables list.
@@ -27,40 +30,52 @@ struct Heads<'a> {
     model: String,
     n: i64,
     labels: Vec<String>,
+    interchange: Vec<Method>,
+    ablation: Vec<Method>,
+    dla: Vec<Method>,
+    ranks: [Vec<i64>; 3],
 }
 
 impl<'a> Heads<'a> {
     fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
-        let table = table(tables, "heads")?;
-        let labels = table.ints("layer")?.iter().zip(table.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
+        let table = table(tables, HeadRow::TABLE)?;
+        let heads = table.column(HeadRow::layer)?.into_iter().zip(table.column(HeadRow::head)?);
+        let rank = |column| table.column(column);
         Ok(Heads {
             table,
-            model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
-            n: table.ints("n")?.first().copied().unwrap_or(0),
-            labels,
+            model: short_name(table.column(HeadRow::model)?.first().copied().unwrap_or_default()),
+            n: table.column(HeadRow::n)?.first().copied().unwrap_or(0),
+            labels: heads.map(|(layer, head)| cells::head(layer, head)).collect(),
+            interchange: table.column(HeadRow::interchange)?,
+            ablation: table.column(HeadRow::ablation)?,
+            dla: table.column(HeadRow::dla)?,
+            ranks: [rank(HeadRow::rank_interchange)?, rank(HeadRow::rank_ablation)?, rank(HeadRow::rank_dla)?],
         })
     }
 
-    fn float(&self, name: &str) -> Result<&'a [Option<f64>], AnalysisError> {
-        Ok(self.table.floats(name)?)
+    /// What the methods say, in the order of [`METHODS`].
+    fn methods(&self) -> [&[Method]; 3] {
+        [&self.interchange, &self.ablation, &self.dla]
     }
 
-    /// The number of the head that is first by a column of ranks.
-    fn first_by(&self, rank: &str) -> Result<Option<usize>, AnalysisError> {
-        Ok(self.table.ints(rank)?.iter().position(|r| *r == 1))
+    /// The number of the head that is first by a method.
+    fn first_by(&self, method: usize) -> Option<usize> {
+        self.ranks[method].iter().position(|rank| *rank == 1)
     }
 
-    /// The effect of interchange against another number of each head; the strongest of both are named.
-    fn scatter(&self, title: &str, y: (&str, &str, f64), rank: &str, agreement: &str) -> Result<Figure, AnalysisError> {
-        let (y_label, column, sign) = y;
-        let (x, y) = (self.float("interchange_mean")?, self.float(column)?);
-        let (by_x, by_y) = (self.table.ints("rank_interchange")?, self.table.ints(rank)?);
-        let named = |i: usize| by_x[i] <= NAMED || by_y[i] <= NAMED;
+    /// The effect of interchange against another method's, times a sign; the strongest of both are named.
+    fn scatter(&self, title: &str, (y_label, method, sign): (&str, usize, f64), agreement: &str) -> Figure {
+        let named = |i: usize| self.ranks[0][i] <= NAMED || self.ranks[method][i] <= NAMED;
         let point = |i: usize| {
             let name = named(i).then(|| self.labels[i].clone());
-            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name, series: 0 })
+            Some(ScatterPoint {
+                x: self.interchange[i].mean?,
+                y: sign * self.methods()[method][i].mean?,
+                name,
+                series: 0,
+            })
         };
-        Ok(Figure::from(Scatter {
+        Figure::from(Scatter {
             title: title.to_string(),
             subtitle: format!("{}, {}, positive prompts, last position{agreement}", self.model, plural(self.n, "pair")),
             x_label: "effect of interchange (nats)".to_string(),
@@ -68,40 +83,30 @@ impl<'a> Heads<'a> {
             identity: true,
             series: Vec::new(),
             points: (0..self.labels.len()).filter_map(point).collect(),
-        }))
+        })
     }
 }
 
 /// `, Spearman +0.52` of two methods' sizes.
 fn correlation(agreement: &Table, first: &str, second: &str) -> Result<String, AnalysisError> {
-    let (firsts, seconds) = (agreement.strs("first")?, agreement.strs("second")?);
-    let at = (0..agreement.rows()).find(|i| firsts[*i] == first && seconds[*i] == second);
-    let value = at.and_then(|i| agreement.floats("spearman_size").ok()?[i]);
+    let firsts = agreement.column(AgreementRow::first)?.into_iter().zip(agreement.column(AgreementRow::second)?);
+    let at = firsts.into_iter().position(|both| both == (first, second));
+    let value = at.and_then(|i| agreement.column(AgreementRow::size).ok()?[i].correlation);
     Ok(value.map_or(String::new(), |r| format!(", Spearman of sizes {}", signed(r, 2))))
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let (heads, agreement) = (Heads::of(tables)?, table(tables, "agreement")?);
+    let (heads, agreement) = (Heads::of(tables)?, table(tables, AgreementRow::TABLE)?);
     let ablation = correlation(agreement, "interchange", "ablation")?;
     let attribution = correlation(agreement, "interchange", "attribution")?;
     let mut figures = vec![
         (
             "agreement.png".to_string(),
-            heads.scatter(
-                "Interchange and ablation",
-                ("effect of zero ablation (nats)", "ablation_mean", 1.0),
-                "rank_ablation",
-                &ablation,
-            )?,
+            heads.scatter("Interchange and ablation", ("effect of zero ablation (nats)", 1, 1.0), &ablation),
         ),
         (
             "dla.png".to_string(),
-            heads.scatter(
-                "Interchange and attribution",
-                ("attribution, sign turned (nats)", "dla_mean", -1.0),
-                "rank_dla",
-                &attribution,
-            )?,
+            heads.scatter("Interchange and attribution", ("attribution, sign turned (nats)", 2, -1.0), &attribution),
         ),
     ];
     for (shown, rows) in apart(&heads)? {
@@ -110,18 +115,25 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures)
 }
 
-/// Each method: its columns, what reports call it, what it measures, and who moves answer and foil.
-const METHODS: [[&str; 4]; 3] = [
-    ["interchange", "interchange", "effect", "the exchange"],
-    ["ablation", "ablation", "effect", "the ablation"],
-    ["dla", "attribution", "attribution", "the head"],
+/// Each method: what reports call it, what it measures, and who moves answer and foil.
+const METHODS: [[&str; 3]; 3] = [
+    ["interchange", "effect", "the exchange"],
+    ["ablation", "effect", "the ablation"],
+    ["attribution", "attribution", "the head"],
 ];
+
+/// Their columns.
+const METHOD_COLUMNS: [Column<Method>; 3] = [HeadRow::interchange, HeadRow::ablation, HeadRow::dla];
 
 /// The halves of each method's strongest heads.
 fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisError> {
-    let of = |(at, [column, name, what, subject]): (usize, [&'static str; 4])| {
-        let whole = format!("{column}_mean");
-        let strongest = Listing::of(heads.table).strongest(&whole).first(LISTED).rows()?;
+    let halves = [HeadRow::interchange_halves, HeadRow::ablation_halves, HeadRow::dla_halves];
+    let of = |(at, (methods, halves)): (usize, (&[Method], Column<Halves>))| {
+        let [name, what, subject] = METHODS[at];
+        let mut strongest: Vec<usize> = (0..methods.len()).collect();
+        let size = |i: &usize| methods[*i].mean.map_or(f64::INFINITY, |mean| -mean.abs());
+        strongest.sort_by(|a, b| size(a).total_cmp(&size(b)));
+        strongest.truncate(LISTED);
         let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
         let shown = Shown {
             file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
@@ -131,38 +143,44 @@ fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisErr
             subject,
             strongest: true,
         };
-        Ok::<_, AnalysisError>((shown, halves::moved(heads.table, (column, &whole), labelled)?))
+        let whole = methods.iter().map(|method| method.mean).collect();
+        Ok::<_, AnalysisError>((shown, moved(heads.table.column(halves)?, whole, labelled)))
     };
-    METHODS.into_iter().enumerate().map(of).collect()
+    heads.methods().into_iter().zip(halves).enumerate().map(of).collect()
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let heads = Heads::of(tables)?;
+    let [interchange, ablation, dla] = METHOD_COLUMNS.map(|method| method.with(Method::mean));
+    let [interchange_q, ablation_q, _] = METHOD_COLUMNS.map(|method| method.with(Method::q));
     let listing = Listing::of(heads.table)
-        .strongest("interchange_mean")
+        .strongest(&interchange)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("q", Show::PValue("interchange_q"))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("q", Show::PValue("ablation_q"))
-        .column("attribution (nats)", Show::Signed("dla_mean", 3))
-        .column("share", Show::Share("dla_share"))
-        .column("rank: interchange", Show::Count("rank_interchange"))
-        .column("ablation", Show::Count("rank_ablation"))
-        .column("attribution", Show::Count("rank_dla"));
-    let agreement = Listing::of(table(tables, "agreement")?)
-        .column("method", Show::Text("first"))
-        .column("against", Show::Text("second"))
-        .column("Spearman of sizes", Show::Signed("spearman_size", 2))
-        .column("95 % interval", Show::Interval("spearman_size_ci_low", "spearman_size_ci_high", 2))
-        .column("ceiling", Show::Number("spearman_size_ceiling", 2))
-        .column("signed", Show::Signed("spearman_signed", 2))
-        .column("95 % interval", Show::Interval("spearman_signed_ci_low", "spearman_signed_ci_high", 2))
-        .column("ceiling", Show::Number("spearman_signed_ceiling", 2))
-        .column("shared of the top", Show::Count("overlap"))
-        .column("by chance", Show::Number("overlap_expected", 1))
-        .column("p", Show::PValue("overlap_p"));
+        .column("head", Show::Head(HeadRow::layer.name, HeadRow::head.name))
+        .column("interchange (nats)", Show::Signed(&interchange, 3))
+        .column("q", Show::PValue(&interchange_q))
+        .column("ablation (nats)", Show::Signed(&ablation, 3))
+        .column("q", Show::PValue(&ablation_q))
+        .column("attribution (nats)", Show::Signed(&dla, 3))
+        .column("share", Show::Share(HeadRow::dla_share.name))
+        .column("rank: interchange", Show::Count(HeadRow::rank_interchange.name))
+        .column("ablation", Show::Count(HeadRow::rank_ablation.name))
+        .column("attribution", Show::Count(HeadRow::rank_dla.name));
+    let [size, signed] = [AgreementRow::size, AgreementRow::signed].map(|ranks| ranks.with(Ranks::interval));
+    let [size_ceiling, signed_ceiling] =
+        [AgreementRow::size, AgreementRow::signed].map(|ranks| ranks.with(Ranks::ceiling));
+    let agreement = Listing::of(table(tables, AgreementRow::TABLE)?)
+        .column("method", Show::Text(AgreementRow::first.name))
+        .column("against", Show::Text(AgreementRow::second.name))
+        .column("Spearman of sizes", Show::Signed(AgreementRow::size.name, 2))
+        .column("95 % interval", Show::Ends(&size, 2))
+        .column("ceiling", Show::Number(&size_ceiling, 2))
+        .column("signed", Show::Signed(AgreementRow::signed.name, 2))
+        .column("95 % interval", Show::Ends(&signed, 2))
+        .column("ceiling", Show::Number(&signed_ceiling, 2))
+        .column("shared of the top", Show::Count(AgreementRow::overlap.name))
+        .column("by chance", Show::Number(AgreementRow::overlap_expected.name, 1))
+        .column("p", Show::PValue(AgreementRow::overlap_p.name));
     let ceiling = "The ceiling is about how much agreement the noise of the means leaves room for: each method's own correlation \
                    between the halves of the pairs, not corrected for their being halves. Means over all pairs can agree more.";
     let main = Section::new("Which heads each method names")
@@ -181,7 +199,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
              directly.",
             "Scatter plot of effects of interchange and attributions.",
         );
-    let mut sections = vec![main, missed_section(table(tables, "missed")?)?];
+    let mut sections = vec![main, missed_section(table(tables, MissedRow::TABLE)?)?];
     let apart = apart(&heads)?.into_iter().enumerate();
     sections.extend(apart.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)));
     sections.push(repair_section(&heads)?);
@@ -190,41 +208,35 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// The first head of each method, and where the others rank it.
 fn finding(heads: &Heads) -> Result<String, AnalysisError> {
-    let ranks = ["rank_interchange", "rank_ablation", "rank_dla"];
-    let rank = |name: &str, i: usize| Ok::<_, AnalysisError>(heads.table.ints(name)?[i]);
     let mut text = format!("Over {}, on the positive prompts.", plural(heads.n, "pair"));
-    if let Some(i) = heads.first_by(ranks[0])? {
+    if let Some(i) = heads.first_by(0) {
         text += &format!(
             " Interchange names **{}** first ({} nats); ablation ranks it {}, attribution {} with {} of all attributions.",
             heads.labels[i],
-            signed(heads.float("interchange_mean")?[i], 3),
-            rank(ranks[1], i)?,
-            rank(ranks[2], i)?,
-            share(heads.float("dla_share")?[i]),
+            signed(heads.interchange[i].mean, 3),
+            heads.ranks[1][i],
+            heads.ranks[2][i],
+            share(heads.table.column(HeadRow::dla_share)?[i]),
         );
     }
-    if let Some(i) = heads.first_by(ranks[1])? {
+    if let Some(i) = heads.first_by(1) {
         text += &format!(
             " Ablation names **{}** first ({} nats), interchange ranks it {}.",
             heads.labels[i],
-            signed(heads.float("ablation_mean")?[i], 3),
-            rank(ranks[0], i)?
+            signed(heads.ablation[i].mean, 3),
+            heads.ranks[0][i]
         );
     }
-    if let Some(i) = heads.first_by(ranks[2])? {
+    if let Some(i) = heads.first_by(2) {
         text += &format!(
             " Attribution names **{}** first ({} nats), interchange ranks it {}.",
             heads.labels[i],
-            signed(heads.float("dla_mean")?[i], 3),
-            rank(ranks[0], i)?
+            signed(heads.dla[i].mean, 3),
+            heads.ranks[0][i]
         );
     }
     // All three methods are tested over the same pairs and heads.
-    let tested = ["interchange_q", "ablation_q", "dla_q"].map(|q| heads.float(q));
-    let mut significant = false;
-    for q in tested {
-        significant |= q?.iter().flatten().any(|q| *q < SIGNIFICANT);
-    }
+    let significant = heads.methods().into_iter().flatten().any(|method| method.q.is_some_and(|q| q < SIGNIFICANT));
     if !significant {
         text += &Power { items: heads.n, item: "pair", tests: heads.labels.len() }.sentence();
     }
@@ -242,10 +254,14 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         );
         return Ok(section.paragraph(text));
     }
-    let (by_ablation, by_dla) = (missed.flags("ablation_misses")?, missed.flags("dla_misses")?);
-    let labels: Vec<String> =
-        missed.ints("layer")?.iter().zip(missed.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
-    let shares = missed.floats("share_of_gap")?;
+    let (by_ablation, by_dla) = (missed.column(MissedRow::ablation_misses)?, missed.column(MissedRow::dla_misses)?);
+    let labels: Vec<String> = missed
+        .column(MissedRow::layer)?
+        .into_iter()
+        .zip(missed.column(MissedRow::head)?)
+        .map(|(l, h)| cells::head(l, h))
+        .collect();
+    let shares = missed.column(MissedRow::share_of_gap)?;
     let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
         let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
         first.map_or(format!("misses none{how}"), |i| {
@@ -259,7 +275,7 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
          Attribution {}.",
         plural(found as i64, "head"),
         misses(
-            by_ablation,
+            &by_ablation,
             "",
             [
                 "a head whose silence is not what the negative prompts hold, or whose part later components take over",
@@ -267,7 +283,7 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
             ]
         ),
         misses(
-            by_dla,
+            &by_dla,
             " (not among as many that attribution puts first)",
             [
                 "a head that writes what later heads read, and not what the logits read",
@@ -277,23 +293,23 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     );
     let block = Listing::of(missed)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("share of gap", Show::Share("share_of_gap"))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("q", Show::PValue("ablation_q"))
-        .column("ablation misses", Show::Flag("ablation_misses"))
-        .column("share of attributions", Show::Share("dla_share"))
-        .column("attribution misses", Show::Flag("dla_misses"))
+        .column("head", Show::Head(MissedRow::layer.name, MissedRow::head.name))
+        .column("interchange (nats)", Show::Signed(MissedRow::interchange_mean.name, 3))
+        .column("share of gap", Show::Share(MissedRow::share_of_gap.name))
+        .column("ablation (nats)", Show::Signed(MissedRow::ablation_mean.name, 3))
+        .column("q", Show::PValue(MissedRow::ablation_q.name))
+        .column("ablation misses", Show::Flag(MissedRow::ablation_misses.name))
+        .column("share of attributions", Show::Share(MissedRow::dla_share.name))
+        .column("attribution misses", Show::Flag(MissedRow::dla_misses.name))
         .block("Heads that interchange finds, the strongest first")?;
     Ok(section.paragraph(text).block(Block::Table(block)))
 }
 
 /// Total effects against those with later components frozen.
 fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
-    let (totals, frozen) = (heads.float("ablation_mean")?, heads.float("ablation_frozen_mean")?);
-    let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, totals[i]?));
-    let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter_map(of).collect();
+    let frozen = heads.table.column(HeadRow::ablation_frozen_mean)?;
+    let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, heads.ablation[i].mean?));
+    let writers: Vec<(usize, f64, f64)> = (0..frozen.len()).filter_map(of).collect();
     let square: f64 = writers.iter().map(|(_, f, _)| f * f).sum();
     let slope = (square > 0.0).then(|| writers.iter().map(|(_, f, t)| f * t).sum::<f64>() / square);
     // What comes back of the direct path's effect; below 0 where later components add to it.
@@ -324,16 +340,17 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
         "The strongest heads by interchange and by attribution, silenced with every later component frozen at its clean value: \
          what the total effect has beyond that comes from later components. {found}"
     );
+    let [interchange, ablation, _] = METHOD_COLUMNS.map(|method| method.with(Method::mean));
     let block = Listing::of(heads.table)
-        .strongest("interchange_mean")
+        .strongest(&interchange)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("own attribution", Show::Signed("interchange_direct_mean", 3))
-        .column("later frozen", Show::Signed("interchange_frozen_mean", 3))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("own attribution", Show::Signed("ablation_direct_mean", 3))
-        .column("later frozen", Show::Signed("ablation_frozen_mean", 3))
+        .column("head", Show::Head(HeadRow::layer.name, HeadRow::head.name))
+        .column("interchange (nats)", Show::Signed(&interchange, 3))
+        .column("own attribution", Show::Signed(HeadRow::interchange_direct_mean.name, 3))
+        .column("later frozen", Show::Signed(HeadRow::interchange_frozen_mean.name, 3))
+        .column("ablation (nats)", Show::Signed(&ablation, 3))
+        .column("own attribution", Show::Signed(HeadRow::ablation_direct_mean.name, 3))
+        .column("later frozen", Show::Signed(HeadRow::ablation_frozen_mean.name, 3))
         .block(
             "Total effects, the change of the head's own attribution, and the effect with later components frozen",
         )?;

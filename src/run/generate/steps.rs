@@ -197,7 +197,7 @@ impl<'a> Course<'a> {
         let mut acts = self.decoder.begin((&ids, &positions), rows, pass)?;
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             self.decoder.layer(l, self.angles, &mut acts, pass)?;
-            (self.options.progress)(streams.len() as u64);
+            self.options.advance(streams.len())?;
             Result::Ok(())
         })?;
         acts.take(SiteKind::ResidPre)

@@ -5,7 +5,7 @@ use crate::analyses::AnalysisError;
 use crate::analyses::components::label;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::routing::cipher_contrast::LARGE;
-use crate::analyses::routing::ciphered::Ciphered;
+use crate::analyses::routing::ciphered::OmittedPairs;
 use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::report::cells::{self, p_value, share, signed};
@@ -125,7 +125,7 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
         share(cipher.float("refusal")?),
         share(cipher.float("evasion")?),
         share(cipher.without_sense()?),
-        Ciphered::omitted(cipher.int("left_out")?, cipher.int("too_long")?),
+        OmittedPairs { left_out: cipher.int("left_out")?, too_long: cipher.int("too_long")? }.words(),
     );
     Ok(Claim {
         statistic: answered,

@@ -6,6 +6,7 @@ use crate::analyses::components::label;
 use crate::analyses::routing::claims::evidence::{of_head, row, rows, table};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::names::short_name;
+use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
 use crate::table::Table;
 use std::collections::BTreeMap;
@@ -328,7 +329,9 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
     let mut different: Vec<u64> = sizes.iter().map(|s| s.0).collect();
     different.dedup();
     if different.len() < 2 {
-        return claim.not_testable("it takes checkpoints of several sizes that refuse: name them with --against");
+        let against = param("against");
+        return claim
+            .not_testable(format!("it takes checkpoints of several sizes that refuse: name them with {against}"));
     }
     let steps = |a: &(u64, f64)| sizes.iter().filter(|b| b.0 > a.0).all(|b| b.1 <= a.1 - STEP);
     let falls = sizes.iter().all(steps);
