@@ -17,6 +17,10 @@ mod phi3;
 mod qwen2;
 mod qwen3;
 mod rotary;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod toy;
 
 use super::arch::Arch;
 use super::channel::MlpWeights;
@@ -37,6 +41,8 @@ pub static FAMILIES: &[&Family] = &[
     &gemma3::GEMMA3,
     &phi3::PHI3,
     &olmo2::OLMO2,
+    #[cfg(test)]
+    &toy::TOY,
 ];
 
 /// A model family.
