@@ -7,9 +7,10 @@ use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
 use gatelens::plan::{Plan, What};
 use gatelens::report::Section;
-use gatelens::run::Reading;
+use gatelens::rows;
 use gatelens::session::Session;
 use gatelens::table::Table;
+use gatelens::table::rows::Row;
 use std::path::Path;
 
 /// Entropy of the next token after each prompt
@@ -22,6 +23,14 @@ pub struct Surprise {
 
 /// The prompts, their token ids, and what is shown of them.
 pub struct Items(Dataset<Item>, Vec<Vec<u32>>, Scored);
+
+rows! {
+    /// The next token after a prompt.
+    pub struct EntropyRow<'a> in "entropies" {
+        id: &'a str = "the prompt",
+        entropy: Option<f64> = "entropy of the next token, nats",
+    }
+}
 
 impl Analysis for Surprise {
     const NAME: &'static str = "surprise";
@@ -57,10 +66,9 @@ impl Analysis for Surprise {
         for plan in self.plans(session.model, items)? {
             readings.extend(session.run(&plan?)?);
         }
-        let table = Table::new("entropies")
-            .str("id", "the prompt", items.0.items.iter().map(|item| item.id.as_str()))?
-            .float("entropy", "entropy of the next token, nats", readings.iter().map(Reading::number))?;
-        Ok(vec![table].into())
+        let rows = items.0.items.iter().zip(&readings);
+        let rows = rows.map(|(item, reading)| EntropyRow { id: &item.id, entropy: reading.number() });
+        Ok(vec![EntropyRow::table(rows)?].into())
     }
 
     fn figures(_: &[Table]) -> Result<Figures, AnalysisError> {
@@ -68,9 +76,9 @@ impl Analysis for Surprise {
     }
 
     fn sections(tables: &[Table], _: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let entropies = table(tables, "entropies")?;
-        let largest = entropies.floats("entropy")?.iter().flatten().copied().fold(0.0, f64::max);
-        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", entropies.rows());
+        let rows = EntropyRow::read(table(tables, EntropyRow::TABLE)?)?;
+        let largest = rows.iter().filter_map(|row| row.entropy).fold(0.0, f64::max);
+        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", rows.len());
         Ok(vec![Section::new("Entropy").paragraph(text)])
     }
 }
