@@ -193,7 +193,7 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
         .column("method", Show::Text(CavRow::method.name))
         .column("held-out accuracy", Show::Share(CavRow::accuracy.name));
     let block = match cavs.holds(CavRow::accuracy_interval) {
-        true => block.column("95 % interval", Show::Ends(CavRow::accuracy_interval.name, 3)),
+        true => block.column("95 % interval", Show::Interval(CavRow::accuracy_interval.name, 3)),
         false => block,
     };
     let block = block
