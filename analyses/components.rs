@@ -5,8 +5,8 @@
 
 use super::AnalysisError;
 use super::effects::{Tested, family};
+use crate::plan::Array;
 use crate::rows;
-use crate::run::Reading;
 use crate::stats::{Bootstrap, bca_mean};
 use std::borrow::Cow;
 
@@ -127,8 +127,8 @@ pub fn without_empty(components: Vec<Component>, attributions: Vec<Vec<f64>>) ->
 }
 
 /// The attributions of one item, in the order of its components.
-pub fn attributions(reading: &Reading, components: &[Component], n_heads: usize) -> Vec<f64> {
-    let values = reading.values();
+pub fn attributions(of: &Array, components: &[Component], n_heads: usize) -> Vec<f64> {
+    let values = &of.values;
     let layers = values.len() / (n_heads + 2) - 1;
     let cell = |layer: usize, column: usize| values.get(layer * (n_heads + 2) + column).map_or(0.0, |v| f64::from(*v));
     let of = |c: &Component| match (usize::try_from(c.layer), c.name.as_str()) {
@@ -166,7 +166,7 @@ mod tests {
 
     /// A model of one layer and two heads.
     fn read(values: &[f32]) -> (Vec<Component>, Vec<f64>) {
-        let reading = Reading::Array(crate::plan::Array { shape: vec![2, 4], values: values.to_vec() });
+        let reading = Array { shape: vec![2, 4], values: values.to_vec() };
         let all = components(1, 2);
         let attributions = attributions(&reading, &all, 2);
         (all, attributions)

@@ -16,19 +16,19 @@ use super::marks::{Mark, MarkArgs};
 use super::power::Power;
 use super::scored::Scored;
 use super::summary::{Position, less, mean, sd};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned, table};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, halves, table};
 use crate::dataset::{Dataset, Item};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallPart};
 use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::plan::{Activation, Metric, Part, Plan, Positions, What};
+use crate::plan::{Activation, Array, Attribution, Handle, Metric, Part, Plan, Positions};
 use crate::report::cells::{p_value, plural, share, signed};
 use crate::report::{Heading, Section};
 use crate::rows;
-use crate::run::{Reading, log_sum_exp};
-use crate::session::Session;
+use crate::run::log_sum_exp;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
 use candle_core::Tensor;
@@ -36,13 +36,15 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Dla {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }
@@ -55,12 +57,27 @@ pub struct Items {
     scored: Scored,
 }
 
+/// What was found of every prompt.
+#[derive(Default)]
+pub struct Measured {
+    components: Vec<Component>,
+    /// Logit differences, and their answers' halves.
+    metrics: Vec<f64>,
+    answers: Vec<f64>,
+    /// Attributions to them. `[prompts][components]`
+    of_items: Vec<Vec<f64>>,
+    of_answers: Vec<Vec<f64>>,
+    /// The metric that each layer's stream would give. `[prompts][layers]`
+    lenses: Vec<Vec<f64>>,
+}
+
 impl Analysis for Dla {
     const NAME: &'static str = "dla";
     const ABOUT: &'static str =
         "Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)";
     const TITLE: &'static str = "Direct logit attribution";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let MeasuredPrompts { dataset, tokens, sources, scored } = self.measured.read(model)?;
@@ -75,30 +92,35 @@ impl Analysis for Dla {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned(some(model, items).map(|some| plan(model, items, some))))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
-        let (mut metrics, mut answers) = (Vec::new(), Vec::new());
-        let (mut of_items, mut of_answers, mut lenses) = (Vec::new(), Vec::new(), Vec::new());
-        for some in some(session.model, items) {
-            let readings = session.run(&plan(session.model, items, some.clone()))?;
-            for ((_, metric), r) in items.tokens[some].iter().zip(readings.chunks_exact(OF_PROMPT + arch.n_layers)) {
-                metrics.extend(r[0].number());
-                of_items.push(attributions(&r[1], &all, arch.n_heads));
-                answers.extend(r[2].number());
-                of_answers.push(attributions(&r[3], &all, arch.n_heads));
-                lenses.push(lens(session.model, metric, &r[OF_PROMPT..])?);
+        let mut found = Measured::default();
+        for some in batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1)) {
+            let (plan, asked) = plan(arch, items, some.clone());
+            let readings = runner.run(&plan)?;
+            for ((_, metric), asked) in items.tokens[some].iter().zip(asked) {
+                found.metrics.push(readings[asked.metric]);
+                found.of_items.push(attributions(&readings[asked.attribution], &all, arch.n_heads));
+                found.answers.extend(asked.half.map(|(half, _)| readings[half]));
+                found.of_answers.extend(asked.half.map(|(_, of)| attributions(&readings[of], &all, arch.n_heads)));
+                if !runner.is_counting() {
+                    let streams: Vec<&[f32]> = asked.streams.iter().map(|s| &readings[*s].values[..]).collect();
+                    found.lenses.push(lens(runner.model(), metric, &streams)?);
+                }
             }
         }
+        found.components = all;
+        Ok(found)
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { components: all, metrics, answers, of_items, of_answers, lenses } = measured;
         let (components, both) = without_empty(all, [of_items, of_answers].concat());
         let (attributions, of_answers) = both.split_at(metrics.len());
         let of_foils = of_answers.iter().zip(attributions).map(|(answer, whole)| less(answer, whole)).collect();
         let found = Found {
-            model: &session.model.name,
+            model: about.model,
             components: &components,
             attributions,
             halves: [of_answers.to_vec(), of_foils],
@@ -107,7 +129,7 @@ impl Analysis for Dla {
             answers,
         };
         Ok(vec![
-            found.components_table(self.marks, session.seed)?,
+            found.components_table(self.marks, about.seed)?,
             found.items_table(items)?,
             lens_table(found.model, &components, attributions, &lenses)?,
         ]
@@ -152,40 +174,40 @@ impl Analysis for Dla {
     }
 }
 
-/// Readouts of a prompt before those of its streams: the metric and its attributions, and the same of the answer's half.
-const OF_PROMPT: usize = 4;
+/// What is read of a prompt.
+struct OfPrompt {
+    metric: Handle<f64>,
+    attribution: Handle<Array>,
+    /// The same of the answer's half.
+    half: Option<(Handle<f64>, Handle<Array>)>,
+    /// The residual stream after every layer.
+    streams: Vec<Handle<Array>>,
+}
 
 /// Where the lens reads: after every layer.
 fn streams(arch: &Arch) -> Vec<Site> {
     (0..arch.n_layers).map(|layer| SiteKind::ResidPost.at(layer)).collect()
 }
 
-/// Which prompts are run at once.
-fn some(model: &Model, items: &Items) -> impl Iterator<Item = Range<usize>> + use<> {
-    let arch = &model.decoder.arch;
-    batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1))
-}
-
-/// [`OF_PROMPT`] readouts and the residual stream after every layer, of some prompts.
-fn plan(model: &Model, items: &Items, some: Range<usize>) -> Plan {
+/// The metric and the attributions of some prompts, and their residual streams after every layer.
+fn plan(arch: &Arch, items: &Items, some: Range<usize>) -> (Plan, Vec<OfPrompt>) {
     let mut plan = Plan::default();
-    for i in some {
+    let of_prompt = |i: usize| {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
-        // Prompts' metrics are logit differences.
-        for metric in [Some(metric.clone()), metric.answer_half()].into_iter().flatten() {
-            plan.read(prompt, What::Metric(metric.clone()));
-            plan.read(prompt, What::Attribution(metric));
-        }
-        for site in streams(&model.decoder.arch) {
-            plan.read(prompt, Activation { site, positions: Positions::Last, part: Part::All });
-        }
-    }
-    plan
+        let mut both = |metric: Metric| (plan.read(prompt, metric.clone()), plan.read(prompt, Attribution(metric)));
+        let (of_metric, attribution) = both(metric.clone());
+        let half = metric.answer_half().map(&mut both);
+        let stream = |site: Site| Activation { site, positions: Positions::Last, part: Part::All };
+        let streams = streams(arch).into_iter().map(|site| plan.read(prompt, stream(site))).collect();
+        OfPrompt { metric: of_metric, attribution, half, streams }
+    };
+    let asked = some.map(of_prompt).collect();
+    (plan, asked)
 }
 
 /// The metric that the final norm would read of each layer's residual stream, before soft-capping.
-fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>, AnalysisError> {
+fn lens(model: &Model, metric: &Metric, streams: &[&[f32]]) -> Result<Vec<f64>, AnalysisError> {
     let Metric::LogitDifference { answer, foil } = metric else {
         return Err(AnalysisError::Failed(
             "the logit lens is of a logit difference, not of a continuation".to_string(),
@@ -193,7 +215,7 @@ fn lens(model: &Model, metric: &Metric, streams: &[Reading]) -> Result<Vec<f64>,
     };
     let decoder = &model.decoder;
     let failed = |e: candle_core::Error| AnalysisError::Failed(e.to_string());
-    let rows: Vec<f32> = streams.iter().flat_map(Reading::values).collect();
+    let rows = streams.concat();
     let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
     let logits = || -> candle_core::Result<Vec<Vec<f32>>> {
         let rows = Tensor::from_vec(rows, (streams.len(), decoder.arch.d_model), decoder.places.last())?;

@@ -6,11 +6,10 @@
 
 use super::summary::{Swap, mean};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
-use crate::plan::{Metric, Plan, Run, What};
+use crate::plan::{Handle, Metric, Plan, Readings, Run};
 use crate::report::cells::{interval, signed};
 use crate::report::{Heading, Section};
 use crate::rows;
-use crate::run::Reading;
 use crate::stats::{Bootstrap, Interval, bca_family};
 use crate::table::rows::{At, Cells, Named};
 use crate::table::{Table, TableError};
@@ -25,21 +24,9 @@ pub struct Value {
 
 impl Value {
     /// Adds the readouts to a plan.
-    pub fn read(plan: &mut Plan, run: Run, metric: &Metric) {
-        plan.read(run, What::Metric(metric.clone()));
-        if let Some(half) = metric.answer_half() {
-            plan.read(run, What::Metric(half));
-        }
-    }
-
-    /// Takes their readings, in the order in which they were added; none where there are no more.
-    pub fn next<'r>(readings: &mut impl Iterator<Item = &'r Reading>, metric: &Metric) -> Option<Value> {
-        let value = readings.next()?.number()?;
-        let answer = match metric.answer_half() {
-            Some(_) => Some(readings.next()?.number()?),
-            None => None,
-        };
-        Some(Value { metric: value, answer })
+    pub fn ask(plan: &mut Plan, run: Run, metric: &Metric) -> Asked {
+        let of_run = plan.read(run, metric.clone());
+        Asked { metric: of_run, answer: metric.answer_half().map(|half| plan.read(run, half)) }
     }
 
     /// What several runs come to on average; none of none.
@@ -58,6 +45,20 @@ impl Value {
             patched: patched.metric,
             answer: patched.answer.zip(self.answer).map(|(patched, base)| patched - base),
         }
+    }
+}
+
+/// A [`Value`] that a plan reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub metric: Handle<f64>,
+    pub answer: Option<Handle<f64>>,
+}
+
+impl Asked {
+    /// What it came to.
+    pub fn of(self, readings: &Readings) -> Value {
+        Value { metric: readings[self.metric], answer: self.answer.map(|answer| readings[answer]) }
     }
 }
 

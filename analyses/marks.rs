@@ -9,18 +9,28 @@ use crate::rows;
 use std::borrow::Cow;
 
 /// Which cells of heatmaps have a dot
-#[derive(Clone, Copy, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct MarkArgs {
     /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
     ///
     /// If some effects were only estimated, the q-value counts instead.
-    #[arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().mark_p, value_name = "P"),
+        arg(value_parser = share)
+    )]
     pub mark_p: f64,
 
     /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
     ///
     /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
-    #[arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().mark_share, value_name = "SHARE"),
+        arg(value_parser = share)
+    )]
     pub mark_share: f64,
 }
 
@@ -34,6 +44,7 @@ impl Default for MarkArgs {
 }
 
 /// A number from 0 to 1.
+#[cfg(feature = "cli")]
 fn share(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
     number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))

@@ -18,23 +18,23 @@ pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::Value;
+use crate::analyses::halves::{Asked, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, Sources};
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::model::Model;
-use crate::plan::{Edit, Plan, Run, What};
+use crate::plan::{Array, Attribution, Edit, Handle, Plan, Readings, Run};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
 use crate::stats::{Bootstrap, bca_family};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// How heads are knocked out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Knockout {
     /// Take their `z` from the negative prompt.
@@ -62,23 +62,31 @@ impl Knockout {
 }
 
 /// Knock the gate out, and show what later heads lose
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Cascade {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
     /// Knock heads out in this way
-    #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().mode))]
     pub mode: Knockout,
 
     /// Also knock out this many amplifiers, the strongest
-    #[arg(long, default_value_t = 8, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().amplifiers, value_name = "K"))]
     pub amplifiers: u32,
+}
+
+impl Default for Cascade {
+    fn default() -> Self {
+        Cascade { pairs: PairArgs::default(), gate: GateArgs::default(), mode: Knockout::Interchange, amplifiers: 8 }
+    }
 }
 
 /// The pairs as the model reads them, and the gate.
@@ -100,6 +108,7 @@ impl Analysis for Cascade {
     const ABOUT: &'static str = "Knock the gate out, and show what later heads lose";
     const TITLE: &'static str = "Knockout cascade";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let (gate, of_gate) = self.gate.read(model)?;
@@ -116,32 +125,44 @@ impl Analysis for Cascade {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // Which heads amplify is known later; as many of the first that can cost a little more.
-        let arch = &model.decoder.arch;
-        let later = (first_layer(&items.gate) + 1..arch.n_layers)
-            .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
-            .filter(|head| !items.gate.contains(head));
-        let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
-        Ok(planned(self.gate_plans(items).chain(self.amplifiers_plans(items, sets(&some)))))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
         let mut measured = Measured::default();
-        for plan in self.gate_plans(items) {
-            measured.add(&all, arch.n_heads, &session.run(&plan)?);
+        for pairs in batches(items.pairs.tokens.len(), items.longest()) {
+            let (plan, asked) = self.gate_plan(items, pairs);
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_pair| measured.add(&all, arch.n_heads, &readings, of_pair));
         }
         let knocked = Knocked::of(all, measured);
-        let drops = drops(&knocked, &items.gate, session.seed)?;
-        let amplifiers = strongest(&drops, self.amplifiers as usize);
-        let mut metrics = Vec::new();
-        for plan in self.amplifiers_plans(items, sets(&amplifiers)) {
-            metrics.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+        let (drops, amplifiers) = if runner.is_counting() {
+            // Which heads amplify is known later; as many of the first that can cost a little more.
+            let later = (first_layer(&items.gate) + 1..arch.n_layers)
+                .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
+                .filter(|head| !items.gate.contains(head));
+            (Vec::new(), later.take(self.amplifiers as usize).collect())
+        } else {
+            let drops = drops(&knocked, &items.gate, runner.seed())?;
+            let amplifiers = strongest(&drops, self.amplifiers as usize);
+            (drops, amplifiers)
+        };
+        let sets = sets(&amplifiers);
+        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
+        let mut outs = Vec::with_capacity(n);
+        for pairs in batches(n, items.longest() + 2 * sets.len()) {
+            let (plan, asked) = self.amplifiers_plan(items, &sets, pairs);
+            let readings = runner.run(&plan)?;
+            let of_pair =
+                |of_pair: Vec<[Asked; 2]>| of_pair.into_iter().map(|set| set.map(|a| a.of(&readings))).collect();
+            outs.extend(asked.into_iter().map(of_pair));
         }
-        let rows = knockouts(items, &knocked, &sets(&amplifiers), &metrics);
-        let shared = Shared { model: &session.model.name, mode: self.mode.name(), seed: session.seed };
+        Ok(Found { knocked, drops, sets, outs })
+    }
+
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let Found { knocked, drops, sets, outs } = found;
+        let rows = knockouts(items, &knocked, &sets, &outs);
+        let shared = Shared { model: about.model, mode: self.mode.name(), seed: about.seed };
         Ok(vec![
             tables::components_table(&shared, &knocked, &drops)?,
             tables::knockouts_table(&shared, &rows)?,
@@ -159,54 +180,55 @@ impl Analysis for Cascade {
     }
 }
 
-/// Readouts a pair in [`Cascade::gate_plan`].
-const OF_PAIR: usize = 7;
+/// What was found of the pairs.
+pub struct Found {
+    knocked: Knocked,
+    drops: Vec<Loss>,
+    sets: Vec<Set>,
+    /// For each pair and set, the metric with the set knocked out alone, and on top of the gate.
+    outs: Vec<Vec<[Value; 2]>>,
+}
+
+/// What is read of a pair: of the positive prompt, then of the same with the gate knocked out.
+struct OfPair {
+    negative: Handle<f64>,
+    values: [Asked; 2],
+    attributions: [Handle<Array>; 2],
+}
 
 impl Cascade {
-    /// [`Cascade::gate_plan`]s of all pairs, some pairs in each.
-    fn gate_plans<'a>(&'a self, items: &'a Items) -> impl Iterator<Item = Plan> + 'a {
-        batches(items.pairs.tokens.len(), items.longest()).map(|pairs| self.gate_plan(items, pairs))
-    }
-
-    /// Each pair's two metrics, and the positive prompt's attributions and answer half; then all three with the gate knocked out.
-    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> Plan {
+    /// Each pair's two metrics, and the positive prompt's attributions; then the positive's with the gate knocked out.
+    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
         let mut plan = Plan::default();
-        for i in pairs {
-            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
-            plan.read(positive, What::Metric(tokens.metric.clone()));
-            plan.read(negative, What::Metric(tokens.metric.clone()));
-            plan.read(positive, What::Attribution(tokens.metric.clone()));
-            // Pairs' metrics are logit differences.
-            let half = || tokens.metric.answer_half().map(What::Metric);
-            half().map(|half| plan.read(positive, half));
-            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
-            plan.read(gate_out, What::Metric(tokens.metric.clone()));
-            plan.read(gate_out, What::Attribution(tokens.metric.clone()));
-            half().map(|half| plan.read(gate_out, half));
-        }
-        plan
-    }
-
-    /// [`Cascade::amplifiers_plan`]s of all pairs, some pairs in each; none without sets.
-    fn amplifiers_plans<'a>(&'a self, items: &'a Items, sets: Vec<Set>) -> impl Iterator<Item = Plan> + 'a {
-        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
-        batches(n, items.longest() + 2 * sets.len()).map(move |pairs| self.amplifiers_plan(items, &sets, pairs))
-    }
-
-    /// For each pair and set of heads, the metric and its answer half with the set knocked out alone, and on top of the gate.
-    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> Plan {
-        let mut plan = Plan::default();
-        for i in pairs {
+        let of_pair = |i: usize| {
             let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
             let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
-            for set in sets {
-                for base in [positive, gate_out] {
-                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
-                    Value::read(&mut plan, fork, &tokens.metric);
-                }
+            OfPair {
+                negative: plan.read(negative, tokens.metric.clone()),
+                values: [positive, gate_out].map(|run| Value::ask(&mut plan, run, &tokens.metric)),
+                attributions: [positive, gate_out].map(|run| plan.read(run, Attribution(tokens.metric.clone()))),
             }
-        }
-        plan
+        };
+        let asked = pairs.map(of_pair).collect();
+        (plan, asked)
+    }
+
+    /// For each pair and set of heads, the metric with the set knocked out alone, and on top of the gate.
+    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> (Plan, Vec<Vec<[Asked; 2]>>) {
+        let mut plan = Plan::default();
+        let of_pair = |i: usize| {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            let of_set = |set: &Set| {
+                [positive, gate_out].map(|base| {
+                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
+                    Value::ask(&mut plan, fork, &tokens.metric)
+                })
+            };
+            sets.iter().map(of_set).collect()
+        };
+        let asked = pairs.map(of_pair).collect();
+        (plan, asked)
     }
 }
 
@@ -250,18 +272,17 @@ struct Measured {
 }
 
 impl Measured {
-    /// Adds some pairs' readings, of a model of these components and so many heads a layer.
-    fn add(&mut self, all: &[Component], n_heads: usize, readings: &[Reading]) {
-        for of_pair in readings.chunks_exact(OF_PAIR) {
-            let [clean, out] = &mut self.answers;
-            let lists =
-                [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 4), (clean, 3), (out, 6)];
-            for (list, k) in lists {
-                list.extend(of_pair[k].number());
-            }
-            for (rows, k) in self.attributions.iter_mut().zip([2, 5]) {
-                rows.push(attributions(&of_pair[k], all, n_heads));
-            }
+    /// Adds a pair's readings, of a model of these components and so many heads a layer.
+    fn add(&mut self, all: &[Component], n_heads: usize, readings: &Readings, of_pair: &OfPair) {
+        let [clean, out] = of_pair.values.map(|asked| asked.of(readings));
+        self.positive.push(clean.metric);
+        self.negative.push(readings[of_pair.negative]);
+        self.gate_out.push(out.metric);
+        for (list, value) in self.answers.iter_mut().zip([clean, out]) {
+            list.extend(value.answer);
+        }
+        for (rows, of) in self.attributions.iter_mut().zip(of_pair.attributions) {
+            rows.push(attributions(&readings[of], all, n_heads));
         }
     }
 }
@@ -385,7 +406,7 @@ struct KnockedOut {
 }
 
 /// The gate alone, then each set alone and on top of the gate, whose metrics are those of [`Cascade::amplifiers_plan`].
-fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) -> Vec<KnockedOut> {
+fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], outs: &[Vec<[Value; 2]>]) -> Vec<KnockedOut> {
     let of_gate = less(&knocked.gate_out, &knocked.positive);
     let gate = names(&items.gate);
     let mut rows = vec![KnockedOut {
@@ -399,9 +420,11 @@ fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) ->
         beyond: Vec::new(),
     }];
     for (s, set) in sets.iter().enumerate() {
-        // The metric and its answer half, alone and with the gate.
-        let column = |k: usize| -> Vec<f64> { numbers.chunks_exact(4 * sets.len()).map(|r| r[4 * s + k]).collect() };
-        let [own, own_half, both, both_half] = [0, 1, 2, 3].map(column);
+        // Alone and with the gate.
+        let metrics = |k: usize| -> Vec<f64> { outs.iter().map(|of_pair| of_pair[s][k].metric).collect() };
+        let answers = |k: usize| -> Vec<f64> { outs.iter().filter_map(|of_pair| of_pair[s][k].answer).collect() };
+        let [own, both] = [0, 1].map(metrics);
+        let [own_half, both_half] = [0, 1].map(answers);
         let (alone, beyond) = (mean(&less(&own, &knocked.positive)), less(&both, &knocked.gate_out));
         for (with_gate, metrics, halves) in [(false, own, own_half), (true, both, both_half)] {
             rows.push(KnockedOut {

@@ -17,31 +17,32 @@ use crate::analyses::marks::MarkArgs;
 use crate::analyses::power::Power;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean, sd};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned, table};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves, table};
 use crate::figure::{Figure, Heatmap};
 use crate::model::Model;
 use crate::names::short_name;
-use crate::plan::{Plan, What};
+use crate::plan::{Array, Attribution, Handle, Plan};
 use crate::report::cells::{self, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::rows;
-use crate::run::Reading;
-use crate::session::Session;
 use crate::stats::{Bootstrap, Interval, bca_mean};
+use crate::study::Runner;
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 
 /// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct CipherContrast {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 }
@@ -60,6 +61,7 @@ impl Analysis for CipherContrast {
     const ABOUT: &'static str = "Show which heads' attributions a cipher takes away, in three passes per pair";
     const TITLE: &'static str = "Cipher contrast";
     type Items = Ciphered;
+    type Measured = OfRuns;
 
     fn prepare(&self, model: &Model) -> Result<Ciphered, AnalysisError> {
         Ciphered::read(&self.pairs, &self.cipher, model, 0)
@@ -73,20 +75,20 @@ impl Analysis for CipherContrast {
         &items.plain.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned(some(items, model).map(|pairs| plan(items, pairs))))
+    fn measure(&self, runner: &dyn Runner, items: &Ciphered) -> Result<OfRuns, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let all = components(arch.n_layers, arch.n_heads);
+        measured(runner, items, batches(items.n(), 2 * PASSES.len() * (arch.n_layers + 1)), all)
     }
 
-    fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
-        let all = components(arch.n_layers, arch.n_heads);
-        let (metrics, of_runs, of_answers) = measured(session, items, some(items, session.model), &all)?;
+    fn tables(&self, about: &About, items: &Ciphered, found: OfRuns) -> Result<Output, AnalysisError> {
+        let OfRuns { components: all, metrics, attributions: of_runs, to_answer: of_answers } = found;
         let runs = of_runs.len();
         let (components, both) = without_empty(all, [of_runs, of_answers].concat());
         let (of_runs, of_answers) = both.split_at(runs);
         let numbers = Numbers {
-            model: &session.model.name,
-            seed: session.seed,
+            model: about.model,
+            seed: about.seed,
             omitted: items.omitted_pairs(),
             metrics,
             of_runs: of_runs.to_vec(),
@@ -163,48 +165,62 @@ fn subtitle(heads: &Table) -> Result<String, AnalysisError> {
     Ok(format!("{model}, {}, plain minus cipher, last position", plural(n, "pair")))
 }
 
-/// The pairs that are planned at once.
-fn some(items: &Ciphered, model: &Model) -> impl Iterator<Item = Range<usize>> {
-    batches(items.n(), 2 * PASSES.len() * (model.decoder.arch.n_layers + 1))
+/// What is read of a run.
+struct OfRun {
+    metric: Handle<f64>,
+    attributions: Handle<Array>,
+    /// Attributions to the answer's half.
+    to_answer: Option<Handle<Array>>,
 }
 
-/// Three prompts a pair, in the order of [`PASSES`]; of each its metric, its attributions, and those to the answer's half.
-fn plan(items: &Ciphered, pairs: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+/// Three prompts a pair, in the order of [`PASSES`].
+fn plan(items: &Ciphered, pairs: Range<usize>) -> (Plan, Vec<OfRun>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
     for i in pairs {
         let (pair, tokens) = (&items.plain.dataset.items[i], &items.plain.tokens[i]);
         let plain = plan.prompt(format!("{} positive", pair.id), tokens.positive.clone());
         let [cipher, control] = items.add_cipher(&mut plan, i);
-        for run in [plain, cipher, control] {
-            plan.read(run, What::Metric(tokens.metric.clone()));
-            plan.read(run, What::Attribution(tokens.metric.clone()));
-            // Pairs' metrics are logit differences.
-            tokens.metric.answer_half().map(|half| plan.read(run, What::Attribution(half)));
-        }
+        asked.extend([plain, cipher, control].map(|run| OfRun {
+            metric: plan.read(run, tokens.metric.clone()),
+            attributions: plan.read(run, Attribution(tokens.metric.clone())),
+            to_answer: tokens.metric.answer_half().map(|half| plan.read(run, Attribution(half))),
+        }));
     }
-    plan
+    (plan, asked)
 }
 
-/// Each run's metric, its attributions of all components, and those to the answer's half; so many pairs at a time.
-type OfRuns = (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>);
-
+/// Runs so many pairs at a time.
 fn measured(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Ciphered,
     pairs: impl Iterator<Item = Range<usize>>,
-    all: &[Component],
+    components: Vec<Component>,
 ) -> Result<OfRuns, AnalysisError> {
-    let (mut metrics, mut of_runs, mut of_answers) = (Vec::new(), Vec::new(), Vec::new());
-    let n_heads = session.model.decoder.arch.n_heads;
+    let n_heads = runner.model().decoder.arch.n_heads;
+    let mut found = OfRuns { components, ..OfRuns::default() };
     for some in pairs {
-        let readings = session.run(&plan(items, some))?;
-        metrics.extend(readings.iter().filter_map(Reading::number));
-        for (k, array) in readings.iter().filter(|r| r.number().is_none()).enumerate() {
-            let of = if k % 2 == 0 { &mut of_runs } else { &mut of_answers };
-            of.push(attributions(array, all, n_heads));
+        let (plan, asked) = plan(items, some);
+        let readings = runner.run(&plan)?;
+        for run in asked {
+            let of = |handle: Handle<Array>| attributions(&readings[handle], &found.components, n_heads);
+            let (attributions, to_answer) = (of(run.attributions), run.to_answer.map(of));
+            found.metrics.push(readings[run.metric]);
+            found.attributions.push(attributions);
+            found.to_answer.extend(to_answer);
         }
     }
-    Ok((metrics, of_runs, of_answers))
+    Ok(found)
+}
+
+/// What was found of every run.
+#[derive(Debug, Default, PartialEq)]
+pub struct OfRuns {
+    components: Vec<Component>,
+    metrics: Vec<f64>,
+    /// Attributions of all components to the metric. `[runs][components]`
+    attributions: Vec<Vec<f64>>,
+    /// The same to the answer's half.
+    to_answer: Vec<Vec<f64>>,
 }
 
 /// What the cipher takes away of a component's attributions in the runs of [`PASSES`].
@@ -437,19 +453,20 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let pairs = PairArgs { file, metric: MetricArgs::default() };
         let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };
         let items = CipherContrast { pairs, cipher }.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);
         let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
-        let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), &all).unwrap();
+        let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), all.clone()).unwrap();
         let whole = of(vec![0..5]);
-        assert_eq!((whole.0.len(), whole.1.len(), whole.2.len()), (15, 15, 15));
+        assert_eq!((whole.metrics.len(), whole.attributions.len(), whole.to_answer.len()), (15, 15, 15));
         assert!(whole == of(vec![0..1, 1..3, 3..5]));
     }
 }

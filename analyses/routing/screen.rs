@@ -19,15 +19,15 @@ use crate::analyses::interchange::{self, Direction, Exchange, Interchange, PairR
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::Position;
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, table};
 use crate::model::Model;
 use crate::report::Section;
 use crate::report::cells::{interval, number, plural, share};
 use crate::report::listing::{Listing, Show};
 use crate::rows;
-use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats::{self, Interval, wilson};
+use crate::study::Runner;
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use rand::seq::SliceRandom;
@@ -35,33 +35,60 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Screen {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Run exactly this many heads with the strongest estimates of each direction
     ///
     /// A head that is chosen in either direction is run in both.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().candidates, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub candidates: u32,
 
     /// Also run exactly this many of the other heads, drawn at random
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().sample, value_name = "N"))]
     pub sample: u32,
 
     /// Make estimates from at most this many pairs
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().estimate_pairs, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub estimate_pairs: u32,
 
     /// Name at most this many heads as the gate in circuit.json
-    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().gates, value_name = "K"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub gates: u32,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Screen {
+            pairs: PairArgs::default(),
+            candidates: 32,
+            sample: 32,
+            estimate_pairs: 40,
+            gates: 1,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 impl Analysis for Screen {
@@ -69,6 +96,7 @@ impl Analysis for Screen {
     const ABOUT: &'static str = "Find the heads that gate a behaviour: estimate all, run the strongest exactly";
     const TITLE: &'static str = "Screening of heads";
     type Items = interchange::Items;
+    type Measured = (Exact, interchange::Measurements);
 
     fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError> {
         self.interchange().prepare(model)
@@ -82,31 +110,37 @@ impl Analysis for Screen {
         Interchange::scored(items)
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &Self::Items) -> Result<Self::Measured, AnalysisError> {
         let interchange = self.interchange();
-        // Which heads the directions name is known later: no more than each its own.
-        let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
-        let some = spread(items.units.len(), most);
-        let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
-        let estimates = interchange.gradient_plans(items, &model.decoder.arch, self.estimated(items));
-        Ok(planned(estimates.chain(exact)))
+        let estimates = interchange.estimates(runner, items, &self.estimated(items))?;
+        let exact = self.exact(&estimates.values, runner.seed());
+        let chosen = if runner.is_counting() {
+            // No more than each direction its own.
+            let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
+            spread(items.units.len(), most)
+        } else {
+            exact.all()
+        };
+        let found = interchange.exactly(runner, items, vec![chosen.clone(), chosen], Some(estimates))?;
+        Ok((exact, found))
     }
 
-    fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {
-        let interchange = self.interchange();
-        let estimates = interchange.estimates(session, items, &self.estimated(items))?;
-        let exact = self.exact(&estimates.values, session.seed);
-        let chosen = exact.all();
-        let mut tables = interchange.tables(session, items, &[chosen.clone(), chosen], Some(&estimates))?;
+    fn tables(
+        &self,
+        about: &About,
+        items: &Self::Items,
+        (exact, found): Self::Measured,
+    ) -> Result<Output, AnalysisError> {
+        let mut tables = self.interchange().all_tables(about, items, &found)?;
         let heads = read::<Exchange>(table(&tables, Row::TABLE)?)?;
         let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
         let gates = self.gates as usize;
         let circuit_table = circuit_table(&heads, &circuit, gates)?;
         let halves = halves(&items.pairs.dataset.items);
-        let held_out = held_out::table(&heads.model, table(&tables, PairRow::TABLE)?, &halves, session.seed)?;
+        let held_out = held_out::table(&heads.model, table(&tables, PairRow::TABLE)?, &halves, about.seed)?;
         let number = |h: &Carrier| (h.head.layer, h.head.head);
         let file = CircuitFile {
-            model: Some(session.model.name.clone()),
+            model: Some(about.model.to_string()),
             gate: circuit.iter().take(gates).map(number).collect(),
             carriers: circuit.iter().map(number).collect(),
         };
@@ -162,7 +196,7 @@ impl Screen {
 }
 
 /// The heads that are run exactly, by their numbers among all, ascending.
-struct Exact {
+pub struct Exact {
     /// Those that the estimates of either direction name.
     candidates: Vec<usize>,
     /// Those that were drawn from the rest.

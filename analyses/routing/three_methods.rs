@@ -20,19 +20,18 @@ pub use agreement::{AgreementRow, Ranks};
 use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::{Halves, Value};
+use crate::analyses::halves::{Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, halves as halves_of};
 use crate::analyses::interchange::spread;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves};
 use crate::model::Model;
-use crate::plan::{Plan, What};
+use crate::plan::{Array, Attribution, Handle, Plan, Readings};
 use crate::report::Section;
 use crate::rows;
-use crate::run::Reading;
-use crate::session::Session;
 use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};
+use crate::study::Runner;
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use apart::Parts;
@@ -41,17 +40,25 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ThreeMethods {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Take apart the effects of this many heads, with later components frozen
     ///
     /// They are the strongest by interchange, and as many by attribution.
-    #[arg(long, default_value_t = 16, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().direct, value_name = "K"))]
     pub direct: u32,
+}
+
+impl Default for ThreeMethods {
+    fn default() -> Self {
+        ThreeMethods { pairs: PairArgs::default(), direct: 16 }
+    }
 }
 
 /// The pairs as the model reads them, and the model's heads.
@@ -66,6 +73,7 @@ impl Analysis for ThreeMethods {
         "Compare interchange, ablation and attribution of the same heads, and what self-repair hides";
     const TITLE: &'static str = "Three methods on the same heads";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let heads = model.heads().map(|(layer, head)| Head { layer, head }).collect();
@@ -80,29 +88,34 @@ impl Analysis for ThreeMethods {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // Which heads are the strongest is known later; as many from all layers cost about as much, or a little more where the
-        // methods name the same.
-        let chosen = spread(items.heads.len(), 2 * self.direct as usize);
-        Ok(planned(methods_plans(items).chain(apart::plans(items, model.decoder.arch.n_layers, chosen))))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let mut measured = Measured::none(items.heads.len());
+        for pairs in batches(items.pairs.tokens.len(), 2 * items.heads.len()) {
+            let (plan, asked) = methods_plan(items, pairs);
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_pair| measured.add((arch.n_layers, arch.n_heads), &readings, of_pair));
+        }
+        let chosen = if runner.is_counting() {
+            // As many from all layers cost about as much, or a little more where the methods name the same.
+            spread(items.heads.len(), 2 * self.direct as usize)
+        } else {
+            measured.strongest(self.direct as usize)
+        };
+        let parts = apart::parts(runner, items, &measured, &chosen)?;
+        Ok(Found { measured, parts })
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
-        let mut measured = Measured::none(items.heads.len());
-        for plan in methods_plans(items) {
-            measured.add((arch.n_layers, arch.n_heads), &session.run(&plan)?);
-        }
-        let parts = apart::parts(session, items, &measured, &measured.strongest(self.direct as usize))?;
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let (Found { measured, parts }, About { model, seed, .. }) = (found, *about);
         let tested = Methods {
-            interchange: family(&measured.interchange, session.seed)?,
-            ablation: family(&measured.ablation, session.seed)?,
-            dla: family(&measured.dla, session.seed)?,
+            interchange: family(&measured.interchange, seed)?,
+            ablation: family(&measured.ablation, seed)?,
+            dla: family(&measured.dla, seed)?,
         };
-        let model = session.model.name.as_str();
         let missed = missed(&measured, &tested);
         Ok(vec![
-            heads_table(model, items, (&measured, session.seed), &tested, &parts)?,
+            heads_table(model, items, (&measured, seed), &tested, &parts)?,
             agreement::table(model, &measured, &halves_of(&items.pairs.dataset.items))?,
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
@@ -118,39 +131,46 @@ impl Analysis for ThreeMethods {
     }
 }
 
-/// Readouts of a pair before those of its forks, in [`methods_plan`].
-const OF_PAIR: usize = 5;
-
-/// Readouts of a head's two forks: of each the metric and its answer half.
-const OF_HEAD: usize = 4;
-
-/// [`methods_plan`]s of all pairs, some pairs in each.
-fn methods_plans(items: &Items) -> impl Iterator<Item = Plan> {
-    let forks = 2 * items.heads.len();
-    batches(items.pairs.tokens.len(), forks).map(|pairs| methods_plan(items, pairs))
+/// What was found of the pairs.
+pub struct Found {
+    measured: Measured,
+    /// One a head.
+    parts: Vec<Parts>,
 }
 
-/// Each pair's positive metric with its answer half, its negative one, and the positive prompt's attributions to either; then for
-/// every head the metrics of its interchange and of its ablation, each with its answer half.
-fn methods_plan(items: &Items, pairs: Range<usize>) -> Plan {
+/// What is read of a pair.
+struct OfPair {
+    positive: Asked,
+    negative: Handle<f64>,
+    /// The positive prompt's attributions to the metric, and to its answer half.
+    attributions: [Handle<Array>; 2],
+    /// Of every head's interchange and of its ablation.
+    heads: Vec<[Asked; 2]>,
+}
+
+/// Each pair's metrics and the positive prompt's attributions; then for every head the metrics of its interchange and of its
+/// ablation.
+fn methods_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     let mut plan = Plan::default();
-    for i in pairs {
+    let of_pair = |i: usize| {
         let [positive, negative] = items.pairs.add(&mut plan, i);
         let metric = &items.pairs.tokens[i].metric;
-        Value::read(&mut plan, positive, metric);
-        plan.read(negative, What::Metric(metric.clone()));
         // Pairs' metrics are logit differences.
-        for metric in [Some(metric.clone()), metric.answer_half()].into_iter().flatten() {
-            plan.read(positive, What::Attribution(metric));
+        let half = metric.answer_half().unwrap_or_else(|| metric.clone());
+        OfPair {
+            positive: Value::ask(&mut plan, positive, metric),
+            negative: plan.read(negative, metric.clone()),
+            attributions: [metric.clone(), half].map(|metric| plan.read(positive, Attribution(metric))),
+            heads: Vec::from_iter(items.heads.iter().map(|head| {
+                [interchanged(&[*head], negative), silenced(&[*head])].map(|edits| {
+                    let fork = plan.fork(positive, edits);
+                    Value::ask(&mut plan, fork, metric)
+                })
+            })),
         }
-        for head in &items.heads {
-            for edits in [interchanged(&[*head], negative), silenced(&[*head])] {
-                let fork = plan.fork(positive, edits);
-                Value::read(&mut plan, fork, metric);
-            }
-        }
-    }
-    plan
+    };
+    let asked = pairs.map(of_pair).collect();
+    (plan, asked)
 }
 
 /// What the three methods say of every head in every pair: `[heads][pairs]`, nats.
@@ -177,29 +197,26 @@ impl Measured {
         Measured { interchange: rows(), ablation: rows(), dla: rows(), answers, shares: rows(), ..Measured::default() }
     }
 
-    /// Adds some pairs' readings of [`methods_plan`], of a model of so many layers and heads a layer.
-    fn add(&mut self, (n_layers, n_heads): (usize, usize), readings: &[Reading]) {
+    /// Adds a pair's readings, of a model of so many layers and heads a layer.
+    fn add(&mut self, (n_layers, n_heads): (usize, usize), readings: &Readings, of_pair: &OfPair) {
         let components = components(n_layers, n_heads);
         // Heads stand among the components in their own order.
         let heads: Vec<usize> = (0..components.len()).filter(|c| components[*c].head().is_some()).collect();
-        for of_pair in readings.chunks_exact(OF_PAIR + OF_HEAD * heads.len()) {
-            let number = |k: usize| of_pair[k].number().unwrap_or(f64::NAN);
-            let attributed = attributions(&of_pair[3], &components, n_heads);
-            let to_answer = attributions(&of_pair[4], &components, n_heads);
-            let total: f64 = attributed.iter().map(|v| v.abs()).sum();
-            self.positive.push(number(0));
-            self.negative.push(number(2));
-            for (h, c) in heads.iter().enumerate() {
-                // Of the metric, or of its answer half, which stand one after the other for the prompt as for its forks.
-                let change = |fork: usize, half: usize| number(OF_PAIR + OF_HEAD * h + 2 * fork + half) - number(half);
-                self.interchange[h].push(change(0, 0));
-                self.ablation[h].push(change(1, 0));
-                self.dla[h].push(attributed[*c]);
-                for (answers, x) in self.answers.iter_mut().zip([change(0, 1), change(1, 1), to_answer[*c]]) {
-                    answers[h].push(x);
-                }
-                self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
+        let [attributed, to_answer] = of_pair.attributions.map(|of| attributions(&readings[of], &components, n_heads));
+        let total: f64 = attributed.iter().map(|v| v.abs()).sum();
+        let clean = of_pair.positive.of(readings);
+        self.positive.push(clean.metric);
+        self.negative.push(readings[of_pair.negative]);
+        for ((h, c), forks) in heads.iter().enumerate().zip(&of_pair.heads) {
+            let [interchange, ablation] = forks.map(|fork| clean.swap(None, fork.of(readings)));
+            self.interchange[h].push(interchange.effect());
+            self.ablation[h].push(ablation.effect());
+            self.dla[h].push(attributed[*c]);
+            let answers = [interchange.answer, ablation.answer, Some(to_answer[*c])];
+            for (of_method, x) in self.answers.iter_mut().zip(answers) {
+                of_method[h].extend(x);
             }
+            self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
         }
     }
 

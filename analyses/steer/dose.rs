@@ -2,7 +2,7 @@
 //!
 //! What is run, and with which vector, is left to `steer` and `plans`; what is said of answers, to `texts`.
 
-use super::plans::{Condition, OF_FORK, OF_PROMPT};
+use super::plans::{Condition, Read, Swept};
 use super::texts::ThresholdRow;
 use super::{Items, texts};
 use crate::analyses::answered::{Answer, class_columns, columns_of, shares};
@@ -10,7 +10,7 @@ use crate::analyses::columns::{EffectHalves, OfPrompt};
 use crate::analyses::effects::INTERVAL;
 use crate::analyses::halves::{Halves, Moved, Shown};
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{AnalysisError, Figures, halves, power, table};
+use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
@@ -18,7 +18,6 @@ use crate::report::cells::{number, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::rows;
-use crate::session::Session;
 use crate::stats::{Bootstrap, Interval, bca_mean};
 use crate::table::Table;
 use crate::table::rows::{self, Row as _};
@@ -41,32 +40,32 @@ pub(super) struct Measured<'a> {
 
 /// The tables of a sweep's numbers, and of the answers under each condition that generates.
 pub(super) fn tables(
-    session: &Session,
+    about: &About,
     items: &Items,
     conditions: &[Condition],
-    numbers: &[f64],
+    read: &[Swept],
     answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
-    let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
-    let of_base = |c: usize| of_prompt.iter().map(|p| p[c]).collect::<Vec<f64>>();
-    let (base, base_half) = (of_base(0), of_base(2));
+    let base: Vec<f64> = read.iter().map(|of| of.clean.value.metric).collect();
     let measured: Vec<Measured> = conditions
         .iter()
         .enumerate()
         .map(|(k, condition)| {
-            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect::<Vec<f64>>();
-            let (metric, answer) = (column(0), less(&column(3), &base_half));
+            let column = |of: fn(&Read) -> f64| read.iter().map(|p| of(&p.steered[k])).collect::<Vec<f64>>();
+            // Prompts' metrics are logit differences, and have halves.
+            let answer = read.iter().filter_map(|p| p.clean.value.swap(None, p.steered[k].value).answer);
+            let (metric, answer) = (column(|r| r.value.metric), answer.collect::<Vec<f64>>());
             let foil = less(&answer, &less(&metric, &base));
-            let (kl, entropy, answers) = (column(1), column(2), answers[k].as_deref());
+            let (kl, entropy, answers) = (column(|r| r.kl), column(|r| r.entropy), answers[k].as_deref());
             Measured { condition, metric, kl, entropy, halves: [answer, foil], answers }
         })
         .collect();
-    let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
+    let bootstrap = Bootstrap { seed: about.seed, ..Bootstrap::default() };
     let classes = items.rules.classes();
     let (rows, effects): (Vec<DoseRow>, Vec<[Vec<f64>; 2]>) =
-        rows(&session.model.name, items, &base, &measured, &bootstrap).into_iter().unzip();
+        rows(about.model, items, &base, &measured, &bootstrap).into_iter().unzip();
     let halves = |side: usize| effects.iter().map(|halves| halves[side].clone()).collect::<Vec<_>>();
-    let halves = halves::over_items(&halves(0), &halves(1), session.seed);
+    let halves = halves::over_items(&halves(0), &halves(1), about.seed);
     let rows = rows.into_iter().zip(halves).map(|(row, halves)| DoseRow { halves, ..row });
     let dose = rows::table(DoseRow::TABLE, &columns_of(&classes), rows)?;
     let mut tables = vec![dose, items_table(items, &base, &measured)?];

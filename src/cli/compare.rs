@@ -1,7 +1,6 @@
 //! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
 
-use super::analysis::{command_line, words, write_figures};
-use super::document::{write_record, write_report};
+use super::analysis::command_line;
 use super::runs::{self, Source};
 use super::{CliError, combine, say};
 use crate::analyses::behaviour::{AnswerRow, RateRow};
@@ -9,6 +8,8 @@ use crate::analyses::compare::{self, Behaviour, Checkpoint, CheckpointRow, HeadR
 use crate::analyses::interchange::Row;
 use crate::report::{Block, Report, Section, latex};
 use crate::rundir::{RunDir, RunRecord};
+use crate::study::document::{write_record, write_report};
+use crate::study::write_figures;
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
 use serde_json::{Value, json};
@@ -37,7 +38,7 @@ pub(super) struct Compare {
 }
 
 impl Compare {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
         let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs, self.different_pairs)?;
@@ -45,7 +46,7 @@ impl Compare {
         runs::keep_apart(&self.out, &[&self.runs[..], &runs].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
-        let line = command_line(&words());
+        let line = command_line(words);
         write_tables(&directory, &tables, "")?;
         let mut report = Report::new("Comparison of checkpoints");
         report.intro.push(Block::Code(line.clone()));

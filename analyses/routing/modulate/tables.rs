@@ -4,16 +4,15 @@ mod change;
 mod crossing;
 
 use super::{Items, Measured, SIDES};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, Answered, columns_of, shares};
 use crate::analyses::columns::OfPair;
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::{Subset, subsets};
 use crate::analyses::halves::{self, Halves};
 use crate::analyses::summary::{less, mean};
+use crate::analyses::{About, AnalysisError};
 use crate::answers::Class;
 use crate::rows;
-use crate::session::Session;
 use crate::stats::{Bootstrap, Interval, LabelTest, bca, bca_family, benjamini_hochberg, label_test, ranks};
 use crate::table::Table;
 use crate::table::rows::{self, Row as _};
@@ -30,7 +29,7 @@ const DRAWS: usize = 10_000;
 
 /// What the tables are made of.
 pub(super) struct Made<'a> {
-    pub(super) session: &'a Session<'a>,
+    pub(super) about: &'a About<'a>,
     pub(super) items: &'a Items,
     /// The coefficients.
     pub(super) x: &'a [f64],
@@ -174,7 +173,7 @@ impl Made<'_> {
     }
 
     fn model(&self) -> &str {
-        &self.session.model.name
+        self.about.model
     }
 
     /// Rows by side and subset, each with all coefficients in their order.
@@ -232,7 +231,7 @@ impl Made<'_> {
         let samples: Vec<&[f64]> = doses.iter().map(|d| d.metric.as_slice()).collect();
         let intervals = bca_family(&samples, &self.bootstrap());
         let half = |k: usize| doses.iter().map(|d| d.halves[k].clone()).collect::<Vec<_>>();
-        let halves = halves::over_items(&half(0), &half(1), self.session.seed);
+        let halves = halves::over_items(&half(0), &half(1), self.about.seed);
         let rows = doses.iter().zip(intervals).zip(halves).map(|((dose, interval), halves)| DoseRow {
             interval: interval.map(Interval::ends),
             halves,
@@ -242,7 +241,7 @@ impl Made<'_> {
     }
 
     fn bootstrap(&self) -> Bootstrap {
-        Bootstrap { seed: self.session.seed, ..Bootstrap::default() }
+        Bootstrap { seed: self.about.seed, ..Bootstrap::default() }
     }
 
     /// A pair's metric along the grid.
@@ -324,12 +323,8 @@ impl Made<'_> {
             let places: Vec<Place> = labelled.iter().map(|i| crossing(self.x, &self.curve(side, *i), rises)).collect();
             let number = |i: &usize| names.binary_search(&labels[*i]?).ok();
             let numbers = ranks(&places.iter().map(|place| place.order()).collect::<Vec<_>>());
-            let LabelTest { between, p, least_p } = label_test(
-                &numbers,
-                &labelled.iter().filter_map(number).collect::<Vec<_>>(),
-                DRAWS,
-                self.session.seed,
-            )?;
+            let LabelTest { between, p, least_p } =
+                label_test(&numbers, &labelled.iter().filter_map(number).collect::<Vec<_>>(), DRAWS, self.about.seed)?;
             let [below, above] =
                 [Place::Under, Place::Over].map(|end| places.iter().filter(|p| **p == end).count() as i64);
             let row = DifferenceRow {

@@ -11,6 +11,7 @@ use crate::analyses::routing::screen::CircuitRow;
 use crate::analyses::routing::screen::held_out::{self, HeldOutRow};
 use crate::analyses::routing::three_methods::{AgreementRow, Crossed, HeadRow, Method, MissedRow, Ranks};
 use crate::names::short_name;
+use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
 use crate::table::Table;
 use std::collections::BTreeMap;
@@ -344,7 +345,9 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
     let mut different: Vec<u64> = sizes.iter().map(|s| s.0).collect();
     different.dedup();
     if different.len() < 2 {
-        return claim.not_testable("it takes checkpoints of several sizes that refuse: name them with --against");
+        let against = param("against");
+        return claim
+            .not_testable(format!("it takes checkpoints of several sizes that refuse: name them with {against}"));
     }
     let steps = |a: &(u64, f64)| sizes.iter().filter(|b| b.0 > a.0).all(|b| b.1 <= a.1 - STEP);
     let falls = sizes.iter().all(steps);

@@ -11,6 +11,7 @@ use crate::analyses::routing::modulate::{
     BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends,
 };
 use crate::answers::Class;
+use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, signed};
 use crate::stats::wilson;
 
@@ -269,8 +270,8 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     );
     let Some(overlap) = g.evidence.overlap else {
         let of_other = g.evidence.others.first().map(|other| other.hindrance()).transpose()?.flatten();
-        let why = "it takes two checkpoints of a family: name others with --against";
-        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(|| why.to_string()));
+        let why = || format!("it takes two checkpoints of a family: name others with {}", param("against"));
+        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(why));
     };
     let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
     let name = two.get(OverlapRow::other)?;

@@ -169,11 +169,12 @@ const STRENGTHENING: &str = "strengthening";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyses::About;
     use crate::analyses::answered::Answer;
     use crate::analyses::routing::modulate::{Items, Measured};
     use crate::model::Model;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     /// Answers of four positive prompts at each coefficient: r refuses, a answers, u is undecided.
     fn given(answers: &[&str]) -> Vec<Given> {
@@ -195,7 +196,7 @@ mod tests {
 
     /// The changes of the positive side.
     fn changes(x: &[f64], answers: &[&str]) -> Table {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let session = Session::new(&model, Engine::Wavefront, 0);
         let items = Items::of_demo(&model);
         let side = |base: f64| {
@@ -213,7 +214,8 @@ mod tests {
             random: [positive.3, negative.3],
         };
         let (given, ends) = (given(answers), [0, x.len() - 1]);
-        let made = Made { session: &session, items: &items, x, ends: &ends, measured: &measured, given: &given };
+        let about = About::of(&session);
+        let made = Made { about: &about, items: &items, x, ends: &ends, measured: &measured, given: &given };
         made.change_table().unwrap()
     }
 
