@@ -35,6 +35,7 @@ use found::Found;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+pub(crate) use tables::HELD_OUT;
 use tables::Made;
 pub use tables::{AnswerRow, RateRow, SeparationRow};
 

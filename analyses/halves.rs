@@ -4,7 +4,6 @@
 //! changes of `logsumexp(answer) - mean logit` and of `logsumexp(foil) - mean logit` ([`Metric::AboveMean`]), whose difference
 //! it is. What a report says of answer and foil, it says in the words of this file, and these need the halves' intervals.
 
-use super::AnalysisError;
 use super::summary::{Swap, mean};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
 use crate::plan::{Handle, Metric, Plan, Readings, Run};
@@ -132,27 +131,6 @@ pub fn over_items(answers: &[Vec<f64>], foils: &[Vec<f64>], seed: u64) -> Vec<Ha
         rows.iter().zip(intervals).map(half).collect::<Vec<_>>()
     });
     answers.into_iter().zip(foils).map(|(answer, foil)| Halves { answer, foil }).collect()
-}
-
-/// Adds the columns of halves to a table.
-///
-/// # Errors
-/// If a name is there already.
-pub fn columns(table: Table, what: &str, doc: &str, rows: [&[Vec<f64>]; 2], seed: u64) -> Result<Table, AnalysisError> {
-    let mut columns = Halves::columns(Named { name: what, docs: &[doc], listed: &[] });
-    over_items(rows[0], rows[1], seed).into_iter().for_each(|halves| halves.add(&mut columns));
-    Ok(Halves::finish(columns, table)?)
-}
-
-/// The halves of a table; rows without halves where an older table has none.
-///
-/// # Errors
-/// If a column is of another kind.
-pub fn read(table: &Table, what: &str) -> Result<Vec<Halves>, AnalysisError> {
-    if !Halves::is_in(table, what) {
-        return Ok(vec![Halves::default(); table.rows()]);
-    }
-    Ok((0..table.rows()).map(Halves::in_table(table, what)?).collect())
 }
 
 /// Some rows of a table with what its columns of halves and of whole effects say, under labels of their own.

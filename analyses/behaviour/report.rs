@@ -113,7 +113,7 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
         .column("with", Show::Count(SeparationRow::positive.name))
         .column("without", Show::Count(SeparationRow::negative.name))
         .column("area under the curve", Show::Number(SeparationRow::auc.name, 3))
-        .column("95 % interval", Show::Ends(SeparationRow::interval.name, 3))
+        .column("95 % interval", Show::Interval(SeparationRow::interval.name, 3))
         .column("accuracy", Show::Share(SeparationRow::accuracy.name));
     if by_language {
         judged = judged.column("tells", Show::Text(SeparationRow::tells.name));

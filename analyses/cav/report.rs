@@ -193,7 +193,7 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
         .column("method", Show::Text(CavRow::method.name))
         .column("held-out accuracy", Show::Share(CavRow::accuracy.name));
     let block = match cavs.holds(CavRow::accuracy_interval) {
-        true => block.column("95 % interval", Show::Ends(CavRow::accuracy_interval.name, 3)),
+        true => block.column("95 % interval", Show::Interval(CavRow::accuracy_interval.name, 3)),
         false => block,
     };
     let block = block
@@ -254,45 +254,44 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
 mod tests {
     use super::*;
 
-    fn cavs(accuracy: &[(i64, &str, f64)]) -> Table {
-        let n = accuracy.len();
-        Table::new("cavs")
-            .str("model", "", vec!["m"; n])
-            .and_then(|t| t.int("layer", "", accuracy.iter().map(|a| a.0)))
-            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
-            .and_then(|t| t.str("position", "", vec!["last"; n]))
-            .and_then(|t| t.str("method", "", accuracy.iter().map(|a| a.1)))
-            .and_then(|t| t.int("n_concept", "", vec![20; n]))
-            .and_then(|t| t.int("n_random", "", vec![20; n]))
-            .and_then(|t| t.float("accuracy", "", accuracy.iter().map(|a| a.2)))
-            .and_then(|t| t.float("accuracy_ci_low", "", accuracy.iter().map(|a| a.2 - 0.05)))
-            .and_then(|t| t.float("accuracy_ci_high", "", accuracy.iter().map(|a| (a.2 + 0.05).min(1.0))))
-            .and_then(|t| t.float("norm", "", vec![1.0; n]))
-            .and_then(|t| t.float("cosine", "", vec![1.0; n]))
-            .unwrap()
+    fn cavs(accuracy: &[(i64, &'static str, f64)]) -> Table {
+        let row = |(layer, method, accuracy): &(i64, &'static str, f64)| CavRow {
+            model: "m",
+            layer: *layer,
+            site: "resid_post",
+            position: "last".into(),
+            method,
+            n_concept: 20,
+            n_random: 20,
+            accuracy: Some(*accuracy),
+            accuracy_interval: Some((accuracy - 0.05, (accuracy + 0.05).min(1.0))),
+            norm: Some(1.0),
+            cosine: Some(1.0),
+            strength: None,
+        };
+        CavRow::table(accuracy.iter().map(row)).unwrap()
     }
 
     fn tcav(classes: usize, layers: i64, whole_groups: bool) -> Table {
-        let rows: Vec<(String, i64)> =
-            (0..classes).flat_map(|c| (0..layers).map(move |layer| (format!("class {c}"), layer))).collect();
-        let n = rows.len();
-        Table::new("tcav")
-            .str("model", "", vec!["m"; n])
-            .and_then(|t| t.int("layer", "", rows.iter().map(|r| r.1)))
-            .and_then(|t| t.str("class", "", rows.iter().map(|r| r.0.as_str())))
-            .and_then(|t| t.float("tcav", "", vec![0.9; n]))
-            .and_then(|t| t.float("tcav_sd", "", vec![0.1; n]))
-            .and_then(|t| t.float("random_mean", "", vec![0.5; n]))
-            .and_then(|t| t.float("random_sd", "", vec![0.2; n]))
-            .and_then(|t| t.int("runs", "", vec![10; n]))
-            .and_then(|t| t.float("p_value", "", vec![0.5; n]))
-            .and_then(|t| t.float("q_value", "", vec![0.5; n]))
-            .and_then(|t| t.flag("significant", "", vec![false; n]))
-            .and_then(|t| t.str("method", "", vec!["ridge"; n]))
-            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
-            .and_then(|t| t.int("examples", "", vec![4; n]))
-            .and_then(|t| t.flag("whole_groups", "", vec![whole_groups; n]))
-            .unwrap()
+        let names: Vec<String> = (0..classes).map(|c| format!("class {c}")).collect();
+        let row = |class, layer| TcavRow {
+            model: "m",
+            layer,
+            class,
+            tcav: Some(0.9),
+            tcav_sd: Some(0.1),
+            random_mean: Some(0.5),
+            random_sd: Some(0.2),
+            runs: 10,
+            p_value: Some(0.5),
+            q_value: Some(0.5),
+            method: "ridge",
+            site: "resid_post",
+            examples: 4,
+            whole_groups,
+            ..TcavRow::default()
+        };
+        TcavRow::table(names.iter().flat_map(|class| (0..layers).map(move |layer| row(class, layer)))).unwrap()
     }
 
     fn words(tables: &[Table]) -> String {
@@ -301,7 +300,7 @@ mod tests {
 
     #[test]
     fn an_accuracy_is_the_best_only_where_no_other_interval_reaches_its_own() {
-        let said = |rows: &[(i64, &str, f64)]| words(&[cavs(rows)]);
+        let said = |rows: &[(i64, &'static str, f64)]| words(&[cavs(rows)]);
         let text = said(&[(0, "ridge", 0.5), (1, "ridge", 0.9), (2, "ridge", 0.7)]);
         assert!(text.contains("The best is **ridge** at layer 1 with 90.0"), "{text}");
         assert!(text.contains("95 % interval [85.0") && text.contains("no other interval reaches"), "{text}");

@@ -175,7 +175,7 @@ impl Has {
         if self.refusals {
             listing = listing
                 .column("refusals", Show::Signed(OverlapRow::refusal_difference.name, 2))
-                .column("95 % interval", Show::Ends(OverlapRow::refusal_interval.name, 2));
+                .column("95 % interval", Show::Interval(OverlapRow::refusal_interval.name, 2));
         }
         Ok(listing.block("Pairs of checkpoints")?)
     }

@@ -13,6 +13,8 @@
 mod report;
 mod tables;
 
+pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
+
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
@@ -29,8 +31,6 @@ use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
-pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
-use tables::{components_table, knockouts_table, repair_table};
 
 /// How heads are knocked out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -164,9 +164,9 @@ impl Analysis for Cascade {
         let rows = knockouts(items, &knocked, &sets, &outs);
         let shared = Shared { model: about.model, mode: self.mode.name(), seed: about.seed };
         Ok(vec![
-            components_table(&shared, &knocked, &drops)?,
-            knockouts_table(&shared, &rows)?,
-            repair_table(&shared, &items.gate, &knocked)?,
+            tables::components_table(&shared, &knocked, &drops)?,
+            tables::knockouts_table(&shared, &rows)?,
+            tables::repair_table(&shared, &items.gate, &knocked)?,
         ]
         .into())
     }

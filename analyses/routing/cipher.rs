@@ -11,6 +11,8 @@
 mod report;
 mod tables;
 
+pub use tables::{CollapseRow, GenerationRow, InjectionRow, ItemRow, NecessityRow};
+
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
 use crate::analyses::answered::{Answer, ClassArgs, continued, item_of};

@@ -114,7 +114,7 @@ impl Analysis for CipherContrast {
             .column("plain (nats)", Show::Signed(HeadRow::plain_mean.name, 3))
             .column("cipher (nats)", Show::Signed(HeadRow::cipher_mean.name, 3))
             .column("contrast (nats)", Show::Signed(HeadRow::contrast_mean.name, 3))
-            .column("95 % interval", Show::Ends(HeadRow::interval.name, 3))
+            .column("95 % interval", Show::Interval(HeadRow::interval.name, 3))
             .column("share of drop", Show::Share(HeadRow::share.name))
             .column("q", Show::PValue(HeadRow::q_value.name))
             .column("family-wise p", Show::PValue(HeadRow::p_max.name))
@@ -135,7 +135,7 @@ impl Analysis for CipherContrast {
             .column("run", Show::Text(PassRow::condition.name))
             .column("forward passes", Show::Count(PassRow::passes.name))
             .column("metric (nats)", Show::Signed(PassRow::metric_mean.name, 3))
-            .column("95 % interval", Show::Ends(PassRow::interval.name, 3));
+            .column("95 % interval", Show::Interval(PassRow::interval.name, 3));
         let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
         let (shown, rows) = apart(heads)?;
         let halves = shown.section(&rows, dir, true);

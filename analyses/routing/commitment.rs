@@ -21,6 +21,8 @@ mod committed;
 mod report;
 mod signal;
 
+pub use committed::CommittedRow;
+
 use crate::analyses::effects::family;
 use crate::analyses::halves::{self, Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};

@@ -12,6 +12,9 @@
 mod report;
 mod tables;
 
+pub(crate) use tables::METRIC;
+pub use tables::{ChangeRow, DifferenceRow, DoseRow, GenerationRow, ItemRow, OfPrompts, ThresholdRow};
+
 use super::gate::{GateArgs, Head, last_layer};
 use crate::analyses::answered::{ClassArgs, continued, item_of};
 use crate::analyses::directions::{norm, random_like};

@@ -10,7 +10,7 @@
 //! The strongest of many heads is in part the luckiest: over the pairs that it was picked on, its share of the gap is too
 //! large. The table `held_out` picks the strongest on one half of the pairs and measures it on the other.
 
-mod held_out;
+pub mod held_out;
 
 use super::gate::{CircuitFile, Head, names};
 use crate::analyses::effects::{SIGNIFICANT, read};

@@ -15,6 +15,8 @@ mod agreement;
 mod apart;
 mod report;
 
+pub use agreement::{AgreementRow, Ranks};
+
 use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};

@@ -434,7 +434,7 @@ fn listed(section: Section, dose: &Table, classed: bool) -> Result<Section, Anal
         .column("direction", Show::Text(DoseRow::direction.name))
         .column("coefficient", Show::Number(DoseRow::coefficient.name, 2))
         .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
-        .column("interval or range", Show::Ends(DoseRow::interval.name, 3))
+        .column("interval or range", Show::Interval(DoseRow::interval.name, 3))
         .column("p over random", Show::PValue(DoseRow::p_over_random.name))
         .column("KL", Show::Number(DoseRow::kl_to_base.name, 3))
         .column("entropy", Show::Number(DoseRow::entropy.name, 2));

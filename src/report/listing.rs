@@ -43,10 +43,8 @@ pub enum Show<'a> {
     Share(&'a str),
     /// p-values and q-values.
     PValue(&'a str),
-    /// An interval from its lower and its upper end, with so many digits.
-    Interval(&'a str, &'a str, usize),
     /// An interval from what the names of its ends' columns begin with ([`crate::table::rows`]), with so many digits.
-    Ends(&'a str, usize),
+    Interval(&'a str, usize),
     /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
@@ -189,11 +187,7 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
         Show::Signed(column, digits) => floats(column, signed, digits),
         Show::Share(column) => floats(column, |x, _| share(x), 1),
         Show::PValue(column) => floats(column, |x, _| p_value(x), 3),
-        Show::Interval(low, high, digits) => {
-            let (low, high) = (table.floats(low)?, table.floats(high)?);
-            Ok(Box::new(move |row| interval(low[row], high[row], digits)))
-        }
-        Show::Ends(name, digits) => {
+        Show::Interval(name, digits) => {
             let interval_at = <Option<(f64, f64)>>::in_table(table, name)?;
             Ok(Box::new(move |row| {
                 let (low, high) = interval_at(row).unzip();
@@ -226,6 +220,7 @@ mod tests {
             .and_then(|table| table.float("effect", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
             .and_then(|table| table.float("none", "", [None; 4]))
             .and_then(|table| table.float("low", "", [-0.1, -1.0, 0.0, 0.2]))
+            .and_then(|table| table.float("high", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
             .and_then(|table| table.float("p", "", [0.5, 0.0001, 1.0, 0.049]))
             .and_then(|table| table.flag("kept", "", [true, false, true, false]))
             .unwrap()
@@ -250,7 +245,7 @@ mod tests {
             .column("effect", Show::Signed("effect", 1))
             .column("plain", Show::Number("effect", 2))
             .column("share", Show::Share("effect"))
-            .column("interval", Show::Interval("low", "effect", 1))
+            .column("interval", Show::Interval("", 1))
             .column("p", Show::PValue("p"))
             .column("kept", Show::Flag("kept"))
             .block("Heads")

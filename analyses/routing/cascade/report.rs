@@ -176,7 +176,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("clean (nats)", Show::Signed(DropRow::clean_mean.name, 3))
         .column(format!("{gate} out (nats)"), Show::Signed(DropRow::knocked_mean.name, 3))
         .column("drop (nats)", Show::Signed(DropRow::drop_mean.name, 3))
-        .column("95 % interval", Show::Ends(DropRow::interval.name, 3))
+        .column("95 % interval", Show::Interval(DropRow::interval.name, 3))
         .column("of its own", Show::Share(DropRow::drop_share.name))
         .column("of the effect", Show::Share(DropRow::share_of_effect.name))
         .column("q", Show::PValue(DropRow::q_value.name))
@@ -259,7 +259,7 @@ fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Resul
         .column("knocked out", Show::Text(KnockoutRow::heads.name))
         .column("metric (nats)", Show::Signed(KnockoutRow::metric_mean.name, 3))
         .column("effect (nats)", Show::Signed(KnockoutRow::effect_mean.name, 3))
-        .column("95 % interval", Show::Ends(KnockoutRow::interval.name, 3))
+        .column("95 % interval", Show::Interval(KnockoutRow::interval.name, 3))
         .column("q", Show::PValue(KnockoutRow::q_value.name))
         .column(format!("beyond {gate} (nats)"), Show::Signed(KnockoutRow::beyond_gate.name, 3))
         .block(&format!("Knockouts of {gate}, of amplifiers, and of both"))?;

@@ -1,10 +1,11 @@
-//! The tables of a knockout cascade.
+//! The tables of the knockout cascade.
 
-use super::{Class, Head, Knocked, KnockedOut, Loss, Shared, class, names};
+use super::{Class, Knocked, KnockedOut, Loss, Shared, class};
 use crate::analyses::AnalysisError;
 use crate::analyses::components::{OfComponent, OfWriter};
 use crate::analyses::effects::family;
 use crate::analyses::halves::{self, Halves};
+use crate::analyses::routing::gate::{Head, names};
 use crate::analyses::summary::{less, mean, sd};
 use crate::rows;
 use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};

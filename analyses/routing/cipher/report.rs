@@ -184,11 +184,11 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         .column("plain (nats)", Show::Signed(CollapseRow::plain_effect.name, 3))
         .column("cipher (nats)", Show::Signed(CollapseRow::cipher_effect.name, 3))
         .column("collapse", Show::Share(CollapseRow::collapse.name))
-        .column("95 % interval", Show::Ends(CollapseRow::interval.name, 3))
+        .column("95 % interval", Show::Interval(CollapseRow::interval.name, 3))
         .column("p of plain", Show::PValue(CollapseRow::plain_p.name))
         .column("wrapped (nats)", Show::Signed(CollapseRow::wrapped_effect.name, 3))
         .column("by the wrapper alone", Show::Share(CollapseRow::wrapped_collapse.name))
-        .column("95 % interval", Show::Ends(CollapseRow::wrapped_interval.name, 3));
+        .column("95 % interval", Show::Interval(CollapseRow::wrapped_interval.name, 3));
     let alt = "Bars of the effect of exchanging the gate, in plain and in cipher.";
     let caption = "Mean effect of giving the positive request the gate of the negative one.";
     Ok(Section::new("Is the gate needed in cipher?")
@@ -253,7 +253,7 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
     let mut listing = Listing::of(injection)
         .column("request", Show::Text(InjectionRow::condition.name))
         .column("metric (nats)", Show::Signed(InjectionRow::metric_mean.name, 2))
-        .column("95 % interval", Show::Ends(InjectionRow::interval.name, 2))
+        .column("95 % interval", Show::Interval(InjectionRow::interval.name, 2))
         .column("metric restored", Show::Share(InjectionRow::restored_metric.name));
     if generated(injection)? {
         text += &format!(

@@ -169,7 +169,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("measure", Show::Text(CommittedRow::measure.name))
         .column("pairs", Show::Count(CommittedRow::n.name))
         .column("layer", Show::Number(CommittedRow::layer.name, 0))
-        .column("95 % interval", Show::Ends(CommittedRow::interval.name, 0))
+        .column("95 % interval", Show::Interval(CommittedRow::interval.name, 0))
         .column("large until", Show::Number(CommittedRow::until.name, 0))
         .column("depth", Show::Share(CommittedRow::relative_depth.name))
         .column("largest effect (nats)", Show::Signed(CommittedRow::largest_effect.name, 3))

@@ -329,7 +329,7 @@ fn dose_section(
         .column("prompts", Show::Text(OfPrompts::side.name))
         .column("coefficient", Show::Number(DoseRow::coefficient.name, 2))
         .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
-        .column("95 % interval", Show::Ends(DoseRow::interval.name, 2))
+        .column("95 % interval", Show::Interval(DoseRow::interval.name, 2))
         .column("random (nats)", Show::Signed(DoseRow::random_metric_mean.name, 2))
         .column("p over random", Show::PValue(DoseRow::p_over_random.name))
         .column("KL", Show::Number(DoseRow::kl_to_base.name, 3));

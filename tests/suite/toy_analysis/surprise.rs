@@ -7,8 +7,10 @@ use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
 use gatelens::plan::{Entropy, Plan};
 use gatelens::report::Section;
+use gatelens::rows;
 use gatelens::study::Runner;
 use gatelens::table::Table;
+use gatelens::table::rows::Row;
 use std::path::Path;
 
 /// Entropy of the next token after each prompt
@@ -21,6 +23,14 @@ pub struct Surprise {
 
 /// The prompts, their token ids, and what is shown of them.
 pub struct Items(Dataset<Item>, Vec<Vec<u32>>, Scored);
+
+rows! {
+    /// The next token after a prompt.
+    pub struct EntropyRow<'a> in "entropies" {
+        id: &'a str = "the prompt",
+        entropy: f64 = "entropy of the next token, nats",
+    }
+}
 
 impl Analysis for Surprise {
     const NAME: &'static str = "surprise";
@@ -56,16 +66,15 @@ impl Analysis for Surprise {
     }
 
     fn tables(&self, _: &About, items: &Items, entropies: Vec<f64>) -> Result<Output, AnalysisError> {
-        let table = Table::new("entropies")
-            .str("id", "the prompt", items.0.items.iter().map(|item| item.id.as_str()))?
-            .float("entropy", "entropy of the next token, nats", entropies)?;
-        Ok(vec![table].into())
+        let rows = items.0.items.iter().zip(entropies);
+        let rows = rows.map(|(item, entropy)| EntropyRow { id: &item.id, entropy });
+        Ok(vec![EntropyRow::table(rows)?].into())
     }
 
     fn sections(tables: &[Table], _: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let entropies = table(tables, "entropies")?;
-        let largest = entropies.floats("entropy")?.iter().flatten().copied().fold(0.0, f64::max);
-        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", entropies.rows());
+        let rows = EntropyRow::read(table(tables, EntropyRow::TABLE)?)?;
+        let largest = rows.iter().map(|row| row.entropy).fold(0.0, f64::max);
+        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", rows.len());
         Ok(vec![Section::new("Entropy").paragraph(text)])
     }
 }

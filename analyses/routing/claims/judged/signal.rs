@@ -2,10 +2,15 @@
 
 use super::{Ground, Judged, blank, of_share};
 use crate::analyses::AnalysisError;
+use crate::analyses::compare::OverlapRow;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
-use crate::analyses::routing::modulate::{BROKEN, ends};
+use crate::analyses::routing::commitment::{CommittedRow, LayerRow};
+use crate::analyses::routing::modulate::{
+    BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends,
+};
+use crate::answers::Class;
 use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, signed};
 use crate::stats::wilson;
@@ -29,8 +34,8 @@ fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisErro
         Err(why) => return Ok(Err(g.hindrance().unwrap_or(why))),
     };
     let mut found = Vec::new();
-    for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
-        if at.int("answers")? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
+    for at in rows(dose, &[(OfPrompts::side, "positive"), (OfPrompts::by, "all")])? {
+        if at.get(DoseRow::answers)? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
             found.push(at);
         }
     }
@@ -60,21 +65,21 @@ pub(super) fn modulation(g: &Ground) -> Judged {
         Ok(change) => change,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let part = |part| row(change, &[("side", "positive"), ("part", part)]);
+    let part = |part| row(change, &[(ChangeRow::side, "positive"), (ChangeRow::part, part)]);
     let (Some(weakening), Some(whole)) = (part("weakening")?, part("whole")?) else {
         return claim.not_testable("the grid has no coefficient 0, or none below it at which the model still answers");
     };
     let between = degrees(&doses)?;
     let (interval, lost, p) =
-        (weakening.interval("ci_low", "ci_high")?, weakening.float("lost")?, whole.float("p_over_random")?);
+        (weakening.get(ChangeRow::interval)?, weakening.get(ChangeRow::lost)?, whole.get(ChangeRow::p_over_random)?);
     let holds = lost.is_some_and(|lost| lost >= LOST)
         && interval.is_some_and(|(_, high)| high < 0.0)
         && between >= DEGREES
         && p.is_some_and(|p| p < SIGNIFICANT);
     Ok(Claim {
-        statistic: weakening.float("change")?,
+        statistic: weakening.get(ChangeRow::change)?,
         interval,
-        n: Some(weakening.int("n")?),
+        n: Some(weakening.get(ChangeRow::n)?),
         p,
         verdict: match lost {
             None if g.hindrance().is_none() => {
@@ -93,8 +98,8 @@ fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: us
     let strengthening = match strengthening {
         Some(s) => format!(
             " Strengthening it takes them to {} at {}.",
-            share(s.float("refusal_to")?),
-            number(s.float("to")?, 2)
+            share(s.get(ChangeRow::refusal_to)?),
+            number(s.get(ChangeRow::to)?, 2)
         ),
         None => String::new(),
     };
@@ -104,8 +109,8 @@ fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: us
          half of the answers are loops or scraps are left out. The p-value is the share of random directions that move the metric \
          as far between the ends of the grid.",
         listed(doses)?,
-        share(weakening.float("lost")?),
-        p_value(weakening.float("p_value")?),
+        share(weakening.get(ChangeRow::lost)?),
+        p_value(weakening.get(ChangeRow::p_value)?),
         along_random(doses)?,
     ))
 }
@@ -114,8 +119,8 @@ fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: us
 fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
     let mut policy = Vec::new();
     for dose in doses {
-        if dose.float("coefficient")?.is_some_and(|x| x <= 0.0) {
-            policy.push(dose.float("refusal")?.unwrap_or(0.0) + 0.5 * dose.float("evasion")?.unwrap_or(0.0));
+        if dose.get(DoseRow::coefficient)?.is_some_and(|x| x <= 0.0) {
+            policy.push(dose.share(Class::Refusal)?.unwrap_or(0.0) + 0.5 * dose.share(Class::Evasion)?.unwrap_or(0.0));
         }
     }
     let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
@@ -125,7 +130,8 @@ fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
 
 /// Refusals at each coefficient.
 fn listed(doses: &[At]) -> Result<String, AnalysisError> {
-    let one = |d: &At| Ok(format!("{} at {}", share(d.float("refusal")?), number(d.float("coefficient")?, 2)));
+    let one =
+        |d: &At| Ok(format!("{} at {}", share(d.share(Class::Refusal)?), number(d.get(DoseRow::coefficient)?, 2)));
     Ok(doses.iter().map(one).collect::<Result<Vec<_>, AnalysisError>>()?.join(", "))
 }
 
@@ -133,11 +139,11 @@ fn listed(doses: &[At]) -> Result<String, AnalysisError> {
 fn along_random(doses: &[At]) -> Result<String, AnalysisError> {
     let mut words = Vec::new();
     for dose in doses {
-        if dose.int("random_answers")? > 0 {
+        if dose.get(DoseRow::random_answers)? > 0 {
             words.push(format!(
                 "{} at {}",
-                share(dose.float("random_refusal")?),
-                number(dose.float("coefficient")?, 2)
+                share(dose.get(DoseRow::random_refusal)?),
+                number(dose.get(DoseRow::coefficient)?, 2)
             ));
         }
     }
@@ -161,13 +167,14 @@ pub(super) fn evasion(g: &Ground) -> Judged {
         Err(why) => return claim.not_testable(why),
     };
     let shares =
-        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+        doses.iter().map(|d| Ok(d.share(Class::Evasion)?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
     let (first, last) = (shares[0], shares[shares.len() - 1]);
     let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
-    let n = doses[peak].int("answers")?;
+    let n = doses[peak].get(DoseRow::answers)?;
     let interval = of_share(shares[peak], n);
     let end = |x: f64, n: i64| of_share(x, n).map_or(1.0, |i| i.1);
-    let ends = end(first, doses[0].int("answers")?).max(end(last, doses[doses.len() - 1].int("answers")?));
+    let ends =
+        end(first, doses[0].get(DoseRow::answers)?).max(end(last, doses[doses.len() - 1].get(DoseRow::answers)?));
     let above = interval.is_some_and(|i| i.0 > ends) && peak > 0 && peak + 1 < shares.len();
     Ok(Claim {
         statistic: Some(shares[peak]),
@@ -176,7 +183,7 @@ pub(super) fn evasion(g: &Ground) -> Judged {
         verdict: g.verdict(above),
         found: format!(
             "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} and {}.",
-            number(doses[peak].float("coefficient")?, 2),
+            number(doses[peak].get(DoseRow::coefficient)?, 2),
             share(first),
             share(last)
         ),
@@ -200,28 +207,29 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         let why = g.evidence.table("modulate", "differences").err();
         return claim.not_testable(g.hindrance().or(why).unwrap_or_default());
     };
-    let Some(at) = row(differences, &[("side", "positive"), ("by", by)])? else {
+    let Some(at) = row(differences, &[(DifferenceRow::side, "positive"), (DifferenceRow::by, by)])? else {
         let what = if topics { "topic" } else { "language" };
         return claim.not_testable(
             g.hindrance().unwrap_or(format!("no two prompts differ in where they cross 0, or all are of one {what}")),
         );
     };
-    let crossed = rows(thresholds, &[("side", "positive"), ("by", by), ("class", "metric")])?;
+    let crossed =
+        rows(thresholds, &[(OfPrompts::side, "positive"), (OfPrompts::by, by), (ThresholdRow::class, METRIC)])?;
     let one = |r: &At| {
-        let open = (r.flag("low_open")?, r.flag("high_open")?);
-        let ends = ends(r.float("ci_low")?, r.float("ci_high")?, open, 2);
-        Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
+        let open = (r.get(ThresholdRow::low_open)?, r.get(ThresholdRow::high_open)?);
+        let ends = ends(r.get(ThresholdRow::ci_low)?, r.get(ThresholdRow::ci_high)?, open, 2);
+        Ok(format!("{} {} {ends}", r.get(OfPrompts::value)?, number(r.get(ThresholdRow::coefficient)?, 2)))
     };
     let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let q = at.float("q_value")?;
+    let q = at.get(DifferenceRow::q_value)?;
     Ok(Claim {
-        statistic: at.float("between")?,
-        n: Some(at.int("n")?),
-        p: at.float("p_value")?,
+        statistic: at.get(DifferenceRow::between)?,
+        n: Some(at.get(DifferenceRow::n)?),
+        p: at.get(DifferenceRow::p_value)?,
         verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
         found: format!(
             "{}, q {} over sides and labels.{} Where the mean metric crosses, with 95 % intervals: {}.",
-            cells::plural(at.int("labels")?, "label"),
+            cells::plural(at.get(DifferenceRow::labels)?, "label"),
             p_value(q),
             beyond_the_grid(at)?,
             if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
@@ -233,7 +241,7 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
 
 /// The prompts that cross 0 nowhere within the grid; nothing where there are none.
 fn beyond_the_grid(at: At) -> Result<String, AnalysisError> {
-    let (below, above) = (at.int("below")?, at.int("above")?);
+    let (below, above) = (at.get(DifferenceRow::below)?, at.get(DifferenceRow::above)?);
     Ok(match (below, above) {
         (0, 0) => String::new(),
         (below, 0) => format!(" {} below the grid: they rank before all others.", crossing(below)),
@@ -266,10 +274,10 @@ pub(super) fn relocation(g: &Ground) -> Judged {
         return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(why));
     };
     let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
-    let name = two.text("other")?;
-    let (carriers, others) = (two.int("carriers")?, two.int("other_carriers")?);
-    let difference = two.interval("refusal_low", "refusal_high")?;
-    let (shift, refusals) = (two.float("gate_shift")?, two.float("refusal_difference")?);
+    let name = two.get(OverlapRow::other)?;
+    let (carriers, others) = (two.get(OverlapRow::carriers)?, two.get(OverlapRow::other_carriers)?);
+    let difference = two.get(OverlapRow::refusal_interval)?;
+    let (shift, refusals) = (two.get(OverlapRow::gate_shift)?, two.get(OverlapRow::refusal_difference)?);
     let shift = shift.map_or(String::new(), |by| format!("; the gate lies {} of the depth deeper", signed(by, 2)));
     let refusals = refusals.map_or(String::new(), |by| {
         let ends = cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2);
@@ -278,18 +286,18 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let found = format!(
         "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance{shift}.{refusals}",
         crate::names::short_name(name),
-        number(two.float("shared")?, 0),
-        number(two.float("expected")?, 2),
+        number(two.get(OverlapRow::shared)?, 0),
+        number(two.get(OverlapRow::expected)?, 2),
     );
-    let p = two.float("p_value")?;
-    let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
+    let p = two.get(OverlapRow::p_value)?;
+    let claim = Claim { statistic: two.get(OverlapRow::jaccard)?, p, found, ..claim };
     let other = g.evidence.others.iter().find(|other| other.model == name);
     let of_other = match other {
         Some(other) => other.hindrance()?,
         None => Some(format!("the behaviour of {} is not known", crate::names::short_name(name))),
     };
     let fewer = carriers.min(others);
-    match (g.hindrance().or(of_other), p.zip(two.float("shared")?), difference) {
+    match (g.hindrance().or(of_other), p.zip(two.get(OverlapRow::shared)?), difference) {
         (Some(why), ..) => claim.not_testable(why),
         _ if fewer == 0 => {
             claim.not_testable("in one of the checkpoints no head carries the behaviour in both directions")
@@ -325,23 +333,23 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         (Ok(committed), Ok(layers)) => (committed, layers),
         (Err(why), _) | (_, Err(why)) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some(at) = row(committed, &[("place", "content"), ("change", "remove")])? else {
+    let Some(at) = row(committed, &[(CommittedRow::place, "content"), (CommittedRow::change, "remove")])? else {
         return claim.not_testable("the content's signal was not changed");
     };
-    let (layer, interval) = (at.float("layer")?, at.interval("ci_low", "ci_high")?);
-    let last = row(committed, &[("place", "last"), ("change", "remove")])?;
+    let (layer, interval) = (at.get(CommittedRow::layer)?, at.get(CommittedRow::interval)?);
+    let last = row(committed, &[(CommittedRow::place, "last"), (CommittedRow::change, "remove")])?;
     let gate = g.head()?.map(|(layer, _)| layer as f64);
     // A wide interval must not make any layer right.
     let near = gate.zip(layer).is_some_and(|(gate, layer)| (gate - layer).abs() <= 1.0);
     let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
     let found = committed_at(gate, at, last)?;
-    let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
+    let claim = Claim { statistic: layer, interval, n: Some(at.get(CommittedRow::n)?), found, ..claim };
     let mut tested = false;
-    for row in rows(layers, &[("place", "content"), ("change", "remove")])? {
-        let is_largest = Some(row.int("layer")? as f64) == at.float("largest_layer")?;
-        tested |= is_largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
+    for row in rows(layers, &[(LayerRow::place, "content"), (LayerRow::change, "remove")])? {
+        let is_largest = Some(row.get(LayerRow::layer)? as f64) == at.get(CommittedRow::largest_layer)?;
+        tested |= is_largest && row.get(LayerRow::q_value)?.is_some_and(|q| q < SIGNIFICANT);
     }
-    let (largest, controls) = (at.float("largest_effect")?, at.float("controls_largest")?);
+    let (largest, controls) = (at.get(CommittedRow::largest_effect)?, at.get(CommittedRow::controls_largest)?);
     let over_controls = largest.zip(controls).is_some_and(|(largest, controls)| largest.abs() > controls);
     match (g.hindrance(), layer.filter(|_| tested)) {
         (Some(why), _) => claim.not_testable(why),
@@ -361,19 +369,19 @@ pub(super) fn commitment(g: &Ground) -> Judged {
 
 /// Where the content is read and where the signal arrives, in words.
 fn committed_at(gate: Option<f64>, content: At, last: Option<At>) -> Result<String, AnalysisError> {
-    let of_last = |column| last.map(|l| l.float(column)).transpose().map(Option::flatten);
+    let of_last = |column| last.map(|l| l.get(column)).transpose().map(Option::flatten);
     Ok(format!(
         "The gate is in layer {}. The largest effect of removing the signal from the content is {} nats, {} of the gap; of {} random \
          directions before each layer none has more than {}. At the last position the signal arrives before layer {}, and removing \
          it has half of its largest effect until before layer {}. The model has {} layers.",
         number(gate, 0),
-        signed(content.float("largest_effect")?, 3),
-        share(content.float("largest_share")?),
-        content.int("controls")?,
-        number(content.float("controls_largest")?, 3),
-        number(of_last("layer")?, 0),
-        number(of_last("until")?, 0),
-        content.int("n_layers")?,
+        signed(content.get(CommittedRow::largest_effect)?, 3),
+        share(content.get(CommittedRow::largest_share)?),
+        content.get(CommittedRow::controls)?,
+        number(content.get(CommittedRow::controls_largest)?, 3),
+        number(of_last(CommittedRow::layer)?, 0),
+        number(of_last(CommittedRow::until)?, 0),
+        content.get(CommittedRow::n_layers)?,
     ))
 }
 
