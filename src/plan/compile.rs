@@ -1,14 +1,17 @@
 //! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
 
 use super::program::{
-    AttributionReadout, EndReadout, EndWhat, GradientReadout, Made, Placed, Row, SiteReadout, Take, resolve, row_change,
+    AttributionReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout, Take, resolve,
+    row_change,
 };
 use super::split::sets;
 use super::{
-    Change, Edit, Gradient, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt, Run, What, columns,
+    Change, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt,
+    Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 impl Plan {
@@ -26,6 +29,7 @@ impl Plan {
             arch,
             roots: Vec::with_capacity(self.forks.len()),
             edits: Vec::with_capacity(self.forks.len()),
+            exchanges: Vec::with_capacity(self.forks.len()),
             cones: Vec::new(),
             sets: Vec::new(),
             at_sites: Vec::new(),
@@ -40,6 +44,9 @@ impl Plan {
             let edits = fork.edits.iter().map(|edit| self.placed(&program, run, edit));
             let edits = edits.collect::<Result<Vec<_>, _>>()?;
             program.edits.push(edits);
+            let exchange = fork.exchange.as_ref().map(|exchange| self.exchanged(&program, run, exchange));
+            let exchange = exchange.transpose()?;
+            program.exchanges.push(exchange);
         }
         for i in 0..self.readouts.len() {
             self.place_readout(&mut program, i)?;
@@ -129,6 +136,37 @@ impl Plan {
             }
         };
         Ok(Placed { edit, site: edit.site, positions, columns: columns.into(), made })
+    }
+
+    /// Edges that a fork takes, sorted by where their readers are.
+    fn exchanged(&self, program: &Program, run: Run, exchange: &Exchange) -> Result<Exchanged, PlanError> {
+        let bad = |why: String| PlanError::Bad { at: format!("{}, exchange of edges", self.describe(run)), why };
+        self.check_before(exchange.donor, run, "donor")?;
+        let (keys, theirs) = (program.length(run), program.length(exchange.donor));
+        if theirs != keys {
+            let donor = self.describe(exchange.donor);
+            return Err(bad(format!(
+                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
+            )));
+        }
+        let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
+        let (graph, mut readers) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
+        for edge in exchange.edges.iter() {
+            graph.check(*edge).map_err(bad)?;
+            readers.entry(edge.reader).or_default().push(edge.writer);
+        }
+        let mut sites: BTreeMap<Site, Vec<(Reader, Vec<Writer>)>> = BTreeMap::new();
+        for (reader, mut writers) in readers {
+            writers.sort_unstable_by_key(|writer| graph.number(*writer));
+            if writers.windows(2).any(|pair| pair[0] == pair[1]) {
+                return Err(bad(format!("names an edge to {reader} twice")));
+            }
+            sites.entry(reader.site()).or_default().push((reader, writers));
+        }
+        if sites.is_empty() {
+            return Err(bad("takes no edge".to_string()));
+        }
+        Ok(Exchanged { donor: exchange.donor, positions, readers: sites })
     }
 
     /// The donor's position for each position of an interchange, given those that the plan names, if it names any.
@@ -260,6 +298,11 @@ impl<'p> Named<'p> {
         let columns = self.columns(*site, part, arch, keys)?;
         check_metric(metric, arch, keys).map_err(|why| self.bad(why))?;
         let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        if program.exchanges(self.run).iter().any(|exchange| exchange.readers.keys().any(|at| at > site)) {
+            return Err(
+                self.bad("gradients are not read of runs that take edges after the site: read them of the base")
+            );
+        }
         let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
         match program.edits(self.run).into_iter().find(unknown) {
             None => Ok(GradientReadout { readout: self.readout, run: self.run, metric, site: *site, positions, columns }),

@@ -48,6 +48,7 @@ mod rate;
 mod reading;
 mod size;
 mod wavefront;
+mod writers;
 
 pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]

@@ -11,14 +11,16 @@ pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
 use super::arch::Arch;
+use super::mixer::MixerWeights;
 use super::pass::{Around, norm};
 use super::places::{Places, moved};
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, NormWeights};
 use crate::ops::rows::Rows;
 use crate::ops::{self, Weight};
-use crate::site::SiteKind;
+use crate::site::{Site, SiteKind};
 use candle_core::{DType, Result, Tensor};
+use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// A model's weights with the pass over them.
@@ -213,6 +215,59 @@ impl Decoder {
             through(&mut part, &mut Unwatched)
         };
         Tensor::cat(&(0..rows).step_by(most).map(part).collect::<Result<Vec<_>>>()?, 0)
+    }
+
+    /// What each head of a layer adds by itself: `z` through its slice of the output projection, without the bias, before a norm after
+    /// it. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn head_outputs(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        match &self.weights(layer)?.mixer {
+            MixerWeights::Attention(shape, of) => of.head_outputs(shape.heads, z),
+        }
+    }
+
+    /// What a layer's queries, keys or values (`site`) are where some heads read other streams than the run's own, each given with its
+    /// head; and which columns those heads' are: all, where a norm spans the heads. `[rows, d_model]` to `[rows, width]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn read_by_heads(
+        &self,
+        site: Site,
+        own: &Tensor,
+        others: &mut dyn Iterator<Item = Result<(usize, Tensor)>>,
+    ) -> Result<(Tensor, Vec<Range<usize>>)> {
+        let w = self.weights(site.layer)?;
+        let normed = |x: &Tensor| norm(&self.arch, x, w.attn_norm.as_ref());
+        match &w.mixer {
+            MixerWeights::Attention(shape, of) => of.read_by_heads(shape, &self.arch, site.kind, &normed, own, others),
+        }
+    }
+
+    /// What a layer's channel reads of residual streams: after its norm, where it has one before. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn read_by_channel(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, resid, self.weights(layer)?.mlp_norm.as_ref())
+    }
+
+    /// What is added to the residual stream of a mixer's output: after its norm, where the family has one after. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn after_mixer(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, out, self.weights(layer)?.attn_post_norm.as_ref())
+    }
+
+    /// What is added to the residual stream of a channel's output: after its norm, where the family has one after. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn after_channel(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, out, self.weights(layer)?.mlp_post_norm.as_ref())
     }
 
     /// The final norm of residual streams. `[rows, d_model]`

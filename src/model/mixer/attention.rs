@@ -1,7 +1,7 @@
 //! Softmax attention over grouped heads: rotated or not, windowed or not, with or without norms of queries and keys.
 
 use super::Carried;
-use crate::model::arch::positive_if_any;
+use crate::model::arch::{Arch, positive_if_any};
 use crate::model::families::Qkv;
 use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
@@ -10,6 +10,7 @@ use crate::model::weights::{Linear, NormWeights};
 use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
+use std::ops::Range;
 
 /// Whether queries and keys are normed before rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -205,16 +206,51 @@ impl AttentionWeights {
         self.out(shape.heads, around, acts, hook)
     }
 
+    /// What each head adds by itself. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
+    pub(crate) fn head_outputs(&self, heads: Heads, z: &Tensor) -> Result<Tensor> {
+        let d = heads.d_head;
+        let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
+        Tensor::cat(&(0..heads.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    /// Queries, keys or values of rows of which some heads read other streams than the rows' own; with the columns that are these
+    /// heads'. `normed` is the norm before attention.
+    pub(crate) fn read_by_heads(
+        &self,
+        shape: &Attention,
+        arch: &Arch,
+        kind: SiteKind,
+        normed: &dyn Fn(&Tensor) -> Result<Tensor>,
+        own: &Tensor,
+        others: &mut dyn Iterator<Item = Result<(usize, Tensor)>>,
+    ) -> Result<(Tensor, Vec<Range<usize>>)> {
+        let (linear, after) = match kind {
+            SiteKind::Q => (&self.q, self.q_norm.as_ref()),
+            SiteKind::K => (&self.k, self.k_norm.as_ref()),
+            _ => (&self.v, None),
+        };
+        let d = shape.heads.d_head;
+        let mut whole = linear.apply(&normed(own)?)?;
+        let mut columns: Vec<Range<usize>> = Vec::new();
+        for other in others {
+            let (head, stream) = other?;
+            let of_head = linear.apply(&normed(&stream)?)?.narrow(1, head * d, d)?;
+            whole = whole.slice_assign(&[0..whole.dim(0)?, head * d..(head + 1) * d], &of_head.contiguous()?)?;
+            columns.push(head * d..(head + 1) * d);
+        }
+        if after.is_some() && shape.qk_norm == QkNorm::Whole {
+            columns = std::iter::once(0..whole.dim(1)?).collect();
+        }
+        Ok((norm(arch, &whole, after)?, columns))
+    }
+
     /// `z` through the output projection, head by head where the hook looks at single heads.
     fn out(&self, heads: Heads, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         let site = SiteKind::HeadOut.at(around.layer);
         if !hook.wants(site) {
             return self.o.apply(&acts.take(SiteKind::Z)?);
         }
-        let (h, d) = (heads.n_heads, heads.d_head);
-        let z = acts.get(SiteKind::Z)?;
-        let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
-        let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
+        let (h, clean) = (heads.n_heads, self.head_outputs(heads, acts.get(SiteKind::Z)?)?);
         acts.put(SiteKind::HeadOut, clean);
         // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
         acts.put(SiteKind::AttnOut, acts.get(SiteKind::HeadOut)?.clone());
