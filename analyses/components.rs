@@ -49,7 +49,7 @@ pub fn writer(layer: i64, name: &str) -> Option<String> {
     }
 }
 
-const LOGSUMEXP: &str = "logsumexp";
+pub(super) const LOGSUMEXP: &str = "logsumexp";
 
 /// A component of the residual stream, or the logsumexp's.
 #[derive(Clone, Debug, PartialEq, Eq)]

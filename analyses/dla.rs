@@ -7,9 +7,9 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
-use super::components::{self, Component, attributions, components, label_of, without_empty};
+use super::components::{self, Component, LOGSUMEXP, attributions, components, label_of, without_empty};
 use super::effects::{SIGNIFICANT, Tested, interval};
-use super::halves::{Halves, Moved, Shown};
+use super::halves::{Halves, Moved, Order, Shown};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
 use super::marks::MarkArgs;
 use super::power::Power;
@@ -128,14 +128,14 @@ impl Analysis for Dla {
         let components = Read::of(table(tables, "components")?)?;
         let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
                          embedding to its final value.";
-        let lens = "The logit difference that the attributions have added up to after each layer, and the one that the final \
-                    norm would read there by itself (logit lens); both before soft-capping of the logits.";
+        let lens = format!(
+            "The logit difference that the attributions have added up to after each layer, and the one that the final norm would \
+             read there by itself (logit lens).{}",
+            components.beyond_the_layers()
+        );
         let main = Section::new("Components").paragraph(components.finding()).figure(
             dir.join("heads.png"),
-            format!(
-                "Mean attribution of each head; all components are in components.parquet. A dot: {}.",
-                components.rule
-            ),
+            format!("Mean attribution of each head; all components are in components.parquet.{}", components.dots()),
             "Layer-by-head heatmap of mean direct logit attributions.",
         );
         let layers = Section::new("Layer by layer")
@@ -353,6 +353,7 @@ struct Row {
     share: Option<f64>,
     interval: Option<(f64, f64)>,
     q: Option<f64>,
+    p_max: Option<f64>,
     halves: Halves,
     marked: bool,
 }
@@ -361,7 +362,7 @@ impl Read {
     fn of(table: &Table) -> Result<Self, AnalysisError> {
         let (layers, names) = (table.ints("layer")?, table.strs("component")?);
         let (means, shares, q) = (table.floats("attribution_mean")?, table.floats("share")?, table.floats("q_value")?);
-        let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
+        let (low, high, p_max) = (table.floats("ci_low")?, table.floats("ci_high")?, table.floats("p_max")?);
         let n_layers = components::n_layers(layers, &names);
         let (halves, marks) = (halves::read(table, "attribution")?, marks::read(table)?);
         let row = |i: usize| Row {
@@ -372,6 +373,7 @@ impl Read {
             share: shares[i],
             interval: low[i].zip(high[i]),
             q: q[i],
+            p_max: p_max[i],
             halves: halves[i],
             marked: marks[i].0,
         };
@@ -404,6 +406,8 @@ impl Read {
             values,
             mark_meaning: (!marks.is_empty()).then(|| self.rule.clone()),
             marks,
+            missing_meaning: None,
+            limit: None,
         })
     }
 
@@ -426,6 +430,23 @@ impl Read {
         })
     }
 
+    /// What dots say; nothing where there are none.
+    fn dots(&self) -> String {
+        if self.rows.iter().any(|r| r.marked) { format!(" Dots mark {}.", self.rule) } else { String::new() }
+    }
+
+    /// What the lens reads beyond the layers' attributions; nothing where the metric is of one token a side.
+    fn beyond_the_layers(&self) -> String {
+        let of = |r: &&Row| r.component == LOGSUMEXP && r.attribution != 0.0;
+        self.rows.iter().find(of).map_or(String::new(), |r| {
+            format!(
+                " Not among the attributions of layers, but in the lens, is the logsumexp ({} nats): what the metric's logsumexp over \
+                 several tokens has beyond a weighted sum of their logits.",
+                signed(Some(r.attribution), 3)
+            )
+        })
+    }
+
     fn strongest(&self) -> Vec<&Row> {
         let mut rows: Vec<&Row> = self.rows.iter().collect();
         rows.sort_by(|a, b| b.attribution.abs().total_cmp(&a.attribution.abs()));
@@ -438,7 +459,8 @@ impl Read {
             subtitle: self.subtitle(),
             what: "attribution",
             subject: "the component",
-            strongest: true,
+            title: "Direct logit attribution: answer and foil apart".to_string(),
+            order: Order::Largest,
             ..Shown::default()
         };
         let moved = |r: &Row| Moved { label: r.label.clone(), whole: Some(r.attribution), halves: r.halves };
@@ -474,12 +496,13 @@ impl Read {
             Heading::text("component"),
             Heading::number("attribution (nats)"),
             Heading::number("95 % interval"),
-            Heading::number("share"),
+            Heading::number("share of the sum of sizes"),
             Heading::number("q"),
+            Heading::number("family-wise p"),
         ];
         let cells = |r: &Row| {
             let attribution = signed(Some(r.attribution), 3);
-            vec![r.label.clone(), attribution, interval(r.interval), share(r.share), p_value(r.q)]
+            vec![r.label.clone(), attribution, interval(r.interval), share(r.share), p_value(r.q), p_value(r.p_max)]
         };
         let rows = self.strongest().into_iter().take(LISTED).map(cells).collect();
         section.table("The largest attributions", header, rows)
@@ -500,10 +523,12 @@ fn lens_figure(lens: &Table, components: &Read) -> Result<Figure, AnalysisError>
     Ok(Figure::from(Curves {
         title: "Accumulated attribution and logit lens".to_string(),
         subtitle: components.subtitle(),
-        x_label: "layer".to_string(),
+        x_label: "after layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
+        shares: false,
         curves: vec![curve("accumulated attribution", "accumulated_mean")?, curve("logit lens", "lens_mean")?],
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     }))

@@ -24,7 +24,7 @@ use crate::model::Model;
 use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run, What};
 use crate::report::Section;
-use crate::report::cells::{plural, signed};
+use crate::report::cells::{self, plural, signed};
 use crate::run::Reading;
 use crate::session::Session;
 use crate::site::SiteKind;
@@ -55,10 +55,24 @@ impl Direction {
 /// What a direction does, for captions.
 fn sentence(direction: &str) -> &'static str {
     if direction == "necessity" {
-        "positive run, taken from the negative"
+        "positive run, each with its output in the negative"
     } else {
-        "negative run, taken from the positive"
+        "negative run, each with its output in the positive"
     }
+}
+
+/// What is edited in a direction, as a sentence.
+fn edited(direction: &str) -> &'static str {
+    if direction == "necessity" {
+        "Each unit of the positive run is exchanged for that of the negative run."
+    } else {
+        "Each unit of the negative run is exchanged for that of the positive run."
+    }
+}
+
+/// What an exchange in a direction is called.
+fn named(direction: &str) -> String {
+    format!("Interchange, {direction}")
 }
 
 /// How effects are found before the exact ones.
@@ -177,7 +191,7 @@ impl Analysis for Interchange {
             let title = format!("Interchange of {}: {direction}", heads.site_words());
             figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
         }
-        figures.extend(heads.halves_figures("the exchange", "pair"));
+        figures.extend(heads.halves_figures("the exchange", named, "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
         if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
             figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
@@ -188,13 +202,13 @@ impl Analysis for Interchange {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
         let heads = read(table(tables, "heads")?, "direction")?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
-        sections.extend(heads.halves_sections("the exchange", "pair", dir));
-        let forest = "The strongest of each direction with their intervals.";
+        sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
+        let forest = heads.forest_caption("direction");
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
         sections.extend(subset_section(tables, "direction")?);
         if let Ok(found) = table(tables, "agreement") {
-            sections.push(agreement::section(found, dir)?);
+            sections.push(agreement::section(found, &heads, dir)?);
         }
         Ok(sections)
     }
@@ -505,25 +519,20 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
     let metrics = rows.iter().find(|r| r.positive.is_some());
     let text = format!(
-        "{}: over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
-        capitalised(sentence(direction)),
+        "{} Over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
+        edited(direction),
         plural(rows.first().map_or(0, |r| r.n), "pair"),
         signed(metrics.and_then(|r| r.positive), 3),
         signed(metrics.and_then(|r| r.negative), 3),
         heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
-    let section = Section::new(capitalised(direction)).paragraph(text).figure(
+    let section = Section::new(cells::capitalised(direction)).paragraph(text).figure(
         dir.join(format!("{direction}.png")),
         heads.caption(direction),
         alt,
     );
     heads.listed(section, direction)
-}
-
-fn capitalised(s: &str) -> String {
-    let mut letters = s.chars();
-    letters.next().map_or(String::new(), |c| c.to_uppercase().collect::<String>() + letters.as_str())
 }
 
 #[cfg(test)]

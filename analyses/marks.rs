@@ -63,6 +63,12 @@ impl MarkArgs {
     }
 }
 
+/// A rule as readers have it; tables have it in short.
+fn in_full(rule: &str) -> String {
+    rule.replace("over all, some only estimated", "over all heads (those only estimated count with p = 1)")
+        .replace("of the base", "of the clean logit difference")
+}
+
 /// Adds the columns of rows that have a dot or none, each with its rule.
 ///
 /// # Errors
@@ -82,7 +88,7 @@ pub fn columns(table: Table, marked: Vec<bool>, rules: Vec<String>) -> Result<Ta
 pub fn read(table: &Table) -> Result<Vec<(bool, String)>, AnalysisError> {
     if table.has("marked") {
         let rules = table.strs("mark_rule")?;
-        return Ok(table.flags("marked")?.iter().copied().zip(rules.into_iter().map(str::to_string)).collect());
+        return Ok(table.flags("marked")?.iter().copied().zip(rules.into_iter().map(in_full)).collect());
     }
     let by_q = |q: &Option<f64>| (q.is_some_and(|q| q < SIGNIFICANT), format!("q < {SIGNIFICANT}"));
     Ok(table.floats("q_value")?.iter().map(by_q).collect())
@@ -111,6 +117,8 @@ mod tests {
         assert_eq!(rule.rule(true, "gap"), "family-wise p < 0.01, at least 2.5 % of the gap");
         let default = MarkArgs::default().rule(false, "base");
         assert_eq!(default, "q < 0.05 over all, some only estimated, at least 1 % of the base");
+        let said = "q < 0.05 over all heads (those only estimated count with p = 1), at least 1 % of the clean logit difference";
+        assert_eq!(in_full(&default), said);
         assert!(share("1.5").is_err() && share("NaN").is_err() && share("0.5") == Ok(0.5));
     }
 

@@ -246,11 +246,13 @@ fn figure(
         subtitle: format!("{model}, both directions, last position"),
         x_label: x_label.to_string(),
         y_label: y_label.to_string(),
+        shares: false,
         curves: vec![
             Curve { name: "measured".to_string(), role: CurveRole::Series, points: points(measured) },
             Curve { name: "from the plan".to_string(), role: CurveRole::Control, points: points(predicted) },
         ],
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     })

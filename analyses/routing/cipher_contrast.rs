@@ -11,7 +11,7 @@
 use super::ciphered::{CipherArgs, Ciphered};
 use crate::analyses::components::{self, Component, attributions, components, without_empty};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
-use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::halves::{Moved, Order, Shown, Way};
 use crate::analyses::inputs::PairArgs;
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::power::Power;
@@ -119,9 +119,8 @@ impl Analysis for CipherContrast {
             .column("survives (nats)", Show::Signed("survives_mean", 3))
             .column("q of survives", Show::PValue("survives_q"));
         let caption = format!(
-            "Mean attribution in plain minus in cipher, of each head; all components are in heads.parquet. A dot: \
-             cipher-sensitive, {}.",
-            MarkArgs::default().rule(true, "drop")
+            "Mean attribution in plain words minus in cipher, of each head; all components are in heads.parquet.{}",
+            if marks(heads)?.contains(&true) { format!(" Dots mark {}.", dots()) } else { String::new() }
         );
         let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
         let section = Section::new("What the cipher takes away")
@@ -148,9 +147,11 @@ fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
     let shown = Shown {
         subtitle: subtitle(heads)?,
+        title: "Contrast of attributions: answer and foil apart".to_string(),
         what: "contrast",
-        subject: "in plain it",
-        strongest: true,
+        subject: "in plain, beside cipher, it",
+        way: Way::Comparison,
+        order: Order::Largest,
         ..Shown::default()
     };
     Ok((shown, halves::moved(heads, ("contrast", "contrast_mean"), labelled)?))
@@ -338,22 +339,34 @@ impl Numbers<'_> {
 /// Contrasts of heads, layer by head.
 fn map(heads: &Table) -> Result<Figure, AnalysisError> {
     let (layers, names) = (heads.ints("layer")?, heads.strs("component")?);
-    let (means, sensitive) = (heads.floats("contrast_mean")?, heads.flags("sensitive")?);
-    let (p_max, shares, rule) = (heads.floats("p_max")?, heads.floats("share")?, MarkArgs::default());
-    let marked = |i: usize| sensitive[i] && rule.holds(p_max[i], shares[i]);
+    let (means, marked) = (heads.floats("contrast_mean")?, marks(heads)?);
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
-    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked(i)));
+    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked[i]));
     let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
     Ok(Figure::from(Heatmap {
-        title: "Attribution that the cipher takes away".to_string(),
+        title: "Change of attribution by the cipher".to_string(),
         subtitle: subtitle(heads)?,
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
-        value_label: "attribution to the logit difference (nats)".to_string(),
+        value_label: "attribution in plain minus in cipher (nats)".to_string(),
         values,
-        mark_meaning: (!marks.is_empty()).then(|| rule.rule(true, "drop")),
+        mark_meaning: (!marks.is_empty()).then(dots),
         marks,
+        missing_meaning: None,
+        limit: None,
     }))
+}
+
+/// Which components have a dot.
+fn marks(heads: &Table) -> Result<Vec<bool>, AnalysisError> {
+    let (sensitive, p_max, shares) = (heads.flags("sensitive")?, heads.floats("p_max")?, heads.floats("share")?);
+    let marked = |i: usize| sensitive[i] && MarkArgs::default().holds(p_max[i], shares[i]);
+    Ok((0..heads.rows()).map(marked).collect())
+}
+
+/// What a dot says of a head.
+fn dots() -> String {
+    format!("cipher-sensitive heads, {}", MarkArgs::default().rule(true, "drop"))
 }
 
 /// What the tables say, in a paragraph.
@@ -385,7 +398,7 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
     };
     let (n, total) = (passes.ints("n")?.first().copied().unwrap_or(0), passes.ints("passes")?.iter().sum::<i64>());
     Ok(format!(
-        "Over {} the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher).{sees} \
+        "Over {} the logit difference is {} nats in plain words and {} in cipher ({} for the harmless request in cipher).{sees} \
          {}{first} All heads were measured in {} forward passes, three a pair.{out}",
         plural(n, "pair"),
         at(0),
@@ -425,6 +438,30 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
+
+    #[test]
+    fn the_legend_and_the_caption_say_by_which_rule_dots_were_set() {
+        let n = 3;
+        let table = |sensitive: [bool; 3]| {
+            let table =
+                Table::new("heads").str("model", "", vec!["m"; n]).unwrap().int("layer", "", vec![0; n]).unwrap();
+            let table =
+                table.str("component", "", ["head.0", "head.1", "head.2"]).unwrap().int("n", "", vec![80; n]).unwrap();
+            let table =
+                table.float("contrast_mean", "", [0.5, -0.5, 0.1]).unwrap().flag("sensitive", "", sensitive).unwrap();
+            table.float("p_max", "", vec![0.001; n]).unwrap().float("share", "", [0.3, -0.3, 0.001]).unwrap()
+        };
+        let figure = |table: &Table| match map(table).unwrap() {
+            Figure::Heatmap(map) => map,
+            other => panic!("{other:?}"),
+        };
+        // The second does not go with the drop, and is not sensitive however significant it is; the third is too small.
+        let map = figure(&table([true, false, true]));
+        assert_eq!(map.marks, [[true, false, false]]);
+        let meaning = map.mark_meaning.unwrap();
+        assert!(meaning.starts_with("cipher-sensitive heads, family-wise p < 0.05") && meaning == dots(), "{meaning}");
+        assert_eq!(figure(&table([false; 3])).mark_meaning, None);
+    }
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {

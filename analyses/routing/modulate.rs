@@ -36,7 +36,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use tables::Given;
 
-pub(super) use report::ends;
+pub(super) use report::{ends, uncrossed};
 
 /// Weaken and strengthen the detected signal, and show which kind of answer takes over
 #[derive(Clone, Debug, clap::Args, serde::Serialize)]

@@ -21,9 +21,9 @@ use crate::analyses::scored::Scored;
 use crate::analyses::summary::Position;
 use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
 use crate::model::Model;
-use crate::report::Section;
-use crate::report::cells::{interval, number, plural, share};
+use crate::report::cells::{self, interval, number, plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Heading, Section, TableBlock};
 use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats::{self, wilson};
@@ -326,8 +326,9 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     if gate.is_empty() {
         return Ok(section);
     }
-    let listed = Listing::of(circuit)
-        .first(12)
+    let listing = Listing::of(circuit).first(12);
+    let rows = listing.rows()?;
+    let listed = listing
         .column("head", Show::Head("layer", "head"))
         .column("necessity", Show::Share("necessity"))
         .column("q", Show::PValue("necessity_q"))
@@ -335,7 +336,27 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         .column("q", Show::PValue("sufficiency_q"))
         .column("gate", Show::Flag("gate"))
         .block("Heads that carry the behaviour, as shares of the gap between the prompts")?;
-    Ok(section.block(crate::report::Block::Table(listed)))
+    let heads = read(table(tables, "heads")?, "direction")?;
+    let (layers, numbers) = (circuit.ints("layer")?, circuit.ints("head")?);
+    let head = |row: usize| Head { layer: layers[row] as usize, head: numbers[row] as usize };
+    let listed =
+        [(Direction::Necessity, 2), (Direction::Sufficiency, 5)].into_iter().fold(listed, |listed, (of, at)| {
+            let ends = |row: &usize| share_interval(of_head(&heads, head(*row), of).and_then(|r| r.share_interval));
+            with_column(listed, at, Heading::number("95 % interval"), rows.iter().map(ends))
+        });
+    Ok(section.block(Block::Table(listed)))
+}
+
+/// A table with another column before its column number `at`.
+fn with_column(
+    mut table: TableBlock,
+    at: usize,
+    heading: Heading,
+    cells: impl IntoIterator<Item = String>,
+) -> TableBlock {
+    table.header.insert(at, heading);
+    table.rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at, cell));
+    table
 }
 
 /// The heads that a table of a screen names as the gate.
@@ -359,32 +380,43 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         return Ok(section.paragraph("Nothing: the estimate put no head aside, and every head was run exactly."));
     }
     let of_sample = |i: usize| match (sampled[i], significant[i]) {
-        (0, _) => "none was run".to_string(),
+        (0, _) => "None of them was run.".to_string(),
         (1, n) => format!(
-            "1 was run all the same, drawn at random, and {} the behaviour",
+            "1 of them, drawn at random, was run all the same; it {} the behaviour.",
             if n == 1 { "carries" } else { "does not carry" }
         ),
-        (all, 0) => format!("{all} were run all the same, drawn at random; none of them carries the behaviour"),
-        (all, 1) => format!("{all} were run all the same, drawn at random; 1 of them carries the behaviour"),
-        (all, n) => format!("{all} were run all the same, drawn at random; {n} of them carry the behaviour"),
-    };
-    let of_found = |i: usize| match (found[i], recall[i]) {
-        (0, _) => "beside none that the estimate found".to_string(),
-        (n, recall) => format!("beside {n} that the estimate found: {} of all that carry it were run", share(recall)),
+        (all, 0) => format!("{all} of them, drawn at random, were run all the same; none carries the behaviour."),
+        (all, 1) => format!("{all} of them, drawn at random, were run all the same; 1 carries the behaviour."),
+        (all, n) => format!("{all} of them, drawn at random, were run all the same; {n} carry the behaviour."),
     };
     Ok((0..missed.rows()).fold(section, |section, i| {
+        let rest = plural(rest[i], "head");
         let makes = match number_missed[i] {
-            None => "How many of them carry it is not known".to_string(),
-            n => format!("That makes {} of the rest (95 % interval {})", number(n, 1), interval(low[i], high[i], 1)),
+            None => "How many of all of them do is not known.".to_string(),
+            n => {
+                format!("So about {} of the {rest} do (95 % interval {}).", number(n, 0), interval(low[i], high[i], 0))
+            }
+        };
+        let of_found = match (found[i], recall[i]) {
+            (0, _) => "The estimate found none that does.".to_string(),
+            (n, recall) => {
+                let ends = recall_interval(n + significant[i], n, low[i].zip(high[i]));
+                format!("The estimate found {n}: {} of all that do were run (95 % interval {ends}).", share(recall))
+            }
         };
         section.paragraph(format!(
-            "{}: of {} that the estimate put aside {}. {makes}, {}.",
-            directions[i],
-            plural(rest[i], "head"),
+            "{}: the estimate put {rest} aside. {} {makes} {of_found}",
+            cells::capitalised(directions[i]),
             of_sample(i),
-            of_found(i),
         ))
     }))
+}
+
+/// The interval of the share of carriers that were run: `run` of those that the estimate found and those of the rest, of whose number
+/// the interval is given. The more there are of the rest, the smaller is the share.
+fn recall_interval(run: i64, found: i64, of_rest: Option<(f64, f64)>) -> String {
+    let share = |rest: f64| (run as f64 / (found as f64 + rest)).min(1.0);
+    share_interval(of_rest.map(|(low, high)| (share(high), share(low))))
 }
 
 #[cfg(test)]

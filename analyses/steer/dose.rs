@@ -6,13 +6,13 @@ use super::plans::{Condition, OF_FORK, OF_PROMPT};
 use super::{Items, texts};
 use crate::analyses::answered::{Answer, class_columns, shares};
 use crate::analyses::effects::INTERVAL;
-use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::summary::{less, mean};
 use crate::analyses::{AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{number, p_value, plural, signed};
+use crate::report::cells::{exact, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::session::Session;
@@ -287,8 +287,10 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             subtitle: subtitle(dose)?,
             x_label: "coefficient".to_string(),
             y_label: y_label.to_string(),
+            shares: false,
             curves: Vec::new(),
             thresholds: Vec::new(),
+            reference: None,
             y_range: None,
             interval_meaning: None,
         })
@@ -298,18 +300,18 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let metric = Curves {
         curves: vec![
             curve(dose, "vector", "metric_mean", "vector", CurveRole::Series, true)?,
-            curve(dose, "random", "metric_mean", "random directions", CurveRole::Control, true)?,
+            curve(dose, "random", "metric_mean", "random directions, least to largest", CurveRole::Control, true)?,
         ],
-        interval_meaning: Some(format!("{INTERVAL}; random: all directions")),
+        interval_meaning: Some(format!("{INTERVAL}; of random directions their range")),
         ..base("Dose and response", "logit difference (nats)")?
     };
     let spread = Curves {
         curves: vec![
-            vector("kl_to_base", "KL to base")?,
+            vector("kl_to_base", "KL divergence from the unsteered run")?,
             vector("entropy", "entropy")?,
-            random("kl_to_base", "KL to base, random")?,
+            random("kl_to_base", "KL divergence, random directions")?,
         ],
-        ..base("How far the next token moves", "nats")?
+        ..base("Change and entropy of the next token", "divergence or entropy (nats)")?
     };
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
     let (shown, rows) = apart(dose)?;
@@ -330,6 +332,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             curves,
             thresholds: thresholds(found)?,
             y_range: Some((0.0, 1.0)),
+            shares: true,
             interval_meaning: Some(INTERVAL.to_string()),
             ..base("Generated answers", "share of answers")?
         };
@@ -341,13 +344,13 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 /// What is done with the vector in a row: `coefficient 1.50`, `taken out`.
 fn done(coefficient: Option<f64>, kind: &str) -> String {
     match (coefficient, kind) {
-        (Some(c), _) => format!("coefficient {}", number(c, 2)),
+        (Some(c), _) => format!("coefficient {}", exact(c)),
         (None, "ablate") => "taken out".to_string(),
         (None, _) => "own coefficients".to_string(),
     }
 }
 
-/// The halves of the vector's effects, the largest first.
+/// The halves of the vector's effects, in the order of its coefficients.
 fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let (kinds, directions, x) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("coefficient")?);
     let (metric, base) = (dose.floats("metric_mean")?, dose.floats("base_mean")?);
@@ -356,12 +359,20 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     // At coefficient 0 nothing is steered.
     let steered = |i: &usize| directions[*i] == "vector" && x[*i] != Some(0.0);
     let row = |i: usize| Moved { label: done(x[i], kinds[i]), whole: effect(i), halves: halves[i] };
-    let mut rows: Vec<Moved> = (0..dose.rows()).filter(steered).map(row).collect();
-    let size = |row: &Moved| row.whole.map_or(0.0, f64::abs);
-    rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    rows.truncate(MOVED);
-    let shown =
-        Shown { subtitle: subtitle(dose)?, what: "effect", subject: "the vector", strongest: true, ..Shown::default() };
+    let mut own: Vec<usize> = (0..dose.rows()).filter(steered).collect();
+    // Where not all fit, those are shown that do most.
+    let size = |i: &usize| effect(*i).map_or(0.0, f64::abs);
+    own.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    own.truncate(MOVED);
+    own.sort_by(|a, b| x[*a].unwrap_or(f64::INFINITY).total_cmp(&x[*b].unwrap_or(f64::INFINITY)));
+    let rows = own.into_iter().map(row).collect();
+    let shown = Shown {
+        title: "Steering: answer and foil apart".to_string(),
+        subtitle: subtitle(dose)?,
+        subject: "the vector",
+        order: Order::Own("what is done with the vector"),
+        ..Shown::default()
+    };
     Ok((shown, rows))
 }
 
@@ -380,8 +391,9 @@ fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
     let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
     let of = (0..table.rows()).filter(|i| class[*i] != "evasion" && !SIDE.contains(&class[*i]));
-    let one =
-        |i: usize| Some(Threshold { x: at[i]?, label: format!("half {}", class[i]), interval: low[i].zip(high[i]) });
+    let one = |i: usize| {
+        Some(Threshold { x: at[i]?, label: format!("{} 50 % (fit)", class[i]), interval: low[i].zip(high[i]) })
+    };
     Ok(of.filter_map(one).collect())
 }
 
@@ -400,7 +412,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     });
     let most = largest.map_or(String::new(), |i| {
         let at = match (coefficient[i], kinds[i]) {
-            (Some(c), _) => format!("at coefficient {}", number(c, 2)),
+            (Some(c), _) => format!("at coefficient {}", exact(c)),
             (None, "ablate") => "with the direction taken out".to_string(),
             (None, _) => "with each prompt's own coefficient".to_string(),
         };
@@ -425,7 +437,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         signed(base.first().copied().flatten(), 2),
         power::of_directions(directions),
     );
-    let caption = "The mean logit difference by coefficient; grey: the same norm in random directions, from the least to the largest.";
+    let caption = "The mean logit difference by coefficient. Thin grey line: the same norm in random directions, on average; the grey \
+                   band goes from the least to the largest.";
     let section = Section::new("Dose and response").paragraph(text);
     let section = section.figure(
         dir.join("dose.png"),
@@ -447,17 +460,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// The dose table as a report's, with the classes of answers where the study has any.
 fn listed(section: Section, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
-    let mut listing = Listing::of(dose)
-        .column("kind", Show::Text("kind"))
+    let mut listing = Listing::of(dose);
+    let kinds = dose.strs("kind")?;
+    if kinds.iter().any(|kind| *kind != "add") {
+        listing = listing.column("kind", Show::Text("kind"));
+    }
+    let mut listing = listing
         .column("direction", Show::Text("direction"))
-        .column("coefficient", Show::Number("coefficient", 2))
+        .column("coefficient", Show::Exact("coefficient"))
         .column("metric (nats)", Show::Signed("metric_mean", 2))
         .column("interval or range", Show::Interval("ci_low", "ci_high", 3))
         .column("p over random", Show::PValue("p_over_random"))
         .column("KL", Show::Number("kl_to_base", 3))
         .column("entropy", Show::Number("entropy", 2));
     let classes = if classed { class_columns(dose) } else { Vec::new() };
-    if classed {
+    // Said of the random ones in the text, where all are of as many.
+    if classed && dose.ints("answer_directions")?.iter().any(|n| *n > 1) {
         listing = listing.column("directions that answered", Show::Count("answer_directions"));
     }
     listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));

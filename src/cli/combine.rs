@@ -131,7 +131,7 @@ fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>, befo
         Heading::text("run"),
         Heading::text("analysis"),
         Heading::text("model"),
-        Heading::number("prompts"),
+        Heading::number("passes over prompts"),
         Heading::number("edited runs"),
     ];
     let section = Section::new("Overview").table("What was run", header, rows);

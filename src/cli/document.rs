@@ -2,7 +2,7 @@
 
 use super::{CliError, measured};
 use crate::analyses::Writer;
-use crate::report::cells::plural;
+use crate::report::cells::{count, plural};
 use crate::report::{self, Block, Report, Section};
 use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use crate::table::Table;
@@ -24,7 +24,10 @@ pub(crate) fn document(
         record.model.name,
         record.model.architecture,
         plural(record.model.parameters as i64, "parameter"),
-        plural(record.prompts as i64, "prompt"),
+        match record.prompts {
+            1 => "1 pass over a prompt".to_string(),
+            n => format!("{} passes over prompts", count(n as i64)),
+        },
         match record.forks {
             0 => String::new(),
             forks => format!(" and {}", plural(forks as i64, "edited run")),

@@ -21,7 +21,9 @@
 //! # }
 //! ```
 
-use super::cells::{EMPTY, count, head, interval, number, p_value, share, signed};
+use super::cells::{
+    EMPTY, count, exact, head, interval, number, p_value, points, points_interval, share, share_interval, signed,
+};
 use super::{Heading, TableBlock};
 use crate::table::{Table, TableError};
 
@@ -36,6 +38,8 @@ pub enum Show<'a> {
     Id(&'a str),
     /// Numbers with so many digits.
     Number(&'a str, usize),
+    /// Numbers of a grid, with the digits that they have.
+    Exact(&'a str),
     /// Numbers whose direction counts, with so many digits.
     Signed(&'a str, usize),
     /// Shares, in percent.
@@ -44,6 +48,12 @@ pub enum Show<'a> {
     PValue(&'a str),
     /// An interval from its lower and its upper end, with so many digits.
     Interval(&'a str, &'a str, usize),
+    /// The same of a share, in percent.
+    ShareInterval(&'a str, &'a str),
+    /// Differences of shares, in percentage points.
+    Points(&'a str),
+    /// The interval of a difference of shares.
+    PointsInterval(&'a str, &'a str),
     /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
@@ -183,13 +193,17 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
             Ok(Box::new(move |row| column[row].to_string()))
         }
         Show::Number(column, digits) => floats(column, number, digits),
+        Show::Exact(column) => floats(column, |x, _| exact(x), 0),
         Show::Signed(column, digits) => floats(column, signed, digits),
         Show::Share(column) => floats(column, |x, _| share(x), 1),
         Show::PValue(column) => floats(column, |x, _| p_value(x), 3),
+        Show::Points(column) => floats(column, |x, _| points(x), 1),
         Show::Interval(low, high, digits) => {
             let (low, high) = (table.floats(low)?, table.floats(high)?);
             Ok(Box::new(move |row| interval(low[row], high[row], digits)))
         }
+        Show::ShareInterval(low, high) => ends(table, low, high, share_interval),
+        Show::PointsInterval(low, high) => ends(table, low, high, points_interval),
         Show::Head(layer, number) => {
             let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);
             Ok(Box::new(move |row| match layers[row] {
@@ -202,6 +216,17 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
             Ok(Box::new(move |row| if column[row] { "yes" } else { "no" }.to_owned()))
         }
     }
+}
+
+/// Intervals of shares, written by `write`.
+fn ends<'a>(
+    table: &'a Table,
+    low: &str,
+    high: &str,
+    write: fn(Option<(f64, f64)>) -> String,
+) -> Result<Cells<'a>, TableError> {
+    let (low, high) = (table.floats(low)?, table.floats(high)?);
+    Ok(Box::new(move |row| write(low[row].zip(high[row]))))
 }
 
 #[cfg(test)]
@@ -241,6 +266,9 @@ mod tests {
             .column("plain", Show::Number("effect", 2))
             .column("share", Show::Share("effect"))
             .column("interval", Show::Interval("low", "effect", 1))
+            .column("of a share", Show::ShareInterval("low", "effect"))
+            .column("points", Show::Points("low"))
+            .column("of points", Show::PointsInterval("low", "effect"))
             .column("p", Show::PValue("p"))
             .column("kept", Show::Flag("kept"))
             .block("Heads")
@@ -249,11 +277,25 @@ mod tests {
         assert_eq!(block.rows.len(), 2);
         assert_eq!(
             block.rows[0],
-            ["a", "L0.H5", "5", "5", "+0.1", "0.10", "10.0\u{a0}%", "[−0.1,\u{a0}0.1]", "0.500", "yes"]
+            [
+                "a",
+                "L0.H5",
+                "5",
+                "5",
+                "+0.1",
+                "0.10",
+                "10.0\u{a0}%",
+                "[−0.1,\u{a0}0.1]",
+                "[−10.0,\u{a0}10.0]\u{a0}%",
+                "−10.0\u{a0}points",
+                "[−10.0,\u{a0}10.0]\u{a0}points",
+                "0.500",
+                "yes"
+            ]
         );
         assert_eq!(block.rows[1][2..4], ["12\u{202f}345", "12345"], "an id can be copied");
         let numeric: Vec<bool> = block.header.iter().map(|heading| heading.numeric).collect();
-        assert_eq!(numeric, [false, false, true, true, true, true, true, true, true, false]);
+        assert_eq!(numeric, [&[false, false][..], &[true; 10], &[false]].concat());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The comparison's figures and words, from its tables alone.
 
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
@@ -51,7 +51,7 @@ impl<'a> Heads<'a> {
     }
 
     /// The effect of interchange against another number of each head; the strongest of both are named.
-    fn scatter(&self, title: &str, y: (&str, &str, f64), rank: &str, agreement: &str) -> Result<Figure, AnalysisError> {
+    fn scatter(&self, title: &str, y: (&str, &str, f64), rank: &str) -> Result<Figure, AnalysisError> {
         let (y_label, column, sign) = y;
         let (x, y) = (self.float("interchange_mean")?, self.float(column)?);
         let (by_x, by_y) = (self.table.ints("rank_interchange")?, self.table.ints(rank)?);
@@ -62,45 +62,47 @@ impl<'a> Heads<'a> {
         };
         Ok(Figure::from(Scatter {
             title: title.to_string(),
-            subtitle: format!("{}, {}, positive prompts, last position{agreement}", self.model, plural(self.n, "pair")),
+            subtitle: format!("{}, {}, positive prompts, last position", self.model, plural(self.n, "pair")),
             x_label: "effect of interchange (nats)".to_string(),
             y_label: y_label.to_string(),
             identity: true,
             series: Vec::new(),
+            named_meaning: Some(format!("the first {NAMED} by either method")),
             points: (0..self.labels.len()).filter_map(point).collect(),
         }))
     }
 }
 
-/// `, Spearman +0.52` of two methods' sizes.
+/// ` The rank correlation of the sizes is 0.43 (95 % interval [0.33, 0.52]).` of two methods.
 fn correlation(agreement: &Table, first: &str, second: &str) -> Result<String, AnalysisError> {
     let (firsts, seconds) = (agreement.strs("first")?, agreement.strs("second")?);
     let at = (0..agreement.rows()).find(|i| firsts[*i] == first && seconds[*i] == second);
-    let value = at.and_then(|i| agreement.floats("spearman_size").ok()?[i]);
-    Ok(value.map_or(String::new(), |r| format!(", Spearman of sizes {}", signed(r, 2))))
+    let Some(at) = at else { return Ok(String::new()) };
+    let value = agreement.floats("spearman_size")?[at];
+    let (low, high) = (agreement.floats("spearman_size_ci_low")?[at], agreement.floats("spearman_size_ci_high")?[at]);
+    let ends = cells::interval(low, high, 2);
+    Ok(value.map_or(String::new(), |r| {
+        format!(" The rank correlation of the sizes is {} (95 % interval {ends}).", number(r, 2))
+    }))
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let (heads, agreement) = (Heads::of(tables)?, table(tables, "agreement")?);
-    let ablation = correlation(agreement, "interchange", "ablation")?;
-    let attribution = correlation(agreement, "interchange", "attribution")?;
+    let heads = Heads::of(tables)?;
     let mut figures = vec![
         (
             "agreement.png".to_string(),
             heads.scatter(
-                "Interchange and ablation",
+                "Heads under interchange and zero ablation",
                 ("effect of zero ablation (nats)", "ablation_mean", 1.0),
                 "rank_ablation",
-                &ablation,
             )?,
         ),
         (
             "dla.png".to_string(),
             heads.scatter(
-                "Interchange and attribution",
+                "Heads under interchange and by attribution",
                 ("attribution, sign turned (nats)", "dla_mean", -1.0),
                 "rank_dla",
-                &attribution,
             )?,
         ),
     ];
@@ -125,11 +127,12 @@ fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisErr
         let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
         let shown = Shown {
             file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
-            title: format!("Answer and foil apart: {name}"),
+            title: format!("{}: answer and foil apart", cells::capitalised(name)),
             subtitle: format!("{}, {}, positive prompts, last position", heads.model, plural(heads.n, "pair")),
             what,
             subject,
-            strongest: true,
+            order: Order::Largest,
+            ..Shown::default()
         };
         Ok::<_, AnalysisError>((shown, halves::moved(heads.table, (column, &whole), labelled)?))
     };
@@ -147,7 +150,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("ablation (nats)", Show::Signed("ablation_mean", 3))
         .column("q", Show::PValue("ablation_q"))
         .column("attribution (nats)", Show::Signed("dla_mean", 3))
-        .column("share", Show::Share("dla_share"))
+        .column("share of all attributions", Show::Share("dla_share"))
         .column("rank: interchange", Show::Count("rank_interchange"))
         .column("ablation", Show::Count("rank_ablation"))
         .column("attribution", Show::Count("rank_dla"));
@@ -165,6 +168,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("p", Show::PValue("overlap_p"));
     let ceiling = "The ceiling is about how much agreement the noise of the means leaves room for: each method's own correlation \
                    between the halves of the pairs, not corrected for their being halves. Means over all pairs can agree more.";
+    let agrees = |method| correlation(table(tables, "agreement")?, "interchange", method);
     let main = Section::new("Which heads each method names")
         .paragraph(finding(&heads)?)
         .block(Block::Table(listing.block("The strongest by interchange, under each method")?))
@@ -172,13 +176,16 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .paragraph(ceiling)
         .figure(
             dir.join("agreement.png"),
-            "Each head's effect under interchange and under zero ablation.",
+            format!("Each head's effect under interchange and under zero ablation.{}", agrees("ablation")?),
             "Scatter plot of effects of interchange and ablation.",
         )
         .figure(
             dir.join("dla.png"),
-            "Each head's effect under interchange, and its attribution with the sign turned: what silencing it takes away \
-             directly.",
+            format!(
+                "Each head's effect under interchange, and its attribution with the sign turned: what silencing it takes away \
+                 directly.{}",
+                agrees("attribution")?
+            ),
             "Scatter plot of effects of interchange and attributions.",
         );
     let mut sections = vec![main, missed_section(table(tables, "missed")?)?];
@@ -248,10 +255,10 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     let shares = missed.floats("share_of_gap")?;
     let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
         let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
-        first.map_or(format!("misses none{how}"), |i| {
+        first.map_or("misses none".to_string(), |i| {
             let strongest = format!("{} ({} of the gap)", labels[i], share(shares[i]));
             let strongest = if n == 1 { strongest } else { format!("the strongest of them {strongest}") };
-            format!("misses {n}{how}, {strongest}: {}", if n == 1 { one } else { more })
+            format!("misses {n}{how}, {strongest}. That can be {}", if n == 1 { one } else { more })
         })
     };
     let text = format!(
@@ -262,16 +269,19 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
             by_ablation,
             "",
             [
-                "a head whose silence is not what the negative prompts hold, or whose part later components take over",
-                "heads whose silence is not what the negative prompts hold, or whose part later components take over",
+                "because silence is not what the head holds in the negative prompts, or because later components take its part over",
+                "because silence is not what heads hold in the negative prompts, or because later components take their part over",
             ]
         ),
         misses(
             by_dla,
-            " (not among as many that attribution puts first)",
+            &format!(
+                ", which {} not among its first {found}",
+                if by_dla.iter().filter(|m| **m).count() == 1 { "is" } else { "are" }
+            ),
             [
-                "a head that writes what later heads read, and not what the logits read",
-                "heads that write what later heads read, and not what the logits read",
+                "because the head writes what later heads read, and not what the logits read",
+                "because they write what later heads read, and not what the logits read",
             ]
         ),
     );
@@ -289,19 +299,22 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     Ok(section.paragraph(text).block(Block::Table(block)))
 }
 
+/// Whether later components give a part of a direct effect back: what is left of it in the end has its sign and is smaller. One of
+/// the other sign is more than given back, by something else than repair.
+fn is_given_back(direct: f64, total: f64) -> bool {
+    direct * total >= 0.0 && total.abs() < direct.abs()
+}
+
 /// Total effects against those with later components frozen.
 fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     let (totals, frozen) = (heads.float("ablation_mean")?, heads.float("ablation_frozen_mean")?);
     let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, totals[i]?));
     let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter_map(of).collect();
-    let square: f64 = writers.iter().map(|(_, f, _)| f * f).sum();
-    let slope = (square > 0.0).then(|| writers.iter().map(|(_, f, t)| f * t).sum::<f64>() / square);
-    // What comes back of the direct path's effect; below 0 where later components add to it.
-    let back = |(_, f, t): &(usize, f64, f64)| (f - t) * f.signum();
-    let most = writers.iter().max_by(|a, b| back(a).total_cmp(&back(b))).filter(|w| back(w) > 0.0);
-    let named = most.map_or(String::new(), |(i, f, t)| {
+    let given_back = writers.iter().filter(|(_, f, t)| is_given_back(*f, *t)).count();
+    let furthest = writers.iter().max_by(|a, b| (a.1 - a.2).abs().total_cmp(&(b.1 - b.2).abs()));
+    let named = furthest.map_or(String::new(), |(i, f, t)| {
         format!(
-            " Most is given back for {}: {} nats with later components frozen, {} in the end.",
+            " Furthest from its direct effect is {}: {} nats with later components frozen, {} in the end.",
             heads.labels[*i],
             signed(*f, 3),
             signed(*t, 3)
@@ -309,20 +322,18 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     });
     let found = match writers.len() {
         0 => format!(
-            "No head that was run so moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
+            "No head that was run this way moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
         ),
         n => format!(
-            "Over the {} that {} run so and {} the metric by {DIRECT} nats or more on the direct path, a nat there is {} nats in \
-             the end (least squares through 0): under 1, later components repair; over 1, they pass on.{named}",
+            "{} {} the metric by {DIRECT} nats or more on the direct path. Of {given_back} of them the total effect has the same \
+             sign and is smaller: later components give a part back.{named}",
             plural(n as i64, "head"),
-            if n == 1 { "was" } else { "were" },
             if n == 1 { "moves" } else { "move" },
-            number(slope, 2)
         ),
     };
     let text = format!(
-        "The strongest heads by interchange and by attribution, silenced with every later component frozen at its clean value: \
-         what the total effect has beyond that comes from later components. {found}"
+        "The strongest heads by interchange and by attribution were silenced once more, with every later component frozen at its \
+         clean value. What the total effect has beyond that comes from later components. {found}"
     );
     let block = Listing::of(heads.table)
         .strongest("interchange_mean")
@@ -338,4 +349,15 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
             "Total effects, the change of the head's own attribution, and the effect with later components frozen",
         )?;
     Ok(Section::new("Self-repair").paragraph(text).block(Block::Table(block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_gets_smaller_and_keeps_its_sign_is_given_back() {
+        assert!(is_given_back(0.024, 0.01) && is_given_back(-0.2, 0.0));
+        assert!(!is_given_back(0.024, -0.235) && !is_given_back(-0.1, -0.2) && !is_given_back(0.1, -0.05));
+    }
 }
