@@ -19,7 +19,7 @@ use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
 use crate::dataset::{Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Array, Change, Edit, Part, Plan, Positions, What};
+use crate::plan::{Activation, Array, Change, Edit, Part, Plan, Positions};
 use crate::report::Section;
 use crate::report::cells::{self, plural, signed};
 use crate::run::Reading;

@@ -24,7 +24,7 @@ use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair, warn_once};
 use crate::model::Model;
-use crate::plan::{Activation, Part, Plan, Positions, Run, What};
+use crate::plan::{Activation, Part, Plan, Positions, Run};
 use crate::report::Section;
 use crate::run::{Generated, Reading, Steps};
 use crate::session::Session;

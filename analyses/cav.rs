@@ -30,7 +30,7 @@ use crate::dataset::{Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions, What};
+use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions};
 use crate::report::Section;
 use crate::run::Reading;
 use crate::session::Session;

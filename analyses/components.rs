@@ -135,7 +135,7 @@ mod tests {
 
     /// A model of one layer and two heads.
     fn read(values: &[f32]) -> (Vec<Component>, Vec<f64>) {
-        let reading = Reading::Array { shape: vec![2, 4], values: values.to_vec() };
+        let reading = Reading::Array(crate::plan::Array { shape: vec![2, 4], values: values.to_vec() });
         let all = components(1, 2);
         let attributions = attributions(&reading, &all, 2);
         (all, attributions)

@@ -22,7 +22,7 @@ use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, t
 use crate::dataset::{Dataset, Pair};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run, What};
+use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run};
 use crate::report::Section;
 use crate::report::cells::{self, plural, signed};
 use crate::run::Reading;

@@ -9,7 +9,7 @@ mod common;
 
 use common::{default_model, in_own_process, median, pair, reset_peak};
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Gradient, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Options, run};
 use gatelens::rundir::peak_rss_bytes;
 use gatelens::site::SiteKind;

@@ -123,7 +123,8 @@ fn measure(model: &Model, setting: usize) -> Result<(), Failed> {
     let setting = settings.get(setting).ok_or("there is no such setting")?;
     let arch = &model.decoder.arch;
     let (plain, sweep) = (plan(model, setting, false), plan(model, setting, true));
-    let (of_plain, of_sweep) = (size(&plain, arch, Engine::Wavefront), size(&sweep, arch, Engine::Wavefront));
+    let sized = |plan: &Plan| size(&plan.compile(arch).expect("a sound plan"), Engine::Wavefront);
+    let (of_plain, of_sweep) = (sized(&plain), sized(&sweep));
     let time = |plan: &Plan| -> Result<f64, Failed> {
         let at = Instant::now();
         run(&model.decoder, plan, &Options::default())?;

@@ -59,7 +59,8 @@ fn main() -> Result<(), Failed> {
             b.push(time(&model, sweep)?);
         }
         let (a, b) = (median(a), median(b));
-        let rows = |p: &Plan| size(p, &model.decoder.arch, Engine::Wavefront).rows as f64;
+        let rows =
+            |p: &Plan| size(&p.compile(&model.decoder.arch).expect("a sound plan"), Engine::Wavefront).rows as f64;
         let rate = rows(sweep) / b / (rows(&plain) / a);
         println!("{label:<32} {a:>8.3} s {b:>8.3} s {:>8.2} {rate:>16.2}", b / a);
     }
@@ -87,7 +88,7 @@ fn of_file(model: &Model, held: u64, heads: &[(usize, usize)], file: &str) -> Re
     };
     let pairs = dataset.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
     let (plain, sweep) = (plan(&pairs, &[], 0, &Positions::Last), plan(&pairs, heads, 2, &Positions::Last));
-    let of = |plan: &Plan| size(plan, &model.decoder.arch, Engine::Wavefront);
+    let of = |plan: &Plan| size(&plan.compile(&model.decoder.arch).expect("a sound plan"), Engine::Wavefront);
     let tokens: usize = plain.prompts.iter().map(|p| p.ids.len()).sum();
     println!(
         "{}: {} pairs of {:.0} tokens a prompt, {} heads, {} threads",

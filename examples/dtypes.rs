@@ -4,8 +4,8 @@
 //! the last position, and the effect of every head's interchange there, on the difference of two logits.
 
 use gatelens::model::{Model, Options as ModelOptions, device};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
-use gatelens::run::{Options, Reading, run};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::run::{Array, Options, Reading, run};
 use gatelens::site::SiteKind;
 use gatelens::stats::spearman;
 
@@ -69,7 +69,7 @@ fn measure(name: &str, dtype: &str) -> Result<Found, Failed> {
     let (mut found, mut base) = (Found { logits: Vec::new(), effects: Vec::new() }, None);
     for reading in run(&model.decoder, &plan, &Options::default())? {
         match (reading, base) {
-            (Reading::Array { values, .. }, _) => {
+            (Reading::Array(Array { values, .. }), _) => {
                 found.logits.extend(values.into_iter().map(f64::from));
                 base = None;
             }

@@ -2,7 +2,7 @@
 #![no_main]
 
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Projection, Run, What};
 use gatelens::run::{Engine, Options, RunError, run, size};
 use gatelens::site::{KINDS, Site, Units};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};

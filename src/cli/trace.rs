@@ -3,7 +3,7 @@
 use super::tokens::FieldArgs;
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
-use crate::plan::{Activation, Array, Part, Plan, Positions, What};
+use crate::plan::{Activation, Array, Part, Plan, Positions};
 use crate::run::{Engine, Options, Reading, run};
 use crate::rundir::write_file_with;
 use crate::site::{Site, SiteKind, Units, parse_sites};

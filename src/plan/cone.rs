@@ -118,7 +118,9 @@ fn span(edit: &Placed) -> Range<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Change, Part, resolve};
+    use crate::model::arch::Arch;
+    use crate::plan::program::resolve;
+    use crate::plan::{Change, Edit, Part, Plan, Positions};
     use crate::site::KINDS;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
@@ -139,7 +141,7 @@ mod tests {
             prompt,
             vec![Edit { site, part: Part::All, positions: Positions::At(vec![at]), change: Change::Zero }],
         );
-        cones(&plan, arch).remove(0).ends
+        plan.compile(arch).expect("a sound plan").cones()[0].ends.clone()
     }
 
     #[test]
@@ -166,9 +168,12 @@ mod tests {
     fn an_edit_of_the_logits_needs_no_rows() {
         assert_eq!(ends(&arch(&[None; 2]), SiteKind::Logits, 0, 9), [9, 9]);
     }
+
     /// The positions at which a fork differs from its base within each layer, by the definition of attention.
     fn differing(plan: &Plan, arch: &Arch, f: usize) -> Vec<BTreeSet<usize>> {
-        let (run, n) = (Run::Fork(f), plan.length(Run::Fork(f)));
+        let fork = |run: Run| if let Run::Fork(f) = run { Some(&plan.forks[f]) } else { None };
+        let lineage = std::iter::successors(fork(Run::Fork(f)), |child| fork(child.base));
+        let (n, all) = (plan.length(Run::Fork(f)), lineage.flat_map(|fork| &fork.edits).collect::<Vec<&Edit>>());
         let edited = |edits: &mut dyn Iterator<Item = &Edit>, site: Site| -> BTreeSet<usize> {
             let here = edits.filter(|e| e.site == site);
             here.flat_map(|e| resolve(&e.positions, n).expect("sound positions")).collect()
@@ -183,7 +188,7 @@ mod tests {
             let (mut rows, mut keys) = (resid.clone(), resid.clone());
             rows.extend(at(&[AttnIn, Q, RotQ, Scores, Pattern]));
             keys.extend(at(&[AttnIn, K, V, RotK]));
-            let opened = [Scores, Pattern].map(|kind| edited(&mut plan.edits(run).into_iter(), kind.at(l)));
+            let opened = [Scores, Pattern].map(|kind| edited(&mut all.iter().copied(), kind.at(l)));
             let sees = |i: usize, j: usize| {
                 let as_usual = j <= i && layer.window.is_none_or(|w| i - j < w);
                 as_usual || opened.iter().any(|rows| rows.contains(&i))
@@ -229,7 +234,7 @@ mod tests {
                 edits[1] = any_edit(&mut random, n);
                 plan.fork(base, edits);
             }
-            for (f, cone) in cones(&plan, &arch).iter().enumerate() {
+            for (f, cone) in plan.compile(&arch).expect("a sound plan").cones().iter().enumerate() {
                 for (l, rows) in differing(&plan, &arch, f).into_iter().enumerate() {
                     let covered = cone.start..cone.ends[l] as usize;
                     let missed = rows.iter().find(|row| !covered.contains(row));

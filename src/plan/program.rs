@@ -5,7 +5,7 @@
 //! the pass they are read.
 
 use super::cone::{self, Cone};
-use super::{Change, Edit, Metric, Part, Plan, Positions, Run};
+use super::{Change, Edit, Metric, Plan, Positions, Run};
 use crate::model::arch::Arch;
 use crate::ops::RowChange;
 use crate::site::{Site, SiteKind};

@@ -126,3 +126,24 @@ impl Index<Handle<Array>> for Readings {
         }
     }
 }
+
+/// By the readout's number.
+///
+/// # Panics
+/// If the plan has no such readout.
+impl Index<usize> for Readings {
+    type Output = Reading;
+
+    fn index(&self, readout: usize) -> &Reading {
+        &self.0[readout]
+    }
+}
+
+impl<'a> IntoIterator for &'a Readings {
+    type Item = &'a Reading;
+    type IntoIter = std::slice::Iter<'a, Reading>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}

@@ -140,8 +140,9 @@ impl Sets {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Edit, Metric, Part, Positions};
+    use super::super::{Activation, Edit, Gradient, KlFrom, Metric, Part, Positions};
     use super::*;
+    use crate::model::tests::tiny_arch;
     use crate::site::SiteKind;
 
     fn swap(donor: Run) -> Vec<Edit> {
@@ -159,18 +160,19 @@ mod tests {
             forks.push(plan.fork(pair[1], swap(pair[0])));
         }
         let deep = plan.fork(forks[4], swap(forks[5]));
-        let metric = || What::Metric(Metric::logit_difference(vec![1], vec![2]));
+        let metric = || Metric::logit_difference(vec![1], vec![2]);
         for run in [deep, forks[0], prompts[3], prompts[0]] {
             plan.read(run, metric());
         }
-        plan.read(forks[2], What::KlFrom(prompts[2]));
+        plan.read(forks[2], KlFrom(prompts[2]));
         plan
     }
 
     #[test]
     fn runs_that_take_from_each_other_stay_together_and_nothing_is_lost() {
         let plan = three_pairs();
-        let pieces = plan.split(4.0, &|_| 1.0);
+        let arch = tiny_arch();
+        let pieces = plan.compile(&arch).unwrap().split(4.0, &|_| 1.0);
         assert_eq!(pieces.len(), 3);
         let mut readouts: Vec<usize> = pieces.iter().flat_map(|p| p.readouts.clone()).collect();
         readouts.sort_unstable();
@@ -187,7 +189,7 @@ mod tests {
         let mut plan = Plan::default();
         let prompts: Vec<Run> = (0..7).map(|p| plan.prompt(format!("p{p}"), vec![p; 4])).collect();
         let (positions, part) = (Positions::Last, Part::All);
-        let activation = |site| What::Activation { site, positions: positions.clone(), part: part.clone() };
+        let activation = |site| Activation { site, positions: positions.clone(), part: part.clone() };
         let metric = Metric::logit_difference(vec![1], vec![2]);
         plan.read(prompts[0], activation(SiteKind::Embed.at(0)));
         plan.read(prompts[1], activation(SiteKind::ResidPost.at(2)));
@@ -196,11 +198,14 @@ mod tests {
         let fork = plan.fork(prompts[2], swap(prompts[3]));
         plan.read(fork, activation(SiteKind::Z.at(4)));
         plan.read(prompts[3], activation(SiteKind::ResidPre.at(0)));
-        plan.read(prompts[4], What::Metric(metric.clone()));
+        plan.read(prompts[4], metric.clone());
         let site = SiteKind::Z.at(0);
-        plan.read(prompts[5], What::Gradient { metric, site, positions: positions.clone(), part: part.clone() });
+        plan.read(prompts[5], Gradient { metric, site, positions: positions.clone(), part: part.clone() });
         plan.read(prompts[5], activation(SiteKind::MlpOut.at(0)));
-        assert_eq!(plan.depths(6), [0, 3, 5, 5, 6, 1, 6]);
+        let mut arch = tiny_arch();
+        arch.n_layers = 6;
+        arch.layers = vec![arch.layers[0]; 6];
+        assert_eq!(plan.compile(&arch).unwrap().depths(), [0, 3, 5, 5, 6, 1, 6]);
     }
 
     #[test]
@@ -219,7 +224,8 @@ mod tests {
 
     #[test]
     fn pieces_are_filled_as_far_as_they_may_cost() {
-        let plan = three_pairs();
+        let (plan, arch) = (three_pairs(), tiny_arch());
+        let plan = plan.compile(&arch).unwrap();
         assert_eq!(plan.split(1e9, &|_| 1.0).len(), 1);
         assert_eq!(plan.split(8.0, &|_| 1.0).iter().map(|p| p.plan.prompts.len()).collect::<Vec<_>>(), [4, 2]);
         assert_eq!(plan.split(0.0, &|_| 1.0).len(), 3);

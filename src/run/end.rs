@@ -311,7 +311,7 @@ fn entropy(logits: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::{Part, Positions};
+    use crate::plan::{Activation, Change, Edit, Entropy, Part, Plan, Positions, What};
 
     #[test]
     fn divergences_and_log_probabilities_follow_their_formulas() {
@@ -346,7 +346,9 @@ mod tests {
     fn readouts_are_read_together_while_their_rows_are_few() {
         let mut plan = Plan::default();
         let runs = [5, 40, 3].map(|n| plan.prompt("p", vec![1; n]));
-        let logits = |positions: Positions| Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
+        let logits = |positions: Positions| {
+            What::Activation(Activation { site: SiteKind::Logits.at(0), positions, part: Part::All })
+        };
         for run in runs {
             plan.read(run, logits(Positions::All));
         }
@@ -354,21 +356,28 @@ mod tests {
         for what in [What::Entropy, What::KlFrom(runs[0]), logits(Positions::Last)] {
             plan.read(runs[2], what);
         }
-        let at_most =
-            |most: usize| chunks(&plan, &[0, 1, 2, 3, 4, 5], most).iter().map(|c| c.len()).collect::<Vec<_>>();
+        let arch = crate::model::tests::tiny_arch();
+        let sizes = |plan: &Plan, readouts: std::ops::Range<usize>, most: usize| {
+            let program = plan.compile(&arch).expect("a sound plan");
+            let list: Vec<&EndReadout> = program.at_end[readouts].iter().collect();
+            chunks(&program, &list, most).iter().map(|c| c.len()).collect::<Vec<_>>()
+        };
+        let at_most = |most: usize| sizes(&plan, 0..6, most);
         assert_eq!(at_most(48), [6]);
         assert_eq!(at_most(45), [2, 4]);
         assert_eq!(at_most(4), [1, 1, 4]);
         assert_eq!(at_most(3), [1, 1, 2, 2]);
         assert_eq!(at_most(1), [1, 1, 1, 1, 1, 1]);
-        assert!(chunks(&plan, &[], 1).is_empty());
+        assert!(sizes(&plan, 0..0, 1).is_empty());
         // What an interchange takes from is held too.
         let change = Change::interchange(runs[1]);
         let edit = Edit { site: SiteKind::Logits.at(0), part: Part::All, positions: Positions::Last, change };
         let fork = plan.fork(runs[0], vec![edit]);
-        let entropies = [fork, runs[2]].map(|run| plan.read(run, What::Entropy));
-        assert_eq!(chunks(&plan, &entropies, 2).len(), 2);
-        assert_eq!(chunks(&plan, &entropies, 3).len(), 1);
+        for run in [fork, runs[2]] {
+            plan.read(run, Entropy);
+        }
+        assert_eq!(sizes(&plan, 6..8, 2).len(), 2);
+        assert_eq!(sizes(&plan, 6..8, 3).len(), 1);
     }
 
     #[test]
@@ -385,6 +394,8 @@ mod tests {
             };
             run = plan.fork(Run::Prompt(0), vec![of(SiteKind::FinalNorm), of(SiteKind::Logits)]);
         }
-        assert_eq!(with_donors(&plan, vec![(run, 1)]).len(), 41);
+        let arch = crate::model::tests::tiny_arch();
+        let program = plan.compile(&arch).expect("a sound plan");
+        assert_eq!(with_donors(&program, vec![(run, 1)]).len(), 41);
     }
 }

@@ -19,7 +19,7 @@ mod pass;
 
 use super::reading::pick;
 use super::{Found, Options, RunError};
-use crate::model::decoder::{Acts, Angles, Decoder, Hook};
+use crate::model::decoder::{Acts, Angles, Decoder};
 use crate::model::rows::{Rows, Span};
 use crate::ops;
 use crate::plan::{Array, GradientReadout, Metric, Placed, Program, Reading, Run};
@@ -296,6 +296,8 @@ fn gradient_of<'g>(
 mod tests {
     use super::*;
     use crate::model::Model;
+    use crate::model::decoder::Hook;
+    use crate::plan::Plan;
     use candle_core::{DType, Device};
 
     #[test]
@@ -319,7 +321,8 @@ mod tests {
         let mut plan = Plan::default();
         let run = plan.prompt("p", vec![1, 2, 3]);
         let angles = Angles::new(&model.decoder, [3]).expect("angles");
-        let batch = Batch::new(&model.decoder, &plan, &angles, BTreeSet::from([run]), Vec::new());
+        let program = plan.compile(&model.decoder.arch).expect("a sound plan");
+        let batch = Batch::new(&model.decoder, &program, &angles, BTreeSet::from([run]), Vec::new());
         let at_q = |tracked: bool| {
             let mut acts = Acts::new(batch.rows.clone());
             acts.put(SiteKind::Q, Tensor::ones((3, 48), DType::F32, &Device::Cpu)?);

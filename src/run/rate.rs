@@ -137,7 +137,7 @@ fn spans(program: &Program, engine: Engine, most: usize) -> Vec<(usize, Span)> {
 mod tests {
     use super::*;
     use crate::model::{Model, Options};
-    use crate::plan::{Change, Edit, Part, Positions, What};
+    use crate::plan::{Change, Edit, Entropy, Part, Plan, Positions};
 
     /// Two prompts, the first with two forks at its last position and one from its third on.
     fn plan() -> Plan {
@@ -146,9 +146,9 @@ mod tests {
         for positions in [Positions::Last, Positions::Last, Positions::At(vec![2])] {
             let (site, change) = (SiteKind::Z.at(1), Change::Zero);
             let fork = plan.fork(a, vec![Edit { site, part: Part::Heads(vec![0]), positions, change }]);
-            plan.read(fork, What::Entropy);
+            plan.read(fork, Entropy);
         }
-        plan.read(b, What::Entropy);
+        plan.read(b, Entropy);
         plan
     }
 
@@ -158,7 +158,8 @@ mod tests {
             let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
             let model = Model::open(dir, &Options { max_memory, ..Options::default() }).unwrap();
             let (plan, decoder) = (plan(), &model.decoder);
-            let found = spans(decoder, &plan, Engine::Wavefront, MOST);
+            let program = plan.compile(&decoder.arch).unwrap();
+            let found = spans(&program, Engine::Wavefront, MOST);
             let shape = |(prompt, span): &(usize, Span)| (*prompt, span.start, span.rows.len());
             // The edit at position 2 reaches all after it in the next layer.
             assert_eq!(
@@ -167,14 +168,16 @@ mod tests {
             );
             assert!(found.iter().all(|(_, span)| span.fits(23)) && found[1].1.prefix == [0..8]);
             // What does not fit is left out, but the first run whatever it has.
-            assert_eq!(spans(decoder, &plan, Engine::Wavefront, 10).len(), 2);
-            assert_eq!(spans(decoder, &plan, Engine::Wavefront, 3).iter().map(shape).collect::<Vec<_>>(), [(0, 0, 9)]);
-            assert_eq!(spans(decoder, &plan, Engine::Full, MOST).len(), 1);
+            assert_eq!(spans(&program, Engine::Wavefront, 10).len(), 2);
+            assert_eq!(spans(&program, Engine::Wavefront, 3).iter().map(shape).collect::<Vec<_>>(), [(0, 0, 9)]);
+            assert_eq!(spans(&program, Engine::Full, MOST).len(), 1);
             for engine in [Engine::Wavefront, Engine::Full] {
-                let rate = rate(decoder, &plan, engine).unwrap().unwrap();
+                let rate = rate(decoder, &program, engine).unwrap().unwrap();
                 assert!(rate.is_finite() && rate > 1e5, "{engine}: {rate} operations a second");
             }
-            assert_eq!(rate(decoder, &Plan::default(), Engine::Wavefront).unwrap(), None);
+            let nothing = Plan::default();
+            let nothing = nothing.compile(&decoder.arch).unwrap();
+            assert_eq!(rate(decoder, &nothing, Engine::Wavefront).unwrap(), None);
         }
     }
 }

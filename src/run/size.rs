@@ -164,6 +164,8 @@ fn logit_flops(program: &Program) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Activation, Entropy, Plan, Positions, What};
+    use crate::site::SiteKind;
 
     #[test]
     fn rows_cost_by_the_keys_that_each_sees() {
@@ -186,10 +188,10 @@ mod tests {
         let prompt = plan.prompt("p", vec![1; 10]);
         for _ in 0..7 {
             let fork = plan.fork(prompt, Vec::new());
-            plan.read(fork, What::Entropy);
+            plan.read(fork, Entropy);
         }
-        plan.read(prompt, What::Metric(Metric::Continuation { from: 4 }));
-        assert_eq!(size(&plan, &arch, Engine::Full).resid_bytes, (4 * 48 * (10 + 7 + 6)) as u64);
+        plan.read(prompt, Metric::Continuation { from: 4 });
+        assert_eq!(size(&plan.compile(&arch).unwrap(), Engine::Full).resid_bytes, (4 * 48 * (10 + 7 + 6)) as u64);
     }
 
     #[test]
@@ -201,13 +203,11 @@ mod tests {
             if let Some(what) = what {
                 plan.read(prompt, what);
             }
-            size(&plan, &arch, Engine::Wavefront).flops
+            size(&plan.compile(&arch).unwrap(), Engine::Wavefront).flops
         };
         let rows = |what: What| (flops(Some(what)) - flops(None)) / (2 * arch.vocab * arch.d_model) as f64;
-        let activation = |kind: SiteKind, positions: Positions| Activation {
-            site: kind.at(0),
-            positions,
-            part: crate::plan::Part::All,
+        let activation = |kind: SiteKind, positions: Positions| {
+            What::Activation(Activation { site: kind.at(0), positions, part: crate::plan::Part::All })
         };
         assert_eq!(rows(What::Entropy), 1.0);
         assert_eq!(rows(What::Metric(Metric::Continuation { from: 4 })), 6.0);

@@ -14,7 +14,7 @@ mod vocabularies;
 use candle_core::Device;
 use gatelens::model::template::Message;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Part, Plan, Positions};
 use gatelens::run::{Generation, Options, Reading, Sampling, Steps, generate, run};
 use gatelens::site::SiteKind;
 use serde_json::Value;

@@ -3,7 +3,7 @@
 
 use crate::support::cli::{Bench, Ended, gatelens};
 use crate::support::{Golden, assert_close, family_dir, open};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Options, run};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;

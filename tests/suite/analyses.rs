@@ -5,7 +5,7 @@ use crate::support::{Golden, family_dir, open};
 use gatelens::analyses::vectors::from_file;
 use gatelens::model::template::Message;
 use gatelens::model::{Model, Options};
-use gatelens::plan::{Change, Edit, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Part, Plan, Positions};
 use gatelens::site::SiteKind;
 use gatelens::stats::welch;
 use gatelens::table::Table;

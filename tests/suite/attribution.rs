@@ -2,12 +2,12 @@
 
 use crate::support::{FAMILIES, Golden, open};
 use gatelens::model::Model;
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, LogProbs, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Engine, Options, Reading, run};
 use gatelens::site::SiteKind;
 
 fn readings(model: &Model, plan: &Plan, engine: Engine) -> Vec<Reading> {
-    run(&model.decoder, plan, &Options { engine, ..Options::default() }).expect("readings")
+    run(&model.decoder, plan, &Options { engine, ..Options::default() }).expect("readings").into_inner()
 }
 
 /// The logit difference of rows of logits before soft-capping, by the definition.

@@ -5,7 +5,7 @@ use crate::support::cli::{Bench, gatelens, pair};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use candle_core::Device;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Engine, Generation, Options, Sampling, Steps, generate, run};
 use gatelens::site::SiteKind;
 

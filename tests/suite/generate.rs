@@ -4,7 +4,7 @@ use crate::support::copies::Folder;
 use crate::support::{FAMILIES, family_dir, open};
 use gatelens::model::arch::Arch;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Part, Plan, Positions, Run, What};
+use gatelens::plan::{Activation, Change, Edit, Part, Plan, Positions, Run};
 use gatelens::run::{
     Engine, Generated, Generation, Options, Sampling, Steps, generate, generation_size, run as run_plan,
 };
@@ -48,7 +48,7 @@ fn logits_at(model: &Model, plan: &Plan, run: Run, positions: Positions) -> Vec<
     plan.readouts.clear();
     plan.read(run, Activation { site: SiteKind::Logits.at(0), positions, part: Part::All });
     let options = Options { engine: Engine::Full, ..Options::default() };
-    let found = run_plan(&model.decoder, &plan, &options).expect("readings").remove(0).into_values();
+    let found = run_plan(&model.decoder, &plan, &options).expect("readings").into_inner().remove(0).into_values();
     found.chunks(model.decoder.arch.vocab).map(<[f32]>::to_vec).collect()
 }
 
@@ -511,7 +511,7 @@ fn the_size_of_a_generation_is_what_it_computed() {
             let stop = (0..160).step_by(2).collect();
             let generation = Generation { sampling: SAMPLED, stop, ..generation(runs.clone(), 7) };
             let found = generate(&model.decoder, &plan, &generation, &options).expect("generated");
-            let size = generation_size(&plan, arch, &generation, &found, budget);
+            let size = generation_size(&plan, arch, &generation, &found, budget).expect("a sound plan");
             assert_eq!(counted.load(Ordering::Relaxed), size.rows, "{family}, budget {budget}");
         }
     }

@@ -3,8 +3,8 @@
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use candle_core::DType;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Engine, Options, Reading, run, size};
+use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
+use gatelens::run::{Array, Engine, Options, Reading, run, size};
 use gatelens::site::{KINDS, Site, SiteKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +32,7 @@ fn numbers(seed: usize, n: usize) -> Vec<f32> {
 }
 
 fn readings_by(model: &Model, plan: &Plan, options: &Options) -> Vec<Reading> {
-    run(&model.decoder, plan, options).unwrap_or_else(|e| panic!("{e}"))
+    run(&model.decoder, plan, options).unwrap_or_else(|e| panic!("{e}")).into_inner()
 }
 
 fn readings(model: &Model, plan: &Plan) -> Vec<Reading> {
@@ -49,7 +49,7 @@ fn sites(model: &Model, layers: &[usize]) -> Vec<Site> {
 }
 
 fn gradient(metric: Metric, site: Site, positions: Positions) -> What {
-    Gradient { metric, site, positions, part: Part::All }
+    What::Gradient(Gradient { metric, site, positions, part: Part::All })
 }
 
 fn edit(site: Site, positions: Positions, change: Change) -> Edit {
@@ -270,7 +270,7 @@ fn mixed(model: &Model) -> Plan {
 fn apart(plan: &Plan, found: &[Reading], expected: &[Reading], tolerance: f32) -> Option<String> {
     assert_eq!((found.len(), expected.len()), (plan.readouts.len(), plan.readouts.len()));
     let gradients = plan.readouts.iter().zip(found.iter().zip(expected));
-    gradients.filter(|(r, _)| matches!(r.what, Gradient { .. })).find_map(|(readout, (f, e))| {
+    gradients.filter(|(r, _)| matches!(r.what, What::Gradient(_))).find_map(|(readout, (f, e))| {
         let (f, e) = (f.values(), e.values());
         assert_eq!(f.len(), e.len());
         let near = |(f, e): (&f32, &f32)| (f - e).abs() <= tolerance + tolerance * e.abs();
@@ -349,7 +349,7 @@ fn a_part_of_a_gradient_is_that_part_of_the_whole() {
     read(logits, Positions::All, Part::All);
     read(logits, Positions::At(vec![7, 2]), Part::Columns(vec![159, 45]));
     let found = readings(&model, &plan);
-    let shape = |i: usize| if let Reading::Array { shape, .. } = &found[i] { shape.clone() } else { Vec::new() };
+    let shape = |i: usize| if let Reading::Array(Array { shape, .. }) = &found[i] { shape.clone() } else { Vec::new() };
     assert_eq!([shape(0), shape(1), shape(2), shape(3)], [[9, 48], [2, 24], [9, 160], [2, 2]]);
     let (q, part) = (found[0].values(), found[1].values());
     for (i, (p, h)) in [(7, 3), (7, 1), (2, 3), (2, 1)].into_iter().enumerate() {
@@ -499,7 +499,8 @@ fn a_plan_of_gradients_costs_a_pass_forward_and_two_through_the_layers_behind_th
             counted.fetch_add(rows, Ordering::Relaxed);
         };
         readings_by(&model, &plan, &Options { progress: &progress, ..Options::default() });
-        let counts = [Engine::Wavefront, Engine::Full].map(|engine| size(&plan, arch, engine).rows);
+        let counts = [Engine::Wavefront, Engine::Full]
+            .map(|engine| size(&plan.compile(arch).expect("a sound plan"), engine).rows);
         assert_eq!(counts, [counted.into_inner(); 2]);
         counts[0]
     };

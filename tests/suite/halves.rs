@@ -3,7 +3,7 @@
 use crate::support::cli::{Bench, gatelens};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use gatelens::model::Model;
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Options, Reading, run};
 use gatelens::site::SiteKind;
 use gatelens::table::{Kind, Table};
@@ -22,7 +22,7 @@ fn half(tokens: &[u32]) -> Metric {
 }
 
 fn readings(model: &Model, plan: &Plan, engine: Engine) -> Vec<Reading> {
-    run(&model.decoder, plan, &Options { engine, ..Options::default() }).expect("readings")
+    run(&model.decoder, plan, &Options { engine, ..Options::default() }).expect("readings").into_inner()
 }
 
 /// `logsumexp(the tokens' logits) - mean logit` of a row of all logits, by the definition.

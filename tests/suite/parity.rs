@@ -1,7 +1,7 @@
 //! Every family gives the activations that an independent implementation gives (`transformers`, f32, eager attention).
 
 use crate::support::{FAMILIES, Golden, assert_close, assert_golden, open};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Options, run};
 use gatelens::site::{Site, SiteKind};
 

@@ -8,8 +8,8 @@ use gatelens::analyses::ablate::Ablate;
 use gatelens::analyses::dla::Dla;
 use gatelens::analyses::interchange::Interchange;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
+use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Run, What};
+use gatelens::run::{Array, Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
 use gatelens::session::{Limits, Session, Wanted, Work};
 use gatelens::site::SiteKind;
@@ -47,8 +47,8 @@ fn pairs(n: u32) -> Plan {
             read.push((fork, What::KlFrom(run)));
             read.push((fork, What::Attribution(metric())));
             let (site, positions, part) = (SiteKind::ResidPost.at(2), Positions::All, Part::All);
-            read.push((fork, Activation { site, positions: positions.clone(), part: part.clone() }));
-            read.push((run, Gradient { metric: metric(), site, positions, part }));
+            read.push((fork, Activation { site, positions: positions.clone(), part: part.clone() }.into()));
+            read.push((run, Gradient { metric: metric(), site, positions, part }.into()));
         }
     }
     for k in 0..read.len() {
@@ -61,7 +61,7 @@ fn pairs(n: u32) -> Plan {
 fn bits(readings: &[Reading]) -> Vec<Vec<u64>> {
     let of = |r: &Reading| match r {
         Reading::Number(x) => vec![x.to_bits()],
-        Reading::Array { values, .. } => values.iter().map(|v| u64::from(v.to_bits())).collect(),
+        Reading::Array(Array { values, .. }) => values.iter().map(|v| u64::from(v.to_bits())).collect(),
     };
     readings.iter().map(of).collect()
 }
@@ -283,12 +283,13 @@ fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
         plan
     };
     let site = SiteKind::ResidPost.at(0);
-    let first_layer = Activation { site, positions: Positions::Last, part: Part::All };
+    let first_layer = What::Activation(Activation { site, positions: Positions::Last, part: Part::All });
     session.run(&reads(std::slice::from_ref(&first_layer))).unwrap();
     assert!(session.scores().is_empty());
     assert_eq!((session.total().rows, rows.load(Ordering::Relaxed)), (5, 5));
     session.run(&reads(&[first_layer, What::Metric(metric())])).unwrap();
-    let expected = run(&model.decoder, &reads(&[LogProbs { tokens: vec![11, 23] }]), &Options::default()).unwrap();
+    let expected =
+        run(&model.decoder, &reads(&[LogProbs { tokens: vec![11, 23] }.into()]), &Options::default()).unwrap();
     let expected: Vec<f64> = expected[0].values().into_iter().map(f64::from).collect();
     assert_eq!(session.scores()[&ids(1, 5)], expected);
     let all = 5 + 5 * model.decoder.arch.n_layers as u64;

@@ -6,7 +6,7 @@ use candle_core::{Device, Tensor};
 use gatelens::model::Model;
 use gatelens::model::arch::{Activation, Mlp, NormKind};
 use gatelens::model::weights::{LayerWeights, Linear, NormWeights};
-use gatelens::plan::{Part, Plan, Positions, What};
+use gatelens::plan::{self, Part, Plan, Positions};
 use gatelens::run::{Engine, Options, run};
 use gatelens::site::{KINDS, Site, SiteKind};
 use std::collections::HashMap;
@@ -28,7 +28,7 @@ impl Sites {
         sites.dedup();
         sites.retain(|site| site.check(arch).is_ok());
         for site in &sites {
-            plan.read(prompt, Activation { site: *site, positions: Positions::All, part: Part::All });
+            plan.read(prompt, plan::Activation { site: *site, positions: Positions::All, part: Part::All });
         }
         let found = run(&model.decoder, &plan, &Options { engine, ..Options::default() }).expect("readings");
         let values = sites.into_iter().zip(found.into_iter().map(|r| r.into_values())).collect();

@@ -5,7 +5,7 @@ use gatelens::analyses::vectors::{Given, from_file};
 use gatelens::demo;
 use gatelens::model::template::Message;
 use gatelens::model::{Model, Options};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{self, run};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;

@@ -4,7 +4,7 @@
 use crate::support::cli::{Bench, command, ended, pair};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Options, run};
 use gatelens::site::SiteKind;
 use serde_json::json;

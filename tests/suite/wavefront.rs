@@ -6,8 +6,10 @@ use self::plans::{Cook, Recipe, edit, metric, recipe};
 use crate::support::{FAMILIES, family_dir, open};
 use candle_core::DType;
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Engine, Options, Reading, run, size};
+use gatelens::plan::{
+    Activation, Change, Edit, Gradient, KlFrom, Metric, Part, Plan, Positions, Projection, Readable, Run, What,
+};
+use gatelens::run::{Array, Engine, Options, Reading, Readings, run, size};
 use gatelens::site::{KINDS, Site, SiteKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -23,7 +25,8 @@ fn options(engine: Engine) -> Options<'static> {
 }
 
 fn readings(model: &Model, plan: &Plan, options: &Options) -> Result<Vec<Reading>, TestCaseError> {
-    run(&model.decoder, plan, options).map_err(|e| TestCaseError::fail(format!("{e} in {plan:?}")))
+    let found = run(&model.decoder, plan, options);
+    found.map(Readings::into_inner).map_err(|e| TestCaseError::fail(format!("{e} in {plan:?}")))
 }
 
 fn bits(readings: &[Reading]) -> Vec<Vec<u32>> {
@@ -38,7 +41,7 @@ fn difference(found: &[Reading], expected: &[Reading], tolerance: f32) -> Option
     }
     found.iter().zip(expected).enumerate().find_map(|(i, (f, e))| {
         let (fs, es) = (f.values(), e.values());
-        let shapes = |r: &Reading| if let Reading::Array { shape, .. } = r { shape.clone() } else { Vec::new() };
+        let shapes = |r: &Reading| if let Reading::Array(Array { shape, .. }) = r { shape.clone() } else { Vec::new() };
         if shapes(f) != shapes(e) || fs.len() != es.len() {
             return Some(format!("reading {i}: {f:?}, not {e:?}"));
         }
@@ -133,12 +136,12 @@ fn logits_of_all_positions_are_those_read_one_at_a_time() {
     let mut plan = Plan::default();
     let prompts: Vec<Run> = (1..7).map(|n| plan.prompt("p", (n..3 * n).collect())).collect();
     let logits = |positions: Positions| Activation { site: SiteKind::Logits.at(0), positions, part: Part::All };
-    let whole: Vec<usize> = prompts.iter().map(|run| plan.read(*run, logits(Positions::All))).collect();
+    let whole: Vec<usize> = prompts.iter().map(|run| plan.read(*run, logits(Positions::All)).readout()).collect();
     let single: Vec<Vec<usize>> = prompts
         .iter()
-        .map(|run| (0..plan.length(*run)).map(|p| plan.read(*run, logits(Positions::At(vec![p])))).collect())
+        .map(|run| (0..plan.length(*run)).map(|p| plan.read(*run, logits(Positions::At(vec![p]))).readout()).collect())
         .collect();
-    let kl = plan.read(prompts[5], What::KlFrom(prompts[0]));
+    let kl = plan.read(prompts[5], KlFrom(prompts[0])).readout();
     // Room for all rows, for some, and for none.
     let found = [usize::MAX, 2 * 4 * 160 * 7, 1]
         .map(|budget| readings(&model, &plan, &Options { budget, ..Options::default() }).expect("readings"));
@@ -160,7 +163,7 @@ fn an_interchange_of_a_prompt_with_itself_changes_nothing() {
         let arch = &model.decoder.arch;
         let mut plan = Plan::default();
         let prompt = plan.prompt("p", (20..33).collect());
-        let base = plan.read(prompt, metric());
+        let base = plan.read(prompt, metric()).readout();
         for kind in KINDS.map(|(kind, _)| kind) {
             for site in (0..arch.n_layers).map(|l| kind.at(l)).filter(|site| site.check(arch).is_ok()) {
                 for positions in [Positions::Last, Positions::All, Positions::At(vec![4, 2])] {
@@ -240,13 +243,13 @@ fn a_fork_at_the_last_position_costs_one_row_a_layer_from_its_own_on() {
         for (layer, head) in model.heads() {
             let mut plan = Plan::default();
             let prompt = plan.prompt("p", vec![1; n]);
-            let alone = size(&plan, arch, Engine::Wavefront).rows;
+            let alone = size(&plan.compile(arch).expect("a sound plan"), Engine::Wavefront).rows;
             assert_eq!(alone, (n * arch.n_layers) as u64);
             let edit =
                 Edit { part: Part::Heads(vec![head]), ..edit(SiteKind::Z.at(layer), Positions::Last, Change::Zero) };
             let fork = plan.fork(prompt, vec![edit]);
             plan.read(fork, metric());
-            let rows = size(&plan, arch, Engine::Wavefront).rows - alone;
+            let rows = size(&plan.compile(arch).expect("a sound plan"), Engine::Wavefront).rows - alone;
             assert_eq!(rows, (arch.n_layers - layer) as u64, "{family} layer {layer}");
         }
     }
@@ -282,7 +285,11 @@ fn a_pass_ends_after_the_last_layer_that_is_read_and_its_readings_are_those_of_a
                 };
                 let options = Options { progress: &progress, ..options(engine) };
                 let found = run(&model.decoder, plan, &options).expect("readings");
-                assert_eq!(rows.load(Ordering::Relaxed), size(plan, arch, engine).rows, "{family}, {engine}");
+                assert_eq!(
+                    rows.load(Ordering::Relaxed),
+                    size(&plan.compile(arch).expect("a sound plan"), engine).rows,
+                    "{family}, {engine}"
+                );
                 (found, rows.into_inner())
             };
             let ((found, rows), (whole, _)) = (ran(&plan(false)), ran(&plan(true)));
@@ -387,11 +394,11 @@ fn a_bad_prompt_is_an_error_that_names_it() {
 
 #[test]
 fn a_bad_readout_is_an_error_that_names_it() {
-    let with = |run: Run, what: What| {
+    fn with(run: Run, what: impl Readable) -> String {
         let mut plan = plan_with(|_, _| ());
         plan.read(run, what);
         refused(&plan)
-    };
+    }
     let prompt = Run::Prompt(0);
     let activation = |site: Site, positions: Positions, part: Part| Activation { site, positions, part };
     let z = |l: usize| SiteKind::Z.at(l);

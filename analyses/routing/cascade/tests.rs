@@ -35,7 +35,7 @@ fn readings_say_the_same_in_one_plan_and_in_several() {
     let number = |pair: u8, k: u8| f64::from(20 * pair + k);
     let attribution = |pair, k| {
         let values = (0..8u8).map(|x| (number(pair, k) + f64::from(x)) as f32).collect();
-        Reading::Array { shape: vec![2, 4], values }
+        Reading::Array(crate::plan::Array { shape: vec![2, 4], values })
     };
     let of_pair = |pair| {
         let metric = |k| Reading::Number(number(pair, k));

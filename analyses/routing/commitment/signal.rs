@@ -5,7 +5,7 @@ use crate::analyses::directions::{norm, scaled};
 use crate::analyses::summary::{RowMean, mean_row};
 use crate::analyses::{AnalysisError, batches};
 use crate::ops::vectors::dot;
-use crate::plan::{Activation, Part, Plan, What};
+use crate::plan::{Activation, Part, Plan};
 use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats;

@@ -127,7 +127,7 @@ mod tests {
                     let number = |x: u8| f64::from(100 * pair + 10 * k + x);
                     let values = (0..8).map(|x| number(x) as f32).collect();
                     [
-                        Reading::Array { shape: vec![2, 4], values },
+                        Reading::Array(crate::plan::Array { shape: vec![2, 4], values }),
                         Reading::Number(number(8)),
                         Reading::Number(number(9)),
                     ]

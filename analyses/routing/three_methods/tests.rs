@@ -11,7 +11,7 @@ fn readings(n: usize) -> Vec<Reading> {
         let number = move |k: usize| Reading::Number((7 * pair + k * k) as f64);
         let attribution = |by: f32| {
             let values = (0..12).map(|k| by * ((k as f32) - pair as f32)).collect();
-            Reading::Array { shape: vec![3, 4], values }
+            Reading::Array(crate::plan::Array { shape: vec![3, 4], values })
         };
         let of_pair = [number(0), number(1), number(2), attribution(1.0), attribution(2.0)];
         of_pair.into_iter().chain((3..19).map(number))

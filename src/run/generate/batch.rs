@@ -201,23 +201,23 @@ mod tests {
         let (mut plan, [a, _, c, d]) = plan();
         let arch = tiny_arch();
         let late = plan.fork(d, vec![edit(8, Change::Zero)]);
-        let cones = cones(&plan, &arch);
-        assert_eq!(holders(&plan, &cones, a), [(a, 0..10)]);
-        assert_eq!(holders(&plan, &cones, c), [(a, 0..6), (c, 6..10)]);
-        assert_eq!(holders(&plan, &cones, d), [(a, 0..3), (d, 3..10)]);
-        assert_eq!(holders(&plan, &cones, late), [(a, 0..3), (d, 3..8), (late, 8..10)]);
+        let program = plan.compile(&arch).unwrap();
+        assert_eq!(holders(&program, a), [(a, 0..10)]);
+        assert_eq!(holders(&program, c), [(a, 0..6), (c, 6..10)]);
+        assert_eq!(holders(&program, d), [(a, 0..3), (d, 3..10)]);
+        assert_eq!(holders(&program, late), [(a, 0..3), (d, 3..8), (late, 8..10)]);
     }
 
     #[test]
     fn a_batch_runs_what_its_members_need_and_keeps_what_they_read() {
         let (plan, [a, b, c, d]) = plan();
         let arch = tiny_arch();
-        let cones = cones(&plan, &arch);
-        let together = batches(&plan, &arch, &cones, &generation(vec![d, c, b, d]), usize::MAX);
+        let program = plan.compile(&arch).unwrap();
+        let together = batches(&program, &generation(vec![d, c, b, d]), usize::MAX);
         assert_eq!(together.len(), 1);
         assert_eq!(together[0].members, [1, 0, 3, 2]);
         assert_eq!(together[0].kept, BTreeMap::from([(a, 0..6), (b, 0..8), (c, 6..10), (d, 3..10)]));
-        let alone = batches(&plan, &arch, &cones, &generation(vec![c, d]), 1);
+        let alone = batches(&program, &generation(vec![c, d]), 1);
         assert_eq!(alone[0].runs, BTreeSet::from([a, c]));
         assert_eq!(alone[1].runs, BTreeSet::from([a, b, c, d]));
         assert_eq!(alone[1].kept, BTreeMap::from([(a, 0..3), (d, 3..10)]));
@@ -227,10 +227,10 @@ mod tests {
     fn batches_stay_within_the_budget() {
         let (plan, [a, _, c, d]) = plan();
         let arch = tiny_arch();
-        let cones = cones(&plan, &arch);
+        let program = plan.compile(&arch).unwrap();
         let generation = generation([a, c, d].repeat(20));
-        let whole = batches(&plan, &arch, &cones, &generation, usize::MAX).remove(0).bytes;
-        let parts = batches(&plan, &arch, &cones, &generation, whole / 3);
+        let whole = batches(&program, &generation, usize::MAX).remove(0).bytes;
+        let parts = batches(&program, &generation, whole / 3);
         assert!(parts.len() > 2 && parts.iter().all(|b| b.bytes <= whole / 3));
         assert_eq!(parts.iter().map(|b| b.members.len()).sum::<usize>(), 60);
     }
@@ -239,8 +239,8 @@ mod tests {
     fn samples_of_a_prompt_share_what_is_kept_of_it() {
         let (plan, [a, ..]) = plan();
         let arch = tiny_arch();
-        let cones = cones(&plan, &arch);
-        let bytes = |n: usize| batches(&plan, &arch, &cones, &generation(vec![a; n]), usize::MAX)[0].bytes;
+        let program = plan.compile(&arch).unwrap();
+        let bytes = |n: usize| batches(&program, &generation(vec![a; n]), usize::MAX)[0].bytes;
         // Each more has a row of the residual stream and slots for its new tokens.
         let of_one = 4 * arch.d_model + 4 * slot_bytes(&arch);
         assert_eq!(bytes(9) - bytes(1), 8 * of_one);
@@ -252,7 +252,7 @@ mod tests {
         let arch = tiny_arch();
         let came = |n: usize, stopped: bool| Generated { ids: vec![7; n], stopped };
         let rows = |generated: &[Generated]| {
-            generation_size(&plan, &arch, &generation(vec![a; generated.len()]), generated, usize::MAX).rows
+            generation_size(&plan, &arch, &generation(vec![a; generated.len()]), generated, usize::MAX).unwrap().rows
         };
         assert_eq!(rows(&[came(5, false)]), 4 * (10 + 4));
         assert_eq!(rows(&[came(5, false), came(2, true), came(0, true)]), 4 * (10 + 4 + 2));

@@ -1,7 +1,7 @@
 //! How long a prompt may be, and what depends on a layer's depth.
 
 use super::*;
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, What};
 use gatelens::run::{self, Engine, run};
 use gatelens::site::SiteKind;
 

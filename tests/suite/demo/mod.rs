@@ -16,7 +16,7 @@ use gatelens::dataset::{Dataset, Input, Item, Pair, read_pairs, read_prompts};
 use gatelens::demo;
 use gatelens::model::template::Message;
 use gatelens::model::{Model, Options};
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, What};
 use gatelens::run::{self, run};
 use gatelens::site::{Site, SiteKind};
 use std::collections::BTreeSet;
@@ -121,7 +121,7 @@ impl Demo {
 
 /// The value of a site at the last position.
 fn last(site: Site) -> What {
-    Activation { site, positions: Positions::Last, part: Part::All }
+    What::Activation(Activation { site, positions: Positions::Last, part: Part::All })
 }
 
 /// An edit at the last position.

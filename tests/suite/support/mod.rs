@@ -10,7 +10,7 @@ pub mod tmpfs;
 
 use candle_core::{DType, Device, Tensor};
 use gatelens::model::{Model, Options};
-use gatelens::plan::{Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Part, Plan, Positions};
 use gatelens::run::{self, run};
 use gatelens::site::SiteKind;
 use std::collections::HashMap;

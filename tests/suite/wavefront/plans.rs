@@ -1,7 +1,7 @@
 //! Random plans. A recipe says what to do in numbers that mean something in every family; [`Cook`] makes a sound plan of it.
 
 use gatelens::model::arch::Arch;
-use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Projection, Run, What};
 use gatelens::site::{KINDS, Site, SiteKind, Units};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -236,12 +236,12 @@ impl<'a> Cook<'a> {
                     site => site,
                 };
                 let direction = numbers(r.seed, site.width(self.arch, n));
-                Projection { site, positions: self.positions(&r.place, n), direction }
+                Projection { site, positions: self.positions(&r.place, n), direction }.into()
             }
             _ => {
                 let site = self.site(&r.place);
                 let part = self.part(&r.place, site, n);
-                Activation { site, positions: self.positions(&r.place, n), part }
+                Activation { site, positions: self.positions(&r.place, n), part }.into()
             }
         }
     }
