@@ -47,6 +47,7 @@ impl Verdict {
         }
     }
 
+    /// Why it is not testable; nothing where it is.
     fn why(&self) -> &str {
         if let Verdict::NotTestable(why) = self { why } else { "" }
     }
@@ -57,6 +58,8 @@ impl Verdict {
 pub enum Unit {
     /// In percent.
     Share,
+    /// A difference of shares, in percentage points.
+    Points,
     Nats,
     Layer,
     Count,
@@ -65,11 +68,12 @@ pub enum Unit {
 }
 
 impl Unit {
-    const ALL: [Unit; 5] = [Unit::Share, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
+    const ALL: [Unit; 6] = [Unit::Share, Unit::Points, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
 
     fn name(self) -> &'static str {
         match self {
             Unit::Share => "share",
+            Unit::Points => "points",
             Unit::Nats => "nats",
             Unit::Layer => "layer",
             Unit::Count => "count",
@@ -84,7 +88,7 @@ impl Unit {
 
     fn digits(self) -> usize {
         match self {
-            Unit::Share => 1,
+            Unit::Share | Unit::Points => 1,
             Unit::Layer | Unit::Count => 0,
             Unit::Nats | Unit::Number => 3,
         }
@@ -93,6 +97,7 @@ impl Unit {
     fn value(self, x: Option<f64>) -> String {
         match self {
             Unit::Share => cells::share(x),
+            Unit::Points => cells::points(x),
             Unit::Nats => cells::signed(x, self.digits()),
             _ => cells::number(x, self.digits()),
         }
@@ -101,6 +106,9 @@ impl Unit {
     fn interval(self, ends: Option<(f64, f64)>) -> String {
         match self {
             Unit::Share => cells::share_interval(ends),
+            Unit::Points => cells::points_interval(ends),
+            // A layer is a whole number: no spread among resamples is no certainty.
+            Unit::Layer if ends.is_some_and(|(low, high)| low == high) => "the same in every resample".to_string(),
             _ => cells::interval(ends.map(|i| i.0), ends.map(|i| i.1), self.digits()),
         }
     }
@@ -124,10 +132,19 @@ pub struct Claim {
     /// The p-value of the test that the rule asks, where it asks one. A q-value is none: it is said in `found`.
     pub p: Option<f64>,
     pub verdict: Verdict,
+    /// What of the rule is not met, where it does not hold; empty where that is plain.
+    pub fails: String,
     /// What was found, in words.
     pub found: String,
     /// The figures that show it: the analysis, the file, and what it is.
     pub figures: &'static [(&'static str, &'static str, &'static str)],
+}
+
+impl Claim {
+    /// Why it does not hold, or is not testable.
+    fn because(&self) -> &str {
+        if self.verdict == Verdict::DoesNotHold { &self.fails } else { self.verdict.why() }
+    }
 }
 
 /// Judges every claim, in the paper's order.
@@ -162,8 +179,16 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
         .str("title", "its name in reports", claims.iter().map(|c| c.title))?
         .str("statement", "what the paper says, and what makes it hold here", claims.iter().map(|c| c.statement))?
         .str("quantity", "what the statistic is", claims.iter().map(|c| c.quantity))?
-        .float("statistic", "its value; shares from 0 to 1", claims.iter().map(|c| c.statistic))?
-        .str("unit", "share, nats, layer, count or number", claims.iter().map(|c| c.unit.name()))?
+        .float(
+            "statistic",
+            "its value; shares from 0 to 1, and differences of shares likewise",
+            claims.iter().map(|c| c.statistic),
+        )?
+        .str(
+            "unit",
+            "share, points (a difference of shares), nats, layer, count or number",
+            claims.iter().map(|c| c.unit.name()),
+        )?
         .float("ci_low", "lower end of its 95 % interval", claims.iter().map(|c| c.interval.map(|i| i.0)))?
         .float("ci_high", "upper end", claims.iter().map(|c| c.interval.map(|i| i.1)))?
         .float("n", "items", claims.iter().map(|c| c.n.map(|n| n as f64)))?
@@ -173,7 +198,11 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
             claims.iter().map(|c| c.p),
         )?
         .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?
-        .str("because", "why it is not testable; empty where it is", claims.iter().map(|c| c.verdict.why()))?
+        .str(
+            "because",
+            "why it is not testable, or what of the rule is not met; empty where it holds, or that is plain",
+            claims.iter().map(Claim::because),
+        )?
         .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?
         .str("figures", "figures that show it, one a line: ANALYSIS/FILE: what it is", claims.iter().map(figures))?)
 }
@@ -192,6 +221,21 @@ struct Row<'a> {
     because: &'a str,
     found: &'a str,
     figures: &'a str,
+}
+
+impl Row<'_> {
+    fn is_untestable(&self) -> bool {
+        self.verdict == Verdict::NotTestable(String::new()).name()
+    }
+
+    /// What the statistic is and its value, as the beginning of a sentence.
+    fn value(&self) -> String {
+        let value = self.unit.value(self.statistic);
+        match self.unit {
+            Unit::Count => format!("{}: {value}", cells::capitalised(self.quantity)),
+            _ => format!("The {} is {value}", self.quantity.trim_start_matches("the ")),
+        }
+    }
 }
 
 /// The claims that a table holds.
@@ -232,7 +276,7 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         Heading::number("value"),
         Heading::number("95 % interval"),
         Heading::number("n"),
-        Heading::number("p"),
+        Heading::number("p of the rule's test"),
         Heading::text("verdict"),
     ];
     let row = |c: &Row| {
@@ -251,9 +295,9 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         header,
         claims.iter().map(row).collect(),
     )];
-    let alike = |claim: &Row| claims.iter().filter(|c| c.because == claim.because).count() > 1;
+    let alike = |claim: &Row| claims.iter().filter(|c| c.is_untestable() && c.because == claim.because).count() > 1;
     let (together, alone): (Vec<&Row>, Vec<&Row>) =
-        claims.iter().partition(|claim| !claim.because.is_empty() && alike(claim));
+        claims.iter().partition(|claim| claim.is_untestable() && alike(claim));
     sections.extend(alone.into_iter().map(|claim| section(claim, figures)));
     let mut reasons: Vec<&str> = Vec::new();
     for claim in &together {
@@ -299,7 +343,8 @@ fn for_one_reason(why: &str, claims: &[&&Row], figures: &BTreeMap<String, PathBu
 fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
     let verdict = match claim.verdict {
         holds if holds == Verdict::Holds.name() => "**Holds.**".to_string(),
-        not if not == Verdict::DoesNotHold.name() => "**Does not hold.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() && claim.because.is_empty() => "**Does not hold.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() => format!("**Does not hold**: {}.", claim.because),
         _ => format!("**Not testable here**, because {}.", claim.because),
     };
     found(Section::new(claim.title).paragraph(claim.statement).paragraph(verdict), claim, figures)
@@ -307,7 +352,7 @@ fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
 
 /// What was found of a claim: its numbers, in words, and its figures.
 fn found(mut section: Section, claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
-    let mut numbers = format!("{}: {}", claim.quantity, claim.unit.value(claim.statistic));
+    let mut numbers = claim.value();
     if claim.interval.is_some() {
         numbers.push_str(&format!(", 95 % interval {}", claim.unit.interval(claim.interval)));
     }
@@ -315,7 +360,7 @@ fn found(mut section: Section, claim: &Row, figures: &BTreeMap<String, PathBuf>)
         numbers.push_str(&format!(", n = {n}"));
     }
     if claim.p.is_some() {
-        numbers.push_str(&format!(", p {}", p_value(claim.p)));
+        numbers.push_str(&format!("; p of the rule's test {}", p_value(claim.p)));
     }
     if claim.statistic.is_some() {
         section = section.paragraph(format!("{numbers}."));

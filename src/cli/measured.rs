@@ -136,7 +136,7 @@ mod tests {
     #[test]
     fn a_mean_over_some_of_the_items_is_said_to_be() {
         let ways = |applied| Ways { applied, text: 0, ids: 0 };
-        let metric = MeanMetric { items: 64, mean: 0.5, negative_mean: Some(-0.5) };
+        let metric = MeanMetric { items: 64, mean: 0.5, negative_mean: Some(-0.5), positive_below: None };
         let said = mean(metric, ways(240));
         assert!(said.contains("mean over 64 pairs that were looked at beforehand; the"), "{said}");
         assert!(mean(metric, ways(128)).contains("mean over 64 pairs)"));

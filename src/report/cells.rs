@@ -56,10 +56,11 @@ pub fn interval(low: impl Into<Option<f64>>, high: impl Into<Option<f64>>, digit
     }
 }
 
-/// `[12.5, 40.0] %`: an interval of a share.
+/// `[12.5, 40.0] %`: an interval of a share; `[0.25, 0.34] %` where one digit would make one number of both ends.
 pub fn share_interval(ends: Option<(f64, f64)>) -> String {
     let (low, high) = ends.map(|(low, high)| (100.0 * low, 100.0 * high)).unzip();
-    let text = interval(low, high, 1);
+    let digits = if low != high && number(low, 1) == number(high, 1) { 2 } else { 1 };
+    let text = interval(low, high, digits);
     if text == EMPTY { text } else { format!("{text}\u{a0}%") }
 }
 
@@ -183,6 +184,8 @@ mod tests {
         assert_eq!(interval(-0.5, 0.25, 2), "[−0.50,\u{a0}0.25]");
         assert_eq!(share_interval(Some((-0.015, 0.107))), "[−1.5,\u{a0}10.7]\u{a0}%");
         assert_eq!(share_interval(None), interval(None, None, 1));
+        assert_eq!(share_interval(Some((0.00254, 0.0034))), "[0.25,\u{a0}0.34]\u{a0}%");
+        assert_eq!(share_interval(Some((0.0, 0.0))), "[0.0,\u{a0}0.0]\u{a0}%");
         assert_eq!([points(-0.28125), points(None)], ["−28.1\u{a0}points", EMPTY]);
         assert_eq!(points_interval(Some((-0.454, -0.105))), "[−45.4,\u{a0}−10.5]\u{a0}points");
     }

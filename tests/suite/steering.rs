@@ -179,13 +179,13 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     assert!(answering.iter().all(|n| *n == 1), "{answering:?}");
     assert!(direction.contains(&"random") && dose.ints("directions").unwrap().contains(&2));
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    for words in ["were generated along the vector, and 12 along 1 random direction.", "grey: 1 random direction."] {
+    for words in ["were generated along the vector, and 12 along 1 random direction.", "refusal along 1 random direction."] {
         assert!(report.contains(words), "no `{words}` in {report}");
     }
     // What chance does is a range, not a mean that tends to nothing.
     assert!(report.contains("2 random directions of the same norm change it by "), "{report}");
     assert!(report.contains("2 random directions are too few to tell") && report.contains("under 0.333"), "{report}");
-    assert!(report.contains("Answer and foil apart") && report.contains("What moved"), "{report}");
+    assert!(report.contains("answer and foil apart") && report.contains("What moved"), "{report}");
     assert!(listed(&out).contains(&"answers.png".to_string()));
 }
 

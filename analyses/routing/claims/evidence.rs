@@ -67,6 +67,11 @@ pub(super) fn of_head<'a>(table: &'a Table, (layer, head): (i64, i64)) -> Result
 }
 
 impl<'a> At<'a> {
+    /// Whether the table has a column.
+    pub(super) fn has(&self, column: &str) -> bool {
+        self.table.has(column)
+    }
+
     pub(super) fn float(&self, column: &str) -> Result<Option<f64>, AnalysisError> {
         Ok(self.table.floats(column)?[self.row])
     }

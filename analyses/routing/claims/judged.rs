@@ -114,13 +114,14 @@ fn sides(rates: &Table) -> Result<Option<(At<'_>, At<'_>)>, AnalysisError> {
 fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError> {
     let (refused, control) = (positive.float("refusal")?, negative.float("refusal")?);
     let apart = positive.float("refusal_low")?.zip(negative.float("refusal_high")?).is_some_and(|(p, n)| p > n);
-    Ok((!apart).then(|| {
-        format!(
+    Ok((!apart).then(|| match (refused, control) {
+        (Some(0.0), Some(0.0)) => "the model refuses none of the prompts: there is no refusal to route".to_string(),
+        _ => format!(
             "the model refuses {} of the positive and {} of the negative prompts, which is no difference beyond chance: there \
              is no refusal to route",
             share(refused),
             share(control)
-        )
+        ),
     }))
 }
 
@@ -162,6 +163,7 @@ fn blank(id: &'static str, title: &'static str, statement: &'static str, quantit
         n: None,
         p: None,
         verdict: Verdict::NotTestable(String::new()),
+        fails: String::new(),
         found: String::new(),
         figures: &[],
     }
@@ -171,6 +173,12 @@ impl Claim {
     fn not_testable(self, why: impl Into<String>) -> Judged {
         Ok(Claim { verdict: Verdict::NotTestable(why.into()), ..self })
     }
+}
+
+/// What of a rule is not met: the conditions that do not hold, in words.
+fn failing<const N: usize>(conditions: [(bool, String); N]) -> String {
+    let not_met = conditions.into_iter().filter(|(holds, _)| !holds).map(|(_, why)| why);
+    not_met.collect::<Vec<_>>().join("; ")
 }
 
 /// The 95 % Wilson interval of a share of `n` items.
@@ -212,8 +220,9 @@ fn refuses(g: &Ground) -> Judged {
     let each = languages.iter().map(|r| Ok(format!("{} {}", r.text("value")?, share(r.float("refusal")?))));
     let each = each.collect::<Result<Vec<_>, AnalysisError>>()?.join(", ");
     let found = format!(
-        "Of the negative prompts {} are refused. Positive prompts that are evaded: {}, answered: {}.{}",
+        "Of the negative prompts {} are refused, 95 % interval {}. Positive prompts that are evaded: {}, answered: {}.{}",
         share(negative.float("refusal")?),
+        cells::share_interval(negative.interval("refusal_low", "refusal_high")?),
         share(positive.float("evasion")?),
         share(positive.float("answer")?),
         if each.is_empty() { String::new() } else { format!(" Refusals by language: {each}.") }
@@ -223,6 +232,7 @@ fn refuses(g: &Ground) -> Judged {
         interval: positive.interval("refusal_low", "refusal_high")?,
         n: Some(positive.int("n")?),
         verdict: Verdict::of(unrouted(positive, negative)?.is_none()),
+        fails: "the two intervals overlap".to_string(),
         found,
         figures: &[("behaviour", "rates.png", "Shares of refusals by group and language.")],
         ..claim

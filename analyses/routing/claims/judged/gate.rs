@@ -1,9 +1,9 @@
 //! Claims on the gate: that it is needed, what it writes, whom it wakes, and who sees it.
 
-use super::{Ground, Judged, blank, named};
+use super::{Ground, Judged, blank, failing, named};
 use crate::analyses::AnalysisError;
 use crate::analyses::components::label;
-use crate::analyses::routing::claims::evidence::{of_head, row, rows, table};
+use crate::analyses::routing::claims::evidence::{At, of_head, row, rows, table};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
@@ -26,8 +26,8 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let claim = blank(
         "gate-necessity",
         "Interchange shows the gate necessary",
-        "Exchanging the gate alone with that of the matched control takes the refusal away. Holds if the effect goes towards the \
-         control with p < 0.001 over 120 pairs or more. The gate is the strongest of all heads on these pairs: so p is \
+        "Exchanging the gate alone with that of the matched control moves the metric towards the control. Holds if it does with p < \
+         0.001 over 120 pairs or more. This does not say that refusals turn into answers. The gate is the strongest of all heads on these pairs: so p is \
          family-wise over all of them (max statistic), and the share of the gap is that on pairs that the head was not picked \
          on (picked on one half, measured on the other).",
         "share of the gap between positive and negative prompts that the gate's interchange crosses (necessity)",
@@ -46,16 +46,20 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let held = HeldOut::of(g)?;
     let (n, p) = (exact.int("n")?, exact.float("interchange_p_max")?);
     let found = format!(
-        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads. On the \
+        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads.{} On the \
          pairs that it was picked on that is {} of the gap, 95 % interval {}; in the control's run its exchange crosses {} \
-         (sufficiency).{}",
+         (sufficiency{}).{}",
         g.gate_name()?,
         signed(exact.float("interchange_mean")?, 3),
         cells::interval(exact.float("interchange_ci_low")?, exact.float("interchange_ci_high")?, 3),
         p_value(exact.float("interchange_q")?),
+        flips(g, head)?,
         share(here.0),
         share_interval(here.1),
         share(gate.float("sufficiency")?),
+        held.as_ref()
+            .and_then(|held| held.sufficiency)
+            .map_or(String::new(), |ends| { format!(", 95 % interval {}", share_interval(Some(ends))) }),
         held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
     );
     let few = (n < PAIRS).then(|| {
@@ -75,16 +79,30 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         figures: &[(
             "screen",
             "necessity.png",
-            "Mean effects of interchange (necessity); heads that were only estimated are empty.",
+            "Mean effects of interchange (necessity); heads that were only estimated are hatched.",
         )],
         ..claim
     })
+}
+
+/// In how many pairs the gate's exchange changes the metric's sign, as a sentence after a space; nothing where that is not known.
+fn flips(g: &Ground, (layer, head): (i64, i64)) -> Result<String, AnalysisError> {
+    let Ok(heads) = g.evidence.table("screen", "heads") else { return Ok(String::new()) };
+    for at in rows(heads, &[("direction", "necessity")])? {
+        if (at.int("layer")?, at.int("head")?) == (layer, head) {
+            let flips = share(at.float("flip_rate")?);
+            return Ok(format!(" It changes the sign of the logit difference in {flips} of the pairs."));
+        }
+    }
+    Ok(String::new())
 }
 
 /// What the strongest head crosses on pairs that it was not picked on.
 struct HeldOut {
     necessity: Option<f64>,
     interval: Option<(f64, f64)>,
+    /// The interval of the gate's sufficiency, where both halves pick the gate, so that it is measured on all pairs.
+    sufficiency: Option<(f64, f64)>,
     text: String,
 }
 
@@ -100,18 +118,25 @@ impl HeldOut {
             picked.push(cells::head(at.int("layer")?, at.int("head")?));
         }
         picked.dedup();
-        let text = format!(
-            "Picked on one half of the pairs and measured on the other, the strongest crosses {} of the gap, 95 % interval {} \
-             (sufficiency {}); {}.",
-            share(necessity),
-            share_interval(interval),
-            share(both.float("sufficiency")?),
-            match &picked[..] {
-                [one] => format!("both halves pick {one}"),
-                more => format!("the halves pick {}", more.join(" and ")),
+        let sufficiency = both.interval("sufficiency_ci_low", "sufficiency_ci_high")?;
+        let gate = g.head()?.map(|(layer, head)| cells::head(layer, head));
+        let of_gate = picked.len() == 1 && picked.first() == gate.as_ref();
+        let text = match of_gate {
+            true => {
+                "Each half of the pairs by itself picks it too, so that these numbers are not flattered by the choice."
+                    .to_string()
             }
-        );
-        Ok(Some(HeldOut { necessity, interval, text }))
+            false => format!(
+                "By themselves the halves of the pairs pick {}: picked on one half and measured on the other, the strongest crosses \
+                 {} of the gap, 95 % interval {} (sufficiency {}, {}).",
+                picked.join(" and "),
+                share(necessity),
+                share_interval(interval),
+                share(both.float("sufficiency")?),
+                share_interval(sufficiency),
+            ),
+        };
+        Ok(Some(HeldOut { necessity, interval, sufficiency: sufficiency.filter(|_| of_gate), text }))
     }
 }
 
@@ -147,6 +172,7 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     let mean = gate.float("dla_mean")?;
     let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
     let (rank, all) = (gate.int("rank_dla")?, heads.rows() as i64);
+    let (little, behind) = (ends.is_some_and(|(_, high)| high < LITTLE), FIRST * rank > all);
     let under = heads.floats("dla_share")?.iter().flatten().filter(|share| **share < LITTLE).count();
     let have = if under == 1 { "has" } else { "have" };
     let found = format!(
@@ -161,9 +187,13 @@ pub(super) fn attribution(g: &Ground) -> Judged {
         statistic,
         interval: ends,
         n: Some(gate.int("n")?),
-        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE) && FIRST * rank > all),
+        verdict: g.verdict(little && behind),
+        fails: failing([
+            (little, format!("the interval of its share, {}, is not under 1 %", share_interval(ends))),
+            (behind, format!("by attribution it is among the first tenth of the heads (rank {rank} of {all})")),
+        ]),
         found,
-        figures: &[("contrast-methods", "dla.png", "Interchange and attribution of every head.")],
+        figures: &[("contrast-methods", "dla.png", "Interchange and attribution (sign turned) of every head.")],
         ..claim
     })
 }
@@ -196,9 +226,15 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         "{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} through later heads and {} \
          through MLPs.",
         match n_amplifiers {
-            0 => "No later head is an amplifier".to_string(),
-            1 => format!("One later head is an amplifier: {} of the gate's effect", named(amplifiers)),
-            n => format!("{n} heads are amplifiers: {} of the gate's effect", named(amplifiers)),
+            0 => "No later head loses attribution in the direction of the effect (q < 0.05)".to_string(),
+            1 => format!(
+                "One later head loses attribution in the direction of the effect (q < 0.05): {} of the gate's effect",
+                named(amplifiers)
+            ),
+            n => format!(
+                "{n} later heads lose attribution in the direction of the effect (q < 0.05): {} of the gate's effect",
+                named(amplifiers)
+            ),
         },
         signed(whole.float("total_mean")?, 3),
         signed(whole.float("direct_mean")?, 3),
@@ -206,11 +242,22 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         signed(whole.float("later_mlps_mean")?, 3),
     );
     let interval = whole.interval("later_heads_share_ci_low", "later_heads_share_ci_high")?;
+    let carried = interval.is_some_and(|(low, _)| low > 0.0);
     Ok(Claim {
         statistic: whole.float("later_heads_share")?,
         interval,
         n: Some(whole.int("n")?),
-        verdict: g.verdict(n_amplifiers > 0 && interval.is_some_and(|(low, _)| low > 0.0)),
+        verdict: g.verdict(n_amplifiers > 0 && carried),
+        fails: failing([
+            (n_amplifiers > 0, "no later head loses attribution in the direction of the fall".to_string()),
+            (
+                carried,
+                format!(
+                    "the interval of what all later heads together carry, {}, is not above 0",
+                    share_interval(interval)
+                ),
+            ),
+        ]),
         found,
         figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
         ..claim
@@ -236,13 +283,14 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     let correlation = both.map(|b| b.float("spearman_size")).transpose()?.flatten();
     let found = format!(
         "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. {}; the ranks of all heads by \
-         interchange and by ablation correlate by {}.",
+         interchange and by ablation correlate by {}{}.",
         g.gate_name()?,
         signed(gate.float("ablation_mean")?, 3),
         p_value(gate.float("ablation_q")?),
         signed(gate.float("interchange_mean")?, 3),
         missed_by_others(missed)?,
         number(correlation, 2),
+        both.map(ends_of_correlation).transpose()?.unwrap_or_default(),
     );
     let effects = gate.float("ablation_mean")?.zip(gate.float("interchange_mean")?);
     let small = effects.is_some_and(|(ablation, interchange)| ablation.abs() < 0.5 * interchange.abs());
@@ -258,7 +306,12 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
             Verdict::NotTestable,
         ),
     };
+    let misses = of_gate.map(|at| at.flag("ablation_misses")).transpose()?.unwrap_or_default();
     Ok(Claim {
+        fails: failing([
+            (misses, "the gate's ablation moves the metric towards the control (q < 0.05)".to_string()),
+            (small, "it moves the metric by half of what interchange does, or more".to_string()),
+        ]),
         statistic: gate.float("ablation_crossed")?,
         interval: gate.interval("ablation_crossed_ci_low", "ablation_crossed_ci_high")?,
         n: Some(gate.int("n")?),
@@ -268,6 +321,15 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         figures: &[("contrast-methods", "agreement.png", "Interchange and zero ablation of every head.")],
         ..claim
     })
+}
+
+/// ` (95 % interval [0.33, 0.52])` of a rank correlation; nothing of an older table without it.
+fn ends_of_correlation(at: At) -> Result<String, AnalysisError> {
+    if !at.has("spearman_size_ci_low") {
+        return Ok(String::new());
+    }
+    let (low, high) = (at.float("spearman_size_ci_low")?, at.float("spearman_size_ci_high")?);
+    Ok(format!(" (95 % interval {})", cells::interval(low, high, 2)))
 }
 
 /// How many of the heads that interchange finds the others miss.
