@@ -2,39 +2,43 @@
 //!
 //! A head's `z`, or another site, is replaced by something that says nothing of the prompt: zeros; its mean over a reference
 //! set; or its value in a random prompt of that set that is another one (resampling), averaged over draws. The mean and the resampled
-//! value are taken at the matching position where one position is ablated; with `--position all` the mean is over all
+//! value are taken at the matching position where one position is ablated; where all positions are, the mean is over all
 //! positions of the reference set, and resampled prompts are matched by their equal beginnings and ends.
 //! Sources: Michel et al. 2019, "Are Sixteen Heads Really Better than One?"; Chan et al. 2022, "Causal Scrubbing", for
 //! resampling. Later layers make up for some ablations (McGrath et al. 2023, "The Hydra Effect"): a small effect does not
 //! say that a head does nothing.
 
 use super::align::align;
-use super::effects::{Measured, Shared, Subset, effects_tables, read, subset_section};
-use super::halves::Value;
+use super::columns::{EffectHalves, OfItem, OfUnit};
+use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::halves::{Asked, Value};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
 use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, RowMean, Swap};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, table};
-use crate::dataset::{Dataset, Item, read_prompts};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Array, Change, Edit, Part, Plan, Positions};
+use crate::parameters::param;
+use crate::plan::{Activation, Array, Change, Edit, Handle, Part, Plan, Positions, Readings};
 use crate::report::Section;
 use crate::report::cells::{self, plural, signed};
-use crate::run::Reading;
-use crate::session::Session;
-use crate::site::SiteKind;
+use crate::rows;
+use crate::site::{Site, SiteKind};
 use crate::stats;
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use rand::Rng;
 use std::collections::HashMap;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 /// What the ablated part becomes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// Zeros.
@@ -56,37 +60,85 @@ impl Mode {
     }
 }
 
+/// The ablation of a unit.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Ablation;
+
+impl Edited for Ablation {
+    const VARIANT: (&str, &str) = ("mode", "what the ablated part became: zero, mean or resample");
+    const SHARE: (&str, &str) = (
+        "share_of_base",
+        "the mean effect over the mean base metric, a ratio of means; reports and figures show this one",
+    );
+    const SHARE_OF: &str = "base";
+}
+
+/// A unit's ablation in one mode, over prompts: a row of the table of heads.
+pub type Row<'a> = effects::Row<'a, Ablation>;
+
+rows! {
+    /// One prompt under one unit's ablation.
+    pub struct ItemRow<'a> in "items" {
+        item: OfItem<'a> as "",
+        unit: OfUnit as "",
+        mode: &'a str = "zero, mean or resample",
+        base_metric: Option<f64> = "metric without the ablation, nats",
+        ablated_metric: Option<f64> = "metric with it (resample: mean over draws), nats",
+        effect: Option<f64> = "ablated minus base metric, nats",
+        halves: EffectHalves as "",
+    }
+}
+
 /// Ablate every head, or every MLP, one at a time
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Ablate {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
     /// Put this in its place; several with commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "zero")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().mode))]
     pub mode: Vec<Mode>,
 
     /// Take mean and resample from these reference prompts (default: the prompts themselves)
-    #[arg(long, value_name = "FILE")]
-    pub reference: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub reference: Option<Data>,
 
-    /// With --mode resample: draw this many values per prompt (default: 8)
-    #[arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..))]
+    /// For mode resample: draw this many values per prompt (default: 8)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..)))]
     pub draws: Option<u16>,
 
     /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
     /// Ablate this site: z (every head), mlp_out (every MLP), or another
-    #[arg(long, default_value = "z")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
 }
+
+impl Default for Ablate {
+    fn default() -> Self {
+        Ablate {
+            measured: MeasuredArgs::default(),
+            mode: vec![Mode::Zero],
+            reference: None,
+            draws: None,
+            position: Position::Last,
+            site: SiteKind::Z,
+            marks: MarkArgs::default(),
+        }
+    }
+}
+
+/// What every mode does to every unit: for each mode and unit, one a prompt.
+type Swaps = Vec<Vec<Vec<Swap>>>;
 
 /// The prompts as the model reads them.
 pub struct Items {
@@ -108,6 +160,7 @@ impl Analysis for Ablate {
     const ABOUT: &'static str = "Ablate every head, or every MLP, one at a time";
     const TITLE: &'static str = "Ablation";
     type Items = Items;
+    type Measured = Swaps;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let MeasuredPrompts { dataset, tokens, mut sources, scored } = self.measured.read(model)?;
@@ -135,26 +188,23 @@ impl Analysis for Ablate {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let references = self.references(items, &model.decoder.arch).map(|some| Ok(self.values_plan(items, some)));
-        // What parts become does not change the cost: zeros stand in, one edit a fork.
-        let some = batches(items.tokens.len(), self.edits_of_each(items));
-        Ok(Box::new(references.chain(some.map(|some| self.plan(items, None, some, 0)))))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Swaps, AnalysisError> {
+        let values = self.needs_values().then(|| self.values(runner, items)).transpose()?;
+        let mut swaps: Swaps = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
+        for some in batches(items.tokens.len(), self.edits_of_each(items)) {
+            let (plan, asked) = self.plan(items, values.as_ref(), some, runner.seed())?;
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_prompt| of_prompt.add(&readings, &mut swaps));
+        }
+        Ok(swaps)
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let values = self.needs_values().then(|| self.values(session, items)).transpose()?;
-        let mut swaps: Vec<Vec<Vec<Swap>>> = vec![vec![Vec::new(); items.units.len()]; self.mode.len()];
-        for some in batches(items.tokens.len(), self.edits_of_each(items)) {
-            let readings = session.run(&self.plan(items, values.as_ref(), some.clone(), session.seed)?)?;
-            self.collect(items, some, &readings, &mut swaps);
-        }
+    fn tables(&self, about: &About, items: &Items, swaps: Swaps) -> Result<Output, AnalysisError> {
         let all: Vec<usize> = (0..items.tokens.len()).collect();
         let shared = Shared {
-            model: &session.model.name,
-            variant: ("mode", "what the ablated part became: zero, mean or resample"),
+            model: about.model,
             position: self.position.to_string(),
-            seed: session.seed,
+            seed: about.seed,
             positive: None,
             marks: self.marks,
         };
@@ -173,13 +223,13 @@ impl Analysis for Ablate {
             rows
         };
         let labels = items.dataset.items.iter().map(|p| (p.group.as_deref(), p.lang.as_deref()));
-        let mut tables = effects_tables(&shared, labels, rows)?;
+        let mut tables = effects_tables::<Ablation>(&shared, labels, rows)?;
         tables.push(self.items_table(items, &swaps)?);
         Ok(tables.into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "mode")?;
+        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
         let mut figures = Vec::new();
         for mode in &heads.variants {
             let title = format!("Ablation of {}: {mode}", heads.site_words());
@@ -191,14 +241,14 @@ impl Analysis for Ablate {
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "mode")?;
+        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
         let section = |mode: &&str| {
             let rows = heads.strongest(mode);
             let first = rows.first();
             let text = format!(
                 "Over {} the clean logit difference is {}. {}",
                 plural(first.map_or(0, |r| r.n), "prompt"),
-                signed(first.and_then(|r| r.positive), 3),
+                signed(first.and_then(|r| r.positive_mean), 3),
                 heads.finding(mode, "Its ablation", "prompt")
             );
             let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
@@ -210,7 +260,7 @@ impl Analysis for Ablate {
         let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
         let caption = heads.forest_caption("mode");
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
-        sections.extend(subset_section(tables, "mode")?);
+        sections.extend(subset_section::<Ablation>(tables)?);
         Ok(sections)
     }
 }
@@ -252,29 +302,31 @@ impl Ablate {
 
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
         if let Some(twice) = named_twice(&self.mode) {
-            return Err(AnalysisError::Bad(format!("--mode names {} twice", twice.name())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("mode"), twice.name())));
         }
         let ragged = matches!(self.site, SiteKind::Scores | SiteKind::Pattern);
         if ragged {
-            let why =
-                "--site: silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
-            return Err(AnalysisError::Bad(why.to_string()));
+            let why = "silencing a head through its scores or pattern leaves no probabilities; ablate z instead";
+            return Err(AnalysisError::Bad(format!("{}: {why}", param("site"))));
         }
         let resampled = self.mode.contains(&Mode::Resample);
         if self.draws.is_some() && !resampled {
-            return Err(AnalysisError::Bad(
-                "--draws is of --mode resample: leave it out, or give that mode".to_string(),
-            ));
+            let (draws, resample) = (param("draws"), param("mode").is("resample"));
+            return Err(AnalysisError::Bad(format!("{draws} is of {resample}: leave it out, or give that mode")));
         }
         if items.reference.is_some() && !self.needs_values() {
-            let why = "--reference is of --mode mean and resample: leave it out, or give one of these modes";
-            return Err(AnalysisError::Bad(why.to_string()));
+            let (reference, mean) = (param("reference"), param("mode").is("mean"));
+            let why = format!("{reference} is of {mean} and resample: leave it out, or give one of these modes");
+            return Err(AnalysisError::Bad(why));
         }
         for (item, (ids, _)) in items.dataset.items.iter().zip(&items.tokens) {
             let at = items.dataset.at(item.line, &item.id, "prompt");
             self.position.of(ids.len()).map_err(|why| at.error(why))?;
             if resampled && items.others(ids) == 0 {
-                let why = "every prompt of the reference set is this one; resampling needs another: give --reference";
+                let reference = param("reference");
+                let why = format!(
+                    "every prompt of the reference set is this one; resampling needs another: give {reference}"
+                );
                 return Err(at.error(why).into());
             }
         }
@@ -282,9 +334,10 @@ impl Ablate {
             return Ok(());
         }
         if items.reference_ids.len() < 2 {
-            return Err(AnalysisError::Bad(
-                "the reference set has one prompt; mean and resample need two or more: give --reference".to_string(),
-            ));
+            return Err(AnalysisError::Bad(format!(
+                "the reference set has one prompt; mean and resample need two or more: give {}",
+                param("reference")
+            )));
         }
         for (i, ids) in items.reference_ids.iter().enumerate() {
             let set = items.reference.as_ref().unwrap_or(&items.dataset);
@@ -301,68 +354,70 @@ impl Ablate {
         batches(if self.needs_values() { items.reference_ids.len() } else { 0 }, rows)
     }
 
-    /// The reference set's values at the ablated site and positions.
-    fn values_plan(&self, items: &Items, some: Range<usize>) -> Plan {
+    /// The reference set's values at the ablated site and positions: for each prompt, of each site.
+    fn values_plan(&self, items: &Items, some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
         let mut plan = Plan::default();
         let sites = sites(&items.units);
-        for i in some {
+        let of_prompt = |i: usize| {
             let ids = &items.reference_ids[i];
             let prompt = plan.prompt(format!("reference {i}"), ids.clone());
-            for site in &sites {
-                // The positions were checked.
-                let positions = self.position.of(ids.len()).unwrap_or(Positions::Last);
-                plan.read(prompt, Activation { site: *site, positions, part: Part::All });
-            }
-        }
-        plan
+            // The positions were checked.
+            let positions = self.position.of(ids.len()).unwrap_or(Positions::Last);
+            let value = |site: &Site| Activation { site: *site, positions: positions.clone(), part: Part::All };
+            sites.iter().map(|site| plan.read(prompt, value(site))).collect()
+        };
+        let asked = some.map(of_prompt).collect();
+        (plan, asked)
     }
 
     /// Their means, and all of them where they are drawn from.
-    fn values(&self, session: &Session, items: &Items) -> Result<Values, AnalysisError> {
+    fn values(&self, runner: &dyn Runner, items: &Items) -> Result<Values, AnalysisError> {
         let drawn = self.mode.contains(&Mode::Resample);
         let mut means = vec![RowMean::default(); sites(&items.units).len()];
         let mut of = Vec::new();
-        for some in self.references(items, &session.model.decoder.arch) {
-            let mut readings = session.run(&self.values_plan(items, some.clone()))?.into_iter();
-            for _ in some {
-                let of_prompt: Vec<Reading> = readings.by_ref().take(means.len()).collect();
-                for (mean, reading) in means.iter_mut().zip(&of_prompt) {
-                    reading.rows().for_each(|row| mean.add(row));
+        for some in self.references(items, &runner.model().decoder.arch) {
+            let (plan, asked) = self.values_plan(items, some);
+            let readings = runner.run(&plan)?;
+            for of_prompt in asked {
+                for (mean, value) in means.iter_mut().zip(&of_prompt) {
+                    readings[*value].rows().for_each(|row| mean.add(row));
                 }
-                of.extend(drawn.then_some(of_prompt));
+                of.extend(drawn.then(|| of_prompt.iter().map(|value| readings[*value].clone()).collect()));
             }
         }
         Ok(Values { of, means: means.iter().map(RowMean::mean).collect() })
     }
 
-    /// Each prompt's metric, then those of every mode's and unit's forks; each with its answer's half.
+    /// Each prompt's metric, and those of every mode's and unit's forks.
     fn plan(
         &self,
         items: &Items,
         values: Option<&Values>,
         some: Range<usize>,
         seed: u64,
-    ) -> Result<Plan, AnalysisError> {
-        let mut plan = Plan::default();
+    ) -> Result<(Plan, Vec<OfPrompt>), AnalysisError> {
+        let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(some.len()));
         for i in some {
             let (ids, metric) = &items.tokens[i];
             let item = &items.dataset.items[i];
             let prompt = plan.prompt(item.id.clone(), ids.clone());
-            Value::read(&mut plan, prompt, metric);
+            let clean = Value::ask(&mut plan, prompt, metric);
             let at = items.dataset.at(item.line, &item.id, "prompt");
             let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
             let donors = self.donors(items, i, seed);
-            for mode in &self.mode {
-                for u in 0..items.units.len() {
-                    for donor in donors.iter().take(self.forks(*mode)) {
-                        let edits = ablation(items, values, u, *mode, (i, *donor), &positions);
-                        let fork = plan.fork(prompt, edits);
-                        Value::read(&mut plan, fork, metric);
-                    }
-                }
-            }
+            let mut of_unit = |mode: Mode, u: usize| {
+                let fork = |donor: &usize| {
+                    let edits = ablation(items, values, u, mode, (i, *donor), &positions);
+                    let fork = plan.fork(prompt, edits);
+                    Value::ask(&mut plan, fork, metric)
+                };
+                donors.iter().take(self.forks(mode)).map(fork).collect()
+            };
+            let of_mode = |mode: &Mode| (0..items.units.len()).map(|u| of_unit(*mode, u)).collect();
+            let ablated = self.mode.iter().map(of_mode).collect();
+            asked.push(OfPrompt { clean, ablated });
         }
-        Ok(plan)
+        Ok((plan, asked))
     }
 
     /// The prompts of the reference set that a prompt's values are drawn from, one a draw, none of them the prompt itself; all
@@ -379,63 +434,49 @@ impl Ablate {
         (0..self.forks(Mode::Resample)).map(draw).collect()
     }
 
-    /// Adds the readings of some prompts.
-    fn collect(&self, items: &Items, some: Range<usize>, readings: &[Reading], swaps: &mut [Vec<Vec<Swap>>]) {
-        let mut readings = readings.iter();
-        for i in some {
-            let mut next = || Value::next(&mut readings, &items.tokens[i].1);
-            // A plan's readings are all there.
-            let Some(base) = next() else { return };
-            for (mode, of_mode) in self.mode.iter().zip(swaps.iter_mut()) {
-                for of_unit in of_mode {
-                    let forks: Vec<Value> = (0..self.forks(*mode)).filter_map(|_| next()).collect();
-                    of_unit.extend(Value::mean(&forks).map(|patched| base.swap(None, patched)));
-                }
-            }
-        }
-    }
-
     fn items_table(&self, items: &Items, swaps: &[Vec<Vec<Swap>>]) -> Result<Table, AnalysisError> {
-        let mut rows: Vec<(usize, usize, usize)> = Vec::new();
-        for (m, of_mode) in swaps.iter().enumerate() {
-            for (u, of_unit) in of_mode.iter().enumerate() {
-                rows.extend((0..of_unit.len()).map(|i| (i, m, u)));
+        let of_unit = |m: usize, u: usize| {
+            let (mode, unit) = (self.mode[m], items.units[u]);
+            let swaps = items.dataset.items.iter().zip(&swaps[m][u]);
+            swaps.map(move |(item, swap)| ItemRow {
+                item: item.into(),
+                unit: unit.into(),
+                mode: mode.name(),
+                base_metric: Some(swap.base),
+                ablated_metric: Some(swap.patched),
+                effect: Some(swap.effect()),
+                halves: swap.into(),
+            })
+        };
+        let units = (0..swaps.len()).flat_map(|m| (0..swaps[m].len()).map(move |u| (m, u)));
+        Ok(ItemRow::table(units.flat_map(|(m, u)| of_unit(m, u)))?)
+    }
+}
+
+/// What is read of a prompt.
+struct OfPrompt {
+    clean: Asked,
+    /// For each mode and unit, of each of its forks.
+    ablated: Vec<Vec<Vec<Asked>>>,
+}
+
+impl OfPrompt {
+    /// Adds a swap to each mode's units.
+    fn add(&self, readings: &Readings, swaps: &mut Swaps) {
+        let base = self.clean.of(readings);
+        for (of_mode, swaps) in self.ablated.iter().zip(swaps) {
+            for (forks, of_unit) in of_mode.iter().zip(swaps) {
+                let forks: Vec<Value> = forks.iter().map(|asked| asked.of(readings)).collect();
+                of_unit.extend(Value::mean(&forks).map(|patched| base.swap(None, patched)));
             }
         }
-        let item = |r: &(usize, usize, usize)| &items.dataset.items[r.0];
-        let swap = |r: &(usize, usize, usize)| swaps[r.1][r.2][r.0];
-        Ok(Table::new("items")
-            .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-            .opt_str("label", "the prompt's label", rows.iter().map(|r| item(r).label.as_deref()))?
-            .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-            .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-            .int("layer", "layer, from 0", rows.iter().map(|r| items.units[r.2].site.layer as i64))?
-            .int("head", "head, from 0; -1 for a site as a whole", rows.iter().map(|r| items.units[r.2].head_number()))?
-            .str("mode", "zero, mean or resample", rows.iter().map(|r| self.mode[r.1].name()))?
-            .float("base_metric", "metric without the ablation, nats", rows.iter().map(|r| swap(r).base))?
-            .float(
-                "ablated_metric",
-                "metric with it (resample: mean over draws), nats",
-                rows.iter().map(|r| swap(r).patched),
-            )?
-            .float("effect", "ablated minus base metric, nats", rows.iter().map(|r| swap(r).effect()))?
-            .float(
-                "answer_effect",
-                "the same of logsumexp(answer logits) less the mean logit, nats",
-                rows.iter().map(|r| swap(r).answer),
-            )?
-            .float(
-                "foil_effect",
-                "the same of the foil: answer_effect less this is effect",
-                rows.iter().map(|r| swap(r).foil()),
-            )?)
     }
 }
 
 /// The reference set's values at the units' sites.
 struct Values {
     /// Of each prompt, `[positions, width]` for each site; none where nothing is drawn from them. `[prompts][sites]`
-    of: Vec<Vec<Reading>>,
+    of: Vec<Vec<Array>>,
     /// Means over the prompts and their positions, one a site.
     means: Vec<Vec<f32>>,
 }
@@ -463,8 +504,8 @@ fn ablation(
     if mode == Mode::Mean {
         return vec![edit(positions.clone(), Change::Set(values.means[site][part].into()))];
     }
-    let Reading::Array(Array { shape, values: drawn }) = &values.of[donor][site] else { return Vec::new() };
-    let row = |p: usize| -> Arc<[f32]> { drawn[p * shape[1]..(p + 1) * shape[1]][part.clone()].into() };
+    let drawn = &values.of[donor][site];
+    let row = |p: usize| -> Arc<[f32]> { drawn.values[p * drawn.width()..][part.clone()].into() };
     match positions {
         Positions::All => {
             let matched = align(&items.tokens[item].0, &items.reference_ids[donor]);

@@ -6,20 +6,23 @@
 use super::AnalysisError;
 use super::inputs::{Sources, read_input};
 use crate::answers::{Class, OWN, Rules};
-use crate::dataset::{Input, Item, Pair};
+use crate::dataset::{Data, Input, Item, Pair};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::{Plan, Run};
+use crate::rows;
 use crate::run::{Generated, Generation, Sampling, Steps};
-use crate::session::Session;
+use crate::study::Runner;
 use crate::table::Table;
-use std::path::PathBuf;
 
 /// How generated answers are classified
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ClassArgs {
     /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
-    #[arg(long, value_name = "FILE")]
-    pub classes: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub classes: Option<Data>,
 }
 
 impl ClassArgs {
@@ -32,9 +35,8 @@ impl ClassArgs {
             return Rules::builtin().map_err(|e| AnalysisError::Failed(e.to_string()));
         };
         if !generates {
-            return Err(AnalysisError::Bad(
-                "--classes: there are no answers to classify; give --generate N".to_string(),
-            ));
+            let (classes, generate) = (param("classes"), param("generate").is("N"));
+            return Err(AnalysisError::Bad(format!("{classes}: there are no answers to classify; give {generate}")));
         }
         let (bytes, source) = read_input(path)?;
         let text = String::from_utf8(bytes)
@@ -50,7 +52,7 @@ impl ClassArgs {
     /// As [`Self::open`], and if the file has no rules for one of the two.
     pub fn open_for_refusals(&self, generates: bool, sources: &mut Sources) -> Result<Rules, AnalysisError> {
         let rules = self.open(generates, sources)?;
-        let path = self.classes.as_deref().unwrap_or_else(|| "".as_ref()).display();
+        let path = self.classes.as_ref().map_or(String::new(), |path| path.display().to_string());
         match [Class::Refusal, Class::Answer].into_iter().find(|class| !rules.has(*class)) {
             Some(lacking) => Err(AnalysisError::Bad(format!(
                 "{path}: has no rule of the class `{lacking}`, and this analysis tells refusals from answers; add rules of both"
@@ -60,8 +62,28 @@ impl ClassArgs {
     }
 }
 
-/// What tables say of the column of an answer's class.
-pub const CLASS_DOC: &str = "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own";
+rows! {
+    /// A generated answer in tables.
+    #[derive(Copy)]
+    pub struct Answered<'a> {
+        class: &'a str = "refusal, evasion, answer, broken (loops and scraps), undecided, or a class of one's own",
+        rule: Option<&'a str> = "the rule that decided",
+        stopped: bool = "whether the answer ended by itself",
+        text: &'a str = "the generated answer",
+    }
+}
+
+impl<'a> From<&'a Answer> for Answered<'a> {
+    fn from(answer: &'a Answer) -> Self {
+        let Answer { class, rule, stopped, text } = answer;
+        Answered { class: class.name(), rule: rule.as_deref(), stopped: *stopped, text }
+    }
+}
+
+/// The columns of the shares of some classes.
+pub fn columns_of(classes: &[Class]) -> Vec<String> {
+    classes.iter().map(|class| class.column()).collect()
+}
 
 /// A generated answer.
 #[derive(Clone, Debug, PartialEq)]
@@ -118,13 +140,13 @@ pub fn class_columns(table: &Table) -> Vec<(String, String)> {
 /// # Errors
 /// As [`sampled`].
 pub fn continued(
-    session: &Session,
+    runner: &dyn Runner,
     plan: &Plan,
     runs: Vec<Run>,
     much: (u32, Steps),
     asked: (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
-    sampled(session, plan, runs, much, Sampling::Greedy, asked)
+    sampled(runner, plan, runs, much, Sampling::Greedy, asked)
 }
 
 /// Continues runs of a plan by up to `tokens` tokens, and classifies by rules what each came to; `asked` says what runs answer.
@@ -132,17 +154,17 @@ pub fn continued(
 /// # Errors
 /// If the runs cannot go on, or the model has no tokenizer.
 pub fn sampled(
-    session: &Session,
+    runner: &dyn Runner,
     plan: &Plan,
     runs: Vec<Run>,
     (tokens, steps): (u32, Steps),
     sampling: Sampling,
     (rules, asked): (&Rules, &[Item]),
 ) -> Result<(Vec<Generated>, Vec<Answer>), AnalysisError> {
-    let stop = session.model.stop_tokens().to_vec();
+    let stop = runner.model().stop_tokens().to_vec();
     let generation = Generation { runs, max_tokens: tokens as usize, sampling, steps, stop };
-    let generated = session.generate(plan, &generation)?;
-    let answers = answers(session.model, rules, asked, &generated)?;
+    let generated = runner.generate(plan, &generation)?;
+    let answers = answers(runner.model(), rules, asked, &generated)?;
     Ok((generated, answers))
 }
 

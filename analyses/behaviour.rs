@@ -6,7 +6,7 @@
 //! tokens tell much worse than its own. Candidates are first tokens that several answers of one class share; a pair of tokens is
 //! chosen, then more as long as they help to order the prompts or to put 0 between the two. How well tokens tell is measured by
 //! cross-fitting over four folds of the pairs: no prompt is judged by tokens that it helped to choose. `metric.json` holds the
-//! tokens of each language, and every analysis takes it as its metric (`--metric`). A model that refuses too little gets tokens
+//! tokens of each language, and every analysis takes it as its metric. A model that refuses too little gets tokens
 //! that tell the positive prompts from the negative ones, and is said to be such a one.
 //! Source: "How Alignment Routes" (2026) measures routing in the model's own refusals.
 
@@ -18,42 +18,61 @@ mod tokens;
 use super::answered::{Answer, ClassArgs, continued, item_of};
 use super::inputs::{PairFile, Sources, room};
 use super::scored::Scored;
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
 use crate::answers::{Class, Rules};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Dataset, Item, Pair, warn_once};
 use crate::model::Model;
-use crate::plan::{Activation, Part, Plan, Positions, Run};
+use crate::plan::{Activation, Array, Handle, Part, Plan, Positions, Run};
 use crate::report::Section;
-use crate::run::{Generated, Reading, Steps};
-use crate::session::Session;
-use crate::site::SiteKind;
+use crate::run::{Generated, Steps};
+use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use found::Found;
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+pub(crate) use tables::HELD_OUT;
 use tables::Made;
+pub use tables::{AnswerRow, RateRow, SeparationRow};
 
 /// Find out what the model refuses, and which first tokens tell
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Behaviour {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
     /// Generate this many tokens per answer
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))
+    )]
     pub generate: u32,
 
     /// Use at most this many tokens on each side of the metric
-    #[arg(long, default_value_t = 8, value_name = "K", value_parser = clap::value_parser!(u16).range(1..=16))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().tokens, value_name = "K"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=16))
+    )]
     pub tokens: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
+}
+
+impl Default for Behaviour {
+    fn default() -> Self {
+        Behaviour { file: PairFile::default(), generate: 32, tokens: 8, classes: ClassArgs::default() }
+    }
 }
 
 /// The prompts as the model reads them.
@@ -84,6 +103,12 @@ struct Said {
     first: Vec<Option<u32>>,
 }
 
+/// What was found of the prompts.
+pub struct Measured {
+    said: Said,
+    answers: Vec<Answer>,
+}
+
 /// The file of the metric.
 const METRIC: &str = "metric.json";
 
@@ -98,6 +123,7 @@ impl Analysis for Behaviour {
     const ABOUT: &'static str = "Find out what the model refuses, and which first tokens tell";
     const TITLE: &'static str = "Behaviour";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let pairs = self.file.read()?;
@@ -131,31 +157,28 @@ impl Analysis for Behaviour {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let columns = vec![vec![0]; items.langs.len()];
-        let plans = |columns: Vec<Vec<usize>>| prompts(items).map(move |some| plan(items, some, &columns));
-        let generated = plans(columns.clone()).map(|plan| plan.longer(self.generate as usize - 1));
-        Ok(planned(generated.chain(plans(columns))))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
         let (mut generated, mut answers) = (Vec::new(), Vec::new());
         for some in prompts(items) {
             let runs = (0..some.len()).map(Run::Prompt).collect();
-            let (plan, greedy) = (plan(items, some.clone(), &[]), (self.generate, Steps::PromptOnly));
-            let (own, classes) = continued(session, &plan, runs, greedy, (&items.rules, &items.items[some]))?;
+            let (plan, greedy) = (plan(items, some.clone(), &[]).0, (self.generate, Steps::PromptOnly));
+            let (own, classes) = continued(runner, &plan, runs, greedy, (&items.rules, &items.items[some]))?;
             generated.extend(own);
             answers.extend(classes);
         }
-        let said = Said::of(session, items, &generated)?;
+        Ok(Measured { said: Said::of(runner, items, &generated)?, answers })
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { said, answers } = measured;
         let class = |answer: &Answer| match answer.class {
             Class::Refusal => Some(true),
             Class::Answer => Some(false),
             Class::Evasion | Class::Broken | Class::Undecided | Class::Own(_) => None,
         };
         let class: Vec<Option<bool>> = answers.iter().map(class).collect();
-        let found = Found::choose(items, &said, &class, usize::from(self.tokens), session.seed);
-        let made = Made { model: session.model, items, answers: &answers, said: &said, found: &found };
+        let found = Found::choose(items, &said, &class, usize::from(self.tokens), about.seed);
+        let made = Made { model: about.loaded, items, answers: &answers, said: &said, found: &found };
         let rows = tables::Scored::of(&found);
         let file = made.file(&rows)?;
         warn_once(&file.weak().iter().map(|text| format!("{METRIC}: {text}")).collect::<Vec<_>>());
@@ -165,7 +188,7 @@ impl Analysis for Behaviour {
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, "rates")?)?)])
+        Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, RateRow::TABLE)?)?)])
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -173,46 +196,49 @@ impl Analysis for Behaviour {
     }
 }
 
+const LOGITS: Site = Site { kind: SiteKind::Logits, layer: 0 };
+
 /// The prompts that are planned at once.
 fn prompts(items: &Items) -> impl Iterator<Item = Range<usize>> {
     batches(items.prompts.len(), 1)
 }
 
 /// Some prompts, with the logits of some tokens, those of each prompt's language, where there are any.
-fn plan(items: &Items, some: Range<usize>, columns: &[Vec<usize>]) -> Plan {
-    let mut plan = Plan::default();
+fn plan(items: &Items, some: Range<usize>, columns: &[Vec<usize>]) -> (Plan, Vec<Handle<Array>>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
     for i in some {
         let run = plan.prompt(format!("{} {}", items.items[i].id, SIDES[i % 2]), items.prompts[i].clone());
         if let Some(columns) = columns.get(items.lang[i]) {
             let part = Part::Columns(columns.clone());
-            plan.read(run, Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part });
+            asked.push(plan.read(run, Activation { site: LOGITS, positions: Positions::Last, part }));
         }
     }
-    plan
+    (plan, asked)
 }
 
 /// The logits of some tokens, those of each prompt's language, at the last position of every prompt; so many prompts at a time.
 fn logits(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Items,
     prompts: impl Iterator<Item = Range<usize>>,
     columns: &[Vec<usize>],
 ) -> Result<Vec<Vec<f64>>, AnalysisError> {
     let mut logits = Vec::with_capacity(items.prompts.len());
     for some in prompts {
-        let readings = session.run(&plan(items, some, columns))?;
-        logits.extend(readings.iter().map(|r| r.values().iter().map(|x| f64::from(*x)).collect()));
+        let (plan, asked) = plan(items, some, columns);
+        let readings = runner.run(&plan)?;
+        logits.extend(asked.iter().map(|of| readings[*of].values.iter().map(|x| f64::from(*x)).collect()));
     }
     Ok(logits)
 }
 
 impl Said {
     /// Of answers, one a prompt.
-    fn of(session: &Session, items: &Items, generated: &[Generated]) -> Result<Said, AnalysisError> {
+    fn of(runner: &dyn Runner, items: &Items, generated: &[Generated]) -> Result<Said, AnalysisError> {
         let first: Vec<Option<u32>> = generated.iter().map(|g| g.ids.first().copied()).collect();
         let mut all = candidates(first.iter().flatten());
         if all.len() < 2 {
-            all.extend(runners_up(session, items, &all)?);
+            all.extend(runners_up(runner, items, &all)?);
         }
         let mut by_lang = vec![Vec::new(); items.langs.len()];
         first.iter().zip(&items.lang).for_each(|(first, lang)| by_lang[*lang].extend(first));
@@ -223,7 +249,7 @@ impl Said {
             let (overall, own) = values.split_at(all.len());
             [overall.to_vec(), own.to_vec()]
         };
-        let logits = logits(session, items, prompts(items), &columns)?.into_iter().map(split).collect();
+        let logits = logits(runner, items, prompts(items), &columns)?.into_iter().map(split).collect();
         Ok(Said { all, of, logits, first })
     }
 }
@@ -238,12 +264,12 @@ fn candidates<'a>(first: impl Iterator<Item = &'a u32>) -> Vec<u32> {
 }
 
 /// Two tokens that the model nearly said: where all answers begin alike, there is nothing else to compare.
-fn runners_up(session: &Session, items: &Items, said: &[u32]) -> Result<Vec<u32>, AnalysisError> {
+fn runners_up(runner: &dyn Runner, items: &Items, said: &[u32]) -> Result<Vec<u32>, AnalysisError> {
     let mut plan = Plan::default();
     let prompt = plan.prompt("the first prompt", items.prompts[0].clone());
-    let logits = SiteKind::Logits.at(0);
-    plan.read(prompt, Activation { site: logits, positions: Positions::Last, part: Part::All });
-    let logits = session.run(&plan)?.first().map(Reading::values).unwrap_or_default();
+    let asked = plan.read(prompt, Activation { site: LOGITS, positions: Positions::Last, part: Part::All });
+    let readings = runner.run(&plan)?;
+    let logits = &readings[asked].values;
     let mut order: Vec<usize> = (0..logits.len()).collect();
     order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
     Ok(order.into_iter().map(|token| token as u32).filter(|token| !said.contains(token)).take(2).collect())
@@ -253,10 +279,11 @@ fn runners_up(session: &Session, items: &Items, said: &[u32]) -> Result<Vec<u32>
 mod tests {
     use super::*;
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     #[test]
     fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
         let items = Behaviour { file, generate: 2, tokens: 2, classes: ClassArgs::default() }.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);

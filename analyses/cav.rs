@@ -23,27 +23,28 @@ use super::metric::MetricArgs;
 use super::scored::Scored;
 use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, read_prompts};
+use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::linear::Method;
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Gradient, Metric, Part, Plan, Positions};
+use crate::parameters::param;
+use crate::plan::{Activation, Array, Gradient, Handle, Metric, Part, Plan, Positions};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
+use crate::study::Runner;
 use crate::table::Table;
 use fit::{At, Found, Tcav};
 use sets::Sets;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// How a CAV is fitted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Classifier {
     /// Logistic regression with an L2 penalty, whose strength is cross-validated.
@@ -67,57 +68,88 @@ impl Classifier {
     }
 }
 
-/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
-pub struct Cav {
+/// Which examples show a concept, and which do not
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+pub struct ConceptArgs {
     /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
     ///
     /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
     /// and are in one run of TCAV.
-    #[arg(long, value_name = "FILE")]
-    pub concept: PathBuf,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub concept: Data,
 
     /// Read random examples, without the concept, from this file (repeatable)
-    #[arg(long, value_name = "FILE", required_unless_present = "label")]
-    pub random: Vec<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", required_unless_present = "label"))]
+    #[serde(default)]
+    pub random: Vec<Data>,
 
-    /// Take only the examples of --concept with this label as showing it
+    /// Take only the concept's examples with this label as showing it
     ///
-    /// Without --random, the other examples of the file are the random ones.
-    #[arg(long, value_name = "LABEL")]
+    /// Without random examples, the other examples of the file are the random ones.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
     pub label: Option<String>,
+}
+
+/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
+pub struct Cav {
+    #[cfg_attr(feature = "cli", command(flatten))]
+    #[serde(flatten)]
+    pub examples: ConceptArgs,
 
     /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
     ///
     /// Each label is a class. If the prompts have no labels, the file is one class.
-    #[arg(long, value_name = "FILE")]
-    pub class: Vec<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub class: Vec<Data>,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 
     /// Take activations at this site
-    #[arg(long, default_value = "resid_post")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
-    #[arg(long, value_name = "LIST")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
     pub layers: Option<String>,
 
     /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
     /// Fit CAVs in this way; several with commas
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "logistic")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().method))]
     pub method: Vec<Classifier>,
 
     /// For TCAV: fit this many CAVs of the concept, and as many of random sets
     ///
     /// If the examples or their groups do not suffice, there are fewer, down to 5.
-    #[arg(long, default_value_t = 10, value_name = "R", requires = "class", value_parser = clap::value_parser!(u16).range(5..=500))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().runs, value_name = "R", requires = "class"),
+        arg(value_parser = clap::value_parser!(u16).range(5..=500))
+    )]
     pub runs: u16,
+}
+
+impl Default for Cav {
+    fn default() -> Self {
+        Cav {
+            examples: ConceptArgs::default(),
+            class: Vec::new(),
+            metric: MetricArgs::default(),
+            site: SiteKind::ResidPost,
+            layers: None,
+            position: Position::Last,
+            method: vec![Classifier::Logistic],
+            runs: 10,
+        }
+    }
 }
 
 /// The examples as the model reads them.
@@ -146,26 +178,37 @@ struct Class {
 
 type ClassPrompt = (Vec<u32>, Metric, Positions);
 
+/// What was found at every site by every method.
+pub struct Measured {
+    /// The sets of TCAV's runs, where there are classes.
+    sets: Option<Sets>,
+    found: Vec<Found>,
+}
+
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
     const ABOUT: &'static str =
         "Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)";
     const TITLE: &'static str = "Concept activation vectors";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let sites = self.sites(&model.decoder.arch)?;
         if let Some(twice) = named_twice(&self.method) {
-            return Err(AnalysisError::Bad(format!("--method names {} twice", twice.method().name())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("method"), twice.method().name())));
         }
         let (mut reader, mut sources) = (Reader::default(), Vec::new());
-        let shown = read_prompts(&self.concept)?;
+        let shown = read_prompts(&self.examples.concept)?;
         sources.push(shown.source());
-        let labelled = |item: &Item| self.label.is_none() || item.label == self.label;
+        let labelled = |item: &Item| self.examples.label.is_none() || item.label == self.examples.label;
         let concept = reader.examples(self, model, &shown, labelled)?;
-        let mut random =
-            if self.random.is_empty() { reader.examples(self, model, &shown, |i| !labelled(i))? } else { Vec::new() };
-        for path in &self.random {
+        let mut random = if self.examples.random.is_empty() {
+            reader.examples(self, model, &shown, |i| !labelled(i))?
+        } else {
+            Vec::new()
+        };
+        for path in &self.examples.random {
             let set = read_prompts(path)?;
             random.extend(reader.examples(self, model, &set, |_| true)?);
             sources.push(set.source());
@@ -184,41 +227,39 @@ impl Analysis for Cav {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let arch = &model.decoder.arch;
-        let activations = items.batches(arch, items.examples().count()).map(|some| activations_plan(items, some));
-        let gradients = items.classes.iter().flat_map(move |class| {
-            items.batches(arch, class.prompts.len()).map(|some| gradients_plan(class, &items.sites, some))
-        });
-        Ok(planned(activations.chain(gradients)))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
         let mut rows: Vec<Vec<Vec<f32>>> = vec![Vec::new(); items.sites.len()];
         for some in items.batches(arch, items.examples().count()) {
-            let mut readings = session.run(&activations_plan(items, some.clone()))?.into_iter();
-            for _ in some {
-                rows.iter_mut().zip(&mut readings).for_each(|(rows, reading)| rows.push(reading.into_values()));
+            let (plan, asked) = activations_plan(items, some);
+            let readings = runner.run(&plan)?;
+            for of_example in asked {
+                rows.iter_mut().zip(of_example).for_each(|(rows, value)| rows.push(readings[value].values.clone()));
             }
         }
         let asked = !items.classes.is_empty();
-        let sets = asked.then(|| items.sets(usize::from(self.runs), session.seed)).transpose()?;
+        let sets = asked.then(|| items.sets(usize::from(self.runs), runner.seed())).transpose()?;
         let mut found = Vec::new();
-        for (site, rows) in items.sites.iter().zip(&rows) {
+        // What the directions are does not change what is run.
+        let sites = if runner.is_counting() { &[] } else { items.sites.as_slice() };
+        for (site, rows) in sites.iter().zip(&rows) {
             for classifier in &self.method {
-                let at = At { items, rows, site: *site, method: classifier.method(), seed: session.seed };
+                let at = At { items, rows, site: *site, method: classifier.method(), seed: runner.seed() };
                 found.push(at.find(sets.as_ref())?);
             }
         }
         drop(rows);
         for class in &items.classes {
-            self.score(session, items, class, &mut found)?;
+            self.score(runner, items, class, &mut found)?;
         }
-        let name = &session.model.name;
-        let mut tables = vec![tables::cavs(name, &self.position, items, &found)?];
+        Ok(Measured { sets, found })
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { sets, found } = measured;
+        let mut tables = vec![tables::cavs(about.model, &self.position, items, &found)?];
         if let Some(sets) = &sets {
-            tables.push(tables::tcav(name, items, &found, sets)?);
+            tables.push(tables::tcav(about.model, items, &found, sets)?);
             tables.push(tables::scores(items, &found)?);
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
@@ -254,15 +295,24 @@ impl Items {
 
 impl Cav {
     /// Adds a class' scores to what was found: how often its prompts' metric rises along each run's CAV.
-    fn score(&self, session: &Session, items: &Items, class: &Class, found: &mut [Found]) -> Result<(), AnalysisError> {
+    fn score(
+        &self,
+        runner: &dyn Runner,
+        items: &Items,
+        class: &Class,
+        found: &mut [Found],
+    ) -> Result<(), AnalysisError> {
         let mut counts: Vec<Tcav> = found.iter().map(|f| f.runs.unscored()).collect();
         let (of_site, n) = (self.method.len(), class.prompts.len());
-        for some in items.batches(&session.model.decoder.arch, n) {
-            let readings = session.run(&gradients_plan(class, &items.sites, some))?;
-            for (k, gradient) in readings.iter().map(Reading::values).enumerate() {
-                let at_site = of_site * (k % items.sites.len())..;
-                let of_methods = found[at_site.clone()].iter().zip(&mut counts[at_site]).take(of_site);
-                of_methods.for_each(|(f, counts)| f.runs.count(&gradient, counts));
+        for some in items.batches(&runner.model().decoder.arch, n) {
+            let (plan, asked) = gradients_plan(class, &items.sites, some);
+            let readings = runner.run(&plan)?;
+            for of_prompt in asked {
+                let of_sites = found.chunks(of_site).zip(counts.chunks_mut(of_site)).zip(of_prompt);
+                for ((found, counts), gradient) in of_sites {
+                    let gradient = &readings[gradient].values;
+                    found.iter().zip(counts).for_each(|(f, counts)| f.runs.count(gradient, counts));
+                }
             }
         }
         found.iter_mut().zip(counts).for_each(|(f, counts)| f.tcav.push(counts.shares(n)));
@@ -273,16 +323,16 @@ impl Cav {
     fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
         let bad = |why: String| Err(AnalysisError::Bad(why));
         if self.position == Position::All {
-            return bad("--position all: a CAV is of one position; give last or a number".to_string());
+            return bad(format!("{}: a CAV is of one position; give last or a number", param("position").is("all")));
         }
         if self.layers.is_some() && !self.site.in_layers() {
-            return bad(format!("--layers: {} is in no layer; leave it out", self.site));
+            return bad(format!("{}: {} is in no layer; leave it out", param("layers"), self.site));
         }
         let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
         let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
         let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
         if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
-            return bad(format!("--site {}: its width differs with the prompt's length", self.site));
+            return bad(format!("{}: its width differs with the prompt's length", param("site").is(self.site)));
         }
         Ok(sites)
     }
@@ -291,9 +341,17 @@ impl Cav {
     fn check(&self, items: &Items) -> Result<(), AnalysisError> {
         // A strength is chosen by holding out examples of what is left when others are held out.
         let needed = if self.method.iter().any(|m| *m != Classifier::Mean) { 3 } else { 2 };
-        let label = self.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
-        let files =
-            || items.sources.iter().map(|s| s.0.as_str()).take(1 + self.random.len()).collect::<Vec<_>>().join(", ");
+        let label =
+            self.examples.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
+        let files = || {
+            items
+                .sources
+                .iter()
+                .map(|s| s.0.as_str())
+                .take(1 + self.examples.random.len())
+                .collect::<Vec<_>>()
+                .join(", ")
+        };
         for (what, examples) in [("of the concept", &items.concept), ("random", &items.random)] {
             let groups = examples.iter().map(|e| e.group).collect::<HashSet<_>>().len();
             if groups < needed {
@@ -322,7 +380,7 @@ impl Cav {
     /// The prompts of the classes: those of one label together, whatever file they are from, and those of a file without.
     fn classes(&self, model: &Model, sources: &mut Sources, scored: &mut Scored) -> Result<Vec<Class>, AnalysisError> {
         if let Some(twice) = named_twice(&self.class) {
-            return Err(AnalysisError::Bad(format!("--class names {} twice", twice.display())));
+            return Err(AnalysisError::Bad(format!("{} names {} twice", param("class"), twice.display())));
         }
         let metrics = self.metric.open(model)?;
         let mut classes: Vec<(Key, Vec<ClassPrompt>)> = Vec::new();
@@ -336,7 +394,7 @@ impl Cav {
                 let (ids, metric) = item_tokens(model, &set, item, &metrics)?;
                 let at = set.at(item.line, &item.id, "prompt");
                 let positions = self.position.of(ids.len()).map_err(|why| at.error(why))?;
-                let key = item.label.clone().map_or(Key::File(path), Key::Label);
+                let key = item.label.clone().map_or(Key::File(path.path()), Key::Label);
                 let prompt = (ids, metric, positions);
                 match classes.iter_mut().find(|class| class.0 == key) {
                     Some(class) => class.1.push(prompt),
@@ -423,31 +481,32 @@ impl Reader {
     }
 }
 
-/// Activations of some examples at every site.
-fn activations_plan(items: &Items, some: Range<usize>) -> Plan {
+/// Activations of some examples at every site; for each example.
+fn activations_plan(items: &Items, some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
     let mut plan = Plan::default();
-    for example in items.examples().skip(some.start).take(some.len()) {
+    let of_example = |example: &Example| {
         let prompt = plan.prompt(example.name.clone(), example.ids.clone());
-        for site in &items.sites {
-            let (positions, part) = (example.positions.clone(), Part::All);
-            plan.read(prompt, Activation { site: *site, positions, part });
-        }
-    }
-    plan
+        let value = |site: &Site| Activation { site: *site, positions: example.positions.clone(), part: Part::All };
+        items.sites.iter().map(|site| plan.read(prompt, value(site))).collect()
+    };
+    let asked = items.examples().skip(some.start).take(some.len()).map(of_example).collect();
+    (plan, asked)
 }
 
-/// Gradients of some of a class' metrics at every site.
-fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> Plan {
+/// Gradients of some of a class' metrics at every site; for each prompt.
+fn gradients_plan(class: &Class, sites: &[Site], some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
     let mut plan = Plan::default();
-    for i in some {
+    let of_prompt = |i: usize| {
         let (ids, metric, positions) = &class.prompts[i];
         let prompt = plan.prompt(format!("{} {i}", class.name), ids.clone());
-        for site in sites {
+        let gradient = |site: &Site| {
             let (metric, positions, part) = (metric.clone(), positions.clone(), Part::All);
-            plan.read(prompt, Gradient { metric, site: *site, positions, part });
-        }
-    }
-    plan
+            Gradient { metric, site: *site, positions, part }
+        };
+        sites.iter().map(|site| plan.read(prompt, gradient(site))).collect()
+    };
+    let asked = some.map(of_prompt).collect();
+    (plan, asked)
 }
 
 fn named(found: &Found) -> Option<Named> {

@@ -12,11 +12,16 @@ mod report;
 pub use report::{figures, sections};
 
 use super::AnalysisError;
-use super::effects::{Read, Row, read};
-use super::interchange::Direction;
+use super::answered::Answered;
+use super::behaviour::{AnswerRow, RateRow};
+use super::effects::read;
+use super::interchange::{Direction, Exchange, Read, Row};
 use super::routing::screen::{Carrier, circuit};
-use crate::stats::{PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
+use crate::answers::Class;
+use crate::rows;
+use crate::stats::{Interval, PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::collections::BTreeMap;
 
 /// A finished run of a checkpoint.
@@ -82,7 +87,7 @@ struct Found<'a> {
 
 impl<'a> Found<'a> {
     fn of(checkpoint: &'a Checkpoint) -> Result<Self, AnalysisError> {
-        let heads = read(&checkpoint.heads, "direction")?;
+        let heads = read::<Exchange>(&checkpoint.heads)?;
         let most = |of: fn(&Row) -> i64| heads.rows.iter().map(of).max().unwrap_or(-1) + 1;
         let behaviour = checkpoint.behaviour.as_ref();
         Ok(Found {
@@ -108,7 +113,7 @@ impl<'a> Found<'a> {
     fn shares(&self, direction: Direction) -> Vec<Option<f64>> {
         let rows: Vec<&Row> = self.heads.rows.iter().filter(|r| r.variant == direction.name()).collect();
         let gap = rows.iter().find_map(|r| r.gap());
-        rows.iter().map(|r| Some(r.effect.or(r.estimate)? / gap?)).collect()
+        rows.iter().map(|r| Some(r.effect_mean.or(r.estimate_mean)? / gap?)).collect()
     }
 
     /// The mean depth of the heads that carry, weighted by how much of the gap each crosses.
@@ -122,16 +127,18 @@ impl<'a> Found<'a> {
 
 /// The share of positive prompts that are refused.
 fn refusals(rates: &Table) -> Result<Option<(f64, i64)>, AnalysisError> {
-    let (sides, bys, n, shares) = (rates.strs("side")?, rates.strs("by")?, rates.ints("n")?, rates.floats("refusal")?);
+    let (sides, bys, n) = (rates.column(RateRow::side)?, rates.column(RateRow::by)?, rates.column(RateRow::n)?);
+    let shares = rates.floats(Class::Refusal.name())?;
     let all = (0..rates.rows()).find(|i| sides[*i] == "positive" && bys[*i] == "all");
     Ok(all.and_then(|i| Some((shares[i]?, n[i]))))
 }
 
 /// Whether each positive prompt is refused.
 fn refused(answers: &Table) -> Result<BTreeMap<&str, bool>, AnalysisError> {
-    let (ids, sides, classes) = (answers.strs("id")?, answers.strs("side")?, answers.strs("class")?);
+    let ids = answers.column(AnswerRow::id)?;
+    let (sides, classes) = (answers.strs(AnswerRow::side.name)?, answers.column(Answered::class)?);
     let positive = (0..answers.rows()).filter(|i| sides[*i] == "positive");
-    Ok(positive.map(|i| (ids[i], classes[i] == "refusal")).collect())
+    Ok(positive.map(|i| (ids[i], classes[i] == Class::Refusal.name())).collect())
 }
 
 /// The tables of a comparison: `checkpoints`, one row a model; `overlap`, one a pair of models; `heads`, all heads of all.
@@ -143,82 +150,110 @@ pub fn tables(checkpoints: &[Checkpoint]) -> Result<Vec<Table>, AnalysisError> {
     Ok(vec![checkpoints_table(&found)?, overlap_table(&found)?, heads_table(&found)?])
 }
 
+rows! {
+    /// A checkpoint: a model with its circuit and its behaviour.
+    pub struct CheckpointRow<'a> in "checkpoints" {
+        model: &'a str = "the model, as it was named",
+        parameters: i64 = "how many parameters it has",
+        n_layers: i64 = "its layers",
+        n_heads: i64 = "its heads a layer",
+        n: i64 = "pairs",
+        pairs: &'a str = "the file of pairs, as it was named",
+        same_pairs: bool = "whether its heads and its behaviour were measured on the same pairs as the first model's heads",
+        positive_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        carriers: i64 = "heads that carry the behaviour in both directions of interchange (q < 0.05)",
+        gate_layer: i64 = "layer of the strongest; -1 for none",
+        gate_head: i64 = "its head; -1 for none",
+        gate_depth: Option<f64> = "its relative depth, (layer + 1/2) / layers",
+        gate_necessity: Option<f64> = "share of the gap that its exchange crosses in the positive run",
+        gate_sufficiency: Option<f64> = "the same in the negative run",
+        center_depth: Option<f64> = "mean relative depth of the carriers, weighted by the shares they cross",
+        refusal: Option<f64> = "share of positive prompts that are refused, where behaviour was measured",
+        refusal_interval: Option<(f64, f64)> as "refusal_" =
+            ["lower end of its 95 % Wilson interval", "its upper end"],
+    }
+
+    /// Two checkpoints.
+    pub struct OverlapRow<'a> in "overlap" {
+        model: &'a str = "the first model",
+        other: &'a str = "the second model",
+        same_shape: bool = "whether both have as many layers and heads, so that heads can be matched",
+        same_model: bool [newer] = "whether both are one model, of one checksum and one name",
+        same_effects: bool [newer] = "whether every head has the same effects in both, to the last bit",
+        carriers: i64 = "heads that carry the behaviour in the first",
+        other_carriers: i64 = "heads that carry it in the second",
+        shared: Option<f64> = "heads that carry the behaviour in both; empty for other shapes",
+        expected: Option<f64> = "how many random sets of these sizes share",
+        p_value: Option<f64> = "how often random sets share as many or more (hypergeometric)",
+        jaccard: Option<f64> = "shared heads as a share of those that carry in either",
+        necessity_spearman: Option<f64> =
+            "rank correlation of all heads' effects in the positive runs; estimates stand in for heads that were not run",
+        sufficiency_spearman: Option<f64> = "the same in the negative runs",
+        gate_shift: Option<f64> = "relative depth of the other's gate minus the first's",
+        center_shift: Option<f64> = "the same of the carriers' mean depth",
+        refusal_difference: Option<f64> = "share of refusals of the other minus the first's",
+        refusal_interval: Option<(f64, f64)> as "refusal_" =
+            ["lower end of its 95 % interval (Newcombe)", "its upper end"],
+        refusal_paired: bool = "whether the interval is of the same prompts, asked of both; else it is of different prompts",
+    }
+
+    /// A head of a checkpoint in one direction.
+    pub struct HeadRow<'a> in "heads" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        relative_depth: Option<f64> = "(layer + 1/2) / layers",
+        direction: &'a str = "necessity or sufficiency",
+        n: i64 = "pairs",
+        effect_mean: Option<f64> = "mean effect, nats; empty where it was only estimated",
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % interval", "its upper end"],
+        crossed: Option<f64> = "share of the gap between the mean metrics that is crossed",
+        p_value: Option<f64> = "sign-flip p-value",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over the model's heads",
+        carries: bool = "whether it carries the behaviour in both directions",
+    }
+}
+
 fn checkpoints_table(found: &[Found]) -> Result<Table, AnalysisError> {
-    // Rows of heads that were not run know neither the metrics nor all pairs.
-    let metrics = |f: &Found| f.heads.rows.iter().find_map(|r| r.positive.zip(r.negative));
     let first_pairs = found.first().map(|f| &f.checkpoint.pairs);
     let same_pairs = |f: &Found| {
         let behaviour = f.checkpoint.behaviour.as_ref().map(|b| &b.pairs);
         let mut sets = std::iter::once(&f.checkpoint.pairs).chain(behaviour);
         sets.all(|set| first_pairs.is_none_or(|first| first.same(set)))
     };
-    let interval = |f: &Found| {
-        let (successes, n) = f.refusals.map(|(share, n)| counted(share, n))?;
-        wilson(successes, n)
-    };
-    let table = Table::new("checkpoints")
-        .str("model", "the model, as it was named", found.iter().map(|f| f.checkpoint.model.as_str()))?
-        .int("parameters", "how many parameters it has", found.iter().map(|f| f.checkpoint.parameters as i64))?
-        .int("n_layers", "its layers", found.iter().map(|f| f.layers))?
-        .int("n_heads", "its heads a layer", found.iter().map(|f| f.heads_a_layer))?
-        .int("n", "pairs", found.iter().map(|f| f.checkpoint.pairs.n))?
-        .str("pairs", "the file of pairs, as it was named", found.iter().map(|f| f.checkpoint.pairs.file.as_str()))?
-        .flag(
-            "same_pairs",
-            "whether its heads and its behaviour were measured on the same pairs as the first model's heads",
-            found.iter().map(same_pairs),
-        )?
-        .float(
-            "positive_mean",
-            "mean metric of the positive prompts, nats",
-            found.iter().map(|f| metrics(f).map(|m| m.0)),
-        )?
-        .float(
-            "negative_mean",
-            "mean metric of the negative prompts, nats",
-            found.iter().map(|f| metrics(f).map(|m| m.1)),
-        )?;
-    Ok(circuit_columns(table, found)?
-        .float(
-            "refusal",
-            "share of positive prompts that are refused, where behaviour was measured",
-            found.iter().map(|f| f.refusals.map(|r| r.0)),
-        )?
-        .float(
-            "refusal_low",
-            "lower end of its 95 % Wilson interval",
-            found.iter().map(|f| interval(f).map(|i| i.low)),
-        )?
-        .float("refusal_high", "its upper end", found.iter().map(|f| interval(f).map(|i| i.high)))?)
+    Ok(CheckpointRow::table(found.iter().map(|f| CheckpointRow { same_pairs: same_pairs(f), ..f.row() }))?)
 }
 
-/// Where the heads that carry the behaviour sit, and how strong the first is.
-fn circuit_columns(table: Table, found: &[Found]) -> Result<Table, AnalysisError> {
-    let first = |f: &Found| f.carriers.first().map(|c| (c.head, c.crossed));
-    Ok(table
-        .int(
-            "carriers",
-            "heads that carry the behaviour in both directions of interchange (q < 0.05)",
-            found.iter().map(|f| f.carriers.len() as i64),
-        )?
-        .int(
-            "gate_layer",
-            "layer of the strongest; -1 for none",
-            found.iter().map(|f| first(f).map_or(-1, |c| c.0.layer as i64)),
-        )?
-        .int("gate_head", "its head; -1 for none", found.iter().map(|f| first(f).map_or(-1, |c| c.0.head as i64)))?
-        .float("gate_depth", "its relative depth, (layer + 1/2) / layers", found.iter().map(Found::gate_depth))?
-        .float(
-            "gate_necessity",
-            "share of the gap that its exchange crosses in the positive run",
-            found.iter().map(|f| first(f).map(|c| c.1[0])),
-        )?
-        .float("gate_sufficiency", "the same in the negative run", found.iter().map(|f| first(f).map(|c| c.1[1])))?
-        .float(
-            "center_depth",
-            "mean relative depth of the carriers, weighted by the shares they cross",
-            found.iter().map(Found::center),
-        )?)
+impl Found<'_> {
+    /// The checkpoint's row, without what it has in common with others.
+    fn row(&self) -> CheckpointRow<'_> {
+        // Rows of heads that were not run know neither the metrics nor all pairs.
+        let metrics = self.heads.rows.iter().find_map(|r| r.positive_mean.zip(r.negative_mean));
+        let gate = self.carriers.first().map(|c| (c.head, c.crossed));
+        let interval =
+            self.refusals.map(|(share, n)| counted(share, n)).and_then(|(successes, n)| wilson(successes, n));
+        CheckpointRow {
+            model: &self.checkpoint.model,
+            parameters: self.checkpoint.parameters as i64,
+            n_layers: self.layers,
+            n_heads: self.heads_a_layer,
+            n: self.checkpoint.pairs.n,
+            pairs: &self.checkpoint.pairs.file,
+            same_pairs: false,
+            positive_mean: metrics.map(|m| m.0),
+            negative_mean: metrics.map(|m| m.1),
+            carriers: self.carriers.len() as i64,
+            gate_layer: gate.map_or(-1, |g| g.0.layer as i64),
+            gate_head: gate.map_or(-1, |g| g.0.head as i64),
+            gate_depth: self.gate_depth(),
+            gate_necessity: gate.map(|g| g.1[0]),
+            gate_sufficiency: gate.map(|g| g.1[1]),
+            center_depth: self.center(),
+            refusal: self.refusals.map(|r| r.0),
+            refusal_interval: interval.map(Interval::ends),
+        }
+    }
 }
 
 /// Two checkpoints.
@@ -240,7 +275,7 @@ impl Two<'_> {
 
     /// Whether every head has the same effects in both, to the last bit.
     fn same_effects(&self) -> bool {
-        let effects = |f: &Found| f.heads.rows.iter().map(|r| r.effect.map(f64::to_bits)).collect::<Vec<_>>();
+        let effects = |f: &Found| f.heads.rows.iter().map(|r| r.effect_mean.map(f64::to_bits)).collect::<Vec<_>>();
         self.same_shape() && effects(self.a) == effects(self.b)
     }
 
@@ -279,6 +314,31 @@ impl Two<'_> {
         if self.same_shape() { spearman(&a, &b) } else { None }
     }
 
+    fn row(&self) -> OverlapRow<'_> {
+        let (_, carriers, other_carriers) = self.sizes();
+        let refusals = self.refusals();
+        OverlapRow {
+            model: &self.a.checkpoint.model,
+            other: &self.b.checkpoint.model,
+            same_shape: self.same_shape(),
+            same_model: self.same_model(),
+            same_effects: self.same_effects(),
+            carriers: carriers as i64,
+            other_carriers: other_carriers as i64,
+            shared: self.shared().map(|n| n as f64),
+            expected: self.expected(),
+            p_value: self.p_value(),
+            jaccard: self.jaccard(),
+            necessity_spearman: self.agreement(Direction::Necessity),
+            sufficiency_spearman: self.agreement(Direction::Sufficiency),
+            gate_shift: self.a.gate_depth().zip(self.b.gate_depth()).map(|(a, b)| b - a),
+            center_shift: self.a.center().zip(self.b.center()).map(|(a, b)| b - a),
+            refusal_difference: refusals.map(|(difference, ..)| difference),
+            refusal_interval: refusals.map(|(_, low, high)| (low, high)),
+            refusal_paired: self.paired().is_some(),
+        }
+    }
+
     /// The refusals of the same prompts by both; none where they were asked different ones.
     fn paired(&self) -> Option<PairedCounts> {
         let sets = [self.a, self.b].map(|f| f.checkpoint.behaviour.as_ref().map(|b| &b.pairs));
@@ -301,102 +361,30 @@ impl Two<'_> {
 }
 
 fn overlap_table(found: &[Found]) -> Result<Table, AnalysisError> {
-    let mut rows = Vec::new();
-    for (i, a) in found.iter().enumerate() {
-        rows.extend(found[i + 1..].iter().map(|b| Two { a, b }));
-    }
-    let float = |f: &dyn Fn(&Two) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
-    let table = Table::new("overlap")
-        .str("model", "the first model", rows.iter().map(|t| t.a.checkpoint.model.as_str()))?
-        .str("other", "the second model", rows.iter().map(|t| t.b.checkpoint.model.as_str()))?
-        .flag(
-            "same_shape",
-            "whether both have as many layers and heads, so that heads can be matched",
-            rows.iter().map(Two::same_shape),
-        )?
-        .flag("same_model", "whether both are one model, of one checksum and one name", rows.iter().map(Two::same_model))?
-        .flag(
-            "same_effects",
-            "whether every head has the same effects in both, to the last bit",
-            rows.iter().map(Two::same_effects),
-        )?
-        .int("carriers", "heads that carry the behaviour in the first", rows.iter().map(|t| t.sizes().1 as i64))?
-        .int("other_carriers", "heads that carry it in the second", rows.iter().map(|t| t.sizes().2 as i64))?
-        .float(
-            "shared",
-            "heads that carry the behaviour in both; empty for other shapes",
-            float(&|t| t.shared().map(|n| n as f64)),
-        )?
-        .float("expected", "how many random sets of these sizes share", float(&|t| t.expected()))?
-        .float("p_value", "how often random sets share as many or more (hypergeometric)", float(&|t| t.p_value()))?
-        .float("jaccard", "shared heads as a share of those that carry in either", float(&|t| t.jaccard()))?
-        .float(
-            "necessity_spearman",
-            "rank correlation of all heads' effects in the positive runs; estimates stand in for heads that were not run",
-            float(&|t| t.agreement(Direction::Necessity)),
-        )?
-        .float(
-            "sufficiency_spearman",
-            "the same in the negative runs",
-            float(&|t| t.agreement(Direction::Sufficiency)),
-        )?
-        .float(
-            "gate_shift",
-            "relative depth of the other's gate minus the first's",
-            float(&|t| Some(t.b.gate_depth()? - t.a.gate_depth()?)),
-        )?
-        .float(
-            "center_shift",
-            "the same of the carriers' mean depth",
-            float(&|t| Some(t.b.center()? - t.a.center()?)),
-        )?;
-    refusal_columns(table, &rows)
-}
-
-fn refusal_columns(table: Table, rows: &[Two]) -> Result<Table, AnalysisError> {
-    let float = |f: &dyn Fn((f64, f64, f64)) -> f64| rows.iter().map(|t| t.refusals().map(f)).collect::<Vec<_>>();
-    Ok(table
-        .float("refusal_difference", "share of refusals of the other minus the first's", float(&|r| r.0))?
-        .float("refusal_low", "lower end of its 95 % interval (Newcombe)", float(&|r| r.1))?
-        .float("refusal_high", "its upper end", float(&|r| r.2))?
-        .flag(
-            "refusal_paired",
-            "whether the interval is of the same prompts, asked of both; else it is of different prompts",
-            rows.iter().map(|t| t.paired().is_some()),
-        )?)
+    let others = |(i, a)| found[i + 1..].iter().map(move |b| Two { a, b });
+    let pairs: Vec<Two> = found.iter().enumerate().flat_map(others).collect();
+    Ok(OverlapRow::table(pairs.iter().map(Two::row))?)
 }
 
 /// All heads of all checkpoints in one table.
 fn heads_table(found: &[Found]) -> Result<Table, AnalysisError> {
-    let rows: Vec<(&Found, &Row)> = found.iter().flat_map(|f| f.heads.rows.iter().map(move |r| (f, r))).collect();
     let carries =
         |f: &Found, r: &Row| f.carriers.iter().any(|c| (c.head.layer as i64, c.head.head as i64) == (r.layer, r.head));
-    Ok(Table::new("heads")
-        .str("model", "the model, as it was named", rows.iter().map(|(f, _)| f.checkpoint.model.as_str()))?
-        .int("layer", "layer, from 0", rows.iter().map(|(_, r)| r.layer))?
-        .int("head", "head, from 0", rows.iter().map(|(_, r)| r.head))?
-        .float("relative_depth", "(layer + 1/2) / layers", rows.iter().map(|(f, r)| f.depth(r.layer)))?
-        .str("direction", "necessity or sufficiency", rows.iter().map(|(_, r)| r.variant))?
-        .int("n", "pairs", rows.iter().map(|(_, r)| r.n))?
-        .float(
-            "effect_mean",
-            "mean effect, nats; empty where it was only estimated",
-            rows.iter().map(|(_, r)| r.effect),
-        )?
-        .float("ci_low", "lower end of its 95 % interval", rows.iter().map(|(_, r)| r.interval.map(|i| i.0)))?
-        .float("ci_high", "its upper end", rows.iter().map(|(_, r)| r.interval.map(|i| i.1)))?
-        .float(
-            "crossed",
-            "share of the gap between the mean metrics that is crossed",
-            rows.iter().map(|(_, r)| r.crossed()),
-        )?
-        .float("p_value", "sign-flip p-value", rows.iter().map(|(_, r)| r.p))?
-        .float("q_value", "Benjamini-Hochberg q-value over the model's heads", rows.iter().map(|(_, r)| r.q))?
-        .flag(
-            "carries",
-            "whether it carries the behaviour in both directions",
-            rows.iter().map(|(f, r)| carries(f, r)),
-        )?)
+    let rows = found.iter().flat_map(|f| f.heads.rows.iter().map(move |r| (f, r)));
+    Ok(HeadRow::table(rows.map(|(f, r)| HeadRow {
+        model: &f.checkpoint.model,
+        layer: r.layer,
+        head: r.head,
+        relative_depth: Some(f.depth(r.layer)),
+        direction: r.variant,
+        n: r.n,
+        effect_mean: r.effect_mean,
+        interval: r.interval,
+        crossed: r.crossed(),
+        p_value: r.p_value,
+        q_value: r.q_value,
+        carries: carries(f, r),
+    }))?)
 }
 
 #[cfg(test)]

@@ -5,8 +5,10 @@
 
 use super::AnalysisError;
 use super::effects::{Tested, family};
-use crate::run::Reading;
+use crate::plan::Array;
+use crate::rows;
 use crate::stats::{Bootstrap, bca_mean};
+use std::borrow::Cow;
 
 /// The names in tables, for their documentation.
 pub const NAMES: &str =
@@ -31,8 +33,8 @@ pub fn label_of(layer: i64, name: &str, n_layers: i64) -> String {
 }
 
 /// How many layers a table's components are of, by their MLPs.
-pub fn n_layers(layers: &[i64], names: &[&str]) -> i64 {
-    layers.iter().zip(names).filter(|(_, name)| **name == "mlp").map(|(layer, _)| layer + 1).max().unwrap_or(0)
+pub fn n_layers<'a>(components: impl Iterator<Item = OfComponent<'a>>) -> i64 {
+    components.filter(|c| c.component == "mlp").map(|c| c.layer + 1).max().unwrap_or(0)
 }
 
 /// What the column of writers is, for its documentation.
@@ -46,6 +48,35 @@ pub fn writer(layer: i64, name: &str) -> Option<String> {
         ("mlp", _) => Some(format!("m{layer}")),
         ("embed", _) => Some("input".to_string()),
         _ => None,
+    }
+}
+
+rows! {
+    /// The component that a row is of.
+    #[derive(Copy)]
+    pub struct OfComponent<'a> {
+        layer: i64 = "layer; -1: embedding; the number of layers: final norm and logsumexp",
+        component: &'a str =
+            "embed, head.H, mlp, bias, or logsumexp: what the logsumexp over several tokens has beyond its weighted sum",
+    }
+
+    /// A component as the tables of edges name it.
+    pub struct OfWriter<'a> {
+        writer: Option<Cow<'a, str>> =
+            "what writes to the stream, as tables of edges name it: aLAYER.hHEAD, mLAYER, input; empty for biases and the \
+             logsumexp",
+    }
+}
+
+impl<'a> From<&'a Component> for OfComponent<'a> {
+    fn from(component: &'a Component) -> Self {
+        OfComponent { layer: component.layer, component: &component.name }
+    }
+}
+
+impl From<&Component> for OfWriter<'_> {
+    fn from(component: &Component) -> Self {
+        OfWriter { writer: component.writer().map(Cow::Owned) }
     }
 }
 
@@ -96,8 +127,8 @@ pub fn without_empty(components: Vec<Component>, attributions: Vec<Vec<f64>>) ->
 }
 
 /// The attributions of one item, in the order of its components.
-pub fn attributions(reading: &Reading, components: &[Component], n_heads: usize) -> Vec<f64> {
-    let values = reading.values();
+pub fn attributions(of: &Array, components: &[Component], n_heads: usize) -> Vec<f64> {
+    let values = &of.values;
     let layers = values.len() / (n_heads + 2) - 1;
     let cell = |layer: usize, column: usize| values.get(layer * (n_heads + 2) + column).map_or(0.0, |v| f64::from(*v));
     let of = |c: &Component| match (usize::try_from(c.layer), c.name.as_str()) {
@@ -135,7 +166,7 @@ mod tests {
 
     /// A model of one layer and two heads.
     fn read(values: &[f32]) -> (Vec<Component>, Vec<f64>) {
-        let reading = Reading::Array(crate::plan::Array { shape: vec![2, 4], values: values.to_vec() });
+        let reading = Array { shape: vec![2, 4], values: values.to_vec() };
         let all = components(1, 2);
         let attributions = attributions(&reading, &all, 2);
         (all, attributions)

@@ -15,7 +15,8 @@ use rand::Rng;
 use rand_distr::StandardNormal;
 
 /// How a steering vector is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Recipe {
     /// The difference of one pair's activations, position by position from the front, added in the prompt pass only.

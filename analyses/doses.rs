@@ -5,38 +5,75 @@
 use crate::answers::Class;
 use crate::stats::{Bootstrap, Threshold, bca, logistic_threshold};
 
-/// Coefficients, ascending.
-#[derive(Clone, Debug, PartialEq)]
+/// Coefficients, ascending: as text `from:to:how-many`, or a list with commas.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[serde(try_from = "Written")]
 pub struct Grid(pub Vec<f64>);
 
-impl serde::Serialize for Grid {
-    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        self.0.serialize(s)
+/// A grid as a file or a program writes it.
+#[derive(serde::Deserialize)]
+#[serde(untagged, expecting = "expected coefficients, or a text as -2:2:9")]
+enum Written {
+    List(Vec<f64>),
+    Text(String),
+}
+
+impl TryFrom<Written> for Grid {
+    type Error = String;
+
+    fn try_from(written: Written) -> Result<Self, String> {
+        match written {
+            Written::List(coefficients) => Ok(Grid::of(coefficients)),
+            Written::Text(text) => text.parse(),
+        }
     }
 }
 
-/// `a:b:n` or `x,y,z`.
-///
-/// # Errors
-/// What is wrong with the text, and how a grid is written.
-pub fn grid(text: &str) -> Result<Grid, String> {
-    let number = |word: &str| match word.trim().parse::<f64>() {
-        Ok(x) if x.abs() <= 1e9 => Ok(x),
-        _ => Err(format!("`{word}` is no number up to a thousand million; write -2:2:9 or -1,0,1")),
-    };
-    let mut found = match text.split(':').collect::<Vec<_>>()[..] {
-        [list] => list.split(',').map(number).collect::<Result<Vec<f64>, _>>()?,
-        [a, b, n] => {
-            let (a, b) = (number(a)?, number(b)?);
-            let n: usize = n.trim().parse().ok().filter(|n| (2..=1000).contains(n)).ok_or("n must be 2 to 1000")?;
-            // Rounded, so that a grid through 0 has exactly 0 in it.
-            (0..n).map(|i| ((a + (b - a) * i as f64 / (n - 1) as f64) * 1e9).round() / 1e9).collect()
+impl Grid {
+    /// `n` coefficients, two at least, at even distances from `from` to `to`.
+    pub fn even(from: f64, to: f64, n: usize) -> Self {
+        let steps = n.max(2) - 1;
+        // Rounded, so that a grid through 0 has exactly 0 in it.
+        let at = |i: usize| ((from + (to - from) * i as f64 / steps as f64) * 1e9).round() / 1e9;
+        Grid::of((0..=steps).map(at).collect())
+    }
+
+    fn of(mut coefficients: Vec<f64>) -> Self {
+        coefficients.sort_by(f64::total_cmp);
+        coefficients.dedup();
+        Grid(coefficients)
+    }
+}
+
+impl std::fmt::Display for Grid {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0[..] {
+            [from, _, .., to] if *self == Grid::even(from, to, self.0.len()) => {
+                write!(f, "{from}:{to}:{}", self.0.len())
+            }
+            _ => f.write_str(&self.0.iter().map(f64::to_string).collect::<Vec<_>>().join(",")),
         }
-        _ => return Err("write from:to:how-many, or a list with commas".to_string()),
-    };
-    found.sort_by(f64::total_cmp);
-    found.dedup();
-    Ok(Grid(found))
+    }
+}
+
+impl std::str::FromStr for Grid {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let number = |word: &str| match word.trim().parse::<f64>() {
+            Ok(x) if x.abs() <= 1e9 => Ok(x),
+            _ => Err(format!("`{word}` is no number up to a thousand million; write -2:2:9 or -1,0,1")),
+        };
+        match text.split(':').collect::<Vec<_>>()[..] {
+            [list] => Ok(Grid::of(list.split(',').map(number).collect::<Result<_, _>>()?)),
+            [a, b, n] => {
+                let (from, to) = (number(a)?, number(b)?);
+                let n = n.trim().parse().ok().filter(|n| (2..=1000).contains(n)).ok_or("n must be 2 to 1000")?;
+                Ok(Grid::even(from, to, n))
+            }
+            _ => Err("write from:to:how-many, or a list with commas".to_string()),
+        }
+    }
 }
 
 /// Where the share of each of some classes crosses one half along coefficients `x`, for the classes of which it does. `prompts` are the
@@ -108,11 +145,14 @@ mod tests {
 
     #[test]
     fn grids_are_read_as_ranges_and_as_lists() {
-        assert_eq!(grid("-1:1:5"), Ok(Grid(vec![-1.0, -0.5, 0.0, 0.5, 1.0])));
-        assert_eq!(grid("3,-1,0,0"), Ok(Grid(vec![-1.0, 0.0, 3.0])));
-        assert_eq!(grid("-0.3:0.3:7").map(|g| g.0[3]), Ok(0.0));
+        assert_eq!("-1:1:5".parse(), Ok(Grid(vec![-1.0, -0.5, 0.0, 0.5, 1.0])));
+        assert_eq!("3,-1,0,0".parse(), Ok(Grid(vec![-1.0, 0.0, 3.0])));
+        assert_eq!("-0.3:0.3:7".parse().map(|g: Grid| g.0[3]), Ok(0.0));
+        for text in ["-2:2:9", "-1.5:1.5:13", "1,2", "-1,0,3"] {
+            assert_eq!(text.parse::<Grid>().unwrap().to_string(), text);
+        }
         for wrong in ["", "a", "1:2", "1:2:1", "0:inf:3", "1:2:3:4"] {
-            assert!(grid(wrong).is_err(), "{wrong}");
+            assert!(wrong.parse::<Grid>().is_err(), "{wrong}");
         }
     }
 }

@@ -6,14 +6,20 @@
 
 mod read;
 
-pub use read::{Read, Row, interval, read, subset_section};
+pub use read::{Read, interval, read, subset_section};
 
+use super::AnalysisError;
+use super::halves::{self, Halves};
 use super::inputs::Unit;
-use super::marks::MarkArgs;
+use super::marks::{Mark, MarkArgs};
 use super::summary::{Swap, mean, sd};
-use super::{AnalysisError, halves, marks};
-use crate::stats::{Bootstrap, bca_family, bca_ratio_family, benjamini_hochberg, draws_for, sign_flip_family};
+use crate::rows;
+use crate::stats::{
+    Bootstrap, Interval, bca_family, bca_ratio_family, benjamini_hochberg, draws_for, sign_flip_family,
+};
 use crate::table::Table;
+use crate::table::rows::{self, Row as _};
+use std::marker::PhantomData;
 
 /// Significance in figures and text: q-values under this.
 pub const SIGNIFICANT: f64 = 0.05;
@@ -52,24 +58,82 @@ pub struct Subset {
     pub items: Vec<usize>,
 }
 
+/// A way of editing, of which an analysis has several variants: what the columns that are its own are called, and what they mean.
+pub trait Edited: Clone + std::fmt::Debug + Default + PartialEq + 'static {
+    /// The column of the variants.
+    const VARIANT: (&'static str, &'static str);
+    /// The column of the effect as a share of the whole.
+    const SHARE: (&'static str, &'static str);
+    /// What that share is of: `gap` or `base`.
+    const SHARE_OF: &'static str;
+}
+
+rows! {
+    /// The items that the rows of a table of groups are over.
+    pub struct OfSubset<'a> {
+        by: &'a str = "what the items were split by: group or lang",
+        value: &'a str = "which group or language",
+    }
+
+    /// The mean effect as a share of the mean gap, or of the mean base where there is no other prompt.
+    #[derive(Copy)]
+    pub struct Share {
+        value: Option<f64> as "" = "{}",
+        interval: Option<(f64, f64)> as "_ci_" = [
+            "lower end of that share's 95 % BCa interval, effect and what it is a share of resampled together; empty where the \
+             latter is not beyond chance",
+            "its upper end",
+        ],
+    }
+
+    /// A unit under one variant, over items.
+    pub struct Row<'a, E: Edited> in "heads" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0 (KV head at k, v, rot_k); -1 for a site as a whole",
+        variant: &'a str as (E::VARIANT.0) = E::VARIANT.1,
+        position: &'a str = "where it was edited",
+        n: i64 = "items",
+        positive_mean: Option<f64> = "mean metric of the positive prompts (ablation: of the prompts), nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        effect_mean: Option<f64> = "mean of edited minus base metric, nats",
+        effect_sd: Option<f64> = "standard deviation of the effect over items, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of the mean effect's 95 % BCa interval, nats",
+            "upper end of the mean effect's 95 % BCa interval, nats",
+        ],
+        effect_normalized: Option<f64> =
+            "mean over pairs of the effect divided by that pair's own gap; ruled by the pairs whose gap is near 0, where there \
+             are any. Reports and figures show share_of_gap, the ratio of the means",
+        gap_zero: i64 = "pairs without a gap, left out of effect_normalized",
+        flip_rate: Option<f64> = "share of items whose metric changes its sign (of pairs: towards the other prompt)",
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
+        q_value: Option<f64> =
+            "Benjamini-Hochberg q-value over all units of the variant, those that were only estimated with p = 1",
+        p_max: Option<f64> =
+            "family-wise p-value by the max statistic, same sign flips for every unit; empty where some were only \
+             estimated",
+        site: &'a str = "what was edited",
+        estimate_mean: Option<f64> [if any] = "mean first-order estimate of the effect, nats",
+        /// Group or language, and which.
+        subset: Option<OfSubset<'a>> [if any] as "",
+        share: Share [newer] as (E::SHARE.0) = E::SHARE.1,
+        halves: Halves [newer] as "effect" = "edited minus base of",
+        /// Whether heatmaps have a dot on it.
+        mark: Option<Mark<'a>> [newer] as "",
+        edited: PhantomData<E> as "",
+    }
+}
+
 /// What all rows of a table share.
 pub struct Shared<'a> {
     pub model: &'a str,
-    /// What the variants are: the column's name and its documentation.
-    pub variant: (&'a str, &'a str),
     pub position: String,
     pub seed: u64,
     /// The variant whose base is the positive prompt, where bases are prompts of pairs.
     pub positive: Option<&'a str>,
     /// Which rows have a dot in heatmaps.
     pub marks: MarkArgs,
-}
-
-impl Shared<'_> {
-    /// What shares are of: the gap to the other prompt, or, without one, the base.
-    fn share_of(&self) -> &'static str {
-        if self.positive.is_some() { "gap" } else { "base" }
-    }
 }
 
 /// What the statistics say of one row.
@@ -90,156 +154,93 @@ pub struct Tested {
 ///
 /// # Errors
 /// If a table cannot be made.
-pub fn effects_tables<'a>(
+pub fn effects_tables<'a, E: Edited>(
     shared: &Shared,
     labels: impl Iterator<Item = (Option<&'a str>, Option<&'a str>)>,
     rows: impl Fn(Option<Subset>) -> Vec<Measured>,
 ) -> Result<Vec<Table>, AnalysisError> {
-    let mut tables = vec![effects_table("heads", shared, &rows(None))?];
+    let mut tables = vec![effects_table::<E>(Row::<E>::TABLE, shared, &rows(None))?];
     let (groups, langs): (Vec<_>, Vec<_>) = labels.unzip();
     let subsets = subsets(&groups, &langs);
     if !subsets.is_empty() {
         let rows: Vec<Measured> = subsets.into_iter().flat_map(|subset| rows(Some(subset))).collect();
-        tables.push(effects_table("groups", shared, &rows)?);
+        tables.push(effects_table::<E>(GROUPS, shared, &rows)?);
     }
     Ok(tables)
 }
 
+/// The table of effects over each group and language.
+const GROUPS: &str = "groups";
+
 /// The table of rows; those of one variant and subset stand together and are one family.
-fn effects_table(name: &str, shared: &Shared, rows: &[Measured]) -> Result<Table, AnalysisError> {
-    let tested =
-        rows.chunk_by(same_family).map(|rows| test(rows, shared.seed)).collect::<Result<Vec<_>, _>>()?.concat();
-    let n = |r: &Measured| r.swaps.len().max(r.estimates.len()) as i64;
-    let table = Table::new(name)
-        .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.unit.site.layer as i64))?
-        .int(
-            "head",
-            "head, from 0 (KV head at k, v, rot_k); -1 for a site as a whole",
-            rows.iter().map(|r| r.unit.head_number()),
-        )?
-        .str(shared.variant.0, shared.variant.1, rows.iter().map(|r| r.variant))?
-        .str("position", "where it was edited", rows.iter().map(|_| shared.position.clone()))?
-        .int("n", "items", rows.iter().map(n))?;
-    let table = effect_columns(table, shared, rows, &tested)?;
-    let table = table.str("site", "what was edited", rows.iter().map(|r| r.unit.site.kind.name()))?;
-    let table = optional_columns(table, rows)?;
-    let (table, shares) = share_columns(table, shared, rows)?;
+fn effects_table<E: Edited>(name: &str, shared: &Shared, rows: &[Measured]) -> Result<Table, AnalysisError> {
+    let families = || rows.chunk_by(same_family);
+    let tested = families().map(|rows| test(rows, shared.seed)).collect::<Result<Vec<_>, _>>()?.concat();
+    let shares = families().flat_map(|family| shares(shared, family));
     let half = |f: fn(&Swap) -> Option<f64>| -> Vec<Vec<f64>> {
         rows.iter().map(|r| r.swaps.iter().filter_map(f).collect()).collect()
     };
-    let (answers, foils) = (half(|s| s.answer), half(|s| s.foil()));
-    let table = halves::columns(table, "effect", "edited minus base of", [&answers, &foils], shared.seed)?;
-    let whole: Vec<bool> = rows
-        .chunk_by(same_family)
-        .flat_map(|family| vec![family.iter().all(|r| !r.swaps.is_empty()); family.len()])
-        .collect();
-    let marked =
-        tested.iter().zip(&shares).zip(&whole).map(|((t, share), whole)| shared.marks.marks(t, *share, *whole));
-    let rules = whole.iter().map(|whole| shared.marks.rule(*whole, shared.share_of()));
-    marks::columns(table, marked.collect(), rules.collect())
+    let halves = halves::over_items(&half(|s| s.answer), &half(|s| s.foil()), shared.seed);
+    let whole = families().flat_map(|family| vec![family.iter().all(|r| !r.swaps.is_empty()); family.len()]);
+    let all = rows.iter().zip(tested).zip(shares).zip(halves).zip(whole);
+    let all = all.map(|((((of, tested), share), halves), whole)| {
+        let marked = shared.marks.marks(&tested, share.value, whole);
+        let mark = Mark { marked, mark_rule: shared.marks.rule(whole, E::SHARE_OF).into() };
+        Row::<E> { share, halves, mark: Some(mark), ..row(shared, of, &tested) }
+    });
+    Ok(rows::table(name, &[], all)?)
 }
 
 fn same_family(a: &Measured, b: &Measured) -> bool {
     a.variant == b.variant && a.subset == b.subset
 }
 
-/// The mean effect as a share of the mean gap, or of the mean base where there is no other prompt, with its interval; returns
-/// the shares too.
-fn share_columns(table: Table, shared: &Shared, rows: &[Measured]) -> Result<(Table, Vec<Option<f64>>), AnalysisError> {
-    let (mut shares, mut intervals) = (Vec::with_capacity(rows.len()), Vec::with_capacity(rows.len()));
-    for family in rows.chunk_by(same_family) {
-        // All units of a family that were run have the same items.
-        let swaps = family.iter().map(|r| &r.swaps).find(|swaps| !swaps.is_empty());
-        let wholes: Vec<f64> = swaps.into_iter().flatten().map(|s| s.whole()).collect();
-        let effects: Vec<Vec<f64>> = family.iter().map(Measured::effects).collect();
-        let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
-        intervals.extend(bca_ratio_family(&effects, &wholes, &options));
-        let share = |r: &Measured| {
-            let base = r.over(|s| Some(s.base))?;
-            let whole = if shared.positive.is_some() { r.over(|s| s.other)? - base } else { base };
-            Some(mean(&r.effects())? / whole).filter(|share| share.is_finite())
-        };
-        shares.extend(family.iter().map(share));
-    }
-    let name = format!("share_of_{}", shared.share_of());
-    let doc = match shared.positive {
-        Some(_) => {
-            "share of the gap: the mean effect over the mean of (other minus base metric), a ratio of means; reports and figures \
-             show this one"
-        }
-        None => "the mean effect over the mean base metric, a ratio of means; reports and figures show this one",
+/// The mean effects of a family as shares of the mean gap, or of the mean base where there is no other prompt.
+fn shares(shared: &Shared, family: &[Measured]) -> Vec<Share> {
+    // All units of a family that were run have the same items.
+    let swaps = family.iter().map(|r| &r.swaps).find(|swaps| !swaps.is_empty());
+    let wholes: Vec<f64> = swaps.into_iter().flatten().map(|s| s.whole()).collect();
+    let effects: Vec<Vec<f64>> = family.iter().map(Measured::effects).collect();
+    let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
+    let share = |r: &Measured| {
+        let base = r.over(|s| Some(s.base))?;
+        let whole = if shared.positive.is_some() { r.over(|s| s.other)? - base } else { base };
+        Some(mean(&r.effects())? / whole).filter(|share| share.is_finite())
     };
-    let table = table
-        .float(&name, doc, shares.iter().copied())?
-        .float(
-            &format!("{name}_ci_low"),
-            "lower end of that share's 95 % BCa interval, effect and what it is a share of resampled together; empty where the \
-             latter is not beyond chance",
-            intervals.iter().map(|i| i.map(|i| i.low)),
-        )?
-        .float(&format!("{name}_ci_high"), "its upper end", intervals.iter().map(|i| i.map(|i| i.high)))?;
-    Ok((table, shares))
+    let intervals = bca_ratio_family(&effects, &wholes, &options);
+    let both = family.iter().zip(intervals);
+    both.map(|(r, interval)| Share { value: share(r), interval: interval.map(Interval::ends) }).collect()
 }
 
-/// Means over items and their statistics.
-fn effect_columns(table: Table, shared: &Shared, rows: &[Measured], tested: &[Tested]) -> Result<Table, AnalysisError> {
-    let float = |f: &dyn Fn(&Measured) -> Option<f64>| rows.iter().map(f).collect::<Vec<_>>();
-    let of = |f: &dyn Fn(&Tested) -> Option<f64>| tested.iter().map(f).collect::<Vec<_>>();
-    let is_positive = |r: &Measured| shared.positive.is_none_or(|v| v == r.variant);
-    let positive = |r: &Measured| r.over(|s| if is_positive(r) { Some(s.base) } else { s.other });
-    let negative = |r: &Measured| r.over(|s| if is_positive(r) { s.other } else { Some(s.base) });
-    let undefined = |r: &Measured| r.swaps.iter().filter(|s| s.other.is_some() && s.normalized().is_none()).count();
-    let flips = |s: &Swap| Some(f64::from(u8::from(s.flips())));
-    Ok(table
-        .float(
-            "positive_mean",
-            "mean metric of the positive prompts (ablation: of the prompts), nats",
-            float(&positive),
-        )?
-        .float("negative_mean", "mean metric of the negative prompts, nats", float(&negative))?
-        .float("effect_mean", "mean of edited minus base metric, nats", float(&|r| mean(&r.effects())))?
-        .float("effect_sd", "standard deviation of the effect over items, nats", float(&|r| sd(&r.effects())))?
-        .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.0)))?
-        .float("ci_high", "upper end of the mean effect's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.1)))?
-        .float(
-            "effect_normalized",
-            "mean over pairs of the effect divided by that pair's own gap; ruled by the pairs whose gap is near 0, where there \
-             are any. Reports and figures show share_of_gap, the ratio of the means",
-            float(&|r| r.over(|s| s.normalized())),
-        )?
-        .int("gap_zero", "pairs without a gap, left out of effect_normalized", rows.iter().map(|r| undefined(r) as i64))?
-        .float(
-            "flip_rate",
-            "share of items whose metric changes its sign (of pairs: towards the other prompt)",
-            float(&|r| r.over(flips)),
-        )?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", of(&|t| t.p))?
-        .float(
-            "q_value",
-            "Benjamini-Hochberg q-value over all units of the variant, those that were only estimated with p = 1",
-            of(&|t| t.q),
-        )?
-        .float(
-            "p_max",
-            "family-wise p-value by the max statistic, same sign flips for every unit; empty where some were only \
-             estimated",
-            of(&|t| t.p_max),
-        )?)
-}
-
-/// Estimates and subsets, where there are any.
-fn optional_columns(mut table: Table, rows: &[Measured]) -> Result<Table, AnalysisError> {
-    if rows.iter().any(|r| !r.estimates.is_empty()) {
-        let estimates = rows.iter().map(|r| mean(&r.estimates));
-        table = table.float("estimate_mean", "mean first-order estimate of the effect, nats", estimates)?;
+/// Means over items and their statistics, without shares and halves.
+fn row<'a, E: Edited>(shared: &'a Shared, of: &'a Measured, tested: &Tested) -> Row<'a, E> {
+    let is_positive = shared.positive.is_none_or(|v| v == of.variant);
+    let (base, other) = (of.over(|s| Some(s.base)), of.over(|s| s.other));
+    let (positive_mean, negative_mean) = if is_positive { (base, other) } else { (other, base) };
+    let undefined = of.swaps.iter().filter(|s| s.other.is_some() && s.normalized().is_none()).count();
+    Row {
+        model: shared.model,
+        layer: of.unit.site.layer as i64,
+        head: of.unit.head_number(),
+        variant: of.variant,
+        position: &shared.position,
+        n: of.swaps.len().max(of.estimates.len()) as i64,
+        positive_mean,
+        negative_mean,
+        effect_mean: mean(&of.effects()),
+        effect_sd: sd(&of.effects()),
+        interval: tested.interval,
+        effect_normalized: of.over(|s| s.normalized()),
+        gap_zero: undefined as i64,
+        flip_rate: of.over(|s| Some(f64::from(u8::from(s.flips())))),
+        p_value: tested.p,
+        q_value: tested.q,
+        p_max: tested.p_max,
+        site: of.unit.site.kind.name(),
+        estimate_mean: mean(&of.estimates),
+        subset: of.subset.as_ref().map(|s| OfSubset { by: s.by, value: &s.value }),
+        ..Row::default()
     }
-    if rows.iter().any(|r| r.subset.is_some()) {
-        let of = |f: fn(&Subset) -> &str| rows.iter().map(move |r| r.subset.as_ref().map_or("", f));
-        table = table.str("by", "what the items were split by: group or lang", of(|s| s.by))?;
-        table = table.str("value", "which group or language", of(|s| s.value.as_str()))?;
-    }
-    Ok(table)
 }
 
 /// The statistics of a family: units of one variant over the same items.

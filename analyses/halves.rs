@@ -4,15 +4,15 @@
 //! changes of `logsumexp(answer) - mean logit` and of `logsumexp(foil) - mean logit` ([`Metric::AboveMean`]), whose difference
 //! it is. What a report says of answer and foil, it says in the words of this file, and these need the halves' intervals.
 
-use super::AnalysisError;
 use super::summary::{Swap, mean};
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
-use crate::plan::{Metric, Plan, Run, What};
+use crate::plan::{Handle, Metric, Plan, Readings, Run};
 use crate::report::cells::{interval, signed};
 use crate::report::{Heading, Section};
-use crate::run::Reading;
-use crate::stats::{Bootstrap, bca_family};
-use crate::table::Table;
+use crate::rows;
+use crate::stats::{Bootstrap, Interval, bca_family};
+use crate::table::rows::{At, Cells, Named};
+use crate::table::{Table, TableError};
 use std::path::Path;
 
 /// What is read of a run: its metric, and the answer's half, if the metric has one.
@@ -24,21 +24,9 @@ pub struct Value {
 
 impl Value {
     /// Adds the readouts to a plan.
-    pub fn read(plan: &mut Plan, run: Run, metric: &Metric) {
-        plan.read(run, What::Metric(metric.clone()));
-        if let Some(half) = metric.answer_half() {
-            plan.read(run, What::Metric(half));
-        }
-    }
-
-    /// Takes their readings, in the order in which they were added; none where there are no more.
-    pub fn next<'r>(readings: &mut impl Iterator<Item = &'r Reading>, metric: &Metric) -> Option<Value> {
-        let value = readings.next()?.number()?;
-        let answer = match metric.answer_half() {
-            Some(_) => Some(readings.next()?.number()?),
-            None => None,
-        };
-        Some(Value { metric: value, answer })
+    pub fn ask(plan: &mut Plan, run: Run, metric: &Metric) -> Asked {
+        let of_run = plan.read(run, metric.clone());
+        Asked { metric: of_run, answer: metric.answer_half().map(|half| plan.read(run, half)) }
     }
 
     /// What several runs come to on average; none of none.
@@ -60,15 +48,31 @@ impl Value {
     }
 }
 
+/// A [`Value`] that a plan reads.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked {
+    pub metric: Handle<f64>,
+    pub answer: Option<Handle<f64>>,
+}
+
+impl Asked {
+    /// What it came to.
+    pub fn of(self, readings: &Readings) -> Value {
+        Value { metric: readings[self.metric], answer: self.answer.map(|answer| readings[answer]) }
+    }
+}
+
 /// The least number that is not written as 0, nats.
 const LEAST: f64 = 0.0005;
 
-/// A half of an effect or of an attribution over items, nats.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Half {
-    pub mean: Option<f64>,
-    /// Its 95 % BCa interval.
-    pub interval: Option<(f64, f64)>,
+rows! {
+    /// A half of an effect or of an attribution over items, nats.
+    #[derive(Copy)]
+    pub struct Half {
+        mean: Option<f64> = "{} less the mean logit, mean, nats",
+        /// Its 95 % BCa interval.
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of that mean's 95 % BCa interval, nats", "its upper end, nats"],
+    }
 }
 
 impl Half {
@@ -139,64 +143,66 @@ impl Halves {
     }
 }
 
-/// The columns of both halves of some rows, one list of items' numbers a row; nulls where a row has none. They are called
-/// `answer_WHAT_mean`, `answer_WHAT_ci_low` and so on.
-///
-/// # Errors
-/// If a column cannot be added.
-pub fn columns(
-    mut table: Table,
-    what: &str,
-    doc: &str,
-    rows: [&[Vec<f64>]; 2],
-    seed: u64,
-) -> Result<Table, AnalysisError> {
-    for (side, rows) in ["answer", "foil"].into_iter().zip(rows) {
+/// The halves of some rows, one list of items' numbers a row; a row without items has none.
+pub fn over_items(answers: &[Vec<f64>], foils: &[Vec<f64>], seed: u64) -> Vec<Halves> {
+    let [answers, foils] = [answers, foils].map(|rows| {
         let intervals = bca_family(rows, &Bootstrap { seed, ..Bootstrap::default() });
-        let name = |end: &str| format!("{side}_{what}_{end}");
-        table = table
-            .float(
-                &name("mean"),
-                &format!("{doc} logsumexp({side} logits) less the mean logit, mean, nats"),
-                rows.iter().map(|x| mean(x)),
-            )?
-            .float(
-                &name("ci_low"),
-                "lower end of that mean's 95 % BCa interval, nats",
-                intervals.iter().map(|i| i.map(|i| i.low)),
-            )?
-            .float(&name("ci_high"), "its upper end, nats", intervals.iter().map(|i| i.map(|i| i.high)))?;
-    }
-    Ok(table)
+        let half = |(x, interval): (&Vec<f64>, Option<Interval>)| Half {
+            mean: mean(x),
+            interval: interval.map(Interval::ends),
+        };
+        rows.iter().zip(intervals).map(half).collect::<Vec<_>>()
+    });
+    answers.into_iter().zip(foils).map(|(answer, foil)| Halves { answer, foil }).collect()
 }
 
-/// Reads the columns back; rows without halves where an older table has none.
-///
-/// # Errors
-/// If a column is of another kind.
-pub fn read(table: &Table, what: &str) -> Result<Vec<Halves>, AnalysisError> {
-    if !table.has(&format!("answer_{what}_mean")) {
-        return Ok(vec![Halves::default(); table.rows()]);
-    }
-    let side = |side: &str| -> Result<Vec<Half>, AnalysisError> {
-        let float = |end: &str| table.floats(&format!("{side}_{what}_{end}"));
-        let (means, low, high) = (float("mean")?, float("ci_low")?, float("ci_high")?);
-        Ok((0..table.rows()).map(|i| Half { mean: means[i], interval: low[i].zip(high[i]) }).collect())
-    };
-    Ok(side("answer")?.into_iter().zip(side("foil")?).map(|(answer, foil)| Halves { answer, foil }).collect())
-}
-
-/// Some rows of a table with what their column `whole` and their halves say, under labels of their own.
-///
-/// # Errors
-/// If a column is missing or of another kind.
+/// Some rows of a table with what its columns of halves and of whole effects say, under labels of their own.
 pub fn moved(
-    table: &Table,
-    (what, whole): (&str, &str),
+    halves: Vec<Halves>,
+    whole: Vec<Option<f64>>,
     rows: impl IntoIterator<Item = (usize, String)>,
-) -> Result<Vec<Moved>, AnalysisError> {
-    let (halves, whole) = (read(table, what)?, table.floats(whole)?);
-    Ok(rows.into_iter().map(|(i, label)| Moved { label, whole: whole[i], halves: halves[i] }).collect())
+) -> Vec<Moved> {
+    rows.into_iter().map(|(i, label)| Moved { label, whole: whole[i], halves: halves[i] }).collect()
+}
+
+/// The columns are called `answer_WHAT_mean`, `answer_WHAT_ci_low` and so on, where WHAT is what an embedding struct calls them; its
+/// documentation says what they are halves of.
+impl<'t> Cells<'t> for Halves {
+    type Columns = [<Half as Cells<'t>>::Columns; 2];
+
+    fn columns(named: Named<'_>) -> Self::Columns {
+        SIDES.map(|side| {
+            let doc = named.docs.first().map(|of| format!("{of} logsumexp({side} logits)")).unwrap_or_default();
+            Half::columns(Named { name: &of_side(side, named.name), docs: &[&doc], ..named })
+        })
+    }
+
+    fn add(self, [answer, foil]: &mut Self::Columns) {
+        self.answer.add(answer);
+        self.foil.add(foil);
+    }
+
+    fn finish([answer, foil]: Self::Columns, table: Table) -> Result<Table, TableError> {
+        Half::finish(foil, Half::finish(answer, table)?)
+    }
+
+    fn is_in(table: &Table, name: &str) -> bool {
+        Half::is_in(table, &of_side("answer", name))
+    }
+
+    fn in_table(table: &'t Table, name: &str) -> Result<At<'t, Self>, TableError> {
+        let [answer, foil] = SIDES.map(|side| Half::in_table(table, &of_side(side, name)));
+        let (answer, foil) = (answer?, foil?);
+        Ok(Box::new(move |row| Halves { answer: answer(row), foil: foil(row) }))
+    }
+}
+
+/// The sides of a metric, as columns are called.
+const SIDES: [&str; 2] = ["answer", "foil"];
+
+/// What the names of a side's columns begin with.
+fn of_side(side: &str, what: &str) -> String {
+    format!("{side}_{what}_")
 }
 
 /// A unit or component with its whole effect or attribution and its halves.
@@ -339,6 +345,15 @@ impl Shown<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::rows::{Column, Row};
+
+    rows! {
+        struct Halved in "heads" {
+            effect: Halves [newer] = "mean change of",
+        }
+    }
+
+    const EFFECT: Column<Halves> = Halved::effect;
 
     fn half(mean: f64, low: f64, high: f64) -> Half {
         Half { mean: Some(mean), interval: Some((low, high)) }
@@ -383,7 +398,7 @@ mod tests {
         assert_eq!(words(Half::default(), known), None);
         assert_eq!(words(known, Half::default()), None);
         let old = Table::new("heads").float("effect_mean", "", [-1.0]).unwrap();
-        let halves = read(&old, "effect").unwrap();
+        let halves = old.column(EFFECT).unwrap();
         assert_eq!(halves, [Halves::default()]);
         assert_eq!(halves[0].sentence("The exchange"), "");
         let rows = [Moved { label: "L0.H0".to_string(), whole: Some(-1.0), halves: halves[0] }];
@@ -396,9 +411,12 @@ mod tests {
     fn columns_come_back_as_the_halves_that_they_were_made_of() {
         let answers = vec![vec![1.0, 1.5, 0.5, 1.0], Vec::new()];
         let foils = vec![vec![-0.5, -0.25, -0.75, -0.5], Vec::new()];
-        let table = Table::new("heads").int("layer", "", [0, 1]).unwrap();
-        let table = columns(table, "effect", "mean change of", [&answers, &foils], 0).unwrap();
-        let halves = read(&table, "effect").unwrap();
+        let table = Halved::table(over_items(&answers, &foils, 0).into_iter().map(|effect| Halved { effect })).unwrap();
+        let names: Vec<&str> = table.columns().map(|column| column.name).collect();
+        assert_eq!((names.len(), names[0], names[5]), (6, "answer_effect_mean", "foil_effect_ci_high"));
+        let doc = table.columns().next().unwrap().doc;
+        assert_eq!(doc, "mean change of logsumexp(answer logits) less the mean logit, mean, nats");
+        let halves = table.column(EFFECT).unwrap();
         assert_eq!((halves[0].answer.mean, halves[0].foil.mean), (Some(1.0), Some(-0.5)));
         assert_eq!(halves[0].words().unwrap(), "raises the answer and lowers the foil");
         assert_eq!(halves[1], Halves::default());

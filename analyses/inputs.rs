@@ -8,37 +8,39 @@ use super::scored::Scored;
 use super::summary::Position;
 use crate::dataset::encode::{EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, Pair, located, read_pairs, read_prompts};
+use crate::dataset::{Data, Dataset, Item, Pair, read_pairs, read_prompts};
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
 use crate::site::{Site, SiteKind, Units};
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
-/// The bytes of a file that an analysis is given, with its name and SHA-256.
+/// The bytes of data that an analysis is given, with their name and SHA-256.
 ///
 /// # Errors
-/// If it cannot be read.
-pub fn read_input(path: &Path) -> Result<(Vec<u8>, (String, String)), AnalysisError> {
+/// If they cannot be read.
+pub fn read_input(data: impl Into<Data>) -> Result<(Vec<u8>, (String, String)), AnalysisError> {
+    let data = data.into();
     let why =
-        |e: std::io::Error| AnalysisError::Bad(format!("{}: cannot be read: {e}; check the path", path.display()));
-    let bytes = std::fs::read(located(path)?).map_err(why)?;
+        |e: std::io::Error| AnalysisError::Bad(format!("{}: cannot be read: {e}; check the path", data.display()));
+    let bytes = data.read()?.map_err(why)?;
     let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
-    Ok((bytes, (path.display().to_string(), sha256)))
+    Ok((bytes, (data.display().to_string(), sha256)))
 }
 
 /// Which prompts are asked about
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PromptArgs {
     /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
-    #[arg(long, value_name = "FILE")]
-    pub prompts: PathBuf,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub prompts: Data,
 
     /// Use only the prompts with this label
-    #[arg(long, value_name = "LABEL")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
     pub label: Option<String>,
 }
 
@@ -67,13 +69,15 @@ impl PromptArgs {
 }
 
 /// Which prompts are asked about, and what is measured
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct MeasuredArgs {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub prompts: PromptArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 }
@@ -123,14 +127,15 @@ impl MeasuredArgs {
 pub type Sources = Vec<(String, String)>;
 
 /// Which pairs are asked about
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
 pub struct PairFile {
     /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
-    #[arg(long, value_name = "FILE")]
-    pub pairs: PathBuf,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub pairs: Data,
 
     /// Use at most this many pairs, spread over languages and groups as in the file
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
     pub max_pairs: Option<u32>,
 }
 
@@ -146,14 +151,40 @@ impl PairFile {
     }
 }
 
+impl<D: Into<Data>> From<D> for PromptArgs {
+    fn from(prompts: D) -> Self {
+        PromptArgs { prompts: prompts.into(), ..PromptArgs::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for MeasuredArgs {
+    fn from(prompts: D) -> Self {
+        MeasuredArgs { prompts: PromptArgs::from(prompts), ..MeasuredArgs::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for PairFile {
+    fn from(pairs: D) -> Self {
+        PairFile { pairs: pairs.into(), ..PairFile::default() }
+    }
+}
+
+impl<D: Into<Data>> From<D> for PairArgs {
+    fn from(pairs: D) -> Self {
+        PairArgs { file: PairFile::from(pairs), ..PairArgs::default() }
+    }
+}
+
 /// Which pairs are asked about, and what is measured
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct PairArgs {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub file: PairFile,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub metric: MetricArgs,
 }
@@ -386,7 +417,8 @@ pub fn layer_list(list: Option<&str>, n_layers: usize) -> Result<Vec<usize>, Ana
     let Some(list) = list else { return Ok((0..n_layers).collect()) };
     let bad = |word: &str| {
         AnalysisError::Bad(format!(
-            "--layers: `{word}` is no layer or range of layers of this model; it has 0 to {}; write 3 or 0-5,8",
+            "{}: `{word}` is no layer or range of layers of this model; it has 0 to {}; write 3 or 0-5,8",
+            param("layers"),
             n_layers - 1
         ))
     };

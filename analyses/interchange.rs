@@ -6,34 +6,38 @@
 //! Mediation Analysis"; Geiger et al. 2021, "Causal Abstractions of Neural Networks"; "How Alignment Routes" (2026) for
 //! screening every head.
 //!
-//! `--estimate gradient` first estimates every effect to first order, the gradient of the base's metric times what the
+//! An estimate, where it is asked for, first estimates every effect to first order, the gradient of the base's metric times what the
 //! donor has more (attribution patching; Nanda 2023, "Attribution Patching"), and runs only the strongest exactly.
 
 mod agreement;
 
 use super::align::align;
-use super::effects::{Measured, Read, Shared, Subset, effects_tables, read, subset_section};
-use super::halves::Value;
+use super::columns::{EffectHalves, OfPair, OfUnit};
+use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::halves::{Asked, Value};
 use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
 use super::marks::MarkArgs;
 use super::scored::Scored;
 use super::summary::{Position, Swap, mean};
-use super::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned, table};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
 use crate::dataset::{Dataset, Pair};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::{Activation, Array, Change, Edit, Gradient, Part, Plan, Positions, Run};
+use crate::parameters::param;
+use crate::plan::{Activation, Array, Change, Edit, Gradient, Handle, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
 use crate::report::cells::{self, plural, signed};
-use crate::run::Reading;
-use crate::session::Session;
+use crate::rows;
 use crate::site::SiteKind;
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 
 /// Which run is edited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Direction {
     /// The positive run takes the head from the negative one.
@@ -49,6 +53,41 @@ impl Direction {
             Direction::Necessity => "necessity",
             Direction::Sufficiency => "sufficiency",
         }
+    }
+}
+
+/// The exchange of a unit between the prompts of a pair.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Exchange;
+
+impl Edited for Exchange {
+    const VARIANT: (&str, &str) =
+        ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse");
+    const SHARE: (&str, &str) = (
+        "share_of_gap",
+        "share of the gap: the mean effect over the mean of (other minus base metric), a ratio of means; reports and figures \
+         show this one",
+    );
+    const SHARE_OF: &str = "gap";
+}
+
+/// A unit's exchange in one direction, over pairs: a row of the table of heads.
+pub type Row<'a> = effects::Row<'a, Exchange>;
+
+/// The table of heads, read back.
+pub type Read<'a> = effects::Read<'a, Exchange>;
+
+rows! {
+    /// One pair's exchange of one unit in one direction.
+    pub struct PairRow<'a> in "pairs" {
+        pair: OfPair<'a> as "",
+        unit: OfUnit as "",
+        direction: &'a str = "necessity or sufficiency",
+        base_metric: Option<f64> = "metric of the run that is edited, without the edit, nats",
+        other_metric: Option<f64> = "metric of the run that is taken from, nats",
+        patched_metric: Option<f64> = "metric with the exchange, nats",
+        effect: Option<f64> = "patched minus base metric, nats",
+        halves: EffectHalves as "",
     }
 }
 
@@ -76,7 +115,8 @@ fn named(direction: &str) -> String {
 }
 
 /// How effects are found before the exact ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Estimate {
     /// Estimate to first order, by the gradient of the base's metric.
@@ -84,41 +124,62 @@ pub enum Estimate {
 }
 
 /// Swap every head between matched prompts, and measure what changes
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Interchange {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
-    /// With --position all: match up prompts of unequal lengths
+    /// At all positions: match up prompts of unequal lengths
     ///
     /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub align: bool,
 
     /// Edit only one of the two runs (default: each in turn)
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub direction: Option<Direction>,
 
     /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
-    #[arg(long, default_value = "z")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
     pub site: SiteKind,
 
     /// Estimate every effect first, and run only the strongest exactly
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub estimate: Option<Estimate>,
 
-    /// With --estimate: run this many exactly, in each direction
-    #[arg(long, default_value_t = 32, value_name = "N", requires = "estimate", value_parser = clap::value_parser!(u32).range(1..))]
+    /// After an estimate: run this many exactly, in each direction
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().exact, value_name = "N", requires = "estimate"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub exact: u32,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Interchange {
+    fn default() -> Self {
+        Interchange {
+            pairs: PairArgs::default(),
+            position: Position::Last,
+            align: false,
+            direction: None,
+            site: SiteKind::Z,
+            estimate: None,
+            exact: 32,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 /// The pairs as the model reads them.
@@ -134,10 +195,12 @@ impl Analysis for Interchange {
     const ABOUT: &'static str = "Swap every head between matched prompts, and measure what changes";
     const TITLE: &'static str = "Interchange";
     type Items = Items;
+    type Measured = Measurements;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         if self.align && self.position != Position::All {
-            return Err(AnalysisError::Bad("--align matches whole prompts: give --position all with it".to_string()));
+            let (align, all) = (param("align"), param("position").is("all"));
+            return Err(AnalysisError::Bad(format!("{align} matches whole prompts: give {all} with it")));
         }
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let pairs = self.pairs.read(model)?;
@@ -155,37 +218,27 @@ impl Analysis for Interchange {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let everything: Vec<usize> = (0..items.units.len()).collect();
-        let directions = self.directions();
-        match self.estimate {
-            None => {
-                let chosen = vec![everything; directions.len()];
-                Ok(planned(exact_plans(items, directions, chosen)))
-            }
-            Some(Estimate::Gradient) => {
-                // Which ones are run is known later; as many, spread over the layers, cost about as much.
-                let chosen = vec![spread(everything.len(), self.exact as usize); directions.len()];
-                let all = (0..items.pairs.tokens.len()).collect();
-                let estimates = self.clone().gradient_plans(items, &model.decoder.arch, all);
-                Ok(planned(estimates.chain(exact_plans(items, directions, chosen))))
-            }
-        }
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measurements, AnalysisError> {
         let directions = self.directions();
         let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
-        let estimates = self.estimate.map(|_| self.estimates(session, items, &all)).transpose()?;
+        let estimates = self.estimate.map(|_| self.estimates(runner, items, &all)).transpose()?;
         let chosen: Vec<Vec<usize>> = match &estimates {
             None => directions.iter().map(|_| (0..items.units.len()).collect()).collect(),
-            Some(estimates) => estimates.values.iter().map(|of| strongest(of, self.exact as usize)).collect(),
+            // As many, spread over the layers, cost about as much.
+            Some(found) if runner.is_counting() => {
+                found.values.iter().map(|of| spread(of.len(), self.exact as usize)).collect()
+            }
+            Some(found) => found.values.iter().map(|of| strongest(of, self.exact as usize)).collect(),
         };
-        Ok(self.tables(session, items, &chosen, estimates.as_ref())?.into())
+        self.exactly(runner, items, chosen, estimates)
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Measurements) -> Result<Output, AnalysisError> {
+        Ok(self.all_tables(about, items, &measured)?.into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "direction")?;
+        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
         let mut figures = Vec::new();
         for direction in &heads.variants {
             let title = format!("Interchange of {}: {direction}", heads.site_words());
@@ -193,21 +246,21 @@ impl Analysis for Interchange {
         }
         figures.extend(heads.halves_figures("the exchange", named, "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
-        if heads.rows.iter().any(|r| r.estimate.is_some() && r.effect.is_some()) {
+        if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
             figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
         }
         Ok(figures)
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read(table(tables, "heads")?, "direction")?;
+        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
         sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
         let forest = heads.forest_caption("direction");
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
-        sections.extend(subset_section(tables, "direction")?);
-        if let Ok(found) = table(tables, "agreement") {
+        sections.extend(subset_section::<Exchange>(tables)?);
+        if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
             sections.push(agreement::section(found, &heads, dir)?);
         }
         Ok(sections)
@@ -241,8 +294,10 @@ impl Interchange {
         }
         if self.position == Position::All && p != n {
             let why = format!(
-                "has {p} tokens and the negative {n}: --position all needs as many, or --align to match their equal \
-                 beginnings and ends; or use --position last"
+                "has {p} tokens and the negative {n}: {} needs as many, or {} to match their equal beginnings and ends; or use {}",
+                param("position").is("all"),
+                param("align"),
+                param("position").is("last")
             );
             return Err(at("positive").error(why).into());
         }
@@ -251,25 +306,27 @@ impl Interchange {
         Ok([(positive.clone(), negative.clone()), (negative, positive)])
     }
 
-    /// Gradients of both prompts' metrics, and values, at the exchanged site in every layer.
-    pub(super) fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> Plan {
-        let mut plan = Plan::default();
+    /// Gradients of both prompts' metrics, and values, at the exchanged site in every layer: for each pair, direction and site.
+    fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> (Plan, Vec<FirstOrder>) {
+        let (mut plan, mut asked) = (Plan::default(), Vec::new());
         for i in pairs {
             let (runs, tokens) = (items.pairs.add(&mut plan, *i), &items.pairs.tokens[*i]);
             for direction in self.directions() {
                 let side = direction as usize;
                 let (at, from) = &items.positions[*i][side];
                 for site in sites(&items.units) {
-                    let part = Part::All;
-                    let gradient =
-                        Gradient { metric: tokens.metric.clone(), site, positions: at.clone(), part: part.clone() };
-                    plan.read(runs[side], gradient);
-                    plan.read(runs[side], Activation { site, positions: at.clone(), part: part.clone() });
-                    plan.read(runs[1 - side], Activation { site, positions: from.clone(), part });
+                    let (metric, part) = (tokens.metric.clone(), Part::All);
+                    let value =
+                        |positions: &Positions| Activation { site, positions: positions.clone(), part: Part::All };
+                    asked.push(FirstOrder {
+                        gradient: plan.read(runs[side], Gradient { metric, site, positions: at.clone(), part }),
+                        base: plan.read(runs[side], value(at)),
+                        donor: plan.read(runs[1 - side], value(from)),
+                    });
                 }
             }
         }
-        plan
+        (plan, asked)
     }
 
     /// What [`Interchange::gradient_plan`] reads of a pair: a gradient and two activations a direction and site.
@@ -278,73 +335,82 @@ impl Interchange {
         3 * self.directions().len() * rows_read(&sites(&items.units), arch, self.position, longest)
     }
 
-    /// Runs the chosen units of each direction exactly, and makes the tables.
-    pub(super) fn tables(
+    /// Runs the chosen units of each direction exactly.
+    pub(super) fn exactly(
         &self,
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
-        chosen: &[Vec<usize>],
-        estimates: Option<&Estimates>,
-    ) -> Result<Vec<Table>, AnalysisError> {
+        chosen: Vec<Vec<usize>>,
+        estimates: Option<Estimates>,
+    ) -> Result<Measurements, AnalysisError> {
         let directions = self.directions();
         let mut swaps: Vec<Vec<Vec<Swap>>> = chosen.iter().map(|units| vec![Vec::new(); units.len()]).collect();
-        for pairs in exact_batches(items, chosen) {
-            let plan = exact_plan(items, &directions, chosen, pairs.clone());
-            collect(items, (&directions, pairs), &session.run(&plan)?, &mut swaps);
+        for pairs in batches(items.pairs.tokens.len(), chosen.iter().map(Vec::len).sum()) {
+            let (plan, asked) = exact_plan(items, &directions, &chosen, pairs);
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_pair| of_pair.add(&directions, &readings, &mut swaps));
         }
-        let rows = measured(items, &directions, chosen, &swaps, estimates);
-        let shared = Shared {
-            model: &session.model.name,
-            variant: ("direction", "necessity: positive run, head from the negative; sufficiency: the reverse"),
-            position: self.position.to_string(),
-            seed: session.seed,
-            positive: Some("necessity"),
-            marks: self.marks,
-        };
-        let mut tables = effects_tables(&shared, items.pairs.labels(), &rows)?;
-        tables.push(pairs_table(items, &directions, chosen, &swaps)?);
-        if estimates.is_some() {
-            tables.push(agreement::table(&session.model.name, &rows(None))?);
-        }
-        Ok(tables)
+        Ok(Measurements { chosen, swaps, estimates })
     }
 
-    /// The plans of first-order estimates over some of the pairs.
-    pub(super) fn gradient_plans<'a>(
-        self,
-        items: &'a Items,
-        arch: &Arch,
-        some: Vec<usize>,
-    ) -> impl Iterator<Item = Plan> + use<'a> {
-        let batches = batches(some.len(), self.rows_of_gradients(items, arch));
-        batches.map(move |batch| self.gradient_plan(items, &some[batch]))
+    /// The tables of what was measured.
+    pub(super) fn all_tables(
+        &self,
+        about: &About,
+        items: &Items,
+        found: &Measurements,
+    ) -> Result<Vec<Table>, AnalysisError> {
+        let Measurements { chosen, swaps, estimates } = found;
+        let directions = self.directions();
+        let rows = measured(items, &directions, chosen, swaps, estimates.as_ref());
+        let shared = Shared {
+            model: about.model,
+            position: self.position.to_string(),
+            seed: about.seed,
+            positive: Some(Direction::Necessity.name()),
+            marks: self.marks,
+        };
+        let mut tables = effects_tables::<Exchange>(&shared, items.pairs.labels(), &rows)?;
+        tables.push(pairs_table(items, &directions, chosen, swaps)?);
+        if estimates.is_some() {
+            tables.push(agreement::table(about.model, &rows(None))?);
+        }
+        Ok(tables)
     }
 
     /// First-order estimates over some of the pairs.
     pub(super) fn estimates(
         &self,
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
         some: &[usize],
     ) -> Result<Estimates, AnalysisError> {
         let (directions, sites) = (self.directions(), sites(&items.units));
         let mut found = vec![vec![Vec::with_capacity(some.len()); items.units.len()]; directions.len()];
-        for batch in batches(some.len(), self.rows_of_gradients(items, &session.model.decoder.arch)) {
-            let readings = session.run(&self.gradient_plan(items, &some[batch.clone()]))?;
-            let mut readings = readings.chunks_exact(3);
-            for _ in batch {
-                for of_direction in &mut found {
-                    // Every site has as many units, one after another.
-                    for of_site in of_direction.chunks_mut(items.units.len() / sites.len()) {
-                        let Some([gradient, base, donor]) = readings.next() else { continue };
-                        let estimates = products(gradient, base, donor, of_site.len());
-                        of_site.iter_mut().zip(estimates).for_each(|(of_unit, estimate)| of_unit.push(estimate));
-                    }
+        // Every site has as many units, one after another.
+        let of_site = items.units.len() / sites.len();
+        for batch in batches(some.len(), self.rows_of_gradients(items, &runner.model().decoder.arch)) {
+            let (plan, asked) = self.gradient_plan(items, &some[batch]);
+            let readings = runner.run(&plan)?;
+            for of_pair in asked.chunks(directions.len() * sites.len()) {
+                let lists = found.iter_mut().flat_map(|of_direction| of_direction.chunks_mut(of_site));
+                for (of_site, first_order) in lists.zip(of_pair) {
+                    let estimates = first_order.products(&readings, of_site.len());
+                    of_site.iter_mut().zip(estimates).for_each(|(of_unit, estimate)| of_unit.push(estimate));
                 }
             }
         }
         Ok(Estimates { of: some.to_vec(), values: found })
     }
+}
+
+/// What was found of the pairs.
+pub struct Measurements {
+    /// The units that were run exactly in each direction, ascending.
+    chosen: Vec<Vec<usize>>,
+    /// For each direction and chosen unit, one a pair.
+    swaps: Vec<Vec<Vec<Swap>>>,
+    estimates: Option<Estimates>,
 }
 
 /// First-order estimates of effects.
@@ -363,17 +429,25 @@ impl Estimates {
     }
 }
 
-/// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
-fn products(gradient: &Reading, base: &Reading, donor: &Reading, n: usize) -> Vec<f64> {
-    let mut sums = vec![0f64; n];
-    let Reading::Array(Array { shape, .. }) = gradient else { return sums };
-    let width = shape.last().copied().unwrap_or(0).max(1);
-    let unit = (width / n.max(1)).max(1);
-    let (gradient, base, donor) = (gradient.values(), base.values(), donor.values());
-    for (i, g) in gradient.iter().enumerate().filter(|(_, g)| **g != 0.0) {
-        sums[i % width / unit] += f64::from(*g) * (f64::from(donor[i]) - f64::from(base[i]));
+/// What a first-order estimate is made of, at one site of one pair in one direction.
+struct FirstOrder {
+    gradient: Handle<Array>,
+    base: Handle<Array>,
+    donor: Handle<Array>,
+}
+
+impl FirstOrder {
+    /// Gradient times donor minus base, summed over positions, for each of the `n` units that a row's columns divide over.
+    fn products(&self, readings: &Readings, n: usize) -> Vec<f64> {
+        let [gradient, base, donor] = [self.gradient, self.base, self.donor].map(|of| &readings[of]);
+        let mut sums = vec![0f64; n];
+        let unit = gradient.width() / n;
+        for (i, g) in gradient.values.iter().enumerate().filter(|(_, g)| **g != 0.0) {
+            let more = f64::from(donor.values[i]) - f64::from(base.values[i]);
+            sums[i % gradient.width() / unit] += f64::from(*g) * more;
+        }
+        sums
     }
-    sums
 }
 
 /// `n` of so many units, evenly over all: a fork costs as many layers as come after it.
@@ -392,66 +466,58 @@ pub(super) fn strongest(estimates: &[Vec<f64>], n: usize) -> Vec<usize> {
     units
 }
 
-/// [`exact_plan`]s of all pairs, some pairs in each.
-pub(super) fn exact_plans(
+/// Each pair's two metrics, and for each direction those of the chosen units' forks.
+fn exact_plan(
     items: &Items,
-    directions: Vec<Direction>,
-    chosen: Vec<Vec<usize>>,
-) -> impl Iterator<Item = Plan> {
-    exact_batches(items, &chosen).map(move |pairs| exact_plan(items, &directions, &chosen, pairs))
-}
-
-/// The pairs of each of [`exact_plans`].
-fn exact_batches(items: &Items, chosen: &[Vec<usize>]) -> impl Iterator<Item = Range<usize>> + use<> {
-    batches(items.pairs.tokens.len(), chosen.iter().map(Vec::len).sum())
-}
-
-/// Each pair's two metrics, then for each direction those of the chosen units' forks; each with its answer's half.
-fn exact_plan(items: &Items, directions: &[Direction], chosen: &[Vec<usize>], pairs: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+    directions: &[Direction],
+    chosen: &[Vec<usize>],
+    pairs: Range<usize>,
+) -> (Plan, Vec<AskedOfPair>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(pairs.len()));
     for i in pairs {
         let runs = items.pairs.add(&mut plan, i);
         let metric = &items.pairs.tokens[i].metric;
-        for run in runs {
-            Value::read(&mut plan, run, metric);
-        }
-        for (direction, units) in directions.iter().zip(chosen) {
+        let clean = runs.map(|run| Value::ask(&mut plan, run, metric));
+        let of_direction = |(direction, units): (&Direction, &Vec<usize>)| {
             let side = *direction as usize;
             let (at, from) = &items.positions[i][side];
-            for u in units {
+            let patched = |u: &usize| {
                 let fork = plan.fork(runs[side], vec![exchange(items.units[*u], runs[1 - side], at, from)]);
-                Value::read(&mut plan, fork, metric);
+                Value::ask(&mut plan, fork, metric)
+            };
+            units.iter().map(patched).collect()
+        };
+        let patched = directions.iter().zip(chosen).map(of_direction).collect();
+        asked.push(AskedOfPair { clean, patched });
+    }
+    (plan, asked)
+}
+
+/// What is read of a pair.
+struct AskedOfPair {
+    /// Of the positive and of the negative prompt.
+    clean: [Asked; 2],
+    /// For each direction, of the chosen units' forks.
+    patched: Vec<Vec<Asked>>,
+}
+
+impl AskedOfPair {
+    /// Adds a swap to each direction's chosen units.
+    fn add(&self, directions: &[Direction], readings: &Readings, swaps: &mut [Vec<Vec<Swap>>]) {
+        let clean = self.clean.map(|asked| asked.of(readings));
+        for ((direction, patched), swaps) in directions.iter().zip(&self.patched).zip(swaps) {
+            let (base, other) = (clean[*direction as usize], clean[1 - *direction as usize]);
+            for (asked, of_unit) in patched.iter().zip(swaps) {
+                of_unit.push(base.swap(Some(other), asked.of(readings)));
             }
         }
     }
-    plan
 }
 
 /// One unit's interchange at a pair's positions.
 fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     let positions = if let Positions::At(list) = from { Some(list.clone()) } else { None };
     Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
-}
-
-/// Adds what some pairs' readings say: for each direction and chosen unit, one swap a pair.
-fn collect(
-    items: &Items,
-    (directions, pairs): (&[Direction], Range<usize>),
-    readings: &[Reading],
-    swaps: &mut [Vec<Vec<Swap>>],
-) {
-    let mut readings = readings.iter();
-    for i in pairs {
-        let mut next = || Value::next(&mut readings, &items.pairs.tokens[i].metric);
-        // A plan's readings are all there.
-        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
-        for (direction, of_direction) in directions.iter().zip(swaps.iter_mut()) {
-            let side = *direction as usize;
-            for of_unit in of_direction {
-                of_unit.extend(next().map(|patched| runs[side].swap(Some(runs[1 - side]), patched)));
-            }
-        }
-    }
 }
 
 /// What tables are made of: all units in each direction, over all pairs or those of a subset.
@@ -488,42 +554,34 @@ fn pairs_table(
     chosen: &[Vec<usize>],
     swaps: &[Vec<Vec<Swap>>],
 ) -> Result<Table, AnalysisError> {
-    // Made anew for each column: there may be millions.
     let of_unit = |d: usize, k: usize| {
         let (direction, unit) = (directions[d], items.units[chosen[d][k]]);
-        swaps[d][k].iter().enumerate().map(move |(i, swap)| (i, unit, direction, *swap))
+        let swaps = items.pairs.dataset.items.iter().zip(&swaps[d][k]);
+        swaps.map(move |(pair, swap)| PairRow {
+            pair: pair.into(),
+            unit: unit.into(),
+            direction: direction.name(),
+            base_metric: Some(swap.base),
+            other_metric: swap.other,
+            patched_metric: Some(swap.patched),
+            effect: Some(swap.effect()),
+            halves: swap.into(),
+        })
     };
-    let rows = || (0..directions.len()).flat_map(move |d| (0..chosen[d].len()).flat_map(move |k| of_unit(d, k)));
-    let pair = |r: &(usize, Unit, Direction, Swap)| &items.pairs.dataset.items[r.0];
-    Ok(Table::new("pairs")
-        .str("id", "the pair", rows().map(|r| pair(&r).id.as_str()))?
-        .opt_str("group", "the pair's group", rows().map(|r| pair(&r).group.as_deref()))?
-        .opt_str("lang", "the pair's language", rows().map(|r| pair(&r).lang.as_deref()))?
-        .int("layer", "layer, from 0", rows().map(|r| r.1.site.layer as i64))?
-        .int("head", "head, from 0; -1 for a site as a whole", rows().map(|r| r.1.head_number()))?
-        .str("direction", "necessity or sufficiency", rows().map(|r| r.2.name()))?
-        .float("base_metric", "metric of the run that is edited, without the edit, nats", rows().map(|r| r.3.base))?
-        .float("other_metric", "metric of the run that is taken from, nats", rows().map(|r| r.3.other))?
-        .float("patched_metric", "metric with the exchange, nats", rows().map(|r| r.3.patched))?
-        .float("effect", "patched minus base metric, nats", rows().map(|r| r.3.effect()))?
-        .float(
-            "answer_effect",
-            "the same of logsumexp(answer logits) less the mean logit, nats",
-            rows().map(|r| r.3.answer),
-        )?
-        .float("foil_effect", "the same of the foil: answer_effect less this is effect", rows().map(|r| r.3.foil()))?)
+    let units = (0..directions.len()).flat_map(|d| (0..chosen[d].len()).map(move |k| (d, k)));
+    Ok(PairRow::table(units.flat_map(|(d, k)| of_unit(d, k)))?)
 }
 
 /// A direction's figure and its strongest units.
 fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
-    let metrics = rows.iter().find(|r| r.positive.is_some());
+    let metrics = rows.iter().find(|r| r.positive_mean.is_some());
     let text = format!(
         "{} Over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
         edited(direction),
         plural(rows.first().map_or(0, |r| r.n), "pair"),
-        signed(metrics.and_then(|r| r.positive), 3),
-        signed(metrics.and_then(|r| r.negative), 3),
+        signed(metrics.and_then(|r| r.positive_mean), 3),
+        signed(metrics.and_then(|r| r.negative_mean), 3),
         heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");

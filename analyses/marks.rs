@@ -4,23 +4,33 @@
 //! p-value that holds over all heads at once, and a size. The rule stands with each row of a table, so that figures and
 //! captions say by which one the dots were set.
 
-use super::AnalysisError;
 use super::effects::{SIGNIFICANT, Tested};
-use crate::table::Table;
+use crate::rows;
+use std::borrow::Cow;
 
 /// Which cells of heatmaps have a dot
-#[derive(Clone, Copy, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct MarkArgs {
     /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
     ///
     /// If some effects were only estimated, the q-value counts instead.
-    #[arg(long, default_value_t = SIGNIFICANT, value_name = "P", value_parser = share)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().mark_p, value_name = "P"),
+        arg(value_parser = share)
+    )]
     pub mark_p: f64,
 
     /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
     ///
     /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
-    #[arg(long, default_value_t = LEAST_SHARE, value_name = "SHARE", value_parser = share)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().mark_share, value_name = "SHARE"),
+        arg(value_parser = share)
+    )]
     pub mark_share: f64,
 }
 
@@ -34,6 +44,7 @@ impl Default for MarkArgs {
 }
 
 /// A number from 0 to 1.
+#[cfg(feature = "cli")]
 fn share(text: &str) -> Result<f64, String> {
     let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
     number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
@@ -69,29 +80,24 @@ fn in_full(rule: &str) -> String {
         .replace("of the base", "of the clean logit difference")
 }
 
-/// Adds the columns of rows that have a dot or none, each with its rule.
-///
-/// # Errors
-/// If a column cannot be added.
-pub fn columns(table: Table, marked: Vec<bool>, rules: Vec<String>) -> Result<Table, AnalysisError> {
-    Ok(table.flag("marked", "whether heatmaps have a dot on it, by mark_rule", marked)?.str(
-        "mark_rule",
-        "what a dot in heatmaps says",
-        rules,
-    )?)
+rows! {
+    /// Whether a row has a dot in heatmaps, and by what rule.
+    pub struct Mark<'a> {
+        marked: bool = "whether heatmaps have a dot on it, by mark_rule",
+        mark_rule: Cow<'a, str> = "what a dot in heatmaps says",
+    }
 }
 
-/// Reads the columns back: each row's dot, and its rule. In an older table those have a dot whose q-value is under 0.05.
-///
-/// # Errors
-/// If a column is missing or of another kind.
-pub fn read(table: &Table) -> Result<Vec<(bool, String)>, AnalysisError> {
-    if table.has("marked") {
-        let rules = table.strs("mark_rule")?;
-        return Ok(table.flags("marked")?.iter().copied().zip(rules.into_iter().map(in_full)).collect());
+impl Mark<'_> {
+    /// The rule as readers have it.
+    pub fn rule(&self) -> String {
+        in_full(&self.mark_rule)
     }
-    let by_q = |q: &Option<f64>| (q.is_some_and(|q| q < SIGNIFICANT), format!("q < {SIGNIFICANT}"));
-    Ok(table.floats("q_value")?.iter().map(by_q).collect())
+
+    /// That of a row of an older table, which has none: a dot where the q-value is under 0.05.
+    pub fn by_q(q: Option<f64>) -> Self {
+        Mark { marked: q.is_some_and(|q| q < SIGNIFICANT), mark_rule: format!("q < {SIGNIFICANT}").into() }
+    }
 }
 
 #[cfg(test)]
@@ -124,11 +130,8 @@ mod tests {
 
     #[test]
     fn a_table_without_the_columns_has_dots_by_q() {
-        let old = Table::new("heads").float("q_value", "", [Some(0.01), Some(0.2), None]).unwrap();
-        let marks = read(&old).unwrap();
-        assert_eq!(marks.iter().map(|m| m.0).collect::<Vec<_>>(), [true, false, false]);
-        assert_eq!(marks[0].1, "q < 0.05");
-        let new = columns(old, vec![false, true, false], vec!["r".to_string(); 3]).unwrap();
-        assert_eq!(read(&new).unwrap()[1], (true, "r".to_string()));
+        let marks = [Some(0.01), Some(0.2), None].map(Mark::by_q);
+        assert_eq!(marks.each_ref().map(|m| m.marked), [true, false, false]);
+        assert_eq!(marks[0].mark_rule, "q < 0.05");
     }
 }

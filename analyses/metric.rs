@@ -7,13 +7,13 @@ use super::AnalysisError;
 use super::inputs::read_input;
 use crate::dataset::encode::{At, EncodeError, token_ids};
 use crate::dataset::shown::counted;
-use crate::dataset::{Item, Pair, TokenRef};
+use crate::dataset::{Data, Item, Pair, TokenRef};
 use crate::measured::NamedToken;
 use crate::model::Model;
+use crate::parameters::{Param, param};
 use crate::plan::Metric;
 use crate::report::cells;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
 
 /// Prompts of each kind, refused and answered, that a language needs: to have tokens chosen by them, and for an area under the
 /// curve over them to say anything.
@@ -23,21 +23,25 @@ pub const ENOUGH: usize = 8;
 pub const TELLS: f64 = 0.7;
 
 /// Which tokens the metric compares, where the dataset names none
-#[derive(Clone, Debug, Default, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct MetricArgs {
     /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
+    // A text would be taken as it is otherwise, `id:5` too.
     pub answer: Vec<TokenRef>,
 
     /// Foil token for items that name none (repeatable)
-    #[arg(long, value_name = "TOKEN", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
+    // A text would be taken as it is otherwise, `id:5` too.
     pub foil: Vec<TokenRef>,
 
     /// Take answer and foil tokens, by language, from the metric.json that `behaviour` writes
     ///
-    /// They count only if neither the item nor --answer and --foil name any.
-    #[arg(long = "metric", value_name = "FILE")]
-    pub metric_file: Option<PathBuf>,
+    /// They count only for an item that names no tokens itself, and where no answer or foil token is given beside the file.
+    #[cfg_attr(feature = "cli", arg(long = "metric", value_name = "FILE"))]
+    pub metric_file: Option<Data>,
 }
 
 impl MetricArgs {
@@ -46,14 +50,14 @@ impl MetricArgs {
     /// # Errors
     /// If the model has not a token, or the file cannot be read, or is of a model with other tokens.
     pub fn open(&self, model: &Model) -> Result<Metrics, AnalysisError> {
-        let ids = |of: &str, tokens: &[TokenRef]| {
+        let ids = |of: Param, tokens: &[TokenRef]| {
             token_ids(model, tokens).map_err(|why| AnalysisError::Bad(format!("{of}: {why}")))
         };
-        let flags = [ids("--answer", &self.answer)?, ids("--foil", &self.foil)?];
+        let flags = [ids(param("answer"), &self.answer)?, ids(param("foil"), &self.foil)?];
         let given = self.answer.iter().chain(&self.foil).cloned().collect();
         let Some(path) = &self.metric_file else { return Ok(Metrics { flags, given, file: None, source: None }) };
         let (file, source) = MetricFile::read(path, model)?;
-        let name = path.file_name().map_or_else(|| source.0.clone(), |name| name.to_string_lossy().into_owned());
+        let name = path.path().file_name().map_or_else(|| source.0.clone(), |name| name.to_string_lossy().into_owned());
         Ok(Metrics { flags, given, file: Some((name, file)), source: Some(source) })
     }
 
@@ -62,7 +66,7 @@ impl MetricArgs {
     pub fn warn_unused(&self, named: &[[bool; 2]]) {
         for (side, (flag, given)) in [("answer", &self.answer), ("foil", &self.foil)].into_iter().enumerate() {
             if !given.is_empty() && named.iter().all(|named| named[side]) {
-                tracing::warn!("--{flag}: does nothing, for every item names its own `{flag}`");
+                tracing::warn!("{}: does nothing, for every item names its own `{flag}`", param(flag));
             }
         }
     }
@@ -93,7 +97,7 @@ impl<'a> From<&'a Item> for Asked<'a> {
 
 /// The tokens that stand in where items name none.
 pub struct Metrics {
-    /// The tokens of `--answer` and of `--foil`.
+    /// The tokens that the parameters `answer` and `foil` name.
     flags: [Vec<u32>; 2],
     /// What the flags say.
     given: Vec<TokenRef>,
@@ -121,14 +125,14 @@ impl Metrics {
         at: impl Fn(&'static str) -> At<'a>,
     ) -> Result<Metric, EncodeError> {
         let of_file = self.file.as_ref().map(|(_, file)| file.tokens(asked.lang, asked.group));
-        let side = |side: usize, field, own: &[TokenRef]| match (own, self.flags[side].as_slice(), of_file) {
-            ([], [], None) => {
-                Err(at(field).error(format!("is not given; add it to the line, or give --{field} for all lines")))
-            }
-            ([], [], Some(of_file)) => Ok(of_file[side].iter().map(|token| token.id).collect()),
-            ([], flag, _) => Ok(flag.to_vec()),
-            (own, ..) => token_ids(model, own).map_err(|why| at(field).error(why)),
-        };
+        let side =
+            |side: usize, field, own: &[TokenRef]| match (own, self.flags[side].as_slice(), of_file) {
+                ([], [], None) => Err(at(field)
+                    .error(format!("is not given; add it to the line, or give {} for all lines", param(field)))),
+                ([], [], Some(of_file)) => Ok(of_file[side].iter().map(|token| token.id).collect()),
+                ([], flag, _) => Ok(flag.to_vec()),
+                (own, ..) => token_ids(model, own).map_err(|why| at(field).error(why)),
+            };
         let (answer, foil) = (side(0, "answer", asked.answer)?, side(1, "foil", asked.foil)?);
         match answer.iter().find(|id| foil.contains(id)) {
             Some(both) => Err(at("foil").error(collision(model, *both, [asked.answer, asked.foil]))),
@@ -289,7 +293,7 @@ impl MetricFile {
     ///
     /// # Errors
     /// If it cannot be read, its tokens are others in this model, or it is not sound.
-    pub fn read(path: &Path, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
+    pub fn read(path: &Data, model: &Model) -> Result<(MetricFile, (String, String)), AnalysisError> {
         let (bytes, source) = read_input(path)?;
         let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
         let file: MetricFile = serde_json::from_slice(&bytes)

@@ -1,8 +1,8 @@
 //! The analyses: one file each, with its `mod` line and one line in the registry at the end of this file; and, in a list of
 //! their own, the modules that they share. [`routing`] holds the suite of one paper.
 //!
-//! An analysis is a type of parameters that implements [`Analysis`]: it makes a plan from its dataset, tables from the
-//! plan's readings, and figures and a report from the tables alone. The command line, the run directory and the report
+//! An analysis is a type of parameters that implements [`Analysis`]: it has plans of its dataset run, makes tables of what was
+//! measured, and figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
 pub mod ablate;
@@ -16,6 +16,7 @@ pub mod steer;
 // What several of them share, and what is made of their tables together.
 pub mod align;
 pub mod answered;
+pub mod columns;
 pub mod compare;
 pub mod components;
 pub mod directions;
@@ -34,25 +35,28 @@ use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
-use crate::plan::Plan;
+use crate::parameters::{self, ParameterError};
 use crate::report::Section;
-use crate::session::{Session, SessionError};
+use crate::study::{Job, Runner, session::SessionError};
 use crate::table::{Table, TableError};
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
+use serde_json::{Map, Value};
 use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: clap::Args + serde::Serialize {
+pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
     /// What the command is called.
     const NAME: &'static str;
-    /// One line for `--help`.
+    /// One line that says what it does.
     const ABOUT: &'static str;
     /// The report's title.
     const TITLE: &'static str;
     /// The datasets as they were read and tokenised.
     type Items;
+    /// What the model was found to do with them.
+    type Measured;
 
     /// Reads the datasets and makes of them what the model takes. Whatever is wrong with them is found here, before
     /// anything is computed.
@@ -67,31 +71,26 @@ pub trait Analysis: clap::Args + serde::Serialize {
     /// What is scored of which prompts, for the record and the report.
     fn scored(items: &Self::Items) -> &Scored;
 
-    /// What will be run, as far as it is known before anything is: numbers that earlier readings give may be zeros.
+    /// Runs plans and keeps what they say. There is one body for what is computed and for what is only counted: a runner that counts
+    /// gives zeros ([`Runner::is_counting`]).
     ///
     /// # Errors
-    /// If the parameters do not fit the items.
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError>;
+    /// If the parameters do not fit the items, and whatever stops the work.
+    fn measure(&self, runner: &dyn Runner, items: &Self::Items) -> Result<Self::Measured, AnalysisError>;
 
-    /// Parts of what will be run whose cost a dry run says by itself, each with what it is.
+    /// Makes tables of what was measured.
     ///
     /// # Errors
-    /// As [`Self::plans`].
-    fn parts<'a>(&'a self, _model: &'a Model, _items: &'a Self::Items) -> Result<Parts<'a>, AnalysisError> {
-        Ok(Vec::new())
-    }
-
-    /// Runs the plans and makes tables of their readings.
-    ///
-    /// # Errors
-    /// Whatever stops the work.
-    fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError>;
+    /// If numbers are not all there.
+    fn tables(&self, about: &About, items: &Self::Items, measured: Self::Measured) -> Result<Output, AnalysisError>;
 
     /// Figures by file name, from the tables alone.
     ///
     /// # Errors
     /// If a table lacks what a figure shows.
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError>;
+    fn figures(_tables: &[Table]) -> Result<Figures, AnalysisError> {
+        Ok(Figures::new())
+    }
 
     /// The report's sections, from the tables alone; figures stand in `dir`.
     ///
@@ -100,20 +99,28 @@ pub trait Analysis: clap::Args + serde::Serialize {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>;
 }
 
-/// Plans, made one after another: those of a large dataset are too many to hold.
-pub type Plans<'a> = Box<dyn Iterator<Item = Result<Plan, AnalysisError>> + 'a>;
+/// What tables say of the run as a whole.
+#[derive(Clone, Copy)]
+pub struct About<'a> {
+    /// The model, as it was named.
+    pub model: &'a str,
+    /// The seed of everything random.
+    pub seed: u64,
+    /// The model itself.
+    pub loaded: &'a Model,
+}
 
-/// Parts of what will be run, each with what it is.
-pub type Parts<'a> = Vec<(String, Plans<'a>)>;
-
-/// Plans that are made without fail.
-pub fn planned<'a>(plans: impl IntoIterator<Item = Plan, IntoIter: 'a>) -> Plans<'a> {
-    Box::new(plans.into_iter().map(Ok))
+impl<'a> About<'a> {
+    /// Of what a runner runs.
+    pub fn of(runner: &'a dyn Runner) -> Self {
+        let loaded = runner.model();
+        About { model: &loaded.name, seed: runner.seed(), loaded }
+    }
 }
 
 /// The items of each of an analysis' plans, in order: what a plan makes is held at once, and a large dataset's is too much.
 /// `of_each` is what one item adds to a plan: its forks (or edits, where a fork has many), or the rows that are read of it
-/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer --temperature` draws.
+/// ([`inputs::rows_read`]). Which item is in which plan changes no result but what `steer` draws at a temperature.
 pub fn batches(n: usize, of_each: usize) -> impl Iterator<Item = Range<usize>> {
     let at_once = (PLANNED_AT_ONCE / of_each.max(1)).max(1);
     (0..n).step_by(at_once).map(move |from| from..n.min(from + at_once))
@@ -188,27 +195,7 @@ pub fn table<'a>(tables: &'a [Table], name: &str) -> Result<&'a Table, AnalysisE
 #[macro_export]
 macro_rules! registry {
     ($($module:ident :: $Params:ident),* $(,)?) => {
-        /// Every analysis, as a subcommand.
-        #[derive(clap::Subcommand)]
-        pub enum Command {
-            $(
-                #[command(
-                    name = <$module::$Params as $crate::analyses::Analysis>::NAME,
-                    about = <$module::$Params as $crate::analyses::Analysis>::ABOUT,
-                    long_about = None
-                )]
-                $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),
-            )*
-        }
-
-        impl Command {
-            /// The analysis that was asked for, ready to run.
-            pub fn job(&self) -> &dyn $crate::cli::analysis::Job {
-                match self {
-                    $(Command::$Params(args) => args.as_ref(),)*
-                }
-            }
-        }
+        $crate::subcommands! { $($module :: $Params),* }
 
         /// What can be made of the tables of each analysis.
         pub const WRITERS: &[$crate::analyses::Writer] = &[
@@ -217,10 +204,11 @@ macro_rules! registry {
     };
 }
 
-/// What makes figures and report of an analysis' tables.
+/// What makes a study of an analysis' recorded parameters, and figures and report of its tables.
 pub struct Writer {
     pub name: &'static str,
     pub title: &'static str,
+    pub job: fn(&Map<String, Value>) -> Result<Box<dyn Job>, ParameterError>,
     pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
     pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
 }
@@ -228,8 +216,17 @@ pub struct Writer {
 impl Writer {
     /// That of an analysis.
     pub const fn of<A: Analysis>() -> Self {
-        Writer { name: A::NAME, title: A::TITLE, figures: A::figures, sections: A::sections }
+        Writer { name: A::NAME, title: A::TITLE, job: job::<A>, figures: A::figures, sections: A::sections }
     }
+
+    /// That of a name.
+    pub fn named(name: &str) -> Option<&'static Writer> {
+        WRITERS.iter().find(|writer| writer.name == name)
+    }
+}
+
+fn job<A: Analysis>(parameters: &Map<String, Value>) -> Result<Box<dyn Job>, ParameterError> {
+    Ok(Box::new(parameters::read::<A>(parameters)?))
 }
 
 registry! {

@@ -11,7 +11,7 @@ use crate::model::Model;
 use crate::model::tokenizer::Tokenizer;
 use crate::plan::Metric;
 use crate::run::log_sum_exp;
-use crate::session::{Scores, Wanted};
+use crate::study::session::{Scores, Wanted};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 

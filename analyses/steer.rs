@@ -8,6 +8,7 @@
 //! for each input: GCAV, Zhang et al. 2025, "Controlling Large Language Models Through Concept Activation Vectors".
 
 mod answers;
+mod checks;
 mod contrast;
 mod dose;
 mod plans;
@@ -16,32 +17,35 @@ mod texts;
 
 use super::answered::{Answer, ClassArgs};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
-use super::doses::{Grid, grid};
+use super::doses::Grid;
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_read};
 use super::scored::Scored;
 use super::summary::{Position, mean};
 use super::vectors::{Given, Named, Place, control, from_file, to_bytes};
-use super::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned, table};
+use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
 use crate::answers::Rules;
-use crate::dataset::{Dataset, Item};
+use crate::dataset::{Data, Dataset, Item};
 use crate::linear::{Direction, Wanted};
 use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::plan::Plan;
+use crate::parameters::param;
 use crate::report::Section;
-use crate::run::{Reading, Steps};
+use crate::run::Steps;
 use crate::rundir::write_file;
-use crate::session::Session;
 use crate::site::{Site, SiteKind, Units};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use contrast::Contrast;
-use plans::{Condition, Kind, Vectors, activations, sweep};
+use plans::{Condition, Kind, Swept, Vectors, activations, sweep};
+use select::Selected;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// The unit of coefficients.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Scale {
     /// The vector as it is.
@@ -53,7 +57,8 @@ pub enum Scale {
 }
 
 /// Whether generated tokens are steered too.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum When {
     /// At the position in the prompt, and at each generated token.
@@ -63,111 +68,171 @@ pub enum When {
 }
 
 /// Add a direction times a grid of coefficients, or take it out, beside random directions
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Steer {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub measured: MeasuredArgs,
 
     /// Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in GGUF
-    #[arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")]
-    pub vector: Option<PathBuf>,
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")
+    )]
+    pub vector: Option<Data>,
 
     /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
-    #[arg(long, value_name = "NAME", requires = "vector")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", requires = "vector"))]
     pub name: Option<String>,
 
     /// Also write the vector as a control vector in GGUF, for llama.cpp
-    #[arg(long, value_name = "F.gguf")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "F.gguf"))]
     pub export: Option<PathBuf>,
 
-    /// Make the vector from --pairs, or from --concept and --random
-    #[arg(long, value_enum)]
+    /// Make the vector in this way, from pairs, or from prompts that show a concept and prompts that do not
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub from: Option<Recipe>,
 
     /// Make the vector from the pairs in this file
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"])]
-    pub pairs: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"]))]
+    pub pairs: Option<Data>,
 
-    /// For --from mean and cav: read prompts that show what to steer towards
-    #[arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector")]
-    pub concept: Option<PathBuf>,
+    /// For mean and cav: read prompts that show what to steer towards
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector"))]
+    pub concept: Option<Data>,
 
     /// Read prompts that do not show it
-    #[arg(long, value_name = "FILE", requires = "concept")]
-    pub random: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "concept"))]
+    pub random: Option<Data>,
 
     /// Make and add the vector at this layer
     ///
-    /// Leave it out with --select, and if --site is in no layer.
-    #[arg(long, value_name = "L")]
+    /// Leave it out if it is to be selected, and if the site is in no layer.
+    #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
     pub layer: Option<usize>,
 
     /// Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub site: Option<SiteKind>,
 
     /// Make the vector at this position of its prompts: last, or a number (a negative one counts from the end)
     ///
     /// actadd takes all positions.
-    #[arg(long, default_value = "last", allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().vector_position),
+        arg(allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")
+    )]
     pub vector_position: Position,
 
-    /// With --from mean and --pairs: choose the layer, and one of the last N positions, by what the direction does
+    /// For the mean of pairs: choose the layer, and one of the last N positions, by what the direction does
     ///
     /// Added to the negative prompts, the direction must bring the metric over 0. Taken out of them, it must change their next
     /// token little (a KL divergence of 0.1 nats at most). Of these directions, the one is chosen that leaves the least of the
     /// metric when it is taken out of the positive prompts.
-    #[arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"], value_parser = clap::value_parser!(u32).range(1..=7))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"]),
+        arg(value_parser = clap::value_parser!(u32).range(1..=7))
+    )]
     pub select: Option<u32>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
-    #[arg(long, default_value = "-2:2:9", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().coefficients),
+        arg(allow_hyphen_values = true, value_name = "a:b:n")
+    )]
     pub coefficients: Grid,
 
     /// Let a coefficient of 1 stand for this
-    #[arg(long, value_enum, default_value = "raw")]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().scale))]
     pub scale: Scale,
 
     /// Add the vector at this position of the prompt: last (and after), all, or a number
     ///
     /// actadd has its own positions.
-    #[arg(long, default_value = "last", allow_hyphen_values = true)]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
     pub position: Position,
 
     /// Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered position adds something)
-    #[arg(long, value_enum)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum))]
     pub steps: Option<When>,
 
     /// Also take the direction out of every layer's residual stream (directional ablation)
-    #[arg(long)]
+    #[cfg_attr(feature = "cli", arg(long))]
     pub ablate: bool,
 
     /// Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs a logistic CAV)
-    #[arg(long, value_name = "P", value_parser = probability)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "P", value_parser = probability))]
     pub gcav: Option<f64>,
 
     /// Use this many random directions of the same norm as control
-    #[arg(long, default_value_t = 20, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().controls, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=1000))
+    )]
     pub controls: u16,
 
     /// Generate answers of this many tokens, and classify them (0: none)
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
+    )]
     pub generate: u32,
 
     /// Generate along this many of the random directions too
-    #[arg(long, default_value_t = 2, value_name = "K", requires = "generate")]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate_controls, value_name = "K"),
+        arg(requires = "generate")
+    )]
     pub generate_controls: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
 
     /// Sample answers at this temperature (default: greedy)
-    #[arg(long, value_name = "T", requires = "generate", value_parser = temperature)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "T", requires = "generate", value_parser = temperature))]
     pub temperature: Option<f64>,
 }
 
+impl Default for Steer {
+    fn default() -> Self {
+        Steer {
+            measured: MeasuredArgs::default(),
+            vector: None,
+            name: None,
+            export: None,
+            from: None,
+            pairs: None,
+            concept: None,
+            random: None,
+            layer: None,
+            site: None,
+            vector_position: Position::Last,
+            select: None,
+            coefficients: Grid::even(-2.0, 2.0, 9),
+            scale: Scale::Raw,
+            position: Position::Last,
+            steps: None,
+            ablate: false,
+            gcav: None,
+            controls: 20,
+            generate: 0,
+            generate_controls: 2,
+            classes: ClassArgs::default(),
+            temperature: None,
+        }
+    }
+}
+
+#[cfg(feature = "cli")]
 fn temperature(text: &str) -> Result<f64, String> {
     let t: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if t > 0.0 && t.is_finite() {
@@ -177,6 +242,7 @@ fn temperature(text: &str) -> Result<f64, String> {
     }
 }
 
+#[cfg(feature = "cli")]
 fn probability(text: &str) -> Result<f64, String> {
     let p: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
     if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
@@ -199,12 +265,27 @@ pub struct Items {
     own_classes: bool,
 }
 
+/// What was found of the prompts.
+pub struct Measured {
+    /// Where the vector is made and added, if that was chosen.
+    selected: Option<Selected>,
+    made: Made,
+    /// Each prompt's smallest coefficient that reaches a probability, if one was asked for.
+    wanted: Option<Vec<f64>>,
+    conditions: Vec<Condition>,
+    /// One a prompt.
+    read: Vec<Swept>,
+    /// Answers of all prompts under each condition that generates.
+    answers: Vec<Option<Vec<Answer>>>,
+}
+
 impl Analysis for Steer {
     const NAME: &'static str = "steer";
     const ABOUT: &'static str =
         "Add a direction times a grid of coefficients, or take it out, beside random directions";
     const TITLE: &'static str = "Steering";
     type Items = Items;
+    type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let arch = &model.decoder.arch;
@@ -259,98 +340,27 @@ impl Analysis for Steer {
         &items.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let arch = &model.decoder.arch;
-        let selection = self.select.zip(items.contrast.as_ref());
-        let selection = selection.map(|(n, contrast)| select::plans(items, contrast, n, arch)).into_iter().flatten();
-        let zeros: Arc<[f32]> = vec![0.0; items.site.width(arch, 0)].into();
-        let vectors: Vectors = vec![vec![zeros]; 1 + usize::from(self.controls)];
-        let contrast = items.contrast.iter().flat_map(move |contrast| {
-            self.of_contrast(items, contrast, arch).map(|some| self.contrast_plan(items, contrast, some))
-        });
-        let levels = levels(items, arch).map(|some| activations(self, items, some));
-        let conditions = self.conditions(items, None);
-        let generating: Vec<Condition> = conditions.iter().filter(|c| self.generates(c)).cloned().collect();
-        let steered = self.sweeps(items, vectors.clone(), conditions);
-        let answers = self.generations(items, vectors, generating);
-        let steered = levels.chain(steered).chain(answers);
-        Ok(planned(selection.chain(contrast).chain(steered)))
-    }
-
-    fn parts<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Parts<'a>, AnalysisError> {
-        Ok(self.parts_of_answers(model, items))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let Some(n) = self.select else { return self.steered(session, items) };
-        let selected = select::select(self, session, items, n)?;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+        let Some(n) = self.select else { return self.steered(runner, items, None) };
+        let selected = select::select(self, runner, items, n)?;
         let chosen = Steer { vector_position: selected.position, ..self.clone() };
-        let mut output = chosen.steered(session, &Items { site: selected.site, ..items.clone() })?;
-        output.tables.push(selected.table);
-        Ok(output)
+        let at = Items { site: selected.site, ..items.clone() };
+        chosen.steered(runner, &at, Some(selected))
     }
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let mut figures = dose::figures(tables)?;
-        if let Ok(selection) = table(tables, "selection") {
-            figures.push(("selection.png".to_string(), select::figure(selection)?));
-        }
-        Ok(figures)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let selection = table(tables, "selection").ok().map(|s| select::section(s, dir)).transpose()?;
-        Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
-    }
-}
-
-impl Steer {
-    /// All prompts under some conditions, some prompts at a time.
-    fn sweeps<'a>(
-        &'a self,
-        items: &'a Items,
-        vectors: Vectors,
-        conditions: Vec<Condition>,
-    ) -> impl Iterator<Item = Plan> + 'a {
-        plans::batches(items, &vectors, &conditions).map(move |some| sweep(self, items, &vectors, &conditions, some))
-    }
-
-    /// Makes the vector, and steers by it.
-    fn steered(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let made = self.made(session, items)?;
-        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
-        for some in levels(items, &session.model.decoder.arch) {
-            rows.extend(session.run(&activations(self, items, some))?.into_iter().map(Reading::into_values));
-        }
-        let vector = self.in_units(&made, &rows)?;
-        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, session.seed, k));
-        let vectors = std::iter::once(vector.clone()).chain(random);
-        let vectors: Vectors = vectors.map(|of| of.into_iter().map(Arc::from).collect()).collect();
-        let wanted = match (self.gcav, &made.classifier, vector.first()) {
-            (Some(p), Some(classifier), Some(along)) => Some(smallest(classifier, along, p, &rows)?),
-            _ => None,
-        };
-        let conditions = self.conditions(items, wanted.as_deref());
-        let mut numbers = Vec::new();
-        let mut answers: Vec<Option<Vec<Answer>>> =
-            conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
-        for some in plans::batches(items, &vectors, &conditions) {
-            let plan = sweep(self, items, &vectors, &conditions, some.clone());
-            numbers.extend(session.run(&plan)?.iter().filter_map(Reading::number));
-            for (k, answers) in answers.iter_mut().enumerate() {
-                if let Some(answers) = answers {
-                    answers.extend(self.answers(session, items, &plan, some.clone(), (k, &conditions))?);
-                }
-            }
-        }
-        let mut tables = dose::tables(session, items, &conditions, &numbers, &answers)?;
+    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+        let Measured { selected, made, wanted, conditions, read, answers } = measured;
+        let site = selected.as_ref().map_or(items.site, |s| s.site);
+        let vector_position = selected.as_ref().map_or(self.vector_position, |s| s.position);
+        let items = &Items { site, ..items.clone() };
+        let mut tables = dose::tables(about, items, &conditions, &read, &answers)?;
         tables.extend(wanted.map(|w| dose::smallest_table(items, &w)).transpose()?);
         let recipe = self.from.map_or("vector", |r| if r == Recipe::Cav { "logistic" } else { r.name() });
         let given = items.given.as_ref();
-        let name = given.map_or_else(|| format!("{recipe}.{}", items.site), |g| g.named.name.clone());
-        let position = given.map_or(Some(self.vector_position), |g| g.position);
+        let name = given.map_or_else(|| format!("{recipe}.{site}"), |g| g.named.name.clone());
+        let position = given.map_or(Some(vector_position), |g| g.position);
         let position = position.filter(|_| self.from != Some(Recipe::Actadd));
-        self.write_export(session.model, items.site, &made, position)?;
+        self.write_export(about.loaded, site, &made, position)?;
         let bias = made.classifier.as_ref().map(|c| c.bias);
         let named = |(i, v): (usize, &Vec<f32>)| Named {
             name: if made.vectors.len() > 1 { format!("{name}.{i}") } else { name.clone() },
@@ -358,7 +368,65 @@ impl Steer {
             bias,
         };
         let vectors: Vec<Named> = made.vectors.iter().enumerate().map(named).collect();
+        tables.extend(selected.map(|s| s.table(about, self)).transpose()?);
         Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
+    }
+
+    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+        let mut figures = dose::figures(tables)?;
+        if let Ok(selection) = table(tables, select::SelectionRow::TABLE) {
+            figures.push(("selection.png".to_string(), select::figure(selection)?));
+        }
+        Ok(figures)
+    }
+
+    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+        let selection = table(tables, select::SelectionRow::TABLE).ok().map(|s| select::section(s, dir)).transpose()?;
+        Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
+    }
+}
+
+impl Steer {
+    /// Makes the vector, and steers by it.
+    fn steered(
+        &self,
+        runner: &dyn Runner,
+        items: &Items,
+        selected: Option<Selected>,
+    ) -> Result<Measured, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let made = self.made(runner, items)?;
+        let mut rows: Vec<Vec<f32>> = Vec::with_capacity(items.tokens.len());
+        for some in levels(items, arch) {
+            let (plan, asked) = activations(self, items, some);
+            let readings = runner.run(&plan)?;
+            rows.extend(asked.iter().map(|of| readings[*of].values.clone()));
+        }
+        let vector = if runner.is_counting() { made.vectors.clone() } else { self.in_units(&made, &rows)? };
+        let random = (0..usize::from(self.controls)).map(|k| random_like(&vector, runner.seed(), k));
+        let vectors = std::iter::once(vector.clone()).chain(random);
+        let vectors: Vectors = vectors.map(|of| of.into_iter().map(Arc::from).collect()).collect();
+        let wanted = match (self.gcav, &made.classifier, vector.first()) {
+            (Some(p), Some(classifier), Some(along)) if !runner.is_counting() => {
+                Some(smallest(classifier, along, p, &rows)?)
+            }
+            _ => None,
+        };
+        let conditions = self.conditions(items, wanted.as_deref());
+        let mut read = Vec::with_capacity(items.tokens.len());
+        let mut answers: Vec<Option<Vec<Answer>>> =
+            conditions.iter().map(|c| self.generates(c).then(Vec::new)).collect();
+        for some in plans::batches(items, &vectors, &conditions) {
+            let (plan, asked) = sweep(self, items, &vectors, &conditions, some.clone());
+            let readings = runner.run(&plan)?;
+            read.extend(asked.iter().map(|of_prompt| of_prompt.of(&readings)));
+            for (k, answers) in answers.iter_mut().enumerate() {
+                if let Some(answers) = answers {
+                    answers.extend(self.answers(runner, items, &plan, (&asked, some.clone()), (k, &conditions))?);
+                }
+            }
+        }
+        Ok(Measured { selected, made, wanted, conditions, read, answers })
     }
 
     /// Where the vector is made and added.
@@ -370,54 +438,12 @@ impl Steer {
             (true, None) if self.select.is_some() => arch.n_layers / 2,
             (true, Some(layer)) => layer,
             (false, None) => 0,
-            (true, None) => return Err(bad(format!("--layer is missing: {kind} is in every layer; say which"))),
-            (false, Some(_)) => return Err(bad(format!("--layer: {kind} is in no layer; leave it out"))),
+            (true, None) => {
+                return Err(bad(format!("{} is missing: {kind} is in every layer; say which", param("layer"))));
+            }
+            (false, Some(_)) => return Err(bad(format!("{}: {kind} is in no layer; leave it out", param("layer")))),
         };
         kind.at(layer).check(arch).map_err(|e| bad(e.to_string()))
-    }
-
-    /// Refuses `--gcav` where there is no classifier, or one of another place: a probability is that of the place where the
-    /// classifier was fitted.
-    fn check_gcav(&self, site: Site, given: Option<&Given>) -> Result<(), AnalysisError> {
-        let bad = |why: String| Err(AnalysisError::Bad(format!("--gcav {why}")));
-        let fitted = match given {
-            None if self.from == Some(Recipe::Cav) => self.vector_position,
-            Some(given) if given.named.classifier().is_some() => {
-                let name = &given.named.name;
-                if !name.ends_with(&format!(".{site}")) {
-                    return bad(format!(
-                        "at {site}: the classifier `{name}` is of another place; match --layer and --site"
-                    ));
-                }
-                let Some(position) = given.position else {
-                    return bad(format!(
-                        "with `{name}`: its file does not say at which position it was fitted; make it with `cav`"
-                    ));
-                };
-                position
-            }
-            _ => {
-                return bad(
-                    "needs a logistic classifier: --from cav, or a logistic vector of cavs.safetensors".to_string()
-                );
-            }
-        };
-        if !self.position.is(fitted) {
-            return bad(format!("at --position {}: the classifier was fitted at position {fitted}", self.position));
-        }
-        Ok(())
-    }
-
-    /// Refuses `--export` where it could not be written after the work is done.
-    fn check_export(&self, site: Site) -> Result<(), AnalysisError> {
-        let Some(path) = &self.export else { return Ok(()) };
-        if self.from == Some(Recipe::Actadd) {
-            return Err(AnalysisError::Bad(
-                "--export: actadd has a vector for each position; a control vector has one for all".to_string(),
-            ));
-        }
-        control::layer_at(site)?;
-        control::check_free(path)
     }
 
     /// Writes the vector, as it was made or read, for llama.cpp.
@@ -431,7 +457,8 @@ impl Steer {
         let (Some(path), Some(vector)) = (&self.export, made.vectors.first()) else { return Ok(()) };
         let layer = control::layer_at(site)?;
         if layer == 0 {
-            tracing::warn!("--export {}: llama.cpp refuses a file with a direction of layer 0", path.display());
+            let export = param("export").is(path.display());
+            tracing::warn!("{export}: llama.cpp refuses a file with a direction of layer 0");
         }
         let bytes = control::to_bytes(layer, vector, model.decoder.arch.family.name(), position);
         write_file(path, &bytes).map_err(|e| AnalysisError::Failed(e.to_string()))
@@ -447,37 +474,6 @@ impl Steer {
         self.from == Some(Recipe::Actadd) || matches!(self.position, Position::At(_))
     }
 
-    /// Refuses what does not go together.
-    fn check(&self, site: Site) -> Result<(), AnalysisError> {
-        use SiteKind::{AttnDelta, Embed, MlpDelta, ResidMid, ResidPost, ResidPre};
-        let in_stream = matches!(site.kind, Embed | ResidPre | ResidMid | ResidPost | AttnDelta | MlpDelta);
-        let bad = |why: &str| Err(AnalysisError::Bad(why.to_string()));
-        match () {
-            () if self.ablate && !in_stream => {
-                bad("--ablate takes a direction out of the residual stream; --site is not in it")
-            }
-            () if self.ablate && self.from == Some(Recipe::Actadd) => {
-                bad("--ablate takes out one direction; actadd has one a position")
-            }
-            () if self.select.is_some() && self.from != Some(Recipe::Mean) => {
-                bad("--select: a layer is chosen for the difference of means; give --from mean, or --layer")
-            }
-            () if self.select.is_some() && site.kind != Recipe::Mean.site() => {
-                bad("--select: the direction is made and added at resid_pre; leave --site out")
-            }
-            () if self.vector_position == Position::All => {
-                bad("--vector-position all: a vector is made at one position; give last or a number")
-            }
-            () if self.from == Some(Recipe::Actadd) && self.vector_position != Position::Last => {
-                bad("--vector-position: actadd takes all positions; leave it out")
-            }
-            () if self.steps == Some(When::Every) && self.prompt_only() => {
-                bad("--steps every: actadd and a numbered position are of the prompt alone; use --position last or all")
-            }
-            () => Ok(()),
-        }
-    }
-
     /// Which prompts of the contrast are run at once.
     fn of_contrast(
         &self,
@@ -490,27 +486,28 @@ impl Steer {
         batches(contrast.prompts().count(), rows_read(&[items.site], arch, position, longest))
     }
 
-    fn contrast_plan(&self, items: &Items, contrast: &Contrast, some: Range<usize>) -> Plan {
-        plans::contrast(self, contrast, items.site, some)
-    }
-
     /// The vector: read from the file, or made.
-    fn made(&self, session: &Session, items: &Items) -> Result<Made, AnalysisError> {
+    fn made(&self, runner: &dyn Runner, items: &Items) -> Result<Made, AnalysisError> {
         if let Some(Given { named, .. }) = &items.given {
             return Ok(Made { vectors: vec![named.vector.clone()], classifier: named.classifier() });
         }
         let (Some(recipe), Some(contrast)) = (self.from, &items.contrast) else {
-            return Err(AnalysisError::Bad("give --vector or --from".to_string()));
+            return Err(AnalysisError::Bad(format!("give {} or {}", param("vector"), param("from"))));
         };
         let (mut positive, mut negative) = (Vec::new(), Vec::new());
-        for some in self.of_contrast(items, contrast, &session.model.decoder.arch) {
-            let readings = session.run(&self.contrast_plan(items, contrast, some.clone()))?;
-            for (i, reading) in some.zip(readings.iter()) {
+        let arch = &runner.model().decoder.arch;
+        for some in self.of_contrast(items, contrast, arch) {
+            let (plan, asked) = plans::contrast(self, contrast, items.site, some.clone());
+            let readings = runner.run(&plan)?;
+            for (i, of) in some.zip(asked) {
                 let side = if i < contrast.positive.len() { &mut positive } else { &mut negative };
-                side.extend(reading.rows().map(<[f32]>::to_vec));
+                side.extend(readings[of].rows().map(<[f32]>::to_vec));
             }
         }
-        make_of(recipe, &positive, &negative, contrast.groups.as_deref(), session.seed)
+        if runner.is_counting() {
+            return Ok(Made { vectors: vec![vec![0.0; items.site.width(arch, 0)]], classifier: None });
+        }
+        make_of(recipe, &positive, &negative, contrast.groups.as_deref(), runner.seed())
     }
 
     /// The vector in the unit of coefficients.
@@ -559,8 +556,11 @@ fn smallest(classifier: &Direction, along: &[f32], p: f64, levels: &[Vec<f32>]) 
     let wanted = if p >= 0.5 { Wanted::AtLeast(p) } else { Wanted::AtMost(p) };
     let one = |level: &Vec<f32>| match classifier.smallest_coefficient(level, along, wanted) {
         Ok(Some(coefficient)) => Ok(coefficient),
-        Ok(None) => Err(AnalysisError::Failed("--gcav: the vector does not change its own classifier".to_string())),
-        Err(e) => Err(no_direction(&"--gcav", &e)),
+        Ok(None) => {
+            let gcav = param("gcav");
+            Err(AnalysisError::Failed(format!("{gcav}: the vector does not change its own classifier")))
+        }
+        Err(e) => Err(no_direction(&param("gcav"), &e)),
     };
     levels.iter().map(one).collect()
 }
@@ -573,23 +573,14 @@ fn levels(items: &Items, arch: &Arch) -> impl Iterator<Item = Range<usize>> + us
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::Parser;
-
-    #[derive(clap::Parser)]
-    struct Line {
-        #[command(flatten)]
-        steer: Steer,
-    }
-
     #[test]
     fn what_is_taken_out_is_taken_out_of_every_token_wherever_something_is_added() {
-        let steps = |more: &str, kind| {
-            let words = format!("steer --prompts p.jsonl --from caa --pairs p.jsonl --layer 3 {more}");
-            Line::try_parse_from(words.split_whitespace()).unwrap().steer.steps(&kind)
-        };
-        assert_eq!(steps("--ablate", Kind::Add(1.0)), Steps::Every);
-        assert_eq!(steps("--ablate --position 5", Kind::Add(1.0)), Steps::PromptOnly);
-        assert_eq!(steps("--ablate --position 5", Kind::TakeOut), Steps::Every);
-        assert_eq!(steps("--ablate --steps prompt", Kind::TakeOut), Steps::PromptOnly);
+        let last = Steer { from: Some(Recipe::Caa), layer: Some(3), ablate: true, ..Steer::default() };
+        let numbered = Steer { position: Position::At(5), ..last.clone() };
+        let prompt = Steer { steps: Some(When::Prompt), ..last.clone() };
+        assert_eq!(last.steps(&Kind::Add(1.0)), Steps::Every);
+        assert_eq!(numbered.steps(&Kind::Add(1.0)), Steps::PromptOnly);
+        assert_eq!(numbered.steps(&Kind::TakeOut), Steps::Every);
+        assert_eq!(prompt.steps(&Kind::TakeOut), Steps::PromptOnly);
     }
 }

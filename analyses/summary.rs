@@ -1,5 +1,5 @@
 //! Numbers over items that analyses have in common: means and deviations, the effect of an edit on one item, and the
-//! positions of a prompt that `--position` names. Tests and intervals are left to `stats` and `effects`.
+//! positions of a prompt that a [`Position`] names. Tests and intervals are left to `stats` and `effects`.
 
 use crate::plan::Positions;
 pub use crate::stats::mean;
@@ -85,7 +85,7 @@ impl Swap {
     }
 }
 
-/// `--position`: `last`, `all`, or a number that counts from the end where it is negative.
+/// Where in a prompt: `last`, `all`, or a number that counts from the end where it is negative.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Position {
     Last,
@@ -118,6 +118,12 @@ impl std::fmt::Display for Position {
 impl serde::Serialize for Position {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for Position {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::parameters::from_text(d)
     }
 }
 

@@ -11,7 +11,9 @@ mod npy;
 use super::AnalysisError;
 use super::inputs::read_input;
 use super::summary::Position;
+use crate::dataset::Data;
 use crate::linear::{Direction, Method};
+use crate::parameters::param;
 use crate::site::Site;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
@@ -76,8 +78,9 @@ pub struct Place {
 ///
 /// # Errors
 /// If the file is none of these, is damaged or holds other numbers, or the name is not in it or not clear.
-pub fn from_file(path: &Path, name: Option<&str>, place: Option<Place>) -> Result<Given, AnalysisError> {
-    let (bytes, source) = read_input(path)?;
+pub fn from_file(data: impl Into<Data>, name: Option<&str>, place: Option<Place>) -> Result<Given, AnalysisError> {
+    let data = data.into();
+    let ((bytes, source), path) = (read_input(&data)?, data.path());
     let wanted = Wanted { path, name, place };
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", path.display()));
     let (named, position) = match &bytes {
@@ -141,7 +144,7 @@ impl Wanted<'_> {
 
     fn of_npy(&self, bytes: &[u8]) -> Result<Named, String> {
         if let Some(name) = self.name {
-            return Err(format!("is one array without names; leave out --name {name}"));
+            return Err(format!("is one array without names; leave out {}", param("name").is(name)));
         }
         let stem = self.path.file_stem().map_or_else(|| "vector".into(), |stem| stem.to_string_lossy());
         let (name, vector) = self.row(&stem, npy::read(bytes)?)?;

@@ -8,7 +8,7 @@ mod common;
 
 use candle_core::{Device, Tensor};
 use common::{default_model, median};
-use gatelens::model::arch::{Arch, Mlp};
+use gatelens::model::arch::Arch;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::ops::Weight;
 use gatelens::plan::{Activation, Part, Plan, Positions, What};
@@ -67,7 +67,7 @@ fn plan(lengths: &[usize], arch: &Arch) -> Plan {
 fn products(arch: &Arch, rows: usize) -> candle_core::Result<impl FnMut() -> candle_core::Result<()>> {
     let (d, kv) = (arch.d_model, arch.n_kv_heads * arch.d_head);
     let attn = arch.n_heads * arch.d_head;
-    let ups = if arch.mlp == Mlp::Gated { 2 } else { 1 };
+    let ups = if arch.layers[0].channel.gated() { 2 } else { 1 };
     let mut shapes = vec![(attn, d), (kv, d), (kv, d), (d, attn)];
     shapes.extend(std::iter::repeat_n((arch.d_mlp, d), ups));
     shapes.push((d, arch.d_mlp));

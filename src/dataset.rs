@@ -5,6 +5,7 @@
 //! and of `answer` and `foil`. Fields that no reader knows are passed over: tables of items have the ids, by which such fields
 //! can be joined. A field that looks like an optional one, misspelt, is warned of.
 
+pub(crate) mod data;
 pub mod encode;
 mod fields;
 pub mod shown;
@@ -12,7 +13,6 @@ pub mod shown;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
@@ -24,6 +24,7 @@ use thiserror::Error;
 use crate::demo;
 use crate::model::template::Message;
 use crate::names;
+pub use data::{Data, IN_MEMORY};
 use fields::Fields;
 
 /// The longest line that is read, in bytes: a larger one is not a prompt but a wrong file.
@@ -316,9 +317,9 @@ fn meant(hint: Option<&str>) -> String {
     hint.map_or_else(String::new, |name| format!("; the line has \"{name}\": was that meant?"))
 }
 
-/// Reads a file of pairs: `{"id"?, "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?, "template_vars"?}` a line.
-pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError> {
-    read(path.as_ref(), &["id", "group", "lang", "answer", "foil", VARS], |fields| {
+/// Reads pairs, from a file or from memory: `{"id"?, "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?, "template_vars"?}` a line.
+pub fn read_pairs(data: impl Into<Data>) -> Result<Dataset<Pair>, DatasetError> {
+    read(&data.into(), &["id", "group", "lang", "answer", "foil", VARS], |fields| {
         fields.refuse_kind("prompt", &["positive", "negative"], PROMPTS_FILE, PAIRS_FILE)?;
         let vars = fields.vars(VARS)?;
         let pair = Pair {
@@ -335,10 +336,10 @@ pub fn read_pairs(path: impl AsRef<Path>) -> Result<Dataset<Pair>, DatasetError>
     })
 }
 
-/// Reads a file of prompts:
+/// Reads prompts, from a file or from memory:
 /// `{"id"?, "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?, "template_vars"?}` a line.
-pub fn read_prompts(path: impl AsRef<Path>) -> Result<Dataset<Item>, DatasetError> {
-    read(path.as_ref(), &["id", "label", "group", "lang", "answer", "foil", "facts", VARS], |fields| {
+pub fn read_prompts(data: impl Into<Data>) -> Result<Dataset<Item>, DatasetError> {
+    read(&data.into(), &["id", "label", "group", "lang", "answer", "foil", "facts", VARS], |fields| {
         fields.refuse_kind("positive", &["prompt"], PAIRS_FILE, PROMPTS_FILE)?;
         let vars = fields.vars(VARS)?;
         let item = Item {
@@ -365,11 +366,12 @@ const PROMPTS_FILE: &str = "a prompts file (\"prompt\" in every line)";
 /// Reads line by line and hands each object's fields to `parse`, which gives the id and the item. Of `optional` fields one is
 /// likely meant by a field that is left and has nearly that name.
 fn read<T>(
-    path: &Path,
+    data: &Data,
     optional: &[&'static str],
     parse: impl Fn(&mut Fields<'_>) -> Result<(String, T), DatasetError>,
 ) -> Result<Dataset<T>, DatasetError> {
-    let mut lines = Lines::open(path)?;
+    let path = data.path();
+    let mut lines = Lines::open(data)?;
     let mut items = Vec::new();
     let mut line_of_id: HashMap<String, usize> = HashMap::new();
     let mut misspelt: BTreeMap<String, (usize, &str)> = BTreeMap::new();
@@ -424,21 +426,17 @@ pub(crate) fn located(path: &Path) -> Result<PathBuf, DatasetError> {
 /// The lines of a file that are not blank, with their numbers; hashes the bytes as they pass.
 struct Lines<'p> {
     path: &'p Path,
-    reader: BufReader<File>,
+    reader: BufReader<Box<dyn Read + 'p>>,
     hasher: Sha256,
     buffer: Vec<u8>,
     line: usize,
 }
 
 impl<'p> Lines<'p> {
-    fn open(path: &'p Path) -> Result<Self, DatasetError> {
-        if path.is_dir() {
-            return Err(DatasetError::Directory { path: path.to_owned() });
-        }
-        let file = File::open(located(path)?).map_err(|source| DatasetError::Open { path: path.to_owned(), source })?;
+    fn open(data: &'p Data) -> Result<Self, DatasetError> {
         Ok(Lines {
-            path,
-            reader: BufReader::with_capacity(1 << 18, file),
+            path: data.path(),
+            reader: BufReader::with_capacity(1 << 18, data.open()?),
             hasher: Sha256::new(),
             buffer: Vec::new(),
             line: 0,

@@ -49,12 +49,14 @@ pub use direction::{Direction, Wanted};
 pub use examples::Examples;
 pub use principal::principal_direction;
 
+use crate::parameters::param;
 use dual::{Gram, Problem};
 
 /// What makes a direction of two sets of examples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
+#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
 pub enum Method {
     /// Logistic regression with an L2 penalty: the mean log loss plus strength / 2 times |w|^2.
     Logistic,
@@ -120,8 +122,10 @@ impl std::fmt::Display for Side {
     }
 }
 
-/// How a command asks for the difference of means.
-const MEAN: &str = "cav: --method mean, steer: --from mean";
+/// How the analyses are asked for the difference of means.
+fn mean() -> String {
+    format!("cav: {}, steer: {}", param("method").is("mean"), param("from").is("mean"))
+}
 
 /// Why there is no direction.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -130,13 +134,16 @@ pub enum LinearError {
     Empty(Side),
     #[error("{what} has {found} numbers, expected {expected}")]
     Length { what: String, expected: usize, found: usize },
-    #[error("{what}: number {column} is {value}; activations must be finite (f16 overflows: try another --dtype)")]
+    #[error(
+        "{what}: number {column} is {value}; activations must be finite (f16 overflows: try another {dtype})",
+        dtype = param("dtype")
+    )]
     NotFinite { what: String, column: usize, value: f32 },
     #[error("{found} groups for {expected} examples; give one a row, the positives' first")]
     Groups { expected: usize, found: usize },
     #[error(
         "the {side} examples are of {found} group(s), and examples to hold out need {needed} or more that can be parted; \
-         add examples of other groups, or use the difference of means, which has no penalty to choose ({MEAN})"
+         add examples of other groups, or use the difference of means, which has no penalty to choose ({mean})", mean = mean()
     )]
     TooFewGroups { side: Side, found: usize, needed: usize },
     #[error("{method} finds no difference between the positive and the negative examples", method = .0.name())]
@@ -148,7 +155,7 @@ pub enum LinearError {
     #[error("the direction's numbers are beyond f32; scale the activations")]
     Overflow,
     #[error(
-        "{method} did not converge at a penalty of {strength}; use the difference of means ({MEAN})", method = .method.name()
+        "{method} did not converge at a penalty of {strength}; use the difference of means ({mean})", method = .method.name(), mean = mean()
     )]
     NotConverged { method: Method, strength: f64 },
     #[error("a direction of {method} has no probabilities; fit a logistic one", method = .0.name())]

@@ -43,6 +43,7 @@ pub use what::{
 };
 
 use crate::model::arch::Arch;
+pub use crate::ops::RowFunction;
 use crate::site::{Site, SiteError, SiteKind, Units};
 use std::collections::BTreeSet;
 use std::fmt;
@@ -97,9 +98,6 @@ pub enum Positions {
     All,
     At(Vec<usize>),
 }
-
-/// A function of a caller's on a part of a row.
-pub type RowFunction = Arc<dyn Fn(&mut [f32]) + Send + Sync>;
 
 /// What an edit does. Vectors are as long as the edited part of a row.
 #[derive(Clone)]
@@ -256,6 +254,21 @@ impl Plan {
     /// How many positions a run has. The plan must be sound.
     pub fn length(&self, run: Run) -> usize {
         self.prompts[self.root(run)].ids.len()
+    }
+
+    /// Some runs with all that they descend from or take from, directly or not. The plan must be sound.
+    pub(crate) fn needed(&self, runs: impl IntoIterator<Item = Run>) -> BTreeSet<Run> {
+        let (mut found, mut open) = (BTreeSet::new(), Vec::from_iter(runs));
+        while let Some(run) = open.pop() {
+            if found.insert(run)
+                && let Run::Fork(f) = run
+            {
+                let fork = &self.forks[f];
+                open.push(fork.base);
+                open.extend(fork.edits.iter().filter_map(|edit| edit.change.donor()));
+            }
+        }
+        found
     }
 
     /// What messages call a run.

@@ -1,12 +1,13 @@
 //! Sites: the named places of a forward pass that can be read and edited.
 //!
 //! A site is a kind and a layer, written `z.12`. Kinds carry the names that TransformerLens gave them where it has
-//! one, and its whole names are read too (`transformer_lens`). This module knows which sites a model has, how wide each is and which come in heads; reading and editing
-//! them is the engine's work ([`crate::run`]).
+//! one, and its whole names are read too (`transformer_lens`). Which sites a model has, how wide each is and which come in
+//! heads, this module asks of the layer's mixer and channel ([`crate::model::arch::Layer`]); reading and editing them is the
+//! engine's work ([`crate::run`]).
 
 mod transformer_lens;
 
-use crate::model::arch::{Arch, Mlp};
+use crate::model::arch::Arch;
 use crate::names::nearest;
 use std::fmt;
 use std::str::FromStr;
@@ -109,6 +110,13 @@ pub enum Units {
     Columns { width: usize },
 }
 
+/// Why a part of a model lacks a site, and which of its sites is nearest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Lack {
+    pub why: &'static str,
+    pub nearest: SiteKind,
+}
+
 /// A site that does not exist, with what does.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SiteError {
@@ -160,6 +168,12 @@ impl fmt::Display for SiteKind {
 impl serde::Serialize for SiteKind {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
         s.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for SiteKind {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::parameters::from_text(d)
     }
 }
 
@@ -240,34 +254,30 @@ impl Site {
         if self.kind.in_layers() && self.layer >= arch.n_layers {
             return Err(SiteError::LayerOutOfRange { site: self, kind: self.kind.name(), n_layers: arch.n_layers });
         }
-        match self.kind {
-            ResidMid if arch.parallel => Err(SiteError::NotInModel {
-                site: self,
-                why: "its attention and MLP read the residual stream side by side",
-                nearest: ResidPre.at(self.layer),
-            }),
-            MlpGate if arch.mlp == Mlp::Plain => {
-                Err(SiteError::NotInModel { site: self, why: "its MLP has no gate", nearest: MlpPre.at(self.layer) })
+        match self.lack(arch) {
+            None => Ok(self),
+            Some(Lack { why, nearest }) => {
+                Err(SiteError::NotInModel { site: self, why, nearest: nearest.at(self.layer) })
             }
-            RotQ | RotK if arch.ropes.is_empty() => Err(SiteError::NotInModel {
-                site: self,
-                why: "it learns its positions and rotates nothing",
-                nearest: if self.kind == RotQ { Q.at(self.layer) } else { K.at(self.layer) },
-            }),
-            _ => Ok(self),
         }
     }
 
-    /// How the site's width divides in this model.
-    pub fn units(self, arch: &Arch) -> Units {
+    /// Why the model lacks the site.
+    fn lack(self, arch: &Arch) -> Option<Lack> {
+        let why = "its attention and MLP read the residual stream side by side";
         match self.kind {
-            Q | RotQ | Z => Units::Heads { n: arch.n_heads, width: arch.d_head },
-            K | V | RotK => Units::Heads { n: arch.n_kv_heads, width: arch.d_head },
-            HeadOut => Units::Heads { n: arch.n_heads, width: arch.d_model },
-            Scores | Pattern => Units::HeadsByKeys { n: arch.n_heads },
-            MlpGate | MlpPre | MlpAct => Units::Columns { width: arch.d_mlp },
-            Logits => Units::Columns { width: arch.vocab },
-            _ => Units::Columns { width: arch.d_model },
+            ResidMid => arch.parallel.then_some(Lack { why, nearest: ResidPre }),
+            kind if kind.in_layers() => arch.layers.get(self.layer)?.lacks(kind),
+            _ => None,
+        }
+    }
+
+    /// How the site's width divides in this model, which has it.
+    pub fn units(self, arch: &Arch) -> Units {
+        match arch.layers.get(self.layer).filter(|_| self.kind.in_layers()) {
+            Some(layer) => layer.units(self.kind, arch.d_model),
+            None if self.kind == Logits => Units::Columns { width: arch.vocab },
+            None => Units::Columns { width: arch.d_model },
         }
     }
 

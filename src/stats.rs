@@ -61,6 +61,13 @@ pub struct Interval {
     pub high: f64,
 }
 
+impl Interval {
+    /// Lower and upper end.
+    pub fn ends(self) -> (f64, f64) {
+        (self.low, self.high)
+    }
+}
+
 /// Numbers that a family of tests cannot be made of.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum StatsError {

@@ -1,17 +1,22 @@
 //! Tidy tables with typed, documented columns, and their one way to and from Parquet.
 //!
 //! ```text
-//! let heads = Table::new("heads")
-//!     .int("layer", "layer, from 0", layers)?
-//!     .int("head", "head within the layer, from 0", heads)?
-//!     .float("effect_mean", "mean effect over the items, in logits", effects)?;
-//! heads.write_parquet(&dir.path("heads.parquet")?)?;
+//! rows! {
+//!     pub struct HeadRow in "heads" {
+//!         layer: i64 = "layer, from 0",
+//!         head: i64 = "head within the layer, from 0",
+//!         effect_mean: Option<f64> = "mean effect over the items, in logits",
+//!     }
+//! }
+//! HeadRow::table(rows)?.write_parquet(&dir.path("heads.parquet")?)?;
 //! ```
 //!
+//! A table is declared once, as the struct that its rows are ([`rows`]): what writes it and what reads it share that type.
 //! Every table of the project is written here, so that bytes are the same for the same values and every column
 //! carries its documentation. What the columns mean is left to the analyses, how they look to figures and reports.
 
 mod parquet;
+pub mod rows;
 #[cfg(test)]
 mod tests;
 mod texts;

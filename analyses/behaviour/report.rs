@@ -1,16 +1,18 @@
 //! The figure and the report of `behaviour`, from its tables alone.
 
 use super::SIDES;
-use super::tables::WITHOUT;
+use super::tables::{HELD_OUT, RateRow, SeparationRow, TokenRow, WITHOUT};
 use crate::analyses::answered::class_columns;
 use crate::analyses::metric::{OfGroup, OfLanguage, Told, chosen_by_refusals, weak};
 use crate::analyses::{AnalysisError, table};
+use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
 use crate::names::short_name;
 use crate::report::cells::{self, interval, number, share};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
 use std::path::Path;
 
 /// Rows of the table of rates that a report lists, and groups that its figure shows.
@@ -19,20 +21,21 @@ const GROUPS_SHOWN: usize = 12;
 
 /// Shares of refusals by group and language, of both sides.
 pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
-    let (sides, bys, values) = (rates.strs("side")?, rates.strs("by")?, rates.strs("value")?);
-    let (refusal, low, high) = (rates.floats("refusal")?, rates.floats("refusal_low")?, rates.floats("refusal_high")?);
+    let (sides, bys, values) =
+        (rates.column(RateRow::side)?, rates.column(RateRow::by)?, rates.column(RateRow::value)?);
+    let (refusal, ends) = (rates.floats(Class::Refusal.name())?, rates.column(RateRow::refusal_interval)?);
     let groups = (0..rates.rows()).filter(|i| sides[*i] == SIDES[0] && bys[*i] == "group").count();
     let shown = |i: &usize| bys[*i] != "group" || groups <= GROUPS_SHOWN;
     let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).filter(shown).collect::<Vec<_>>();
     let name = |i: &usize| if bys[*i] == "all" { "all".to_string() } else { values[*i].to_string() };
-    let estimate = |i: &usize| Some(Estimate { interval: low[*i].zip(high[*i]), ..Estimate::new(refusal[*i]?) });
+    let estimate = |i: &usize| Some(Estimate { interval: ends[*i], ..Estimate::new(refusal[*i]?) });
     let series = |side: &&str| BarSeries {
         name: format!("{side} prompts"),
         estimates: of(side).iter().map(estimate).collect(),
         bands: Vec::new(),
     };
-    let model = rates.strs("model")?.first().copied().map(short_name).unwrap_or_default();
-    let n = rates.ints("n")?.first().copied().unwrap_or(0);
+    let model = rates.column(RateRow::model)?.first().copied().map(short_name).unwrap_or_default();
+    let n = rates.column(RateRow::n)?.first().copied().unwrap_or(0);
     Ok(Figure::from(Bars {
         title: "Refusals by topic and language".to_string(),
         subtitle: format!("{model}, {n} pairs"),
@@ -50,16 +53,18 @@ pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let (rates, tokens, separation) = (table(tables, "rates")?, table(tables, "tokens")?, table(tables, "separation")?);
-    let (sides, bys, refusal) = (rates.strs("side")?, rates.strs("by")?, rates.floats("refusal")?);
+    let (rates, tokens, separation) =
+        (table(tables, RateRow::TABLE)?, table(tables, TokenRow::TABLE)?, table(tables, SeparationRow::TABLE)?);
+    let (sides, bys, refusal) =
+        (rates.column(RateRow::side)?, rates.column(RateRow::by)?, rates.floats(Class::Refusal.name())?);
     let all = |side: &str| (0..rates.rows()).find(|i| sides[*i] == side && bys[*i] == "all").and_then(|i| refusal[i]);
     let classes = class_columns(rates);
     let listed = Listing::of(rates)
         .first(RATES_LISTED)
-        .column("prompts", Show::Text("side"))
-        .column("by", Show::Text("by"))
-        .column("value", Show::Text("value"))
-        .column("n", Show::Count("n"));
+        .column("prompts", Show::Text(RateRow::side.name))
+        .column("by", Show::Text(RateRow::by.name))
+        .column("value", Show::Text(RateRow::value.name))
+        .column("n", Show::Count(RateRow::n.name));
     let listed = classes.iter().fold(listed, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
     let listed = listed.block("Classes of answers")?;
     let text = format!(
@@ -79,37 +84,41 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> {
     let mut section = Section::new("Metric").paragraph(metric_text(tokens, separation)?);
     // Tables of before have one metric for all.
-    let by_language = separation.has("used");
-    let (mut named, mut judged) = (Listing::of(tokens), Listing::of(separation).column("prompts", Show::Text("half")));
+    let by_language = separation.holds(SeparationRow::used);
+    let (mut named, mut judged) =
+        (Listing::of(tokens), Listing::of(separation).column("prompts", Show::Text(SeparationRow::half.name)));
     if by_language {
-        let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
+        let basis = separation.column(SeparationRow::basis)?.first().copied().unwrap_or_default();
         let (overall, languages) = (overall(separation)?, languages(separation)?);
         section = languages_text(&languages).into_iter().fold(section, Section::paragraph);
         let weak = weak(Some(basis), overall.as_ref(), &languages).into_iter();
         section =
             weak.fold(section, |section, text| section.paragraph(format!("**Note.** {}.", cells::capitalised(&text))));
-        named = named.column("language", Show::Text("lang")).column("group", Show::Text("group"));
+        named =
+            named.column("language", Show::Text(TokenRow::lang.name)).column("group", Show::Text(TokenRow::group.name));
     }
-    judged = judged.column("language", Show::Text("lang"));
+    judged = judged.column("language", Show::Text(SeparationRow::lang.name));
     if by_language {
-        judged = judged.column("group", Show::Text("group")).column("tokens", Show::Text("tokens"));
-        judged = judged.column("used", Show::Flag("used"));
+        judged = judged
+            .column("group", Show::Text(SeparationRow::group.name))
+            .column("tokens", Show::Text(SeparationRow::tokens.name));
+        judged = judged.column("used", Show::Flag(SeparationRow::used.name));
     }
     let named = named
-        .column("role", Show::Text("role"))
-        .column("token", Show::Id("token"))
-        .column("text", Show::Text("text"))
-        .column("begins refusals", Show::Share("of_refusals"))
-        .column("begins answers", Show::Share("of_answers"))
+        .column("role", Show::Text(TokenRow::role.name))
+        .column("token", Show::Id(TokenRow::token.name))
+        .column("text", Show::Text(TokenRow::text.name))
+        .column("begins refusals", Show::Share(TokenRow::of_refusals.name))
+        .column("begins answers", Show::Share(TokenRow::of_answers.name))
         .block("The metric's tokens")?;
     judged = judged
-        .column("with", Show::Count("positive"))
-        .column("without", Show::Count("negative"))
-        .column("area under the curve", Show::Number("auc", 3))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
-        .column("accuracy", Show::Share("accuracy"));
+        .column("with", Show::Count(SeparationRow::positive.name))
+        .column("without", Show::Count(SeparationRow::negative.name))
+        .column("area under the curve", Show::Number(SeparationRow::auc.name, 3))
+        .column("95 % interval", Show::Interval(SeparationRow::interval.name, 3))
+        .column("accuracy", Show::Share(SeparationRow::accuracy.name));
     if by_language {
-        judged = judged.column("tells", Show::Text("tells"));
+        judged = judged.column("tells", Show::Text(SeparationRow::tells.name));
     }
     let judged = judged.block("How well the logit difference tells the behaviour")?;
     Ok(section.block(Block::Table(named)).block(Block::Table(judged)))
@@ -117,13 +126,11 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
 
 /// What the metric's tokens were chosen by, how many answers begin with them, and how well they tell.
 fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisError> {
-    let basis = separation.strs("basis")?.first().copied().unwrap_or_default();
-    let halves = separation.strs("half")?;
-    let held = halves.iter().position(|h| *h == "held out");
-    let number_of = |column: &str| -> Result<Option<f64>, AnalysisError> {
-        let column = separation.floats(column)?;
-        Ok(held.and_then(|i| column[i]))
-    };
+    let basis = separation.column(SeparationRow::basis)?.first().copied().unwrap_or_default();
+    let halves = separation.column(SeparationRow::half)?;
+    let held = halves.iter().position(|h| *h == HELD_OUT);
+    let (auc, ends) = (separation.column(SeparationRow::auc)?, separation.column(SeparationRow::interval)?);
+    let (low, high) = held.and_then(|i| ends[i]).unzip();
     let what = match basis.split(',').next().unwrap_or_default() {
         _ if chosen_by_refusals(basis) => "Tokens were chosen that separate refused from answered prompts.",
         "none" => "No first token of the answers tells anything apart: the metric means nothing.",
@@ -136,12 +143,12 @@ fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisErr
         true => " On one side no token begins three prompts of the class or more: rarer ones had to do.",
         false => "",
     };
-    let roles = tokens.strs("role")?;
-    let langs = if tokens.has("lang") { tokens.strs("lang")? } else { vec![""; tokens.rows()] };
+    let roles = tokens.column(TokenRow::role)?;
+    let langs = tokens.column(TokenRow::lang)?;
     let whose = if langs.iter().any(|lang| !lang.is_empty()) { "overall " } else { "" };
     // Of a class that no answer is of there is no share.
-    let begin = |role: &str, of: &str, class: &str| -> Result<String, AnalysisError> {
-        let column = tokens.floats(of)?;
+    let begin = |role: &str, of: Column<Option<f64>>, class: &str| -> Result<String, AnalysisError> {
+        let column = tokens.column(of)?;
         let shares = (0..tokens.rows()).filter(|i| roles[*i] == role && langs[*i].is_empty()).map(|i| column[i]);
         let begun = shares.sum::<Option<f64>>();
         let said = |begun| format!(" The {whose}{role} tokens begin {} of all {class}.", share(Some(begun)));
@@ -149,42 +156,45 @@ fn metric_text(tokens: &Table, separation: &Table) -> Result<String, AnalysisErr
     };
     Ok(format!(
         "{what}{few}{}{} Over prompts that the tokens were not chosen by, the area under the curve is {} (95 % interval {}).",
-        begin("answer", "of_refusals", "refusals")?,
-        begin("foil", "of_answers", "answers")?,
-        number(number_of("auc")?, 3),
-        interval(number_of("ci_low")?, number_of("ci_high")?, 3),
+        begin("answer", TokenRow::of_refusals, "refusals")?,
+        begin("foil", TokenRow::of_answers, "answers")?,
+        number(held.and_then(|i| auc[i]), 3),
+        interval(low, high, 3),
     ))
 }
 
 /// A row of a table of separation, as `metric.json` has it.
 fn told(separation: &Table, i: usize) -> Result<Told, AnalysisError> {
-    let count = |column: &str| -> Result<usize, AnalysisError> { Ok(separation.ints(column)?[i] as usize) };
-    let number = |column: &str| -> Result<Option<f64>, AnalysisError> { Ok(separation.floats(column)?[i]) };
+    let (ci_low, ci_high) = separation.column(SeparationRow::interval)?[i].unzip();
     Ok(Told {
-        refused: count("positive")?,
-        answered: count("negative")?,
-        auc: number("auc")?,
-        ci_low: number("ci_low")?,
-        ci_high: number("ci_high")?,
+        refused: separation.column(SeparationRow::positive)?[i] as usize,
+        answered: separation.column(SeparationRow::negative)?[i] as usize,
+        auc: separation.column(SeparationRow::auc)?[i],
+        ci_low,
+        ci_high,
     })
 }
 
 /// The rows of a table of separation on prompts that did not choose the tokens, of the tokens that are used.
 fn used(separation: &Table) -> Result<Vec<usize>, AnalysisError> {
-    let (half, used) = (separation.strs("half")?, separation.flags("used")?);
-    Ok((0..separation.rows()).filter(|i| half[*i] == "held out" && used[*i]).collect())
+    let (half, used) = (separation.column(SeparationRow::half)?, separation.column(SeparationRow::used)?);
+    Ok((0..separation.rows()).filter(|i| half[*i] == HELD_OUT && used[*i]).collect())
 }
 
 /// How well all prompts are told.
 fn overall(separation: &Table) -> Result<Option<Told>, AnalysisError> {
-    let lang = separation.strs("lang")?;
+    let lang = separation.column(SeparationRow::lang)?;
     let row = used(separation)?.into_iter().find(|i| lang[*i].is_empty());
     row.map(|i| told(separation, i)).transpose()
 }
 
 /// Each language of a table of separation, without its tokens.
 fn languages(separation: &Table) -> Result<Vec<OfLanguage>, AnalysisError> {
-    let (lang, group, tokens) = (separation.strs("lang")?, separation.opt_strs("group")?, separation.strs("tokens")?);
+    let (lang, group, tokens) = (
+        separation.column(SeparationRow::lang)?,
+        separation.column(SeparationRow::group)?,
+        separation.column(SeparationRow::tokens)?,
+    );
     let mut languages: Vec<OfLanguage> = Vec::new();
     for i in used(separation)?.into_iter().filter(|i| !["", WITHOUT].contains(&lang[*i])) {
         let (answer, foil, held_out) = (Vec::new(), Vec::new(), told(separation, i)?);

@@ -4,13 +4,15 @@ use super::found::{Basis, Found, Row};
 use super::tokens::{Chosen, area};
 use super::{Items, SIDES, Said};
 use crate::analyses::AnalysisError;
-use crate::analyses::answered::{Answer, CLASS_DOC};
+use crate::analyses::answered::{Answer, Answered, columns_of, shares};
 use crate::analyses::metric::{MetricFile, OfGroup, OfLanguage, Told};
 use crate::answers::Class;
 use crate::measured::NamedToken;
 use crate::model::Model;
+use crate::rows;
 use crate::stats::{Interval, wilson};
 use crate::table::Table;
+use crate::table::rows::{self, Row as _};
 use std::collections::{BTreeMap, HashMap};
 
 /// What the tables are made of.
@@ -146,26 +148,21 @@ impl Made<'_> {
     }
 
     pub(super) fn rates(&self) -> Result<Table, AnalysisError> {
-        let (slices, model) = (slices(self.items), &self.model.name);
-        let count = |s: &Slice, class: Class| s.of.iter().filter(|i| self.answers[**i].class == class).count();
-        let refusal = |s: &Slice| wilson(count(s, Class::Refusal), s.of.len());
-        let mut table = Table::new("rates")
-            .str("model", "the model, as it was named", slices.iter().map(|_| model))?
-            .str("side", "positive or negative prompts of the pairs", slices.iter().map(|s| s.side))?
-            .str("by", "what the prompts were split by: all, group or lang", slices.iter().map(|s| s.by))?
-            .str("value", "which group or language", slices.iter().map(|s| s.value.as_str()))?
-            .int("n", "prompts", slices.iter().map(|s| s.of.len() as i64))?;
-        for class in self.items.rules.classes() {
-            let share = |s: &Slice| count(s, class) as f64 / s.of.len() as f64;
-            table = table.float(&class.column(), "share of answers of this class", slices.iter().map(share))?;
-        }
-        Ok(table
-            .float(
-                "refusal_low",
-                "lower end of the share of refusals' 95 % Wilson interval",
-                slices.iter().map(|s| refusal(s).map(|i| i.low)),
-            )?
-            .float("refusal_high", "its upper end", slices.iter().map(|s| refusal(s).map(|i| i.high)))?)
+        let (slices, classes) = (slices(self.items), self.items.rules.classes());
+        let rows = slices.iter().map(|slice| {
+            let answers: Vec<&Answer> = slice.of.iter().map(|i| &self.answers[*i]).collect();
+            let refusals = answers.iter().filter(|a| a.class == Class::Refusal).count();
+            RateRow {
+                model: &self.model.name,
+                side: slice.side,
+                by: slice.by,
+                value: &slice.value,
+                n: answers.len() as i64,
+                shares: shares(&answers, &classes),
+                refusal_interval: wilson(refusals, answers.len()).map(Interval::ends),
+            }
+        });
+        Ok(rows::table(RateRow::TABLE, &columns_of(&classes), rows)?)
     }
 
     pub(super) fn tokens<'a>(&'a self, file: &'a MetricFile) -> Result<Table, AnalysisError> {
@@ -186,31 +183,17 @@ impl Made<'_> {
             let first = of.begin.get(&row.token.id).map_or(0, |n| n[class]);
             (all > 0).then(|| first as f64 / all as f64)
         };
-        Ok(Table::new("tokens")
-            .str("model", "the model, as it was named", rows.iter().map(|_| &self.model.name))?
-            .str(
-                "lang",
-                "the language whose own tokens they are; empty for the overall ones",
-                rows.iter().map(|r| r.lang),
-            )?
-            .str(
-                "group",
-                "the group in that language whose own they are; empty otherwise",
-                rows.iter().map(|r| r.group),
-            )?
-            .str("role", "answer: counts for the behaviour; foil: against it", rows.iter().map(|r| r.role))?
-            .int("token", "the token's id", rows.iter().map(|r| i64::from(r.token.id)))?
-            .str("text", "the token's text", rows.iter().map(|r| r.token.text.as_str()))?
-            .float(
-                "of_refusals",
-                "share of refusals (of that language and group) that begin with it",
-                rows.iter().map(|r| share(r, 0)),
-            )?
-            .float(
-                "of_answers",
-                "share of answers (of that language and group) that begin with it",
-                rows.iter().map(|r| share(r, 1)),
-            )?)
+        let rows = rows.iter().map(|row| TokenRow {
+            model: &self.model.name,
+            lang: row.lang,
+            group: row.group,
+            role: row.role,
+            token: i64::from(row.token.id),
+            text: &row.token.text,
+            of_refusals: share(row, 0),
+            of_answers: share(row, 1),
+        });
+        Ok(TokenRow::table(rows)?)
     }
 
     /// What begins refusals and answers: over all prompts, in each language, and in each group of one.
@@ -234,86 +217,119 @@ impl Made<'_> {
     }
 
     pub(super) fn separation(&self, rows: &[Scored]) -> Result<Table, AnalysisError> {
-        let lang = |r: &Scored| r.row.lang.map_or("", |lang| self.items.langs[lang].as_deref().unwrap_or(WITHOUT));
-        let half = |r: &Scored| if r.row.chosen_by_them { "chosen" } else { "held out" };
-        let told: Vec<Told> = rows.iter().map(Scored::told).collect();
         let judgeable = self.found.basis == Basis::Behaviour;
-        let tells = |(r, told): (&Scored, &Told)| (judgeable && !r.row.chosen_by_them).then(|| told.telling().name());
-        Ok(Table::new("separation")
-            .str("model", "the model, as it was named", rows.iter().map(|_| &self.model.name))?
-            .str("basis", BASIS, rows.iter().map(|_| self.found.basis()))?
-            .str("half", HALF, rows.iter().map(half))?
-            .str("lang", "the language; empty for all, none for prompts without one", rows.iter().map(lang))?
-            .opt_str(
-                "group",
-                "the group in that language, where it has tokens of its own",
-                rows.iter().map(|r| r.row.group.as_deref()),
-            )?
-            .str("tokens", TOKENS, rows.iter().map(|r| r.row.tokens))?
-            .flag(
-                "used",
-                "whether the metric measures these prompts by these tokens; else they stand here for comparison",
-                rows.iter().map(|r| r.row.used),
-            )?
-            .int("positive", "prompts that show the behaviour", told.iter().map(|t| t.refused as i64))?
-            .int("negative", "prompts that do not", told.iter().map(|t| t.answered as i64))?
-            .float(
-                "auc",
-                "area under the ROC curve of the logit difference; prompts are compared within a language, and within a fold \
-                 where they are held out, and the areas averaged by prompts",
-                told.iter().map(|t| t.auc),
-            )?
-            .float(
-                "ci_low",
-                "lower end of the area's 95 % interval over prompts (Newcombe's score interval; of several areas by recovered \
-                 variances)",
-                told.iter().map(|t| t.ci_low),
-            )?
-            .float("ci_high", "its upper end", told.iter().map(|t| t.ci_high))?
-            .float(
-                "accuracy",
-                "share of prompts whose logit difference is on its own side of 0",
-                rows.iter().map(Scored::accuracy),
-            )?
-            .opt_str(
-                "tells",
-                "whether the tokens tell refused from answered prompts that they were not chosen by: yes, from an area of 0.7 on; \
-                 no; too few, with fewer than 8 prompts of either kind; empty where it is not asked",
-                rows.iter().zip(&told).map(tells),
-            )?)
+        let basis = self.found.basis().to_string();
+        let rows = rows.iter().map(|scored| {
+            let (Scored { row, .. }, told) = (scored, scored.told());
+            SeparationRow {
+                model: &self.model.name,
+                basis: &basis,
+                half: if row.chosen_by_them { "chosen" } else { HELD_OUT },
+                lang: row.lang.map_or("", |lang| self.items.langs[lang].as_deref().unwrap_or(WITHOUT)),
+                group: row.group.as_deref(),
+                tokens: row.tokens,
+                used: row.used,
+                positive: told.refused as i64,
+                negative: told.answered as i64,
+                auc: told.auc,
+                interval: told.ci_low.zip(told.ci_high),
+                accuracy: scored.accuracy(),
+                tells: (judgeable && !row.chosen_by_them).then(|| told.telling().name()),
+            }
+        });
+        Ok(SeparationRow::table(rows)?)
     }
 
     pub(super) fn answers(&self) -> Result<Table, AnalysisError> {
-        let (all, answers) = (|| self.items.items.iter(), self.answers);
-        Ok(Table::new("answers")
-            .str("id", "the pair", all().map(|i| i.id.as_str()))?
-            .opt_str("side", "positive or negative", all().map(|i| i.label.as_deref()))?
-            .opt_str("group", "the pair's group", all().map(|i| i.group.as_deref()))?
-            .opt_str("lang", "the pair's language", all().map(|i| i.lang.as_deref()))?
-            .float(
-                "metric",
-                "the logit difference of the tokens of the prompt's group or language, else of the overall ones, nats",
-                self.found.metrics(self.items, self.said),
-            )?
-            .str("class", CLASS_DOC, answers.iter().map(|a| a.class.name()))?
-            .opt_str("rule", "the rule that decided", answers.iter().map(|a| a.rule.as_deref()))?
-            .flag("stopped", "whether the answer ended by itself", answers.iter().map(|a| a.stopped))?
-            .str("text", "the generated answer", answers.iter().map(|a| a.text.as_str()))?)
+        let metrics = self.found.metrics(self.items, self.said);
+        let rows = self.items.items.iter().zip(metrics).zip(self.answers).map(|((item, metric), answer)| AnswerRow {
+            id: &item.id,
+            side: item.label.as_deref(),
+            group: item.group.as_deref(),
+            lang: item.lang.as_deref(),
+            metric: metric.into(),
+            answer: answer.into(),
+        });
+        Ok(AnswerRow::table(rows)?)
     }
 }
 
+rows! {
+    /// The answers to some prompts of one side.
+    pub struct RateRow<'a> in "rates" {
+        model: &'a str = "the model, as it was named",
+        side: &'a str = "positive or negative prompts of the pairs",
+        by: &'a str = "what the prompts were split by: all, group or lang",
+        value: &'a str = "which group or language",
+        n: i64 = "prompts",
+        /// Of the rules' classes.
+        shares: Vec<Option<f64>> = "share of answers of this class",
+        /// The interval of the share of refusals.
+        refusal_interval: Option<(f64, f64)> as "refusal_" =
+            ["lower end of the share of refusals' 95 % Wilson interval", "its upper end"],
+    }
+
+    /// A token of the metric.
+    pub struct TokenRow<'a> in "tokens" {
+        model: &'a str = "the model, as it was named",
+        lang: &'a str [newer] = "the language whose own tokens they are; empty for the overall ones",
+        group: &'a str [newer] = "the group in that language whose own they are; empty otherwise",
+        role: &'a str = "answer: counts for the behaviour; foil: against it",
+        token: i64 = "the token's id",
+        text: &'a str = "the token's text",
+        of_refusals: Option<f64> = "share of refusals (of that language and group) that begin with it",
+        of_answers: Option<f64> = "share of answers (of that language and group) that begin with it",
+    }
+
+    /// How well tokens tell some prompts.
+    pub struct SeparationRow<'a> in "separation" {
+        model: &'a str = "the model, as it was named",
+        basis: &'a str =
+            "refusals: refused against answered prompts; sides: positive against negative ones, because too few are refused \
+             or answered; few alike: on one side no token begins three prompts of the class or more, and rarer ones were \
+             taken; none: no first token tells either apart, and the metric means nothing",
+        half: &'a str =
+            "chosen: the prompts that the tokens were chosen by, all of them; held out: each prompt by the tokens that are \
+             chosen without its fold, a quarter of the pairs that the seed draws",
+        lang: &'a str = "the language; empty for all, none for prompts without one",
+        group: Option<&'a str> = "the group in that language, where it has tokens of its own",
+        tokens: &'a str =
+            "as used: each prompt by its group's or language's own, else by the overall ones; overall: those over all \
+             prompts; language, group: its own",
+        used: bool = "whether the metric measures these prompts by these tokens; else they stand here for comparison",
+        positive: i64 = "prompts that show the behaviour",
+        negative: i64 = "prompts that do not",
+        auc: Option<f64> =
+            "area under the ROC curve of the logit difference; prompts are compared within a language, and within a fold \
+             where they are held out, and the areas averaged by prompts",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of the area's 95 % interval over prompts (Newcombe's score interval; of several areas by recovered \
+             variances)",
+            "its upper end",
+        ],
+        accuracy: Option<f64> = "share of prompts whose logit difference is on its own side of 0",
+        tells: Option<&'a str> =
+            "whether the tokens tell refused from answered prompts that they were not chosen by: yes, from an area of 0.7 on; \
+             no; too few, with fewer than 8 prompts of either kind; empty where it is not asked",
+    }
+
+    /// The answer to one prompt.
+    pub struct AnswerRow<'a> in "answers" {
+        id: &'a str = "the pair",
+        side: Option<&'a str> = "positive or negative",
+        group: Option<&'a str> = "the pair's group",
+        lang: Option<&'a str> = "the pair's language",
+        metric: Option<f64> =
+            "the logit difference of the tokens of the prompt's group or language, else of the overall ones, nats",
+        answer: Answered<'a> as "",
+    }
+}
+
+/// What tables call prompts by tokens that were chosen without them.
+pub(crate) const HELD_OUT: &str = "held out";
+
 /// What tables call the prompts without a language, beside others that have one.
 pub(super) const WITHOUT: &str = "none";
-
-const BASIS: &str = "refusals: refused against answered prompts; sides: positive against negative ones, because too few are refused \
-                     or answered; few alike: on one side no token begins three prompts of the class or more, and rarer ones were \
-                     taken; none: no first token tells either apart, and the metric means nothing";
-
-const HALF: &str = "chosen: the prompts that the tokens were chosen by, all of them; held out: each prompt by the tokens that are \
-                    chosen without its fold, a quarter of the pairs that the seed draws";
-
-const TOKENS: &str = "as used: each prompt by its group's or language's own, else by the overall ones; overall: those over all \
-                      prompts; language, group: its own";
 
 /// All prompts of each side, then those of each group and language.
 fn slices(items: &Items) -> Vec<Slice> {

@@ -2,6 +2,7 @@
 //!
 //! Numbers are `tables`' business; nothing is computed here that is not in one.
 
+use super::tables::{CavRow, TcavRow};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::bars::MOST_BARS;
@@ -11,13 +12,14 @@ use crate::report::cells::{plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
 use std::ops::Range;
 use std::path::Path;
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, "cavs")?)?)];
-    if let Ok(tcav) = table(tables, "tcav") {
-        for method in methods(tcav)? {
+    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, CavRow::TABLE)?)?)];
+    if let Ok(tcav) = table(tables, TcavRow::TABLE) {
+        for method in methods(tcav, TcavRow::method)? {
             figures.extend(tcav_figures(tcav, &method)?);
         }
     }
@@ -25,9 +27,9 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let mut sections = vec![accuracy_section(table(tables, "cavs")?, dir)?];
-    if let Ok(tcav) = table(tables, "tcav") {
-        for method in methods(tcav)? {
+    let mut sections = vec![accuracy_section(table(tables, CavRow::TABLE)?, dir)?];
+    if let Ok(tcav) = table(tables, TcavRow::TABLE) {
+        for method in methods(tcav, TcavRow::method)? {
             sections.push(tcav_section(tcav, &method, dir)?);
         }
     }
@@ -35,9 +37,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 }
 
 /// The methods of a table, in its order.
-fn methods(table: &Table) -> Result<Vec<String>, AnalysisError> {
+fn methods<'t>(table: &'t Table, column: Column<&'t str>) -> Result<Vec<String>, AnalysisError> {
     let mut found: Vec<String> = Vec::new();
-    for method in table.strs("method")? {
+    for method in table.column(column)? {
         if !found.iter().any(|m| m == method) {
             found.push(method.to_string());
         }
@@ -45,8 +47,8 @@ fn methods(table: &Table) -> Result<Vec<String>, AnalysisError> {
     Ok(found)
 }
 
-fn subtitle(table: &Table) -> Result<String, AnalysisError> {
-    let (model, site) = (table.strs("model")?, table.strs("site")?);
+fn subtitle<'t>(table: &'t Table, model: Column<&'t str>, site: Column<&'t str>) -> Result<String, AnalysisError> {
+    let (model, site) = (table.column(model)?, table.column(site)?);
     Ok(format!(
         "{}, {}",
         short_name(model.first().copied().unwrap_or_default()),
@@ -55,21 +57,22 @@ fn subtitle(table: &Table) -> Result<String, AnalysisError> {
 }
 
 fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let intervals = intervals(cavs)?;
+    let (layers, accuracy, method) =
+        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
+    let intervals = cavs.column(CavRow::accuracy_interval)?;
     let curve = |name: String| {
         let of = (0..cavs.rows()).filter(|i| method[*i] == name);
         let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: intervals[i] }).collect();
         Curve { name, role: CurveRole::Series, points }
     };
-    let position = cavs.strs("position")?.first().copied().unwrap_or_default();
+    let position = cavs.strs(CavRow::position.name)?.first().copied().unwrap_or_default();
     Ok(Figure::from(Curves {
         title: "Held-out accuracy of concept vectors".to_string(),
-        subtitle: format!("{}, position {position}, {}", subtitle(cavs)?, examples(cavs)?),
+        subtitle: format!("{}, position {position}, {}", subtitle(cavs, CavRow::model, CavRow::site)?, examples(cavs)?),
         x_label: "layer".to_string(),
         y_label: "balanced accuracy".to_string(),
         shares: true,
-        curves: methods(cavs)?.into_iter().map(curve).collect(),
+        curves: methods(cavs, CavRow::method)?.into_iter().map(curve).collect(),
         thresholds: Vec::new(),
         reference: Some((0.5, "chance".to_string())),
         y_range: None,
@@ -79,23 +82,16 @@ fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
 
 /// `120 examples against 120 random ones`
 fn examples(cavs: &Table) -> Result<String, AnalysisError> {
-    let first = |name: &str| Ok::<_, AnalysisError>(cavs.ints(name)?.first().copied().unwrap_or(0));
-    Ok(format!("{} against {} random ones", plural(first("n_concept")?, "example"), first("n_random")?))
-}
-
-/// The accuracies' intervals; none of an older table.
-fn intervals(cavs: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
-    if !cavs.has("accuracy_ci_low") {
-        return Ok(vec![None; cavs.rows()]);
-    }
-    let (low, high) = (cavs.floats("accuracy_ci_low")?, cavs.floats("accuracy_ci_high")?);
-    Ok(low.iter().zip(high).map(|(low, high)| low.zip(*high)).collect())
+    let first = |column: Column<i64>| Ok::<_, AnalysisError>(cavs.column(column)?.first().copied().unwrap_or(0));
+    let (concept, random) = (first(CavRow::n_concept)?, first(CavRow::n_random)?);
+    Ok(format!("{} against {random} random ones", plural(concept, "example")))
 }
 
 /// The largest accuracy, and which others it cannot be told from: it is the best only where no other interval reaches its own.
 fn best(cavs: &Table) -> Result<String, AnalysisError> {
-    let (layers, accuracy, method) = (cavs.ints("layer")?, cavs.floats("accuracy")?, cavs.strs("method")?);
-    let intervals = intervals(cavs)?;
+    let (layers, accuracy, method) =
+        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
+    let intervals = cavs.column(CavRow::accuracy_interval)?;
     let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
     let Some(first) = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)) else { return Ok(String::new()) };
     let at = format!("**{}** at layer {} with {}", method[first], layers[first], share(largest));
@@ -107,7 +103,7 @@ fn best(cavs: &Table) -> Result<String, AnalysisError> {
         ));
     }
     let reaches = |i: &usize| *i != first && intervals[*i].is_some_and(|(_, high)| high >= low);
-    let methods = methods(cavs)?;
+    let methods = methods(cavs, CavRow::method)?;
     let alone = methods.len() == 1;
     let others = methods.into_iter().filter_map(|name| {
         let of: Vec<i64> = (0..cavs.rows()).filter(|i| method[*i] == name && reaches(i)).map(|i| layers[i]).collect();
@@ -137,7 +133,7 @@ fn ranges(numbers: &[i64]) -> String {
 
 /// The rows of a method, by class.
 fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<Rows<'a>>, AnalysisError> {
-    let (of, classes) = (tcav.strs("method")?, tcav.strs("class")?);
+    let (of, classes) = (tcav.column(TcavRow::method)?, tcav.column(TcavRow::class)?);
     let mut found: Vec<Rows> = Vec::new();
     for i in (0..tcav.rows()).filter(|i| of[*i] == method) {
         match found.iter_mut().find(|(class, _)| *class == classes[i]) {
@@ -166,10 +162,9 @@ fn tcav_file(method: &str, k: usize) -> String {
 }
 
 fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, AnalysisError> {
-    let float = |name: &str| tcav.floats(name);
-    let (scores, deviations) = (float("tcav")?, float("tcav_sd")?);
-    let (random, spread) = (float("random_mean")?, float("random_sd")?);
-    let (marked, layers) = (tcav.flags("significant")?, tcav.ints("layer")?);
+    let (scores, deviations) = (tcav.column(TcavRow::tcav)?, tcav.column(TcavRow::tcav_sd)?);
+    let (random, spread) = (tcav.column(TcavRow::random_mean)?, tcav.column(TcavRow::random_sd)?);
+    let (marked, layers) = (tcav.column(TcavRow::significant)?, tcav.column(TcavRow::layer)?);
     // Shares do not leave 0 to 1, whatever a standard deviation says.
     let around = |mean: Option<f64>, sd: Option<f64>| mean.zip(sd).map(|(m, s)| ((m - s).max(0.0), (m + s).min(1.0)));
     let estimate = |i: &usize| {
@@ -186,8 +181,8 @@ fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, A
         title: format!("Prompts whose metric rises along the concept ({method})"),
         subtitle: format!(
             "TCAV, {}, {}",
-            subtitle(tcav)?,
-            plural(tcav.ints("runs")?.first().copied().unwrap_or(0), "run")
+            subtitle(tcav, TcavRow::model, TcavRow::site)?,
+            plural(tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0), "run")
         ),
         category_label: "layer".to_string(),
         value_label: "share of prompts whose metric rises".to_string(),
@@ -206,21 +201,21 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
     let text = format!(
         "At each layer a linear classifier tells {} of the concept from {} random ones. The accuracy is on examples that it was not \
          fitted to, and both sides count half. {}",
-        plural(cavs.ints("n_concept")?.first().copied().unwrap_or(0), "example"),
-        cavs.ints("n_random")?.first().copied().unwrap_or(0),
+        plural(cavs.column(CavRow::n_concept)?.first().copied().unwrap_or(0), "example"),
+        cavs.column(CavRow::n_random)?.first().copied().unwrap_or(0),
         best(cavs)?,
     );
     let block = Listing::of(cavs)
-        .column("layer", Show::Count("layer"))
-        .column("method", Show::Text("method"))
-        .column("held-out accuracy", Show::Share("accuracy"));
-    let block = match cavs.has("accuracy_ci_low") {
-        true => block.column("95 % interval", Show::ShareInterval("accuracy_ci_low", "accuracy_ci_high")),
+        .column("layer", Show::Count(CavRow::layer.name))
+        .column("method", Show::Text(CavRow::method.name))
+        .column("held-out accuracy", Show::Share(CavRow::accuracy.name));
+    let block = match cavs.holds(CavRow::accuracy_interval) {
+        true => block.column("95 % interval", Show::ShareInterval(CavRow::accuracy_interval.name)),
         false => block,
     };
     let block = block
-        .column("norm", Show::Number("norm", 3))
-        .column("cosine to mean difference", Show::Number("cosine", 2))
+        .column("norm", Show::Number(CavRow::norm.name, 3))
+        .column("cosine to mean difference", Show::Number(CavRow::cosine.name, 2))
         .block("Concept vectors; they are in cavs.safetensors")?;
     let alt = "Held-out accuracy of concept vectors by layer.";
     let section = Section::new("Where the concept is").paragraph(text);
@@ -229,7 +224,8 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
 }
 
 fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, AnalysisError> {
-    let (of, significant, p) = (tcav.strs("method")?, tcav.flags("significant")?, tcav.floats("p_value")?);
+    let (of, significant, p) =
+        (tcav.column(TcavRow::method)?, tcav.column(TcavRow::significant)?, tcav.column(TcavRow::p_value)?);
     let rows: Vec<usize> = (0..tcav.rows()).filter(|i| of[*i] == method).collect();
     let untested = match rows.iter().filter(|i| p[**i].is_none()).count() {
         0 => String::new(),
@@ -237,7 +233,7 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
             " {n} were not tested: no run differs from another of its kind, so that there is no error to compare with."
         ),
     };
-    let dependent = match tcav.flags("whole_groups")?.first() {
+    let dependent = match tcav.column(TcavRow::whole_groups)?.first() {
         Some(false) => {
             " **The runs are not independent**: there are too few groups of examples to deal them out whole, so that examples of \
              one group are in several runs, and p-values are too small."
@@ -248,19 +244,19 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         "TCAV is the share of a class's prompts whose metric rises along the concept. {} CAVs of disjoint parts of the concept ({} \
          examples a side) are compared with as many of random sets. {} of {} layers and classes are significant (q < \
          {SIGNIFICANT}).{untested}{dependent}",
-        tcav.ints("runs")?.first().copied().unwrap_or(0),
-        tcav.ints("examples")?.first().copied().unwrap_or(0),
+        tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0),
+        tcav.column(TcavRow::examples)?.first().copied().unwrap_or(0),
         rows.iter().filter(|i| significant[**i]).count(),
         rows.len(),
     );
     let block = Listing::of(tcav)
-        .only("method", method)
-        .column("layer", Show::Count("layer"))
-        .column("class", Show::Text("class"))
-        .column("TCAV", Show::Share("tcav"))
-        .column("random", Show::Share("random_mean"))
-        .column("p", Show::PValue("p_value"))
-        .column("q", Show::PValue("q_value"))
+        .only(TcavRow::method.name, method)
+        .column("layer", Show::Count(TcavRow::layer.name))
+        .column("class", Show::Text(TcavRow::class.name))
+        .column("TCAV", Show::Share(TcavRow::tcav.name))
+        .column("random", Show::Share(TcavRow::random_mean.name))
+        .column("p", Show::PValue(TcavRow::p_value.name))
+        .column("q", Show::PValue(TcavRow::q_value.name))
         .block("TCAV scores")?;
     let (caption, alt) = (
         "TCAV by layer; grey: the mean ± sd of random against random sets.",
@@ -276,45 +272,44 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
 mod tests {
     use super::*;
 
-    fn cavs(accuracy: &[(i64, &str, f64)]) -> Table {
-        let n = accuracy.len();
-        Table::new("cavs")
-            .str("model", "", vec!["m"; n])
-            .and_then(|t| t.int("layer", "", accuracy.iter().map(|a| a.0)))
-            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
-            .and_then(|t| t.str("position", "", vec!["last"; n]))
-            .and_then(|t| t.str("method", "", accuracy.iter().map(|a| a.1)))
-            .and_then(|t| t.int("n_concept", "", vec![20; n]))
-            .and_then(|t| t.int("n_random", "", vec![20; n]))
-            .and_then(|t| t.float("accuracy", "", accuracy.iter().map(|a| a.2)))
-            .and_then(|t| t.float("accuracy_ci_low", "", accuracy.iter().map(|a| a.2 - 0.05)))
-            .and_then(|t| t.float("accuracy_ci_high", "", accuracy.iter().map(|a| (a.2 + 0.05).min(1.0))))
-            .and_then(|t| t.float("norm", "", vec![1.0; n]))
-            .and_then(|t| t.float("cosine", "", vec![1.0; n]))
-            .unwrap()
+    fn cavs(accuracy: &[(i64, &'static str, f64)]) -> Table {
+        let row = |(layer, method, accuracy): &(i64, &'static str, f64)| CavRow {
+            model: "m",
+            layer: *layer,
+            site: "resid_post",
+            position: "last".into(),
+            method,
+            n_concept: 20,
+            n_random: 20,
+            accuracy: Some(*accuracy),
+            accuracy_interval: Some((accuracy - 0.05, (accuracy + 0.05).min(1.0))),
+            norm: Some(1.0),
+            cosine: Some(1.0),
+            strength: None,
+        };
+        CavRow::table(accuracy.iter().map(row)).unwrap()
     }
 
     fn tcav(classes: usize, layers: i64, whole_groups: bool) -> Table {
-        let rows: Vec<(String, i64)> =
-            (0..classes).flat_map(|c| (0..layers).map(move |layer| (format!("class {c}"), layer))).collect();
-        let n = rows.len();
-        Table::new("tcav")
-            .str("model", "", vec!["m"; n])
-            .and_then(|t| t.int("layer", "", rows.iter().map(|r| r.1)))
-            .and_then(|t| t.str("class", "", rows.iter().map(|r| r.0.as_str())))
-            .and_then(|t| t.float("tcav", "", vec![0.9; n]))
-            .and_then(|t| t.float("tcav_sd", "", vec![0.1; n]))
-            .and_then(|t| t.float("random_mean", "", vec![0.5; n]))
-            .and_then(|t| t.float("random_sd", "", vec![0.2; n]))
-            .and_then(|t| t.int("runs", "", vec![10; n]))
-            .and_then(|t| t.float("p_value", "", vec![0.5; n]))
-            .and_then(|t| t.float("q_value", "", vec![0.5; n]))
-            .and_then(|t| t.flag("significant", "", vec![false; n]))
-            .and_then(|t| t.str("method", "", vec!["ridge"; n]))
-            .and_then(|t| t.str("site", "", vec!["resid_post"; n]))
-            .and_then(|t| t.int("examples", "", vec![4; n]))
-            .and_then(|t| t.flag("whole_groups", "", vec![whole_groups; n]))
-            .unwrap()
+        let names: Vec<String> = (0..classes).map(|c| format!("class {c}")).collect();
+        let row = |class, layer| TcavRow {
+            model: "m",
+            layer,
+            class,
+            tcav: Some(0.9),
+            tcav_sd: Some(0.1),
+            random_mean: Some(0.5),
+            random_sd: Some(0.2),
+            runs: 10,
+            p_value: Some(0.5),
+            q_value: Some(0.5),
+            method: "ridge",
+            site: "resid_post",
+            examples: 4,
+            whole_groups,
+            ..TcavRow::default()
+        };
+        TcavRow::table(names.iter().flat_map(|class| (0..layers).map(move |layer| row(class, layer)))).unwrap()
     }
 
     fn words(tables: &[Table]) -> String {
@@ -323,7 +318,7 @@ mod tests {
 
     #[test]
     fn an_accuracy_is_the_best_only_where_no_other_interval_reaches_its_own() {
-        let said = |rows: &[(i64, &str, f64)]| words(&[cavs(rows)]);
+        let said = |rows: &[(i64, &'static str, f64)]| words(&[cavs(rows)]);
         let text = said(&[(0, "ridge", 0.5), (1, "ridge", 0.9), (2, "ridge", 0.7)]);
         assert!(text.contains("The best is **ridge** at layer 1 with 90.0"), "{text}");
         assert!(text.contains("95 % interval [85.0") && text.contains("no other interval reaches"), "{text}");

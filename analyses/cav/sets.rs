@@ -4,6 +4,7 @@
 //! reach for that. Fitting the runs' CAVs is `fit`'s business.
 
 use crate::analyses::AnalysisError;
+use crate::parameters::param;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::cmp::Reverse;
@@ -44,8 +45,9 @@ impl Sets {
         let alone: Vec<usize> = (0..n + pool).collect();
         dealt(&alone[..n], &alone[n..]).ok_or_else(|| {
             AnalysisError::Bad(format!(
-                "--class: TCAV's test needs {LEAST_RUNS} runs of {LEAST} examples a side at least, none used twice: {} of the \
+                "{}: TCAV's test needs {LEAST_RUNS} runs of {LEAST} examples a side at least, none used twice: {} of the \
                  concept and {} random ones; there are {n} and {pool}",
+                param("class"),
                 LEAST_RUNS * LEAST,
                 LEAST_RUNS * 3 * LEAST
             ))

@@ -9,41 +9,80 @@ use crate::analyses::AnalysisError;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::summary::{Position, mean, sd};
 use crate::linear::Direction;
-use crate::stats::{benjamini_hochberg_present, welch};
+use crate::rows;
+use crate::stats::{Interval, benjamini_hochberg_present, welch};
 use crate::table::Table;
+use crate::table::rows::Row as _;
+use std::borrow::Cow;
 
-pub(super) fn cavs(model: &str, position: &Position, items: &Items, found: &[Found]) -> Result<Table, AnalysisError> {
-    Ok(Table::new("cavs")
-        .str("model", "the model, as it was named", found.iter().map(|_| model))?
-        .int("layer", "layer, from 0", found.iter().map(|f| f.site.layer as i64))?
-        .str("site", "where activations were taken", found.iter().map(|f| f.site.kind.name()))?
-        .str("position", "at which position", found.iter().map(|_| position.to_string()))?
-        .str("method", "logistic, svm, ridge or mean_difference", found.iter().map(|f| f.method.name()))?
-        .int("n_concept", "examples of the concept", found.iter().map(|_| items.concept.len() as i64))?
-        .int("n_random", "random examples", found.iter().map(|_| items.random.len() as i64))?
-        .float(
-            "accuracy",
-            "balanced accuracy on held-out examples; one half is chance",
-            found.iter().map(|f| f.accuracy.accuracy),
-        )?
-        .float(
-            "accuracy_ci_low",
+rows! {
+    /// A concept vector.
+    pub struct CavRow<'a> in "cavs" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        site: &'a str = "where activations were taken",
+        position: Cow<'a, str> = "at which position",
+        method: &'a str = "logistic, svm, ridge or mean_difference",
+        n_concept: i64 = "examples of the concept",
+        n_random: i64 = "random examples",
+        accuracy: Option<f64> = "balanced accuracy on held-out examples; one half is chance",
+        accuracy_interval: Option<(f64, f64)> [newer] as "accuracy_ci_" = [
             "lower end of its 95 % interval over examples (Wilson's of each side; examples of one group count for as many as the spread \
              between groups says)",
-            found.iter().map(|f| f.accuracy.interval.map(|i| i.low)),
-        )?
-        .float("accuracy_ci_high", "its upper end", found.iter().map(|f| f.accuracy.interval.map(|i| i.high)))?
-        .float(
-            "norm",
-            "norm of the vector; 0 where the sets do not differ",
-            found.iter().map(|f| f.direction.as_ref().map_or(0.0, Direction::norm)),
-        )?
-        .float("cosine", "cosine to the difference of means", found.iter().map(|f| f.cosine))?
-        .float(
-            "strength",
-            "penalty, by cross-validation",
-            found.iter().map(|f| f.direction.as_ref().and_then(|d| d.strength)),
-        )?)
+            "its upper end",
+        ],
+        norm: Option<f64> = "norm of the vector; 0 where the sets do not differ",
+        cosine: Option<f64> = "cosine to the difference of means",
+        strength: Option<f64> = "penalty, by cross-validation",
+    }
+
+    /// A class at a site, by a method.
+    pub struct TcavRow<'a> in "tcav" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        class: &'a str = "the class of prompts: their label, or their file",
+        tcav: Option<f64> = "mean share of prompts whose metric rises along the concept's CAVs",
+        tcav_sd: Option<f64> = "its standard deviation over runs",
+        random_mean: Option<f64> = "the same of random against random",
+        random_sd: Option<f64> = "its standard deviation over runs",
+        runs: i64 = "CAVs of each kind",
+        p_value: Option<f64> =
+            "two-sided Welch test of concept against random runs; empty where no run differs from another of its kind",
+        q_value: Option<f64> = "Benjamini-Hochberg over layers, classes and methods",
+        significant: bool = "q_value < 0.05",
+        method: &'a str = "logistic, svm, ridge or mean_difference",
+        site: &'a str = "where activations were taken",
+        examples: i64 = "examples a side of each run's CAV",
+        whole_groups: bool = "whether no group of examples is in two runs, which are independent only then",
+        n: i64 = "prompts of the class",
+    }
+
+    /// One run's score.
+    pub struct ScoreRow<'a> in "scores" {
+        layer: i64 = "layer, from 0",
+        method: &'a str = "logistic, svm, ridge or mean_difference",
+        class: &'a str = "the class of prompts: their label, or their file",
+        kind: &'a str = "concept: concept against random; random: random against random",
+        run: i64 = "run, from 0",
+        score: Option<f64> = "share of prompts whose metric rises along this run's CAV",
+    }
+}
+
+pub(super) fn cavs(model: &str, position: &Position, items: &Items, found: &[Found]) -> Result<Table, AnalysisError> {
+    Ok(CavRow::table(found.iter().map(|f| CavRow {
+        model,
+        layer: f.site.layer as i64,
+        site: f.site.kind.name(),
+        position: position.to_string().into(),
+        method: f.method.name(),
+        n_concept: items.concept.len() as i64,
+        n_random: items.random.len() as i64,
+        accuracy: Some(f.accuracy.accuracy),
+        accuracy_interval: f.accuracy.interval.map(Interval::ends),
+        norm: Some(f.direction.as_ref().map_or(0.0, Direction::norm)),
+        cosine: f.cosine,
+        strength: f.direction.as_ref().and_then(|d| d.strength),
+    }))?)
 }
 
 /// Every class at every site and method, with the index of its class.
@@ -55,59 +94,39 @@ pub(super) fn tcav(model: &str, items: &Items, found: &[Found], sets: &Sets) -> 
     let rows = scored(found);
     let p: Vec<Option<f64>> = rows.iter().map(|(.., t)| welch(&t.concept, &t.random)).collect();
     let q = benjamini_hochberg_present(&p);
-    Ok(Table::new("tcav")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.0.site.layer as i64))?
-        .str(
-            "class",
-            "the class of prompts: their label, or their file",
-            rows.iter().map(|r| items.classes[r.1].name.as_str()),
-        )?
-        .float(
-            "tcav",
-            "mean share of prompts whose metric rises along the concept's CAVs",
-            rows.iter().map(|r| mean(&r.2.concept)),
-        )?
-        .float("tcav_sd", "its standard deviation over runs", rows.iter().map(|r| sd(&r.2.concept)))?
-        .float("random_mean", "the same of random against random", rows.iter().map(|r| mean(&r.2.random)))?
-        .float("random_sd", "its standard deviation over runs", rows.iter().map(|r| sd(&r.2.random)))?
-        .int("runs", "CAVs of each kind", rows.iter().map(|r| r.2.concept.len() as i64))?
-        .float(
-            "p_value",
-            "two-sided Welch test of concept against random runs; empty where no run differs from another of its kind",
-            p.iter().copied(),
-        )?
-        .float("q_value", "Benjamini-Hochberg over layers, classes and methods", q.iter().copied())?
-        .flag("significant", "q_value < 0.05", q.iter().map(|q| q.is_some_and(|q| q < SIGNIFICANT)))?
-        .str("method", "logistic, svm, ridge or mean_difference", rows.iter().map(|r| r.0.method.name()))?
-        .str("site", "where activations were taken", rows.iter().map(|r| r.0.site.kind.name()))?
-        .int("examples", "examples a side of each run's CAV", rows.iter().map(|_| sets.size as i64))?
-        .flag(
-            "whole_groups",
-            "whether no group of examples is in two runs, which are independent only then",
-            rows.iter().map(|_| sets.whole_groups),
-        )?
-        .int("n", "prompts of the class", rows.iter().map(|r| items.classes[r.1].prompts.len() as i64))?)
+    Ok(TcavRow::table(rows.into_iter().zip(p).zip(q).map(|(((f, class, scores), p_value), q_value)| TcavRow {
+        model,
+        layer: f.site.layer as i64,
+        class: &items.classes[class].name,
+        tcav: mean(&scores.concept),
+        tcav_sd: sd(&scores.concept),
+        random_mean: mean(&scores.random),
+        random_sd: sd(&scores.random),
+        runs: scores.concept.len() as i64,
+        p_value,
+        q_value,
+        significant: q_value.is_some_and(|q| q < SIGNIFICANT),
+        method: f.method.name(),
+        site: f.site.kind.name(),
+        examples: sets.size as i64,
+        whole_groups: sets.whole_groups,
+        n: items.classes[class].prompts.len() as i64,
+    }))?)
 }
 
 pub(super) fn scores(items: &Items, found: &[Found]) -> Result<Table, AnalysisError> {
-    let of = |(f, c, t): (&'_ Found, usize, &'_ Tcav)| {
-        let kinds = [("concept", t.concept.clone()), ("random", t.random.clone())];
-        let (site, method) = (f.site, f.method);
+    let rows = scored(found).into_iter().flat_map(|(f, class, scores)| {
+        let kinds = [("concept", &scores.concept), ("random", &scores.random)];
         kinds.into_iter().flat_map(move |(kind, scores)| {
-            scores.into_iter().enumerate().map(move |(run, score)| (site, method, c, kind, run, score))
+            scores.iter().enumerate().map(move |(run, score)| ScoreRow {
+                layer: f.site.layer as i64,
+                method: f.method.name(),
+                class: &items.classes[class].name,
+                kind,
+                run: run as i64,
+                score: Some(*score),
+            })
         })
-    };
-    let rows: Vec<_> = scored(found).into_iter().flat_map(of).collect();
-    Ok(Table::new("scores")
-        .int("layer", "layer, from 0", rows.iter().map(|r| r.0.layer as i64))?
-        .str("method", "logistic, svm, ridge or mean_difference", rows.iter().map(|r| r.1.name()))?
-        .str(
-            "class",
-            "the class of prompts: their label, or their file",
-            rows.iter().map(|r| items.classes[r.2].name.as_str()),
-        )?
-        .str("kind", "concept: concept against random; random: random against random", rows.iter().map(|r| r.3))?
-        .int("run", "run, from 0", rows.iter().map(|r| r.4 as i64))?
-        .float("score", "share of prompts whose metric rises along this run's CAV", rows.iter().map(|r| r.5))?)
+    });
+    Ok(ScoreRow::table(rows)?)
 }

@@ -1,6 +1,8 @@
 //! A comparison's figures and words, from its tables alone.
 
+use super::{CheckpointRow, HeadRow, OverlapRow};
 use crate::analyses::effects::SIGNIFICANT;
+use crate::analyses::interchange::Direction;
 use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{BarSeries, Bars, Estimate, Figure, MOST_SERIES, Scatter, ScatterPoint};
@@ -9,6 +11,7 @@ use crate::report::cells::{head, plural};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section, TableBlock};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::path::Path;
 
 /// Figures by file name, from the tables alone.
@@ -16,16 +19,17 @@ use std::path::Path;
 /// # Errors
 /// If a table lacks what a figure shows.
 pub fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let mut figures = vec![("depth.png".to_string(), depth(table(tables, "heads")?)?)];
-    figures.extend(refusal_bars(table(tables, "checkpoints")?)?.map(|bars| ("refusals.png".to_string(), bars)));
+    let mut figures = vec![("depth.png".to_string(), depth(table(tables, HeadRow::TABLE)?)?)];
+    figures.extend(refusal_bars(table(tables, CheckpointRow::TABLE)?)?.map(|bars| ("refusals.png".to_string(), bars)));
     Ok(figures)
 }
 
 /// Where each model's heads sit, and how much of the gap each crosses.
 fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
-    let (models, directions, q) = (heads.strs("model")?, heads.strs("direction")?, heads.floats("q_value")?);
-    let (depth, crossed) = (heads.floats("relative_depth")?, heads.floats("crossed")?);
-    let (layers, numbers) = (heads.ints("layer")?, heads.ints("head")?);
+    let (models, directions, q) =
+        (heads.column(HeadRow::model)?, heads.column(HeadRow::direction)?, heads.column(HeadRow::q_value)?);
+    let (depth, crossed) = (heads.column(HeadRow::relative_depth)?, heads.column(HeadRow::crossed)?);
+    let (layers, numbers) = (heads.column(HeadRow::layer)?, heads.column(HeadRow::head)?);
     let mut names: Vec<&str> = Vec::new();
     for model in &models {
         if !names.contains(model) {
@@ -33,7 +37,7 @@ fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
         }
     }
     let strongest = |model: &str| {
-        let of = (0..heads.rows()).filter(|i| models[*i] == model && directions[*i] == "necessity");
+        let of = (0..heads.rows()).filter(|i| models[*i] == model && directions[*i] == Direction::Necessity.name());
         of.filter(|i| q[*i].is_some_and(|q| q < SIGNIFICANT))
             .max_by(|a, b| crossed[*a].unwrap_or(0.0).total_cmp(&crossed[*b].unwrap_or(0.0)))
     };
@@ -46,7 +50,7 @@ fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
         let series = if series.is_empty() { 0 } else { names.iter().position(|name| *name == models[i])? };
         Some(ScatterPoint { x: depth[i]?, y: crossed[i]?, name, series })
     };
-    let necessary = (0..heads.rows()).filter(|i| directions[*i] == "necessity");
+    let necessary = (0..heads.rows()).filter(|i| directions[*i] == Direction::Necessity.name());
     Ok(Figure::from(Scatter {
         title: "Where the heads that matter sit".to_string(),
         subtitle: format!("{}, necessity", plural(names.len() as i64, "model")),
@@ -61,19 +65,19 @@ fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
 
 /// The share of positive prompts that each model refuses; none if no model's behaviour was measured.
 fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
-    let (refusal, low, high) =
-        (checkpoints.floats("refusal")?, checkpoints.floats("refusal_low")?, checkpoints.floats("refusal_high")?);
+    let refusal = checkpoints.column(CheckpointRow::refusal)?;
+    let ends = checkpoints.column(CheckpointRow::refusal_interval)?;
     if refusal.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let estimate = |i: usize| Some(Estimate { interval: low[i].zip(high[i]), ..Estimate::new(refusal[i]?) });
+    let estimate = |i: usize| Some(Estimate { interval: ends[i], ..Estimate::new(refusal[i]?) });
     Ok(Some(Figure::from(Bars {
         title: "Share of positive prompts that are refused".to_string(),
         subtitle: String::new(),
         category_label: "model".to_string(),
         value_label: "share of prompts that are refused".to_string(),
         shares: true,
-        categories: checkpoints.strs("model")?.iter().map(|m| short_name(m)).collect(),
+        categories: checkpoints.column(CheckpointRow::model)?.iter().map(|m| short_name(m)).collect(),
         series: vec![BarSeries {
             name: "refusals".to_string(),
             estimates: (0..checkpoints.rows()).map(estimate).collect(),
@@ -92,7 +96,7 @@ fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
 /// # Errors
 /// If a table lacks what a section says.
 pub fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let (checkpoints, overlap) = (table(tables, "checkpoints")?, table(tables, "overlap")?);
+    let (checkpoints, overlap) = (table(tables, CheckpointRow::TABLE)?, table(tables, OverlapRow::TABLE)?);
     let has = Has::of(checkpoints)?;
     let mut section = Section::new("Where the circuit sits").paragraph(carriers(checkpoints)?);
     for warning in alike(overlap)?.into_iter().chain(different_pairs(checkpoints)?) {
@@ -129,46 +133,47 @@ struct Has {
 impl Has {
     fn of(checkpoints: &Table) -> Result<Self, AnalysisError> {
         Ok(Has {
-            gates: checkpoints.ints("carriers")?.iter().any(|n| *n > 0),
-            refusals: checkpoints.floats("refusal")?.iter().any(Option::is_some),
+            gates: checkpoints.column(CheckpointRow::carriers)?.iter().any(|n| *n > 0),
+            refusals: checkpoints.column(CheckpointRow::refusal)?.iter().any(Option::is_some),
         })
     }
 
     fn checkpoints(&self, table: &Table) -> Result<TableBlock, AnalysisError> {
         let mut listing = Listing::of(table)
-            .column("model", Show::Text("model"))
-            .column("parameters", Show::Count("parameters"))
-            .column("pairs", Show::Count("n"))
-            .column("carriers", Show::Count("carriers"));
+            .column("model", Show::Text(CheckpointRow::model.name))
+            .column("parameters", Show::Count(CheckpointRow::parameters.name))
+            .column("pairs", Show::Count(CheckpointRow::n.name))
+            .column("carriers", Show::Count(CheckpointRow::carriers.name));
         if self.gates {
             listing = listing
-                .column("gate", Show::Head("gate_layer", "gate_head"))
-                .column("its depth", Show::Number("gate_depth", 2))
-                .column("mean depth", Show::Number("center_depth", 2));
+                .column("gate", Show::Head(CheckpointRow::gate_layer.name, CheckpointRow::gate_head.name))
+                .column("its depth", Show::Number(CheckpointRow::gate_depth.name, 2))
+                .column("mean depth", Show::Number(CheckpointRow::center_depth.name, 2));
         }
         if self.refusals {
-            listing = listing.column("refusals", Show::Share("refusal"));
+            listing = listing.column("refusals", Show::Share(CheckpointRow::refusal.name));
         }
         Ok(listing.block("The checkpoints")?)
     }
 
     fn pairs(&self, overlap: &Table) -> Result<TableBlock, AnalysisError> {
-        let mut listing =
-            Listing::of(overlap).column("model", Show::Text("model")).column("other", Show::Text("other"));
+        let mut listing = Listing::of(overlap)
+            .column("model", Show::Text(OverlapRow::model.name))
+            .column("other", Show::Text(OverlapRow::other.name));
         if self.gates {
             listing = listing
-                .column("shared heads", Show::Number("shared", 0))
-                .column("by chance", Show::Number("expected", 2))
-                .column("p", Show::PValue("p_value"));
+                .column("shared heads", Show::Number(OverlapRow::shared.name, 0))
+                .column("by chance", Show::Number(OverlapRow::expected.name, 2))
+                .column("p", Show::PValue(OverlapRow::p_value.name));
         }
-        listing = listing.column("rank correlation", Show::Signed("necessity_spearman", 2));
+        listing = listing.column("rank correlation", Show::Signed(OverlapRow::necessity_spearman.name, 2));
         if self.gates {
-            listing = listing.column("gate's shift", Show::Signed("gate_shift", 2));
+            listing = listing.column("gate's shift", Show::Signed(OverlapRow::gate_shift.name, 2));
         }
         if self.refusals {
             listing = listing
-                .column("refusals", Show::Points("refusal_difference"))
-                .column("95 % interval", Show::PointsInterval("refusal_low", "refusal_high"));
+                .column("refusals", Show::Points(OverlapRow::refusal_difference.name))
+                .column("95 % interval", Show::PointsInterval(OverlapRow::refusal_interval.name));
         }
         Ok(listing.block("Pairs of checkpoints")?)
     }
@@ -176,9 +181,13 @@ impl Has {
 
 /// How many heads carry the behaviour in how many checkpoints.
 fn carriers(checkpoints: &Table) -> Result<String, AnalysisError> {
-    let carriers = checkpoints.ints("carriers")?;
+    let carriers = checkpoints.column(CheckpointRow::carriers)?;
     let all = plural(carriers.len() as i64, "checkpoint");
-    let (n, layers, heads) = (checkpoints.ints("n")?, checkpoints.ints("n_layers")?, checkpoints.ints("n_heads")?);
+    let (n, layers, heads) = (
+        checkpoints.column(CheckpointRow::n)?,
+        checkpoints.column(CheckpointRow::n_layers)?,
+        checkpoints.column(CheckpointRow::n_heads)?,
+    );
     let most = (0..checkpoints.rows()).map(|i| (n[i], (layers[i] * heads[i]) as usize)).max().unwrap_or((0, 0));
     let power = Power { items: most.0, item: "pair", tests: most.1 }.sentence();
     Ok(match carriers.iter().sum() {
@@ -192,11 +201,11 @@ fn carriers(checkpoints: &Table) -> Result<String, AnalysisError> {
 
 /// What is said where a model is compared with itself, and where no head tells two models apart.
 fn alike(overlap: &Table) -> Result<Vec<String>, AnalysisError> {
-    if !overlap.has("same_model") {
+    if !overlap.holds(OverlapRow::same_model) {
         return Ok(Vec::new());
     }
-    let (models, others) = (overlap.strs("model")?, overlap.strs("other")?);
-    let (same, effects) = (overlap.flags("same_model")?, overlap.flags("same_effects")?);
+    let (models, others) = (overlap.column(OverlapRow::model)?, overlap.column(OverlapRow::other)?);
+    let (same, effects) = (overlap.column(OverlapRow::same_model)?, overlap.column(OverlapRow::same_effects)?);
     let itself: Vec<String> = (0..overlap.rows()).filter(|i| same[*i]).map(|i| short_name(models[i])).collect();
     let apart = |i: &usize| effects[*i] && !same[*i];
     let named = |i: usize| format!("{} and {}", short_name(models[i]), short_name(others[i]));
@@ -220,7 +229,7 @@ fn alike(overlap: &Table) -> Result<Vec<String>, AnalysisError> {
 
 /// What is said where the checkpoints were not measured on the same pairs.
 fn different_pairs(checkpoints: &Table) -> Result<Option<String>, AnalysisError> {
-    let (models, same) = (checkpoints.strs("model")?, checkpoints.flags("same_pairs")?);
+    let (models, same) = (checkpoints.column(CheckpointRow::model)?, checkpoints.column(CheckpointRow::same_pairs)?);
     let others: Vec<String> = (0..models.len()).filter(|i| !same[*i]).map(|i| short_name(models[i])).collect();
     Ok((!others.is_empty()).then(|| {
         format!(

@@ -1,16 +1,18 @@
 //! A table of effects, read back: its figures, its report's table, and what it says in a sentence.
 
-use super::{INTERVAL, SIGNIFICANT};
-use crate::analyses::halves::{Halves, Moved, Order, Shown};
+use super::{Edited, GROUPS, INTERVAL, OfSubset, Row, SIGNIFICANT};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Direction;
+use crate::analyses::marks::Mark;
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, halves, marks, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{self, p_value, plural, share, share_interval, signed};
 use crate::report::{Heading, Section};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::path::Path;
 
 /// What effects are measured in, for axes.
@@ -26,66 +28,43 @@ const SUBSETS_LISTED: usize = 16;
 const LISTED: usize = 12;
 
 /// A table of effects, read back: what figures and text need of it.
-pub struct Read<'a> {
+pub struct Read<'a, E: Edited> {
     pub model: String,
     pub site: String,
     pub position: String,
     /// The variants in the table's order.
     pub variants: Vec<&'a str>,
-    /// What shares are of: `gap` or `base`.
-    share_of: &'static str,
     /// What a dot in a heatmap says, for each variant.
     rules: Vec<String>,
-    pub rows: Vec<Row<'a>>,
+    pub rows: Vec<Row<'a, E>>,
 }
 
-/// A row of a table of effects.
-pub struct Row<'a> {
-    pub layer: i64,
-    pub head: i64,
-    pub variant: &'a str,
-    pub n: i64,
-    pub positive: Option<f64>,
-    pub negative: Option<f64>,
-    pub effect: Option<f64>,
-    pub interval: Option<(f64, f64)>,
-    pub flip_rate: Option<f64>,
-    pub p: Option<f64>,
-    pub q: Option<f64>,
-    pub p_max: Option<f64>,
-    pub estimate: Option<f64>,
-    /// Group or language, and which.
-    pub subset: Option<(&'a str, &'a str)>,
-    /// The mean effect as a share of the mean gap, or of the mean base where there is no other prompt; with its interval.
-    pub share: Option<f64>,
-    pub share_interval: Option<(f64, f64)>,
-    pub halves: Halves,
-    /// Whether heatmaps have a dot on it.
-    pub marked: bool,
-}
-
-impl Row<'_> {
+impl<E: Edited> Row<'_, E> {
     /// What rows are ordered by: whether there is an effect, and its size, or that of its estimate.
     fn strength(&self) -> (bool, f64) {
-        (self.effect.is_some(), self.effect.or(self.estimate).map_or(0.0, f64::abs))
+        (self.effect_mean.is_some(), self.effect_mean.or(self.estimate_mean).map_or(0.0, f64::abs))
     }
 
     /// The order of rows from the strongest on.
-    fn before(&self, other: &Row) -> std::cmp::Ordering {
+    fn before(&self, other: &Self) -> std::cmp::Ordering {
         let ((a, x), (b, y)) = (self.strength(), other.strength());
         b.cmp(&a).then(y.total_cmp(&x))
     }
 
     fn significant(&self) -> bool {
-        self.q.is_some_and(|q| q < SIGNIFICANT)
+        self.q_value.is_some_and(|q| q < SIGNIFICANT)
+    }
+
+    fn dotted(&self) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.marked)
     }
 
     /// How far the metric has to go to the other prompt's, on average over the items, nats; none where the row was not run or there
     /// is no way to go. An ablation has no other prompt.
     pub fn gap(&self) -> Option<f64> {
         let (from, to) = match self.variant == Direction::Sufficiency.name() {
-            true => (self.negative?, self.positive?),
-            false => (self.positive?, self.negative?),
+            true => (self.negative_mean?, self.positive_mean?),
+            false => (self.positive_mean?, self.negative_mean?),
         };
         Some(to - from).filter(|gap| *gap != 0.0)
     }
@@ -93,12 +72,12 @@ impl Row<'_> {
     /// The share of the gap between the two prompts' mean metrics that an exchange crosses: a ratio of means, not the mean of
     /// each pair's ratio, which the pairs with next to no gap rule. None where there is no other prompt, or no gap.
     pub fn crossed(&self) -> Option<f64> {
-        Some(self.effect? / self.gap()?).filter(|share| share.is_finite())
+        Some(self.effect_mean? / self.gap()?).filter(|share| share.is_finite())
     }
 
     /// What of the gap or the base the effect is: as the table says, or, in an older one, of the gap.
     fn part(&self) -> Option<f64> {
-        self.share.or_else(|| self.crossed())
+        self.share.value.or_else(|| self.crossed())
     }
 }
 
@@ -106,67 +85,32 @@ impl Row<'_> {
 ///
 /// # Errors
 /// If it is not one.
-pub fn read<'a>(table: &'a Table, variant: &str) -> Result<Read<'a>, AnalysisError> {
-    let (layers, heads, variants) = (table.ints("layer")?, table.ints("head")?, table.strs(variant)?);
-    let float = |name: &str| table.floats(name);
-    let (positive, negative) = (float("positive_mean")?, float("negative_mean")?);
-    let (effects, low, high) = (float("effect_mean")?, float("ci_low")?, float("ci_high")?);
-    let (p, q, p_max, flips) = (float("p_value")?, float("q_value")?, float("p_max")?, float("flip_rate")?);
-    let n = table.ints("n")?;
-    let estimates = table.has("estimate_mean").then(|| float("estimate_mean")).transpose()?;
-    let subsets =
-        table.has("by").then(|| Ok::<_, AnalysisError>((table.strs("by")?, table.strs("value")?))).transpose()?;
-    let share_of = if table.has("share_of_base") { "base" } else { "gap" };
-    let share = |end: &str| of_share(table, share_of, end);
-    let (shares, share_low, share_high) = (share("")?, share("_ci_low")?, share("_ci_high")?);
-    let (halves, marks) = (halves::read(table, "effect")?, marks::read(table)?);
-    let row = |i: usize| Row {
-        layer: layers[i],
-        head: heads[i],
-        variant: variants[i],
-        n: n[i],
-        positive: positive[i],
-        negative: negative[i],
-        effect: effects[i],
-        interval: low[i].zip(high[i]),
-        flip_rate: flips[i],
-        p: p[i],
-        q: q[i],
-        p_max: p_max[i],
-        estimate: estimates.and_then(|e| e[i]),
-        subset: subsets.as_ref().map(|(by, value)| (by[i], value[i])),
-        share: shares[i],
-        share_interval: share_low[i].zip(share_high[i]),
-        halves: halves[i],
-        marked: marks[i].0,
-    };
-    let mut names: Vec<&str> = Vec::new();
-    for variant in &variants {
-        if !names.contains(variant) {
-            names.push(variant);
+pub fn read<E: Edited>(table: &Table) -> Result<Read<'_, E>, AnalysisError> {
+    let mut rows = Row::<E>::read(table)?;
+    for row in &mut rows {
+        row.mark.get_or_insert_with(|| Mark::by_q(row.q_value));
+    }
+    let mut variants: Vec<&str> = Vec::new();
+    for row in &rows {
+        if !variants.contains(&row.variant) {
+            variants.push(row.variant);
         }
     }
-    let first = |name: &str| Ok::<_, AnalysisError>(table.strs(name)?.first().copied().unwrap_or_default().to_string());
+    let first = rows.first().cloned().unwrap_or_default();
     Ok(Read {
-        model: short_name(&first("model")?),
-        site: first("site")?,
-        position: first("position")?,
-        rules: names.iter().map(|name| rule(&variants, &marks, name)).collect(),
-        variants: names,
-        share_of,
-        rows: (0..table.rows()).map(row).collect(),
+        model: short_name(first.model),
+        site: first.site.to_string(),
+        position: first.position.to_string(),
+        rules: variants.iter().map(|name| rule(&rows, name)).collect(),
+        variants,
+        rows,
     })
 }
 
-/// A column of shares; empty cells in an older table that has none.
-fn of_share(table: &Table, of: &str, end: &str) -> Result<Vec<Option<f64>>, AnalysisError> {
-    let name = format!("share_of_{of}{end}");
-    Ok(if table.has(&name) { table.floats(&name)?.to_vec() } else { vec![None; table.rows()] })
-}
-
 /// The rule of a variant's dots.
-fn rule(variants: &[&str], marks: &[(bool, String)], name: &str) -> String {
-    variants.iter().position(|v| *v == name).map_or(String::new(), |i| marks[i].1.clone())
+fn rule<E: Edited>(rows: &[Row<E>], variant: &str) -> String {
+    let mark = rows.iter().find(|r| r.variant == variant).and_then(|r| r.mark.as_ref());
+    mark.map_or(String::new(), Mark::rule)
 }
 
 /// An interval in nats as a cell.
@@ -174,16 +118,16 @@ pub fn interval(interval: Option<(f64, f64)>) -> String {
     cells::interval(interval.map(|i| i.0), interval.map(|i| i.1), 3)
 }
 
-impl<'a> Read<'a> {
+impl<'a, E: Edited> Read<'a, E> {
     /// A variant's rows, the strongest first.
-    pub fn strongest(&self, variant: &str) -> Vec<&Row<'a>> {
-        let mut rows: Vec<&Row> = self.rows.iter().filter(|r| r.variant == variant).collect();
+    pub fn strongest(&self, variant: &str) -> Vec<&Row<'a, E>> {
+        let mut rows: Vec<&Row<E>> = self.rows.iter().filter(|r| r.variant == variant).collect();
         rows.sort_by(|a, b| a.before(b));
         rows
     }
 
     /// What a unit is called.
-    pub fn label(&self, row: &Row) -> String {
+    pub fn label(&self, row: &Row<E>) -> String {
         unit_label(&self.site, row.layer, row.head)
     }
 
@@ -224,31 +168,31 @@ impl<'a> Read<'a> {
 
     /// The largest effect of any variant: the end of all maps' scales, so that they can be compared.
     fn largest(&self) -> Option<f64> {
-        self.rows.iter().filter_map(|r| Some(r.effect?.abs())).reduce(f64::max)
+        self.rows.iter().filter_map(|r| Some(r.effect_mean?.abs())).reduce(f64::max)
     }
 
     /// Over how many items effects and estimates are; estimates may be over fewer.
     pub fn items(&self) -> (i64, i64) {
-        let of = |run: bool| self.rows.iter().filter(|r| r.effect.is_some() == run).map(|r| r.n).max();
+        let of = |run: bool| self.rows.iter().filter(|r| r.effect_mean.is_some() == run).map(|r| r.n).max();
         let exact = of(true).unwrap_or(0);
         (exact, of(false).unwrap_or(exact))
     }
 
     /// What shares are of, in words.
-    fn whole(&self) -> &'static str {
-        if self.share_of == "base" { "clean logit difference" } else { "gap" }
+    fn whole() -> &'static str {
+        if E::SHARE_OF == "base" { "clean logit difference" } else { E::SHARE_OF }
     }
 
     /// The effects of one variant: layer by head, or by layer for whole sites.
     pub fn map(&self, title: &str, what: &str, items: &str, variant: &str) -> Figure {
-        let rows: Vec<&Row> = self.rows.iter().filter(|r| r.variant == variant).collect();
+        let rows: Vec<&Row<E>> = self.rows.iter().filter(|r| r.variant == variant).collect();
         let subtitle = self.subtitle(what, items);
         if !self.by_head() {
-            let point = |y: Option<f64>, r: &Row, interval| CurvePoint { x: r.layer as f64, y, interval };
-            let exact = rows.iter().map(|r| point(r.effect, r, r.interval)).collect();
+            let point = |y: Option<f64>, r: &Row<E>, interval| CurvePoint { x: r.layer as f64, y, interval };
+            let exact = rows.iter().map(|r| point(r.effect_mean, r, r.interval)).collect();
             let mut curves = vec![Curve { name: self.site.clone(), role: CurveRole::Series, points: exact }];
-            if rows.iter().any(|r| r.estimate.is_some()) {
-                let points = rows.iter().map(|r| point(r.estimate, r, None)).collect();
+            if rows.iter().any(|r| r.estimate_mean.is_some()) {
+                let points = rows.iter().map(|r| point(r.estimate_mean, r, None)).collect();
                 let name = "estimate, to first order".to_string();
                 curves.push(Curve { name, role: CurveRole::Series, points });
             }
@@ -265,7 +209,7 @@ impl<'a> Read<'a> {
                 interval_meaning: Some(INTERVAL.to_string()),
             });
         }
-        let cell = |r: &&Row| (r.layer as usize, r.head as usize, r.effect, r.marked);
+        let cell = |r: &&Row<E>| (r.layer as usize, r.head as usize, r.effect_mean, r.dotted());
         let (values, marks) = Heatmap::of_heads(rows.iter().map(cell));
         let mark_meaning = (!marks.is_empty()).then(|| self.rule(variant).to_string());
         Figure::from(Heatmap {
@@ -290,11 +234,11 @@ impl<'a> Read<'a> {
     /// What is under the figure of a variant's effects.
     pub fn caption(&self, variant: &str) -> String {
         let of = || self.rows.iter().filter(|r| r.variant == variant);
-        let dots = match self.by_head() && of().any(|r| r.marked) {
+        let dots = match self.by_head() && of().any(|r| r.dotted()) {
             true => format!(" Dots mark {}.", self.rule(variant)),
             false => String::new(),
         };
-        let missing = match self.by_head() && of().any(|r| r.effect.is_none()) {
+        let missing = match self.by_head() && of().any(|r| r.effect_mean.is_none()) {
             true => " Heads that were only estimated are hatched.",
             false => "",
         };
@@ -314,8 +258,8 @@ impl<'a> Read<'a> {
                 order: Order::Largest,
                 ..Shown::default()
             };
-            let run = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(LISTED);
-            (shown, run.map(|r| Moved { label: self.label(r), whole: r.effect, halves: r.halves }).collect())
+            let run = self.strongest(variant).into_iter().filter(|r| r.effect_mean.is_some()).take(LISTED);
+            (shown, run.map(|r| Moved { label: self.label(r), whole: r.effect_mean, halves: r.halves }).collect())
         };
         self.variants.iter().enumerate().map(of).collect()
     }
@@ -352,14 +296,14 @@ impl<'a> Read<'a> {
         let mut units: Vec<(i64, i64)> = Vec::new();
         let each = LISTED.div_ceil(self.variants.len().max(1));
         for variant in &self.variants {
-            let strongest = self.strongest(variant).into_iter().filter(|r| r.effect.is_some()).take(each);
+            let strongest = self.strongest(variant).into_iter().filter(|r| r.effect_mean.is_some()).take(each);
             units.extend(strongest.map(|r| (r.layer, r.head)));
         }
         units.sort_unstable_by(|a, b| b.cmp(a));
         units.dedup();
         let estimate = |unit: &(i64, i64), variant: &str| {
             let row = self.rows.iter().find(|r| (r.layer, r.head) == *unit && r.variant == variant)?;
-            Some(Estimate { value: row.effect?, interval: row.interval, marked: Some(row.significant()) })
+            Some(Estimate { value: row.effect_mean?, interval: row.interval, marked: Some(row.significant()) })
         };
         let row = |unit: &(i64, i64)| ForestRow {
             label: unit_label(&self.site, unit.0, unit.1),
@@ -379,8 +323,8 @@ impl<'a> Read<'a> {
 
     /// A variant's strongest units as a report's table.
     pub fn listed(&self, section: Section, variant: &str) -> Section {
-        let estimated = self.rows.iter().any(|r| r.estimate.is_some());
-        let share_of = format!("share of the {}", self.whole());
+        let estimated = self.rows.iter().any(|r| r.estimate_mean.is_some());
+        let share_of = format!("share of the {}", Self::whole());
         let numbers = ["effect (nats)", "95 % interval", &share_of, "95 % interval", "flip rate", "p", "q"];
         let mut header = vec![Heading::text("unit")];
         header.extend(numbers.map(Heading::number));
@@ -392,20 +336,20 @@ impl<'a> Read<'a> {
             let fewer = if of_estimates < exact { format!(", over {of_estimates}") } else { String::new() };
             header.push(Heading::number(format!("estimate (nats{fewer})")));
         }
-        let cells = |r: &Row| {
+        let cells = |r: &Row<E>| {
             let mut cells = vec![
                 self.label(r),
-                signed(r.effect, 3),
+                signed(r.effect_mean, 3),
                 interval(r.interval),
                 share(r.part()),
-                share_interval(r.share_interval),
+                share_interval(r.share.interval),
                 share(r.flip_rate),
-                p_value(r.p),
-                p_value(r.q),
+                p_value(r.p_value),
+                p_value(r.q_value),
             ];
             cells.extend(family_wise.then(|| p_value(r.p_max)));
             if estimated {
-                cells.push(signed(r.estimate, 3));
+                cells.push(signed(r.estimate_mean, 3));
             }
             cells
         };
@@ -426,9 +370,9 @@ impl<'a> Read<'a> {
         let significant = rows.iter().filter(|r| r.significant()).count();
         let power = Power { items: first.n, item, tests: rows.len() };
         let power = if significant == 0 { power.sentence() } else { String::new() };
-        let run = rows.iter().filter(|r| r.effect.is_some()).count();
-        let ends = first.share_interval.map_or(String::new(), |i| format!(" {}", share_interval(Some(i))));
-        let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), self.whole()));
+        let run = rows.iter().filter(|r| r.effect_mean.is_some()).count();
+        let ends = first.share.interval.map_or(String::new(), |i| format!(" {}", share_interval(Some(i))));
+        let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), Self::whole()));
         let estimated = match run < rows.len() {
             true => format!(" ({run} of them {} run, the others estimated)", if run == 1 { "was" } else { "were" }),
             false => String::new(),
@@ -441,9 +385,9 @@ impl<'a> Read<'a> {
         format!(
             "The strongest is **{}**: {} nats, 95 % interval {}{of_gap} (q {}).{} {of_all} q < {SIGNIFICANT}.{power}",
             self.label(first),
-            signed(first.effect, 3),
+            signed(first.effect_mean, 3),
             interval(first.interval),
-            p_value(first.q),
+            p_value(first.q_value),
             first.halves.sentence(subject),
         )
     }
@@ -453,43 +397,43 @@ impl<'a> Read<'a> {
 ///
 /// # Errors
 /// If the table is not one of effects.
-pub fn subset_section(tables: &[Table], variant: &str) -> Result<Option<Section>, AnalysisError> {
-    let Ok(groups) = table(tables, "groups") else { return Ok(None) };
-    let read = read(groups, variant)?;
+pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, AnalysisError> {
+    let Ok(groups) = table(tables, GROUPS) else { return Ok(None) };
+    let read = read::<E>(groups)?;
     let header = vec![
         Heading::text("by"),
         Heading::text("value"),
-        Heading::text(variant),
+        Heading::text(E::VARIANT.0),
         Heading::number("n"),
         Heading::text("strongest"),
         Heading::number("effect (nats)"),
         Heading::number("95 % interval"),
-        Heading::number(format!("share of the {}", read.whole())),
+        Heading::number(format!("share of the {}", Read::<E>::whole())),
         Heading::number("95 % interval"),
         Heading::number("q"),
     ];
-    let same = |a: &Row, b: &Row| a.subset == b.subset && a.variant == b.variant;
-    let best = |rows: &[Row]| {
+    let same = |a: &Row<E>, b: &Row<E>| a.subset == b.subset && a.variant == b.variant;
+    let best = |rows: &[Row<E>]| {
         let first = rows.iter().min_by(|a, b| a.before(b))?;
-        let (by, value) = first.subset?;
+        let OfSubset { by, value } = first.subset.as_ref()?;
         Some(vec![
             by.to_string(),
             value.to_string(),
             first.variant.to_string(),
             first.n.to_string(),
             read.label(first),
-            signed(first.effect, 3),
+            signed(first.effect_mean, 3),
             interval(first.interval),
             share(first.part()),
-            share_interval(first.share_interval),
-            p_value(first.q),
+            share_interval(first.share.interval),
+            p_value(first.q_value),
         ])
     };
     let mut rows: Vec<Vec<String>> = read.rows.chunk_by(same).filter_map(best).collect();
     let n = rows.len();
     rows.truncate(SUBSETS_LISTED);
     let rest = if n > rows.len() { format!(" The first {} of {n} are listed.", rows.len()) } else { String::new() };
-    let too_small = |rows: &&[Row]| {
+    let too_small = |rows: &&[Row<E>]| {
         let power = Power { items: rows.first().map_or(0, |r| r.n), item: "item", tests: rows.len() };
         power.is_too_small() && !rows.iter().any(Row::significant)
     };
@@ -513,15 +457,15 @@ mod tests {
     use crate::analyses::effects::tests::measured;
     use crate::analyses::effects::{Measured, Shared, effects_tables};
     use crate::analyses::inputs::Unit;
+    use crate::analyses::interchange::Exchange;
     use crate::analyses::marks::MarkArgs;
     use crate::analyses::summary::Swap;
     use crate::site::SiteKind;
 
     fn table_of(rows: &dyn Fn() -> Vec<Measured>) -> Table {
-        let variant = ("direction", "which run is edited");
         let (position, positive, marks) = ("last".to_string(), Some("necessity"), MarkArgs::default());
-        let shared = Shared { model: "m", variant, position, seed: 0, positive, marks };
-        effects_tables(&shared, std::iter::empty(), |_| rows()).unwrap().remove(0)
+        let shared = Shared { model: "m", position, seed: 0, positive, marks };
+        effects_tables::<Exchange>(&shared, std::iter::empty(), |_| rows()).unwrap().remove(0)
     }
 
     #[test]
@@ -533,7 +477,7 @@ mod tests {
             let of = |variant, sign| Measured { swaps: swaps(sign), ..measured(0, variant, &[], &[]) };
             vec![of("necessity", 1.0), of("sufficiency", -1.0)]
         });
-        let heads = read(&table, "direction").unwrap();
+        let heads = read::<Exchange>(&table).unwrap();
         for row in &heads.rows {
             assert!((row.crossed().unwrap() - 0.25 / 2.005).abs() < 1e-12);
             assert!(
@@ -549,7 +493,7 @@ mod tests {
     fn what_too_few_items_can_show_is_said_as_a_number() {
         let effects: Vec<f64> = (0..12).map(|i| if i < 6 { 0.1 } else { -0.1 }).collect();
         let table = table_of(&|| (0..270).map(|head| measured(head, "necessity", &effects, &[])).collect());
-        let finding = read(&table, "direction").unwrap().finding("necessity", "It", "pair");
+        let finding = read::<Exchange>(&table).unwrap().finding("necessity", "It", "pair");
         let expected = "None of 270 has q < 0.05. **12 pairs are too few to tell**: no p-value can be under 1/2048";
         assert!(finding.contains(expected), "{finding}");
     }
@@ -561,7 +505,7 @@ mod tests {
             ..measured(0, "necessity", effects, &[3.0, 3.0])
         };
         let table = table_of(&|| vec![site(0, &[1.0, 1.0]), site(1, &[])]);
-        let heads = read(&table, "direction").unwrap();
+        let heads = read::<Exchange>(&table).unwrap();
         let Figure::Curves(curves) = heads.map("title", "what", "pair", "necessity") else { panic!("no curves") };
         let points = |k: usize| curves.curves[k].points.iter().map(|p| p.y).collect::<Vec<_>>();
         assert_eq!((points(0), points(1)), (vec![Some(1.0), None], vec![Some(3.0), Some(3.0)]));

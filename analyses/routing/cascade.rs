@@ -11,27 +11,30 @@
 //! McGrath et al. 2023, "The Hydra Effect: Emergent Self-repair in Language Model Computations".
 
 mod report;
+mod tables;
+
+pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
 
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
-use crate::analyses::components::{self, Component, attributions, components, without_empty};
+use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::Value;
+use crate::analyses::halves::{Asked, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, Sources};
 use crate::analyses::scored::Scored;
-use crate::analyses::summary::{less, mean, sd};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
+use crate::analyses::summary::{less, mean};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::model::Model;
-use crate::plan::{Edit, Plan, Run, What};
+use crate::plan::{Array, Attribution, Edit, Handle, Plan, Readings, Run};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
-use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::stats::{Bootstrap, bca_family};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// How heads are knocked out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Knockout {
     /// Take their `z` from the negative prompt.
@@ -59,23 +62,31 @@ impl Knockout {
 }
 
 /// Knock the gate out, and show what later heads lose
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Cascade {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
     /// Knock heads out in this way
-    #[arg(long, value_enum, default_value_t = Knockout::Interchange)]
+    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().mode))]
     pub mode: Knockout,
 
     /// Also knock out this many amplifiers, the strongest
-    #[arg(long, default_value_t = 8, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().amplifiers, value_name = "K"))]
     pub amplifiers: u32,
+}
+
+impl Default for Cascade {
+    fn default() -> Self {
+        Cascade { pairs: PairArgs::default(), gate: GateArgs::default(), mode: Knockout::Interchange, amplifiers: 8 }
+    }
 }
 
 /// The pairs as the model reads them, and the gate.
@@ -97,6 +108,7 @@ impl Analysis for Cascade {
     const ABOUT: &'static str = "Knock the gate out, and show what later heads lose";
     const TITLE: &'static str = "Knockout cascade";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let (gate, of_gate) = self.gate.read(model)?;
@@ -113,36 +125,48 @@ impl Analysis for Cascade {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // Which heads amplify is known later; as many of the first that can cost a little more.
-        let arch = &model.decoder.arch;
-        let later = (first_layer(&items.gate) + 1..arch.n_layers)
-            .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
-            .filter(|head| !items.gate.contains(head));
-        let some: Vec<Head> = later.take(self.amplifiers as usize).collect();
-        Ok(planned(self.gate_plans(items).chain(self.amplifiers_plans(items, sets(&some)))))
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
         let mut measured = Measured::default();
-        for plan in self.gate_plans(items) {
-            measured.add(&all, arch.n_heads, &session.run(&plan)?);
+        for pairs in batches(items.pairs.tokens.len(), items.longest()) {
+            let (plan, asked) = self.gate_plan(items, pairs);
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_pair| measured.add(&all, arch.n_heads, &readings, of_pair));
         }
         let knocked = Knocked::of(all, measured);
-        let drops = drops(&knocked, &items.gate, session.seed)?;
-        let amplifiers = strongest(&drops, self.amplifiers as usize);
-        let mut metrics = Vec::new();
-        for plan in self.amplifiers_plans(items, sets(&amplifiers)) {
-            metrics.extend(session.run(&plan)?.iter().filter_map(Reading::number));
+        let (drops, amplifiers) = if runner.is_counting() {
+            // Which heads amplify is known later; as many of the first that can cost a little more.
+            let later = (first_layer(&items.gate) + 1..arch.n_layers)
+                .flat_map(|layer| (0..arch.n_heads).map(move |head| Head { layer, head }))
+                .filter(|head| !items.gate.contains(head));
+            (Vec::new(), later.take(self.amplifiers as usize).collect())
+        } else {
+            let drops = drops(&knocked, &items.gate, runner.seed())?;
+            let amplifiers = strongest(&drops, self.amplifiers as usize);
+            (drops, amplifiers)
+        };
+        let sets = sets(&amplifiers);
+        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
+        let mut outs = Vec::with_capacity(n);
+        for pairs in batches(n, items.longest() + 2 * sets.len()) {
+            let (plan, asked) = self.amplifiers_plan(items, &sets, pairs);
+            let readings = runner.run(&plan)?;
+            let of_pair =
+                |of_pair: Vec<[Asked; 2]>| of_pair.into_iter().map(|set| set.map(|a| a.of(&readings))).collect();
+            outs.extend(asked.into_iter().map(of_pair));
         }
-        let rows = knockouts(items, &knocked, &sets(&amplifiers), &metrics);
-        let shared = Shared { model: &session.model.name, mode: self.mode.name(), seed: session.seed };
+        Ok(Found { knocked, drops, sets, outs })
+    }
+
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let Found { knocked, drops, sets, outs } = found;
+        let rows = knockouts(items, &knocked, &sets, &outs);
+        let shared = Shared { model: about.model, mode: self.mode.name(), seed: about.seed };
         Ok(vec![
-            components_table(&shared, &knocked, &drops)?,
-            knockouts_table(&shared, &rows)?,
-            repair_table(&shared, &items.gate, &knocked)?,
+            tables::components_table(&shared, &knocked, &drops)?,
+            tables::knockouts_table(&shared, &rows)?,
+            tables::repair_table(&shared, &items.gate, &knocked)?,
         ]
         .into())
     }
@@ -156,54 +180,55 @@ impl Analysis for Cascade {
     }
 }
 
-/// Readouts a pair in [`Cascade::gate_plan`].
-const OF_PAIR: usize = 7;
+/// What was found of the pairs.
+pub struct Found {
+    knocked: Knocked,
+    drops: Vec<Loss>,
+    sets: Vec<Set>,
+    /// For each pair and set, the metric with the set knocked out alone, and on top of the gate.
+    outs: Vec<Vec<[Value; 2]>>,
+}
+
+/// What is read of a pair: of the positive prompt, then of the same with the gate knocked out.
+struct OfPair {
+    negative: Handle<f64>,
+    values: [Asked; 2],
+    attributions: [Handle<Array>; 2],
+}
 
 impl Cascade {
-    /// [`Cascade::gate_plan`]s of all pairs, some pairs in each.
-    fn gate_plans<'a>(&'a self, items: &'a Items) -> impl Iterator<Item = Plan> + 'a {
-        batches(items.pairs.tokens.len(), items.longest()).map(|pairs| self.gate_plan(items, pairs))
-    }
-
-    /// Each pair's two metrics, and the positive prompt's attributions and answer half; then all three with the gate knocked out.
-    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> Plan {
+    /// Each pair's two metrics, and the positive prompt's attributions; then the positive's with the gate knocked out.
+    fn gate_plan(&self, items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
         let mut plan = Plan::default();
-        for i in pairs {
-            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
-            plan.read(positive, What::Metric(tokens.metric.clone()));
-            plan.read(negative, What::Metric(tokens.metric.clone()));
-            plan.read(positive, What::Attribution(tokens.metric.clone()));
-            // Pairs' metrics are logit differences.
-            let half = || tokens.metric.answer_half().map(What::Metric);
-            half().map(|half| plan.read(positive, half));
-            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
-            plan.read(gate_out, What::Metric(tokens.metric.clone()));
-            plan.read(gate_out, What::Attribution(tokens.metric.clone()));
-            half().map(|half| plan.read(gate_out, half));
-        }
-        plan
-    }
-
-    /// [`Cascade::amplifiers_plan`]s of all pairs, some pairs in each; none without sets.
-    fn amplifiers_plans<'a>(&'a self, items: &'a Items, sets: Vec<Set>) -> impl Iterator<Item = Plan> + 'a {
-        let n = if sets.is_empty() { 0 } else { items.pairs.tokens.len() };
-        batches(n, items.longest() + 2 * sets.len()).map(move |pairs| self.amplifiers_plan(items, &sets, pairs))
-    }
-
-    /// For each pair and set of heads, the metric and its answer half with the set knocked out alone, and on top of the gate.
-    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> Plan {
-        let mut plan = Plan::default();
-        for i in pairs {
+        let of_pair = |i: usize| {
             let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
             let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
-            for set in sets {
-                for base in [positive, gate_out] {
-                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
-                    Value::read(&mut plan, fork, &tokens.metric);
-                }
+            OfPair {
+                negative: plan.read(negative, tokens.metric.clone()),
+                values: [positive, gate_out].map(|run| Value::ask(&mut plan, run, &tokens.metric)),
+                attributions: [positive, gate_out].map(|run| plan.read(run, Attribution(tokens.metric.clone()))),
             }
-        }
-        plan
+        };
+        let asked = pairs.map(of_pair).collect();
+        (plan, asked)
+    }
+
+    /// For each pair and set of heads, the metric with the set knocked out alone, and on top of the gate.
+    fn amplifiers_plan(&self, items: &Items, sets: &[Set], pairs: Range<usize>) -> (Plan, Vec<Vec<[Asked; 2]>>) {
+        let mut plan = Plan::default();
+        let of_pair = |i: usize| {
+            let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
+            let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            let of_set = |set: &Set| {
+                [positive, gate_out].map(|base| {
+                    let fork = plan.fork(base, self.mode.edits(&set.heads, negative));
+                    Value::ask(&mut plan, fork, &tokens.metric)
+                })
+            };
+            sets.iter().map(of_set).collect()
+        };
+        let asked = pairs.map(of_pair).collect();
+        (plan, asked)
     }
 }
 
@@ -247,18 +272,17 @@ struct Measured {
 }
 
 impl Measured {
-    /// Adds some pairs' readings, of a model of these components and so many heads a layer.
-    fn add(&mut self, all: &[Component], n_heads: usize, readings: &[Reading]) {
-        for of_pair in readings.chunks_exact(OF_PAIR) {
-            let [clean, out] = &mut self.answers;
-            let lists =
-                [(&mut self.positive, 0), (&mut self.negative, 1), (&mut self.gate_out, 4), (clean, 3), (out, 6)];
-            for (list, k) in lists {
-                list.extend(of_pair[k].number());
-            }
-            for (rows, k) in self.attributions.iter_mut().zip([2, 5]) {
-                rows.push(attributions(&of_pair[k], all, n_heads));
-            }
+    /// Adds a pair's readings, of a model of these components and so many heads a layer.
+    fn add(&mut self, all: &[Component], n_heads: usize, readings: &Readings, of_pair: &OfPair) {
+        let [clean, out] = of_pair.values.map(|asked| asked.of(readings));
+        self.positive.push(clean.metric);
+        self.negative.push(readings[of_pair.negative]);
+        self.gate_out.push(out.metric);
+        for (list, value) in self.answers.iter_mut().zip([clean, out]) {
+            list.extend(value.answer);
+        }
+        for (rows, of) in self.attributions.iter_mut().zip(of_pair.attributions) {
+            rows.push(attributions(&readings[of], all, n_heads));
         }
     }
 }
@@ -366,7 +390,7 @@ fn strongest(losses: &[Loss], n: usize) -> Vec<Head> {
 }
 
 /// One knockout over all pairs.
-struct KnockoutRow {
+struct KnockedOut {
     name: String,
     head: Option<Head>,
     with_gate: bool,
@@ -382,10 +406,10 @@ struct KnockoutRow {
 }
 
 /// The gate alone, then each set alone and on top of the gate, whose metrics are those of [`Cascade::amplifiers_plan`].
-fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) -> Vec<KnockoutRow> {
+fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], outs: &[Vec<[Value; 2]>]) -> Vec<KnockedOut> {
     let of_gate = less(&knocked.gate_out, &knocked.positive);
     let gate = names(&items.gate);
-    let mut rows = vec![KnockoutRow {
+    let mut rows = vec![KnockedOut {
         name: gate.clone(),
         head: None,
         with_gate: true,
@@ -396,12 +420,14 @@ fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) ->
         beyond: Vec::new(),
     }];
     for (s, set) in sets.iter().enumerate() {
-        // The metric and its answer half, alone and with the gate.
-        let column = |k: usize| -> Vec<f64> { numbers.chunks_exact(4 * sets.len()).map(|r| r[4 * s + k]).collect() };
-        let [own, own_half, both, both_half] = [0, 1, 2, 3].map(column);
+        // Alone and with the gate.
+        let metrics = |k: usize| -> Vec<f64> { outs.iter().map(|of_pair| of_pair[s][k].metric).collect() };
+        let answers = |k: usize| -> Vec<f64> { outs.iter().filter_map(|of_pair| of_pair[s][k].answer).collect() };
+        let [own, both] = [0, 1].map(metrics);
+        let [own_half, both_half] = [0, 1].map(answers);
         let (alone, beyond) = (mean(&less(&own, &knocked.positive)), less(&both, &knocked.gate_out));
         for (with_gate, metrics, halves) in [(false, own, own_half), (true, both, both_half)] {
-            rows.push(KnockoutRow {
+            rows.push(KnockedOut {
                 name: if with_gate { format!("{gate}+{}", set.name) } else { set.name.clone() },
                 head: (set.heads.len() == 1).then(|| set.heads[0]),
                 with_gate,
@@ -414,166 +440,6 @@ fn knockouts(items: &Items, knocked: &Knocked, sets: &[Set], numbers: &[f64]) ->
         }
     }
     rows
-}
-
-/// Below this, in nats, an attribution is next to nothing, and a share of it says nothing.
-const NEGLIGIBLE: f64 = 1e-3;
-
-fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Loss]) -> Result<Table, AnalysisError> {
-    let fall = mean(&knocked.fall());
-    let drop = |l: &Loss| mean(&l.drops);
-    let part = |part: Option<f64>, of: Option<f64>| Some(part? / of.filter(|of| of.abs() >= NEGLIGIBLE)?);
-    let shares = losses.iter().zip(&knocked.clean).map(|(l, clean)| part(drop(l), mean(clean)));
-    let of = |f: &dyn Fn(&Tested) -> Option<f64>| losses.iter().map(|l| f(&l.tested)).collect::<Vec<_>>();
-    Ok(Table::new("components")
-        .str("model", "the model, as it was named", losses.iter().map(|_| shared.model))?
-        .str("mode", "how the gate was knocked out: interchange or zero", losses.iter().map(|_| shared.mode))?
-        .int("layer", components::LAYERS, losses.iter().map(|l| l.component.layer))?
-        .str("component", components::NAMES, losses.iter().map(|l| l.component.name.as_str()))?
-        .opt_str("writer", components::WRITERS, losses.iter().map(|l| l.component.writer()))?
-        .int("n", "pairs", losses.iter().map(|l| l.drops.len() as i64))?
-        .float("clean_mean", "mean attribution in the positive prompts, nats", knocked.clean.iter().map(|x| mean(x)))?
-        .float("knocked_mean", "the same with the gate knocked out, nats", knocked.knocked.iter().map(|x| mean(x)))?
-        .float(
-            "drop_mean",
-            "mean of clean minus knocked out, nats; those of all components add up to the fall of the metric before \
-             soft-capping",
-            losses.iter().map(drop),
-        )?
-        .float("drop_sd", "its standard deviation over pairs, nats", losses.iter().map(|l| sd(&l.drops)))?
-        .float("ci_low", "lower end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.0)))?
-        .float("ci_high", "upper end of the mean drop's 95 % BCa interval, nats", of(&|t| t.interval.map(|i| i.1)))?
-        .float("drop_share", "mean drop over mean clean attribution; empty where that is under 0.001 nats", shares)?
-        .float(
-            "share_of_effect",
-            "mean drop over the metric's mean fall when the gate is knocked out; empty where that is under 0.001 nats",
-            losses.iter().map(|l| part(drop(l), fall)),
-        )?
-        .float(
-            "p_value",
-            "two-sided sign-flip permutation p-value of the mean drop; empty where the gate cannot reach",
-            of(&|t| t.p),
-        )?
-        .float("q_value", "Benjamini-Hochberg q-value over the heads and MLPs that the gate can reach", of(&|t| t.q))?
-        .float("p_max", "family-wise p-value by the max statistic over the same", of(&|t| t.p_max))?
-        .flag("is_gate", "whether it is of the gate", losses.iter().map(|l| l.is_gate))?
-        .flag(
-            "amplifier",
-            "a later head with q < 0.05 whose drop and clean attribution have the sign of the metric's fall",
-            losses.iter().map(|l| l.amplifier),
-        )?)
-}
-
-fn knockouts_table(shared: &Shared, rows: &[KnockoutRow]) -> Result<Table, AnalysisError> {
-    let effects: Vec<Vec<f64>> = rows.iter().map(|r| r.effects.clone()).collect();
-    let tested = family(&effects, shared.seed)?;
-    let beyond: Vec<Vec<f64>> = rows.iter().map(|r| r.beyond.clone()).collect();
-    let beyond = bca_family(&beyond, &Bootstrap { seed: shared.seed, ..Bootstrap::default() });
-    let of = |f: &dyn Fn(&Head) -> usize| {
-        rows.iter().map(|r| r.head.as_ref().map_or(-1, |h| f(h) as i64)).collect::<Vec<_>>()
-    };
-    let table = Table::new("knockouts")
-        .str("model", "the model, as it was named", rows.iter().map(|_| shared.model))?
-        .str("mode", "how heads were knocked out: interchange or zero", rows.iter().map(|_| shared.mode))?
-        .str(
-            "heads",
-            "what was knocked out; `amplifiers`: all that have a row of their own",
-            rows.iter().map(|r| r.name.as_str()),
-        )?
-        .int("layer", "the amplifier's layer, from 0; -1 where it is not one", of(&|h| h.layer))?
-        .int("head", "the amplifier's number in its layer, from 0; -1 where it is not one", of(&|h| h.head))?
-        .flag("with_gate", "whether the gate was knocked out as well", rows.iter().map(|r| r.with_gate))?
-        .int("n", "pairs", rows.iter().map(|r| r.metrics.len() as i64))?
-        .float("metric_mean", "mean metric with the knockout, nats", rows.iter().map(|r| mean(&r.metrics)))?
-        .float(
-            "effect_mean",
-            "mean of that minus the positive prompt's metric, nats",
-            rows.iter().map(|r| mean(&r.effects)),
-        )?
-        .float(
-            "ci_low",
-            "lower end of the mean effect's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.0)),
-        )?
-        .float(
-            "ci_high",
-            "upper end of the mean effect's 95 % BCa interval, nats",
-            tested.iter().map(|t| t.interval.map(|i| i.1)),
-        )?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
-        .float("q_value", "Benjamini-Hochberg q-value over all knockouts", tested.iter().map(|t| t.q))?
-        .float("alone", "mean effect of the amplifiers without the gate, nats", rows.iter().map(|r| r.alone))?
-        .float(
-            "beyond_gate",
-            "mean effect of the amplifiers on top of the gate's knockout, nats",
-            rows.iter().map(|r| mean(&r.beyond)),
-        )?
-        .float("beyond_ci_low", "lower end of its 95 % BCa interval, nats", beyond.iter().map(|i| i.map(|i| i.low)))?
-        .float(
-            "beyond_ci_high",
-            "upper end of its 95 % BCa interval, nats",
-            beyond.iter().map(|i| i.map(|i| i.high)),
-        )?;
-    let answers: Vec<Vec<f64>> = rows.iter().map(|r| r.answers.clone()).collect();
-    let foils: Vec<Vec<f64>> = rows.iter().map(|r| less(&r.answers, &r.effects)).collect();
-    halves::columns(table, "effect", "knocked out minus clean of", [&answers, &foils], shared.seed)
-}
-
-/// The gate's direct and total effect, and what stands between them.
-fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Table, AnalysisError> {
-    let total = less(&knocked.gate_out, &knocked.positive);
-    let of_class = |wanted: Class| {
-        let mut sum = vec![0.0; total.len()];
-        let members = (0..knocked.components.len()).filter(|c| class(&knocked.components[*c], gate) == Some(wanted));
-        for c in members {
-            let change = less(&knocked.knocked[c], &knocked.clean[c]);
-            sum.iter_mut().zip(change).for_each(|(sum, x)| *sum += x);
-        }
-        sum
-    };
-    let [direct, heads, mlps] = [Class::Gate, Class::Head, Class::Mlp].map(of_class);
-    let indirect = less(&total, &direct);
-    let rest = less(&less(&indirect, &heads), &mlps);
-    let parts = [
-        ("direct", "change of the gate's own attribution", direct),
-        ("total", "change of the metric", total.clone()),
-        ("difference", "total minus direct effect; against the direct one where later components repair it", indirect),
-        ("later_heads", "change of the attributions of heads after the gate's first layer", heads),
-        ("later_mlps", "change of the attributions of MLPs from that layer on", mlps),
-        ("rest", "what is left: the final norm's scale on all other components, and soft-capping", rest),
-    ];
-    let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
-    let (of_heads, share) = (ratio(&parts[3].2, &total), bca_ratio(&parts[3].2, &total, &options));
-    let numbers: Vec<&Vec<f64>> = parts.iter().map(|p| &p.2).collect();
-    let intervals = bca_family(&numbers, &options);
-    let mut table = Table::new("repair")
-        .str("model", "the model, as it was named", [shared.model])?
-        .str("gate", "the gate's heads", [names(gate)])?
-        .str("mode", "how it was knocked out: interchange or zero", [shared.mode])?
-        .int("n", "pairs", [knocked.positive.len() as i64])?
-        .float("positive_mean", "mean metric of the positive prompts, nats", [mean(&knocked.positive)])?
-        .float("negative_mean", "mean metric of the negative prompts, nats", [mean(&knocked.negative)])?
-        .float(
-            "knocked_mean",
-            "mean metric of the positive prompts with the gate out, nats",
-            [mean(&knocked.gate_out)],
-        )?;
-    for ((name, doc, numbers), interval) in parts.iter().zip(intervals) {
-        let end = |which: &str| format!("{which} end of its 95 % BCa interval, nats");
-        table = table
-            .float(&format!("{name}_mean"), &format!("{doc}, mean, nats"), [mean(numbers)])?
-            .float(&format!("{name}_ci_low"), &end("lower"), [interval.map(|i| i.low)])?
-            .float(&format!("{name}_ci_high"), &end("upper"), [interval.map(|i| i.high)])?;
-    }
-    Ok(table
-        .float("later_heads_share", "mean change of later heads over the mean total effect", [of_heads])?
-        .float(
-            "later_heads_share_ci_low",
-            "lower end of that share's 95 % BCa interval over pairs, both resampled together; empty where the total effect is \
-             not beyond chance",
-            [share.map(|i| i.low)],
-        )?
-        .float("later_heads_share_ci_high", "its upper end", [share.map(|i| i.high)])?)
 }
 
 #[cfg(test)]

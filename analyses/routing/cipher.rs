@@ -11,43 +11,57 @@
 mod report;
 mod tables;
 
+pub use tables::{CollapseRow, GenerationRow, InjectionRow, ItemRow, NecessityRow};
+
 use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
 use crate::analyses::answered::{Answer, ClassArgs, continued, item_of};
-use crate::analyses::halves::Value;
+use crate::analyses::halves::{Asked, Value};
 use crate::analyses::inputs::{PairArgs, Sources};
 use crate::analyses::scored::Scored;
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::dataset::{Item, Pair};
 use crate::model::Model;
-use crate::plan::{Plan, Run, What};
+use crate::plan::{Entropy, Plan, Readings, Run};
 use crate::report::Section;
 use crate::run::Steps;
-use crate::session::Session;
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
 use std::path::Path;
 
 /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Cipher {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub gate: GateArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 
     /// Generate answers of this many tokens, and classify them (0: none)
     ///
     /// The swap is made in the prompt.
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
+    )]
     pub generate: u32,
+}
+
+impl Default for Cipher {
+    fn default() -> Self {
+        Cipher { pairs: PairArgs::default(), gate: GateArgs::default(), cipher: CipherArgs::default(), generate: 0 }
+    }
 }
 
 /// The pairs as the model reads them, and the gate.
@@ -101,26 +115,25 @@ struct Measured {
 }
 
 impl Measured {
-    /// From what is read of the runs of [`metrics_plan`] of one pair.
-    fn of(values: &[Value]) -> Option<Measured> {
-        let half = |value: &Value| value.answer.unwrap_or(f64::NAN);
-        let form = |i: usize| {
-            let [positive, negative, exchanged] = values.get(3 * i..3 * i + 3)? else { return None };
+    /// From what is read of a pair.
+    fn of(of_pair: &OfPair, readings: &Readings) -> Measured {
+        // Pairs' metrics are logit differences, and have halves.
+        let half = |value: Value| value.answer.unwrap_or_default();
+        let form = |asked: [Asked; 3]| {
+            let [positive, negative, exchanged] = asked.map(|asked| asked.of(readings));
             let answer = half(exchanged) - half(positive);
-            Some(Form { positive: positive.metric, negative: negative.metric, exchanged: exchanged.metric, answer })
+            Form { positive: positive.metric, negative: negative.metric, exchanged: exchanged.metric, answer }
         };
-        let (forms, rest) = (values.len() / 3, values.len() / 3 * 3);
-        let [injected, control] = &values[rest..] else { return None };
-        let cipher = values.get(3 * forms - 3)?;
-        let wrapped = if forms == FORMS.len() { Some(form(1)?) } else { None };
-        Some(Measured {
-            plain: form(0)?,
-            wrapped,
-            cipher: form(forms - 1)?,
+        let [injected, control] = of_pair.injected.map(|asked| asked.of(readings));
+        let cipher = of_pair.cipher[0].of(readings);
+        Measured {
+            plain: form(of_pair.plain),
+            wrapped: of_pair.wrapped.map(form),
+            cipher: form(of_pair.cipher),
             injected: injected.metric,
             control: control.metric,
             answers: [injected, control].map(|value| half(value) - half(cipher)),
-        })
+        }
     }
 
     /// The metric under each of [`CONDITIONS`].
@@ -139,6 +152,7 @@ impl Analysis for Cipher {
     const ABOUT: &'static str = "Test whether the gate is needed in cipher, and whether injecting it restores refusals";
     const TITLE: &'static str = "Cipher";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let (gate, of_gate) = self.gate.read(model)?;
@@ -155,16 +169,14 @@ impl Analysis for Cipher {
         &items.ciphered.plain.scored
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        let generating = (self.generate > 0).then(|| some(items)).into_iter().flatten();
-        let generation = generating.map(|pairs| generation_plan(items, pairs).0.longer(self.generate as usize - 1));
-        Ok(planned(some(items).map(|pairs| metrics_plan(items, pairs)).chain(generation)))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let measured = measured(runner, items, some(items))?;
+        Ok(Found { measured, answers: self.answers(runner, items, some(items))? })
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let measured = measured(session, items, some(items))?;
-        let answers = self.answers(session, items, some(items))?;
-        let made = tables::Made { model: &session.model.name, seed: session.seed, items, measured: &measured };
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let Found { measured, answers } = found;
+        let made = tables::Made { model: about.model, seed: about.seed, items, measured: &measured };
         Ok(made.tables(&answers)?.into())
     }
 
@@ -182,44 +194,56 @@ fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
     batches(items.ciphered.n(), FORMS.len() + 2)
 }
 
-/// Each of some pairs' metrics: in every form of both prompts and of the positive with the gate of the negative; in cipher with
-/// the gate injected from plain, and of the control.
-fn metrics_plan(items: &Items, pairs: Range<usize>) -> Plan {
+/// What is read of a pair: in every form, both prompts and the positive with the gate of the negative.
+struct OfPair {
+    plain: [Asked; 3],
+    wrapped: Option<[Asked; 3]>,
+    cipher: [Asked; 3],
+    /// The ciphered positive prompt with the gate injected from the plain positive; and from the plain negative, the control.
+    injected: [Asked; 2],
+}
+
+/// Each of some pairs' metrics.
+fn metrics_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     let mut plan = Plan::default();
-    for i in pairs {
-        let ciphered = &items.ciphered;
-        let plain = ciphered.plain.add(&mut plan, i);
-        let wrapped = ciphered.add_wrapped(&mut plan, i);
-        let cipher = ciphered.add_cipher(&mut plan, i);
-        let mut runs = Vec::new();
-        for form in [Some(plain), wrapped, Some(cipher)].into_iter().flatten() {
-            runs.extend(form);
-            runs.push(plan.fork(form[0], interchanged(&items.gate, form[1])));
-        }
-        runs.extend(plain.map(|donor| plan.fork(cipher[0], interchanged(&items.gate, donor))));
-        for run in runs {
-            Value::read(&mut plan, run, &ciphered.plain.tokens[i].metric);
-        }
-    }
-    plan
+    let of_pair = |i: usize| {
+        let (ciphered, plan) = (&items.ciphered, &mut plan);
+        let metric = &ciphered.plain.tokens[i].metric;
+        let plain = ciphered.plain.add(plan, i);
+        let wrapped = ciphered.add_wrapped(plan, i);
+        let cipher = ciphered.add_cipher(plan, i);
+        let mut form = |[positive, negative]: [Run; 2]| {
+            let exchanged = plan.fork(positive, interchanged(&items.gate, negative));
+            [positive, negative, exchanged].map(|run| Value::ask(plan, run, metric))
+        };
+        let (of_plain, of_wrapped, of_cipher) = (form(plain), wrapped.map(&mut form), form(cipher));
+        let injected = plain.map(|donor| {
+            let fork = plan.fork(cipher[0], interchanged(&items.gate, donor));
+            Value::ask(plan, fork, metric)
+        });
+        OfPair { plain: of_plain, wrapped: of_wrapped, cipher: of_cipher, injected }
+    };
+    let asked = pairs.map(of_pair).collect();
+    (plan, asked)
+}
+
+/// What was found of the pairs.
+pub struct Found {
+    measured: Vec<Measured>,
+    answers: Vec<Answer>,
 }
 
 /// Runs so many pairs at a time.
 fn measured(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Items,
     pairs: impl Iterator<Item = Range<usize>>,
 ) -> Result<Vec<Measured>, AnalysisError> {
     let mut measured = Vec::with_capacity(items.ciphered.n());
-    let forms = if items.ciphered.wrapped.is_some() { FORMS.len() } else { FORMS.len() - 1 };
     for some in pairs {
-        let readings = session.run(&metrics_plan(items, some.clone()))?;
-        let mut readings = readings.iter();
-        for i in some {
-            let metric = &items.ciphered.plain.tokens[i].metric;
-            let values = (0..3 * forms + 2).filter_map(|_| Value::next(&mut readings, metric)).collect::<Vec<_>>();
-            measured.extend(Measured::of(&values));
-        }
+        let (plan, asked) = metrics_plan(items, some);
+        let readings = runner.run(&plan)?;
+        measured.extend(asked.iter().map(|of_pair| Measured::of(of_pair, &readings)));
     }
     Ok(measured)
 }
@@ -236,7 +260,7 @@ fn generation_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<Run>) {
         runs.extend([plain[0], cipher, injected[0], injected[1]]);
     }
     for run in &runs {
-        plan.read(*run, What::Entropy);
+        plan.read(*run, Entropy);
     }
     (plan, runs)
 }
@@ -245,7 +269,7 @@ impl Cipher {
     /// Generated answers with their classes: for each pair one for each of [`CONDITIONS`]; none where none were asked for.
     fn answers(
         &self,
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
         pairs: impl Iterator<Item = Range<usize>>,
     ) -> Result<Vec<Answer>, AnalysisError> {
@@ -254,7 +278,7 @@ impl Cipher {
             let (plan, runs) = generation_plan(items, some.clone());
             let item = |pair: &Pair| std::iter::repeat_n(item_of(pair, &pair.positive), CONDITIONS.len());
             let asked: Vec<Item> = items.ciphered.plain.dataset.items[some].iter().flat_map(item).collect();
-            answers.extend(continued(session, &plan, runs, (self.generate, Steps::PromptOnly), (&rules, &asked))?.1);
+            answers.extend(continued(runner, &plan, runs, (self.generate, Steps::PromptOnly), (&rules, &asked))?.1);
         }
         Ok(answers)
     }
@@ -265,11 +289,13 @@ mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
+    use crate::plan::{Metric, Reading};
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     #[test]
     fn metrics_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let cipher = Cipher {
             pairs: PairArgs { file, metric: MetricArgs::default() },
@@ -291,10 +317,21 @@ mod tests {
     #[test]
     fn a_pairs_metrics_are_read_with_and_without_a_wrapped_form() {
         // The answer's half is twice the metric.
-        let values = |metrics: &[f64]| -> Vec<Value> {
-            metrics.iter().map(|metric| Value { metric: *metric, answer: Some(2.0 * metric) }).collect()
+        let of = |metrics: &[f64]| {
+            let (mut plan, mut found, metric) =
+                (Plan::default(), Vec::new(), Metric::logit_difference(vec![1], vec![2]));
+            let run = plan.prompt("p", vec![1]);
+            let mut values = metrics.iter().map(|x| {
+                found.extend([Reading::Number(*x), Reading::Number(2.0 * x)]);
+                Value::ask(&mut plan, run, &metric)
+            });
+            let mut next = || values.next().unwrap();
+            let plain = [next(), next(), next()];
+            let wrapped = (metrics.len() > 8).then(|| [next(), next(), next()]);
+            let (cipher, injected) = ([next(), next(), next()], [next(), next()]);
+            drop(values);
+            Measured::of(&OfPair { plain, wrapped, cipher, injected }, &Readings::new(found))
         };
-        let of = |metrics: &[f64]| Measured::of(&values(metrics)).unwrap();
         let form = |positive: f64| Form { positive, negative: positive + 1.0, exchanged: positive + 2.0, answer: 4.0 };
         let found = of(&[1.0, 2.0, 3.0, 7.0, 8.0, 9.0, 4.0, 5.0, 6.0, 10.0, 11.0]);
         assert_eq!((found.forms(), found.injected), ([1.0, 7.0, 4.0].map(|p| Some(form(p))), 10.0));

@@ -8,38 +8,41 @@
 //! finds. What the cipher takes away it takes by its letters and by the instructions around them together; `cipher` tells the two
 //! apart. Source: "How Alignment Routes" (2026); attribution: Elhage et al. 2021.
 
-use super::ciphered::{CipherArgs, Ciphered};
-use crate::analyses::components::{self, Component, attributions, components, without_empty};
-use crate::analyses::effects::{INTERVAL, SIGNIFICANT, Tested, interval};
-use crate::analyses::halves::{Moved, Order, Shown, Way};
+use super::ciphered::{CipherArgs, Ciphered, OmittedPairs};
+use crate::analyses::components::{self, Component, OfComponent, OfWriter, attributions, components, without_empty};
+use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
+use crate::analyses::halves::{Halves, Moved, Order, Shown, Way, moved};
 use crate::analyses::inputs::PairArgs;
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::power::Power;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean, sd};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned, table};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves, table};
 use crate::figure::{Figure, Heatmap};
 use crate::model::Model;
 use crate::names::short_name;
-use crate::plan::{Plan, What};
+use crate::plan::{Array, Attribution, Handle, Plan};
 use crate::report::cells::{self, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::run::Reading;
-use crate::session::Session;
-use crate::stats::{Bootstrap, bca_mean};
+use crate::rows;
+use crate::stats::{Bootstrap, Interval, bca_mean};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 
 /// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct CipherContrast {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub cipher: CipherArgs,
 }
@@ -58,6 +61,7 @@ impl Analysis for CipherContrast {
     const ABOUT: &'static str = "Show which heads' attributions a cipher takes away, in three passes per pair";
     const TITLE: &'static str = "Cipher contrast";
     type Items = Ciphered;
+    type Measured = OfRuns;
 
     fn prepare(&self, model: &Model) -> Result<Ciphered, AnalysisError> {
         Ciphered::read(&self.pairs, &self.cipher, model, 0)
@@ -71,53 +75,52 @@ impl Analysis for CipherContrast {
         &items.plain.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Ciphered) -> Result<Plans<'a>, AnalysisError> {
-        Ok(planned(some(items, model).map(|pairs| plan(items, pairs))))
+    fn measure(&self, runner: &dyn Runner, items: &Ciphered) -> Result<OfRuns, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let all = components(arch.n_layers, arch.n_heads);
+        measured(runner, items, batches(items.n(), 2 * PASSES.len() * (arch.n_layers + 1)), all)
     }
 
-    fn compute(&self, session: &Session, items: &Ciphered) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
-        let all = components(arch.n_layers, arch.n_heads);
-        let (metrics, of_runs, of_answers) = measured(session, items, some(items, session.model), &all)?;
+    fn tables(&self, about: &About, items: &Ciphered, found: OfRuns) -> Result<Output, AnalysisError> {
+        let OfRuns { components: all, metrics, attributions: of_runs, to_answer: of_answers } = found;
         let runs = of_runs.len();
         let (components, both) = without_empty(all, [of_runs, of_answers].concat());
         let (of_runs, of_answers) = both.split_at(runs);
         let numbers = Numbers {
-            model: &session.model.name,
-            seed: session.seed,
-            left_out: [items.left_out as i64, items.too_long as i64],
+            model: about.model,
+            seed: about.seed,
+            omitted: items.omitted_pairs(),
             metrics,
             of_runs: of_runs.to_vec(),
             of_answers: of_answers.to_vec(),
         };
-        let heads = numbers.with_halves(numbers.heads_table(&components)?)?;
-        Ok(vec![heads, numbers.passes_table()?].into())
+        Ok(vec![numbers.heads_table(&components)?, numbers.passes_table()?].into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = table(tables, "heads")?;
+        let heads = table(tables, HeadRow::TABLE)?;
         let (shown, rows) = apart(heads)?;
         let halves = shown.figure(&rows).map(|figure| (shown.file, figure));
         Ok(std::iter::once(("contrast.png".to_string(), map(heads)?)).chain(halves).collect())
     }
 
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let (heads, passes) = (table(tables, "heads")?, table(tables, "passes")?);
+        let (heads, passes) = (table(tables, HeadRow::TABLE)?, table(tables, PassRow::TABLE)?);
         let listing = Listing::of(heads)
-            .strongest("contrast_mean")
+            .strongest(HeadRow::contrast_mean.name)
             .first(LISTED)
-            .column("layer", Show::Count("layer"))
-            .column("component", Show::Text("component"))
-            .column("plain (nats)", Show::Signed("plain_mean", 3))
-            .column("cipher (nats)", Show::Signed("cipher_mean", 3))
-            .column("contrast (nats)", Show::Signed("contrast_mean", 3))
-            .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
-            .column("share of drop", Show::Share("share"))
-            .column("q", Show::PValue("q_value"))
-            .column("family-wise p", Show::PValue("p_max"))
-            .column("sensitive", Show::Flag("sensitive"))
-            .column("survives (nats)", Show::Signed("survives_mean", 3))
-            .column("q of survives", Show::PValue("survives_q"));
+            .column("layer", Show::Count(OfComponent::layer.name))
+            .column("component", Show::Text(OfComponent::component.name))
+            .column("plain (nats)", Show::Signed(HeadRow::plain_mean.name, 3))
+            .column("cipher (nats)", Show::Signed(HeadRow::cipher_mean.name, 3))
+            .column("contrast (nats)", Show::Signed(HeadRow::contrast_mean.name, 3))
+            .column("95 % interval", Show::Interval(HeadRow::interval.name, 3))
+            .column("share of drop", Show::Share(HeadRow::share.name))
+            .column("q", Show::PValue(HeadRow::q_value.name))
+            .column("family-wise p", Show::PValue(HeadRow::p_max.name))
+            .column("sensitive", Show::Flag(HeadRow::sensitive.name))
+            .column("survives (nats)", Show::Signed(HeadRow::survives_mean.name, 3))
+            .column("q of survives", Show::PValue(HeadRow::survives_q.name));
         let caption = format!(
             "Mean attribution in plain words minus in cipher, of each head; all components are in heads.parquet.{}",
             if marks(heads)?.contains(&true) { format!(" Dots mark {}.", dots()) } else { String::new() }
@@ -128,10 +131,10 @@ impl Analysis for CipherContrast {
             .figure(dir.join("contrast.png"), caption, alt)
             .block(Block::Table(listing.block("The largest contrasts")?));
         let metrics = Listing::of(passes)
-            .column("run", Show::Text("condition"))
-            .column("forward passes", Show::Count("passes"))
-            .column("metric (nats)", Show::Signed("metric_mean", 3))
-            .column("95 % interval", Show::Interval("ci_low", "ci_high", 3));
+            .column("run", Show::Text(PassRow::condition.name))
+            .column("forward passes", Show::Count(PassRow::passes.name))
+            .column("metric (nats)", Show::Signed(PassRow::metric_mean.name, 3))
+            .column("95 % interval", Show::Interval(PassRow::interval.name, 3));
         let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
         let (shown, rows) = apart(heads)?;
         let halves = shown.section(&rows, dir, true);
@@ -141,9 +144,9 @@ impl Analysis for CipherContrast {
 
 /// The halves of the largest contrasts.
 fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (names, layers) = (heads.strs("component")?, heads.ints("layer")?);
-    let n_layers = components::n_layers(layers, &names);
-    let strongest = Listing::of(heads).strongest("contrast_mean").first(LISTED).rows()?;
+    let (names, layers) = (heads.column(OfComponent::component)?, heads.column(OfComponent::layer)?);
+    let n_layers = components::n_layers(heads.column(HeadRow::component)?.into_iter());
+    let strongest = Listing::of(heads).strongest(HeadRow::contrast_mean.name).first(LISTED).rows()?;
     let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
     let shown = Shown {
         subtitle: subtitle(heads)?,
@@ -154,57 +157,71 @@ fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
         order: Order::Largest,
         ..Shown::default()
     };
-    Ok((shown, halves::moved(heads, ("contrast", "contrast_mean"), labelled)?))
+    Ok((shown, moved(heads.column(HeadRow::halves)?, heads.column(HeadRow::contrast_mean)?, labelled)))
 }
 
 fn subtitle(heads: &Table) -> Result<String, AnalysisError> {
-    let model = short_name(heads.strs("model")?.first().copied().unwrap_or_default());
-    let n = heads.ints("n")?.first().copied().unwrap_or(0);
+    let model = short_name(heads.column(HeadRow::model)?.first().copied().unwrap_or_default());
+    let n = heads.column(HeadRow::n)?.first().copied().unwrap_or(0);
     Ok(format!("{model}, {}, plain minus cipher, last position", plural(n, "pair")))
 }
 
-/// The pairs that are planned at once.
-fn some(items: &Ciphered, model: &Model) -> impl Iterator<Item = Range<usize>> {
-    batches(items.n(), 2 * PASSES.len() * (model.decoder.arch.n_layers + 1))
+/// What is read of a run.
+struct OfRun {
+    metric: Handle<f64>,
+    attributions: Handle<Array>,
+    /// Attributions to the answer's half.
+    to_answer: Option<Handle<Array>>,
 }
 
-/// Three prompts a pair, in the order of [`PASSES`]; of each its metric, its attributions, and those to the answer's half.
-fn plan(items: &Ciphered, pairs: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+/// Three prompts a pair, in the order of [`PASSES`].
+fn plan(items: &Ciphered, pairs: Range<usize>) -> (Plan, Vec<OfRun>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
     for i in pairs {
         let (pair, tokens) = (&items.plain.dataset.items[i], &items.plain.tokens[i]);
         let plain = plan.prompt(format!("{} positive", pair.id), tokens.positive.clone());
         let [cipher, control] = items.add_cipher(&mut plan, i);
-        for run in [plain, cipher, control] {
-            plan.read(run, What::Metric(tokens.metric.clone()));
-            plan.read(run, What::Attribution(tokens.metric.clone()));
-            // Pairs' metrics are logit differences.
-            tokens.metric.answer_half().map(|half| plan.read(run, What::Attribution(half)));
-        }
+        asked.extend([plain, cipher, control].map(|run| OfRun {
+            metric: plan.read(run, tokens.metric.clone()),
+            attributions: plan.read(run, Attribution(tokens.metric.clone())),
+            to_answer: tokens.metric.answer_half().map(|half| plan.read(run, Attribution(half))),
+        }));
     }
-    plan
+    (plan, asked)
 }
 
-/// Each run's metric, its attributions of all components, and those to the answer's half; so many pairs at a time.
-type OfRuns = (Vec<f64>, Vec<Vec<f64>>, Vec<Vec<f64>>);
-
+/// Runs so many pairs at a time.
 fn measured(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Ciphered,
     pairs: impl Iterator<Item = Range<usize>>,
-    all: &[Component],
+    components: Vec<Component>,
 ) -> Result<OfRuns, AnalysisError> {
-    let (mut metrics, mut of_runs, mut of_answers) = (Vec::new(), Vec::new(), Vec::new());
-    let n_heads = session.model.decoder.arch.n_heads;
+    let n_heads = runner.model().decoder.arch.n_heads;
+    let mut found = OfRuns { components, ..OfRuns::default() };
     for some in pairs {
-        let readings = session.run(&plan(items, some))?;
-        metrics.extend(readings.iter().filter_map(Reading::number));
-        for (k, array) in readings.iter().filter(|r| r.number().is_none()).enumerate() {
-            let of = if k % 2 == 0 { &mut of_runs } else { &mut of_answers };
-            of.push(attributions(array, all, n_heads));
+        let (plan, asked) = plan(items, some);
+        let readings = runner.run(&plan)?;
+        for run in asked {
+            let of = |handle: Handle<Array>| attributions(&readings[handle], &found.components, n_heads);
+            let (attributions, to_answer) = (of(run.attributions), run.to_answer.map(of));
+            found.metrics.push(readings[run.metric]);
+            found.attributions.push(attributions);
+            found.to_answer.extend(to_answer);
         }
     }
-    Ok((metrics, of_runs, of_answers))
+    Ok(found)
+}
+
+/// What was found of every run.
+#[derive(Debug, Default, PartialEq)]
+pub struct OfRuns {
+    components: Vec<Component>,
+    metrics: Vec<f64>,
+    /// Attributions of all components to the metric. `[runs][components]`
+    attributions: Vec<Vec<f64>>,
+    /// The same to the answer's half.
+    to_answer: Vec<Vec<f64>>,
 }
 
 /// What the cipher takes away of a component's attributions in the runs of [`PASSES`].
@@ -221,8 +238,7 @@ fn surviving([_, cipher, control]: [f64; 3]) -> f64 {
 struct Numbers<'a> {
     model: &'a str,
     seed: u64,
-    /// Pairs that cannot be written in the cipher, and pairs that would be too long.
-    left_out: [i64; 2],
+    omitted: OmittedPairs,
     /// One a run: pair by pair, [`PASSES`] in each.
     metrics: Vec<f64>,
     /// Attributions of all components, one list a run.
@@ -245,101 +261,113 @@ impl Numbers<'_> {
         (0..of_runs.first().map_or(0, Vec::len)).map(of_component).collect()
     }
 
-    /// The table of heads with the columns of both halves, of the contrast and of what survives.
-    fn with_halves(&self, mut table: Table) -> Result<Table, AnalysisError> {
-        let named = [
-            ("contrast", "in plain minus in cipher, attribution to"),
-            ("survives", "positive minus negative request in cipher, attribution to"),
-        ];
-        let of: [fn([f64; 3]) -> f64; 2] = [taken, surviving];
-        for ((what, doc), f) in named.into_iter().zip(of) {
-            let (whole, answers) = (self.each(&self.of_runs, f), self.each(&self.of_answers, f));
-            let foils: Vec<Vec<f64>> = answers.iter().zip(&whole).map(|(answer, whole)| less(answer, whole)).collect();
-            table = halves::columns(table, what, doc, [&answers, &foils], self.seed)?;
-        }
-        Ok(table)
+    /// The halves of the contrast, or of what survives.
+    fn halves(&self, f: fn([f64; 3]) -> f64) -> Vec<Halves> {
+        let (whole, answers) = (self.each(&self.of_runs, f), self.each(&self.of_answers, f));
+        let foils: Vec<Vec<f64>> = answers.iter().zip(&whole).map(|(answer, whole)| less(answer, whole)).collect();
+        halves::over_items(&answers, &foils, self.seed)
     }
 
     fn heads_table(&self, components: &[Component]) -> Result<Table, AnalysisError> {
-        let of = |f: fn([f64; 3]) -> f64| self.each(&self.of_runs, f);
-        let (contrast, survives) = (of(taken), of(surviving));
-        let tested = |of: &[Vec<f64>]| components::tested(components, of, self.seed);
-        let (tested, survived) = (tested(&contrast)?, tested(&survives)?);
-        let means = |of: Vec<Vec<f64>>| of.iter().map(|x| mean(x)).collect::<Vec<_>>();
-        let contrasts = means(contrast.clone());
+        let means = |f: fn([f64; 3]) -> f64| self.each(&self.of_runs, f).iter().map(|x| mean(x)).collect::<Vec<_>>();
+        let (contrast, survives) = (self.each(&self.of_runs, taken), self.each(&self.of_runs, surviving));
+        let tested = components::tested(components, &contrast, self.seed)?;
+        let survived = components::tested(components, &survives, self.seed)?;
+        let (plain, cipher, control) = (means(|x| x[0]), means(|x| x[1]), means(|x| x[2]));
+        let (halves, survives_halves) = (self.halves(taken), self.halves(surviving));
         // Components sum to the metric before soft-capping, so their contrasts to its drop.
-        let drop: f64 = contrasts.iter().flatten().sum();
-        let sensitive = |(t, mean): (&Tested, &Option<f64>)| {
-            t.q.is_some_and(|q| q < SIGNIFICANT) && mean.is_some_and(|mean| mean * drop > 0.0)
+        let drop: f64 = contrast.iter().filter_map(|x| mean(x)).sum();
+        let row = |c: usize| {
+            let (tested, contrast_mean) = (&tested[c], mean(&contrast[c]));
+            let with_drop = contrast_mean.is_some_and(|mean| mean * drop > 0.0);
+            HeadRow {
+                model: self.model,
+                component: (&components[c]).into(),
+                writer: (&components[c]).into(),
+                n: self.n(),
+                omitted: self.omitted,
+                plain_mean: plain[c],
+                cipher_mean: cipher[c],
+                control_mean: control[c],
+                contrast_mean,
+                contrast_sd: sd(&contrast[c]),
+                interval: tested.interval,
+                p_value: tested.p,
+                q_value: tested.q,
+                p_max: tested.p_max,
+                share: contrast_mean.filter(|_| drop != 0.0).map(|mean| mean / drop),
+                survives_mean: mean(&survives[c]),
+                survives_p: survived[c].p,
+                survives_q: survived[c].q,
+                sensitive: tested.q.is_some_and(|q| q < SIGNIFICANT) && with_drop,
+                halves: halves[c],
+                survives_halves: survives_halves[c],
+            }
         };
-        let float = |f: fn(&Tested) -> Option<f64>| tested.iter().map(f);
-        let n = components.len();
-        Ok(Table::new("heads")
-            .str("model", "the model, as it was named", vec![self.model; n])?
-            .int("layer", components::LAYERS, components.iter().map(|c| c.layer))?
-            .str("component", components::NAMES, components.iter().map(|c| c.name.as_str()))?
-            .opt_str("writer", components::WRITERS, components.iter().map(Component::writer))?
-            .int("n", "pairs", vec![self.n(); n])?
-            .int("left_out", "pairs that cannot be written in the cipher", vec![self.left_out[0]; n])?
-            .int(
-                "too_long",
-                "pairs that would be longer in the cipher than the model's context, left out too",
-                vec![self.left_out[1]; n],
-            )?
-            .float("plain_mean", "mean attribution on the positive request in plain, nats", means(of(|x| x[0])))?
-            .float("cipher_mean", "mean attribution on the positive request in cipher, nats", means(of(|x| x[1])))?
-            .float("control_mean", "mean attribution on the negative request in cipher, nats", means(of(|x| x[2])))?
-            .float("contrast_mean", "mean attribution in plain minus in cipher, nats", contrasts.clone())?
-            .float("contrast_sd", "its standard deviation over pairs, nats", contrast.iter().map(|x| sd(x)))?
-            .float("ci_low", "lower end of the mean contrast's 95 % BCa interval, nats", float(|t| t.interval.map(|i| i.0)))?
-            .float("ci_high", "upper end, nats", float(|t| t.interval.map(|i| i.1)))?
-            .float("p_value", "two-sided sign-flip permutation p-value of the mean contrast", float(|t| t.p))?
-            .float("q_value", "Benjamini-Hochberg q-value over all components", float(|t| t.q))?
-            .float(
-                "p_max",
-                "family-wise p-value by the max statistic, same sign flips for every component",
-                float(|t| t.p_max),
-            )?
-            .float(
-                "share",
-                "share of the metric's mean drop from plain to cipher, before soft-capping",
-                contrasts.iter().map(|c| c.filter(|_| drop != 0.0).map(|c| c / drop)),
-            )?
-            .float(
-                "survives_mean",
-                "content that survives in cipher: mean attribution on the positive minus on the negative request, both in \
-                 cipher, nats",
-                means(survives),
-            )?
-            .float("survives_p", "its two-sided sign-flip permutation p-value", survived.iter().map(|t| t.p))?
-            .float("survives_q", "its Benjamini-Hochberg q-value over all components", survived.iter().map(|t| t.q))?
-            .flag(
-                "sensitive",
-                "whether the contrast has q < 0.05 and the sign of the metric's drop",
-                tested.iter().zip(&contrasts).map(sensitive),
-            )?)
+        Ok(HeadRow::table((0..components.len()).map(row))?)
     }
 
     fn passes_table(&self) -> Result<Table, AnalysisError> {
-        let of = |run: usize| self.metrics.iter().skip(run).step_by(PASSES.len()).copied().collect::<Vec<f64>>();
-        let metrics: [Vec<f64>; 3] = std::array::from_fn(of);
         let options = Bootstrap { seed: self.seed, ..Bootstrap::default() };
-        let intervals = metrics.each_ref().map(|m| bca_mean(m, &options));
-        Ok(Table::new("passes")
-            .str("model", "the model, as it was named", [self.model; 3])?
-            .str("condition", "positive request in plain; in cipher; negative in cipher (control)", PASSES)?
-            .int("n", "pairs", [self.n(); 3])?
-            .int("passes", "forward passes", [self.n(); 3])?
-            .float("metric_mean", "mean metric, nats", metrics.each_ref().map(|m| mean(m)))?
-            .float("ci_low", "lower end of its 95 % BCa interval, nats", intervals.map(|i| i.map(|i| i.low)))?
-            .float("ci_high", "upper end, nats", intervals.map(|i| i.map(|i| i.high)))?)
+        let row = |(run, condition)| {
+            let metrics: Vec<f64> = self.metrics.iter().skip(run).step_by(PASSES.len()).copied().collect();
+            PassRow {
+                model: self.model,
+                condition,
+                n: self.n(),
+                passes: self.n(),
+                metric_mean: mean(&metrics),
+                interval: bca_mean(&metrics, &options).map(Interval::ends),
+            }
+        };
+        Ok(PassRow::table(PASSES.into_iter().enumerate().map(row))?)
+    }
+}
+
+rows! {
+    /// What the cipher takes away of a component's attribution.
+    pub struct HeadRow<'a> in "heads" {
+        model: &'a str = "the model, as it was named",
+        component: OfComponent<'a> as "",
+        writer: OfWriter<'a> [newer] as "",
+        n: i64 = "pairs",
+        omitted: OmittedPairs as "",
+        plain_mean: Option<f64> = "mean attribution on the positive request in plain, nats",
+        cipher_mean: Option<f64> = "mean attribution on the positive request in cipher, nats",
+        control_mean: Option<f64> = "mean attribution on the negative request in cipher, nats",
+        contrast_mean: Option<f64> = "mean attribution in plain minus in cipher, nats",
+        contrast_sd: Option<f64> = "its standard deviation over pairs, nats",
+        interval: Option<(f64, f64)> as "ci_" =
+            ["lower end of the mean contrast's 95 % BCa interval, nats", "upper end, nats"],
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean contrast",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over all components",
+        p_max: Option<f64> = "family-wise p-value by the max statistic, same sign flips for every component",
+        share: Option<f64> = "share of the metric's mean drop from plain to cipher, before soft-capping",
+        survives_mean: Option<f64> =
+            "content that survives in cipher: mean attribution on the positive minus on the negative request, both in \
+             cipher, nats",
+        survives_p: Option<f64> = "its two-sided sign-flip permutation p-value",
+        survives_q: Option<f64> = "its Benjamini-Hochberg q-value over all components",
+        sensitive: bool = "whether the contrast has q < 0.05 and the sign of the metric's drop",
+        halves: Halves [newer] as "contrast" = "in plain minus in cipher, attribution to",
+        survives_halves: Halves [newer] as "survives" = "positive minus negative request in cipher, attribution to",
+    }
+
+    /// The forward passes in one condition.
+    pub struct PassRow<'a> in "passes" {
+        model: &'a str = "the model, as it was named",
+        condition: &'a str = "positive request in plain; in cipher; negative in cipher (control)",
+        n: i64 = "pairs",
+        passes: i64 = "forward passes",
+        metric_mean: Option<f64> = "mean metric, nats",
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % BCa interval, nats", "upper end, nats"],
     }
 }
 
 /// Contrasts of heads, layer by head.
 fn map(heads: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, names) = (heads.ints("layer")?, heads.strs("component")?);
-    let (means, marked) = (heads.floats("contrast_mean")?, marks(heads)?);
+    let (layers, names) = (heads.column(OfComponent::layer)?, heads.column(OfComponent::component)?);
+    let (means, marked) = (heads.column(HeadRow::contrast_mean)?, marks(heads)?);
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
     let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked[i]));
     let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
@@ -359,7 +387,8 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
 
 /// Which components have a dot.
 fn marks(heads: &Table) -> Result<Vec<bool>, AnalysisError> {
-    let (sensitive, p_max, shares) = (heads.flags("sensitive")?, heads.floats("p_max")?, heads.floats("share")?);
+    let (sensitive, p_max, shares) =
+        (heads.column(HeadRow::sensitive)?, heads.column(HeadRow::p_max)?, heads.column(HeadRow::share)?);
     let marked = |i: usize| sensitive[i] && MarkArgs::default().holds(p_max[i], shares[i]);
     Ok((0..heads.rows()).map(marked).collect())
 }
@@ -371,32 +400,31 @@ fn dots() -> String {
 
 /// What the tables say, in a paragraph.
 fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
-    let (names, layers) = (heads.strs("component")?, heads.ints("layer")?);
+    let (names, layers) = (heads.column(OfComponent::component)?, heads.column(OfComponent::layer)?);
     let is_head = |i: &usize| names[*i].starts_with("head.");
-    let strongest = Listing::of(heads).strongest("contrast_mean").rows()?;
+    let strongest = Listing::of(heads).strongest(HeadRow::contrast_mean.name).rows()?;
     let first = strongest.into_iter().find(is_head).map_or(String::new(), |i| {
         let head = names[i].trim_start_matches("head.").parse().unwrap_or(0);
-        let (mean, share) = (heads.floats("contrast_mean"), heads.floats("share"));
-        let (low, high) = (heads.floats("ci_low"), heads.floats("ci_high"));
-        let cell = |column: Result<&[Option<f64>], _>| column.ok().and_then(|c: &[Option<f64>]| c[i]);
+        let cell = |column| heads.column(column).ok().and_then(|cells: Vec<Option<f64>>| cells[i]);
+        let ends = heads.column(HeadRow::interval).ok().and_then(|ends| ends[i]);
         format!(
             " The head with the largest contrast is **{}**: {} nats, {INTERVAL} {}, {} of the change.",
             cells::head(layers[i], head),
-            signed(cell(mean), 3),
-            interval(cell(low).zip(cell(high))),
-            cells::share(cell(share)),
+            signed(cell(HeadRow::contrast_mean), 3),
+            interval(ends),
+            cells::share(cell(HeadRow::share)),
         )
     });
-    let count = |column: &str| Ok::<_, AnalysisError>(heads.ints(column)?.first().copied().unwrap_or(0));
-    let out = Ciphered::omitted(count("left_out")?, count("too_long")?);
-    let metric = passes.floats("metric_mean")?;
+    let out = heads.column(HeadRow::omitted)?.first().copied().unwrap_or_default().words();
+    let metric = passes.column(PassRow::metric_mean)?;
     let value = |i: usize| metric.get(i).copied().flatten();
     let at = |i: usize| signed(value(i), 3);
     let sees = match value(0).zip(value(1)) {
         Some((plain, cipher)) if cipher >= plain => " The metric does not drop: the model sees through the cipher.",
         _ => "",
     };
-    let (n, total) = (passes.ints("n")?.first().copied().unwrap_or(0), passes.ints("passes")?.iter().sum::<i64>());
+    let (n, total) =
+        (passes.column(PassRow::n)?.first().copied().unwrap_or(0), passes.column(PassRow::passes)?.iter().sum::<i64>());
     Ok(format!(
         "Over {} the logit difference is {} nats in plain words and {} in cipher ({} for the harmless request in cipher).{sees} \
          {}{first} All heads were measured in {} forward passes, three a pair.{out}",
@@ -411,13 +439,14 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
 
 /// How many heads are cipher-sensitive, and how many of them make up much of the metric's change.
 fn sensitivity(heads: &Table, n: i64) -> Result<String, AnalysisError> {
-    let (names, sensitive, shares) = (heads.strs("component")?, heads.flags("sensitive")?, heads.floats("share")?);
+    let (names, sensitive, shares) =
+        (heads.column(OfComponent::component)?, heads.column(HeadRow::sensitive)?, heads.column(HeadRow::share)?);
     let is_head = |i: &usize| names[*i].starts_with("head.");
     let all = (0..heads.rows()).filter(is_head).count();
     let found: Vec<usize> = (0..heads.rows()).filter(|i| is_head(i) && sensitive[*i]).collect();
     let how = format!("with q < {SIGNIFICANT} and in the direction in which the metric does");
     if found.is_empty() {
-        let q = heads.floats("q_value")?;
+        let q = heads.column(HeadRow::q_value)?;
         let power = Power { items: n, item: "pair", tests: q.iter().flatten().count() };
         let power = if q.iter().flatten().any(|q| *q < SIGNIFICANT) { String::new() } else { power.sentence() };
         return Ok(format!("No head of {all} is cipher-sensitive: the attribution of none changes {how}.{power}"));
@@ -438,18 +467,22 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     #[test]
     fn the_legend_and_the_caption_say_by_which_rule_dots_were_set() {
-        let n = 3;
         let table = |sensitive: [bool; 3]| {
-            let table =
-                Table::new("heads").str("model", "", vec!["m"; n]).unwrap().int("layer", "", vec![0; n]).unwrap();
-            let table =
-                table.str("component", "", ["head.0", "head.1", "head.2"]).unwrap().int("n", "", vec![80; n]).unwrap();
-            let table =
-                table.float("contrast_mean", "", [0.5, -0.5, 0.1]).unwrap().flag("sensitive", "", sensitive).unwrap();
-            table.float("p_max", "", vec![0.001; n]).unwrap().float("share", "", [0.3, -0.3, 0.001]).unwrap()
+            let row = |i: usize| HeadRow {
+                model: "m",
+                component: OfComponent { layer: 0, component: ["head.0", "head.1", "head.2"][i] },
+                n: 80,
+                contrast_mean: Some([0.5, -0.5, 0.1][i]),
+                sensitive: sensitive[i],
+                p_max: Some(0.001),
+                share: Some([0.3, -0.3, 0.001][i]),
+                ..HeadRow::default()
+            };
+            HeadRow::table((0..3).map(row)).unwrap()
         };
         let figure = |table: &Table| match map(table).unwrap() {
             Figure::Heatmap(map) => map,
@@ -465,16 +498,16 @@ mod tests {
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
         let pairs = PairArgs { file, metric: MetricArgs::default() };
         let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };
         let items = CipherContrast { pairs, cipher }.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);
         let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
-        let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), &all).unwrap();
+        let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), all.clone()).unwrap();
         let whole = of(vec![0..5]);
-        assert_eq!((whole.0.len(), whole.1.len(), whole.2.len()), (15, 15, 15));
+        assert_eq!((whole.metrics.len(), whole.attributions.len(), whole.to_answer.len()), (15, 15, 15));
         assert!(whole == of(vec![0..1, 1..3, 3..5]));
     }
 }

@@ -10,29 +10,42 @@
 use crate::analyses::AnalysisError;
 use crate::analyses::inputs::{PairArgs, Pairs, Sources, room};
 use crate::dataset::encode::{EncodeError, prompt_ids, unchecked_ids};
-use crate::dataset::{Dataset, Input, Pair, read_pairs};
+use crate::dataset::{Data, Dataset, Input, Pair, read_pairs};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::{Plan, Run};
 use crate::report::cells::plural;
+use crate::rows;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
-use std::path::{Path, PathBuf};
 
 /// How requests are put in cipher
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct CipherArgs {
-    /// Read the pairs in cipher, in any encoding and under the ids of --pairs (default: permute the letters)
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"])]
-    pub cipher: Option<PathBuf>,
+    /// Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute the letters)
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"]))]
+    pub cipher: Option<Data>,
 
     /// Give this many worked examples of the letter cipher in the prompt
-    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "N", default_value_t = Self::default().examples),
+        arg(value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))
+    )]
     pub examples: u8,
 
     /// Permute the letters by this seed
-    #[arg(long, value_name = "N", default_value_t = 0)]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().cipher_seed))]
     pub cipher_seed: u64,
+}
+
+impl Default for CipherArgs {
+    fn default() -> Self {
+        CipherArgs { cipher: None, examples: 2, cipher_seed: 0 }
+    }
 }
 
 /// Pairs that could be ciphered, as the model reads them.
@@ -95,8 +108,25 @@ impl Ciphered {
         ]
     }
 
-    /// What reports say of the pairs that were left out, from the counts in tables.
-    pub fn omitted(left_out: i64, too_long: i64) -> String {
+    /// The pairs that were left out, for tables.
+    pub fn omitted_pairs(&self) -> OmittedPairs {
+        OmittedPairs { left_out: self.left_out as i64, too_long: self.too_long as i64 }
+    }
+}
+
+rows! {
+    /// How many pairs were left out.
+    #[derive(Copy)]
+    pub struct OmittedPairs {
+        left_out: i64 = "pairs that cannot be written in the cipher",
+        too_long: i64 = "pairs that would be longer in the cipher than the model's context, left out too",
+    }
+}
+
+impl OmittedPairs {
+    /// What reports say of them; nothing where there are none.
+    pub fn words(self) -> String {
+        let OmittedPairs { left_out, too_long } = self;
         let were = |n: i64| if n == 1 { "was" } else { "were" };
         let mut words = String::new();
         if left_out > 0 {
@@ -118,18 +148,19 @@ impl Ciphered {
 }
 
 /// The pairs with those of the same ids in a file.
-fn of_file(mut plain: Pairs, path: &Path, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
+fn of_file(mut plain: Pairs, path: &Data, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
     let file: Dataset<Pair> = read_pairs(path)?;
     let by_id: HashMap<&str, &Pair> = file.items.iter().map(|pair| (pair.id.as_str(), pair)).collect();
     let one = |pair: &Pair| -> Result<[Vec<u32>; 2], AnalysisError> {
         let Some(found) = by_id.get(pair.id.as_str()) else {
             return Err(AnalysisError::Bad(format!(
                 "{}: has no pair `{}`, which is line {} of {}: write that pair in cipher under the same id, or take it out of \
-                 --pairs",
+                 {}",
                 path.display(),
                 pair.id,
                 pair.line,
-                plain.dataset.path.display()
+                plain.dataset.path.display(),
+                param("pairs")
             )));
         };
         let ids = |input, field| -> Result<Vec<u32>, EncodeError> {
@@ -170,15 +201,17 @@ fn in_letters(mut plain: Pairs, args: &CipherArgs, model: &Model, more: usize) -
         kept.push(i);
     }
     if kept.is_empty() {
+        let cipher = param("cipher");
         let why = match too_long {
             0 => format!(
                 "none of {all} pairs can be written in the letter cipher, which takes a message or text in Latin letters; \
-                 give the pairs in a cipher of your own with --cipher"
+                 give the pairs in a cipher of your own with {cipher}"
             ),
             _ => format!(
                 "no pair of {all} is left in the letter cipher: {too_long} are longer with its instructions than the model's \
-                 context of {}; give shorter pairs, --examples 0, or a cipher of your own with --cipher",
-                model.decoder.arch.n_ctx
+                 context of {}; give shorter pairs, {}, or a cipher of your own with {cipher}",
+                model.decoder.arch.n_ctx,
+                param("examples").is(0)
             ),
         };
         return Err(AnalysisError::NotAskable(format!("{}: {why}", plain.dataset.path.display())));

@@ -13,7 +13,10 @@ pub use evidence::{Evidence, Other};
 use crate::analyses::AnalysisError;
 use crate::report::cells::{self, p_value};
 use crate::report::{Heading, Section};
+use crate::rows;
 use crate::table::Table;
+use crate::table::rows::Row as _;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -164,6 +167,51 @@ pub fn hindrance(behaviour: Vec<Table>) -> Result<Option<String>, AnalysisError>
     judged::hindrance(&tables)
 }
 
+rows! {
+    /// A claim as its table has it.
+    pub struct ClaimRow<'a> in "claims" {
+        model: &'a str = "the model, as it was named",
+        claim: &'a str = "the claim",
+        title: &'a str = "its name in reports",
+        statement: &'a str = "what the paper says, and what makes it hold here",
+        quantity: &'a str = "what the statistic is",
+        statistic: Option<f64> = "its value; shares from 0 to 1, and differences of shares likewise",
+        unit: &'a str = "share, points (a difference of shares), nats, layer, count or number",
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % interval", "upper end"],
+        n: Option<f64> = "items",
+        p_value: Option<f64> =
+            "p-value of the test that the rule asks, where it asks one; q-values are in `found`",
+        verdict: &'a str = "holds, does not hold or not testable here",
+        because: &'a str =
+            "why it is not testable, or what of the rule is not met; empty where it holds, or that is plain",
+        found: &'a str = "what was found, in words",
+        figures: Cow<'a, str> = "figures that show it, one a line: ANALYSIS/FILE: what it is",
+    }
+}
+
+impl ClaimRow<'_> {
+    fn written_in(&self) -> Unit {
+        Unit::named(self.unit)
+    }
+
+    fn items(&self) -> Option<i64> {
+        self.n.map(|n| n as i64)
+    }
+
+    fn is_untestable(&self) -> bool {
+        self.verdict == Verdict::NotTestable(String::new()).name()
+    }
+
+    /// What the statistic is and its value, as the beginning of a sentence.
+    fn value(&self) -> String {
+        let value = self.written_in().value(self.statistic);
+        match self.written_in() {
+            Unit::Count => format!("{}: {value}", cells::capitalised(self.quantity)),
+            _ => format!("The {} is {value}", self.quantity.trim_start_matches("the ")),
+        }
+    }
+}
+
 /// The claims as a table, which holds all that a report says of them.
 ///
 /// # Errors
@@ -173,94 +221,22 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
         let lines = c.figures.iter().map(|(analysis, file, what)| format!("{analysis}/{file}: {what}"));
         lines.collect::<Vec<_>>().join("\n")
     };
-    Ok(Table::new("claims")
-        .str("model", "the model, as it was named", claims.iter().map(|_| model))?
-        .str("claim", "the claim", claims.iter().map(|c| c.id))?
-        .str("title", "its name in reports", claims.iter().map(|c| c.title))?
-        .str("statement", "what the paper says, and what makes it hold here", claims.iter().map(|c| c.statement))?
-        .str("quantity", "what the statistic is", claims.iter().map(|c| c.quantity))?
-        .float(
-            "statistic",
-            "its value; shares from 0 to 1, and differences of shares likewise",
-            claims.iter().map(|c| c.statistic),
-        )?
-        .str(
-            "unit",
-            "share, points (a difference of shares), nats, layer, count or number",
-            claims.iter().map(|c| c.unit.name()),
-        )?
-        .float("ci_low", "lower end of its 95 % interval", claims.iter().map(|c| c.interval.map(|i| i.0)))?
-        .float("ci_high", "upper end", claims.iter().map(|c| c.interval.map(|i| i.1)))?
-        .float("n", "items", claims.iter().map(|c| c.n.map(|n| n as f64)))?
-        .float(
-            "p_value",
-            "p-value of the test that the rule asks, where it asks one; q-values are in `found`",
-            claims.iter().map(|c| c.p),
-        )?
-        .str("verdict", "holds, does not hold or not testable here", claims.iter().map(|c| c.verdict.name()))?
-        .str(
-            "because",
-            "why it is not testable, or what of the rule is not met; empty where it holds, or that is plain",
-            claims.iter().map(Claim::because),
-        )?
-        .str("found", "what was found, in words", claims.iter().map(|c| c.found.as_str()))?
-        .str("figures", "figures that show it, one a line: ANALYSIS/FILE: what it is", claims.iter().map(figures))?)
-}
-
-/// A claim as its table has it.
-struct Row<'a> {
-    title: &'a str,
-    statement: &'a str,
-    quantity: &'a str,
-    unit: Unit,
-    statistic: Option<f64>,
-    interval: Option<(f64, f64)>,
-    n: Option<i64>,
-    p: Option<f64>,
-    verdict: &'a str,
-    because: &'a str,
-    found: &'a str,
-    figures: &'a str,
-}
-
-impl Row<'_> {
-    fn is_untestable(&self) -> bool {
-        self.verdict == Verdict::NotTestable(String::new()).name()
-    }
-
-    /// What the statistic is and its value, as the beginning of a sentence.
-    fn value(&self) -> String {
-        let value = self.unit.value(self.statistic);
-        match self.unit {
-            Unit::Count => format!("{}: {value}", cells::capitalised(self.quantity)),
-            _ => format!("The {} is {value}", self.quantity.trim_start_matches("the ")),
-        }
-    }
-}
-
-/// The claims that a table holds.
-fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
-    let (titles, statements) = (table.strs("title")?, table.strs("statement")?);
-    let (quantities, units) = (table.strs("quantity")?, table.strs("unit")?);
-    let (verdicts, becauses) = (table.strs("verdict")?, table.strs("because")?);
-    let (founds, figures) = (table.strs("found")?, table.strs("figures")?);
-    let (statistics, p) = (table.floats("statistic")?, table.floats("p_value")?);
-    let (low, high, n) = (table.floats("ci_low")?, table.floats("ci_high")?, table.floats("n")?);
-    let row = |i: usize| Row {
-        title: titles[i],
-        statement: statements[i],
-        quantity: quantities[i],
-        unit: Unit::named(units[i]),
-        statistic: statistics[i],
-        interval: low[i].zip(high[i]),
-        n: n[i].map(|n| n as i64),
-        p: p[i],
-        verdict: verdicts[i],
-        because: becauses[i],
-        found: founds[i],
-        figures: figures[i],
-    };
-    Ok((0..table.rows()).map(row).collect())
+    Ok(ClaimRow::table(claims.iter().map(|c| ClaimRow {
+        model,
+        claim: c.id,
+        title: c.title,
+        statement: c.statement,
+        quantity: c.quantity,
+        statistic: c.statistic,
+        unit: c.unit.name(),
+        interval: c.interval,
+        n: c.n.map(|n| n as f64),
+        p_value: c.p,
+        verdict: c.verdict.name(),
+        because: c.because(),
+        found: &c.found,
+        figures: figures(c).into(),
+    }))?)
 }
 
 /// The report's sections, from the table alone: all verdicts, then each claim. `figures` says for each analysis where its
@@ -269,7 +245,7 @@ fn rows(table: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
 /// # Errors
 /// If the table is not one of claims.
 pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Vec<Section>, AnalysisError> {
-    let claims = rows(table)?;
+    let claims = ClaimRow::read(table)?;
     let header = vec![
         Heading::text("claim"),
         Heading::text("quantity"),
@@ -279,14 +255,14 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         Heading::number("p of the rule's test"),
         Heading::text("verdict"),
     ];
-    let row = |c: &Row| {
+    let row = |c: &ClaimRow| {
         vec![
             c.title.to_string(),
             c.quantity.to_string(),
-            c.unit.value(c.statistic),
-            c.unit.interval(c.interval),
-            c.n.map_or(String::new(), cells::count),
-            p_value(c.p),
+            c.written_in().value(c.statistic),
+            c.written_in().interval(c.interval),
+            c.items().map_or(String::new(), cells::count),
+            p_value(c.p_value),
             c.verdict.to_string(),
         ]
     };
@@ -295,8 +271,9 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         header,
         claims.iter().map(row).collect(),
     )];
-    let alike = |claim: &Row| claims.iter().filter(|c| c.is_untestable() && c.because == claim.because).count() > 1;
-    let (together, alone): (Vec<&Row>, Vec<&Row>) =
+    let alike =
+        |claim: &ClaimRow| claims.iter().filter(|c| c.is_untestable() && c.because == claim.because).count() > 1;
+    let (together, alone): (Vec<&ClaimRow>, Vec<&ClaimRow>) =
         claims.iter().partition(|claim| claim.is_untestable() && alike(claim));
     sections.extend(alone.into_iter().map(|claim| section(claim, figures)));
     let mut reasons: Vec<&str> = Vec::new();
@@ -306,14 +283,14 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         }
     }
     for why in reasons {
-        let claims: Vec<&&Row> = together.iter().filter(|claim| claim.because == why).collect();
+        let claims: Vec<&&ClaimRow> = together.iter().filter(|claim| claim.because == why).collect();
         sections.push(for_one_reason(why, &claims, figures));
     }
     Ok(sections)
 }
 
 /// How many claims have which verdict; of a verdict that none has nothing is said.
-fn outcome(claims: &[Row]) -> String {
+fn outcome(claims: &[ClaimRow]) -> String {
     let verdicts = [
         (Verdict::Holds, "holds", "hold"),
         (Verdict::DoesNotHold, "does not hold", "do not hold"),
@@ -332,7 +309,7 @@ fn outcome(claims: &[Row]) -> String {
 }
 
 /// Claims that cannot be tested for one reason, which is said once.
-fn for_one_reason(why: &str, claims: &[&&Row], figures: &BTreeMap<String, PathBuf>) -> Section {
+fn for_one_reason(why: &str, claims: &[&&ClaimRow], figures: &BTreeMap<String, PathBuf>) -> Section {
     let text = format!("{} are **not testable here**, because {why}.", cells::plural(claims.len() as i64, "claim"));
     claims.iter().fold(Section::new("Not testable here").paragraph(text), |section, claim| {
         let section = section.paragraph(format!("**{}.** {}", claim.title, claim.statement));
@@ -340,7 +317,7 @@ fn for_one_reason(why: &str, claims: &[&&Row], figures: &BTreeMap<String, PathBu
     })
 }
 
-fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
+fn section(claim: &ClaimRow, figures: &BTreeMap<String, PathBuf>) -> Section {
     let verdict = match claim.verdict {
         holds if holds == Verdict::Holds.name() => "**Holds.**".to_string(),
         not if not == Verdict::DoesNotHold.name() && claim.because.is_empty() => "**Does not hold.**".to_string(),
@@ -351,16 +328,16 @@ fn section(claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
 }
 
 /// What was found of a claim: its numbers, in words, and its figures.
-fn found(mut section: Section, claim: &Row, figures: &BTreeMap<String, PathBuf>) -> Section {
+fn found(mut section: Section, claim: &ClaimRow, figures: &BTreeMap<String, PathBuf>) -> Section {
     let mut numbers = claim.value();
     if claim.interval.is_some() {
-        numbers.push_str(&format!(", 95 % interval {}", claim.unit.interval(claim.interval)));
+        numbers.push_str(&format!(", 95 % interval {}", claim.written_in().interval(claim.interval)));
     }
-    if let Some(n) = claim.n {
+    if let Some(n) = claim.items() {
         numbers.push_str(&format!(", n = {n}"));
     }
-    if claim.p.is_some() {
-        numbers.push_str(&format!("; p of the rule's test {}", p_value(claim.p)));
+    if claim.p_value.is_some() {
+        numbers.push_str(&format!("; p of the rule's test {}", p_value(claim.p_value)));
     }
     if claim.statistic.is_some() {
         section = section.paragraph(format!("{numbers}."));

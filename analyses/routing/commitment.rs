@@ -21,48 +21,67 @@ mod committed;
 mod report;
 mod signal;
 
-use crate::analyses::effects::{Tested, family};
-use crate::analyses::halves::{self, Value};
+pub use committed::CommittedRow;
+
+use crate::analyses::effects::family;
+use crate::analyses::halves::{self, Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};
 use crate::analyses::scored::Scored;
-use crate::analyses::summary::{Swap, less, mean, sd};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, planned};
+use crate::analyses::summary::{less, mean, sd};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::dataset::Pair;
 use crate::model::Model;
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run};
+use crate::plan::{Change, Edit, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
+use crate::rows;
 use crate::site::SiteKind;
 use crate::stats::{Bootstrap, Interval, bca_ratio};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use signal::Signals;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
 /// Find the layer until which the detected signal can still change the answer
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Commitment {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Use these layers: 3, or 0-5,8 (default: all)
-    #[arg(long, value_name = "LIST")]
+    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
     pub layers: Option<String>,
 
     /// Change the content of this many pairs, spread evenly
     ///
     /// Such a change takes long: all later positions are run again.
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(4..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().content_pairs, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(4..))
+    )]
     pub content_pairs: u32,
 
     /// Use this many random directions as control, at each layer's last position
     ///
     /// In the content, where each takes long, there are two at most.
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=40))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().controls, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=40))
+    )]
     pub controls: u16,
+}
+
+impl Default for Commitment {
+    fn default() -> Self {
+        Commitment { pairs: PairArgs::default(), layers: None, content_pairs: 40, controls: 5 }
+    }
 }
 
 /// Random directions in the content, at most.
@@ -180,6 +199,7 @@ impl Analysis for Commitment {
     const ABOUT: &'static str = "Find the layer until which the detected signal can still change the answer";
     const TITLE: &'static str = "Early commitment";
     type Items = Items;
+    type Measured = Vec<Measured>;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let (n_layers, d_model) = (model.decoder.arch.n_layers, model.decoder.arch.d_model);
@@ -219,20 +239,15 @@ impl Analysis for Commitment {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // What directions are does not change the cost.
-        let signals = Signals::zeros(items);
-        let changes = some(items).map(move |pairs| changes_plan(items, &signals, pairs));
-        Ok(planned(signal::some(items).map(|pairs| signal::plan(items, pairs)).chain(changes)))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Vec<Measured>, AnalysisError> {
+        let signals = Signals::of(runner, items, signal::some(items))?;
+        measured(runner, items, &signals, some(items))
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let signals = Signals::of(session, items, signal::some(items))?;
-        let measured = measured(session, items, &signals, some(items))?;
-        let model = session.model.name.as_str();
+    fn tables(&self, about: &About, items: &Items, measured: Vec<Measured>) -> Result<Output, AnalysisError> {
         Ok(vec![
-            layers_table(model, items, &measured, session.seed)?,
-            committed::table(model, items, &measured, session.seed)?,
+            layers_table(about.model, items, &measured, about.seed)?,
+            committed::table(about.model, items, &measured, about.seed)?,
         ]
         .into())
     }
@@ -279,22 +294,29 @@ fn changes(items: &Items, pair: usize) -> impl Iterator<Item = (Place, usize, Ki
     })
 }
 
-/// Each of some pairs' two metrics, then those of all its changes.
-fn changes_plan(items: &Items, signals: &Signals, pairs: Range<usize>) -> Plan {
+/// What is read of a pair: its two metrics, and those of all its changes, in the order of [`changes`].
+struct OfPair {
+    pair: usize,
+    clean: [Asked; 2],
+    changed: Vec<Asked>,
+}
+
+/// Some pairs' metrics with and without their changes.
+fn changes_plan(items: &Items, signals: &Signals, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     let mut plan = Plan::default();
-    for i in pairs {
-        let tokens = &items.pairs.tokens[i];
-        let runs: [Run; 2] = items.pairs.add(&mut plan, i);
-        for run in runs {
-            Value::read(&mut plan, run, &tokens.metric);
-        }
-        for (place, l, kind) in changes(items, i) {
-            let positions = items.positions(place, i, kind.side());
-            let fork = plan.fork(runs[kind.side()], edits(items, signals, (place, l, kind), i, &positions));
-            Value::read(&mut plan, fork, &tokens.metric);
-        }
-    }
-    plan
+    let of_pair = |pair: usize| {
+        let tokens = &items.pairs.tokens[pair];
+        let runs: [Run; 2] = items.pairs.add(&mut plan, pair);
+        let clean = runs.map(|run| Value::ask(&mut plan, run, &tokens.metric));
+        let change = |(place, l, kind): (Place, usize, Kind)| {
+            let positions = items.positions(place, pair, kind.side());
+            let fork = plan.fork(runs[kind.side()], edits(items, signals, (place, l, kind), pair, &positions));
+            Value::ask(&mut plan, fork, &tokens.metric)
+        };
+        OfPair { pair, clean, changed: changes(items, pair).map(change).collect() }
+    };
+    let asked = pairs.map(of_pair).collect();
+    (plan, asked)
 }
 
 /// The edits of one change. Two at one site are made in their order.
@@ -333,7 +355,7 @@ fn edits(
 }
 
 /// The effects of one kind of change at one place, over the pairs that were changed there.
-struct Measured {
+pub struct Measured {
     place: Place,
     kind: Kind,
     /// The metric of the run that is edited, one a pair.
@@ -359,7 +381,7 @@ impl Measured {
 
 /// Runs the changes of so many pairs at a time.
 fn measured(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Items,
     signals: &Signals,
     pairs: impl Iterator<Item = Range<usize>>,
@@ -376,124 +398,100 @@ fn measured(
     };
     let mut found: Vec<Measured> = families.map(empty).collect();
     for some in pairs {
-        let readings = session.run(&changes_plan(items, signals, some.clone()))?;
-        add(items, some, &readings, &mut found);
+        let (plan, asked) = changes_plan(items, signals, some);
+        let readings = runner.run(&plan)?;
+        asked.iter().for_each(|of_pair| add(items, of_pair, &readings, &mut found));
     }
     Ok(found)
 }
 
-/// Adds what some pairs' readings say.
-fn add(items: &Items, pairs: Range<usize>, readings: &[Reading], found: &mut [Measured]) {
-    let mut readings = readings.iter();
-    for i in pairs {
-        let metric = &items.pairs.tokens[i].metric;
-        let mut next = || Value::next(&mut readings, metric);
-        // A plan's readings are all there.
-        let Some(runs) = next().zip(next()).map(|(positive, negative)| [positive, negative]) else { return };
-        for of in found.iter_mut().filter(|of| items.changed(of.place).binary_search(&i).is_ok()) {
-            let side = of.kind.side();
-            of.base.push(runs[side].metric);
-            of.gap.push(runs[1 - side].metric - runs[side].metric);
-        }
-        for (place, l, kind) in changes(items, i) {
-            let swap = next().map(|edited| runs[kind.side()].swap(None, edited));
-            let Some(of) = found.iter_mut().find(|of| (of.place, of.kind) == (place, kind)) else { continue };
-            of.effects[l].extend(swap.map(Swap::effect));
-            of.answers[l].extend(swap.and_then(|swap| swap.answer));
-        }
+/// Adds what a pair's readings say.
+fn add(items: &Items, of_pair: &OfPair, readings: &Readings, found: &mut [Measured]) {
+    let runs = of_pair.clean.map(|asked| asked.of(readings));
+    for of in found.iter_mut().filter(|of| items.changed(of.place).binary_search(&of_pair.pair).is_ok()) {
+        let side = of.kind.side();
+        of.base.push(runs[side].metric);
+        of.gap.push(runs[1 - side].metric - runs[side].metric);
+    }
+    for ((place, l, kind), asked) in changes(items, of_pair.pair).zip(&of_pair.changed) {
+        let swap = runs[kind.side()].swap(None, asked.of(readings));
+        let Some(of) = found.iter_mut().find(|of| (of.place, of.kind) == (place, kind)) else { continue };
+        of.effects[l].push(swap.effect());
+        of.answers[l].extend(swap.answer);
     }
 }
 
-/// A row of the table of layers.
-struct Row<'a> {
-    of: &'a Measured,
-    layer: usize,
-    effects: &'a [f64],
-    answers: &'a [f64],
-    tested: Tested,
-    share_interval: Option<Interval>,
-}
-
-impl Row<'_> {
-    /// The effects on the answer's half and on the foil's; none along random directions.
-    fn halves(&self) -> [Vec<f64>; 2] {
-        match self.of.of_signal() {
-            true => [self.answers.to_vec(), less(self.answers, self.effects)],
-            false => Default::default(),
-        }
+rows! {
+    /// A change of one place before a layer, along one direction.
+    pub struct LayerRow<'a> in "layers" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "the layer before which the residual stream was changed, from 0",
+        relative_depth: Option<f64> =
+            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
+        place: &'a str =
+            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
+             difference of the classes' means; last: the last position, its projection set to the other class's mean",
+        change: &'a str =
+            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
+             remove, along a random direction",
+        direction: i64 = "0: the signal's; from 1 on: random directions",
+        n: i64 = "pairs",
+        left_out: i64 =
+            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
+        base_mean: Option<f64> = "mean metric of the run that is edited, nats",
+        gap_mean: Option<f64> = "mean of the other prompt's metric less that, nats",
+        effect_mean: Option<f64> = "mean of edited minus base metric, nats",
+        effect_sd: Option<f64> = "its standard deviation over pairs, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of the mean effect's 95 % BCa interval, nats",
+            "upper end of the mean effect's 95 % BCa interval, nats",
+        ],
+        share_of_gap: Option<f64> = "mean effect over the mean gap",
+        share_interval: Option<(f64, f64)> as "share_ci_" = [
+            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
+            "upper end",
+        ],
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over the layers of one place, change and direction",
+        halves: Halves [newer] as "effect" = "of the signal: edited minus base of",
     }
-}
-
-fn rows<'a>(items: &Items, measured: &'a [Measured], seed: u64) -> Result<Vec<Row<'a>>, AnalysisError> {
-    let options = Bootstrap { seed, ..Bootstrap::default() };
-    let mut rows: Vec<Row> = Vec::new();
-    for of in measured {
-        let tested = family(&of.effects, seed)?;
-        rows.extend(items.layers.iter().enumerate().zip(tested).map(|((l, layer), tested)| {
-            let (effects, answers) = (&of.effects[l][..], &of.answers[l][..]);
-            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
-            Row { of, layer: *layer, effects, answers, tested, share_interval }
-        }));
-    }
-    Ok(rows)
 }
 
 fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
-    let rows = rows(items, measured, seed)?;
-    let tested = |f: fn(&Tested) -> Option<f64>| rows.iter().map(move |r| f(&r.tested));
-    let share = |f: fn(&Interval) -> f64| rows.iter().map(move |r| r.share_interval.as_ref().map(f));
-    let table = Table::new("layers")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .int("layer", "the layer before which the residual stream was changed, from 0", rows.iter().map(|r| r.layer as i64))?
-        .float(
-            "relative_depth",
-            "layer / layers: the place before it; a head of that layer lies at (layer + 1/2) / layers",
-            rows.iter().map(|r| r.layer as f64 / items.n_layers as f64),
-        )?
-        .str(
-            "place",
-            "content: from the first token at which the prompts differ to the one before the last, each shifted by the \
-             difference of the classes' means; last: the last position, its projection set to the other class's mean",
-            rows.iter().map(|r| r.of.place.name()),
-        )?
-        .str(
-            "change",
-            "remove: positive run, towards the negatives; restore: negative run, towards the positives; random: as far as \
-             remove, along a random direction",
-            rows.iter().map(|r| r.of.kind.name()),
-        )?
-        .int("direction", "0: the signal's; from 1 on: random directions", rows.iter().map(|r| r.of.kind.direction()))?
-        .int("n", "pairs", rows.iter().map(|r| r.of.base.len() as i64))?
-        .int(
-            "left_out",
-            "pairs without content: their prompts differ at the last token alone, or one goes on where the other ends",
-            rows.iter().map(|r| items.left_out(r.of.place) as i64),
-        )?
-        .float("base_mean", "mean metric of the run that is edited, nats", rows.iter().map(|r| mean(&r.of.base)))?
-        .float("gap_mean", "mean of the other prompt's metric less that, nats", rows.iter().map(|r| mean(&r.of.gap)))?
-        .float("effect_mean", "mean of edited minus base metric, nats", rows.iter().map(|r| mean(r.effects)))?
-        .float("effect_sd", "its standard deviation over pairs, nats", rows.iter().map(|r| sd(r.effects)))?
-        .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.0)))?
-        .float("ci_high", "upper end of the mean effect's 95 % BCa interval, nats", tested(|t| t.interval.map(|i| i.1)))?
-        .float(
-            "share_of_gap",
-            "mean effect over the mean gap",
-            rows.iter().map(|r| Some(mean(r.effects)? / r.of.mean_gap()?)),
-        )?
-        .float(
-            "share_ci_low",
-            "lower end of its 95 % BCa interval, effects and gaps resampled together; empty for random directions",
-            share(|i| i.low),
-        )?
-        .float("share_ci_high", "upper end", share(|i| i.high))?
-        .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested(|t| t.p))?
-        .float(
-            "q_value",
-            "Benjamini-Hochberg q-value over the layers of one place, change and direction",
-            tested(|t| t.q),
-        )?;
-    let half = |side: usize| rows.iter().map(|r| std::mem::take(&mut r.halves()[side])).collect::<Vec<_>>();
-    halves::columns(table, "effect", "of the signal: edited minus base of", [&half(0), &half(1)], seed)
+    let options = Bootstrap { seed, ..Bootstrap::default() };
+    let mut rows: Vec<LayerRow> = Vec::new();
+    // Of the effects on the answer's half and on the foil's; none along random directions.
+    let (mut answers, mut foils): (Vec<Vec<f64>>, Vec<Vec<f64>>) = Default::default();
+    for of in measured {
+        for (l, tested) in family(&of.effects, seed)?.into_iter().enumerate() {
+            let (layer, effects) = (items.layers[l], &of.effects[l]);
+            let share_interval = of.of_signal().then(|| bca_ratio(effects, &of.gap, &options)).flatten();
+            answers.push(if of.of_signal() { of.answers[l].clone() } else { Vec::new() });
+            foils.push(if of.of_signal() { less(&of.answers[l], effects) } else { Vec::new() });
+            rows.push(LayerRow {
+                model,
+                layer: layer as i64,
+                relative_depth: Some(layer as f64 / items.n_layers as f64),
+                place: of.place.name(),
+                change: of.kind.name(),
+                direction: of.kind.direction(),
+                n: of.base.len() as i64,
+                left_out: items.left_out(of.place) as i64,
+                base_mean: mean(&of.base),
+                gap_mean: mean(&of.gap),
+                effect_mean: mean(effects),
+                effect_sd: sd(effects),
+                interval: tested.interval,
+                share_of_gap: mean(effects).zip(of.mean_gap()).map(|(effect, gap)| effect / gap),
+                share_interval: share_interval.map(Interval::ends),
+                p_value: tested.p,
+                q_value: tested.q,
+                halves: Halves::default(),
+            });
+        }
+    }
+    let halves = halves::over_items(&answers, &foils, seed);
+    Ok(LayerRow::table(rows.into_iter().zip(halves).map(|(row, halves)| LayerRow { halves, ..row }))?)
 }
 
 #[cfg(test)]
@@ -502,6 +500,7 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     fn prepared(model: &Model) -> Items {
         let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
@@ -511,7 +510,7 @@ mod tests {
 
     #[test]
     fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
@@ -529,10 +528,9 @@ mod tests {
         let run = items.pairs.add(&mut plan, 5)[0];
         let fork = plan.fork(run, edits(&items, &signals, (Place::Last, 1, Kind::Remove), 5, &Positions::Last));
         let half = items.pairs.tokens[5].metric.answer_half().unwrap();
-        for run in [run, fork] {
-            plan.read(run, crate::plan::What::Metric(half.clone()));
-        }
-        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        let asked = [run, fork].map(|run| plan.read(run, half.clone()));
+        let readings = session.run(&plan).unwrap();
+        let halves = asked.map(|half| readings[half]);
         let removed = whole.iter().find(|m| (m.0, m.1) == (Place::Last, Kind::Remove)).unwrap();
         assert!((removed.5[1][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", removed.5[1]);
         assert!(removed.5[1][5].abs() > 1e-3);
@@ -540,7 +538,7 @@ mod tests {
 
     #[test]
     fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
         let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
         let pair = items.content[0];

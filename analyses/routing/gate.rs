@@ -5,12 +5,13 @@
 
 use crate::analyses::AnalysisError;
 use crate::analyses::inputs::{Sources, named_twice, read_input};
+use crate::dataset::Data;
 use crate::model::Model;
 use crate::model::arch::Arch;
+use crate::parameters::param;
 use crate::plan::{Change, Edit, Part, Positions, Run};
 use crate::report::cells;
 use crate::site::SiteKind;
-use std::path::PathBuf;
 
 /// A head by its layer and its number there, both from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,6 +42,12 @@ impl serde::Serialize for Head {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for Head {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::parameters::from_text(d)
+    }
+}
+
 /// `circuit.json`: heads as `[layer, head]`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct CircuitFile {
@@ -55,21 +62,26 @@ pub struct CircuitFile {
 }
 
 /// Which heads are the gate
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct GateArgs {
     /// Take these heads as the gate, as L14.H5; several with commas
-    #[arg(
-        long,
-        value_delimiter = ',',
-        value_name = "HEAD",
-        required_unless_present = "circuit",
-        conflicts_with = "circuit"
+    #[cfg_attr(
+        feature = "cli",
+        arg(
+            long,
+            value_delimiter = ',',
+            value_name = "HEAD",
+            required_unless_present = "circuit",
+            conflicts_with = "circuit"
+        )
     )]
     pub gate: Vec<Head>,
 
     /// Read the gate from the circuit.json that `screen` writes
-    #[arg(long, value_name = "FILE")]
-    pub circuit: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub circuit: Option<Data>,
 }
 
 impl GateArgs {
@@ -79,13 +91,18 @@ impl GateArgs {
     /// If the file cannot be read, names none, or a head is not one of the model's.
     pub fn read(&self, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
         let arch = &model.decoder.arch;
-        let Some(path) = &self.circuit else { return Ok((heads_of(&self.gate, "--gate", arch)?, Vec::new())) };
+        let Some(path) = &self.circuit else {
+            if self.gate.is_empty() {
+                return Err(AnalysisError::Bad(format!("give {} or {}", param("gate"), param("circuit"))));
+            }
+            return Ok((heads_of(&self.gate, &param("gate").to_string(), arch)?, Vec::new()));
+        };
         let name = path.display().to_string();
         let (bytes, source) = read_input(path)?;
         let file: CircuitFile = serde_json::from_slice(&bytes)
             .map_err(|e| AnalysisError::Bad(format!("{name}: is no circuit.json: {e}")))?;
         if file.gate.is_empty() {
-            let why = "names no gate: none was found; name heads with --gate";
+            let why = format!("names no gate: none was found; name heads with {}", param("gate"));
             return Err(AnalysisError::NotAskable(format!("{name}: {why}")));
         }
         if let Some(of) = file.model.as_ref().filter(|of| **of != model.name) {
@@ -96,7 +113,7 @@ impl GateArgs {
     }
 }
 
-/// Heads that a flag or file names, each once and in the model.
+/// Heads that a parameter or a file names, each once and in the model.
 fn heads_of(heads: &[Head], named_by: &str, arch: &Arch) -> Result<Vec<Head>, AnalysisError> {
     if let Some(head) = heads.iter().find(|h| h.layer >= arch.n_layers || h.head >= arch.n_heads) {
         return Err(AnalysisError::Bad(format!(

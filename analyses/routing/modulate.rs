@@ -12,76 +12,119 @@
 mod report;
 mod tables;
 
+pub(crate) use tables::METRIC;
+pub use tables::{ChangeRow, DifferenceRow, DoseRow, GenerationRow, ItemRow, OfPrompts, ThresholdRow};
+
 use super::gate::{GateArgs, Head, last_layer};
 use crate::analyses::answered::{ClassArgs, continued, item_of};
 use crate::analyses::directions::{norm, random_like};
-use crate::analyses::doses::{Grid, grid};
-use crate::analyses::halves::Value;
+use crate::analyses::doses::Grid;
+use crate::analyses::halves::{Asked, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::RowMean;
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Parts, Plans, batches, planned};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::answers::Rules;
-use crate::dataset::Item;
 use crate::dataset::shown::counted;
+use crate::dataset::{Data, Item};
 use crate::model::Model;
-use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, Run, What};
+use crate::parameters::param;
+use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
-use crate::run::{Reading, Steps};
-use crate::session::Session;
+use crate::run::Steps;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
 use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use tables::Given;
 
 pub(super) use report::{ends, uncrossed};
 
 /// Weaken and strengthen the detected signal, and show which kind of answer takes over
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Modulate {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Read and change the signal after this layer (default: the gate's)
-    #[arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"], conflicts_with_all = ["gate", "circuit"])]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"]),
+        arg(conflicts_with_all = ["gate", "circuit"])
+    )]
     pub layer: Option<usize>,
 
     /// Take these heads as the gate, as L14.H5; several with commas
-    #[arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit")]
+    #[cfg_attr(feature = "cli", arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit"))]
     pub gate: Vec<Head>,
 
     /// Read the gate from the circuit.json that `screen` writes
-    #[arg(long, value_name = "FILE")]
-    pub circuit: Option<PathBuf>,
+    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
+    pub circuit: Option<Data>,
 
     /// Try these coefficients: from:to:how-many, or a list with commas
     ///
     /// A coefficient of 1 is the whole difference between positive and negative prompts.
-    #[arg(long, default_value = "-1.5:1.5:13", allow_hyphen_values = true, value_name = "a:b:n", value_parser = grid)]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().coefficients),
+        arg(allow_hyphen_values = true, value_name = "a:b:n")
+    )]
     pub coefficients: Grid,
 
     /// Use this many random directions of the same norm as control, at both ends of the grid
-    #[arg(long, default_value_t = 5, value_name = "R", value_parser = clap::value_parser!(u16).range(1..=1000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().controls, value_name = "R"),
+        arg(value_parser = clap::value_parser!(u16).range(1..=1000))
+    )]
     pub controls: u16,
 
     /// Generate answers of this many tokens, and classify them (0: none)
-    #[arg(long, default_value_t = 0, value_name = "N", value_parser = clap::value_parser!(u32).range(0..=1_000_000))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
+    )]
     pub generate: u32,
 
     /// Generate for this many pairs, spread over languages and groups as in the file
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().generate_pairs, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub generate_pairs: u32,
 
     /// Generate along this many of the random directions too, at both ends of the grid
-    #[arg(long, default_value_t = 0, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().generate_controls, value_name = "K"))]
     pub generate_controls: u16,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub classes: ClassArgs,
+}
+
+impl Default for Modulate {
+    fn default() -> Self {
+        Modulate {
+            pairs: PairArgs::default(),
+            layer: None,
+            gate: Vec::new(),
+            circuit: None,
+            coefficients: Grid::even(-1.5, 1.5, 13),
+            controls: 5,
+            generate: 0,
+            generate_pairs: 40,
+            generate_controls: 0,
+            classes: ClassArgs::default(),
+        }
+    }
 }
 
 /// The sides of a pair, in the order of tables.
@@ -112,6 +155,12 @@ type Vectors = [Arc<[f32]>; FOLDS];
 /// What a fork is made under: the number of the direction (0: the concept's; then random ones), and that of the coefficient.
 type Condition = (usize, usize);
 
+/// What was found of the pairs.
+pub struct Found {
+    measured: Measured,
+    given: Vec<Given>,
+}
+
 /// Metrics along the grid, of each side.
 struct Measured {
     /// Without modulation, one a pair.
@@ -126,11 +175,30 @@ struct Measured {
     random: [Vec<Vec<Vec<f64>>>; 2],
 }
 
+impl Measured {
+    /// Adds what is read of a prompt.
+    fn add(&mut self, side: usize, of_prompt: &OfPrompt, readings: &Readings) {
+        // Pairs' metrics are logit differences, and have halves.
+        let clean = of_prompt.clean.of(readings);
+        self.base[side].push(clean.metric);
+        for (dose, of_dose) in of_prompt.own.iter().enumerate() {
+            let (value, kl) = of_dose.map_or((clean, 0.0), |(value, kl)| (value.of(readings), readings[kl]));
+            self.metric[side][dose].push(value.metric);
+            self.answer[side][dose].extend(clean.swap(None, value).answer);
+            self.kl[side][dose].push(kl);
+        }
+        for (lists, of_direction) in self.random[side].iter_mut().zip(&of_prompt.random) {
+            lists.iter_mut().zip(of_direction).for_each(|(list, metric)| list.push(readings[*metric]));
+        }
+    }
+}
+
 impl Analysis for Modulate {
     const NAME: &'static str = "modulate";
     const ABOUT: &'static str = "Weaken and strengthen the detected signal, and show which kind of answer takes over";
     const TITLE: &'static str = "Detection-layer modulation";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let arch = &model.decoder.arch;
@@ -174,48 +242,16 @@ impl Analysis for Modulate {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // What directions are does not change the cost.
-        let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
-        let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
-        let read = some(items).map(|pairs| activations(items, pairs));
-        let of_sweep = vectors.clone();
-        let swept = self.swept(items).map(move |pairs| self.sweep(items, pairs, &of_sweep));
-        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
-        let generated = self.generated(generating).map(move |of| {
-            let (plan, ..) = self.generation(items, &items.generating[of], &vectors, 0..vectors.len());
-            plan.longer(self.generate as usize - 1)
-        });
-        Ok(planned(read.chain(swept).chain(generated)))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let vectors = self.vectors(runner, items, some(items))?;
+        let measured = self.measured(runner, items, self.swept(items), &vectors)?;
+        Ok(Found { measured, given: self.answers(runner, items, &vectors)? })
     }
 
-    fn parts<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Parts<'a>, AnalysisError> {
-        let zeros: Arc<[f32]> = vec![0.0; model.decoder.arch.d_model].into();
-        let vectors = vec![[zeros.clone(), zeros]; 1 + usize::from(self.controls)];
-        let randoms = self.that_generate(&vectors).len() - 1;
-        let generating = if self.generate > 0 { items.generating.len() } else { 0 };
-        let along = |name: String, directions: Range<usize>| {
-            let vectors = vectors.clone();
-            let plans = self.generated(generating).map(move |of| {
-                let (plan, ..) = self.generation(items, &items.generating[of], &vectors, directions.clone());
-                plan.longer(self.generate as usize - 1)
-            });
-            (name, planned(plans))
-        };
-        let random = counted(randoms, "random direction");
-        let mut parts = vec![along("answers along the signal".to_string(), 0..1)];
-        parts.push(along(format!("answers along {random} (--generate-controls {randoms})"), 1..1 + randoms));
-        parts.truncate(if generating == 0 { 0 } else { 1 + usize::from(randoms > 0) });
-        Ok(parts)
-    }
-
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let vectors = self.vectors(session, items, some(items))?;
-        let measured = self.measured(session, items, self.swept(items), &vectors)?;
-        let given = self.answers(session, items, &vectors)?;
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let Found { measured, given } = &found;
         let (x, ends) = (&self.coefficients.0, self.ends());
-        let made = tables::Made { session, items, x, ends: &ends, measured: &measured, given: &given };
-        Ok(made.tables()?.into())
+        Ok(tables::Made { about, items, x, ends: &ends, measured, given }.tables()?.into())
     }
 
     fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -237,46 +273,54 @@ fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
     batches(items.pairs.tokens.len(), 2)
 }
 
-/// Both prompts' activations where they are modulated, at their last positions.
-fn activations(items: &Items, pairs: Range<usize>) -> Plan {
+/// Both prompts' activations where they are modulated, at their last positions; for each pair.
+fn activations(items: &Items, pairs: Range<usize>) -> (Plan, Vec<[Handle<Array>; 2]>) {
     let mut plan = Plan::default();
-    for i in pairs {
-        for run in items.pairs.add(&mut plan, i) {
-            plan.read(run, Activation { site: items.site, positions: Positions::Last, part: Part::All });
-        }
-    }
-    plan
+    let value = || Activation { site: items.site, positions: Positions::Last, part: Part::All };
+    let asked = pairs.map(|i| items.pairs.add(&mut plan, i).map(|run| plan.read(run, value()))).collect();
+    (plan, asked)
+}
+
+/// What is read of a prompt.
+struct OfPrompt {
+    clean: Asked,
+    /// Along the concept's direction at every coefficient, with the divergence; none at coefficient 0.
+    own: Vec<Option<(Asked, Handle<f64>)>>,
+    /// Along each random direction, at the grid's ends.
+    random: Vec<Vec<Handle<f64>>>,
 }
 
 impl Modulate {
     /// The concept's direction, then the random ones; for each fold, made from the other's pairs.
     fn vectors(
         &self,
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
         pairs: impl Iterator<Item = Range<usize>>,
     ) -> Result<Vec<Vectors>, AnalysisError> {
         // By fold that they are made for, and side.
         let mut means: [[RowMean; 2]; FOLDS] = Default::default();
         for some in pairs {
-            let readings = session.run(&activations(items, some.clone()))?;
-            for (pair, of_pair) in some.zip(readings.chunks_exact(SIDES.len())) {
+            let (plan, asked) = activations(items, some.clone());
+            let readings = runner.run(&plan)?;
+            for (pair, of_pair) in some.zip(asked) {
                 let of_other = &mut means[1 - items.fold[pair]];
-                of_other.iter_mut().zip(of_pair).for_each(|(mean, reading)| mean.add(&reading.values()));
+                of_other.iter_mut().zip(of_pair).for_each(|(mean, value)| mean.add(&readings[value].values));
             }
         }
         let own = means.map(|[positive, negative]| -> Vec<f32> {
             positive.mean().iter().zip(negative.mean()).map(|(p, n)| p - n).collect()
         });
-        if own.iter().any(|vector| norm(vector) == 0.0) {
+        if own.iter().any(|vector| norm(vector) == 0.0) && !runner.is_counting() {
             return Err(AnalysisError::NotAskable(format!(
-                "{}: positive and negative prompts do not differ there at their last positions; choose a later --layer",
-                items.site
+                "{}: positive and negative prompts do not differ there at their last positions; choose a later {}",
+                items.site,
+                param("layer")
             )));
         }
         let random = (0..usize::from(self.controls)).map(|k| {
             // One direction for both folds, with the norm of each.
-            own.each_ref().map(|v| Arc::from(random_like(std::slice::from_ref(v), session.seed, k).remove(0)))
+            own.each_ref().map(|v| Arc::from(random_like(std::slice::from_ref(v), runner.seed(), k).remove(0)))
         });
         Ok(std::iter::once(own.each_ref().map(|v| Arc::from(v.as_slice()))).chain(random).collect())
     }
@@ -311,32 +355,36 @@ impl Modulate {
         plan.fork(run, vec![Edit { site: items.site, part: Part::All, positions: Positions::Last, change }])
     }
 
-    /// Some pairs under every condition: each prompt's metric and its answer half, then its forks' metrics, with the answer half and
-    /// the divergence along the concept's direction.
-    fn sweep(&self, items: &Items, pairs: Range<usize>, vectors: &[Vectors]) -> Plan {
-        let (mut plan, conditions) = (Plan::default(), self.conditions(vectors.len() - 1));
-        for i in pairs {
+    /// Some pairs under every condition; for each pair and side.
+    fn sweep(&self, items: &Items, pairs: Range<usize>, vectors: &[Vectors]) -> (Plan, Vec<[OfPrompt; 2]>) {
+        let (mut plan, ends) = (Plan::default(), self.ends());
+        let of_pair = |i: usize| {
             let metric = &items.pairs.tokens[i].metric;
-            for run in items.pairs.add(&mut plan, i) {
-                Value::read(&mut plan, run, metric);
-                for at in &conditions {
-                    let fork = self.fork(items, &mut plan, run, i, vectors, *at);
-                    if at.0 > 0 {
-                        plan.read(fork, What::Metric(metric.clone()));
-                        continue;
-                    }
-                    Value::read(&mut plan, fork, metric);
-                    plan.read(fork, What::KlFrom(run));
-                }
-            }
-        }
-        plan
+            items.pairs.add(&mut plan, i).map(|run| {
+                let clean = Value::ask(&mut plan, run, metric);
+                let own = |(dose, x): (usize, &f64)| {
+                    (*x != 0.0).then(|| {
+                        let fork = self.fork(items, &mut plan, run, i, vectors, (0, dose));
+                        (Value::ask(&mut plan, fork, metric), plan.read(fork, KlFrom(run)))
+                    })
+                };
+                let own = self.coefficients.0.iter().enumerate().map(own).collect();
+                let mut of_end = |direction: usize, dose: usize| {
+                    let fork = self.fork(items, &mut plan, run, i, vectors, (direction, dose));
+                    plan.read(fork, metric.clone())
+                };
+                let along = |direction: usize| ends.iter().map(|dose| of_end(direction, *dose)).collect();
+                OfPrompt { clean, own, random: (1..vectors.len()).map(along).collect() }
+            })
+        };
+        let asked = pairs.map(of_pair).collect();
+        (plan, asked)
     }
 
     /// Sweeps so many pairs at a time.
     fn measured(
         &self,
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
         pairs: impl Iterator<Item = Range<usize>>,
         vectors: &[Vectors],
@@ -351,20 +399,10 @@ impl Modulate {
             random: [0, 1].map(|_| vec![empty(ends.len()); vectors.len() - 1]),
         };
         for some in pairs {
-            let readings = session.run(&self.sweep(items, some.clone(), vectors))?;
-            let mut numbers = readings.iter().filter_map(Reading::number);
-            let mut next = || numbers.next().unwrap_or(f64::NAN);
-            for side in some.flat_map(|_| 0..SIDES.len()) {
-                // Pairs' metrics are logit differences, and have halves.
-                let (base, half) = (next(), next());
-                measured.base[side].push(base);
-                for (dose, x) in x.iter().enumerate() {
-                    let (metric, of_answer, kl) = if *x == 0.0 { (base, half, 0.0) } else { (next(), next(), next()) };
-                    measured.metric[side][dose].push(metric);
-                    measured.answer[side][dose].push(of_answer - half);
-                    measured.kl[side][dose].push(kl);
-                }
-                measured.random[side].iter_mut().flatten().for_each(|of_end| of_end.push(next()));
+            let (plan, asked) = self.sweep(items, some, vectors);
+            let readings = runner.run(&plan)?;
+            for (side, of_prompt) in asked.iter().flat_map(|of_pair| of_pair.iter().enumerate()) {
+                measured.add(side, of_prompt, &readings);
             }
         }
         Ok(measured)
@@ -400,7 +438,7 @@ impl Modulate {
                         true => prompt,
                         false => self.fork(items, &mut plan, prompt, *pair, vectors, *at),
                     };
-                    plan.read(run, What::Entropy);
+                    plan.read(run, Entropy);
                     runs.push(run);
                     places.push((*pair, side, *at));
                 }
@@ -409,17 +447,41 @@ impl Modulate {
         (plan, runs, places)
     }
 
-    fn answers(&self, session: &Session, items: &Items, vectors: &[Vectors]) -> Result<Vec<Given>, AnalysisError> {
+    /// Says what answers along the signal cost, and what those along random directions.
+    fn name_parts(
+        &self,
+        runner: &dyn Runner,
+        items: &Items,
+        pairs: &[usize],
+        vectors: &[Vectors],
+    ) -> Result<(), AnalysisError> {
+        let randoms = self.that_generate(vectors).len() - 1;
+        let along = |directions: Range<usize>| {
+            let (plan, ..) = self.generation(items, pairs, vectors, directions);
+            plan.longer(self.generate as usize - 1)
+        };
+        runner.name_part("answers along the signal", &|| along(0..1))?;
+        if randoms > 0 {
+            let random = counted(randoms, "random direction");
+            let name = format!("answers along {random} ({})", param("generate_controls").is(randoms));
+            runner.name_part(&name, &|| along(1..1 + randoms))?;
+        }
+        Ok(())
+    }
+
+    fn answers(&self, runner: &dyn Runner, items: &Items, vectors: &[Vectors]) -> Result<Vec<Given>, AnalysisError> {
         let mut found = Vec::new();
         let generating = if self.generate > 0 { items.generating.len() } else { 0 };
         for of in self.generated(generating) {
-            let (plan, runs, places) = self.generation(items, &items.generating[of], vectors, 0..vectors.len());
+            let pairs = &items.generating[of];
+            self.name_parts(runner, items, pairs, vectors)?;
+            let (plan, runs, places) = self.generation(items, pairs, vectors, 0..vectors.len());
             let asked = |(pair, side, _): &(usize, usize, Condition)| {
                 let of = &items.pairs.dataset.items[*pair];
                 item_of(of, if *side == 0 { &of.positive } else { &of.negative })
             };
             let asked: Vec<Item> = places.iter().map(asked).collect();
-            let (_, answers) = continued(session, &plan, runs, (self.generate, Steps::Every), (&items.rules, &asked))?;
+            let (_, answers) = continued(runner, &plan, runs, (self.generate, Steps::Every), (&items.rules, &asked))?;
             found.extend(places.into_iter().zip(answers).map(|((pair, side, (direction, dose)), answer)| Given {
                 pair,
                 side,
@@ -449,15 +511,16 @@ mod tests {
     use crate::analyses::inputs::PairFile;
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
+    use crate::study::session::Session;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
-        let file = PairFile { pairs: PathBuf::from("demo:pairs.jsonl"), max_pairs: Some(6) };
+        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
         Modulate {
             pairs: PairArgs { file, metric: MetricArgs::default() },
             layer: Some(3),
             gate: Vec::new(),
             circuit: None,
-            coefficients: grid(coefficients).unwrap(),
+            coefficients: coefficients.parse().unwrap(),
             controls: 3,
             generate: 0,
             generate_pairs: 4,
@@ -475,7 +538,7 @@ mod tests {
 
     #[test]
     fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let modulate = over("-1,0,2");
         let items = modulate.prepare(&model).unwrap();
         let session = Session::new(&model, Engine::Wavefront, 0);
@@ -492,10 +555,9 @@ mod tests {
         let run = items.pairs.add(&mut plan, 5)[1];
         let fork = modulate.fork(&items, &mut plan, run, 5, &vectors, (0, 2));
         let half = items.pairs.tokens[5].metric.answer_half().unwrap();
-        for run in [run, fork] {
-            plan.read(run, What::Metric(half.clone()));
-        }
-        let halves: Vec<f64> = session.run(&plan).unwrap().iter().filter_map(Reading::number).collect();
+        let asked = [run, fork].map(|run| plan.read(run, half.clone()));
+        let readings = session.run(&plan).unwrap();
+        let halves = asked.map(|half| readings[half]);
         assert!((answer[1][2][5] - (halves[1] - halves[0])).abs() < 1e-9, "{halves:?} {:?}", answer[1][2]);
         // Coefficient 0 is the prompt itself; random directions have the two ends.
         assert_eq!((&metric[0][1], &kl[1][1]), (&base[0], &vec![0.0; 6]));

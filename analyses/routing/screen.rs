@@ -10,56 +10,85 @@
 //! The strongest of many heads is in part the luckiest: over the pairs that it was picked on, its share of the gap is too
 //! large. The table `held_out` picks the strongest on one half of the pairs and measures it on the other.
 
-mod held_out;
+pub mod held_out;
 
 use super::gate::{CircuitFile, Head, names};
-use crate::analyses::effects::{Read, Row, SIGNIFICANT, read};
+use crate::analyses::effects::{SIGNIFICANT, read};
 use crate::analyses::inputs::{PairArgs, evenly, halves};
-use crate::analyses::interchange::{self, Direction, Interchange, spread, strongest};
+use crate::analyses::interchange::{self, Direction, Exchange, Interchange, PairRow, Read, Row, spread, strongest};
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::Position;
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, table};
 use crate::model::Model;
 use crate::report::cells::{self, interval, number, plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section, TableBlock};
-use crate::session::Session;
+use crate::report::{Block, Heading, Section};
+use crate::rows;
 use crate::site::SiteKind;
-use crate::stats::{self, wilson};
+use crate::stats::{self, Interval, wilson};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
 use std::path::Path;
 
 /// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct Screen {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Run exactly this many heads with the strongest estimates of each direction
     ///
     /// A head that is chosen in either direction is run in both.
-    #[arg(long, default_value_t = 32, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().candidates, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub candidates: u32,
 
     /// Also run exactly this many of the other heads, drawn at random
-    #[arg(long, default_value_t = 32, value_name = "N")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().sample, value_name = "N"))]
     pub sample: u32,
 
     /// Make estimates from at most this many pairs
-    #[arg(long, default_value_t = 40, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().estimate_pairs, value_name = "N"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub estimate_pairs: u32,
 
     /// Name at most this many heads as the gate in circuit.json
-    #[arg(long, default_value_t = 1, value_name = "K", value_parser = clap::value_parser!(u32).range(1..))]
+    #[cfg_attr(
+        feature = "cli",
+        arg(long, default_value_t = Self::default().gates, value_name = "K"),
+        arg(value_parser = clap::value_parser!(u32).range(1..))
+    )]
     pub gates: u32,
 
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub marks: MarkArgs,
+}
+
+impl Default for Screen {
+    fn default() -> Self {
+        Screen {
+            pairs: PairArgs::default(),
+            candidates: 32,
+            sample: 32,
+            estimate_pairs: 40,
+            gates: 1,
+            marks: MarkArgs::default(),
+        }
+    }
 }
 
 impl Analysis for Screen {
@@ -67,6 +96,7 @@ impl Analysis for Screen {
     const ABOUT: &'static str = "Find the heads that gate a behaviour: estimate all, run the strongest exactly";
     const TITLE: &'static str = "Screening of heads";
     type Items = interchange::Items;
+    type Measured = (Exact, interchange::Measurements);
 
     fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError> {
         self.interchange().prepare(model)
@@ -80,31 +110,37 @@ impl Analysis for Screen {
         Interchange::scored(items)
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Self::Items) -> Result<Plans<'a>, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &Self::Items) -> Result<Self::Measured, AnalysisError> {
         let interchange = self.interchange();
-        // Which heads the directions name is known later: no more than each its own.
-        let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
-        let some = spread(items.units.len(), most);
-        let exact = interchange::exact_plans(items, interchange.directions(), vec![some.clone(), some]);
-        let estimates = interchange.gradient_plans(items, &model.decoder.arch, self.estimated(items));
-        Ok(planned(estimates.chain(exact)))
+        let estimates = interchange.estimates(runner, items, &self.estimated(items))?;
+        let exact = self.exact(&estimates.values, runner.seed());
+        let chosen = if runner.is_counting() {
+            // No more than each direction its own.
+            let most = (2 * self.candidates as usize).saturating_add(self.sample as usize);
+            spread(items.units.len(), most)
+        } else {
+            exact.all()
+        };
+        let found = interchange.exactly(runner, items, vec![chosen.clone(), chosen], Some(estimates))?;
+        Ok((exact, found))
     }
 
-    fn compute(&self, session: &Session, items: &Self::Items) -> Result<Output, AnalysisError> {
-        let interchange = self.interchange();
-        let estimates = interchange.estimates(session, items, &self.estimated(items))?;
-        let exact = self.exact(&estimates.values, session.seed);
-        let chosen = exact.all();
-        let mut tables = interchange.tables(session, items, &[chosen.clone(), chosen], Some(&estimates))?;
-        let heads = read(table(&tables, "heads")?, "direction")?;
+    fn tables(
+        &self,
+        about: &About,
+        items: &Self::Items,
+        (exact, found): Self::Measured,
+    ) -> Result<Output, AnalysisError> {
+        let mut tables = self.interchange().all_tables(about, items, &found)?;
+        let heads = read::<Exchange>(table(&tables, Row::TABLE)?)?;
         let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
         let gates = self.gates as usize;
         let circuit_table = circuit_table(&heads, &circuit, gates)?;
         let halves = halves(&items.pairs.dataset.items);
-        let held_out = held_out::table(&heads.model, table(&tables, "pairs")?, &halves, session.seed)?;
+        let held_out = held_out::table(&heads.model, table(&tables, PairRow::TABLE)?, &halves, about.seed)?;
         let number = |h: &Carrier| (h.head.layer, h.head.head);
         let file = CircuitFile {
-            model: Some(session.model.name.clone()),
+            model: Some(about.model.to_string()),
             gate: circuit.iter().take(gates).map(number).collect(),
             carriers: circuit.iter().map(number).collect(),
         };
@@ -160,7 +196,7 @@ impl Screen {
 }
 
 /// The heads that are run exactly, by their numbers among all, ascending.
-struct Exact {
+pub struct Exact {
     /// Those that the estimates of either direction name.
     candidates: Vec<usize>,
     /// Those that were drawn from the rest.
@@ -179,7 +215,7 @@ impl Exact {
 
 /// Whether an exchange significantly moves the metric towards the other prompt.
 fn carries(row: &Row) -> bool {
-    row.q.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
+    row.q_value.is_some_and(|q| q < SIGNIFICANT) && row.crossed().is_some_and(|s| s > 0.0)
 }
 
 /// A head that both directions say carries the behaviour.
@@ -209,30 +245,65 @@ pub(in crate::analyses) fn circuit(heads: &Read) -> Vec<Carrier> {
     found
 }
 
-fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Table, AnalysisError> {
-    let layers = heads.rows.iter().map(|r| r.layer).max().unwrap_or(0) + 1;
-    let row = |c: &Carrier, direction| of_head(heads, c.head, direction);
-    let of = |f: &dyn Fn(&Row) -> Option<f64>, direction| {
-        circuit.iter().map(|c| row(c, direction).and_then(f)).collect::<Vec<_>>()
-    };
-    Ok(Table::new("circuit")
-        .str("model", "the model, in short", circuit.iter().map(|_| heads.model.as_str()))?
-        .int("layer", "layer, from 0", circuit.iter().map(|c| c.head.layer as i64))?
-        .int("head", "head, from 0", circuit.iter().map(|c| c.head.head as i64))?
-        .int("n_layers", "the model's layers", circuit.iter().map(|_| layers))?
-        // The first row of all may have been estimated only, over fewer pairs.
-        .int("n", "pairs", circuit.iter().map(|c| row(c, Direction::Necessity).map_or(0, |r| r.n)))?
-        .float(
-            "necessity",
+rows! {
+    /// A head that carries the behaviour in both directions.
+    pub struct CircuitRow<'a> in "circuit" {
+        model: &'a str = "the model, in short",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n_layers: i64 = "the model's layers",
+        n: i64 = "pairs",
+        necessity: Option<f64> =
             "share of the gap between the mean metrics that the exchange crosses in the positive run",
-            circuit.iter().map(|c| c.crossed[0]),
-        )?
-        .float("sufficiency", "the same in the negative run", circuit.iter().map(|c| c.crossed[1]))?
-        .float("necessity_p", "sign-flip p-value", of(&|r| r.p, Direction::Necessity))?
-        .float("necessity_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Necessity))?
-        .float("sufficiency_p", "sign-flip p-value", of(&|r| r.p, Direction::Sufficiency))?
-        .float("sufficiency_q", "Benjamini-Hochberg q-value over all heads", of(&|r| r.q, Direction::Sufficiency))?
-        .flag("gate", "whether circuit.json names it as the gate", (0..circuit.len()).map(|i| i < gates))?)
+        sufficiency: Option<f64> = "the same in the negative run",
+        necessity_p: Option<f64> = "sign-flip p-value",
+        necessity_q: Option<f64> = "Benjamini-Hochberg q-value over all heads",
+        sufficiency_p: Option<f64> = "sign-flip p-value",
+        sufficiency_q: Option<f64> = "Benjamini-Hochberg q-value over all heads",
+        gate: bool = "whether circuit.json names it as the gate",
+    }
+
+    /// What the estimate misses in a direction, or in both.
+    pub struct MissedRow<'a> in "missed" {
+        model: &'a str = "the model, in short",
+        direction: &'a str = "necessity, sufficiency, or both at once",
+        candidates: i64 = "heads that were run for their estimates",
+        found: i64 = "candidates that carry the behaviour so",
+        rest: i64 = "heads that the estimate put aside",
+        sampled: i64 = "of these, heads that were run all the same, at random",
+        significant: i64 = "of these, heads that carry the behaviour",
+        missed: Option<f64> =
+            "heads of the rest that carry it, by the sample: those that were seen, and as large a share of the others",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of the 95 % interval of that number (Wilson, for those that were not run; exact where all were)",
+            "its upper end",
+        ],
+        recall: Option<f64> =
+            "heads that carry it and were run (found and significant), as a share of found and missed",
+    }
+}
+
+fn circuit_table(heads: &Read, circuit: &[Carrier], gates: usize) -> Result<Table, AnalysisError> {
+    let n_layers = heads.rows.iter().map(|r| r.layer).max().unwrap_or(0) + 1;
+    Ok(CircuitRow::table(circuit.iter().enumerate().map(|(i, carrier)| {
+        let row = |direction| of_head(heads, carrier.head, direction);
+        let (necessity, sufficiency) = (row(Direction::Necessity), row(Direction::Sufficiency));
+        CircuitRow {
+            model: &heads.model,
+            layer: carrier.head.layer as i64,
+            head: carrier.head.head as i64,
+            n_layers,
+            // The first row of all may have been estimated only, over fewer pairs.
+            n: necessity.map_or(0, |r| r.n),
+            necessity: Some(carrier.crossed[0]),
+            sufficiency: Some(carrier.crossed[1]),
+            necessity_p: necessity.and_then(|r| r.p_value),
+            necessity_q: necessity.and_then(|r| r.q_value),
+            sufficiency_p: sufficiency.and_then(|r| r.p_value),
+            sufficiency_q: sufficiency.and_then(|r| r.q_value),
+            gate: i < gates,
+        }
+    }))?)
 }
 
 /// How many heads carry the behaviour in a direction, or in both.
@@ -270,41 +341,29 @@ impl Exact {
 
 /// What the estimate misses, judged by the sample of the heads that it put aside.
 fn missed_table(heads: &Read, exact: &Exact) -> Result<Table, AnalysisError> {
-    let rows = exact.carrying(heads);
     let point = |k: usize, n: usize| (n > 0).then(|| k as f64 / n as f64);
-    let missed = |c: &Carrying| exact.missed(c, point);
-    let count = |n: usize| rows.iter().map(move |_| n as i64);
-    Ok(Table::new("missed")
-        .str("model", "the model, in short", rows.iter().map(|_| heads.model.as_str()))?
-        .str("direction", "necessity, sufficiency, or both at once", rows.iter().map(|c| c.direction))?
-        .int("candidates", "heads that were run for their estimates", count(exact.candidates.len()))?
-        .int("found", "candidates that carry the behaviour so", rows.iter().map(|c| c.found as i64))?
-        .int("rest", "heads that the estimate put aside", count(exact.rest))?
-        .int("sampled", "of these, heads that were run all the same, at random", count(exact.sampled.len()))?
-        .int("significant", "of these, heads that carry the behaviour", rows.iter().map(|c| c.significant as i64))?
-        .float(
-            "missed",
-            "heads of the rest that carry it, by the sample: those that were seen, and as large a share of the others",
-            rows.iter().map(missed),
-        )?
-        .float(
-            "ci_low",
-            "lower end of the 95 % interval of that number (Wilson, for those that were not run; exact where all were)",
-            rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.low))),
-        )?
-        .float("ci_high", "its upper end", rows.iter().map(|c| exact.missed(c, |k, n| wilson(k, n).map(|i| i.high))))?
-        .float(
-            "recall",
-            "heads that carry it and were run (found and significant), as a share of found and missed",
-            rows.iter().map(|c| {
-                let all = c.found as f64 + missed(c)?;
-                (all > 0.0).then(|| (c.found + c.significant) as f64 / all)
-            }),
-        )?)
+    let carrying = exact.carrying(heads);
+    Ok(MissedRow::table(carrying.iter().map(|c| {
+        let missed = exact.missed(c, point);
+        let end = |f: fn(Interval) -> f64| exact.missed(c, |k, n| wilson(k, n).map(f));
+        let all = missed.map(|missed| c.found as f64 + missed).filter(|all| *all > 0.0);
+        MissedRow {
+            model: &heads.model,
+            direction: c.direction,
+            candidates: exact.candidates.len() as i64,
+            found: c.found as i64,
+            rest: exact.rest as i64,
+            sampled: exact.sampled.len() as i64,
+            significant: c.significant as i64,
+            missed,
+            interval: end(|i| i.low).zip(end(|i| i.high)),
+            recall: all.map(|all| (c.found + c.significant) as f64 / all),
+        }
+    }))?)
 }
 
 fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
-    let circuit = table(tables, "circuit")?;
+    let circuit = table(tables, CircuitRow::TABLE)?;
     let gate = gate_of(circuit)?;
     let text = if gate.is_empty() {
         "No head carries the behaviour in both directions: no gate was found.".to_string()
@@ -329,34 +388,22 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let listing = Listing::of(circuit).first(12);
     let rows = listing.rows()?;
     let listed = listing
-        .column("head", Show::Head("layer", "head"))
-        .column("necessity", Show::Share("necessity"))
-        .column("q", Show::PValue("necessity_q"))
-        .column("sufficiency", Show::Share("sufficiency"))
-        .column("q", Show::PValue("sufficiency_q"))
-        .column("gate", Show::Flag("gate"))
+        .column("head", Show::Head(CircuitRow::layer.name, CircuitRow::head.name))
+        .column("necessity", Show::Share(CircuitRow::necessity.name))
+        .column("q", Show::PValue(CircuitRow::necessity_q.name))
+        .column("sufficiency", Show::Share(CircuitRow::sufficiency.name))
+        .column("q", Show::PValue(CircuitRow::sufficiency_q.name))
+        .column("gate", Show::Flag(CircuitRow::gate.name))
         .block("Heads that carry the behaviour, as shares of the gap between the prompts")?;
-    let heads = read(table(tables, "heads")?, "direction")?;
-    let (layers, numbers) = (circuit.ints("layer")?, circuit.ints("head")?);
+    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
+    let (layers, numbers) = (circuit.column(CircuitRow::layer)?, circuit.column(CircuitRow::head)?);
     let head = |row: usize| Head { layer: layers[row] as usize, head: numbers[row] as usize };
     let listed =
         [(Direction::Necessity, 2), (Direction::Sufficiency, 5)].into_iter().fold(listed, |listed, (of, at)| {
-            let ends = |row: &usize| share_interval(of_head(&heads, head(*row), of).and_then(|r| r.share_interval));
-            with_column(listed, at, Heading::number("95 % interval"), rows.iter().map(ends))
+            let ends = |row: &usize| share_interval(of_head(&heads, head(*row), of).and_then(|r| r.share.interval));
+            listed.with_column(at, Heading::number("95 % interval"), rows.iter().map(ends))
         });
     Ok(section.block(Block::Table(listed)))
-}
-
-/// A table with another column before its column number `at`.
-fn with_column(
-    mut table: TableBlock,
-    at: usize,
-    heading: Heading,
-    cells: impl IntoIterator<Item = String>,
-) -> TableBlock {
-    table.header.insert(at, heading);
-    table.rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at, cell));
-    table
 }
 
 /// The heads that a table of a screen names as the gate.
@@ -364,22 +411,20 @@ fn with_column(
 /// # Errors
 /// If the table is not one.
 pub fn gate_of(circuit: &Table) -> Result<Vec<Head>, AnalysisError> {
-    let (layers, heads, gates) = (circuit.ints("layer")?, circuit.ints("head")?, circuit.flags("gate")?);
+    let (layers, heads, gates) =
+        (circuit.column(CircuitRow::layer)?, circuit.column(CircuitRow::head)?, circuit.column(CircuitRow::gate)?);
     let head = |i: usize| Head { layer: layers[i] as usize, head: heads[i] as usize };
     Ok((0..circuit.rows()).filter(|i| gates[*i]).map(head).collect())
 }
 
 fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
-    let missed = table(tables, "missed")?;
+    let missed = table(tables, MissedRow::TABLE)?;
     let section = Section::new("What the estimate misses");
-    let (directions, found, sampled) = (missed.strs("direction")?, missed.ints("found")?, missed.ints("sampled")?);
-    let (significant, rest) = (missed.ints("significant")?, missed.ints("rest")?);
-    let (number_missed, low, high) = (missed.floats("missed")?, missed.floats("ci_low")?, missed.floats("ci_high")?);
-    let recall = missed.floats("recall")?;
-    if rest.iter().all(|rest| *rest == 0) {
+    let rows = MissedRow::read(missed)?;
+    if rows.iter().all(|row| row.rest == 0) {
         return Ok(section.paragraph("Nothing: the estimate put no head aside, and every head was run exactly."));
     }
-    let of_sample = |i: usize| match (sampled[i], significant[i]) {
+    let of_sample = |row: &MissedRow| match (row.sampled, row.significant) {
         (0, _) => "None of them was run.".to_string(),
         (1, n) => format!(
             "1 of them, drawn at random, was run all the same; it {} the behaviour.",
@@ -389,25 +434,24 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         (all, 1) => format!("{all} of them, drawn at random, were run all the same; 1 carries the behaviour."),
         (all, n) => format!("{all} of them, drawn at random, were run all the same; {n} carry the behaviour."),
     };
-    Ok((0..missed.rows()).fold(section, |section, i| {
-        let rest = plural(rest[i], "head");
-        let makes = match number_missed[i] {
+    Ok(rows.iter().fold(section, |section, row| {
+        let rest = plural(row.rest, "head");
+        let (low, high) = row.interval.unzip();
+        let makes = match row.missed {
             None => "How many of all of them do is not known.".to_string(),
-            n => {
-                format!("So about {} of the {rest} do (95 % interval {}).", number(n, 0), interval(low[i], high[i], 0))
-            }
+            n => format!("So about {} of the {rest} do (95 % interval {}).", number(n, 0), interval(low, high, 0)),
         };
-        let of_found = match (found[i], recall[i]) {
+        let of_found = match (row.found, row.recall) {
             (0, _) => "The estimate found none that does.".to_string(),
             (n, recall) => {
-                let ends = recall_interval(n + significant[i], n, low[i].zip(high[i]));
+                let ends = recall_interval(n + row.significant, n, row.interval);
                 format!("The estimate found {n}: {} of all that do were run (95 % interval {ends}).", share(recall))
             }
         };
         section.paragraph(format!(
             "{}: the estimate put {rest} aside. {} {makes} {of_found}",
-            cells::capitalised(directions[i]),
-            of_sample(i),
+            cells::capitalised(row.direction),
+            of_sample(row),
         ))
     }))
 }

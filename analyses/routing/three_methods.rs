@@ -15,39 +15,50 @@ mod agreement;
 mod apart;
 mod report;
 
+pub use agreement::{AgreementRow, Ranks};
+
 use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::Value;
+use crate::analyses::halves::{Asked, Halves, Value};
 use crate::analyses::inputs::{PairArgs, Pairs, halves as halves_of};
 use crate::analyses::interchange::spread;
 use crate::analyses::scored::Scored;
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, batches, halves, planned};
+use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves};
 use crate::model::Model;
-use crate::plan::{Plan, What};
+use crate::plan::{Array, Attribution, Handle, Plan, Readings};
 use crate::report::Section;
-use crate::run::Reading;
-use crate::session::Session;
-use crate::stats::{Bootstrap, bca_family, bca_ratio, ratio};
+use crate::rows;
+use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use apart::Parts;
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::path::Path;
 
 /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::Args))]
+#[serde(default)]
 pub struct ThreeMethods {
-    #[command(flatten)]
+    #[cfg_attr(feature = "cli", command(flatten))]
     #[serde(flatten)]
     pub pairs: PairArgs,
 
     /// Take apart the effects of this many heads, with later components frozen
     ///
     /// They are the strongest by interchange, and as many by attribution.
-    #[arg(long, default_value_t = 16, value_name = "K")]
+    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().direct, value_name = "K"))]
     pub direct: u32,
+}
+
+impl Default for ThreeMethods {
+    fn default() -> Self {
+        ThreeMethods { pairs: PairArgs::default(), direct: 16 }
+    }
 }
 
 /// The pairs as the model reads them, and the model's heads.
@@ -62,6 +73,7 @@ impl Analysis for ThreeMethods {
         "Compare interchange, ablation and attribution of the same heads, and what self-repair hides";
     const TITLE: &'static str = "Three methods on the same heads";
     type Items = Items;
+    type Measured = Found;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let heads = model.heads().map(|(layer, head)| Head { layer, head }).collect();
@@ -76,29 +88,34 @@ impl Analysis for ThreeMethods {
         &items.pairs.scored
     }
 
-    fn plans<'a>(&'a self, model: &'a Model, items: &'a Items) -> Result<Plans<'a>, AnalysisError> {
-        // Which heads are the strongest is known later; as many from all layers cost about as much, or a little more where the
-        // methods name the same.
-        let chosen = spread(items.heads.len(), 2 * self.direct as usize);
-        Ok(planned(methods_plans(items).chain(apart::plans(items, model.decoder.arch.n_layers, chosen))))
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let mut measured = Measured::none(items.heads.len());
+        for pairs in batches(items.pairs.tokens.len(), 2 * items.heads.len()) {
+            let (plan, asked) = methods_plan(items, pairs);
+            let readings = runner.run(&plan)?;
+            asked.iter().for_each(|of_pair| measured.add((arch.n_layers, arch.n_heads), &readings, of_pair));
+        }
+        let chosen = if runner.is_counting() {
+            // As many from all layers cost about as much, or a little more where the methods name the same.
+            spread(items.heads.len(), 2 * self.direct as usize)
+        } else {
+            measured.strongest(self.direct as usize)
+        };
+        let parts = apart::parts(runner, items, &measured, &chosen)?;
+        Ok(Found { measured, parts })
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let arch = &session.model.decoder.arch;
-        let mut measured = Measured::none(items.heads.len());
-        for plan in methods_plans(items) {
-            measured.add((arch.n_layers, arch.n_heads), &session.run(&plan)?);
-        }
-        let parts = apart::parts(session, items, &measured, &measured.strongest(self.direct as usize))?;
+    fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
+        let (Found { measured, parts }, About { model, seed, .. }) = (found, *about);
         let tested = Methods {
-            interchange: family(&measured.interchange, session.seed)?,
-            ablation: family(&measured.ablation, session.seed)?,
-            dla: family(&measured.dla, session.seed)?,
+            interchange: family(&measured.interchange, seed)?,
+            ablation: family(&measured.ablation, seed)?,
+            dla: family(&measured.dla, seed)?,
         };
-        let model = session.model.name.as_str();
         let missed = missed(&measured, &tested);
         Ok(vec![
-            heads_table(model, items, (&measured, session.seed), &tested, &parts)?,
+            heads_table(model, items, (&measured, seed), &tested, &parts)?,
             agreement::table(model, &measured, &halves_of(&items.pairs.dataset.items))?,
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
@@ -114,39 +131,46 @@ impl Analysis for ThreeMethods {
     }
 }
 
-/// Readouts of a pair before those of its forks, in [`methods_plan`].
-const OF_PAIR: usize = 5;
-
-/// Readouts of a head's two forks: of each the metric and its answer half.
-const OF_HEAD: usize = 4;
-
-/// [`methods_plan`]s of all pairs, some pairs in each.
-fn methods_plans(items: &Items) -> impl Iterator<Item = Plan> {
-    let forks = 2 * items.heads.len();
-    batches(items.pairs.tokens.len(), forks).map(|pairs| methods_plan(items, pairs))
+/// What was found of the pairs.
+pub struct Found {
+    measured: Measured,
+    /// One a head.
+    parts: Vec<Parts>,
 }
 
-/// Each pair's positive metric with its answer half, its negative one, and the positive prompt's attributions to either; then for
-/// every head the metrics of its interchange and of its ablation, each with its answer half.
-fn methods_plan(items: &Items, pairs: Range<usize>) -> Plan {
+/// What is read of a pair.
+struct OfPair {
+    positive: Asked,
+    negative: Handle<f64>,
+    /// The positive prompt's attributions to the metric, and to its answer half.
+    attributions: [Handle<Array>; 2],
+    /// Of every head's interchange and of its ablation.
+    heads: Vec<[Asked; 2]>,
+}
+
+/// Each pair's metrics and the positive prompt's attributions; then for every head the metrics of its interchange and of its
+/// ablation.
+fn methods_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     let mut plan = Plan::default();
-    for i in pairs {
+    let of_pair = |i: usize| {
         let [positive, negative] = items.pairs.add(&mut plan, i);
         let metric = &items.pairs.tokens[i].metric;
-        Value::read(&mut plan, positive, metric);
-        plan.read(negative, What::Metric(metric.clone()));
         // Pairs' metrics are logit differences.
-        for metric in [Some(metric.clone()), metric.answer_half()].into_iter().flatten() {
-            plan.read(positive, What::Attribution(metric));
+        let half = metric.answer_half().unwrap_or_else(|| metric.clone());
+        OfPair {
+            positive: Value::ask(&mut plan, positive, metric),
+            negative: plan.read(negative, metric.clone()),
+            attributions: [metric.clone(), half].map(|metric| plan.read(positive, Attribution(metric))),
+            heads: Vec::from_iter(items.heads.iter().map(|head| {
+                [interchanged(&[*head], negative), silenced(&[*head])].map(|edits| {
+                    let fork = plan.fork(positive, edits);
+                    Value::ask(&mut plan, fork, metric)
+                })
+            })),
         }
-        for head in &items.heads {
-            for edits in [interchanged(&[*head], negative), silenced(&[*head])] {
-                let fork = plan.fork(positive, edits);
-                Value::read(&mut plan, fork, metric);
-            }
-        }
-    }
-    plan
+    };
+    let asked = pairs.map(of_pair).collect();
+    (plan, asked)
 }
 
 /// What the three methods say of every head in every pair: `[heads][pairs]`, nats.
@@ -173,29 +197,26 @@ impl Measured {
         Measured { interchange: rows(), ablation: rows(), dla: rows(), answers, shares: rows(), ..Measured::default() }
     }
 
-    /// Adds some pairs' readings of [`methods_plan`], of a model of so many layers and heads a layer.
-    fn add(&mut self, (n_layers, n_heads): (usize, usize), readings: &[Reading]) {
+    /// Adds a pair's readings, of a model of so many layers and heads a layer.
+    fn add(&mut self, (n_layers, n_heads): (usize, usize), readings: &Readings, of_pair: &OfPair) {
         let components = components(n_layers, n_heads);
         // Heads stand among the components in their own order.
         let heads: Vec<usize> = (0..components.len()).filter(|c| components[*c].head().is_some()).collect();
-        for of_pair in readings.chunks_exact(OF_PAIR + OF_HEAD * heads.len()) {
-            let number = |k: usize| of_pair[k].number().unwrap_or(f64::NAN);
-            let attributed = attributions(&of_pair[3], &components, n_heads);
-            let to_answer = attributions(&of_pair[4], &components, n_heads);
-            let total: f64 = attributed.iter().map(|v| v.abs()).sum();
-            self.positive.push(number(0));
-            self.negative.push(number(2));
-            for (h, c) in heads.iter().enumerate() {
-                // Of the metric, or of its answer half, which stand one after the other for the prompt as for its forks.
-                let change = |fork: usize, half: usize| number(OF_PAIR + OF_HEAD * h + 2 * fork + half) - number(half);
-                self.interchange[h].push(change(0, 0));
-                self.ablation[h].push(change(1, 0));
-                self.dla[h].push(attributed[*c]);
-                for (answers, x) in self.answers.iter_mut().zip([change(0, 1), change(1, 1), to_answer[*c]]) {
-                    answers[h].push(x);
-                }
-                self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
+        let [attributed, to_answer] = of_pair.attributions.map(|of| attributions(&readings[of], &components, n_heads));
+        let total: f64 = attributed.iter().map(|v| v.abs()).sum();
+        let clean = of_pair.positive.of(readings);
+        self.positive.push(clean.metric);
+        self.negative.push(readings[of_pair.negative]);
+        for ((h, c), forks) in heads.iter().enumerate().zip(&of_pair.heads) {
+            let [interchange, ablation] = forks.map(|fork| clean.swap(None, fork.of(readings)));
+            self.interchange[h].push(interchange.effect());
+            self.ablation[h].push(ablation.effect());
+            self.dla[h].push(attributed[*c]);
+            let answers = [interchange.answer, ablation.answer, Some(to_answer[*c])];
+            for (of_method, x) in self.answers.iter_mut().zip(answers) {
+                of_method[h].extend(x);
             }
+            self.shares[h].push(if total > 0.0 { attributed[*c].abs() / total } else { 0.0 });
         }
     }
 
@@ -237,6 +258,85 @@ struct Methods {
     dla: Vec<Tested>,
 }
 
+rows! {
+    /// What one method says of a head.
+    #[derive(Copy)]
+    pub struct Method {
+        mean: Option<f64> = "mean {}, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of that mean's 95 % BCa interval, nats",
+            "upper end of that mean's 95 % BCa interval, nats",
+        ],
+        p: Option<f64> = "two-sided sign-flip permutation p-value of that mean",
+        q: Option<f64> = "Benjamini-Hochberg q-value over all heads",
+        p_max: Option<f64> =
+            "family-wise p-value by the max statistic over all heads: it holds for a head that was picked on these pairs too",
+    }
+
+    /// An effect as a share of the mean gap, with an interval that the gap's own uncertainty is in.
+    #[derive(Copy)]
+    pub struct Crossed {
+        share: Option<f64> as "" = "that mean as a share of the mean gap, negative minus positive prompt's metric",
+        interval: Option<(f64, f64)> [newer] as "_ci_" = [
+            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
+             not beyond chance",
+            "its upper end",
+        ],
+    }
+
+    /// A head under each method.
+    pub struct HeadRow<'a> in "heads" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n: i64 = "pairs",
+        positive_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        interchange: Method as "interchange_" = "effect of z from the negative prompt, edited minus clean metric",
+        rank_interchange: i64 = "rank of the absolute mean; 1 is the largest",
+        interchange_crossed: Crossed as "interchange_crossed",
+        ablation: Method as "ablation_" = "effect of z set to zero, edited minus clean metric",
+        rank_ablation: i64 = "rank of the absolute mean; 1 is the largest",
+        ablation_crossed: Crossed as "ablation_crossed",
+        dla: Method as "dla_" = "attribution in the clean run",
+        rank_dla: i64 = "rank of the absolute mean; 1 is the largest",
+        dla_share: Option<f64> = "mean share of the sum of all components' absolute attributions",
+        dla_share_interval: Option<(f64, f64)> as "dla_share_ci_" =
+            ["lower end of its 95 % BCa interval", "upper end of its 95 % BCa interval"],
+        ablation_direct_mean: Option<f64> =
+            "direct part of the ablation's effect: the attribution with its sign turned, nats",
+        ablation_repair_mean: Option<f64> =
+            "effect of ablation less its direct part: what the final norm and later components change, nats",
+        ablation_frozen_mean: Option<f64> =
+            "effect of ablation with every later component frozen, the final norm free, nats; empty where it was not run",
+        interchange_direct_mean: Option<f64> =
+            "direct part of the interchange's effect: change of the head's own attribution, each run with its own final \
+             norm, nats; empty where it was not run",
+        interchange_repair_mean: Option<f64> =
+            "effect of interchange less its direct part: what the final norm and later components change, nats",
+        interchange_frozen_mean: Option<f64> =
+            "effect of interchange with every later component frozen, the final norm free, nats; empty where it was not run",
+        interchange_halves: Halves [newer] as "interchange" = "with z from the negative prompt, edited minus clean",
+        ablation_halves: Halves [newer] as "ablation" = "with z set to zero, edited minus clean",
+        dla_halves: Halves [newer] as "dla" = "attribution to",
+    }
+
+    /// A head that interchange finds.
+    pub struct MissedRow<'a> in "missed" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n: i64 = "pairs",
+        interchange_mean: Option<f64> = "mean effect of interchange, nats",
+        share_of_gap: Option<f64> = "that over the mean gap between the negative and the positive prompts' metrics",
+        ablation_mean: Option<f64> = "mean effect of zero ablation, nats",
+        ablation_q: Option<f64> = "Benjamini-Hochberg q-value of it over all heads",
+        dla_share: Option<f64> = "mean share of the sum of absolute attributions",
+        ablation_misses: bool = "whether its ablation does not move the metric the same way with q < 0.05",
+        dla_misses: bool = "whether attribution has it not among as many of its strongest heads as interchange finds",
+    }
+}
+
 fn heads_table(
     model: &str,
     items: &Items,
@@ -244,141 +344,62 @@ fn heads_table(
     tested: &Methods,
     parts: &[Parts],
 ) -> Result<Table, AnalysisError> {
-    let n = items.heads.len();
-    let table = Table::new("heads")
-        .str("model", "the model, as it was named", (0..n).map(|_| model))?
-        .int("layer", "layer, from 0", items.heads.iter().map(|h| h.layer as i64))?
-        .int("head", "head, from 0", items.heads.iter().map(|h| h.head as i64))?
-        .int("n", "pairs", (0..n).map(|_| measured.positive.len() as i64))?
-        .float("positive_mean", "mean metric of the positive prompts, nats", (0..n).map(|_| mean(&measured.positive)))?
-        .float(
-            "negative_mean",
-            "mean metric of the negative prompts, nats",
-            (0..n).map(|_| mean(&measured.negative)),
-        )?;
-    let what = "effect of z from the negative prompt, edited minus clean metric";
-    let table = method_columns(table, ("interchange", what), &measured.interchange, &tested.interchange)?;
-    let table = crossed_columns(table, "interchange", &measured.interchange, (measured, seed))?;
-    let what = "effect of z set to zero, edited minus clean metric";
-    let table = method_columns(table, ("ablation", what), &measured.ablation, &tested.ablation)?;
-    let table = crossed_columns(table, "ablation", &measured.ablation, (measured, seed))?;
-    let table = method_columns(table, ("dla", "attribution in the clean run"), &measured.dla, &tested.dla)?;
-    let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
-    let table = table
-        .float(
-            "dla_share",
-            "mean share of the sum of all components' absolute attributions",
-            measured.shares.iter().map(|x| mean(x)),
-        )?
-        .float("dla_share_ci_low", "lower end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.low)))?
-        .float("dla_share_ci_high", "upper end of its 95 % BCa interval", shares.iter().map(|i| i.map(|i| i.high)))?;
-    halves_columns(parts_columns(table, measured, parts)?, measured, seed)
-}
-
-/// Both halves of each method's effects or attributions.
-fn halves_columns(mut table: Table, measured: &Measured, seed: u64) -> Result<Table, AnalysisError> {
     let whole = [&measured.interchange, &measured.ablation, &measured.dla];
-    let methods = [
-        ("interchange", "with z from the negative prompt, edited minus clean"),
-        ("ablation", "with z set to zero, edited minus clean"),
-        ("dla", "attribution to"),
-    ];
-    for ((method, answers), whole) in methods.into_iter().zip(&measured.answers).zip(whole) {
-        let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
-        table = halves::columns(table, method.0, method.1, [answers, &foils], seed)?;
-    }
-    Ok(table)
-}
-
-/// One method's mean of every head, with its interval, test and rank.
-fn method_columns(
-    table: Table,
-    (name, what): (&str, &str),
-    values: &[Vec<f64>],
-    tested: &[Tested],
-) -> Result<Table, AnalysisError> {
-    let end = |which: &str| format!("{which} end of that mean's 95 % BCa interval, nats");
-    Ok(table
-        .float(&format!("{name}_mean"), &format!("mean {what}, nats"), means(values))?
-        .float(&format!("{name}_ci_low"), &end("lower"), tested.iter().map(|t| t.interval.map(|i| i.0)))?
-        .float(&format!("{name}_ci_high"), &end("upper"), tested.iter().map(|t| t.interval.map(|i| i.1)))?
-        .float(
-            &format!("{name}_p"),
-            "two-sided sign-flip permutation p-value of that mean",
-            tested.iter().map(|t| t.p),
-        )?
-        .float(&format!("{name}_q"), "Benjamini-Hochberg q-value over all heads", tested.iter().map(|t| t.q))?
-        .float(
-            &format!("{name}_p_max"),
-            "family-wise p-value by the max statistic over all heads: it holds for a head that was picked on these pairs too",
-            tested.iter().map(|t| t.p_max),
-        )?
-        .int(&format!("rank_{name}"), "rank of the absolute mean; 1 is the largest", ranks(&means(values)))?)
-}
-
-/// One method's effects as shares of the mean gap, with intervals that the gap's own uncertainty is in.
-fn crossed_columns(
-    table: Table,
-    name: &str,
-    effects: &[Vec<f64>],
-    (measured, seed): (&Measured, u64),
-) -> Result<Table, AnalysisError> {
-    let gaps = measured.gaps();
-    let options = Bootstrap { seed, ..Bootstrap::default() };
-    let ends: Vec<_> = effects.iter().map(|effects| bca_ratio(effects, &gaps, &options)).collect();
-    Ok(table
-        .float(
-            &format!("{name}_crossed"),
-            "that mean as a share of the mean gap, negative minus positive prompt's metric",
-            effects.iter().map(|effects| ratio(effects, &gaps)),
-        )?
-        .float(
-            &format!("{name}_crossed_ci_low"),
-            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
-             not beyond chance",
-            ends.iter().map(|i| i.map(|i| i.low)),
-        )?
-        .float(&format!("{name}_crossed_ci_high"), "its upper end", ends.iter().map(|i| i.map(|i| i.high)))?)
-}
-
-/// Effects taken apart.
-fn parts_columns(table: Table, measured: &Measured, parts: &[Parts]) -> Result<Table, AnalysisError> {
-    let [interchange, ablation, dla] = [&measured.interchange, &measured.ablation, &measured.dla].map(|x| means(x));
-    let beyond = |total: &[f64], part: &dyn Fn(usize) -> Option<f64>| -> Vec<Option<f64>> {
-        (0..total.len()).map(|h| Some(total[h] - part(h)?)).collect()
+    let [by_interchange, by_ablation, by_dla] = whole.map(|values| ranks(&means(values)));
+    let [interchange_halves, ablation_halves, dla_halves] =
+        std::array::from_fn(|method| both_halves(&measured.answers[method], whole[method], seed));
+    let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
+    let row = |h: usize| {
+        let [interchange, ablation, dla] = whole.map(|values| mean(&values[h]).unwrap_or(0.0));
+        let (head, parts) = (items.heads[h], &parts[h]);
+        HeadRow {
+            model,
+            layer: head.layer as i64,
+            head: head.head as i64,
+            n: measured.positive.len() as i64,
+            positive_mean: mean(&measured.positive),
+            negative_mean: mean(&measured.negative),
+            interchange: Method::of(interchange, &tested.interchange[h]),
+            rank_interchange: by_interchange[h],
+            interchange_crossed: crossed(&measured.interchange[h], measured, seed),
+            ablation: Method::of(ablation, &tested.ablation[h]),
+            rank_ablation: by_ablation[h],
+            ablation_crossed: crossed(&measured.ablation[h], measured, seed),
+            dla: Method::of(dla, &tested.dla[h]),
+            rank_dla: by_dla[h],
+            dla_share: mean(&measured.shares[h]),
+            dla_share_interval: shares[h].map(Interval::ends),
+            ablation_direct_mean: Some(-dla),
+            ablation_repair_mean: Some(ablation - -dla),
+            ablation_frozen_mean: parts.ablation_frozen,
+            interchange_direct_mean: parts.interchange_direct,
+            interchange_repair_mean: parts.interchange_direct.map(|direct| interchange - direct),
+            interchange_frozen_mean: parts.interchange_frozen,
+            interchange_halves: interchange_halves[h],
+            ablation_halves: ablation_halves[h],
+            dla_halves: dla_halves[h],
+        }
     };
-    Ok(table
-        .float(
-            "ablation_direct_mean",
-            "direct part of the ablation's effect: the attribution with its sign turned, nats",
-            dla.iter().map(|x| -x),
-        )?
-        .float(
-            "ablation_repair_mean",
-            "effect of ablation less its direct part: what the final norm and later components change, nats",
-            beyond(&ablation, &|h| Some(-dla[h])),
-        )?
-        .float(
-            "ablation_frozen_mean",
-            "effect of ablation with every later component frozen, the final norm free, nats; empty where it was not run",
-            parts.iter().map(|p| p.ablation_frozen),
-        )?
-        .float(
-            "interchange_direct_mean",
-            "direct part of the interchange's effect: change of the head's own attribution, each run with its own final \
-             norm, nats; empty where it was not run",
-            parts.iter().map(|p| p.interchange_direct),
-        )?
-        .float(
-            "interchange_repair_mean",
-            "effect of interchange less its direct part: what the final norm and later components change, nats",
-            beyond(&interchange, &|h| parts[h].interchange_direct),
-        )?
-        .float(
-            "interchange_frozen_mean",
-            "effect of interchange with every later component frozen, the final norm free, nats; empty where it was not run",
-            parts.iter().map(|p| p.interchange_frozen),
-        )?)
+    Ok(HeadRow::table((0..items.heads.len()).map(row))?)
+}
+
+impl Method {
+    fn of(mean: f64, tested: &Tested) -> Self {
+        let Tested { interval, p, q, p_max } = *tested;
+        Method { mean: Some(mean), interval, p, q, p_max }
+    }
+}
+
+/// One head's effects as a share of the mean gap.
+fn crossed(effects: &[f64], measured: &Measured, seed: u64) -> Crossed {
+    let (gaps, options) = (measured.gaps(), Bootstrap { seed, ..Bootstrap::default() });
+    Crossed { share: ratio(effects, &gaps), interval: bca_ratio(effects, &gaps, &options).map(Interval::ends) }
+}
+
+/// Both halves of one method's effects or attributions.
+fn both_halves(answers: &[Vec<f64>], whole: &[Vec<f64>], seed: u64) -> Vec<Halves> {
+    let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
+    halves::over_items(answers, &foils, seed)
 }
 
 /// A head that interchange finds, and which other methods do.
@@ -412,37 +433,20 @@ fn missed_table(
     tested: &Methods,
     missed: &[Missed],
 ) -> Result<Table, AnalysisError> {
-    let head = |m: &Missed| items.heads[m.head];
-    let of = |rows: &[Vec<f64>]| missed.iter().map(|m| mean(&rows[m.head])).collect::<Vec<_>>();
     let gaps = measured.gaps();
-    Ok(Table::new("missed")
-        .str("model", "the model, as it was named", missed.iter().map(|_| model))?
-        .int("layer", "layer, from 0", missed.iter().map(|m| head(m).layer as i64))?
-        .int("head", "head, from 0", missed.iter().map(|m| head(m).head as i64))?
-        .int("n", "pairs", missed.iter().map(|_| measured.positive.len() as i64))?
-        .float("interchange_mean", "mean effect of interchange, nats", of(&measured.interchange))?
-        .float(
-            "share_of_gap",
-            "that over the mean gap between the negative and the positive prompts' metrics",
-            missed.iter().map(|m| ratio(&measured.interchange[m.head], &gaps)),
-        )?
-        .float("ablation_mean", "mean effect of zero ablation, nats", of(&measured.ablation))?
-        .float(
-            "ablation_q",
-            "Benjamini-Hochberg q-value of it over all heads",
-            missed.iter().map(|m| tested.ablation[m.head].q),
-        )?
-        .float("dla_share", "mean share of the sum of absolute attributions", of(&measured.shares))?
-        .flag(
-            "ablation_misses",
-            "whether its ablation does not move the metric the same way with q < 0.05",
-            missed.iter().map(|m| m.by_ablation),
-        )?
-        .flag(
-            "dla_misses",
-            "whether attribution has it not among as many of its strongest heads as interchange finds",
-            missed.iter().map(|m| m.by_attribution),
-        )?)
+    Ok(MissedRow::table(missed.iter().map(|m| MissedRow {
+        model,
+        layer: items.heads[m.head].layer as i64,
+        head: items.heads[m.head].head as i64,
+        n: measured.positive.len() as i64,
+        interchange_mean: mean(&measured.interchange[m.head]),
+        share_of_gap: ratio(&measured.interchange[m.head], &gaps),
+        ablation_mean: mean(&measured.ablation[m.head]),
+        ablation_q: tested.ablation[m.head].q,
+        dla_share: mean(&measured.shares[m.head]),
+        ablation_misses: m.by_ablation,
+        dla_misses: m.by_attribution,
+    }))?)
 }
 
 #[cfg(test)]

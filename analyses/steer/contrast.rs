@@ -7,10 +7,10 @@ use crate::analyses::AnalysisError;
 use crate::analyses::directions::Recipe;
 use crate::analyses::inputs::{Groups, Sources, encoded};
 use crate::dataset::encode::prompt_ids;
-use crate::dataset::{read_pairs, read_prompts};
+use crate::dataset::{Data, read_pairs, read_prompts};
 use crate::model::Model;
+use crate::parameters::param;
 use crate::plan::Metric;
-use std::path::Path;
 
 /// What the vector is made from, as token ids.
 #[derive(Clone, Default)]
@@ -41,11 +41,12 @@ impl Contrast {
             return Contrast::of_pairs(params, recipe, path, model, sources).map(Some);
         }
         let (Some(concept), Some(random), false) = (&params.concept, &params.random, recipe.needs_pairs()) else {
-            let what = if recipe.needs_pairs() { "--pairs" } else { "--pairs, or --concept and --random" };
-            return Err(AnalysisError::Bad(format!("--from {} needs {what}", recipe.name())));
+            let prompts = || format!("{}, or {} and {}", param("pairs"), param("concept"), param("random"));
+            let what = if recipe.needs_pairs() { param("pairs").to_string() } else { prompts() };
+            return Err(AnalysisError::Bad(format!("{} needs {what}", param("from").is(recipe.name()))));
         };
         let (mut keys, mut groups) = (Groups::default(), Vec::new());
-        let mut side = |path: &Path| -> Result<Vec<Vec<u32>>, AnalysisError> {
+        let mut side = |path: &Data| -> Result<Vec<Vec<u32>>, AnalysisError> {
             let set = read_prompts(path)?;
             sources.push(set.source());
             let (prompts, _) = encoded(model, &set)?;
@@ -63,7 +64,7 @@ impl Contrast {
     fn of_pairs(
         params: &Steer,
         recipe: Recipe,
-        path: &Path,
+        path: &Data,
         model: &Model,
         sources: &mut Sources,
     ) -> Result<Self, AnalysisError> {

@@ -2,22 +2,26 @@
 //!
 //! What is run, and with which vector, is left to `steer` and `plans`; what is said of answers, to `texts`.
 
-use super::plans::{Condition, OF_FORK, OF_PROMPT};
+use super::plans::{Condition, Read, Swept};
+use super::texts::ThresholdRow;
 use super::{Items, texts};
-use crate::analyses::answered::{Answer, class_columns, shares};
+use crate::analyses::answered::{Answer, class_columns, columns_of, shares};
+use crate::analyses::columns::{EffectHalves, OfPrompt};
 use crate::analyses::effects::INTERVAL;
-use crate::analyses::halves::{Moved, Order, Shown};
+use crate::analyses::halves::{Halves, Moved, Order, Shown};
 use crate::analyses::summary::{less, mean};
-use crate::analyses::{AnalysisError, Figures, halves, power, table};
+use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{exact, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::session::Session;
-use crate::stats::{Bootstrap, bca_mean};
+use crate::rows;
+use crate::stats::{Bootstrap, Interval, bca_mean};
 use crate::table::Table;
+use crate::table::rows::{self, Row as _};
+use std::borrow::Cow;
 use std::path::Path;
 
 /// Classes that say nothing of what was asked.
@@ -36,32 +40,34 @@ pub(super) struct Measured<'a> {
 
 /// The tables of a sweep's numbers, and of the answers under each condition that generates.
 pub(super) fn tables(
-    session: &Session,
+    about: &About,
     items: &Items,
     conditions: &[Condition],
-    numbers: &[f64],
+    read: &[Swept],
     answers: &[Option<Vec<Answer>>],
 ) -> Result<Vec<Table>, AnalysisError> {
-    let of_prompt: Vec<&[f64]> = numbers.chunks_exact(OF_PROMPT + OF_FORK * conditions.len()).collect();
-    let of_base = |c: usize| of_prompt.iter().map(|p| p[c]).collect::<Vec<f64>>();
-    let (base, base_half) = (of_base(0), of_base(2));
+    let base: Vec<f64> = read.iter().map(|of| of.clean.value.metric).collect();
     let measured: Vec<Measured> = conditions
         .iter()
         .enumerate()
         .map(|(k, condition)| {
-            let column = |c: usize| of_prompt.iter().map(|p| p[OF_PROMPT + OF_FORK * k + c]).collect::<Vec<f64>>();
-            let (metric, answer) = (column(0), less(&column(3), &base_half));
+            let column = |of: fn(&Read) -> f64| read.iter().map(|p| of(&p.steered[k])).collect::<Vec<f64>>();
+            // Prompts' metrics are logit differences, and have halves.
+            let answer = read.iter().filter_map(|p| p.clean.value.swap(None, p.steered[k].value).answer);
+            let (metric, answer) = (column(|r| r.value.metric), answer.collect::<Vec<f64>>());
             let foil = less(&answer, &less(&metric, &base));
-            let (kl, entropy, answers) = (column(1), column(2), answers[k].as_deref());
+            let (kl, entropy, answers) = (column(|r| r.kl), column(|r| r.entropy), answers[k].as_deref());
             Measured { condition, metric, kl, entropy, halves: [answer, foil], answers }
         })
         .collect();
-    let bootstrap = Bootstrap { seed: session.seed, ..Bootstrap::default() };
-    let rows = rows(&base, &measured, &items.rules.classes(), &bootstrap);
-    let dose = dose_table(&session.model.name, items, &rows)?;
-    let halves = |side: usize| rows.iter().map(|r| r.halves[side].clone()).collect::<Vec<_>>();
-    let dose =
-        halves::columns(dose, "effect", "vector: steered minus base of", [&halves(0), &halves(1)], session.seed)?;
+    let bootstrap = Bootstrap { seed: about.seed, ..Bootstrap::default() };
+    let classes = items.rules.classes();
+    let (rows, effects): (Vec<DoseRow>, Vec<[Vec<f64>; 2]>) =
+        rows(about.model, items, &base, &measured, &bootstrap).into_iter().unzip();
+    let halves = |side: usize| effects.iter().map(|halves| halves[side].clone()).collect::<Vec<_>>();
+    let halves = halves::over_items(&halves(0), &halves(1), about.seed);
+    let rows = rows.into_iter().zip(halves).map(|(row, halves)| DoseRow { halves, ..row });
+    let dose = rows::table(DoseRow::TABLE, &columns_of(&classes), rows)?;
     let mut tables = vec![dose, items_table(items, &base, &measured)?];
     if answers.iter().any(Option::is_some) {
         tables.push(texts::generations_table(items, &measured)?);
@@ -72,180 +78,156 @@ pub(super) fn tables(
     Ok(tables)
 }
 
-/// A row of the dose table: the vector under a condition, or all random directions under it.
-struct Row {
-    kind: &'static str,
-    coefficient: Option<f64>,
-    direction: &'static str,
-    directions: i64,
-    base: Option<f64>,
-    metric: Option<f64>,
-    interval: Option<(f64, f64)>,
-    kl: Option<f64>,
-    entropy: Option<f64>,
-    /// How often a random direction moves the mean metric as far.
-    p_over_random: Option<f64>,
-    answers: i64,
-    /// How many of the directions the answers are of.
-    answer_directions: i64,
-    /// Shares of the rules' classes.
-    shares: Vec<Option<f64>>,
-    /// The vector's effects on the answer's and the foil's half, one a prompt; none of random directions.
-    halves: [Vec<f64>; 2],
+rows! {
+    /// The vector under a condition, or all random directions under it.
+    pub(super) struct DoseRow<'a> in "dose" {
+        model: &'a str = "the model, as it was named",
+        kind: &'a str = "add: times the coefficient; ablate: taken out of every layer; gcav: each prompt its own",
+        direction: &'a str = "vector, or random: directions of the same norm",
+        directions: i64 = "how many directions the row is over",
+        coefficient: Option<f64> = "coefficient; empty but for kind add",
+        n: i64 = "prompts",
+        base_mean: Option<f64> = "mean metric of the prompts without steering, nats",
+        metric_mean: Option<f64> = "mean metric, nats",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "vector: lower end of its 95 % BCa interval; random: least mean of a direction",
+            "vector: upper end; random: largest mean of a direction",
+        ],
+        p_over_random: Option<f64> =
+            "share of random directions that move the mean metric as far, (hits + 1) / (R + 1)",
+        kl_to_base: Option<f64> =
+            "mean KL divergence of the next token from the run without steering, nats",
+        entropy: Option<f64> = "mean entropy of the next token, nats",
+        answers: i64 = "generated answers",
+        answer_directions: i64 = "how many of the row's directions the answers and their shares are of",
+        /// Of the rules' classes.
+        shares: Vec<Option<f64>> = "share of generated answers of this class",
+        site: Cow<'a, str> = "where it was added",
+        /// The vector's effects on the answer's and the foil's half; none of random directions.
+        halves: Halves [newer] as "effect" = "vector: steered minus base of",
+    }
+
+    /// One prompt under a condition.
+    pub(super) struct ItemRow<'a> in "items" {
+        item: OfPrompt<'a> as "",
+        kind: &'a str = "add, ablate or gcav",
+        direction: i64 = "0: the vector; from 1 on: random directions",
+        coefficient: Option<f64> = "coefficient",
+        base_metric: Option<f64> = "metric without steering, nats",
+        metric: Option<f64> = "metric, nats",
+        kl_to_base: Option<f64> = "KL divergence of the next token from the run without steering, nats",
+        entropy: Option<f64> = "entropy of the next token, nats",
+        effect: Option<f64> = "metric minus base_metric, nats",
+        halves: EffectHalves as "",
+    }
+
+    /// A prompt with its smallest coefficient.
+    pub(super) struct SmallestRow<'a> in "gcav" {
+        id: &'a str = "the prompt",
+        group: Option<&'a str> = "the prompt's group",
+        coefficient: Option<f64> =
+            "smallest coefficient that brings the classifier's probability to the wanted one; 0: it is there already",
+    }
 }
 
-/// The vector's rows, each with the random directions' row after it.
-fn rows(base: &[f64], measured: &[Measured], classes: &[Class], bootstrap: &Bootstrap) -> Vec<Row> {
-    let base_mean = mean(base);
+/// What the rows of the vector and of random directions are called.
+const VECTOR: &str = "vector";
+const RANDOM: &str = "random";
+
+/// The vector's rows, each with the random directions' row after it; with the vector's effects on both halves, one a prompt.
+fn rows<'a>(
+    model: &'a str,
+    items: &Items,
+    base: &[f64],
+    measured: &[Measured],
+    bootstrap: &Bootstrap,
+) -> Vec<(DoseRow<'a>, [Vec<f64>; 2])> {
+    let (base_mean, classes) = (mean(base), items.rules.classes());
     let mut rows = Vec::new();
     for own in measured.iter().filter(|m| m.condition.direction == 0) {
-        let same = |m: &&Measured| m.condition.direction > 0 && m.condition.kind == own.condition.kind;
+        let kind = &own.condition.kind;
+        let row = || DoseRow {
+            model,
+            kind: kind.name(),
+            coefficient: kind.coefficient(),
+            n: items.tokens.len() as i64,
+            base_mean,
+            site: items.site.to_string().into(),
+            ..DoseRow::default()
+        };
+        let same = |m: &&Measured| m.condition.direction > 0 && m.condition.kind == *kind;
         let random: Vec<&Measured> = measured.iter().filter(same).collect();
         let change = |m: &Measured| mean(&m.metric.iter().zip(base).map(|(m, b)| m - b).collect::<Vec<_>>());
         let far = |m: &&&Measured| change(m).map(f64::abs) >= change(own).map(f64::abs);
         let hits = random.iter().filter(far).count();
-        let interval = bca_mean(&own.metric, bootstrap);
         let all: Vec<&Answer> = own.answers.into_iter().flatten().collect();
-        rows.push(Row {
-            kind: own.condition.kind.name(),
-            coefficient: own.condition.kind.coefficient(),
-            direction: "vector",
+        let vector = DoseRow {
+            direction: VECTOR,
             directions: 1,
-            base: base_mean,
-            metric: mean(&own.metric),
-            interval: interval.map(|i| (i.low, i.high)),
-            kl: mean(&own.kl),
+            metric_mean: mean(&own.metric),
+            interval: bca_mean(&own.metric, bootstrap).map(Interval::ends),
+            kl_to_base: mean(&own.kl),
             entropy: mean(&own.entropy),
             p_over_random: (!random.is_empty()).then(|| (hits + 1) as f64 / (random.len() + 1) as f64),
             answers: all.len() as i64,
             answer_directions: i64::from(own.answers.is_some()),
-            shares: shares(&all, classes),
-            halves: own.halves.clone(),
-        });
-        let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
-        means.sort_by(f64::total_cmp);
-        let over =
-            |of: &dyn Fn(&Measured) -> Option<f64>| mean(&random.iter().filter_map(|m| of(m)).collect::<Vec<_>>());
-        let all: Vec<&Answer> = random.iter().filter_map(|m| m.answers).flatten().collect();
-        rows.push(Row {
-            kind: own.condition.kind.name(),
-            coefficient: own.condition.kind.coefficient(),
-            direction: "random",
-            directions: random.len() as i64,
-            base: base_mean,
-            metric: mean(&means),
-            interval: means.first().copied().zip(means.last().copied()),
-            kl: over(&|m| mean(&m.kl)),
-            entropy: over(&|m| mean(&m.entropy)),
-            p_over_random: None,
-            answers: all.len() as i64,
-            answer_directions: random.iter().filter(|m| m.answers.is_some()).count() as i64,
-            shares: shares(&all, classes),
-            halves: Default::default(),
-        });
+            shares: shares(&all, &classes),
+            ..row()
+        };
+        rows.push((vector, own.halves.clone()));
+        rows.push((of_random(&random, &classes, row()), Default::default()));
     }
     rows
 }
 
-fn dose_table(model: &str, items: &Items, rows: &[Row]) -> Result<Table, AnalysisError> {
-    let n = items.tokens.len() as i64;
-    let mut table = Table::new("dose")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .str(
-            "kind",
-            "add: times the coefficient; ablate: taken out of every layer; gcav: each prompt its own",
-            rows.iter().map(|r| r.kind),
-        )?
-        .str("direction", "vector, or random: directions of the same norm", rows.iter().map(|r| r.direction))?
-        .int("directions", "how many directions the row is over", rows.iter().map(|r| r.directions))?
-        .float("coefficient", "coefficient; empty but for kind add", rows.iter().map(|r| r.coefficient))?
-        .int("n", "prompts", rows.iter().map(|_| n))?
-        .float("base_mean", "mean metric of the prompts without steering, nats", rows.iter().map(|r| r.base))?
-        .float("metric_mean", "mean metric, nats", rows.iter().map(|r| r.metric))?
-        .float(
-            "ci_low",
-            "vector: lower end of its 95 % BCa interval; random: least mean of a direction",
-            rows.iter().map(|r| r.interval.map(|i| i.0)),
-        )?
-        .float(
-            "ci_high",
-            "vector: upper end; random: largest mean of a direction",
-            rows.iter().map(|r| r.interval.map(|i| i.1)),
-        )?
-        .float(
-            "p_over_random",
-            "share of random directions that move the mean metric as far, (hits + 1) / (R + 1)",
-            rows.iter().map(|r| r.p_over_random),
-        )?
-        .float(
-            "kl_to_base",
-            "mean KL divergence of the next token from the run without steering, nats",
-            rows.iter().map(|r| r.kl),
-        )?
-        .float("entropy", "mean entropy of the next token, nats", rows.iter().map(|r| r.entropy))?
-        .int("answers", "generated answers", rows.iter().map(|r| r.answers))?
-        .int(
-            "answer_directions",
-            "how many of the row's directions the answers and their shares are of",
-            rows.iter().map(|r| r.answer_directions),
-        )?;
-    for (c, class) in items.rules.classes().iter().enumerate() {
-        table = table.float(
-            &class.column(),
-            "share of generated answers of this class",
-            rows.iter().map(|r| r.shares[c]),
-        )?;
+/// What all random directions under a condition come to.
+fn of_random<'a>(random: &[&Measured], classes: &[Class], row: DoseRow<'a>) -> DoseRow<'a> {
+    let mut means: Vec<f64> = random.iter().filter_map(|m| mean(&m.metric)).collect();
+    means.sort_by(f64::total_cmp);
+    let over = |of: &dyn Fn(&Measured) -> Option<f64>| mean(&random.iter().filter_map(|m| of(m)).collect::<Vec<_>>());
+    let all: Vec<&Answer> = random.iter().filter_map(|m| m.answers).flatten().collect();
+    DoseRow {
+        direction: RANDOM,
+        directions: random.len() as i64,
+        metric_mean: mean(&means),
+        interval: means.first().copied().zip(means.last().copied()),
+        kl_to_base: over(&|m| mean(&m.kl)),
+        entropy: over(&|m| mean(&m.entropy)),
+        answers: all.len() as i64,
+        answer_directions: random.iter().filter(|m| m.answers.is_some()).count() as i64,
+        shares: shares(&all, classes),
+        ..row
     }
-    Ok(table.str("site", "where it was added", rows.iter().map(|_| items.site.to_string()))?)
 }
 
 fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Table, AnalysisError> {
-    let rows: Vec<(usize, &Measured)> = measured.iter().flat_map(|m| (0..base.len()).map(move |i| (i, m))).collect();
-    let item = |r: &(usize, &Measured)| &items.dataset.items[r.0];
-    let coefficient = |r: &(usize, &Measured)| r.1.condition.kind.coefficient_of(r.0);
-    Ok(Table::new("items")
-        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.condition.kind.name()))?
-        .int(
-            "direction",
-            "0: the vector; from 1 on: random directions",
-            rows.iter().map(|r| r.1.condition.direction as i64),
-        )?
-        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
-        .float("base_metric", "metric without steering, nats", rows.iter().map(|r| base[r.0]))?
-        .float("metric", "metric, nats", rows.iter().map(|r| r.1.metric[r.0]))?
-        .float(
-            "kl_to_base",
-            "KL divergence of the next token from the run without steering, nats",
-            rows.iter().map(|r| r.1.kl[r.0]),
-        )?
-        .float("entropy", "entropy of the next token, nats", rows.iter().map(|r| r.1.entropy[r.0]))?
-        .float("effect", "metric minus base_metric, nats", rows.iter().map(|r| r.1.metric[r.0] - base[r.0]))?
-        .float(
-            "answer_effect",
-            "the same of logsumexp(answer logits) less the mean logit, nats",
-            rows.iter().map(|r| r.1.halves[0][r.0]),
-        )?
-        .float(
-            "foil_effect",
-            "the same of the foil: answer_effect less this is effect",
-            rows.iter().map(|r| r.1.halves[1][r.0]),
-        )?)
+    let under = |m: &Measured| {
+        let Measured { condition, metric, kl, entropy, halves: [answers, foils], .. } = m;
+        let row = |(i, item)| ItemRow {
+            item: OfPrompt::from(item),
+            kind: condition.kind.name(),
+            direction: condition.direction as i64,
+            coefficient: condition.kind.coefficient_of(i),
+            base_metric: Some(base[i]),
+            metric: Some(metric[i]),
+            kl_to_base: Some(kl[i]),
+            entropy: Some(entropy[i]),
+            effect: Some(metric[i] - base[i]),
+            halves: EffectHalves { answer_effect: Some(answers[i]), foil_effect: Some(foils[i]) },
+        };
+        items.dataset.items.iter().enumerate().map(row).collect::<Vec<_>>()
+    };
+    Ok(ItemRow::table(measured.iter().flat_map(under))?)
 }
 
 /// Each prompt's smallest coefficient.
 pub(super) fn smallest_table(items: &Items, smallest: &[f64]) -> Result<Table, AnalysisError> {
-    let all = &items.dataset.items;
-    Ok(Table::new("gcav")
-        .str("id", "the prompt", all.iter().map(|i| i.id.as_str()))?
-        .opt_str("group", "the prompt's group", all.iter().map(|i| i.group.as_deref()))?
-        .float(
-            "coefficient",
-            "smallest coefficient that brings the classifier's probability to the wanted one; 0: it is there already",
-            smallest.iter().copied(),
-        )?)
+    let rows = items.dataset.items.iter().zip(smallest).map(|(item, coefficient)| SmallestRow {
+        id: &item.id,
+        group: item.group.as_deref(),
+        coefficient: Some(*coefficient),
+    });
+    Ok(SmallestRow::table(rows)?)
 }
 
 /// Rows of kind add, of one direction, that have a value in a column.
@@ -257,19 +239,19 @@ fn curve(
     role: CurveRole,
     band: bool,
 ) -> Result<Curve, AnalysisError> {
-    let (kinds, directions) = (dose.strs("kind")?, dose.strs("direction")?);
-    let (x, y) = (dose.floats("coefficient")?, dose.floats(column)?);
-    let (low, high) = (dose.floats("ci_low")?, dose.floats("ci_high")?);
+    let (kinds, directions) = (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?);
+    let (x, y) = (dose.column(DoseRow::coefficient)?, dose.floats(column)?);
+    let ends = dose.column(DoseRow::interval)?;
     let of = (0..dose.rows()).filter(|i| kinds[*i] == "add" && directions[*i] == direction);
     let point = |i: usize| {
-        let interval = if band { low[i].zip(high[i]) } else { None };
+        let interval = if band { ends[i] } else { None };
         Some(CurvePoint { x: x[i]?, y: y[i], interval })
     };
     Ok(Curve { name: name.to_string(), role, points: of.filter_map(point).collect() })
 }
 
 fn subtitle(dose: &Table) -> Result<String, AnalysisError> {
-    let (model, site, n) = (dose.strs("model")?, dose.strs("site")?, dose.ints("n")?);
+    let (model, site, n) = (dose.column(DoseRow::model)?, dose.strs(DoseRow::site.name)?, dose.column(DoseRow::n)?);
     let first = |x: &[&str]| x.first().copied().unwrap_or_default().to_string();
     Ok(format!(
         "{}, {}, added at {}",
@@ -280,7 +262,7 @@ fn subtitle(dose: &Table) -> Result<String, AnalysisError> {
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let dose = table(tables, "dose")?;
+    let dose = table(tables, DoseRow::TABLE)?;
     let base = |title: &str, y_label: &str| -> Result<Curves, AnalysisError> {
         Ok(Curves {
             title: title.to_string(),
@@ -295,28 +277,35 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             interval_meaning: None,
         })
     };
-    let vector = |column: &str, name: &str| curve(dose, "vector", column, name, CurveRole::Series, false);
-    let random = |column: &str, name: &str| curve(dose, "random", column, name, CurveRole::Control, false);
+    let vector = |column: &str, name: &str| curve(dose, VECTOR, column, name, CurveRole::Series, false);
+    let random = |column: &str, name: &str| curve(dose, RANDOM, column, name, CurveRole::Control, false);
     let metric = Curves {
         curves: vec![
-            curve(dose, "vector", "metric_mean", "vector", CurveRole::Series, true)?,
-            curve(dose, "random", "metric_mean", "random directions, least to largest", CurveRole::Control, true)?,
+            curve(dose, VECTOR, DoseRow::metric_mean.name, "vector", CurveRole::Series, true)?,
+            curve(
+                dose,
+                RANDOM,
+                DoseRow::metric_mean.name,
+                "random directions, least to largest",
+                CurveRole::Control,
+                true,
+            )?,
         ],
         interval_meaning: Some(format!("{INTERVAL}; of random directions their range")),
         ..base("Dose and response", "logit difference (nats)")?
     };
     let spread = Curves {
         curves: vec![
-            vector("kl_to_base", "KL divergence from the unsteered run")?,
-            vector("entropy", "entropy")?,
-            random("kl_to_base", "KL divergence, random directions")?,
+            vector(DoseRow::kl_to_base.name, "KL divergence from the unsteered run")?,
+            vector(DoseRow::entropy.name, "entropy")?,
+            random(DoseRow::kl_to_base.name, "KL divergence, random directions")?,
         ],
         ..base("Change and entropy of the next token", "divergence or entropy (nats)")?
     };
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
     let (shown, rows) = apart(dose)?;
     figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
-    if let Ok(found) = table(tables, "thresholds") {
+    if let Ok(found) = table(tables, ThresholdRow::TABLE) {
         let mut curves = Vec::new();
         for (name, column) in class_columns(dose) {
             let of = vector(&column, &name)?;
@@ -352,12 +341,13 @@ fn done(coefficient: Option<f64>, kind: &str) -> String {
 
 /// The halves of the vector's effects, in the order of its coefficients.
 fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (kinds, directions, x) = (dose.strs("kind")?, dose.strs("direction")?, dose.floats("coefficient")?);
-    let (metric, base) = (dose.floats("metric_mean")?, dose.floats("base_mean")?);
+    let (kinds, directions, x) =
+        (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?, dose.column(DoseRow::coefficient)?);
+    let (metric, base) = (dose.column(DoseRow::metric_mean)?, dose.column(DoseRow::base_mean)?);
     let effect = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
-    let halves = halves::read(dose, "effect")?;
+    let halves = dose.column(DoseRow::halves)?;
     // At coefficient 0 nothing is steered.
-    let steered = |i: &usize| directions[*i] == "vector" && x[*i] != Some(0.0);
+    let steered = |i: &usize| directions[*i] == VECTOR && x[*i] != Some(0.0);
     let row = |i: usize| Moved { label: done(x[i], kinds[i]), whole: effect(i), halves: halves[i] };
     let mut own: Vec<usize> = (0..dose.rows()).filter(steered).collect();
     // Where not all fit, those are shown that do most.
@@ -381,31 +371,29 @@ const MOVED: usize = 12;
 
 /// The random directions that generated: `2 random directions`.
 pub(super) fn answering(dose: &Table) -> Result<String, AnalysisError> {
-    let (directions, answering) = (dose.strs("direction")?, dose.ints("answer_directions")?);
-    let n = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| answering[i]).max().unwrap_or(0);
+    let (directions, answering) = (dose.column(DoseRow::direction)?, dose.column(DoseRow::answer_directions)?);
+    let n = (0..dose.rows()).filter(|i| directions[*i] == RANDOM).map(|i| answering[i]).max().unwrap_or(0);
     Ok(plural(n, "random direction"))
 }
 
 /// Thresholds of refusal and answer, and of one's own classes; those between are seen.
 fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
-    let (class, at) = (table.strs("class")?, table.floats("coefficient")?);
-    let (low, high) = (table.floats("ci_low")?, table.floats("ci_high")?);
+    let (class, at) = (table.column(ThresholdRow::class)?, table.column(ThresholdRow::coefficient)?);
+    let ends = table.column(ThresholdRow::interval)?;
     let of = (0..table.rows()).filter(|i| class[*i] != "evasion" && !SIDE.contains(&class[*i]));
-    let one = |i: usize| {
-        Some(Threshold { x: at[i]?, label: format!("{} 50 % (fit)", class[i]), interval: low[i].zip(high[i]) })
-    };
+    let one = |i: usize| Some(Threshold { x: at[i]?, label: format!("{} 50 % (fit)", class[i]), interval: ends[i] });
     Ok(of.filter_map(one).collect())
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let dose = table(tables, "dose")?;
-    let (kinds, directions) = (dose.strs("kind")?, dose.strs("direction")?);
+    let dose = table(tables, DoseRow::TABLE)?;
+    let (kinds, directions) = (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?);
     let (coefficient, metric, base) =
-        (dose.floats("coefficient")?, dose.floats("metric_mean")?, dose.floats("base_mean")?);
-    let (low, high, over_random) = (dose.floats("ci_low")?, dose.floats("ci_high")?, dose.floats("p_over_random")?);
-    let (number_of, halves) = (dose.ints("directions")?, halves::read(dose, "effect")?);
+        (dose.column(DoseRow::coefficient)?, dose.column(DoseRow::metric_mean)?, dose.column(DoseRow::base_mean)?);
+    let (ends, over_random) = (dose.column(DoseRow::interval)?, dose.column(DoseRow::p_over_random)?);
+    let (number_of, halves) = (dose.column(DoseRow::directions)?, dose.column(DoseRow::halves)?);
     let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
-    let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == "vector").collect();
+    let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == VECTOR).collect();
     let largest = own.iter().copied().max_by(|a, b| {
         let size = |i: &usize| change(*i).map_or(0.0, f64::abs);
         size(a).total_cmp(&size(b))
@@ -416,9 +404,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
             (None, "ablate") => "with the direction taken out".to_string(),
             (None, _) => "with each prompt's own coefficient".to_string(),
         };
-        let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == "random");
+        let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == RANDOM);
         let chance = random.and_then(|j| {
-            let (low, high, base) = (low[j]?, high[j]?, base[j]?);
+            let ((low, high), base) = (ends[j]?, base[j]?);
             Some(format!(
                 "; {} of the same norm {} it by {} to {} (p over random {})",
                 plural(number_of[j], "random direction"),
@@ -431,7 +419,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         let moved = halves[i].sentence("The vector");
         format!("The largest change is {} nats {at}{}.{moved}", signed(change(i), 2), chance.unwrap_or_default())
     });
-    let directions = (0..dose.rows()).filter(|i| directions[*i] == "random").map(|i| number_of[i]).max().unwrap_or(0);
+    let directions = (0..dose.rows()).filter(|i| directions[*i] == RANDOM).map(|i| number_of[i]).max().unwrap_or(0);
     let text = format!(
         "Without steering the mean logit difference is {} nats. {most}{}",
         signed(base.first().copied().flatten(), 2),
@@ -445,7 +433,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         caption,
         "Dose-response curve of the logit difference with random directions.",
     );
-    let mut sections = vec![listed(section, dose, table(tables, "thresholds").is_ok())?];
+    let mut sections = vec![listed(section, dose, table(tables, ThresholdRow::TABLE).is_ok())?];
     let (shown, rows) = apart(dose)?;
     sections.extend(shown.section(&rows, dir, true));
     let spread = "Divergence of the next token from the unsteered run, and its entropy.";
@@ -461,22 +449,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 /// The dose table as a report's, with the classes of answers where the study has any.
 fn listed(section: Section, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
     let mut listing = Listing::of(dose);
-    let kinds = dose.strs("kind")?;
+    let kinds = dose.column(DoseRow::kind)?;
     if kinds.iter().any(|kind| *kind != "add") {
-        listing = listing.column("kind", Show::Text("kind"));
+        listing = listing.column("kind", Show::Text(DoseRow::kind.name));
     }
     let mut listing = listing
-        .column("direction", Show::Text("direction"))
-        .column("coefficient", Show::Exact("coefficient"))
-        .column("metric (nats)", Show::Signed("metric_mean", 2))
-        .column("interval or range", Show::Interval("ci_low", "ci_high", 3))
-        .column("p over random", Show::PValue("p_over_random"))
-        .column("KL", Show::Number("kl_to_base", 3))
-        .column("entropy", Show::Number("entropy", 2));
+        .column("direction", Show::Text(DoseRow::direction.name))
+        .column("coefficient", Show::Exact(DoseRow::coefficient.name))
+        .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
+        .column("interval or range", Show::Interval(DoseRow::interval.name, 3))
+        .column("p over random", Show::PValue(DoseRow::p_over_random.name))
+        .column("KL", Show::Number(DoseRow::kl_to_base.name, 3))
+        .column("entropy", Show::Number(DoseRow::entropy.name, 2));
     let classes = if classed { class_columns(dose) } else { Vec::new() };
     // Said of the random ones in the text, where all are of as many.
-    if classed && dose.ints("answer_directions")?.iter().any(|n| *n > 1) {
-        listing = listing.column("directions that answered", Show::Count("answer_directions"));
+    if classed && dose.column(DoseRow::answer_directions)?.iter().any(|n| *n > 1) {
+        listing = listing.column("directions that answered", Show::Count(DoseRow::answer_directions.name));
     }
     listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
     let block = listing.block("Every dose; each prompt's numbers are in items.parquet")?;

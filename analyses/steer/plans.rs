@@ -5,7 +5,8 @@
 use super::contrast::Contrast;
 use super::{Items, Steer};
 use crate::analyses::directions::Recipe;
-use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, Run, What};
+use crate::analyses::halves::{Asked, Value};
+use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
 use crate::site::{Site, SiteKind};
 use std::ops::Range;
 use std::sync::Arc;
@@ -54,8 +55,13 @@ pub(super) struct Condition {
 }
 
 /// Activations of some of the prompts that the vector is made from, at its position; of all positions for ActAdd.
-pub(super) fn contrast(params: &Steer, contrast: &Contrast, site: Site, some: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+pub(super) fn contrast(
+    params: &Steer,
+    contrast: &Contrast,
+    site: Site,
+    some: Range<usize>,
+) -> (Plan, Vec<Handle<Array>>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(some.len()));
     for (i, ids) in contrast.prompts().enumerate().skip(some.start).take(some.len()) {
         let n = contrast.positive.len();
         let name = if i < n { format!("positive {i}") } else { format!("negative {}", i - n) };
@@ -65,31 +71,63 @@ pub(super) fn contrast(params: &Steer, contrast: &Contrast, site: Site, some: Ra
             // The position was checked.
             _ => params.vector_position.of(ids.len()).unwrap_or(Positions::Last),
         };
-        plan.read(prompt, Activation { site, positions, part: Part::All });
+        asked.push(plan.read(prompt, Activation { site, positions, part: Part::All }));
     }
-    plan
+    (plan, asked)
 }
 
 /// Some prompts' own activations at the site, where the vector is added; at their last positions where it is in many.
-pub(super) fn activations(params: &Steer, items: &Items, some: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+pub(super) fn activations(params: &Steer, items: &Items, some: Range<usize>) -> (Plan, Vec<Handle<Array>>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(some.len()));
     for i in some {
         let (item, (ids, _)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
         let one = params.position.of(ids.len()).ok().filter(|p| *p != Positions::All);
         let positions = one.unwrap_or(Positions::Last);
-        plan.read(prompt, Activation { site: items.site, positions, part: Part::All });
+        asked.push(plan.read(prompt, Activation { site: items.site, positions, part: Part::All }));
     }
-    plan
+    (plan, asked)
 }
 
-/// Readouts of an unsteered prompt, then of each of its forks.
-pub(super) const OF_PROMPT: usize = 3;
-pub(super) const OF_FORK: usize = 4;
+/// What is read of a run.
+#[derive(Clone, Copy)]
+pub(super) struct OfRun {
+    pub(super) run: Run,
+    value: Asked,
+    /// The divergence from the unsteered prompt, of one that is steered.
+    kl: Option<Handle<f64>>,
+    entropy: Handle<f64>,
+}
 
-/// The fork of prompt `i` of a [`sweep`] under condition `k` of so many.
-pub(super) fn fork_of(i: usize, k: usize, conditions: usize) -> Run {
-    Run::Fork(i * conditions + k)
+/// What is read of a prompt: of itself, and of its fork under each condition.
+pub(super) struct OfPrompt {
+    clean: OfRun,
+    pub(super) steered: Vec<OfRun>,
+}
+
+/// What a run was found to do.
+#[derive(Clone, Copy)]
+pub(super) struct Read {
+    pub(super) value: Value,
+    pub(super) kl: f64,
+    pub(super) entropy: f64,
+}
+
+/// What a prompt was found to do: itself, and under each condition.
+pub(super) struct Swept {
+    pub(super) clean: Read,
+    pub(super) steered: Vec<Read>,
+}
+
+impl OfPrompt {
+    pub(super) fn of(&self, readings: &Readings) -> Swept {
+        let read = |of: &OfRun| Read {
+            value: of.value.of(readings),
+            kl: of.kl.map_or(0.0, |kl| readings[kl]),
+            entropy: readings[of.entropy],
+        };
+        Swept { clean: read(&self.clean), steered: self.steered.iter().map(read).collect() }
+    }
 }
 
 /// A vector, or one a position; then each random direction's.
@@ -108,34 +146,35 @@ pub(super) fn batches(
     crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
 }
 
-/// Some prompts under every condition: metric and entropy of the prompt; metric, divergence and entropy of its forks; then, of
-/// either, the metric's answer half.
+/// Some prompts under every condition.
 pub(super) fn sweep(
     params: &Steer,
     items: &Items,
     vectors: &Vectors,
     conditions: &[Condition],
     some: Range<usize>,
-) -> Plan {
+) -> (Plan, Vec<OfPrompt>) {
     let mut plan = Plan::default();
-    for i in some {
+    let of_prompt = |i: usize| {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
         let prompt = plan.prompt(item.id.clone(), ids.clone());
-        // Prompts' metrics are logit differences.
-        let half = || metric.answer_half().map(What::Metric);
-        plan.read(prompt, What::Metric(metric.clone()));
-        plan.read(prompt, What::Entropy);
-        half().map(|half| plan.read(prompt, half));
-        for condition in conditions {
+        let of_run = |plan: &mut Plan, run: Run| OfRun {
+            run,
+            value: Value::ask(plan, run, metric),
+            kl: (run != prompt).then(|| plan.read(run, KlFrom(prompt))),
+            entropy: plan.read(run, Entropy),
+        };
+        let clean = of_run(&mut plan, prompt);
+        let steered = conditions.iter().map(|condition| {
             let edits = edits(params, items, &vectors[condition.direction], &condition.kind, i, ids.len());
             let fork = plan.fork(prompt, edits);
-            plan.read(fork, What::Metric(metric.clone()));
-            plan.read(fork, What::KlFrom(prompt));
-            plan.read(fork, What::Entropy);
-            half().map(|half| plan.read(fork, half));
-        }
-    }
-    plan
+            of_run(&mut plan, fork)
+        });
+        let steered = steered.collect();
+        OfPrompt { clean, steered }
+    };
+    let asked = some.map(of_prompt).collect();
+    (plan, asked)
 }
 
 /// Directional ablation: a direction taken out of all that is in the residual stream of every layer, at every position.

@@ -11,17 +11,19 @@ use super::plans::taken_out;
 use super::{Items, Steer};
 use crate::analyses::inputs::rows_read;
 use crate::analyses::summary::{Position, RowMean, mean};
-use crate::analyses::{AnalysisError, batches};
+use crate::analyses::{About, AnalysisError, batches};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::plan::{Activation, Change, Edit, Part, Plan, Positions, What};
+use crate::parameters::param;
+use crate::plan::{Activation, Array, Change, Edit, Handle, KlFrom, Part, Plan, Positions};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
-use crate::run::Reading;
-use crate::session::Session;
+use crate::rows;
 use crate::site::{Site, SiteKind};
+use crate::study::Runner;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
@@ -46,11 +48,14 @@ struct Candidate {
 /// A candidate with its difference of means.
 type Directed = (Candidate, Arc<[f32]>);
 
-/// What was chosen, and the table of all candidates.
+/// What was chosen, and all that were tried.
 pub(super) struct Selected {
     pub(super) site: Site,
     pub(super) position: Position,
-    pub(super) table: Table,
+    tried: Vec<Tried>,
+    /// The mean metrics of the positive and of the negative prompts.
+    bases: (Option<f64>, Option<f64>),
+    pairs: usize,
 }
 
 /// What a candidate does, over the pairs: means.
@@ -88,58 +93,57 @@ fn candidates(n_layers: usize, n: u32) -> Vec<Candidate> {
     sites(n_layers).into_iter().flat_map(of).collect()
 }
 
-/// What will be run, with zeros for directions that are known later.
-pub(super) fn plans<'a>(
-    items: &'a Items,
-    contrast: &'a Contrast,
-    n: u32,
-    arch: &Arch,
-) -> impl Iterator<Item = Plan> + 'a {
-    let candidates = candidates(items.n_layers, n);
-    let zeros: Arc<[f32]> = vec![0.0; arch.d_model].into();
-    let tried: Vec<Directed> = candidates.iter().map(|c| (*c, zeros.clone())).collect();
-    let values = read_at_once(items, contrast, n, arch).map(move |some| values(items, contrast, n, some));
-    values.chain(tried_at_once(items, contrast, tried.len()).map(move |some| trials(items, contrast, &tried, some)))
-}
-
-/// Tries all candidates and chooses.
+/// Tries all candidates and chooses. While work is only counted, the place that stands in the items stands in for the one chosen.
 ///
 /// # Errors
 /// If the work fails, or no candidate brings the behaviour and changes little else.
-pub(super) fn select(params: &Steer, session: &Session, items: &Items, n: u32) -> Result<Selected, AnalysisError> {
+pub(super) fn select(params: &Steer, runner: &dyn Runner, items: &Items, n: u32) -> Result<Selected, AnalysisError> {
     let Some(contrast) = &items.contrast else {
-        return Err(AnalysisError::Failed("--select: there are no pairs to select by".to_string()));
+        return Err(AnalysisError::Failed(format!("{}: there are no pairs to select by", param("select"))));
     };
-    let arch = &session.model.decoder.arch;
-    let tried = directions(session, items, contrast, n)?;
-    let mut numbers: Vec<f64> = Vec::new();
+    let tried = directions(runner, items, contrast, n)?;
+    let mut of_pairs: Vec<([f64; 2], Vec<[f64; 3]>)> = Vec::new();
     for some in tried_at_once(items, contrast, tried.len()) {
-        numbers.extend(session.run(&trials(items, contrast, &tried, some))?.iter().filter_map(Reading::number));
+        let (plan, asked) = trials(items, contrast, &tried, some);
+        let readings = runner.run(&plan)?;
+        let number = |of: Handle<f64>| readings[of];
+        of_pairs.extend(asked.iter().map(|of| {
+            let trials = of.trials.iter().map(|t| [t.ablated, t.kl, t.induced].map(number));
+            (of.metrics.map(number), trials.collect())
+        }));
     }
-    let of_pairs: Vec<&[f64]> = numbers.chunks_exact(OF_PAIR + OF_CANDIDATE * tried.len()).collect();
-    let over = |k: usize| mean(&of_pairs.iter().map(|of| of[k]).collect::<Vec<_>>());
-    let one = |(c, (candidate, _)): (usize, &Directed)| {
-        let first = OF_PAIR + OF_CANDIDATE * c;
-        Tried { candidate: *candidate, ablated: over(first), kl: over(first + 1), induced: over(first + 2) }
+    let of_candidate = |(c, (candidate, _)): (usize, &Directed)| {
+        let over = |k: usize| mean(&of_pairs.iter().map(|(_, trials)| trials[c][k]).collect::<Vec<_>>());
+        Tried { candidate: *candidate, ablated: over(0), kl: over(1), induced: over(2) }
     };
-    let tried: Vec<Tried> = tried.iter().enumerate().map(one).collect();
+    let tried: Vec<Tried> = tried.iter().enumerate().map(of_candidate).collect();
+    let over = |side: usize| mean(&of_pairs.iter().map(|(metrics, _)| metrics[side]).collect::<Vec<_>>());
+    let (bases, pairs) = ((over(0), over(1)), of_pairs.len());
+    if runner.is_counting() {
+        return Ok(Selected { site: items.site, position: params.vector_position, tried, bases, pairs });
+    }
+    let chosen = chosen(&tried, n, items.n_layers)?;
+    Ok(Selected { site: chosen.site, position: Position::At(chosen.position), tried, bases, pairs })
+}
+
+/// Of the candidates that bring the behaviour and change little else, the one that leaves least of it.
+fn chosen(tried: &[Tried], n: u32, n_layers: usize) -> Result<Candidate, AnalysisError> {
     let least = |t: &&Tried| t.ablated.unwrap_or(f64::INFINITY);
     let chosen = tried.iter().filter(|t| t.allowed()).min_by(|a, b| least(a).total_cmp(&least(b)));
-    let Some(chosen) = chosen.map(|t| t.candidate) else {
-        let count = |f: fn(&Tried) -> bool| tried.iter().filter(|t| f(t)).count();
-        return Err(AnalysisError::NotAskable(format!(
-            "--select {n}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
+    let count = |f: fn(&Tried) -> bool| tried.iter().filter(|t| f(t)).count();
+    chosen.map(|t| t.candidate).ok_or_else(|| {
+        AnalysisError::NotAskable(format!(
+            "{}: of {} directions at layers 0 to {}, {} bring the behaviour into the negative prompts (a mean metric over \
              0) and {} change their next token by {MOST_KL} nats at most when they are taken out, but none does both; choose a \
-             --layer",
+             {layer}",
+            param("select").is(n),
             tried.len(),
-            sites(arch.n_layers).len().saturating_sub(1),
+            sites(n_layers).len().saturating_sub(1),
             count(Tried::brings),
             count(Tried::spares),
-        )));
-    };
-    let bases = (over(0), over(1));
-    let table = table(session, &tried, chosen, bases, of_pairs.len(), params)?;
-    Ok(Selected { site: chosen.site, position: Position::At(chosen.position), table })
+            layer = param("layer"),
+        ))
+    })
 }
 
 /// Which prompts are read at once.
@@ -149,40 +153,54 @@ fn read_at_once(items: &Items, contrast: &Contrast, n: u32, arch: &Arch) -> impl
 }
 
 /// The last `n` positions of some prompts, at every candidate's site.
-fn values(items: &Items, contrast: &Contrast, n: u32, some: Range<usize>) -> Plan {
+fn values(items: &Items, contrast: &Contrast, n: u32, some: Range<usize>) -> (Plan, Vec<Vec<Handle<Array>>>) {
     let mut plan = Plan::default();
-    for (i, ids) in contrast.prompts().enumerate().skip(some.start).take(some.len()) {
+    let of_prompt = |(i, ids): (usize, &Vec<u32>)| {
         // That prompts have as many was checked.
         let positions = Positions::At((ids.len().saturating_sub(n as usize)..ids.len()).collect());
         let prompt = plan.prompt(format!("prompt {i} of the contrast"), ids.clone());
-        for site in sites(items.n_layers) {
-            plan.read(prompt, Activation { site, positions: positions.clone(), part: Part::All });
-        }
-    }
-    plan
+        let value = |site| Activation { site, positions: positions.clone(), part: Part::All };
+        sites(items.n_layers).into_iter().map(|site| plan.read(prompt, value(site))).collect()
+    };
+    let asked = contrast.prompts().enumerate().skip(some.start).take(some.len()).map(of_prompt).collect();
+    (plan, asked)
 }
 
 /// The candidates with their differences of means; without those at which prompts do not differ.
-fn directions(session: &Session, items: &Items, contrast: &Contrast, n: u32) -> Result<Vec<Directed>, AnalysisError> {
+fn directions(runner: &dyn Runner, items: &Items, contrast: &Contrast, n: u32) -> Result<Vec<Directed>, AnalysisError> {
     let candidates = candidates(items.n_layers, n);
     let mut means = [vec![RowMean::default(); candidates.len()], vec![RowMean::default(); candidates.len()]];
-    for some in read_at_once(items, contrast, n, &session.model.decoder.arch) {
-        let readings = session.run(&values(items, contrast, n, some.clone()))?;
-        let rows: Vec<&[f32]> = readings.iter().flat_map(Reading::rows).collect();
-        for (i, of_prompt) in some.zip(rows.chunks(candidates.len())) {
+    for some in read_at_once(items, contrast, n, &runner.model().decoder.arch) {
+        let (plan, asked) = values(items, contrast, n, some.clone());
+        let readings = runner.run(&plan)?;
+        for (i, of_prompt) in some.zip(&asked) {
             let side = usize::from(i >= contrast.positive.len());
-            means[side].iter_mut().zip(of_prompt).for_each(|(mean, row)| mean.add(row));
+            // Candidates stand layer by layer.
+            let rows = of_prompt.iter().flat_map(|of| readings[*of].rows());
+            means[side].iter_mut().zip(rows).for_each(|(mean, row)| mean.add(row));
         }
     }
     let [positive, negative] = means.map(|side| side.iter().map(RowMean::mean).collect::<Vec<_>>());
     let difference = |(p, n): (Vec<f32>, Vec<f32>)| p.iter().zip(n).map(|(p, n)| p - n).collect::<Arc<[f32]>>();
     let all = candidates.into_iter().zip(positive.into_iter().zip(negative).map(difference));
-    Ok(all.filter(|(_, direction)| direction.iter().any(|x| *x != 0.0)).collect())
+    Ok(all.filter(|(_, direction)| runner.is_counting() || direction.iter().any(|x| *x != 0.0)).collect())
 }
 
-/// Numbers of a pair before its candidates', and of each candidate, in [`trials`].
-const OF_PAIR: usize = 2;
-const OF_CANDIDATE: usize = 3;
+/// What is read of a pair.
+struct OfPair {
+    /// Of the positive and of the negative prompt.
+    metrics: [Handle<f64>; 2],
+    /// One a candidate.
+    trials: Vec<Trial>,
+}
+
+/// What is read of a candidate: the positive prompt's metric without it, the negative one's divergence without it, and its metric
+/// with it added at every position.
+struct Trial {
+    ablated: Handle<f64>,
+    kl: Handle<f64>,
+    induced: Handle<f64>,
+}
 
 /// Which pairs are tried at once.
 fn tried_at_once(items: &Items, contrast: &Contrast, candidates: usize) -> impl Iterator<Item = Range<usize>> + use<> {
@@ -190,77 +208,82 @@ fn tried_at_once(items: &Items, contrast: &Contrast, candidates: usize) -> impl 
     batches(contrast.positive.len(), candidates * edits)
 }
 
-/// Of some pairs: both metrics; and for each candidate the positive prompt's metric without it, the negative one's divergence
-/// without it, and its metric with it added at every position.
-fn trials(items: &Items, contrast: &Contrast, tried: &[Directed], some: Range<usize>) -> Plan {
+/// Of some pairs: both metrics, and each candidate's trial.
+fn trials(items: &Items, contrast: &Contrast, tried: &[Directed], some: Range<usize>) -> (Plan, Vec<OfPair>) {
     let mut plan = Plan::default();
-    for i in some {
+    let of_pair = |i: usize| {
         let positive = plan.prompt(format!("positive {i} of the contrast"), contrast.positive[i].clone());
         let negative = plan.prompt(format!("negative {i} of the contrast"), contrast.negative[i].clone());
-        let metric = || What::Metric(contrast.metrics[i].clone());
-        plan.read(positive, metric());
-        plan.read(negative, metric());
-        for (candidate, direction) in tried {
+        let metric = || contrast.metrics[i].clone();
+        let metrics = [positive, negative].map(|run| plan.read(run, metric()));
+        let trial = |(candidate, direction): &Directed| {
             let without = taken_out(items.n_layers, direction);
             let ablated = plan.fork(positive, without.clone());
-            plan.read(ablated, metric());
             let unchanged = plan.fork(negative, without);
-            plan.read(unchanged, What::KlFrom(negative));
             let change = Change::Add { vector: direction.clone(), coefficient: 1.0 };
             let edit = Edit { site: candidate.site, part: Part::All, positions: Positions::All, change };
             let induced = plan.fork(negative, vec![edit]);
-            plan.read(induced, metric());
-        }
-    }
-    plan
+            Trial {
+                ablated: plan.read(ablated, metric()),
+                kl: plan.read(unchanged, KlFrom(negative)),
+                induced: plan.read(induced, metric()),
+            }
+        };
+        OfPair { metrics, trials: tried.iter().map(trial).collect() }
+    };
+    let asked = some.map(of_pair).collect();
+    (plan, asked)
 }
 
-fn table(
-    session: &Session,
-    tried: &[Tried],
-    chosen: Candidate,
-    (positive, negative): (Option<f64>, Option<f64>),
-    n: usize,
-    params: &Steer,
-) -> Result<Table, AnalysisError> {
-    let recipe = params.from.map_or("", |r| r.name());
-    let is_chosen = |t: &Tried| (t.candidate.site, t.candidate.position) == (chosen.site, chosen.position);
-    Ok(Table::new("selection")
-        .str("model", "the model, as it was named", tried.iter().map(|_| session.model.name.as_str()))?
-        .str("recipe", "how the direction is made", tried.iter().map(|_| recipe))?
-        .str("site", "where it is made and added", tried.iter().map(|t| t.candidate.site.kind.name()))?
-        .int("layer", "layer, from 0", tried.iter().map(|t| t.candidate.site.layer as i64))?
-        .int(
-            "position",
-            "position of the prompts, from their end: -1 is the last",
-            tried.iter().map(|t| t.candidate.position),
-        )?
-        .int("n", "pairs", tried.iter().map(|_| n as i64))?
-        .float("positive_mean", "mean metric of the positive prompts, nats", tried.iter().map(|_| positive))?
-        .float(
-            "ablated_mean",
-            "the same with the direction taken out of every layer and position, nats",
-            tried.iter().map(|t| t.ablated),
-        )?
-        .float("negative_mean", "mean metric of the negative prompts, nats", tried.iter().map(|_| negative))?
-        .float(
-            "induced_mean",
-            "the same with the direction added at its layer, at every position, nats",
-            tried.iter().map(|t| t.induced),
-        )?
-        .float(
-            "kl_mean",
+rows! {
+    /// A candidate with what it does.
+    pub(super) struct SelectionRow<'a> in "selection" {
+        model: &'a str = "the model, as it was named",
+        recipe: &'a str = "how the direction is made",
+        site: &'a str = "where it is made and added",
+        layer: i64 = "layer, from 0",
+        position: i64 = "position of the prompts, from their end: -1 is the last",
+        n: i64 = "pairs",
+        positive_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        ablated_mean: Option<f64> = "the same with the direction taken out of every layer and position, nats",
+        negative_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        induced_mean: Option<f64> = "the same with the direction added at its layer, at every position, nats",
+        kl_mean: Option<f64> =
             "mean KL divergence of the negative prompts' next token with the direction taken out, nats",
-            tried.iter().map(|t| t.kl),
-        )?
-        .flag("allowed", "induced_mean > 0 and kl_mean <= 0.1", tried.iter().map(Tried::allowed))?
-        .flag("chosen", "of those allowed, the one with the least ablated_mean", tried.iter().map(is_chosen))?)
+        allowed: bool = "induced_mean > 0 and kl_mean <= 0.1",
+        chosen: bool = "of those allowed, the one with the least ablated_mean",
+    }
+}
+
+impl Selected {
+    /// The table of all that were tried.
+    pub(super) fn table(&self, about: &About, params: &Steer) -> Result<Table, AnalysisError> {
+        let (positive_mean, negative_mean) = self.bases;
+        Ok(SelectionRow::table(self.tried.iter().map(|tried| SelectionRow {
+            model: about.model,
+            recipe: params.from.map_or("", |r| r.name()),
+            site: tried.candidate.site.kind.name(),
+            layer: tried.candidate.site.layer as i64,
+            position: tried.candidate.position,
+            n: self.pairs as i64,
+            positive_mean,
+            ablated_mean: tried.ablated,
+            negative_mean,
+            induced_mean: tried.induced,
+            kl_mean: tried.kl,
+            allowed: tried.allowed(),
+            chosen: tried.candidate.site == self.site && Position::At(tried.candidate.position) == self.position,
+        }))?)
+    }
 }
 
 /// What taking each candidate out leaves, by layer, a curve a position.
 pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, positions, left) =
-        (selection.ints("layer")?, selection.ints("position")?, selection.floats("ablated_mean")?);
+    let (layers, positions, left) = (
+        selection.column(SelectionRow::layer)?,
+        selection.column(SelectionRow::position)?,
+        selection.column(SelectionRow::ablated_mean)?,
+    );
     let mut names: Vec<i64> = positions.to_vec();
     names.sort_unstable();
     names.dedup();
@@ -269,11 +292,13 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
         let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: left[i], interval: None }).collect();
         Curve { name: format!("position {position}"), role: CurveRole::Series, points }
     };
-    let first = |name: &str| Ok::<_, AnalysisError>(selection.strs(name)?.first().copied().unwrap_or_default());
-    let n = selection.ints("n")?.first().copied().unwrap_or(0);
+    let models = selection.column(SelectionRow::model)?;
+    let sites = selection.column(SelectionRow::site)?;
+    let first = |texts: &[&str]| texts.first().copied().unwrap_or_default().to_string();
+    let n = selection.column(SelectionRow::n)?.first().copied().unwrap_or(0);
     Ok(Figure::from(Curves {
         title: "What is left without each direction".to_string(),
-        subtitle: format!("{}, {n} pairs, {}", short_name(first("model")?), first("site")?),
+        subtitle: format!("{}, {n} pairs, {}", short_name(&first(&models)), first(&sites)),
         x_label: "layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
         shares: false,
@@ -286,8 +311,8 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
 }
 
 pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, AnalysisError> {
-    let (layers, positions) = (selection.ints("layer")?, selection.ints("position")?);
-    let (allowed, chosen) = (selection.flags("allowed")?, selection.flags("chosen")?);
+    let (layers, positions) = (selection.column(SelectionRow::layer)?, selection.column(SelectionRow::position)?);
+    let (allowed, chosen) = (selection.column(SelectionRow::allowed)?, selection.column(SelectionRow::chosen)?);
     let at = (0..selection.rows()).find(|i| chosen[*i]);
     let which = at.map_or(String::new(), |i| format!(" Chosen is layer {}, position {}.", layers[i], positions[i]));
     let text = format!(
@@ -298,15 +323,15 @@ pub(super) fn section(selection: &Table, dir: &Path) -> Result<Section, Analysis
         allowed.iter().filter(|a| **a).count(),
     );
     let block = Listing::of(selection)
-        .ascending("ablated_mean")
+        .ascending(SelectionRow::ablated_mean.name)
         .first(LISTED)
-        .column("layer", Show::Count("layer"))
-        .column("position", Show::Count("position"))
-        .column("left (nats)", Show::Signed("ablated_mean", 2))
-        .column("brought (nats)", Show::Signed("induced_mean", 2))
-        .column("KL", Show::Number("kl_mean", 3))
-        .column("allowed", Show::Flag("allowed"))
-        .column("chosen", Show::Flag("chosen"))
+        .column("layer", Show::Count(SelectionRow::layer.name))
+        .column("position", Show::Count(SelectionRow::position.name))
+        .column("left (nats)", Show::Signed(SelectionRow::ablated_mean.name, 2))
+        .column("brought (nats)", Show::Signed(SelectionRow::induced_mean.name, 2))
+        .column("KL", Show::Number(SelectionRow::kl_mean.name, 3))
+        .column("allowed", Show::Flag(SelectionRow::allowed.name))
+        .column("chosen", Show::Flag(SelectionRow::chosen.name))
         .block("The directions that leave least")?;
     let caption = "The positive prompts' mean logit difference without each direction.";
     let alt = "Mean logit difference by layer with each direction taken out, a curve a position.";

@@ -3,17 +3,19 @@
 //! Which prompts are gone on with, and how, is [`super::answers`]'; shares of classes by dose are in [`super::dose`].
 
 use super::Items;
-use super::dose::{Measured, answering};
-use super::plans::Condition;
-use crate::analyses::answered::{Answer, CLASS_DOC, class_columns};
+use super::dose::{DoseRow, Measured, answering};
+use crate::analyses::answered::{Answered, class_columns};
+use crate::analyses::columns::OfPrompt;
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::interval;
 use crate::analyses::{AnalysisError, table};
 use crate::answers::Class;
 use crate::report::cells::{self, exact, number};
 use crate::report::{Heading, Section};
-use crate::stats::Bootstrap;
+use crate::rows;
+use crate::stats::{Bootstrap, Interval};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::collections::HashMap;
 use std::path::Path;
 
@@ -29,27 +31,41 @@ pub(super) fn are_classed(items: &Items, measured: &[Measured]) -> bool {
     items.own_classes || items.dataset.items.iter().any(|item| !item.facts.is_empty()) || of_texts()
 }
 
+rows! {
+    /// The text of a prompt under a condition.
+    pub(super) struct GenerationRow<'a> in "generations" {
+        item: OfPrompt<'a> as "",
+        kind: &'a str = "add, ablate or gcav",
+        direction: i64 = "0: the vector; from 1 on: random directions",
+        coefficient: Option<f64> = "coefficient",
+        answer: Answered<'a> as "",
+    }
+
+    /// Where a class of answers takes over.
+    pub(super) struct ThresholdRow<'a> in "thresholds" {
+        class: &'a str = "the class of answers",
+        coefficient: Option<f64> = "where its share crosses one half, by a logistic fit",
+        interval: Option<(f64, f64)> as "ci_" = [
+            "lower end of its 95 % BCa interval over prompts, empty where a resample does not cross",
+            "upper end",
+        ],
+        rises: bool = "whether the share rises with the coefficient",
+    }
+}
+
 /// Every text: each prompt under each condition.
 pub(super) fn generations_table(items: &Items, measured: &[Measured]) -> Result<Table, AnalysisError> {
-    let of = |m: &'_ Measured| m.answers.map(|a| (m.condition.clone(), a.to_vec()));
-    let rows: Vec<(usize, Condition, Answer)> = measured
-        .iter()
-        .filter_map(of)
-        .flat_map(|(condition, answers)| answers.into_iter().enumerate().map(move |(i, a)| (i, condition.clone(), a)))
-        .collect();
-    let item = |r: &(usize, Condition, Answer)| &items.dataset.items[r.0];
-    let coefficient = |r: &(usize, Condition, Answer)| r.1.kind.coefficient_of(r.0);
-    Ok(Table::new("generations")
-        .str("id", "the prompt", rows.iter().map(|r| item(r).id.as_str()))?
-        .opt_str("group", "the prompt's group", rows.iter().map(|r| item(r).group.as_deref()))?
-        .opt_str("lang", "the prompt's language", rows.iter().map(|r| item(r).lang.as_deref()))?
-        .str("kind", "add, ablate or gcav", rows.iter().map(|r| r.1.kind.name()))?
-        .int("direction", "0: the vector; from 1 on: random directions", rows.iter().map(|r| r.1.direction as i64))?
-        .float("coefficient", "coefficient", rows.iter().map(coefficient))?
-        .str("class", CLASS_DOC, rows.iter().map(|r| r.2.class.name()))?
-        .opt_str("rule", "the rule that decided", rows.iter().map(|r| r.2.rule.as_deref()))?
-        .flag("stopped", "whether the answer ended by itself", rows.iter().map(|r| r.2.stopped))?
-        .str("text", "the generated answer", rows.iter().map(|r| r.2.text.as_str()))?)
+    let given = measured.iter().filter_map(|m| Some((m.condition, m.answers?)));
+    let rows = given.flat_map(|(condition, answers)| {
+        items.dataset.items.iter().zip(answers).enumerate().map(move |(i, (item, answer))| GenerationRow {
+            item: item.into(),
+            kind: condition.kind.name(),
+            direction: condition.direction as i64,
+            coefficient: condition.kind.coefficient_of(i),
+            answer: answer.into(),
+        })
+    });
+    Ok(GenerationRow::table(rows)?)
 }
 
 /// Where each class of answers takes over along the coefficients.
@@ -65,31 +81,31 @@ pub(super) fn thresholds_table(
     let prompts: Vec<Vec<Option<Class>>> =
         (0..items.tokens.len()).map(|i| doses.iter().map(|d| class(i, d.1)).collect()).collect();
     let found = class_thresholds(&x, &prompts, &items.rules.classes(), bootstrap);
-    Ok(Table::new("thresholds")
-        .str("class", "the class of answers", found.iter().map(|f| f.0.name()))?
-        .float("coefficient", "where its share crosses one half, by a logistic fit", found.iter().map(|f| f.1.at))?
-        .float(
-            "ci_low",
-            "lower end of its 95 % BCa interval over prompts, empty where a resample does not cross",
-            found.iter().map(|f| f.1.interval.map(|i| i.low)),
-        )?
-        .float("ci_high", "upper end", found.iter().map(|f| f.1.interval.map(|i| i.high)))?
-        .flag("rises", "whether the share rises with the coefficient", found.iter().map(|f| f.1.rises))?)
+    Ok(ThresholdRow::table(found.iter().map(|(class, found)| ThresholdRow {
+        class: class.name(),
+        coefficient: Some(found.at),
+        interval: found.interval.map(Interval::ends),
+        rises: found.rises,
+    }))?)
 }
 
 /// What is said of the classes of texts, where there are any, and all texts along the vector.
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let Ok(generations) = table(tables, "generations") else { return Ok(Vec::new()) };
-    let thresholds = table(tables, "thresholds").ok();
+    let Ok(generations) = table(tables, GenerationRow::TABLE) else { return Ok(Vec::new()) };
+    let thresholds = table(tables, ThresholdRow::TABLE).ok();
     let classes = thresholds.map(|thresholds| answers_section(thresholds, tables, dir)).transpose()?;
-    let texts = texts_section(generations, table(tables, "dose")?, thresholds.is_some())?;
+    let texts = texts_section(generations, table(tables, DoseRow::TABLE)?, thresholds.is_some())?;
     Ok(classes.into_iter().chain([texts]).collect())
 }
 
 fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
-    let (class, at, rises) = (thresholds.strs("class")?, thresholds.floats("coefficient")?, thresholds.flags("rises")?);
-    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
-    let dose = table(tables, "dose")?;
+    let (class, at, rises) = (
+        thresholds.column(ThresholdRow::class)?,
+        thresholds.column(ThresholdRow::coefficient)?,
+        thresholds.column(ThresholdRow::rises)?,
+    );
+    let ends = thresholds.column(ThresholdRow::interval)?;
+    let dose = table(tables, DoseRow::TABLE)?;
     let controls = answering(dose)?;
     let refusals = class_columns(dose).first().map_or("the first class".to_string(), |(name, _)| name.clone());
     let text = "Thresholds are where a class' share of the answers along the vector crosses one half, by a logistic fit over the \
@@ -102,7 +118,7 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     ];
     let row = |i: usize| {
         let way = if rises[i] { "rises" } else { "falls" };
-        vec![class[i].to_string(), number(at[i], 3), interval(low[i].zip(high[i])), way.to_string()]
+        vec![class[i].to_string(), number(at[i], 3), interval(ends[i]), way.to_string()]
     };
     let alt = "Shares of each class of answers by coefficient.";
     let section = Section::new("Classes of answers").paragraph(text);
@@ -116,9 +132,10 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
 
 /// Every text along the vector, prompt by prompt.
 fn texts_section(generations: &Table, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
-    let (id, text, class) = (generations.strs("id")?, generations.strs("text")?, generations.strs("class")?);
-    let (direction, kind) = (generations.ints("direction")?, generations.strs("kind")?);
-    let coefficient = generations.floats("coefficient")?;
+    let (id, text, class) =
+        (generations.column(OfPrompt::id)?, generations.column(Answered::text)?, generations.column(Answered::class)?);
+    let (direction, kind) = (generations.column(GenerationRow::direction)?, generations.column(GenerationRow::kind)?);
+    let coefficient = generations.column(GenerationRow::coefficient)?;
     let mut order: HashMap<&str, usize> = HashMap::new();
     id.iter().for_each(|id| {
         let next = order.len();

@@ -7,6 +7,7 @@ use crate::analyses::AnalysisError;
 use crate::analyses::summary::Position;
 use crate::dataset::located;
 use crate::model::gguf::{Gguf, GgufError, Meta, dequantize, write};
+use crate::parameters::param;
 use crate::site::{Site, SiteKind};
 use std::path::Path;
 
@@ -67,7 +68,10 @@ fn choose<'n>(wanted: &Wanted<'_>, names: &[&'n str]) -> Result<&'n str, String>
         return Ok(chosen);
     }
     if site.kind != SiteKind::ResidPost {
-        return Err(format!("its directions are added to resid_post, not to {site}; leave --site out, or give --name"));
+        let (leave, give) = (param("site"), param("name"));
+        return Err(format!(
+            "its directions are added to resid_post, not to {site}; leave {leave} out, or give {give}"
+        ));
     }
     let of_layer = names.iter().find(|name| layer_of(name) == Some(site.layer)).copied();
     of_layer.ok_or_else(|| format!("has no direction of layer {}; it has {}", site.layer, names.join(", ")))
@@ -83,7 +87,9 @@ pub fn layer_at(site: Site) -> Result<usize, AnalysisError> {
         // What goes into a layer has come out of the one before.
         (SiteKind::ResidPre, layer) if layer > 0 => Ok(layer - 1),
         _ => Err(AnalysisError::Bad(format!(
-            "--export at {site}: a control vector is added to the output of a layer; take --site resid_post"
+            "{} at {site}: a control vector is added to the output of a layer; take {}",
+            param("export"),
+            param("site").is(SiteKind::ResidPost)
         ))),
     }
 }
@@ -108,8 +114,8 @@ pub fn check_free(path: &Path) -> Result<(), AnalysisError> {
         return Ok(());
     }
     Err(AnalysisError::Bad(format!(
-        "--export {}: is there and is no control vector; take another name",
-        path.display()
+        "{}: the file is there and is no control vector; take another name",
+        param("export").is(path.display())
     )))
 }
 
@@ -140,7 +146,7 @@ mod tests {
         assert_eq!(layer_at(SiteKind::ResidPost.at(5)).unwrap(), 5);
         assert_eq!(layer_at(SiteKind::ResidPre.at(6)).unwrap(), 5);
         for site in [SiteKind::ResidPre.at(0), SiteKind::AttnDelta.at(3), SiteKind::Embed.at(0)] {
-            assert!(layer_at(site).unwrap_err().to_string().contains("take --site resid_post"));
+            assert!(layer_at(site).unwrap_err().to_string().contains("take `site = resid_post`"));
         }
         assert!(check_free(&path).is_ok() && check_free(&dir.path().join("new.gguf")).is_ok());
         std::fs::write(&path, "a model").unwrap();

@@ -89,7 +89,7 @@ fn of_a_row_a_layer_the_layers_own_is_taken() {
     let alone = from_file(&written(&dir, "one.npy", &array("<f4", "(6,)", &data)), None, Some(PLACE)).unwrap();
     assert_eq!((alone.named.name.as_str(), alone.named.vector.len()), ("one", 6));
     let why = from_file(&dir.path().join("one.npy"), Some("x"), Some(PLACE)).unwrap_err().to_string();
-    assert!(why.contains("leave out --name x"), "{why}");
+    assert!(why.contains("leave out `name = x`"), "{why}");
 }
 
 #[test]

@@ -3,8 +3,7 @@
 //! The report of an experiment is made here too, when it is run and when it is made again: what is said of it as a whole
 //! is [`super::overall`]'s.
 
-use super::analysis::{command_line, words, write_figures, writer};
-use super::document::{document, write_record, write_report};
+use super::analysis::{command_line, writer};
 use super::overall::Overall;
 use super::runs::{self, Source};
 use super::{CliError, say};
@@ -12,6 +11,8 @@ use crate::figure::Figure;
 use crate::report::cells::count;
 use crate::report::{Block, Heading, Report, Section, latex};
 use crate::rundir::RunDir;
+use crate::study::document::{document, write_record, write_report};
+use crate::study::write_figures;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -37,7 +38,7 @@ pub(super) struct Combine {
 }
 
 impl Combine {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
         let all: Vec<PathBuf> = sources.iter().flat_map(|source| source.runs.clone()).collect();
         // Read once before anything is made, so that what is wrong with one leaves nothing behind.
@@ -49,7 +50,7 @@ impl Combine {
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
         let head = self.head(&sources, &directory)?;
-        let line = command_line(&words());
+        let line = command_line(words);
         write(&directory, &all, head, &line)?;
         write_record(&directory, "report", &line, Map::new())?;
         say(&format!("{}: report.html, report.md, tables.tex", directory.finish()?.display()))
@@ -122,7 +123,7 @@ pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_li
     report.sections.push(overview);
     report.sections.extend(sections);
     directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
-    write_report(directory, &report)
+    Ok(write_report(directory, &report)?)
 }
 
 /// The runs, and what could not be run for which reason. A reason is said once, and not again if a section before has said it.

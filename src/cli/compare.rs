@@ -1,13 +1,17 @@
 //! `gatelens compare`: where the circuit sits in several checkpoints, from their run directories alone.
 
-use super::analysis::{command_line, words, write_figures};
-use super::document::{write_record, write_report};
+use super::analysis::command_line;
 use super::runs::{self, Source};
 use super::{CliError, combine, say};
-use crate::analyses::compare::{self, Behaviour, Checkpoint, PairSet};
+use crate::analyses::behaviour::{AnswerRow, RateRow};
+use crate::analyses::compare::{self, Behaviour, Checkpoint, CheckpointRow, HeadRow, OverlapRow, PairSet};
+use crate::analyses::interchange::Row;
 use crate::report::{Block, Report, Section, latex};
 use crate::rundir::{RunDir, RunRecord};
+use crate::study::document::{write_record, write_report};
+use crate::study::write_figures;
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
@@ -34,7 +38,7 @@ pub(super) struct Compare {
 }
 
 impl Compare {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
         let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
         let checkpoints = checkpoints(&runs, self.different_pairs)?;
@@ -42,7 +46,7 @@ impl Compare {
         runs::keep_apart(&self.out, &[&self.runs[..], &runs].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
-        let line = command_line(&words());
+        let line = command_line(words);
         write_tables(&directory, &tables, "")?;
         let mut report = Report::new("Comparison of checkpoints");
         report.intro.push(Block::Code(line.clone()));
@@ -58,7 +62,7 @@ impl Compare {
 }
 
 /// The tables of a comparison.
-pub(super) const TABLES: [&str; 3] = ["checkpoints", "overlap", "heads"];
+pub(super) const TABLES: [&str; 3] = [CheckpointRow::TABLE, OverlapRow::TABLE, HeadRow::TABLE];
 
 /// The commands whose runs show which heads carry a behaviour.
 pub(super) const OF_HEADS: [&str; 2] = ["screen", "interchange"];
@@ -142,16 +146,16 @@ pub(super) fn checkpoints(runs: &[PathBuf], different_pairs: bool) -> Result<Vec
 
 /// What is compared of a run of heads.
 fn checkpoint(dir: &Path, record: RunRecord) -> Result<Checkpoint, CliError> {
-    let heads = needed(dir, "heads")?;
-    let pairs = pair_set(&record, &heads)?;
+    let heads = needed(dir, Row::TABLE)?;
+    let pairs = pair_set(&record, &heads, Row::n)?;
     let crate::rundir::ModelRecord { name: model, sha256, parameters, .. } = record.model;
     Ok(Checkpoint { model, sha256, parameters, pairs, heads, behaviour: None })
 }
 
 /// What is compared of a run of behaviour. Single answers may have been left out of what was handed on.
 fn behaviour(dir: &Path, record: &RunRecord) -> Result<Behaviour, CliError> {
-    let (rates, answers) = (needed(dir, "rates")?, runs::table(dir, "answers.parquet")?);
-    Ok(Behaviour { pairs: pair_set(record, &rates)?, rates, answers })
+    let (rates, answers) = (needed(dir, RateRow::TABLE)?, runs::table(dir, &format!("{}.parquet", AnswerRow::TABLE))?);
+    Ok(Behaviour { pairs: pair_set(record, &rates, RateRow::n)?, rates, answers })
 }
 
 /// A table of a run that must be there.
@@ -161,10 +165,10 @@ fn needed(dir: &Path, name: &str) -> Result<Table, CliError> {
 }
 
 /// The pairs that a run was over, so many of a file's. Not all rows of a table need be over all of them.
-fn pair_set(record: &RunRecord, table: &Table) -> Result<PairSet, CliError> {
+fn pair_set(record: &RunRecord, table: &Table, n: Column<i64>) -> Result<PairSet, CliError> {
     let file = record.parameters.get("pairs").and_then(Value::as_str).unwrap_or_default().to_string();
     let sha256 = record.dataset_sha256.get(&file).cloned().unwrap_or_default();
-    Ok(PairSet { file, sha256, n: table.ints("n")?.iter().copied().max().unwrap_or(0) })
+    Ok(PairSet { file, sha256, n: table.column(n)?.iter().copied().max().unwrap_or(0) })
 }
 
 /// Checks that runs are over the same pairs.

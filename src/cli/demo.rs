@@ -27,14 +27,14 @@ pub(super) struct Demo {
 }
 
 impl Demo {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let shown = "the demonstration's file";
         let mut spec: toml::Table = toml::from_str(SPEC).map_err(|e| CliError::Failed(format!("{shown}: {e}")))?;
         let given = [("threads", self.threads.map(i64::from)), ("seed", self.seed)];
         let given = given.into_iter().filter_map(|(flag, value)| Some((flag.to_string(), value?.into())));
         spec.insert("defaults".to_string(), toml::Value::Table(given.collect()));
         let (place, output, intro) = (&self.place, self.output, vec![circuit()?]);
-        spec::run_own(shown, &spec, &Settings { command: "demo", place, output, intro, suite: None })
+        spec::run_own(shown, &spec, &Settings { command: "demo", words, place, output, intro, suite: None })
     }
 }
 

@@ -41,7 +41,7 @@ impl Inspect {
 
 fn facts(model: &Model) -> Value {
     let a = &model.decoder.arch;
-    let windows = a.layers.iter().filter(|l| l.window.is_some()).count();
+    let windows = a.layers.iter().filter(|l| l.mixer.window().is_some()).count();
     let scaling = a.ropes.first().map_or("learned positions".to_string(), |r| {
         let kind = format!("{:?}", r.scaling);
         let kind = kind.split([' ', '(']).next().unwrap_or_default().to_lowercase();

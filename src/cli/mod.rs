@@ -6,27 +6,28 @@
 pub mod analysis;
 mod combine;
 mod compare;
+mod cost;
 mod demo;
-mod document;
 mod findings;
+mod flags;
 mod inspect;
 mod interrupt;
 mod log;
-mod measured;
-mod meter;
 mod model_args;
 mod overall;
+mod pace;
 mod policy;
 mod rerun;
 mod runs;
 mod shell;
 mod spec;
+mod subcommands;
 #[cfg(test)]
 mod tests;
 mod tokens;
 mod trace;
+mod watch;
 
-pub use meter::Meter;
 pub use model_args::ModelArgs;
 pub use spec::check_experiment;
 
@@ -42,6 +43,7 @@ use crate::report::ReportError;
 use crate::run::RunError;
 use crate::rundir::RunDirError;
 use crate::site::SiteError;
+use crate::study::StudyError;
 use crate::table::TableError;
 use clap::{Parser, Subcommand};
 use std::io::Write;
@@ -95,9 +97,6 @@ pub enum CliError {
     /// The work failed.
     #[error("{0}")]
     Failed(String),
-    /// A gatelens that this one started has said what is wrong, and ended with this code.
-    #[error("gatelens ended with code {0}")]
-    Told(u8),
 }
 
 impl CliError {
@@ -105,23 +104,23 @@ impl CliError {
         match self {
             CliError::Input(_) | CliError::NotAskable(_) => 2,
             CliError::Failed(_) => 1,
-            CliError::Told(code) => *code,
         }
     }
 }
 
 impl Command {
-    fn run(&self) -> Result<(), CliError> {
+    /// Runs it; `words` are those after `gatelens`.
+    fn run(&self, words: &[String]) -> Result<(), CliError> {
         match self {
             Command::Inspect(inspect) => inspect.run(),
             Command::Tokens(tokens) => tokens.run(),
             Command::Trace(trace) => trace.run(),
-            Command::Demo(demo) => demo.run(),
-            Command::Analysis(command) => analysis::run(command.job()),
-            Command::Run(spec) => spec.run(),
-            Command::Report(combine) => combine.run(),
-            Command::Compare(compare) => compare.run(),
-            Command::Policy(policy) => policy.run(),
+            Command::Demo(demo) => demo.run(words),
+            Command::Analysis(command) => analysis::run_as(command.job(), words),
+            Command::Run(spec) => spec.run(words),
+            Command::Report(combine) => combine.run(words),
+            Command::Compare(compare) => compare.run(words),
+            Command::Policy(policy) => policy.run(words),
             Command::Rerun(rerun) => rerun.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
@@ -180,6 +179,16 @@ impl From<AnalysisError> for CliError {
     }
 }
 
+impl From<StudyError> for CliError {
+    fn from(e: StudyError) -> Self {
+        match e {
+            StudyError::Analysis(e) => e.into(),
+            e if e.of_input() => CliError::Input(e.to_string()),
+            e => CliError::Failed(e.to_string()),
+        }
+    }
+}
+
 impl From<ModelError> for CliError {
     fn from(e: ModelError) -> Self {
         match e {
@@ -210,10 +219,11 @@ impl From<RunDirError> for CliError {
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
     watch_panics();
+    flags::start();
     let cli = Cli::parse();
     log::start(cli.command.is_quiet());
     interrupt::watch();
-    ExitCode::from(ended(|| cli.command.run()))
+    ExitCode::from(ended(|| cli.command.run(&analysis::words())))
 }
 
 /// Where the last panic happened.
@@ -240,10 +250,8 @@ fn ended(run: impl FnOnce() -> Result<(), CliError>) -> u8 {
             CliError::Failed(format!("internal: {what}{at}; this is a defect of gatelens, please report it"))
         }
     };
-    if !matches!(error, CliError::Told(_)) {
-        // Nowhere is left to say it if standard error is gone too.
-        let _ = writeln!(std::io::stderr(), "error: {error}");
-    }
+    // Nowhere is left to say it if standard error is gone too.
+    let _ = writeln!(std::io::stderr(), "error: {error}");
     error.code()
 }
 

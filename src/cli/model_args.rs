@@ -156,12 +156,6 @@ impl ModelArgs {
         };
         Ok(found)
     }
-
-    /// The names of a model's devices, for records.
-    pub fn device_names(model: &Model) -> String {
-        let names: Vec<String> = model.decoder.places.iter().map(|(d, _)| device::name(d)).collect();
-        names.join(",")
-    }
 }
 
 /// A command that opens several models chooses their device once.

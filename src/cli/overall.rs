@@ -3,7 +3,7 @@
 
 use super::runs;
 use super::{CliError, combine, compare};
-use crate::analyses::routing::claims;
+use crate::analyses::routing::claims::{self, ClaimRow};
 use crate::report::Section;
 use crate::rundir::RunDir;
 use std::collections::BTreeMap;
@@ -34,7 +34,7 @@ impl Overall<'_> {
     pub(super) fn sections(&self, directory: &RunDir) -> Result<Vec<Section>, CliError> {
         let mut sections = Vec::new();
         if let Some(table) = runs::table(self.dir, CLAIMS)? {
-            let model = table.strs("model")?.first().map_or(String::new(), |model| (*model).to_string());
+            let model = table.column(ClaimRow::model)?.first().map_or(String::new(), |model| (*model).to_string());
             sections.extend(claims::sections(&table, &self.figures(&model, directory.folder())?)?);
         }
         let names = compare::TABLES.map(|name| format!("{COMPARED}{name}.parquet"));

@@ -74,10 +74,11 @@ pub(super) struct Policy {
 }
 
 impl Policy {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         self.check()?;
         let settings = Settings {
             command: "policy",
+            words,
             place: &self.place,
             output: self.model.output,
             intro: Vec::new(),
@@ -111,7 +112,7 @@ impl Policy {
 
     /// Whether every pair that is used is there in cipher.
     fn check_cipher(&self) -> Result<(), CliError> {
-        let pairs = PairFile { pairs: self.pairs_file(), max_pairs: Some(self.max_pairs) }.read()?;
+        let pairs = PairFile { pairs: self.pairs_file().into(), max_pairs: Some(self.max_pairs) }.read()?;
         let Some(file) = self.cipher_file() else { return Ok(()) };
         let cipher = read_pairs(&file)?;
         let ciphered: HashSet<&str> = cipher.items.iter().map(|pair| pair.id.as_str()).collect();

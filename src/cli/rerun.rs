@@ -1,15 +1,18 @@
 //! `gatelens rerun`: runs what a run directory records once more, and says what came out otherwise.
 //!
-//! The record names the whole command with its seed; the checksums of the files and the model that it read say early whether
-//! they are still the same. On the same machine and version every table must come out as it was, byte for byte.
+//! An analysis is run by the parameters that its record has, whoever ran it; anything else by its command. The checksums of the
+//! files and the model that it read say early whether they are still the same. On the same machine and version every table must come out as it was, byte for byte.
 
-use super::analysis::OF_RUN;
+use super::analysis::{command_line, told, watched};
 use super::runs::{self, Source};
 use super::{Cli, CliError, Command as Any, say, spec};
+use crate::analyses::Writer;
 use crate::analyses::inputs::read_input;
+use crate::dataset::IN_MEMORY;
 use crate::model::source;
 use crate::model::{ModelError, fingerprint};
 use crate::rundir::{PARAMS_FILE, RUN_FILE};
+use crate::study::{Meter, OF_RUN, Origin, Place, Recorded};
 use crate::table::{Kind, Table};
 use clap::Parser;
 use serde_json::Value;
@@ -36,6 +39,14 @@ pub(super) struct Rerun {
     resume: bool,
 }
 
+/// What is run once more.
+enum Again {
+    /// A study, by its recorded parameters.
+    Study(Recorded),
+    /// An experiment, or what is made of other run directories: by the words of the recorded command.
+    Command(Vec<String>),
+}
+
 /// What stands in a run directory whatever came out: the command with the place it writes to, and its times.
 const OF_THE_COMMAND: [&str; 5] = ["report.md", "report.html", "tables.tex", PARAMS_FILE, RUN_FILE];
 
@@ -43,9 +54,11 @@ impl Rerun {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let source = Source::open(&self.dir)?;
         let out = self.out()?;
-        let mut words = self.words(&source, &out)?;
-        let mut notes = self.changed(&source, &words)?;
-        words.extend([("--force", self.force), ("--resume", self.resume)].iter().filter(|f| f.1).map(|f| f.0.into()));
+        let again = match source.text("command").and_then(Writer::named) {
+            Some(_) => Again::Study(Recorded::of(&self.dir, &self.around(), &runs::record(&self.dir)?)?),
+            None => Again::Command(self.words(&source, &out)?),
+        };
+        let mut notes = self.changed(&source, &again)?;
         let version = source.text("version").unwrap_or("unknown");
         if version != env!("CARGO_PKG_VERSION") {
             notes.insert(format!("it was made by gatelens {version}, this is {}", env!("CARGO_PKG_VERSION")));
@@ -54,13 +67,9 @@ impl Rerun {
             // Nowhere is left to say it if standard error is gone too.
             let _ = writeln!(std::io::stderr(), "note: {note}");
         }
-        let program = std::env::current_exe().map_err(|e| CliError::Failed(format!("gatelens itself: {e}")))?;
-        let status = std::process::Command::new(program).args(&words).status();
-        let status = status.map_err(|e| CliError::Failed(format!("gatelens could not be started again: {e}")))?;
-        if !status.success() {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            let stopped = CliError::Failed(format!("the command of {} ended with {status}", self.dir.display()));
-            return Err(code.map_or(stopped, CliError::Told));
+        match again {
+            Again::Command(words) => self.command(words)?,
+            Again::Study(recorded) => self.study(&recorded, &source, &out)?,
         }
         let (same, differences) = compare(&self.dir, &out)?;
         let (old, new) = (self.dir.display(), out.display());
@@ -70,6 +79,28 @@ impl Rerun {
         say(&differences.join("\n"))?;
         let all = same + differences.len();
         Err(CliError::Failed(format!("{} of {all} files of {new} are not those of {old}", differences.len())))
+    }
+
+    /// Runs a study with the parameters that its record has.
+    fn study(&self, recorded: &Recorded, source: &Source, out: &Path) -> Result<(), CliError> {
+        let meter = Meter::start();
+        let place = Place { out: out.to_path_buf(), force: self.force, resume: self.resume };
+        place.check()?;
+        let study = recorded.study()?;
+        // For people: a study that was not run from the command line has none.
+        let line = self.words(source, out).map_or(String::new(), |words| command_line(&words));
+        let origin = Origin { command_line: line, run: None, meter };
+        told(&watched(recorded.job.as_ref(), study, &place, &origin, false)?, false)
+    }
+
+    /// Runs the command that a record has.
+    fn command(&self, mut words: Vec<String>) -> Result<(), CliError> {
+        words.extend([("--force", self.force), ("--resume", self.resume)].iter().filter(|f| f.1).map(|f| f.0.into()));
+        let bad =
+            |e: clap::Error| CliError::Input(format!("{}: `command_line`: {e}", self.dir.join(RUN_FILE).display()));
+        let cli =
+            Cli::try_parse_from(std::iter::once("gatelens").chain(words.iter().map(String::as_str))).map_err(bad)?;
+        cli.command.run(&words)
     }
 
     fn out(&self) -> Result<PathBuf, CliError> {
@@ -116,7 +147,7 @@ impl Rerun {
     }
 
     /// What the runs read and is not any more what it was: files, models, the experiment file.
-    fn changed(&self, source: &Source, words: &[String]) -> Result<BTreeSet<String>, CliError> {
+    fn changed(&self, source: &Source, again: &Again) -> Result<BTreeSet<String>, CliError> {
         let mut found = BTreeSet::new();
         let mut seen = BTreeSet::new();
         for run in &source.runs {
@@ -127,7 +158,7 @@ impl Rerun {
                     // An experiment makes its own files anew.
                     Some(_) if source.is_experiment() => continue,
                     Some(file) => self.around().join(file),
-                    None => PathBuf::from(name),
+                    None => name.strip_prefix(IN_MEMORY).map_or(PathBuf::from(name), |kept| run.join(kept)),
                 };
                 match read_input(&file) {
                     Ok((_, (_, now))) if Some(now.as_str()) == sum.as_str() => {}
@@ -143,7 +174,9 @@ impl Rerun {
             }
         }
         let recorded = source.record.get("parameters").and_then(|parameters| parameters.get("spec"));
-        if let (Some(recorded), Some(file)) = (recorded, experiment_file(words)) {
+        if let (Some(recorded), Again::Command(words)) = (recorded, again)
+            && let Some(file) = experiment_file(words)
+        {
             match spec::read_table(&file).and_then(|table| spec::parameters(&table)) {
                 Ok(now) if now.get("spec") == Some(recorded) => {}
                 Ok(_) => drop(found.insert(format!("{} has changed since", file.display()))),

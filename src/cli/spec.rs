@@ -8,19 +8,21 @@ mod entries;
 
 pub(super) use entries::{Entry, File, expanded, placed};
 
-use super::analysis::{Call, Job, OF_RUN, command_line, words};
-use super::document::write_record;
+use super::analysis::{command_line, run_into, told};
 use super::model_args::Output;
 use super::overall::{COMPARED, Overall};
-use super::{CliError, Meter, ModelArgs, combine, compare, runs, say};
+use super::{CliError, ModelArgs, combine, compare, cost, runs, say};
 use crate::analyses::Command;
 use crate::model::Model;
 use crate::rundir::{RunDir, RunRecord};
+use crate::study::document::write_record;
+use crate::study::{Meter, OF_RUN, Origin};
 use entries::{entries, read};
 use serde_json::{Map, Value, json};
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 /// The arguments of `run`.
@@ -83,10 +85,10 @@ pub(super) struct Place {
 }
 
 impl Spec {
-    pub(super) fn run(&self) -> Result<(), CliError> {
+    pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let shown = self.spec.display().to_string();
         let settings =
-            Settings { command: "run", place: &self.place, output: self.output, intro: Vec::new(), suite: None };
+            Settings { command: "run", words, place: &self.place, output: self.output, intro: Vec::new(), suite: None };
         let spec = read_table(&self.spec)?;
         // Read from the text again, for messages that show the place.
         let text = read_text(&self.spec)?;
@@ -112,6 +114,8 @@ pub(super) fn read_table(path: &Path) -> Result<toml::Table, CliError> {
 pub(super) struct Settings<'a> {
     /// The command that runs it, for its record.
     pub(super) command: &'static str,
+    /// The words after `gatelens`.
+    pub(super) words: &'a [String],
     pub(super) place: &'a Place,
     pub(super) output: Output,
     /// What stands at the report's beginning, before the file's own words.
@@ -206,7 +210,7 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
     let runs: Vec<PathBuf> = ran.there().map(|e| here.join(&e.folder)).collect();
     let sections = Overall { dir: &here, runs: &runs, before: 0, name: None }.sections(&directory)?;
     let intro: Vec<String> = settings.intro.iter().chain(&file.intro).cloned().collect();
-    let line = command_line(&words());
+    let line = command_line(settings.words);
     let record = [
         ("parameters", Value::Object(parameters)),
         ("title", json!(file.title)),
@@ -255,8 +259,11 @@ impl Settings<'_> {
 }
 
 /// Calls `f` with the number of each job and its model, which is opened once for the jobs in a row that ask for the same.
-fn each(jobs: &[Command], mut f: impl FnMut(usize, &Model, &Meter) -> Result<(), CliError>) -> Result<(), CliError> {
-    let mut loaded: Option<(ModelArgs, Model)> = None;
+fn each(
+    jobs: &[Command],
+    mut f: impl FnMut(usize, &Arc<Model>, Meter) -> Result<(), CliError>,
+) -> Result<(), CliError> {
+    let mut loaded: Option<(ModelArgs, Arc<Model>)> = None;
     for (i, job) in jobs.iter().enumerate() {
         let (wanted, meter) = (job.job().model(), Meter::start());
         // Let go of the old one before the new one takes memory.
@@ -264,9 +271,9 @@ fn each(jobs: &[Command], mut f: impl FnMut(usize, &Model, &Meter) -> Result<(),
         drop(loaded.take());
         let (_, model) = loaded.insert(match same {
             Some(same) => same,
-            None => (wanted.clone(), wanted.open()?),
+            None => (wanted.clone(), Arc::new(wanted.open()?)),
         });
-        f(i, model, &meter)?;
+        f(i, model, meter)?;
     }
     Ok(())
 }
@@ -277,14 +284,19 @@ fn print_costs(jobs: &[Command], entries: &[Entry], settings: &Settings) -> Resu
         let folder = &entries[i].folder;
         let cost = match entries[i].reads_of_run() {
             Some(file) => Err(format!("reads {file}, which the run makes: its cost is not known before")),
-            None => Ok(jobs[i].job().cost(model)?),
+            None => {
+                let job = jobs[i].job();
+                Ok(job.analysis().cost(&job.how().study(model))?)
+            }
         };
         if settings.output.json {
             let mut line = Map::from_iter([("entry".to_string(), Value::from(folder.clone()))]);
-            line.extend(cost.map_or_else(|why| Map::from_iter([("unknown".to_string(), why.into())]), |c| c.json()));
+            line.extend(
+                cost.map_or_else(|why| Map::from_iter([("unknown".to_string(), why.into())]), |c| cost::json(&c)),
+            );
             return say(&Value::Object(line).to_string());
         }
-        say(&format!("{folder}: {}", cost.map_or_else(|why| why, |cost| cost.text())))
+        say(&format!("{folder}: {}", cost.map_or_else(|why| why, |c| cost::text(&c))))
     })
 }
 
@@ -328,16 +340,18 @@ fn run_all(
 /// Runs an analysis, unless it was finished before the experiment was stopped.
 fn one(
     command: &Command,
-    model: &Model,
+    model: &Arc<Model>,
     entry: &Entry,
-    meter: &Meter,
+    meter: Meter,
     here: &Path,
     settings: &Settings,
 ) -> Result<(), CliError> {
-    let job: &dyn Job = command.job();
+    let job = command.job();
     let before = here.join(&entry.folder);
+    let run = Some(here.to_path_buf());
     if let Some(record) = runs::left::<RunRecord>(&before)? {
-        return match record.parameters == job.parameters(model, &Call { command: &[], run: Some(here) })? {
+        let origin = Origin { run, ..Origin::default() };
+        return match record.parameters == job.analysis().parameters(&job.how().study(model), &origin)? {
             true => Ok(()),
             false => Err(runs::anew(&before, "its model or one of its files has changed since")),
         };
@@ -345,10 +359,10 @@ fn one(
     let place = settings.place.out.as_deref().unwrap_or(here).join(&entry.folder);
     let mut words = entry.words.clone();
     words.extend(["--out".to_string(), place.display().to_string()]);
-    let call = Call { command: &words, run: Some(here) };
-    let mut finished = job.run(model, meter, &call)?;
+    let origin = Origin { command_line: command_line(&words), run, meter };
+    let mut finished = run_into(job, model, &origin)?;
     finished.path = place;
-    finished.say(settings.output.json)
+    told(&finished, settings.output.json)
 }
 
 /// What the results depend on.

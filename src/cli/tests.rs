@@ -1,5 +1,7 @@
 //! How commands end, in a process of their own.
 
+mod parameters;
+
 use super::*;
 use std::process::Command as Process;
 
@@ -23,10 +25,4 @@ fn a_panic_is_one_line_that_says_where_and_exit_code_1() {
     for part in ["error: internal: on purpose, in two lines", &place, "please report it"] {
         assert!(said.contains(part), "no {part} in: {said}");
     }
-}
-
-#[test]
-fn what_was_said_already_is_not_said_again() {
-    assert_eq!(ended(|| Err(CliError::Told(2))), 2);
-    assert_eq!(ended(|| Ok(())), 0);
 }

@@ -168,6 +168,12 @@ impl Serialize for TokenRef {
     }
 }
 
+impl<'de> serde::Deserialize<'de> for TokenRef {
+    fn deserialize<D: serde::Deserializer<'de>>(d: D) -> Result<Self, D::Error> {
+        crate::parameters::from_text(d)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

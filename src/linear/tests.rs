@@ -357,7 +357,7 @@ fn one_example_a_side_is_enough_where_nothing_is_held_out() {
     assert!(fit(&examples, &chosen(Method::MeanDifference)).is_ok(), "it has no strength to choose");
     let error = fit(&examples, &chosen(Method::Logistic)).unwrap_err();
     assert_eq!(error, LinearError::TooFewGroups { side: Side::Positive, found: 1, needed: 2 });
-    assert!(error.to_string().contains("--method mean"), "{error}");
+    assert!(error.to_string().contains("`method = mean`"), "{error}");
 }
 
 #[test]

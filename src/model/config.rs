@@ -1,4 +1,4 @@
-//! Hugging Face `config.json` to [`Arch`].
+//! Hugging Face `config.json` to [`Arch`]: reading its keys. What they mean in a family is on its page, [`super::families`].
 //!
 //! Every key is accounted for: read, known not to change the forward pass, or required to hold the one value that
 //! the decoder implements. A key that is none of these is an error if its name speaks of the forward pass and a
@@ -11,14 +11,17 @@
 mod quantization;
 mod reader;
 mod ropes;
+mod windows;
 mod wrapper;
 
-use super::arch::*;
+use super::arch::Arch;
+use super::families::{self, Family};
 use super::files::{LARGEST_CONFIG, read_bounded};
-use reader::Reader;
-pub(super) use reader::slips;
-use serde_json::{Map, Value, json};
+use crate::parameters::param;
+pub(super) use reader::{Cap, Reader, slips};
+use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
+pub(super) use windows::{Slides, Sliding, Windows};
 
 /// What is wrong with a `config.json`.
 #[derive(Debug, thiserror::Error)]
@@ -69,14 +72,17 @@ pub fn read(path: &Path, ignore: &[String]) -> Result<Config, ConfigError> {
 pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result<Config, ConfigError> {
     let text = wrapper::text_part(path, map)?;
     let map = text.as_ref().map_or(map, |text| &text.keys);
-    let r = Reader::new(path, map, ignore, text.is_some());
-    text.iter().for_each(|text| r.warn(text.warning.clone()));
-    let family = family(&r)?;
-    let mut arch = match family {
-        Family::Gpt2 => gpt2(&r)?,
-        Family::GptNeox => gpt_neox(&r)?,
-        _ => rotary_family(&r, family)?,
+    let found = map.get("model_type").filter(|_| !ignore.iter().any(|key| key == "model_type"));
+    let found = found.and_then(Value::as_str).unwrap_or("(no `model_type`)");
+    let unknown = || {
+        let (path, found) = (path.to_path_buf(), found.to_string());
+        ConfigError::UnknownArchitecture { path, found, known: families::known() }
     };
+    let family = Family::named(found, text.is_some()).ok_or_else(unknown)?;
+    let r = Reader::new(path, map, ignore, (family, text.is_some()));
+    r.take("model_type");
+    text.iter().for_each(|text| r.warn(text.warning.clone()));
+    let mut arch = (family.describe)(&r)?;
     // Where one rotation of several is not stretched, the context given is what the whole model was made for.
     arch.n_ctx = r.contexts.borrow().iter().copied().min().unwrap_or(arch.n_ctx);
     arch.check().map_err(|why| r.file(why))?;
@@ -85,11 +91,6 @@ pub fn parse(path: &Path, map: &Map<String, Value>, ignore: &[String]) -> Result
     let name = map.get("_name_or_path").and_then(Value::as_str).filter(|name| !name.is_empty()).map(str::to_owned);
     let eos_token_id = map.get("eos_token_id").cloned();
     Ok(Config { arch, warnings: r.warnings.into_inner(), name, eos_token_id, fp8_blocks })
-}
-
-/// The families that are known, in words.
-fn known_families() -> String {
-    FAMILIES.map(|(_, name)| name).join(", ")
 }
 
 /// What is wrong with keys that nothing here knows; `slips` may be how they were meant to be passed over.
@@ -101,179 +102,9 @@ pub(super) fn not_understood(keys: &[String], slips: &[String]) -> String {
 
 /// How keys are passed over by a user who knows better.
 pub(super) fn passing_over(keys: &[String]) -> String {
-    let flags: Vec<String> = keys.iter().map(|key| format!("--ignore-config-key {key}")).collect();
+    let passed: Vec<String> = keys.iter().map(|key| param("ignore_config_key").is(key).to_string()).collect();
     let they = if keys.len() == 1 { "it does" } else { "they do" };
-    format!("if you know that {they} not matter, pass {}", flags.join(" "))
-}
-
-fn family(r: &Reader) -> Result<Family, ConfigError> {
-    let found = r.take("model_type").and_then(Value::as_str).unwrap_or("(no `model_type`)");
-    wrapper::family(found, r.wrapped).ok_or_else(|| ConfigError::UnknownArchitecture {
-        path: r.path.to_path_buf(),
-        found: found.to_string(),
-        known: known_families(),
-    })
-}
-
-fn gpt2(r: &Reader) -> Result<Arch, ConfigError> {
-    let (d_model, n_layers, n_heads) = (r.size("n_embd")?, r.size("n_layer")?, r.size("n_head")?);
-    r.require("scale_attn_weights", &Value::Bool(true))?;
-    r.require("add_cross_attention", &Value::Bool(false))?;
-    let d_head = r.divide("n_embd", d_model, n_heads)?;
-    Ok(Arch {
-        family: Family::Gpt2,
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads: n_heads,
-        d_head,
-        d_mlp: r.opt_size("n_inner")?.unwrap_or(d_model.saturating_mul(4)),
-        vocab: r.size("vocab_size")?,
-        n_ctx: r.size("n_positions")?,
-        norm: NormKind::Layer,
-        norm_eps: r.or_default("layer_norm_epsilon", 1e-5)?,
-        norm_plus_one: false,
-        placement: NormPlacement::Before,
-        qk_norm: QkNorm::None,
-        parallel: false,
-        mlp: Mlp::Plain,
-        activation: r.activation("activation_function", "gelu_new")?,
-        biases: Biases { qkv: true, attn_out: true, mlp: true },
-        ropes: Vec::new(),
-        layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
-        score_scale: (d_head as f64).powf(-0.5),
-        scores_by_depth: r.flag("scale_attn_by_inverse_layer_idx", false)?,
-        score_softcap: None,
-        logit_softcap: None,
-        embed_scale: None,
-        tied: r.flag("tie_word_embeddings", true)?,
-    })
-}
-
-fn gpt_neox(r: &Reader) -> Result<Arch, ConfigError> {
-    let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
-    let n_layers = r.size("num_hidden_layers")?;
-    let d_head = r.divide("hidden_size", d_model, n_heads)?;
-    let n_ctx = r.size("max_position_embeddings")?;
-    let bias = r.flag("attention_bias", true)?;
-    Ok(Arch {
-        family: Family::GptNeox,
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads: n_heads,
-        d_head,
-        d_mlp: r.size("intermediate_size")?,
-        vocab: r.size("vocab_size")?,
-        n_ctx,
-        norm: NormKind::Layer,
-        norm_eps: r.or_default("layer_norm_eps", 1e-5)?,
-        norm_plus_one: false,
-        placement: NormPlacement::Before,
-        qk_norm: QkNorm::None,
-        parallel: r.flag("use_parallel_residual", true)?,
-        mlp: Mlp::Plain,
-        activation: r.activation("hidden_act", "gelu")?,
-        biases: Biases { qkv: bias, attn_out: bias, mlp: true },
-        ropes: vec![r.rope(d_head, n_ctx, 10_000.0, 0.25)?],
-        layers: vec![Layer { window: None, rope: 0 }; r.bounded_layers(n_layers)?],
-        score_scale: (d_head as f64).powf(-0.5),
-        scores_by_depth: false,
-        score_softcap: None,
-        logit_softcap: None,
-        embed_scale: None,
-        tied: r.flag("tie_word_embeddings", false)?,
-    })
-}
-
-/// The families that descend from Llama: RMS norms, gated MLPs, rotary positions, grouped queries.
-fn rotary_family(r: &Reader, family: Family) -> Result<Arch, ConfigError> {
-    let gemma = matches!(family, Family::Gemma2 | Family::Gemma3);
-    let (d_model, n_heads) = (r.size_of(family, "hidden_size")?, r.size_of(family, "num_attention_heads")?);
-    let n_layers = r.size_of(family, "num_hidden_layers")?;
-    let d_head = match (r.opt_size("head_dim")?, family) {
-        (Some(n), _) => n,
-        (None, Family::Gemma2 | Family::Gemma3) => r.assumed("head_dim", 256usize),
-        (None, Family::Qwen3) => r.assumed("head_dim", 128usize),
-        (None, _) => r.divide("hidden_size", d_model, n_heads)?,
-    };
-    let n_ctx = r.size_of(family, "max_position_embeddings")?;
-    let query_scalar = if gemma { r.or_default("query_pre_attn_scalar", 256.0)? } else { d_head as f64 };
-    let one_value = match family {
-        Family::Gemma2 | Family::Gemma3 => vec![("use_bidirectional_attention", json!(false))],
-        Family::Qwen2 => vec![("use_mrope", json!(false))],
-        // Written into the released Phi-4-mini, read by nothing.
-        Family::Phi3 => vec![("full_attn_mod", json!(1)), ("interpolate_factor", json!(1))],
-        _ => Vec::new(),
-    };
-    one_value.iter().try_for_each(|(key, value)| r.require(key, value))?;
-    Ok(Arch {
-        family,
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads: r.kv_heads(family, n_heads)?,
-        d_head,
-        d_mlp: r.size_of(family, "intermediate_size")?,
-        vocab: r.size_of(family, "vocab_size")?,
-        n_ctx,
-        norm: NormKind::Rms,
-        norm_eps: r
-            .or_default("rms_norm_eps", if matches!(family, Family::Phi3 | Family::Olmo2) { 1e-5 } else { 1e-6 })?,
-        norm_plus_one: gemma,
-        placement: placement(family),
-        qk_norm: qk_norm(family),
-        parallel: false,
-        mlp: Mlp::Gated,
-        activation: activation(r, family)?,
-        biases: biases(r, family)?,
-        ropes: r.ropes(family, d_head, n_ctx)?,
-        layers: r.layers(family, n_layers)?,
-        score_scale: query_scalar.powf(-0.5),
-        scores_by_depth: false,
-        score_softcap: r.softcap("attn_logit_softcapping", family, 50.0)?,
-        logit_softcap: r.softcap("final_logit_softcapping", family, 30.0)?,
-        embed_scale: gemma.then(|| (d_model as f64).sqrt()),
-        tied: r.flag("tie_word_embeddings", gemma)?,
-    })
-}
-
-fn placement(family: Family) -> NormPlacement {
-    match family {
-        Family::Olmo2 => NormPlacement::After,
-        Family::Gemma2 | Family::Gemma3 => NormPlacement::Both,
-        _ => NormPlacement::Before,
-    }
-}
-
-fn qk_norm(family: Family) -> QkNorm {
-    match family {
-        Family::Olmo2 => QkNorm::Whole,
-        Family::Qwen3 | Family::Gemma3 => QkNorm::PerHead,
-        _ => QkNorm::None,
-    }
-}
-
-fn activation(r: &Reader, family: Family) -> Result<Activation, ConfigError> {
-    if !matches!(family, Family::Gemma2 | Family::Gemma3) {
-        return r.activation("hidden_act", "silu");
-    }
-    // Gemma's first configurations say `hidden_act: gelu` and mean the tanh form; the reference does not read it.
-    r.take("hidden_act");
-    r.activation("hidden_activation", "gelu_pytorch_tanh")
-}
-
-fn biases(r: &Reader, family: Family) -> Result<Biases, ConfigError> {
-    let attention = match family {
-        Family::Qwen2 => true,
-        Family::Phi3 => false,
-        _ => r.flag("attention_bias", false)?,
-    };
-    Ok(Biases {
-        qkv: attention,
-        attn_out: attention && family != Family::Qwen2,
-        mlp: family == Family::Llama && r.flag("mlp_bias", false)?,
-    })
+    format!("if you know that {they} not matter, pass {}", passed.join(" "))
 }
 
 /// Keys that never change the forward pass of a decoder: training, generation, bookkeeping.

@@ -1,5 +1,6 @@
 //! Which device and dtype a model runs on.
 
+use crate::parameters::param;
 use candle_core::{DType, Device};
 
 /// A device that cannot be used.
@@ -7,9 +8,9 @@ use candle_core::{DType, Device};
 pub enum DeviceError {
     #[error("device `{found}`: unknown; write cpu, cuda or cuda:N")]
     Unknown { found: String },
-    #[error("device `{found}`: this build has no CUDA in it; build it with --features cuda, or use --device cpu")]
+    #[error("device `{found}`: this build has no CUDA in it; build it with the feature `cuda`, or use {cpu}", cpu = param("device").is("cpu"))]
     NotBuilt { found: String },
-    #[error("device `{found}`: the CUDA driver gives no such GPU ({why}); use --device cpu")]
+    #[error("device `{found}`: the CUDA driver gives no such GPU ({why}); use {cpu}", cpu = param("device").is("cpu"))]
     NotThere { found: String, why: String },
     #[error("device `{found}`: named twice; name each GPU once")]
     Twice { found: String },
@@ -56,11 +57,11 @@ pub fn device(name: &str) -> Result<Device, DeviceError> {
 pub fn default() -> (Device, Option<String>) {
     match device("cuda") {
         Ok(device) => {
-            let why = format!("running on {}: it is there, and no --device was given", name(&device));
+            let why = format!("running on {}: it is there, and no {} was given", name(&device), param("device"));
             (device, Some(why))
         }
         Err(DeviceError::NotBuilt { .. }) => (Device::Cpu, None),
-        Err(e) => (Device::Cpu, Some(format!("running on the CPU, as no --device was given: {e}"))),
+        Err(e) => (Device::Cpu, Some(format!("running on the CPU, as no {} was given: {e}", param("device")))),
     }
 }
 

@@ -1,15 +1,12 @@
-//! GGUF metadata to [`Arch`], for the architectures whose GGUF files gatelens reads.
+//! GGUF metadata to [`Arch`]: reading its keys. What they mean in a family is on its page, [`super::families`].
 
-use super::arch::*;
-use super::config::{not_understood, passing_over, slips};
+use super::arch::Arch;
+use super::config::{Sliding, not_understood, passing_over, slips};
+use super::families::Family;
 use super::gguf::{Gguf, GgufError, TensorInfo, Value, dequantize};
 use super::rope::{Rope, Scaling, yarn_mscale};
 use std::cell::RefCell;
 use std::path::PathBuf;
-
-/// Architectures (`general.architecture`) with the family that each is.
-const ARCHITECTURES: [(&str, Family); 4] =
-    [("llama", Family::Llama), ("qwen2", Family::Qwen2), ("qwen3", Family::Qwen3), ("gemma3", Family::Gemma3)];
 
 /// What is wrong with a GGUF file's description of its model.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +86,9 @@ const NEUTRAL: &[(&str, &[f64])] = &[
     ("use_parallel_residual", &[0.0]),
 ];
 
+/// How far back layers that slide look.
+const WINDOW: &str = "attention.sliding_window";
+
 /// How many positions a model took before the rotation was scaled.
 const ORIGINAL: &str = "rope.scaling.original_context_length";
 
@@ -105,26 +105,29 @@ const SAME_AS_ROTARY: [&str; 1] = ["rope.dimension_count_swa"];
 /// architecture that are not understood, and a key in `ignore` that the file does not have.
 pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufConfigError> {
     if let Some(n) = gguf.opt_u64("split.count")?.filter(|n| *n > 1) {
-        let why = format!("is one of {n} parts of a model; join them with `llama-gguf-split --merge`");
+        let why = format!("is one of {n} parts of a model; join them with llama.cpp's `llama-gguf-split`");
         return Err(GgufConfigError::File { path: gguf.path().to_path_buf(), why });
     }
     let name = gguf.str("general.architecture")?;
-    let family = ARCHITECTURES.iter().find(|(n, _)| *n == name).map(|(_, f)| *f).ok_or_else(|| {
-        let known: Vec<&str> = ARCHITECTURES.iter().map(|(n, _)| *n).collect();
-        GgufConfigError::UnknownArchitecture {
-            path: gguf.path().to_path_buf(),
-            found: name.to_string(),
-            known: known.join(", "),
-        }
+    let found = Family::in_gguf().find(|(_, family)| family.architecture == name);
+    let (family, in_gguf) = found.ok_or_else(|| GgufConfigError::UnknownArchitecture {
+        path: gguf.path().to_path_buf(),
+        found: name.to_string(),
+        known: Family::in_gguf().map(|(_, family)| family.architecture).collect::<Vec<_>>().join(", "),
     })?;
-    let keys = Keys { gguf, name, ignore, warnings: RefCell::default() };
-    let arch = keys.arch(family)?;
+    let keys = Keys { gguf, name, family, ignore, warnings: RefCell::default() };
+    keys.account_for_every_key()?;
+    let arch = (in_gguf.describe)(&keys)?;
+    arch.check().map_err(|why| GgufConfigError::File { path: gguf.path().to_path_buf(), why })?;
     Ok((arch, keys.warnings.into_inner()))
 }
 
-struct Keys<'a> {
-    gguf: &'a Gguf,
+/// The metadata of an architecture.
+pub(super) struct Keys<'a> {
+    pub(super) gguf: &'a Gguf,
     name: &'a str,
+    /// Whose they are.
+    pub(super) family: &'static Family,
     /// Keys that the user passes over: here they are not there.
     ignore: &'a [String],
     warnings: RefCell<Vec<String>>,
@@ -135,7 +138,7 @@ impl Keys<'_> {
         format!("{}.{key}", self.name)
     }
 
-    fn bad(&self, key: &str, why: impl Into<String>) -> GgufConfigError {
+    pub(super) fn bad(&self, key: &str, why: impl Into<String>) -> GgufConfigError {
         self.bad_key(self.key(key), why)
     }
 
@@ -149,7 +152,7 @@ impl Keys<'_> {
     }
 
     /// The whole name of a key that must be there.
-    fn must(&self, key: &str) -> Result<String, GgufConfigError> {
+    pub(super) fn must(&self, key: &str) -> Result<String, GgufConfigError> {
         match self.ignore.contains(&self.key(key)) {
             true => Err(self.bad(key, "cannot be passed over: nothing stands in for it")),
             false => Ok(self.key(key)),
@@ -157,7 +160,7 @@ impl Keys<'_> {
     }
 
     /// A size: one number, or a list with one a layer, which must all be one.
-    fn size(&self, key: &str) -> Result<usize, GgufConfigError> {
+    pub(super) fn size(&self, key: &str) -> Result<usize, GgufConfigError> {
         let name = self.must(key)?;
         let n = match self.gguf.get(&name) {
             Some(Value::Ints(each)) => match each.first() {
@@ -179,7 +182,7 @@ impl Keys<'_> {
         Ok(())
     }
 
-    fn opt_size(&self, key: &str) -> Result<Option<usize>, GgufConfigError> {
+    pub(super) fn opt_size(&self, key: &str) -> Result<Option<usize>, GgufConfigError> {
         self.given(key).map(|_| self.size(key)).transpose()
     }
 
@@ -194,62 +197,37 @@ impl Keys<'_> {
         value
     }
 
-    fn arch(&self, family: Family) -> Result<Arch, GgufConfigError> {
-        self.account_for_every_key()?;
-        let gemma = family == Family::Gemma3;
-        let (d_model, n_heads) = (self.size("embedding_length")?, self.size("attention.head_count")?);
+    /// The width of the residual stream, with what else is to be as large.
+    pub(super) fn d_model(&self) -> Result<usize, GgufConfigError> {
+        let d_model = self.size("embedding_length")?;
+        self.same(&SAME_AS_D_MODEL, d_model, "the embedding's length")?;
+        Ok(d_model)
+    }
+
+    /// The size of a head.
+    pub(super) fn d_head(&self, d_model: usize, n_heads: usize) -> Result<usize, GgufConfigError> {
+        let d_head = self.opt_size("attention.key_length")?.unwrap_or(d_model / n_heads.max(1));
+        self.same(&SAME_AS_D_HEAD, d_head, "the key's length")?;
+        Ok(d_head)
+    }
+
+    /// How many layers there are, checked before anything is allocated for each.
+    pub(super) fn layers(&self, n_heads: usize) -> Result<usize, GgufConfigError> {
         let n_layers = self.size("block_count")?;
         if n_heads == 0 || n_layers > 10_000 {
             return Err(self.bad("block_count", format!("{n_layers} layers of {n_heads} heads are no model")));
         }
-        let d_head = self.opt_size("attention.key_length")?.unwrap_or(d_model / n_heads);
-        self.same(&SAME_AS_D_MODEL, d_model, "the embedding's length")?;
-        self.same(&SAME_AS_D_HEAD, d_head, "the key's length")?;
-        let n_ctx = self.size("context_length")?;
-        let vocab = self.gguf.tensor("token_embd.weight")?.shape.first().copied().unwrap_or(0);
-        // Gemma 3's 27B divides scores by the root of d_model / n_heads, all others by that of the head's size.
-        let query_scalar = if gemma && n_layers == 62 { d_model as f64 / n_heads as f64 } else { d_head as f64 };
-        let has = |name: &str| self.gguf.opt_tensor(name).is_some();
-        let arch = Arch {
-            family,
-            d_model,
-            n_layers,
-            n_heads,
-            n_kv_heads: self.opt_size("attention.head_count_kv")?.unwrap_or(n_heads),
-            d_head,
-            d_mlp: self.size("feed_forward_length")?,
-            vocab,
-            n_ctx: self.context(n_ctx)?,
-            norm: NormKind::Rms,
-            norm_eps: self.gguf.f64(&self.must("attention.layer_norm_rms_epsilon")?)?,
-            norm_plus_one: false,
-            placement: if gemma { NormPlacement::Both } else { NormPlacement::Before },
-            qk_norm: if has("blk.0.attn_q_norm.weight") { QkNorm::PerHead } else { QkNorm::None },
-            parallel: false,
-            mlp: Mlp::Gated,
-            activation: if gemma { Activation::GeluTanh } else { Activation::Silu },
-            biases: Biases {
-                qkv: has("blk.0.attn_q.bias"),
-                attn_out: has("blk.0.attn_output.bias"),
-                mlp: has("blk.0.ffn_up.bias"),
-            },
-            ropes: self.ropes(family, d_head, n_ctx)?,
-            layers: self.layers(family, n_layers, n_ctx)?,
-            score_scale: query_scalar.powf(-0.5),
-            scores_by_depth: false,
-            score_softcap: None,
-            logit_softcap: None,
-            embed_scale: gemma.then(|| (d_model as f64).sqrt()),
-            tied: !has("output.weight"),
-        };
-        let path = self.gguf.path().to_path_buf();
-        arch.check().map_err(|why| GgufConfigError::File { path, why })?;
-        Ok(arch)
+        Ok(n_layers)
+    }
+
+    /// Whether the file has a tensor.
+    pub(super) fn has(&self, tensor: &str) -> bool {
+        self.gguf.opt_tensor(tensor).is_some()
     }
 
     /// How many positions the model takes: those that it was trained on, or those that the scaling of its rotation makes
     /// of the ones before it.
-    fn context(&self, n_ctx: usize) -> Result<usize, GgufConfigError> {
+    pub(super) fn context(&self, n_ctx: usize) -> Result<usize, GgufConfigError> {
         let kind = self.given("rope.scaling.type").map(|key| self.gguf.str(&key)).transpose()?;
         let original = self.opt_size(ORIGINAL)?.filter(|_| kind != Some("none"));
         let scaled = original.map(|n| Ok::<_, GgufConfigError>(n as f64 * self.factor()?)).transpose()?;
@@ -265,21 +243,22 @@ impl Keys<'_> {
         Ok(factor.unwrap_or(1.0))
     }
 
-    fn layers(&self, family: Family, n: usize, n_ctx: usize) -> Result<Vec<Layer>, GgufConfigError> {
-        const WINDOW: &str = "attention.sliding_window";
+    /// Layers that all see every position; a window is refused, unless it holds all.
+    pub(super) fn no_window(&self, n: usize, n_ctx: usize) -> Result<Sliding, GgufConfigError> {
+        match self.opt_size(WINDOW)?.filter(|w| *w > 0 && *w < n_ctx) {
+            Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)], &[]))),
+            None => Ok(Sliding { window: None, layers: vec![false; n] }),
+        }
+    }
+
+    /// Layers that slide, but for every n-th: as the file says, or as many as `default`. `what` needs the window.
+    pub(super) fn windows(&self, n: usize, default: usize, what: &str) -> Result<Sliding, GgufConfigError> {
         const PATTERN: &str = "attention.sliding_window_pattern";
         let window = self.opt_size(WINDOW)?.filter(|w| *w > 0);
-        if family != Family::Gemma3 {
-            // A window that holds all positions is none.
-            return match window.filter(|w| *w < n_ctx) {
-                Some(_) => Err(self.bad(WINDOW, not_understood(&[self.key(WINDOW)], &[]))),
-                None => Ok(vec![Layer { window: None, rope: 0 }; n]),
-            };
-        }
         if window.is_none() {
-            return Err(self.bad(WINDOW, "is missing; Gemma 3's local layers need it"));
+            return Err(self.bad(WINDOW, format!("is missing; {what} need it")));
         }
-        let slides: Vec<bool> = match self.given(PATTERN).and_then(|key| self.gguf.get(&key)) {
+        let layers: Vec<bool> = match self.given(PATTERN).and_then(|key| self.gguf.get(&key)) {
             Some(Value::Bools(each)) if each.len() == n => each.clone(),
             Some(Value::Bools(each)) => {
                 return Err(self.bad(PATTERN, format!("has {} entries for {n} layers", each.len())));
@@ -288,32 +267,30 @@ impl Keys<'_> {
                 let pattern = match self.opt_size(PATTERN)? {
                     Some(0) => return Err(self.bad(PATTERN, "must be positive")),
                     Some(n) => n,
-                    None => self.assumed(PATTERN, 6),
+                    None => self.assumed(PATTERN, default),
                 };
                 (0..n).map(|l| !(l + 1).is_multiple_of(pattern)).collect()
             }
         };
-        let layer = |slides: bool| Layer { window: window.filter(|_| slides), rope: usize::from(slides) };
-        Ok(slides.into_iter().map(layer).collect())
+        Ok(Sliding { window, layers })
     }
 
-    fn ropes(&self, family: Family, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, GgufConfigError> {
-        let gemma = family == Family::Gemma3;
-        let base = self.base("rope.freq_base", if gemma { 1e6 } else { 10_000.0 })?;
-        let rotary = self.opt_size("rope.dimension_count")?.unwrap_or(d_head);
-        if family == Family::Llama && rotary != d_head {
-            let why = format!(
-                "is {rotary} where a head has {d_head}: partial rotation is not implemented for this architecture"
-            );
-            return Err(self.bad("rope.dimension_count", why));
-        }
+    /// How many dimensions of a head are rotated.
+    pub(super) fn rotary(&self, d_head: usize) -> Result<usize, GgufConfigError> {
+        Ok(self.opt_size("rope.dimension_count")?.unwrap_or(d_head))
+    }
+
+    /// The rotation of layers that see all positions.
+    pub(super) fn rope(&self, d_head: usize, n_ctx: usize, base: f64) -> Result<Rope, GgufConfigError> {
+        let (base, rotary) = (self.base("rope.freq_base", base)?, self.rotary(d_head)?);
         self.same(&SAME_AS_ROTARY, rotary, "the rotated dimensions")?;
-        let mut ropes = vec![Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? }];
-        if gemma {
-            let base = self.base("rope.freq_base_swa", 10_000.0)?;
-            ropes.push(Rope { base, rotary, scaling: Scaling::None });
-        }
-        Ok(ropes)
+        Ok(Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? })
+    }
+
+    /// The rotation of layers that slide.
+    pub(super) fn local_rope(&self, d_head: usize, base: f64) -> Result<Rope, GgufConfigError> {
+        let base = self.base("rope.freq_base_swa", base)?;
+        Ok(Rope { base, rotary: self.rotary(d_head)?, scaling: Scaling::None })
     }
 
     fn base(&self, key: &str, default: f64) -> Result<f64, GgufConfigError> {

@@ -5,17 +5,20 @@
 
 pub mod adapter;
 pub mod arch;
+mod channel;
 pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod device;
+pub mod families;
 mod files;
 pub mod gguf;
 pub mod gguf_config;
+mod mixer;
+mod pass;
 pub mod places;
 mod readers;
 pub mod rope;
-pub mod rows;
 pub mod source;
 mod stops;
 mod store;
@@ -24,6 +27,7 @@ pub mod tokenizer;
 mod upload;
 pub mod weights;
 
+use crate::parameters::param;
 use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError};
@@ -78,6 +82,8 @@ pub struct Model {
     pub decoder: Decoder,
     /// SHA-256 in hex of the weights' headers and files' sizes.
     pub sha256: String,
+    /// How it was loaded.
+    pub options: Options,
     /// What a user should know about how the checkpoint was read.
     pub warnings: Vec<String>,
     tokenizer: Result<Tokenizer, Arc<TokenizerError>>,
@@ -186,9 +192,11 @@ impl Model {
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(day).with_vars(vars)).map_err(Arc::new);
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
         let (name, also_called, stop_tokens) = (name.to_string(), Vec::new(), Vec::new());
-        let mut model = Model { name, also_called, decoder, sha256, warnings, tokenizer, stop_tokens };
-        if let Some(day) = model.date().filter(|_| options.date.is_none()) {
-            let text = format!("the chat template writes the date: {day} is assumed; give another with --date");
+        let options = options.clone();
+        let mut model = Model { name, also_called, decoder, sha256, options, warnings, tokenizer, stop_tokens };
+        if let Some(day) = model.date().filter(|_| model.options.date.is_none()) {
+            let date = param("date");
+            let text = format!("the chat template writes the date: {day} is assumed; give another with {date}");
             model.warnings.push(text);
         }
         Ok(model)
@@ -237,5 +245,17 @@ pub(crate) mod tests {
             "max_position_embeddings": 128, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 10000.0}"#;
         let map = serde_json::from_str(text).expect("JSON");
         super::config::parse(std::path::Path::new("config.json"), &map, &[]).expect("a sound description").arch
+    }
+
+    /// [`tiny_arch`] with so many layers, of these windows.
+    pub(crate) fn windowed(windows: &[Option<usize>]) -> Arch {
+        let mut arch = tiny_arch();
+        arch.n_layers = windows.len();
+        arch.layers = vec![arch.layers[0]; windows.len()];
+        for (layer, window) in arch.layers.iter_mut().zip(windows) {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.heads.window = *window;
+        }
+        arch
     }
 }

@@ -20,7 +20,7 @@ pub struct Places {
 pub struct Weight {
     /// The embedding, with positions that are learned.
     pub first: u64,
-    /// Each of the layers, which are all alike.
+    /// A layer, on average.
     pub layer: u64,
     /// The unembedding.
     pub last: u64,

@@ -9,7 +9,7 @@ use candle_core::{Device, Result, Tensor};
 pub(super) struct Upload {
     device: Device,
     #[cfg(feature = "cuda")]
-    queue: Option<std::sync::Arc<candle_core::cuda_backend::cudarc::driver::CudaStream>>,
+    queue: Option<std::sync::Arc<cudarc::driver::CudaStream>>,
 }
 
 impl Upload {
@@ -51,9 +51,9 @@ impl Upload {
 #[cfg(feature = "cuda")]
 mod queued {
     use candle_core::cuda_backend::CudaDType;
-    use candle_core::cuda_backend::cudarc::driver::{CudaStream, DeviceRepr};
     use candle_core::op::BackpropOp;
     use candle_core::{CpuStorage, CudaDevice, CudaStorage, Result, Storage, Tensor};
+    use cudarc::driver::{CudaStream, DeviceRepr};
     use std::sync::Arc;
 
     /// A contiguous tensor of the host, copied in a queue.

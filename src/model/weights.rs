@@ -1,21 +1,24 @@
 //! Which tensors of a checkpoint make up a decoder, and their conversion into it.
 //!
-//! Each family names its tensors in its own way; GGUF names them in one. `layout` says where each part of a layer
+//! Each family names its tensors in its own way ([`super::families`]); GGUF names them in one. `layout` says where each part of a layer
 //! is stored and which rows of what is stored belong to it: fused projections are cut apart, the query and key rows
 //! that GGUF permutes are put back in order, transposed matrices are turned. Every matrix ends as `[out, in]` in the
 //! compute dtype, every norm's weight in f32.
 
-mod layout;
+pub(super) mod layout;
 
-use super::arch::{Arch, Family};
+use super::arch::Arch;
+pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
 use super::decoder::Decoder;
+pub use super::mixer::{AttentionWeights, MixerWeights};
 use super::places::Places;
 use super::store::{Layers, Table};
 use super::upload::Upload;
-use crate::ops::Weight;
+use crate::ops::{self, Weight};
+use crate::parameters::param;
 use candle_core::{DType, Device, Tensor};
-use layout::{LayerSpec, Layout, LinearSpec, NormSpec};
+use layout::{Layout, LinearSpec, NormSpec, tensors_of};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -26,27 +29,62 @@ pub struct Linear {
     pub bias: Option<Tensor>,
 }
 
+impl Linear {
+    /// `x . weight^T + bias`. `[rows, in]` to `[rows, out]`
+    ///
+    /// # Errors
+    /// If the widths differ or candle fails.
+    pub fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let y = self.weight.product(x)?;
+        match &self.bias {
+            None => Ok(y),
+            Some(bias) => ops::add_bias(&y, bias),
+        }
+    }
+}
+
 /// A norm's weight and, for layer norms, bias, in f32.
 pub struct NormWeights {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
 }
 
-/// The weights of one layer.
-pub struct LayerWeights {
-    pub attn_norm: Option<NormWeights>,
-    pub q: Linear,
-    pub k: Linear,
-    pub v: Linear,
-    pub q_norm: Option<NormWeights>,
-    pub k_norm: Option<NormWeights>,
-    pub o: Linear,
-    pub attn_post_norm: Option<NormWeights>,
-    pub mlp_norm: Option<NormWeights>,
-    pub gate: Option<Linear>,
-    pub up: Linear,
-    pub down: Linear,
-    pub mlp_post_norm: Option<NormWeights>,
+/// The parts of a layer: its weights, or where each is stored. `M` is of matrices, `N` of norms.
+pub struct LayerWeights<M = Linear, N = NormWeights> {
+    pub attn_norm: Option<N>,
+    pub mixer: MixerWeights<M, N>,
+    pub attn_post_norm: Option<N>,
+    pub mlp_norm: Option<N>,
+    pub channel: ChannelWeights<M>,
+    pub mlp_post_norm: Option<N>,
+}
+
+impl<M, N> LayerWeights<M, N> {
+    fn norms(&self) -> impl Iterator<Item = &N> {
+        let first = self.attn_norm.iter().chain(self.mixer.norms()).chain(&self.attn_post_norm);
+        first.chain(&self.mlp_norm).chain(&self.mlp_post_norm)
+    }
+
+    fn matrices(&self) -> impl Iterator<Item = &M> {
+        self.mixer.matrices().chain(self.channel.matrices())
+    }
+
+    /// The same of what `matrix` and `norm` make of each part.
+    fn try_map<P, Q, E>(
+        &self,
+        matrix: &impl Fn(&M) -> Result<P, E>,
+        norm: &impl Fn(&N) -> Result<Q, E>,
+    ) -> Result<LayerWeights<P, Q>, E> {
+        let norm_if = |part: &Option<N>| part.as_ref().map(norm).transpose();
+        Ok(LayerWeights {
+            attn_norm: norm_if(&self.attn_norm)?,
+            mixer: self.mixer.try_map(matrix, norm)?,
+            attn_post_norm: norm_if(&self.attn_post_norm)?,
+            mlp_norm: norm_if(&self.mlp_norm)?,
+            channel: self.channel.try_map(matrix)?,
+            mlp_post_norm: norm_if(&self.mlp_post_norm)?,
+        })
+    }
 }
 
 /// What went wrong while weights were loaded.
@@ -54,13 +92,13 @@ pub struct LayerWeights {
 pub enum WeightsError {
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    #[error("tensor `{tensor}` has numbers that {dtype} cannot hold; load the model with --dtype f32 or bf16")]
+    #[error("tensor `{tensor}` has numbers that {dtype} cannot hold; load the model with {f32} or bf16", f32 = param("dtype").is("f32"))]
     Overflow { tensor: String, dtype: &'static str },
     #[error(
         "{path}: tensor `{tensor}`: a {family} decoder of {layers} layers has no use for it: {why}",
         path = path.display()
     )]
-    Unused { path: PathBuf, tensor: String, family: Family, layers: usize, why: &'static str },
+    Unused { path: PathBuf, tensor: String, family: &'static str, layers: usize, why: &'static str },
     #[error(
         "{path}: no `{tensor}`; if the model ties its embedding, set `tie_word_embeddings` to true in config.json",
         path = path.display()
@@ -118,7 +156,8 @@ impl WeightReader {
     pub(super) fn layer(&self, layer: usize, ahead: bool) -> Result<LayerWeights, WeightsError> {
         let (begun, device) = (Instant::now(), self.places.layer(layer));
         let upload = if ahead { Upload::beside(device)? } else { Upload::in_order(device) };
-        let found = self.loader(upload).layer(&self.layout().layer(layer))?;
+        let loader = self.loader(upload);
+        let found = self.layout().layer(layer).try_map(&|matrix| loader.linear(matrix), &|norm| loader.norm(norm))?;
         tracing::debug!("layer {layer}: read in {:.3} s", begun.elapsed().as_secs_f64());
         Ok(found)
     }
@@ -147,7 +186,12 @@ impl WeightReader {
     }
 
     fn loader(&self, upload: Upload) -> Loader<'_> {
-        Loader { checkpoint: &self.checkpoint, dtype: self.dtype, upload, plus_one: self.arch.norm_plus_one }
+        Loader {
+            checkpoint: &self.checkpoint,
+            dtype: self.dtype,
+            upload,
+            plus_one: tensors_of(&self.arch, &self.checkpoint).norm_plus_one,
+        }
     }
 }
 
@@ -245,24 +289,5 @@ impl Loader<'_> {
         };
         let bias = spec.bias.as_ref().map(|b| read(b, 0.0)).transpose()?;
         Ok(NormWeights { weight: read(&spec.weight, f32::from(u8::from(self.plus_one)))?, bias })
-    }
-
-    fn layer(&self, spec: &LayerSpec) -> Result<LayerWeights, WeightsError> {
-        let norm = |spec: &Option<NormSpec>| spec.as_ref().map(|n| self.norm(n)).transpose();
-        Ok(LayerWeights {
-            attn_norm: norm(&spec.attn_norm)?,
-            q: self.linear(&spec.q)?,
-            k: self.linear(&spec.k)?,
-            v: self.linear(&spec.v)?,
-            q_norm: norm(&spec.q_norm)?,
-            k_norm: norm(&spec.k_norm)?,
-            o: self.linear(&spec.o)?,
-            attn_post_norm: norm(&spec.attn_post_norm)?,
-            mlp_norm: norm(&spec.mlp_norm)?,
-            gate: spec.gate.as_ref().map(|g| self.linear(g)).transpose()?,
-            up: self.linear(&spec.up)?,
-            down: self.linear(&spec.down)?,
-            mlp_post_norm: norm(&spec.mlp_post_norm)?,
-        })
     }
 }

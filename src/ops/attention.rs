@@ -12,15 +12,15 @@ pub mod opened;
 
 use super::panels::Panels;
 use super::panels::kernel::{self, Lines, WIDTH};
+use super::rows::Rows;
 use super::{floats, narrowed, on_cpu, simd};
-use crate::model::rows::Rows;
 use blocks::{Block, Keys};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
 
 /// The shape of one layer's attention.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Heads {
     pub n_heads: usize,
     pub n_kv_heads: usize,
@@ -33,7 +33,8 @@ pub struct Heads {
 }
 
 impl Heads {
-    fn group(&self) -> usize {
+    /// Query heads that share one KV head.
+    pub fn group(&self) -> usize {
         self.n_heads / self.n_kv_heads
     }
 
@@ -294,7 +295,7 @@ fn read_values(pattern: Lines, values: Lines, keys: &Keys, d: usize, out: &mut [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rows::Span;
+    use crate::ops::rows::Span;
     use candle_core::DType;
     use candle_core::Device;
 

@@ -7,6 +7,9 @@ use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// A function of a caller's on a part of a row.
+pub type RowFunction = Arc<dyn Fn(&mut [f32]) + Send + Sync>;
+
 /// What is done to the chosen numbers of a row.
 #[derive(Clone)]
 pub enum RowChange {
@@ -22,7 +25,7 @@ pub enum RowChange {
     Scale(f32),
     Clamp(f32, f32),
     /// A function of the caller's, on the columns joined.
-    Map(crate::plan::RowFunction),
+    Map(RowFunction),
 }
 
 impl fmt::Debug for RowChange {

@@ -2,12 +2,22 @@
 
 use super::simd::{self, Function};
 use super::{floats, narrowed, on_cpu};
-use crate::model::arch::Activation;
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 /// Numbers that one task takes.
 const CHUNK: usize = 1 << 14;
+
+/// The non-linearity of the MLP.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    Silu,
+    /// GELU by the error function.
+    Gelu,
+    /// GELU by its tanh approximation.
+    GeluTanh,
+    Relu,
+}
 
 impl From<Activation> for Function {
     fn from(activation: Activation) -> Self {

@@ -20,16 +20,17 @@ mod norm;
 mod panels;
 mod product;
 mod rope;
+pub mod rows;
 mod simd;
 #[cfg(test)]
 mod slopes;
 pub mod vectors;
 
 pub use dla::head_dots;
-pub use edit::{RowChange, RowEdit, edit};
-pub use elementwise::{activate, activate_gate, add, add_bias, softcap};
-pub use norm::norm;
-pub use product::Weight;
+pub use edit::{RowChange, RowEdit, RowFunction, edit};
+pub use elementwise::{Activation, activate, activate_gate, add, add_bias, softcap};
+pub use norm::{NormKind, norm};
+pub use product::{Weight, products};
 pub use rope::rotate;
 
 use candle_core::backend::BackendStorage;

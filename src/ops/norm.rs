@@ -1,9 +1,15 @@
 //! Norms over the last dimension.
 
 use super::{ROWS_A_TASK, floats, narrowed, on_cpu, simd};
-use crate::model::arch::NormKind;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
+
+/// How a norm scales: by the root mean square, or, after centring, by the standard deviation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NormKind {
+    Rms,
+    Layer,
+}
 
 /// Norms `x` over groups of `weight.len()` numbers: whole rows of `[rows, d_model]`, or head by head where the weight is
 /// as wide as a head. `bias` is read by the layer norm alone. Weights are constants, in f32 whatever `x` is.

@@ -3,7 +3,7 @@
 use super::panels::{self, Packed};
 use super::{floats, narrowed};
 use candle_core::backend::BackendStorage;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -118,6 +118,17 @@ impl Weight {
             Kept::Packed(panels) => self.rows(&(0..panels.outputs() as u32).collect::<Vec<_>>()),
             Kept::Plain(weight) => Ok(weight.clone()),
         }
+    }
+}
+
+/// How a device multiplies with weights of a dtype: the form that they are kept in, and on the CPU the width of the vectors.
+/// Results of packed weights do not depend on the width; those of other kinds may.
+pub fn products(device: &Device, dtype: DType) -> String {
+    match device {
+        Device::Cpu if dtype == DType::F32 => format!("packed, {}", panels::kernel::vectors()),
+        Device::Cpu => format!("gemm, {}", panels::kernel::vectors()),
+        Device::Cuda(_) => "cublas".to_string(),
+        Device::Metal(_) => "metal".to_string(),
     }
 }
 

@@ -1,9 +1,9 @@
 //! Gradients of the operations, in both of their forms, held to finite differences.
 
 use super::attention::{Heads, attention, opened};
+use super::rows::{Rows, Span};
+use super::{Activation, NormKind};
 use super::{RowChange, RowEdit, edit, elementwise, norm, rope};
-use crate::model::arch::{Activation, NormKind};
-use crate::model::rows::{Rows, Span};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use std::ops::Range;
 

@@ -5,8 +5,7 @@ use super::program::{
 };
 use super::split::sets;
 use super::{
-    Activation, Change, Edit, Gradient, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt, Run,
-    What, columns,
+    Change, Edit, Gradient, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt, Run, What, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
@@ -169,86 +168,108 @@ impl Plan {
         if !self.has(run) {
             return Err(PlanError::Bad { at: format!("readout {i}"), why: format!("{run:?} does not exist") });
         }
-        let at = || format!("readout {i} of {}", self.describe(run));
-        let bad = |why: String| PlanError::Bad { at: at(), why };
+        let at = Named { plan: self, readout: i, run };
         let (arch, keys) = (program.arch, program.length(run));
-        let site_columns = |site: Site, part: &Part| {
-            let of = |source| PlanError::Site { at: at(), source };
-            let columns = site.check(arch).and_then(|site| columns(site, part, arch, keys)).map_err(of)?;
-            match columns.iter().map(Range::len).sum::<usize>() {
-                0 => Err(bad("reads nothing: no part is chosen".to_string())),
-                wide => Ok((columns, wide)),
-            }
-        };
         match &readout.what {
             What::Metric(metric) => {
-                check_metric(metric, arch, keys).map_err(bad)?;
+                check_metric(metric, arch, keys).map_err(|why| at.bad(why))?;
                 program.read_end(i, run, end_metric(metric, program.ids(run)));
             }
             What::Attribution(metric) => {
-                check_metric(metric, arch, keys).map_err(bad)?;
+                check_metric(metric, arch, keys).map_err(|why| at.bad(why))?;
                 let (answer, foil) = match metric {
                     Metric::LogitDifference { answer, foil } => (answer, Some(foil.as_slice())),
                     Metric::AboveMean { tokens } => (tokens, None),
                     Metric::Continuation { .. } => {
-                        let why = "an attribution needs a metric of one position: a logit difference";
-                        return Err(bad(why.to_string()));
+                        return Err(at.bad("an attribution needs a metric of one position: a logit difference"));
                     }
                 };
                 program.attributions.push(AttributionReadout { readout: i, run, answer, foil });
             }
-            What::KlFrom(other) if !self.has(*other) => return Err(bad(format!("{other:?} does not exist"))),
+            What::KlFrom(other) if !self.has(*other) => return Err(at.bad(format!("{other:?} does not exist"))),
             What::KlFrom(other) => {
                 let rows = vec![program.last(run), program.last(*other)];
                 program.read_rows(i, rows, EndWhat::Kl);
             }
             What::Entropy => program.read_end(i, run, EndWhat::Entropy),
             What::LogProbs(of) => {
-                known(&of.tokens, arch).map_err(|why| bad(why.replacen("token id", "token", 1)))?;
+                known(&of.tokens, arch).map_err(|why| at.bad(why.replacen("token id", "token", 1)))?;
                 program.read_end(i, run, EndWhat::LogProbs(&of.tokens));
             }
-            What::Activation(Activation { site, positions, part }) => {
-                let take = Take::Columns(site_columns(*site, part)?.0);
-                let positions = read_positions(positions, keys).map_err(bad)?;
-                program.read_site(SiteReadout { readout: i, run, site: *site, positions, take });
+            What::Activation(of) => {
+                let take = Take::Columns(at.columns(of.site, &of.part, arch, keys)?);
+                let positions = read_positions(&of.positions, keys).map_err(|why| at.bad(why))?;
+                program.read_site(SiteReadout { readout: i, run, site: of.site, positions, take });
             }
-            What::Projection(Projection { site, .. }) if site.kind == SiteKind::Scores => {
-                return Err(bad(format!(
-                    "scores of hidden keys are minus infinity, which has no inner product; read {site} whole, or project {}",
-                    SiteKind::Pattern.at(site.layer)
-                )));
-            }
-            What::Projection(Projection { site, positions, direction }) => {
-                let wide = site_columns(*site, &Part::All)?.1;
-                if wide != direction.len() {
-                    return Err(bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
-                }
-                let positions = read_positions(positions, keys).map_err(bad)?;
-                program.read_site(SiteReadout {
-                    readout: i,
-                    run,
-                    site: *site,
-                    positions,
-                    take: Take::Along(direction),
-                });
-            }
-            What::Gradient(Gradient { metric, site, positions, part }) => {
-                let columns = site_columns(*site, part)?.0;
-                check_metric(metric, arch, keys).map_err(bad)?;
-                let positions = read_positions(positions, keys).map_err(bad)?;
-                let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
-                if let Some(placed) = program.edits(run).into_iter().find(unknown) {
-                    return Err(bad(format!(
-                        "{} is edited at {} by a function of the caller's, whose derivative is not known: read gradients at \
-                         that site or after it, or edit by one of the other changes",
-                        self.describe(run),
-                        placed.site
-                    )));
-                }
-                program.gradients.push(GradientReadout { readout: i, run, metric, site: *site, positions, columns });
+            What::Projection(of) => program.read_site(at.projection(of, arch, keys)?),
+            What::Gradient(of) => {
+                let gradient = at.gradient(of, program)?;
+                program.gradients.push(gradient);
             }
         }
         Ok(())
+    }
+}
+
+/// A readout by the name that messages give it.
+struct Named<'p> {
+    plan: &'p Plan,
+    readout: usize,
+    run: Run,
+}
+
+impl<'p> Named<'p> {
+    fn at(&self) -> String {
+        format!("readout {} of {}", self.readout, self.plan.describe(self.run))
+    }
+
+    fn bad(&self, why: impl Into<String>) -> PlanError {
+        PlanError::Bad { at: self.at(), why: why.into() }
+    }
+
+    /// The columns of a site's part, which must have one at least.
+    fn columns(&self, site: Site, part: &Part, arch: &Arch, keys: usize) -> Result<Vec<Range<usize>>, PlanError> {
+        let found = site.check(arch).and_then(|site| columns(site, part, arch, keys));
+        let found = found.map_err(|source| PlanError::Site { at: self.at(), source })?;
+        match found.iter().map(Range::len).sum::<usize>() {
+            0 => Err(self.bad("reads nothing: no part is chosen")),
+            _ => Ok(found),
+        }
+    }
+
+    fn projection(&self, of: &'p Projection, arch: &Arch, keys: usize) -> Result<SiteReadout<'p>, PlanError> {
+        let Projection { site, positions, direction } = of;
+        if site.kind == SiteKind::Scores {
+            return Err(self.bad(format!(
+                "scores of hidden keys are minus infinity, which has no inner product; read {site} whole, or project {}",
+                SiteKind::Pattern.at(site.layer)
+            )));
+        }
+        let wide: usize = self.columns(*site, &Part::All, arch, keys)?.iter().map(Range::len).sum();
+        if wide != direction.len() {
+            return Err(self.bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
+        }
+        let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        let (readout, run, take) = (self.readout, self.run, Take::Along(direction));
+        Ok(SiteReadout { readout, run, site: *site, positions, take })
+    }
+
+    fn gradient(&self, of: &'p Gradient, program: &Program<'p>) -> Result<GradientReadout<'p>, PlanError> {
+        let Gradient { metric, site, positions, part } = of;
+        let (arch, keys) = (program.arch, program.length(self.run));
+        let columns = self.columns(*site, part, arch, keys)?;
+        check_metric(metric, arch, keys).map_err(|why| self.bad(why))?;
+        let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
+        match program.edits(self.run).into_iter().find(unknown) {
+            None => Ok(GradientReadout { readout: self.readout, run: self.run, metric, site: *site, positions, columns }),
+            Some(placed) => Err(self.bad(format!(
+                "{} is edited at {} by a function of the caller's, whose derivative is not known: read gradients at that site \
+                 or after it, or edit by one of the other changes",
+                self.plan.describe(self.run),
+                placed.site
+            ))),
+        }
     }
 }
 

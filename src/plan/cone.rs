@@ -99,7 +99,7 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
         let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind >= SiteKind::Z;
         end = end.max(end_of(&mut own.iter().filter(|e| before(e.site))));
         if end > start {
-            end = arch.layers[l].window.map_or(length, |w| length.min(end + w - 1));
+            end = arch.layers[l].mixer.reach(end, length);
             end = end.max(end_of(&mut anywhere.iter().copied().filter(|e| e.site.layer == l)));
         }
         end = end.max(end_of(&mut own.iter().filter(|e| after(e.site))));
@@ -119,19 +119,13 @@ fn span(edit: &Placed) -> Range<usize> {
 mod tests {
     use super::*;
     use crate::model::arch::Arch;
+    use crate::model::tests::windowed as arch;
     use crate::plan::program::resolve;
     use crate::plan::{Change, Edit, Part, Plan, Positions};
     use crate::site::KINDS;
     use rand::{Rng, SeedableRng};
     use rand_chacha::ChaCha8Rng;
     use std::collections::BTreeSet;
-
-    fn arch(windows: &[Option<usize>]) -> Arch {
-        let mut arch = crate::model::tests::tiny_arch();
-        arch.n_layers = windows.len();
-        arch.layers = windows.iter().map(|w| crate::model::arch::Layer { window: *w, rope: 0 }).collect();
-        arch
-    }
 
     fn ends(arch: &Arch, kind: SiteKind, layer: usize, at: usize) -> Vec<u32> {
         let mut plan = Plan::default();
@@ -190,7 +184,7 @@ mod tests {
             keys.extend(at(&[AttnIn, K, V, RotK]));
             let opened = [Scores, Pattern].map(|kind| edited(&mut all.iter().copied(), kind.at(l)));
             let sees = |i: usize, j: usize| {
-                let as_usual = j <= i && layer.window.is_none_or(|w| i - j < w);
+                let as_usual = j <= i && layer.mixer.window().is_none_or(|w| i - j < w);
                 as_usual || opened.iter().any(|rows| rows.contains(&i))
             };
             rows.extend((0..n).filter(|i| keys.iter().any(|j| sees(*i, *j))));

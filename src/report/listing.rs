@@ -25,6 +25,7 @@ use super::cells::{
     EMPTY, count, exact, head, interval, number, p_value, points, points_interval, share, share_interval, signed,
 };
 use super::{Heading, TableBlock};
+use crate::table::rows::Cells as _;
 use crate::table::{Table, TableError};
 
 /// Which column's values are written, and how; the names are the data table's. Digits are those after the point.
@@ -46,14 +47,14 @@ pub enum Show<'a> {
     Share(&'a str),
     /// p-values and q-values.
     PValue(&'a str),
-    /// An interval from its lower and its upper end, with so many digits.
-    Interval(&'a str, &'a str, usize),
+    /// An interval from what the names of its ends' columns begin with ([`crate::table::rows`]), with so many digits.
+    Interval(&'a str, usize),
     /// The same of a share, in percent.
-    ShareInterval(&'a str, &'a str),
+    ShareInterval(&'a str),
     /// Differences of shares, in percentage points.
     Points(&'a str),
     /// The interval of a difference of shares.
-    PointsInterval(&'a str, &'a str),
+    PointsInterval(&'a str),
     /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
@@ -198,12 +199,12 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
         Show::Share(column) => floats(column, |x, _| share(x), 1),
         Show::PValue(column) => floats(column, |x, _| p_value(x), 3),
         Show::Points(column) => floats(column, |x, _| points(x), 1),
-        Show::Interval(low, high, digits) => {
-            let (low, high) = (table.floats(low)?, table.floats(high)?);
-            Ok(Box::new(move |row| interval(low[row], high[row], digits)))
-        }
-        Show::ShareInterval(low, high) => ends(table, low, high, share_interval),
-        Show::PointsInterval(low, high) => ends(table, low, high, points_interval),
+        Show::Interval(name, digits) => intervals(table, name, move |ends| {
+            let (low, high) = ends.unzip();
+            interval(low, high, digits)
+        }),
+        Show::ShareInterval(name) => intervals(table, name, share_interval),
+        Show::PointsInterval(name) => intervals(table, name, points_interval),
         Show::Head(layer, number) => {
             let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);
             Ok(Box::new(move |row| match layers[row] {
@@ -218,15 +219,14 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
     }
 }
 
-/// Intervals of shares, written by `write`.
-fn ends<'a>(
+/// Intervals, written by `write`.
+fn intervals<'a>(
     table: &'a Table,
-    low: &str,
-    high: &str,
-    write: fn(Option<(f64, f64)>) -> String,
+    name: &str,
+    write: impl Fn(Option<(f64, f64)>) -> String + 'a,
 ) -> Result<Cells<'a>, TableError> {
-    let (low, high) = (table.floats(low)?, table.floats(high)?);
-    Ok(Box::new(move |row| write(low[row].zip(high[row]))))
+    let ends_at = <Option<(f64, f64)>>::in_table(table, name)?;
+    Ok(Box::new(move |row| write(ends_at(row))))
 }
 
 #[cfg(test)]
@@ -241,6 +241,7 @@ mod tests {
             .and_then(|table| table.float("effect", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
             .and_then(|table| table.float("none", "", [None; 4]))
             .and_then(|table| table.float("low", "", [-0.1, -1.0, 0.0, 0.2]))
+            .and_then(|table| table.float("high", "", [Some(0.1), Some(-0.8), None, Some(0.3)]))
             .and_then(|table| table.float("p", "", [0.5, 0.0001, 1.0, 0.049]))
             .and_then(|table| table.flag("kept", "", [true, false, true, false]))
             .unwrap()
@@ -265,10 +266,10 @@ mod tests {
             .column("effect", Show::Signed("effect", 1))
             .column("plain", Show::Number("effect", 2))
             .column("share", Show::Share("effect"))
-            .column("interval", Show::Interval("low", "effect", 1))
-            .column("of a share", Show::ShareInterval("low", "effect"))
+            .column("interval", Show::Interval("", 1))
+            .column("of a share", Show::ShareInterval(""))
             .column("points", Show::Points("low"))
-            .column("of points", Show::PointsInterval("low", "effect"))
+            .column("of points", Show::PointsInterval(""))
             .column("p", Show::PValue("p"))
             .column("kept", Show::Flag("kept"))
             .block("Heads")

@@ -136,14 +136,16 @@ impl<'a> Attributions<'a> {
     fn heads(&mut self, z: &Tensor, layer: usize) -> Result<()> {
         let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
-        let o = weights.o.weight.tensor()?.to_dtype(self.directions.dtype())?;
+        // A mixer of another kind has no heads to attribute to.
+        let Some(o) = weights.mixer.attention().map(|attention| &attention.o) else { return Ok(()) };
+        let matrix = o.weight.tensor()?.to_dtype(self.directions.dtype())?;
         let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
             let directions = moved(directions, z.device())?;
             let read = match &weights.attn_post_norm {
                 Some(norm) => directions.broadcast_mul(&norm.weight)?,
                 None => directions,
             };
-            Ok((read.matmul(&o)?, read))
+            Ok((read.matmul(&matrix)?, read))
         };
         let (mut through_o, mut read) = through(&self.directions)?;
         if let Some(mean) = &self.mean {
@@ -155,7 +157,7 @@ impl<'a> Attributions<'a> {
         let of = |(row, entry): (usize, &Entry)| entry.tokens.iter().map(move |t| (row as u32, *t as u32)).collect();
         let pairs: Vec<(u32, u32)> = self.entries.iter().enumerate().flat_map(|e| -> Vec<_> { of(e) }).collect();
         let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, heads)?.to_vec2()?;
-        let bias = weights.o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
+        let bias = o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
         let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
         let mut dots = dots.iter();
         for entry in &mut self.entries {

@@ -8,7 +8,7 @@ use super::reading::of_rows;
 use super::{Found, RunError};
 use crate::model::arch::Arch;
 use crate::model::decoder::{Acts, Decoder, Hook};
-use crate::model::rows::Rows;
+use crate::ops::rows::Rows;
 use crate::ops::vectors::dot;
 use crate::ops::{self, RowChange};
 use crate::plan::{Array, EndReadout, EndWhat, Placed, Program, Reading, Row, Run};

@@ -10,7 +10,7 @@ use super::end::{self, Residuals};
 use super::size::full_runs;
 use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange};
 use crate::plan::{Placed, Program, Row, Run};
 use crate::site::{Site, SiteKind};
@@ -51,7 +51,7 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             found.extend(attributions.finish(&last)?);
         }
         ends.keep(run, &resid)?;
-        (options.progress)((program.length(run) * depth) as u64);
+        options.advance(program.length(run) * depth)?;
     }
     found.extend(end::read(decoder, program, &ends, options.budget)?);
     found.extend(gradient::read(decoder, program, options)?);

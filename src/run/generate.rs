@@ -21,7 +21,7 @@ pub use sample::Sampling;
 use super::{Options, RunError};
 use crate::model::arch::Arch;
 use crate::model::decoder::{Angles, Decoder};
-use crate::plan::{Plan, Run};
+use crate::plan::{Entropy, Plan, Run};
 use std::collections::HashMap;
 
 /// Which runs of a plan go on, how far, and how their tokens are chosen.
@@ -136,6 +136,17 @@ pub(crate) fn generate_samples(
     }
     // Every run is in one batch.
     Ok(found.into_iter().flatten().collect())
+}
+
+/// A plan that costs about what it costs to let some runs of another go on by `tokens` tokens: those runs and what they need, longer.
+pub(crate) fn continued_alone(plan: &Plan, runs: &[Run], tokens: usize) -> Plan {
+    let needed = plan.needed(runs.iter().copied());
+    let (mut alone, there) = batch::excerpt(plan, &needed);
+    for run in runs {
+        alone.read(there[run], Entropy);
+    }
+    // The last token is not read.
+    alone.longer(tokens - 1)
 }
 
 /// How often each listed run was listed before.

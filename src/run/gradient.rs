@@ -20,8 +20,8 @@ mod pass;
 use super::reading::pick;
 use super::{Found, Options, RunError};
 use crate::model::decoder::{Acts, Angles, Decoder};
-use crate::model::rows::{Rows, Span};
 use crate::ops;
+use crate::ops::rows::{Rows, Span};
 use crate::plan::{Array, GradientReadout, Metric, Placed, Program, Reading, Run};
 use crate::site::{Site, SiteKind};
 use candle_core::backprop::GradStore;
@@ -203,7 +203,7 @@ impl<'a> Batch<'a> {
         self.decoder.through((lowest.first_layer(n_layers)..n_layers).rev(), |l| {
             let Some(input) = kept.pop() else { return Ok(()) };
             self.back(l, &input, lowest, &mut upstream, found)?;
-            (options.progress)((self.rows.len() * (1 + rounds)) as u64);
+            options.advance(self.rows.len() * (1 + rounds))?;
             Ok(())
         })
     }
@@ -221,7 +221,7 @@ impl<'a> Batch<'a> {
             }
             self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
             pass.forget();
-            (options.progress)(self.rows.len() as u64);
+            options.advance(self.rows.len())?;
             Result::Ok(())
         })?;
         kept.push(acts.take(SiteKind::ResidPre)?);

@@ -38,6 +38,7 @@
 
 mod attribution;
 mod batches;
+mod cancel;
 mod edits;
 mod end;
 mod full;
@@ -48,22 +49,26 @@ mod reading;
 mod size;
 mod wavefront;
 
+pub use cancel::{Cancel, Cancelled};
+#[cfg(feature = "report")]
 pub(crate) use end::log_sum_exp;
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
-pub(crate) use generate::{generate_samples, samples};
+pub(crate) use generate::{continued_alone, generate_samples, samples};
 pub use gradient::NoGradient;
 pub use rate::rate;
 pub use size::{Size, size};
 
 use crate::model::decoder::Decoder;
 use crate::model::weights::WeightsError;
+use crate::parameters::param;
 pub use crate::plan::{Array, Reading, Readings};
 use crate::plan::{Plan, PlanError, Program, What};
 use crate::site::SiteKind;
 use candle_core::DType;
 
 /// Which engine computes a plan.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
 #[serde(rename_all = "lowercase")]
 pub enum Engine {
     /// All prompts and edited runs together, layer by layer.
@@ -91,11 +96,24 @@ pub struct Options<'a> {
     pub budget: usize,
     /// Told of every layer that rows went through: how many rows did.
     pub progress: &'a (dyn Fn(u64) + Sync),
+    /// What stops the run from outside, after the layer that it is in.
+    pub cancel: Option<&'a Cancel>,
+}
+
+impl Options<'_> {
+    /// So many rows went through a layer.
+    ///
+    /// # Errors
+    /// If the run is to stop.
+    fn advance(&self, rows: usize) -> candle_core::Result<()> {
+        (self.progress)(rows as u64);
+        Ok(self.cancel.map_or(Ok(()), Cancel::check)?)
+    }
 }
 
 impl Default for Options<'_> {
     fn default() -> Self {
-        Options { engine: Engine::default(), budget: 256 << 20, progress: &|_| {} }
+        Options { engine: Engine::default(), budget: 256 << 20, progress: &|_| {}, cancel: None }
     }
 }
 
@@ -111,7 +129,15 @@ pub enum RunError {
     #[error(transparent)]
     NoGradient(#[from] NoGradient),
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Cancelled(#[from] Cancelled),
+    #[error(transparent)]
+    Candle(candle_core::Error),
+}
+
+impl From<candle_core::Error> for RunError {
+    fn from(e: candle_core::Error) -> Self {
+        if Cancelled::is_within(&e) { RunError::Cancelled(Cancelled) } else { RunError::Candle(e) }
+    }
 }
 
 impl RunError {
@@ -120,16 +146,18 @@ impl RunError {
         match self {
             RunError::Plan(_) | RunError::Generation { .. } => true,
             RunError::Candle(e) => WeightsError::within(e).is_some_and(WeightsError::of_input),
-            RunError::NotFinite { .. } | RunError::NoGradient(_) => false,
+            RunError::NotFinite { .. } | RunError::NoGradient(_) | RunError::Cancelled(_) => false,
         }
     }
 }
 
 /// What helps where numbers of a model that computes in this dtype are not finite.
-fn mend(dtype: DType) -> &'static str {
+fn mend(dtype: DType) -> String {
     match dtype {
-        DType::F32 => "the model computes in f32 already; look for an edit that is too large, or a damaged checkpoint",
-        _ => "the activations overflowed; load the model with --dtype f32",
+        DType::F32 => {
+            "the model computes in f32 already; look for an edit that is too large, or a damaged checkpoint".to_string()
+        }
+        _ => format!("the activations overflowed; load the model with {}", param("dtype").is("f32")),
     }
 }
 

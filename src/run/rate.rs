@@ -7,8 +7,8 @@
 use super::size::full_runs;
 use super::{Engine, Size, batches};
 use crate::model::decoder::{Acts, Angles, Decoder, Unwatched};
-use crate::model::rows::{Rows, Span};
 use crate::ops;
+use crate::ops::rows::{Rows, Span};
 use crate::plan::{Program, Run};
 use crate::site::SiteKind;
 use candle_core::{Result, Tensor};

@@ -98,12 +98,8 @@ impl Size {
     /// Counts `rows` rows from position `start` on through a layer.
     pub(super) fn add(&mut self, arch: &Arch, layer: usize, start: usize, rows: usize) {
         self.rows += rows as u64;
-        // Position `p` sees `p + 1` keys, or as many as the window has.
-        let (end, triangle) = (start + rows, |n: usize| n * (n + 1) / 2);
-        let growing = arch.layers[layer].window.map_or(end, |w| end.min(w).max(start));
-        let keys = triangle(growing) - triangle(start) + (end - growing) * arch.layers[layer].window.unwrap_or(0);
-        let attention = 4.0 * keys as f64 * (arch.n_heads * arch.d_head) as f64;
-        self.flops += 2.0 * rows as f64 * arch.layer_params() as f64 + attention;
+        let layer = &arch.layers[layer];
+        self.flops += 2.0 * rows as f64 * layer.params(arch.d_model) as f64 + layer.mixer.flops(start, rows);
     }
 
     /// Counts the passes of gradients: forward through every layer; through those that a gradient is wanted in, or before,
@@ -169,9 +165,8 @@ mod tests {
 
     #[test]
     fn rows_cost_by_the_keys_that_each_sees() {
-        let mut arch = crate::model::tests::tiny_arch();
         for window in [None, Some(1), Some(4), Some(30)] {
-            arch.layers[0].window = window;
+            let arch = crate::model::tests::windowed(&[window]);
             for (start, rows) in [(0, 0), (0, 9), (2, 1), (3, 9), (4, 5), (7, 0), (7, 6)] {
                 let keys: usize = (start..start + rows).map(|p| window.map_or(p + 1, |w| w.min(p + 1))).sum();
                 let mut size = Size::default();

@@ -15,7 +15,7 @@ use super::end::{self, Residuals};
 use super::generate::Cache;
 use super::{Found, Options, RunError, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Made, Placed, Program, Row, Run, SiteReadout};
 use crate::site::{Site, SiteKind};
@@ -47,7 +47,7 @@ pub(super) fn run_keeping(
     decoder.through(0..deepest, |l| {
         for batch in batches.iter_mut().filter(|batch| l < batch.depth) {
             batch.layer(l)?;
-            (options.progress)(batch.acts.rows.len() as u64);
+            options.advance(batch.acts.rows.len())?;
         }
         Result::Ok(())
     })?;
@@ -359,8 +359,9 @@ impl<'a> State<'a> {
 /// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern.
 fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
-        SiteKind::Scores | SiteKind::Pattern if sweep.decoder.arch.ropes.is_empty() => SiteKind::V.at(site.layer),
-        SiteKind::Scores | SiteKind::Pattern => SiteKind::RotK.at(site.layer),
+        SiteKind::Scores | SiteKind::Pattern => {
+            SiteKind::RotK.at(site.layer).check(&sweep.decoder.arch).unwrap_or(SiteKind::V.at(site.layer))
+        }
         _ => site,
     }
 }

@@ -23,7 +23,7 @@
 
 use super::SiteError;
 use super::SiteKind::{self, *};
-use crate::model::arch::{Arch, Mlp, QkNorm};
+use crate::model::arch::Arch;
 use crate::names::nearest;
 
 /// What a hook is.
@@ -79,29 +79,29 @@ const HOOKS: &[(&str, Meaning)] = &[
 ];
 
 fn embed(arch: &Arch) -> Result<SiteKind, &'static str> {
-    if arch.ropes.is_empty() {
+    if arch.learned_positions {
         return Err("it is read before the position's embedding is added; the sum is `embed`");
     }
     Ok(Embed)
 }
 
 fn unnormed(arch: &Arch, kind: SiteKind) -> Result<SiteKind, &'static str> {
-    match arch.qk_norm {
-        QkNorm::None => Ok(kind),
-        _ => Err("it is read before the norms of queries and keys; after them come `q` and `k`"),
+    match arch.layers.iter().any(|layer| layer.mixer.norms_queries()) {
+        false => Ok(kind),
+        true => Err("it is read before the norms of queries and keys; after them come `q` and `k`"),
     }
+}
+
+fn gated(arch: &Arch) -> bool {
+    arch.layers.iter().all(|layer| layer.channel.gated())
 }
 
 fn pre(arch: &Arch) -> Result<SiteKind, &'static str> {
-    Ok(if arch.mlp == Mlp::Gated { MlpGate } else { MlpPre })
+    Ok(if gated(arch) { MlpGate } else { MlpPre })
 }
 
 fn pre_linear(arch: &Arch) -> Result<SiteKind, &'static str> {
-    if arch.mlp == Mlp::Gated {
-        Ok(MlpPre)
-    } else {
-        Err("the MLP has no gate; what its non-linearity reads is `mlp_pre`")
-    }
+    if gated(arch) { Ok(MlpPre) } else { Err("the MLP has no gate; what its non-linearity reads is `mlp_pre`") }
 }
 
 fn unembed(arch: &Arch) -> Result<SiteKind, &'static str> {
@@ -148,6 +148,7 @@ fn kind(word: &str, hook: &str, arch: Option<&Arch>) -> Result<SiteKind, SiteErr
 mod tests {
     use super::super::{Site, parse_sites};
     use super::*;
+    use crate::model::arch::{Channel, Mixer, QkNorm};
     use crate::model::tests::tiny_arch;
 
     fn parsed(list: &str, arch: &Arch) -> Result<String, String> {
@@ -191,10 +192,21 @@ mod tests {
 
     #[test]
     fn what_a_hook_is_depends_on_the_model() {
-        let plain = Arch { mlp: Mlp::Plain, ..tiny_arch() };
+        let (mut plain, mut learned, mut normed) = (tiny_arch(), tiny_arch(), tiny_arch());
+        for layer in &mut plain.layers {
+            let Channel::Mlp(mlp) = &mut layer.channel;
+            mlp.gated = false;
+        }
+        learned.learned_positions = true;
+        for layer in &mut learned.layers {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.rope = None;
+        }
+        for layer in &mut normed.layers {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            attention.qk_norm = QkNorm::PerHead;
+        }
         assert_eq!(parsed("blocks.1.mlp.hook_pre", &plain), Ok("mlp_pre.1".to_string()));
-        let learned = Arch { ropes: Vec::new(), ..tiny_arch() };
-        let normed = Arch { qk_norm: QkNorm::PerHead, ..tiny_arch() };
         let capped = Arch { logit_softcap: Some(30.0), ..tiny_arch() };
         for (arch, hook, why) in [
             (&plain, "blocks.1.mlp.hook_pre_linear", "has no gate"),

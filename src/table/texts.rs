@@ -27,24 +27,44 @@ impl Texts {
     }
 }
 
-impl<S: AsRef<str> + Into<String>> FromIterator<Option<S>> for Texts {
+/// Texts while cells are added.
+#[derive(Debug, Default)]
+pub struct TextsBuilder {
+    texts: Texts,
+    known: HashMap<String, u32>,
+}
+
+impl TextsBuilder {
+    pub(super) fn push(&mut self, cell: Option<&str>) {
+        let cell = cell.map(|text| match self.known.get(text) {
+            Some(i) => *i,
+            None => {
+                let i = self.texts.distinct.len() as u32;
+                self.texts.distinct.push(text.to_owned());
+                self.known.insert(text.to_owned(), i);
+                i
+            }
+        });
+        self.texts.cells.push(cell);
+    }
+
+    /// Whether any cell has a text.
+    pub(super) fn any(&self) -> bool {
+        !self.known.is_empty()
+    }
+}
+
+impl From<TextsBuilder> for Texts {
+    fn from(builder: TextsBuilder) -> Texts {
+        builder.texts
+    }
+}
+
+impl<S: AsRef<str>> FromIterator<Option<S>> for Texts {
     fn from_iter<I: IntoIterator<Item = Option<S>>>(values: I) -> Self {
-        let mut texts = Texts::default();
-        let mut known: HashMap<String, u32> = HashMap::new();
-        for value in values {
-            let cell = value.map(|text| match known.get(text.as_ref()) {
-                Some(i) => *i,
-                None => {
-                    let i = texts.distinct.len() as u32;
-                    let text = text.into();
-                    texts.distinct.push(text.clone());
-                    known.insert(text, i);
-                    i
-                }
-            });
-            texts.cells.push(cell);
-        }
-        texts
+        let mut texts = TextsBuilder::default();
+        values.into_iter().for_each(|value| texts.push(value.as_ref().map(S::as_ref)));
+        texts.into()
     }
 }
 

@@ -5,9 +5,10 @@ use crate::support::{Golden, family_dir, open};
 use gatelens::plan::{Metric, Plan, What};
 use gatelens::run::{Engine, Reading};
 use gatelens::rundir::RunDir;
-use gatelens::session::Session;
+use gatelens::study::session::Session;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Golden pairs and prompts of the llama fixture, and an experiment on it.
 struct Experiment {
@@ -254,12 +255,12 @@ fn plan(golden: &Golden) -> Plan {
 
 #[test]
 fn finished_pieces_are_taken_up_and_damaged_ones_are_named() {
-    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), Arc::new(open("llama")));
     let out = bench.out("run");
     let run = |resume: bool| {
         let directory = RunDir::create(&out, false, resume).unwrap();
         directory.claim(&serde_json::Map::new()).unwrap();
-        Session::new(&model, Engine::Wavefront, 0).resumable(&directory).run(&plan(&golden))
+        Session::new(&model, Engine::Wavefront, 0).resumable(directory.parts()).run(&plan(&golden))
     };
     let first = run(false).unwrap();
     let parts = bench.out("run.partial/.parts");

@@ -411,7 +411,7 @@ fn what_a_metric_does_not_depend_on_has_a_gradient_of_zeros() {
             assert!(before.iter().all(|g| *g == 0.0) && at.iter().any(|g| *g != 0.0), "{family}");
         }
         let (scores, n) = (found[4].values(), IDS.len());
-        let window = arch.layers[0].window.unwrap_or(n);
+        let window = arch.layers[0].mixer.window().unwrap_or(n);
         for (i, g) in scores.iter().enumerate() {
             let (query, key) = (i / (n * arch.n_heads), i % n);
             let visible = key <= query && query - key < window;

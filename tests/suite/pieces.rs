@@ -3,19 +3,21 @@
 use crate::support::cli::{Bench, listed, pair};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use clap::Parser;
-use gatelens::analyses::Analysis;
 use gatelens::analyses::ablate::Ablate;
 use gatelens::analyses::dla::Dla;
 use gatelens::analyses::interchange::Interchange;
+use gatelens::analyses::{About, Analysis};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Array, Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
-use gatelens::session::{Limits, Session, Wanted, Work};
 use gatelens::site::SiteKind;
+use gatelens::study::session::{Limits, Session, Wanted};
+use gatelens::study::{Progress, Work};
 use gatelens::table::Table;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// No limit, but for those that a test sets.
@@ -66,6 +68,27 @@ fn bits(readings: &[Reading]) -> Vec<Vec<u64>> {
     readings.iter().map(of).collect()
 }
 
+/// Counts the rows that a session tells of.
+#[derive(Default)]
+struct Rows(AtomicU64);
+
+impl Rows {
+    fn seen(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Progress for Rows {
+    fn advance(&self, done: Work) {
+        assert!(done.flops > 0.0 || done.rows == 0);
+        self.0.fetch_add(done.rows, Ordering::Relaxed);
+    }
+
+    fn kept(&self, done: Work) {
+        self.advance(done);
+    }
+}
+
 /// A run directory to be resumed, and the parts in it.
 struct Directory {
     bench: Bench,
@@ -99,7 +122,7 @@ impl Directory {
 #[test]
 fn readings_do_not_depend_on_where_a_plan_is_cut_nor_on_a_stop() {
     for family in FAMILIES {
-        let (model, plan) = (open(family), pairs(9));
+        let (model, plan) = (Arc::new(open(family)), pairs(9));
         for engine in [Engine::Wavefront, Engine::Full] {
             let expected = run(&model.decoder, &plan, &Options { engine, ..Options::default() }).unwrap();
             // Either limit alone, for pieces of one pair and of a few.
@@ -112,7 +135,7 @@ fn readings_do_not_depend_on_where_a_plan_is_cut_nor_on_a_stop() {
                 let directory = Directory::new();
                 let read = || {
                     let kept = directory.open();
-                    let session = Session::new(&model, engine, 0).limited(limits).resumable(&kept);
+                    let session = Session::new(&model, engine, 0).limited(limits).resumable(kept.parts());
                     bits(&session.run(&plan).unwrap())
                 };
                 assert!(read() == bits(&expected), "{family}, {engine}, {limits:?}");
@@ -145,11 +168,12 @@ fn parsed<A: clap::Args>(words: &[&str]) -> A {
 
 /// Holds the tables of an analysis to themselves: in one piece, in as many as there can be, and after a stop among those.
 #[track_caller]
-fn holds<A: Analysis>(model: &Model, words: &[&str]) {
+fn holds<A: Analysis + clap::Args>(model: &Arc<Model>, words: &[&str]) {
     let analysis: A = parsed(words);
     let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}"));
     let bytes = |session: Session| -> Vec<(String, Vec<u8>)> {
-        let output = analysis.compute(&session, &items).unwrap_or_else(|e| panic!("{e}"));
+        let measured = analysis.measure(&session, &items).unwrap_or_else(|e| panic!("{e}"));
+        let output = analysis.tables(&About::of(&session), &items, measured).unwrap_or_else(|e| panic!("{e}"));
         output.tables.iter().map(|t: &Table| (t.name().to_string(), t.to_parquet().unwrap())).collect()
     };
     let new = || Session::new(model, Engine::Wavefront, 3);
@@ -157,7 +181,7 @@ fn holds<A: Analysis>(model: &Model, words: &[&str]) {
     let directory = Directory::new();
     let cut = || {
         let kept = directory.open();
-        bytes(new().limited(SINGLE).resumable(&kept))
+        bytes(new().limited(SINGLE).resumable(kept.parts()))
     };
     assert!(cut() == expected, "{}", A::NAME);
     let parts = directory.parts().len();
@@ -170,7 +194,7 @@ fn holds<A: Analysis>(model: &Model, words: &[&str]) {
 
 #[test]
 fn tables_do_not_depend_on_where_plans_are_cut_nor_on_a_stop() {
-    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), Arc::new(open("llama")));
     let swapped = |i: u32| {
         let [mut positive, negative] = ["input_ids", "donor_ids"].map(|name| golden.ids(name, i as usize % 2));
         positive[1] = i;
@@ -215,7 +239,7 @@ fn prompts() -> (Plan, Vec<Run>) {
 
 #[test]
 fn samples_do_not_depend_on_where_their_list_is_cut_nor_on_a_stop() {
-    let (model, (plan, runs)) = (open("llama"), prompts());
+    let (model, (plan, runs)) = (Arc::new(open("llama")), prompts());
     let generation = sampled(runs.repeat(5));
     let answers = |session: Session| session.generate(&plan, &generation).unwrap();
     let whole = answers(Session::new(&model, Engine::Wavefront, 0).limited(WHOLE));
@@ -226,7 +250,7 @@ fn samples_do_not_depend_on_where_their_list_is_cut_nor_on_a_stop() {
         let cut = || {
             let kept = directory.open();
             let limits = Limits { runs: n, ..WHOLE };
-            answers(Session::new(&model, Engine::Wavefront, 0).limited(limits).resumable(&kept))
+            answers(Session::new(&model, Engine::Wavefront, 0).limited(limits).resumable(kept.parts()))
         };
         assert_eq!(cut(), whole, "{n} at once");
         assert_eq!(directory.parts().len(), whole.len().div_ceil(n));
@@ -239,24 +263,20 @@ fn samples_do_not_depend_on_where_their_list_is_cut_nor_on_a_stop() {
 fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_kept() {
     let dir = family_dir("llama");
     let options = ModelOptions { max_memory: Some(1000), ..ModelOptions::default() };
-    let streamed = Model::open(dir.to_str().unwrap(), &options).unwrap();
+    let streamed = Arc::new(Model::open(dir.to_str().unwrap(), &options).unwrap());
     assert!(streamed.decoder.streamed());
     let (plan, runs) = prompts();
     let directory = Directory::new();
-    let totals = [&open("llama"), &streamed, &streamed].map(|model| {
-        let rows = AtomicU64::new(0);
-        let progress = |more: Work| {
-            assert!(more.flops > 0.0 || more.rows == 0);
-            rows.fetch_add(more.rows, Ordering::Relaxed);
-        };
+    let totals = [&Arc::new(open("llama")), &streamed, &streamed].map(|model| {
+        let rows = Arc::new(Rows::default());
         let kept = directory.open();
-        let session = Session::new(model, Engine::Wavefront, 0).watched(&progress, &progress);
-        let session = if model.decoder.streamed() { session.resumable(&kept) } else { session };
+        let session = Session::new(model, Engine::Wavefront, 0).watched(rows.clone());
+        let session = if model.decoder.streamed() { session.resumable(kept.parts()) } else { session };
         session.run(&plan).unwrap();
         let found = session.generate(&plan, &sampled(runs.repeat(100))).unwrap();
         assert!(found.iter().any(|g| g.stopped) && found.iter().any(|g| !g.stopped));
         let total = session.total();
-        assert_eq!(total.rows, rows.into_inner());
+        assert_eq!(total.rows, rows.seen());
         // The plan's own, though its runs went on too.
         assert_eq!((total.prompts, total.forks), (3, 1));
         total
@@ -268,12 +288,9 @@ fn what_is_counted_is_what_was_run_whether_weights_are_streamed_or_parts_were_ke
 
 #[test]
 fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
-    let (model, rows) = (open("llama"), AtomicU64::new(0));
-    let progress = |more: Work| {
-        rows.fetch_add(more.rows, Ordering::Relaxed);
-    };
+    let (model, rows) = (Arc::new(open("llama")), Arc::new(Rows::default()));
     let wanted = Wanted::from([(ids(1, 5), vec![11, 23])]);
-    let session = Session::new(&model, Engine::Wavefront, 0).watched(&progress, &progress).scoring(wanted, &|_| {});
+    let session = Session::new(&model, Engine::Wavefront, 0).watched(rows.clone()).scoring(wanted, |_| {});
     let reads = |whats: &[What]| {
         let mut plan = Plan::default();
         let prompt = plan.prompt("p", ids(1, 5));
@@ -286,12 +303,12 @@ fn scores_are_read_where_a_prompt_goes_through_all_layers_anyway() {
     let first_layer = What::Activation(Activation { site, positions: Positions::Last, part: Part::All });
     session.run(&reads(std::slice::from_ref(&first_layer))).unwrap();
     assert!(session.scores().is_empty());
-    assert_eq!((session.total().rows, rows.load(Ordering::Relaxed)), (5, 5));
+    assert_eq!((session.total().rows, rows.seen()), (5, 5));
     session.run(&reads(&[first_layer, What::Metric(metric())])).unwrap();
     let expected =
         run(&model.decoder, &reads(&[LogProbs { tokens: vec![11, 23] }.into()]), &Options::default()).unwrap();
     let expected: Vec<f64> = expected[0].values().into_iter().map(f64::from).collect();
     assert_eq!(session.scores()[&ids(1, 5)], expected);
     let all = 5 + 5 * model.decoder.arch.n_layers as u64;
-    assert_eq!((session.total().rows, rows.into_inner()), (all, all));
+    assert_eq!((session.total().rows, rows.seen()), (all, all));
 }

@@ -3,8 +3,15 @@
 use crate::support::cli::{Bench, Ended, gatelens, pair};
 use crate::support::copies::{Folder, Stored};
 use crate::support::{Golden, family_dir};
+use gatelens::analyses::AnalysisError;
+use gatelens::analyses::dla::Dla;
+use gatelens::dataset::{Input, Item};
+use gatelens::run::{Cancel, RunError};
+use gatelens::session::SessionError;
+use gatelens::study::{self, Origin, Place, Progress, Study, Work, run_into};
 use serde_json::json;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 /// A run of the llama fixture on two pairs, one file of them.
 struct Recorded {
@@ -118,7 +125,7 @@ fn a_changed_experiment_file_is_named_and_a_part_runs_again_by_itself() {
 #[test]
 fn what_another_command_changes_is_told_by_column() {
     let r = Recorded::new();
-    r.amend("--answer id:11", "--answer id:12");
+    r.amend("\"id:11\"", "\"id:12\"");
     let ended = r.rerun(&["--out", r.bench.out("other").to_str().unwrap()]);
     assert_eq!(ended.code, 1, "{}", ended.stdout);
     for part in ["`effect_mean` differs in 32 of 32 rows", "`patched_metric` differs in 64 of 64 rows, by", " at most"]
@@ -132,6 +139,8 @@ fn what_another_command_changes_is_told_by_column() {
 fn a_record_that_is_none_is_refused() {
     let r = Recorded::new();
     gatelens(["rerun", r.bench.out("nothing").to_str().unwrap()]).refused(&["run.json", "give a run directory"]);
+    // What is no analysis is run by its command.
+    r.amend("\"command\": \"interchange\"", "\"command\": \"rm\"");
     r.amend("gatelens interchange", "rm interchange");
     r.rerun(&[]).refused(&["run.json", "`command_line`", "no command of gatelens"]);
     r.amend("rm interchange", "'rm interchange");
@@ -139,4 +148,54 @@ fn a_record_that_is_none_is_refused() {
     std::fs::write(r.run.join("run.json"), "{").unwrap();
     r.rerun(&[]).refused(&["run.json"]);
     assert_eq!(r.bench.written(), ["my run"]);
+}
+
+/// Pairs of the llama fixture in memory, and their metric's tokens.
+fn in_memory() -> Dla {
+    let golden = Golden::of("llama");
+    let pair = |i| Item::new(Input::Ids(golden.ids("input_ids", i))).answer([11]).foil([23]);
+    Dla { measured: vec![pair(0), pair(1)].into(), ..Dla::default() }
+}
+
+#[test]
+fn a_study_that_was_run_from_rust_on_data_in_memory_runs_again() {
+    let bench = Bench::new();
+    let out = bench.out("mine");
+    let study = Study { seed: 7, ..Study::open(family_dir("llama").to_str().unwrap()).unwrap() };
+    let finished = run_into(&in_memory(), &study, &Place::at(&out), &Origin::default()).unwrap();
+    let tables = study::run(&in_memory(), &study).unwrap().tables;
+    assert!(tables.iter().eq(&finished.tables), "in memory and in a run directory");
+    let record: serde_json::Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+    assert_eq!((&record["command_line"], &record["seed"]), (&json!(""), &json!(7)));
+    let named = record["parameters"]["prompts"].as_str().unwrap();
+    assert!(out.join(named.strip_prefix("memory:").unwrap()).is_file(), "{named} is kept beside the tables");
+    assert!(record["dataset_sha256"][named].is_string() && record["products"].is_string());
+    let ended = gatelens(["rerun", out.to_str().unwrap()]);
+    assert!(!ended.stderr.contains("note: "), "{}", ended.stderr);
+    assert!(ended.done().contains("byte for byte those of"));
+    let again = bench.out("mine.rerun");
+    gatelens(["rerun", again.to_str().unwrap()]).done();
+    std::fs::remove_file(out.join(named.strip_prefix("memory:").unwrap())).unwrap();
+    gatelens(["rerun", out.to_str().unwrap(), "--force"]).refused(&["prompts-", "cannot be read"]);
+}
+
+/// Cancels a study once it has computed something.
+struct Impatient(Cancel);
+
+impl Progress for Impatient {
+    fn advance(&self, _: Work) {
+        self.0.cancel();
+    }
+}
+
+#[test]
+fn a_study_is_cancelled_between_two_layers_and_leaves_nothing_half_done() {
+    let (bench, cancel) = (Bench::new(), Cancel::default());
+    let progress: Option<Arc<dyn Progress>> = Some(Arc::new(Impatient(cancel.clone())));
+    let study = Study { cancel, progress, ..Study::open(family_dir("llama").to_str().unwrap()).unwrap() };
+    let why = study::run(&in_memory(), &study).map(drop).unwrap_err();
+    assert!(matches!(why, AnalysisError::Session(SessionError::Run(RunError::Cancelled(_)))), "{why}");
+    let why = run_into(&in_memory(), &study, &Place::at(bench.out("run")), &Origin::default()).map(drop);
+    assert!(why.is_err_and(|why| !why.of_input() && why.to_string().contains("cancelled")));
+    assert_eq!(bench.written(), [""; 0]);
 }

@@ -4,8 +4,8 @@
 use crate::support::{FAMILIES, Golden, assert_close, open};
 use candle_core::{Device, Tensor};
 use gatelens::model::Model;
-use gatelens::model::arch::{Activation, Mlp, NormKind};
-use gatelens::model::weights::{LayerWeights, Linear, NormWeights};
+use gatelens::model::arch::{Activation, Attention, Channel, Mixer, Mlp, NormKind};
+use gatelens::model::weights::{AttentionWeights, LayerWeights, Linear, MlpWeights, NormWeights};
 use gatelens::plan::{self, Part, Plan, Positions};
 use gatelens::run::{Engine, Options, run};
 use gatelens::site::{KINDS, Site, SiteKind};
@@ -71,6 +71,24 @@ impl Sites {
     }
 }
 
+fn attention(sites: &Sites, layer: usize) -> Attention {
+    let Mixer::Attention(attention) = sites.model.decoder.arch.layers[layer].mixer;
+    attention
+}
+
+fn mlp(sites: &Sites, layer: usize) -> Mlp {
+    let Channel::Mlp(mlp) = sites.model.decoder.arch.layers[layer].channel;
+    mlp
+}
+
+fn projections(w: &LayerWeights) -> &AttentionWeights {
+    w.mixer.attention().expect("attention")
+}
+
+fn matrices(w: &LayerWeights) -> &MlpWeights {
+    w.channel.mlp().expect("an MLP")
+}
+
 fn mean(x: impl ExactSizeIterator<Item = f32>) -> f64 {
     let n = x.len() as f64;
     x.map(f64::from).sum::<f64>() / n
@@ -127,17 +145,17 @@ use SiteKind::*;
 #[test]
 fn queries_and_keys_are_projections_of_what_attention_reads_and_are_rotated_by_their_position() {
     each_layer(|at, sites, l, w| {
-        let arch = &sites.model.decoder.arch;
+        let (arch, shape, own) = (&sites.model.decoder.arch, attention(sites, l), projections(w));
         same(&format!("{at}: attn_in"), sites.get(AttnIn, l), &sites.normed(ResidPre, l, w.attn_norm.as_ref()));
-        same(&format!("{at}: v"), sites.get(V, l), &sites.through(AttnIn, l, &w.v));
-        for (kind, rotated, linear, norm) in [(Q, RotQ, &w.q, &w.q_norm), (K, RotK, &w.k, &w.k_norm)] {
+        same(&format!("{at}: v"), sites.get(V, l), &sites.through(AttnIn, l, &own.v));
+        for (kind, rotated, linear, norm) in [(Q, RotQ, &own.q, &own.q_norm), (K, RotK, &own.k, &own.k_norm)] {
             if norm.is_none() {
                 same(&format!("{at}: {kind}"), sites.get(kind, l), &sites.through(AttnIn, l, linear));
             }
-            let Some(rope) = arch.ropes.get(arch.layers[l].rope) else { continue };
+            let Some(rope) = shape.rope.map(|rope| &arch.ropes[rope]) else { continue };
             let factor = rope.angles(rope.regime(sites.ids.len()), 1).cos[0];
             for (p, (x, y)) in sites.rows(kind, l).zip(sites.rows(rotated, l)).enumerate() {
-                for (x, y) in x.chunks_exact(arch.d_head).zip(y.chunks_exact(arch.d_head)) {
+                for (x, y) in x.chunks_exact(shape.heads.d_head).zip(y.chunks_exact(shape.heads.d_head)) {
                     let turned = 2 * rope.pairs();
                     same(&format!("{at}: what {rotated} leaves"), &y[turned..], &x[turned..]);
                     // Position 0 is turned by no angle, the others by some.
@@ -158,22 +176,23 @@ fn queries_and_keys_are_projections_of_what_attention_reads_and_are_rotated_by_t
 #[test]
 fn scores_are_queries_by_keys_patterns_their_softmax_and_z_what_is_read_by_it() {
     each_layer(|at, sites, l, _| {
-        let arch = &sites.model.decoder.arch;
-        let (n, d, window) = (sites.ids.len(), arch.d_head, arch.layers[l].window);
-        let (q, k) = if arch.ropes.is_empty() { (Q, K) } else { (RotQ, RotK) };
+        let shape = attention(sites, l);
+        let heads = shape.heads;
+        let (n, d, window) = (sites.ids.len(), heads.d_head, heads.window);
+        let (q, k) = if shape.rope.is_none() { (Q, K) } else { (RotQ, RotK) };
         let (keys, values) = (sites.rows(k, l).collect::<Vec<_>>(), sites.rows(V, l).collect::<Vec<_>>());
         let rows = sites.rows(q, l).zip(sites.rows(Scores, l)).zip(sites.rows(Pattern, l).zip(sites.rows(Z, l)));
         for (i, ((q, scores), (pattern, z))) in rows.enumerate() {
-            for h in 0..arch.n_heads {
+            for h in 0..heads.n_heads {
                 let of_head = |x: &[f32], h: usize| x[h * d..(h + 1) * d].to_vec();
-                let (q, kv) = (of_head(q, h), h / arch.group());
+                let (q, kv) = (of_head(q, h), h / heads.group());
                 let score = |j: usize| {
                     if j > i || window.is_some_and(|w| i - j >= w) {
                         return f32::NEG_INFINITY;
                     }
                     let dot: f64 = q.iter().zip(of_head(keys[j], kv)).map(|(q, k)| f64::from(q * k)).sum();
-                    let score = dot * arch.score_scale;
-                    arch.score_softcap.map_or(score, |cap| (score / cap).tanh() * cap) as f32
+                    let score = dot * heads.scale;
+                    heads.softcap.map_or(score, |cap| (score / cap).tanh() * cap) as f32
                 };
                 let (scores, pattern) = (&scores[h * n..(h + 1) * n], &pattern[h * n..(h + 1) * n]);
                 for (j, found) in scores.iter().enumerate() {
@@ -196,16 +215,16 @@ fn scores_are_queries_by_keys_patterns_their_softmax_and_z_what_is_read_by_it() 
 #[test]
 fn heads_sum_to_what_attention_puts_out_and_deltas_to_the_residual_stream() {
     each_layer(|at, sites, l, w| {
-        let arch = &sites.model.decoder.arch;
+        let (arch, o) = (&sites.model.decoder.arch, &projections(w).o);
         let d = arch.d_model;
-        let bias = w.o.bias.as_ref().map(|b| b.to_vec1::<f32>().expect("a bias"));
+        let bias = o.bias.as_ref().map(|b| b.to_vec1::<f32>().expect("a bias"));
         let mut heads = Vec::new();
         for row in sites.rows(HeadOut, l) {
             let of = |i: usize| (0..arch.n_heads).map(|h| row[h * d + i]).sum::<f32>();
             heads.extend((0..d).map(|i| of(i) + bias.as_ref().map_or(0.0, |b| b[i])));
         }
         same(&format!("{at}: attn_out of heads"), sites.get(AttnOut, l), &heads);
-        same(&format!("{at}: attn_out"), sites.get(AttnOut, l), &sites.through(Z, l, &w.o));
+        same(&format!("{at}: attn_out"), sites.get(AttnOut, l), &sites.through(Z, l, o));
         for (out, delta, norm) in [(AttnOut, AttnDelta, &w.attn_post_norm), (MlpOut, MlpDelta, &w.mlp_post_norm)] {
             same(&format!("{at}: {delta}"), sites.get(delta, l), &sites.normed(out, l, norm.as_ref()));
         }
@@ -222,20 +241,20 @@ fn heads_sum_to_what_attention_puts_out_and_deltas_to_the_residual_stream() {
 #[test]
 fn neurons_are_the_activated_gate_times_what_it_gates() {
     each_layer(|at, sites, l, w| {
-        let arch = &sites.model.decoder.arch;
+        let (arch, shape, w_mlp) = (&sites.model.decoder.arch, mlp(sites, l), matrices(w));
         let read = if arch.parallel { ResidPre } else { ResidMid };
         same(&format!("{at}: mlp_in"), sites.get(MlpIn, l), &sites.normed(read, l, w.mlp_norm.as_ref()));
-        same(&format!("{at}: mlp_pre"), sites.get(MlpPre, l), &sites.through(MlpIn, l, &w.up));
-        let act = |x: &f32| activated(*x, arch.activation);
-        let neurons: Vec<f32> = match (arch.mlp, &w.gate) {
-            (Mlp::Gated, Some(gate)) => {
+        same(&format!("{at}: mlp_pre"), sites.get(MlpPre, l), &sites.through(MlpIn, l, &w_mlp.up));
+        let act = |x: &f32| activated(*x, shape.activation);
+        let neurons: Vec<f32> = match (shape.gated, &w_mlp.gate) {
+            (true, Some(gate)) => {
                 same(&format!("{at}: mlp_gate"), sites.get(MlpGate, l), &sites.through(MlpIn, l, gate));
                 sites.get(MlpGate, l).iter().zip(sites.get(MlpPre, l)).map(|(gate, pre)| act(gate) * pre).collect()
             }
             _ => sites.get(MlpPre, l).iter().map(act).collect(),
         };
         same(&format!("{at}: mlp_act"), sites.get(MlpAct, l), &neurons);
-        same(&format!("{at}: mlp_out"), sites.get(MlpOut, l), &sites.through(MlpAct, l, &w.down));
+        same(&format!("{at}: mlp_out"), sites.get(MlpOut, l), &sites.through(MlpAct, l, &w_mlp.down));
     });
 }
 

@@ -1,16 +1,18 @@
 //! The knockout cascade's figures and words, from its tables alone.
 
-use crate::analyses::components::{label_of, n_layers};
+use super::{DropRow, KnockoutRow, OverPairs, RepairRow};
+use crate::analyses::components::{OfComponent, label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Moved, Order, Shown};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, halves, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::path::Path;
 
 /// What attributions change by, for axes.
@@ -28,125 +30,79 @@ const MOST_KNOCKOUTS: usize = 32;
 /// How many amplifiers a sentence names.
 const NAMED: usize = 8;
 
-/// A component as the table has it.
-struct Row<'a> {
-    layer: i64,
-    component: &'a str,
-    n_layers: i64,
-    drop: Option<f64>,
-    interval: Option<(f64, f64)>,
-    share_of_effect: Option<f64>,
-    q: Option<f64>,
-    amplifier: bool,
-    is_gate: bool,
+/// A component as the table has it, with what it is called.
+struct Component<'a> {
+    row: DropRow<'a>,
+    label: String,
 }
 
-impl Row<'_> {
-    fn label(&self) -> String {
-        label_of(self.layer, self.component, self.n_layers)
-    }
-
+impl Component<'_> {
     fn head(&self) -> Option<usize> {
-        self.component.strip_prefix("head.")?.parse().ok()
+        self.row.component.component.strip_prefix("head.")?.parse().ok()
     }
 
     /// Whether it can change at all, and was tested: a later component's.
     fn is_later(&self) -> bool {
-        self.q.is_some() && !self.is_gate
+        self.row.q_value.is_some() && !self.row.is_gate
     }
 
     fn significant(&self) -> bool {
-        self.q.is_some_and(|q| q < SIGNIFICANT)
+        self.row.q_value.is_some_and(|q| q < SIGNIFICANT)
     }
 }
 
 /// The components, the one that loses or gains most first.
-fn rows(components: &Table) -> Result<Vec<Row<'_>>, AnalysisError> {
-    let (layers, names) = (components.ints("layer")?, components.strs("component")?);
-    let float = |name: &str| components.floats(name);
-    let (drops, low, high) = (float("drop_mean")?, float("ci_low")?, float("ci_high")?);
-    let (shares, q) = (float("share_of_effect")?, float("q_value")?);
-    let (amplifiers, gates) = (components.flags("amplifier")?, components.flags("is_gate")?);
-    let n_layers = n_layers(layers, &names);
-    let row = |i: usize| Row {
-        layer: layers[i],
-        component: names[i],
-        n_layers,
-        drop: drops[i],
-        interval: low[i].zip(high[i]),
-        share_of_effect: shares[i],
-        q: q[i],
-        amplifier: amplifiers[i],
-        is_gate: gates[i],
-    };
-    let mut rows: Vec<Row> = (0..components.rows()).map(row).collect();
-    let size = |r: &Row| r.drop.map_or(0.0, f64::abs);
+fn rows(components: &Table) -> Result<Vec<Component<'_>>, AnalysisError> {
+    let mut rows = DropRow::read(components)?;
+    let n_layers = n_layers(rows.iter().map(|r| r.component));
+    let size = |r: &DropRow| r.drop_mean.map_or(0.0, f64::abs);
     rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    Ok(rows)
+    let label = |row: &DropRow| label_of(row.component.layer, row.component.component, n_layers);
+    Ok(rows.into_iter().map(|row| Component { label: label(&row), row }).collect())
 }
 
 /// The one row of the table of repair.
-struct Repair<'a> {
-    table: &'a Table,
-    gate: &'a str,
-    mode: &'a str,
-    n: i64,
+fn repair(tables: &[Table]) -> Result<RepairRow<'_>, AnalysisError> {
+    Ok(RepairRow::read(table(tables, RepairRow::TABLE)?)?.into_iter().next().unwrap_or_default())
 }
 
-impl<'a> Repair<'a> {
-    fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
-        let table = table(tables, "repair")?;
-        let text = |name: &str| Ok::<_, AnalysisError>(table.strs(name)?.first().copied().unwrap_or_default());
-        let n = table.ints("n")?.first().copied().unwrap_or(0);
-        Ok(Repair { table, gate: text("gate")?, mode: text("mode")?, n })
-    }
-
-    fn mean(&self, name: &str) -> Result<Option<f64>, AnalysisError> {
-        Ok(self.table.floats(&format!("{name}_mean"))?.first().copied().flatten())
-    }
-
-    fn ends(&self, name: &str) -> Result<Option<(f64, f64)>, AnalysisError> {
-        let end = |which: &str| {
-            Ok::<_, AnalysisError>(self.table.floats(&format!("{name}_{which}"))?.first().copied().flatten())
-        };
-        Ok(end("ci_low")?.zip(end("ci_high")?))
-    }
-
-    /// `−12.3 [−12.5, −12.1] nats`
-    fn with_interval(&self, name: &str) -> Result<String, AnalysisError> {
-        Ok(format!("{} {} nats", signed(self.mean(name)?, 3), interval(self.ends(name)?)))
-    }
-
+impl RepairRow<'_> {
     /// `3.1 % of the effect, 95 % interval [−1.5, 10.7] %`: what all later heads carry, amplifiers or not.
-    fn later_heads(&self) -> Result<String, AnalysisError> {
-        let carried = self.table.floats("later_heads_share")?.first().copied().flatten();
-        let ends = share_interval(self.ends("later_heads_share")?);
-        Ok(format!("{} of the effect, 95 % interval {ends}", share(carried)))
+    fn carried(&self) -> String {
+        let ends = share_interval(self.later_heads_share_interval);
+        format!("{} of the effect, 95 % interval {ends}", share(self.later_heads_share))
     }
 
-    fn subtitle(&self) -> Result<String, AnalysisError> {
-        let model = short_name(self.table.strs("model")?.first().copied().unwrap_or_default());
-        Ok(format!("{model}, {}, {} out by {}, last position", plural(self.n, "pair"), self.gate, self.mode))
+    fn subtitle(&self) -> String {
+        let model = short_name(self.model);
+        format!("{model}, {}, {} out by {}, last position", plural(self.n, "pair"), self.gate, self.mode)
+    }
+}
+
+impl OverPairs {
+    /// `−12.3 [−12.5, −12.1] nats`
+    fn words(&self) -> String {
+        format!("{} {} nats", signed(self.mean, 3), interval(self.interval))
     }
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let (rows, repair) = (rows(table(tables, "components")?)?, Repair::of(tables)?);
-    let subtitle = repair.subtitle()?;
+    let (rows, repair) = (rows(table(tables, DropRow::TABLE)?)?, repair(tables)?);
+    let subtitle = repair.subtitle();
     let mut figures = vec![
-        ("drops.png".to_string(), drops_map(&rows, repair.gate, &subtitle)),
+        ("drops.png".to_string(), drops_map(&rows, &repair.gate, &subtitle)),
         ("forest.png".to_string(), drops_forest(&rows, &subtitle)),
     ];
-    let knockouts = knockouts_forest(table(tables, "knockouts")?, repair.gate, &subtitle)?;
+    let knockouts = knockouts_forest(table(tables, KnockoutRow::TABLE)?, &repair.gate, &subtitle)?;
     figures.extend(knockouts.map(|f| ("knockouts.png".to_string(), f)));
-    let (shown, rows) = apart(table(tables, "knockouts")?, subtitle)?;
+    let (shown, rows) = apart(table(tables, KnockoutRow::TABLE)?, subtitle)?;
     figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     Ok(figures)
 }
 
 /// The halves of the knockouts' effects: the gate's, then each set of amplifiers alone.
 fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
+    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
     let rows = (0..knockouts.rows()).filter(|i| *i == 0 || !with_gate[*i]).take(MOST_KNOCKOUTS);
     let label = |name: &str| if name == ALL { "all amplifiers".to_string() } else { name.to_string() };
     let rows = rows.map(|i| (i, label(names[i])));
@@ -157,13 +113,14 @@ fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Mov
         order: Order::Own("knocked out"),
         ..Shown::default()
     };
-    Ok((shown, halves::moved(knockouts, ("effect", "effect_mean"), rows)?))
+    Ok((shown, moved(knockouts.column(KnockoutRow::halves)?, knockouts.column(KnockoutRow::effect_mean)?, rows)))
 }
 
 /// What every later head loses, layer by head, with a dot on amplifiers.
-fn drops_map(rows: &[Row], gate: &str, subtitle: &str) -> Figure {
-    let drop = |r: &Row| r.drop.filter(|_| r.is_later());
-    let head = |r: &Row| Some((usize::try_from(r.layer).ok()?, r.head()?, drop(r), r.amplifier));
+fn drops_map(rows: &[Component], gate: &str, subtitle: &str) -> Figure {
+    let drop = |r: &Component| r.row.drop_mean.filter(|_| r.is_later());
+    let head =
+        |r: &Component| Some((usize::try_from(r.row.component.layer).ok()?, r.head()?, drop(r), r.row.amplifier));
     let (values, marks) = Heatmap::of_heads(rows.iter().filter_map(head));
     Figure::from(Heatmap {
         title: format!("Change of later heads' attributions when {gate} is out"),
@@ -185,8 +142,8 @@ fn amplifiers() -> String {
 }
 
 /// What is under the map of drops.
-fn drops_caption(rows: &[Row], gate: &str) -> String {
-    let dots = match rows.iter().any(|r| r.amplifier) {
+fn drops_caption(rows: &[Component], gate: &str) -> String {
+    let dots = match rows.iter().any(|r| r.row.amplifier) {
         true => format!(" Dots mark {}.", amplifiers()),
         false => String::new(),
     };
@@ -196,11 +153,11 @@ fn drops_caption(rows: &[Row], gate: &str) -> String {
 }
 
 /// The components that lose or gain most.
-fn drops_forest(rows: &[Row], subtitle: &str) -> Figure {
-    let row = |r: &Row| {
-        let marked = r.q.map(|_| r.significant());
-        let estimate = |value| Estimate { value, interval: r.interval, marked };
-        ForestRow { label: r.label(), estimates: vec![r.drop.map(estimate)] }
+fn drops_forest(rows: &[Component], subtitle: &str) -> Figure {
+    let row = |r: &Component| {
+        let marked = r.row.q_value.map(|_| r.significant());
+        let estimate = |value| Estimate { value, interval: r.row.interval, marked };
+        ForestRow { label: r.label.clone(), estimates: vec![r.row.drop_mean.map(estimate)] }
     };
     Figure::from(Forest {
         title: "Largest changes of attribution".to_string(),
@@ -216,22 +173,20 @@ fn drops_forest(rows: &[Row], subtitle: &str) -> Figure {
 
 /// Amplifiers knocked out alone and on top of the gate; none where there are none.
 fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Option<Figure>, AnalysisError> {
-    let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
-    let float = |name: &str| knockouts.floats(name);
-    let (effects, low, high) = (float("effect_mean")?, float("ci_low")?, float("ci_high")?);
-    let (beyond, beyond_low, beyond_high) = (float("beyond_gate")?, float("beyond_ci_low")?, float("beyond_ci_high")?);
-    let q = float("q_value")?;
+    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
+    let (effects, ends) = (knockouts.column(KnockoutRow::effect_mean)?, knockouts.column(KnockoutRow::interval)?);
+    let (beyond, beyond_ends) = (knockouts.column(KnockoutRow::beyond_gate)?, knockouts.column(KnockoutRow::beyond)?);
+    let q = knockouts.column(KnockoutRow::q_value)?;
     // What is done on top of the gate has an interval, and no test.
     let excludes_0 = |(low, high): (f64, f64)| low > 0.0 || high < 0.0;
     let estimate = |value: Option<f64>, interval: Option<(f64, f64)>, marked: Option<bool>| {
         Some(Estimate { value: value?, interval, marked })
     };
-    let on_top = |i: usize| beyond_low[i].zip(beyond_high[i]);
     let row = |i: usize| ForestRow {
         label: if names[i] == ALL { "all amplifiers".to_string() } else { names[i].to_string() },
         estimates: vec![
-            estimate(effects[i], low[i].zip(high[i]), q[i].map(|q| q < SIGNIFICANT)),
-            estimate(beyond[i], on_top(i), on_top(i).map(excludes_0)),
+            estimate(effects[i], ends[i], q[i].map(|q| q < SIGNIFICANT)),
+            estimate(beyond[i], beyond_ends[i], beyond_ends[i].map(excludes_0)),
         ],
     };
     // More than fit into a figure are in the table.
@@ -251,27 +206,27 @@ fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Opt
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let components = table(tables, "components")?;
-    let (rows, repair) = (rows(components)?, Repair::of(tables)?);
-    let gate = repair.gate;
+    let components = table(tables, DropRow::TABLE)?;
+    let (rows, repair) = (rows(components)?, repair(tables)?);
+    let gate = &repair.gate;
     let listing = Listing::of(components)
-        .strongest("drop_mean")
+        .strongest(DropRow::drop_mean.name)
         .first(LISTED)
-        .column("layer", Show::Count("layer"))
-        .column("component", Show::Text("component"))
-        .column("clean (nats)", Show::Signed("clean_mean", 3))
-        .column(format!("{gate} out (nats)"), Show::Signed("knocked_mean", 3))
-        .column("loss (nats)", Show::Signed("drop_mean", 3))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
-        .column("of its own", Show::Share("drop_share"))
-        .column("of the effect", Show::Share("share_of_effect"))
-        .column("q", Show::PValue("q_value"))
-        .column("family-wise p", Show::PValue("p_max"))
-        .column("amplifier", Show::Flag("amplifier"));
+        .column("layer", Show::Count(OfComponent::layer.name))
+        .column("component", Show::Text(OfComponent::component.name))
+        .column("clean (nats)", Show::Signed(DropRow::clean_mean.name, 3))
+        .column(format!("{gate} out (nats)"), Show::Signed(DropRow::knocked_mean.name, 3))
+        .column("loss (nats)", Show::Signed(DropRow::drop_mean.name, 3))
+        .column("95 % interval", Show::Interval(DropRow::interval.name, 3))
+        .column("of its own", Show::Share(DropRow::drop_share.name))
+        .column("of the effect", Show::Share(DropRow::share_of_effect.name))
+        .column("q", Show::PValue(DropRow::q_value.name))
+        .column("family-wise p", Show::PValue(DropRow::p_max.name))
+        .column("amplifier", Show::Flag(DropRow::amplifier.name));
     let alt =
         format!("Layer-by-head heatmap of the attribution that each later head loses when {gate} is knocked out.");
     let main = Section::new(format!("What {gate} works through"))
-        .paragraph(finding(&rows, &repair, table(tables, "knockouts")?)?)
+        .paragraph(finding(&rows, &repair, table(tables, KnockoutRow::TABLE)?)?)
         .figure(dir.join("drops.png"), drops_caption(&rows, gate), alt)
         .figure(
             dir.join("forest.png"),
@@ -280,19 +235,19 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         )
         .block(Block::Table(listing.block("The largest changes of attribution")?));
     let mut sections = vec![main];
-    let (shown, moved) = apart(table(tables, "knockouts")?, repair.subtitle()?)?;
+    let (shown, moved) = apart(table(tables, KnockoutRow::TABLE)?, repair.subtitle())?;
     sections.extend(shown.section(&moved, dir, true));
-    sections.extend(knockouts_section(table(tables, "knockouts")?, &repair, dir)?);
+    sections.extend(knockouts_section(table(tables, KnockoutRow::TABLE)?, &repair, dir)?);
     sections.push(Section::new("Self-repair").paragraph(repair_text(&rows, &repair)?));
     Ok(sections)
 }
 
 /// The effect, and its amplifiers.
-fn finding(rows: &[Row], repair: &Repair, knockouts: &Table) -> Result<String, AnalysisError> {
+fn finding(rows: &[Component], repair: &RepairRow, knockouts: &Table) -> Result<String, AnalysisError> {
     // The gate's own knockout is the first.
-    let moved = halves::read(knockouts, "effect")?.first().map_or(String::new(), |of| of.sentence("The knockout"));
-    let amplifiers: Vec<&Row> = rows.iter().filter(|r| r.amplifier).collect();
-    let named = |r: &&Row| format!("**{}** ({})", r.label(), share(r.share_of_effect));
+    let moved = knockouts.column(KnockoutRow::halves)?.first().map_or(String::new(), |of| of.sentence("The knockout"));
+    let amplifiers: Vec<&Component> = rows.iter().filter(|r| r.row.amplifier).collect();
+    let named = |r: &&Component| format!("**{}** ({})", r.label, share(r.row.share_of_effect));
     let names: Vec<String> = amplifiers.iter().take(NAMED).map(named).collect();
     let rest = match amplifiers.len() > names.len() {
         true => format!(" and {} more", amplifiers.len() - names.len()),
@@ -300,10 +255,10 @@ fn finding(rows: &[Row], repair: &Repair, knockouts: &Table) -> Result<String, A
     };
     let found = match amplifiers.len() {
         0 => {
-            let tested = rows.iter().filter(|r| r.q.is_some()).count();
+            let tested = rows.iter().filter(|r| r.row.q_value.is_some()).count();
             let power = Power { items: repair.n, item: "pair", tests: tested };
             // Without power it is not known what it works through.
-            let power = if rows.iter().any(Row::significant) { String::new() } else { power.sentence() };
+            let power = if rows.iter().any(Component::significant) { String::new() } else { power.sentence() };
             let through = match power.is_empty() {
                 true => format!(": {} works through MLPs, or directly", repair.gate),
                 false => String::new(),
@@ -326,24 +281,23 @@ fn finding(rows: &[Row], repair: &Repair, knockouts: &Table) -> Result<String, A
         plural(repair.n, "pair"),
         repair.gate,
         repair.mode,
-        signed(repair.mean("positive")?, 3),
-        signed(repair.mean("knocked")?, 3),
-        signed(repair.mean("negative")?, 3),
-        repair.later_heads()?,
+        signed(repair.positive_mean, 3),
+        signed(repair.knocked_mean, 3),
+        signed(repair.negative_mean, 3),
+        repair.carried(),
     ))
 }
 
 /// The amplifiers knocked out too; none where there are none.
-fn knockouts_section(knockouts: &Table, repair: &Repair, dir: &Path) -> Result<Option<Section>, AnalysisError> {
-    let (names, with_gate) = (knockouts.strs("heads")?, knockouts.flags("with_gate")?);
-    let (alone, beyond) = (knockouts.floats("alone")?, knockouts.floats("beyond_gate")?);
+fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Result<Option<Section>, AnalysisError> {
+    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
+    let (alone, beyond) = (knockouts.column(KnockoutRow::alone)?, knockouts.column(KnockoutRow::beyond_gate)?);
     // Without a row of all of them there is one alone.
     let singles: Vec<usize> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).collect();
     let Some(last) = singles.last().copied() else { return Ok(None) };
-    let gate = repair.gate;
+    let gate = &repair.gate;
     let who = if names[last] == ALL { "all of them" } else { names[last] };
-    let (low, high) = (knockouts.floats("beyond_ci_low")?, knockouts.floats("beyond_ci_high")?);
-    let ends = low[last].zip(high[last]);
+    let ends = knockouts.column(KnockoutRow::beyond)?[last];
     let text = format!(
         "A head that only passes the signal of {gate} on does little once {gate} is out; what it still does there it carries from \
          elsewhere. Knocking out {who} moves the logit difference by {} nats without {gate}'s knockout, and by {} nats on top \
@@ -354,13 +308,13 @@ fn knockouts_section(knockouts: &Table, repair: &Repair, dir: &Path) -> Result<O
         passed_on(alone[last], ends),
     );
     let block = Listing::of(knockouts)
-        .column("knocked out", Show::Text("heads"))
-        .column("metric (nats)", Show::Signed("metric_mean", 3))
-        .column("effect (nats)", Show::Signed("effect_mean", 3))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 3))
-        .column("q", Show::PValue("q_value"))
-        .column(format!("beyond {gate} (nats)"), Show::Signed("beyond_gate", 3))
-        .column("95 % interval", Show::Interval("beyond_ci_low", "beyond_ci_high", 3))
+        .column("knocked out", Show::Text(KnockoutRow::heads.name))
+        .column("metric (nats)", Show::Signed(KnockoutRow::metric_mean.name, 3))
+        .column("effect (nats)", Show::Signed(KnockoutRow::effect_mean.name, 3))
+        .column("95 % interval", Show::Interval(KnockoutRow::interval.name, 3))
+        .column("q", Show::PValue(KnockoutRow::q_value.name))
+        .column(format!("beyond {gate} (nats)"), Show::Signed(KnockoutRow::beyond_gate.name, 3))
+        .column("95 % interval", Show::Interval(KnockoutRow::beyond.name, 3))
         .block(&format!("Knockouts of {gate}, of amplifiers, and of both"))?;
     let alt = format!("Forest plot of the effects of knocking out amplifiers, alone and on top of {gate}.");
     let caption = format!("Each amplifier's effect by itself, and on top of the knockout of {gate}.");
@@ -386,12 +340,14 @@ fn passed_on(alone: Option<f64>, on_top: Option<(f64, f64)>) -> String {
 }
 
 /// Direct against total effect, and who works against it.
-fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
-    let (direct, total) = (repair.mean("direct")?, repair.mean("total")?);
-    let verdict = verdict(repair.gate, direct.unwrap_or(0.0), total.unwrap_or(0.0));
-    let against: Vec<&Row> =
-        rows.iter().filter(|r| r.significant() && !r.is_gate && r.share_of_effect.is_some_and(|s| s < 0.0)).collect();
-    let sum: f64 = against.iter().filter_map(|r| r.drop).sum();
+fn repair_text(rows: &[Component], repair: &RepairRow) -> Result<String, AnalysisError> {
+    let (direct, total) = (repair.direct.mean, repair.total.mean);
+    let verdict = verdict(&repair.gate, direct.unwrap_or(0.0), total.unwrap_or(0.0));
+    let against: Vec<&Component> = rows
+        .iter()
+        .filter(|r| r.significant() && !r.row.is_gate && r.row.share_of_effect.is_some_and(|s| s < 0.0))
+        .collect();
+    let sum: f64 = against.iter().filter_map(|r| r.row.drop_mean).sum();
     let against = match against.first() {
         None => "No later component works against the knockout beyond chance.".to_string(),
         Some(first) => format!(
@@ -401,8 +357,8 @@ fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
             if against.len() == 1 { "works" } else { "work" },
             signed(-sum, 3),
             match against.len() {
-                1 => format!(": {}", first.label()),
-                _ => format!(" together, {} most", first.label()),
+                1 => format!(": {}", first.label),
+                _ => format!(" together, {} most", first.label),
             }
         ),
     };
@@ -410,11 +366,11 @@ fn repair_text(rows: &[Row], repair: &Repair) -> Result<String, AnalysisError> {
         "The total effect of {} is {}; its direct effect, the change of its own attribution, is {}. {verdict} Between the two \
          stand later heads with {}, later MLPs with {}, and the final norm and the rest with {}. {against}",
         repair.gate,
-        repair.with_interval("total")?,
-        repair.with_interval("direct")?,
-        repair.with_interval("later_heads")?,
-        repair.with_interval("later_mlps")?,
-        repair.with_interval("rest")?,
+        repair.total.words(),
+        repair.direct.words(),
+        repair.later_heads.words(),
+        repair.later_mlps.words(),
+        repair.rest.words(),
     ))
 }
 
@@ -437,18 +393,18 @@ fn verdict(gate: &str, direct: f64, total: f64) -> String {
 mod tests {
     use super::*;
 
-    fn row(layer: i64, q: Option<f64>, amplifier: bool) -> Row<'static> {
-        Row {
-            layer,
-            component: "head.0",
-            n_layers: 4,
-            drop: Some(0.5),
-            interval: None,
+    fn row(layer: i64, q_value: Option<f64>, amplifier: bool) -> Component<'static> {
+        let component = OfComponent { layer, component: "head.0" };
+        let row = DropRow {
+            component,
+            drop_mean: Some(0.5),
             share_of_effect: Some(0.001),
-            q,
+            q_value,
             amplifier,
             is_gate: layer == 1,
-        }
+            ..DropRow::default()
+        };
+        Component { row, label: label_of(layer, component.component, 4) }
     }
 
     #[test]

@@ -1,4 +1,5 @@
 use super::*;
+use crate::plan::{Metric, Reading};
 
 fn component(layer: i64, name: &str) -> Component {
     Component { layer, name: name.to_string() }
@@ -30,23 +31,44 @@ fn the_strongest_amplifiers_come_first_and_are_knocked_out_one_by_one_and_togeth
     assert!(strongest(&losses, 0).is_empty() && sets(&[]).is_empty() && sets(&found[..1]).len() == 1);
 }
 
+/// What a plan reads of so many pairs, and what that comes to: of pair 1 the numbers 20 to 26, in the order of the readouts.
+fn readings(pairs: u8) -> (Readings, Vec<OfPair>) {
+    let (mut plan, metric) = (Plan::default(), || Metric::logit_difference(vec![1], vec![2]));
+    let mut found = Vec::new();
+    let asked = (0..pairs).map(|pair| {
+        let run = plan.prompt("p", vec![1]);
+        let number = |k: u8| Reading::Number(f64::from(20 * pair + k));
+        let attribution = |k: u8| {
+            let values = (0..8u8).map(|x| f32::from(20 * pair + k + x)).collect();
+            Reading::Array(Array { shape: vec![2, 4], values })
+        };
+        found.extend([number(0), number(1), number(3), number(4), number(6), attribution(2), attribution(5)]);
+        let positive = plan.read(run, metric());
+        let negative = plan.read(run, metric());
+        let answer = Some(plan.read(run, metric()));
+        let gate_out = plan.read(run, metric());
+        let gate_answer = Some(plan.read(run, metric()));
+        let values = [Asked { metric: positive, answer }, Asked { metric: gate_out, answer: gate_answer }];
+        OfPair { negative, values, attributions: [(); 2].map(|()| plan.read(run, Attribution(metric()))) }
+    });
+    let asked = asked.collect();
+    (Readings::new(found), asked)
+}
+
 #[test]
 fn readings_say_the_same_in_one_plan_and_in_several() {
-    let number = |pair: u8, k: u8| f64::from(20 * pair + k);
-    let attribution = |pair, k| {
-        let values = (0..8u8).map(|x| (number(pair, k) + f64::from(x)) as f32).collect();
-        Reading::Array(crate::plan::Array { shape: vec![2, 4], values })
-    };
-    let of_pair = |pair| {
-        let metric = |k| Reading::Number(number(pair, k));
-        [metric(0), metric(1), attribution(pair, 2), metric(3), metric(4), attribution(pair, 5), metric(6)]
-    };
-    let readings: Vec<Reading> = (0..3).flat_map(of_pair).collect();
     let all = components(1, 2);
-    let (mut whole, mut parts) = (Measured::default(), Measured::default());
-    whole.add(&all, 2, &readings);
+    let measured = |plans: &[u8]| {
+        let mut measured = Measured::default();
+        for (readings, asked) in plans.iter().map(|pairs| readings(*pairs)) {
+            asked.iter().for_each(|of_pair| measured.add(&all, 2, &readings, of_pair));
+        }
+        measured
+    };
+    let whole = measured(&[3]);
     assert_eq!((&whole.gate_out[..], whole.attributions[1].len()), (&[4.0, 24.0, 44.0][..], 3));
     assert_eq!(whole.answers, [vec![3.0, 23.0, 43.0], vec![6.0, 26.0, 46.0]]);
-    readings.chunks(OF_PAIR).for_each(|some| parts.add(&all, 2, some));
-    assert_eq!(parts, whole);
+    assert_eq!((&whole.positive[..], &whole.negative[..]), (&[0.0, 20.0, 40.0][..], &[1.0, 21.0, 41.0][..]));
+    // The same first pair in plans of its own.
+    assert_eq!(measured(&[1, 1]).answers, [vec![3.0; 2], vec![6.0; 2]]);
 }

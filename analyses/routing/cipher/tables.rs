@@ -2,18 +2,22 @@
 
 use super::{CONDITIONS, FORMS, Form, Items, Measured};
 use crate::analyses::AnalysisError;
-use crate::analyses::answered::{Answer, CLASS_DOC};
+use crate::analyses::answered::{Answer, Answered, shares};
+use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
-use crate::analyses::halves;
+use crate::analyses::halves::{self, Halves};
+use crate::analyses::routing::ciphered::OmittedPairs;
 use crate::analyses::routing::gate::names;
 use crate::analyses::summary::{less, mean, sd};
 use crate::answers::Class;
-use crate::dataset::Pair;
+use crate::rows;
 use crate::stats::{
     Bootstrap, Interval, PairedCounts, bca_family, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test,
     ratio, sign_flip, wilson,
 };
 use crate::table::Table;
+use crate::table::rows::{self, Row as _};
+use std::borrow::Cow;
 
 /// What the tables are made of.
 pub(super) struct Made<'a> {
@@ -22,29 +26,6 @@ pub(super) struct Made<'a> {
     pub(super) items: &'a Items,
     /// One a pair.
     pub(super) measured: &'a [Measured],
-}
-
-/// A row of the table of injections.
-struct Condition {
-    metric: Option<f64>,
-    interval: Option<Interval>,
-    answers: usize,
-    /// Answers of each of [`Class::ALL`].
-    counts: Vec<usize>,
-    refusal_interval: Option<Interval>,
-    restored: Option<f64>,
-    restored_interval: Option<Interval>,
-    restored_metric: Option<f64>,
-    restored_metric_interval: Option<Interval>,
-    p_refusals: Option<f64>,
-    p_lost: Option<f64>,
-    p_over_control: Option<f64>,
-}
-
-impl Condition {
-    fn share(&self, class: usize) -> Option<f64> {
-        (self.answers > 0).then(|| self.counts[class] as f64 / self.answers as f64)
-    }
 }
 
 /// How much of an effect is gone.
@@ -72,82 +53,44 @@ impl Made<'_> {
         self.measured.len() as i64
     }
 
-    /// The counts of pairs that were left out.
-    fn with_omitted(&self, table: Table) -> Result<Table, AnalysisError> {
-        let rows = table.rows();
-        let (left_out, too_long) = (self.items.ciphered.left_out as i64, self.items.ciphered.too_long as i64);
-        Ok(table.int("left_out", "pairs that cannot be written in the cipher", vec![left_out; rows])?.int(
-            "too_long",
-            "pairs that would be longer in the cipher than the model's context, left out too",
-            vec![too_long; rows],
-        )?)
-    }
-
     /// A form's metrics, one a pair; none where there is no such form.
     fn form(&self, form: usize) -> Option<Vec<Form>> {
         self.measured.iter().map(|m| m.forms()[form]).collect::<Option<Vec<_>>>().filter(|of| !of.is_empty())
     }
 
     fn necessity_table(&self) -> Result<Table, AnalysisError> {
-        let rows: Vec<(&str, Vec<Form>)> =
+        let forms: Vec<(&str, Vec<Form>)> =
             FORMS.into_iter().enumerate().filter_map(|(f, name)| Some((name, self.form(f)?))).collect();
         let over = |of: &[Form], f: fn(&Form) -> f64| mean(&of.iter().map(f).collect::<Vec<_>>());
-        let effects: Vec<Vec<f64>> = rows.iter().map(|r| r.1.iter().map(|m| m.effect()).collect()).collect();
+        let effects: Vec<Vec<f64>> = forms.iter().map(|r| r.1.iter().map(|m| m.effect()).collect()).collect();
         let tested = family(&effects, self.seed)?;
-        let gap = rows.first().and_then(|r| over(&r.1, |m| m.negative - m.positive)).filter(|gap| *gap != 0.0);
-        let shares = self.shares(&effects, rows.first().map_or(&[][..], |r| &r.1[..]));
-        let low = tested.iter().map(|t| t.interval.map(|i| i.0));
-        let crossed: Vec<Option<f64>> = effects.iter().map(|e| Some(mean(e)? / gap?)).collect();
-        let table = Table::new("necessity")
-            .str("model", "the model, as it was named", rows.iter().map(|_| self.model))?
-            .str(
-                "condition",
-                "plain; wrapped: in plain within the cipher prompt's instructions; cipher",
-                rows.iter().map(|r| r.0),
-            )?
-            .int("n", "pairs", rows.iter().map(|_| self.n()))?;
-        let table = self
-            .with_omitted(table)?
-            .float(
-                "base_mean",
-                "mean metric of the positive prompts, nats",
-                rows.iter().map(|r| over(&r.1, |m| m.positive)),
-            )?
-            .float(
-                "other_mean",
-                "mean metric of the negative prompts, nats",
-                rows.iter().map(|r| over(&r.1, |m| m.negative)),
-            )?
-            .float(
-                "effect_mean",
-                "mean change of the positive prompts' metric with the gate of the negative, nats",
-                effects.iter().map(|e| mean(e)),
-            )?
-            .float("effect_sd", "its standard deviation over pairs, nats", effects.iter().map(|e| sd(e)))?
-            .float("ci_low", "lower end of the mean effect's 95 % BCa interval, nats", low)?
-            .float("ci_high", "upper end, nats", tested.iter().map(|t| t.interval.map(|i| i.1)))?
-            .float(
-                "effect_normalized",
-                "the same as share_of_gap, under an older name: here too the mean effect over the mean plain gap",
-                crossed.iter().copied(),
-            )?
-            .float(
-                "share_of_gap",
-                "share of the gap: the mean effect over the mean of plain negative minus plain positive metric, a ratio of means",
-                crossed.iter().copied(),
-            )?
-            .float("p_value", "two-sided sign-flip permutation p-value of the mean effect", tested.iter().map(|t| t.p))?
-            .float("q_value", "Benjamini-Hochberg q-value over the forms", tested.iter().map(|t| t.q))?
-            .str("gate", "the heads that were exchanged", rows.iter().map(|_| names(&self.items.gate)))?
-            .float(
-                "share_of_gap_ci_low",
-                "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together",
-                shares.iter().map(|i| i.map(|i| i.low)),
-            )?
-            .float("share_of_gap_ci_high", "its upper end", shares.iter().map(|i| i.map(|i| i.high)))?;
-        let half = |f: fn(Form) -> f64| rows.iter().map(|r| r.1.iter().map(|m| f(*m)).collect()).collect::<Vec<_>>();
-        let (answers, foils) = (half(|m| m.answer), half(Form::foil));
-        halves::columns(table, "effect", "with the exchange minus without, of", [&answers, &foils], self.seed)
+        let gap = forms.first().and_then(|r| over(&r.1, |m| m.negative - m.positive)).filter(|gap| *gap != 0.0);
+        let shares = self.shares(&effects, forms.first().map_or(&[][..], |r| &r.1[..]));
+        let half = |f: fn(Form) -> f64| forms.iter().map(|r| r.1.iter().map(|m| f(*m)).collect()).collect::<Vec<_>>();
+        let halves = halves::over_items(&half(|m| m.answer), &half(Form::foil), self.seed);
+        let gate = names(&self.items.gate);
+        let rows = forms.iter().zip(&effects).zip(tested).zip(shares).zip(halves);
+        Ok(NecessityRow::table(rows.map(|(((((condition, of), effects), tested), share), halves)| {
+            let crossed = mean(effects).zip(gap).map(|(effect, gap)| effect / gap);
+            NecessityRow {
+                model: self.model,
+                condition,
+                n: self.n(),
+                omitted: self.items.ciphered.omitted_pairs(),
+                base_mean: over(of, |m| m.positive),
+                other_mean: over(of, |m| m.negative),
+                effect_mean: mean(effects),
+                effect_sd: sd(effects),
+                interval: tested.interval,
+                effect_normalized: crossed,
+                share_of_gap: crossed,
+                p_value: tested.p,
+                q_value: tested.q,
+                gate: gate.as_str().into(),
+                share_of_gap_interval: share.map(Interval::ends),
+                halves,
+            }
+        }))?)
     }
 
     /// The intervals of effects as shares of the gap in plain.
@@ -179,47 +122,37 @@ impl Made<'_> {
     fn collapse_table(&self) -> Result<Table, AnalysisError> {
         let (groups, langs): (Vec<_>, Vec<_>) = self.items.ciphered.plain.labels().unzip();
         let all = Subset { by: "all", value: "all".to_string(), items: (0..self.measured.len()).collect() };
-        let rows: Vec<Subset> = std::iter::once(all).chain(subsets(&groups, &langs)).collect();
-        let effects = |form: usize| -> Vec<Vec<f64>> {
-            let of = |row: &Subset| {
-                row.items.iter().filter_map(|i| Some(self.measured[*i].forms()[form]?.effect())).collect()
+        let subsets: Vec<Subset> = std::iter::once(all).chain(subsets(&groups, &langs)).collect();
+        let rows = subsets.iter().map(|subset| {
+            let effects = |form: usize| -> Vec<f64> {
+                subset.items.iter().filter_map(|i| Some(self.measured[*i].forms()[form]?.effect())).collect()
             };
-            rows.iter().map(of).collect()
-        };
-        let (plain, wrapped, cipher) = (effects(0), effects(1), effects(2));
-        let collapse = |of: &[Vec<f64>], now: &[Vec<f64>]| -> Vec<Collapse> {
-            of.iter().zip(now).map(|(of, now)| self.collapse(of, now)).collect()
-        };
-        let found = collapse(&plain, &cipher);
-        let table = Table::new("collapse")
-            .str("model", "the model, as it was named", rows.iter().map(|_| self.model))?
-            .str("by", "what the pairs were split by: all, group or lang", rows.iter().map(|r| r.by))?
-            .str("value", "which group or language", rows.iter().map(|r| r.value.as_str()))?
-            .int("n", "pairs", rows.iter().map(|r| r.items.len() as i64))?
-            .float("plain_effect", "mean effect of the exchange in plain, nats", plain.iter().map(|e| mean(e)))?
-            .float("cipher_effect", "mean effect of the exchange in cipher, nats", cipher.iter().map(|e| mean(e)))?
-            .float(
-                "collapse",
-                "1 - cipher effect / plain effect, of the means; empty where not testable",
-                found.iter().map(|c| c.share),
-            )?
-            .float(
-                "ci_low",
-                "lower end of its 95 % BCa interval over pairs",
-                found.iter().map(|c| c.interval.map(|i| i.low)),
-            )?
-            .float("ci_high", "upper end", found.iter().map(|c| c.interval.map(|i| i.high)))?
-            .float("plain_p", "two-sided sign-flip p-value of the plain effect", plain.iter().map(|e| self.p(e)))?
-            .flag(
-                "testable",
-                "whether the plain effect differs from 0 (plain_p < 0.05)",
-                plain.iter().map(|e| self.told(e)),
-            )?;
-        wrapped_columns(table, &wrapped, &collapse(&plain, &wrapped), &collapse(&wrapped, &cipher))
+            let (plain, wrapped, cipher) = (effects(0), effects(1), effects(2));
+            let [found, alone, beyond] =
+                [(&plain, &cipher), (&plain, &wrapped), (&wrapped, &cipher)].map(|(of, now)| self.collapse(of, now));
+            CollapseRow {
+                model: self.model,
+                by: subset.by,
+                value: &subset.value,
+                n: subset.items.len() as i64,
+                plain_effect: mean(&plain),
+                cipher_effect: mean(&cipher),
+                collapse: found.share,
+                interval: found.interval.map(Interval::ends),
+                plain_p: self.p(&plain),
+                testable: self.told(&plain),
+                wrapped_effect: mean(&wrapped),
+                wrapped_collapse: alone.share,
+                wrapped_interval: alone.interval.map(Interval::ends),
+                beyond_wrapped: beyond.share,
+                beyond_interval: beyond.interval.map(Interval::ends),
+            }
+        });
+        Ok(CollapseRow::table(rows)?)
     }
 
-    /// The rows of [`CONDITIONS`].
-    fn conditions(&self, answers: &[Answer]) -> Vec<Condition> {
+    /// The rows of [`CONDITIONS`], without what is done to the metric in cipher.
+    fn conditions(&self, answers: &[Answer]) -> Vec<InjectionRow<'_>> {
         let metrics: [Vec<f64>; 4] = std::array::from_fn(|c| self.measured.iter().map(|m| m.conditions()[c]).collect());
         let of = |c: usize| answers.iter().skip(c).step_by(CONDITIONS.len());
         let refused: [Vec<bool>; 4] = std::array::from_fn(|c| of(c).map(|a| a.class == Class::Refusal).collect());
@@ -229,89 +162,44 @@ impl Made<'_> {
         let numbers = refused.each_ref().map(|r| r.iter().map(|r| f64::from(u8::from(*r))).collect::<Vec<_>>());
         let lost = less(&numbers[0], &numbers[1]);
         let n = refused[0].len();
+        let restored = |asked: bool, back: &[f64], of: &[f64]| {
+            let interval = || bca_ratio(back, of, &self.bootstrap()).map(Interval::ends);
+            (asked.then(|| ratio(back, of)).flatten(), asked.then(interval).flatten())
+        };
         let one = |c: usize| {
             let exchanged = c >= 2;
             let (of_metric, of_refusals) = (exchanged && dropped, exchanged && count(0) > count(1));
-            let (back, metric_back) = (less(&numbers[c], &numbers[1]), less(&metrics[c], &metrics[1]));
+            let (restored_metric, restored_metric_interval) =
+                restored(of_metric, &less(&metrics[c], &metrics[1]), &drops);
+            let (restored, restored_interval) = restored(of_refusals, &less(&numbers[c], &numbers[1]), &lost);
             let p = |asked: bool, other: usize| (asked && n > 0).then(|| differ(&refused[c], &refused[other]));
-            Condition {
-                metric: mean(&metrics[c]),
-                interval: bca_mean(&metrics[c], &self.bootstrap()),
-                answers: n,
-                counts: Class::ALL.iter().map(|class| of(c).filter(|a| a.class == *class).count()).collect(),
-                refusal_interval: wilson(count(c), n),
-                restored: of_refusals.then(|| ratio(&back, &lost)).flatten(),
-                restored_interval: of_refusals.then(|| bca_ratio(&back, &lost, &self.bootstrap())).flatten(),
-                restored_metric: of_metric.then(|| ratio(&metric_back, &drops)).flatten(),
-                restored_metric_interval: of_metric
-                    .then(|| bca_ratio(&metric_back, &drops, &self.bootstrap()))
-                    .flatten(),
+            InjectionRow {
+                model: self.model,
+                condition: CONDITIONS[c],
+                n: self.n(),
+                omitted: self.items.ciphered.omitted_pairs(),
+                metric_mean: mean(&metrics[c]),
+                interval: bca_mean(&metrics[c], &self.bootstrap()).map(Interval::ends),
+                restored_metric,
+                restored_metric_interval,
+                answers: n as i64,
+                shares: shares(&of(c).collect::<Vec<_>>(), &Class::ALL),
+                refusal_interval: wilson(count(c), n).map(Interval::ends),
+                restored,
+                restored_interval,
+                refusals: count(c) as i64,
                 p_refusals: p(exchanged, 1),
                 p_lost: p(c == 1, 0),
                 p_over_control: p(c == 2, 3),
+                ..InjectionRow::default()
             }
         };
         (0..CONDITIONS.len()).map(one).collect()
     }
 
+    /// With what injection and its control do to the metric of the request in cipher, and to its halves; nothing of the other
+    /// conditions.
     fn injection_table(&self, answers: &[Answer]) -> Result<Table, AnalysisError> {
-        let rows = self.conditions(answers);
-        let low = |pick: fn(&Condition) -> Option<Interval>| rows.iter().map(move |r| pick(r).map(|i| i.low));
-        let high = |pick: fn(&Condition) -> Option<Interval>| rows.iter().map(move |r| pick(r).map(|i| i.high));
-        let table = Table::new("injection")
-            .str("model", "the model, as it was named", rows.iter().map(|_| self.model))?
-            .str(
-                "condition",
-                "positive prompt in plain; in cipher; in cipher with the gate of the plain positive (injected); of the plain \
-                 negative (control)",
-                CONDITIONS,
-            )?
-            .int("n", "pairs", rows.iter().map(|_| self.n()))?;
-        let mut table = self
-            .with_omitted(table)?
-            .float("metric_mean", "mean metric, nats", rows.iter().map(|r| r.metric))?
-            .float("ci_low", "lower end of its 95 % BCa interval, nats", low(|r| r.interval))?
-            .float("ci_high", "upper end, nats", high(|r| r.interval))?
-            .float(
-                "restored_metric",
-                "share of the metric's drop from plain to cipher that comes back, of the means; empty where nothing dropped \
-                 (sign-flip p < 0.05)",
-                rows.iter().map(|r| r.restored_metric),
-            )?
-            .float(
-                "restored_metric_low",
-                "lower end of its 95 % BCa interval over pairs",
-                low(|r| r.restored_metric_interval),
-            )?
-            .float("restored_metric_high", "upper end", high(|r| r.restored_metric_interval))?
-            .int("answers", "generated answers", rows.iter().map(|r| r.answers as i64))?;
-        for (c, class) in Class::ALL.iter().enumerate() {
-            let share = rows.iter().map(|r| r.share(c));
-            table = table.float(class.name(), "share of generated answers of this class", share)?;
-        }
-        let table = table
-            .float(
-                "refusal_low",
-                "lower end of the share of refusals' 95 % Wilson interval",
-                low(|r| r.refusal_interval),
-            )?
-            .float("refusal_high", "upper end", high(|r| r.refusal_interval))?
-            .float(
-                "restored",
-                "share of the refusals lost from plain to cipher that come back; empty where none were lost",
-                rows.iter().map(|r| r.restored),
-            )?
-            .float(
-                "restored_low",
-                "lower end of its 95 % BCa interval over pairs; empty where a resample has lost none",
-                low(|r| r.restored_interval),
-            )?
-            .float("restored_high", "upper end", high(|r| r.restored_interval))?;
-        self.effect_columns(sign_test_columns(table, &rows)?)
-    }
-
-    /// What injection and its control do to the metric of the request in cipher, and to its halves; nulls of the other conditions.
-    fn effect_columns(&self, table: Table) -> Result<Table, AnalysisError> {
         let of = |f: &dyn Fn(&Measured, usize) -> f64| -> Vec<Vec<f64>> {
             let one = |exchange: usize| self.measured.iter().map(|m| f(m, exchange)).collect();
             vec![Vec::new(), Vec::new(), one(0), one(1)]
@@ -319,117 +207,163 @@ impl Made<'_> {
         let effect = |m: &Measured, exchange: usize| [m.injected, m.control][exchange] - m.cipher.positive;
         let effects = of(&effect);
         let intervals = bca_family(&effects, &self.bootstrap());
-        let table = table
-            .float(
-                "effect_mean",
-                "mean metric less that of the request in cipher, nats; of the two exchanges alone",
-                effects.iter().map(|e| mean(e)),
-            )?
-            .float(
-                "effect_ci_low",
-                "lower end of its 95 % BCa interval, nats",
-                intervals.iter().map(|i| i.map(|i| i.low)),
-            )?
-            .float("effect_ci_high", "upper end, nats", intervals.iter().map(|i| i.map(|i| i.high)))?;
-        let (answers, foils) = (of(&|m, e| m.answers[e]), of(&|m, e| m.answers[e] - effect(m, e)));
-        halves::columns(table, "effect", "with the exchange minus in cipher, of", [&answers, &foils], self.seed)
+        let (of_answers, foils) = (of(&|m, e| m.answers[e]), of(&|m, e| m.answers[e] - effect(m, e)));
+        let halves = halves::over_items(&of_answers, &foils, self.seed);
+        let rows = self.conditions(answers).into_iter().zip(&effects).zip(intervals).zip(halves);
+        let rows = rows.map(|(((row, effects), interval), halves)| InjectionRow {
+            effect_mean: mean(effects),
+            effect_interval: interval.map(Interval::ends),
+            halves,
+            ..row
+        });
+        let classes: Vec<String> = Class::ALL.iter().map(|class| class.name().to_string()).collect();
+        Ok(rows::table(InjectionRow::TABLE, &classes, rows)?)
     }
 
     fn items_table(&self) -> Result<Table, AnalysisError> {
-        let pairs = &self.items.ciphered.plain.dataset.items;
-        let of = |f: fn(&Measured) -> f64| self.measured.iter().map(f);
-        let wrapped = |f: fn(Form) -> f64| self.measured.iter().map(move |m| m.wrapped.map(f));
-        Ok(Table::new("items")
-            .str("id", "the pair", pairs.iter().map(|p| p.id.as_str()))?
-            .opt_str("group", "the pair's group", pairs.iter().map(|p| p.group.as_deref()))?
-            .opt_str("lang", "the pair's language", pairs.iter().map(|p| p.lang.as_deref()))?
-            .float("plain_positive", "metric of the plain positive prompt, nats", of(|m| m.plain.positive))?
-            .float("plain_negative", "metric of the plain negative prompt, nats", of(|m| m.plain.negative))?
-            .float("cipher_positive", "metric of the positive prompt in cipher, nats", of(|m| m.cipher.positive))?
-            .float("cipher_negative", "metric of the negative prompt in cipher, nats", of(|m| m.cipher.negative))?
-            .float("plain_exchanged", "plain positive, gate of the plain negative, nats", of(|m| m.plain.exchanged))?
-            .float(
-                "cipher_exchanged",
-                "cipher positive, gate of the cipher negative, nats",
-                of(|m| m.cipher.exchanged),
-            )?
-            .float("injected", "cipher positive, gate of the plain positive, nats", of(|m| m.injected))?
-            .float("control", "cipher positive, gate of the plain negative, nats", of(|m| m.control))?
-            .float(
-                "wrapped_positive",
-                "metric of the plain positive prompt within the cipher's instructions, nats",
-                wrapped(|m| m.positive),
-            )?
-            .float("wrapped_negative", "the same of the negative prompt, nats", wrapped(|m| m.negative))?
-            .float(
-                "wrapped_exchanged",
-                "wrapped positive, gate of the wrapped negative, nats",
-                wrapped(|m| m.exchanged),
-            )?
-            .float(
-                "plain_answer_effect",
-                "plain_exchanged less plain_positive, of logsumexp(answer logits) less the mean logit, nats; the foil's is this less \
-                 that of the metric",
-                of(|m| m.plain.answer),
-            )?
-            .float("cipher_answer_effect", "the same in cipher, nats", of(|m| m.cipher.answer))?
-            .float("wrapped_answer_effect", "the same within the instructions, nats", wrapped(|m| m.answer))?
-            .float("injected_answer_effect", "injected less cipher_positive, likewise, nats", of(|m| m.answers[0]))?
-            .float("control_answer_effect", "control less cipher_positive, likewise, nats", of(|m| m.answers[1]))?)
+        let pairs = self.items.ciphered.plain.dataset.items.iter().zip(self.measured);
+        Ok(ItemRow::table(pairs.map(|(pair, m)| ItemRow {
+            pair: pair.into(),
+            plain_positive: Some(m.plain.positive),
+            plain_negative: Some(m.plain.negative),
+            cipher_positive: Some(m.cipher.positive),
+            cipher_negative: Some(m.cipher.negative),
+            plain_exchanged: Some(m.plain.exchanged),
+            cipher_exchanged: Some(m.cipher.exchanged),
+            injected: Some(m.injected),
+            control: Some(m.control),
+            wrapped_positive: m.wrapped.map(|m| m.positive),
+            wrapped_negative: m.wrapped.map(|m| m.negative),
+            wrapped_exchanged: m.wrapped.map(|m| m.exchanged),
+            plain_answer_effect: Some(m.plain.answer),
+            cipher_answer_effect: Some(m.cipher.answer),
+            wrapped_answer_effect: m.wrapped.map(|m| m.answer),
+            injected_answer_effect: Some(m.answers[0]),
+            control_answer_effect: Some(m.answers[1]),
+        }))?)
     }
 }
 
-/// The columns of the wrapped form in the table of collapse: what the instructions alone take away, and what the letters take
-/// away beyond them.
-fn wrapped_columns(
-    table: Table,
-    effects: &[Vec<f64>],
-    alone: &[Collapse],
-    beyond: &[Collapse],
-) -> Result<Table, AnalysisError> {
-    Ok(table
-        .float(
-            "wrapped_effect",
+rows! {
+    /// The exchange of the gate in one form of the request.
+    pub struct NecessityRow<'a> in "necessity" {
+        model: &'a str = "the model, as it was named",
+        condition: &'a str = "plain; wrapped: in plain within the cipher prompt's instructions; cipher",
+        n: i64 = "pairs",
+        omitted: OmittedPairs as "",
+        base_mean: Option<f64> = "mean metric of the positive prompts, nats",
+        other_mean: Option<f64> = "mean metric of the negative prompts, nats",
+        effect_mean: Option<f64> =
+            "mean change of the positive prompts' metric with the gate of the negative, nats",
+        effect_sd: Option<f64> = "its standard deviation over pairs, nats",
+        interval: Option<(f64, f64)> as "ci_" =
+            ["lower end of the mean effect's 95 % BCa interval, nats", "upper end, nats"],
+        effect_normalized: Option<f64> =
+            "the same as share_of_gap, under an older name: here too the mean effect over the mean plain gap",
+        share_of_gap: Option<f64> [newer] =
+            "share of the gap: the mean effect over the mean of plain negative minus plain positive metric, a ratio of means",
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over the forms",
+        gate: Cow<'a, str> = "the heads that were exchanged",
+        share_of_gap_interval: Option<(f64, f64)> [newer] as "share_of_gap_ci_" = [
+            "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together",
+            "its upper end",
+        ],
+        halves: Halves [newer] as "effect" = "with the exchange minus without, of",
+    }
+
+    /// How much of the exchange's effect is gone in cipher, over some pairs.
+    pub struct CollapseRow<'a> in "collapse" {
+        model: &'a str = "the model, as it was named",
+        by: &'a str = "what the pairs were split by: all, group or lang",
+        value: &'a str = "which group or language",
+        n: i64 = "pairs",
+        plain_effect: Option<f64> = "mean effect of the exchange in plain, nats",
+        cipher_effect: Option<f64> = "mean effect of the exchange in cipher, nats",
+        collapse: Option<f64> = "1 - cipher effect / plain effect, of the means; empty where not testable",
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % BCa interval over pairs", "upper end"],
+        plain_p: Option<f64> = "two-sided sign-flip p-value of the plain effect",
+        testable: bool = "whether the plain effect differs from 0 (plain_p < 0.05)",
+        wrapped_effect: Option<f64> =
             "mean effect of the exchange in plain within the cipher prompt's instructions, nats; empty for a cipher of a file",
-            effects.iter().map(|e| mean(e)),
-        )?
-        .float(
-            "wrapped_collapse",
-            "1 - wrapped effect / plain effect: what the instructions alone take away",
-            alone.iter().map(|c| c.share),
-        )?
-        .float(
-            "wrapped_ci_low",
-            "lower end of its 95 % BCa interval over pairs",
-            alone.iter().map(|c| c.interval.map(|i| i.low)),
-        )?
-        .float("wrapped_ci_high", "upper end", alone.iter().map(|c| c.interval.map(|i| i.high)))?
-        .float(
-            "beyond_wrapped",
+        wrapped_collapse: Option<f64> = "1 - wrapped effect / plain effect: what the instructions alone take away",
+        wrapped_interval: Option<(f64, f64)> as "wrapped_ci_" =
+            ["lower end of its 95 % BCa interval over pairs", "upper end"],
+        beyond_wrapped: Option<f64> =
             "1 - cipher effect / wrapped effect: what the letters take away of what the instructions leave; empty where the \
              wrapped effect cannot be told from 0",
-            beyond.iter().map(|c| c.share),
-        )?
-        .float(
-            "beyond_ci_low",
-            "lower end of its 95 % BCa interval over pairs",
-            beyond.iter().map(|c| c.interval.map(|i| i.low)),
-        )?
-        .float("beyond_ci_high", "upper end", beyond.iter().map(|c| c.interval.map(|i| i.high)))?)
-}
+        beyond_interval: Option<(f64, f64)> as "beyond_ci_" =
+            ["lower end of its 95 % BCa interval over pairs", "upper end"],
+    }
 
-/// The columns of refusals in the table of injections: their number, and exact sign tests on the same pairs.
-fn sign_test_columns(table: Table, rows: &[Condition]) -> Result<Table, AnalysisError> {
-    let refusals = |r: &Condition| r.counts.iter().zip(Class::ALL).find(|c| c.1 == Class::Refusal).map_or(0, |c| *c.0);
-    Ok(table
-        .int("refusals", "answers that refuse", rows.iter().map(|r| refusals(r) as i64))?
-        .float(
-            "p_refusals",
+    /// The positive requests in one condition.
+    pub struct InjectionRow<'a> in "injection" {
+        model: &'a str = "the model, as it was named",
+        condition: &'a str =
+            "positive prompt in plain; in cipher; in cipher with the gate of the plain positive (injected); of the plain \
+             negative (control)",
+        n: i64 = "pairs",
+        omitted: OmittedPairs as "",
+        metric_mean: Option<f64> = "mean metric, nats",
+        interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % BCa interval, nats", "upper end, nats"],
+        restored_metric: Option<f64> =
+            "share of the metric's drop from plain to cipher that comes back, of the means; empty where nothing dropped \
+             (sign-flip p < 0.05)",
+        restored_metric_interval: Option<(f64, f64)> as "restored_metric_" =
+            ["lower end of its 95 % BCa interval over pairs", "upper end"],
+        answers: i64 = "generated answers",
+        /// Of [`Class::ALL`].
+        shares: Vec<Option<f64>> = "share of generated answers of this class",
+        refusal_interval: Option<(f64, f64)> as "refusal_" =
+            ["lower end of the share of refusals' 95 % Wilson interval", "upper end"],
+        restored: Option<f64> =
+            "share of the refusals lost from plain to cipher that come back; empty where none were lost",
+        restored_interval: Option<(f64, f64)> as "restored_" = [
+            "lower end of its 95 % BCa interval over pairs; empty where a resample has lost none",
+            "upper end",
+        ],
+        refusals: i64 = "answers that refuse",
+        p_refusals: Option<f64> =
             "exact two-sided sign test (McNemar) of refusals against cipher on the same pairs",
-            rows.iter().map(|r| r.p_refusals),
-        )?
-        .float("p_lost", "the same of cipher against plain", rows.iter().map(|r| r.p_lost))?
-        .float("p_over_control", "the same of injected against control", rows.iter().map(|r| r.p_over_control))?)
+        p_lost: Option<f64> = "the same of cipher against plain",
+        p_over_control: Option<f64> = "the same of injected against control",
+        effect_mean: Option<f64> [newer] =
+            "mean metric less that of the request in cipher, nats; of the two exchanges alone",
+        effect_interval: Option<(f64, f64)> [newer] as "effect_ci_" =
+            ["lower end of its 95 % BCa interval, nats", "upper end, nats"],
+        halves: Halves [newer] as "effect" = "with the exchange minus in cipher, of",
+    }
+
+    /// One pair.
+    pub struct ItemRow<'a> in "items" {
+        pair: OfPair<'a> as "",
+        plain_positive: Option<f64> = "metric of the plain positive prompt, nats",
+        plain_negative: Option<f64> = "metric of the plain negative prompt, nats",
+        cipher_positive: Option<f64> = "metric of the positive prompt in cipher, nats",
+        cipher_negative: Option<f64> = "metric of the negative prompt in cipher, nats",
+        plain_exchanged: Option<f64> = "plain positive, gate of the plain negative, nats",
+        cipher_exchanged: Option<f64> = "cipher positive, gate of the cipher negative, nats",
+        injected: Option<f64> = "cipher positive, gate of the plain positive, nats",
+        control: Option<f64> = "cipher positive, gate of the plain negative, nats",
+        wrapped_positive: Option<f64> =
+            "metric of the plain positive prompt within the cipher's instructions, nats",
+        wrapped_negative: Option<f64> = "the same of the negative prompt, nats",
+        wrapped_exchanged: Option<f64> = "wrapped positive, gate of the wrapped negative, nats",
+        plain_answer_effect: Option<f64> =
+            "plain_exchanged less plain_positive, of logsumexp(answer logits) less the mean logit, nats; the foil's is this less \
+             that of the metric",
+        cipher_answer_effect: Option<f64> = "the same in cipher, nats",
+        wrapped_answer_effect: Option<f64> = "the same within the instructions, nats",
+        injected_answer_effect: Option<f64> = "injected less cipher_positive, likewise, nats",
+        control_answer_effect: Option<f64> = "control less cipher_positive, likewise, nats",
+    }
+
+    /// The answer to a pair's positive request in one condition.
+    pub struct GenerationRow<'a> in "generations" {
+        pair: OfPair<'a> as "",
+        condition: &'a str = "plain, cipher, injected or control",
+        answer: Answered<'a> as "",
+    }
 }
 
 /// The exact sign test of yes or no about the same pairs.
@@ -439,21 +373,12 @@ fn differ(a: &[bool], b: &[bool]) -> f64 {
 }
 
 fn generations_table(items: &Items, answers: &[Answer]) -> Result<Table, AnalysisError> {
-    let pair = |i: usize| &items.ciphered.plain.dataset.items[i / CONDITIONS.len()];
-    let pairs: Vec<&Pair> = (0..answers.len()).map(pair).collect();
-    Ok(Table::new("generations")
-        .str("id", "the pair", pairs.iter().map(|p| p.id.as_str()))?
-        .opt_str("group", "the pair's group", pairs.iter().map(|p| p.group.as_deref()))?
-        .opt_str("lang", "the pair's language", pairs.iter().map(|p| p.lang.as_deref()))?
-        .str(
-            "condition",
-            "plain, cipher, injected or control",
-            (0..answers.len()).map(|i| CONDITIONS[i % CONDITIONS.len()]),
-        )?
-        .str("class", CLASS_DOC, answers.iter().map(|a| a.class.name()))?
-        .opt_str("rule", "the rule that decided", answers.iter().map(|a| a.rule.as_deref()))?
-        .flag("stopped", "whether the answer ended by itself", answers.iter().map(|a| a.stopped))?
-        .str("text", "the generated answer", answers.iter().map(|a| a.text.as_str()))?)
+    let pairs = &items.ciphered.plain.dataset.items;
+    Ok(GenerationRow::table(answers.iter().enumerate().map(|(i, answer)| GenerationRow {
+        pair: (&pairs[i / CONDITIONS.len()]).into(),
+        condition: CONDITIONS[i % CONDITIONS.len()],
+        answer: answer.into(),
+    }))?)
 }
 
 #[cfg(test)]

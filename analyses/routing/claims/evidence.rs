@@ -1,7 +1,9 @@
 //! The tables that claims are judged by, and how numbers are looked up in them.
 
 use crate::analyses::AnalysisError;
+use crate::answers::Class;
 use crate::table::Table;
+use crate::table::rows::{Cells, Column};
 use std::collections::BTreeMap;
 
 /// What was measured.
@@ -47,55 +49,48 @@ pub(super) struct At<'a> {
     row: usize,
 }
 
-/// Rows whose text columns hold these values, in order.
-pub(super) fn rows<'a>(table: &'a Table, wanted: &[(&str, &str)]) -> Result<Vec<At<'a>>, AnalysisError> {
-    let columns = wanted.iter().map(|(column, value)| Ok((table.strs(column)?, *value)));
+/// Rows whose columns hold these texts, in order.
+pub(super) fn rows<'a>(table: &'a Table, wanted: &[(Column<&'a str>, &str)]) -> Result<Vec<At<'a>>, AnalysisError> {
+    let columns = wanted.iter().map(|(column, value)| Ok((table.column(*column)?, *value)));
     let columns = columns.collect::<Result<Vec<_>, AnalysisError>>()?;
     let matches = |row: &usize| columns.iter().all(|(column, value)| column[*row] == *value);
     Ok((0..table.rows()).filter(matches).map(|row| At { table, row }).collect())
 }
 
 /// The first of [`rows`].
-pub(super) fn row<'a>(table: &'a Table, wanted: &[(&str, &str)]) -> Result<Option<At<'a>>, AnalysisError> {
+pub(super) fn row<'a>(table: &'a Table, wanted: &[(Column<&'a str>, &str)]) -> Result<Option<At<'a>>, AnalysisError> {
     Ok(rows(table, wanted)?.first().copied())
 }
 
-/// The row of a head.
-pub(super) fn of_head<'a>(table: &'a Table, (layer, head): (i64, i64)) -> Result<Option<At<'a>>, AnalysisError> {
-    let (layers, heads) = (table.ints("layer")?, table.ints("head")?);
-    Ok((0..table.rows()).find(|i| (layers[*i], heads[*i]) == (layer, head)).map(|row| At { table, row }))
+/// The row of a head, by the columns of its layer and its number.
+pub(super) fn of_head<'a>(
+    table: &'a Table,
+    [layer, head]: [Column<i64>; 2],
+    wanted: (i64, i64),
+) -> Result<Option<At<'a>>, AnalysisError> {
+    let mut heads = table.column(layer)?.into_iter().zip(table.column(head)?);
+    Ok(heads.position(|head| head == wanted).map(|row| At { table, row }))
 }
 
 impl<'a> At<'a> {
-    /// Whether the table has a column.
-    pub(super) fn has(&self, column: &str) -> bool {
-        self.table.has(column)
+    /// A cell.
+    pub(super) fn get<T: Cells<'a>>(&self, column: Column<T>) -> Result<T, AnalysisError> {
+        Ok(column.cells(self.table, "")?(self.row))
     }
 
-    pub(super) fn float(&self, column: &str) -> Result<Option<f64>, AnalysisError> {
-        Ok(self.table.floats(column)?[self.row])
+    /// A part of a field of several columns.
+    pub(super) fn part<G, T: Cells<'a>>(&self, of: Column<G>, part: Column<T>) -> Result<T, AnalysisError> {
+        Ok(part.cells(self.table, of.name)?(self.row))
     }
 
-    pub(super) fn int(&self, column: &str) -> Result<i64, AnalysisError> {
-        Ok(self.table.ints(column)?[self.row])
-    }
-
-    pub(super) fn flag(&self, column: &str) -> Result<bool, AnalysisError> {
-        Ok(self.table.flags(column)?[self.row])
-    }
-
-    pub(super) fn text(&self, column: &str) -> Result<&'a str, AnalysisError> {
-        Ok(self.table.strs(column)?[self.row])
+    /// The share of answers of a class.
+    pub(super) fn share(&self, class: Class) -> Result<Option<f64>, AnalysisError> {
+        self.get(Column::new(class.name()))
     }
 
     /// The share of answers that are broken or that no rule decides; tables of before count both as undecided.
     pub(super) fn without_sense(&self) -> Result<Option<f64>, AnalysisError> {
-        let broken = if self.table.has("broken") { self.float("broken")? } else { Some(0.0) };
-        Ok(self.float("undecided")?.zip(broken).map(|(undecided, broken)| undecided + broken))
-    }
-
-    /// An interval from the columns of its ends.
-    pub(super) fn interval(&self, low: &str, high: &str) -> Result<Option<(f64, f64)>, AnalysisError> {
-        Ok(self.float(low)?.zip(self.float(high)?))
+        let broken = if self.table.has(Class::Broken.name()) { self.share(Class::Broken)? } else { Some(0.0) };
+        Ok(self.share(Class::Undecided)?.zip(broken).map(|(undecided, broken)| undecided + broken))
     }
 }

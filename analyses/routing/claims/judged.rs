@@ -7,7 +7,10 @@ mod signal;
 use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
 use crate::analyses::AnalysisError;
+use crate::analyses::behaviour::{HELD_OUT, RateRow, SeparationRow};
 use crate::analyses::metric::chosen_by_refusals;
+use crate::analyses::routing::screen::CircuitRow;
+use crate::answers::Class;
 use crate::names::short_name;
 use crate::report::cells::{self, share};
 use crate::stats::{counted, wilson};
@@ -67,7 +70,7 @@ impl<'a> Ground<'a> {
 
     /// The gate's layer and head.
     fn head(&self) -> Result<Option<(i64, i64)>, AnalysisError> {
-        self.gate.map(|gate| Ok((gate.int("layer")?, gate.int("head")?))).transpose()
+        self.gate.map(|gate| Ok((gate.get(CircuitRow::layer)?, gate.get(CircuitRow::head)?))).transpose()
     }
 
     fn gate_name(&self) -> Result<String, AnalysisError> {
@@ -106,14 +109,18 @@ pub(super) fn hindrance(tables: &BTreeMap<String, Vec<Table>>) -> Result<Option<
 
 /// The rates of all positive prompts, and of all negative ones.
 fn sides(rates: &Table) -> Result<Option<(At<'_>, At<'_>)>, AnalysisError> {
-    let side = |side| row(rates, &[("side", side), ("by", "all")]);
+    let side = |side| row(rates, &[(RateRow::side, side), (RateRow::by, "all")]);
     Ok(side("positive")?.zip(side("negative")?))
 }
 
 /// Why there is no refusal to route: the positive prompts are not refused more than the negative ones.
 fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError> {
-    let (refused, control) = (positive.float("refusal")?, negative.float("refusal")?);
-    let apart = positive.float("refusal_low")?.zip(negative.float("refusal_high")?).is_some_and(|(p, n)| p > n);
+    let (refused, control) = (positive.share(Class::Refusal)?, negative.share(Class::Refusal)?);
+    let apart = positive
+        .get(RateRow::refusal_interval)?
+        .map(|ends| ends.0)
+        .zip(negative.get(RateRow::refusal_interval)?.map(|ends| ends.1))
+        .is_some_and(|(p, n)| p > n);
     Ok((!apart).then(|| match (refused, control) {
         (Some(0.0), Some(0.0)) => "the model refuses none of the prompts: there is no refusal to route".to_string(),
         _ => format!(
@@ -128,9 +135,9 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
 /// Why the metric says nothing of refusals: its tokens were not chosen by them, or do not tell them on held-out prompts. What has no
 /// interval is not known to tell them.
 fn unmeasured(separation: &Table) -> Result<Option<String>, AnalysisError> {
-    let held = row(separation, &[("half", "held out"), ("lang", "")])?;
-    let basis = held.map(|held| held.text("basis")).transpose()?.unwrap_or_default();
-    let low = held.map(|held| held.float("ci_low")).transpose()?.flatten();
+    let held = row(separation, &[(SeparationRow::half, HELD_OUT), (SeparationRow::lang, "")])?;
+    let basis = held.map(|held| held.get(SeparationRow::basis)).transpose()?.unwrap_or_default();
+    let low = held.map(|held| held.get(SeparationRow::interval)).transpose()?.flatten().map(|ends| ends.0);
     Ok(match (chosen_by_refusals(basis), low) {
         (true, Some(low)) if low > 0.5 => None,
         (true, _) => {
@@ -216,21 +223,21 @@ fn refuses(g: &Ground) -> Judged {
     let Some((positive, negative)) = sides(rates)? else {
         return claim.not_testable("there are no answers");
     };
-    let languages = rows(rates, &[("side", "positive"), ("by", "lang")])?;
-    let each = languages.iter().map(|r| Ok(format!("{} {}", r.text("value")?, share(r.float("refusal")?))));
+    let languages = rows(rates, &[(RateRow::side, "positive"), (RateRow::by, "lang")])?;
+    let each = languages.iter().map(|r| Ok(format!("{} {}", r.get(RateRow::value)?, share(r.share(Class::Refusal)?))));
     let each = each.collect::<Result<Vec<_>, AnalysisError>>()?.join(", ");
     let found = format!(
         "Of the negative prompts {} are refused, 95 % interval {}. Positive prompts that are evaded: {}, answered: {}.{}",
-        share(negative.float("refusal")?),
-        cells::share_interval(negative.interval("refusal_low", "refusal_high")?),
-        share(positive.float("evasion")?),
-        share(positive.float("answer")?),
+        share(negative.share(Class::Refusal)?),
+        cells::share_interval(negative.get(RateRow::refusal_interval)?),
+        share(positive.share(Class::Evasion)?),
+        share(positive.share(Class::Answer)?),
         if each.is_empty() { String::new() } else { format!(" Refusals by language: {each}.") }
     );
     Ok(Claim {
-        statistic: positive.float("refusal")?,
-        interval: positive.interval("refusal_low", "refusal_high")?,
-        n: Some(positive.int("n")?),
+        statistic: positive.share(Class::Refusal)?,
+        interval: positive.get(RateRow::refusal_interval)?,
+        n: Some(positive.get(RateRow::n)?),
         verdict: Verdict::of(unrouted(positive, negative)?.is_none()),
         fails: "the two intervals overlap".to_string(),
         found,

@@ -3,8 +3,10 @@
 use super::{Items, Kind, Measured, Place};
 use crate::analyses::AnalysisError;
 use crate::analyses::summary::mean;
+use crate::rows;
 use crate::stats;
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use rand::Rng;
 
 /// Resamples of pairs for the interval of a layer.
@@ -78,66 +80,59 @@ fn found<'a>(items: &Items, measured: &'a [Measured], of: &'a Measured, seed: u6
     }
 }
 
-/// The table of decisive layers: one row for each place, and for removal and restoration.
-pub(super) fn table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
-    let rows: Vec<Found> =
-        measured.iter().filter(|of| of.of_signal()).map(|of| found(items, measured, of, seed)).collect();
-    let number = |f: fn(&Found) -> Option<usize>| rows.iter().map(move |r| f(r).map(|l| l as f64));
-    let measure = |r: &Found| if r.of.place == Place::Content { "committed" } else { "arrival" };
-    Ok(Table::new("commitment")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .str("place", "content or last", rows.iter().map(|r| r.of.place.name()))?
-        .str("change", "remove or restore", rows.iter().map(|r| r.of.kind.name()))?
-        .str(
-            "measure",
+rows! {
+    /// The decisive layers of a change of one place.
+    pub struct CommittedRow<'a> in "commitment" {
+        model: &'a str = "the model, as it was named",
+        place: &'a str = "content or last",
+        change: &'a str = "remove or restore",
+        measure: &'a str =
             "committed: the last layer at which a change of the content has half of its largest effect, so the one that reads \
              it; arrival: the first layer at which a change of the last position has",
-            rows.iter().map(measure),
-        )?
-        .int("n", "pairs", rows.iter().map(|r| r.of.base.len() as i64))?
-        .int("n_layers", "layers of the model", rows.iter().map(|_| items.n_layers as i64))?
-        .float(
-            "layer",
-            "that layer; empty where no change moves the metric towards the other prompt",
-            number(|r| Some(r.layer?.0)),
-        )?
-        .float(
-            "ci_low",
+        n: i64 = "pairs",
+        n_layers: i64 = "layers of the model",
+        layer: Option<f64> = "that layer; empty where no change moves the metric towards the other prompt",
+        interval: Option<(f64, f64)> as "ci_" = [
             "lower end of its 95 % percentile bootstrap interval over pairs (1000 resamples)",
-            number(|r| Some(r.interval?.0)),
-        )?
-        .float(
-            "ci_high",
             "upper end of its 95 % percentile bootstrap interval over pairs (1000 resamples)",
-            number(|r| Some(r.interval?.1)),
-        )?
-        .float(
-            "until",
+        ],
+        until: Option<f64> =
             "the last layer at which the change has half of its largest effect; of the content the same layer",
-            number(|r| Some(r.layer?.1)),
-        )?
-        .float(
-            "relative_depth",
+        relative_depth: Option<f64> =
             "layer / layers: the place before that layer; a head of it lies at (layer + 1/2) / layers",
-            number(|r| Some(r.layer?.0)).map(|l| Some(l? / items.n_layers as f64)),
-        )?
-        .float("largest_layer", "the layer of the largest effect towards the other prompt", number(|r| Some(r.largest?.0)))?
-        .float("largest_effect", "that effect, mean, nats", rows.iter().map(|r| Some(r.largest?.1)))?
-        .float(
-            "largest_share",
-            "that effect over the mean gap",
-            rows.iter().map(|r| Some(r.largest?.1 / r.of.mean_gap()?)),
-        )?
-        .int(
-            "controls",
-            "random directions at that place, before each layer; of removal alone",
-            rows.iter().map(|r| r.controls.len() as i64),
-        )?
-        .float(
-            "controls_largest",
+        largest_layer: Option<f64> = "the layer of the largest effect towards the other prompt",
+        largest_effect: Option<f64> = "that effect, mean, nats",
+        largest_share: Option<f64> = "that effect over the mean gap",
+        controls: i64 = "random directions at that place, before each layer; of removal alone",
+        controls_largest: Option<f64> =
             "the largest size of the mean effect that any of them has before any layer, nats",
-            rows.iter().map(|r| r.controls.iter().copied().reduce(f64::max)),
-        )?)
+    }
+}
+
+/// The table of decisive layers: one row for each place, and for removal and restoration.
+pub(super) fn table(model: &str, items: &Items, measured: &[Measured], seed: u64) -> Result<Table, AnalysisError> {
+    let of_signal = measured.iter().filter(|of| of.of_signal());
+    let rows = of_signal.map(|of| found(items, measured, of, seed)).map(|found| {
+        let layer = found.layer.map(|l| l.0 as f64);
+        CommittedRow {
+            model,
+            place: found.of.place.name(),
+            change: found.of.kind.name(),
+            measure: if found.of.place == Place::Content { "committed" } else { "arrival" },
+            n: found.of.base.len() as i64,
+            n_layers: items.n_layers as i64,
+            layer,
+            interval: found.interval.map(|(low, high)| (low as f64, high as f64)),
+            until: found.layer.map(|l| l.1 as f64),
+            relative_depth: layer.map(|l| l / items.n_layers as f64),
+            largest_layer: found.largest.map(|l| l.0 as f64),
+            largest_effect: found.largest.map(|l| l.1),
+            largest_share: found.largest.zip(found.of.mean_gap()).map(|(largest, gap)| largest.1 / gap),
+            controls: found.controls.len() as i64,
+            controls_largest: found.controls.iter().copied().reduce(f64::max),
+        }
+    });
+    Ok(CommittedRow::table(rows)?)
 }
 
 #[cfg(test)]

@@ -1,33 +1,28 @@
 //! Early commitment's figure and words, from its tables alone.
 
+use super::LayerRow;
+use super::committed::CommittedRow;
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Order, Shown};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
 use crate::analyses::summary::mean;
-use crate::analyses::{AnalysisError, Figures, halves, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{number, p_value, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::collections::BTreeMap;
 use std::path::Path;
 
-/// A row of the table of decisive layers.
+/// A row of the table of decisive layers, with what was tested.
 struct Row<'a> {
-    place: &'a str,
-    change: &'a str,
-    layer: Option<f64>,
-    interval: Option<(f64, f64)>,
-    largest_layer: Option<f64>,
-    largest_effect: Option<f64>,
-    largest_share: Option<f64>,
+    of: CommittedRow<'a>,
     largest_share_interval: Option<(f64, f64)>,
     /// The share of the gap that is closed before the layer after the decisive one, with its interval.
     next: Option<(f64, Option<(f64, f64)>)>,
-    n: i64,
-    n_layers: i64,
     /// The q-value of the largest effect.
     q: Option<f64>,
     /// How many layers were tested with it.
@@ -41,44 +36,30 @@ impl Row<'_> {
     }
 }
 
-fn rows<'a>(table: &'a Table, layers_table: &Table) -> Result<Vec<Row<'a>>, AnalysisError> {
-    let (places, changes) = (table.strs("place")?, table.strs("change")?);
-    let float = |name: &str| table.floats(name);
-    let (layers, low, high) = (float("layer")?, float("ci_low")?, float("ci_high")?);
-    let (at, effects, shares) = (float("largest_layer")?, float("largest_effect")?, float("largest_share")?);
-    let (n, n_layers) = (table.ints("n")?, table.ints("n_layers")?);
-    let (of_place, of_change) = (layers_table.strs("place")?, layers_table.strs("change")?);
-    let (of_layer, q) = (layers_table.ints("layer")?, layers_table.floats("q_value")?);
-    let of_share = layers_table.floats("share_of_gap")?;
-    let (share_low, share_high) = (layers_table.floats("share_ci_low")?, layers_table.floats("share_ci_high")?);
-    let tested = |i: usize| -> Vec<usize> {
-        let same = |j: &usize| (of_place[*j], of_change[*j]) == (places[i], changes[i]);
-        (0..layers_table.rows()).filter(same).collect()
+fn rows<'a>(table: &'a Table, layers: &Table) -> Result<Vec<Row<'a>>, AnalysisError> {
+    let (places, changes) = (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?);
+    let (at, q) = (layers.column(LayerRow::layer)?, layers.column(LayerRow::q_value)?);
+    let (shares, ends) = (layers.column(LayerRow::share_of_gap)?, layers.column(LayerRow::share_interval)?);
+    let row = |of: CommittedRow<'a>| {
+        let same = |j: &usize| (places[*j], changes[*j]) == (of.place, of.change);
+        let tested: Vec<usize> = (0..layers.rows()).filter(same).collect();
+        // The row of the change at the place before a layer.
+        let at_layer = |layer: Option<f64>| tested.iter().copied().find(|j| Some(at[*j] as f64) == layer);
+        let largest = at_layer(of.largest_layer);
+        Row {
+            largest_share_interval: largest.and_then(|j| ends[j]),
+            next: at_layer(of.layer.map(|layer| layer + 1.0)).and_then(|j| Some((shares[j]?, ends[j]))),
+            q: largest.and_then(|j| q[j]),
+            tests: tested.len(),
+            of,
+        }
     };
-    // The row of a change at a place before a layer.
-    let at_layer = |i: usize, layer: Option<f64>| tested(i).into_iter().find(|j| Some(of_layer[*j] as f64) == layer);
-    let ends = |j: usize| share_low[j].zip(share_high[j]);
-    let row = |i: usize| Row {
-        place: places[i],
-        change: changes[i],
-        layer: layers[i],
-        interval: low[i].zip(high[i]),
-        largest_layer: at[i],
-        largest_effect: effects[i],
-        largest_share: shares[i],
-        largest_share_interval: at_layer(i, at[i]).and_then(ends),
-        next: at_layer(i, layers[i].map(|layer| layer + 1.0)).and_then(|j| Some((of_share[j]?, ends(j)))),
-        n: n[i],
-        n_layers: n_layers[i],
-        q: at_layer(i, at[i]).and_then(|j| q[j]),
-        tests: tested(i).len(),
-    };
-    Ok((0..table.rows()).map(row).collect())
+    Ok(CommittedRow::read(table)?.into_iter().map(row).collect())
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let layers = table(tables, "layers")?;
-    let decisive = rows(table(tables, "commitment")?, layers)?;
+    let layers = table(tables, LayerRow::TABLE)?;
+    let decisive = rows(table(tables, CommittedRow::TABLE)?, layers)?;
     let draw = |change: &str, title: &str| curves(layers, &decisive, change, title);
     let mut figures = vec![
         ("commitment.png".to_string(), draw("remove", "The signal removed, layer by layer")?),
@@ -91,14 +72,16 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 
 /// The halves of the largest effect of each change at each place.
 fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
+    let (places, changes, at) =
+        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
     let row = |of: &Row| {
-        let here =
-            |i: &usize| (places[*i], changes[*i]) == (of.place, of.change) && Some(at[*i] as f64) == of.largest_layer;
+        let here = |i: &usize| {
+            (places[*i], changes[*i]) == (of.of.place, of.of.change) && Some(at[*i] as f64) == of.of.largest_layer
+        };
         let i = (0..layers.rows()).find(here)?;
-        Some((i, format!("{}, {}, L{}", of.change, of.place, at[i])))
+        Some((i, format!("{}, {}, L{}", of.of.change, of.of.place, at[i])))
     };
-    let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
+    let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
     let shown = Shown {
         title: "Signal removed and restored: answer and foil apart".to_string(),
         subtitle: format!("{model}, {}, the largest effect of each change at each place", numbers_of_pairs(decisive)),
@@ -106,7 +89,10 @@ fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>
         order: Order::Own("change, place, layer"),
         ..Shown::default()
     };
-    Ok((shown, halves::moved(layers, ("effect", "effect_mean"), decisive.iter().filter_map(row))?))
+    Ok((
+        shown,
+        moved(layers.column(LayerRow::halves)?, layers.column(LayerRow::effect_mean)?, decisive.iter().filter_map(row)),
+    ))
 }
 
 /// The share of the gap that a change closes at each layer, at both places.
@@ -120,12 +106,12 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
             lines.extend(random(layers, place, name, CurveRole::ControlOf(of))?);
         }
     }
-    let of = |place: &str| decisive.iter().find(|r| r.place == place && r.change == change);
+    let of = |place: &str| decisive.iter().find(|r| r.of.place == place && r.of.change == change);
     let threshold = |place: &str, label: &str| {
         let row = of(place)?;
-        Some(Threshold { x: row.layer.filter(|_| row.is_told())?, label: label.to_string(), interval: None })
+        Some(Threshold { x: row.of.layer.filter(|_| row.is_told())?, label: label.to_string(), interval: None })
     };
-    let model = short_name(layers.strs("model")?.first().copied().unwrap_or_default());
+    let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
     Ok(Figure::from(Curves {
         title: title.to_string(),
         subtitle: format!("{model}, {}", numbers_of_pairs(decisive)),
@@ -151,15 +137,16 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
 
 /// `40 pairs in the content, 120 at the last position`
 fn numbers_of_pairs(decisive: &[Row]) -> String {
-    let of = |place: &str| decisive.iter().find(|r| r.place == place).map_or(0, |r| r.n);
+    let of = |place: &str| decisive.iter().find(|r| r.of.place == place).map_or(0, |r| r.of.n);
     format!("{} in the content, {} at the last position", plural(of("content"), "pair"), of("last"))
 }
 
 /// What random directions do at a place: their mean before each layer, within the range of all of them. There are others before each
 /// layer, so that a line of one direction would join what does not belong together. None where there are none.
 fn random(layers: &Table, place: &str, name: &str, role: CurveRole) -> Result<Option<Curve>, AnalysisError> {
-    let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
-    let shares = layers.floats("share_of_gap")?;
+    let (places, changes, at) =
+        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
+    let shares = layers.column(LayerRow::share_of_gap)?;
     let mut found: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
     for i in (0..layers.rows()).filter(|i| (places[*i], changes[*i]) == (place, "random")) {
         found.entry(at[i]).or_default().extend(shares[i]);
@@ -180,29 +167,30 @@ fn curve(
     name: &str,
     role: CurveRole,
 ) -> Result<Curve, AnalysisError> {
-    let (places, changes, at) = (layers.strs("place")?, layers.strs("change")?, layers.ints("layer")?);
-    let (directions, shares) = (layers.ints("direction")?, layers.floats("share_of_gap")?);
-    let (low, high) = (layers.floats("share_ci_low")?, layers.floats("share_ci_high")?);
+    let (places, changes, at) =
+        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
+    let (directions, shares) = (layers.column(LayerRow::direction)?, layers.column(LayerRow::share_of_gap)?);
+    let ends = layers.column(LayerRow::share_interval)?;
     let here = |i: &usize| (places[*i], changes[*i], directions[*i]) == (place, change, direction);
-    let point = |i: usize| CurvePoint { x: at[i] as f64, y: shares[i], interval: low[i].zip(high[i]) };
+    let point = |i: usize| CurvePoint { x: at[i] as f64, y: shares[i], interval: ends[i] };
     Ok(Curve { name: name.to_string(), role, points: (0..layers.rows()).filter(here).map(point).collect() })
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let layers = table(tables, "layers")?;
-    let decisive = rows(table(tables, "commitment")?, layers)?;
-    let of = |place: &str, change: &str| decisive.iter().find(|r| r.place == place && r.change == change);
+    let layers = table(tables, LayerRow::TABLE)?;
+    let decisive = rows(table(tables, CommittedRow::TABLE)?, layers)?;
+    let of = |place: &str, change: &str| decisive.iter().find(|r| r.of.place == place && r.of.change == change);
     let mut words = Vec::new();
     words.extend(of("content", "remove").map(|r| content(r, "Removing the signal from the content")));
     words.extend(of("content", "restore").map(|r| content(r, "Restoring it in the negative prompts' content")));
     words.extend(of("last", "remove").map(|r| arrival(r, "Removing it at the last position")));
     words.extend(of("last", "restore").map(|r| arrival(r, "Restoring it there")));
-    let untold = decisive.iter().filter(|row| row.layer.is_some() && !row.is_told());
-    let powers = untold.map(|row| Power { items: row.n, item: "pair", tests: row.tests }.sentence());
+    let untold = decisive.iter().filter(|row| row.of.layer.is_some() && !row.is_told());
+    let powers = untold.map(|row| Power { items: row.of.n, item: "pair", tests: row.tests }.sentence());
     // Said once of the places alike; the content may have fewer pairs.
     words.extend(powers.map(|said| said.trim_start().to_string()).find(|said| !said.is_empty()));
     words.push(control(layers)?);
-    let left_out = layers.ints("left_out")?.iter().copied().max().unwrap_or(0);
+    let left_out = layers.column(LayerRow::left_out)?.iter().copied().max().unwrap_or(0);
     if left_out > 0 {
         let (have, are) = if left_out == 1 { ("has", "is") } else { ("have", "are") };
         words.push(format!(
@@ -210,17 +198,17 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
             plural(left_out, "pair")
         ));
     }
-    let block = Listing::of(table(tables, "commitment")?)
-        .column("place", Show::Text("place"))
-        .column("change", Show::Text("change"))
-        .column("measure", Show::Text("measure"))
-        .column("pairs", Show::Count("n"))
-        .column("layer", Show::Number("layer", 0))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 0))
-        .column("large until", Show::Number("until", 0))
-        .column("depth", Show::Share("relative_depth"))
-        .column("largest effect (nats)", Show::Signed("largest_effect", 3))
-        .column("of the gap", Show::Share("largest_share"))
+    let block = Listing::of(table(tables, CommittedRow::TABLE)?)
+        .column("place", Show::Text(CommittedRow::place.name))
+        .column("change", Show::Text(CommittedRow::change.name))
+        .column("measure", Show::Text(CommittedRow::measure.name))
+        .column("pairs", Show::Count(CommittedRow::n.name))
+        .column("layer", Show::Number(CommittedRow::layer.name, 0))
+        .column("95 % interval", Show::Interval(CommittedRow::interval.name, 0))
+        .column("large until", Show::Number(CommittedRow::until.name, 0))
+        .column("depth", Show::Share(CommittedRow::relative_depth.name))
+        .column("largest effect (nats)", Show::Signed(CommittedRow::largest_effect.name, 3))
+        .column("of the gap", Show::Share(CommittedRow::largest_share.name))
         .block("The last layer with half of the effect in the content, and the first at the last position")?;
     let alt = "Share of the gap by layer, for changes of the content and of the last position.";
     let main = Section::new("Up to which layer the content changes the route")
@@ -243,10 +231,10 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// ` (interval 3 to 4)`
 fn between(row: &Row) -> String {
-    match row.interval {
+    match row.of.interval {
         None => String::new(),
         // A layer is a whole number: no spread among resamples is no certainty.
-        Some((low, high)) if low == high && Some(low) == row.layer => {
+        Some((low, high)) if low == high && Some(low) == row.of.layer => {
             " (the same in every resample of the pairs)".to_string()
         }
         Some((low, high)) => format!(" (95 % interval {} to {})", number(Some(low), 0), number(Some(high), 0)),
@@ -256,11 +244,11 @@ fn between(row: &Row) -> String {
 fn largest(row: &Row) -> String {
     format!(
         "moves the metric by up to {} nats ({} of the gap, 95 % interval {}, before layer {}; {}; q {})",
-        signed(row.largest_effect, 3),
-        share(row.largest_share),
+        signed(row.of.largest_effect, 3),
+        share(row.of.largest_share),
         share_interval(row.largest_share_interval),
-        number(row.largest_layer, 0),
-        plural(row.n, "pair"),
+        number(row.of.largest_layer, 0),
+        plural(row.of.n, "pair"),
         p_value(row.q),
     )
 }
@@ -271,14 +259,14 @@ fn untold(row: &Row, what: &str) -> String {
 }
 
 fn content(row: &Row, what: &str) -> String {
-    match row.layer {
+    match row.of.layer {
         None => format!("{what} moves nothing towards the other prompts at any layer."),
         Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => format!(
             "{what} {}. It has half of that effect or more up to **layer {}** of {}{}.{}",
             largest(row),
             number(Some(layer), 0),
-            row.n_layers,
+            row.of.n_layers,
             between(row),
             row.next.map_or(String::new(), |(closed, ends)| format!(
                 " Before layer {} it still closes {} of the gap (95 % interval {}).",
@@ -291,7 +279,7 @@ fn content(row: &Row, what: &str) -> String {
 }
 
 fn arrival(row: &Row, what: &str) -> String {
-    match row.layer {
+    match row.of.layer {
         None => format!("{what} moves nothing towards the other prompts at any layer."),
         Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => {
@@ -308,7 +296,7 @@ fn arrival(row: &Row, what: &str) -> String {
 /// The most that a random direction closes of the gap.
 fn control(layers: &Table) -> Result<String, AnalysisError> {
     let (places, directions, shares) =
-        (layers.strs("place")?, layers.ints("direction")?, layers.floats("share_of_gap")?);
+        (layers.column(LayerRow::place)?, layers.column(LayerRow::direction)?, layers.column(LayerRow::share_of_gap)?);
     let mut words = Vec::new();
     for (place, name) in [("content", "in the content"), ("last", "at the last position")] {
         let random = (0..layers.rows()).filter(|i| places[*i] == place && directions[*i] > 0);
@@ -329,18 +317,22 @@ mod tests {
     use super::*;
 
     fn row(interval: Option<(f64, f64)>) -> Row<'static> {
-        Row {
+        let of = CommittedRow {
             place: "content",
             change: "remove",
+            n: 40,
+            n_layers: 24,
             layer: Some(14.0),
             interval,
             largest_layer: Some(12.0),
             largest_effect: Some(-0.5),
             largest_share: Some(0.6),
+            ..CommittedRow::default()
+        };
+        Row {
+            of,
             largest_share_interval: Some((0.5, 0.7)),
             next: Some((0.139, Some((0.097, 0.239)))),
-            n: 40,
-            n_layers: 24,
             q: Some(0.01),
             tests: 24,
         }
@@ -359,10 +351,16 @@ mod tests {
 
     #[test]
     fn random_directions_are_a_range_before_each_layer() {
-        let table = Table::new("layers").str("place", "", ["content"; 5]).unwrap();
-        let table = table.str("change", "", ["remove", "random", "random", "random", "random"]).unwrap();
-        let table = table.int("layer", "", [0, 0, 0, 1, 1]).unwrap().int("direction", "", [0, 1, 2, 1, 2]).unwrap();
-        let table = table.float("share_of_gap", "", [0.9, 0.1, -0.3, -0.5, 0.2]).unwrap();
+        let rows = [(0, 0, 0.9), (0, 1, 0.1), (0, 2, -0.3), (1, 1, -0.5), (1, 2, 0.2)];
+        let row = |(layer, direction, share)| LayerRow {
+            place: "content",
+            change: if direction == 0 { "remove" } else { "random" },
+            layer,
+            direction,
+            share_of_gap: Some(share),
+            ..LayerRow::default()
+        };
+        let table = LayerRow::table(rows.map(row)).unwrap();
         let curve = random(&table, "content", "content", CurveRole::ControlOf(0)).unwrap().unwrap();
         assert_eq!(curve.name, "content, 2 random directions");
         let points: Vec<_> = curve.points.iter().map(|p| (p.x, p.interval)).collect();

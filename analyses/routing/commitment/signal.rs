@@ -5,10 +5,10 @@ use crate::analyses::directions::{norm, scaled};
 use crate::analyses::summary::{RowMean, mean_row};
 use crate::analyses::{AnalysisError, batches};
 use crate::ops::vectors::dot;
-use crate::plan::{Activation, Part, Plan};
-use crate::session::Session;
+use crate::plan::{Activation, Array, Handle, Part, Plan};
 use crate::site::SiteKind;
 use crate::stats;
+use crate::study::Runner;
 use rand::Rng;
 use rand_distr::StandardNormal;
 use std::ops::Range;
@@ -40,26 +40,35 @@ pub(super) fn some(items: &Items) -> impl Iterator<Item = Range<usize>> {
     batches(items.pairs.tokens.len(), longest * items.layers.len() * items.d_model.div_ceil(1024))
 }
 
-/// For each pair, side, place and layer, the residual stream at that place.
-pub(super) fn plan(items: &Items, pairs: Range<usize>) -> Plan {
-    let mut plan = Plan::default();
+/// The residual stream of a pair's prompt at a place, before each layer.
+struct OfPlace {
+    pair: usize,
+    side: usize,
+    place: Place,
+    layers: Vec<Handle<Array>>,
+}
+
+/// Some pairs' residual streams.
+fn plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPlace>) {
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
     for pair in pairs {
         for (side, run) in items.pairs.add(&mut plan, pair).into_iter().enumerate() {
             for place in items.places(pair) {
-                for layer in &items.layers {
+                let stream = |layer: &usize| {
                     let (site, part) = (SiteKind::ResidPre.at(*layer), Part::All);
-                    plan.read(run, Activation { site, positions: items.positions(place, pair, side), part });
-                }
+                    plan.read(run, Activation { site, positions: items.positions(place, pair, side), part })
+                };
+                asked.push(OfPlace { pair, side, place, layers: items.layers.iter().map(stream).collect() });
             }
         }
     }
-    plan
+    (plan, asked)
 }
 
 impl Signals {
     /// Reads the activations of so many pairs at a time and makes directions of them, one of each half.
     pub(super) fn of(
-        session: &Session,
+        runner: &dyn Runner,
         items: &Items,
         pairs: impl Iterator<Item = Range<usize>>,
     ) -> Result<Self, AnalysisError> {
@@ -67,30 +76,19 @@ impl Signals {
         // [places][layers][halves][sides]
         let mut sums = vec![vec![<[[RowMean; 2]; 2]>::default(); layers]; 2];
         for some in pairs {
-            let readings = session.run(&plan(items, some.clone()))?;
-            let mut readings = readings.iter();
-            for pair in some {
-                for (side, place) in (0..2).flat_map(|side| items.places(pair).map(move |place| (side, place as usize)))
-                {
-                    for (of_layer, reading) in sums[place].iter_mut().zip(&mut readings) {
-                        of_layer[items.fold[place][pair]][side].add(&mean_row(reading.rows()));
-                    }
+            let (plan, asked) = plan(items, some);
+            let readings = runner.run(&plan)?;
+            for OfPlace { pair, side, place, layers } in asked {
+                let (place, fold) = (place as usize, items.fold[place as usize][pair]);
+                for (of_layer, stream) in sums[place].iter_mut().zip(layers) {
+                    of_layer[fold][side].add(&mean_row(readings[stream].rows()));
                 }
             }
         }
         let signals =
             |of_place: &Vec<[[RowMean; 2]; 2]>| of_place.iter().map(|halves| halves.each_ref().map(signal)).collect();
         let of = sums.iter().map(signals).collect();
-        Ok(Signals { of, random: random(items.controls, layers, items.d_model, session.seed) })
-    }
-
-    /// Signals without a direction, to count with.
-    pub(super) fn zeros(items: &Items) -> Self {
-        let none: Arc<[f32]> = vec![0.0; items.d_model].into();
-        let signal = Signal { unit: none.clone(), positive: 0.0, negative: 0.0 };
-        let layers = items.layers.len();
-        let of = vec![vec![[signal.clone(), signal]; layers]; 2];
-        Signals { of, random: vec![vec![none; layers]; items.controls] }
+        Ok(Signals { of, random: random(items.controls, layers, items.d_model, runner.seed()) })
     }
 
     /// What a pair of a half is changed by: the other half's signal.

@@ -1,10 +1,11 @@
 //! What the tables of a modulation say: figures and text.
 
 use super::SIDES;
+use super::tables::{ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow};
 use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
-use crate::analyses::halves::{Moved, Order, Shown};
-use crate::analyses::{AnalysisError, Figures, halves, power, table};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
+use crate::analyses::{AnalysisError, Figures, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
 use crate::names::short_name;
@@ -13,6 +14,7 @@ use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section, TableBlock};
 use crate::stats::{counted, wilson};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 use std::path::Path;
 
 /// What is under the figure of the metric.
@@ -25,12 +27,12 @@ const LISTED: usize = 60;
 
 /// The rows of all prompts of a side.
 fn overall(table: &Table, side: &str) -> Result<Vec<usize>, AnalysisError> {
-    let (sides, by) = (table.strs("side")?, table.strs("by")?);
+    let (sides, by) = (table.column(OfPrompts::side)?, table.column(OfPrompts::by)?);
     Ok((0..table.rows()).filter(|i| sides[*i] == side && by[*i] == "all").collect())
 }
 
 fn generated(dose: &Table) -> Result<bool, AnalysisError> {
-    Ok(dose.ints("answers")?.iter().any(|n| *n > 0))
+    Ok(dose.column(DoseRow::answers)?.iter().any(|n| *n > 0))
 }
 
 /// A column over the coefficients, of all prompts of a side.
@@ -42,12 +44,12 @@ fn curve(
     role: CurveRole,
     band: bool,
 ) -> Result<Curve, AnalysisError> {
-    let (x, y) = (dose.floats("coefficient")?, dose.floats(column)?);
-    let (low, high) = (dose.floats("ci_low")?, dose.floats("ci_high")?);
+    let (x, y) = (dose.column(DoseRow::coefficient)?, dose.floats(column)?);
+    let ends = dose.column(DoseRow::interval)?;
     // A control has values at the grid's ends and at 0 alone: its line goes from one to the next.
     let there = |i: &usize| role == CurveRole::Series || y[*i].is_some();
     let point = |i: usize| {
-        let interval = if band { low[i].zip(high[i]) } else { None };
+        let interval = if band { ends[i] } else { None };
         Some(CurvePoint { x: x[i]?, y: y[i], interval })
     };
     Ok(Curve {
@@ -58,8 +60,8 @@ fn curve(
 }
 
 fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves, AnalysisError> {
-    let model = short_name(dose.strs("model")?.first().copied().unwrap_or_default());
-    let site = dose.strs("site")?.first().copied().unwrap_or_default();
+    let model = short_name(dose.column(DoseRow::model)?.first().copied().unwrap_or_default());
+    let site = dose.strs(DoseRow::site.name)?.first().copied().unwrap_or_default();
     Ok(Curves {
         title: title.to_string(),
         subtitle: format!("{model}, {what}, signal changed at {site}"),
@@ -75,16 +77,16 @@ fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
-    let n = overall(dose, SIDES[0])?.first().map_or(0, |i| dose.ints("n").map_or(0, |n| n[*i]));
+    let (dose, thresholds) = (table(tables, DoseRow::TABLE)?, table(tables, ThresholdRow::TABLE)?);
+    let n = overall(dose, SIDES[0])?.first().map_or(0, |i| dose.column(DoseRow::n).map_or(0, |n| n[*i]));
     let mut of_metric = curves(dose, "Signal and logit difference", &plural(n, "pair"), "logit difference (nats)")?;
     for (of, side) in SIDES.into_iter().enumerate() {
         let name = format!("{side} prompts");
-        of_metric.curves.push(curve(dose, side, "metric_mean", &name, CurveRole::Series, true)?);
+        of_metric.curves.push(curve(dose, side, DoseRow::metric_mean.name, &name, CurveRole::Series, true)?);
         let (control, role) = (format!("random directions, {side}"), CurveRole::ControlOf(of));
-        of_metric.curves.push(curve(dose, side, "random_metric_mean", &control, role, false)?);
+        of_metric.curves.push(curve(dose, side, DoseRow::random_metric_mean.name, &control, role, false)?);
         let label = |_: &str| format!("{side} cross 0");
-        of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == "metric", &label)?);
+        of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == METRIC, &label)?);
     }
     of_metric.interval_meaning = Some(INTERVAL.to_string());
     let mut figures: Figures = Vec::new();
@@ -104,7 +106,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 
 /// The halves of the effects at the grid's ends, of all prompts of each side; nothing of tables of older builds.
 fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let x = dose.floats("coefficient")?;
+    let x = dose.column(DoseRow::coefficient)?;
     let mut rows = Vec::new();
     for side in SIDES {
         let all = overall(dose, side)?;
@@ -114,8 +116,8 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
             ends.into_iter().filter(|i| x[*i] != Some(0.0)).map(|i| (i, format!("{side}, {}", signed_exact(x[i])))),
         );
     }
-    let model = short_name(dose.strs("model")?.first().copied().unwrap_or_default());
-    let n = dose.ints("n")?.first().copied().unwrap_or(0);
+    let model = short_name(dose.column(DoseRow::model)?.first().copied().unwrap_or_default());
+    let n = dose.column(DoseRow::n)?.first().copied().unwrap_or(0);
     let shown = Shown {
         title: "Modulation: answer and foil apart".to_string(),
         subtitle: format!("{model}, {}, lowest and highest coefficient", plural(n, "pair")),
@@ -123,14 +125,15 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
         order: Order::Own("prompts, coefficient"),
         ..Shown::default()
     };
-    let known = dose.has("effect_mean");
-    let rows = if known { halves::moved(dose, ("effect", "effect_mean"), rows)? } else { Vec::new() };
+    let known = dose.holds(DoseRow::effect_mean);
+    let effects = dose.column(DoseRow::effect_mean)?;
+    let rows = if known { moved(dose.column(DoseRow::halves)?, effects, rows) } else { Vec::new() };
     Ok((shown, rows))
 }
 
 /// The classes of answers of a side.
 fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure, AnalysisError> {
-    let answers = overall(dose, side)?.first().map_or(0, |i| dose.ints("answers").map_or(0, |n| n[*i]));
+    let answers = overall(dose, side)?.first().map_or(0, |i| dose.column(DoseRow::answers).map_or(0, |n| n[*i]));
     let what = plural(answers, &format!("{side} prompt"));
     let mut figure = curves(dose, "Signal and answers", &what, "share of answers")?;
     for (name, column) in class_columns(dose) {
@@ -141,9 +144,9 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
             figure.curves.push(of);
         }
     }
-    if dose.ints("random_answers")?.iter().any(|n| *n > 0) {
+    if dose.column(DoseRow::random_answers)?.iter().any(|n| *n > 0) {
         let name = format!("refusal, {}", plural(answering(dose)?, "random direction"));
-        let control = curve(dose, side, "random_refusal", &name, CurveRole::Control, false)?;
+        let control = curve(dose, side, DoseRow::random_refusal.name, &name, CurveRole::Control, false)?;
         figure.curves.push(control);
     }
     let shown = |class: &str| class == Class::Refusal.name() || class == Class::Answer.name();
@@ -156,7 +159,7 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
 
 /// How many random directions generated answers.
 fn answering(dose: &Table) -> Result<i64, AnalysisError> {
-    let (answers, random) = (dose.ints("answers")?, dose.ints("random_answers")?);
+    let (answers, random) = (dose.column(DoseRow::answers)?, dose.column(DoseRow::random_answers)?);
     Ok(answers.iter().zip(random).filter(|(n, _)| **n > 0).map(|(n, random)| random / n).max().unwrap_or(0))
 }
 
@@ -174,9 +177,10 @@ fn signed_exact(x: Option<f64>) -> String {
 
 /// The intervals of thresholds as they are drawn: one that goes on beyond the grid, to the grid's end.
 fn drawn(dose: &Table, thresholds: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
-    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
-    let (low_open, high_open) = (thresholds.flags("low_open")?, thresholds.flags("high_open")?);
-    let grid = || dose.floats("coefficient").into_iter().flatten().flatten().copied();
+    let (low, high) = (thresholds.column(ThresholdRow::ci_low)?, thresholds.column(ThresholdRow::ci_high)?);
+    let (low_open, high_open) =
+        (thresholds.column(ThresholdRow::low_open)?, thresholds.column(ThresholdRow::high_open)?);
+    let grid = || dose.column(DoseRow::coefficient).into_iter().flatten().flatten();
     let (first, last) = (grid().reduce(f64::min), grid().reduce(f64::max));
     let end = |own: Option<f64>, open: bool, of_grid: Option<f64>| if open { of_grid } else { own };
     let one = |i: usize| end(low[i], low_open[i], first).zip(end(high[i], high_open[i], last));
@@ -196,8 +200,9 @@ pub(in crate::analyses) fn ends(low: Option<f64>, high: Option<f64>, open: (bool
 
 /// [`ends`] of every row.
 fn all_ends(thresholds: &Table, digits: usize) -> Result<Vec<String>, AnalysisError> {
-    let (low, high) = (thresholds.floats("ci_low")?, thresholds.floats("ci_high")?);
-    let (low_open, high_open) = (thresholds.flags("low_open")?, thresholds.flags("high_open")?);
+    let (low, high) = (thresholds.column(ThresholdRow::ci_low)?, thresholds.column(ThresholdRow::ci_high)?);
+    let (low_open, high_open) =
+        (thresholds.column(ThresholdRow::low_open)?, thresholds.column(ThresholdRow::high_open)?);
     let one = |i: usize| ends(low[i], high[i], (low_open[i], high_open[i]), digits);
     Ok((0..thresholds.rows()).map(one).collect())
 }
@@ -210,7 +215,7 @@ fn flags(
     shown: impl Fn(&str) -> bool,
     label: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Threshold>, AnalysisError> {
-    let (class, x) = (thresholds.strs("class")?, thresholds.floats("coefficient")?);
+    let (class, x) = (thresholds.column(ThresholdRow::class)?, thresholds.column(ThresholdRow::coefficient)?);
     let drawn = drawn(dose, thresholds)?;
     let of = overall(thresholds, side)?.into_iter().filter(|i| shown(class[*i]));
     let flag = |i: usize| Some(Threshold { x: x[i]?, label: label(class[i]), interval: drawn[i] });
@@ -219,14 +224,14 @@ fn flags(
 
 /// The metric's thresholds of all prompts, each language and each group; none where there are none.
 fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
-    let (sides, class) = (thresholds.strs("side")?, thresholds.strs("class")?);
-    let (by, value) = (thresholds.strs("by")?, thresholds.strs("value")?);
-    let (x, drawn) = (thresholds.floats("coefficient")?, drawn(dose, thresholds)?);
-    if !class.contains(&"metric") {
+    let (sides, class) = (thresholds.column(OfPrompts::side)?, thresholds.column(ThresholdRow::class)?);
+    let (by, value) = (thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
+    let (x, drawn) = (thresholds.column(ThresholdRow::coefficient)?, drawn(dose, thresholds)?);
+    if !class.contains(&METRIC) {
         return Ok(None);
     }
     // Of every part that was measured: also of one that does not cross 0.
-    let (all_by, all_values) = (dose.strs("by")?, dose.strs("value")?);
+    let (all_by, all_values) = (dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
     let mut rows: Vec<(&str, &str)> = Vec::new();
     for part in ["all", "group", "lang"] {
         for i in (0..dose.rows()).filter(|i| all_by[*i] == part) {
@@ -237,7 +242,7 @@ fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisEr
     }
     rows.truncate(LISTED);
     let estimate = |row: &(&str, &str), side: &str| {
-        let here = |i: &usize| (by[*i], value[*i]) == *row && sides[*i] == side && class[*i] == "metric";
+        let here = |i: &usize| (by[*i], value[*i]) == *row && sides[*i] == side && class[*i] == METRIC;
         let i = (0..thresholds.rows()).find(here)?;
         Some(Estimate { interval: drawn[i], ..Estimate::new(x[i]?) })
     };
@@ -245,7 +250,7 @@ fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisEr
         label: if of.0 == "all" { "all prompts".to_string() } else { of.1.to_string() },
         estimates: SIDES.iter().map(|side| estimate(of, side)).collect(),
     };
-    let model = short_name(thresholds.strs("model")?.first().copied().unwrap_or_default());
+    let model = short_name(thresholds.column(ThresholdRow::model)?.first().copied().unwrap_or_default());
     let forest = Forest {
         title: "Where the logit difference crosses 0".to_string(),
         subtitle: format!("{model}, over all prompts, by topic and by language"),
@@ -281,13 +286,15 @@ pub(in crate::analyses) fn uncrossed<'a>(
     thresholds: &Table,
     wanted: impl Fn(&str, &str) -> bool,
 ) -> Result<Vec<Uncrossed<'a>>, AnalysisError> {
-    let (sides, by, value) = (thresholds.strs("side")?, thresholds.strs("by")?, thresholds.strs("value")?);
-    let class = thresholds.strs("class")?;
+    let (sides, by, value) =
+        (thresholds.column(OfPrompts::side)?, thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
+    let class = thresholds.column(ThresholdRow::class)?;
     let crosses = |part: &(&str, &str, &str)| {
-        (0..thresholds.rows()).any(|i| class[i] == "metric" && (sides[i], by[i], value[i]) == *part)
+        (0..thresholds.rows()).any(|i| class[i] == METRIC && (sides[i], by[i], value[i]) == *part)
     };
-    let (of_side, of_by, of_value) = (dose.strs("side")?, dose.strs("by")?, dose.strs("value")?);
-    let metric = dose.floats("metric_mean")?;
+    let (of_side, of_by, of_value) =
+        (dose.column(OfPrompts::side)?, dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
+    let metric = dose.column(DoseRow::metric_mean)?;
     let mut means: Vec<((&str, &str, &str), Vec<f64>)> = Vec::new();
     for i in (0..dose.rows()).filter(|i| of_by[*i] != "all" && wanted(of_side[*i], of_by[*i])) {
         let part = (of_side[i], of_by[i], of_value[i]);
@@ -306,24 +313,24 @@ pub(in crate::analyses) fn uncrossed<'a>(
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let (dose, thresholds) = (table(tables, "dose")?, table(tables, "thresholds")?);
-    let change = tables.iter().find(|t| t.name() == "change");
+    let (dose, thresholds) = (table(tables, DoseRow::TABLE)?, table(tables, ThresholdRow::TABLE)?);
+    let change = tables.iter().find(|t| t.name() == ChangeRow::TABLE);
     let mut sections = vec![dose_section(dose, thresholds, change, dir)?];
     let (shown, rows) = apart(dose)?;
     sections.extend(shown.section(&rows, dir, true));
     let uncrossed = uncrossed(dose, thresholds, |_, _| true)?;
-    sections.push(thresholds_section(thresholds, &uncrossed, table(tables, "differences")?, dir)?);
+    sections.push(thresholds_section(thresholds, &uncrossed, table(tables, DifferenceRow::TABLE)?, dir)?);
     Ok(sections)
 }
 
 /// Where the metric and the classes of answers take over in all prompts of each side, as a table.
 fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisError> {
-    let (classes, rises) = (thresholds.strs("class")?, thresholds.flags("rises")?);
-    let (x, ends) = (thresholds.floats("coefficient")?, all_ends(thresholds, 2)?);
+    let (classes, rises) = (thresholds.column(ThresholdRow::class)?, thresholds.column(ThresholdRow::rises)?);
+    let (x, ends) = (thresholds.column(ThresholdRow::coefficient)?, all_ends(thresholds, 2)?);
     let mut rows = Vec::new();
     for side in SIDES {
         let of_side = overall(thresholds, side)?;
-        let metric = [("metric".to_string(), "the logit difference crosses 0".to_string())];
+        let metric = [(METRIC.to_string(), "the logit difference crosses 0".to_string())];
         let shares = class_columns(dose).into_iter().map(|(name, _)| {
             let what = format!("the share of class {name} crosses 50 % (logistic fit)");
             (name, what)
@@ -331,7 +338,7 @@ fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisErr
         for (class, what) in metric.into_iter().chain(shares) {
             let found = of_side.iter().copied().find(|i| classes[*i] == class);
             let Some(i) = found else {
-                if class == "metric" {
+                if class == METRIC {
                     rows.push([side, &what, "nowhere on the grid", EMPTY, EMPTY].map(str::to_string).to_vec());
                 }
                 continue;
@@ -353,11 +360,12 @@ fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisErr
 
 /// What modulating does to refusals: a row for either side and part of the grid from 0 on.
 fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
-    let (sides, parts) = (change.strs("side")?, change.strs("part")?);
-    let float = |column: &str| change.floats(column);
-    let (to, before, after) = (float("to")?, float("refusal_from")?, float("refusal_to")?);
-    let (difference, low, high) = (float("change")?, float("ci_low")?, float("ci_high")?);
-    let (p, over_random) = (float("p_value")?, float("p_over_random")?);
+    let (sides, parts) = (change.column(ChangeRow::side)?, change.column(ChangeRow::part)?);
+    let float = |column| change.column(column);
+    let (to, before) = (float(ChangeRow::to)?, float(ChangeRow::refusal_from)?);
+    let (after, difference) = (float(ChangeRow::refusal_to)?, float(ChangeRow::change)?);
+    let (p, over_random) = (float(ChangeRow::p_value)?, float(ChangeRow::p_over_random)?);
+    let intervals = change.column(ChangeRow::interval)?;
     let row = |i: usize| {
         vec![
             sides[i].to_string(),
@@ -365,7 +373,7 @@ fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
             share(before[i]),
             share(after[i]),
             points(difference[i]),
-            points_interval(low[i].zip(high[i])),
+            points_interval(intervals[i]),
             p_value(p[i]),
             p_value(over_random[i]),
         ]
@@ -386,10 +394,10 @@ fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
 
 /// What is said of random directions that are too few for a small p; nothing of an older table, which does not count them.
 fn too_few_directions(dose: &Table) -> Result<String, AnalysisError> {
-    if !dose.has("directions") {
+    if !dose.holds(DoseRow::directions) {
         return Ok(String::new());
     }
-    Ok(power::of_directions(dose.ints("directions")?.first().copied().unwrap_or(0)))
+    Ok(power::of_directions(dose.column(DoseRow::directions)?.first().copied().unwrap_or(0)))
 }
 
 fn dose_section(
@@ -398,7 +406,7 @@ fn dose_section(
     change: Option<&Table>,
     dir: &Path,
 ) -> Result<Section, AnalysisError> {
-    let metric = dose.floats("metric_mean")?;
+    let metric = dose.column(DoseRow::metric_mean)?;
     let ends = |side: &str| -> Result<String, AnalysisError> {
         let rows = overall(dose, side)?;
         let at = |i: Option<&usize>| signed(i.and_then(|i| metric[*i]), 2);
@@ -421,14 +429,14 @@ fn dose_section(
         section.figure(dir.join("modulation.png"), METRIC_CAPTION, alt)
     };
     let mut listing = Listing::of(dose)
-        .only("by", "all")
-        .column("prompts", Show::Text("side"))
-        .column("coefficient", Show::Exact("coefficient"))
-        .column("metric (nats)", Show::Signed("metric_mean", 2))
-        .column("95 % interval", Show::Interval("ci_low", "ci_high", 2))
-        .column("random (nats)", Show::Signed("random_metric_mean", 2))
-        .column("p over random", Show::PValue("p_over_random"))
-        .column("KL", Show::Number("kl_to_base", 3));
+        .only(OfPrompts::by.name, "all")
+        .column("prompts", Show::Text(OfPrompts::side.name))
+        .column("coefficient", Show::Exact(DoseRow::coefficient.name))
+        .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
+        .column("95 % interval", Show::Interval(DoseRow::interval.name, 2))
+        .column("random (nats)", Show::Signed(DoseRow::random_metric_mean.name, 2))
+        .column("p over random", Show::PValue(DoseRow::p_over_random.name))
+        .column("KL", Show::Number(DoseRow::kl_to_base.name, 3));
     let classes = class_columns(dose);
     if generated(dose)? {
         listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
@@ -442,13 +450,20 @@ fn thresholds_section(
     differences: &Table,
     dir: &Path,
 ) -> Result<Section, AnalysisError> {
-    let (sides, by) = (differences.strs("side")?, differences.strs("by")?);
-    let (p, q, between) =
-        (differences.floats("p_value")?, differences.floats("q_value")?, differences.floats("between")?);
-    let (n, below, above) = (differences.ints("n")?, differences.ints("below")?, differences.ints("above")?);
-    let least = differences.has("least_p").then(|| differences.floats("least_p")).transpose()?;
+    let (sides, by) = (differences.column(DifferenceRow::side)?, differences.column(DifferenceRow::by)?);
+    let (p, q, between) = (
+        differences.column(DifferenceRow::p_value)?,
+        differences.column(DifferenceRow::q_value)?,
+        differences.column(DifferenceRow::between)?,
+    );
+    let (n, below, above) = (
+        differences.column(DifferenceRow::n)?,
+        differences.column(DifferenceRow::below)?,
+        differences.column(DifferenceRow::above)?,
+    );
+    let least = differences.column(DifferenceRow::least_p)?;
     // Alone among all that are tested.
-    let least_q = |i: usize| least.and_then(|p| p[i]).map(|p| (p * differences.rows() as f64).min(1.0));
+    let least_q = |i: usize| least[i].map(|p| (p * differences.rows() as f64).min(1.0));
     let sentence = |i: usize| {
         let what = if by[i] == "group" { "topic" } else { "language" };
         let told = q[i].is_some_and(|q| q < SIGNIFICANT);
@@ -478,7 +493,7 @@ fn thresholds_section(
         )
     };
     let mut section = Section::new("Thresholds by topic and language").paragraph(tested);
-    if thresholds.strs("class")?.contains(&"metric") {
+    if thresholds.column(ThresholdRow::class)?.contains(&METRIC) {
         let caption =
             "The coefficient at which the mean logit difference crosses 0. Where it does not, the row is hatched.";
         section = section.figure(dir.join("thresholds.png"), caption, "Forest plot of thresholds.");
@@ -501,19 +516,19 @@ fn beyond_the_grid(below: i64, above: i64) -> String {
 fn listed(thresholds: &Table, uncrossed: &[Uncrossed]) -> Result<TableBlock, AnalysisError> {
     let listing = Listing::of(thresholds)
         .first(LISTED)
-        .column("prompts", Show::Text("side"))
-        .column("by", Show::Text("by"))
-        .column("value", Show::Text("value"))
-        .column("of", Show::Text("class"))
-        .column("n", Show::Count("n"))
-        .column("threshold", Show::Number("coefficient", 3))
-        .column("rises", Show::Flag("rises"));
+        .column("prompts", Show::Text(OfPrompts::side.name))
+        .column("by", Show::Text(OfPrompts::by.name))
+        .column("value", Show::Text(OfPrompts::value.name))
+        .column("of", Show::Text(ThresholdRow::class.name))
+        .column("n", Show::Count(ThresholdRow::n.name))
+        .column("threshold", Show::Number(ThresholdRow::coefficient.name, 3))
+        .column("rises", Show::Flag(ThresholdRow::rises.name));
     let (ends, rows) = (all_ends(thresholds, 3)?, listing.rows()?);
     let mut block = listing.block("Thresholds")?;
     block.header.push(Heading::number("95 % interval"));
     block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(ends[i].clone()));
     block.rows.extend(uncrossed.iter().map(|part| {
-        let cells = [part.side, part.by, part.value, "metric", EMPTY, part.place, EMPTY, EMPTY];
+        let cells = [part.side, part.by, part.value, METRIC, EMPTY, part.place, EMPTY, EMPTY];
         cells.map(str::to_string).to_vec()
     }));
     Ok(block)
@@ -525,26 +540,27 @@ mod tests {
 
     /// Two topics of one side at two coefficients: one crosses 0, the other is above it.
     fn tables() -> (Table, Table) {
-        let dose = Table::new("dose").str("model", "", ["m"; 4]).unwrap().str("side", "", ["positive"; 4]).unwrap();
-        let dose = dose
-            .str("by", "", ["group"; 4])
-            .unwrap()
-            .str("value", "", ["drugs", "drugs", "politics", "politics"])
-            .unwrap();
-        let dose = dose.float("coefficient", "", [-1.0, 1.0, -1.0, 1.0]).unwrap();
-        let dose = dose.float("metric_mean", "", [-1.0, 1.0, 1.0, 2.0]).unwrap();
-        let one = Table::new("thresholds").str("model", "", ["m"]).unwrap().str("side", "", ["positive"]).unwrap();
-        let one = one
-            .str("by", "", ["group"])
-            .unwrap()
-            .str("value", "", ["drugs"])
-            .unwrap()
-            .str("class", "", ["metric"])
-            .unwrap();
-        let one =
-            one.int("n", "", [15]).unwrap().float("coefficient", "", [0.0]).unwrap().flag("rises", "", [true]).unwrap();
-        let one = one.float("ci_low", "", [-0.5]).unwrap().float("ci_high", "", [0.5]).unwrap();
-        (dose, one.flag("low_open", "", [false]).unwrap().flag("high_open", "", [false]).unwrap())
+        let of = |value| OfPrompts { side: "positive", by: "group", value };
+        let doses = [("drugs", -1.0, -1.0), ("drugs", 1.0, 1.0), ("politics", -1.0, 1.0), ("politics", 1.0, 2.0)];
+        let dose = doses.map(|(value, coefficient, metric)| DoseRow {
+            model: "m",
+            prompts: of(value),
+            coefficient: Some(coefficient),
+            metric_mean: Some(metric),
+            ..DoseRow::default()
+        });
+        let threshold = ThresholdRow {
+            model: "m",
+            prompts: of("drugs"),
+            class: METRIC,
+            n: 15,
+            coefficient: Some(0.0),
+            ci_low: Some(-0.5),
+            ci_high: Some(0.5),
+            rises: true,
+            ..ThresholdRow::default()
+        };
+        (DoseRow::table(dose).unwrap(), ThresholdRow::table([threshold]).unwrap())
     }
 
     #[test]

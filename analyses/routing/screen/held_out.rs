@@ -5,10 +5,14 @@
 //! head's share of the gap without the luck of having been picked. Which heads are run at all was estimated on pairs of both
 //! halves; among the many that are, that decides little.
 
+use crate::analyses::columns::OfUnit;
+use crate::analyses::interchange::{Direction, PairRow};
 use crate::analyses::{AnalysisError, table as named};
 use crate::report::cells::{self, share};
+use crate::rows;
 use crate::stats::{Bootstrap, Interval, bca_ratio, ratio};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 
 /// What a half is called in the table.
 const HALVES: [&str; 2] = ["first", "second"];
@@ -35,17 +39,20 @@ struct Heads<'a> {
 impl<'a> Heads<'a> {
     /// Reads the table of pairs: all heads in one direction, then the same heads in the other, each over every pair.
     fn of(pairs: &Table, halves: &'a [usize]) -> Result<Self, AnalysisError> {
-        let float = |name: &str| Ok::<_, AnalysisError>(pairs.floats(name)?.chunks_exact(halves.len()));
-        let less = |a: &[Option<f64>], b: &[Option<f64>]| -> Vec<f64> {
-            a.iter().zip(b).map(|(a, b)| a.zip(*b).map_or(f64::NAN, |(a, b)| a - b)).collect()
+        let number = |column| Ok::<_, AnalysisError>(pairs.column(column)?);
+        let (base, other) = (number(PairRow::base_metric)?, number(PairRow::other_metric)?);
+        let patched = number(PairRow::patched_metric)?;
+        let less = |a: &[Option<f64>]| -> Vec<Vec<f64>> {
+            let less = |(a, b): (&Option<f64>, &Option<f64>)| a.zip(*b).map_or(f64::NAN, |(a, b)| a - b);
+            let all: Vec<f64> = a.iter().zip(&base).map(less).collect();
+            all.chunks_exact(halves.len()).map(<[f64]>::to_vec).collect()
         };
-        let base = || float("base_metric");
-        let mut gaps = float("other_metric")?.zip(base()?).map(|(other, base)| less(other, base));
-        let mut effects = float("patched_metric")?.zip(base()?).map(|(patched, base)| less(patched, base));
+        let (mut gaps, effects) = (less(&other).into_iter(), less(&patched));
         let n = effects.len() / 2;
+        let mut effects = effects.into_iter();
         let gaps = [gaps.next(), gaps.nth(n.max(1) - 1)].map(Option::unwrap_or_default);
         let necessity: Vec<Vec<f64>> = effects.by_ref().take(n).collect();
-        let (layers, heads) = (pairs.ints("layer")?, pairs.ints("head")?);
+        let (layers, heads) = (pairs.column(OfUnit::layer)?, pairs.column(OfUnit::head)?);
         let head = |(k, effects): (usize, [Vec<f64>; 2])| {
             let row = k * halves.len();
             Exchanged { layer: layers[row], head: heads[row], effects }
@@ -79,13 +86,27 @@ impl<'a> Heads<'a> {
     }
 }
 
-/// A row of the table.
-struct Row {
-    half: &'static str,
-    head: Option<(i64, i64)>,
-    n: usize,
-    /// Necessity and sufficiency, with their intervals.
-    crossed: [(Option<f64>, Option<Interval>); 2],
+rows! {
+    /// A share of the gap, with its interval.
+    #[derive(Copy)]
+    pub struct Crossed {
+        share: Option<f64> as "" = "{}",
+        interval: Option<(f64, f64)> as "_ci_" = ["lower end of its 95 % BCa interval over pairs", "its upper end"],
+    }
+
+    /// A half of the pairs under the head that the other picked, or all pairs.
+    pub struct HeldOutRow<'a> in "held_out" {
+        model: &'a str = "the model, in short",
+        half: &'a str =
+            "the half of the pairs that is measured, first or second, under the head that is the strongest in the other; both: \
+             every pair under the head that the half it is not in picked",
+        layer: i64 = "the head's layer; -1 where the halves pick different ones",
+        head: i64 = "the head; -1 where the halves pick different ones",
+        n: i64 = "pairs",
+        necessity: Crossed as "necessity" =
+            "share of the gap between the mean metrics that the exchange crosses in the positive run",
+        sufficiency: Crossed as "sufficiency" = "the same in the negative run",
+    }
 }
 
 /// The table `held_out`; without rows where in one of the halves no head crosses in both directions. `pairs` is that of an
@@ -101,68 +122,52 @@ pub(super) fn table(model: &str, pairs: &Table, halves: &[usize], seed: u64) -> 
             Some(half) => Some([second, first][half]),
             None => (first == second).then_some(first),
         };
-        Row {
+        let [necessity, sufficiency] = [0, 1].map(|direction| {
+            let (effects, gaps) = heads.over(half, direction, of_pair);
+            let interval = bca_ratio(&effects, &gaps, &options).map(Interval::ends);
+            Crossed { share: ratio(&effects, &gaps), interval }
+        });
+        HeldOutRow {
+            model,
             half: half.map_or(BOTH, |half| HALVES[half]),
-            head: head.map(|h| (heads.heads[h].layer, heads.heads[h].head)),
-            n: heads.pairs(half).count(),
-            crossed: [0, 1].map(|direction| {
-                let (effects, gaps) = heads.over(half, direction, of_pair);
-                (ratio(&effects, &gaps), bca_ratio(&effects, &gaps, &options))
-            }),
+            layer: head.map_or(-1, |h| heads.heads[h].layer),
+            head: head.map_or(-1, |h| heads.heads[h].head),
+            n: heads.pairs(half).count() as i64,
+            necessity,
+            sufficiency,
         }
     };
-    let rows: Vec<Row> =
-        picked.map_or(Vec::new(), |picked| [Some(0), Some(1), None].map(|half| row(half, picked)).into());
-    let mut table = Table::new("held_out")
-        .str("model", "the model, in short", rows.iter().map(|_| model))?
-        .str(
-            "half",
-            "the half of the pairs that is measured, first or second, under the head that is the strongest in the other; both: \
-             every pair under the head that the half it is not in picked",
-            rows.iter().map(|r| r.half),
-        )?
-        .int("layer", "the head's layer; -1 where the halves pick different ones", rows.iter().map(|r| r.head.map_or(-1, |h| h.0)))?
-        .int("head", "the head; -1 where the halves pick different ones", rows.iter().map(|r| r.head.map_or(-1, |h| h.1)))?
-        .int("n", "pairs", rows.iter().map(|r| r.n as i64))?;
-    let docs = [
-        ("necessity", "share of the gap between the mean metrics that the exchange crosses in the positive run"),
-        ("sufficiency", "the same in the negative run"),
-    ];
-    for (direction, (name, doc)) in docs.into_iter().enumerate() {
-        let end = |of: fn(Interval) -> f64| rows.iter().map(move |r| r.crossed[direction].1.map(of));
-        table = table
-            .float(name, doc, rows.iter().map(|r| r.crossed[direction].0))?
-            .float(&format!("{name}_ci_low"), "lower end of its 95 % BCa interval over pairs", end(|i| i.low))?
-            .float(&format!("{name}_ci_high"), "its upper end", end(|i| i.high))?;
-    }
-    Ok(table)
+    let rows = picked.into_iter().flat_map(|picked| [Some(0), Some(1), None].map(|half| row(half, picked)));
+    Ok(HeldOutRow::table(rows)?)
 }
 
 /// What the table says, as a sentence with a space before it; nothing where it has no rows.
 pub(super) fn sentence(tables: &[Table]) -> Result<String, AnalysisError> {
-    let table = named(tables, "held_out")?;
-    let halves = table.strs("half")?;
-    let Some(at) = halves.iter().position(|half| *half == BOTH) else { return Ok(String::new()) };
-    let (layers, heads) = (table.ints("layer")?, table.ints("head")?);
-    let head = |i: usize| cells::head(layers[i], heads[i]);
-    let crossed = |name: &str| {
-        let end = |which: &str| Ok::<_, AnalysisError>(table.floats(&format!("{name}_ci_{which}"))?[at]);
-        let ends = cells::share_interval(end("low")?.zip(end("high")?));
-        Ok::<_, AnalysisError>(format!("{} of the gap ({name}; 95 % interval {ends})", share(table.floats(name)?[at])))
+    let rows = HeldOutRow::read(named(tables, HeldOutRow::TABLE)?)?;
+    let Some(at) = rows.iter().position(|row| row.half == BOTH) else { return Ok(String::new()) };
+    let head = |row: &HeldOutRow| cells::head(row.layer, row.head);
+    let crossed = |name: &str, of: Crossed| {
+        let ends = cells::share_interval(of.interval);
+        format!("{} of the gap ({name}; 95 % interval {ends})", share(of.share))
     };
+    let both = &rows[at];
     // Where both halves pick one head, it is measured on all pairs: the number is the same as without the halves.
-    let by = match layers[at] {
+    let by = match both.layer {
         0.. => format!(
             "Each half of the pairs by itself picks {} too, so that its numbers are not flattered by the choice. It crosses",
-            head(at)
+            head(both)
         ),
         _ => format!(
             "One half of the pairs picks {}, the other {}. Picked on one half and measured on the other, the strongest crosses",
-            head(at - 1),
-            head(at - 2)
+            head(&rows[at - 1]),
+            head(&rows[at - 2])
         ),
     };
-    Ok(format!(" {by} {} and {}.", crossed("necessity")?, crossed("sufficiency")?))
+    Ok(format!(
+        " {by} {} and {}.",
+        crossed(Direction::Necessity.name(), both.necessity),
+        crossed(Direction::Sufficiency.name(), both.sufficiency),
+    ))
 }
 
 #[cfg(test)]
@@ -173,7 +178,7 @@ mod tests {
     /// are as large, the other way.
     fn pairs(effects: &[[f64; 8]]) -> Table {
         let mut columns: [Vec<f64>; 3] = Default::default();
-        let (mut heads, mut n) = (Vec::new(), 0);
+        let mut heads = Vec::new();
         for sign in [-1.0, 1.0] {
             for (head, effects) in effects.iter().enumerate() {
                 for effect in effects {
@@ -182,14 +187,19 @@ mod tests {
                     columns[1].push(-base);
                     columns[2].push(base + sign * effect);
                     heads.push(head as i64);
-                    n += 1;
                 }
             }
         }
         let [base, other, patched] = columns;
-        let table = Table::new("pairs").int("layer", "", (0..n).map(|_| 7)).unwrap().int("head", "", heads).unwrap();
-        let table = table.float("base_metric", "", base).unwrap().float("other_metric", "", other).unwrap();
-        table.float("patched_metric", "", patched).unwrap()
+        let rows = heads.into_iter().zip(base).zip(other).zip(patched);
+        PairRow::table(rows.map(|(((head, base), other), patched)| PairRow {
+            unit: OfUnit { layer: 7, head },
+            base_metric: Some(base),
+            other_metric: Some(other),
+            patched_metric: Some(patched),
+            ..PairRow::default()
+        }))
+        .unwrap()
     }
 
     const HALF: [usize; 8] = [0, 1, 0, 1, 0, 1, 0, 1];

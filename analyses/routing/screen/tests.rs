@@ -10,10 +10,7 @@ fn heads(necessity: [f64; 3], sufficiency: [f64; 3]) -> Table {
 }
 
 fn screen(candidates: u32, sample: u32) -> Screen {
-    use clap::{Args, FromArgMatches};
-    let words = ["screen", "--pairs", "p", "--candidates", &candidates.to_string(), "--sample", &sample.to_string()];
-    let matches = Screen::augment_args(clap::Command::new("screen")).get_matches_from(words);
-    Screen::from_arg_matches(&matches).unwrap()
+    Screen { candidates, sample, ..Screen::default() }
 }
 
 #[test]
@@ -36,7 +33,7 @@ fn more_heads_than_there_are_means_all() {
 #[test]
 fn what_a_circuit_says_of_the_run_is_of_rows_that_were_run() {
     let heads = heads([1.0, 2.0, 0.0], [1.0, 2.0, 1.0]);
-    let heads = read(&heads, "direction").unwrap();
+    let heads = read::<Exchange>(&heads).unwrap();
     let circuit = circuit(&heads);
     let table = circuit_table(&heads, &circuit, 1).unwrap();
     assert_eq!((table.ints("layer").unwrap(), table.ints("head").unwrap()), (&[1, 0][..], &[0, 1][..]));
@@ -49,14 +46,14 @@ fn what_a_circuit_says_of_the_run_is_of_rows_that_were_run() {
 #[test]
 fn an_exchange_that_moves_the_metric_away_from_the_other_prompt_carries_nothing() {
     let heads = heads([-1.0, 1.0, 0.0], [1.0, -1.0, 1.0]);
-    assert!(circuit(&read(&heads, "direction").unwrap()).is_empty());
+    assert!(circuit(&read::<Exchange>(&heads).unwrap()).is_empty());
 }
 
 #[test]
 fn a_sample_that_carries_is_not_missed_and_bounds_what_is() {
     // Heads 1 and 2 carry in both directions, 3 in one. 1 was named; 2 and 3 are a sample of the three others.
     let heads = heads([1.0, 2.0, 0.0], [1.0, 2.0, 1.0]);
-    let heads = read(&heads, "direction").unwrap();
+    let heads = read::<Exchange>(&heads).unwrap();
     let exact = Exact { candidates: vec![1], sampled: vec![2, 3], rest: 3 };
     let table = missed_table(&heads, &exact).unwrap();
     assert_eq!(table.strs("direction").unwrap(), ["necessity", "sufficiency", "both"]);
@@ -79,7 +76,7 @@ fn the_share_of_carriers_that_were_run_has_the_interval_of_how_many_the_rest_has
 #[test]
 fn where_every_head_was_run_nothing_is_estimated() {
     let heads = heads([1.0, 2.0, 0.0], [1.0, 2.0, 1.0]);
-    let heads = read(&heads, "direction").unwrap();
+    let heads = read::<Exchange>(&heads).unwrap();
     let table = missed_table(&heads, &Exact { candidates: vec![0, 1, 2, 3], sampled: Vec::new(), rest: 0 }).unwrap();
     for column in ["missed", "ci_low", "ci_high"] {
         assert_eq!(table.floats(column).unwrap(), [Some(0.0); 3]);

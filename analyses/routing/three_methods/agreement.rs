@@ -5,21 +5,13 @@
 
 use super::{Measured, means, order};
 use crate::analyses::AnalysisError;
+use crate::rows;
 use crate::stats::{Interval, jackknife_correlation, overlap_p, spearman};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 
 /// How many heads of each method are compared.
 const TOP: usize = 10;
-
-/// What is ranked: the column's name, and what it is.
-const KINDS: [(&str, &str); 2] = [
-    ("size", "rank correlation of the heads' absolute means"),
-    (
-        "signed",
-        "rank correlation of the heads' means with their signs; attributions with theirs turned: what silencing the head takes \
-         away directly",
-    ),
-];
 
 /// A method's name, and what it says of every head in every pair.
 type Method<'a> = (&'static str, &'a [Vec<f64>]);
@@ -33,19 +25,40 @@ struct Agreement {
     overlap: usize,
 }
 
-/// How alike two methods rank heads.
-struct Ranks {
-    correlation: Option<f64>,
-    interval: Option<Interval>,
-    /// Each method's own correlation between the halves of the pairs.
-    split_half: [Option<f64>; 2],
-}
+rows! {
+    /// How alike two methods rank heads.
+    #[derive(Copy)]
+    pub struct Ranks {
+        correlation: Option<f64> as "" = "{}",
+        interval: Option<(f64, f64)> [newer] as "_ci_" =
+            ["lower end of its 95 % interval over pairs (jackknife, on Fisher's scale)", "its upper end"],
+        /// Each method's own correlation between the halves of the pairs.
+        first: Option<f64> as "_split_half_first" =
+            "of the first method, its own rank correlation, between the means over one half of the pairs and over the other",
+        second: Option<f64> as "_split_half_second" =
+            "of the second method, its own rank correlation, between the means over one half of the pairs and over the other",
+        /// How much agreement the noise of half the pairs leaves room for.
+        ceiling: Option<f64> as "_ceiling" =
+            "about how much agreement the noise of the means leaves room for: the geometric mean of the two correlations between \
+             halves. It is not corrected for their being halves: means over all pairs are less noisy and can agree more. Empty \
+             where one is negative",
+    }
 
-impl Ranks {
-    /// How much agreement the noise of half the pairs leaves room for.
-    fn ceiling(&self) -> Option<f64> {
-        let product = self.split_half[0].filter(|r| *r >= 0.0)? * self.split_half[1].filter(|r| *r >= 0.0)?;
-        Some(product.sqrt())
+    /// Two methods side by side.
+    pub struct AgreementRow<'a> in "agreement" {
+        model: &'a str = "the model, as it was named",
+        first: &'a str = "interchange, ablation or attribution",
+        second: &'a str = "the method it is compared to",
+        n: i64 = "pairs",
+        heads: i64 = "heads that are compared",
+        size: Ranks as "spearman_size" = "rank correlation of the heads' absolute means",
+        signed: Ranks as "spearman_signed" =
+            "rank correlation of the heads' means with their signs; attributions with theirs turned: what silencing the head takes \
+             away directly",
+        top: i64 = "how many of the strongest heads of each are compared",
+        overlap: i64 = "how many of them both have",
+        overlap_expected: Option<f64> = "how many two random choices would share in the mean",
+        overlap_p: Option<f64> = "chance that two random choices share as many or more (hypergeometric)",
     }
 }
 
@@ -55,60 +68,21 @@ pub(super) fn table(model: &str, measured: &Measured, halves: &[usize]) -> Resul
     let methods: [Method; 3] =
         [("interchange", &measured.interchange), ("ablation", &measured.ablation), ("attribution", &turned)];
     let rows = [(0, 1), (0, 2), (1, 2)].map(|(a, b)| agreement(methods[a], methods[b], halves));
-    let (heads, n) = (measured.dla.len(), measured.positive.len());
+    let heads = measured.dla.len();
     let top = TOP.min(heads);
-    let mut table = Table::new("agreement")
-        .str("model", "the model, as it was named", rows.iter().map(|_| model))?
-        .str("first", "interchange, ablation or attribution", rows.iter().map(|r| r.first))?
-        .str("second", "the method it is compared to", rows.iter().map(|r| r.second))?
-        .int("n", "pairs", rows.iter().map(|_| n as i64))?
-        .int("heads", "heads that are compared", rows.iter().map(|_| heads as i64))?;
-    for (k, kind) in KINDS.into_iter().enumerate() {
-        table = ranks_columns(table, kind, &rows.each_ref().map(|r| &r.ranks[k]))?;
-    }
-    Ok(table
-        .int("top", "how many of the strongest heads of each are compared", rows.iter().map(|_| top as i64))?
-        .int("overlap", "how many of them both have", rows.iter().map(|r| r.overlap as i64))?
-        .float(
-            "overlap_expected",
-            "how many two random choices would share in the mean",
-            rows.iter().map(|_| (top * top) as f64 / heads as f64),
-        )?
-        .float(
-            "overlap_p",
-            "chance that two random choices share as many or more (hypergeometric)",
-            rows.iter().map(|r| overlap_p(heads, top, top, r.overlap)),
-        )?)
-}
-
-fn ranks_columns(table: Table, (name, doc): (&str, &str), ranks: &[&Ranks]) -> Result<Table, AnalysisError> {
-    let column = |what: &str| format!("spearman_{name}{what}");
-    let of_half = "its own rank correlation, between the means over one half of the pairs and over the other";
-    Ok(table
-        .float(&column(""), doc, ranks.iter().map(|r| r.correlation))?
-        .float(
-            &column("_ci_low"),
-            "lower end of its 95 % interval over pairs (jackknife, on Fisher's scale)",
-            ranks.iter().map(|r| r.interval.map(|i| i.low)),
-        )?
-        .float(&column("_ci_high"), "its upper end", ranks.iter().map(|r| r.interval.map(|i| i.high)))?
-        .float(
-            &column("_split_half_first"),
-            &format!("of the first method, {of_half}"),
-            ranks.iter().map(|r| r.split_half[0]),
-        )?
-        .float(
-            &column("_split_half_second"),
-            &format!("of the second method, {of_half}"),
-            ranks.iter().map(|r| r.split_half[1]),
-        )?
-        .float(
-            &column("_ceiling"),
-            "about how much agreement the noise of the means leaves room for: the geometric mean of the two correlations between \
-             halves. It is not corrected for their being halves: means over all pairs are less noisy and can agree more. Empty \
-             where one is negative",
-            ranks.iter().map(|r| r.ceiling()),
-        )?)
+    Ok(AgreementRow::table(rows.iter().map(|r| AgreementRow {
+        model,
+        first: r.first,
+        second: r.second,
+        n: measured.positive.len() as i64,
+        heads: heads as i64,
+        size: r.ranks[0],
+        signed: r.ranks[1],
+        top: top as i64,
+        overlap: r.overlap as i64,
+        overlap_expected: Some((top * top) as f64 / heads as f64),
+        overlap_p: overlap_p(heads, top, top, r.overlap),
+    }))?)
 }
 
 fn agreement((first, a): Method, (second, b): Method, halves: &[usize]) -> Agreement {
@@ -131,10 +105,14 @@ fn ranks(a: &[Vec<f64>], b: &[Vec<f64>], halves: &[usize], size: bool) -> Ranks 
     let correlation = |pairs: &[usize]| spearman(&over(a, pairs), &over(b, pairs));
     let pairs: Vec<usize> = (0..halves.len()).collect();
     let [first, second] = [0, 1].map(|half| pairs.iter().copied().filter(|i| halves[*i] == half).collect::<Vec<_>>());
+    let [first, second] = [a, b].map(|rows| spearman(&over(rows, &first), &over(rows, &second)));
+    let product = first.filter(|r| *r >= 0.0).zip(second.filter(|r| *r >= 0.0)).map(|(first, second)| first * second);
     Ranks {
         correlation: correlation(&pairs),
-        interval: jackknife_correlation(&pairs, correlation),
-        split_half: [a, b].map(|rows| spearman(&over(rows, &first), &over(rows, &second))),
+        interval: jackknife_correlation(&pairs, correlation).map(Interval::ends),
+        first,
+        second,
+        ceiling: product.map(f64::sqrt),
     }
 }
 
@@ -153,7 +131,7 @@ mod tests {
         assert_eq!(found.overlap, 10);
         let [size, signed] = &found.ranks;
         assert!((size.correlation.unwrap() - 1.0).abs() < 1e-12 && (signed.correlation.unwrap() + 1.0).abs() < 1e-12);
-        assert!((size.ceiling().unwrap() - 1.0).abs() < 1e-12);
+        assert!((size.ceiling.unwrap() - 1.0).abs() < 1e-12);
     }
 
     #[test]
@@ -162,9 +140,7 @@ mod tests {
         let torn: Vec<Vec<f64>> =
             (0..8).map(|h| HALVES.map(|half| if half == 0 { f64::from(h) } else { f64::from(-h) }).into()).collect();
         let found = ranks(&same, &torn, &HALVES, false);
-        assert!(
-            (found.split_half[0].unwrap() - 1.0).abs() < 1e-12 && (found.split_half[1].unwrap() + 1.0).abs() < 1e-12
-        );
-        assert_eq!(found.ceiling(), None);
+        assert!((found.first.unwrap() - 1.0).abs() < 1e-12 && (found.second.unwrap() + 1.0).abs() < 1e-12);
+        assert_eq!(found.ceiling, None);
     }
 }

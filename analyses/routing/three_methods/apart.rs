@@ -4,10 +4,9 @@ use super::{Items, Measured};
 use crate::analyses::routing::gate::{Head, interchanged, silenced};
 use crate::analyses::summary::mean;
 use crate::analyses::{AnalysisError, batches};
-use crate::plan::{Change, Edit, Part, Plan, Positions, Run, What};
-use crate::run::Reading;
-use crate::session::Session;
+use crate::plan::{Array, Attribution, Change, Edit, Handle, Part, Plan, Positions, Readings, Run};
 use crate::site::SiteKind;
+use crate::study::Runner;
 use std::ops::Range;
 
 /// The parts of one head's effects, means in nats.
@@ -21,34 +20,32 @@ pub(super) struct Parts {
     pub(super) ablation_frozen: Option<f64>,
 }
 
-/// Readouts of a pair and head in [`plan`].
-const OF_HEAD: usize = 3;
-
-/// [`plan`]s of all pairs, some pairs in each; none where no head was chosen.
-pub(super) fn plans(items: &Items, n_layers: usize, chosen: Vec<usize>) -> impl Iterator<Item = Plan> {
-    let n = if chosen.is_empty() { 0 } else { items.pairs.tokens.len() };
-    // A head's two frozen forks have an edit for each later component.
-    let edits = 4 * n_layers * chosen.len();
-    batches(n, edits).map(move |pairs| plan(items, n_layers, &chosen, pairs))
+/// What is read of a pair and head: the attributions in the run of its interchange, then the metrics of its interchange and of its
+/// ablation with every later component frozen.
+struct OfHead {
+    attributions: Handle<Array>,
+    frozen: [Handle<f64>; 2],
 }
 
-/// For each pair and chosen head: the attributions in the run of its interchange, then the metrics of its interchange and of
-/// its ablation with every later component frozen.
-fn plan(items: &Items, n_layers: usize, chosen: &[usize], pairs: Range<usize>) -> Plan {
+fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> (Plan, Vec<Vec<OfHead>>) {
     let mut plan = Plan::default();
-    for i in pairs {
+    let of_pair = |i: usize| {
         let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
-        for head in chosen.iter().map(|h| items.heads[*h]) {
-            let fork = plan.fork(positive, interchanged(&[head], negative));
-            plan.read(fork, What::Attribution(tokens.metric.clone()));
-            for change in [interchanged(&[head], negative), silenced(&[head])] {
-                let edits = change.into_iter().chain(frozen(head, n_layers, positive)).collect();
-                let fork = plan.fork(positive, edits);
-                plan.read(fork, What::Metric(tokens.metric.clone()));
+        let of_head = |head: &Head| {
+            let fork = plan.fork(positive, interchanged(&[*head], negative));
+            OfHead {
+                attributions: plan.read(fork, Attribution(tokens.metric.clone())),
+                frozen: [interchanged(&[*head], negative), silenced(&[*head])].map(|change| {
+                    let edits = change.into_iter().chain(frozen(*head, n_layers, positive)).collect();
+                    let fork = plan.fork(positive, edits);
+                    plan.read(fork, tokens.metric.clone())
+                }),
             }
-        }
-    }
-    plan
+        };
+        heads.iter().map(of_head).collect()
+    };
+    let asked = pairs.map(of_pair).collect();
+    (plan, asked)
 }
 
 /// Edits that leave everything after a head at its clean value, so that its change reaches the logits by the residual
@@ -66,15 +63,20 @@ fn frozen(head: Head, n_layers: usize, clean: Run) -> impl Iterator<Item = Edit>
 
 /// The parts of the chosen heads' effects; nothing of the others.
 pub(super) fn parts(
-    session: &Session,
+    runner: &dyn Runner,
     items: &Items,
     measured: &Measured,
     chosen: &[usize],
 ) -> Result<Vec<Parts>, AnalysisError> {
     let heads: Vec<Head> = chosen.iter().map(|h| items.heads[*h]).collect();
     let mut after = vec![After::default(); heads.len()];
-    for plan in plans(items, session.model.decoder.arch.n_layers, chosen.to_vec()) {
-        collect(&heads, &session.run(&plan)?, &mut after);
+    let n = if heads.is_empty() { 0 } else { items.pairs.tokens.len() };
+    let n_layers = runner.model().decoder.arch.n_layers;
+    // A head's two frozen forks have an edit for each later component.
+    for pairs in batches(n, 4 * n_layers * heads.len()) {
+        let (plan, asked) = plan(items, n_layers, &heads, pairs);
+        let readings = runner.run(&plan)?;
+        asked.iter().for_each(|of_pair| collect(&heads, of_pair, &readings, &mut after));
     }
     let mut parts = vec![Parts::default(); items.heads.len()];
     let change = |after: &[f64], before: &[f64]| {
@@ -91,18 +93,17 @@ pub(super) fn parts(
 }
 
 /// One head's readings, one a pair: its own attribution, then the metrics.
-type After = [Vec<f64>; OF_HEAD];
+type After = [Vec<f64>; 3];
 
-/// Adds some pairs' readings of [`plan`].
-fn collect(heads: &[Head], readings: &[Reading], after: &mut [After]) {
-    for of_pair in readings.chunks_exact(OF_HEAD * heads.len()) {
-        for ((head, read), after) in heads.iter().zip(of_pair.chunks_exact(OF_HEAD)).zip(after.iter_mut()) {
-            // A layer's row: its heads, its MLP, its bias.
-            let own = read[0].rows().nth(head.layer).map_or(f64::NAN, |row| f64::from(row[head.head]));
-            let metric = |k: usize| read[k].number().unwrap_or(f64::NAN);
-            for (list, number) in after.iter_mut().zip([own, metric(1), metric(2)]) {
-                list.push(number);
-            }
+/// Adds a pair's readings.
+fn collect(heads: &[Head], of_pair: &[OfHead], readings: &Readings, after: &mut [After]) {
+    for ((head, asked), after) in heads.iter().zip(of_pair).zip(after) {
+        let attributions = &readings[asked.attributions];
+        // A layer's row: its heads, its MLP, its bias.
+        let own = f64::from(attributions.values[head.layer * attributions.width() + head.head]);
+        let [interchange, ablation] = asked.frozen.map(|metric| readings[metric]);
+        for (list, number) in after.iter_mut().zip([own, interchange, ablation]) {
+            list.push(number);
         }
     }
 }
@@ -110,6 +111,7 @@ fn collect(heads: &[Head], readings: &[Reading], after: &mut [After]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::plan::{Metric, Reading};
 
     #[test]
     fn everything_after_a_head_is_frozen_its_own_layers_mlp_too() {
@@ -119,28 +121,23 @@ mod tests {
     }
 
     #[test]
-    fn readings_say_the_same_in_one_plan_and_in_several() {
+    fn a_heads_own_attribution_and_its_frozen_metrics_are_read_pair_by_pair() {
         let heads = [Head { layer: 0, head: 1 }, Head { layer: 1, head: 0 }];
-        let readings: Vec<Reading> = (0..3u8)
-            .flat_map(|pair| {
-                let of_head = move |k: u8| {
-                    let number = |x: u8| f64::from(100 * pair + 10 * k + x);
-                    let values = (0..8).map(|x| number(x) as f32).collect();
-                    [
-                        Reading::Array(crate::plan::Array { shape: vec![2, 4], values }),
-                        Reading::Number(number(8)),
-                        Reading::Number(number(9)),
-                    ]
-                };
-                (0..2).flat_map(of_head)
-            })
-            .collect();
-        let mut whole = vec![After::default(); 2];
-        collect(&heads, &readings, &mut whole);
-        assert_eq!(whole[0], [[1.0, 101.0, 201.0], [8.0, 108.0, 208.0], [9.0, 109.0, 209.0]].map(Vec::from));
-        assert_eq!(whole[1][0], [14.0, 114.0, 214.0]);
-        let mut parts = vec![After::default(); 2];
-        readings.chunks(OF_HEAD * 2).for_each(|some| collect(&heads, some, &mut parts));
-        assert_eq!(parts, whole);
+        let (mut plan, metric) = (Plan::default(), || Metric::logit_difference(vec![1], vec![2]));
+        let mut found = Vec::new();
+        let mut of_head = |number: f64| {
+            let run = plan.prompt("p", vec![1]);
+            let values = (0..8).map(|x| number as f32 + x as f32).collect();
+            found.push(Reading::Array(Array { shape: vec![2, 4], values }));
+            found.extend([8.0, 9.0].map(|x| Reading::Number(number + x)));
+            let attributions = plan.read(run, Attribution(metric()));
+            OfHead { attributions, frozen: [(); 2].map(|()| plan.read(run, metric())) }
+        };
+        let asked: Vec<[OfHead; 2]> =
+            [0.0, 100.0, 200.0].map(|pair| [0.0, 10.0].map(|head| of_head(pair + head))).into();
+        let (readings, mut after) = (Readings::new(found), vec![After::default(); 2]);
+        asked.iter().for_each(|of_pair| collect(&heads, of_pair, &readings, &mut after));
+        assert_eq!(after[0], [[1.0, 101.0, 201.0], [8.0, 108.0, 208.0], [9.0, 109.0, 209.0]].map(Vec::from));
+        assert_eq!(after[1][0], [14.0, 114.0, 214.0]);
     }
 }

@@ -1,15 +1,19 @@
 //! The comparison's figures and words, from its tables alone.
 
+use super::agreement::{AgreementRow, Ranks};
+use super::{HeadRow, Method, MissedRow};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Order, Shown};
+use crate::analyses::halves::{Halves, Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, halves, table};
+use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
-use crate::report::cells::{self, number, plural, share, signed};
+use crate::report::cells::{self, number, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
+use crate::report::{Block, Heading, Section};
 use crate::table::Table;
+use crate::table::rows::{Column, Row as _};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// How many heads a report's tables list.
@@ -27,40 +31,59 @@ struct Heads<'a> {
     model: String,
     n: i64,
     labels: Vec<String>,
+    interchange: Vec<Method>,
+    ablation: Vec<Method>,
+    dla: Vec<Method>,
+    ranks: [Vec<i64>; 3],
 }
 
 impl<'a> Heads<'a> {
     fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
-        let table = table(tables, "heads")?;
-        let labels = table.ints("layer")?.iter().zip(table.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
+        let table = table(tables, HeadRow::TABLE)?;
+        let heads = table.column(HeadRow::layer)?.into_iter().zip(table.column(HeadRow::head)?);
+        let rank = |column| table.column(column);
         Ok(Heads {
             table,
-            model: short_name(table.strs("model")?.first().copied().unwrap_or_default()),
-            n: table.ints("n")?.first().copied().unwrap_or(0),
-            labels,
+            model: short_name(table.column(HeadRow::model)?.first().copied().unwrap_or_default()),
+            n: table.column(HeadRow::n)?.first().copied().unwrap_or(0),
+            labels: heads.map(|(layer, head)| cells::head(layer, head)).collect(),
+            interchange: table.column(HeadRow::interchange)?,
+            ablation: table.column(HeadRow::ablation)?,
+            dla: table.column(HeadRow::dla)?,
+            ranks: [rank(HeadRow::rank_interchange)?, rank(HeadRow::rank_ablation)?, rank(HeadRow::rank_dla)?],
         })
     }
 
-    fn float(&self, name: &str) -> Result<&'a [Option<f64>], AnalysisError> {
-        Ok(self.table.floats(name)?)
+    /// What the methods say, in the order of [`METHODS`].
+    fn methods(&self) -> [&[Method]; 3] {
+        [&self.interchange, &self.ablation, &self.dla]
     }
 
-    /// The number of the head that is first by a column of ranks.
-    fn first_by(&self, rank: &str) -> Result<Option<usize>, AnalysisError> {
-        Ok(self.table.ints(rank)?.iter().position(|r| *r == 1))
+    /// The number of the head that is first by a method.
+    fn first_by(&self, method: usize) -> Option<usize> {
+        self.ranks[method].iter().position(|rank| *rank == 1)
     }
 
-    /// The effect of interchange against another number of each head; the strongest of both are named.
-    fn scatter(&self, title: &str, y: (&str, &str, f64), rank: &str) -> Result<Figure, AnalysisError> {
-        let (y_label, column, sign) = y;
-        let (x, y) = (self.float("interchange_mean")?, self.float(column)?);
-        let (by_x, by_y) = (self.table.ints("rank_interchange")?, self.table.ints(rank)?);
-        let named = |i: usize| by_x[i] <= NAMED || by_y[i] <= NAMED;
+    /// The intervals of the shares of the gap that heads cross under interchange, by their labels; none of older tables.
+    fn crossed(&self) -> Result<HashMap<&str, (f64, f64)>, AnalysisError> {
+        let crossed = self.table.column(HeadRow::interchange_crossed)?;
+        let ends = self.labels.iter().zip(crossed);
+        Ok(ends.filter_map(|(label, of)| Some((label.as_str(), of.interval?))).collect())
+    }
+
+    /// The effect of interchange against another method's, times a sign; the strongest of both are named.
+    fn scatter(&self, title: &str, (y_label, method, sign): (&str, usize, f64)) -> Figure {
+        let named = |i: usize| self.ranks[0][i] <= NAMED || self.ranks[method][i] <= NAMED;
         let point = |i: usize| {
             let name = named(i).then(|| self.labels[i].clone());
-            Some(ScatterPoint { x: x[i]?, y: sign * y[i]?, name, series: 0 })
+            Some(ScatterPoint {
+                x: self.interchange[i].mean?,
+                y: sign * self.methods()[method][i].mean?,
+                name,
+                series: 0,
+            })
         };
-        Ok(Figure::from(Scatter {
+        Figure::from(Scatter {
             title: title.to_string(),
             subtitle: format!("{}, {}, positive prompts, last position", self.model, plural(self.n, "pair")),
             x_label: "effect of interchange (nats)".to_string(),
@@ -69,19 +92,19 @@ impl<'a> Heads<'a> {
             series: Vec::new(),
             named_meaning: Some(format!("the first {NAMED} by either method")),
             points: (0..self.labels.len()).filter_map(point).collect(),
-        }))
+        })
     }
 }
 
 /// ` The rank correlation of the sizes is 0.43 (95 % interval [0.33, 0.52]).` of two methods.
 fn correlation(agreement: &Table, first: &str, second: &str) -> Result<String, AnalysisError> {
-    let (firsts, seconds) = (agreement.strs("first")?, agreement.strs("second")?);
-    let at = (0..agreement.rows()).find(|i| firsts[*i] == first && seconds[*i] == second);
+    let firsts = agreement.column(AgreementRow::first)?.into_iter().zip(agreement.column(AgreementRow::second)?);
+    let at = firsts.into_iter().position(|both| both == (first, second));
     let Some(at) = at else { return Ok(String::new()) };
-    let value = agreement.floats("spearman_size")?[at];
-    let (low, high) = (agreement.floats("spearman_size_ci_low")?[at], agreement.floats("spearman_size_ci_high")?[at]);
+    let size = agreement.column(AgreementRow::size)?[at];
+    let (low, high) = size.interval.unzip();
     let ends = cells::interval(low, high, 2);
-    Ok(value.map_or(String::new(), |r| {
+    Ok(size.correlation.map_or(String::new(), |r| {
         format!(" The rank correlation of the sizes is {} (95 % interval {ends}).", number(r, 2))
     }))
 }
@@ -91,19 +114,11 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let mut figures = vec![
         (
             "agreement.png".to_string(),
-            heads.scatter(
-                "Heads under interchange and zero ablation",
-                ("effect of zero ablation (nats)", "ablation_mean", 1.0),
-                "rank_ablation",
-            )?,
+            heads.scatter("Heads under interchange and zero ablation", ("effect of zero ablation (nats)", 1, 1.0)),
         ),
         (
             "dla.png".to_string(),
-            heads.scatter(
-                "Heads under interchange and by attribution",
-                ("attribution, sign turned (nats)", "dla_mean", -1.0),
-                "rank_dla",
-            )?,
+            heads.scatter("Heads under interchange and by attribution", ("attribution, sign turned (nats)", 2, -1.0)),
         ),
     ];
     for (shown, rows) in apart(&heads)? {
@@ -112,18 +127,25 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures)
 }
 
-/// Each method: its columns, what reports call it, what it measures, and who moves answer and foil.
-const METHODS: [[&str; 4]; 3] = [
-    ["interchange", "interchange", "effect", "the exchange"],
-    ["ablation", "ablation", "effect", "the ablation"],
-    ["dla", "attribution", "attribution", "the head"],
+/// Each method: what reports call it, what it measures, and who moves answer and foil.
+const METHODS: [[&str; 3]; 3] = [
+    ["interchange", "effect", "the exchange"],
+    ["ablation", "effect", "the ablation"],
+    ["attribution", "attribution", "the head"],
 ];
+
+/// Their columns.
+const METHOD_COLUMNS: [Column<Method>; 3] = [HeadRow::interchange, HeadRow::ablation, HeadRow::dla];
 
 /// The halves of each method's strongest heads.
 fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisError> {
-    let of = |(at, [column, name, what, subject]): (usize, [&'static str; 4])| {
-        let whole = format!("{column}_mean");
-        let strongest = Listing::of(heads.table).strongest(&whole).first(LISTED).rows()?;
+    let halves = [HeadRow::interchange_halves, HeadRow::ablation_halves, HeadRow::dla_halves];
+    let of = |(at, (methods, halves)): (usize, (&[Method], Column<Halves>))| {
+        let [name, what, subject] = METHODS[at];
+        let mut strongest: Vec<usize> = (0..methods.len()).collect();
+        let size = |i: &usize| methods[*i].mean.map_or(f64::INFINITY, |mean| -mean.abs());
+        strongest.sort_by(|a, b| size(a).total_cmp(&size(b)));
+        strongest.truncate(LISTED);
         let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
         let shown = Shown {
             file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
@@ -134,41 +156,47 @@ fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisErr
             order: Order::Largest,
             ..Shown::default()
         };
-        Ok::<_, AnalysisError>((shown, halves::moved(heads.table, (column, &whole), labelled)?))
+        let whole = methods.iter().map(|method| method.mean).collect();
+        Ok::<_, AnalysisError>((shown, moved(heads.table.column(halves)?, whole, labelled)))
     };
-    METHODS.into_iter().enumerate().map(of).collect()
+    heads.methods().into_iter().zip(halves).enumerate().map(of).collect()
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let heads = Heads::of(tables)?;
+    let [interchange, ablation, dla] = METHOD_COLUMNS.map(|method| method.with(Method::mean));
+    let [interchange_q, ablation_q, _] = METHOD_COLUMNS.map(|method| method.with(Method::q));
     let listing = Listing::of(heads.table)
-        .strongest("interchange_mean")
+        .strongest(&interchange)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("q", Show::PValue("interchange_q"))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("q", Show::PValue("ablation_q"))
-        .column("attribution (nats)", Show::Signed("dla_mean", 3))
-        .column("share of all attributions", Show::Share("dla_share"))
-        .column("rank: interchange", Show::Count("rank_interchange"))
-        .column("ablation", Show::Count("rank_ablation"))
-        .column("attribution", Show::Count("rank_dla"));
-    let agreement = Listing::of(table(tables, "agreement")?)
-        .column("method", Show::Text("first"))
-        .column("against", Show::Text("second"))
-        .column("Spearman of sizes", Show::Signed("spearman_size", 2))
-        .column("95 % interval", Show::Interval("spearman_size_ci_low", "spearman_size_ci_high", 2))
-        .column("ceiling", Show::Number("spearman_size_ceiling", 2))
-        .column("signed", Show::Signed("spearman_signed", 2))
-        .column("95 % interval", Show::Interval("spearman_signed_ci_low", "spearman_signed_ci_high", 2))
-        .column("ceiling", Show::Number("spearman_signed_ceiling", 2))
-        .column("shared of the top", Show::Count("overlap"))
-        .column("by chance", Show::Number("overlap_expected", 1))
-        .column("p", Show::PValue("overlap_p"));
+        .column("head", Show::Head(HeadRow::layer.name, HeadRow::head.name))
+        .column("interchange (nats)", Show::Signed(&interchange, 3))
+        .column("q", Show::PValue(&interchange_q))
+        .column("ablation (nats)", Show::Signed(&ablation, 3))
+        .column("q", Show::PValue(&ablation_q))
+        .column("attribution (nats)", Show::Signed(&dla, 3))
+        .column("share of all attributions", Show::Share(HeadRow::dla_share.name))
+        .column("rank: interchange", Show::Count(HeadRow::rank_interchange.name))
+        .column("ablation", Show::Count(HeadRow::rank_ablation.name))
+        .column("attribution", Show::Count(HeadRow::rank_dla.name));
+    let [size, signed] = [AgreementRow::size, AgreementRow::signed].map(|ranks| ranks.with(Ranks::interval));
+    let [size_ceiling, signed_ceiling] =
+        [AgreementRow::size, AgreementRow::signed].map(|ranks| ranks.with(Ranks::ceiling));
+    let agreement = Listing::of(table(tables, AgreementRow::TABLE)?)
+        .column("method", Show::Text(AgreementRow::first.name))
+        .column("against", Show::Text(AgreementRow::second.name))
+        .column("Spearman of sizes", Show::Signed(AgreementRow::size.name, 2))
+        .column("95 % interval", Show::Interval(&size, 2))
+        .column("ceiling", Show::Number(&size_ceiling, 2))
+        .column("signed", Show::Signed(AgreementRow::signed.name, 2))
+        .column("95 % interval", Show::Interval(&signed, 2))
+        .column("ceiling", Show::Number(&signed_ceiling, 2))
+        .column("shared of the top", Show::Count(AgreementRow::overlap.name))
+        .column("by chance", Show::Number(AgreementRow::overlap_expected.name, 1))
+        .column("p", Show::PValue(AgreementRow::overlap_p.name));
     let ceiling = "The ceiling is about how much agreement the noise of the means leaves room for: each method's own correlation \
                    between the halves of the pairs, not corrected for their being halves. Means over all pairs can agree more.";
-    let agrees = |method| correlation(table(tables, "agreement")?, "interchange", method);
+    let agrees = |method| correlation(table(tables, AgreementRow::TABLE)?, "interchange", method);
     let main = Section::new("Which heads each method names")
         .paragraph(finding(&heads)?)
         .block(Block::Table(listing.block("The strongest by interchange, under each method")?))
@@ -188,7 +216,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
             ),
             "Scatter plot of effects of interchange and attributions.",
         );
-    let mut sections = vec![main, missed_section(table(tables, "missed")?)?];
+    let mut sections = vec![main, missed_section(table(tables, MissedRow::TABLE)?, &heads)?];
     let apart = apart(&heads)?.into_iter().enumerate();
     sections.extend(apart.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)));
     sections.push(repair_section(&heads)?);
@@ -197,41 +225,35 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// The first head of each method, and where the others rank it.
 fn finding(heads: &Heads) -> Result<String, AnalysisError> {
-    let ranks = ["rank_interchange", "rank_ablation", "rank_dla"];
-    let rank = |name: &str, i: usize| Ok::<_, AnalysisError>(heads.table.ints(name)?[i]);
     let mut text = format!("Over {}, on the positive prompts.", plural(heads.n, "pair"));
-    if let Some(i) = heads.first_by(ranks[0])? {
+    if let Some(i) = heads.first_by(0) {
         text += &format!(
             " Interchange names **{}** first ({} nats); ablation ranks it {}, attribution {} with {} of all attributions.",
             heads.labels[i],
-            signed(heads.float("interchange_mean")?[i], 3),
-            rank(ranks[1], i)?,
-            rank(ranks[2], i)?,
-            share(heads.float("dla_share")?[i]),
+            signed(heads.interchange[i].mean, 3),
+            heads.ranks[1][i],
+            heads.ranks[2][i],
+            share(heads.table.column(HeadRow::dla_share)?[i]),
         );
     }
-    if let Some(i) = heads.first_by(ranks[1])? {
+    if let Some(i) = heads.first_by(1) {
         text += &format!(
             " Ablation names **{}** first ({} nats), interchange ranks it {}.",
             heads.labels[i],
-            signed(heads.float("ablation_mean")?[i], 3),
-            rank(ranks[0], i)?
+            signed(heads.ablation[i].mean, 3),
+            heads.ranks[0][i]
         );
     }
-    if let Some(i) = heads.first_by(ranks[2])? {
+    if let Some(i) = heads.first_by(2) {
         text += &format!(
             " Attribution names **{}** first ({} nats), interchange ranks it {}.",
             heads.labels[i],
-            signed(heads.float("dla_mean")?[i], 3),
-            rank(ranks[0], i)?
+            signed(heads.dla[i].mean, 3),
+            heads.ranks[0][i]
         );
     }
     // All three methods are tested over the same pairs and heads.
-    let tested = ["interchange_q", "ablation_q", "dla_q"].map(|q| heads.float(q));
-    let mut significant = false;
-    for q in tested {
-        significant |= q?.iter().flatten().any(|q| *q < SIGNIFICANT);
-    }
+    let significant = heads.methods().into_iter().flatten().any(|method| method.q.is_some_and(|q| q < SIGNIFICANT));
     if !significant {
         text += &Power { items: heads.n, item: "pair", tests: heads.labels.len() }.sentence();
     }
@@ -239,7 +261,7 @@ fn finding(heads: &Heads) -> Result<String, AnalysisError> {
 }
 
 /// What interchange finds and the others do not.
-fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
+fn missed_section(missed: &Table, heads: &Heads) -> Result<Section, AnalysisError> {
     let section = Section::new("What ablation and attribution miss");
     let found = missed.rows();
     if found == 0 {
@@ -249,14 +271,19 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         );
         return Ok(section.paragraph(text));
     }
-    let (by_ablation, by_dla) = (missed.flags("ablation_misses")?, missed.flags("dla_misses")?);
-    let labels: Vec<String> =
-        missed.ints("layer")?.iter().zip(missed.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
-    let shares = missed.floats("share_of_gap")?;
+    let (by_ablation, by_dla) = (missed.column(MissedRow::ablation_misses)?, missed.column(MissedRow::dla_misses)?);
+    let labels: Vec<String> = missed
+        .column(MissedRow::layer)?
+        .into_iter()
+        .zip(missed.column(MissedRow::head)?)
+        .map(|(l, h)| cells::head(l, h))
+        .collect();
+    let (shares, ends) = (missed.column(MissedRow::share_of_gap)?, heads.crossed()?);
+    let ends = |i: usize| share_interval(ends.get(labels[i].as_str()).copied());
     let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
         let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
         first.map_or("misses none".to_string(), |i| {
-            let strongest = format!("{} ({} of the gap)", labels[i], share(shares[i]));
+            let strongest = format!("{} ({} {} of the gap)", labels[i], share(shares[i]), ends(i));
             let strongest = if n == 1 { strongest } else { format!("the strongest of them {strongest}") };
             format!("misses {n}{how}, {strongest}. That can be {}", if n == 1 { one } else { more })
         })
@@ -266,7 +293,7 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
          Attribution {}.",
         plural(found as i64, "head"),
         misses(
-            by_ablation,
+            &by_ablation,
             "",
             [
                 "because silence is not what the head holds in the negative prompts, or because later components take its part over",
@@ -274,7 +301,7 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
             ]
         ),
         misses(
-            by_dla,
+            &by_dla,
             &format!(
                 ", which {} not among its first {found}",
                 if by_dla.iter().filter(|m| **m).count() == 1 { "is" } else { "are" }
@@ -287,15 +314,16 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     );
     let block = Listing::of(missed)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("share of gap", Show::Share("share_of_gap"))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("q", Show::PValue("ablation_q"))
-        .column("ablation misses", Show::Flag("ablation_misses"))
-        .column("share of attributions", Show::Share("dla_share"))
-        .column("attribution misses", Show::Flag("dla_misses"))
-        .block("Heads that interchange finds, the strongest first")?;
+        .column("head", Show::Head(MissedRow::layer.name, MissedRow::head.name))
+        .column("interchange (nats)", Show::Signed(MissedRow::interchange_mean.name, 3))
+        .column("share of gap", Show::Share(MissedRow::share_of_gap.name))
+        .column("ablation (nats)", Show::Signed(MissedRow::ablation_mean.name, 3))
+        .column("q", Show::PValue(MissedRow::ablation_q.name))
+        .column("ablation misses", Show::Flag(MissedRow::ablation_misses.name))
+        .column("share of attributions", Show::Share(MissedRow::dla_share.name))
+        .column("attribution misses", Show::Flag(MissedRow::dla_misses.name))
+        .block("Heads that interchange finds, the strongest first")?
+        .with_column(3, Heading::number("95 % interval"), (0..found).map(ends));
     Ok(section.paragraph(text).block(Block::Table(block)))
 }
 
@@ -307,9 +335,9 @@ fn is_given_back(direct: f64, total: f64) -> bool {
 
 /// Total effects against those with later components frozen.
 fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
-    let (totals, frozen) = (heads.float("ablation_mean")?, heads.float("ablation_frozen_mean")?);
-    let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, totals[i]?));
-    let writers: Vec<(usize, f64, f64)> = (0..totals.len()).filter_map(of).collect();
+    let frozen = heads.table.column(HeadRow::ablation_frozen_mean)?;
+    let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, heads.ablation[i].mean?));
+    let writers: Vec<(usize, f64, f64)> = (0..frozen.len()).filter_map(of).collect();
     let given_back = writers.iter().filter(|(_, f, t)| is_given_back(*f, *t)).count();
     let furthest = writers.iter().max_by(|a, b| (a.1 - a.2).abs().total_cmp(&(b.1 - b.2).abs()));
     let named = furthest.map_or(String::new(), |(i, f, t)| {
@@ -335,16 +363,17 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
         "The strongest heads by interchange and by attribution were silenced once more, with every later component frozen at its \
          clean value. What the total effect has beyond that comes from later components. {found}"
     );
+    let [interchange, ablation, _] = METHOD_COLUMNS.map(|method| method.with(Method::mean));
     let block = Listing::of(heads.table)
-        .strongest("interchange_mean")
+        .strongest(&interchange)
         .first(LISTED)
-        .column("head", Show::Head("layer", "head"))
-        .column("interchange (nats)", Show::Signed("interchange_mean", 3))
-        .column("own attribution", Show::Signed("interchange_direct_mean", 3))
-        .column("later frozen", Show::Signed("interchange_frozen_mean", 3))
-        .column("ablation (nats)", Show::Signed("ablation_mean", 3))
-        .column("own attribution", Show::Signed("ablation_direct_mean", 3))
-        .column("later frozen", Show::Signed("ablation_frozen_mean", 3))
+        .column("head", Show::Head(HeadRow::layer.name, HeadRow::head.name))
+        .column("interchange (nats)", Show::Signed(&interchange, 3))
+        .column("own attribution", Show::Signed(HeadRow::interchange_direct_mean.name, 3))
+        .column("later frozen", Show::Signed(HeadRow::interchange_frozen_mean.name, 3))
+        .column("ablation (nats)", Show::Signed(&ablation, 3))
+        .column("own attribution", Show::Signed(HeadRow::ablation_direct_mean.name, 3))
+        .column("later frozen", Show::Signed(HeadRow::ablation_frozen_mean.name, 3))
         .block(
             "Total effects, the change of the head's own attribution, and the effect with later components frozen",
         )?;

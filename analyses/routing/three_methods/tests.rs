@@ -1,36 +1,49 @@
 use super::*;
+use crate::plan::{Metric, Reading};
 
 #[test]
 fn ranks_are_by_size_whatever_the_sign() {
     assert_eq!(ranks(&[0.1, -3.0, 2.0]), [3, 1, 2]);
 }
 
-/// What [`methods_plan`] reads of `n` pairs of a model of two layers and two heads.
-fn readings(n: usize) -> Vec<Reading> {
-    let of_pair = |pair: usize| {
+/// What is read of `n` pairs of a model of two layers and two heads, and what it comes to.
+fn readings(n: usize) -> (Readings, Vec<OfPair>) {
+    let (mut plan, metric) = (Plan::default(), || Metric::logit_difference(vec![1], vec![2]));
+    let mut found = Vec::new();
+    let asked = (0..n).map(|pair| {
+        let run = plan.prompt("p", vec![1]);
         let number = move |k: usize| Reading::Number((7 * pair + k * k) as f64);
         let attribution = |by: f32| {
             let values = (0..12).map(|k| by * ((k as f32) - pair as f32)).collect();
-            Reading::Array(crate::plan::Array { shape: vec![3, 4], values })
+            Reading::Array(Array { shape: vec![3, 4], values })
         };
-        let of_pair = [number(0), number(1), number(2), attribution(1.0), attribution(2.0)];
-        of_pair.into_iter().chain((3..19).map(number))
-    };
-    (0..n).flat_map(of_pair).collect()
+        found.extend([number(0), number(1), number(2), attribution(1.0), attribution(2.0)]);
+        found.extend((3..19).map(number));
+        let mut value = || Asked { metric: plan.read(run, metric()), answer: Some(plan.read(run, metric())) };
+        let positive = value();
+        let negative = plan.read(run, metric());
+        let attributions = [(); 2].map(|()| plan.read(run, Attribution(metric())));
+        let mut value = || Asked { metric: plan.read(run, metric()), answer: Some(plan.read(run, metric())) };
+        let heads = (0..4).map(|_| [value(), value()]).collect();
+        OfPair { positive, negative, attributions, heads }
+    });
+    let asked = asked.collect();
+    (Readings::new(found), asked)
 }
 
 #[test]
 fn readings_say_the_same_in_one_plan_and_in_several() {
-    let all = readings(5);
-    let of_pair = all.len() / 5;
+    let (all, asked) = readings(5);
     let mut whole = Measured::none(4);
-    whole.add((2, 2), &all);
+    asked.iter().for_each(|of_pair| whole.add((2, 2), &all, of_pair));
     // The last head's four numbers are those of 15 to 18; each is less than the prompt's own of its kind.
     assert_eq!((whole.interchange[3][1], whole.ablation[3][1]), (225.0, 289.0));
     assert_eq!([0, 1].map(|method| whole.answers[method][3][1]), [16.0 * 16.0 - 1.0, 18.0 * 18.0 - 1.0]);
     assert_eq!((whole.positive.len(), whole.dla[2][4], whole.dla[3][0], whole.answers[2][3][0]), (5, 0.0, 5.0, 10.0));
     let mut parts = Measured::none(4);
-    [0..2, 2..5].into_iter().for_each(|some| parts.add((2, 2), &all[some.start * of_pair..some.end * of_pair]));
+    for some in [0..2, 2..5] {
+        asked[some].iter().for_each(|of_pair| parts.add((2, 2), &all, of_pair));
+    }
     assert_eq!(parts, whole);
 }
 
@@ -71,9 +84,9 @@ fn shares_of_the_gap_have_intervals_that_know_the_gap() {
     // Effects are a quarter of each pair's own gap: as a share they are sure, though both vary from pair to pair.
     let mut measured = measured([-1.0; 3], [0.1; 3]);
     measured.negative = vec![-1.0, -3.0, -6.0, 1.0];
-    let effects = vec![measured.gaps().iter().map(|gap| gap / 4.0).collect::<Vec<_>>()];
-    let table = crossed_columns(Table::new("heads"), "interchange", &effects, (&measured, 0)).unwrap();
-    for column in ["interchange_crossed", "interchange_crossed_ci_low", "interchange_crossed_ci_high"] {
-        assert!((table.floats(column).unwrap()[0].unwrap() - 0.25).abs() < 1e-12, "{column}");
+    let effects: Vec<f64> = measured.gaps().iter().map(|gap| gap / 4.0).collect();
+    let Crossed { share, interval } = crossed(&effects, &measured, 0);
+    for number in [share, interval.unzip().0, interval.unzip().1] {
+        assert!((number.unwrap() - 0.25).abs() < 1e-12, "{number:?}");
     }
 }

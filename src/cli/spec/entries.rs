@@ -1,10 +1,10 @@
 //! What an experiment file holds: its entries, as words that the command line's parser reads.
 
 use crate::analyses::Command;
-use crate::cli::analysis::OF_RUN;
 use crate::cli::compare::OF_HEADS;
 use crate::cli::{Cli, CliError, Command as Any};
 use crate::names::meant;
+use crate::study::OF_RUN;
 use clap::{CommandFactory, Parser};
 use std::path::Path;
 

@@ -1,22 +1,34 @@
 //! The keys of a `config.json`, each accounted for.
 
-use super::wrapper::default_size;
 use super::{ConfigError, HARMLESS, TELLING, not_understood, passing_over};
-use crate::model::arch::*;
+use crate::model::arch::Activation;
+use crate::model::families::Family;
 use crate::names::{nearest, suggestion};
 use serde_json::{Map, Value};
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 
+/// Whether a family caps numbers softly.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::model) enum Cap {
+    Never,
+    /// By what the description gives, if it does.
+    Given,
+    /// By what it gives; where it says nothing, by this.
+    Or(f64),
+}
+
 /// A configuration's keys, and which of them were read.
-pub(super) struct Reader<'a> {
+pub(in crate::model) struct Reader<'a> {
     pub(super) path: &'a Path,
     map: &'a Map<String, Value>,
     /// Keys that the user passes over: to the reader they are not there.
     ignore: &'a [String],
+    /// Whose description it is.
+    pub(in crate::model) family: &'static Family,
     /// Whether this is a wrapper's text part, which leaves out what is as its family has it.
-    pub(super) wrapped: bool,
+    wrapped: bool,
     taken: RefCell<BTreeSet<String>>,
     pub(super) warnings: RefCell<Vec<String>>,
     /// The longest prompt that each rotation is made for.
@@ -26,9 +38,14 @@ pub(super) struct Reader<'a> {
 impl<'a> Reader<'a> {
     /// A reader that passes over the keys in `ignore`. Of those that the file has not it warns: they may be another model's, or a slip of
     /// the pen.
-    pub(super) fn new(path: &'a Path, map: &'a Map<String, Value>, ignore: &'a [String], wrapped: bool) -> Self {
-        let (taken, warnings, contexts) = Default::default();
-        let reader = Reader { path, map, ignore, wrapped, taken, warnings, contexts };
+    pub(in crate::model) fn new(
+        path: &'a Path,
+        map: &'a Map<String, Value>,
+        ignore: &'a [String],
+        of: (&'static Family, bool),
+    ) -> Self {
+        let ((family, wrapped), (taken, warnings, contexts)) = (of, Default::default());
+        let reader = Reader { path, map, ignore, family, wrapped, taken, warnings, contexts };
         reader.warnings.borrow_mut().extend(reader.slips());
         reader
     }
@@ -41,35 +58,35 @@ impl<'a> Reader<'a> {
     }
 
     /// The error of keys that nothing here knows.
-    pub(super) fn not_understood(&self, keys: &[String]) -> ConfigError {
+    pub(in crate::model) fn not_understood(&self, keys: &[String]) -> ConfigError {
         self.key(&keys.join("`, `"), not_understood(keys, &self.slips()))
     }
 
     /// Whether the user passes a key over; one within another is named by both, `rope_scaling.factor`.
-    pub(super) fn ignored(&self, key: &str) -> bool {
+    pub(in crate::model) fn ignored(&self, key: &str) -> bool {
         self.ignore.iter().any(|ignored| ignored == key)
     }
 
     /// Whether the file gives a key, be it as `null`.
-    fn given(&self, key: &str) -> bool {
+    pub(super) fn given(&self, key: &str) -> bool {
         self.map.contains_key(key) && !self.ignored(key)
     }
 
-    pub(super) fn file(&self, why: String) -> ConfigError {
+    pub(in crate::model) fn file(&self, why: String) -> ConfigError {
         ConfigError::File { path: self.path.to_path_buf(), why }
     }
 
-    pub(super) fn key(&self, key: &str, why: impl Into<String>) -> ConfigError {
+    pub(in crate::model) fn key(&self, key: &str, why: impl Into<String>) -> ConfigError {
         ConfigError::Key { path: self.path.to_path_buf(), key: key.to_string(), why: why.into() }
     }
 
     /// The key's value; a `null` counts as absent, as it does in `transformers`.
-    pub(super) fn take(&self, key: &str) -> Option<&'a Value> {
+    pub(in crate::model) fn take(&self, key: &str) -> Option<&'a Value> {
         self.taken.borrow_mut().insert(key.to_string());
         self.map.get(key).filter(|v| !v.is_null() && !self.ignored(key))
     }
 
-    pub(super) fn warn(&self, text: String) {
+    pub(in crate::model) fn warn(&self, text: String) {
         // A key that two rotations read is spoken of once.
         if !self.warnings.borrow().contains(&text) {
             self.warnings.borrow_mut().push(text);
@@ -77,68 +94,66 @@ impl<'a> Reader<'a> {
     }
 
     /// A default that no tensor would contradict, which is said when it is taken.
-    pub(super) fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
+    pub(in crate::model) fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
         self.warn(format!("`{key}` is not given: {value}, the family's default, is assumed"));
         value
     }
 
     /// The error of a key that must be there.
-    pub(super) fn missing(&self, key: &str) -> ConfigError {
+    pub(in crate::model) fn missing(&self, key: &str) -> ConfigError {
         self.key(key, if self.ignored(key) { "cannot be passed over: nothing stands in for it" } else { "is missing" })
     }
 
-    pub(super) fn opt_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
+    pub(in crate::model) fn opt_size(&self, key: &str) -> Result<Option<usize>, ConfigError> {
         let Some(value) = self.take(key) else { return Ok(None) };
         let n = value.as_u64().and_then(|n| usize::try_from(n).ok());
         n.map(Some).ok_or_else(|| self.key(key, format!("expected a whole number, found {value}")))
     }
 
-    pub(super) fn size(&self, key: &str) -> Result<usize, ConfigError> {
-        self.opt_size(key)?.ok_or_else(|| self.missing(key))
-    }
-
-    /// A size that a wrapper's text part may leave to its family.
-    pub(super) fn size_of(&self, family: Family, key: &str) -> Result<usize, ConfigError> {
-        match default_size(family, key).filter(|_| self.wrapped && !self.ignored(key)) {
-            Some(default) => Ok(self.opt_size(key)?.unwrap_or_else(|| self.assumed(key, default))),
-            None => self.size(key),
+    /// A size that must be there. A wrapper's text part may leave it to its family.
+    pub(in crate::model) fn size(&self, key: &str) -> Result<usize, ConfigError> {
+        let given = self.opt_size(key)?;
+        let default = self.family.size(key).filter(|_| self.wrapped && !self.ignored(key));
+        match (given, default) {
+            (Some(n), _) => Ok(n),
+            (None, Some(default)) => Ok(self.assumed(key, default)),
+            (None, None) => Err(self.missing(key)),
         }
     }
 
     /// As many KV heads as heads, where the family has no number of its own.
-    pub(super) fn kv_heads(&self, family: Family, n_heads: usize) -> Result<usize, ConfigError> {
+    pub(in crate::model) fn kv_heads(&self, n_heads: usize) -> Result<usize, ConfigError> {
         const KEY: &str = "num_key_value_heads";
-        match default_size(family, KEY).filter(|_| self.wrapped && family != Family::Llama) {
-            Some(_) => self.size_of(family, KEY),
+        match self.family.size(KEY).filter(|_| self.wrapped) {
+            Some(_) => self.size(KEY),
             None => Ok(self.opt_size(KEY)?.unwrap_or(n_heads)),
         }
     }
 
-    pub(super) fn opt_number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+    pub(in crate::model) fn opt_number(&self, key: &str) -> Result<Option<f64>, ConfigError> {
         self.take(key)
             .map(|v| number(v).ok_or_else(|| self.key(key, format!("expected a number, found {v}"))))
             .transpose()
     }
 
     /// A number that the family has a default for, which is said when it is assumed.
-    pub(super) fn or_default(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
+    pub(in crate::model) fn or_default(&self, key: &str, default: f64) -> Result<f64, ConfigError> {
         Ok(self.opt_number(key)?.unwrap_or_else(|| self.assumed(key, default)))
     }
 
-    /// A soft-cap of Gemma 2 and 3: `null` switches it off; where it is not given, Gemma 2 has one.
-    pub(super) fn softcap(&self, key: &str, family: Family, default: f64) -> Result<Option<f64>, ConfigError> {
-        match (self.opt_number(key)?, family) {
-            (given, Family::Gemma2 | Family::Gemma3) if given.is_some() => Ok(given),
-            (None, Family::Gemma2) if !self.given(key) => Ok(Some(self.assumed(key, default))),
-            (Some(_), _) => {
+    /// A soft-cap; `null` switches it off.
+    pub(in crate::model) fn softcap(&self, key: &str, cap: Cap) -> Result<Option<f64>, ConfigError> {
+        match (self.opt_number(key)?, cap) {
+            (Some(_), Cap::Never) => {
                 let why = "soft-capping is not implemented for this family";
                 Err(self.key(key, format!("{why}; {}", passing_over(&[key.to_string()]))))
             }
-            (None, _) => Ok(None),
+            (None, Cap::Or(default)) if !self.given(key) => Ok(Some(self.assumed(key, default))),
+            (given, _) => Ok(given),
         }
     }
 
-    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
+    pub(in crate::model) fn flag(&self, key: &str, default: bool) -> Result<bool, ConfigError> {
         match self.take(key) {
             None => Ok(default),
             Some(v) => v.as_bool().ok_or_else(|| self.key(key, format!("expected true or false, found {v}"))),
@@ -146,7 +161,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A key of which the decoder implements one value; absent counts as that value.
-    pub(super) fn require(&self, key: &str, value: &Value) -> Result<(), ConfigError> {
+    pub(in crate::model) fn require(&self, key: &str, value: &Value) -> Result<(), ConfigError> {
         match self.take(key) {
             Some(found) if found != value => {
                 let why = format!("is {found}; gatelens implements only {value} for this family");
@@ -156,7 +171,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    pub(super) fn divide(&self, key: &str, width: usize, heads: usize) -> Result<usize, ConfigError> {
+    pub(in crate::model) fn divide(&self, key: &str, width: usize, heads: usize) -> Result<usize, ConfigError> {
         if heads == 0 || !width.is_multiple_of(heads) {
             return Err(self.key(key, format!("{width} does not divide over {heads} heads; give `head_dim`")));
         }
@@ -164,11 +179,11 @@ impl<'a> Reader<'a> {
     }
 
     /// Layers, checked before anything is allocated for each.
-    pub(super) fn bounded_layers(&self, n: usize) -> Result<usize, ConfigError> {
+    pub(in crate::model) fn bounded_layers(&self, n: usize) -> Result<usize, ConfigError> {
         if n > 10_000 { Err(self.file(format!("{n} layers are more than any model has"))) } else { Ok(n) }
     }
 
-    pub(super) fn activation(&self, key: &str, default: &str) -> Result<Activation, ConfigError> {
+    pub(in crate::model) fn activation(&self, key: &str, default: &str) -> Result<Activation, ConfigError> {
         let name = match self.take(key) {
             None => self.assumed(key, default),
             Some(v) => v.as_str().unwrap_or("(not a string)"),
@@ -185,76 +200,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Window and rotation of each layer.
-    pub(super) fn layers(&self, family: Family, n: usize) -> Result<Vec<Layer>, ConfigError> {
-        let n = self.bounded_layers(n)?;
-        let window = self.opt_size("sliding_window")?;
-        let used = match family {
-            Family::Qwen2 | Family::Qwen3 => self.flag("use_sliding_window", false)?,
-            Family::Llama | Family::Olmo2 => false,
-            _ => true,
-        };
-        // Only a `null` says that there is no window; where it is not given, these families have one.
-        let has_default = !matches!(family, Family::Phi3) && used && !self.given("sliding_window");
-        let window = if has_default { Some(self.assumed("sliding_window", 4096)) } else { window };
-        let window = if used { window } else { None };
-        // Where `layer_types` is given, the older keys that it is made of say nothing more.
-        for key in ["max_window_layers", "sliding_window_pattern", "_sliding_window_pattern"] {
-            self.take(key);
-        }
-        let slides = match self.layer_types(n)? {
-            None => self.window_pattern(family, n, window.is_some())?,
-            Some(typed) => match typed.iter().position(|slides| *slides).filter(|_| window.is_none()) {
-                None => typed,
-                Some(l) => {
-                    let why = format!("layer {l} is `sliding_attention`, but no window is in use");
-                    return Err(self.key("layer_types", why));
-                }
-            },
-        };
-        let local_rope = family == Family::Gemma3;
-        let layer = |slides: bool| Layer { window: window.filter(|_| slides), rope: usize::from(local_rope && slides) };
-        Ok(slides.into_iter().map(layer).collect())
-    }
-
-    /// Whether each layer's attention slides where `layer_types` does not say it.
-    fn window_pattern(&self, family: Family, n: usize, windowed: bool) -> Result<Vec<bool>, ConfigError> {
-        Ok(match family {
-            Family::Gemma2 => (0..n).map(|l| l.is_multiple_of(2)).collect(),
-            Family::Gemma3 => {
-                let every = self.opt_size("sliding_window_pattern")?.or(self.opt_size("_sliding_window_pattern")?);
-                let every = every.unwrap_or_else(|| self.assumed("sliding_window_pattern", 6));
-                if every == 0 {
-                    return Err(self.key("sliding_window_pattern", "must be positive"));
-                }
-                (0..n).map(|l| !(l + 1).is_multiple_of(every)).collect()
-            }
-            Family::Qwen2 | Family::Qwen3 if windowed => {
-                let from = self.opt_size("max_window_layers")?;
-                let from = from.unwrap_or_else(|| self.assumed("max_window_layers", 28));
-                (0..n).map(|l| l >= from).collect()
-            }
-            _ => vec![true; n],
-        })
-    }
-
-    /// `layer_types`, as whether each layer's attention slides.
-    pub(super) fn layer_types(&self, n: usize) -> Result<Option<Vec<bool>>, ConfigError> {
-        let Some(value) = self.take("layer_types") else { return Ok(None) };
-        let types = value.as_array().ok_or_else(|| self.key("layer_types", "expected a list"))?;
-        if types.len() != n {
-            return Err(self.key("layer_types", format!("has {} entries for {n} layers", types.len())));
-        }
-        let slides = |t: &Value| match t.as_str() {
-            Some("sliding_attention") => Ok(true),
-            Some("full_attention") => Ok(false),
-            _ => Err(self.key("layer_types", format!("unknown type {t}; known are full_attention, sliding_attention"))),
-        };
-        types.iter().map(slides).collect::<Result<_, _>>().map(Some)
-    }
-
     /// Every key must have been read or be known not to matter.
-    pub(super) fn account_for_the_rest(&self) -> Result<(), ConfigError> {
+    pub(in crate::model) fn account_for_the_rest(&self) -> Result<(), ConfigError> {
         let mut faults = Vec::new();
         for (key, value) in self.map {
             let known = self.taken.borrow().contains(key) || HARMLESS.contains(&key.as_str()) || self.ignored(key);

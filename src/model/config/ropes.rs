@@ -2,16 +2,18 @@
 
 use super::ConfigError;
 use super::reader::{Reader, number};
-use crate::model::arch::Family;
 use crate::model::rope::{Rope, Scaling, yarn_mscale};
 use serde_json::{Map, Value};
 
 impl Reader<'_> {
-    /// The rotations that the family's layers choose from: Gemma 3 has a global and a local one, all others one.
-    pub(super) fn ropes(&self, family: Family, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, ConfigError> {
-        if family != Family::Gemma3 {
-            return Ok(vec![self.rope(d_head, n_ctx, 10_000.0, 1.0)?]);
-        }
+    /// Two rotations, of layers that see all positions and of those that see a window: each in its part of `rope_parameters`,
+    /// or in the older keys, where the second is plain. `bases` are theirs where they are not given.
+    pub(in crate::model) fn global_and_local_ropes(
+        &self,
+        d_head: usize,
+        n_ctx: usize,
+        bases: [f64; 2],
+    ) -> Result<Vec<Rope>, ConfigError> {
         let local_base = self.opt_number("rope_local_base_freq")?;
         let nested = self.take("rope_parameters").and_then(Value::as_object);
         match nested.filter(|p| p.contains_key("full_attention") || p.contains_key("sliding_attention")) {
@@ -19,23 +21,30 @@ impl Reader<'_> {
                 let part = |kind: &str| match p.get(kind).and_then(Value::as_object) {
                     Some(part) => {
                         let at = format!("rope_parameters.{kind}");
-                        RopeReader { r: self, part, at: &at, nested: true, alone: false }.read(d_head, n_ctx, 1e4, 1.0)
+                        let reader = RopeReader { r: self, part, at: &at, nested: true, alone: false };
+                        reader.read(d_head, n_ctx, bases[1], 1.0)
                     }
                     None => Err(self.key("rope_parameters", format!("has no `{kind}`"))),
                 };
                 Ok(vec![part("full_attention")?, part("sliding_attention")?])
             }
             None => {
-                let base = local_base.unwrap_or_else(|| self.assumed("rope_local_base_freq", 10_000.0));
+                let base = local_base.unwrap_or_else(|| self.assumed("rope_local_base_freq", bases[1]));
                 self.contexts.borrow_mut().push(n_ctx);
                 let local = Rope { base, rotary: d_head, scaling: Scaling::None };
-                Ok(vec![self.rope(d_head, n_ctx, 1e6, 1.0)?, local])
+                Ok(vec![self.rope(d_head, n_ctx, bases[0], 1.0)?, local])
             }
         }
     }
 
     /// The model's one rotation, from `rope_parameters` or the older keys.
-    pub(super) fn rope(&self, d_head: usize, n_ctx: usize, base: f64, partial: f64) -> Result<Rope, ConfigError> {
+    pub(in crate::model) fn rope(
+        &self,
+        d_head: usize,
+        n_ctx: usize,
+        base: f64,
+        partial: f64,
+    ) -> Result<Rope, ConfigError> {
         let empty = Map::new();
         let (scaling, parameters) = (self.take("rope_scaling"), self.take("rope_parameters"));
         let (part, at) = match (parameters, scaling) {

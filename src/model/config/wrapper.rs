@@ -1,19 +1,11 @@
 //! Descriptions that wrap a language model's: those of models that also read images or sound, whose text part is described
-//! in a `text_config`.
+//! in a `text_config`. With text alone, the three positions that some of their rotations turn by are one, and what else they
+//! add acts on images.
 
-use super::{ConfigError, known_families};
-use crate::model::arch::{FAMILIES, Family};
+use super::ConfigError;
+use crate::model::families::{self, Family};
 use serde_json::{Map, Value};
 use std::path::Path;
-
-/// Text parts that are a family under another name: with text alone, the three positions that their rotations turn by are
-/// one, and what else they add acts on images.
-const TEXT_PARTS: [(&str, Family); 3] =
-    [("qwen2_vl_text", Family::Qwen2), ("qwen2_5_vl_text", Family::Qwen2), ("qwen3_vl_text", Family::Qwen3)];
-
-/// What the text part of a wrapper is where it does not say.
-const UNSAID: [(&str, &str); 4] =
-    [("gemma3", "gemma3_text"), ("llava", "llama"), ("llava_next", "llama"), ("mistral3", "mistral")];
 
 /// Wrappers whose text part reads its prompt in another way than from left to right.
 const NOT_CAUSAL: [&str; 2] = ["paligemma", "colpali"];
@@ -39,13 +31,6 @@ const OTHER_PARTS: [&str; 17] = [
     "ignore_index",
 ];
 
-/// The family that a `model_type` stands for, where `wrapped` says whether it is a wrapper's text part.
-pub(super) fn family(model_type: &str, wrapped: bool) -> Option<Family> {
-    let parts = if wrapped { &TEXT_PARTS[..] } else { &[] };
-    let mut known = FAMILIES.iter().map(|(family, name)| (*name, *family)).chain(parts.iter().copied());
-    known.find(|(name, _)| *name == model_type).map(|(_, family)| family)
-}
-
 /// A wrapper's text part.
 pub(super) struct TextPart {
     /// Its description, with what of the wrapper's keys is about it.
@@ -60,15 +45,16 @@ pub(super) struct TextPart {
 /// If the text part is of no known family, or reads its prompt in another way than decoders do.
 pub(super) fn text_part(path: &Path, map: &Map<String, Value>) -> Result<Option<TextPart>, ConfigError> {
     let outer = map.get("model_type").and_then(Value::as_str).unwrap_or_default();
-    let Some(text) = map.get("text_config").and_then(Value::as_object).filter(|_| family(outer, false).is_none())
+    let Some(text) =
+        map.get("text_config").and_then(Value::as_object).filter(|_| Family::named(outer, false).is_none())
     else {
         return Ok(None);
     };
-    let unsaid = UNSAID.iter().find(|(wrapper, _)| *wrapper == outer).map(|(_, text)| *text);
+    let unsaid = Family::within(outer).map(|family| family.name);
     let inner = text.get("model_type").and_then(Value::as_str).or(unsaid).unwrap_or("(no `model_type`)");
-    if family(inner, true).is_none() {
+    if Family::named(inner, true).is_none() {
         let (path, found) = (path.to_path_buf(), format!("{outer}, with the text part {inner}"));
-        return Err(ConfigError::UnknownArchitecture { path, found, known: known_families() });
+        return Err(ConfigError::UnknownArchitecture { path, found, known: families::known() });
     }
     if NOT_CAUSAL.iter().any(|name| outer.starts_with(name)) {
         let why = format!("`{outer}` lets every token of a prompt read all others, which gatelens does not do");
@@ -103,26 +89,4 @@ fn joined(outer: &Map<String, Value>, text: &Map<String, Value>, model_type: &st
     }
     joined.insert("model_type".to_string(), Value::from(model_type));
     joined
-}
-
-/// The size that `transformers` gives a family where a description has none. Wrappers write only what differs from it.
-pub(super) fn default_size(family: Family, key: &str) -> Option<usize> {
-    // vocabulary, width, MLP, layers, heads, KV heads, context
-    let sizes = match family {
-        Family::Gemma3 => [262_208, 2304, 9216, 26, 8, 4, 131_072],
-        Family::Llama => [32_000, 4096, 11_008, 32, 32, 32, 2048],
-        Family::Mistral => [32_000, 4096, 14_336, 32, 32, 8, 131_072],
-        Family::Qwen2 | Family::Qwen3 => [151_936, 4096, 22_016, 32, 32, 32, 32_768],
-        _ => return None,
-    };
-    let keys = [
-        "vocab_size",
-        "hidden_size",
-        "intermediate_size",
-        "num_hidden_layers",
-        "num_attention_heads",
-        "num_key_value_heads",
-        "max_position_embeddings",
-    ];
-    keys.iter().zip(sizes).find(|(name, _)| **name == key).map(|(_, size)| size)
 }

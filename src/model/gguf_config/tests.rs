@@ -120,7 +120,7 @@ fn which_layers_slide_may_be_said_of_each() {
         )
     };
     let slides = [true, false, true, true, false, false];
-    let windows = |arch: Arch| arch.layers.iter().map(|layer| layer.window.is_some()).collect::<Vec<_>>();
+    let windows = |arch: Arch| arch.layers.iter().map(|layer| layer.mixer.window().is_some()).collect::<Vec<_>>();
     assert_eq!(windows(gemma(Meta::Bools(slides.to_vec())).unwrap()), slides);
     assert_eq!(windows(gemma(Meta::U32(2)).unwrap()), [true, false, true, false, true, false]);
     assert!(gemma(Meta::Bools(vec![true; 5])).unwrap_err().to_string().contains("5 entries for 6 layers"));

@@ -6,7 +6,7 @@
 //! outlives a task.
 
 use super::{Attention, Heads};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::simd::{self, Function};
 use crate::ops::to_vec;
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};

@@ -5,7 +5,7 @@
 //! come out the same whatever is passed over: what a row reads does not depend on the others, to the last bit.
 
 use super::Heads;
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use std::collections::HashMap;
 use std::ops::Range;
 

@@ -2,7 +2,7 @@
 //! computes.
 
 use super::Heads;
-use crate::model::rows::Span;
+use crate::ops::rows::Span;
 use candle_core::{D, DType, Result, Tensor};
 
 /// Scores of a span's rows over positions `0..keys`, scaled and soft-capped, minus infinity where a row may not look.

@@ -1,8 +1,8 @@
 //! Attention of packed rows, over keys and values that are read where they lie: `kernels/attention.cu`.
 
 use super::{Argument, Grid, Kernel, Machine, WARP, int};
-use crate::model::rows::Rows;
 use crate::ops::attention::Heads;
+use crate::ops::rows::Rows;
 use candle_core::{DType, Result};
 use std::ops::Range;
 
@@ -124,7 +124,7 @@ pub(in crate::ops) fn attention<M: Machine>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::rows::Span;
+    use crate::ops::rows::Span;
 
     #[test]
     fn forks_of_one_base_share_a_tile_and_its_prefix() {

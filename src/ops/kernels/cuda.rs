@@ -6,11 +6,11 @@
 use super::super::attention::Heads;
 use super::super::edit::RowEdit;
 use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
-use crate::model::rows::Rows;
+use crate::ops::rows::Rows;
 use candle_core::backend::BackendStorage;
-use candle_core::cuda_backend::cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
 use candle_core::{CudaDevice, CudaStorage, DType, Layout, Result};
+use cudarc::driver::{CudaSlice, CudaView, DeviceRepr, LaunchConfig, PushKernelArg};
 use half::{bf16, f16};
 
 /// Numbers in a GPU's memory, the kernels' own or a part of a tensor's.

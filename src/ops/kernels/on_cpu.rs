@@ -8,7 +8,7 @@ use super::super::attention::{Heads, attention as plain_attention};
 use super::super::edit::{RowChange, RowEdit, edit as plain_edit};
 use super::super::head_dots as plain_head_dots;
 use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
 use rand::{Rng, SeedableRng};

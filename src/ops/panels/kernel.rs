@@ -217,6 +217,20 @@ fn sums<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usiz
     portable(rows, weights, n)
 }
 
+/// Which vectors the sums run on here.
+pub(in crate::ops) fn vectors() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::is_x86_feature_detected!("avx512f") {
+            return "avx512f";
+        }
+        if has_avx2() {
+            return "avx2";
+        }
+    }
+    "portable"
+}
+
 /// Whether the processor has what [`avx2`] needs.
 #[cfg(target_arch = "x86_64")]
 fn has_avx2() -> bool {

@@ -2,7 +2,7 @@
 
 use super::cache::Kept;
 use super::{Generated, Generation};
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Carried, Layer};
 use crate::plan::{Plan, Program, Run};
 use crate::run::size::{Size, size};
 use crate::run::{Engine, RunError};
@@ -122,7 +122,10 @@ impl Cutter<'_> {
 
 /// Bytes that one position's keys and values take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
-    2 * 4 * arch.n_layers * arch.n_kv_heads * arch.d_head
+    let of_layer = |layer: &Layer| match layer.mixer.carried() {
+        Carried::KeysValues { width } => 2 * 4 * width,
+    };
+    arch.layers.iter().map(of_layer).sum()
 }
 
 /// The plan of some runs of another, without readouts, and what each is there. Bases and donors must be among them.

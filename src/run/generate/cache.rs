@@ -1,5 +1,6 @@
 //! Keys and values that are kept while tokens are generated.
 
+use crate::model::arch::Carried;
 use crate::model::decoder::Decoder;
 use crate::plan::Run;
 use candle_core::{Result, Tensor};
@@ -35,8 +36,10 @@ impl Cache {
     /// # Errors
     /// If candle fails.
     pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
-        let shape = (slots, decoder.arch.n_kv_heads * decoder.arch.d_head);
-        let empty = |layer| Tensor::zeros(shape, decoder.dtype, decoder.places.layer(layer));
+        let empty = |layer: usize| {
+            let Carried::KeysValues { width } = decoder.arch.layers[layer].mixer.carried();
+            Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer))
+        };
         let layers = (0..decoder.arch.n_layers).map(|l| Ok((empty(l)?, empty(l)?))).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
     }

@@ -5,7 +5,7 @@ use super::cache::{Cache, Kept};
 use super::sample::Sampler;
 use super::{Generated, Generation, Steps};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
-use crate::model::rows::{Rows, Span};
+use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Activation, Made, Part, Placed, Plan, Positions, Program, Run};
 use crate::run::end::wide_rows;
@@ -197,7 +197,7 @@ impl<'a> Course<'a> {
         let mut acts = self.decoder.begin((&ids, &positions), rows, pass)?;
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             self.decoder.layer(l, self.angles, &mut acts, pass)?;
-            (self.options.progress)(streams.len() as u64);
+            self.options.advance(streams.len())?;
             Result::Ok(())
         })?;
         acts.take(SiteKind::ResidPre)

@@ -5,8 +5,8 @@
 
 use super::{Batch, Gradient, NoGradient, gradient_of, pull};
 use crate::model::decoder::{Acts, Hook};
-use crate::model::rows::Rows;
 use crate::ops;
+use crate::ops::rows::Rows;
 use crate::plan::{Array, GradientReadout, Metric, Reading, Row, Run};
 use crate::run::end::{Edits, NARROW_ROWS, log_sum_exp, mean_tokens, wide_rows, with_donors};
 use crate::run::{Found, RunError};

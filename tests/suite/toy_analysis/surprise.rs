@@ -2,18 +2,19 @@
 
 use gatelens::analyses::inputs::{PromptArgs, encoded};
 use gatelens::analyses::scored::Scored;
-use gatelens::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, table};
+use gatelens::analyses::{About, Analysis, AnalysisError, Output, table};
 use gatelens::dataset::{Dataset, Item};
 use gatelens::model::Model;
-use gatelens::plan::{Plan, What};
+use gatelens::plan::{Entropy, Plan};
 use gatelens::report::Section;
-use gatelens::run::Reading;
-use gatelens::session::Session;
+use gatelens::rows;
+use gatelens::study::Runner;
 use gatelens::table::Table;
+use gatelens::table::rows::Row;
 use std::path::Path;
 
 /// Entropy of the next token after each prompt
-#[derive(Clone, Debug, clap::Args, serde::Serialize)]
+#[derive(Clone, Debug, clap::Args, serde::Serialize, serde::Deserialize)]
 pub struct Surprise {
     #[command(flatten)]
     #[serde(flatten)]
@@ -23,11 +24,21 @@ pub struct Surprise {
 /// The prompts, their token ids, and what is shown of them.
 pub struct Items(Dataset<Item>, Vec<Vec<u32>>, Scored);
 
+rows! {
+    /// The next token after a prompt.
+    pub struct EntropyRow<'a> in "entropies" {
+        id: &'a str = "the prompt",
+        entropy: f64 = "entropy of the next token, nats",
+    }
+}
+
 impl Analysis for Surprise {
     const NAME: &'static str = "surprise";
     const ABOUT: &'static str = "Entropy of the next token after each prompt";
     const TITLE: &'static str = "Entropy of the next token";
     type Items = Items;
+    /// One a prompt, nats.
+    type Measured = Vec<f64>;
 
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         let set = self.prompts.read()?;
@@ -43,34 +54,27 @@ impl Analysis for Surprise {
         scored
     }
 
-    fn plans<'a>(&'a self, _: &'a Model, Items(set, ids, _): &'a Items) -> Result<Plans<'a>, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, Items(set, ids, _): &Items) -> Result<Vec<f64>, AnalysisError> {
         let mut plan = Plan::default();
-        for (item, ids) in set.items.iter().zip(ids) {
+        let entropy = |(item, ids): (&Item, &Vec<u32>)| {
             let prompt = plan.prompt(item.id.clone(), ids.clone());
-            plan.read(prompt, What::Entropy);
-        }
-        Ok(planned([plan]))
+            plan.read(prompt, Entropy)
+        };
+        let asked: Vec<_> = set.items.iter().zip(ids).map(entropy).collect();
+        let readings = runner.run(&plan)?;
+        Ok(asked.into_iter().map(|entropy| readings[entropy]).collect())
     }
 
-    fn compute(&self, session: &Session, items: &Items) -> Result<Output, AnalysisError> {
-        let mut readings = Vec::new();
-        for plan in self.plans(session.model, items)? {
-            readings.extend(session.run(&plan?)?);
-        }
-        let table = Table::new("entropies")
-            .str("id", "the prompt", items.0.items.iter().map(|item| item.id.as_str()))?
-            .float("entropy", "entropy of the next token, nats", readings.iter().map(Reading::number))?;
-        Ok(vec![table].into())
-    }
-
-    fn figures(_: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(Vec::new())
+    fn tables(&self, _: &About, items: &Items, entropies: Vec<f64>) -> Result<Output, AnalysisError> {
+        let rows = items.0.items.iter().zip(entropies);
+        let rows = rows.map(|(item, entropy)| EntropyRow { id: &item.id, entropy });
+        Ok(vec![EntropyRow::table(rows)?].into())
     }
 
     fn sections(tables: &[Table], _: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let entropies = table(tables, "entropies")?;
-        let largest = entropies.floats("entropy")?.iter().flatten().copied().fold(0.0, f64::max);
-        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", entropies.rows());
+        let rows = EntropyRow::read(table(tables, EntropyRow::TABLE)?)?;
+        let largest = rows.iter().map(|row| row.entropy).fold(0.0, f64::max);
+        let text = format!("The largest entropy of {} prompts is {largest:.2} nats.", rows.len());
         Ok(vec![Section::new("Entropy").paragraph(text)])
     }
 }

@@ -2,12 +2,13 @@
 
 use super::{Ground, Judged, blank, failing, of_share};
 use crate::analyses::AnalysisError;
-use crate::analyses::components::label;
+use crate::analyses::components::{OfComponent, label};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::routing::cipher_contrast::LARGE;
-use crate::analyses::routing::ciphered::Ciphered;
+use crate::analyses::routing::cipher::{CollapseRow, InjectionRow};
+use crate::analyses::routing::cipher_contrast::{HeadRow, LARGE, PassRow};
 use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
+use crate::answers::Class;
 use crate::report::cells::{self, p_value, share, share_interval, signed};
 
 /// The necessity that is lost in cipher.
@@ -28,21 +29,30 @@ pub(super) fn collapse(g: &Ground) -> Judged {
         Ok(table) => table,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some(at) = row(collapse, &[("by", "all")])? else { return claim.not_testable("no pair was written in cipher") };
-    let (statistic, interval) = (at.float("collapse")?, at.interval("ci_low", "ci_high")?);
+    let Some(at) = row(collapse, &[(CollapseRow::by, "all")])? else {
+        return claim.not_testable("no pair was written in cipher");
+    };
+    let (statistic, interval) = (at.get(CollapseRow::collapse)?, at.get(CollapseRow::interval)?);
     let wrapper = Wrapper::of(at)?;
     let falls = statistic.is_some_and(|s| s >= COLLAPSED);
     let above = interval.is_some_and(|(low, _)| low > 0.0);
     let found = format!(
         "The exchange of the gate moves the logit difference by {} nats in plain words (p {}) and by {} in cipher, on the same \
          pairs. {}",
-        signed(at.float("plain_effect")?, 3),
-        p_value(at.float("plain_p")?),
-        signed(at.float("cipher_effect")?, 3),
+        signed(at.get(CollapseRow::plain_effect)?, 3),
+        p_value(at.get(CollapseRow::plain_p)?),
+        signed(at.get(CollapseRow::cipher_effect)?, 3),
         wrapper.words(interval),
     );
-    let claim = Claim { statistic, interval, n: Some(at.int("n")?), p: at.float("plain_p")?, found, ..claim };
-    match (g.hindrance(), at.flag("testable")?) {
+    let claim = Claim {
+        statistic,
+        interval,
+        n: Some(at.get(CollapseRow::n)?),
+        p: at.get(CollapseRow::plain_p)?,
+        found,
+        ..claim
+    };
+    match (g.hindrance(), at.get(CollapseRow::testable)?) {
         (Some(why), _) => claim.not_testable(why),
         (None, false) => claim.not_testable(
             "the gate's exchange has no significant effect in plain words on the pairs that can be written in cipher",
@@ -72,9 +82,9 @@ struct Wrapper {
 impl Wrapper {
     fn of(at: At) -> Result<Self, AnalysisError> {
         Ok(Wrapper {
-            effect: at.float("wrapped_effect")?,
-            collapse: at.float("wrapped_collapse")?,
-            interval: at.interval("wrapped_ci_low", "wrapped_ci_high")?,
+            effect: at.get(CollapseRow::wrapped_effect)?,
+            collapse: at.get(CollapseRow::wrapped_collapse)?,
+            interval: at.get(CollapseRow::wrapped_interval)?,
         })
     }
 
@@ -116,22 +126,27 @@ pub(super) fn puzzle(g: &Ground) -> Judged {
         Ok(table) => table,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let at = |condition| row(injection, &[("condition", condition)]);
-    let Some((plain, cipher)) = at("plain")?.zip(at("cipher")?).filter(|(_, c)| c.int("answers").is_ok_and(|n| n > 0))
+    let at = |condition| row(injection, &[(InjectionRow::condition, condition)]);
+    let Some((plain, cipher)) =
+        at("plain")?.zip(at("cipher")?).filter(|(_, c)| c.get(InjectionRow::answers).is_ok_and(|n| n > 0))
     else {
         return claim.not_testable("no answers were generated in cipher");
     };
-    let (n, answered) = (cipher.int("answers")?, cipher.float("answer")?);
+    let (n, answered) = (cipher.get(InjectionRow::answers)?, cipher.share(Class::Answer)?);
     let half = answered.is_some_and(|a| a >= 0.5);
-    let fewer = plain.float("refusal_low")?.zip(cipher.float("refusal_high")?).is_some_and(|(p, c)| p > c);
+    let fewer = plain
+        .get(InjectionRow::refusal_interval)?
+        .map(|ends| ends.0)
+        .zip(cipher.get(InjectionRow::refusal_interval)?.map(|ends| ends.1))
+        .is_some_and(|(p, c)| p > c);
     let found = format!(
         "{} are refused in plain words and {} in cipher; in cipher {} are evaded and {} of the answers are broken (loops and \
          scraps) or undecided.{}",
-        share(plain.float("refusal")?),
-        share(cipher.float("refusal")?),
-        share(cipher.float("evasion")?),
+        share(plain.share(Class::Refusal)?),
+        share(cipher.share(Class::Refusal)?),
+        share(cipher.share(Class::Evasion)?),
         share(cipher.without_sense()?),
-        Ciphered::omitted(cipher.int("left_out")?, cipher.int("too_long")?),
+        cipher.get(InjectionRow::omitted)?.words(),
     );
     Ok(Claim {
         statistic: answered,
@@ -166,20 +181,19 @@ pub(super) fn injection(g: &Ground) -> Judged {
         Ok(table) => table,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let at = |condition| row(injection, &[("condition", condition)]);
+    let at = |condition| row(injection, &[(InjectionRow::condition, condition)]);
     let (Some(cipher), Some(injected), Some(control)) = (at("cipher")?, at("injected")?, at("control")?) else {
         return claim.not_testable("nothing was injected");
     };
-    if injected.int("answers")? == 0 {
+    if injected.get(InjectionRow::answers)? == 0 {
         return claim.not_testable(g.hindrance().unwrap_or_else(|| "no answers were generated".to_string()));
     }
-    let (statistic, p) = (injected.float("restored")?, injected.float("p_refusals")?);
-    let lost = at("plain")?
-        .map(|plain| Ok::<_, AnalysisError>(plain.int("refusals")? - cipher.int("refusals")?))
-        .transpose()?;
+    let (statistic, p) = (injected.get(InjectionRow::restored)?, injected.get(InjectionRow::p_refusals)?);
+    let refusals = |at: At| at.get(InjectionRow::refusals);
+    let lost = at("plain")?.map(|plain| Ok::<_, AnalysisError>(refusals(plain)? - refusals(cipher)?)).transpose()?;
     let came_back = match lost {
         Some(lost) if lost > 0 => {
-            let back = injected.int("refusals")? - cipher.int("refusals")?;
+            let back = refusals(injected)? - refusals(cipher)?;
             format!("Of {} that are lost in cipher {back} come back, on balance.", cells::plural(lost, "refusal"))
         }
         _ => String::new(),
@@ -187,28 +201,28 @@ pub(super) fn injection(g: &Ground) -> Judged {
     let found = format!(
         "{came_back} {} are refused in cipher, {} with the plain request's gate injected (sign test p {}), and {} with that of the \
          harmless control (sign test of the two p {}). Of the logit difference's drop {} comes back, 95 % interval {}.",
-        share(cipher.float("refusal")?),
-        share(injected.float("refusal")?),
+        share(cipher.share(Class::Refusal)?),
+        share(injected.share(Class::Refusal)?),
         p_value(p),
-        share(control.float("refusal")?),
-        p_value(injected.float("p_over_control")?),
-        share(injected.float("restored_metric")?),
-        share_interval(injected.interval("restored_metric_low", "restored_metric_high")?),
+        share(control.share(Class::Refusal)?),
+        p_value(injected.get(InjectionRow::p_over_control)?),
+        share(injected.get(InjectionRow::restored_metric)?),
+        share_interval(injected.get(InjectionRow::restored_metric_interval)?),
     );
     let found = found.trim_start().to_string();
     // Where in every resample as much comes back, as of requests of which none does, a bootstrap says nothing of the spread.
-    let interval = injected.interval("restored_low", "restored_high")?.filter(|(low, high)| low < high);
+    let interval = injected.get(InjectionRow::restored_interval)?.filter(|(low, high)| low < high);
     let claim = Claim { statistic, interval, n: lost, p, found, ..claim };
     let significant = |p: Option<f64>| p.is_some_and(|p| p < SIGNIFICANT);
     match (g.hindrance(), statistic) {
         (Some(why), _) => claim.not_testable(why),
         (None, None) => claim.not_testable("no refusals are lost in cipher, so none can come back"),
-        (None, Some(_)) if !significant(cipher.float("p_lost")?) => {
+        (None, Some(_)) if !significant(cipher.get(InjectionRow::p_lost)?) => {
             claim.not_testable("no significant number of refusals is lost in cipher, so none can come back")
         }
         (None, Some(restored)) => {
-            let more = injected.int("refusals")? > control.int("refusals")?;
-            let over_control = more && significant(injected.float("p_over_control")?);
+            let more = refusals(injected)? > refusals(control)?;
+            let over_control = more && significant(injected.get(InjectionRow::p_over_control)?);
             let fails = failing([
                 (restored > 0.0 && significant(p), "no more are refused with it than without".to_string()),
                 (over_control, "no more are refused than with that of the control".to_string()),
@@ -234,17 +248,18 @@ pub(super) fn contrast(g: &Ground) -> Judged {
     };
     let mut sensitive = Vec::new();
     for at in rows(heads, &[])? {
-        let part = at.float("share")?.is_some_and(|share| share >= LARGE);
-        if part && at.flag("sensitive")? && at.text("component")?.starts_with("head.") {
-            let name = label(at.int("layer")?, at.text("component")?);
-            sensitive.push((at.float("share")?.unwrap_or(0.0), name));
+        let part = at.get(HeadRow::share)?.is_some_and(|share| share >= LARGE);
+        if part && at.get(HeadRow::sensitive)? && at.get(OfComponent::component)?.starts_with("head.") {
+            let name = label(at.get(OfComponent::layer)?, at.get(OfComponent::component)?);
+            sensitive.push((at.get(HeadRow::share)?.unwrap_or(0.0), name));
         }
     }
     sensitive.sort_by(|a, b| b.0.total_cmp(&a.0));
     let named: Vec<String> = sensitive.iter().take(8).map(|(of, name)| format!("**{name}** {}", share(*of))).collect();
     let all = rows(passes, &[])?;
-    let counts = all.iter().map(|p| p.int("passes")).collect::<Result<Vec<_>, _>>()?;
-    let (n, metrics) = (all.first().map(|p| p.int("n")).transpose()?, all.iter().map(|p| p.float("metric_mean")));
+    let counts = all.iter().map(|p| p.get(PassRow::passes)).collect::<Result<Vec<_>, _>>()?;
+    let (n, metrics) =
+        (all.first().map(|p| p.get(PassRow::n)).transpose()?, all.iter().map(|p| p.get(PassRow::metric_mean)));
     let metrics = metrics.collect::<Result<Vec<_>, _>>()?;
     let found = format!(
         "{} forward passes over {}. The logit difference is {} in plain words, {} in cipher, and {} for the harmless \
@@ -260,8 +275,9 @@ pub(super) fn contrast(g: &Ground) -> Judged {
             format!(" The strongest, with their shares of the drop: {}.", named.join(", "))
         }
     );
-    let (low, high) = (all.first().map(|p| p.float("ci_low")), all.get(1).map(|p| p.float("ci_high")));
-    let apart = low.transpose()?.flatten().zip(high.transpose()?.flatten());
+    let ends = all.iter().map(|p| p.get(PassRow::interval)).collect::<Result<Vec<_>, _>>()?;
+    let of = |pass: usize| ends.get(pass).copied().flatten();
+    let apart = of(0).map(|plain| plain.0).zip(of(1).map(|cipher| cipher.1));
     let drops = apart.is_some_and(|(plain, cipher)| plain > cipher);
     let holds = drops && !sensitive.is_empty();
     Ok(Claim {

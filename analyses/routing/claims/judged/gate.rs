@@ -2,10 +2,17 @@
 
 use super::{Ground, Judged, blank, failing, named};
 use crate::analyses::AnalysisError;
-use crate::analyses::components::label;
+use crate::analyses::components::{OfComponent, label};
+use crate::analyses::effects::interval;
+use crate::analyses::interchange::{Direction, Row};
+use crate::analyses::routing::cascade::{DropRow, OverPairs, RepairRow};
 use crate::analyses::routing::claims::evidence::{At, of_head, row, rows, table};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
+use crate::analyses::routing::screen::CircuitRow;
+use crate::analyses::routing::screen::held_out::{self, HeldOutRow};
+use crate::analyses::routing::three_methods::{AgreementRow, Crossed, HeadRow, Method, MissedRow, Ranks};
 use crate::names::short_name;
+use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
 use crate::table::Table;
 use std::collections::BTreeMap;
@@ -38,25 +45,27 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
     let Some((gate, head)) = g.gate.zip(g.head()?) else { return without_gate(g, claim, heads) };
-    let Some(exact) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
+    let Some(exact) = of_head(heads, [HeadRow::layer, HeadRow::head], head)? else {
+        return claim.not_testable("the gate was not measured");
+    };
     let here = (
-        exact.float("interchange_crossed")?,
-        exact.interval("interchange_crossed_ci_low", "interchange_crossed_ci_high")?,
+        exact.part(HeadRow::interchange_crossed, Crossed::share)?,
+        exact.part(HeadRow::interchange_crossed, Crossed::interval)?,
     );
-    let held = HeldOut::of(g)?;
-    let (n, p) = (exact.int("n")?, exact.float("interchange_p_max")?);
+    let held = Unpicked::of(g)?;
+    let (n, p) = (exact.get(HeadRow::n)?, exact.part(HeadRow::interchange, Method::p_max)?);
     let found = format!(
         "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads.{} On the \
          pairs that it was picked on that is {} of the gap, 95 % interval {}; in the control's run its exchange crosses {} \
          (sufficiency{}).{}",
         g.gate_name()?,
-        signed(exact.float("interchange_mean")?, 3),
-        cells::interval(exact.float("interchange_ci_low")?, exact.float("interchange_ci_high")?, 3),
-        p_value(exact.float("interchange_q")?),
+        signed(exact.part(HeadRow::interchange, Method::mean)?, 3),
+        interval(exact.part(HeadRow::interchange, Method::interval)?),
+        p_value(exact.part(HeadRow::interchange, Method::q)?),
         flips(g, head)?,
         share(here.0),
         share_interval(here.1),
-        share(gate.float("sufficiency")?),
+        share(gate.get(CircuitRow::sufficiency)?),
         held.as_ref()
             .and_then(|held| held.sufficiency)
             .map_or(String::new(), |ends| { format!(", 95 % interval {}", share_interval(Some(ends))) }),
@@ -65,6 +74,7 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let few = (n < PAIRS).then(|| {
         format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
     });
+    let (surely, towards) = (p.is_some_and(|p| p < NECESSARY), here.0.is_some_and(|s| s > 0.0));
     let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
         statistic,
@@ -73,8 +83,12 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         p,
         verdict: match few {
             Some(why) if g.hindrance().is_none() => Verdict::NotTestable(why),
-            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && here.0.is_some_and(|s| s > 0.0)),
+            _ => g.verdict(surely && towards),
         },
+        fails: failing([
+            (surely, format!("p {} is not under {NECESSARY}", p_value(p))),
+            (towards, "the effect goes away from the control".to_string()),
+        ]),
         found,
         figures: &[(
             "screen",
@@ -88,9 +102,9 @@ pub(super) fn necessity(g: &Ground) -> Judged {
 /// In how many pairs the gate's exchange changes the metric's sign, as a sentence after a space; nothing where that is not known.
 fn flips(g: &Ground, (layer, head): (i64, i64)) -> Result<String, AnalysisError> {
     let Ok(heads) = g.evidence.table("screen", "heads") else { return Ok(String::new()) };
-    for at in rows(heads, &[("direction", "necessity")])? {
-        if (at.int("layer")?, at.int("head")?) == (layer, head) {
-            let flips = share(at.float("flip_rate")?);
+    for at in rows(heads, &[(Row::variant, Direction::Necessity.name())])? {
+        if (at.get(Row::layer)?, at.get(Row::head)?) == (layer, head) {
+            let flips = share(at.get(Row::flip_rate)?);
             return Ok(format!(" It changes the sign of the logit difference in {flips} of the pairs."));
         }
     }
@@ -98,7 +112,7 @@ fn flips(g: &Ground, (layer, head): (i64, i64)) -> Result<String, AnalysisError>
 }
 
 /// What the strongest head crosses on pairs that it was not picked on.
-struct HeldOut {
+struct Unpicked {
     necessity: Option<f64>,
     interval: Option<(f64, f64)>,
     /// The interval of the gate's sufficiency, where both halves pick the gate, so that it is measured on all pairs.
@@ -106,19 +120,19 @@ struct HeldOut {
     text: String,
 }
 
-impl HeldOut {
+impl Unpicked {
     /// None where no head crosses in both directions in one of the halves.
     fn of(g: &Ground) -> Result<Option<Self>, AnalysisError> {
         let Ok(table) = g.evidence.table("screen", "held_out") else { return Ok(None) };
-        let Some(both) = row(table, &[("half", "both")])? else { return Ok(None) };
-        let necessity = both.float("necessity")?;
-        let interval = both.interval("necessity_ci_low", "necessity_ci_high")?;
+        let Some(both) = row(table, &[(HeldOutRow::half, "both")])? else { return Ok(None) };
+        let necessity = both.part(HeldOutRow::necessity, held_out::Crossed::share)?;
+        let interval = both.part(HeldOutRow::necessity, held_out::Crossed::interval)?;
         let mut picked = Vec::new();
         for at in rows(table, &[])?.iter().take(2) {
-            picked.push(cells::head(at.int("layer")?, at.int("head")?));
+            picked.push(cells::head(at.get(HeldOutRow::layer)?, at.get(HeldOutRow::head)?));
         }
         picked.dedup();
-        let sufficiency = both.interval("sufficiency_ci_low", "sufficiency_ci_high")?;
+        let sufficiency = both.part(HeldOutRow::sufficiency, held_out::Crossed::interval)?;
         let gate = g.head()?.map(|(layer, head)| cells::head(layer, head));
         let of_gate = picked.len() == 1 && picked.first() == gate.as_ref();
         let text = match of_gate {
@@ -132,17 +146,17 @@ impl HeldOut {
                 picked.join(" and "),
                 share(necessity),
                 share_interval(interval),
-                share(both.float("sufficiency")?),
+                share(both.part(HeldOutRow::sufficiency, held_out::Crossed::share)?),
                 share_interval(sufficiency),
             ),
         };
-        Ok(Some(HeldOut { necessity, interval, sufficiency: sufficiency.filter(|_| of_gate), text }))
+        Ok(Some(Unpicked { necessity, interval, sufficiency: sufficiency.filter(|_| of_gate), text }))
     }
 }
 
 /// Where all heads were asked and none carries the behaviour, none is necessary.
 fn without_gate(g: &Ground, claim: Claim, heads: &Table) -> Judged {
-    let n = rows(heads, &[])?.first().map(|h| h.int("n")).transpose()?;
+    let n = rows(heads, &[])?.first().map(|h| h.get(HeadRow::n)).transpose()?;
     match (&g.unrouted, n) {
         (None, Some(n)) if n >= PAIRS && g.evidence.table("screen", "circuit").is_ok() => {
             let found = format!("{}.", g.without_gate);
@@ -167,26 +181,28 @@ pub(super) fn attribution(g: &Ground) -> Judged {
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
-    let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let statistic = gate.float("dla_share")?;
-    let mean = gate.float("dla_mean")?;
-    let ends = gate.interval("dla_share_ci_low", "dla_share_ci_high")?;
-    let (rank, all) = (gate.int("rank_dla")?, heads.rows() as i64);
+    let Some(gate) = of_head(heads, [HeadRow::layer, HeadRow::head], head)? else {
+        return claim.not_testable("the gate was not measured");
+    };
+    let statistic = gate.get(HeadRow::dla_share)?;
+    let mean = gate.part(HeadRow::dla, Method::mean)?;
+    let ends = gate.get(HeadRow::dla_share_interval)?;
+    let (rank, all) = (gate.get(HeadRow::rank_dla)?, heads.rows() as i64);
     let (little, behind) = (ends.is_some_and(|(_, high)| high < LITTLE), FIRST * rank > all);
-    let under = heads.floats("dla_share")?.iter().flatten().filter(|share| **share < LITTLE).count();
+    let under = heads.column(HeadRow::dla_share)?.iter().flatten().filter(|share| **share < LITTLE).count();
     let have = if under == 1 { "has" } else { "have" };
     let found = format!(
         "{} adds {} nats directly (95 % interval {}), rank {rank} of {all} heads by attribution and rank {} by interchange. Of \
          all heads {under} {have} less than 1 % of output DLA.",
         g.gate_name()?,
         signed(mean, 3),
-        cells::interval(gate.float("dla_ci_low")?, gate.float("dla_ci_high")?, 3),
-        gate.int("rank_interchange")?,
+        interval(gate.part(HeadRow::dla, Method::interval)?),
+        gate.get(HeadRow::rank_interchange)?,
     );
     Ok(Claim {
         statistic,
         interval: ends,
-        n: Some(gate.int("n")?),
+        n: Some(gate.get(HeadRow::n)?),
         verdict: g.verdict(little && behind),
         fails: failing([
             (little, format!("the interval of its share, {}, is not under 1 %", share_interval(ends))),
@@ -216,9 +232,9 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     let Some(whole) = rows(repair, &[])?.first().copied() else { return claim.not_testable("nothing was knocked out") };
     let mut amplifiers = Vec::new();
     for at in rows(components, &[])? {
-        if at.flag("amplifier")? {
-            let name = label(at.int("layer")?, at.text("component")?);
-            amplifiers.push((at.float("share_of_effect")?.unwrap_or(0.0), name));
+        if at.get(DropRow::amplifier)? {
+            let name = label(at.get(OfComponent::layer)?, at.get(OfComponent::component)?);
+            amplifiers.push((at.get(DropRow::share_of_effect)?.unwrap_or(0.0), name));
         }
     }
     let n_amplifiers = amplifiers.len();
@@ -236,17 +252,17 @@ pub(super) fn cascade(g: &Ground) -> Judged {
                 named(amplifiers)
             ),
         },
-        signed(whole.float("total_mean")?, 3),
-        signed(whole.float("direct_mean")?, 3),
-        signed(whole.float("later_heads_mean")?, 3),
-        signed(whole.float("later_mlps_mean")?, 3),
+        signed(whole.part(RepairRow::total, OverPairs::mean)?, 3),
+        signed(whole.part(RepairRow::direct, OverPairs::mean)?, 3),
+        signed(whole.part(RepairRow::later_heads, OverPairs::mean)?, 3),
+        signed(whole.part(RepairRow::later_mlps, OverPairs::mean)?, 3),
     );
-    let interval = whole.interval("later_heads_share_ci_low", "later_heads_share_ci_high")?;
+    let interval = whole.get(RepairRow::later_heads_share_interval)?;
     let carried = interval.is_some_and(|(low, _)| low > 0.0);
     Ok(Claim {
-        statistic: whole.float("later_heads_share")?,
+        statistic: whole.get(RepairRow::later_heads_share)?,
         interval,
-        n: Some(whole.int("n")?),
+        n: Some(whole.get(RepairRow::n)?),
         verdict: g.verdict(n_amplifiers > 0 && carried),
         fails: failing([
             (n_amplifiers > 0, "no later head loses attribution in the direction of the fall".to_string()),
@@ -278,25 +294,27 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         return claim.not_testable(g.hindrance().unwrap_or_else(|| "`contrast-methods` could not be run".to_string()));
     };
     let Some(head) = g.head()? else { return claim.not_testable(g.hindrance().unwrap_or_default()) };
-    let Some(gate) = of_head(heads, head)? else { return claim.not_testable("the gate was not measured") };
-    let both = row(agreement, &[("first", "interchange"), ("second", "ablation")])?;
-    let correlation = both.map(|b| b.float("spearman_size")).transpose()?.flatten();
+    let Some(gate) = of_head(heads, [HeadRow::layer, HeadRow::head], head)? else {
+        return claim.not_testable("the gate was not measured");
+    };
+    let both = row(agreement, &[(AgreementRow::first, "interchange"), (AgreementRow::second, "ablation")])?;
+    let correlation = both.map(|b| b.part(AgreementRow::size, Ranks::correlation)).transpose()?.flatten();
     let found = format!(
         "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. {}; the ranks of all heads by \
          interchange and by ablation correlate by {}{}.",
         g.gate_name()?,
-        signed(gate.float("ablation_mean")?, 3),
-        p_value(gate.float("ablation_q")?),
-        signed(gate.float("interchange_mean")?, 3),
+        signed(gate.part(HeadRow::ablation, Method::mean)?, 3),
+        p_value(gate.part(HeadRow::ablation, Method::q)?),
+        signed(gate.part(HeadRow::interchange, Method::mean)?, 3),
         missed_by_others(missed)?,
         number(correlation, 2),
         both.map(ends_of_correlation).transpose()?.unwrap_or_default(),
     );
-    let effects = gate.float("ablation_mean")?.zip(gate.float("interchange_mean")?);
+    let effects = gate.part(HeadRow::ablation, Method::mean)?.zip(gate.part(HeadRow::interchange, Method::mean)?);
     let small = effects.is_some_and(|(ablation, interchange)| ablation.abs() < 0.5 * interchange.abs());
-    let of_gate = of_head(missed, head)?;
+    let of_gate = of_head(missed, [MissedRow::layer, MissedRow::head], head)?;
     let verdict = match of_gate {
-        Some(at) => g.verdict(at.flag("ablation_misses")? && small),
+        Some(at) => g.verdict(at.get(MissedRow::ablation_misses)? && small),
         None => g.hindrance().map_or_else(
             || {
                 Verdict::NotTestable(
@@ -306,16 +324,16 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
             Verdict::NotTestable,
         ),
     };
-    let misses = of_gate.map(|at| at.flag("ablation_misses")).transpose()?.unwrap_or_default();
+    let misses = of_gate.map(|at| at.get(MissedRow::ablation_misses)).transpose()?.unwrap_or_default();
     Ok(Claim {
         fails: failing([
             (misses, "the gate's ablation moves the metric towards the control (q < 0.05)".to_string()),
             (small, "it moves the metric by half of what interchange does, or more".to_string()),
         ]),
-        statistic: gate.float("ablation_crossed")?,
-        interval: gate.interval("ablation_crossed_ci_low", "ablation_crossed_ci_high")?,
-        n: Some(gate.int("n")?),
-        p: gate.float("ablation_p")?,
+        statistic: gate.part(HeadRow::ablation_crossed, Crossed::share)?,
+        interval: gate.part(HeadRow::ablation_crossed, Crossed::interval)?,
+        n: Some(gate.get(HeadRow::n)?),
+        p: gate.part(HeadRow::ablation, Method::p)?,
         verdict,
         found,
         figures: &[("contrast-methods", "agreement.png", "Interchange and zero ablation of every head.")],
@@ -325,23 +343,20 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
 
 /// ` (95 % interval [0.33, 0.52])` of a rank correlation; nothing of an older table without it.
 fn ends_of_correlation(at: At) -> Result<String, AnalysisError> {
-    if !at.has("spearman_size_ci_low") {
-        return Ok(String::new());
-    }
-    let (low, high) = (at.float("spearman_size_ci_low")?, at.float("spearman_size_ci_high")?);
-    Ok(format!(" (95 % interval {})", cells::interval(low, high, 2)))
+    let ends = at.part(AgreementRow::size, Ranks::interval)?;
+    Ok(ends.map_or(String::new(), |(low, high)| format!(" (95 % interval {})", cells::interval(low, high, 2))))
 }
 
 /// How many of the heads that interchange finds the others miss.
 fn missed_by_others(missed: &Table) -> Result<String, AnalysisError> {
-    let count = |column| Ok::<_, AnalysisError>(missed.flags(column)?.iter().filter(|m| **m).count());
+    let count = |column| Ok::<_, AnalysisError>(missed.column(column)?.iter().filter(|m| **m).count());
     Ok(match missed.rows() {
         0 => "Interchange of all heads at once finds none".to_string(),
         n => format!(
             "Of {} that interchange finds ablation misses {} and attribution {}",
             cells::plural(n as i64, "head"),
-            count("ablation_misses")?,
-            count("dla_misses")?
+            count(MissedRow::ablation_misses)?,
+            count(MissedRow::dla_misses)?
         ),
     })
 }
@@ -353,8 +368,13 @@ fn shown_by_ablation(tables: &BTreeMap<String, Vec<Table>>) -> Result<Option<f64
         return Ok(None);
     };
     let Some(gate) = rows(circuit, &[])?.first().copied() else { return Ok(None) };
-    let Some(at) = of_head(heads, (gate.int("layer")?, gate.int("head")?))? else { return Ok(None) };
-    let (ablation, interchange) = (at.float("ablation_mean")?, at.float("interchange_mean")?);
+    let Some(at) =
+        of_head(heads, [HeadRow::layer, HeadRow::head], (gate.get(CircuitRow::layer)?, gate.get(CircuitRow::head)?))?
+    else {
+        return Ok(None);
+    };
+    let (ablation, interchange) =
+        (at.part(HeadRow::ablation, Method::mean)?, at.part(HeadRow::interchange, Method::mean)?);
     Ok(ablation.zip(interchange.filter(|i| *i != 0.0)).map(|(a, i)| a / i))
 }
 
@@ -390,7 +410,9 @@ pub(super) fn ablation_weakens(g: &Ground) -> Judged {
     let mut different: Vec<u64> = sizes.iter().map(|s| s.0).collect();
     different.dedup();
     if different.len() < 2 {
-        return claim.not_testable("it takes checkpoints of several sizes that refuse: name them with --against");
+        let against = param("against");
+        return claim
+            .not_testable(format!("it takes checkpoints of several sizes that refuse: name them with {against}"));
     }
     let steps = |a: &(u64, f64)| sizes.iter().filter(|b| b.0 > a.0).all(|b| b.1 <= a.1 - STEP);
     let falls = sizes.iter().all(steps);

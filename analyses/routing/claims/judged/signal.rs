@@ -2,10 +2,16 @@
 
 use super::{Ground, Judged, blank, failing, of_share};
 use crate::analyses::AnalysisError;
+use crate::analyses::compare::OverlapRow;
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
-use crate::analyses::routing::modulate::{BROKEN, ends, uncrossed};
+use crate::analyses::routing::commitment::{CommittedRow, LayerRow};
+use crate::analyses::routing::modulate::{
+    BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends, uncrossed,
+};
+use crate::answers::Class;
+use crate::parameters::param;
 use crate::report::cells::{self, exact, number, p_value, share, share_interval, signed};
 use crate::stats::wilson;
 use crate::table::Table;
@@ -29,8 +35,8 @@ fn doses<'a>(g: &Ground<'a>) -> Result<Result<Vec<At<'a>>, String>, AnalysisErro
         Err(why) => return Ok(Err(g.hindrance().unwrap_or(why))),
     };
     let mut found = Vec::new();
-    for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
-        if at.int("answers")? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
+    for at in rows(dose, &[(OfPrompts::side, "positive"), (OfPrompts::by, "all")])? {
+        if at.get(DoseRow::answers)? > 0 && at.without_sense()?.is_some_and(|share| share <= BROKEN) {
             found.push(at);
         }
     }
@@ -60,21 +66,21 @@ pub(super) fn modulation(g: &Ground) -> Judged {
         Ok(change) => change,
         Err(why) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let part = |part| row(change, &[("side", "positive"), ("part", part)]);
+    let part = |part| row(change, &[(ChangeRow::side, "positive"), (ChangeRow::part, part)]);
     let (Some(weakening), Some(whole)) = (part("weakening")?, part("whole")?) else {
         return claim.not_testable("the grid has no coefficient 0, or none below it at which the model still answers");
     };
     let between = degrees(&doses)?;
     let (interval, lost, p) =
-        (weakening.interval("ci_low", "ci_high")?, weakening.float("lost")?, whole.float("p_over_random")?);
+        (weakening.get(ChangeRow::interval)?, weakening.get(ChangeRow::lost)?, whole.get(ChangeRow::p_over_random)?);
     let enough = lost.is_some_and(|lost| lost >= LOST);
     let below = interval.is_some_and(|(_, high)| high < 0.0);
     let beyond_random = p.is_some_and(|p| p < SIGNIFICANT);
     let holds = enough && below && between >= DEGREES && beyond_random;
     Ok(Claim {
-        statistic: weakening.float("change")?,
+        statistic: weakening.get(ChangeRow::change)?,
         interval,
-        n: Some(weakening.int("n")?),
+        n: Some(weakening.get(ChangeRow::n)?),
         p,
         verdict: match lost {
             None if g.hindrance().is_none() => {
@@ -102,17 +108,19 @@ fn modulated(
     between: usize,
 ) -> Result<String, AnalysisError> {
     let strengthening = match strengthening {
-        Some(s) => {
-            format!(" Strengthening it takes them to {} at {}.", share(s.float("refusal_to")?), exact(s.float("to")?))
-        }
+        Some(s) => format!(
+            " Strengthening it takes them to {} at {}.",
+            share(s.get(ChangeRow::refusal_to)?),
+            exact(s.get(ChangeRow::to)?)
+        ),
         None => String::new(),
     };
     Ok(format!(
         "Refusals of the positive prompts by coefficient: {}. Of those at 0 weakening takes away {} (sign test on the same prompts p \
          {}); at {between} coefficients up to 0 refusing lies between its extremes.{strengthening}{}{}{}",
         listed(doses)?,
-        share(weakening.float("lost")?),
-        p_value(weakening.float("p_value")?),
+        share(weakening.get(ChangeRow::lost)?),
+        p_value(weakening.get(ChangeRow::p_value)?),
         along_random(doses)?,
         left_out(g, doses.len())?,
         of_random(doses, whole)?,
@@ -123,8 +131,8 @@ fn modulated(
 fn left_out(g: &Ground, kept: usize) -> Result<String, AnalysisError> {
     let Ok(dose) = g.evidence.table("modulate", "dose") else { return Ok(String::new()) };
     let mut generated = 0;
-    for at in rows(dose, &[("side", "positive"), ("by", "all")])? {
-        generated += usize::from(at.int("answers")? > 0);
+    for at in rows(dose, &[(OfPrompts::side, "positive"), (OfPrompts::by, "all")])? {
+        generated += usize::from(at.get(DoseRow::answers)? > 0);
     }
     Ok(match generated.saturating_sub(kept) {
         0 => String::new(),
@@ -136,8 +144,8 @@ fn left_out(g: &Ground, kept: usize) -> Result<String, AnalysisError> {
 /// How many random directions move the metric as far between the ends of the grid. The p-value is one more than they are, over
 /// one more than all of them. Nothing where their number is not known.
 fn of_random(doses: &[At], whole: At) -> Result<String, AnalysisError> {
-    let Some(first) = doses.first().filter(|at| at.has("directions")) else { return Ok(String::new()) };
-    let (all, p) = (first.int("directions")?, whole.float("p_over_random")?);
+    let Some(first) = doses.first() else { return Ok(String::new()) };
+    let (all, p) = (first.get(DoseRow::directions)?, whole.get(ChangeRow::p_over_random)?);
     let Some(p) = p.filter(|_| all > 0) else { return Ok(String::new()) };
     let as_far = (p * (all + 1) as f64).round() as i64 - 1;
     let verb = if as_far > 1 { "move" } else { "moves" };
@@ -153,8 +161,8 @@ fn of_random(doses: &[At], whole: At) -> Result<String, AnalysisError> {
 fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
     let mut policy = Vec::new();
     for dose in doses {
-        if dose.float("coefficient")?.is_some_and(|x| x <= 0.0) {
-            policy.push(dose.float("refusal")?.unwrap_or(0.0) + 0.5 * dose.float("evasion")?.unwrap_or(0.0));
+        if dose.get(DoseRow::coefficient)?.is_some_and(|x| x <= 0.0) {
+            policy.push(dose.share(Class::Refusal)?.unwrap_or(0.0) + 0.5 * dose.share(Class::Evasion)?.unwrap_or(0.0));
         }
     }
     let (low, high) = policy.iter().fold((f64::MAX, f64::MIN), |(l, h), x| (l.min(*x), h.max(*x)));
@@ -164,7 +172,7 @@ fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
 
 /// Refusals at each coefficient.
 fn listed(doses: &[At]) -> Result<String, AnalysisError> {
-    let one = |d: &At| Ok(format!("{} at {}", share(d.float("refusal")?), exact(d.float("coefficient")?)));
+    let one = |d: &At| Ok(format!("{} at {}", share(d.share(Class::Refusal)?), exact(d.get(DoseRow::coefficient)?)));
     Ok(doses.iter().map(one).collect::<Result<Vec<_>, AnalysisError>>()?.join(", "))
 }
 
@@ -172,8 +180,12 @@ fn listed(doses: &[At]) -> Result<String, AnalysisError> {
 fn along_random(doses: &[At]) -> Result<String, AnalysisError> {
     let mut words = Vec::new();
     for dose in doses {
-        if dose.int("random_answers")? > 0 {
-            words.push(format!("{} at {}", share(dose.float("random_refusal")?), exact(dose.float("coefficient")?)));
+        if dose.get(DoseRow::random_answers)? > 0 {
+            words.push(format!(
+                "{} at {}",
+                share(dose.get(DoseRow::random_refusal)?),
+                exact(dose.get(DoseRow::coefficient)?)
+            ));
         }
     }
     Ok(match words.is_empty() {
@@ -196,13 +208,13 @@ pub(super) fn evasion(g: &Ground) -> Judged {
         Err(why) => return claim.not_testable(why),
     };
     let shares =
-        doses.iter().map(|d| Ok(d.float("evasion")?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
+        doses.iter().map(|d| Ok(d.share(Class::Evasion)?.unwrap_or(0.0))).collect::<Result<Vec<_>, AnalysisError>>()?;
     let (first, last) = (shares[0], shares[shares.len() - 1]);
     let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
-    let n = doses[peak].int("answers")?;
+    let n = doses[peak].get(DoseRow::answers)?;
     let interval = of_share(shares[peak], n);
     let at_ends = [(first, 0), (last, doses.len() - 1)]
-        .map(|(x, at)| Ok::<_, AnalysisError>(of_share(x, doses[at].int("answers")?)));
+        .map(|(x, at)| Ok::<_, AnalysisError>(of_share(x, doses[at].get(DoseRow::answers)?)));
     let [at_first, at_last] = at_ends;
     let (at_first, at_last) = (at_first?, at_last?);
     let ends = [at_first, at_last].map(|i| i.map_or(1.0, |i| i.1)).into_iter().fold(0.0, f64::max);
@@ -218,7 +230,7 @@ pub(super) fn evasion(g: &Ground) -> Judged {
         ]),
         found: format!(
             "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} (95 % interval {}) and {} ({}).",
-            exact(doses[peak].float("coefficient")?),
+            exact(doses[peak].get(DoseRow::coefficient)?),
             share(first),
             share_interval(at_first),
             share(last),
@@ -244,28 +256,30 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         let why = g.evidence.table("modulate", "differences").err();
         return claim.not_testable(g.hindrance().or(why).unwrap_or_default());
     };
-    let Some(at) = row(differences, &[("side", "positive"), ("by", by)])? else {
+    let Some(at) = row(differences, &[(DifferenceRow::side, "positive"), (DifferenceRow::by, by)])? else {
         let what = if topics { "topic" } else { "language" };
         return claim.not_testable(
             g.hindrance().unwrap_or(format!("no two prompts differ in where they cross 0, or all are of one {what}")),
         );
     };
-    let crossed = rows(thresholds, &[("side", "positive"), ("by", by), ("class", "metric")])?;
+    let crossed =
+        rows(thresholds, &[(OfPrompts::side, "positive"), (OfPrompts::by, by), (ThresholdRow::class, METRIC)])?;
     let one = |r: &At| {
-        let open = (r.flag("low_open")?, r.flag("high_open")?);
-        let ends = ends(r.float("ci_low")?, r.float("ci_high")?, open, 2);
-        Ok(format!("{} {} {ends}", r.text("value")?, number(r.float("coefficient")?, 2)))
+        let open = (r.get(ThresholdRow::low_open)?, r.get(ThresholdRow::high_open)?);
+        let ends = ends(r.get(ThresholdRow::ci_low)?, r.get(ThresholdRow::ci_high)?, open, 2);
+        Ok(format!("{} {} {ends}", r.get(OfPrompts::value)?, number(r.get(ThresholdRow::coefficient)?, 2)))
     };
     let listed = crossed.iter().take(16).map(one).collect::<Result<Vec<_>, AnalysisError>>()?;
-    let q = at.float("q_value")?;
+    let q = at.get(DifferenceRow::q_value)?;
     Ok(Claim {
-        statistic: at.float("between")?,
-        n: Some(at.int("n")?),
-        p: at.float("p_value")?,
+        statistic: at.get(DifferenceRow::between)?,
+        n: Some(at.get(DifferenceRow::n)?),
+        p: at.get(DifferenceRow::p_value)?,
         verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
+        fails: format!("q {} is not under {SIGNIFICANT}", p_value(q)),
         found: format!(
             "{}, q {} over sides and labels.{} Where the mean metric crosses 0, with 95 % intervals: {}.{}",
-            cells::plural(at.int("labels")?, "label"),
+            cells::plural(at.get(DifferenceRow::labels)?, "label"),
             p_value(q),
             beyond_the_grid(at)?,
             if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") },
@@ -285,7 +299,7 @@ fn without_crossing(g: &Ground, thresholds: &Table, by: &str) -> Result<String, 
 
 /// The prompts that cross 0 nowhere within the grid; nothing where there are none.
 fn beyond_the_grid(at: At) -> Result<String, AnalysisError> {
-    let (below, above) = (at.int("below")?, at.int("above")?);
+    let (below, above) = (at.get(DifferenceRow::below)?, at.get(DifferenceRow::above)?);
     Ok(match (below, above) {
         (0, 0) => String::new(),
         (below, 0) => format!(" {} below the grid: they rank before all others.", crossing(below)),
@@ -314,14 +328,14 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     );
     let Some(overlap) = g.evidence.overlap else {
         let of_other = g.evidence.others.first().map(|other| other.hindrance()).transpose()?.flatten();
-        let why = "it takes two checkpoints of a family: name others with --against";
-        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(|| why.to_string()));
+        let why = || format!("it takes two checkpoints of a family: name others with {}", param("against"));
+        return claim.not_testable(g.hindrance().or(of_other).unwrap_or_else(why));
     };
     let Some(two) = rows(overlap, &[])?.first().copied() else { return claim.not_testable("nothing was compared") };
-    let name = two.text("other")?;
-    let (carriers, others) = (two.int("carriers")?, two.int("other_carriers")?);
-    let difference = two.interval("refusal_low", "refusal_high")?;
-    let (shift, refusals) = (two.float("gate_shift")?, two.float("refusal_difference")?);
+    let name = two.get(OverlapRow::other)?;
+    let (carriers, others) = (two.get(OverlapRow::carriers)?, two.get(OverlapRow::other_carriers)?);
+    let difference = two.get(OverlapRow::refusal_interval)?;
+    let (shift, refusals) = (two.get(OverlapRow::gate_shift)?, two.get(OverlapRow::refusal_difference)?);
     let shift = shift.map_or(String::new(), |by| format!("; the gate lies {} of the depth deeper", signed(by, 2)));
     let refusals = refusals.map_or(String::new(), |by| {
         let ends = cells::points_interval(difference);
@@ -330,18 +344,18 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let found = format!(
         "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance{shift}.{refusals}",
         crate::names::short_name(name),
-        number(two.float("shared")?, 0),
-        number(two.float("expected")?, 2),
+        number(two.get(OverlapRow::shared)?, 0),
+        number(two.get(OverlapRow::expected)?, 2),
     );
-    let p = two.float("p_value")?;
-    let claim = Claim { statistic: two.float("jaccard")?, p, found, ..claim };
+    let p = two.get(OverlapRow::p_value)?;
+    let claim = Claim { statistic: two.get(OverlapRow::jaccard)?, p, found, ..claim };
     let other = g.evidence.others.iter().find(|other| other.model == name);
     let of_other = match other {
         Some(other) => other.hindrance()?,
         None => Some(format!("the behaviour of {} is not known", crate::names::short_name(name))),
     };
     let fewer = carriers.min(others);
-    match (g.hindrance().or(of_other), p.zip(two.float("shared")?), difference) {
+    match (g.hindrance().or(of_other), p.zip(two.get(OverlapRow::shared)?), difference) {
         (Some(why), ..) => claim.not_testable(why),
         _ if fewer == 0 => {
             claim.not_testable("in one of the checkpoints no head carries the behaviour in both directions")
@@ -377,23 +391,23 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         (Ok(committed), Ok(layers)) => (committed, layers),
         (Err(why), _) | (_, Err(why)) => return claim.not_testable(g.hindrance().unwrap_or(why)),
     };
-    let Some(at) = row(committed, &[("place", "content"), ("change", "remove")])? else {
+    let Some(at) = row(committed, &[(CommittedRow::place, "content"), (CommittedRow::change, "remove")])? else {
         return claim.not_testable("the content's signal was not changed");
     };
-    let (layer, interval) = (at.float("layer")?, at.interval("ci_low", "ci_high")?);
-    let last = row(committed, &[("place", "last"), ("change", "remove")])?;
+    let (layer, interval) = (at.get(CommittedRow::layer)?, at.get(CommittedRow::interval)?);
+    let last = row(committed, &[(CommittedRow::place, "last"), (CommittedRow::change, "remove")])?;
     let gate = g.head()?.map(|(layer, _)| layer as f64);
     // A wide interval must not make any layer right.
     let near = gate.zip(layer).is_some_and(|(gate, layer)| (gate - layer).abs() <= 1.0);
     let within = gate.zip(interval.or(layer.zip(layer))).is_some_and(|(gate, (low, high))| low <= gate && gate <= high);
     let found = committed_at(gate, at, last)?;
-    let claim = Claim { statistic: layer, interval, n: Some(at.int("n")?), found, ..claim };
+    let claim = Claim { statistic: layer, interval, n: Some(at.get(CommittedRow::n)?), found, ..claim };
     let mut tested = false;
-    for row in rows(layers, &[("place", "content"), ("change", "remove")])? {
-        let is_largest = Some(row.int("layer")? as f64) == at.float("largest_layer")?;
-        tested |= is_largest && row.float("q_value")?.is_some_and(|q| q < SIGNIFICANT);
+    for row in rows(layers, &[(LayerRow::place, "content"), (LayerRow::change, "remove")])? {
+        let is_largest = Some(row.get(LayerRow::layer)? as f64) == at.get(CommittedRow::largest_layer)?;
+        tested |= is_largest && row.get(LayerRow::q_value)?.is_some_and(|q| q < SIGNIFICANT);
     }
-    let (largest, controls) = (at.float("largest_effect")?, at.float("controls_largest")?);
+    let (largest, controls) = (at.get(CommittedRow::largest_effect)?, at.get(CommittedRow::controls_largest)?);
     let over_controls = largest.zip(controls).is_some_and(|(largest, controls)| largest.abs() > controls);
     match (g.hindrance(), layer.filter(|_| tested)) {
         (Some(why), _) => claim.not_testable(why),
@@ -405,6 +419,7 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         ),
         (None, Some(_)) => Ok(Claim {
             verdict: Verdict::of(gate == layer || (within && near)),
+            fails: format!("the gate is in layer {}, and the last such layer is {}", number(gate, 0), number(layer, 0)),
             figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
             ..claim
         }),
@@ -413,19 +428,19 @@ pub(super) fn commitment(g: &Ground) -> Judged {
 
 /// Where the content is read and where the signal arrives, in words.
 fn committed_at(gate: Option<f64>, content: At, last: Option<At>) -> Result<String, AnalysisError> {
-    let of_last = |column| last.map(|l| l.float(column)).transpose().map(Option::flatten);
+    let of_last = |column| last.map(|l| l.get(column)).transpose().map(Option::flatten);
     Ok(format!(
         "The gate is in layer {}. The largest effect of removing the signal from the content is {} nats, {} of the gap; of {} random \
          directions before each layer none moves it by more than {} nats. At the last position the signal arrives before layer {}, and removing \
          it has half of its largest effect until before layer {}. The model has {} layers.",
         number(gate, 0),
-        signed(content.float("largest_effect")?, 3),
-        share(content.float("largest_share")?),
-        content.int("controls")?,
-        number(content.float("controls_largest")?, 3),
-        number(of_last("layer")?, 0),
-        number(of_last("until")?, 0),
-        content.int("n_layers")?,
+        signed(content.get(CommittedRow::largest_effect)?, 3),
+        share(content.get(CommittedRow::largest_share)?),
+        content.get(CommittedRow::controls)?,
+        number(content.get(CommittedRow::controls_largest)?, 3),
+        number(of_last(CommittedRow::layer)?, 0),
+        number(of_last(CommittedRow::until)?, 0),
+        content.get(CommittedRow::n_layers)?,
     ))
 }
 

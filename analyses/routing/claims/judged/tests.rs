@@ -105,7 +105,7 @@ fn a_circuit_does_not_relocate_to_a_model_that_does_not_refuse_or_whose_metric_t
     not_testable(&of(Suite::refusing().set("behaviour/separation", "ci_low", 0, [0.4])), "on other no first tokens");
     let unknown = Suite::refusing().beside(signal::relocation, &[], Some(&overlap));
     not_testable(&unknown, "behaviour of other is not known");
-    not_testable(&Suite::refusing().judge(signal::relocation), "name others with --against");
+    not_testable(&Suite::refusing().judge(signal::relocation), "name others with `against`");
 }
 
 #[test]

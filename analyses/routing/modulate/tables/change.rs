@@ -5,8 +5,10 @@ use crate::analyses::AnalysisError;
 use crate::analyses::routing::modulate::BROKEN;
 use crate::analyses::summary::mean;
 use crate::answers::Class;
-use crate::stats::{PairedCounts, paired_sign_test};
+use crate::rows;
+use crate::stats::{Interval, PairedCounts, paired_sign_test};
 use crate::table::Table;
+use crate::table::rows::Row as _;
 
 /// From one coefficient to another, on one side.
 struct Change {
@@ -109,54 +111,53 @@ impl Made<'_> {
 
     /// The table of what modulating changes from end to end, and from 0 to either end.
     pub(super) fn change_table(&self) -> Result<Table, AnalysisError> {
-        let rows = self.changes();
-        let interval = |r: &Change| r.refusals.interval();
-        Ok(Table::new("change")
-            .str("model", "the model, as it was named", rows.iter().map(|_| self.model()))?
-            .str("side", "positive or negative prompts", rows.iter().map(|r| SIDES[r.side]))?
-            .str(
-                "part",
-                "whole: from the grid's lowest coefficient to its highest; weakening: from 0 to the lowest; strengthening: from 0 \
-                 to the highest",
-                rows.iter().map(|r| r.part),
-            )?
-            .float(
-                "from",
-                "the first coefficient; the outermost at which no more than half of the answers are broken or undecided, as of a broken \
-                 model's",
-                rows.iter().map(|r| self.x[r.from]),
-            )?
-            .float("to", "the second one, likewise", rows.iter().map(|r| self.x[r.to]))?
-            .int("n", "prompts that answered", rows.iter().map(|r| r.refusals.n() as i64))?
-            .float("refusal_from", "share of refusals at the first", rows.iter().map(|r| r.shares().0))?
-            .float("refusal_to", "share of refusals at the second", rows.iter().map(|r| r.shares().1))?
-            .float("change", "their difference, second minus first", rows.iter().map(|r| r.refusals.difference()))?
-            .float(
-                "ci_low",
-                "lower end of its 95 % interval for the same prompts (Newcombe 1998, paired)",
-                rows.iter().map(|r| interval(r).map(|i| i.low)),
-            )?
-            .float("ci_high", "upper end", rows.iter().map(|r| interval(r).map(|i| i.high)))?
-            .float(
-                "p_value",
-                "exact two-sided sign test (McNemar) of the refusals",
-                rows.iter().map(|r| paired_sign_test(r.refusals.only_first, r.refusals.only_second)),
-            )?
-            .float(
-                "lost",
-                "by how much the refusals at the first are fewer at the second, as a share of them; below 0 for more",
-                rows.iter().map(Change::lost),
-            )?
-            .float(
-                "metric_change",
-                "change of the mean metric of all prompts, nats; to the grid's very ends",
-                rows.iter().map(|r| r.metric),
-            )?
-            .float(
-                "p_over_random",
-                "share of random directions of the same norm whose metric changes as much, (hits + 1) / (R + 1)",
-                rows.iter().map(|r| r.p_over_random),
-            )?)
+        let changes = self.changes();
+        Ok(ChangeRow::table(changes.iter().map(|change| {
+            let (refusal_from, refusal_to) = change.shares();
+            ChangeRow {
+                model: self.model(),
+                side: SIDES[change.side],
+                part: change.part,
+                from: Some(self.x[change.from]),
+                to: Some(self.x[change.to]),
+                n: change.refusals.n() as i64,
+                refusal_from,
+                refusal_to,
+                change: change.refusals.difference(),
+                interval: change.refusals.interval().map(Interval::ends),
+                p_value: Some(paired_sign_test(change.refusals.only_first, change.refusals.only_second)),
+                lost: change.lost(),
+                metric_change: change.metric,
+                p_over_random: change.p_over_random,
+            }
+        }))?)
+    }
+}
+
+rows! {
+    /// What a part of the grid changes, on one side.
+    pub struct ChangeRow<'a> in "change" {
+        model: &'a str = "the model, as it was named",
+        side: &'a str = "positive or negative prompts",
+        part: &'a str =
+            "whole: from the grid's lowest coefficient to its highest; weakening: from 0 to the lowest; strengthening: from 0 \
+             to the highest",
+        from: Option<f64> =
+            "the first coefficient; the outermost at which no more than half of the answers are broken or undecided, as of a broken \
+             model's",
+        to: Option<f64> = "the second one, likewise",
+        n: i64 = "prompts that answered",
+        refusal_from: Option<f64> = "share of refusals at the first",
+        refusal_to: Option<f64> = "share of refusals at the second",
+        change: Option<f64> = "their difference, second minus first",
+        interval: Option<(f64, f64)> as "ci_" =
+            ["lower end of its 95 % interval for the same prompts (Newcombe 1998, paired)", "upper end"],
+        p_value: Option<f64> = "exact two-sided sign test (McNemar) of the refusals",
+        lost: Option<f64> =
+            "by how much the refusals at the first are fewer at the second, as a share of them; below 0 for more",
+        metric_change: Option<f64> = "change of the mean metric of all prompts, nats; to the grid's very ends",
+        p_over_random: Option<f64> =
+            "share of random directions of the same norm whose metric changes as much, (hits + 1) / (R + 1)",
     }
 }
 
@@ -168,11 +169,12 @@ const STRENGTHENING: &str = "strengthening";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::analyses::About;
     use crate::analyses::answered::Answer;
     use crate::analyses::routing::modulate::{Items, Measured};
     use crate::model::Model;
     use crate::run::Engine;
-    use crate::session::Session;
+    use crate::study::session::Session;
 
     /// Answers of four positive prompts at each coefficient: r refuses, a answers, u is undecided.
     fn given(answers: &[&str]) -> Vec<Given> {
@@ -194,7 +196,7 @@ mod tests {
 
     /// The changes of the positive side.
     fn changes(x: &[f64], answers: &[&str]) -> Table {
-        let model = Model::open(crate::demo::NAME, &Default::default()).unwrap();
+        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
         let session = Session::new(&model, Engine::Wavefront, 0);
         let items = Items::of_demo(&model);
         let side = |base: f64| {
@@ -212,7 +214,8 @@ mod tests {
             random: [positive.3, negative.3],
         };
         let (given, ends) = (given(answers), [0, x.len() - 1]);
-        let made = Made { session: &session, items: &items, x, ends: &ends, measured: &measured, given: &given };
+        let about = About::of(&session);
+        let made = Made { about: &about, items: &items, x, ends: &ends, measured: &measured, given: &given };
         made.change_table().unwrap()
     }
 

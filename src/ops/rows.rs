@@ -10,7 +10,7 @@ use std::ops::Range;
 pub struct Rows {
     /// The spans, one after another over the rows without gaps.
     pub spans: Vec<Span>,
-    /// Each row's entry in the tables of [`super::decoder::Angles`]. `[rows]`
+    /// Each row's entry in the tables of cosines and sines that rotate it. `[rows]`
     pub entries: Vec<u32>,
 }
 

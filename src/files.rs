@@ -1,5 +1,6 @@
 //! Writing a file so that it is there whole or not at all, whatever stops the process.
 
+use crate::parameters::param;
 use std::fs::{self, File};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
@@ -26,12 +27,15 @@ impl WriteError {
     }
 }
 
-fn mend(error: &io::Error) -> &'static str {
+fn mend(error: &io::Error) -> String {
+    let out = param("out");
     match error.kind() {
-        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => "; free space there, or choose another --out",
-        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => "; choose an --out that may be written to",
-        ErrorKind::NotFound => "; check that the folder is there and was not moved",
-        _ => "",
+        ErrorKind::StorageFull | ErrorKind::QuotaExceeded => format!("; free space there, or choose another {out}"),
+        ErrorKind::ReadOnlyFilesystem | ErrorKind::PermissionDenied => {
+            format!("; choose an {out} that may be written to")
+        }
+        ErrorKind::NotFound => "; check that the folder is there and was not moved".to_string(),
+        _ => String::new(),
     }
 }
 
@@ -62,10 +66,10 @@ fn temporary_beside(path: &Path) -> PathBuf {
 }
 
 /// The end of the names of files that are being written.
-pub(super) const TEMPORARY_SUFFIX: &str = ".tmp";
+pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 
 /// The folder that holds `path`: `.` for a bare name.
-pub(super) fn parent(path: &Path) -> &Path {
+pub(crate) fn parent(path: &Path) -> &Path {
     match path.parent() {
         Some(parent) if !parent.as_os_str().is_empty() => parent,
         _ => Path::new("."),
@@ -73,7 +77,7 @@ pub(super) fn parent(path: &Path) -> &Path {
 }
 
 /// Makes renames and removals in a folder last through a power cut.
-pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
+pub(crate) fn sync_dir(path: &Path) -> io::Result<()> {
     // Only Unix opens folders as files; elsewhere the file system keeps this promise by itself or not at all.
     #[cfg(unix)]
     File::open(path)?.sync_all()?;
@@ -83,7 +87,7 @@ pub(super) fn sync_dir(path: &Path) -> io::Result<()> {
 }
 
 /// Makes every file and folder below `path`, and `path` itself, last through a power cut.
-pub(super) fn sync_tree(path: &Path) -> Result<(), WriteError> {
+pub(crate) fn sync_tree(path: &Path) -> Result<(), WriteError> {
     let failed = |path: &Path| WriteError::new(path, "be made to last on the disk");
     for entry in fs::read_dir(path).map_err(failed(path))? {
         let entry = entry.map_err(failed(path))?;

@@ -37,6 +37,12 @@ pub struct RunRecord {
     pub device: String,
     /// `wavefront`, `full`.
     pub engine: String,
+    /// How products with weights were computed: `packed, avx512f`. None in records from before it was kept.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub products: Option<String>,
+    /// How many bytes of weights were held at most, where that was limited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_memory: Option<u64>,
     /// Wall-clock times.
     pub timings: Timings,
     /// Processor time of all threads over this run, in seconds; in an experiment, that of loading a model is in the first
@@ -204,6 +210,8 @@ mod tests {
             version: "0.1.0".into(),
             device: "cpu".into(),
             engine: "wavefront".into(),
+            products: None,
+            max_memory: None,
             timings: Timings::default(),
             cpu_s: 0.0,
             prompts: 1,

@@ -26,7 +26,7 @@ fn a_directory_appears_whole_and_only_when_finished() {
     let run = RunDir::create(&out, false, false).unwrap();
     run.claim(&params(0)).unwrap();
     run.write_atomic("heads.parquet", b"table").unwrap();
-    run.commit_part("layer-0", b"part").unwrap();
+    run.parts().commit("layer-0", b"part").unwrap();
     fs::write(run.path(RUN_FILE).unwrap(), "{}").unwrap();
     assert!(!out.exists());
     assert_eq!(run.finish().unwrap(), folder.path().join("runs/first"));
@@ -41,7 +41,7 @@ fn a_finished_directory_is_only_replaced_with_force() {
     finished(&out, b"1");
     for resume in [false, true] {
         let error = RunDir::create(&out, false, resume).unwrap_err().to_string();
-        assert!(error.contains("exists already") && error.contains("--force"), "{error}");
+        assert!(error.contains("exists already") && error.contains("`force`"), "{error}");
     }
     let run = RunDir::create(&out, true, false).unwrap();
     run.write_atomic(RUN_FILE, b"2").unwrap();
@@ -63,13 +63,13 @@ fn a_run_that_failed_leaves_what_it_finished_and_no_empty_directory() {
     begun().abandon().unwrap();
     assert!(entries(folder.path()).is_empty());
     let run = begun();
-    run.commit_part("layer-0", b"part").unwrap();
+    run.parts().commit("layer-0", b"part").unwrap();
     run.abandon().unwrap();
     drop(run);
     let run = begun();
-    assert!(run.part("layer-0").is_some());
+    assert!(run.parts().part("layer-0").is_some());
     run.write_atomic("heads.parquet", b"table").unwrap();
-    fs::remove_file(run.part("layer-0").unwrap()).unwrap();
+    fs::remove_file(run.parts().part("layer-0").unwrap()).unwrap();
     run.abandon().unwrap();
     assert!(run.path("heads.parquet").unwrap().exists());
 }
@@ -98,17 +98,17 @@ fn an_unfinished_run_needs_resume_or_force() {
     let out = folder.path().join("run");
     let run = RunDir::create(&out, false, false).unwrap();
     run.claim(&params(0)).unwrap();
-    run.commit_part("layer-0", b"part").unwrap();
+    run.parts().commit("layer-0", b"part").unwrap();
     drop(run);
     let error = RunDir::create(&out, false, false).unwrap_err().to_string();
-    assert!(error.contains("--resume") && error.contains("--force"), "{error}");
+    assert!(error.contains("`resume`") && error.contains("`force`"), "{error}");
     let run = RunDir::create(&out, false, true).unwrap();
     run.claim(&params(0)).unwrap();
-    assert_eq!(fs::read(run.part("layer-0").unwrap()).unwrap(), b"part");
-    assert!(run.part("layer-1").is_none());
+    assert_eq!(fs::read(run.parts().part("layer-0").unwrap()).unwrap(), b"part");
+    assert!(run.parts().part("layer-1").is_none());
     drop(run);
     let run = RunDir::create(&out, true, false).unwrap();
-    assert!(run.part("layer-0").is_none());
+    assert!(run.parts().part("layer-0").is_none());
 }
 
 #[test]
@@ -139,11 +139,11 @@ fn parts_whose_parameters_are_unknown_are_not_taken_over() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let run = RunDir::create(&out, false, false).unwrap();
-    run.commit_part("layer-0", b"of an unknown run").unwrap();
+    run.parts().commit("layer-0", b"of an unknown run").unwrap();
     drop(run);
     let run = RunDir::create(&out, false, true).unwrap();
     run.claim(&params(0)).unwrap();
-    assert!(run.part("layer-0").is_none());
+    assert!(run.parts().part("layer-0").is_none());
 }
 
 #[test]
@@ -151,11 +151,11 @@ fn a_second_process_is_kept_out_while_the_first_is_at_work() {
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("run");
     let first = RunDir::create(&out, false, false).unwrap();
-    first.commit_part("layer-0", b"part").unwrap();
+    first.parts().commit("layer-0", b"part").unwrap();
     for (force, resume) in [(false, true), (true, false), (false, false)] {
         assert!(matches!(RunDir::create(&out, force, resume), Err(RunDirError::Busy { .. })));
     }
-    assert!(first.part("layer-0").is_some(), "and touches nothing");
+    assert!(first.parts().part("layer-0").is_some(), "and touches nothing");
 }
 
 #[test]
@@ -176,7 +176,7 @@ fn names_that_lead_elsewhere_are_refused() {
     let run = RunDir::create(&folder.path().join("run"), false, false).unwrap();
     for name in ["", ".", "..", "a/b", "/etc/passwd", "../x", "a/"] {
         assert!(matches!(run.write_atomic(name, b""), Err(RunDirError::Name { .. })), "{name}");
-        assert!(run.commit_part(name, b"").is_err());
+        assert!(run.parts().commit(name, b"").is_err());
     }
     assert!(matches!(RunDir::create(Path::new("/"), true, true), Err(RunDirError::Unnamed { .. })));
     assert!(matches!(RunDir::create(Path::new(".."), true, true), Err(RunDirError::Unnamed { .. })));
@@ -188,16 +188,16 @@ fn a_run_that_cannot_take_its_place_keeps_all_that_it_did() {
     let out = folder.path().join("run");
     let run = RunDir::create(&out, false, false).unwrap();
     run.claim(&params(0)).unwrap();
-    run.commit_part("layer-0", b"part").unwrap();
+    run.parts().commit("layer-0", b"part").unwrap();
     run.write_atomic(RUN_FILE, b"new").unwrap();
     fs::create_dir(&out).unwrap();
     fs::write(out.join(RUN_FILE), "someone else's").unwrap();
     let error = run.finish().unwrap_err();
-    assert!(matches!(error, RunDirError::Appeared { .. }) && error.to_string().contains("--resume --force"), "{error}");
+    assert!(matches!(error, RunDirError::Appeared { .. }) && error.to_string().contains("`resume` `force`"), "{error}");
     assert_eq!(fs::read(out.join(RUN_FILE)).unwrap(), b"someone else's");
     let run = RunDir::create(&out, true, true).unwrap();
     run.claim(&params(0)).unwrap();
-    assert_eq!(fs::read(run.part("layer-0").unwrap()).unwrap(), b"part");
+    assert_eq!(fs::read(run.parts().part("layer-0").unwrap()).unwrap(), b"part");
     // Something that is no run is not replaced, whatever is said.
     fs::remove_file(out.join(RUN_FILE)).unwrap();
     fs::write(out.join("thesis.tex"), "years of work").unwrap();
@@ -205,7 +205,7 @@ fn a_run_that_cannot_take_its_place_keeps_all_that_it_did() {
     fs::remove_dir_all(&out).unwrap();
     let run = RunDir::create(&out, false, true).unwrap();
     run.claim(&params(0)).unwrap();
-    assert!(run.part("layer-0").is_some());
+    assert!(run.parts().part("layer-0").is_some());
     run.finish().unwrap();
     assert_eq!((entries(folder.path()), entries(&out)), (vec!["run".to_string()], vec![RUN_FILE.to_string()]));
 }
@@ -223,7 +223,7 @@ fn a_run_that_stopped_while_it_took_its_place_is_gone_on_with_and_never_emptied_
     assert!(matches!(RunDir::create(&out, false, false), Err(RunDirError::Unfinished { .. })));
     let run = RunDir::create(&out, false, true).unwrap();
     assert_eq!(fs::read(run.path("inner.parquet").unwrap()).unwrap(), b"hours of work");
-    run.commit_part("layer-0", b"part").unwrap();
+    run.parts().commit("layer-0", b"part").unwrap();
 }
 
 #[cfg(unix)]

@@ -1,4 +1,4 @@
-//! What was measured, of which prompts, in words: for reports, dry runs and `gatelens tokens`.
+//! What was measured, of which prompts, in words: for reports and dry runs.
 
 use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt, Ways};
 use crate::report::cells::{EMPTY, plural, signed};
@@ -30,7 +30,7 @@ pub(super) fn section(measured: &Measured) -> Section {
 }
 
 /// How prompts became token ids, in a sentence or more.
-pub(super) fn ways(ways: Ways) -> String {
+pub(crate) fn ways(ways: Ways) -> String {
     let parts = [
         (ways.applied, "went through the model's chat template"),
         (ways.text, "were read as text, without a chat template"),
@@ -45,12 +45,12 @@ pub(super) fn ways(ways: Ways) -> String {
 }
 
 /// Tokens in quotation marks, so that spaces and line breaks can be seen.
-pub(super) fn pieces(tokens: &[NamedToken]) -> String {
+pub(crate) fn pieces(tokens: &[NamedToken]) -> String {
     tokens.iter().map(|token| format!("{:?}", token.text)).collect::<Vec<_>>().join(" ")
 }
 
 /// The first prompt of a dry run.
-pub(super) fn first_prompt(first: &ShownPrompt) -> String {
+pub(crate) fn first_prompt(first: &ShownPrompt) -> String {
     format!(
         "the first prompt (`{}`, {}), {}: {}",
         first.id,

@@ -1,10 +1,10 @@
 //! The report of a run directory, from its record and its tables alone; and the record of what is made of run directories.
 
-use super::{CliError, measured};
+use super::rundir::{RUN_FILE, RunDir, RunRecord};
+use super::{StudyError, described};
 use crate::analyses::Writer;
 use crate::report::cells::{count, plural};
 use crate::report::{self, Block, Report, Section};
-use crate::rundir::{RUN_FILE, RunDir, RunRecord};
 use crate::table::Table;
 use serde_json::{Map, Value};
 use std::path::Path;
@@ -18,7 +18,7 @@ pub(crate) fn document(
     record: &RunRecord,
     tables: &[Table],
     folder: &Path,
-) -> Result<Report, CliError> {
+) -> Result<Report, StudyError> {
     let mut report = Report::new(writer.title).paragraph(format!(
         "`{}` ({}, {}), {}{} by the {} engine.",
         record.model.name,
@@ -35,7 +35,7 @@ pub(crate) fn document(
         record.engine
     ));
     report.intro.insert(0, Block::Code(record.command_line.clone()));
-    report.sections.extend(record.measured.as_ref().map(measured::section));
+    report.sections.extend(record.measured.as_ref().map(described::section));
     report.sections.extend((writer.sections)(tables, folder)?);
     report.sections.push(provenance(record));
     Ok(report)
@@ -45,7 +45,7 @@ pub(crate) fn document(
 ///
 /// # Errors
 /// If a figure is missing, or a file cannot be written.
-pub(crate) fn write_report(directory: &RunDir, report: &Report) -> Result<(), CliError> {
+pub(crate) fn write_report(directory: &RunDir, report: &Report) -> Result<(), StudyError> {
     directory.write_atomic("report.md", report::markdown::render(report).as_bytes())?;
     directory.write_atomic("report.html", report::html::render(report)?.as_bytes())?;
     Ok(())
@@ -60,14 +60,14 @@ pub(crate) fn write_record(
     command: &str,
     command_line: &str,
     more: Map<String, Value>,
-) -> Result<(), CliError> {
+) -> Result<(), StudyError> {
     let mut record = Map::from_iter([
         ("command".to_string(), Value::from(command)),
         ("command_line".to_string(), Value::from(command_line)),
         ("version".to_string(), Value::from(env!("CARGO_PKG_VERSION"))),
     ]);
     record.extend(more);
-    let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
+    let json = serde_json::to_vec_pretty(&record).map_err(|e| StudyError::Failed(e.to_string()))?;
     Ok(directory.write_atomic(RUN_FILE, &json)?)
 }
 

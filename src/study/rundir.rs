@@ -3,7 +3,7 @@
 //! ```text
 //! let run = RunDir::create(out, force, resume)?;
 //! run.claim(&parameters)?;                       // refuses to resume the work of another command
-//! if run.part("layer-00").is_none() { ... run.commit_part("layer-00", &bytes)?; }
+//! let parts = run.parts();                       // where a session keeps what is finished
 //! run.write_atomic("heads.parquet", &bytes)?;
 //! run.finish()?;                                 // DIR.partial becomes DIR
 //! ```
@@ -11,7 +11,6 @@
 //! Work goes on in `DIR.partial` beside `DIR`. A lock that the system releases with the process keeps a second
 //! process out. Which parts a command has, and what is in them, is left to the command.
 
-mod files;
 mod record;
 #[cfg(test)]
 mod tests;
@@ -20,13 +19,16 @@ use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::path::{Component, Path, PathBuf};
 
+use crate::parameters::param;
 use serde_json::{Map, Value};
 use thiserror::Error;
 
-pub use files::{WriteError, write_file, write_file_with};
+pub use crate::files::{WriteError, write_file, write_file_with};
 pub use record::{ModelRecord, RUN_FILE, RecordError, RunRecord, Timings, cpu_seconds, peak_rss_bytes, read_record};
 
-use files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+use super::parts::Parts;
+use crate::files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+use sha2::{Digest, Sha256};
 
 const LOCK_FILE: &str = ".lock";
 pub(crate) const PARAMS_FILE: &str = "params.json";
@@ -36,22 +38,29 @@ const PARTS_DIR: &str = ".parts";
 /// Why a run directory cannot be made, resumed or finished.
 #[derive(Debug, Error)]
 pub enum RunDirError {
-    /// `--out` has no name of its own, as `/` or `..`.
-    #[error("{}: is no name for a run directory; give --out a folder that can be made, as runs/first", path.display())]
+    /// The path has no name of its own, as `/` or `..`.
+    #[error(
+        "{}: is no name for a run directory; give {out} a folder that can be made, such as runs/first",
+        path.display(), out = param("out")
+    )]
     Unnamed {
         /// What was given.
         path: PathBuf,
     },
     /// The directory is there already.
-    #[error("{}: exists already; choose another --out, or replace it with --force", path.display())]
+    #[error(
+        "{}: exists already; choose another {out}, or replace it with {force}",
+        path.display(), out = param("out"), force = param("force")
+    )]
     Exists {
         /// The directory.
         path: PathBuf,
     },
     /// The directory was made while this run was at work.
     #[error(
-        "{}: was made while this run was at work, whose results are kept in {}: move it away and give the same command with \
-         --resume, or replace it with --resume --force", path.display(), partial.display()
+        "{}: was made while this run was at work. The run's results are kept in {}: move the other away and give the same \
+         command with {resume}, or replace it with {resume} {force}",
+        path.display(), partial.display(), resume = param("resume"), force = param("force")
     )]
     Appeared {
         /// The directory.
@@ -59,40 +68,43 @@ pub enum RunDirError {
         /// The partial directory.
         partial: PathBuf,
     },
-    /// `--force` was given for a symbolic link.
+    /// A symbolic link was to be replaced.
     #[error(
-        "{}: is a symbolic link, which --force does not replace; give the folder that it leads to, choose another --out, \
-         or remove it yourself", path.display()
+        "{}: is a symbolic link, which {force} does not replace; give the folder that it leads to, choose another {out}, \
+         or remove it yourself", path.display(), out = param("out"), force = param("force")
     )]
     Link {
         /// The link.
         path: PathBuf,
     },
-    /// `--force` was given for something that no run made.
+    /// Something that no run made was to be replaced.
     #[error(
-        "{}: holds no {RUN_FILE}, so it is not a run directory and --force does not replace it; \
-         choose another --out, or remove it yourself", path.display()
+        "{}: holds no {RUN_FILE}, so it is not a run directory and {force} does not replace it; \
+         choose another {out}, or remove it yourself", path.display(), out = param("out"), force = param("force")
     )]
     Foreign {
         /// The file or directory.
         path: PathBuf,
     },
     /// An earlier run stopped before its end.
-    #[error("{}: holds an unfinished run; go on from it with --resume, or start anew with --force", path.display())]
+    #[error(
+        "{}: holds an unfinished run; go on from it with {resume}, or start anew with {force}",
+        path.display(), resume = param("resume"), force = param("force")
+    )]
     Unfinished {
         /// The partial directory.
         path: PathBuf,
     },
     /// Another process works there.
-    #[error("{}: another process is at work there; wait for it, or choose another --out", path.display())]
+    #[error("{}: another process is at work there; wait for it, or choose another {out}", path.display(), out = param("out"))]
     Busy {
         /// The partial directory.
         path: PathBuf,
     },
     /// The unfinished run has other parameters.
     #[error(
-        "{}: the unfinished run is another one: {}; give the same command, choose another --out, or start anew \
-         with --force", path.display(), differences.join(", ")
+        "{}: the unfinished run is another one: {}; give the same command, choose another {out}, or start anew \
+         with {force}", path.display(), differences.join(", "), out = param("out"), force = param("force")
     )]
     OtherRun {
         /// The partial directory.
@@ -101,7 +113,7 @@ pub enum RunDirError {
         differences: Vec<String>,
     },
     /// The unfinished run's parameters cannot be read.
-    #[error("{}: cannot be read: {reason}; start anew with --force", path.display())]
+    #[error("{}: cannot be read: {reason}; start anew with {force}", path.display(), force = param("force"))]
     Params {
         /// The parameters' file.
         path: PathBuf,
@@ -206,15 +218,12 @@ impl RunDir {
         Ok(write_file(&self.path(name)?, bytes)?)
     }
 
-    /// The part of that name, if it was finished, by this process or the one that is resumed.
-    pub fn part(&self, name: &str) -> Option<PathBuf> {
-        let path = self.part_path(name).ok()?;
-        path.is_file().then_some(path)
-    }
-
-    /// Keeps a part's bytes as finished. Parts serve to resume and are gone from the finished directory.
-    pub fn commit_part(&self, name: &str, bytes: &[u8]) -> Result<(), RunDirError> {
-        Ok(write_file(&self.part_path(name)?, bytes)?)
+    /// Where finished parts are kept, by this process and the one that is resumed. They serve to resume and are gone from the
+    /// finished directory.
+    pub fn parts(&self) -> Parts {
+        let claimed = fs::read(self.partial.join(PARAMS_FILE)).unwrap_or_default();
+        let scope = Sha256::digest(claimed).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        Parts::new(self.partial.join(PARTS_DIR), scope)
     }
 
     /// Makes the run directory appear under its name; gives where it is.
@@ -297,10 +306,6 @@ impl RunDir {
         }
         Ok(())
     }
-
-    fn part_path(&self, name: &str) -> Result<PathBuf, RunDirError> {
-        Ok(self.partial.join(PARTS_DIR).join(plain(name)?))
-    }
 }
 
 /// The run directory's path without a slash at its end, and its partial sibling.
@@ -374,7 +379,8 @@ fn remove_tree(path: &Path) -> Result<(), RunDirError> {
     Ok(removed.map_err(WriteError::new(path, "be removed"))?)
 }
 
-fn plain(name: &str) -> Result<&str, RunDirError> {
+/// A name, if it is a file's and leads nowhere else.
+pub(super) fn plain(name: &str) -> Result<&str, RunDirError> {
     let mut components = Path::new(name).components();
     match (components.next(), components.next()) {
         (Some(Component::Normal(only)), None) if only == name => Ok(name),

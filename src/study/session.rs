@@ -1,26 +1,25 @@
 //! Sessions: where an analysis runs its plans.
 //!
 //! A session holds what all plans of one analysis share: the model, the engine, the seed. It cuts a plan into pieces that
-//! take seconds to minutes and, with a run directory, keeps each piece's readings as a part, so that a run which was
+//! take seconds to minutes and, with a folder for them, keeps each piece's readings as a part, so that a run which was
 //! stopped goes on where it was. Where a plan is cut depends on the plan, the model and whether its weights are streamed,
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
-mod parts;
-mod scores;
-
+use super::parts::{BadPart, Made, Of, Parts};
+use super::progress::{Progress, Work};
+use super::rundir::RunDirError;
+use super::scores::Asked;
+pub use super::scores::{Scores, Wanted};
 use crate::model::Model;
 use crate::model::decoder::Decoder;
 use crate::plan::{Piece, Plan, Program, Reading, Readings, Run};
 use crate::run::{
-    Engine, Generated, Generation, Options, RunError, Size, generate_samples, generation_size, run_program, samples,
-    size,
+    Cancel, Cancelled, Engine, Generated, Generation, Options, RunError, Size, generate_samples, generation_size,
+    run_program, samples, size,
 };
-use crate::rundir::{RunDir, RunDirError};
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
-
-use scores::Asked;
-pub use scores::{Scores, Wanted};
+use std::sync::Arc;
 
 /// How large a piece is at most. Readings do not depend on it.
 #[derive(Clone, Copy, Debug)]
@@ -42,26 +41,16 @@ impl Limits {
     }
 }
 
-/// Work that was done.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Work {
-    /// Rows times layers.
-    pub rows: u64,
-    /// The floating-point operations that they stand for: time goes by these, as rows of one plan take more than those of another.
-    pub flops: f64,
-}
-
 /// Where an analysis runs its plans.
-pub struct Session<'a> {
-    pub model: &'a Model,
+pub struct Session {
+    pub model: Arc<Model>,
     pub engine: Engine,
     /// The seed of everything random.
     pub seed: u64,
     limits: Limits,
-    parts: Option<&'a RunDir>,
-    progress: &'a (dyn Fn(Work) + Sync),
-    /// Told, instead of `progress`, of what was kept from before.
-    kept: &'a dyn Fn(Work),
+    parts: Option<Parts>,
+    progress: Option<Arc<dyn Progress>>,
+    cancel: Cancel,
     total: RefCell<Size>,
     /// The digests of the plans whose prompts and forks were counted: runs of a plan may be read and go on.
     counted: RefCell<HashSet<String>>,
@@ -69,15 +58,7 @@ pub struct Session<'a> {
     next: Cell<usize>,
     asked: Asked,
     /// Told the scores once, when all are found.
-    scored: &'a dyn Fn(&Scores),
-}
-
-/// Generated answers as a part.
-#[derive(serde::Serialize, serde::Deserialize)]
-struct Answers {
-    /// What they are of.
-    of: String,
-    answers: Vec<Generated>,
+    scored: Box<dyn Fn(&Scores)>,
 }
 
 /// What stops a session's run.
@@ -87,17 +68,23 @@ pub enum SessionError {
     Run(#[from] RunError),
     #[error(transparent)]
     Part(#[from] RunDirError),
-    #[error("{path}: {why}; start anew with --force")]
-    BadPart { path: String, why: String },
+    #[error(transparent)]
+    BadPart(#[from] BadPart),
 }
 
-impl<'a> Session<'a> {
+impl From<Cancelled> for SessionError {
+    fn from(e: Cancelled) -> Self {
+        SessionError::Run(e.into())
+    }
+}
+
+impl Session {
     /// A session that keeps nothing.
-    pub fn new(model: &'a Model, engine: Engine, seed: u64) -> Self {
-        let limits = Limits::of(&model.decoder);
-        let (total, counted, next, asked) = Default::default();
-        let (progress, kept, scored) = (&|_: Work| {}, &|_: Work| {}, &|_: &Scores| {});
-        Session { model, engine, seed, limits, parts: None, progress, kept, total, counted, next, asked, scored }
+    pub fn new(model: &Arc<Model>, engine: Engine, seed: u64) -> Self {
+        let (model, limits) = (model.clone(), Limits::of(&model.decoder));
+        let (total, counted, next, asked, cancel) = Default::default();
+        let (parts, progress, scored) = (None, None, Box::new(|_: &Scores| {}));
+        Session { model, engine, seed, limits, parts, progress, cancel, total, counted, next, asked, scored }
     }
 
     /// Cuts plans into pieces of another size.
@@ -105,19 +92,24 @@ impl<'a> Session<'a> {
         Session { limits, ..self }
     }
 
-    /// Keeps finished pieces in a run directory, and takes up those that are there.
-    pub fn resumable(self, directory: &'a RunDir) -> Self {
-        Session { parts: Some(directory), ..self }
+    /// Keeps finished pieces among these parts, and takes up those that are there.
+    pub fn resumable(self, parts: Parts) -> Self {
+        Session { parts: Some(parts), ..self }
     }
 
-    /// Tells of every layer that rows went through, how much work that was; and `kept` of what an earlier run had done.
-    pub fn watched(self, progress: &'a (dyn Fn(Work) + Sync), kept: &'a dyn Fn(Work)) -> Self {
-        Session { progress, kept, ..self }
+    /// Tells of every layer that rows went through, and of what an earlier run had done.
+    pub fn watched(self, progress: Arc<dyn Progress>) -> Self {
+        Session { progress: Some(progress), ..self }
+    }
+
+    /// Stops with [`RunError::Cancelled`] once the handle says so. What was finished before stays among the parts.
+    pub fn cancelled_by(self, cancel: Cancel) -> Self {
+        Session { cancel, ..self }
     }
 
     /// Reads how likely tokens are after prompts, wherever a plan runs those prompts, and tells when all were read.
-    pub fn scoring(self, wanted: Wanted, scored: &'a dyn Fn(&Scores)) -> Self {
-        Session { asked: Asked::new(wanted), scored, ..self }
+    pub fn scoring(self, wanted: Wanted, scored: impl Fn(&Scores) + 'static) -> Self {
+        Session { asked: Asked::new(wanted), scored: Box::new(scored), ..self }
     }
 
     /// How likely tokens were, after those of the prompts asked about that were run.
@@ -144,8 +136,8 @@ impl<'a> Session<'a> {
             None => self.pieces(&program),
         };
         let mut found = Vec::with_capacity(plan.readouts.len());
-        for (k, piece) in pieces.iter().enumerate() {
-            let readings = self.piece(piece, &format!("plan-{number:03}-{k:05}.safetensors"))?;
+        for piece in &pieces {
+            let readings = self.piece(piece, number)?;
             for (i, reading) in piece.readouts.iter().zip(readings) {
                 match &extended {
                     Some(more) if *i >= plan.readouts.len() => self.asked.take(more, *i, &reading),
@@ -174,50 +166,55 @@ impl<'a> Session<'a> {
         let (number, digest) = (self.next.replace(self.next.get() + 1), plan.digest());
         let (samples, at_once) = (samples(&generation.runs), self.limits.runs.max(1));
         let mut generated = Vec::with_capacity(generation.runs.len());
-        for (k, (runs, samples)) in generation.runs.chunks(at_once).zip(samples.chunks(at_once)).enumerate() {
+        for (runs, samples) in generation.runs.chunks(at_once).zip(samples.chunks(at_once)) {
             let some = Generation { runs: runs.to_vec(), ..generation.clone() };
-            let name = format!("generation-{number:03}-{k:05}.json");
-            generated.extend(self.generated(plan, &digest, &some, samples, &name)?);
+            let more = format!("{some:?} {samples:?}");
+            let made = Made { plan, digest: &digest, number, more };
+            generated.extend(self.generated(&made, &some, samples)?);
         }
         Ok(generated)
     }
 
     /// What some runs came to: what was kept, or new answers. `samples` says how often each run was listed before.
-    fn generated(
-        &self,
-        plan: &Plan,
-        digest: &str,
-        some: &Generation,
-        samples: &[u64],
-        name: &str,
-    ) -> Result<Vec<Generated>, SessionError> {
-        let decoder = &self.model.decoder;
+    fn generated(&self, made: &Made, some: &Generation, samples: &[u64]) -> Result<Vec<Generated>, SessionError> {
+        let (decoder, plan) = (&self.model.decoder, made.plan);
         // How long answers are is not known before; an operation a weight and row is what plans of them count too.
         let a_row = 2.0 * decoder.arch.layer_params() as f64;
         let work = |rows: u64| Work { rows, flops: rows as f64 * a_row };
-        let progress = |rows: u64| (self.progress)(work(rows));
-        let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
+        let watching = &self.progress;
+        let progress = |rows: u64| advance(watching, work(rows));
+        let options = self.options(&progress);
         let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
-        let of = format!("{digest} {some:?} {samples:?}");
-        if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
-            let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
-            let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-            let part: Answers = serde_json::from_slice(&bytes).map_err(|e| bad(e.to_string()))?;
-            if part.of != of || part.answers.len() != some.runs.len() {
-                return Err(bad(parts::ANOTHER.to_string()));
-            }
-            let size = cost(&part.answers)?;
-            (self.kept)(work(size.rows));
-            self.count(plan, digest, size);
-            return Ok(part.answers);
+        let place = self.place(made);
+        if let Some((parts, of)) = &place
+            && let Some(answers) = parts.answers(of, some.runs.len())?
+        {
+            let size = cost(&answers)?;
+            self.kept(work(size.rows));
+            self.count(plan, made.digest, size);
+            return Ok(answers);
         }
+        self.cancel.check()?;
         let answers = generate_samples(decoder, plan, some, samples, &options)?;
-        self.count(plan, digest, cost(&answers)?);
-        let part = Answers { of, answers };
-        if let Some(directory) = self.parts {
-            directory.commit_part(name, &serde_json::to_vec(&part).unwrap_or_default())?;
+        self.count(plan, made.digest, cost(&answers)?);
+        if let Some((parts, of)) = &place {
+            parts.keep_answers(of, &answers)?;
         }
-        Ok(part.answers)
+        Ok(answers)
+    }
+
+    /// Where what is made of a plan is kept, and as what; none where nothing is.
+    fn place(&self, made: &Made) -> Option<(&Parts, Of)> {
+        let parts = self.parts.as_ref()?;
+        Some((parts, Of::of(made, &self.model, self.engine, parts)))
+    }
+
+    fn options<'a>(&'a self, progress: &'a (dyn Fn(u64) + Sync)) -> Options<'a> {
+        Options { engine: self.engine, progress, cancel: Some(&self.cancel), ..Options::default() }
+    }
+
+    fn kept(&self, done: Work) {
+        self.progress.iter().for_each(|progress| progress.kept(done));
     }
 
     /// Counts what was run of a plan with this digest.
@@ -262,26 +259,33 @@ impl<'a> Session<'a> {
         }
     }
 
-    /// A piece's readings: those that were kept, or new ones.
-    fn piece(&self, piece: &Piece, name: &str) -> Result<Vec<Reading>, SessionError> {
+    /// A piece's readings: those that were kept, or new ones. `number` is that of its plan.
+    fn piece(&self, piece: &Piece, number: usize) -> Result<Vec<Reading>, SessionError> {
         let program = self.compiled(&piece.plan)?;
         let cost = size(&program, self.engine);
-        if let Some(path) = self.parts.and_then(|directory| directory.part(name)) {
-            let bad = |why: String| SessionError::BadPart { path: path.display().to_string(), why };
-            let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
-            let readings = parts::decode(&bytes, piece.plan.readouts.len(), &piece.plan.digest()).map_err(bad)?;
-            (self.kept)(Work { rows: cost.rows, flops: cost.flops });
+        let digest = piece.plan.digest();
+        let place = self.place(&Made { plan: &piece.plan, digest: &digest, number, more: String::new() });
+        if let Some((parts, of)) = &place
+            && let Some(readings) = parts.readings(of, piece.plan.readouts.len())?
+        {
+            self.kept(Work { rows: cost.rows, flops: cost.flops });
             return Ok(readings);
         }
+        self.cancel.check()?;
         let a_row = cost.flops / cost.rows.max(1) as f64;
-        let progress = |rows: u64| (self.progress)(Work { rows, flops: rows as f64 * a_row });
-        let options = Options { engine: self.engine, progress: &progress, ..Options::default() };
-        let readings = run_program(&self.model.decoder, &program, &options)?.into_inner();
-        if let Some(directory) = self.parts {
-            directory.commit_part(name, &parts::encode(&readings, &piece.plan.digest()))?;
+        let watching = &self.progress;
+        let progress = |rows: u64| advance(watching, Work { rows, flops: rows as f64 * a_row });
+        let readings = run_program(&self.model.decoder, &program, &self.options(&progress))?.into_inner();
+        if let Some((parts, of)) = &place {
+            parts.keep_readings(of, &readings)?;
         }
         Ok(readings)
     }
+}
+
+/// Tells whoever watches, from any thread, that so much was computed.
+fn advance(progress: &Option<Arc<dyn Progress>>, done: Work) {
+    progress.iter().for_each(|progress| progress.advance(done));
 }
 
 #[cfg(test)]
@@ -294,7 +298,7 @@ mod tests {
         let dir = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/llama");
         for max_memory in [None, Some(1000)] {
             let options = crate::model::Options { max_memory, ..Default::default() };
-            let model = Model::open(dir, &options).unwrap();
+            let model = Arc::new(Model::open(dir, &options).unwrap());
             let mut plan = Plan::default();
             for i in 0..40 {
                 let prompt = plan.prompt("p", vec![i; 8]);

@@ -1,0 +1,286 @@
+//! The decoder: one forward pass for every family, layer by layer, with every site in reach.
+//!
+//! [`Decoder::layer`] runs one layer over packed rows: its [`super::mixer`], then its [`super::channel`]. At each site it hands
+//! the activations to a [`Hook`], which may read them, change them, or add rows; an engine is a hook and an order of layers.
+//! What differs between families is in [`Arch`]; nothing here asks for a family.
+
+mod angles;
+
+pub(crate) use super::pass::Unwatched;
+pub use super::pass::{Acts, Hook};
+pub use angles::Angles;
+
+use super::arch::Arch;
+use super::pass::{Around, norm};
+use super::places::{Places, moved};
+use super::store::{Layers, Table};
+use super::weights::{LayerWeights, NormWeights};
+use crate::ops::rows::Rows;
+use crate::ops::{self, Weight};
+use crate::site::SiteKind;
+use candle_core::{DType, Result, Tensor};
+use std::sync::{Arc, OnceLock};
+
+/// A model's weights with the pass over them.
+pub struct Decoder {
+    pub arch: Arch,
+    /// What activations and matrices are kept in.
+    pub dtype: DType,
+    /// Which device holds which layers.
+    pub places: Places,
+    /// How many parameters the model has; a tied unembedding counts once.
+    pub parameters: u64,
+    /// `[vocab, d_model]`
+    pub(super) embed: Table,
+    /// `[n_ctx, d_model]` where positions are learned.
+    pub(super) positions: Option<Table>,
+    pub(crate) final_norm: NormWeights,
+    /// `[vocab, d_model]`; the embedding itself where the two are tied.
+    pub(super) unembed: Table,
+    /// The mean of its rows, once it was asked for.
+    pub(super) mean_unembed: OnceLock<Vec<f32>>,
+    pub(super) layers: Layers,
+}
+
+impl Decoder {
+    /// The weights of a layer, read if they are not in memory.
+    ///
+    /// # Errors
+    /// If there is no such layer, or it cannot be read.
+    pub fn weights(&self, layer: usize) -> Result<Arc<LayerWeights>> {
+        Ok(self.layers.get(layer)?)
+    }
+
+    /// Takes a pass through layers in this order, whatever it does in each. The weights of the next one are read meanwhile.
+    ///
+    /// # Errors
+    /// If a layer cannot be read, and whatever stops the pass.
+    pub fn through<E: From<candle_core::Error>>(
+        &self,
+        order: impl IntoIterator<Item = usize>,
+        mut each: impl FnMut(usize) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        let mut order = order.into_iter().peekable();
+        while let Some(layer) = order.next() {
+            self.layers.enter(layer, order.peek().copied()).map_err(candle_core::Error::from)?;
+            each(layer)?;
+            tracing::debug!("layer {layer}: done");
+        }
+        Ok(())
+    }
+
+    /// Reads now what a pass would read when it came to it: for whoever wants to hear of damaged numbers first, or measures
+    /// passes alone. Of weights that do not stay in memory, every layer is read and let go.
+    ///
+    /// # Errors
+    /// If a layer or a table cannot be read.
+    pub fn read(&self) -> Result<()> {
+        self.through(0..self.arch.n_layers, |_| Result::Ok(()))?;
+        [Some(&self.embed), self.positions.as_ref(), Some(&self.unembed)]
+            .into_iter()
+            .flatten()
+            .try_for_each(Table::read)
+    }
+
+    /// Whether weights do not stay in memory: each pass reads them anew.
+    pub fn streamed(&self) -> bool {
+        self.layers.streamed()
+    }
+
+    /// What enters layer 0, for one token id and position a row. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If an id or a position is out of range, or candle fails.
+    pub fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let x = self.embed.rows(ids)?;
+        // Rounded to the model's dtype, as the families that scale do.
+        let x = match self.arch.embed_scale {
+            Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, x.device())?.to_dtype(self.dtype)?)?,
+            None => x,
+        };
+        match &self.positions {
+            Some(table) => ops::add(&x, &table.rows(positions)?),
+            None => Ok(x),
+        }
+    }
+
+    /// Begins a pass over rows, of one token id and position each: `resid_pre` of layer 0.
+    ///
+    /// # Errors
+    /// If an id or a position is out of range, the hook stops the pass, or candle fails.
+    pub fn begin(&self, (ids, positions): (&[u32], &[u32]), rows: Rows, hook: &mut dyn Hook) -> Result<Acts> {
+        let mut acts = Acts::new(rows);
+        acts.put(SiteKind::Embed, self.embed(ids, positions)?);
+        hook.at(SiteKind::Embed.at(0), &mut acts)?;
+        let embed = acts.take(SiteKind::Embed)?;
+        acts.put(SiteKind::ResidPre, embed);
+        Ok(acts)
+    }
+
+    /// Ends a pass: from `resid_pre` after the last layer to `final_norm` and to the `logits` of all tokens, or of some, none maybe.
+    ///
+    /// # Errors
+    /// If a token is out of range, the hook stops the pass, or candle fails.
+    pub fn end(&self, tokens: Option<&[u32]>, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        let resid = acts.take(SiteKind::ResidPre)?;
+        acts.put(SiteKind::FinalNorm, self.final_norm(&resid)?);
+        hook.at(SiteKind::FinalNorm.at(0), acts)?;
+        if tokens.is_some_and(<[u32]>::is_empty) {
+            return Ok(());
+        }
+        let logits = self.logits(acts.get(SiteKind::FinalNorm)?, tokens)?;
+        acts.put(SiteKind::Logits, logits);
+        hook.at(SiteKind::Logits.at(0), acts)
+    }
+
+    /// Runs a layer: from `resid_pre`, which must be live, to the next layer's `resid_pre`.
+    ///
+    /// # Errors
+    /// If the hook stops the pass or candle fails.
+    pub fn layer(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        let w = self.weights(l)?;
+        acts.move_to(self.places.layer(l))?;
+        hook.at(SiteKind::ResidPre.at(l), acts)?;
+        let around = Around { layer: l, arch: &self.arch, angles: &angles.tables[self.places.index(l)] };
+        self.mix(&around, &w, acts, hook)?;
+        self.channel(l, &w, acts, hook)?;
+        let resid = acts.take(SiteKind::ResidPost)?;
+        acts.put(SiteKind::ResidPre, resid);
+        Ok(())
+    }
+
+    /// The mixer between its norms: `resid_pre` to `attn_delta`, and to `resid_mid` where there is one.
+    fn mix(&self, around: &Around, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        use SiteKind::*;
+        let l = around.layer;
+        acts.put(AttnIn, norm(&self.arch, acts.get(ResidPre)?, w.attn_norm.as_ref())?);
+        hook.at(AttnIn.at(l), acts)?;
+        let out = w.mixer.forward(around, acts, hook)?;
+        acts.put(AttnOut, out);
+        hook.at(AttnOut.at(l), acts)?;
+        let delta = norm(&self.arch, &acts.take(AttnOut)?, w.attn_post_norm.as_ref())?;
+        acts.put(AttnDelta, delta);
+        hook.at(AttnDelta.at(l), acts)?;
+        if !self.arch.parallel {
+            let resid = ops::add(&acts.take(ResidPre)?, &acts.take(AttnDelta)?)?;
+            acts.put(ResidMid, resid);
+            hook.at(ResidMid.at(l), acts)?;
+        }
+        Ok(())
+    }
+
+    /// The channel between its norms: the residual stream to `resid_post`.
+    fn channel(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        use SiteKind::*;
+        let resid = if self.arch.parallel { ResidPre } else { ResidMid };
+        let out = self.in_parts(l, w, resid, acts, hook)?;
+        acts.put(MlpOut, out);
+        hook.at(MlpOut.at(l), acts)?;
+        let delta = norm(&self.arch, &acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
+        acts.put(MlpDelta, delta);
+        hook.at(MlpDelta.at(l), acts)?;
+        let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
+        if self.arch.parallel {
+            post = ops::add(&post, &acts.take(AttnDelta)?)?;
+        }
+        acts.put(ResidPost, post);
+        hook.at(ResidPost.at(l), acts)
+    }
+
+    /// The residual stream `resid`, which stays live, through the channel: all rows at once where the hook looks inside it,
+    /// else as many as it allows.
+    fn in_parts(
+        &self,
+        l: usize,
+        w: &LayerWeights,
+        resid: SiteKind,
+        acts: &mut Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<Tensor> {
+        let through = |acts: &mut Acts, hook: &mut dyn Hook| {
+            acts.put(SiteKind::MlpIn, norm(&self.arch, acts.get(resid)?, w.mlp_norm.as_ref())?);
+            hook.at(SiteKind::MlpIn.at(l), acts)?;
+            w.channel.forward(l, acts, hook)
+        };
+        let watched = hook.wants(SiteKind::MlpIn.at(l)) || w.channel.inside().iter().any(|kind| hook.wants(kind.at(l)));
+        let (rows, most) = (acts.rows.len(), hook.most_rows().max(1));
+        if watched || rows <= most {
+            return through(acts, hook);
+        }
+        let part = |from: usize| {
+            let mut part = Acts::new(Rows::default());
+            part.put(resid, acts.get(resid)?.narrow(0, from, most.min(rows - from))?);
+            through(&mut part, &mut Unwatched)
+        };
+        Tensor::cat(&(0..rows).step_by(most).map(part).collect::<Result<Vec<_>>>()?, 0)
+    }
+
+    /// The final norm of residual streams. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn final_norm(&self, resid: &Tensor) -> Result<Tensor> {
+        // Without layers on the last device, no layer has brought the residual stream there.
+        norm(&self.arch, &moved(resid, self.places.last())?, Some(&self.final_norm))
+    }
+
+    /// Logits of normed residual streams, of all tokens or of some. `[rows, tokens]`
+    ///
+    /// # Errors
+    /// If a token is out of range or candle fails.
+    pub fn logits(&self, normed: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
+        let logits = match tokens {
+            None => self.unembed.product(&normed.contiguous()?)?,
+            Some(ids) => self.uncapped_logits(normed, ids)?,
+        };
+        match self.arch.logit_softcap {
+            Some(cap) => ops::softcap(&logits, cap),
+            None => Ok(logits),
+        }
+    }
+
+    /// Logits of some tokens before soft-capping. `[rows, tokens]`
+    ///
+    /// # Errors
+    /// As [`Decoder::logits`].
+    pub fn uncapped_logits(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor> {
+        Weight::new(&self.unembed.rows(tokens)?)?.product(&normed.contiguous()?)
+    }
+
+    /// The unembedding's rows of some tokens, in f32. `[tokens, d_model]`
+    ///
+    /// # Errors
+    /// If a token is out of range or candle fails.
+    pub fn unembedding(&self, tokens: &[u32]) -> Result<Tensor> {
+        self.unembed.rows(tokens)?.to_dtype(DType::F32)
+    }
+
+    /// The mean of the unembedding's rows: its product with a normed residual stream is the mean logit before soft-capping.
+    /// `[d_model]`, computed once.
+    ///
+    /// # Errors
+    /// If the unembedding cannot be read or candle fails.
+    pub fn mean_unembedding(&self) -> Result<&[f32]> {
+        if let Some(mean) = self.mean_unembed.get() {
+            return Ok(mean);
+        }
+        let mean = self.unembed.mean()?;
+        Ok(self.mean_unembed.get_or_init(|| mean))
+    }
+
+    /// The gradient with respect to normed residual streams of what has the gradient `upstream` with respect to their
+    /// `logits`, both `[rows, tokens]` and of the same tokens. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If a token is out of range, the shapes differ or candle fails.
+    pub fn logits_back(&self, logits: &Tensor, upstream: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
+        let upstream = match self.arch.logit_softcap {
+            Some(cap) => (upstream * (1.0 - (logits / cap)?.sqr()?)?)?,
+            None => upstream.clone(),
+        };
+        match tokens {
+            None => self.unembed.product_back(&upstream),
+            Some(ids) => Weight::new(&self.unembed.rows(ids)?)?.product_back(&upstream),
+        }
+    }
+}

@@ -1,0 +1,77 @@
+//! Llama: RMS norms, a gated MLP, rotary positions, grouped queries. Its names of tensors are those of most families. GGUF files
+//! of the architecture hold Mistral models too.
+
+use super::rotary::{self, described};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf};
+use crate::model::arch::Arch;
+use crate::model::channel::MlpWeights;
+use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
+use crate::model::mixer::AttentionWeights;
+use crate::model::rope::Rope;
+
+pub(super) static LLAMA: Family = Family {
+    wrappers: &["llava", "llava_next"],
+    sizes: &[
+        ("vocab_size", 32_000),
+        ("hidden_size", 4096),
+        ("intermediate_size", 11_008),
+        ("num_hidden_layers", 32),
+        ("num_attention_heads", 32),
+        ("max_position_embeddings", 2048),
+    ],
+    gguf: Some(InGguf {
+        architecture: "llama",
+        describe: describe_gguf,
+        tensors: Tensors { qkv: Qkv::Interleaved, ..in_gguf::TENSORS },
+    }),
+    ..Family::new("llama", describe, TENSORS)
+};
+
+pub(super) const TENSORS: Tensors = Tensors {
+    prefix: "model.",
+    embed: "embed_tokens",
+    positions: "",
+    final_norm: "norm",
+    unembed: &["lm_head"],
+    layers: "layers.",
+    layer: Names {
+        attn_norm: "input_layernorm",
+        attention: AttentionWeights {
+            q: "self_attn.q_proj",
+            k: "self_attn.k_proj",
+            v: "self_attn.v_proj",
+            q_norm: Some("self_attn.q_norm"),
+            k_norm: Some("self_attn.k_norm"),
+            o: "self_attn.o_proj",
+        },
+        attn_post_norm: "",
+        mlp_norm: "post_attention_layernorm",
+        mlp: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj" },
+        mlp_post_norm: "",
+    },
+    qkv: Qkv::Apart,
+    transposed: false,
+    norm_plus_one: false,
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    let bias = r.flag("attention_bias", false)?;
+    let mlp_bias = r.flag("mlp_bias", false)?;
+    described(r, &rotary::Own { qkv_bias: bias, out_bias: bias, mlp_bias, ..rotary::LLAMA })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::described(k, &in_gguf::Own { ropes: whole, ..in_gguf::LLAMA })
+}
+
+/// The rotation of whole heads: how the halves of a part are interleaved, no file has shown.
+fn whole(k: &Keys, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, GgufConfigError> {
+    let rotary = k.rotary(d_head)?;
+    if rotary != d_head {
+        let why = format!("is {rotary} where a head has {d_head}");
+        let why = format!("{why}: partial rotation is not implemented for this architecture");
+        return Err(k.bad("rope.dimension_count", why));
+    }
+    (in_gguf::LLAMA.ropes)(k, d_head, n_ctx)
+}

@@ -1,0 +1,165 @@
+//! The model families: a page each.
+//!
+//! A page says what its family is: how the keys of `config.json`, or those of a GGUF file, become an [`Arch`], and what its
+//! tensors are called in both. What several families share, they say in the same words: `rotary` has those that descend from
+//! Llama, [`super::config`] and [`super::gguf_config`] read keys. A new family is a page and its lines in this file; nothing
+//! outside this folder asks which family a model is of.
+
+mod gemma2;
+mod gemma3;
+mod gpt2;
+mod gpt_neox;
+mod in_gguf;
+mod llama;
+mod mistral;
+mod olmo2;
+mod phi3;
+mod qwen2;
+mod qwen3;
+mod rotary;
+#[cfg(test)]
+mod tests;
+#[cfg(test)]
+mod toy;
+
+use super::arch::Arch;
+use super::channel::MlpWeights;
+use super::config::{ConfigError, Reader};
+use super::gguf_config::{GgufConfigError, Keys};
+use super::mixer::AttentionWeights;
+use std::fmt;
+
+/// All families, in the order in which messages list them.
+pub static FAMILIES: &[&Family] = &[
+    &gpt2::GPT2,
+    &gpt_neox::GPT_NEOX,
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &gemma2::GEMMA2,
+    &gemma3::GEMMA3,
+    &phi3::PHI3,
+    &olmo2::OLMO2,
+    #[cfg(test)]
+    &toy::TOY,
+];
+
+/// A model family.
+pub struct Family {
+    /// Its `model_type` in `config.json`.
+    pub(super) name: &'static str,
+    /// The `model_type`s under which it is the text part of models that read more than text.
+    pub(super) text_parts: &'static [&'static str],
+    /// Models that read more than text and have it for text part where they do not say which.
+    pub(super) wrappers: &'static [&'static str],
+    /// The sizes that `transformers` takes where a description has none: text parts give only those that differ.
+    pub(super) sizes: &'static [(&'static str, usize)],
+    /// Describes a model by its `config.json`.
+    pub(super) describe: fn(&Reader) -> Result<Arch, ConfigError>,
+    /// Its tensors in a Hugging Face folder.
+    pub(super) tensors: Tensors,
+    /// What it is in GGUF files, where those are read.
+    pub(super) gguf: Option<InGguf>,
+}
+
+/// A family in GGUF files.
+pub(super) struct InGguf {
+    /// Its `general.architecture`.
+    pub architecture: &'static str,
+    /// Describes a model by the file's metadata.
+    pub describe: fn(&Keys) -> Result<Arch, GgufConfigError>,
+    /// Its tensors there.
+    pub tensors: Tensors,
+}
+
+/// What the tensors of a family are called, without `.weight` and `.bias`, and how they hold what the decoder reads.
+#[derive(Clone, Copy)]
+pub(super) struct Tensors {
+    /// What usually stands before all names. It need not: see [`super::weights`].
+    pub prefix: &'static str,
+    pub embed: &'static str,
+    /// Of the positions, where they are learned.
+    pub positions: &'static str,
+    pub final_norm: &'static str,
+    /// The names of the unembedding, which may stand beside the decoder.
+    pub unembed: &'static [&'static str],
+    /// What stands before the number of a layer.
+    pub layers: &'static str,
+    /// What follows that number.
+    pub layer: Names,
+    pub qkv: Qkv,
+    /// Whether matrices are stored as `[in, out]`.
+    pub transposed: bool,
+    /// Whether the weights of norms are stored less 1.
+    pub norm_plus_one: bool,
+}
+
+/// What the tensors of a layer are called; empty, or nothing, where a family has no such part. Parts that are stored in one
+/// tensor have one name.
+#[derive(Clone, Copy)]
+pub(super) struct Names {
+    pub attn_norm: &'static str,
+    pub attention: AttentionWeights<&'static str, &'static str>,
+    pub attn_post_norm: &'static str,
+    pub mlp_norm: &'static str,
+    pub mlp: MlpWeights<&'static str>,
+    pub mlp_post_norm: &'static str,
+}
+
+/// How the outputs of the projections to queries, keys and values are stored.
+#[derive(Clone, Copy)]
+pub(super) enum Qkv {
+    /// In a tensor each.
+    Apart,
+    /// In a tensor each; in heads of queries and keys, the halves that turn against each other are interleaved.
+    Interleaved,
+    /// In one tensor: all queries, all keys, all values.
+    InTurn,
+    /// In one tensor: the query, the key and the value of one head after another.
+    ByHead,
+}
+
+impl Family {
+    /// A family of which no text part is known, and no GGUF file is read.
+    const fn new(name: &'static str, describe: fn(&Reader) -> Result<Arch, ConfigError>, tensors: Tensors) -> Self {
+        Family { name, text_parts: &[], wrappers: &[], sizes: &[], describe, tensors, gguf: None }
+    }
+
+    /// What it is called: its `model_type`.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// The family that a `model_type` stands for, where `wrapped` says whether it is of a text part.
+    pub(super) fn named(model_type: &str, wrapped: bool) -> Option<&'static Family> {
+        let part = |family: &Family| wrapped && family.text_parts.contains(&model_type);
+        FAMILIES.iter().copied().find(|family| family.name == model_type || part(family))
+    }
+
+    /// The family that a model of other parts has for text part where it does not say.
+    pub(super) fn within(wrapper: &str) -> Option<&'static Family> {
+        FAMILIES.iter().copied().find(|family| family.wrappers.contains(&wrapper))
+    }
+
+    /// Those that GGUF files are read of.
+    pub(super) fn in_gguf() -> impl Iterator<Item = (&'static Family, &'static InGguf)> {
+        FAMILIES.iter().filter_map(|family| Some((*family, family.gguf.as_ref()?)))
+    }
+
+    /// The size that the family has where a description has none.
+    pub(super) fn size(&self, key: &str) -> Option<usize> {
+        self.sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size)
+    }
+}
+
+impl fmt::Debug for Family {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The names of all families, as messages list them.
+pub(super) fn known() -> String {
+    FAMILIES.iter().map(|family| family.name).collect::<Vec<_>>().join(", ")
+}

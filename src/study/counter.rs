@@ -1,0 +1,187 @@
+//! What an analysis asks for its readings: a session, which computes them, or a counter, which adds up what they would cost.
+
+use super::progress::Work;
+use super::session::{Session, SessionError};
+use crate::model::Model;
+use crate::plan::{Array, EndWhat, Extent, Plan, Program, Reading, Readings, Take};
+use crate::run::{Engine, Generated, Generation, Size, continued_alone};
+use std::cell::RefCell;
+use std::sync::Arc;
+
+/// Runs an analysis' plans.
+pub trait Runner {
+    /// The model that plans are for.
+    fn model(&self) -> &Model;
+
+    /// The seed of everything random.
+    fn seed(&self) -> u64;
+
+    /// Computes a plan's readings, one for each of its readouts.
+    ///
+    /// # Errors
+    /// If the plan does not make sense for the model, or whatever stops the work.
+    fn run(&self, plan: &Plan) -> Result<Readings, SessionError>;
+
+    /// Continues runs of a plan; see [`generate`](crate::run::generate).
+    ///
+    /// # Errors
+    /// As [`Runner::run`]; and if the generation does not make sense for the plan.
+    fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError>;
+
+    /// Whether readings are stand-ins, zeros of the right shape, and answers are empty. Where earlier readings decide what is run,
+    /// an analysis makes a choice then that costs about as much.
+    fn is_counting(&self) -> bool {
+        false
+    }
+
+    /// Says what is a part of the work, and the plan that would be run for that part alone: whoever counts may want to know what it
+    /// costs.
+    ///
+    /// # Errors
+    /// If the plan does not make sense for the model.
+    fn name_part(&self, _name: &str, _plan: &dyn Fn() -> Plan) -> Result<(), SessionError> {
+        Ok(())
+    }
+}
+
+impl Runner for Session {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
+        Session::run(self, plan)
+    }
+
+    fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
+        Session::generate(self, plan, generation)
+    }
+}
+
+/// What plans would cost: nothing is computed.
+pub struct Counter {
+    model: Arc<Model>,
+    seed: u64,
+    engines: Vec<Engine>,
+    counted: RefCell<Counted>,
+}
+
+/// What was counted.
+#[derive(Default)]
+pub struct Counted {
+    pub extent: Extent,
+    /// By each of the counter's engines.
+    pub sizes: Vec<Size>,
+    /// Parts that were named, in the order in which they were first, with their sizes by each engine.
+    pub parts: Vec<(String, Vec<Size>)>,
+    /// The plan that costs most by the first engine: of plans that differ, it says how fast they go.
+    pub dearest: Option<(f64, Plan)>,
+}
+
+impl Counter {
+    /// A counter of what these engines would do.
+    pub fn new(model: &Arc<Model>, engines: Vec<Engine>, seed: u64) -> Self {
+        let sizes = vec![Size::default(); engines.len()];
+        let counted = RefCell::new(Counted { sizes, ..Counted::default() });
+        Counter { model: model.clone(), seed, engines, counted }
+    }
+
+    /// What was counted so far.
+    pub fn counted(self) -> Counted {
+        self.counted.into_inner()
+    }
+
+    /// What a plan costs, by each engine.
+    fn sizes(&self, plan: &Plan) -> Result<Vec<Size>, SessionError> {
+        let of = |engine: &Engine| Ok(Session::new(&self.model, *engine, self.seed).size(plan)?);
+        self.engines.iter().map(of).collect()
+    }
+
+    /// Counts what a plan costs.
+    fn count(&self, plan: &Plan) -> Result<(), SessionError> {
+        let sizes = self.sizes(plan)?;
+        let mut counted = self.counted.borrow_mut();
+        counted.extent.include(plan);
+        counted.sizes.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size));
+        let flops = sizes.first().map_or(0.0, |size| size.flops);
+        if counted.dearest.as_ref().is_none_or(|(most, _)| flops > *most) {
+            counted.dearest = Some((flops, plan.clone()));
+        }
+        Ok(())
+    }
+}
+
+impl Runner for Counter {
+    fn model(&self) -> &Model {
+        &self.model
+    }
+
+    fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
+        self.count(plan)?;
+        Ok(stand_ins(&plan.compile(&self.model.decoder.arch).map_err(crate::run::RunError::from)?))
+    }
+
+    fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
+        // How long answers are is not known before: as long as they may be.
+        self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
+        Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
+    }
+
+    fn is_counting(&self) -> bool {
+        true
+    }
+
+    fn name_part(&self, name: &str, plan: &dyn Fn() -> Plan) -> Result<(), SessionError> {
+        let sizes = self.sizes(&plan())?;
+        let parts = &mut self.counted.borrow_mut().parts;
+        match parts.iter_mut().find(|(known, _)| known == name) {
+            Some((_, total)) => total.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size)),
+            None => parts.push((name.to_string(), sizes)),
+        }
+        Ok(())
+    }
+}
+
+impl Counted {
+    /// What all plans cost by the first engine.
+    pub fn work(&self) -> Work {
+        self.sizes.first().map_or(Work::default(), |size| Work { rows: size.rows, flops: size.flops })
+    }
+}
+
+/// Zeros in the shape of a program's readings.
+fn stand_ins(program: &Program) -> Readings {
+    let mut found: Vec<(usize, Reading)> = Vec::with_capacity(program.plan.readouts.len());
+    let zeros = |shape: Vec<usize>| Reading::Array(Array { values: vec![0.0; shape.iter().product()], shape });
+    let taken = |take: &Take, n: usize| match take {
+        Take::Columns(columns) => zeros(vec![n, columns.iter().map(|c| c.len()).sum()]),
+        Take::Along(_) => zeros(vec![n]),
+    };
+    found.extend(program.at_sites.iter().map(|r| (r.readout, taken(&r.take, r.positions.len()))));
+    found.extend(program.at_end.iter().map(|r| {
+        let reading = match &r.what {
+            EndWhat::Normed(take) | EndWhat::Logits(take) => taken(take, r.rows.len()),
+            EndWhat::LogProbs(tokens) => zeros(vec![tokens.len()]),
+            _ => Reading::Number(0.0),
+        };
+        (r.readout, reading)
+    }));
+    let (layers, heads) = (program.arch.n_layers, program.arch.n_heads);
+    found.extend(program.attributions.iter().map(|r| (r.readout, zeros(vec![layers + 1, heads + 2]))));
+    found.extend(
+        program
+            .gradients
+            .iter()
+            .map(|r| (r.readout, zeros(vec![r.positions.len(), r.columns.iter().map(|c| c.len()).sum()]))),
+    );
+    found.sort_unstable_by_key(|(readout, _)| *readout);
+    Readings::new(found.into_iter().map(|(_, reading)| reading).collect())
+}
