@@ -95,13 +95,16 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
         judged = judged.column("group", Show::Text("group")).column("tokens", Show::Text("tokens"));
         judged = judged.column("used", Show::Flag("used"));
     }
-    let named = named
-        .column("role", Show::Text("role"))
-        .column("token", Show::Id("token"))
-        .column("text", Show::Text("text"))
-        .column("begins refusals", Show::Share("of_refusals"))
-        .column("begins answers", Show::Share("of_answers"))
-        .block("The metric's tokens")?;
+    named =
+        named.column("role", Show::Text("role")).column("token", Show::Id("token")).column("text", Show::Text("text"));
+    // Of a class that no answer is of there is no share.
+    let shares = [("begins refusals", "of_refusals"), ("begins answers", "of_answers")];
+    for (name, column) in shares {
+        if tokens.floats(column)?.iter().any(Option::is_some) {
+            named = named.column(name, Show::Share(column));
+        }
+    }
+    let named = named.block("The metric's tokens")?;
     judged = judged
         .column("with", Show::Count("positive"))
         .column("without", Show::Count("negative"))

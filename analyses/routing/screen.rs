@@ -23,7 +23,7 @@ use crate::analyses::{Analysis, AnalysisError, Figures, Output, Plans, planned, 
 use crate::model::Model;
 use crate::report::cells::{self, interval, number, plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section, TableBlock};
+use crate::report::{Block, Heading, Section};
 use crate::session::Session;
 use crate::site::SiteKind;
 use crate::stats::{self, wilson};
@@ -342,21 +342,9 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let listed =
         [(Direction::Necessity, 2), (Direction::Sufficiency, 5)].into_iter().fold(listed, |listed, (of, at)| {
             let ends = |row: &usize| share_interval(of_head(&heads, head(*row), of).and_then(|r| r.share_interval));
-            with_column(listed, at, Heading::number("95 % interval"), rows.iter().map(ends))
+            listed.with_column(at, Heading::number("95 % interval"), rows.iter().map(ends))
         });
     Ok(section.block(Block::Table(listed)))
-}
-
-/// A table with another column before its column number `at`.
-fn with_column(
-    mut table: TableBlock,
-    at: usize,
-    heading: Heading,
-    cells: impl IntoIterator<Item = String>,
-) -> TableBlock {
-    table.header.insert(at, heading);
-    table.rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at, cell));
-    table
 }
 
 /// The heads that a table of a screen names as the gate.

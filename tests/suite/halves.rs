@@ -281,9 +281,13 @@ fn the_tables_of_heads_have_the_means_of_the_halves_and_one_share() {
         assert_eq!(float("share_of_gap")[i], Some(float("effect_mean")[i].unwrap() / gap));
     }
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    for words in
-        ["Interchange, necessity: answer and foil apart", "halves.png", "halves-sufficiency.png", "What moved", "% of the gap"]
-    {
+    for words in [
+        "Interchange, necessity: answer and foil apart",
+        "halves.png",
+        "halves-sufficiency.png",
+        "What moved",
+        "% of the gap",
+    ] {
         assert!(report.contains(words), "the report has no `{words}`");
     }
 }

@@ -179,7 +179,9 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     assert!(answering.iter().all(|n| *n == 1), "{answering:?}");
     assert!(direction.contains(&"random") && dose.ints("directions").unwrap().contains(&2));
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    for words in ["were generated along the vector, and 12 along 1 random direction.", "refusal along 1 random direction."] {
+    for words in
+        ["were generated along the vector, and 12 along 1 random direction.", "refusal along 1 random direction."]
+    {
         assert!(report.contains(words), "no `{words}` in {report}");
     }
     // What chance does is a range, not a mean that tends to nothing.

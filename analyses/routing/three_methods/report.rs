@@ -6,10 +6,11 @@ use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, halves, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
-use crate::report::cells::{self, number, plural, share, signed};
+use crate::report::cells::{self, number, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
+use crate::report::{Block, Heading, Section};
 use crate::table::Table;
+use std::collections::HashMap;
 use std::path::Path;
 
 /// How many heads a report's tables list.
@@ -43,6 +44,16 @@ impl<'a> Heads<'a> {
 
     fn float(&self, name: &str) -> Result<&'a [Option<f64>], AnalysisError> {
         Ok(self.table.floats(name)?)
+    }
+
+    /// The intervals of the shares of the gap that heads cross under interchange, by their labels; none of older tables.
+    fn crossed(&self) -> Result<HashMap<&str, (f64, f64)>, AnalysisError> {
+        if !self.table.has("interchange_crossed_ci_low") {
+            return Ok(HashMap::new());
+        }
+        let (low, high) = (self.float("interchange_crossed_ci_low")?, self.float("interchange_crossed_ci_high")?);
+        let ends = self.labels.iter().zip(low.iter().zip(high));
+        Ok(ends.filter_map(|(label, (low, high))| Some((label.as_str(), ((*low)?, (*high)?)))).collect())
     }
 
     /// The number of the head that is first by a column of ranks.
@@ -188,7 +199,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
             ),
             "Scatter plot of effects of interchange and attributions.",
         );
-    let mut sections = vec![main, missed_section(table(tables, "missed")?)?];
+    let mut sections = vec![main, missed_section(table(tables, "missed")?, &heads)?];
     let apart = apart(&heads)?.into_iter().enumerate();
     sections.extend(apart.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)));
     sections.push(repair_section(&heads)?);
@@ -239,7 +250,7 @@ fn finding(heads: &Heads) -> Result<String, AnalysisError> {
 }
 
 /// What interchange finds and the others do not.
-fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
+fn missed_section(missed: &Table, heads: &Heads) -> Result<Section, AnalysisError> {
     let section = Section::new("What ablation and attribution miss");
     let found = missed.rows();
     if found == 0 {
@@ -252,11 +263,12 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
     let (by_ablation, by_dla) = (missed.flags("ablation_misses")?, missed.flags("dla_misses")?);
     let labels: Vec<String> =
         missed.ints("layer")?.iter().zip(missed.ints("head")?).map(|(l, h)| cells::head(*l, *h)).collect();
-    let shares = missed.floats("share_of_gap")?;
+    let (shares, ends) = (missed.floats("share_of_gap")?, heads.crossed()?);
+    let ends = |i: usize| share_interval(ends.get(labels[i].as_str()).copied());
     let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
         let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
         first.map_or("misses none".to_string(), |i| {
-            let strongest = format!("{} ({} of the gap)", labels[i], share(shares[i]));
+            let strongest = format!("{} ({} {} of the gap)", labels[i], share(shares[i]), ends(i));
             let strongest = if n == 1 { strongest } else { format!("the strongest of them {strongest}") };
             format!("misses {n}{how}, {strongest}. That can be {}", if n == 1 { one } else { more })
         })
@@ -295,7 +307,8 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         .column("ablation misses", Show::Flag("ablation_misses"))
         .column("share of attributions", Show::Share("dla_share"))
         .column("attribution misses", Show::Flag("dla_misses"))
-        .block("Heads that interchange finds, the strongest first")?;
+        .block("Heads that interchange finds, the strongest first")?
+        .with_column(3, Heading::number("95 % interval"), (0..found).map(ends));
     Ok(section.paragraph(text).block(Block::Table(block)))
 }
 

@@ -65,6 +65,7 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let few = (n < PAIRS).then(|| {
         format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
     });
+    let (surely, towards) = (p.is_some_and(|p| p < NECESSARY), here.0.is_some_and(|s| s > 0.0));
     let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
         statistic,
@@ -73,8 +74,12 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         p,
         verdict: match few {
             Some(why) if g.hindrance().is_none() => Verdict::NotTestable(why),
-            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && here.0.is_some_and(|s| s > 0.0)),
+            _ => g.verdict(surely && towards),
         },
+        fails: failing([
+            (surely, format!("p {} is not under {NECESSARY}", p_value(p))),
+            (towards, "the effect goes away from the control".to_string()),
+        ]),
         found,
         figures: &[(
             "screen",

@@ -263,6 +263,7 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         n: Some(at.int("n")?),
         p: at.float("p_value")?,
         verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
+        fails: format!("q {} is not under {SIGNIFICANT}", p_value(q)),
         found: format!(
             "{}, q {} over sides and labels.{} Where the mean metric crosses 0, with 95 % intervals: {}.{}",
             cells::plural(at.int("labels")?, "label"),
@@ -405,6 +406,7 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         ),
         (None, Some(_)) => Ok(Claim {
             verdict: Verdict::of(gate == layer || (within && near)),
+            fails: format!("the gate is in layer {}, and the last such layer is {}", number(gate, 0), number(layer, 0)),
             figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
             ..claim
         }),
