@@ -174,16 +174,7 @@ pub(super) fn injection(g: &Ground) -> Judged {
         return claim.not_testable(g.hindrance().unwrap_or_else(|| "no answers were generated".to_string()));
     }
     let (statistic, p) = (injected.float("restored")?, injected.float("p_refusals")?);
-    let lost = at("plain")?
-        .map(|plain| Ok::<_, AnalysisError>(plain.int("refusals")? - cipher.int("refusals")?))
-        .transpose()?;
-    let came_back = match lost {
-        Some(lost) if lost > 0 => {
-            let back = injected.int("refusals")? - cipher.int("refusals")?;
-            format!("Of {} that are lost in cipher {back} come back, on balance.", cells::plural(lost, "refusal"))
-        }
-        _ => String::new(),
-    };
+    let (lost, came_back) = came_back(at("plain")?, cipher, injected)?;
     let found = format!(
         "{came_back} {} are refused in cipher, {} with the plain request's gate injected (sign test p {}), and {} with that of the \
          harmless control (sign test of the two p {}). Of the logit difference's drop {} comes back, 95 % interval {}.",
@@ -216,6 +207,18 @@ pub(super) fn injection(g: &Ground) -> Judged {
             Ok(Claim { verdict: Verdict::of(restored > 0.0 && significant(p) && over_control), fails, ..claim })
         }
     }
+}
+
+/// How many refusals are lost in cipher, and how many of them come back, as a sentence; nothing where none is lost.
+fn came_back(plain: Option<At>, cipher: At, injected: At) -> Result<(Option<i64>, String), AnalysisError> {
+    let refused = cipher.int("refusals")?;
+    let Some(plain) = plain else { return Ok((None, String::new())) };
+    let (lost, back) = (plain.int("refusals")? - refused, injected.int("refusals")? - refused);
+    let said = match lost {
+        1.. => format!("Of {} that are lost in cipher {back} come back, on balance.", cells::plural(lost, "refusal")),
+        _ => String::new(),
+    };
+    Ok((Some(lost), said))
 }
 
 pub(super) fn contrast(g: &Ground) -> Judged {
