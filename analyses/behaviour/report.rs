@@ -104,13 +104,18 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
             .column("tokens", Show::Text(SeparationRow::tokens.name));
         judged = judged.column("used", Show::Flag(SeparationRow::used.name));
     }
-    let named = named
+    named = named
         .column("role", Show::Text(TokenRow::role.name))
         .column("token", Show::Id(TokenRow::token.name))
-        .column("text", Show::Text(TokenRow::text.name))
-        .column("begins refusals", Show::Share(TokenRow::of_refusals.name))
-        .column("begins answers", Show::Share(TokenRow::of_answers.name))
-        .block("The metric's tokens")?;
+        .column("text", Show::Text(TokenRow::text.name));
+    // Of a class that no answer is of there is no share.
+    let shares = [("begins refusals", TokenRow::of_refusals), ("begins answers", TokenRow::of_answers)];
+    for (name, column) in shares {
+        if tokens.column(column)?.iter().any(Option::is_some) {
+            named = named.column(name, Show::Share(column.name));
+        }
+    }
+    let named = named.block("The metric's tokens")?;
     judged = judged
         .column("with", Show::Count(SeparationRow::positive.name))
         .column("without", Show::Count(SeparationRow::negative.name))

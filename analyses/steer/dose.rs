@@ -12,7 +12,7 @@ use crate::analyses::halves::{Halves, Moved, Order, Shown};
 use crate::analyses::summary::{less, mean};
 use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{exact, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
@@ -303,8 +303,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         ..base("Change and entropy of the next token", "divergence or entropy (nats)")?
     };
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
-    let (shown, rows) = apart(dose)?;
-    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    figures.extend(halves_figure(dose)?);
     if let Ok(found) = table(tables, ThresholdRow::TABLE) {
         let mut curves = Vec::new();
         for (name, column) in class_columns(dose) {
@@ -364,6 +363,12 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
         ..Shown::default()
     };
     Ok((shown, rows))
+}
+
+/// Those halves as a figure.
+fn halves_figure(dose: &Table) -> Result<Option<(String, Figure)>, AnalysisError> {
+    let (shown, rows) = apart(dose)?;
+    Ok(shown.figure(&rows).map(|figure| (shown.file, figure)))
 }
 
 /// How many of the vector's effects are shown in halves.

@@ -580,5 +580,7 @@ mod tests {
     #[test]
     fn coefficients_have_their_sign() {
         assert_eq!([Some(4.0), Some(-0.125), Some(0.0)].map(signed_exact), ["+4.00", "−0.125", "0.00"]);
+        // Controls of a series are drawn in a tint of its colour.
+        assert!(!METRIC_CAPTION.contains("grey"));
     }
 }

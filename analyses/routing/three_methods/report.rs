@@ -260,16 +260,19 @@ fn finding(heads: &Heads) -> Result<String, AnalysisError> {
     Ok(text)
 }
 
+fn nothing_missed() -> String {
+    format!(
+        "Interchange finds no head whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}): there is nothing \
+         for the others to miss."
+    )
+}
+
 /// What interchange finds and the others do not.
 fn missed_section(missed: &Table, heads: &Heads) -> Result<Section, AnalysisError> {
     let section = Section::new("What ablation and attribution miss");
     let found = missed.rows();
     if found == 0 {
-        let text = format!(
-            "Interchange finds no head whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}): there is \
-             nothing for the others to miss."
-        );
-        return Ok(section.paragraph(text));
+        return Ok(section.paragraph(nothing_missed()));
     }
     let (by_ablation, by_dla) = (missed.column(MissedRow::ablation_misses)?, missed.column(MissedRow::dla_misses)?);
     let labels: Vec<String> = missed

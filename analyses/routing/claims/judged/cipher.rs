@@ -189,15 +189,7 @@ pub(super) fn injection(g: &Ground) -> Judged {
         return claim.not_testable(g.hindrance().unwrap_or_else(|| "no answers were generated".to_string()));
     }
     let (statistic, p) = (injected.get(InjectionRow::restored)?, injected.get(InjectionRow::p_refusals)?);
-    let refusals = |at: At| at.get(InjectionRow::refusals);
-    let lost = at("plain")?.map(|plain| Ok::<_, AnalysisError>(refusals(plain)? - refusals(cipher)?)).transpose()?;
-    let came_back = match lost {
-        Some(lost) if lost > 0 => {
-            let back = refusals(injected)? - refusals(cipher)?;
-            format!("Of {} that are lost in cipher {back} come back, on balance.", cells::plural(lost, "refusal"))
-        }
-        _ => String::new(),
-    };
+    let (lost, came_back) = came_back(at("plain")?, cipher, injected)?;
     let found = format!(
         "{came_back} {} are refused in cipher, {} with the plain request's gate injected (sign test p {}), and {} with that of the \
          harmless control (sign test of the two p {}). Of the logit difference's drop {} comes back, 95 % interval {}.",
@@ -221,7 +213,7 @@ pub(super) fn injection(g: &Ground) -> Judged {
             claim.not_testable("no significant number of refusals is lost in cipher, so none can come back")
         }
         (None, Some(restored)) => {
-            let more = refusals(injected)? > refusals(control)?;
+            let more = injected.get(InjectionRow::refusals)? > control.get(InjectionRow::refusals)?;
             let over_control = more && significant(injected.get(InjectionRow::p_over_control)?);
             let fails = failing([
                 (restored > 0.0 && significant(p), "no more are refused with it than without".to_string()),
@@ -230,6 +222,19 @@ pub(super) fn injection(g: &Ground) -> Judged {
             Ok(Claim { verdict: Verdict::of(restored > 0.0 && significant(p) && over_control), fails, ..claim })
         }
     }
+}
+
+/// How many refusals are lost in cipher, and how many of them come back, as a sentence; nothing where none is lost.
+fn came_back(plain: Option<At>, cipher: At, injected: At) -> Result<(Option<i64>, String), AnalysisError> {
+    let refusals = |at: At| at.get(InjectionRow::refusals);
+    let refused = refusals(cipher)?;
+    let Some(plain) = plain else { return Ok((None, String::new())) };
+    let (lost, back) = (refusals(plain)? - refused, refusals(injected)? - refused);
+    let said = match lost {
+        1.. => format!("Of {} that are lost in cipher {back} come back, on balance.", cells::plural(lost, "refusal")),
+        _ => String::new(),
+    };
+    Ok((Some(lost), said))
 }
 
 pub(super) fn contrast(g: &Ground) -> Judged {

@@ -26,6 +26,13 @@ const LITTLE: f64 = 0.01;
 /// The first part of all heads by attribution, one in so many, that a gate is not in.
 const FIRST: i64 = 10;
 
+/// The figure that shows how necessary heads are.
+const NECESSITY: &[(&str, &str, &str)] = &[(
+    "screen",
+    "necessity.png",
+    "Mean effects of interchange (necessity); heads that were only estimated are hatched.",
+)];
+
 /// How much less of a gate ablation must show at the next size.
 const STEP: f64 = 0.05;
 
@@ -66,14 +73,10 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         share(here.0),
         share_interval(here.1),
         share(gate.get(CircuitRow::sufficiency)?),
-        held.as_ref()
-            .and_then(|held| held.sufficiency)
-            .map_or(String::new(), |ends| { format!(", 95 % interval {}", share_interval(Some(ends))) }),
+        held.as_ref().map_or(String::new(), Unpicked::of_sufficiency),
         held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
     );
-    let few = (n < PAIRS).then(|| {
-        format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
-    });
+    let few = (n < PAIRS).then(|| too_few(n));
     let (surely, towards) = (p.is_some_and(|p| p < NECESSARY), here.0.is_some_and(|s| s > 0.0));
     let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
@@ -90,13 +93,13 @@ pub(super) fn necessity(g: &Ground) -> Judged {
             (towards, "the effect goes away from the control".to_string()),
         ]),
         found,
-        figures: &[(
-            "screen",
-            "necessity.png",
-            "Mean effects of interchange (necessity); heads that were only estimated are hatched.",
-        )],
+        figures: NECESSITY,
         ..claim
     })
+}
+
+fn too_few(n: i64) -> String {
+    format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
 }
 
 /// In how many pairs the gate's exchange changes the metric's sign, as a sentence after a space; nothing where that is not known.
@@ -121,6 +124,11 @@ struct Unpicked {
 }
 
 impl Unpicked {
+    /// `, 95 % interval [15.1, 19.7] %` of the gate's sufficiency; nothing where it was not measured on all pairs.
+    fn of_sufficiency(&self) -> String {
+        self.sufficiency.map_or(String::new(), |ends| format!(", 95 % interval {}", share_interval(Some(ends))))
+    }
+
     /// None where no head crosses in both directions in one of the halves.
     fn of(g: &Ground) -> Result<Option<Self>, AnalysisError> {
         let Ok(table) = g.evidence.table("screen", "held_out") else { return Ok(None) };
@@ -241,17 +249,7 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     let found = format!(
         "{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} through later heads and {} \
          through MLPs.",
-        match n_amplifiers {
-            0 => "No later head loses attribution in the direction of the effect (q < 0.05)".to_string(),
-            1 => format!(
-                "One later head loses attribution in the direction of the effect (q < 0.05): {} of the gate's effect",
-                named(amplifiers)
-            ),
-            n => format!(
-                "{n} later heads lose attribution in the direction of the effect (q < 0.05): {} of the gate's effect",
-                named(amplifiers)
-            ),
-        },
+        losing(amplifiers),
         signed(whole.part(RepairRow::total, OverPairs::mean)?, 3),
         signed(whole.part(RepairRow::direct, OverPairs::mean)?, 3),
         signed(whole.part(RepairRow::later_heads, OverPairs::mean)?, 3),
@@ -278,6 +276,16 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
         ..claim
     })
+}
+
+/// Which later heads lose attribution in the direction of the effect, with their shares of it.
+fn losing(heads: Vec<(f64, String)>) -> String {
+    let how = "attribution in the direction of the effect (q < 0.05)";
+    match heads.len() {
+        0 => format!("No later head loses {how}"),
+        1 => format!("One later head loses {how}: {} of the gate's effect", named(heads)),
+        n => format!("{n} later heads lose {how}: {} of the gate's effect", named(heads)),
+    }
 }
 
 pub(super) fn ablation_misses(g: &Ground) -> Judged {
