@@ -1,6 +1,6 @@
 //! What was measured, of which prompts, in words: for reports and dry runs.
 
-use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt, Ways};
+use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, Ways};
 use crate::report::cells::{EMPTY, plural, signed};
 use crate::report::{Block, Heading, Section, TableBlock};
 
@@ -47,17 +47,6 @@ pub(crate) fn ways(ways: Ways) -> String {
 /// Tokens in quotation marks, so that spaces and line breaks can be seen.
 pub(crate) fn pieces(tokens: &[NamedToken]) -> String {
     tokens.iter().map(|token| format!("{:?}", token.text)).collect::<Vec<_>>().join(" ")
-}
-
-/// The first prompt of a dry run.
-pub(crate) fn first_prompt(first: &ShownPrompt) -> String {
-    format!(
-        "the first prompt (`{}`, {}), {}: {}",
-        first.id,
-        first.field,
-        plural(first.tokens.len() as i64, "token"),
-        pieces(&first.tokens)
-    )
 }
 
 fn tokens(measured: &Measured) -> TableBlock {

@@ -205,6 +205,7 @@ fn separation() -> Columns {
         ("basis", ["refusals"].into()),
         ("auc", [0.8].into()),
         ("ci_low", [0.7].into()),
+        ("ci_high", [0.9].into()),
     ]
 }
 

@@ -19,7 +19,8 @@ pub(in crate::analyses::routing::claims::judged) fn judged(
         .and_then(|t| t.str("lang", "", [""]))
         .and_then(|t| t.str("basis", "", ["refusals"]))
         .and_then(|t| t.float("auc", "", [0.8]))
-        .and_then(|t| t.float("ci_low", "", [0.7]));
+        .and_then(|t| t.float("ci_low", "", [0.7]))
+        .and_then(|t| t.float("ci_high", "", [0.9]));
     let circuit = Table::new("circuit").int("layer", "", [14]).and_then(|t| t.int("head", "", [1]));
     let mut suite: BTreeMap<String, Vec<Table>> = BTreeMap::new();
     suite.insert("behaviour".to_string(), vec![rates.unwrap(), separation.unwrap()]);
