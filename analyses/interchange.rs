@@ -91,22 +91,13 @@ rows! {
     }
 }
 
-/// What a direction does, for captions.
-fn sentence(direction: &str) -> &'static str {
-    if direction == "necessity" {
-        "positive run, each with its output in the negative"
-    } else {
-        "negative run, each with its output in the positive"
-    }
-}
-
-/// What is edited in a direction, as a sentence.
-fn edited(direction: &str) -> &'static str {
-    if direction == "necessity" {
-        "Each unit of the positive run is exchanged for that of the negative run."
-    } else {
-        "Each unit of the negative run is exchanged for that of the positive run."
-    }
+/// What is edited in a direction: for captions, and as a sentence.
+fn edited(direction: &str) -> [String; 2] {
+    let [base, donor] = if direction == "necessity" { ["positive", "negative"] } else { ["negative", "positive"] };
+    [
+        format!("{base} run, each with its output in the {donor}"),
+        format!("Each unit of the {base} run is exchanged for that of the {donor} run."),
+    ]
 }
 
 /// What an exchange in a direction is called.
@@ -242,7 +233,8 @@ impl Analysis for Interchange {
         let mut figures = Vec::new();
         for direction in &heads.variants {
             let title = format!("Interchange of {}: {direction}", heads.site_words());
-            figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
+            let [what, _] = edited(direction);
+            figures.push((format!("{direction}.png"), heads.map(&title, &what, "pair", direction)));
         }
         figures.extend(heads.halves_figures("the exchange", named, "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
@@ -576,9 +568,9 @@ fn pairs_table(
 fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
     let metrics = rows.iter().find(|r| r.positive_mean.is_some());
+    let [_, what] = edited(direction);
     let text = format!(
-        "{} Over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
-        edited(direction),
+        "{what} Over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
         plural(rows.first().map_or(0, |r| r.n), "pair"),
         signed(metrics.and_then(|r| r.positive_mean), 3),
         signed(metrics.and_then(|r| r.negative_mean), 3),

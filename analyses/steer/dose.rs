@@ -279,17 +279,11 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     };
     let vector = |column: &str, name: &str| curve(dose, VECTOR, column, name, CurveRole::Series, false);
     let random = |column: &str, name: &str| curve(dose, RANDOM, column, name, CurveRole::Control, false);
+    let mean = DoseRow::metric_mean.name;
     let metric = Curves {
         curves: vec![
-            curve(dose, VECTOR, DoseRow::metric_mean.name, "vector", CurveRole::Series, true)?,
-            curve(
-                dose,
-                RANDOM,
-                DoseRow::metric_mean.name,
-                "random directions, least to largest",
-                CurveRole::Control,
-                true,
-            )?,
+            curve(dose, VECTOR, mean, "vector", CurveRole::Series, true)?,
+            curve(dose, RANDOM, mean, "random directions, least to largest", CurveRole::Control, true)?,
         ],
         interval_meaning: Some(format!("{INTERVAL}; of random directions their range")),
         ..base("Dose and response", "logit difference (nats)")?
