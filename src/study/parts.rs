@@ -147,7 +147,7 @@ impl Of {
         let decoder = &model.decoder;
         let mut add = |what: &str, value: &str| hash.update(format!("{what} {} {value}\n", value.len()));
         add("version", env!("CARGO_PKG_VERSION"));
-        add("model", &model.sha256);
+        add("model", &model.sample);
         add("dtype", decoder.dtype.as_str());
         add("engine", &engine.to_string());
         add("products", &products(model));
