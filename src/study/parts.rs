@@ -142,7 +142,7 @@ pub(super) struct Of(String);
 
 impl Of {
     /// What a model and an engine make of a plan, with all else that it depends on.
-    pub(super) fn of(made: &Made, model: &Model, engine: Engine, parts: &Parts) -> Of {
+    pub(super) fn new(made: &Made, model: &Model, engine: Engine, parts: &Parts) -> Of {
         let mut hash = Sha256::new();
         let decoder = &model.decoder;
         let mut add = |what: &str, value: &str| hash.update(format!("{what} {} {value}\n", value.len()));

@@ -206,7 +206,7 @@ impl Session {
     /// Where what is made of a plan is kept, and as what; none where nothing is.
     fn place(&self, made: &Made) -> Option<(&Parts, Of)> {
         let parts = self.parts.as_ref()?;
-        Some((parts, Of::of(made, &self.model, self.engine, parts)))
+        Some((parts, Of::new(made, &self.model, self.engine, parts)))
     }
 
     fn options<'a>(&'a self, progress: &'a (dyn Fn(u64) + Sync)) -> Options<'a> {

@@ -28,7 +28,7 @@ fn steered(bench: &Bench, more: &[&str]) -> (PathBuf, Given) {
     let out = bench.out(&bench.written().len().to_string());
     let ends = [prompts.to_str().unwrap(), "--controls", "2", "--out", out.to_str().unwrap()];
     gatelens([&STEER[..], &ends, more].concat()).done();
-    let vector = from_file(&out.join("vectors.safetensors"), None, None).unwrap();
+    let vector = from_file(out.join("vectors.safetensors"), None, None).unwrap();
     (out, vector)
 }
 
@@ -98,7 +98,7 @@ fn a_layer_and_a_position_are_selected_by_what_their_direction_does() {
     }
 
     // What it leaves, by hand.
-    let direction: Arc<[f32]> = from_file(&out.join("vectors.safetensors"), None, None).unwrap().named.vector.into();
+    let direction: Arc<[f32]> = from_file(out.join("vectors.safetensors"), None, None).unwrap().named.vector.into();
     let model = Model::open("demo", &Options::default()).unwrap();
     let mut plan = Plan::default();
     for line in std::fs::read_to_string(&path).unwrap().lines() {
@@ -158,7 +158,7 @@ fn cav_and_steer_make_one_classifier_of_the_same_examples() {
     let out = bench.out("cav");
     let cav = ["cav", "demo", "--quiet", "--layers", "4", "--out", out.to_str().unwrap()];
     gatelens([&cav[..], &files].concat()).done();
-    let fitted = from_file(&out.join("cavs.safetensors"), None, None).unwrap();
+    let fitted = from_file(out.join("cavs.safetensors"), None, None).unwrap();
     let (_, made) = steered(&bench, &[&["--from", "cav"], &files[..]].concat());
     assert_eq!((&made.named, made.position), (&fitted.named, fitted.position));
     // What was fitted at the last position gives no probability at another.

@@ -264,6 +264,9 @@ fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisEr
     Ok((!forest.rows.is_empty()).then(|| forest.into()))
 }
 
+/// A part of the prompts: its side, what it is told apart by, and the value of that.
+type Part<'a> = (&'a str, &'a str, &'a str);
+
 /// A part of a side's prompts whose mean metric does not cross 0 on the grid.
 pub(in crate::analyses) struct Uncrossed<'a> {
     side: &'a str,
@@ -289,13 +292,12 @@ pub(in crate::analyses) fn uncrossed<'a>(
     let (sides, by, value) =
         (thresholds.column(OfPrompts::side)?, thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
     let class = thresholds.column(ThresholdRow::class)?;
-    let crosses = |part: &(&str, &str, &str)| {
-        (0..thresholds.rows()).any(|i| class[i] == METRIC && (sides[i], by[i], value[i]) == *part)
-    };
+    let crosses =
+        |part: &Part| (0..thresholds.rows()).any(|i| class[i] == METRIC && (sides[i], by[i], value[i]) == *part);
     let (of_side, of_by, of_value) =
         (dose.column(OfPrompts::side)?, dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
     let metric = dose.column(DoseRow::metric_mean)?;
-    let mut means: Vec<((&str, &str, &str), Vec<f64>)> = Vec::new();
+    let mut means: Vec<(Part, Vec<f64>)> = Vec::new();
     for i in (0..dose.rows()).filter(|i| of_by[*i] != "all" && wanted(of_side[*i], of_by[*i])) {
         let part = (of_side[i], of_by[i], of_value[i]);
         match means.iter_mut().find(|(other, _)| *other == part) {
