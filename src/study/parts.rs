@@ -1,6 +1,6 @@
 //! Parts: the readings of a piece of a plan, kept under a name that says what they are of.
 //!
-//! A part's name is the SHA-256 of all that its readings depend on ([`Of`]): the piece of the plan, the weights, the dtype, the
+//! A part's name is the SHA-256 of all that its readings depend on (`Of`): the piece of the plan, the weights, the dtype, the
 //! engine, the kind of products and the version. So a part is the same wherever it was made: several machines can share the
 //! work of a study, and to gather it is to copy their parts into one folder. Readings are kept exactly, in the safetensors
 //! format; answers as JSON.

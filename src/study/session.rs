@@ -125,7 +125,7 @@ impl Session {
     /// Computes a plan's readings, one for each of its readouts.
     ///
     /// # Errors
-    /// As [`run`]; and if a part cannot be kept or read.
+    /// As [`crate::run::run`]; and if a part cannot be kept or read.
     pub fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         let program = self.compiled(plan)?;
         self.count(plan, &plan.digest(), size(&program, self.engine));
