@@ -23,7 +23,7 @@ use crate::model::arch::Arch;
 use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Handle, Part, Plan, Positions, Readings};
 use crate::report::Section;
-use crate::report::cells::{plural, signed};
+use crate::report::cells::{self, plural, signed};
 use crate::rows;
 use crate::site::{Site, SiteKind};
 use crate::stats;
@@ -235,7 +235,7 @@ impl Analysis for Ablate {
             let title = format!("Ablation of {}: {mode}", heads.site_words());
             figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
         }
-        figures.extend(heads.halves_figures("the ablation", "prompt"));
+        figures.extend(heads.halves_figures("the ablation", named, "prompt"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));
         Ok(figures)
     }
@@ -256,13 +256,18 @@ impl Analysis for Ablate {
             heads.listed(section.figure(dir.join(format!("{mode}.png")), heads.caption(mode), alt), mode)
         };
         let mut sections: Vec<Section> = heads.variants.iter().map(section).collect();
-        sections.extend(heads.halves_sections("the ablation", "prompt", dir));
+        sections.extend(heads.halves_sections("the ablation", named, "prompt", dir));
         let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
-        let caption = "The strongest of each mode with their intervals.";
+        let caption = heads.forest_caption("mode");
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
         sections.extend(subset_section::<Ablation>(tables)?);
         Ok(sections)
     }
+}
+
+/// What an ablation of a mode is called.
+fn named(mode: &str) -> String {
+    format!("{} ablation", cells::capitalised(mode))
 }
 
 /// Draws a prompt where the user gives no number.

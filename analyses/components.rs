@@ -80,7 +80,7 @@ impl From<&Component> for OfWriter<'_> {
     }
 }
 
-const LOGSUMEXP: &str = "logsumexp";
+pub(super) const LOGSUMEXP: &str = "logsumexp";
 
 /// A component of the residual stream, or the logsumexp's.
 #[derive(Clone, Debug, PartialEq, Eq)]

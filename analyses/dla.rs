@@ -8,9 +8,11 @@
 //! 2020, "Interpreting GPT: the logit lens".
 
 use super::columns::OfItem;
-use super::components::{self, Component, OfComponent, OfWriter, attributions, components, label_of, without_empty};
+use super::components::{
+    self, Component, LOGSUMEXP, OfComponent, OfWriter, attributions, components, label_of, without_empty,
+};
 use super::effects::{SIGNIFICANT, interval};
-use super::halves::{Halves, Moved, Shown};
+use super::halves::{Halves, Moved, Order, Shown};
 use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
 use super::marks::{Mark, MarkArgs};
 use super::power::Power;
@@ -153,14 +155,14 @@ impl Analysis for Dla {
         let components = Read::of(table(tables, ComponentRow::TABLE)?)?;
         let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
                          embedding to its final value.";
-        let lens = "The logit difference that the attributions have added up to after each layer, and the one that the final \
-                    norm would read there by itself (logit lens); both before soft-capping of the logits.";
+        let lens = format!(
+            "The logit difference that the attributions have added up to after each layer, and the one that the final norm would \
+             read there by itself (logit lens).{}",
+            components.beyond_the_layers()
+        );
         let main = Section::new("Components").paragraph(components.finding()).figure(
             dir.join("heads.png"),
-            format!(
-                "Mean attribution of each head; all components are in components.parquet. A dot: {}.",
-                components.rule
-            ),
+            format!("Mean attribution of each head; all components are in components.parquet.{}", components.dots()),
             "Layer-by-head heatmap of mean direct logit attributions.",
         );
         let layers = Section::new("Layer by layer")
@@ -393,6 +395,10 @@ impl ComponentRow<'_> {
     fn attribution(&self) -> f64 {
         self.attribution_mean.unwrap_or(0.0)
     }
+
+    fn marked(&self) -> bool {
+        self.mark.as_ref().is_some_and(|mark| mark.marked)
+    }
 }
 
 impl<'a> Read<'a> {
@@ -406,7 +412,7 @@ impl<'a> Read<'a> {
             model: short_name(first.model),
             n: first.n,
             layers: components::n_layers(rows.iter().map(|r| r.component)),
-            rule: first.mark.unwrap_or_default().mark_rule.into_owned(),
+            rule: first.mark.unwrap_or_default().rule(),
             rows,
         })
     }
@@ -423,8 +429,7 @@ impl<'a> Read<'a> {
     fn map(&self) -> Figure {
         let head = |r: &ComponentRow| {
             let head = r.component.component.strip_prefix("head.")?.parse().ok()?;
-            let marked = r.mark.as_ref().is_some_and(|mark| mark.marked);
-            Some((usize::try_from(r.component.layer).ok()?, head, Some(r.attribution()), marked))
+            Some((usize::try_from(r.component.layer).ok()?, head, Some(r.attribution()), r.marked()))
         };
         let (values, marks) = Heatmap::of_heads(self.rows.iter().filter_map(head));
         Figure::from(Heatmap {
@@ -436,6 +441,8 @@ impl<'a> Read<'a> {
             values,
             mark_meaning: (!marks.is_empty()).then(|| self.rule.clone()),
             marks,
+            missing_meaning: None,
+            limit: None,
         })
     }
 
@@ -460,6 +467,23 @@ impl<'a> Read<'a> {
         })
     }
 
+    /// What dots say; nothing where there are none.
+    fn dots(&self) -> String {
+        if self.rows.iter().any(ComponentRow::marked) { format!(" Dots mark {}.", self.rule) } else { String::new() }
+    }
+
+    /// What the lens reads beyond the layers' attributions; nothing where the metric is of one token a side.
+    fn beyond_the_layers(&self) -> String {
+        let of = |r: &&ComponentRow| r.component.component == LOGSUMEXP && r.attribution() != 0.0;
+        self.rows.iter().find(of).map_or(String::new(), |r| {
+            format!(
+                " Not among the attributions of layers, but in the lens, is the logsumexp ({} nats): what the metric's logsumexp over \
+                 several tokens has beyond a weighted sum of their logits.",
+                signed(Some(r.attribution()), 3)
+            )
+        })
+    }
+
     fn strongest(&self) -> Vec<&ComponentRow<'a>> {
         let mut rows: Vec<&ComponentRow> = self.rows.iter().collect();
         rows.sort_by(|a, b| b.attribution().abs().total_cmp(&a.attribution().abs()));
@@ -472,7 +496,8 @@ impl<'a> Read<'a> {
             subtitle: self.subtitle(),
             what: "attribution",
             subject: "the component",
-            strongest: true,
+            title: "Direct logit attribution: answer and foil apart".to_string(),
+            order: Order::Largest,
             ..Shown::default()
         };
         let moved = |r: &ComponentRow| Moved { label: self.label(r), whole: Some(r.attribution()), halves: r.halves };
@@ -508,12 +533,13 @@ impl<'a> Read<'a> {
             Heading::text("component"),
             Heading::number("attribution (nats)"),
             Heading::number("95 % interval"),
-            Heading::number("share"),
+            Heading::number("share of the sum of sizes"),
             Heading::number("q"),
+            Heading::number("family-wise p"),
         ];
         let cells = |r: &ComponentRow| {
             let attribution = signed(Some(r.attribution()), 3);
-            vec![self.label(r), attribution, interval(r.interval), share(r.share), p_value(r.q_value)]
+            vec![self.label(r), attribution, interval(r.interval), share(r.share), p_value(r.q_value), p_value(r.p_max)]
         };
         let rows = self.strongest().into_iter().take(LISTED).map(cells).collect();
         section.table("The largest attributions", header, rows)
@@ -533,13 +559,15 @@ fn lens_figure(lens: &Table, components: &Read) -> Result<Figure, AnalysisError>
     Ok(Figure::from(Curves {
         title: "Accumulated attribution and logit lens".to_string(),
         subtitle: components.subtitle(),
-        x_label: "layer".to_string(),
+        x_label: "after layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
+        shares: false,
         curves: vec![
             curve("accumulated attribution", LensRow::accumulated_mean)?,
             curve("logit lens", LensRow::lens_mean)?,
         ],
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     }))

@@ -88,6 +88,16 @@ impl Half {
     }
 }
 
+/// What kind of numbers halves are of, and with it what is said of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Way {
+    /// What an edit changes, or what a component adds: it raises or lowers.
+    #[default]
+    Change,
+    /// What a component adds in one run beyond what it adds in another: it gives more or less.
+    Comparison,
+}
+
 /// Both halves, the answer's and the foil's.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Halves {
@@ -99,13 +109,26 @@ impl Halves {
     /// What happens to answer and foil, after a subject: `raises the answer and lowers the foil`. Only of a half whose interval
     /// excludes 0 anything is said; none where the halves are not known.
     pub fn words(self) -> Option<String> {
+        self.words_of(Way::Change)
+    }
+
+    /// The same of numbers of another kind.
+    fn words_of(self, way: Way) -> Option<String> {
         self.answer.mean.and(self.foil.mean)?;
-        let verb = |half: Half, what: &str| {
-            let up = half.up()?;
-            Some(format!("{} the {what}", if up { "raises" } else { "lowers" }))
+        let of = |what: &str, up: bool| match (way, up) {
+            (Way::Change, true) => format!("raises {what}"),
+            (Way::Change, false) => format!("lowers {what}"),
+            (Way::Comparison, true) => format!("gives {what} more"),
+            (Way::Comparison, false) => format!("gives {what} less"),
         };
-        let said: Vec<String> = [verb(self.answer, "answer"), verb(self.foil, "foil")].into_iter().flatten().collect();
-        Some(if said.is_empty() { "moves neither beyond chance".to_string() } else { said.join(" and ") })
+        Some(match (self.answer.up(), self.foil.up()) {
+            (Some(answer), Some(foil)) if answer == foil => of("both", answer),
+            (Some(answer), Some(foil)) => format!("{} and {}", of("the answer", answer), of("the foil", foil)),
+            (Some(answer), None) => of("the answer", answer),
+            (None, Some(foil)) => of("the foil", foil),
+            (None, None) if way == Way::Comparison => "differs in neither beyond chance".to_string(),
+            (None, None) => "moves neither beyond chance".to_string(),
+        })
     }
 
     /// [`Halves::words`] with both numbers, as a sentence after a space; nothing where the halves are not known.
@@ -201,8 +224,19 @@ pub struct Shown<'a> {
     pub what: &'a str,
     /// Who moves the answer and the foil: `the exchange`, `the component`.
     pub subject: &'a str,
-    /// Whether the rows are the strongest of many, the strongest first.
-    pub strongest: bool,
+    /// What the numbers are.
+    pub way: Way,
+    /// Which rows are shown, in which order.
+    pub order: Order<'a>,
+}
+
+/// The rows of [`Shown`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order<'a> {
+    /// The largest of many, whatever their sign, the largest first.
+    Largest,
+    /// All in their own order; with what a row is: `coefficient`.
+    Own(&'a str),
 }
 
 /// All that a run has halves of.
@@ -214,7 +248,8 @@ impl Default for Shown<'_> {
             subtitle: String::new(),
             what: "effect",
             subject: "",
-            strongest: false,
+            way: Way::Change,
+            order: Order::Own(""),
         }
     }
 }
@@ -228,13 +263,27 @@ impl Shown<'_> {
             estimates: known.iter().map(|r| half(&r.halves).estimate()).collect(),
             bands: Vec::new(),
         };
+        let whole = BarSeries {
+            name: "answer less foil".to_string(),
+            estimates: known.iter().map(|r| r.whole.map(Estimate::new)).collect(),
+            bands: Vec::new(),
+        };
+        let of = match self.what {
+            "attribution" => "attribution to",
+            "contrast" => "contrast of",
+            _ => "effect on",
+        };
         let bars = || Bars {
             title: self.title.clone(),
             subtitle: self.subtitle.clone(),
-            category_label: if self.strongest { "strongest first" } else { "" }.to_string(),
-            value_label: format!("{} on each half (nats)", self.what),
+            category_label: match self.order {
+                Order::Largest => "the largest difference first".to_string(),
+                Order::Own(what) => what.to_string(),
+            },
+            value_label: format!("{of} answer or foil (nats)"),
+            shares: false,
             categories: known.iter().map(|r| r.label.clone()).collect(),
-            series: vec![series("answer", |h| h.answer), series("foil", |h| h.foil)],
+            series: vec![series("answer", |h| h.answer), series("foil", |h| h.foil), whole],
             range: None,
             reference: None,
             mark_meaning: None,
@@ -271,21 +320,24 @@ impl Shown<'_> {
                 ends(answer),
                 signed(foil.mean, 3),
                 ends(foil),
-                r.halves.words().unwrap_or_default(),
+                r.halves.words_of(self.way).unwrap_or_default(),
             ]
         };
         let text = format!(
             "The logit difference alone does not say whether the answer or the foil moved. Here both stand apart, each measured \
-             from the mean logit of the vocabulary: the answer's {what} less the foil's is the {what}. The words hold for a half \
-             whose interval excludes 0."
+             from the mean logit of the vocabulary: the answer's {what} less the foil's is the {what}. Nothing is said of a half \
+             whose interval holds 0."
         );
-        let of = if self.strongest { " of the strongest" } else { "" };
-        let caption = format!("Both halves{of}; of each {what} in all tables the halves are in columns of their own.");
+        let largest = self.order == Order::Largest;
+        let of = if largest { " of the largest" } else { "" };
+        let caption = format!(
+            "The answer's and the foil's part{of}. All tables have both parts of each {what} in columns of their own."
+        );
         let alt = format!("Bars of the answer's and the foil's half{of}.");
         let section = Section::new(self.title.clone());
         let section = if first { section.paragraph(text) } else { section };
         let rows = known.iter().map(cells).collect();
-        let table = if self.strongest { "What moved: the strongest" } else { "What moved" };
+        let table = if largest { "What moved: the largest" } else { "What moved" };
         Some(section.figure(dir.join(&self.file), caption, alt).table(table, header, rows))
     }
 }
@@ -321,6 +373,7 @@ mod tests {
         assert_eq!(said(wide, down), "lowers the foil");
         assert_eq!(said(up, edge), "raises the answer");
         assert_eq!(said(wide, edge), "moves neither beyond chance");
+        assert_eq!([said(up, up), said(down, down)], ["raises both", "lowers both"]);
         assert_eq!(
             said(half(1e-6, 9e-7, 2e-6), half(-0.001, -0.0015, -0.0006)),
             "lowers the foil",
@@ -328,6 +381,15 @@ mod tests {
         );
         let alone = Half { mean: Some(5.0), interval: None };
         assert_eq!(said(alone, alone), "moves neither beyond chance", "one item has no interval");
+    }
+
+    #[test]
+    fn of_what_is_a_difference_of_two_runs_nothing_is_said_to_rise() {
+        let (up, down, wide) = (half(1.0, 0.5, 1.5), half(-1.0, -1.5, -0.5), half(9.0, -0.1, 20.0));
+        let said = |answer, foil| Halves { answer, foil }.words_of(Way::Comparison).unwrap();
+        assert_eq!(said(up, down), "gives the answer more and gives the foil less");
+        assert_eq!([said(up, up), said(down, wide)], ["gives both more", "gives the answer less"]);
+        assert_eq!(said(wide, wide), "differs in neither beyond chance");
     }
 
     #[test]
@@ -341,7 +403,7 @@ mod tests {
         assert_eq!(halves[0].sentence("The exchange"), "");
         let rows = [Moved { label: "L0.H0".to_string(), whole: Some(-1.0), halves: halves[0] }];
         let [file, title, subtitle] = ["f", "t", "s"].map(str::to_string);
-        let shown = Shown { file, title, subtitle, what: "effect", subject: "it", strongest: true };
+        let shown = Shown { file, title, subtitle, subject: "it", order: Order::Largest, ..Shown::default() };
         assert!(shown.figure(&rows).is_none() && shown.section(&rows, Path::new(""), true).is_none());
     }
 

@@ -26,7 +26,7 @@ use crate::model::arch::Arch;
 use crate::parameters::param;
 use crate::plan::{Activation, Array, Change, Edit, Gradient, Handle, Part, Plan, Positions, Readings, Run};
 use crate::report::Section;
-use crate::report::cells::{plural, signed};
+use crate::report::cells::{self, plural, signed};
 use crate::rows;
 use crate::site::SiteKind;
 use crate::study::Runner;
@@ -91,13 +91,18 @@ rows! {
     }
 }
 
-/// What a direction does, for captions.
-fn sentence(direction: &str) -> &'static str {
-    if direction == "necessity" {
-        "positive run, taken from the negative"
-    } else {
-        "negative run, taken from the positive"
-    }
+/// What is edited in a direction: for captions, and as a sentence.
+fn edited(direction: &str) -> [String; 2] {
+    let [base, donor] = if direction == "necessity" { ["positive", "negative"] } else { ["negative", "positive"] };
+    [
+        format!("{base} run, each with its output in the {donor}"),
+        format!("Each unit of the {base} run is exchanged for that of the {donor} run."),
+    ]
+}
+
+/// What an exchange in a direction is called.
+fn named(direction: &str) -> String {
+    format!("Interchange, {direction}")
 }
 
 /// How effects are found before the exact ones.
@@ -228,9 +233,10 @@ impl Analysis for Interchange {
         let mut figures = Vec::new();
         for direction in &heads.variants {
             let title = format!("Interchange of {}: {direction}", heads.site_words());
-            figures.push((format!("{direction}.png"), heads.map(&title, sentence(direction), "pair", direction)));
+            let [what, _] = edited(direction);
+            figures.push((format!("{direction}.png"), heads.map(&title, &what, "pair", direction)));
         }
-        figures.extend(heads.halves_figures("the exchange", "pair"));
+        figures.extend(heads.halves_figures("the exchange", named, "pair"));
         figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
         if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
             figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
@@ -241,13 +247,13 @@ impl Analysis for Interchange {
     fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
         let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
         let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
-        sections.extend(heads.halves_sections("the exchange", "pair", dir));
-        let forest = "The strongest of each direction with their intervals.";
+        sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
+        let forest = heads.forest_caption("direction");
         let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
         sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
         sections.extend(subset_section::<Exchange>(tables)?);
         if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
-            sections.push(agreement::section(found, dir)?);
+            sections.push(agreement::section(found, &heads, dir)?);
         }
         Ok(sections)
     }
@@ -562,26 +568,21 @@ fn pairs_table(
 fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
     let rows = heads.strongest(direction);
     let metrics = rows.iter().find(|r| r.positive_mean.is_some());
+    let [_, what] = edited(direction);
     let text = format!(
-        "{}: over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
-        capitalised(sentence(direction)),
+        "{what} Over {} the logit difference is {} in the positive and {} in the negative prompts. {}",
         plural(rows.first().map_or(0, |r| r.n), "pair"),
         signed(metrics.and_then(|r| r.positive_mean), 3),
         signed(metrics.and_then(|r| r.negative_mean), 3),
         heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
-    let section = Section::new(capitalised(direction)).paragraph(text).figure(
+    let section = Section::new(cells::capitalised(direction)).paragraph(text).figure(
         dir.join(format!("{direction}.png")),
         heads.caption(direction),
         alt,
     );
     heads.listed(section, direction)
-}
-
-fn capitalised(s: &str) -> String {
-    let mut letters = s.chars();
-    letters.next().map_or(String::new(), |c| c.to_uppercase().collect::<String>() + letters.as_str())
 }
 
 #[cfg(test)]

@@ -74,6 +74,12 @@ impl MarkArgs {
     }
 }
 
+/// A rule as readers have it; tables have it in short.
+fn in_full(rule: &str) -> String {
+    rule.replace("over all, some only estimated", "over all heads (those only estimated count with p = 1)")
+        .replace("of the base", "of the clean logit difference")
+}
+
 rows! {
     /// Whether a row has a dot in heatmaps, and by what rule.
     pub struct Mark<'a> {
@@ -83,6 +89,11 @@ rows! {
 }
 
 impl Mark<'_> {
+    /// The rule as readers have it.
+    pub fn rule(&self) -> String {
+        in_full(&self.mark_rule)
+    }
+
     /// That of a row of an older table, which has none: a dot where the q-value is under 0.05.
     pub fn by_q(q: Option<f64>) -> Self {
         Mark { marked: q.is_some_and(|q| q < SIGNIFICANT), mark_rule: format!("q < {SIGNIFICANT}").into() }
@@ -112,6 +123,8 @@ mod tests {
         assert_eq!(rule.rule(true, "gap"), "family-wise p < 0.01, at least 2.5 % of the gap");
         let default = MarkArgs::default().rule(false, "base");
         assert_eq!(default, "q < 0.05 over all, some only estimated, at least 1 % of the base");
+        let said = "q < 0.05 over all heads (those only estimated count with p = 1), at least 1 % of the clean logit difference";
+        assert_eq!(in_full(&default), said);
         assert!(share("1.5").is_err() && share("NaN").is_err() && share("0.5") == Ok(0.5));
     }
 

@@ -204,11 +204,14 @@ macro_rules! registry {
     };
 }
 
+/// Makes a study of recorded parameters.
+pub type JobOf = fn(&Map<String, Value>) -> Result<Box<dyn Job>, ParameterError>;
+
 /// What makes a study of an analysis' recorded parameters, and figures and report of its tables.
 pub struct Writer {
     pub name: &'static str,
     pub title: &'static str,
-    pub job: fn(&Map<String, Value>) -> Result<Box<dyn Job>, ParameterError>,
+    pub job: JobOf,
     pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
     pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
 }

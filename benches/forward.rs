@@ -11,7 +11,7 @@ use common::{default_model, median};
 use gatelens::model::arch::Arch;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::ops::Weight;
-use gatelens::plan::{Activation, Part, Plan, Positions, What};
+use gatelens::plan::{Activation, Part, Plan, Positions};
 use gatelens::run::{Options, run};
 use gatelens::site::SiteKind;
 use std::time::Instant;

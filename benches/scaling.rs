@@ -247,11 +247,13 @@ fn figure(
         subtitle: format!("{model}, both directions, last position"),
         x_label: x_label.to_string(),
         y_label: y_label.to_string(),
+        shares: false,
         curves: vec![
             Curve { name: "measured".to_string(), role: CurveRole::Series, points: points(measured) },
             Curve { name: "from the plan".to_string(), role: CurveRole::Control, points: points(predicted) },
         ],
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     })
@@ -259,17 +261,17 @@ fn figure(
 
 fn readme(found: &[Measured], subject: &Subject) -> String {
     let mut text = format!(
-        "# How a sweep grows\n\n    cargo bench --bench scaling -- {}\n\nEvery head of {} ({} heads) is swapped in both directions at \
-         the last position. One thing varies at a time.\n\n\
+        "# How a sweep grows\n\n    cargo bench --bench scaling -- {}\n\nHeads of {} are swapped in both directions at the last position: \
+         all {}, unless heads or layers vary. One thing varies at a time, and each setting is measured once.\n\n\
          - **Time from the plan** is the plan's floating-point operations at the rate of a plain forward pass of the same prompts, \
          timed just before. The plan counts two operations for each weight that a row goes through, and attention over the keys \
          that a row sees.\n\
          - **Peak MiB** is the most memory that a process held beyond what it held once the model was read. Each setting has a \
          process of its own.\n\
-         - **Memory from the plan** is the residual streams that the plan holds.\n\n\
+         - **Residual streams** are what of that memory the plan counts; the rest is working memory.\n\n\
          An edited run costs one row per layer from its layer on, however long its prompt. So with the length only the prompts' own \
          rows grow, and the keys that attention reads.\n\n\
-         | varied | value | seconds | from the plan | peak MiB | from the plan | rows x layers |\n|---|---|---|---|---|---|---|\n",
+         | varied | value | seconds | seconds from the plan | peak MiB | residual streams (MiB) | rows x layers |\n|---|---|---|---|---|---|---|\n",
         subject.arguments, subject.model, subject.heads
     );
     for m in found {

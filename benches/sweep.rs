@@ -14,7 +14,7 @@ use gatelens::dataset::encode::prompt_ids;
 use gatelens::dataset::read_pairs;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
-use gatelens::run::{Engine, Options, run, size};
+use gatelens::run::{Engine, Options, Size, run, size};
 use gatelens::rundir::peak_rss_bytes;
 use gatelens::site::SiteKind;
 use std::time::Instant;
@@ -59,15 +59,19 @@ fn main() -> Result<(), Failed> {
             b.push(time(&model, sweep)?);
         }
         let (a, b) = (median(a), median(b));
-        let rows =
-            |p: &Plan| size(&p.compile(&model.decoder.arch).expect("a sound plan"), Engine::Wavefront).rows as f64;
-        let rate = rows(sweep) / b / (rows(&plain) / a);
+        let rows = |p: &Plan| -> Result<f64, Failed> { Ok(of(&model, p)?.rows as f64) };
+        let rate = rows(sweep)? / b / (rows(&plain)? / a);
         println!("{label:<32} {a:>8.3} s {b:>8.3} s {:>8.2} {rate:>16.2}", b / a);
     }
     if arguments.iter().any(|a| a == "--full") {
         full(&model, &pair, &heads, &plans[1].1)?;
     }
     Ok(())
+}
+
+/// What the wavefront computes for a plan.
+fn of(model: &Model, plan: &Plan) -> Result<Size, Failed> {
+    Ok(size(&plan.compile(&model.decoder.arch)?, Engine::Wavefront))
 }
 
 /// Seconds that a plan takes.
@@ -88,7 +92,6 @@ fn of_file(model: &Model, held: u64, heads: &[(usize, usize)], file: &str) -> Re
     };
     let pairs = dataset.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
     let (plain, sweep) = (plan(&pairs, &[], 0, &Positions::Last), plan(&pairs, heads, 2, &Positions::Last));
-    let of = |plan: &Plan| size(&plan.compile(&model.decoder.arch).expect("a sound plan"), Engine::Wavefront);
     let tokens: usize = plain.prompts.iter().map(|p| p.ids.len()).sum();
     println!(
         "{}: {} pairs of {:.0} tokens a prompt, {} heads, {} threads",
@@ -103,8 +106,11 @@ fn of_file(model: &Model, held: u64, heads: &[(usize, usize)], file: &str) -> Re
     let swept = time(model, &sweep)?;
     let peak = peak_rss_bytes().saturating_sub(held);
     let after = time(model, &plain)?;
-    let rate = |plan: &Plan, seconds: f64| (of(plan).rows as f64 / seconds, of(plan).flops / seconds);
-    let (a, b) = (rate(&plain, (before + after) / 2.0), rate(&sweep, swept));
+    let rate = |plan: &Plan, seconds: f64| -> Result<(f64, f64), Failed> {
+        let of = of(model, plan)?;
+        Ok((of.rows as f64 / seconds, of.flops / seconds))
+    };
+    let (a, b) = (rate(&plain, (before + after) / 2.0)?, rate(&sweep, swept)?);
     println!("plain passes {before:.1} s and {after:.1} s: {:.0} rows x layers a second", a.0);
     println!("sweep {swept:.1} s, {} forks: {:.0} rows x layers a second", sweep.forks.len(), b.0);
     println!("{:.2} of the plain pass' rows, {:.2} of its FLOP, a second", b.0 / a.0, b.1 / a.1);

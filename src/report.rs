@@ -69,6 +69,16 @@ pub struct TableBlock {
     pub rows: Vec<Vec<String>>,
 }
 
+impl TableBlock {
+    /// The table with another column before its column number `at`, from 0.
+    #[must_use]
+    pub fn with_column(mut self, at: usize, heading: Heading, cells: impl IntoIterator<Item = String>) -> TableBlock {
+        self.header.insert(at.min(self.header.len()), heading);
+        self.rows.iter_mut().zip(cells).for_each(|(row, cell)| row.insert(at.min(row.len()), cell));
+        self
+    }
+}
+
 /// The head of a table's column.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heading {

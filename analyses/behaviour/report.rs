@@ -8,7 +8,7 @@ use crate::analyses::{AnalysisError, table};
 use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate, Figure};
 use crate::names::short_name;
-use crate::report::cells::{interval, number, share};
+use crate::report::cells::{self, interval, number, share};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
@@ -28,7 +28,7 @@ pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
     let shown = |i: &usize| bys[*i] != "group" || groups <= GROUPS_SHOWN;
     let of = |side: &str| (0..rates.rows()).filter(|i| sides[*i] == side).filter(shown).collect::<Vec<_>>();
     let name = |i: &usize| if bys[*i] == "all" { "all".to_string() } else { values[*i].to_string() };
-    let estimate = |i: &usize| Some(Estimate { value: refusal[*i]?, interval: ends[*i], marked: false });
+    let estimate = |i: &usize| Some(Estimate { interval: ends[*i], ..Estimate::new(refusal[*i]?) });
     let series = |side: &&str| BarSeries {
         name: format!("{side} prompts"),
         estimates: of(side).iter().map(estimate).collect(),
@@ -37,13 +37,14 @@ pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
     let model = rates.column(RateRow::model)?.first().copied().map(short_name).unwrap_or_default();
     let n = rates.column(RateRow::n)?.first().copied().unwrap_or(0);
     Ok(Figure::from(Bars {
-        title: "Share of answers that refuse".to_string(),
+        title: "Refusals by topic and language".to_string(),
         subtitle: format!("{model}, {n} pairs"),
-        category_label: "group or language".to_string(),
-        value_label: "share of refusals".to_string(),
+        category_label: "topic or language".to_string(),
+        value_label: "share of answers that refuse".to_string(),
+        shares: true,
         categories: of(SIDES[0]).iter().map(name).collect(),
         series: SIDES.iter().map(series).collect(),
-        range: Some((0.0, 1.0)),
+        range: None,
         reference: None,
         mark_meaning: None,
         interval_meaning: Some("95 % Wilson interval".to_string()),
@@ -91,7 +92,8 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
         let (overall, languages) = (overall(separation)?, languages(separation)?);
         section = languages_text(&languages).into_iter().fold(section, Section::paragraph);
         let weak = weak(Some(basis), overall.as_ref(), &languages).into_iter();
-        section = weak.fold(section, |section, text| section.paragraph(format!("**Note.** {}.", capital(&text))));
+        section =
+            weak.fold(section, |section, text| section.paragraph(format!("**Note.** {}.", cells::capitalised(&text))));
         named =
             named.column("language", Show::Text(TokenRow::lang.name)).column("group", Show::Text(TokenRow::group.name));
     }
@@ -102,13 +104,18 @@ fn metric(tokens: &Table, separation: &Table) -> Result<Section, AnalysisError> 
             .column("tokens", Show::Text(SeparationRow::tokens.name));
         judged = judged.column("used", Show::Flag(SeparationRow::used.name));
     }
-    let named = named
+    named = named
         .column("role", Show::Text(TokenRow::role.name))
         .column("token", Show::Id(TokenRow::token.name))
-        .column("text", Show::Text(TokenRow::text.name))
-        .column("begins refusals", Show::Share(TokenRow::of_refusals.name))
-        .column("begins answers", Show::Share(TokenRow::of_answers.name))
-        .block("The metric's tokens")?;
+        .column("text", Show::Text(TokenRow::text.name));
+    // Of a class that no answer is of there is no share.
+    let shares = [("begins refusals", TokenRow::of_refusals), ("begins answers", TokenRow::of_answers)];
+    for (name, column) in shares {
+        if tokens.column(column)?.iter().any(Option::is_some) {
+            named = named.column(name, Show::Share(column.name));
+        }
+    }
+    let named = named.block("The metric's tokens")?;
     judged = judged
         .column("with", Show::Count(SeparationRow::positive.name))
         .column("without", Show::Count(SeparationRow::negative.name))
@@ -236,10 +243,4 @@ fn languages_text(languages: &[OfLanguage]) -> Option<String> {
     Some(format!(
         "Prompts are measured by the tokens of their language. Languages with tokens of their own: {own}.{groups}{rest}"
     ))
-}
-
-/// A sentence with its first letter in upper case.
-fn capital(text: &str) -> String {
-    let mut letters = text.chars();
-    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }

@@ -68,14 +68,23 @@ fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
     let position = cavs.strs(CavRow::position.name)?.first().copied().unwrap_or_default();
     Ok(Figure::from(Curves {
         title: "Held-out accuracy of concept vectors".to_string(),
-        subtitle: format!("{}, position {position}; 0.5 is chance", subtitle(cavs, CavRow::model, CavRow::site)?),
+        subtitle: format!("{}, position {position}, {}", subtitle(cavs, CavRow::model, CavRow::site)?, examples(cavs)?),
         x_label: "layer".to_string(),
         y_label: "balanced accuracy".to_string(),
+        shares: true,
         curves: methods(cavs, CavRow::method)?.into_iter().map(curve).collect(),
         thresholds: Vec::new(),
-        y_range: Some((0.0, 1.0)),
+        reference: Some((0.5, "chance".to_string())),
+        y_range: None,
         interval_meaning: intervals.iter().any(Option::is_some).then(|| "95 % interval over examples".to_string()),
     }))
+}
+
+/// `120 examples against 120 random ones`
+fn examples(cavs: &Table) -> Result<String, AnalysisError> {
+    let first = |column: Column<i64>| Ok::<_, AnalysisError>(cavs.column(column)?.first().copied().unwrap_or(0));
+    let (concept, random) = (first(CavRow::n_concept)?, first(CavRow::n_random)?);
+    Ok(format!("{} against {random} random ones", plural(concept, "example")))
 }
 
 /// The largest accuracy, and which others it cannot be told from: it is the best only where no other interval reaches its own.
@@ -94,17 +103,20 @@ fn best(cavs: &Table) -> Result<String, AnalysisError> {
         ));
     }
     let reaches = |i: &usize| *i != first && intervals[*i].is_some_and(|(_, high)| high >= low);
-    let others = methods(cavs, CavRow::method)?.into_iter().filter_map(|name| {
+    let methods = methods(cavs, CavRow::method)?;
+    let alone = methods.len() == 1;
+    let others = methods.into_iter().filter_map(|name| {
         let of: Vec<i64> = (0..cavs.rows()).filter(|i| method[*i] == name && reaches(i)).map(|i| layers[i]).collect();
-        (!of.is_empty())
-            .then(|| format!("{name} at {} {}", if of.len() == 1 { "layer" } else { "layers" }, ranges(&of)))
+        let layers = format!("{} {}", if of.len() == 1 { "layer" } else { "layers" }, ranges(&of));
+        // With one method there is nothing to tell by its name.
+        (!of.is_empty()).then(|| if alone { layers } else { format!("{name} at {layers}") })
     });
     let others: Vec<String> = others.collect();
     Ok(match (others.is_empty(), cavs.rows()) {
         (true, 1) => format!("It is {at}."),
         (true, _) => format!("The best is {at}: no other interval reaches that."),
         (false, _) => format!(
-            "The largest accuracy is that of {at}, but it cannot be told from that of others, whose intervals reach its own: {}.",
+            "The largest accuracy is that of {at}. It cannot be told from that of others: the intervals of {} reach its own.",
             others.join("; ")
         ),
     })
@@ -157,7 +169,7 @@ fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, A
     let around = |mean: Option<f64>, sd: Option<f64>| mean.zip(sd).map(|(m, s)| ((m - s).max(0.0), (m + s).min(1.0)));
     let estimate = |i: &usize| {
         let interval = around(scores[*i], deviations[*i]);
-        scores[*i].map(|value| Estimate { value, interval, marked: marked[*i] })
+        scores[*i].map(|value| Estimate { value, interval, marked: Some(marked[*i]) })
     };
     let series = |(class, rows): &Rows| BarSeries {
         name: (*class).to_string(),
@@ -166,24 +178,29 @@ fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, A
     };
     let categories: Range<usize> = 0..classes.first().map_or(0, |c| c.1.len());
     Ok(Figure::from(Bars {
-        title: format!("TCAV ({method})"),
-        subtitle: subtitle(tcav, TcavRow::model, TcavRow::site)?,
+        title: format!("Prompts whose metric rises along the concept ({method})"),
+        subtitle: format!(
+            "TCAV, {}, {}",
+            subtitle(tcav, TcavRow::model, TcavRow::site)?,
+            plural(tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0), "run")
+        ),
         category_label: "layer".to_string(),
         value_label: "share of prompts whose metric rises".to_string(),
+        shares: true,
         categories: categories.map(|k| layers[classes[0].1[k]].to_string()).collect(),
         series: classes.iter().map(series).collect(),
         range: Some((0.0, 1.0)),
         reference: Some((0.5, "chance".to_string())),
         mark_meaning: Some(format!("q < {SIGNIFICANT}")),
-        interval_meaning: Some("mean ± sd over runs".to_string()),
-        band_meaning: Some("random against random, mean ± sd".to_string()),
+        interval_meaning: Some("mean ± sd over runs, within 0 to 100 %".to_string()),
+        band_meaning: Some("random against random sets, the same".to_string()),
     }))
 }
 
 fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> {
     let text = format!(
-        "Linear classifiers between {} of the concept and {} random ones, layer by layer, and how often they are right on examples \
-         that they were not fitted to, both sides counting half. {}",
+        "At each layer a linear classifier tells {} of the concept from {} random ones. The accuracy is on examples that it was not \
+         fitted to, and both sides count half. {}",
         plural(cavs.column(CavRow::n_concept)?.first().copied().unwrap_or(0), "example"),
         cavs.column(CavRow::n_random)?.first().copied().unwrap_or(0),
         best(cavs)?,
@@ -193,7 +210,7 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
         .column("method", Show::Text(CavRow::method.name))
         .column("held-out accuracy", Show::Share(CavRow::accuracy.name));
     let block = match cavs.holds(CavRow::accuracy_interval) {
-        true => block.column("95 % interval", Show::Interval(CavRow::accuracy_interval.name, 3)),
+        true => block.column("95 % interval", Show::ShareInterval(CavRow::accuracy_interval.name)),
         false => block,
     };
     let block = block
@@ -202,8 +219,7 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
         .block("Concept vectors; they are in cavs.safetensors")?;
     let alt = "Held-out accuracy of concept vectors by layer.";
     let section = Section::new("Where the concept is").paragraph(text);
-    let section =
-        section.figure(dir.join("accuracy.png"), "Balanced held-out accuracy by layer; one half is chance.", alt);
+    let section = section.figure(dir.join("accuracy.png"), "Balanced held-out accuracy by layer; 50 % is chance.", alt);
     Ok(section.block(Block::Table(block)))
 }
 
@@ -225,8 +241,8 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         _ => "",
     };
     let text = format!(
-        "The share of each class' prompts whose metric rises along the concept: {} CAVs of disjoint parts of the concept ({} \
-         examples a side) against as many of random sets. {} of {} layers and classes are significant (q < \
+        "TCAV is the share of a class's prompts whose metric rises along the concept. {} CAVs of disjoint parts of the concept ({} \
+         examples a side) are compared with as many of random sets. {} of {} layers and classes are significant (q < \
          {SIGNIFICANT}).{untested}{dependent}",
         tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0),
         tcav.column(TcavRow::examples)?.first().copied().unwrap_or(0),
@@ -237,13 +253,15 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         .only(TcavRow::method.name, method)
         .column("layer", Show::Count(TcavRow::layer.name))
         .column("class", Show::Text(TcavRow::class.name))
-        .column("TCAV", Show::Number(TcavRow::tcav.name, 2))
-        .column("random", Show::Number(TcavRow::random_mean.name, 2))
+        .column("TCAV", Show::Share(TcavRow::tcav.name))
+        .column("random", Show::Share(TcavRow::random_mean.name))
         .column("p", Show::PValue(TcavRow::p_value.name))
         .column("q", Show::PValue(TcavRow::q_value.name))
         .block("TCAV scores")?;
-    let (caption, alt) =
-        ("TCAV by layer; the band is what random sets give.", "TCAV scores by layer with the random band.");
+    let (caption, alt) = (
+        "TCAV by layer; grey: the mean ± sd of random against random sets.",
+        "TCAV scores by layer with the random band.",
+    );
     let figures = (0..tcav_figures(tcav, method)?.len()).map(|k| dir.join(tcav_file(method, k)));
     let section = Section::new(format!("TCAV ({method})")).paragraph(text);
     let section = figures.fold(section, |section, file| section.figure(file, caption, alt));
@@ -315,7 +333,9 @@ mod tests {
         ];
         let text = said(&[&tied[..], &[(4, "ridge", 0.91), (5, "ridge", 0.80)]].concat());
         assert!(!text.contains("best is") && text.contains("that of **ridge** at layer 1 with 100.0"), "{text}");
-        assert!(text.contains("whose intervals reach its own: ridge at layers 2–4; svm at layer 1."), "{text}");
+        assert!(text.contains("the intervals of ridge at layers 2–4; svm at layer 1 reach its own."), "{text}");
+        let text = said(&[(0, "ridge", 0.5), (1, "ridge", 0.9), (2, "ridge", 0.88)]);
+        assert!(text.contains("the intervals of layer 2 reach its own"), "{text}");
         let text = said(&[(0, "ridge", 0.52), (1, "ridge", 0.54)]);
         assert!(text.contains("which chance gives too"), "{text}");
         assert_eq!((ranges(&[0, 3, 4, 5, 8, 9]), ranges(&[2])), ("0, 3–5, 8, 9".to_string(), "2".to_string()));

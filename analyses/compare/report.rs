@@ -53,14 +53,11 @@ fn depth(heads: &Table) -> Result<Figure, AnalysisError> {
     let necessary = (0..heads.rows()).filter(|i| directions[*i] == Direction::Necessity.name());
     Ok(Figure::from(Scatter {
         title: "Where the heads that matter sit".to_string(),
-        subtitle: format!(
-            "{}, necessity{}",
-            plural(names.len() as i64, "model"),
-            if best.is_empty() { "" } else { "; each model's strongest is named" }
-        ),
+        subtitle: format!("{}, necessity", plural(names.len() as i64, "model")),
         x_label: "relative depth".to_string(),
         y_label: "share of the gap that is crossed".to_string(),
         identity: false,
+        named_meaning: (!best.is_empty()).then(|| "the strongest of each model".to_string()),
         points: necessary.filter_map(point).collect(),
         series,
     }))
@@ -73,12 +70,13 @@ fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
     if refusal.iter().all(Option::is_none) {
         return Ok(None);
     }
-    let estimate = |i: usize| Some(Estimate { value: refusal[i]?, interval: ends[i], marked: false });
+    let estimate = |i: usize| Some(Estimate { interval: ends[i], ..Estimate::new(refusal[i]?) });
     Ok(Some(Figure::from(Bars {
         title: "Share of positive prompts that are refused".to_string(),
         subtitle: String::new(),
         category_label: "model".to_string(),
-        value_label: "share of refusals".to_string(),
+        value_label: "share of prompts that are refused".to_string(),
+        shares: true,
         categories: checkpoints.column(CheckpointRow::model)?.iter().map(|m| short_name(m)).collect(),
         series: vec![BarSeries {
             name: "refusals".to_string(),
@@ -174,8 +172,8 @@ impl Has {
         }
         if self.refusals {
             listing = listing
-                .column("refusals", Show::Signed(OverlapRow::refusal_difference.name, 2))
-                .column("95 % interval", Show::Interval(OverlapRow::refusal_interval.name, 2));
+                .column("refusals", Show::Points(OverlapRow::refusal_difference.name))
+                .column("95 % interval", Show::PointsInterval(OverlapRow::refusal_interval.name));
         }
         Ok(listing.block("Pairs of checkpoints")?)
     }

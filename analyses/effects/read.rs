@@ -1,7 +1,7 @@
 //! A table of effects, read back: its figures, its report's table, and what it says in a sentence.
 
 use super::{Edited, GROUPS, INTERVAL, OfSubset, Row, SIGNIFICANT};
-use crate::analyses::halves::{Moved, Shown};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Direction;
 use crate::analyses::marks::Mark;
@@ -17,6 +17,9 @@ use std::path::Path;
 
 /// What effects are measured in, for axes.
 const VALUE: &str = "effect on the logit difference (nats)";
+
+/// What stands where a unit was not run.
+const ONLY_ESTIMATED: &str = "only estimated";
 
 /// How many groups and languages a report lists.
 const SUBSETS_LISTED: usize = 16;
@@ -107,7 +110,7 @@ pub fn read<E: Edited>(table: &Table) -> Result<Read<'_, E>, AnalysisError> {
 /// The rule of a variant's dots.
 fn rule<E: Edited>(rows: &[Row<E>], variant: &str) -> String {
     let mark = rows.iter().find(|r| r.variant == variant).and_then(|r| r.mark.as_ref());
-    mark.map_or(String::new(), |mark| mark.mark_rule.to_string())
+    mark.map_or(String::new(), Mark::rule)
 }
 
 /// An interval in nats as a cell.
@@ -151,7 +154,33 @@ impl<'a, E: Edited> Read<'a, E> {
     /// What is in a subtitle: model, items, position.
     fn subtitle(&self, what: &str, items: &str) -> String {
         let n = self.rows.iter().map(|r| r.n).max().unwrap_or(0);
-        format!("{}, {}, {what}, position {}", self.model, plural(n, items), self.position)
+        format!("{}, {}, {what}, {}", self.model, plural(n, items), self.place())
+    }
+
+    /// Where the edits are: `last position`.
+    pub fn place(&self) -> String {
+        match self.position.as_str() {
+            "last" => "last position".to_string(),
+            "all" => "all positions".to_string(),
+            other => format!("position {other}"),
+        }
+    }
+
+    /// The largest effect of any variant: the end of all maps' scales, so that they can be compared.
+    fn largest(&self) -> Option<f64> {
+        self.rows.iter().filter_map(|r| Some(r.effect_mean?.abs())).reduce(f64::max)
+    }
+
+    /// Over how many items effects and estimates are; estimates may be over fewer.
+    pub fn items(&self) -> (i64, i64) {
+        let of = |run: bool| self.rows.iter().filter(|r| r.effect_mean.is_some() == run).map(|r| r.n).max();
+        let exact = of(true).unwrap_or(0);
+        (exact, of(false).unwrap_or(exact))
+    }
+
+    /// What shares are of, in words.
+    fn whole() -> &'static str {
+        if E::SHARE_OF == "base" { "clean logit difference" } else { E::SHARE_OF }
     }
 
     /// The effects of one variant: layer by head, or by layer for whole sites.
@@ -172,8 +201,10 @@ impl<'a, E: Edited> Read<'a, E> {
                 subtitle,
                 x_label: "layer".to_string(),
                 y_label: VALUE.to_string(),
+                shares: false,
                 curves,
                 thresholds: Vec::new(),
+                reference: None,
                 y_range: None,
                 interval_meaning: Some(INTERVAL.to_string()),
             });
@@ -190,6 +221,8 @@ impl<'a, E: Edited> Read<'a, E> {
             values,
             marks,
             mark_meaning,
+            missing_meaning: Some(ONLY_ESTIMATED.to_string()),
+            limit: self.largest(),
         })
     }
 
@@ -200,24 +233,30 @@ impl<'a, E: Edited> Read<'a, E> {
 
     /// What is under the figure of a variant's effects.
     pub fn caption(&self, variant: &str) -> String {
-        let dots = match self.by_head() {
-            true => format!(" A dot: {}.", self.rule(variant)),
+        let of = || self.rows.iter().filter(|r| r.variant == variant);
+        let dots = match self.by_head() && of().any(|r| r.dotted()) {
+            true => format!(" Dots mark {}.", self.rule(variant)),
             false => String::new(),
         };
-        format!("Mean effects; all are in heads.parquet.{dots}")
+        let missing = match self.by_head() && of().any(|r| r.effect_mean.is_none()) {
+            true => " Heads that were only estimated are hatched.",
+            false => "",
+        };
+        format!("Mean effects; all are in heads.parquet.{missing}{dots}")
     }
 
-    /// The strongest units of each variant that were run, with their halves; `subject` is the edit.
-    fn shown<'s>(&self, subject: &'s str, items: &str) -> Vec<(Shown<'s>, Vec<Moved>)> {
+    /// The strongest units of each variant that were run, with their halves. `subject` is the edit, and `named` what it is called
+    /// under a variant.
+    fn shown<'s>(&self, subject: &'s str, named: impl Fn(&str) -> String, items: &str) -> Vec<(Shown<'s>, Vec<Moved>)> {
         let of = |(at, variant): (usize, &&str)| {
-            let alone = self.variants.len() == 1;
             let shown = Shown {
                 file: if at == 0 { "halves.png".to_string() } else { format!("halves-{variant}.png") },
-                title: format!("Answer and foil apart{}", if alone { String::new() } else { format!(": {variant}") }),
-                subtitle: self.subtitle(variant, items),
+                title: format!("{}: answer and foil apart", named(variant)),
+                subtitle: format!("{}, {}, {}", self.model, plural(self.items().0, items), self.place()),
                 what: "effect",
                 subject,
-                strongest: true,
+                order: Order::Largest,
+                ..Shown::default()
             };
             let run = self.strongest(variant).into_iter().filter(|r| r.effect_mean.is_some()).take(LISTED);
             (shown, run.map(|r| Moved { label: self.label(r), whole: r.effect_mean, halves: r.halves }).collect())
@@ -226,18 +265,33 @@ impl<'a, E: Edited> Read<'a, E> {
     }
 
     /// The halves of each variant's strongest units as figures; none of a table without halves.
-    pub fn halves_figures(&self, subject: &str, items: &str) -> Figures {
+    pub fn halves_figures(&self, subject: &str, named: impl Fn(&str) -> String, items: &str) -> Figures {
         let figure = |(shown, rows): (Shown, Vec<Moved>)| Some((shown.file.clone(), shown.figure(&rows)?));
-        self.shown(subject, items).into_iter().filter_map(figure).collect()
+        self.shown(subject, named, items).into_iter().filter_map(figure).collect()
     }
 
     /// The same as a report's sections, in numbers and words.
-    pub fn halves_sections(&self, subject: &str, items: &str, dir: &Path) -> Vec<Section> {
-        let shown = self.shown(subject, items).into_iter().enumerate();
+    pub fn halves_sections(
+        &self,
+        subject: &str,
+        named: impl Fn(&str) -> String,
+        items: &str,
+        dir: &Path,
+    ) -> Vec<Section> {
+        let shown = self.shown(subject, named, items).into_iter().enumerate();
         shown.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)).collect()
     }
 
-    /// The strongest units of any variant with their intervals in each.
+    /// What is under the forest plot; `variant` is what a variant is called.
+    pub fn forest_caption(&self, variant: &str) -> String {
+        let (each, of) = match self.variants.len() {
+            1 => (LISTED, String::new()),
+            n => (LISTED.div_ceil(n), format!(" of each {variant}")),
+        };
+        format!("The {each} strongest{of} with their intervals, by layer as in the maps: the last one is on top.")
+    }
+
+    /// The strongest units of any variant with their intervals in each; as in maps the first layer is at the bottom.
     pub fn forest(&self, title: &str, items: &str) -> Figure {
         let mut units: Vec<(i64, i64)> = Vec::new();
         let each = LISTED.div_ceil(self.variants.len().max(1));
@@ -245,11 +299,11 @@ impl<'a, E: Edited> Read<'a, E> {
             let strongest = self.strongest(variant).into_iter().filter(|r| r.effect_mean.is_some()).take(each);
             units.extend(strongest.map(|r| (r.layer, r.head)));
         }
-        units.sort_unstable();
+        units.sort_unstable_by(|a, b| b.cmp(a));
         units.dedup();
         let estimate = |unit: &(i64, i64), variant: &str| {
             let row = self.rows.iter().find(|r| (r.layer, r.head) == *unit && r.variant == variant)?;
-            Some(Estimate { value: row.effect_mean?, interval: row.interval, marked: row.significant() })
+            Some(Estimate { value: row.effect_mean?, interval: row.interval, marked: Some(row.significant()) })
         };
         let row = |unit: &(i64, i64)| ForestRow {
             label: unit_label(&self.site, unit.0, unit.1),
@@ -263,19 +317,24 @@ impl<'a, E: Edited> Read<'a, E> {
             rows: units.iter().map(row).collect(),
             mark_meaning: Some(format!("q < {SIGNIFICANT}")),
             interval_meaning: Some(INTERVAL.to_string()),
+            missing_meaning: Some(ONLY_ESTIMATED.to_string()),
         })
     }
 
     /// A variant's strongest units as a report's table.
     pub fn listed(&self, section: Section, variant: &str) -> Section {
         let estimated = self.rows.iter().any(|r| r.estimate_mean.is_some());
-        let share_of = format!("share of {}", E::SHARE_OF);
-        let numbers =
-            ["effect (nats)", "95 % interval", &share_of, "95 % interval", "flip rate", "p", "q", "family-wise p"];
+        let share_of = format!("share of the {}", Self::whole());
+        let numbers = ["effect (nats)", "95 % interval", &share_of, "95 % interval", "flip rate", "p", "q"];
         let mut header = vec![Heading::text("unit")];
         header.extend(numbers.map(Heading::number));
+        // There is none where some were only estimated.
+        let family_wise = self.rows.iter().any(|r| r.variant == variant && r.p_max.is_some());
+        header.extend(family_wise.then(|| Heading::number("family-wise p")));
+        let (exact, of_estimates) = self.items();
         if estimated {
-            header.push(Heading::number("estimate (nats)"));
+            let fewer = if of_estimates < exact { format!(", over {of_estimates}") } else { String::new() };
+            header.push(Heading::number(format!("estimate (nats{fewer})")));
         }
         let cells = |r: &Row<E>| {
             let mut cells = vec![
@@ -287,15 +346,20 @@ impl<'a, E: Edited> Read<'a, E> {
                 share(r.flip_rate),
                 p_value(r.p_value),
                 p_value(r.q_value),
-                p_value(r.p_max),
             ];
+            cells.extend(family_wise.then(|| p_value(r.p_max)));
             if estimated {
                 cells.push(signed(r.estimate_mean, 3));
             }
             cells
         };
-        let rows = self.strongest(variant).into_iter().take(LISTED).map(cells).collect();
-        section.table(format!("The strongest by absolute effect ({variant}); all are in the tables"), header, rows)
+        let rows: Vec<Vec<String>> = self.strongest(variant).into_iter().take(LISTED).map(cells).collect();
+        let how_many = match rows.len() {
+            1 => "The strongest".to_string(),
+            n => format!("The {n} strongest"),
+        };
+        let caption = format!("{how_many} by the size of the effect ({variant}); all are in heads.parquet");
+        section.table(caption, header, rows)
     }
 
     /// Sentences on the strongest unit of a variant, on what its edit, the `subject`, moves, and on how many are significant; `item` is
@@ -308,7 +372,7 @@ impl<'a, E: Edited> Read<'a, E> {
         let power = if significant == 0 { power.sentence() } else { String::new() };
         let run = rows.iter().filter(|r| r.effect_mean.is_some()).count();
         let ends = first.share.interval.map_or(String::new(), |i| format!(" {}", share_interval(Some(i))));
-        let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), E::SHARE_OF));
+        let of_gap = first.part().map_or(String::new(), |s| format!(", {} of the {}{ends}", share(s), Self::whole()));
         let estimated = match run < rows.len() {
             true => format!(" ({run} of them {} run, the others estimated)", if run == 1 { "was" } else { "were" }),
             false => String::new(),
@@ -344,6 +408,8 @@ pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, An
         Heading::text("strongest"),
         Heading::number("effect (nats)"),
         Heading::number("95 % interval"),
+        Heading::number(format!("share of the {}", Read::<E>::whole())),
+        Heading::number("95 % interval"),
         Heading::number("q"),
     ];
     let same = |a: &Row<E>, b: &Row<E>| a.subset == b.subset && a.variant == b.variant;
@@ -358,6 +424,8 @@ pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, An
             read.label(first),
             signed(first.effect_mean, 3),
             interval(first.interval),
+            share(first.part()),
+            share_interval(first.share.interval),
             p_value(first.q_value),
         ])
     };
@@ -371,10 +439,14 @@ pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, An
     };
     let few = match read.rows.chunk_by(same).filter(too_small).count() {
         0 => String::new(),
-        few => format!(" In {few} of {n} rows the items are too few for any unit by itself to have q < {SIGNIFICANT}."),
+        few => format!(
+            " In {} the items are too few for any unit by itself to have q < {SIGNIFICANT}.",
+            if few == n { "all rows".to_string() } else { format!("{few} of {n} rows") }
+        ),
     };
     let section = Section::new("Groups and languages").paragraph(format!(
-        "Each group and language by itself, with statistics over its own items; every unit of each is in groups.parquet.{rest}{few}"
+        "The table has each group and language by itself, with statistics over its own items. Every unit of each is in \
+         groups.parquet.{rest}{few}"
     ));
     Ok(Some(section.table("The strongest unit of each", header, rows)))
 }

@@ -5,6 +5,7 @@ use crate::analyses::effects::Measured;
 use crate::analyses::interchange::{Read, Row};
 use crate::analyses::summary::mean;
 use crate::figure::{Figure, Scatter, ScatterPoint};
+use crate::report::cells::plural;
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::rows;
@@ -49,6 +50,7 @@ pub(super) fn table(model: &str, rows: &[Measured]) -> Result<Table, AnalysisErr
 
 /// Estimates beside exact effects.
 pub(super) fn scatter(heads: &Read) -> Figure {
+    let (exact, estimated) = heads.items();
     let strongest: Vec<String> =
         heads.variants.iter().filter_map(|v| Some(heads.label(heads.strongest(v).first()?))).collect();
     let point = |r: &Row| {
@@ -59,17 +61,18 @@ pub(super) fn scatter(heads: &Read) -> Figure {
     };
     Figure::from(Scatter {
         title: "First-order estimate and exact effect".to_string(),
-        subtitle: format!("{}, position {}", heads.model, heads.position),
-        x_label: "estimate (nats)".to_string(),
-        y_label: "exact effect (nats)".to_string(),
+        subtitle: format!("{}, {}", heads.model, heads.place()),
+        x_label: format!("estimate (nats, mean of {})", plural(estimated, "pair")),
+        y_label: format!("exact effect (nats, mean of {})", plural(exact, "pair")),
         identity: true,
         series: heads.variants.iter().map(|v| (*v).to_string()).collect(),
+        named_meaning: Some("the strongest of each direction".to_string()),
         points: heads.rows.iter().filter_map(point).collect(),
     })
 }
 
 /// What a report says of it.
-pub(super) fn section(agreement: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+pub(super) fn section(agreement: &Table, heads: &Read, dir: &Path) -> Result<Section, AnalysisError> {
     let block = Listing::of(agreement)
         .column("direction", Show::Text(AgreementRow::direction.name))
         .column("units", Show::Count(AgreementRow::units.name))
@@ -78,9 +81,46 @@ pub(super) fn section(agreement: &Table, dir: &Path) -> Result<Section, Analysis
         .column("same sign", Show::Share(AgreementRow::same_sign.name))
         .column("slope", Show::Signed(AgreementRow::slope.name, 2))
         .block("Agreement")?;
-    let text = "The gradient's estimate beside the exact effect, over the units that were run exactly. Estimates are of first \
-                order: they miss what a head does through a softmax or a norm that saturates.";
+    let text = format!(
+        "The table compares the gradient's estimate with the exact effect, over the units that were run exactly. Estimates are of \
+         first order: they miss what a head does through a softmax or a norm that saturates.{}",
+        fewer_pairs(heads)
+    );
     let section = Section::new("Estimates").paragraph(text).block(Block::Table(block));
     let alt = "Scatter plot of estimate and effect.";
-    Ok(section.figure(dir.join("agreement.png"), "Each unit's estimate and effect.", alt))
+    Ok(section.figure(dir.join("agreement.png"), "Each unit's mean estimate and its mean exact effect.", alt))
+}
+
+/// What is said where estimates are means over fewer pairs than effects.
+fn fewer_pairs(heads: &Read) -> String {
+    match heads.items() {
+        (exact, estimated) if estimated < exact => format!(
+            " The estimates are means over {estimated} pairs and the exact effects over {exact}: what differs between the two is \
+             also that of the pairs."
+        ),
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analyses::effects::read;
+    use crate::analyses::interchange::Exchange;
+
+    #[test]
+    fn estimates_over_fewer_pairs_are_said_to_be() {
+        let heads = |n: [i64; 2]| {
+            let row = Row { model: "m", site: "z", position: "last", variant: "necessity", ..Row::default() };
+            let exact = Row { n: n[0], effect_mean: Some(1.0), estimate_mean: Some(1.5), ..row.clone() };
+            let estimated = Row { layer: 1, n: n[1], estimate_mean: Some(0.5), ..row };
+            Row::table([exact, estimated]).unwrap()
+        };
+        let (fewer, alike) = (heads([120, 40]), heads([40, 40]));
+        let of = |table| read::<Exchange>(table).unwrap();
+        assert!(fewer_pairs(&of(&fewer)).contains("means over 40 pairs and the exact effects over 120"));
+        assert_eq!(fewer_pairs(&of(&alike)), "");
+        let Figure::Scatter(figure) = scatter(&of(&fewer)) else { panic!("no scatter") };
+        assert!(figure.x_label.contains("40 pairs") && figure.y_label.contains("120 pairs"));
+    }
 }

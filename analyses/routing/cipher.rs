@@ -31,7 +31,7 @@ use std::ops::Range;
 use std::path::Path;
 
 /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, Default)]
 #[cfg_attr(feature = "cli", derive(clap::Args))]
 #[serde(default)]
 pub struct Cipher {
@@ -56,12 +56,6 @@ pub struct Cipher {
         arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
     )]
     pub generate: u32,
-}
-
-impl Default for Cipher {
-    fn default() -> Self {
-        Cipher { pairs: PairArgs::default(), gate: GateArgs::default(), cipher: CipherArgs::default(), generate: 0 }
-    }
 }
 
 /// The pairs as the model reads them, and the gate.

@@ -11,7 +11,7 @@
 use super::ciphered::{CipherArgs, Ciphered, OmittedPairs};
 use crate::analyses::components::{self, Component, OfComponent, OfWriter, attributions, components, without_empty};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Halves, Moved, Shown, moved};
+use crate::analyses::halves::{Halves, Moved, Order, Shown, Way, moved};
 use crate::analyses::inputs::PairArgs;
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::power::Power;
@@ -122,9 +122,8 @@ impl Analysis for CipherContrast {
             .column("survives (nats)", Show::Signed(HeadRow::survives_mean.name, 3))
             .column("q of survives", Show::PValue(HeadRow::survives_q.name));
         let caption = format!(
-            "Mean attribution in plain minus in cipher, of each head; all components are in heads.parquet. A dot: \
-             cipher-sensitive, {}.",
-            MarkArgs::default().rule(true, "drop")
+            "Mean attribution in plain words minus in cipher, of each head; all components are in heads.parquet.{}",
+            if marks(heads)?.contains(&true) { format!(" Dots mark {}.", dots()) } else { String::new() }
         );
         let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
         let section = Section::new("What the cipher takes away")
@@ -151,9 +150,11 @@ fn apart(heads: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let labelled = strongest.into_iter().map(|i| (i, components::label_of(layers[i], names[i], n_layers)));
     let shown = Shown {
         subtitle: subtitle(heads)?,
+        title: "Contrast of attributions: answer and foil apart".to_string(),
         what: "contrast",
-        subject: "in plain it",
-        strongest: true,
+        subject: "in plain, beside cipher, it",
+        way: Way::Comparison,
+        order: Order::Largest,
         ..Shown::default()
     };
     Ok((shown, moved(heads.column(HeadRow::halves)?, heads.column(HeadRow::contrast_mean)?, labelled)))
@@ -366,22 +367,35 @@ rows! {
 /// Contrasts of heads, layer by head.
 fn map(heads: &Table) -> Result<Figure, AnalysisError> {
     let (layers, names) = (heads.column(OfComponent::layer)?, heads.column(OfComponent::component)?);
-    let (means, sensitive) = (heads.column(HeadRow::contrast_mean)?, heads.column(HeadRow::sensitive)?);
-    let (p_max, shares, rule) = (heads.column(HeadRow::p_max)?, heads.column(HeadRow::share)?, MarkArgs::default());
-    let marked = |i: usize| sensitive[i] && rule.holds(p_max[i], shares[i]);
+    let (means, marked) = (heads.column(HeadRow::contrast_mean)?, marks(heads)?);
     let head = |i: usize| Component { layer: layers[i], name: names[i].to_string() }.head();
-    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked(i)));
+    let found = |i: usize| Some((usize::try_from(layers[i]).ok()?, head(i)?, means[i], marked[i]));
     let (values, marks) = Heatmap::of_heads((0..heads.rows()).filter_map(found));
     Ok(Figure::from(Heatmap {
-        title: "Attribution that the cipher takes away".to_string(),
+        title: "Change of attribution by the cipher".to_string(),
         subtitle: subtitle(heads)?,
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
-        value_label: "attribution to the logit difference (nats)".to_string(),
+        value_label: "attribution in plain minus in cipher (nats)".to_string(),
         values,
-        mark_meaning: (!marks.is_empty()).then(|| rule.rule(true, "drop")),
+        mark_meaning: (!marks.is_empty()).then(dots),
         marks,
+        missing_meaning: None,
+        limit: None,
     }))
+}
+
+/// Which components have a dot.
+fn marks(heads: &Table) -> Result<Vec<bool>, AnalysisError> {
+    let (sensitive, p_max, shares) =
+        (heads.column(HeadRow::sensitive)?, heads.column(HeadRow::p_max)?, heads.column(HeadRow::share)?);
+    let marked = |i: usize| sensitive[i] && MarkArgs::default().holds(p_max[i], shares[i]);
+    Ok((0..heads.rows()).map(marked).collect())
+}
+
+/// What a dot says of a head.
+fn dots() -> String {
+    format!("cipher-sensitive heads, {}", MarkArgs::default().rule(true, "drop"))
 }
 
 /// What the tables say, in a paragraph.
@@ -412,7 +426,7 @@ fn finding(heads: &Table, passes: &Table) -> Result<String, AnalysisError> {
     let (n, total) =
         (passes.column(PassRow::n)?.first().copied().unwrap_or(0), passes.column(PassRow::passes)?.iter().sum::<i64>());
     Ok(format!(
-        "Over {} the logit difference is {} nats in plain and {} in cipher ({} for the harmless request in cipher).{sees} \
+        "Over {} the logit difference is {} nats in plain words and {} in cipher ({} for the harmless request in cipher).{sees} \
          {}{first} All heads were measured in {} forward passes, three a pair.{out}",
         plural(n, "pair"),
         at(0),
@@ -454,6 +468,33 @@ mod tests {
     use crate::analyses::metric::MetricArgs;
     use crate::run::Engine;
     use crate::study::session::Session;
+
+    #[test]
+    fn the_legend_and_the_caption_say_by_which_rule_dots_were_set() {
+        let table = |sensitive: [bool; 3]| {
+            let row = |i: usize| HeadRow {
+                model: "m",
+                component: OfComponent { layer: 0, component: ["head.0", "head.1", "head.2"][i] },
+                n: 80,
+                contrast_mean: Some([0.5, -0.5, 0.1][i]),
+                sensitive: sensitive[i],
+                p_max: Some(0.001),
+                share: Some([0.3, -0.3, 0.001][i]),
+                ..HeadRow::default()
+            };
+            HeadRow::table((0..3).map(row)).unwrap()
+        };
+        let figure = |table: &Table| match map(table).unwrap() {
+            Figure::Heatmap(map) => map,
+            other => panic!("{other:?}"),
+        };
+        // The second does not go with the drop, and is not sensitive however significant it is; the third is too small.
+        let map = figure(&table([true, false, true]));
+        assert_eq!(map.marks, [[true, false, false]]);
+        let meaning = map.mark_meaning.unwrap();
+        assert!(meaning.starts_with("cipher-sensitive heads, family-wise p < 0.05") && meaning == dots(), "{meaning}");
+        assert_eq!(figure(&table([false; 3])).mark_meaning, None);
+    }
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {

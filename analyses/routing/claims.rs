@@ -50,6 +50,7 @@ impl Verdict {
         }
     }
 
+    /// Why it is not testable; nothing where it is.
     fn why(&self) -> &str {
         if let Verdict::NotTestable(why) = self { why } else { "" }
     }
@@ -60,6 +61,8 @@ impl Verdict {
 pub enum Unit {
     /// In percent.
     Share,
+    /// A difference of shares, in percentage points.
+    Points,
     Nats,
     Layer,
     Count,
@@ -68,11 +71,12 @@ pub enum Unit {
 }
 
 impl Unit {
-    const ALL: [Unit; 5] = [Unit::Share, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
+    const ALL: [Unit; 6] = [Unit::Share, Unit::Points, Unit::Nats, Unit::Layer, Unit::Count, Unit::Number];
 
     fn name(self) -> &'static str {
         match self {
             Unit::Share => "share",
+            Unit::Points => "points",
             Unit::Nats => "nats",
             Unit::Layer => "layer",
             Unit::Count => "count",
@@ -87,7 +91,7 @@ impl Unit {
 
     fn digits(self) -> usize {
         match self {
-            Unit::Share => 1,
+            Unit::Share | Unit::Points => 1,
             Unit::Layer | Unit::Count => 0,
             Unit::Nats | Unit::Number => 3,
         }
@@ -96,6 +100,7 @@ impl Unit {
     fn value(self, x: Option<f64>) -> String {
         match self {
             Unit::Share => cells::share(x),
+            Unit::Points => cells::points(x),
             Unit::Nats => cells::signed(x, self.digits()),
             _ => cells::number(x, self.digits()),
         }
@@ -104,6 +109,9 @@ impl Unit {
     fn interval(self, ends: Option<(f64, f64)>) -> String {
         match self {
             Unit::Share => cells::share_interval(ends),
+            Unit::Points => cells::points_interval(ends),
+            // A layer is a whole number: no spread among resamples is no certainty.
+            Unit::Layer if ends.is_some_and(|(low, high)| low == high) => "the same in every resample".to_string(),
             _ => cells::interval(ends.map(|i| i.0), ends.map(|i| i.1), self.digits()),
         }
     }
@@ -127,10 +135,19 @@ pub struct Claim {
     /// The p-value of the test that the rule asks, where it asks one. A q-value is none: it is said in `found`.
     pub p: Option<f64>,
     pub verdict: Verdict,
+    /// What of the rule is not met, where it does not hold; empty where that is plain.
+    pub fails: String,
     /// What was found, in words.
     pub found: String,
     /// The figures that show it: the analysis, the file, and what it is.
     pub figures: &'static [(&'static str, &'static str, &'static str)],
+}
+
+impl Claim {
+    /// Why it does not hold, or is not testable.
+    fn because(&self) -> &str {
+        if self.verdict == Verdict::DoesNotHold { &self.fails } else { self.verdict.why() }
+    }
 }
 
 /// Judges every claim, in the paper's order.
@@ -158,14 +175,15 @@ rows! {
         title: &'a str = "its name in reports",
         statement: &'a str = "what the paper says, and what makes it hold here",
         quantity: &'a str = "what the statistic is",
-        statistic: Option<f64> = "its value; shares from 0 to 1",
-        unit: &'a str = "share, nats, layer, count or number",
+        statistic: Option<f64> = "its value; shares from 0 to 1, and differences of shares likewise",
+        unit: &'a str = "share, points (a difference of shares), nats, layer, count or number",
         interval: Option<(f64, f64)> as "ci_" = ["lower end of its 95 % interval", "upper end"],
         n: Option<f64> = "items",
         p_value: Option<f64> =
             "p-value of the test that the rule asks, where it asks one; q-values are in `found`",
         verdict: &'a str = "holds, does not hold or not testable here",
-        because: &'a str = "why it is not testable; empty where it is",
+        because: &'a str =
+            "why it is not testable, or what of the rule is not met; empty where it holds, or that is plain",
         found: &'a str = "what was found, in words",
         figures: Cow<'a, str> = "figures that show it, one a line: ANALYSIS/FILE: what it is",
     }
@@ -178,6 +196,19 @@ impl ClaimRow<'_> {
 
     fn items(&self) -> Option<i64> {
         self.n.map(|n| n as i64)
+    }
+
+    fn is_untestable(&self) -> bool {
+        self.verdict == Verdict::NotTestable(String::new()).name()
+    }
+
+    /// What the statistic is and its value, as the beginning of a sentence.
+    fn value(&self) -> String {
+        let value = self.written_in().value(self.statistic);
+        match self.written_in() {
+            Unit::Count => format!("{}: {value}", cells::capitalised(self.quantity)),
+            _ => format!("The {} is {value}", self.quantity.trim_start_matches("the ")),
+        }
     }
 }
 
@@ -202,7 +233,7 @@ pub fn table(model: &str, claims: &[Claim]) -> Result<Table, AnalysisError> {
         n: c.n.map(|n| n as f64),
         p_value: c.p,
         verdict: c.verdict.name(),
-        because: c.verdict.why(),
+        because: c.because(),
         found: &c.found,
         figures: figures(c).into(),
     }))?)
@@ -221,7 +252,7 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         Heading::number("value"),
         Heading::number("95 % interval"),
         Heading::number("n"),
-        Heading::number("p"),
+        Heading::number("p of the rule's test"),
         Heading::text("verdict"),
     ];
     let row = |c: &ClaimRow| {
@@ -240,9 +271,10 @@ pub fn sections(table: &Table, figures: &BTreeMap<String, PathBuf>) -> Result<Ve
         header,
         claims.iter().map(row).collect(),
     )];
-    let alike = |claim: &ClaimRow| claims.iter().filter(|c| c.because == claim.because).count() > 1;
+    let alike =
+        |claim: &ClaimRow| claims.iter().filter(|c| c.is_untestable() && c.because == claim.because).count() > 1;
     let (together, alone): (Vec<&ClaimRow>, Vec<&ClaimRow>) =
-        claims.iter().partition(|claim| !claim.because.is_empty() && alike(claim));
+        claims.iter().partition(|claim| claim.is_untestable() && alike(claim));
     sections.extend(alone.into_iter().map(|claim| section(claim, figures)));
     let mut reasons: Vec<&str> = Vec::new();
     for claim in &together {
@@ -288,7 +320,8 @@ fn for_one_reason(why: &str, claims: &[&&ClaimRow], figures: &BTreeMap<String, P
 fn section(claim: &ClaimRow, figures: &BTreeMap<String, PathBuf>) -> Section {
     let verdict = match claim.verdict {
         holds if holds == Verdict::Holds.name() => "**Holds.**".to_string(),
-        not if not == Verdict::DoesNotHold.name() => "**Does not hold.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() && claim.because.is_empty() => "**Does not hold.**".to_string(),
+        not if not == Verdict::DoesNotHold.name() => format!("**Does not hold**: {}.", claim.because),
         _ => format!("**Not testable here**, because {}.", claim.because),
     };
     found(Section::new(claim.title).paragraph(claim.statement).paragraph(verdict), claim, figures)
@@ -296,7 +329,7 @@ fn section(claim: &ClaimRow, figures: &BTreeMap<String, PathBuf>) -> Section {
 
 /// What was found of a claim: its numbers, in words, and its figures.
 fn found(mut section: Section, claim: &ClaimRow, figures: &BTreeMap<String, PathBuf>) -> Section {
-    let mut numbers = format!("{}: {}", claim.quantity, claim.written_in().value(claim.statistic));
+    let mut numbers = claim.value();
     if claim.interval.is_some() {
         numbers.push_str(&format!(", 95 % interval {}", claim.written_in().interval(claim.interval)));
     }
@@ -304,7 +337,7 @@ fn found(mut section: Section, claim: &ClaimRow, figures: &BTreeMap<String, Path
         numbers.push_str(&format!(", n = {n}"));
     }
     if claim.p_value.is_some() {
-        numbers.push_str(&format!(", p {}", p_value(claim.p_value)));
+        numbers.push_str(&format!("; p of the rule's test {}", p_value(claim.p_value)));
     }
     if claim.statistic.is_some() {
         section = section.paragraph(format!("{numbers}."));

@@ -40,7 +40,7 @@ use std::path::Path;
 use std::sync::Arc;
 use tables::Given;
 
-pub(super) use report::ends;
+pub(super) use report::{ends, uncrossed};
 
 /// Weaken and strengthen the detected signal, and show which kind of answer takes over
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]

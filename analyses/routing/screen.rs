@@ -21,9 +21,9 @@ use crate::analyses::scored::Scored;
 use crate::analyses::summary::Position;
 use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, table};
 use crate::model::Model;
-use crate::report::Section;
-use crate::report::cells::{interval, number, plural, share};
+use crate::report::cells::{self, interval, number, plural, share, share_interval};
 use crate::report::listing::{Listing, Show};
+use crate::report::{Block, Heading, Section};
 use crate::rows;
 use crate::site::SiteKind;
 use crate::stats::{self, Interval, wilson};
@@ -385,8 +385,9 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     if gate.is_empty() {
         return Ok(section);
     }
-    let listed = Listing::of(circuit)
-        .first(12)
+    let listing = Listing::of(circuit).first(12);
+    let rows = listing.rows()?;
+    let listed = listing
         .column("head", Show::Head(CircuitRow::layer.name, CircuitRow::head.name))
         .column("necessity", Show::Share(CircuitRow::necessity.name))
         .column("q", Show::PValue(CircuitRow::necessity_q.name))
@@ -394,7 +395,15 @@ fn circuit_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         .column("q", Show::PValue(CircuitRow::sufficiency_q.name))
         .column("gate", Show::Flag(CircuitRow::gate.name))
         .block("Heads that carry the behaviour, as shares of the gap between the prompts")?;
-    Ok(section.block(crate::report::Block::Table(listed)))
+    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
+    let (layers, numbers) = (circuit.column(CircuitRow::layer)?, circuit.column(CircuitRow::head)?);
+    let head = |row: usize| Head { layer: layers[row] as usize, head: numbers[row] as usize };
+    let listed =
+        [(Direction::Necessity, 2), (Direction::Sufficiency, 5)].into_iter().fold(listed, |listed, (of, at)| {
+            let ends = |row: &usize| share_interval(of_head(&heads, head(*row), of).and_then(|r| r.share.interval));
+            listed.with_column(at, Heading::number("95 % interval"), rows.iter().map(ends))
+        });
+    Ok(section.block(Block::Table(listed)))
 }
 
 /// The heads that a table of a screen names as the gate.
@@ -416,33 +425,42 @@ fn missed_section(tables: &[Table]) -> Result<Section, AnalysisError> {
         return Ok(section.paragraph("Nothing: the estimate put no head aside, and every head was run exactly."));
     }
     let of_sample = |row: &MissedRow| match (row.sampled, row.significant) {
-        (0, _) => "none was run".to_string(),
+        (0, _) => "None of them was run.".to_string(),
         (1, n) => format!(
-            "1 was run all the same, drawn at random, and {} the behaviour",
+            "1 of them, drawn at random, was run all the same; it {} the behaviour.",
             if n == 1 { "carries" } else { "does not carry" }
         ),
-        (all, 0) => format!("{all} were run all the same, drawn at random; none of them carries the behaviour"),
-        (all, 1) => format!("{all} were run all the same, drawn at random; 1 of them carries the behaviour"),
-        (all, n) => format!("{all} were run all the same, drawn at random; {n} of them carry the behaviour"),
-    };
-    let of_found = |row: &MissedRow| match (row.found, row.recall) {
-        (0, _) => "beside none that the estimate found".to_string(),
-        (n, recall) => format!("beside {n} that the estimate found: {} of all that carry it were run", share(recall)),
+        (all, 0) => format!("{all} of them, drawn at random, were run all the same; none carries the behaviour."),
+        (all, 1) => format!("{all} of them, drawn at random, were run all the same; 1 carries the behaviour."),
+        (all, n) => format!("{all} of them, drawn at random, were run all the same; {n} carry the behaviour."),
     };
     Ok(rows.iter().fold(section, |section, row| {
+        let rest = plural(row.rest, "head");
         let (low, high) = row.interval.unzip();
         let makes = match row.missed {
-            None => "How many of them carry it is not known".to_string(),
-            n => format!("That makes {} of the rest (95 % interval {})", number(n, 1), interval(low, high, 1)),
+            None => "How many of all of them do is not known.".to_string(),
+            n => format!("So about {} of the {rest} do (95 % interval {}).", number(n, 0), interval(low, high, 0)),
+        };
+        let of_found = match (row.found, row.recall) {
+            (0, _) => "The estimate found none that does.".to_string(),
+            (n, recall) => {
+                let ends = recall_interval(n + row.significant, n, row.interval);
+                format!("The estimate found {n}: {} of all that do were run (95 % interval {ends}).", share(recall))
+            }
         };
         section.paragraph(format!(
-            "{}: of {} that the estimate put aside {}. {makes}, {}.",
-            row.direction,
-            plural(row.rest, "head"),
+            "{}: the estimate put {rest} aside. {} {makes} {of_found}",
+            cells::capitalised(row.direction),
             of_sample(row),
-            of_found(row),
         ))
     }))
+}
+
+/// The interval of the share of carriers that were run: `run` of those that the estimate found and those of the rest, of whose number
+/// the interval is given. The more there are of the rest, the smaller is the share.
+fn recall_interval(run: i64, found: i64, of_rest: Option<(f64, f64)>) -> String {
+    let share = |rest: f64| (run as f64 / (found as f64 + rest)).min(1.0);
+    share_interval(of_rest.map(|(low, high)| (share(high), share(low))))
 }
 
 #[cfg(test)]

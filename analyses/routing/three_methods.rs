@@ -277,7 +277,7 @@ rows! {
     #[derive(Copy)]
     pub struct Crossed {
         share: Option<f64> as "" = "that mean as a share of the mean gap, negative minus positive prompt's metric",
-        interval: Option<(f64, f64)> as "_ci_" = [
+        interval: Option<(f64, f64)> [newer] as "_ci_" = [
             "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together; empty where the gap is \
              not beyond chance",
             "its upper end",

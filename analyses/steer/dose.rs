@@ -8,13 +8,13 @@ use super::{Items, texts};
 use crate::analyses::answered::{Answer, class_columns, columns_of, shares};
 use crate::analyses::columns::{EffectHalves, OfPrompt};
 use crate::analyses::effects::INTERVAL;
-use crate::analyses::halves::{Halves, Moved, Shown};
+use crate::analyses::halves::{Halves, Moved, Order, Shown};
 use crate::analyses::summary::{less, mean};
 use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
 use crate::answers::Class;
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{number, p_value, plural, signed};
+use crate::report::cells::{exact, p_value, plural, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::rows;
@@ -269,33 +269,35 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             subtitle: subtitle(dose)?,
             x_label: "coefficient".to_string(),
             y_label: y_label.to_string(),
+            shares: false,
             curves: Vec::new(),
             thresholds: Vec::new(),
+            reference: None,
             y_range: None,
             interval_meaning: None,
         })
     };
     let vector = |column: &str, name: &str| curve(dose, VECTOR, column, name, CurveRole::Series, false);
     let random = |column: &str, name: &str| curve(dose, RANDOM, column, name, CurveRole::Control, false);
+    let mean = DoseRow::metric_mean.name;
     let metric = Curves {
         curves: vec![
-            curve(dose, VECTOR, DoseRow::metric_mean.name, "vector", CurveRole::Series, true)?,
-            curve(dose, RANDOM, DoseRow::metric_mean.name, "random directions", CurveRole::Control, true)?,
+            curve(dose, VECTOR, mean, "vector", CurveRole::Series, true)?,
+            curve(dose, RANDOM, mean, "random directions, least to largest", CurveRole::Control, true)?,
         ],
-        interval_meaning: Some(format!("{INTERVAL}; random: all directions")),
+        interval_meaning: Some(format!("{INTERVAL}; of random directions their range")),
         ..base("Dose and response", "logit difference (nats)")?
     };
     let spread = Curves {
         curves: vec![
-            vector(DoseRow::kl_to_base.name, "KL to base")?,
+            vector(DoseRow::kl_to_base.name, "KL divergence from the unsteered run")?,
             vector(DoseRow::entropy.name, "entropy")?,
-            random(DoseRow::kl_to_base.name, "KL to base, random")?,
+            random(DoseRow::kl_to_base.name, "KL divergence, random directions")?,
         ],
-        ..base("How far the next token moves", "nats")?
+        ..base("Change and entropy of the next token", "divergence or entropy (nats)")?
     };
     let mut figures = vec![("dose.png".to_string(), metric.into()), ("spread.png".to_string(), spread.into())];
-    let (shown, rows) = apart(dose)?;
-    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    figures.extend(halves_figure(dose)?);
     if let Ok(found) = table(tables, ThresholdRow::TABLE) {
         let mut curves = Vec::new();
         for (name, column) in class_columns(dose) {
@@ -312,6 +314,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             curves,
             thresholds: thresholds(found)?,
             y_range: Some((0.0, 1.0)),
+            shares: true,
             interval_meaning: Some(INTERVAL.to_string()),
             ..base("Generated answers", "share of answers")?
         };
@@ -323,13 +326,13 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 /// What is done with the vector in a row: `coefficient 1.50`, `taken out`.
 fn done(coefficient: Option<f64>, kind: &str) -> String {
     match (coefficient, kind) {
-        (Some(c), _) => format!("coefficient {}", number(c, 2)),
+        (Some(c), _) => format!("coefficient {}", exact(c)),
         (None, "ablate") => "taken out".to_string(),
         (None, _) => "own coefficients".to_string(),
     }
 }
 
-/// The halves of the vector's effects, the largest first.
+/// The halves of the vector's effects, in the order of its coefficients.
 fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let (kinds, directions, x) =
         (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?, dose.column(DoseRow::coefficient)?);
@@ -339,13 +342,27 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     // At coefficient 0 nothing is steered.
     let steered = |i: &usize| directions[*i] == VECTOR && x[*i] != Some(0.0);
     let row = |i: usize| Moved { label: done(x[i], kinds[i]), whole: effect(i), halves: halves[i] };
-    let mut rows: Vec<Moved> = (0..dose.rows()).filter(steered).map(row).collect();
-    let size = |row: &Moved| row.whole.map_or(0.0, f64::abs);
-    rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
-    rows.truncate(MOVED);
-    let shown =
-        Shown { subtitle: subtitle(dose)?, what: "effect", subject: "the vector", strongest: true, ..Shown::default() };
+    let mut own: Vec<usize> = (0..dose.rows()).filter(steered).collect();
+    // Where not all fit, those are shown that do most.
+    let size = |i: &usize| effect(*i).map_or(0.0, f64::abs);
+    own.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    own.truncate(MOVED);
+    own.sort_by(|a, b| x[*a].unwrap_or(f64::INFINITY).total_cmp(&x[*b].unwrap_or(f64::INFINITY)));
+    let rows = own.into_iter().map(row).collect();
+    let shown = Shown {
+        title: "Steering: answer and foil apart".to_string(),
+        subtitle: subtitle(dose)?,
+        subject: "the vector",
+        order: Order::Own("what is done with the vector"),
+        ..Shown::default()
+    };
     Ok((shown, rows))
+}
+
+/// Those halves as a figure.
+fn halves_figure(dose: &Table) -> Result<Option<(String, Figure)>, AnalysisError> {
+    let (shown, rows) = apart(dose)?;
+    Ok(shown.figure(&rows).map(|figure| (shown.file, figure)))
 }
 
 /// How many of the vector's effects are shown in halves.
@@ -363,7 +380,7 @@ fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let (class, at) = (table.column(ThresholdRow::class)?, table.column(ThresholdRow::coefficient)?);
     let ends = table.column(ThresholdRow::interval)?;
     let of = (0..table.rows()).filter(|i| class[*i] != "evasion" && !SIDE.contains(&class[*i]));
-    let one = |i: usize| Some(Threshold { x: at[i]?, label: format!("half {}", class[i]), interval: ends[i] });
+    let one = |i: usize| Some(Threshold { x: at[i]?, label: format!("{} 50 % (fit)", class[i]), interval: ends[i] });
     Ok(of.filter_map(one).collect())
 }
 
@@ -382,7 +399,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     });
     let most = largest.map_or(String::new(), |i| {
         let at = match (coefficient[i], kinds[i]) {
-            (Some(c), _) => format!("at coefficient {}", number(c, 2)),
+            (Some(c), _) => format!("at coefficient {}", exact(c)),
             (None, "ablate") => "with the direction taken out".to_string(),
             (None, _) => "with each prompt's own coefficient".to_string(),
         };
@@ -407,7 +424,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         signed(base.first().copied().flatten(), 2),
         power::of_directions(directions),
     );
-    let caption = "The mean logit difference by coefficient; grey: the same norm in random directions, from the least to the largest.";
+    let caption = "The mean logit difference by coefficient. Thin grey line: the same norm in random directions, on average; the grey \
+                   band goes from the least to the largest.";
     let section = Section::new("Dose and response").paragraph(text);
     let section = section.figure(
         dir.join("dose.png"),
@@ -429,17 +447,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// The dose table as a report's, with the classes of answers where the study has any.
 fn listed(section: Section, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
-    let mut listing = Listing::of(dose)
-        .column("kind", Show::Text(DoseRow::kind.name))
+    let mut listing = Listing::of(dose);
+    let kinds = dose.column(DoseRow::kind)?;
+    if kinds.iter().any(|kind| *kind != "add") {
+        listing = listing.column("kind", Show::Text(DoseRow::kind.name));
+    }
+    let mut listing = listing
         .column("direction", Show::Text(DoseRow::direction.name))
-        .column("coefficient", Show::Number(DoseRow::coefficient.name, 2))
+        .column("coefficient", Show::Exact(DoseRow::coefficient.name))
         .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
         .column("interval or range", Show::Interval(DoseRow::interval.name, 3))
         .column("p over random", Show::PValue(DoseRow::p_over_random.name))
         .column("KL", Show::Number(DoseRow::kl_to_base.name, 3))
         .column("entropy", Show::Number(DoseRow::entropy.name, 2));
     let classes = if classed { class_columns(dose) } else { Vec::new() };
-    if classed {
+    // Said of the random ones in the text, where all are of as many.
+    if classed && dose.column(DoseRow::answer_directions)?.iter().any(|n| *n > 1) {
         listing = listing.column("directions that answered", Show::Count(DoseRow::answer_directions.name));
     }
     listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));

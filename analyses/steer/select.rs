@@ -301,8 +301,10 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
         subtitle: format!("{}, {n} pairs, {}", short_name(&first(&models)), first(&sites)),
         x_label: "layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
+        shares: false,
         curves: names.into_iter().map(curve).collect(),
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     }))

@@ -4,13 +4,13 @@
 
 use super::Items;
 use super::dose::{DoseRow, Measured, answering};
-use crate::analyses::answered::Answered;
+use crate::analyses::answered::{Answered, class_columns};
 use crate::analyses::columns::OfPrompt;
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::interval;
 use crate::analyses::{AnalysisError, table};
 use crate::answers::Class;
-use crate::report::cells::{self, number};
+use crate::report::cells::{self, exact, number};
 use crate::report::{Heading, Section};
 use crate::rows;
 use crate::stats::{Bootstrap, Interval};
@@ -105,7 +105,9 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
         thresholds.column(ThresholdRow::rises)?,
     );
     let ends = thresholds.column(ThresholdRow::interval)?;
-    let controls = answering(table(tables, DoseRow::TABLE)?)?;
+    let dose = table(tables, DoseRow::TABLE)?;
+    let controls = answering(dose)?;
+    let refusals = class_columns(dose).first().map_or("the first class".to_string(), |(name, _)| name.clone());
     let text = "Thresholds are where a class' share of the answers along the vector crosses one half, by a logistic fit over the \
                 coefficients, with intervals over prompts.";
     let header = vec![
@@ -120,8 +122,11 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
     };
     let alt = "Shares of each class of answers by coefficient.";
     let section = Section::new("Classes of answers").paragraph(text);
-    let section =
-        section.figure(dir.join("answers.png"), format!("Shares of each class by coefficient; grey: {controls}."), alt);
+    let caption = format!(
+        "Shares of each class by coefficient. Thin grey line: {refusals} along {controls}. Vertical lines: where a logistic fit \
+         crosses one half, with its interval over the plot."
+    );
+    let section = section.figure(dir.join("answers.png"), caption, alt);
     Ok(section.table("Thresholds", header, (0..thresholds.rows()).map(row).collect()))
 }
 
@@ -142,23 +147,28 @@ fn texts_section(generations: &Table, dose: &Table, classed: bool) -> Result<Sec
     let broken = own.iter().filter(|i| class[**i] == Class::Broken.name()).count();
     let undecided = own.iter().filter(|i| class[**i] == Class::Undecided.name()).count();
     let share = |n: usize| cells::share(n as f64 / own.len().max(1) as f64);
-    let rules = if classed { format!("; no rule decides on {} of them", share(undecided)) } else { String::new() };
+    let broken = match broken {
+        0 => String::new(),
+        n => format!(" Of those along the vector {} are broken: they repeat themselves, or are a scrap.", share(n)),
+    };
+    let rules = match undecided {
+        n if classed && n > 0 => format!(" On {} of those along the vector no rule decides.", share(n)),
+        _ => String::new(),
+    };
     let left = own.len().saturating_sub(LISTED);
     let rest = if left > 0 { format!(" The first {LISTED} are listed.") } else { String::new() };
     let words = format!(
-        "{} texts were generated along the vector, and {} along {}. Of those along the vector {} are broken: they repeat \
-         themselves, or are a scrap{rules}. All are in generations.parquet.{rest}",
+        "{} texts were generated along the vector, and {} along {}.{broken}{rules} All are in generations.parquet.{rest}",
         cells::count(own.len() as i64),
         cells::count((generations.rows() - own.len()) as i64),
         answering(dose)?,
-        share(broken),
     );
     let shown = |class: &str| match classed || class == Class::Broken.name() {
         true => class.to_string(),
         false => String::new(),
     };
     let row = |i: &usize| {
-        let place = [id[*i].to_string(), kind[*i].to_string(), number(coefficient[*i], 2)];
+        let place = [id[*i].to_string(), kind[*i].to_string(), exact(coefficient[*i])];
         [&place[..], &[shown(class[*i]), shortened(text[*i])]].concat()
     };
     let header = vec![

@@ -86,9 +86,9 @@ fn of_a_row_a_layer_the_layers_own_is_taken() {
         let nowhere = Place { site: SiteKind::Embed.at(0), ..PLACE };
         assert!(why(Some(nowhere)).contains("shape [3, 2]"), "the embedding is in no layer");
     }
-    let alone = from_file(&written(&dir, "one.npy", &array("<f4", "(6,)", &data)), None, Some(PLACE)).unwrap();
+    let alone = from_file(written(&dir, "one.npy", &array("<f4", "(6,)", &data)), None, Some(PLACE)).unwrap();
     assert_eq!((alone.named.name.as_str(), alone.named.vector.len()), ("one", 6));
-    let why = from_file(&dir.path().join("one.npy"), Some("x"), Some(PLACE)).unwrap_err().to_string();
+    let why = from_file(dir.path().join("one.npy"), Some("x"), Some(PLACE)).unwrap_err().to_string();
     assert!(why.contains("leave out `name = x`"), "{why}");
 }
 
@@ -106,7 +106,7 @@ fn files_that_hold_no_direction_say_so() {
         ("empty", Vec::new(), "is no safetensors file"),
         ("a.gguf", b"GGUF\x03\0\0".to_vec(), "damaged GGUF file"),
     ] {
-        let why = from_file(&written(&dir, name, &bytes), None, Some(PLACE)).unwrap_err();
+        let why = from_file(written(&dir, name, &bytes), None, Some(PLACE)).unwrap_err();
         assert!(why.to_string().contains(part) && why.to_string().contains(name), "{why}");
         assert!(why.of_input(), "{why}");
     }

@@ -2,7 +2,9 @@
 #![no_main]
 
 use gatelens::model::{Model, Options as ModelOptions};
-use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Projection, Run, What};
+use gatelens::plan::{
+    Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Projection, Run, What,
+};
 use gatelens::run::{Engine, Options, RunError, run, size};
 use gatelens::site::{KINDS, Site, Units};
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
@@ -149,22 +151,19 @@ fn what(read: &Reads, keys: usize) -> What {
     match read {
         Reads::Metric(m) => What::Metric(metric(m)),
         Reads::Activation(k, l, at, p) => {
-            Activation { site: site(*k, *l), positions: positions(at), part: part(p) }
+            Activation { site: site(*k, *l), positions: positions(at), part: part(p) }.into()
         }
         Reads::KlFrom(run) => What::KlFrom(of(run)),
         Reads::Entropy => What::Entropy,
-        Reads::LogProbs(tokens) => LogProbs { tokens: tokens.clone() },
+        Reads::LogProbs(tokens) => LogProbs { tokens: tokens.clone() }.into(),
         Reads::Attribution(m) => What::Attribution(metric(m)),
         Reads::Projection(k, l, at, n) => {
             let site = site(*k, *l);
-            Projection {
-                site,
-                positions: positions(at),
-                direction: vector(*n, 0.1, wide(site, &Part::All, keys)),
-            }
+            Projection { site, positions: positions(at), direction: vector(*n, 0.1, wide(site, &Part::All, keys)) }
+                .into()
         }
         Reads::Gradient(m, k, l, at, p) => {
-            Gradient { metric: metric(m), site: site(*k, *l), positions: positions(at), part: part(p) }
+            Gradient { metric: metric(m), site: site(*k, *l), positions: positions(at), part: part(p) }.into()
         }
     }
 }
@@ -208,11 +207,9 @@ fuzz_target!(|input: Input| {
         plan.read(of(run), what(read, keys));
     }
     let _ = plan.to_string();
-    if plan.check(&MODEL.decoder.arch).is_err() {
-        return;
-    }
+    let Ok(program) = plan.compile(&MODEL.decoder.arch) else { return };
     let both = [Engine::Wavefront, Engine::Full].map(|engine| {
-        let _ = size(&plan, &MODEL.decoder.arch, engine);
+        let _ = size(&program, engine);
         run(&MODEL.decoder, &plan, &Options { engine, ..Options::default() })
     });
     let [a, b] = match both {

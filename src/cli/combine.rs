@@ -11,7 +11,7 @@ use crate::figure::Figure;
 use crate::report::cells::count;
 use crate::report::{Block, Heading, Report, Section, latex};
 use crate::rundir::RunDir;
-use crate::study::document::{document, write_record, write_report};
+use crate::study::document::{document, write_report};
 use crate::study::write_figures;
 use serde_json::{Map, Value};
 use std::collections::BTreeMap;
@@ -52,7 +52,7 @@ impl Combine {
         let head = self.head(&sources, &directory)?;
         let line = command_line(words);
         write(&directory, &all, head, &line)?;
-        write_record(&directory, "report", &line, Map::new())?;
+        runs::write_record(&directory, "report", &line, Map::new())?;
         say(&format!("{}: report.html, report.md, tables.tex", directory.finish()?.display()))
     }
 
@@ -132,7 +132,7 @@ fn what_was_run(rows: Vec<Vec<String>>, left_out: BTreeMap<String, String>, befo
         Heading::text("run"),
         Heading::text("analysis"),
         Heading::text("model"),
-        Heading::number("prompts"),
+        Heading::number("passes over prompts"),
         Heading::number("edited runs"),
     ];
     let section = Section::new("Overview").table("What was run", header, rows);

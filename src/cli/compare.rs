@@ -8,7 +8,7 @@ use crate::analyses::compare::{self, Behaviour, Checkpoint, CheckpointRow, HeadR
 use crate::analyses::interchange::Row;
 use crate::report::{Block, Report, Section, latex};
 use crate::rundir::{RunDir, RunRecord};
-use crate::study::document::{write_record, write_report};
+use crate::study::document::write_report;
 use crate::study::write_figures;
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
@@ -55,7 +55,12 @@ impl Compare {
         write_report(&directory, &report)?;
         let record =
             [("different_pairs", json!(self.different_pairs)), ("pairs", checkpoints.iter().map(pairs).collect())];
-        write_record(&directory, "compare", &line, record.into_iter().map(|(k, v)| (k.to_string(), v)).collect())?;
+        runs::write_record(
+            &directory,
+            "compare",
+            &line,
+            record.into_iter().map(|(k, v)| (k.to_string(), v)).collect(),
+        )?;
         let out = directory.finish()?;
         say(&format!("{}: report.html, {}", out.display(), TABLES.map(|name| format!("{name}.parquet")).join(", ")))
     }

@@ -2,8 +2,10 @@
 
 use super::bytes;
 use super::pace::about;
+use crate::measured::ShownPrompt;
+use crate::report::cells::plural;
 use crate::run::{Engine, Size};
-use crate::study::described::first_prompt;
+use crate::study::described::pieces;
 use crate::study::{Cost, ENGINES};
 use serde_json::{Map, Value};
 
@@ -58,4 +60,15 @@ pub(super) fn text(cost: &Cost) -> String {
     }
     lines.extend(cost.first_prompt.as_ref().map(first_prompt));
     lines.join("\n")
+}
+
+/// The first prompt of a dry run.
+fn first_prompt(first: &ShownPrompt) -> String {
+    format!(
+        "the first prompt (`{}`, {}), {}: {}",
+        first.id,
+        first.field,
+        plural(first.tokens.len() as i64, "token"),
+        pieces(&first.tokens)
+    )
 }

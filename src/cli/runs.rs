@@ -1,7 +1,7 @@
 //! Run directories as commands are given them: of an analysis, or of an experiment with a run directory for each part.
 
 use super::CliError;
-use crate::rundir::{self, RUN_FILE, RunRecord};
+use crate::rundir::{self, RUN_FILE, RunDir, RunRecord};
 use crate::table::Table;
 use serde_json::{Map, Value};
 use std::path::{Path, PathBuf};
@@ -114,4 +114,24 @@ pub(super) fn keep_apart(out: &Path, read: &[PathBuf]) -> Result<(), CliError> {
             dir.display()
         ))),
     }
+}
+
+/// Writes the record of a command that made its directory of others: the command and the version, and what `more` says.
+///
+/// # Errors
+/// If it cannot be written.
+pub(super) fn write_record(
+    directory: &RunDir,
+    command: &str,
+    command_line: &str,
+    more: Map<String, Value>,
+) -> Result<(), CliError> {
+    let mut record = Map::from_iter([
+        ("command".to_string(), Value::from(command)),
+        ("command_line".to_string(), Value::from(command_line)),
+        ("version".to_string(), Value::from(env!("CARGO_PKG_VERSION"))),
+    ]);
+    record.extend(more);
+    let json = serde_json::to_vec_pretty(&record).map_err(|e| CliError::Failed(e.to_string()))?;
+    Ok(directory.write_atomic(RUN_FILE, &json)?)
 }

@@ -15,7 +15,6 @@ use super::{CliError, ModelArgs, combine, compare, cost, runs, say};
 use crate::analyses::Command;
 use crate::model::Model;
 use crate::rundir::{RunDir, RunRecord};
-use crate::study::document::write_record;
 use crate::study::{Meter, OF_RUN, Origin};
 use entries::{entries, read};
 use serde_json::{Map, Value, json};
@@ -222,7 +221,7 @@ fn run_file(shown: &str, file: &File, spec: &toml::Table, settings: &Settings) -
     let head = combine::Head { title: file.title.clone(), intro, sections, left_out: ran.left_out };
     combine::write(&directory, &runs, head, &line)?;
     let record = record.into_iter().map(|(key, value)| (key.to_string(), value)).collect();
-    write_record(&directory, settings.command, &line, record)?;
+    runs::write_record(&directory, settings.command, &line, record)?;
     let path = directory.finish()?;
     if settings.output.json { Ok(()) } else { say(&format!("{}: report.html, report.md, tables.tex", path.display())) }
 }

@@ -42,6 +42,7 @@ impl Data {
     }
 
     /// Data that were in memory, under the name that a record has.
+    #[cfg(feature = "report")]
     pub(crate) fn again(name: &str, bytes: Vec<u8>) -> Data {
         Data { path: format!("{IN_MEMORY}{name}").into(), bytes: Some(bytes.into()) }
     }

@@ -128,6 +128,13 @@ impl Ticks {
         })
     }
 
+    /// The same with labels in percent, for shares.
+    pub fn in_percent(span: Span, most: usize) -> Ticks {
+        let shares = Ticks::new(Span { low: 100.0 * span.low, high: 100.0 * span.high }, most);
+        let labels = shares.labels.iter().map(|label| format!("{label}\u{a0}%")).collect();
+        Ticks { values: shares.values.iter().map(|percent| percent / 100.0).collect(), labels }
+    }
+
     /// As many as can stand beside each other; whole numbers only, where fractions mean nothing.
     pub fn across(span: Span, pixels: i32, whole: bool) -> Ticks {
         let fitting = |most: &usize| {
@@ -183,7 +190,15 @@ pub(super) struct Panel {
 impl Panel {
     /// A plot as wide as the column allows, or `width` if that is less.
     pub fn new(top: i32, height: i32, width: Option<i32>, span: Span, label: &str) -> Panel {
-        let ticks = Ticks::new(span, (height / 105).clamp(3, 8) as usize);
+        Panel::with(Ticks::new(span, most_ticks(height)), (top, height, width), span, label)
+    }
+
+    /// The same for shares: the axis is in percent.
+    pub fn of_shares(top: i32, height: i32, width: Option<i32>, span: Span, label: &str) -> Panel {
+        Panel::with(Ticks::in_percent(span, most_ticks(height)), (top, height, width), span, label)
+    }
+
+    fn with(ticks: Ticks, (top, height, width): (i32, i32, Option<i32>), span: Span, label: &str) -> Panel {
         let label = UprightLabel::new(label, height as f32 + 30.0);
         let left = MARGIN + label.thickness() + (TICK_GAP + 14.0 + ticks.widest()).ceil() as i32;
         let width = width.unwrap_or(i32::MAX).min(right_of(left)).max(1);
@@ -216,6 +231,11 @@ impl Panel {
         }
         self.label.draw(canvas, MARGIN as f32, self.plot.center().1 as f32);
     }
+}
+
+/// How many ticks a value axis of a height has room for.
+fn most_ticks(height: i32) -> usize {
+    (height / 105).clamp(3, 8) as usize
 }
 
 /// A numeric axis under a plot.
@@ -319,6 +339,14 @@ mod tests {
                 assert!(scale.place(pair[1]) - scale.place(pair[0]) > style.width(&ticks.labels[0]), "{ticks:?}");
             }
         }
+    }
+
+    #[test]
+    fn an_axis_of_shares_is_in_percent() {
+        let ticks = Ticks::in_percent(Span { low: -0.01, high: 1.0 }, 5);
+        assert_eq!(ticks.labels, ["0", "50", "100"].map(|label| format!("{label}\u{a0}%")));
+        assert!((ticks.values[1] - 0.5).abs() < 1e-12);
+        assert_eq!(Ticks::in_percent(Span { low: 0.0, high: 0.031 }, 4).labels.last().unwrap(), "3\u{a0}%");
     }
 
     #[test]

@@ -12,9 +12,9 @@ use super::FigureError;
 use super::axis::{Panel, Span, drawable, drawable_interval};
 use super::canvas::{Canvas, Rect};
 use super::estimate::{Estimate, has_intervals};
-use super::marks::{MOST_SERIES, draw_filling, draw_missing};
+use super::marks::{MOST_SERIES, color, draw_filling, draw_missing};
 use super::parts::{Heading, Legend, MARGIN};
-use super::sign::{Explained, Sign, draw_estimate, draw_whisker};
+use super::sign::{Explained, NO_VALUE, Sign, draw_estimate, draw_whisker};
 use super::style::{BAND, INK, PAPER};
 use labels::CategoryAxis;
 
@@ -24,6 +24,8 @@ pub const MOST_BARS: usize = 160;
 const PLOT_HEIGHT: i32 = 800;
 const WIDEST_BAR: f32 = 160.0;
 const DOT_RADIUS: f32 = 9.0;
+/// A bar that is lower is a stub of this height in its series' colour, and so is its interval.
+const LEAST_BAR: i32 = 8;
 const REFERENCE_DASH: &[f32] = &[18.0, 14.0];
 
 /// Values by category, of one or more series.
@@ -37,6 +39,8 @@ pub struct Bars {
     pub category_label: String,
     /// What the values are, with their unit.
     pub value_label: String,
+    /// Whether they are shares, whose axis is in percent.
+    pub shares: bool,
     /// The categories' names, from left to right.
     pub categories: Vec<String>,
     /// The series.
@@ -97,7 +101,7 @@ impl Bars {
         self.check()?;
         let heading = Heading::new(&self.title, &self.subtitle);
         let legend = self.legend();
-        let panel = Panel::new(heading.height(), PLOT_HEIGHT, None, self.span(), &self.value_label);
+        let panel = self.panel(heading.height());
         let axis = CategoryAxis::new(&self.categories, panel.plot, &self.category_label);
         let legend_top = panel.plot.bottom() + axis.height() + 20;
         let mut canvas = Canvas::new((legend_top + legend.height() + MARGIN) as u32);
@@ -120,6 +124,11 @@ impl Bars {
         axis.draw(&mut canvas, panel.plot);
         legend.draw(&mut canvas, legend_top, |canvas, place, sign| sign.draw(canvas, place));
         Ok(canvas)
+    }
+
+    fn panel(&self, top: i32) -> Panel {
+        let new = if self.shares { Panel::of_shares } else { Panel::new };
+        new(top, PLOT_HEIGHT, None, self.span(), &self.value_label)
     }
 
     fn check(&self) -> Result<(), FigureError> {
@@ -162,7 +171,7 @@ impl Bars {
     }
 
     fn marking(&self) -> bool {
-        self.mark_meaning.is_some() || self.estimates().any(|estimate| estimate.marked)
+        self.mark_meaning.is_some() || self.estimates().any(|estimate| estimate.is_marked())
     }
 
     fn span(&self) -> Span {
@@ -177,7 +186,7 @@ impl Bars {
         }
         // Dots stand beyond the bars' ends.
         let room = (span.high - span.low) * f64::from(5.0 * DOT_RADIUS) / f64::from(PLOT_HEIGHT);
-        let marked = self.estimates().filter(|estimate| estimate.marked);
+        let marked = self.estimates().filter(|estimate| estimate.is_marked());
         marked.map(|estimate| beyond(estimate, room)).fold(span, Span::with)
     }
 
@@ -204,7 +213,8 @@ impl Bars {
             intervals: self.interval_meaning.as_deref().filter(|_| has_intervals(self.estimates())),
             bands: self.band_meaning.as_deref().filter(|_| points),
             reference: self.reference.as_ref().map(|(_, meaning)| (line, meaning.clone())),
-            missing: self.estimates().count() < cells,
+            untested: false,
+            missing: (self.estimates().count() < cells).then_some(NO_VALUE),
         };
         explained.legend()
     }
@@ -243,7 +253,7 @@ impl Bars {
             1 => String::new(),
             _ => format!(", {}", self.series[series].name),
         };
-        let told = estimate.told(self.mark_meaning.as_deref());
+        let told = estimate.told(self.mark_meaning.as_deref(), self.shares);
         let text = format!("{} {}{name}: {told}", self.category_label, self.categories[category]);
         canvas.tip(Rect { left, width, ..panel.plot }, text.trim_start());
     }
@@ -259,7 +269,7 @@ impl Bars {
                         draw_missing(canvas, Rect { left, width, ..panel.plot });
                     }
                     Some(estimate) if points => {
-                        let look = ((slots.slot * 0.4).clamp(5.0, 15.0), estimate.marked || !marking);
+                        let look = ((slots.slot * 0.4).clamp(5.0, 15.0), estimate.is_marked() || !marking);
                         draw_estimate(canvas, index, estimate, look, |value| (middle, panel.scale.place(value)));
                         self.add_tip(canvas, panel, slots, (category, index), estimate);
                     }
@@ -277,15 +287,22 @@ impl Bars {
 /// Draws a bar from zero with its interval and its mark.
 fn draw_column(canvas: &mut Canvas, panel: &Panel, series: usize, (left, width): (i32, i32), estimate: Estimate) {
     let (zero, end) = (panel.scale.place(0.0).round() as i32, panel.scale.place(estimate.value).round() as i32);
-    draw_filling(canvas, series, Rect { left, top: zero.min(end), width, height: (zero - end).abs().max(1) });
+    let low_bar = (zero - end).abs() < LEAST_BAR;
+    if low_bar {
+        // No filling can be told in it, and at 0 there would be none: a stub shows that there is a value, and whose.
+        let top = if estimate.value < 0.0 { zero } else { zero - LEAST_BAR };
+        canvas.fill(Rect { left, top, width, height: LEAST_BAR }, color(series));
+    } else {
+        draw_filling(canvas, series, Rect { left, top: zero.min(end), width, height: (zero - end).abs() });
+    }
     let middle = left as f32 + width as f32 / 2.0;
     if let Some((low, high)) = estimate.interval {
         let (low, high) = ((middle, panel.scale.place(low)), (middle, panel.scale.place(high)));
         // A line of paper around it, for bars as dark as ink.
         canvas.stroke(low, high, PAPER, line_width(width) + 4.0);
-        draw_whisker(canvas, low, high, INK, line_width(width));
+        draw_whisker(canvas, low, high, if low_bar { color(series) } else { INK }, line_width(width));
     }
-    if estimate.marked {
+    if estimate.is_marked() {
         let tip = panel.scale.place(beyond(estimate, 0.0));
         let away = if estimate.value < 0.0 { 2.5 } else { -2.5 } * DOT_RADIUS;
         canvas.disc((middle, tip + away), DOT_RADIUS.min(width as f32 * 0.6), INK);

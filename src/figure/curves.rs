@@ -2,7 +2,7 @@
 //!
 //! Series differ in colour, dash and marker; controls (random directions) are thin dashed lines without markers: grey ones
 //! that share one entry of the legend, or one of a series each, in a tint of its colour. Intervals are shaded. Vertical lines
-//! name thresholds. Fitting curves and thresholds is left to the caller.
+//! name thresholds, whose intervals stand over the plot. Fitting curves and thresholds is left to the caller.
 
 #[cfg(test)]
 mod tests;
@@ -15,7 +15,7 @@ use super::estimate::Estimate;
 use super::marks::{MOST_SERIES, color, dash, draw_marker, tint};
 use super::parts::{Heading, Legend, MARGIN};
 use super::sign::{Sign, draw_whisker};
-use super::style::{CONTROL, Color, written};
+use super::style::{CONTROL, Color, INK, written};
 use thresholds::Flags;
 
 /// The most controls: they are not told apart, but the plot would be grey.
@@ -26,8 +26,13 @@ pub const MOST_THRESHOLDS: usize = 8;
 const PLOT_HEIGHT: i32 = 860;
 const LINE_WIDTH: f32 = 6.0;
 const MARKER_RADIUS: f32 = 13.0;
-/// Markers of a line are not nearer to each other than this, in pixels.
-const MARKER_DISTANCE: f32 = 62.0;
+/// Of lines whose points stand nearer to each other than [`SPARSE`].
+const SMALL_RADIUS: f32 = 8.0;
+const SPARSE: f32 = 62.0;
+/// Markers of a line are not nearer to each other than this, in pixels; but for those at its ends and extremes, which all have one.
+const MARKER_DISTANCE: f32 = 20.0;
+/// A value that others are compared to.
+const REFERENCE: Sign = Sign::Line { color: INK, dash: &[18.0, 14.0], width: 4.0, marker: None };
 const BAND_OPACITY: f32 = 0.18;
 const CONTROL_TINT: f32 = 0.6;
 const CONTROL_WIDTH: f32 = 4.0;
@@ -53,13 +58,17 @@ pub struct Curves {
     pub x_label: String,
     /// What the values are, with their unit.
     pub y_label: String,
+    /// Whether the values are shares, whose axis is in percent.
+    pub shares: bool,
     /// The lines.
     pub curves: Vec<Curve>,
     /// Places to be named.
     pub thresholds: Vec<Threshold>,
+    /// A value that a dashed line is drawn at, and what it is: 0.5, `chance`.
+    pub reference: Option<(f64, String)>,
     /// The value axis' range, 0 to 1 for shares; it is wider only where values are beyond. By default as values need.
     pub y_range: Option<(f64, f64)>,
-    /// What the shading is: `95 % interval`.
+    /// What shading and thresholds' whiskers are: `95 % interval`.
     pub interval_meaning: Option<String>,
 }
 
@@ -103,7 +112,7 @@ pub struct Threshold {
     pub x: f64,
     /// What is there: `half refuse`.
     pub label: String,
-    /// Both ends of its interval, shaded as far as the plot goes.
+    /// Both ends of its interval, drawn over the plot as far as that goes.
     pub interval: Option<(f64, f64)>,
 }
 
@@ -172,18 +181,21 @@ impl Curves {
         let heading = Heading::new(&self.title, &self.subtitle);
         let legend = self.legend(&lines);
         // The flags' height is known only once the plot's width is, which does not depend on its top.
-        let width = Panel::new(0, PLOT_HEIGHT, None, y_span, &self.y_label).plot;
+        let width = self.panel(0, y_span).plot;
         let flags = Flags::new(&self.thresholds, AxisBelow::new(x_span, width, "", false).scale, width);
-        let panel = Panel::new(heading.height() + flags.height(), PLOT_HEIGHT, None, y_span, &self.y_label);
+        let panel = self.panel(heading.height() + flags.height(), y_span);
         let axis = AxisBelow::new(x_span, panel.plot, &self.x_label, self.is_whole());
         let legend_top = panel.plot.bottom() + axis.height() + 20;
         let mut canvas = Canvas::new((legend_top + legend.height() + MARGIN) as u32);
         heading.draw(&mut canvas);
-        flags.draw_intervals(&mut canvas, panel.plot);
         panel.draw_grid(&mut canvas);
         axis.draw_grid(&mut canvas, panel.plot);
         if y_span.low < 0.0 && y_span.high > 0.0 {
             panel.draw_level(&mut canvas, 0.0, 2);
+        }
+        if let Some(value) = self.reference.as_ref().and_then(|(value, _)| drawable(*value)) {
+            let y = panel.scale.place(value);
+            REFERENCE.draw_line(&mut canvas, (panel.plot.left as f32, y), (panel.plot.right() as f32, y));
         }
         draw_lines(
             &mut canvas,
@@ -201,6 +213,11 @@ impl Curves {
         Ok(canvas)
     }
 
+    fn panel(&self, top: i32, span: Span) -> Panel {
+        let new = if self.shares { Panel::of_shares } else { Panel::new };
+        new(top, PLOT_HEIGHT, None, span, &self.y_label)
+    }
+
     /// The ranges of both axes, once it is known that there is something to draw and not too much.
     fn check(&self, lines: &[Runs]) -> Result<(Span, Span), FigureError> {
         let title = || self.title.clone();
@@ -216,7 +233,8 @@ impl Curves {
         let spots = || lines.iter().flat_map(|line| line.runs.iter().flatten());
         let places = spots().map(|spot| spot.x).chain(self.thresholds.iter().map(|threshold| threshold.x));
         let ends = |spot: &Spot| spot.interval.map_or([spot.y; 3], |(low, high)| [low, spot.y, high]);
-        match (Span::of(places), Span::of(spots().flat_map(ends))) {
+        let reference = self.reference.iter().filter(|_| spots().next().is_some()).map(|(value, _)| *value);
+        match (Span::of(places), Span::of(spots().flat_map(ends).chain(reference))) {
             (Some(x), Some(y)) => {
                 let y = y.widened();
                 Ok((x.widened().padded(0.03), y.padded(0.05).or_wanted(self.y_range, y)))
@@ -232,7 +250,7 @@ impl Curves {
             for spot in line.runs.iter().flatten() {
                 let (x, y) = place(spot.x, spot.y);
                 let half = MARKER_RADIUS as i32 + 4;
-                let told = Estimate { value: spot.y, interval: spot.interval, marked: false }.told(None);
+                let told = Estimate { interval: spot.interval, ..Estimate::new(spot.y) }.told(None, self.shares);
                 let text = format!("{} at {}: {told}", curve.name, plain(spot.x));
                 let (left, top) = (x.round() as i32 - half, y.round() as i32 - half);
                 canvas.tip(Rect { left, top, width: 2 * half, height: 2 * half }, text);
@@ -274,9 +292,11 @@ impl Curves {
             entries.clear();
         }
         let shaded = lines.iter().flat_map(|line| line.runs.iter().flatten()).any(|spot| spot.interval.is_some());
-        let shaded = shaded || self.thresholds.iter().any(|threshold| drawable_interval(threshold.interval).is_some());
-        let meaning = self.interval_meaning.iter().filter(|_| shaded);
-        entries.extend(meaning.map(|meaning| (Sign::Band, meaning.clone())));
+        let whiskers = self.thresholds.iter().any(|threshold| drawable_interval(threshold.interval).is_some());
+        let meaning = || self.interval_meaning.iter().cloned();
+        entries.extend(self.reference.iter().map(|(_, meaning)| (REFERENCE, meaning.clone())));
+        entries.extend(meaning().filter(|_| shaded).map(|meaning| (Sign::Band, meaning)));
+        entries.extend(meaning().filter(|_| whiskers).map(|of| (Sign::Whisker, format!("{of} of a vertical line"))));
         Legend::new(entries, Sign::width)
     }
 }
@@ -324,7 +344,7 @@ fn draw_lines(
         draw_line(canvas, line, &place);
     }
     for (index, line) in series.iter().enumerate() {
-        draw_markers(canvas, line, (index, series.len()), &place);
+        draw_markers(canvas, line, index, &place);
     }
 }
 
@@ -335,29 +355,27 @@ fn draw_line(canvas: &mut Canvas, line: &Runs, place: impl Fn(f64, f64) -> (f32,
     }
 }
 
-/// Draws the markers of a line, fewer where points are dense; lines by turns, so that they do not hide each other.
-fn draw_markers(
-    canvas: &mut Canvas,
-    line: &Runs,
-    (series, of): (usize, usize),
-    place: impl Fn(f64, f64) -> (f32, f32),
-) {
+/// Draws the markers of a line: one at each point, smaller where points are dense.
+fn draw_markers(canvas: &mut Canvas, line: &Runs, series: usize, place: impl Fn(f64, f64) -> (f32, f32)) {
     for run in &line.runs {
         let points: Vec<(f32, f32)> = run.iter().map(|spot| place(spot.x, spot.y)).collect();
-        for center in marked(&points, MARKER_DISTANCE * series as f32 / of as f32) {
-            draw_marker(canvas, series, center, MARKER_RADIUS, true);
+        let dense = points.windows(2).any(|pair| pair[1].0 - pair[0].0 < SPARSE);
+        for center in marked(&points) {
+            draw_marker(canvas, series, center, if dense { SMALL_RADIUS } else { MARKER_RADIUS }, true);
         }
     }
 }
 
-/// The points of a run that get a marker: the last within `offset` pixels of its start, and from there on each that is far
-/// enough from the marker before it.
-fn marked(points: &[(f32, f32)], offset: f32) -> Vec<(f32, f32)> {
-    let Some(start) = points.first() else { return Vec::new() };
-    let first = points.iter().rposition(|point| point.0 - start.0 <= offset).unwrap_or(0);
+/// The points of a run that get a marker: all that are far enough from the marker before, and always both ends, the highest
+/// and the lowest.
+fn marked(points: &[(f32, f32)]) -> Vec<(f32, f32)> {
+    let by_height = |a: &&(f32, f32), b: &&(f32, f32)| a.1.total_cmp(&b.1);
+    let (high, low) = (points.iter().min_by(by_height), points.iter().max_by(by_height));
+    let always = [points.first(), points.last(), high, low];
     let mut marked: Vec<(f32, f32)> = Vec::new();
-    for point in &points[first..] {
-        if marked.last().is_none_or(|last| point.0 - last.0 >= MARKER_DISTANCE) {
+    for point in points {
+        let far = marked.last().is_none_or(|last| point.0 - last.0 >= MARKER_DISTANCE);
+        if far || always.contains(&Some(point)) {
             marked.push(*point);
         }
     }

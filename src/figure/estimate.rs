@@ -10,14 +10,14 @@ pub struct Estimate {
     pub value: f64,
     /// The ends of its interval; without an end that is finite none is drawn.
     pub interval: Option<(f64, f64)>,
-    /// Whether it is set off from the others, as significant for example.
-    pub marked: bool,
+    /// Whether it is set off from the others, as significant for example; none where that was not asked of it.
+    pub marked: Option<bool>,
 }
 
 impl Estimate {
     /// A number without an interval, not marked.
     pub fn new(value: f64) -> Estimate {
-        Estimate { value, interval: None, marked: false }
+        Estimate { value, interval: None, marked: Some(false) }
     }
 
     /// The same with an interval.
@@ -27,7 +27,17 @@ impl Estimate {
 
     /// The same, marked or not.
     pub fn marked(self, marked: bool) -> Estimate {
-        Estimate { marked, ..self }
+        Estimate { marked: Some(marked), ..self }
+    }
+
+    /// The same, of which it was not asked whether it is to be marked.
+    pub fn untested(self) -> Estimate {
+        Estimate { marked: None, ..self }
+    }
+
+    /// Whether it is marked.
+    pub(super) fn is_marked(self) -> bool {
+        self.marked == Some(true)
     }
 
     /// The estimate with what can be drawn of it; none where its number cannot.
@@ -37,10 +47,13 @@ impl Estimate {
     }
 
     /// What a tip says: `0.412 [0.203, 0.618]; q < 0.05`, with what a mark says where it is marked.
-    pub(super) fn told(self, mark: Option<&str>) -> String {
-        let interval = self.interval.map(|(low, high)| format!(" [{}, {}]", written(low), written(high)));
-        let mark = mark.filter(|_| self.marked).map(|meaning| format!("; {meaning}"));
-        format!("{}{}{}", written(self.value), interval.unwrap_or_default(), mark.unwrap_or_default())
+    /// Shares are told in percent.
+    pub(super) fn told(self, mark: Option<&str>, shares: bool) -> String {
+        let told = |x: f64| if shares { written(100.0 * x) } else { written(x) };
+        let unit = if shares { "\u{a0}%" } else { "" };
+        let interval = self.interval.map(|(low, high)| format!(" [{}, {}]{unit}", told(low), told(high)));
+        let mark = mark.filter(|_| self.is_marked()).map(|meaning| format!("; {meaning}"));
+        format!("{}{unit}{}{}", told(self.value), interval.unwrap_or_default(), mark.unwrap_or_default())
     }
 
     /// The numbers that an axis must have room for.

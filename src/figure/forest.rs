@@ -1,7 +1,7 @@
 //! A forest plot: a row for every head or layer, with its estimate and the interval around it, against zero.
 //!
 //! Series in a row (necessity and sufficiency, or groups of prompts) stand under each other, each with a marker of its
-//! own. Marked estimates are filled, the others are outlines. Choosing and ordering the rows is left to the caller.
+//! own. Marked estimates are filled, the others are outlines, and small ones where it was not asked. Choosing and ordering the rows is left to the caller.
 
 #[cfg(test)]
 mod tests;
@@ -12,7 +12,7 @@ use super::canvas::{Canvas, Rect};
 use super::estimate::{Estimate, has_intervals};
 use super::marks::{MOST_SERIES, draw_missing};
 use super::parts::{Heading, Legend, MARGIN};
-use super::sign::{Explained, Sign, draw_estimate};
+use super::sign::{Explained, NO_VALUE, Sign, draw_estimate};
 use super::style::{GRID, INK, TICK_SIZE};
 use super::text::{Anchor, TextStyle};
 
@@ -28,6 +28,8 @@ const ROW_HEIGHT: i32 = 58;
 /// What each series takes in a row.
 const SERIES_HEIGHT: i32 = 38;
 const MARKER_RADIUS: f32 = 13.0;
+/// Of what was not tested, which is neither marked nor not.
+const UNTESTED_RADIUS: f32 = 7.0;
 
 /// Estimates by row, drawn from top to bottom.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,6 +48,8 @@ pub struct Forest {
     pub mark_meaning: Option<String>,
     /// What the lines are: `95 % interval (BCa)`.
     pub interval_meaning: Option<String>,
+    /// What is missing: `does not cross 0`. By default `no value`.
+    pub missing_meaning: Option<String>,
 }
 
 /// One row of a forest plot.
@@ -127,7 +131,7 @@ impl Forest {
     }
 
     fn marking(&self) -> bool {
-        self.mark_meaning.is_some() || self.estimates().any(|estimate| estimate.marked)
+        self.mark_meaning.is_some() || self.estimates().any(Estimate::is_marked)
     }
 
     fn legend(&self) -> Legend<Sign> {
@@ -139,7 +143,11 @@ impl Forest {
             intervals: self.interval_meaning.as_deref().filter(|_| has_intervals(self.estimates())),
             bands: None,
             reference: None,
-            missing: self.places().any(|(.., estimate)| estimate.is_none()),
+            untested: self.estimates().any(|estimate| estimate.marked.is_none()),
+            missing: self
+                .places()
+                .any(|(.., estimate)| estimate.is_none())
+                .then(|| self.missing_meaning.as_deref().unwrap_or(NO_VALUE)),
         };
         explained.legend()
     }
@@ -176,10 +184,15 @@ impl Forest {
         let marking = self.marking();
         for (row, series, estimate) in self.places() {
             let Some(estimate) = estimate else { continue };
-            let (y, look) = (layout.y_of(row, series), (MARKER_RADIUS, estimate.marked || !marking));
+            let look = match estimate.marked {
+                None => (UNTESTED_RADIUS, false),
+                Some(marked) => (MARKER_RADIUS, marked || !marking),
+            };
+            let y = layout.y_of(row, series);
             draw_estimate(canvas, series, estimate, look, |value| (axis.scale.place(value), y));
             let name = if self.series.len() > 1 { format!(", {}", self.series[series]) } else { String::new() };
-            let text = format!("{}{name}: {}", self.rows[row].label, estimate.told(self.mark_meaning.as_deref()));
+            let text =
+                format!("{}{name}: {}", self.rows[row].label, estimate.told(self.mark_meaning.as_deref(), false));
             let half = SERIES_HEIGHT / 2;
             canvas.tip(Rect { top: y as i32 - half, height: 2 * half, ..layout.plot }, text);
         }

@@ -48,6 +48,10 @@ pub struct Heatmap {
     pub marks: Vec<Vec<bool>>,
     /// What the dot says: `q < 0.05`.
     pub mark_meaning: Option<String>,
+    /// What cells without a value are: `only estimated`. By default `no value`.
+    pub missing_meaning: Option<String>,
+    /// The value at both ends of the scale, where maps are to be compared; by default, and where it is less, the largest of its own.
+    pub limit: Option<f64>,
 }
 
 impl Heatmap {
@@ -123,7 +127,7 @@ impl Heatmap {
 
     /// The value at both ends of the scale; 1 where there is nothing to scale by.
     fn limit(&self) -> f64 {
-        let largest = self.present().map(|cell| cell.value.abs()).fold(0.0, f64::max);
+        let largest = self.present().map(|cell| cell.value.abs()).fold(self.limit.unwrap_or(0.0), f64::max);
         if largest > 0.0 { largest } else { 1.0 }
     }
 
@@ -198,7 +202,7 @@ impl Heatmap {
             canvas.line((x, plot.bottom() + 3), (x, plot.bottom() + 14), INK, 3);
             canvas.text(&column.to_string(), x as f32, below, style.anchored(Anchor::Middle));
         }
-        for row in (0..rows).step_by(index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
+        for row in ticks(rows, index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
             let y = layout.cell(row, 0).center().1;
             canvas.line((plot.left - 14, y), (plot.left - 3, y), INK, 3);
             let x = plot.left as f32 - 22.0;
@@ -244,7 +248,8 @@ impl Heatmap {
             entries.push((Sign::Dot, meaning));
         }
         if self.present().count() < self.values.iter().map(Vec::len).sum() {
-            entries.push((Sign::Hatch, "no value".to_owned()));
+            let meaning = self.missing_meaning.clone().unwrap_or_else(|| "no value".to_owned());
+            entries.push((Sign::Hatch, meaning));
         }
         entries
     }
@@ -257,22 +262,31 @@ impl Heatmap {
         let (strip, columns) = (layout.strip, layout.strip_columns);
         let (left, line) = (strip.left as f32, style.line_height());
         let mut baseline = strip.top as f32 + 0.95 * TICK_SIZE;
-        canvas.text(&format!("Strongest {}s", self.x_label), left, baseline, style.bold());
+        let heading = ["Strongest", self.unit()].join(" ");
+        canvas.text(heading.trim_end(), left, baseline, style.bold());
         baseline += 0.12 * TICK_SIZE;
+        // Names are in a column, and values right-aligned in one.
+        let widest =
+            |texts: &dyn Fn(&Named) -> String| named.iter().map(|c| style.width(&texts(c))).fold(0.0, f32::max);
+        let end = widest(&|cell| self.name_of(cell)) + 0.4 * TICK_SIZE + widest(&|cell| signed(cell.value));
         for (index, cell) in named.iter().enumerate() {
             let (across, down) = (index % columns, index / columns + 1);
             let x = left + across as f32 * strip.width as f32 / columns as f32;
             let y = baseline + down as f32 * line;
             let name = self.name_of(cell);
             canvas.text(&name, x, y, style);
-            let after = x + style.width(&name) + 0.5 * TICK_SIZE;
-            let text = signed(cell.value);
-            canvas.text(&text, after, y, TextStyle { color: FAINT_INK, ..style });
+            canvas.text(&signed(cell.value), x + end, y, TextStyle { color: FAINT_INK, ..style }.anchored(Anchor::End));
             if self.marked(cell.row, cell.column) {
-                let dot = (after + style.width(&text) + 0.4 * TICK_SIZE, y - style.cap_height() / 2.0);
+                let dot = (x + end + 0.4 * TICK_SIZE, y - style.cap_height() / 2.0);
                 canvas.disc(dot, 8.0, INK);
             }
         }
+    }
+
+    /// The unit that ends the values' label, in its brackets; nothing where there is none.
+    fn unit(&self) -> &str {
+        let bracket = self.value_label.rfind('(').filter(|_| self.value_label.ends_with(')'));
+        bracket.map_or("", |from| &self.value_label[from..])
     }
 
     /// `L12.H5`: the labels' first letters with the indices.
@@ -300,6 +314,14 @@ impl Sign {
         }
         canvas.frame(place, FAINT_INK, 2);
     }
+}
+
+/// Every so many of the numbers from 0 on, and the last instead of the one that is too near to it.
+fn ticks(count: usize, step: usize) -> impl Iterator<Item = usize> {
+    let last = count.saturating_sub(1);
+    let before = last - last % step;
+    let replaced = before != last && before != 0;
+    (0..count).step_by(step).filter(move |tick| !replaced || *tick != before).chain(replaced.then_some(last))
 }
 
 /// The height in the bar of a share of the scale from -1 at its bottom to 1 at its top.

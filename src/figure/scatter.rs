@@ -45,6 +45,8 @@ pub struct Scatter {
     pub identity: bool,
     /// The names of the series; none where there is only one.
     pub series: Vec<String>,
+    /// Which points have a name: `the first five by either method`.
+    pub named_meaning: Option<String>,
     /// The points; those that are nowhere are left out.
     pub points: Vec<ScatterPoint>,
 }
@@ -147,11 +149,13 @@ impl Scatter {
         Ok((x.widened().padded(0.04), y.widened().padded(0.04)))
     }
 
-    /// Which series is which, and what the line is.
+    /// Which series is which, which points are filled, and what the line is.
     fn legend(&self) -> Legend<Sign> {
-        let series = self.series.iter().enumerate().map(|(number, name)| (Sign::Marker(number), name.clone()));
+        let series = self.series.iter().enumerate().map(|(number, name)| (Sign::Open(number), name.clone()));
         let series = series.filter(|_| self.series.len() > 1);
+        let named = self.named_meaning.iter().filter(|_| self.points().any(|point| point.name.is_some()));
+        let named = named.map(|meaning| (Sign::FilledOrOpen(0), format!("filled: {meaning}")));
         let line = self.identity.then(|| (IDENTITY, "both are the same".to_owned()));
-        Legend::new(series.chain(line), Sign::width)
+        Legend::new(series.chain(named).chain(line), Sign::width)
     }
 }

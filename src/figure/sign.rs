@@ -13,11 +13,18 @@ const WIDE: i32 = 130;
 
 const MARKER_RADIUS: f32 = 14.0;
 
+/// What is said of what is missing, where nothing better is known.
+pub(super) const NO_VALUE: &str = "no value";
+
 /// A sign in a legend.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Sign {
     /// A series' marker.
     Marker(usize),
+    /// A series' marker as an outline.
+    Open(usize),
+    /// The same, smaller.
+    Small(usize),
     /// A series' bar.
     Filling(usize),
     /// A bar of a colour, filled or as an outline.
@@ -55,6 +62,8 @@ impl Sign {
         let (left, right) = ((place.left as f32, y), (place.right() as f32, y));
         match *self {
             Sign::Marker(series) => draw_marker(canvas, series, (x, y), MARKER_RADIUS, true),
+            Sign::Open(series) => draw_marker(canvas, series, (x, y), MARKER_RADIUS * 0.7, false),
+            Sign::Small(series) => draw_marker(canvas, series, (x, y), MARKER_RADIUS * 0.5, false),
             Sign::Filling(series) => draw_filling(canvas, series, place),
             Sign::Bar(color, filled) => draw_bar(canvas, place, color, filled),
             Sign::FilledOrOpen(series) => {
@@ -120,8 +129,10 @@ pub(super) struct Explained<'a> {
     pub bands: Option<&'a str>,
     /// A line across the plot.
     pub reference: Option<(Sign, String)>,
-    /// Whether a value is missing.
-    pub missing: bool,
+    /// Whether something was not tested.
+    pub untested: bool,
+    /// What is missing, where a value is.
+    pub missing: Option<&'a str>,
 }
 
 impl Explained<'_> {
@@ -133,10 +144,11 @@ impl Explained<'_> {
                 .extend(self.series.iter().enumerate().map(|(index, name)| ((self.sign)(index), (*name).to_owned())));
         }
         entries.extend(self.marks);
+        entries.extend(self.untested.then(|| (Sign::Small(0), "small: not tested".to_owned())));
         entries.extend(self.intervals.map(|meaning| (Sign::Whisker, meaning.to_owned())));
         entries.extend(self.bands.map(|meaning| (Sign::Band, meaning.to_owned())));
         entries.extend(self.reference);
-        entries.extend(self.missing.then(|| (Sign::Missing, "no value".to_owned())));
+        entries.extend(self.missing.map(|meaning| (Sign::Missing, meaning.to_owned())));
         Legend::new(entries, Sign::width)
     }
 }

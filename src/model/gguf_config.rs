@@ -105,7 +105,7 @@ const SAME_AS_ROTARY: [&str; 1] = ["rope.dimension_count_swa"];
 /// architecture that are not understood, and a key in `ignore` that the file does not have.
 pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufConfigError> {
     if let Some(n) = gguf.opt_u64("split.count")?.filter(|n| *n > 1) {
-        let why = format!("is one of {n} parts of a model; join them with llama.cpp's `llama-gguf-split`");
+        let why = format!("is one of {n} parts of a model; join them with llama.cpp's `llama-gguf-split --merge`");
         return Err(GgufConfigError::File { path: gguf.path().to_path_buf(), why });
     }
     let name = gguf.str("general.architecture")?;

@@ -82,6 +82,8 @@ pub struct Model {
     pub decoder: Decoder,
     /// SHA-256 in hex of the weights' headers and files' sizes.
     pub sha256: String,
+    /// SHA-256 in hex of the same and of some numbers of every tensor: it tells checkpoints of one training apart.
+    pub sample: String,
     /// How it was loaded.
     pub options: Options,
     /// What a user should know about how the checkpoint was read.
@@ -185,7 +187,7 @@ impl Model {
         tokenizer: Result<Tokenizer, TokenizerError>,
         options: &Options,
     ) -> Result<Self, ModelError> {
-        let sha256 = checkpoint.fingerprint();
+        let (sha256, sample) = (checkpoint.fingerprint(), checkpoint.sample());
         let (decoder, mut warnings) =
             weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
         let (day, vars) = (options.date.unwrap_or_default(), options.template_vars.clone());
@@ -193,7 +195,7 @@ impl Model {
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
         let (name, also_called, stop_tokens) = (name.to_string(), Vec::new(), Vec::new());
         let options = options.clone();
-        let mut model = Model { name, also_called, decoder, sha256, options, warnings, tokenizer, stop_tokens };
+        let mut model = Model { name, also_called, decoder, sha256, sample, options, warnings, tokenizer, stop_tokens };
         if let Some(day) = model.date().filter(|_| model.options.date.is_none()) {
             let date = param("date");
             let text = format!("the chat template writes the date: {day} is assumed; give another with {date}");

@@ -20,6 +20,13 @@ pub fn number(x: impl Into<Option<f64>>, digits: usize) -> String {
     with_sign(x.into(), digits, "")
 }
 
+/// `0.50`, `−0.125`: a number of a grid, with as many digits as it has, two to four.
+pub fn exact(x: impl Into<Option<f64>>) -> String {
+    let x = x.into();
+    let whole = |digits: &usize| x.is_some_and(|x| (x * 10f64.powi(*digits as i32)).fract().abs() < 1e-9);
+    number(x, (2..4).find(whole).unwrap_or(if x.is_some_and(f64::is_finite) { 4 } else { 2 }))
+}
+
 /// `+0.25`, `−1.50`, `0.00`: an effect, whose direction counts.
 pub fn signed(x: impl Into<Option<f64>>, digits: usize) -> String {
     with_sign(x.into(), digits, "+")
@@ -49,11 +56,27 @@ pub fn interval(low: impl Into<Option<f64>>, high: impl Into<Option<f64>>, digit
     }
 }
 
-/// `[12.5, 40.0] %`: an interval of a share.
+/// `[12.5, 40.0] %`: an interval of a share; `[0.25, 0.34] %` where one digit would make one number of both ends.
 pub fn share_interval(ends: Option<(f64, f64)>) -> String {
     let (low, high) = ends.map(|(low, high)| (100.0 * low, 100.0 * high)).unzip();
-    let text = interval(low, high, 1);
+    let digits = if low != high && number(low, 1) == number(high, 1) { 2 } else { 1 };
+    let text = interval(low, high, digits);
     if text == EMPTY { text } else { format!("{text}\u{a0}%") }
+}
+
+/// `−28.1 points` of −0.281: a difference of shares, which is no share itself.
+pub fn points(x: impl Into<Option<f64>>) -> String {
+    match present(x.into()) {
+        Some(share) => format!("{}\u{a0}points", signed(100.0 * share, 1)),
+        None => EMPTY.to_owned(),
+    }
+}
+
+/// `[−45.4, −10.5] points`
+pub fn points_interval(ends: Option<(f64, f64)>) -> String {
+    let (low, high) = ends.map(|(low, high)| (100.0 * low, 100.0 * high)).unzip();
+    let text = interval(low, high, 1);
+    if text == EMPTY { text } else { format!("{text}\u{a0}points") }
 }
 
 /// `480`, `134 515 008`: a whole number, in groups of three digits where it is long.
@@ -76,6 +99,12 @@ pub fn count(n: i64) -> String {
 /// `1 pair`, `12 pairs`: so many of what has a regular plural.
 pub fn plural(n: i64, one: &str) -> String {
     format!("{} {one}{}", count(n), if n == 1 { "" } else { "s" })
+}
+
+/// A text with its first letter in upper case.
+pub fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    letters.next().map_or(String::new(), |first| first.to_uppercase().chain(letters).collect())
 }
 
 /// `L23.H3`: a head by its layer and its number there, both from 0.
@@ -118,6 +147,12 @@ mod tests {
     }
 
     #[test]
+    fn coefficients_keep_their_digits() {
+        let written = [0.5, -0.125, 4.0, 0.0625, 1.0 / 3.0, f64::NAN].map(exact);
+        assert_eq!(written, ["0.50", "−0.125", "4.00", "0.0625", "0.3333", EMPTY]);
+    }
+
+    #[test]
     fn what_rounds_to_zero_has_no_sign() {
         assert_eq!(
             [signed(-0.0004, 3), signed(0.0004, 3), number(-0.0, 0), signed(-0.0006, 3)],
@@ -149,6 +184,10 @@ mod tests {
         assert_eq!(interval(-0.5, 0.25, 2), "[−0.50,\u{a0}0.25]");
         assert_eq!(share_interval(Some((-0.015, 0.107))), "[−1.5,\u{a0}10.7]\u{a0}%");
         assert_eq!(share_interval(None), interval(None, None, 1));
+        assert_eq!(share_interval(Some((0.00254, 0.0034))), "[0.25,\u{a0}0.34]\u{a0}%");
+        assert_eq!(share_interval(Some((0.0, 0.0))), "[0.0,\u{a0}0.0]\u{a0}%");
+        assert_eq!([points(-0.28125), points(None)], ["−28.1\u{a0}points", EMPTY]);
+        assert_eq!(points_interval(Some((-0.454, -0.105))), "[−45.4,\u{a0}−10.5]\u{a0}points");
     }
 
     #[test]

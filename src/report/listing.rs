@@ -21,7 +21,9 @@
 //! # }
 //! ```
 
-use super::cells::{EMPTY, count, head, interval, number, p_value, share, signed};
+use super::cells::{
+    EMPTY, count, exact, head, interval, number, p_value, points, points_interval, share, share_interval, signed,
+};
 use super::{Heading, TableBlock};
 use crate::table::rows::Cells as _;
 use crate::table::{Table, TableError};
@@ -37,6 +39,8 @@ pub enum Show<'a> {
     Id(&'a str),
     /// Numbers with so many digits.
     Number(&'a str, usize),
+    /// Numbers of a grid, with the digits that they have.
+    Exact(&'a str),
     /// Numbers whose direction counts, with so many digits.
     Signed(&'a str, usize),
     /// Shares, in percent.
@@ -45,6 +49,12 @@ pub enum Show<'a> {
     PValue(&'a str),
     /// An interval from what the names of its ends' columns begin with ([`crate::table::rows`]), with so many digits.
     Interval(&'a str, usize),
+    /// The same of a share, in percent.
+    ShareInterval(&'a str),
+    /// Differences of shares, in percentage points.
+    Points(&'a str),
+    /// The interval of a difference of shares.
+    PointsInterval(&'a str),
     /// A head from its layer and its number; where the layer is negative there is none.
     Head(&'a str, &'a str),
     /// True and false.
@@ -184,16 +194,17 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
             Ok(Box::new(move |row| column[row].to_string()))
         }
         Show::Number(column, digits) => floats(column, number, digits),
+        Show::Exact(column) => floats(column, |x, _| exact(x), 0),
         Show::Signed(column, digits) => floats(column, signed, digits),
         Show::Share(column) => floats(column, |x, _| share(x), 1),
         Show::PValue(column) => floats(column, |x, _| p_value(x), 3),
-        Show::Interval(name, digits) => {
-            let interval_at = <Option<(f64, f64)>>::in_table(table, name)?;
-            Ok(Box::new(move |row| {
-                let (low, high) = interval_at(row).unzip();
-                interval(low, high, digits)
-            }))
-        }
+        Show::Points(column) => floats(column, |x, _| points(x), 1),
+        Show::Interval(name, digits) => intervals(table, name, move |ends| {
+            let (low, high) = ends.unzip();
+            interval(low, high, digits)
+        }),
+        Show::ShareInterval(name) => intervals(table, name, share_interval),
+        Show::PointsInterval(name) => intervals(table, name, points_interval),
         Show::Head(layer, number) => {
             let (layers, numbers) = (table.ints(layer)?, table.ints(number)?);
             Ok(Box::new(move |row| match layers[row] {
@@ -206,6 +217,16 @@ fn cells<'a>(table: &'a Table, show: Show<'_>) -> Result<Cells<'a>, TableError> 
             Ok(Box::new(move |row| if column[row] { "yes" } else { "no" }.to_owned()))
         }
     }
+}
+
+/// Intervals, written by `write`.
+fn intervals<'a>(
+    table: &'a Table,
+    name: &str,
+    write: impl Fn(Option<(f64, f64)>) -> String + 'a,
+) -> Result<Cells<'a>, TableError> {
+    let ends_at = <Option<(f64, f64)>>::in_table(table, name)?;
+    Ok(Box::new(move |row| write(ends_at(row))))
 }
 
 #[cfg(test)]
@@ -246,6 +267,9 @@ mod tests {
             .column("plain", Show::Number("effect", 2))
             .column("share", Show::Share("effect"))
             .column("interval", Show::Interval("", 1))
+            .column("of a share", Show::ShareInterval(""))
+            .column("points", Show::Points("low"))
+            .column("of points", Show::PointsInterval(""))
             .column("p", Show::PValue("p"))
             .column("kept", Show::Flag("kept"))
             .block("Heads")
@@ -254,11 +278,25 @@ mod tests {
         assert_eq!(block.rows.len(), 2);
         assert_eq!(
             block.rows[0],
-            ["a", "L0.H5", "5", "5", "+0.1", "0.10", "10.0\u{a0}%", "[−0.1,\u{a0}0.1]", "0.500", "yes"]
+            [
+                "a",
+                "L0.H5",
+                "5",
+                "5",
+                "+0.1",
+                "0.10",
+                "10.0\u{a0}%",
+                "[−0.1,\u{a0}0.1]",
+                "[−10.0,\u{a0}10.0]\u{a0}%",
+                "−10.0\u{a0}points",
+                "[−10.0,\u{a0}10.0]\u{a0}points",
+                "0.500",
+                "yes"
+            ]
         );
         assert_eq!(block.rows[1][2..4], ["12\u{202f}345", "12345"], "an id can be copied");
         let numeric: Vec<bool> = block.header.iter().map(|heading| heading.numeric).collect();
-        assert_eq!(numeric, [false, false, true, true, true, true, true, true, true, false]);
+        assert_eq!(numeric, [&[false, false][..], &[true; 10], &[false]].concat());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! What was measured, of which prompts, in words: for reports and dry runs.
 
-use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt, Ways};
+use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, Ways};
 use crate::report::cells::{EMPTY, plural, signed};
 use crate::report::{Block, Heading, Section, TableBlock};
 
@@ -21,7 +21,7 @@ pub(super) fn section(measured: &Measured) -> Section {
         section = section.block(Block::Table(tokens(measured)));
     }
     if let Some(metric) = measured.metric {
-        section = section.paragraph(mean(metric));
+        section = section.paragraph(mean(metric, measured.template));
     }
     for warning in &measured.warnings {
         section = section.paragraph(format!("**Note.** {warning}."));
@@ -49,22 +49,16 @@ pub(crate) fn pieces(tokens: &[NamedToken]) -> String {
     tokens.iter().map(|token| format!("{:?}", token.text)).collect::<Vec<_>>().join(" ")
 }
 
-/// The first prompt of a dry run.
-pub(crate) fn first_prompt(first: &ShownPrompt) -> String {
-    format!(
-        "the first prompt (`{}`, {}), {}: {}",
-        first.id,
-        first.field,
-        plural(first.tokens.len() as i64, "token"),
-        pieces(&first.tokens)
-    )
-}
-
 fn tokens(measured: &Measured) -> TableBlock {
     let paired = measured.metric.is_some_and(|metric| metric.negative_mean.is_some());
     let sides = [("answer", &measured.answer), ("foil", &measured.foil)];
-    let listed =
-        sides.iter().flat_map(|(side, tokens)| tokens.iter().take(LISTED).map(move |token| row(side, token, paired)));
+    // Tokens of items that were left out have no probability, unless none has.
+    let scored = |token: &&ScoredToken| token.mean_logprob.is_some() || token.mean_logprob_negative.is_some();
+    let any = sides.iter().any(|(_, tokens)| tokens.iter().any(|token| scored(&token)));
+    let listed = sides.iter().flat_map(|(side, tokens)| {
+        let tokens = tokens.iter().take(LISTED).filter(move |token| !any || scored(token));
+        tokens.map(move |token| row(side, token, paired))
+    });
     let left: usize = sides.iter().map(|(_, tokens)| tokens.len().saturating_sub(LISTED)).sum();
     let rest = if left > 0 { format!(" {left} more are in run.json.") } else { String::new() };
     let heading = |name: &str, numeric: bool| Heading { name: name.to_owned(), numeric };
@@ -94,18 +88,23 @@ fn row(side: &str, token: &ScoredToken, paired: bool) -> Vec<String> {
     row
 }
 
-fn mean(metric: MeanMetric) -> String {
+fn mean(metric: MeanMetric, ways: Ways) -> String {
     let items = metric.items;
+    let all = (ways.applied + ways.text + ways.ids) / if metric.negative_mean.is_some() { 2 } else { 1 };
+    let beforehand = match items < all {
+        true => " that were looked at beforehand; the analysis below is over all",
+        false => "",
+    };
     match metric.negative_mean {
         Some(negative) => format!(
             "The metric, the logit difference of answer and foil, is {} after the positive prompts and {} after the negative ones \
-             (mean over {}, in nats).",
+             (in nats, mean over {}{beforehand}).",
             signed(metric.mean, 2),
             signed(negative, 2),
             plural(items as i64, "pair")
         ),
         None => format!(
-            "The metric, the logit difference of answer and foil, is {} (mean over {}, in nats).",
+            "The metric, the logit difference of answer and foil, is {} (in nats, mean over {}{beforehand}).",
             signed(metric.mean, 2),
             plural(items as i64, "prompt")
         ),
@@ -121,6 +120,15 @@ mod tests {
         assert_eq!(ways(Ways { applied: 24, text: 0, ids: 0 }), "24 prompts went through the model's chat template.");
         let both = ways(Ways { applied: 0, text: 1, ids: 2 });
         assert_eq!(both, "1 prompt was read as text, without a chat template; 2 prompts were given as token ids.");
+    }
+
+    #[test]
+    fn a_mean_over_some_of_the_items_is_said_to_be() {
+        let ways = |applied| Ways { applied, text: 0, ids: 0 };
+        let metric = MeanMetric { items: 64, mean: 0.5, negative_mean: Some(-0.5), positive_below: None };
+        let said = mean(metric, ways(240));
+        assert!(said.contains("mean over 64 pairs that were looked at beforehand; the"), "{said}");
+        assert!(mean(metric, ways(128)).contains("mean over 64 pairs)"));
     }
 
     #[test]

@@ -1,12 +1,12 @@
-//! The report of a run directory, from its record and its tables alone; and the record of what is made of run directories.
+//! The report of a run directory, from its record and its tables alone.
 
-use super::rundir::{RUN_FILE, RunDir, RunRecord};
+use super::rundir::{RunDir, RunRecord};
 use super::{StudyError, described};
 use crate::analyses::Writer;
-use crate::report::cells::plural;
+use crate::report::cells::{count, plural};
 use crate::report::{self, Block, Report, Section};
 use crate::table::Table;
-use serde_json::{Map, Value};
+use serde_json::Value;
 use std::path::Path;
 
 /// An analysis' report; its figures stand in `folder`.
@@ -24,7 +24,10 @@ pub(crate) fn document(
         record.model.name,
         record.model.architecture,
         plural(record.model.parameters as i64, "parameter"),
-        plural(record.prompts as i64, "prompt"),
+        match record.prompts {
+            1 => "1 pass over a prompt".to_string(),
+            n => format!("{} passes over prompts", count(n as i64)),
+        },
         match record.forks {
             0 => String::new(),
             forks => format!(" and {}", plural(forks as i64, "edited run")),
@@ -46,26 +49,6 @@ pub(crate) fn write_report(directory: &RunDir, report: &Report) -> Result<(), St
     directory.write_atomic("report.md", report::markdown::render(report).as_bytes())?;
     directory.write_atomic("report.html", report::html::render(report)?.as_bytes())?;
     Ok(())
-}
-
-/// Writes the record of a command that made its directory of others: the command and the version, and what `more` says.
-///
-/// # Errors
-/// If it cannot be written.
-pub(crate) fn write_record(
-    directory: &RunDir,
-    command: &str,
-    command_line: &str,
-    more: Map<String, Value>,
-) -> Result<(), StudyError> {
-    let mut record = Map::from_iter([
-        ("command".to_string(), Value::from(command)),
-        ("command_line".to_string(), Value::from(command_line)),
-        ("version".to_string(), Value::from(env!("CARGO_PKG_VERSION"))),
-    ]);
-    record.extend(more);
-    let json = serde_json::to_vec_pretty(&record).map_err(|e| StudyError::Failed(e.to_string()))?;
-    Ok(directory.write_atomic(RUN_FILE, &json)?)
 }
 
 /// How the run was made, for the report's end. Times stand in `run.json` alone, so that a report made again is the same.

@@ -4,8 +4,11 @@ use crate::dataset::{Data, IN_MEMORY};
 use serde_json::{Map, Value};
 use std::path::Path;
 
+/// The name and the bytes of data that are kept as a file.
+type File = (String, Vec<u8>);
+
 /// Parameters with the names of data in memory in their place, and these data by their names as files.
-pub(super) fn taken_out(parameters: Map<String, Value>) -> (Map<String, Value>, Vec<(String, Vec<u8>)>) {
+pub(super) fn taken_out(parameters: Map<String, Value>) -> (Map<String, Value>, Vec<File>) {
     let mut files = Vec::new();
     let named = parameters.into_iter().map(|(key, value)| (key, named(value, &mut files))).collect();
     (named, files)

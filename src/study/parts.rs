@@ -1,6 +1,6 @@
 //! Parts: the readings of a piece of a plan, kept under a name that says what they are of.
 //!
-//! A part's name is the SHA-256 of all that its readings depend on ([`Of`]): the piece of the plan, the weights, the dtype, the
+//! A part's name is the SHA-256 of all that its readings depend on (`Of`): the piece of the plan, the weights, the dtype, the
 //! engine, the kind of products and the version. So a part is the same wherever it was made: several machines can share the
 //! work of a study, and to gather it is to copy their parts into one folder. Readings are kept exactly, in the safetensors
 //! format; answers as JSON.
@@ -142,12 +142,12 @@ pub(super) struct Of(String);
 
 impl Of {
     /// What a model and an engine make of a plan, with all else that it depends on.
-    pub(super) fn of(made: &Made, model: &Model, engine: Engine, parts: &Parts) -> Of {
+    pub(super) fn new(made: &Made, model: &Model, engine: Engine, parts: &Parts) -> Of {
         let mut hash = Sha256::new();
         let decoder = &model.decoder;
         let mut add = |what: &str, value: &str| hash.update(format!("{what} {} {value}\n", value.len()));
         add("version", env!("CARGO_PKG_VERSION"));
-        add("model", &model.sha256);
+        add("model", &model.sample);
         add("dtype", decoder.dtype.as_str());
         add("engine", &engine.to_string());
         add("products", &products(model));

@@ -125,7 +125,7 @@ impl Session {
     /// Computes a plan's readings, one for each of its readouts.
     ///
     /// # Errors
-    /// As [`run`]; and if a part cannot be kept or read.
+    /// As [`crate::run::run`]; and if a part cannot be kept or read.
     pub fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         let program = self.compiled(plan)?;
         self.count(plan, &plan.digest(), size(&program, self.engine));
@@ -206,7 +206,7 @@ impl Session {
     /// Where what is made of a plan is kept, and as what; none where nothing is.
     fn place(&self, made: &Made) -> Option<(&Parts, Of)> {
         let parts = self.parts.as_ref()?;
-        Some((parts, Of::of(made, &self.model, self.engine, parts)))
+        Some((parts, Of::new(made, &self.model, self.engine, parts)))
     }
 
     fn options<'a>(&'a self, progress: &'a (dyn Fn(u64) + Sync)) -> Options<'a> {

@@ -374,7 +374,7 @@ fn resampling_draws_the_same_for_a_seed_and_other_prompts_for_another() {
 
 /// The classifier's probability of each prompt's activation, as steering by its coefficient of the vector at norm 1 leaves it.
 fn steered_probabilities(out: &Path, smallest: &Table) -> Vec<(String, f64)> {
-    let classifier = from_file(&out.join("vectors.safetensors"), None, None).unwrap().named;
+    let classifier = from_file(out.join("vectors.safetensors"), None, None).unwrap().named;
     let norm = classifier.vector.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
     let along: Arc<[f32]> = classifier.vector.iter().map(|x| (f64::from(*x) / norm) as f32).collect();
     let model = Model::open("demo", &Options::default()).unwrap();

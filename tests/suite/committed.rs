@@ -52,6 +52,26 @@ fn today(bench: &Bench) -> Columns {
     all
 }
 
+/// A share is in percent, and so is its interval: text, figures and tables agree.
+#[test]
+fn an_interval_beside_a_share_is_in_percent_too() {
+    let reports = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
+    let folders = std::fs::read_dir(reports).unwrap().map(|entry| entry.unwrap().path().join("report.md"));
+    let mut intervals = 0;
+    for report in folders.filter(|path| path.is_file()) {
+        let text = std::fs::read_to_string(&report).unwrap();
+        for line in text.lines().filter(|line| line.starts_with('|')) {
+            let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+            let beside = cells.windows(2).filter(|pair| pair[0].ends_with('%') && pair[1].starts_with("\\["));
+            for pair in beside {
+                assert!(pair[1].ends_with('%'), "{}: {line}", report.display());
+                intervals += 1;
+            }
+        }
+    }
+    assert!(intervals > 20, "{intervals}");
+}
+
 #[test]
 fn every_committed_report_can_be_made_of_its_folder_and_has_all_columns_of_today() {
     let bench = Bench::new();

@@ -27,7 +27,7 @@ fn ids(model: &Model) -> Vec<u32> {
 fn the_day_of_a_template_is_fixed_unless_it_is_given() {
     let fixed = open(None);
     assert_eq!(ids(&fixed), [1, 3]);
-    let said = "the chat template writes the date: 2024-07-26 is assumed; give another with --date";
+    let said = "the chat template writes the date: 2024-07-26 is assumed; give another with `date`";
     assert_eq!(fixed.warnings, [said]);
     let given = open(Some("2030-01-02"));
     assert_eq!(ids(&given), [2, 3]);

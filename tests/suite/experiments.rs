@@ -276,7 +276,7 @@ fn finished_pieces_are_taken_up_and_damaged_ones_are_named() {
     assert_eq!((&second[0], &second[1]), (&Reading::Number(42.0), &first[1]));
     std::fs::write(&part, &bytes[..at]).unwrap();
     let why = run(true).unwrap_err().to_string();
-    assert!(why.contains(&names[0]) && why.contains("--force"), "{why}");
+    assert!(why.contains(&names[0]) && why.contains("`force`"), "{why}");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What a session cuts into pieces comes out as if it were whole, also after a stop.
 
 use crate::support::cli::{Bench, listed, pair};
+use crate::support::copies::{Folder, Stored};
 use crate::support::{FAMILIES, Golden, family_dir, open};
 use clap::Parser;
 use gatelens::analyses::ablate::Ablate;
@@ -9,10 +10,11 @@ use gatelens::analyses::interchange::Interchange;
 use gatelens::analyses::{About, Analysis};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Array, Engine, Generated, Generation, Options, Reading, Sampling, Steps, run};
+use gatelens::run::{Array, Cancel, Engine, Generated, Generation, Options, Reading, RunError, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
 use gatelens::site::SiteKind;
-use gatelens::study::session::{Limits, Session, Wanted};
+use gatelens::study::parts::Parts;
+use gatelens::study::session::{Limits, Session, SessionError, Wanted};
 use gatelens::study::{Progress, Work};
 use gatelens::table::Table;
 use serde_json::{Map, json};
@@ -70,22 +72,33 @@ fn bits(readings: &[Reading]) -> Vec<Vec<u64>> {
 
 /// Counts the rows that a session tells of.
 #[derive(Default)]
-struct Rows(AtomicU64);
+struct Rows {
+    computed: AtomicU64,
+    kept: AtomicU64,
+    /// What is cancelled once so many were computed.
+    cancels: Option<(u64, Cancel)>,
+}
 
 impl Rows {
+    fn computed(&self) -> u64 {
+        self.computed.load(Ordering::Relaxed)
+    }
+
     fn seen(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.computed() + self.kept.load(Ordering::Relaxed)
     }
 }
 
 impl Progress for Rows {
     fn advance(&self, done: Work) {
         assert!(done.flops > 0.0 || done.rows == 0);
-        self.0.fetch_add(done.rows, Ordering::Relaxed);
+        let before = self.computed.fetch_add(done.rows, Ordering::Relaxed);
+        let reached = |(at, _): &&(u64, Cancel)| before + done.rows >= *at;
+        self.cancels.as_ref().filter(reached).inspect(|(_, cancel)| cancel.cancel());
     }
 
     fn kept(&self, done: Work) {
-        self.advance(done);
+        self.kept.fetch_add(done.rows, Ordering::Relaxed);
     }
 }
 
@@ -215,6 +228,96 @@ fn tables_do_not_depend_on_where_plans_are_cut_nor_on_a_stop() {
     holds::<Interchange>(&model, &["--pairs", &pairs, "--estimate", "gradient", "--exact", "4"]);
     holds::<Ablate>(&model, &["--prompts", &prompts, "--mode", "zero,mean"]);
     holds::<Dla>(&model, &["--prompts", &prompts]);
+}
+
+// ---- Parts, by what they are of -----------------------------------------------------------------------------------
+
+/// A folder of parts, and a session that keeps each pair of a plan as one.
+fn keeping(folder: &Path, model: &Arc<Model>, engine: Engine) -> Session {
+    std::fs::create_dir_all(folder).unwrap();
+    Session::new(model, engine, 0).limited(SINGLE).resumable(Parts::new(folder, ""))
+}
+
+#[test]
+fn parts_that_machines_made_apart_are_gathered_in_one_folder() {
+    let (bench, model, plan) = (Bench::new(), Arc::new(open("llama")), pairs(6));
+    let expected = run(&model.decoder, &plan, &Options::default()).unwrap();
+    // What runs that were stopped at different places have left, one of a plan that holds the pairs of the other.
+    let (first, second) = (bench.path("first"), bench.path("second"));
+    keeping(&first, &model, Engine::Wavefront).run(&pairs(4)).unwrap();
+    keeping(&second, &model, Engine::Wavefront).run(&plan).unwrap();
+    assert_eq!((listed(&first).len(), listed(&second).len()), (4, 6));
+    assert!(listed(&first).iter().all(|name| listed(&second).contains(name)), "the same pieces have the same names");
+    for name in listed(&second) {
+        std::fs::copy(second.join(&name), first.join(&name)).unwrap();
+    }
+    let rows = Arc::new(Rows::default());
+    let session = keeping(&first, &model, Engine::Wavefront).watched(rows.clone());
+    assert!(bits(&session.run(&plan).unwrap()) == bits(&expected));
+    assert_eq!((rows.computed(), listed(&first).len()), (0, 6));
+}
+
+#[test]
+fn a_part_is_taken_for_no_other_engine_model_or_piece() {
+    let (bench, plan) = (Bench::new(), pairs(2));
+    let (folder, written) = (bench.path("parts"), Folder::of("llama").weights(|_| {}));
+    let open =
+        |folder: &Folder| Arc::new(Model::open(folder.path().to_str().unwrap(), &ModelOptions::default()).unwrap());
+    let model = open(&written);
+    keeping(&folder, &model, Engine::Wavefront).run(&plan).unwrap();
+    let names = listed(&folder);
+    keeping(&folder, &model, Engine::Full).run(&plan).unwrap();
+    assert_eq!(listed(&folder).len(), 4);
+    // Other numbers in tensors of the same shapes, in a file of the same size.
+    let other = Folder::of("llama").weights(|tensors| {
+        let norm = tensors.values_mut().find(|stored| stored.shape.len() == 1).unwrap();
+        *norm = Stored::floats(&norm.shape.clone(), &vec![0.5; norm.shape[0]]);
+    });
+    let other = open(&other);
+    assert_eq!(model.sha256, other.sha256);
+    let found = keeping(&folder, &other, Engine::Wavefront).run(&plan).unwrap();
+    assert!(bits(&found) == bits(&run(&other.decoder, &plan, &Options::default()).unwrap()));
+    assert_eq!(listed(&folder).len(), 6);
+    // A part under another's name is refused by it.
+    std::fs::copy(folder.join(&names[0]), folder.join(&names[1])).unwrap();
+    let why = keeping(&folder, &model, Engine::Wavefront).run(&plan).unwrap_err().to_string();
+    assert!(why.contains(&names[1]) && why.contains("not what its name says"), "{why}");
+}
+
+#[test]
+fn functions_of_a_caller_share_no_part() {
+    let (bench, model) = (Bench::new(), Arc::new(open("llama")));
+    let scaled = |by: f32| {
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", ids(1, 5));
+        let change = Change::Map(Arc::new(move |row: &mut [f32]| row.iter_mut().for_each(|x| *x *= by)));
+        let site = SiteKind::ResidPost.at(1);
+        let fork = plan.fork(prompt, vec![Edit { site, part: Part::All, positions: Positions::Last, change }]);
+        plan.read(fork, metric());
+        plan
+    };
+    let folder = bench.path("parts");
+    let session = keeping(&folder, &model, Engine::Wavefront);
+    let [one, two] = [1.0, -3.0].map(|by| bits(&session.run(&scaled(by)).unwrap()));
+    assert!(one != two);
+    let again = keeping(&folder, &model, Engine::Wavefront);
+    assert!(
+        [1.0, -3.0].map(|by| bits(&again.run(&scaled(by)).unwrap())) == [one, two],
+        "a stopped run goes on in its order"
+    );
+    assert_eq!(listed(&folder).len(), 2);
+}
+
+#[test]
+fn a_run_that_is_cancelled_keeps_what_it_finished() {
+    let (bench, model, plan, cancel) = (Bench::new(), Arc::new(open("llama")), pairs(6), Cancel::default());
+    let (folder, rows) =
+        (bench.path("parts"), Arc::new(Rows { cancels: Some((40, cancel.clone())), ..Rows::default() }));
+    let session = keeping(&folder, &model, Engine::Wavefront).watched(rows).cancelled_by(cancel);
+    assert!(matches!(session.run(&plan), Err(SessionError::Run(RunError::Cancelled(_)))));
+    assert!((1..6).contains(&listed(&folder).len()), "{:?}", listed(&folder));
+    let found = keeping(&folder, &model, Engine::Wavefront).run(&plan).unwrap();
+    assert!(bits(&found) == bits(&run(&model.decoder, &plan, &Options::default()).unwrap()));
 }
 
 // ---- Answers ------------------------------------------------------------------------------------------------------

@@ -70,6 +70,17 @@ fn words([answer, foil]: [[f64; 3]; 2]) -> &'static str {
 }
 
 #[test]
+fn as_many_heads_have_a_dot_as_the_readme_says() {
+    let marked = Rows::of("reports/ioi-smollm2/heads.parquet", |t, row| {
+        t.flags("marked").unwrap()[row] && t.strs("direction").unwrap()[row] == "necessity"
+    });
+    let layers = || marked.rows.iter().map(|row| marked.table.ints("layer").unwrap()[*row]);
+    let (first, last) = (layers().min().unwrap(), layers().max().unwrap());
+    let said = format!("{} heads, all in layers {first} to {last}, have a dot", marked.rows.len());
+    assert!(std::fs::read_to_string(root().join("README.md")).unwrap().contains(&said), "{said}");
+}
+
+#[test]
 fn what_the_readme_says_of_heads_is_what_the_committed_tables_say() {
     let readme = std::fs::read_to_string(root().join("README.md")).unwrap();
     let lines: Vec<&str> = readme.lines().filter(|line| line.starts_with("| L") && line.contains(".H")).collect();

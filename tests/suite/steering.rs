@@ -28,7 +28,7 @@ fn steered(bench: &Bench, more: &[&str]) -> (PathBuf, Given) {
     let out = bench.out(&bench.written().len().to_string());
     let ends = [prompts.to_str().unwrap(), "--controls", "2", "--out", out.to_str().unwrap()];
     gatelens([&STEER[..], &ends, more].concat()).done();
-    let vector = from_file(&out.join("vectors.safetensors"), None, None).unwrap();
+    let vector = from_file(out.join("vectors.safetensors"), None, None).unwrap();
     (out, vector)
 }
 
@@ -98,7 +98,7 @@ fn a_layer_and_a_position_are_selected_by_what_their_direction_does() {
     }
 
     // What it leaves, by hand.
-    let direction: Arc<[f32]> = from_file(&out.join("vectors.safetensors"), None, None).unwrap().named.vector.into();
+    let direction: Arc<[f32]> = from_file(out.join("vectors.safetensors"), None, None).unwrap().named.vector.into();
     let model = Model::open("demo", &Options::default()).unwrap();
     let mut plan = Plan::default();
     for line in std::fs::read_to_string(&path).unwrap().lines() {
@@ -158,7 +158,7 @@ fn cav_and_steer_make_one_classifier_of_the_same_examples() {
     let out = bench.out("cav");
     let cav = ["cav", "demo", "--quiet", "--layers", "4", "--out", out.to_str().unwrap()];
     gatelens([&cav[..], &files].concat()).done();
-    let fitted = from_file(&out.join("cavs.safetensors"), None, None).unwrap();
+    let fitted = from_file(out.join("cavs.safetensors"), None, None).unwrap();
     let (_, made) = steered(&bench, &[&["--from", "cav"], &files[..]].concat());
     assert_eq!((&made.named, made.position), (&fitted.named, fitted.position));
     // What was fitted at the last position gives no probability at another.
@@ -179,13 +179,15 @@ fn shares_of_answers_say_of_how_many_directions_they_are() {
     assert!(answering.iter().all(|n| *n == 1), "{answering:?}");
     assert!(direction.contains(&"random") && dose.ints("directions").unwrap().contains(&2));
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
-    for words in ["were generated along the vector, and 12 along 1 random direction.", "grey: 1 random direction."] {
+    for words in
+        ["were generated along the vector, and 12 along 1 random direction.", "refusal along 1 random direction."]
+    {
         assert!(report.contains(words), "no `{words}` in {report}");
     }
     // What chance does is a range, not a mean that tends to nothing.
     assert!(report.contains("2 random directions of the same norm change it by "), "{report}");
     assert!(report.contains("2 random directions are too few to tell") && report.contains("under 0.333"), "{report}");
-    assert!(report.contains("Answer and foil apart") && report.contains("What moved"), "{report}");
+    assert!(report.contains("answer and foil apart") && report.contains("What moved"), "{report}");
     assert!(listed(&out).contains(&"answers.png".to_string()));
 }
 

@@ -436,6 +436,6 @@ fn a_reading_that_is_not_finite_is_an_error_that_names_what_would_help() {
     };
     let wide = message(DType::F32);
     assert_names(&wide, &["readout 0 of fork 0 of prompt `short`", "f32 already", "edit"]);
-    assert!(!wide.contains("--dtype"), "{wide}");
-    assert_names(&message(DType::BF16), &["readout 0", "--dtype f32"]);
+    assert!(!wide.contains("dtype = "), "{wide}");
+    assert_names(&message(DType::BF16), &["readout 0", "dtype = f32"]);
 }

@@ -3,8 +3,7 @@
 use super::{DropRow, KnockoutRow, OverPairs, RepairRow};
 use crate::analyses::components::{OfComponent, label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Moved, Shown, moved};
-use crate::analyses::marks::MarkArgs;
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
@@ -15,6 +14,12 @@ use crate::report::{Block, Section};
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use std::path::Path;
+
+/// What attributions change by, for axes.
+const LOSS: &str = "loss of attribution (nats; negative: gain)";
+
+/// What the table of knockouts calls all amplifiers together.
+const ALL: &str = "amplifiers";
 
 /// How many components a report's table and forest plot list.
 const LISTED: usize = 12;
@@ -34,6 +39,11 @@ struct Component<'a> {
 impl Component<'_> {
     fn head(&self) -> Option<usize> {
         self.row.component.component.strip_prefix("head.")?.parse().ok()
+    }
+
+    /// Whether it can change at all, and was tested: a later component's.
+    fn is_later(&self) -> bool {
+        self.row.q_value.is_some() && !self.row.is_gate
     }
 
     fn significant(&self) -> bool {
@@ -94,48 +104,70 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
     let rows = (0..knockouts.rows()).filter(|i| *i == 0 || !with_gate[*i]).take(MOST_KNOCKOUTS);
-    let rows = rows.map(|i| (i, names[i].to_string()));
-    let shown = Shown { subtitle, what: "effect", subject: "the knockout", strongest: false, ..Shown::default() };
+    let label = |name: &str| if name == ALL { "all amplifiers".to_string() } else { name.to_string() };
+    let rows = rows.map(|i| (i, label(names[i])));
+    let shown = Shown {
+        title: "Knockouts: answer and foil apart".to_string(),
+        subtitle,
+        subject: "the knockout",
+        order: Order::Own("knocked out"),
+        ..Shown::default()
+    };
     Ok((shown, moved(knockouts.column(KnockoutRow::halves)?, knockouts.column(KnockoutRow::effect_mean)?, rows)))
 }
 
-/// What every head loses, layer by head, with a dot on amplifiers of some size.
+/// What every later head loses, layer by head, with a dot on amplifiers.
 fn drops_map(rows: &[Component], gate: &str, subtitle: &str) -> Figure {
-    let marked = |r: &Component| r.row.amplifier && MarkArgs::default().holds(r.row.p_max, r.row.share_of_effect);
+    let drop = |r: &Component| r.row.drop_mean.filter(|_| r.is_later());
     let head =
-        |r: &Component| Some((usize::try_from(r.row.component.layer).ok()?, r.head()?, r.row.drop_mean, marked(r)));
+        |r: &Component| Some((usize::try_from(r.row.component.layer).ok()?, r.head()?, drop(r), r.row.amplifier));
     let (values, marks) = Heatmap::of_heads(rows.iter().filter_map(head));
     Figure::from(Heatmap {
-        title: format!("Attribution that heads lose without {gate}"),
+        title: format!("Change of later heads' attributions when {gate} is out"),
         subtitle: subtitle.to_string(),
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
-        value_label: "drop of the attribution (nats)".to_string(),
+        value_label: LOSS.to_string(),
         values,
-        mark_meaning: (!marks.is_empty()).then(dots),
+        mark_meaning: (!marks.is_empty()).then(amplifiers),
         marks,
+        missing_meaning: Some(format!("not after {gate}")),
+        limit: None,
     })
 }
 
 /// What a dot on a head says.
-fn dots() -> String {
-    format!("amplifier, {}", MarkArgs::default().rule(true, "effect"))
+fn amplifiers() -> String {
+    format!("amplifiers (q < {SIGNIFICANT}, in the direction of the effect)")
+}
+
+/// What is under the map of drops.
+fn drops_caption(rows: &[Component], gate: &str) -> String {
+    let dots = match rows.iter().any(|r| r.row.amplifier) {
+        true => format!(" Dots mark {}.", amplifiers()),
+        false => String::new(),
+    };
+    format!(
+        "What each head after {gate} loses of its attribution, on average; all components are in components.parquet.{dots}"
+    )
 }
 
 /// The components that lose or gain most.
 fn drops_forest(rows: &[Component], subtitle: &str) -> Figure {
     let row = |r: &Component| {
-        let estimate = |value| Estimate { value, interval: r.row.interval, marked: r.significant() };
+        let marked = r.row.q_value.map(|_| r.significant());
+        let estimate = |value| Estimate { value, interval: r.row.interval, marked };
         ForestRow { label: r.label.clone(), estimates: vec![r.row.drop_mean.map(estimate)] }
     };
     Figure::from(Forest {
         title: "Largest changes of attribution".to_string(),
         subtitle: subtitle.to_string(),
-        value_label: "drop of the attribution (nats)".to_string(),
-        series: vec!["drop".to_string()],
+        value_label: LOSS.to_string(),
+        series: vec!["loss".to_string()],
         rows: rows.iter().take(LISTED).map(row).collect(),
         mark_meaning: Some(format!("q < {SIGNIFICANT}")),
         interval_meaning: Some(INTERVAL.to_string()),
+        missing_meaning: None,
     })
 }
 
@@ -144,10 +176,18 @@ fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Opt
     let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
     let (effects, ends) = (knockouts.column(KnockoutRow::effect_mean)?, knockouts.column(KnockoutRow::interval)?);
     let (beyond, beyond_ends) = (knockouts.column(KnockoutRow::beyond_gate)?, knockouts.column(KnockoutRow::beyond)?);
-    let estimate = |value: Option<f64>, interval| Some(Estimate { value: value?, interval, marked: false });
+    let q = knockouts.column(KnockoutRow::q_value)?;
+    // What is done on top of the gate has an interval, and no test.
+    let excludes_0 = |(low, high): (f64, f64)| low > 0.0 || high < 0.0;
+    let estimate = |value: Option<f64>, interval: Option<(f64, f64)>, marked: Option<bool>| {
+        Some(Estimate { value: value?, interval, marked })
+    };
     let row = |i: usize| ForestRow {
-        label: names[i].to_string(),
-        estimates: vec![estimate(effects[i], ends[i]), estimate(beyond[i], beyond_ends[i])],
+        label: if names[i] == ALL { "all amplifiers".to_string() } else { names[i].to_string() },
+        estimates: vec![
+            estimate(effects[i], ends[i], q[i].map(|q| q < SIGNIFICANT)),
+            estimate(beyond[i], beyond_ends[i], beyond_ends[i].map(excludes_0)),
+        ],
     };
     // More than fit into a figure are in the table.
     let rows: Vec<ForestRow> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).map(row).take(MOST_KNOCKOUTS).collect();
@@ -158,8 +198,9 @@ fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Opt
             value_label: "effect on the logit difference (nats)".to_string(),
             series: vec!["knocked out alone".to_string(), format!("on top of {gate}")],
             rows,
-            mark_meaning: None,
+            mark_meaning: Some(format!("q < {SIGNIFICANT}; on top of {gate}: the interval excludes 0")),
             interval_meaning: Some(INTERVAL.to_string()),
+            missing_meaning: None,
         })
     }))
 }
@@ -175,22 +216,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("component", Show::Text(OfComponent::component.name))
         .column("clean (nats)", Show::Signed(DropRow::clean_mean.name, 3))
         .column(format!("{gate} out (nats)"), Show::Signed(DropRow::knocked_mean.name, 3))
-        .column("drop (nats)", Show::Signed(DropRow::drop_mean.name, 3))
+        .column("loss (nats)", Show::Signed(DropRow::drop_mean.name, 3))
         .column("95 % interval", Show::Interval(DropRow::interval.name, 3))
         .column("of its own", Show::Share(DropRow::drop_share.name))
         .column("of the effect", Show::Share(DropRow::share_of_effect.name))
         .column("q", Show::PValue(DropRow::q_value.name))
+        .column("family-wise p", Show::PValue(DropRow::p_max.name))
         .column("amplifier", Show::Flag(DropRow::amplifier.name));
-    let alt = format!("Layer-by-head heatmap of the attribution that each head loses when {gate} is knocked out.");
-    let caption =
-        format!("Mean drop of each head's attribution; all components are in components.parquet. A dot: {}.", dots());
+    let alt =
+        format!("Layer-by-head heatmap of the attribution that each later head loses when {gate} is knocked out.");
     let main = Section::new(format!("What {gate} works through"))
         .paragraph(finding(&rows, &repair, table(tables, KnockoutRow::TABLE)?)?)
-        .figure(dir.join("drops.png"), caption, alt)
+        .figure(dir.join("drops.png"), drops_caption(&rows, gate), alt)
         .figure(
             dir.join("forest.png"),
-            "The largest changes with their intervals.",
-            "Forest plot of the largest drops of attribution with 95 % intervals.",
+            "The largest changes with their intervals; above 0 attribution is lost, below it is gained.",
+            "Forest plot of the largest changes of attribution with 95 % intervals.",
         )
         .block(Block::Table(listing.block("The largest changes of attribution")?));
     let mut sections = vec![main];
@@ -224,8 +265,15 @@ fn finding(rows: &[Component], repair: &RepairRow, knockouts: &Table) -> Result<
             };
             format!("No later head loses attribution of the effect's sign beyond chance{through}.{power}")
         }
-        1 => format!("One later head amplifies it: {} of the effect).", names[0].trim_end_matches(')')),
-        n => format!("{n} later heads amplify it: {}{rest}, each with its share of the effect.", names.join(", ")),
+        1 => format!(
+            "One later head loses attribution in the direction of the effect (q < {SIGNIFICANT}): {} of the effect).",
+            names[0].trim_end_matches(')')
+        ),
+        n => format!(
+            "{n} later heads lose attribution in the direction of the effect (q < {SIGNIFICANT}): {}{rest}, each with its share \
+             of the effect.",
+            names.join(", ")
+        ),
     };
     Ok(format!(
         "Over {}, knocking out **{}** ({}) moves the positive prompts' logit difference from {} to {} nats (negative \
@@ -247,13 +295,17 @@ fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Resul
     // Without a row of all of them there is one alone.
     let singles: Vec<usize> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).collect();
     let Some(last) = singles.last().copied() else { return Ok(None) };
-    let who = if names[last] == "amplifiers" { "All of them" } else { names[last] };
     let gate = &repair.gate;
+    let who = if names[last] == ALL { "all of them" } else { names[last] };
+    let ends = knockouts.column(KnockoutRow::beyond)?[last];
     let text = format!(
-        "{who} knocked out alone: {} nats; on top of {gate}: {} nats. A head that only passes the signal of {gate} on does \
-         little once {gate} is out; what one still does there it carries from elsewhere.",
+        "A head that only passes the signal of {gate} on does little once {gate} is out; what it still does there it carries from \
+         elsewhere. Knocking out {who} moves the logit difference by {} nats without {gate}'s knockout, and by {} nats on top \
+         of it (95 % interval {}).{}",
         signed(alone[last], 3),
         signed(beyond[last], 3),
+        interval(ends),
+        passed_on(alone[last], ends),
     );
     let block = Listing::of(knockouts)
         .column("knocked out", Show::Text(KnockoutRow::heads.name))
@@ -262,6 +314,7 @@ fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Resul
         .column("95 % interval", Show::Interval(KnockoutRow::interval.name, 3))
         .column("q", Show::PValue(KnockoutRow::q_value.name))
         .column(format!("beyond {gate} (nats)"), Show::Signed(KnockoutRow::beyond_gate.name, 3))
+        .column("95 % interval", Show::Interval(KnockoutRow::beyond.name, 3))
         .block(&format!("Knockouts of {gate}, of amplifiers, and of both"))?;
     let alt = format!("Forest plot of the effects of knocking out amplifiers, alone and on top of {gate}.");
     let caption = format!("Each amplifier's effect by itself, and on top of the knockout of {gate}.");
@@ -271,6 +324,19 @@ fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Resul
             .figure(dir.join("knockouts.png"), caption, alt)
             .block(Block::Table(block)),
     ))
+}
+
+/// Whether amplifiers pass the gate's signal on, by what they do alone and the interval of what they do on top of it.
+fn passed_on(alone: Option<f64>, on_top: Option<(f64, f64)>) -> String {
+    let Some((alone, (low, high))) = alone.zip(on_top) else { return String::new() };
+    match (low <= alone && alone <= high, low <= 0.0 && high >= 0.0) {
+        (true, false) => {
+            " That interval holds what they do alone: it cannot be told that they pass the signal on.".to_string()
+        }
+        (true, true) => " That interval holds both 0 and what they do alone: neither can be told.".to_string(),
+        (false, true) => " That interval holds 0, and not what they do alone: they pass the signal on.".to_string(),
+        (false, false) => String::new(),
+    }
 }
 
 /// Direct against total effect, and who works against it.
@@ -326,6 +392,42 @@ fn verdict(gate: &str, direct: f64, total: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn row(layer: i64, q_value: Option<f64>, amplifier: bool) -> Component<'static> {
+        let component = OfComponent { layer, component: "head.0" };
+        let row = DropRow {
+            component,
+            drop_mean: Some(0.5),
+            share_of_effect: Some(0.001),
+            q_value,
+            amplifier,
+            is_gate: layer == 1,
+            ..DropRow::default()
+        };
+        Component { row, label: label_of(layer, component.component, 4) }
+    }
+
+    #[test]
+    fn the_map_shows_later_heads_alone_and_a_dot_on_what_the_text_calls_amplifiers() {
+        let mut rows =
+            vec![row(0, None, false), row(1, None, false), row(2, Some(0.2), false), row(3, Some(0.01), true)];
+        let Figure::Heatmap(map) = drops_map(&rows, "L1.H0", "") else { panic!("no heatmap") };
+        assert_eq!(map.values, [[None], [None], [Some(0.5)], [Some(0.5)]]);
+        assert_eq!(map.marks, [[false], [false], [false], [true]]);
+        assert!(drops_caption(&rows, "L1.H0").contains("Dots mark amplifiers"));
+        rows.pop();
+        let Figure::Heatmap(map) = drops_map(&rows, "L1.H0", "") else { panic!("no heatmap") };
+        assert!(map.mark_meaning.is_none() && !drops_caption(&rows, "L1.H0").contains("Dots"));
+    }
+
+    #[test]
+    fn amplifiers_are_said_to_pass_the_signal_on_only_where_the_interval_says_so() {
+        let said = |ends| passed_on(Some(-0.020), Some(ends));
+        assert!(said((-0.03, -0.01)).contains("cannot be told that they pass the signal on"));
+        assert!(said((-0.03, 0.01)).contains("neither can be told"));
+        assert!(said((-0.01, 0.01)).ends_with("they pass the signal on."));
+        assert_eq!((said((-0.015, -0.01)), passed_on(None, Some((0.0, 1.0)))), (String::new(), String::new()));
+    }
 
     #[test]
     fn what_is_said_of_an_effect_goes_by_how_much_of_it_is_direct() {

@@ -4,15 +4,16 @@ use super::tables::{CollapseRow, InjectionRow, NecessityRow};
 use super::{CONDITIONS, FORMS};
 use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Moved, Shown, moved};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
-use crate::report::cells::{p_value, plural, share, signed};
+use crate::report::cells::{p_value, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
+use crate::stats::{counted, wilson};
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
 use std::path::Path;
@@ -46,9 +47,10 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         Ok(Bars {
             title: title.to_string(),
             subtitle: subtitle.clone(),
-            category_label: "request".to_string(),
+            category_label: "run".to_string(),
             value_label: value_label.to_string(),
-            categories: requests.into_iter().map(str::to_string).collect(),
+            shares: false,
+            categories: requests.into_iter().map(called).map(str::to_string).collect(),
             series,
             range: None,
             reference: None,
@@ -77,6 +79,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let injected = if generated(injection)? {
         Bars {
             range: Some((0.0, 1.0)),
+            shares: true,
             interval_meaning: Some("95 % Wilson interval".to_string()),
             ..bars("Injecting the gate", "share of answers", requests, classes(injection)?)?
         }
@@ -93,23 +96,34 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures.into_iter().chain(halves).collect())
 }
 
+/// What a run is called in figures.
+fn called(condition: &str) -> &str {
+    match condition {
+        "wrapped" => "plain in the cipher prompt",
+        "injected" => "cipher, gate injected",
+        "control" => "cipher, control's gate injected",
+        other => other,
+    }
+}
+
 /// The halves of the exchange's effect in each form, and of what is injected.
 fn apart(necessity: &Table, injection: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let forms =
-        necessity.column(NecessityRow::condition)?.into_iter().map(|form| format!("exchanged, {form}")).enumerate();
+    let forms = necessity.column(NecessityRow::condition)?.into_iter();
+    let forms = forms.map(|form| format!("exchanged, {}", called(form))).enumerate();
     let effects = necessity.column(NecessityRow::effect_mean)?;
     let mut rows = moved(necessity.column(NecessityRow::halves)?, effects, forms);
     // Tables of older builds have no effect of injection.
     if injection.holds(InjectionRow::effect_mean) {
-        let conditions = injection.column(InjectionRow::condition)?.into_iter().map(str::to_string).enumerate().skip(2);
+        let conditions = injection.column(InjectionRow::condition)?.into_iter();
+        let conditions = conditions.map(|c| called(c).to_string()).enumerate().skip(2);
         let effects = injection.column(InjectionRow::effect_mean)?;
         rows.extend(moved(injection.column(InjectionRow::halves)?, effects, conditions));
     }
     let shown = Shown {
         subtitle: subtitle(necessity)?,
-        what: "effect",
+        title: "The gate in cipher: answer and foil apart".to_string(),
         subject: "the gate's exchange",
-        strongest: false,
+        order: Order::Own("run"),
         ..Shown::default()
     };
     Ok((shown, rows))
@@ -124,14 +138,18 @@ fn estimates(values: Vec<Option<f64>>, intervals: Vec<Option<(f64, f64)>>) -> Ve
     values.into_iter().zip(intervals).map(one).collect()
 }
 
-/// A series for each class of answers that there is; refusals with their interval.
+/// A series for each class of answers that there is, with the Wilson intervals of its shares.
 fn classes(injection: &Table) -> Result<Vec<BarSeries>, AnalysisError> {
     let refusals = injection.floats(Class::Refusal.name())?.to_vec();
     let mut found = vec![series("refusal", estimates(refusals, injection.column(InjectionRow::refusal_interval)?))];
     for (class, column) in class_columns(injection).iter().filter(|(class, _)| class != Class::Refusal.name()) {
-        let shares = injection.floats(column)?;
+        let (shares, answers) = (injection.floats(column)?, injection.column(InjectionRow::answers)?);
+        let estimate = |(share, n): (&Option<f64>, i64)| {
+            let (successes, n) = counted((*share)?, n);
+            Some(Estimate { interval: wilson(successes, n).map(|i| (i.low, i.high)), ..Estimate::new((*share)?) })
+        };
         if shares.iter().flatten().any(|s| *s > 0.0) {
-            found.push(series(class, shares.iter().map(|s| s.map(Estimate::new)).collect()));
+            found.push(series(class, shares.iter().zip(answers).map(estimate).collect()));
         }
     }
     Ok(found)
@@ -149,13 +167,17 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
     let conditions = necessity.column(NecessityRow::condition)?;
     let effects = necessity.column(NecessityRow::effect_mean)?;
     let ends = necessity.column(NecessityRow::interval)?;
+    let (shares, share_ends) =
+        (necessity.column(NecessityRow::share_of_gap)?, necessity.column(NecessityRow::share_of_gap_interval)?);
     let effect = |form: &str| {
         let i = conditions.iter().position(|c| *c == form)?;
-        Some(format!("{} nats, {INTERVAL} {}", signed(effects[i], 3), interval(ends[i])))
+        let of_gap = shares[i]
+            .map_or(String::new(), |of| format!("; {} {} of the gap", share(of), share_interval(share_ends[i])));
+        Some(format!("{} nats ({INTERVAL} {}{of_gap})", signed(effects[i], 3), interval(ends[i])))
     };
     let [plain, wrapped, cipher] = FORMS.map(effect);
     let wrapped = wrapped.map_or(String::new(), |wrapped| {
-        format!(" In plain within the instructions and examples of the cipher prompt it does so by {wrapped}.")
+        format!(" With the plain request inside the cipher prompt's instructions and examples the effect is {wrapped}.")
     });
     let pairs = collapse.column(CollapseRow::n)?;
     let few = pairs.iter().skip(1).filter(|n| Power { items: **n, item: "pair", tests: 1 }.is_too_small()).count();
@@ -167,10 +189,10 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         ),
     };
     let text = format!(
-        "Over {} the gate ({}) of the negative request moves the positive's logit difference by {} in plain and by {} in \
-         cipher.{wrapped} {}{few}{}",
-        plural(first(&necessity.column(NecessityRow::n)?), "pair"),
+        "Giving the positive request the gate ({}) of the negative one moves its logit difference, over {}, by {} in plain words \
+         and by {} in cipher.{wrapped} {}{few}{}",
         first(&necessity.column(NecessityRow::gate)?),
+        plural(first(&necessity.column(NecessityRow::n)?), "pair"),
         plain.unwrap_or_default(),
         cipher.unwrap_or_default(),
         collapse_sentence(collapse)?,
@@ -184,13 +206,14 @@ fn necessity_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         .column("plain (nats)", Show::Signed(CollapseRow::plain_effect.name, 3))
         .column("cipher (nats)", Show::Signed(CollapseRow::cipher_effect.name, 3))
         .column("collapse", Show::Share(CollapseRow::collapse.name))
-        .column("95 % interval", Show::Interval(CollapseRow::interval.name, 3))
+        .column("95 % interval", Show::ShareInterval(CollapseRow::interval.name))
         .column("p of plain", Show::PValue(CollapseRow::plain_p.name))
-        .column("wrapped (nats)", Show::Signed(CollapseRow::wrapped_effect.name, 3))
+        .column("plain in the cipher prompt (nats)", Show::Signed(CollapseRow::wrapped_effect.name, 3))
         .column("by the wrapper alone", Show::Share(CollapseRow::wrapped_collapse.name))
-        .column("95 % interval", Show::Interval(CollapseRow::wrapped_interval.name, 3));
+        .column("95 % interval", Show::ShareInterval(CollapseRow::wrapped_interval.name));
     let alt = "Bars of the effect of exchanging the gate, in plain and in cipher.";
-    let caption = "Mean effect of giving the positive request the gate of the negative one.";
+    let caption = "Mean effect of giving the positive request the gate of the negative one: in plain words, in plain words inside the \
+                   cipher prompt's instructions and examples, and in cipher.";
     Ok(Section::new("Is the gate needed in cipher?")
         .paragraph(text)
         .figure(dir.join("necessity.png"), caption, alt)
@@ -204,25 +227,25 @@ fn collapse_sentence(collapse: &Table) -> Result<String, AnalysisError> {
         let power =
             Power { items: collapse.column(CollapseRow::n)?.first().copied().unwrap_or(0), item: "pair", tests: 1 };
         return Ok(format!(
-            "The effect in plain cannot be told from 0, so that nothing could collapse.{}",
+            "The effect in plain words cannot be told from 0, so that nothing could be lost.{}",
             power.sentence()
         ));
     };
     let ends = |column: Column<Option<(f64, f64)>>| {
         let ends = first(&collapse.column(column)?);
-        let words = |(low, high): (f64, f64)| format!(" (95 % interval {} to {})", share(low), share(high));
+        let words = |ends| format!(" (95 % interval {})", share_interval(Some(ends)));
         Ok::<_, AnalysisError>(ends.map_or(String::new(), words))
     };
     let alone = match value(CollapseRow::wrapped_collapse)? {
         Some(alone) => format!(
-            " The instructions around the request take away {} by themselves{}.",
+            " The instructions around the request take away {} of it by themselves{}.",
             share(alone),
             ends(CollapseRow::wrapped_interval)?
         ),
         None => " How much of that the instructions around the request make by themselves is not known: the cipher is a file's."
             .to_string(),
     };
-    Ok(format!("**{}** of the effect collapse in cipher{}.{alone}", share(found), ends(CollapseRow::interval)?))
+    Ok(format!("**{}** of the effect is lost in cipher{}.{alone}", share(found), ends(CollapseRow::interval)?))
 }
 
 fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisError> {
@@ -231,48 +254,41 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         let row = CONDITIONS.iter().position(|c| *c == condition);
         Ok(row.and_then(|row| injection.column(column).ok()?.get(row).copied().flatten()))
     };
-    let refusals = Column::new(Class::Refusal.name());
     let metric = |condition| Ok::<_, AnalysisError>(signed(at(InjectionRow::metric_mean, condition)?, 2));
     let mut text = format!(
-        "The positive requests have a logit difference of {} nats in plain and {} in cipher; {} in cipher with the gate of the \
-         plain positive run, and {} with that of the plain negative run (control).",
+        "The positive requests have a logit difference of {} nats in plain words and {} in cipher. With the gate of the plain \
+         positive run it is {} in cipher, and with that of the plain negative run (control) {}.",
         metric("plain")?,
         metric("cipher")?,
         metric("injected")?,
         metric("control")?,
     );
     text += &match (at(InjectionRow::restored_metric, "injected")?, at(InjectionRow::restored_metric, "control")?) {
-        (Some(own), control) => format!(
-            " Of what the metric loses in cipher, injection restores **{}** and the control {}.",
-            share(own),
-            share(control)
-        ),
+        (Some(own), control) => {
+            let intervals = injection.column(InjectionRow::restored_metric_interval)?;
+            let ends = |run| {
+                let row = CONDITIONS.iter().position(|c| *c == run);
+                share_interval(row.and_then(|row| intervals.get(row).copied().flatten()))
+            };
+            format!(
+                " Of what the metric loses in cipher, injection restores **{}** (95 % interval {}) and the control {} ({}).",
+                share(own),
+                ends("injected"),
+                share(control),
+                ends("control")
+            )
+        }
         _ => " The metric does not drop from plain to cipher: there is nothing to restore.".to_string(),
     };
     let classes = class_columns(injection);
     let mut listing = Listing::of(injection)
-        .column("request", Show::Text(InjectionRow::condition.name))
+        .column("run", Show::Text(InjectionRow::condition.name))
         .column("metric (nats)", Show::Signed(InjectionRow::metric_mean.name, 2))
         .column("95 % interval", Show::Interval(InjectionRow::interval.name, 2))
-        .column("metric restored", Show::Share(InjectionRow::restored_metric.name));
+        .column("metric restored", Show::Share(InjectionRow::restored_metric.name))
+        .column("95 % interval", Show::ShareInterval(InjectionRow::restored_metric_interval.name));
     if generated(injection)? {
-        text += &format!(
-            " Refusals: {} in plain, {} in cipher, {} injected, {} in the control",
-            share(at(refusals, "plain")?),
-            share(at(refusals, "cipher")?),
-            share(at(refusals, "injected")?),
-            share(at(refusals, "control")?),
-        );
-        text += &match at(InjectionRow::restored, "injected")? {
-            Some(restored) => format!(
-                "; of those lost in cipher injection brings back **{}** (sign tests on the same pairs: against cipher p {}, \
-                 against the control p {}).",
-                share(restored),
-                p_value(at(InjectionRow::p_refusals, "injected")?),
-                p_value(at(InjectionRow::p_over_control, "injected")?)
-            ),
-            None => "; none are lost in cipher, so that none can come back.".to_string(),
-        };
+        text += &refusals(injection)?;
         listing = classes.iter().fold(listing, |l, (name, column)| l.column(name.clone(), Show::Share(column)));
         listing = listing
             .column("restored", Show::Share(InjectionRow::restored.name))
@@ -284,4 +300,78 @@ fn injection_section(tables: &[Table], dir: &Path) -> Result<Section, AnalysisEr
         .paragraph(text)
         .figure(dir.join("injection.png"), caption, "Bars by request.")
         .block(Block::Table(listing.block("Injection; each pair's numbers are in items.parquet")?)))
+}
+
+/// How many requests are refused in which run, and how many of those that the cipher loses come back, as sentences after a space.
+fn refusals(injection: &Table) -> Result<String, AnalysisError> {
+    let conditions = injection.column(InjectionRow::condition)?;
+    let row = |condition: &str| conditions.iter().position(|c| *c == condition);
+    let refusals = injection.column(InjectionRow::refusals)?;
+    let count = |condition| row(condition).map_or(0, |row| refusals[row]);
+    let injected_has = |column: Column<Option<f64>>| {
+        let cells = injection.column(column)?;
+        Ok::<_, AnalysisError>(row("injected").and_then(|row| cells[row]))
+    };
+    let (plain, cipher, injected, control) = (count("plain"), count("cipher"), count("injected"), count("control"));
+    let n = first(&injection.column(InjectionRow::answers)?);
+    let in_plain = format!(" In plain words {plain} of {} are refused.", plural(n, "request"));
+    let lost = plain - cipher;
+    Ok(match (cipher, injected, control) {
+        _ if injected_has(InjectionRow::restored)?.is_none() => {
+            format!("{in_plain} In cipher {cipher} are: none are lost, so that none can come back.")
+        }
+        (0, 0, 0) => format!(
+            "{in_plain} In cipher none is, with or without the gate: of the {lost} that are lost **none** comes back."
+        ),
+        _ => format!(
+            "{in_plain} In cipher {cipher} are, {injected} with the gate injected, and {control} in the control. Of the {lost} that \
+             are lost **{}** come back, on balance (sign tests on the same pairs: against cipher p {}, against the control p {}).",
+            injected - cipher,
+            p_value(injected_has(InjectionRow::p_refusals)?),
+            p_value(injected_has(InjectionRow::p_over_control)?)
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::rows;
+
+    fn injection(refusals: [i64; 4], restored: Option<f64>) -> Table {
+        let row = |i: usize| InjectionRow {
+            condition: CONDITIONS[i],
+            answers: 80,
+            shares: vec![Some(0.2), Some([0.4, 0.9, 0.0, 0.0][i])],
+            refusal_interval: Some((0.1, 0.3)),
+            restored: restored.filter(|_| i >= 2),
+            refusals: refusals[i],
+            p_refusals: Some(0.5),
+            p_over_control: Some(0.7),
+            ..InjectionRow::default()
+        };
+        let classes = [Class::Refusal, Class::Answer].map(|class| class.name().to_string());
+        rows::table(InjectionRow::TABLE, &classes, (0..CONDITIONS.len()).map(row)).unwrap()
+    }
+
+    #[test]
+    fn refusals_that_come_back_are_counted_of_those_that_were_lost() {
+        let said = |refusals, restored| super::refusals(&injection(refusals, restored)).unwrap();
+        let none = said([23, 0, 0, 0], Some(0.0));
+        assert!(
+            none.contains("23 of 80 requests") && none.contains("of the 23 that are lost **none** comes back"),
+            "{none}"
+        );
+        assert!(!none.contains("p 0.5"), "{none}");
+        let some = said([23, 3, 13, 4], Some(0.5));
+        assert!(some.contains("Of the 20 that are lost **10** come back") && some.contains("p 0.700"), "{some}");
+        assert!(said([3, 5, 5, 5], None).contains("none can come back"));
+    }
+
+    #[test]
+    fn every_class_of_answers_has_intervals() {
+        let classes = classes(&injection([23, 0, 0, 0], Some(0.0))).unwrap();
+        assert_eq!(classes.iter().map(|c| c.name.as_str()).collect::<Vec<_>>(), ["refusal", "answer"]);
+        assert!(classes.iter().flat_map(|c| &c.estimates).all(|e| e.unwrap().interval.is_some()));
+    }
 }

@@ -260,12 +260,12 @@ rows! {
             ["lower end of the mean effect's 95 % BCa interval, nats", "upper end, nats"],
         effect_normalized: Option<f64> =
             "the same as share_of_gap, under an older name: here too the mean effect over the mean plain gap",
-        share_of_gap: Option<f64> =
+        share_of_gap: Option<f64> [newer] =
             "share of the gap: the mean effect over the mean of plain negative minus plain positive metric, a ratio of means",
         p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
         q_value: Option<f64> = "Benjamini-Hochberg q-value over the forms",
         gate: Cow<'a, str> = "the heads that were exchanged",
-        share_of_gap_interval: Option<(f64, f64)> as "share_of_gap_ci_" = [
+        share_of_gap_interval: Option<(f64, f64)> [newer] as "share_of_gap_ci_" = [
             "lower end of that share's 95 % BCa interval over pairs, effect and gap resampled together",
             "its upper end",
         ],

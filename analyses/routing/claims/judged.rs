@@ -121,13 +121,14 @@ fn unrouted(positive: At, negative: At) -> Result<Option<String>, AnalysisError>
         .map(|ends| ends.0)
         .zip(negative.get(RateRow::refusal_interval)?.map(|ends| ends.1))
         .is_some_and(|(p, n)| p > n);
-    Ok((!apart).then(|| {
-        format!(
+    Ok((!apart).then(|| match (refused, control) {
+        (Some(0.0), Some(0.0)) => "the model refuses none of the prompts: there is no refusal to route".to_string(),
+        _ => format!(
             "the model refuses {} of the positive and {} of the negative prompts, which is no difference beyond chance: there \
              is no refusal to route",
             share(refused),
             share(control)
-        )
+        ),
     }))
 }
 
@@ -169,6 +170,7 @@ fn blank(id: &'static str, title: &'static str, statement: &'static str, quantit
         n: None,
         p: None,
         verdict: Verdict::NotTestable(String::new()),
+        fails: String::new(),
         found: String::new(),
         figures: &[],
     }
@@ -178,6 +180,12 @@ impl Claim {
     fn not_testable(self, why: impl Into<String>) -> Judged {
         Ok(Claim { verdict: Verdict::NotTestable(why.into()), ..self })
     }
+}
+
+/// What of a rule is not met: the conditions that do not hold, in words.
+fn failing<const N: usize>(conditions: [(bool, String); N]) -> String {
+    let not_met = conditions.into_iter().filter(|(holds, _)| !holds).map(|(_, why)| why);
+    not_met.collect::<Vec<_>>().join("; ")
 }
 
 /// The 95 % Wilson interval of a share of `n` items.
@@ -219,8 +227,9 @@ fn refuses(g: &Ground) -> Judged {
     let each = languages.iter().map(|r| Ok(format!("{} {}", r.get(RateRow::value)?, share(r.share(Class::Refusal)?))));
     let each = each.collect::<Result<Vec<_>, AnalysisError>>()?.join(", ");
     let found = format!(
-        "Of the negative prompts {} are refused. Positive prompts that are evaded: {}, answered: {}.{}",
+        "Of the negative prompts {} are refused, 95 % interval {}. Positive prompts that are evaded: {}, answered: {}.{}",
         share(negative.share(Class::Refusal)?),
+        cells::share_interval(negative.get(RateRow::refusal_interval)?),
         share(positive.share(Class::Evasion)?),
         share(positive.share(Class::Answer)?),
         if each.is_empty() { String::new() } else { format!(" Refusals by language: {each}.") }
@@ -230,6 +239,7 @@ fn refuses(g: &Ground) -> Judged {
         interval: positive.get(RateRow::refusal_interval)?,
         n: Some(positive.get(RateRow::n)?),
         verdict: Verdict::of(unrouted(positive, negative)?.is_none()),
+        fails: "the two intervals overlap".to_string(),
         found,
         figures: &[("behaviour", "rates.png", "Shares of refusals by group and language.")],
         ..claim

@@ -3,21 +3,26 @@
 use super::LayerRow;
 use super::committed::CommittedRow;
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Shown, moved};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
+use crate::analyses::summary::mean;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{number, p_value, plural, share, signed};
+use crate::report::cells::{number, p_value, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Section};
 use crate::table::Table;
 use crate::table::rows::Row as _;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A row of the table of decisive layers, with what was tested.
 struct Row<'a> {
     of: CommittedRow<'a>,
+    largest_share_interval: Option<(f64, f64)>,
+    /// The share of the gap that is closed before the layer after the decisive one, with its interval.
+    next: Option<(f64, Option<(f64, f64)>)>,
     /// The q-value of the largest effect.
     q: Option<f64>,
     /// How many layers were tested with it.
@@ -34,11 +39,20 @@ impl Row<'_> {
 fn rows<'a>(table: &'a Table, layers: &Table) -> Result<Vec<Row<'a>>, AnalysisError> {
     let (places, changes) = (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?);
     let (at, q) = (layers.column(LayerRow::layer)?, layers.column(LayerRow::q_value)?);
+    let (shares, ends) = (layers.column(LayerRow::share_of_gap)?, layers.column(LayerRow::share_interval)?);
     let row = |of: CommittedRow<'a>| {
         let same = |j: &usize| (places[*j], changes[*j]) == (of.place, of.change);
         let tested: Vec<usize> = (0..layers.rows()).filter(same).collect();
-        let largest = tested.iter().find(|j| Some(at[**j] as f64) == of.largest_layer);
-        Row { q: largest.and_then(|j| q[*j]), tests: tested.len(), of }
+        // The row of the change at the place before a layer.
+        let at_layer = |layer: Option<f64>| tested.iter().copied().find(|j| Some(at[*j] as f64) == layer);
+        let largest = at_layer(of.largest_layer);
+        Row {
+            largest_share_interval: largest.and_then(|j| ends[j]),
+            next: at_layer(of.layer.map(|layer| layer + 1.0)).and_then(|j| Some((shares[j]?, ends[j]))),
+            q: largest.and_then(|j| q[j]),
+            tests: tested.len(),
+            of,
+        }
     };
     Ok(CommittedRow::read(table)?.into_iter().map(row).collect())
 }
@@ -69,10 +83,10 @@ fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>
     };
     let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
     let shown = Shown {
-        subtitle: format!("{model}, the largest effect of each change at each place"),
-        what: "effect",
+        title: "Signal removed and restored: answer and foil apart".to_string(),
+        subtitle: format!("{model}, {}, the largest effect of each change at each place", numbers_of_pairs(decisive)),
         subject: "the change",
-        strongest: false,
+        order: Order::Own("change, place, layer"),
         ..Shown::default()
     };
     Ok((
@@ -88,15 +102,8 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
         lines.push(curve(layers, (place, change, 0), name, CurveRole::Series)?);
     }
     if change == "remove" {
-        for (of, (place, name)) in
-            [("content", "random, content"), ("last", "random, last position")].iter().enumerate()
-        {
-            let (places, directions) = (layers.column(LayerRow::place)?, layers.column(LayerRow::direction)?);
-            let last = (0..layers.rows()).filter(|i| places[*i] == *place).map(|i| directions[i]).max().unwrap_or(0);
-            for direction in 1..=last {
-                let role = CurveRole::ControlOf(of);
-                lines.push(curve(layers, (place, "random", direction), name, role)?);
-            }
+        for (of, (place, name)) in [("content", "content"), ("last", "last position")].into_iter().enumerate() {
+            lines.extend(random(layers, place, name, CurveRole::ControlOf(of))?);
         }
     }
     let of = |place: &str| decisive.iter().find(|r| r.of.place == place && r.of.change == change);
@@ -104,25 +111,53 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
         let row = of(place)?;
         Some(Threshold { x: row.of.layer.filter(|_| row.is_told())?, label: label.to_string(), interval: None })
     };
-    let n = |place: &str| of(place).map_or(0, |r| r.of.n);
     let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
     Ok(Figure::from(Curves {
         title: title.to_string(),
-        subtitle: format!(
-            "{model}, {} at the last position, {} in the content",
-            plural(n("last"), "pair"),
-            n("content")
-        ),
+        subtitle: format!("{model}, {}", numbers_of_pairs(decisive)),
         x_label: "layer before which the residual stream is changed".to_string(),
-        y_label: "effect (share of the gap)".to_string(),
+        y_label: "share of the gap closed".to_string(),
+        shares: true,
         curves: lines,
-        thresholds: [threshold("content", "content read"), threshold("last", "arrived")]
-            .into_iter()
-            .flatten()
-            .collect(),
+        thresholds: [
+            threshold("content", "content: last with half of the effect"),
+            threshold("last", "last position: first with half"),
+        ]
+        .into_iter()
+        .flatten()
+        .collect(),
+        reference: None,
         y_range: Some((0.0, 1.0)),
-        interval_meaning: Some("95 % BCa interval".to_string()),
+        interval_meaning: Some(match change {
+            "remove" => "95 % BCa interval; random: all directions".to_string(),
+            _ => "95 % BCa interval".to_string(),
+        }),
     }))
+}
+
+/// `40 pairs in the content, 120 at the last position`
+fn numbers_of_pairs(decisive: &[Row]) -> String {
+    let of = |place: &str| decisive.iter().find(|r| r.of.place == place).map_or(0, |r| r.of.n);
+    format!("{} in the content, {} at the last position", plural(of("content"), "pair"), of("last"))
+}
+
+/// What random directions do at a place: their mean before each layer, within the range of all of them. There are others before each
+/// layer, so that a line of one direction would join what does not belong together. None where there are none.
+fn random(layers: &Table, place: &str, name: &str, role: CurveRole) -> Result<Option<Curve>, AnalysisError> {
+    let (places, changes, at) =
+        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
+    let shares = layers.column(LayerRow::share_of_gap)?;
+    let mut found: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
+    for i in (0..layers.rows()).filter(|i| (places[*i], changes[*i]) == (place, "random")) {
+        found.entry(at[i]).or_default().extend(shares[i]);
+    }
+    let Some(n) = found.values().map(Vec::len).max().filter(|n| *n > 0) else { return Ok(None) };
+    let point = |(layer, shares): (i64, Vec<f64>)| {
+        let low = shares.iter().copied().reduce(f64::min);
+        CurvePoint { x: layer as f64, y: mean(&shares), interval: low.zip(shares.iter().copied().reduce(f64::max)) }
+    };
+    let name = format!("{name}, {}", plural(n as i64, "random direction"));
+    Ok(Some(Curve { name, role, points: found.into_iter().map(point).collect() }))
 }
 
 /// The shares of one place, change and direction with their intervals.
@@ -174,16 +209,21 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("depth", Show::Share(CommittedRow::relative_depth.name))
         .column("largest effect (nats)", Show::Signed(CommittedRow::largest_effect.name, 3))
         .column("of the gap", Show::Share(CommittedRow::largest_share.name))
-        .block("Where the content is read, and where the signal has arrived")?;
+        .block("The last layer with half of the effect in the content, and the first at the last position")?;
     let alt = "Share of the gap by layer, for changes of the content and of the last position.";
-    let main = Section::new("Until where the route is open")
+    let main = Section::new("Up to which layer the content changes the route")
         .paragraph(words.join(" "))
         .figure(
             dir.join("commitment.png"),
-            "What removing the signal closes of the gap between the prompts; grey: as far along random directions.",
+            "How much of the gap between the prompts is closed by removing the signal. Thin lines: by going as far along random \
+             directions, on average; their bands: the least and the most of them.",
             alt,
         )
-        .figure(dir.join("restored.png"), "What restoring it in the negative prompts closes of the gap.", alt)
+        .figure(
+            dir.join("restored.png"),
+            "How much of the gap is closed by restoring the signal in the negative prompts.",
+            alt,
+        )
         .block(Block::Table(block));
     let (shown, rows) = apart(layers, &decisive)?;
     Ok(std::iter::once(main).chain(shown.section(&rows, dir, true)).collect())
@@ -191,15 +231,22 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// ` (interval 3 to 4)`
 fn between(row: &Row) -> String {
-    let ends = |(low, high)| format!(" (95 % interval {} to {})", number(Some(low), 0), number(Some(high), 0));
-    row.of.interval.map_or(String::new(), ends)
+    match row.of.interval {
+        None => String::new(),
+        // A layer is a whole number: no spread among resamples is no certainty.
+        Some((low, high)) if low == high && Some(low) == row.of.layer => {
+            " (the same in every resample of the pairs)".to_string()
+        }
+        Some((low, high)) => format!(" (95 % interval {} to {})", number(Some(low), 0), number(Some(high), 0)),
+    }
 }
 
 fn largest(row: &Row) -> String {
     format!(
-        "moves the metric by up to {} nats ({} of the gap, before layer {}; {}; q {})",
+        "moves the metric by up to {} nats ({} of the gap, 95 % interval {}, before layer {}; {}; q {})",
         signed(row.of.largest_effect, 3),
         share(row.of.largest_share),
+        share_interval(row.largest_share_interval),
         number(row.of.largest_layer, 0),
         plural(row.of.n, "pair"),
         p_value(row.q),
@@ -216,12 +263,17 @@ fn content(row: &Row, what: &str) -> String {
         None => format!("{what} moves nothing towards the other prompts at any layer."),
         Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => format!(
-            "{what} {}. It does so until before **layer {}** of {}{}: that layer reads the content, and from the next on the \
-             route is committed.",
+            "{what} {}. It has half of that effect or more up to **layer {}** of {}{}.{}",
             largest(row),
             number(Some(layer), 0),
             row.of.n_layers,
-            between(row)
+            between(row),
+            row.next.map_or(String::new(), |(closed, ends)| format!(
+                " Before layer {} it still closes {} of the gap (95 % interval {}).",
+                number(Some(layer + 1.0), 0),
+                share(closed),
+                share_interval(ends)
+            )),
         ),
     }
 }
@@ -232,7 +284,7 @@ fn arrival(row: &Row, what: &str) -> String {
         Some(_) if !row.is_told() => untold(row, what),
         Some(layer) => {
             format!(
-                "{what} {}. The signal is there from before **layer {}** on{}.",
+                "{what} {}. It has half of that effect or more from **layer {}** on{}.",
                 largest(row),
                 number(Some(layer), 0),
                 between(row)
@@ -241,7 +293,7 @@ fn arrival(row: &Row, what: &str) -> String {
     }
 }
 
-/// The largest effect of the random directions.
+/// The most that a random direction closes of the gap.
 fn control(layers: &Table) -> Result<String, AnalysisError> {
     let (places, directions, shares) =
         (layers.column(LayerRow::place)?, layers.column(LayerRow::direction)?, layers.column(LayerRow::share_of_gap)?);
@@ -249,13 +301,74 @@ fn control(layers: &Table) -> Result<String, AnalysisError> {
     for (place, name) in [("content", "in the content"), ("last", "at the last position")] {
         let random = (0..layers.rows()).filter(|i| places[*i] == place && directions[*i] > 0);
         let found: Vec<f64> = random.clone().filter_map(|i| shares[i]).collect();
-        if let Some(most) = found.into_iter().reduce(|most, x| if x.abs() > most.abs() { x } else { most }) {
-            let directions = random.map(|i| directions[i]).max().unwrap_or(0);
-            words.push(format!("{} {name} (of {directions} before each layer)", share(most)));
+        if let Some(most) = found.into_iter().reduce(f64::max) {
+            let n = random.map(|i| directions[i]).max().unwrap_or(0);
+            words.push(format!("{} of the gap {name} ({} before each layer)", share(most), plural(n, "direction")));
         }
     }
     Ok(match words.is_empty() {
         true => String::new(),
-        false => format!("Going as far along a random direction closes at most {} of the gap.", words.join(" and ")),
+        false => format!("Going as far along a random direction closes at most {}.", words.join(" and ")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(interval: Option<(f64, f64)>) -> Row<'static> {
+        let of = CommittedRow {
+            place: "content",
+            change: "remove",
+            n: 40,
+            n_layers: 24,
+            layer: Some(14.0),
+            interval,
+            largest_layer: Some(12.0),
+            largest_effect: Some(-0.5),
+            largest_share: Some(0.6),
+            ..CommittedRow::default()
+        };
+        Row {
+            of,
+            largest_share_interval: Some((0.5, 0.7)),
+            next: Some((0.139, Some((0.097, 0.239)))),
+            q: Some(0.01),
+            tests: 24,
+        }
+    }
+
+    #[test]
+    fn what_is_left_after_the_decisive_layer_is_said_with_its_interval() {
+        let said = content(&row(Some((14.0, 14.0))), "Removing it");
+        for part in ["60.0", "[50.0", "up to **layer 14** of 24 (the same in every resample", "Before layer 15", "[9.7"]
+        {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+        assert!(!said.contains("committed") && !said.contains("reads the content"), "{said}");
+        assert!(between(&row(Some((13.0, 15.0)))).contains("13 to 15"));
+    }
+
+    #[test]
+    fn random_directions_are_a_range_before_each_layer() {
+        let rows = [(0, 0, 0.9), (0, 1, 0.1), (0, 2, -0.3), (1, 1, -0.5), (1, 2, 0.2)];
+        let row = |(layer, direction, share)| LayerRow {
+            place: "content",
+            change: if direction == 0 { "remove" } else { "random" },
+            layer,
+            direction,
+            share_of_gap: Some(share),
+            ..LayerRow::default()
+        };
+        let table = LayerRow::table(rows.map(row)).unwrap();
+        let curve = random(&table, "content", "content", CurveRole::ControlOf(0)).unwrap().unwrap();
+        assert_eq!(curve.name, "content, 2 random directions");
+        let points: Vec<_> = curve.points.iter().map(|p| (p.x, p.interval)).collect();
+        assert_eq!(points, [(0.0, Some((-0.3, 0.1))), (1.0, Some((-0.5, 0.2)))]);
+        assert!((curve.points[0].y.unwrap() + 0.1).abs() < 1e-12);
+        // The most that is closed, not the largest size with its sign.
+        let said = control(&table).unwrap();
+        assert!(said.contains("at most 20.0\u{a0}% of the gap in the content (2 directions"), "{said}");
+        assert!(random(&table, "last", "last", CurveRole::ControlOf(1)).unwrap().is_none());
+    }
 }

@@ -4,17 +4,23 @@ use super::SIDES;
 use super::tables::{ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow};
 use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
-use crate::analyses::halves::{Moved, Shown, moved};
+use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::{AnalysisError, Figures, power, table};
 use crate::answers::Class;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
 use crate::names::short_name;
-use crate::report::cells::{self, EMPTY, number, p_value, plural, share, signed};
+use crate::report::cells::{EMPTY, exact, number, p_value, plural, points, points_interval, share, signed};
 use crate::report::listing::{Listing, Show};
 use crate::report::{Block, Heading, Section, TableBlock};
+use crate::stats::{counted, wilson};
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use std::path::Path;
+
+/// What is under the figure of the metric.
+const METRIC_CAPTION: &str = "The mean logit difference by coefficient. Thin lines: the mean of random directions of the same norm, \
+                              run at both ends of the grid and at 0. Vertical lines: where a mean crosses 0, with its interval \
+                              over the plot.";
 
 /// How many rows of thresholds a forest plot and a report have.
 const LISTED: usize = 60;
@@ -61,8 +67,10 @@ fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves
         subtitle: format!("{model}, {what}, signal changed at {site}"),
         x_label: "coefficient of the concept's direction".to_string(),
         y_label: y_label.to_string(),
+        shares: false,
         curves: Vec::new(),
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     })
@@ -77,7 +85,8 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         of_metric.curves.push(curve(dose, side, DoseRow::metric_mean.name, &name, CurveRole::Series, true)?);
         let (control, role) = (format!("random directions, {side}"), CurveRole::ControlOf(of));
         of_metric.curves.push(curve(dose, side, DoseRow::random_metric_mean.name, &control, role, false)?);
-        of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == METRIC, &|_| name.clone())?);
+        let label = |_: &str| format!("{side} cross 0");
+        of_metric.thresholds.extend(flags(dose, thresholds, side, |class| class == METRIC, &label)?);
     }
     of_metric.interval_meaning = Some(INTERVAL.to_string());
     let mut figures: Figures = Vec::new();
@@ -104,15 +113,16 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
         let mut ends: Vec<usize> = all.first().into_iter().chain(all.last()).copied().collect();
         ends.dedup();
         rows.extend(
-            ends.into_iter().filter(|i| x[*i] != Some(0.0)).map(|i| (i, format!("{side}, {}", number(x[i], 2)))),
+            ends.into_iter().filter(|i| x[*i] != Some(0.0)).map(|i| (i, format!("{side}, {}", signed_exact(x[i])))),
         );
     }
     let model = short_name(dose.column(DoseRow::model)?.first().copied().unwrap_or_default());
+    let n = dose.column(DoseRow::n)?.first().copied().unwrap_or(0);
     let shown = Shown {
-        subtitle: format!("{model}, all prompts, by the coefficient at the grid's ends"),
-        what: "effect",
+        title: "Modulation: answer and foil apart".to_string(),
+        subtitle: format!("{model}, {}, lowest and highest coefficient", plural(n, "pair")),
         subject: "modulating",
-        strongest: false,
+        order: Order::Own("prompts, coefficient"),
         ..Shown::default()
     };
     let known = dose.holds(DoseRow::effect_mean);
@@ -127,21 +137,42 @@ fn answers_figure(dose: &Table, thresholds: &Table, side: &str) -> Result<Figure
     let what = plural(answers, &format!("{side} prompt"));
     let mut figure = curves(dose, "Signal and answers", &what, "share of answers")?;
     for (name, column) in class_columns(dose) {
-        let of = curve(dose, side, &column, &name, CurveRole::Series, false)?;
+        let mut of = curve(dose, side, &column, &name, CurveRole::Series, false)?;
+        of.points.iter_mut().for_each(|p| p.interval = p.y.and_then(|share| wilson_of_share(share, answers)));
         let aside = [Class::Broken, Class::Undecided].iter().any(|class| class.name() == name);
         if !aside || of.points.iter().any(|p| p.y.is_some_and(|y| y > 0.0)) {
             figure.curves.push(of);
         }
     }
     if dose.column(DoseRow::random_answers)?.iter().any(|n| *n > 0) {
-        let control = curve(dose, side, DoseRow::random_refusal.name, "refusal, random", CurveRole::Control, false)?;
+        let name = format!("refusal, {}", plural(answering(dose)?, "random direction"));
+        let control = curve(dose, side, DoseRow::random_refusal.name, &name, CurveRole::Control, false)?;
         figure.curves.push(control);
     }
     let shown = |class: &str| class == Class::Refusal.name() || class == Class::Answer.name();
-    figure.thresholds = flags(dose, thresholds, side, shown, &|class| format!("half {class}"))?;
-    figure.interval_meaning = Some(INTERVAL.to_string());
+    figure.thresholds = flags(dose, thresholds, side, shown, &|class| format!("{class} 50 % (fit)"))?;
+    figure.interval_meaning = Some("95 % interval".to_string());
     figure.y_range = Some((0.0, 1.0));
+    figure.shares = true;
     Ok(figure.into())
+}
+
+/// How many random directions generated answers.
+fn answering(dose: &Table) -> Result<i64, AnalysisError> {
+    let (answers, random) = (dose.column(DoseRow::answers)?, dose.column(DoseRow::random_answers)?);
+    Ok(answers.iter().zip(random).filter(|(n, _)| **n > 0).map(|(n, random)| random / n).max().unwrap_or(0))
+}
+
+/// The 95 % Wilson interval of a share of answers.
+fn wilson_of_share(share: f64, answers: i64) -> Option<(f64, f64)> {
+    let (successes, n) = counted(share, answers);
+    wilson(successes, n).map(|i| (i.low, i.high))
+}
+
+/// A coefficient with its sign: `+4.00`.
+fn signed_exact(x: Option<f64>) -> String {
+    let plus = if x.is_some_and(|x| x > 0.0) { "+" } else { "" };
+    format!("{plus}{}", exact(x))
 }
 
 /// The intervals of thresholds as they are drawn: one that goes on beyond the grid, to the grid's end.
@@ -196,11 +227,16 @@ fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisEr
     let (sides, class) = (thresholds.column(OfPrompts::side)?, thresholds.column(ThresholdRow::class)?);
     let (by, value) = (thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
     let (x, drawn) = (thresholds.column(ThresholdRow::coefficient)?, drawn(dose, thresholds)?);
+    if !class.contains(&METRIC) {
+        return Ok(None);
+    }
+    // Of every part that was measured: also of one that does not cross 0.
+    let (all_by, all_values) = (dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
     let mut rows: Vec<(&str, &str)> = Vec::new();
-    for part in ["all", "lang", "group"] {
-        for i in (0..thresholds.rows()).filter(|i| by[*i] == part && class[*i] == METRIC) {
-            if !rows.contains(&(by[i], value[i])) {
-                rows.push((by[i], value[i]));
+    for part in ["all", "group", "lang"] {
+        for i in (0..dose.rows()).filter(|i| all_by[*i] == part) {
+            if !rows.contains(&(all_by[i], all_values[i])) {
+                rows.push((all_by[i], all_values[i]));
             }
         }
     }
@@ -217,14 +253,65 @@ fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisEr
     let model = short_name(thresholds.column(ThresholdRow::model)?.first().copied().unwrap_or_default());
     let forest = Forest {
         title: "Where the logit difference crosses 0".to_string(),
-        subtitle: format!("{model}, over all prompts, by language and by group"),
+        subtitle: format!("{model}, over all prompts, by topic and by language"),
         value_label: "coefficient of the concept's direction".to_string(),
         series: SIDES.iter().map(|side| format!("{side} prompts")).collect(),
         rows: rows.iter().map(row).collect(),
         mark_meaning: None,
         interval_meaning: Some(INTERVAL.to_string()),
+        missing_meaning: Some("does not cross 0 on the grid".to_string()),
     };
     Ok((!forest.rows.is_empty()).then(|| forest.into()))
+}
+
+/// A part of the prompts: its side, what it is told apart by, and the value of that.
+type Part<'a> = (&'a str, &'a str, &'a str);
+
+/// A part of a side's prompts whose mean metric does not cross 0 on the grid.
+pub(in crate::analyses) struct Uncrossed<'a> {
+    side: &'a str,
+    by: &'a str,
+    value: &'a str,
+    /// Where it is instead: `above 0 on the whole grid`.
+    place: &'static str,
+}
+
+impl Uncrossed<'_> {
+    /// `The mean of politics is above 0 on the whole grid.`
+    pub(in crate::analyses) fn sentence(&self) -> String {
+        format!("The mean of {} is {}.", self.value, self.place)
+    }
+}
+
+/// The parts of the prompts, by topic or language, that have no threshold, of a side or of both.
+pub(in crate::analyses) fn uncrossed<'a>(
+    dose: &'a Table,
+    thresholds: &Table,
+    wanted: impl Fn(&str, &str) -> bool,
+) -> Result<Vec<Uncrossed<'a>>, AnalysisError> {
+    let (sides, by, value) =
+        (thresholds.column(OfPrompts::side)?, thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
+    let class = thresholds.column(ThresholdRow::class)?;
+    let crosses =
+        |part: &Part| (0..thresholds.rows()).any(|i| class[i] == METRIC && (sides[i], by[i], value[i]) == *part);
+    let (of_side, of_by, of_value) =
+        (dose.column(OfPrompts::side)?, dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
+    let metric = dose.column(DoseRow::metric_mean)?;
+    let mut means: Vec<(Part, Vec<f64>)> = Vec::new();
+    for i in (0..dose.rows()).filter(|i| of_by[*i] != "all" && wanted(of_side[*i], of_by[*i])) {
+        let part = (of_side[i], of_by[i], of_value[i]);
+        match means.iter_mut().find(|(other, _)| *other == part) {
+            Some((_, means)) => means.extend(metric[i]),
+            None => means.push((part, metric[i].into_iter().collect())),
+        }
+    }
+    let place = |means: &[f64]| match (means.iter().all(|m| *m > 0.0), means.iter().all(|m| *m <= 0.0)) {
+        (true, _) => "above 0 on the whole grid",
+        (_, true) => "not above 0 anywhere on the grid",
+        _ => "on both sides of 0, but crosses it the other way alone",
+    };
+    let found = means.into_iter().filter(|(part, means)| !means.is_empty() && !crosses(part));
+    Ok(found.map(|((side, by, value), means)| Uncrossed { side, by, value, place: place(&means) }).collect())
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -233,46 +320,78 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let mut sections = vec![dose_section(dose, thresholds, change, dir)?];
     let (shown, rows) = apart(dose)?;
     sections.extend(shown.section(&rows, dir, true));
-    sections.push(thresholds_section(thresholds, table(tables, DifferenceRow::TABLE)?, dir)?);
+    let uncrossed = uncrossed(dose, thresholds, |_, _| true)?;
+    sections.push(thresholds_section(thresholds, &uncrossed, table(tables, DifferenceRow::TABLE)?, dir)?);
     Ok(sections)
 }
 
-/// Where a class or the metric takes over in all prompts of a side, in words.
-fn takes_over(thresholds: &Table, side: &str, class: &str) -> Result<Option<String>, AnalysisError> {
+/// Where the metric and the classes of answers take over in all prompts of each side, as a table.
+fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisError> {
     let (classes, rises) = (thresholds.column(ThresholdRow::class)?, thresholds.column(ThresholdRow::rises)?);
     let (x, ends) = (thresholds.column(ThresholdRow::coefficient)?, all_ends(thresholds, 2)?);
-    let found = overall(thresholds, side)?.into_iter().find(|i| classes[*i] == class);
-    Ok(found.map(|i| {
-        let way = if rises[i] { "rises" } else { "falls" };
-        let ends = if ends[i] == EMPTY { String::new() } else { format!(", 95 % interval {}", ends[i]) };
-        format!("**{}** (it {way} with the coefficient{ends})", number(x[i], 2))
-    }))
+    let mut rows = Vec::new();
+    for side in SIDES {
+        let of_side = overall(thresholds, side)?;
+        let metric = [(METRIC.to_string(), "the logit difference crosses 0".to_string())];
+        let shares = class_columns(dose).into_iter().map(|(name, _)| {
+            let what = format!("the share of class {name} crosses 50 % (logistic fit)");
+            (name, what)
+        });
+        for (class, what) in metric.into_iter().chain(shares) {
+            let found = of_side.iter().copied().find(|i| classes[*i] == class);
+            let Some(i) = found else {
+                if class == METRIC {
+                    rows.push([side, &what, "nowhere on the grid", EMPTY, EMPTY].map(str::to_string).to_vec());
+                }
+                continue;
+            };
+            let interval = if ends[i] == EMPTY { "none: some resamples do not cross" } else { &ends[i] };
+            let way = if rises[i] { "rises" } else { "falls" };
+            rows.push([side, &what, &number(x[i], 2), interval, way].map(str::to_string).to_vec());
+        }
+    }
+    let header = vec![
+        Heading::text("prompts"),
+        Heading::text("what"),
+        Heading::number("at"),
+        Heading::number("95 % interval"),
+        Heading::text("with the coefficient it"),
+    ];
+    Ok(TableBlock { caption: "Where the curves cross, over all prompts".to_string(), header, rows })
 }
 
-/// What modulating does to refusals, in words: one sentence for either side and part of the grid from 0 on.
-fn changes(change: &Table) -> Result<String, AnalysisError> {
+/// What modulating does to refusals: a row for either side and part of the grid from 0 on.
+fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
     let (sides, parts) = (change.column(ChangeRow::side)?, change.column(ChangeRow::part)?);
     let float = |column| change.column(column);
     let (to, before) = (float(ChangeRow::to)?, float(ChangeRow::refusal_from)?);
     let (after, difference) = (float(ChangeRow::refusal_to)?, float(ChangeRow::change)?);
     let (p, over_random) = (float(ChangeRow::p_value)?, float(ChangeRow::p_over_random)?);
     let intervals = change.column(ChangeRow::interval)?;
-    let percent = |x: Option<f64>| x.map(|x| 100.0 * x);
-    let sentence = |i: usize| {
-        format!(
-            " Refusals of the {} prompts go from {} at 0 to {} at {}: {}, 95 % interval {} %, sign test p {}; against random \
-             directions the metric's change has p {}.",
-            sides[i],
+    let row = |i: usize| {
+        vec![
+            sides[i].to_string(),
+            signed_exact(to[i]),
             share(before[i]),
             share(after[i]),
-            number(to[i], 2),
-            share(difference[i]),
-            cells::interval(percent(intervals[i].unzip().0), percent(intervals[i].unzip().1), 1),
+            points(difference[i]),
+            points_interval(intervals[i]),
             p_value(p[i]),
             p_value(over_random[i]),
-        )
+        ]
     };
-    Ok((0..change.rows()).filter(|i| parts[*i] != "whole").map(sentence).collect())
+    let header = vec![
+        Heading::text("prompts"),
+        Heading::number("from 0 to"),
+        Heading::number("refused at 0"),
+        Heading::number("refused there"),
+        Heading::number("change"),
+        Heading::number("95 % interval"),
+        Heading::number("p (sign test)"),
+        Heading::number("p of the metric's change over random directions"),
+    ];
+    let rows = (0..change.rows()).filter(|i| parts[*i] != "whole").map(row).collect();
+    Ok(TableBlock { caption: "What changing the signal does to refusals".to_string(), header, rows })
 }
 
 /// What is said of random directions that are too few for a small p; nothing of an older table, which does not count them.
@@ -296,38 +415,25 @@ fn dose_section(
         Ok(format!("from {} to {} nats in the {side} prompts", at(rows.first()), at(rows.last())))
     };
     let mut text = format!("Over the grid the logit difference goes {} and {}.", ends(SIDES[0])?, ends(SIDES[1])?);
-    for side in SIDES {
-        text += &match takes_over(thresholds, side, METRIC)? {
-            Some(at) => format!(" In the {side} prompts it crosses 0 at {at}."),
-            None => format!(" In the {side} prompts it does not cross 0."),
-        };
-        for (name, _) in class_columns(dose) {
-            if let Some(at) = takes_over(thresholds, side, &name)? {
-                text += &format!(" The share of {name} crosses one half at {at}.");
-            }
-        }
-    }
-    text += &change.map(changes).transpose()?.unwrap_or_default();
     text += &too_few_directions(dose)?;
-    let section = Section::new("Signal and answers").paragraph(text);
+    let mut section = Section::new("Signal and answers").paragraph(text);
+    section = section.block(Block::Table(crossings(dose, thresholds)?));
+    if let Some(change) = change {
+        section = section.block(Block::Table(changes(change)?));
+    }
     let alt = "Curves over the coefficients of the concept's direction.";
     let section = if generated(dose)? {
         section
             .figure(dir.join("modulation.png"), "Shares of answers to the positive prompts by coefficient.", alt)
-            .figure(dir.join("modulation-negative.png"), "The same of the negative prompts.", alt)
-            .figure(
-                dir.join("metric.png"),
-                "The mean logit difference; grey: random directions of the same norm, at the grid's ends and at 0.",
-                alt,
-            )
+            .figure(dir.join("modulation-negative.png"), "The same for the negative prompts.", alt)
+            .figure(dir.join("metric.png"), METRIC_CAPTION, alt)
     } else {
-        let caption = "The mean logit difference by coefficient; grey: random directions of the same norm, at the grid's ends and at 0.";
-        section.figure(dir.join("modulation.png"), caption, alt)
+        section.figure(dir.join("modulation.png"), METRIC_CAPTION, alt)
     };
     let mut listing = Listing::of(dose)
         .only(OfPrompts::by.name, "all")
         .column("prompts", Show::Text(OfPrompts::side.name))
-        .column("coefficient", Show::Number(DoseRow::coefficient.name, 2))
+        .column("coefficient", Show::Exact(DoseRow::coefficient.name))
         .column("metric (nats)", Show::Signed(DoseRow::metric_mean.name, 2))
         .column("95 % interval", Show::Interval(DoseRow::interval.name, 2))
         .column("random (nats)", Show::Signed(DoseRow::random_metric_mean.name, 2))
@@ -340,7 +446,12 @@ fn dose_section(
     Ok(section.block(Block::Table(listing.block("Every dose; groups and languages are in dose.parquet")?)))
 }
 
-fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+fn thresholds_section(
+    thresholds: &Table,
+    uncrossed: &[Uncrossed],
+    differences: &Table,
+    dir: &Path,
+) -> Result<Section, AnalysisError> {
     let (sides, by) = (differences.column(DifferenceRow::side)?, differences.column(DifferenceRow::by)?);
     let (p, q, between) = (
         differences.column(DifferenceRow::p_value)?,
@@ -385,10 +496,11 @@ fn thresholds_section(thresholds: &Table, differences: &Table, dir: &Path) -> Re
     };
     let mut section = Section::new("Thresholds by topic and language").paragraph(tested);
     if thresholds.column(ThresholdRow::class)?.contains(&METRIC) {
-        let caption = "The coefficient at which the mean logit difference crosses 0.";
+        let caption =
+            "The coefficient at which the mean logit difference crosses 0. Where it does not, the row is hatched.";
         section = section.figure(dir.join("thresholds.png"), caption, "Forest plot of thresholds.");
     }
-    Ok(section.block(Block::Table(listed(thresholds)?)))
+    Ok(section.block(Block::Table(listed(thresholds, uncrossed)?)))
 }
 
 /// How many prompts cross 0 beyond which end of the grid; nothing where none does.
@@ -402,8 +514,8 @@ fn beyond_the_grid(below: i64, above: i64) -> String {
     }
 }
 
-/// The table of thresholds. An interval may go on beyond the grid, which is written in words.
-fn listed(thresholds: &Table) -> Result<TableBlock, AnalysisError> {
+/// The table of thresholds. An interval may go on beyond the grid, which is written in words, and so is what does not cross 0.
+fn listed(thresholds: &Table, uncrossed: &[Uncrossed]) -> Result<TableBlock, AnalysisError> {
     let listing = Listing::of(thresholds)
         .first(LISTED)
         .column("prompts", Show::Text(OfPrompts::side.name))
@@ -417,5 +529,60 @@ fn listed(thresholds: &Table) -> Result<TableBlock, AnalysisError> {
     let mut block = listing.block("Thresholds")?;
     block.header.push(Heading::number("95 % interval"));
     block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(ends[i].clone()));
+    block.rows.extend(uncrossed.iter().map(|part| {
+        let cells = [part.side, part.by, part.value, METRIC, EMPTY, part.place, EMPTY, EMPTY];
+        cells.map(str::to_string).to_vec()
+    }));
     Ok(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Two topics of one side at two coefficients: one crosses 0, the other is above it.
+    fn tables() -> (Table, Table) {
+        let of = |value| OfPrompts { side: "positive", by: "group", value };
+        let doses = [("drugs", -1.0, -1.0), ("drugs", 1.0, 1.0), ("politics", -1.0, 1.0), ("politics", 1.0, 2.0)];
+        let dose = doses.map(|(value, coefficient, metric)| DoseRow {
+            model: "m",
+            prompts: of(value),
+            coefficient: Some(coefficient),
+            metric_mean: Some(metric),
+            ..DoseRow::default()
+        });
+        let threshold = ThresholdRow {
+            model: "m",
+            prompts: of("drugs"),
+            class: METRIC,
+            n: 15,
+            coefficient: Some(0.0),
+            ci_low: Some(-0.5),
+            ci_high: Some(0.5),
+            rises: true,
+            ..ThresholdRow::default()
+        };
+        (DoseRow::table(dose).unwrap(), ThresholdRow::table([threshold]).unwrap())
+    }
+
+    #[test]
+    fn a_topic_that_does_not_cross_0_has_a_row_in_the_figure_and_in_the_table() {
+        let (dose, thresholds) = tables();
+        let Some(Figure::Forest(forest)) = forest(&dose, &thresholds).unwrap() else { panic!("no forest") };
+        let labels: Vec<&str> = forest.rows.iter().map(|row| row.label.as_str()).collect();
+        assert_eq!((labels, forest.rows[1].estimates[0]), (vec!["drugs", "politics"], None));
+        let found = uncrossed(&dose, &thresholds, |_, _| true).unwrap();
+        assert_eq!(found[0].sentence(), "The mean of politics is above 0 on the whole grid.");
+        let block = listed(&thresholds, &found).unwrap();
+        assert_eq!(block.rows[1][2..6], ["politics", "metric", EMPTY, "above 0 on the whole grid"]);
+        assert!(block.rows.iter().all(|row| row.len() == block.header.len()));
+        assert!(uncrossed(&dose, &thresholds, |_, by| by == "lang").unwrap().is_empty());
+    }
+
+    #[test]
+    fn coefficients_have_their_sign() {
+        assert_eq!([Some(4.0), Some(-0.125), Some(0.0)].map(signed_exact), ["+4.00", "−0.125", "0.00"]);
+        // Controls of a series are drawn in a tint of its colour.
+        assert!(!METRIC_CAPTION.contains("grey"));
+    }
 }

@@ -66,6 +66,14 @@ fn a_sample_that_carries_is_not_missed_and_bounds_what_is() {
 }
 
 #[test]
+fn the_share_of_carriers_that_were_run_has_the_interval_of_how_many_the_rest_has() {
+    // 20 were found, and 4 of a sample of the rest carry it, of whom there are 17.1 to 78.1.
+    assert_eq!(recall_interval(24, 20, Some((17.121_155, 78.100_326))), "[24.5,\u{a0}64.7]\u{a0}%");
+    assert_eq!(recall_interval(24, 20, Some((4.0, 4.0))), "[100.0,\u{a0}100.0]\u{a0}%");
+    assert_eq!(recall_interval(24, 20, None), cells::EMPTY);
+}
+
+#[test]
 fn where_every_head_was_run_nothing_is_estimated() {
     let heads = heads([1.0, 2.0, 0.0], [1.0, 2.0, 1.0]);
     let heads = read::<Exchange>(&heads).unwrap();

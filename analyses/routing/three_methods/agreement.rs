@@ -30,7 +30,7 @@ rows! {
     #[derive(Copy)]
     pub struct Ranks {
         correlation: Option<f64> as "" = "{}",
-        interval: Option<(f64, f64)> as "_ci_" =
+        interval: Option<(f64, f64)> [newer] as "_ci_" =
             ["lower end of its 95 % interval over pairs (jackknife, on Fisher's scale)", "its upper end"],
         /// Each method's own correlation between the halves of the pairs.
         first: Option<f64> as "_split_half_first" =

@@ -3,16 +3,17 @@
 use super::agreement::{AgreementRow, Ranks};
 use super::{HeadRow, Method, MissedRow};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Halves, Moved, Shown, moved};
+use crate::analyses::halves::{Halves, Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Figure, Scatter, ScatterPoint};
 use crate::names::short_name;
-use crate::report::cells::{self, number, plural, share, signed};
+use crate::report::cells::{self, number, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
+use crate::report::{Block, Heading, Section};
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
+use std::collections::HashMap;
 use std::path::Path;
 
 /// How many heads a report's tables list.
@@ -63,8 +64,15 @@ impl<'a> Heads<'a> {
         self.ranks[method].iter().position(|rank| *rank == 1)
     }
 
+    /// The intervals of the shares of the gap that heads cross under interchange, by their labels; none of older tables.
+    fn crossed(&self) -> Result<HashMap<&str, (f64, f64)>, AnalysisError> {
+        let crossed = self.table.column(HeadRow::interchange_crossed)?;
+        let ends = self.labels.iter().zip(crossed);
+        Ok(ends.filter_map(|(label, of)| Some((label.as_str(), of.interval?))).collect())
+    }
+
     /// The effect of interchange against another method's, times a sign; the strongest of both are named.
-    fn scatter(&self, title: &str, (y_label, method, sign): (&str, usize, f64), agreement: &str) -> Figure {
+    fn scatter(&self, title: &str, (y_label, method, sign): (&str, usize, f64)) -> Figure {
         let named = |i: usize| self.ranks[0][i] <= NAMED || self.ranks[method][i] <= NAMED;
         let point = |i: usize| {
             let name = named(i).then(|| self.labels[i].clone());
@@ -77,36 +85,40 @@ impl<'a> Heads<'a> {
         };
         Figure::from(Scatter {
             title: title.to_string(),
-            subtitle: format!("{}, {}, positive prompts, last position{agreement}", self.model, plural(self.n, "pair")),
+            subtitle: format!("{}, {}, positive prompts, last position", self.model, plural(self.n, "pair")),
             x_label: "effect of interchange (nats)".to_string(),
             y_label: y_label.to_string(),
             identity: true,
             series: Vec::new(),
+            named_meaning: Some(format!("the first {NAMED} by either method")),
             points: (0..self.labels.len()).filter_map(point).collect(),
         })
     }
 }
 
-/// `, Spearman +0.52` of two methods' sizes.
+/// ` The rank correlation of the sizes is 0.43 (95 % interval [0.33, 0.52]).` of two methods.
 fn correlation(agreement: &Table, first: &str, second: &str) -> Result<String, AnalysisError> {
     let firsts = agreement.column(AgreementRow::first)?.into_iter().zip(agreement.column(AgreementRow::second)?);
     let at = firsts.into_iter().position(|both| both == (first, second));
-    let value = at.and_then(|i| agreement.column(AgreementRow::size).ok()?[i].correlation);
-    Ok(value.map_or(String::new(), |r| format!(", Spearman of sizes {}", signed(r, 2))))
+    let Some(at) = at else { return Ok(String::new()) };
+    let size = agreement.column(AgreementRow::size)?[at];
+    let (low, high) = size.interval.unzip();
+    let ends = cells::interval(low, high, 2);
+    Ok(size.correlation.map_or(String::new(), |r| {
+        format!(" The rank correlation of the sizes is {} (95 % interval {ends}).", number(r, 2))
+    }))
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let (heads, agreement) = (Heads::of(tables)?, table(tables, AgreementRow::TABLE)?);
-    let ablation = correlation(agreement, "interchange", "ablation")?;
-    let attribution = correlation(agreement, "interchange", "attribution")?;
+    let heads = Heads::of(tables)?;
     let mut figures = vec![
         (
             "agreement.png".to_string(),
-            heads.scatter("Interchange and ablation", ("effect of zero ablation (nats)", 1, 1.0), &ablation),
+            heads.scatter("Heads under interchange and zero ablation", ("effect of zero ablation (nats)", 1, 1.0)),
         ),
         (
             "dla.png".to_string(),
-            heads.scatter("Interchange and attribution", ("attribution, sign turned (nats)", 2, -1.0), &attribution),
+            heads.scatter("Heads under interchange and by attribution", ("attribution, sign turned (nats)", 2, -1.0)),
         ),
     ];
     for (shown, rows) in apart(&heads)? {
@@ -137,11 +149,12 @@ fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisErr
         let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
         let shown = Shown {
             file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
-            title: format!("Answer and foil apart: {name}"),
+            title: format!("{}: answer and foil apart", cells::capitalised(name)),
             subtitle: format!("{}, {}, positive prompts, last position", heads.model, plural(heads.n, "pair")),
             what,
             subject,
-            strongest: true,
+            order: Order::Largest,
+            ..Shown::default()
         };
         let whole = methods.iter().map(|method| method.mean).collect();
         Ok::<_, AnalysisError>((shown, moved(heads.table.column(halves)?, whole, labelled)))
@@ -162,7 +175,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("ablation (nats)", Show::Signed(&ablation, 3))
         .column("q", Show::PValue(&ablation_q))
         .column("attribution (nats)", Show::Signed(&dla, 3))
-        .column("share", Show::Share(HeadRow::dla_share.name))
+        .column("share of all attributions", Show::Share(HeadRow::dla_share.name))
         .column("rank: interchange", Show::Count(HeadRow::rank_interchange.name))
         .column("ablation", Show::Count(HeadRow::rank_ablation.name))
         .column("attribution", Show::Count(HeadRow::rank_dla.name));
@@ -183,6 +196,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .column("p", Show::PValue(AgreementRow::overlap_p.name));
     let ceiling = "The ceiling is about how much agreement the noise of the means leaves room for: each method's own correlation \
                    between the halves of the pairs, not corrected for their being halves. Means over all pairs can agree more.";
+    let agrees = |method| correlation(table(tables, AgreementRow::TABLE)?, "interchange", method);
     let main = Section::new("Which heads each method names")
         .paragraph(finding(&heads)?)
         .block(Block::Table(listing.block("The strongest by interchange, under each method")?))
@@ -190,16 +204,19 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         .paragraph(ceiling)
         .figure(
             dir.join("agreement.png"),
-            "Each head's effect under interchange and under zero ablation.",
+            format!("Each head's effect under interchange and under zero ablation.{}", agrees("ablation")?),
             "Scatter plot of effects of interchange and ablation.",
         )
         .figure(
             dir.join("dla.png"),
-            "Each head's effect under interchange, and its attribution with the sign turned: what silencing it takes away \
-             directly.",
+            format!(
+                "Each head's effect under interchange, and its attribution with the sign turned: what silencing it takes away \
+                 directly.{}",
+                agrees("attribution")?
+            ),
             "Scatter plot of effects of interchange and attributions.",
         );
-    let mut sections = vec![main, missed_section(table(tables, MissedRow::TABLE)?)?];
+    let mut sections = vec![main, missed_section(table(tables, MissedRow::TABLE)?, &heads)?];
     let apart = apart(&heads)?.into_iter().enumerate();
     sections.extend(apart.filter_map(|(at, (shown, rows))| shown.section(&rows, dir, at == 0)));
     sections.push(repair_section(&heads)?);
@@ -243,16 +260,19 @@ fn finding(heads: &Heads) -> Result<String, AnalysisError> {
     Ok(text)
 }
 
+fn nothing_missed() -> String {
+    format!(
+        "Interchange finds no head whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}): there is nothing \
+         for the others to miss."
+    )
+}
+
 /// What interchange finds and the others do not.
-fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
+fn missed_section(missed: &Table, heads: &Heads) -> Result<Section, AnalysisError> {
     let section = Section::new("What ablation and attribution miss");
     let found = missed.rows();
     if found == 0 {
-        let text = format!(
-            "Interchange finds no head whose change moves the metric towards the negative prompts (q < {SIGNIFICANT}): there is \
-             nothing for the others to miss."
-        );
-        return Ok(section.paragraph(text));
+        return Ok(section.paragraph(nothing_missed()));
     }
     let (by_ablation, by_dla) = (missed.column(MissedRow::ablation_misses)?, missed.column(MissedRow::dla_misses)?);
     let labels: Vec<String> = missed
@@ -261,13 +281,14 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         .zip(missed.column(MissedRow::head)?)
         .map(|(l, h)| cells::head(l, h))
         .collect();
-    let shares = missed.column(MissedRow::share_of_gap)?;
+    let (shares, ends) = (missed.column(MissedRow::share_of_gap)?, heads.crossed()?);
+    let ends = |i: usize| share_interval(ends.get(labels[i].as_str()).copied());
     let misses = |flags: &[bool], how: &str, [one, more]: [&str; 2]| {
         let (n, first) = (flags.iter().filter(|f| **f).count(), (0..flags.len()).find(|i| flags[*i]));
-        first.map_or(format!("misses none{how}"), |i| {
-            let strongest = format!("{} ({} of the gap)", labels[i], share(shares[i]));
+        first.map_or("misses none".to_string(), |i| {
+            let strongest = format!("{} ({} {} of the gap)", labels[i], share(shares[i]), ends(i));
             let strongest = if n == 1 { strongest } else { format!("the strongest of them {strongest}") };
-            format!("misses {n}{how}, {strongest}: {}", if n == 1 { one } else { more })
+            format!("misses {n}{how}, {strongest}. That can be {}", if n == 1 { one } else { more })
         })
     };
     let text = format!(
@@ -278,16 +299,19 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
             &by_ablation,
             "",
             [
-                "a head whose silence is not what the negative prompts hold, or whose part later components take over",
-                "heads whose silence is not what the negative prompts hold, or whose part later components take over",
+                "because silence is not what the head holds in the negative prompts, or because later components take its part over",
+                "because silence is not what heads hold in the negative prompts, or because later components take their part over",
             ]
         ),
         misses(
             &by_dla,
-            " (not among as many that attribution puts first)",
+            &format!(
+                ", which {} not among its first {found}",
+                if by_dla.iter().filter(|m| **m).count() == 1 { "is" } else { "are" }
+            ),
             [
-                "a head that writes what later heads read, and not what the logits read",
-                "heads that write what later heads read, and not what the logits read",
+                "because the head writes what later heads read, and not what the logits read",
+                "because they write what later heads read, and not what the logits read",
             ]
         ),
     );
@@ -301,8 +325,15 @@ fn missed_section(missed: &Table) -> Result<Section, AnalysisError> {
         .column("ablation misses", Show::Flag(MissedRow::ablation_misses.name))
         .column("share of attributions", Show::Share(MissedRow::dla_share.name))
         .column("attribution misses", Show::Flag(MissedRow::dla_misses.name))
-        .block("Heads that interchange finds, the strongest first")?;
+        .block("Heads that interchange finds, the strongest first")?
+        .with_column(3, Heading::number("95 % interval"), (0..found).map(ends));
     Ok(section.paragraph(text).block(Block::Table(block)))
+}
+
+/// Whether later components give a part of a direct effect back: what is left of it in the end has its sign and is smaller. One of
+/// the other sign is more than given back, by something else than repair.
+fn is_given_back(direct: f64, total: f64) -> bool {
+    direct * total >= 0.0 && total.abs() < direct.abs()
 }
 
 /// Total effects against those with later components frozen.
@@ -310,14 +341,11 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     let frozen = heads.table.column(HeadRow::ablation_frozen_mean)?;
     let of = |i: usize| Some((i, frozen[i].filter(|f| f.abs() >= DIRECT)?, heads.ablation[i].mean?));
     let writers: Vec<(usize, f64, f64)> = (0..frozen.len()).filter_map(of).collect();
-    let square: f64 = writers.iter().map(|(_, f, _)| f * f).sum();
-    let slope = (square > 0.0).then(|| writers.iter().map(|(_, f, t)| f * t).sum::<f64>() / square);
-    // What comes back of the direct path's effect; below 0 where later components add to it.
-    let back = |(_, f, t): &(usize, f64, f64)| (f - t) * f.signum();
-    let most = writers.iter().max_by(|a, b| back(a).total_cmp(&back(b))).filter(|w| back(w) > 0.0);
-    let named = most.map_or(String::new(), |(i, f, t)| {
+    let given_back = writers.iter().filter(|(_, f, t)| is_given_back(*f, *t)).count();
+    let furthest = writers.iter().max_by(|a, b| (a.1 - a.2).abs().total_cmp(&(b.1 - b.2).abs()));
+    let named = furthest.map_or(String::new(), |(i, f, t)| {
         format!(
-            " Most is given back for {}: {} nats with later components frozen, {} in the end.",
+            " Furthest from its direct effect is {}: {} nats with later components frozen, {} in the end.",
             heads.labels[*i],
             signed(*f, 3),
             signed(*t, 3)
@@ -325,20 +353,18 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     });
     let found = match writers.len() {
         0 => format!(
-            "No head that was run so moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
+            "No head that was run this way moves the metric by {DIRECT} nats or more on the direct path: there is nothing to repair."
         ),
         n => format!(
-            "Over the {} that {} run so and {} the metric by {DIRECT} nats or more on the direct path, a nat there is {} nats in \
-             the end (least squares through 0): under 1, later components repair; over 1, they pass on.{named}",
+            "{} {} the metric by {DIRECT} nats or more on the direct path. Of {given_back} of them the total effect has the same \
+             sign and is smaller: later components give a part back.{named}",
             plural(n as i64, "head"),
-            if n == 1 { "was" } else { "were" },
             if n == 1 { "moves" } else { "move" },
-            number(slope, 2)
         ),
     };
     let text = format!(
-        "The strongest heads by interchange and by attribution, silenced with every later component frozen at its clean value: \
-         what the total effect has beyond that comes from later components. {found}"
+        "The strongest heads by interchange and by attribution were silenced once more, with every later component frozen at its \
+         clean value. What the total effect has beyond that comes from later components. {found}"
     );
     let [interchange, ablation, _] = METHOD_COLUMNS.map(|method| method.with(Method::mean));
     let block = Listing::of(heads.table)
@@ -355,4 +381,15 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
             "Total effects, the change of the head's own attribution, and the effect with later components frozen",
         )?;
     Ok(Section::new("Self-repair").paragraph(text).block(Block::Table(block)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_gets_smaller_and_keeps_its_sign_is_given_back() {
+        assert!(is_given_back(0.024, 0.01) && is_given_back(-0.2, 0.0));
+        assert!(!is_given_back(0.024, -0.235) && !is_given_back(-0.1, -0.2) && !is_given_back(0.1, -0.05));
+    }
 }

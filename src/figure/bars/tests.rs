@@ -26,6 +26,7 @@ fn bars(categories: usize, series: &[&str], bands: bool) -> Bars {
         subtitle: "TCAV score of \"harm\", 20 independent CAVs".into(),
         category_label: "layer".into(),
         value_label: "share with positive derivative".into(),
+        shares: false,
         categories: (0..categories).map(|layer| layer.to_string()).collect(),
         series: series.iter().enumerate().map(one).collect(),
         range: Some((0.0, 1.0)),
@@ -88,7 +89,7 @@ fn names_gaps_and_all_kinds_of_ranges_are_drawn() {
 
 fn places(figure: &Bars) -> (Panel, Slots) {
     let top = Heading::new(&figure.title, &figure.subtitle).height();
-    let panel = Panel::new(top, PLOT_HEIGHT, None, figure.span(), &figure.value_label);
+    let panel = figure.panel(top);
     let slots = figure.slots(panel.plot);
     (panel, slots)
 }
@@ -108,6 +109,28 @@ fn bars_go_from_zero_to_their_values() {
         assert!((end as f32 - panel.scale.place(value)).abs() <= 2.0, "bar {category} ends at {end}");
         assert!((foot as f32 - zero).abs() <= 3.0, "bar {category} starts at {foot}, zero is at {zero}");
     }
+}
+
+#[test]
+fn a_bar_of_next_to_nothing_is_a_stub_in_its_series_colour_and_so_is_its_interval() {
+    let mut figure = plain(&[0.0, 1.0]);
+    figure.series.insert(0, figure.series[0].clone());
+    for series in &mut figure.series {
+        series.estimates = vec![Some(Estimate::new(0.0).within(0.0, 0.5)), Some(Estimate::new(1.0))];
+    }
+    let canvas = figure.draw().unwrap();
+    let (panel, slots) = places(&figure);
+    for series in [0, 1] {
+        let at = |y: f32| canvas.pixel(slots.middle(0, series) as i32, y as i32);
+        let zero = panel.scale.place(0.0);
+        assert_eq!([at(zero - 5.0), at(panel.scale.place(0.25))], [color(series); 2], "series {series}");
+    }
+}
+
+#[test]
+fn shares_are_told_in_percent() {
+    let figure = Bars { shares: true, ..plain(&[0.25]) };
+    assert_eq!(figure.draw().unwrap().tips()[0].1, "layer c0: 25.0\u{a0}%");
 }
 
 #[test]

@@ -15,8 +15,10 @@ fn curves(curves: Vec<Curve>) -> Curves {
         subtitle: "Qwen2.5-0.5B-Instruct, 60 harmless prompts, layer 12".into(),
         x_label: "coefficient (multiples of the direction's norm)".into(),
         y_label: "share of answers".into(),
+        shares: false,
         curves,
         thresholds: Vec::new(),
+        reference: None,
         y_range: None,
         interval_meaning: None,
     }
@@ -166,16 +168,18 @@ fn the_band_covers_the_interval_and_no_more() {
 }
 
 #[test]
-fn a_threshold_is_a_line_through_the_plot_and_its_interval_is_shaded() {
+fn a_threshold_is_a_line_through_the_plot_with_its_interval_over_it() {
     let mut figure = curves(vec![curve("one", CurveRole::Series, &[0.0, 4.0], |_| 0.0, 0.0)]);
     figure.y_range = Some((-1.0, 1.0));
     figure.thresholds = vec![Threshold { x: 2.0, label: "half".into(), interval: Some((1.0, 2.5)) }];
     let canvas = figure.draw().unwrap();
     let places = Places::of(&figure);
     assert_eq!(places.at(&canvas, 2.0, 0.63), crate::figure::style::INK);
+    let over = places.panel.plot.top - thresholds::INTERVAL_HEIGHT / 2;
+    let at = |x: f64| canvas.pixel(places.axis.scale.place(x) as i32, over);
     let white = crate::figure::style::PAPER;
-    assert_ne!(places.at(&canvas, 1.3, 0.63), white);
-    assert_eq!(places.at(&canvas, 2.7, 0.63), white);
+    assert_eq!([at(1.3), at(2.4)], [crate::figure::style::INK; 2]);
+    assert_eq!([at(0.7), at(2.8), places.at(&canvas, 1.3, 0.63)], [white; 3]);
 }
 
 #[test]
@@ -220,18 +224,17 @@ fn controls_of_two_series_are_told_apart_and_each_is_named() {
 }
 
 #[test]
-fn markers_of_a_line_are_never_nearer_than_their_distance() {
+fn every_point_has_a_marker_unless_they_are_dense_and_ends_and_extremes_always() {
     // The grid of a modulation: fine in the middle, coarse at the ends.
-    let grid = [-4.0, -3.0, -2.0, -1.0, -0.75, -0.5, -0.375, -0.25, -0.125, 0.0, 0.125, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
-    let points: Vec<(f32, f32)> = grid.iter().map(|x| (x * 150.0, 0.0)).collect();
-    for offset in [0.0, 20.0, 50.0] {
-        let marked = marked(&points, offset);
-        assert!(marked.windows(2).all(|pair| pair[1].0 - pair[0].0 >= MARKER_DISTANCE), "{marked:?}");
-        assert!(marked.len() >= 9 && marked[0] == points[0], "{marked:?}");
-    }
-    let dense: Vec<(f32, f32)> = (0..80).map(|x| (x as f32 * 10.0, 0.0)).collect();
-    assert_eq!([marked(&dense, 0.0)[0].0, marked(&dense, 31.0)[0].0], [0.0, 30.0]);
-    assert_eq!((marked(&dense[..3], 50.0).len(), marked(&[], 0.0).len()), (1, 0));
+    let grid = [-4.0, -3.0, -2.0, -1.0, -0.75, -0.5, -0.375, -0.25, 0.0, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0];
+    let points: Vec<(f32, f32)> = grid.iter().map(|x| (x * 165.0, 0.0)).collect();
+    assert_eq!(marked(&points), points);
+    let mut dense: Vec<(f32, f32)> = (0..80).map(|x| (x as f32 * 10.0, 0.0)).collect();
+    (dense[31].1, dense[43].1) = (-5.0, 5.0);
+    let marks = marked(&dense);
+    assert!(marks.len() < 45, "{marks:?}");
+    assert!([0, 31, 43, 79].iter().all(|i| marks.contains(&dense[*i])), "{marks:?}");
+    assert_eq!((marked(&dense[..1]).len(), marked(&[]).len()), (1, 0));
 }
 
 #[test]

@@ -1,15 +1,16 @@
 //! Vertical lines with their labels over the plot, like flags: to the right of the line, or to its left where there is
-//! no room.
+//! no room. Between plot and labels stand their intervals.
 
 use super::super::axis::{Scale, drawable, drawable_interval};
 use super::super::canvas::{Canvas, Rect};
 use super::super::parts::line_height;
-use super::super::style::{FAINT_INK, INK, PAPER, TICK_SIZE};
+use super::super::style::{INK, PAPER, TICK_SIZE};
 use super::super::text::TextStyle;
 use super::Threshold;
 
 const LINE_WIDTH: i32 = 4;
-const INTERVAL_OPACITY: f32 = 0.16;
+/// What an interval takes over the plot, where it meets no other.
+pub(super) const INTERVAL_HEIGHT: i32 = 28;
 /// Between a line and its label, and between labels.
 const GAP: f32 = 14.0;
 /// The white ground of a label reaches so far beyond its text.
@@ -22,7 +23,7 @@ pub(super) struct Flags {
 
 struct Flag {
     x: f32,
-    interval: Option<(f32, f32)>,
+    interval: Option<Ends>,
     label: String,
     /// Where the label starts and ends.
     from: f32,
@@ -31,12 +32,24 @@ struct Flag {
     lane: usize,
 }
 
+/// An interval over a plot, in pixels.
+#[derive(Clone, Copy)]
+struct Ends {
+    low: f32,
+    high: f32,
+    /// Whether either end is beyond the plot.
+    beyond: (bool, bool),
+    /// The line over the plot that it stands in, from 0 at the bottom.
+    lane: usize,
+}
+
 impl Flags {
     /// Places those that are somewhere, each as low as the others leave room.
     pub fn new(thresholds: &[Threshold], scale: Scale, plot: Rect) -> Flags {
         let style = TextStyle::new(TICK_SIZE, INK);
+        let places: Vec<f32> = thresholds.iter().filter_map(|t| drawable(t.x)).map(|x| scale.place(x)).collect();
         let mut left: Vec<Flag> =
-            thresholds.iter().filter_map(|threshold| flag(threshold, scale, plot, style)).collect();
+            thresholds.iter().filter_map(|threshold| flag(threshold, scale, plot, style, &places)).collect();
         left.sort_by(|a, b| b.x.total_cmp(&a.x));
         let mut flags: Vec<Flag> = Vec::new();
         // Lines end at their labels: first those whose labels are in no other line's way up.
@@ -48,20 +61,31 @@ impl Flags {
             one.lane = below.map(|other| other.lane + 1).max().unwrap_or(0);
             flags.push(one);
         }
+        stack(&mut flags);
         Flags { flags }
     }
 
-    /// What the labels take over the plot.
+    /// What labels and intervals take over the plot.
     pub fn height(&self) -> i32 {
         let lanes = self.flags.iter().map(|flag| flag.lane + 1).max().unwrap_or(0);
-        line_height(TICK_SIZE, lanes)
+        line_height(TICK_SIZE, lanes) + self.intervals_height()
     }
 
-    /// Shades the intervals.
-    pub fn draw_intervals(&self, canvas: &mut Canvas, plot: Rect) {
-        let (top, bottom) = (plot.top as f32, plot.bottom() as f32);
-        for (low, high) in self.flags.iter().filter_map(|flag| flag.interval) {
-            canvas.band(&[(low, top, bottom), (high, top, bottom)], FAINT_INK, INTERVAL_OPACITY);
+    fn intervals_height(&self) -> i32 {
+        let lanes = self.flags.iter().filter_map(|flag| flag.interval).map(|ends| ends.lane as i32 + 1);
+        lanes.max().unwrap_or(0) * INTERVAL_HEIGHT
+    }
+
+    /// Draws the intervals: lines with a short bar across at the ends that are within the plot.
+    fn draw_intervals(&self, canvas: &mut Canvas, plot: Rect) {
+        for ends in self.flags.iter().filter_map(|flag| flag.interval) {
+            let y = plot.top as f32 - (ends.lane as f32 + 0.5) * INTERVAL_HEIGHT as f32;
+            canvas.stroke((ends.low, y), (ends.high, y), INK, 4.0);
+            for (x, beyond) in [(ends.low, ends.beyond.0), (ends.high, ends.beyond.1)] {
+                if !beyond {
+                    canvas.stroke((x, y - 8.0), (x, y + 8.0), INK, 4.0);
+                }
+            }
         }
     }
 
@@ -73,11 +97,12 @@ impl Flags {
         }
     }
 
-    /// Draws the labels with the lines' ends beside them.
+    /// Draws the labels with the lines' ends beside them, and the intervals.
     pub fn draw_labels(&self, canvas: &mut Canvas, plot: Rect) {
+        let over = (plot.top - self.intervals_height()) as f32;
         let style = TextStyle::new(TICK_SIZE, INK);
         let line = style.line_height();
-        let bottom_of = |flag: &Flag| plot.top as f32 - flag.lane as f32 * line;
+        let bottom_of = |flag: &Flag| over - flag.lane as f32 * line;
         for flag in &self.flags {
             let left = flag.x.round() as i32 - LINE_WIDTH / 2;
             // Beside its own label, but not through one that has room on neither side.
@@ -91,6 +116,7 @@ impl Flags {
             canvas.fill(Rect { left, top, width, height: bottom - top }, PAPER);
             canvas.text_centered(&flag.label, flag.from, bottom_of(flag) - line / 2.0, style);
         }
+        self.draw_intervals(canvas, plot);
     }
 }
 
@@ -107,22 +133,33 @@ impl Flag {
     }
 }
 
-fn flag(threshold: &Threshold, scale: Scale, plot: Rect, style: TextStyle) -> Option<Flag> {
+/// Gives the intervals lines of their own where they would meet.
+fn stack(flags: &mut [Flag]) {
+    let mut placed: Vec<Ends> = Vec::new();
+    for ends in flags.iter_mut().filter_map(|flag| flag.interval.as_mut()) {
+        let meets = |other: &&Ends| other.low < ends.high + GAP && ends.low < other.high + GAP;
+        ends.lane = placed.iter().filter(meets).map(|other| other.lane + 1).max().unwrap_or(0);
+        placed.push(*ends);
+    }
+}
+
+/// A threshold with its label on that side of its line where it hides none of the lines at `places`, if there is one.
+fn flag(threshold: &Threshold, scale: Scale, plot: Rect, style: TextStyle, places: &[f32]) -> Option<Flag> {
     let x = scale.place(drawable(threshold.x)?);
     let label = style.shorten(&threshold.label, plot.width as f32);
     let width = style.width(&label);
     let (left, right) = (plot.left as f32, plot.right() as f32);
-    let from = if x + GAP + width <= right {
-        x + GAP
-    } else if x - GAP - width >= left {
-        x - GAP - width
-    } else {
-        (x - width / 2.0).clamp(left, right - width)
-    };
+    let beside = [x + GAP, x - GAP - width].into_iter().filter(|from| *from >= left && from + width <= right);
+    let at = |from: f32| Flag { x, interval: None, label: label.clone(), from, to: from + width, lane: 0 };
+    let hides = |flag: &Flag| places.iter().any(|place| *place != x && flag.is_over(*place));
+    let sides: Vec<Flag> = beside.chain([(x - width / 2.0).clamp(left, right - width)]).map(at).collect();
+    let free = sides.iter().position(|flag| !hides(flag) && !flag.is_over(x)).unwrap_or(0);
     let inside = |x: f32| x.clamp(left, right);
-    let interval = drawable_interval(threshold.interval);
-    let interval = interval.map(|(low, high)| (inside(scale.place(low)), inside(scale.place(high))));
-    Some(Flag { x, interval, label, from, to: from + width, lane: 0 })
+    let ends = drawable_interval(threshold.interval).map(|(low, high)| {
+        let (low, high) = (scale.place(low), scale.place(high));
+        Ends { low: inside(low), high: inside(high), beyond: (low < left, high > right), lane: 0 }
+    });
+    sides.into_iter().nth(free).map(|flag| Flag { interval: ends, ..flag })
 }
 
 #[cfg(test)]
@@ -159,6 +196,31 @@ mod tests {
         }
         let apart = flags(&[2.0, at(one.to + 30.0)]).flags;
         assert!(apart.iter().all(|flag| flag.lane == 0));
+    }
+
+    #[test]
+    fn a_label_stands_on_the_side_where_it_hides_no_other_line() {
+        // To the right of the first there is the second; to the left there is room.
+        for places in [[5.0, 6.0], [4.6, 5.9]] {
+            let flags = flags(&places).flags;
+            let hidden = flags.iter().any(|one| flags.iter().any(|two| one.x != two.x && one.is_over(two.x)));
+            assert!(!hidden && flags.iter().all(|flag| flag.lane == 0), "{places:?}");
+        }
+    }
+
+    #[test]
+    fn intervals_that_meet_stand_over_each_other() {
+        let one = |x: f64, low, high| Threshold { x, label: "half".into(), interval: Some((low, high)) };
+        let scale = Scale::across(Span { low: 0.0, high: 10.0 }, PLOT);
+        let lanes = |thresholds: &[Threshold]| {
+            let flags = Flags::new(thresholds, scale, PLOT);
+            let mut lanes: Vec<usize> = flags.flags.iter().filter_map(|flag| flag.interval).map(|i| i.lane).collect();
+            lanes.sort_unstable();
+            (lanes, flags.intervals_height() / INTERVAL_HEIGHT)
+        };
+        assert_eq!(lanes(&[one(2.0, 1.0, 3.0), one(3.5, 3.0, 5.0)]), (vec![0, 1], 2));
+        assert_eq!(lanes(&[one(2.0, 1.0, 3.0), one(8.0, 7.0, 99.0)]), (vec![0, 0], 1));
+        assert_eq!(lanes(&[]), (vec![], 0));
     }
 
     #[test]

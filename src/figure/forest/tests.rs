@@ -16,6 +16,7 @@ fn forest(series: &[&str], rows: Vec<ForestRow>) -> Forest {
         rows,
         mark_meaning: Some("q < 0.05".into()),
         interval_meaning: Some("95 % interval (BCa)".into()),
+        missing_meaning: None,
     }
 }
 

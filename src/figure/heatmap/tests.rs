@@ -21,6 +21,8 @@ fn heatmap(layers: usize, heads: usize) -> Heatmap {
         values: (0..layers).map(|layer| (0..heads).map(|head| Some(value(layer, head))).collect()).collect(),
         marks: (0..layers).map(|layer| (0..heads).map(|head| value(layer, head).abs() > 0.39).collect()).collect(),
         mark_meaning: Some("q < 0.05".into()),
+        missing_meaning: None,
+        limit: None,
     }
 }
 
@@ -124,6 +126,20 @@ fn wrong_shapes_are_errors_that_name_the_row() {
     map.values.clear();
     assert!(matches!(map.draw(), Err(FigureError::Empty { .. })));
     assert!(matches!(heatmap(1, MOST_CELLS + 1).draw(), Err(FigureError::TooLarge { .. })));
+}
+
+#[test]
+fn the_first_and_the_last_layer_are_named_and_no_two_stand_too_near() {
+    let of = |count, step| ticks(count, step).collect::<Vec<_>>();
+    assert_eq!(of(30, 5), [0, 5, 10, 15, 20, 29]);
+    assert_eq!(of(31, 5), [0, 5, 10, 15, 20, 25, 30]);
+    assert_eq!((of(24, 1).len(), of(1, 1), of(3, 5)), (24, vec![0], vec![0]));
+}
+
+#[test]
+fn values_are_named_with_their_unit() {
+    let unit = |label: &str| Heatmap { value_label: label.into(), ..heatmap(1, 1) }.unit().to_owned();
+    assert_eq!([unit("effect (nats)"), unit("effect (x) of it"), unit("effect")], ["(nats)", "", ""]);
 }
 
 #[test]

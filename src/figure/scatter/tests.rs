@@ -16,6 +16,7 @@ fn scatter(count: usize, scale: f64) -> Scatter {
         y_label: "estimated effect (logits)".into(),
         identity: true,
         series: Vec::new(),
+        named_meaning: Some("the largest".into()),
         points: (0..count).map(point).collect(),
     }
 }

@@ -1,6 +1,6 @@
 //! The decoder: one forward pass for every family, layer by layer, with every site in reach.
 //!
-//! [`Decoder::layer`] runs one layer over packed rows: its [`super::mixer`], then its [`super::channel`]. At each site it hands
+//! [`Decoder::layer`] runs one layer over packed rows: its mixer, then its channel. At each site it hands
 //! the activations to a [`Hook`], which may read them, change them, or add rows; an engine is a hook and an order of layers.
 //! What differs between families is in [`Arch`]; nothing here asks for a family.
 

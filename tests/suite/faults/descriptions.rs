@@ -34,7 +34,7 @@ fn a_key_that_may_change_the_forward_pass_must_be_understood_or_passed_over_by_n
     let other = open_with(&family_dir("llama"), &["residual_multiplier"]).expect("a sound model");
     assert!(other.warnings.len() == 1 && other.warnings[0].contains("no such key"), "{:?}", other.warnings);
     let model = model.key("expert_bias", json!(true));
-    let both = "--ignore-config-key residual_multiplier --ignore-config-key expert_bias";
+    let both = "`ignore_config_key = residual_multiplier` `ignore_config_key = expert_bias`";
     unopened(model.path(), &["`residual_multiplier`, `expert_bias`", both]);
 }
 
@@ -60,7 +60,7 @@ fn every_key_can_be_passed_over_but_those_without_which_there_is_no_model() {
 fn a_key_within_a_rotation_is_passed_over_by_its_whole_name() {
     let rope = json!({ "rope_type": "default", "rope_theta": 1e4, "twist": 2, "finetuned": true });
     let model = Folder::of("llama").key("rope_parameters", rope);
-    unopened(model.path(), &["`rope_parameters.twist`: is not", "--ignore-config-key rope_parameters.twist"]);
+    unopened(model.path(), &["`rope_parameters.twist`: is not", "`ignore_config_key = rope_parameters.twist`"]);
     let found = open_with(model.path(), &["rope_parameters.twist"]).expect("a sound model");
     assert_eq!(found.warnings, [""; 0]);
     let slip = open_with(model.path(), &["rope_parameters.twits"]).err().expect("an error").to_string();

@@ -139,10 +139,10 @@ fn gguf_keys_are_named_all_at_once_and_each_can_be_passed_over() {
     let path = bench.path("model.gguf");
     let more = llama_keys("llama").key("llama.zeta", Meta::U32(1)).key("llama.alpha", Meta::U32(1));
     llama_tensors(more.key("llama.attention.sliding_window", Meta::U32(64))).write(&path);
-    let both = "--ignore-config-key llama.alpha --ignore-config-key llama.zeta";
+    let both = "`ignore_config_key = llama.alpha` `ignore_config_key = llama.zeta`";
     unopened(&path, &["`llama.alpha`, `llama.zeta`: are not understood", both]);
     let window = open_with(&path, &["llama.alpha", "llama.zeta"]).err().expect("an error").to_string();
-    holds_all(&window, &["--ignore-config-key llama.attention.sliding_window"]);
+    holds_all(&window, &["`ignore_config_key = llama.attention.sliding_window`"]);
     open_with(&path, &["llama.alpha", "llama.zeta", "llama.attention.sliding_window"]).expect("a sound model");
     let slip = open_with(&path, &["llama.alpah"]).err().expect("an error").to_string();
     holds_all(&slip, &["`llama.alpah`", "no such key", "nearest names are: llama.alpha"]);

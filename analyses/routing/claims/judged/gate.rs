@@ -1,11 +1,12 @@
 //! Claims on the gate: that it is needed, what it writes, whom it wakes, and who sees it.
 
-use super::{Ground, Judged, blank, named};
+use super::{Ground, Judged, blank, failing, named};
 use crate::analyses::AnalysisError;
 use crate::analyses::components::{OfComponent, label};
 use crate::analyses::effects::interval;
+use crate::analyses::interchange::{Direction, Row};
 use crate::analyses::routing::cascade::{DropRow, OverPairs, RepairRow};
-use crate::analyses::routing::claims::evidence::{of_head, row, rows, table};
+use crate::analyses::routing::claims::evidence::{At, of_head, row, rows, table};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::analyses::routing::screen::CircuitRow;
 use crate::analyses::routing::screen::held_out::{self, HeldOutRow};
@@ -25,6 +26,13 @@ const LITTLE: f64 = 0.01;
 /// The first part of all heads by attribution, one in so many, that a gate is not in.
 const FIRST: i64 = 10;
 
+/// The figure that shows how necessary heads are.
+const NECESSITY: &[(&str, &str, &str)] = &[(
+    "screen",
+    "necessity.png",
+    "Mean effects of interchange (necessity); heads that were only estimated are hatched.",
+)];
+
 /// How much less of a gate ablation must show at the next size.
 const STEP: f64 = 0.05;
 
@@ -32,8 +40,8 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let claim = blank(
         "gate-necessity",
         "Interchange shows the gate necessary",
-        "Exchanging the gate alone with that of the matched control takes the refusal away. Holds if the effect goes towards the \
-         control with p < 0.001 over 120 pairs or more. The gate is the strongest of all heads on these pairs: so p is \
+        "Exchanging the gate alone with that of the matched control moves the metric towards the control. Holds if it does with p < \
+         0.001 over 120 pairs or more. This does not say that refusals turn into answers. The gate is the strongest of all heads on these pairs: so p is \
          family-wise over all of them (max statistic), and the share of the gap is that on pairs that the head was not picked \
          on (picked on one half, measured on the other).",
         "share of the gap between positive and negative prompts that the gate's interchange crosses (necessity)",
@@ -54,21 +62,22 @@ pub(super) fn necessity(g: &Ground) -> Judged {
     let held = Unpicked::of(g)?;
     let (n, p) = (exact.get(HeadRow::n)?, exact.part(HeadRow::interchange, Method::p_max)?);
     let found = format!(
-        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads. On the \
+        "The gate is {}, the strongest carrier: {} nats of the logit difference, 95 % interval {}, q {} over all heads.{} On the \
          pairs that it was picked on that is {} of the gap, 95 % interval {}; in the control's run its exchange crosses {} \
-         (sufficiency).{}",
+         (sufficiency{}).{}",
         g.gate_name()?,
         signed(exact.part(HeadRow::interchange, Method::mean)?, 3),
         interval(exact.part(HeadRow::interchange, Method::interval)?),
         p_value(exact.part(HeadRow::interchange, Method::q)?),
+        flips(g, head)?,
         share(here.0),
         share_interval(here.1),
         share(gate.get(CircuitRow::sufficiency)?),
+        held.as_ref().map_or(String::new(), Unpicked::of_sufficiency),
         held.as_ref().map_or(String::new(), |held| format!(" {}", held.text)),
     );
-    let few = (n < PAIRS).then(|| {
-        format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
-    });
+    let few = (n < PAIRS).then(|| too_few(n));
+    let (surely, towards) = (p.is_some_and(|p| p < NECESSARY), here.0.is_some_and(|s| s > 0.0));
     let (statistic, interval) = held.map_or(here, |held| (held.necessity, held.interval));
     Ok(Claim {
         statistic,
@@ -77,26 +86,49 @@ pub(super) fn necessity(g: &Ground) -> Judged {
         p,
         verdict: match few {
             Some(why) if g.hindrance().is_none() => Verdict::NotTestable(why),
-            _ => g.verdict(p.is_some_and(|p| p < NECESSARY) && here.0.is_some_and(|s| s > 0.0)),
+            _ => g.verdict(surely && towards),
         },
+        fails: failing([
+            (surely, format!("p {} is not under {NECESSARY}", p_value(p))),
+            (towards, "the effect goes away from the control".to_string()),
+        ]),
         found,
-        figures: &[(
-            "screen",
-            "necessity.png",
-            "Mean effects of interchange (necessity); heads that were only estimated are empty.",
-        )],
+        figures: NECESSITY,
         ..claim
     })
+}
+
+fn too_few(n: i64) -> String {
+    format!("the claim is of {PAIRS} pairs or more, and {n} {} used", if n == 1 { "was" } else { "were" })
+}
+
+/// In how many pairs the gate's exchange changes the metric's sign, as a sentence after a space; nothing where that is not known.
+fn flips(g: &Ground, (layer, head): (i64, i64)) -> Result<String, AnalysisError> {
+    let Ok(heads) = g.evidence.table("screen", "heads") else { return Ok(String::new()) };
+    for at in rows(heads, &[(Row::variant, Direction::Necessity.name())])? {
+        if (at.get(Row::layer)?, at.get(Row::head)?) == (layer, head) {
+            let flips = share(at.get(Row::flip_rate)?);
+            return Ok(format!(" It changes the sign of the logit difference in {flips} of the pairs."));
+        }
+    }
+    Ok(String::new())
 }
 
 /// What the strongest head crosses on pairs that it was not picked on.
 struct Unpicked {
     necessity: Option<f64>,
     interval: Option<(f64, f64)>,
+    /// The interval of the gate's sufficiency, where both halves pick the gate, so that it is measured on all pairs.
+    sufficiency: Option<(f64, f64)>,
     text: String,
 }
 
 impl Unpicked {
+    /// `, 95 % interval [15.1, 19.7] %` of the gate's sufficiency; nothing where it was not measured on all pairs.
+    fn of_sufficiency(&self) -> String {
+        self.sufficiency.map_or(String::new(), |ends| format!(", 95 % interval {}", share_interval(Some(ends))))
+    }
+
     /// None where no head crosses in both directions in one of the halves.
     fn of(g: &Ground) -> Result<Option<Self>, AnalysisError> {
         let Ok(table) = g.evidence.table("screen", "held_out") else { return Ok(None) };
@@ -108,18 +140,25 @@ impl Unpicked {
             picked.push(cells::head(at.get(HeldOutRow::layer)?, at.get(HeldOutRow::head)?));
         }
         picked.dedup();
-        let text = format!(
-            "Picked on one half of the pairs and measured on the other, the strongest crosses {} of the gap, 95 % interval {} \
-             (sufficiency {}); {}.",
-            share(necessity),
-            share_interval(interval),
-            share(both.part(HeldOutRow::sufficiency, held_out::Crossed::share)?),
-            match &picked[..] {
-                [one] => format!("both halves pick {one}"),
-                more => format!("the halves pick {}", more.join(" and ")),
+        let sufficiency = both.part(HeldOutRow::sufficiency, held_out::Crossed::interval)?;
+        let gate = g.head()?.map(|(layer, head)| cells::head(layer, head));
+        let of_gate = picked.len() == 1 && picked.first() == gate.as_ref();
+        let text = match of_gate {
+            true => {
+                "Each half of the pairs by itself picks it too, so that these numbers are not flattered by the choice."
+                    .to_string()
             }
-        );
-        Ok(Some(Unpicked { necessity, interval, text }))
+            false => format!(
+                "By themselves the halves of the pairs pick {}: picked on one half and measured on the other, the strongest crosses \
+                 {} of the gap, 95 % interval {} (sufficiency {}, {}).",
+                picked.join(" and "),
+                share(necessity),
+                share_interval(interval),
+                share(both.part(HeldOutRow::sufficiency, held_out::Crossed::share)?),
+                share_interval(sufficiency),
+            ),
+        };
+        Ok(Some(Unpicked { necessity, interval, sufficiency: sufficiency.filter(|_| of_gate), text }))
     }
 }
 
@@ -157,6 +196,7 @@ pub(super) fn attribution(g: &Ground) -> Judged {
     let mean = gate.part(HeadRow::dla, Method::mean)?;
     let ends = gate.get(HeadRow::dla_share_interval)?;
     let (rank, all) = (gate.get(HeadRow::rank_dla)?, heads.rows() as i64);
+    let (little, behind) = (ends.is_some_and(|(_, high)| high < LITTLE), FIRST * rank > all);
     let under = heads.column(HeadRow::dla_share)?.iter().flatten().filter(|share| **share < LITTLE).count();
     let have = if under == 1 { "has" } else { "have" };
     let found = format!(
@@ -171,9 +211,13 @@ pub(super) fn attribution(g: &Ground) -> Judged {
         statistic,
         interval: ends,
         n: Some(gate.get(HeadRow::n)?),
-        verdict: g.verdict(ends.is_some_and(|(_, high)| high < LITTLE) && FIRST * rank > all),
+        verdict: g.verdict(little && behind),
+        fails: failing([
+            (little, format!("the interval of its share, {}, is not under 1 %", share_interval(ends))),
+            (behind, format!("by attribution it is among the first tenth of the heads (rank {rank} of {all})")),
+        ]),
         found,
-        figures: &[("contrast-methods", "dla.png", "Interchange and attribution of every head.")],
+        figures: &[("contrast-methods", "dla.png", "Interchange and attribution (sign turned) of every head.")],
         ..claim
     })
 }
@@ -205,26 +249,43 @@ pub(super) fn cascade(g: &Ground) -> Judged {
     let found = format!(
         "{}. Knocking out the gate moves the logit difference by {} nats, of which {} directly, {} through later heads and {} \
          through MLPs.",
-        match n_amplifiers {
-            0 => "No later head is an amplifier".to_string(),
-            1 => format!("One later head is an amplifier: {} of the gate's effect", named(amplifiers)),
-            n => format!("{n} heads are amplifiers: {} of the gate's effect", named(amplifiers)),
-        },
+        losing(amplifiers),
         signed(whole.part(RepairRow::total, OverPairs::mean)?, 3),
         signed(whole.part(RepairRow::direct, OverPairs::mean)?, 3),
         signed(whole.part(RepairRow::later_heads, OverPairs::mean)?, 3),
         signed(whole.part(RepairRow::later_mlps, OverPairs::mean)?, 3),
     );
     let interval = whole.get(RepairRow::later_heads_share_interval)?;
+    let carried = interval.is_some_and(|(low, _)| low > 0.0);
     Ok(Claim {
         statistic: whole.get(RepairRow::later_heads_share)?,
         interval,
         n: Some(whole.get(RepairRow::n)?),
-        verdict: g.verdict(n_amplifiers > 0 && interval.is_some_and(|(low, _)| low > 0.0)),
+        verdict: g.verdict(n_amplifiers > 0 && carried),
+        fails: failing([
+            (n_amplifiers > 0, "no later head loses attribution in the direction of the fall".to_string()),
+            (
+                carried,
+                format!(
+                    "the interval of what all later heads together carry, {}, is not above 0",
+                    share_interval(interval)
+                ),
+            ),
+        ]),
         found,
         figures: &[("cascade", "drops.png", "What each later head loses when the gate is knocked out.")],
         ..claim
     })
+}
+
+/// Which later heads lose attribution in the direction of the effect, with their shares of it.
+fn losing(heads: Vec<(f64, String)>) -> String {
+    let how = "attribution in the direction of the effect (q < 0.05)";
+    match heads.len() {
+        0 => format!("No later head loses {how}"),
+        1 => format!("One later head loses {how}: {} of the gate's effect", named(heads)),
+        n => format!("{n} later heads lose {how}: {} of the gate's effect", named(heads)),
+    }
 }
 
 pub(super) fn ablation_misses(g: &Ground) -> Judged {
@@ -248,13 +309,14 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
     let correlation = both.map(|b| b.part(AgreementRow::size, Ranks::correlation)).transpose()?.flatten();
     let found = format!(
         "{}'s ablation moves the logit difference by {} nats (q {}), its interchange by {}. {}; the ranks of all heads by \
-         interchange and by ablation correlate by {}.",
+         interchange and by ablation correlate by {}{}.",
         g.gate_name()?,
         signed(gate.part(HeadRow::ablation, Method::mean)?, 3),
         p_value(gate.part(HeadRow::ablation, Method::q)?),
         signed(gate.part(HeadRow::interchange, Method::mean)?, 3),
         missed_by_others(missed)?,
         number(correlation, 2),
+        both.map(ends_of_correlation).transpose()?.unwrap_or_default(),
     );
     let effects = gate.part(HeadRow::ablation, Method::mean)?.zip(gate.part(HeadRow::interchange, Method::mean)?);
     let small = effects.is_some_and(|(ablation, interchange)| ablation.abs() < 0.5 * interchange.abs());
@@ -270,7 +332,12 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
             Verdict::NotTestable,
         ),
     };
+    let misses = of_gate.map(|at| at.get(MissedRow::ablation_misses)).transpose()?.unwrap_or_default();
     Ok(Claim {
+        fails: failing([
+            (misses, "the gate's ablation moves the metric towards the control (q < 0.05)".to_string()),
+            (small, "it moves the metric by half of what interchange does, or more".to_string()),
+        ]),
         statistic: gate.part(HeadRow::ablation_crossed, Crossed::share)?,
         interval: gate.part(HeadRow::ablation_crossed, Crossed::interval)?,
         n: Some(gate.get(HeadRow::n)?),
@@ -280,6 +347,12 @@ pub(super) fn ablation_misses(g: &Ground) -> Judged {
         figures: &[("contrast-methods", "agreement.png", "Interchange and zero ablation of every head.")],
         ..claim
     })
+}
+
+/// ` (95 % interval [0.33, 0.52])` of a rank correlation; nothing of an older table without it.
+fn ends_of_correlation(at: At) -> Result<String, AnalysisError> {
+    let ends = at.part(AgreementRow::size, Ranks::interval)?;
+    Ok(ends.map_or(String::new(), |(low, high)| format!(" (95 % interval {})", cells::interval(low, high, 2))))
 }
 
 /// How many of the heads that interchange finds the others miss.

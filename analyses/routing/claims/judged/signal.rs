@@ -1,6 +1,6 @@
 //! Claims on the detected signal: where the route is committed, what modulating it does, and whether others route alike.
 
-use super::{Ground, Judged, blank, of_share};
+use super::{Ground, Judged, blank, failing, of_share};
 use crate::analyses::AnalysisError;
 use crate::analyses::compare::OverlapRow;
 use crate::analyses::effects::SIGNIFICANT;
@@ -8,12 +8,13 @@ use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::analyses::routing::commitment::{CommittedRow, LayerRow};
 use crate::analyses::routing::modulate::{
-    BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends,
+    BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends, uncrossed,
 };
 use crate::answers::Class;
 use crate::parameters::param;
-use crate::report::cells::{self, number, p_value, share, signed};
+use crate::report::cells::{self, exact, number, p_value, share, share_interval, signed};
 use crate::stats::wilson;
+use crate::table::Table;
 
 /// How far apart two checkpoints may refuse and still behave alike.
 const ALIKE: f64 = 0.2;
@@ -55,7 +56,7 @@ pub(super) fn modulation(g: &Ground) -> Judged {
          refusing (an evasion counted half) is further than a tenth of its range from both of its extremes at two coefficients or \
          more; and if fewer than 5 % of random directions of the same norm move the metric as far between the ends of the grid.",
         "change of the share of refusals from coefficient 0 to the lowest",
-        Unit::Share,
+        Unit::Points,
     );
     let doses = match doses(g)? {
         Ok(doses) => doses,
@@ -72,10 +73,10 @@ pub(super) fn modulation(g: &Ground) -> Judged {
     let between = degrees(&doses)?;
     let (interval, lost, p) =
         (weakening.get(ChangeRow::interval)?, weakening.get(ChangeRow::lost)?, whole.get(ChangeRow::p_over_random)?);
-    let holds = lost.is_some_and(|lost| lost >= LOST)
-        && interval.is_some_and(|(_, high)| high < 0.0)
-        && between >= DEGREES
-        && p.is_some_and(|p| p < SIGNIFICANT);
+    let enough = lost.is_some_and(|lost| lost >= LOST);
+    let below = interval.is_some_and(|(_, high)| high < 0.0);
+    let beyond_random = p.is_some_and(|p| p < SIGNIFICANT);
+    let holds = enough && below && between >= DEGREES && beyond_random;
     Ok(Claim {
         statistic: weakening.get(ChangeRow::change)?,
         interval,
@@ -87,31 +88,72 @@ pub(super) fn modulation(g: &Ground) -> Judged {
             }
             _ => g.verdict(holds),
         },
-        found: modulated(&doses, weakening, part("strengthening")?, between)?,
+        fails: failing([
+            (enough, format!("weakening takes away {} of the refusals, less than half", share(lost))),
+            (below, "the interval of the change is not below 0".to_string()),
+            (between >= DEGREES, format!("refusing lies between its extremes at {between} coefficients up to 0")),
+            (beyond_random, format!("random directions move the metric as far (p {})", p_value(p))),
+        ]),
+        found: modulated(g, &doses, (weakening, part("strengthening")?, whole), between)?,
         figures: &[("modulate", "modulation.png", "Classes of answers along the coefficients.")],
         ..claim
     })
 }
 
-/// What weakening and strengthening the signal did, in words.
-fn modulated(doses: &[At], weakening: At, strengthening: Option<At>, between: usize) -> Result<String, AnalysisError> {
+/// What weakening and strengthening the signal did, in words; `whole` is the row of the change between the grid's ends.
+fn modulated(
+    g: &Ground,
+    doses: &[At],
+    (weakening, strengthening, whole): (At, Option<At>, At),
+    between: usize,
+) -> Result<String, AnalysisError> {
     let strengthening = match strengthening {
         Some(s) => format!(
             " Strengthening it takes them to {} at {}.",
             share(s.get(ChangeRow::refusal_to)?),
-            number(s.get(ChangeRow::to)?, 2)
+            exact(s.get(ChangeRow::to)?)
         ),
         None => String::new(),
     };
     Ok(format!(
         "Refusals of the positive prompts by coefficient: {}. Of those at 0 weakening takes away {} (sign test on the same prompts p \
-         {}); at {between} coefficients up to 0 refusing lies between its extremes.{strengthening}{} Coefficients at which over \
-         half of the answers are loops or scraps are left out. The p-value is the share of random directions that move the metric \
-         as far between the ends of the grid.",
+         {}); at {between} coefficients up to 0 refusing lies between its extremes.{strengthening}{}{}{}",
         listed(doses)?,
         share(weakening.get(ChangeRow::lost)?),
         p_value(weakening.get(ChangeRow::p_value)?),
         along_random(doses)?,
+        left_out(g, doses.len())?,
+        of_random(doses, whole)?,
+    ))
+}
+
+/// How many coefficients were left out, where any was, of which `kept` are left.
+fn left_out(g: &Ground, kept: usize) -> Result<String, AnalysisError> {
+    let Ok(dose) = g.evidence.table("modulate", "dose") else { return Ok(String::new()) };
+    let mut generated = 0;
+    for at in rows(dose, &[(OfPrompts::side, "positive"), (OfPrompts::by, "all")])? {
+        generated += usize::from(at.get(DoseRow::answers)? > 0);
+    }
+    Ok(match generated.saturating_sub(kept) {
+        0 => String::new(),
+        1 => " 1 coefficient is left out: there over half of the answers are broken or undecided.".to_string(),
+        n => format!(" {n} coefficients are left out: there over half of the answers are broken or undecided."),
+    })
+}
+
+/// How many random directions move the metric as far between the ends of the grid. The p-value is one more than they are, over
+/// one more than all of them. Nothing where their number is not known.
+fn of_random(doses: &[At], whole: At) -> Result<String, AnalysisError> {
+    let Some(first) = doses.first() else { return Ok(String::new()) };
+    let (all, p) = (first.get(DoseRow::directions)?, whole.get(ChangeRow::p_over_random)?);
+    let Some(p) = p.filter(|_| all > 0) else { return Ok(String::new()) };
+    let as_far = (p * (all + 1) as f64).round() as i64 - 1;
+    let verb = if as_far > 1 { "move" } else { "moves" };
+    let how_many = if as_far > 0 { as_far.to_string() } else { "None".to_string() };
+    Ok(format!(
+        " {how_many} of {} {verb} the metric as far between the ends of the grid (p {}).",
+        cells::plural(all, "random direction"),
+        p_value(Some(p))
     ))
 }
 
@@ -130,8 +172,7 @@ fn degrees(doses: &[At]) -> Result<usize, AnalysisError> {
 
 /// Refusals at each coefficient.
 fn listed(doses: &[At]) -> Result<String, AnalysisError> {
-    let one =
-        |d: &At| Ok(format!("{} at {}", share(d.share(Class::Refusal)?), number(d.get(DoseRow::coefficient)?, 2)));
+    let one = |d: &At| Ok(format!("{} at {}", share(d.share(Class::Refusal)?), exact(d.get(DoseRow::coefficient)?)));
     Ok(doses.iter().map(one).collect::<Result<Vec<_>, AnalysisError>>()?.join(", "))
 }
 
@@ -143,13 +184,13 @@ fn along_random(doses: &[At]) -> Result<String, AnalysisError> {
             words.push(format!(
                 "{} at {}",
                 share(dose.get(DoseRow::random_refusal)?),
-                number(dose.get(DoseRow::coefficient)?, 2)
+                exact(dose.get(DoseRow::coefficient)?)
             ));
         }
     }
     Ok(match words.is_empty() {
         true => String::new(),
-        false => format!(" Along random directions refused are {}.", words.join(" and ")),
+        false => format!(" Along random directions {} are refused.", words.join(" and ")),
     })
 }
 
@@ -172,20 +213,28 @@ pub(super) fn evasion(g: &Ground) -> Judged {
     let peak = (0..shares.len()).max_by(|a, b| shares[*a].total_cmp(&shares[*b])).unwrap_or(0);
     let n = doses[peak].get(DoseRow::answers)?;
     let interval = of_share(shares[peak], n);
-    let end = |x: f64, n: i64| of_share(x, n).map_or(1.0, |i| i.1);
-    let ends =
-        end(first, doses[0].get(DoseRow::answers)?).max(end(last, doses[doses.len() - 1].get(DoseRow::answers)?));
-    let above = interval.is_some_and(|i| i.0 > ends) && peak > 0 && peak + 1 < shares.len();
+    let at_ends = [(first, 0), (last, doses.len() - 1)]
+        .map(|(x, at)| Ok::<_, AnalysisError>(of_share(x, doses[at].get(DoseRow::answers)?)));
+    let [at_first, at_last] = at_ends;
+    let (at_first, at_last) = (at_first?, at_last?);
+    let ends = [at_first, at_last].map(|i| i.map_or(1.0, |i| i.1)).into_iter().fold(0.0, f64::max);
+    let (above, within) = (interval.is_some_and(|i| i.0 > ends), peak > 0 && peak + 1 < shares.len());
     Ok(Claim {
         statistic: Some(shares[peak]),
         interval,
         n: Some(n),
-        verdict: g.verdict(above),
+        verdict: g.verdict(above && within),
+        fails: failing([
+            (within, "the largest share lies at an end of the grid".to_string()),
+            (above, format!("its interval is not above those of the ends, which go up to {}", share(ends))),
+        ]),
         found: format!(
-            "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} and {}.",
-            number(doses[peak].get(DoseRow::coefficient)?, 2),
+            "The share of evasions is largest at coefficient {}; at the ends of the grid it is {} (95 % interval {}) and {} ({}).",
+            exact(doses[peak].get(DoseRow::coefficient)?),
             share(first),
-            share(last)
+            share_interval(at_first),
+            share(last),
+            share_interval(at_last)
         ),
         ..claim
     })
@@ -227,16 +276,25 @@ pub(super) fn thresholds(g: &Ground, by: &'static str) -> Judged {
         n: Some(at.get(DifferenceRow::n)?),
         p: at.get(DifferenceRow::p_value)?,
         verdict: g.verdict(q.is_some_and(|q| q < SIGNIFICANT)),
+        fails: format!("q {} is not under {SIGNIFICANT}", p_value(q)),
         found: format!(
-            "{}, q {} over sides and labels.{} Where the mean metric crosses, with 95 % intervals: {}.",
+            "{}, q {} over sides and labels.{} Where the mean metric crosses 0, with 95 % intervals: {}.{}",
             cells::plural(at.get(DifferenceRow::labels)?, "label"),
             p_value(q),
             beyond_the_grid(at)?,
-            if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") }
+            if listed.is_empty() { "nowhere".to_string() } else { listed.join("; ") },
+            without_crossing(g, thresholds, by)?,
         ),
         figures: if topics { &[("modulate", "thresholds.png", "Thresholds by topic and language.")] } else { &[] },
         ..claim
     })
+}
+
+/// The labels whose mean metric does not cross 0 on the grid, each as a sentence after a space.
+fn without_crossing(g: &Ground, thresholds: &Table, by: &str) -> Result<String, AnalysisError> {
+    let Ok(dose) = g.evidence.table("modulate", "dose") else { return Ok(String::new()) };
+    let found = uncrossed(dose, thresholds, |side, part| (side, part) == ("positive", by))?;
+    Ok(found.iter().map(|part| format!(" {}", part.sentence())).collect())
 }
 
 /// The prompts that cross 0 nowhere within the grid; nothing where there are none.
@@ -265,7 +323,7 @@ pub(super) fn relocation(g: &Ground) -> Judged {
          gives (hypergeometric p >= 0.05), and surely less than half of what the one with fewer has (upper end of the 95 % Wilson \
          interval), while the interval of the difference of refusals lies within 20 points. Judged on the first of the \
          checkpoints that are compared to.",
-        "heads that carry the behaviour in both, as a share of those in either",
+        "share of the heads that carry the behaviour in either that carry it in both",
         Unit::Share,
     );
     let Some(overlap) = g.evidence.overlap else {
@@ -280,8 +338,8 @@ pub(super) fn relocation(g: &Ground) -> Judged {
     let (shift, refusals) = (two.get(OverlapRow::gate_shift)?, two.get(OverlapRow::refusal_difference)?);
     let shift = shift.map_or(String::new(), |by| format!("; the gate lies {} of the depth deeper", signed(by, 2)));
     let refusals = refusals.map_or(String::new(), |by| {
-        let ends = cells::interval(difference.map(|d| d.0), difference.map(|d| d.1), 2);
-        format!(" Refusals differ by {} (95 % interval {ends}).", signed(by, 2))
+        let ends = cells::points_interval(difference);
+        format!(" Refusals differ by {} (95 % interval {ends}).", cells::points(by))
     });
     let found = format!(
         "Against {}: of {carriers} and {others} heads that carry the behaviour {} are shared, {} by chance{shift}.{refusals}",
@@ -325,7 +383,7 @@ pub(super) fn commitment(g: &Ground) -> Judged {
          within the interval of that layer. The largest effect must be more than chance gives (q < 0.05 over layers), and larger \
          than that of any of the random directions before any layer. (The paper changes the last position, whose signal the output \
          itself reads; that is reported beside.)",
-        "layer at which the route is committed",
+        "last layer at which removing the content's signal has half of its largest effect",
         Unit::Layer,
     );
     let tables = (g.evidence.table("commitment", "commitment"), g.evidence.table("commitment", "layers"));
@@ -361,6 +419,7 @@ pub(super) fn commitment(g: &Ground) -> Judged {
         ),
         (None, Some(_)) => Ok(Claim {
             verdict: Verdict::of(gate == layer || (within && near)),
+            fails: format!("the gate is in layer {}, and the last such layer is {}", number(gate, 0), number(layer, 0)),
             figures: &[("commitment", "commitment.png", "The signal removed, layer by layer.")],
             ..claim
         }),
@@ -372,7 +431,7 @@ fn committed_at(gate: Option<f64>, content: At, last: Option<At>) -> Result<Stri
     let of_last = |column| last.map(|l| l.get(column)).transpose().map(Option::flatten);
     Ok(format!(
         "The gate is in layer {}. The largest effect of removing the signal from the content is {} nats, {} of the gap; of {} random \
-         directions before each layer none has more than {}. At the last position the signal arrives before layer {}, and removing \
+         directions before each layer none moves it by more than {} nats. At the last position the signal arrives before layer {}, and removing \
          it has half of its largest effect until before layer {}. The model has {} layers.",
         number(gate, 0),
         signed(content.get(CommittedRow::largest_effect)?, 3),

@@ -205,6 +205,7 @@ fn separation() -> Columns {
         ("basis", ["refusals"].into()),
         ("auc", [0.8].into()),
         ("ci_low", [0.7].into()),
+        ("ci_high", [0.9].into()),
     ]
 }
 
@@ -217,6 +218,8 @@ fn held_out() -> Columns {
         ("necessity_ci_low", [0.0, 0.1, 0.08].into()),
         ("necessity_ci_high", [0.2, 0.3, 0.22].into()),
         ("sufficiency", [0.3, 0.2, 0.25].into()),
+        ("sufficiency_ci_low", [0.2, 0.1, 0.15].into()),
+        ("sufficiency_ci_high", [0.4, 0.3, 0.35].into()),
     ]
 }
 

@@ -14,6 +14,27 @@ fn a_model_refuses_where_the_intervals_of_both_shares_are_apart() {
     assert_eq!(of(0.17).verdict, Verdict::DoesNotHold);
 }
 
+/// What a report says of one claim.
+fn written(claim: Claim) -> String {
+    let table = crate::analyses::routing::claims::table("m", &[claim]).unwrap();
+    let sections = crate::analyses::routing::claims::sections(&table, &BTreeMap::new()).unwrap();
+    sections.iter().map(|section| format!("{section:?}\n")).collect()
+}
+
+#[test]
+fn a_report_says_what_of_a_rule_is_not_met() {
+    let said = written(Suite::refusing().gate("rank_dla", [2]).judge(gate::attribution));
+    for part in
+        ["**Does not hold**: by attribution it is", "The gate's share of output DLA is 0.4", "p of the rule's test"]
+    {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let holds = written(Suite::refusing().judge(gate::necessity));
+    assert!(holds.contains("**Holds.**") && holds.contains("n = 120; p of the rule's test <"), "{holds}");
+    let untestable = written(Suite::refusing().empty("screen/circuit").judge(gate::attribution));
+    assert!(untestable.contains("**Not testable here**, because no head carries"), "{untestable}");
+}
+
 #[test]
 fn nothing_about_routing_is_asked_of_a_model_that_does_not_refuse() {
     let suite = Suite::refusing().set("behaviour/rates", "refusal_low", 0, [0.17]);

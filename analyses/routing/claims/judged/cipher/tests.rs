@@ -48,6 +48,8 @@ struct Injection {
     refusals: [i64; 4],
     answered: f64,
     restored: Option<f64>,
+    /// Both ends of its interval.
+    restored_ends: [f64; 2],
     p_refusals: f64,
     p_lost: f64,
     p_over_control: f64,
@@ -57,6 +59,7 @@ const RESTORED: Injection = Injection {
     refusals: [30, 2, 20, 3],
     answered: 0.5,
     restored: Some(0.6),
+    restored_ends: [0.4, 0.8],
     p_refusals: 0.049,
     p_lost: 0.049,
     p_over_control: 0.049,
@@ -79,8 +82,8 @@ fn injected(claim: fn(&Ground) -> Judged, of: Injection) -> Claim {
         .and_then(|t| t.float("undecided", "", [0.0; 4]))
         .and_then(|t| t.float("answer", "", [of.answered; 4]))
         .and_then(|t| t.float("restored", "", (0..4).map(|i| of.restored.filter(|_| i == 2)).collect::<Vec<_>>()))
-        .and_then(|t| t.float("restored_low", "", at(2, 0.4)))
-        .and_then(|t| t.float("restored_high", "", at(2, 0.8)))
+        .and_then(|t| t.float("restored_low", "", at(2, of.restored_ends[0])))
+        .and_then(|t| t.float("restored_high", "", at(2, of.restored_ends[1])))
         .and_then(|t| t.float("restored_metric", "", at(2, 0.5)))
         .and_then(|t| t.float("restored_metric_low", "", at(2, 0.4)))
         .and_then(|t| t.float("restored_metric_high", "", at(2, 0.6)))
@@ -98,6 +101,18 @@ fn injection_holds_where_more_are_refused_than_without_it_and_more_than_with_the
     not(Injection { p_refusals: 0.05, ..RESTORED });
     not(Injection { p_over_control: 0.05, ..RESTORED });
     not(Injection { restored: Some(0.0), ..RESTORED });
+    assert_eq!(injected(injection, RESTORED).n, Some(28), "of those that were lost");
+    // Of none that come back no bootstrap knows how many might have.
+    let none = Injection { refusals: [23, 0, 0, 0], restored: Some(0.0), restored_ends: [0.0, 0.0], ..RESTORED };
+    let none = injected(injection, none);
+    assert_eq!((none.interval, none.n), (None, Some(23)));
+    assert!(
+        none.found.starts_with("Of 23 refusals that are lost in cipher 0 come back, on balance."),
+        "{}",
+        none.found
+    );
+    assert!(none.found.contains("95 % interval [40.0,\u{a0}60.0]\u{a0}%"), "{}", none.found);
+    assert!(none.fails.contains("no more are refused with it than without"), "{}", none.fails);
     // The control's gate restores more: significantly other, and the other way round.
     not(Injection { refusals: [30, 2, 20, 28], ..RESTORED });
 }

@@ -12,6 +12,7 @@ fn a_gate_is_necessary_by_the_p_value_that_knows_of_all_heads() {
     let claim = of(0.0009);
     assert_eq!((claim.verdict.clone(), claim.p, claim.n), (Verdict::Holds, Some(0.0009), Some(120)));
     assert_eq!(of(0.001).verdict, Verdict::DoesNotHold);
+    assert_eq!(of(0.001).fails, "p 0.001 is not under 0.001");
     // An effect away from the control is none.
     let away = Suite::refusing().gate("interchange_crossed", [-0.2]).judge(necessity);
     assert_eq!(away.verdict, Verdict::DoesNotHold);
@@ -23,12 +24,16 @@ fn how_necessary_is_said_on_pairs_that_the_gate_was_not_picked_on() {
     let claim = Suite::refusing().judge(necessity);
     assert_eq!((claim.statistic, claim.interval), (Some(0.15), Some((0.08, 0.22))));
     assert!(
-        claim.found.contains("20.0\u{a0}% of the gap") && claim.found.contains("both halves pick L2.H1"),
+        claim.found.contains("20.0\u{a0}% of the gap")
+            && claim.found.contains("Each half of the pairs by itself picks it too"),
         "{}",
         claim.found
     );
     let torn = Suite::refusing().set("screen/held_out", "head", 1, [3]).judge(necessity);
-    assert!(torn.found.contains("the halves pick L2.H1 and L2.H3"), "{}", torn.found);
+    assert!(torn.found.contains("the halves of the pairs pick L2.H1 and L2.H3"), "{}", torn.found);
+    // The interval of the gate's sufficiency is that of all pairs, where both halves pick it.
+    let ends = "(sufficiency, 95 % interval [15.0,\u{a0}35.0]\u{a0}%)";
+    assert!(claim.found.contains(ends) && !torn.found.contains(ends), "{}", claim.found);
     // Without it, on those that it was picked on.
     let without = Suite::refusing().empty("screen/held_out").judge(necessity);
     assert_eq!((without.statistic, without.interval), (Some(0.2), Some((0.1, 0.3))));
@@ -52,6 +57,8 @@ fn a_gate_writes_little_by_its_share_and_by_its_rank() {
     assert_eq!(of(0.01, 3), Verdict::DoesNotHold);
     // Second of twenty heads is in the first tenth.
     assert_eq!(of(0.0099, 2), Verdict::DoesNotHold);
+    let second = Suite::refusing().gate("rank_dla", [2]).judge(attribution);
+    assert_eq!(second.fails, "by attribution it is among the first tenth of the heads (rank 2 of 20)");
     let heads = (0..GATE).fold(Suite::refusing(), |s, h| s.set("contrast-methods/heads", "dla_share", h, [0.02]));
     assert!(heads.judge(attribution).found.contains("Of all heads 11 have less than 1 %"));
 }
@@ -61,8 +68,14 @@ fn a_cascade_needs_an_amplifier_and_a_part_that_is_surely_above_0() {
     let low = |x: f64| Suite::refusing().set("cascade/repair", "later_heads_share_ci_low", 0, [x]);
     let claim = low(0.01).judge(cascade);
     assert_eq!((claim.verdict, claim.statistic, claim.interval), (Verdict::Holds, Some(0.5), Some((0.01, 0.8))));
-    assert!(claim.found.contains("One later head is an amplifier: **L3.H0** 30.0"), "{}", claim.found);
+    assert!(
+        claim.found.contains("One later head loses attribution") && claim.found.contains(": **L3.H0** 30.0"),
+        "{}",
+        claim.found
+    );
     assert_eq!(low(0.0).judge(cascade).verdict, Verdict::DoesNotHold);
+    let said = low(-0.061).judge(cascade).fails;
+    assert_eq!(said, "the interval of what all later heads together carry, [−6.1,\u{a0}80.0]\u{a0}%, is not above 0");
     assert_eq!(low(f64::NAN).judge(cascade).verdict, Verdict::DoesNotHold);
     let none = low(0.01).set("cascade/components", "amplifier", 0, [false]).judge(cascade);
     assert_eq!(none.verdict, Verdict::DoesNotHold);

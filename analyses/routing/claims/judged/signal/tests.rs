@@ -19,7 +19,8 @@ pub(in crate::analyses::routing::claims::judged) fn judged(
         .and_then(|t| t.str("lang", "", [""]))
         .and_then(|t| t.str("basis", "", ["refusals"]))
         .and_then(|t| t.float("auc", "", [0.8]))
-        .and_then(|t| t.float("ci_low", "", [0.7]));
+        .and_then(|t| t.float("ci_low", "", [0.7]))
+        .and_then(|t| t.float("ci_high", "", [0.9]));
     let circuit = Table::new("circuit").int("layer", "", [14]).and_then(|t| t.int("head", "", [1]));
     let mut suite: BTreeMap<String, Vec<Table>> = BTreeMap::new();
     suite.insert("behaviour".to_string(), vec![rates.unwrap(), separation.unwrap()]);
@@ -98,7 +99,34 @@ fn modulation_holds_where_weakening_takes_half_of_the_refusals_by_degrees_and_ra
     assert_eq!(verdict(0.5, -0.01, 0.05), Verdict::DoesNotHold);
     let claim = modulated(&BY_DEGREES, change(Some(0.5), -0.01, 0.025));
     assert_eq!((claim.statistic, claim.interval, claim.p), (Some(-0.5), Some((-0.7, -0.01)), Some(0.025)));
-    assert!(claim.found.contains("Along random directions refused are"), "{}", claim.found);
+    assert!(
+        claim.found.contains("are refused.") && claim.found.contains(" Along random directions 90.0"),
+        "{}",
+        claim.found
+    );
+    // Nothing was left out, and how many random directions there are is not known.
+    assert!(!claim.found.contains("left out") && !claim.found.contains("as far between the ends"), "{}", claim.found);
+    assert_eq!((claim.unit, claim.unit.value(claim.statistic)), (Unit::Points, "−50.0\u{a0}points".to_string()));
+    let few = modulated(&BY_DEGREES, change(Some(0.49), 0.0, 0.025)).fails;
+    assert!(few.contains("takes away 49.0") && few.contains("the interval of the change is not below 0"), "{few}");
+}
+
+#[test]
+fn coefficients_that_are_left_out_and_random_directions_that_do_as_much_are_counted() {
+    let mut doses = BY_DEGREES.to_vec();
+    doses.push((4.0, 0.2, 0.0, 0.6));
+    let said = |directions: i64, p: f64| {
+        let n = doses.len();
+        let dose = dose(&doses).int("directions", "", vec![directions; n]).unwrap();
+        judged(modulation, [("modulate", dose), ("modulate", change(Some(0.5), -0.01, p))]).found
+    };
+    let none = said(39, 0.025);
+    assert!(none.contains("None of 39 random directions moves the metric as far"), "{none}");
+    assert!(
+        none.contains("1 coefficient is left out: there over half of the answers are broken or undecided"),
+        "{none}"
+    );
+    assert!(said(39, 0.1).contains("3 of 39 random directions move the metric as far"));
 }
 
 #[test]
