@@ -36,12 +36,14 @@ pub use cone::Cone;
 pub use edges::{Edge, Graph, Port, Reader, Writer};
 pub use program::Program;
 pub(crate) use program::{
-    AttributionReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout, Take,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
+    Take,
 };
 pub use reading::{Array, Reading, Readings};
 pub use split::Piece;
 pub use what::{
-    Activation, Attribution, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric, Projection, Readable, What,
+    Activation, Attribution, EdgeEffects, EdgeEstimate, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric,
+    Projection, Readable, What,
 };
 
 use crate::model::arch::Arch;

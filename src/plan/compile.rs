@@ -1,13 +1,13 @@
 //! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
 
 use super::program::{
-    AttributionReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout, Take, resolve,
-    row_change,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
+    Take, resolve, row_change,
 };
 use super::split::sets;
 use super::{
-    Change, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt,
-    Reader, Run, What, Writer, columns,
+    Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError, Positions,
+    Program, Projection, Prompt, Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
@@ -36,6 +36,7 @@ impl Plan {
             at_end: Vec::new(),
             attributions: Vec::new(),
             gradients: Vec::new(),
+            edges: Vec::new(),
         };
         for (i, fork) in self.forks.iter().enumerate() {
             let run = Run::Fork(i);
@@ -244,6 +245,10 @@ impl Plan {
                 let gradient = at.gradient(of, program)?;
                 program.gradients.push(gradient);
             }
+            What::EdgeEffects(of) => {
+                let edges = at.edges(of, program)?;
+                program.edges.push(edges);
+            }
         }
         Ok(())
     }
@@ -290,6 +295,32 @@ impl<'p> Named<'p> {
         let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
         let (readout, run, take) = (self.readout, self.run, Take::Along(direction));
         Ok(SiteReadout { readout, run, site: *site, positions, take })
+    }
+
+    /// Estimates of edges: of a prompt and from a prompt, both as they are.
+    fn edges(&self, of: &'p EdgeEffects, program: &Program<'p>) -> Result<EdgesReadout<'p>, PlanError> {
+        let EdgeEffects { metric, donor, positions, by } = of;
+        if !self.plan.has(*donor) {
+            return Err(self.bad(format!("{donor:?} does not exist")));
+        }
+        if let Some(fork) = [self.run, *donor].iter().find(|run| matches!(run, Run::Fork(_))) {
+            let fork = self.plan.describe(*fork);
+            return Err(self.bad(format!("edges are estimated between prompts as they are, and {fork} is edited")));
+        }
+        let (keys, theirs) = (program.length(self.run), program.length(*donor));
+        if keys != theirs {
+            let donor = self.plan.describe(*donor);
+            return Err(self.bad(format!(
+                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
+            )));
+        }
+        if matches!(by, EdgeEstimate::IntegratedGradients { steps: 0 }) {
+            return Err(self.bad("integrated gradients need one step at least"));
+        }
+        check_metric(metric, program.arch, keys).map_err(|why| self.bad(why))?;
+        let mut positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        positions.sort_unstable();
+        Ok(EdgesReadout { readout: self.readout, run: self.run, donor: *donor, metric, positions, by: *by })
     }
 
     fn gradient(&self, of: &'p Gradient, program: &Program<'p>) -> Result<GradientReadout<'p>, PlanError> {

@@ -5,7 +5,7 @@
 //! the pass they are read.
 
 use super::cone::{self, Cone};
-use super::{Change, Edit, Metric, Plan, Positions, Reader, Run, Writer};
+use super::{Change, EdgeEstimate, Edit, Metric, Plan, Positions, Reader, Run, Writer};
 use crate::model::arch::Arch;
 use crate::ops::RowChange;
 use crate::site::{Site, SiteKind};
@@ -35,6 +35,7 @@ pub struct Program<'p> {
     pub(crate) at_end: Vec<EndReadout<'p>>,
     pub(crate) attributions: Vec<AttributionReadout<'p>>,
     pub(crate) gradients: Vec<GradientReadout<'p>>,
+    pub(crate) edges: Vec<EdgesReadout<'p>>,
 }
 
 /// An edit in its place.
@@ -143,6 +144,18 @@ pub(crate) struct GradientReadout<'p> {
     pub site: Site,
     pub positions: Vec<usize>,
     pub columns: Vec<Range<usize>>,
+}
+
+/// A readout of estimates of edges' effects.
+pub(crate) struct EdgesReadout<'p> {
+    /// Its number in the plan.
+    pub readout: usize,
+    pub run: Run,
+    pub donor: Run,
+    pub metric: &'p Metric,
+    /// Ascending, each once.
+    pub positions: Vec<usize>,
+    pub by: EdgeEstimate,
 }
 
 impl<'p> Program<'p> {

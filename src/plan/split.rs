@@ -1,6 +1,6 @@
 //! Cutting a plan into plans that can be run one after another.
 
-use super::{Change, Fork, Plan, Program, Prompt, Readout, Run, What};
+use super::{Change, EdgeEffects, Fork, Plan, Program, Prompt, Readout, Run, What};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -16,6 +16,9 @@ pub(super) fn sets(program: &Program) -> Vec<usize> {
     let mut sets = Sets::new(program.plan.prompts.len());
     for (f, fork) in program.plan.forks.iter().enumerate() {
         fork.donors().for_each(|donor| sets.join(program.roots[f], program.root(donor)));
+    }
+    for readout in &program.edges {
+        sets.join(program.root(readout.run), program.root(readout.donor));
     }
     for readout in &program.at_end {
         for pair in readout.rows.windows(2) {
@@ -69,7 +72,7 @@ impl Plan {
         }
         for (i, readout) in self.readouts.iter().enumerate() {
             let mut what = readout.what.clone();
-            if let What::KlFrom(other) = &mut what {
+            if let What::KlFrom(other) | What::EdgeEffects(EdgeEffects { donor: other, .. }) = &mut what {
                 *other = moved(*other, &prompt_at, &fork_at);
             }
             let into = &mut pieces[piece(self.root(readout.run))];

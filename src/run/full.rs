@@ -9,7 +9,7 @@ use super::edits::row_edits;
 use super::end::{self, Residuals};
 use super::size::full_runs;
 use super::writers::{Writers, add};
-use super::{Found, Options, RunError, gradient, reading};
+use super::{Found, Options, RunError, estimates, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange};
@@ -65,6 +65,7 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
     }
     found.extend(end::read(decoder, program, &ends, options.budget)?);
     found.extend(gradient::read(decoder, program, options)?);
+    found.extend(estimates::read(decoder, program, options)?);
     for read in &program.at_sites {
         let value = &kept[&(read.run, read.site)];
         let (width, values) = (value.dim(1)?, ops::to_vec(value)?);

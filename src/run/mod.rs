@@ -41,6 +41,7 @@ mod batches;
 mod cancel;
 mod edits;
 mod end;
+mod estimates;
 mod full;
 mod generate;
 mod gradient;

@@ -14,7 +14,7 @@ use super::edits::row_edits;
 use super::end::{self, Residuals};
 use super::generate::Cache;
 use super::writers::{Writers, add};
-use super::{Found, Options, RunError, gradient, reading};
+use super::{Found, Options, RunError, estimates, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
@@ -60,6 +60,7 @@ pub(super) fn run_keeping(
     found.extend(end::read(decoder, program, &Ends::new(sweep, &batches), options.budget)?);
     drop(batches);
     found.extend(gradient::read(decoder, program, options)?);
+    found.extend(estimates::read(decoder, program, options)?);
     Ok(found)
 }
 

@@ -10,7 +10,7 @@ use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Exchanged, Program, Reader, Run, Writer};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 /// What the writers of some runs add, as far as the pass has come.
@@ -69,7 +69,7 @@ impl<'a> Writers<'a> {
     }
 
     /// What some writers add in a donor less what they add in a run, at some positions. `[positions, d_model]`
-    fn difference(&self, run: Run, donor: Run, writers: &[Writer], positions: &[usize]) -> Result<Vec<f32>> {
+    pub(super) fn difference(&self, run: Run, donor: Run, writers: &[Writer], positions: &[usize]) -> Result<Vec<f32>> {
         let d = self.decoder.arch.d_model;
         let mut sums = vec![0f32; positions.len() * d];
         for of_layer in writers.chunk_by(|a, b| layer_of(*a) == layer_of(*b)) {
@@ -166,54 +166,74 @@ impl<'a> Writers<'a> {
         runs: &[(Run, &Exchanged)],
         row: impl Fn(Run, usize) -> Option<usize>,
     ) -> Result<Option<Tensor>> {
-        let mut edits = Vec::new();
+        let (mut read, mut more) = (Vec::new(), Vec::new());
         for (run, exchange) in runs {
-            let rows: Vec<(usize, usize)> =
-                exchange.positions.iter().filter_map(|p| Some((*p, row(*run, *p)?))).collect();
-            if let Some(readers) = exchange.readers.get(&site).filter(|_| !rows.is_empty()) {
-                self.read_run(site, acts, (*run, exchange.donor), readers, &rows, &mut edits)?;
+            let Some(readers) = exchange.readers.get(&site) else { continue };
+            let (positions, rows): (Vec<usize>, Vec<usize>) =
+                exchange.positions.iter().filter_map(|p| Some((*p, row(*run, *p)?))).unzip();
+            for (reader, writers) in readers.iter().filter(|_| !rows.is_empty()) {
+                more.extend(self.difference(*run, exchange.donor, writers, &positions)?);
+                read.extend(rows.iter().map(|row| (*row, head_of(*reader))));
             }
         }
-        let of = acts.get(site.kind)?;
-        if edits.is_empty() { Ok(None) } else { ops::edit(of, &edits).map(Some) }
-    }
-
-    /// Adds the changes of one run's rows at a site.
-    fn read_run(
-        &self,
-        site: Site,
-        acts: &Acts,
-        (run, donor): (Run, Run),
-        readers: &[(Reader, Vec<Writer>)],
-        rows: &[(usize, usize)],
-        edits: &mut Vec<RowEdit>,
-    ) -> Result<()> {
-        let (positions, index): (Vec<usize>, Vec<u32>) = rows.iter().map(|(p, row)| (*p, *row as u32)).unzip();
+        if read.is_empty() {
+            return Ok(None);
+        }
         let of_mlp = site.kind == SiteKind::MlpIn && !self.decoder.arch.parallel;
         let stream = acts.get(if of_mlp { SiteKind::ResidMid } else { SiteKind::ResidPre })?;
-        let stream = stream.index_select(&Tensor::new(index, stream.device())?, 0)?;
-        let read = |writers: &[Writer]| -> Result<Tensor> {
-            let more = self.tensor(self.difference(run, donor, writers, &positions)?, positions.len())?;
-            ops::add(&stream, &more.to_device(stream.device())?)
+        let index: Vec<u32> = read.iter().map(|(row, _)| *row as u32).collect();
+        let own = stream.index_select(&Tensor::new(index, stream.device())?, 0)?;
+        let streams = ops::add(&own, &self.tensor(more, read.len())?.to_device(stream.device())?)?;
+        let edits = match site.kind {
+            SiteKind::MlpIn => self.whole_rows(&self.decoder.read_by_channel(site.layer, &streams)?, &read)?,
+            _ => self.by_heads(site, acts, &streams, &read)?,
         };
-        let (value, columns) = match site.kind {
-            SiteKind::MlpIn => {
-                let whole: Vec<Range<usize>> = std::iter::once(0..self.decoder.arch.d_model).collect();
-                (self.decoder.read_by_channel(site.layer, &read(&readers[0].1)?)?, whole)
-            }
-            _ => self.decoder.read_by_heads(
-                site,
-                &stream,
-                &mut readers.iter().map(|(reader, writers)| Ok((head_of(*reader), read(writers)?))),
-            )?,
-        };
-        let (width, values) = (value.dim(1)?, ops::to_vec(&value)?);
-        for ((_, row), values) in rows.iter().zip(values.chunks_exact(width)) {
-            let taken: Vec<f32> = columns.iter().flat_map(|c| values[c.clone()].iter().copied()).collect();
-            edits.push(RowEdit { row: *row, columns: columns.clone().into(), change: RowChange::Set(taken.into()) });
-        }
-        Ok(())
+        ops::edit(acts.get(site.kind)?, &edits).map(Some)
     }
+
+    /// Each row's new value is a whole row.
+    fn whole_rows(&self, value: &Tensor, read: &[(usize, usize)]) -> Result<Vec<RowEdit>> {
+        let (width, values) = (value.dim(1)?, ops::to_vec(value)?);
+        let set = |((row, _), values): (&(usize, usize), &[f32])| set(*row, 0..width, values);
+        Ok(read.iter().zip(values.chunks_exact(width)).map(set).collect())
+    }
+
+    /// Queries, keys or values of single heads, `read` saying of each stream which row and head it is for. Where a norm spans the
+    /// heads, the row's other heads are projected as they are, and the whole row goes through that norm.
+    fn by_heads(&self, site: Site, acts: &Acts, streams: &Tensor, read: &[(usize, usize)]) -> Result<Vec<RowEdit>> {
+        let (layer, port, arch) = (site.layer, site.kind, &self.decoder.arch);
+        let read_in = self.decoder.read_by_mixer(layer, streams)?;
+        self.decoder.ports(layer, |shape, of| {
+            let d = shape.heads.d_head;
+            let projected = of.project(port, &read_in)?;
+            if !of.norms_across(shape, port) {
+                let value = of.normed(arch, port, &projected)?;
+                let (width, values) = (value.dim(1)?, ops::to_vec(&value)?);
+                let set = |((row, head), values): (&(usize, usize), &[f32])| {
+                    let columns = head * d..(head + 1) * d;
+                    set(*row, columns.clone(), &values[columns])
+                };
+                return Ok(read.iter().zip(values.chunks_exact(width)).map(set).collect());
+            }
+            let rows: Vec<usize> = read.iter().map(|(row, _)| *row).collect::<BTreeSet<_>>().into_iter().collect();
+            let index: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
+            let own = acts.get(SiteKind::ResidPre)?.index_select(&Tensor::new(index, streams.device())?, 0)?;
+            let own = of.project(port, &self.decoder.read_by_mixer(layer, &own)?)?;
+            let (width, values, mut mixed) = (own.dim(1)?, ops::to_vec(&projected)?, ops::to_vec(&own)?);
+            for ((row, head), values) in read.iter().zip(values.chunks_exact(width)) {
+                let (at, columns) = (rows.partition_point(|r| r < row) * width, head * d..(head + 1) * d);
+                mixed[at + columns.start..at + columns.end].copy_from_slice(&values[columns]);
+            }
+            let mixed = Tensor::from_vec(mixed, own.dims2()?, own.device())?.to_dtype(own.dtype())?;
+            let whole: Vec<(usize, usize)> = rows.iter().map(|row| (*row, 0)).collect();
+            self.whole_rows(&of.normed(arch, port, &mixed)?, &whole)
+        })
+    }
+}
+
+/// A row's columns take these numbers.
+fn set(row: usize, columns: Range<usize>, values: &[f32]) -> RowEdit {
+    RowEdit { row, columns: std::iter::once(columns).collect(), change: RowChange::Set(values.into()) }
 }
 
 fn layer_of(writer: Writer) -> Option<usize> {

@@ -11,16 +11,15 @@ pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
 use super::arch::Arch;
-use super::mixer::MixerWeights;
+use super::mixer::{Attention, AttentionWeights, MixerWeights};
 use super::pass::{Around, norm};
 use super::places::{Places, moved};
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, NormWeights};
 use crate::ops::rows::Rows;
 use crate::ops::{self, Weight};
-use crate::site::{Site, SiteKind};
+use crate::site::SiteKind;
 use candle_core::{DType, Result, Tensor};
-use std::ops::Range;
 use std::sync::{Arc, OnceLock};
 
 /// A model's weights with the pass over them.
@@ -143,8 +142,7 @@ impl Decoder {
         let w = self.weights(l)?;
         acts.move_to(self.places.layer(l))?;
         hook.at(SiteKind::ResidPre.at(l), acts)?;
-        let around = Around { layer: l, arch: &self.arch, angles: &angles.tables[self.places.index(l)] };
-        self.mix(&around, &w, acts, hook)?;
+        self.mix(&self.around(l, angles), &w, acts, hook)?;
         self.channel(l, &w, acts, hook)?;
         let resid = acts.take(SiteKind::ResidPost)?;
         acts.put(SiteKind::ResidPre, resid);
@@ -223,27 +221,41 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn head_outputs(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        self.ports(layer, |shape, of| of.head_outputs(shape.heads, z))
+    }
+
+    /// Asks a layer's mixer, which has queries, keys and values.
+    pub(crate) fn ports<T>(
+        &self,
+        layer: usize,
+        ask: impl FnOnce(&Attention, &AttentionWeights) -> Result<T>,
+    ) -> Result<T> {
         match &self.weights(layer)?.mixer {
-            MixerWeights::Attention(shape, of) => of.head_outputs(shape.heads, z),
+            MixerWeights::Attention(shape, of) => ask(shape, of),
         }
     }
 
-    /// What a layer's queries, keys or values (`site`) are where some heads read other streams than the run's own, each given with its
-    /// head; and which columns those heads' are: all, where a norm spans the heads. `[rows, d_model]` to `[rows, width]`
+    /// What a layer's channel gives for residual streams, before a norm after it; the hook is not asked. `[rows, d_model]`
     ///
     /// # Errors
     /// If the layer cannot be read or candle fails.
-    pub fn read_by_heads(
-        &self,
-        site: Site,
-        own: &Tensor,
-        others: &mut dyn Iterator<Item = Result<(usize, Tensor)>>,
-    ) -> Result<(Tensor, Vec<Range<usize>>)> {
-        let w = self.weights(site.layer)?;
-        let normed = |x: &Tensor| norm(&self.arch, x, w.attn_norm.as_ref());
-        match &w.mixer {
-            MixerWeights::Attention(shape, of) => of.read_by_heads(shape, &self.arch, site.kind, &normed, own, others),
-        }
+    pub fn channel_of(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        let mut acts = Acts::new(Rows::default());
+        acts.put(SiteKind::MlpIn, self.read_by_channel(layer, resid)?);
+        self.weights(layer)?.channel.forward(layer, &mut acts, &mut Unwatched)
+    }
+
+    /// What is around a layer's mixer.
+    pub(crate) fn around<'a>(&'a self, layer: usize, angles: &'a Angles) -> Around<'a> {
+        Around { layer, arch: &self.arch, angles: &angles.tables[self.places.index(layer)] }
+    }
+
+    /// What a layer's mixer reads of residual streams: after its norm, where it has one before. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn read_by_mixer(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, resid, self.weights(layer)?.attn_norm.as_ref())
     }
 
     /// What a layer's channel reads of residual streams: after its norm, where it has one before. `[rows, d_model]`

@@ -7,10 +7,10 @@ use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
 use crate::model::weights::layout::{LayerLayout, LinearSpec, NormSpec, Outputs};
 use crate::model::weights::{Linear, NormWeights};
+use crate::ops::rows::Rows;
 use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
-use std::ops::Range;
 
 /// Whether queries and keys are normed before rotation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -213,35 +213,28 @@ impl AttentionWeights {
         Tensor::cat(&(0..heads.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)
     }
 
-    /// Queries, keys or values of rows of which some heads read other streams than the rows' own; with the columns that are these
-    /// heads'. `normed` is the norm before attention.
-    pub(crate) fn read_by_heads(
-        &self,
-        shape: &Attention,
-        arch: &Arch,
-        kind: SiteKind,
-        normed: &dyn Fn(&Tensor) -> Result<Tensor>,
-        own: &Tensor,
-        others: &mut dyn Iterator<Item = Result<(usize, Tensor)>>,
-    ) -> Result<(Tensor, Vec<Range<usize>>)> {
-        let (linear, after) = match kind {
+    /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`
+    pub(crate) fn project(&self, port: SiteKind, x: &Tensor) -> Result<Tensor> {
+        self.port(port).0.apply(x)
+    }
+
+    /// A port's projection after its norm, if it has one.
+    pub(crate) fn normed(&self, arch: &Arch, port: SiteKind, projected: &Tensor) -> Result<Tensor> {
+        norm(arch, projected, self.port(port).1)
+    }
+
+    /// The projection of queries, keys or values, and the norm after it.
+    fn port(&self, port: SiteKind) -> (&Linear, Option<&NormWeights>) {
+        match port {
             SiteKind::Q => (&self.q, self.q_norm.as_ref()),
             SiteKind::K => (&self.k, self.k_norm.as_ref()),
             _ => (&self.v, None),
-        };
-        let d = shape.heads.d_head;
-        let mut whole = linear.apply(&normed(own)?)?;
-        let mut columns: Vec<Range<usize>> = Vec::new();
-        for other in others {
-            let (head, stream) = other?;
-            let of_head = linear.apply(&normed(&stream)?)?.narrow(1, head * d, d)?;
-            whole = whole.slice_assign(&[0..whole.dim(0)?, head * d..(head + 1) * d], &of_head.contiguous()?)?;
-            columns.push(head * d..(head + 1) * d);
         }
-        if after.is_some() && shape.qk_norm == QkNorm::Whole {
-            columns = std::iter::once(0..whole.dim(1)?).collect();
-        }
-        Ok((norm(arch, &whole, after)?, columns))
+    }
+
+    /// Whether a port's norm is over all heads together, so that what one head reads moves the others.
+    pub(crate) fn norms_across(&self, shape: &Attention, port: SiteKind) -> bool {
+        shape.qk_norm == QkNorm::Whole && self.port(port).1.is_some()
     }
 
     /// `z` through the output projection, head by head where the hook looks at single heads.
@@ -263,6 +256,15 @@ impl AttentionWeights {
 }
 
 impl Attention {
+    /// `z` of queries, keys and values that are not rotated yet, `[rows, width]` each.
+    pub(crate) fn attended(&self, around: &Around, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let rotated = |x: &Tensor| match self.rope.and_then(|rope| around.angles.get(rope)) {
+            Some((cos, sin)) => ops::rotate(x, self.heads.d_head, cos, sin, &rows.entries),
+            None => Ok(x.clone()),
+        };
+        ops::attention::attention(&rotated(q)?, &rotated(k)?, v, rows, self.heads)
+    }
+
     /// `q` and `k` to `rot_q` and `rot_k`; where nothing rotates, they are passed on.
     fn rotate(&self, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         let table = self.rope.and_then(|rope| around.angles.get(rope));
