@@ -26,20 +26,24 @@
 
 mod compile;
 mod cone;
+mod edges;
 mod program;
 mod reading;
 mod split;
 mod what;
 
 pub use cone::Cone;
+pub use edges::{Edge, Graph, Port, Reader, Writer};
 pub use program::Program;
 pub(crate) use program::{
-    AttributionReadout, EndReadout, EndWhat, GradientReadout, Made, Placed, Row, SiteReadout, Take,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
+    Take,
 };
 pub use reading::{Array, Reading, Readings};
 pub use split::Piece;
 pub use what::{
-    Activation, Attribution, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric, Projection, Readable, What,
+    Activation, Attribution, EdgeEffects, EdgeEstimate, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric,
+    Projection, Readable, What,
 };
 
 use crate::model::arch::Arch;
@@ -65,11 +69,38 @@ pub struct Prompt {
     pub ids: Vec<u32>,
 }
 
-/// A run that differs from another by edits. Edits of the run that it forks from hold in it too.
+/// A run that differs from another by edits, or by edges that it takes from a third. What the run that it forks from has of them
+/// holds in it too.
 #[derive(Clone, Debug)]
 pub struct Fork {
     pub base: Run,
     pub edits: Vec<Edit>,
+    pub exchange: Option<Exchange>,
+}
+
+/// Edges that are taken from another run: their readers read, of their writers, what these add in the donor instead of what they
+/// add in the run itself. Nothing else that a writer feeds changes but by what follows.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    pub donor: Run,
+    /// Each once, in any order.
+    pub edges: Arc<[Edge]>,
+    /// The positions of the readers; the donor's are the same.
+    pub positions: Positions,
+}
+
+impl Fork {
+    /// The runs that it takes from itself, each as often as it does.
+    pub(crate) fn donors(&self) -> impl Iterator<Item = Run> {
+        let of_edits = self.edits.iter().filter_map(|edit| edit.change.donor());
+        of_edits.chain(self.exchange.iter().map(|exchange| exchange.donor))
+    }
+
+    /// Takes from other runs where it takes from any.
+    pub(crate) fn move_donors(&mut self, to: impl Fn(Run) -> Run) {
+        self.edits.iter_mut().for_each(|edit| edit.change.move_donor(&to));
+        self.exchange.iter_mut().for_each(|exchange| exchange.donor = to(exchange.donor));
+    }
 }
 
 /// A change at a site.
@@ -207,7 +238,13 @@ impl Plan {
 
     /// Adds a fork of a run.
     pub fn fork(&mut self, base: Run, edits: Vec<Edit>) -> Run {
-        self.forks.push(Fork { base, edits });
+        self.forks.push(Fork { base, edits, exchange: None });
+        Run::Fork(self.forks.len() - 1)
+    }
+
+    /// Adds a fork that takes edges from a donor.
+    pub fn exchange(&mut self, base: Run, exchange: Exchange) -> Run {
+        self.forks.push(Fork { base, edits: Vec::new(), exchange: Some(exchange) });
         Run::Fork(self.forks.len() - 1)
     }
 
@@ -265,7 +302,7 @@ impl Plan {
             {
                 let fork = &self.forks[f];
                 open.push(fork.base);
-                open.extend(fork.edits.iter().filter_map(|edit| edit.change.donor()));
+                open.extend(fork.donors());
             }
         }
         found

@@ -27,8 +27,8 @@ pub use crate::analyses::{
 pub use crate::dataset::{Data, Dataset, Input, Item, Pair, read_pairs, read_prompts};
 pub use crate::model::{Model, Options as ModelOptions};
 pub use crate::plan::{
-    Activation, Attribution, Change, Edit, Entropy, Gradient, KlFrom, LogProbs, Metric, Part, Plan, Positions,
-    Projection, Readings, Run,
+    Activation, Attribution, Change, EdgeEffects, EdgeEstimate, Edit, Entropy, Gradient, KlFrom, LogProbs, Metric,
+    Part, Plan, Positions, Projection, Readings, Run,
 };
 pub use crate::run::{Cancel, Engine, Generation, Sampling, Steps};
 pub use crate::session::Session;

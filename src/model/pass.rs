@@ -130,7 +130,7 @@ impl Hook for Unwatched {
 }
 
 /// What is around a mixer that runs.
-pub(super) struct Around<'a> {
+pub(crate) struct Around<'a> {
     pub layer: usize,
     pub arch: &'a Arch,
     /// The cosines and sines of each of [`Arch::ropes`], on the layer's device.

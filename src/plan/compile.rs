@@ -1,14 +1,17 @@
 //! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
 
 use super::program::{
-    AttributionReadout, EndReadout, EndWhat, GradientReadout, Made, Placed, Row, SiteReadout, Take, resolve, row_change,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
+    Take, resolve, row_change,
 };
 use super::split::sets;
 use super::{
-    Change, Edit, Gradient, Metric, Part, Plan, PlanError, Positions, Program, Projection, Prompt, Run, What, columns,
+    Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError, Positions,
+    Program, Projection, Prompt, Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
 impl Plan {
@@ -26,12 +29,14 @@ impl Plan {
             arch,
             roots: Vec::with_capacity(self.forks.len()),
             edits: Vec::with_capacity(self.forks.len()),
+            exchanges: Vec::with_capacity(self.forks.len()),
             cones: Vec::new(),
             sets: Vec::new(),
             at_sites: Vec::new(),
             at_end: Vec::new(),
             attributions: Vec::new(),
             gradients: Vec::new(),
+            edges: Vec::new(),
         };
         for (i, fork) in self.forks.iter().enumerate() {
             let run = Run::Fork(i);
@@ -40,6 +45,9 @@ impl Plan {
             let edits = fork.edits.iter().map(|edit| self.placed(&program, run, edit));
             let edits = edits.collect::<Result<Vec<_>, _>>()?;
             program.edits.push(edits);
+            let exchange = fork.exchange.as_ref().map(|exchange| self.exchanged(&program, run, exchange));
+            let exchange = exchange.transpose()?;
+            program.exchanges.push(exchange);
         }
         for i in 0..self.readouts.len() {
             self.place_readout(&mut program, i)?;
@@ -131,6 +139,37 @@ impl Plan {
         Ok(Placed { edit, site: edit.site, positions, columns: columns.into(), made })
     }
 
+    /// Edges that a fork takes, sorted by where their readers are.
+    fn exchanged(&self, program: &Program, run: Run, exchange: &Exchange) -> Result<Exchanged, PlanError> {
+        let bad = |why: String| PlanError::Bad { at: format!("{}, exchange of edges", self.describe(run)), why };
+        self.check_before(exchange.donor, run, "donor")?;
+        let (keys, theirs) = (program.length(run), program.length(exchange.donor));
+        if theirs != keys {
+            let donor = self.describe(exchange.donor);
+            return Err(bad(format!(
+                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
+            )));
+        }
+        let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
+        let (graph, mut readers) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
+        for edge in exchange.edges.iter() {
+            graph.check(*edge).map_err(bad)?;
+            readers.entry(edge.reader).or_default().push(edge.writer);
+        }
+        let mut sites: BTreeMap<Site, Vec<(Reader, Vec<Writer>)>> = BTreeMap::new();
+        for (reader, mut writers) in readers {
+            writers.sort_unstable_by_key(|writer| graph.number(*writer));
+            if writers.windows(2).any(|pair| pair[0] == pair[1]) {
+                return Err(bad(format!("names an edge to {reader} twice")));
+            }
+            sites.entry(reader.site()).or_default().push((reader, writers));
+        }
+        if sites.is_empty() {
+            return Err(bad("takes no edge".to_string()));
+        }
+        Ok(Exchanged { donor: exchange.donor, positions, readers: sites })
+    }
+
     /// The donor's position for each position of an interchange, given those that the plan names, if it names any.
     fn donor_positions(
         &self,
@@ -206,6 +245,10 @@ impl Plan {
                 let gradient = at.gradient(of, program)?;
                 program.gradients.push(gradient);
             }
+            What::EdgeEffects(of) => {
+                let edges = at.edges(of, program)?;
+                program.edges.push(edges);
+            }
         }
         Ok(())
     }
@@ -254,12 +297,43 @@ impl<'p> Named<'p> {
         Ok(SiteReadout { readout, run, site: *site, positions, take })
     }
 
+    /// Estimates of edges: of a prompt and from a prompt, both as they are.
+    fn edges(&self, of: &'p EdgeEffects, program: &Program<'p>) -> Result<EdgesReadout<'p>, PlanError> {
+        let EdgeEffects { metric, donor, positions, by } = of;
+        if !self.plan.has(*donor) {
+            return Err(self.bad(format!("{donor:?} does not exist")));
+        }
+        if let Some(fork) = [self.run, *donor].iter().find(|run| matches!(run, Run::Fork(_))) {
+            let fork = self.plan.describe(*fork);
+            return Err(self.bad(format!("edges are estimated between prompts as they are, and {fork} is edited")));
+        }
+        let (keys, theirs) = (program.length(self.run), program.length(*donor));
+        if keys != theirs {
+            let donor = self.plan.describe(*donor);
+            return Err(self.bad(format!(
+                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
+            )));
+        }
+        if matches!(by, EdgeEstimate::IntegratedGradients { steps: 0 }) {
+            return Err(self.bad("integrated gradients need one step at least"));
+        }
+        check_metric(metric, program.arch, keys).map_err(|why| self.bad(why))?;
+        let mut positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        positions.sort_unstable();
+        Ok(EdgesReadout { readout: self.readout, run: self.run, donor: *donor, metric, positions, by: *by })
+    }
+
     fn gradient(&self, of: &'p Gradient, program: &Program<'p>) -> Result<GradientReadout<'p>, PlanError> {
         let Gradient { metric, site, positions, part } = of;
         let (arch, keys) = (program.arch, program.length(self.run));
         let columns = self.columns(*site, part, arch, keys)?;
         check_metric(metric, arch, keys).map_err(|why| self.bad(why))?;
         let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        if program.exchanges(self.run).iter().any(|exchange| exchange.readers.keys().any(|at| at > site)) {
+            return Err(
+                self.bad("gradients are not read of runs that take edges after the site: read them of the base")
+            );
+        }
         let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
         match program.edits(self.run).into_iter().find(unknown) {
             None => Ok(GradientReadout { readout: self.readout, run: self.run, metric, site: *site, positions, columns }),

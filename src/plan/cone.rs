@@ -47,9 +47,10 @@ pub(super) fn cones(program: &Program) -> Vec<Cone> {
 /// Whether two forks part from one base at the same sites and positions.
 fn reach_alike(program: &Program, a: usize, b: usize) -> bool {
     let alike = |(a, b): (&Placed, &Placed)| a.site == b.site && a.positions == b.positions;
-    let same_base = program.base(Run::Fork(a)) == program.base(Run::Fork(b));
+    let reach = |f: usize| program.exchanges[f].as_ref().map(|e| (e.readers.keys().collect::<Vec<_>>(), &e.positions));
+    let same = program.base(Run::Fork(a)) == program.base(Run::Fork(b)) && reach(a) == reach(b);
     let (a, b) = (&program.edits[a], &program.edits[b]);
-    same_base && a.len() == b.len() && a.iter().zip(b).all(alike)
+    same && a.len() == b.len() && a.iter().zip(b).all(alike)
 }
 
 /// Whether a site's rows are as long as the prompt.
@@ -82,36 +83,47 @@ fn opened(program: &Program) -> HashSet<(Run, usize)> {
 fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
     let (run, arch) = (Run::Fork(f), program.arch);
     let length = program.length(run);
-    let own = &program.edits[f];
-    let join = own.iter().map(|e| e.site).min().unwrap_or(SiteKind::Logits.at(0));
+    let own = changes(program, f);
+    let join = own.iter().map(|(site, _)| *site).min().unwrap_or(SiteKind::Logits.at(0));
     // A row whose scores or pattern are edited may look ahead of itself, or further back than the window: what the fork
     // changes anywhere reaches it.
     let looks_anywhere = |e: &&Placed| ragged(e.site) && e.site > join;
     let anywhere: Vec<&Placed> = program.lineage(run).flatten().filter(looks_anywhere).collect();
-    let start = own.iter().chain(anywhere.iter().copied()).map(|e| span(e).start).min().unwrap_or(length);
+    let starts = own.iter().map(|(_, span)| span.start).chain(anywhere.iter().map(|e| span(&e.positions).start));
+    let start = starts.min().unwrap_or(length);
     let mut cone = Cone { join, start, ends: vec![start as u32; arch.n_layers] };
-    let end_of = |edits: &mut dyn Iterator<Item = &Placed>| edits.map(|e| span(e).end).max().unwrap_or(start);
+    let end_of = |here: &dyn Fn(Site) -> bool| {
+        own.iter().filter(|(site, _)| here(*site)).map(|(_, span)| span.end).max().unwrap_or(start)
+    };
     let mut end = start;
     for l in cone.first_layer(arch.n_layers)..arch.n_layers {
         let before = |s: Site| {
             (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind < SiteKind::Z)
         };
         let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind >= SiteKind::Z;
-        end = end.max(end_of(&mut own.iter().filter(|e| before(e.site))));
+        end = end.max(end_of(&before));
         if end > start {
             end = arch.layers[l].mixer.reach(end, length);
-            end = end.max(end_of(&mut anywhere.iter().copied().filter(|e| e.site.layer == l)));
+            let ragged = anywhere.iter().filter(|e| e.site.layer == l).map(|e| span(&e.positions).end);
+            end = end.max(ragged.max().unwrap_or(start));
         }
-        end = end.max(end_of(&mut own.iter().filter(|e| after(e.site))));
+        end = end.max(end_of(&after));
         // Rows are wanted whole here; the extra ones equal the base's and change nothing.
         cone.ends[l] = if opened.contains(&(run, l)) { length } else { end } as u32;
     }
     cone
 }
 
-/// The positions from the first to the last that an edit is made at.
-fn span(edit: &Placed) -> Range<usize> {
-    let (first, last) = (edit.positions.iter().min(), edit.positions.iter().max());
+/// Where a fork itself is changed, by edits and by edges that it takes: sites, each with its positions from the first to the last.
+fn changes(program: &Program, f: usize) -> Vec<(Site, Range<usize>)> {
+    let edits = program.edits[f].iter().map(|edit| (edit.site, span(&edit.positions)));
+    let exchange = program.exchanges[f].iter().flat_map(|e| e.readers.keys().map(|site| (*site, span(&e.positions))));
+    edits.chain(exchange).collect()
+}
+
+/// From the first position to the last.
+fn span(positions: &[usize]) -> Range<usize> {
+    let (first, last) = (positions.iter().min(), positions.iter().max());
     first.copied().unwrap_or(0)..last.map_or(0, |last| last + 1)
 }
 

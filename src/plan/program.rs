@@ -5,11 +5,11 @@
 //! the pass they are read.
 
 use super::cone::{self, Cone};
-use super::{Change, Edit, Metric, Plan, Positions, Run};
+use super::{Change, EdgeEstimate, Edit, Metric, Plan, Positions, Reader, Run, Writer};
 use crate::model::arch::Arch;
 use crate::ops::RowChange;
 use crate::site::{Site, SiteKind};
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -24,6 +24,8 @@ pub struct Program<'p> {
     pub(super) roots: Vec<usize>,
     /// Each fork's own edits.
     pub(super) edits: Vec<Vec<Placed<'p>>>,
+    /// The edges that each fork takes itself.
+    pub(super) exchanges: Vec<Option<Exchanged>>,
     pub(super) cones: Vec<Cone>,
     /// For each prompt, the first of those that its runs have to do with.
     pub(super) sets: Vec<usize>,
@@ -33,6 +35,7 @@ pub struct Program<'p> {
     pub(crate) at_end: Vec<EndReadout<'p>>,
     pub(crate) attributions: Vec<AttributionReadout<'p>>,
     pub(crate) gradients: Vec<GradientReadout<'p>>,
+    pub(crate) edges: Vec<EdgesReadout<'p>>,
 }
 
 /// An edit in its place.
@@ -43,6 +46,14 @@ pub(crate) struct Placed<'p> {
     pub positions: Vec<usize>,
     pub columns: Arc<[Range<usize>]>,
     pub made: Made,
+}
+
+/// Edges that are taken from a donor, by where their readers are.
+pub(crate) struct Exchanged {
+    pub donor: Run,
+    pub positions: Vec<usize>,
+    /// The readers at each site, each with its writers in the order of the flow.
+    pub readers: BTreeMap<Site, Vec<(Reader, Vec<Writer>)>>,
 }
 
 /// What an edit does to each of its positions' rows.
@@ -135,6 +146,18 @@ pub(crate) struct GradientReadout<'p> {
     pub columns: Vec<Range<usize>>,
 }
 
+/// A readout of estimates of edges' effects.
+pub(crate) struct EdgesReadout<'p> {
+    /// Its number in the plan.
+    pub readout: usize,
+    pub run: Run,
+    pub donor: Run,
+    pub metric: &'p Metric,
+    /// Ascending, each once.
+    pub positions: Vec<usize>,
+    pub by: EdgeEstimate,
+}
+
 impl<'p> Program<'p> {
     /// Its runs: prompts, then forks.
     pub(crate) fn runs(&self) -> impl Iterator<Item = Run> + use<> {
@@ -180,15 +203,40 @@ impl<'p> Program<'p> {
 
     /// A run's own edits and those of the runs it descends from, its own first.
     pub(super) fn lineage(&self, run: Run) -> impl Iterator<Item = &[Placed<'p>]> {
+        self.forks_of(run).map(|f| self.edits[f].as_slice())
+    }
+
+    /// A fork and the forks that it descends from; none of a prompt.
+    fn forks_of(&self, run: Run) -> impl Iterator<Item = usize> {
         let fork = |run: Run| if let Run::Fork(f) = run { Some(f) } else { None };
-        let forks = std::iter::successors(fork(run), move |f| fork(self.plan.forks[*f].base));
-        forks.map(|f| self.edits[f].as_slice())
+        std::iter::successors(fork(run), move |f| fork(self.plan.forks[*f].base))
     }
 
     /// All edits that hold in a run: those of the runs it descends from, then its own.
     pub(crate) fn edits(&self, run: Run) -> Vec<&Placed<'p>> {
         let chain: Vec<&[Placed]> = self.lineage(run).collect();
         chain.into_iter().rev().flatten().collect()
+    }
+
+    /// All exchanges of edges that hold in a run: those of the runs it descends from, then its own.
+    pub(crate) fn exchanges(&self, run: Run) -> Vec<&Exchanged> {
+        let mut chain: Vec<&Exchanged> = self.forks_of(run).filter_map(|f| self.exchanges[f].as_ref()).collect();
+        chain.reverse();
+        chain
+    }
+
+    /// The runs whose writers are needed by exchanges of edges: donors and what is edited, with all that these descend from; a fork
+    /// itself where it reads more than once.
+    pub(crate) fn written(&self) -> HashSet<Run> {
+        let mut found = HashSet::new();
+        for (f, exchange) in self.exchanges.iter().enumerate() {
+            let Some(exchange) = exchange else { continue };
+            let lineage = |run: Run| std::iter::successors(Some(run), |run| self.base(*run));
+            found.extend(lineage(exchange.donor));
+            let again = exchange.readers.len() > 1 || self.plan.forks.iter().any(|fork| fork.base == Run::Fork(f));
+            found.extend(lineage(Run::Fork(f)).skip(usize::from(!again)));
+        }
+        found
     }
 
     /// Whether any edit of that kind of site holds in a run.
@@ -202,7 +250,7 @@ impl<'p> Program<'p> {
         while let Some(run) = open.pop() {
             if found.insert(run) {
                 open.extend(self.base(run).filter(|_| with_bases));
-                open.extend(self.lineage(run).flatten().filter_map(Placed::donor));
+                open.extend(self.forks_of(run).flat_map(|f| self.plan.forks[f].donors()));
             }
         }
         found

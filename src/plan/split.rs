@@ -1,6 +1,6 @@
 //! Cutting a plan into plans that can be run one after another.
 
-use super::{Change, Fork, Placed, Plan, Program, Prompt, Readout, Run, What};
+use super::{Change, EdgeEffects, Fork, Plan, Program, Prompt, Readout, Run, What};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -14,10 +14,11 @@ pub struct Piece {
 /// For each prompt of a program, the first of those that its runs have to do with, by donors and by what is compared.
 pub(super) fn sets(program: &Program) -> Vec<usize> {
     let mut sets = Sets::new(program.plan.prompts.len());
-    for (f, edits) in program.edits.iter().enumerate() {
-        for donor in edits.iter().filter_map(Placed::donor) {
-            sets.join(program.roots[f], program.root(donor));
-        }
+    for (f, fork) in program.plan.forks.iter().enumerate() {
+        fork.donors().for_each(|donor| sets.join(program.roots[f], program.root(donor)));
+    }
+    for readout in &program.edges {
+        sets.join(program.root(readout.run), program.root(readout.donor));
     }
     for readout in &program.at_end {
         for pair in readout.rows.windows(2) {
@@ -63,17 +64,15 @@ impl Plan {
             plan.prompts.push(Prompt::clone(prompt));
         }
         for (f, fork) in self.forks.iter().enumerate() {
-            let mut fork = Fork { base: moved(fork.base, &prompt_at, &fork_at), edits: fork.edits.clone() };
-            for edit in &mut fork.edits {
-                edit.change.move_donor(|donor| moved(donor, &prompt_at, &fork_at));
-            }
+            let mut fork = Fork { base: moved(fork.base, &prompt_at, &fork_at), ..fork.clone() };
+            fork.move_donors(|donor| moved(donor, &prompt_at, &fork_at));
             let plan = &mut pieces[piece(self.root(Run::Fork(f)))].plan;
             fork_at.push(plan.forks.len());
             plan.forks.push(fork);
         }
         for (i, readout) in self.readouts.iter().enumerate() {
             let mut what = readout.what.clone();
-            if let What::KlFrom(other) = &mut what {
+            if let What::KlFrom(other) | What::EdgeEffects(EdgeEffects { donor: other, .. }) = &mut what {
                 *other = moved(*other, &prompt_at, &fork_at);
             }
             let into = &mut pieces[piece(self.root(readout.run))];

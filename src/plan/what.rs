@@ -84,6 +84,32 @@ pub struct Gradient {
     pub part: Part,
 }
 
+/// How the effects of edges are estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EdgeEstimate {
+    /// Edge attribution patching (Syed et al. 2023): what the writer adds more in the donor, times the derivative of the metric with
+    /// respect to what the reader reads.
+    Attribution,
+    /// The same with the derivative's mean over runs whose embedding is the donor's plus `k / steps` of the way to the run's own,
+    /// `k` from 0 (EAP-IG, Hanna et al. 2024, "inputs").
+    IntegratedGradients { steps: usize },
+    /// The one reader is computed with its exchanged input, and the change of what it gives (`z` of the heads that it serves, or
+    /// `mlp_out`) is multiplied by the derivative there: AtP*'s remedy for saturated attention (Kramar et al. 2024), taken to edges.
+    /// Exact for the logits.
+    Reader,
+}
+
+/// Estimates of what every edge of a prompt ([`Graph::edges`](super::Graph::edges), in that order) does to a metric if it is taken
+/// from another prompt of as many tokens. `[edges]`, nats
+#[derive(Clone, Debug)]
+pub struct EdgeEffects {
+    pub metric: Metric,
+    pub donor: Run,
+    /// The positions of the readers.
+    pub positions: Positions,
+    pub by: EdgeEstimate,
+}
+
 /// Any of them.
 #[derive(Clone, Debug)]
 pub enum What {
@@ -95,6 +121,7 @@ pub enum What {
     Attribution(Metric),
     Projection(Projection),
     Gradient(Gradient),
+    EdgeEffects(EdgeEffects),
 }
 
 /// What can be read of a run, with the type of its reading: `f64`, [`Array`], or [`Reading`] where it may be either.
@@ -127,6 +154,7 @@ readable! {
     Attribution => Array, |of: Attribution| What::Attribution(of.0);
     Projection => Array, What::Projection;
     Gradient => Array, What::Gradient;
+    EdgeEffects => Array, What::EdgeEffects;
 }
 
 impl Readable for What {

@@ -8,11 +8,12 @@ use super::attribution::Attributions;
 use super::edits::row_edits;
 use super::end::{self, Residuals};
 use super::size::full_runs;
-use super::{Found, Options, RunError, gradient, reading};
+use super::writers::{Writers, add};
+use super::{Found, Options, RunError, estimates, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange};
-use crate::plan::{Placed, Program, Row, Run};
+use crate::plan::{Exchanged, Placed, Program, Row, Run};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -25,6 +26,13 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
     let (runs, depths) = (full_runs(program), program.depths());
     let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
+    let written: HashSet<Run> = runs
+        .iter()
+        .flat_map(|run| program.exchanges(*run))
+        .map(|e| e.donor)
+        .chain(runs.iter().copied().filter(|run| !program.exchanges(*run).is_empty()))
+        .collect();
+    let mut writers = Writers::new(decoder, program, written);
     for edit in runs.iter().flat_map(|run| program.edits(*run)) {
         if let Some(donor) = edit.donor() {
             wanted.entry(donor).or_default().insert(edit.site);
@@ -40,6 +48,8 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             program,
             run,
             edits: program.edits(run),
+            exchanges: program.exchanges(run),
+            writers: &mut writers,
             wanted: wanted.remove(&run).unwrap_or_default(),
             kept: &mut kept,
             attributions: Attributions::new(decoder, program, |r| r == run)?,
@@ -50,11 +60,12 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             let last = last_row(&resid)?.repeat((attributions.runs().count(), 1))?;
             found.extend(attributions.finish(&last)?);
         }
-        ends.keep(run, &resid)?;
+        ends.keep(run, &at_logits(&writers, run, &resid)?)?;
         options.advance(program.length(run) * depth)?;
     }
     found.extend(end::read(decoder, program, &ends, options.budget)?);
     found.extend(gradient::read(decoder, program, options)?);
+    found.extend(estimates::read(decoder, program, options)?);
     for read in &program.at_sites {
         let value = &kept[&(read.run, read.site)];
         let (width, values) = (value.dim(1)?, ops::to_vec(value)?);
@@ -63,6 +74,15 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
         found.push((read.readout, reading::of_rows(&read.take, &rows, read.positions.len())));
     }
     Ok(found)
+}
+
+/// A run's last residual stream as the logits read it. `[positions, d_model]`
+fn at_logits(writers: &Writers, run: Run, resid: &Tensor) -> Result<Tensor> {
+    let mut edits = Vec::new();
+    for row in 0..resid.dim(0)? {
+        edits.extend(writers.at_logits(run, row)?.map(|more| add(row, more)));
+    }
+    ops::edit(resid, &edits)
 }
 
 /// The last residual streams of the rows that are read at the end.
@@ -103,11 +123,13 @@ impl Residuals for Ends {
 }
 
 /// One run's forward pass.
-struct OneRun<'a> {
+struct OneRun<'a, 'p> {
     decoder: &'a Decoder,
     program: &'a Program<'a>,
     run: Run,
     edits: Vec<&'a Placed<'a>>,
+    exchanges: Vec<&'a Exchanged>,
+    writers: &'a mut Writers<'p>,
     /// Sites to keep: those that are read, and that later runs take from.
     wanted: HashSet<Site>,
     kept: &'a mut Kept,
@@ -119,7 +141,7 @@ fn last_row(x: &Tensor) -> Result<Tensor> {
     x.narrow(0, x.dim(0)? - 1, 1)
 }
 
-impl OneRun<'_> {
+impl OneRun<'_, '_> {
     /// The pass through the first `depth` layers; returns the residual stream after them. `[positions, d_model]`
     fn pass(&mut self, angles: &Angles, depth: usize) -> Result<Tensor> {
         let ids = self.program.ids(self.run);
@@ -148,10 +170,12 @@ impl OneRun<'_> {
     }
 }
 
-impl Hook for OneRun<'_> {
+impl Hook for OneRun<'_, '_> {
     fn wants(&self, site: Site) -> bool {
         self.wanted.contains(&site)
             || self.edits.iter().any(|e| e.site == site)
+            || self.exchanges.iter().any(|e| e.readers.contains_key(&site))
+            || self.writers.keeps(self.run) && self.writers.wants(site)
             || self.attributions.as_ref().is_some_and(|a| a.wants(site))
     }
 
@@ -159,7 +183,14 @@ impl Hook for OneRun<'_> {
         if !self.wants(site) {
             return Ok(());
         }
+        let read: Vec<(Run, &Exchanged)> = self.exchanges.iter().map(|e| (self.run, *e)).collect();
+        if let Some(value) = self.writers.read(site, acts, &read, |_, position| Some(position))? {
+            acts.put(site.kind, value);
+        }
         let value = self.edited(site, acts.get(site.kind)?)?;
+        if self.writers.keeps(self.run) && self.writers.wants(site) {
+            self.writers.keep(self.run, site, 0, &value)?;
+        }
         if self.wanted.contains(&site) {
             self.kept.insert((self.run, site), value.clone());
         }

@@ -41,6 +41,7 @@ mod batches;
 mod cancel;
 mod edits;
 mod end;
+mod estimates;
 mod full;
 mod generate;
 mod gradient;
@@ -48,6 +49,7 @@ mod rate;
 mod reading;
 mod size;
 mod wavefront;
+mod writers;
 
 pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]

@@ -1,7 +1,7 @@
 //! What a plan costs, before it is run.
 
 use super::end::{self, mean_tokens};
-use super::{Engine, batches, gradient};
+use super::{Engine, batches, estimates, gradient};
 use crate::model::arch::Arch;
 use crate::plan::{EndReadout, EndWhat, Metric, Program, Run};
 use std::collections::BTreeSet;
@@ -28,6 +28,7 @@ pub fn size(program: &Program, engine: Engine) -> Size {
     (size.prompts, size.forks) = (program.plan.prompts.len(), program.plan.forks.len());
     size.add_gradients(program);
     size.flops += logit_flops(program);
+    size.include(&estimates::cost(program, engine));
     size
 }
 

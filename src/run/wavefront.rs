@@ -13,11 +13,12 @@ use super::batches::{self, Runs, Set};
 use super::edits::row_edits;
 use super::end::{self, Residuals};
 use super::generate::Cache;
-use super::{Found, Options, RunError, gradient, reading};
+use super::writers::{Writers, add};
+use super::{Found, Options, RunError, estimates, gradient, reading};
 use crate::model::decoder::{Acts, Angles, Decoder, Hook};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
-use crate::plan::{Made, Placed, Program, Row, Run, SiteReadout};
+use crate::plan::{Exchanged, Made, Placed, Program, Row, Run, SiteReadout};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use std::collections::{HashMap, HashSet};
@@ -59,6 +60,7 @@ pub(super) fn run_keeping(
     found.extend(end::read(decoder, program, &Ends::new(sweep, &batches), options.budget)?);
     drop(batches);
     found.extend(gradient::read(decoder, program, options)?);
+    found.extend(estimates::read(decoder, program, options)?);
     Ok(found)
 }
 
@@ -97,6 +99,9 @@ struct State<'a> {
     reads: HashMap<Site, Vec<&'a SiteReadout<'a>>>,
     found: Found,
     attributions: Option<Attributions<'a>>,
+    /// Runs by the sites at which they read what is another's.
+    exchanges: HashMap<Site, Vec<(Run, &'a Exchanged)>>,
+    writers: Writers<'a>,
     /// Scores and patterns of the layer at hand that are read or taken from, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
 }
@@ -143,12 +148,21 @@ impl<'a> State<'a> {
                 edits.entry(edit.site).or_default().push((*run, edit));
             }
         }
+        let mut exchanges: HashMap<Site, Vec<(Run, &Exchanged)>> = HashMap::new();
+        for run in &runs {
+            for exchange in sweep.program.exchanges(*run) {
+                exchange.readers.keys().for_each(|site| exchanges.entry(*site).or_default().push((*run, exchange)));
+            }
+        }
+        let written = sweep.program.written().into_iter().filter(|run| members.contains(run)).collect();
         let mut reads: HashMap<Site, Vec<&SiteReadout>> = HashMap::new();
         for read in sweep.program.at_sites.iter().filter(|read| members.contains(&read.run)) {
             reads.entry(read.site).or_default().push(read);
         }
         Ok(State {
             attributions: Attributions::new(sweep.decoder, sweep.program, |run| members.contains(&run))?,
+            exchanges,
+            writers: Writers::new(sweep.decoder, sweep.program, written),
             sweep,
             runs,
             spans: HashMap::new(),
@@ -271,6 +285,33 @@ impl<'a> State<'a> {
         row_edits(edit, row, take)
     }
 
+    /// Lets readers read what is another run's.
+    fn exchange(&self, site: Site, acts: &mut Acts) -> Result<()> {
+        let Some(runs) = self.exchanges.get(&site) else { return Ok(()) };
+        let row = |run: Run, position: usize| {
+            let span = self.spans.get(&run)?;
+            (span.start..span.keys()).contains(&position).then(|| span.rows.start + position - span.start)
+        };
+        if let Some(value) = self.writers.read(site, acts, runs, row)? {
+            acts.put(site.kind, value);
+        }
+        Ok(())
+    }
+
+    /// Keeps what writers add in the runs that exchanges need.
+    fn keep_writers(&mut self, site: Site, x: &Tensor) -> Result<()> {
+        if !self.writers.wants(site) {
+            return Ok(());
+        }
+        for run in &self.runs {
+            if let Some(span) = self.spans.get(run).filter(|_| self.writers.keeps(*run)) {
+                let rows = x.narrow(0, span.rows.start, span.rows.len())?;
+                self.writers.keep(*run, site, span.start, &rows)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes the readings of a site.
     fn read(&mut self, site: Site, x: &Tensor) -> Result<()> {
         for read in self.reads.get(&site).into_iter().flatten() {
@@ -373,6 +414,8 @@ impl Hook for State<'_> {
 
     fn wants(&self, site: Site) -> bool {
         self.edits.contains_key(&site)
+            || self.exchanges.contains_key(&site)
+            || self.writers.wants(site)
             || self.reads.contains_key(&site)
             || self.joins.contains_key(&site)
             || self.attributions.as_ref().is_some_and(|a| a.wants(site))
@@ -380,6 +423,7 @@ impl Hook for State<'_> {
 
     fn at(&mut self, site: Site, acts: &mut Acts) -> Result<()> {
         self.join(site, acts)?;
+        self.exchange(site, acts)?;
         if self.edits.contains_key(&site) {
             let edited = self.edit(site, acts.get(site.kind)?)?;
             acts.put(site.kind, edited);
@@ -387,6 +431,7 @@ impl Hook for State<'_> {
         if self.reads.contains_key(&site) {
             self.read(site, &acts.get(site.kind)?.clone())?;
         }
+        self.keep_writers(site, acts.get(site.kind)?)?;
         self.attribute(site, acts.get(site.kind)?)
     }
 
@@ -455,6 +500,12 @@ impl Residuals for Ends<'_, '_> {
             let index: Vec<u32> = part.iter().map(|(_, row)| *row).collect();
             parts.push(resid.index_select(&Tensor::new(index, resid.device())?, 0)?);
         }
-        Tensor::cat(&parts, 0)
+        let resid = Tensor::cat(&parts, 0)?;
+        let mut edits = Vec::new();
+        for (row, (run, position)) in rows.iter().enumerate() {
+            let batch = self.of_prompt[&self.program.root(*run)];
+            edits.extend(self.batches[batch].state.writers.at_logits(*run, *position)?.map(|more| add(row, more)));
+        }
+        ops::edit(&resid, &edits)
     }
 }

@@ -3,7 +3,7 @@
 use super::progress::Work;
 use super::session::{Session, SessionError};
 use crate::model::Model;
-use crate::plan::{Array, EndWhat, Extent, Plan, Program, Reading, Readings, Take};
+use crate::plan::{Array, EndWhat, Extent, Graph, Plan, Program, Reading, Readings, Take};
 use crate::run::{Engine, Generated, Generation, Size, continued_alone};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -182,6 +182,8 @@ fn stand_ins(program: &Program) -> Readings {
             .iter()
             .map(|r| (r.readout, zeros(vec![r.positions.len(), r.columns.iter().map(|c| c.len()).sum()]))),
     );
+    let edges = Graph::of(program.arch).edges().count();
+    found.extend(program.edges.iter().map(|r| (r.readout, zeros(vec![edges]))));
     found.sort_unstable_by_key(|(readout, _)| *readout);
     Readings::new(found.into_iter().map(|(_, reading)| reading).collect())
 }

@@ -14,6 +14,7 @@ mod committed;
 mod dates;
 mod demo;
 mod devices;
+mod edges;
 mod experiments;
 mod faults;
 mod generate;

@@ -11,6 +11,7 @@ pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
 use super::arch::Arch;
+use super::mixer::{Attention, AttentionWeights, MixerWeights};
 use super::pass::{Around, norm};
 use super::places::{Places, moved};
 use super::store::{Layers, Table};
@@ -141,8 +142,7 @@ impl Decoder {
         let w = self.weights(l)?;
         acts.move_to(self.places.layer(l))?;
         hook.at(SiteKind::ResidPre.at(l), acts)?;
-        let around = Around { layer: l, arch: &self.arch, angles: &angles.tables[self.places.index(l)] };
-        self.mix(&around, &w, acts, hook)?;
+        self.mix(&self.around(l, angles), &w, acts, hook)?;
         self.channel(l, &w, acts, hook)?;
         let resid = acts.take(SiteKind::ResidPost)?;
         acts.put(SiteKind::ResidPre, resid);
@@ -213,6 +213,73 @@ impl Decoder {
             through(&mut part, &mut Unwatched)
         };
         Tensor::cat(&(0..rows).step_by(most).map(part).collect::<Result<Vec<_>>>()?, 0)
+    }
+
+    /// What each head of a layer adds by itself: `z` through its slice of the output projection, without the bias, before a norm after
+    /// it. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn head_outputs(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
+        self.ports(layer, |shape, of| of.head_outputs(shape.heads, z))
+    }
+
+    /// Asks a layer's mixer, which has queries, keys and values.
+    pub(crate) fn ports<T>(
+        &self,
+        layer: usize,
+        ask: impl FnOnce(&Attention, &AttentionWeights) -> Result<T>,
+    ) -> Result<T> {
+        match &self.weights(layer)?.mixer {
+            MixerWeights::Attention(shape, of) => ask(shape, of),
+        }
+    }
+
+    /// What a layer's channel gives for residual streams, before a norm after it; the hook is not asked. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn channel_of(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        let mut acts = Acts::new(Rows::default());
+        acts.put(SiteKind::MlpIn, self.read_by_channel(layer, resid)?);
+        self.weights(layer)?.channel.forward(layer, &mut acts, &mut Unwatched)
+    }
+
+    /// What is around a layer's mixer.
+    pub(crate) fn around<'a>(&'a self, layer: usize, angles: &'a Angles) -> Around<'a> {
+        Around { layer, arch: &self.arch, angles: &angles.tables[self.places.index(layer)] }
+    }
+
+    /// What a layer's mixer reads of residual streams: after its norm, where it has one before. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn read_by_mixer(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, resid, self.weights(layer)?.attn_norm.as_ref())
+    }
+
+    /// What a layer's channel reads of residual streams: after its norm, where it has one before. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn read_by_channel(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, resid, self.weights(layer)?.mlp_norm.as_ref())
+    }
+
+    /// What is added to the residual stream of a mixer's output: after its norm, where the family has one after. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn after_mixer(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, out, self.weights(layer)?.attn_post_norm.as_ref())
+    }
+
+    /// What is added to the residual stream of a channel's output: after its norm, where the family has one after. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// If the layer cannot be read or candle fails.
+    pub fn after_channel(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
+        norm(&self.arch, out, self.weights(layer)?.mlp_post_norm.as_ref())
     }
 
     /// The final norm of residual streams. `[rows, d_model]`

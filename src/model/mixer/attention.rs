@@ -1,12 +1,13 @@
 //! Softmax attention over grouped heads: rotated or not, windowed or not, with or without norms of queries and keys.
 
 use super::Carried;
-use crate::model::arch::positive_if_any;
+use crate::model::arch::{Arch, positive_if_any};
 use crate::model::families::Qkv;
 use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
 use crate::model::weights::layout::{LayerLayout, LinearSpec, NormSpec, Outputs};
 use crate::model::weights::{Linear, NormWeights};
+use crate::ops::rows::Rows;
 use crate::ops::{self, attention::Heads, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
@@ -205,16 +206,44 @@ impl AttentionWeights {
         self.out(shape.heads, around, acts, hook)
     }
 
+    /// What each head adds by itself. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
+    pub(crate) fn head_outputs(&self, heads: Heads, z: &Tensor) -> Result<Tensor> {
+        let d = heads.d_head;
+        let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
+        Tensor::cat(&(0..heads.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)
+    }
+
+    /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`
+    pub(crate) fn project(&self, port: SiteKind, x: &Tensor) -> Result<Tensor> {
+        self.port(port).0.apply(x)
+    }
+
+    /// A port's projection after its norm, if it has one.
+    pub(crate) fn normed(&self, arch: &Arch, port: SiteKind, projected: &Tensor) -> Result<Tensor> {
+        norm(arch, projected, self.port(port).1)
+    }
+
+    /// The projection of queries, keys or values, and the norm after it.
+    fn port(&self, port: SiteKind) -> (&Linear, Option<&NormWeights>) {
+        match port {
+            SiteKind::Q => (&self.q, self.q_norm.as_ref()),
+            SiteKind::K => (&self.k, self.k_norm.as_ref()),
+            _ => (&self.v, None),
+        }
+    }
+
+    /// Whether a port's norm is over all heads together, so that what one head reads moves the others.
+    pub(crate) fn norms_across(&self, shape: &Attention, port: SiteKind) -> bool {
+        shape.qk_norm == QkNorm::Whole && self.port(port).1.is_some()
+    }
+
     /// `z` through the output projection, head by head where the hook looks at single heads.
     fn out(&self, heads: Heads, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         let site = SiteKind::HeadOut.at(around.layer);
         if !hook.wants(site) {
             return self.o.apply(&acts.take(SiteKind::Z)?);
         }
-        let (h, d) = (heads.n_heads, heads.d_head);
-        let z = acts.get(SiteKind::Z)?;
-        let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
-        let clean = Tensor::cat(&(0..h).map(head).collect::<Result<Vec<_>>>()?, 1)?;
+        let (h, clean) = (heads.n_heads, self.head_outputs(heads, acts.get(SiteKind::Z)?)?);
         acts.put(SiteKind::HeadOut, clean);
         // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
         acts.put(SiteKind::AttnOut, acts.get(SiteKind::HeadOut)?.clone());
@@ -227,6 +256,15 @@ impl AttentionWeights {
 }
 
 impl Attention {
+    /// `z` of queries, keys and values that are not rotated yet, `[rows, width]` each.
+    pub(crate) fn attended(&self, around: &Around, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let rotated = |x: &Tensor| match self.rope.and_then(|rope| around.angles.get(rope)) {
+            Some((cos, sin)) => ops::rotate(x, self.heads.d_head, cos, sin, &rows.entries),
+            None => Ok(x.clone()),
+        };
+        ops::attention::attention(&rotated(q)?, &rotated(k)?, v, rows, self.heads)
+    }
+
     /// `q` and `k` to `rot_q` and `rot_k`; where nothing rotates, they are passed on.
     fn rotate(&self, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         let table = self.rope.and_then(|rope| around.angles.get(rope));

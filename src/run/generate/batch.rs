@@ -135,9 +135,11 @@ pub(super) fn excerpt(plan: &Plan, runs: &BTreeSet<Run>) -> (Plan, HashMap<Run, 
         let new = match run {
             Run::Prompt(p) => part.prompt(plan.prompts[*p].name.clone(), plan.prompts[*p].ids.clone()),
             Run::Fork(f) => {
-                let mut edits = plan.forks[*f].edits.clone();
-                edits.iter_mut().for_each(|edit| edit.change.move_donor(|donor| there[&donor]));
-                part.fork(there[&plan.forks[*f].base], edits)
+                let mut fork = plan.forks[*f].clone();
+                fork.base = there[&fork.base];
+                fork.move_donors(|donor| there[&donor]);
+                part.forks.push(fork);
+                Run::Fork(part.forks.len() - 1)
             }
         };
         there.insert(*run, new);
