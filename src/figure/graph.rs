@@ -190,8 +190,8 @@ impl Graph {
             entries.push((line(FAINT_INK, DASHES[0].1, 6.0), self.dashed_meaning.clone()));
         }
         let [small, large] = scale.named();
-        entries.push((line(FAINT_INK, &[], scale.width(small.0)), small.1));
-        entries.push((line(FAINT_INK, &[], scale.width(large.0)), format!("{}, {}", large.1, self.effect_label)));
+        entries.push((line(FAINT_INK, &[], scale.width(small.0)), format!("{}: {}", self.effect_label, small.1)));
+        entries.push((line(FAINT_INK, &[], scale.width(large.0)), large.1));
         Legend::new(entries, Sign::width)
     }
 }

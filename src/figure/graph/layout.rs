@@ -24,8 +24,8 @@ const NODE_SHARE: f32 = 0.7;
 /// What an edge that passes a row takes there, where there is room.
 const PASSAGE: f32 = 30.0;
 /// What lies between two rows, however many there are, and what all of it adds up to.
-const GAPS: (f32, f32) = (64.0, 130.0);
-const ALL_GAPS: f32 = 2600.0;
+const GAPS: (f32, f32) = (44.0, 130.0);
+const ALL_GAPS: f32 = 2000.0;
 /// In how many lines the bend of an edge between two rows is drawn.
 const STEPS: usize = 12;
 
@@ -245,7 +245,7 @@ fn levels(net: &Net, edges: &[&GraphEdge], top: i32) -> Vec<(i32, i32)> {
     let mut y = top + 6;
     let mut levels: Vec<(i32, i32)> = Vec::new();
     for row in net.rows.iter().rev() {
-        let height = TICK_SIZE * 1.5 + if has_ports(row) { PORT_SIZE * 0.8 } else { 0.0 };
+        let height = TICK_SIZE * 1.35 + if has_ports(row) { PORT_SIZE * 0.8 } else { 0.0 };
         levels.push((y, y + height as i32));
         y += height as i32 + gap;
     }

@@ -43,7 +43,12 @@ pub(in crate::figure) fn circuit(layers: i64, heads: usize, count: usize) -> Gra
         let port = is_head(to).then(|| ['q', 'k', 'v', 'v'][index % 4]);
         let spread = 0.12 + 0.2 * effect.abs();
         let interval = Some((effect - spread, effect + spread));
-        edges.push(GraphEdge { port, interval, significant: effect.abs() > 0.35, ..edge(from, to, effect) });
+        edges.push(GraphEdge {
+            port,
+            interval,
+            significant: effect.abs() > 2.0 * noise(index).abs(),
+            ..edge(from, to, effect)
+        });
     }
     edges.sort_by(|a, b| b.effect.abs().total_cmp(&a.effect.abs()));
     edges.truncate(count);
