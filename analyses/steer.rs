@@ -461,6 +461,7 @@ impl Steer {
             tracing::warn!("{export}: llama.cpp refuses a file with a direction of layer 0");
         }
         let bytes = control::to_bytes(layer, vector, model.decoder.arch.family.name(), position);
+        let bytes = bytes.map_err(|e| AnalysisError::Failed(e.to_string()))?;
         write_file(path, &bytes).map_err(|e| AnalysisError::Failed(e.to_string()))
     }
 
