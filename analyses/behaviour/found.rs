@@ -298,7 +298,6 @@ mod tests {
     use super::super::tables;
     use super::*;
     use crate::analyses::metric::{Telling, Told};
-    use crate::analyses::scored::Scored;
     use crate::dataset::{Dataset, Input, Item, Pair};
 
     /// A prompt of the constructed model: its language and group, and whether it is refused.
@@ -365,8 +364,6 @@ mod tests {
         let pairs = Dataset { path: "pairs.jsonl".into(), sha256: String::new(), items: pairs, warnings: Vec::new() };
         Items {
             pairs,
-            sources: Vec::new(),
-            scored: Scored::default(),
             prompts: vec![Vec::new(); all.len()],
             items,
             langs,

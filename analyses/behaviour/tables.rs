@@ -3,16 +3,13 @@
 use super::found::{Basis, Found, Row};
 use super::tokens::{Chosen, area};
 use super::{Items, SIDES, Said};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, Answered, columns_of, shares};
 use crate::analyses::metric::{MetricFile, OfGroup, OfLanguage, Told};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
 use crate::measured::NamedToken;
-use crate::model::Model;
-use crate::rows;
-use crate::stats::{Interval, wilson};
-use crate::table::Table;
-use crate::table::rows::{self, Row as _};
+use crate::stats::wilson;
+use crate::table::rows;
 use std::collections::{BTreeMap, HashMap};
 
 /// What the tables are made of.

@@ -10,12 +10,8 @@ mod judged;
 
 pub use evidence::{Evidence, Other};
 
-use crate::analyses::AnalysisError;
+use crate::analyses::prelude::*;
 use crate::report::cells::{self, p_value};
-use crate::report::{Heading, Section};
-use crate::rows;
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;

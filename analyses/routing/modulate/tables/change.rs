@@ -1,14 +1,10 @@
 //! What the ends of the grid change: refusals of the same prompts, and the metric beside random directions.
 
 use super::{Given, Made, SIDES};
-use crate::analyses::AnalysisError;
+use crate::analyses::prelude::*;
 use crate::analyses::routing::modulate::BROKEN;
-use crate::analyses::summary::mean;
 use crate::answers::Class;
-use crate::rows;
-use crate::stats::{Interval, PairedCounts, paired_sign_test};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{PairedCounts, paired_sign_test};
 
 /// From one coefficient to another, on one side.
 struct Change {
