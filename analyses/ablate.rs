@@ -12,7 +12,7 @@ use super::align::align;
 use super::columns::{EffectHalves, OfItem, OfUnit};
 use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
+use super::inputs::{Tokens, Unit, encoded, named_twice, rows_read, sites};
 use super::marks::MarkArgs;
 use super::summary::{RowMean, Swap};
 use crate::analyses::prelude::*;
