@@ -140,7 +140,7 @@ impl Analysis for Behaviour {
         let class: Vec<Option<bool>> = answers.iter().map(class).collect();
         let found = Found::choose(items, &said, &class, usize::from(self.tokens), about.seed);
         let made = Made { model: about.loaded, items, answers: &answers, said: &said, found: &found };
-        let rows = tables::Scored::of(&found);
+        let rows = tables::Separation::of(&found);
         let file = made.file(&rows)?;
         warn_once(&file.weak().iter().map(|text| format!("{METRIC}: {text}")).collect::<Vec<_>>());
         let metric = serde_json::to_vec_pretty(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
@@ -235,16 +235,15 @@ fn runners_up(runner: &dyn Runner, items: &Items, said: &[u32]) -> Result<Vec<u3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(3), ..PairFile::from("demo:pairs.jsonl") };
         let items =
-            Behaviour { file, generate: 2, tokens: 2, classes: ClassArgs::default() }.prepare(&model).unwrap().items;
-        let session = Session::new(&model, Engine::Wavefront, 0);
+            Behaviour { file, generate: 2, tokens: 2, ..Behaviour::default() }.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let columns = vec![vec![3, 5, 7]; items.langs.len()];
         let of = |prompts: Vec<Range<usize>>| logits(&session, &items, prompts.into_iter(), &columns).unwrap();
         let whole = of(vec![0..6]);

@@ -45,9 +45,7 @@ impl Grid {
     pub fn of(coefficients: Vec<f64>) -> Result<Self, String> {
         match coefficients.iter().find(|x| !(x.abs() <= 1e9)) {
             Some(wrong) => Err(format!("`{wrong}` is no number up to a thousand million")),
-            None if coefficients.is_empty() => {
-                Err("a grid has one coefficient at least; write -2:2:9 or -1,0,1".to_string())
-            }
+            None if coefficients.is_empty() => Err("there are no coefficients; write -2:2:9 or -1,0,1".to_string()),
             None => Ok(Grid::sorted(coefficients)),
         }
     }

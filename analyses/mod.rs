@@ -2,7 +2,7 @@
 //! their own, the modules that they share. [`routing`] holds the suite of one paper.
 //!
 //! An analysis is a type of parameters that implements [`Analysis`]: it has plans of its dataset run, makes tables of what was
-//! measured, and figures and a report from the tables alone. The command line, the run directory and the report
+//! measured, and names what makes figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
 pub mod ablate;
@@ -126,7 +126,7 @@ pub struct About<'a> {
 }
 
 impl<'a> About<'a> {
-    /// Of what a runner runs.
+    /// What tables say of all that this runner runs.
     pub fn of(runner: &'a dyn Runner) -> Self {
         let loaded = runner.model();
         About { model: &loaded.name, seed: runner.seed(), loaded }
@@ -206,7 +206,7 @@ impl AnalysisError {
     }
 }
 
-/// The table of a name.
+/// The table of this name.
 ///
 /// # Errors
 /// If there is none.
@@ -240,12 +240,12 @@ pub struct Writer {
 }
 
 impl Writer {
-    /// That of an analysis.
+    /// What makes a study, figures and a report of this analysis.
     pub const fn of<A: Analysis>() -> Self {
         Writer { name: A::NAME, title: A::TITLE, job: job::<A>, from_tables: A::FROM_TABLES }
     }
 
-    /// That of a name.
+    /// The writer of the analysis of this name.
     pub fn named(name: &str) -> Option<&'static Writer> {
         WRITERS.iter().find(|writer| writer.name == name)
     }

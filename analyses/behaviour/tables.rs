@@ -22,7 +22,7 @@ pub(super) struct Made<'a> {
 }
 
 /// A row of [`Found::rows`], with its area under the curve.
-pub(super) struct Scored {
+pub(super) struct Separation {
     row: Row,
     area: Option<(f64, Interval)>,
 }
@@ -52,9 +52,9 @@ struct Begun {
     begin: HashMap<u32, [usize; 2]>,
 }
 
-impl Scored {
-    pub(super) fn of(found: &Found) -> Vec<Scored> {
-        found.rows().into_iter().map(|row| Scored { area: area(&row.judged), row }).collect()
+impl Separation {
+    pub(super) fn of(found: &Found) -> Vec<Separation> {
+        found.rows().into_iter().map(|row| Separation { area: area(&row.judged), row }).collect()
     }
 
     #[cfg(test)]
@@ -82,7 +82,7 @@ impl Scored {
 
 impl Made<'_> {
     /// `metric.json`: the tokens, and how well they tell prompts that did not choose them.
-    pub(super) fn file(&self, scored: &[Scored]) -> Result<MetricFile, AnalysisError> {
+    pub(super) fn file(&self, scored: &[Separation]) -> Result<MetricFile, AnalysisError> {
         let found = self.found;
         let [answer, foil] = self.named(found.overall(), &self.said.all)?;
         let basis = Some(found.basis().to_string());
@@ -213,11 +213,11 @@ impl Made<'_> {
         begun
     }
 
-    pub(super) fn separation(&self, rows: &[Scored]) -> Result<Table, AnalysisError> {
+    pub(super) fn separation(&self, rows: &[Separation]) -> Result<Table, AnalysisError> {
         let judgeable = self.found.basis == Basis::Behaviour;
         let basis = self.found.basis().to_string();
         let rows = rows.iter().map(|scored| {
-            let (Scored { row, .. }, told) = (scored, scored.told());
+            let (Separation { row, .. }, told) = (scored, scored.told());
             SeparationRow {
                 model: &self.model.name,
                 basis: &basis,

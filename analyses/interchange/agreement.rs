@@ -64,7 +64,7 @@ pub(super) fn scatter(heads: &Read) -> Figure {
     })
 }
 
-/// What a report says of it.
+/// The section on how estimates agree with exact effects.
 pub(super) fn section(agreement: &Table, heads: &Read, dir: &Path) -> Result<Section, AnalysisError> {
     let block = Listing::of(agreement)
         .column("direction", Show::Text(AgreementRow::direction.name))

@@ -243,23 +243,21 @@ impl Cipher {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
     use crate::plan::{Metric, Reading};
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn metrics_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(5), ..PairFile::from("demo:pairs.jsonl") };
         let cipher = Cipher {
-            pairs: PairArgs { file, metric: MetricArgs::default() },
+            pairs: PairArgs { file, ..PairArgs::default() },
             gate: GateArgs { gate: vec!["L3.H5".parse().unwrap()], circuit: None },
-            cipher: CipherArgs { cipher: None, examples: 2, cipher_seed: 0 },
             generate: 2,
+            ..Cipher::default()
         };
-        let items = cipher.prepare(&model).unwrap().items;
-        let session = Session::new(&model, Engine::Wavefront, 0);
+        let items = cipher.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let of = |pairs: Vec<Range<usize>>| {
             let measured = measured(&session, &items, pairs.clone().into_iter()).unwrap();
             (measured, cipher.answers(&session, &items, pairs.into_iter()).unwrap())

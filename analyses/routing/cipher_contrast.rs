@@ -441,9 +441,7 @@ fn sensitivity(heads: &Table, n: i64) -> Result<String, AnalysisError> {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn the_legend_and_the_caption_say_by_which_rule_dots_were_set() {
@@ -474,13 +472,13 @@ mod tests {
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
-        let pairs = PairArgs { file, metric: MetricArgs::default() };
-        let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };
-        let items = CipherContrast { pairs, cipher }.prepare(&model).unwrap().items;
-        let session = Session::new(&model, Engine::Wavefront, 0);
-        let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(5), ..PairFile::from("demo:pairs.jsonl") };
+        let pairs = PairArgs { file, ..PairArgs::default() };
+        let cipher = CipherArgs { examples: 0, ..CipherArgs::default() };
+        let items = CipherContrast { pairs, cipher }.prepare(&study.model).unwrap().items;
+        let session = study.session();
+        let all = components(study.model.decoder.arch.n_layers, study.model.decoder.arch.n_heads);
         let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), all.clone()).unwrap();
         let whole = of(vec![0..5]);
         assert_eq!((whole.metrics.len(), whole.attributions.len(), whole.to_answer.len()), (15, 15, 15));

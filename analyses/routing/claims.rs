@@ -27,12 +27,12 @@ pub const INTRODUCTION: &str = "The claims are those of \"How Alignment Routes\"
 pub enum Verdict {
     Holds,
     DoesNotHold,
-    /// And why not.
+    /// The claim cannot be asked here, for this reason.
     NotTestable(String),
 }
 
 impl Verdict {
-    /// Of a condition.
+    /// Whether the condition of a claim is met.
     fn of(holds: bool) -> Self {
         if holds { Verdict::Holds } else { Verdict::DoesNotHold }
     }
@@ -80,7 +80,7 @@ impl Unit {
         }
     }
 
-    /// Of a name in tables.
+    /// The unit that tables call so.
     fn named(name: &str) -> Self {
         Unit::ALL.into_iter().find(|unit| unit.name() == name).unwrap_or(Unit::Number)
     }

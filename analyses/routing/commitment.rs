@@ -452,13 +452,11 @@ fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) ->
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     fn prepared(model: &Model) -> Items {
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
-        let pairs = PairArgs { file, metric: MetricArgs::default() };
+        let file = PairFile { max_pairs: Some(6), ..PairFile::from("demo:pairs.jsonl") };
+        let pairs = PairArgs { file, ..PairArgs::default() };
         Commitment { pairs, layers: Some("2-4".to_string()), content_pairs: 4, controls: 3 }
             .prepare(model)
             .unwrap()
@@ -467,8 +465,8 @@ mod tests {
 
     #[test]
     fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let (items, session) = (prepared(&study.model), study.session());
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = measured(&session, &items, &signals, pairs.into_iter()).unwrap();
@@ -495,8 +493,8 @@ mod tests {
 
     #[test]
     fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let (items, session) = (prepared(&study.model), study.session());
         let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
         let pair = items.content[0];
         let along = signals.for_fold(Place::Content, 1, items.fold[0][pair]);

@@ -434,23 +434,17 @@ impl Items {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
+        let file = PairFile { max_pairs: Some(6), ..PairFile::from("demo:pairs.jsonl") };
         Modulate {
-            pairs: PairArgs { file, metric: MetricArgs::default() },
+            pairs: PairArgs { file, ..PairArgs::default() },
             layer: Some(3),
-            gate: Vec::new(),
-            circuit: None,
             coefficients: coefficients.parse().unwrap(),
             controls: 3,
-            generate: 0,
-            generate_pairs: 4,
             generate_controls: 1,
-            classes: ClassArgs::default(),
+            ..Modulate::default()
         }
     }
 
@@ -463,10 +457,10 @@ mod tests {
 
     #[test]
     fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
+        let study = Study::open(crate::demo::NAME).unwrap();
         let modulate = over("-1,0,2");
-        let items = modulate.prepare(&model).unwrap().items;
-        let session = Session::new(&model, Engine::Wavefront, 0);
+        let items = modulate.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let of = |pairs: Vec<Range<usize>>| {
             let vectors = modulate.vectors(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = modulate.measured(&session, &items, pairs.into_iter(), &vectors).unwrap();

@@ -109,16 +109,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
 impl Screen {
     /// What is run exactly: every head's `z` at the last position, in both directions.
     fn interchange(&self) -> Interchange {
-        Interchange {
-            pairs: self.pairs.clone(),
-            position: Position::Last,
-            align: false,
-            direction: None,
-            site: SiteKind::Z,
-            estimate: None,
-            exact: 0,
-            marks: self.marks,
-        }
+        Interchange { pairs: self.pairs.clone(), marks: self.marks, ..Interchange::default() }
     }
 
     /// The pairs that estimates are made of: evenly from each language and group.

@@ -156,7 +156,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// Of no pairs yet.
+    /// Nothing yet, of so many heads.
     fn none(heads: usize) -> Self {
         let rows = || vec![Vec::new(); heads];
         let answers = [rows(), rows(), rows()];

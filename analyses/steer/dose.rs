@@ -357,7 +357,7 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     Ok((shown, rows))
 }
 
-/// Those halves as a figure.
+/// The halves of the vector's effects as a figure.
 fn halves_figure(dose: &Table) -> Result<Option<(String, Figure)>, AnalysisError> {
     let (shown, rows) = apart(dose)?;
     Ok(shown.figure(&rows).map(|figure| (shown.file, figure)))

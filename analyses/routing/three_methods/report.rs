@@ -130,7 +130,7 @@ const METHODS: [[&str; 3]; 3] = [
     ["attribution", "attribution", "the head"],
 ];
 
-/// Their columns.
+/// The columns of each method.
 const METHOD_COLUMNS: [Column<Method>; 3] = [HeadRow::interchange, HeadRow::ablation, HeadRow::dla];
 
 /// The halves of each method's strongest heads.
