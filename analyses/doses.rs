@@ -43,7 +43,7 @@ impl Grid {
     /// # Errors
     /// If there are none, or one is no number up to a thousand million.
     pub fn of(coefficients: Vec<f64>) -> Result<Self, String> {
-        match coefficients.iter().find(|x| !(x.abs() <= 1e9)) {
+        match coefficients.iter().find(|x| !(-1e9..=1e9).contains(*x)) {
             Some(wrong) => Err(format!("`{wrong}` is no number up to a thousand million")),
             None if coefficients.is_empty() => Err("there are no coefficients; write -2:2:9 or -1,0,1".to_string()),
             None => Ok(Grid::sorted(coefficients)),

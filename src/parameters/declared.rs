@@ -149,7 +149,7 @@ pub fn excludes([own, other]: [(&'static str, bool); 2]) -> Result<(), Parameter
 /// One thing that [`Parameters::check`] looks at: values, and defaults.
 pub type Rule<P> = fn(&P, &P) -> Result<(), ParameterError>;
 
-/// Declares types of parameters; see [`parameters`](crate::parameters).
+/// Declares types of parameters; see [`parameters`](mod@crate::parameters).
 #[macro_export]
 macro_rules! parameters {
     ($(
