@@ -2,15 +2,21 @@
 //! which values go together.
 //!
 //! ```
-//! use gatelens::analyses::inputs::PromptArgs;
 //! use gatelens::parameters;
 //! use gatelens::parameters::Parameters;
 //!
 //! parameters! {
+//!     /// Which prompts are asked about
+//!     #[serde(default)]
+//!     pub struct Prompts {
+//!         /// Use only the prompts with this label
+//!         label: Option<String>, [value_name = "LABEL"];
+//!     }
+//!
 //!     /// Sample answers to prompts
 //!     #[serde(default)]
 //!     pub struct Answers {
-//!         ..prompts: PromptArgs;
+//!         ..prompts: Prompts;
 //!
 //!         /// Generate answers of this many tokens
 //!         generate: u32 = 16, in 1..=1000, [value_name = "N"];
