@@ -3,17 +3,13 @@
 //! keeps no place for layer 0, and refuses a whole file that has a `direction.0`.
 
 use super::{Named, POSITION, Place, Wanted};
-use crate::analyses::AnalysisError;
-use crate::analyses::summary::Position;
+use crate::analyses::prelude::*;
 use crate::dataset::located;
 use crate::model::gguf::{Gguf, GgufError, dequantize};
-use crate::parameters::param;
-use crate::site::{Site, SiteKind};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
 use std::io::Cursor;
-use std::path::Path;
 
 const ARCHITECTURE: &str = "general.architecture";
 /// The architecture's name, and what its keys begin with.
