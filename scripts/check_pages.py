@@ -4,8 +4,8 @@
     scripts/check_pages.py runs/demo/report.html [--shots DIR]
 
 Checks that nothing reaches beyond the window, no script fails, nothing is requested, figures have the page's colours, the
-numbers of a figure are shown under the pointer and by arrow keys, and pinned columns stay where they are while a table is
-scrolled. Prints what fails and leaves 1; without Chromium it leaves 2. --shots keeps pictures of all pages.
+numbers of a figure are shown under the pointer and by arrow keys, pinned columns stay where they are while a table is
+scrolled, and a graph can be walked by slider, pointer and keyboard. Prints what fails and leaves 1; without Chromium it leaves 2. --shots keeps pictures of all pages.
 Needs Debian's package `chromium` (CHROMIUM names another program) and nothing but Python's standard library.
 """
 
@@ -83,6 +83,32 @@ TIP = """(() => {
   return tip.hidden ? "" : inside ? tip.textContent : `outside of the window: ${tip.textContent}`;
 })()"""
 FOCUS = 'document.querySelector("svg.plot:has(.tips)").focus({ preventScroll: true })'
+
+# What a graph shows: edges in sight, edges that stand out, what its list and its slider say, and the node with the focus.
+GRAPH = """(() => {
+  const figure = document.querySelector("figure.walk");
+  if (!figure) return null;
+  const all = Array.from(figure.querySelectorAll(".edge")), seen = all.filter(edge => getComputedStyle(edge).display !== "none");
+  const picked = figure.querySelector(".node[aria-pressed=true]"), out = seen.filter(edge => !edge.classList.contains("dim"));
+  const own = edge => [edge.dataset.from, edge.dataset.to].includes(picked?.dataset.node);
+  return {
+    all: all.length, seen: seen.length, out: out.length, foreign: picked ? out.filter(edge => !own(edge)).length : 0,
+    listed: figure.querySelectorAll(".side li").length, said: figure.querySelector(".side output").textContent,
+    picked: picked?.getAttribute("aria-label") ?? null, focus: document.activeElement.getAttribute("aria-label"),
+    lit: figure.querySelectorAll(".edge.on").length,
+  };
+})()"""
+# Where a part of the graph can be pointed at; none where something else lies over it.
+SPOT = """(() => {
+  const part = document.querySelector("figure.walk %s");
+  part.scrollIntoView({ block: "center", inline: "center", behavior: "instant" });
+  const line = part.querySelector(".reach"), box = part.getBoundingClientRect();
+  const at = share => line.getPointAtLength(line.getTotalLength() * share).matrixTransform(line.getScreenCTM());
+  const spots = line ? [.5, .4, .6, .3, .7, .2, .8].map(at) : [{ x: box.left + box.width / 2, y: box.top + box.height / 2 }];
+  const spot = spots.find(({ x, y }) => part.contains(document.elementFromPoint(x, y)));
+  return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(spot && { x: spot.x, y: spot.y }))));
+})()"""
+KEYS = {"ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Home": 36, "End": 35}
 
 
 class Browser:
@@ -166,6 +192,16 @@ class Browser:
             raise RuntimeError(result["exceptionDetails"]["exception"].get("description", "a check failed to run"))
         return result["result"].get("value")
 
+    def press(self, key: str) -> None:
+        for kind in ["keyDown", "keyUp"]:
+            # Enter is a letter too: by it a button is pressed.
+            text = {"text": "\r"} if (key, kind) == ("Enter", "keyDown") else {}
+            self.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=KEYS[key], **text)
+
+    def click(self, x: float, y: float) -> None:
+        for kind in ["mousePressed", "mouseReleased"]:
+            self.call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
     def close(self) -> None:
         self.process.terminate()
         try:
@@ -205,10 +241,50 @@ def tips(browser: Browser) -> list[str]:
     if browser.value(TIP):
         found.append("the numbers stay when the pointer has left")
     browser.value(FOCUS)
-    for kind in ["keyDown", "keyUp"]:
-        browser.call("Input.dispatchKeyEvent", type=kind, key="ArrowRight", code="ArrowRight", windowsVirtualKeyCode=39)
+    browser.press("ArrowRight")
     if not browser.value(TIP):
         found.append("no numbers by arrow keys")
+    return found
+
+
+def walk(browser: Browser) -> list[str]:
+    """What is wrong with the graph of a page, where it has one."""
+    graph, found = browser.value(GRAPH), []
+    if graph is None:
+        return []
+
+    def expect(what: str, holds) -> None:
+        now = browser.value(GRAPH)
+        if not holds(now):
+            found.append(f"the graph {what}: {now}")
+
+    edges = graph["all"]
+    expect("does not show all edges at first", lambda g: g["seen"] == g["out"] == g["listed"] == edges)
+    browser.value('document.querySelector(".walk .side input").focus()')
+    browser.press("Home")
+    expect("shows more than the strongest edge", lambda g: (g["seen"], g["listed"], g["said"]) == (1, 1, f"1 of {edges}"))
+    browser.press("End")
+    expect("does not show all edges again", lambda g: g["seen"] == g["listed"] == edges)
+    spot = browser.value(SPOT % ".edge[data-rank='0']")
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **spot)
+    if "→" not in browser.value(TIP):
+        found.append(f"no numbers of an edge under the pointer: {browser.value(TIP) or 'nothing is shown'}")
+    browser.click(**browser.value(SPOT % ".node[tabindex='0']"))
+    expect("does not set a node's edges off", lambda g: g["picked"] and not g["foreign"] and 0 < g["out"] == g["listed"])
+    browser.press("Escape")
+    expect("keeps a node after Escape", lambda g: g["picked"] is None and g["out"] == edges)
+    browser.value('document.querySelector(".walk .node[tabindex=\\"0\\"]").focus()')
+    before = browser.value(GRAPH)["focus"]
+    browser.press("ArrowUp")
+    expect("is not walked by arrow keys", lambda g: g["focus"] not in (None, before))
+    browser.press("Enter")
+    expect("does not pick a node by Enter", lambda g: g["picked"] == g["focus"] and not g["foreign"])
+    browser.value('document.querySelector(".walk .side li button").focus()')
+    expect("does not show the edge of its list", lambda g: g["lit"] == 1)
+    picked = browser.value(GRAPH)["picked"]
+    browser.press("Enter")
+    expect("is not walked by its list", lambda g: g["picked"] == g["focus"] != picked)
+    found += browser.value(OVERFLOW)
     return found
 
 
@@ -219,7 +295,7 @@ def check(browser: Browser, page: str, width: int, scheme: str, shot: pathlib.Pa
     browser.events.clear()
     browser.call("Page.navigate", url=page)
     browser.wait("Page.loadEventFired")
-    found = browser.value(OVERFLOW) + browser.value(LOOKS) + tips(browser)
+    found = browser.value(OVERFLOW) + browser.value(LOOKS) + tips(browser) + walk(browser)
     if shot:
         browser.value("window.scrollTo(0, 0)")
         tall = min(browser.value("document.documentElement.scrollHeight"), TALLEST)

@@ -2,7 +2,8 @@
 //!
 //! All figures are one column (85 mm) wide, so that their text has the same size in print beside each other and is
 //! never scaled down, and all can be read in greyscale, but for the signs in heatmaps. This module holds what they share;
-//! each kind of figure is a file of its own: [`bars`], [`curves`], [`forest`], [`heatmap`], [`scatter`], [`waterfall`].
+//! each kind of figure is a file of its own: [`bars`], [`curves`], [`forest`], [`graph`], [`heatmap`], [`scatter`],
+//! [`waterfall`].
 //! Which table becomes which figure is left to the analyses.
 
 mod axis;
@@ -12,6 +13,7 @@ pub mod curves;
 mod estimate;
 mod fonts;
 pub mod forest;
+pub mod graph;
 pub mod heatmap;
 mod marks;
 mod parts;
@@ -36,6 +38,7 @@ pub use canvas::Canvas;
 pub use curves::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 pub use estimate::Estimate;
 pub use forest::{Forest, ForestRow};
+pub use graph::{Graph, GraphEdge, GraphNode};
 pub use heatmap::Heatmap;
 pub use marks::MOST_SERIES;
 pub use scatter::{Scatter, ScatterPoint};
@@ -62,6 +65,8 @@ pub enum Figure {
     Curves(Curves),
     /// Two numbers against each other.
     Scatter(Scatter),
+    /// Parts of a model and the edges between them.
+    Graph(Graph),
 }
 
 impl Figure {
@@ -77,6 +82,7 @@ impl Figure {
             Figure::Bars(figure) => figure.draw(),
             Figure::Curves(figure) => figure.draw(),
             Figure::Scatter(figure) => figure.draw(),
+            Figure::Graph(figure) => figure.draw(),
         }
     }
 
@@ -122,6 +128,12 @@ impl From<Curves> for Figure {
 impl From<Scatter> for Figure {
     fn from(figure: Scatter) -> Figure {
         Figure::Scatter(figure)
+    }
+}
+
+impl From<Graph> for Figure {
+    fn from(figure: Graph) -> Figure {
+        Figure::Graph(figure)
     }
 }
 
@@ -187,6 +199,16 @@ pub enum FigureError {
         expected: usize,
         /// What there must be a value for.
         each: &'static str,
+    },
+    /// An edge of a graph that cannot be drawn.
+    #[error("figure \"{title}\": the edge {edge} {why}; expected one to a later part")]
+    Edge {
+        /// The figure's title.
+        title: String,
+        /// The edge's name.
+        edge: String,
+        /// What is wrong with it.
+        why: &'static str,
     },
     /// The picture cannot be turned into PNG.
     #[error("a figure cannot be encoded as PNG: {0}")]

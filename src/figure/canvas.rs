@@ -68,6 +68,24 @@ pub(super) enum Shape {
     Text(String, (f32, f32), TextStyle),
     /// Cells of a colour scale whose middle is the paper's colour: on a dark ground they are shown inverted.
     Scale(Vec<Shape>),
+    /// A part of the picture that pages let a reader pick, with what is said of it.
+    Part { part: Part, title: String, shapes: Vec<Shape> },
+}
+
+/// A part of a [graph](super::graph) that pages let a reader pick.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// A node, by its number.
+    Node(usize),
+    /// An edge, by the numbers of its nodes and its place among the edges by strength, from 0.
+    Edge {
+        /// The node that writes.
+        from: usize,
+        /// The node that reads.
+        to: usize,
+        /// 0 for the strongest.
+        rank: usize,
+    },
 }
 
 /// How a rectangle is striped, by the sum, the difference or the height of its pixels' places in the picture.
@@ -197,10 +215,20 @@ impl Canvas {
 
     /// Draws what is on a colour scale whose middle is the paper's colour.
     pub fn scale(&mut self, draw: impl FnOnce(&mut Canvas)) {
+        let cells = self.drawn_by(draw);
+        self.shapes.push(Shape::Scale(cells));
+    }
+
+    /// Draws a part that pages let a reader pick, of which `title` is said.
+    pub fn part(&mut self, part: Part, title: impl Into<String>, draw: impl FnOnce(&mut Canvas)) {
+        let (title, shapes) = (title.into(), self.drawn_by(draw));
+        self.shapes.push(Shape::Part { part, title, shapes });
+    }
+
+    fn drawn_by(&mut self, draw: impl FnOnce(&mut Canvas)) -> Vec<Shape> {
         let before = std::mem::take(&mut self.shapes);
         draw(self);
-        let cells = std::mem::replace(&mut self.shapes, before);
-        self.shapes.push(Shape::Scale(cells));
+        std::mem::replace(&mut self.shapes, before)
     }
 
     /// Says in pages what is at a place, while the pointer is there: the numbers of a cell, a bar or a point.
@@ -243,6 +271,16 @@ impl Canvas {
     #[cfg(test)]
     pub(super) fn pixel(&self, x: i32, y: i32) -> Color {
         self.pixels.get_or_init(|| Pixels::of(WIDTH, self.height, &self.shapes)).at(x, y)
+    }
+
+    /// The parts that a reader can pick, with what is said of them.
+    #[cfg(test)]
+    pub(super) fn parts(&self) -> Vec<(Part, &str)> {
+        let parts = self.shapes.iter().filter_map(|shape| match shape {
+            Shape::Part { part, title, .. } => Some((*part, title.as_str())),
+            _ => None,
+        });
+        parts.collect()
     }
 
     #[cfg(test)]

@@ -52,7 +52,7 @@ impl Pixels {
             Shape::Text(text, (x, y), style) => {
                 style.rasterize(text, *x, *y, |x, y, coverage| self.blend(x, y, style.color, coverage));
             }
-            Shape::Scale(cells) => cells.iter().for_each(|cell| self.draw(cell)),
+            Shape::Scale(shapes) | Shape::Part { shapes, .. } => shapes.iter().for_each(|shape| self.draw(shape)),
         }
     }
 

@@ -1,11 +1,12 @@
 //! Shapes as SVG that every program shows alike: attributes alone, no style sheet, no pattern, nothing that is referred to.
 //!
 //! What is not data has the class of its [role](super::style::Color::role), by which a page gives it a colour of its own. Text
-//! stays text, as wide as it was laid out whatever font a reader has. Tips are titles of shapes without a colour.
+//! stays text, as wide as it was laid out whatever font a reader has. Tips are titles of shapes without a colour. The parts of a
+//! graph are groups with a title: nodes say their number, edges those of their nodes and their rank.
 
 use std::fmt::Write;
 
-use super::canvas::{Rect, Shape, Weave, WeaveKind};
+use super::canvas::{Part, Rect, Shape, Weave, WeaveKind};
 use super::style::{Color, PAPER};
 use super::text::{Anchor, TextStyle};
 use crate::markup::escape;
@@ -77,6 +78,13 @@ impl Writer {
                 self.plain = true;
                 cells.iter().for_each(|cell| self.draw(cell));
                 self.plain = false;
+                self.close();
+                self.out.push_str("</g>\n");
+            }
+            Shape::Part { part, title, shapes } => {
+                self.close();
+                push(&mut self.out, format_args!("<g {}><title>{}</title>\n", named(*part), escape(title)));
+                shapes.iter().for_each(|shape| self.draw(shape));
                 self.close();
                 self.out.push_str("</g>\n");
             }
@@ -153,6 +161,16 @@ impl Writer {
                 "<text {look} x=\"{x}\" y=\"{y}\" font-size=\"{size}\"{bold}{anchor}{length}{turned}>{text}</text>\n"
             ),
         );
+    }
+}
+
+/// The attributes by which a page finds a part.
+fn named(part: Part) -> String {
+    match part {
+        Part::Node(node) => format!("class=\"node\" data-node=\"{node}\""),
+        Part::Edge { from, to, rank } => {
+            format!("class=\"edge\" data-from=\"{from}\" data-to=\"{to}\" data-rank=\"{rank}\"")
+        }
     }
 }
 

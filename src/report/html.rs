@@ -1,5 +1,6 @@
 //! Reports as one HTML file that needs nothing else: figures inlined as SVG in the page's own colours, no request to anywhere,
 //! light and dark, readable on a phone and on paper, tables that scroll and sort, numbers of figures shown where they are.
+//! A [graph](crate::figure::graph) can be walked: `graph.js` finds its nodes and edges, with their numbers, in the figure itself.
 //!
 //! The page works without its script: headers become buttons only where the script runs, and the browser shows the titles of
 //! a figure's parts by itself. The policy in its head lets
@@ -20,7 +21,7 @@ use crate::figure::SVG_OPENING;
 use crate::markup::escape;
 
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = concat!(include_str!("sort.js"), include_str!("tips.js"));
+const SCRIPT: &str = concat!(include_str!("sort.js"), include_str!("tips.js"), include_str!("graph.js"));
 
 /// A report with more sections than this has a table of contents.
 const SECTIONS_AT_A_GLANCE: usize = 3;

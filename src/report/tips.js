@@ -1,5 +1,6 @@
 // Shows the numbers of a figure's parts: under the pointer, at a tap, and by the arrow keys where a figure has the focus.
-(() => {
+// A part is a shape with its text; `around` gives its box in the window where that is not the shape's own.
+const tip = (() => {
   "use strict";
   const box = document.createElement("div");
   box.className = "tip";
@@ -16,8 +17,9 @@
   // Over the part, within the window; under it where there is no room.
   const place = () => {
     if (!shown) return;
-    const around = shown.shape.getBoundingClientRect(), width = document.documentElement.clientWidth;
-    const middle = around.left + around.width / 2 - box.offsetWidth / 2, over = around.top - box.offsetHeight - 6;
+    const around = shown.around ? shown.around() : shown.shape.getBoundingClientRect();
+    const width = document.documentElement.clientWidth, over = around.top - box.offsetHeight - 6;
+    const middle = around.left + around.width / 2 - box.offsetWidth / 2;
     box.style.left = `${Math.max(4, Math.min(middle, width - box.offsetWidth - 4))}px`;
     box.style.top = `${over >= 4 ? over : Math.min(around.bottom + 6, innerHeight - box.offsetHeight - 4)}px`;
   };
@@ -30,7 +32,12 @@
     box.hidden = false;
     place();
   };
+  addEventListener("scroll", place, { passive: true });
+  return { show, hide, shown: () => shown };
+})();
 
+(() => {
+  "use strict";
   // The nearest part in a direction: the way along it counts, twice what is beside.
   const next = (parts, from, [dx, dy]) => {
     let best = from, least = Infinity;
@@ -56,20 +63,18 @@
     figure.setAttribute("tabindex", "0");
     figure.setAttribute("aria-description", "Arrow keys read out the numbers.");
     for (const event of ["pointermove", "pointerdown"]) {
-      figure.addEventListener(event, ({ target }) => of.has(target) ? show(of.get(target)) : hide());
+      figure.addEventListener(event, ({ target }) => of.has(target) ? tip.show(of.get(target)) : tip.hide());
     }
-    figure.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType === "mouse") hide(); });
-    figure.addEventListener("blur", hide);
+    figure.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType === "mouse") tip.hide(); });
+    figure.addEventListener("blur", tip.hide);
     figure.addEventListener("keydown", event => {
       const arrow = ARROWS[event.key];
-      if (event.key === "Escape") hide();
+      if (event.key === "Escape") tip.hide();
       if (!arrow) return;
       event.preventDefault();
-      const here = parts.includes(shown) ? shown : null;
-      const part = here ? next(parts, here, arrow) : parts[0];
+      const part = parts.includes(tip.shown()) ? next(parts, tip.shown(), arrow) : parts[0];
       part.shape.scrollIntoView({ block: "nearest" });
-      show(part);
+      tip.show(part);
     });
   }
-  addEventListener("scroll", place, { passive: true });
 })();
