@@ -125,7 +125,9 @@ impl Analysis for Edges {
     fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
         if self.exact != Exact::All && self.estimate.is_empty() {
             let (estimate, exact) = (param("estimate"), param("exact").is("all"));
-            return Err(AnalysisError::Bad(format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}")));
+            return Err(AnalysisError::Bad(format!(
+                "the strongest edges are chosen by an estimate: give {estimate}, or {exact}"
+            )));
         }
         prepare(&self.pairs, self.position, model)
     }
