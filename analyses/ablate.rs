@@ -12,28 +12,16 @@ use super::align::align;
 use super::columns::{EffectHalves, OfItem, OfUnit};
 use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, Unit, encoded, named_twice, rows_read, sites};
+use super::inputs::{Tokens, Unit, encoded, named_twice, rows_read, sites};
 use super::marks::MarkArgs;
-use super::scored::Scored;
-use super::summary::{Position, RowMean, Swap};
-use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
-use crate::dataset::{Data, Dataset, Item, read_prompts};
-use crate::model::Model;
+use super::summary::{RowMean, Swap};
+use crate::analyses::prelude::*;
+use crate::dataset::read_prompts;
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::plan::{Activation, Array, Change, Edit, Handle, Part, Plan, Positions, Readings};
-use crate::report::Section;
 use crate::report::cells::{self, plural, signed};
-use crate::rows;
-use crate::site::{Site, SiteKind};
 use crate::stats;
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use rand::Rng;
 use std::collections::HashMap;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
 /// What the ablated part becomes.
@@ -89,51 +77,28 @@ rows! {
     }
 }
 
-/// Ablate every head, or every MLP, one at a time
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Ablate {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub measured: MeasuredArgs,
+parameters! {
+    /// Ablate every head, or every MLP, one at a time
+    #[serde(default)]
+    pub struct Ablate {
+        ..measured: MeasuredArgs;
 
-    /// Put this in its place; several with commas
-    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().mode))]
-    pub mode: Vec<Mode>,
+        /// Put this in its place; several with commas
+        mode: Vec<Mode> => vec![Mode::Zero], [value_enum];
 
-    /// Take mean and resample from these reference prompts (default: the prompts themselves)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub reference: Option<Data>,
+        /// Take mean and resample from these reference prompts (default: the prompts themselves)
+        reference: Option<Data>, [value_name = "FILE"];
 
-    /// For mode resample: draw this many values per prompt (default: 8)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "R", value_parser = clap::value_parser!(u16).range(1..)))]
-    pub draws: Option<u16>,
+        /// For mode resample: draw this many values per prompt (default: 8)
+        draws: Option<u16>, in 1.., [value_name = "R"];
 
-    /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
-    pub position: Position,
+        /// Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
+        position: Position = Position::Last, [allow_hyphen_values = true];
 
-    /// Ablate this site: z (every head), mlp_out (every MLP), or another
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
-    pub site: SiteKind,
+        /// Ablate this site: z (every head), mlp_out (every MLP), or another
+        site: SiteKind = SiteKind::Z;
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub marks: MarkArgs,
-}
-
-impl Default for Ablate {
-    fn default() -> Self {
-        Ablate {
-            measured: MeasuredArgs::default(),
-            mode: vec![Mode::Zero],
-            reference: None,
-            draws: None,
-            position: Position::Last,
-            site: SiteKind::Z,
-            marks: MarkArgs::default(),
-        }
+        ..marks: MarkArgs;
     }
 }
 
@@ -144,8 +109,6 @@ type Swaps = Vec<Vec<Vec<Swap>>>;
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
-    sources: Sources,
-    scored: Scored,
     /// The reference set, if it is another file.
     reference: Option<Dataset<Item>>,
     /// The reference set's token ids.
@@ -157,13 +120,13 @@ pub struct Items {
 
 impl Analysis for Ablate {
     const NAME: &'static str = "ablate";
-    const ABOUT: &'static str = "Ablate every head, or every MLP, one at a time";
     const TITLE: &'static str = "Ablation";
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
     type Items = Items;
     type Measured = Swaps;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let MeasuredPrompts { dataset, tokens, mut sources, scored } = self.measured.read(model)?;
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
+        let Prepared { items: MeasuredPrompts { dataset, tokens }, mut sources, scored } = self.measured.read(model)?;
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let reference = self.reference.as_ref().map(read_prompts).transpose()?;
         let reference_ids = match &reference {
@@ -175,17 +138,9 @@ impl Analysis for Ablate {
         for (i, ids) in reference_ids.iter().enumerate() {
             twins.entry(ids.clone()).or_default().push(i);
         }
-        let items = Items { dataset, tokens, sources, scored, reference, reference_ids, twins, units };
-        self.check(&items)?;
-        Ok(items)
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.scored
+        let items = Items { dataset, tokens, reference, reference_ids, twins, units };
+        self.fits(&items)?;
+        Ok(Prepared { items, sources, scored })
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Swaps, AnalysisError> {
@@ -227,42 +182,42 @@ impl Analysis for Ablate {
         tables.push(self.items_table(items, &swaps)?);
         Ok(tables.into())
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
-        let mut figures = Vec::new();
-        for mode in &heads.variants {
-            let title = format!("Ablation of {}: {mode}", heads.site_words());
-            figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
-        }
-        figures.extend(heads.halves_figures("the ablation", named, "prompt"));
-        figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));
-        Ok(figures)
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
+    let mut figures = Vec::new();
+    for mode in &heads.variants {
+        let title = format!("Ablation of {}: {mode}", heads.site_words());
+        figures.push((format!("{mode}.png"), heads.map(&title, "ablated minus clean", "prompt", mode)));
     }
+    figures.extend(heads.halves_figures("the ablation", named, "prompt"));
+    figures.push(("forest.png".to_string(), heads.forest("Strongest effects of ablation", "prompt")));
+    Ok(figures)
+}
 
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
-        let section = |mode: &&str| {
-            let rows = heads.strongest(mode);
-            let first = rows.first();
-            let text = format!(
-                "Over {} the clean logit difference is {}. {}",
-                plural(first.map_or(0, |r| r.n), "prompt"),
-                signed(first.and_then(|r| r.positive_mean), 3),
-                heads.finding(mode, "Its ablation", "prompt")
-            );
-            let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
-            let section = Section::new(format!("Ablation: {mode}")).paragraph(text);
-            heads.listed(section.figure(dir.join(format!("{mode}.png")), heads.caption(mode), alt), mode)
-        };
-        let mut sections: Vec<Section> = heads.variants.iter().map(section).collect();
-        sections.extend(heads.halves_sections("the ablation", named, "prompt", dir));
-        let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
-        let caption = heads.forest_caption("mode");
-        sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
-        sections.extend(subset_section::<Ablation>(tables)?);
-        Ok(sections)
-    }
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let heads = read::<Ablation>(table(tables, Row::TABLE)?)?;
+    let section = |mode: &&str| {
+        let rows = heads.strongest(mode);
+        let first = rows.first();
+        let text = format!(
+            "Over {} the clean logit difference is {}. {}",
+            plural(first.map_or(0, |r| r.n), "prompt"),
+            signed(first.and_then(|r| r.positive_mean), 3),
+            heads.finding(mode, "Its ablation", "prompt")
+        );
+        let alt = format!("Mean effect of {mode} ablation of each unit on the logit difference.");
+        let section = Section::new(format!("Ablation: {mode}")).paragraph(text);
+        heads.listed(section.figure(dir.join(format!("{mode}.png")), heads.caption(mode), alt), mode)
+    };
+    let mut sections: Vec<Section> = heads.variants.iter().map(section).collect();
+    sections.extend(heads.halves_sections("the ablation", named, "prompt", dir));
+    let alt = "Forest plot of the strongest effects of ablation with 95 % intervals.";
+    let caption = heads.forest_caption("mode");
+    sections.push(Section::new("Intervals").figure(dir.join("forest.png"), caption, alt));
+    sections.extend(subset_section::<Ablation>(tables)?);
+    Ok(sections)
 }
 
 /// What an ablation of a mode is called.
@@ -300,7 +255,7 @@ impl Ablate {
         if mode == Mode::Resample { usize::from(self.draws.unwrap_or(DRAWS)) } else { 1 }
     }
 
-    fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+    fn fits(&self, items: &Items) -> Result<(), AnalysisError> {
         if let Some(twice) = named_twice(&self.mode) {
             return Err(AnalysisError::Bad(format!("{} names {} twice", param("mode"), twice.name())));
         }

@@ -3,26 +3,19 @@
 //! Which runs go on, and what becomes of the answers, is left to the analyses; the rules are [`crate::answers`]'. Every analysis
 //! that classifies answers does it here.
 
-use super::AnalysisError;
 use super::inputs::{Sources, read_input};
+use crate::analyses::prelude::*;
 use crate::answers::{Class, OWN, Rules};
-use crate::dataset::{Data, Input, Item, Pair};
-use crate::model::Model;
-use crate::parameters::param;
-use crate::plan::{Plan, Run};
-use crate::rows;
+use crate::dataset::Input;
 use crate::run::{Generated, Generation, Sampling, Steps};
-use crate::study::Runner;
-use crate::table::Table;
 
-/// How generated answers are classified
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct ClassArgs {
-    /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub classes: Option<Data>,
+parameters! {
+    /// How generated answers are classified
+    #[serde(default)]
+    pub struct ClassArgs {
+        /// Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them
+        classes: Option<Data>, [value_name = "FILE"];
+    }
 }
 
 impl ClassArgs {

@@ -16,70 +16,39 @@ mod tables;
 mod tokens;
 
 use super::answered::{Answer, ClassArgs, continued, item_of};
-use super::inputs::{PairFile, Sources, room};
+use super::inputs::{PairFile, room};
 use super::scored::Scored;
-use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
+use crate::analyses::prelude::*;
 use crate::answers::{Class, Rules};
 use crate::dataset::encode::prompt_ids;
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Dataset, Item, Pair, warn_once};
-use crate::model::Model;
-use crate::plan::{Activation, Array, Handle, Part, Plan, Positions, Run};
-use crate::report::Section;
+use crate::dataset::warn_once;
 use crate::run::{Generated, Steps};
-use crate::site::{Site, SiteKind};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use found::Found;
 use std::collections::BTreeMap;
-use std::ops::Range;
-use std::path::Path;
 pub(crate) use tables::HELD_OUT;
 use tables::Made;
 pub use tables::{AnswerRow, RateRow, SeparationRow};
 
-/// Find out what the model refuses, and which first tokens tell
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Behaviour {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub file: PairFile,
+parameters! {
+    /// Find out what the model refuses, and which first tokens tell
+    #[serde(default)]
+    pub struct Behaviour {
+        ..file: PairFile;
 
-    /// Generate this many tokens per answer
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(1..=1_000_000))
-    )]
-    pub generate: u32,
+        /// Generate this many tokens per answer
+        generate: u32 = 32, in 1..=1_000_000, [value_name = "N"];
 
-    /// Use at most this many tokens on each side of the metric
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().tokens, value_name = "K"),
-        arg(value_parser = clap::value_parser!(u16).range(1..=16))
-    )]
-    pub tokens: u16,
+        /// Use at most this many tokens on each side of the metric
+        tokens: u16 = 8, in 1..=16, [value_name = "K"];
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub classes: ClassArgs,
-}
-
-impl Default for Behaviour {
-    fn default() -> Self {
-        Behaviour { file: PairFile::default(), generate: 32, tokens: 8, classes: ClassArgs::default() }
+        ..classes: ClassArgs;
     }
 }
 
 /// The prompts as the model reads them.
 pub struct Items {
     pairs: Dataset<Pair>,
-    sources: Sources,
-    scored: Scored,
     /// Positive and negative prompt of each pair in turn.
     prompts: Vec<Vec<u32>>,
     /// The same as items, for the classes of their answers.
@@ -120,12 +89,12 @@ const CANDIDATES: usize = 48;
 
 impl Analysis for Behaviour {
     const NAME: &'static str = "behaviour";
-    const ABOUT: &'static str = "Find out what the model refuses, and which first tokens tell";
     const TITLE: &'static str = "Behaviour";
+    const FROM_TABLES: FromTables = FromTables { figures, sections: report::sections };
     type Items = Items;
     type Measured = Measured;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let pairs = self.file.read()?;
         let (mut prompts, mut items) = (Vec::new(), Vec::new());
         for pair in &pairs.items {
@@ -146,15 +115,7 @@ impl Analysis for Behaviour {
         let lang = items.iter().map(|item| langs.binary_search(&item.lang).unwrap_or(0)).collect();
         let mut sources = vec![pairs.source()];
         let rules = self.classes.open_for_refusals(true, &mut sources)?;
-        Ok(Items { sources, scored, pairs, prompts, items, langs, lang, rules })
-    }
-
-    fn datasets(items: &Items) -> Sources {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.scored
+        Ok(Prepared { items: Items { pairs, prompts, items, langs, lang, rules }, sources, scored })
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -179,21 +140,17 @@ impl Analysis for Behaviour {
         let class: Vec<Option<bool>> = answers.iter().map(class).collect();
         let found = Found::choose(items, &said, &class, usize::from(self.tokens), about.seed);
         let made = Made { model: about.loaded, items, answers: &answers, said: &said, found: &found };
-        let rows = tables::Scored::of(&found);
+        let rows = tables::Separation::of(&found);
         let file = made.file(&rows)?;
         warn_once(&file.weak().iter().map(|text| format!("{METRIC}: {text}")).collect::<Vec<_>>());
         let metric = serde_json::to_vec_pretty(&file).map_err(|e| AnalysisError::Failed(e.to_string()))?;
         let tables = vec![made.rates()?, made.tokens(&file)?, made.separation(&rows)?, made.answers()?];
         Ok(Output { tables, files: vec![(METRIC.to_string(), metric)] })
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, RateRow::TABLE)?)?)])
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
-    }
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    Ok(vec![("rates.png".to_string(), report::rates_figure(table(tables, RateRow::TABLE)?)?)])
 }
 
 const LOGITS: Site = Site { kind: SiteKind::Logits, layer: 0 };
@@ -278,15 +235,15 @@ fn runners_up(runner: &dyn Runner, items: &Items, said: &[u32]) -> Result<Vec<u3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn logits_do_not_depend_on_which_prompts_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(3) };
-        let items = Behaviour { file, generate: 2, tokens: 2, classes: ClassArgs::default() }.prepare(&model).unwrap();
-        let session = Session::new(&model, Engine::Wavefront, 0);
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(3), ..PairFile::from("demo:pairs.jsonl") };
+        let items =
+            Behaviour { file, generate: 2, tokens: 2, ..Behaviour::default() }.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let columns = vec![vec![3, 5, 7]; items.langs.len()];
         let of = |prompts: Vec<Range<usize>>| logits(&session, &items, prompts.into_iter(), &columns).unwrap();
         let whole = of(vec![0..6]);

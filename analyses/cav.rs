@@ -21,26 +21,18 @@ mod tables;
 use super::inputs::{Groups, Sources, item_tokens, layer_list, named_twice, rows_read};
 use super::metric::MetricArgs;
 use super::scored::Scored;
-use super::summary::Position;
 use super::vectors::{Named, to_bytes};
-use super::{About, Analysis, AnalysisError, Figures, Output, batches};
+use crate::analyses::prelude::*;
 use crate::dataset::encode::prompt_ids;
+use crate::dataset::read_prompts;
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Data, Dataset, Item, read_prompts};
 use crate::linear::Method;
-use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::plan::{Activation, Array, Gradient, Handle, Metric, Part, Plan, Positions};
-use crate::report::Section;
-use crate::site::{Site, SiteKind, Units};
-use crate::study::Runner;
-use crate::table::Table;
+use crate::plan::Gradient;
+use crate::site::Units;
 use fit::{At, Found, Tcav};
 use sets::Sets;
 use std::collections::{HashMap, HashSet};
-use std::ops::Range;
-use std::path::Path;
 
 /// How a CAV is fitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -68,94 +60,58 @@ impl Classifier {
     }
 }
 
-/// Which examples show a concept, and which do not
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-pub struct ConceptArgs {
-    /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
-    ///
-    /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
-    /// and are in one run of TCAV.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub concept: Data,
+parameters! {
+    /// Which examples show a concept, and which do not
+    pub struct ConceptArgs {
+        /// Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}
+        ///
+        /// Give some hundreds: time grows with the cube of the number of all examples. Examples of one group are held out together,
+        /// and are in one run of TCAV.
+        concept: Data, [value_name = "FILE"];
 
-    /// Read random examples, without the concept, from this file (repeatable)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", required_unless_present = "label"))]
+        /// Read random examples, without the concept, from this file (repeatable)
+        #[serde(default)]
+        random: Vec<Data>, [value_name = "FILE", required_unless_present = "label"];
+
+        /// Take only the concept's examples with this label as showing it
+        ///
+        /// Without random examples, the other examples of the file are the random ones.
+        label: Option<String>, [value_name = "LABEL"];
+    }
+
+    /// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
     #[serde(default)]
-    pub random: Vec<Data>,
+    pub struct Cav {
+        ..examples: ConceptArgs;
 
-    /// Take only the concept's examples with this label as showing it
-    ///
-    /// Without random examples, the other examples of the file are the random ones.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
-    pub label: Option<String>,
-}
+        /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
+        ///
+        /// Each label is a class. If the prompts have no labels, the file is one class.
+        class: Vec<Data>, [value_name = "FILE"];
 
-/// Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Cav {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub examples: ConceptArgs,
+        ..metric: MetricArgs;
 
-    /// For TCAV: read the prompts whose metric is asked about from this file (repeatable)
-    ///
-    /// Each label is a class. If the prompts have no labels, the file is one class.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub class: Vec<Data>,
+        /// Take activations at this site
+        site: SiteKind = SiteKind::ResidPost;
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+        /// Use these layers: 3, or 0-5,8 (default: all)
+        layers: Option<String>, [value_name = "LIST"];
 
-    /// Take activations at this site
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
-    pub site: SiteKind,
+        /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
+        position: Position = Position::Last, [allow_hyphen_values = true];
 
-    /// Use these layers: 3, or 0-5,8 (default: all)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
-    pub layers: Option<String>,
+        /// Fit CAVs in this way; several with commas
+        method: Vec<Classifier> => vec![Classifier::Logistic], [value_enum];
 
-    /// Take activations at this position: last, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
-    pub position: Position,
-
-    /// Fit CAVs in this way; several with commas
-    #[cfg_attr(feature = "cli", arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().method))]
-    pub method: Vec<Classifier>,
-
-    /// For TCAV: fit this many CAVs of the concept, and as many of random sets
-    ///
-    /// If the examples or their groups do not suffice, there are fewer, down to 5.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().runs, value_name = "R", requires = "class"),
-        arg(value_parser = clap::value_parser!(u16).range(5..=500))
-    )]
-    pub runs: u16,
-}
-
-impl Default for Cav {
-    fn default() -> Self {
-        Cav {
-            examples: ConceptArgs::default(),
-            class: Vec::new(),
-            metric: MetricArgs::default(),
-            site: SiteKind::ResidPost,
-            layers: None,
-            position: Position::Last,
-            method: vec![Classifier::Logistic],
-            runs: 10,
-        }
+        /// For TCAV: fit this many CAVs of the concept, and as many of random sets
+        ///
+        /// If the examples or their groups do not suffice, there are fewer, down to 5.
+        runs: u16 = 10, in 5..=500, needs class, [value_name = "R"];
     }
 }
 
 /// The examples as the model reads them.
 pub struct Items {
-    sources: Sources,
-    scored: Scored,
     concept: Vec<Example>,
     random: Vec<Example>,
     classes: Vec<Class>,
@@ -187,13 +143,12 @@ pub struct Measured {
 
 impl Analysis for Cav {
     const NAME: &'static str = "cav";
-    const ABOUT: &'static str =
-        "Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)";
     const TITLE: &'static str = "Concept activation vectors";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Measured;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let sites = self.sites(&model.decoder.arch)?;
         if let Some(twice) = named_twice(&self.method) {
             return Err(AnalysisError::Bad(format!("{} names {} twice", param("method"), twice.method().name())));
@@ -214,17 +169,9 @@ impl Analysis for Cav {
             sources.push(set.source());
         }
         let classes = self.classes(model, &mut sources, &mut reader.scored)?;
-        let items = Items { sources, scored: reader.scored, concept, random, classes, sites };
-        self.check(&items)?;
-        Ok(items)
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.scored
+        let items = Items { concept, random, classes, sites };
+        self.fits(&items, &sources)?;
+        Ok(Prepared { items, sources, scored: reader.scored })
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -264,14 +211,6 @@ impl Analysis for Cav {
         }
         let vectors: Vec<Named> = found.iter().filter_map(named).collect();
         Ok(Output { tables, files: vec![("cavs.safetensors".to_string(), to_bytes(&vectors, Some(self.position))?)] })
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 
@@ -338,20 +277,13 @@ impl Cav {
     }
 
     /// Refuses examples that are too few, or of too few groups to hold some out, before anything is computed.
-    fn check(&self, items: &Items) -> Result<(), AnalysisError> {
+    fn fits(&self, items: &Items, sources: &Sources) -> Result<(), AnalysisError> {
         // A strength is chosen by holding out examples of what is left when others are held out.
         let needed = if self.method.iter().any(|m| *m != Classifier::Mean) { 3 } else { 2 };
         let label =
             self.examples.label.as_ref().map_or(String::new(), |l| format!("; those labelled `{l}` show the concept"));
-        let files = || {
-            items
-                .sources
-                .iter()
-                .map(|s| s.0.as_str())
-                .take(1 + self.examples.random.len())
-                .collect::<Vec<_>>()
-                .join(", ")
-        };
+        let files =
+            || sources.iter().map(|s| s.0.as_str()).take(1 + self.examples.random.len()).collect::<Vec<_>>().join(", ");
         for (what, examples) in [("of the concept", &items.concept), ("random", &items.random)] {
             let groups = examples.iter().map(|e| e.group).collect::<HashSet<_>>().len();
             if groups < needed {

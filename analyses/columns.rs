@@ -2,8 +2,7 @@
 
 use super::inputs::Unit;
 use super::summary::Swap;
-use crate::dataset::{Item, Pair};
-use crate::rows;
+use crate::analyses::prelude::*;
 
 rows! {
     /// The pair that a row is of.

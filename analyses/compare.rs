@@ -11,17 +11,14 @@ mod report;
 
 pub use report::{figures, sections};
 
-use super::AnalysisError;
 use super::answered::Answered;
 use super::behaviour::{AnswerRow, RateRow};
 use super::effects::read;
 use super::interchange::{Direction, Exchange, Read, Row};
 use super::routing::screen::{Carrier, circuit};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
-use crate::rows;
-use crate::stats::{Interval, PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{PairedCounts, counted, overlap_p, share_difference, spearman, wilson};
 use std::collections::BTreeMap;
 
 /// A finished run of a checkpoint.

@@ -3,11 +3,9 @@
 //!
 //! The attributions themselves are computed by [`crate::run`] while a pass goes by; what they say is left to the analyses.
 
-use super::AnalysisError;
 use super::effects::{Tested, family};
-use crate::plan::Array;
-use crate::rows;
-use crate::stats::{Bootstrap, bca_mean};
+use crate::analyses::prelude::*;
+use crate::stats::bca_mean;
 use std::borrow::Cow;
 
 /// The names in tables, for their documentation.

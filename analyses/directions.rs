@@ -5,11 +5,10 @@
 //! al. 2024, "Steering Llama 2 via Contrastive Activation Addition"; PCA, Zou et al. 2023, "Representation Engineering";
 //! difference of means, Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction".
 
-use super::AnalysisError;
 use super::summary::mean_row;
+use crate::analyses::prelude::*;
 use crate::linear::{self, Direction, Examples, LinearError, principal_direction};
 pub use crate::ops::vectors::norm;
-use crate::site::SiteKind;
 use crate::stats;
 use rand::Rng;
 use rand_distr::StandardNormal;

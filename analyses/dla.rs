@@ -12,51 +12,29 @@ use super::components::{
     self, Component, LOGSUMEXP, OfComponent, OfWriter, attributions, components, label_of, without_empty,
 };
 use super::effects::{SIGNIFICANT, interval};
+use super::halves;
 use super::halves::{Halves, Moved, Order, Shown};
-use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, rows_read};
+use super::inputs::rows_read;
 use super::marks::{Mark, MarkArgs};
 use super::power::Power;
-use super::scored::Scored;
-use super::summary::{Position, less, mean, sd};
-use super::{About, Analysis, AnalysisError, Figures, Output, batches, halves, table};
-use crate::dataset::{Dataset, Item};
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Heatmap, Waterfall, WaterfallLayer, WaterfallPart};
-use crate::model::Model;
+use super::summary::{less, sd};
+use crate::analyses::prelude::*;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Heatmap, Waterfall, WaterfallLayer, WaterfallPart};
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::plan::{Activation, Array, Attribution, Handle, Metric, Part, Plan, Positions};
+use crate::plan::Attribution;
 use crate::report::cells::{p_value, plural, share, signed};
-use crate::report::{Heading, Section};
-use crate::rows;
 use crate::run::log_sum_exp;
-use crate::site::{Site, SiteKind};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::{Column, Row as _};
+use crate::table::rows::Column;
 use candle_core::Tensor;
-use std::ops::Range;
-use std::path::Path;
 
-/// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Dla {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub measured: MeasuredArgs,
-
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub marks: MarkArgs,
-}
-
-/// The prompts as the model reads them.
-pub struct Items {
-    dataset: Dataset<Item>,
-    tokens: Tokens,
-    sources: Sources,
-    scored: Scored,
+parameters! {
+    /// Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)
+    #[serde(default)]
+    pub struct Dla {
+        ..measured: MeasuredArgs;
+        ..marks: MarkArgs;
+    }
 }
 
 /// What was found of every prompt.
@@ -75,26 +53,16 @@ pub struct Measured {
 
 impl Analysis for Dla {
     const NAME: &'static str = "dla";
-    const ABOUT: &'static str =
-        "Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)";
     const TITLE: &'static str = "Direct logit attribution";
-    type Items = Items;
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
+    type Items = MeasuredPrompts;
     type Measured = Measured;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
-        let MeasuredPrompts { dataset, tokens, sources, scored } = self.measured.read(model)?;
-        Ok(Items { dataset, tokens, sources, scored })
+    fn prepare(&self, model: &Model) -> Result<Prepared<MeasuredPrompts>, AnalysisError> {
+        self.measured.read(model)
     }
 
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.scored
-    }
-
-    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &MeasuredPrompts) -> Result<Measured, AnalysisError> {
         let arch = &runner.model().decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
         let mut found = Measured::default();
@@ -116,7 +84,7 @@ impl Analysis for Dla {
         Ok(found)
     }
 
-    fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
+    fn tables(&self, about: &About, items: &MeasuredPrompts, measured: Measured) -> Result<Output, AnalysisError> {
         let Measured { components: all, metrics, answers, of_items, of_answers, lenses } = measured;
         let (components, both) = without_empty(all, [of_items, of_answers].concat());
         let (attributions, of_answers) = both.split_at(metrics.len());
@@ -137,43 +105,40 @@ impl Analysis for Dla {
         ]
         .into())
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let components = Read::of(table(tables, ComponentRow::TABLE)?)?;
-        let lens = table(tables, LensRow::TABLE)?;
-        let mut figures = vec![
-            ("heads.png".to_string(), components.map()),
-            ("waterfall.png".to_string(), components.waterfall()),
-            ("lens.png".to_string(), lens_figure(lens, &components)?),
-        ];
-        let (shown, rows) = components.shown();
-        figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
-        Ok(figures)
-    }
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let components = Read::of(table(tables, ComponentRow::TABLE)?)?;
+    let lens = table(tables, LensRow::TABLE)?;
+    let mut figures = vec![
+        ("heads.png".to_string(), components.map()),
+        ("waterfall.png".to_string(), components.waterfall()),
+        ("lens.png".to_string(), lens_figure(lens, &components)?),
+    ];
+    let (shown, rows) = components.shown();
+    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    Ok(figures)
+}
 
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let components = Read::of(table(tables, ComponentRow::TABLE)?)?;
-        let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
-                         embedding to its final value.";
-        let lens = format!(
-            "The logit difference that the attributions have added up to after each layer, and the one that the final norm would \
-             read there by itself (logit lens).{}",
-            components.beyond_the_layers()
-        );
-        let main = Section::new("Components").paragraph(components.finding()).figure(
-            dir.join("heads.png"),
-            format!("Mean attribution of each head; all components are in components.parquet.{}", components.dots()),
-            "Layer-by-head heatmap of mean direct logit attributions.",
-        );
-        let layers = Section::new("Layer by layer")
-            .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
-            .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
-        let (shown, rows) = components.shown();
-        Ok([Some(components.listed(main)), shown.section(&rows, dir, true), Some(layers)]
-            .into_iter()
-            .flatten()
-            .collect())
-    }
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let components = Read::of(table(tables, ComponentRow::TABLE)?)?;
+    let waterfall = "What each layer's attention (all heads with the bias) and MLP add to the logit difference, from the \
+                     embedding to its final value.";
+    let lens = format!(
+        "The logit difference that the attributions have added up to after each layer, and the one that the final norm would \
+         read there by itself (logit lens).{}",
+        components.beyond_the_layers()
+    );
+    let main = Section::new("Components").paragraph(components.finding()).figure(
+        dir.join("heads.png"),
+        format!("Mean attribution of each head; all components are in components.parquet.{}", components.dots()),
+        "Layer-by-head heatmap of mean direct logit attributions.",
+    );
+    let layers = Section::new("Layer by layer")
+        .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
+        .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
+    let (shown, rows) = components.shown();
+    Ok([Some(components.listed(main)), shown.section(&rows, dir, true), Some(layers)].into_iter().flatten().collect())
 }
 
 /// What is read of a prompt.
@@ -192,7 +157,7 @@ fn streams(arch: &Arch) -> Vec<Site> {
 }
 
 /// The metric and the attributions of some prompts, and their residual streams after every layer.
-fn plan(arch: &Arch, items: &Items, some: Range<usize>) -> (Plan, Vec<OfPrompt>) {
+fn plan(arch: &Arch, items: &MeasuredPrompts, some: Range<usize>) -> (Plan, Vec<OfPrompt>) {
     let mut plan = Plan::default();
     let of_prompt = |i: usize| {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
@@ -283,7 +248,7 @@ impl Found<'_> {
         Ok(ComponentRow::table(rows)?)
     }
 
-    fn items_table(&self, items: &Items) -> Result<Table, AnalysisError> {
+    fn items_table(&self, items: &MeasuredPrompts) -> Result<Table, AnalysisError> {
         let of_component = |c: usize| {
             items.dataset.items.iter().enumerate().map(move |(i, item)| ItemRow {
                 item: item.into(),
@@ -441,8 +406,7 @@ impl<'a> Read<'a> {
             values,
             mark_meaning: (!marks.is_empty()).then(|| self.rule.clone()),
             marks,
-            missing_meaning: None,
-            limit: None,
+            ..Heatmap::default()
         })
     }
 
@@ -561,14 +525,10 @@ fn lens_figure(lens: &Table, components: &Read) -> Result<Figure, AnalysisError>
         subtitle: components.subtitle(),
         x_label: "after layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
-        shares: false,
         curves: vec![
             curve("accumulated attribution", LensRow::accumulated_mean)?,
             curve("logit lens", LensRow::lens_mean)?,
         ],
-        thresholds: Vec::new(),
-        reference: None,
-        y_range: None,
-        interval_meaning: None,
+        ..Curves::default()
     }))
 }

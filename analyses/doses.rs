@@ -8,7 +8,7 @@ use crate::stats::{Bootstrap, Threshold, bca, logistic_threshold};
 /// Coefficients, ascending: as text `from:to:how-many`, or a list with commas.
 #[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(try_from = "Written")]
-pub struct Grid(pub Vec<f64>);
+pub struct Grid(Vec<f64>);
 
 /// A grid as a file or a program writes it.
 #[derive(serde::Deserialize)]
@@ -23,7 +23,7 @@ impl TryFrom<Written> for Grid {
 
     fn try_from(written: Written) -> Result<Self, String> {
         match written {
-            Written::List(coefficients) => Ok(Grid::of(coefficients)),
+            Written::List(coefficients) => Grid::of(coefficients),
             Written::Text(text) => text.parse(),
         }
     }
@@ -31,17 +31,34 @@ impl TryFrom<Written> for Grid {
 
 impl Grid {
     /// `n` coefficients, two at least, at even distances from `from` to `to`.
-    pub fn even(from: f64, to: f64, n: usize) -> Self {
+    pub(super) fn even(from: f64, to: f64, n: usize) -> Self {
         let steps = n.max(2) - 1;
         // Rounded, so that a grid through 0 has exactly 0 in it.
         let at = |i: usize| ((from + (to - from) * i as f64 / steps as f64) * 1e9).round() / 1e9;
-        Grid::of((0..=steps).map(at).collect())
+        Grid::sorted((0..=steps).map(at).collect())
     }
 
-    fn of(mut coefficients: Vec<f64>) -> Self {
+    /// These coefficients.
+    ///
+    /// # Errors
+    /// If there are none, or one is no number up to a thousand million.
+    pub fn of(coefficients: Vec<f64>) -> Result<Self, String> {
+        match coefficients.iter().find(|x| !(-1e9..=1e9).contains(*x)) {
+            Some(wrong) => Err(format!("`{wrong}` is no number up to a thousand million")),
+            None if coefficients.is_empty() => Err("there are no coefficients; write -2:2:9 or -1,0,1".to_string()),
+            None => Ok(Grid::sorted(coefficients)),
+        }
+    }
+
+    fn sorted(mut coefficients: Vec<f64>) -> Self {
         coefficients.sort_by(f64::total_cmp);
         coefficients.dedup();
         Grid(coefficients)
+    }
+
+    /// The coefficients, ascending.
+    pub fn values(&self) -> &[f64] {
+        &self.0
     }
 }
 
@@ -65,7 +82,7 @@ impl std::str::FromStr for Grid {
             _ => Err(format!("`{word}` is no number up to a thousand million; write -2:2:9 or -1,0,1")),
         };
         match text.split(':').collect::<Vec<_>>()[..] {
-            [list] => Ok(Grid::of(list.split(',').map(number).collect::<Result<_, _>>()?)),
+            [list] => Grid::of(list.split(',').map(number).collect::<Result<_, _>>()?),
             [a, b, n] => {
                 let (from, to) = (number(a)?, number(b)?);
                 let n = n.trim().parse().ok().filter(|n| (2..=1000).contains(n)).ok_or("n must be 2 to 1000")?;

@@ -8,17 +8,13 @@ mod read;
 
 pub use read::{Read, interval, read, subset_section};
 
-use super::AnalysisError;
 use super::halves::{self, Halves};
 use super::inputs::Unit;
 use super::marks::{Mark, MarkArgs};
-use super::summary::{Swap, mean, sd};
-use crate::rows;
-use crate::stats::{
-    Bootstrap, Interval, bca_family, bca_ratio_family, benjamini_hochberg, draws_for, sign_flip_family,
-};
-use crate::table::Table;
-use crate::table::rows::{self, Row as _};
+use super::summary::{Swap, sd};
+use crate::analyses::prelude::*;
+use crate::stats::{bca_family, bca_ratio_family, benjamini_hochberg, draws_for, sign_flip_family};
+use crate::table::rows;
 use std::marker::PhantomData;
 
 /// Significance in figures and text: q-values under this.

@@ -4,16 +4,13 @@
 //! changes of `logsumexp(answer) - mean logit` and of `logsumexp(foil) - mean logit` ([`Metric::AboveMean`]), whose difference
 //! it is. What a report says of answer and foil, it says in the words of this file, and these need the halves' intervals.
 
-use super::summary::{Swap, mean};
-use crate::figure::{BarSeries, Bars, Estimate, Figure};
-use crate::plan::{Handle, Metric, Plan, Readings, Run};
+use super::summary::Swap;
+use crate::analyses::prelude::*;
+use crate::figure::{BarSeries, Bars, Estimate};
 use crate::report::cells::{interval, signed};
-use crate::report::{Heading, Section};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_family};
+use crate::stats::bca_family;
+use crate::table::TableError;
 use crate::table::rows::{At, Cells, Named};
-use crate::table::{Table, TableError};
-use std::path::Path;
 
 /// What is read of a run: its metric, and the answer's half, if the metric has one.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -281,14 +278,10 @@ impl Shown<'_> {
                 Order::Own(what) => what.to_string(),
             },
             value_label: format!("{of} answer or foil (nats)"),
-            shares: false,
             categories: known.iter().map(|r| r.label.clone()).collect(),
             series: vec![series("answer", |h| h.answer), series("foil", |h| h.foil), whole],
-            range: None,
-            reference: None,
-            mark_meaning: None,
             interval_meaning: Some(super::effects::INTERVAL.to_string()),
-            band_meaning: None,
+            ..Bars::default()
         };
         (!known.is_empty()).then(|| Figure::from(bars()))
     }

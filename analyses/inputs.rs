@@ -2,19 +2,15 @@
 //!
 //! Files, flags and messages on them are here; the metric's tokens are [`super::metric`]'s; what is run is left to the analyses.
 
-use super::AnalysisError;
 use super::metric::{MetricArgs, Metrics};
 use super::scored::Scored;
-use super::summary::Position;
+use crate::analyses::prelude::*;
 use crate::dataset::encode::{EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
-use crate::dataset::{Data, Dataset, Item, Pair, read_pairs, read_prompts};
-use crate::model::Model;
+use crate::dataset::{read_pairs, read_prompts};
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::plan::{Metric, Part, Plan, Run};
 use crate::report::cells;
-use crate::site::{Site, SiteKind, Units};
+use crate::site::Units;
 use sha2::{Digest, Sha256};
 use std::collections::HashMap;
 
@@ -31,17 +27,15 @@ pub fn read_input(data: impl Into<Data>) -> Result<(Vec<u8>, (String, String)), 
     Ok((bytes, (data.display().to_string(), sha256)))
 }
 
-/// Which prompts are asked about
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-pub struct PromptArgs {
-    /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub prompts: Data,
+parameters! {
+    /// Which prompts are asked about
+    pub struct PromptArgs {
+        /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "facts"?}
+        prompts: Data, [value_name = "FILE"];
 
-    /// Use only the prompts with this label
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LABEL"))]
-    pub label: Option<String>,
+        /// Use only the prompts with this label
+        label: Option<String>, [value_name = "LABEL"];
+    }
 }
 
 impl PromptArgs {
@@ -66,49 +60,74 @@ impl PromptArgs {
         }
         Ok(dataset)
     }
+
+    /// The prompts as the model reads them.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and if the model cannot read a prompt.
+    pub fn encoded(&self, model: &Model) -> Result<Prepared<Prompts>, AnalysisError> {
+        let dataset = self.read()?;
+        let (ids, scored) = encoded(model, &dataset)?;
+        let sources = vec![dataset.source()];
+        Ok(Prepared { items: Prompts { dataset, ids }, sources, scored })
+    }
 }
 
-/// Which prompts are asked about, and what is measured
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct MeasuredArgs {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub prompts: PromptArgs,
+/// Prompts as the model reads them.
+pub struct Prompts {
+    pub dataset: Dataset<Item>,
+    /// The token ids of each.
+    pub ids: Vec<Vec<u32>>,
+}
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+impl Prompts {
+    /// A plan of them all, with what is asked of each.
+    pub fn plan<T>(&self, mut ask: impl FnMut(&mut Plan, Run) -> T) -> (Plan, Vec<T>) {
+        let mut plan = Plan::default();
+        let runs = self.dataset.items.iter().zip(&self.ids);
+        let asked = runs.map(|(item, ids)| {
+            let run = plan.prompt(item.id.clone(), ids.clone());
+            ask(&mut plan, run)
+        });
+        let asked = asked.collect();
+        (plan, asked)
+    }
+}
+
+parameters! {
+    /// Which prompts are asked about, and what is measured
+    #[serde(default)]
+    pub struct MeasuredArgs {
+        ..prompts: PromptArgs;
+        ..metric: MetricArgs;
+    }
 }
 
 /// A dataset's prompts as token ids, each with its metric.
 pub type Tokens = Vec<(Vec<u32>, Metric)>;
 
 /// Prompts as the model reads them, with what is measured of each.
+#[derive(Clone)]
 pub struct MeasuredPrompts {
     pub dataset: Dataset<Item>,
     /// One a prompt.
     pub tokens: Tokens,
-    /// The files that were read.
-    pub sources: Sources,
-    pub scored: Scored,
 }
 
 impl MeasuredArgs {
-    /// The prompts as the model reads them, and the files that were read. Warns of flags that stand in for nothing.
+    /// The prompts as the model reads them. Warns of tokens that stand in for nothing.
     ///
     /// # Errors
     /// As [`PromptArgs::read`] and [`item_tokens`].
-    pub fn read(&self, model: &Model) -> Result<MeasuredPrompts, AnalysisError> {
+    pub fn read(&self, model: &Model) -> Result<Prepared<MeasuredPrompts>, AnalysisError> {
         self.read_warning(model, true)
     }
 
-    /// [`Self::read`]; without a warning where the flags are for more than the prompts.
+    /// [`Self::read`]; without a warning where the tokens are for more than the prompts.
     ///
     /// # Errors
     /// As [`Self::read`].
-    pub fn read_warning(&self, model: &Model, warn: bool) -> Result<MeasuredPrompts, AnalysisError> {
+    pub fn read_warning(&self, model: &Model, warn: bool) -> Result<Prepared<MeasuredPrompts>, AnalysisError> {
         let dataset = self.prompts.read()?;
         if warn {
             let named = dataset.items.iter().map(|item| [!item.answer.is_empty(), !item.foil.is_empty()]);
@@ -119,24 +138,22 @@ impl MeasuredArgs {
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let scored = Scored::of_items(model, &dataset, &tokens, &metrics);
         let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
-        Ok(MeasuredPrompts { dataset, tokens, sources, scored })
+        Ok(Prepared { items: MeasuredPrompts { dataset, tokens }, sources, scored })
     }
 }
 
 /// Files that were read, with their SHA-256.
 pub type Sources = Vec<(String, String)>;
 
-/// Which pairs are asked about
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-pub struct PairFile {
-    /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub pairs: Data,
+parameters! {
+    /// Which pairs are asked about
+    pub struct PairFile {
+        /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
+        pairs: Data, [value_name = "FILE"];
 
-    /// Use at most this many pairs, spread over languages and groups as in the file
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..)))]
-    pub max_pairs: Option<u32>,
+        /// Use at most this many pairs, spread over languages and groups as in the file
+        max_pairs: Option<u32>, in 1.., [value_name = "N"];
+    }
 }
 
 impl PairFile {
@@ -175,18 +192,13 @@ impl<D: Into<Data>> From<D> for PairArgs {
     }
 }
 
-/// Which pairs are asked about, and what is measured
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct PairArgs {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub file: PairFile,
-
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub metric: MetricArgs,
+parameters! {
+    /// Which pairs are asked about, and what is measured
+    #[serde(default)]
+    pub struct PairArgs {
+        ..file: PairFile;
+        ..metric: MetricArgs;
+    }
 }
 
 impl PairArgs {
@@ -194,7 +206,7 @@ impl PairArgs {
     ///
     /// # Errors
     /// If the file is not sound, the model cannot read a prompt, or the metric has no tokens.
-    pub fn read(&self, model: &Model) -> Result<Pairs, AnalysisError> {
+    pub fn read(&self, model: &Model) -> Result<Prepared<Pairs>, AnalysisError> {
         let dataset = self.file.read()?;
         let named = dataset.items.iter().map(|pair| [!pair.answer.is_empty(), !pair.foil.is_empty()]);
         self.metric.warn_unused(&named.collect::<Vec<_>>());
@@ -203,7 +215,7 @@ impl PairArgs {
         let tokens = tokens.collect::<Result<Vec<_>, _>>()?;
         let scored = Scored::of_pairs(model, &dataset, &tokens, &metrics);
         let sources = std::iter::once(dataset.source()).chain(metrics.source).collect();
-        Ok(Pairs { dataset, tokens, sources, scored })
+        Ok(Prepared { items: Pairs { dataset, tokens }, sources, scored })
     }
 }
 
@@ -245,8 +257,6 @@ pub struct Pairs {
     pub dataset: Dataset<Pair>,
     /// One a pair.
     pub tokens: Vec<PairTokens>,
-    pub sources: Sources,
-    pub scored: Scored,
 }
 
 impl Pairs {

@@ -15,25 +15,13 @@ use super::align::align;
 use super::columns::{EffectHalves, OfPair, OfUnit};
 use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{PairArgs, PairTokens, Pairs, Unit, rows_read, sites};
+use super::inputs::{PairTokens, Unit, rows_read, sites};
 use super::marks::MarkArgs;
-use super::scored::Scored;
-use super::summary::{Position, Swap, mean};
-use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
-use crate::dataset::{Dataset, Pair};
-use crate::model::Model;
+use super::summary::Swap;
+use crate::analyses::prelude::*;
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::plan::{Activation, Array, Change, Edit, Gradient, Handle, Part, Plan, Positions, Readings, Run};
-use crate::report::Section;
+use crate::plan::Gradient;
 use crate::report::cells::{self, plural, signed};
-use crate::rows;
-use crate::site::SiteKind;
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::ops::Range;
-use std::path::Path;
 
 /// Which run is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -114,62 +102,33 @@ pub enum Estimate {
     Gradient,
 }
 
-/// Swap every head between matched prompts, and measure what changes
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Interchange {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Swap every head between matched prompts, and measure what changes
+    #[serde(default)]
+    pub struct Interchange {
+        ..pairs: PairArgs;
 
-    /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
-    pub position: Position,
+        /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
+        position: Position = Position::Last, [allow_hyphen_values = true];
 
-    /// At all positions: match up prompts of unequal lengths
-    ///
-    /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
-    #[cfg_attr(feature = "cli", arg(long))]
-    pub align: bool,
+        /// At all positions: match up prompts of unequal lengths
+        ///
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
+        align: bool;
 
-    /// Edit only one of the two runs (default: each in turn)
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
-    pub direction: Option<Direction>,
+        /// Edit only one of the two runs (default: each in turn)
+        direction: Option<Direction>, [value_enum];
 
-    /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().site))]
-    pub site: SiteKind,
+        /// Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ...
+        site: SiteKind = SiteKind::Z;
 
-    /// Estimate every effect first, and run only the strongest exactly
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
-    pub estimate: Option<Estimate>,
+        /// Estimate every effect first, and run only the strongest exactly
+        estimate: Option<Estimate>, [value_enum];
 
-    /// After an estimate: run this many exactly, in each direction
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().exact, value_name = "N", requires = "estimate"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub exact: u32,
+        /// After an estimate: run this many exactly, in each direction
+        exact: u32 = 32, in 1.., needs estimate, [value_name = "N"];
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub marks: MarkArgs,
-}
-
-impl Default for Interchange {
-    fn default() -> Self {
-        Interchange {
-            pairs: PairArgs::default(),
-            position: Position::Last,
-            align: false,
-            direction: None,
-            site: SiteKind::Z,
-            estimate: None,
-            exact: 32,
-            marks: MarkArgs::default(),
-        }
+        ..marks: MarkArgs;
     }
 }
 
@@ -183,30 +142,22 @@ pub struct Items {
 
 impl Analysis for Interchange {
     const NAME: &'static str = "interchange";
-    const ABOUT: &'static str = "Swap every head between matched prompts, and measure what changes";
     const TITLE: &'static str = "Interchange";
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
     type Items = Items;
     type Measured = Measurements;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         if self.align && self.position != Position::All {
             let (align, all) = (param("align"), param("position").is("all"));
             return Err(AnalysisError::Bad(format!("{align} matches whole prompts: give {all} with it")));
         }
         let units = Unit::all(self.site, &model.decoder.arch)?;
-        let pairs = self.pairs.read(model)?;
-        let Pairs { dataset, tokens, .. } = &pairs;
+        let prepared = self.pairs.read(model)?;
+        let Pairs { dataset, tokens } = &prepared.items;
         let positions = dataset.items.iter().zip(tokens).map(|(pair, tokens)| self.positions(dataset, pair, tokens));
         let positions = positions.collect::<Result<Vec<_>, _>>()?;
-        Ok(Items { pairs, positions, units })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.pairs.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
+        Ok(prepared.map(|pairs| Items { pairs, positions, units }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measurements, AnalysisError> {
@@ -227,36 +178,36 @@ impl Analysis for Interchange {
     fn tables(&self, about: &About, items: &Items, measured: Measurements) -> Result<Output, AnalysisError> {
         Ok(self.all_tables(about, items, &measured)?.into())
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
-        let mut figures = Vec::new();
-        for direction in &heads.variants {
-            let title = format!("Interchange of {}: {direction}", heads.site_words());
-            let [what, _] = edited(direction);
-            figures.push((format!("{direction}.png"), heads.map(&title, &what, "pair", direction)));
-        }
-        figures.extend(heads.halves_figures("the exchange", named, "pair"));
-        figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
-        if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
-            figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
-        }
-        Ok(figures)
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
+    let mut figures = Vec::new();
+    for direction in &heads.variants {
+        let title = format!("Interchange of {}: {direction}", heads.site_words());
+        let [what, _] = edited(direction);
+        figures.push((format!("{direction}.png"), heads.map(&title, &what, "pair", direction)));
     }
+    figures.extend(heads.halves_figures("the exchange", named, "pair"));
+    figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
+    if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
+        figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
+    }
+    Ok(figures)
+}
 
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
-        let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
-        sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
-        let forest = heads.forest_caption("direction");
-        let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
-        sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
-        sections.extend(subset_section::<Exchange>(tables)?);
-        if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
-            sections.push(agreement::section(found, &heads, dir)?);
-        }
-        Ok(sections)
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
+    let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
+    sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
+    let forest = heads.forest_caption("direction");
+    let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
+    sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
+    sections.extend(subset_section::<Exchange>(tables)?);
+    if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
+        sections.push(agreement::section(found, &heads, dir)?);
     }
+    Ok(sections)
 }
 
 impl Interchange {

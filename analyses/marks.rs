@@ -5,50 +5,28 @@
 //! captions say by which one the dots were set.
 
 use super::effects::{SIGNIFICANT, Tested};
-use crate::rows;
+use crate::analyses::prelude::*;
 use std::borrow::Cow;
 
-/// Which cells of heatmaps have a dot
-#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct MarkArgs {
-    /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
-    ///
-    /// If some effects were only estimated, the q-value counts instead.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().mark_p, value_name = "P"),
-        arg(value_parser = share)
-    )]
-    pub mark_p: f64,
+parameters! {
+    /// Which cells of heatmaps have a dot
+    #[derive(Copy)]
+    #[serde(default)]
+    pub struct MarkArgs {
+        /// Put a dot on a cell of a heatmap only if its family-wise p-value is below this
+        ///
+        /// If some effects were only estimated, the q-value counts instead.
+        mark_p: f64 = SIGNIFICANT, in 0.0..=1.0, [value_name = "P"];
 
-    /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
-    ///
-    /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().mark_share, value_name = "SHARE"),
-        arg(value_parser = share)
-    )]
-    pub mark_share: f64,
+        /// Put a dot on a cell of a heatmap only if its effect is at least this share of the whole
+        ///
+        /// The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
+        mark_share: f64 = LEAST_SHARE, in 0.0..=1.0, [value_name = "SHARE"];
+    }
 }
 
 /// The least share of the gap that has a dot, where no other is asked for.
 pub const LEAST_SHARE: f64 = 0.01;
-
-impl Default for MarkArgs {
-    fn default() -> Self {
-        MarkArgs { mark_p: SIGNIFICANT, mark_share: LEAST_SHARE }
-    }
-}
-
-/// A number from 0 to 1.
-#[cfg(feature = "cli")]
-fn share(text: &str) -> Result<f64, String> {
-    let number = text.parse().ok().filter(|x| (0.0..=1.0).contains(x));
-    number.ok_or_else(|| format!("`{text}` is no number from 0 to 1"))
-}
 
 impl MarkArgs {
     /// The rule in words; `of` is what shares are of. `whole` says whether all of the family were run: there is no family-wise
@@ -125,7 +103,8 @@ mod tests {
         assert_eq!(default, "q < 0.05 over all, some only estimated, at least 1 % of the base");
         let said = "q < 0.05 over all heads (those only estimated count with p = 1), at least 1 % of the clean logit difference";
         assert_eq!(in_full(&default), said);
-        assert!(share("1.5").is_err() && share("NaN").is_err() && share("0.5") == Ok(0.5));
+        let refused = |mark_p| MarkArgs { mark_p, ..rule }.check().is_err();
+        assert!(refused(1.5) && refused(f64::NAN) && !refused(0.5));
     }
 
     #[test]

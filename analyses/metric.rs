@@ -3,15 +3,13 @@
 //! Which tokens a language gets, and how well they tell, is `behaviour`'s finding; which of them an item is measured by is decided
 //! here, and what a reader of its numbers has to know of them is put in words here alone.
 
-use super::AnalysisError;
 use super::inputs::read_input;
+use crate::analyses::prelude::*;
+use crate::dataset::TokenRef;
 use crate::dataset::encode::{At, EncodeError, token_ids};
 use crate::dataset::shown::counted;
-use crate::dataset::{Data, Item, Pair, TokenRef};
 use crate::measured::NamedToken;
-use crate::model::Model;
-use crate::parameters::{Param, param};
-use crate::plan::Metric;
+use crate::parameters::Param;
 use crate::report::cells;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -22,26 +20,23 @@ pub const ENOUGH: usize = 8;
 /// The area under the curve from which tokens tell one kind of prompts from the other.
 pub const TELLS: f64 = 0.7;
 
-/// Which tokens the metric compares, where the dataset names none
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct MetricArgs {
-    /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
-    // A text would be taken as it is otherwise, `id:5` too.
-    pub answer: Vec<TokenRef>,
+parameters! {
+    /// Which tokens the metric compares, where the dataset names none
+    #[serde(default)]
+    pub struct MetricArgs {
+        /// Answer token for items that name none: a string, of which the first token counts, or id:N (repeatable)
+        // A text would be taken as it is otherwise, `id:5` too.
+        answer: Vec<TokenRef>, [value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>];
 
-    /// Foil token for items that name none (repeatable)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>))]
-    // A text would be taken as it is otherwise, `id:5` too.
-    pub foil: Vec<TokenRef>,
+        /// Foil token for items that name none (repeatable)
+        // A text would be taken as it is otherwise, `id:5` too.
+        foil: Vec<TokenRef>, [value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>];
 
-    /// Take answer and foil tokens, by language, from the metric.json that `behaviour` writes
-    ///
-    /// They count only for an item that names no tokens itself, and where no answer or foil token is given beside the file.
-    #[cfg_attr(feature = "cli", arg(long = "metric", value_name = "FILE"))]
-    pub metric_file: Option<Data>,
+        /// Take answer and foil tokens, by language, from the metric.json that `behaviour` writes
+        ///
+        /// They count only for an item that names no tokens itself, and where no answer or foil token is given beside the file.
+        metric_file: Option<Data>, [long = "metric", value_name = "FILE"];
+    }
 }
 
 impl MetricArgs {

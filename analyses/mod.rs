@@ -2,7 +2,7 @@
 //! their own, the modules that they share. [`routing`] holds the suite of one paper.
 //!
 //! An analysis is a type of parameters that implements [`Analysis`]: it has plans of its dataset run, makes tables of what was
-//! measured, and figures and a report from the tables alone. The command line, the run directory and the report
+//! measured, and names what makes figures and a report from the tables alone. The command line, the run directory and the report
 //! find it through the registry.
 
 pub mod ablate;
@@ -28,6 +28,7 @@ pub mod inputs;
 pub mod marks;
 pub mod metric;
 pub mod power;
+pub mod prelude;
 pub mod scored;
 pub mod summary;
 pub mod vectors;
@@ -36,10 +37,11 @@ use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
-use crate::parameters::{self, ParameterError};
+use crate::parameters::{self, ParameterError, Parameters};
 use crate::report::Section;
 use crate::study::{Job, Runner, session::SessionError};
 use crate::table::{Table, TableError};
+use inputs::Sources;
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
 use serde_json::{Map, Value};
@@ -47,13 +49,13 @@ use std::ops::Range;
 use std::path::Path;
 
 /// A question that can be asked of a model.
-pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
+pub trait Analysis: Parameters {
     /// What the command is called.
     const NAME: &'static str;
-    /// One line that says what it does.
-    const ABOUT: &'static str;
     /// The report's title.
     const TITLE: &'static str;
+    /// Figures and report.
+    const FROM_TABLES: FromTables;
     /// The datasets as they were read and tokenised.
     type Items;
     /// What the model was found to do with them.
@@ -64,13 +66,7 @@ pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
     ///
     /// # Errors
     /// If a dataset is not sound or does not fit the model.
-    fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError>;
-
-    /// The files that were read, with their SHA-256.
-    fn datasets(items: &Self::Items) -> Vec<(String, String)>;
-
-    /// What is scored of which prompts, for the record and the report.
-    fn scored(items: &Self::Items) -> &Scored;
+    fn prepare(&self, model: &Model) -> Result<Prepared<Self::Items>, AnalysisError>;
 
     /// Runs plans and keeps what they say. There is one body for what is computed and for what is only counted: a runner that counts
     /// gives zeros ([`Runner::is_counting`]).
@@ -84,20 +80,39 @@ pub trait Analysis: serde::Serialize + serde::de::DeserializeOwned + 'static {
     /// # Errors
     /// If numbers are not all there.
     fn tables(&self, about: &About, items: &Self::Items, measured: Self::Measured) -> Result<Output, AnalysisError>;
+}
 
-    /// Figures by file name, from the tables alone.
-    ///
-    /// # Errors
-    /// If a table lacks what a figure shows.
-    fn figures(_tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Ok(Figures::new())
+/// What is made of an analysis' tables, from these alone. Both fail if a table lacks what is shown of it.
+#[derive(Clone, Copy)]
+pub struct FromTables {
+    /// Figures by file name.
+    pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
+    /// The report's sections; figures stand in the folder.
+    pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
+}
+
+impl FromTables {
+    /// A report without figures.
+    pub const fn without_figures(sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>) -> Self {
+        FromTables { figures: |_| Ok(Figures::new()), sections }
     }
+}
 
-    /// The report's sections, from the tables alone; figures stand in `dir`.
-    ///
-    /// # Errors
-    /// If a table lacks what a section says.
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>;
+/// What an analysis made of its datasets.
+pub struct Prepared<I> {
+    pub items: I,
+    /// The files that were read.
+    pub sources: Sources,
+    /// What is scored of which prompts, for the record and the report.
+    pub scored: Scored,
+}
+
+impl<I> Prepared<I> {
+    /// Goes on with what is made of the items.
+    pub fn map<J>(self, made: impl FnOnce(I) -> J) -> Prepared<J> {
+        let Prepared { items, sources, scored } = self;
+        Prepared { items: made(items), sources, scored }
+    }
 }
 
 /// What tables say of the run as a whole.
@@ -112,7 +127,7 @@ pub struct About<'a> {
 }
 
 impl<'a> About<'a> {
-    /// Of what a runner runs.
+    /// What tables say of all that this runner runs.
     pub fn of(runner: &'a dyn Runner) -> Self {
         let loaded = runner.model();
         About { model: &loaded.name, seed: runner.seed(), loaded }
@@ -147,6 +162,12 @@ impl From<Vec<Table>> for Output {
     }
 }
 
+impl From<Table> for Output {
+    fn from(table: Table) -> Self {
+        vec![table].into()
+    }
+}
+
 /// What stops an analysis.
 #[derive(Debug, thiserror::Error)]
 pub enum AnalysisError {
@@ -158,6 +179,8 @@ pub enum AnalysisError {
     Table(#[from] TableError),
     #[error(transparent)]
     Session(#[from] SessionError),
+    #[error(transparent)]
+    Parameter(#[from] ParameterError),
     /// Parameters or a file of the user's do not fit.
     #[error("{0}")]
     Bad(String),
@@ -175,6 +198,7 @@ impl AnalysisError {
         match self {
             AnalysisError::Dataset(_)
             | AnalysisError::Encode(_)
+            | AnalysisError::Parameter(_)
             | AnalysisError::Bad(_)
             | AnalysisError::NotAskable(_) => true,
             AnalysisError::Session(SessionError::Run(e)) => e.of_input(),
@@ -183,7 +207,7 @@ impl AnalysisError {
     }
 }
 
-/// The table of a name.
+/// The table of this name.
 ///
 /// # Errors
 /// If there is none.
@@ -213,24 +237,25 @@ pub struct Writer {
     pub name: &'static str,
     pub title: &'static str,
     pub job: JobOf,
-    pub figures: fn(&[Table]) -> Result<Figures, AnalysisError>,
-    pub sections: fn(&[Table], &Path) -> Result<Vec<Section>, AnalysisError>,
+    pub from_tables: FromTables,
 }
 
 impl Writer {
-    /// That of an analysis.
+    /// What makes a study, figures and a report of this analysis.
     pub const fn of<A: Analysis>() -> Self {
-        Writer { name: A::NAME, title: A::TITLE, job: job::<A>, figures: A::figures, sections: A::sections }
+        Writer { name: A::NAME, title: A::TITLE, job: job::<A>, from_tables: A::FROM_TABLES }
     }
 
-    /// That of a name.
+    /// The writer of the analysis of this name.
     pub fn named(name: &str) -> Option<&'static Writer> {
         WRITERS.iter().find(|writer| writer.name == name)
     }
 }
 
 fn job<A: Analysis>(parameters: &Map<String, Value>) -> Result<Box<dyn Job>, ParameterError> {
-    Ok(Box::new(parameters::read::<A>(parameters)?))
+    let parameters: A = parameters::read(parameters)?;
+    parameters.check()?;
+    Ok(Box::new(parameters))
 }
 
 registry! {

@@ -4,16 +4,15 @@
 
 use super::inputs::PairTokens;
 use super::metric::{Asked, Metrics};
+use crate::analyses::prelude::*;
 use crate::dataset::shown::{Prompt, Shown, counted, joined};
-use crate::dataset::{Dataset, Item, Pair, TokenRef, warn_once};
+use crate::dataset::{TokenRef, warn_once};
 use crate::measured::{MeanMetric, Measured, NamedToken, ScoredToken, ShownPrompt};
-use crate::model::Model;
 use crate::model::tokenizer::Tokenizer;
-use crate::plan::Metric;
 use crate::run::log_sum_exp;
 use crate::study::session::{Scores, Wanted};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// Items whose prompts are looked at for how likely the tokens are, evenly from all.
 const LOOKED_AT: usize = 64;

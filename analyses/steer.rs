@@ -18,29 +18,20 @@ mod texts;
 use super::answered::{Answer, ClassArgs};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::Grid;
-use super::inputs::{MeasuredArgs, MeasuredPrompts, Sources, Tokens, room, rows_read};
-use super::scored::Scored;
-use super::summary::{Position, mean};
+use super::inputs::{Tokens, room, rows_read};
 use super::vectors::{Given, Named, Place, control, from_file, to_bytes};
-use super::{About, Analysis, AnalysisError, Figures, Output, batches, table};
+use crate::analyses::prelude::*;
 use crate::answers::Rules;
-use crate::dataset::{Data, Dataset, Item};
 use crate::linear::{Direction, Wanted};
-use crate::model::Model;
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::report::Section;
 use crate::run::Steps;
 use crate::rundir::write_file;
-use crate::site::{Site, SiteKind, Units};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::site::Units;
 use contrast::Contrast;
 use plans::{Condition, Kind, Swept, Vectors, activations, sweep};
 use select::Selected;
-use std::ops::Range;
-use std::path::{Path, PathBuf};
+use std::ops::Bound::Excluded;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// The unit of coefficients.
@@ -67,185 +58,87 @@ pub enum When {
     Prompt,
 }
 
-/// Add a direction times a grid of coefficients, or take it out, beside random directions
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Steer {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub measured: MeasuredArgs,
+parameters! {
+    /// Add a direction times a grid of coefficients, or take it out, beside random directions
+    #[serde(default)]
+    pub struct Steer {
+        ..measured: MeasuredArgs;
 
-    /// Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in GGUF
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "FILE", conflicts_with = "from", required_unless_present = "from")
-    )]
-    pub vector: Option<Data>,
+        /// Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in GGUF
+        vector: Option<Data>, excludes from, [value_name = "FILE", required_unless_present = "from"];
 
-    /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "NAME", requires = "vector"))]
-    pub name: Option<String>,
+        /// Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
+        name: Option<String>, needs vector, [value_name = "NAME"];
 
-    /// Also write the vector as a control vector in GGUF, for llama.cpp
-    #[cfg_attr(feature = "cli", arg(long, value_name = "F.gguf"))]
-    pub export: Option<PathBuf>,
+        /// Also write the vector as a control vector in GGUF, for llama.cpp
+        export: Option<PathBuf>, [value_name = "F.gguf"];
 
-    /// Make the vector in this way, from pairs, or from prompts that show a concept and prompts that do not
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
-    pub from: Option<Recipe>,
+        /// Make the vector in this way, from pairs, or from prompts that show a concept and prompts that do not
+        from: Option<Recipe>, [value_enum];
 
-    /// Make the vector from the pairs in this file
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["vector", "concept"]))]
-    pub pairs: Option<Data>,
+        /// Make the vector from the pairs in this file
+        pairs: Option<Data>, excludes vector | concept, [value_name = "FILE"];
 
-    /// For mean and cav: read prompts that show what to steer towards
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "random", conflicts_with = "vector"))]
-    pub concept: Option<Data>,
+        /// For mean and cav: read prompts that show what to steer towards
+        concept: Option<Data>, needs random, excludes vector, [value_name = "FILE"];
 
-    /// Read prompts that do not show it
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", requires = "concept"))]
-    pub random: Option<Data>,
+        /// Read prompts that do not show it
+        random: Option<Data>, needs concept, [value_name = "FILE"];
 
-    /// Make and add the vector at this layer
-    ///
-    /// Leave it out if it is to be selected, and if the site is in no layer.
-    #[cfg_attr(feature = "cli", arg(long, value_name = "L"))]
-    pub layer: Option<usize>,
+        /// Make and add the vector at this layer
+        ///
+        /// Leave it out if it is to be selected, and if the site is in no layer.
+        layer: Option<usize>, [value_name = "L"];
 
-    /// Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
-    #[cfg_attr(feature = "cli", arg(long))]
-    pub site: Option<SiteKind>,
+        /// Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
+        site: Option<SiteKind>;
 
-    /// Make the vector at this position of its prompts: last, or a number (a negative one counts from the end)
-    ///
-    /// actadd takes all positions.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().vector_position),
-        arg(allow_hyphen_values = true, conflicts_with = "vector", value_name = "P")
-    )]
-    pub vector_position: Position,
+        /// Make the vector at this position of its prompts: last, or a number (a negative one counts from the end)
+        ///
+        /// actadd takes all positions.
+        vector_position: Position = Position::Last, excludes vector, [allow_hyphen_values = true, value_name = "P"];
 
-    /// For the mean of pairs: choose the layer, and one of the last N positions, by what the direction does
-    ///
-    /// Added to the negative prompts, the direction must bring the metric over 0. Taken out of them, it must change their next
-    /// token little (a KL divergence of 0.1 nats at most). Of these directions, the one is chosen that leaves the least of the
-    /// metric when it is taken out of the positive prompts.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "N", requires = "pairs", conflicts_with_all = ["layer", "vector_position"]),
-        arg(value_parser = clap::value_parser!(u32).range(1..=7))
-    )]
-    pub select: Option<u32>,
+        /// For the mean of pairs: choose the layer, and one of the last N positions, by what the direction does
+        ///
+        /// Added to the negative prompts, the direction must bring the metric over 0. Taken out of them, it must change their next
+        /// token little (a KL divergence of 0.1 nats at most). Of these directions, the one is chosen that leaves the least of the
+        /// metric when it is taken out of the positive prompts.
+        select: Option<u32>, in 1..=7, needs pairs, excludes layer | vector_position, [value_name = "N"];
 
-    /// Try these coefficients: from:to:how-many, or a list with commas
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().coefficients),
-        arg(allow_hyphen_values = true, value_name = "a:b:n")
-    )]
-    pub coefficients: Grid,
+        /// Try these coefficients: from:to:how-many, or a list with commas
+        coefficients: Grid = Grid::even(-2.0, 2.0, 9), [allow_hyphen_values = true, value_name = "a:b:n"];
 
-    /// Let a coefficient of 1 stand for this
-    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().scale))]
-    pub scale: Scale,
+        /// Let a coefficient of 1 stand for this
+        scale: Scale = Scale::Raw, [value_enum];
 
-    /// Add the vector at this position of the prompt: last (and after), all, or a number
-    ///
-    /// actadd has its own positions.
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
-    pub position: Position,
+        /// Add the vector at this position of the prompt: last (and after), all, or a number
+        ///
+        /// actadd has its own positions.
+        position: Position = Position::Last, [allow_hyphen_values = true];
 
-    /// Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered position adds something)
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
-    pub steps: Option<When>,
+        /// Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered position adds something)
+        steps: Option<When>, [value_enum];
 
-    /// Also take the direction out of every layer's residual stream (directional ablation)
-    #[cfg_attr(feature = "cli", arg(long))]
-    pub ablate: bool,
+        /// Also take the direction out of every layer's residual stream (directional ablation)
+        ablate: bool;
 
-    /// Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs a logistic CAV)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "P", value_parser = probability))]
-    pub gcav: Option<f64>,
+        /// Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs a logistic CAV)
+        gcav: Option<f64>, in (Excluded(0.0), Excluded(1.0)), [value_name = "P"];
 
-    /// Use this many random directions of the same norm as control
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().controls, value_name = "R"),
-        arg(value_parser = clap::value_parser!(u16).range(1..=1000))
-    )]
-    pub controls: u16,
+        /// Use this many random directions of the same norm as control
+        controls: u16 = 20, in 1..=1000, [value_name = "R"];
 
-    /// Generate answers of this many tokens, and classify them (0: none)
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
-    )]
-    pub generate: u32,
+        /// Generate answers of this many tokens, and classify them (0: none)
+        generate: u32 = 0, in 0..=1_000_000, [value_name = "N"];
 
-    /// Generate along this many of the random directions too
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate_controls, value_name = "K"),
-        arg(requires = "generate")
-    )]
-    pub generate_controls: u16,
+        /// Generate along this many of the random directions too
+        generate_controls: u16 = 2, needs generate, [value_name = "K"];
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub classes: ClassArgs,
+        ..classes: ClassArgs;
 
-    /// Sample answers at this temperature (default: greedy)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "T", requires = "generate", value_parser = temperature))]
-    pub temperature: Option<f64>,
-}
-
-impl Default for Steer {
-    fn default() -> Self {
-        Steer {
-            measured: MeasuredArgs::default(),
-            vector: None,
-            name: None,
-            export: None,
-            from: None,
-            pairs: None,
-            concept: None,
-            random: None,
-            layer: None,
-            site: None,
-            vector_position: Position::Last,
-            select: None,
-            coefficients: Grid::even(-2.0, 2.0, 9),
-            scale: Scale::Raw,
-            position: Position::Last,
-            steps: None,
-            ablate: false,
-            gcav: None,
-            controls: 20,
-            generate: 0,
-            generate_controls: 2,
-            classes: ClassArgs::default(),
-            temperature: None,
-        }
+        /// Sample answers at this temperature (default: greedy)
+        temperature: Option<f64>, in (Excluded(0.0), Excluded(f64::INFINITY)), needs generate, [value_name = "T"];
     }
-}
-
-#[cfg(feature = "cli")]
-fn temperature(text: &str) -> Result<f64, String> {
-    let t: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if t > 0.0 && t.is_finite() {
-        Ok(t)
-    } else {
-        Err("a temperature over 0, as 0.7; leave it out for greedy".to_string())
-    }
-}
-
-#[cfg(feature = "cli")]
-fn probability(text: &str) -> Result<f64, String> {
-    let p: f64 = text.parse().map_err(|_| format!("`{text}` is no number"))?;
-    if p > 0.0 && p < 1.0 { Ok(p) } else { Err("a probability between 0 and 1, as 0.9".to_string()) }
 }
 
 /// The prompts as the model reads them.
@@ -253,8 +146,6 @@ fn probability(text: &str) -> Result<f64, String> {
 pub struct Items {
     dataset: Dataset<Item>,
     tokens: Tokens,
-    sources: Sources,
-    scored: Scored,
     /// What the vector is made from, where it is not given.
     contrast: Option<Contrast>,
     given: Option<Given>,
@@ -281,13 +172,12 @@ pub struct Measured {
 
 impl Analysis for Steer {
     const NAME: &'static str = "steer";
-    const ABOUT: &'static str =
-        "Add a direction times a grid of coefficients, or take it out, beside random directions";
     const TITLE: &'static str = "Steering";
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
     type Items = Items;
     type Measured = Measured;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let arch = &model.decoder.arch;
         let site = self.site(arch)?;
         let width = match site.units(arch) {
@@ -296,9 +186,9 @@ impl Analysis for Steer {
             }
             _ => site.width(arch, 0),
         };
-        self.check(site)?;
+        self.fits(site)?;
         self.check_export(site)?;
-        let MeasuredPrompts { dataset, tokens, mut sources, mut scored } =
+        let Prepared { items: MeasuredPrompts { dataset, tokens }, mut sources, mut scored } =
             self.measured.read_warning(model, self.select.is_none())?;
         for (item, (ids, _)) in dataset.items.iter().zip(&tokens) {
             self.position.of(ids.len()).map_err(|why| dataset.at(item.line, &item.id, "prompt").error(why))?;
@@ -318,26 +208,17 @@ impl Analysis for Steer {
             self.check_gcav(site, given.as_ref())?;
         }
         let rules = self.classes.open(self.generate > 0, &mut sources)?;
-        Ok(Items {
+        let items = Items {
             dataset,
             tokens,
-            sources,
-            scored,
             contrast,
             given,
             site,
             n_layers: arch.n_layers,
             rules,
             own_classes: self.classes.classes.is_some(),
-        })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.scored
+        };
+        Ok(Prepared { items, sources, scored })
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -371,19 +252,19 @@ impl Analysis for Steer {
         tables.extend(selected.map(|s| s.table(about, self)).transpose()?);
         Ok(Output { tables, files: vec![("vectors.safetensors".to_string(), to_bytes(&vectors, position)?)] })
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let mut figures = dose::figures(tables)?;
-        if let Ok(selection) = table(tables, select::SelectionRow::TABLE) {
-            figures.push(("selection.png".to_string(), select::figure(selection)?));
-        }
-        Ok(figures)
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let mut figures = dose::figures(tables)?;
+    if let Ok(selection) = table(tables, select::SelectionRow::TABLE) {
+        figures.push(("selection.png".to_string(), select::figure(selection)?));
     }
+    Ok(figures)
+}
 
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let selection = table(tables, select::SelectionRow::TABLE).ok().map(|s| select::section(s, dir)).transpose()?;
-        Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
-    }
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let selection = table(tables, select::SelectionRow::TABLE).ok().map(|s| select::section(s, dir)).transpose()?;
+    Ok(selection.into_iter().chain(dose::sections(tables, dir)?).collect())
 }
 
 impl Steer {
@@ -461,6 +342,7 @@ impl Steer {
             tracing::warn!("{export}: llama.cpp refuses a file with a direction of layer 0");
         }
         let bytes = control::to_bytes(layer, vector, model.decoder.arch.family.name(), position);
+        let bytes = bytes.map_err(|e| AnalysisError::Failed(e.to_string()))?;
         write_file(path, &bytes).map_err(|e| AnalysisError::Failed(e.to_string()))
     }
 
@@ -532,7 +414,7 @@ impl Steer {
         let mut conditions = Vec::new();
         for direction in 0..=usize::from(self.controls) {
             let one = |kind| Condition { kind, direction };
-            conditions.extend(self.coefficients.0.iter().map(|c| one(Kind::Add(*c))));
+            conditions.extend(self.coefficients.values().iter().map(|c| one(Kind::Add(*c))));
             conditions.extend(self.ablate.then(|| one(Kind::TakeOut)));
             let each = || smallest.map_or_else(|| vec![0.0; items.tokens.len()], <[f64]>::to_vec);
             conditions.extend(self.gcav.map(|_| one(Kind::Smallest(each().into()))));

@@ -8,18 +8,13 @@
 pub mod control;
 mod npy;
 
-use super::AnalysisError;
 use super::inputs::read_input;
-use super::summary::Position;
-use crate::dataset::Data;
+use crate::analyses::prelude::*;
 use crate::linear::{Direction, Method};
-use crate::parameters::param;
-use crate::site::Site;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
 use std::collections::HashMap;
-use std::path::Path;
 
 /// A direction with its name.
 #[derive(Clone, Debug, PartialEq)]

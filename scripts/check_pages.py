@@ -86,14 +86,14 @@ FOCUS = 'document.querySelector("svg.plot:has(.tips)").focus({ preventScroll: tr
 
 # What a graph shows: edges in sight, edges that stand out, what its list and its slider say, and the node with the focus.
 GRAPH = """(() => {
-  const figure = document.querySelector("figure.walk");
+  const figure = document.querySelector("svg.plot .edge")?.closest("figure");
   if (!figure) return null;
   const all = Array.from(figure.querySelectorAll(".edge")), seen = all.filter(edge => getComputedStyle(edge).display !== "none");
   const picked = figure.querySelector(".node[aria-pressed=true]"), out = seen.filter(edge => !edge.classList.contains("dim"));
   const own = edge => [edge.dataset.from, edge.dataset.to].includes(picked?.dataset.node);
   return {
     all: all.length, seen: seen.length, out: out.length, foreign: picked ? out.filter(edge => !own(edge)).length : 0,
-    listed: figure.querySelectorAll(".side li").length, said: figure.querySelector(".side output").textContent,
+    listed: figure.querySelectorAll(".side li").length, said: figure.querySelector(".side output")?.textContent,
     picked: picked?.getAttribute("aria-label") ?? null, focus: document.activeElement.getAttribute("aria-label"),
     lit: figure.querySelectorAll(".edge.on").length,
   };
@@ -259,6 +259,8 @@ def walk(browser: Browser) -> list[str]:
             found.append(f"the graph {what}: {now}")
 
     edges = graph["all"]
+    if graph.get("said") is None:
+        return ["the graph cannot be walked"]
     expect("does not show all edges at first", lambda g: g["seen"] == g["out"] == g["listed"] == edges)
     browser.value('document.querySelector(".walk .side input").focus()')
     browser.press("Home")
@@ -285,6 +287,8 @@ def walk(browser: Browser) -> list[str]:
     browser.press("Enter")
     expect("is not walked by its list", lambda g: g["picked"] == g["focus"] != picked)
     found += browser.value(OVERFLOW)
+    browser.press("Escape")
+    browser.value('document.querySelector(".walk .picture").scrollLeft = 0')
     return found
 
 

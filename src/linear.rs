@@ -53,10 +53,7 @@ use crate::parameters::param;
 use dual::{Gram, Problem};
 
 /// What makes a direction of two sets of examples.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
-#[serde(rename_all = "snake_case")]
-#[cfg_attr(feature = "cli", value(rename_all = "snake_case"))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method {
     /// Logistic regression with an L2 penalty: the mean log loss plus strength / 2 times |w|^2.
     Logistic,

@@ -39,18 +39,7 @@ pub fn suggestion<S: AsRef<str>>(names: &[S]) -> String {
 /// Levenshtein distance, whatever the case.
 fn distance(a: &str, b: &str) -> usize {
     let clip = |s: &str| -> Vec<char> { s.chars().take(LONGEST_COMPARED).flat_map(char::to_lowercase).collect() };
-    let (a, b) = (clip(a), clip(b));
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    for (i, ca) in a.iter().enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, cb) in b.iter().enumerate() {
-            let substituted = diagonal + usize::from(ca != cb);
-            diagonal = row[j + 1];
-            row[j + 1] = substituted.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
+    strsim::generic_levenshtein(&clip(a), &clip(b))
 }
 
 #[cfg(test)]

@@ -1,11 +1,14 @@
 //! Parameters of what is run: their names in messages, and their values as text.
 //!
 //! The library names a parameter as Rust, Python and experiment files do. A front end that has other words for it, as the
-//! command line has flags, says once how they are written ([`write_as`]).
+//! command line has flags, says once how they are written ([`write_as`]). [`parameters!`](crate::parameters!) declares types of them.
+
+mod declared;
+
+pub use declared::{Parameters, Ranged, Rule, excludes, needs, reader, within};
 
 use crate::names::meant;
-use serde::Serialize;
-use serde::de::{DeserializeOwned, Error};
+use serde::de::Error;
 use serde_json::{Map, Value};
 use std::fmt::{self, Display};
 use std::str::FromStr;
@@ -87,6 +90,12 @@ pub enum ParameterError {
     Unknown { found: String, nearest: Option<String> },
     #[error("the parameters cannot be read: {0}")]
     Unfit(#[from] serde_json::Error),
+    #[error("{param}: {why}")]
+    Unsound { param: Param, why: String },
+    #[error("{param} needs {needed}: give it too, or leave {param} out")]
+    Lacking { param: Param, needed: Param },
+    #[error("{} and {} exclude each other: leave one out", .params[0], .params[1])]
+    Excluded { params: [Param; 2] },
 }
 
 fn hint(nearest: Option<&str>) -> String {
@@ -97,7 +106,7 @@ fn hint(nearest: Option<&str>) -> String {
 ///
 /// # Errors
 /// If it lacks one that has no default, names one that there is not, or a value does not fit.
-pub fn read<P: Serialize + DeserializeOwned>(object: &Map<String, Value>) -> Result<P, ParameterError> {
+pub fn read<P: Parameters>(object: &Map<String, Value>) -> Result<P, ParameterError> {
     let read: P = P::deserialize(Value::Object(object.clone()))?;
     // Parameters are flattened from several types, of which none knows the others' names; all are written.
     let known = serde_json::to_value(&read)?;

@@ -298,7 +298,6 @@ mod tests {
     use super::super::tables;
     use super::*;
     use crate::analyses::metric::{Telling, Told};
-    use crate::analyses::scored::Scored;
     use crate::dataset::{Dataset, Input, Item, Pair};
 
     /// A prompt of the constructed model: its language and group, and whether it is refused.
@@ -365,8 +364,6 @@ mod tests {
         let pairs = Dataset { path: "pairs.jsonl".into(), sha256: String::new(), items: pairs, warnings: Vec::new() };
         Items {
             pairs,
-            sources: Vec::new(),
-            scored: Scored::default(),
             prompts: vec![Vec::new(); all.len()],
             items,
             langs,
@@ -414,7 +411,7 @@ mod tests {
     /// How well a language's tokens, or the overall ones, tell its prompts that did not choose them.
     fn told(items: &Items, found: &Found, lang: &str, overall: bool) -> Told {
         let number = items.langs.iter().position(|l| l.as_deref() == Some(lang));
-        let row = tables::Scored::of(found).into_iter().find(|s| {
+        let row = tables::Separation::of(found).into_iter().find(|s| {
             let (row, of) = (s.row(), if overall { s.row().tokens == OVERALL } else { s.row().used });
             !row.chosen_by_them && row.lang == number && row.group.is_none() && of
         });
@@ -455,7 +452,7 @@ mod tests {
         let class: Vec<Option<bool>> = all.iter().map(|made| Some(made.refused)).collect();
         let found = Found::choose(&items, &said, &class, 4, 0);
         let area = |chosen_by_them: bool| {
-            let rows = tables::Scored::of(&found);
+            let rows = tables::Separation::of(&found);
             let row = rows.iter().find(|s| s.row().chosen_by_them == chosen_by_them && s.row().lang.is_none()).unwrap();
             row.told().auc.unwrap()
         };

@@ -4,16 +4,12 @@ use super::SIDES;
 use super::tables::{HELD_OUT, RateRow, SeparationRow, TokenRow, WITHOUT};
 use crate::analyses::answered::class_columns;
 use crate::analyses::metric::{OfGroup, OfLanguage, Told, chosen_by_refusals, weak};
-use crate::analyses::{AnalysisError, table};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
-use crate::figure::{BarSeries, Bars, Estimate, Figure};
+use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
 use crate::report::cells::{self, interval, number, share};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::table::Table;
-use crate::table::rows::{Column, Row as _};
-use std::path::Path;
+use crate::table::rows::Column;
 
 /// Rows of the table of rates that a report lists, and groups that its figure shows.
 const RATES_LISTED: usize = 40;
@@ -44,11 +40,8 @@ pub(super) fn rates_figure(rates: &Table) -> Result<Figure, AnalysisError> {
         shares: true,
         categories: of(SIDES[0]).iter().map(name).collect(),
         series: SIDES.iter().map(series).collect(),
-        range: None,
-        reference: None,
-        mark_meaning: None,
         interval_meaning: Some("95 % Wilson interval".to_string()),
-        band_meaning: None,
+        ..Bars::default()
     }))
 }
 

@@ -3,16 +3,13 @@
 use super::found::{Basis, Found, Row};
 use super::tokens::{Chosen, area};
 use super::{Items, SIDES, Said};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, Answered, columns_of, shares};
 use crate::analyses::metric::{MetricFile, OfGroup, OfLanguage, Told};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
 use crate::measured::NamedToken;
-use crate::model::Model;
-use crate::rows;
-use crate::stats::{Interval, wilson};
-use crate::table::Table;
-use crate::table::rows::{self, Row as _};
+use crate::stats::wilson;
+use crate::table::rows;
 use std::collections::{BTreeMap, HashMap};
 
 /// What the tables are made of.
@@ -25,7 +22,7 @@ pub(super) struct Made<'a> {
 }
 
 /// A row of [`Found::rows`], with its area under the curve.
-pub(super) struct Scored {
+pub(super) struct Separation {
     row: Row,
     area: Option<(f64, Interval)>,
 }
@@ -55,9 +52,9 @@ struct Begun {
     begin: HashMap<u32, [usize; 2]>,
 }
 
-impl Scored {
-    pub(super) fn of(found: &Found) -> Vec<Scored> {
-        found.rows().into_iter().map(|row| Scored { area: area(&row.judged), row }).collect()
+impl Separation {
+    pub(super) fn of(found: &Found) -> Vec<Separation> {
+        found.rows().into_iter().map(|row| Separation { area: area(&row.judged), row }).collect()
     }
 
     #[cfg(test)]
@@ -85,7 +82,7 @@ impl Scored {
 
 impl Made<'_> {
     /// `metric.json`: the tokens, and how well they tell prompts that did not choose them.
-    pub(super) fn file(&self, scored: &[Scored]) -> Result<MetricFile, AnalysisError> {
+    pub(super) fn file(&self, scored: &[Separation]) -> Result<MetricFile, AnalysisError> {
         let found = self.found;
         let [answer, foil] = self.named(found.overall(), &self.said.all)?;
         let basis = Some(found.basis().to_string());
@@ -216,11 +213,11 @@ impl Made<'_> {
         begun
     }
 
-    pub(super) fn separation(&self, rows: &[Scored]) -> Result<Table, AnalysisError> {
+    pub(super) fn separation(&self, rows: &[Separation]) -> Result<Table, AnalysisError> {
         let judgeable = self.found.basis == Basis::Behaviour;
         let basis = self.found.basis().to_string();
         let rows = rows.iter().map(|scored| {
-            let (Scored { row, .. }, told) = (scored, scored.told());
+            let (Separation { row, .. }, told) = (scored, scored.told());
             SeparationRow {
                 model: &self.model.name,
                 basis: &basis,

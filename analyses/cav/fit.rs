@@ -5,11 +5,10 @@
 
 use super::Items;
 use super::sets::Sets;
-use crate::analyses::AnalysisError;
 use crate::analyses::directions::no_direction;
+use crate::analyses::prelude::*;
 use crate::linear::{self, Direction, Examples, HeldOut, LinearError, Method, Strength};
 use crate::ops::vectors::{cosine, dot};
-use crate::site::Site;
 use rayon::prelude::*;
 
 /// Folds of held-out accuracy.

@@ -4,23 +4,18 @@
 
 use super::tables::{CavRow, TcavRow};
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::prelude::*;
 use crate::figure::bars::MOST_BARS;
-use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, MOST_SERIES};
+use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, MOST_SERIES};
 use crate::names::short_name;
 use crate::report::cells::{plural, share, share_interval};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::table::Table;
-use crate::table::rows::{Column, Row as _};
-use std::ops::Range;
-use std::path::Path;
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(table(tables, CavRow::TABLE)?)?)];
+    let cavs = CavRow::read(table(tables, CavRow::TABLE)?)?;
+    let mut figures = vec![("accuracy.png".to_string(), accuracy_figure(&cavs))];
     if let Ok(tcav) = table(tables, TcavRow::TABLE) {
-        for method in methods(tcav, TcavRow::method)? {
-            figures.extend(tcav_figures(tcav, &method)?);
+        for rows in by(TcavRow::read(tcav)?, |row| row.method) {
+            figures.extend(tcav_figures(&rows));
         }
     }
     Ok(figures)
@@ -29,97 +24,81 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let mut sections = vec![accuracy_section(table(tables, CavRow::TABLE)?, dir)?];
     if let Ok(tcav) = table(tables, TcavRow::TABLE) {
-        for method in methods(tcav, TcavRow::method)? {
-            sections.push(tcav_section(tcav, &method, dir)?);
+        for rows in by(TcavRow::read(tcav)?, |row| row.method) {
+            sections.push(tcav_section(tcav, &rows, dir)?);
         }
     }
     Ok(sections)
 }
 
-/// The methods of a table, in its order.
-fn methods<'t>(table: &'t Table, column: Column<&'t str>) -> Result<Vec<String>, AnalysisError> {
-    let mut found: Vec<String> = Vec::new();
-    for method in table.column(column)? {
-        if !found.iter().any(|m| m == method) {
-            found.push(method.to_string());
+/// Rows that have the same name, by that name, in the order of a table; one list a name.
+fn by<R>(rows: impl IntoIterator<Item = R>, name: impl Fn(&R) -> &str) -> Vec<Vec<R>> {
+    let mut found: Vec<Vec<R>> = Vec::new();
+    for row in rows {
+        match found.iter_mut().find(|of| name(&of[0]) == name(&row)) {
+            Some(of) => of.push(row),
+            None => found.push(vec![row]),
         }
     }
-    Ok(found)
+    found
 }
 
-fn subtitle<'t>(table: &'t Table, model: Column<&'t str>, site: Column<&'t str>) -> Result<String, AnalysisError> {
-    let (model, site) = (table.column(model)?, table.column(site)?);
-    Ok(format!(
-        "{}, {}",
-        short_name(model.first().copied().unwrap_or_default()),
-        site.first().copied().unwrap_or_default()
-    ))
-}
-
-fn accuracy_figure(cavs: &Table) -> Result<Figure, AnalysisError> {
-    let (layers, accuracy, method) =
-        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
-    let intervals = cavs.column(CavRow::accuracy_interval)?;
-    let curve = |name: String| {
-        let of = (0..cavs.rows()).filter(|i| method[*i] == name);
-        let points = of.map(|i| CurvePoint { x: layers[i] as f64, y: accuracy[i], interval: intervals[i] }).collect();
-        Curve { name, role: CurveRole::Series, points }
+fn accuracy_figure(cavs: &[CavRow]) -> Figure {
+    let point = |r: &CavRow| CurvePoint { x: r.layer as f64, y: r.accuracy, interval: r.accuracy_interval };
+    let curve = |of: Vec<&CavRow>| {
+        let name = of[0].method.to_string();
+        Curve { name, role: CurveRole::Series, points: of.into_iter().map(point).collect() }
     };
-    let position = cavs.strs(CavRow::position.name)?.first().copied().unwrap_or_default();
-    Ok(Figure::from(Curves {
+    let first = cavs.first().cloned().unwrap_or_default();
+    let intervals = cavs.iter().any(|r| r.accuracy_interval.is_some());
+    Figure::from(Curves {
         title: "Held-out accuracy of concept vectors".to_string(),
-        subtitle: format!("{}, position {position}, {}", subtitle(cavs, CavRow::model, CavRow::site)?, examples(cavs)?),
+        subtitle: format!(
+            "{}, {}, position {}, {} against {} random ones",
+            short_name(first.model),
+            first.site,
+            first.position,
+            plural(first.n_concept, "example"),
+            first.n_random
+        ),
         x_label: "layer".to_string(),
         y_label: "balanced accuracy".to_string(),
         shares: true,
-        curves: methods(cavs, CavRow::method)?.into_iter().map(curve).collect(),
-        thresholds: Vec::new(),
+        curves: by(cavs.iter(), |row| row.method).into_iter().map(curve).collect(),
         reference: Some((0.5, "chance".to_string())),
-        y_range: None,
-        interval_meaning: intervals.iter().any(Option::is_some).then(|| "95 % interval over examples".to_string()),
-    }))
-}
-
-/// `120 examples against 120 random ones`
-fn examples(cavs: &Table) -> Result<String, AnalysisError> {
-    let first = |column: Column<i64>| Ok::<_, AnalysisError>(cavs.column(column)?.first().copied().unwrap_or(0));
-    let (concept, random) = (first(CavRow::n_concept)?, first(CavRow::n_random)?);
-    Ok(format!("{} against {random} random ones", plural(concept, "example")))
+        interval_meaning: intervals.then(|| "95 % interval over examples".to_string()),
+        ..Curves::default()
+    })
 }
 
 /// The largest accuracy, and which others it cannot be told from: it is the best only where no other interval reaches its own.
-fn best(cavs: &Table) -> Result<String, AnalysisError> {
-    let (layers, accuracy, method) =
-        (cavs.column(CavRow::layer)?, cavs.column(CavRow::accuracy)?, cavs.column(CavRow::method)?);
-    let intervals = cavs.column(CavRow::accuracy_interval)?;
-    let largest = accuracy.iter().flatten().copied().fold(0.0, f64::max);
-    let Some(first) = (0..cavs.rows()).find(|i| accuracy[*i] == Some(largest)) else { return Ok(String::new()) };
-    let at = format!("**{}** at layer {} with {}", method[first], layers[first], share(largest));
-    let Some((low, high)) = intervals[first] else { return Ok(format!("The largest accuracy is that of {at}.")) };
-    let at = format!("{at}, 95 % interval {}", share_interval(Some((low, high))));
+fn best(cavs: &[CavRow]) -> String {
+    let largest = cavs.iter().filter_map(|r| r.accuracy).fold(0.0, f64::max);
+    let Some(first) = cavs.iter().find(|r| r.accuracy == Some(largest)) else { return String::new() };
+    let at = format!("**{}** at layer {} with {}", first.method, first.layer, share(largest));
+    let Some((low, _)) = first.accuracy_interval else { return format!("The largest accuracy is that of {at}.") };
+    let at = format!("{at}, 95 % interval {}", share_interval(first.accuracy_interval));
     if low <= 0.5 {
-        return Ok(format!(
-            "The largest accuracy is that of {at}, which chance gives too: the concept is found nowhere."
-        ));
+        return format!("The largest accuracy is that of {at}, which chance gives too: the concept is found nowhere.");
     }
-    let reaches = |i: &usize| *i != first && intervals[*i].is_some_and(|(_, high)| high >= low);
-    let methods = methods(cavs, CavRow::method)?;
+    let reaches = |r: &&CavRow| !std::ptr::eq(*r, first) && r.accuracy_interval.is_some_and(|(_, high)| high >= low);
+    let methods = by(cavs.iter(), |row| row.method);
     let alone = methods.len() == 1;
-    let others = methods.into_iter().filter_map(|name| {
-        let of: Vec<i64> = (0..cavs.rows()).filter(|i| method[*i] == name && reaches(i)).map(|i| layers[i]).collect();
-        let layers = format!("{} {}", if of.len() == 1 { "layer" } else { "layers" }, ranges(&of));
+    let others = methods.into_iter().filter_map(|of| {
+        let at: Vec<i64> = of.iter().copied().filter(reaches).map(|r| r.layer).collect();
+        let layers = format!("{} {}", if at.len() == 1 { "layer" } else { "layers" }, ranges(&at));
         // With one method there is nothing to tell by its name.
-        (!of.is_empty()).then(|| if alone { layers } else { format!("{name} at {layers}") })
+        (!at.is_empty()).then(|| if alone { layers } else { format!("{} at {layers}", of[0].method) })
     });
     let others: Vec<String> = others.collect();
-    Ok(match (others.is_empty(), cavs.rows()) {
+    match (others.is_empty(), cavs.len()) {
         (true, 1) => format!("It is {at}."),
         (true, _) => format!("The best is {at}: no other interval reaches that."),
         (false, _) => format!(
             "The largest accuracy is that of {at}. It cannot be told from that of others: the intervals of {} reach its own.",
             others.join("; ")
         ),
-    })
+    }
 }
 
 /// Ascending numbers with those that follow each other drawn together: `0, 3–5`.
@@ -131,29 +110,12 @@ fn ranges(numbers: &[i64]) -> String {
     runs.collect::<Vec<_>>().join(", ")
 }
 
-/// The rows of a method, by class.
-fn by_class<'a>(tcav: &'a Table, method: &str) -> Result<Vec<Rows<'a>>, AnalysisError> {
-    let (of, classes) = (tcav.column(TcavRow::method)?, tcav.column(TcavRow::class)?);
-    let mut found: Vec<Rows> = Vec::new();
-    for i in (0..tcav.rows()).filter(|i| of[*i] == method) {
-        match found.iter_mut().find(|(class, _)| *class == classes[i]) {
-            Some((_, rows)) => rows.push(i),
-            None => found.push((classes[i], vec![i])),
-        }
-    }
-    Ok(found)
-}
-
-/// A class with its rows.
-type Rows<'a> = (&'a str, Vec<usize>);
-
-/// One figure, or several where there are more classes than can be told apart.
-fn tcav_figures(tcav: &Table, method: &str) -> Result<Figures, AnalysisError> {
-    let classes = by_class(tcav, method)?;
-    let layers = classes.first().map_or(1, |c| c.1.len()).max(1);
+/// One figure of a method, or several where there are more classes than can be told apart.
+fn tcav_figures(rows: &[TcavRow]) -> Figures {
+    let classes = by(rows.iter(), |row| row.class);
+    let layers = classes.first().map_or(1, Vec::len).max(1);
     let some = classes.chunks(MOST_SERIES.min(MOST_BARS / layers).max(1));
-    let one = |(k, some): (usize, &[Rows])| Ok((tcav_file(method, k), tcav_figure(tcav, method, some)?));
-    some.enumerate().map(one).collect()
+    some.enumerate().map(|(k, some)| (tcav_file(rows[0].method, k), tcav_figure(some))).collect()
 }
 
 /// The name of a method's figure number `k`.
@@ -161,49 +123,44 @@ fn tcav_file(method: &str, k: usize) -> String {
     if k == 0 { format!("tcav-{method}.png") } else { format!("tcav-{method}-{}.png", k + 1) }
 }
 
-fn tcav_figure(tcav: &Table, method: &str, classes: &[Rows]) -> Result<Figure, AnalysisError> {
-    let (scores, deviations) = (tcav.column(TcavRow::tcav)?, tcav.column(TcavRow::tcav_sd)?);
-    let (random, spread) = (tcav.column(TcavRow::random_mean)?, tcav.column(TcavRow::random_sd)?);
-    let (marked, layers) = (tcav.column(TcavRow::significant)?, tcav.column(TcavRow::layer)?);
+/// The scores of some classes by a method, each class by itself.
+fn tcav_figure(classes: &[Vec<&TcavRow>]) -> Figure {
     // Shares do not leave 0 to 1, whatever a standard deviation says.
     let around = |mean: Option<f64>, sd: Option<f64>| mean.zip(sd).map(|(m, s)| ((m - s).max(0.0), (m + s).min(1.0)));
-    let estimate = |i: &usize| {
-        let interval = around(scores[*i], deviations[*i]);
-        scores[*i].map(|value| Estimate { value, interval, marked: Some(marked[*i]) })
+    let estimate = |r: &&TcavRow| {
+        let (interval, marked) = (around(r.tcav, r.tcav_sd), Some(r.significant));
+        r.tcav.map(|value| Estimate { value, interval, marked })
     };
-    let series = |(class, rows): &Rows| BarSeries {
-        name: (*class).to_string(),
+    let series = |rows: &Vec<&TcavRow>| BarSeries {
+        name: rows[0].class.to_string(),
         estimates: rows.iter().map(estimate).collect(),
-        bands: rows.iter().map(|i| around(random[*i], spread[*i])).collect(),
+        bands: rows.iter().map(|r| around(r.random_mean, r.random_sd)).collect(),
     };
-    let categories: Range<usize> = 0..classes.first().map_or(0, |c| c.1.len());
-    Ok(Figure::from(Bars {
-        title: format!("Prompts whose metric rises along the concept ({method})"),
-        subtitle: format!(
-            "TCAV, {}, {}",
-            subtitle(tcav, TcavRow::model, TcavRow::site)?,
-            plural(tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0), "run")
-        ),
+    let first = classes[0][0];
+    Figure::from(Bars {
+        title: format!("Prompts whose metric rises along the concept ({})", first.method),
+        subtitle: format!("TCAV, {}, {}, {}", short_name(first.model), first.site, plural(first.runs, "run")),
         category_label: "layer".to_string(),
         value_label: "share of prompts whose metric rises".to_string(),
         shares: true,
-        categories: categories.map(|k| layers[classes[0].1[k]].to_string()).collect(),
+        categories: classes[0].iter().map(|r| r.layer.to_string()).collect(),
         series: classes.iter().map(series).collect(),
         range: Some((0.0, 1.0)),
         reference: Some((0.5, "chance".to_string())),
         mark_meaning: Some(format!("q < {SIGNIFICANT}")),
         interval_meaning: Some("mean ± sd over runs, within 0 to 100 %".to_string()),
         band_meaning: Some("random against random sets, the same".to_string()),
-    }))
+    })
 }
 
 fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> {
+    let rows = CavRow::read(cavs)?;
     let text = format!(
         "At each layer a linear classifier tells {} of the concept from {} random ones. The accuracy is on examples that it was not \
          fitted to, and both sides count half. {}",
-        plural(cavs.column(CavRow::n_concept)?.first().copied().unwrap_or(0), "example"),
-        cavs.column(CavRow::n_random)?.first().copied().unwrap_or(0),
-        best(cavs)?,
+        plural(rows.first().map_or(0, |r| r.n_concept), "example"),
+        rows.first().map_or(0, |r| r.n_random),
+        best(&rows),
     );
     let block = Listing::of(cavs)
         .column("layer", Show::Count(CavRow::layer.name))
@@ -223,34 +180,32 @@ fn accuracy_section(cavs: &Table, dir: &Path) -> Result<Section, AnalysisError> 
     Ok(section.block(Block::Table(block)))
 }
 
-fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, AnalysisError> {
-    let (of, significant, p) =
-        (tcav.column(TcavRow::method)?, tcav.column(TcavRow::significant)?, tcav.column(TcavRow::p_value)?);
-    let rows: Vec<usize> = (0..tcav.rows()).filter(|i| of[*i] == method).collect();
-    let untested = match rows.iter().filter(|i| p[**i].is_none()).count() {
+fn tcav_section(tcav: &Table, rows: &[TcavRow], dir: &Path) -> Result<Section, AnalysisError> {
+    let first = &rows[0];
+    let untested = match rows.iter().filter(|r| r.p_value.is_none()).count() {
         0 => String::new(),
         n => format!(
             " {n} were not tested: no run differs from another of its kind, so that there is no error to compare with."
         ),
     };
-    let dependent = match tcav.column(TcavRow::whole_groups)?.first() {
-        Some(false) => {
+    let dependent = match first.whole_groups {
+        true => "",
+        false => {
             " **The runs are not independent**: there are too few groups of examples to deal them out whole, so that examples of \
              one group are in several runs, and p-values are too small."
         }
-        _ => "",
     };
     let text = format!(
         "TCAV is the share of a class's prompts whose metric rises along the concept. {} CAVs of disjoint parts of the concept ({} \
          examples a side) are compared with as many of random sets. {} of {} layers and classes are significant (q < \
          {SIGNIFICANT}).{untested}{dependent}",
-        tcav.column(TcavRow::runs)?.first().copied().unwrap_or(0),
-        tcav.column(TcavRow::examples)?.first().copied().unwrap_or(0),
-        rows.iter().filter(|i| significant[**i]).count(),
+        first.runs,
+        first.examples,
+        rows.iter().filter(|r| r.significant).count(),
         rows.len(),
     );
     let block = Listing::of(tcav)
-        .only(TcavRow::method.name, method)
+        .only(TcavRow::method.name, first.method)
         .column("layer", Show::Count(TcavRow::layer.name))
         .column("class", Show::Text(TcavRow::class.name))
         .column("TCAV", Show::Share(TcavRow::tcav.name))
@@ -262,8 +217,8 @@ fn tcav_section(tcav: &Table, method: &str, dir: &Path) -> Result<Section, Analy
         "TCAV by layer; grey: the mean ± sd of random against random sets.",
         "TCAV scores by layer with the random band.",
     );
-    let figures = (0..tcav_figures(tcav, method)?.len()).map(|k| dir.join(tcav_file(method, k)));
-    let section = Section::new(format!("TCAV ({method})")).paragraph(text);
+    let figures = (0..tcav_figures(rows).len()).map(|k| dir.join(tcav_file(first.method, k)));
+    let section = Section::new(format!("TCAV ({})", first.method)).paragraph(text);
     let section = figures.fold(section, |section, file| section.figure(file, caption, alt));
     Ok(section.block(Block::Table(block)))
 }

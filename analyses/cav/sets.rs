@@ -3,8 +3,7 @@
 //! A test that compares runs takes them as independent: no example is in two, and no group of examples either, where groups
 //! reach for that. Fitting the runs' CAVs is `fit`'s business.
 
-use crate::analyses::AnalysisError;
-use crate::parameters::param;
+use crate::analyses::prelude::*;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::cmp::Reverse;

@@ -5,14 +5,11 @@
 use super::Items;
 use super::fit::{Found, Tcav};
 use super::sets::Sets;
-use crate::analyses::AnalysisError;
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::summary::{Position, mean, sd};
+use crate::analyses::prelude::*;
+use crate::analyses::summary::sd;
 use crate::linear::Direction;
-use crate::rows;
-use crate::stats::{Interval, benjamini_hochberg_present, welch};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{benjamini_hochberg_present, welch};
 use std::borrow::Cow;
 
 rows! {

@@ -4,15 +4,11 @@ use super::{CheckpointRow, HeadRow, OverlapRow};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::interchange::Direction;
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{BarSeries, Bars, Estimate, Figure, MOST_SERIES, Scatter, ScatterPoint};
+use crate::analyses::prelude::*;
+use crate::figure::{BarSeries, Bars, Estimate, MOST_SERIES, Scatter, ScatterPoint};
 use crate::names::short_name;
+use crate::report::TableBlock;
 use crate::report::cells::{head, plural};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section, TableBlock};
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::path::Path;
 
 /// Figures by file name, from the tables alone.
 ///
@@ -84,10 +80,8 @@ fn refusal_bars(checkpoints: &Table) -> Result<Option<Figure>, AnalysisError> {
             bands: Vec::new(),
         }],
         range: Some((0.0, 1.0)),
-        reference: None,
-        mark_meaning: None,
         interval_meaning: Some("95 % Wilson interval".to_string()),
-        band_meaning: None,
+        ..Bars::default()
     })))
 }
 

@@ -1,8 +1,6 @@
 use super::*;
 use crate::analyses::routing::screen::testing::{self, Effect};
-use crate::report::Block;
 use Effect::{Estimated, Run};
-use std::path::Path;
 
 /// The table of heads that have the same effect in both directions.
 fn heads(gap: f64, effects: &[Effect]) -> Table {

@@ -6,14 +6,10 @@ use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Direction;
 use crate::analyses::marks::Mark;
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Heatmap};
+use crate::analyses::prelude::*;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{self, p_value, plural, share, share_interval, signed};
-use crate::report::{Heading, Section};
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::path::Path;
 
 /// What effects are measured in, for axes.
 const VALUE: &str = "effect on the logit difference (nats)";
@@ -201,12 +197,9 @@ impl<'a, E: Edited> Read<'a, E> {
                 subtitle,
                 x_label: "layer".to_string(),
                 y_label: VALUE.to_string(),
-                shares: false,
                 curves,
-                thresholds: Vec::new(),
-                reference: None,
-                y_range: None,
                 interval_meaning: Some(INTERVAL.to_string()),
+                ..Curves::default()
             });
         }
         let cell = |r: &&Row<E>| (r.layer as usize, r.head as usize, r.effect_mean, r.dotted());

@@ -1,18 +1,11 @@
 //! How well first-order estimates agree with exact effects: the table, its figure and its section.
 
-use crate::analyses::AnalysisError;
 use crate::analyses::effects::Measured;
 use crate::analyses::interchange::{Read, Row};
-use crate::analyses::summary::mean;
-use crate::figure::{Figure, Scatter, ScatterPoint};
+use crate::analyses::prelude::*;
+use crate::figure::{Scatter, ScatterPoint};
 use crate::report::cells::plural;
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::rows;
 use crate::stats;
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::path::Path;
 
 rows! {
     /// How well estimates agree with exact effects in one direction, over the units that were run exactly.
@@ -71,7 +64,7 @@ pub(super) fn scatter(heads: &Read) -> Figure {
     })
 }
 
-/// What a report says of it.
+/// The section on how estimates agree with exact effects.
 pub(super) fn section(agreement: &Table, heads: &Read, dir: &Path) -> Result<Section, AnalysisError> {
     let block = Listing::of(agreement)
         .column("direction", Show::Text(AgreementRow::direction.name))

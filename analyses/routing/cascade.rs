@@ -19,18 +19,10 @@ use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
 use crate::analyses::halves::{Asked, Value};
-use crate::analyses::inputs::{PairArgs, Pairs, Sources};
-use crate::analyses::scored::Scored;
-use crate::analyses::summary::{less, mean};
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
-use crate::model::Model;
-use crate::plan::{Array, Attribution, Edit, Handle, Plan, Readings, Run};
-use crate::report::Section;
-use crate::stats::{Bootstrap, bca_family};
-use crate::study::Runner;
-use crate::table::Table;
-use std::ops::Range;
-use std::path::Path;
+use crate::analyses::prelude::*;
+use crate::analyses::summary::less;
+use crate::plan::Attribution;
+use crate::stats::bca_family;
 
 /// How heads are knocked out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -61,31 +53,18 @@ impl Knockout {
     }
 }
 
-/// Knock the gate out, and show what later heads lose
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Cascade {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Knock the gate out, and show what later heads lose
+    #[serde(default)]
+    pub struct Cascade {
+        ..pairs: PairArgs;
+        ..gate: GateArgs;
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub gate: GateArgs,
+        /// Knock heads out in this way
+        mode: Knockout = Knockout::Interchange, [value_enum];
 
-    /// Knock heads out in this way
-    #[cfg_attr(feature = "cli", arg(long, value_enum, default_value_t = Self::default().mode))]
-    pub mode: Knockout,
-
-    /// Also knock out this many amplifiers, the strongest
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().amplifiers, value_name = "K"))]
-    pub amplifiers: u32,
-}
-
-impl Default for Cascade {
-    fn default() -> Self {
-        Cascade { pairs: PairArgs::default(), gate: GateArgs::default(), mode: Knockout::Interchange, amplifiers: 8 }
+        /// Also knock out this many amplifiers, the strongest
+        amplifiers: u32 = 8, [value_name = "K"];
     }
 }
 
@@ -93,7 +72,6 @@ impl Default for Cascade {
 pub struct Items {
     pairs: Pairs,
     gate: Vec<Head>,
-    sources: Sources,
 }
 
 impl Items {
@@ -105,24 +83,16 @@ impl Items {
 
 impl Analysis for Cascade {
     const NAME: &'static str = "cascade";
-    const ABOUT: &'static str = "Knock the gate out, and show what later heads lose";
     const TITLE: &'static str = "Knockout cascade";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Found;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let (gate, of_gate) = self.gate.read(model)?;
-        let pairs = self.pairs.read(model)?;
-        let sources = pairs.sources.iter().cloned().chain(of_gate).collect();
-        Ok(Items { pairs, gate, sources })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
+        let mut prepared = self.pairs.read(model)?;
+        prepared.sources.extend(of_gate);
+        Ok(prepared.map(|pairs| Items { pairs, gate }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
@@ -169,14 +139,6 @@ impl Analysis for Cascade {
             tables::repair_table(&shared, &items.gate, &knocked)?,
         ]
         .into())
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 

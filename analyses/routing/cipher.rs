@@ -17,52 +17,29 @@ use super::ciphered::{CipherArgs, Ciphered};
 use super::gate::{GateArgs, Head, interchanged};
 use crate::analyses::answered::{Answer, ClassArgs, continued, item_of};
 use crate::analyses::halves::{Asked, Value};
-use crate::analyses::inputs::{PairArgs, Sources};
-use crate::analyses::scored::Scored;
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
-use crate::dataset::{Item, Pair};
-use crate::model::Model;
-use crate::plan::{Entropy, Plan, Readings, Run};
-use crate::report::Section;
+use crate::analyses::prelude::*;
+use crate::plan::Entropy;
 use crate::run::Steps;
-use crate::study::Runner;
-use crate::table::Table;
-use std::ops::Range;
-use std::path::Path;
 
-/// Test whether the gate is needed in cipher, and whether injecting it restores refusals
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize, Default)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Cipher {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Test whether the gate is needed in cipher, and whether injecting it restores refusals
+    #[serde(default)]
+    pub struct Cipher {
+        ..pairs: PairArgs;
+        ..gate: GateArgs;
+        ..cipher: CipherArgs;
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub gate: GateArgs,
-
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub cipher: CipherArgs,
-
-    /// Generate answers of this many tokens, and classify them (0: none)
-    ///
-    /// The swap is made in the prompt.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
-    )]
-    pub generate: u32,
+        /// Generate answers of this many tokens, and classify them (0: none)
+        ///
+        /// The swap is made in the prompt.
+        generate: u32 = 0, in 0..=1_000_000, [value_name = "N"];
+    }
 }
 
 /// The pairs as the model reads them, and the gate.
 pub struct Items {
     ciphered: Ciphered,
     gate: Vec<Head>,
-    sources: Sources,
 }
 
 /// What answers are generated of, in the order of tables.
@@ -143,24 +120,16 @@ impl Measured {
 
 impl Analysis for Cipher {
     const NAME: &'static str = "cipher";
-    const ABOUT: &'static str = "Test whether the gate is needed in cipher, and whether injecting it restores refusals";
     const TITLE: &'static str = "Cipher";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Found;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let (gate, of_gate) = self.gate.read(model)?;
-        let ciphered = Ciphered::read(&self.pairs, &self.cipher, model, self.generate as usize)?;
-        let sources = ciphered.sources().into_iter().chain(of_gate).collect();
-        Ok(Items { ciphered, gate, sources })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.ciphered.plain.scored
+        let mut prepared = Ciphered::read(&self.pairs, &self.cipher, model, self.generate as usize)?;
+        prepared.sources.extend(of_gate);
+        Ok(prepared.map(|ciphered| Items { ciphered, gate }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
@@ -172,14 +141,6 @@ impl Analysis for Cipher {
         let Found { measured, answers } = found;
         let made = tables::Made { model: about.model, seed: about.seed, items, measured: &measured };
         Ok(made.tables(&answers)?.into())
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 
@@ -282,23 +243,21 @@ impl Cipher {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
     use crate::plan::{Metric, Reading};
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn metrics_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(5), ..PairFile::from("demo:pairs.jsonl") };
         let cipher = Cipher {
-            pairs: PairArgs { file, metric: MetricArgs::default() },
+            pairs: PairArgs { file, ..PairArgs::default() },
             gate: GateArgs { gate: vec!["L3.H5".parse().unwrap()], circuit: None },
-            cipher: CipherArgs { cipher: None, examples: 2, cipher_seed: 0 },
             generate: 2,
+            ..Cipher::default()
         };
-        let items = cipher.prepare(&model).unwrap();
-        let session = Session::new(&model, Engine::Wavefront, 0);
+        let items = cipher.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let of = |pairs: Vec<Range<usize>>| {
             let measured = measured(&session, &items, pairs.clone().into_iter()).unwrap();
             (measured, cipher.answers(&session, &items, pairs.into_iter()).unwrap())

@@ -11,40 +11,25 @@
 use super::ciphered::{CipherArgs, Ciphered, OmittedPairs};
 use crate::analyses::components::{self, Component, OfComponent, OfWriter, attributions, components, without_empty};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
+use crate::analyses::halves;
 use crate::analyses::halves::{Halves, Moved, Order, Shown, Way, moved};
-use crate::analyses::inputs::PairArgs;
 use crate::analyses::marks::MarkArgs;
 use crate::analyses::power::Power;
-use crate::analyses::scored::Scored;
-use crate::analyses::summary::{less, mean, sd};
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves, table};
-use crate::figure::{Figure, Heatmap};
-use crate::model::Model;
+use crate::analyses::prelude::*;
+use crate::analyses::summary::{less, sd};
+use crate::figure::Heatmap;
 use crate::names::short_name;
-use crate::plan::{Array, Attribution, Handle, Plan};
+use crate::plan::Attribution;
 use crate::report::cells::{self, plural, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_mean};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::ops::Range;
-use std::path::Path;
+use crate::stats::bca_mean;
 
-/// Show which heads' attributions a cipher takes away, in three passes per pair
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct CipherContrast {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
-
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub cipher: CipherArgs,
+parameters! {
+    /// Show which heads' attributions a cipher takes away, in three passes per pair
+    #[serde(default)]
+    pub struct CipherContrast {
+        ..pairs: PairArgs;
+        ..cipher: CipherArgs;
+    }
 }
 
 /// What is run of each pair, in the order of the plan.
@@ -58,21 +43,13 @@ const LISTED: usize = 15;
 
 impl Analysis for CipherContrast {
     const NAME: &'static str = "contrast";
-    const ABOUT: &'static str = "Show which heads' attributions a cipher takes away, in three passes per pair";
     const TITLE: &'static str = "Cipher contrast";
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
     type Items = Ciphered;
     type Measured = OfRuns;
 
-    fn prepare(&self, model: &Model) -> Result<Ciphered, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Ciphered>, AnalysisError> {
         Ciphered::read(&self.pairs, &self.cipher, model, 0)
-    }
-
-    fn datasets(items: &Ciphered) -> Vec<(String, String)> {
-        items.sources()
-    }
-
-    fn scored(items: &Ciphered) -> &Scored {
-        &items.plain.scored
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Ciphered) -> Result<OfRuns, AnalysisError> {
@@ -96,50 +73,50 @@ impl Analysis for CipherContrast {
         };
         Ok(vec![numbers.heads_table(&components)?, numbers.passes_table()?].into())
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        let heads = table(tables, HeadRow::TABLE)?;
-        let (shown, rows) = apart(heads)?;
-        let halves = shown.figure(&rows).map(|figure| (shown.file, figure));
-        Ok(std::iter::once(("contrast.png".to_string(), map(heads)?)).chain(halves).collect())
-    }
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let heads = table(tables, HeadRow::TABLE)?;
+    let (shown, rows) = apart(heads)?;
+    let halves = shown.figure(&rows).map(|figure| (shown.file, figure));
+    Ok(std::iter::once(("contrast.png".to_string(), map(heads)?)).chain(halves).collect())
+}
 
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let (heads, passes) = (table(tables, HeadRow::TABLE)?, table(tables, PassRow::TABLE)?);
-        let listing = Listing::of(heads)
-            .strongest(HeadRow::contrast_mean.name)
-            .first(LISTED)
-            .column("layer", Show::Count(OfComponent::layer.name))
-            .column("component", Show::Text(OfComponent::component.name))
-            .column("plain (nats)", Show::Signed(HeadRow::plain_mean.name, 3))
-            .column("cipher (nats)", Show::Signed(HeadRow::cipher_mean.name, 3))
-            .column("contrast (nats)", Show::Signed(HeadRow::contrast_mean.name, 3))
-            .column("95 % interval", Show::Interval(HeadRow::interval.name, 3))
-            .column("share of drop", Show::Share(HeadRow::share.name))
-            .column("q", Show::PValue(HeadRow::q_value.name))
-            .column("family-wise p", Show::PValue(HeadRow::p_max.name))
-            .column("sensitive", Show::Flag(HeadRow::sensitive.name))
-            .column("survives (nats)", Show::Signed(HeadRow::survives_mean.name, 3))
-            .column("q of survives", Show::PValue(HeadRow::survives_q.name));
-        let caption = format!(
-            "Mean attribution in plain words minus in cipher, of each head; all components are in heads.parquet.{}",
-            if marks(heads)?.contains(&true) { format!(" Dots mark {}.", dots()) } else { String::new() }
-        );
-        let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
-        let section = Section::new("What the cipher takes away")
-            .paragraph(finding(heads, passes)?)
-            .figure(dir.join("contrast.png"), caption, alt)
-            .block(Block::Table(listing.block("The largest contrasts")?));
-        let metrics = Listing::of(passes)
-            .column("run", Show::Text(PassRow::condition.name))
-            .column("forward passes", Show::Count(PassRow::passes.name))
-            .column("metric (nats)", Show::Signed(PassRow::metric_mean.name, 3))
-            .column("95 % interval", Show::Interval(PassRow::interval.name, 3));
-        let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
-        let (shown, rows) = apart(heads)?;
-        let halves = shown.section(&rows, dir, true);
-        Ok(std::iter::once(section.block(Block::Table(metrics))).chain(halves).collect())
-    }
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let (heads, passes) = (table(tables, HeadRow::TABLE)?, table(tables, PassRow::TABLE)?);
+    let listing = Listing::of(heads)
+        .strongest(HeadRow::contrast_mean.name)
+        .first(LISTED)
+        .column("layer", Show::Count(OfComponent::layer.name))
+        .column("component", Show::Text(OfComponent::component.name))
+        .column("plain (nats)", Show::Signed(HeadRow::plain_mean.name, 3))
+        .column("cipher (nats)", Show::Signed(HeadRow::cipher_mean.name, 3))
+        .column("contrast (nats)", Show::Signed(HeadRow::contrast_mean.name, 3))
+        .column("95 % interval", Show::Interval(HeadRow::interval.name, 3))
+        .column("share of drop", Show::Share(HeadRow::share.name))
+        .column("q", Show::PValue(HeadRow::q_value.name))
+        .column("family-wise p", Show::PValue(HeadRow::p_max.name))
+        .column("sensitive", Show::Flag(HeadRow::sensitive.name))
+        .column("survives (nats)", Show::Signed(HeadRow::survives_mean.name, 3))
+        .column("q of survives", Show::PValue(HeadRow::survives_q.name));
+    let caption = format!(
+        "Mean attribution in plain words minus in cipher, of each head; all components are in heads.parquet.{}",
+        if marks(heads)?.contains(&true) { format!(" Dots mark {}.", dots()) } else { String::new() }
+    );
+    let alt = "Layer-by-head heatmap of the contrast between plain and cipher.";
+    let section = Section::new("What the cipher takes away")
+        .paragraph(finding(heads, passes)?)
+        .figure(dir.join("contrast.png"), caption, alt)
+        .block(Block::Table(listing.block("The largest contrasts")?));
+    let metrics = Listing::of(passes)
+        .column("run", Show::Text(PassRow::condition.name))
+        .column("forward passes", Show::Count(PassRow::passes.name))
+        .column("metric (nats)", Show::Signed(PassRow::metric_mean.name, 3))
+        .column("95 % interval", Show::Interval(PassRow::interval.name, 3));
+    let metrics = metrics.block("The runs: control is the harmless request in cipher")?;
+    let (shown, rows) = apart(heads)?;
+    let halves = shown.section(&rows, dir, true);
+    Ok(std::iter::once(section.block(Block::Table(metrics))).chain(halves).collect())
 }
 
 /// The halves of the largest contrasts.
@@ -380,8 +357,7 @@ fn map(heads: &Table) -> Result<Figure, AnalysisError> {
         values,
         mark_meaning: (!marks.is_empty()).then(dots),
         marks,
-        missing_meaning: None,
-        limit: None,
+        ..Heatmap::default()
     }))
 }
 
@@ -465,9 +441,7 @@ fn sensitivity(heads: &Table, n: i64) -> Result<String, AnalysisError> {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     #[test]
     fn the_legend_and_the_caption_say_by_which_rule_dots_were_set() {
@@ -498,13 +472,13 @@ mod tests {
 
     #[test]
     fn attributions_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(5) };
-        let pairs = PairArgs { file, metric: MetricArgs::default() };
-        let cipher = CipherArgs { cipher: None, examples: 0, cipher_seed: 0 };
-        let items = CipherContrast { pairs, cipher }.prepare(&model).unwrap();
-        let session = Session::new(&model, Engine::Wavefront, 0);
-        let all = components(model.decoder.arch.n_layers, model.decoder.arch.n_heads);
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let file = PairFile { max_pairs: Some(5), ..PairFile::from("demo:pairs.jsonl") };
+        let pairs = PairArgs { file, ..PairArgs::default() };
+        let cipher = CipherArgs { examples: 0, ..CipherArgs::default() };
+        let items = CipherContrast { pairs, cipher }.prepare(&study.model).unwrap().items;
+        let session = study.session();
+        let all = components(study.model.decoder.arch.n_layers, study.model.decoder.arch.n_heads);
         let of = |pairs: Vec<Range<usize>>| measured(&session, &items, pairs.into_iter(), all.clone()).unwrap();
         let whole = of(vec![0..5]);
         assert_eq!((whole.metrics.len(), whole.attributions.len(), whole.to_answer.len()), (15, 15, 15));

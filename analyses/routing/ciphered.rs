@@ -7,44 +7,27 @@
 //! of the cipher prompt around the request in plain. (Of a file's cipher nothing of the kind is known.) What is measured on them
 //! is left to the analyses.
 
-use crate::analyses::AnalysisError;
-use crate::analyses::inputs::{PairArgs, Pairs, Sources, room};
+use crate::analyses::inputs::room;
+use crate::analyses::prelude::*;
 use crate::dataset::encode::{EncodeError, prompt_ids, unchecked_ids};
-use crate::dataset::{Data, Dataset, Input, Pair, read_pairs};
-use crate::model::Model;
-use crate::parameters::param;
-use crate::plan::{Plan, Run};
+use crate::dataset::{Input, read_pairs};
 use crate::report::cells::plural;
-use crate::rows;
 use crate::stats;
 use rand::seq::SliceRandom;
 use std::collections::HashMap;
 
-/// How requests are put in cipher
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct CipherArgs {
-    /// Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute the letters)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE", conflicts_with_all = ["examples", "cipher_seed"]))]
-    pub cipher: Option<Data>,
+parameters! {
+    /// How requests are put in cipher
+    #[serde(default)]
+    pub struct CipherArgs {
+        /// Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute the letters)
+        cipher: Option<Data>, excludes examples | cipher_seed, [value_name = "FILE"];
 
-    /// Give this many worked examples of the letter cipher in the prompt
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "N", default_value_t = Self::default().examples),
-        arg(value_parser = clap::value_parser!(u8).range(0..=EXAMPLES as i64))
-    )]
-    pub examples: u8,
+        /// Give this many worked examples of the letter cipher in the prompt
+        examples: u8 = 2, in 0..=EXAMPLES as u8, [value_name = "N"];
 
-    /// Permute the letters by this seed
-    #[cfg_attr(feature = "cli", arg(long, value_name = "N", default_value_t = Self::default().cipher_seed))]
-    pub cipher_seed: u64,
-}
-
-impl Default for CipherArgs {
-    fn default() -> Self {
-        CipherArgs { cipher: None, examples: 2, cipher_seed: 0 }
+        /// Permute the letters by this seed
+        cipher_seed: u64 = 0, [value_name = "N"];
     }
 }
 
@@ -67,27 +50,32 @@ impl Ciphered {
     ///
     /// # Errors
     /// If a file is not sound, the cipher's lacks a pair, none can be ciphered, or the model cannot read a prompt.
-    pub fn read(pairs: &PairArgs, args: &CipherArgs, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
-        let plain = pairs.read(model)?;
+    pub fn read(
+        pairs: &PairArgs,
+        args: &CipherArgs,
+        model: &Model,
+        more: usize,
+    ) -> Result<Prepared<Ciphered>, AnalysisError> {
+        let Prepared { items: plain, mut sources, scored } = pairs.read(model)?;
         for (pair, tokens) in plain.dataset.items.iter().zip(&plain.tokens) {
             let at = |field| plain.dataset.at(pair.line, &pair.id, field);
             room(&model.decoder.arch, tokens.positive.len(), more).map_err(|why| at("positive").error(why))?;
             room(&model.decoder.arch, tokens.negative.len(), more).map_err(|why| at("negative").error(why))?;
         }
-        match &args.cipher {
-            Some(path) => of_file(plain, path, model, more),
-            None => in_letters(plain, args, model, more),
-        }
+        let items = match &args.cipher {
+            Some(path) => {
+                let file = read_pairs(path)?;
+                sources.push(file.source());
+                of_file(plain, &file, model, more)?
+            }
+            None => in_letters(plain, args, model, more)?,
+        };
+        Ok(Prepared { items, sources, scored })
     }
 
     /// How many pairs there are.
     pub fn n(&self) -> usize {
         self.cipher.len()
-    }
-
-    /// The files that were read, with their SHA-256.
-    pub fn sources(&self) -> Sources {
-        self.plain.sources.clone()
     }
 
     /// Adds a pair's ciphered positive and negative prompt to a plan.
@@ -148,15 +136,14 @@ impl OmittedPairs {
 }
 
 /// The pairs with those of the same ids in a file.
-fn of_file(mut plain: Pairs, path: &Data, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
-    let file: Dataset<Pair> = read_pairs(path)?;
+fn of_file(plain: Pairs, file: &Dataset<Pair>, model: &Model, more: usize) -> Result<Ciphered, AnalysisError> {
     let by_id: HashMap<&str, &Pair> = file.items.iter().map(|pair| (pair.id.as_str(), pair)).collect();
     let one = |pair: &Pair| -> Result<[Vec<u32>; 2], AnalysisError> {
         let Some(found) = by_id.get(pair.id.as_str()) else {
             return Err(AnalysisError::Bad(format!(
                 "{}: has no pair `{}`, which is line {} of {}: write that pair in cipher under the same id, or take it out of \
                  {}",
-                path.display(),
+                file.path.display(),
                 pair.id,
                 pair.line,
                 plain.dataset.path.display(),
@@ -172,7 +159,6 @@ fn of_file(mut plain: Pairs, path: &Data, model: &Model, more: usize) -> Result<
         Ok([ids(&found.positive, "positive")?, ids(&found.negative, "negative")?])
     };
     let cipher = plain.dataset.items.iter().map(one).collect::<Result<_, _>>()?;
-    plain.sources.push(file.source());
     Ok(Ciphered { plain, cipher, wrapped: None, left_out: 0, too_long: 0 })
 }
 

@@ -10,12 +10,8 @@ mod judged;
 
 pub use evidence::{Evidence, Other};
 
-use crate::analyses::AnalysisError;
+use crate::analyses::prelude::*;
 use crate::report::cells::{self, p_value};
-use crate::report::{Heading, Section};
-use crate::rows;
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,12 +27,12 @@ pub const INTRODUCTION: &str = "The claims are those of \"How Alignment Routes\"
 pub enum Verdict {
     Holds,
     DoesNotHold,
-    /// And why not.
+    /// The claim cannot be asked here, for this reason.
     NotTestable(String),
 }
 
 impl Verdict {
-    /// Of a condition.
+    /// Whether the condition of a claim is met.
     fn of(holds: bool) -> Self {
         if holds { Verdict::Holds } else { Verdict::DoesNotHold }
     }
@@ -84,7 +80,7 @@ impl Unit {
         }
     }
 
-    /// Of a name in tables.
+    /// The unit that tables call so.
     fn named(name: &str) -> Self {
         Unit::ALL.into_iter().find(|unit| unit.name() == name).unwrap_or(Unit::Number)
     }

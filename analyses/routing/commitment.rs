@@ -25,62 +25,31 @@ pub use committed::CommittedRow;
 
 use crate::analyses::effects::family;
 use crate::analyses::halves::{self, Asked, Halves, Value};
-use crate::analyses::inputs::{PairArgs, Pairs, evenly, halves as halves_of, layer_list};
-use crate::analyses::scored::Scored;
-use crate::analyses::summary::{less, mean, sd};
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
-use crate::dataset::Pair;
-use crate::model::Model;
-use crate::plan::{Change, Edit, Part, Plan, Positions, Readings, Run};
-use crate::report::Section;
-use crate::rows;
-use crate::site::SiteKind;
-use crate::stats::{Bootstrap, Interval, bca_ratio};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::analyses::inputs::{evenly, halves as halves_of, layer_list};
+use crate::analyses::prelude::*;
+use crate::analyses::summary::{less, sd};
+use crate::stats::bca_ratio;
 use signal::Signals;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 
-/// Find the layer until which the detected signal can still change the answer
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Commitment {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Find the layer until which the detected signal can still change the answer
+    #[serde(default)]
+    pub struct Commitment {
+        ..pairs: PairArgs;
 
-    /// Use these layers: 3, or 0-5,8 (default: all)
-    #[cfg_attr(feature = "cli", arg(long, value_name = "LIST"))]
-    pub layers: Option<String>,
+        /// Use these layers: 3, or 0-5,8 (default: all)
+        layers: Option<String>, [value_name = "LIST"];
 
-    /// Change the content of this many pairs, spread evenly
-    ///
-    /// Such a change takes long: all later positions are run again.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().content_pairs, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(4..))
-    )]
-    pub content_pairs: u32,
+        /// Change the content of this many pairs, spread evenly
+        ///
+        /// Such a change takes long: all later positions are run again.
+        content_pairs: u32 = 40, in 4.., [value_name = "N"];
 
-    /// Use this many random directions as control, at each layer's last position
-    ///
-    /// In the content, where each takes long, there are two at most.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().controls, value_name = "R"),
-        arg(value_parser = clap::value_parser!(u16).range(1..=40))
-    )]
-    pub controls: u16,
-}
-
-impl Default for Commitment {
-    fn default() -> Self {
-        Commitment { pairs: PairArgs::default(), layers: None, content_pairs: 40, controls: 5 }
+        /// Use this many random directions as control, at each layer's last position
+        ///
+        /// In the content, where each takes long, there are two at most.
+        controls: u16 = 5, in 1..=40, [value_name = "R"];
     }
 }
 
@@ -196,15 +165,16 @@ impl Items {
 
 impl Analysis for Commitment {
     const NAME: &'static str = "commitment";
-    const ABOUT: &'static str = "Find the layer until which the detected signal can still change the answer";
     const TITLE: &'static str = "Early commitment";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Vec<Measured>;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let (n_layers, d_model) = (model.decoder.arch.n_layers, model.decoder.arch.d_model);
         let layers = layer_list(self.layers.as_deref(), n_layers)?;
-        let pairs = self.pairs.read(model)?;
+        let prepared = self.pairs.read(model)?;
+        let pairs = &prepared.items;
         let n = pairs.tokens.len();
         if n < LEAST {
             return Err(AnalysisError::Bad(format!(
@@ -212,7 +182,7 @@ impl Analysis for Commitment {
                 self.pairs.file.pairs.display()
             )));
         }
-        let differ = (0..n).map(|i| first_difference(&pairs, i)).collect::<Result<Vec<_>, _>>()?;
+        let differ = (0..n).map(|i| first_difference(pairs, i)).collect::<Result<Vec<_>, _>>()?;
         let has_content: Vec<usize> = (0..n).filter(|i| differ[*i].is_some()).collect();
         if has_content.len() < LEAST {
             return Err(AnalysisError::NotAskable(format!(
@@ -228,15 +198,7 @@ impl Analysis for Commitment {
         let fold = [of_content, halves_of(&pairs.dataset.items)];
         let content = evenly(&with_content, self.content_pairs as usize).into_iter().map(|k| has_content[k]).collect();
         let controls = usize::from(self.controls);
-        Ok(Items { pairs, differ, fold, layers, n_layers, d_model, content, controls })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.pairs.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
+        Ok(prepared.map(|pairs| Items { pairs, differ, fold, layers, n_layers, d_model, content, controls }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Vec<Measured>, AnalysisError> {
@@ -250,14 +212,6 @@ impl Analysis for Commitment {
             committed::table(about.model, items, &measured, about.seed)?,
         ]
         .into())
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 
@@ -498,20 +452,21 @@ fn layers_table(model: &str, items: &Items, measured: &[Measured], seed: u64) ->
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     fn prepared(model: &Model) -> Items {
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
-        let pairs = PairArgs { file, metric: MetricArgs::default() };
-        Commitment { pairs, layers: Some("2-4".to_string()), content_pairs: 4, controls: 3 }.prepare(model).unwrap()
+        let file = PairFile { max_pairs: Some(6), ..PairFile::from("demo:pairs.jsonl") };
+        let pairs = PairArgs { file, ..PairArgs::default() };
+        Commitment { pairs, layers: Some("2-4".to_string()), content_pairs: 4, controls: 3 }
+            .prepare(model)
+            .unwrap()
+            .items
     }
 
     #[test]
     fn effects_do_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let (items, session) = (prepared(&study.model), study.session());
         let of = |pairs: Vec<Range<usize>>| {
             let signals = Signals::of(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = measured(&session, &items, &signals, pairs.into_iter()).unwrap();
@@ -538,8 +493,8 @@ mod tests {
 
     #[test]
     fn the_content_is_shifted_by_one_distance_and_the_last_position_set_to_one_place() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let (items, session) = (prepared(&model), Session::new(&model, Engine::Wavefront, 0));
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let (items, session) = (prepared(&study.model), study.session());
         let signals = Signals::of(&session, &items, signal::some(&items)).unwrap();
         let pair = items.content[0];
         let along = signals.for_fold(Place::Content, 1, items.fold[0][pair]);

@@ -3,15 +3,10 @@
 //! "How Alignment Routes" (2026) calls a mid-layer head that reads detected content and triggers deeper heads a *gate*.
 //! `screen` finds it and writes `circuit.json`; the analyses that take a gate apart read that file.
 
-use crate::analyses::AnalysisError;
 use crate::analyses::inputs::{Sources, named_twice, read_input};
-use crate::dataset::Data;
-use crate::model::Model;
+use crate::analyses::prelude::*;
 use crate::model::arch::Arch;
-use crate::parameters::param;
-use crate::plan::{Change, Edit, Part, Positions, Run};
 use crate::report::cells;
-use crate::site::SiteKind;
 
 /// A head by its layer and its number there, both from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,27 +56,16 @@ pub struct CircuitFile {
     pub carriers: Vec<(usize, usize)>,
 }
 
-/// Which heads are the gate
-#[derive(Clone, Debug, Default, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct GateArgs {
-    /// Take these heads as the gate, as L14.H5; several with commas
-    #[cfg_attr(
-        feature = "cli",
-        arg(
-            long,
-            value_delimiter = ',',
-            value_name = "HEAD",
-            required_unless_present = "circuit",
-            conflicts_with = "circuit"
-        )
-    )]
-    pub gate: Vec<Head>,
+parameters! {
+    /// Which heads are the gate
+    #[serde(default)]
+    pub struct GateArgs {
+        /// Take these heads as the gate, as L14.H5; several with commas
+        gate: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEAD", required_unless_present = "circuit"];
 
-    /// Read the gate from the circuit.json that `screen` writes
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub circuit: Option<Data>,
+        /// Read the gate from the circuit.json that `screen` writes
+        circuit: Option<Data>, [value_name = "FILE"];
+    }
 }
 
 impl GateArgs {

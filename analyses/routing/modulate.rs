@@ -20,110 +20,51 @@ use crate::analyses::answered::{ClassArgs, continued, item_of};
 use crate::analyses::directions::{norm, random_like};
 use crate::analyses::doses::Grid;
 use crate::analyses::halves::{Asked, Value};
-use crate::analyses::inputs::{PairArgs, Pairs, Sources, evenly, halves, room};
-use crate::analyses::scored::Scored;
+use crate::analyses::inputs::{Sources, evenly, halves, room};
+use crate::analyses::prelude::*;
 use crate::analyses::summary::RowMean;
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches};
 use crate::answers::Rules;
 use crate::dataset::shown::counted;
-use crate::dataset::{Data, Item};
-use crate::model::Model;
-use crate::parameters::param;
-use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
-use crate::report::Section;
+use crate::plan::{Entropy, KlFrom};
 use crate::run::Steps;
-use crate::site::{Site, SiteKind};
-use crate::study::Runner;
-use crate::table::Table;
-use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use tables::Given;
 
 pub(super) use report::{ends, uncrossed};
 
-/// Weaken and strengthen the detected signal, and show which kind of answer takes over
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Modulate {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Weaken and strengthen the detected signal, and show which kind of answer takes over
+    #[serde(default)]
+    pub struct Modulate {
+        ..pairs: PairArgs;
 
-    /// Read and change the signal after this layer (default: the gate's)
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_name = "L", required_unless_present_any = ["gate", "circuit"]),
-        arg(conflicts_with_all = ["gate", "circuit"])
-    )]
-    pub layer: Option<usize>,
+        /// Read and change the signal after this layer (default: the gate's)
+        layer: Option<usize>, excludes gate | circuit, [value_name = "L", required_unless_present_any = ["gate", "circuit"]];
 
-    /// Take these heads as the gate, as L14.H5; several with commas
-    #[cfg_attr(feature = "cli", arg(long, value_delimiter = ',', value_name = "HEAD", conflicts_with = "circuit"))]
-    pub gate: Vec<Head>,
+        /// Take these heads as the gate, as L14.H5; several with commas
+        gate: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEAD"];
 
-    /// Read the gate from the circuit.json that `screen` writes
-    #[cfg_attr(feature = "cli", arg(long, value_name = "FILE"))]
-    pub circuit: Option<Data>,
+        /// Read the gate from the circuit.json that `screen` writes
+        circuit: Option<Data>, [value_name = "FILE"];
 
-    /// Try these coefficients: from:to:how-many, or a list with commas
-    ///
-    /// A coefficient of 1 is the whole difference between positive and negative prompts.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().coefficients),
-        arg(allow_hyphen_values = true, value_name = "a:b:n")
-    )]
-    pub coefficients: Grid,
+        /// Try these coefficients: from:to:how-many, or a list with commas
+        ///
+        /// A coefficient of 1 is the whole difference between positive and negative prompts.
+        coefficients: Grid = Grid::even(-1.5, 1.5, 13), [allow_hyphen_values = true, value_name = "a:b:n"];
 
-    /// Use this many random directions of the same norm as control, at both ends of the grid
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().controls, value_name = "R"),
-        arg(value_parser = clap::value_parser!(u16).range(1..=1000))
-    )]
-    pub controls: u16,
+        /// Use this many random directions of the same norm as control, at both ends of the grid
+        controls: u16 = 5, in 1..=1000, [value_name = "R"];
 
-    /// Generate answers of this many tokens, and classify them (0: none)
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(0..=1_000_000))
-    )]
-    pub generate: u32,
+        /// Generate answers of this many tokens, and classify them (0: none)
+        generate: u32 = 0, in 0..=1_000_000, [value_name = "N"];
 
-    /// Generate for this many pairs, spread over languages and groups as in the file
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().generate_pairs, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub generate_pairs: u32,
+        /// Generate for this many pairs, spread over languages and groups as in the file
+        generate_pairs: u32 = 40, in 1.., [value_name = "N"];
 
-    /// Generate along this many of the random directions too, at both ends of the grid
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().generate_controls, value_name = "K"))]
-    pub generate_controls: u16,
+        /// Generate along this many of the random directions too, at both ends of the grid
+        generate_controls: u16 = 0, [value_name = "K"];
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub classes: ClassArgs,
-}
-
-impl Default for Modulate {
-    fn default() -> Self {
-        Modulate {
-            pairs: PairArgs::default(),
-            layer: None,
-            gate: Vec::new(),
-            circuit: None,
-            coefficients: Grid::even(-1.5, 1.5, 13),
-            controls: 5,
-            generate: 0,
-            generate_pairs: 40,
-            generate_controls: 0,
-            classes: ClassArgs::default(),
-        }
+        ..classes: ClassArgs;
     }
 }
 
@@ -139,7 +80,6 @@ pub(super) const BROKEN: f64 = 0.5;
 /// The pairs as the model reads them, and where they are modulated.
 pub struct Items {
     pairs: Pairs,
-    sources: Sources,
     site: Site,
     /// Which half each pair is in.
     fold: Vec<usize>,
@@ -195,12 +135,12 @@ impl Measured {
 
 impl Analysis for Modulate {
     const NAME: &'static str = "modulate";
-    const ABOUT: &'static str = "Weaken and strengthen the detected signal, and show which kind of answer takes over";
     const TITLE: &'static str = "Detection-layer modulation";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Found;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let arch = &model.decoder.arch;
         let (layer, of_gate) = match self.layer {
             Some(layer) => (layer, Sources::new()),
@@ -211,7 +151,8 @@ impl Analysis for Modulate {
             }
         };
         let site = SiteKind::ResidPost.at(layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
-        let pairs = self.pairs.read(model)?;
+        let mut prepared = self.pairs.read(model)?;
+        let pairs = &prepared.items;
         if pairs.tokens.len() < FOLDS {
             let path = pairs.dataset.path.display();
             return Err(AnalysisError::Bad(format!(
@@ -228,18 +169,10 @@ impl Analysis for Modulate {
             0 => Vec::new(),
             _ => evenly(&pairs.dataset.items, self.generate_pairs as usize),
         };
-        let mut sources: Sources = pairs.sources.iter().cloned().chain(of_gate).collect();
-        let rules = self.classes.open_for_refusals(self.generate > 0, &mut sources)?;
         let fold = halves(&pairs.dataset.items);
-        Ok(Items { pairs, sources, site, fold, generating, rules })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
+        prepared.sources.extend(of_gate);
+        let rules = self.classes.open_for_refusals(self.generate > 0, &mut prepared.sources)?;
+        Ok(prepared.map(|pairs| Items { pairs, site, fold, generating, rules }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
@@ -250,16 +183,8 @@ impl Analysis for Modulate {
 
     fn tables(&self, about: &About, items: &Items, found: Found) -> Result<Output, AnalysisError> {
         let Found { measured, given } = &found;
-        let (x, ends) = (&self.coefficients.0, self.ends());
+        let (x, ends) = (self.coefficients.values(), self.ends());
         Ok(tables::Made { about, items, x, ends: &ends, measured, given }.tables()?.into())
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 
@@ -327,7 +252,7 @@ impl Modulate {
 
     /// The numbers of the grid's first and last coefficient, but for 0, which changes nothing.
     fn ends(&self) -> Vec<usize> {
-        let x = &self.coefficients.0;
+        let x = self.coefficients.values();
         let mut ends = vec![0, x.len().saturating_sub(1)];
         ends.dedup();
         ends.retain(|dose| x.get(*dose).is_some_and(|x| *x != 0.0));
@@ -337,7 +262,7 @@ impl Modulate {
     /// What is forked: the concept's direction at every coefficient, and so many random ones at the grid's ends. At
     /// coefficient 0 the run is the prompt itself.
     fn conditions(&self, randoms: usize) -> Vec<Condition> {
-        let x = &self.coefficients.0;
+        let x = self.coefficients.values();
         let own = (0..x.len()).filter(|dose| x[*dose] != 0.0).map(|dose| (0, dose));
         let ends = self.ends();
         own.chain((1..=randoms).flat_map(|direction| ends.iter().map(move |dose| (direction, *dose)))).collect()
@@ -351,7 +276,7 @@ impl Modulate {
     /// The fork of a prompt under a condition.
     fn fork(&self, items: &Items, plan: &mut Plan, run: Run, pair: usize, vectors: &[Vectors], at: Condition) -> Run {
         let vector = vectors[at.0][items.fold[pair]].clone();
-        let change = Change::Add { vector, coefficient: self.coefficients.0[at.1] as f32 };
+        let change = Change::Add { vector, coefficient: self.coefficients.values()[at.1] as f32 };
         plan.fork(run, vec![Edit { site: items.site, part: Part::All, positions: Positions::Last, change }])
     }
 
@@ -368,7 +293,7 @@ impl Modulate {
                         (Value::ask(&mut plan, fork, metric), plan.read(fork, KlFrom(run)))
                     })
                 };
-                let own = self.coefficients.0.iter().enumerate().map(own).collect();
+                let own = self.coefficients.values().iter().enumerate().map(own).collect();
                 let mut of_end = |direction: usize, dose: usize| {
                     let fork = self.fork(items, &mut plan, run, i, vectors, (direction, dose));
                     plan.read(fork, metric.clone())
@@ -389,7 +314,7 @@ impl Modulate {
         pairs: impl Iterator<Item = Range<usize>>,
         vectors: &[Vectors],
     ) -> Result<Measured, AnalysisError> {
-        let (x, ends) = (&self.coefficients.0, self.ends());
+        let (x, ends) = (self.coefficients.values(), self.ends());
         let empty = |n: usize| vec![Vec::new(); n];
         let mut measured = Measured {
             base: Default::default(),
@@ -429,7 +354,7 @@ impl Modulate {
     ) -> (Plan, Vec<Run>, Vec<(usize, usize, Condition)>) {
         let (mut plan, mut runs, mut places) = (Plan::default(), Vec::new(), Vec::new());
         let vectors = self.that_generate(vectors);
-        let unmodulated = self.coefficients.0.iter().position(|x| *x == 0.0).map(|dose| (0, dose));
+        let unmodulated = self.coefficients.values().iter().position(|x| *x == 0.0).map(|dose| (0, dose));
         let conditions = self.conditions(vectors.len() - 1);
         for pair in pairs {
             for (side, prompt) in items.pairs.add(&mut plan, *pair).into_iter().enumerate() {
@@ -501,7 +426,7 @@ impl Items {
     fn of_demo(model: &Model) -> Items {
         let mut modulate = tests::over("-1,0,1");
         modulate.pairs.file.max_pairs = Some(4);
-        modulate.prepare(model).unwrap()
+        modulate.prepare(model).unwrap().items
     }
 }
 
@@ -509,23 +434,17 @@ impl Items {
 mod tests {
     use super::*;
     use crate::analyses::inputs::PairFile;
-    use crate::analyses::metric::MetricArgs;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     pub(super) fn over(coefficients: &str) -> Modulate {
-        let file = PairFile { pairs: "demo:pairs.jsonl".into(), max_pairs: Some(6) };
+        let file = PairFile { max_pairs: Some(6), ..PairFile::from("demo:pairs.jsonl") };
         Modulate {
-            pairs: PairArgs { file, metric: MetricArgs::default() },
+            pairs: PairArgs { file, ..PairArgs::default() },
             layer: Some(3),
-            gate: Vec::new(),
-            circuit: None,
             coefficients: coefficients.parse().unwrap(),
             controls: 3,
-            generate: 0,
-            generate_pairs: 4,
             generate_controls: 1,
-            classes: ClassArgs::default(),
+            ..Modulate::default()
         }
     }
 
@@ -538,10 +457,10 @@ mod tests {
 
     #[test]
     fn what_is_measured_does_not_depend_on_which_pairs_are_planned_at_once() {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
+        let study = Study::open(crate::demo::NAME).unwrap();
         let modulate = over("-1,0,2");
-        let items = modulate.prepare(&model).unwrap();
-        let session = Session::new(&model, Engine::Wavefront, 0);
+        let items = modulate.prepare(&study.model).unwrap().items;
+        let session = study.session();
         let of = |pairs: Vec<Range<usize>>| {
             let vectors = modulate.vectors(&session, &items, pairs.clone().into_iter()).unwrap();
             let measured = modulate.measured(&session, &items, pairs.into_iter(), &vectors).unwrap();

@@ -14,100 +14,48 @@ pub mod held_out;
 
 use super::gate::{CircuitFile, Head, names};
 use crate::analyses::effects::{SIGNIFICANT, read};
-use crate::analyses::inputs::{PairArgs, evenly, halves};
+use crate::analyses::inputs::{evenly, halves};
 use crate::analyses::interchange::{self, Direction, Exchange, Interchange, PairRow, Read, Row, spread, strongest};
 use crate::analyses::marks::MarkArgs;
-use crate::analyses::scored::Scored;
-use crate::analyses::summary::Position;
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, table};
-use crate::model::Model;
+use crate::analyses::prelude::*;
 use crate::report::cells::{self, interval, number, plural, share, share_interval};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section};
-use crate::rows;
-use crate::site::SiteKind;
-use crate::stats::{self, Interval, wilson};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{self, wilson};
 use rand::seq::SliceRandom;
 use std::collections::BTreeSet;
-use std::path::Path;
 
-/// Find the heads that gate a behaviour: estimate all, run the strongest and a sample of the rest exactly
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Screen {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Find the heads that gate a behaviour: estimate all, run the strongest exactly
+    #[serde(default)]
+    pub struct Screen {
+        ..pairs: PairArgs;
 
-    /// Run exactly this many heads with the strongest estimates of each direction
-    ///
-    /// A head that is chosen in either direction is run in both.
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().candidates, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub candidates: u32,
+        /// Run exactly this many heads with the strongest estimates of each direction
+        ///
+        /// A head that is chosen in either direction is run in both.
+        candidates: u32 = 32, in 1.., [value_name = "N"];
 
-    /// Also run exactly this many of the other heads, drawn at random
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().sample, value_name = "N"))]
-    pub sample: u32,
+        /// Also run exactly this many of the other heads, drawn at random
+        sample: u32 = 32, [value_name = "N"];
 
-    /// Make estimates from at most this many pairs
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().estimate_pairs, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub estimate_pairs: u32,
+        /// Make estimates from at most this many pairs
+        estimate_pairs: u32 = 40, in 1.., [value_name = "N"];
 
-    /// Name at most this many heads as the gate in circuit.json
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().gates, value_name = "K"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub gates: u32,
+        /// Name at most this many heads as the gate in circuit.json
+        gates: u32 = 1, in 1.., [value_name = "K"];
 
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub marks: MarkArgs,
-}
-
-impl Default for Screen {
-    fn default() -> Self {
-        Screen {
-            pairs: PairArgs::default(),
-            candidates: 32,
-            sample: 32,
-            estimate_pairs: 40,
-            gates: 1,
-            marks: MarkArgs::default(),
-        }
+        ..marks: MarkArgs;
     }
 }
 
 impl Analysis for Screen {
     const NAME: &'static str = "screen";
-    const ABOUT: &'static str = "Find the heads that gate a behaviour: estimate all, run the strongest exactly";
     const TITLE: &'static str = "Screening of heads";
+    const FROM_TABLES: FromTables = FromTables { figures: Interchange::FROM_TABLES.figures, sections };
     type Items = interchange::Items;
     type Measured = (Exact, interchange::Measurements);
 
-    fn prepare(&self, model: &Model) -> Result<Self::Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Self::Items>, AnalysisError> {
         self.interchange().prepare(model)
-    }
-
-    fn datasets(items: &Self::Items) -> Vec<(String, String)> {
-        Interchange::datasets(items)
-    }
-
-    fn scored(items: &Self::Items) -> &Scored {
-        Interchange::scored(items)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Self::Items) -> Result<Self::Measured, AnalysisError> {
@@ -149,32 +97,19 @@ impl Analysis for Screen {
         json.push(b'\n');
         Ok(Output { tables, files: vec![("circuit.json".to_string(), json)] })
     }
+}
 
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        Interchange::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        let mut sections = vec![circuit_section(tables)?];
-        sections.extend(Interchange::sections(tables, dir)?);
-        sections.push(missed_section(tables)?);
-        Ok(sections)
-    }
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let mut sections = vec![circuit_section(tables)?];
+    sections.extend((Interchange::FROM_TABLES.sections)(tables, dir)?);
+    sections.push(missed_section(tables)?);
+    Ok(sections)
 }
 
 impl Screen {
     /// What is run exactly: every head's `z` at the last position, in both directions.
     fn interchange(&self) -> Interchange {
-        Interchange {
-            pairs: self.pairs.clone(),
-            position: Position::Last,
-            align: false,
-            direction: None,
-            site: SiteKind::Z,
-            estimate: None,
-            exact: 0,
-            marks: self.marks,
-        }
+        Interchange { pairs: self.pairs.clone(), marks: self.marks, ..Interchange::default() }
     }
 
     /// The pairs that estimates are made of: evenly from each language and group.

@@ -20,44 +20,27 @@ pub use agreement::{AgreementRow, Ranks};
 use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
+use crate::analyses::halves;
 use crate::analyses::halves::{Asked, Halves, Value};
-use crate::analyses::inputs::{PairArgs, Pairs, halves as halves_of};
+use crate::analyses::inputs::halves as halves_of;
 use crate::analyses::interchange::spread;
-use crate::analyses::scored::Scored;
-use crate::analyses::summary::{less, mean};
-use crate::analyses::{About, Analysis, AnalysisError, Figures, Output, batches, halves};
-use crate::model::Model;
-use crate::plan::{Array, Attribution, Handle, Plan, Readings};
-use crate::report::Section;
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::analyses::prelude::*;
+use crate::analyses::summary::less;
+use crate::plan::Attribution;
+use crate::stats::{bca_family, bca_ratio, ratio};
 use apart::Parts;
 use std::collections::BTreeSet;
-use std::ops::Range;
-use std::path::Path;
 
-/// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct ThreeMethods {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Compare interchange, ablation and attribution of the same heads, and what self-repair hides
+    #[serde(default)]
+    pub struct ThreeMethods {
+        ..pairs: PairArgs;
 
-    /// Take apart the effects of this many heads, with later components frozen
-    ///
-    /// They are the strongest by interchange, and as many by attribution.
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().direct, value_name = "K"))]
-    pub direct: u32,
-}
-
-impl Default for ThreeMethods {
-    fn default() -> Self {
-        ThreeMethods { pairs: PairArgs::default(), direct: 16 }
+        /// Take apart the effects of this many heads, with later components frozen
+        ///
+        /// They are the strongest by interchange, and as many by attribution.
+        direct: u32 = 16, [value_name = "K"];
     }
 }
 
@@ -69,23 +52,14 @@ pub struct Items {
 
 impl Analysis for ThreeMethods {
     const NAME: &'static str = "contrast-methods";
-    const ABOUT: &'static str =
-        "Compare interchange, ablation and attribution of the same heads, and what self-repair hides";
     const TITLE: &'static str = "Three methods on the same heads";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
     type Items = Items;
     type Measured = Found;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let heads = model.heads().map(|(layer, head)| Head { layer, head }).collect();
-        Ok(Items { pairs: self.pairs.read(model)?, heads })
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.pairs.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
+        Ok(self.pairs.read(model)?.map(|pairs| Items { pairs, heads }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Found, AnalysisError> {
@@ -120,14 +94,6 @@ impl Analysis for ThreeMethods {
             missed_table(model, items, &measured, &tested, &missed)?,
         ]
         .into())
-    }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        report::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        report::sections(tables, dir)
     }
 }
 
@@ -190,7 +156,7 @@ struct Measured {
 }
 
 impl Measured {
-    /// Of no pairs yet.
+    /// Nothing yet, of so many heads.
     fn none(heads: usize) -> Self {
         let rows = || vec![Vec::new(); heads];
         let answers = [rows(), rows(), rows()];

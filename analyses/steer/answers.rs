@@ -4,14 +4,10 @@
 
 use super::plans::{Condition, OfPrompt};
 use super::{Items, Steer};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, sampled};
+use crate::analyses::prelude::*;
 use crate::dataset::shown::counted;
-use crate::parameters::param;
-use crate::plan::{Plan, Run};
 use crate::run::{Sampling, continued_alone};
-use crate::study::Runner;
-use std::ops::Range;
 
 impl Steer {
     /// Whether runs go on under a condition.

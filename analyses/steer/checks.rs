@@ -2,11 +2,9 @@
 
 use super::Steer;
 use crate::analyses::directions::Recipe;
-use crate::analyses::summary::Position;
+use crate::analyses::prelude::*;
+use crate::analyses::steer::When;
 use crate::analyses::vectors::{Given, control};
-use crate::analyses::{AnalysisError, steer::When};
-use crate::parameters::param;
-use crate::site::{Site, SiteKind};
 
 impl Steer {
     /// Refuses `gcav` where there is no classifier, or one of another place: a probability is that of the place where the
@@ -55,7 +53,7 @@ impl Steer {
     }
 
     /// Refuses what does not go together.
-    pub(super) fn check(&self, site: Site) -> Result<(), AnalysisError> {
+    pub(super) fn fits(&self, site: Site) -> Result<(), AnalysisError> {
         use SiteKind::{AttnDelta, Embed, MlpDelta, ResidMid, ResidPost, ResidPre};
         let in_stream = matches!(site.kind, Embed | ResidPre | ResidMid | ResidPost | AttnDelta | MlpDelta);
         let bad = |why: String| Err(AnalysisError::Bad(why));

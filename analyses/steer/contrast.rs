@@ -3,14 +3,11 @@
 //! They are read here; what a vector is made of their activations is left to `directions`.
 
 use super::Steer;
-use crate::analyses::AnalysisError;
 use crate::analyses::directions::Recipe;
 use crate::analyses::inputs::{Groups, Sources, encoded};
+use crate::analyses::prelude::*;
 use crate::dataset::encode::prompt_ids;
-use crate::dataset::{Data, read_pairs, read_prompts};
-use crate::model::Model;
-use crate::parameters::param;
-use crate::plan::Metric;
+use crate::dataset::{read_pairs, read_prompts};
 
 /// What the vector is made from, as token ids.
 #[derive(Clone, Default)]

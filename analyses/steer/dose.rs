@@ -9,20 +9,16 @@ use crate::analyses::answered::{Answer, class_columns, columns_of, shares};
 use crate::analyses::columns::{EffectHalves, OfPrompt};
 use crate::analyses::effects::INTERVAL;
 use crate::analyses::halves::{Halves, Moved, Order, Shown};
-use crate::analyses::summary::{less, mean};
-use crate::analyses::{About, AnalysisError, Figures, halves, power, table};
+use crate::analyses::prelude::*;
+use crate::analyses::summary::less;
+use crate::analyses::{halves, power};
 use crate::answers::Class;
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{exact, p_value, plural, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_mean};
-use crate::table::Table;
-use crate::table::rows::{self, Row as _};
+use crate::stats::bca_mean;
+use crate::table::rows;
 use std::borrow::Cow;
-use std::path::Path;
 
 /// Classes that say nothing of what was asked.
 const SIDE: [&str; 2] = ["broken", "undecided"];
@@ -269,12 +265,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             subtitle: subtitle(dose)?,
             x_label: "coefficient".to_string(),
             y_label: y_label.to_string(),
-            shares: false,
-            curves: Vec::new(),
-            thresholds: Vec::new(),
-            reference: None,
-            y_range: None,
-            interval_meaning: None,
+            ..Curves::default()
         })
     };
     let vector = |column: &str, name: &str| curve(dose, VECTOR, column, name, CurveRole::Series, false);
@@ -332,23 +323,30 @@ fn done(coefficient: Option<f64>, kind: &str) -> String {
     }
 }
 
+impl DoseRow<'_> {
+    /// How far the mean metric is moved.
+    fn change(&self) -> Option<f64> {
+        self.metric_mean.zip(self.base_mean).map(|(metric, base)| metric - base)
+    }
+
+    fn size(&self) -> f64 {
+        self.change().map_or(0.0, f64::abs)
+    }
+}
+
 /// The halves of the vector's effects, in the order of its coefficients.
 fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (kinds, directions, x) =
-        (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?, dose.column(DoseRow::coefficient)?);
-    let (metric, base) = (dose.column(DoseRow::metric_mean)?, dose.column(DoseRow::base_mean)?);
-    let effect = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
-    let halves = dose.column(DoseRow::halves)?;
+    let mut own = DoseRow::read(dose)?;
     // At coefficient 0 nothing is steered.
-    let steered = |i: &usize| directions[*i] == VECTOR && x[*i] != Some(0.0);
-    let row = |i: usize| Moved { label: done(x[i], kinds[i]), whole: effect(i), halves: halves[i] };
-    let mut own: Vec<usize> = (0..dose.rows()).filter(steered).collect();
+    own.retain(|row| row.direction == VECTOR && row.coefficient != Some(0.0));
     // Where not all fit, those are shown that do most.
-    let size = |i: &usize| effect(*i).map_or(0.0, f64::abs);
-    own.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    own.sort_by(|a, b| b.size().total_cmp(&a.size()));
     own.truncate(MOVED);
-    own.sort_by(|a, b| x[*a].unwrap_or(f64::INFINITY).total_cmp(&x[*b].unwrap_or(f64::INFINITY)));
-    let rows = own.into_iter().map(row).collect();
+    let place = |row: &DoseRow| row.coefficient.unwrap_or(f64::INFINITY);
+    own.sort_by(|a, b| place(a).total_cmp(&place(b)));
+    let moved =
+        |row: &DoseRow| Moved { label: done(row.coefficient, row.kind), whole: row.change(), halves: row.halves };
+    let rows = own.iter().map(moved).collect();
     let shown = Shown {
         title: "Steering: answer and foil apart".to_string(),
         subtitle: subtitle(dose)?,
@@ -359,7 +357,7 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     Ok((shown, rows))
 }
 
-/// Those halves as a figure.
+/// The halves of the vector's effects as a figure.
 fn halves_figure(dose: &Table) -> Result<Option<(String, Figure)>, AnalysisError> {
     let (shown, rows) = apart(dose)?;
     Ok(shown.figure(&rows).map(|figure| (shown.file, figure)))
@@ -370,58 +368,51 @@ const MOVED: usize = 12;
 
 /// The random directions that generated: `2 random directions`.
 pub(super) fn answering(dose: &Table) -> Result<String, AnalysisError> {
-    let (directions, answering) = (dose.column(DoseRow::direction)?, dose.column(DoseRow::answer_directions)?);
-    let n = (0..dose.rows()).filter(|i| directions[*i] == RANDOM).map(|i| answering[i]).max().unwrap_or(0);
-    Ok(plural(n, "random direction"))
+    let rows = DoseRow::read(dose)?;
+    let answering = rows.iter().filter(|row| row.direction == RANDOM).map(|row| row.answer_directions);
+    Ok(plural(answering.max().unwrap_or(0), "random direction"))
 }
 
 /// Thresholds of refusal and answer, and of one's own classes; those between are seen.
 fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
-    let (class, at) = (table.column(ThresholdRow::class)?, table.column(ThresholdRow::coefficient)?);
-    let ends = table.column(ThresholdRow::interval)?;
-    let of = (0..table.rows()).filter(|i| class[*i] != "evasion" && !SIDE.contains(&class[*i]));
-    let one = |i: usize| Some(Threshold { x: at[i]?, label: format!("{} 50 % (fit)", class[i]), interval: ends[i] });
-    Ok(of.filter_map(one).collect())
+    let rows = ThresholdRow::read(table)?;
+    let shown = rows.iter().filter(|row| row.class != "evasion" && !SIDE.contains(&row.class));
+    let one = |row: &ThresholdRow| {
+        let label = format!("{} 50 % (fit)", row.class);
+        Some(Threshold { x: row.coefficient?, label, interval: row.interval })
+    };
+    Ok(shown.filter_map(one).collect())
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let dose = table(tables, DoseRow::TABLE)?;
-    let (kinds, directions) = (dose.column(DoseRow::kind)?, dose.column(DoseRow::direction)?);
-    let (coefficient, metric, base) =
-        (dose.column(DoseRow::coefficient)?, dose.column(DoseRow::metric_mean)?, dose.column(DoseRow::base_mean)?);
-    let (ends, over_random) = (dose.column(DoseRow::interval)?, dose.column(DoseRow::p_over_random)?);
-    let (number_of, halves) = (dose.column(DoseRow::directions)?, dose.column(DoseRow::halves)?);
-    let change = |i: usize| metric[i].zip(base[i]).map(|(m, b)| m - b);
-    let own: Vec<usize> = (0..dose.rows()).filter(|i| directions[*i] == VECTOR).collect();
-    let largest = own.iter().copied().max_by(|a, b| {
-        let size = |i: &usize| change(*i).map_or(0.0, f64::abs);
-        size(a).total_cmp(&size(b))
-    });
-    let most = largest.map_or(String::new(), |i| {
-        let at = match (coefficient[i], kinds[i]) {
+    let rows = DoseRow::read(dose)?;
+    let own = rows.iter().enumerate().filter(|(_, row)| row.direction == VECTOR);
+    let largest = own.max_by(|(_, a), (_, b)| a.size().total_cmp(&b.size()));
+    let most = largest.map_or(String::new(), |(i, row)| {
+        let at = match (row.coefficient, row.kind) {
             (Some(c), _) => format!("at coefficient {}", exact(c)),
             (None, "ablate") => "with the direction taken out".to_string(),
             (None, _) => "with each prompt's own coefficient".to_string(),
         };
-        let random = (0..dose.rows()).find(|j| *j == i + 1 && directions[*j] == RANDOM);
-        let chance = random.and_then(|j| {
-            let ((low, high), base) = (ends[j]?, base[j]?);
+        let chance = rows.get(i + 1).filter(|next| next.direction == RANDOM).and_then(|random| {
+            let ((low, high), base) = (random.interval?, random.base_mean?);
             Some(format!(
                 "; {} of the same norm {} it by {} to {} (p over random {})",
-                plural(number_of[j], "random direction"),
-                if number_of[j] == 1 { "changes" } else { "change" },
+                plural(random.directions, "random direction"),
+                if random.directions == 1 { "changes" } else { "change" },
                 signed(Some(low - base), 2),
                 signed(Some(high - base), 2),
-                p_value(over_random[i]),
+                p_value(row.p_over_random),
             ))
         });
-        let moved = halves[i].sentence("The vector");
-        format!("The largest change is {} nats {at}{}.{moved}", signed(change(i), 2), chance.unwrap_or_default())
+        let moved = row.halves.sentence("The vector");
+        format!("The largest change is {} nats {at}{}.{moved}", signed(row.change(), 2), chance.unwrap_or_default())
     });
-    let directions = (0..dose.rows()).filter(|i| directions[*i] == RANDOM).map(|i| number_of[i]).max().unwrap_or(0);
+    let directions = rows.iter().filter(|row| row.direction == RANDOM).map(|row| row.directions).max().unwrap_or(0);
     let text = format!(
         "Without steering the mean logit difference is {} nats. {most}{}",
-        signed(base.first().copied().flatten(), 2),
+        signed(rows.first().and_then(|row| row.base_mean), 2),
         power::of_directions(directions),
     );
     let caption = "The mean logit difference by coefficient. Thin grey line: the same norm in random directions, on average; the grey \

@@ -6,9 +6,8 @@ use super::contrast::Contrast;
 use super::{Items, Steer};
 use crate::analyses::directions::Recipe;
 use crate::analyses::halves::{Asked, Value};
-use crate::plan::{Activation, Array, Change, Edit, Entropy, Handle, KlFrom, Part, Plan, Positions, Readings, Run};
-use crate::site::{Site, SiteKind};
-use std::ops::Range;
+use crate::analyses::prelude::*;
+use crate::plan::{Entropy, KlFrom};
 use std::sync::Arc;
 
 /// What is done with a direction.

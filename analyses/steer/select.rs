@@ -10,22 +10,12 @@ use super::contrast::Contrast;
 use super::plans::taken_out;
 use super::{Items, Steer};
 use crate::analyses::inputs::rows_read;
-use crate::analyses::summary::{Position, RowMean, mean};
-use crate::analyses::{About, AnalysisError, batches};
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
+use crate::analyses::prelude::*;
+use crate::analyses::summary::RowMean;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves};
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::parameters::param;
-use crate::plan::{Activation, Array, Change, Edit, Handle, KlFrom, Part, Plan, Positions};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::rows;
-use crate::site::{Site, SiteKind};
-use crate::study::Runner;
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::ops::Range;
-use std::path::Path;
+use crate::plan::KlFrom;
 use std::sync::Arc;
 
 /// Only layers before this share of all are candidates: the last ones write tokens.
@@ -301,12 +291,8 @@ pub(super) fn figure(selection: &Table) -> Result<Figure, AnalysisError> {
         subtitle: format!("{}, {n} pairs, {}", short_name(&first(&models)), first(&sites)),
         x_label: "layer".to_string(),
         y_label: "logit difference (nats)".to_string(),
-        shares: false,
         curves: names.into_iter().map(curve).collect(),
-        thresholds: Vec::new(),
-        reference: None,
-        y_range: None,
-        interval_meaning: None,
+        ..Curves::default()
     }))
 }
 

@@ -8,16 +8,10 @@ use crate::analyses::answered::{Answered, class_columns};
 use crate::analyses::columns::OfPrompt;
 use crate::analyses::doses::class_thresholds;
 use crate::analyses::effects::interval;
-use crate::analyses::{AnalysisError, table};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
 use crate::report::cells::{self, exact, number};
-use crate::report::{Heading, Section};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval};
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// Texts that a report lists, and how many letters of each.
 const LISTED: usize = 2000;

@@ -3,13 +3,13 @@
 //! keeps no place for layer 0, and refuses a whole file that has a `direction.0`.
 
 use super::{Named, POSITION, Place, Wanted};
-use crate::analyses::AnalysisError;
-use crate::analyses::summary::Position;
+use crate::analyses::prelude::*;
 use crate::dataset::located;
-use crate::model::gguf::{Gguf, GgufError, Meta, dequantize, write};
-use crate::parameters::param;
-use crate::site::{Site, SiteKind};
-use std::path::Path;
+use crate::model::gguf::{Gguf, GgufError, dequantize};
+use candle_core::quantized::gguf_file::{self, Value};
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{Device, Tensor};
+use std::io::Cursor;
 
 const ARCHITECTURE: &str = "general.architecture";
 /// The architecture's name, and what its keys begin with.
@@ -96,12 +96,22 @@ pub fn layer_at(site: Site) -> Result<usize, AnalysisError> {
 
 /// The bytes of a control vector's file with one direction. `hint` names the model's family, `position` the place in
 /// prompts at which the direction was made.
-pub fn to_bytes(layer: usize, vector: &[f32], hint: &str, position: Option<Position>) -> Vec<u8> {
-    let (position, key) = (position.map(|p| p.to_string()), position_key());
-    let (hint_key, count_key) = (format!("{KIND}.model_hint"), format!("{KIND}.layer_count"));
-    let mut keys = vec![(ARCHITECTURE, Meta::Str(KIND)), (&*hint_key, Meta::Str(hint)), (&*count_key, Meta::U32(1))];
-    keys.extend(position.as_deref().map(|p| (&*key, Meta::Str(p))));
-    write(&keys, &[(&format!("{DIRECTION}{layer}"), vector)])
+///
+/// # Errors
+/// If candle cannot write them.
+pub fn to_bytes(layer: usize, vector: &[f32], hint: &str, position: Option<Position>) -> candle_core::Result<Vec<u8>> {
+    let text = |text: &str| Value::String(text.to_string());
+    let mut keys = vec![
+        (ARCHITECTURE.to_string(), text(KIND)),
+        (format!("{KIND}.model_hint"), text(hint)),
+        (format!("{KIND}.layer_count"), Value::U32(1)),
+    ];
+    keys.extend(position.map(|p| (position_key(), text(&p.to_string()))));
+    let keys: Vec<_> = keys.iter().map(|(key, value)| (key.as_str(), value)).collect();
+    let direction = QTensor::quantize(&Tensor::new(vector, &Device::Cpu)?, GgmlDType::F32)?;
+    let mut out = Cursor::new(Vec::new());
+    gguf_file::write(&mut out, &keys, &[(&format!("{DIRECTION}{layer}"), &direction)])?;
+    Ok(out.into_inner())
 }
 
 /// Refuses to write over a file that is no control vector, such as a model.
@@ -138,7 +148,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("v.gguf");
         for position in [None, Some(Position::At(-2))] {
-            std::fs::write(&path, to_bytes(5, &[1.5, -0.25], "llama", position)).unwrap();
+            std::fs::write(&path, to_bytes(5, &[1.5, -0.25], "llama", position).unwrap()).unwrap();
             let found = from_file(&path, None, place(SiteKind::ResidPost, 5)).unwrap();
             assert_eq!((found.named.name.as_str(), found.named.vector.as_slice()), ("direction.5", &[1.5, -0.25][..]));
             assert_eq!(found.position, position);
@@ -201,7 +211,7 @@ mod tests {
             assert!(why.to_string().contains(part), "{why}");
             assert!(why.of_input());
         }
-        let sound = to_bytes(1, &[1.0, 2.0], "llama", None);
+        let sound = to_bytes(1, &[1.0, 2.0], "llama", None).unwrap();
         for length in 4..sound.len() - 24 {
             std::fs::write(&path, &sound[..length]).unwrap();
             assert!(from_file(&path, None, place(SiteKind::ResidPost, 1)).is_err(), "{length}");

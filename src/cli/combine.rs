@@ -104,7 +104,7 @@ pub(super) fn write(directory: &RunDir, runs: &[PathBuf], head: Head, command_li
         let writer = writer(&record.command)?;
         let name = dir.file_name().map_or(i.to_string(), |n| n.to_string_lossy().into_owned());
         let prefix = prefix(i, &name);
-        let figures: Vec<(String, Figure)> = (writer.figures)(&tables)?;
+        let figures: Vec<(String, Figure)> = (writer.from_tables.figures)(&tables)?;
         write_figures(directory, figures.into_iter().map(|(n, f)| (format!("{prefix}-{n}"), f)).collect())?;
         let part = document(writer, &record, &tables, directory.folder())?;
         let model = crate::names::short_name(&record.model.name);

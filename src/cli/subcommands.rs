@@ -5,13 +5,12 @@
 macro_rules! subcommands {
     ($($module:ident :: $Params:ident),* $(,)?) => {
         /// Every analysis, as a subcommand.
-        #[derive()]
-#[cfg_attr(feature = "cli", derive(clap::Subcommand))]
+        #[cfg_attr(feature = "cli", derive(clap::Subcommand))]
         pub enum Command {
             $(
                 #[cfg_attr(feature = "cli", command(
                     name = <$module::$Params as $crate::analyses::Analysis>::NAME,
-                    about = <$module::$Params as $crate::analyses::Analysis>::ABOUT,
+                    about = <$module::$Params as $crate::parameters::Parameters>::ABOUT,
                     long_about = None
                 ))]
                 $Params(Box<$crate::cli::analysis::Args<$module::$Params>>),

@@ -29,7 +29,7 @@ const LEAST_BAR: i32 = 8;
 const REFERENCE_DASH: &[f32] = &[18.0, 14.0];
 
 /// Values by category, of one or more series.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Bars {
     /// The title, in bold.
     pub title: String,

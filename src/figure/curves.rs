@@ -48,7 +48,7 @@ const CONTROL_DASHES: [&[f32]; MOST_SERIES] = [
 ];
 
 /// Lines over a number.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Curves {
     /// The title, in bold.
     pub title: String,

@@ -8,11 +8,11 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::sync::{LazyLock, Mutex};
+use std::sync::{Arc, LazyLock, Mutex};
 
 use ab_glyph::{FontRef, GlyphId};
-use rustybuzz::ttf_parser::{self, cmap};
-use rustybuzz::{Face, UnicodeBuffer};
+use harfrust::font::{Blob, TableFunction};
+use harfrust::{Buffer, Font, GlyphInfo, GlyphPosition, ShapeOptions, ShaperFont, Tag};
 
 /// Folders in folders are looked into so deep.
 const DEEPEST: usize = 5;
@@ -27,7 +27,7 @@ const UNLIKELY: [&str; 14] = [
 /// A font of the system.
 pub(super) struct SystemFont {
     pub glyphs: FontRef<'static>,
-    face: Face<'static>,
+    font: Font,
 }
 
 /// A stretch of text as a font shows it, from left to right.
@@ -62,8 +62,7 @@ pub(super) fn font_with(letter: char) -> Option<&'static SystemFont> {
     if !found.letters.contains_key(&letter) {
         // One that is loaded already, so that a text is in one font where it can be.
         let loaded = found.loaded.iter().filter_map(|(number, font)| font.map(|font| (*number, font)));
-        let of_loaded =
-            loaded.filter(|(_, font)| font.face.glyph_index(letter).is_some()).map(|(number, _)| number).min();
+        let of_loaded = loaded.filter(|(_, font)| shows(&font.font, letter)).map(|(number, _)| number).min();
         let number = of_loaded.or_else(|| FILES.iter().position(|file| has_letter(file, letter) == Some(true)));
         found.letters.insert(letter, number);
     }
@@ -73,19 +72,22 @@ pub(super) fn font_with(letter: char) -> Option<&'static SystemFont> {
 
 /// Lets a font lay out a text.
 pub(super) fn shape(font: &'static SystemFont, text: &str) -> Shaped {
-    let mut buffer = UnicodeBuffer::new();
+    let mut buffer = Buffer::new();
     buffer.push_str(text);
     buffer.guess_segment_properties();
-    let shaped = rustybuzz::shape(&font.face, &[], buffer);
-    let em = font.face.units_per_em().max(1) as f32;
+    if harfrust::shape(&ShaperFont::new(&font.font), &mut buffer, ShapeOptions::new()).is_err() {
+        // Letters are no glyphs.
+        buffer.clear();
+    }
+    let em = f32::from(font.font.units_per_em().max(1));
     let mut along = 0.0;
-    let place = |(info, place): (&rustybuzz::GlyphInfo, &rustybuzz::GlyphPosition)| {
+    let place = |(info, place): (&GlyphInfo, &GlyphPosition)| {
         let glyph = GlyphId(u16::try_from(info.glyph_id).unwrap_or(0));
         let at = (glyph, (along + place.x_offset as f32) / em, place.y_offset as f32 / em);
         along += place.x_advance as f32;
         at
     };
-    let glyphs = shaped.glyph_infos().iter().zip(shaped.glyph_positions()).map(place).collect();
+    let glyphs = buffer.glyph_infos().iter().zip(buffer.glyph_positions()).map(place).collect();
     Shaped { font, glyphs, width: along / em }
 }
 
@@ -93,8 +95,7 @@ fn load(file: &Path) -> Option<&'static SystemFont> {
     // Kept until the program ends: few are ever loaded.
     let bytes: &'static [u8] = Box::leak(std::fs::read(file).ok()?.into_boxed_slice());
     let glyphs = FontRef::try_from_slice_and_index(bytes, 0).ok()?;
-    let face = Face::from_slice(bytes, 0)?;
-    Some(Box::leak(Box::new(SystemFont { glyphs, face })))
+    Some(Box::leak(Box::new(SystemFont { glyphs, font: Font::new(bytes, 0)? })))
 }
 
 /// Where systems keep their fonts.
@@ -149,13 +150,15 @@ fn has_letter(file: &Path, letter: char) -> Option<bool> {
     let directory = read(start.checked_add(12)?, 16 * u32::from(tables))?;
     let entry = directory.chunks_exact(16).find(|entry| entry.starts_with(b"cmap"))?;
     let (offset, length) = (long(entry, 8)?, long(entry, 12)?);
-    let bytes = if length <= LARGEST_TABLE { read(offset, length)? } else { return None };
-    let table = cmap::Table::parse(&bytes)?;
-    let has = |subtable: cmap::Subtable<'_>| {
-        subtable.is_unicode()
-            && subtable.glyph_index(letter.into()).is_some_and(|glyph| glyph != ttf_parser::GlyphId(0))
-    };
-    Some(table.subtables.into_iter().any(has))
+    let letters = if length <= LARGEST_TABLE { Blob::from(read(offset, length)?) } else { return None };
+    let table = move |tag| (tag == Tag::new(b"cmap")).then(|| letters.clone());
+    Some(shows(&Font::new(TableFunction::new(Arc::new(table)), 0)?, letter))
+}
+
+/// Whether a font has a letter by its Unicode. Fonts of symbols also show theirs in the place of letters.
+fn shows(font: &Font, letter: char) -> bool {
+    let letters = font.charmap();
+    !letters.unicode_is_symbol() && letters.map_unicode(letter).is_some()
 }
 
 fn long(bytes: &[u8], at: usize) -> Option<u32> {

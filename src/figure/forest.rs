@@ -32,7 +32,7 @@ const MARKER_RADIUS: f32 = 13.0;
 const UNTESTED_RADIUS: f32 = 7.0;
 
 /// Estimates by row, drawn from top to bottom.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Forest {
     /// The title, in bold.
     pub title: String,

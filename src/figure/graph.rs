@@ -189,9 +189,8 @@ impl Graph {
         if edges.iter().any(|edge| !edge.significant) {
             entries.push((line(FAINT_INK, DASHES[0].1, 6.0), self.dashed_meaning.clone()));
         }
-        let [small, large] = scale.named();
-        entries.push((line(FAINT_INK, &[], scale.width(small.0)), format!("{}: {}", self.effect_label, small.1)));
-        entries.push((line(FAINT_INK, &[], scale.width(large.0)), large.1));
+        let (value, label) = scale.sample();
+        entries.push((line(FAINT_INK, &[], scale.width(value)), format!("{}: {label}", self.effect_label)));
         Legend::new(entries, Sign::width)
     }
 }
@@ -223,13 +222,10 @@ impl Thickness {
         (width, if edge.significant { &[] } else { dash })
     }
 
-    /// A small and a large round effect with their labels.
-    fn named(self) -> [(f64, String); 2] {
+    /// A large round effect with its label: others are in proportion.
+    fn sample(self) -> (f64, String) {
         let values = nice_ticks(0.0, self.largest, 5);
-        let step = values.get(1).copied().unwrap_or(self.largest);
-        let labels = tick_labels(&values, step);
-        let at = |index: usize| Some((*values.get(index)?, labels.get(index)?.clone()));
-        let none = || (self.largest, "0".to_owned());
-        [at(1).unwrap_or_else(none), at(values.len().saturating_sub(1)).unwrap_or_else(none)]
+        let (step, last) = (values.get(1).copied().unwrap_or(1.0), values.last().copied().unwrap_or(0.0));
+        (last, tick_labels(&[last], step).concat())
     }
 }

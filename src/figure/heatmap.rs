@@ -30,7 +30,7 @@ const BAR_STEPS: i32 = 120;
 const SIGN_WIDTH: i32 = 50;
 
 /// One number for every cell of layers by heads.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Heatmap {
     /// The title, in bold.
     pub title: String,

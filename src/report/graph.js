@@ -2,9 +2,8 @@
 // the strongest edges as a slider says, and all of it by keyboard. The figure has the data: nodes and edges are groups with a title.
 (() => {
   "use strict";
-  const make = (name, className, parent) => {
+  const make = (name, parent) => {
     const element = document.createElement(name);
-    element.className = className;
     parent.append(element);
     return element;
   };
@@ -33,128 +32,144 @@
     return { shape, id: shape.dataset.node, name, x: x + width / 2, y };
   };
 
-  const walk = plot => {
+  // The picture with what stands beside it: a slider, what is listed, and the list.
+  const graphOf = plot => {
     const edges = Array.from(plot.querySelectorAll(".edge"), edgeOf).sort((a, b) => a.rank - b.rank);
     const nodes = Array.from(plot.querySelectorAll(".node"), nodeOf), byId = new Map(nodes.map(node => [node.id, node]));
     const figure = plot.closest("figure"), side = document.createElement("div");
     figure.classList.add("walk");
     figure.querySelector(".picture").after(side);
     side.className = "side";
-    const label = make("label", "", side), slider = make("input", "", label);
-    label.prepend("Strongest edges shown ");
-    const count = make("output", "", label), heading = make("p", "", side), list = make("ol", "", side);
+    const label = make("label", side), slider = make("input", label);
+    label.prepend("Strongest edges ");
+    const count = make("output", label), heading = make("p", side), list = make("ol", side);
     heading.setAttribute("role", "status");
     Object.assign(slider, { type: "range", min: "1", max: String(edges.length), value: String(edges.length) });
     list.setAttribute("aria-label", "Edges, the strongest first");
     plot.setAttribute("role", "group");
     plot.setAttribute("aria-description", "Arrow up and down follow the strongest edge, left and right go along a layer; "
       + "Enter shows a node's edges alone, Escape shows all.");
-
-    let picked = null;
-    const size = () => Number(slider.value);
-    const shown = () => edges.filter(edge => edge.rank < size());
-    const touches = (edge, node) => edge.from === node.id || edge.to === node.id;
-    const item = edge => {
-      const button = make("button", "", make("li", "", list)), on = () => edge.shape.classList.add("on");
-      const off = () => edge.shape.classList.remove("on");
-      button.type = "button";
-      button.tabIndex = -1;
-      button.textContent = edge.text;
-      for (const [event, then] of [["focus", on], ["pointerenter", on], ["blur", off], ["pointerleave", off]]) {
-        button.addEventListener(event, then);
-      }
-      // To the other end, or the upper one.
-      button.addEventListener("click", () => {
-        off();
-        pick(byId.get(picked && picked.id === edge.to ? edge.from : edge.to));
-        go(picked);
-      });
-    };
-    const render = () => {
-      const listed = picked ? shown().filter(edge => touches(edge, picked)) : shown();
-      for (const edge of edges) {
-        edge.shape.classList.toggle("gone", edge.rank >= size());
-        edge.shape.classList.toggle("dim", !listed.includes(edge));
-      }
-      for (const node of nodes) {
-        const bare = node !== picked && !listed.some(edge => touches(edge, node));
-        node.shape.classList.toggle("dim", bare);
-        node.shape.setAttribute("aria-pressed", String(node === picked));
-      }
-      count.textContent = `${size()} of ${edges.length}`;
-      const many = `${listed.length} ${listed.length === 1 ? "edge" : "edges"}`;
-      heading.textContent = picked ? `${picked.name}: ${many}` : `All nodes: ${many}`;
-      list.replaceChildren();
-      listed.forEach(item);
-      if (list.firstChild) list.firstChild.firstChild.tabIndex = 0;
-    };
-    const pick = node => {
-      tip.hide();
-      picked = node;
-      render();
-    };
-    // One node at a time is reached by Tab: the one that was last.
-    const enter = node => {
-      for (const other of nodes) other.shape.setAttribute("tabindex", other === node ? "0" : "-1");
-    };
-    const go = node => {
-      enter(node);
-      node.shape.focus({ preventScroll: true });
-      node.shape.scrollIntoView({ block: "nearest", inline: "nearest" });
-    };
-
-    const along = (node, step) => {
-      const row = nodes.filter(other => Math.abs(other.y - node.y) < 1 && shown().some(edge => touches(edge, other)));
-      row.sort((a, b) => a.x - b.x);
-      return row[row.indexOf(node) + step];
-    };
-    const strongest = (node, here, there) => {
-      const edge = shown().find(edge => edge[here] === node.id);
-      return edge && byId.get(edge[there]);
-    };
-    const STEPS = {
-      ArrowUp: node => strongest(node, "from", "to"), ArrowDown: node => strongest(node, "to", "from"),
-      ArrowLeft: node => along(node, -1), ArrowRight: node => along(node, 1),
-    };
-    const nodeAt = target => { const at = target.closest(".node"); return at && byId.get(at.dataset.node); };
-    const edgeAt = target => { const at = target.closest(".edge"); return at && edges.find(edge => edge.shape === at); };
-
-    for (const event of ["pointermove", "pointerdown"]) {
-      plot.addEventListener(event, ({ target }) => { const edge = edgeAt(target); edge ? tip.show(edge) : tip.hide(); });
-    }
-    plot.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType === "mouse") tip.hide(); });
-    plot.addEventListener("click", ({ target }) => {
-      const node = nodeAt(target);
-      if (node) pick(node === picked ? null : node);
-      else if (!edgeAt(target)) pick(null);
-    });
-    plot.addEventListener("focusin", ({ target }) => { const node = nodeAt(target); if (node) enter(node); });
-    plot.addEventListener("keydown", event => {
-      const node = nodeAt(event.target), step = STEPS[event.key];
-      if (!node || !(step || event.key === "Enter" || event.key === " ")) return;
-      event.preventDefault();
-      if (!step) return pick(node === picked ? null : node);
-      const next = step(node);
-      if (!next) return;
-      if (picked) pick(next);
-      go(next);
-    });
-    list.addEventListener("keydown", event => {
-      const step = { ArrowUp: "previousSibling", ArrowDown: "nextSibling" }[event.key];
-      const next = step && document.activeElement.parentElement[step];
-      if (!step) return;
-      event.preventDefault();
-      if (next) next.firstChild.focus();
-    });
-    figure.addEventListener("keydown", event => {
-      if (event.key !== "Escape") return;
-      slider.value = slider.max;
-      pick(null);
-    });
-    slider.addEventListener("input", render);
-    if (nodes.length > 0) enter(nodes[0]);
-    render();
+    return { plot, figure, edges, nodes, byId, slider, count, heading, list, picked: null };
   };
 
-  for (const plot of document.querySelectorAll("svg.plot")) if (plot.querySelector(".edge")) walk(plot);
+  const touches = (edge, node) => edge.from === node.id || edge.to === node.id;
+  const shown = graph => graph.edges.filter(edge => edge.rank < Number(graph.slider.value));
+  const at = (graph, target) => {
+    const node = target.closest(".node"), edge = target.closest(".edge");
+    return { node: node && graph.byId.get(node.dataset.node), edge: edge && graph.edges.find(({ shape }) => shape === edge) };
+  };
+
+  // An edge in the list: it is set off in the picture, and leads to its other end, or to the upper one.
+  const item = (graph, edge) => {
+    const button = make("button", make("li", graph.list)), light = on => edge.shape.classList.toggle("on", on);
+    button.type = "button";
+    button.tabIndex = -1;
+    button.textContent = edge.text;
+    for (const event of ["focus", "pointerenter"]) button.addEventListener(event, () => light(true));
+    for (const event of ["blur", "pointerleave"]) button.addEventListener(event, () => light(false));
+    button.addEventListener("click", () => {
+      light(false);
+      const from = graph.picked && graph.picked.id === edge.to;
+      pick(graph, graph.byId.get(from ? edge.from : edge.to));
+      go(graph, graph.picked);
+    });
+  };
+  const render = graph => {
+    const { edges, nodes, picked, list } = graph, seen = shown(graph);
+    const listed = picked ? seen.filter(edge => touches(edge, picked)) : seen;
+    for (const edge of edges) {
+      edge.shape.classList.toggle("gone", !seen.includes(edge));
+      edge.shape.classList.toggle("dim", !listed.includes(edge));
+    }
+    for (const node of nodes) {
+      node.shape.classList.toggle("dim", node !== picked && !listed.some(edge => touches(edge, node)));
+      node.shape.setAttribute("aria-pressed", String(node === picked));
+    }
+    graph.count.textContent = `${seen.length} of ${edges.length}`;
+    const many = `${listed.length} ${listed.length === 1 ? "edge" : "edges"}`;
+    graph.heading.textContent = picked ? `${picked.name}: ${many}` : `All nodes: ${many}`;
+    list.replaceChildren();
+    for (const edge of listed) item(graph, edge);
+    if (list.firstChild) list.firstChild.firstChild.tabIndex = 0;
+  };
+  const pick = (graph, node) => {
+    tip.hide();
+    graph.picked = node;
+    render(graph);
+  };
+  // One node at a time is reached by Tab: the one that was last.
+  const enter = (graph, node) => {
+    for (const other of graph.nodes) other.shape.setAttribute("tabindex", other === node ? "0" : "-1");
+  };
+  const go = (graph, node) => {
+    node.shape.focus({ preventScroll: true });
+    node.shape.scrollIntoView({ block: "nearest", inline: "nearest" });
+  };
+
+  const along = step => (graph, node) => {
+    const row = graph.nodes.filter(({ y, shape }) => Math.abs(y - node.y) < 1 && !shape.classList.contains("dim"));
+    row.sort((a, b) => a.x - b.x);
+    return row[row.indexOf(node) + step];
+  };
+  const strongest = (here, there) => (graph, node) => {
+    const edge = shown(graph).find(edge => edge[here] === node.id);
+    return edge && graph.byId.get(edge[there]);
+  };
+  const STEPS = {
+    ArrowUp: strongest("from", "to"), ArrowDown: strongest("to", "from"), ArrowLeft: along(-1), ArrowRight: along(1),
+  };
+
+  const pointed = graph => {
+    for (const event of ["pointermove", "pointerdown"]) {
+      graph.plot.addEventListener(event, ({ target }) => {
+        const { edge } = at(graph, target);
+        if (edge) tip.show(edge);
+        else tip.hide();
+      });
+    }
+    graph.plot.addEventListener("pointerleave", ({ pointerType }) => { if (pointerType === "mouse") tip.hide(); });
+    graph.plot.addEventListener("click", ({ target }) => {
+      const { node, edge } = at(graph, target);
+      if (node) pick(graph, node === graph.picked ? null : node);
+      else if (!edge) pick(graph, null);
+    });
+  };
+  const typed = graph => {
+    graph.plot.addEventListener("focusin", ({ target }) => {
+      const { node } = at(graph, target);
+      if (node) enter(graph, node);
+    });
+    graph.plot.addEventListener("keydown", event => {
+      const { node } = at(graph, event.target), step = STEPS[event.key];
+      if (!node || !(step || event.key === "Enter" || event.key === " ")) return;
+      event.preventDefault();
+      const next = step ? step(graph, node) : null;
+      if (!step) pick(graph, node === graph.picked ? null : node);
+      if (!next) return;
+      if (graph.picked) pick(graph, next);
+      go(graph, next);
+    });
+    graph.list.addEventListener("keydown", event => {
+      const step = { ArrowUp: "previousSibling", ArrowDown: "nextSibling" }[event.key];
+      if (!step) return;
+      event.preventDefault();
+      const next = document.activeElement.parentElement[step];
+      if (next) next.firstChild.focus();
+    });
+    graph.figure.addEventListener("keydown", event => {
+      if (event.key !== "Escape") return;
+      graph.slider.value = graph.slider.max;
+      pick(graph, null);
+    });
+  };
+
+  for (const plot of document.querySelectorAll("svg.plot")) {
+    if (!plot.querySelector(".edge")) continue;
+    const graph = graphOf(plot);
+    pointed(graph);
+    typed(graph);
+    graph.slider.addEventListener("input", () => render(graph));
+    enter(graph, graph.nodes[0]);
+    render(graph);
+  }
 })();

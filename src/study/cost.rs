@@ -1,8 +1,9 @@
 //! What a study would cost, before it is run.
 
 use super::counter::{Counted, Counter};
+use super::runner::prepared;
 use super::{Study, StudyError};
-use crate::analyses::Analysis;
+use crate::analyses::{Analysis, Prepared};
 use crate::measured::ShownPrompt;
 use crate::plan::Extent;
 use crate::run::{Engine, RunError, Size, rate};
@@ -28,8 +29,8 @@ pub struct Cost {
 
 impl Cost {
     pub(super) fn of<A: Analysis>(analysis: &A, study: &Study) -> Result<Cost, StudyError> {
-        let items = analysis.prepare(&study.model)?;
-        let first_prompt = A::scored(&items).first_prompt().cloned();
+        let Prepared { items, scored, .. } = prepared(analysis, study)?;
+        let first_prompt = scored.first_prompt().cloned();
         let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed);
         analysis.measure(&counter, &items)?;
         let Counted { extent, sizes, parts, dearest } = counter.counted();

@@ -3,7 +3,7 @@
 use super::document::{document, write_report};
 use super::parts::products;
 use super::rundir::{ModelRecord, RUN_FILE, RecordError, RunDir, RunRecord, read_record};
-use super::runner::{StudyError, compute, expected};
+use super::runner::{StudyError, compute, expected, prepared};
 use super::{Meter, Study, memory};
 use crate::analyses::{Analysis, Output, Writer};
 use crate::figure::{self, Figure};
@@ -96,18 +96,18 @@ pub fn run_into<A: Analysis>(
     place: &Place,
     origin: &Origin,
 ) -> Result<Finished, StudyError> {
-    let items = analysis.prepare(&study.model)?;
-    let (mut record, data) = record(analysis, study, A::datasets(&items), origin);
+    let prepared = prepared(analysis, study)?;
+    let (mut record, data) = record(analysis, study, prepared.sources.clone(), origin);
     if let Some(finished) = complete(place, &record)? {
         return Ok(finished);
     }
-    let expected = expected(analysis, &items, study)?;
+    let expected = expected(analysis, &prepared.items, study)?;
     let directory = RunDir::create(&place.out, place.force, place.resume)?;
     directory.claim(&claimed(&record))?;
     record.timings.load_s = origin.meter.elapsed_s();
 
     let computing = Instant::now();
-    let computed = compute(analysis, &items, study, expected, Some(directory.parts()));
+    let computed = compute(analysis, &prepared, study, expected, Some(directory.parts()));
     // What stopped the run is what a user must hear of, not that something of it could not be taken away.
     let (output, ran) = computed.inspect_err(|_| drop(directory.abandon()))?;
     record.measured = Some(ran.measured);
@@ -216,7 +216,7 @@ fn write<A: Analysis>(directory: &RunDir, output: &Output, record: &RunRecord) -
     for (name, bytes) in &output.files {
         directory.write_atomic(name, bytes)?;
     }
-    write_figures(directory, A::figures(&output.tables)?)?;
+    write_figures(directory, (A::FROM_TABLES.figures)(&output.tables)?)?;
     write_report(directory, &document(&Writer::of::<A>(), record, &output.tables, directory.folder())?)
 }
 

@@ -36,7 +36,7 @@ pub(crate) fn document(
     ));
     report.intro.insert(0, Block::Code(record.command_line.clone()));
     report.sections.extend(record.measured.as_ref().map(described::section));
-    report.sections.extend((writer.sections)(tables, folder)?);
+    report.sections.extend((writer.from_tables.sections)(tables, folder)?);
     report.sections.push(provenance(record));
     Ok(report)
 }

@@ -14,7 +14,7 @@ pub(super) fn taken_out(parameters: Map<String, Value>) -> (Map<String, Value>, 
     (named, files)
 }
 
-fn named(value: Value, files: &mut Vec<(String, Vec<u8>)>) -> Value {
+fn named(value: Value, files: &mut Vec<File>) -> Value {
     match value {
         Value::Array(values) => values.into_iter().map(|value| named(value, files)).collect(),
         Value::Object(object) if object.contains_key("memory") => {

@@ -93,7 +93,7 @@ impl Parts {
         }
     }
 
-    /// Keeps answers of runs that went on; gives them back.
+    /// Keeps answers of runs that went on.
     ///
     /// # Errors
     /// If they cannot be written.

@@ -8,7 +8,7 @@ use super::parts::Parts;
 use super::progress::Work;
 use super::rundir::{RecordError, RunDirError};
 use super::session::{Scores, SessionError};
-use crate::analyses::{About, Analysis, AnalysisError, Output};
+use crate::analyses::{About, Analysis, AnalysisError, Output, Prepared};
 use crate::figure::FigureError;
 use crate::measured::Measured;
 use crate::parameters::param;
@@ -22,9 +22,15 @@ use serde_json::{Map, Value};
 /// # Errors
 /// If the data do not fit the model, the study is cancelled, or the work fails.
 pub fn run<A: Analysis>(analysis: &A, study: &Study) -> Result<Output, AnalysisError> {
-    let items = analysis.prepare(&study.model)?;
-    let expected = expected(analysis, &items, study)?;
-    Ok(compute(analysis, &items, study, expected, None)?.0)
+    let prepared = prepared(analysis, study)?;
+    let expected = expected(analysis, &prepared.items, study)?;
+    Ok(compute(analysis, &prepared, study, expected, None)?.0)
+}
+
+/// The data of an analysis whose parameters are sound, as the model reads them.
+pub(super) fn prepared<A: Analysis>(analysis: &A, study: &Study) -> Result<Prepared<A::Items>, AnalysisError> {
+    analysis.check()?;
+    analysis.prepare(&study.model)
 }
 
 /// What was run, for the record.
@@ -36,13 +42,12 @@ pub(super) struct Ran {
 /// Runs an analysis on items that are prepared; of parts, those that are kept are taken over.
 pub(super) fn compute<A: Analysis>(
     analysis: &A,
-    items: &A::Items,
+    Prepared { items, scored, .. }: &Prepared<A::Items>,
     study: &Study,
     expected: Work,
     parts: Option<Parts>,
 ) -> Result<(Output, Ran), AnalysisError> {
     study.progress.iter().for_each(|progress| progress.begin(expected));
-    let scored = A::scored(items);
     let warned = scored.clone();
     let session = study.session().scoring(scored.wanted(), move |scores: &Scores| warned.warn(scores));
     let session = match parts {
@@ -113,8 +118,8 @@ impl<A: Analysis> Job for A {
     }
 
     fn parameters(&self, study: &Study, origin: &Origin) -> Result<Map<String, Value>, StudyError> {
-        let items = self.prepare(&study.model)?;
-        Ok(directory::record(self, study, A::datasets(&items), origin).0.parameters)
+        let sources = prepared(self, study)?.sources;
+        Ok(directory::record(self, study, sources, origin).0.parameters)
     }
 }
 

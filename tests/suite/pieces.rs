@@ -183,7 +183,7 @@ fn parsed<A: clap::Args>(words: &[&str]) -> A {
 #[track_caller]
 fn holds<A: Analysis + clap::Args>(model: &Arc<Model>, words: &[&str]) {
     let analysis: A = parsed(words);
-    let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}"));
+    let items = analysis.prepare(model).unwrap_or_else(|e| panic!("{e}")).items;
     let bytes = |session: Session| -> Vec<(String, Vec<u8>)> {
         let measured = analysis.measure(&session, &items).unwrap_or_else(|e| panic!("{e}"));
         let output = analysis.tables(&About::of(&session), &items, measured).unwrap_or_else(|e| panic!("{e}"));

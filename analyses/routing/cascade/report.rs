@@ -3,17 +3,12 @@
 use super::{DropRow, KnockoutRow, OverPairs, RepairRow};
 use crate::analyses::components::{OfComponent, label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Moved, Order, Shown, moved};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{Estimate, Figure, Forest, ForestRow, Heatmap};
+use crate::analyses::prelude::*;
+use crate::figure::{Estimate, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{plural, share, share_interval, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::path::Path;
 
 /// What attributions change by, for axes.
 const LOSS: &str = "loss of attribution (nats; negative: gain)";
@@ -93,19 +88,18 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         ("drops.png".to_string(), drops_map(&rows, &repair.gate, &subtitle)),
         ("forest.png".to_string(), drops_forest(&rows, &subtitle)),
     ];
-    let knockouts = knockouts_forest(table(tables, KnockoutRow::TABLE)?, &repair.gate, &subtitle)?;
-    figures.extend(knockouts.map(|f| ("knockouts.png".to_string(), f)));
-    let (shown, rows) = apart(table(tables, KnockoutRow::TABLE)?, subtitle)?;
+    let knockouts = KnockoutRow::read(table(tables, KnockoutRow::TABLE)?)?;
+    let forest = knockouts_forest(&knockouts, &repair.gate, &subtitle);
+    figures.extend(forest.map(|f| ("knockouts.png".to_string(), f)));
+    let (shown, rows) = apart(&knockouts, subtitle);
     figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     Ok(figures)
 }
 
 /// The halves of the knockouts' effects: the gate's, then each set of amplifiers alone.
-fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
-    let rows = (0..knockouts.rows()).filter(|i| *i == 0 || !with_gate[*i]).take(MOST_KNOCKOUTS);
-    let label = |name: &str| if name == ALL { "all amplifiers".to_string() } else { name.to_string() };
-    let rows = rows.map(|i| (i, label(names[i])));
+fn apart(knockouts: &[KnockoutRow], subtitle: String) -> (Shown<'static>, Vec<Moved>) {
+    let rows = knockouts.iter().enumerate().filter(|(i, of)| *i == 0 || !of.with_gate).take(MOST_KNOCKOUTS);
+    let rows = rows.map(|(_, of)| Moved { label: of.label(), whole: of.effect_mean, halves: of.halves });
     let shown = Shown {
         title: "Knockouts: answer and foil apart".to_string(),
         subtitle,
@@ -113,7 +107,13 @@ fn apart(knockouts: &Table, subtitle: String) -> Result<(Shown<'static>, Vec<Mov
         order: Order::Own("knocked out"),
         ..Shown::default()
     };
-    Ok((shown, moved(knockouts.column(KnockoutRow::halves)?, knockouts.column(KnockoutRow::effect_mean)?, rows)))
+    (shown, rows.collect())
+}
+
+impl KnockoutRow<'_> {
+    fn label(&self) -> String {
+        if self.heads == ALL { "all amplifiers".to_string() } else { self.heads.to_string() }
+    }
 }
 
 /// What every later head loses, layer by head, with a dot on amplifiers.
@@ -172,26 +172,22 @@ fn drops_forest(rows: &[Component], subtitle: &str) -> Figure {
 }
 
 /// Amplifiers knocked out alone and on top of the gate; none where there are none.
-fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Option<Figure>, AnalysisError> {
-    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
-    let (effects, ends) = (knockouts.column(KnockoutRow::effect_mean)?, knockouts.column(KnockoutRow::interval)?);
-    let (beyond, beyond_ends) = (knockouts.column(KnockoutRow::beyond_gate)?, knockouts.column(KnockoutRow::beyond)?);
-    let q = knockouts.column(KnockoutRow::q_value)?;
+fn knockouts_forest(knockouts: &[KnockoutRow], gate: &str, subtitle: &str) -> Option<Figure> {
     // What is done on top of the gate has an interval, and no test.
     let excludes_0 = |(low, high): (f64, f64)| low > 0.0 || high < 0.0;
     let estimate = |value: Option<f64>, interval: Option<(f64, f64)>, marked: Option<bool>| {
         Some(Estimate { value: value?, interval, marked })
     };
-    let row = |i: usize| ForestRow {
-        label: if names[i] == ALL { "all amplifiers".to_string() } else { names[i].to_string() },
+    let row = |of: &KnockoutRow| ForestRow {
+        label: of.label(),
         estimates: vec![
-            estimate(effects[i], ends[i], q[i].map(|q| q < SIGNIFICANT)),
-            estimate(beyond[i], beyond_ends[i], beyond_ends[i].map(excludes_0)),
+            estimate(of.effect_mean, of.interval, of.q_value.map(|q| q < SIGNIFICANT)),
+            estimate(of.beyond_gate, of.beyond, of.beyond.map(excludes_0)),
         ],
     };
     // More than fit into a figure are in the table.
-    let rows: Vec<ForestRow> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).map(row).take(MOST_KNOCKOUTS).collect();
-    Ok((!rows.is_empty()).then(|| {
+    let rows: Vec<ForestRow> = knockouts.iter().filter(|of| !of.with_gate).map(row).take(MOST_KNOCKOUTS).collect();
+    (!rows.is_empty()).then(|| {
         Figure::from(Forest {
             title: format!("Amplifiers with and without {gate}"),
             subtitle: subtitle.to_string(),
@@ -202,12 +198,13 @@ fn knockouts_forest(knockouts: &Table, gate: &str, subtitle: &str) -> Result<Opt
             interval_meaning: Some(INTERVAL.to_string()),
             missing_meaning: None,
         })
-    }))
+    })
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let components = table(tables, DropRow::TABLE)?;
+    let (components, knockouts) = (table(tables, DropRow::TABLE)?, table(tables, KnockoutRow::TABLE)?);
     let (rows, repair) = (rows(components)?, repair(tables)?);
+    let of_knockouts = KnockoutRow::read(knockouts)?;
     let gate = &repair.gate;
     let listing = Listing::of(components)
         .strongest(DropRow::drop_mean.name)
@@ -226,7 +223,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let alt =
         format!("Layer-by-head heatmap of the attribution that each later head loses when {gate} is knocked out.");
     let main = Section::new(format!("What {gate} works through"))
-        .paragraph(finding(&rows, &repair, table(tables, KnockoutRow::TABLE)?)?)
+        .paragraph(finding(&rows, &repair, &of_knockouts))
         .figure(dir.join("drops.png"), drops_caption(&rows, gate), alt)
         .figure(
             dir.join("forest.png"),
@@ -235,17 +232,17 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
         )
         .block(Block::Table(listing.block("The largest changes of attribution")?));
     let mut sections = vec![main];
-    let (shown, moved) = apart(table(tables, KnockoutRow::TABLE)?, repair.subtitle())?;
+    let (shown, moved) = apart(&of_knockouts, repair.subtitle());
     sections.extend(shown.section(&moved, dir, true));
-    sections.extend(knockouts_section(table(tables, KnockoutRow::TABLE)?, &repair, dir)?);
-    sections.push(Section::new("Self-repair").paragraph(repair_text(&rows, &repair)?));
+    sections.extend(knockouts_section(knockouts, &of_knockouts, &repair, dir)?);
+    sections.push(Section::new("Self-repair").paragraph(repair_text(&rows, &repair)));
     Ok(sections)
 }
 
 /// The effect, and its amplifiers.
-fn finding(rows: &[Component], repair: &RepairRow, knockouts: &Table) -> Result<String, AnalysisError> {
+fn finding(rows: &[Component], repair: &RepairRow, knockouts: &[KnockoutRow]) -> String {
     // The gate's own knockout is the first.
-    let moved = knockouts.column(KnockoutRow::halves)?.first().map_or(String::new(), |of| of.sentence("The knockout"));
+    let moved = knockouts.first().map_or(String::new(), |of| of.halves.sentence("The knockout"));
     let amplifiers: Vec<&Component> = rows.iter().filter(|r| r.row.amplifier).collect();
     let named = |r: &&Component| format!("**{}** ({})", r.label, share(r.row.share_of_effect));
     let names: Vec<String> = amplifiers.iter().take(NAMED).map(named).collect();
@@ -275,7 +272,7 @@ fn finding(rows: &[Component], repair: &RepairRow, knockouts: &Table) -> Result<
             names.join(", ")
         ),
     };
-    Ok(format!(
+    format!(
         "Over {}, knocking out **{}** ({}) moves the positive prompts' logit difference from {} to {} nats (negative \
          prompts: {}).{moved} {found} All later heads together, those that work against it too, carry {}.",
         plural(repair.n, "pair"),
@@ -285,29 +282,30 @@ fn finding(rows: &[Component], repair: &RepairRow, knockouts: &Table) -> Result<
         signed(repair.knocked_mean, 3),
         signed(repair.negative_mean, 3),
         repair.carried(),
-    ))
+    )
 }
 
 /// The amplifiers knocked out too; none where there are none.
-fn knockouts_section(knockouts: &Table, repair: &RepairRow, dir: &Path) -> Result<Option<Section>, AnalysisError> {
-    let (names, with_gate) = (knockouts.column(KnockoutRow::heads)?, knockouts.column(KnockoutRow::with_gate)?);
-    let (alone, beyond) = (knockouts.column(KnockoutRow::alone)?, knockouts.column(KnockoutRow::beyond_gate)?);
+fn knockouts_section(
+    table: &Table,
+    knockouts: &[KnockoutRow],
+    repair: &RepairRow,
+    dir: &Path,
+) -> Result<Option<Section>, AnalysisError> {
     // Without a row of all of them there is one alone.
-    let singles: Vec<usize> = (0..knockouts.rows()).filter(|i| !with_gate[*i]).collect();
-    let Some(last) = singles.last().copied() else { return Ok(None) };
+    let Some(last) = knockouts.iter().rfind(|of| !of.with_gate) else { return Ok(None) };
     let gate = &repair.gate;
-    let who = if names[last] == ALL { "all of them" } else { names[last] };
-    let ends = knockouts.column(KnockoutRow::beyond)?[last];
+    let who = if last.heads == ALL { "all of them" } else { last.heads };
     let text = format!(
         "A head that only passes the signal of {gate} on does little once {gate} is out; what it still does there it carries from \
          elsewhere. Knocking out {who} moves the logit difference by {} nats without {gate}'s knockout, and by {} nats on top \
          of it (95 % interval {}).{}",
-        signed(alone[last], 3),
-        signed(beyond[last], 3),
-        interval(ends),
-        passed_on(alone[last], ends),
+        signed(last.alone, 3),
+        signed(last.beyond_gate, 3),
+        interval(last.beyond),
+        passed_on(last.alone, last.beyond),
     );
-    let block = Listing::of(knockouts)
+    let block = Listing::of(table)
         .column("knocked out", Show::Text(KnockoutRow::heads.name))
         .column("metric (nats)", Show::Signed(KnockoutRow::metric_mean.name, 3))
         .column("effect (nats)", Show::Signed(KnockoutRow::effect_mean.name, 3))
@@ -340,7 +338,7 @@ fn passed_on(alone: Option<f64>, on_top: Option<(f64, f64)>) -> String {
 }
 
 /// Direct against total effect, and who works against it.
-fn repair_text(rows: &[Component], repair: &RepairRow) -> Result<String, AnalysisError> {
+fn repair_text(rows: &[Component], repair: &RepairRow) -> String {
     let (direct, total) = (repair.direct.mean, repair.total.mean);
     let verdict = verdict(&repair.gate, direct.unwrap_or(0.0), total.unwrap_or(0.0));
     let against: Vec<&Component> = rows
@@ -362,7 +360,7 @@ fn repair_text(rows: &[Component], repair: &RepairRow) -> Result<String, Analysi
             }
         ),
     };
-    Ok(format!(
+    format!(
         "The total effect of {} is {}; its direct effect, the change of its own attribution, is {}. {verdict} Between the two \
          stand later heads with {}, later MLPs with {}, and the final norm and the rest with {}. {against}",
         repair.gate,
@@ -371,7 +369,7 @@ fn repair_text(rows: &[Component], repair: &RepairRow) -> Result<String, Analysi
         repair.later_heads.words(),
         repair.later_mlps.words(),
         repair.rest.words(),
-    ))
+    )
 }
 
 /// How much of an effect is direct.

@@ -1,16 +1,13 @@
 //! The tables of the knockout cascade.
 
 use super::{Class, Knocked, KnockedOut, Loss, Shared, class};
-use crate::analyses::AnalysisError;
 use crate::analyses::components::{OfComponent, OfWriter};
 use crate::analyses::effects::family;
 use crate::analyses::halves::{self, Halves};
+use crate::analyses::prelude::*;
 use crate::analyses::routing::gate::{Head, names};
-use crate::analyses::summary::{less, mean, sd};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_family, bca_ratio, ratio};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::analyses::summary::{less, sd};
+use crate::stats::{bca_family, bca_ratio, ratio};
 use std::borrow::Cow;
 
 /// Below this, in nats, an attribution is next to nothing, and a share of it says nothing.

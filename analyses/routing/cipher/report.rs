@@ -6,17 +6,13 @@ use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
 use crate::analyses::halves::{Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, table};
+use crate::analyses::prelude::*;
 use crate::answers::Class;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
 use crate::report::cells::{p_value, plural, share, share_interval, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
 use crate::stats::{counted, wilson};
-use crate::table::Table;
-use crate::table::rows::{Column, Row as _};
-use std::path::Path;
+use crate::table::rows::Column;
 
 /// How many groups and languages a report lists.
 const LISTED: usize = 16;
@@ -49,14 +45,10 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             subtitle: subtitle.clone(),
             category_label: "run".to_string(),
             value_label: value_label.to_string(),
-            shares: false,
             categories: requests.into_iter().map(called).map(str::to_string).collect(),
             series,
-            range: None,
-            reference: None,
-            mark_meaning: None,
             interval_meaning: Some(INTERVAL.to_string()),
-            band_meaning: None,
+            ..Bars::default()
         })
     };
     let (effects, q) = (

@@ -1,22 +1,20 @@
 //! The tables of a cipher: the gate's necessity in each form, how much of it collapses, and what injection brings back.
 
 use super::{CONDITIONS, FORMS, Form, Items, Measured};
-use crate::analyses::AnalysisError;
 use crate::analyses::answered::{Answer, Answered, shares};
 use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
 use crate::analyses::halves::{self, Halves};
+use crate::analyses::prelude::*;
 use crate::analyses::routing::ciphered::OmittedPairs;
 use crate::analyses::routing::gate::names;
-use crate::analyses::summary::{less, mean, sd};
+use crate::analyses::summary::{less, sd};
 use crate::answers::Class;
-use crate::rows;
 use crate::stats::{
-    Bootstrap, Interval, PairedCounts, bca_family, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test,
-    ratio, sign_flip, wilson,
+    PairedCounts, bca_family, bca_mean, bca_ratio, bca_ratio_family, draws_for, paired_sign_test, ratio, sign_flip,
+    wilson,
 };
-use crate::table::Table;
-use crate::table::rows::{self, Row as _};
+use crate::table::rows;
 use std::borrow::Cow;
 
 /// What the tables are made of.

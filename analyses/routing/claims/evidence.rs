@@ -1,8 +1,7 @@
 //! The tables that claims are judged by, and how numbers are looked up in them.
 
-use crate::analyses::AnalysisError;
+use crate::analyses::prelude::*;
 use crate::answers::Class;
-use crate::table::Table;
 use crate::table::rows::{Cells, Column};
 use std::collections::BTreeMap;
 

@@ -6,15 +6,14 @@ mod signal;
 
 use super::evidence::{At, Evidence, Other, row, rows, table};
 use super::{Claim, Unit, Verdict};
-use crate::analyses::AnalysisError;
 use crate::analyses::behaviour::{HELD_OUT, RateRow, SeparationRow};
 use crate::analyses::metric::chosen_by_refusals;
+use crate::analyses::prelude::*;
 use crate::analyses::routing::screen::CircuitRow;
 use crate::answers::Class;
 use crate::names::short_name;
 use crate::report::cells::{self, share};
 use crate::stats::{counted, wilson};
-use crate::table::Table;
 use std::collections::BTreeMap;
 
 type Judged = Result<Claim, AnalysisError>;

@@ -1,12 +1,8 @@
 //! Where the route is committed: the layer that reads the content, and the one at which the signal has arrived.
 
 use super::{Items, Kind, Measured, Place};
-use crate::analyses::AnalysisError;
-use crate::analyses::summary::mean;
-use crate::rows;
+use crate::analyses::prelude::*;
 use crate::stats;
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use rand::Rng;
 
 /// Resamples of pairs for the interval of a layer.

@@ -3,19 +3,13 @@
 use super::LayerRow;
 use super::committed::CommittedRow;
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::halves::{Moved, Order, Shown, moved};
+use crate::analyses::halves::{Moved, Order, Shown};
 use crate::analyses::power::Power;
-use crate::analyses::summary::mean;
-use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Figure, Threshold};
+use crate::analyses::prelude::*;
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{number, p_value, plural, share, share_interval, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Section};
-use crate::table::Table;
-use crate::table::rows::Row as _;
 use std::collections::BTreeMap;
-use std::path::Path;
 
 /// A row of the table of decisive layers, with what was tested.
 struct Row<'a> {
@@ -36,20 +30,16 @@ impl Row<'_> {
     }
 }
 
-fn rows<'a>(table: &'a Table, layers: &Table) -> Result<Vec<Row<'a>>, AnalysisError> {
-    let (places, changes) = (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?);
-    let (at, q) = (layers.column(LayerRow::layer)?, layers.column(LayerRow::q_value)?);
-    let (shares, ends) = (layers.column(LayerRow::share_of_gap)?, layers.column(LayerRow::share_interval)?);
+fn rows<'a>(table: &'a Table, layers: &[LayerRow]) -> Result<Vec<Row<'a>>, AnalysisError> {
     let row = |of: CommittedRow<'a>| {
-        let same = |j: &usize| (places[*j], changes[*j]) == (of.place, of.change);
-        let tested: Vec<usize> = (0..layers.rows()).filter(same).collect();
+        let tested: Vec<&LayerRow> = layers.iter().filter(|l| (l.place, l.change) == (of.place, of.change)).collect();
         // The row of the change at the place before a layer.
-        let at_layer = |layer: Option<f64>| tested.iter().copied().find(|j| Some(at[*j] as f64) == layer);
-        let largest = at_layer(of.largest_layer);
+        let before = |layer: Option<f64>| tested.iter().find(|l| Some(l.layer as f64) == layer);
+        let largest = before(of.largest_layer);
         Row {
-            largest_share_interval: largest.and_then(|j| ends[j]),
-            next: at_layer(of.layer.map(|layer| layer + 1.0)).and_then(|j| Some((shares[j]?, ends[j]))),
-            q: largest.and_then(|j| q[j]),
+            largest_share_interval: largest.and_then(|l| l.share_interval),
+            next: before(of.layer.map(|layer| layer + 1.0)).and_then(|l| Some((l.share_of_gap?, l.share_interval))),
+            q: largest.and_then(|l| l.q_value),
             tests: tested.len(),
             of,
         }
@@ -58,63 +48,62 @@ fn rows<'a>(table: &'a Table, layers: &Table) -> Result<Vec<Row<'a>>, AnalysisEr
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let layers = table(tables, LayerRow::TABLE)?;
-    let decisive = rows(table(tables, CommittedRow::TABLE)?, layers)?;
-    let draw = |change: &str, title: &str| curves(layers, &decisive, change, title);
+    let layers = LayerRow::read(table(tables, LayerRow::TABLE)?)?;
+    let decisive = rows(table(tables, CommittedRow::TABLE)?, &layers)?;
+    let draw = |change: &str, title: &str| curves(&layers, &decisive, change, title);
     let mut figures = vec![
-        ("commitment.png".to_string(), draw("remove", "The signal removed, layer by layer")?),
-        ("restored.png".to_string(), draw("restore", "The signal restored, layer by layer")?),
+        ("commitment.png".to_string(), draw("remove", "The signal removed, layer by layer")),
+        ("restored.png".to_string(), draw("restore", "The signal restored, layer by layer")),
     ];
-    let (shown, rows) = apart(layers, &decisive)?;
+    let (shown, rows) = apart(&layers, &decisive);
     figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
     Ok(figures)
 }
 
 /// The halves of the largest effect of each change at each place.
-fn apart(layers: &Table, decisive: &[Row]) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
-    let (places, changes, at) =
-        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
-    let row = |of: &Row| {
-        let here = |i: &usize| {
-            (places[*i], changes[*i]) == (of.of.place, of.of.change) && Some(at[*i] as f64) == of.of.largest_layer
-        };
-        let i = (0..layers.rows()).find(here)?;
-        Some((i, format!("{}, {}, L{}", of.of.change, of.of.place, at[i])))
+fn apart(layers: &[LayerRow], decisive: &[Row]) -> (Shown<'static>, Vec<Moved>) {
+    let moved = |Row { of, .. }: &Row| {
+        let here =
+            |l: &&LayerRow| (l.place, l.change) == (of.place, of.change) && Some(l.layer as f64) == of.largest_layer;
+        let l = layers.iter().find(here)?;
+        let label = format!("{}, {}, L{}", of.change, of.place, l.layer);
+        Some(Moved { label, whole: l.effect_mean, halves: l.halves })
     };
-    let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
     let shown = Shown {
         title: "Signal removed and restored: answer and foil apart".to_string(),
-        subtitle: format!("{model}, {}, the largest effect of each change at each place", numbers_of_pairs(decisive)),
+        subtitle: format!(
+            "{}, {}, the largest effect of each change at each place",
+            model(layers),
+            numbers_of_pairs(decisive)
+        ),
         subject: "the change",
         order: Order::Own("change, place, layer"),
         ..Shown::default()
     };
-    Ok((
-        shown,
-        moved(layers.column(LayerRow::halves)?, layers.column(LayerRow::effect_mean)?, decisive.iter().filter_map(row)),
-    ))
+    (shown, decisive.iter().filter_map(moved).collect())
+}
+
+fn model(layers: &[LayerRow]) -> String {
+    short_name(layers.first().map_or("", |l| l.model))
 }
 
 /// The share of the gap that a change closes at each layer, at both places.
-fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result<Figure, AnalysisError> {
-    let mut lines = Vec::new();
-    for (place, name) in [("content", "content"), ("last", "last position")] {
-        lines.push(curve(layers, (place, change, 0), name, CurveRole::Series)?);
-    }
+fn curves(layers: &[LayerRow], decisive: &[Row], change: &str, title: &str) -> Figure {
+    let places = [("content", "content"), ("last", "last position")];
+    let own = places.map(|(place, name)| curve(layers, (place, change), name));
+    let mut lines = Vec::from(own);
     if change == "remove" {
-        for (of, (place, name)) in [("content", "content"), ("last", "last position")].into_iter().enumerate() {
-            lines.extend(random(layers, place, name, CurveRole::ControlOf(of))?);
-        }
+        let random = |(of, (place, name))| random(layers, place, name, CurveRole::ControlOf(of));
+        lines.extend(places.into_iter().enumerate().filter_map(random));
     }
     let of = |place: &str| decisive.iter().find(|r| r.of.place == place && r.of.change == change);
     let threshold = |place: &str, label: &str| {
         let row = of(place)?;
         Some(Threshold { x: row.of.layer.filter(|_| row.is_told())?, label: label.to_string(), interval: None })
     };
-    let model = short_name(layers.column(LayerRow::model)?.first().copied().unwrap_or_default());
-    Ok(Figure::from(Curves {
+    Figure::from(Curves {
         title: title.to_string(),
-        subtitle: format!("{model}, {}", numbers_of_pairs(decisive)),
+        subtitle: format!("{}, {}", model(layers), numbers_of_pairs(decisive)),
         x_label: "layer before which the residual stream is changed".to_string(),
         y_label: "share of the gap closed".to_string(),
         shares: true,
@@ -132,7 +121,7 @@ fn curves(layers: &Table, decisive: &[Row], change: &str, title: &str) -> Result
             "remove" => "95 % BCa interval; random: all directions".to_string(),
             _ => "95 % BCa interval".to_string(),
         }),
-    }))
+    })
 }
 
 /// `40 pairs in the content, 120 at the last position`
@@ -143,42 +132,30 @@ fn numbers_of_pairs(decisive: &[Row]) -> String {
 
 /// What random directions do at a place: their mean before each layer, within the range of all of them. There are others before each
 /// layer, so that a line of one direction would join what does not belong together. None where there are none.
-fn random(layers: &Table, place: &str, name: &str, role: CurveRole) -> Result<Option<Curve>, AnalysisError> {
-    let (places, changes, at) =
-        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
-    let shares = layers.column(LayerRow::share_of_gap)?;
+fn random(layers: &[LayerRow], place: &str, name: &str, role: CurveRole) -> Option<Curve> {
     let mut found: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
-    for i in (0..layers.rows()).filter(|i| (places[*i], changes[*i]) == (place, "random")) {
-        found.entry(at[i]).or_default().extend(shares[i]);
+    for l in layers.iter().filter(|l| (l.place, l.change) == (place, "random")) {
+        found.entry(l.layer).or_default().extend(l.share_of_gap);
     }
-    let Some(n) = found.values().map(Vec::len).max().filter(|n| *n > 0) else { return Ok(None) };
+    let n = found.values().map(Vec::len).max().filter(|n| *n > 0)?;
     let point = |(layer, shares): (i64, Vec<f64>)| {
         let low = shares.iter().copied().reduce(f64::min);
         CurvePoint { x: layer as f64, y: mean(&shares), interval: low.zip(shares.iter().copied().reduce(f64::max)) }
     };
     let name = format!("{name}, {}", plural(n as i64, "random direction"));
-    Ok(Some(Curve { name, role, points: found.into_iter().map(point).collect() }))
+    Some(Curve { name, role, points: found.into_iter().map(point).collect() })
 }
 
-/// The shares of one place, change and direction with their intervals.
-fn curve(
-    layers: &Table,
-    (place, change, direction): (&str, &str, i64),
-    name: &str,
-    role: CurveRole,
-) -> Result<Curve, AnalysisError> {
-    let (places, changes, at) =
-        (layers.column(LayerRow::place)?, layers.column(LayerRow::change)?, layers.column(LayerRow::layer)?);
-    let (directions, shares) = (layers.column(LayerRow::direction)?, layers.column(LayerRow::share_of_gap)?);
-    let ends = layers.column(LayerRow::share_interval)?;
-    let here = |i: &usize| (places[*i], changes[*i], directions[*i]) == (place, change, direction);
-    let point = |i: usize| CurvePoint { x: at[i] as f64, y: shares[i], interval: ends[i] };
-    Ok(Curve { name: name.to_string(), role, points: (0..layers.rows()).filter(here).map(point).collect() })
+/// The shares of one change at one place, with their intervals.
+fn curve(layers: &[LayerRow], (place, change): (&str, &str), name: &str) -> Curve {
+    let here = layers.iter().filter(|l| (l.place, l.change, l.direction) == (place, change, 0));
+    let point = |l: &LayerRow| CurvePoint { x: l.layer as f64, y: l.share_of_gap, interval: l.share_interval };
+    Curve { name: name.to_string(), role: CurveRole::Series, points: here.map(point).collect() }
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let layers = table(tables, LayerRow::TABLE)?;
-    let decisive = rows(table(tables, CommittedRow::TABLE)?, layers)?;
+    let layers = LayerRow::read(table(tables, LayerRow::TABLE)?)?;
+    let decisive = rows(table(tables, CommittedRow::TABLE)?, &layers)?;
     let of = |place: &str, change: &str| decisive.iter().find(|r| r.of.place == place && r.of.change == change);
     let mut words = Vec::new();
     words.extend(of("content", "remove").map(|r| content(r, "Removing the signal from the content")));
@@ -189,8 +166,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let powers = untold.map(|row| Power { items: row.of.n, item: "pair", tests: row.tests }.sentence());
     // Said once of the places alike; the content may have fewer pairs.
     words.extend(powers.map(|said| said.trim_start().to_string()).find(|said| !said.is_empty()));
-    words.push(control(layers)?);
-    let left_out = layers.column(LayerRow::left_out)?.iter().copied().max().unwrap_or(0);
+    words.push(control(&layers));
+    let left_out = layers.iter().map(|l| l.left_out).max().unwrap_or(0);
     if left_out > 0 {
         let (have, are) = if left_out == 1 { ("has", "is") } else { ("have", "are") };
         words.push(format!(
@@ -225,7 +202,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
             alt,
         )
         .block(Block::Table(block));
-    let (shown, rows) = apart(layers, &decisive)?;
+    let (shown, rows) = apart(&layers, &decisive);
     Ok(std::iter::once(main).chain(shown.section(&rows, dir, true)).collect())
 }
 
@@ -294,22 +271,19 @@ fn arrival(row: &Row, what: &str) -> String {
 }
 
 /// The most that a random direction closes of the gap.
-fn control(layers: &Table) -> Result<String, AnalysisError> {
-    let (places, directions, shares) =
-        (layers.column(LayerRow::place)?, layers.column(LayerRow::direction)?, layers.column(LayerRow::share_of_gap)?);
+fn control(layers: &[LayerRow]) -> String {
     let mut words = Vec::new();
     for (place, name) in [("content", "in the content"), ("last", "at the last position")] {
-        let random = (0..layers.rows()).filter(|i| places[*i] == place && directions[*i] > 0);
-        let found: Vec<f64> = random.clone().filter_map(|i| shares[i]).collect();
-        if let Some(most) = found.into_iter().reduce(f64::max) {
-            let n = random.map(|i| directions[i]).max().unwrap_or(0);
+        let random = || layers.iter().filter(|l| l.place == place && l.direction > 0);
+        if let Some(most) = random().filter_map(|l| l.share_of_gap).reduce(f64::max) {
+            let n = random().map(|l| l.direction).max().unwrap_or(0);
             words.push(format!("{} of the gap {name} ({} before each layer)", share(most), plural(n, "direction")));
         }
     }
-    Ok(match words.is_empty() {
+    match words.is_empty() {
         true => String::new(),
         false => format!("Going as far along a random direction closes at most {}.", words.join(" and ")),
-    })
+    }
 }
 
 #[cfg(test)]
@@ -360,15 +334,15 @@ mod tests {
             share_of_gap: Some(share),
             ..LayerRow::default()
         };
-        let table = LayerRow::table(rows.map(row)).unwrap();
-        let curve = random(&table, "content", "content", CurveRole::ControlOf(0)).unwrap().unwrap();
+        let layers = rows.map(row);
+        let curve = random(&layers, "content", "content", CurveRole::ControlOf(0)).unwrap();
         assert_eq!(curve.name, "content, 2 random directions");
         let points: Vec<_> = curve.points.iter().map(|p| (p.x, p.interval)).collect();
         assert_eq!(points, [(0.0, Some((-0.3, 0.1))), (1.0, Some((-0.5, 0.2)))]);
         assert!((curve.points[0].y.unwrap() + 0.1).abs() < 1e-12);
         // The most that is closed, not the largest size with its sign.
-        let said = control(&table).unwrap();
+        let said = control(&layers);
         assert!(said.contains("at most 20.0\u{a0}% of the gap in the content (2 directions"), "{said}");
-        assert!(random(&table, "last", "last", CurveRole::ControlOf(1)).unwrap().is_none());
+        assert!(random(&layers, "last", "last", CurveRole::ControlOf(1)).is_none());
     }
 }

@@ -2,16 +2,12 @@
 
 use super::{Items, Place};
 use crate::analyses::directions::{norm, scaled};
+use crate::analyses::prelude::*;
 use crate::analyses::summary::{RowMean, mean_row};
-use crate::analyses::{AnalysisError, batches};
 use crate::ops::vectors::dot;
-use crate::plan::{Activation, Array, Handle, Part, Plan};
-use crate::site::SiteKind;
 use crate::stats;
-use crate::study::Runner;
 use rand::Rng;
 use rand_distr::StandardNormal;
-use std::ops::Range;
 use std::sync::Arc;
 
 /// A direction with the two classes' places on it.

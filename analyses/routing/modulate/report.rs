@@ -5,17 +5,14 @@ use super::tables::{ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, Thresh
 use crate::analyses::answered::class_columns;
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::halves::{Moved, Order, Shown, moved};
-use crate::analyses::{AnalysisError, Figures, power, table};
+use crate::analyses::power;
+use crate::analyses::prelude::*;
 use crate::answers::Class;
-use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Figure, Forest, ForestRow, Threshold};
+use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Forest, ForestRow, Threshold};
 use crate::names::short_name;
+use crate::report::TableBlock;
 use crate::report::cells::{EMPTY, exact, number, p_value, plural, points, points_interval, share, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section, TableBlock};
 use crate::stats::{counted, wilson};
-use crate::table::Table;
-use crate::table::rows::Row as _;
-use std::path::Path;
 
 /// What is under the figure of the metric.
 const METRIC_CAPTION: &str = "The mean logit difference by coefficient. Thin lines: the mean of random directions of the same norm, \
@@ -67,12 +64,7 @@ fn curves(dose: &Table, title: &str, what: &str, y_label: &str) -> Result<Curves
         subtitle: format!("{model}, {what}, signal changed at {site}"),
         x_label: "coefficient of the concept's direction".to_string(),
         y_label: y_label.to_string(),
-        shares: false,
-        curves: Vec::new(),
-        thresholds: Vec::new(),
-        reference: None,
-        y_range: None,
-        interval_meaning: None,
+        ..Curves::default()
     })
 }
 
@@ -175,16 +167,27 @@ fn signed_exact(x: Option<f64>) -> String {
     format!("{plus}{}", exact(x))
 }
 
-/// The intervals of thresholds as they are drawn: one that goes on beyond the grid, to the grid's end.
-fn drawn(dose: &Table, thresholds: &Table) -> Result<Vec<Option<(f64, f64)>>, AnalysisError> {
-    let (low, high) = (thresholds.column(ThresholdRow::ci_low)?, thresholds.column(ThresholdRow::ci_high)?);
-    let (low_open, high_open) =
-        (thresholds.column(ThresholdRow::low_open)?, thresholds.column(ThresholdRow::high_open)?);
-    let grid = || dose.column(DoseRow::coefficient).into_iter().flatten().flatten();
-    let (first, last) = (grid().reduce(f64::min), grid().reduce(f64::max));
-    let end = |own: Option<f64>, open: bool, of_grid: Option<f64>| if open { of_grid } else { own };
-    let one = |i: usize| end(low[i], low_open[i], first).zip(end(high[i], high_open[i], last));
-    Ok((0..thresholds.rows()).map(one).collect())
+/// The grid's first and last coefficient.
+fn grid(dose: &Table) -> Result<[Option<f64>; 2], AnalysisError> {
+    let x: Vec<f64> = dose.column(DoseRow::coefficient)?.into_iter().flatten().collect();
+    Ok([f64::min, f64::max].map(|of| x.iter().copied().reduce(of)))
+}
+
+impl ThresholdRow<'_> {
+    fn is_of_all(&self, side: &str) -> bool {
+        self.prompts.side == side && self.prompts.by == "all"
+    }
+
+    /// The interval as it is drawn: one that goes on beyond the grid, to the grid's end.
+    fn drawn(&self, [first, last]: [Option<f64>; 2]) -> Option<(f64, f64)> {
+        let end = |own: Option<f64>, open: bool, of_grid: Option<f64>| if open { of_grid } else { own };
+        end(self.ci_low, self.low_open, first).zip(end(self.ci_high, self.high_open, last))
+    }
+
+    /// The interval in words.
+    fn ends(&self, digits: usize) -> String {
+        ends(self.ci_low, self.ci_high, (self.low_open, self.high_open), digits)
+    }
 }
 
 /// The interval of a threshold, in words where it goes on beyond the grid.
@@ -198,15 +201,6 @@ pub(in crate::analyses) fn ends(low: Option<f64>, high: Option<f64>, open: (bool
     }
 }
 
-/// [`ends`] of every row.
-fn all_ends(thresholds: &Table, digits: usize) -> Result<Vec<String>, AnalysisError> {
-    let (low, high) = (thresholds.column(ThresholdRow::ci_low)?, thresholds.column(ThresholdRow::ci_high)?);
-    let (low_open, high_open) =
-        (thresholds.column(ThresholdRow::low_open)?, thresholds.column(ThresholdRow::high_open)?);
-    let one = |i: usize| ends(low[i], high[i], (low_open[i], high_open[i]), digits);
-    Ok((0..thresholds.rows()).map(one).collect())
-}
-
 /// Thresholds over all prompts of a side, of chosen classes.
 fn flags(
     dose: &Table,
@@ -215,42 +209,42 @@ fn flags(
     shown: impl Fn(&str) -> bool,
     label: &dyn Fn(&str) -> String,
 ) -> Result<Vec<Threshold>, AnalysisError> {
-    let (class, x) = (thresholds.column(ThresholdRow::class)?, thresholds.column(ThresholdRow::coefficient)?);
-    let drawn = drawn(dose, thresholds)?;
-    let of = overall(thresholds, side)?.into_iter().filter(|i| shown(class[*i]));
-    let flag = |i: usize| Some(Threshold { x: x[i]?, label: label(class[i]), interval: drawn[i] });
+    let (rows, grid) = (ThresholdRow::read(thresholds)?, grid(dose)?);
+    let of = rows.iter().filter(|row| row.is_of_all(side) && shown(row.class));
+    let flag = |row: &ThresholdRow| {
+        Some(Threshold { x: row.coefficient?, label: label(row.class), interval: row.drawn(grid) })
+    };
     Ok(of.filter_map(flag).collect())
 }
 
 /// The metric's thresholds of all prompts, each language and each group; none where there are none.
 fn forest(dose: &Table, thresholds: &Table) -> Result<Option<Figure>, AnalysisError> {
-    let (sides, class) = (thresholds.column(OfPrompts::side)?, thresholds.column(ThresholdRow::class)?);
-    let (by, value) = (thresholds.column(OfPrompts::by)?, thresholds.column(OfPrompts::value)?);
-    let (x, drawn) = (thresholds.column(ThresholdRow::coefficient)?, drawn(dose, thresholds)?);
-    if !class.contains(&METRIC) {
+    let (crossings, grid) = (ThresholdRow::read(thresholds)?, grid(dose)?);
+    if !crossings.iter().any(|of| of.class == METRIC) {
         return Ok(None);
     }
     // Of every part that was measured: also of one that does not cross 0.
-    let (all_by, all_values) = (dose.column(OfPrompts::by)?, dose.column(OfPrompts::value)?);
+    let all = dose.column(OfPrompts::by)?.into_iter().zip(dose.column(OfPrompts::value)?);
+    let all: Vec<(&str, &str)> = all.collect();
     let mut rows: Vec<(&str, &str)> = Vec::new();
     for part in ["all", "group", "lang"] {
-        for i in (0..dose.rows()).filter(|i| all_by[*i] == part) {
-            if !rows.contains(&(all_by[i], all_values[i])) {
-                rows.push((all_by[i], all_values[i]));
+        for of in all.iter().filter(|(by, _)| *by == part) {
+            if !rows.contains(of) {
+                rows.push(*of);
             }
         }
     }
     rows.truncate(LISTED);
-    let estimate = |row: &(&str, &str), side: &str| {
-        let here = |i: &usize| (by[*i], value[*i]) == *row && sides[*i] == side && class[*i] == METRIC;
-        let i = (0..thresholds.rows()).find(here)?;
-        Some(Estimate { interval: drawn[i], ..Estimate::new(x[i]?) })
+    let estimate = |part: &(&str, &str), side: &str| {
+        let here = |of: &&ThresholdRow| (of.prompts.side, of.prompts.by, of.prompts.value) == (side, part.0, part.1);
+        let of = crossings.iter().filter(|of| of.class == METRIC).find(here)?;
+        Some(Estimate { interval: of.drawn(grid), ..Estimate::new(of.coefficient?) })
     };
     let row = |of: &(&str, &str)| ForestRow {
         label: if of.0 == "all" { "all prompts".to_string() } else { of.1.to_string() },
         estimates: SIDES.iter().map(|side| estimate(of, side)).collect(),
     };
-    let model = short_name(thresholds.column(ThresholdRow::model)?.first().copied().unwrap_or_default());
+    let model = short_name(crossings.first().map_or("", |of| of.model));
     let forest = Forest {
         title: "Where the logit difference crosses 0".to_string(),
         subtitle: format!("{model}, over all prompts, by topic and by language"),
@@ -327,27 +321,24 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// Where the metric and the classes of answers take over in all prompts of each side, as a table.
 fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisError> {
-    let (classes, rises) = (thresholds.column(ThresholdRow::class)?, thresholds.column(ThresholdRow::rises)?);
-    let (x, ends) = (thresholds.column(ThresholdRow::coefficient)?, all_ends(thresholds, 2)?);
-    let mut rows = Vec::new();
+    let (found, mut rows) = (ThresholdRow::read(thresholds)?, Vec::new());
     for side in SIDES {
-        let of_side = overall(thresholds, side)?;
         let metric = [(METRIC.to_string(), "the logit difference crosses 0".to_string())];
         let shares = class_columns(dose).into_iter().map(|(name, _)| {
             let what = format!("the share of class {name} crosses 50 % (logistic fit)");
             (name, what)
         });
         for (class, what) in metric.into_iter().chain(shares) {
-            let found = of_side.iter().copied().find(|i| classes[*i] == class);
-            let Some(i) = found else {
+            let Some(found) = found.iter().find(|of| of.is_of_all(side) && of.class == class) else {
                 if class == METRIC {
                     rows.push([side, &what, "nowhere on the grid", EMPTY, EMPTY].map(str::to_string).to_vec());
                 }
                 continue;
             };
-            let interval = if ends[i] == EMPTY { "none: some resamples do not cross" } else { &ends[i] };
-            let way = if rises[i] { "rises" } else { "falls" };
-            rows.push([side, &what, &number(x[i], 2), interval, way].map(str::to_string).to_vec());
+            let ends = found.ends(2);
+            let interval = if ends == EMPTY { "none: some resamples do not cross" } else { &ends };
+            let way = if found.rises { "rises" } else { "falls" };
+            rows.push([side, &what, &number(found.coefficient, 2), interval, way].map(str::to_string).to_vec());
         }
     }
     let header = vec![
@@ -362,22 +353,16 @@ fn crossings(dose: &Table, thresholds: &Table) -> Result<TableBlock, AnalysisErr
 
 /// What modulating does to refusals: a row for either side and part of the grid from 0 on.
 fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
-    let (sides, parts) = (change.column(ChangeRow::side)?, change.column(ChangeRow::part)?);
-    let float = |column| change.column(column);
-    let (to, before) = (float(ChangeRow::to)?, float(ChangeRow::refusal_from)?);
-    let (after, difference) = (float(ChangeRow::refusal_to)?, float(ChangeRow::change)?);
-    let (p, over_random) = (float(ChangeRow::p_value)?, float(ChangeRow::p_over_random)?);
-    let intervals = change.column(ChangeRow::interval)?;
-    let row = |i: usize| {
+    let cells = |row: &ChangeRow| {
         vec![
-            sides[i].to_string(),
-            signed_exact(to[i]),
-            share(before[i]),
-            share(after[i]),
-            points(difference[i]),
-            points_interval(intervals[i]),
-            p_value(p[i]),
-            p_value(over_random[i]),
+            row.side.to_string(),
+            signed_exact(row.to),
+            share(row.refusal_from),
+            share(row.refusal_to),
+            points(row.change),
+            points_interval(row.interval),
+            p_value(row.p_value),
+            p_value(row.p_over_random),
         ]
     };
     let header = vec![
@@ -390,7 +375,7 @@ fn changes(change: &Table) -> Result<TableBlock, AnalysisError> {
         Heading::number("p (sign test)"),
         Heading::number("p of the metric's change over random directions"),
     ];
-    let rows = (0..change.rows()).filter(|i| parts[*i] != "whole").map(row).collect();
+    let rows = ChangeRow::read(change)?.iter().filter(|row| row.part != "whole").map(cells).collect();
     Ok(TableBlock { caption: "What changing the signal does to refusals".to_string(), header, rows })
 }
 
@@ -452,39 +437,28 @@ fn thresholds_section(
     differences: &Table,
     dir: &Path,
 ) -> Result<Section, AnalysisError> {
-    let (sides, by) = (differences.column(DifferenceRow::side)?, differences.column(DifferenceRow::by)?);
-    let (p, q, between) = (
-        differences.column(DifferenceRow::p_value)?,
-        differences.column(DifferenceRow::q_value)?,
-        differences.column(DifferenceRow::between)?,
-    );
-    let (n, below, above) = (
-        differences.column(DifferenceRow::n)?,
-        differences.column(DifferenceRow::below)?,
-        differences.column(DifferenceRow::above)?,
-    );
-    let least = differences.column(DifferenceRow::least_p)?;
-    // Alone among all that are tested.
-    let least_q = |i: usize| least[i].map(|p| (p * differences.rows() as f64).min(1.0));
-    let sentence = |i: usize| {
-        let what = if by[i] == "group" { "topic" } else { "language" };
-        let told = q[i].is_some_and(|q| q < SIGNIFICANT);
+    let rows = DifferenceRow::read(differences)?;
+    let sentence = |row: &DifferenceRow| {
+        let what = if row.by == "group" { "topic" } else { "language" };
+        let told = row.q_value.is_some_and(|q| q < SIGNIFICANT);
         let differ = if told { "differ" } else { "cannot be told to differ" };
-        let few = least_q(i).filter(|q| !told && *q >= SIGNIFICANT);
+        // Alone among all that are tested.
+        let least_q = row.least_p.map(|p| (p * rows.len() as f64).min(1.0));
+        let few = least_q.filter(|q| !told && *q >= SIGNIFICANT);
         let few = few.map_or(String::new(), |q| {
             format!(" **So few prompts cannot tell**: the least q that the test alone can have is {}.", number(q, 3))
         });
         format!(
             "Thresholds of the {} prompts {differ} by {what} ({} of the variance of their ranks, p {}, q {}; {}{}).{few}",
-            sides[i],
-            share(between[i]),
-            p_value(p[i]),
-            p_value(q[i]),
-            plural(n[i], "prompt"),
-            beyond_the_grid(below[i], above[i]),
+            row.side,
+            share(row.between),
+            p_value(row.p_value),
+            p_value(row.q_value),
+            plural(row.n, "prompt"),
+            beyond_the_grid(row.below, row.above),
         )
     };
-    let tested: Vec<String> = (0..differences.rows()).map(sentence).collect();
+    let tested: Vec<String> = rows.iter().map(sentence).collect();
     let tested = if tested.is_empty() {
         "Whether thresholds differ by topic or language cannot be tested: too few prompts cross 0, or all have one label.".to_string()
     } else {
@@ -525,10 +499,10 @@ fn listed(thresholds: &Table, uncrossed: &[Uncrossed]) -> Result<TableBlock, Ana
         .column("n", Show::Count(ThresholdRow::n.name))
         .column("threshold", Show::Number(ThresholdRow::coefficient.name, 3))
         .column("rises", Show::Flag(ThresholdRow::rises.name));
-    let (ends, rows) = (all_ends(thresholds, 3)?, listing.rows()?);
+    let (found, rows) = (ThresholdRow::read(thresholds)?, listing.rows()?);
     let mut block = listing.block("Thresholds")?;
     block.header.push(Heading::number("95 % interval"));
-    block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(ends[i].clone()));
+    block.rows.iter_mut().zip(rows).for_each(|(row, i)| row.push(found[i].ends(3)));
     block.rows.extend(uncrossed.iter().map(|part| {
         let cells = [part.side, part.by, part.value, METRIC, EMPTY, part.place, EMPTY, EMPTY];
         cells.map(str::to_string).to_vec()

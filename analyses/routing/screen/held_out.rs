@@ -7,12 +7,10 @@
 
 use crate::analyses::columns::OfUnit;
 use crate::analyses::interchange::{Direction, PairRow};
-use crate::analyses::{AnalysisError, table as named};
+use crate::analyses::prelude::*;
+use crate::analyses::table as named;
 use crate::report::cells::{self, share};
-use crate::rows;
-use crate::stats::{Bootstrap, Interval, bca_ratio, ratio};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{bca_ratio, ratio};
 
 /// What a half is called in the table.
 const HALVES: [&str; 2] = ["first", "second"];

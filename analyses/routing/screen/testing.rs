@@ -1,8 +1,7 @@
 //! Tables of heads as a screen or interchange leaves them, for tests.
 
 use crate::analyses::interchange::{Direction, Row};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::analyses::prelude::*;
 
 /// A head's effect in one direction, towards the other prompt.
 #[derive(Clone, Copy)]

@@ -4,11 +4,8 @@
 //! the agreement of either method with itself, between its means over one half of the pairs and over the other.
 
 use super::{Measured, means, order};
-use crate::analyses::AnalysisError;
-use crate::rows;
-use crate::stats::{Interval, jackknife_correlation, overlap_p, spearman};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::analyses::prelude::*;
+use crate::stats::{jackknife_correlation, overlap_p, spearman};
 
 /// How many heads of each method are compared.
 const TOP: usize = 10;

@@ -1,13 +1,9 @@
 //! Effects taken apart: what a head's change does by itself, what the final norm makes of it, what later components add.
 
 use super::{Items, Measured};
+use crate::analyses::prelude::*;
 use crate::analyses::routing::gate::{Head, interchanged, silenced};
-use crate::analyses::summary::mean;
-use crate::analyses::{AnalysisError, batches};
-use crate::plan::{Array, Attribution, Change, Edit, Handle, Part, Plan, Positions, Readings, Run};
-use crate::site::SiteKind;
-use crate::study::Runner;
-use std::ops::Range;
+use crate::plan::Attribution;
 
 /// The parts of one head's effects, means in nats.
 #[derive(Clone, Copy, Default)]

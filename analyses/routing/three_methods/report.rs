@@ -5,16 +5,12 @@ use super::{HeadRow, Method, MissedRow};
 use crate::analyses::effects::SIGNIFICANT;
 use crate::analyses::halves::{Halves, Moved, Order, Shown, moved};
 use crate::analyses::power::Power;
-use crate::analyses::{AnalysisError, Figures, table};
-use crate::figure::{Figure, Scatter, ScatterPoint};
+use crate::analyses::prelude::*;
+use crate::figure::{Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{self, number, plural, share, share_interval, signed};
-use crate::report::listing::{Listing, Show};
-use crate::report::{Block, Heading, Section};
-use crate::table::Table;
-use crate::table::rows::{Column, Row as _};
+use crate::table::rows::Column;
 use std::collections::HashMap;
-use std::path::Path;
 
 /// How many heads a report's tables list.
 const LISTED: usize = 12;
@@ -134,7 +130,7 @@ const METHODS: [[&str; 3]; 3] = [
     ["attribution", "attribution", "the head"],
 ];
 
-/// Their columns.
+/// The columns of each method.
 const METHOD_COLUMNS: [Column<Method>; 3] = [HeadRow::interchange, HeadRow::ablation, HeadRow::dla];
 
 /// The halves of each method's strongest heads.

@@ -35,88 +35,29 @@ fn agree<A: Analysis + Args + Default + PartialEq + Debug>(words: &[&str], least
 }
 
 const PAIRS: [&str; 2] = ["--pairs", "p.jsonl"];
-const PROMPTS: [&str; 2] = ["--prompts", "p.jsonl"];
-const GATED: [&str; 4] = ["--pairs", "p.jsonl", "--gate", "L1.H2"];
-
-fn pairs() -> Value {
-    json!({"pairs": "p.jsonl"})
-}
-
-fn prompts() -> Value {
-    json!({"prompts": "p.jsonl"})
-}
-
-fn gated() -> Value {
-    json!({"pairs": "p.jsonl", "gate": ["L1.H2"]})
-}
 
 #[test]
-fn behaviour_has_the_same_parameters_everywhere() {
+fn every_analysis_has_the_same_parameters_everywhere() {
+    let pairs = || json!({"pairs": "p.jsonl"});
     agree::<behaviour::Behaviour>(&PAIRS, pairs());
-}
-
-#[test]
-fn interchange_has_the_same_parameters_everywhere() {
     agree::<interchange::Interchange>(&PAIRS, pairs());
-}
-
-#[test]
-fn screen_has_the_same_parameters_everywhere() {
     agree::<screen::Screen>(&PAIRS, pairs());
-}
-
-#[test]
-fn ablate_has_the_same_parameters_everywhere() {
-    agree::<ablate::Ablate>(&PROMPTS, prompts());
-}
-
-#[test]
-fn dla_has_the_same_parameters_everywhere() {
-    agree::<dla::Dla>(&PROMPTS, prompts());
-}
-
-#[test]
-fn three_methods_has_the_same_parameters_everywhere() {
     agree::<three_methods::ThreeMethods>(&PAIRS, pairs());
-}
-
-#[test]
-fn cascade_has_the_same_parameters_everywhere() {
-    agree::<cascade::Cascade>(&GATED, gated());
-}
-
-#[test]
-fn commitment_has_the_same_parameters_everywhere() {
     agree::<commitment::Commitment>(&PAIRS, pairs());
-}
-
-#[test]
-fn modulate_has_the_same_parameters_everywhere() {
-    agree::<modulate::Modulate>(&GATED, gated());
-}
-
-#[test]
-fn cipher_has_the_same_parameters_everywhere() {
-    agree::<cipher::Cipher>(&GATED, gated());
-}
-
-#[test]
-fn cipher_contrast_has_the_same_parameters_everywhere() {
     agree::<cipher_contrast::CipherContrast>(&PAIRS, pairs());
-}
-
-#[test]
-fn cav_has_the_same_parameters_everywhere() {
+    let (gated, words) =
+        (|| json!({"pairs": "p.jsonl", "gate": ["L1.H2"]}), [&PAIRS[..], &["--gate", "L1.H2"]].concat());
+    agree::<cascade::Cascade>(&words, gated());
+    agree::<modulate::Modulate>(&words, gated());
+    agree::<cipher::Cipher>(&words, gated());
+    let (prompts, words) = (|| json!({"prompts": "p.jsonl"}), ["--prompts", "p.jsonl"]);
+    agree::<ablate::Ablate>(&words, prompts());
+    agree::<dla::Dla>(&words, prompts());
     let least = json!({"concept": "c.jsonl", "random": ["r.jsonl"]});
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
-}
-
-#[test]
-fn steer_has_the_same_parameters_everywhere() {
-    agree::<steer::Steer>(
-        &["--prompts", "p.jsonl", "--vector", "v.npy"],
-        json!({"prompts": "p.jsonl", "vector": "v.npy"}),
-    );
+    let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
+    agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
+    assert_eq!(WRITERS.len(), 13, "an analysis is missing here");
 }
 
 #[test]
@@ -128,7 +69,7 @@ fn what_differs_from_the_defaults_is_read_back_too() {
     assert_eq!(read::<interchange::Interchange>(&written).unwrap(), parameters);
     let short = json!({"prompts": "p", "from": "caa", "pairs": "q", "position": 5, "coefficients": "-1:1:3"});
     let steer: steer::Steer = read(&object(short)).unwrap();
-    assert_eq!((steer.position, &*steer.coefficients.0), (summary::Position::At(5), &[-1.0, 0.0, 1.0][..]));
+    assert_eq!((steer.position, steer.coefficients.values()), (summary::Position::At(5), &[-1.0, 0.0, 1.0][..]));
 }
 
 #[test]
@@ -139,4 +80,27 @@ fn what_cannot_be_read_says_what_is_wrong_with_it() {
     assert_eq!(misspelt, "no parameter is called `max_pair`; did you mean `max_pairs`?");
     assert!(wrong(json!({"pairs": "p", "position": "frist"})).contains("`frist` is none of last, all"));
     assert!(wrong(json!({"pairs": "p", "site": "zz"})).contains("zz"));
+}
+
+#[test]
+fn what_no_flag_takes_is_refused_from_a_program_and_from_a_record_too() {
+    let wrong = |analysis: &str, value: Value| {
+        let job = Writer::named(analysis).unwrap().job;
+        job(&object(value)).err().unwrap().to_string()
+    };
+    let few = json!({"pairs": "p", "content_pairs": 3});
+    assert_eq!(wrong("commitment", few), "`content_pairs`: `3` is no number from 4 on");
+    assert_eq!(wrong("dla", json!({"prompts": "p", "mark_p": 1.5})), "`mark_p`: `1.5` is no number from 0 to 1");
+    assert_eq!(wrong("screen", json!({"pairs": "p", "max_pairs": 0})), "`max_pairs`: `0` is no number from 1 on");
+    let cold = json!({"prompts": "p", "vector": "v", "generate": 4, "temperature": 0.0});
+    assert_eq!(wrong("steer", cold), "`temperature`: `0` is no number over 0 and under inf");
+    let both = json!({"pairs": "p", "layer": 2, "gate": ["L1.H2"]});
+    assert_eq!(wrong("modulate", both), "`layer` and `gate` exclude each other: leave one out");
+    let alone = json!({"prompts": "p", "vector": "v", "temperature": 0.5});
+    assert_eq!(wrong("steer", alone), "`temperature` needs `generate`: give it too, or leave `temperature` out");
+    assert!(wrong("steer", json!({"prompts": "p", "vector": "v", "coefficients": []})).contains("coefficients"));
+    let study = crate::study::Study::open(crate::demo::NAME).unwrap();
+    let screen = screen::Screen { gates: 0, ..screen::Screen::default() };
+    let refused = crate::study::run(&screen, &study).err().unwrap();
+    assert!(refused.of_input() && refused.to_string() == "`gates`: `0` is no number from 1 on", "{refused}");
 }

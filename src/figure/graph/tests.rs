@@ -131,10 +131,10 @@ fn nodes_stand_apart_within_the_picture_and_no_edge_goes_behind_one() {
         }
         for (edge, way) in edges.iter().zip(&layout.ways) {
             for (x, y) in way {
-                let inside = |a: &&&crate::figure::canvas::Rect| {
+                let inside = |a: &&crate::figure::canvas::Rect| {
                     (a.left as f32..a.right() as f32).contains(x) && *y > a.top as f32 && *y < a.bottom() as f32
                 };
-                assert!(boxes.iter().find(inside).is_none(), "{}", figure.told(edge));
+                assert!(!boxes.iter().any(inside), "{}", figure.told(edge));
             }
         }
     }
@@ -168,6 +168,7 @@ fn sign_strength_and_significance_are_seen() {
     assert!(dashed.contains(&PAPER) && dashed.contains(&color(1.0)));
     let scale = Thickness { largest: 2.0 };
     assert_eq!([scale.width(-2.0), scale.width(1.0), scale.width(1e-9)], [WIDEST, WIDEST / 2.0, THINNEST]);
+    assert_eq!(Thickness { largest: 0.47 }.sample(), (0.4, "0.4".into()));
 }
 
 #[test]

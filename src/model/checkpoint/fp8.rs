@@ -4,28 +4,12 @@
 //! layouts differ in the name of the scale's tensor alone: `weight_scale_inv` (DeepSeek, Qwen 3; `transformers`'
 //! `finegrained_fp8`) and `weight_scale` (compressed-tensors, ModelOpt, FBGEMM). Both are factors.
 
-/// The value of each byte read as E4M3 without infinities ("fn"): a sign, four bits of exponent with a bias of 7, three of
-/// mantissa; all ones but the sign are NaN. `[256]`
-const E4M3: [f32; 256] = table();
+use float8::F8E4M3;
+use std::sync::LazyLock;
 
-const fn table() -> [f32; 256] {
-    let mut values = [0f32; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let (exponent, mantissa) = ((byte >> 3) & 15, (byte & 7) as f32);
-        let size = if byte & 127 == 127 {
-            f32::NAN
-        } else if exponent == 0 {
-            mantissa / 512.0
-        } else {
-            // (8 + mantissa) * 2^(exponent - 10), of a whole number of 1/512.
-            (8.0 + mantissa) * (1 << (exponent - 1)) as f32 / 512.0
-        };
-        values[byte] = if byte & 128 == 0 { size } else { -size };
-        byte += 1;
-    }
-    values
-}
+/// The value of each byte read as E4M3 without infinities ("fn"). `[256]`
+static E4M3: LazyLock<[f32; 256]> =
+    LazyLock::new(|| std::array::from_fn(|byte| F8E4M3::from_bits(byte as u8).to_f32()));
 
 /// A power of two, as E8M0 stores a scale in one byte.
 pub(super) fn e8m0(byte: u8) -> f32 {
@@ -78,12 +62,13 @@ impl Scale {
 
     /// Rows of a matrix, from the `first`, as numbers; `bytes` and `out` hold whole rows of `columns`.
     pub(super) fn decode(&self, bytes: &[u8], first: usize, columns: usize, out: &mut [f32]) {
+        let numbers = &*E4M3;
         let rows = bytes.chunks(columns.max(1)).zip(out.chunks_mut(columns.max(1)));
         for (i, (bytes, out)) in rows.enumerate() {
             let scales = &self.values[(first + i) / self.block[0] * self.across..];
             let blocks = bytes.chunks(self.block[1]).zip(out.chunks_mut(self.block[1]));
             for ((bytes, out), scale) in blocks.zip(scales) {
-                bytes.iter().zip(out).for_each(|(byte, out)| *out = E4M3[usize::from(*byte)] * scale);
+                bytes.iter().zip(out).for_each(|(byte, out)| *out = numbers[usize::from(*byte)] * scale);
             }
         }
     }

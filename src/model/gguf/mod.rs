@@ -1,5 +1,5 @@
 //! Reading GGUF files, versions 2 and 3, little endian: the metadata, the list of tensors, and the
-//! bytes of any one of them from a memory map. Small ones are written too ([`write()`]).
+//! bytes of any one of them from a memory map.
 //!
 //! A file is someone else's bytes, so nothing in it is believed before it has been held against what
 //! the file can contain: every count, length, dimension and offset is checked before memory is
@@ -15,7 +15,6 @@ mod kind;
 mod parse;
 #[cfg(test)]
 mod tests;
-mod write;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
@@ -25,7 +24,6 @@ use memmap2::Mmap;
 
 pub use error::GgufError;
 pub use kind::{GgmlKind, dequantize};
-pub use write::{Meta, write};
 
 use crate::names::nearest;
 

@@ -6,7 +6,6 @@ use half::{bf16, f16};
 
 use super::*;
 use crate::gguf_builder::{GgufBuilder, Meta};
-use crate::model::gguf;
 
 fn open_bytes(bytes: &[u8]) -> Result<Gguf, GgufError> {
     let folder = tempfile::tempdir().expect("a folder for the test");
@@ -276,19 +275,6 @@ fn read(kind: GgmlKind, bytes: &[u8], count: usize) -> Vec<f32> {
     let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
     assert_eq!(bits(&again), bits(&values));
     values
-}
-
-#[test]
-fn what_is_written_is_read_back() {
-    let keys = [("general.architecture", gguf::Meta::Str("controlvector")), ("n", gguf::Meta::U32(7))];
-    let tensors: [(&str, &[f32]); 3] = [("direction.1", &[1.0; 9]), ("direction.2", &[-0.5, 2.0]), ("none", &[])];
-    let file = open_bytes(&write(&keys, &tensors)).expect("a sound file");
-    assert_eq!((file.str("general.architecture").ok(), file.u64("n").ok()), (Some("controlvector"), Some(7)));
-    for (info, (name, values)) in file.tensors().zip(tensors) {
-        assert_eq!((info.name.as_str(), info.shape.as_slice(), info.kind), (name, &[values.len()][..], GgmlKind::F32));
-        assert_eq!(read(GgmlKind::F32, file.bytes(info).expect("present"), values.len()), values);
-    }
-    assert_eq!(file.tensors().count(), 3);
 }
 
 fn half_bytes(value: f32) -> [u8; 2] {

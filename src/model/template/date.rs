@@ -1,50 +1,37 @@
-//! The day that a chat template takes for today, and `strftime` for the dates that it writes, in UTC and English, which is
-//! all that they need: no time zones, no locales.
+//! The day that a chat template takes for today, and the dates that it writes: at midnight, and as Python's `strftime` writes
+//! them under Linux in English, which is what `transformers` calls.
 
+use chrono::{NaiveDate, NaiveTime};
 use std::fmt;
 use std::str::FromStr;
 
-const MONTHS: [&str; 12] = [
-    "January",
-    "February",
-    "March",
-    "April",
-    "May",
-    "June",
-    "July",
-    "August",
-    "September",
-    "October",
-    "November",
-    "December",
-];
-const DAYS: [&str; 7] = ["Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday"];
-const SECONDS_A_DAY: i64 = 86_400;
+/// Directives of numbers, before which a flag says how to pad.
+const NUMBERS: &str = "CGHIMSUVWYdegjklmsuwy";
+/// Directives of all else, which no flag changes.
+const TEXTS: &str = "%ABDFPRTXabchnprtx";
 
 /// A day of the calendar, written `YYYY-MM-DD`. A parameter of what is computed, like a seed: never the clock's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Day {
-    /// Its first second, since 1970 in UTC.
-    start: i64,
-}
+pub struct Day(NaiveDate);
 
 impl Default for Day {
     /// 26 July 2024, which Llama 3's templates write where they are given no date.
     fn default() -> Self {
-        Day { start: 1_721_952_000 }
+        const DAY: NaiveDate = NaiveDate::from_ymd_opt(2024, 7, 26).expect("a day of the calendar");
+        Day(DAY)
     }
 }
 
 impl Day {
-    /// Midnight of the day, by the `strftime` pattern. A directive that is not known stays as it is.
+    /// Midnight of the day, by the `strftime` pattern. A directive that Python does not know stays as it is.
     pub(in crate::model::template) fn format(self, pattern: &str) -> String {
-        format(self.start, pattern)
+        self.0.and_time(NaiveTime::MIN).format(&chronos(pattern)).to_string()
     }
 }
 
 impl fmt::Display for Day {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.format("%Y-%m-%d"))
+        write!(f, "{}", self.0)
     }
 }
 
@@ -52,159 +39,91 @@ impl FromStr for Day {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("`{text}` is no day; write it as 2024-07-26");
-        if text.len() != "2024-07-26".len() {
-            return Err(wrong());
-        }
-        let parts: Vec<i64> =
-            text.split('-').map(|part| part.parse().map_err(|_| wrong())).collect::<Result<_, _>>()?;
-        let [year, month, day] = parts[..] else { return Err(wrong()) };
-        // By Howard Hinnant's `days_from_civil`, the reverse of what [`Moment::new`] does. A day that there is not, such as
-        // the 30th of February, becomes another.
-        let from_march = if month > 2 { month - 3 } else { month + 9 };
-        let year = year - i64::from(month <= 2);
-        let (era, year_of_era) = (year.div_euclid(400), year.rem_euclid(400));
-        let day_of_year = (153 * from_march + 2) / 5 + day - 1;
-        let days = era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468;
-        Some(Day { start: days * SECONDS_A_DAY }).filter(|day| day.to_string() == text).ok_or_else(wrong)
+        // chrono also takes other lengths of the three numbers.
+        let as_written = |day: &Day| text.len() == "2024-07-26".len() && day.to_string() == text;
+        let day = text.parse().ok().map(Day).filter(as_written);
+        day.ok_or_else(|| format!("`{text}` is no day; write it as 2024-07-26"))
     }
 }
 
-/// A moment, taken apart.
-struct Moment {
-    year: i64,
-    /// 1 to 12.
-    month: i64,
-    /// 1 to 31.
-    day: i64,
-    /// 1 to 366.
-    day_of_year: i64,
-    /// 0 is Sunday.
-    weekday: i64,
-    hour: i64,
-    minute: i64,
-    second: i64,
-}
-
-/// `seconds` since 1970 by the `strftime` pattern. A directive that is not known stays as it is.
-fn format(seconds: i64, pattern: &str) -> String {
-    let moment = Moment::new(seconds);
+/// The pattern by which chrono writes what Python writes by `pattern`. The two know different directives and flags, and Python
+/// writes nothing for the zone of a moment that has none.
+fn chronos(pattern: &str) -> String {
     let mut out = String::new();
-    let mut characters = pattern.chars();
+    let mut characters = pattern.chars().peekable();
     while let Some(character) = characters.next() {
         if character != '%' {
             out.push(character);
             continue;
         }
-        let mut directive = characters.next();
-        // glibc's "do not pad".
-        let bare = directive == Some('-');
-        if bare {
-            directive = characters.next();
-        }
-        match directive.and_then(|letter| moment.directive(letter)) {
-            Some(text) if bare => out.push_str(trim_padding(&text)),
-            Some(text) => out.push_str(&text),
-            None => {
-                out.push('%');
-                out.extend(bare.then_some('-'));
-                out.extend(directive);
-            }
+        let flag = characters.next_if(|character| "-_0".contains(*character));
+        match characters.next() {
+            Some(letter) if NUMBERS.contains(letter) => out.extend(['%'].into_iter().chain(flag).chain([letter])),
+            Some(letter) if TEXTS.contains(letter) => out.extend(['%', letter]),
+            // Microseconds, of which there are none at midnight.
+            Some('f') if flag.is_none() => out.push_str("000000"),
+            Some('z' | 'Z') => {}
+            unknown => out.extend("%%".chars().chain(flag).chain(unknown)),
         }
     }
     out
 }
 
-fn trim_padding(text: &str) -> &str {
-    let trimmed = text.trim_start_matches(['0', ' ']);
-    if trimmed.is_empty() { "0" } else { trimmed }
-}
-
-impl Moment {
-    /// By Howard Hinnant's `civil_from_days` (chrono-compatible low-level date algorithms), which
-    /// counts years from March so that the leap day comes last.
-    fn new(seconds: i64) -> Self {
-        let days = seconds.div_euclid(SECONDS_A_DAY);
-        let second = seconds.rem_euclid(SECONDS_A_DAY);
-        let shifted = days + 719_468;
-        let era = shifted.div_euclid(146_097);
-        let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era = (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let from_march = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let month_from_march = (5 * from_march + 2) / 153;
-        let day = from_march - (153 * month_from_march + 2) / 5 + 1;
-        let month = if month_from_march < 10 { month_from_march + 3 } else { month_from_march - 9 };
-        let year = year_of_era + era * 400 + i64::from(month <= 2);
-        let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
-        // The days from January to the end of February, which the count from March leaves out.
-        let day_of_year = match month {
-            1 => day,
-            2 => 31 + day,
-            _ => from_march + 60 + i64::from(leap),
-        };
-        Self {
-            year,
-            month,
-            day,
-            day_of_year,
-            weekday: (days + 4).rem_euclid(7),
-            hour: second / 3_600,
-            minute: second / 60 % 60,
-            second: second % 60,
-        }
-    }
-
-    fn month_name(&self) -> &'static str {
-        let index = usize::try_from(self.month - 1).unwrap_or_default();
-        MONTHS.get(index).copied().unwrap_or_default()
-    }
-
-    fn day_name(&self) -> &'static str {
-        let index = usize::try_from(self.weekday).unwrap_or_default();
-        DAYS.get(index).copied().unwrap_or_default()
-    }
-
-    fn directive(&self, letter: char) -> Option<String> {
-        let twelve = if self.hour % 12 == 0 { 12 } else { self.hour % 12 };
-        Some(match letter {
-            'Y' => self.year.to_string(),
-            'y' => format!("{:02}", self.year.rem_euclid(100)),
-            'm' => format!("{:02}", self.month),
-            'd' => format!("{:02}", self.day),
-            'e' => format!("{:>2}", self.day),
-            'j' => format!("{:03}", self.day_of_year),
-            'B' => self.month_name().to_owned(),
-            'b' | 'h' => self.month_name().chars().take(3).collect(),
-            'A' => self.day_name().to_owned(),
-            'a' => self.day_name().chars().take(3).collect(),
-            'w' => self.weekday.to_string(),
-            'H' => format!("{:02}", self.hour),
-            'I' => format!("{twelve:02}"),
-            'M' => format!("{:02}", self.minute),
-            'S' => format!("{:02}", self.second),
-            'p' => (if self.hour < 12 { "AM" } else { "PM" }).to_owned(),
-            'F' => format!("{}-{:02}-{:02}", self.year, self.month, self.day),
-            'T' => format!("{:02}:{:02}:{:02}", self.hour, self.minute, self.second),
-            'Z' => "UTC".to_owned(),
-            'z' => "+0000".to_owned(),
-            '%' => "%".to_owned(),
-            _ => return None,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::{Day, format};
+    use super::Day;
+
+    fn written(day: &str, pattern: &str) -> String {
+        day.parse::<Day>().expect(day).format(pattern)
+    }
 
     #[test]
-    fn known_moments_are_written_as_strftime_writes_them() {
-        assert_eq!(format(0, "%d %b %Y %H:%M:%S %A %j"), "01 Jan 1970 00:00:00 Thursday 001");
-        // 29 February 2000 and the end of a leap year.
-        assert_eq!(format(951_782_400, "%F %a %j"), "2000-02-29 Tue 060");
-        assert_eq!(format(978_307_199, "%F %T %j"), "2000-12-31 23:59:59 366");
-        assert_eq!(format(1_721_992_830, "%d %B %Y, %I:%M %p"), "26 July 2024, 11:20 AM");
-        assert_eq!(format(-1, "%F %T"), "1969-12-31 23:59:59");
+    fn every_directive_is_written_as_python_writes_it() {
+        // By `datetime.datetime(2023, 1, 1).strftime(...)`, with the letters of each case in order.
+        let all = |letters: std::ops::RangeInclusive<char>, flag: &str| {
+            let pattern: Vec<String> = letters.map(|letter| format!("%{flag}{letter}")).collect();
+            written("2023-01-01", &pattern.join("|"))
+        };
+        assert_eq!(
+            all('a'..='z', ""),
+            "Sun|Jan|Sun Jan  1 00:00:00 2023|01| 1|000000|22|Jan|%i|001| 0|12|01|\n|%o|AM|%q|12:00:00 AM|1672531200|\t|7|%v|0|\
+             01/01/23|23|"
+        );
+        assert_eq!(
+            all('A'..='Z', ""),
+            "Sunday|January|20|01/01/23|%E|2023-01-01|2022|00|12|%J|%K|%L|00|%N|%O|am|%Q|00:00|00|00:00:00|01|52|00|00:00:00|\
+             2023|"
+        );
+        assert_eq!(
+            all('a'..='z', "-"),
+            "Sun|Jan|Sun Jan  1 00:00:00 2023|1|1|%-f|22|Jan|%-i|1|0|12|1|\n|%-o|AM|%-q|12:00:00 AM|1672531200|\t|7|%-v|0|\
+             01/01/23|23|"
+        );
+        assert_eq!(
+            all('A'..='Z', "-"),
+            "Sunday|January|20|01/01/23|%-E|2023-01-01|2022|0|12|%-J|%-K|%-L|0|%-N|%-O|am|%-Q|00:00|0|00:00:00|1|52|0|00:00:00|\
+             2023|"
+        );
+        assert_eq!(written("2024-07-26", "%_m|%_H|%0e|%0k|%_d"), " 7| 0|26|00|26");
+        assert_eq!(written("2024-07-26", "%-d. %B %Y, %d %b %Y"), "26. July 2024, 26 Jul 2024");
+    }
+
+    #[test]
+    fn what_is_no_directive_stays_as_it_is() {
+        let same = ["%", "%-", "a%", "%é", "%-é", "%:z", "%.f", "%3f", "%+", "% d", "no directive"];
+        for pattern in same {
+            assert_eq!(written("2024-07-26", pattern), pattern);
+        }
+        assert_eq!(written("2024-07-26", "100%% %%Y %Q%d"), "100% %Y %Q26");
+    }
+
+    #[test]
+    fn days_before_and_after_leap_days_are_counted() {
+        for (day, written_so) in
+            [("1969-12-31", "Wed 365"), ("2000-02-29", "Tue 060"), ("2000-12-31", "Sun 366"), ("2100-03-01", "Mon 060")]
+        {
+            assert_eq!(written(day, "%a %j"), written_so);
+        }
     }
 
     #[test]
@@ -231,15 +150,11 @@ mod tests {
             "2024-07-26T00:00",
             "20240726--",
             "-999-01-01",
+            "-0999-01-01",
+            "+12024-07-26",
         ] {
             let why = text.parse::<Day>().expect_err(text);
             assert!(why.contains(text) && why.contains("2024-07-26"), "{why}");
         }
-    }
-
-    #[test]
-    fn unpadded_and_unknown_directives() {
-        assert_eq!(format(0, "%-d/%-m %e %y %% %Q %-Q %"), "1/1  1 70 % %Q %-Q %");
-        assert_eq!(format(0, "%-H"), "0");
     }
 }

@@ -1,12 +1,13 @@
 //! `run.json`: what was run, on what, and what it cost; and the process's own measures for it.
 
-// The system's own accounting of the process has a C interface.
-#![allow(unsafe_code)]
-
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::measured::Measured;
+#[cfg(unix)]
+use nix::sys::resource::{UsageWho, getrusage};
+#[cfg(unix)]
+use nix::sys::time::TimeVal;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
@@ -141,26 +142,18 @@ pub fn cpu_seconds() -> f64 {
 }
 
 #[cfg(unix)]
-fn rusage() -> Option<libc::rusage> {
-    let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-    // SAFETY: the pointer is to a whole `rusage`, and zeroed bytes are a valid one.
-    let status = unsafe { libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()) };
-    // SAFETY: as above; the call may have filled it in, and it was valid before.
-    (status == 0).then(|| unsafe { usage.assume_init() })
-}
-
-#[cfg(unix)]
 fn peak_from_rusage() -> Option<u64> {
     // Apple's systems count bytes here, the others kibibytes.
     let unit = if cfg!(target_vendor = "apple") { 1 } else { 1024 };
-    u64::try_from(rusage()?.ru_maxrss).ok()?.checked_mul(unit)
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    u64::try_from(usage.max_rss()).ok()?.checked_mul(unit)
 }
 
 #[cfg(unix)]
 fn cpu_from_rusage() -> Option<f64> {
-    let usage = rusage()?;
-    let seconds = |time: libc::timeval| time.tv_sec as f64 + time.tv_usec as f64 * 1e-6;
-    Some(seconds(usage.ru_utime) + seconds(usage.ru_stime))
+    let usage = getrusage(UsageWho::RUSAGE_SELF).ok()?;
+    let seconds = |time: TimeVal| time.tv_sec() as f64 + time.tv_usec() as f64 * 1e-6;
+    Some(seconds(usage.user_time()) + seconds(usage.system_time()))
 }
 
 #[cfg(not(unix))]

@@ -1,10 +1,10 @@
 //! Claims on the gate: that it is needed, what it writes, whom it wakes, and who sees it.
 
 use super::{Ground, Judged, blank, failing, named};
-use crate::analyses::AnalysisError;
 use crate::analyses::components::{OfComponent, label};
 use crate::analyses::effects::interval;
 use crate::analyses::interchange::{Direction, Row};
+use crate::analyses::prelude::*;
 use crate::analyses::routing::cascade::{DropRow, OverPairs, RepairRow};
 use crate::analyses::routing::claims::evidence::{At, of_head, row, rows, table};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
@@ -12,9 +12,7 @@ use crate::analyses::routing::screen::CircuitRow;
 use crate::analyses::routing::screen::held_out::{self, HeldOutRow};
 use crate::analyses::routing::three_methods::{AgreementRow, Crossed, HeadRow, Method, MissedRow, Ranks};
 use crate::names::short_name;
-use crate::parameters::param;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
-use crate::table::Table;
 use std::collections::BTreeMap;
 
 /// Pairs that the paper's tests of necessity are made with.

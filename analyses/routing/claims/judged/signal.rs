@@ -1,9 +1,9 @@
 //! Claims on the detected signal: where the route is committed, what modulating it does, and whether others route alike.
 
 use super::{Ground, Judged, blank, failing, of_share};
-use crate::analyses::AnalysisError;
 use crate::analyses::compare::OverlapRow;
 use crate::analyses::effects::SIGNIFICANT;
+use crate::analyses::prelude::*;
 use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::analyses::routing::commitment::{CommittedRow, LayerRow};
@@ -11,10 +11,8 @@ use crate::analyses::routing::modulate::{
     BROKEN, ChangeRow, DifferenceRow, DoseRow, METRIC, OfPrompts, ThresholdRow, ends, uncrossed,
 };
 use crate::answers::Class;
-use crate::parameters::param;
 use crate::report::cells::{self, exact, number, p_value, share, share_interval, signed};
 use crate::stats::wilson;
-use crate::table::Table;
 
 /// How far apart two checkpoints may refuse and still behave alike.
 const ALIKE: f64 = 0.2;

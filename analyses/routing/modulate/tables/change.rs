@@ -1,14 +1,10 @@
 //! What the ends of the grid change: refusals of the same prompts, and the metric beside random directions.
 
 use super::{Given, Made, SIDES};
-use crate::analyses::AnalysisError;
+use crate::analyses::prelude::*;
 use crate::analyses::routing::modulate::BROKEN;
-use crate::analyses::summary::mean;
 use crate::answers::Class;
-use crate::rows;
-use crate::stats::{Interval, PairedCounts, paired_sign_test};
-use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::stats::{PairedCounts, paired_sign_test};
 
 /// From one coefficient to another, on one side.
 struct Change {
@@ -172,9 +168,7 @@ mod tests {
     use crate::analyses::About;
     use crate::analyses::answered::Answer;
     use crate::analyses::routing::modulate::{Items, Measured};
-    use crate::model::Model;
-    use crate::run::Engine;
-    use crate::study::session::Session;
+    use crate::study::Study;
 
     /// Answers of four positive prompts at each coefficient: r refuses, a answers, u is undecided.
     fn given(answers: &[&str]) -> Vec<Given> {
@@ -196,9 +190,9 @@ mod tests {
 
     /// The changes of the positive side.
     fn changes(x: &[f64], answers: &[&str]) -> Table {
-        let model = std::sync::Arc::new(Model::open(crate::demo::NAME, &Default::default()).unwrap());
-        let session = Session::new(&model, Engine::Wavefront, 0);
-        let items = Items::of_demo(&model);
+        let study = Study::open(crate::demo::NAME).unwrap();
+        let session = study.session();
+        let items = Items::of_demo(&study.model);
         let side = |base: f64| {
             // The concept moves the metric by its coefficient; of two random directions one does by twice that.
             let own = x.iter().map(|x| vec![base + x; 4]).collect();
