@@ -13,77 +13,37 @@ mod tables;
 pub use choice::{Exact, Score};
 pub use tables::{AgreementRow, EdgeRow, PairRow};
 
-use super::inputs::{PairArgs, Pairs};
 use super::interchange::Direction;
-use super::scored::Scored;
-use super::summary::Position;
-use super::{About, Analysis, AnalysisError, Figures, Output};
-use crate::model::Model;
-use crate::parameters::param;
-use crate::plan::{Edge, EdgeEffects, Exchange, Graph, Handle, Plan, Positions, Run};
-use crate::report::Section;
-use crate::study::Runner;
-use crate::table::Table;
+use super::prelude::*;
+use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
 use choice::Chosen;
-use std::path::Path;
 
-/// Take every edge from the matched prompt, and measure what changes
-#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
-#[cfg_attr(feature = "cli", derive(clap::Args))]
-#[serde(default)]
-pub struct Edges {
-    #[cfg_attr(feature = "cli", command(flatten))]
-    #[serde(flatten)]
-    pub pairs: PairArgs,
+parameters! {
+    /// Take every edge from the matched prompt, and measure what changes
+    #[serde(default)]
+    pub struct Edges {
+        ..pairs: PairArgs;
 
-    /// Where readers read what is taken: last, all, or a number (a negative one counts from the prompt's end)
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().position, allow_hyphen_values = true))]
-    pub position: Position,
+        /// Where readers read what is taken: last, all, or a number (a negative one counts from the prompt's end)
+        position: Position = Position::All, [allow_hyphen_values = true];
 
-    /// Take edges into only one of the two runs (default: each in turn)
-    #[cfg_attr(feature = "cli", arg(long, value_enum))]
-    pub direction: Option<Direction>,
+        /// Take edges into only one of the two runs (default: each in turn)
+        direction: Option<Direction>, [value_enum];
 
-    /// Estimate every edge by these; the first chooses which are run exactly
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, value_enum, value_delimiter = ',', default_values_t = Self::default().estimate, value_name = "SCORES")
-    )]
-    pub estimate: Vec<Score>,
+        /// Estimate every edge by these; the first chooses which are run exactly
+        estimate: Vec<Score> => vec![Score::Reader], [value_enum, value_name = "SCORES"];
 
-    /// For eap-ig: take this many steps on the way between the two embeddings
-    #[cfg_attr(
-        feature = "cli",
-        arg(long, default_value_t = Self::default().steps, value_name = "N"),
-        arg(value_parser = clap::value_parser!(u32).range(1..))
-    )]
-    pub steps: u32,
+        /// For eap-ig: take this many steps on the way between the two embeddings
+        steps: u32 = 5, in 1..=1000, [value_name = "N"];
 
-    /// Run this many of the strongest edges exactly, in each direction, or all
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().exact, value_name = "N|all"))]
-    pub exact: Exact,
+        /// Run this many of the strongest edges exactly, in each direction, or all
+        exact: Exact = Exact::Strongest(2000), [value_name = "N|all"];
 
-    /// Run this many of the other edges too, drawn at random: they say what the estimate missed
-    #[cfg_attr(feature = "cli", arg(long, default_value_t = Self::default().sample, value_name = "N"))]
-    pub sample: u32,
+        /// Run this many of the other edges too, drawn at random: they say what the estimate missed
+        sample: u32 = 500, [value_name = "N"];
 
-    /// Leave the effect on every pair of every edge that was run, too
-    #[cfg_attr(feature = "cli", arg(long))]
-    pub keep_pairs: bool,
-}
-
-impl Default for Edges {
-    fn default() -> Self {
-        Edges {
-            pairs: PairArgs::default(),
-            position: Position::All,
-            direction: None,
-            estimate: vec![Score::Reader],
-            steps: 5,
-            exact: Exact::Strongest(2000),
-            sample: 500,
-            keep_pairs: false,
-        }
+        /// Leave the effect on every pair of every edge that was run, too
+        keep_pairs: bool;
     }
 }
 
@@ -117,27 +77,18 @@ struct OfDirection {
 
 impl Analysis for Edges {
     const NAME: &'static str = "edges";
-    const ABOUT: &'static str = "Take every edge from the matched prompt, and measure what changes";
     const TITLE: &'static str = "Edges";
+    const FROM_TABLES: FromTables = FromTables { figures: read::figures, sections: read::sections };
     type Items = Items;
     type Measured = Measured;
 
-    fn prepare(&self, model: &Model) -> Result<Items, AnalysisError> {
+    fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         if self.exact != Exact::All && self.estimate.is_empty() {
             let (estimate, exact) = (param("estimate"), param("exact").is("all"));
-            return Err(AnalysisError::Bad(format!(
-                "the strongest edges are chosen by an estimate: give {estimate}, or {exact}"
-            )));
+            let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
+            return Err(AnalysisError::Bad(why));
         }
         prepare(&self.pairs, self.position, model)
-    }
-
-    fn datasets(items: &Items) -> Vec<(String, String)> {
-        items.pairs.sources.clone()
-    }
-
-    fn scored(items: &Items) -> &Scored {
-        &items.pairs.scored
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -148,22 +99,15 @@ impl Analysis for Edges {
     fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
         self.output(about, items, &measured)
     }
-
-    fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-        read::figures(tables)
-    }
-
-    fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-        read::sections(tables, dir)
-    }
 }
 
 /// Pairs whose prompts are as long as each other, and the model's edges.
-pub(super) fn prepare(pairs: &PairArgs, position: Position, model: &Model) -> Result<Items, AnalysisError> {
-    let pairs = pairs.read(model)?;
-    let mut positions = Vec::with_capacity(pairs.tokens.len());
-    for (pair, tokens) in pairs.dataset.items.iter().zip(&pairs.tokens) {
-        let at = |field| pairs.dataset.at(pair.line, &pair.id, field);
+pub(super) fn prepare(pairs: &PairArgs, position: Position, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
+    let prepared = pairs.read(model)?;
+    let Pairs { dataset, tokens } = &prepared.items;
+    let mut positions = Vec::with_capacity(tokens.len());
+    for (pair, tokens) in dataset.items.iter().zip(tokens) {
+        let at = |field| dataset.at(pair.line, &pair.id, field);
         let (p, n) = (tokens.positive.len(), tokens.negative.len());
         if p != n {
             let why = format!(
@@ -175,7 +119,7 @@ pub(super) fn prepare(pairs: &PairArgs, position: Position, model: &Model) -> Re
         positions.push(position.of(p).map_err(|why| at("positive").error(why))?);
     }
     let edges = Graph::of(&model.decoder.arch).edges().collect();
-    Ok(Items { pairs, positions, edges })
+    Ok(prepared.map(|pairs| Items { pairs, positions, edges }))
 }
 
 impl Edges {
