@@ -264,7 +264,7 @@ pub fn family(numbers: &[Vec<f64>], seed: u64) -> Result<Vec<Tested>, AnalysisEr
 }
 
 /// [`family`], of which only these are measured of so many tests that p-values are corrected over.
-fn part_of_family(numbers: &[Vec<f64>], tests: usize, seed: u64) -> Result<Vec<Tested>, AnalysisError> {
+pub(super) fn part_of_family(numbers: &[Vec<f64>], tests: usize, seed: u64) -> Result<Vec<Tested>, AnalysisError> {
     let tests = sign_flip_family(numbers, draws_for(tests), seed);
     let tests = tests.map_err(|e| AnalysisError::Failed(format!("statistics: {e}")))?;
     let q = benjamini_hochberg(&tests.iter().map(|t| t.p).collect::<Vec<_>>());

@@ -9,6 +9,7 @@ pub mod ablate;
 pub mod behaviour;
 pub mod cav;
 pub mod dla;
+pub mod edges;
 pub mod interchange;
 pub mod routing;
 pub mod steer;
@@ -263,6 +264,7 @@ registry! {
     screen::Screen,
     ablate::Ablate,
     dla::Dla,
+    edges::Edges,
     three_methods::ThreeMethods,
     cascade::Cascade,
     commitment::Commitment,

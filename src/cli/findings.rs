@@ -3,6 +3,7 @@
 use crate::analyses::ablate::Ablation;
 use crate::analyses::components::OfComponent;
 use crate::analyses::dla::ComponentRow;
+use crate::analyses::edges::EdgeRow;
 use crate::analyses::effects::{Edited, Row as Effect, SIGNIFICANT};
 use crate::analyses::inputs::unit_label;
 use crate::analyses::interchange::Exchange;
@@ -22,7 +23,8 @@ pub(super) fn findings(tables: &[Table]) -> Vec<String> {
         effects::<Exchange>(table).or_else(|| effects::<Ablation>(table))
     };
     let of_attributions = || attributions(of(ComponentRow::TABLE)?);
-    of_effects().or_else(of_attributions).unwrap_or_default()
+    let of_edges = || edges(of(EdgeRow::TABLE)?);
+    of_effects().or_else(of_attributions).or_else(of_edges).unwrap_or_default()
 }
 
 /// A unit as it is listed.
@@ -47,6 +49,22 @@ fn effects<E: Edited>(table: &Table) -> Option<Vec<String>> {
         let of: Vec<&Effect<E>> = rows.iter().filter(|row| row.variant == variant).collect();
         let mut lines = listed(&format!("strongest, {variant}"), of.iter().filter_map(found).collect());
         // Units that were only estimated count as tested.
+        lines.extend(too_few(of.iter().map(|row| (row.n, row.q_value)), of.len()));
+        lines
+    });
+    Some(lines.collect())
+}
+
+fn edges(table: &Table) -> Option<Vec<String>> {
+    let rows = EdgeRow::read(table).ok()?;
+    let found = |row: &EdgeRow| {
+        let label = format!("{}->{}", row.edge.writer, row.edge.reader);
+        let (size, interval) = (row.effect_mean?, row.interval);
+        Some(Found { label, size, interval, p_max: row.p_max, q: row.q_value })
+    };
+    let lines = rows.chunk_by(|a, b| a.direction == b.direction).flat_map(|of| {
+        let mut lines = listed(&format!("strongest edges, {}", of[0].direction), of.iter().filter_map(found).collect());
+        // Edges that were only estimated count as tested.
         lines.extend(too_few(of.iter().map(|row| (row.n, row.q_value)), of.len()));
         lines
     });

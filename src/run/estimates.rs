@@ -223,7 +223,7 @@ impl<'a> Estimating<'a> {
             };
             let more = self.differences(&self.all_writers)?;
             for tap in taps {
-                let gradient = self.from_start(&self.readings[tap.last])?;
+                let gradient = self.last_rows(&self.readings[tap.last])?;
                 let products = more.matmul(&gradient.reshape(((), 1))?)?.flatten_all()?.to_vec1::<f32>()?;
                 for (found, product) in found[first..].iter_mut().zip(products) {
                     *found += product / taps.len() as f32;
@@ -233,8 +233,8 @@ impl<'a> Estimating<'a> {
         Ok(())
     }
 
-    /// The rows of an array from `start` on. `[positions, width]`
-    fn from_start(&self, array: &Array) -> Result<Tensor> {
+    /// The last rows of an array, from `start` on. `[positions, width]`
+    fn last_rows(&self, array: &Array) -> Result<Tensor> {
         let width = array.width();
         let values = array.values[self.start * width..].to_vec();
         Tensor::from_vec(values, (self.n - self.start, width), &candle_core::Device::Cpu)

@@ -1,0 +1,135 @@
+//! Graphs of edges as EAP-IG writes and reads them (Hanna et al. 2024): `{"cfg": {...}, "nodes": {...}, "edges": {...}}`. MIB takes them.
+
+use crate::model::arch::Arch;
+use crate::plan::{Edge, Graph};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// A graph's file.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct GraphFile {
+    pub cfg: Config,
+    #[serde(default)]
+    pub nodes: BTreeMap<String, Node>,
+    pub edges: BTreeMap<String, Scored>,
+}
+
+/// The model's shape.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Config {
+    pub n_layers: usize,
+    pub n_heads: usize,
+    pub d_model: usize,
+    pub parallel_mlp: bool,
+    /// Whether keys and values are of KV heads (`head`) or are told apart by query head (`query`, as EAP-IG has them).
+    pub kv: Option<String>,
+}
+
+/// A writer, or the logits.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Node {
+    pub in_graph: bool,
+}
+
+/// An edge.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Scored {
+    /// How far it helps the metric: minus the effect of taking it.
+    pub score: Option<f64>,
+    pub in_graph: Option<bool>,
+}
+
+impl GraphFile {
+    /// A graph of scored edges.
+    pub fn new<'a>(arch: &Arch, edges: impl IntoIterator<Item = (&'a Edge, f64, bool)>) -> GraphFile {
+        let cfg = Config {
+            n_layers: arch.n_layers,
+            n_heads: arch.n_heads,
+            d_model: arch.d_model,
+            parallel_mlp: arch.parallel,
+            kv: Some("head".to_string()),
+        };
+        let (mut nodes, mut scored) = (BTreeMap::new(), BTreeMap::new());
+        for writer in Graph::of(arch).writers() {
+            nodes.insert(writer.to_string(), Node::default());
+        }
+        nodes.insert("logits".to_string(), Node::default());
+        for (edge, score, in_graph) in edges {
+            scored.insert(edge.to_string(), Scored { score: Some(score), in_graph: Some(in_graph) });
+            if in_graph {
+                let reader = edge.reader.to_string();
+                // A head's reader is its node.
+                let reader = reader.split('<').next().unwrap_or_default().to_string();
+                for node in [edge.writer.to_string(), reader] {
+                    nodes.entry(node).or_default().in_graph = true;
+                }
+            }
+        }
+        GraphFile { cfg, nodes, edges: scored }
+    }
+
+    /// The file's bytes.
+    pub fn bytes(&self) -> Vec<u8> {
+        serde_json::to_vec(self).unwrap_or_default()
+    }
+
+    /// Reads a file for a model: each of its edges, by number, with its score and whether it is in the graph.
+    ///
+    /// # Errors
+    /// A sentence that says what is not sound: JSON, an edge's name, an edge that the model has not, keys and values told apart by
+    /// query head where heads share them.
+    pub fn read(bytes: &[u8], arch: &Arch) -> Result<Vec<(Edge, Scored)>, String> {
+        let file: GraphFile = serde_json::from_slice(bytes)
+            .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))?;
+        let by_query = file.cfg.kv.as_deref() != Some("head");
+        if by_query && arch.n_kv_heads != arch.n_heads {
+            return Err(format!(
+                "tells keys and values apart by query head (`cfg.kv` is not `head`), and the model's {} heads share {} KV heads: \
+                 give a graph with `\"kv\": \"head\"`",
+                arch.n_heads, arch.n_kv_heads
+            ));
+        }
+        let graph = Graph::of(arch);
+        let edge = |(name, scored): (String, Scored)| {
+            let edge: Edge = name.parse().map_err(|why| format!("edge {why}"))?;
+            graph.check(edge).map_err(|why| format!("edge {why}"))?;
+            Ok((edge, scored))
+        };
+        file.edges.into_iter().map(edge).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_graph_reads_back_as_it_is_written_and_marks_the_nodes_of_its_edges() {
+        let mut arch = crate::model::tests::tiny_arch();
+        arch.n_kv_heads = arch.n_heads;
+        let edges: Vec<Edge> = Graph::of(&arch).edges().collect();
+        let file = GraphFile::new(&arch, edges.iter().enumerate().map(|(i, e)| (e, i as f64 / 8.0, i == 5)));
+        let value: serde_json::Value = serde_json::from_slice(&file.bytes()).unwrap();
+        let name = edges[5].to_string();
+        assert_eq!(value["edges"][&name]["score"], 0.625);
+        assert_eq!(value["edges"][&name]["in_graph"], true);
+        assert_eq!(value["nodes"][edges[5].writer.to_string()]["in_graph"], true);
+        assert_eq!(value["nodes"].as_object().unwrap().values().filter(|n| n["in_graph"] == true).count(), 2);
+        let back = GraphFile::read(&file.bytes(), &arch).unwrap();
+        assert_eq!(back.len(), edges.len());
+        assert!(back.iter().filter(|(_, s)| s.in_graph == Some(true)).map(|(e, _)| *e).eq([edges[5]]));
+        arch.n_kv_heads = 1;
+        assert!(GraphFile::read(br#"{"cfg": {}, "edges": {}}"#, &arch).unwrap_err().contains("query head"));
+        for (wrong, part) in [
+            ("{", "is no graph"),
+            (r#"{"cfg": {"kv": "head"}, "edges": {"a0.h0->x": {}}}"#, "is no reader"),
+            (r#"{"cfg": {"kv": "head"}, "edges": {"m1->m1": {}}}"#, "does not come after"),
+        ] {
+            let why = GraphFile::read(wrong.as_bytes(), &arch).unwrap_err();
+            assert!(why.contains(part), "{why}");
+        }
+    }
+}
