@@ -3,7 +3,7 @@
 //! The base run is run again with one edge taken from the donor: the reader reads, of that writer, what it adds in the donor, and
 //! all that follows is recomputed (Wang et al. 2022, "Interpretability in the Wild", for paths; Conmy et al. 2023, "Towards
 //! Automated Circuit Discovery", for edges). Edges are named as in EAP-IG. A model has tens of thousands of them: all are estimated
-//! ([`EdgeEstimate`]), the strongest and a random sample of the rest are run exactly, or all are.
+//! ([`EdgeEstimate`](crate::plan::EdgeEstimate)), the strongest and a random sample of the rest are run exactly, or all are.
 
 mod choice;
 pub mod graph;
@@ -63,16 +63,22 @@ pub struct Measured {
 /// One direction.
 struct OfDirection {
     direction: Direction,
-    /// For each way, each edge's mean estimate over pairs.
-    estimates: Vec<Vec<f64>>,
-    /// The same a pair, where they are kept.
-    of_pairs: Vec<Vec<Vec<f32>>>,
+    /// One a way.
+    estimates: Vec<Estimates>,
     chosen: Chosen,
     /// For each chosen edge, one effect a pair.
     effects: Vec<Vec<f64>>,
     /// The metric of the run that is edited and of the one that is taken from, one a pair.
     base: Vec<f64>,
     other: Vec<f64>,
+}
+
+/// Estimates by one way.
+struct Estimates {
+    /// Each edge's mean over pairs.
+    means: Vec<f64>,
+    /// Each pair's, where they are kept.
+    of_pairs: Vec<Vec<f32>>,
 }
 
 impl Analysis for Edges {
@@ -140,8 +146,8 @@ impl Edges {
         items: &Items,
         direction: Direction,
     ) -> Result<OfDirection, AnalysisError> {
-        let (estimates, of_pairs) = self.estimates(runner, items, direction)?;
-        let by = estimates.first().map(Vec::as_slice);
+        let estimates = self.estimates(runner, items, direction)?;
+        let by = estimates.first().map(|of| of.means.as_slice());
         let counting = runner.is_counting();
         let chosen = Chosen::of(self.exact, self.sample as usize, items.edges.len(), by, runner.seed(), counting);
         let (mut base, mut other) = (Vec::new(), Vec::new());
@@ -153,7 +159,7 @@ impl Edges {
             other.push(run.other);
             effects.iter_mut().zip(run.patched).for_each(|(of_edge, patched)| of_edge.push(patched - run.base));
         }
-        Ok(OfDirection { direction, estimates, of_pairs, chosen, effects, base, other })
+        Ok(OfDirection { direction, estimates, chosen, effects, base, other })
     }
 
     /// Each way's mean estimates of all edges, and those of each pair where they are to be kept.
@@ -162,10 +168,10 @@ impl Edges {
         runner: &dyn Runner,
         items: &Items,
         direction: Direction,
-    ) -> Result<(Vec<Vec<f64>>, Vec<Vec<Vec<f32>>>), AnalysisError> {
+    ) -> Result<Vec<Estimates>, AnalysisError> {
         let (ways, n) = (self.ways(), items.pairs.tokens.len());
-        let mut sums = vec![vec![0f64; items.edges.len()]; ways.len()];
-        let mut kept = vec![Vec::new(); ways.len()];
+        let none = |_: &Score| Estimates { means: vec![0.0; items.edges.len()], of_pairs: Vec::new() };
+        let mut found: Vec<Estimates> = ways.iter().map(none).collect();
         for i in (0..n).filter(|_| !ways.is_empty()) {
             let mut plan = Plan::default();
             let runs = items.pairs.add(&mut plan, i);
@@ -179,15 +185,15 @@ impl Edges {
                 })
                 .collect();
             let readings = runner.run(&plan)?;
-            for ((asked, sums), kept) in asked.into_iter().zip(&mut sums).zip(&mut kept) {
+            for (asked, found) in asked.into_iter().zip(&mut found) {
                 let values = &readings[asked].values;
-                sums.iter_mut().zip(values).for_each(|(sum, value)| *sum += f64::from(*value) / n as f64);
+                found.means.iter_mut().zip(values).for_each(|(mean, value)| *mean += f64::from(*value) / n as f64);
                 if self.keep_pairs {
-                    kept.push(values.clone());
+                    found.of_pairs.push(values.clone());
                 }
             }
         }
-        Ok((sums, kept))
+        Ok(found)
     }
 }
 

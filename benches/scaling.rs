@@ -14,7 +14,7 @@ use gatelens::figure::{Curve, CurvePoint, CurveRole, Curves, Figure};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::names::short_name;
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions, What};
-use gatelens::run::{Engine, Options, run, size};
+use gatelens::run::{Engine, Options, Size, run, size};
 use gatelens::rundir::{peak_rss_bytes, write_file};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
@@ -123,8 +123,8 @@ fn measure(model: &Model, setting: usize) -> Result<(), Failed> {
     let setting = settings.get(setting).ok_or("there is no such setting")?;
     let arch = &model.decoder.arch;
     let (plain, sweep) = (plan(model, setting, false), plan(model, setting, true));
-    let sized = |plan: &Plan| size(&plan.compile(arch).expect("a sound plan"), Engine::Wavefront);
-    let (of_plain, of_sweep) = (sized(&plain), sized(&sweep));
+    let sized = |plan: &Plan| -> Result<Size, Failed> { Ok(size(&plan.compile(arch)?, Engine::Wavefront)) };
+    let (of_plain, of_sweep) = (sized(&plain)?, sized(&sweep)?);
     let time = |plan: &Plan| -> Result<f64, Failed> {
         let at = Instant::now();
         run(&model.decoder, plan, &Options::default())?;

@@ -121,7 +121,7 @@ impl Edges {
         for of in &measured.directions {
             rows.extend(self.rows(about, items, of)?);
             for (way, estimates) in ways.iter().zip(&of.estimates) {
-                agreement.extend(agreements(about.model, items, of, *way, estimates));
+                agreement.extend(agreements(about.model, items, of, *way, &estimates.means));
             }
             let first = of.direction == measured.directions[0].direction;
             let name = if first { "graph.json".to_string() } else { format!("graph-{}.json", of.direction.name()) };
@@ -149,7 +149,7 @@ impl Edges {
         let shares = shares(of, about.seed);
         let estimate = |column: &str, edge: usize| {
             let at = self.ways().iter().position(|way| way.column() == column)?;
-            Some(of.estimates[at][edge])
+            Some(of.estimates[at].means[edge])
         };
         let row = |edge: usize| {
             let at = of.chosen.edges.binary_search(&edge).ok();
@@ -186,7 +186,7 @@ impl Edges {
                 for (i, pair) in items.pairs.dataset.items.iter().enumerate() {
                     let estimate = |column: &str| {
                         let at = ways.iter().position(|way| way.column() == column)?;
-                        Some(f64::from(of.of_pairs[at][i][*edge]))
+                        Some(f64::from(of.estimates[at].of_pairs[i][*edge]))
                     };
                     rows.push(PairRow {
                         pair: pair.into(),
@@ -235,7 +235,7 @@ fn graph(about: &About, items: &Items, of: &OfDirection) -> GraphFile {
     let sign = if of.direction.name() == "necessity" { -1.0 } else { 1.0 };
     let score = |edge: usize| {
         let effect = of.chosen.edges.binary_search(&edge).ok().and_then(|k| mean(&of.effects[k]));
-        let estimate = || of.estimates.first().map_or(0.0, |by| by[edge]);
+        let estimate = || of.estimates.first().map_or(0.0, |by| by.means[edge]);
         sign * effect.unwrap_or_else(estimate)
     };
     let edges = items.edges.iter().enumerate().map(|(i, edge)| (edge, score(i), true));
