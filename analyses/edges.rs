@@ -11,7 +11,8 @@ mod read;
 mod tables;
 
 pub use choice::{Exact, Score};
-pub use tables::{AgreementRow, EdgeRow, PairRow};
+pub(super) use read::node_of;
+pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
 use super::interchange::Direction;
 use super::prelude::*;

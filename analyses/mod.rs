@@ -8,6 +8,7 @@
 pub mod ablate;
 pub mod behaviour;
 pub mod cav;
+pub mod circuit;
 pub mod dla;
 pub mod edges;
 pub mod interchange;
@@ -265,6 +266,7 @@ registry! {
     ablate::Ablate,
     dla::Dla,
     edges::Edges,
+    circuit::Circuit,
     three_methods::ThreeMethods,
     cascade::Cascade,
     commitment::Commitment,

@@ -83,10 +83,29 @@ pub struct Fork {
 #[derive(Clone, Debug)]
 pub struct Exchange {
     pub donor: Run,
-    /// Each once, in any order.
-    pub edges: Arc<[Edge]>,
+    pub edges: EdgeSet,
     /// The positions of the readers; the donor's are the same.
     pub positions: Positions,
+}
+
+/// Some of a model's edges, each once, in any order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EdgeSet {
+    These(Arc<[Edge]>),
+    /// All edges but these: where a circuit stays and the rest is taken, these are the circuit.
+    AllBut(Arc<[Edge]>),
+}
+
+impl From<Vec<Edge>> for EdgeSet {
+    fn from(edges: Vec<Edge>) -> Self {
+        EdgeSet::These(edges.into())
+    }
+}
+
+impl FromIterator<Edge> for EdgeSet {
+    fn from_iter<I: IntoIterator<Item = Edge>>(edges: I) -> Self {
+        EdgeSet::These(edges.into_iter().collect())
+    }
 }
 
 impl Fork {

@@ -22,7 +22,8 @@
 
 #[cfg(feature = "report")]
 pub use crate::analyses::{
-    Analysis, Output, ablate::Ablate, behaviour::Behaviour, cav::Cav, dla::Dla, interchange::Interchange, steer::Steer,
+    Analysis, Output, ablate::Ablate, behaviour::Behaviour, cav::Cav, circuit::Circuit, dla::Dla, edges::Edges,
+    interchange::Interchange, steer::Steer,
 };
 pub use crate::dataset::{Data, Dataset, Input, Item, Pair, read_pairs, read_prompts};
 pub use crate::model::{Model, Options as ModelOptions};

@@ -40,7 +40,7 @@ impl Score {
     }
 
     /// What a plan reads for it.
-    pub(super) fn estimate(self, steps: u32) -> EdgeEstimate {
+    pub(in crate::analyses) fn estimate(self, steps: u32) -> EdgeEstimate {
         match self {
             Score::Reader => EdgeEstimate::Reader,
             Score::Eap => EdgeEstimate::Attribution,

@@ -336,7 +336,7 @@ fn matters(row: &EdgeRow) -> bool {
 }
 
 /// The node that a reader belongs to, and the port by which it reads.
-fn node_of(reader: &str) -> (&str, Option<char>) {
+pub(in crate::analyses) fn node_of(reader: &str) -> (&str, Option<char>) {
     match reader.split_once('<') {
         Some((node, port)) => (node, port.chars().next()),
         None => (reader, None),

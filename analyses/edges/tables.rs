@@ -101,16 +101,19 @@ pub(super) fn kind(reader: Reader) -> &'static str {
 /// The kinds of readers, in the order of figures.
 pub(super) const KINDS: [&str; 5] = ["q", "k", "v", "m", "logits"];
 
-fn of_edge(edge: Edge, n_layers: usize) -> OfEdge<'static> {
-    let reader_layer = match edge.reader {
-        Reader::Head { layer, .. } | Reader::Mlp { layer } => layer,
-        Reader::Logits => n_layers,
-    };
-    OfEdge {
-        writer: edge.writer.to_string().into(),
-        reader: edge.reader.to_string().into(),
-        writer_layer: writer_layer(edge.writer),
-        reader_layer: reader_layer as i64,
+impl OfEdge<'static> {
+    /// An edge of a model of so many layers.
+    pub(in crate::analyses) fn of(edge: Edge, n_layers: usize) -> OfEdge<'static> {
+        let reader_layer = match edge.reader {
+            Reader::Head { layer, .. } | Reader::Mlp { layer } => layer,
+            Reader::Logits => n_layers,
+        };
+        OfEdge {
+            writer: edge.writer.to_string().into(),
+            reader: edge.reader.to_string().into(),
+            writer_layer: writer_layer(edge.writer),
+            reader_layer: reader_layer as i64,
+        }
     }
 }
 
@@ -157,7 +160,7 @@ impl Edges {
             let tested = at.map_or(Tested::default(), |k| tested[k]);
             EdgeRow {
                 model: about.model,
-                edge: of_edge(items.edges[edge], n_layers),
+                edge: OfEdge::of(items.edges[edge], n_layers),
                 direction: of.direction.name(),
                 position: self.position.to_string().into(),
                 n: of.base.len() as i64,

@@ -1,6 +1,7 @@
 //! What a run found, for the terminal: the strongest units with their effects, from the tables alone.
 
 use crate::analyses::ablate::Ablation;
+use crate::analyses::circuit;
 use crate::analyses::components::OfComponent;
 use crate::analyses::dla::ComponentRow;
 use crate::analyses::edges::EdgeRow;
@@ -24,7 +25,8 @@ pub(super) fn findings(tables: &[Table]) -> Vec<String> {
     };
     let of_attributions = || attributions(of(ComponentRow::TABLE)?);
     let of_edges = || edges(of(EdgeRow::TABLE)?);
-    of_effects().or_else(of_attributions).or_else(of_edges).unwrap_or_default()
+    let of_circuits = || circuit::lines(tables);
+    of_effects().or_else(of_attributions).or_else(of_edges).or_else(of_circuits).unwrap_or_default()
 }
 
 /// A unit as it is listed.

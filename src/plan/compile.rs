@@ -1,13 +1,13 @@
 //! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
 
 use super::program::{
-    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
-    Take, resolve, row_change,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Reads, Row,
+    SiteReadout, Take, resolve, row_change,
 };
 use super::split::sets;
 use super::{
-    Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError, Positions,
-    Program, Projection, Prompt, Reader, Run, What, Writer, columns,
+    Change, EdgeEffects, EdgeEstimate, EdgeSet, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError,
+    Positions, Program, Projection, Prompt, Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
@@ -151,18 +151,34 @@ impl Plan {
             )));
         }
         let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
-        let (graph, mut readers) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
-        for edge in exchange.edges.iter() {
+        let (graph, mut named) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
+        let (edges, but) = match &exchange.edges {
+            EdgeSet::These(edges) => (edges, false),
+            EdgeSet::AllBut(edges) => (edges, true),
+        };
+        for edge in edges.iter() {
             graph.check(*edge).map_err(bad)?;
-            readers.entry(edge.reader).or_default().push(edge.writer);
+            named.entry(edge.reader).or_default().push(edge.writer);
         }
-        let mut sites: BTreeMap<Site, Vec<(Reader, Vec<Writer>)>> = BTreeMap::new();
-        for (reader, mut writers) in readers {
+        let all: Vec<Writer> = graph.writers().collect();
+        // Streams that edits change are no sums of what writers add: there, each writer that is taken counts for itself.
+        let sums = [run, exchange.donor].into_iter().all(|run| program.edits(run).is_empty());
+        let mut sites: BTreeMap<Site, Vec<Reads>> = BTreeMap::new();
+        for reader in graph.readers() {
+            let (mut writers, before) = (named.remove(&reader).unwrap_or_default(), &all[..graph.before(reader)]);
             writers.sort_unstable_by_key(|writer| graph.number(*writer));
             if writers.windows(2).any(|pair| pair[0] == pair[1]) {
                 return Err(bad(format!("names an edge to {reader} twice")));
             }
-            sites.entry(reader.site()).or_default().push((reader, writers));
+            let taken = if but { before.len() - writers.len() } else { writers.len() };
+            if taken == 0 {
+                continue;
+            }
+            let all_but = sums && reader != Reader::Logits && 2 * taken > before.len();
+            if all_but != but {
+                writers = others(before, &writers);
+            }
+            sites.entry(reader.site()).or_default().push(Reads { reader, writers, all_but });
         }
         if sites.is_empty() {
             return Err(bad("takes no edge".to_string()));
@@ -429,4 +445,9 @@ fn repeated(list: impl Iterator<Item = usize>) -> Option<usize> {
     let mut list: Vec<usize> = list.collect();
     list.sort_unstable();
     list.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
+}
+/// The writers of one list that are not in another; both are in the order of the flow.
+fn others(all: &[Writer], but: &[Writer]) -> Vec<Writer> {
+    let mut but = but.iter().peekable();
+    all.iter().filter(|writer| but.next_if_eq(writer).is_none()).copied().collect()
 }

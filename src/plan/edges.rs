@@ -6,6 +6,7 @@
 
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::str::FromStr;
 
@@ -213,6 +214,40 @@ impl Graph {
         })
     }
 
+    /// The writers that a reader's head or MLP is: a key or value serves all heads of its group. None of the logits.
+    fn writers_of(&self, reader: Reader) -> Vec<Writer> {
+        match reader {
+            Reader::Logits => Vec::new(),
+            Reader::Mlp { layer } => vec![Writer::Mlp { layer }],
+            Reader::Head { layer, port: Port::Query, head } => vec![Writer::Head { layer, head }],
+            Reader::Head { layer, head, .. } => {
+                let group = self.n_heads / self.n_kv_heads;
+                (head * group..(head + 1) * group).map(|head| Writer::Head { layer, head }).collect()
+            }
+        }
+    }
+
+    /// Which of some edges of the model lie on a path from the embedding to the logits that these edges make. One answer an edge.
+    pub fn on_paths(&self, edges: &[Edge]) -> Vec<bool> {
+        let mut to: HashMap<Reader, Vec<Writer>> = HashMap::new();
+        edges.iter().for_each(|edge| to.entry(edge.reader).or_default().push(edge.writer));
+        let readers: Vec<Reader> = self.readers().filter(|reader| to.contains_key(reader)).collect();
+        let mut reached = HashSet::from([Writer::Input]);
+        for reader in &readers {
+            if to[reader].iter().any(|writer| reached.contains(writer)) {
+                reached.extend(self.writers_of(*reader));
+            }
+        }
+        let (mut live, mut leads) = (HashSet::from([Reader::Logits]), HashSet::<Writer>::new());
+        for reader in readers.iter().rev() {
+            if live.contains(reader) || self.writers_of(*reader).iter().any(|writer| leads.contains(writer)) {
+                live.insert(*reader);
+                leads.extend(&to[reader]);
+            }
+        }
+        edges.iter().map(|edge| reached.contains(&edge.writer) && live.contains(&edge.reader)).collect()
+    }
+
     /// Whether the model has an edge.
     ///
     /// # Errors
@@ -261,6 +296,22 @@ mod tests {
         for wrong in ["a1->m2", "a1.h0-m2", "m1->input", "a1.h2<q>->m3", "m1->a2.h0", "m1->a2.h0<w>", "", "->"] {
             assert!(wrong.parse::<Edge>().is_err(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn edges_on_paths_are_those_that_the_embedding_reaches_and_that_reach_the_logits() {
+        let mut arch = crate::model::tests::tiny_arch();
+        (arch.n_layers, arch.n_heads, arch.n_kv_heads, arch.parallel) = (3, 4, 2, false);
+        let on_paths = |names: &[&str]| -> Vec<bool> {
+            Graph::of(&arch).on_paths(&names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>())
+        };
+        // A key of the second group is read by heads 2 and 3 alone.
+        let names =
+            ["input->a0.h1<k>", "a0.h3->m1", "m1->logits", "a0.h1->m1", "m0->logits", "input->m2", "input->logits"];
+        assert_eq!(on_paths(&names), [true, true, true, false, false, false, true]);
+        assert_eq!(on_paths(&["a0.h0->m1"]), [false]);
+        let all: Vec<Edge> = Graph::of(&arch).edges().collect();
+        assert!(Graph::of(&arch).on_paths(&all).into_iter().all(|on_path| on_path));
     }
 
     #[test]

@@ -52,8 +52,17 @@ pub(crate) struct Placed<'p> {
 pub(crate) struct Exchanged {
     pub donor: Run,
     pub positions: Vec<usize>,
-    /// The readers at each site, each with its writers in the order of the flow.
-    pub readers: BTreeMap<Site, Vec<(Reader, Vec<Writer>)>>,
+    /// The readers at each site.
+    pub readers: BTreeMap<Site, Vec<Reads>>,
+}
+
+/// What one reader takes from the donor.
+pub(crate) struct Reads {
+    pub reader: Reader,
+    /// In the order of the flow.
+    pub writers: Vec<Writer>,
+    /// Whether it takes all writers before it but these: the shorter list stands here.
+    pub all_but: bool,
 }
 
 /// What an edit does to each of its positions' rows.

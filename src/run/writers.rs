@@ -10,6 +10,7 @@ use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Exchanged, Program, Reader, Run, Writer};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
+use rayon::prelude::*;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
@@ -37,7 +38,7 @@ impl<'a> Writers<'a> {
     pub(super) fn wants(&self, site: Site) -> bool {
         let post = self.decoder.arch.placement.after();
         let here = match site.kind {
-            SiteKind::Embed | SiteKind::Z | SiteKind::MlpOut => true,
+            SiteKind::Embed | SiteKind::Z | SiteKind::MlpOut | SiteKind::ResidPre | SiteKind::ResidMid => true,
             SiteKind::AttnOut | SiteKind::AttnDelta | SiteKind::MlpDelta => post,
             _ => false,
         };
@@ -146,8 +147,8 @@ impl<'a> Writers<'a> {
     pub(super) fn at_logits(&self, run: Run, position: usize) -> Result<Option<Vec<f32>>> {
         let mut found: Option<Vec<f32>> = None;
         for exchange in self.program.exchanges(run).into_iter().filter(|e| e.positions.contains(&position)) {
-            for (_, writers) in exchange.readers.get(&SiteKind::FinalNorm.at(0)).into_iter().flatten() {
-                let more = self.difference(run, exchange.donor, writers, &[position])?;
+            for reads in exchange.readers.get(&SiteKind::FinalNorm.at(0)).into_iter().flatten() {
+                let more = self.difference(run, exchange.donor, &reads.writers, &[position])?;
                 match &mut found {
                     None => found = Some(more),
                     Some(sum) => sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
@@ -166,24 +167,50 @@ impl<'a> Writers<'a> {
         runs: &[(Run, &Exchanged)],
         row: impl Fn(Run, usize) -> Option<usize>,
     ) -> Result<Option<Tensor>> {
-        let (mut read, mut more) = (Vec::new(), Vec::new());
+        let of_mlp = site.kind == SiteKind::MlpIn && !self.decoder.arch.parallel;
+        let kind = if of_mlp { SiteKind::ResidMid } else { SiteKind::ResidPre };
+        // What is read of which row and head, and what of it each reader takes: a reader that takes from several has one place.
+        let (mut read, mut place, mut taken) = (Vec::new(), HashMap::new(), Vec::new());
         for (run, exchange) in runs {
-            let Some(readers) = exchange.readers.get(&site) else { continue };
             let (positions, rows): (Vec<usize>, Vec<usize>) =
                 exchange.positions.iter().filter_map(|p| Some((*p, row(*run, *p)?))).unzip();
-            for (reader, writers) in readers.iter().filter(|_| !rows.is_empty()) {
-                more.extend(self.difference(*run, exchange.donor, writers, &positions)?);
-                read.extend(rows.iter().map(|row| (*row, head_of(*reader))));
+            for reads in exchange.readers.get(&site).into_iter().flatten().filter(|_| !rows.is_empty()) {
+                let of_row = |row: &usize| {
+                    let by = (*row, head_of(reads.reader));
+                    *place.entry(by).or_insert_with(|| {
+                        read.push(by);
+                        read.len() - 1
+                    })
+                };
+                let places: Vec<usize> = rows.iter().map(of_row).collect();
+                taken.push((*run, exchange.donor, reads, positions.clone(), places));
             }
         }
         if read.is_empty() {
             return Ok(None);
         }
-        let of_mlp = site.kind == SiteKind::MlpIn && !self.decoder.arch.parallel;
-        let stream = acts.get(if of_mlp { SiteKind::ResidMid } else { SiteKind::ResidPre })?;
+        let (stream, d) = (acts.get(kind)?, self.decoder.arch.d_model);
         let index: Vec<u32> = read.iter().map(|(row, _)| *row as u32).collect();
-        let own = stream.index_select(&Tensor::new(index, stream.device())?, 0)?;
-        let streams = ops::add(&own, &self.tensor(more, read.len())?.to_device(stream.device())?)?;
+        let own = ops::to_vec(&stream.index_select(&Tensor::new(index, stream.device())?, 0)?)?;
+        let more = taken.par_iter().map(|(run, donor, reads, positions, places)| {
+            if !reads.all_but {
+                return self.difference(*run, *donor, &reads.writers, positions);
+            }
+            // A stream is the sum of what all writers add: the donor's with what is not taken as it is in the run.
+            let mut more = self.difference(*donor, *run, &reads.writers, positions)?;
+            for ((p, place), more) in positions.iter().zip(places).zip(more.chunks_exact_mut(d)) {
+                add_difference(more, self.row(*donor, kind.at(site.layer), *p, d), &own[place * d..(place + 1) * d]);
+            }
+            Ok(more)
+        });
+        let more = more.collect::<Result<Vec<_>>>()?;
+        let mut streams = own.clone();
+        for ((.., places), more) in taken.iter().zip(more) {
+            for (place, more) in places.iter().zip(more.chunks_exact(d)) {
+                streams[place * d..(place + 1) * d].iter_mut().zip(more).for_each(|(stream, more)| *stream += more);
+            }
+        }
+        let streams = self.tensor(streams, read.len())?.to_device(stream.device())?;
         let edits = match site.kind {
             SiteKind::MlpIn => self.whole_rows(&self.decoder.read_by_channel(site.layer, &streams)?, &read)?,
             _ => self.by_heads(site, acts, &streams, &read)?,

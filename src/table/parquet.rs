@@ -34,8 +34,13 @@ impl Table {
     pub fn read_parquet(path: impl AsRef<Path>) -> Result<Table, TableError> {
         let path = path.as_ref();
         let bytes = std::fs::read(path).map_err(|source| TableError::Read { path: path.to_owned(), source })?;
+        Table::from_parquet(path, &bytes)
+    }
+
+    /// The table that a Parquet file holds; messages call the file by its path. See [`Table::read_parquet`].
+    pub fn from_parquet(path: &Path, bytes: &[u8]) -> Result<Table, TableError> {
         // A damaged file can trip an assertion inside the decoder; for a reader that is one more way to be damaged.
-        catch_unwind(AssertUnwindSafe(|| read::decoded(path, &bytes)))
+        catch_unwind(AssertUnwindSafe(|| read::decoded(path, bytes)))
             .unwrap_or_else(|_| Err(damaged(path, "its contents contradict each other".into())))
     }
 

@@ -9,6 +9,7 @@ mod analyses;
 mod arguments;
 mod attribution;
 mod checkpoints;
+mod circuit;
 mod commands;
 mod committed;
 mod dates;

@@ -55,9 +55,13 @@ fn pairs(n: u32) -> Plan {
             read.push((run, Gradient { metric: metric(), site, positions, part }.into()));
         }
     }
-    for k in 0..read.len() {
-        let (run, what) = read[k * 7 % read.len()].clone();
-        plan.read(run, what);
+    // A pair's own stand in one order, however many pairs there are.
+    let of_pair = read.len() / n as usize;
+    for k in 0..of_pair {
+        for pair in read.chunks(of_pair) {
+            let (run, what) = pair[k * 7 % of_pair].clone();
+            plan.read(run, what);
+        }
     }
     plan
 }
@@ -311,8 +315,10 @@ fn functions_of_a_caller_share_no_part() {
 #[test]
 fn a_run_that_is_cancelled_keeps_what_it_finished() {
     let (bench, model, plan, cancel) = (Bench::new(), Arc::new(open("llama")), pairs(6), Cancel::default());
-    let (folder, rows) =
-        (bench.path("parts"), Arc::new(Rows { cancels: Some((40, cancel.clone())), ..Rows::default() }));
+    let whole = Arc::new(Rows::default());
+    keeping(&bench.path("whole"), &model, Engine::Wavefront).watched(whole.clone()).run(&plan).unwrap();
+    let cancels = Some((whole.computed() / 2, cancel.clone()));
+    let (folder, rows) = (bench.path("parts"), Arc::new(Rows { cancels, ..Rows::default() }));
     let session = keeping(&folder, &model, Engine::Wavefront).watched(rows).cancelled_by(cancel);
     assert!(matches!(session.run(&plan), Err(SessionError::Run(RunError::Cancelled(_)))));
     assert!((1..6).contains(&listed(&folder).len()), "{:?}", listed(&folder));

@@ -121,7 +121,10 @@ fn amplifiers_do_next_to_nothing_once_the_gate_is_out() {
         assert!((effects[i] - expected).abs() < 1e-9, "{}", names[i]);
     }
     let report = cascade().report();
-    assert!(report.contains("4 later heads amplify it") && report.contains("knockouts.png"));
+    assert!(
+        report.contains("4 later heads lose attribution in the direction of the effect")
+            && report.contains("knockouts.png")
+    );
 }
 
 #[test]

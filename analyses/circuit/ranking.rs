@@ -1,0 +1,259 @@
+//! What edges are ranked by, and how much of a ranking rests on which pairs there are.
+
+use super::runs::Runs;
+use super::{Circuit, Stability};
+use crate::analyses::edges::graph::GraphFile;
+use crate::analyses::edges::{EdgeRow, PairRow, Score};
+use crate::analyses::inputs::{Sources, read_input};
+use crate::analyses::interchange::Direction;
+use crate::analyses::prelude::*;
+use crate::plan::{Edge, EdgeEffects};
+use crate::stats;
+use rand::Rng;
+use rayon::prelude::*;
+use std::collections::HashMap;
+
+/// What the parameters give.
+pub(super) enum Given {
+    /// A circuit, by the numbers of its edges.
+    Circuit(Vec<usize>),
+    Scores(Vec<Ranking>),
+    Estimates(Vec<Score>),
+}
+
+/// Scores of all edges.
+#[derive(Clone)]
+pub(super) struct Ranking {
+    /// What tables call it.
+    pub name: &'static str,
+    /// How far each edge helps the metric, nats: minus the effect of taking it, or minus its estimate.
+    pub scores: Vec<f64>,
+    /// The same of each pair, where they are known: `[pairs][edges]`.
+    pub of_pairs: Vec<Vec<f32>>,
+}
+
+impl Given {
+    /// Reads what the parameters name.
+    pub(super) fn read(
+        params: &Circuit,
+        model: &Model,
+        edges: &[Edge],
+        sources: &mut Sources,
+    ) -> Result<Given, AnalysisError> {
+        match (&params.edges, &params.graph) {
+            (Some(edges_of), _) => Ok(Given::Scores(found(edges_of, edges, sources)?)),
+            (None, Some(graph)) => from_graph(graph, model, edges, sources),
+            (None, None) if params.estimate.is_empty() => {
+                let [estimate, edges, graph] = ["estimate", "edges", "graph"].map(param);
+                Err(AnalysisError::Bad(format!("edges are ranked by scores: give {estimate}, {edges} or {graph}")))
+            }
+            (None, None) => {
+                let mut scores: Vec<Score> = Vec::new();
+                params.estimate.iter().for_each(|score| scores.extend((!scores.contains(score)).then_some(*score)));
+                Ok(Given::Estimates(scores))
+            }
+        }
+    }
+}
+
+/// A graph's scores, or the circuit that it marks where it marks some edges and not others.
+fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources) -> Result<Given, AnalysisError> {
+    let (bytes, source) = read_input(graph)?;
+    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", graph.display()));
+    let file = GraphFile::read(&bytes, &model.decoder.arch).map_err(bad)?;
+    sources.push(source);
+    let number: HashMap<Edge, usize> = edges.iter().enumerate().map(|(i, edge)| (*edge, i)).collect();
+    let marked: Vec<usize> =
+        file.iter().filter(|(_, scored)| scored.in_graph == Some(true)).map(|(edge, _)| number[edge]).collect();
+    let scored = file.iter().filter(|(_, scored)| scored.score.is_some()).count();
+    // A file that marks all of the model's edges says which there are, not which matter.
+    if !marked.is_empty() && (marked.len() < edges.len() || scored == 0) {
+        return Ok(Given::Circuit(marked));
+    }
+    if scored == 0 {
+        return Err(bad("has neither scores nor edges with `in_graph`: nothing says which edges matter".to_string()));
+    }
+    // An edge that the file does not name has no share in it.
+    let mut scores = vec![0.0; edges.len()];
+    for (edge, of) in &file {
+        scores[number[edge]] = of.score.unwrap_or(0.0);
+    }
+    Ok(Given::Scores(vec![Ranking { name: "graph", scores, of_pairs: Vec::new() }]))
+}
+
+/// The scores that a run of `edges` found.
+fn found(run: &Data, edges: &[Edge], sources: &mut Sources) -> Result<Vec<Ranking>, AnalysisError> {
+    let file = |name: &str| match run.is_in_memory() || run.path().is_file() {
+        true => run.clone(),
+        false => Data::from(run.path().join(name)),
+    };
+    let data = file("edges.parquet");
+    let (bytes, source) = read_input(&data)?;
+    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
+    let table = Table::from_parquet(data.path(), &bytes)?;
+    sources.push(source);
+    let rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
+    let rows: Vec<&EdgeRow> = rows.iter().filter(|row| row.direction == Direction::Necessity.name()).collect();
+    let names = rows
+        .iter()
+        .zip(edges)
+        .all(|(row, edge)| edge.writer.to_string() == row.edge.writer && edge.reader.to_string() == row.edge.reader);
+    if rows.is_empty() {
+        let why = "has no row of necessity: circuits keep edges of the positive run; run `edges` without a direction";
+        return Err(bad(why.to_string()));
+    }
+    if rows.len() != edges.len() || !names {
+        let why = format!("has {} edges that are not this model's {}: run `edges` on it", rows.len(), edges.len());
+        return Err(bad(why));
+    }
+    let directory = if run.path().is_dir() { run.path() } else { run.path().parent().unwrap_or(run.path()) };
+    let pairs = Data::from(directory.join("pairs.parquet"));
+    let of_pairs = match !run.is_in_memory() && pairs.path().exists() {
+        true => kept_pairs(&pairs, edges, sources)?,
+        false => HashMap::new(),
+    };
+    let estimates: [(&'static str, fn(&EdgeRow) -> Option<f64>); 3] =
+        [("reader_exact", |row| row.reader_exact), ("eap", |row| row.eap), ("eap_ig", |row| row.eap_ig)];
+    let first = estimates.into_iter().find(|(_, of)| rows.iter().all(|row| of(row).is_some()));
+    let exact = |row: &&EdgeRow| row.effect_mean.or_else(|| first.and_then(|(_, of)| of(row)));
+    let columns = std::iter::once(("exact", rows.iter().map(exact).collect::<Option<Vec<f64>>>()))
+        .chain(estimates.map(|(name, of)| (name, rows.iter().map(|row| of(row)).collect())));
+    let ranking = |(name, effects): (&'static str, Option<Vec<f64>>)| {
+        let scores: Vec<f64> = effects?.into_iter().map(|effect| -effect).collect();
+        let of_pairs = of_pairs.get(name).map_or(Vec::new(), |pairs| with_means(pairs, &scores));
+        Some(Ranking { name, scores, of_pairs })
+    };
+    Ok(columns.filter_map(ranking).collect())
+}
+
+/// Each pair's scores by ranking, not a number where an edge was not run on it.
+type OfPairs = HashMap<&'static str, Vec<Vec<f32>>>;
+
+fn kept_pairs(data: &Data, edges: &[Edge], sources: &mut Sources) -> Result<OfPairs, AnalysisError> {
+    let (bytes, source) = read_input(data)?;
+    let table = Table::from_parquet(data.path(), &bytes)?;
+    sources.push(source);
+    let rows = PairRow::read(&table)?;
+    let number: HashMap<(String, String), usize> =
+        edges.iter().enumerate().map(|(i, edge)| ((edge.writer.to_string(), edge.reader.to_string()), i)).collect();
+    let (mut pairs, mut found) = (HashMap::new(), OfPairs::new());
+    for row in rows.iter().filter(|row| row.direction == Direction::Necessity.name()) {
+        let next = pairs.len();
+        let pair = *pairs.entry(row.pair.id).or_insert(next);
+        let Some(edge) = number.get(&(row.writer.to_string(), row.reader.to_string())) else { continue };
+        let exact = row.patched_metric.zip(row.base_metric).map(|(patched, base)| patched - base);
+        let of_row = [("exact", exact), ("reader_exact", row.reader_exact), ("eap", row.eap), ("eap_ig", row.eap_ig)];
+        for (name, effect) in of_row {
+            let Some(effect) = effect else { continue };
+            let of = found.entry(name).or_default();
+            of.resize_with(of.len().max(pair + 1), || vec![f32::NAN; edges.len()]);
+            of[pair][*edge] = -effect as f32;
+        }
+    }
+    Ok(found)
+}
+
+/// Scores of pairs, with the mean where an edge has none of its own: it is the same in every resample.
+fn with_means(pairs: &[Vec<f32>], means: &[f64]) -> Vec<Vec<f32>> {
+    let of_pair = |scores: &Vec<f32>| {
+        scores.iter().zip(means).map(|(score, mean)| if score.is_nan() { *mean as f32 } else { *score }).collect()
+    };
+    pairs.iter().map(of_pair).collect()
+}
+
+/// Estimates every edge on every pair.
+pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking, AnalysisError> {
+    let pairs = &runs.items.pairs;
+    let mut of_pairs = Vec::with_capacity(pairs.tokens.len());
+    for i in 0..pairs.tokens.len() {
+        let mut plan = Plan::default();
+        let [base, donor] = pairs.add(&mut plan, i);
+        let (metric, positions) = (pairs.tokens[i].metric.clone(), Positions::All);
+        let asked = plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) });
+        let readings = runs.runner.run(&plan)?;
+        of_pairs.push(readings[asked].values.iter().map(|effect| -effect).collect::<Vec<f32>>());
+    }
+    Ok(Ranking { name: score.column(), scores: means(&of_pairs, 0..of_pairs.len()), of_pairs })
+}
+
+/// The mean of some pairs' scores, each as often as it is named.
+fn means(of_pairs: &[Vec<f32>], pairs: impl ExactSizeIterator<Item = usize>) -> Vec<f64> {
+    let n = pairs.len() as f64;
+    let mut sums = vec![0f64; of_pairs.first().map_or(0, Vec::len)];
+    for i in pairs {
+        sums.iter_mut().zip(&of_pairs[i]).for_each(|(sum, score)| *sum += f64::from(*score));
+    }
+    sums.iter_mut().for_each(|sum| *sum /= n);
+    sums
+}
+
+impl Ranking {
+    /// How often each edge is among the best `size` when pairs are drawn anew, and how much two such circuits overlap. None where
+    /// the pairs' own scores are not known, or there are fewer than two.
+    pub(super) fn stability(&self, size: usize, resamples: usize, seed: u64) -> Option<Stability> {
+        let n = self.of_pairs.len();
+        if n < 2 || resamples == 0 || size == 0 {
+            return None;
+        }
+        let mut rng = stats::rng(seed, "stability of circuits");
+        let drawn: Vec<Vec<usize>> = (0..resamples).map(|_| (0..n).map(|_| rng.random_range(0..n)).collect()).collect();
+        let circuits: Vec<Vec<u64>> =
+            drawn.into_par_iter().map(|pairs| best(&means(&self.of_pairs, pairs.into_iter()), size)).collect();
+        let mut selected = vec![0f64; self.scores.len()];
+        for circuit in &circuits {
+            for (edge, share) in selected.iter_mut().enumerate() {
+                *share += f64::from(u8::from(circuit[edge / 64] >> (edge % 64) & 1 == 1)) / resamples as f64;
+            }
+        }
+        let overlaps: Vec<f64> = (0..circuits.len())
+            .into_par_iter()
+            .flat_map_iter(|a| (0..a).map(move |b| (a, b)))
+            .map(|(a, b)| jaccard(&circuits[a], &circuits[b]))
+            .collect();
+        Some(Stability { selected, jaccard: mean(&overlaps) })
+    }
+}
+
+/// The best edges by their scores, one bit an edge.
+fn best(scores: &[f64], size: usize) -> Vec<u64> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    let first = |a: &usize, b: &usize| scores[*b].total_cmp(&scores[*a]).then(a.cmp(b));
+    if size < order.len() {
+        order.select_nth_unstable_by(size, first);
+    }
+    let mut bits = vec![0u64; scores.len().div_ceil(64)];
+    order.iter().take(size).for_each(|edge| bits[edge / 64] |= 1 << (edge % 64));
+    bits
+}
+
+/// How many of the edges of two circuits both have, as a share of those that either has.
+fn jaccard(a: &[u64], b: &[u64]) -> f64 {
+    let count = |of: fn(u64, u64) -> u64| a.iter().zip(b).map(|(a, b)| of(*a, *b).count_ones()).sum::<u32>();
+    f64::from(count(|a, b| a & b)) / f64::from(count(|a, b| a | b).max(1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_that_agree_choose_the_same_circuit_and_pairs_that_do_not_choose_others() {
+        let of = |pairs: Vec<Vec<f32>>| {
+            let scores = means(&pairs, 0..pairs.len());
+            Ranking { name: "exact", scores, of_pairs: pairs }.stability(2, 100, 0)
+        };
+        let same = of(vec![vec![3.0, 2.0, 0.0, -1.0]; 6]).unwrap();
+        assert_eq!((same.jaccard, same.selected), (Some(1.0), vec![1.0, 1.0, 0.0, 0.0]));
+        let other =
+            of((0..6).map(|i| vec![5.0, f32::from(i % 2 == 0), f32::from(i % 2 == 1), -9.0]).collect()).unwrap();
+        assert!(other.jaccard.unwrap() < 0.9 && other.selected[0] == 1.0 && other.selected[3] == 0.0);
+        assert!((other.selected[1] + other.selected[2] - 1.0).abs() < 1e-9 && other.selected[2] > 0.1);
+        assert!(of(vec![vec![1.0, 2.0]]).is_none());
+    }
+
+    #[test]
+    fn circuits_overlap_by_what_both_have() {
+        let (a, b) = (best(&[3.0, 2.0, 1.0, 0.0], 2), best(&[3.0, 0.0, 2.0, 1.0], 2));
+        assert_eq!((jaccard(&a, &b), jaccard(&a, &a)), (1.0 / 3.0, 1.0));
+    }
+}

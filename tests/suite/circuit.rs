@@ -1,0 +1,243 @@
+//! The commands `edges` and `circuit`, against values of an independent implementation.
+
+use crate::support::cli::{Bench, gatelens};
+use crate::support::family_dir;
+use gatelens::table::Table;
+use serde_json::{Value, json};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+/// Independent values (`edges_golden.py`) of two pairs: names of edges, numbers by name.
+struct Golden {
+    names: Vec<String>,
+    numbers: HashMap<String, Vec<f64>>,
+}
+
+impl Golden {
+    fn of(family: &str) -> Golden {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/edges/{family}.safetensors"));
+        let bytes = std::fs::read(path).expect("golden edges");
+        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
+        let names = serde_json::from_str(&metadata.metadata().as_ref().expect("metadata")["edges"]).expect("names");
+        let numbers = safetensors::SafeTensors::deserialize(&bytes).expect("tensors").tensors().into_iter();
+        let values = |view: safetensors::tensor::TensorView| -> Vec<f64> {
+            match view.dtype() {
+                safetensors::Dtype::F32 => {
+                    view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
+                }
+                safetensors::Dtype::I64 => {
+                    view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
+                }
+                _ => view.data().iter().map(|b| f64::from(*b)).collect(),
+            }
+        };
+        Golden { names, numbers: numbers.map(|(name, view)| (name, values(view))).collect() }
+    }
+
+    /// The pairs: the base is the positive prompt.
+    fn pairs(&self, bench: &Bench) -> PathBuf {
+        let ids = |name: &str, i: usize| -> Vec<u32> {
+            let all = &self.numbers[name];
+            all[i * all.len() / 2..(i + 1) * all.len() / 2].iter().map(|id| *id as u32).collect()
+        };
+        let line = |i: usize| {
+            json!({
+                "id": format!("p{i}"), "positive": {"ids": ids("input_ids", i)}, "negative": {"ids": ids("donor_ids", i)},
+                "answer": [11], "foil": [23],
+            })
+        };
+        bench.dataset("pairs.jsonl", &[line(0), line(1)])
+    }
+
+    /// The values of both pairs: `[2, n]`
+    fn of_pairs(&self, name: &str) -> [&[f64]; 2] {
+        let (first, second) = self.numbers[name].split_at(self.numbers[name].len() / 2);
+        [first, second]
+    }
+}
+
+fn run(command: &str, family: &str, pairs: &Path, out: &Path, more: &[&str]) -> String {
+    let model = family_dir(family);
+    let args = [command, model.to_str().unwrap(), "--pairs", pairs.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    gatelens(args.into_iter().chain(more.iter().copied())).done()
+}
+
+fn read(out: &Path, table: &str) -> Table {
+    Table::read_parquet(out.join(format!("{table}.parquet"))).expect("a table")
+}
+
+#[test]
+fn the_command_finds_every_edge_as_an_independent_implementation_does() {
+    for family in ["gpt2", "gpt_neox", "llama", "gemma2"] {
+        let (bench, golden) = (Bench::new(), Golden::of(family));
+        let out = bench.out("edges");
+        let more = ["--exact", "all", "--estimate", "reader,eap,eap-ig", "--keep-pairs"];
+        let said = run("edges", family, &golden.pairs(&bench), &out, &more);
+        assert!(said.contains("strongest edges, necessity:"), "{said}");
+        let table = read(&out, "edges");
+        let (writers, readers) = (table.strs("writer").unwrap(), table.strs("reader").unwrap());
+        let directions = table.strs("direction").unwrap();
+        let rows: Vec<usize> = (0..table.rows()).filter(|i| directions[*i] == "necessity").collect();
+        assert_eq!(rows.len(), golden.names.len());
+        for (column, name) in
+            [("effect_mean", "exact"), ("eap", "eap"), ("eap_ig", "eap_ig"), ("reader_exact", "reader_exact")]
+        {
+            let (found, [a, b]) = (table.floats(column).unwrap(), golden.of_pairs(name));
+            for (k, row) in rows.iter().enumerate() {
+                assert_eq!(format!("{}->{}", writers[*row], readers[*row]), golden.names[k]);
+                let (found, expected) = (found[*row].expect("a number"), (a[k] + b[k]) / 2.0);
+                assert!((found - expected).abs() < 1e-4, "{family} {column} {}: {found} {expected}", golden.names[k]);
+            }
+        }
+        let pairs = read(&out, "pairs");
+        let found = pairs.floats("patched_metric").unwrap().iter().zip(pairs.floats("base_metric").unwrap());
+        let effects: Vec<f64> = found.map(|(patched, base)| patched.unwrap() - base.unwrap()).collect();
+        let ids = pairs.strs("id").unwrap();
+        let first = (0..effects.len()).find(|i| ids[*i] == "p1").unwrap();
+        assert!((effects[first] - golden.of_pairs("exact")[1][0]).abs() < 1e-4);
+        // EAP-IG's file holds what helps with a positive score.
+        let graph: Value = serde_json::from_slice(&std::fs::read(out.join("graph.json")).unwrap()).unwrap();
+        let [a, b] = golden.of_pairs("exact");
+        let score = graph["edges"][&golden.names[3]]["score"].as_f64().unwrap();
+        assert!((score + (a[3] + b[3]) / 2.0).abs() < 1e-4);
+        assert_eq!(graph["edges"].as_object().unwrap().len(), golden.names.len());
+        assert!(graph["nodes"]["logits"]["in_graph"].is_boolean() && graph["cfg"]["n_layers"].is_u64());
+    }
+}
+
+#[test]
+fn only_the_strongest_and_a_sample_are_run_and_the_others_are_said_to_be_estimated() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let out = bench.out("edges");
+    let more = ["--exact", "20", "--sample", "10", "--direction", "necessity"];
+    run("edges", "llama", &golden.pairs(&bench), &out, &more);
+    let table = read(&out, "edges");
+    let why = table.opt_strs("run").unwrap();
+    let of = |name: &str| why.iter().filter(|why| **why == Some(name)).count();
+    assert_eq!((of("strongest"), of("sample"), table.rows()), (20, 10, golden.names.len()));
+    assert_eq!(table.floats("effect_mean").unwrap().iter().flatten().count(), 30);
+    assert_eq!(table.floats("p_max").unwrap().iter().flatten().count(), 0);
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("30 were run exactly") && report.contains("random sample of 10 edges"), "{report}");
+}
+
+#[test]
+fn circuits_have_the_faithfulness_that_they_have_by_an_independent_implementation() {
+    for family in ["gpt2", "gpt_neox", "llama", "gemma2"] {
+        let (bench, golden) = (Bench::new(), Golden::of(family));
+        let out = bench.out("circuit");
+        let more = ["--estimate", "eap-ig", "--random", "2", "--resamples", "20", "--minimality", "0"];
+        run("circuit", family, &golden.pairs(&bench), &out, &more);
+        let curve = read(&out, "curve");
+        let orders = curve.strs("order").unwrap();
+        let rows: Vec<usize> = (0..curve.rows()).filter(|i| orders[*i] == "size").collect();
+        let (f, fractions) = (curve.floats("faithfulness").unwrap(), curve.floats("fraction").unwrap());
+        for (k, row) in rows.iter().enumerate() {
+            let (found, expected) = (f[*row].expect("a share"), golden.numbers["circuit_share"][k]);
+            let gap = golden.numbers["metric_clean"].iter().zip(&golden.numbers["metric_donor"]).map(|(a, b)| a - b);
+            let gap = gap.sum::<f64>() / 2.0;
+            assert!((found - expected).abs() * gap.abs() < 1e-4, "{family} {:?}: {found} {expected}", fractions[*row]);
+        }
+        let pairs = read(&out, "pairs");
+        let (orders, metric) = (pairs.strs("order").unwrap(), pairs.floats("metric").unwrap());
+        let by_size: Vec<f64> =
+            (0..pairs.rows()).filter(|i| orders[*i] == "size").map(|i| metric[i].unwrap()).collect();
+        for (found, expected) in by_size.iter().zip(&golden.numbers["circuit_metric"]) {
+            assert!((found - expected).abs() < 1e-4, "{family}: {found} {expected}");
+        }
+        let summary = read(&out, "summary");
+        let cmd = summary.floats("cmd").unwrap()[0].expect("an area");
+        let shares = &golden.numbers["circuit_share"];
+        let fractions = &golden.numbers["circuit_fractions"];
+        let area: f64 = (1..10)
+            .map(|i| (fractions[i] - fractions[i - 1]) * ((1.0 - shares[i]).abs() + (1.0 - shares[i - 1]).abs()) / 2.0)
+            .sum();
+        assert!((cmd - area).abs() < 1e-3, "{family}: {cmd} {area}");
+    }
+}
+
+#[test]
+fn a_circuit_of_a_file_has_the_metric_that_it_has_by_an_independent_implementation() {
+    let (bench, golden) = (Bench::new(), Golden::of("gemma2"));
+    let pairs = golden.pairs(&bench);
+    let all = golden.names.len();
+    for k in [0, 5, 11] {
+        let kept = &golden.numbers["random_kept"][k * all..(k + 1) * all];
+        let edges: HashMap<&String, Value> =
+            golden.names.iter().zip(kept).map(|(name, kept)| (name, json!({"in_graph": *kept != 0.0}))).collect();
+        let file = bench.dataset("graph.json", &[json!({"cfg": {"kv": "head"}, "nodes": {}, "edges": edges})]);
+        let out = bench.out(&format!("run{k}"));
+        run("circuit", "gemma2", &pairs, &out, &["--graph", file.to_str().unwrap(), "--minimality", "0"]);
+        let expected = &golden.numbers["random_metric"][k * 2..k * 2 + 2];
+        let table = read(&out, "pairs");
+        let found = table.floats("metric").unwrap();
+        for (found, expected) in found.iter().zip(expected) {
+            assert!((found.unwrap() - expected).abs() < 1e-4, "{found:?} {expected}");
+        }
+        let of = read(&out, "faithfulness");
+        let mean = of.floats("metric_mean").unwrap()[0].unwrap();
+        assert!((mean - (expected[0] + expected[1]) / 2.0).abs() < 1e-4);
+        assert!(of.ints("edges").unwrap()[0] == kept.iter().filter(|k| **k != 0.0).count() as i64);
+    }
+}
+
+#[test]
+fn circuits_are_chosen_by_the_effects_of_a_finished_run_and_evaluate_as_they_were_chosen() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let (pairs, edges, circuit, again) =
+        (golden.pairs(&bench), bench.out("edges"), bench.out("circuit"), bench.out("again"));
+    let all = ["--exact", "all", "--keep-pairs", "--direction", "necessity"];
+    run("edges", "llama", &pairs, &edges, &all);
+    let more = ["--edges", edges.to_str().unwrap(), "--resamples", "50", "--threshold", "0.9", "--minimality", "1000"];
+    let said = run("circuit", "llama", &pairs, &circuit, &more);
+    assert!(said.contains("  exact ") && said.contains("  reader_exact "), "{said}");
+    let summary = read(&circuit, "summary");
+    let (chosen, f) = (summary.ints("edges_left").unwrap()[0], summary.floats("faithfulness").unwrap()[0].unwrap());
+    assert!(f >= 0.9 && chosen > 0);
+    // Both rankings have the scores of the pairs.
+    assert!(summary.floats("jaccard").unwrap().iter().all(|overlap| overlap.is_some_and(|x| (0.0..=1.0).contains(&x))));
+    // Without an edge the circuit is another one: what is lost is the difference of two circuits of files.
+    let minimality = read(&circuit, "minimality");
+    let scores = minimality.strs("score").unwrap();
+    assert_eq!(scores.iter().filter(|score| **score == "exact").count() as i64, chosen);
+    let file = circuit.join("circuit.json");
+    run("circuit", "llama", &pairs, &again, &["--graph", file.to_str().unwrap(), "--minimality", "0"]);
+    let same = read(&again, "faithfulness").floats("faithfulness").unwrap()[0].unwrap();
+    assert!((same - f).abs() < 1e-6, "{same} {f}");
+    let without = format!("{}->{}", minimality.strs("writer").unwrap()[0], minimality.strs("reader").unwrap()[0]);
+    let mut graph: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    assert_eq!(graph["edges"][&without]["in_graph"], true);
+    graph["edges"][&without]["in_graph"] = false.into();
+    let file = bench.dataset("less.json", &[graph]);
+    let out = bench.out("less");
+    run("circuit", "llama", &pairs, &out, &["--graph", file.to_str().unwrap(), "--minimality", "0"]);
+    let less = read(&out, "faithfulness").floats("faithfulness").unwrap()[0].unwrap();
+    let lost = minimality.floats("faithfulness_lost").unwrap()[0].unwrap();
+    assert!((lost - (f - less)).abs() < 1e-6, "{lost} {f} {less}");
+}
+
+#[test]
+fn what_cannot_be_run_is_refused_and_nothing_is_written() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let (pairs, out) = (golden.pairs(&bench), bench.out("run"));
+    let model = family_dir("llama");
+    let refused = |command: &str, pairs: &Path, more: &[&str], parts: &[&str]| {
+        let args =
+            [command, model.to_str().unwrap(), "--pairs", pairs.to_str().unwrap(), "--out", out.to_str().unwrap()];
+        gatelens(args.into_iter().chain(more.iter().copied())).refused(parts);
+        assert!(bench.written().is_empty());
+    };
+    let line = json!({
+        "positive": {"ids": [5, 6, 7]}, "negative": {"ids": [5, 6]}, "answer": [11], "foil": [23],
+    });
+    let uneven = bench.dataset("uneven.jsonl", &[line]);
+    for command in ["edges", "circuit"] {
+        refused(command, &uneven, &[], &["uneven.jsonl", "line 1", "3 tokens and the negative 2"]);
+    }
+    let file = |name: &str, value: Value| bench.dataset(name, &[value]).to_str().unwrap().to_string();
+    let empty = file("empty.json", json!({"cfg": {"kv": "head"}, "edges": {"input->m0": {}}}));
+    refused("circuit", &pairs, &["--graph", &empty], &["empty.json", "neither scores nor edges"]);
+    let other = file("other.json", json!({"cfg": {"kv": "head"}, "edges": {"input->m99": {"score": 1.0}}}));
+    refused("circuit", &pairs, &["--graph", &other], &["other.json", "input->m99", "layers 0 to"]);
+    refused("circuit", &pairs, &["--edges", "no-such-run"], &["no-such-run", "edges.parquet", "cannot be read"]);
+}
