@@ -7,9 +7,11 @@
 
 mod choice;
 pub mod graph;
+mod horizon;
 mod read;
 mod tables;
 
+pub(super) use choice::HORIZON;
 pub use choice::{Exact, Score};
 pub(super) use read::node_of;
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
@@ -17,7 +19,7 @@ pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 use super::interchange::Direction;
 use super::prelude::*;
 use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
-use choice::Chosen;
+use choice::{Chosen, Way};
 
 parameters! {
     /// Take every edge from the matched prompt, and measure what changes
@@ -36,6 +38,10 @@ parameters! {
 
         /// For eap-ig: take this many steps on the way between the two embeddings
         steps: u32 = 5, in 1..=1000, [value_name = "N"];
+
+        /// Estimate every edge also by running it exactly through this many layers, the reader's the first, and the rest to first order;
+        /// this estimate then chooses
+        horizon: u32 = 0, [value_name = "LAYERS"];
 
         /// Run this many of the strongest edges exactly, in each direction, or all
         exact: Exact = Exact::Strongest(2000), [value_name = "N|all"];
@@ -90,7 +96,7 @@ impl Analysis for Edges {
     type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
-        if self.exact != Exact::All && self.estimate.is_empty() {
+        if self.exact != Exact::All && self.ways().is_empty() {
             let (estimate, exact) = (param("estimate"), param("exact").is("all"));
             let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
             return Err(AnalysisError::Bad(why));
@@ -134,10 +140,11 @@ impl Edges {
         self.direction.map_or(vec![Direction::Necessity, Direction::Sufficiency], |d| vec![d])
     }
 
-    /// The ways of estimating, each once.
-    fn ways(&self) -> Vec<Score> {
-        let mut ways: Vec<Score> = Vec::new();
-        self.estimate.iter().for_each(|way| ways.extend((!ways.contains(way)).then_some(*way)));
+    /// The ways of estimating, each once; the first chooses.
+    fn ways(&self) -> Vec<Way> {
+        let mut ways: Vec<Way> = (self.horizon > 0).then_some(Way::Horizon(self.horizon)).into_iter().collect();
+        let asked = self.estimate.iter().map(|score| Way::Score(*score));
+        asked.for_each(|way| ways.extend((!ways.contains(&way)).then_some(way)));
         ways
     }
 
@@ -171,26 +178,15 @@ impl Edges {
         direction: Direction,
     ) -> Result<Vec<Estimates>, AnalysisError> {
         let (ways, n) = (self.ways(), items.pairs.tokens.len());
-        let none = |_: &Score| Estimates { means: vec![0.0; items.edges.len()], of_pairs: Vec::new() };
+        let none = |_: &Way| Estimates { means: vec![0.0; items.edges.len()], of_pairs: Vec::new() };
         let mut found: Vec<Estimates> = ways.iter().map(none).collect();
         for i in (0..n).filter(|_| !ways.is_empty()) {
-            let mut plan = Plan::default();
-            let runs = items.pairs.add(&mut plan, i);
-            let (base, donor) = (runs[direction as usize], runs[1 - direction as usize]);
-            let metric = &items.pairs.tokens[i].metric;
-            let asked: Vec<Handle<_>> = ways
-                .iter()
-                .map(|way| {
-                    let (metric, positions) = (metric.clone(), items.positions[i].clone());
-                    plan.read(base, EdgeEffects { metric, donor, positions, by: way.estimate(self.steps) })
-                })
-                .collect();
-            let readings = runner.run(&plan)?;
-            for (asked, found) in asked.into_iter().zip(&mut found) {
-                let values = &readings[asked].values;
-                found.means.iter_mut().zip(values).for_each(|(mean, value)| *mean += f64::from(*value) / n as f64);
+            let taken = Taken { items, direction, i };
+            for (estimates, found) in taken.estimates(runner, &ways, self.steps)?.into_iter().zip(&mut found) {
+                let values = estimates.iter().map(|value| f64::from(*value) / n as f64);
+                found.means.iter_mut().zip(values).for_each(|(mean, value)| *mean += value);
                 if self.keep_pairs {
-                    found.of_pairs.push(values.clone());
+                    found.of_pairs.push(estimates);
                 }
             }
         }
@@ -218,28 +214,57 @@ impl Taken<'_> {
     /// Takes each of some edges, given by number, by itself. Edges are run a part of them at a time, so that what all their rows take
     /// at their widest stays small; readers follow each other in the order of layers, so that those of a part begin about alike.
     pub(super) fn run(&self, runner: &dyn Runner, edges: &[usize]) -> Result<OfPair, AnalysisError> {
-        let arch = &runner.model().decoder.arch;
-        let rows = (WIDEST / (3 * 4 * arch.d_mlp)) / self.items.pairs.tokens[self.i].positive.len();
         let mut found = OfPair { base: 0.0, other: 0.0, patched: Vec::with_capacity(edges.len()) };
-        let parts: Vec<&[usize]> = if edges.is_empty() { vec![&[]] } else { edges.chunks(rows.max(16)).collect() };
+        let parts: Vec<&[usize]> = if edges.is_empty() { vec![&[]] } else { edges.chunks(self.at_once(runner)).collect() };
         for part in parts {
             let (mut plan, base, donor) = self.plan();
-            let metric = &self.items.pairs.tokens[self.i].metric;
-            let [clean, other] = [base, donor].map(|run| plan.read(run, metric.clone()));
-            let taken: Vec<Handle<f64>> = part
-                .iter()
-                .map(|e| {
-                    let edges = std::iter::once(self.items.edges[*e]).collect();
-                    let positions = self.items.positions[self.i].clone();
-                    let run = plan.exchange(base, Exchange { donor, edges, positions });
-                    plan.read(run, metric.clone())
-                })
-                .collect();
+            let [clean, other] = [base, donor].map(|run| plan.read(run, self.metric()));
+            let mut taken: Vec<Handle<f64>> = Vec::with_capacity(part.len());
+            for edge in part {
+                let run = self.exchange(&mut plan, (base, donor), *edge);
+                taken.push(plan.read(run, self.metric()));
+            }
             let readings = runner.run(&plan)?;
             (found.base, found.other) = (readings[clean], readings[other]);
             found.patched.extend(taken.into_iter().map(|handle| readings[handle]));
         }
         Ok(found)
+    }
+
+    /// How many edges are run at once.
+    fn at_once(&self, runner: &dyn Runner) -> usize {
+        let arch = &runner.model().decoder.arch;
+        let rows = (WIDEST / (3 * 4 * arch.d_mlp)) / self.items.pairs.tokens[self.i].positive.len();
+        rows.max(16)
+    }
+
+    /// Each way's estimates of all edges.
+    fn estimates(&self, runner: &dyn Runner, ways: &[Way], steps: u32) -> Result<Vec<Vec<f32>>, AnalysisError> {
+        let (mut plan, base, donor) = self.plan();
+        let mut asked: Vec<Handle<Array>> = Vec::new();
+        for way in ways {
+            if let Way::Score(score) = way {
+                let (metric, positions) = (self.metric(), self.items.positions[self.i].clone());
+                asked.push(plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) }));
+            }
+        }
+        let readings = if asked.is_empty() { None } else { Some(runner.run(&plan)?) };
+        let mut read = asked.into_iter().filter_map(|handle| readings.as_ref().map(|found| found[handle].values.clone()));
+        let of = |way: &Way| match way {
+            Way::Score(_) => Ok(read.next().unwrap_or_default()),
+            Way::Horizon(layers) => self.horizon(runner, *layers as usize),
+        };
+        ways.iter().map(of).collect()
+    }
+
+    fn metric(&self) -> Metric {
+        self.items.pairs.tokens[self.i].metric.clone()
+    }
+
+    /// A run with one edge taken, by its number.
+    fn exchange(&self, plan: &mut Plan, (base, donor): (Run, Run), edge: usize) -> Run {
+        let edges = std::iter::once(self.items.edges[edge]).collect();
+        plan.exchange(base, Exchange { donor, edges, positions: self.items.positions[self.i].clone() })
     }
 
     /// A plan with the pair's prompts: the run that is edited, and the one that is taken from.

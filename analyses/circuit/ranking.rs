@@ -3,7 +3,7 @@
 use super::runs::Runs;
 use super::{Circuit, Stability};
 use crate::analyses::edges::graph::GraphFile;
-use crate::analyses::edges::{EdgeRow, PairRow, Score};
+use crate::analyses::edges::{EdgeRow, HORIZON, PairRow, Score};
 use crate::analyses::inputs::{Sources, read_input};
 use crate::analyses::interchange::Direction;
 use crate::analyses::prelude::*;
@@ -25,7 +25,7 @@ pub(super) enum Given {
 #[derive(Clone)]
 pub(super) struct Ranking {
     /// What tables call it.
-    pub name: &'static str,
+    pub name: String,
     /// How far each edge helps the metric, nats: minus the effect of taking it, or minus its estimate.
     pub scores: Vec<f64>,
     /// The same of each pair, where they are known: `[pairs][edges]`.
@@ -78,7 +78,7 @@ fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources
     for (edge, of) in &file {
         scores[number[edge]] = of.score.unwrap_or(0.0);
     }
-    Ok(Given::Scores(vec![Ranking { name: "graph", scores, of_pairs: Vec::new() }]))
+    Ok(Given::Scores(vec![Ranking { name: "graph".to_string(), scores, of_pairs: Vec::new() }]))
 }
 
 /// The scores that a run of `edges` found.
@@ -92,8 +92,9 @@ fn found(run: &Data, edges: &[Edge], sources: &mut Sources) -> Result<Vec<Rankin
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
     let table = Table::from_parquet(data.path(), &bytes)?;
     sources.push(source);
-    let rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
-    let rows: Vec<&EdgeRow> = rows.iter().filter(|row| row.direction == Direction::Necessity.name()).collect();
+    let all_rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
+    let is_necessity = |row: &EdgeRow| row.direction == Direction::Necessity.name();
+    let rows: Vec<&EdgeRow> = all_rows.iter().filter(|row| is_necessity(row)).collect();
     let names = rows
         .iter()
         .zip(edges)
@@ -112,18 +113,25 @@ fn found(run: &Data, edges: &[Edge], sources: &mut Sources) -> Result<Vec<Rankin
         true => kept_pairs(&pairs, edges, sources)?,
         false => HashMap::new(),
     };
-    let estimates: [(&'static str, fn(&EdgeRow) -> Option<f64>); 3] =
-        [("reader_exact", |row| row.reader_exact), ("eap", |row| row.eap), ("eap_ig", |row| row.eap_ig)];
-    let first = estimates.into_iter().find(|(_, of)| rows.iter().all(|row| of(row).is_some()));
-    let exact = |row: &&EdgeRow| row.effect_mean.or_else(|| first.and_then(|(_, of)| of(row)));
-    let columns = std::iter::once(("exact", rows.iter().map(exact).collect::<Option<Vec<f64>>>()))
-        .chain(estimates.map(|(name, of)| (name, rows.iter().map(|row| of(row)).collect())));
-    let ranking = |(name, effects): (&'static str, Option<Vec<f64>>)| {
-        let scores: Vec<f64> = effects?.into_iter().map(|effect| -effect).collect();
-        let of_pairs = of_pairs.get(name).map_or(Vec::new(), |pairs| with_means(pairs, &scores));
-        Some(Ranking { name, scores, of_pairs })
+    let necessity: Vec<usize> = (0..all_rows.len()).filter(|i| is_necessity(&all_rows[*i])).collect();
+    let column = |name: &str| -> Option<Vec<f64>> {
+        let values = table.floats(name).ok()?;
+        necessity.iter().map(|row| values[*row]).collect()
     };
-    Ok(columns.filter_map(ranking).collect())
+    let horizon = table.columns().map(|column| column.name.to_string()).filter(|name| name.starts_with(HORIZON));
+    let estimates = horizon.chain(["reader_exact", "eap", "eap_ig"].map(str::to_string));
+    let estimates: Vec<(String, Vec<f64>)> = estimates.filter_map(|name| Some((name.clone(), column(&name)?))).collect();
+    // An edge that was not run has the first estimate, by which it was put aside.
+    let first = estimates.first().map(|(_, values)| values.as_slice());
+    let exact = |(i, row): (usize, &&EdgeRow)| row.effect_mean.or_else(|| Some(first?[i]));
+    let exact = rows.iter().enumerate().map(exact).collect::<Option<Vec<f64>>>();
+    let columns = exact.map(|values| ("exact".to_string(), values)).into_iter().chain(estimates);
+    let ranking = |(name, effects): (String, Vec<f64>)| {
+        let scores: Vec<f64> = effects.into_iter().map(|effect| -effect).collect();
+        let of_pairs = of_pairs.get(name.as_str()).map_or(Vec::new(), |pairs| with_means(pairs, &scores));
+        Ranking { name, scores, of_pairs }
+    };
+    Ok(columns.map(ranking).collect())
 }
 
 /// Each pair's scores by ranking, not a number where an edge was not run on it.
@@ -173,7 +181,7 @@ pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking
         let readings = runs.runner.run(&plan)?;
         of_pairs.push(readings[asked].values.iter().map(|effect| -effect).collect::<Vec<f32>>());
     }
-    Ok(Ranking { name: score.column(), scores: means(&of_pairs, 0..of_pairs.len()), of_pairs })
+    Ok(Ranking { name: score.column().to_string(), scores: means(&of_pairs, 0..of_pairs.len()), of_pairs })
 }
 
 /// The mean of some pairs' scores, each as often as it is named.
@@ -240,7 +248,7 @@ mod tests {
     fn pairs_that_agree_choose_the_same_circuit_and_pairs_that_do_not_choose_others() {
         let of = |pairs: Vec<Vec<f32>>| {
             let scores = means(&pairs, 0..pairs.len());
-            Ranking { name: "exact", scores, of_pairs: pairs }.stability(2, 100, 0)
+            Ranking { name: "exact".to_string(), scores, of_pairs: pairs }.stability(2, 100, 0)
         };
         let same = of(vec![vec![3.0, 2.0, 0.0, -1.0]; 6]).unwrap();
         assert_eq!((same.jaccard, same.selected), (Some(1.0), vec![1.0, 1.0, 0.0, 0.0]));

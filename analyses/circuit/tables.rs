@@ -24,7 +24,7 @@ rows! {
     pub struct CurveRow<'a> in "curve" {
         model: &'a str = "the model, as it was named",
         level: &'a str = "what circuits are of: edge",
-        score: &'a str = "what edges are ranked by: exact, reader_exact, eap, eap_ig, or graph (a file's)",
+        score: &'a str = "what edges are ranked by: exact, horizon_N, reader_exact, eap, eap_ig, or graph (a file's)",
         order: &'a str = "score: those that help most are kept; size: those of the largest scores, whichever their sign",
         fraction: f64 = "which share of all edges is kept",
         edges: i64 = "how many these are",
@@ -46,7 +46,7 @@ rows! {
     /// One way of ranking edges, and the circuit that was chosen by it.
     pub struct SummaryRow<'a> in "summary" {
         model: &'a str = "the model, as it was named",
-        score: &'a str = "what edges are ranked by: exact, reader_exact, eap, eap_ig, or graph (a file's)",
+        score: &'a str = "what edges are ranked by: exact, horizon_N, reader_exact, eap, eap_ig, or graph (a file's)",
         n: i64 = "pairs",
         positive_mean: Option<f64> = "mean metric of the positive runs, nats",
         negative_mean: Option<f64> = "mean metric of the negative runs, nats",
@@ -153,7 +153,7 @@ impl Circuit {
         let mut curve = Vec::new();
         of.iter().for_each(|of| curve.extend(curve_rows(about.model, gap, of, random)));
         let summary = of.iter().map(|of| self.summary(about.model, gap, of));
-        let chosen = of.iter().filter_map(|of| Some((of.ranking.name, of.chosen.as_ref()?)));
+        let chosen = of.iter().filter_map(|of| Some((of.ranking.name.as_str(), of.chosen.as_ref()?)));
         let minimality = chosen.flat_map(|(score, circuit)| minimality(about.model, items, gap, score, circuit));
         let stability = of.iter().flat_map(|of| stability(about.model, items, of));
         let pairs = of.iter().flat_map(|of| pair_rows(items, gap, of));
@@ -175,7 +175,7 @@ impl Circuit {
         Ok(Output { tables, files })
     }
 
-    fn summary<'a>(&self, model: &'a str, gap: &Gap, of: &OfRanking) -> SummaryRow<'a> {
+    fn summary<'a>(&self, model: &'a str, gap: &Gap, of: &'a OfRanking) -> SummaryRow<'a> {
         let f = |order| {
             let points = of.points.iter().filter(move |point| point.order == order);
             points.map(|point| curve::faithfulness(&point.metric, gap.base, gap.donor)).collect::<Option<Vec<f64>>>()
@@ -185,7 +185,7 @@ impl Circuit {
         let share = |i: usize| shares.as_ref().map_or(Kept::default(), |shares| shares[i]);
         SummaryRow {
             model,
-            score: of.ranking.name,
+            score: &of.ranking.name,
             n: gap.base.len() as i64,
             positive_mean: mean(gap.base),
             negative_mean: mean(gap.donor),
@@ -203,7 +203,7 @@ impl Circuit {
 }
 
 /// A ranking's curve: one row an order and fraction.
-fn curve_rows<'a>(model: &'a str, gap: &Gap, of: &OfRanking, random: &[Vec<Vec<f64>>]) -> Vec<CurveRow<'a>> {
+fn curve_rows<'a>(model: &'a str, gap: &Gap, of: &'a OfRanking, random: &[Vec<Vec<f64>>]) -> Vec<CurveRow<'a>> {
     let metrics: Vec<&[f64]> = of.points.iter().map(|point| point.metric.as_slice()).collect();
     let row = |(point, kept): (&super::Point, Kept)| {
         let at = FRACTIONS.iter().position(|fraction| *fraction == point.fraction).unwrap_or_default();
@@ -212,7 +212,7 @@ fn curve_rows<'a>(model: &'a str, gap: &Gap, of: &OfRanking, random: &[Vec<Vec<f
         CurveRow {
             model,
             level: "edge",
-            score: of.ranking.name,
+            score: &of.ranking.name,
             order: point.order.name(),
             fraction: point.fraction,
             edges: point.edges as i64,
@@ -232,7 +232,7 @@ fn minimality<'a>(
     model: &'a str,
     items: &Items,
     gap: &Gap,
-    score: &'static str,
+    score: &'a str,
     circuit: &OfCircuit,
 ) -> Vec<MinimalityRow<'a>> {
     let n = circuit.less.first().map_or(0, Vec::len);
@@ -251,14 +251,14 @@ fn minimality<'a>(
 }
 
 /// The edges that any resample chooses, the most often chosen first.
-fn stability<'a>(model: &'a str, items: &Items, of: &OfRanking) -> Vec<StabilityRow<'a>> {
+fn stability<'a>(model: &'a str, items: &Items, of: &'a OfRanking) -> Vec<StabilityRow<'a>> {
     let Some(found) = &of.stability else { return Vec::new() };
     let kept = of.chosen.as_ref().map_or(&[][..], |circuit| &circuit.kept);
     let mut chosen: Vec<usize> = (0..found.selected.len()).filter(|edge| found.selected[*edge] > 0.0).collect();
     chosen.sort_by(|a, b| found.selected[*b].total_cmp(&found.selected[*a]));
     let row = |edge: usize| StabilityRow {
         model,
-        score: of.ranking.name,
+        score: &of.ranking.name,
         edge: OfEdge::of(items.edges[edge], items.n_layers),
         support: of.ranking.scores[edge],
         in_circuit: kept.binary_search(&edge).is_ok(),
@@ -267,14 +267,14 @@ fn stability<'a>(model: &'a str, items: &Items, of: &OfRanking) -> Vec<Stability
     chosen.into_iter().map(row).collect()
 }
 
-fn pair_rows<'a>(items: &'a Items, gap: &Gap, of: &OfRanking) -> Vec<PairRow<'a>> {
+fn pair_rows<'a>(items: &'a Items, gap: &Gap, of: &'a OfRanking) -> Vec<PairRow<'a>> {
     let points = of.points.iter().map(|point| (point.order.name(), Some(point.fraction), &point.metric));
     let chosen = of.chosen.iter().flat_map(|of| [("chosen", None, &of.metric), ("without", None, &of.without)]);
     let rows = points.chain(chosen).flat_map(|(order, fraction, metrics)| {
         let pairs = items.pairs.dataset.items.iter().zip(metrics).enumerate();
         pairs.map(move |(i, (pair, metric))| PairRow {
             pair: pair.into(),
-            score: Some(of.ranking.name),
+            score: Some(&of.ranking.name),
             order: Some(order),
             fraction,
             positive_metric: gap.base[i],

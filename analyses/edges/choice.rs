@@ -49,6 +49,27 @@ impl Score {
     }
 }
 
+/// Any way of estimating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    Score(Score),
+    /// Exactly through so many layers, then to first order.
+    Horizon(u32),
+}
+
+impl Way {
+    /// The column of its estimates.
+    pub(super) fn column(self) -> String {
+        match self {
+            Way::Score(score) => score.column().to_string(),
+            Way::Horizon(layers) => format!("{HORIZON}{layers}"),
+        }
+    }
+}
+
+/// What the names of columns of horizons begin with.
+pub(in crate::analyses) const HORIZON: &str = "horizon_";
+
 /// How many edges are run exactly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Exact {

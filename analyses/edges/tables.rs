@@ -1,17 +1,17 @@
 //! The tables of edges.
 
-use super::choice::Why;
+use super::choice::{Way, Why};
 use super::graph::GraphFile;
-use super::{Edges, Items, Measured, OfDirection, Score};
+use super::{Edges, Items, Measured, OfDirection};
 use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{Share, Tested, part_of_family};
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Port, Reader, Writer};
-use crate::rows;
 use crate::stats::{self, Bootstrap, Interval, bca_ratio_family, benjamini_hochberg};
 use crate::table::Table;
-use crate::table::rows::Row as _;
+use crate::table::rows::{self, Row as _};
+use crate::rows;
 use std::borrow::Cow;
 
 rows! {
@@ -45,6 +45,7 @@ rows! {
         eap_ig: Option<f64> [if any] = "mean estimate by integrated gradients between the two embeddings (EAP-IG, inputs), nats",
         reader_exact: Option<f64> [if any] =
             "mean estimate by the reader computed anew, and the rest to first order, nats; exact for logits",
+        horizons: Vec<Option<f64>> as "" = "mean estimate by the edge run exactly through so many layers, and the rest to first order, nats",
         share: Share as "share_of_gap" = "share of the gap: the mean effect over the mean of (other minus base metric)",
         run: Option<&'a str> = "why it was run exactly: all were, strongest by the first estimate, or sample of the rest",
     }
@@ -66,7 +67,7 @@ rows! {
     pub struct AgreementRow<'a> in "agreement" {
         model: &'a str = "the model, as it was named",
         direction: &'a str = "necessity or sufficiency",
-        estimate: &'a str = "the way of estimating: eap, eap_ig or reader_exact",
+        estimate: Cow<'a, str> = "the way of estimating: eap, eap_ig, reader_exact or horizon_N",
         reader: &'a str = "the kind of reader: q, k, v, m, logits, or all",
         edges: i64 = "edges that were run exactly",
         relative_error: Option<f64> = "mean |estimate - effect| over mean |effect|, of means over pairs",
@@ -130,7 +131,7 @@ impl Edges {
             let name = if first { "graph.json".to_string() } else { format!("graph-{}.json", of.direction.name()) };
             files.push((name, graph(about, items, of).bytes()));
         }
-        let mut tables = vec![EdgeRow::table(rows)?];
+        let mut tables = vec![rows::table(EdgeRow::TABLE, &self.horizons(), rows)?];
         if !agreement.is_empty() {
             tables.push(AgreementRow::table(agreement)?);
         }
@@ -138,6 +139,11 @@ impl Edges {
             tables.push(self.pairs_table(items, measured)?);
         }
         Ok(Output { tables, files })
+    }
+
+    /// The columns of horizons.
+    fn horizons(&self) -> Vec<String> {
+        (self.horizon > 0).then(|| Way::Horizon(self.horizon).column()).into_iter().collect()
     }
 
     /// The rows of one direction: every edge.
@@ -150,10 +156,12 @@ impl Edges {
         let (all, n_layers) = (items.edges.len(), about.loaded.decoder.arch.n_layers);
         let tested = tested(&of.effects, all, about.seed)?;
         let shares = shares(of, about.seed);
+        let ways = self.ways();
         let estimate = |column: &str, edge: usize| {
-            let at = self.ways().iter().position(|way| way.column() == column)?;
+            let at = ways.iter().position(|way| way.column() == column)?;
             Some(of.estimates[at].means[edge])
         };
+        let horizons = self.horizons();
         let row = |edge: usize| {
             let at = of.chosen.edges.binary_search(&edge).ok();
             let effects = at.map(|k| of.effects[k].as_slice());
@@ -173,6 +181,7 @@ impl Edges {
                 eap: estimate("eap", edge),
                 eap_ig: estimate("eap_ig", edge),
                 reader_exact: estimate("reader_exact", edge),
+                horizons: horizons.iter().map(|name| estimate(name, edge)).collect(),
                 share: at.map_or(Share::default(), |k| shares[k]),
                 run: at.map(|k| of.chosen.why[k].name()),
             }
@@ -250,7 +259,7 @@ fn agreements<'a>(
     model: &'a str,
     items: &Items,
     of: &OfDirection,
-    way: Score,
+    way: Way,
     estimates: &[f64],
 ) -> Vec<AgreementRow<'a>> {
     let all: Vec<(usize, f64, f64)> = of
@@ -271,7 +280,7 @@ fn agreements<'a>(
         AgreementRow {
             model,
             direction: of.direction.name(),
-            estimate: way.column(),
+            estimate: way.column().into(),
             reader,
             edges: a.len() as i64,
             relative_error: (exact > 0.0).then_some(error / exact),

@@ -305,10 +305,10 @@ impl<'p> Named<'p> {
             )));
         }
         let wide: usize = self.columns(*site, &Part::All, arch, keys)?.iter().map(Range::len).sum();
-        if wide != direction.len() {
+        let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        if direction.len() != wide && direction.len() != wide * positions.len() {
             return Err(self.bad(format!("its direction has {} numbers; {site} has {wide}", direction.len())));
         }
-        let positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
         let (readout, run, take) = (self.readout, self.run, Take::Along(direction));
         Ok(SiteReadout { readout, run, site: *site, positions, take })
     }

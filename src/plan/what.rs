@@ -70,6 +70,7 @@ pub struct Attribution(pub Metric);
 pub struct Projection {
     pub site: Site,
     pub positions: Positions,
+    /// As long as a row, or one for each position in turn.
     pub direction: Arc<[f32]>,
 }
 

@@ -13,7 +13,11 @@ pub(super) fn of_rows(take: &Take, values: &[f32], n: usize) -> Reading {
             let wide = columns.iter().map(Range::len).sum();
             Array { shape: vec![n, wide], values: rows.flat_map(|row| pick(row, columns)).collect() }
         }
-        Take::Along(direction) => Array { shape: vec![n], values: rows.map(|row| project(row, direction)).collect() },
+        Take::Along(direction) => {
+            // One for all rows, or one a row.
+            let directions = direction.chunks_exact(width).cycle();
+            Array { shape: vec![n], values: rows.zip(directions).map(|(row, along)| project(row, along)).collect() }
+        }
     })
 }
 
