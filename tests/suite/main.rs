@@ -34,6 +34,7 @@ mod readme;
 mod reporting;
 mod rerun;
 mod sites;
+mod spans;
 mod steering;
 mod streaming;
 mod texts;
