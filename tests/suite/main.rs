@@ -37,6 +37,7 @@ mod sites;
 mod spans;
 mod steering;
 mod streaming;
+mod tasks;
 mod texts;
 mod toy_analysis;
 mod wavefront;
