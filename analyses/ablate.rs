@@ -156,13 +156,7 @@ impl Analysis for Ablate {
 
     fn tables(&self, about: &About, items: &Items, swaps: Swaps) -> Result<Output, AnalysisError> {
         let all: Vec<usize> = (0..items.tokens.len()).collect();
-        let shared = Shared {
-            model: about.model,
-            position: self.position.to_string(),
-            seed: about.seed,
-            positive: None,
-            marks: self.marks,
-        };
+        let shared = Shared { model: about.model, seed: about.seed, positive: None, marks: self.marks };
         let rows = |subset: Option<Subset>| {
             let of = subset.as_ref().map_or(&all, |s| &s.items);
             let mut rows = Vec::new();
@@ -170,6 +164,7 @@ impl Analysis for Ablate {
                 rows.extend(items.units.iter().zip(swaps).map(|(unit, swaps)| Measured {
                     unit: *unit,
                     variant: mode.name(),
+                    position: self.position.to_string(),
                     subset: subset.clone(),
                     swaps: of.iter().map(|i| swaps[*i]).collect(),
                     estimates: Vec::new(),

@@ -2,11 +2,11 @@
 //!
 //! Interchange and ablation measure the same thing in different ways: how far an edit of a head or site moves each
 //! item's metric. A *variant* is a way of editing (a direction of interchange, a mode of ablation). All units of one
-//! variant are a family: p-values are corrected over it, and their permutations flip the same signs.
+//! variant at one place are a family: p-values are corrected over it, and their permutations flip the same signs.
 
 mod read;
 
-pub use read::{Read, interval, read, subset_section};
+pub use read::{Read, interval, read, read_places, subset_section};
 
 use super::halves::{self, Halves};
 use super::inputs::Unit;
@@ -27,6 +27,8 @@ pub const INTERVAL: &str = "95 % BCa interval";
 pub struct Measured {
     pub unit: Unit,
     pub variant: &'static str,
+    /// Where it was edited: `last`, `all`, a number, or a span's name.
+    pub position: String,
     /// What the items are, if not all.
     pub subset: Option<Subset>,
     /// One an item; none where the unit was only estimated.
@@ -124,7 +126,6 @@ rows! {
 /// What all rows of a table share.
 pub struct Shared<'a> {
     pub model: &'a str,
-    pub position: String,
     pub seed: u64,
     /// The variant whose base is the positive prompt, where bases are prompts of pairs.
     pub positive: Option<&'a str>,
@@ -188,7 +189,7 @@ fn effects_table<E: Edited>(name: &str, shared: &Shared, rows: &[Measured]) -> R
 }
 
 fn same_family(a: &Measured, b: &Measured) -> bool {
-    a.variant == b.variant && a.subset == b.subset
+    a.variant == b.variant && a.position == b.position && a.subset == b.subset
 }
 
 /// The mean effects of a family as shares of the mean gap, or of the mean base where there is no other prompt.
@@ -219,7 +220,7 @@ fn row<'a, E: Edited>(shared: &'a Shared, of: &'a Measured, tested: &Tested) -> 
         layer: of.unit.site.layer as i64,
         head: of.unit.head_number(),
         variant: of.variant,
-        position: &shared.position,
+        position: &of.position,
         n: of.swaps.len().max(of.estimates.len()) as i64,
         positive_mean,
         negative_mean,
@@ -239,7 +240,7 @@ fn row<'a, E: Edited>(shared: &'a Shared, of: &'a Measured, tested: &Tested) -> 
     }
 }
 
-/// The statistics of a family: units of one variant over the same items.
+/// The statistics of a family: units of one variant at one place over the same items.
 fn test(rows: &[Measured], seed: u64) -> Result<Vec<Tested>, AnalysisError> {
     let measured: Vec<usize> = (0..rows.len()).filter(|i| !rows[*i].swaps.is_empty()).collect();
     let effects: Vec<Vec<f64>> = measured.iter().map(|i| rows[*i].effects()).collect();
@@ -307,7 +308,8 @@ mod tests {
         let half = |effect: f64| Some(0.75 * effect);
         let swap = |e: &f64| Swap { base: 2.0, other: Some(-2.0), patched: 2.0 + e, answer: half(*e) };
         let swaps = effects.iter().map(swap).collect();
-        Measured { unit, variant, subset: None, swaps, estimates: estimates.to_vec() }
+        let position = "last".to_string();
+        Measured { unit, variant, position, subset: None, swaps, estimates: estimates.to_vec() }
     }
 
     #[test]

@@ -7,12 +7,12 @@ use super::scored::Scored;
 use crate::analyses::prelude::*;
 use crate::dataset::encode::{EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
-use crate::dataset::{read_pairs, read_prompts};
+use crate::dataset::{Span, read_pairs, read_prompts};
 use crate::model::arch::Arch;
 use crate::report::cells;
 use crate::site::Units;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 /// The bytes of data that an analysis is given, with their name and SHA-256.
 ///
@@ -148,7 +148,7 @@ pub type Sources = Vec<(String, String)>;
 parameters! {
     /// Which pairs are asked about
     pub struct PairFile {
-        /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?}
+        /// Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?, "group"?, "lang"?, "spans"?}
         pairs: Data, [value_name = "FILE"];
 
         /// Use at most this many pairs, spread over languages and groups as in the file
@@ -273,6 +273,53 @@ impl Pairs {
             plan.prompt(format!("{} negative", pair.id), tokens.negative.clone()),
         ]
     }
+
+    /// Every name of a span, in the order of the file, with where it is in the pairs that have it.
+    ///
+    /// # Errors
+    /// If no pair has spans, or the prompts of one that has differ in length.
+    pub fn spans(&self) -> Result<Vec<Spanned>, AnalysisError> {
+        let mut found: Vec<Spanned> = Vec::new();
+        for (i, tokens) in self.tokens.iter().enumerate().filter(|(_, tokens)| !tokens.spans.is_empty()) {
+            self.as_long(i)?;
+            for (name, positions) in &tokens.spans {
+                let known = found.iter().position(|spanned| spanned.name == *name);
+                let at = known.unwrap_or_else(|| {
+                    found.push(Spanned { name: name.clone(), of: BTreeMap::new() });
+                    found.len() - 1
+                });
+                found[at].of.insert(i, Positions::At(positions.clone()));
+            }
+        }
+        if found.is_empty() {
+            let path = self.dataset.path.display();
+            let why =
+                "no pair has \"spans\": name positions in the file, as in \"spans\": {\"S2\": [9], \"END\": [-1]}";
+            return Err(AnalysisError::Bad(format!("{path}: {why}")));
+        }
+        Ok(found)
+    }
+
+    /// Refuses a pair with spans whose prompts differ in length: a span is at the same positions in both.
+    fn as_long(&self, i: usize) -> Result<(), EncodeError> {
+        let (pair, tokens) = (&self.dataset.items[i], &self.tokens[i]);
+        let (p, n) = (tokens.positive.len(), tokens.negative.len());
+        if p == n {
+            return Ok(());
+        }
+        let why = format!(
+            "the positive prompt has {p} tokens and the negative {n}: a span is at the same positions in both, so that both need as \
+             many (`gatelens tokens` shows how the model cuts them)"
+        );
+        Err(self.dataset.at(pair.line, &pair.id, "spans").error(why))
+    }
+}
+
+/// A name of spans, with where it is.
+pub struct Spanned {
+    pub name: String,
+    /// The positions in both prompts of each pair that has it, by the pair's number.
+    pub of: BTreeMap<usize, Positions>,
 }
 
 /// A pair as token ids.
@@ -280,6 +327,8 @@ pub struct PairTokens {
     pub positive: Vec<u32>,
     pub negative: Vec<u32>,
     pub metric: Metric,
+    /// Its spans in the order of the line, each with its positions in the positive prompt, ascending.
+    pub spans: Vec<(String, Vec<usize>)>,
 }
 
 /// A pair's prompts as token ids, with its metric.
@@ -293,8 +342,18 @@ pub fn pair_tokens(
     metrics: &Metrics,
 ) -> Result<PairTokens, EncodeError> {
     let at = |field| dataset.at(pair.line, &pair.id, field);
+    let positive = prompt_ids(model, &pair.positive, at("positive"))?;
+    let length = positive.len();
+    let span = |span: &Span| match span.of(length) {
+        Ok(positions) => Ok((span.name.clone(), positions)),
+        Err(n) => {
+            let why = format!("{} has position {n}; the positive prompt has {length} tokens", span.name);
+            Err(at("spans").error(why))
+        }
+    };
     Ok(PairTokens {
-        positive: prompt_ids(model, &pair.positive, at("positive"))?,
+        spans: pair.spans.iter().map(span).collect::<Result<_, _>>()?,
+        positive,
         negative: prompt_ids(model, &pair.negative, at("negative"))?,
         metric: metrics.metric(model, pair.into(), at)?,
     })
@@ -466,6 +525,7 @@ mod tests {
             negative: Input::text("-"),
             answer: Vec::new(),
             foil: Vec::new(),
+            spans: Vec::new(),
         };
         let items: Vec<Pair> = lines.iter().enumerate().map(pair).collect();
         // By language and group: 3, 5, 6 (de a), 0, 2 (en a), 1, 4 (en b).

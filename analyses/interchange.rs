@@ -13,15 +13,16 @@ mod agreement;
 
 use super::align::align;
 use super::columns::{EffectHalves, OfPair, OfUnit};
-use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
+use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read_places, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{PairTokens, Unit, rows_read, sites};
+use super::inputs::{PairTokens, Spanned, Unit, rows_read, sites};
 use super::marks::MarkArgs;
 use super::summary::Swap;
 use crate::analyses::prelude::*;
 use crate::model::arch::Arch;
 use crate::plan::Gradient;
 use crate::report::cells::{self, plural, signed};
+use std::collections::BTreeMap;
 
 /// Which run is edited.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -71,6 +72,7 @@ rows! {
         pair: OfPair<'a> as "",
         unit: OfUnit as "",
         direction: &'a str = "necessity or sufficiency",
+        position: Option<&'a str> [if any] = "the span that was edited; empty where all units were edited at one position",
         base_metric: Option<f64> = "metric of the run that is edited, without the edit, nats",
         other_metric: Option<f64> = "metric of the run that is taken from, nats",
         patched_metric: Option<f64> = "metric with the exchange, nats",
@@ -111,6 +113,11 @@ parameters! {
         /// Swap at this position: last, all, or a number (a negative one counts from the prompt's end)
         position: Position = Position::Last, [allow_hyphen_values = true];
 
+        /// Swap at each span of the pairs by itself: rows have its name as their position
+        ///
+        /// A pair names its spans, in the field `spans` of its line. It does not count in the rows of a span that it lacks.
+        by_span: bool, excludes position | align | estimate;
+
         /// At all positions: match up prompts of unequal lengths
         ///
         /// Equal beginnings and ends are matched token by token, and the spans between them in proportion.
@@ -135,9 +142,27 @@ parameters! {
 /// The pairs as the model reads them.
 pub struct Items {
     pub(super) pairs: Pairs,
-    /// The edited positions of each pair's positive prompt with those of its negative, and the reverse.
-    positions: Vec<[(Positions, Positions); 2]>,
+    /// One, or one a span.
+    pub(super) places: Vec<Place>,
     pub(super) units: Vec<Unit>,
+}
+
+/// Where units are swapped.
+pub(super) struct Place {
+    /// As tables have it.
+    name: String,
+    /// Of each pair that has the place, by the pair's number.
+    of: BTreeMap<usize, Sides>,
+}
+
+/// The edited positions of a pair's positive prompt with those of its negative, and the reverse.
+type Sides = [(Positions, Positions); 2];
+
+impl From<Spanned> for Place {
+    fn from(span: Spanned) -> Place {
+        let sides = |at: Positions| [(at.clone(), at.clone()), (at.clone(), at)];
+        Place { name: span.name, of: span.of.into_iter().map(|(i, at)| (i, sides(at))).collect() }
+    }
 }
 
 impl Analysis for Interchange {
@@ -145,7 +170,8 @@ impl Analysis for Interchange {
     const TITLE: &'static str = "Interchange";
     const FROM_TABLES: FromTables = FromTables { figures, sections };
     type Items = Items;
-    type Measured = Measurements;
+    /// One a place.
+    type Measured = Vec<Measurements>;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         if self.align && self.position != Position::All {
@@ -154,16 +180,81 @@ impl Analysis for Interchange {
         }
         let units = Unit::all(self.site, &model.decoder.arch)?;
         let prepared = self.pairs.read(model)?;
-        let Pairs { dataset, tokens } = &prepared.items;
-        let positions = dataset.items.iter().zip(tokens).map(|(pair, tokens)| self.positions(dataset, pair, tokens));
-        let positions = positions.collect::<Result<Vec<_>, _>>()?;
-        Ok(prepared.map(|pairs| Items { pairs, positions, units }))
+        let places = self.places(&prepared.items)?;
+        Ok(prepared.map(|pairs| Items { pairs, places, units }))
     }
 
-    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measurements, AnalysisError> {
+    fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Vec<Measurements>, AnalysisError> {
+        items.places.iter().map(|place| self.at_place(runner, items, place)).collect()
+    }
+
+    fn tables(&self, about: &About, items: &Items, measured: Vec<Measurements>) -> Result<Output, AnalysisError> {
+        Ok(self.all_tables(about, items, &measured)?.into())
+    }
+}
+
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let places = read_places::<Exchange>(table(tables, Row::TABLE)?)?;
+    Ok(places.iter().flat_map(figures_of_place).collect())
+}
+
+fn figures_of_place(heads: &Read) -> Figures {
+    let mut figures = Vec::new();
+    for direction in &heads.variants {
+        let title = format!("Interchange of {}: {direction}", heads.site_words());
+        let [what, _] = edited(direction);
+        figures.push((heads.file(direction), heads.map(&heads.at_place(&title), &what, "pair", direction)));
+    }
+    figures.extend(heads.halves_figures("the exchange", named, "pair"));
+    let title = heads.at_place("Strongest effects of interchange");
+    figures.push((heads.file("forest"), heads.forest(&title, "pair")));
+    if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
+        figures.push(("agreement.png".to_string(), agreement::scatter(heads)));
+    }
+    figures
+}
+
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let places = read_places::<Exchange>(table(tables, Row::TABLE)?)?;
+    let mut sections: Vec<Section> = places.iter().flat_map(|heads| sections_of_place(heads, dir)).collect();
+    sections.extend(subset_section::<Exchange>(tables)?);
+    if let (Ok(found), Some(heads)) = (table(tables, agreement::AgreementRow::TABLE), places.first()) {
+        sections.push(agreement::section(found, heads, dir)?);
+    }
+    Ok(sections)
+}
+
+fn sections_of_place(heads: &Read, dir: &Path) -> Vec<Section> {
+    let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(heads, d, dir)).collect();
+    sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
+    let forest = heads.forest_caption("direction");
+    let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
+    let heading = heads.at_place("Intervals");
+    sections.push(Section::new(heading).figure(dir.join(heads.file("forest")), forest, alt));
+    sections
+}
+
+impl Interchange {
+    pub(super) fn directions(&self) -> Vec<Direction> {
+        self.direction.map_or(vec![Direction::Necessity, Direction::Sufficiency], |d| vec![d])
+    }
+
+    /// Where units are swapped.
+    fn places(&self, pairs: &Pairs) -> Result<Vec<Place>, AnalysisError> {
+        if self.by_span {
+            return Ok(pairs.spans()?.into_iter().map(Place::from).collect());
+        }
+        let all = pairs.dataset.items.iter().zip(&pairs.tokens);
+        let of = all.map(|(pair, tokens)| self.positions(&pairs.dataset, pair, tokens));
+        let of = of.enumerate().map(|(i, sides)| Ok((i, sides?))).collect::<Result<_, AnalysisError>>()?;
+        Ok(vec![Place { name: self.position.to_string(), of }])
+    }
+
+    /// Swaps units at a place.
+    fn at_place(&self, runner: &dyn Runner, items: &Items, place: &Place) -> Result<Measurements, AnalysisError> {
         let directions = self.directions();
-        let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
-        let estimates = self.estimate.map(|_| self.estimates(runner, items, &all)).transpose()?;
+        let all: Vec<usize> = place.of.keys().copied().collect();
+        let estimates = self.estimate.map(|_| self.estimates(runner, items, place, &all)).transpose()?;
         let chosen: Vec<Vec<usize>> = match &estimates {
             None => directions.iter().map(|_| (0..items.units.len()).collect()).collect(),
             // As many, spread over the layers, cost about as much.
@@ -172,47 +263,7 @@ impl Analysis for Interchange {
             }
             Some(found) => found.values.iter().map(|of| strongest(of, self.exact as usize)).collect(),
         };
-        self.exactly(runner, items, chosen, estimates)
-    }
-
-    fn tables(&self, about: &About, items: &Items, measured: Measurements) -> Result<Output, AnalysisError> {
-        Ok(self.all_tables(about, items, &measured)?.into())
-    }
-}
-
-fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
-    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
-    let mut figures = Vec::new();
-    for direction in &heads.variants {
-        let title = format!("Interchange of {}: {direction}", heads.site_words());
-        let [what, _] = edited(direction);
-        figures.push((format!("{direction}.png"), heads.map(&title, &what, "pair", direction)));
-    }
-    figures.extend(heads.halves_figures("the exchange", named, "pair"));
-    figures.push(("forest.png".to_string(), heads.forest("Strongest effects of interchange", "pair")));
-    if heads.rows.iter().any(|r| r.estimate_mean.is_some() && r.effect_mean.is_some()) {
-        figures.push(("agreement.png".to_string(), agreement::scatter(&heads)));
-    }
-    Ok(figures)
-}
-
-fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
-    let heads = read::<Exchange>(table(tables, Row::TABLE)?)?;
-    let mut sections: Vec<Section> = heads.variants.iter().map(|d| section(&heads, d, dir)).collect();
-    sections.extend(heads.halves_sections("the exchange", named, "pair", dir));
-    let forest = heads.forest_caption("direction");
-    let alt = "Forest plot of the strongest effects of interchange with 95 % intervals.";
-    sections.push(Section::new("Intervals").figure(dir.join("forest.png"), forest, alt));
-    sections.extend(subset_section::<Exchange>(tables)?);
-    if let Ok(found) = table(tables, agreement::AgreementRow::TABLE) {
-        sections.push(agreement::section(found, &heads, dir)?);
-    }
-    Ok(sections)
-}
-
-impl Interchange {
-    pub(super) fn directions(&self) -> Vec<Direction> {
-        self.direction.map_or(vec![Direction::Necessity, Direction::Sufficiency], |d| vec![d])
+        self.exactly(runner, items, place, chosen, estimates)
     }
 
     /// The edited positions with the donor's, for the positive prompt as base and for the negative.
@@ -250,13 +301,13 @@ impl Interchange {
     }
 
     /// Gradients of both prompts' metrics, and values, at the exchanged site in every layer: for each pair, direction and site.
-    fn gradient_plan(&self, items: &Items, pairs: &[usize]) -> (Plan, Vec<FirstOrder>) {
+    fn gradient_plan(&self, items: &Items, pairs: &[(usize, &Sides)]) -> (Plan, Vec<FirstOrder>) {
         let (mut plan, mut asked) = (Plan::default(), Vec::new());
-        for i in pairs {
+        for (i, sides) in pairs {
             let (runs, tokens) = (items.pairs.add(&mut plan, *i), &items.pairs.tokens[*i]);
             for direction in self.directions() {
                 let side = direction as usize;
-                let (at, from) = &items.positions[*i][side];
+                let (at, from) = &sides[side];
                 for site in sites(&items.units) {
                     let (metric, part) = (tokens.metric.clone(), Part::All);
                     let value =
@@ -278,22 +329,24 @@ impl Interchange {
         3 * self.directions().len() * rows_read(&sites(&items.units), arch, self.position, longest)
     }
 
-    /// Runs the chosen units of each direction exactly.
+    /// Runs the chosen units of each direction exactly at a place.
     pub(super) fn exactly(
         &self,
         runner: &dyn Runner,
         items: &Items,
+        place: &Place,
         chosen: Vec<Vec<usize>>,
         estimates: Option<Estimates>,
     ) -> Result<Measurements, AnalysisError> {
         let directions = self.directions();
         let mut swaps: Vec<Vec<Vec<Swap>>> = chosen.iter().map(|units| vec![Vec::new(); units.len()]).collect();
-        for pairs in batches(items.pairs.tokens.len(), chosen.iter().map(Vec::len).sum()) {
-            let (plan, asked) = exact_plan(items, &directions, &chosen, pairs);
+        let all: Vec<(usize, &Sides)> = place.of.iter().map(|(i, sides)| (*i, sides)).collect();
+        for pairs in batches(all.len(), chosen.iter().map(Vec::len).sum()) {
+            let (plan, asked) = exact_plan(items, &directions, &chosen, &all[pairs]);
             let readings = runner.run(&plan)?;
             asked.iter().for_each(|of_pair| of_pair.add(&directions, &readings, &mut swaps));
         }
-        Ok(Measurements { chosen, swaps, estimates })
+        Ok(Measurements { of: place.of.keys().copied().collect(), chosen, swaps, estimates })
     }
 
     /// The tables of what was measured.
@@ -301,33 +354,33 @@ impl Interchange {
         &self,
         about: &About,
         items: &Items,
-        found: &Measurements,
+        found: &[Measurements],
     ) -> Result<Vec<Table>, AnalysisError> {
-        let Measurements { chosen, swaps, estimates } = found;
         let directions = self.directions();
-        let rows = measured(items, &directions, chosen, swaps, estimates.as_ref());
+        let rows = measured(items, &directions, found);
         let shared = Shared {
             model: about.model,
-            position: self.position.to_string(),
             seed: about.seed,
             positive: Some(Direction::Necessity.name()),
             marks: self.marks,
         };
         let mut tables = effects_tables::<Exchange>(&shared, items.pairs.labels(), &rows)?;
-        tables.push(pairs_table(items, &directions, chosen, swaps)?);
-        if estimates.is_some() {
+        tables.push(self.pairs_table(items, found)?);
+        if found.iter().any(|found| found.estimates.is_some()) {
             tables.push(agreement::table(about.model, &rows(None))?);
         }
         Ok(tables)
     }
 
-    /// First-order estimates over some of the pairs.
+    /// First-order estimates at a place, over those of some pairs that have it.
     pub(super) fn estimates(
         &self,
         runner: &dyn Runner,
         items: &Items,
+        place: &Place,
         some: &[usize],
     ) -> Result<Estimates, AnalysisError> {
+        let some: Vec<(usize, &Sides)> = some.iter().filter_map(|i| Some((*i, place.of.get(i)?))).collect();
         let (directions, sites) = (self.directions(), sites(&items.units));
         let mut found = vec![vec![Vec::with_capacity(some.len()); items.units.len()]; directions.len()];
         // Every site has as many units, one after another.
@@ -343,17 +396,66 @@ impl Interchange {
                 }
             }
         }
-        Ok(Estimates { of: some.to_vec(), values: found })
+        Ok(Estimates { of: some.iter().map(|(i, _)| *i).collect(), values: found })
+    }
+
+    fn pairs_table(&self, items: &Items, found: &[Measurements]) -> Result<Table, AnalysisError> {
+        let directions = self.directions();
+        let families = items.places.iter().zip(found);
+        let families = families.flat_map(|(place, found)| (0..directions.len()).map(move |d| (place, found, d)));
+        let rows = families.flat_map(|(place, found, d)| self.pair_rows(items, place, found, d, directions[d]));
+        Ok(PairRow::table(rows)?)
+    }
+
+    /// A direction's rows at a place: each unit's pairs.
+    fn pair_rows<'a>(
+        &self,
+        items: &'a Items,
+        place: &'a Place,
+        found: &'a Measurements,
+        d: usize,
+        direction: Direction,
+    ) -> impl Iterator<Item = PairRow<'a>> + use<'a> {
+        let position = self.by_span.then_some(place.name.as_str());
+        let row = move |u: usize, i: usize, swap: &Swap| PairRow {
+            pair: (&items.pairs.dataset.items[i]).into(),
+            unit: items.units[u].into(),
+            direction: direction.name(),
+            position,
+            base_metric: Some(swap.base),
+            other_metric: swap.other,
+            patched_metric: Some(swap.patched),
+            effect: Some(swap.effect()),
+            halves: swap.into(),
+        };
+        let units = found.chosen[d].iter().zip(&found.swaps[d]);
+        units.flat_map(move |(u, swaps)| found.of.iter().zip(swaps).map(move |(i, swap)| row(*u, *i, swap)))
     }
 }
 
-/// What was found of the pairs.
+/// What was found of the pairs at a place.
 pub struct Measurements {
+    /// The pairs, ascending.
+    of: Vec<usize>,
     /// The units that were run exactly in each direction, ascending.
     chosen: Vec<Vec<usize>>,
-    /// For each direction and chosen unit, one a pair.
+    /// For each direction and chosen unit, one a pair of `of`.
     swaps: Vec<Vec<Vec<Swap>>>,
     estimates: Option<Estimates>,
+}
+
+impl Measurements {
+    /// A direction's swaps of a unit over the pairs among `items`, which ascend; none where it was not run.
+    fn over(&self, direction: usize, unit: usize, items: &[usize]) -> Vec<Swap> {
+        let Ok(k) = self.chosen[direction].binary_search(&unit) else { return Vec::new() };
+        among(&self.of, &self.swaps[direction][k], items)
+    }
+}
+
+/// What belongs to the pairs of `of` that are among `items`; both ascend.
+fn among<T: Copy>(of: &[usize], values: &[T], items: &[usize]) -> Vec<T> {
+    let values = of.iter().zip(values).filter(|(i, _)| items.binary_search(i).is_ok());
+    values.map(|(_, value)| *value).collect()
 }
 
 /// First-order estimates of effects.
@@ -367,8 +469,7 @@ pub(super) struct Estimates {
 impl Estimates {
     /// Those of a unit over the pairs among `items`, which ascend.
     fn over(&self, direction: usize, unit: usize, items: &[usize]) -> Vec<f64> {
-        let values = self.of.iter().zip(&self.values[direction][unit]);
-        values.filter(|(i, _)| items.binary_search(i).is_ok()).map(|(_, value)| *value).collect()
+        among(&self.of, &self.values[direction][unit], items)
     }
 }
 
@@ -414,16 +515,16 @@ fn exact_plan(
     items: &Items,
     directions: &[Direction],
     chosen: &[Vec<usize>],
-    pairs: Range<usize>,
+    pairs: &[(usize, &Sides)],
 ) -> (Plan, Vec<AskedOfPair>) {
     let (mut plan, mut asked) = (Plan::default(), Vec::with_capacity(pairs.len()));
-    for i in pairs {
-        let runs = items.pairs.add(&mut plan, i);
-        let metric = &items.pairs.tokens[i].metric;
+    for (i, sides) in pairs {
+        let runs = items.pairs.add(&mut plan, *i);
+        let metric = &items.pairs.tokens[*i].metric;
         let clean = runs.map(|run| Value::ask(&mut plan, run, metric));
         let of_direction = |(direction, units): (&Direction, &Vec<usize>)| {
             let side = *direction as usize;
-            let (at, from) = &items.positions[i][side];
+            let (at, from) = &sides[side];
             let patched = |u: &usize| {
                 let fork = plan.fork(runs[side], vec![exchange(items.units[*u], runs[1 - side], at, from)]);
                 Value::ask(&mut plan, fork, metric)
@@ -463,56 +564,32 @@ fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
 }
 
-/// What tables are made of: all units in each direction, over all pairs or those of a subset.
+/// What tables are made of: all units at each place and in each direction, over all pairs or those of a subset. A place that no
+/// pair of the subset has is left out.
 fn measured<'a>(
     items: &'a Items,
     directions: &'a [Direction],
-    chosen: &'a [Vec<usize>],
-    swaps: &'a [Vec<Vec<Swap>>],
-    estimates: Option<&'a Estimates>,
+    found: &'a [Measurements],
 ) -> impl Fn(Option<Subset>) -> Vec<Measured> + 'a {
     move |subset| {
         let mut rows = Vec::new();
         let all: Vec<usize> = (0..items.pairs.tokens.len()).collect();
         let of = subset.as_ref().map_or(&all, |s| &s.items);
-        for (d, direction) in directions.iter().enumerate() {
-            for (u, unit) in items.units.iter().enumerate() {
-                let exact = chosen[d].binary_search(&u).ok().map(|k| &swaps[d][k]);
-                rows.push(Measured {
+        let there = items.places.iter().zip(found).filter(|(place, _)| of.iter().any(|i| place.of.contains_key(i)));
+        for (place, found) in there {
+            for (d, direction) in directions.iter().enumerate() {
+                rows.extend(items.units.iter().enumerate().map(|(u, unit)| Measured {
                     unit: *unit,
                     variant: direction.name(),
+                    position: place.name.clone(),
                     subset: subset.clone(),
-                    swaps: exact.map_or(Vec::new(), |swaps| of.iter().map(|i| swaps[*i]).collect()),
-                    estimates: estimates.map_or(Vec::new(), |e| e.over(d, u, of)),
-                });
+                    swaps: found.over(d, u, of),
+                    estimates: found.estimates.as_ref().map_or(Vec::new(), |e| e.over(d, u, of)),
+                }));
             }
         }
         rows
     }
-}
-
-fn pairs_table(
-    items: &Items,
-    directions: &[Direction],
-    chosen: &[Vec<usize>],
-    swaps: &[Vec<Vec<Swap>>],
-) -> Result<Table, AnalysisError> {
-    let of_unit = |d: usize, k: usize| {
-        let (direction, unit) = (directions[d], items.units[chosen[d][k]]);
-        let swaps = items.pairs.dataset.items.iter().zip(&swaps[d][k]);
-        swaps.map(move |(pair, swap)| PairRow {
-            pair: pair.into(),
-            unit: unit.into(),
-            direction: direction.name(),
-            base_metric: Some(swap.base),
-            other_metric: swap.other,
-            patched_metric: Some(swap.patched),
-            effect: Some(swap.effect()),
-            halves: swap.into(),
-        })
-    };
-    let units = (0..directions.len()).flat_map(|d| (0..chosen[d].len()).map(move |k| (d, k)));
-    Ok(PairRow::table(units.flat_map(|(d, k)| of_unit(d, k)))?)
 }
 
 /// A direction's figure and its strongest units.
@@ -528,8 +605,8 @@ fn section(heads: &Read, direction: &str, dir: &Path) -> Section {
         heads.finding(direction, "Its exchange", "pair"),
     );
     let alt = format!("Mean effect of interchange ({direction}) of each unit on the logit difference.");
-    let section = Section::new(cells::capitalised(direction)).paragraph(text).figure(
-        dir.join(format!("{direction}.png")),
+    let section = Section::new(heads.at_place(&cells::capitalised(direction))).paragraph(text).figure(
+        dir.join(heads.file(direction)),
         heads.caption(direction),
         alt,
     );

@@ -363,6 +363,7 @@ mod tests {
             lang: None,
             answer,
             foil,
+            spans: Vec::new(),
         };
         let dataset = Dataset { path, sha256: String::new(), items: vec![pair], warnings: Vec::new() };
         let metrics = super::super::metric::MetricArgs::default().open(model).unwrap();

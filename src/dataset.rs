@@ -85,6 +85,29 @@ pub enum TokenRef {
     Text(String),
 }
 
+/// A named part of a pair's prompts: the second mention of the subject, the last token.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Span {
+    /// Its name, as tables and figures have it: of ASCII letters, digits, `+`, `-` and `_`, from a letter on, and neither
+    /// `last` nor `all`.
+    pub name: String,
+    /// Positions in the positive prompt's final token ids, from 0; a negative one counts from its end.
+    pub positions: Vec<i64>,
+}
+
+impl Span {
+    /// The positions in a positive prompt of so many tokens, ascending and each once.
+    ///
+    /// # Errors
+    /// The first that the prompt has not.
+    pub fn of(&self, length: usize) -> Result<Vec<usize>, i64> {
+        let counted = |n: &i64| if *n < 0 { n.saturating_add_unsigned(length as u64) } else { *n };
+        let found = |n: &i64| usize::try_from(counted(n)).ok().filter(|p| *p < length).ok_or(*n);
+        let found: BTreeSet<usize> = self.positions.iter().map(found).collect::<Result<_, _>>()?;
+        Ok(found.into_iter().collect())
+    }
+}
+
 /// Two matched prompts: the positive one shows the behaviour, the negative one is its control.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pair {
@@ -104,6 +127,8 @@ pub struct Pair {
     pub answer: Vec<TokenRef>,
     /// Tokens that count against it; empty where the file names none.
     pub foil: Vec<TokenRef>,
+    /// Named parts of the prompts, in the line's order; empty where the file names none.
+    pub spans: Vec<Span>,
 }
 
 /// A single prompt.
@@ -317,9 +342,10 @@ fn meant(hint: Option<&str>) -> String {
     hint.map_or_else(String::new, |name| format!("; the line has \"{name}\": was that meant?"))
 }
 
-/// Reads pairs, from a file or from memory: `{"id"?, "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?, "template_vars"?}` a line.
+/// Reads pairs, from a file or from memory:
+/// `{"id"?, "positive", "negative", "group"?, "lang"?, "answer"?, "foil"?, "spans"?, "template_vars"?}` a line.
 pub fn read_pairs(data: impl Into<Data>) -> Result<Dataset<Pair>, DatasetError> {
-    read(&data.into(), &["id", "group", "lang", "answer", "foil", VARS], |fields| {
+    read(&data.into(), &["id", "group", "lang", "answer", "foil", "spans", VARS], |fields| {
         fields.refuse_kind("prompt", &["positive", "negative"], PROMPTS_FILE, PAIRS_FILE)?;
         let vars = fields.vars(VARS)?;
         let pair = Pair {
@@ -331,6 +357,7 @@ pub fn read_pairs(data: impl Into<Data>) -> Result<Dataset<Pair>, DatasetError> 
             lang: fields.name("lang")?,
             answer: fields.tokens("answer")?,
             foil: fields.tokens("foil")?,
+            spans: fields.spans("spans")?,
         };
         Ok((pair.id.clone(), pair))
     })

@@ -45,6 +45,8 @@ pub mod stats;
 pub mod study;
 #[cfg(feature = "report")]
 pub mod table;
+#[cfg(feature = "report")]
+pub mod task;
 
 pub use study::{rundir, session};
 

@@ -353,6 +353,7 @@ mod tests {
             lang: Some(all[2 * i].lang.to_string()),
             answer: Vec::new(),
             foil: Vec::new(),
+            spans: Vec::new(),
         };
         let pairs: Vec<Pair> = (0..all.len() / 2).map(pair).collect();
         let item = |i: usize| crate::analyses::answered::item_of(&pairs[i / 2], &pairs[i / 2].positive);

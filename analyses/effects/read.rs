@@ -32,6 +32,8 @@ pub struct Read<'a, E: Edited> {
     pub variants: Vec<&'a str>,
     /// What a dot in a heatmap says, for each variant.
     rules: Vec<String>,
+    /// The largest effect of any variant at any place of the table: the end of all maps' scales, so that they can be compared.
+    largest: Option<f64>,
     pub rows: Vec<Row<'a, E>>,
 }
 
@@ -82,10 +84,35 @@ impl<E: Edited> Row<'_, E> {
 /// # Errors
 /// If it is not one.
 pub fn read<E: Edited>(table: &Table) -> Result<Read<'_, E>, AnalysisError> {
+    let rows = marked_rows(table)?;
+    let largest = largest(&rows);
+    Ok(of_rows(rows, largest))
+}
+
+/// Reads a table of effects back, each place by itself: one, or one a span.
+///
+/// # Errors
+/// If it is not one.
+pub fn read_places<E: Edited>(table: &Table) -> Result<Vec<Read<'_, E>>, AnalysisError> {
+    let rows = marked_rows::<E>(table)?;
+    let largest = largest(&rows);
+    let same = |a: &Row<E>, b: &Row<E>| a.position == b.position;
+    Ok(rows.chunk_by(same).map(|rows| of_rows(rows.to_vec(), largest)).collect())
+}
+
+fn marked_rows<E: Edited>(table: &Table) -> Result<Vec<Row<'_, E>>, AnalysisError> {
     let mut rows = Row::<E>::read(table)?;
     for row in &mut rows {
         row.mark.get_or_insert_with(|| Mark::by_q(row.q_value));
     }
+    Ok(rows)
+}
+
+fn largest<E: Edited>(rows: &[Row<E>]) -> Option<f64> {
+    rows.iter().filter_map(|r| Some(r.effect_mean?.abs())).reduce(f64::max)
+}
+
+fn of_rows<E: Edited>(rows: Vec<Row<'_, E>>, largest: Option<f64>) -> Read<'_, E> {
     let mut variants: Vec<&str> = Vec::new();
     for row in &rows {
         if !variants.contains(&row.variant) {
@@ -93,14 +120,15 @@ pub fn read<E: Edited>(table: &Table) -> Result<Read<'_, E>, AnalysisError> {
         }
     }
     let first = rows.first().cloned().unwrap_or_default();
-    Ok(Read {
+    Read {
         model: short_name(first.model),
         site: first.site.to_string(),
         position: first.position.to_string(),
         rules: variants.iter().map(|name| rule(&rows, name)).collect(),
+        largest,
         variants,
         rows,
-    })
+    }
 }
 
 /// The rule of a variant's dots.
@@ -158,13 +186,24 @@ impl<'a, E: Edited> Read<'a, E> {
         match self.position.as_str() {
             "last" => "last position".to_string(),
             "all" => "all positions".to_string(),
+            other if self.span().is_some() => format!("span {other}"),
             other => format!("position {other}"),
         }
     }
 
-    /// The largest effect of any variant: the end of all maps' scales, so that they can be compared.
-    fn largest(&self) -> Option<f64> {
-        self.rows.iter().filter_map(|r| Some(r.effect_mean?.abs())).reduce(f64::max)
+    /// The span that the edits are at, where they are at one.
+    fn span(&self) -> Option<&str> {
+        Some(self.position.as_str()).filter(|name| !name.is_empty() && name.parse::<Position>().is_err())
+    }
+
+    /// What is called `name`, where the edits are at a span: `name at S2`.
+    pub fn at_place(&self, name: &str) -> String {
+        self.span().map_or(name.to_string(), |span| format!("{name} at {span}"))
+    }
+
+    /// The file of a figure; of a span with its name: `forest-S2.png`.
+    pub fn file(&self, stem: &str) -> String {
+        self.span().map_or(format!("{stem}.png"), |span| format!("{stem}-{span}.png"))
     }
 
     /// Over how many items effects and estimates are; estimates may be over fewer.
@@ -215,7 +254,7 @@ impl<'a, E: Edited> Read<'a, E> {
             marks,
             mark_meaning,
             missing_meaning: Some(ONLY_ESTIMATED.to_string()),
-            limit: self.largest(),
+            limit: self.largest,
         })
     }
 
@@ -243,8 +282,8 @@ impl<'a, E: Edited> Read<'a, E> {
     fn shown<'s>(&self, subject: &'s str, named: impl Fn(&str) -> String, items: &str) -> Vec<(Shown<'s>, Vec<Moved>)> {
         let of = |(at, variant): (usize, &&str)| {
             let shown = Shown {
-                file: if at == 0 { "halves.png".to_string() } else { format!("halves-{variant}.png") },
-                title: format!("{}: answer and foil apart", named(variant)),
+                file: self.file(&if at == 0 { "halves".to_string() } else { format!("halves-{variant}") }),
+                title: format!("{}: answer and foil apart", self.at_place(&named(variant))),
                 subtitle: format!("{}, {}, {}", self.model, plural(self.items().0, items), self.place()),
                 what: "effect",
                 subject,
@@ -393,10 +432,10 @@ impl<'a, E: Edited> Read<'a, E> {
 pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, AnalysisError> {
     let Ok(groups) = table(tables, GROUPS) else { return Ok(None) };
     let read = read::<E>(groups)?;
-    let header = vec![
-        Heading::text("by"),
-        Heading::text("value"),
-        Heading::text(E::VARIANT.0),
+    let by_span = read.rows.iter().any(|r| r.position != read.position);
+    let mut header = vec![Heading::text("by"), Heading::text("value"), Heading::text(E::VARIANT.0)];
+    header.extend(by_span.then(|| Heading::text("span")));
+    header.extend([
         Heading::number("n"),
         Heading::text("strongest"),
         Heading::number("effect (nats)"),
@@ -404,15 +443,15 @@ pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, An
         Heading::number(format!("share of the {}", Read::<E>::whole())),
         Heading::number("95 % interval"),
         Heading::number("q"),
-    ];
-    let same = |a: &Row<E>, b: &Row<E>| a.subset == b.subset && a.variant == b.variant;
+    ]);
+    let place = |r: &Row<E>| by_span.then(|| r.position.to_string());
+    let same = |a: &Row<E>, b: &Row<E>| (&a.subset, a.variant, a.position) == (&b.subset, b.variant, b.position);
     let best = |rows: &[Row<E>]| {
         let first = rows.iter().min_by(|a, b| a.before(b))?;
         let OfSubset { by, value } = first.subset.as_ref()?;
-        Some(vec![
-            by.to_string(),
-            value.to_string(),
-            first.variant.to_string(),
+        let mut cells = vec![by.to_string(), value.to_string(), first.variant.to_string()];
+        cells.extend(place(first));
+        cells.extend([
             first.n.to_string(),
             read.label(first),
             signed(first.effect_mean, 3),
@@ -420,7 +459,8 @@ pub fn subset_section<E: Edited>(tables: &[Table]) -> Result<Option<Section>, An
             share(first.part()),
             share_interval(first.share.interval),
             p_value(first.q_value),
-        ])
+        ]);
+        Some(cells)
     };
     let mut rows: Vec<Vec<String>> = read.rows.chunk_by(same).filter_map(best).collect();
     let n = rows.len();
@@ -456,8 +496,7 @@ mod tests {
     use crate::site::SiteKind;
 
     fn table_of(rows: &dyn Fn() -> Vec<Measured>) -> Table {
-        let (position, positive, marks) = ("last".to_string(), Some("necessity"), MarkArgs::default());
-        let shared = Shared { model: "m", position, seed: 0, positive, marks };
+        let shared = Shared { model: "m", seed: 0, positive: Some("necessity"), marks: MarkArgs::default() };
         effects_tables::<Exchange>(&shared, std::iter::empty(), |_| rows()).unwrap().remove(0)
     }
 

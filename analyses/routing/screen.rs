@@ -60,7 +60,8 @@ impl Analysis for Screen {
 
     fn measure(&self, runner: &dyn Runner, items: &Self::Items) -> Result<Self::Measured, AnalysisError> {
         let interchange = self.interchange();
-        let estimates = interchange.estimates(runner, items, &self.estimated(items))?;
+        let place = &items.places[0];
+        let estimates = interchange.estimates(runner, items, place, &self.estimated(items))?;
         let exact = self.exact(&estimates.values, runner.seed());
         let chosen = if runner.is_counting() {
             // No more than each direction its own.
@@ -69,7 +70,7 @@ impl Analysis for Screen {
         } else {
             exact.all()
         };
-        let found = interchange.exactly(runner, items, vec![chosen.clone(), chosen], Some(estimates))?;
+        let found = interchange.exactly(runner, items, place, vec![chosen.clone(), chosen], Some(estimates))?;
         Ok((exact, found))
     }
 
@@ -79,7 +80,7 @@ impl Analysis for Screen {
         items: &Self::Items,
         (exact, found): Self::Measured,
     ) -> Result<Output, AnalysisError> {
-        let mut tables = self.interchange().all_tables(about, items, &found)?;
+        let mut tables = self.interchange().all_tables(about, items, std::slice::from_ref(&found))?;
         let heads = read::<Exchange>(table(&tables, Row::TABLE)?)?;
         let (missed, circuit) = (missed_table(&heads, &exact)?, circuit(&heads));
         let gates = self.gates as usize;

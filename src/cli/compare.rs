@@ -210,6 +210,11 @@ fn of_heads(dir: &Path, record: &RunRecord) -> Result<String, CliError> {
         let why = "heads that carry a behaviour are told by both directions: run it without --direction";
         return Err(bad(format!("is a run with --direction {direction}; {why}")));
     }
+    if record.parameters.get("by_span").and_then(Value::as_bool).unwrap_or_default() {
+        return Err(bad(
+            "is a run with --by-span; heads are compared at one position: run it with --position".to_string()
+        ));
+    }
     Ok(flag("position").unwrap_or("last").to_string())
 }
 

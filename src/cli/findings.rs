@@ -40,16 +40,16 @@ struct Found {
 
 fn effects<E: Edited>(table: &Table) -> Option<Vec<String>> {
     let rows = Effect::<E>::read(table).ok()?;
-    let mut variants: Vec<&str> = Vec::new();
-    rows.iter().for_each(|row| variants.extend((!variants.contains(&row.variant)).then_some(row.variant)));
-    let found = |row: &&Effect<E>| {
+    let spans = rows.iter().any(|row| row.position != rows[0].position);
+    let found = |row: &Effect<E>| {
         let label = unit_label(row.site, row.layer, row.head);
         let (size, interval) = (row.effect_mean?, row.interval);
         Some(Found { label, size, interval, p_max: row.p_max, q: row.q_value })
     };
-    let lines = variants.into_iter().flat_map(|variant| {
-        let of: Vec<&Effect<E>> = rows.iter().filter(|row| row.variant == variant).collect();
-        let mut lines = listed(&format!("strongest, {variant}"), of.iter().filter_map(found).collect());
+    let families = rows.chunk_by(|a, b| (a.variant, a.position) == (b.variant, b.position));
+    let lines = families.flat_map(|of| {
+        let place = if spans { format!(" at {}", of[0].position) } else { String::new() };
+        let mut lines = listed(&format!("strongest, {}{place}", of[0].variant), of.iter().filter_map(found).collect());
         // Units that were only estimated count as tested.
         lines.extend(too_few(of.iter().map(|row| (row.n, row.q_value)), of.len()));
         lines

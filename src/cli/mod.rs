@@ -22,6 +22,7 @@ mod runs;
 mod shell;
 mod spec;
 mod subcommands;
+mod task;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -48,6 +49,7 @@ use crate::table::TableError;
 use clap::{Parser, Subcommand};
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 
@@ -69,6 +71,9 @@ enum Command {
     Tokens(tokens::Tokens),
     /// Record activations of prompts to a safetensors file
     Trace(trace::Trace),
+    /// Make pairs of a task whose answers are known, cut alike by the model's tokenizer
+    #[command(mut_arg("model", |arg| arg.long("model").value_name("MODEL")))]
+    Task(task::Task),
     #[command(flatten)]
     Analysis(crate::analyses::Command),
     /// Run several analyses over several models, from one file
@@ -115,6 +120,7 @@ impl Command {
             Command::Inspect(inspect) => inspect.run(),
             Command::Tokens(tokens) => tokens.run(),
             Command::Trace(trace) => trace.run(),
+            Command::Task(task) => task.run(),
             Command::Demo(demo) => demo.run(words),
             Command::Analysis(command) => analysis::run_as(command.job(), words),
             Command::Run(spec) => spec.run(words),
@@ -133,6 +139,7 @@ impl Command {
             Command::Inspect(inspect) => inspect.model.output.quiet,
             Command::Tokens(tokens) => tokens.model.output.quiet,
             Command::Trace(trace) => trace.model.output.quiet,
+            Command::Task(task) => task.model.output.quiet,
             Command::Demo(demo) => demo.output.quiet,
             Command::Analysis(command) => command.job().model().output.quiet,
             Command::Run(spec) => spec.output.quiet,
@@ -260,6 +267,22 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|s| (*s).to_string());
     let text = text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic".to_string());
     text.lines().collect::<Vec<_>>().join(" ")
+}
+
+/// Refuses a file that cannot or must not be written, before anything is computed.
+fn check_out(out: &Path, force: bool) -> Result<(), CliError> {
+    let refused = |why: &str| Err(CliError::Input(format!("{}: {why}", out.display())));
+    let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
+    if folder.is_some_and(|p| !p.is_dir()) {
+        return refused("there is no such folder to write it in; make it, or choose another --out");
+    }
+    match std::fs::metadata(out) {
+        Err(_) => Ok(()),
+        // A file takes its place under a name of its own, which a device or a folder must not lose.
+        Ok(there) if !there.is_file() => refused("is not a file; choose another --out"),
+        Ok(_) if !force => refused("exists already; choose another --out, or replace it with --force"),
+        Ok(_) => Ok(()),
+    }
 }
 
 /// Writes to standard output; a reader who has left is no error.

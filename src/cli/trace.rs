@@ -1,7 +1,7 @@
 //! `gatelens trace`: activations of prompts, as a safetensors file.
 
 use super::tokens::FieldArgs;
-use super::{CliError, ModelArgs, bytes, say};
+use super::{CliError, ModelArgs, bytes, check_out, say};
 use crate::model::Model;
 use crate::plan::{Activation, Array, Part, Plan, Positions};
 use crate::run::{Engine, Options, Reading, run};
@@ -45,7 +45,7 @@ pub(super) struct Trace {
 impl Trace {
     pub(super) fn run(&self) -> Result<(), CliError> {
         let out = self.out.as_deref().filter(|_| !self.dry_run);
-        out.map_or(Ok(()), |out| self.check_out(out))?;
+        out.map_or(Ok(()), |out| check_out(out, self.force))?;
         let read = self.file.read()?;
         let model = self.model.open()?;
         let sites = self.sites(&model)?;
@@ -79,22 +79,6 @@ impl Trace {
         .map_err(|e| CliError::Failed(e.to_string()))?;
         let size = std::fs::metadata(out).map_or(0, |file| file.len());
         self.summary(out, &plan, &tensors, size)
-    }
-
-    /// Refuses what cannot or must not be written to, before anything is computed.
-    fn check_out(&self, out: &Path) -> Result<(), CliError> {
-        let refused = |why: &str| Err(CliError::Input(format!("{}: {why}", out.display())));
-        let folder = out.parent().filter(|p| !p.as_os_str().is_empty());
-        if folder.is_some_and(|p| !p.is_dir()) {
-            return refused("there is no such folder to write it in; make it, or choose another --out");
-        }
-        match std::fs::metadata(out) {
-            Err(_) => Ok(()),
-            // A file takes its place under a name of its own, which a device or a folder must not lose.
-            Ok(there) if !there.is_file() => refused("is not a file; choose another --out"),
-            Ok(_) if !self.force => refused("exists already; choose another --out, or replace it with --force"),
-            Ok(_) => Ok(()),
-        }
     }
 
     fn sites(&self, model: &Model) -> Result<Vec<Site>, CliError> {

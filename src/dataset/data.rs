@@ -3,7 +3,7 @@
 //! Data in memory are the bytes that a file of them would hold, pairs and prompts as JSON Lines. So they are read, checked and
 //! hashed in the same way, and a run directory can keep them.
 
-use super::{DatasetError, Input, Item, Pair, TokenRef, located};
+use super::{DatasetError, Input, Item, Pair, Span, TokenRef, located};
 use serde::de::{Deserialize, Deserializer, Error};
 use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::{Map, Value, json};
@@ -176,6 +176,7 @@ impl Pair {
             lang: None,
             answer: Vec::new(),
             foil: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -189,6 +190,12 @@ impl Pair {
         Pair { foil: tokens.into_iter().map(Into::into).collect(), ..self }
     }
 
+    /// With a named part of the prompts: positions in the positive prompt's token ids.
+    pub fn span(mut self, name: impl Into<String>, positions: impl IntoIterator<Item = i64>) -> Pair {
+        self.spans.push(Span { name: name.into(), positions: positions.into_iter().collect() });
+        self
+    }
+
     /// As a line of a file.
     fn to_json(&self) -> Value {
         let mut line = Line::new(&self.id, [&self.positive, &self.negative]);
@@ -196,6 +203,7 @@ impl Pair {
         line.input("negative", &self.negative);
         line.subsets(&self.group, &self.lang);
         line.tokens(&self.answer, &self.foil);
+        line.spans(&self.spans);
         line.done()
     }
 }
@@ -317,6 +325,11 @@ impl Line {
         }
     }
 
+    fn spans(&mut self, spans: &[Span]) {
+        let spans: Map<String, Value> = spans.iter().map(|span| (span.name.clone(), json!(span.positions))).collect();
+        self.put("spans", Some(json!(spans)).filter(|_| !spans.is_empty()));
+    }
+
     fn done(mut self) -> Value {
         let vars = std::mem::take(&mut self.vars);
         self.put(super::VARS, Some(json!(vars)).filter(|_| !vars.is_empty()));
@@ -348,6 +361,13 @@ mod tests {
         let data = Data::from(read.items.clone());
         assert_eq!(read_prompts(&data).unwrap().items, read.items);
         assert_eq!(read_prompts(data).unwrap().sha256, read_prompts(Data::from(read.items)).unwrap().sha256);
+    }
+
+    #[test]
+    fn spans_in_memory_come_back_as_they_are() {
+        let pair = Pair::new("a b", "a c").span("S2", [1, 2]).span("END", [-1]);
+        let read = read_pairs(Data::from(vec![pair.clone()])).unwrap();
+        assert_eq!(read.items[0].spans, pair.spans);
     }
 
     #[test]

@@ -8,13 +8,18 @@ use std::path::Path;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Value};
 
-use super::{DatasetError, Input, Message, OtherFile, TokenRef, Vars};
+use super::{DatasetError, Input, Message, OtherFile, Span, TokenRef, Vars};
 use crate::names::meant;
 
 const INPUT: &str = "a string, {\"text\"}, {\"messages\"} or {\"ids\"}";
 const MESSAGE: &str = "{\"role\", \"content\"}, with any further fields that the chat template knows";
 const TOKEN_ID: &str = "a token id, a whole number from 0 to 4294967295";
 const TOKENS: &str = "a list of token ids or strings";
+const SPANS: &str = "an object of names and positions, as in {\"S2\": [9], \"END\": [-1]}";
+const SPAN_NAME: &str =
+    "a name of ASCII letters, digits, +, - and _ that begins with a letter and is neither \"last\" nor \"all\"";
+const POSITIONS: &str = "a list of positions, not empty";
+const POSITION: &str = "a position, a whole number; a negative one counts from the end";
 const ID: &str = "a string that is not empty, or a number";
 
 /// What may stand beside an input: the input, and the key.
@@ -179,6 +184,30 @@ impl<'p> Fields<'p> {
         })
     }
 
+    /// An object of names and positions; absent and null are none.
+    pub(super) fn spans(&mut self, field: &'static str) -> Result<Vec<Span>, DatasetError> {
+        match self.optional(field) {
+            None => Ok(Vec::new()),
+            Some(Value::Object(object)) => object.into_iter().map(|(name, at)| self.span(field, name, &at)).collect(),
+            Some(other) => Err(self.wrong(field, SPANS, &other)),
+        }
+    }
+
+    fn span(&self, field: &str, name: String, positions: &Value) -> Result<Span, DatasetError> {
+        if !is_span_name(&name) {
+            return Err(self.wrong_text(field, SPAN_NAME, format!("{name:?}")));
+        }
+        let place = format!("{field}.{name}");
+        let Some(list) = positions.as_array().filter(|list| !list.is_empty()) else {
+            return Err(self.wrong(&place, POSITIONS, positions));
+        };
+        let position = |(index, value): (usize, &Value)| {
+            value.as_i64().ok_or_else(|| self.wrong(&format!("{place}[{index}]"), POSITION, value))
+        };
+        let positions = list.iter().enumerate().map(position).collect::<Result<_, _>>()?;
+        Ok(Span { name, positions })
+    }
+
     /// The fields that have not been taken, in the line's order.
     pub(super) fn left(&self) -> impl Iterator<Item = &str> {
         self.map.keys().map(String::as_str)
@@ -244,6 +273,13 @@ fn kind(path: &Path, line: usize, text: &str) -> OtherFile {
         _ if named("csv") || line == 1 && text.contains(',') => OtherFile::Csv,
         _ => OtherFile::Unknown,
     }
+}
+
+/// Whether a span can be called so: a table tells its name from a position, and a figure's file is named after it.
+fn is_span_name(name: &str) -> bool {
+    let begins = name.starts_with(|c: char| c.is_ascii_alphabetic());
+    let rest = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '_');
+    begins && name.chars().all(rest) && !matches!(name, "last" | "all")
 }
 
 fn token_id(value: &Value) -> Option<u32> {

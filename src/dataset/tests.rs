@@ -19,7 +19,7 @@ fn prompt_error(bytes: impl AsRef<[u8]>) -> String {
 fn a_pair_is_read_with_all_its_fields_and_unknown_ones_are_passed_over() {
     let file = file(
         r#"{"id": "a", "z": 1, "positive": "p", "negative": {"text": "n"}, "group": "g", "lang": "en",
-            "answer": ["I", 5], "foil": " Sure", "b": [2]}"#
+            "answer": ["I", 5], "foil": " Sure", "b": [2], "spans": {"S2": [9, 2], "END": [-1]}}"#
             .replace('\n', " "),
     );
     let dataset = read_pairs(file.path()).unwrap();
@@ -30,7 +30,39 @@ fn a_pair_is_read_with_all_its_fields_and_unknown_ones_are_passed_over() {
     assert_eq!((pair.group.as_deref(), pair.lang.as_deref()), (Some("g"), Some("en")));
     assert_eq!(pair.answer, [TokenRef::Text("I".into()), TokenRef::Id(5)]);
     assert_eq!(pair.foil, [TokenRef::Text(" Sure".into())]);
+    let span = |name: &str, positions: &[i64]| Span { name: name.to_owned(), positions: positions.to_vec() };
+    assert_eq!(pair.spans, [span("S2", &[9, 2]), span("END", &[-1])]);
     assert_eq!(dataset.warnings, [""; 0]);
+}
+
+#[test]
+fn a_span_is_found_in_the_prompt_from_either_end_and_a_position_beyond_is_named() {
+    let of = |positions: &[i64]| Span { name: "S".to_owned(), positions: positions.to_vec() }.of(5);
+    assert_eq!(of(&[4, 0, -1, 2]), Ok(vec![0, 2, 4]));
+    assert_eq!((of(&[0, 5]), of(&[-6]), of(&[i64::MIN])), (Err(5), Err(-6), Err(i64::MIN)));
+}
+
+#[test]
+fn wrong_spans_are_refused_where_they_stand() {
+    let with =
+        |spans: &str| pair_error(format!(r#"{{"id": "a", "positive": "x", "negative": "y", "spans": {spans}}}"#));
+    let message = with("[9]");
+    assert!(message.contains(r#"line 1: field "spans": expected an object of names and positions"#), "{message}");
+    assert!(message.ends_with("found a list"), "{message}");
+    assert!(
+        with(r#"{"S2": 9}"#)
+            .contains(r#"field "spans.S2": expected a list of positions, not empty, found the number 9"#)
+    );
+    assert!(with(r#"{"S2": []}"#).contains("found an empty list"));
+    assert!(with(r#"{"S2": [1, 2.5]}"#).contains(r#"field "spans.S2[1]": expected a position, a whole number"#));
+    assert!(with(r#"{"S2": ["last"]}"#).contains("found a string"));
+    for name in ["", "2S", "a b", "../x", "last", "all", "é"] {
+        let message = with(&format!(r#"{{"{name}": [1]}}"#));
+        assert!(
+            message.contains("expected a name of ASCII letters") && message.contains(&format!("{name:?}")),
+            "{message}"
+        );
+    }
 }
 
 #[test]

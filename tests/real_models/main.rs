@@ -8,6 +8,7 @@
 
 #[path = "../suite/support/mod.rs"]
 mod support;
+mod tasks;
 mod to_folder;
 mod vocabularies;
 

@@ -15,10 +15,12 @@ mod spm;
 #[cfg(test)]
 mod tests;
 
+use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
+use tokenizers::Encoding;
 
 pub use chat::Ending;
 pub use error::TokenizerError;
@@ -153,29 +155,54 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TooLong`] beyond [`LONGEST_TEXT`]; [`TokenizerError::Encode`] otherwise.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        let encoding = self.encoding(text, || self.inner.encode_fast(text, add_special))?;
+        let ids = encoding.get_ids().to_vec();
+        Ok(if add_special { self.with_ends(ids, |id| id) } else { ids })
+    }
+
+    /// [`Tokenizer::encode`], each id with the bytes of the text that it stands for; none (`0..0`) of one that is added.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_with_places(
+        &self,
+        text: &str,
+        add_special: bool,
+    ) -> Result<Vec<(u32, Range<usize>)>, TokenizerError> {
+        let encoding = self.encoding(text, || self.inner.encode(text, add_special))?;
+        let places = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
+        let ids = encoding.get_ids().iter().copied().zip(places).collect();
+        Ok(if add_special { self.with_ends(ids, |id| (id, 0..0)) } else { ids })
+    }
+
+    fn encoding(
+        &self,
+        text: &str,
+        encode: impl FnOnce() -> tokenizers::Result<Encoding>,
+    ) -> Result<Encoding, TokenizerError> {
         if text.len() > LONGEST_TEXT {
             return Err(TokenizerError::TooLong { bytes: text.len() });
         }
-        let encoding = guarded(|| self.inner.encode_fast(text, add_special));
-        let encoding = encoding.map_err(|why| TokenizerError::Encode {
+        guarded(encode).map_err(|why| TokenizerError::Encode {
             path: self.path.clone(),
             text: text.chars().take(SHOWN).collect(),
             why,
-        })?;
-        let mut ids = encoding.get_ids().to_vec();
-        if add_special {
-            if self.ends.drop_first && !ids.is_empty() {
-                ids.remove(0);
-            }
-            if self.ends.drop_last {
-                ids.pop();
-            }
-            if let Some(bos) = self.ends.before {
-                ids.insert(0, bos);
-            }
-            ids.extend(self.ends.after);
+        })
+    }
+
+    /// The tokens of a text with what special tokens do to its ends; `added` makes a token of an id.
+    fn with_ends<T>(&self, mut tokens: Vec<T>, added: impl Fn(u32) -> T) -> Vec<T> {
+        if self.ends.drop_first && !tokens.is_empty() {
+            tokens.remove(0);
         }
-        Ok(ids)
+        if self.ends.drop_last {
+            tokens.pop();
+        }
+        if let Some(bos) = self.ends.before {
+            tokens.insert(0, added(bos));
+        }
+        tokens.extend(self.ends.after.map(added));
+        tokens
     }
 
     /// The text of some tokens. With `skip_special`, special tokens are left out. Bytes that make no

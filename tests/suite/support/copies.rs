@@ -132,6 +132,31 @@ impl Folder {
         self
     }
 
+    /// Takes words, each with the space before it where it has one, into the vocabulary of `inputs/bytes` as a token each.
+    pub fn with_words(self, words: &[&str]) -> Self {
+        let source = family_dir("inputs/bytes");
+        let mut tokenizer: Value =
+            serde_json::from_slice(&std::fs::read(source.join("tokenizer.json")).expect("a tokenizer")).expect("JSON");
+        // A word that is a token is taken whole, whatever merges would make of it.
+        tokenizer["model"]["ignore_merges"] = json!(true);
+        let vocab = tokenizer["model"]["vocab"].as_object_mut().expect("a vocabulary");
+        for word in words {
+            let id = vocab.len();
+            vocab.entry(word.replace(' ', "\u{120}")).or_insert(id.into());
+        }
+        let rows = vocab.len().max(400);
+        self.write("tokenizer.json", tokenizer.to_string());
+        std::fs::copy(source.join("tokenizer_config.json"), self.file("tokenizer_config.json")).expect("a copy");
+        self.key("vocab_size", json!(rows)).weights(|tensors| {
+            for name in ["model.embed_tokens.weight", "lm_head.weight"] {
+                let tensor = tensors.get_mut(name).expect("a table of tokens");
+                let bytes = rows * tensor.data.len() / tensor.shape[0];
+                tensor.data = tensor.data.iter().copied().cycle().take(bytes).collect();
+                tensor.shape[0] = rows;
+            }
+        })
+    }
+
     /// Adds a tokenizer of a few words, with a chat template.
     pub fn with_template(self, template: &str) -> Self {
         let words = ["[UNK]", "how", "are", "you", "user", "assistant"];
