@@ -136,7 +136,7 @@ impl Analysis for Circuit {
     type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
-        let mut prepared = super::edges::prepare(&self.pairs, Position::All, model)?;
+        let mut prepared = super::edges::prepare(&self.pairs, Some(Position::All), model)?;
         let (graph, n_layers) = (Graph::of(&model.decoder.arch), model.decoder.arch.n_layers);
         let edges = std::mem::take(&mut prepared.items.edges);
         let given = Given::read(self, model, &edges, &mut prepared.sources)?;

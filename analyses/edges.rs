@@ -16,10 +16,12 @@ pub use choice::{Exact, Score};
 pub(super) use read::node_of;
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
+use super::inputs::Spanned;
 use super::interchange::Direction;
 use super::prelude::*;
 use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
 use choice::{Chosen, Way};
+use std::collections::BTreeMap;
 
 parameters! {
     /// Take every edge from the matched prompt, and measure what changes
@@ -29,6 +31,12 @@ parameters! {
 
         /// Where readers read what is taken: last, all, or a number (a negative one counts from the prompt's end)
         position: Position = Position::All, [allow_hyphen_values = true];
+
+        /// Take edges at each span of the pairs by itself: rows have the span's name as their position
+        ///
+        /// Readers read what is taken at the span alone. A pair names its spans in the field `spans` of its line; it does not count in
+        /// the rows of a span that it lacks.
+        by_span: bool, excludes position;
 
         /// Take edges into only one of the two runs (default: each in turn)
         direction: Option<Direction>, [value_enum];
@@ -57,19 +65,23 @@ parameters! {
 /// The pairs as the model reads them, and the model's edges.
 pub struct Items {
     pub(super) pairs: Pairs,
-    /// Where readers read what is taken, one a pair.
-    pub(super) positions: Vec<Positions>,
+    /// Where readers read what is taken: one place, or one a span.
+    pub(super) places: Vec<Spanned>,
     pub(super) edges: Vec<Edge>,
 }
 
-/// What was found of the pairs, for each direction.
+/// What was found of the pairs, for each direction and place.
 pub struct Measured {
     directions: Vec<OfDirection>,
 }
 
-/// One direction.
+/// One direction at one place.
 struct OfDirection {
     direction: Direction,
+    /// Where readers read what is taken.
+    place: String,
+    /// The pairs that have the place, by number.
+    of: Vec<usize>,
     /// One a way.
     estimates: Vec<Estimates>,
     chosen: Chosen,
@@ -101,11 +113,13 @@ impl Analysis for Edges {
             let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
             return Err(AnalysisError::Bad(why));
         }
-        prepare(&self.pairs, self.position, model)
+        prepare(&self.pairs, (!self.by_span).then_some(self.position), model)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
-        let directions = self.directions().into_iter().map(|direction| self.of_direction(runner, items, direction));
+        let at = |direction| items.places.iter().map(move |place| (direction, place));
+        let all = self.directions().into_iter().flat_map(at);
+        let directions = all.map(|(direction, place)| self.of_direction(runner, items, direction, place));
         Ok(Measured { directions: directions.collect::<Result<_, _>>()? })
     }
 
@@ -114,12 +128,16 @@ impl Analysis for Edges {
     }
 }
 
-/// Pairs whose prompts are as long as each other, and the model's edges.
-pub(super) fn prepare(pairs: &PairArgs, position: Position, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
+/// Pairs whose prompts are as long as each other, and the model's edges; without a position, at each of their spans.
+pub(super) fn prepare(
+    pairs: &PairArgs,
+    position: Option<Position>,
+    model: &Model,
+) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
     let Pairs { dataset, tokens } = &prepared.items;
-    let mut positions = Vec::with_capacity(tokens.len());
-    for (pair, tokens) in dataset.items.iter().zip(tokens) {
+    let mut of = BTreeMap::new();
+    for (i, (pair, tokens)) in dataset.items.iter().zip(tokens).enumerate() {
         let at = |field| dataset.at(pair.line, &pair.id, field);
         let (p, n) = (tokens.positive.len(), tokens.negative.len());
         if p != n {
@@ -129,10 +147,16 @@ pub(super) fn prepare(pairs: &PairArgs, position: Position, model: &Model) -> Re
             );
             return Err(at("positive").error(why).into());
         }
-        positions.push(position.of(p).map_err(|why| at("positive").error(why))?);
+        if let Some(position) = position {
+            of.insert(i, position.of(p).map_err(|why| at("positive").error(why))?);
+        }
     }
+    let places = match position {
+        Some(position) => vec![Spanned { name: position.to_string(), of }],
+        None => prepared.items.spans()?,
+    };
     let edges = Graph::of(&model.decoder.arch).edges().collect();
-    Ok(prepared.map(|pairs| Items { pairs, positions, edges }))
+    Ok(prepared.map(|pairs| Items { pairs, places, edges }))
 }
 
 impl Edges {
@@ -153,21 +177,23 @@ impl Edges {
         runner: &dyn Runner,
         items: &Items,
         direction: Direction,
+        place: &Spanned,
     ) -> Result<OfDirection, AnalysisError> {
-        let estimates = self.estimates(runner, items, direction)?;
+        let estimates = self.estimates(runner, items, direction, place)?;
         let by = estimates.first().map(|of| of.means.as_slice());
         let counting = runner.is_counting();
         let chosen = Chosen::of(self.exact, self.sample as usize, items.edges.len(), by, runner.seed(), counting);
         let (mut base, mut other) = (Vec::new(), Vec::new());
-        let mut effects = vec![Vec::with_capacity(items.pairs.tokens.len()); chosen.edges.len()];
-        for i in 0..items.pairs.tokens.len() {
-            let of_pair = Taken { items, direction, i };
+        let mut effects = vec![Vec::with_capacity(place.of.len()); chosen.edges.len()];
+        for (i, positions) in &place.of {
+            let of_pair = Taken { items, direction, i: *i, positions };
             let run = of_pair.run(runner, &chosen.edges)?;
             base.push(run.base);
             other.push(run.other);
             effects.iter_mut().zip(run.patched).for_each(|(of_edge, patched)| of_edge.push(patched - run.base));
         }
-        Ok(OfDirection { direction, estimates, chosen, effects, base, other })
+        let (place, of) = (place.name.clone(), place.of.keys().copied().collect());
+        Ok(OfDirection { direction, place, of, estimates, chosen, effects, base, other })
     }
 
     /// Each way's mean estimates of all edges, and those of each pair where they are to be kept.
@@ -176,12 +202,13 @@ impl Edges {
         runner: &dyn Runner,
         items: &Items,
         direction: Direction,
+        place: &Spanned,
     ) -> Result<Vec<Estimates>, AnalysisError> {
-        let (ways, n) = (self.ways(), items.pairs.tokens.len());
+        let (ways, n) = (self.ways(), place.of.len());
         let none = |_: &Way| Estimates { means: vec![0.0; items.edges.len()], of_pairs: Vec::new() };
         let mut found: Vec<Estimates> = ways.iter().map(none).collect();
-        for i in (0..n).filter(|_| !ways.is_empty()) {
-            let taken = Taken { items, direction, i };
+        for (i, positions) in place.of.iter().filter(|_| !ways.is_empty()) {
+            let taken = Taken { items, direction, i: *i, positions };
             for (estimates, found) in taken.estimates(runner, &ways, self.steps)?.into_iter().zip(&mut found) {
                 let values = estimates.iter().map(|value| f64::from(*value) / n as f64);
                 found.means.iter_mut().zip(values).for_each(|(mean, value)| *mean += value);
@@ -200,6 +227,8 @@ pub(super) struct Taken<'a> {
     pub direction: Direction,
     /// Which pair.
     pub i: usize,
+    /// Where readers read what is taken.
+    pub positions: &'a Positions,
 }
 
 /// What was measured of a pair.
@@ -215,7 +244,8 @@ impl Taken<'_> {
     /// at their widest stays small; readers follow each other in the order of layers, so that those of a part begin about alike.
     pub(super) fn run(&self, runner: &dyn Runner, edges: &[usize]) -> Result<OfPair, AnalysisError> {
         let mut found = OfPair { base: 0.0, other: 0.0, patched: Vec::with_capacity(edges.len()) };
-        let parts: Vec<&[usize]> = if edges.is_empty() { vec![&[]] } else { edges.chunks(self.at_once(runner)).collect() };
+        let parts: Vec<&[usize]> =
+            if edges.is_empty() { vec![&[]] } else { edges.chunks(self.at_once(runner)).collect() };
         for part in parts {
             let (mut plan, base, donor) = self.plan();
             let [clean, other] = [base, donor].map(|run| plan.read(run, self.metric()));
@@ -244,12 +274,13 @@ impl Taken<'_> {
         let mut asked: Vec<Handle<Array>> = Vec::new();
         for way in ways {
             if let Way::Score(score) = way {
-                let (metric, positions) = (self.metric(), self.items.positions[self.i].clone());
+                let (metric, positions) = (self.metric(), self.positions.clone());
                 asked.push(plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) }));
             }
         }
         let readings = if asked.is_empty() { None } else { Some(runner.run(&plan)?) };
-        let mut read = asked.into_iter().filter_map(|handle| readings.as_ref().map(|found| found[handle].values.clone()));
+        let mut read =
+            asked.into_iter().filter_map(|handle| readings.as_ref().map(|found| found[handle].values.clone()));
         let of = |way: &Way| match way {
             Way::Score(_) => Ok(read.next().unwrap_or_default()),
             Way::Horizon(layers) => self.horizon(runner, *layers as usize),
@@ -264,7 +295,7 @@ impl Taken<'_> {
     /// A run with one edge taken, by its number.
     fn exchange(&self, plan: &mut Plan, (base, donor): (Run, Run), edge: usize) -> Run {
         let edges = std::iter::once(self.items.edges[edge]).collect();
-        plan.exchange(base, Exchange { donor, edges, positions: self.items.positions[self.i].clone() })
+        plan.exchange(base, Exchange { donor, edges, positions: self.positions.clone() })
     }
 
     /// A plan with the pair's prompts: the run that is edited, and the one that is taken from.

@@ -120,7 +120,8 @@ fn found(run: &Data, edges: &[Edge], sources: &mut Sources) -> Result<Vec<Rankin
     };
     let horizon = table.columns().map(|column| column.name.to_string()).filter(|name| name.starts_with(HORIZON));
     let estimates = horizon.chain(["reader_exact", "eap", "eap_ig"].map(str::to_string));
-    let estimates: Vec<(String, Vec<f64>)> = estimates.filter_map(|name| Some((name.clone(), column(&name)?))).collect();
+    let estimates: Vec<(String, Vec<f64>)> =
+        estimates.filter_map(|name| Some((name.clone(), column(&name)?))).collect();
     // An edge that was not run has the first estimate, by which it was put aside.
     let first = estimates.first().map(|(_, values)| values.as_slice());
     let exact = |(i, row): (usize, &&EdgeRow)| row.effect_mean.or_else(|| Some(first?[i]));

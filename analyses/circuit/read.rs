@@ -1,6 +1,6 @@
 //! Figures and text of circuits, from their tables alone.
 
-use super::tables::{CurveRow, FaithfulnessRow, MinimalityRow, StabilityRow, SummaryRow};
+use super::tables::{CurveRow, FaithfulnessRow, Kept, MinimalityRow, StabilityRow, SummaryRow};
 use crate::analyses::edges::{OfEdge, node_of};
 use crate::analyses::effects::INTERVAL;
 use crate::analyses::prelude::*;
@@ -80,14 +80,14 @@ impl<'a> Read<'a> {
         Figure::from(Curves {
             title: "Faithfulness of circuits".to_string(),
             subtitle: self.subtitle(),
-            x_label: format!("share of the {} edges that is kept (log10: −3 is 0.1 %, 0 is all)", count(all)),
+            x_label: format!("log10 of the share of edges kept (0 is all {})", count(all)),
             y_label: "share of the gap that is kept".to_string(),
             shares: true,
             curves,
             thresholds: chosen.map(threshold).into_iter().collect(),
             reference: Some((1.0, "the model itself".to_string())),
             y_range: None,
-            interval_meaning: Some(INTERVAL.to_string()),
+            interval_meaning: Some(format!("{INTERVAL}; of random circuits the range")),
         })
     }
 
@@ -290,19 +290,22 @@ fn found(of: &SummaryRow) -> String {
             described(of.score)
         );
     }
-    let kept =
-        |kept: &super::tables::Kept| format!("{}, 95 % interval {}", share(kept.value), share_interval(kept.interval));
     format!(
-        "By {}, the smallest circuit that keeps enough has {}, of which {} on paths; it keeps {} of the gap of {} nats ({}). With these \
-         edges taken and all others kept, {} is left.",
+        "By {}, the smallest circuit that keeps enough has {}, of which {} on paths; of the gap of {} nats it keeps {}. With these edges \
+         taken and all others kept, the share that is left is {}.",
         described(of.score),
         plural(of.edges, "edge"),
         lie(of.edges_left),
-        share(of.faithfulness.value),
         number(of.positive_mean.zip(of.negative_mean).map(|(a, b)| a - b), 3),
-        share_interval(of.faithfulness.interval),
-        kept(&of.completeness),
+        with_interval(&of.faithfulness),
+        with_interval(&of.completeness),
     )
+}
+
+/// A share, with its interval where there is one.
+fn with_interval(kept: &Kept) -> String {
+    let interval = kept.interval.map(|ends| format!(" (95 % interval {})", share_interval(Some(ends))));
+    format!("{}{}", share(kept.value), interval.unwrap_or_default())
 }
 
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
@@ -324,19 +327,16 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 fn file_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let rows = FaithfulnessRow::read(table(tables, FaithfulnessRow::TABLE)?)?;
     let Some(row) = rows.first() else { return Ok(Section::new("Faithfulness")) };
-    let (low, high) = row.completeness.interval.unzip();
     let text = format!(
         "The file's circuit has {}, of which {} on paths from the embedding to the logits. With these kept, and all others taken from \
-         the negative run, the metric is {} nats over {}: {} of the gap, 95 % interval {}. With these taken and all others kept, {} of \
-         the gap is left, 95 % interval {}.",
+         the negative run, the metric is {} nats over {}: of the gap it keeps {}. With these taken and all others kept, the share that \
+         is left is {}.",
         plural(row.edges, "edge"),
         lie(row.edges_left),
         signed(row.metric_mean, 3),
         plural(row.n, "pair"),
-        share(row.kept.value),
-        share_interval(row.kept.interval),
-        share(row.completeness.value),
-        share_interval(low.zip(high)),
+        with_interval(&row.kept),
+        with_interval(&row.completeness),
     );
     let mut section = Section::new("Faithfulness").paragraph(text);
     let minimality = table(tables, MinimalityRow::TABLE)?;
@@ -361,8 +361,7 @@ pub fn lines(tables: &[Table]) -> Option<Vec<String>> {
     if let Some(table) = of(FaithfulnessRow::TABLE) {
         let rows = FaithfulnessRow::read(table).ok()?;
         let line = |row: &FaithfulnessRow| {
-            let (left, kept) = (count(row.edges_left), share(row.kept.value));
-            format!("  {left} edges on paths keep {kept} of the gap {}", share_interval(row.kept.interval))
+            format!("  {} on paths keep {} of the gap", plural(row.edges_left, "edge"), with_interval(&row.kept))
         };
         return Some(std::iter::once("the file's circuit:".to_string()).chain(rows.iter().map(line)).collect());
     }
@@ -370,11 +369,10 @@ pub fn lines(tables: &[Table]) -> Option<Vec<String>> {
     let line = |row: &SummaryRow| match row.edges_left {
         0 => format!("  {:<12} the two prompts do not differ", row.score),
         left => format!(
-            "  {:<12} {} edges on paths keep {} of the gap {}, CPR {}, CMD {}",
+            "  {:<12} {} on paths keep {} of the gap, CPR {}, CMD {}",
             row.score,
-            count(left),
-            share(row.faithfulness.value),
-            share_interval(row.faithfulness.interval),
+            plural(left, "edge"),
+            with_interval(&row.faithfulness),
             number(row.cpr, 3),
             number(row.cmd, 3),
         ),

@@ -4,6 +4,7 @@ use super::tables::{AgreementRow, EdgeRow, KINDS, kind};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::marks::LEAST_SHARE;
 use crate::analyses::power::Power;
+use crate::analyses::summary::Position;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Graph, GraphEdge, GraphNode, Scatter, ScatterPoint};
 use crate::plan::Reader;
@@ -13,6 +14,7 @@ use crate::report::{Block, Heading, Section};
 use crate::stats::wilson;
 use crate::table::Table;
 use crate::table::rows::Row as _;
+use std::borrow::Cow;
 use std::path::Path;
 
 /// How many edges a table lists, and a forest plot shows.
@@ -21,19 +23,23 @@ const LISTED: usize = 20;
 /// The most edges that a scatter plot shows.
 const SCATTERED: usize = 3000;
 
-/// One direction's edges.
+/// One direction's edges at one place.
 struct OfDirection<'a> {
     direction: &'a str,
+    position: Cow<'a, str>,
     rows: Vec<EdgeRow<'a>>,
 }
 
-/// The edges of each direction, in the order of the table.
+/// The edges of each direction and place, in the order of the table.
 fn read(tables: &[Table]) -> Result<Vec<OfDirection<'_>>, AnalysisError> {
     let mut found: Vec<OfDirection> = Vec::new();
     for row in EdgeRow::read(table(tables, EdgeRow::TABLE)?)? {
-        match found.last_mut().filter(|of| of.direction == row.direction) {
+        match found.last_mut().filter(|of| (of.direction, &of.position) == (row.direction, &row.position)) {
             Some(of) => of.rows.push(row),
-            None => found.push(OfDirection { direction: row.direction, rows: vec![row] }),
+            None => {
+                let (direction, position) = (row.direction, row.position.clone());
+                found.push(OfDirection { direction, position, rows: vec![row] });
+            }
         }
     }
     Ok(found)
@@ -43,11 +49,11 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let (all, mut figures) = (read(tables)?, Figures::new());
     for of in &all {
         if let Some(graph) = of.graph() {
-            figures.push((format!("graph-{}.png", of.direction), graph.into()));
+            figures.push((of.file("graph"), graph.into()));
         }
-        figures.push((format!("forest-{}.png", of.direction), of.forest()));
+        figures.push((of.file("forest"), of.forest()));
         if let Some(scatter) = of.scatter() {
-            figures.push((format!("agreement-{}.png", of.direction), scatter));
+            figures.push((of.file("agreement"), scatter));
         }
     }
     Ok(figures)
@@ -70,6 +76,22 @@ impl<'a> OfDirection<'a> {
         let mut run: Vec<&EdgeRow> = self.rows.iter().filter(|row| row.effect_mean.is_some()).collect();
         run.sort_by(|a, b| size(b).total_cmp(&size(a)));
         run
+    }
+
+    /// The span at which readers read, where it is one.
+    fn span(&self) -> Option<&str> {
+        Some(&*self.position).filter(|name| !name.is_empty() && name.parse::<Position>().is_err())
+    }
+
+    /// The direction; at a span with its name.
+    fn named(&self) -> String {
+        self.span().map_or(self.direction.to_string(), |span| format!("{} at {span}", self.direction))
+    }
+
+    /// The file of a figure.
+    fn file(&self, stem: &str) -> String {
+        let direction = self.direction;
+        self.span().map_or(format!("{stem}-{direction}.png"), |span| format!("{stem}-{direction}-{span}.png"))
     }
 
     /// What is edited, for subtitles.
@@ -107,7 +129,7 @@ impl<'a> OfDirection<'a> {
             });
         }
         (!edges.is_empty()).then(|| Graph {
-            title: format!("Edges: {}", self.direction),
+            title: format!("Edges: {}", self.named()),
             subtitle: self.subtitle(),
             effect_label: "effect of taking the edge (nats)".to_string(),
             dashed_meaning: format!("q ≥ {SIGNIFICANT}"),
@@ -126,7 +148,7 @@ impl<'a> OfDirection<'a> {
             })],
         };
         Figure::from(Forest {
-            title: format!("The strongest edges: {}", self.direction),
+            title: format!("The strongest edges: {}", self.named()),
             subtitle: self.subtitle(),
             value_label: "effect of taking the edge on the logit difference (nats)".to_string(),
             series: vec![self.direction.to_string()],
@@ -154,7 +176,7 @@ impl<'a> OfDirection<'a> {
         };
         (!points.is_empty()).then(|| {
             Figure::from(Scatter {
-                title: format!("Estimate and exact effect: {}", self.direction),
+                title: format!("Estimate and exact effect: {}", self.named()),
                 subtitle: format!("{}; {shown}", self.subtitle()),
                 x_label: format!("estimate: {} (nats)", self.first_way()),
                 y_label: "exact effect (nats)".to_string(),
@@ -211,23 +233,23 @@ impl<'a> OfDirection<'a> {
         };
         let rows = strongest.iter().take(LISTED).map(cells).collect();
         let caption =
-            format!("The strongest edges by the size of the effect ({}); all are in edges.parquet", self.direction);
-        let mut section = Section::new(capitalised(self.direction)).paragraph(text);
+            format!("The strongest edges by the size of the effect ({}); all are in edges.parquet", self.named());
+        let mut section = Section::new(capitalised(&self.named())).paragraph(text);
         if self.graph().is_some() {
             let what = match strongest.iter().any(|row| matters(row)) {
                 true => "Edges with q below 0.05 and an effect of at least 1 % of the gap.",
                 false => "The strongest edges; none has both q below 0.05 and an effect of at least 1 % of the gap.",
             };
             section = section.figure(
-                dir.join(format!("graph-{}.png", self.direction)),
+                dir.join(self.file("graph")),
                 what,
-                format!("Layered graph of the strongest edges ({}).", self.direction),
+                format!("Layered graph of the strongest edges ({}).", self.named()),
             );
         }
         section.table(caption, header, rows).figure(
-            dir.join(format!("forest-{}.png", self.direction)),
+            dir.join(self.file("forest")),
             "The strongest edges with their intervals, the strongest on top.",
-            format!("Forest plot of the strongest edges ({}).", self.direction),
+            format!("Forest plot of the strongest edges ({}).", self.named()),
         )
     }
 
@@ -278,6 +300,7 @@ impl<'a> OfDirection<'a> {
     fn estimates_section(&self, found: &Table, dir: &Path) -> Result<Section, AnalysisError> {
         let listing = Listing::of(found)
             .only(AgreementRow::direction.name, self.direction)
+            .only(AgreementRow::position.name, &self.position)
             .column("estimate", Show::Text(AgreementRow::estimate.name))
             .column("reader", Show::Text(AgreementRow::reader.name))
             .column("edges", Show::Count(AgreementRow::edges.name))
@@ -288,7 +311,7 @@ impl<'a> OfDirection<'a> {
             .column("of the 20", Show::Share(AgreementRow::found_20.name))
             .column("of the 100", Show::Share(AgreementRow::found_100.name))
             .column("of the 2,000", Show::Share(AgreementRow::found_2000.name));
-        let block = listing.block(&format!("Agreement of estimates with exact effects ({})", self.direction))?;
+        let block = listing.block(&format!("Agreement of estimates with exact effects ({})", self.named()))?;
         let chosen = self.rows.iter().any(|row| row.run == Some("strongest"));
         let text = format!(
             "The table compares estimates with exact effects, over the edges that were run. The error is the mean distance as a \
@@ -300,11 +323,11 @@ impl<'a> OfDirection<'a> {
                 ""
             }
         );
-        let section = Section::new(format!("Estimates: {}", self.direction)).paragraph(text).block(Block::Table(block));
+        let section = Section::new(format!("Estimates: {}", self.named())).paragraph(text).block(Block::Table(block));
         Ok(section.figure(
-            dir.join(format!("agreement-{}.png", self.direction)),
+            dir.join(self.file("agreement")),
             "Each edge's mean estimate and its mean exact effect.",
-            format!("Scatter plot of estimate and exact effect ({}).", self.direction),
+            format!("Scatter plot of estimate and exact effect ({}).", self.named()),
         ))
     }
 }

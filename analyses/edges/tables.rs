@@ -8,10 +8,10 @@ use crate::analyses::effects::{Share, Tested, part_of_family};
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Port, Reader, Writer};
+use crate::rows;
 use crate::stats::{self, Bootstrap, Interval, bca_ratio_family, benjamini_hochberg};
 use crate::table::Table;
 use crate::table::rows::{self, Row as _};
-use crate::rows;
 use std::borrow::Cow;
 
 rows! {
@@ -28,7 +28,7 @@ rows! {
         model: &'a str = "the model, as it was named",
         edge: OfEdge<'a> as "",
         direction: &'a str = "necessity: the positive run takes the edge from the negative one; sufficiency: the reverse",
-        position: Cow<'a, str> = "where readers read what is taken",
+        position: Cow<'a, str> = "where readers read what is taken: last, all, a number, or a span's name",
         n: i64 = "pairs",
         effect_mean: Option<f64> = "mean of edited minus base metric, nats; empty where the edge was only estimated",
         effect_sd: Option<f64> = "standard deviation of the effect over pairs, nats",
@@ -56,6 +56,7 @@ rows! {
         writer: Cow<'a, str> = "what adds to the residual stream",
         reader: Cow<'a, str> = "what reads it",
         direction: &'a str = "necessity or sufficiency",
+        position: Option<&'a str> [if any] = "the span at which readers read what is taken; empty where there was one place",
         base_metric: Option<f64> = "metric of the run that is edited, without the edit, nats",
         patched_metric: Option<f64> = "metric with the edge taken, nats",
         eap: Option<f64> [if any] = "estimate by edge attribution patching, nats",
@@ -67,6 +68,7 @@ rows! {
     pub struct AgreementRow<'a> in "agreement" {
         model: &'a str = "the model, as it was named",
         direction: &'a str = "necessity or sufficiency",
+        position: &'a str = "where readers read what is taken",
         estimate: Cow<'a, str> = "the way of estimating: eap, eap_ig, reader_exact or horizon_N",
         reader: &'a str = "the kind of reader: q, k, v, m, logits, or all",
         edges: i64 = "edges that were run exactly",
@@ -128,8 +130,9 @@ impl Edges {
                 agreement.extend(agreements(about.model, items, of, *way, &estimates.means));
             }
             let first = of.direction == measured.directions[0].direction;
-            let name = if first { "graph.json".to_string() } else { format!("graph-{}.json", of.direction.name()) };
-            files.push((name, graph(about, items, of).bytes()));
+            let direction = if first { String::new() } else { format!("-{}", of.direction.name()) };
+            let span = if self.by_span { format!("-{}", of.place) } else { String::new() };
+            files.push((format!("graph{direction}{span}.json"), graph(about, items, of).bytes()));
         }
         let mut tables = vec![rows::table(EdgeRow::TABLE, &self.horizons(), rows)?];
         if !agreement.is_empty() {
@@ -170,7 +173,7 @@ impl Edges {
                 model: about.model,
                 edge: OfEdge::of(items.edges[edge], n_layers),
                 direction: of.direction.name(),
-                position: self.position.to_string().into(),
+                position: of.place.as_str().into(),
                 n: of.base.len() as i64,
                 effect_mean: effects.and_then(mean),
                 effect_sd: effects.and_then(sd),
@@ -189,13 +192,13 @@ impl Edges {
         Ok((0..all).map(row).collect())
     }
 
-    fn pairs_table(&self, items: &Items, measured: &Measured) -> Result<Table, AnalysisError> {
+    fn pairs_table<'m>(&self, items: &'m Items, measured: &'m Measured) -> Result<Table, AnalysisError> {
         let ways = self.ways();
-        let of_direction = |of: &OfDirection| -> Vec<PairRow> {
+        let of_direction = |of: &'m OfDirection| -> Vec<PairRow<'m>> {
             let mut rows = Vec::new();
             for (k, edge) in of.chosen.edges.iter().enumerate() {
                 let name = items.edges[*edge];
-                for (i, pair) in items.pairs.dataset.items.iter().enumerate() {
+                for (i, pair) in of.of.iter().map(|pair| &items.pairs.dataset.items[*pair]).enumerate() {
                     let estimate = |column: &str| {
                         let at = ways.iter().position(|way| way.column() == column)?;
                         Some(f64::from(of.estimates[at].of_pairs[i][*edge]))
@@ -205,6 +208,7 @@ impl Edges {
                         writer: name.writer.to_string().into(),
                         reader: name.reader.to_string().into(),
                         direction: of.direction.name(),
+                        position: self.by_span.then_some(of.place.as_str()),
                         base_metric: Some(of.base[i]),
                         patched_metric: Some(of.base[i] + of.effects[k][i]),
                         eap: estimate("eap"),
@@ -258,7 +262,7 @@ fn graph(about: &About, items: &Items, of: &OfDirection) -> GraphFile {
 fn agreements<'a>(
     model: &'a str,
     items: &Items,
-    of: &OfDirection,
+    of: &'a OfDirection,
     way: Way,
     estimates: &[f64],
 ) -> Vec<AgreementRow<'a>> {
@@ -280,6 +284,7 @@ fn agreements<'a>(
         AgreementRow {
             model,
             direction: of.direction.name(),
+            position: &of.place,
             estimate: way.column().into(),
             reader,
             edges: a.len() as i64,

@@ -64,8 +64,12 @@ fn edges(table: &Table) -> Option<Vec<String>> {
         let (size, interval) = (row.effect_mean?, row.interval);
         Some(Found { label, size, interval, p_max: row.p_max, q: row.q_value })
     };
-    let lines = rows.chunk_by(|a, b| a.direction == b.direction).flat_map(|of| {
-        let mut lines = listed(&format!("strongest edges, {}", of[0].direction), of.iter().filter_map(found).collect());
+    let spans = rows.iter().any(|row| row.position != rows[0].position);
+    let same = |a: &EdgeRow, b: &EdgeRow| (a.direction, &a.position) == (b.direction, &b.position);
+    let lines = rows.chunk_by(same).flat_map(|of| {
+        let at = if spans { format!(" at {}", of[0].position) } else { String::new() };
+        let mut lines =
+            listed(&format!("strongest edges, {}{at}", of[0].direction), of.iter().filter_map(found).collect());
         // Edges that were only estimated count as tested.
         lines.extend(too_few(of.iter().map(|row| (row.n, row.q_value)), of.len()));
         lines

@@ -1,7 +1,10 @@
 //! The commands `edges` and `circuit`, against values of an independent implementation.
 
 use crate::support::cli::{Bench, gatelens};
-use crate::support::family_dir;
+use crate::support::{family_dir, open};
+use gatelens::plan::{Activation, Edge, Exchange, Gradient, Metric, Part, Plan, Positions, Reader};
+use gatelens::run::Options;
+use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use serde_json::{Value, json};
 use std::collections::HashMap;
@@ -34,19 +37,23 @@ impl Golden {
         Golden { names, numbers: numbers.map(|(name, view)| (name, values(view))).collect() }
     }
 
+    fn ids(&self, name: &str, i: usize) -> Vec<u32> {
+        let all = &self.numbers[name];
+        all[i * all.len() / 2..(i + 1) * all.len() / 2].iter().map(|id| *id as u32).collect()
+    }
+
     /// The pairs: the base is the positive prompt.
-    fn pairs(&self, bench: &Bench) -> PathBuf {
-        let ids = |name: &str, i: usize| -> Vec<u32> {
-            let all = &self.numbers[name];
-            all[i * all.len() / 2..(i + 1) * all.len() / 2].iter().map(|id| *id as u32).collect()
-        };
-        let line = |i: usize| {
+    fn lines(&self) -> [Value; 2] {
+        [0, 1].map(|i| {
             json!({
-                "id": format!("p{i}"), "positive": {"ids": ids("input_ids", i)}, "negative": {"ids": ids("donor_ids", i)},
-                "answer": [11], "foil": [23],
+                "id": format!("p{i}"), "positive": {"ids": self.ids("input_ids", i)},
+                "negative": {"ids": self.ids("donor_ids", i)}, "answer": [11], "foil": [23],
             })
-        };
-        bench.dataset("pairs.jsonl", &[line(0), line(1)])
+        })
+    }
+
+    fn pairs(&self, bench: &Bench) -> PathBuf {
+        bench.dataset("pairs.jsonl", &self.lines())
     }
 
     /// The values of both pairs: `[2, n]`
@@ -119,6 +126,71 @@ fn only_the_strongest_and_a_sample_are_run_and_the_others_are_said_to_be_estimat
     assert_eq!(table.floats("p_max").unwrap().iter().flatten().count(), 0);
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(report.contains("30 were run exactly") && report.contains("random sample of 10 edges"), "{report}");
+}
+
+#[test]
+fn a_horizon_of_all_layers_is_exact_and_a_near_one_is_the_change_of_the_stream_along_the_gradient() {
+    let (bench, golden, layers) = (Bench::new(), Golden::of("llama"), open("llama").decoder.arch.n_layers);
+    let pairs = golden.pairs(&bench);
+    let more = |out: &Path, horizon: usize| {
+        let horizon = horizon.to_string();
+        let more = ["--exact", "all", "--horizon", &horizon, "--direction", "necessity", "--max-pairs", "1"];
+        run("edges", "llama", &pairs, out, &more);
+        read(out, "edges")
+    };
+    let all = more(&bench.out("all"), layers + 1);
+    let (exact, found) = (all.floats("effect_mean").unwrap(), all.floats(&format!("horizon_{}", layers + 1)).unwrap());
+    for (exact, found) in exact.iter().zip(found) {
+        assert!((exact.unwrap() - found.unwrap()).abs() < 1e-4, "{exact:?} {found:?}");
+    }
+    let near = more(&bench.out("near"), 1);
+    let found = near.floats("horizon_1").unwrap();
+    let (model, [base, donor]) = (open("llama"), ["input_ids", "donor_ids"].map(|name| golden.ids(name, 0)));
+    for k in [0, 17, 60, golden.names.len() - 40] {
+        let edge: Edge = golden.names[k].parse().unwrap();
+        let (Reader::Head { layer, .. } | Reader::Mlp { layer }) = edge.reader else { panic!("{edge}") };
+        let (mut plan, metric) = (Plan::default(), Metric::logit_difference(vec![11], vec![23]));
+        let [base, donor] = [("base", &base), ("donor", &donor)].map(|(name, ids)| plan.prompt(name, ids.clone()));
+        let edges = [edge].into_iter().collect();
+        let taken = plan.exchange(base, Exchange { donor, edges, positions: Positions::All });
+        let (site, positions, part) = (SiteKind::ResidPost.at(layer), Positions::All, Part::All);
+        let activation = Activation { site, positions: positions.clone(), part: part.clone() };
+        let [own, changed] = [base, taken].map(|run| plan.read(run, activation.clone()));
+        let gradient = plan.read(base, Gradient { metric, site, positions, part });
+        let readings = gatelens::run::run(&model.decoder, &plan, &Options::default()).unwrap();
+        let change =
+            readings[changed].values.iter().zip(&readings[own].values).map(|(a, b)| f64::from(*a) - f64::from(*b));
+        let expected: f64 = change.zip(&readings[gradient].values).map(|(d, g)| d * f64::from(*g)).sum();
+        assert!((found[k].unwrap() - expected).abs() < 1e-4, "{edge}: {:?} {expected}", found[k]);
+    }
+}
+
+#[test]
+fn edges_by_span_are_those_at_the_spans_positions() {
+    let (bench, golden) = (Bench::new(), Golden::of("gpt2"));
+    let mut lines = golden.lines();
+    lines[0]["spans"] = json!({"START": [0], "LATE": [4, -1]});
+    lines[1]["spans"] = json!({"LATE": [-1]});
+    let pairs = bench.dataset("spans.jsonl", &lines);
+    let (spans, one) = (bench.out("spans"), bench.out("one"));
+    let more = ["--exact", "all", "--direction", "necessity", "--keep-pairs"];
+    run("edges", "gpt2", &pairs, &spans, &[&more[..], &["--by-span"]].concat());
+    run("edges", "gpt2", &pairs, &one, &[&more[..], &["--position", "last"]].concat());
+    let (table, one) = (read(&spans, "edges"), read(&one, "pairs"));
+    let (places, n) = (table.strs("position").unwrap(), table.ints("n").unwrap());
+    let of = |name: &str| (0..table.rows()).filter(|i| places[*i] == name).map(|i| n[i]).collect::<Vec<_>>();
+    assert_eq!((of("START"), of("LATE")), (vec![1; golden.names.len()], vec![2; golden.names.len()]));
+    let by_span = read(&spans, "pairs");
+    let metrics = |table: &Table, position: Option<&str>| -> Vec<f64> {
+        let (ids, metric) = (table.strs("id").unwrap(), table.floats("patched_metric").unwrap());
+        let places = position.map(|_| table.opt_strs("position").unwrap());
+        let here = |i: &usize| ids[*i] == "p1" && places.as_ref().is_none_or(|places| places[*i] == position);
+        (0..table.rows()).filter(here).map(|i| metric[i].unwrap()).collect()
+    };
+    let (found, expected) = (metrics(&by_span, Some("LATE")), metrics(&one, None));
+    assert_eq!(found.len(), golden.names.len());
+    assert!(found.iter().zip(&expected).all(|(a, b)| (a - b).abs() < 1e-5));
+    assert!(spans.join("graph-necessity-LATE.png").is_file() && spans.join("graph-START.json").is_file());
 }
 
 #[test]
