@@ -16,6 +16,7 @@ pub use choice::{Exact, Score};
 pub(super) use read::node_of;
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
+use super::halves::{Asked, Value};
 use super::inputs::Spanned;
 use super::interchange::Direction;
 use super::prelude::*;
@@ -87,6 +88,8 @@ struct OfDirection {
     chosen: Chosen,
     /// For each chosen edge, one effect a pair.
     effects: Vec<Vec<f64>>,
+    /// The same of the answer's half of the metric; empty where it has none.
+    answers: Vec<Vec<f64>>,
     /// The metric of the run that is edited and of the one that is taken from, one a pair.
     base: Vec<f64>,
     other: Vec<f64>,
@@ -185,15 +188,20 @@ impl Edges {
         let chosen = Chosen::of(self.exact, self.sample as usize, items.edges.len(), by, runner.seed(), counting);
         let (mut base, mut other) = (Vec::new(), Vec::new());
         let mut effects = vec![Vec::with_capacity(place.of.len()); chosen.edges.len()];
+        let mut answers = effects.clone();
         for (i, positions) in &place.of {
             let of_pair = Taken { items, direction, i: *i, positions };
             let run = of_pair.run(runner, &chosen.edges)?;
-            base.push(run.base);
-            other.push(run.other);
-            effects.iter_mut().zip(run.patched).for_each(|(of_edge, patched)| of_edge.push(patched - run.base));
+            base.push(run.base.metric);
+            other.push(run.other.metric);
+            for ((effects, answers), patched) in effects.iter_mut().zip(&mut answers).zip(run.patched) {
+                let swap = run.base.swap(Some(run.other), patched);
+                effects.push(swap.effect());
+                answers.extend(swap.answer);
+            }
         }
         let (place, of) = (place.name.clone(), place.of.keys().copied().collect());
-        Ok(OfDirection { direction, place, of, estimates, chosen, effects, base, other })
+        Ok(OfDirection { direction, place, of, estimates, chosen, effects, answers, base, other })
     }
 
     /// Each way's mean estimates of all edges, and those of each pair where they are to be kept.
@@ -233,32 +241,35 @@ pub(super) struct Taken<'a> {
 
 /// What was measured of a pair.
 pub(super) struct OfPair {
-    pub base: f64,
-    pub other: f64,
-    /// The metric with each edge, or set of edges, taken.
-    pub patched: Vec<f64>,
+    pub base: Value,
+    pub other: Value,
+    /// With each edge taken.
+    pub patched: Vec<Value>,
 }
 
 impl Taken<'_> {
     /// Takes each of some edges, given by number, by itself. Edges are run a part of them at a time, so that what all their rows take
     /// at their widest stays small; readers follow each other in the order of layers, so that those of a part begin about alike.
     pub(super) fn run(&self, runner: &dyn Runner, edges: &[usize]) -> Result<OfPair, AnalysisError> {
-        let mut found = OfPair { base: 0.0, other: 0.0, patched: Vec::with_capacity(edges.len()) };
+        let (mut clean, mut patched) = (None, Vec::with_capacity(edges.len()));
         let parts: Vec<&[usize]> =
             if edges.is_empty() { vec![&[]] } else { edges.chunks(self.at_once(runner)).collect() };
         for part in parts {
             let (mut plan, base, donor) = self.plan();
-            let [clean, other] = [base, donor].map(|run| plan.read(run, self.metric()));
-            let mut taken: Vec<Handle<f64>> = Vec::with_capacity(part.len());
+            let metric = self.metric();
+            let asked = [base, donor].map(|run| Value::ask(&mut plan, run, &metric));
+            let mut taken: Vec<Asked> = Vec::with_capacity(part.len());
             for edge in part {
                 let run = self.exchange(&mut plan, (base, donor), *edge);
-                taken.push(plan.read(run, self.metric()));
+                taken.push(Value::ask(&mut plan, run, &metric));
             }
             let readings = runner.run(&plan)?;
-            (found.base, found.other) = (readings[clean], readings[other]);
-            found.patched.extend(taken.into_iter().map(|handle| readings[handle]));
+            clean = Some(asked.map(|asked| asked.of(&readings)));
+            patched.extend(taken.into_iter().map(|asked| asked.of(&readings)));
         }
-        Ok(found)
+        // There is one part at least.
+        let [base, other] = clean.unwrap_or([Value { metric: 0.0, answer: None }; 2]);
+        Ok(OfPair { base, other, patched })
     }
 
     /// How many edges are run at once.

@@ -28,7 +28,7 @@ impl Taken<'_> {
                 true => self.to_stream(runner, layer, &edges)?,
                 false => {
                     let run = self.run(runner, &edges)?;
-                    run.patched.iter().map(|patched| patched - run.base).collect()
+                    run.patched.iter().map(|patched| patched.metric - run.base.metric).collect()
                 }
             };
             edges.iter().zip(effects).for_each(|(edge, effect)| found[*edge] = effect as f32);

@@ -213,7 +213,17 @@ impl<'a> OfDirection<'a> {
         text.push_str(&self.missed());
         let header: Vec<Heading> = std::iter::once(Heading::text("edge"))
             .chain(
-                ["effect (nats)", "95 % interval", "share of the gap", "95 % interval", "p", "q"].map(Heading::number),
+                [
+                    "effect (nats)",
+                    "95 % interval",
+                    "of the answer",
+                    "of the foil",
+                    "share of the gap",
+                    "95 % interval",
+                    "p",
+                    "q",
+                ]
+                .map(Heading::number),
             )
             .chain(estimate_heading(&strongest, self.first_way()))
             .collect();
@@ -223,6 +233,8 @@ impl<'a> OfDirection<'a> {
                 name(row),
                 signed(row.effect_mean, 3),
                 interval(low, high, 3),
+                signed(row.halves.answer.mean, 3),
+                signed(row.halves.foil.mean, 3),
                 share(row.share.value),
                 share_interval(row.share.interval),
                 p_value(row.p_value),
@@ -259,14 +271,15 @@ impl<'a> OfDirection<'a> {
         let significant = strongest.iter().filter(|row| is_significant(row)).count();
         let (low, high) = first.interval.unzip();
         let moved = format!(
-            "The strongest is **{}**: taking it moves the logit difference by {} nats, 95 % interval {}{}.",
+            "The strongest is **{}**: taking it moves the logit difference by {} nats, 95 % interval {}{}.{}",
             name(first),
             signed(first.effect_mean, 3),
             interval(low, high, 3),
             match is_significant(first) {
                 true => String::new(),
                 false => format!(", which is not significant (q {})", p_value(first.q_value)),
-            }
+            },
+            first.halves.sentence("Taking it"),
         );
         let at_least = strongest.iter().filter(|row| matters(row)).count();
         let power = Power { items: first.n, item: "pair", tests: self.rows.len() }.sentence();

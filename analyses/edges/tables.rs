@@ -5,6 +5,7 @@ use super::graph::GraphFile;
 use super::{Edges, Items, Measured, OfDirection};
 use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{Share, Tested, part_of_family};
+use crate::analyses::halves::{Halves, over_items};
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Port, Reader, Writer};
@@ -47,6 +48,7 @@ rows! {
             "mean estimate by the reader computed anew, and the rest to first order, nats; exact for logits",
         horizons: Vec<Option<f64>> as "" = "mean estimate by the edge run exactly through so many layers, and the rest to first order, nats",
         share: Share as "share_of_gap" = "share of the gap: the mean effect over the mean of (other minus base metric)",
+        halves: Halves [newer] as "effect" = "edited minus base of",
         run: Option<&'a str> = "why it was run exactly: all were, strongest by the first estimate, or sample of the rest",
     }
 
@@ -158,7 +160,7 @@ impl Edges {
     ) -> Result<Vec<EdgeRow<'a>>, AnalysisError> {
         let (all, n_layers) = (items.edges.len(), about.loaded.decoder.arch.n_layers);
         let tested = tested(&of.effects, all, about.seed)?;
-        let shares = shares(of, about.seed);
+        let (shares, halves) = (shares(of, about.seed), halves(of, about.seed));
         let ways = self.ways();
         let estimate = |column: &str, edge: usize| {
             let at = ways.iter().position(|way| way.column() == column)?;
@@ -186,6 +188,7 @@ impl Edges {
                 reader_exact: estimate("reader_exact", edge),
                 horizons: horizons.iter().map(|name| estimate(name, edge)).collect(),
                 share: at.map_or(Share::default(), |k| shares[k]),
+                halves: at.map_or(Halves::default(), |k| halves[k]),
                 run: at.map(|k| of.chosen.why[k].name()),
             }
         };
@@ -243,6 +246,13 @@ fn shares(of: &OfDirection, seed: u64) -> Vec<Share> {
         interval: interval.map(Interval::ends),
     };
     of.effects.iter().zip(intervals).map(share).collect()
+}
+
+/// The halves of the effects; nothing where the metric has none.
+fn halves(of: &OfDirection, seed: u64) -> Vec<Halves> {
+    let foils: Vec<Vec<f64>> =
+        of.answers.iter().zip(&of.effects).map(|(answer, effect)| less(answer, effect)).collect();
+    over_items(&of.answers, &foils, seed)
 }
 
 /// The graph of a direction: an edge's score is how far it helps the metric, by its effect or, where it was not run, by the first

@@ -96,6 +96,11 @@ fn the_command_finds_every_edge_as_an_independent_implementation_does() {
                 assert!((found - expected).abs() < 1e-4, "{family} {column} {}: {found} {expected}", golden.names[k]);
             }
         }
+        let halves = ["answer_effect_mean", "foil_effect_mean", "effect_mean"].map(|name| table.floats(name).unwrap());
+        for ((answer, foil), effect) in halves[0].iter().zip(halves[1]).zip(halves[2]) {
+            assert!((answer.unwrap() - foil.unwrap() - effect.unwrap()).abs() < 1e-5);
+        }
+        assert!(halves[0].iter().flatten().any(|half| half.abs() > 1e-3));
         let pairs = read(&out, "pairs");
         let found = pairs.floats("patched_metric").unwrap().iter().zip(pairs.floats("base_metric").unwrap());
         let effects: Vec<f64> = found.map(|(patched, base)| patched.unwrap() - base.unwrap()).collect();
