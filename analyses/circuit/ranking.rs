@@ -208,12 +208,8 @@ impl Ranking {
         let drawn: Vec<Vec<usize>> = (0..resamples).map(|_| (0..n).map(|_| rng.random_range(0..n)).collect()).collect();
         let circuits: Vec<Vec<u64>> =
             drawn.into_par_iter().map(|pairs| best(&means(&self.of_pairs, pairs.into_iter()), size)).collect();
-        let mut selected = vec![0f64; self.scores.len()];
-        for circuit in &circuits {
-            for (edge, share) in selected.iter_mut().enumerate() {
-                *share += f64::from(u8::from(circuit[edge / 64] >> (edge % 64) & 1 == 1)) / resamples as f64;
-            }
-        }
+        let times = |edge: usize| circuits.iter().filter(|circuit| circuit[edge / 64] >> (edge % 64) & 1 == 1).count();
+        let selected = (0..self.scores.len()).map(|edge| times(edge) as f64 / resamples as f64).collect();
         let overlaps: Vec<f64> = (0..circuits.len())
             .into_par_iter()
             .flat_map_iter(|a| (0..a).map(move |b| (a, b)))
