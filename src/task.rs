@@ -11,7 +11,7 @@
 //! A task draws *candidates*: a template's text with words for the positive prompt, others for the negative one (the
 //! counterfactual), and what comes next in either. The tasks and their counterfactuals are those of circuit studies (Mueller et
 //! al. 2025, "MIB: A Mechanistic Interpretability Benchmark", and the sources that each page names); prompts and words are our
-//! own. [`fit`] keeps the candidates that the tokenizer cuts alike, and [`import`] reads pairs that others made.
+//! own. `fit.rs` keeps the candidates that the tokenizer cuts alike, and [`import()`] reads pairs that others made.
 
 mod addition;
 mod agreement;
