@@ -17,11 +17,13 @@ pub use read::lines;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
 use super::edges::Score;
+use super::inputs::Spanned;
 use super::prelude::*;
 use crate::plan::{Edge, Graph};
 use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
+use std::collections::BTreeMap;
 
 parameters! {
     /// Keep a few edges, take all others from the matched prompt, and measure what is left
@@ -41,6 +43,11 @@ parameters! {
         /// For eap-ig: take this many steps on the way between the two embeddings
         steps: u32 = 5, in 1..=1000, [value_name = "N"];
 
+        /// Let a circuit have an edge at some spans of the pairs and not at others
+        ///
+        /// Readers then read what is taken at one span at a time; all positions that are in no span are one more, `rest`.
+        by_span: bool, excludes graph;
+
         /// Choose the smallest circuit that keeps this share of the gap
         threshold: f64 = 0.8, in 0.01..=1.0, [value_name = "SHARE"];
 
@@ -59,9 +66,13 @@ parameters! {
 }
 
 /// The pairs as the model reads them, the model's edges, and what they are ranked by.
+///
+/// Circuits are of *members*: an edge at a place, numbered edge by edge and place by place.
 pub struct Items {
     pairs: Pairs,
     edges: Vec<Edge>,
+    /// Where readers read what is taken: one place, or one a span and the rest.
+    places: Vec<Spanned>,
     graph: Graph,
     n_layers: usize,
     given: Given,
@@ -136,11 +147,17 @@ impl Analysis for Circuit {
     type Measured = Measured;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
-        let mut prepared = super::edges::prepare(&self.pairs, Some(Position::All), model)?;
+        let position = (!self.by_span).then_some(Position::All);
+        let mut prepared = super::edges::prepare(&self.pairs, position, model)?;
+        if self.by_span {
+            let rest = rest(&prepared.items);
+            prepared.items.places.extend(rest);
+        }
         let (graph, n_layers) = (Graph::of(&model.decoder.arch), model.decoder.arch.n_layers);
         let edges = std::mem::take(&mut prepared.items.edges);
-        let given = Given::read(self, model, &edges, &mut prepared.sources)?;
-        Ok(prepared.map(|items| Items { pairs: items.pairs, edges, graph, n_layers, given }))
+        let places = std::mem::take(&mut prepared.items.places);
+        let given = Given::read(self, model, (&edges, &places), &mut prepared.sources)?;
+        Ok(prepared.map(|items| Items { pairs: items.pairs, edges, places, graph, n_layers, given }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -163,12 +180,44 @@ impl Analysis for Circuit {
     }
 }
 
+impl Items {
+    /// How many members there are.
+    fn members(&self) -> usize {
+        self.edges.len() * self.places.len()
+    }
+
+    fn edge(&self, member: usize) -> Edge {
+        self.edges[member % self.edges.len()]
+    }
+
+    /// The name of a member's place, where there are several.
+    fn place(&self, member: usize) -> Option<&str> {
+        (self.places.len() > 1).then(|| self.places[member / self.edges.len()].name.as_str())
+    }
+}
+
+/// All positions that are in no span.
+fn rest(items: &super::edges::Items) -> Option<Spanned> {
+    let of = items.pairs.tokens.iter().enumerate().filter_map(|(i, tokens)| {
+        let named = |p: &usize| {
+            items.places.iter().any(|place| matches!(place.of.get(&i), Some(Positions::At(at)) if at.contains(p)))
+        };
+        let rest: Vec<usize> = (0..tokens.positive.len()).filter(|p| !named(p)).collect();
+        (!rest.is_empty()).then_some((i, Positions::At(rest)))
+    });
+    let of: BTreeMap<usize, Positions> = of.collect();
+    (!of.is_empty()).then(|| Spanned { name: REST.to_string(), of })
+}
+
+/// What all positions that are in no span are called.
+const REST: &str = "rest";
+
 /// The faithfulness of metrics, one a pair; none where the two prompts do not differ.
 type Faithfulness<'a> = dyn Fn(&[f64]) -> Option<f64> + 'a;
 
 impl Circuit {
     fn curves(&self, runs: &Runs, rankings: Vec<Ranking>, of: &Faithfulness) -> Result<Found, AnalysisError> {
-        let all = runs.items.edges.len();
+        let all = runs.items.members();
         let sizes = FRACTIONS.map(|fraction| curve::size(fraction, all));
         let random = runs.random(&sizes, self.random as usize)?;
         let of = rankings.into_iter().map(|ranking| self.of_ranking(runs, ranking, of));
@@ -176,7 +225,7 @@ impl Circuit {
     }
 
     fn of_ranking(&self, runs: &Runs, ranking: Ranking, of: &Faithfulness) -> Result<OfRanking, AnalysisError> {
-        let all = runs.items.edges.len();
+        let all = runs.items.members();
         let sizes = FRACTIONS.map(|fraction| (fraction, curve::size(fraction, all)));
         let asked: Vec<(Order, f64, usize)> =
             Order::ALL.into_iter().flat_map(|order| sizes.map(|(fraction, size)| (order, fraction, size))).collect();

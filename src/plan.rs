@@ -75,7 +75,8 @@ pub struct Prompt {
 pub struct Fork {
     pub base: Run,
     pub edits: Vec<Edit>,
-    pub exchange: Option<Exchange>,
+    /// Each at positions of its own, or of edges of its own.
+    pub exchanges: Vec<Exchange>,
 }
 
 /// Edges that are taken from another run: their readers read, of their writers, what these add in the donor instead of what they
@@ -112,13 +113,13 @@ impl Fork {
     /// The runs that it takes from itself, each as often as it does.
     pub(crate) fn donors(&self) -> impl Iterator<Item = Run> {
         let of_edits = self.edits.iter().filter_map(|edit| edit.change.donor());
-        of_edits.chain(self.exchange.iter().map(|exchange| exchange.donor))
+        of_edits.chain(self.exchanges.iter().map(|exchange| exchange.donor))
     }
 
     /// Takes from other runs where it takes from any.
     pub(crate) fn move_donors(&mut self, to: impl Fn(Run) -> Run) {
         self.edits.iter_mut().for_each(|edit| edit.change.move_donor(&to));
-        self.exchange.iter_mut().for_each(|exchange| exchange.donor = to(exchange.donor));
+        self.exchanges.iter_mut().for_each(|exchange| exchange.donor = to(exchange.donor));
     }
 }
 
@@ -257,13 +258,18 @@ impl Plan {
 
     /// Adds a fork of a run.
     pub fn fork(&mut self, base: Run, edits: Vec<Edit>) -> Run {
-        self.forks.push(Fork { base, edits, exchange: None });
+        self.forks.push(Fork { base, edits, exchanges: Vec::new() });
         Run::Fork(self.forks.len() - 1)
     }
 
     /// Adds a fork that takes edges from a donor.
     pub fn exchange(&mut self, base: Run, exchange: Exchange) -> Run {
-        self.forks.push(Fork { base, edits: Vec::new(), exchange: Some(exchange) });
+        self.exchanges(base, vec![exchange])
+    }
+
+    /// Adds a fork that takes some edges at some positions and others at others.
+    pub fn exchanges(&mut self, base: Run, exchanges: Vec<Exchange>) -> Run {
+        self.forks.push(Fork { base, edits: Vec::new(), exchanges });
         Run::Fork(self.forks.len() - 1)
     }
 

@@ -1,10 +1,10 @@
 //! What edges are ranked by, and how much of a ranking rests on which pairs there are.
 
 use super::runs::Runs;
-use super::{Circuit, Stability};
+use super::{Circuit, Items, Stability};
 use crate::analyses::edges::graph::GraphFile;
 use crate::analyses::edges::{EdgeRow, HORIZON, PairRow, Score};
-use crate::analyses::inputs::{Sources, read_input};
+use crate::analyses::inputs::{Sources, Spanned, read_input};
 use crate::analyses::interchange::Direction;
 use crate::analyses::prelude::*;
 use crate::plan::{Edge, EdgeEffects};
@@ -37,11 +37,11 @@ impl Given {
     pub(super) fn read(
         params: &Circuit,
         model: &Model,
-        edges: &[Edge],
+        (edges, places): (&[Edge], &[Spanned]),
         sources: &mut Sources,
     ) -> Result<Given, AnalysisError> {
         match (&params.edges, &params.graph) {
-            (Some(edges_of), _) => Ok(Given::Scores(found(edges_of, edges, sources)?)),
+            (Some(edges_of), _) => Ok(Given::Scores(found(edges_of, edges, places, sources)?)),
             (None, Some(graph)) => from_graph(graph, model, edges, sources),
             (None, None) if params.estimate.is_empty() => {
                 let [estimate, edges, graph] = ["estimate", "edges", "graph"].map(param);
@@ -82,81 +82,108 @@ fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources
 }
 
 /// The scores that a run of `edges` found.
-fn found(run: &Data, edges: &[Edge], sources: &mut Sources) -> Result<Vec<Ranking>, AnalysisError> {
-    let file = |name: &str| match run.is_in_memory() || run.path().is_file() {
-        true => run.clone(),
-        false => Data::from(run.path().join(name)),
-    };
-    let data = file("edges.parquet");
+fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) -> Result<Vec<Ranking>, AnalysisError> {
+    let in_directory = !run.is_in_memory() && run.path().is_dir();
+    let data = if in_directory { Data::from(run.path().join("edges.parquet")) } else { run.clone() };
     let (bytes, source) = read_input(&data)?;
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
     let table = Table::from_parquet(data.path(), &bytes)?;
     sources.push(source);
-    let all_rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
-    let is_necessity = |row: &EdgeRow| row.direction == Direction::Necessity.name();
-    let rows: Vec<&EdgeRow> = all_rows.iter().filter(|row| is_necessity(row)).collect();
-    let names = rows
-        .iter()
-        .zip(edges)
-        .all(|(row, edge)| edge.writer.to_string() == row.edge.writer && edge.reader.to_string() == row.edge.reader);
-    if rows.is_empty() {
+    let rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
+    let members = Members::new(edges, places);
+    let member = |row: &EdgeRow| members.of(&row.edge.writer, &row.edge.reader, &row.position);
+    // Rows of necessity, with the member that each is of.
+    let necessity = rows.iter().enumerate().filter(|(_, row)| row.direction == Direction::Necessity.name());
+    let known: Vec<(usize, Option<usize>)> = necessity.map(|(i, row)| (i, member(row))).collect();
+    if known.is_empty() {
         let why = "has no row of necessity: circuits keep edges of the positive run; run `edges` without a direction";
         return Err(bad(why.to_string()));
     }
-    if rows.len() != edges.len() || !names {
-        let why = format!("has {} edges that are not this model's {}: run `edges` on it", rows.len(), edges.len());
+    let of: Vec<(usize, usize)> = known.iter().filter_map(|(i, member)| Some((*i, (*member)?))).collect();
+    if of.len() < known.len() || of.len() % edges.len() != 0 {
+        let place = &rows[known[0].0].position;
+        let at = if members.spans {
+            format!(" at the spans of the pairs ({place} is the first there)")
+        } else {
+            String::new()
+        };
+        let why = format!("holds other edges than this model's {}{at}: run `edges` on it", edges.len());
         return Err(bad(why));
     }
-    let directory = if run.path().is_dir() { run.path() } else { run.path().parent().unwrap_or(run.path()) };
-    let pairs = Data::from(directory.join("pairs.parquet"));
-    let of_pairs = match !run.is_in_memory() && pairs.path().exists() {
-        true => kept_pairs(&pairs, edges, sources)?,
-        false => HashMap::new(),
-    };
-    let necessity: Vec<usize> = (0..all_rows.len()).filter(|i| is_necessity(&all_rows[*i])).collect();
-    let column = |name: &str| -> Option<Vec<f64>> {
-        let values = table.floats(name).ok()?;
-        necessity.iter().map(|row| values[*row]).collect()
+    let column = |name: &str| -> Option<Vec<Option<f64>>> {
+        let (values, mut found) = (table.floats(name).ok()?, vec![None; edges.len() * places.len()]);
+        of.iter().for_each(|(row, member)| found[*member] = values[*row]);
+        of.iter().all(|(row, _)| values[*row].is_some()).then_some(found)
     };
     let horizon = table.columns().map(|column| column.name.to_string()).filter(|name| name.starts_with(HORIZON));
     let estimates = horizon.chain(["reader_exact", "eap", "eap_ig"].map(str::to_string));
-    let estimates: Vec<(String, Vec<f64>)> =
+    let estimates: Vec<(String, Vec<Option<f64>>)> =
         estimates.filter_map(|name| Some((name.clone(), column(&name)?))).collect();
     // An edge that was not run has the first estimate, by which it was put aside.
-    let first = estimates.first().map(|(_, values)| values.as_slice());
-    let exact = |(i, row): (usize, &&EdgeRow)| row.effect_mean.or_else(|| Some(first?[i]));
-    let exact = rows.iter().enumerate().map(exact).collect::<Option<Vec<f64>>>();
-    let columns = exact.map(|values| ("exact".to_string(), values)).into_iter().chain(estimates);
-    let ranking = |(name, effects): (String, Vec<f64>)| {
-        let scores: Vec<f64> = effects.into_iter().map(|effect| -effect).collect();
+    let first = estimates.first().map(|(_, values)| values.clone());
+    let mut exact = first.clone().unwrap_or_else(|| vec![None; edges.len() * places.len()]);
+    of.iter().for_each(|(row, member)| exact[*member] = rows[*row].effect_mean.or(exact[*member]));
+    let whole = of.iter().all(|(_, member)| exact[*member].is_some());
+    let columns = whole.then(|| ("exact".to_string(), exact)).into_iter().chain(estimates);
+    let pairs = data.path().with_file_name("pairs.parquet");
+    let of_pairs = match !run.is_in_memory() && pairs.exists() {
+        true => kept_pairs(&Data::from(pairs), &members, sources)?,
+        false => OfPairs::new(),
+    };
+    let ranking = |(name, effects): (String, Vec<Option<f64>>)| {
+        // A place that `edges` had none of has no share in it.
+        let scores: Vec<f64> = effects.into_iter().map(|effect| -effect.unwrap_or(0.0)).collect();
         let of_pairs = of_pairs.get(name.as_str()).map_or(Vec::new(), |pairs| with_means(pairs, &scores));
         Ranking { name, scores, of_pairs }
     };
     Ok(columns.map(ranking).collect())
 }
 
+/// The numbers of members by their names.
+struct Members<'a> {
+    edges: HashMap<(String, String), usize>,
+    places: &'a [Spanned],
+    /// Whether there is a place a span; a place by itself is whichever a table has.
+    spans: bool,
+}
+
+impl<'a> Members<'a> {
+    fn new(edges: &[Edge], places: &'a [Spanned]) -> Members<'a> {
+        let name = |(i, edge): (usize, &Edge)| ((edge.writer.to_string(), edge.reader.to_string()), i);
+        Members { edges: edges.iter().enumerate().map(name).collect(), places, spans: places.len() > 1 }
+    }
+
+    fn of(&self, writer: &str, reader: &str, place: &str) -> Option<usize> {
+        let edge = self.edges.get(&(writer.to_string(), reader.to_string()))?;
+        let place = if self.spans { self.places.iter().position(|known| known.name == place)? } else { 0 };
+        Some(place * self.edges.len() + edge)
+    }
+
+    fn count(&self) -> usize {
+        self.edges.len() * self.places.len()
+    }
+}
+
 /// Each pair's scores by ranking, not a number where an edge was not run on it.
 type OfPairs = HashMap<&'static str, Vec<Vec<f32>>>;
 
-fn kept_pairs(data: &Data, edges: &[Edge], sources: &mut Sources) -> Result<OfPairs, AnalysisError> {
+fn kept_pairs(data: &Data, members: &Members, sources: &mut Sources) -> Result<OfPairs, AnalysisError> {
     let (bytes, source) = read_input(data)?;
     let table = Table::from_parquet(data.path(), &bytes)?;
     sources.push(source);
     let rows = PairRow::read(&table)?;
-    let number: HashMap<(String, String), usize> =
-        edges.iter().enumerate().map(|(i, edge)| ((edge.writer.to_string(), edge.reader.to_string()), i)).collect();
     let (mut pairs, mut found) = (HashMap::new(), OfPairs::new());
     for row in rows.iter().filter(|row| row.direction == Direction::Necessity.name()) {
         let next = pairs.len();
         let pair = *pairs.entry(row.pair.id).or_insert(next);
-        let Some(edge) = number.get(&(row.writer.to_string(), row.reader.to_string())) else { continue };
+        let Some(member) = members.of(&row.writer, &row.reader, row.position.unwrap_or_default()) else { continue };
         let exact = row.patched_metric.zip(row.base_metric).map(|(patched, base)| patched - base);
         let of_row = [("exact", exact), ("reader_exact", row.reader_exact), ("eap", row.eap), ("eap_ig", row.eap_ig)];
         for (name, effect) in of_row {
             let Some(effect) = effect else { continue };
             let of = found.entry(name).or_default();
-            of.resize_with(of.len().max(pair + 1), || vec![f32::NAN; edges.len()]);
-            of[pair][*edge] = -effect as f32;
+            of.resize_with(of.len().max(pair + 1), || vec![f32::NAN; members.count()]);
+            of[pair][member] = -effect as f32;
         }
     }
     Ok(found)
@@ -172,15 +199,23 @@ fn with_means(pairs: &[Vec<f32>], means: &[f64]) -> Vec<Vec<f32>> {
 
 /// Estimates every edge on every pair.
 pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking, AnalysisError> {
-    let pairs = &runs.items.pairs;
+    let Items { pairs, edges, places, .. } = runs.items;
     let mut of_pairs = Vec::with_capacity(pairs.tokens.len());
     for i in 0..pairs.tokens.len() {
         let mut plan = Plan::default();
         let [base, donor] = pairs.add(&mut plan, i);
-        let (metric, positions) = (pairs.tokens[i].metric.clone(), Positions::All);
-        let asked = plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) });
+        let mut ask = |positions: &Positions| {
+            let (metric, positions) = (pairs.tokens[i].metric.clone(), positions.clone());
+            plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) })
+        };
+        let asked: Vec<_> = places.iter().map(|place| place.of.get(&i).map(&mut ask)).collect();
         let readings = runs.runner.run(&plan)?;
-        of_pairs.push(readings[asked].values.iter().map(|effect| -effect).collect::<Vec<f32>>());
+        // A place that the pair lacks moves nothing.
+        let of_place = |asked: Option<Handle<Array>>| match asked {
+            Some(asked) => readings[asked].values.iter().map(|effect| -effect).collect(),
+            None => vec![0.0; edges.len()],
+        };
+        of_pairs.push(asked.into_iter().flat_map(of_place).collect::<Vec<f32>>());
     }
     Ok(Ranking { name: score.column().to_string(), scores: means(&of_pairs, 0..of_pairs.len()), of_pairs })
 }

@@ -91,13 +91,25 @@ impl<'a> Read<'a> {
         })
     }
 
-    /// The chosen circuit by the first ranking.
-    fn graph(&self) -> Option<Graph> {
-        let score = self.summary.first()?.score;
-        let tested: Vec<&MinimalityRow> = self.minimality.iter().filter(|row| row.score == score).collect();
-        if tested.is_empty() {
-            return None;
+    /// The chosen circuit by the first ranking, with its file: one graph, or one a span that has edges in it.
+    fn graphs(&self) -> Vec<(String, Graph)> {
+        let Some(score) = self.summary.first().map(|row| row.score) else { return Vec::new() };
+        let mut places: Vec<(Option<&str>, Vec<&MinimalityRow>)> = Vec::new();
+        for row in self.minimality.iter().filter(|row| row.score == score) {
+            match places.iter_mut().find(|(place, _)| *place == row.position) {
+                Some((_, rows)) => rows.push(row),
+                None => places.push((row.position, vec![row])),
+            }
         }
+        let graph = |(place, rows): (Option<&str>, Vec<&MinimalityRow>)| {
+            let file = place.map_or("graph.png".to_string(), |place| format!("graph-{place}.png"));
+            (file, self.graph(score, place, rows))
+        };
+        places.into_iter().map(graph).collect()
+    }
+
+    fn graph(&self, score: &str, place: Option<&str>, mut rows: Vec<&MinimalityRow>) -> Graph {
+        rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
         let mut nodes: Vec<GraphNode> = Vec::new();
         let mut node = |name: &str, layer: i64| {
             nodes.iter().position(|known| known.name == name).unwrap_or_else(|| {
@@ -105,12 +117,9 @@ impl<'a> Read<'a> {
                 nodes.len() - 1
             })
         };
-        let mut ranked = tested.clone();
-        ranked.sort_by(|a, b| size(b).total_cmp(&size(a)));
-        let mut edges = Vec::new();
-        for (rank, row) in ranked.into_iter().enumerate() {
+        let edge = |(rank, row): (usize, &&MinimalityRow)| {
             let (name, port) = node_of(&row.edge.reader);
-            edges.push(GraphEdge {
+            Some(GraphEdge {
                 from: node(&row.edge.writer, row.edge.writer_layer),
                 to: node(name, row.edge.reader_layer),
                 port,
@@ -118,16 +127,17 @@ impl<'a> Read<'a> {
                 interval: row.interval,
                 significant: holds(row),
                 rank,
-            });
-        }
-        Some(Graph {
-            title: "The chosen circuit".to_string(),
+            })
+        };
+        let edges = rows.iter().enumerate().filter_map(edge).collect();
+        Graph {
+            title: place.map_or("The chosen circuit".to_string(), |place| format!("The chosen circuit at {place}")),
             subtitle: format!("{}; chosen by {}", self.subtitle(), described(score)),
             effect_label: "share of the gap lost without the edge".to_string(),
             dashed_meaning: "the loss' interval holds 0".to_string(),
             nodes,
             edges,
-        })
+        }
     }
 
     /// How often resamples choose the edges of the first ranking's circuit.
@@ -145,7 +155,7 @@ impl<'a> Read<'a> {
                 category_label: "edge, the largest score first".to_string(),
                 value_label: "share of resamples that choose it".to_string(),
                 shares: true,
-                categories: rows.iter().map(|row| format!("{}->{}", row.edge.writer, row.edge.reader)).collect(),
+                categories: rows.iter().map(|row| named(row)).collect(),
                 series: vec![BarSeries {
                     name: score.to_string(),
                     estimates: rows.iter().map(estimate).collect(),
@@ -211,24 +221,27 @@ impl<'a> Read<'a> {
                 plural(first.n, "pair"),
                 count(needed as i64),
             ));
-            if self.graph().is_some() {
+            for (file, graph) in self.graphs() {
                 section = section.figure(
-                    dir.join(GRAPH),
-                    "Edges of the chosen circuit, as thick as what is lost without them.",
-                    "Layered graph of the chosen circuit.",
+                    dir.join(file),
+                    format!("{}: its edges, as thick as what is lost without them.", graph.title),
+                    format!("Layered graph. {}.", graph.title),
                 );
             }
-            section = section.block(Block::Table(
-                Listing::of(table(tables, MinimalityRow::TABLE)?)
-                    .only(MinimalityRow::score.name, of.score)
-                    .strongest(MinimalityRow::faithfulness_lost.name)
-                    .first(LISTED)
-                    .column("writer", Show::Text(OfEdge::writer.name))
-                    .column("reader", Show::Text(OfEdge::reader.name))
-                    .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
-                    .column("95 % interval", Show::ShareInterval("ci_"))
-                    .block("What the circuit loses without an edge")?,
-            ));
+            let spans = tested.iter().any(|row| row.position.is_some());
+            let mut listing = Listing::of(table(tables, MinimalityRow::TABLE)?)
+                .only(MinimalityRow::score.name, of.score)
+                .strongest(MinimalityRow::faithfulness_lost.name)
+                .first(LISTED)
+                .column("writer", Show::Text(OfEdge::writer.name))
+                .column("reader", Show::Text(OfEdge::reader.name));
+            if spans {
+                listing = listing.column("at", Show::Text(MinimalityRow::position.name));
+            }
+            let listing = listing
+                .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
+                .column("95 % interval", Show::ShareInterval("ci_"));
+            section = section.block(Block::Table(listing.block("What the circuit loses without an edge")?));
         } else {
             section = section.paragraph(format!(
                 "It has {} on paths; no edge was taken out of it by itself.",
@@ -266,11 +279,16 @@ impl<'a> Read<'a> {
 type Band = fn(&CurveRow) -> Option<(f64, f64)>;
 
 const CURVES: &str = "faithfulness.png";
-const GRAPH: &str = "graph.png";
 const STABILITY: &str = "stability.png";
 
 fn size(row: &MinimalityRow) -> f64 {
     row.faithfulness_lost.map_or(0.0, f64::abs)
+}
+
+/// An edge; where circuits tell spans apart, with its span.
+fn named(row: &StabilityRow) -> String {
+    let at = row.position.map_or(String::new(), |place| format!(" at {place}"));
+    format!("{}->{}{at}", row.edge.writer, row.edge.reader)
 }
 
 /// Whether the loss' interval does not hold 0.
@@ -311,7 +329,7 @@ fn with_interval(kept: &Kept) -> String {
 pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let Some(read) = Read::of(tables)? else { return Ok(Figures::new()) };
     let mut figures: Figures = vec![(CURVES.to_string(), read.curves())];
-    figures.extend(read.graph().map(|graph| (GRAPH.to_string(), graph.into())));
+    figures.extend(read.graphs().into_iter().map(|(file, graph)| (file, graph.into())));
     figures.extend(read.bars().map(|bars| (STABILITY.to_string(), bars)));
     Ok(figures)
 }

@@ -2,10 +2,12 @@
 
 use super::{Items, Point};
 use crate::analyses::circuit::curve::{FRACTIONS, Order};
+use crate::analyses::inputs::Spanned;
 use crate::analyses::prelude::*;
 use crate::plan::{Edge, EdgeSet, Exchange};
 use crate::stats;
 use rand::seq::index::sample;
+use std::sync::Arc;
 
 /// Where circuits are run.
 pub(super) struct Runs<'a> {
@@ -13,7 +15,7 @@ pub(super) struct Runs<'a> {
     pub items: &'a Items,
 }
 
-/// Edges that stay while all others are taken, or that are taken while all others stay; by number.
+/// Members that stay while all others are taken, or that are taken while all others stay.
 enum Set<'a> {
     Kept(&'a [usize]),
     Taken(&'a [usize]),
@@ -68,7 +70,7 @@ impl Runs<'_> {
 
     /// The metrics of random circuits of each size, none of sizes that leave no choice.
     pub(super) fn random(&self, sizes: &[usize], of_each: usize) -> Result<Vec<Vec<Vec<f64>>>, AnalysisError> {
-        let (all, seed) = (self.items.edges.len(), self.runner.seed());
+        let (all, seed) = (self.items.members(), self.runner.seed());
         let mut found = Vec::with_capacity(sizes.len());
         for (of, size) in sizes.iter().enumerate() {
             let drawn = |k: usize| {
@@ -108,12 +110,12 @@ impl Runs<'_> {
         let mut asked: Vec<Handle<f64>> = Vec::with_capacity(sets.len());
         for set in sets {
             let run = match set {
-                Set::Kept(edges) if edges.len() == self.items.edges.len() => base,
-                Set::Taken([]) => base,
                 // With every edge taken it is the donor that runs.
                 Set::Kept([]) => donor,
-                Set::Kept(edges) => plan.exchange(base, self.exchange(donor, EdgeSet::AllBut(self.named(edges)))),
-                Set::Taken(edges) => plan.exchange(base, self.exchange(donor, EdgeSet::These(self.named(edges)))),
+                _ => match self.exchanges(i, donor, set) {
+                    none if none.is_empty() => base,
+                    exchanges => plan.exchanges(base, exchanges),
+                },
             };
             asked.push(plan.read(run, metric.clone()));
         }
@@ -121,21 +123,31 @@ impl Runs<'_> {
         Ok(asked.into_iter().map(|handle| readings[handle]).collect())
     }
 
-    fn named(&self, edges: &[usize]) -> std::sync::Arc<[Edge]> {
-        edges.iter().map(|edge| self.items.edges[*edge]).collect()
+    /// What a set takes from the donor at each place that a pair has; nothing where it takes none.
+    fn exchanges(&self, i: usize, donor: Run, set: &Set) -> Vec<Exchange> {
+        let all = self.items.edges.len();
+        let at = |(k, place): (usize, &Spanned)| {
+            let positions = place.of.get(&i)?.clone();
+            let here = |members: &[usize]| -> Arc<[Edge]> {
+                let here = members.iter().filter(|member| **member / all == k);
+                here.map(|member| self.items.edge(*member)).collect()
+            };
+            let edges = match set {
+                Set::Kept(members) => Some(here(members)).filter(|kept| kept.len() < all).map(EdgeSet::AllBut),
+                Set::Taken(members) => Some(here(members)).filter(|taken| !taken.is_empty()).map(EdgeSet::These),
+            };
+            Some(Exchange { donor, edges: edges?, positions })
+        };
+        self.items.places.iter().enumerate().filter_map(at).collect()
     }
 
-    fn exchange(&self, donor: Run, edges: EdgeSet) -> Exchange {
-        Exchange { donor, edges, positions: Positions::All }
-    }
-
-    /// Those of some edges that lie on a path from the embedding to the logits, ascending: the others change nothing.
-    pub(super) fn on_paths(&self, edges: &[usize]) -> Vec<usize> {
-        let mut numbers = edges.to_vec();
+    /// Those of some members whose edge lies on a path from the embedding to the logits, ascending: the others change nothing.
+    pub(super) fn on_paths(&self, members: &[usize]) -> Vec<usize> {
+        let mut numbers = members.to_vec();
         numbers.sort_unstable();
-        let named: Vec<Edge> = numbers.iter().map(|edge| self.items.edges[*edge]).collect();
+        let named: Vec<Edge> = numbers.iter().map(|member| self.items.edge(*member)).collect();
         let on_path = self.items.graph.on_paths(&named);
-        numbers.into_iter().zip(on_path).filter(|(_, on_path)| *on_path).map(|(edge, _)| edge).collect()
+        numbers.into_iter().zip(on_path).filter(|(_, on_path)| *on_path).map(|(member, _)| member).collect()
     }
 
     /// The size of the smallest circuit that keeps enough, of edges in a ranking's order: the first of the curve's sizes that does,

@@ -66,6 +66,7 @@ rows! {
         model: &'a str = "the model, as it was named",
         score: &'a str = "what edges were ranked by",
         edge: OfEdge<'a> as "",
+        position: Option<&'a str> [if any] = "the span at which the reader reads it; empty where circuits have edges at all positions",
         n: i64 = "pairs",
         faithfulness_lost: Option<f64> = "faithfulness of the circuit less that of the circuit without the edge",
         interval: Option<(f64, f64)> as "ci_" = [
@@ -79,6 +80,7 @@ rows! {
         model: &'a str = "the model, as it was named",
         score: &'a str = "what edges were ranked by",
         edge: OfEdge<'a> as "",
+        position: Option<&'a str> [if any] = "the span at which the reader reads it; empty where circuits have edges at all positions",
         support: f64 = "the edge's score over all pairs, nats: how far it helps the metric",
         in_circuit: bool = "whether it is in the chosen circuit, on a path",
         selected: f64 = "share of the resamples whose circuit of as many edges has it",
@@ -166,11 +168,17 @@ impl Circuit {
         ];
         let mut files = Vec::new();
         for (i, of) in of.iter().enumerate() {
-            let name = if i == 0 { "circuit.json".to_string() } else { format!("circuit-{}.json", of.ranking.name) };
+            let by = if i == 0 { String::new() } else { format!("-{}", of.ranking.name) };
             let kept = of.chosen.as_ref().map_or(&[][..], |circuit| &circuit.kept);
-            let scored = |(edge, score): (usize, &f64)| (&items.edges[edge], *score, kept.binary_search(&edge).is_ok());
-            let edges = of.ranking.scores.iter().enumerate().map(scored);
-            files.push((name, GraphFile::new(&about.loaded.decoder.arch, edges).bytes()));
+            let all = items.edges.len();
+            for (k, scores) in of.ranking.scores.chunks_exact(all).enumerate() {
+                let at = items.place(k * all).map_or(String::new(), |place| format!("-{place}"));
+                let in_circuit = |edge: usize| kept.binary_search(&(k * all + edge)).is_ok();
+                let scored = items.edges.iter().zip(scores).enumerate();
+                let scored = scored.map(|(i, (edge, score))| (edge, *score, in_circuit(i)));
+                let file = GraphFile::new(&about.loaded.decoder.arch, scored);
+                files.push((format!("circuit{by}{at}.json"), file.bytes()));
+            }
         }
         Ok(Output { tables, files })
     }
@@ -230,7 +238,7 @@ fn curve_rows<'a>(model: &'a str, gap: &Gap, of: &'a OfRanking, random: &[Vec<Ve
 
 fn minimality<'a>(
     model: &'a str,
-    items: &Items,
+    items: &'a Items,
     gap: &Gap,
     score: &'a str,
     circuit: &OfCircuit,
@@ -242,7 +250,8 @@ fn minimality<'a>(
     let row = |((edge, lost), interval): ((&usize, &Vec<f64>), Option<Interval>)| MinimalityRow {
         model,
         score,
-        edge: OfEdge::of(items.edges[*edge], items.n_layers),
+        edge: OfEdge::of(items.edge(*edge), items.n_layers),
+        position: items.place(*edge),
         n: n as i64,
         faithfulness_lost: crate::stats::ratio(lost, &gaps),
         interval: interval.map(Interval::ends),
@@ -251,7 +260,7 @@ fn minimality<'a>(
 }
 
 /// The edges that any resample chooses, the most often chosen first.
-fn stability<'a>(model: &'a str, items: &Items, of: &'a OfRanking) -> Vec<StabilityRow<'a>> {
+fn stability<'a>(model: &'a str, items: &'a Items, of: &'a OfRanking) -> Vec<StabilityRow<'a>> {
     let Some(found) = &of.stability else { return Vec::new() };
     let kept = of.chosen.as_ref().map_or(&[][..], |circuit| &circuit.kept);
     let mut chosen: Vec<usize> = (0..found.selected.len()).filter(|edge| found.selected[*edge] > 0.0).collect();
@@ -259,7 +268,8 @@ fn stability<'a>(model: &'a str, items: &Items, of: &'a OfRanking) -> Vec<Stabil
     let row = |edge: usize| StabilityRow {
         model,
         score: &of.ranking.name,
-        edge: OfEdge::of(items.edges[edge], items.n_layers),
+        edge: OfEdge::of(items.edge(edge), items.n_layers),
+        position: items.place(edge),
         support: of.ranking.scores[edge],
         in_circuit: kept.binary_search(&edge).is_ok(),
         selected: found.selected[edge],

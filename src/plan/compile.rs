@@ -45,9 +45,9 @@ impl Plan {
             let edits = fork.edits.iter().map(|edit| self.placed(&program, run, edit));
             let edits = edits.collect::<Result<Vec<_>, _>>()?;
             program.edits.push(edits);
-            let exchange = fork.exchange.as_ref().map(|exchange| self.exchanged(&program, run, exchange));
-            let exchange = exchange.transpose()?;
-            program.exchanges.push(exchange);
+            let exchanges = fork.exchanges.iter().map(|exchange| self.exchanged(&program, run, exchange));
+            let exchanges = exchanges.collect::<Result<Vec<_>, _>>()?;
+            program.exchanges.push(exchanges);
         }
         for i in 0..self.readouts.len() {
             self.place_readout(&mut program, i)?;

@@ -47,7 +47,10 @@ pub(super) fn cones(program: &Program) -> Vec<Cone> {
 /// Whether two forks part from one base at the same sites and positions.
 fn reach_alike(program: &Program, a: usize, b: usize) -> bool {
     let alike = |(a, b): (&Placed, &Placed)| a.site == b.site && a.positions == b.positions;
-    let reach = |f: usize| program.exchanges[f].as_ref().map(|e| (e.readers.keys().collect::<Vec<_>>(), &e.positions));
+    let reach = |f: usize| {
+        let all = program.exchanges[f].iter().map(|e| (e.readers.keys().collect::<Vec<_>>(), &e.positions));
+        all.collect::<Vec<_>>()
+    };
     let same = program.base(Run::Fork(a)) == program.base(Run::Fork(b)) && reach(a) == reach(b);
     let (a, b) = (&program.edits[a], &program.edits[b]);
     same && a.len() == b.len() && a.iter().zip(b).all(alike)

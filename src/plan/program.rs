@@ -25,7 +25,7 @@ pub struct Program<'p> {
     /// Each fork's own edits.
     pub(super) edits: Vec<Vec<Placed<'p>>>,
     /// The edges that each fork takes itself.
-    pub(super) exchanges: Vec<Option<Exchanged>>,
+    pub(super) exchanges: Vec<Vec<Exchanged>>,
     pub(super) cones: Vec<Cone>,
     /// For each prompt, the first of those that its runs have to do with.
     pub(super) sets: Vec<usize>,
@@ -229,7 +229,7 @@ impl<'p> Program<'p> {
 
     /// All exchanges of edges that hold in a run: those of the runs it descends from, then its own.
     pub(crate) fn exchanges(&self, run: Run) -> Vec<&Exchanged> {
-        let mut chain: Vec<&Exchanged> = self.forks_of(run).filter_map(|f| self.exchanges[f].as_ref()).collect();
+        let mut chain: Vec<&Exchanged> = self.forks_of(run).flat_map(|f| self.exchanges[f].iter().rev()).collect();
         chain.reverse();
         chain
     }
@@ -238,11 +238,11 @@ impl<'p> Program<'p> {
     /// itself where it reads more than once.
     pub(crate) fn written(&self) -> HashSet<Run> {
         let mut found = HashSet::new();
-        for (f, exchange) in self.exchanges.iter().enumerate() {
-            let Some(exchange) = exchange else { continue };
+        for (f, exchanges) in self.exchanges.iter().enumerate().filter(|(_, exchanges)| !exchanges.is_empty()) {
             let lineage = |run: Run| std::iter::successors(Some(run), |run| self.base(*run));
-            found.extend(lineage(exchange.donor));
-            let again = exchange.readers.len() > 1 || self.plan.forks.iter().any(|fork| fork.base == Run::Fork(f));
+            exchanges.iter().for_each(|exchange| found.extend(lineage(exchange.donor)));
+            let sites: BTreeSet<&Site> = exchanges.iter().flat_map(|exchange| exchange.readers.keys()).collect();
+            let again = sites.len() > 1 || self.plan.forks.iter().any(|fork| fork.base == Run::Fork(f));
             found.extend(lineage(Run::Fork(f)).skip(usize::from(!again)));
         }
         found

@@ -199,6 +199,56 @@ fn edges_by_span_are_those_at_the_spans_positions() {
 }
 
 #[test]
+fn a_circuit_may_have_an_edge_at_one_span_and_not_at_another() {
+    let (bench, golden) = (Bench::new(), Golden::of("gpt_neox"));
+    let mut lines = golden.lines();
+    lines.iter_mut().for_each(|line| line["spans"] = json!({"EARLY": [1, 2, 3], "END": [-1]}));
+    let pairs = bench.dataset("spans.jsonl", &lines);
+    let (edges, by_effect, by_estimate) = (bench.out("edges"), bench.out("effect"), bench.out("estimate"));
+    run(
+        "edges",
+        "gpt_neox",
+        &pairs,
+        &edges,
+        &["--exact", "all", "--by-span", "--direction", "necessity", "--keep-pairs"],
+    );
+    let more = ["--by-span", "--random", "1", "--resamples", "20", "--threshold", "0.3", "--minimality", "5000"];
+    run("circuit", "gpt_neox", &pairs, &by_effect, &[&more[..], &["--edges", edges.to_str().unwrap()]].concat());
+    run("circuit", "gpt_neox", &pairs, &by_estimate, &more);
+    for out in [&by_effect, &by_estimate] {
+        let (curve, n) = (read(out, "curve"), 3 * golden.names.len() as i64);
+        let (fractions, edges) = (curve.floats("fraction").unwrap(), curve.ints("edges").unwrap());
+        let f = curve.floats("faithfulness").unwrap();
+        for i in 0..curve.rows() {
+            assert_eq!(edges[i], (fractions[i].unwrap() * n as f64 + 1e-9) as i64);
+            assert!(edges[i] < n || (f[i].unwrap() - 1.0).abs() < 1e-9);
+        }
+        // The chosen circuit has edges at some places alone.
+        let minimality = read(out, "minimality");
+        let names: Vec<String> = ["writer", "reader"]
+            .map(|column| minimality.strs(column).unwrap())
+            .into_iter()
+            .fold(vec![String::new(); minimality.rows()], |names, column| {
+                names.into_iter().zip(column).map(|(name, part)| name + "->" + part).collect()
+            });
+        let places = minimality.opt_strs("position").unwrap();
+        let at = |place: &str| -> Vec<&String> {
+            names.iter().zip(&places).filter(|(_, at)| **at == Some(place)).map(|(name, _)| name).collect()
+        };
+        assert!(at("END") != at("EARLY") && !at("END").is_empty());
+        assert_eq!(at("END").len() + at("EARLY").len() + at("rest").len(), names.len());
+        assert!(out.join("circuit-END.json").is_file() && out.join("graph-END.png").is_file());
+    }
+    // What a run found of other places is of no use.
+    let (whole, out) = (bench.out("whole"), bench.out("none"));
+    run("edges", "gpt_neox", &pairs, &whole, &["--exact", "0", "--sample", "0"]);
+    let model = family_dir("gpt_neox");
+    let args = ["circuit", model.to_str().unwrap(), "--pairs", pairs.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    gatelens(args.into_iter().chain(["--by-span", "--edges", whole.to_str().unwrap()]))
+        .refused(&["edges.parquet", "at the spans of the pairs"]);
+}
+
+#[test]
 fn circuits_have_the_faithfulness_that_they_have_by_an_independent_implementation() {
     for family in ["gpt2", "gpt_neox", "llama", "gemma2"] {
         let (bench, golden) = (Bench::new(), Golden::of(family));

@@ -2,7 +2,7 @@
 
 use crate::support::{FAMILIES, open};
 use gatelens::model::Model;
-use gatelens::plan::{Edge, EdgeEffects, EdgeEstimate, Exchange, Graph, Handle, Metric, Plan, Positions, Run};
+use gatelens::plan::{Edge, EdgeEffects, EdgeEstimate, EdgeSet, Exchange, Graph, Handle, Metric, Plan, Positions, Run};
 use gatelens::run::{Engine, Options, run};
 use std::collections::HashMap;
 use std::path::Path;
@@ -133,6 +133,42 @@ fn estimates_of_every_edge_are_those_of_an_independent_implementation() {
                 }
             }
         }
+    }
+}
+
+/// What is taken at some positions and at the others is taken at all; what differs between them is the same to both engines.
+#[test]
+fn exchanges_at_parts_of_the_positions_are_one_together() {
+    for family in FAMILIES {
+        let (model, golden) = (open(family), Edges::of(family));
+        let n = golden.ids("input_ids", 0).len();
+        let half = |k: usize| Positions::At((0..n).filter(|p| p % 2 == k).collect());
+        let some = |k: usize| -> Vec<Edge> {
+            let kept = golden.row("random_kept", k);
+            golden.names.iter().zip(kept).filter(|(_, kept)| *kept != 0.0).map(|(edge, _)| *edge).collect()
+        };
+        let (a, b) = (some(4), some(7));
+        let of = |engine: Engine| -> Vec<f64> {
+            let mut plan = Plan::default();
+            let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, 0)));
+            let at = |edges: EdgeSet, positions: Positions| Exchange { donor, edges, positions };
+            let these = |edges: &Vec<Edge>| EdgeSet::from(edges.clone());
+            let but = |edges: &Vec<Edge>| EdgeSet::AllBut(edges.clone().into());
+            let whole = plan.exchange(base, at(these(&a), Positions::All));
+            let parts = plan.exchanges(base, vec![at(these(&a), half(0)), at(these(&a), half(1))]);
+            let unlike = plan.exchanges(base, vec![at(these(&a), half(0)), at(but(&b), half(1))]);
+            // The same, one after another.
+            let first = plan.exchange(base, at(these(&a), half(0)));
+            let chained = plan.exchange(first, at(but(&b), half(1)));
+            let asked = [whole, parts, unlike, chained].map(|run| plan.read(run, metric()));
+            let options = Options { engine, ..Options::default() };
+            let readings = run(&model.decoder, &plan, &options).unwrap_or_else(|e| panic!("{family}: {e}"));
+            asked.into_iter().map(|asked| readings[asked]).collect()
+        };
+        let (wavefront, full) = (of(Engine::Wavefront), of(Engine::Full));
+        assert!(wavefront.iter().zip(&full).all(|(a, b)| (a - b).abs() < 1e-4), "{family}: {wavefront:?} {full:?}");
+        assert!((full[0] - full[1]).abs() < 1e-4 && (full[2] - full[3]).abs() < 1e-4, "{family}: {full:?}");
+        assert!((full[0] - full[2]).abs() > 1e-4, "{family}: {full:?}");
     }
 }
 
