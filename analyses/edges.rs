@@ -13,6 +13,7 @@ mod tables;
 pub use choice::{Exact, Score};
 pub use tables::{AgreementRow, EdgeRow, PairRow};
 
+use super::forks_at_once;
 use super::interchange::Direction;
 use super::prelude::*;
 use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
@@ -218,9 +219,9 @@ impl Taken<'_> {
     /// at their widest stays small; readers follow each other in the order of layers, so that those of a part begin about alike.
     pub(super) fn run(&self, runner: &dyn Runner, edges: &[usize]) -> Result<OfPair, AnalysisError> {
         let arch = &runner.model().decoder.arch;
-        let rows = (WIDEST / (3 * 4 * arch.d_mlp)) / self.items.pairs.tokens[self.i].positive.len();
+        let at_once = forks_at_once(arch, self.items.pairs.tokens[self.i].positive.len());
         let mut found = OfPair { base: 0.0, other: 0.0, patched: Vec::with_capacity(edges.len()) };
-        let parts: Vec<&[usize]> = if edges.is_empty() { vec![&[]] } else { edges.chunks(rows.max(16)).collect() };
+        let parts: Vec<&[usize]> = if edges.is_empty() { vec![&[]] } else { edges.chunks(at_once).collect() };
         for part in parts {
             let (mut plan, base, donor) = self.plan();
             let metric = &self.items.pairs.tokens[self.i].metric;
@@ -248,7 +249,3 @@ impl Taken<'_> {
         (plan, runs[self.direction as usize], runs[1 - self.direction as usize])
     }
 }
-
-/// What the rows of the edges that are run at once may take inside an MLP, in bytes: where a reader is an MLP, all go through it
-/// together.
-const WIDEST: usize = 192 << 20;

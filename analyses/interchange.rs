@@ -136,7 +136,7 @@ parameters! {
 pub struct Items {
     pub(super) pairs: Pairs,
     /// The edited positions of each pair's positive prompt with those of its negative, and the reverse.
-    positions: Vec<[(Positions, Positions); 2]>,
+    pub(super) positions: Vec<[(Positions, Positions); 2]>,
     pub(super) units: Vec<Unit>,
 }
 
@@ -356,6 +356,14 @@ pub struct Measurements {
     estimates: Option<Estimates>,
 }
 
+impl Measurements {
+    /// The effects of a direction's units, one a pair, by the direction's number; none of one that was not run.
+    pub(super) fn effects(&self, direction: usize) -> Vec<Vec<f64>> {
+        let of_units = self.swaps.get(direction).into_iter().flatten();
+        of_units.map(|swaps| swaps.iter().map(|swap| swap.effect()).collect()).collect()
+    }
+}
+
 /// First-order estimates of effects.
 pub(super) struct Estimates {
     /// The pairs that they are of, ascending.
@@ -458,7 +466,7 @@ impl AskedOfPair {
 }
 
 /// One unit's interchange at a pair's positions.
-fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
+pub(super) fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     let positions = if let Positions::At(list) = from { Some(list.clone()) } else { None };
     Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
 }

@@ -4,12 +4,12 @@ use super::choice::Why;
 use super::graph::GraphFile;
 use super::{Edges, Items, Measured, OfDirection, Score};
 use crate::analyses::columns::OfPair;
-use crate::analyses::effects::{Share, Tested, part_of_family};
+use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Port, Reader, Writer};
 use crate::rows;
-use crate::stats::{self, Bootstrap, Interval, bca_ratio_family, benjamini_hochberg};
+use crate::stats::{self, benjamini_hochberg};
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use std::borrow::Cow;
@@ -146,7 +146,7 @@ impl Edges {
     ) -> Result<Vec<EdgeRow<'a>>, AnalysisError> {
         let (all, n_layers) = (items.edges.len(), about.loaded.decoder.arch.n_layers);
         let tested = tested(&of.effects, all, about.seed)?;
-        let shares = shares(of, about.seed);
+        let shares = shares_of_gap(&of.effects, &less(&of.other, &of.base), about.seed);
         let estimate = |column: &str, edge: usize| {
             let at = self.ways().iter().position(|way| way.column() == column)?;
             Some(of.estimates[at].means[edge])
@@ -215,18 +215,6 @@ fn tested(effects: &[Vec<f64>], family: usize, seed: u64) -> Result<Vec<Tested>,
     let whole = effects.len() == family;
     let with = |(found, q): (Tested, f64)| Tested { q: Some(q), p_max: found.p_max.filter(|_| whole), ..found };
     Ok(found.into_iter().zip(benjamini_hochberg(&p)).map(with).collect())
-}
-
-/// The mean effects as shares of the mean gap.
-fn shares(of: &OfDirection, seed: u64) -> Vec<Share> {
-    let gaps = less(&of.other, &of.base);
-    let gap = mean(&gaps).filter(|gap| *gap != 0.0);
-    let intervals = bca_ratio_family(&of.effects, &gaps, &Bootstrap { seed, ..Bootstrap::default() });
-    let share = |(effects, interval): (&Vec<f64>, Option<Interval>)| Share {
-        value: mean(effects).zip(gap).map(|(effect, gap)| effect / gap),
-        interval: interval.map(Interval::ends),
-    };
-    of.effects.iter().zip(intervals).map(share).collect()
 }
 
 /// The graph of a direction: an edge's score is how far it helps the metric, by its effect or, where it was not run, by the first
