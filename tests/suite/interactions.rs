@@ -160,7 +160,7 @@ fn without_named_heads_those_are_taken_whose_own_exchange_does_most() {
     let model = family_dir("llama");
     let singles = bench.out("singles");
     bench.interchange_to(&singles, &model, &file, &["--direction", "sufficiency"]).done();
-    let singles = Table::read_parquet(&singles.join("heads.parquet")).unwrap();
+    let singles = Table::read_parquet(singles.join("heads.parquet")).unwrap();
     let mut order: Vec<usize> = (0..singles.rows()).collect();
     let effects = floats(&singles, "effect_mean");
     order.sort_by(|a, b| effects[*b].abs().total_cmp(&effects[*a].abs()));
@@ -172,7 +172,7 @@ fn without_named_heads_those_are_taken_whose_own_exchange_does_most() {
         ["interactions", model.to_str().unwrap(), "--pairs", file.to_str().unwrap(), "--out", run.to_str().unwrap()];
     let said = gatelens(args.into_iter().chain(["--top", "3", "--direction", "sufficiency"])).done();
     assert!(said.contains("strongest interactions, sufficiency:"), "{said}");
-    let shapley = Table::read_parquet(&run.join("shapley.parquet")).unwrap();
+    let shapley = Table::read_parquet(run.join("shapley.parquet")).unwrap();
     let found: Vec<(i64, i64)> =
         shapley.ints("layer").unwrap().iter().copied().zip(shapley.ints("head").unwrap().iter().copied()).collect();
     assert_eq!(found, expected);
