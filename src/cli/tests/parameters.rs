@@ -42,6 +42,8 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<behaviour::Behaviour>(&PAIRS, pairs());
     agree::<interchange::Interchange>(&PAIRS, pairs());
     agree::<screen::Screen>(&PAIRS, pairs());
+    agree::<edges::Edges>(&PAIRS, pairs());
+    agree::<interactions::Interactions>(&PAIRS, pairs());
     agree::<three_methods::ThreeMethods>(&PAIRS, pairs());
     agree::<commitment::Commitment>(&PAIRS, pairs());
     agree::<cipher_contrast::CipherContrast>(&PAIRS, pairs());
@@ -57,7 +59,7 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 13, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 15, "an analysis is missing here");
 }
 
 #[test]
