@@ -16,6 +16,7 @@ pub use choice::{Exact, Score};
 pub(super) use read::node_of;
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
+use super::forks_at_once;
 use super::halves::{Asked, Value};
 use super::inputs::Spanned;
 use super::interchange::Direction;
@@ -274,9 +275,7 @@ impl Taken<'_> {
 
     /// How many edges are run at once.
     fn at_once(&self, runner: &dyn Runner) -> usize {
-        let arch = &runner.model().decoder.arch;
-        let rows = (WIDEST / (3 * 4 * arch.d_mlp)) / self.items.pairs.tokens[self.i].positive.len();
-        rows.max(16)
+        forks_at_once(&runner.model().decoder.arch, self.items.pairs.tokens[self.i].positive.len())
     }
 
     /// Each way's estimates of all edges.
@@ -316,7 +315,3 @@ impl Taken<'_> {
         (plan, runs[self.direction as usize], runs[1 - self.direction as usize])
     }
 }
-
-/// What the rows of the edges that are run at once may take inside an MLP, in bytes: where a reader is an MLP, all go through it
-/// together.
-const WIDEST: usize = 192 << 20;

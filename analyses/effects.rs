@@ -279,6 +279,17 @@ pub(super) fn part_of_family(numbers: &[Vec<f64>], tests: usize, seed: u64) -> R
     Ok(tests.iter().zip(q).zip(intervals).map(of).collect())
 }
 
+/// The means of numbers over the same items as shares of the mean gap.
+pub(super) fn shares_of_gap(numbers: &[Vec<f64>], gaps: &[f64], seed: u64) -> Vec<Share> {
+    let gap = mean(gaps).filter(|gap| *gap != 0.0);
+    let intervals = bca_ratio_family(numbers, gaps, &Bootstrap { seed, ..Bootstrap::default() });
+    let share = |(numbers, interval): (&Vec<f64>, Option<Interval>)| Share {
+        value: mean(numbers).zip(gap).map(|(mean, gap)| mean / gap),
+        interval: interval.map(Interval::ends),
+    };
+    numbers.iter().zip(intervals).map(share).collect()
+}
+
 /// The items that share a group, and those that share a language, where there are two or more.
 pub fn subsets(groups: &[Option<&str>], langs: &[Option<&str>]) -> Vec<Subset> {
     let mut found = Vec::new();

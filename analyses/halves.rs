@@ -60,7 +60,7 @@ impl Asked {
 }
 
 /// The least number that is not written as 0, nats.
-const LEAST: f64 = 0.0005;
+pub(super) const LEAST: f64 = 0.0005;
 
 rows! {
     /// A half of an effect or of an attribution over items, nats.

@@ -155,8 +155,20 @@ pub(super) struct Place {
     of: BTreeMap<usize, Sides>,
 }
 
+impl Items {
+    /// The one place where units are swapped, if not at spans.
+    pub(super) fn place(&self) -> &Place {
+        &self.places[0]
+    }
+
+    /// The positions of a pair there.
+    pub(super) fn sides(&self, i: usize) -> &Sides {
+        &self.place().of[&i]
+    }
+}
+
 /// The edited positions of a pair's positive prompt with those of its negative, and the reverse.
-type Sides = [(Positions, Positions); 2];
+pub(super) type Sides = [(Positions, Positions); 2];
 
 impl From<Spanned> for Place {
     fn from(span: Spanned) -> Place {
@@ -450,6 +462,12 @@ impl Measurements {
         let Ok(k) = self.chosen[direction].binary_search(&unit) else { return Vec::new() };
         among(&self.of, &self.swaps[direction][k], items)
     }
+
+    /// The effects of a direction's units, one a pair, by the direction's number; none of one that was not run.
+    pub(super) fn effects(&self, direction: usize) -> Vec<Vec<f64>> {
+        let of_units = self.swaps.get(direction).into_iter().flatten();
+        of_units.map(|swaps| swaps.iter().map(|swap| swap.effect()).collect()).collect()
+    }
 }
 
 /// What belongs to the pairs of `of` that are among `items`; both ascend.
@@ -559,7 +577,7 @@ impl AskedOfPair {
 }
 
 /// One unit's interchange at a pair's positions.
-fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
+pub(super) fn exchange(unit: Unit, donor: Run, at: &Positions, from: &Positions) -> Edit {
     let positions = if let Positions::At(list) = from { Some(list.clone()) } else { None };
     Edit { site: unit.site, part: unit.part(), positions: at.clone(), change: Change::Interchange { donor, positions } }
 }

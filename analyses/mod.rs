@@ -11,6 +11,7 @@ pub mod cav;
 pub mod circuit;
 pub mod dla;
 pub mod edges;
+pub mod interactions;
 pub mod interchange;
 pub mod routing;
 pub mod steer;
@@ -38,6 +39,7 @@ use crate::dataset::DatasetError;
 use crate::dataset::encode::EncodeError;
 use crate::figure::Figure;
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::parameters::{self, ParameterError, Parameters};
 use crate::report::Section;
 use crate::study::{Job, Runner, session::SessionError};
@@ -145,6 +147,14 @@ pub fn batches(n: usize, of_each: usize) -> impl Iterator<Item = Range<usize>> {
 
 /// Forks or rows that are planned at once: 65,536 rows of 1,024 numbers are 256 MiB.
 const PLANNED_AT_ONCE: usize = 1 << 16;
+
+/// How many forks of so many rows each may run at once, so that what their rows take at their widest, inside an MLP, stays small.
+pub(crate) fn forks_at_once(arch: &Arch, rows: usize) -> usize {
+    (WIDEST / (3 * 4 * arch.d_mlp) / rows.max(1)).max(16)
+}
+
+/// What the rows of the forks of one prompt that run at once may take inside an MLP, in bytes.
+const WIDEST: usize = 192 << 20;
 
 /// Figures with their file names.
 pub type Figures = Vec<(String, Figure)>;
@@ -267,6 +277,7 @@ registry! {
     dla::Dla,
     edges::Edges,
     circuit::Circuit,
+    interactions::Interactions,
     three_methods::ThreeMethods,
     cascade::Cascade,
     commitment::Commitment,

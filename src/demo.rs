@@ -1,7 +1,7 @@
 //! The demo model and its datasets, carried in the library, so that an installed binary needs no download.
 //!
 //! The model is a small llama whose circuit is known, because it was built and not trained; `datasets/demo/README.md` says
-//! how. It comes in two variants ([`MODELS`]). Models and datasets are read from files, so the demo's are written to a
+//! how. It comes in three variants ([`MODELS`]). Models and datasets are read from files, so the demo's are written to a
 //! folder once: the user's cache, or the system's folder for temporary files where there is no cache to write to. Loading a
 //! model is left to [`crate::model`], which knows them by their names.
 //!
@@ -26,8 +26,11 @@ pub const NAME: &str = "demo";
 /// What users call the variant whose detection misses topics in the cipher of `cipher.jsonl`.
 pub const BLIND: &str = "demo:blind";
 
+/// What users call the variant whose gate has a backup.
+pub const BACKUP: &str = "demo:backup";
+
 /// Every model of the demo by its name, with its folder in [`folder`].
-pub const MODELS: [(&str, &str); 2] = [(NAME, "model"), (BLIND, "blind")];
+pub const MODELS: [(&str, &str); 3] = [(NAME, "model"), (BLIND, "blind"), (BACKUP, "backup")];
 
 /// The requests of `datasets/policy`, carried beside the demo's files for `gatelens policy`.
 pub const POLICY: &str = "policy.jsonl";
@@ -44,10 +47,15 @@ macro_rules! files {
 
 files!(
     "README.md",
+    "backup/circuit.json",
+    "backup/edges-silenced.json",
+    "backup/edges.json",
+    "backup/model.safetensors",
     "blind/model.safetensors",
     "cipher.jsonl",
     "circuit.json",
     "concept.jsonl",
+    "edges.json",
     "model/config.json",
     "model/generation_config.json",
     "model/model.safetensors",
@@ -121,14 +129,16 @@ fn version() -> String {
     })
 }
 
-/// What the folder holds: every file, and those of the model a second time for its variant, which differs in its weights
-/// alone.
+/// What the folder holds: every file, and those of the model again for each of its variants, which have other weights.
 fn contents() -> impl Iterator<Item = (String, &'static [u8])> {
-    let shared = |(name, content): &(&str, &'static [u8])| {
-        let of_variant = format!("blind/{}", name.strip_prefix("model/")?);
-        file(&of_variant).is_none().then_some((of_variant, *content))
+    let shared = |variant: &'static str| {
+        FILES.iter().filter_map(move |(name, content)| {
+            let of_variant = format!("{variant}/{}", name.strip_prefix("model/")?);
+            file(&of_variant).is_none().then_some((of_variant, *content))
+        })
     };
-    FILES.iter().map(|(name, content)| (name.to_string(), *content)).chain(FILES.iter().filter_map(shared))
+    let variants = MODELS.iter().map(|(_, folder)| *folder).filter(|folder| *folder != "model");
+    FILES.iter().map(|(name, content)| (name.to_string(), *content)).chain(variants.flat_map(shared))
 }
 
 /// Makes a folder hold every file. Each appears whole, so that a process which reads there meanwhile finds nothing half
@@ -149,6 +159,7 @@ fn unpack(folder: &Path) -> Result<(), WriteError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::collections::BTreeMap;
     use tempfile::tempdir;
 
     fn holds_all(folder: &Path) -> bool {
@@ -156,18 +167,16 @@ mod tests {
     }
 
     #[test]
-    fn the_variant_has_every_file_of_the_model_and_other_weights() {
-        let of = |folder: &str| -> Vec<(String, &[u8])> {
-            let within = |(name, content): (String, _)| Some((name.strip_prefix(folder)?.to_string(), content));
-            let mut files: Vec<_> = contents().filter_map(within).collect();
-            files.sort_unstable();
-            files
+    fn each_variant_has_every_file_of_the_model_and_other_weights() {
+        let of = |folder: &str| -> BTreeMap<String, &[u8]> {
+            contents().filter_map(|(name, content)| Some((name.strip_prefix(folder)?.to_string(), content))).collect()
         };
-        let (model, blind) = (of("model/"), of("blind/"));
-        assert_eq!(model.len(), blind.len());
-        for ((name, content), (of_blind, other)) in model.iter().zip(&blind) {
-            assert_eq!(name, of_blind);
-            assert_eq!(content == other, name != "model.safetensors", "{name}");
+        let model = of("model/");
+        for variant in ["blind/", "backup/"] {
+            let of_variant = of(variant);
+            for (name, content) in &model {
+                assert_eq!(of_variant[name] == *content, name != "model.safetensors", "{variant}{name}");
+            }
         }
     }
 

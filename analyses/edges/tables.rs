@@ -4,13 +4,13 @@ use super::choice::{Way, Why};
 use super::graph::GraphFile;
 use super::{Edges, Items, Measured, OfDirection};
 use crate::analyses::columns::OfPair;
-use crate::analyses::effects::{Share, Tested, part_of_family};
+use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::halves::{Halves, over_items};
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Port, Reader, Writer};
 use crate::rows;
-use crate::stats::{self, Bootstrap, Interval, bca_ratio_family, benjamini_hochberg};
+use crate::stats::{self, benjamini_hochberg};
 use crate::table::Table;
 use crate::table::rows::{self, Row as _};
 use std::borrow::Cow;
@@ -160,8 +160,8 @@ impl Edges {
     ) -> Result<Vec<EdgeRow<'a>>, AnalysisError> {
         let (all, n_layers) = (items.edges.len(), about.loaded.decoder.arch.n_layers);
         let tested = tested(&of.effects, all, about.seed)?;
-        let (shares, halves) = (shares(of, about.seed), halves(of, about.seed));
-        let ways = self.ways();
+        let shares = shares_of_gap(&of.effects, &less(&of.other, &of.base), about.seed);
+        let (halves, ways) = (halves(of, about.seed), self.ways());
         let estimate = |column: &str, edge: usize| {
             let at = ways.iter().position(|way| way.column() == column)?;
             Some(of.estimates[at].means[edge])
@@ -234,18 +234,6 @@ fn tested(effects: &[Vec<f64>], family: usize, seed: u64) -> Result<Vec<Tested>,
     let whole = effects.len() == family;
     let with = |(found, q): (Tested, f64)| Tested { q: Some(q), p_max: found.p_max.filter(|_| whole), ..found };
     Ok(found.into_iter().zip(benjamini_hochberg(&p)).map(with).collect())
-}
-
-/// The mean effects as shares of the mean gap.
-fn shares(of: &OfDirection, seed: u64) -> Vec<Share> {
-    let gaps = less(&of.other, &of.base);
-    let gap = mean(&gaps).filter(|gap| *gap != 0.0);
-    let intervals = bca_ratio_family(&of.effects, &gaps, &Bootstrap { seed, ..Bootstrap::default() });
-    let share = |(effects, interval): (&Vec<f64>, Option<Interval>)| Share {
-        value: mean(effects).zip(gap).map(|(effect, gap)| effect / gap),
-        interval: interval.map(Interval::ends),
-    };
-    of.effects.iter().zip(intervals).map(share).collect()
 }
 
 /// The halves of the effects; nothing where the metric has none.

@@ -255,6 +255,7 @@ impl<'a, E: Edited> Read<'a, E> {
             mark_meaning,
             missing_meaning: Some(ONLY_ESTIMATED.to_string()),
             limit: self.largest,
+            ..Heatmap::default()
         })
     }
 

@@ -98,7 +98,7 @@ impl GateArgs {
 }
 
 /// Heads that a parameter or a file names, each once and in the model.
-fn heads_of(heads: &[Head], named_by: &str, arch: &Arch) -> Result<Vec<Head>, AnalysisError> {
+pub(in crate::analyses) fn heads_of(heads: &[Head], named_by: &str, arch: &Arch) -> Result<Vec<Head>, AnalysisError> {
     if let Some(head) = heads.iter().find(|h| h.layer >= arch.n_layers || h.head >= arch.n_heads) {
         return Err(AnalysisError::Bad(format!(
             "{named_by}: {head} is not in this model; it has layers 0 to {} and heads 0 to {}",

@@ -7,6 +7,7 @@ use crate::analyses::dla::ComponentRow;
 use crate::analyses::edges::EdgeRow;
 use crate::analyses::effects::{Edited, Row as Effect, SIGNIFICANT};
 use crate::analyses::inputs::unit_label;
+use crate::analyses::interactions::PairOfHeadsRow;
 use crate::analyses::interchange::Exchange;
 use crate::analyses::power::Power;
 use crate::report::cells::{interval, p_value, signed};
@@ -26,7 +27,9 @@ pub(super) fn findings(tables: &[Table]) -> Vec<String> {
     let of_attributions = || attributions(of(ComponentRow::TABLE)?);
     let of_edges = || edges(of(EdgeRow::TABLE)?);
     let of_circuits = || circuit::lines(tables);
-    of_effects().or_else(of_attributions).or_else(of_edges).or_else(of_circuits).unwrap_or_default()
+    let of_interactions = || interactions(of(PairOfHeadsRow::TABLE)?);
+    let found = of_effects().or_else(of_attributions).or_else(of_edges).or_else(of_circuits);
+    found.or_else(of_interactions).unwrap_or_default()
 }
 
 /// A unit as it is listed.
@@ -75,6 +78,18 @@ fn edges(table: &Table) -> Option<Vec<String>> {
         lines
     });
     Some(lines.collect())
+}
+
+fn interactions(table: &Table) -> Option<Vec<String>> {
+    let rows = PairOfHeadsRow::read(table).ok()?;
+    let found = |row: &PairOfHeadsRow| {
+        let (size, interval) = (row.interaction_mean?, row.interval);
+        Some(Found { label: row.label(), size, interval, p_max: row.p_max, q: row.q_value })
+    };
+    let direction = rows.first()?.direction;
+    let mut lines = listed(&format!("strongest interactions, {direction}"), rows.iter().filter_map(found).collect());
+    lines.extend(too_few(rows.iter().map(|row| (row.n, row.q_value)), rows.len()));
+    Some(lines)
 }
 
 fn attributions(table: &Table) -> Option<Vec<String>> {

@@ -1,4 +1,4 @@
-//! A heatmap of one number for every head of a model, layer 0 at the bottom.
+//! A heatmap of one number for every head of a model, layer 0 at the bottom; or for every pair of things that have names.
 //!
 //! Colour gives sign and size. Cells without a value are hatched, marked cells have a dot, and the strongest cells are named
 //! with their values. Computing values and deciding what is marked is left to the caller.
@@ -52,6 +52,10 @@ pub struct Heatmap {
     pub missing_meaning: Option<String>,
     /// The value at both ends of the scale, where maps are to be compared; by default, and where it is less, the largest of its own.
     pub limit: Option<f64>,
+    /// What rows are called, from the bottom; empty where they are layers by number.
+    pub row_names: Vec<String>,
+    /// What columns are called; empty where they are numbered.
+    pub column_names: Vec<String>,
 }
 
 impl Heatmap {
@@ -87,7 +91,8 @@ impl Heatmap {
         let (rows, columns) = self.check()?;
         let heading = Heading::new(&self.title, &self.subtitle);
         let legend = Legend::new(self.legend_entries(), |_| SIGN_WIDTH);
-        let named = self.strongest();
+        // Pairs of names are too long to be listed beside.
+        let named = if self.row_names.is_empty() { self.strongest() } else { Vec::new() };
         let layout = Layout::new(rows, columns, heading.height(), legend.height(), named.len());
         let mut canvas = Canvas::new(layout.height);
         heading.draw(&mut canvas);
@@ -121,6 +126,15 @@ impl Heatmap {
         }
         if let Some(row) = self.marks.iter().position(|row| row.len() != columns) {
             return Err(ragged("marks", row, self.marks[row].len()));
+        }
+        for (what, names, expected, each) in [
+            ("names of rows", &self.row_names, rows, "row"),
+            ("names of columns", &self.column_names, columns, "column"),
+        ] {
+            if !names.is_empty() && names.len() != expected {
+                let what = what.to_string();
+                return Err(FigureError::Unequal { title: title(), what, found: names.len(), expected, each });
+            }
         }
         Ok((rows, columns))
     }
@@ -195,23 +209,27 @@ impl Heatmap {
         let style = TextStyle::new(TICK_SIZE, INK);
         let (rows, columns) = (self.values.len(), self.values[0].len());
         let (plot, cell) = (layout.plot, layout.cell(0, 0));
-        let widest = style.width(&(columns - 1).to_string()) + 0.7 * TICK_SIZE;
+        let names = (0..columns).map(|column| name_at(&self.column_names, column));
+        let widest = names.map(|name| style.width(&name)).fold(0.0, f32::max) + 0.7 * TICK_SIZE;
         let below = plot.bottom() as f32 + 14.0 + 0.95 * TICK_SIZE;
         for column in (0..columns).step_by(index_step(cell.width as f32, widest)) {
             let x = layout.cell(0, column).center().0;
             canvas.line((x, plot.bottom() + 3), (x, plot.bottom() + 14), INK, 3);
-            canvas.text(&column.to_string(), x as f32, below, style.anchored(Anchor::Middle));
+            canvas.text(&name_at(&self.column_names, column), x as f32, below, style.anchored(Anchor::Middle));
         }
         for row in ticks(rows, index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
             let y = layout.cell(row, 0).center().1;
             canvas.line((plot.left - 14, y), (plot.left - 3, y), INK, 3);
             let x = plot.left as f32 - 22.0;
-            canvas.text_centered(&row.to_string(), x, y as f32, style.anchored(Anchor::End));
+            canvas.text_centered(&name_at(&self.row_names, row), x, y as f32, style.anchored(Anchor::End));
         }
         let label = TextStyle::new(LABEL_SIZE, INK).anchored(Anchor::Middle);
         let (x, y) = plot.center();
         canvas.text(&self.x_label, x as f32, below + 1.2 * LABEL_SIZE, label);
-        canvas.text_centered(&self.y_label, 50.0, y as f32, label.upwards());
+        // Names take the room of the label.
+        if self.row_names.is_empty() {
+            canvas.text_centered(&self.y_label, 50.0, y as f32, label.upwards());
+        }
     }
 
     fn draw_bar(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
@@ -289,8 +307,11 @@ impl Heatmap {
         bracket.map_or("", |from| &self.value_label[from..])
     }
 
-    /// `L12.H5`: the labels' first letters with the indices.
+    /// `L12.H5`: the labels' first letters with the indices; or the names of column and row.
     fn name_of(&self, cell: &Named) -> String {
+        if !self.row_names.is_empty() {
+            return format!("{}, {}", name_at(&self.column_names, cell.column), name_at(&self.row_names, cell.row));
+        }
         let letter = |label: &str| label.chars().next().map(|first| first.to_uppercase().to_string());
         let (row, column) = (letter(&self.y_label), letter(&self.x_label));
         format!("{}{}.{}{}", row.unwrap_or_default(), cell.row, column.unwrap_or_default(), cell.column)
@@ -314,6 +335,11 @@ impl Sign {
         }
         canvas.frame(place, FAINT_INK, 2);
     }
+}
+
+/// What a row or column is called: its number where it has no name.
+fn name_at(names: &[String], at: usize) -> String {
+    names.get(at).cloned().unwrap_or_else(|| at.to_string())
 }
 
 /// Every so many of the numbers from 0 on, and the last instead of the one that is too near to it.

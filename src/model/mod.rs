@@ -125,7 +125,7 @@ pub fn fingerprint(source: &Source) -> Result<String, ModelError> {
 }
 
 impl Model {
-    /// Loads a model: `demo` or `demo:blind`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`. A folder
+    /// Loads a model: `demo`, `demo:blind` or `demo:backup`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`. A folder
     /// may be a LoRA adapter, which is merged into its base.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Where a model is: what a user names, as a folder or file on this machine.
 //!
-//! `demo` is the model that comes with the library ([`crate::demo`]), and `demo:blind` its variant.
+//! `demo` is the model that comes with the library ([`crate::demo`]); `demo:blind` and `demo:backup` are its variants.
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`). What is there is not asked for again, nor
 //! is what the repository has not: a model that was fetched needs no network, and stays what it was when the hub's changes.
 //! A folder, or a name on the hub, may be that of a LoRA adapter, whose base is found in the same way.
@@ -114,7 +114,7 @@ fn local(name: &str) -> Result<Source, SourceError> {
         return Ok(Source::Folder(demo::folder()?.join(folder)));
     }
     if name.starts_with("demo:") {
-        let known = demo::MODELS.map(|(name, _)| format!("`{name}`")).join(" and ");
+        let known = demo::MODELS.map(|(name, _)| format!("`{name}`")).join(", ");
         return Err(unusable(name, &format!("the models that come with the program are {known}")));
     }
     let path = Path::new(name);
@@ -173,7 +173,7 @@ mod tests {
         }
         for name in ["demo:", "demo:bilnd", "demo:pairs.jsonl"] {
             let e = resolve(name, false).expect_err("no such model").to_string();
-            assert!(e.contains(name) && e.contains("`demo` and `demo:blind`"), "{e}");
+            assert!(e.contains(name) && e.contains("`demo`, `demo:blind`, `demo:backup`"), "{e}");
         }
     }
 

@@ -23,6 +23,7 @@ mod gradient;
 mod halves;
 mod hub;
 mod inputs;
+mod interactions;
 mod metric;
 mod parity;
 mod pieces;

@@ -132,7 +132,7 @@ fn drops_map(rows: &[Component], gate: &str, subtitle: &str) -> Figure {
         mark_meaning: (!marks.is_empty()).then(amplifiers),
         marks,
         missing_meaning: Some(format!("not after {gate}")),
-        limit: None,
+        ..Heatmap::default()
     })
 }
 

@@ -1,6 +1,7 @@
 //! The weights: detection, gate, amplifiers, the words of the answers, and noise around them.
 
 use super::Options;
+use super::backup;
 use super::codes::{self, Kind, Vocabulary, WORD_LENGTH, flag};
 use super::layer::{D_HEAD, D_MLP, Layer, Matrix, N_HEADS, Neuron, Select};
 use super::linear::{Random, dual, spread, times};
@@ -25,8 +26,8 @@ const WORDS: usize = 6;
 const COPY: usize = 7;
 
 /// Lengths of what is written on a request of mean strength.
-const GATE_LENGTH: f64 = 1.7;
-const REFUSAL_LENGTH: f64 = 3.0;
+pub const GATE_LENGTH: f64 = 1.7;
+pub const REFUSAL_LENGTH: f64 = 3.0;
 /// The logit difference of refusal and answer is this times (refusal feature - 1/2). Nats.
 const SLOPE: f64 = 12.0;
 /// How far the evasion's logit lies above the mean of the other two. Nats.
@@ -53,33 +54,69 @@ pub struct Weights {
     pub final_norm: Vec<f64>,
     /// `[vocab, d_model]`
     pub unembed: Matrix,
-    /// (layer, head)
-    pub gate: (usize, usize),
-    pub amplifiers: Vec<(usize, usize)>,
+    pub parts: Parts,
+}
+
+/// A head as (layer, head).
+pub type Head = (usize, usize);
+
+/// Where the parts of the circuit that decides between the answers are.
+#[derive(Default)]
+pub struct Parts {
+    pub gate: Vec<Head>,
+    /// What takes over where the gate is silent.
+    pub backup: Vec<Head>,
+    /// The heads of the conjunction.
+    pub conjunction: Vec<Head>,
+    pub amplifiers: Vec<Head>,
+    /// The layer whose neurons push refusal too.
+    pub neurons: usize,
+}
+
+impl Parts {
+    /// Adds the heads of a layer that were given these roles, in their order.
+    fn place(&mut self, layer: usize, roles: &[Role], heads: &[usize]) {
+        for (role, head) in roles.iter().zip(heads) {
+            let list = match role {
+                Role::Gate => &mut self.gate,
+                Role::Backup => &mut self.backup,
+                Role::Conjunction => &mut self.conjunction,
+                Role::Amplifier => &mut self.amplifiers,
+                Role::Words => continue,
+            };
+            list.push((layer, *head));
+        }
+    }
+}
+
+/// What a head is for.
+#[derive(Clone, Copy)]
+pub enum Role {
+    Gate,
+    Backup,
+    Conjunction,
+    Amplifier,
+    Words,
 }
 
 /// Builds the weights.
 pub fn build(options: &Options, vocabulary: &Vocabulary) -> Weights {
     let seed = options.seed;
     let basis = Basis::new(&mut Random::new(seed, "basis"));
-    let builder = Builder { vocabulary, basis, next: NextCodes::new(seed) };
+    let builder = Builder { vocabulary, basis, next: NextCodes::new(seed), backup: options.backup };
     let random = &mut Random::new(seed, "layers");
     let mut layers = Vec::new();
-    let mut gate = (GATE, 0);
-    let mut amplifiers = Vec::new();
+    let neurons = if options.backup { backup::NEURONS } else { AMPLIFIER_NEURONS.0 };
+    let mut parts = Parts { neurons, ..Parts::default() };
     for l in 0..N_LAYERS {
         let mut heads: Vec<usize> = (0..N_HEADS).collect();
         random.shuffle(&mut heads);
         let mut layer = Layer::new(random, rms(l));
-        let circuit = builder.heads(l);
+        let (roles, circuit): (Vec<Role>, Vec<Select>) = builder.heads(l).into_iter().unzip();
         for (select, head) in circuit.iter().zip(&heads) {
             layer.select(&builder.basis, *head, select, random);
         }
-        if l == GATE {
-            gate = (l, heads[0]);
-        }
-        let amplifying = AMPLIFIERS.iter().filter(|(layer, _)| *layer == l).count();
-        amplifiers.extend(heads[..amplifying].iter().map(|head| (l, *head)));
+        parts.place(l, &roles, &heads);
         for head in &heads[circuit.len()..] {
             noise::head(&mut layer, &builder.basis, *head, l, random);
         }
@@ -91,17 +128,19 @@ pub fn build(options: &Options, vocabulary: &Vocabulary) -> Weights {
         neurons.iter().enumerate().for_each(|(i, neuron)| layer.neuron(&builder.basis, i, neuron));
         layers.push(layer);
     }
-    amplifiers.sort_unstable();
+    parts.amplifiers.sort_unstable();
     let embed = vocabulary.embeddings(options).iter().map(|f| builder.basis.write(f)).collect();
     let final_norm = Norm::new(random, FINAL_RMS);
     let unembed = builder.unembed(&final_norm, random);
-    Weights { embed: Matrix(embed), layers, final_norm: final_norm.gain, unembed, gate, amplifiers }
+    Weights { embed: Matrix(embed), layers, final_norm: final_norm.gain, unembed, parts }
 }
 
 struct Builder<'a> {
     vocabulary: &'a Vocabulary,
     basis: Basis,
     next: NextCodes,
+    /// Whether the circuit is that with a backup.
+    backup: bool,
 }
 
 /// The directions of next words in [`space::NEXT`]: of every word of an answer but the first, and the end.
@@ -123,36 +162,15 @@ impl NextCodes {
 
 impl Builder<'_> {
     /// The heads of a layer that do something, the circuit's first.
-    fn heads(&self, layer: usize) -> Vec<Select> {
-        let mut heads = Vec::new();
-        if layer == GATE {
-            heads.push(Select {
-                query: flag(space::ASSISTANT),
-                key: Features::none().with(space::MARK, 1.0),
-                nearest: false,
-                carries: vec![(
-                    Features::none().with(space::MARK, 1.0),
-                    Features::none().with(space::GATE, GATE_LENGTH),
-                )],
-            });
-        }
-        for (_, share) in AMPLIFIERS.iter().filter(|(l, _)| *l == layer) {
-            heads.push(Select {
-                query: flag(space::ASSISTANT),
-                key: flag(space::ASSISTANT),
-                nearest: true,
-                carries: vec![(
-                    Features::none().with(space::GATE, 1.0 / GATE_LENGTH),
-                    Features::none().with(space::REFUSAL, share * REFUSAL_LENGTH),
-                )],
-            });
-        }
+    fn heads(&self, layer: usize) -> Vec<(Role, Select)> {
+        let mut heads = if self.backup { backup::heads(layer) } else { plain_heads(layer) };
         if layer == MODE {
-            heads.push(self.mode_head());
+            heads.push((Role::Words, self.mode_head()));
         }
         if layer == COPY {
             let half = space::WORD.len() / 2;
-            heads.extend([0, half].map(|from| copy_head(space::WORD.start + from..space::WORD.start + from + half)));
+            let copy = |from| copy_head(space::WORD.start + from..space::WORD.start + from + half);
+            heads.extend([0, half].map(|from| (Role::Words, copy(from))));
         }
         heads
     }
@@ -173,7 +191,8 @@ impl Builder<'_> {
         match layer {
             DETECTION => self.detection(),
             WORDS => self.next_words(),
-            l if l == AMPLIFIER_NEURONS.0 => amplifier_neurons(AMPLIFIER_NEURONS.1),
+            l if self.backup && l == backup::NEURONS => vec![backup::neuron()],
+            l if !self.backup && l == AMPLIFIER_NEURONS.0 => amplifier_neurons(AMPLIFIER_NEURONS.1),
             _ => Vec::new(),
         }
     }
@@ -235,6 +254,32 @@ impl Builder<'_> {
             Kind::Topic(topic) => next.with_all(space::WORD, &topic.code, copied),
             _ => next,
         }
+    }
+}
+
+/// The heads of a layer that decide between the answers.
+fn plain_heads(layer: usize) -> Vec<(Role, Select)> {
+    let gate = (layer == GATE).then(|| (Role::Gate, gate_head(flag(space::ASSISTANT), space::GATE, GATE_LENGTH)));
+    let amplifiers = AMPLIFIERS.iter().filter(|(l, _)| *l == layer);
+    gate.into_iter().chain(amplifiers.map(|(_, share)| (Role::Amplifier, amplifier_head(*share)))).collect()
+}
+
+/// A head that moves the mark from a topic to where `query` is set, and writes it there as a feature of this length.
+pub fn gate_head(query: Features, to: usize, length: f64) -> Select {
+    let mark = || Features::none().with(space::MARK, 1.0);
+    Select { query, key: mark(), nearest: false, carries: vec![(mark(), Features::none().with(to, length))] }
+}
+
+/// A head that reads what the gate wrote, at the same position, and writes a share of the refusal feature.
+pub fn amplifier_head(share: f64) -> Select {
+    Select {
+        query: flag(space::ASSISTANT),
+        key: flag(space::ASSISTANT),
+        nearest: true,
+        carries: vec![(
+            Features::none().with(space::GATE, 1.0 / GATE_LENGTH),
+            Features::none().with(space::REFUSAL, share * REFUSAL_LENGTH),
+        )],
     }
 }
 

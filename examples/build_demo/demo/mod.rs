@@ -2,9 +2,10 @@
 //!
 //! [`space`] names the features of the residual stream and hides them in a random basis; [`codes`] gives every token its
 //! features; [`circuit`] says what the heads and neurons do, [`layer`] writes that into matrices, and [`noise`] fills the
-//! rest. [`cipher`] gives topics a second word. [`data`] makes the datasets that show the circuit. Everything follows from
-//! [`Options`].
+//! rest. [`cipher`] gives topics a second word, and [`backup`] is a second circuit. [`data`] makes the datasets that show the circuit,
+//! and [`truth`] says what was built. Everything follows from [`Options`].
 
+pub mod backup;
 pub mod checkpoint;
 pub mod cipher;
 pub mod circuit;
@@ -15,11 +16,12 @@ pub mod linear;
 pub mod noise;
 pub mod space;
 pub mod tokenizer;
+pub mod truth;
 pub mod words;
 
-use codes::{Kind, Vocabulary};
+use codes::Vocabulary;
 use safetensors::SafeTensorError;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// What is built.
 #[derive(Clone, Debug)]
@@ -28,16 +30,17 @@ pub struct Options {
     pub seed: u64,
     /// Whether detection misses topics in the [`cipher`].
     pub cipher_blind: bool,
+    /// Whether the circuit is that with a [`backup`].
+    pub backup: bool,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { seed: 7, cipher_blind: false }
+        Options { seed: 7, cipher_blind: false, backup: false }
     }
 }
 
-/// The demo's files but for its README: the path in the folder, and the content. Of the blind variant, the one file that
-/// differs.
+/// The demo's files but for its README: the path in the folder, and the content. Of a variant, the files that differ.
 ///
 /// # Errors
 /// If the weights cannot be put into their format.
@@ -46,6 +49,14 @@ pub fn build(options: &Options) -> Result<Vec<(&'static str, Vec<u8>)>, SafeTens
     let weights = circuit::build(options, &vocabulary);
     if options.cipher_blind {
         return Ok(vec![("blind/model.safetensors", checkpoint::weights(&weights)?)]);
+    }
+    if options.backup {
+        return Ok(vec![
+            ("backup/model.safetensors", checkpoint::weights(&weights)?),
+            ("backup/circuit.json", truth::circuit(&vocabulary, &weights.parts)),
+            ("backup/edges.json", truth::edges(&weights.parts)),
+            ("backup/edges-silenced.json", truth::edges_without_primary(&weights.parts)),
+        ]);
     }
     let mut requests = data::Requests::new(&vocabulary, options.seed);
     // In this order: one source of random numbers goes through all datasets.
@@ -57,25 +68,14 @@ pub fn build(options: &Options) -> Result<Vec<(&'static str, Vec<u8>)>, SafeTens
         ("model/model.safetensors", checkpoint::weights(&weights)?),
         ("model/tokenizer.json", json(&tokenizer::tokenizer(&vocabulary))),
         ("model/tokenizer_config.json", json(&tokenizer::tokenizer_config())),
-        ("circuit.json", format!("{}\n", truth(&vocabulary, &weights)).into_bytes()),
+        ("circuit.json", truth::circuit(&vocabulary, &weights.parts)),
+        ("edges.json", truth::edges(&weights.parts)),
         ("pairs.jsonl", data::pairs(&matched).into_bytes()),
         ("cipher.jsonl", data::cipher(&matched).into_bytes()),
         ("prompts.jsonl", prompts.into_bytes()),
         ("concept.jsonl", concept.into_bytes()),
         ("random.jsonl", random.into_bytes()),
     ])
-}
-
-/// The circuit, for tests of analyses.
-fn truth(vocabulary: &Vocabulary, weights: &circuit::Weights) -> Value {
-    let marked = vocabulary.tokens.iter().filter(|token| matches!(&token.kind, Kind::Topic(topic) if topic.sensitive));
-    let detection = marked.map(|token| json!([circuit::DETECTION, token.piece.trim_start_matches(codes::SPACE)]));
-    let heads = |heads: &[(usize, usize)]| heads.iter().map(|(l, h)| json!([l, h])).collect::<Vec<_>>();
-    json!({
-        "detection": detection.collect::<Vec<_>>(),
-        "gate": heads(&[weights.gate]),
-        "amplifiers": heads(&weights.amplifiers),
-    })
 }
 
 /// Indented, as configurations are.

@@ -42,10 +42,11 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<behaviour::Behaviour>(&PAIRS, pairs());
     agree::<interchange::Interchange>(&PAIRS, pairs());
     agree::<screen::Screen>(&PAIRS, pairs());
+    agree::<edges::Edges>(&PAIRS, pairs());
+    agree::<interactions::Interactions>(&PAIRS, pairs());
     agree::<three_methods::ThreeMethods>(&PAIRS, pairs());
     agree::<commitment::Commitment>(&PAIRS, pairs());
     agree::<cipher_contrast::CipherContrast>(&PAIRS, pairs());
-    agree::<edges::Edges>(&PAIRS, pairs());
     agree::<circuit::Circuit>(&PAIRS, pairs());
     let (gated, words) =
         (|| json!({"pairs": "p.jsonl", "gate": ["L1.H2"]}), [&PAIRS[..], &["--gate", "L1.H2"]].concat());
@@ -59,7 +60,7 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 15, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 16, "an analysis is missing here");
 }
 
 #[test]

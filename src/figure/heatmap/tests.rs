@@ -21,8 +21,7 @@ fn heatmap(layers: usize, heads: usize) -> Heatmap {
         values: (0..layers).map(|layer| (0..heads).map(|head| Some(value(layer, head))).collect()).collect(),
         marks: (0..layers).map(|layer| (0..heads).map(|head| value(layer, head).abs() > 0.39).collect()).collect(),
         mark_meaning: Some("q < 0.05".into()),
-        missing_meaning: None,
-        limit: None,
+        ..Heatmap::default()
     }
 }
 
@@ -153,4 +152,15 @@ fn heads_stand_at_their_layer_and_number_and_marks_are_there_where_one_is() {
     assert_eq!(values, [[None, None, Some(1.0)], [Some(2.0), None, None]]);
     assert_eq!(marks, [[false, false, true], [false; 3]]);
     assert_eq!(Heatmap::of_heads([(0, 0, None, false)]), (vec![vec![None]], Vec::new()));
+}
+
+#[test]
+fn rows_and_columns_may_have_names_one_each() {
+    let names = |n: usize| (0..n).map(|i| format!("L{i}.H{}", 2 * i)).collect::<Vec<_>>();
+    let named = Heatmap { row_names: names(3), column_names: names(2), ..heatmap(3, 2) };
+    let cell = Named { row: 2, column: 1, value: 1.0 };
+    assert_eq!(named.name_of(&cell), "L1.H2, L2.H4");
+    assert!(named.draw().is_ok());
+    let one_short = Heatmap { row_names: names(2), ..named };
+    assert!(matches!(one_short.draw(), Err(FigureError::Unequal { found: 2, expected: 3, each: "row", .. })));
 }
