@@ -121,6 +121,13 @@ struct OfRanking {
     stability: Option<Stability>,
 }
 
+/// A circuit of one size that is to be run.
+struct OfSize<'a> {
+    order: Order,
+    fraction: f64,
+    members: &'a [usize],
+}
+
 /// The circuit of one size.
 struct Point {
     order: Order,
@@ -226,21 +233,19 @@ impl Circuit {
 
     fn of_ranking(&self, runs: &Runs, ranking: Ranking, of: &Faithfulness) -> Result<OfRanking, AnalysisError> {
         let all = runs.items.members();
-        let sizes = FRACTIONS.map(|fraction| (fraction, curve::size(fraction, all)));
-        let asked: Vec<(Order, f64, usize)> =
-            Order::ALL.into_iter().flat_map(|order| sizes.map(|(fraction, size)| (order, fraction, size))).collect();
-        let orders = Order::ALL.map(|order| order.of(&ranking.scores));
-        let sets: Vec<&[usize]> = asked.iter().map(|(order, _, size)| &orders[*order as usize][..*size]).collect();
-        let metrics = runs.kept(&sets)?;
-        let point = |(((order, fraction, edges), set), metric): (((Order, f64, usize), &[usize]), Vec<f64>)| Point {
-            order,
-            fraction,
-            edges,
-            left: runs.on_paths(set).len(),
-            metric,
+        let orders = Order::ALL.map(|order| (order, order.of(&ranking.scores)));
+        let size = |fraction: f64| (fraction, curve::size(fraction, all));
+        let circuits =
+            orders.iter().flat_map(|(order, ranked)| FRACTIONS.map(size).map(|at| (*order, at, &ranked[..at.1])));
+        let circuits: Vec<OfSize> =
+            circuits.map(|(order, (fraction, _), members)| OfSize { order, fraction, members }).collect();
+        let metrics = runs.kept(&circuits.iter().map(|circuit| circuit.members).collect::<Vec<_>>())?;
+        let point = |(OfSize { order, fraction, members }, metric): (OfSize, Vec<f64>)| {
+            let (edges, left) = (members.len(), runs.on_paths(members).len());
+            Point { order, fraction, edges, left, metric }
         };
-        let points: Vec<Point> = asked.into_iter().zip(sets).zip(metrics).map(point).collect();
-        let ranked = &orders[Order::Score as usize];
+        let points: Vec<Point> = circuits.into_iter().zip(metrics).map(point).collect();
+        let (_, ranked) = &orders[Order::Score as usize];
         let enough = |metric: &[f64]| of(metric).is_some_and(|f| f >= self.threshold);
         let chosen = match of(&points.last().map_or(Vec::new(), |point| point.metric.clone())) {
             None if !runs.runner.is_counting() => None,

@@ -100,7 +100,7 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
         return Err(bad(why.to_string()));
     }
     let of: Vec<(usize, usize)> = known.iter().filter_map(|(i, member)| Some((*i, (*member)?))).collect();
-    if of.len() < known.len() || of.len() % edges.len() != 0 {
+    if of.len() < known.len() || !of.len().is_multiple_of(edges.len()) {
         let place = &rows[known[0].0].position;
         let at = if members.spans {
             format!(" at the spans of the pairs ({place} is the first there)")
