@@ -83,7 +83,7 @@ fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources
 
 /// The scores that a run of `edges` found.
 fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) -> Result<Vec<Ranking>, AnalysisError> {
-    let in_directory = !run.is_in_memory() && run.path().is_dir();
+    let in_directory = !run.is_in_memory() && run.path().extension().is_none_or(|end| end != "parquet");
     let data = if in_directory { Data::from(run.path().join("edges.parquet")) } else { run.clone() };
     let (bytes, source) = read_input(&data)?;
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));

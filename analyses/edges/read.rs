@@ -51,7 +51,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         if let Some(graph) = of.graph() {
             figures.push((of.file("graph"), graph.into()));
         }
-        figures.push((of.file("forest"), of.forest()));
+        figures.extend(of.forest().map(|forest| (of.file("forest"), forest)));
         if let Some(scatter) = of.scatter() {
             figures.push((of.file("agreement"), scatter));
         }
@@ -76,6 +76,14 @@ impl<'a> OfDirection<'a> {
         let mut run: Vec<&EdgeRow> = self.rows.iter().filter(|row| row.effect_mean.is_some()).collect();
         run.sort_by(|a, b| size(b).total_cmp(&size(a)));
         run
+    }
+
+    /// All edges, the largest estimates first.
+    fn largest(&self) -> Vec<&EdgeRow<'a>> {
+        let mut rows: Vec<&EdgeRow> = self.rows.iter().collect();
+        let by = |row: &EdgeRow| estimate(row).map_or(0.0, f64::abs);
+        rows.sort_by(|a, b| by(b).total_cmp(&by(a)));
+        rows
     }
 
     /// The span at which readers read, where it is one.
@@ -138,7 +146,8 @@ impl<'a> OfDirection<'a> {
         })
     }
 
-    fn forest(&self) -> Figure {
+    /// The strongest edges that were run, if any was.
+    fn forest(&self) -> Option<Figure> {
         let row = |row: &&EdgeRow| ForestRow {
             label: name(row),
             estimates: vec![row.effect_mean.map(|value| Estimate {
@@ -147,15 +156,18 @@ impl<'a> OfDirection<'a> {
                 marked: Some(is_significant(row)),
             })],
         };
-        Figure::from(Forest {
-            title: format!("The strongest edges: {}", self.named()),
-            subtitle: self.subtitle(),
-            value_label: "effect of taking the edge on the logit difference (nats)".to_string(),
-            series: vec![self.direction.to_string()],
-            rows: self.strongest().iter().take(LISTED).map(row).collect(),
-            mark_meaning: Some(format!("q < {SIGNIFICANT}")),
-            interval_meaning: Some(INTERVAL.to_string()),
-            missing_meaning: None,
+        let rows: Vec<ForestRow> = self.strongest().iter().take(LISTED).map(row).collect();
+        (!rows.is_empty()).then(|| {
+            Figure::from(Forest {
+                title: format!("The strongest edges: {}", self.named()),
+                subtitle: self.subtitle(),
+                value_label: "effect of taking the edge on the logit difference (nats)".to_string(),
+                series: vec![self.direction.to_string()],
+                rows,
+                mark_meaning: Some(format!("q < {SIGNIFICANT}")),
+                interval_meaning: Some(INTERVAL.to_string()),
+                missing_meaning: None,
+            })
         })
     }
 
@@ -225,7 +237,7 @@ impl<'a> OfDirection<'a> {
                 ]
                 .map(Heading::number),
             )
-            .chain(estimate_heading(&strongest, self.first_way()))
+            .chain(estimate_heading(&self.largest(), self.first_way()))
             .collect();
         let cells = |row: &&EdgeRow| {
             let (low, high) = row.interval.unzip();
@@ -243,9 +255,12 @@ impl<'a> OfDirection<'a> {
             cells.extend(estimate(row).map(|estimate| signed(estimate, 3)));
             cells
         };
-        let rows = strongest.iter().take(LISTED).map(cells).collect();
+        // Where none was run, those of the largest estimates.
+        let shown = if strongest.is_empty() { self.largest() } else { strongest.clone() };
+        let rows = shown.iter().take(LISTED).map(cells).collect();
+        let by = if strongest.is_empty() { "estimate" } else { "effect" };
         let caption =
-            format!("The strongest edges by the size of the effect ({}); all are in edges.parquet", self.named());
+            format!("The strongest edges by the size of the {by} ({}); all are in edges.parquet", self.named());
         let mut section = Section::new(capitalised(&self.named())).paragraph(text);
         if self.graph().is_some() {
             let what = match strongest.iter().any(|row| matters(row)) {
@@ -258,7 +273,11 @@ impl<'a> OfDirection<'a> {
                 format!("Layered graph of the strongest edges ({}).", self.named()),
             );
         }
-        section.table(caption, header, rows).figure(
+        let section = section.table(caption, header, rows);
+        if strongest.is_empty() {
+            return section;
+        }
+        section.figure(
             dir.join(self.file("forest")),
             "The strongest edges with their intervals, the strongest on top.",
             format!("Forest plot of the strongest edges ({}).", self.named()),

@@ -139,6 +139,23 @@ impl Plan {
         Ok(Placed { edit, site: edit.site, positions, columns: columns.into(), made })
     }
 
+    /// Those of some positions at which a donor's writers may add something else than a run's: where two prompts begin alike they add
+    /// the same. One position stays.
+    fn where_unlike(&self, mut positions: Vec<usize>, run: Run, donor: Run) -> Vec<usize> {
+        let (Run::Prompt(run), Run::Prompt(donor)) = (run, donor) else { return positions };
+        let both = self.prompts[run].ids.iter().zip(&self.prompts[donor].ids);
+        let shared = both.take_while(|(a, b)| a == b).count();
+        let last = positions.last().copied();
+        positions.retain(|p| *p >= shared);
+        positions.extend(last.filter(|_| positions.is_empty()));
+        positions
+    }
+
+    /// The exchanges of a fork itself.
+    fn own_exchanges(&self, run: Run) -> &[Exchange] {
+        if let Run::Fork(f) = run { &self.forks[f].exchanges } else { &[] }
+    }
+
     /// Edges that a fork takes, sorted by where their readers are.
     fn exchanged(&self, program: &Program, run: Run, exchange: &Exchange) -> Result<Exchanged, PlanError> {
         let bad = |why: String| PlanError::Bad { at: format!("{}, exchange of edges", self.describe(run)), why };
@@ -151,6 +168,11 @@ impl Plan {
             )));
         }
         let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
+        let alone = program.edits(run).is_empty()
+            && self.own_exchanges(run).iter().all(|other| other.donor == exchange.donor)
+            && self.forks.iter().all(|fork| fork.base != run);
+        let base = program.base(run).filter(|_| alone).unwrap_or(run);
+        let positions = self.where_unlike(positions, base, exchange.donor);
         let (graph, mut named) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
         let (edges, but) = match &exchange.edges {
             EdgeSet::These(edges) => (edges, false),
@@ -336,6 +358,7 @@ impl<'p> Named<'p> {
         check_metric(metric, program.arch, keys).map_err(|why| self.bad(why))?;
         let mut positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
         positions.sort_unstable();
+        let positions = self.plan.where_unlike(positions, self.run, *donor);
         Ok(EdgesReadout { readout: self.readout, run: self.run, donor: *donor, metric, positions, by: *by })
     }
 
