@@ -155,7 +155,7 @@ impl Analysis for Circuit {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let position = (!self.by_span).then_some(Position::All);
-        let mut prepared = super::edges::prepare(&self.pairs, position, model)?;
+        let mut prepared = super::edges::prepare(&self.pairs, position, &[], model)?;
         if self.by_span {
             let rest = rest(&prepared.items);
             prepared.items.places.extend(rest);

@@ -21,9 +21,11 @@ use super::halves::{Asked, Value};
 use super::inputs::Spanned;
 use super::interchange::Direction;
 use super::prelude::*;
+use super::routing::gate::Head;
 use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
+
 use choice::{Chosen, Way};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 parameters! {
     /// Take every edge from the matched prompt, and measure what changes
@@ -39,6 +41,11 @@ parameters! {
         /// Readers read what is taken at the span alone. A pair names its spans in the field `spans` of its line; it does not count in
         /// the rows of a span that it lacks.
         by_span: bool, excludes position;
+
+        /// Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas
+        ///
+        /// p-values and q-values are corrected over these edges.
+        of: Vec<String>, [value_delimiter = ',', value_name = "PARTS"];
 
         /// Take edges into only one of the two runs (default: each in turn)
         direction: Option<Direction>, [value_enum];
@@ -69,7 +76,9 @@ pub struct Items {
     pub(super) pairs: Pairs,
     /// Where readers read what is taken: one place, or one a span.
     pub(super) places: Vec<Spanned>,
+    /// The edges in question, and the number of each among all of the model's.
     pub(super) edges: Vec<Edge>,
+    numbers: Vec<usize>,
 }
 
 /// What was found of the pairs, for each direction and place.
@@ -117,7 +126,8 @@ impl Analysis for Edges {
             let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
             return Err(AnalysisError::Bad(why));
         }
-        prepare(&self.pairs, (!self.by_span).then_some(self.position), model)
+        let parts = parts(&self.of, &Graph::of(&model.decoder.arch))?;
+        prepare(&self.pairs, (!self.by_span).then_some(self.position), &parts, model)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -132,10 +142,34 @@ impl Analysis for Edges {
     }
 }
 
-/// Pairs whose prompts are as long as each other, and the model's edges; without a position, at each of their spans.
+/// The parts that some words name, as writers and readers are written.
+fn parts(words: &[String], graph: &Graph) -> Result<Vec<String>, AnalysisError> {
+    let known: BTreeSet<String> =
+        graph.writers().map(|writer| writer.to_string()).chain(["logits".to_string()]).collect();
+    let part = |word: &String| {
+        let head = word.parse::<Head>().map(|head| format!("a{}.h{}", head.layer, head.head));
+        let part = head.unwrap_or_else(|_| word.clone());
+        let last = graph.writers().last().map_or(String::new(), |writer| writer.to_string());
+        let why =
+            format!("{}: `{word}` is no part of this model: it has input, a0.h0 to {last}, and logits", param("of"));
+        known.contains(&part).then_some(part).ok_or(AnalysisError::Bad(why))
+    };
+    words.iter().map(part).collect()
+}
+
+/// Whether an edge begins or ends at one of some parts, if there are any. A key or value that heads share ends at each of them.
+fn is_of(edge: Edge, parts: &[String], graph: &Graph) -> bool {
+    let ends = || graph.writers_of(edge.reader).into_iter().map(|writer| writer.to_string());
+    let names = || std::iter::once(edge.writer.to_string()).chain(ends()).chain([edge.reader.to_string()]);
+    parts.is_empty() || names().any(|name| parts.contains(&name))
+}
+
+/// Pairs whose prompts are as long as each other, and the model's edges, of some parts or all; without a position, at each of their
+/// spans.
 pub(super) fn prepare(
     pairs: &PairArgs,
     position: Option<Position>,
+    parts: &[String],
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
@@ -159,8 +193,10 @@ pub(super) fn prepare(
         Some(position) => vec![Spanned { name: position.to_string(), of }],
         None => prepared.items.spans()?,
     };
-    let edges = Graph::of(&model.decoder.arch).edges().collect();
-    Ok(prepared.map(|pairs| Items { pairs, places, edges }))
+    let graph = Graph::of(&model.decoder.arch);
+    let of = graph.edges().enumerate().filter(|(_, edge)| is_of(*edge, parts, &graph));
+    let (numbers, edges) = of.unzip();
+    Ok(prepared.map(|pairs| Items { pairs, places, edges, numbers }))
 }
 
 impl Edges {
@@ -292,7 +328,10 @@ impl Taken<'_> {
         let mut read =
             asked.into_iter().filter_map(|handle| readings.as_ref().map(|found| found[handle].values.clone()));
         let of = |way: &Way| match way {
-            Way::Score(_) => Ok(read.next().unwrap_or_default()),
+            Way::Score(_) => {
+                let all = read.next().unwrap_or_default();
+                Ok(self.items.numbers.iter().map(|edge| all[*edge]).collect())
+            }
             Way::Horizon(layers) => self.horizon(runner, *layers as usize),
         };
         ways.iter().map(of).collect()

@@ -215,7 +215,7 @@ impl Graph {
     }
 
     /// The writers that a reader's head or MLP is: a key or value serves all heads of its group. None of the logits.
-    fn writers_of(&self, reader: Reader) -> Vec<Writer> {
+    pub(crate) fn writers_of(&self, reader: Reader) -> Vec<Writer> {
         match reader {
             Reader::Logits => Vec::new(),
             Reader::Mlp { layer } => vec![Writer::Mlp { layer }],

@@ -146,6 +146,37 @@ fn only_the_strongest_and_a_sample_are_run_and_the_others_are_said_to_be_estimat
 }
 
 #[test]
+fn the_edges_of_some_parts_are_those_of_all_that_begin_or_end_there() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let (pairs, out) = (golden.pairs(&bench), bench.out("edges"));
+    run("edges", "llama", &pairs, &out, &["--exact", "all", "--of", "L1.H1,m0", "--direction", "necessity"]);
+    let table = read(&out, "edges");
+    let columns = ["writer", "reader"].map(|name| table.strs(name).unwrap());
+    let names: Vec<String> = columns[0].iter().zip(&columns[1]).map(|(w, r)| format!("{w}->{r}")).collect();
+    // Two heads share a key and a value.
+    let arch = open("llama").decoder.arch;
+    let group = 1 / (arch.n_heads / arch.n_kv_heads);
+    let of = |name: &&String| {
+        let (writer, reader) = name.split_once("->").unwrap();
+        let heads = ["q", "k", "v"].map(|port| format!("a1.h{}<{port}>", if port == "q" { 1 } else { group }));
+        ["a1.h1", "m0"].contains(&writer) || reader == "m0" || heads.iter().any(|head| head == reader)
+    };
+    assert_eq!(names, golden.names.iter().filter(of).cloned().collect::<Vec<_>>());
+    let [a, b] = golden.of_pairs("exact");
+    let (effects, estimates) = (table.floats("effect_mean").unwrap(), table.floats("reader_exact").unwrap());
+    let [c, d] = golden.of_pairs("reader_exact");
+    for (i, name) in names.iter().enumerate() {
+        let k = golden.names.iter().position(|known| known == name).unwrap();
+        assert!((effects[i].unwrap() - (a[k] + b[k]) / 2.0).abs() < 1e-4, "{name}");
+        assert!((estimates[i].unwrap() - (c[k] + d[k]) / 2.0).abs() < 1e-4, "{name}");
+    }
+    let model = family_dir("llama");
+    let (model, pairs, out) = (model.to_str().unwrap(), pairs.to_str().unwrap(), bench.out("none"));
+    gatelens(["edges", model, "--pairs", pairs, "--out", out.to_str().unwrap(), "--of", "m99"])
+        .refused(&["--of", "`m99` is no part"]);
+}
+
+#[test]
 fn a_horizon_of_all_layers_is_exact_and_a_near_one_is_the_change_of_the_stream_along_the_gradient() {
     let (bench, golden, layers) = (Bench::new(), Golden::of("llama"), open("llama").decoder.arch.n_layers);
     let pairs = golden.pairs(&bench);
