@@ -45,7 +45,8 @@ parameters! {
 
         /// Let a circuit have an edge at some spans of the pairs and not at others
         ///
-        /// Readers then read what is taken at one span at a time; all positions that are in no span are one more, `rest`.
+        /// Readers then read what is taken at one span at a time. A position in several spans is the last one's; all that are in none
+        /// are one more, `rest`.
         by_span: bool, excludes graph;
 
         /// Choose the smallest circuit that keeps this share of the gap
@@ -157,6 +158,7 @@ impl Analysis for Circuit {
         let position = (!self.by_span).then_some(Position::All);
         let mut prepared = super::edges::prepare(&self.pairs, position, &[], model)?;
         if self.by_span {
+            disjoint(&mut prepared.items.places);
             let rest = rest(&prepared.items);
             prepared.items.places.extend(rest);
         }
@@ -201,6 +203,21 @@ impl Items {
     fn place(&self, member: usize) -> Option<&str> {
         (self.places.len() > 1).then(|| self.places[member / self.edges.len()].name.as_str())
     }
+}
+
+/// Leaves each position to the last span that has it: an edge is taken there once.
+fn disjoint(places: &mut Vec<Spanned>) {
+    for k in 0..places.len() {
+        let (earlier, later) = places.split_at_mut(k + 1);
+        let place = &mut earlier[k];
+        for (i, positions) in &mut place.of {
+            let Positions::At(at) = positions else { continue };
+            let has = |p: &usize, place: &Spanned| matches!(place.of.get(i), Some(Positions::At(at)) if at.contains(p));
+            at.retain(|p| !later.iter().any(|place| has(p, place)));
+        }
+        place.of.retain(|_, positions| *positions != Positions::At(Vec::new()));
+    }
+    places.retain(|place| !place.of.is_empty());
 }
 
 /// All positions that are in no span.
@@ -273,5 +290,27 @@ impl Circuit {
         };
         let less = runs.without_each(&kept, tried, self.minimality_pairs as usize)?;
         Ok(OfCircuit { edges: edges.len(), metric: metrics.pop().unwrap_or_default(), without, less, kept })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_position_is_that_of_the_last_span_that_has_it() {
+        let span = |name: &str, of: &[(usize, &[usize])]| Spanned {
+            name: name.to_string(),
+            of: of.iter().map(|(i, at)| (*i, Positions::At(at.to_vec()))).collect(),
+        };
+        let mut places = vec![
+            span("NOUN", &[(0, &[2, 6]), (1, &[6])]),
+            span("SAME", &[(0, &[4])]),
+            span("END", &[(0, &[6, 4]), (1, &[6])]),
+        ];
+        disjoint(&mut places);
+        let left: Vec<_> = places.iter().map(|place| (place.name.as_str(), place.of.clone())).collect();
+        let at = |of: &[(usize, &[usize])]| span("", of).of;
+        assert_eq!(left, [("NOUN", at(&[(0, &[2])])), ("END", at(&[(0, &[6, 4]), (1, &[6])]))]);
     }
 }

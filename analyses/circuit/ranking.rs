@@ -92,16 +92,17 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
     let rows = EdgeRow::read(&table).map_err(|e| bad(format!("is no table of `edges`: {e}")))?;
     let members = Members::new(edges, places);
     let member = |row: &EdgeRow| members.of(&row.edge.writer, &row.edge.reader, &row.position);
-    // Rows of necessity, with the member that each is of.
-    let necessity = rows.iter().enumerate().filter(|(_, row)| row.direction == Direction::Necessity.name());
-    let known: Vec<(usize, Option<usize>)> = necessity.map(|(i, row)| (i, member(row))).collect();
-    if known.is_empty() {
+    let necessity = |row: &EdgeRow| row.direction == Direction::Necessity.name();
+    // Rows of necessity at places of circuits, with the member that each is of.
+    let here = rows.iter().enumerate().filter(|(_, row)| necessity(row) && members.place(&row.position).is_some());
+    let known: Vec<(usize, Option<usize>)> = here.map(|(i, row)| (i, member(row))).collect();
+    if !rows.iter().any(necessity) {
         let why = "has no row of necessity: circuits keep edges of the positive run; run `edges` without a direction";
         return Err(bad(why.to_string()));
     }
     let of: Vec<(usize, usize)> = known.iter().filter_map(|(i, member)| Some((*i, (*member)?))).collect();
-    if of.len() < known.len() || !of.len().is_multiple_of(edges.len()) {
-        let place = &rows[known[0].0].position;
+    if of.is_empty() || of.len() < known.len() || !of.len().is_multiple_of(edges.len()) {
+        let place = rows.first().map_or("", |row| &row.position);
         let at = if members.spans {
             format!(" at the spans of the pairs ({place} is the first there)")
         } else {
@@ -155,8 +156,11 @@ impl<'a> Members<'a> {
 
     fn of(&self, writer: &str, reader: &str, place: &str) -> Option<usize> {
         let edge = self.edges.get(&(writer.to_string(), reader.to_string()))?;
-        let place = if self.spans { self.places.iter().position(|known| known.name == place)? } else { 0 };
-        Some(place * self.edges.len() + edge)
+        Some(self.place(place)? * self.edges.len() + edge)
+    }
+
+    fn place(&self, place: &str) -> Option<usize> {
+        if self.spans { self.places.iter().position(|known| known.name == place) } else { Some(0) }
     }
 
     fn count(&self) -> usize {
