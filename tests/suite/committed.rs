@@ -99,3 +99,69 @@ fn every_committed_report_can_be_made_of_its_folder_and_has_all_columns_of_today
     }
     assert!(wrong.is_empty(), "make these reports again:\n{}", wrong.join("\n"));
 }
+
+/// What the page on circuits says of SmolLM2 stands in the committed tables.
+#[test]
+fn the_page_on_circuits_says_what_its_tables_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/circuits-smollm2/circuit");
+    let table = |name: &str| Table::read_parquet(folder.join(format!("{name}.parquet"))).unwrap();
+    let page = include_str!("../../docs/circuits.md");
+    let start = page.find("## And in a trained model?").unwrap();
+    let section = page[start..].split("\n## ").next().unwrap().replace('\n', " ");
+    let said = |part: String| assert!(section.contains(&part), "no `{part}`");
+    let share = |x: f64| format!("{:.1}", 100.0 * x).replace('-', "−");
+    let (summary, curve) = (table("summary"), table("curve"));
+    let number = |row: usize, column: &str| summary.floats(column).unwrap()[row].unwrap();
+    for (score, name) in
+        [("exact", "exact effects"), ("reader_exact", "`reader`"), ("eap", "`eap`"), ("eap_ig", "`eap-ig`")]
+    {
+        let row = summary.strs("score").unwrap().iter().position(|of| *of == score).unwrap();
+        let left = summary.ints("edges_left").unwrap()[row].to_string().replace("70328", "70,328");
+        let all = if score == "exact" { " of 70,651" } else { "" };
+        let [cpr, cmd, overlap] = ["cpr", "cmd", "jaccard"].map(|column| number(row, column));
+        said(format!("| {name} | {left}{all} | {cpr:.3} | {cmd:.3} | {overlap:.2} |"));
+    }
+    assert!(curve.ints("edges").unwrap().contains(&70651));
+    let ends = |column: &str| ["_ci_low", "_ci_high"].map(|end| share(number(0, &format!("{column}{end}"))));
+    let [low, high] = ends("faithfulness");
+    said(format!("keep {} % of the gap (95 % interval {low} to {high} %)", share(number(0, "faithfulness"))));
+    let [low, high] = ends("completeness");
+    said(format!("{} % is left ({low} to {high} %)", share(number(0, "completeness"))));
+
+    let tested = table("minimality");
+    let names: Vec<String> = ["writer", "reader"].map(|name| tested.strs(name).unwrap())[..]
+        .iter()
+        .fold(vec![String::new(); tested.rows()], |names, column| {
+            names.into_iter().zip(column.iter()).map(|(name, part)| format!("{name}{part}->")).collect()
+        })
+        .into_iter()
+        .map(|name| name.trim_end_matches("->").to_string())
+        .collect();
+    let (scores, lost) = (tested.strs("score").unwrap(), tested.floats("faithfulness_lost").unwrap());
+    let ends = ["ci_low", "ci_high"].map(|name| tested.floats(name).unwrap());
+    let exact: Vec<usize> = (0..tested.rows()).filter(|row| scores[*row] == "exact").collect();
+    assert!(exact.iter().all(|row| ends[0][*row].unwrap() > 0.0 || ends[1][*row].unwrap() < 0.0));
+    let against: Vec<&String> = exact.iter().filter(|row| lost[**row].unwrap() < 0.0).map(|row| &names[*row]).collect();
+    assert_eq!((exact.len(), against), (23, vec![&"a19.h2->a20.h0<v>".to_string()]));
+    let of = |name: &str| {
+        lost[*exact.iter().find(|row| names[**row] == name).unwrap_or_else(|| panic!("no {name}"))].unwrap()
+    };
+    for name in ["input->m0", "m0->a23.h1<v>", "m0->a17.h4<q>", "a23.h3->logits"] {
+        said(format!("`{name}` ({} %)", share(of(name))));
+    }
+    for name in ["a17.h4->a20.h0<v>", "a17.h4->m17", "m17->a20.h0<v>"] {
+        assert!(of(name) > 0.0);
+    }
+    for head in [0, 1, 2, 7] {
+        assert!(of(&format!("a20.h0->a23.h{head}<q>")) > 0.0 && of(&format!("a23.h{head}->logits")) > 0.0);
+    }
+    // A score is minus an effect.
+    let support = table("stability");
+    let rows =
+        |i: &usize| support.strs("writer").unwrap()[*i] == "input" && support.strs("reader").unwrap()[*i] == "m0";
+    let of: BTreeMap<&str, f64> = (0..support.rows())
+        .filter(rows)
+        .map(|i| (support.strs("score").unwrap()[i], support.floats("support").unwrap()[i].unwrap()))
+        .collect();
+    said(format!("(+{:.1}, exactly −{:.1})", -of["eap"], of["exact"]));
+}
