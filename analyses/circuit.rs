@@ -13,7 +13,7 @@ mod read;
 mod runs;
 mod tables;
 
-pub use read::lines;
+pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
 use super::edges::Score;
@@ -24,6 +24,7 @@ use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 parameters! {
     /// Keep a few edges, take all others from the matched prompt, and measure what is left
@@ -113,7 +114,7 @@ struct OfCircuit {
 
 /// What was found by one ranking of the edges.
 struct OfRanking {
-    ranking: Ranking,
+    ranking: Arc<Ranking>,
     /// The circuits of each order and size.
     points: Vec<Point>,
     /// The smallest circuit that keeps enough; none where the two prompts do not differ.
@@ -177,7 +178,7 @@ impl Analysis for Circuit {
             Given::Circuit(edges) => Found::Circuit(self.of_circuit(&runs, edges)?),
             Given::Scores(rankings) => self.curves(&runs, rankings.clone(), &of)?,
             Given::Estimates(scores) => {
-                let rankings = scores.iter().map(|score| ranking::estimated(&runs, *score, self.steps));
+                let rankings = scores.iter().map(|score| ranking::estimated(&runs, *score, self.steps).map(Arc::new));
                 self.curves(&runs, rankings.collect::<Result<_, _>>()?, &of)?
             }
         };
@@ -240,7 +241,7 @@ const REST: &str = "rest";
 type Faithfulness<'a> = dyn Fn(&[f64]) -> Option<f64> + 'a;
 
 impl Circuit {
-    fn curves(&self, runs: &Runs, rankings: Vec<Ranking>, of: &Faithfulness) -> Result<Found, AnalysisError> {
+    fn curves(&self, runs: &Runs, rankings: Vec<Arc<Ranking>>, of: &Faithfulness) -> Result<Found, AnalysisError> {
         let all = runs.items.members();
         let sizes = FRACTIONS.map(|fraction| curve::size(fraction, all));
         let random = runs.random(&sizes, self.random as usize)?;
@@ -248,7 +249,7 @@ impl Circuit {
         Ok(Found::Curves { of: of.collect::<Result<_, _>>()?, random })
     }
 
-    fn of_ranking(&self, runs: &Runs, ranking: Ranking, of: &Faithfulness) -> Result<OfRanking, AnalysisError> {
+    fn of_ranking(&self, runs: &Runs, ranking: Arc<Ranking>, of: &Faithfulness) -> Result<OfRanking, AnalysisError> {
         let all = runs.items.members();
         let orders = Order::ALL.map(|order| (order, order.of(&ranking.scores)));
         let size = |fraction: f64| (fraction, curve::size(fraction, all));
@@ -264,9 +265,10 @@ impl Circuit {
         let points: Vec<Point> = circuits.into_iter().zip(metrics).map(point).collect();
         let (_, ranked) = &orders[Order::Score as usize];
         let enough = |metric: &[f64]| of(metric).is_some_and(|f| f >= self.threshold);
-        let chosen = match of(&points.last().map_or(Vec::new(), |point| point.metric.clone())) {
-            None if !runs.runner.is_counting() => None,
-            _ => {
+        let differ = points.last().is_some_and(|all| of(&all.metric).is_some());
+        let chosen = match differ || runs.runner.is_counting() {
+            false => None,
+            true => {
                 let size = runs.smallest(&points, ranked, &enough)?;
                 Some(self.of_circuit(runs, &ranked[..size])?)
             }
@@ -279,8 +281,7 @@ impl Circuit {
     /// Runs a circuit, all but it, and it without each of its edges.
     fn of_circuit(&self, runs: &Runs, edges: &[usize]) -> Result<OfCircuit, AnalysisError> {
         let kept = runs.on_paths(edges);
-        let mut metrics = runs.kept(&[&kept])?;
-        let without = runs.taken(&kept)?;
+        let (metric, without) = runs.with_and_without(&kept)?;
         // What would be run of a circuit that is not known yet.
         let counted: Vec<usize> = (0..kept.len().min(self.minimality as usize)).collect();
         let tried: &[usize] = match kept.len() <= self.minimality as usize {
@@ -289,7 +290,7 @@ impl Circuit {
             false => &[],
         };
         let less = runs.without_each(&kept, tried, self.minimality_pairs as usize)?;
-        Ok(OfCircuit { edges: edges.len(), metric: metrics.pop().unwrap_or_default(), without, less, kept })
+        Ok(OfCircuit { edges: edges.len(), metric, without, less, kept })
     }
 }
 

@@ -13,7 +13,7 @@ mod tables;
 
 pub(super) use choice::HORIZON;
 pub use choice::{Exact, Score};
-pub(super) use read::node_of;
+pub(super) use read::{Drawn, layered};
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
 use super::forks_at_once;
@@ -206,10 +206,8 @@ impl Edges {
 
     /// The ways of estimating, each once; the first chooses.
     fn ways(&self) -> Vec<Way> {
-        let mut ways: Vec<Way> = (self.horizon > 0).then_some(Way::Horizon(self.horizon)).into_iter().collect();
-        let asked = self.estimate.iter().map(|score| Way::Score(*score));
-        asked.for_each(|way| ways.extend((!ways.contains(&way)).then_some(way)));
-        ways
+        let horizon = (self.horizon > 0).then_some(Way::Horizon(self.horizon));
+        horizon.into_iter().chain(Score::each_once(&self.estimate).into_iter().map(Way::Score)).collect()
     }
 
     fn of_direction(

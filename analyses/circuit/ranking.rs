@@ -12,17 +12,17 @@ use crate::stats;
 use rand::Rng;
 use rayon::prelude::*;
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// What the parameters give.
 pub(super) enum Given {
     /// A circuit, by the numbers of its edges.
     Circuit(Vec<usize>),
-    Scores(Vec<Ranking>),
+    Scores(Vec<Arc<Ranking>>),
     Estimates(Vec<Score>),
 }
 
 /// Scores of all edges.
-#[derive(Clone)]
 pub(super) struct Ranking {
     /// What tables call it.
     pub name: String,
@@ -41,17 +41,16 @@ impl Given {
         sources: &mut Sources,
     ) -> Result<Given, AnalysisError> {
         match (&params.edges, &params.graph) {
-            (Some(edges_of), _) => Ok(Given::Scores(found(edges_of, edges, places, sources)?)),
+            (Some(edges_of), _) => {
+                let rankings = found(edges_of, edges, places, sources)?;
+                Ok(Given::Scores(rankings.into_iter().map(Arc::new).collect()))
+            }
             (None, Some(graph)) => from_graph(graph, model, edges, sources),
             (None, None) if params.estimate.is_empty() => {
                 let [estimate, edges, graph] = ["estimate", "edges", "graph"].map(param);
                 Err(AnalysisError::Bad(format!("edges are ranked by scores: give {estimate}, {edges} or {graph}")))
             }
-            (None, None) => {
-                let mut scores: Vec<Score> = Vec::new();
-                params.estimate.iter().for_each(|score| scores.extend((!scores.contains(score)).then_some(*score)));
-                Ok(Given::Estimates(scores))
-            }
+            (None, None) => Ok(Given::Estimates(Score::each_once(&params.estimate))),
         }
     }
 }
@@ -62,7 +61,7 @@ fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", graph.display()));
     let file = GraphFile::read(&bytes, &model.decoder.arch).map_err(bad)?;
     sources.push(source);
-    let number: HashMap<Edge, usize> = edges.iter().enumerate().map(|(i, edge)| (*edge, i)).collect();
+    let number = numbers(edges);
     let marked: Vec<usize> =
         file.iter().filter(|(_, scored)| scored.in_graph == Some(true)).map(|(edge, _)| number[edge]).collect();
     let scored = file.iter().filter(|(_, scored)| scored.score.is_some()).count();
@@ -78,7 +77,8 @@ fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources
     for (edge, of) in &file {
         scores[number[edge]] = of.score.unwrap_or(0.0);
     }
-    Ok(Given::Scores(vec![Ranking { name: "graph".to_string(), scores, of_pairs: Vec::new() }]))
+    let ranking = Ranking { name: "graph".to_string(), scores, of_pairs: Vec::new() };
+    Ok(Given::Scores(vec![Arc::new(ranking)]))
 }
 
 /// The scores that a run of `edges` found.
@@ -112,7 +112,7 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
         return Err(bad(why));
     }
     let column = |name: &str| -> Option<Vec<Option<f64>>> {
-        let (values, mut found) = (table.floats(name).ok()?, vec![None; edges.len() * places.len()]);
+        let (values, mut found) = (table.floats(name).ok()?, vec![None; members.count()]);
         of.iter().for_each(|(row, member)| found[*member] = values[*row]);
         of.iter().all(|(row, _)| values[*row].is_some()).then_some(found)
     };
@@ -122,7 +122,7 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
         estimates.filter_map(|name| Some((name.clone(), column(&name)?))).collect();
     // An edge that was not run has the first estimate, by which it was put aside.
     let first = estimates.first().map(|(_, values)| values.clone());
-    let mut exact = first.clone().unwrap_or_else(|| vec![None; edges.len() * places.len()]);
+    let mut exact = first.clone().unwrap_or_else(|| vec![None; members.count()]);
     of.iter().for_each(|(row, member)| exact[*member] = rows[*row].effect_mean.or(exact[*member]));
     let whole = of.iter().all(|(_, member)| exact[*member].is_some());
     let columns = whole.then(|| ("exact".to_string(), exact)).into_iter().chain(estimates);
@@ -140,9 +140,14 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
     Ok(columns.map(ranking).collect())
 }
 
+/// The number of each edge.
+fn numbers(edges: &[Edge]) -> HashMap<Edge, usize> {
+    edges.iter().enumerate().map(|(i, edge)| (*edge, i)).collect()
+}
+
 /// The numbers of members by their names.
 struct Members<'a> {
-    edges: HashMap<(String, String), usize>,
+    edges: HashMap<Edge, usize>,
     places: &'a [Spanned],
     /// Whether there is a place a span; a place by itself is whichever a table has.
     spans: bool,
@@ -150,12 +155,11 @@ struct Members<'a> {
 
 impl<'a> Members<'a> {
     fn new(edges: &[Edge], places: &'a [Spanned]) -> Members<'a> {
-        let name = |(i, edge): (usize, &Edge)| ((edge.writer.to_string(), edge.reader.to_string()), i);
-        Members { edges: edges.iter().enumerate().map(name).collect(), places, spans: places.len() > 1 }
+        Members { edges: numbers(edges), places, spans: places.len() > 1 }
     }
 
     fn of(&self, writer: &str, reader: &str, place: &str) -> Option<usize> {
-        let edge = self.edges.get(&(writer.to_string(), reader.to_string()))?;
+        let edge = self.edges.get(&Edge { writer: writer.parse().ok()?, reader: reader.parse().ok()? })?;
         Some(self.place(place)? * self.edges.len() + edge)
     }
 

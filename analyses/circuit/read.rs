@@ -1,12 +1,10 @@
 //! Figures and text of circuits, from their tables alone.
 
-use super::tables::{CurveRow, FaithfulnessRow, Kept, MinimalityRow, StabilityRow, SummaryRow};
-use crate::analyses::edges::{OfEdge, node_of};
-use crate::analyses::effects::INTERVAL;
+use super::tables::{CurveRow, FaithfulnessRow, MinimalityRow, StabilityRow, SummaryRow};
+use crate::analyses::edges::{Drawn, OfEdge, layered};
+use crate::analyses::effects::{INTERVAL, Share};
 use crate::analyses::prelude::*;
-use crate::figure::{
-    BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Graph, GraphEdge, GraphNode, Threshold,
-};
+use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Graph, Threshold};
 use crate::report::cells::{count, number, plural, share, share_interval, signed};
 
 /// How many edges a table lists, and a figure of bars shows.
@@ -110,26 +108,11 @@ impl<'a> Read<'a> {
 
     fn graph(&self, score: &str, place: Option<&str>, mut rows: Vec<&MinimalityRow>) -> Graph {
         rows.sort_by(|a, b| size(b).total_cmp(&size(a)));
-        let mut nodes: Vec<GraphNode> = Vec::new();
-        let mut node = |name: &str, layer: i64| {
-            nodes.iter().position(|known| known.name == name).unwrap_or_else(|| {
-                nodes.push(GraphNode { name: name.to_string(), layer });
-                nodes.len() - 1
-            })
-        };
-        let edge = |(rank, row): (usize, &&MinimalityRow)| {
-            let (name, port) = node_of(&row.edge.reader);
-            Some(GraphEdge {
-                from: node(&row.edge.writer, row.edge.writer_layer),
-                to: node(name, row.edge.reader_layer),
-                port,
-                effect: row.faithfulness_lost?,
-                interval: row.interval,
-                significant: holds(row),
-                rank,
-            })
-        };
-        let edges = rows.iter().enumerate().filter_map(edge).collect();
+        let drawn = rows.into_iter().filter_map(|row| {
+            let (effect, interval) = (row.faithfulness_lost?, row.interval);
+            Some(Drawn { edge: &row.edge, effect, interval, significant: holds(row) })
+        });
+        let (nodes, edges) = layered(drawn);
         Graph {
             title: place.map_or("The chosen circuit".to_string(), |place| format!("The chosen circuit at {place}")),
             subtitle: format!("{}; chosen by {}", self.subtitle(), described(score)),
@@ -229,19 +212,8 @@ impl<'a> Read<'a> {
                 );
             }
             let spans = tested.iter().any(|row| row.position.is_some());
-            let mut listing = Listing::of(table(tables, MinimalityRow::TABLE)?)
-                .only(MinimalityRow::score.name, of.score)
-                .strongest(MinimalityRow::faithfulness_lost.name)
-                .first(LISTED)
-                .column("writer", Show::Text(OfEdge::writer.name))
-                .column("reader", Show::Text(OfEdge::reader.name));
-            if spans {
-                listing = listing.column("at", Show::Text(MinimalityRow::position.name));
-            }
-            let listing = listing
-                .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
-                .column("95 % interval", Show::ShareInterval("ci_"));
-            section = section.block(Block::Table(listing.block("What the circuit loses without an edge")?));
+            let listing = Listing::of(table(tables, MinimalityRow::TABLE)?).only(MinimalityRow::score.name, of.score);
+            section = section.block(lost(listing, spans)?);
         } else {
             section = section.paragraph(format!(
                 "It has {} on paths; no edge was taken out of it by itself.",
@@ -267,8 +239,8 @@ impl<'a> Read<'a> {
                     "Bars of how often resamples choose each edge.",
                 );
         } else {
-            let why = "How stable the circuit is was not measured: this needs every pair's own scores (`edges` keeps them with \
-                       `--keep-pairs`), and two pairs at least.";
+            let why = "How stable the circuit is was not measured: this needs every pair's own scores, which `edges` leaves \
+                       where it is asked to keep them, and two pairs at least.";
             section = section.paragraph(why);
         }
         Ok(Some(section))
@@ -321,7 +293,7 @@ fn found(of: &SummaryRow) -> String {
 }
 
 /// A share, with its interval where there is one.
-fn with_interval(kept: &Kept) -> String {
+pub fn with_interval(kept: &Share) -> String {
     let interval = kept.interval.map(|ends| format!(" (95 % interval {})", share_interval(Some(ends))));
     format!("{}{}", share(kept.value), interval.unwrap_or_default())
 }
@@ -359,42 +331,23 @@ fn file_section(tables: &[Table]) -> Result<Section, AnalysisError> {
     let mut section = Section::new("Faithfulness").paragraph(text);
     let minimality = table(tables, MinimalityRow::TABLE)?;
     if minimality.rows() > 0 {
-        section = section.block(Block::Table(
-            Listing::of(minimality)
-                .strongest(MinimalityRow::faithfulness_lost.name)
-                .first(LISTED)
-                .column("writer", Show::Text(OfEdge::writer.name))
-                .column("reader", Show::Text(OfEdge::reader.name))
-                .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
-                .column("95 % interval", Show::ShareInterval("ci_"))
-                .block("What the circuit loses without an edge")?,
-        ));
+        section = section.block(lost(Listing::of(minimality), false)?);
     }
     Ok(section)
 }
 
-/// Lines on the circuits that were found, for the terminal.
-pub fn lines(tables: &[Table]) -> Option<Vec<String>> {
-    let of = |name: &str| tables.iter().find(|table| table.name() == name);
-    if let Some(table) = of(FaithfulnessRow::TABLE) {
-        let rows = FaithfulnessRow::read(table).ok()?;
-        let line = |row: &FaithfulnessRow| {
-            format!("  {} on paths keep {} of the gap", plural(row.edges_left, "edge"), with_interval(&row.kept))
-        };
-        return Some(std::iter::once("the file's circuit:".to_string()).chain(rows.iter().map(line)).collect());
+/// The edges of a circuit without which most is lost; where circuits tell spans apart, with their spans.
+fn lost(listing: Listing, spans: bool) -> Result<Block, AnalysisError> {
+    let mut listing = listing
+        .strongest(MinimalityRow::faithfulness_lost.name)
+        .first(LISTED)
+        .column("writer", Show::Text(OfEdge::writer.name))
+        .column("reader", Show::Text(OfEdge::reader.name));
+    if spans {
+        listing = listing.column("at", Show::Text(MinimalityRow::position.name));
     }
-    let rows = SummaryRow::read(of(SummaryRow::TABLE)?).ok()?;
-    let line = |row: &SummaryRow| match row.edges_left {
-        0 => format!("  {:<12} the two prompts do not differ", row.score),
-        left => format!(
-            "  {:<12} {} on paths keep {} of the gap, CPR {}, CMD {}",
-            row.score,
-            plural(left, "edge"),
-            with_interval(&row.faithfulness),
-            number(row.cpr, 3),
-            number(row.cmd, 3),
-        ),
-    };
-    let lines = std::iter::once("circuits, by what edges are ranked:".to_string()).chain(rows.iter().map(line));
-    Some(lines.map(|line| line.replace('\u{a0}', " ")).collect())
+    let listing = listing
+        .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
+        .column("95 % interval", Show::ShareInterval("ci_"));
+    Ok(Block::Table(listing.block("What the circuit loses without an edge")?))
 }

@@ -50,9 +50,11 @@ impl Runs<'_> {
         self.metrics(&sets, self.pairs())
     }
 
-    /// The metrics with a circuit taken, and nothing else, one a pair.
-    pub(super) fn taken(&self, circuit: &[usize]) -> Result<Vec<f64>, AnalysisError> {
-        Ok(self.metrics(&[Set::Taken(circuit)], self.pairs())?.pop().unwrap_or_default())
+    /// The metrics of a circuit, and those with the circuit taken and nothing else, one a pair.
+    pub(super) fn with_and_without(&self, circuit: &[usize]) -> Result<(Vec<f64>, Vec<f64>), AnalysisError> {
+        let mut metrics = self.metrics(&[Set::Kept(circuit), Set::Taken(circuit)], self.pairs())?;
+        let without = metrics.pop().unwrap_or_default();
+        Ok((metrics.pop().unwrap_or_default(), without))
     }
 
     /// For each of some edges of a circuit, the metrics of the circuit without it, of so many pairs.

@@ -5,21 +5,11 @@ use crate::analyses::circuit::curve::{self, FRACTIONS, Order};
 use crate::analyses::columns::OfPair;
 use crate::analyses::edges::OfEdge;
 use crate::analyses::edges::graph::GraphFile;
+use crate::analyses::effects::{Share, shares_of_gap};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::less;
-use crate::stats::bca_ratio_family;
 
 rows! {
-    /// A share of the gap between the positive and the negative run.
-    #[derive(Copy)]
-    pub struct Kept {
-        value: Option<f64> as "" = "{}: (metric - negative) / (positive - negative), means over pairs",
-        interval: Option<(f64, f64)> as "_ci_" = [
-            "lower end of its 95 % BCa interval over pairs, the gap resampled too; empty where the gap is not beyond chance",
-            "its upper end",
-        ],
-    }
-
     /// Circuits of one size.
     pub struct CurveRow<'a> in "curve" {
         model: &'a str = "the model, as it was named",
@@ -55,8 +45,8 @@ rows! {
         cpr_log: Option<f64> = "area under faithfulness over the fraction's logarithm, as a share of its range",
         edges: i64 = "edges of the chosen circuit: the smallest that keeps enough of the gap; 0 where the prompts do not differ",
         edges_left: i64 = "those of them on a path from input to logits",
-        faithfulness: Kept as "faithfulness" = "share of the gap that the chosen circuit keeps",
-        completeness: Kept as "completeness" = "share of the gap that is left with the chosen circuit taken and all else kept; 0 is complete",
+        faithfulness: Share as "faithfulness" = "share of the gap that the chosen circuit keeps: (metric - negative) / (positive - negative), means over pairs",
+        completeness: Share as "completeness" = "share of the gap that is left with the chosen circuit taken and all else kept; 0 is complete",
         jaccard: Option<f64> = "mean Jaccard overlap of circuits of as many edges, chosen on resampled pairs",
         resamples: i64 = "resamples of the pairs",
     }
@@ -106,8 +96,8 @@ rows! {
         positive_mean: Option<f64> = "mean metric of the positive runs, nats",
         negative_mean: Option<f64> = "mean metric of the negative runs, nats",
         metric_mean: Option<f64> = "mean metric with the circuit kept and all else taken, nats",
-        kept: Kept as "faithfulness" = "share of the gap that is kept",
-        completeness: Kept as "completeness" = "share of the gap that is left with the circuit taken and all else kept; 0 is complete",
+        kept: Share as "faithfulness" = "share of the gap that is kept: (metric - negative) / (positive - negative), means over pairs",
+        completeness: Share as "completeness" = "share of the gap that is left with the circuit taken and all else kept; 0 is complete",
     }
 }
 
@@ -119,19 +109,10 @@ struct Gap<'a> {
 }
 
 impl Gap<'_> {
-    fn bootstrap(&self) -> Bootstrap {
-        Bootstrap { seed: self.seed, ..Bootstrap::default() }
-    }
-
     /// The shares of the gap that circuits keep, from their metrics.
-    fn kept(&self, metrics: &[&[f64]]) -> Vec<Kept> {
+    fn kept(&self, metrics: &[&[f64]]) -> Vec<Share> {
         let above: Vec<Vec<f64>> = metrics.iter().map(|metric| less(metric, self.donor)).collect();
-        let intervals = bca_ratio_family(&above, &less(self.base, self.donor), &self.bootstrap());
-        let kept = |(metric, interval): (&&[f64], Option<Interval>)| Kept {
-            value: curve::faithfulness(metric, self.base, self.donor),
-            interval: interval.map(Interval::ends),
-        };
-        metrics.iter().zip(intervals).map(kept).collect()
+        shares_of_gap(&above, &less(self.base, self.donor), self.seed)
     }
 }
 
@@ -190,7 +171,7 @@ impl Circuit {
         };
         let (by_score, by_size) = (f(Order::Score), f(Order::Size));
         let shares = of.chosen.as_ref().map(|circuit| gap.kept(&[&circuit.metric, &circuit.without]));
-        let share = |i: usize| shares.as_ref().map_or(Kept::default(), |shares| shares[i]);
+        let share = |i: usize| shares.as_ref().map_or(Share::default(), |shares| shares[i]);
         SummaryRow {
             model,
             score: &of.ranking.name,
@@ -213,7 +194,7 @@ impl Circuit {
 /// A ranking's curve: one row an order and fraction.
 fn curve_rows<'a>(model: &'a str, gap: &Gap, of: &'a OfRanking, random: &[Vec<Vec<f64>>]) -> Vec<CurveRow<'a>> {
     let metrics: Vec<&[f64]> = of.points.iter().map(|point| point.metric.as_slice()).collect();
-    let row = |(point, kept): (&super::Point, Kept)| {
+    let row = |(point, kept): (&super::Point, Share)| {
         let at = FRACTIONS.iter().position(|fraction| *fraction == point.fraction).unwrap_or_default();
         let random = random[at].iter().map(|metric| curve::faithfulness(metric, gap.base, gap.donor));
         let random: Vec<f64> = random.flatten().collect();
@@ -246,17 +227,17 @@ fn minimality<'a>(
     let n = circuit.less.first().map_or(0, Vec::len);
     let gaps = less(&gap.base[..n], &gap.donor[..n]);
     let lost: Vec<Vec<f64>> = circuit.less.iter().map(|metric| less(&circuit.metric[..n], metric)).collect();
-    let intervals = bca_ratio_family(&lost, &gaps, &gap.bootstrap());
-    let row = |((edge, lost), interval): ((&usize, &Vec<f64>), Option<Interval>)| MinimalityRow {
+    let shares = shares_of_gap(&lost, &gaps, gap.seed);
+    let row = |(edge, share): (&usize, Share)| MinimalityRow {
         model,
         score,
         edge: OfEdge::of(items.edge(*edge), items.n_layers),
         position: items.place(*edge),
         n: n as i64,
-        faithfulness_lost: crate::stats::ratio(lost, &gaps),
-        interval: interval.map(Interval::ends),
+        faithfulness_lost: share.value,
+        interval: share.interval,
     };
-    circuit.kept.iter().zip(&lost).zip(intervals).map(row).collect()
+    circuit.kept.iter().zip(shares).map(row).collect()
 }
 
 /// The edges that any resample chooses, the most often chosen first.

@@ -39,6 +39,13 @@ impl Score {
         }
     }
 
+    /// Those that are asked for, each once.
+    pub(in crate::analyses) fn each_once(asked: &[Score]) -> Vec<Score> {
+        let mut scores: Vec<Score> = Vec::new();
+        asked.iter().for_each(|score| scores.extend((!scores.contains(score)).then_some(*score)));
+        scores
+    }
+
     /// What a plan reads for it.
     pub(in crate::analyses) fn estimate(self, steps: u32) -> EdgeEstimate {
         match self {

@@ -22,11 +22,12 @@ impl Taken<'_> {
         for (edge, of) in self.items.edges.iter().enumerate() {
             ending.entry(last(of.reader).min(n_layers)).or_default().push(edge);
         }
+        let gradients = self.gradients(runner, ending.keys().copied().filter(|layer| *layer < n_layers))?;
         let mut found = vec![0f32; self.items.edges.len()];
         for (layer, edges) in ending {
-            let effects = match layer < n_layers {
-                true => self.to_stream(runner, layer, &edges)?,
-                false => {
+            let effects = match gradients.get(&layer) {
+                Some(gradient) => self.to_stream(runner, layer, gradient, &edges)?,
+                None => {
                     let run = self.run(runner, &edges)?;
                     run.patched.iter().map(|patched| patched.metric - run.base.metric).collect()
                 }
@@ -36,14 +37,33 @@ impl Taken<'_> {
         Ok(found)
     }
 
-    /// The change of the residual stream after a layer with each edge taken, times the metric's derivative there.
-    fn to_stream(&self, runner: &dyn Runner, layer: usize, edges: &[usize]) -> Result<Vec<f64>, AnalysisError> {
-        let (site, positions) = (SiteKind::ResidPost.at(layer), Positions::All);
+    /// The metric's derivative with respect to the base's residual stream after some layers, all rows of each in one.
+    fn gradients(
+        &self,
+        runner: &dyn Runner,
+        layers: impl Iterator<Item = usize>,
+    ) -> Result<BTreeMap<usize, Arc<[f32]>>, AnalysisError> {
         let (mut plan, base, _) = self.plan();
-        let of = Gradient { metric: self.metric(), site, positions: positions.clone(), part: Part::All };
-        let gradient = plan.read(base, of);
-        let direction: Arc<[f32]> = runner.run(&plan)?[gradient].values.as_slice().into();
-        let along = || Projection { site, positions: positions.clone(), direction: direction.clone() };
+        let of = |site| Gradient { metric: self.metric(), site, positions: Positions::All, part: Part::All };
+        let asked: Vec<(usize, Handle<Array>)> =
+            layers.map(|layer| (layer, plan.read(base, of(SiteKind::ResidPost.at(layer))))).collect();
+        if asked.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let readings = runner.run(&plan)?;
+        Ok(asked.into_iter().map(|(layer, gradient)| (layer, readings[gradient].values.as_slice().into())).collect())
+    }
+
+    /// The change of the residual stream after a layer with each edge taken, times the metric's derivative there.
+    fn to_stream(
+        &self,
+        runner: &dyn Runner,
+        layer: usize,
+        gradient: &Arc<[f32]>,
+        edges: &[usize],
+    ) -> Result<Vec<f64>, AnalysisError> {
+        let (site, positions) = (SiteKind::ResidPost.at(layer), Positions::All);
+        let along = || Projection { site, positions: positions.clone(), direction: gradient.clone() };
         let mut found = Vec::with_capacity(edges.len());
         for part in edges.chunks(self.at_once(runner)) {
             let (mut plan, base, donor) = self.plan();

@@ -1,6 +1,6 @@
 //! Figures and text of edges, from their tables alone.
 
-use super::tables::{AgreementRow, EdgeRow, KINDS, kind};
+use super::tables::{AgreementRow, EdgeRow, KINDS, OfEdge, kind};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::marks::LEAST_SHARE;
 use crate::analyses::power::Power;
@@ -116,26 +116,11 @@ impl<'a> OfDirection<'a> {
             0 => strongest.into_iter().take(LISTED).collect(),
             _ => strongest.into_iter().filter(|row| matters(row)).collect(),
         };
-        let mut nodes: Vec<GraphNode> = Vec::new();
-        let mut node = |name: &str, layer: i64| {
-            nodes.iter().position(|known| known.name == name).unwrap_or_else(|| {
-                nodes.push(GraphNode { name: name.to_string(), layer });
-                nodes.len() - 1
-            })
-        };
-        let mut edges = Vec::new();
-        for (rank, row) in drawn.into_iter().enumerate() {
-            let (name, port) = node_of(&row.edge.reader);
-            edges.push(GraphEdge {
-                from: node(&row.edge.writer, row.edge.writer_layer),
-                to: node(name, row.edge.reader_layer),
-                port,
-                effect: row.effect_mean?,
-                interval: row.interval,
-                significant: is_significant(row),
-                rank,
-            });
-        }
+        let drawn = drawn.into_iter().filter_map(|row| {
+            let (effect, interval) = (row.effect_mean?, row.interval);
+            Some(Drawn { edge: &row.edge, effect, interval, significant: is_significant(row) })
+        });
+        let (nodes, edges) = layered(drawn);
         (!edges.is_empty()).then(|| Graph {
             title: format!("Edges: {}", self.named()),
             subtitle: self.subtitle(),
@@ -390,8 +375,33 @@ fn matters(row: &EdgeRow) -> bool {
     is_significant(row) && row.share.value.is_some_and(|share| share.abs() >= LEAST_SHARE)
 }
 
+/// An edge as figures draw it.
+pub(in crate::analyses) struct Drawn<'a> {
+    pub edge: &'a OfEdge<'a>,
+    pub effect: f64,
+    pub interval: Option<(f64, f64)>,
+    pub significant: bool,
+}
+
+/// The nodes and edges of a graph, of edges in the order of their ranks.
+pub(in crate::analyses) fn layered<'a>(drawn: impl IntoIterator<Item = Drawn<'a>>) -> (Vec<GraphNode>, Vec<GraphEdge>) {
+    let (mut nodes, mut edges) = (Vec::<GraphNode>::new(), Vec::new());
+    let mut node = |name: &str, layer: i64| {
+        nodes.iter().position(|known| known.name == name).unwrap_or_else(|| {
+            nodes.push(GraphNode { name: name.to_string(), layer });
+            nodes.len() - 1
+        })
+    };
+    for (rank, Drawn { edge, effect, interval, significant }) in drawn.into_iter().enumerate() {
+        let (name, port) = node_of(&edge.reader);
+        let (from, to) = (node(&edge.writer, edge.writer_layer), node(name, edge.reader_layer));
+        edges.push(GraphEdge { from, to, port, effect, interval, significant, rank });
+    }
+    (nodes, edges)
+}
+
 /// The node that a reader belongs to, and the port by which it reads.
-pub(in crate::analyses) fn node_of(reader: &str) -> (&str, Option<char>) {
+fn node_of(reader: &str) -> (&str, Option<char>) {
     match reader.split_once('<') {
         Some((node, port)) => (node, port.chars().next()),
         None => (reader, None),
@@ -401,7 +411,7 @@ pub(in crate::analyses) fn node_of(reader: &str) -> (&str, Option<char>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::analyses::edges::tables::{OfEdge, writer_layer};
+    use crate::analyses::edges::tables::writer_layer;
     use crate::analyses::effects::Share;
     use crate::plan::Writer;
 

@@ -1,7 +1,7 @@
 //! What a run found, for the terminal: the strongest units with their effects, from the tables alone.
 
 use crate::analyses::ablate::Ablation;
-use crate::analyses::circuit;
+use crate::analyses::circuit::{FaithfulnessRow, SummaryRow, with_interval};
 use crate::analyses::components::OfComponent;
 use crate::analyses::dla::ComponentRow;
 use crate::analyses::edges::EdgeRow;
@@ -10,7 +10,7 @@ use crate::analyses::inputs::unit_label;
 use crate::analyses::interactions::PairOfHeadsRow;
 use crate::analyses::interchange::Exchange;
 use crate::analyses::power::Power;
-use crate::report::cells::{interval, p_value, signed};
+use crate::report::cells::{interval, number, p_value, plural, signed};
 use crate::table::Table;
 use crate::table::rows::Row as _;
 
@@ -26,7 +26,7 @@ pub(super) fn findings(tables: &[Table]) -> Vec<String> {
     };
     let of_attributions = || attributions(of(ComponentRow::TABLE)?);
     let of_edges = || edges(of(EdgeRow::TABLE)?);
-    let of_circuits = || circuit::lines(tables);
+    let of_circuits = || circuits(tables);
     let of_interactions = || interactions(of(PairOfHeadsRow::TABLE)?);
     let found = of_effects().or_else(of_attributions).or_else(of_edges).or_else(of_circuits);
     found.or_else(of_interactions).unwrap_or_default()
@@ -90,6 +90,32 @@ fn interactions(table: &Table) -> Option<Vec<String>> {
     let mut lines = listed(&format!("strongest interactions, {direction}"), rows.iter().filter_map(found).collect());
     lines.extend(too_few(rows.iter().map(|row| (row.n, row.q_value)), rows.len()));
     Some(lines)
+}
+
+/// Lines on the circuits that were found.
+fn circuits(tables: &[Table]) -> Option<Vec<String>> {
+    let of = |name: &str| tables.iter().find(|table| table.name() == name);
+    if let Some(table) = of(FaithfulnessRow::TABLE) {
+        let rows = FaithfulnessRow::read(table).ok()?;
+        let line = |row: &FaithfulnessRow| {
+            format!("  {} on paths keep {} of the gap", plural(row.edges_left, "edge"), with_interval(&row.kept))
+        };
+        return Some(std::iter::once("the file's circuit:".to_string()).chain(rows.iter().map(line)).collect());
+    }
+    let rows = SummaryRow::read(of(SummaryRow::TABLE)?).ok()?;
+    let line = |row: &SummaryRow| match row.edges_left {
+        0 => format!("  {:<12} the two prompts do not differ", row.score),
+        left => format!(
+            "  {:<12} {} on paths keep {} of the gap, CPR {}, CMD {}",
+            row.score,
+            plural(left, "edge"),
+            with_interval(&row.faithfulness),
+            number(row.cpr, 3),
+            number(row.cmd, 3),
+        ),
+    };
+    let lines = std::iter::once("circuits, by what edges are ranked:".to_string()).chain(rows.iter().map(line));
+    Some(lines.map(|line| line.replace('\u{a0}', " ")).collect())
 }
 
 fn attributions(table: &Table) -> Option<Vec<String>> {

@@ -28,6 +28,7 @@ impl Plan {
             plan: self,
             arch,
             roots: Vec::with_capacity(self.forks.len()),
+            forked: self.forks.iter().map(|fork| fork.base).collect(),
             edits: Vec::with_capacity(self.forks.len()),
             exchanges: Vec::with_capacity(self.forks.len()),
             cones: Vec::new(),
@@ -170,7 +171,7 @@ impl Plan {
         let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
         let alone = program.edits(run).is_empty()
             && self.own_exchanges(run).iter().all(|other| other.donor == exchange.donor)
-            && self.forks.iter().all(|fork| fork.base != run);
+            && !program.forked.contains(&run);
         let base = program.base(run).filter(|_| alone).unwrap_or(run);
         let positions = self.where_unlike(positions, base, exchange.donor);
         let (graph, mut named) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
@@ -182,23 +183,27 @@ impl Plan {
             graph.check(*edge).map_err(bad)?;
             named.entry(edge.reader).or_default().push(edge.writer);
         }
-        let all: Vec<Writer> = graph.writers().collect();
+        // A circuit reads at every reader, a few edges at theirs alone.
+        let readers: Vec<(Reader, Vec<Writer>)> = match but {
+            true => graph.readers().map(|reader| (reader, named.remove(&reader).unwrap_or_default())).collect(),
+            false => named.into_iter().collect(),
+        };
         // Streams that edits change are no sums of what writers add: there, each writer that is taken counts for itself.
         let sums = [run, exchange.donor].into_iter().all(|run| program.edits(run).is_empty());
         let mut sites: BTreeMap<Site, Vec<Reads>> = BTreeMap::new();
-        for reader in graph.readers() {
-            let (mut writers, before) = (named.remove(&reader).unwrap_or_default(), &all[..graph.before(reader)]);
+        for (reader, mut writers) in readers {
+            let before = graph.before(reader);
             writers.sort_unstable_by_key(|writer| graph.number(*writer));
             if writers.windows(2).any(|pair| pair[0] == pair[1]) {
                 return Err(bad(format!("names an edge to {reader} twice")));
             }
-            let taken = if but { before.len() - writers.len() } else { writers.len() };
+            let taken = if but { before - writers.len() } else { writers.len() };
             if taken == 0 {
                 continue;
             }
-            let all_but = sums && reader != Reader::Logits && 2 * taken > before.len();
+            let all_but = sums && reader != Reader::Logits && 2 * taken > before;
             if all_but != but {
-                writers = others(before, &writers);
+                writers = others(graph.writers().take(before), &writers);
             }
             sites.entry(reader.site()).or_default().push(Reads { reader, writers, all_but });
         }
@@ -469,8 +474,8 @@ fn repeated(list: impl Iterator<Item = usize>) -> Option<usize> {
     list.sort_unstable();
     list.windows(2).find(|pair| pair[0] == pair[1]).map(|pair| pair[0])
 }
-/// The writers of one list that are not in another; both are in the order of the flow.
-fn others(all: &[Writer], but: &[Writer]) -> Vec<Writer> {
+/// Writers but for some; both are in the order of the flow.
+fn others(all: impl Iterator<Item = Writer>, but: &[Writer]) -> Vec<Writer> {
     let mut but = but.iter().peekable();
-    all.iter().filter(|writer| but.next_if_eq(writer).is_none()).copied().collect()
+    all.filter(|writer| but.next_if_eq(&writer).is_none()).collect()
 }

@@ -22,6 +22,8 @@ pub struct Program<'p> {
     pub(crate) arch: &'p Arch,
     /// The prompt that each fork descends from.
     pub(super) roots: Vec<usize>,
+    /// The runs that others fork from.
+    pub(super) forked: HashSet<Run>,
     /// Each fork's own edits.
     pub(super) edits: Vec<Vec<Placed<'p>>>,
     /// The edges that each fork takes itself.
@@ -234,16 +236,24 @@ impl<'p> Program<'p> {
         chain
     }
 
+    /// A run, and all that it descends from.
+    fn and_bases(&self, run: Run) -> impl Iterator<Item = Run> {
+        std::iter::successors(Some(run), |run| self.base(*run))
+    }
+
+    /// The runs that edges are taken from, with all that these descend from.
+    pub(crate) fn donors_of_edges(&self) -> HashSet<Run> {
+        self.exchanges.iter().flatten().flat_map(|exchange| self.and_bases(exchange.donor)).collect()
+    }
+
     /// The runs whose writers are needed by exchanges of edges: donors and what is edited, with all that these descend from; a fork
     /// itself where it reads more than once.
     pub(crate) fn written(&self) -> HashSet<Run> {
-        let mut found = HashSet::new();
+        let mut found = self.donors_of_edges();
         for (f, exchanges) in self.exchanges.iter().enumerate().filter(|(_, exchanges)| !exchanges.is_empty()) {
-            let lineage = |run: Run| std::iter::successors(Some(run), |run| self.base(*run));
-            exchanges.iter().for_each(|exchange| found.extend(lineage(exchange.donor)));
             let sites: BTreeSet<&Site> = exchanges.iter().flat_map(|exchange| exchange.readers.keys()).collect();
-            let again = sites.len() > 1 || self.plan.forks.iter().any(|fork| fork.base == Run::Fork(f));
-            found.extend(lineage(Run::Fork(f)).skip(usize::from(!again)));
+            let again = sites.len() > 1 || self.forked.contains(&Run::Fork(f));
+            found.extend(self.and_bases(Run::Fork(f)).skip(usize::from(!again)));
         }
         found
     }

@@ -20,13 +20,15 @@ pub(super) struct Writers<'a> {
     program: &'a Program<'a>,
     /// The runs whose writers are kept.
     runs: HashSet<Run>,
+    /// Those whose streams are kept too: readers that take most writers of a donor start from its stream.
+    donors: HashSet<Run>,
     /// By run and site: the first position that is kept, and the rows from there on. `[positions, width]`
     kept: HashMap<(Run, Site), (usize, Vec<f32>)>,
 }
 
 impl<'a> Writers<'a> {
     pub(super) fn new(decoder: &'a Decoder, program: &'a Program<'a>, runs: HashSet<Run>) -> Self {
-        Writers { decoder, program, runs, kept: HashMap::new() }
+        Writers { decoder, program, runs, donors: program.donors_of_edges(), kept: HashMap::new() }
     }
 
     /// Whether a run's writers are kept.
@@ -47,6 +49,10 @@ impl<'a> Writers<'a> {
 
     /// Keeps a run's rows at a site, of positions from `start` on. `[positions, width]`
     pub(super) fn keep(&mut self, run: Run, site: Site, start: usize, rows: &Tensor) -> Result<()> {
+        let stream = matches!(site.kind, SiteKind::ResidPre | SiteKind::ResidMid);
+        if stream && !self.donors.contains(&run) {
+            return Ok(());
+        }
         let values = match site.kind {
             SiteKind::Z => ops::to_vec(&self.decoder.head_outputs(site.layer, rows)?)?,
             _ => ops::to_vec(rows)?,

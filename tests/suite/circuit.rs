@@ -1,6 +1,7 @@
 //! The commands `edges` and `circuit`, against values of an independent implementation.
 
 use crate::support::cli::{Bench, gatelens};
+use crate::support::edges::GoldenEdges;
 use crate::support::{family_dir, open};
 use gatelens::plan::{Activation, Edge, Exchange, Gradient, Metric, Part, Plan, Positions, Reader};
 use gatelens::run::Options;
@@ -10,36 +11,24 @@ use serde_json::{Value, json};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
-/// Independent values (`edges_golden.py`) of two pairs: names of edges, numbers by name.
+/// Independent values of two pairs, with the edges' names.
 struct Golden {
     names: Vec<String>,
-    numbers: HashMap<String, Vec<f64>>,
+    values: GoldenEdges,
 }
 
 impl Golden {
     fn of(family: &str) -> Golden {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/edges/{family}.safetensors"));
-        let bytes = std::fs::read(path).expect("golden edges");
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
-        let names = serde_json::from_str(&metadata.metadata().as_ref().expect("metadata")["edges"]).expect("names");
-        let numbers = safetensors::SafeTensors::deserialize(&bytes).expect("tensors").tensors().into_iter();
-        let values = |view: safetensors::tensor::TensorView| -> Vec<f64> {
-            match view.dtype() {
-                safetensors::Dtype::F32 => {
-                    view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
-                }
-                safetensors::Dtype::I64 => {
-                    view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
-                }
-                _ => view.data().iter().map(|b| f64::from(*b)).collect(),
-            }
-        };
-        Golden { names, numbers: numbers.map(|(name, view)| (name, values(view))).collect() }
+        let values = GoldenEdges::of(family);
+        Golden { names: values.names.iter().map(Edge::to_string).collect(), values }
+    }
+
+    fn values(&self, name: &str) -> &[f64] {
+        self.values.values(name)
     }
 
     fn ids(&self, name: &str, i: usize) -> Vec<u32> {
-        let all = &self.numbers[name];
-        all[i * all.len() / 2..(i + 1) * all.len() / 2].iter().map(|id| *id as u32).collect()
+        self.values.ids(name, i)
     }
 
     /// The pairs: the base is the positive prompt.
@@ -58,7 +47,7 @@ impl Golden {
 
     /// The pairs with a metric that is higher after the positive prompts.
     fn rising(&self) -> [Value; 2] {
-        let sum = |name: &str| self.numbers[name].iter().sum::<f64>();
+        let sum = |name: &str| self.values(name).iter().sum::<f64>();
         let mut lines = self.lines();
         if sum("metric_clean") < sum("metric_donor") {
             for line in &mut lines {
@@ -70,7 +59,7 @@ impl Golden {
 
     /// The values of both pairs: `[2, n]`
     fn of_pairs(&self, name: &str) -> [&[f64]; 2] {
-        let (first, second) = self.numbers[name].split_at(self.numbers[name].len() / 2);
+        let (first, second) = self.values(name).split_at(self.values(name).len() / 2);
         [first, second]
     }
 }
@@ -303,8 +292,8 @@ fn circuits_have_the_faithfulness_that_they_have_by_an_independent_implementatio
         let rows: Vec<usize> = (0..curve.rows()).filter(|i| orders[*i] == "size").collect();
         let (f, fractions) = (curve.floats("faithfulness").unwrap(), curve.floats("fraction").unwrap());
         for (k, row) in rows.iter().enumerate() {
-            let (found, expected) = (f[*row].expect("a share"), golden.numbers["circuit_share"][k]);
-            let gap = golden.numbers["metric_clean"].iter().zip(&golden.numbers["metric_donor"]).map(|(a, b)| a - b);
+            let (found, expected) = (f[*row].expect("a share"), golden.values("circuit_share")[k]);
+            let gap = golden.values("metric_clean").iter().zip(golden.values("metric_donor")).map(|(a, b)| a - b);
             let gap = gap.sum::<f64>() / 2.0;
             assert!((found - expected).abs() * gap.abs() < 1e-4, "{family} {:?}: {found} {expected}", fractions[*row]);
         }
@@ -312,13 +301,13 @@ fn circuits_have_the_faithfulness_that_they_have_by_an_independent_implementatio
         let (orders, metric) = (pairs.strs("order").unwrap(), pairs.floats("metric").unwrap());
         let by_size: Vec<f64> =
             (0..pairs.rows()).filter(|i| orders[*i] == "size").map(|i| metric[i].unwrap()).collect();
-        for (found, expected) in by_size.iter().zip(&golden.numbers["circuit_metric"]) {
+        for (found, expected) in by_size.iter().zip(golden.values("circuit_metric")) {
             assert!((found - expected).abs() < 1e-4, "{family}: {found} {expected}");
         }
         let summary = read(&out, "summary");
         let cmd = summary.floats("cmd").unwrap()[0].expect("an area");
-        let shares = &golden.numbers["circuit_share"];
-        let fractions = &golden.numbers["circuit_fractions"];
+        let shares = golden.values("circuit_share");
+        let fractions = golden.values("circuit_fractions");
         let area: f64 = (1..10)
             .map(|i| (fractions[i] - fractions[i - 1]) * ((1.0 - shares[i]).abs() + (1.0 - shares[i - 1]).abs()) / 2.0)
             .sum();
@@ -332,13 +321,13 @@ fn a_circuit_of_a_file_has_the_metric_that_it_has_by_an_independent_implementati
     let pairs = golden.pairs(&bench);
     let all = golden.names.len();
     for k in [0, 5, 11] {
-        let kept = &golden.numbers["random_kept"][k * all..(k + 1) * all];
+        let kept = &golden.values("random_kept")[k * all..(k + 1) * all];
         let edges: HashMap<&String, Value> =
             golden.names.iter().zip(kept).map(|(name, kept)| (name, json!({"in_graph": *kept != 0.0}))).collect();
         let file = bench.dataset("graph.json", &[json!({"cfg": {"kv": "head"}, "nodes": {}, "edges": edges})]);
         let out = bench.out(&format!("run{k}"));
         run("circuit", "gemma2", &pairs, &out, &["--graph", file.to_str().unwrap(), "--minimality", "0"]);
-        let expected = &golden.numbers["random_metric"][k * 2..k * 2 + 2];
+        let expected = &golden.values("random_metric")[k * 2..k * 2 + 2];
         let table = read(&out, "pairs");
         let found = table.floats("metric").unwrap();
         for (found, expected) in found.iter().zip(expected) {

@@ -1,58 +1,17 @@
 //! Exchanged edges: against values of an independent implementation, and the engines against each other.
 
+use crate::support::edges::GoldenEdges;
 use crate::support::{FAMILIES, open};
 use gatelens::model::Model;
 use gatelens::plan::{Edge, EdgeEffects, EdgeEstimate, EdgeSet, Exchange, Graph, Handle, Metric, Plan, Positions, Run};
 use gatelens::run::{Engine, Options, run};
-use std::collections::HashMap;
-use std::path::Path;
-
-/// Independent values (`edges_golden.py`): all edges of two prompts, and circuits.
-struct Edges {
-    names: Vec<Edge>,
-    tensors: HashMap<String, (Vec<usize>, Vec<f64>)>,
-}
-
-impl Edges {
-    fn of(family: &str) -> Edges {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/edges/{family}.safetensors"));
-        let bytes = std::fs::read(&path).expect("golden edges");
-        let (_, metadata) = safetensors::SafeTensors::read_metadata(&bytes).expect("a header");
-        let names = metadata.metadata().clone().expect("metadata")["edges"].clone();
-        let names: Vec<String> = serde_json::from_str(&names).expect("names");
-        let tensors = safetensors::SafeTensors::deserialize(&bytes).expect("tensors");
-        let values = |view: safetensors::tensor::TensorView| -> Vec<f64> {
-            match view.dtype() {
-                safetensors::Dtype::F32 => {
-                    view.data().as_chunks::<4>().0.iter().map(|b| f64::from(f32::from_le_bytes(*b))).collect()
-                }
-                safetensors::Dtype::I64 => {
-                    view.data().as_chunks::<8>().0.iter().map(|b| i64::from_le_bytes(*b) as f64).collect()
-                }
-                _ => view.data().iter().map(|b| f64::from(*b)).collect(),
-            }
-        };
-        let tensors = tensors.tensors().into_iter().map(|(name, view)| (name, (view.shape().to_vec(), values(view))));
-        Edges { names: names.iter().map(|name| name.parse().expect("an edge")).collect(), tensors: tensors.collect() }
-    }
-
-    fn row(&self, name: &str, i: usize) -> Vec<f64> {
-        let (shape, values) = &self.tensors[name];
-        let width: usize = shape[1..].iter().product();
-        values[i * width..(i + 1) * width].to_vec()
-    }
-
-    fn ids(&self, name: &str, i: usize) -> Vec<u32> {
-        self.row(name, i).into_iter().map(|id| id as u32).collect()
-    }
-}
 
 fn metric() -> Metric {
     Metric::logit_difference(vec![11], vec![23])
 }
 
 /// The metric of a prompt with each set of edges taken from its donor.
-fn taken(model: &Model, golden: &Edges, i: usize, sets: &[Vec<Edge>], engine: Engine) -> Vec<f64> {
+fn taken(model: &Model, golden: &GoldenEdges, i: usize, sets: &[Vec<Edge>], engine: Engine) -> Vec<f64> {
     let mut plan = Plan::default();
     let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, i)));
     let exchange = |edges: &Vec<Edge>| Exchange { donor, edges: edges.clone().into(), positions: Positions::All };
@@ -69,7 +28,7 @@ fn taken(model: &Model, golden: &Edges, i: usize, sets: &[Vec<Edge>], engine: En
 #[test]
 fn every_edge_has_the_effect_that_it_has_by_an_independent_implementation() {
     for family in FAMILIES {
-        let (model, golden) = (open(family), Edges::of(family));
+        let (model, golden) = (open(family), GoldenEdges::of(family));
         let edges: Vec<Edge> = Graph::of(&model.decoder.arch).edges().collect();
         assert_eq!(edges, golden.names, "{family}");
         for i in 0..2 {
@@ -87,7 +46,7 @@ fn every_edge_has_the_effect_that_it_has_by_an_independent_implementation() {
 #[test]
 fn circuits_and_random_sets_have_their_metrics_and_all_edges_give_the_donors() {
     for family in FAMILIES {
-        let (model, golden) = (open(family), Edges::of(family));
+        let (model, golden) = (open(family), GoldenEdges::of(family));
         let edges = &golden.names;
         for i in 0..2 {
             let kept = |mask: &[f64]| -> Vec<Edge> {
@@ -110,7 +69,7 @@ fn circuits_and_random_sets_have_their_metrics_and_all_edges_give_the_donors() {
 #[test]
 fn estimates_of_every_edge_are_those_of_an_independent_implementation() {
     for family in FAMILIES {
-        let (model, golden) = (open(family), Edges::of(family));
+        let (model, golden) = (open(family), GoldenEdges::of(family));
         for i in 0..2 {
             let mut plan = Plan::default();
             let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, i)));
@@ -140,7 +99,7 @@ fn estimates_of_every_edge_are_those_of_an_independent_implementation() {
 #[test]
 fn exchanges_at_parts_of_the_positions_are_one_together() {
     for family in FAMILIES {
-        let (model, golden) = (open(family), Edges::of(family));
+        let (model, golden) = (open(family), GoldenEdges::of(family));
         let n = golden.ids("input_ids", 0).len();
         let half = |k: usize| Positions::At((0..n).filter(|p| p % 2 == k).collect());
         let some = |k: usize| -> Vec<Edge> {
@@ -176,7 +135,7 @@ fn exchanges_at_parts_of_the_positions_are_one_together() {
 #[test]
 fn first_order_estimates_of_positions_add_up_and_reading_at_the_last_alone_leaves_the_others() {
     for family in ["llama", "gemma2", "olmo2", "gpt_neox"] {
-        let (model, golden) = (open(family), Edges::of(family));
+        let (model, golden) = (open(family), GoldenEdges::of(family));
         let n = golden.ids("input_ids", 0).len();
         let of = |positions: Positions, by: EdgeEstimate| -> Vec<f64> {
             let mut plan = Plan::default();

@@ -4,6 +4,7 @@
 
 pub mod cli;
 pub mod copies;
+pub mod edges;
 pub mod gguf_builder;
 #[cfg(target_os = "linux")]
 pub mod tmpfs;
