@@ -5,12 +5,55 @@
 //! for a family.
 
 pub use super::channel::{Channel, Mlp};
-use super::families::Family;
-pub use super::mixer::{Attention, Carried, Mixer, QkNorm};
+use super::families::{Family, Tensors};
+pub use super::mixer::{Attention, Carried, Growth, Mixer, NormOver, QkNorm};
 use super::rope::Rope;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
 use crate::site::{Lack, SiteKind, Units};
+
+/// A norm, described.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Norm {
+    pub kind: NormKind,
+    pub eps: f64,
+    pub gain: Gain,
+    /// Whether it has a bias.
+    pub bias: bool,
+}
+
+/// What a norm multiplies by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gain {
+    /// By nothing.
+    One,
+    /// By its weight.
+    Stored,
+    /// By its weight, of which 1 less is stored (Gemma).
+    LessOne,
+}
+
+impl Norm {
+    /// A root-mean-square norm with a weight.
+    pub const fn rms(eps: f64) -> Self {
+        Norm { kind: NormKind::Rms, eps, gain: Gain::Stored, bias: false }
+    }
+
+    /// A layer norm with a weight and a bias.
+    pub const fn layer(eps: f64) -> Self {
+        Norm { kind: NormKind::Layer, eps, gain: Gain::Stored, bias: true }
+    }
+}
+
+/// What a model adds to the embeddings of tokens by their positions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Positions {
+    None,
+    /// Rows of a table, the first of which stand for no position.
+    Learned { skipped: usize },
+    /// Sines, then cosines, of the position and this many more (Vaswani et al. 2017).
+    Sinusoidal { skipped: usize },
+}
 
 /// Where a block's norms stand.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,25 +120,85 @@ pub struct Arch {
     pub vocab: usize,
     /// The longest prompt that the model takes.
     pub n_ctx: usize,
-    pub norm: NormKind,
-    pub norm_eps: f64,
+    /// The norms before and after mixers and channels, and the final one where it has no description of its own.
+    pub norm: Norm,
+    pub final_norm: Option<Norm>,
+    /// A norm of the embedding, before layer 0 (BLOOM).
+    pub embed_norm: Option<Norm>,
     pub placement: NormPlacement,
     /// Attention and MLP read the same residual stream and are added together (GPT-NeoX).
     pub parallel: bool,
-    /// Whether each position has an embedding, which is added to the token's.
-    pub learned_positions: bool,
+    pub positions: Positions,
     /// The rotations that layers choose from by [`Attention::rope`].
     pub ropes: Vec<Rope>,
     /// One entry per layer.
     pub layers: Vec<Layer>,
     pub logit_softcap: Option<f64>,
+    /// What logits are multiplied by, before soft-capping: the final norm carries it.
+    pub logit_scale: f64,
+    /// Whether each token's logit has a bias.
+    pub unembed_bias: bool,
     /// What token embeddings are multiplied by.
     pub embed_scale: Option<f64>,
+    /// What mixers and channels give is multiplied by this before it is added to the residual stream (Granite).
+    pub residual_scale: Option<f64>,
     /// The unembedding is the embedding.
     pub tied: bool,
+    /// How a variant of the family stores its tensors, where it does so in another way.
+    pub(crate) stored: Option<&'static Tensors>,
 }
 
 impl Arch {
+    /// A decoder of these layers, with norms before mixers and channels, an unembedding of its own, and nothing else.
+    pub(super) fn plain(
+        family: &'static Family,
+        [d_model, vocab, n_ctx]: [usize; 3],
+        norm: Norm,
+        layers: Vec<Layer>,
+    ) -> Self {
+        let most = |of: &dyn Fn(&Layer) -> usize| layers.iter().map(of).max().unwrap_or(0);
+        let heads = |of: fn(&Heads) -> usize| most(&|layer| layer.mixer.heads().map_or(0, |heads| of(&heads)));
+        Arch {
+            family,
+            d_model,
+            n_layers: layers.len(),
+            n_heads: heads(|h| h.n_heads),
+            n_kv_heads: heads(|h| h.n_kv_heads),
+            d_head: heads(|h| h.d_head),
+            d_mlp: most(&|layer| layer.channel.width()),
+            vocab,
+            n_ctx,
+            norm,
+            final_norm: None,
+            embed_norm: None,
+            placement: NormPlacement::Before,
+            parallel: false,
+            positions: Positions::None,
+            ropes: Vec::new(),
+            layers,
+            logit_softcap: None,
+            logit_scale: 1.0,
+            unembed_bias: false,
+            embed_scale: None,
+            residual_scale: None,
+            tied: false,
+            stored: None,
+        }
+    }
+
+    /// Changes the attention of every layer, of whose numbers the first is.
+    pub(super) fn each_attention(&mut self, mut change: impl FnMut(usize, &mut Attention)) {
+        for (l, layer) in self.layers.iter_mut().enumerate() {
+            let Mixer::Attention(attention) = &mut layer.mixer;
+            change(l, attention);
+        }
+    }
+
+    /// Whether what a mixer or channel adds to the residual stream is not what it gives: a norm or a scale stands between.
+    pub fn changes_what_is_added(&self) -> bool {
+        self.placement.after() || self.residual_scale.is_some()
+    }
+
     /// Weights of one layer, in numbers: the mean over the layers.
     pub fn layer_params(&self) -> u64 {
         self.layers.iter().map(|layer| layer.params(self.d_model)).sum::<u64>() / self.layers.len().max(1) as u64
@@ -126,7 +229,9 @@ impl Arch {
             return Err(format!("{} heads of {} in {} layers are no model", self.n_heads, self.d_head, self.n_layers));
         }
         let numbers = [
-            ("the norms' epsilon", Some(self.norm_eps)),
+            ("the norms' epsilon", Some(self.norm.eps)),
+            ("the scale of logits", Some(self.logit_scale)),
+            ("the scale of what is added to the residual stream", self.residual_scale),
             ("the soft-cap of logits", self.logit_softcap),
             ("the scale of embeddings", self.embed_scale),
         ];

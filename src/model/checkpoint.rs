@@ -63,6 +63,11 @@ pub struct Stored {
 }
 
 impl Stored {
+    /// How many rows the whole has and how many numbers a row; a number by itself is a row of one.
+    fn lines(&self) -> (usize, usize) {
+        self.shape.split_first().map_or((1, 1), |(rows, rest)| (*rows, rest.iter().product()))
+    }
+
     /// The shape of the picked part.
     pub fn picked_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
@@ -187,10 +192,10 @@ impl Checkpoint {
     /// If the tensor is missing, has another shape or a dtype that is not read, or holds NaN or infinity.
     pub fn read(&self, stored: &Stored) -> Result<Vec<f32>, CheckpointError> {
         let raw = self.find(stored)?;
-        let columns: usize = stored.shape[1..].iter().product();
+        let (all, columns) = stored.lines();
         let rows: Vec<Range<usize>> = match &stored.pick {
             Pick::Rows(rows) => rows.clone(),
-            _ => std::iter::once(0..stored.shape[0]).collect(),
+            _ => std::iter::once(0..all).collect(),
         };
         let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
         self.read_rows(stored, &raw, &rows, columns, &mut out)?;
@@ -261,7 +266,8 @@ impl Checkpoint {
     /// As [`Checkpoint::read`], NaN and infinity apart.
     pub fn check(&self, stored: &Stored) -> Result<(), CheckpointError> {
         let raw = self.find(stored)?;
-        self.rows_of(stored, &raw, 0..stored.shape[0], stored.shape[1..].iter().product())?;
+        let (rows, columns) = stored.lines();
+        self.rows_of(stored, &raw, 0..rows, columns)?;
         self.merge().map_or(Ok(()), |merge| merge.check(stored))
     }
 

@@ -284,13 +284,13 @@ impl Keys<'_> {
     pub(super) fn rope(&self, d_head: usize, n_ctx: usize, base: f64) -> Result<Rope, GgufConfigError> {
         let (base, rotary) = (self.base("rope.freq_base", base)?, self.rotary(d_head)?);
         self.same(&SAME_AS_ROTARY, rotary, "the rotated dimensions")?;
-        Ok(Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? })
+        Ok(Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)?, reversed: false })
     }
 
     /// The rotation of layers that slide.
     pub(super) fn local_rope(&self, d_head: usize, base: f64) -> Result<Rope, GgufConfigError> {
         let base = self.base("rope.freq_base_swa", base)?;
-        Ok(Rope { base, rotary: self.rotary(d_head)?, scaling: Scaling::None })
+        Ok(Rope { base, rotary: self.rotary(d_head)?, scaling: Scaling::None, reversed: false })
     }
 
     fn base(&self, key: &str, default: f64) -> Result<f64, GgufConfigError> {

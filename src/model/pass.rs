@@ -4,7 +4,6 @@
 use super::arch::Arch;
 use super::places::moved;
 use super::weights::NormWeights;
-use crate::ops;
 use crate::ops::rows::Rows;
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{Device, Result, Tensor};
@@ -137,13 +136,10 @@ pub(crate) struct Around<'a> {
     pub angles: &'a [(Tensor, Tensor)],
 }
 
-/// A model's norm of `x`, if there is one.
+/// A norm of `x`, if there is one.
 ///
 /// # Errors
 /// If candle fails.
-pub(super) fn norm(arch: &Arch, x: &Tensor, w: Option<&NormWeights>) -> Result<Tensor> {
-    match w {
-        None => Ok(x.clone()),
-        Some(w) => ops::norm(x, &w.weight, w.bias.as_ref(), arch.norm, arch.norm_eps),
-    }
+pub(super) fn norm(x: &Tensor, w: Option<&NormWeights>) -> Result<Tensor> {
+    w.map_or_else(|| Ok(x.clone()), |w| w.apply(x))
 }

@@ -14,6 +14,8 @@ pub struct Rope {
     /// but its frequencies are spread over the odd number, as in `transformers`.
     pub rotary: usize,
     pub scaling: Scaling,
+    /// Whether it turns the other way (nanochat).
+    pub reversed: bool,
 }
 
 /// How the frequencies of a [`Rope`] are changed for contexts longer than those first trained on.
@@ -125,7 +127,7 @@ impl Rope {
                 // The product in f32, as checkpoints saw it in training; its cosine as exactly as f32 holds it.
                 let angle = f64::from(position as f32 * f);
                 cos.push(angle.cos() as f32 * factor);
-                sin.push(angle.sin() as f32 * factor);
+                sin.push(angle.sin() as f32 * factor * if self.reversed { -1.0 } else { 1.0 });
             }
         }
         CosSin { cos, sin }
@@ -212,7 +214,7 @@ mod tests {
     use super::*;
 
     fn rope(scaling: Scaling) -> Rope {
-        Rope { base: 10_000.0, rotary: 8, scaling }
+        Rope { base: 10_000.0, rotary: 8, scaling, reversed: false }
     }
 
     #[test]
@@ -293,7 +295,7 @@ mod tests {
             let why = rope(scaling).check().expect_err(name);
             assert!(why.contains(name), "{why}");
         }
-        let why = Rope { base: 1.0, rotary: 8, scaling: Scaling::None }.check().expect_err("no base");
+        let why = Rope { base: 1.0, ..rope(Scaling::None) }.check().expect_err("no base");
         assert!(why.contains("base is 1"), "{why}");
     }
 

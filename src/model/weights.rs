@@ -5,9 +5,10 @@
 //! that GGUF permutes are put back in order, transposed matrices are turned. Every matrix ends as `[out, in]` in the
 //! compute dtype, every norm's weight in f32.
 
+pub(super) mod form;
 pub(super) mod layout;
 
-use super::arch::Arch;
+use super::arch::{Arch, Gain};
 pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
 use super::decoder::Decoder;
@@ -15,10 +16,12 @@ pub use super::mixer::{AttentionWeights, MixerWeights};
 use super::places::Places;
 use super::store::{Layers, Table};
 use super::upload::Upload;
-use crate::ops::{self, Weight};
+use crate::ops::{self, NormBy, Weight};
 use crate::parameters::param;
 use candle_core::{DType, Device, Tensor};
-use layout::{Layout, LinearSpec, NormSpec, tensors_of};
+pub use form::{Form, Loaded};
+use form::{Located, Translate};
+use layout::{Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -43,46 +46,43 @@ impl Linear {
     }
 }
 
-/// A norm's weight and, for layer norms, bias, in f32.
+/// A norm: its weight, ones where it has none, and, for layer norms that have one, its bias, in f32.
 pub struct NormWeights {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+    pub by: NormBy,
 }
 
-/// The parts of a layer: its weights, or where each is stored. `M` is of matrices, `N` of norms.
-pub struct LayerWeights<M = Linear, N = NormWeights> {
-    pub attn_norm: Option<N>,
-    pub mixer: MixerWeights<M, N>,
-    pub attn_post_norm: Option<N>,
-    pub mlp_norm: Option<N>,
-    pub channel: ChannelWeights<M>,
-    pub mlp_post_norm: Option<N>,
+impl NormWeights {
+    /// The norm of `x`, whose rows are as wide as the weight or several times as wide.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
+        ops::norm(x, &self.weight, self.bias.as_ref(), self.by)
+    }
 }
 
-impl<M, N> LayerWeights<M, N> {
-    fn norms(&self) -> impl Iterator<Item = &N> {
-        let first = self.attn_norm.iter().chain(self.mixer.norms()).chain(&self.attn_post_norm);
-        first.chain(&self.mlp_norm).chain(&self.mlp_post_norm)
-    }
+/// The parts of a layer: its weights, or where each is stored.
+pub struct LayerWeights<F: Form = Loaded> {
+    pub attn_norm: Option<F::Norm>,
+    pub mixer: MixerWeights<F>,
+    pub attn_post_norm: Option<F::Norm>,
+    pub mlp_norm: Option<F::Norm>,
+    pub channel: ChannelWeights<F>,
+    pub mlp_post_norm: Option<F::Norm>,
+}
 
-    fn matrices(&self) -> impl Iterator<Item = &M> {
-        self.mixer.matrices().chain(self.channel.matrices())
-    }
-
-    /// The same of what `matrix` and `norm` make of each part.
-    fn try_map<P, Q, E>(
-        &self,
-        matrix: &impl Fn(&M) -> Result<P, E>,
-        norm: &impl Fn(&N) -> Result<Q, E>,
-    ) -> Result<LayerWeights<P, Q>, E> {
-        let norm_if = |part: &Option<N>| part.as_ref().map(norm).transpose();
+impl<F: Form> LayerWeights<F> {
+    /// The same in another form.
+    fn translate<G: Form, T: Translate<F, G>>(&self, to: &T) -> Result<LayerWeights<G>, T::Error> {
         Ok(LayerWeights {
-            attn_norm: norm_if(&self.attn_norm)?,
-            mixer: self.mixer.try_map(matrix, norm)?,
-            attn_post_norm: norm_if(&self.attn_post_norm)?,
-            mlp_norm: norm_if(&self.mlp_norm)?,
-            channel: self.channel.try_map(matrix)?,
-            mlp_post_norm: norm_if(&self.mlp_post_norm)?,
+            attn_norm: to.norm_if(&self.attn_norm)?,
+            mixer: self.mixer.translate(to)?,
+            attn_post_norm: to.norm_if(&self.attn_post_norm)?,
+            mlp_norm: to.norm_if(&self.mlp_norm)?,
+            channel: self.channel.translate(to)?,
+            mlp_post_norm: to.norm_if(&self.mlp_post_norm)?,
         })
     }
 }
@@ -157,7 +157,7 @@ impl WeightReader {
         let (begun, device) = (Instant::now(), self.places.layer(layer));
         let upload = if ahead { Upload::beside(device)? } else { Upload::in_order(device) };
         let loader = self.loader(upload);
-        let found = self.layout().layer(layer).try_map(&|matrix| loader.linear(matrix), &|norm| loader.norm(norm))?;
+        let found = self.layout().layer(layer).translate(&loader)?;
         tracing::debug!("layer {layer}: read in {:.3} s", begun.elapsed().as_secs_f64());
         Ok(found)
     }
@@ -186,12 +186,7 @@ impl WeightReader {
     }
 
     fn loader(&self, upload: Upload) -> Loader<'_> {
-        Loader {
-            checkpoint: &self.checkpoint,
-            dtype: self.dtype,
-            upload,
-            plus_one: tensors_of(&self.arch, &self.checkpoint).norm_plus_one,
-        }
+        Loader { checkpoint: &self.checkpoint, dtype: self.dtype, upload }
     }
 }
 
@@ -235,12 +230,27 @@ pub fn load(
         None => table(&ends.embed, places.last()),
     };
     let positions = ends.positions.as_ref().map(|stored| table(stored, places.first()));
-    let final_norm = source.loader(Upload::in_order(places.last())).norm(&ends.final_norm)?;
+    let (at_first, at_last) =
+        (source.loader(Upload::in_order(places.first())), source.loader(Upload::in_order(places.last())));
+    let (embed_norm, final_norm) = (at_first.norm_if(&ends.embed_norm)?, at_last.norm(&ends.final_norm)?);
+    let unembed_bias = at_last.numbers_if(&ends.unembed_bias)?;
     let reader = source.clone();
     let layers = Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead));
     let mean_unembed = OnceLock::new();
-    let decoder =
-        Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, mean_unembed, layers };
+    let decoder = Decoder {
+        arch,
+        dtype,
+        places,
+        parameters,
+        embed,
+        embed_norm,
+        positions,
+        final_norm,
+        unembed,
+        unembed_bias,
+        mean_unembed,
+        layers,
+    };
     Ok((decoder, warnings))
 }
 
@@ -264,7 +274,6 @@ struct Loader<'a> {
     checkpoint: &'a Checkpoint,
     dtype: DType,
     upload: Upload,
-    plus_one: bool,
 }
 
 impl Loader<'_> {
@@ -277,17 +286,39 @@ impl Loader<'_> {
         Ok(self.upload.send(&tensor.to_dtype(self.dtype)?)?)
     }
 
-    fn linear(&self, spec: &LinearSpec) -> Result<Linear, WeightsError> {
+    /// Numbers in f32, in one row.
+    fn wide(&self, values: Vec<f32>) -> Result<Tensor, WeightsError> {
+        let n = values.len();
+        Ok(self.upload.send(&Tensor::from_vec(values, n, &Device::Cpu)?)?)
+    }
+}
+
+impl Translate<Located, Loaded> for Loader<'_> {
+    type Error = WeightsError;
+
+    fn matrix(&self, spec: &LinearSpec) -> Result<Linear, WeightsError> {
         let bias = spec.bias.as_ref().map(|b| self.tensor(b)).transpose()?;
         Ok(Linear { weight: Weight::new(&self.tensor(&spec.weight)?)?, bias })
     }
 
     fn norm(&self, spec: &NormSpec) -> Result<NormWeights, WeightsError> {
         let read = |stored: &Stored, offset: f32| -> Result<Tensor, WeightsError> {
-            let values: Vec<f32> = self.checkpoint.read(stored)?.into_iter().map(|v| v + offset).collect();
-            Ok(self.upload.send(&Tensor::from_vec(values, stored.picked_shape(), &Device::Cpu)?)?)
+            let values = self.checkpoint.read(stored)?;
+            let order = spec.order.clone().unwrap_or_else(|| (0..values.len()).collect());
+            self.wide(order.into_iter().map(|i| (values[i] + offset) * spec.scale as f32).collect())
+        };
+        let offset = if spec.of.gain == Gain::LessOne { 1.0 } else { 0.0 };
+        let weight = match &spec.weight {
+            Some(stored) => read(stored, offset)?,
+            None => self.wide(vec![spec.scale as f32; spec.width])?,
         };
         let bias = spec.bias.as_ref().map(|b| read(b, 0.0)).transpose()?;
-        Ok(NormWeights { weight: read(&spec.weight, f32::from(u8::from(self.plus_one)))?, bias })
+        let by = NormBy { kind: spec.of.kind, eps: spec.of.eps, group: spec.group };
+        Ok(NormWeights { weight, bias, by })
+    }
+
+    fn numbers(&self, spec: &Stored) -> Result<Tensor, WeightsError> {
+        let values = self.checkpoint.read(spec)?;
+        Ok(self.upload.send(&Tensor::from_vec(values, spec.picked_shape(), &Device::Cpu)?)?)
     }
 }

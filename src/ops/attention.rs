@@ -18,18 +18,47 @@ use blocks::{Block, Keys};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The shape of one layer's attention.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Heads {
     pub n_heads: usize,
     pub n_kv_heads: usize,
+    /// Numbers of a query and of a key.
     pub d_head: usize,
+    /// Numbers of a value, where they are not as many.
+    pub d_value: Option<usize>,
     /// What scores are multiplied by.
     pub scale: f64,
     pub softcap: Option<f64>,
     /// Position i attends to j with `i - j < window`, and to itself.
     pub window: Option<usize>,
+    /// Positions are cut into chunks of so many, and each attends within its own.
+    pub chunk: Option<usize>,
+}
+
+/// What the scores of each query head have beside the products of queries and keys. Either is empty where there is none.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Terms {
+    /// What a score loses for each position that its key lies back (ALiBi; Press et al. 2022). `[n_heads]`
+    pub slopes: Arc<[f32]>,
+    /// A score of a key that stands for none and has no value (attention sinks). `[n_heads]`
+    pub sinks: Arc<[f32]>,
+}
+
+impl Terms {
+    fn is_empty(&self) -> bool {
+        self.slopes.is_empty() && self.sinks.is_empty()
+    }
+
+    fn slope(&self, head: usize) -> f32 {
+        self.slopes.get(head).copied().unwrap_or(0.0)
+    }
+
+    fn sink(&self, head: usize) -> Option<f32> {
+        self.sinks.get(head).copied()
+    }
 }
 
 impl Heads {
@@ -38,18 +67,39 @@ impl Heads {
         self.n_heads / self.n_kv_heads
     }
 
+    /// Numbers of a value.
+    pub fn d_value(&self) -> usize {
+        self.d_value.unwrap_or(self.d_head)
+    }
+
+    /// Numbers of all queries, of all keys, of all values and of all that heads read, at one position.
+    pub fn widths(&self) -> [usize; 4] {
+        let (kv, value) = (self.n_kv_heads, self.d_value());
+        [self.n_heads * self.d_head, kv * self.d_head, kv * value, self.n_heads * value]
+    }
+
     /// The first position that a position sees.
-    fn first_key(&self, position: usize) -> usize {
-        self.window.map_or(0, |w| (position + 1).saturating_sub(w.max(1)))
+    pub fn first_key(&self, position: usize) -> usize {
+        let in_chunk = self.chunk.map_or(0, |n| position - position % n.max(1));
+        let in_window = self.window.map_or(0, |w| (position + 1).saturating_sub(w.max(1)));
+        in_chunk.max(in_window)
     }
 }
 
-/// `z` of every row: `q` `[rows, n_heads * d_head]`, `k` and `v` `[key rows, n_kv_heads * d_head]`, all rotated where the
-/// family rotates; returns `[rows, n_heads * d_head]`.
+/// [`attend`] without terms.
+///
+/// # Errors
+/// As [`attend`].
+pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
+    attend(q, k, v, rows, heads, &Terms::default())
+}
+
+/// `z` of every row: `q` `[rows, n_heads * d_head]`, `k` `[key rows, n_kv_heads * d_head]`, rotated where the family rotates,
+/// `v` `[key rows, n_kv_heads * d_value]`; returns `[rows, n_heads * d_value]`.
 ///
 /// # Errors
 /// If a shape does not fit the rows or candle fails.
-pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
+pub fn attend(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads, terms: &Terms) -> Result<Tensor> {
     // Checked here because index operations on some devices are not.
     let n = k.dim(0)?;
     if let Some(span) = rows.spans.iter().find(|span| !span.fits(n)) {
@@ -58,23 +108,26 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) 
     if on_cpu(q) {
         let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
         if [&q, &k, &v].iter().any(|x| x.track_op()) {
-            return back::attention(&q, &k, &v, rows, heads);
+            return back::attention(&q, &k, &v, rows, heads, terms);
         }
-        return Attention { rows, heads }.run(&q, &k, &v);
+        return Attention { rows, heads, terms }.run(&q, &k, &v);
     }
     #[cfg(feature = "cuda")]
     if q.device().is_cuda()
         && heads.d_head <= super::kernels::attention::WIDEST_HEAD
+        && heads.d_value() == heads.d_head
+        && heads.chunk.is_none()
+        && terms.is_empty()
         && ![q, k, v].iter().any(|x| x.track_op())
     {
-        return Attention { rows, heads }.run(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?);
+        return Attention { rows, heads, terms }.run(&q.contiguous()?, &k.contiguous()?, &v.contiguous()?);
     }
     let z: Vec<Tensor> = rows
         .spans
         .iter()
         .map(|span| {
-            let scores = opened::scores(q, k, span, heads)?;
-            opened::z(&opened::pattern(&scores)?, v, span, heads)
+            let scores = opened::scores_with(q, k, span, heads, terms)?;
+            opened::z(&opened::pattern_beside(&scores, terms)?, v, span, heads)
         })
         .collect::<Result<_>>()?;
     Tensor::cat(&z, 0)
@@ -83,6 +136,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) 
 struct Attention<'a> {
     rows: &'a Rows,
     heads: Heads,
+    terms: &'a Terms,
 }
 
 impl Attention<'_> {
@@ -93,10 +147,9 @@ impl Attention<'_> {
 
     /// Holds the shapes of queries, keys and values to the rows and heads.
     fn check(&self, [q, k, v]: [&Layout; 3]) -> Result<()> {
-        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        let (n, keys) = (self.rows.len(), k.shape().dims2()?.0);
+        let (n, keys, [queries, key, value, _]) = (self.rows.len(), k.shape().dims2()?.0, self.heads.widths());
         let count = |l: &Layout| l.shape().elem_count();
-        if count(q) != n * n_heads * d_head || count(k) != keys * n_kv_heads * d_head || count(v) != count(k) {
+        if count(q) != n * queries || count(k) != keys * key || count(v) != keys * value {
             candle_core::bail!("attention of {:?}, {:?} and {:?} over {n} rows", q.shape(), k.shape(), v.shape())
         }
         Ok(())
@@ -119,25 +172,26 @@ impl CustomOp3 for Attention<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         self.check([l1, l2, l3])?;
         let (q, k, v) = (floats(s1, l1)?, floats(s2, l2)?, floats(s3, l3)?);
-        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
+        let Heads { n_heads, n_kv_heads, .. } = self.heads;
+        let d_value = self.heads.d_value();
         let blocks = blocks::blocks(self.rows, self.heads);
         let tasks: Vec<(&Block, usize)> = blocks.iter().flat_map(|b| (0..n_kv_heads).map(move |h| (b, h))).collect();
-        let job = Job { q: &q, k: &k, v: &v, heads: self.heads };
+        let job = Job { q: &q, k: &k, v: &v, heads: self.heads, terms: self.terms };
         let results: Vec<Vec<f32>> = tasks.par_iter().map(|(block, kv)| job.z(block, *kv)).collect();
-        let mut z = vec![0f32; q.len()];
+        let mut z = vec![0f32; self.rows.len() * n_heads * d_value];
         for ((block, kv), result) in tasks.iter().zip(&results) {
-            let mut heads = result.chunks_exact(d_head);
+            let mut heads = result.chunks_exact(d_value);
             for piece in &block.pieces {
                 for g in 0..self.heads.group() {
                     let head = kv * self.heads.group() + g;
                     for (row, from) in piece.rows.clone().zip(&mut heads) {
-                        let at = (row * n_heads + head) * d_head;
-                        z[at..at + d_head].copy_from_slice(from);
+                        let at = (row * n_heads + head) * d_value;
+                        z[at..at + d_value].copy_from_slice(from);
                     }
                 }
             }
         }
-        Ok(narrowed(z, s1, l1.shape()))
+        Ok(narrowed(z, s1, (self.rows.len(), n_heads * d_value)))
     }
 
     #[cfg(feature = "cuda")]
@@ -162,21 +216,22 @@ struct Job<'a> {
     k: &'a [f32],
     v: &'a [f32],
     heads: Heads,
+    terms: &'a Terms,
 }
 
 impl Job<'_> {
-    /// `z` of a block's rows for the query heads of one KV head: `[pieces][group][piece rows][d_head]`, and rows beyond.
+    /// `z` of a block's rows for the query heads of one KV head: `[pieces][group][piece rows][d_value]`, and rows beyond.
     fn z(&self, block: &Block, kv: usize) -> Vec<f32> {
-        let d_head = self.heads.d_head;
+        let (d_head, d_value) = (self.heads.d_head, self.heads.d_value());
         let group = self.heads.group();
         let queries = self.queries(block, kv);
         let m = queries.len() / d_head;
         let own = block.pieces.iter().map(|p| p.own.kept().len()).max().unwrap_or(0);
         let width = block.prefix_len + own;
-        let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_head]);
+        let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_value]);
         let mut column = 0;
         for kept in block.prefix.iter().map(Keys::kept) {
-            add_scores(&queries, self.lines(self.k, kv, kept.start), kept.len(), d_head, &mut scores[column..], width);
+            add_scores(&queries, self.lines(self.k, d_head, kv, kept.start), kept.len(), d_head, &mut scores[column..], width);
             column += kept.len();
         }
         let mut at = 0;
@@ -185,39 +240,39 @@ impl Job<'_> {
             let to = &mut scores[at * width + block.prefix_len..];
             add_scores(
                 &queries[at * d_head..(at + n) * d_head],
-                self.lines(self.k, kv, own.start),
+                self.lines(self.k, d_head, kv, own.start),
                 own.len(),
                 d_head,
                 to,
                 width,
             );
             for (i, row) in scores[at * width..(at + n) * width].chunks_exact_mut(width).enumerate() {
-                self.softmax(row, block.seen(piece, i % piece.rows.len(), self.heads));
+                let (g, i) = (i / piece.rows.len(), i % piece.rows.len());
+                self.softmax(kv * group + g, row, block.seen(piece, i, self.heads));
             }
             at += n;
         }
         let mut column = 0;
         for keys in &block.prefix {
             let pattern = Lines { numbers: &scores[column..], stride: width };
-            read_values(pattern, self.lines(self.v, kv, keys.rows.start), keys, d_head, &mut z);
+            read_values(pattern, self.lines(self.v, d_value, kv, keys.rows.start), keys, d_value, &mut z);
             column += keys.kept().len();
         }
         let mut at = 0;
         for piece in &block.pieces {
             let n = group * piece.rows.len();
             let pattern = Lines { numbers: &scores[at * width + block.prefix_len..], stride: width };
-            let to = &mut z[at * d_head..(at + n) * d_head];
-            read_values(pattern, self.lines(self.v, kv, piece.own.rows.start), &piece.own, d_head, to);
+            let to = &mut z[at * d_value..(at + n) * d_value];
+            read_values(pattern, self.lines(self.v, d_value, kv, piece.own.rows.start), &piece.own, d_value, to);
             at += n;
         }
         z
     }
 
-    /// The rows of a KV head from `row` on, of all keys or values.
-    fn lines<'a>(&self, x: &'a [f32], kv: usize, row: usize) -> Lines<'a> {
-        let Heads { n_kv_heads, d_head, .. } = self.heads;
-        let stride = n_kv_heads * d_head;
-        Lines { numbers: &x[row * stride + kv * d_head..], stride }
+    /// The rows of a KV head from `row` on, of all keys or values, `d` numbers a head.
+    fn lines<'a>(&self, x: &'a [f32], d: usize, kv: usize, row: usize) -> Lines<'a> {
+        let stride = self.heads.n_kv_heads * d;
+        Lines { numbers: &x[row * stride + kv * d..], stride }
     }
 
     /// The block's queries, contiguous: `[pieces][group][piece rows][d_head]`.
@@ -237,12 +292,20 @@ impl Job<'_> {
     }
 
     /// Scores to probabilities over the columns that a row sees; 0 for the others.
-    fn softmax(&self, row: &mut [f32], seen: Range<usize>) {
+    fn softmax(&self, head: usize, row: &mut [f32], seen: Range<usize>) {
         let (before, rest) = row.split_at_mut(seen.start);
         let (seen, after) = rest.split_at_mut(seen.len());
-        simd::softmax_row(seen, self.heads.scale as f32, self.heads.softcap.map(|c| c as f32));
+        softmax(seen, self.heads.scale as f32, self.heads.softcap.map(|c| c as f32), self.terms, head);
         before.fill(0.0);
         after.fill(0.0);
+    }
+}
+
+/// One row of a head's scores, of the keys that it sees up to its own, to probabilities.
+fn softmax(scores: &mut [f32], scale: f32, softcap: Option<f32>, terms: &Terms, head: usize) {
+    match terms.is_empty() {
+        true => simd::softmax_row(scores, scale, softcap),
+        false => simd::softmax_row_beside(scores, scale, softcap, terms.slope(head), terms.sink(head)),
     }
 }
 
@@ -330,7 +393,7 @@ mod tests {
             (2, 2, 64, None, Some(290)),
             (6, 2, 5, Some(3.0), None),
         ] {
-            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap, window };
+            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap, window, ..Heads::default() };
             let random = |n: usize| Tensor::randn(0f32, 1.5, (rows.len(), n * d_head), &device);
             let (q, k, v) = (random(n_heads)?, random(n_kv_heads)?, random(n_kv_heads)?);
             let fast = attention(&q, &k, &v, &rows, heads)?;
@@ -349,7 +412,7 @@ mod tests {
     fn the_kernel_equals_attention_step_by_step_in_half_precision_too() -> Result<()> {
         let device = Device::Cpu;
         let rows = packed();
-        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 16, scale: 0.3, softcap: None, window: None };
+        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 16, scale: 0.3, softcap: None, window: None, ..Heads::default() };
         for (dtype, most) in [(DType::BF16, 0.02), (DType::F16, 0.003)] {
             // Of size 100 a product of queries and keys is beyond f16's largest number, and bf16 would have 8 bits of it.
             let random =
@@ -372,7 +435,7 @@ mod tests {
     fn a_window_of_one_reads_its_own_value() -> Result<()> {
         let device = Device::Cpu;
         let rows = rows(vec![span(0..4, 0, vec![])]);
-        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: Some(1) };
+        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: Some(1), ..Heads::default() };
         let (q, v) = (Tensor::randn(0f32, 1.0, (4, 8), &device)?, Tensor::randn(0f32, 1.0, (4, 8), &device)?);
         let z = attention(&q, &q, &v, &rows, heads)?;
         assert!((z - v)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
@@ -383,7 +446,7 @@ mod tests {
     fn the_last_queries_of_spans_read_a_cache_as_they_read_their_rows() -> Result<()> {
         let device = Device::Cpu;
         let whole = packed();
-        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 8, scale: 0.3, softcap: None, window: Some(40) };
+        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 8, scale: 0.3, softcap: None, window: Some(40), ..Heads::default() };
         let random = |n: usize| Tensor::randn(0f32, 1.5, (whole.len(), n * 8), &device);
         let (q, k, v) = (random(4)?, random(2)?, random(2)?);
         let all = attention(&q, &k, &v, &whole, heads)?;
@@ -423,7 +486,7 @@ mod tests {
             (700, 64, 6, 2, None),
             (1200, 16, 2, 1, Some(600)),
         ] {
-            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window };
+            let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.3, softcap: None, window, ..Heads::default() };
             // A prompt, then forks of one to four rows from one position of it.
             let lengths = [1, 3, 1, 1, 4, 2].repeat(30);
             let mut spans = vec![span(0..n, 0, vec![])];
@@ -449,7 +512,7 @@ mod tests {
     #[test]
     fn a_span_that_reads_what_is_not_there_is_an_error() -> Result<()> {
         let x = Tensor::zeros((4, 8), DType::F32, &Device::Cpu)?;
-        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: None };
+        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: None, ..Heads::default() };
         for (start, prefix, own) in [(0, vec![], 1..5), (2, vec![3..5], 0..4), (3, vec![0..2], 0..4), (0, vec![], 0..3)]
         {
             let span = Span { rows: 0..4, start, prefix, own };

@@ -1,5 +1,6 @@
 //! Sums and non-linearities, number by number.
 
+pub use super::simd::XIelu;
 use super::simd::{self, Function};
 use super::{floats, narrowed, on_cpu};
 use candle_core::{CpuStorage, CustomOp1, CustomOp2, Layout, Result, Shape, Tensor};
@@ -9,7 +10,7 @@ use rayon::prelude::*;
 const CHUNK: usize = 1 << 14;
 
 /// The non-linearity of the MLP.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Activation {
     Silu,
     /// GELU by the error function.
@@ -17,6 +18,10 @@ pub enum Activation {
     /// GELU by its tanh approximation.
     GeluTanh,
     Relu,
+    /// The square of what is positive.
+    SquaredRelu,
+    XIelu(XIelu),
+    Sigmoid,
 }
 
 impl From<Activation> for Function {
@@ -26,6 +31,9 @@ impl From<Activation> for Function {
             Activation::Gelu => Function::Gelu,
             Activation::GeluTanh => Function::GeluTanh,
             Activation::Relu => Function::Relu,
+            Activation::SquaredRelu => Function::SquaredRelu,
+            Activation::XIelu(by) => Function::XIelu(by),
+            Activation::Sigmoid => Function::Sigmoid,
         }
     }
 }
@@ -81,6 +89,14 @@ pub(super) fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
         Activation::GeluTanh => x.gelu(),
         // candle's own makes 0 of NaN.
         Activation::Relu => x.lt(0f32)?.where_cond(&x.zeros_like()?, x),
+        Activation::SquaredRelu => composed(x, Activation::Relu)?.sqr(),
+        Activation::Sigmoid => (x.neg()?.exp()? + 1.0)?.recip(),
+        Activation::XIelu(by) => {
+            let line = (x * f64::from(by.beta))?;
+            let positive = (x.sqr()? * f64::from(by.positive))?;
+            let negative = (((x.minimum(by.eps)?.exp()? - 1.0)? - x)? * f64::from(by.negative))?;
+            line + x.gt(0f32)?.where_cond(&positive, &negative)?
+        }
     }
 }
 
@@ -198,6 +214,16 @@ mod tests {
     use super::*;
     use candle_core::{DType, Device};
 
+    const ACTIVATIONS: [Activation; 7] = [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::SquaredRelu,
+        Activation::Sigmoid,
+        Activation::XIelu(XIelu { positive: 0.8, negative: 1.1, beta: 0.5, eps: -1e-6 }),
+    ];
+
     #[test]
     fn the_kernels_equal_the_composed_forms_in_f32_and_bf16() -> Result<()> {
         for (dtype, most) in [(DType::F32, 1e-5), (DType::BF16, 0.02)] {
@@ -210,7 +236,7 @@ mod tests {
                 assert!(off < most, "{dtype:?}: {off}");
                 Ok(())
             };
-            for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+            for f in ACTIVATIONS {
                 near(activate(&x, f)?, composed(&x, f)?)?;
                 near(activate_gate(&x, &y, f)?, (composed(&x, f)? * &y)?)?;
             }

@@ -28,8 +28,8 @@ pub mod vectors;
 
 pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
-pub use elementwise::{Activation, activate, activate_gate, add, add_bias, softcap};
-pub use norm::{NormKind, norm};
+pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias, softcap};
+pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, products};
 pub use rope::rotate;
 

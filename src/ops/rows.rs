@@ -66,6 +66,11 @@ impl Rows {
         self.spans.last().map_or(0, |s| s.rows.end)
     }
 
+    /// The position of each row.
+    pub fn positions(&self) -> impl Iterator<Item = usize> {
+        self.spans.iter().flat_map(|span| span.first()..span.keys())
+    }
+
     /// Whether there are no rows.
     pub fn is_empty(&self) -> bool {
         self.len() == 0

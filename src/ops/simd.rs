@@ -68,6 +68,42 @@ fn gelu_tanh(x: f32) -> f32 {
     0.5 * x * (1.0 + tanh(0.797_884_6 * (x + 0.044_715 * x * x * x)))
 }
 
+/// NaN stays NaN.
+#[inline(always)]
+fn squared_relu(x: f32) -> f32 {
+    let r = relu(x);
+    r * r
+}
+
+/// The numbers of an xIELU (Huang and Schlag 2024, "Deriving Activation Functions Using Integration"), as they are applied:
+/// positive ones have a parabola of `positive`, negative ones an exponential of `negative`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct XIelu {
+    pub positive: f32,
+    pub negative: f32,
+    pub beta: f32,
+    pub eps: f32,
+}
+
+#[inline(always)]
+fn xielu(x: f32, by: XIelu) -> f32 {
+    let low = if x < by.eps { x } else { by.eps };
+    // e^t - 1 of a small t would cancel.
+    let grown = if low > -0.03 { low * (1.0 + low * (0.5 + low * (1.0 / 6.0 + low / 24.0))) } else { exp(low) - 1.0 };
+    let negative = (grown - x) * by.negative + by.beta * x;
+    let positive = by.positive * x * x + by.beta * x;
+    if x > 0.0 { positive } else { negative }
+}
+
+#[inline(always)]
+fn xielu_slope(x: f32, by: XIelu) -> f32 {
+    if x > 0.0 {
+        return 2.0 * by.positive * x + by.beta;
+    }
+    let grown = if x < by.eps { exp(x) } else { 0.0 };
+    (grown - 1.0) * by.negative + by.beta
+}
+
 #[inline(always)]
 fn silu_slope(x: f32) -> f32 {
     let s = 1.0 / (1.0 + exp(-x));
@@ -99,8 +135,16 @@ pub enum Function {
     Gelu,
     GeluTanh,
     Relu,
+    SquaredRelu,
+    XIelu(XIelu),
+    Sigmoid,
     /// `cap * tanh(x / cap)`
     Softcap(f32),
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
 }
 
 /// `out = f(x)`
@@ -111,6 +155,9 @@ pub fn map(f: Function, x: &[f32], out: &mut [f32]) {
         Function::Gelu => out.iter_mut().zip(x).for_each(|(o, x)| *o = gelu(*x)),
         Function::GeluTanh => out.iter_mut().zip(x).for_each(|(o, x)| *o = gelu_tanh(*x)),
         Function::Relu => out.iter_mut().zip(x).for_each(|(o, x)| *o = relu(*x)),
+        Function::SquaredRelu => out.iter_mut().zip(x).for_each(|(o, x)| *o = squared_relu(*x)),
+        Function::XIelu(by) => out.iter_mut().zip(x).for_each(|(o, x)| *o = xielu(*x, by)),
+        Function::Sigmoid => out.iter_mut().zip(x).for_each(|(o, x)| *o = sigmoid(*x)),
         Function::Softcap(c) => out.iter_mut().zip(x).for_each(|(o, x)| *o = c * tanh(x / c)),
     }
 }
@@ -124,6 +171,9 @@ pub fn map_times(f: Function, x: &[f32], y: &[f32], out: &mut [f32]) {
         Function::Gelu => lanes.for_each(|(o, (x, y))| *o = gelu(*x) * y),
         Function::GeluTanh => lanes.for_each(|(o, (x, y))| *o = gelu_tanh(*x) * y),
         Function::Relu => lanes.for_each(|(o, (x, y))| *o = relu(*x) * y),
+        Function::SquaredRelu => lanes.for_each(|(o, (x, y))| *o = squared_relu(*x) * y),
+        Function::XIelu(by) => lanes.for_each(|(o, (x, y))| *o = xielu(*x, by) * y),
+        Function::Sigmoid => lanes.for_each(|(o, (x, y))| *o = sigmoid(*x) * y),
         Function::Softcap(c) => lanes.for_each(|(o, (x, y))| *o = c * tanh(x / c) * y),
     }
 }
@@ -137,6 +187,9 @@ pub fn slope_times(f: Function, x: &[f32], y: &[f32], out: &mut [f32]) {
         Function::Gelu => lanes.for_each(|(o, (x, y))| *o = gelu_slope(*x) * y),
         Function::GeluTanh => lanes.for_each(|(o, (x, y))| *o = gelu_tanh_slope(*x) * y),
         Function::Relu => lanes.for_each(|(o, (x, y))| *o = if *x > 0.0 { *y } else { 0.0 }),
+        Function::SquaredRelu => lanes.for_each(|(o, (x, y))| *o = 2.0 * relu(*x) * y),
+        Function::XIelu(by) => lanes.for_each(|(o, (x, y))| *o = xielu_slope(*x, by) * y),
+        Function::Sigmoid => lanes.for_each(|(o, (x, y))| *o = sigmoid(*x) * (1.0 - sigmoid(*x)) * y),
         Function::Softcap(c) => lanes.for_each(|(o, (x, y))| *o = softcap_slope(*x, c) * y),
     }
 }
@@ -264,6 +317,24 @@ pub fn softmax_row(scores: &mut [f32], scale: f32, softcap: Option<f32>) {
     scores.iter_mut().for_each(|s| *s /= total);
 }
 
+/// [`softmax_row`] of scores that lose `slope` for each position that a key lies before the last, beside a `sink`, which takes
+/// its share and is read by nothing.
+#[multiversion(targets("x86_64+avx2+fma"))]
+pub fn softmax_row_beside(scores: &mut [f32], scale: f32, softcap: Option<f32>, slope: f32, sink: Option<f32>) {
+    match softcap {
+        None => scores.iter_mut().for_each(|s| *s *= scale),
+        Some(cap) => scores.iter_mut().for_each(|s| *s = cap * tanh(*s * scale / cap)),
+    }
+    for (back, s) in scores.iter_mut().rev().enumerate() {
+        *s -= slope * back as f32;
+    }
+    let sink = sink.unwrap_or(f32::NEG_INFINITY);
+    let max = scores.iter().fold(sink, |a, b| a.max(*b));
+    scores.iter_mut().for_each(|s| *s = exp(*s - max));
+    let total = sum_of(scores, |v| v) + if sink == f32::NEG_INFINITY { 0.0 } else { exp(sink - max) };
+    scores.iter_mut().for_each(|s| *s /= total);
+}
+
 /// Rotates the first `2 * cos.len()` numbers of a head, halves against each other, and copies the rest.
 #[multiversion(targets("x86_64+avx2+fma"))]
 pub fn rotate_head(x: &[f32], cos: &[f32], sin: &[f32], out: &mut [f32]) {
@@ -303,6 +374,17 @@ pub fn axpy(a: f32, x: &[f32], out: &mut [f32]) {
 mod tests {
     use super::*;
 
+    const FUNCTIONS: [Function; 8] = [
+        Function::Silu,
+        Function::Gelu,
+        Function::GeluTanh,
+        Function::Relu,
+        Function::SquaredRelu,
+        Function::Sigmoid,
+        Function::XIelu(XIelu { positive: 0.8, negative: 1.1, beta: 0.5, eps: -1e-6 }),
+        Function::Softcap(30.0),
+    ];
+
     fn grid() -> Vec<f32> {
         (-2000..2000).map(|i| i as f32 * 0.01).collect()
     }
@@ -325,9 +407,16 @@ mod tests {
                 0.5 * x * (1.0 + ((2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3))).tanh())
             }
             Function::Relu => x.max(0.0),
+            Function::SquaredRelu => x.max(0.0).powi(2),
+            Function::Sigmoid => 1.0 / (1.0 + (-x).exp()),
+            Function::XIelu(by) => {
+                let [positive, negative, beta, eps] = [by.positive, by.negative, by.beta, by.eps].map(f64::from);
+                let low = (x.min(eps).exp_m1() - x) * negative + beta * x;
+                if x > 0.0 { positive * x * x + beta * x } else { low }
+            }
             Function::Softcap(c) => f64::from(c) * (x / f64::from(c)).tanh(),
         };
-        for f in [Function::Silu, Function::Gelu, Function::GeluTanh, Function::Relu, Function::Softcap(30.0)] {
+        for f in FUNCTIONS {
             let (mut out, mut times) = (vec![0.0; x.len()], vec![0.0; x.len()]);
             map(f, &x, &mut out);
             map_times(f, &x, &x, &mut times);
@@ -342,7 +431,7 @@ mod tests {
     #[test]
     fn what_is_no_number_stays_so() {
         let mut out = [0.0; 9];
-        for f in [Function::Silu, Function::Gelu, Function::GeluTanh, Function::Relu, Function::Softcap(30.0)] {
+        for f in FUNCTIONS {
             map(f, &[f32::NAN; 9], &mut out);
             assert!(out.iter().all(|x| x.is_nan()), "{f:?}");
             map_times(f, &[f32::NAN; 9], &[1.0; 9], &mut out);

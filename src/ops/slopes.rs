@@ -2,7 +2,8 @@
 
 use super::attention::{Heads, attention, opened};
 use super::rows::{Rows, Span};
-use super::{Activation, NormKind};
+use super::norm::NormBy;
+use super::{Activation, NormKind, XIelu};
 use super::{RowChange, RowEdit, edit, elementwise, norm, rope};
 use candle_core::{DType, Device, Result, Tensor, Var};
 use std::ops::Range;
@@ -57,7 +58,16 @@ fn activations_and_their_products() -> Result<()> {
     let x = (random((3, 11), 1)? * 3.0)?;
     let x = (&x + (x.ge(0f32)?.to_dtype(DType::F32)? - 0.5)?)?;
     let y = random((3, 11), 2)?;
-    for f in [Activation::Silu, Activation::Gelu, Activation::GeluTanh, Activation::Relu] {
+    let xielu = Activation::XIelu(XIelu { positive: 0.8, negative: 1.1, beta: 0.5, eps: -1e-6 });
+    for f in [
+        Activation::Silu,
+        Activation::Gelu,
+        Activation::GeluTanh,
+        Activation::Relu,
+        Activation::SquaredRelu,
+        Activation::Sigmoid,
+        xielu,
+    ] {
         hold(&format!("{f:?}"), &x, |x| elementwise::activate(x, f))?;
         hold(&format!("{f:?} composed"), &x, |x| elementwise::composed(x, f))?;
         hold(&format!("gated {f:?}, by the gate"), &x, |x| elementwise::activate_gate(x, &y, f))?;
@@ -77,14 +87,14 @@ fn sums() -> Result<()> {
 
 #[test]
 fn norms() -> Result<()> {
-    for (width, group) in [(13, 13), (24, 8)] {
+    // A weight as wide as the row, as wide as a head, and one a head.
+    for (width, wide, group) in [(13, 13, 13), (24, 8, 8), (24, 24, 8)] {
         let x = random((4, width), 5)?.affine(2.0, 0.3)?;
-        let (w, b) = ((random((1, group), 6)?.get(0)? + 1.0)?, random((1, group), 7)?.get(0)?);
+        let (w, b) = ((random((1, wide), 6)?.get(0)? + 1.0)?, random((1, wide), 7)?.get(0)?);
         for kind in [NormKind::Rms, NormKind::Layer] {
-            if group == width || kind == NormKind::Rms {
-                hold(&format!("{kind:?}"), &x, |x| norm::norm(x, &w, Some(&b), kind, 1e-5))?;
-                hold(&format!("{kind:?} composed"), &x, |x| norm::composed(x, &w, Some(&b), kind, 1e-5))?;
-            }
+            let by = NormBy { kind, eps: 1e-5, group };
+            hold(&format!("{by:?}"), &x, |x| norm::norm(x, &w, Some(&b), by))?;
+            hold(&format!("{by:?} composed"), &x, |x| norm::composed(x, &w, Some(&b), by))?;
         }
     }
     Ok(())
@@ -166,7 +176,7 @@ fn attention_of_several_prompts() -> Result<()> {
     for (n_heads, n_kv_heads, d_head, softcap, window) in
         [(2, 2, 3, None, None), (4, 2, 2, Some(1.5), Some(2)), (3, 1, 4, None, Some(3)), (2, 1, 3, Some(2.0), None)]
     {
-        let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.7, softcap, window };
+        let heads = Heads { n_heads, n_kv_heads, d_head, scale: 0.7, softcap, window, ..Heads::default() };
         let input = |n: usize, seed: u64| random((9, n * d_head), seed)? * 1.5;
         let (q, k, v) = (input(n_heads, 1)?, input(n_kv_heads, 2)?, input(n_kv_heads, 3)?);
         for (form, f) in [("kernel", attention as fn(&_, &_, &_, &_, _) -> _), ("composed", composed)] {
@@ -182,7 +192,7 @@ fn attention_of_several_prompts() -> Result<()> {
 fn attention_of_a_prompt_longer_than_a_task_holds() -> Result<()> {
     let rows = prompts(&[300, 2]);
     for window in [None, Some(150)] {
-        let heads = Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.4, softcap: Some(5.0), window };
+        let heads = Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.4, softcap: Some(5.0), window, ..Heads::default() };
         let input = |n: usize, seed: u64| Var::from_tensor(&(random((302, n * 8), seed)? * 2.0)?);
         let (q, k, v) = (input(2, 1)?, input(1, 2)?, input(1, 3)?);
         let weights = random((302, 16), 4)?;
@@ -200,7 +210,7 @@ fn attention_of_a_prompt_longer_than_a_task_holds() -> Result<()> {
 
 #[test]
 fn attention_of_a_forks_rows_alone_or_over_a_cache_has_no_gradient() -> Result<()> {
-    let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 2, scale: 1.0, softcap: None, window: None };
+    let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 2, scale: 1.0, softcap: None, window: None, ..Heads::default() };
     let x = Var::from_tensor(&random((4, 2), 1)?)?;
     let fork = Span::new(3..4, 2, vec![0..2]);
     let over_a_cache = Span { rows: 3..4, start: 0, prefix: Vec::new(), own: 0..3 };

@@ -11,7 +11,7 @@
 
 use super::Found;
 use super::end::log_sum_exp;
-use crate::model::arch::NormKind;
+use crate::model::arch::{Norm, NormKind};
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::ops;
@@ -108,7 +108,7 @@ impl<'a> Attributions<'a> {
             SiteKind::AttnOut => {
                 let arch = &self.decoder.arch;
                 for (entry, row) in self.entries.iter_mut().zip(&rows) {
-                    let scale = scale(row, arch.norm, arch.norm_eps);
+                    let scale = scale(row, arch.norm);
                     let n = entry.tokens.len();
                     // The bias, in the cell after the MLP's, is part of what the norm scales.
                     for c in (0..heads).chain([heads + 1]).map(|column| cell(heads, site.layer, column)) {
@@ -144,6 +144,10 @@ impl<'a> Attributions<'a> {
             let read = match &weights.attn_post_norm {
                 Some(norm) => directions.broadcast_mul(&norm.weight)?,
                 None => directions,
+            };
+            let read = match self.decoder.arch.residual_scale {
+                Some(scale) => (read * scale)?,
+                None => read,
             };
             Ok((read.matmul(&matrix)?, read))
         };
@@ -181,7 +185,7 @@ impl<'a> Attributions<'a> {
         let resid: Vec<Vec<f32>> = resid.to_dtype(candle_core::DType::F32)?.to_vec2()?;
         let shape = vec![arch.n_layers + 1, arch.n_heads + 2];
         let readings = self.entries.into_iter().zip(resid).zip(logits).map(|((entry, resid), logits)| {
-            let scale = scale(&resid, arch.norm, arch.norm_eps);
+            let scale = scale(&resid, arch.final_norm.unwrap_or(arch.norm));
             let of =
                 |range: Range<usize>| entry.tokens[range].iter().map(|t| f64::from(logits[*t])).collect::<Vec<_>>();
             let answer = Soft::of(&of(0..entry.answers));
@@ -202,14 +206,16 @@ impl<'a> Attributions<'a> {
         Ok(readings.collect())
     }
 
-    /// What the final norm's bias adds to each token's logit, and to the mean logit.
+    /// What the final norm's bias and the unembedding's add to each token's logit, and to the mean logit.
     fn biases(&self) -> Result<Vec<f64>> {
-        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(vec![0.0; self.tokens.len() + 1]) };
+        let (own, mean) = self.decoder.unembedding_bias(&self.tokens)?;
+        let mut biases: Vec<f64> = own.into_iter().map(f64::from).chain([mean]).collect();
+        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(biases) };
         let bias: Vec<f32> = bias.to_dtype(candle_core::DType::F32)?.to_vec1()?;
         let rows: Vec<Vec<f32>> = self.decoder.unembedding(&self.tokens)?.to_vec2()?;
-        let mut biases: Vec<f64> = rows.iter().map(|row| dot(row, &bias)).collect();
+        biases.iter_mut().zip(rows).for_each(|(sum, row)| *sum += dot(&row, &bias));
         if self.mean.is_some() {
-            biases.push(dot(self.decoder.mean_unembedding()?, &bias));
+            biases[self.tokens.len()] += dot(self.decoder.mean_unembedding()?, &bias);
         }
         Ok(biases)
     }
@@ -239,14 +245,14 @@ impl Soft {
 /// Rows of the unembedding as directions of the stream before the final norm. `[rows, d_model]`, f32
 fn through_norm(decoder: &Decoder, rows: &Tensor) -> Result<Tensor> {
     let directions = rows.broadcast_mul(&decoder.final_norm.weight)?;
-    match decoder.arch.norm {
+    match decoder.final_norm.by.kind {
         NormKind::Rms => Ok(directions),
         NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?),
     }
 }
 
 /// What a norm divides by.
-fn scale(row: &[f32], kind: NormKind, eps: f64) -> f64 {
+fn scale(row: &[f32], Norm { kind, eps, .. }: Norm) -> f64 {
     let n = row.len() as f64;
     let mean = match kind {
         NormKind::Rms => 0.0,
@@ -271,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_layer_norm_divides_by_the_deviation_and_an_rms_norm_by_the_root_mean_square() {
-        assert!((scale(&[1.0, 3.0], NormKind::Layer, 0.0) - 1.0).abs() < 1e-12);
-        assert!((scale(&[1.0, 3.0], NormKind::Rms, 0.0) - 5f64.sqrt()).abs() < 1e-12);
+        assert!((scale(&[1.0, 3.0], Norm::layer(0.0)) - 1.0).abs() < 1e-12);
+        assert!((scale(&[1.0, 3.0], Norm::rms(0.0)) - 5f64.sqrt()).abs() < 1e-12);
     }
 }

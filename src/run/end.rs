@@ -238,7 +238,9 @@ fn reading(
             let mean = match (mean_tokens(&decoder.arch), tokens) {
                 (Some(sample), _) => mean_of(sample.iter().map(|id| row()[column(*id)])),
                 (None, None) => mean_of(row().iter().copied()),
-                (None, Some(_)) => dot(normed.row(rows[0]), decoder.mean_unembedding()?),
+                (None, Some(_)) => {
+                    dot(normed.row(rows[0]), decoder.mean_unembedding()?) + decoder.unembedding_bias(&[])?.1
+                }
             };
             Reading::Number(total(ids) - mean)
         }

@@ -38,7 +38,7 @@ impl<'a> Writers<'a> {
 
     /// Whether something is kept at a site.
     pub(super) fn wants(&self, site: Site) -> bool {
-        let post = self.decoder.arch.placement.after();
+        let post = self.decoder.arch.changes_what_is_added();
         let here = match site.kind {
             SiteKind::Embed | SiteKind::Z | SiteKind::MlpOut | SiteKind::ResidPre | SiteKind::ResidMid => true,
             SiteKind::AttnOut | SiteKind::AttnDelta | SiteKind::MlpDelta => post,
@@ -98,7 +98,7 @@ impl<'a> Writers<'a> {
             Writer::Mlp { layer } => SiteKind::MlpOut.at(layer),
             _ => SiteKind::Embed.at(0),
         };
-        if site.kind == SiteKind::MlpOut && self.decoder.arch.placement.after() {
+        if site.kind == SiteKind::MlpOut && self.decoder.arch.changes_what_is_added() {
             let theirs: Vec<f32> = positions.iter().flat_map(|p| row(donor, site, *p)).copied().collect();
             let normed = self.decoder.after_channel(site.layer, &self.tensor(theirs, positions.len())?)?;
             let own = SiteKind::MlpDelta.at(site.layer);
@@ -124,7 +124,7 @@ impl<'a> Writers<'a> {
                 }
             }
         };
-        if !self.decoder.arch.placement.after() {
+        if !self.decoder.arch.changes_what_is_added() {
             positions.iter().zip(sums.chunks_exact_mut(d)).for_each(|(p, sum)| mixed(sum, *p));
             return Ok(());
         }
@@ -234,13 +234,13 @@ impl<'a> Writers<'a> {
     /// Queries, keys or values of single heads, `read` saying of each stream which row and head it is for. Where a norm spans the
     /// heads, the row's other heads are projected as they are, and the whole row goes through that norm.
     fn by_heads(&self, site: Site, acts: &Acts, streams: &Tensor, read: &[(usize, usize)]) -> Result<Vec<RowEdit>> {
-        let (layer, port, arch) = (site.layer, site.kind, &self.decoder.arch);
+        let (layer, port) = (site.layer, site.kind);
         let read_in = self.decoder.read_by_mixer(layer, streams)?;
         self.decoder.ports(layer, |shape, of| {
-            let d = shape.heads.d_head;
+            let d = if port == SiteKind::V { shape.heads.d_value() } else { shape.heads.d_head };
             let projected = of.project(port, &read_in)?;
             if !of.norms_across(shape, port) {
-                let value = of.normed(arch, port, &projected)?;
+                let value = of.normed(shape, port, &projected)?;
                 let (width, values) = (value.dim(1)?, ops::to_vec(&value)?);
                 let set = |((row, head), values): (&(usize, usize), &[f32])| {
                     let columns = head * d..(head + 1) * d;
@@ -259,7 +259,7 @@ impl<'a> Writers<'a> {
             }
             let mixed = Tensor::from_vec(mixed, own.dims2()?, own.device())?.to_dtype(own.dtype())?;
             let whole: Vec<(usize, usize)> = rows.iter().map(|row| (*row, 0)).collect();
-            self.whole_rows(&of.normed(arch, port, &mixed)?, &whole)
+            self.whole_rows(&of.normed(shape, port, &mixed)?, &whole)
         })
     }
 }

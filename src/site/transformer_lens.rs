@@ -23,7 +23,7 @@
 
 use super::SiteError;
 use super::SiteKind::{self, *};
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Positions};
 use crate::names::nearest;
 
 /// What a hook is.
@@ -79,7 +79,7 @@ const HOOKS: &[(&str, Meaning)] = &[
 ];
 
 fn embed(arch: &Arch) -> Result<SiteKind, &'static str> {
-    if arch.learned_positions {
+    if arch.positions != Positions::None {
         return Err("it is read before the position's embedding is added; the sum is `embed`");
     }
     Ok(Embed)
@@ -148,7 +148,7 @@ fn kind(word: &str, hook: &str, arch: Option<&Arch>) -> Result<SiteKind, SiteErr
 mod tests {
     use super::super::{Site, parse_sites};
     use super::*;
-    use crate::model::arch::{Channel, Mixer, QkNorm};
+    use crate::model::arch::{Channel, Mixer, Norm, NormOver, QkNorm};
     use crate::model::tests::tiny_arch;
 
     fn parsed(list: &str, arch: &Arch) -> Result<String, String> {
@@ -197,14 +197,14 @@ mod tests {
             let Channel::Mlp(mlp) = &mut layer.channel;
             mlp.gated = false;
         }
-        learned.learned_positions = true;
+        learned.positions = Positions::Learned { skipped: 0 };
         for layer in &mut learned.layers {
             let Mixer::Attention(attention) = &mut layer.mixer;
             attention.rope = None;
         }
         for layer in &mut normed.layers {
             let Mixer::Attention(attention) = &mut layer.mixer;
-            attention.qk_norm = QkNorm::PerHead;
+            attention.qk_norm = Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
         }
         assert_eq!(parsed("blocks.1.mlp.hook_pre", &plain), Ok("mlp_pre.1".to_string()));
         let capped = Arch { logit_softcap: Some(30.0), ..tiny_arch() };

@@ -1,9 +1,9 @@
 //! The multilayer perceptron, gated or plain.
 
 use crate::model::pass::{Acts, Hook};
-use crate::model::weights::Linear;
-use crate::model::weights::layout::{LayerLayout, LinearSpec, Outputs};
-use crate::ops::{self, Activation};
+use crate::model::weights::form::{Form, Loaded, Located, Translate};
+use crate::model::weights::layout::{LayerLayout, Outputs};
+use crate::ops::{self, Activation, XIelu};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 
@@ -14,9 +14,15 @@ pub struct Mlp {
     pub width: usize,
     pub gated: bool,
     pub activation: Activation,
+    /// Whether the activation is an xIELU of the layer's own numbers (Apertus).
+    pub xielu: bool,
     /// Whether its projections have biases.
     pub bias: bool,
 }
+
+/// The numbers of an xIELU, and how many dimensions each is stored in.
+const XIELU: [(&str, usize); 4] =
+    [("mlp.act_fn.alpha_p", 1), ("mlp.act_fn.alpha_n", 1), ("mlp.act_fn.beta", 0), ("mlp.act_fn.eps", 0)];
 
 /// Its sites between `mlp_in` and `mlp_out`.
 pub(super) const INSIDE: [SiteKind; 3] = [SiteKind::MlpGate, SiteKind::MlpPre, SiteKind::MlpAct];
@@ -36,7 +42,7 @@ impl Mlp {
         matrices * d_model as u64 * self.width as u64
     }
 
-    pub(super) fn stored(&self, at: &LayerLayout) -> MlpWeights<LinearSpec> {
+    pub(super) fn stored(&self, at: &LayerLayout) -> MlpWeights<Located> {
         let (names, d_model, m) = (&at.tensors.layer.mlp, at.d_model, self.width);
         // Under one name the gate's outputs come first.
         let [gate, up] = match names.gate == Some(names.up) {
@@ -48,36 +54,48 @@ impl Mlp {
             gate,
             up: at.linear(names.up, d_model, up, self.bias),
             down: at.linear(names.down, m, Outputs::whole(d_model), self.bias),
+            xielu: self.xielu.then(|| XIELU.map(|(name, n)| at.numbers(name, vec![1; n]))),
         }
     }
 }
 
-/// The parts of an MLP: its weights, or where each is stored, or what a family calls it.
-#[derive(Clone, Copy)]
-pub struct MlpWeights<M = Linear> {
-    pub gate: Option<M>,
-    pub up: M,
-    pub down: M,
+/// The parts of an MLP.
+pub struct MlpWeights<F: Form = Loaded> {
+    pub gate: Option<F::Matrix>,
+    pub up: F::Matrix,
+    pub down: F::Matrix,
+    /// Of an xIELU: the two alphas, before softplus, beta and epsilon.
+    pub xielu: Option<[F::Numbers; 4]>,
 }
 
-impl<M> MlpWeights<M> {
-    pub(super) fn matrices(&self) -> impl Iterator<Item = &M> {
-        self.gate.iter().chain([&self.up, &self.down])
-    }
-
-    pub(super) fn try_map<P, E>(
+impl<F: Form> MlpWeights<F> {
+    pub(super) fn translate<G: Form, T: Translate<F, G>>(
         &self,
-        matrix: &impl Fn(&M) -> std::result::Result<P, E>,
-    ) -> std::result::Result<MlpWeights<P>, E> {
+        to: &T,
+    ) -> std::result::Result<MlpWeights<G>, T::Error> {
+        let numbers = |[a, b, c, d]: &[F::Numbers; 4]| -> std::result::Result<[G::Numbers; 4], T::Error> {
+            Ok([to.numbers(a)?, to.numbers(b)?, to.numbers(c)?, to.numbers(d)?])
+        };
         Ok(MlpWeights {
-            gate: self.gate.as_ref().map(matrix).transpose()?,
-            up: matrix(&self.up)?,
-            down: matrix(&self.down)?,
+            gate: to.matrix_if(&self.gate)?,
+            up: to.matrix(&self.up)?,
+            down: to.matrix(&self.down)?,
+            xielu: self.xielu.as_ref().map(numbers).transpose()?,
         })
     }
 }
 
 impl MlpWeights {
+    /// The activation, of the layer's own numbers where it has such.
+    fn activation(&self, shape: &Mlp) -> Result<Activation> {
+        let Some(numbers) = &self.xielu else { return Ok(shape.activation) };
+        let number = |i: usize| Ok::<f32, candle_core::Error>(ops::to_vec(&numbers[i])?.first().copied().unwrap_or(0.0));
+        let (beta, eps) = (number(2)?, number(3)?);
+        let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
+        let (positive, negative) = (softplus(number(0)?), beta + softplus(number(1)?));
+        Ok(Activation::XIelu(XIelu { positive, negative, beta, eps }))
+    }
+
     pub(super) fn forward(&self, shape: &Mlp, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         use SiteKind::*;
         let x = acts.take(MlpIn)?;
@@ -90,9 +108,10 @@ impl MlpWeights {
         }
         hook.at(MlpPre.at(layer), acts)?;
         let pre = acts.take(MlpPre)?;
+        let activation = self.activation(shape)?;
         let act = match self.gate {
-            Some(_) => ops::activate_gate(&acts.take(MlpGate)?, &pre, shape.activation)?,
-            None => ops::activate(&pre, shape.activation)?,
+            Some(_) => ops::activate_gate(&acts.take(MlpGate)?, &pre, activation)?,
+            None => ops::activate(&pre, activation)?,
         };
         acts.put(MlpAct, act);
         hook.at(MlpAct.at(layer), acts)?;

@@ -8,8 +8,8 @@ mod mlp;
 pub use mlp::{Mlp, MlpWeights};
 
 use super::pass::{Acts, Hook};
-use super::weights::Linear;
-use super::weights::layout::{LayerLayout, LinearSpec};
+use super::weights::form::{Form, Loaded, Located, Translate};
+use super::weights::layout::LayerLayout;
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 
@@ -34,6 +34,13 @@ impl Channel {
         }
     }
 
+    /// How many neurons it has.
+    pub fn width(&self) -> usize {
+        match self {
+            Channel::Mlp(mlp) => mlp.width,
+        }
+    }
+
     /// Whether what the non-linearity gives is multiplied by another projection.
     pub fn gated(&self) -> bool {
         match self {
@@ -49,7 +56,7 @@ impl Channel {
     }
 
     /// Where its tensors are stored.
-    pub(super) fn stored(&self, at: &LayerLayout) -> ChannelWeights<LinearSpec> {
+    pub(super) fn stored(&self, at: &LayerLayout) -> ChannelWeights<Located> {
         match self {
             Channel::Mlp(mlp) => ChannelWeights::Mlp(*mlp, mlp.stored(at)),
         }
@@ -57,13 +64,13 @@ impl Channel {
 }
 
 /// A channel's weights with its description, or where each is stored.
-pub enum ChannelWeights<M = Linear> {
-    Mlp(Mlp, MlpWeights<M>),
+pub enum ChannelWeights<F: Form = Loaded> {
+    Mlp(Mlp, MlpWeights<F>),
 }
 
-impl<M> ChannelWeights<M> {
+impl<F: Form> ChannelWeights<F> {
     /// The weights as an MLP's.
-    pub fn mlp(&self) -> Option<&MlpWeights<M>> {
+    pub fn mlp(&self) -> Option<&MlpWeights<F>> {
         match self {
             ChannelWeights::Mlp(_, weights) => Some(weights),
         }
@@ -76,23 +83,16 @@ impl<M> ChannelWeights<M> {
         }
     }
 
-    /// All matrices.
-    pub(super) fn matrices(&self) -> impl Iterator<Item = &M> {
-        match self {
-            ChannelWeights::Mlp(_, weights) => weights.matrices(),
-        }
-    }
-
-    /// The same of what `matrix` makes of each.
+    /// The same in another form.
     ///
     /// # Errors
-    /// The first of its own.
-    pub(super) fn try_map<P, E>(
+    /// The first of `to`'s.
+    pub(super) fn translate<G: Form, T: Translate<F, G>>(
         &self,
-        matrix: &impl Fn(&M) -> std::result::Result<P, E>,
-    ) -> std::result::Result<ChannelWeights<P>, E> {
+        to: &T,
+    ) -> std::result::Result<ChannelWeights<G>, T::Error> {
         Ok(match self {
-            ChannelWeights::Mlp(shape, weights) => ChannelWeights::Mlp(*shape, weights.try_map(matrix)?),
+            ChannelWeights::Mlp(shape, weights) => ChannelWeights::Mlp(*shape, weights.translate(to)?),
         })
     }
 }

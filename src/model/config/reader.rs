@@ -86,6 +86,11 @@ impl<'a> Reader<'a> {
         self.map.get(key).filter(|v| !v.is_null() && !self.ignored(key))
     }
 
+    /// Keys that change nothing in this family's forward pass.
+    pub(in crate::model) fn pass_over(&self, keys: &[&str]) {
+        self.taken.borrow_mut().extend(keys.iter().map(|key| (*key).to_string()));
+    }
+
     pub(in crate::model) fn warn(&self, text: String) {
         // A key that two rotations read is spoken of once.
         if !self.warnings.borrow().contains(&text) {
@@ -121,6 +126,39 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A size under the first of these keys that is there.
+    pub(in crate::model) fn first_size(&self, keys: &[&str]) -> Result<usize, ConfigError> {
+        let found = keys.iter().map(|key| self.opt_size(key)).collect::<Result<Vec<_>, _>>()?;
+        found.into_iter().flatten().next().ok_or_else(|| self.missing(keys.first().copied().unwrap_or_default()))
+    }
+
+    /// Reads the object under a key as a description of its own, every key of which is accounted for; an empty one where there
+    /// is none.
+    pub(in crate::model) fn within<T>(
+        &self,
+        key: &str,
+        read: impl FnOnce(&Reader) -> Result<T, ConfigError>,
+    ) -> Result<T, ConfigError> {
+        let empty = Map::new();
+        let map = match self.take(key) {
+            None => &empty,
+            Some(Value::Object(map)) => map,
+            Some(other) => return Err(self.key(key, format!("expected an object, found {other}"))),
+        };
+        let inner = Reader::new(self.path, map, &[], (self.family, false));
+        let found = read(&inner)?;
+        inner.account_for_the_rest()?;
+        inner.warnings.into_inner().into_iter().for_each(|text| self.warn(text));
+        Ok(found)
+    }
+
+    /// A number of the rotation's part.
+    pub(in crate::model) fn in_rope(&self, key: &str) -> Result<Option<f64>, ConfigError> {
+        let part = ROTATIONS.iter().rev().find_map(|part| self.take(part)?.as_object());
+        let Some(value) = part.and_then(|part| part.get(key)).filter(|v| !v.is_null()) else { return Ok(None) };
+        number(value).map(Some).ok_or_else(|| self.key(key, format!("expected a number, found {value}")))
+    }
+
     /// As many KV heads as heads, where the family has no number of its own.
     pub(in crate::model) fn kv_heads(&self, n_heads: usize) -> Result<usize, ConfigError> {
         const KEY: &str = "num_key_value_heads";
@@ -134,6 +172,11 @@ impl<'a> Reader<'a> {
         self.take(key)
             .map(|v| number(v).ok_or_else(|| self.key(key, format!("expected a number, found {v}"))))
             .transpose()
+    }
+
+    pub(in crate::model) fn opt_text(&self, key: &str) -> Result<Option<&'a str>, ConfigError> {
+        let text = |v: &'a Value| v.as_str().ok_or_else(|| self.key(key, format!("expected a text, found {v}")));
+        self.take(key).map(text).transpose()
     }
 
     /// A number that the family has a default for, which is said when it is assumed.
@@ -185,6 +228,8 @@ impl<'a> Reader<'a> {
 
     pub(in crate::model) fn activation(&self, key: &str, default: &str) -> Result<Activation, ConfigError> {
         let name = match self.take(key) {
+            // Some families have no key for it.
+            None if key.is_empty() => default,
             None => self.assumed(key, default),
             Some(v) => v.as_str().unwrap_or("(not a string)"),
         };
@@ -193,9 +238,10 @@ impl<'a> Reader<'a> {
             "gelu" => Ok(Activation::Gelu),
             "gelu_new" | "gelu_pytorch_tanh" | "gelu_fast" => Ok(Activation::GeluTanh),
             "relu" => Ok(Activation::Relu),
+            "relu2" => Ok(Activation::SquaredRelu),
             other => Err(self.key(
                 key,
-                format!("unknown activation `{other}`; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu"),
+                format!("unknown activation `{other}`; known are silu, gelu, gelu_new, gelu_pytorch_tanh, relu, relu2"),
             )),
         }
     }

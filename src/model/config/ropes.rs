@@ -31,7 +31,7 @@ impl Reader<'_> {
             None => {
                 let base = local_base.unwrap_or_else(|| self.assumed("rope_local_base_freq", bases[1]));
                 self.contexts.borrow_mut().push(n_ctx);
-                let local = Rope { base, rotary: d_head, scaling: Scaling::None };
+                let local = Rope { base, rotary: d_head, scaling: Scaling::None, reversed: false };
                 Ok(vec![self.rope(d_head, n_ctx, bases[0], 1.0)?, local])
             }
         }
@@ -92,10 +92,12 @@ const ROPE_KEYS: &[&str] = &[
     "mscale_all_dim",
     "short_factor",
     "long_factor",
+    "alpha",
+    "llama_4_scaling_beta",
 ];
 
 /// Keys of a rope scaling that say where it comes from, or how a token's position in an image turns it.
-const HARMLESS: &[&str] = &["finetuned", "mrope_section", "mrope_interleaved"];
+const HARMLESS: &[&str] = &["finetuned", "mrope_section", "mrope_interleaved", "max_position_embeddings"];
 
 const ORIGINAL: &str = "original_max_position_embeddings";
 
@@ -110,6 +112,12 @@ impl RopeReader<'_, '_> {
             None if self.nested => return Err(self.bad("rope_theta", "is missing")),
             None => self.r.assumed("rope_theta", base),
         };
+        let raised = |alpha: f64| base * alpha.powf(d_head as f64 / (d_head as f64 - 2.0));
+        let base = match self.opt("alpha")? {
+            Some(alpha) if self.named()? == "dynamic" && alpha > 0.0 && d_head > 2 => raised(alpha),
+            Some(_) => return Err(self.bad("alpha", "is not understood beside this `rope_type`")),
+            None => base,
+        };
         if base <= 1.0 {
             return Err(self.bad("rope_theta", &format!("{base} is no base of a rotation; it is above 1")));
         }
@@ -120,7 +128,7 @@ impl RopeReader<'_, '_> {
             None => partial,
         };
         let rotary = (d_head as f64 * partial) as usize;
-        let rope = Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)? };
+        let rope = Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)?, reversed: false };
         self.r.contexts.borrow_mut().push(self.context(&rope.scaling, n_ctx)?);
         Ok(rope)
     }
@@ -145,16 +153,15 @@ impl RopeReader<'_, '_> {
     }
 
     fn scaling(&self, rotary: usize, n_ctx: usize) -> Result<Scaling, ConfigError> {
-        let kind = match self.get("rope_type").or(self.get("type")) {
-            None => "default",
-            Some(v) => v.as_str().ok_or_else(|| self.bad("rope_type", &format!("expected a name, found {v}")))?,
-        };
+        let kind = self.named()?;
         let original = self.original()?;
         let assumed = || original.unwrap_or_else(|| self.r.assumed(ORIGINAL, n_ctx));
         match kind {
             // Of text alone, all of a token's positions are one.
             "default" | "mrope" => Ok(Scaling::None),
             "linear" => Ok(Scaling::Linear { factor: self.must("factor")? }),
+            // Of a raised base, nothing depends on the prompt (Hunyuan).
+            "dynamic" if self.opt("alpha")?.is_some() => Ok(Scaling::None),
             "dynamic" if rotary > 2 => {
                 if original.is_some_and(|n| n != n_ctx) {
                     let begins = format!("dynamic scaling begins at `max_position_embeddings`, {n_ctx}");
@@ -174,6 +181,14 @@ impl RopeReader<'_, '_> {
                 let known = "default, linear, dynamic, llama3, yarn, longrope";
                 Err(self.bad("rope_type", &format!("`{other}` is unknown; known are {known}")))
             }
+        }
+    }
+
+    /// The kind of scaling.
+    fn named(&self) -> Result<&str, ConfigError> {
+        match self.get("rope_type").or(self.get("type")) {
+            None => Ok("default"),
+            Some(v) => v.as_str().ok_or_else(|| self.bad("rope_type", &format!("expected a name, found {v}"))),
         }
     }
 

@@ -10,7 +10,7 @@ pub(crate) use super::pass::Unwatched;
 pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
-use super::arch::Arch;
+use super::arch::{Arch, Positions};
 use super::mixer::{Attention, AttentionWeights, MixerWeights};
 use super::pass::{Around, norm};
 use super::places::{Places, moved};
@@ -33,11 +33,14 @@ pub struct Decoder {
     pub parameters: u64,
     /// `[vocab, d_model]`
     pub(super) embed: Table,
-    /// `[n_ctx, d_model]` where positions are learned.
+    pub(super) embed_norm: Option<NormWeights>,
+    /// `[skipped + n_ctx, d_model]` where positions are learned.
     pub(super) positions: Option<Table>,
     pub(crate) final_norm: NormWeights,
     /// `[vocab, d_model]`; the embedding itself where the two are tied.
     pub(super) unembed: Table,
+    /// What each token's logit has besides. `[vocab]`, f32
+    pub(super) unembed_bias: Option<Tensor>,
     /// The mean of its rows, once it was asked for.
     pub(super) mean_unembed: OnceLock<Vec<f32>>,
     pub(super) layers: Layers,
@@ -99,10 +102,28 @@ impl Decoder {
             Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, x.device())?.to_dtype(self.dtype)?)?,
             None => x,
         };
-        match &self.positions {
-            Some(table) => ops::add(&x, &table.rows(positions)?),
-            None => Ok(x),
-        }
+        let x = match (&self.positions, self.arch.positions) {
+            (Some(table), Positions::Learned { skipped }) => {
+                let rows: Vec<u32> = positions.iter().map(|p| p + skipped as u32).collect();
+                ops::add(&x, &table.rows(&rows)?)?
+            }
+            (None, Positions::Sinusoidal { skipped }) => ops::add(&x, &self.sinusoids(positions, skipped)?)?,
+            _ => x,
+        };
+        norm(&x, self.embed_norm.as_ref())
+    }
+
+    /// The sines and cosines that stand for positions. `[rows, d_model]`
+    fn sinusoids(&self, positions: &[u32], skipped: usize) -> Result<Tensor> {
+        let (d, half) = (self.arch.d_model, self.arch.d_model / 2);
+        let rate = |i: usize| (-(10_000f64.ln()) * i as f64 / (half - 1).max(1) as f64).exp();
+        let of_row = |p: &u32| {
+            let angle = (0..half).map(|i| (*p as usize + skipped) as f64 * rate(i)).collect::<Vec<_>>();
+            let sines = angle.iter().map(|a| a.sin()).chain(angle.iter().map(|a| a.cos()));
+            sines.chain(std::iter::repeat_n(0.0, d % 2)).map(|v| v as f32).collect::<Vec<f32>>()
+        };
+        let values: Vec<f32> = positions.iter().flat_map(of_row).collect();
+        Tensor::from_vec(values, (positions.len(), d), self.places.first())?.to_dtype(self.dtype)
     }
 
     /// Begins a pass over rows, of one token id and position each: `resid_pre` of layer 0.
@@ -153,12 +174,12 @@ impl Decoder {
     fn mix(&self, around: &Around, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         use SiteKind::*;
         let l = around.layer;
-        acts.put(AttnIn, norm(&self.arch, acts.get(ResidPre)?, w.attn_norm.as_ref())?);
+        acts.put(AttnIn, norm(acts.get(ResidPre)?, w.attn_norm.as_ref())?);
         hook.at(AttnIn.at(l), acts)?;
         let out = w.mixer.forward(around, acts, hook)?;
         acts.put(AttnOut, out);
         hook.at(AttnOut.at(l), acts)?;
-        let delta = norm(&self.arch, &acts.take(AttnOut)?, w.attn_post_norm.as_ref())?;
+        let delta = self.added(&acts.take(AttnOut)?, w.attn_post_norm.as_ref())?;
         acts.put(AttnDelta, delta);
         hook.at(AttnDelta.at(l), acts)?;
         if !self.arch.parallel {
@@ -176,7 +197,7 @@ impl Decoder {
         let out = self.in_parts(l, w, resid, acts, hook)?;
         acts.put(MlpOut, out);
         hook.at(MlpOut.at(l), acts)?;
-        let delta = norm(&self.arch, &acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
+        let delta = self.added(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
         acts.put(MlpDelta, delta);
         hook.at(MlpDelta.at(l), acts)?;
         let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
@@ -198,7 +219,7 @@ impl Decoder {
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
         let through = |acts: &mut Acts, hook: &mut dyn Hook| {
-            acts.put(SiteKind::MlpIn, norm(&self.arch, acts.get(resid)?, w.mlp_norm.as_ref())?);
+            acts.put(SiteKind::MlpIn, norm(acts.get(resid)?, w.mlp_norm.as_ref())?);
             hook.at(SiteKind::MlpIn.at(l), acts)?;
             w.channel.forward(l, acts, hook)
         };
@@ -255,7 +276,7 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn read_by_mixer(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
-        norm(&self.arch, resid, self.weights(layer)?.attn_norm.as_ref())
+        norm(resid, self.weights(layer)?.attn_norm.as_ref())
     }
 
     /// What a layer's channel reads of residual streams: after its norm, where it has one before. `[rows, d_model]`
@@ -263,7 +284,16 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn read_by_channel(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
-        norm(&self.arch, resid, self.weights(layer)?.mlp_norm.as_ref())
+        norm(resid, self.weights(layer)?.mlp_norm.as_ref())
+    }
+
+    /// What is added to the residual stream of what a part gives.
+    fn added(&self, out: &Tensor, after: Option<&NormWeights>) -> Result<Tensor> {
+        let normed = norm(out, after)?;
+        match self.arch.residual_scale {
+            Some(scale) => normed * scale,
+            None => Ok(normed),
+        }
     }
 
     /// What is added to the residual stream of a mixer's output: after its norm, where the family has one after. `[rows, d_model]`
@@ -271,7 +301,7 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn after_mixer(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
-        norm(&self.arch, out, self.weights(layer)?.attn_post_norm.as_ref())
+        self.added(out, self.weights(layer)?.attn_post_norm.as_ref())
     }
 
     /// What is added to the residual stream of a channel's output: after its norm, where the family has one after. `[rows, d_model]`
@@ -279,7 +309,7 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn after_channel(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
-        norm(&self.arch, out, self.weights(layer)?.mlp_post_norm.as_ref())
+        self.added(out, self.weights(layer)?.mlp_post_norm.as_ref())
     }
 
     /// The final norm of residual streams. `[rows, d_model]`
@@ -288,7 +318,7 @@ impl Decoder {
     /// If candle fails.
     pub fn final_norm(&self, resid: &Tensor) -> Result<Tensor> {
         // Without layers on the last device, no layer has brought the residual stream there.
-        norm(&self.arch, &moved(resid, self.places.last())?, Some(&self.final_norm))
+        norm(&moved(resid, self.places.last())?, Some(&self.final_norm))
     }
 
     /// Logits of normed residual streams, of all tokens or of some. `[rows, tokens]`
@@ -297,7 +327,13 @@ impl Decoder {
     /// If a token is out of range or candle fails.
     pub fn logits(&self, normed: &Tensor, tokens: Option<&[u32]>) -> Result<Tensor> {
         let logits = match tokens {
-            None => self.unembed.product(&normed.contiguous()?)?,
+            None => {
+                let logits = self.unembed.product(&normed.contiguous()?)?;
+                match &self.unembed_bias {
+                    Some(bias) => ops::add_bias(&logits, &bias.to_dtype(logits.dtype())?)?,
+                    None => logits,
+                }
+            }
             Some(ids) => self.uncapped_logits(normed, ids)?,
         };
         match self.arch.logit_softcap {
@@ -311,7 +347,26 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::logits`].
     pub fn uncapped_logits(&self, normed: &Tensor, tokens: &[u32]) -> Result<Tensor> {
-        Weight::new(&self.unembed.rows(tokens)?)?.product(&normed.contiguous()?)
+        let logits = Weight::new(&self.unembed.rows(tokens)?)?.product(&normed.contiguous()?)?;
+        match &self.unembed_bias {
+            Some(bias) => {
+                let ids = Tensor::new(tokens, bias.device())?;
+                ops::add_bias(&logits, &bias.index_select(&ids, 0)?.to_dtype(logits.dtype())?)
+            }
+            None => Ok(logits),
+        }
+    }
+
+    /// What some tokens' logits have besides the product with the unembedding, 0 in most families, and the mean over all.
+    ///
+    /// # Errors
+    /// If a token is out of range or candle fails.
+    pub fn unembedding_bias(&self, tokens: &[u32]) -> Result<(Vec<f32>, f64)> {
+        let Some(bias) = &self.unembed_bias else { return Ok((vec![0.0; tokens.len()], 0.0)) };
+        let all = ops::to_vec(bias)?;
+        let mean = all.iter().map(|b| f64::from(*b)).sum::<f64>() / all.len().max(1) as f64;
+        let found: Option<Vec<f32>> = tokens.iter().map(|t| all.get(*t as usize).copied()).collect();
+        Ok((found.ok_or_else(|| candle_core::Error::Msg("a token is out of range".to_string()))?, mean))
     }
 
     /// The unembedding's rows of some tokens, in f32. `[tokens, d_model]`

@@ -1,7 +1,7 @@
 //! Gemma 2: norms before and after, their weights stored less 1, a scaled embedding, soft-caps, a window in every second layer.
 
 use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, NormPlacement};
+use crate::model::arch::{Arch, Gain, Norm, NormPlacement};
 use crate::model::config::{Cap, ConfigError, Reader, Slides, Windows};
 use serde_json::json;
 
@@ -15,7 +15,6 @@ pub(super) const TENSORS: Tensors = Tensors {
         mlp_post_norm: "post_feedforward_layernorm",
         ..llama::TENSORS.layer
     },
-    norm_plus_one: true,
     ..llama::TENSORS
 };
 
@@ -28,6 +27,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     rotary::described(r, &own)
 }
 
+/// Norms whose weights are stored less 1.
+pub(super) const LESS_ONE: Norm = Norm { gain: Gain::LessOne, ..Norm::rms(1e-6) };
+
 pub(super) const WINDOWS: Windows = Windows { used: true, default: Some(4096), slides: Slides::All };
 
 /// What Gemma 2 and 3 have in common.
@@ -38,6 +40,7 @@ pub(super) fn gemma(r: &Reader) -> Result<rotary::Own, ConfigError> {
     r.take("hidden_act");
     Ok(rotary::Own {
         d_head: Some(256),
+        norm: LESS_ONE,
         placement: NormPlacement::Both,
         qkv_bias: bias,
         out_bias: bias,

@@ -1,9 +1,9 @@
 //! Gemma 3: Gemma 2 with a norm of each head's query and key, no soft-caps, and five layers with a window and a rotation of their
 //! own to one without.
 
-use super::gemma2::{self, WINDOWS, gemma};
+use super::gemma2::{self, LESS_ONE, WINDOWS, gemma};
 use super::{Family, InGguf, in_gguf, rotary};
-use crate::model::arch::{Activation, Arch, NormPlacement, QkNorm};
+use crate::model::arch::{Activation, Arch, NormOver, NormPlacement, QkNorm};
 use crate::model::config::{Cap, ConfigError, Reader, Slides, Windows};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 
@@ -24,7 +24,7 @@ pub(super) static GEMMA3: Family = Family {
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let own = rotary::Own {
-        qk_norm: QkNorm::PerHead,
+        qk_norm: Some(QkNorm { of: LESS_ONE, over: NormOver::Head, rotated: false }),
         softcaps: [Cap::Given, Cap::Given],
         windows: Windows { slides: Slides::AllButEvery(6), ..WINDOWS },
         ropes: |r, d_head, n_ctx| r.global_and_local_ropes(d_head, n_ctx, [1e6, 1e4]),

@@ -12,6 +12,7 @@ use crate::model::rope::Rope;
 pub(super) const TENSORS: Tensors = Tensors {
     prefix: "",
     embed: "token_embd",
+    embed_norm: "token_embd_norm",
     positions: "position_embd",
     final_norm: "output_norm",
     unembed: &["output"],
@@ -24,16 +25,17 @@ pub(super) const TENSORS: Tensors = Tensors {
             v: "attn_v",
             q_norm: Some("attn_q_norm"),
             k_norm: Some("attn_k_norm"),
+            sinks: None,
             o: "attn_output",
         },
         attn_post_norm: "post_attention_norm",
         mlp_norm: "ffn_norm",
-        mlp: MlpWeights { gate: Some("ffn_gate"), up: "ffn_up", down: "ffn_down" },
+        mlp: MlpWeights { gate: Some("ffn_gate"), up: "ffn_up", down: "ffn_down", xielu: None },
         mlp_post_norm: "post_ffw_norm",
     },
     qkv: Qkv::Apart,
     transposed: false,
-    norm_plus_one: false,
+    interleaved: false,
 };
 
 /// What a family has of its own there. [`LLAMA`] has what most do.
@@ -70,38 +72,30 @@ pub(super) fn described(k: &Keys, own: &Own) -> Result<Arch, GgufConfigError> {
         width: k.size("feed_forward_length")?,
         gated: true,
         activation: own.activation,
+        xielu: false,
         bias: k.has("blk.0.ffn_up.bias"),
     };
-    let norm_eps = k.gguf.f64(&k.must("attention.layer_norm_rms_epsilon")?)?;
+    let norm = Norm::rms(k.gguf.f64(&k.must("attention.layer_norm_rms_epsilon")?)?);
     let ropes = (own.ropes)(k, d_head, n_ctx)?;
     let sliding = (own.windows)(k, n_layers, n_ctx)?;
     let scale = own.query_scalar.unwrap_or(d_head as f64).powf(-0.5);
     let attention = Attention {
-        heads: Heads { n_heads, n_kv_heads, d_head, scale, softcap: None, window: None },
-        rope: Some(0),
-        qk_norm: if k.has("blk.0.attn_q_norm.weight") { QkNorm::PerHead } else { QkNorm::None },
+        qk_norm: k.has("blk.0.attn_q_norm.weight").then_some(QkNorm {
+            of: norm,
+            over: NormOver::Head,
+            rotated: false,
+        }),
         qkv_bias: k.has("blk.0.attn_q.bias"),
         out_bias: k.has("blk.0.attn_output.bias"),
+        ..Attention::plain(Heads { n_heads, n_kv_heads, d_head, scale, ..Heads::default() })
     };
+    let vocab = k.gguf.tensor("token_embd.weight")?.shape.first().copied().unwrap_or(0);
+    let layers = rotary::layers(attention, mlp, &sliding, &ropes);
     Ok(Arch {
-        family: k.family,
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads,
-        d_head,
-        d_mlp: mlp.width,
-        vocab: k.gguf.tensor("token_embd.weight")?.shape.first().copied().unwrap_or(0),
-        n_ctx: k.context(n_ctx)?,
-        norm: NormKind::Rms,
-        norm_eps,
         placement: own.placement,
-        parallel: false,
-        learned_positions: false,
-        layers: rotary::layers(attention, mlp, &sliding, &ropes),
         ropes,
-        logit_softcap: None,
         embed_scale: own.scaled_embedding.then(|| (d_model as f64).sqrt()),
         tied: !k.has("output.weight"),
+        ..Arch::plain(k.family, [d_model, vocab, k.context(n_ctx)?], norm, layers)
     })
 }

@@ -23,7 +23,7 @@ pub(super) static LLAMA: Family = Family {
     gguf: Some(InGguf {
         architecture: "llama",
         describe: describe_gguf,
-        tensors: Tensors { qkv: Qkv::Interleaved, ..in_gguf::TENSORS },
+        tensors: Tensors { interleaved: true, ..in_gguf::TENSORS },
     }),
     ..Family::new("llama", describe, TENSORS)
 };
@@ -31,6 +31,7 @@ pub(super) static LLAMA: Family = Family {
 pub(super) const TENSORS: Tensors = Tensors {
     prefix: "model.",
     embed: "embed_tokens",
+    embed_norm: "",
     positions: "",
     final_norm: "norm",
     unembed: &["lm_head"],
@@ -43,16 +44,17 @@ pub(super) const TENSORS: Tensors = Tensors {
             v: "self_attn.v_proj",
             q_norm: Some("self_attn.q_norm"),
             k_norm: Some("self_attn.k_norm"),
+            sinks: None,
             o: "self_attn.o_proj",
         },
         attn_post_norm: "",
         mlp_norm: "post_attention_layernorm",
-        mlp: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj" },
+        mlp: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj", xielu: None },
         mlp_post_norm: "",
     },
     qkv: Qkv::Apart,
     transposed: false,
-    norm_plus_one: false,
+    interleaved: false,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

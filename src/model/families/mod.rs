@@ -5,18 +5,51 @@
 //! Llama, [`super::config`] and [`super::gguf_config`] read keys. A new family is a page and its lines in this file; nothing
 //! outside this folder asks which family a model is of.
 
+mod apertus;
+mod arcee;
+mod bloom;
+mod cohere;
+mod cohere2;
+mod ernie4_5;
+mod exaone4;
+mod falcon;
+mod gemma;
 mod gemma2;
 mod gemma3;
+mod glm;
+mod glm4;
 mod gpt2;
+mod gpt_bigcode;
+mod gpt_neo;
 mod gpt_neox;
+mod gptj;
+mod granite;
+mod helium;
+mod hunyuan_v1_dense;
 mod in_gguf;
+mod internlm3;
 mod llama;
+mod ministral;
+mod ministral3;
 mod mistral;
+mod mpt;
+mod nanochat;
+mod nemotron;
+mod olmo;
 mod olmo2;
+mod olmo3;
+mod opt;
+mod persimmon;
+mod phi;
 mod phi3;
 mod qwen2;
 mod qwen3;
 mod rotary;
+mod seed_oss;
+mod smollm3;
+mod stablelm;
+mod starcoder2;
+mod xglm;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -24,6 +57,7 @@ mod toy;
 
 use super::arch::Arch;
 use super::channel::MlpWeights;
+use super::weights::form::Named;
 use super::config::{ConfigError, Reader};
 use super::gguf_config::{GgufConfigError, Keys};
 use super::mixer::AttentionWeights;
@@ -32,15 +66,48 @@ use std::fmt;
 /// All families, in the order in which messages list them.
 pub static FAMILIES: &[&Family] = &[
     &gpt2::GPT2,
+    &gpt_neo::GPT_NEO,
+    &gptj::GPTJ,
     &gpt_neox::GPT_NEOX,
+    &gpt_bigcode::GPT_BIGCODE,
+    &opt::OPT,
+    &bloom::BLOOM,
+    &falcon::FALCON,
+    &mpt::MPT,
+    &xglm::XGLM,
+    &phi::PHI,
+    &persimmon::PERSIMMON,
+    &stablelm::STABLELM,
+    &starcoder2::STARCODER2,
+    &nemotron::NEMOTRON,
     &llama::LLAMA,
     &mistral::MISTRAL,
+    &ministral::MINISTRAL,
+    &ministral3::MINISTRAL3,
     &qwen2::QWEN2,
     &qwen3::QWEN3,
+    &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &phi3::PHI3,
+    &olmo::OLMO,
     &olmo2::OLMO2,
+    &olmo3::OLMO3,
+    &cohere::COHERE,
+    &cohere2::COHERE2,
+    &granite::GRANITE,
+    &smollm3::SMOLLM3,
+    &exaone4::EXAONE4,
+    &glm::GLM,
+    &glm4::GLM4,
+    &helium::HELIUM,
+    &ernie4_5::ERNIE4_5,
+    &hunyuan_v1_dense::HUNYUAN_V1_DENSE,
+    &seed_oss::SEED_OSS,
+    &apertus::APERTUS,
+    &arcee::ARCEE,
+    &internlm3::INTERNLM3,
+    &nanochat::NANOCHAT,
     #[cfg(test)]
     &toy::TOY,
 ];
@@ -74,11 +141,12 @@ pub(super) struct InGguf {
 }
 
 /// What the tensors of a family are called, without `.weight` and `.bias`, and how they hold what the decoder reads.
-#[derive(Clone, Copy)]
-pub(super) struct Tensors {
+pub(crate) struct Tensors {
     /// What usually stands before all names. It need not: see [`super::weights`].
     pub prefix: &'static str,
     pub embed: &'static str,
+    /// Of the norm of the embedding, where there is one.
+    pub embed_norm: &'static str,
     /// Of the positions, where they are learned.
     pub positions: &'static str,
     pub final_norm: &'static str,
@@ -91,33 +159,32 @@ pub(super) struct Tensors {
     pub qkv: Qkv,
     /// Whether matrices are stored as `[in, out]`.
     pub transposed: bool,
-    /// Whether the weights of norms are stored less 1.
-    pub norm_plus_one: bool,
+    /// Whether the halves of a query and of a key that turn against each other are interleaved.
+    pub interleaved: bool,
 }
 
 /// What the tensors of a layer are called; empty, or nothing, where a family has no such part. Parts that are stored in one
 /// tensor have one name.
-#[derive(Clone, Copy)]
-pub(super) struct Names {
+pub(crate) struct Names {
     pub attn_norm: &'static str,
-    pub attention: AttentionWeights<&'static str, &'static str>,
+    pub attention: AttentionWeights<Named>,
     pub attn_post_norm: &'static str,
     pub mlp_norm: &'static str,
-    pub mlp: MlpWeights<&'static str>,
+    pub mlp: MlpWeights<Named>,
     pub mlp_post_norm: &'static str,
 }
 
 /// How the outputs of the projections to queries, keys and values are stored.
 #[derive(Clone, Copy)]
-pub(super) enum Qkv {
+pub(crate) enum Qkv {
     /// In a tensor each.
     Apart,
-    /// In a tensor each; in heads of queries and keys, the halves that turn against each other are interleaved.
-    Interleaved,
     /// In one tensor: all queries, all keys, all values.
     InTurn,
     /// In one tensor: the query, the key and the value of one head after another.
     ByHead,
+    /// In one tensor: the queries, the key and the value of one group of heads that share these, after another.
+    ByGroup,
 }
 
 impl Family {
@@ -150,6 +217,12 @@ impl Family {
     /// The size that the family has where a description has none.
     pub(super) fn size(&self, key: &str) -> Option<usize> {
         self.sizes.iter().find(|(name, _)| *name == key).map(|(_, size)| *size)
+    }
+}
+
+impl fmt::Debug for Tensors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}{}", self.prefix, self.layers)
     }
 }
 

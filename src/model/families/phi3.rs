@@ -2,7 +2,7 @@
 //! gate and up.
 
 use super::{Family, Names, Qkv, Tensors, llama, rotary};
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::mixer::AttentionWeights;
@@ -30,5 +30,5 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.require("full_attn_mod", &json!(1))?;
     r.require("interpolate_factor", &json!(1))?;
     let windows = Windows { used: true, default: None, slides: Slides::All };
-    rotary::described(r, &rotary::Own { norm_eps: 1e-5, windows, ..rotary::LLAMA })
+    rotary::described(r, &rotary::Own { norm: Norm::rms(1e-5), windows, ..rotary::LLAMA })
 }

@@ -2,7 +2,7 @@
 
 use super::qwen2::{SIZES, windows};
 use super::{Family, InGguf, in_gguf, llama, rotary};
-use crate::model::arch::{Arch, QkNorm};
+use crate::model::arch::Arch;
 use crate::model::config::{ConfigError, Reader};
 
 pub(super) static QWEN3: Family = Family {
@@ -20,7 +20,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
     let own = rotary::Own {
         d_head: Some(128),
-        qk_norm: QkNorm::PerHead,
+        qk_norm: rotary::BY_HEAD,
         qkv_bias: bias,
         out_bias: bias,
         windows: windows(r)?,

@@ -9,16 +9,23 @@ use crate::model::rope::Rope;
 pub(super) struct Own {
     /// The size of a head where it is not given; without one, what the width divides into.
     pub d_head: Option<usize>,
-    /// The epsilon of norms, where it is not given.
-    pub norm_eps: f64,
+    /// The norms; the epsilon is the one that is meant where it is not given.
+    pub norm: Norm,
+    /// The key of their epsilon, if there is one.
+    pub eps: &'static str,
     pub placement: NormPlacement,
-    pub qk_norm: QkNorm,
+    /// Whether mixer and channel read the same stream.
+    pub parallel: bool,
+    /// The norms of queries and keys, of the same epsilon as the others.
+    pub qk_norm: Option<QkNorm>,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has one.
     pub out_bias: bool,
     pub mlp_bias: bool,
-    /// The key of the MLP's non-linearity, and the one that is meant where it is not given.
+    /// Whether the MLP has a gate.
+    pub gated: bool,
+    /// The key of the MLP's non-linearity, if there is one, and the one that is meant where it is not given.
     pub activation: (&'static str, &'static str),
     /// The default of `query_pre_attn_scalar`, by whose root scores are divided; without one, it is the head's size.
     pub query_scalar: Option<f64>,
@@ -36,12 +43,15 @@ pub(super) struct Own {
 /// Llama's own.
 pub(super) const LLAMA: Own = Own {
     d_head: None,
-    norm_eps: 1e-6,
+    norm: Norm::rms(1e-6),
+    eps: "rms_norm_eps",
     placement: NormPlacement::Before,
-    qk_norm: QkNorm::None,
+    parallel: false,
+    qk_norm: None,
     qkv_bias: false,
     out_bias: false,
     mlp_bias: false,
+    gated: true,
     activation: ("hidden_act", "silu"),
     query_scalar: None,
     softcaps: [Cap::Never, Cap::Never],
@@ -51,57 +61,98 @@ pub(super) const LLAMA: Own = Own {
     tied: false,
 };
 
+/// How large a model is, and how many of each it has.
+pub(super) struct Sizes {
+    pub d_model: usize,
+    pub n_layers: usize,
+    pub n_heads: usize,
+    pub n_kv_heads: usize,
+    pub d_head: usize,
+    pub d_mlp: usize,
+    pub vocab: usize,
+    pub n_ctx: usize,
+}
+
+impl Sizes {
+    /// By the keys that most families have.
+    pub fn read(r: &Reader, d_head: Option<usize>) -> Result<Sizes, ConfigError> {
+        let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
+        let n_layers = r.size("num_hidden_layers")?;
+        let d_head = match (r.opt_size("head_dim")?, d_head) {
+            (Some(n), _) => n,
+            (None, Some(default)) => r.assumed("head_dim", default),
+            (None, None) => r.divide("hidden_size", d_model, n_heads)?,
+        };
+        let (n_ctx, n_kv_heads) = (r.size("max_position_embeddings")?, r.kv_heads(n_heads)?);
+        let (d_mlp, vocab) = (r.size("intermediate_size")?, r.size("vocab_size")?);
+        Ok(Sizes { d_model, n_layers, n_heads, n_kv_heads, d_head, d_mlp, vocab, n_ctx })
+    }
+}
+
 /// Describes a model of such a family.
 pub(super) fn described(r: &Reader, own: &Own) -> Result<Arch, ConfigError> {
-    let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
-    let n_layers = r.size("num_hidden_layers")?;
-    let d_head = match (r.opt_size("head_dim")?, own.d_head) {
-        (Some(n), _) => n,
-        (None, Some(default)) => r.assumed("head_dim", default),
-        (None, None) => r.divide("hidden_size", d_model, n_heads)?,
-    };
-    let n_ctx = r.size("max_position_embeddings")?;
+    of_sizes(r, own, &Sizes::read(r, own.d_head)?)
+}
+
+/// Describes a model of such a family whose sizes have keys of their own.
+pub(super) fn of_sizes(r: &Reader, own: &Own, sizes: &Sizes) -> Result<Arch, ConfigError> {
+    let Sizes { d_model, n_layers, n_heads, n_kv_heads, d_head, d_mlp, vocab, n_ctx } = *sizes;
     let scalar = own.query_scalar.map(|default| r.or_default("query_pre_attn_scalar", default)).transpose()?;
-    let n_kv_heads = r.kv_heads(n_heads)?;
-    let (d_mlp, vocab) = (r.size("intermediate_size")?, r.size("vocab_size")?);
-    let norm_eps = r.or_default("rms_norm_eps", own.norm_eps)?;
+    let eps = if own.eps.is_empty() { own.norm.eps } else { r.or_default(own.eps, own.norm.eps)? };
+    let norm = Norm { eps, ..own.norm };
     let (key, default) = own.activation;
-    let mlp = Mlp { width: d_mlp, gated: true, activation: r.activation(key, default)?, bias: own.mlp_bias };
+    let activation = r.activation(key, default)?;
+    let mlp = Mlp { width: d_mlp, gated: own.gated, activation, xielu: false, bias: own.mlp_bias };
     let ropes = (own.ropes)(r, d_head, n_ctx)?;
     let sliding = r.windows(&own.windows, n_layers)?;
     let softcap = r.softcap("attn_logit_softcapping", own.softcaps[0])?;
     let scale = scalar.unwrap_or(d_head as f64).powf(-0.5);
-    let heads = Heads { n_heads, n_kv_heads, d_head, scale, softcap, window: None };
-    let (qk_norm, qkv_bias, out_bias) = (own.qk_norm, own.qkv_bias, own.out_bias);
-    let attention = Attention { heads, rope: Some(0), qk_norm, qkv_bias, out_bias };
+    let heads = Heads { n_heads, n_kv_heads, d_head, scale, softcap, ..Heads::default() };
+    let qk_norm = own.qk_norm.map(|qk| QkNorm { of: Norm { eps: norm.eps, ..qk.of }, ..qk });
+    let (qkv_bias, out_bias) = (own.qkv_bias, own.out_bias);
+    let attention = Attention { qk_norm, qkv_bias, out_bias, ..Attention::plain(heads) };
     Ok(Arch {
-        family: r.family,
-        d_model,
-        n_layers,
-        n_heads,
-        n_kv_heads,
-        d_head,
-        d_mlp,
-        vocab,
-        n_ctx,
-        norm: NormKind::Rms,
-        norm_eps,
         placement: own.placement,
-        parallel: false,
-        learned_positions: false,
-        layers: layers(attention, mlp, &sliding, &ropes),
-        ropes,
+        parallel: own.parallel,
         logit_softcap: r.softcap("final_logit_softcapping", own.softcaps[1])?,
         embed_scale: own.scaled_embedding.then(|| (d_model as f64).sqrt()),
         tied: r.flag("tie_word_embeddings", own.tied)?,
+        ropes: ropes.clone(),
+        ..Arch::plain(r.family, [d_model, vocab, n_ctx], norm, layers(attention, mlp, &sliding, &ropes))
     })
+}
+
+/// Which of `n` layers rotate: `no_rope_layers` has a 1 for each that does; else all do but every fourth.
+pub(super) fn rotated_layers(r: &Reader, n: usize) -> Result<Vec<bool>, ConfigError> {
+    const KEY: &str = "no_rope_layers";
+    let every = r.opt_size("no_rope_layer_interval")?.unwrap_or(4).max(1);
+    let Some(list) = r.take(KEY) else { return Ok((1..=n).map(|l| !l.is_multiple_of(every)).collect()) };
+    let found: Option<Vec<bool>> = list.as_array().map(|all| all.iter().map(|flag| flag.as_u64() == Some(1)).collect());
+    match found {
+        Some(found) if found.is_empty() => Ok((1..=n).map(|l| !l.is_multiple_of(every)).collect()),
+        Some(found) if found.len() == n => Ok(found),
+        _ => Err(r.key(KEY, format!("is no list of {n} numbers, 1 for each layer that rotates"))),
+    }
+}
+
+/// Norms of each head's query and key, one weight for all heads.
+pub(super) const BY_HEAD: Option<QkNorm> =
+    Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
+
+/// Norms of all queries together, and of all keys.
+pub(super) const OVER_HEADS: Option<QkNorm> =
+    Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::All, rotated: false });
+
+/// The model's rotation, plain or stretched, of a share of each head.
+pub(super) fn partial(r: &Reader, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, ConfigError> {
+    Ok(vec![r.rope(d_head, n_ctx, 10_000.0, 0.5)?])
 }
 
 /// Layers that are alike but for where attention slides.
 pub(super) fn layers(attention: Attention, mlp: Mlp, sliding: &Sliding, ropes: &[Rope]) -> Vec<Layer> {
     let layer = |slides: &bool| {
         let heads = Heads { window: sliding.window.filter(|_| *slides), ..attention.heads };
-        let rope = Some(usize::from(*slides && ropes.len() > 1));
+        let rope = (!ropes.is_empty()).then_some(usize::from(*slides && ropes.len() > 1));
         Layer { mixer: Mixer::Attention(Attention { heads, rope, ..attention }), channel: Channel::Mlp(mlp) }
     };
     sliding.layers.iter().map(layer).collect()

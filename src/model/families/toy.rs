@@ -15,7 +15,7 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attn_norm: "norm_1",
         mlp_norm: "norm_2",
-        mlp: MlpWeights { gate: Some("mlp.gate"), up: "mlp.up", down: "mlp.down" },
+        mlp: MlpWeights { gate: Some("mlp.gate"), up: "mlp.up", down: "mlp.down", xielu: None },
         ..llama::TENSORS.layer
     },
     ..llama::TENSORS

@@ -1,25 +1,38 @@
 //! Softmax attention over grouped heads: rotated or not, windowed or not, with or without norms of queries and keys.
 
 use super::Carried;
-use crate::model::arch::{Arch, positive_if_any};
+use crate::model::arch::{Gain, Norm, positive_if_any};
+use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
 use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
-use crate::model::weights::layout::{LayerLayout, LinearSpec, NormSpec, Outputs};
+use crate::model::weights::form::{Form, Loaded, Located, Translate};
+use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
 use crate::model::weights::{Linear, NormWeights};
 use crate::ops::rows::Rows;
-use crate::ops::{self, attention::Heads, attention::opened};
+use crate::ops::{self, attention::Heads, attention::Terms, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
+use std::ops::Range;
 
-/// Whether queries and keys are normed before rotation.
+/// The norms of queries and of keys.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct QkNorm {
+    pub of: Norm,
+    pub over: NormOver,
+    /// Whether they come after the rotation.
+    pub rotated: bool,
+}
+
+/// What such a norm is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QkNorm {
-    None,
+pub enum NormOver {
     /// Each head by itself, one weight of `d_head` for all heads (Qwen 3, Gemma 3).
-    PerHead,
+    Head,
+    /// Each head by itself, with a weight of its own (Cohere).
+    OwnHead,
     /// All heads together, a weight of `n_heads * d_head` (OLMo 2).
-    Whole,
+    All,
 }
 
 /// Attention, described.
@@ -29,18 +42,60 @@ pub struct Attention {
     pub heads: Heads,
     /// Which of [`super::super::arch::Arch::ropes`] turns queries and keys; none where nothing does.
     pub rope: Option<usize>,
-    pub qk_norm: QkNorm,
+    pub qk_norm: Option<QkNorm>,
+    /// Queries, keys and values are cut off at this size on both sides (OLMo).
+    pub clip: Option<f64>,
+    /// Whether scores fall with the distance of keys, the heads' slopes being powers of this share of 2 (ALiBi): 8.
+    pub alibi: Option<f64>,
+    /// Whether each head has a sink, a score that takes its share of the pattern and reads nothing (GPT-OSS).
+    pub sinks: bool,
+    /// Queries grow with their position.
+    pub growth: Option<Growth>,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub out_bias: bool,
 }
 
+/// How queries grow with their position `p`: they are multiplied by `1 + beta ln(1 + floor((p + shift) / original))`
+/// (Llama 4's temperature tuning).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Growth {
+    pub beta: f64,
+    pub original: f64,
+    pub shift: f64,
+}
+
+impl Growth {
+    fn at(self, position: usize) -> f32 {
+        (1.0 + self.beta * (1.0 + ((position as f64 + self.shift) / self.original).floor()).ln()) as f32
+    }
+}
+
 impl Attention {
-    /// Numbers of all queries, and of all keys or all values, at one position.
-    fn widths(&self) -> (usize, usize) {
-        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        (n_heads * d_head, n_kv_heads * d_head)
+    /// Attention of these heads, rotated by the model's first rotation, with nothing else.
+    pub const fn plain(heads: Heads) -> Self {
+        Attention {
+            heads,
+            rope: Some(0),
+            qk_norm: None,
+            clip: None,
+            alibi: None,
+            sinks: false,
+            growth: None,
+            qkv_bias: false,
+            out_bias: false,
+        }
+    }
+
+    /// What a head's scores lose for each position that a key lies back: those of `transformers` for BLOOM and MPT.
+    fn slopes(&self) -> Vec<f32> {
+        let Some(most) = self.alibi else { return Vec::new() };
+        let n = self.heads.n_heads;
+        let whole = if n.is_power_of_two() { n } else { n.next_power_of_two() / 2 };
+        let power = |i: usize, of: usize| 2f64.powf(-most * i as f64 / of as f64) as f32;
+        // Of other numbers of heads, the rest lies between the first.
+        (0..n).map(|i| if i < whole { power(i + 1, whole) } else { power(2 * (i - whole) + 1, 2 * whole) }).collect()
     }
 
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
@@ -56,27 +111,31 @@ impl Attention {
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
         use SiteKind::*;
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
+        let d_value = self.heads.d_value();
         Some(match kind {
-            Q | RotQ | Z => Units::Heads { n: n_heads, width: d_head },
-            K | V | RotK => Units::Heads { n: n_kv_heads, width: d_head },
+            Q | RotQ => Units::Heads { n: n_heads, width: d_head },
+            K | RotK => Units::Heads { n: n_kv_heads, width: d_head },
+            Z => Units::Heads { n: n_heads, width: d_value },
+            V => Units::Heads { n: n_kv_heads, width: d_value },
             HeadOut => Units::Heads { n: n_heads, width: d_model },
             Scores | Pattern => Units::HeadsByKeys { n: n_heads },
             _ => return None,
         })
     }
 
-    /// Every later position sees the last one that differs, as far as the window lets it look back.
+    /// Every later position sees the last one that differs, as far as window and chunk let it look back.
     pub(super) fn reach(&self, end: usize, length: usize) -> usize {
-        self.heads.window.map_or(length, |w| length.min(end + w - 1))
+        let in_window = self.heads.window.map_or(length, |w| length.min(end + w - 1));
+        self.heads.chunk.map_or(in_window, |n| in_window.min(end.next_multiple_of(n)))
     }
 
     pub(super) fn carried(&self) -> Carried {
-        Carried::KeysValues { width: self.widths().1 }
+        let [_, keys, values, _] = self.heads.widths();
+        Carried::KeysValues { keys, values }
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
-        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        d_model as u64 * d_head as u64 * (2 * n_heads as u64 + 2 * n_kv_heads as u64)
+        d_model as u64 * self.heads.widths().iter().map(|n| *n as u64).sum::<u64>()
     }
 
     /// Scores, and what is read by them: two operations each for every number of a head and key that a row sees.
@@ -85,7 +144,8 @@ impl Attention {
         let (end, triangle) = (start + rows, |n: usize| n * (n + 1) / 2);
         let growing = self.heads.window.map_or(end, |w| end.min(w).max(start));
         let keys = triangle(growing) - triangle(start) + (end - growing) * self.heads.window.unwrap_or(0);
-        4.0 * keys as f64 * self.widths().0 as f64
+        let [queries, .., read] = self.heads.widths();
+        2.0 * keys as f64 * (queries + read) as f64
     }
 
     pub(super) fn check(&self, ropes: &[Rope]) -> std::result::Result<(), String> {
@@ -99,20 +159,26 @@ impl Attention {
         if let Some(rope) = rope.filter(|r| 2 * r.pairs() > d_head || r.rotary == 0) {
             return Err(format!("{} rotated dimensions do not fit a head of {d_head}", rope.rotary));
         }
+        if self.heads.chunk == Some(0) {
+            return Err("attention within chunks of 0 positions sees nothing".to_string());
+        }
         if self.heads.window == Some(0) {
             return Err("a sliding window of 0 positions sees nothing".to_string());
         }
         Ok(())
     }
 
-    pub(super) fn stored(&self, at: &LayerLayout) -> AttentionWeights<LinearSpec, NormSpec> {
+    pub(super) fn stored(&self, at: &LayerLayout) -> AttentionWeights<Located> {
         let (names, d_model) = (&at.tensors.layer.attention, at.d_model);
-        let (queries, _) = self.widths();
+        let [.., read] = self.heads.widths();
+        let order = self.order(at);
         let [q, k, v] = self.outputs(at.tensors.qkv);
-        let qk_norm = |name: Option<&str>, heads: usize| match self.qk_norm {
-            QkNorm::None => None,
-            QkNorm::PerHead => Some(at.norm(name.unwrap_or_default(), self.heads.d_head)),
-            QkNorm::Whole => Some(at.norm(name.unwrap_or_default(), heads * self.heads.d_head)),
+        let [q, k] = [q, k].map(|outputs| match &order {
+            Some(order) => outputs.reordered(order),
+            None => outputs,
+        });
+        let qk_norm = |name: Option<&str>, heads: usize| {
+            self.qk_norm.map(|norm| self.norm(norm, at, name.unwrap_or_default(), heads, order.as_deref()))
         };
         AttentionWeights {
             q: at.linear(names.q, d_model, q, self.qkv_bias),
@@ -120,63 +186,87 @@ impl Attention {
             v: at.linear(names.v, d_model, v, self.qkv_bias),
             q_norm: qk_norm(names.q_norm, self.heads.n_heads),
             k_norm: qk_norm(names.k_norm, self.heads.n_kv_heads),
-            o: at.linear(names.o, queries, Outputs::whole(d_model), self.out_bias),
+            sinks: self.sinks.then(|| at.numbers(names.sinks.unwrap_or_default(), vec![self.heads.n_heads])),
+            o: at.linear(names.o, read, Outputs::whole(d_model), self.out_bias),
         }
+    }
+
+    /// The order of a head's numbers in checkpoints that interleave the halves which turn against each other.
+    fn order(&self, at: &LayerLayout) -> Option<Vec<usize>> {
+        let rope = self.rope.and_then(|rope| at.arch.ropes.get(rope)).filter(|_| at.tensors.interleaved)?;
+        Some(interleaved(self.heads.d_head, rope.rotary))
+    }
+
+    /// The norm of the queries or keys of some heads.
+    fn norm(&self, norm: QkNorm, at: &LayerLayout, name: &str, heads: usize, order: Option<&[usize]>) -> NormSpec {
+        let d = self.heads.d_head;
+        let spec = |width: usize| at.norm(name, norm.of, width);
+        let found = match norm.over {
+            NormOver::Head => spec(d),
+            NormOver::OwnHead => {
+                let own = |stored: Stored| Stored { shape: vec![heads, d], ..stored };
+                let spec = spec(heads * d);
+                NormSpec { group: d, weight: spec.weight.map(own), bias: spec.bias.map(own), ..spec }
+            }
+            NormOver::All => spec(heads * d),
+        };
+        let order = order.filter(|_| norm.of.gain != Gain::One && !norm.rotated);
+        let order = order.map(|order| (0..found.width).step_by(d).flat_map(|head| order.iter().map(move |i| head + i)));
+        NormSpec { order: order.map(Iterator::collect), ..found }
     }
 
     /// Which outputs of the stored projections are queries, keys and values.
     fn outputs(&self, stored: Qkv) -> [Outputs; 3] {
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
-        let (q, kv) = self.widths();
+        let [q, k, v, _] = self.heads.widths();
+        let heads = |rows: &dyn Fn(usize) -> Range<usize>, n: usize, stored| Outputs {
+            stored,
+            rows: (0..n).map(rows).collect(),
+        };
         match stored {
-            Qkv::Apart => [q, kv, kv].map(Outputs::whole),
-            Qkv::Interleaved => {
-                [Outputs::interleaved(n_heads, d_head), Outputs::interleaved(n_kv_heads, d_head), Outputs::whole(kv)]
-            }
+            Qkv::Apart => [q, k, v].map(Outputs::whole),
             Qkv::InTurn => {
-                let all = q + 2 * kv;
-                [Outputs::of(all, 0..q), Outputs::of(all, q..q + kv), Outputs::of(all, q + kv..all)]
+                let all = q + k + v;
+                [Outputs::of(all, 0..q), Outputs::of(all, q..q + k), Outputs::of(all, q + k..all)]
             }
-            Qkv::ByHead => [0, 1, 2].map(|part| Outputs {
-                stored: 3 * q,
-                rows: (0..n_heads).map(|h| (3 * h + part) * d_head..(3 * h + part + 1) * d_head).collect(),
+            Qkv::ByHead => [0, 1, 2].map(|part| {
+                heads(&|h| (3 * h + part) * d_head..(3 * h + part + 1) * d_head, n_heads, 3 * q)
             }),
+            Qkv::ByGroup => {
+                let group = n_heads / n_kv_heads;
+                let (wide, all) = ((group + 2) * d_head, q + k + v);
+                let part = |from: usize, n: usize| heads(&|g| g * wide + from..g * wide + from + n, n_kv_heads, all);
+                [part(0, group * d_head), part(group * d_head, d_head), part((group + 1) * d_head, d_head)]
+            }
         }
     }
 }
 
-/// The parts of attention: its weights, or where each is stored, or what a family calls it. `M` is of matrices, `N` of norms.
-#[derive(Clone, Copy)]
-pub struct AttentionWeights<M = Linear, N = NormWeights> {
-    pub q: M,
-    pub k: M,
-    pub v: M,
-    pub q_norm: Option<N>,
-    pub k_norm: Option<N>,
-    pub o: M,
+/// The parts of attention.
+pub struct AttentionWeights<F: Form = Loaded> {
+    pub q: F::Matrix,
+    pub k: F::Matrix,
+    pub v: F::Matrix,
+    pub q_norm: Option<F::Norm>,
+    pub k_norm: Option<F::Norm>,
+    /// A number a head.
+    pub sinks: Option<F::Numbers>,
+    pub o: F::Matrix,
 }
 
-impl<M, N> AttentionWeights<M, N> {
-    pub(super) fn norms(&self) -> impl Iterator<Item = &N> {
-        self.q_norm.iter().chain(&self.k_norm)
-    }
-
-    pub(super) fn matrices(&self) -> impl Iterator<Item = &M> {
-        [&self.q, &self.k, &self.v, &self.o].into_iter()
-    }
-
-    pub(super) fn try_map<P, Q, E>(
+impl<F: Form> AttentionWeights<F> {
+    pub(super) fn translate<G: Form, T: Translate<F, G>>(
         &self,
-        matrix: &impl Fn(&M) -> std::result::Result<P, E>,
-        norm: &impl Fn(&N) -> std::result::Result<Q, E>,
-    ) -> std::result::Result<AttentionWeights<P, Q>, E> {
+        to: &T,
+    ) -> std::result::Result<AttentionWeights<G>, T::Error> {
         Ok(AttentionWeights {
-            q: matrix(&self.q)?,
-            k: matrix(&self.k)?,
-            v: matrix(&self.v)?,
-            q_norm: self.q_norm.as_ref().map(norm).transpose()?,
-            k_norm: self.k_norm.as_ref().map(norm).transpose()?,
-            o: matrix(&self.o)?,
+            q: to.matrix(&self.q)?,
+            k: to.matrix(&self.k)?,
+            v: to.matrix(&self.v)?,
+            q_norm: to.norm_if(&self.q_norm)?,
+            k_norm: to.norm_if(&self.k_norm)?,
+            sinks: to.numbers_if(&self.sinks)?,
+            o: to.matrix(&self.o)?,
         })
     }
 }
@@ -190,17 +280,17 @@ impl AttentionWeights {
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
         use SiteKind::*;
-        let (l, arch) = (around.layer, around.arch);
+        let l = around.layer;
         let x = acts.take(AttnIn)?;
-        acts.put(Q, norm(arch, &self.q.apply(&x)?, self.q_norm.as_ref())?);
-        acts.put(K, norm(arch, &self.k.apply(&x)?, self.k_norm.as_ref())?);
-        acts.put(V, self.v.apply(&x)?);
+        for port in [Q, K, V] {
+            acts.put(port, self.normed(shape, port, &self.project(port, &x)?)?);
+        }
         drop(x);
         for kind in [Q, K, V] {
             hook.at(kind.at(l), acts)?;
         }
-        shape.rotate(around, acts, hook)?;
-        let z = shape.attend(l, acts, hook)?;
+        self.rotate(shape, around, acts, hook)?;
+        let z = self.attend(shape, l, acts, hook)?;
         acts.put(Z, z);
         hook.at(Z.at(l), acts)?;
         self.out(shape.heads, around, acts, hook)
@@ -208,7 +298,7 @@ impl AttentionWeights {
 
     /// What each head adds by itself. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
     pub(crate) fn head_outputs(&self, heads: Heads, z: &Tensor) -> Result<Tensor> {
-        let d = heads.d_head;
+        let d = heads.d_value();
         let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
         Tensor::cat(&(0..heads.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)
     }
@@ -218,9 +308,14 @@ impl AttentionWeights {
         self.port(port).0.apply(x)
     }
 
-    /// A port's projection after its norm, if it has one.
-    pub(crate) fn normed(&self, arch: &Arch, port: SiteKind, projected: &Tensor) -> Result<Tensor> {
-        norm(arch, projected, self.port(port).1)
+    /// A port's projection after its norm, if it has one before rotation, and cut off where it is to be.
+    pub(crate) fn normed(&self, shape: &Attention, port: SiteKind, projected: &Tensor) -> Result<Tensor> {
+        let before = self.port(port).1.filter(|_| shape.qk_norm.is_some_and(|norm| !norm.rotated));
+        let normed = norm(projected, before)?;
+        match shape.clip {
+            Some(most) => normed.clamp(-most, most),
+            None => Ok(normed),
+        }
     }
 
     /// The projection of queries, keys or values, and the norm after it.
@@ -234,7 +329,7 @@ impl AttentionWeights {
 
     /// Whether a port's norm is over all heads together, so that what one head reads moves the others.
     pub(crate) fn norms_across(&self, shape: &Attention, port: SiteKind) -> bool {
-        shape.qk_norm == QkNorm::Whole && self.port(port).1.is_some()
+        shape.qk_norm.is_some_and(|norm| norm.over == NormOver::All) && self.port(port).1.is_some()
     }
 
     /// `z` through the output projection, head by head where the hook looks at single heads.
@@ -255,28 +350,50 @@ impl AttentionWeights {
     }
 }
 
-impl Attention {
+impl AttentionWeights {
+    /// What a head's scores have beside the products.
+    fn terms(&self, shape: &Attention) -> Result<Terms> {
+        let sinks = self.sinks.as_ref().map(ops::to_vec).transpose()?.unwrap_or_default();
+        Ok(Terms { slopes: shape.slopes().into(), sinks: sinks.into() })
+    }
+
     /// `z` of queries, keys and values that are not rotated yet, `[rows, width]` each.
-    pub(crate) fn attended(&self, around: &Around, q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows) -> Result<Tensor> {
-        let rotated = |x: &Tensor| match self.rope.and_then(|rope| around.angles.get(rope)) {
-            Some((cos, sin)) => ops::rotate(x, self.heads.d_head, cos, sin, &rows.entries),
-            None => Ok(x.clone()),
+    pub(crate) fn attended(
+        &self,
+        shape: &Attention,
+        around: &Around,
+        [q, k, v]: [&Tensor; 3],
+        rows: &Rows,
+    ) -> Result<Tensor> {
+        let rotated = |port: SiteKind, x: &Tensor| self.turned(shape, around, port, x, rows);
+        let (q, k) = (rotated(SiteKind::Q, q)?, rotated(SiteKind::K, k)?);
+        ops::attention::attend(&q, &k, v, rows, shape.heads, &self.terms(shape)?)
+    }
+
+    /// Queries or keys as their products are taken: rotated, with what else comes after.
+    fn turned(&self, shape: &Attention, around: &Around, port: SiteKind, x: &Tensor, rows: &Rows) -> Result<Tensor> {
+        let x = match shape.rope.and_then(|rope| around.angles.get(rope)) {
+            Some((cos, sin)) => ops::rotate(x, shape.heads.d_head, cos, sin, &rows.entries)?,
+            None => x.clone(),
         };
-        ops::attention::attention(&rotated(q)?, &rotated(k)?, v, rows, self.heads)
+        let x = norm(&x, self.port(port).1.filter(|_| shape.qk_norm.is_some_and(|norm| norm.rotated)))?;
+        match shape.growth.filter(|_| port == SiteKind::Q) {
+            Some(growth) => {
+                let by: Vec<f32> = rows.positions().map(|p| growth.at(p)).collect();
+                x.broadcast_mul(&Tensor::from_vec(by, (rows.len(), 1), x.device())?.to_dtype(x.dtype())?)
+            }
+            None => Ok(x),
+        }
     }
 
     /// `q` and `k` to `rot_q` and `rot_k`; where nothing rotates, they are passed on.
-    fn rotate(&self, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
-        let table = self.rope.and_then(|rope| around.angles.get(rope));
+    fn rotate(&self, shape: &Attention, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         for (from, to) in [(SiteKind::Q, SiteKind::RotQ), (SiteKind::K, SiteKind::RotK)] {
             let x = acts.take(from)?;
-            let x = match table {
-                Some((cos, sin)) => ops::rotate(&x, self.heads.d_head, cos, sin, &acts.rows.entries)?,
-                None => x,
-            };
-            acts.put(to, x);
+            let turned = self.turned(shape, around, from, &x, &acts.rows)?;
+            acts.put(to, turned);
         }
-        if table.is_some() {
+        if shape.rope.is_some() {
             hook.at(SiteKind::RotQ.at(around.layer), acts)?;
             hook.at(SiteKind::RotK.at(around.layer), acts)?;
         }
@@ -284,10 +401,10 @@ impl Attention {
     }
 
     /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
-    fn attend(&self, l: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let (q, heads) = (acts.take(SiteKind::RotQ)?, self.heads);
+    fn attend(&self, shape: &Attention, l: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+        let (q, heads, terms) = (acts.take(SiteKind::RotQ)?, shape.heads, self.terms(shape)?);
         let (k, v) = hook.keys_values(l, acts.take(SiteKind::RotK)?, acts.take(SiteKind::V)?)?;
-        let z = ops::attention::attention(&q, &k, &v, &acts.rows, heads)?;
+        let z = ops::attention::attend(&q, &k, &v, &acts.rows, heads, &terms)?;
         let opened_spans = hook.opened(l)?;
         if opened_spans.is_empty() {
             return Ok(z);
@@ -295,8 +412,10 @@ impl Attention {
         let mut parts: Vec<Tensor> = Vec::new();
         for (i, span) in acts.rows.spans.iter().enumerate() {
             parts.push(if opened_spans.contains(&i) {
-                let scores = hook.at_opened(SiteKind::Scores.at(l), i, opened::scores(&q, &k, span, heads)?)?;
-                let pattern = hook.at_opened(SiteKind::Pattern.at(l), i, opened::pattern(&scores)?)?;
+                let scores = opened::scores_with(&q, &k, span, heads, &terms)?;
+                let scores = hook.at_opened(SiteKind::Scores.at(l), i, scores)?;
+                let pattern = opened::pattern_beside(&scores, &terms)?;
+                let pattern = hook.at_opened(SiteKind::Pattern.at(l), i, pattern)?;
                 opened::z(&pattern, &v, span, heads)?
             } else {
                 z.narrow(0, span.rows.start, span.rows.len())?

@@ -6,12 +6,13 @@
 
 mod attention;
 
-pub use attention::{Attention, AttentionWeights, QkNorm};
+pub use attention::{Attention, AttentionWeights, Growth, NormOver, QkNorm};
 
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;
-use super::weights::layout::{LayerLayout, LinearSpec, NormSpec};
-use super::weights::{Linear, NormWeights};
+use super::weights::form::{Form, Loaded, Located, Translate};
+use super::weights::layout::LayerLayout;
+use crate::ops::attention::Heads;
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 
@@ -24,8 +25,8 @@ pub enum Mixer {
 /// What a fork takes over from its base, for the positions before its own first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// The keys and the values of all these positions, `width` numbers each.
-    KeysValues { width: usize },
+    /// The keys and the values of all these positions, so many numbers each.
+    KeysValues { keys: usize, values: usize },
 }
 
 impl Mixer {
@@ -51,6 +52,13 @@ impl Mixer {
         }
     }
 
+    /// Its heads, where it has such.
+    pub fn heads(&self) -> Option<Heads> {
+        match self {
+            Mixer::Attention(attention) => Some(attention.heads),
+        }
+    }
+
     /// How many positions each one looks back on, itself included; none looks back on all.
     pub fn window(&self) -> Option<usize> {
         match self {
@@ -68,7 +76,7 @@ impl Mixer {
     /// Whether queries and keys go through a norm of their own.
     pub fn norms_queries(&self) -> bool {
         match self {
-            Mixer::Attention(attention) => attention.qk_norm != QkNorm::None,
+            Mixer::Attention(attention) => attention.qk_norm.is_some(),
         }
     }
 
@@ -98,7 +106,7 @@ impl Mixer {
     }
 
     /// Where its tensors are stored.
-    pub(super) fn stored(&self, at: &LayerLayout) -> MixerWeights<LinearSpec, NormSpec> {
+    pub(super) fn stored(&self, at: &LayerLayout) -> MixerWeights<Located> {
         match self {
             Mixer::Attention(attention) => MixerWeights::Attention(*attention, attention.stored(at)),
         }
@@ -106,43 +114,28 @@ impl Mixer {
 }
 
 /// A mixer's weights with its description, or where each is stored.
-pub enum MixerWeights<M = Linear, N = NormWeights> {
-    Attention(Attention, AttentionWeights<M, N>),
+pub enum MixerWeights<F: Form = Loaded> {
+    Attention(Attention, AttentionWeights<F>),
 }
 
-impl<M, N> MixerWeights<M, N> {
+impl<F: Form> MixerWeights<F> {
     /// The weights as attention's.
-    pub fn attention(&self) -> Option<&AttentionWeights<M, N>> {
+    pub fn attention(&self) -> Option<&AttentionWeights<F>> {
         match self {
             MixerWeights::Attention(_, weights) => Some(weights),
         }
     }
 
-    /// All norms.
-    pub(super) fn norms(&self) -> impl Iterator<Item = &N> {
-        match self {
-            MixerWeights::Attention(_, weights) => weights.norms(),
-        }
-    }
-
-    /// All matrices.
-    pub(super) fn matrices(&self) -> impl Iterator<Item = &M> {
-        match self {
-            MixerWeights::Attention(_, weights) => weights.matrices(),
-        }
-    }
-
-    /// The same of what `matrix` and `norm` make of each.
+    /// The same in another form.
     ///
     /// # Errors
-    /// The first of theirs.
-    pub(super) fn try_map<P, Q, E>(
+    /// The first of `to`'s.
+    pub(super) fn translate<G: Form, T: Translate<F, G>>(
         &self,
-        matrix: &impl Fn(&M) -> std::result::Result<P, E>,
-        norm: &impl Fn(&N) -> std::result::Result<Q, E>,
-    ) -> std::result::Result<MixerWeights<P, Q>, E> {
+        to: &T,
+    ) -> std::result::Result<MixerWeights<G>, T::Error> {
         Ok(match self {
-            MixerWeights::Attention(shape, weights) => MixerWeights::Attention(*shape, weights.try_map(matrix, norm)?),
+            MixerWeights::Attention(shape, weights) => MixerWeights::Attention(*shape, weights.translate(to)?),
         })
     }
 }

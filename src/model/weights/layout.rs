@@ -1,12 +1,15 @@
 //! Where each part of a decoder is stored in a checkpoint, by the names on its family's page: which tensor, in which shape,
 //! and which of its rows. Reading them is left to [`super`].
 
+use super::form::{Located, There, Translate};
 use super::{LayerWeights, WeightsError};
-use crate::model::arch::{Arch, NormKind};
+use crate::model::arch::{Arch, Gain, Norm, Positions};
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
 use crate::model::places::Weight;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::convert::Infallible;
 use std::ops::Range;
 
 /// Where a matrix and its bias are stored.
@@ -15,21 +18,38 @@ pub(in crate::model) struct LinearSpec {
     pub bias: Option<Stored>,
 }
 
-/// Where a norm is stored.
+/// What a norm is, and where it is stored.
 pub(in crate::model) struct NormSpec {
-    pub weight: Stored,
+    pub of: Norm,
+    pub width: usize,
+    /// How many numbers are scaled together.
+    pub group: usize,
+    pub weight: Option<Stored>,
     pub bias: Option<Stored>,
+    /// Which of the stored numbers is each.
+    pub order: Option<Vec<usize>>,
+    /// What weight and bias are multiplied by.
+    pub scale: f64,
+}
+
+impl NormSpec {
+    fn stored(&self) -> impl Iterator<Item = &Stored> {
+        self.weight.iter().chain(&self.bias)
+    }
 }
 
 /// Where the parts of a layer are stored.
-pub(super) type LayerSpec = LayerWeights<LinearSpec, NormSpec>;
+pub(super) type LayerSpec = LayerWeights<Located>;
 
 /// Where the ends of the model are stored.
 pub(super) struct EndSpec {
     pub embed: Stored,
+    pub embed_norm: Option<NormSpec>,
     pub positions: Option<Stored>,
     pub final_norm: NormSpec,
     pub unembed: Option<Stored>,
+    /// The bias of logits.
+    pub unembed_bias: Option<Stored>,
 }
 
 /// What stands before every name, found by the first layer's last matrix: checkpoints of a bare decoder leave the model's
@@ -49,7 +69,7 @@ fn prefix(tensors: &Tensors, checkpoint: &Checkpoint) -> String {
 pub(super) fn tensors_of(arch: &Arch, checkpoint: &Checkpoint) -> &'static Tensors {
     match (checkpoint, &arch.family.gguf) {
         (Checkpoint::Gguf(_), Some(gguf)) => &gguf.tensors,
-        _ => &arch.family.tensors,
+        _ => arch.stored.unwrap_or(&arch.family.tensors),
     }
 }
 
@@ -115,12 +135,20 @@ impl<'a> Layout<'a> {
     pub fn ends(&self) -> EndSpec {
         let a = self.arch;
         let positions = format!("{}.weight", self.at(self.tensors.positions));
-        let positions = || stored(positions, vec![a.n_ctx, a.d_model], Pick::All);
+        let positions = match a.positions {
+            Positions::Learned { skipped } => Some(stored(positions, vec![skipped + a.n_ctx, a.d_model], Pick::All)),
+            _ => None,
+        };
+        let norm = |of: Norm, name: &str| norm(of, &self.at(name), a.d_model);
+        let final_norm = norm(a.final_norm.unwrap_or(a.norm), self.tensors.final_norm);
+        let bias = || stored(format!("{}.bias", self.unembed()), vec![a.vocab], Pick::All);
         EndSpec {
             embed: self.embed(),
-            positions: a.learned_positions.then(positions),
-            final_norm: norm(a, &self.at(self.tensors.final_norm), a.d_model),
+            embed_norm: a.embed_norm.map(|of| norm(of, self.tensors.embed_norm)),
+            positions,
+            final_norm: NormSpec { scale: a.logit_scale, ..final_norm },
             unembed: (!a.tied).then(|| self.own_unembed()),
+            unembed_bias: a.unembed_bias.then(bias),
         }
     }
 
@@ -128,7 +156,7 @@ impl<'a> Layout<'a> {
         let (a, layer, names) = (self.arch, &self.arch.layers[l], &self.tensors.layer);
         let prefix = format!("{}{l}.", self.layers_prefix());
         let at = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix };
-        let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.d_model));
+        let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
         let (before, after) = (a.placement.before(), a.placement.after());
         LayerWeights {
             attn_norm: norm(names.attn_norm, before),
@@ -146,12 +174,12 @@ impl<'a> Layout<'a> {
 
     /// How many parameters the model has; a tied unembedding counts once.
     pub fn parameters(&self) -> u64 {
-        self.layers().fold(size(self.ends().stored()), |sum, layer| sum.saturating_add(size(layer.stored())))
+        self.layers().fold(size(self.ends().stored()), |sum, layer| sum.saturating_add(size(&layer.stored())))
     }
 
     /// What the parts of the model take that devices share among them, in parameters.
     pub fn weight(&self, ends: &EndSpec) -> Weight {
-        let layers = self.layers().map(|layer| size(layer.stored())).fold(0, u64::saturating_add);
+        let layers = self.layers().map(|layer| size(&layer.stored())).fold(0, u64::saturating_add);
         Weight {
             first: size([&ends.embed].into_iter().chain(&ends.positions)),
             layer: layers / self.arch.n_layers.max(1) as u64,
@@ -166,7 +194,7 @@ impl<'a> Layout<'a> {
     pub fn check(&self) -> Result<(), WeightsError> {
         self.ends().stored().try_for_each(|stored| self.checkpoint.check(stored))?;
         for layer in self.layers() {
-            layer.stored().try_for_each(|stored| self.checkpoint.check(stored))?;
+            layer.stored().iter().try_for_each(|stored| self.checkpoint.check(stored))?;
         }
         Ok(())
     }
@@ -177,7 +205,7 @@ impl<'a> Layout<'a> {
         let mut known = BTreeSet::from([self.own_unembed().name]);
         known.extend(self.ends().stored().map(|s| s.name.clone()));
         for layer in self.layers() {
-            known.extend(layer.stored().map(|s| s.name.clone()));
+            known.extend(layer.stored().into_iter().map(|s| s.name));
         }
         let names = self.checkpoint.names().into_iter();
         let unused = names.filter(|name| !known.contains(name) && !BUFFERS.iter().any(|b| name.ends_with(b)));
@@ -210,22 +238,50 @@ fn size<'a>(stored: impl IntoIterator<Item = &'a Stored>) -> u64 {
 impl EndSpec {
     /// Everything that the ends read.
     fn stored(&self) -> impl Iterator<Item = &Stored> {
-        let norm = std::iter::once(&self.final_norm.weight).chain(&self.final_norm.bias);
-        std::iter::once(&self.embed).chain(&self.positions).chain(&self.unembed).chain(norm)
+        let norms = self.final_norm.stored().chain(self.embed_norm.iter().flat_map(NormSpec::stored));
+        let tables = std::iter::once(&self.embed).chain(&self.positions).chain(&self.unembed);
+        tables.chain(&self.unembed_bias).chain(norms)
     }
 }
 
 impl LayerSpec {
-    /// Everything that the layer reads.
-    fn stored(&self) -> impl Iterator<Item = &Stored> {
-        let norms = self.norms().flat_map(|n| std::iter::once(&n.weight).chain(&n.bias));
-        norms.chain(self.matrices().flat_map(|m| std::iter::once(&m.weight).chain(&m.bias)))
+    /// Everything that the layer reads. Parts of one tensor are several; a norm that two read is one.
+    fn stored(&self) -> Vec<Stored> {
+        let found = Found(RefCell::new(Vec::new()));
+        // It never fails.
+        let _ = self.translate(&found);
+        let mut found = found.0.into_inner();
+        let mut seen = BTreeSet::new();
+        found.retain(|s| s.pick != Pick::All || seen.insert(s.name.clone()));
+        found
+    }
+}
+
+/// Lists the tensors that parts are stored in.
+struct Found(RefCell<Vec<Stored>>);
+
+impl Translate<Located, There> for Found {
+    type Error = Infallible;
+
+    fn matrix(&self, part: &LinearSpec) -> Result<(), Infallible> {
+        self.0.borrow_mut().extend(std::iter::once(&part.weight).chain(&part.bias).cloned());
+        Ok(())
+    }
+
+    fn norm(&self, part: &NormSpec) -> Result<(), Infallible> {
+        self.0.borrow_mut().extend(part.stored().cloned());
+        Ok(())
+    }
+
+    fn numbers(&self, part: &Stored) -> Result<(), Infallible> {
+        self.0.borrow_mut().push(part.clone());
+        Ok(())
     }
 }
 
 /// Where the parts of one layer are to be looked for.
 pub(in crate::model) struct LayerLayout<'a> {
-    arch: &'a Arch,
+    pub arch: &'a Arch,
     pub d_model: usize,
     pub tensors: &'static Tensors,
     /// What stands before all of the layer's names.
@@ -249,14 +305,20 @@ impl LayerLayout<'_> {
     }
 
     /// A norm of the layer.
-    pub fn norm(&self, name: &str, width: usize) -> NormSpec {
-        norm(self.arch, &format!("{}{name}", self.prefix), width)
+    pub fn norm(&self, name: &str, of: Norm, width: usize) -> NormSpec {
+        norm(of, &format!("{}{name}", self.prefix), width)
+    }
+
+    /// Numbers of the layer, stored under this name as it is.
+    pub fn numbers(&self, name: &str, shape: Vec<usize>) -> Stored {
+        stored(format!("{}{name}", self.prefix), shape, Pick::All)
     }
 }
 
-fn norm(arch: &Arch, name: &str, width: usize) -> NormSpec {
+fn norm(of: Norm, name: &str, width: usize) -> NormSpec {
     let part = |what: &str| stored(format!("{name}.{what}"), vec![width], Pick::All);
-    NormSpec { weight: part("weight"), bias: (arch.norm == NormKind::Layer).then(|| part("bias")) }
+    let weight = (of.gain != Gain::One).then(|| part("weight"));
+    NormSpec { of, width, group: width, weight, bias: of.bias.then(|| part("bias")), order: None, scale: 1.0 }
 }
 
 /// Which of a stored projection's outputs are wanted, in their order.
@@ -276,12 +338,18 @@ impl Outputs {
         Outputs { stored, rows: vec![rows] }
     }
 
-    /// The halves of each head, which are stored interleaved, one after the other.
-    pub fn interleaved(heads: usize, d_head: usize) -> Self {
-        let row = |h: usize, i: usize, half: usize| h * d_head + 2 * i + half;
-        let rows = (0..heads).flat_map(|h| (0..2).flat_map(move |half| (0..d_head / 2).map(move |i| row(h, i, half))));
-        Outputs { stored: heads * d_head, rows: rows.map(|r| r..r + 1).collect() }
+    /// The same, each head's numbers in this order.
+    pub fn reordered(self, order: &[usize]) -> Self {
+        let rows: Vec<usize> = self.rows.into_iter().flatten().collect();
+        let row = |head: &[usize]| order.iter().map(|i| head[*i]..head[*i] + 1).collect::<Vec<_>>();
+        Outputs { stored: self.stored, rows: rows.chunks_exact(order.len()).flat_map(row).collect() }
     }
+}
+
+/// Where the numbers of a head are stored whose first `rotary` have the halves that turn against each other interleaved.
+pub(in crate::model) fn interleaved(d_head: usize, rotary: usize) -> Vec<usize> {
+    let halves = (0..2).flat_map(|half| (0..rotary / 2).map(move |i| 2 * i + half));
+    halves.chain(rotary / 2 * 2..d_head).collect()
 }
 
 fn stored(name: String, shape: Vec<usize>, pick: Pick) -> Stored {

@@ -5,7 +5,7 @@
 //! `dk = dS^T q`, times the scale. Scores are computed again, a few query rows at a time: nothing as large as a pattern
 //! outlives a task.
 
-use super::{Attention, Heads};
+use super::{Attention, Heads, Terms};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::simd::{self, Function};
 use crate::ops::to_vec;
@@ -17,18 +17,26 @@ use std::ops::Range;
 const QUERIES: usize = 128;
 
 /// [`super::attention`] of tensors that a graph tracks, contiguous and on the CPU.
-pub(super) fn attention(q: &Tensor, k: &Tensor, v: &Tensor, rows: &Rows, heads: Heads) -> Result<Tensor> {
+pub(super) fn attention(
+    q: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    rows: &Rows,
+    heads: Heads,
+    terms: &Terms,
+) -> Result<Tensor> {
     if rows.spans.iter().any(|span| span.start > 0 || span.own != span.rows) {
         candle_core::bail!(
             "the gradient of attention is of whole prompts; a span begins after its prompt's first position, or has its keys in a cache"
         )
     }
-    q.apply_op3(k, v, Step { rows: rows.clone(), heads })
+    q.apply_op3(k, v, Step { rows: rows.clone(), heads, terms: terms.clone() })
 }
 
 struct Step {
     rows: Rows,
     heads: Heads,
+    terms: Terms,
 }
 
 impl CustomOp3 for Step {
@@ -45,7 +53,7 @@ impl CustomOp3 for Step {
         s3: &CpuStorage,
         l3: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        Attention { rows: &self.rows, heads: self.heads }.cpu_fwd(s1, l1, s2, l2, s3, l3)
+        Attention { rows: &self.rows, heads: self.heads, terms: &self.terms }.cpu_fwd(s1, l1, s2, l2, s3, l3)
     }
 
     fn bwd(
@@ -56,8 +64,9 @@ impl CustomOp3 for Step {
         _: &Tensor,
         grad: &Tensor,
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let Heads { n_heads, d_head, .. } = self.heads;
-        let job = Back { q: to_vec(q)?, k: to_vec(k)?, v: to_vec(v)?, grad: to_vec(grad)?, heads: self.heads };
+        let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
+        let (d_value, terms) = (self.heads.d_value(), &self.terms);
+        let job = Back { q: to_vec(q)?, k: to_vec(k)?, v: to_vec(v)?, grad: to_vec(grad)?, heads: self.heads, terms };
         let tasks: Vec<(&Span, usize)> =
             self.rows.spans.iter().flat_map(|span| (0..n_heads).map(move |head| (span, head))).collect();
         let results: Vec<Gradients> = tasks.par_iter().map(|(span, head)| job.head(span.rows.clone(), *head)).collect();
@@ -65,8 +74,8 @@ impl CustomOp3 for Step {
         for ((span, head), result) in tasks.iter().zip(&results) {
             let kv = head / self.heads.group();
             add_columns(&mut dq, n_heads * d_head, head * d_head, &span.rows, &result.q, d_head);
-            add_columns(&mut dk, self.heads.n_kv_heads * d_head, kv * d_head, &span.rows, &result.k, d_head);
-            add_columns(&mut dv, self.heads.n_kv_heads * d_head, kv * d_head, &span.rows, &result.v, d_head);
+            add_columns(&mut dk, n_kv_heads * d_head, kv * d_head, &span.rows, &result.k, d_head);
+            add_columns(&mut dv, n_kv_heads * d_value, kv * d_value, &span.rows, &result.v, d_value);
         }
         let like = |values: Vec<f32>, x: &Tensor| {
             Tensor::from_vec(values, x.shape(), &Device::Cpu)?.to_dtype(x.dtype()).map(Some)
@@ -83,68 +92,71 @@ fn add_columns(to: &mut [f32], width: usize, column: usize, rows: &Range<usize>,
     }
 }
 
-/// The inputs of all tasks, `[rows, heads * d_head]` each.
-struct Back {
+/// The inputs of all tasks, `[rows, heads * d]` each.
+struct Back<'a> {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
     grad: Vec<f32>,
     heads: Heads,
+    terms: &'a Terms,
 }
 
-/// What one query head of one span contributes, `[span rows, d_head]` each.
+/// What one query head of one span contributes, `[span rows, d]` each.
 struct Gradients {
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
 }
 
-impl Back {
+impl Back<'_> {
     fn head(&self, rows: Range<usize>, head: usize) -> Gradients {
         let Heads { n_heads, n_kv_heads, d_head: d, scale, .. } = self.heads;
-        let (n, kv) = (rows.len(), head / self.heads.group());
+        let (n, kv, e) = (rows.len(), head / self.heads.group(), self.heads.d_value());
         // Queries are scaled once, which scales the gradient of the keys too.
         let mut q = columns(&self.q, n_heads * d, head * d, &rows, d);
         q.iter_mut().for_each(|x| *x *= scale as f32);
-        let grad = columns(&self.grad, n_heads * d, head * d, &rows, d);
+        let grad = columns(&self.grad, n_heads * e, head * e, &rows, e);
         let k = columns(&self.k, n_kv_heads * d, kv * d, &rows, d);
-        let v = columns(&self.v, n_kv_heads * d, kv * d, &rows, d);
-        let mut found = Gradients { q: vec![0.0; n * d], k: vec![0.0; n * d], v: vec![0.0; n * d] };
+        let v = columns(&self.v, n_kv_heads * e, kv * e, &rows, e);
+        let mut found = Gradients { q: vec![0.0; n * d], k: vec![0.0; n * d], v: vec![0.0; n * e] };
         for from in (0..n).step_by(QUERIES) {
             let queries = from..n.min(from + QUERIES);
             let keys = self.heads.first_key(from)..queries.end;
             let (m, w) = (queries.len(), keys.len());
-            let (own, seen) = (queries.start * d..queries.end * d, keys.start * d..keys.end * d);
+            let of = |rows: &Range<usize>, d: usize| rows.start * d..rows.end * d;
+            let (own, seen) = (of(&queries, d), of(&keys, d));
             let (mut scores, mut back) = (vec![0f32; m * w], vec![0f32; m * w]);
             multiply(&mut scores, (m, d, w), rows_of(&q[own.clone()], d), columns_of(&k[seen.clone()], d));
-            multiply(&mut back, (m, d, w), rows_of(&grad[own.clone()], d), columns_of(&v[seen.clone()], d));
+            multiply(&mut back, (m, e, w), rows_of(&grad[of(&queries, e)], e), columns_of(&v[of(&keys, e)], e));
             for (i, position) in queries.clone().enumerate() {
                 let line = i * w..(i + 1) * w;
                 let visible = self.heads.first_key(position) - keys.start..position + 1 - keys.start;
-                self.scores_back(&mut scores[line.clone()], &mut back[line], visible);
+                self.scores_back(head, &mut scores[line.clone()], &mut back[line], visible);
             }
             multiply(&mut found.q[own.clone()], (m, w, d), rows_of(&back, w), rows_of(&k[seen.clone()], d));
-            multiply(&mut found.k[seen.clone()], (w, m, d), columns_of(&back, w), rows_of(&q[own.clone()], d));
-            multiply(&mut found.v[seen], (w, m, d), columns_of(&scores, w), rows_of(&grad[own], d));
+            multiply(&mut found.k[seen], (w, m, d), columns_of(&back, w), rows_of(&q[own], d));
+            let of_values = (&mut found.v[of(&keys, e)], rows_of(&grad[of(&queries, e)], e));
+            multiply(of_values.0, (w, m, e), columns_of(&scores, w), of_values.1);
         }
         found.q.iter_mut().for_each(|x| *x *= scale as f32);
         found
     }
 
     /// One row of scores to its pattern, and of the pattern's gradient to the scores'; 0 where the row may not look.
-    fn scores_back(&self, scores: &mut [f32], back: &mut [f32], visible: Range<usize>) {
+    fn scores_back(&self, head: usize, scores: &mut [f32], back: &mut [f32], visible: Range<usize>) {
         for row in [&mut *scores, &mut *back] {
             row[..visible.start].fill(0.0);
             row[visible.end..].fill(0.0);
         }
         let (scores, back) = (&mut scores[visible.clone()], &mut back[visible]);
         let Some(cap) = self.heads.softcap.map(|cap| cap as f32) else {
-            simd::softmax_row(scores, 1.0, None);
+            super::softmax(scores, 1.0, None, self.terms, head);
             simd::softmax_back_row(scores, back);
             return;
         };
         let uncapped = scores.to_vec();
-        simd::softmax_row(scores, 1.0, Some(cap));
+        super::softmax(scores, 1.0, Some(cap), self.terms, head);
         simd::softmax_back_row(scores, back);
         let capped = back.to_vec();
         simd::slope_times(Function::Softcap(cap), &uncapped, &capped, back);

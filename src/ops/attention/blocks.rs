@@ -116,11 +116,11 @@ pub(super) fn blocks(rows: &Rows, heads: Heads) -> Vec<Block> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Job;
+    use super::super::{Job, Terms};
     use super::*;
 
     fn heads(window: Option<usize>) -> Heads {
-        Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.3, softcap: None, window }
+        Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.3, softcap: None, window, ..Heads::default() }
     }
 
     /// A long prompt, forks of it (one that ends long after its prefix, one row alone several times), a fork of a fork, and the
@@ -153,7 +153,8 @@ mod tests {
         let (q, k, v) = (numbers(rows.len() * 16, 1), numbers(rows.len() * 8, 2), numbers(rows.len() * 8, 3));
         for window in [1, 5, 63, 64, 300, 512, 800, 1400, 2000] {
             let heads_of = heads(Some(window));
-            let job = Job { q: &q, k: &k, v: &v, heads: heads_of };
+            let terms = Terms::default();
+            let job = Job { q: &q, k: &k, v: &v, heads: heads_of, terms: &terms };
             // Blocks of attention without a window pass over nothing.
             let (some, all) = (blocks(&rows, heads_of), blocks(&rows, heads(None)));
             for (some, all) in some.iter().zip(&all) {

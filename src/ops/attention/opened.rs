@@ -1,7 +1,7 @@
 //! Attention of one span in its steps, of candle's own operations, in f32 whatever the activations are, as the kernel
 //! computes.
 
-use super::Heads;
+use super::{Heads, Terms};
 use crate::ops::rows::Span;
 use candle_core::{D, DType, Result, Tensor};
 
@@ -11,19 +11,35 @@ use candle_core::{D, DType, Result, Tensor};
 /// # Errors
 /// If candle fails.
 pub fn scores(q: &Tensor, k: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
+    scores_with(q, k, span, heads, &Terms::default())
+}
+
+/// [`scores`], less what each loses by its key's distance.
+///
+/// # Errors
+/// If candle fails.
+pub fn scores_with(q: &Tensor, k: &Tensor, span: &Span, heads: Heads, terms: &Terms) -> Result<Tensor> {
     let q = q.narrow(0, span.rows.start, span.rows.len())?.to_dtype(DType::F32)?;
     let q = by_head(&q, heads.n_heads, heads.d_head)?;
-    let k = per_query_head(k, span, heads)?;
+    let k = per_query_head(k, span, heads, heads.d_head)?;
     let scores = (q.matmul(&k.transpose(1, 2)?.contiguous()?)? * heads.scale)?;
     let scores = match heads.softcap {
         Some(cap) => ((scores / cap)?.tanh()? * cap)?,
         None => scores,
     };
     let keys = span.keys();
-    let hidden: Vec<f32> = (span.first()..keys)
-        .flat_map(|i| (0..keys).map(move |j| if visible(i, j, heads.window) { 0.0 } else { f32::NEG_INFINITY }))
-        .collect();
-    let hidden = Tensor::from_vec(hidden, (1, span.rows.len(), keys), scores.device())?;
+    let cells = |cell: &dyn Fn(usize, usize) -> f32| -> Result<Tensor> {
+        let all = (span.first()..keys).flat_map(|i| (0..keys).map(move |j| (i, j))).map(|(i, j)| cell(i, j)).collect();
+        Tensor::from_vec(all, (1, span.rows.len(), keys), scores.device())
+    };
+    let hidden = cells(&|i, j| if j <= i && j >= heads.first_key(i) { 0.0 } else { f32::NEG_INFINITY })?;
+    let scores = match terms.slopes.is_empty() {
+        true => scores.clone(),
+        false => {
+            let slopes = Tensor::from_vec(terms.slopes.to_vec(), (heads.n_heads, 1, 1), scores.device())?;
+            scores.broadcast_sub(&cells(&|i, j| i as f32 - j as f32)?.broadcast_mul(&slopes)?)?
+        }
+    };
     scores.broadcast_add(&hidden)?.transpose(0, 1)?.contiguous()
 }
 
@@ -37,19 +53,29 @@ pub fn pattern(scores: &Tensor) -> Result<Tensor> {
     shifted.broadcast_div(&shifted.sum_keepdim(D::Minus1)?)
 }
 
-/// What a span's heads read by a pattern `[span rows, n_heads, keys]`, in f32. Returns `[span rows, n_heads * d_head]` in the
+/// [`pattern`] beside the heads' sinks, which take their share: rows sum to less than 1.
+///
+/// # Errors
+/// If candle fails.
+pub fn pattern_beside(scores: &Tensor, terms: &Terms) -> Result<Tensor> {
+    if terms.sinks.is_empty() {
+        return pattern(scores);
+    }
+    let (rows, heads, keys) = scores.dims3()?;
+    let sinks = Tensor::from_vec(terms.sinks.to_vec(), (1, heads, 1), scores.device())?;
+    let sinks = sinks.broadcast_as((rows, heads, 1))?;
+    pattern(&Tensor::cat(&[scores, &sinks], 2)?)?.narrow(2, 0, keys)
+}
+
+/// What a span's heads read by a pattern `[span rows, n_heads, keys]`, in f32. Returns `[span rows, n_heads * d_value]` in the
 /// dtype of `v`.
 ///
 /// # Errors
 /// If candle fails.
 pub fn z(pattern: &Tensor, v: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
     let pattern = pattern.transpose(0, 1)?.contiguous()?;
-    let z = pattern.matmul(&per_query_head(v, span, heads)?)?.transpose(0, 1)?.contiguous()?;
-    z.reshape((span.rows.len(), heads.n_heads * heads.d_head))?.to_dtype(v.dtype())
-}
-
-fn visible(query: usize, key: usize, window: Option<usize>) -> bool {
-    key <= query && window.is_none_or(|w| query - key < w)
+    let z = pattern.matmul(&per_query_head(v, span, heads, heads.d_value())?)?.transpose(0, 1)?.contiguous()?;
+    z.reshape((span.rows.len(), heads.n_heads * heads.d_value()))?.to_dtype(v.dtype())
 }
 
 /// `[rows, n * d_head]` to `[n, rows, d_head]`
@@ -57,10 +83,11 @@ fn by_head(x: &Tensor, n: usize, d_head: usize) -> Result<Tensor> {
     x.reshape((x.dim(0)?, n, d_head))?.transpose(0, 1)?.contiguous()
 }
 
-/// The rows that a span reads, each KV head repeated for the query heads that share it. f32 `[n_heads, keys, d_head]`
-fn per_query_head(kv: &Tensor, span: &Span, heads: Heads) -> Result<Tensor> {
+/// The rows that a span reads, `d` numbers a head, each KV head repeated for the query heads that share it. f32
+/// `[n_heads, keys, d]`
+fn per_query_head(kv: &Tensor, span: &Span, heads: Heads, d: usize) -> Result<Tensor> {
     let index = Tensor::new(span.key_rows(), kv.device())?;
-    let kv = by_head(&kv.index_select(&index, 0)?.to_dtype(DType::F32)?, heads.n_kv_heads, heads.d_head)?;
+    let kv = by_head(&kv.index_select(&index, 0)?.to_dtype(DType::F32)?, heads.n_kv_heads, d)?;
     let (n, keys, d) = kv.dims3()?;
     let shape = (n, heads.group(), keys, d);
     kv.unsqueeze(1)?.broadcast_as(shape)?.contiguous()?.reshape((n * heads.group(), keys, d))

@@ -49,7 +49,7 @@ impl Passes {
         let [base, donor] = [first.run, first.donor]
             .map(|run| plan.prompt(program.plan.describe(run).replace('`', ""), program.ids(run).to_vec()));
         let mut kinds = vec![SiteKind::Z, SiteKind::MlpOut];
-        if arch.placement.after() {
+        if arch.changes_what_is_added() {
             kinds.extend([SiteKind::AttnOut, SiteKind::AttnDelta, SiteKind::MlpDelta]);
         }
         let of_layers = (0..arch.n_layers).flat_map(|l| kinds.iter().map(move |kind| kind.at(l)));

@@ -93,11 +93,11 @@ impl Estimating<'_> {
         others: &Tensor,
         put: &mut dyn FnMut(Reader, usize, f32),
     ) -> Result<()> {
-        let (arch, around) = (&self.decoder.arch, self.decoder.around(l, &self.angles));
+        let around = self.decoder.around(l, &self.angles);
         let rows = self.rows(others.dim(0)? / (self.n - self.start));
         let (own, others) = (self.decoder.read_by_mixer(l, own)?, self.decoder.read_by_mixer(l, others)?);
         self.decoder.ports(l, |shape, of| {
-            let d = shape.heads.d_head;
+            let (d, read) = (shape.heads.d_head, shape.heads.d_value());
             // Of each port: the rows as they are, and with those of the writers' streams.
             let project = |kind, x: &Tensor| of.project(kind, x);
             let plain = PORTS.map(|(_, kind)| -> Result<[Tensor; 2]> {
@@ -106,21 +106,21 @@ impl Estimating<'_> {
             });
             let [q, k, v] = plain;
             let raw = [q?, k?, v?];
-            let normed = |i: usize, x: &Tensor| of.normed(arch, PORTS[i].1, x);
+            let normed = |i: usize, x: &Tensor| of.normed(shape, PORTS[i].1, x);
             let kept = [normed(0, &raw[0][0])?, normed(1, &raw[1][0])?, normed(2, &raw[2][0])?];
             for (i, (port, kind)) in PORTS.into_iter().enumerate() {
                 let z = |exchanged: Tensor| -> Result<Vec<f32>> {
                     let mut ports = kept.clone();
                     ports[i] = exchanged;
-                    let z = shape.attended(&around, &ports[0], &ports[1], &ports[2], &rows)?;
+                    let z = of.attended(shape, &around, [&ports[0], &ports[1], &ports[2]], &rows)?;
                     ops::to_vec(&z.narrow(0, self.n, rows.len() - self.n)?)
                 };
                 let readers = heads_of(&self.graph, l, port);
-                let reach = if port == Port::Query { d } else { d * shape.heads.group() };
+                let reach = if port == Port::Query { read } else { read * shape.heads.group() };
                 if of.norms_across(shape, kind) {
                     for (head, reader) in readers.iter().enumerate() {
                         let given = z(normed(i, &mixed(&raw[i], head * d..(head + 1) * d)?)?)?;
-                        let all = 0..shape.heads.n_heads * d;
+                        let all = 0..shape.heads.n_heads * read;
                         self.weigh(&given, layer.z, &all, &mut |w, value| put(*reader, w, value));
                     }
                     continue;
@@ -180,7 +180,7 @@ fn by_heads(
 ) -> Result<Tensor> {
     let copies = Var::from_tensor(&stream.repeat((heads, 1))?)?;
     let read_in = decoder.read_by_mixer(l, &copies)?;
-    decoder.ports(l, |_, of| {
+    decoder.ports(l, |shape, of| {
         let projected = of.project(kind, &read_in)?;
         let (n, width) = (stream.dim(0)?, projected.dim(1)?);
         let d = width / heads;
@@ -189,7 +189,7 @@ fn by_heads(
         let own = Tensor::from_vec(own, (heads * n, width), projected.device())?.to_dtype(projected.dtype())?;
         let as_is = projected.detach();
         let mixed = (&as_is + (&projected - &as_is)? * &own)?;
-        pulled(&of.normed(&decoder.arch, kind, &mixed)?, &upstream.repeat((heads, 1))?, &copies)
+        pulled(&of.normed(shape, kind, &mixed)?, &upstream.repeat((heads, 1))?, &copies)
     })
 }
 

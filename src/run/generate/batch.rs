@@ -123,7 +123,7 @@ impl Cutter<'_> {
 /// Bytes that one position's keys and values take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
     let of_layer = |layer: &Layer| match layer.mixer.carried() {
-        Carried::KeysValues { width } => 2 * 4 * width,
+        Carried::KeysValues { keys, values } => 4 * (keys + values),
     };
     arch.layers.iter().map(of_layer).sum()
 }

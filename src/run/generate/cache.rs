@@ -37,10 +37,11 @@ impl Cache {
     /// If candle fails.
     pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
         let empty = |layer: usize| {
-            let Carried::KeysValues { width } = decoder.arch.layers[layer].mixer.carried();
-            Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer))
+            let Carried::KeysValues { keys, values } = decoder.arch.layers[layer].mixer.carried();
+            let empty = |width: usize| Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer));
+            Ok((empty(keys)?, empty(values)?))
         };
-        let layers = (0..decoder.arch.n_layers).map(|l| Ok((empty(l)?, empty(l)?))).collect::<Result<_>>()?;
+        let layers = (0..decoder.arch.n_layers).map(empty).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
     }
 

@@ -111,7 +111,7 @@ fn attributions(demo: &Demo, item: &Item, direction: &[f32]) -> (HashMap<Head, f
     }
     let readings = demo.run(&plan);
     let square = mean(readings[1].iter().map(|x| f64::from(*x) * f64::from(*x)));
-    let rms = (square + arch.norm_eps).sqrt();
+    let rms = (square + arch.norm.eps).sqrt();
     let of = |c: &[f32]| c.iter().zip(direction).map(|(x, d)| f64::from(*x) * f64::from(*d)).sum::<f64>() / rms;
     let mut heads = HashMap::new();
     let mut all = vec![of(&readings[2])];

@@ -50,7 +50,12 @@ pub struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
     pub fn of(family: &str) -> Self {
-        let path = family_dir(family).join("golden.safetensors");
+        Golden::at(&family_dir(family))
+    }
+
+    /// Those of a folder.
+    pub fn at(folder: &Path) -> Self {
+        let path = folder.join("golden.safetensors");
         Golden(candle_core::safetensors::load(path, &Device::Cpu).expect("golden values"))
     }
 
@@ -62,6 +67,10 @@ impl Golden {
 
     pub fn shape(&self, name: &str) -> &[usize] {
         self.0[name].dims()
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
     }
 
     pub fn has(&self, name: &str) -> bool {

@@ -1,0 +1,49 @@
+//! Apertus: Llama with a plain MLP of xIELUs, whose numbers are learned, and a norm of each head's query and key.
+
+use super::{Family, Names, Tensors, llama, rotary};
+use crate::model::arch::{Arch, Channel, Norm};
+use crate::model::channel::MlpWeights;
+use crate::model::config::{ConfigError, Reader};
+use serde_json::json;
+
+pub(super) static APERTUS: Family = Family::new("apertus", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attn_norm: "attention_layernorm",
+        mlp_norm: "feedforward_layernorm",
+        mlp: MlpWeights {
+            gate: None,
+            xielu: Some([
+                "mlp.act_fn.alpha_p",
+                "mlp.act_fn.alpha_n",
+                "mlp.act_fn.beta",
+                "mlp.act_fn.eps",
+            ]),
+            ..llama::TENSORS.layer.mlp
+        },
+        ..llama::TENSORS.layer
+    },
+    ..llama::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    r.require("hidden_act", &json!("xielu"))?;
+    r.require("post_norm", &json!(false))?;
+    let bias = r.flag("attention_bias", false)?;
+    let own = rotary::Own {
+        norm: Norm::rms(1e-5),
+        qk_norm: rotary::BY_HEAD,
+        qkv_bias: bias,
+        out_bias: bias,
+        gated: false,
+        activation: ("", "silu"),
+        ..rotary::LLAMA
+    };
+    let mut arch = rotary::described(r, &own)?;
+    for layer in &mut arch.layers {
+        let Channel::Mlp(mlp) = &mut layer.channel;
+        mlp.xielu = true;
+    }
+    Ok(arch)
+}

@@ -1,0 +1,20 @@
+//! GLM 4 (0414): the first GLM 4 with norms after attention and MLP too.
+
+use super::{Family, Names, Tensors, glm, rotary};
+use crate::model::arch::{Arch, NormPlacement};
+use crate::model::config::{ConfigError, Reader};
+
+pub(super) static GLM4: Family = Family::new("glm4", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attn_post_norm: "post_self_attn_layernorm",
+        mlp_post_norm: "post_mlp_layernorm",
+        ..glm::TENSORS.layer
+    },
+    ..glm::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    rotary::described(r, &rotary::Own { placement: NormPlacement::Both, ..glm::own(r)? })
+}

@@ -1,0 +1,33 @@
+//! Hunyuan: Llama with a norm of each head's query and key after rotation, whose base may be raised.
+
+use super::{Family, Names, Tensors, llama, rotary};
+use crate::model::arch::{Arch, Norm, NormOver, QkNorm};
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::AttentionWeights;
+
+pub(super) static HUNYUAN_V1_DENSE: Family = Family::new("hunyuan_v1_dense", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights {
+            q_norm: Some("self_attn.query_layernorm"),
+            k_norm: Some("self_attn.key_layernorm"),
+            ..llama::TENSORS.layer.attention
+        },
+        ..llama::TENSORS.layer
+    },
+    ..llama::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    let bias = r.flag("attention_bias", false)?;
+    r.take("eod_token_id");
+    let own = rotary::Own {
+        norm: Norm::rms(1e-5),
+        qk_norm: Some(QkNorm { of: Norm::rms(1e-5), over: NormOver::Head, rotated: true }),
+        qkv_bias: bias,
+        out_bias: bias,
+        ..rotary::LLAMA
+    };
+    rotary::described(r, &own)
+}

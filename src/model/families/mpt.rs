@@ -1,0 +1,77 @@
+//! MPT: layer norms without bias, no bias anywhere, scores that fall with distance, queries, keys and values that may be cut off.
+
+use super::{Family, Names, Qkv, Tensors, llama, rotary};
+use crate::model::arch::{Arch, Norm};
+use crate::model::channel::MlpWeights;
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::AttentionWeights;
+use serde_json::json;
+
+pub(super) static MPT: Family = Family::new("mpt", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    prefix: "transformer.",
+    embed: "wte",
+    final_norm: "norm_f",
+    layers: "blocks.",
+    layer: Names {
+        attn_norm: "norm_1",
+        attention: AttentionWeights {
+            q: "attn.Wqkv",
+            k: "attn.Wqkv",
+            v: "attn.Wqkv",
+            o: "attn.out_proj",
+            ..llama::TENSORS.layer.attention
+        },
+        mlp_norm: "norm_2",
+        mlp: MlpWeights { gate: None, up: "ffn.up_proj", down: "ffn.down_proj", xielu: None },
+        ..llama::TENSORS.layer
+    },
+    qkv: Qkv::InTurn,
+    ..llama::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    r.require("no_bias", &json!(true))?;
+    r.require("embedding_fraction", &json!(1.0))?;
+    r.require("logit_scale", &json!(1.0))?;
+    r.pass_over(&["emb_pdrop", "init_device", "learned_pos_emb", "norm_type", "init_config", "verbose"]);
+    r.take("layer_norm_epsilon");
+    let (clip, scale, slopes) = r.within("attn_config", |of| {
+        of.require("alibi", &json!(true))?;
+        of.require("qk_ln", &json!(false))?;
+        of.require("prefix_lm", &json!(false))?;
+        of.require("attn_type", &json!("multihead_attention"))?;
+        of.require("attn_uses_sequence_id", &json!(false))?;
+        of.pass_over(&["attn_impl", "attn_pdrop", "rope", "dtype"]);
+        let slopes = of.opt_number("alibi_bias_max")?.unwrap_or(8.0);
+        Ok((of.opt_number("clip_qkv")?, of.opt_number("softmax_scale")?, slopes))
+    })?;
+    let (d_model, n_heads) = (r.size("d_model")?, r.size("n_heads")?);
+    let ratio = r.opt_number("expansion_ratio")?.unwrap_or(4.0);
+    let own = rotary::Own {
+        norm: Norm { bias: false, ..Norm::layer(1e-5) },
+        eps: "",
+        gated: false,
+        activation: ("", "gelu"),
+        ropes: |_, _, _| Ok(Vec::new()),
+        tied: true,
+        ..rotary::LLAMA
+    };
+    let sizes = rotary::Sizes {
+        d_model,
+        n_layers: r.size("n_layers")?,
+        n_heads,
+        n_kv_heads: n_heads,
+        d_head: r.divide("d_model", d_model, n_heads)?,
+        d_mlp: (d_model as f64 * ratio) as usize,
+        vocab: r.size("vocab_size")?,
+        n_ctx: r.size("max_seq_len")?,
+    };
+    let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    arch.each_attention(|_, attention| {
+        (attention.alibi, attention.clip) = (Some(slopes), clip);
+        attention.heads.scale = scale.unwrap_or(attention.heads.scale);
+    });
+    Ok(arch)
+}

@@ -1,0 +1,160 @@
+//! Every family gives what `transformers` gives for a tiny checkpoint of it: activations, and what the metric becomes when a
+//! head is silenced or taken from another prompt.
+//!
+//! `GATELENS_FAMILIES` names another folder of such fixtures.
+
+use crate::support::{Golden, fixtures};
+use gatelens::model::{Model, Options as Loading};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Run, What};
+use gatelens::run::{Engine, Options, run};
+use gatelens::site::{Site, SiteKind};
+use std::path::{Path, PathBuf};
+
+const ENGINES: [Engine; 2] = [Engine::Wavefront, Engine::Full];
+
+/// The fixtures, by name.
+fn folders() -> Vec<PathBuf> {
+    let other = std::env::var_os("GATELENS_FAMILIES").map(PathBuf::from);
+    let all = std::fs::read_dir(other.unwrap_or_else(|| fixtures().join("families"))).expect("a folder of fixtures");
+    let mut all: Vec<PathBuf> = all.map(|entry| entry.expect("an entry").path()).collect();
+    all.retain(|path| path.join("config.json").exists());
+    if let Some(only) = std::env::var_os("GATELENS_FAMILY") {
+        all.retain(|path| path.file_name() == Some(&only));
+    }
+    all.sort();
+    all
+}
+
+fn metric() -> What {
+    What::Metric(Metric::logit_difference(vec![11], vec![23]))
+}
+
+/// One family's model and its golden values.
+struct Fixture {
+    name: String,
+    model: Model,
+    golden: Golden,
+}
+
+impl Fixture {
+    fn open(folder: &Path) -> Result<Fixture, String> {
+        let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
+        let model = Model::open(folder.to_str().expect("UTF-8"), &Loading::default()).map_err(|e| format!("{name}: {e}"))?;
+        Ok(Fixture { name, model, golden: Golden::at(folder) })
+    }
+
+    /// The readings of a plan over the two prompts and the two donors.
+    fn read(&self, engine: Engine, ask: impl Fn(&mut Plan, Run, Run)) -> Result<Vec<Vec<f32>>, String> {
+        let mut plan = Plan::default();
+        for i in 0..2 {
+            let prompt = plan.prompt(format!("{i}"), self.golden.ids("input_ids", i));
+            let donor = plan.prompt(format!("donor {i}"), self.golden.ids("donor_ids", i));
+            ask(&mut plan, prompt, donor);
+        }
+        let options = Options { engine, ..Options::default() };
+        let readings = run(&self.model.decoder, &plan, &options).map_err(|e| format!("{}: {e}", self.name))?;
+        Ok(readings.iter().map(|reading| reading.values()).collect())
+    }
+
+    /// Holds values to golden ones: within 5e-5 + 5e-5 relative, but for one number in 250, which may be off twice as much.
+    fn hold(&self, what: &str, found: &[f32], expected: &[f32]) -> Result<(), String> {
+        if found.len() != expected.len() {
+            return Err(format!("{} {what}: {} numbers for {}", self.name, found.len(), expected.len()));
+        }
+        let off = |(f, e): (&f32, &f32)| (f - e).abs() / (1.0 + e.abs());
+        let worst = found.iter().zip(expected).map(off).fold(0f32, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
+        let over = found.iter().zip(expected).filter(|pair| off(*pair) > 5e-5).count();
+        match worst > 1e-4 || over * 250 > found.len() {
+            true => Err(format!("{} {what}: off by {worst:.1e}, {over} of {} numbers", self.name, found.len())),
+            false => Ok(()),
+        }
+    }
+
+    /// Holds a site to the golden values of a name, if there are such.
+    fn site(&self, engine: Engine, site: Site, name: &str) -> Result<(), String> {
+        if !self.golden.has(name) {
+            return Ok(());
+        }
+        let what = Activation { site, positions: Positions::All, part: Part::All };
+        let found = self.read(engine, |plan, prompt, _| {
+            plan.read(prompt, what.clone());
+        })?;
+        let expected = self.golden.values(name);
+        let found = match site.kind {
+            SiteKind::Pattern => heads_first(&found, self.golden.shape(name)),
+            _ => found.concat(),
+        };
+        self.hold(name, &found, &expected)
+    }
+
+    fn sites(&self, engine: Engine) -> Result<(), String> {
+        use SiteKind::*;
+        let layers = self.model.decoder.arch.n_layers;
+        for l in 0..layers {
+            for kind in [ResidPre, Z, AttnOut, MlpOut, ResidPost, Pattern] {
+                self.site(engine, kind.at(l), &format!("clean.{}", kind.at(l)))?;
+            }
+        }
+        self.site(engine, Logits.at(0), "clean.logits")
+    }
+
+    /// The metric with one head of one layer changed, for the layers that have heads.
+    fn heads(&self, engine: Engine, name: &str, positions: &Positions, change: &dyn Fn(Run) -> Change) -> Result<(), String> {
+        if !self.golden.has(name) {
+            return Ok(());
+        }
+        let [_, layers, heads] = self.golden.shape(name).try_into().expect("three dimensions");
+        let with: Vec<usize> = self.golden.values("attn_layers").into_iter().map(|l| l as usize).collect();
+        let found = self.read(engine, |plan, prompt, donor| {
+            for layer in &with {
+                for head in 0..heads {
+                    let edit = Edit {
+                        site: SiteKind::Z.at(*layer),
+                        part: Part::Heads(vec![head]),
+                        positions: positions.clone(),
+                        change: change(donor),
+                    };
+                    let fork = plan.fork(prompt, vec![edit]);
+                    plan.read(fork, metric());
+                }
+            }
+        })?;
+        let all = self.golden.values(name);
+        let expected: Vec<f32> = (0..2)
+            .flat_map(|p| with.iter().flat_map(move |l| (0..heads).map(move |h| (p * layers + l) * heads + h)))
+            .map(|i| all[i])
+            .collect();
+        let worst = found.iter().map(|f| f[0]).zip(&expected).map(|(f, e)| (f - e).abs()).fold(0.0, f32::max);
+        if worst > 2e-4 { Err(format!("{} {name}: off by {worst:.1e}", self.name)) } else { Ok(()) }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        for engine in ENGINES {
+            self.sites(engine)?;
+            self.heads(engine, "zero_ablation", &Positions::All, &|_| Change::Zero)?;
+            self.heads(engine, "interchange_last", &Positions::Last, &Change::interchange)?;
+        }
+        Ok(())
+    }
+}
+
+/// Patterns from `[prompt][position, head, key]` to `[prompt, head, position, key]`.
+fn heads_first(x: &[Vec<f32>], shape: &[usize]) -> Vec<f32> {
+    let [_, heads, n, keys] = shape.try_into().expect("four dimensions");
+    let line = |prompt: &Vec<f32>, h: usize, i: usize| prompt[(i * heads + h) * keys..][..keys].to_vec();
+    x.iter().flat_map(|p| (0..heads).flat_map(move |h| (0..n).flat_map(move |i| line(p, h, i)))).collect()
+}
+
+#[test]
+fn every_family_gives_what_transformers_gives() {
+    let (mut wrong, mut right) = (Vec::new(), Vec::new());
+    for folder in folders() {
+        let check = || Fixture::open(&folder).and_then(|fixture| fixture.check().map(|()| fixture.name.clone()));
+        let name = || folder.display().to_string();
+        match std::panic::catch_unwind(check).unwrap_or_else(|_| Err(format!("{}: a panic", name()))) {
+            Ok(name) => right.push(name),
+            Err(why) => wrong.push(why),
+        }
+    }
+    assert!(wrong.is_empty(), "{} wrong:\n{}\n{} right: {}", wrong.len(), wrong.join("\n"), right.len(), right.join(" "));
+}
