@@ -38,7 +38,9 @@ pub enum SiteKind {
     Scores,
     /// Attention probabilities. `[rows, n_heads * keys]`, as [`SiteKind::Scores`].
     Pattern,
-    /// What a head read, before the output projection. `[rows, n_heads * d_head]`
+    /// The gate of what heads read, between 0 and 1, in families that have one. `[rows, n_heads * d_head]`
+    AttnGate,
+    /// What a head read, after its gate where it has one, before the output projection. `[rows, n_heads * d_head]`
     Z,
     /// `z` of one head through its slice of the output projection, without the bias. `[rows, n_heads * d_model]`
     HeadOut,
@@ -57,7 +59,13 @@ pub enum SiteKind {
     MlpPre,
     /// The neurons: what the down projection reads. `[rows, d_mlp]`
     MlpAct,
-    /// The down projection's output, bias included. `[rows, d_model]`
+    /// What the router makes its choice of experts by, before softmax or sigmoid; of several experts alone. `[rows, experts]`
+    Router,
+    /// What the expert that all rows go through adds, where there is one. `[rows, d_model]`
+    SharedOut,
+    /// What each expert adds, by its weight: 0 where it was not chosen. `[rows, experts * d_model]`
+    ExpertOut,
+    /// The channel's output: the down projection's, bias included, or the sum over experts. `[rows, d_model]`
     MlpOut,
     /// What the MLP adds to the residual stream: `mlp_out` after the post-norm, where the family has one.
     MlpDelta,
@@ -72,7 +80,7 @@ pub enum SiteKind {
 use SiteKind::*;
 
 /// Every kind with its name, in the order of the flow.
-pub const KINDS: [(SiteKind, &str); 24] = [
+pub const KINDS: [(SiteKind, &str); 28] = [
     (Embed, "embed"),
     (ResidPre, "resid_pre"),
     (AttnIn, "attn_in"),
@@ -83,6 +91,7 @@ pub const KINDS: [(SiteKind, &str); 24] = [
     (RotK, "rot_k"),
     (Scores, "scores"),
     (Pattern, "pattern"),
+    (AttnGate, "attn_gate"),
     (Z, "z"),
     (HeadOut, "head_out"),
     (AttnOut, "attn_out"),
@@ -92,6 +101,9 @@ pub const KINDS: [(SiteKind, &str); 24] = [
     (MlpGate, "mlp_gate"),
     (MlpPre, "mlp_pre"),
     (MlpAct, "mlp_act"),
+    (Router, "router"),
+    (SharedOut, "shared_out"),
+    (ExpertOut, "expert_out"),
     (MlpOut, "mlp_out"),
     (MlpDelta, "mlp_delta"),
     (ResidPost, "resid_post"),
@@ -137,7 +149,7 @@ pub enum SiteError {
     #[error("site `{site}`: column {column} does not exist; it has columns 0 to {last}", last = width - 1)]
     NoSuchColumn { site: Site, column: usize, width: usize },
     #[error(
-        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, z and head_out"
+        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
     )]
     NoHeads { site: Site },
 }
@@ -313,9 +325,18 @@ pub fn parse_sites(list: &str, arch: &Arch) -> Result<Vec<Site>, SiteError> {
             None => (0, if kind.in_layers() { arch.n_layers - 1 } else { 0 }),
         };
         // Before the range is gone through, which may be of any length.
-        kind.at(last).check(arch)?;
-        for layer in first..=last {
-            sites.push(kind.at(layer).check(arch)?);
+        let at_last = kind.at(last).check(arch);
+        if layers.is_some() || !kind.in_layers() {
+            at_last?;
+        }
+        let found: Vec<Result<Site, SiteError>> = (first..=last).map(|layer| kind.at(layer).check(arch)).collect();
+        // A kind by itself stands for the layers that have it.
+        let some = layers.is_none() && found.iter().any(Result::is_ok);
+        for site in found {
+            match site {
+                Err(_) if some => {}
+                site => sites.push(site?),
+            }
         }
     }
     Ok(sites)

@@ -4,9 +4,9 @@
 //! families, and between the layers of one model, is values of these types; [`super::decoder`] and the engines never ask
 //! for a family.
 
-pub use super::channel::{Channel, Mlp};
+pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Attention, Carried, Growth, Mixer, NormOver, QkNorm};
+pub use super::mixer::{Attention, Carried, Growth, Latent, Mixer, NormOver, QkNorm};
 use super::rope::Rope;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
@@ -50,9 +50,13 @@ impl Norm {
 pub enum Positions {
     None,
     /// Rows of a table, the first of which stand for no position.
-    Learned { skipped: usize },
+    Learned {
+        skipped: usize,
+    },
     /// Sines, then cosines, of the position and this many more (Vaswani et al. 2017).
-    Sinusoidal { skipped: usize },
+    Sinusoidal {
+        skipped: usize,
+    },
 }
 
 /// Where a block's norms stand.
@@ -94,13 +98,18 @@ impl Layer {
 
     /// How a site of the layer divides, in a model of this width.
     pub fn units(&self, kind: SiteKind, d_model: usize) -> Units {
-        let own = self.mixer.units(kind, d_model).or_else(|| self.channel.units(kind));
+        let own = self.mixer.units(kind, d_model).or_else(|| self.channel.units(kind, d_model));
         own.unwrap_or(Units::Columns { width: d_model })
     }
 
     /// Weights of the layer, in numbers (biases and norms left out, which are under a thousandth).
     pub fn params(&self, d_model: usize) -> u64 {
         self.mixer.params(d_model) + self.channel.params(d_model)
+    }
+
+    /// Those that a row is multiplied with: of several experts, the chosen ones.
+    pub fn active_params(&self, d_model: usize) -> u64 {
+        self.mixer.params(d_model) + self.channel.active_params(d_model)
     }
 }
 
@@ -199,9 +208,9 @@ impl Arch {
         self.placement.after() || self.residual_scale.is_some()
     }
 
-    /// Weights of one layer, in numbers: the mean over the layers.
+    /// Weights of one layer that a row is multiplied with, in numbers: the mean over the layers.
     pub fn layer_params(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.params(self.d_model)).sum::<u64>() / self.layers.len().max(1) as u64
+        self.layers.iter().map(|layer| layer.active_params(self.d_model)).sum::<u64>() / self.layers.len().max(1) as u64
     }
 
     /// Checks what the decoder relies on.
@@ -237,7 +246,7 @@ impl Arch {
         ];
         numbers.into_iter().try_for_each(|(name, n)| positive_if_any(name, n))?;
         self.ropes.iter().try_for_each(Rope::check)?;
-        self.layers.iter().try_for_each(|layer| layer.mixer.check(&self.ropes))
+        self.layers.iter().try_for_each(|layer| layer.mixer.check(&self.ropes).and_then(|()| layer.channel.check()))
     }
 }
 

@@ -50,8 +50,13 @@ pub enum Pick {
     All,
     /// Ranges of rows, in this order.
     Rows(Vec<Range<usize>>),
-    /// A range of columns, as rows: the stored matrix is `[in, out]` (GPT-2).
-    Columns(Range<usize>),
+    /// Ranges of the columns of some rows, as rows: the stored matrix is `[in, out]` (GPT-2).
+    Turned {
+        rows: Range<usize>,
+        columns: Vec<Range<usize>>,
+    },
+    /// Ranges of all its numbers, one after another.
+    Flat(Vec<Range<usize>>),
 }
 
 /// A part of a stored tensor, with the shape that the whole must have.
@@ -63,9 +68,14 @@ pub struct Stored {
 }
 
 impl Stored {
-    /// How many rows the whole has and how many numbers a row; a number by itself is a row of one.
+    /// How many rows the whole has, those of a stack of matrices one below another, and how many numbers a row; numbers in a row,
+    /// and one by itself, are rows of one.
     fn lines(&self) -> (usize, usize) {
-        self.shape.split_first().map_or((1, 1), |(rows, rest)| (*rows, rest.iter().product()))
+        match self.shape.split_last() {
+            Some((columns, rest)) if !rest.is_empty() => (rest.iter().product(), *columns),
+            Some((n, _)) => (*n, 1),
+            None => (1, 1),
+        }
     }
 
     /// The shape of the picked part.
@@ -73,8 +83,12 @@ impl Stored {
         let mut shape = self.shape.clone();
         match &self.pick {
             Pick::All => {}
-            Pick::Rows(rows) => shape[0] = rows.iter().map(Range::len).sum(),
-            Pick::Columns(c) => shape = vec![c.len(), self.shape[0]],
+            Pick::Rows(rows) => {
+                let n = rows.iter().map(Range::len).sum();
+                shape = if self.shape.len() < 2 { vec![n] } else { vec![n, self.lines().1] };
+            }
+            Pick::Turned { rows, columns } => shape = vec![columns.iter().map(Range::len).sum(), rows.len()],
+            Pick::Flat(ranges) => shape = vec![ranges.iter().map(Range::len).sum()],
         }
         shape
     }
@@ -195,6 +209,7 @@ impl Checkpoint {
         let (all, columns) = stored.lines();
         let rows: Vec<Range<usize>> = match &stored.pick {
             Pick::Rows(rows) => rows.clone(),
+            Pick::Turned { rows, .. } => std::iter::once(rows.clone()).collect(),
             _ => std::iter::once(0..all).collect(),
         };
         let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
@@ -214,7 +229,10 @@ impl Checkpoint {
             );
         }
         match &stored.pick {
-            Pick::Columns(picked) => Ok(transposed(&out, columns, picked.clone())),
+            Pick::Turned { columns: picked, .. } => {
+                Ok(picked.iter().flat_map(|picked| transposed(&out, columns, picked.clone())).collect())
+            }
+            Pick::Flat(ranges) => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).copied().collect()),
             _ => Ok(out),
         }
     }

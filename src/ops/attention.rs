@@ -231,7 +231,14 @@ impl Job<'_> {
         let (mut scores, mut z) = (vec![0f32; m * width], vec![0f32; m * d_value]);
         let mut column = 0;
         for kept in block.prefix.iter().map(Keys::kept) {
-            add_scores(&queries, self.lines(self.k, d_head, kv, kept.start), kept.len(), d_head, &mut scores[column..], width);
+            add_scores(
+                &queries,
+                self.lines(self.k, d_head, kv, kept.start),
+                kept.len(),
+                d_head,
+                &mut scores[column..],
+                width,
+            );
             column += kept.len();
         }
         let mut at = 0;
@@ -412,7 +419,15 @@ mod tests {
     fn the_kernel_equals_attention_step_by_step_in_half_precision_too() -> Result<()> {
         let device = Device::Cpu;
         let rows = packed();
-        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 16, scale: 0.3, softcap: None, window: None, ..Heads::default() };
+        let heads = Heads {
+            n_heads: 4,
+            n_kv_heads: 2,
+            d_head: 16,
+            scale: 0.3,
+            softcap: None,
+            window: None,
+            ..Heads::default()
+        };
         for (dtype, most) in [(DType::BF16, 0.02), (DType::F16, 0.003)] {
             // Of size 100 a product of queries and keys is beyond f16's largest number, and bf16 would have 8 bits of it.
             let random =
@@ -435,7 +450,15 @@ mod tests {
     fn a_window_of_one_reads_its_own_value() -> Result<()> {
         let device = Device::Cpu;
         let rows = rows(vec![span(0..4, 0, vec![])]);
-        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: Some(1), ..Heads::default() };
+        let heads = Heads {
+            n_heads: 1,
+            n_kv_heads: 1,
+            d_head: 8,
+            scale: 1.0,
+            softcap: None,
+            window: Some(1),
+            ..Heads::default()
+        };
         let (q, v) = (Tensor::randn(0f32, 1.0, (4, 8), &device)?, Tensor::randn(0f32, 1.0, (4, 8), &device)?);
         let z = attention(&q, &q, &v, &rows, heads)?;
         assert!((z - v)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-6);
@@ -446,7 +469,15 @@ mod tests {
     fn the_last_queries_of_spans_read_a_cache_as_they_read_their_rows() -> Result<()> {
         let device = Device::Cpu;
         let whole = packed();
-        let heads = Heads { n_heads: 4, n_kv_heads: 2, d_head: 8, scale: 0.3, softcap: None, window: Some(40), ..Heads::default() };
+        let heads = Heads {
+            n_heads: 4,
+            n_kv_heads: 2,
+            d_head: 8,
+            scale: 0.3,
+            softcap: None,
+            window: Some(40),
+            ..Heads::default()
+        };
         let random = |n: usize| Tensor::randn(0f32, 1.5, (whole.len(), n * 8), &device);
         let (q, k, v) = (random(4)?, random(2)?, random(2)?);
         let all = attention(&q, &k, &v, &whole, heads)?;
@@ -512,7 +543,8 @@ mod tests {
     #[test]
     fn a_span_that_reads_what_is_not_there_is_an_error() -> Result<()> {
         let x = Tensor::zeros((4, 8), DType::F32, &Device::Cpu)?;
-        let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: None, ..Heads::default() };
+        let heads =
+            Heads { n_heads: 1, n_kv_heads: 1, d_head: 8, scale: 1.0, softcap: None, window: None, ..Heads::default() };
         for (start, prefix, own) in [(0, vec![], 1..5), (2, vec![3..5], 0..4), (3, vec![0..2], 0..4), (0, vec![], 0..3)]
         {
             let span = Span { rows: 0..4, start, prefix, own };

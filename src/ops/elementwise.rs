@@ -22,6 +22,11 @@ pub enum Activation {
     SquaredRelu,
     XIelu(XIelu),
     Sigmoid,
+    /// `x sigmoid(alpha x)` of what is cut off at `limit`, times one more than the other, cut off too (GPT-OSS).
+    ClampedSwish {
+        limit: f32,
+        alpha: f32,
+    },
 }
 
 impl From<Activation> for Function {
@@ -34,6 +39,8 @@ impl From<Activation> for Function {
             Activation::SquaredRelu => Function::SquaredRelu,
             Activation::XIelu(by) => Function::XIelu(by),
             Activation::Sigmoid => Function::Sigmoid,
+            // What it is times is made by the channel; by itself it is a SiLU.
+            Activation::ClampedSwish { .. } => Function::Silu,
         }
     }
 }
@@ -84,7 +91,7 @@ pub fn add_bias(x: &Tensor, bias: &Tensor) -> Result<Tensor> {
 
 pub(super) fn composed(x: &Tensor, activation: Activation) -> Result<Tensor> {
     match activation {
-        Activation::Silu => x.silu(),
+        Activation::Silu | Activation::ClampedSwish { .. } => x.silu(),
         Activation::Gelu => x.gelu_erf(),
         Activation::GeluTanh => x.gelu(),
         // candle's own makes 0 of NaN.

@@ -1,8 +1,8 @@
 //! Gradients of the operations, in both of their forms, held to finite differences.
 
 use super::attention::{Heads, attention, opened};
-use super::rows::{Rows, Span};
 use super::norm::NormBy;
+use super::rows::{Rows, Span};
 use super::{Activation, NormKind, XIelu};
 use super::{RowChange, RowEdit, edit, elementwise, norm, rope};
 use candle_core::{DType, Device, Result, Tensor, Var};
@@ -192,7 +192,8 @@ fn attention_of_several_prompts() -> Result<()> {
 fn attention_of_a_prompt_longer_than_a_task_holds() -> Result<()> {
     let rows = prompts(&[300, 2]);
     for window in [None, Some(150)] {
-        let heads = Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.4, softcap: Some(5.0), window, ..Heads::default() };
+        let heads =
+            Heads { n_heads: 2, n_kv_heads: 1, d_head: 8, scale: 0.4, softcap: Some(5.0), window, ..Heads::default() };
         let input = |n: usize, seed: u64| Var::from_tensor(&(random((302, n * 8), seed)? * 2.0)?);
         let (q, k, v) = (input(2, 1)?, input(1, 2)?, input(1, 3)?);
         let weights = random((302, 16), 4)?;
@@ -210,7 +211,8 @@ fn attention_of_a_prompt_longer_than_a_task_holds() -> Result<()> {
 
 #[test]
 fn attention_of_a_forks_rows_alone_or_over_a_cache_has_no_gradient() -> Result<()> {
-    let heads = Heads { n_heads: 1, n_kv_heads: 1, d_head: 2, scale: 1.0, softcap: None, window: None, ..Heads::default() };
+    let heads =
+        Heads { n_heads: 1, n_kv_heads: 1, d_head: 2, scale: 1.0, softcap: None, window: None, ..Heads::default() };
     let x = Var::from_tensor(&random((4, 2), 1)?)?;
     let fork = Span::new(3..4, 2, vec![0..2]);
     let over_a_cache = Span { rows: 3..4, start: 0, prefix: Vec::new(), own: 0..3 };

@@ -133,7 +133,7 @@ fn bytes_a_row(program: &Program, asked: &Asked, keys: usize) -> usize {
     // Each is there with its variable, their sum, and the gradients of these; those that are there only if they are wanted
     // also with what they are computed from and what is computed from them.
     let copies = |s: &Site| match s.kind {
-        SiteKind::Scores | SiteKind::Pattern | SiteKind::HeadOut => 12,
+        SiteKind::Scores | SiteKind::Pattern | SiteKind::HeadOut | SiteKind::ExpertOut => 12,
         SiteKind::Logits => 0,
         _ => 4,
     };

@@ -100,7 +100,7 @@ impl Size {
     pub(super) fn add(&mut self, arch: &Arch, layer: usize, start: usize, rows: usize) {
         self.rows += rows as u64;
         let layer = &arch.layers[layer];
-        self.flops += 2.0 * rows as f64 * layer.params(arch.d_model) as f64 + layer.mixer.flops(start, rows);
+        self.flops += 2.0 * rows as f64 * layer.active_params(arch.d_model) as f64 + layer.mixer.flops(start, rows);
     }
 
     /// Counts the passes of gradients: forward through every layer; through those that a gradient is wanted in, or before,

@@ -238,7 +238,7 @@ impl<'a> Writers<'a> {
         let read_in = self.decoder.read_by_mixer(layer, streams)?;
         self.decoder.ports(layer, |shape, of| {
             let d = if port == SiteKind::V { shape.heads.d_value() } else { shape.heads.d_head };
-            let projected = of.project(port, &read_in)?;
+            let projected = of.project(shape, port, &read_in)?;
             if !of.norms_across(shape, port) {
                 let value = of.normed(shape, port, &projected)?;
                 let (width, values) = (value.dim(1)?, ops::to_vec(&value)?);
@@ -251,7 +251,7 @@ impl<'a> Writers<'a> {
             let rows: Vec<usize> = read.iter().map(|(row, _)| *row).collect::<BTreeSet<_>>().into_iter().collect();
             let index: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
             let own = acts.get(SiteKind::ResidPre)?.index_select(&Tensor::new(index, streams.device())?, 0)?;
-            let own = of.project(port, &self.decoder.read_by_mixer(layer, &own)?)?;
+            let own = of.project(shape, port, &self.decoder.read_by_mixer(layer, &own)?)?;
             let (width, values, mut mixed) = (own.dim(1)?, ops::to_vec(&projected)?, ops::to_vec(&own)?);
             for ((row, head), values) in read.iter().zip(values.chunks_exact(width)) {
                 let (at, columns) = (rows.partition_point(|r| r < row) * width, head * d..(head + 1) * d);

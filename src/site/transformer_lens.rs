@@ -194,8 +194,9 @@ mod tests {
     fn what_a_hook_is_depends_on_the_model() {
         let (mut plain, mut learned, mut normed) = (tiny_arch(), tiny_arch(), tiny_arch());
         for layer in &mut plain.layers {
-            let Channel::Mlp(mlp) = &mut layer.channel;
-            mlp.gated = false;
+            if let Channel::Mlp(mlp) = &mut layer.channel {
+                mlp.gated = false;
+            }
         }
         learned.positions = Positions::Learned { skipped: 0 };
         for layer in &mut learned.layers {

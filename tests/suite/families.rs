@@ -39,7 +39,8 @@ struct Fixture {
 impl Fixture {
     fn open(folder: &Path) -> Result<Fixture, String> {
         let name = folder.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_string();
-        let model = Model::open(folder.to_str().expect("UTF-8"), &Loading::default()).map_err(|e| format!("{name}: {e}"))?;
+        let model =
+            Model::open(folder.to_str().expect("UTF-8"), &Loading::default()).map_err(|e| format!("{name}: {e}"))?;
         Ok(Fixture { name, model, golden: Golden::at(folder) })
     }
 
@@ -62,7 +63,8 @@ impl Fixture {
             return Err(format!("{} {what}: {} numbers for {}", self.name, found.len(), expected.len()));
         }
         let off = |(f, e): (&f32, &f32)| (f - e).abs() / (1.0 + e.abs());
-        let worst = found.iter().zip(expected).map(off).fold(0f32, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
+        let worst =
+            found.iter().zip(expected).map(off).fold(0f32, |a, b| if b.is_nan() { f32::INFINITY } else { a.max(b) });
         let over = found.iter().zip(expected).filter(|pair| off(*pair) > 5e-5).count();
         match worst > 1e-4 || over * 250 > found.len() {
             true => Err(format!("{} {what}: off by {worst:.1e}, {over} of {} numbers", self.name, found.len())),
@@ -91,7 +93,7 @@ impl Fixture {
         use SiteKind::*;
         let layers = self.model.decoder.arch.n_layers;
         for l in 0..layers {
-            for kind in [ResidPre, Z, AttnOut, MlpOut, ResidPost, Pattern] {
+            for kind in [ResidPre, Z, AttnGate, AttnOut, Router, MlpOut, ResidPost, Pattern] {
                 self.site(engine, kind.at(l), &format!("clean.{}", kind.at(l)))?;
             }
         }
@@ -99,7 +101,13 @@ impl Fixture {
     }
 
     /// The metric with one head of one layer changed, for the layers that have heads.
-    fn heads(&self, engine: Engine, name: &str, positions: &Positions, change: &dyn Fn(Run) -> Change) -> Result<(), String> {
+    fn heads(
+        &self,
+        engine: Engine,
+        name: &str,
+        positions: &Positions,
+        change: &dyn Fn(Run) -> Change,
+    ) -> Result<(), String> {
         if !self.golden.has(name) {
             return Ok(());
         }
@@ -156,5 +164,12 @@ fn every_family_gives_what_transformers_gives() {
             Err(why) => wrong.push(why),
         }
     }
-    assert!(wrong.is_empty(), "{} wrong:\n{}\n{} right: {}", wrong.len(), wrong.join("\n"), right.len(), right.join(" "));
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}\n{} right: {}",
+        wrong.len(),
+        wrong.join("\n"),
+        right.len(),
+        right.join(" ")
+    );
 }

@@ -76,8 +76,10 @@ fn attention(sites: &Sites, layer: usize) -> Attention {
 }
 
 fn mlp(sites: &Sites, layer: usize) -> Mlp {
-    let Channel::Mlp(mlp) = sites.model.decoder.arch.layers[layer].channel;
-    mlp
+    match sites.model.decoder.arch.layers[layer].channel {
+        Channel::Mlp(mlp) => mlp,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn projections(w: &LayerWeights) -> &AttentionWeights {

@@ -1,7 +1,7 @@
 //! The multilayer perceptron, gated or plain.
 
 use crate::model::pass::{Acts, Hook};
-use crate::model::weights::form::{Form, Loaded, Located, Translate};
+use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
 use crate::model::weights::layout::{LayerLayout, Outputs};
 use crate::ops::{self, Activation, XIelu};
 use crate::site::{Lack, SiteKind, Units};
@@ -20,15 +20,14 @@ pub struct Mlp {
     pub bias: bool,
 }
 
-/// The numbers of an xIELU, and how many dimensions each is stored in.
-const XIELU: [(&str, usize); 4] =
-    [("mlp.act_fn.alpha_p", 1), ("mlp.act_fn.alpha_n", 1), ("mlp.act_fn.beta", 0), ("mlp.act_fn.eps", 0)];
-
 /// Its sites between `mlp_in` and `mlp_out`.
 pub(super) const INSIDE: [SiteKind; 3] = [SiteKind::MlpGate, SiteKind::MlpPre, SiteKind::MlpAct];
 
 impl Mlp {
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
+        if super::experts::INSIDE.contains(&kind) {
+            return Some(Lack { why: "its layer has one MLP, not several experts", nearest: SiteKind::MlpOut });
+        }
         let lack = Lack { why: "its MLP has no gate", nearest: SiteKind::MlpPre };
         (kind == SiteKind::MlpGate && !self.gated).then_some(lack)
     }
@@ -43,18 +42,26 @@ impl Mlp {
     }
 
     pub(super) fn stored(&self, at: &LayerLayout) -> MlpWeights<Located> {
-        let (names, d_model, m) = (&at.tensors.layer.mlp, at.d_model, self.width);
+        self.named(&at.tensors.layer.mlp, at)
+    }
+
+    /// Where one of these names is stored.
+    pub(super) fn named(&self, names: &MlpWeights<Named>, at: &LayerLayout) -> MlpWeights<Located> {
+        let (d_model, m) = (at.d_model, self.width);
         // Under one name the gate's outputs come first.
         let [gate, up] = match names.gate == Some(names.up) {
             true => [Outputs::of(2 * m, 0..m), Outputs::of(2 * m, m..2 * m)],
             false => [Outputs::whole(m), Outputs::whole(m)],
         };
         let gate = self.gated.then(|| at.linear(names.gate.unwrap_or_default(), d_model, gate, self.bias));
+        let numbers = |[a, b, c, d]: [&str; 4]| {
+            [at.numbers(a, vec![1]), at.numbers(b, vec![1]), at.numbers(c, vec![]), at.numbers(d, vec![])]
+        };
         MlpWeights {
             gate,
             up: at.linear(names.up, d_model, up, self.bias),
             down: at.linear(names.down, m, Outputs::whole(d_model), self.bias),
-            xielu: self.xielu.then(|| XIELU.map(|(name, n)| at.numbers(name, vec![1; n]))),
+            xielu: names.xielu.filter(|_| self.xielu).map(numbers),
         }
     }
 }
@@ -86,10 +93,21 @@ impl<F: Form> MlpWeights<F> {
 }
 
 impl MlpWeights {
+    /// What it gives, unobserved. `[rows, d_model]`
+    pub(super) fn plain(&self, shape: &Mlp, x: &Tensor) -> Result<Tensor> {
+        let (up, activation) = (self.up.apply(x)?, self.activation(shape)?);
+        let act = match &self.gate {
+            Some(gate) => gated(&gate.apply(x)?, &up, activation)?,
+            None => ops::activate(&up, activation)?,
+        };
+        self.down.apply(&act)
+    }
+
     /// The activation, of the layer's own numbers where it has such.
     fn activation(&self, shape: &Mlp) -> Result<Activation> {
         let Some(numbers) = &self.xielu else { return Ok(shape.activation) };
-        let number = |i: usize| Ok::<f32, candle_core::Error>(ops::to_vec(&numbers[i])?.first().copied().unwrap_or(0.0));
+        let number =
+            |i: usize| Ok::<f32, candle_core::Error>(ops::to_vec(&numbers[i])?.first().copied().unwrap_or(0.0));
         let (beta, eps) = (number(2)?, number(3)?);
         let softplus = |x: f32| f64::from(x).exp().ln_1p() as f32;
         let (positive, negative) = (softplus(number(0)?), beta + softplus(number(1)?));
@@ -110,11 +128,25 @@ impl MlpWeights {
         let pre = acts.take(MlpPre)?;
         let activation = self.activation(shape)?;
         let act = match self.gate {
-            Some(_) => ops::activate_gate(&acts.take(MlpGate)?, &pre, activation)?,
+            Some(_) => gated(&acts.take(MlpGate)?, &pre, activation)?,
             None => ops::activate(&pre, activation)?,
         };
         acts.put(MlpAct, act);
         hook.at(MlpAct.at(layer), acts)?;
         self.down.apply(&acts.take(MlpAct)?)
+    }
+}
+
+/// What gate and up make together.
+fn gated(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
+    match activation {
+        // `(up + 1) * gate * sigmoid(alpha * gate)`, both cut off first (GPT-OSS)
+        Activation::ClampedSwish { limit, alpha } => {
+            let gate = gate.minimum(f64::from(limit))?;
+            let up = up.clamp(-f64::from(limit), f64::from(limit))?;
+            let swish = ops::activate_gate(&(&gate * f64::from(alpha))?, &gate, Activation::Sigmoid)?;
+            swish * (up + 1.0)?
+        }
+        _ => ops::activate_gate(gate, up, activation),
     }
 }

@@ -3,8 +3,11 @@
 //! A [`Channel`] describes one, [`ChannelWeights`] run it. All that depends on which kind it is, is asked of it: the sites that
 //! it has, what it costs, and where its tensors are stored. A new kind is a variant here and a file beside `mlp`.
 
+mod experts;
 mod mlp;
 
+pub(super) use experts::{ExpertNames, Part, StoredExperts};
+pub use experts::{Experts, ExpertsWeights, Groups, Router, Scores, Shared};
 pub use mlp::{Mlp, MlpWeights};
 
 use super::pass::{Acts, Hook};
@@ -17,6 +20,7 @@ use candle_core::{Result, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Channel {
     Mlp(Mlp),
+    Experts(Experts),
 }
 
 impl Channel {
@@ -24,13 +28,15 @@ impl Channel {
     pub fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         match self {
             Channel::Mlp(mlp) => mlp.lacks(kind),
+            Channel::Experts(experts) => experts.lacks(kind),
         }
     }
 
-    /// How one of the channel's own sites divides; nothing for other sites.
-    pub fn units(&self, kind: SiteKind) -> Option<Units> {
+    /// How one of the channel's own sites divides, in a model of this width; nothing for other sites.
+    pub fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
         match self {
             Channel::Mlp(mlp) => mlp.units(kind),
+            Channel::Experts(experts) => experts.units(kind, d_model),
         }
     }
 
@@ -38,6 +44,7 @@ impl Channel {
     pub fn width(&self) -> usize {
         match self {
             Channel::Mlp(mlp) => mlp.width,
+            Channel::Experts(experts) => experts.mlp.width,
         }
     }
 
@@ -45,6 +52,7 @@ impl Channel {
     pub fn gated(&self) -> bool {
         match self {
             Channel::Mlp(mlp) => mlp.gated,
+            Channel::Experts(experts) => experts.mlp.gated,
         }
     }
 
@@ -52,6 +60,26 @@ impl Channel {
     pub fn params(&self, d_model: usize) -> u64 {
         match self {
             Channel::Mlp(mlp) => mlp.params(d_model),
+            Channel::Experts(experts) => experts.params(d_model),
+        }
+    }
+
+    /// Those that a row is multiplied with.
+    pub fn active_params(&self, d_model: usize) -> u64 {
+        match self {
+            Channel::Mlp(mlp) => mlp.params(d_model),
+            Channel::Experts(experts) => experts.active_params(d_model),
+        }
+    }
+
+    /// Checks what the decoder relies on.
+    ///
+    /// # Errors
+    /// A sentence that names the numbers that do not fit.
+    pub(super) fn check(&self) -> std::result::Result<(), String> {
+        match self {
+            Channel::Mlp(_) => Ok(()),
+            Channel::Experts(experts) => experts.check(),
         }
     }
 
@@ -59,6 +87,7 @@ impl Channel {
     pub(super) fn stored(&self, at: &LayerLayout) -> ChannelWeights<Located> {
         match self {
             Channel::Mlp(mlp) => ChannelWeights::Mlp(*mlp, mlp.stored(at)),
+            Channel::Experts(experts) => ChannelWeights::Experts(*experts, experts.stored(at)),
         }
     }
 }
@@ -66,6 +95,7 @@ impl Channel {
 /// A channel's weights with its description, or where each is stored.
 pub enum ChannelWeights<F: Form = Loaded> {
     Mlp(Mlp, MlpWeights<F>),
+    Experts(Experts, ExpertsWeights<F>),
 }
 
 impl<F: Form> ChannelWeights<F> {
@@ -73,6 +103,7 @@ impl<F: Form> ChannelWeights<F> {
     pub fn mlp(&self) -> Option<&MlpWeights<F>> {
         match self {
             ChannelWeights::Mlp(_, weights) => Some(weights),
+            ChannelWeights::Experts(..) => None,
         }
     }
 
@@ -80,6 +111,7 @@ impl<F: Form> ChannelWeights<F> {
     pub(super) fn inside(&self) -> &'static [SiteKind] {
         match self {
             ChannelWeights::Mlp(..) => &mlp::INSIDE,
+            ChannelWeights::Experts(..) => &experts::INSIDE,
         }
     }
 
@@ -93,6 +125,7 @@ impl<F: Form> ChannelWeights<F> {
     ) -> std::result::Result<ChannelWeights<G>, T::Error> {
         Ok(match self {
             ChannelWeights::Mlp(shape, weights) => ChannelWeights::Mlp(*shape, weights.translate(to)?),
+            ChannelWeights::Experts(shape, weights) => ChannelWeights::Experts(*shape, weights.translate(to)?),
         })
     }
 }
@@ -105,6 +138,7 @@ impl ChannelWeights {
     pub(super) fn forward(&self, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         match self {
             ChannelWeights::Mlp(shape, weights) => weights.forward(shape, layer, acts, hook),
+            ChannelWeights::Experts(shape, weights) => weights.forward(shape, layer, acts, hook),
         }
     }
 }

@@ -132,7 +132,10 @@ impl Merge {
         let Some((change, across)) = self.change_of(stored)? else { return Ok(()) };
         let rank = change.a.shape[0];
         let columns = |stored: &Stored, picked: Range<usize>| {
-            self.weights.read(&Stored { pick: Pick::Columns(picked), ..stored.clone() })
+            self.weights.read(&Stored {
+                pick: Pick::Turned { rows: 0..stored.shape[0], columns: std::iter::once(picked).collect() },
+                ..stored.clone()
+            })
         };
         let whole = |stored: &Stored, rows: Range<usize>| {
             self.weights.read(&Stored { pick: Pick::Rows(vec![rows]), ..stored.clone() })
@@ -156,7 +159,7 @@ impl Merge {
 
 /// Whether a matrix is stored as `[in, out]`.
 fn is_turned(stored: &Stored) -> bool {
-    matches!(stored.pick, Pick::Columns(_))
+    matches!(stored.pick, Pick::Turned { .. })
 }
 
 /// A module's change, both halves of which must be there and of the rank that the description says.

@@ -24,6 +24,8 @@ pub(in crate::model) enum Slides {
     AllButEvery(usize),
     /// Those from `max_window_layers` on; this is its default.
     From(usize),
+    /// None: what `layer_types` says is of something else.
+    None,
 }
 
 /// Which layers slide, and by which window.
@@ -47,6 +49,10 @@ impl Reader<'_> {
         // Where `layer_types` is given, the older keys that it is made of say nothing more.
         for key in ["max_window_layers", "sliding_window_pattern", "_sliding_window_pattern"] {
             self.take(key);
+        }
+        if matches!(windows.slides, Slides::None) {
+            self.take("layer_types");
+            return Ok(Sliding { window: None, layers: vec![false; n] });
         }
         let layers = match self.layer_types(n)? {
             None => self.slides(windows.slides, n, window.is_some())?,
@@ -79,6 +85,7 @@ impl Reader<'_> {
                 (0..n).map(|l| l >= from).collect()
             }
             Slides::All | Slides::From(_) => vec![true; n],
+            Slides::None => vec![false; n],
         })
     }
 

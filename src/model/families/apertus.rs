@@ -14,12 +14,7 @@ const TENSORS: Tensors = Tensors {
         mlp_norm: "feedforward_layernorm",
         mlp: MlpWeights {
             gate: None,
-            xielu: Some([
-                "mlp.act_fn.alpha_p",
-                "mlp.act_fn.alpha_n",
-                "mlp.act_fn.beta",
-                "mlp.act_fn.eps",
-            ]),
+            xielu: Some(["mlp.act_fn.alpha_p", "mlp.act_fn.alpha_n", "mlp.act_fn.beta", "mlp.act_fn.eps"]),
             ..llama::TENSORS.layer.mlp
         },
         ..llama::TENSORS.layer
@@ -42,8 +37,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     };
     let mut arch = rotary::described(r, &own)?;
     for layer in &mut arch.layers {
-        let Channel::Mlp(mlp) = &mut layer.channel;
-        mlp.xielu = true;
+        if let Channel::Mlp(mlp) = &mut layer.channel {
+            mlp.xielu = true;
+        }
     }
     Ok(arch)
 }

@@ -50,7 +50,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         tied: true,
         ..rotary::LLAMA
     };
-    let (d_model, n_heads) = (r.first_size(&["hidden_size", "n_embed"])?, r.first_size(&["n_head", "num_attention_heads"])?);
+    let (d_model, n_heads) =
+        (r.first_size(&["hidden_size", "n_embed"])?, r.first_size(&["n_head", "num_attention_heads"])?);
     let sizes = rotary::Sizes {
         d_model,
         n_layers: r.first_size(&["n_layer", "num_hidden_layers"])?,

@@ -10,11 +10,6 @@ pub(super) static GEMMA: Family = Family::new("gemma", describe, TENSORS);
 const TENSORS: Tensors = Tensors { layer: Names { ..llama::TENSORS.layer }, ..llama::TENSORS };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
-    let own = rotary::Own {
-        norm: LESS_ONE,
-        placement: NormPlacement::Before,
-        query_scalar: None,
-        ..gemma2::gemma(r)?
-    };
+    let own = rotary::Own { norm: LESS_ONE, placement: NormPlacement::Before, query_scalar: None, ..gemma2::gemma(r)? };
     rotary::described(r, &own)
 }

@@ -1,7 +1,7 @@
 //! GPT-2: learned positions, layer norms, a plain MLP, biases everywhere. Matrices are stored transposed, queries, keys and
 //! values in one.
 
-use super::{Family, Names, Qkv, Tensors};
+use super::{Family, Names, Qkv, Tensors, llama};
 use crate::model::arch::*;
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
@@ -27,11 +27,14 @@ pub(super) const TENSORS: Tensors = Tensors {
             q_norm: None,
             k_norm: None,
             sinks: None,
+            gate: None,
+            latent: None,
             o: "attn.c_proj",
         },
         attn_post_norm: "",
         mlp_norm: "ln_2",
         mlp: MlpWeights { gate: None, up: "mlp.c_fc", down: "mlp.c_proj", xielu: None },
+        experts: llama::EXPERTS,
         mlp_post_norm: "",
     },
     qkv: Qkv::InTurn,

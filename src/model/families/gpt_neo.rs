@@ -70,7 +70,7 @@ fn windows(r: &Reader, n: usize) -> Result<Vec<bool>, ConfigError> {
         (None, None) => Some((0..n).map(|l| l % 2 == 1).collect()),
     };
     let key = if layers.is_some() { "attention_layers" } else { "attention_types" };
-    found.filter(|found| found.len() == n).ok_or_else(|| {
-        r.key(key, format!("does not say `global` or `local` of each of {n} layers"))
-    })
+    found
+        .filter(|found| found.len() == n)
+        .ok_or_else(|| r.key(key, format!("does not say `global` or `local` of each of {n} layers")))
 }

@@ -23,6 +23,8 @@ pub(super) const TENSORS: Tensors = Tensors {
             q_norm: None,
             k_norm: None,
             sinks: None,
+            gate: None,
+            latent: None,
             o: "attention.dense",
         },
         mlp: MlpWeights { gate: None, up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h", xielu: None },

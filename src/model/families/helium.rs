@@ -4,8 +4,7 @@ use super::{Family, Tensors, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
 
-pub(super) static HELIUM: Family =
-    Family::new("helium", describe, Tensors { interleaved: true, ..llama::TENSORS });
+pub(super) static HELIUM: Family = Family::new("helium", describe, Tensors { interleaved: true, ..llama::TENSORS });
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     // The reference reads `attention_bias` for queries, keys and values alone.

@@ -1,6 +1,6 @@
 //! What families that descend from Llama have in common in GGUF files.
 
-use super::{Names, Qkv, Tensors, rotary};
+use super::{Names, Qkv, Tensors, llama, rotary};
 use crate::model::arch::*;
 use crate::model::channel::MlpWeights;
 use crate::model::config::Sliding;
@@ -26,11 +26,14 @@ pub(super) const TENSORS: Tensors = Tensors {
             q_norm: Some("attn_q_norm"),
             k_norm: Some("attn_k_norm"),
             sinks: None,
+            gate: None,
+            latent: None,
             o: "attn_output",
         },
         attn_post_norm: "post_attention_norm",
         mlp_norm: "ffn_norm",
         mlp: MlpWeights { gate: Some("ffn_gate"), up: "ffn_up", down: "ffn_down", xielu: None },
+        experts: llama::EXPERTS,
         mlp_post_norm: "post_ffw_norm",
     },
     qkv: Qkv::Apart,
@@ -80,11 +83,7 @@ pub(super) fn described(k: &Keys, own: &Own) -> Result<Arch, GgufConfigError> {
     let sliding = (own.windows)(k, n_layers, n_ctx)?;
     let scale = own.query_scalar.unwrap_or(d_head as f64).powf(-0.5);
     let attention = Attention {
-        qk_norm: k.has("blk.0.attn_q_norm.weight").then_some(QkNorm {
-            of: norm,
-            over: NormOver::Head,
-            rotated: false,
-        }),
+        qk_norm: k.has("blk.0.attn_q_norm.weight").then_some(QkNorm { of: norm, over: NormOver::Head, rotated: false }),
         qkv_bias: k.has("blk.0.attn_q.bias"),
         out_bias: k.has("blk.0.attn_output.bias"),
         ..Attention::plain(Heads { n_heads, n_kv_heads, d_head, scale, ..Heads::default() })

@@ -4,7 +4,7 @@
 use super::rotary::{self, described};
 use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf};
 use crate::model::arch::Arch;
-use crate::model::channel::MlpWeights;
+use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
 use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
@@ -45,16 +45,35 @@ pub(super) const TENSORS: Tensors = Tensors {
             q_norm: Some("self_attn.q_norm"),
             k_norm: Some("self_attn.k_norm"),
             sinks: None,
+            gate: None,
+            latent: None,
             o: "self_attn.o_proj",
         },
         attn_post_norm: "",
         mlp_norm: "post_attention_layernorm",
         mlp: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj", xielu: None },
+        experts: EXPERTS,
         mlp_post_norm: "",
     },
     qkv: Qkv::Apart,
     transposed: false,
     interleaved: false,
+};
+
+/// The names of experts that most families have.
+pub(super) const EXPERTS: ExpertNames = ExpertNames {
+    router: "mlp.gate",
+    choice_bias: "mlp.gate.e_score_correction_bias",
+    choice_bias_in_rows: false,
+    each: "mlp.experts.{e}.",
+    stored: StoredExperts::Each { gate: "gate_proj", up: "up_proj", down: "down_proj" },
+    shared: MlpWeights {
+        gate: Some("mlp.shared_experts.gate_proj"),
+        up: "mlp.shared_experts.up_proj",
+        down: "mlp.shared_experts.down_proj",
+        xielu: None,
+    },
+    shared_gate: "",
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

@@ -5,14 +5,12 @@ use crate::model::arch::{Arch, Growth};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::rope::Scaling;
 
-pub(super) static MINISTRAL3: Family = Family {
-    wrappers: &[],
-    ..Family::new("ministral3", describe, llama::TENSORS)
-};
+pub(super) static MINISTRAL3: Family = Family { wrappers: &[], ..Family::new("ministral3", describe, llama::TENSORS) };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let windows = Windows { used: true, default: None, slides: Slides::All };
-    let mut arch = rotary::described(r, &rotary::Own { norm: crate::model::arch::Norm::rms(1e-5), windows, ..rotary::LLAMA })?;
+    let mut arch =
+        rotary::described(r, &rotary::Own { norm: crate::model::arch::Norm::rms(1e-5), windows, ..rotary::LLAMA })?;
     let beta = r.in_rope("llama_4_scaling_beta")?;
     let original = match arch.ropes.first().map(|rope| &rope.scaling) {
         Some(Scaling::Yarn { original, .. }) => *original,

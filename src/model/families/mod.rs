@@ -10,7 +10,11 @@ mod arcee;
 mod bloom;
 mod cohere;
 mod cohere2;
+mod dbrx;
+mod deepseek_v2;
+mod deepseek_v3;
 mod ernie4_5;
+mod ernie4_5_moe;
 mod exaone4;
 mod falcon;
 mod gemma;
@@ -18,49 +22,59 @@ mod gemma2;
 mod gemma3;
 mod glm;
 mod glm4;
+mod glm4_moe;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neo;
 mod gpt_neox;
+mod gpt_oss;
 mod gptj;
 mod granite;
+mod granitemoe;
 mod helium;
 mod hunyuan_v1_dense;
 mod in_gguf;
 mod internlm3;
 mod llama;
+mod llama4_text;
+mod minimax_m2;
 mod ministral;
 mod ministral3;
 mod mistral;
+mod mixtral;
 mod mpt;
 mod nanochat;
 mod nemotron;
 mod olmo;
 mod olmo2;
 mod olmo3;
+mod olmoe;
 mod opt;
 mod persimmon;
 mod phi;
 mod phi3;
+mod phimoe;
 mod qwen2;
+mod qwen2_moe;
 mod qwen3;
+mod qwen3_moe;
 mod rotary;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
 mod starcoder2;
-mod xglm;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
 mod toy;
+mod xglm;
 
 use super::arch::Arch;
-use super::channel::MlpWeights;
-use super::weights::form::Named;
+use super::channel::{ExpertNames, MlpWeights};
 use super::config::{ConfigError, Reader};
 use super::gguf_config::{GgufConfigError, Keys};
 use super::mixer::AttentionWeights;
+use super::weights::form::Named;
 use std::fmt;
 
 /// All families, in the order in which messages list them.
@@ -108,6 +122,20 @@ pub static FAMILIES: &[&Family] = &[
     &arcee::ARCEE,
     &internlm3::INTERNLM3,
     &nanochat::NANOCHAT,
+    &mixtral::MIXTRAL,
+    &qwen2_moe::QWEN2_MOE,
+    &qwen3_moe::QWEN3_MOE,
+    &olmoe::OLMOE,
+    &gpt_oss::GPT_OSS,
+    &glm4_moe::GLM4_MOE,
+    &granitemoe::GRANITEMOE,
+    &phimoe::PHIMOE,
+    &deepseek_v2::DEEPSEEK_V2,
+    &deepseek_v3::DEEPSEEK_V3,
+    &llama4_text::LLAMA4_TEXT,
+    &ernie4_5_moe::ERNIE4_5_MOE,
+    &dbrx::DBRX,
+    &minimax_m2::MINIMAX_M2,
     #[cfg(test)]
     &toy::TOY,
 ];
@@ -171,6 +199,8 @@ pub(crate) struct Names {
     pub attn_post_norm: &'static str,
     pub mlp_norm: &'static str,
     pub mlp: MlpWeights<Named>,
+    /// Of layers with several experts.
+    pub experts: ExpertNames,
     pub mlp_post_norm: &'static str,
 }
 

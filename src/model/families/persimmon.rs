@@ -19,6 +19,8 @@ const TENSORS: Tensors = Tensors {
             q_norm: Some("self_attn.q_layernorm"),
             k_norm: Some("self_attn.k_layernorm"),
             sinks: None,
+            gate: None,
+            latent: None,
             o: "self_attn.dense",
         },
         mlp: MlpWeights { gate: None, up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h", xielu: None },

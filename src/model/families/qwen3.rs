@@ -17,14 +17,19 @@ pub(super) static QWEN3: Family = Family {
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    let own = own(r)?;
+    rotary::described(r, &own)
+}
+
+/// What the models with several experts have too.
+pub(super) fn own(r: &Reader) -> Result<rotary::Own, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
-    let own = rotary::Own {
+    Ok(rotary::Own {
         d_head: Some(128),
         qk_norm: rotary::BY_HEAD,
         qkv_bias: bias,
         out_bias: bias,
         windows: windows(r)?,
         ..rotary::LLAMA
-    };
-    rotary::described(r, &own)
+    })
 }

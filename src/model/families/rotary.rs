@@ -122,6 +122,26 @@ pub(super) fn of_sizes(r: &Reader, own: &Own, sizes: &Sizes) -> Result<Arch, Con
     })
 }
 
+/// The same with several experts in some layers.
+pub(super) fn with_experts(mut arch: Arch, experts: Experts, sparse: impl Fn(usize) -> bool) -> Arch {
+    for (_, layer) in arch.layers.iter_mut().enumerate().filter(|(l, _)| sparse(*l)) {
+        layer.channel = Channel::Experts(experts);
+    }
+    Arch { d_mlp: arch.layers.iter().map(|layer| layer.channel.width()).max().unwrap_or(0), ..arch }
+}
+
+/// Keys of training a router, which change nothing afterwards.
+pub(super) const OF_TRAINING: &[&str] =
+    &["output_router_logits", "router_aux_loss_coef", "router_z_loss_coef", "num_nextn_predict_layers", "ep_size"];
+
+/// Experts that are gated MLPs of this width, of which so many are chosen, by a softmax over all.
+pub(super) fn experts(r: &Reader, n: usize, chosen: usize, width: usize) -> Result<Experts, ConfigError> {
+    r.pass_over(OF_TRAINING);
+    let activation = r.activation("hidden_act", "silu")?;
+    let mlp = Mlp { width, gated: true, activation, xielu: false, bias: false };
+    Ok(Experts { n, chosen, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false })
+}
+
 /// Which of `n` layers rotate: `no_rope_layers` has a 1 for each that does; else all do but every fourth.
 pub(super) fn rotated_layers(r: &Reader, n: usize) -> Result<Vec<bool>, ConfigError> {
     const KEY: &str = "no_rope_layers";
@@ -136,12 +156,10 @@ pub(super) fn rotated_layers(r: &Reader, n: usize) -> Result<Vec<bool>, ConfigEr
 }
 
 /// Norms of each head's query and key, one weight for all heads.
-pub(super) const BY_HEAD: Option<QkNorm> =
-    Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
+pub(super) const BY_HEAD: Option<QkNorm> = Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
 
 /// Norms of all queries together, and of all keys.
-pub(super) const OVER_HEADS: Option<QkNorm> =
-    Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::All, rotated: false });
+pub(super) const OVER_HEADS: Option<QkNorm> = Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::All, rotated: false });
 
 /// The model's rotation, plain or stretched, of a share of each head.
 pub(super) fn partial(r: &Reader, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, ConfigError> {

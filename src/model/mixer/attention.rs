@@ -6,11 +6,11 @@ use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
 use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
-use crate::model::weights::form::{Form, Loaded, Located, Translate};
+use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
 use crate::model::weights::{Linear, NormWeights};
 use crate::ops::rows::Rows;
-use crate::ops::{self, attention::Heads, attention::Terms, attention::opened};
+use crate::ops::{self, Activation, attention::Heads, attention::Terms, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -51,10 +51,25 @@ pub struct Attention {
     pub sinks: bool,
     /// Queries grow with their position.
     pub growth: Option<Growth>,
+    /// Whether what each head reads is multiplied by a gate of its own (gated attention; Qiu et al. 2025).
+    pub gated: bool,
+    /// Queries, keys and values come by way of fewer numbers (multi-head latent attention; DeepSeek-AI 2024).
+    pub latent: Option<Latent>,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub out_bias: bool,
+}
+
+/// The narrow ways of latent attention.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Latent {
+    /// How many numbers all queries are made of, where they are made of fewer than the width.
+    pub queries: Option<usize>,
+    /// How many numbers all keys and values are made of, the rotated part of keys apart.
+    pub keys_values: usize,
+    /// How many numbers of a query and a key are rotated: all heads share those of the key.
+    pub rotary: usize,
 }
 
 /// How queries grow with their position `p`: they are multiplied by `1 + beta ln(1 + floor((p + shift) / original))`
@@ -83,6 +98,8 @@ impl Attention {
             alibi: None,
             sinks: false,
             growth: None,
+            gated: false,
+            latent: None,
             qkv_bias: false,
             out_bias: false,
         }
@@ -102,9 +119,13 @@ impl Attention {
         let nearest = match kind {
             SiteKind::RotQ => SiteKind::Q,
             SiteKind::RotK => SiteKind::K,
+            SiteKind::AttnGate => {
+                let lack = Lack { why: "what its heads read has no gate", nearest: SiteKind::Z };
+                return (!self.gated).then_some(lack);
+            }
             _ => return None,
         };
-        let lack = Lack { why: "it learns its positions and rotates nothing", nearest };
+        let lack = Lack { why: "the layer rotates nothing", nearest };
         self.rope.is_none().then_some(lack)
     }
 
@@ -115,7 +136,7 @@ impl Attention {
         Some(match kind {
             Q | RotQ => Units::Heads { n: n_heads, width: d_head },
             K | RotK => Units::Heads { n: n_kv_heads, width: d_head },
-            Z => Units::Heads { n: n_heads, width: d_value },
+            Z | AttnGate => Units::Heads { n: n_heads, width: d_value },
             V => Units::Heads { n: n_kv_heads, width: d_value },
             HeadOut => Units::Heads { n: n_heads, width: d_model },
             Scores | Pattern => Units::HeadsByKeys { n: n_heads },
@@ -135,7 +156,12 @@ impl Attention {
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
-        d_model as u64 * self.heads.widths().iter().map(|n| *n as u64).sum::<u64>()
+        let [q, k, v, read] = self.heads.widths().map(|n| n as u64);
+        let (d, gate) = (d_model as u64, if self.gated { read } else { 0 });
+        let Some(of) = self.latent else { return d * (q + k + v + read + gate) };
+        let (narrow, rotary) = (of.keys_values as u64, of.rotary as u64);
+        let queries = of.queries.map_or(d * q, |n| n as u64 * (d + q));
+        queries + d * (narrow + rotary + read + gate) + narrow * (k - self.heads.n_heads as u64 * rotary + v)
     }
 
     /// Scores, and what is read by them: two operations each for every number of a head and key that a row sees.
@@ -159,6 +185,11 @@ impl Attention {
         if let Some(rope) = rope.filter(|r| 2 * r.pairs() > d_head || r.rotary == 0) {
             return Err(format!("{} rotated dimensions do not fit a head of {d_head}", rope.rotary));
         }
+        if let Some(of) = self.latent
+            && (of.rotary > d_head || n_heads != n_kv_heads || of.keys_values == 0 || of.queries == Some(0))
+        {
+            return Err(format!("latent attention of {of:?} does not fit {n_heads} heads of {d_head}"));
+        }
         if self.heads.chunk == Some(0) {
             return Err("attention within chunks of 0 positions sees nothing".to_string());
         }
@@ -170,9 +201,17 @@ impl Attention {
 
     pub(super) fn stored(&self, at: &LayerLayout) -> AttentionWeights<Located> {
         let (names, d_model) = (&at.tensors.layer.attention, at.d_model);
-        let [.., read] = self.heads.widths();
+        if let Some(of) = self.latent {
+            return self.stored_latent(of, at);
+        }
+        let [queries, .., read] = self.heads.widths();
         let order = self.order(at);
         let [q, k, v] = self.outputs(at.tensors.qkv);
+        // Under one name each head's gate follows its query.
+        let (q, gate) = match self.gated && names.gate == Some(names.q) {
+            true => (self.half(2 * queries, 0), self.half(2 * queries, 1)),
+            false => (q, Outputs::whole(read)),
+        };
         let [q, k] = [q, k].map(|outputs| match &order {
             Some(order) => outputs.reordered(order),
             None => outputs,
@@ -187,7 +226,57 @@ impl Attention {
             q_norm: qk_norm(names.q_norm, self.heads.n_heads),
             k_norm: qk_norm(names.k_norm, self.heads.n_kv_heads),
             sinks: self.sinks.then(|| at.numbers(names.sinks.unwrap_or_default(), vec![self.heads.n_heads])),
+            gate: self.gated.then(|| at.linear(names.gate.unwrap_or_default(), d_model, gate, self.qkv_bias)),
+            latent: None,
             o: at.linear(names.o, read, Outputs::whole(d_model), self.out_bias),
+        }
+    }
+
+    /// Every second of the heads' parts in `stored` outputs.
+    fn half(&self, stored: usize, half: usize) -> Outputs {
+        let d = self.heads.d_head;
+        Outputs { stored, rows: (0..stored / (2 * d)).map(|h| (2 * h + half) * d..(2 * h + half + 1) * d).collect() }
+    }
+
+    /// Where latent attention is stored. Heads have what is rotated last; here it comes first.
+    fn stored_latent(&self, of: Latent, at: &LayerLayout) -> AttentionWeights<Located> {
+        let (names, d_model, bias) = (&at.tensors.layer.attention, at.d_model, self.qkv_bias);
+        let named = names.latent.as_ref();
+        let name = |part: fn(&LatentWeights<Named>) -> Option<&'static str>| named.and_then(part).unwrap_or_default();
+        let (heads, d, d_value) = (self.heads.n_heads, self.heads.d_head, self.heads.d_value());
+        let still = d - of.rotary;
+        let turned = match at.tensors.interleaved {
+            true => interleaved(of.rotary, of.rotary),
+            false => (0..of.rotary).collect(),
+        };
+        let order: Vec<usize> = turned.iter().map(|i| still + i).chain(0..still).collect();
+        let inner = Norm::rms(1e-6);
+        let all = of.keys_values + of.rotary;
+        let part = |from: usize, n: usize| Outputs {
+            stored: heads * (still + d_value),
+            rows: (0..heads).map(|h| h * (still + d_value) + from..h * (still + d_value) + from + n).collect(),
+        };
+        let keys = Outputs::of(all, of.keys_values..all).reordered(&turned);
+        let queries = Outputs::whole(heads * d).reordered(&order);
+        let whole = (names.q, d_model);
+        let (q, inputs) = of.queries.map_or(whole, |n| (name(|l| l.q_up), n));
+        AttentionWeights {
+            q: at.linear(q, inputs, queries, false),
+            k: at.linear(names.k, of.keys_values, part(0, still), false),
+            v: at.linear(names.v, of.keys_values, part(still, d_value), false),
+            q_norm: None,
+            k_norm: None,
+            sinks: None,
+            gate: None,
+            latent: Some(LatentWeights {
+                q_up: None,
+                q: of.queries.map(|n| at.linear(name(|l| l.q), d_model, Outputs::whole(n), bias)),
+                q_norm: of.queries.map(|n| at.norm(name(|l| l.q_norm), inner, n)),
+                kv: Some(at.linear(name(|l| l.kv), d_model, Outputs::of(all, 0..of.keys_values), bias)),
+                kv_norm: Some(at.norm(name(|l| l.kv_norm), inner, of.keys_values)),
+                k_rotary: Some(at.linear(name(|l| l.kv), d_model, keys, bias)),
+            }),
+            o: at.linear(names.o, heads * d_value, Outputs::whole(d_model), self.out_bias),
         }
     }
 
@@ -229,9 +318,9 @@ impl Attention {
                 let all = q + k + v;
                 [Outputs::of(all, 0..q), Outputs::of(all, q..q + k), Outputs::of(all, q + k..all)]
             }
-            Qkv::ByHead => [0, 1, 2].map(|part| {
-                heads(&|h| (3 * h + part) * d_head..(3 * h + part + 1) * d_head, n_heads, 3 * q)
-            }),
+            Qkv::ByHead => {
+                [0, 1, 2].map(|part| heads(&|h| (3 * h + part) * d_head..(3 * h + part + 1) * d_head, n_heads, 3 * q))
+            }
             Qkv::ByGroup => {
                 let group = n_heads / n_kv_heads;
                 let (wide, all) = ((group + 2) * d_head, q + k + v);
@@ -251,7 +340,34 @@ pub struct AttentionWeights<F: Form = Loaded> {
     pub k_norm: Option<F::Norm>,
     /// A number a head.
     pub sinks: Option<F::Numbers>,
+    pub gate: Option<F::Matrix>,
+    pub latent: Option<LatentWeights<F>>,
     pub o: F::Matrix,
+}
+
+/// The narrow parts of latent attention: what queries, and keys and values, are made of.
+pub struct LatentWeights<F: Form = Loaded> {
+    /// Only as a name: that of queries' second matrix, where they have two.
+    pub q_up: Option<F::Matrix>,
+    pub q: Option<F::Matrix>,
+    pub q_norm: Option<F::Norm>,
+    pub kv: Option<F::Matrix>,
+    pub kv_norm: Option<F::Norm>,
+    /// The part of keys that is rotated, the same for all heads.
+    pub k_rotary: Option<F::Matrix>,
+}
+
+impl<F: Form> LatentWeights<F> {
+    fn translate<G: Form, T: Translate<F, G>>(&self, to: &T) -> std::result::Result<LatentWeights<G>, T::Error> {
+        Ok(LatentWeights {
+            q_up: to.matrix_if(&self.q_up)?,
+            q: to.matrix_if(&self.q)?,
+            q_norm: to.norm_if(&self.q_norm)?,
+            kv: to.matrix_if(&self.kv)?,
+            kv_norm: to.norm_if(&self.kv_norm)?,
+            k_rotary: to.matrix_if(&self.k_rotary)?,
+        })
+    }
 }
 
 impl<F: Form> AttentionWeights<F> {
@@ -266,6 +382,8 @@ impl<F: Form> AttentionWeights<F> {
             q_norm: to.norm_if(&self.q_norm)?,
             k_norm: to.norm_if(&self.k_norm)?,
             sinks: to.numbers_if(&self.sinks)?,
+            gate: to.matrix_if(&self.gate)?,
+            latent: self.latent.as_ref().map(|latent| latent.translate(to)).transpose()?,
             o: to.matrix(&self.o)?,
         })
     }
@@ -283,7 +401,10 @@ impl AttentionWeights {
         let l = around.layer;
         let x = acts.take(AttnIn)?;
         for port in [Q, K, V] {
-            acts.put(port, self.normed(shape, port, &self.project(port, &x)?)?);
+            acts.put(port, self.normed(shape, port, &self.project(shape, port, &x)?)?);
+        }
+        if let Some(gate) = &self.gate {
+            acts.put(AttnGate, ops::activate(&gate.apply(&x)?, Activation::Sigmoid)?);
         }
         drop(x);
         for kind in [Q, K, V] {
@@ -292,6 +413,11 @@ impl AttentionWeights {
         self.rotate(shape, around, acts, hook)?;
         let z = self.attend(shape, l, acts, hook)?;
         acts.put(Z, z);
+        if shape.gated {
+            hook.at(AttnGate.at(l), acts)?;
+            let gated = (acts.take(Z)? * acts.take(AttnGate)?)?;
+            acts.put(Z, gated);
+        }
         hook.at(Z.at(l), acts)?;
         self.out(shape.heads, around, acts, hook)
     }
@@ -304,8 +430,21 @@ impl AttentionWeights {
     }
 
     /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`
-    pub(crate) fn project(&self, port: SiteKind, x: &Tensor) -> Result<Tensor> {
-        self.port(port).0.apply(x)
+    pub(crate) fn project(&self, shape: &Attention, port: SiteKind, x: &Tensor) -> Result<Tensor> {
+        let (matrix, Some(latent)) = (self.port(port).0, &self.latent) else { return self.port(port).0.apply(x) };
+        let narrow = |matrix: &Option<Linear>, of: &Option<NormWeights>| match matrix {
+            Some(matrix) => norm(&matrix.apply(x)?, of.as_ref()),
+            None => Ok(x.clone()),
+        };
+        let made = match port {
+            SiteKind::Q => matrix.apply(&narrow(&latent.q, &latent.q_norm)?)?,
+            _ => matrix.apply(&narrow(&latent.kv, &latent.kv_norm)?)?,
+        };
+        let (SiteKind::K, Some(rotary)) = (port, &latent.k_rotary) else { return Ok(made) };
+        let (rows, heads) = (x.dim(0)?, shape.heads.n_heads);
+        let turned = rotary.apply(x)?.unsqueeze(1)?;
+        let turned = turned.broadcast_as((rows, heads, turned.dim(2)?))?;
+        Tensor::cat(&[&turned, &made.reshape((rows, heads, ()))?], 2)?.reshape((rows, ()))
     }
 
     /// A port's projection after its norm, if it has one before rotation, and cut off where it is to be.

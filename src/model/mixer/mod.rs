@@ -6,7 +6,7 @@
 
 mod attention;
 
-pub use attention::{Attention, AttentionWeights, Growth, NormOver, QkNorm};
+pub use attention::{Attention, AttentionWeights, Growth, Latent, LatentWeights, NormOver, QkNorm};
 
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;

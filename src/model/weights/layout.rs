@@ -4,6 +4,7 @@
 use super::form::{Located, There, Translate};
 use super::{LayerWeights, WeightsError};
 use crate::model::arch::{Arch, Gain, Norm, Positions};
+use crate::model::channel::Part;
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
 use crate::model::places::Weight;
@@ -52,17 +53,19 @@ pub(super) struct EndSpec {
     pub unembed_bias: Option<Stored>,
 }
 
-/// What stands before every name, found by the first layer's last matrix: checkpoints of a bare decoder leave the model's
-/// own name away, and those of a model with other parts, such as one that reads images, put more before it.
+/// What stands before every name, found by the first layer's tensors: checkpoints of a bare decoder leave the model's own name
+/// away, and those of a model with other parts, such as one that reads images, put more before it.
 fn prefix(tensors: &Tensors, checkpoint: &Checkpoint) -> String {
-    let layer = format!("{}0.{}.weight", tensors.layers, tensors.layer.mlp.down);
+    let layer = format!("{}0.", tensors.layers);
     let at = |prefix: &str| checkpoint.contains(&format!("{prefix}{}.weight", tensors.embed));
     let names = checkpoint.names();
-    let found = names.iter().filter_map(|name| name.strip_suffix(&layer)).filter(|p| p.is_empty() || p.ends_with('.'));
+    let before = |name: &String| name.find(&layer).map(|at| name[..at].to_string());
+    let found: BTreeSet<String> =
+        names.iter().filter_map(before).filter(|p| p.is_empty() || p.ends_with('.')).collect();
     // Another part may have layers of the same names; the decoder has its embedding beside them.
-    let found = found.min_by_key(|p| (!at(p), *p != tensors.prefix, p.len()));
+    let found = found.into_iter().min_by_key(|p| (!at(p), *p != tensors.prefix, p.len()));
     let bare = if at("") { "" } else { tensors.prefix };
-    found.unwrap_or(bare).to_string()
+    found.unwrap_or_else(|| bare.to_string())
 }
 
 /// How a model's tensors are named and laid out in a checkpoint.
@@ -295,13 +298,53 @@ impl LayerLayout<'_> {
         let all = std::iter::once(0..out.stored).eq(out.rows.iter().cloned());
         let rows = |rows: Vec<Range<usize>>| if all { Pick::All } else { Pick::Rows(rows) };
         let weight = if self.tensors.transposed {
-            let columns = out.rows.first().cloned().unwrap_or(0..out.stored);
-            stored(format!("{name}.weight"), vec![inputs, out.stored], Pick::Columns(columns))
+            stored(
+                format!("{name}.weight"),
+                vec![inputs, out.stored],
+                Pick::Turned { rows: 0..inputs, columns: out.rows.clone() },
+            )
         } else {
             stored(format!("{name}.weight"), vec![out.stored, inputs], rows(out.rows.clone()))
         };
         let bias = bias.then(|| stored(format!("{name}.bias"), vec![out.stored], rows(out.rows)));
         LinearSpec { weight, bias }
+    }
+
+    /// A matrix of the layer that is stored under this name as it is, without bias.
+    pub fn plain(&self, name: &str, inputs: usize, out: Outputs) -> LinearSpec {
+        let weight = stored(format!("{}{name}", self.prefix), vec![out.stored, inputs], Pick::Rows(out.rows));
+        LinearSpec { weight, bias: None }
+    }
+
+    /// Rows of a matrix that is stored under this name as it is, turned.
+    pub fn turned(&self, name: &str, shape: [usize; 2], rows: Range<usize>) -> Stored {
+        let columns = std::iter::once(0..shape[1]).collect();
+        stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::Turned { rows, columns })
+    }
+
+    /// A part of one matrix of a stack `[n, rows, columns]`, and of its bias `[n, outputs]`, which is called as the stack is.
+    pub fn in_stack(
+        &self,
+        name: &str,
+        [n, rows, columns]: [usize; 3],
+        one: usize,
+        part: Part,
+        bias: bool,
+    ) -> LinearSpec {
+        let (name, first) = (format!("{}{name}", self.prefix), one * rows);
+        let (outputs, pick) = match &part {
+            Part::Rows(range) => (rows, Pick::Rows(vec![first + range.start..first + range.end])),
+            Part::Columns(columns_of) => {
+                (columns, Pick::Turned { rows: first..first + rows, columns: columns_of.clone() })
+            }
+        };
+        let ranges = match part {
+            Part::Rows(range) => vec![range],
+            Part::Columns(ranges) => ranges,
+        };
+        let of_bias = || Pick::Flat(ranges.iter().map(|r| one * outputs + r.start..one * outputs + r.end).collect());
+        let bias = bias.then(|| stored(format!("{name}_bias"), vec![n, outputs], of_bias()));
+        LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias }
     }
 
     /// A norm of the layer.

@@ -234,7 +234,15 @@ fn attention_agrees(heads: Heads, dtype: DType, machines: impl Iterator<Item = C
 }
 
 fn heads(n_heads: usize, n_kv_heads: usize, d_head: usize) -> Heads {
-    Heads { n_heads, n_kv_heads, d_head, scale: (d_head as f64).powf(-0.5), softcap: None, window: None, ..Heads::default() }
+    Heads {
+        n_heads,
+        n_kv_heads,
+        d_head,
+        scale: (d_head as f64).powf(-0.5),
+        softcap: None,
+        window: None,
+        ..Heads::default()
+    }
 }
 
 #[test]

@@ -99,7 +99,7 @@ impl Estimating<'_> {
         self.decoder.ports(l, |shape, of| {
             let (d, read) = (shape.heads.d_head, shape.heads.d_value());
             // Of each port: the rows as they are, and with those of the writers' streams.
-            let project = |kind, x: &Tensor| of.project(kind, x);
+            let project = |kind, x: &Tensor| of.project(shape, kind, x);
             let plain = PORTS.map(|(_, kind)| -> Result<[Tensor; 2]> {
                 let own = project(kind, &own)?;
                 Ok([self.repeated(&own, &rows)?, Tensor::cat(&[&own, &project(kind, &others)?], 0)?])
@@ -181,7 +181,7 @@ fn by_heads(
     let copies = Var::from_tensor(&stream.repeat((heads, 1))?)?;
     let read_in = decoder.read_by_mixer(l, &copies)?;
     decoder.ports(l, |shape, of| {
-        let projected = of.project(kind, &read_in)?;
+        let projected = of.project(shape, kind, &read_in)?;
         let (n, width) = (stream.dim(0)?, projected.dim(1)?);
         let d = width / heads;
         let own = |i: usize| if i % width / d == i / (n * width) { 1f32 } else { 0.0 };

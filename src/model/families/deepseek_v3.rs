@@ -1,0 +1,81 @@
+//! DeepSeek V3 and R1: latent attention, several experts after the first layers, chosen by groups and by a bias of the choice alone,
+//! beside one that all rows go through.
+
+use super::{Family, Names, Tensors, glm4_moe, llama, rotary};
+use crate::model::arch::{Arch, Heads, Latent, Norm};
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::{AttentionWeights, LatentWeights};
+use crate::model::rope::{Scaling, yarn_mscale};
+use serde_json::json;
+
+pub(super) static DEEPSEEK_V3: Family = Family::new("deepseek_v3", describe, TENSORS);
+
+pub(super) const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights {
+            k: "self_attn.kv_b_proj",
+            v: "self_attn.kv_b_proj",
+            latent: Some(LatentWeights {
+                q_up: Some("self_attn.q_b_proj"),
+                q: Some("self_attn.q_a_proj"),
+                q_norm: Some("self_attn.q_a_layernorm"),
+                kv: Some("self_attn.kv_a_proj_with_mqa"),
+                kv_norm: Some("self_attn.kv_a_layernorm"),
+                k_rotary: None,
+            }),
+            ..llama::TENSORS.layer.attention
+        },
+        ..llama::TENSORS.layer
+    },
+    interleaved: true,
+    ..llama::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    r.require("scoring_func", &json!("sigmoid"))?;
+    r.require("rope_interleave", &json!(true))?;
+    r.pass_over(&["topk_method", "seq_aux", "aux_loss_alpha"]);
+    let arch = latent(r, true)?;
+    glm4_moe::by_groups(r, arch, r.size("n_routed_experts")?)
+}
+
+/// A model of these keys with latent attention and an MLP in every layer.
+pub(super) fn latent(r: &Reader, stretched: bool) -> Result<Arch, ConfigError> {
+    let bias = r.flag("attention_bias", false)?;
+    let own = rotary::Own {
+        norm: Norm::rms(1e-6),
+        qkv_bias: bias,
+        out_bias: bias,
+        mlp_bias: r.flag("mlp_bias", false)?,
+        ..rotary::LLAMA
+    };
+    let (rotary, still) = (r.size("qk_rope_head_dim")?, r.size("qk_nope_head_dim")?);
+    let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
+    // What these say follows from the others.
+    r.pass_over(&["head_dim", "qk_head_dim", "num_key_value_heads"]);
+    let sizes = rotary::Sizes {
+        d_model,
+        n_layers: r.size("num_hidden_layers")?,
+        n_heads,
+        n_kv_heads: n_heads,
+        // Of rotations, this is a head.
+        d_head: rotary,
+        d_mlp: r.size("intermediate_size")?,
+        vocab: r.size("vocab_size")?,
+        n_ctx: r.size("max_position_embeddings")?,
+    };
+    let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    let latent = Latent { queries: r.opt_size("q_lora_rank")?, keys_values: r.size("kv_lora_rank")?, rotary };
+    let (d_head, d_value) = (rotary.saturating_add(still), Some(r.size("v_head_dim")?));
+    // Stretched contexts sharpen scores twice, for queries and for keys.
+    let sharper = match (arch.ropes.first().map(|rope| &rope.scaling), r.in_rope("mscale_all_dim")?) {
+        (Some(Scaling::Yarn { factor, .. }), Some(all)) if stretched && all != 0.0 => yarn_mscale(*factor, all).powi(2),
+        _ => 1.0,
+    };
+    let scale = (d_head as f64).powf(-0.5) * sharper;
+    arch.each_attention(|_, attention| {
+        attention.latent = Some(latent);
+        attention.heads = Heads { d_head, d_value, scale, ..attention.heads };
+    });
+    Ok(Arch { d_head, ..arch })
+}

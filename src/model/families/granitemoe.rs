@@ -1,0 +1,31 @@
+//! Granite with several experts in every layer.
+
+use super::{Family, Names, Tensors, granite, llama, rotary};
+use crate::model::arch::{Arch, Experts, Router, Scores};
+use crate::model::channel::{ExpertNames, StoredExperts};
+use crate::model::config::{ConfigError, Reader};
+
+pub(super) static GRANITEMOE: Family = Family::new("granitemoe", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        experts: ExpertNames {
+            router: "block_sparse_moe.router.layer",
+            stored: StoredExperts::Stacked {
+                gate_up: "block_sparse_moe.input_linear.weight",
+                down: "block_sparse_moe.output_linear.weight",
+            },
+            ..llama::EXPERTS
+        },
+        ..llama::TENSORS.layer
+    },
+    ..llama::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    let bias = r.flag("attention_bias", false)?;
+    let arch = rotary::described(r, &rotary::Own { qkv_bias: bias, out_bias: bias, ..rotary::LLAMA })?;
+    let experts = rotary::experts(r, r.size("num_local_experts")?, r.size("num_experts_per_tok")?, arch.d_mlp)?;
+    let router = Router { scores: Scores::SoftmaxOfChosen, ..experts.router };
+    granite::scaled(r, rotary::with_experts(arch, Experts { router, ..experts }, |_| true))
+}
