@@ -6,7 +6,7 @@
 
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Attention, Carried, Growth, Latent, Mixer, NormOver, QkNorm};
+pub use super::mixer::{Attention, Carried, Growth, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
 use super::rope::Rope;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
@@ -102,6 +102,15 @@ impl Layer {
         own.unwrap_or(Units::Columns { width: d_model })
     }
 
+    /// How many heads the layer's mixer has.
+    pub fn heads(&self) -> usize {
+        match self.mixer {
+            Mixer::Attention(attention) => attention.heads.n_heads,
+            Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
+            Mixer::None => 0,
+        }
+    }
+
     /// Weights of the layer, in numbers (biases and norms left out, which are under a thousandth).
     pub fn params(&self, d_model: usize) -> u64 {
         self.mixer.params(d_model) + self.channel.params(d_model)
@@ -167,11 +176,12 @@ impl Arch {
     ) -> Self {
         let most = |of: &dyn Fn(&Layer) -> usize| layers.iter().map(of).max().unwrap_or(0);
         let heads = |of: fn(&Heads) -> usize| most(&|layer| layer.mixer.heads().map_or(0, |heads| of(&heads)));
+        let recurrent = most(&|layer| layer.heads());
         Arch {
             family,
             d_model,
             n_layers: layers.len(),
-            n_heads: heads(|h| h.n_heads),
+            n_heads: recurrent,
             n_kv_heads: heads(|h| h.n_kv_heads),
             d_head: heads(|h| h.d_head),
             d_mlp: most(&|layer| layer.channel.width()),
@@ -198,8 +208,9 @@ impl Arch {
     /// Changes the attention of every layer, of whose numbers the first is.
     pub(super) fn each_attention(&mut self, mut change: impl FnMut(usize, &mut Attention)) {
         for (l, layer) in self.layers.iter_mut().enumerate() {
-            let Mixer::Attention(attention) = &mut layer.mixer;
-            change(l, attention);
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                change(l, attention);
+            }
         }
     }
 
@@ -218,18 +229,18 @@ impl Arch {
     /// # Errors
     /// A sentence that names the number that no model has, or the two that do not fit.
     pub fn check(&self) -> Result<(), String> {
-        let positive = [
-            ("d_model", self.d_model),
-            ("layers", self.n_layers),
-            ("heads", self.n_heads),
-            ("KV heads", self.n_kv_heads),
-            ("head size", self.d_head),
-            ("MLP size", self.d_mlp),
-            ("vocabulary", self.vocab),
-            ("context", self.n_ctx),
-        ];
+        let positive =
+            [("d_model", self.d_model), ("layers", self.n_layers), ("vocabulary", self.vocab), ("context", self.n_ctx)];
         for (name, n) in positive {
             if n == 0 || n > 1 << 26 {
+                return Err(format!("{name} is {n}, which no model has"));
+            }
+        }
+        for layer in &self.layers {
+            let sizes = layer.mixer.heads().map(|h| [h.n_heads, h.n_kv_heads, h.d_head, h.d_value()]);
+            let sizes = sizes.into_iter().flatten().zip(["heads", "KV heads", "head size", "value size"]);
+            let width = (layer.channel != Channel::None).then_some((layer.channel.width(), "MLP size"));
+            if let Some((n, name)) = sizes.chain(width).find(|(n, _)| *n == 0 || *n > 1 << 26) {
                 return Err(format!("{name} is {n}, which no model has"));
             }
         }

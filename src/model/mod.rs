@@ -229,10 +229,11 @@ impl Model {
         self.tokenizer.as_ref().map_err(Arc::clone)
     }
 
-    /// Every head as (layer, head), layer by layer.
+    /// Every head as (layer, head), layer by layer: of attention, and of recurrent mixers that have heads.
     pub fn heads(&self) -> impl Iterator<Item = (usize, usize)> + use<> {
-        let (layers, heads) = (self.decoder.arch.n_layers, self.decoder.arch.n_heads);
-        (0..layers).flat_map(move |l| (0..heads).map(move |h| (l, h)))
+        let layers = self.decoder.arch.layers.iter();
+        let heads: Vec<usize> = layers.map(|layer| layer.heads()).collect();
+        heads.into_iter().enumerate().flat_map(|(l, heads)| (0..heads).map(move |h| (l, h)))
     }
 }
 
@@ -255,8 +256,9 @@ pub(crate) mod tests {
         arch.n_layers = windows.len();
         arch.layers = vec![arch.layers[0]; windows.len()];
         for (layer, window) in arch.layers.iter_mut().zip(windows) {
-            let Mixer::Attention(attention) = &mut layer.mixer;
-            attention.heads.window = *window;
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                attention.heads.window = *window;
+            }
         }
         arch
     }

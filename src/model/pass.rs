@@ -90,13 +90,13 @@ pub trait Hook {
     /// Whatever stops the pass.
     fn opened(&self, layer: usize) -> Result<Vec<usize>>;
 
-    /// Called just before a layer's attention with its keys, rotated, and its values, `[rows, n_kv_heads * d_head]` each;
-    /// returns those that the spans name rows of: these themselves, unless the engine keeps them in a cache.
+    /// Called with each part of what later positions read of these (see [`super::mixer::Carried`]): keys, rotated, and values;
+    /// returns what the spans name rows of: these themselves, unless the engine keeps them in a cache.
     ///
     /// # Errors
     /// Whatever stops the pass.
-    fn keys_values(&mut self, _layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
-        Ok((keys, values))
+    fn carry(&mut self, _layer: usize, _part: usize, value: Tensor) -> Result<Tensor> {
+        Ok(value)
     }
 
     /// Called with one opened span's scores, then with its pattern, `[span rows, n_heads, keys]` in f32; returns the value

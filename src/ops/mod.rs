@@ -11,6 +11,7 @@
 //! [`Weight`] and use every core; those inside attention are gemm's, one task each.
 
 pub mod attention;
+mod convolution;
 mod dla;
 mod edit;
 mod elementwise;
@@ -21,17 +22,20 @@ mod panels;
 mod product;
 mod rope;
 pub mod rows;
+mod scan;
 mod simd;
 #[cfg(test)]
 mod slopes;
 pub mod vectors;
 
+pub use convolution::convolution;
 pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
 pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias, softcap};
 pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, products};
 pub use rope::rotate;
+pub use scan::{Recurrence, scan, state};
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

@@ -50,6 +50,14 @@ impl Weight {
         }
     }
 
+    /// What activations are that it multiplies.
+    pub fn dtype(&self) -> DType {
+        match &self.0 {
+            Kept::Packed(_) => DType::F32,
+            Kept::Plain(weight) => weight.dtype(),
+        }
+    }
+
     /// The bytes that the numbers take.
     pub fn bytes(&self) -> usize {
         match &self.0 {

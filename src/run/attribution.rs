@@ -137,7 +137,9 @@ impl<'a> Attributions<'a> {
         let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
         // A mixer of another kind has no heads to attribute to.
-        let Some(o) = weights.mixer.attention().map(|attention| &attention.o) else { return Ok(()) };
+        // A mixer without heads has none to attribute to: what it gives is attributed as a whole, with its bias.
+        let Some((o, own)) = weights.mixer.out() else { return Ok(()) };
+        let own = own.unwrap_or(1);
         let matrix = o.weight.tensor()?.to_dtype(self.directions.dtype())?;
         let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
             let directions = moved(directions, z.device())?;
@@ -160,7 +162,7 @@ impl<'a> Attributions<'a> {
         }
         let of = |(row, entry): (usize, &Entry)| entry.tokens.iter().map(move |t| (row as u32, *t as u32)).collect();
         let pairs: Vec<(u32, u32)> = self.entries.iter().enumerate().flat_map(|e| -> Vec<_> { of(e) }).collect();
-        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, heads)?.to_vec2()?;
+        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, own)?.to_vec2()?;
         let bias = o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
         let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
         let mut dots = dots.iter();

@@ -356,14 +356,13 @@ impl<'a> State<'a> {
     }
 
     /// Leaves keys and values in the cache. What a fork has no rows for here is its base's.
-    fn keep(&self, cache: &Cache, layer: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
+    fn keep(&self, cache: &Cache, layer: usize, part: usize, value: &Tensor) -> Result<()> {
         for run in &self.runs {
             let Some(kept) = cache.kept(*run) else { continue };
             let rows: Vec<usize> = kept.positions.clone().map(|p| self.owner(*run, p).1).collect();
             let mut slot = kept.slot;
             for rows in rows.chunk_by(|a, b| a + 1 == *b) {
-                let part = |x: &Tensor| x.narrow(0, rows[0], rows.len());
-                cache.put(layer, slot, &part(keys)?, &part(values)?)?;
+                cache.put(layer, part, slot, &value.narrow(0, rows[0], rows.len())?)?;
                 slot += rows.len();
             }
         }
@@ -379,7 +378,7 @@ impl<'a> State<'a> {
     /// A row of the layer's opened scores or pattern: [`State::opened_runs`] has all that are taken from or read.
     fn opened_row(&self, site: Site, run: Run, position: usize) -> &[f32] {
         let (owner, _) = self.owner(run, position);
-        let width = self.sweep.decoder.arch.n_heads * self.sweep.program.length(run);
+        let width = site.width(&self.sweep.decoder.arch, self.sweep.program.length(run));
         let at = (position - self.spans[&owner].start) * width;
         &self.opened[&(owner, site)][at..at + width]
     }
@@ -435,11 +434,11 @@ impl Hook for State<'_> {
         self.attribute(site, acts.get(site.kind)?)
     }
 
-    fn keys_values(&mut self, layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
+    fn carry(&mut self, layer: usize, part: usize, value: Tensor) -> Result<Tensor> {
         if let Some(cache) = self.sweep.cache {
-            self.keep(cache, layer, &keys, &values)?;
+            self.keep(cache, layer, part, &value)?;
         }
-        Ok((keys, values))
+        Ok(value)
     }
 
     fn opened(&self, layer: usize) -> Result<Vec<usize>> {

@@ -200,19 +200,21 @@ mod tests {
         }
         learned.positions = Positions::Learned { skipped: 0 };
         for layer in &mut learned.layers {
-            let Mixer::Attention(attention) = &mut layer.mixer;
-            attention.rope = None;
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                attention.rope = None;
+            }
         }
         for layer in &mut normed.layers {
-            let Mixer::Attention(attention) = &mut layer.mixer;
-            attention.qk_norm = Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
+            if let Mixer::Attention(attention) = &mut layer.mixer {
+                attention.qk_norm = Some(QkNorm { of: Norm::rms(1e-6), over: NormOver::Head, rotated: false });
+            }
         }
         assert_eq!(parsed("blocks.1.mlp.hook_pre", &plain), Ok("mlp_pre.1".to_string()));
         let capped = Arch { logit_softcap: Some(30.0), ..tiny_arch() };
         for (arch, hook, why) in [
             (&plain, "blocks.1.mlp.hook_pre_linear", "has no gate"),
             (&learned, "hook_embed", "before the position's embedding"),
-            (&learned, "blocks.1.attn.hook_rot_q", "learns its positions"),
+            (&learned, "blocks.1.attn.hook_rot_q", "rotates nothing"),
             (&normed, "blocks.1.attn.hook_q", "before the norms of queries and keys"),
             (&normed, "attn.hook_k", "before the norms of queries and keys"),
             (&capped, "unembed", "before logits are soft-capped"),

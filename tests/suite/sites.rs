@@ -71,8 +71,10 @@ impl Sites {
 }
 
 fn attention(sites: &Sites, layer: usize) -> Attention {
-    let Mixer::Attention(attention) = sites.model.decoder.arch.layers[layer].mixer;
-    attention
+    match sites.model.decoder.arch.layers[layer].mixer {
+        Mixer::Attention(attention) => attention,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn mlp(sites: &Sites, layer: usize) -> Mlp {

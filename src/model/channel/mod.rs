@@ -21,6 +21,8 @@ use candle_core::{Result, Tensor};
 pub enum Channel {
     Mlp(Mlp),
     Experts(Experts),
+    /// The layer has a mixer alone.
+    None,
 }
 
 impl Channel {
@@ -29,6 +31,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.lacks(kind),
             Channel::Experts(experts) => experts.lacks(kind),
+            Channel::None => lacks_channel(kind),
         }
     }
 
@@ -37,6 +40,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.units(kind),
             Channel::Experts(experts) => experts.units(kind, d_model),
+            Channel::None => None,
         }
     }
 
@@ -45,6 +49,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.width,
             Channel::Experts(experts) => experts.mlp.width,
+            Channel::None => 0,
         }
     }
 
@@ -53,6 +58,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.gated,
             Channel::Experts(experts) => experts.mlp.gated,
+            Channel::None => false,
         }
     }
 
@@ -61,6 +67,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.params(d_model),
             Channel::Experts(experts) => experts.params(d_model),
+            Channel::None => 0,
         }
     }
 
@@ -69,6 +76,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.params(d_model),
             Channel::Experts(experts) => experts.active_params(d_model),
+            Channel::None => 0,
         }
     }
 
@@ -80,6 +88,7 @@ impl Channel {
         match self {
             Channel::Mlp(_) => Ok(()),
             Channel::Experts(experts) => experts.check(),
+            Channel::None => Ok(()),
         }
     }
 
@@ -88,6 +97,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => ChannelWeights::Mlp(*mlp, mlp.stored(at)),
             Channel::Experts(experts) => ChannelWeights::Experts(*experts, experts.stored(at)),
+            Channel::None => ChannelWeights::None,
         }
     }
 }
@@ -96,6 +106,7 @@ impl Channel {
 pub enum ChannelWeights<F: Form = Loaded> {
     Mlp(Mlp, MlpWeights<F>),
     Experts(Experts, ExpertsWeights<F>),
+    None,
 }
 
 impl<F: Form> ChannelWeights<F> {
@@ -103,7 +114,7 @@ impl<F: Form> ChannelWeights<F> {
     pub fn mlp(&self) -> Option<&MlpWeights<F>> {
         match self {
             ChannelWeights::Mlp(_, weights) => Some(weights),
-            ChannelWeights::Experts(..) => None,
+            ChannelWeights::Experts(..) | ChannelWeights::None => None,
         }
     }
 
@@ -112,6 +123,7 @@ impl<F: Form> ChannelWeights<F> {
         match self {
             ChannelWeights::Mlp(..) => &mlp::INSIDE,
             ChannelWeights::Experts(..) => &experts::INSIDE,
+            ChannelWeights::None => &[],
         }
     }
 
@@ -126,6 +138,7 @@ impl<F: Form> ChannelWeights<F> {
         Ok(match self {
             ChannelWeights::Mlp(shape, weights) => ChannelWeights::Mlp(*shape, weights.translate(to)?),
             ChannelWeights::Experts(shape, weights) => ChannelWeights::Experts(*shape, weights.translate(to)?),
+            ChannelWeights::None => ChannelWeights::None,
         })
     }
 }
@@ -139,6 +152,13 @@ impl ChannelWeights {
         match self {
             ChannelWeights::Mlp(shape, weights) => weights.forward(shape, layer, acts, hook),
             ChannelWeights::Experts(shape, weights) => weights.forward(shape, layer, acts, hook),
+            ChannelWeights::None => candle_core::bail!("layer {layer} has no channel"),
         }
     }
+}
+
+/// What a layer without a channel lacks.
+fn lacks_channel(kind: SiteKind) -> Option<Lack> {
+    let of_channel = kind >= SiteKind::MlpIn && kind <= SiteKind::MlpDelta;
+    of_channel.then_some(Lack { why: "the layer has no MLP and nothing in its place", nearest: SiteKind::ResidPost })
 }

@@ -132,6 +132,11 @@ impl<'a> Reader<'a> {
         found.into_iter().flatten().next().ok_or_else(|| self.missing(keys.first().copied().unwrap_or_default()))
     }
 
+    /// A number under the first of these keys that is there.
+    pub(in crate::model) fn first_number(&self, keys: &[&str]) -> Result<Option<f64>, ConfigError> {
+        Ok(keys.iter().map(|key| self.opt_number(key)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().next())
+    }
+
     /// Reads the object under a key as a description of its own, every key of which is accounted for; an empty one where there
     /// is none.
     pub(in crate::model) fn within<T>(
@@ -150,6 +155,27 @@ impl<'a> Reader<'a> {
         inner.account_for_the_rest()?;
         inner.warnings.into_inner().into_iter().for_each(|text| self.warn(text));
         Ok(found)
+    }
+
+    /// A list of texts, one a layer.
+    pub(in crate::model) fn layer_words(&self, key: &str, n: usize) -> Result<Option<Vec<&'a str>>, ConfigError> {
+        let Some(value) = self.take(key) else { return Ok(None) };
+        let words = value.as_array().and_then(|all| all.iter().map(Value::as_str).collect::<Option<Vec<&str>>>());
+        match words.filter(|words| words.len() == n) {
+            Some(words) => Ok(Some(words)),
+            None => Err(self.key(key, format!("expected a list of {n} texts, one a layer"))),
+        }
+    }
+
+    /// Two limits; infinity may be written as an object.
+    pub(in crate::model) fn limits(&self, key: &str) -> Result<[f64; 2], ConfigError> {
+        let Some(value) = self.take(key) else { return Ok([0.0, f64::INFINITY]) };
+        let limit = |v: &Value| v.as_f64().or_else(|| v.get("__float__")?.as_str()?.parse().ok());
+        let pair = value.as_array().and_then(|all| all.iter().map(limit).collect::<Option<Vec<f64>>>());
+        match pair.as_deref() {
+            Some([low, high]) if low <= high => Ok([*low, *high]),
+            _ => Err(self.key(key, format!("expected two limits, found {value}"))),
+        }
     }
 
     /// A number of the rotation's part.

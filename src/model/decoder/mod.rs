@@ -11,7 +11,8 @@ pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
 use super::arch::{Arch, Positions};
-use super::mixer::{Attention, AttentionWeights, MixerWeights};
+use super::channel::ChannelWeights;
+use super::mixer::{Attention, AttentionWeights, MixerWeights, head_outputs};
 use super::pass::{Around, norm};
 use super::places::{Places, moved};
 use super::store::{Layers, Table};
@@ -163,8 +164,22 @@ impl Decoder {
         let w = self.weights(l)?;
         acts.move_to(self.places.layer(l))?;
         hook.at(SiteKind::ResidPre.at(l), acts)?;
-        self.mix(&self.around(l, angles), &w, acts, hook)?;
-        self.channel(l, &w, acts, hook)?;
+        match w.mixer {
+            MixerWeights::None => {
+                let resid = acts.take(SiteKind::ResidPre)?;
+                acts.put(SiteKind::ResidMid, resid);
+                hook.at(SiteKind::ResidMid.at(l), acts)?;
+            }
+            _ => self.mix(&self.around(l, angles), &w, acts, hook)?,
+        }
+        match w.channel {
+            ChannelWeights::None => {
+                let resid = acts.take(SiteKind::ResidMid)?;
+                acts.put(SiteKind::ResidPost, resid);
+                hook.at(SiteKind::ResidPost.at(l), acts)?;
+            }
+            _ => self.channel(l, &w, acts, hook)?,
+        }
         let resid = acts.take(SiteKind::ResidPost)?;
         acts.put(SiteKind::ResidPre, resid);
         Ok(())
@@ -242,7 +257,11 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn head_outputs(&self, layer: usize, z: &Tensor) -> Result<Tensor> {
-        self.ports(layer, |shape, of| of.head_outputs(shape.heads, z))
+        let weights = self.weights(layer)?;
+        match weights.mixer.out() {
+            Some((out, Some(heads))) => head_outputs(out, heads, z),
+            _ => candle_core::bail!("layer {layer} has no heads"),
+        }
     }
 
     /// Asks a layer's mixer, which has queries, keys and values.
@@ -253,6 +272,7 @@ impl Decoder {
     ) -> Result<T> {
         match &self.weights(layer)?.mixer {
             MixerWeights::Attention(shape, of) => ask(shape, of),
+            _ => candle_core::bail!("layer {layer} has no queries, keys and values"),
         }
     }
 

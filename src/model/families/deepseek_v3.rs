@@ -3,7 +3,7 @@
 
 use super::{Family, Names, Tensors, glm4_moe, llama, rotary};
 use crate::model::arch::{Arch, Heads, Latent, Norm};
-use crate::model::config::{ConfigError, Reader};
+use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::mixer::{AttentionWeights, LatentWeights};
 use crate::model::rope::{Scaling, yarn_mscale};
 use serde_json::json;
@@ -47,6 +47,7 @@ pub(super) fn latent(r: &Reader, stretched: bool) -> Result<Arch, ConfigError> {
         qkv_bias: bias,
         out_bias: bias,
         mlp_bias: r.flag("mlp_bias", false)?,
+        windows: Windows { used: false, default: None, slides: Slides::None },
         ..rotary::LLAMA
     };
     let (rotary, still) = (r.size("qk_rope_head_dim")?, r.size("qk_nope_head_dim")?);
@@ -62,7 +63,7 @@ pub(super) fn latent(r: &Reader, stretched: bool) -> Result<Arch, ConfigError> {
         d_head: rotary,
         d_mlp: r.size("intermediate_size")?,
         vocab: r.size("vocab_size")?,
-        n_ctx: r.size("max_position_embeddings")?,
+        n_ctx: r.first_size(&["max_position_embeddings", "model_max_length"])?,
     };
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
     let latent = Latent { queries: r.opt_size("q_lora_rank")?, keys_values: r.size("kv_lora_rank")?, rotary };

@@ -35,6 +35,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         mlp_norm: "ln_2",
         mlp: MlpWeights { gate: None, up: "mlp.c_fc", down: "mlp.c_proj", xielu: None },
         experts: llama::EXPERTS,
+        recurrent: llama::RECURRENT,
         mlp_post_norm: "",
     },
     qkv: Qkv::InTurn,

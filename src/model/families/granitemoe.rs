@@ -7,7 +7,7 @@ use crate::model::config::{ConfigError, Reader};
 
 pub(super) static GRANITEMOE: Family = Family::new("granitemoe", describe, TENSORS);
 
-const TENSORS: Tensors = Tensors {
+pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
         experts: ExpertNames {
             router: "block_sparse_moe.router.layer",

@@ -34,6 +34,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         mlp_norm: "ffn_norm",
         mlp: MlpWeights { gate: Some("ffn_gate"), up: "ffn_up", down: "ffn_down", xielu: None },
         experts: llama::EXPERTS,
+        recurrent: llama::RECURRENT,
         mlp_post_norm: "post_ffw_norm",
     },
     qkv: Qkv::Apart,

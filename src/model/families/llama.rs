@@ -7,7 +7,7 @@ use crate::model::arch::Arch;
 use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
 use crate::model::gguf_config::{GgufConfigError, Keys};
-use crate::model::mixer::AttentionWeights;
+use crate::model::mixer::{AttentionWeights, RecurrentNames};
 use crate::model::rope::Rope;
 
 pub(super) static LLAMA: Family = Family {
@@ -53,11 +53,26 @@ pub(super) const TENSORS: Tensors = Tensors {
         mlp_norm: "post_attention_layernorm",
         mlp: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj", xielu: None },
         experts: EXPERTS,
+        recurrent: RECURRENT,
         mlp_post_norm: "",
     },
     qkv: Qkv::Apart,
     transposed: false,
     interleaved: false,
+};
+
+/// The names of recurrent mixers in the manner of Mamba 2.
+pub(super) const RECURRENT: RecurrentNames = RecurrentNames {
+    inputs: ["mamba.in_proj", "", "", "", "", ""],
+    conv: "mamba.conv1d.weight",
+    conv_bias: "mamba.conv1d.bias",
+    conv_parts: &[],
+    decay: "mamba.A_log",
+    dt_bias: "mamba.dt_bias",
+    skip: "mamba.D",
+    prefix: "mamba.",
+    norm: "mamba.norm",
+    out: "mamba.out_proj",
 };
 
 /// The names of experts that most families have.

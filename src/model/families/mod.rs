@@ -7,6 +7,7 @@
 
 mod apertus;
 mod arcee;
+mod bamba;
 mod bloom;
 mod cohere;
 mod cohere2;
@@ -17,6 +18,7 @@ mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
 mod falcon;
+mod falcon_mamba;
 mod gemma;
 mod gemma2;
 mod gemma3;
@@ -31,12 +33,18 @@ mod gpt_oss;
 mod gptj;
 mod granite;
 mod granitemoe;
+mod granitemoehybrid;
 mod helium;
 mod hunyuan_v1_dense;
 mod in_gguf;
 mod internlm3;
+mod jamba;
+mod kimi_linear;
+mod lfm2;
 mod llama;
 mod llama4_text;
+mod mamba;
+mod mamba2;
 mod minimax_m2;
 mod ministral;
 mod ministral3;
@@ -45,6 +53,7 @@ mod mixtral;
 mod mpt;
 mod nanochat;
 mod nemotron;
+mod nemotron_h;
 mod olmo;
 mod olmo2;
 mod olmo3;
@@ -57,7 +66,10 @@ mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5_text;
 mod qwen3_moe;
+mod qwen3_next;
+mod recurrent_gemma;
 mod rotary;
 mod seed_oss;
 mod smollm3;
@@ -73,7 +85,7 @@ use super::arch::Arch;
 use super::channel::{ExpertNames, MlpWeights};
 use super::config::{ConfigError, Reader};
 use super::gguf_config::{GgufConfigError, Keys};
-use super::mixer::AttentionWeights;
+use super::mixer::{AttentionWeights, RecurrentNames};
 use super::weights::form::Named;
 use std::fmt;
 
@@ -136,6 +148,18 @@ pub static FAMILIES: &[&Family] = &[
     &ernie4_5_moe::ERNIE4_5_MOE,
     &dbrx::DBRX,
     &minimax_m2::MINIMAX_M2,
+    &qwen3_next::QWEN3_NEXT,
+    &qwen3_5_text::QWEN3_5_TEXT,
+    &lfm2::LFM2,
+    &mamba::MAMBA,
+    &falcon_mamba::FALCON_MAMBA,
+    &mamba2::MAMBA2,
+    &bamba::BAMBA,
+    &jamba::JAMBA,
+    &granitemoehybrid::GRANITEMOEHYBRID,
+    &nemotron_h::NEMOTRON_H,
+    &recurrent_gemma::RECURRENT_GEMMA,
+    &kimi_linear::KIMI_LINEAR,
     #[cfg(test)]
     &toy::TOY,
 ];
@@ -201,6 +225,8 @@ pub(crate) struct Names {
     pub mlp: MlpWeights<Named>,
     /// Of layers with several experts.
     pub experts: ExpertNames,
+    /// Of layers with a recurrent mixer.
+    pub recurrent: RecurrentNames,
     pub mlp_post_norm: &'static str,
 }
 

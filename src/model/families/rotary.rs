@@ -130,6 +130,22 @@ pub(super) fn with_experts(mut arch: Arch, experts: Experts, sparse: impl Fn(usi
     Arch { d_mlp: arch.layers.iter().map(|layer| layer.channel.width()).max().unwrap_or(0), ..arch }
 }
 
+/// The same with a recurrent mixer in place of attention in some layers.
+pub(super) fn with_recurrent(
+    r: &Reader,
+    mut arch: Arch,
+    recurrent: Recurrent,
+    which: impl Fn(usize) -> bool,
+) -> Result<Arch, ConfigError> {
+    for (_, layer) in arch.layers.iter_mut().enumerate().filter(|(l, _)| which(*l)) {
+        layer.mixer = Mixer::Recurrent(recurrent);
+    }
+    if arch.layers.iter().all(|layer| matches!(layer.mixer, Mixer::None)) {
+        return Err(r.file("no layer has a mixer".to_string()));
+    }
+    Ok(Arch { n_heads: arch.layers.iter().map(Layer::heads).max().unwrap_or(0), ..arch })
+}
+
 /// Keys of training a router, which change nothing afterwards.
 pub(super) const OF_TRAINING: &[&str] =
     &["output_router_logits", "router_aux_loss_coef", "router_z_loss_coef", "num_nextn_predict_layers", "ep_size"];

@@ -419,14 +419,7 @@ impl AttentionWeights {
             acts.put(Z, gated);
         }
         hook.at(Z.at(l), acts)?;
-        self.out(shape.heads, around, acts, hook)
-    }
-
-    /// What each head adds by itself. `[rows, n_heads * d_head]` to `[rows, n_heads * d_model]`
-    pub(crate) fn head_outputs(&self, heads: Heads, z: &Tensor) -> Result<Tensor> {
-        let d = heads.d_value();
-        let head = |i: usize| self.o.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
-        Tensor::cat(&(0..heads.n_heads).map(head).collect::<Result<Vec<_>>>()?, 1)
+        super::projected(&self.o, Some(shape.heads.n_heads), around, acts, hook)
     }
 
     /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`
@@ -469,23 +462,6 @@ impl AttentionWeights {
     /// Whether a port's norm is over all heads together, so that what one head reads moves the others.
     pub(crate) fn norms_across(&self, shape: &Attention, port: SiteKind) -> bool {
         shape.qk_norm.is_some_and(|norm| norm.over == NormOver::All) && self.port(port).1.is_some()
-    }
-
-    /// `z` through the output projection, head by head where the hook looks at single heads.
-    fn out(&self, heads: Heads, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let site = SiteKind::HeadOut.at(around.layer);
-        if !hook.wants(site) {
-            return self.o.apply(&acts.take(SiteKind::Z)?);
-        }
-        let (h, clean) = (heads.n_heads, self.head_outputs(heads, acts.get(SiteKind::Z)?)?);
-        acts.put(SiteKind::HeadOut, clean);
-        // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
-        acts.put(SiteKind::AttnOut, acts.get(SiteKind::HeadOut)?.clone());
-        hook.at(site, acts)?;
-        // The edits' difference is added to the plain product: rows without edits are as they would be without the hook.
-        let (edited, clean) = (acts.take(SiteKind::HeadOut)?, acts.take(SiteKind::AttnOut)?);
-        let change = (edited - clean)?.reshape((acts.rows.len(), h, around.arch.d_model))?.sum(1)?;
-        ops::add(&self.o.apply(&acts.take(SiteKind::Z)?)?, &change)
     }
 }
 
@@ -542,7 +518,8 @@ impl AttentionWeights {
     /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
     fn attend(&self, shape: &Attention, l: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         let (q, heads, terms) = (acts.take(SiteKind::RotQ)?, shape.heads, self.terms(shape)?);
-        let (k, v) = hook.keys_values(l, acts.take(SiteKind::RotK)?, acts.take(SiteKind::V)?)?;
+        let k = hook.carry(l, 0, acts.take(SiteKind::RotK)?)?;
+        let v = hook.carry(l, 1, acts.take(SiteKind::V)?)?;
         let z = ops::attention::attend(&q, &k, &v, &acts.rows, heads, &terms)?;
         let opened_spans = hook.opened(l)?;
         if opened_spans.is_empty() {

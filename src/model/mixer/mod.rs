@@ -5,13 +5,18 @@
 //! tensors are stored. A new kind is a variant here and a file beside `attention`.
 
 mod attention;
+mod recurrent;
 
 pub use attention::{Attention, AttentionWeights, Growth, Latent, LatentWeights, NormOver, QkNorm};
+pub(super) use recurrent::RecurrentNames;
+pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;
+use super::weights::Linear;
 use super::weights::form::{Form, Loaded, Located, Translate};
 use super::weights::layout::LayerLayout;
+use crate::ops;
 use crate::ops::attention::Heads;
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
@@ -20,12 +25,16 @@ use candle_core::{Result, Tensor};
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Mixer {
     Attention(Attention),
+    Recurrent(Recurrent),
+    /// The layer has a channel alone.
+    None,
 }
 
 /// What a fork takes over from its base, for the positions before its own first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// The keys and the values of all these positions, so many numbers each.
+    /// Keys and values of all these positions, so many numbers each; of a recurrent mixer, what its convolution reads, and what
+    /// its recurrence does.
     KeysValues { keys: usize, values: usize },
 }
 
@@ -34,6 +43,8 @@ impl Mixer {
     pub fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         match self {
             Mixer::Attention(attention) => attention.lacks(kind),
+            Mixer::Recurrent(recurrent) => recurrent.lacks(kind),
+            Mixer::None => lacks_mixer(kind),
         }
     }
 
@@ -41,6 +52,8 @@ impl Mixer {
     pub fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
         match self {
             Mixer::Attention(attention) => attention.units(kind, d_model),
+            Mixer::Recurrent(recurrent) => recurrent.units(kind, d_model),
+            Mixer::None => None,
         }
     }
 
@@ -49,6 +62,8 @@ impl Mixer {
     pub fn reach(&self, end: usize, length: usize) -> usize {
         match self {
             Mixer::Attention(attention) => attention.reach(end, length),
+            Mixer::Recurrent(recurrent) => recurrent.reach(end, length),
+            Mixer::None => end,
         }
     }
 
@@ -56,6 +71,7 @@ impl Mixer {
     pub fn heads(&self) -> Option<Heads> {
         match self {
             Mixer::Attention(attention) => Some(attention.heads),
+            Mixer::Recurrent(_) | Mixer::None => None,
         }
     }
 
@@ -63,6 +79,7 @@ impl Mixer {
     pub fn window(&self) -> Option<usize> {
         match self {
             Mixer::Attention(attention) => attention.heads.window,
+            Mixer::Recurrent(_) | Mixer::None => None,
         }
     }
 
@@ -70,6 +87,8 @@ impl Mixer {
     pub fn carried(&self) -> Carried {
         match self {
             Mixer::Attention(attention) => attention.carried(),
+            Mixer::Recurrent(recurrent) => recurrent.carried(),
+            Mixer::None => Carried::KeysValues { keys: 0, values: 0 },
         }
     }
 
@@ -77,6 +96,7 @@ impl Mixer {
     pub fn norms_queries(&self) -> bool {
         match self {
             Mixer::Attention(attention) => attention.qk_norm.is_some(),
+            Mixer::Recurrent(_) | Mixer::None => false,
         }
     }
 
@@ -84,6 +104,8 @@ impl Mixer {
     pub fn params(&self, d_model: usize) -> u64 {
         match self {
             Mixer::Attention(attention) => attention.params(d_model),
+            Mixer::Recurrent(recurrent) => recurrent.params(d_model),
+            Mixer::None => 0,
         }
     }
 
@@ -92,6 +114,8 @@ impl Mixer {
     pub fn flops(&self, start: usize, rows: usize) -> f64 {
         match self {
             Mixer::Attention(attention) => attention.flops(start, rows),
+            Mixer::Recurrent(recurrent) => recurrent.flops(rows),
+            Mixer::None => 0.0,
         }
     }
 
@@ -102,6 +126,8 @@ impl Mixer {
     pub(super) fn check(&self, ropes: &[Rope]) -> std::result::Result<(), String> {
         match self {
             Mixer::Attention(attention) => attention.check(ropes),
+            Mixer::Recurrent(recurrent) => recurrent.check(),
+            Mixer::None => Ok(()),
         }
     }
 
@@ -109,6 +135,8 @@ impl Mixer {
     pub(super) fn stored(&self, at: &LayerLayout) -> MixerWeights<Located> {
         match self {
             Mixer::Attention(attention) => MixerWeights::Attention(*attention, attention.stored(at)),
+            Mixer::Recurrent(recurrent) => MixerWeights::Recurrent(*recurrent, recurrent.stored(at)),
+            Mixer::None => MixerWeights::None,
         }
     }
 }
@@ -116,6 +144,8 @@ impl Mixer {
 /// A mixer's weights with its description, or where each is stored.
 pub enum MixerWeights<F: Form = Loaded> {
     Attention(Attention, AttentionWeights<F>),
+    Recurrent(Recurrent, RecurrentWeights<F>),
+    None,
 }
 
 impl<F: Form> MixerWeights<F> {
@@ -123,6 +153,16 @@ impl<F: Form> MixerWeights<F> {
     pub fn attention(&self) -> Option<&AttentionWeights<F>> {
         match self {
             MixerWeights::Attention(_, weights) => Some(weights),
+            MixerWeights::Recurrent(..) | MixerWeights::None => None,
+        }
+    }
+
+    /// The output projection, with how many heads it reads, where they are told apart.
+    pub fn out(&self) -> Option<(&F::Matrix, Option<usize>)> {
+        match self {
+            MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.heads.n_heads))),
+            MixerWeights::Recurrent(shape, weights) => Some((&weights.out, shape.heads())),
+            MixerWeights::None => None,
         }
     }
 
@@ -136,6 +176,8 @@ impl<F: Form> MixerWeights<F> {
     ) -> std::result::Result<MixerWeights<G>, T::Error> {
         Ok(match self {
             MixerWeights::Attention(shape, weights) => MixerWeights::Attention(*shape, weights.translate(to)?),
+            MixerWeights::Recurrent(shape, weights) => MixerWeights::Recurrent(*shape, weights.translate(to)?),
+            MixerWeights::None => MixerWeights::None,
         })
     }
 }
@@ -148,6 +190,42 @@ impl MixerWeights {
     pub(super) fn forward(&self, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         match self {
             MixerWeights::Attention(shape, weights) => weights.forward(shape, around, acts, hook),
+            MixerWeights::Recurrent(shape, weights) => weights.forward(shape, around, acts, hook),
+            MixerWeights::None => candle_core::bail!("layer {} has no mixer", around.layer),
         }
     }
+}
+
+/// What a layer without a mixer lacks.
+fn lacks_mixer(kind: SiteKind) -> Option<Lack> {
+    let of_mixer = kind > SiteKind::ResidPre && kind < SiteKind::MlpIn;
+    of_mixer.then_some(Lack { why: "the layer has no attention and nothing in its place", nearest: SiteKind::ResidPre })
+}
+
+/// What each head adds by itself. `[rows, heads * width]` to `[rows, heads * d_model]`
+pub(super) fn head_outputs(out: &Linear, heads: usize, z: &Tensor) -> Result<Tensor> {
+    let d = z.dim(1)? / heads.max(1);
+    let head = |i: usize| out.weight.product_of(i * d..(i + 1) * d, &z.narrow(1, i * d, d)?);
+    Tensor::cat(&(0..heads).map(head).collect::<Result<Vec<_>>>()?, 1)
+}
+
+/// `z` through the output projection, head by head where the hook looks at single heads.
+fn projected(
+    out: &Linear,
+    heads: Option<usize>,
+    around: &Around,
+    acts: &mut Acts,
+    hook: &mut dyn Hook,
+) -> Result<Tensor> {
+    let site = SiteKind::HeadOut.at(around.layer);
+    let Some(h) = heads.filter(|_| hook.wants(site)) else { return out.apply(&acts.take(SiteKind::Z)?) };
+    let clean = head_outputs(out, h, acts.get(SiteKind::Z)?)?;
+    acts.put(SiteKind::HeadOut, clean);
+    // Kept as a live value of the pass, so that rows which the hook adds get theirs too.
+    acts.put(SiteKind::AttnOut, acts.get(SiteKind::HeadOut)?.clone());
+    hook.at(site, acts)?;
+    // The edits' difference is added to the plain product: rows without edits are as they would be without the hook.
+    let (edited, clean) = (acts.take(SiteKind::HeadOut)?, acts.take(SiteKind::AttnOut)?);
+    let change = (edited - clean)?.reshape((acts.rows.len(), h, around.arch.d_model))?.sum(1)?;
+    ops::add(&out.apply(&acts.take(SiteKind::Z)?)?, &change)
 }

@@ -3,7 +3,7 @@
 
 use super::form::{Located, There, Translate};
 use super::{LayerWeights, WeightsError};
-use crate::model::arch::{Arch, Gain, Norm, Positions};
+use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions};
 use crate::model::channel::Part;
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
@@ -161,13 +161,14 @@ impl<'a> Layout<'a> {
         let at = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix };
         let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
         let (before, after) = (a.placement.before(), a.placement.after());
+        let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
         LayerWeights {
-            attn_norm: norm(names.attn_norm, before),
+            attn_norm: norm(names.attn_norm, before && mixes),
             mixer: layer.mixer.stored(&at),
-            attn_post_norm: norm(names.attn_post_norm, after),
-            mlp_norm: norm(names.mlp_norm, before),
+            attn_post_norm: norm(names.attn_post_norm, after && mixes),
+            mlp_norm: norm(names.mlp_norm, before && works),
             channel: layer.channel.stored(&at),
-            mlp_post_norm: norm(names.mlp_post_norm, after),
+            mlp_post_norm: norm(names.mlp_post_norm, after && works),
         }
     }
 

@@ -9,8 +9,8 @@ use std::ops::Range;
 
 /// Keys, rotated, and values of every layer, in slots that are the same in all layers.
 pub(in crate::run) struct Cache {
-    /// Keys and values of each layer. `[slots, n_kv_heads * d_head]` each.
-    layers: Vec<(Tensor, Tensor)>,
+    /// What each layer carries ([`Carried`]). `[slots, width]` each.
+    layers: Vec<[Tensor; 2]>,
     kept: HashMap<Run, Kept>,
 }
 
@@ -39,7 +39,7 @@ impl Cache {
         let empty = |layer: usize| {
             let Carried::KeysValues { keys, values } = decoder.arch.layers[layer].mixer.carried();
             let empty = |width: usize| Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer));
-            Ok((empty(keys)?, empty(values)?))
+            Ok([empty(keys)?, empty(values)?])
         };
         let layers = (0..decoder.arch.n_layers).map(empty).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
@@ -50,18 +50,16 @@ impl Cache {
         self.kept.get(&run)
     }
 
-    /// Writes a layer's keys and values of some rows to the slots from `slot` on.
+    /// Writes a part of what a layer carries, of some rows, to the slots from `slot` on.
     ///
     /// # Errors
     /// If they do not fit or candle fails.
-    pub fn put(&self, layer: usize, slot: usize, keys: &Tensor, values: &Tensor) -> Result<()> {
-        let (k, v) = &self.layers[layer];
-        k.slice_set(keys, 0, slot)?;
-        v.slice_set(values, 0, slot)
+    pub fn put(&self, layer: usize, part: usize, slot: usize, rows: &Tensor) -> Result<()> {
+        self.layers[layer][part].slice_set(&rows.to_dtype(self.layers[layer][part].dtype())?, 0, slot)
     }
 
-    /// A layer's keys and values, of all slots.
-    pub fn layer(&self, layer: usize) -> (Tensor, Tensor) {
-        self.layers[layer].clone()
+    /// A part of what a layer carries, of all slots.
+    pub fn part(&self, layer: usize, part: usize) -> Tensor {
+        self.layers[layer][part].clone()
     }
 }

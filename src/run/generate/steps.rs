@@ -285,12 +285,12 @@ impl Hook for Pass<'_> {
         Ok(())
     }
 
-    fn keys_values(&mut self, layer: usize, keys: Tensor, values: Tensor) -> Result<(Tensor, Tensor)> {
+    fn carry(&mut self, layer: usize, part: usize, value: Tensor) -> Result<Tensor> {
         for (row, stream) in self.streams.iter().enumerate() {
             let slot = stream.slot + stream.ids.len() - 1;
-            self.cache.put(layer, slot, &keys.narrow(0, row, 1)?, &values.narrow(0, row, 1)?)?;
+            self.cache.put(layer, part, slot, &value.narrow(0, row, 1)?)?;
         }
-        Ok(self.cache.layer(layer))
+        Ok(self.cache.part(layer, part))
     }
 
     fn opened(&self, layer: usize) -> Result<Vec<usize>> {

@@ -94,7 +94,7 @@ const GEMMA_3_4B: &str = r#"{"architectures": ["Gemma3ForConditionalGeneration"]
     "num_attention_heads": 16, "num_hidden_layers": 27, "patch_size": 14, "vision_use_head": false}}"#;
 
 fn attention(arch: &Arch, layer: usize) -> Attention {
-    let Mixer::Attention(attention) = arch.layers[layer].mixer;
+    let Mixer::Attention(attention) = arch.layers[layer].mixer else { panic!("no attention") };
     attention
 }
 

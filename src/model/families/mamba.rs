@@ -1,0 +1,78 @@
+//! Mamba: in every layer a selective state-space model, and nothing else.
+
+use super::{Family, Names, Tensors, llama};
+use crate::model::arch::{Arch, Channel, Kind, Layer, Mixer, Norm, Recurrent};
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::RecurrentNames;
+use serde_json::json;
+
+pub(super) static MAMBA: Family = Family::new("mamba", |r| describe(r, None), TENSORS);
+
+/// Those of Falcon Mamba and Mamba 2 too.
+pub(super) const TENSORS: Tensors = Tensors {
+    prefix: "backbone.",
+    embed: "embeddings",
+    final_norm: "norm_f",
+    layer: Names {
+        attn_norm: "norm",
+        recurrent: RecurrentNames {
+            inputs: ["mixer.in_proj", "", "", "", "", ""],
+            conv: "mixer.conv1d.weight",
+            conv_bias: "mixer.conv1d.bias",
+            conv_parts: &[],
+            decay: "mixer.A_log",
+            dt_bias: "mixer.dt_bias",
+            skip: "mixer.D",
+            prefix: "mixer.",
+            norm: "mixer.norm",
+            out: "mixer.out_proj",
+        },
+        ..llama::TENSORS.layer
+    },
+    ..llama::TENSORS
+};
+
+/// Keys that change nothing afterwards, or whose one value is what the decoder does.
+pub(super) const OF_TRAINING: &[&str] = &[
+    "rescale_prenorm_residual",
+    "residual_in_fp32",
+    "time_step_floor",
+    "time_step_init_scheme",
+    "time_step_max",
+    "time_step_min",
+    "time_step_scale",
+    "use_associative_scan",
+    "use_mambapy",
+    "use_falcon_mambapy",
+    "chunk_size",
+    "use_mamba_kernels",
+    "num_logits_to_keep",
+];
+
+/// A model of these keys, with such norms of time steps, `B` and `C`.
+pub(super) fn describe(r: &Reader, inner: Option<Norm>) -> Result<Arch, ConfigError> {
+    r.pass_over(OF_TRAINING);
+    r.require("hidden_act", &json!("silu"))?;
+    let d_model = r.size("hidden_size")?;
+    let expand = r.opt_size("expand")?.unwrap_or(2);
+    let width = r.first_size(&["intermediate_size", "d_inner"]).or_else(|_| Ok::<_, ConfigError>(d_model * expand))?;
+    let rank = match r.take("time_step_rank").filter(|rank| rank.as_str() != Some("auto")) {
+        None => d_model.div_ceil(16),
+        Some(_) => r.size("time_step_rank")?,
+    };
+    let kind = Kind::Mamba { width, d_state: r.first_size(&["state_size", "d_state"])?, rank, inner };
+    let conv_bias = r.flag("use_conv_bias", true)?;
+    let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: r.flag("use_bias", false)? };
+    of_layers(r, d_model, recurrent)
+}
+
+/// A model of such mixers alone.
+pub(super) fn of_layers(r: &Reader, d_model: usize, recurrent: Recurrent) -> Result<Arch, ConfigError> {
+    let n = r.first_size(&["num_hidden_layers", "n_layer"])?;
+    let norm = Norm::rms(r.or_default("layer_norm_epsilon", 1e-5)?);
+    let layer = Layer { mixer: Mixer::Recurrent(recurrent), channel: Channel::None };
+    // A state has no end; tokens are counted on beyond what the released models were trained on.
+    let (vocab, n_ctx) = (r.size("vocab_size")?, r.opt_size("max_position_embeddings")?.unwrap_or(1 << 20));
+    let arch = Arch::plain(r.family, [d_model, vocab, n_ctx], norm, vec![layer; r.bounded_layers(n)?]);
+    Ok(Arch { tied: r.flag("tie_word_embeddings", true)?, ..arch })
+}

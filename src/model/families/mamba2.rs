@@ -1,0 +1,28 @@
+//! Mamba 2: in every layer a state-space model by heads, and nothing else.
+
+use super::{Family, mamba};
+use crate::model::arch::{Arch, Kind, Norm, Recurrent};
+use crate::model::config::{ConfigError, Reader};
+use serde_json::json;
+
+pub(super) static MAMBA2: Family = Family::new("mamba2", describe, mamba::TENSORS);
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    r.pass_over(mamba::OF_TRAINING);
+    r.pass_over(&["expand", "time_step_rank", "rms_norm", "norm_before_gate"]);
+    r.require("hidden_act", &json!("silu"))?;
+    let eps = r.or_default("layer_norm_epsilon", 1e-5)?;
+    let groups = r.opt_size("n_groups")?.unwrap_or(1);
+    let kind = Kind::Mamba2 {
+        heads: r.size("num_heads")?,
+        d_head: r.size("head_dim")?,
+        d_state: r.size("state_size")?,
+        groups,
+        limits: r.limits("time_step_limit")?,
+        norm: Norm::rms(eps),
+        norm_groups: groups,
+    };
+    let conv_bias = r.flag("use_conv_bias", true)?;
+    let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: r.flag("use_bias", false)? };
+    mamba::of_layers(r, r.size("hidden_size")?, recurrent)
+}

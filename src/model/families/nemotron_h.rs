@@ -1,0 +1,136 @@
+//! Nemotron-H: layers of one part each: Mamba 2, attention that rotates nothing, an MLP of squared ReLUs, or several experts.
+
+use super::{Family, Names, Tensors, llama, mamba};
+use crate::model::arch::*;
+use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::AttentionWeights;
+use serde_json::json;
+
+pub(super) static NEMOTRON_H: Family = Family::new("nemotron_h", describe, TENSORS);
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights {
+            q: "mixer.q_proj",
+            k: "mixer.k_proj",
+            v: "mixer.v_proj",
+            o: "mixer.o_proj",
+            ..llama::TENSORS.layer.attention
+        },
+        mlp_norm: "norm",
+        mlp: MlpWeights { gate: None, up: "mixer.up_proj", down: "mixer.down_proj", xielu: None },
+        experts: ExpertNames {
+            router: "mixer.gate",
+            choice_bias: "mixer.gate.e_score_correction_bias",
+            each: "mixer.experts.{e}.",
+            stored: StoredExperts::Each { gate: "", up: "up_proj", down: "down_proj" },
+            shared: MlpWeights {
+                gate: None,
+                up: "mixer.shared_experts.up_proj",
+                down: "mixer.shared_experts.down_proj",
+                xielu: None,
+            },
+            ..llama::EXPERTS
+        },
+        ..mamba::TENSORS.layer
+    },
+    ..mamba::TENSORS
+};
+
+/// What a layer is.
+#[derive(Clone, Copy)]
+enum Part {
+    Mamba,
+    Attention,
+    Mlp,
+    Experts,
+}
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    r.pass_over(mamba::OF_TRAINING);
+    r.pass_over(&["expand", "mamba_ssm_cache_dtype", "mtp_layers_block_type", "moe_shared_expert_overlap"]);
+    r.pass_over(&["num_nextn_predict_layers", "output_router_logits", "mamba_proj_bias", "num_hidden_layers"]);
+    r.require("moe_latent_size", &json!(0))?;
+    r.require("mamba_hidden_act", &json!("silu"))?;
+    let parts = parts(r)?;
+    let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
+    let eps = r.first_number(&["layer_norm_epsilon", "norm_eps", "rms_norm_eps"])?.unwrap_or(1e-5);
+    let (norm, d_head) = (Norm::rms(eps), r.first_size(&["head_dim", "attention_head_dim"])?);
+    let scale = (d_head as f64).powf(-0.5);
+    let heads = Heads { n_heads, n_kv_heads: r.kv_heads(n_heads)?, d_head, scale, ..Heads::default() };
+    let bias = r.flag("attention_bias", false)?;
+    let attention = Attention { rope: None, qkv_bias: bias, out_bias: bias, ..Attention::plain(heads) };
+    let groups = r.opt_size("n_groups")?.unwrap_or(1);
+    let kind = Kind::Mamba2 {
+        heads: r.size("mamba_num_heads")?,
+        d_head: r.size("mamba_head_dim")?,
+        d_state: r.size("ssm_state_size")?,
+        groups,
+        limits: r.limits("time_step_limit")?,
+        norm,
+        norm_groups: groups,
+    };
+    let (conv_bias, plain) = (r.flag("use_conv_bias", true)?, r.flag("use_bias", false)?);
+    let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: plain };
+    let activation = r.activation("mlp_hidden_act", "relu2")?;
+    let width = r.size("intermediate_size")?;
+    let mlp = Mlp { width, gated: false, activation, xielu: false, bias: r.flag("mlp_bias", false)? };
+    let experts = experts(r, mlp)?;
+    let layer = |part: &Part| match part {
+        Part::Mamba => Layer { mixer: Mixer::Recurrent(recurrent), channel: Channel::None },
+        Part::Attention => Layer { mixer: Mixer::Attention(attention), channel: Channel::None },
+        Part::Mlp => Layer { mixer: Mixer::None, channel: Channel::Mlp(mlp) },
+        Part::Experts => Layer { mixer: Mixer::None, channel: Channel::Experts(experts) },
+    };
+    let (vocab, n_ctx) = (r.size("vocab_size")?, r.size("max_position_embeddings")?);
+    let arch = Arch::plain(r.family, [d_model, vocab, n_ctx], norm, parts.iter().map(layer).collect());
+    Ok(Arch { tied: r.flag("tie_word_embeddings", false)?, ..arch })
+}
+
+/// What each layer is: by words, or, in older files, by a letter each.
+fn parts(r: &Reader) -> Result<Vec<Part>, ConfigError> {
+    let older = r.opt_text("hybrid_override_pattern")?;
+    let words = r.take("layers_block_type").and_then(|list| list.as_array());
+    let part = |word: &str| match word {
+        "linear_attention" | "mamba" | "M" => Some(Part::Mamba),
+        "full_attention" | "attention" | "*" => Some(Part::Attention),
+        "mlp" | "-" => Some(Part::Mlp),
+        "moe" | "E" => Some(Part::Experts),
+        _ => None,
+    };
+    let found: Option<Vec<Part>> = match (words, older) {
+        (Some(words), _) => words.iter().map(|word| part(word.as_str()?)).collect(),
+        (None, Some(letters)) => letters.chars().map(|letter| part(&letter.to_string())).collect(),
+        (None, None) => return Err(r.missing("layers_block_type")),
+    };
+    let found = found.ok_or_else(|| {
+        r.key("layers_block_type", "names a part of a layer other than mamba, attention, mlp and moe")
+    })?;
+    r.bounded_layers(found.len())?;
+    Ok(found)
+}
+
+/// The experts of the layers that have such; one that is never used where the description has none.
+fn experts(r: &Reader, mlp: Mlp) -> Result<Experts, ConfigError> {
+    let Some(n) = r.opt_size("n_routed_experts")?.filter(|n| *n > 0) else {
+        r.pass_over(&["num_experts_per_tok", "moe_intermediate_size", "moe_shared_expert_intermediate_size"]);
+        r.pass_over(&["n_group", "topk_group", "n_shared_experts", "norm_topk_prob", "routed_scaling_factor"]);
+        return Ok(Experts { n: 1, chosen: 1, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false });
+    };
+    let (groups, kept) = (r.opt_size("n_group")?.unwrap_or(1), r.opt_size("topk_group")?.unwrap_or(1));
+    let router = Router {
+        scores: Scores::Sigmoid,
+        choice_bias: true,
+        renormalised: r.flag("norm_topk_prob", true)?,
+        scale: r.opt_number("routed_scaling_factor")?.unwrap_or(1.0),
+        groups: (groups > 1).then_some(Groups { n: groups, chosen: kept, best: 2 }),
+        ..Router::SOFTMAX
+    };
+    let (width, shared) = (r.size("moe_intermediate_size")?, r.opt_size("moe_shared_expert_intermediate_size")?);
+    let several = r.opt_size("n_shared_experts")?.unwrap_or(1);
+    let shared = shared.filter(|_| several > 0);
+    let shared = shared.map(|width| Shared { mlp: Mlp { width: width.saturating_mul(several), ..mlp }, gated: false });
+    let chosen = r.size("num_experts_per_tok")?;
+    Ok(Experts { n, chosen, mlp: Mlp { width, ..mlp }, router, shared, weighs_input: false })
+}

@@ -1,0 +1,39 @@
+//! Qwen 3.5: Qwen 3 Next with an MLP in every layer and projections of the delta rule that are stored apart.
+
+use super::{Family, Names, Tensors, qwen3_next};
+use crate::model::arch::Arch;
+use crate::model::config::{ConfigError, Reader};
+use crate::model::mixer::RecurrentNames;
+
+pub(super) static QWEN3_5_TEXT: Family =
+    Family { wrappers: &["qwen3_5"], ..Family::new("qwen3_5_text", describe, TENSORS) };
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        recurrent: RecurrentNames {
+            inputs: [
+                "linear_attn.in_proj_qkv",
+                "linear_attn.in_proj_z",
+                "linear_attn.in_proj_b",
+                "linear_attn.in_proj_a",
+                "",
+                "",
+            ],
+            ..qwen3_next::TENSORS.layer.recurrent
+        },
+        ..qwen3_next::TENSORS.layer
+    },
+    ..qwen3_next::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    // Of training, and of a head that guesses ahead.
+    r.pass_over(&[
+        "mtp_num_hidden_layers",
+        "mtp_use_dedicated_embeddings",
+        "mlp_only_layers",
+        "attn_output_gate",
+        "mamba_ssm_dtype",
+    ]);
+    qwen3_next::described(r, false)
+}

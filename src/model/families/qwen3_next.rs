@@ -1,0 +1,75 @@
+//! Qwen 3 Next: three of four layers have a gated delta rule in place of attention, the others gated attention; norms whose weights
+//! are stored less 1; several experts in most layers, beside one that all rows go through, by a gate.
+
+use super::gemma2::LESS_ONE;
+use super::{Family, Names, Tensors, qwen2_moe, rotary};
+use crate::model::arch::{Arch, Gain, Kind, Norm, NormOver, QkNorm, Recurrent};
+use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::mixer::{AttentionWeights, RecurrentNames};
+use crate::model::rope::Rope;
+
+pub(super) static QWEN3_NEXT: Family = Family::new("qwen3_next", describe, TENSORS);
+
+/// Those of Qwen 3.5 too, but for the projections.
+pub(super) const TENSORS: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights { gate: Some("self_attn.q_proj"), ..qwen2_moe::TENSORS.layer.attention },
+        recurrent: RecurrentNames {
+            inputs: ["linear_attn.in_proj_qkvz", "linear_attn.in_proj_ba", "", "", "", ""],
+            conv: "linear_attn.conv1d.weight",
+            conv_bias: "",
+            conv_parts: &[],
+            decay: "linear_attn.A_log",
+            dt_bias: "linear_attn.dt_bias",
+            skip: "",
+            prefix: "linear_attn.",
+            norm: "linear_attn.norm",
+            out: "linear_attn.out_proj",
+        },
+        ..qwen2_moe::TENSORS.layer
+    },
+    ..qwen2_moe::TENSORS
+};
+
+fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    qwen2_moe::mixed(r, described(r, true)?, true)
+}
+
+/// A model of these keys with an MLP in every layer.
+pub(super) fn described(r: &Reader, by_key_head: bool) -> Result<Arch, ConfigError> {
+    let bias = r.flag("attention_bias", false)?;
+    r.pass_over(&["full_attention_interval"]);
+    let own = rotary::Own {
+        d_head: Some(256),
+        norm: LESS_ONE,
+        qk_norm: Some(QkNorm { of: LESS_ONE, over: NormOver::Head, rotated: false }),
+        qkv_bias: bias,
+        out_bias: bias,
+        windows: Windows { used: false, default: None, slides: Slides::None },
+        ropes,
+        ..rotary::LLAMA
+    };
+    let types = r.take("layer_types").cloned();
+    let mut arch = rotary::described(r, &own)?;
+    arch.each_attention(|_, attention| attention.gated = true);
+    let kind = Kind::Delta {
+        key_heads: r.size("linear_num_key_heads")?,
+        value_heads: r.size("linear_num_value_heads")?,
+        d_key: r.size("linear_key_head_dim")?,
+        d_value: r.size("linear_value_head_dim")?,
+        norm: Norm { gain: Gain::Stored, ..arch.norm },
+        by_key_head,
+    };
+    let conv = Some(r.size("linear_conv_kernel_dim")?);
+    let every = r.opt_size("full_attention_interval")?.unwrap_or(4).max(1);
+    let words = if types.is_some() { r.layer_words("layer_types", arch.n_layers)? } else { None };
+    rotary::with_recurrent(r, arch, Recurrent { kind, conv, conv_bias: false, bias: false }, |l| match &words {
+        Some(words) => words[l] == "linear_attention",
+        None => !(l + 1).is_multiple_of(every),
+    })
+}
+
+/// A quarter of each head is rotated.
+fn ropes(r: &Reader, d_head: usize, n_ctx: usize) -> Result<Vec<Rope>, ConfigError> {
+    Ok(vec![r.rope(d_head, n_ctx, 10_000_000.0, 0.25)?])
+}

@@ -1,0 +1,351 @@
+//! Linear recurrences along the positions of packed rows: what state-space models and linear attention have in common.
+//!
+//! Each head keeps a state `S`, a matrix of keys by values. At each position, with `*` by number and vectors as columns,
+//!
+//! ```text
+//! S <- d * S + a (b^T S) + k v^T      o = S^T q
+//! ```
+//!
+//! where the decay `d` has a number for each key. The middle term is there for delta rules alone, whose `b` looks up what is to be
+//! replaced. Mamba, Mamba 2, gated delta rules, RG-LRU and RWKV-7 differ in where `q`, `k`, `v`, `d`, `a` and `b` come from.
+//!
+//! A fork's rows go on from the state of the run that it forks from, at the position before its own first. Where that run's rows are
+//! not among those that are scanned, as in generation, the state is made again from the first position on.
+
+use super::rows::{Rows, Span};
+use super::{floats, narrowed, on_cpu};
+use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+/// A recurrence's shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Recurrence {
+    pub heads: usize,
+    pub keys: usize,
+    pub values: usize,
+    /// Whether it has `a` and `b`.
+    pub delta: bool,
+}
+
+impl Recurrence {
+    /// Numbers of a row: `q`, `k` and `d` of all heads, `a` and `b` if it has them, then `v`.
+    pub fn width(&self) -> usize {
+        self.heads * (self.keys * if self.delta { 5 } else { 3 } + self.values)
+    }
+
+    /// Where a head's part begins in a row, of the parts `q, k, d, a, b`, or, the last, `v`.
+    fn at(&self, part: usize, head: usize) -> usize {
+        let wide = if self.delta { 5 } else { 3 };
+        match part < wide {
+            true => part * self.heads * self.keys + head * self.keys,
+            false => wide * self.heads * self.keys + head * self.values,
+        }
+    }
+}
+
+/// What each head gives at the spans' rows. `packed` is `[rows that spans read, width]`; `[rows, heads * values]`.
+///
+/// # Errors
+/// If a shape does not fit, a graph tracks rows that are not whole prompts', or candle fails.
+pub fn scan(packed: &Tensor, rows: &Rows, of: Recurrence) -> Result<Tensor> {
+    let (n, width) = packed.dims2()?;
+    if width != of.width() || rows.spans.iter().any(|span| !span.fits(n)) {
+        candle_core::bail!("a scan of {:?} by {of:?}", packed.shape())
+    }
+    if packed.track_op() && rows.spans.iter().any(|span| span.start > 0 || span.own != span.rows) {
+        candle_core::bail!(
+            "the gradient of a scan is of whole prompts; a span begins after its prompt's first position"
+        )
+    }
+    let op = Scan { rows: rows.clone(), of };
+    if on_cpu(packed) {
+        return packed.contiguous()?.apply_op1(op);
+    }
+    let on_host = packed.to_device(&Device::Cpu)?.contiguous()?;
+    on_host.apply_op1(op)?.to_device(packed.device())
+}
+
+/// The state of every head after a span's position, `[heads * keys * values]`.
+///
+/// # Errors
+/// If a shape does not fit or candle fails.
+pub fn state(packed: &Tensor, span: &Span, position: usize, of: Recurrence) -> Result<Vec<f32>> {
+    let packed = packed.to_dtype(DType::F32)?.to_device(&Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
+    let rows = span.key_rows();
+    let upto = rows.get(..=position).ok_or_else(|| candle_core::Error::Msg("a position out of range".to_string()))?;
+    let each = |head: usize| {
+        let mut state = vec![0f32; of.keys * of.values];
+        upto.iter().for_each(|row| of.step(&packed[*row as usize * of.width()..], head, &mut state));
+        state
+    };
+    Ok((0..of.heads).flat_map(each).collect())
+}
+
+impl Recurrence {
+    /// Takes a head's state over one position.
+    fn step(&self, row: &[f32], head: usize, state: &mut [f32]) {
+        let key = |part: usize| &row[self.at(part, head)..][..self.keys];
+        let (k, decay) = (key(1), key(2));
+        let v = &row[self.at(5, head)..][..self.values];
+        let old = self.delta.then(|| {
+            let (b, mut old) = (key(4), vec![0f32; self.values]);
+            for (b, line) in b.iter().zip(state.chunks_exact(self.values)) {
+                old.iter_mut().zip(line).for_each(|(old, s)| *old += b * s);
+            }
+            old
+        });
+        for (i, line) in state.chunks_exact_mut(self.values).enumerate() {
+            let (d, k) = (decay[i], k[i]);
+            line.iter_mut().zip(v).for_each(|(s, v)| *s = d * *s + k * v);
+            if let Some(old) = &old {
+                let a = key(3)[i];
+                line.iter_mut().zip(old).for_each(|(s, old)| *s += a * old);
+            }
+        }
+    }
+
+    /// What a head gives of its state.
+    fn read(&self, row: &[f32], head: usize, state: &[f32], out: &mut [f32]) {
+        let q = &row[self.at(0, head)..][..self.keys];
+        out.fill(0.0);
+        for (q, line) in q.iter().zip(state.chunks_exact(self.values)) {
+            out.iter_mut().zip(line).for_each(|(out, s)| *out += q * s);
+        }
+    }
+
+    /// Takes the gradients of one head of one span back: `upstream` is that of what it gave, `[rows, values]`; `[rows][part]`.
+    fn back(&self, rows: &[&[f32]], head: usize, upstream: &[f32]) -> Vec<[Vec<f32>; 6]> {
+        let (n, cells) = (rows.len(), self.keys * self.values);
+        let mut states = vec![0f32; (n + 1) * cells];
+        for (t, row) in rows.iter().enumerate() {
+            let (before, after) = states.split_at_mut((t + 1) * cells);
+            after[..cells].copy_from_slice(&before[t * cells..]);
+            self.step(row, head, &mut after[..cells]);
+        }
+        let mut of_state = vec![0f32; cells];
+        let mut found: Vec<[Vec<f32>; 6]> = Vec::with_capacity(n);
+        for (t, row) in rows.iter().enumerate().rev() {
+            let (before, after) = (&states[t * cells..(t + 1) * cells], &states[(t + 1) * cells..(t + 2) * cells]);
+            let out = &upstream[t * self.values..(t + 1) * self.values];
+            found.push(self.step_back(row, head, (before, after), out, &mut of_state));
+        }
+        found.reverse();
+        found
+    }
+
+    /// One step of [`Recurrence::back`]: `of_state` is the gradient with respect to the state after it, then before it.
+    fn step_back(
+        &self,
+        row: &[f32],
+        head: usize,
+        (before, after): (&[f32], &[f32]),
+        upstream: &[f32],
+        of_state: &mut [f32],
+    ) -> [Vec<f32>; 6] {
+        let (keys, values) = (self.keys, self.values);
+        let key = |part: usize| &row[self.at(part, head)..][..keys];
+        let v = &row[self.at(5, head)..][..values];
+        let dot = |x: &[f32], y: &[f32]| x.iter().zip(y).map(|(x, y)| x * y).sum::<f32>();
+        let line = |x: &[f32], i: usize| x[i * values..(i + 1) * values].to_vec();
+        let of_q = (0..keys).map(|i| dot(&line(after, i), upstream)).collect();
+        for (q, line) in key(0).iter().zip(of_state.chunks_exact_mut(values)) {
+            line.iter_mut().zip(upstream).for_each(|(s, out)| *s += q * out);
+        }
+        let of_k = (0..keys).map(|i| dot(&line(of_state, i), v)).collect();
+        let across = |by: &[f32], of: &[f32]| {
+            let mut sum = vec![0f32; values];
+            for (by, line) in by.iter().zip(of.chunks_exact(values)) {
+                sum.iter_mut().zip(line).for_each(|(sum, x)| *sum += by * x);
+            }
+            sum
+        };
+        let of_v = across(key(1), of_state);
+        let of_d = (0..keys).map(|i| dot(&line(of_state, i), &line(before, i))).collect();
+        let (mut of_a, mut of_b) = (Vec::new(), Vec::new());
+        let mut back = None;
+        if self.delta {
+            let (old, through) = (across(key(4), before), across(key(3), of_state));
+            of_a = (0..keys).map(|i| dot(&line(of_state, i), &old)).collect();
+            of_b = (0..keys).map(|i| dot(&line(before, i), &through)).collect();
+            back = Some(through);
+        }
+        for (i, line) in of_state.chunks_exact_mut(values).enumerate() {
+            line.iter_mut().for_each(|s| *s *= key(2)[i]);
+            if let Some(through) = &back {
+                line.iter_mut().zip(through).for_each(|(s, through)| *s += key(4)[i] * through);
+            }
+        }
+        [of_q, of_k, of_d, of_a, of_b, of_v]
+    }
+}
+
+struct Scan {
+    rows: Rows,
+    of: Recurrence,
+}
+
+impl Scan {
+    /// What one head gives at all rows. `[rows, values]`
+    fn head(&self, packed: &[f32], head: usize, order: &[usize], wanted: &HashSet<usize>) -> Vec<f32> {
+        let (of, width) = (&self.of, self.of.width());
+        let mut out = vec![0f32; self.rows.len() * of.values];
+        let mut kept: HashMap<usize, Vec<f32>> = HashMap::new();
+        for span in order.iter().map(|i| &self.rows.spans[*i]) {
+            let last = span.prefix.last().map(|rows| rows.end - 1);
+            let known = last.and_then(|row| kept.get(&row)).cloned();
+            let again = if known.is_none() { span.prefix.clone() } else { Vec::new() };
+            let mut state = known.unwrap_or_else(|| vec![0f32; of.keys * of.values]);
+            again.into_iter().flatten().for_each(|row| of.step(&packed[row * width..], head, &mut state));
+            let first = span.own.end - span.rows.len();
+            for row in span.own.clone() {
+                of.step(&packed[row * width..], head, &mut state);
+                if wanted.contains(&row) {
+                    kept.insert(row, state.clone());
+                }
+                if let Some(i) = row.checked_sub(first) {
+                    let at = (span.rows.start + i) * of.values;
+                    of.read(&packed[row * width..], head, &state, &mut out[at..at + of.values]);
+                }
+            }
+        }
+        out
+    }
+}
+
+impl CustomOp1 for Scan {
+    fn name(&self) -> &'static str {
+        "scan"
+    }
+
+    fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        let packed = floats(storage, layout)?;
+        let (of, spans) = (&self.of, &self.rows.spans);
+        // A run comes before those that fork from it: they begin later.
+        let mut order: Vec<usize> = (0..spans.len()).collect();
+        order.sort_by_key(|i| spans[*i].start);
+        let wanted: HashSet<usize> = spans.iter().filter_map(|span| Some(span.prefix.last()?.end - 1)).collect();
+        let each: Vec<Vec<f32>> =
+            (0..of.heads).into_par_iter().map(|head| self.head(&packed, head, &order, &wanted)).collect();
+        let mut out = vec![0f32; self.rows.len() * of.heads * of.values];
+        for (head, values) in each.iter().enumerate() {
+            for (row, values) in values.chunks_exact(of.values).enumerate() {
+                let at = (row * of.heads + head) * of.values;
+                out[at..at + of.values].copy_from_slice(values);
+            }
+        }
+        Ok(narrowed(out, storage, (self.rows.len(), of.heads * of.values)))
+    }
+
+    fn bwd(&self, packed: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (of, width) = (self.of, self.of.width());
+        let (values, upstream) = (super::to_vec(packed)?, super::to_vec(grad)?);
+        let tasks: Vec<(&Span, usize)> =
+            self.rows.spans.iter().flat_map(|span| (0..of.heads).map(move |head| (span, head))).collect();
+        let results: Vec<Vec<[Vec<f32>; 6]>> = tasks
+            .par_iter()
+            .map(|(span, head)| {
+                let rows: Vec<&[f32]> = span.rows.clone().map(|row| &values[row * width..(row + 1) * width]).collect();
+                let part = |row: usize| &upstream[(row * of.heads + head) * of.values..][..of.values];
+                let upstream: Vec<f32> = span.rows.clone().flat_map(|row| part(row).to_vec()).collect();
+                of.back(&rows, *head, &upstream)
+            })
+            .collect();
+        let mut found = vec![0f32; values.len()];
+        for ((span, head), rows) in tasks.iter().zip(&results) {
+            for (row, parts) in span.rows.clone().zip(rows) {
+                for (part, numbers) in parts.iter().enumerate().filter(|(_, numbers)| !numbers.is_empty()) {
+                    let at = row * width + of.at(part, *head);
+                    found[at..at + numbers.len()].copy_from_slice(numbers);
+                }
+            }
+        }
+        Tensor::from_vec(found, packed.shape(), &Device::Cpu)?.to_dtype(packed.dtype()).map(Some)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn numbers(n: usize, seed: u32) -> Vec<f32> {
+        let mut state = seed;
+        let mut next = || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            (state >> 8) as f32 / (1u32 << 23) as f32 - 1.0
+        };
+        (0..n).map(|_| next()).collect()
+    }
+
+    fn spans(spans: Vec<Span>) -> Rows {
+        let n = spans.last().map_or(0, |s| s.rows.end);
+        Rows { spans, entries: vec![0; n] }
+    }
+
+    #[test]
+    fn a_fork_goes_on_from_the_state_of_its_base() -> Result<()> {
+        for delta in [false, true] {
+            let of = Recurrence { heads: 2, keys: 3, values: 4, delta };
+            // A prompt of six positions, a fork of it from the third on, a fork of that from its fifth, and one of the prompt's end.
+            let forked = spans(vec![
+                Span::new(0..6, 0, vec![]),
+                Span::new(6..10, 2, vec![0..2]),
+                Span::new(10..12, 4, vec![0..2, 6..8]),
+                Span::new(12..13, 5, vec![0..5]),
+            ]);
+            let packed = Tensor::from_vec(numbers(13 * of.width(), 3), (13, of.width()), &Device::Cpu)?;
+            let found = scan(&packed, &forked, of)?;
+            for (span, whole) in
+                [(1usize, vec![0, 1, 6, 7, 8, 9]), (2, vec![0, 1, 6, 7, 10, 11]), (3, vec![0, 1, 2, 3, 4, 12])]
+            {
+                let rows = packed.index_select(
+                    &Tensor::new(whole.iter().map(|r| *r as u32).collect::<Vec<_>>(), &Device::Cpu)?,
+                    0,
+                )?;
+                let alone = scan(&rows, &spans(vec![Span::new(0..6, 0, vec![])]), of)?;
+                let own = &forked.spans[span].rows;
+                let (a, b) = (found.narrow(0, own.start, own.len())?, alone.narrow(0, 6 - own.len(), own.len())?);
+                assert_eq!(a.to_vec2::<f32>()?, b.to_vec2::<f32>()?, "{delta} {span}");
+            }
+            // The last query alone, over a cache of what went before.
+            let cached = spans(vec![Span { rows: 0..1, start: 2, prefix: vec![0..2], own: 6..10 }]);
+            let last = scan(&packed, &cached, of)?;
+            assert_eq!(last.to_vec2::<f32>()?[0], found.to_vec2::<f32>()?[9]);
+            let by_state = state(&packed, &forked.spans[1], 5, of)?;
+            let q = packed.get(9)?.to_vec1::<f32>()?;
+            let read = |h: usize, j: usize| (0..3).map(|i| q[h * 3 + i] * by_state[(h * 3 + i) * 4 + j]).sum::<f32>();
+            assert!((read(1, 2) - last.to_vec2::<f32>()?[0][6]).abs() < 1e-5);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_gradient_is_that_of_differences() -> Result<()> {
+        for delta in [false, true] {
+            let of = Recurrence { heads: 2, keys: 2, values: 3, delta };
+            let rows = spans(vec![Span::new(0..4, 0, vec![]), Span::new(4..6, 0, vec![])]);
+            let values = numbers(6 * of.width(), 5);
+            let weights = Tensor::from_vec(numbers(6 * 6, 9), (6, 6), &Device::Cpu)?;
+            let sum = |values: Vec<f32>| -> Result<f64> {
+                let packed = Tensor::from_vec(values, (6, of.width()), &Device::Cpu)?;
+                Ok(f64::from((scan(&packed, &rows, of)? * &weights)?.sum_all()?.to_scalar::<f32>()?))
+            };
+            let variable = candle_core::Var::from_vec(values.clone(), (6, of.width()), &Device::Cpu)?;
+            let grads = (scan(&variable, &rows, of)? * &weights)?.sum_all()?.backward()?;
+            let found = grads.get(&variable).expect("a gradient").flatten_all()?.to_vec1::<f32>()?;
+            for (i, found) in found.iter().enumerate() {
+                let moved = |by: f32| {
+                    let mut values = values.clone();
+                    values[i] += by;
+                    sum(values)
+                };
+                let expected = (moved(1e-2)? - moved(-1e-2)?) / 2e-2;
+                assert!(
+                    (f64::from(*found) - expected).abs() < 2e-3 * (1.0 + expected.abs()),
+                    "{delta} {i}: {found} {expected}"
+                );
+            }
+        }
+        Ok(())
+    }
+}
