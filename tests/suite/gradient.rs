@@ -1,7 +1,8 @@
 //! Gradients are what small changes at a site do to a metric.
 
-use crate::support::{FAMILIES, Golden, family_dir, open};
+use crate::support::{FAMILIES, Golden, family_dir, open, other_families};
 use candle_core::DType;
+use gatelens::model::arch::{Activation as Activations, Channel, Layer, Mixer};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Array, Engine, Options, Reading, run, size};
@@ -81,6 +82,13 @@ struct Case {
 /// and a few times 1e-6 nats of the other. Where that would decide nothing the test fails too.
 #[track_caller]
 fn hold(what: &str, model: &Model, make: &dyn Fn(&mut Plan) -> Vec<Case>) {
+    hold_by(1.0, what, model, make);
+}
+
+/// [`hold`] by steps that are so much shorter: where a model cuts numbers off, or chooses experts, a long one takes it over an edge.
+/// Where the noise of short ones would decide, nothing is held.
+#[track_caller]
+fn hold_by(shorter: f64, what: &str, model: &Model, make: &dyn Fn(&mut Plan) -> Vec<Case>) {
     let mut plan = Plan::default();
     let cases = make(&mut plan);
     for case in &cases {
@@ -101,7 +109,7 @@ fn hold(what: &str, model: &Model, make: &dyn Fn(&mut Plan) -> Vec<Case>) {
             let direction: Vec<f32> = numbers(seed, value.len()).iter().map(|x| x * size).collect();
             let terms: Vec<f32> = gradient.iter().zip(&direction).map(|(g, d)| g * d).collect();
             let scale = inner(&terms, &terms).sqrt();
-            let h = (0.005 / scale).clamp(0.004, 0.03) as f32;
+            let h = ((0.005 / scale).clamp(0.004, 0.03) / shorter) as f32;
             for steps in [1.0, -1.0, 2.0, -2.0] {
                 let moved = direction.chunks_exact(value.len() / case.positions.len());
                 let add = |(p, vector): (&usize, &[f32])| {
@@ -118,10 +126,17 @@ fn hold(what: &str, model: &Model, make: &dyn Fn(&mut Plan) -> Vec<Case>) {
     for ((case, slope, scale, h), f) in expected.into_iter().zip(found.chunks_exact(4)) {
         let f: Vec<f64> = f.iter().map(|r| r.number().expect("a metric")).collect();
         let measured = (8.0 * (f[0] - f[1]) - (f[2] - f[3])) / (12.0 * h);
-        let tolerance = 3e-3 * scale + 1.5e-6 / h;
+        let share = if shorter > 1.0 { 0.15 } else { 3e-3 };
+        let tolerance = share * scale + 1.5e-6 / h;
+        if shorter > 1.0 && tolerance > 0.25 * scale {
+            continue;
+        }
         let at = format!("{what}, {} of {:?} by {:?}", case.site, case.run, case.metric);
         assert!((slope - measured).abs() <= tolerance, "{at}: {slope}, not {measured}, within {tolerance}");
-        assert!(tolerance < 0.05 * scale, "{at}: differences of {scale} within {tolerance} decide nothing");
+        assert!(
+            tolerance < 0.05 * scale || shorter > 1.0,
+            "{at}: differences of {scale} within {tolerance} decide nothing"
+        );
     }
 }
 
@@ -138,6 +153,29 @@ fn gradients_equal_finite_differences_at_every_site_of_every_family() {
                 Case { run: prompt, site, metric, positions }
             };
             sites.iter().flat_map(|s| metrics().map(|m| (*s, m))).map(case).collect()
+        });
+    }
+}
+
+#[test]
+fn gradients_equal_finite_differences_at_every_site_of_every_other_family() {
+    for family in other_families() {
+        let model = open(&family);
+        let arch = &model.decoder.arch;
+        let sites = sites(&model, &(0..arch.n_layers).collect::<Vec<_>>());
+        let has_edges = |layer: &Layer| {
+            let clipped = matches!(layer.mixer, Mixer::Attention(attention) if attention.clip.is_some());
+            let relu = matches!(layer.channel, Channel::Mlp(mlp) if mlp.activation == Activations::Relu);
+            clipped || relu || matches!(layer.channel, Channel::Experts(_))
+        };
+        let shorter = if arch.layers.iter().any(has_edges) { 12.0 } else { 1.0 };
+        hold_by(shorter, &family, &model, &|plan| {
+            let prompt = plan.prompt("p", IDS.map(|id| (5 * id + 2) % arch.vocab as u32).to_vec());
+            let case = |site: &Site| {
+                let positions = if site.kind == SiteKind::Logits { vec![8] } else { vec![4, 8] };
+                Case { run: prompt, site: *site, metric: difference(), positions }
+            };
+            sites.iter().map(case).collect()
         });
     }
 }

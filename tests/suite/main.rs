@@ -17,6 +17,7 @@ mod demo;
 mod devices;
 mod edges;
 mod experiments;
+mod families;
 mod faults;
 mod generate;
 mod gradient;

@@ -3,7 +3,7 @@
 mod plans;
 
 use self::plans::{Cook, Recipe, edit, metric, recipe};
-use crate::support::{FAMILIES, family_dir, open};
+use crate::support::{FAMILIES, family_dir, open, other_families};
 use candle_core::DType;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{
@@ -81,6 +81,17 @@ fn any_plan_reads_as_by_whole_forward_passes_in_every_family() {
         let model = open(family);
         let arch = &model.decoder.arch;
         check(60, i as u8, recipe(1..5, 0..8, 1..10), |recipe| agree(&model, &Cook::plan_of(&recipe, arch)));
+    }
+}
+
+#[test]
+fn any_plan_reads_as_by_whole_forward_passes_in_every_other_family() {
+    for (i, family) in other_families().iter().enumerate() {
+        let model = open(family);
+        let arch = &model.decoder.arch;
+        check(15, 100 + i as u8, recipe(1..4, 1..6, 1..8), |recipe| {
+            agree(&model, &Cook::plan_of(&recipe, arch)).map_err(|e| TestCaseError::fail(format!("{family}: {e}")))
+        });
     }
 }
 

@@ -10,16 +10,39 @@ pub mod gguf_builder;
 pub mod tmpfs;
 
 use candle_core::{DType, Device, Tensor};
+use gatelens::model::arch::Arch;
 use gatelens::model::{Model, Options};
 use gatelens::plan::{Activation, Part, Plan, Positions};
 use gatelens::run::{self, run};
-use gatelens::site::SiteKind;
+use gatelens::site::{KINDS, Site, SiteKind};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 /// The golden families: tiny random checkpoints with the activations that `transformers` gives for them.
 pub const FAMILIES: [&str; 11] =
     ["gpt2", "gpt_neox", "llama", "llama3_rope", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2"];
+
+/// The smaller fixtures of all other families, as [`open`] takes them.
+pub fn other_families() -> Vec<String> {
+    let all = std::fs::read_dir(fixtures().join("families")).expect("a folder of fixtures");
+    let name = |path: PathBuf| path.file_name().and_then(|name| name.to_str()).map(|name| format!("families/{name}"));
+    let mut all: Vec<String> = all.filter_map(|entry| name(entry.expect("an entry").path())).collect();
+    all.sort();
+    if let Ok(only) = std::env::var("GATELENS_FAMILY") {
+        all.retain(|name| name.ends_with(&format!("/{only}")));
+    }
+    all
+}
+
+/// A site of a kind that an index decides, in one of the layers that have it, which another decides.
+pub fn site_of(arch: &Arch, kind: usize, layer: usize) -> Site {
+    let there =
+        |kind: SiteKind| (0..arch.n_layers).filter(move |l| kind.at(*l).check(arch).is_ok()).collect::<Vec<_>>();
+    let kinds: Vec<SiteKind> = KINDS.iter().map(|(kind, _)| *kind).filter(|kind| !there(*kind).is_empty()).collect();
+    let kind = kinds[kind % kinds.len()];
+    let layers = there(kind);
+    kind.at(layers[layer % layers.len()])
+}
 
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures")

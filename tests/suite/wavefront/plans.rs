@@ -1,8 +1,9 @@
 //! Random plans. A recipe says what to do in numbers that mean something in every family; [`Cook`] makes a sound plan of it.
 
+use crate::support::site_of;
 use gatelens::model::arch::Arch;
 use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Projection, Run, What};
-use gatelens::site::{KINDS, Site, SiteKind, Units};
+use gatelens::site::{Site, SiteKind, Units};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
@@ -115,7 +116,8 @@ impl<'a> Cook<'a> {
         self.runs.clear();
         for p in &recipe.prompts {
             let n = if p.as_first { recipe.prompts[0].length } else { p.length };
-            let run = self.plan.prompt("p", p.ids[..n].to_vec());
+            let ids = p.ids[..n].iter().map(|id| id % self.arch.vocab as u32).collect();
+            let run = self.plan.prompt("p", ids);
             self.runs.push(run);
         }
         for f in &recipe.forks {
@@ -134,9 +136,7 @@ impl<'a> Cook<'a> {
     }
 
     fn site(&self, place: &Place) -> Site {
-        let kinds: Vec<SiteKind> =
-            KINDS.iter().map(|(kind, _)| *kind).filter(|kind| kind.at(0).check(self.arch).is_ok()).collect();
-        place.kind.get(&kinds).at(place.layer.index(self.arch.n_layers))
+        site_of(self.arch, place.kind.index(usize::MAX), place.layer.index(usize::MAX))
     }
 
     fn positions(&self, place: &Place, n: usize) -> Positions {
@@ -222,7 +222,7 @@ impl<'a> Cook<'a> {
         let n = self.plan.length(run);
         let ids = |seed: u64| -> Vec<u32> {
             let count = 1 + seed as usize % 3;
-            numbers(seed, count).iter().map(|x| ((x + 1.0) * 70.0) as u32).collect()
+            numbers(seed, count).iter().map(|x| ((x + 1.0) * 70.0) as u32 % self.arch.vocab as u32).collect()
         };
         match r.what {
             0 => What::Metric(Metric::logit_difference(ids(r.seed), ids(r.seed ^ 77))),
