@@ -59,6 +59,12 @@ impl Asked {
     }
 }
 
+/// A logit difference and its answer's half, whose attributions stand side by side. Pairs' metrics are logit differences; of another
+/// metric the whole stands for the half.
+pub fn metric_and_half(metric: &Metric) -> [Metric; 2] {
+    [metric.clone(), metric.answer_half().unwrap_or_else(|| metric.clone())]
+}
+
 /// The least number that is not written as 0, nats.
 pub(super) const LEAST: f64 = 0.0005;
 
@@ -267,6 +273,7 @@ impl Shown<'_> {
         };
         let of = match self.what {
             "attribution" => "attribution to",
+            "loss" => "loss of attribution to",
             "contrast" => "contrast of",
             _ => "effect on",
         };

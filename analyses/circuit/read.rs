@@ -5,6 +5,7 @@ use crate::analyses::edges::{Drawn, OfEdge, layered};
 use crate::analyses::effects::{INTERVAL, Share};
 use crate::analyses::prelude::*;
 use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Graph, Threshold};
+use crate::names::short_name;
 use crate::report::cells::{count, number, plural, share, share_interval, signed};
 
 /// How many edges a table lists, and a figure of bars shows.
@@ -44,7 +45,8 @@ impl<'a> Read<'a> {
 
     fn subtitle(&self) -> String {
         let Some(first) = self.summary.first() else { return String::new() };
-        format!("{}: edges of the positive run kept, all others taken; {}", first.model, plural(first.n, "pair"))
+        let model = short_name(first.model);
+        format!("{model}: edges of the positive run kept, all others taken; {}", plural(first.n, "pair"))
     }
 
     /// Faithfulness over the size of the circuit, of every ranking, beside random circuits.
@@ -350,4 +352,17 @@ fn lost(listing: Listing, spans: bool) -> Result<Block, AnalysisError> {
         .column("lost without it", Show::Share(MinimalityRow::faithfulness_lost.name))
         .column("95 % interval", Show::ShareInterval("ci_"));
     Ok(Block::Table(listing.block("What the circuit loses without an edge")?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_name_the_model_without_its_folder() {
+        let (curve, minimality, stability) = Default::default();
+        let summary = vec![SummaryRow { model: "models/m.gguf", n: 2, ..SummaryRow::default() }];
+        let subtitle = Read { curve, summary, minimality, stability }.subtitle();
+        assert_eq!(subtitle, "m: edges of the positive run kept, all others taken; 2 pairs");
+    }
 }

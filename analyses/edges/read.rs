@@ -7,6 +7,7 @@ use crate::analyses::power::Power;
 use crate::analyses::summary::Position;
 use crate::analyses::{AnalysisError, Figures, table};
 use crate::figure::{Estimate, Figure, Forest, ForestRow, Graph, GraphEdge, GraphNode, Scatter, ScatterPoint};
+use crate::names::short_name;
 use crate::plan::Reader;
 use crate::report::cells::{capitalised, count, interval, p_value, plural, share, share_interval, signed};
 use crate::report::listing::{Listing, Show};
@@ -106,7 +107,8 @@ impl<'a> OfDirection<'a> {
     fn subtitle(&self) -> String {
         let Some(first) = self.rows.first() else { return String::new() };
         let base = if self.direction == "necessity" { "positive" } else { "negative" };
-        format!("{}: {base} run, {}, position {}", first.model, plural(first.n, "pair"), first.position)
+        let model = short_name(first.model);
+        format!("{model}: {base} run, {}, position {}", plural(first.n, "pair"), first.position)
     }
 
     /// The strongest edges that are significant and at least one per cent of the gap; or, if none is, the strongest.
@@ -426,7 +428,7 @@ mod tests {
         let edge =
             OfEdge { writer: writer.into(), reader: reader.into(), writer_layer: writer_layer(of), reader_layer: 3 };
         EdgeRow {
-            model: "m",
+            model: "models/m.gguf",
             edge,
             direction: "necessity",
             n: 30,
@@ -438,6 +440,12 @@ mod tests {
             run,
             ..EdgeRow::default()
         }
+    }
+
+    #[test]
+    fn figures_name_the_model_without_its_folder() {
+        let tables = [EdgeRow::table([row("input", "m0", Some(-5.0), 0.001, None)]).unwrap()];
+        assert_eq!(read(&tables).unwrap()[0].subtitle(), "m: positive run, 30 pairs, position ");
     }
 
     #[test]

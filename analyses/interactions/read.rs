@@ -121,9 +121,9 @@ fn map(rows: &[PairOfHeadsRow]) -> Figure {
         values,
         marks,
         missing_meaning: Some("in the other half, or a head with itself".to_string()),
-        limit: None,
         row_names: names.iter().skip(1).cloned().collect(),
         column_names: names.iter().take(names.len().saturating_sub(1)).cloned().collect(),
+        ..Heatmap::default()
     })
 }
 

@@ -18,7 +18,7 @@ pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
 use super::gate::{GateArgs, Head, interchanged, names, silenced};
 use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
-use crate::analyses::halves::{Asked, Value};
+use crate::analyses::halves::{Asked, Value, metric_and_half};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::less;
 use crate::plan::Attribution;
@@ -155,7 +155,8 @@ pub struct Found {
 struct OfPair {
     negative: Handle<f64>,
     values: [Asked; 2],
-    attributions: [Handle<Array>; 2],
+    /// To the metric, and to its answer's half.
+    attributions: [[Handle<Array>; 2]; 2],
 }
 
 impl Cascade {
@@ -165,10 +166,13 @@ impl Cascade {
         let of_pair = |i: usize| {
             let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
             let gate_out = plan.fork(positive, self.mode.edits(&items.gate, negative));
+            let both = metric_and_half(&tokens.metric);
+            let mut attributed = |run| both.clone().map(|metric| plan.read(run, Attribution(metric)));
+            let attributions = [positive, gate_out].map(&mut attributed);
             OfPair {
                 negative: plan.read(negative, tokens.metric.clone()),
                 values: [positive, gate_out].map(|run| Value::ask(&mut plan, run, &tokens.metric)),
-                attributions: [positive, gate_out].map(|run| plan.read(run, Attribution(tokens.metric.clone()))),
+                attributions,
             }
         };
         let asked = pairs.map(of_pair).collect();
@@ -231,6 +235,8 @@ struct Measured {
     /// The answer's half of the metric, clean and with the gate out.
     answers: [Vec<f64>; 2],
     attributions: [Vec<Vec<f64>>; 2],
+    /// Those to the answer's half.
+    to_answers: [Vec<Vec<f64>>; 2],
 }
 
 impl Measured {
@@ -243,8 +249,10 @@ impl Measured {
         for (list, value) in self.answers.iter_mut().zip([clean, out]) {
             list.extend(value.answer);
         }
-        for (rows, of) in self.attributions.iter_mut().zip(of_pair.attributions) {
-            rows.push(attributions(&readings[of], all, n_heads));
+        for (k, of_run) in of_pair.attributions.into_iter().enumerate() {
+            let [whole, to_answer] = of_run.map(|of| attributions(&readings[of], all, n_heads));
+            self.attributions[k].push(whole);
+            self.to_answers[k].push(to_answer);
         }
     }
 }
@@ -258,22 +266,27 @@ struct Knocked {
     components: Vec<Component>,
     clean: Vec<Vec<f64>>,
     knocked: Vec<Vec<f64>>,
+    /// The same two to the answer's half.
+    to_answers: [Vec<Vec<f64>>; 2],
 }
 
 impl Knocked {
     fn of(all: Vec<Component>, measured: Measured) -> Self {
-        let (components, both) = without_empty(all, measured.attributions.concat());
+        let all_four = [measured.attributions.concat(), measured.to_answers.concat()].concat();
+        let (components, all_four) = without_empty(all, all_four);
         let by_component = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
             (0..components.len()).map(|c| rows.iter().map(|row| row[c]).collect()).collect()
         };
-        let (clean, knocked) = both.split_at(measured.positive.len());
+        let n = measured.positive.len();
+        let of = |k: usize| by_component(&all_four[k * n..(k + 1) * n]);
         Knocked {
             positive: measured.positive,
             negative: measured.negative,
             gate_out: measured.gate_out,
             answers: measured.answers,
-            clean: by_component(clean),
-            knocked: by_component(knocked),
+            clean: of(0),
+            knocked: of(1),
+            to_answers: [of(2), of(3)],
             components,
         }
     }
@@ -289,6 +302,8 @@ struct Loss {
     component: Component,
     /// Clean minus knocked out, one a pair.
     drops: Vec<f64>,
+    /// The same of the answer's half.
+    answers: Vec<f64>,
     /// Only the interval, where the component is not of the family.
     tested: Tested,
     is_gate: bool,
@@ -315,7 +330,8 @@ fn drops(knocked: &Knocked, gate: &[Head], seed: u64) -> Result<Vec<Loss>, Analy
             && tested.q.is_some_and(|q| q < SIGNIFICANT)
             && drop * fall > 0.0
             && clean * fall > 0.0;
-        Loss { component, drops, tested, is_gate: class == Some(Class::Gate), amplifier }
+        let answers = less(&knocked.to_answers[0][c], &knocked.to_answers[1][c]);
+        Loss { component, drops, answers, tested, is_gate: class == Some(Class::Gate), amplifier }
     };
     Ok(drops.into_iter().enumerate().zip(tested).map(loss).collect())
 }

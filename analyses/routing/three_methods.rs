@@ -21,14 +21,14 @@ use super::gate::{Head, interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
 use crate::analyses::halves;
-use crate::analyses::halves::{Asked, Halves, Value};
+use crate::analyses::halves::{Asked, Halves, Value, metric_and_half};
 use crate::analyses::inputs::halves as halves_of;
 use crate::analyses::interchange::spread;
 use crate::analyses::prelude::*;
 use crate::analyses::summary::less;
 use crate::plan::Attribution;
 use crate::stats::{bca_family, bca_ratio, ratio};
-use apart::Parts;
+use apart::{EffectPart, Parts};
 use std::collections::BTreeSet;
 
 parameters! {
@@ -121,12 +121,10 @@ fn methods_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     let of_pair = |i: usize| {
         let [positive, negative] = items.pairs.add(&mut plan, i);
         let metric = &items.pairs.tokens[i].metric;
-        // Pairs' metrics are logit differences.
-        let half = metric.answer_half().unwrap_or_else(|| metric.clone());
         OfPair {
             positive: Value::ask(&mut plan, positive, metric),
             negative: plan.read(negative, metric.clone()),
-            attributions: [metric.clone(), half].map(|metric| plan.read(positive, Attribution(metric))),
+            attributions: metric_and_half(metric).map(|metric| plan.read(positive, Attribution(metric))),
             heads: Vec::from_iter(items.heads.iter().map(|head| {
                 [interchanged(&[*head], negative), silenced(&[*head])].map(|edits| {
                     let fork = plan.fork(positive, edits);
@@ -139,10 +137,15 @@ fn methods_plan(items: &Items, pairs: Range<usize>) -> (Plan, Vec<OfPair>) {
     (plan, asked)
 }
 
+/// Attribution's number among the three methods.
+const ATTRIBUTION: usize = 2;
+
 /// What the three methods say of every head in every pair: `[heads][pairs]`, nats.
 #[derive(Debug, Default, PartialEq)]
 struct Measured {
     positive: Vec<f64>,
+    /// The answer's half of it.
+    positive_answers: Vec<f64>,
     negative: Vec<f64>,
     /// Edited minus clean metric.
     interchange: Vec<Vec<f64>>,
@@ -172,6 +175,7 @@ impl Measured {
         let total: f64 = attributed.iter().map(|v| v.abs()).sum();
         let clean = of_pair.positive.of(readings);
         self.positive.push(clean.metric);
+        self.positive_answers.extend(clean.answer);
         self.negative.push(readings[of_pair.negative]);
         for ((h, c), forks) in heads.iter().enumerate().zip(&of_pair.heads) {
             let [interchange, ablation] = forks.map(|fork| clean.swap(None, fork.of(readings)));
@@ -285,6 +289,13 @@ rows! {
         interchange_halves: Halves [newer] as "interchange" = "with z from the negative prompt, edited minus clean",
         ablation_halves: Halves [newer] as "ablation" = "with z set to zero, edited minus clean",
         dla_halves: Halves [newer] as "dla" = "attribution to",
+        ablation_direct_halves: Halves [newer] as "ablation_direct" = "with its sign turned, attribution to",
+        ablation_frozen_halves: Halves [newer] as "ablation_frozen" =
+            "with z set to zero and every later component frozen, edited minus clean",
+        interchange_direct_halves: Halves [newer] as "interchange_direct" =
+            "with z from the negative prompt, change of the head's own attribution to",
+        interchange_frozen_halves: Halves [newer] as "interchange_frozen" =
+            "with z from the negative prompt and every later component frozen, edited minus clean",
     }
 
     /// A head that interchange finds.
@@ -314,10 +325,18 @@ fn heads_table(
     let [by_interchange, by_ablation, by_dla] = whole.map(|values| ranks(&means(values)));
     let [interchange_halves, ablation_halves, dla_halves] =
         std::array::from_fn(|method| both_halves(&measured.answers[method], whole[method], seed));
+    let removed = |rows: &[Vec<f64>]| -> Vec<Vec<f64>> {
+        rows.iter().map(|x| x.iter().map(|attribution| -attribution).collect()).collect()
+    };
+    let ablation_direct = both_halves(&removed(&measured.answers[ATTRIBUTION]), &removed(&measured.dla), seed);
+    let [interchange_direct, interchange_frozen, ablation_frozen] =
+        [EffectPart::InterchangeDirect, EffectPart::InterchangeFrozen, EffectPart::AblationFrozen]
+            .map(|part| part_over_pairs(parts, part, seed));
     let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
     let row = |h: usize| {
         let [interchange, ablation, dla] = whole.map(|values| mean(&values[h]).unwrap_or(0.0));
-        let (head, parts) = (items.heads[h], &parts[h]);
+        let head = items.heads[h];
+        let of_interchange = interchange_direct[h].0;
         HeadRow {
             model,
             layer: head.layer as i64,
@@ -337,13 +356,17 @@ fn heads_table(
             dla_share_interval: shares[h].map(Interval::ends),
             ablation_direct_mean: Some(-dla),
             ablation_repair_mean: Some(ablation - -dla),
-            ablation_frozen_mean: parts.ablation_frozen,
-            interchange_direct_mean: parts.interchange_direct,
-            interchange_repair_mean: parts.interchange_direct.map(|direct| interchange - direct),
-            interchange_frozen_mean: parts.interchange_frozen,
+            ablation_frozen_mean: ablation_frozen[h].0,
+            interchange_direct_mean: of_interchange,
+            interchange_repair_mean: of_interchange.map(|direct| interchange - direct),
+            interchange_frozen_mean: interchange_frozen[h].0,
             interchange_halves: interchange_halves[h],
             ablation_halves: ablation_halves[h],
             dla_halves: dla_halves[h],
+            ablation_direct_halves: ablation_direct[h],
+            ablation_frozen_halves: ablation_frozen[h].1,
+            interchange_direct_halves: interchange_direct[h].1,
+            interchange_frozen_halves: interchange_frozen[h].1,
         }
     };
     Ok(HeadRow::table((0..items.heads.len()).map(row))?)
@@ -366,6 +389,14 @@ fn crossed(effects: &[f64], measured: &Measured, seed: u64) -> Crossed {
 fn both_halves(answers: &[Vec<f64>], whole: &[Vec<f64>], seed: u64) -> Vec<Halves> {
     let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
     halves::over_items(answers, &foils, seed)
+}
+
+/// A part's mean of each head, and its halves; none of heads that were not run.
+fn part_over_pairs(parts: &[Parts], part: EffectPart, seed: u64) -> Vec<(Option<f64>, Halves)> {
+    let rows = |of: usize| -> Vec<Vec<f64>> { parts.iter().map(|parts| parts.of(part)[of].to_vec()).collect() };
+    let (whole, answers) = (rows(0), rows(1));
+    let halves = both_halves(&answers, &whole, seed);
+    whole.iter().map(|x| mean(x)).zip(halves).collect()
 }
 
 /// A head that interchange finds, and which other methods do.

@@ -103,12 +103,18 @@ rows! {
         halves: Halves [newer] as "effect" = "vector: steered minus base of",
     }
 
-    /// One prompt under a condition.
-    pub(super) struct ItemRow<'a> in "items" {
-        item: OfPrompt<'a> as "",
+    /// The prompt and the condition that a row is of.
+    #[derive(Copy)]
+    pub(super) struct OfSteered<'a> {
+        prompt: OfPrompt<'a> as "",
         kind: &'a str = "add, ablate or gcav",
         direction: i64 = "0: the vector; from 1 on: random directions",
         coefficient: Option<f64> = "coefficient",
+    }
+
+    /// One prompt under a condition.
+    pub(super) struct ItemRow<'a> in "items" {
+        steered: OfSteered<'a> as "",
         base_metric: Option<f64> = "metric without steering, nats",
         metric: Option<f64> = "metric, nats",
         kl_to_base: Option<f64> = "KL divergence of the next token from the run without steering, nats",
@@ -196,14 +202,23 @@ fn of_random<'a>(random: &[&Measured], classes: &[Class], row: DoseRow<'a>) -> D
     }
 }
 
+impl<'a> OfSteered<'a> {
+    /// A prompt, by its number, under a condition.
+    pub(super) fn new(condition: &Condition, (i, item): (usize, &'a Item)) -> Self {
+        OfSteered {
+            prompt: item.into(),
+            kind: condition.kind.name(),
+            direction: condition.direction as i64,
+            coefficient: condition.kind.coefficient_of(i),
+        }
+    }
+}
+
 fn items_table(items: &Items, base: &[f64], measured: &[Measured]) -> Result<Table, AnalysisError> {
     let under = |m: &Measured| {
         let Measured { condition, metric, kl, entropy, halves: [answers, foils], .. } = m;
         let row = |(i, item)| ItemRow {
-            item: OfPrompt::from(item),
-            kind: condition.kind.name(),
-            direction: condition.direction as i64,
-            coefficient: condition.kind.coefficient_of(i),
+            steered: OfSteered::new(condition, (i, item)),
             base_metric: Some(base[i]),
             metric: Some(metric[i]),
             kl_to_base: Some(kl[i]),

@@ -3,7 +3,7 @@
 //! Which prompts are gone on with, and how, is [`super::answers`]'; shares of classes by dose are in [`super::dose`].
 
 use super::Items;
-use super::dose::{DoseRow, Measured, answering};
+use super::dose::{DoseRow, Measured, OfSteered, answering};
 use crate::analyses::answered::{Answered, class_columns};
 use crate::analyses::columns::OfPrompt;
 use crate::analyses::doses::class_thresholds;
@@ -28,10 +28,7 @@ pub(super) fn are_classed(items: &Items, measured: &[Measured]) -> bool {
 rows! {
     /// The text of a prompt under a condition.
     pub(super) struct GenerationRow<'a> in "generations" {
-        item: OfPrompt<'a> as "",
-        kind: &'a str = "add, ablate or gcav",
-        direction: i64 = "0: the vector; from 1 on: random directions",
-        coefficient: Option<f64> = "coefficient",
+        steered: OfSteered<'a> as "",
         answer: Answered<'a> as "",
     }
 
@@ -52,10 +49,7 @@ pub(super) fn generations_table(items: &Items, measured: &[Measured]) -> Result<
     let given = measured.iter().filter_map(|m| Some((m.condition, m.answers?)));
     let rows = given.flat_map(|(condition, answers)| {
         items.dataset.items.iter().zip(answers).enumerate().map(move |(i, (item, answer))| GenerationRow {
-            item: item.into(),
-            kind: condition.kind.name(),
-            direction: condition.direction as i64,
-            coefficient: condition.kind.coefficient_of(i),
+            steered: OfSteered::new(condition, (i, item)),
             answer: answer.into(),
         })
     });
@@ -128,8 +122,8 @@ fn answers_section(thresholds: &Table, tables: &[Table], dir: &Path) -> Result<S
 fn texts_section(generations: &Table, dose: &Table, classed: bool) -> Result<Section, AnalysisError> {
     let (id, text, class) =
         (generations.column(OfPrompt::id)?, generations.column(Answered::text)?, generations.column(Answered::class)?);
-    let (direction, kind) = (generations.column(GenerationRow::direction)?, generations.column(GenerationRow::kind)?);
-    let coefficient = generations.column(GenerationRow::coefficient)?;
+    let (direction, kind) = (generations.column(OfSteered::direction)?, generations.column(OfSteered::kind)?);
+    let coefficient = generations.column(OfSteered::coefficient)?;
     let mut order: HashMap<&str, usize> = HashMap::new();
     id.iter().for_each(|id| {
         let next = order.len();

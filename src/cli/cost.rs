@@ -9,6 +9,9 @@ use crate::study::described::pieces;
 use crate::study::{Cost, ENGINES};
 use serde_json::{Map, Value};
 
+/// What the seconds of a dry run are.
+pub(super) const PACE: &str = "the time is that of computing, at the pace of some of these rows here and now";
+
 /// Each engine's name with its size and seconds.
 fn engines(cost: &Cost) -> impl Iterator<Item = (Engine, &Size, Option<f64>)> {
     ENGINES
@@ -56,7 +59,7 @@ pub(super) fn text(cost: &Cost) -> String {
     }));
     lines.extend(parts(cost));
     if cost.seconds.iter().any(Option::is_some) {
-        lines.push("the time is that of computing, at the pace of some of these rows here and now".to_owned());
+        lines.push(PACE.to_owned());
     }
     lines.extend(cost.first_prompt.as_ref().map(first_prompt));
     lines.join("\n")

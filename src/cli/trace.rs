@@ -1,10 +1,13 @@
 //! `gatelens trace`: activations of prompts, as a safetensors file.
 
+use super::cost::PACE;
+use super::pace;
 use super::tokens::FieldArgs;
 use super::{CliError, ModelArgs, bytes, check_out, say};
 use crate::model::Model;
 use crate::plan::{Activation, Array, Part, Plan, Positions};
-use crate::run::{Engine, Options, Reading, run};
+use crate::report::cells::plural;
+use crate::run::{Engine, Options, Reading, rate, run, size};
 use crate::rundir::write_file_with;
 use crate::site::{Site, SiteKind, Units, parse_sites};
 use safetensors::tensor::TensorView;
@@ -37,7 +40,7 @@ pub(super) struct Trace {
     #[arg(long, value_enum, default_value_t)]
     engine: Engine,
 
-    /// Print what would be recorded and how large it is, and stop
+    /// Print what would be recorded, how large it is and how long it takes, and stop
     #[arg(long)]
     dry_run: bool,
 }
@@ -91,7 +94,19 @@ impl Trace {
         Ok(sites)
     }
 
-    /// Prints what each tensor would hold, and what all of them take in the file.
+    /// Seconds that the readouts would take to compute, by a rate that is measured on some of the prompts' rows.
+    fn seconds(&self, plan: &Plan, model: &Model) -> Result<Option<f64>, CliError> {
+        let program = plan.compile(&model.decoder.arch)?;
+        let flops = size(&program, self.engine).flops;
+        if flops == 0.0 {
+            // Nothing but embeddings is read: no layer has to be.
+            return Ok(Some(0.0));
+        }
+        let failed = |e: candle_core::Error| CliError::Failed(format!("{}: {e}", model.name));
+        Ok(rate(&model.decoder, &program, self.engine).map_err(failed)?.map(|rate| flops / rate))
+    }
+
+    /// Prints what each tensor would hold, what all of them take in the file, and how long they take to compute.
     fn print_size(&self, plan: &Plan, sites: &[Site], model: &Model) -> Result<(), CliError> {
         let rows: usize = plan.prompts.iter().map(|p| p.ids.len()).sum();
         let width = |site: &Site| match site.units(&model.decoder.arch) {
@@ -101,17 +116,24 @@ impl Trace {
         };
         let widths: Vec<(String, usize)> = sites.iter().map(|site| (site.to_string(), width(site))).collect();
         let size: u64 = widths.iter().map(|(_, width)| (rows * width * 4) as u64).sum();
+        let seconds = self.seconds(plan, model)?;
         if self.model.output.json {
             let tensors: serde_json::Map<String, serde_json::Value> =
                 widths.into_iter().map(|(name, width)| (name, json!([rows, width]))).collect();
-            let size = json!({"rows": rows, "prompts": plan.prompts.len(), "tensors": tensors, "bytes": size});
+            let prompts = plan.prompts.len();
+            let size = json!({"rows": rows, "prompts": prompts, "tensors": tensors, "bytes": size, "seconds": seconds});
             return say(&size.to_string());
         }
         let mut lines = vec![format!("{:<16} {:>10} {:>10} {:>12}", "tensor", "rows", "width", "size")];
         lines.extend(widths.iter().map(|(name, width)| {
             format!("{name:<16} {rows:>10} {width:>10} {:>12}", bytes((rows * width * 4) as u64))
         }));
-        lines.push(format!("{} prompts, {} in all, which is held in memory", plan.prompts.len(), bytes(size)));
+        lines.push(format!(
+            "{}, {} in all, which is held in memory",
+            plural(plan.prompts.len() as i64, "prompt"),
+            bytes(size)
+        ));
+        lines.extend(seconds.map(|seconds| format!("{} by the {} engine; {PACE}", pace::about(seconds), self.engine)));
         say(&lines.join("\n"))
     }
 

@@ -37,17 +37,21 @@ impl Watch {
 
 impl Progress for Watch {
     fn begin(&self, expected: Work) {
-        let pace = Arc::new(Pace::start(expected.flops));
+        let pace = Arc::new(Pace::start(expected));
         self.shown.get_or_init(|| (progress_bar(expected.flops, &pace, self.quiet), pace));
         interrupt::begin(&self.out, expected.flops as u64);
     }
 
     fn advance(&self, done: Work) {
-        self.advanced(done, |pace| pace.computed(done.flops));
+        self.advanced(done, |pace| pace.computed(done));
     }
 
     fn kept(&self, done: Work) {
-        self.advanced(done, |pace| pace.kept(done.flops));
+        self.advanced(done, |pace| pace.kept(done));
+    }
+
+    fn spared(&self, not_needed: Work) {
+        self.advanced(not_needed, |pace| pace.spared(not_needed));
     }
 
     fn end(&self) {

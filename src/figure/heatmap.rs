@@ -42,7 +42,7 @@ pub struct Heatmap {
     pub y_label: String,
     /// What the colour means, with its unit.
     pub value_label: String,
-    /// Values by row, from 0 at the bottom, and column. `None` and numbers that are not finite are drawn as missing.
+    /// Values by row, from the bottom, and column. `None` and numbers that are not finite are drawn as missing.
     pub values: Vec<Vec<Option<f64>>>,
     /// Which cells have a dot; empty for none, else of the shape of `values`.
     pub marks: Vec<Vec<bool>>,
@@ -52,6 +52,8 @@ pub struct Heatmap {
     pub missing_meaning: Option<String>,
     /// The value at both ends of the scale, where maps are to be compared; by default, and where it is less, the largest of its own.
     pub limit: Option<f64>,
+    /// The number of the lowest row: maps of a part of the layers begin where that part does.
+    pub first_row: usize,
     /// What rows are called, from the bottom; empty where they are layers by number.
     pub row_names: Vec<String>,
     /// What columns are called; empty where they are numbered.
@@ -209,19 +211,19 @@ impl Heatmap {
         let style = TextStyle::new(TICK_SIZE, INK);
         let (rows, columns) = (self.values.len(), self.values[0].len());
         let (plot, cell) = (layout.plot, layout.cell(0, 0));
-        let names = (0..columns).map(|column| name_at(&self.column_names, column));
+        let names = (0..columns).map(|column| self.column_name(column));
         let widest = names.map(|name| style.width(&name)).fold(0.0, f32::max) + 0.7 * TICK_SIZE;
         let below = plot.bottom() as f32 + 14.0 + 0.95 * TICK_SIZE;
         for column in (0..columns).step_by(index_step(cell.width as f32, widest)) {
             let x = layout.cell(0, column).center().0;
             canvas.line((x, plot.bottom() + 3), (x, plot.bottom() + 14), INK, 3);
-            canvas.text(&name_at(&self.column_names, column), x as f32, below, style.anchored(Anchor::Middle));
+            canvas.text(&self.column_name(column), x as f32, below, style.anchored(Anchor::Middle));
         }
         for row in ticks(rows, index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
             let y = layout.cell(row, 0).center().1;
             canvas.line((plot.left - 14, y), (plot.left - 3, y), INK, 3);
             let x = plot.left as f32 - 22.0;
-            canvas.text_centered(&name_at(&self.row_names, row), x, y as f32, style.anchored(Anchor::End));
+            canvas.text_centered(&self.row_name(row), x, y as f32, style.anchored(Anchor::End));
         }
         let label = TextStyle::new(LABEL_SIZE, INK).anchored(Anchor::Middle);
         let (x, y) = plot.center();
@@ -310,11 +312,22 @@ impl Heatmap {
     /// `L12.H5`: the labels' first letters with the indices; or the names of column and row.
     fn name_of(&self, cell: &Named) -> String {
         if !self.row_names.is_empty() {
-            return format!("{}, {}", name_at(&self.column_names, cell.column), name_at(&self.row_names, cell.row));
+            return format!("{}, {}", self.column_name(cell.column), self.row_name(cell.row));
         }
         let letter = |label: &str| label.chars().next().map(|first| first.to_uppercase().to_string());
         let (row, column) = (letter(&self.y_label), letter(&self.x_label));
-        format!("{}{}.{}{}", row.unwrap_or_default(), cell.row, column.unwrap_or_default(), cell.column)
+        let (row, column) = (row.unwrap_or_default(), column.unwrap_or_default());
+        format!("{row}{}.{column}{}", self.row_name(cell.row), self.column_name(cell.column))
+    }
+
+    /// What a row is called: its number where it has no name.
+    fn row_name(&self, row: usize) -> String {
+        self.row_names.get(row).cloned().unwrap_or_else(|| (self.first_row + row).to_string())
+    }
+
+    /// What a column is called: its number where it has no name.
+    fn column_name(&self, column: usize) -> String {
+        self.column_names.get(column).cloned().unwrap_or_else(|| column.to_string())
     }
 }
 
@@ -335,11 +348,6 @@ impl Sign {
         }
         canvas.frame(place, FAINT_INK, 2);
     }
-}
-
-/// What a row or column is called: its number where it has no name.
-fn name_at(names: &[String], at: usize) -> String {
-    names.get(at).cloned().unwrap_or_else(|| at.to_string())
 }
 
 /// Every so many of the numbers from 0 on, and the last instead of the one that is too near to it.

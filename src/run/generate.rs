@@ -18,7 +18,7 @@ pub use batch::generation_size;
 pub(super) use cache::Cache;
 pub use sample::Sampling;
 
-use super::{Options, RunError};
+use super::{Options, RunError, Size};
 use crate::model::arch::Arch;
 use crate::model::decoder::{Angles, Decoder};
 use crate::plan::{Entropy, Plan, Run};
@@ -138,6 +138,17 @@ pub(crate) fn generate_samples(
     Ok(found.into_iter().flatten().collect())
 }
 
+/// What it would cost to let some runs of a plan go on by `tokens` tokens, at most, and what of that their prompts do, counted by
+/// `size`.
+pub(crate) fn whole_and_prompts<E>(
+    plan: &Plan,
+    generation: &Generation,
+    size: impl Fn(&Plan) -> Result<Size, E>,
+) -> Result<[Size; 2], E> {
+    let of = |tokens: usize| size(&continued_alone(plan, &generation.runs, tokens));
+    Ok([of(generation.max_tokens)?, of(1)?])
+}
+
 /// A plan that costs about what it costs to let some runs of another go on by `tokens` tokens: those runs and what they need, longer.
 pub(crate) fn continued_alone(plan: &Plan, runs: &[Run], tokens: usize) -> Plan {
     let needed = plan.needed(runs.iter().copied());
@@ -146,7 +157,7 @@ pub(crate) fn continued_alone(plan: &Plan, runs: &[Run], tokens: usize) -> Plan 
         alone.read(there[run], Entropy);
     }
     // The last token is not read.
-    alone.longer(tokens - 1)
+    alone.longer(tokens.saturating_sub(1))
 }
 
 /// How often each listed run was listed before.

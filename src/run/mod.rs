@@ -55,7 +55,7 @@ pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]
 pub(crate) use end::log_sum_exp;
 pub use generate::{Generated, Generation, Sampling, Steps, generate, generation_size};
-pub(crate) use generate::{continued_alone, generate_samples, samples};
+pub(crate) use generate::{continued_alone, generate_samples, samples, whole_and_prompts};
 pub use gradient::NoGradient;
 pub use rate::rate;
 pub use size::{Size, size};
@@ -96,10 +96,31 @@ pub struct Options<'a> {
     /// in whose MLP something is edited or read, where one prompt's forks stay together; what logits over the whole vocabulary
     /// may take; for gradients, what a batch's checkpoints and one layer's graph may take. Results do not depend on it.
     pub budget: usize,
-    /// Told of every layer that rows went through: how many rows did.
-    pub progress: &'a (dyn Fn(u64) + Sync),
+    /// Told of every layer that rows went through.
+    pub progress: &'a (dyn Fn(Told) + Sync),
     /// What stops the run from outside, after the layer that it is in.
     pub cancel: Option<&'a Cancel>,
+}
+
+/// What a run tells of its work: rows times layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// Rows of prompts and edited runs were computed.
+    Rows(u64),
+    /// Rows of new tokens were computed, one a text and step: they take more time, operation for operation.
+    Tokens(u64),
+    /// So many rows of new tokens will not be computed, because their text ended before it was as long as it may be.
+    Spared(u64),
+}
+
+impl Told {
+    /// The rows that were computed.
+    pub fn computed(self) -> u64 {
+        match self {
+            Told::Rows(rows) | Told::Tokens(rows) => rows,
+            Told::Spared(_) => 0,
+        }
+    }
 }
 
 impl Options<'_> {
@@ -108,7 +129,12 @@ impl Options<'_> {
     /// # Errors
     /// If the run is to stop.
     fn advance(&self, rows: usize) -> candle_core::Result<()> {
-        (self.progress)(rows as u64);
+        self.tell(Told::Rows(rows as u64))
+    }
+
+    /// As [`Options::advance`], of anything.
+    fn tell(&self, told: Told) -> candle_core::Result<()> {
+        (self.progress)(told);
         Ok(self.cancel.map_or(Ok(()), Cancel::check)?)
     }
 }

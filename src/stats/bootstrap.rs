@@ -298,15 +298,15 @@ fn acceleration(influence: &[f64]) -> f64 {
 }
 
 fn interval(estimate: f64, mut resampled: Vec<f64>, acceleration: f64, level: f64) -> Interval {
-    resampled.sort_unstable_by(f64::total_cmp);
-    let tie = TIE * (resampled[resampled.len() - 1] - resampled[0]);
-    let below = resampled.partition_point(|x| *x < estimate - tie);
-    let not_above = resampled.partition_point(|x| *x <= estimate + tie);
+    let (least, most) = resampled.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(*x), b.max(*x)));
+    let tie = TIE * (most - least);
+    let below = resampled.iter().filter(|x| **x < estimate - tie).count();
+    let not_above = resampled.iter().filter(|x| **x <= estimate + tie).count();
     // Resamples that equal the estimate lie half on each side.
     let share = (below + not_above) as f64 / (2 * resampled.len()) as f64;
     let tail = (1.0 - level) / 2.0;
     let moved = |p: f64| if share > 0.0 && share < 1.0 { moved(p, share, acceleration) } else { p };
-    Interval { low: quantile(&resampled, moved(tail)), high: quantile(&resampled, moved(1.0 - tail)) }
+    Interval { low: quantile(&mut resampled, moved(tail)), high: quantile(&mut resampled, moved(1.0 - tail)) }
 }
 
 /// The quantile that BCa takes for a nominal one; `share` of the resamples lie below the estimate.
@@ -319,10 +319,11 @@ fn moved(p: f64, share: f64, acceleration: f64) -> f64 {
     if slope > 0.0 { normal.cdf(bias + z / slope) } else { f64::from(u8::from(z > 0.0)) }
 }
 
-/// The quantile of sorted numbers, interpolated between them.
-fn quantile(sorted: &[f64], p: f64) -> f64 {
-    let at = p * (sorted.len() - 1) as f64;
-    let below = at.floor() as usize;
-    let above = (below + 1).min(sorted.len() - 1);
-    sorted[below] + (at - at.floor()) * (sorted[above] - sorted[below])
+/// The quantile of some numbers, interpolated between them. Two of them are all that it needs: to sort would take the most of a
+/// sweep's statistics.
+fn quantile(numbers: &mut [f64], p: f64) -> f64 {
+    let at = p * (numbers.len() - 1) as f64;
+    let (_, below, more) = numbers.select_nth_unstable_by(at.floor() as usize, f64::total_cmp);
+    let above = more.iter().copied().min_by(f64::total_cmp).unwrap_or(*below);
+    *below + (at - at.floor()) * (above - *below)
 }

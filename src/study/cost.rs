@@ -33,7 +33,7 @@ impl Cost {
         let first_prompt = scored.first_prompt().cloned();
         let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed);
         analysis.measure(&counter, &items)?;
-        let Counted { extent, sizes, parts, dearest } = counter.counted();
+        let Counted { extent, sizes, parts, dearest, .. } = counter.counted();
         let mut seconds = vec![None; ENGINES.len()];
         if let Some((_, plan)) = dearest {
             let decoder = &study.model.decoder;

@@ -4,7 +4,7 @@ use super::progress::Work;
 use super::session::{Session, SessionError};
 use crate::model::Model;
 use crate::plan::{Array, EndWhat, Extent, Graph, Plan, Program, Reading, Readings, Take};
-use crate::run::{Engine, Generated, Generation, Size, continued_alone};
+use crate::run::{Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -76,6 +76,8 @@ pub struct Counted {
     pub extent: Extent,
     /// By each of the counter's engines.
     pub sizes: Vec<Size>,
+    /// Operations of the first engine that generate texts, token by token.
+    pub of_tokens: f64,
     /// Parts that were named, in the order in which they were first, with their sizes by each engine.
     pub parts: Vec<(String, Vec<Size>)>,
     /// The plan that costs most by the first engine: of plans that differ, it says how fast they go.
@@ -131,6 +133,9 @@ impl Runner for Counter {
 
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
         // How long answers are is not known before: as long as they may be.
+        let first = |plan: &Plan| self.sizes(plan).map(|sizes| sizes.first().copied().unwrap_or_default());
+        let [whole, prompts] = whole_and_prompts(plan, generation, first)?;
+        self.counted.borrow_mut().of_tokens += whole.flops - prompts.flops;
         self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
         Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
     }
@@ -153,7 +158,8 @@ impl Runner for Counter {
 impl Counted {
     /// What all plans cost by the first engine.
     pub fn work(&self) -> Work {
-        self.sizes.first().map_or(Work::default(), |size| Work { rows: size.rows, flops: size.flops })
+        let of = |size: &Size| Work { rows: size.rows, flops: size.flops, of_tokens: self.of_tokens };
+        self.sizes.first().map_or(Work::default(), of)
     }
 }
 

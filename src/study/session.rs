@@ -14,8 +14,8 @@ use crate::model::Model;
 use crate::model::decoder::Decoder;
 use crate::plan::{Piece, Plan, Program, Reading, Readings, Run};
 use crate::run::{
-    Cancel, Cancelled, Engine, Generated, Generation, Options, RunError, Size, generate_samples, generation_size,
-    run_program, samples, size,
+    Cancel, Cancelled, Engine, Generated, Generation, Options, RunError, Size, Told, generate_samples, generation_size,
+    run_program, samples, size, whole_and_prompts,
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -178,11 +178,9 @@ impl Session {
     /// What some runs came to: what was kept, or new answers. `samples` says how often each run was listed before.
     fn generated(&self, made: &Made, some: &Generation, samples: &[u64]) -> Result<Vec<Generated>, SessionError> {
         let (decoder, plan) = (&self.model.decoder, made.plan);
-        // How long answers are is not known before; an operation a weight and row is what plans of them count too.
-        let a_row = 2.0 * decoder.arch.layer_params() as f64;
-        let work = |rows: u64| Work { rows, flops: rows as f64 * a_row };
+        let expected = self.of_texts(plan, some)?;
         let watching = &self.progress;
-        let progress = |rows: u64| advance(watching, work(rows));
+        let progress = |told: Told| tell(watching, expected.told(told));
         let options = self.options(&progress);
         let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
         let place = self.place(made);
@@ -190,7 +188,10 @@ impl Session {
             && let Some(answers) = parts.answers(of, some.runs.len())?
         {
             let size = cost(&answers)?;
-            self.kept(work(size.rows));
+            let tokens = answers.iter().map(Generated::steps).sum::<usize>() * decoder.arch.n_layers;
+            let most = answers.len() * some.max_tokens.saturating_sub(1) * decoder.arch.n_layers;
+            self.kept(expected.done(size.rows, tokens as u64));
+            tell(watching, expected.told(Told::Spared(most.saturating_sub(tokens) as u64)));
             self.count(plan, made.digest, size);
             return Ok(answers);
         }
@@ -209,7 +210,17 @@ impl Session {
         Some((parts, Of::new(made, &self.model, self.engine, parts)))
     }
 
-    fn options<'a>(&'a self, progress: &'a (dyn Fn(u64) + Sync)) -> Options<'a> {
+    /// What it is expected to cost to let runs of a plan go on. How long texts are is not known before.
+    fn of_texts(&self, plan: &Plan, some: &Generation) -> Result<OfTexts, RunError> {
+        if self.progress.is_none() {
+            return Ok(OfTexts::default());
+        }
+        let size_of = |plan: &Plan| Ok::<Size, RunError>(size(&self.compiled(plan)?, self.engine));
+        let [whole, prompts] = whole_and_prompts(plan, some, size_of)?;
+        Ok(OfTexts { whole, prompts })
+    }
+
+    fn options<'a>(&'a self, progress: &'a (dyn Fn(Told) + Sync)) -> Options<'a> {
         Options { engine: self.engine, progress, cancel: Some(&self.cancel), ..Options::default() }
     }
 
@@ -268,13 +279,14 @@ impl Session {
         if let Some((parts, of)) = &place
             && let Some(readings) = parts.readings(of, piece.plan.readouts.len())?
         {
-            self.kept(Work { rows: cost.rows, flops: cost.flops });
+            self.kept(Work { rows: cost.rows, flops: cost.flops, of_tokens: 0.0 });
             return Ok(readings);
         }
         self.cancel.check()?;
         let a_row = cost.flops / cost.rows.max(1) as f64;
+        let work = |rows: u64| Work { rows, flops: rows as f64 * a_row, of_tokens: 0.0 };
         let watching = &self.progress;
-        let progress = |rows: u64| advance(watching, Work { rows, flops: rows as f64 * a_row });
+        let progress = |told: Told| tell(watching, (work(told.computed()), false));
         let readings = run_program(&self.model.decoder, &program, &self.options(&progress))?.into_inner();
         if let Some((parts, of)) = &place {
             parts.keep_readings(of, &readings)?;
@@ -283,9 +295,43 @@ impl Session {
     }
 }
 
-/// Tells whoever watches, from any thread, that so much was computed.
-fn advance(progress: &Option<Arc<dyn Progress>>, done: Work) {
-    progress.iter().for_each(|progress| progress.advance(done));
+/// Tells whoever watches, from any thread, of work that was done or spared.
+fn tell(progress: &Option<Arc<dyn Progress>>, (work, spared): (Work, bool)) {
+    progress.iter().for_each(|progress| if spared { progress.spared(work) } else { progress.advance(work) });
+}
+
+/// What texts are expected to cost, as long as they may be, and what of that their prompts do.
+#[derive(Clone, Copy, Default)]
+struct OfTexts {
+    whole: Size,
+    prompts: Size,
+}
+
+impl OfTexts {
+    /// Prompts with so many rows of tokens, in so many rows together.
+    fn done(&self, rows: u64, tokens: u64) -> Work {
+        let of_tokens = self.tokens(tokens).of_tokens;
+        Work { rows, flops: self.prompts.flops + of_tokens, of_tokens }
+    }
+
+    /// So many rows of tokens.
+    fn tokens(&self, rows: u64) -> Work {
+        let (flops, of) = (self.whole.flops - self.prompts.flops, self.whole.rows.saturating_sub(self.prompts.rows));
+        let flops = rows as f64 * flops / of.max(1) as f64;
+        Work { rows, flops, of_tokens: flops }
+    }
+
+    /// What the engine tells, in operations; and whether it is spared.
+    fn told(&self, told: Told) -> (Work, bool) {
+        match told {
+            Told::Rows(rows) => {
+                let flops = rows as f64 * self.prompts.flops / self.prompts.rows.max(1) as f64;
+                (Work { rows, flops, of_tokens: 0.0 }, false)
+            }
+            Told::Tokens(rows) => (self.tokens(rows), false),
+            Told::Spared(rows) => (self.tokens(rows), true),
+        }
+    }
 }
 
 #[cfg(test)]

@@ -120,6 +120,9 @@ fn a_dry_run_of_a_trace_says_how_large_it_would_be_and_writes_nothing() {
     let prompts = bench.dataset("prompts.jsonl", &[line("a", &[1, 2, 3]), line("b", &[4, 5, 6])]);
     let said = bench.trace(&family_dir("llama"), &prompts, "pattern.0,z.1,logits", &["--dry-run"]).done();
     assert!(said.contains("z.1") && said.contains("2 prompts"), "{said}");
+    let last = said.lines().last().expect("a line");
+    let (time, rest) = last.split_once(" by the wavefront engine; ").unwrap_or_else(|| panic!("no time in: {said}"));
+    assert!(time.ends_with(" s") && rest.contains("at the pace of some of these rows"), "{last}");
     let (model, prompts) = (family_dir("llama"), prompts.to_str().expect("UTF-8").to_string());
     let words = ["trace", model.to_str().expect("UTF-8"), "--prompts", &prompts, "--sites", "pattern.0,z.1,logits"];
     let json = gatelens([&words[..], &["--dry-run", "--json"]].concat()).done();
@@ -127,6 +130,7 @@ fn a_dry_run_of_a_trace_says_how_large_it_would_be_and_writes_nothing() {
     // Four heads; six rows of f32.
     assert_eq!(size["tensors"], json!({ "pattern.0": [6, 12], "z.1": [6, 48], "logits": [6, 160] }));
     assert_eq!((&size["rows"], &size["bytes"]), (&json!(6), &json!(6 * (12 + 48 + 160) * 4)));
+    assert!(size["seconds"].as_f64().is_some_and(|seconds| seconds > 0.0 && seconds < 60.0), "{size}");
     gatelens(words).refused(&["--out"]);
     assert_eq!(bench.written(), [""; 0]);
 }

@@ -5,6 +5,7 @@ use crate::support::{FAMILIES, family_dir, open, other_families, site_of};
 use gatelens::model::arch::Arch;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Part, Plan, Positions, Run};
+use gatelens::run::Told;
 use gatelens::run::{
     Engine, Generated, Generation, Options, Sampling, Steps, generate, generation_size, run as run_plan,
 };
@@ -516,9 +517,14 @@ fn the_size_of_a_generation_is_what_it_computed() {
         let arch = &model.decoder.arch;
         let (plan, runs) = Random { arch, random: ChaCha8Rng::seed_from_u64(200 + i as u64) }.plan();
         for budget in [1, 100_000, usize::MAX] {
-            let counted = AtomicU64::new(0);
-            let progress = |rows: u64| {
-                counted.fetch_add(rows, Ordering::Relaxed);
+            let (counted, tokens, spared) = (AtomicU64::new(0), AtomicU64::new(0), AtomicU64::new(0));
+            let progress = |told: Told| {
+                counted.fetch_add(told.computed(), Ordering::Relaxed);
+                match told {
+                    Told::Rows(_) => 0,
+                    Told::Tokens(rows) => tokens.fetch_add(rows, Ordering::Relaxed),
+                    Told::Spared(rows) => spared.fetch_add(rows, Ordering::Relaxed),
+                };
             };
             let options = Options { budget, progress: &progress, ..Options::default() };
             // Every other token ends a run.
@@ -527,6 +533,9 @@ fn the_size_of_a_generation_is_what_it_computed() {
             let found = generate(&model.decoder, &plan, &generation, &options).expect("generated");
             let size = generation_size(&plan, arch, &generation, &found, budget).expect("a sound plan");
             assert_eq!(counted.load(Ordering::Relaxed), size.rows, "{family}, budget {budget}");
+            let (tokens, spared) = (tokens.into_inner(), spared.into_inner());
+            assert!(tokens > 0 && spared > 0, "{family}: {tokens} and {spared}");
+            assert_eq!(tokens + spared, (runs.len() * 6 * arch.n_layers) as u64, "{family}, budget {budget}");
         }
     }
 }

@@ -5,7 +5,7 @@ use candle_core::DType;
 use gatelens::model::arch::{Activation as Activations, Channel, Layer, Mixer};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Array, Engine, Options, Reading, run, size};
+use gatelens::run::{Array, Engine, Options, Reading, Told, run, size};
 use gatelens::site::{KINDS, Site, SiteKind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -533,8 +533,8 @@ fn a_plan_of_gradients_costs_a_pass_forward_and_two_through_the_layers_behind_th
             plan.read(prompt, gradient(metric.clone(), *site, Positions::Last));
         }
         let counted = AtomicU64::new(0);
-        let progress = |rows| {
-            counted.fetch_add(rows, Ordering::Relaxed);
+        let progress = |told: Told| {
+            counted.fetch_add(told.computed(), Ordering::Relaxed);
         };
         readings_by(&model, &plan, &Options { progress: &progress, ..Options::default() });
         let counts = [Engine::Wavefront, Engine::Full]

@@ -179,7 +179,8 @@ fn a_half_needs_tokens_that_the_model_has() {
 fn analysed(bench: &Bench, family: &str, command: &str, lines: &[serde_json::Value], more: &[&str]) -> PathBuf {
     let (path, out) =
         (bench.dataset(&format!("{family}-{command}.jsonl"), lines), bench.out(&format!("{family}-{command}")));
-    let file = if command == "interchange" { "--pairs" } else { "--prompts" };
+    let of_pairs = ["interchange", "cascade", "contrast-methods"].contains(&command);
+    let file = if of_pairs { "--pairs" } else { "--prompts" };
     let (model, path, to) = (family_dir(family), path.to_str().unwrap(), out.to_str().unwrap());
     let words = [command, model.to_str().unwrap(), file, path, "--out", to, "--quiet"];
     gatelens([&words[..], more].concat()).done();
@@ -335,13 +336,24 @@ fn of_pairs(bench: &Bench, command: &str, more: &[&str]) -> PathBuf {
 }
 
 /// Every effect and attribution stands beside its halves, whose difference it is: table, what they are of, and the whole's column.
-const APART: [(&str, &str, &str, &str); 9] = [
+const APART: [(&str, &str, &str, &str); 20] = [
     ("contrast", "heads", "contrast", "contrast_mean"),
     ("contrast", "heads", "survives", "survives_mean"),
     ("contrast-methods", "heads", "interchange", "interchange_mean"),
     ("contrast-methods", "heads", "ablation", "ablation_mean"),
     ("contrast-methods", "heads", "dla", "dla_mean"),
+    ("contrast-methods", "heads", "ablation_direct", "ablation_direct_mean"),
+    ("contrast-methods", "heads", "ablation_frozen", "ablation_frozen_mean"),
+    ("contrast-methods", "heads", "interchange_direct", "interchange_direct_mean"),
+    ("contrast-methods", "heads", "interchange_frozen", "interchange_frozen_mean"),
     ("cascade", "knockouts", "effect", "effect_mean"),
+    ("cascade", "components", "drop", "drop_mean"),
+    ("cascade", "repair", "direct", "direct_mean"),
+    ("cascade", "repair", "total", "total_mean"),
+    ("cascade", "repair", "difference", "difference_mean"),
+    ("cascade", "repair", "later_heads", "later_heads_mean"),
+    ("cascade", "repair", "later_mlps", "later_mlps_mean"),
+    ("cascade", "repair", "rest", "rest_mean"),
     ("cipher", "necessity", "effect", "effect_mean"),
     ("cipher", "injection", "effect", "effect_mean"),
     ("commitment", "layers", "effect", "effect_mean"),
@@ -401,6 +413,125 @@ fn what_other_analyses_measure_stands_beside_its_halves_too_which_are_those_of_i
         assert!(report.contains("answer and foil apart") && report.contains("What moved"), "{}", run.display());
         assert!(run.join("halves.png").is_file() && run.join("halves.svg").is_file(), "{}", run.display());
     }
+}
+
+/// One token each: a half is that token's logit less the mean.
+fn pairs_of_one_token(golden: &Golden) -> Vec<serde_json::Value> {
+    let mut pairs = pairs(golden);
+    for pair in &mut pairs {
+        (pair["answer"], pair["foil"]) = (json!([ANSWER[0]]), json!([FOIL[0]]));
+    }
+    pairs
+}
+
+/// A head's number in a table of two pairs against its expectation in each.
+fn near_mean(table: &Table, name: &str, row: usize, expected: [f64; 2]) {
+    let (found, expected) = (table.floats(name).unwrap()[row].unwrap(), (expected[0] + expected[1]) / 2.0);
+    assert!((found - expected).abs() < 1e-5, "{name} of row {row}: {found} and {expected}");
+}
+
+/// The effects with later components frozen, from forks that say so edit by edit and the whole vocabulary's logits.
+#[test]
+fn frozen_parts_have_the_halves_of_runs_that_are_frozen_by_hand() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let out = analysed(&bench, "llama", "contrast-methods", &pairs_of_one_token(&golden), &[]);
+    let table = Table::read_parquet(out.join("heads.parquet")).unwrap();
+    let (mut plan, heads) = (Plan::default(), model.heads().collect::<Vec<_>>());
+    let logits = || Activation { site: SiteKind::Logits.at(0), positions: Positions::Last, part: Part::All };
+    for pair in 0..2 {
+        let [clean, other] = ["input_ids", "donor_ids"].map(|name| plan.prompt("p", golden.ids(name, pair)));
+        plan.read(clean, logits());
+        for (layer, head) in &heads {
+            for change in [Change::interchange(other), Change::Zero] {
+                let edit = |site, part, change| Edit { site, part, positions: Positions::Last, change };
+                let mut edits = vec![edit(SiteKind::Z.at(*layer), Part::Heads(vec![*head]), change)];
+                let held = |site| edit(site, Part::All, Change::interchange(clean));
+                edits.extend((*layer..model.decoder.arch.n_layers).map(|l| held(SiteKind::MlpDelta.at(l))));
+                edits.extend((layer + 1..model.decoder.arch.n_layers).map(|l| held(SiteKind::AttnDelta.at(l))));
+                let fork = plan.fork(clean, edits);
+                plan.read(fork, logits());
+            }
+        }
+    }
+    let rows: Vec<Vec<f64>> = readings(&model, &plan, Engine::Full)
+        .iter()
+        .map(|r| r.values().iter().map(|x| f64::from(*x)).collect())
+        .collect();
+    let of_pair = |pair: usize| &rows[pair * rows.len() / 2..];
+    let mut largest = 0f64;
+    for row in 0..heads.len() {
+        for (k, method) in ["interchange", "ablation"].into_iter().enumerate() {
+            for (side, token) in [("answer", ANSWER[0]), ("foil", FOIL[0])] {
+                let change = |pair| {
+                    let (clean, edited) = (&of_pair(pair)[0], &of_pair(pair)[1 + 2 * row + k]);
+                    above_mean(edited, &[token]) - above_mean(clean, &[token])
+                };
+                let expected = [0, 1].map(change);
+                largest = largest.max(expected[0].abs());
+                near_mean(&table, &format!("{side}_{method}_frozen_mean"), row, expected);
+            }
+        }
+    }
+    assert!(largest > 1e-3, "the forks move something: {largest}");
+}
+
+/// What each head adds at the last position along a token's unembedding less the vocabulary's mean, through the run's own final norm:
+/// from the heads' outputs.
+fn along_the_centred_token(model: &Model, plan: &mut Plan, runs: &[Run], token: u32) -> Vec<Vec<f64>> {
+    let arch = &model.decoder.arch;
+    let last = |site| Activation { site, positions: Positions::Last, part: Part::All };
+    for run in runs {
+        plan.read(*run, last(SiteKind::ResidPost.at(arch.n_layers - 1)));
+        plan.read(*run, last(SiteKind::FinalNorm.at(0)));
+        for layer in 0..arch.n_layers {
+            plan.read(*run, last(SiteKind::HeadOut.at(layer)));
+        }
+    }
+    let all: Vec<u32> = (0..arch.vocab as u32).collect();
+    let rows: Vec<Vec<f32>> = model.decoder.unembedding(&all).and_then(|t| t.to_vec2()).unwrap();
+    let mean = |i: usize| rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64;
+    let along: Vec<f64> = (0..arch.d_model).map(|i| f64::from(rows[token as usize][i]) - mean(i)).collect();
+    let found: Vec<Vec<f32>> = readings(model, plan, Engine::Full).iter().map(Reading::values).collect();
+    let of_run = |values: &[Vec<f32>]| -> Vec<f64> {
+        let scale = |i: usize| f64::from(values[1][i] / values[0][i]);
+        let of_head = |out: &[f32]| (0..arch.d_model).map(|i| f64::from(out[i]) * scale(i) * along[i]).sum();
+        values[2..].iter().flat_map(|layer| layer.chunks_exact(arch.d_model)).map(of_head).collect()
+    };
+    found.chunks_exact(2 + arch.n_layers).map(of_run).collect()
+}
+
+#[test]
+fn what_heads_lose_to_a_knockout_has_the_halves_of_their_own_outputs() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
+    let more = ["--gate", "L0.H1", "--amplifiers", "0"];
+    let out = analysed(&bench, "llama", "cascade", &pairs_of_one_token(&golden), &more);
+    let table = Table::read_parquet(out.join("components.parquet")).unwrap();
+    let n_heads = model.decoder.arch.n_heads;
+    for (side, token) in [("answer", ANSWER[0]), ("foil", FOIL[0])] {
+        let mut plan = Plan::default();
+        let runs: Vec<Run> = (0..2)
+            .flat_map(|pair| {
+                let [clean, other] = ["input_ids", "donor_ids"].map(|name| plan.prompt("p", golden.ids(name, pair)));
+                let (site, part) = (SiteKind::Z.at(0), Part::Heads(vec![1]));
+                let change = Change::interchange(other);
+                [clean, plan.fork(clean, vec![Edit { site, part, positions: Positions::Last, change }])]
+            })
+            .collect();
+        let added = along_the_centred_token(&model, &mut plan, &runs, token);
+        let (layers, names) = (table.ints("layer").unwrap(), table.strs("component").unwrap());
+        let mut largest = 0f64;
+        for row in 0..table.rows() {
+            let Some(head) = names[row].strip_prefix("head.") else { continue };
+            let at = layers[row] as usize * n_heads + head.parse::<usize>().unwrap();
+            let lost = [0, 1].map(|pair| added[2 * pair][at] - added[2 * pair + 1][at]);
+            largest = if layers[row] > 0 { largest.max(lost[0].abs()) } else { largest };
+            near_mean(&table, &format!("{side}_drop_mean"), row, lost);
+        }
+        assert!(largest > 1e-5, "later heads change: {largest}");
+    }
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("What is lost when L0.H1 is out: answer and foil apart"), "{report}");
+    assert!(report.contains("halves-drops.png") && out.join("halves-drops.svg").is_file());
 }
 
 /// A table as an older build left it: without the columns that say what moved, and without rules of dots.

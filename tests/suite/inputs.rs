@@ -247,3 +247,35 @@ fn control_characters_without_a_token_are_told_with_the_prompt() {
     assert!(ended.stderr.contains(expected), "{}", ended.stderr);
     ended.done();
 }
+
+/// A byte that belongs to no whole character has one spelling, on the terminal, in the record and in both reports.
+#[test]
+fn a_token_of_half_a_character_reads_alike_wherever_it_is_shown() {
+    let (bench, spelled) = (Bench::new(), ["<0xE4>", "<0xBD>", "<0xA0>"]);
+    let prompt = json!({"text": "a\u{4f60}"});
+    let read = tokens(&bytes(), prompt.clone(), &[]);
+    let read: Vec<&str> = read.iter().map(|(_, text)| text.as_str()).collect();
+    assert!(read.ends_with(&spelled), "{read:?}");
+    let prompts = bench.dataset("prompts.jsonl", &[json!({"prompt": prompt})]);
+    let printed =
+        gatelens(["tokens", bytes().to_str().expect("UTF-8"), "--prompts", prompts.to_str().expect("UTF-8")]).done();
+    let lines: Vec<&str> = printed.lines().collect();
+    let ends = lines.iter().rev().take(3).rev().zip(spelled);
+    ends.for_each(|(line, byte)| assert!(line.ends_with(&format!("\t\"{byte}\"")), "{line}"));
+
+    said(run(&bench, &bytes(), &[texts("a\u{4f60}", "b\u{4f60}", "\u{4f60}", "b")], &[]));
+    let measured = measured(&bench);
+    assert_eq!(measured["answer"][0]["text"], "<0xE4>");
+    let shown = measured["first_prompt"]["tokens"].as_array().expect("tokens").iter().map(|token| &token["text"]);
+    assert!(shown.collect::<Vec<_>>().ends_with(&spelled.map(Value::from).iter().collect::<Vec<_>>()));
+    let report = |name: &str| std::fs::read_to_string(bench.out("run").join(name)).expect("a report");
+    let (markdown, html) = (report("report.md"), report("report.html"));
+    assert!(markdown.contains(r#""<0xE4>" "<0xBD>" "<0xA0>""#) && markdown.contains(r#"`"<0xE4>"`"#), "{markdown}");
+    assert!(
+        html.contains("&quot;&lt;0xE4&gt;&quot; &quot;&lt;0xBD&gt;&quot;")
+            || html.contains("\"&lt;0xE4&gt;\" \"&lt;0xBD&gt;\"")
+    );
+    for text in [markdown, html] {
+        assert!(!text.contains("\u{e4}\u{bd}") && !text.contains('\u{fffd}'), "letters of the byte table are shown");
+    }
+}

@@ -13,14 +13,15 @@ use gatelens::plan::{Activation, Change, Edit, Gradient, LogProbs, Metric, Part,
 use gatelens::run::{Array, Cancel, Engine, Generated, Generation, Options, Reading, RunError, Sampling, Steps, run};
 use gatelens::rundir::RunDir;
 use gatelens::site::SiteKind;
+use gatelens::study::counter::Counter;
 use gatelens::study::parts::Parts;
 use gatelens::study::session::{Limits, Session, SessionError, Wanted};
-use gatelens::study::{Progress, Work};
+use gatelens::study::{Progress, Runner as _, Work};
 use gatelens::table::Table;
 use serde_json::{Map, json};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 /// No limit, but for those that a test sets.
 const WHOLE: Limits = Limits { flops: f64::INFINITY, bytes: f64::INFINITY, runs: usize::MAX };
@@ -365,6 +366,54 @@ fn samples_do_not_depend_on_where_their_list_is_cut_nor_on_a_stop() {
         assert_eq!(directory.parts().len(), whole.len().div_ceil(n));
         directory.stop_after(1);
         assert_eq!(cut(), whole, "{n} at once, after a stop");
+    }
+}
+
+/// All that a watcher was told of, done or not needed: operations, and those of tokens.
+#[derive(Default)]
+struct Told(Mutex<[f64; 2]>);
+
+impl Told {
+    fn add(&self, work: Work) {
+        let mut sums = self.0.lock().unwrap();
+        *sums = [sums[0] + work.flops, sums[1] + work.of_tokens];
+    }
+}
+
+impl Progress for Told {
+    fn advance(&self, done: Work) {
+        assert!(done.of_tokens == 0.0 || done.of_tokens == done.flops, "{done:?}");
+        self.add(done);
+    }
+
+    fn kept(&self, done: Work) {
+        self.add(done);
+    }
+
+    fn spared(&self, not_needed: Work) {
+        assert!(not_needed.of_tokens > 0.0, "{not_needed:?}");
+        self.add(not_needed);
+    }
+}
+
+#[test]
+fn what_is_expected_of_texts_is_done_or_spared_also_by_a_run_that_takes_them_over() {
+    let (model, (plan, runs), directory) = (Arc::new(open("llama")), prompts(), Directory::new());
+    let generation = sampled(runs);
+    let counter = Counter::new(&model, vec![Engine::Wavefront], 0);
+    counter.generate(&plan, &generation).unwrap();
+    let expected = counter.counted().work();
+    assert!(expected.of_tokens > 0.0 && expected.of_tokens < expected.flops);
+    for again in [false, true] {
+        let (told, kept) = (Arc::new(Told::default()), directory.open());
+        let session = Session::new(&model, Engine::Wavefront, 0).limited(WHOLE).resumable(kept.parts());
+        let answers = session.watched(told.clone()).generate(&plan, &generation).unwrap();
+        assert!(answers.iter().any(|answer| answer.stopped), "some text ends early");
+        let told = *told.0.lock().unwrap();
+        for (told, expected) in told.into_iter().zip([expected.flops, expected.of_tokens]) {
+            // What a fork shares with its prompt is counted for a prompt that is longer, and each goes on by itself.
+            assert!((told / expected - 1.0).abs() < 0.05, "again {again}: {told} and {expected}");
+        }
     }
 }
 

@@ -73,8 +73,9 @@ fn what_a_command_does_not_need_is_not_read() {
     let [model, prompts, pairs] = [&model, &prompts, &pairs].map(|path| path.to_str().expect("UTF-8"));
     let none: [String; 0] = [];
     assert_eq!(read(&["inspect", model]), none);
-    assert_eq!(read(&["trace", model, "--prompts", prompts, "--sites", "z", "--dry-run"]), none);
+    assert_eq!(read(&["trace", model, "--prompts", prompts, "--sites", "embed", "--dry-run"]), none);
     // One layer tells the pace.
+    assert_eq!(read(&["trace", model, "--prompts", prompts, "--sites", "z", "--dry-run"]), layers([0]));
     assert_eq!(read(&["interchange", model, "--pairs", pairs, "--dry-run"]), layers([0]));
     for more in [&[][..], &["--engine", "full"], &["--max-memory", "1KB"]] {
         assert_eq!(traced(&bench, "llama", "embed", more), none, "{more:?}");

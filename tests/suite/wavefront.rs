@@ -9,7 +9,7 @@ use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{
     Activation, Change, Edit, Gradient, KlFrom, Metric, Part, Plan, Positions, Projection, Readable, Run, What,
 };
-use gatelens::run::{Array, Engine, Options, Reading, Readings, run, size};
+use gatelens::run::{Array, Engine, Options, Reading, Readings, Told, run, size};
 use gatelens::site::{KINDS, Site, SiteKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
@@ -291,8 +291,8 @@ fn a_pass_ends_after_the_last_layer_that_is_read_and_its_readings_are_those_of_a
         for engine in [Engine::Wavefront, Engine::Full] {
             let ran = |plan: &Plan| {
                 let rows = AtomicU64::new(0);
-                let progress = |more: u64| {
-                    rows.fetch_add(more, Ordering::Relaxed);
+                let progress = |more: Told| {
+                    rows.fetch_add(more.computed(), Ordering::Relaxed);
                 };
                 let options = Options { progress: &progress, ..options(engine) };
                 let found = run(&model.decoder, plan, &options).expect("readings");

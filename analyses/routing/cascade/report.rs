@@ -3,7 +3,7 @@
 use super::{DropRow, KnockoutRow, OverPairs, RepairRow};
 use crate::analyses::components::{OfComponent, label_of, n_layers};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval};
-use crate::analyses::halves::{Moved, Order, Shown};
+use crate::analyses::halves::{Moved, Order, Shown, Way};
 use crate::analyses::power::Power;
 use crate::analyses::prelude::*;
 use crate::figure::{Estimate, Forest, ForestRow, Heatmap};
@@ -91,9 +91,25 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     let knockouts = KnockoutRow::read(table(tables, KnockoutRow::TABLE)?)?;
     let forest = knockouts_forest(&knockouts, &repair.gate, &subtitle);
     figures.extend(forest.map(|f| ("knockouts.png".to_string(), f)));
-    let (shown, rows) = apart(&knockouts, subtitle);
-    figures.extend(shown.figure(&rows).map(|figure| (shown.file, figure)));
+    let shown = [apart(&knockouts, subtitle.clone()), lost_apart(&rows, &repair.gate, subtitle)];
+    figures
+        .extend(shown.into_iter().filter_map(|(shown, rows)| shown.figure(&rows).map(|figure| (shown.file, figure))));
     Ok(figures)
+}
+
+/// The halves of the largest changes of attribution.
+fn lost_apart(rows: &[Component], gate: &str, subtitle: String) -> (Shown<'static>, Vec<Moved>) {
+    let moved = |r: &Component| Moved { label: r.label.clone(), whole: r.row.drop_mean, halves: r.row.halves };
+    let shown = Shown {
+        file: "halves-drops.png".to_string(),
+        title: format!("What is lost when {gate} is out: answer and foil apart"),
+        subtitle,
+        what: "loss",
+        subject: "with it in place, the component",
+        way: Way::Comparison,
+        order: Order::Largest,
+    };
+    (shown, rows.iter().take(LISTED).map(moved).collect())
 }
 
 /// The halves of the knockouts' effects: the gate's, then each set of amplifiers alone.
@@ -116,21 +132,23 @@ impl KnockoutRow<'_> {
     }
 }
 
-/// What every later head loses, layer by head, with a dot on amplifiers.
+/// What every later head loses, layer by head, with a dot on amplifiers. Layers that the gate cannot reach would be a blank half.
 fn drops_map(rows: &[Component], gate: &str, subtitle: &str) -> Figure {
     let drop = |r: &Component| r.row.drop_mean.filter(|_| r.is_later());
     let head =
         |r: &Component| Some((usize::try_from(r.row.component.layer).ok()?, r.head()?, drop(r), r.row.amplifier));
     let (values, marks) = Heatmap::of_heads(rows.iter().filter_map(head));
+    let first_row = values.iter().position(|layer| layer.iter().any(Option::is_some)).unwrap_or(0);
     Figure::from(Heatmap {
         title: format!("Change of later heads' attributions when {gate} is out"),
         subtitle: subtitle.to_string(),
         x_label: "head".to_string(),
         y_label: "layer".to_string(),
         value_label: LOSS.to_string(),
-        values,
         mark_meaning: (!marks.is_empty()).then(amplifiers),
-        marks,
+        values: values[first_row..].to_vec(),
+        marks: marks.get(first_row..).unwrap_or_default().to_vec(),
+        first_row,
         missing_meaning: Some(format!("not after {gate}")),
         ..Heatmap::default()
     })
@@ -234,6 +252,8 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let mut sections = vec![main];
     let (shown, moved) = apart(&of_knockouts, repair.subtitle());
     sections.extend(shown.section(&moved, dir, true));
+    let (shown, moved) = lost_apart(&rows, gate, repair.subtitle());
+    sections.extend(shown.section(&moved, dir, false));
     sections.extend(knockouts_section(knockouts, &of_knockouts, &repair, dir)?);
     sections.push(Section::new("Self-repair").paragraph(repair_text(&rows, &repair)));
     Ok(sections)
@@ -345,6 +365,7 @@ fn repair_text(rows: &[Component], repair: &RepairRow) -> String {
         .iter()
         .filter(|r| r.significant() && !r.row.is_gate && r.row.share_of_effect.is_some_and(|s| s < 0.0))
         .collect();
+    let directly = repair.direct_halves.sentence("Directly, the knockout");
     let sum: f64 = against.iter().filter_map(|r| r.row.drop_mean).sum();
     let against = match against.first() {
         None => "No later component works against the knockout beyond chance.".to_string(),
@@ -361,8 +382,8 @@ fn repair_text(rows: &[Component], repair: &RepairRow) -> String {
         ),
     };
     format!(
-        "The total effect of {} is {}; its direct effect, the change of its own attribution, is {}. {verdict} Between the two \
-         stand later heads with {}, later MLPs with {}, and the final norm and the rest with {}. {against}",
+        "The total effect of {} is {}; its direct effect, the change of its own attribution, is {}.{directly} {verdict} Between the \
+         two stand later heads with {}, later MLPs with {}, and the final norm and the rest with {}. {against}",
         repair.gate,
         repair.total.words(),
         repair.direct.words(),
@@ -410,8 +431,12 @@ mod tests {
         let mut rows =
             vec![row(0, None, false), row(1, None, false), row(2, Some(0.2), false), row(3, Some(0.01), true)];
         let Figure::Heatmap(map) = drops_map(&rows, "L1.H0", "") else { panic!("no heatmap") };
-        assert_eq!(map.values, [[None], [None], [Some(0.5)], [Some(0.5)]]);
-        assert_eq!(map.marks, [[false], [false], [false], [true]]);
+        assert_eq!(
+            (map.values, map.first_row),
+            (vec![vec![Some(0.5)], vec![Some(0.5)]], 2),
+            "from the first layer after it"
+        );
+        assert_eq!(map.marks, [[false], [true]]);
         assert!(drops_caption(&rows, "L1.H0").contains("Dots mark amplifiers"));
         rows.pop();
         let Figure::Heatmap(map) = drops_map(&rows, "L1.H0", "") else { panic!("no heatmap") };

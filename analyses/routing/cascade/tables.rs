@@ -40,6 +40,7 @@ rows! {
         p_max: Option<f64> = "family-wise p-value by the max statistic over the same",
         is_gate: bool = "whether it is of the gate",
         amplifier: bool = "a later head with q < 0.05 whose drop and clean attribution have the sign of the metric's fall",
+        halves: Halves [newer] as "drop" = "clean minus knocked out attribution to",
     }
 
     /// What a knockout does.
@@ -97,6 +98,14 @@ rows! {
              not beyond chance",
             "its upper end",
         ],
+        direct_halves: Halves [newer] as "direct" = "change of the gate's own attribution to",
+        total_halves: Halves [newer] as "total" = "change of",
+        difference_halves: Halves [newer] as "difference" = "total minus direct effect on",
+        later_heads_halves: Halves [newer] as "later_heads" =
+            "change of the attributions of heads after the gate's first layer to",
+        later_mlps_halves: Halves [newer] as "later_mlps" =
+            "change of the attributions of MLPs from that layer on to",
+        rest_halves: Halves [newer] as "rest" = "what is left of the change of",
     }
 }
 
@@ -104,7 +113,10 @@ pub(super) fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Los
     let fall = mean(&knocked.fall());
     let part = |part: Option<f64>, of: Option<f64>| Some(part? / of.filter(|of| of.abs() >= NEGLIGIBLE)?);
     let attributions = knocked.clean.iter().zip(&knocked.knocked);
-    Ok(DropRow::table(losses.iter().zip(attributions).map(|(loss, (clean, knocked))| DropRow {
+    let answers: Vec<Vec<f64>> = losses.iter().map(|loss| loss.answers.clone()).collect();
+    let foils: Vec<Vec<f64>> = losses.iter().map(|loss| less(&loss.answers, &loss.drops)).collect();
+    let halves = halves::over_items(&answers, &foils, shared.seed);
+    Ok(DropRow::table(losses.iter().zip(attributions).zip(halves).map(|((loss, (clean, knocked)), halves)| DropRow {
         model: shared.model,
         mode: shared.mode,
         component: (&loss.component).into(),
@@ -122,6 +134,7 @@ pub(super) fn components_table(shared: &Shared, knocked: &Knocked, losses: &[Los
         p_max: loss.tested.p_max,
         is_gate: loss.is_gate,
         amplifier: loss.amplifier,
+        halves,
     }))?)
 }
 
@@ -154,24 +167,34 @@ pub(super) fn knockouts_table(shared: &Shared, knockouts: &[KnockedOut]) -> Resu
     }))?)
 }
 
-/// The gate's direct and total effect, and what stands between them.
-pub(super) fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Table, AnalysisError> {
-    let total = less(&knocked.gate_out, &knocked.positive);
+/// A change that the knockout makes, one number a pair, taken apart: direct, total, what is between them, later heads, later MLPs,
+/// and what is left.
+fn taken_apart(knocked: &Knocked, gate: &[Head], total: Vec<f64>, [clean, out]: [&[Vec<f64>]; 2]) -> [Vec<f64>; 6] {
     let of_class = |wanted: Class| {
         let mut sum = vec![0.0; total.len()];
         let members = (0..knocked.components.len()).filter(|c| class(&knocked.components[*c], gate) == Some(wanted));
         for c in members {
-            let change = less(&knocked.knocked[c], &knocked.clean[c]);
-            sum.iter_mut().zip(change).for_each(|(sum, x)| *sum += x);
+            sum.iter_mut().zip(less(&out[c], &clean[c])).for_each(|(sum, x)| *sum += x);
         }
         sum
     };
     let [direct, heads, mlps] = [Class::Gate, Class::Head, Class::Mlp].map(of_class);
     let indirect = less(&total, &direct);
     let rest = less(&less(&indirect, &heads), &mlps);
+    [direct, total, indirect, heads, mlps, rest]
+}
+
+/// The gate's direct and total effect, and what stands between them.
+pub(super) fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) -> Result<Table, AnalysisError> {
+    let total = less(&knocked.gate_out, &knocked.positive);
+    let numbers = taken_apart(knocked, gate, total, [&knocked.clean, &knocked.knocked]);
+    let of_answer = less(&knocked.answers[1], &knocked.answers[0]);
+    let answers = taken_apart(knocked, gate, of_answer, knocked.to_answers.each_ref().map(|rows| &rows[..]));
+    let foils: [Vec<f64>; 6] = std::array::from_fn(|k| less(&answers[k], &numbers[k]));
+    let halves = halves::over_items(&answers, &foils, shared.seed);
     let options = Bootstrap { seed: shared.seed, ..Bootstrap::default() };
-    let (share, share_interval) = (ratio(&heads, &total), bca_ratio(&heads, &total, &options));
-    let numbers = [direct, total, indirect, heads, mlps, rest];
+    let [_, total, _, heads, ..] = &numbers;
+    let (share, share_interval) = (ratio(heads, total), bca_ratio(heads, total, &options));
     let over = |numbers: &Vec<f64>, interval: &Option<Interval>| OverPairs {
         mean: mean(numbers),
         interval: interval.map(Interval::ends),
@@ -195,5 +218,11 @@ pub(super) fn repair_table(shared: &Shared, gate: &[Head], knocked: &Knocked) ->
         rest,
         later_heads_share: share,
         later_heads_share_interval: share_interval.map(Interval::ends),
+        direct_halves: halves[0],
+        total_halves: halves[1],
+        difference_halves: halves[2],
+        later_heads_halves: halves[3],
+        later_mlps_halves: halves[4],
+        rest_halves: halves[5],
     }])?)
 }

@@ -1,26 +1,49 @@
 //! Effects taken apart: what a head's change does by itself, what the final norm makes of it, what later components add.
 
-use super::{Items, Measured};
+use super::{ATTRIBUTION, Items, Measured};
+use crate::analyses::halves::{Asked, Value, metric_and_half};
 use crate::analyses::prelude::*;
 use crate::analyses::routing::gate::{Head, interchanged, silenced};
 use crate::plan::Attribution;
 
-/// The parts of one head's effects, means in nats.
-#[derive(Clone, Copy, Default)]
-pub(super) struct Parts {
+/// The parts that a head's effects are taken into.
+#[derive(Clone, Copy)]
+pub(super) enum EffectPart {
     /// The change of the head's own attribution under interchange, each run with its own final norm.
-    pub(super) interchange_direct: Option<f64>,
+    InterchangeDirect,
     /// The effect of interchange with every later component frozen.
-    pub(super) interchange_frozen: Option<f64>,
+    InterchangeFrozen,
     /// The effect of ablation with every later component frozen.
-    pub(super) ablation_frozen: Option<f64>,
+    AblationFrozen,
 }
 
-/// What is read of a pair and head: the attributions in the run of its interchange, then the metrics of its interchange and of its
-/// ablation with every later component frozen.
+const PARTS: usize = 3;
+
+/// The parts of one head's effects, one number a pair, nats; nothing where a head was not run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Parts {
+    whole: [Vec<f64>; PARTS],
+    /// The same of the answer's half of the metric.
+    answers: [Vec<f64>; PARTS],
+}
+
+impl Parts {
+    /// A part's changes, and those of its answer's half.
+    pub(super) fn of(&self, part: EffectPart) -> [&[f64]; 2] {
+        [&self.whole[part as usize], &self.answers[part as usize]]
+    }
+
+    fn push(&mut self, part: EffectPart, [whole, answer]: [f64; 2]) {
+        self.whole[part as usize].push(whole);
+        self.answers[part as usize].push(answer);
+    }
+}
+
+/// What is read of a pair and head: the attributions in the run of its interchange, to the metric and to its answer's half; then the
+/// metrics of its interchange and of its ablation with every later component frozen.
 struct OfHead {
-    attributions: Handle<Array>,
-    frozen: [Handle<f64>; 2],
+    attributions: [Handle<Array>; 2],
+    frozen: [Asked; 2],
 }
 
 fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> (Plan, Vec<Vec<OfHead>>) {
@@ -30,11 +53,11 @@ fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> 
         let of_head = |head: &Head| {
             let fork = plan.fork(positive, interchanged(&[*head], negative));
             OfHead {
-                attributions: plan.read(fork, Attribution(tokens.metric.clone())),
+                attributions: metric_and_half(&tokens.metric).map(|metric| plan.read(fork, Attribution(metric))),
                 frozen: [interchanged(&[*head], negative), silenced(&[*head])].map(|change| {
                     let edits = change.into_iter().chain(frozen(*head, n_layers, positive)).collect();
                     let fork = plan.fork(positive, edits);
-                    plan.read(fork, tokens.metric.clone())
+                    Value::ask(&mut plan, fork, &tokens.metric)
                 }),
             }
         };
@@ -57,7 +80,7 @@ fn frozen(head: Head, n_layers: usize, clean: Run) -> impl Iterator<Item = Edit>
     })
 }
 
-/// The parts of the chosen heads' effects; nothing of the others.
+/// The parts of the chosen heads' effects, one entry a head of the model; nothing of the others.
 pub(super) fn parts(
     runner: &dyn Runner,
     items: &Items,
@@ -65,41 +88,52 @@ pub(super) fn parts(
     chosen: &[usize],
 ) -> Result<Vec<Parts>, AnalysisError> {
     let heads: Vec<Head> = chosen.iter().map(|h| items.heads[*h]).collect();
-    let mut after = vec![After::default(); heads.len()];
+    let mut parts = vec![Parts::default(); items.heads.len()];
     let n = if heads.is_empty() { 0 } else { items.pairs.tokens.len() };
     let n_layers = runner.model().decoder.arch.n_layers;
     // A head's two frozen forks have an edit for each later component.
     for pairs in batches(n, 4 * n_layers * heads.len()) {
-        let (plan, asked) = plan(items, n_layers, &heads, pairs);
+        let (plan, asked) = plan(items, n_layers, &heads, pairs.clone());
         let readings = runner.run(&plan)?;
-        asked.iter().for_each(|of_pair| collect(&heads, of_pair, &readings, &mut after));
-    }
-    let mut parts = vec![Parts::default(); items.heads.len()];
-    let change = |after: &[f64], before: &[f64]| {
-        mean(&after.iter().zip(before).map(|(after, before)| after - before).collect::<Vec<_>>())
-    };
-    for (h, [attribution, interchange, ablation]) in chosen.iter().zip(&after) {
-        parts[*h] = Parts {
-            interchange_direct: change(attribution, &measured.dla[*h]),
-            interchange_frozen: change(interchange, &measured.positive),
-            ablation_frozen: change(ablation, &measured.positive),
-        };
+        for (pair, of_pair) in pairs.zip(&asked) {
+            for ((head, number), asked) in heads.iter().zip(chosen).zip(of_pair) {
+                let clean = Clean::of(measured, pair, *number);
+                asked.collect(*head, clean, &readings, &mut parts[*number]);
+            }
+        }
     }
     Ok(parts)
 }
 
-/// One head's readings, one a pair: its own attribution, then the metrics.
-type After = [Vec<f64>; 3];
+/// What a pair's positive prompt comes to without an edit, of its metric and of that one's answer half.
+#[derive(Clone, Copy)]
+struct Clean {
+    value: Value,
+    /// What the head adds by itself.
+    attributed: [f64; 2],
+}
 
-/// Adds a pair's readings.
-fn collect(heads: &[Head], of_pair: &[OfHead], readings: &Readings, after: &mut [After]) {
-    for ((head, asked), after) in heads.iter().zip(of_pair).zip(after) {
-        let attributions = &readings[asked.attributions];
-        // A layer's row: its heads, its MLP, its bias.
-        let own = f64::from(attributions.values[head.layer * attributions.width() + head.head]);
-        let [interchange, ablation] = asked.frozen.map(|metric| readings[metric]);
-        for (list, number) in after.iter_mut().zip([own, interchange, ablation]) {
-            list.push(number);
+impl Clean {
+    fn of(measured: &Measured, pair: usize, head: usize) -> Self {
+        let attributed = [&measured.dla, &measured.answers[ATTRIBUTION]].map(|of| of[head][pair]);
+        let (metric, answer) = (measured.positive[pair], measured.positive_answers.get(pair).copied());
+        Clean { value: Value { metric, answer }, attributed }
+    }
+}
+
+impl OfHead {
+    /// Adds what a pair says of a head.
+    fn collect(&self, head: Head, clean: Clean, readings: &Readings, parts: &mut Parts) {
+        let own = |of: Handle<Array>| {
+            let attributions = &readings[of];
+            // A layer's row: its heads, its MLP, its bias.
+            f64::from(attributions.values[head.layer * attributions.width() + head.head])
+        };
+        let [whole, answer] = self.attributions.map(own);
+        parts.push(EffectPart::InterchangeDirect, [whole - clean.attributed[0], answer - clean.attributed[1]]);
+        for (part, asked) in [EffectPart::InterchangeFrozen, EffectPart::AblationFrozen].into_iter().zip(self.frozen) {
+            let swap = clean.value.swap(None, asked.of(readings));
+            parts.push(part, [swap.effect(), swap.answer.unwrap_or_default()]);
         }
     }
 }
@@ -117,23 +151,24 @@ mod tests {
     }
 
     #[test]
-    fn a_heads_own_attribution_and_its_frozen_metrics_are_read_pair_by_pair() {
-        let heads = [Head { layer: 0, head: 1 }, Head { layer: 1, head: 0 }];
+    fn the_parts_of_a_heads_effects_and_of_their_answer_halves_are_against_its_own_clean_run() {
         let (mut plan, metric) = (Plan::default(), || Metric::logit_difference(vec![1], vec![2]));
-        let mut found = Vec::new();
-        let mut of_head = |number: f64| {
-            let run = plan.prompt("p", vec![1]);
-            let values = (0..8).map(|x| number as f32 + x as f32).collect();
-            found.push(Reading::Array(Array { shape: vec![2, 4], values }));
-            found.extend([8.0, 9.0].map(|x| Reading::Number(number + x)));
-            let attributions = plan.read(run, Attribution(metric()));
-            OfHead { attributions, frozen: [(); 2].map(|()| plan.read(run, metric())) }
+        let run = plan.prompt("p", vec![1]);
+        let array = |first: f32| {
+            let values = (0..8).map(|x| first + x as f32).collect();
+            Reading::Array(Array { shape: vec![2, 4], values })
         };
-        let asked: Vec<[OfHead; 2]> =
-            [0.0, 100.0, 200.0].map(|pair| [0.0, 10.0].map(|head| of_head(pair + head))).into();
-        let (readings, mut after) = (Readings::new(found), vec![After::default(); 2]);
-        asked.iter().for_each(|of_pair| collect(&heads, of_pair, &readings, &mut after));
-        assert_eq!(after[0], [[1.0, 101.0, 201.0], [8.0, 108.0, 208.0], [9.0, 109.0, 209.0]].map(Vec::from));
-        assert_eq!(after[1][0], [14.0, 114.0, 214.0]);
+        let numbers = [8.0, 18.0, 9.0, 29.0].map(Reading::Number);
+        let readings = Readings::new([array(0.0), array(100.0)].into_iter().chain(numbers).collect());
+        let attributions = [(); 2].map(|()| plan.read(run, Attribution(metric())));
+        let mut asked = || Asked { metric: plan.read(run, metric()), answer: Some(plan.read(run, metric())) };
+        let of_head = OfHead { attributions, frozen: [asked(), asked()] };
+        let clean = Clean { value: Value { metric: 3.0, answer: Some(5.0) }, attributed: [1.0, 2.0] };
+        let mut parts = Parts::default();
+        of_head.collect(Head { layer: 1, head: 1 }, clean, &readings, &mut parts);
+        // The second head of the second layer is the sixth number of the array.
+        assert_eq!(parts.of(EffectPart::InterchangeDirect), [&[4.0][..], &[103.0][..]]);
+        assert_eq!(parts.of(EffectPart::InterchangeFrozen), [&[5.0][..], &[13.0][..]]);
+        assert_eq!(parts.of(EffectPart::AblationFrozen), [&[6.0][..], &[24.0][..]]);
     }
 }

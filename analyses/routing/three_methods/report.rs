@@ -67,6 +67,27 @@ impl<'a> Heads<'a> {
         Ok(ends.filter_map(|(label, of)| Some((label.as_str(), of.interval?))).collect())
     }
 
+    /// What all figures of halves share.
+    fn shown(&self) -> Shown<'static> {
+        let subtitle = format!("{}, {}, positive prompts, last position", self.model, plural(self.n, "pair"));
+        Shown { subtitle, order: Order::Largest, ..Shown::default() }
+    }
+
+    /// The halves of the heads whose whole is largest; heads without one are left out.
+    fn strongest_apart(
+        &self,
+        shown: Shown<'static>,
+        whole: Vec<Option<f64>>,
+        halves: Column<Halves>,
+    ) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
+        let size = |i: &usize| whole[*i].map_or(0.0, f64::abs);
+        let mut strongest: Vec<usize> = (0..whole.len()).filter(|i| whole[*i].is_some()).collect();
+        strongest.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        strongest.truncate(LISTED);
+        let labelled = strongest.into_iter().map(|i| (i, self.labels[i].clone()));
+        Ok((shown, moved(self.table.column(halves)?, whole, labelled)))
+    }
+
     /// The effect of interchange against another method's, times a sign; the strongest of both are named.
     fn scatter(&self, title: &str, (y_label, method, sign): (&str, usize, f64)) -> Figure {
         let named = |i: usize| self.ranks[0][i] <= NAMED || self.ranks[method][i] <= NAMED;
@@ -133,29 +154,30 @@ const METHODS: [[&str; 3]; 3] = [
 /// The columns of each method.
 const METHOD_COLUMNS: [Column<Method>; 3] = [HeadRow::interchange, HeadRow::ablation, HeadRow::dla];
 
-/// The halves of each method's strongest heads.
+/// The halves of each method's strongest heads, then of what is left of the two exchanges where later components are frozen.
 fn apart(heads: &Heads) -> Result<Vec<(Shown<'static>, Vec<Moved>)>, AnalysisError> {
     let halves = [HeadRow::interchange_halves, HeadRow::ablation_halves, HeadRow::dla_halves];
     let of = |(at, (methods, halves)): (usize, (&[Method], Column<Halves>))| {
         let [name, what, subject] = METHODS[at];
-        let mut strongest: Vec<usize> = (0..methods.len()).collect();
-        let size = |i: &usize| methods[*i].mean.map_or(f64::INFINITY, |mean| -mean.abs());
-        strongest.sort_by(|a, b| size(a).total_cmp(&size(b)));
-        strongest.truncate(LISTED);
-        let labelled = strongest.into_iter().map(|i| (i, heads.labels[i].clone()));
-        let shown = Shown {
-            file: if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") },
-            title: format!("{}: answer and foil apart", cells::capitalised(name)),
-            subtitle: format!("{}, {}, positive prompts, last position", heads.model, plural(heads.n, "pair")),
-            what,
-            subject,
-            order: Order::Largest,
-            ..Shown::default()
-        };
+        let file = if at == 0 { "halves.png".to_string() } else { format!("halves-{name}.png") };
+        let title = format!("{}: answer and foil apart", cells::capitalised(name));
+        let shown = Shown { file, title, what, subject, ..heads.shown() };
         let whole = methods.iter().map(|method| method.mean).collect();
-        Ok::<_, AnalysisError>((shown, moved(heads.table.column(halves)?, whole, labelled)))
+        heads.strongest_apart(shown, whole, halves)
     };
-    heads.methods().into_iter().zip(halves).enumerate().map(of).collect()
+    let frozen = |(at, (whole, halves)): (usize, (Column<Option<f64>>, Column<Halves>))| {
+        let [name, what, subject] = METHODS[at];
+        let file = format!("halves-{name}-frozen.png");
+        let title = format!("{}, later components frozen: answer and foil apart", cells::capitalised(name));
+        let shown = Shown { file, title, what, subject, ..heads.shown() };
+        heads.strongest_apart(shown, heads.table.column(whole)?, halves)
+    };
+    let of_frozen = [
+        (HeadRow::interchange_frozen_mean, HeadRow::interchange_frozen_halves),
+        (HeadRow::ablation_frozen_mean, HeadRow::ablation_frozen_halves),
+    ];
+    let methods = heads.methods().into_iter().zip(halves).enumerate().map(of);
+    methods.chain(of_frozen.into_iter().enumerate().map(frozen)).collect()
 }
 
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
@@ -339,12 +361,14 @@ fn repair_section(heads: &Heads) -> Result<Section, AnalysisError> {
     let writers: Vec<(usize, f64, f64)> = (0..frozen.len()).filter_map(of).collect();
     let given_back = writers.iter().filter(|(_, f, t)| is_given_back(*f, *t)).count();
     let furthest = writers.iter().max_by(|a, b| (a.1 - a.2).abs().total_cmp(&(b.1 - b.2).abs()));
+    let halves = heads.table.column(HeadRow::ablation_frozen_halves)?;
     let named = furthest.map_or(String::new(), |(i, f, t)| {
         format!(
-            " Furthest from its direct effect is {}: {} nats with later components frozen, {} in the end.",
+            " Furthest from its direct effect is {}: {} nats with later components frozen, {} in the end.{}",
             heads.labels[*i],
             signed(*f, 3),
-            signed(*t, 3)
+            signed(*t, 3),
+            halves[*i].sentence("With them frozen, its ablation"),
         )
     });
     let found = match writers.len() {

@@ -40,6 +40,7 @@ fn readings_say_the_same_in_one_plan_and_in_several() {
     assert_eq!((whole.interchange[3][1], whole.ablation[3][1]), (225.0, 289.0));
     assert_eq!([0, 1].map(|method| whole.answers[method][3][1]), [16.0 * 16.0 - 1.0, 18.0 * 18.0 - 1.0]);
     assert_eq!((whole.positive.len(), whole.dla[2][4], whole.dla[3][0], whole.answers[2][3][0]), (5, 0.0, 5.0, 10.0));
+    assert_eq!((whole.positive[1], whole.positive_answers[1]), (7.0, 8.0));
     let mut parts = Measured::none(4);
     for some in [0..2, 2..5] {
         asked[some].iter().for_each(|of_pair| parts.add((2, 2), &all, of_pair));

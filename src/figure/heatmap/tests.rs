@@ -155,6 +155,14 @@ fn heads_stand_at_their_layer_and_number_and_marks_are_there_where_one_is() {
 }
 
 #[test]
+fn a_map_of_a_part_of_the_layers_numbers_them_as_they_are() {
+    let part = Heatmap { first_row: 15, ..heatmap(3, 2) };
+    assert_eq!(part.name_of(&Named { row: 2, column: 1, value: 1.0 }), "L17.H1");
+    let svg = part.draw().unwrap().to_svg();
+    assert!(["15", "16", "17"].iter().all(|layer| svg.contains(&format!(">{layer}</text>"))), "{svg}");
+}
+
+#[test]
 fn rows_and_columns_may_have_names_one_each() {
     let names = |n: usize| (0..n).map(|i| format!("L{i}.H{}", 2 * i)).collect::<Vec<_>>();
     let named = Heatmap { row_names: names(3), column_names: names(2), ..heatmap(3, 2) };

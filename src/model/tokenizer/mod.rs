@@ -3,6 +3,7 @@
 //! the work; here it is built, held to the model's conventions (which special tokens begin and end a
 //! text, which template a conversation takes) and kept from panicking on a damaged file.
 
+mod bytes;
 mod chat;
 mod error;
 mod folder;
@@ -241,8 +242,8 @@ impl Tokenizer {
         self.inner.get_added_vocabulary().get_added_tokens_decoder().get(&id).is_some_and(|token| token.special)
     }
 
-    /// One token in readable form, its leading space kept; the raw piece where it is part of a
-    /// character. Nothing for an id that stands for no token.
+    /// One token in readable form, its leading space kept. Bytes of a token that are part of a character are written as
+    /// `<0xE4>`, in every kind of vocabulary. Nothing for an id that stands for no token.
     pub fn token(&self, id: u32) -> Option<String> {
         let piece = self.inner.id_to_token(id)?;
         let readable = self.decode(&[id], false).ok()?;
@@ -251,7 +252,7 @@ impl Tokenizer {
         let twice = self.decode(&[id, id], false).ok()?;
         let readable = twice.strip_prefix(readable.as_str()).unwrap_or(&readable);
         let broken = readable.is_empty() || readable.contains(char::REPLACEMENT_CHARACTER);
-        Some(if broken { piece } else { readable.to_owned() })
+        Some(if broken { bytes::readable(&piece).unwrap_or(piece) } else { readable.to_owned() })
     }
 
     /// Tokens with their texts.

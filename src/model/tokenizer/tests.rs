@@ -230,6 +230,10 @@ fn llama_bpe_adds_bos_and_takes_whole_tokens() {
     assert_eq!(ids, pieces.ids(&["<|begin|>", "hello", "\u{120}there", "12", "3"]));
     texts(&tokenizer, &["hello there", "  a\n\n\tb", "\u{4f60}\u{597d} \u{1f30d}"]);
     assert_eq!(tokenizer.token(pieces.id("\u{120}there")).expect("known"), " there");
+    // The bytes of a Chinese character, one a token.
+    let bytes = tokenizer.encode("\u{4f60}", false).expect("encoded");
+    let read: Vec<String> = bytes.iter().map(|id| tokenizer.token(*id).expect("known")).collect();
+    assert_eq!(read, ["<0xE4>", "<0xBD>", "<0xA0>"]);
     assert_eq!(tokenizer.first_token(" there").expect("a token"), pieces.id("\u{120}there"));
     assert_eq!(tokenizer.first_token("there").expect("a token"), pieces.id("t"));
 }

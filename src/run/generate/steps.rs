@@ -9,7 +9,7 @@ use crate::ops::rows::{Rows, Span};
 use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Activation, Made, Part, Placed, Plan, Positions, Program, Run};
 use crate::run::end::wide_rows;
-use crate::run::{Options, RunError, wavefront};
+use crate::run::{Options, RunError, Told, wavefront};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -72,7 +72,9 @@ impl<'a> Course<'a> {
         drop(first);
         let mut ended = Vec::new();
         loop {
+            let before = ended.len();
             streams = self.sort_out(streams, tokens, &mut ended);
+            self.spare(&ended[before..])?;
             if streams.is_empty() {
                 return Ok(ended);
             }
@@ -164,6 +166,14 @@ impl<'a> Course<'a> {
         open
     }
 
+    /// Tells of the steps that runs which have just ended do not need.
+    fn spare(&self, ended: &[(usize, Generated)]) -> Result<()> {
+        let most = self.generation.max_tokens - 1;
+        let spared: usize = ended.iter().map(|(_, generated)| most.saturating_sub(generated.steps())).sum();
+        let told = Told::Spared((spared * self.decoder.arch.n_layers) as u64);
+        if spared > 0 { self.options.tell(told) } else { Ok(()) }
+    }
+
     /// One step of all runs: their last tokens go through the model, and the next ones are chosen.
     fn step(&self, streams: &mut [Stream], cache: &Cache) -> std::result::Result<Vec<u32>, RunError> {
         let resid = {
@@ -197,7 +207,7 @@ impl<'a> Course<'a> {
         let mut acts = self.decoder.begin((&ids, &positions), rows, pass)?;
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             self.decoder.layer(l, self.angles, &mut acts, pass)?;
-            self.options.advance(streams.len())?;
+            self.options.tell(Told::Tokens(streams.len() as u64))?;
             Result::Ok(())
         })?;
         acts.take(SiteKind::ResidPre)
