@@ -16,10 +16,10 @@ mod tables;
 pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
-use super::edges::Score;
+use super::edges::{Matching, Score};
 use super::inputs::Spanned;
 use super::prelude::*;
-use crate::plan::{Edge, Graph};
+use crate::plan::{Alignment, Edge, Graph};
 use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
@@ -48,7 +48,13 @@ parameters! {
         ///
         /// Readers then read what is taken at one span at a time. A position in several spans is the last one's; all that are in none
         /// are one more, `rest`.
-        by_span: bool, excludes graph;
+        by_span: bool, excludes graph | align;
+
+        /// Match up prompts of unequal lengths
+        ///
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. With every edge taken, the
+        /// positive run of such a pair is not quite the negative one.
+        align: bool;
 
         /// Choose the smallest circuit that keeps this share of the gap
         threshold: f64 = 0.8, in 0.01..=1.0, [value_name = "SHARE"];
@@ -75,6 +81,8 @@ pub struct Items {
     edges: Vec<Edge>,
     /// Where readers read what is taken: one place, or one a span and the rest.
     places: Vec<Spanned>,
+    /// How each pair's negative prompt matches its positive one.
+    alignments: Vec<Alignment>,
     graph: Graph,
     n_layers: usize,
     given: Given,
@@ -157,7 +165,8 @@ impl Analysis for Circuit {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let position = (!self.by_span).then_some(Position::All);
-        let mut prepared = super::edges::prepare(&self.pairs, position, &[], model)?;
+        let matching = Matching { position, align: self.align };
+        let mut prepared = super::edges::prepare(&self.pairs, matching, &[], model)?;
         if self.by_span {
             disjoint(&mut prepared.items.places);
             let rest = rest(&prepared.items);
@@ -167,7 +176,11 @@ impl Analysis for Circuit {
         let edges = std::mem::take(&mut prepared.items.edges);
         let places = std::mem::take(&mut prepared.items.places);
         let given = Given::read(self, model, (&edges, &places), &mut prepared.sources)?;
-        Ok(prepared.map(|items| Items { pairs: items.pairs, edges, places, graph, n_layers, given }))
+        let necessity = |[positive, _]: [Alignment; 2]| positive;
+        Ok(prepared.map(|super::edges::Items { pairs, alignments, .. }| {
+            let alignments = alignments.into_iter().map(necessity).collect();
+            Items { pairs, edges, places, alignments, graph, n_layers, given }
+        }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {

@@ -16,13 +16,14 @@ pub use choice::{Exact, Score};
 pub(super) use read::{Drawn, layered};
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
+use super::align::align;
 use super::forks_at_once;
 use super::halves::{Asked, Value};
-use super::inputs::Spanned;
+use super::inputs::{PairTokens, Spanned};
 use super::interchange::Direction;
 use super::prelude::*;
 use super::routing::gate::Head;
-use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
+use crate::plan::{Alignment, Edge, EdgeEffects, Exchange, Graph};
 
 use choice::{Chosen, Way};
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,7 +41,13 @@ parameters! {
         ///
         /// Readers read what is taken at the span alone. A pair names its spans in the field `spans` of its line; it does not count in
         /// the rows of a span that it lacks.
-        by_span: bool, excludes position;
+        by_span: bool, excludes position | align;
+
+        /// Match up prompts of unequal lengths
+        ///
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. A reader takes from the matching
+        /// position; at positions that match none it reads what it does.
+        align: bool;
 
         /// Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas
         ///
@@ -76,6 +83,8 @@ pub struct Items {
     pub(super) pairs: Pairs,
     /// Where readers read what is taken: one place, or one a span.
     pub(super) places: Vec<Spanned>,
+    /// How each pair's negative prompt matches its positive one, and the reverse: by [`Direction`].
+    pub(super) alignments: Vec<[Alignment; 2]>,
     /// The edges in question, and the number of each among all of the model's.
     pub(super) edges: Vec<Edge>,
     numbers: Vec<usize>,
@@ -127,7 +136,15 @@ impl Analysis for Edges {
             return Err(AnalysisError::Bad(why));
         }
         let parts = parts(&self.of, &Graph::of(&model.decoder.arch))?;
-        prepare(&self.pairs, (!self.by_span).then_some(self.position), &parts, model)
+        if self.align && matches!(self.position, Position::At(_)) {
+            let (align, [all, last]) = (param("align"), ["all", "last"].map(|at| param("position").is(at)));
+            let why = format!(
+                "{align} matches prompts of unequal lengths, where a number is no one place: give {all} or {last}"
+            );
+            return Err(AnalysisError::Bad(why));
+        }
+        let position = (!self.by_span).then_some(self.position);
+        prepare(&self.pairs, Matching { position, align: self.align }, &parts, model)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -164,39 +181,65 @@ fn is_of(edge: Edge, parts: &[String], graph: &Graph) -> bool {
     parts.is_empty() || names().any(|name| parts.contains(&name))
 }
 
-/// Pairs whose prompts are as long as each other, and the model's edges, of some parts or all; without a position, at each of their
-/// spans.
+/// Where readers read what is taken, and how prompts are matched.
+#[derive(Clone, Copy)]
+pub(super) struct Matching {
+    /// None: at each span of the pairs.
+    pub position: Option<Position>,
+    /// Whether prompts may differ in length.
+    pub align: bool,
+}
+
+/// Pairs with how their prompts match, and the model's edges, of some parts or all.
 pub(super) fn prepare(
     pairs: &PairArgs,
-    position: Option<Position>,
+    matching: Matching,
     parts: &[String],
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
     let Pairs { dataset, tokens } = &prepared.items;
-    let mut of = BTreeMap::new();
+    let (mut of, mut alignments) = (BTreeMap::new(), Vec::with_capacity(tokens.len()));
     for (i, (pair, tokens)) in dataset.items.iter().zip(tokens).enumerate() {
         let at = |field| dataset.at(pair.line, &pair.id, field);
-        let (p, n) = (tokens.positive.len(), tokens.negative.len());
-        if p != n {
-            let why = format!(
-                "has {p} tokens and the negative {n}: an edge is taken position by position, so that both need as many; \
-                 choose words that the tokenizer cuts alike (`gatelens tokens` shows how it cuts)"
-            );
-            return Err(at("positive").error(why).into());
-        }
-        if let Some(position) = position {
-            of.insert(i, position.of(p).map_err(|why| at("positive").error(why))?);
+        alignments.push(matching.alignments(tokens).map_err(|why| at("positive").error(why))?);
+        if let Some(position) = matching.position {
+            of.insert(i, position.of(tokens.positive.len()).map_err(|why| at("positive").error(why))?);
         }
     }
-    let places = match position {
+    let places = match matching.position {
         Some(position) => vec![Spanned { name: position.to_string(), of }],
         None => prepared.items.spans()?,
     };
     let graph = Graph::of(&model.decoder.arch);
     let of = graph.edges().enumerate().filter(|(_, edge)| is_of(*edge, parts, &graph));
     let (numbers, edges) = of.unzip();
-    Ok(prepared.map(|pairs| Items { pairs, places, edges, numbers }))
+    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers }))
+}
+
+impl Matching {
+    /// How a pair's prompts match, by [`Direction`].
+    fn alignments(self, tokens: &PairTokens) -> Result<[Alignment; 2], String> {
+        let (positive, negative) = (&tokens.positive, &tokens.negative);
+        let (p, n) = (positive.len(), negative.len());
+        if p == n {
+            return Ok([Alignment::Same, Alignment::Same]);
+        }
+        if !self.align {
+            return Err(format!(
+                "has {p} tokens and the negative {n}: an edge is taken position by position, so that both need as many, or {}; \
+                 choose words that the tokenizer cuts alike (`gatelens tokens` shows how it cuts)",
+                param("align")
+            ));
+        }
+        let both = [align(positive, negative), align(negative, positive)];
+        if self.position == Some(Position::Last) && both.iter().any(|of| of.last() == Some(&None)) {
+            return Err(
+                "begins with the whole of the other prompt, or the reverse: its last position matches none".to_string()
+            );
+        }
+        Ok(both.map(Alignment::from_iter))
+    }
 }
 
 impl Edges {
@@ -309,7 +352,9 @@ impl Taken<'_> {
 
     /// How many edges are run at once.
     fn at_once(&self, runner: &dyn Runner) -> usize {
-        forks_at_once(&runner.model().decoder.arch, self.items.pairs.tokens[self.i].positive.len())
+        let PairTokens { positive, negative, .. } = &self.items.pairs.tokens[self.i];
+        let base = if self.direction == Direction::Necessity { positive } else { negative };
+        forks_at_once(&runner.model().decoder.arch, base.len())
     }
 
     /// Each way's estimates of all edges.
@@ -319,7 +364,8 @@ impl Taken<'_> {
         for way in ways {
             if let Way::Score(score) = way {
                 let (metric, positions) = (self.metric(), self.positions.clone());
-                asked.push(plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) }));
+                let (alignment, by) = (self.alignment().clone(), score.estimate(steps));
+                asked.push(plan.read(base, EdgeEffects { metric, donor, positions, alignment, by }));
             }
         }
         let readings = if asked.is_empty() { None } else { Some(runner.run(&plan)?) };
@@ -342,7 +388,13 @@ impl Taken<'_> {
     /// A run with one edge taken, by its number.
     fn exchange(&self, plan: &mut Plan, (base, donor): (Run, Run), edge: usize) -> Run {
         let edges = std::iter::once(self.items.edges[edge]).collect();
-        plan.exchange(base, Exchange { donor, edges, positions: self.positions.clone() })
+        let (positions, alignment) = (self.positions.clone(), self.alignment().clone());
+        plan.exchange(base, Exchange { donor, edges, positions, alignment })
+    }
+
+    /// How the run that is taken from matches the one that is edited.
+    fn alignment(&self) -> &Alignment {
+        &self.items.alignments[self.i][self.direction as usize]
     }
 
     /// A plan with the pair's prompts: the run that is edited, and the one that is taken from.

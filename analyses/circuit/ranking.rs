@@ -207,14 +207,15 @@ fn with_means(pairs: &[Vec<f32>], means: &[f64]) -> Vec<Vec<f32>> {
 
 /// Estimates every edge on every pair.
 pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking, AnalysisError> {
-    let Items { pairs, edges, places, .. } = runs.items;
+    let Items { pairs, edges, places, alignments, .. } = runs.items;
     let mut of_pairs = Vec::with_capacity(pairs.tokens.len());
     for i in 0..pairs.tokens.len() {
         let mut plan = Plan::default();
         let [base, donor] = pairs.add(&mut plan, i);
         let mut ask = |positions: &Positions| {
             let (metric, positions) = (pairs.tokens[i].metric.clone(), positions.clone());
-            plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) })
+            let (alignment, by) = (alignments[i].clone(), score.estimate(steps));
+            plan.read(base, EdgeEffects { metric, donor, positions, alignment, by })
         };
         let asked: Vec<_> = places.iter().map(|place| place.of.get(&i).map(&mut ask)).collect();
         let readings = runs.runner.run(&plan)?;

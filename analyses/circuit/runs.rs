@@ -4,7 +4,7 @@ use super::{Items, Point};
 use crate::analyses::circuit::curve::{FRACTIONS, Order};
 use crate::analyses::inputs::Spanned;
 use crate::analyses::prelude::*;
-use crate::plan::{Edge, EdgeSet, Exchange};
+use crate::plan::{Alignment, Edge, EdgeSet, Exchange};
 use crate::stats;
 use rand::seq::index::sample;
 use std::sync::Arc;
@@ -112,8 +112,8 @@ impl Runs<'_> {
         let mut asked: Vec<Handle<f64>> = Vec::with_capacity(sets.len());
         for set in sets {
             let run = match set {
-                // With every edge taken it is the donor that runs.
-                Set::Kept([]) => donor,
+                // With every edge taken it is the donor that runs, position by position.
+                Set::Kept([]) if self.items.alignments[i] == Alignment::Same => donor,
                 _ => match self.exchanges(i, donor, set) {
                     none if none.is_empty() => base,
                     exchanges => plan.exchanges(base, exchanges),
@@ -138,7 +138,7 @@ impl Runs<'_> {
                 Set::Kept(members) => Some(here(members)).filter(|kept| kept.len() < all).map(EdgeSet::AllBut),
                 Set::Taken(members) => Some(here(members)).filter(|taken| !taken.is_empty()).map(EdgeSet::These),
             };
-            Some(Exchange { donor, edges: edges?, positions })
+            Some(Exchange { donor, edges: edges?, positions, alignment: self.items.alignments[i].clone() })
         };
         self.items.places.iter().enumerate().filter_map(at).collect()
     }

@@ -5,6 +5,7 @@
 mod support;
 
 mod ablation;
+mod aligned;
 mod analyses;
 mod arguments;
 mod attribution;
