@@ -16,7 +16,7 @@ mod tables;
 pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
-use super::edges::{Matching, Score};
+use super::edges::{Matching, Parts, Score};
 use super::inputs::Spanned;
 use super::prelude::*;
 use crate::plan::{Alignment, Edge, Graph};
@@ -52,8 +52,8 @@ parameters! {
 
         /// Match up prompts of unequal lengths
         ///
-        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. With every edge taken, the
-        /// positive run of such a pair is not quite the negative one.
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. A reader takes from the matching
+        /// position; at positions that match none it reads what it does.
         align: bool;
 
         /// Choose the smallest circuit that keeps this share of the gap
@@ -166,7 +166,7 @@ impl Analysis for Circuit {
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let position = (!self.by_span).then_some(Position::All);
         let matching = Matching { position, align: self.align };
-        let mut prepared = super::edges::prepare(&self.pairs, matching, &[], model)?;
+        let mut prepared = super::edges::prepare(&self.pairs, matching, Parts::default(), model)?;
         if self.by_span {
             disjoint(&mut prepared.items.places);
             let rest = rest(&prepared.items);

@@ -8,11 +8,14 @@
 mod choice;
 pub mod graph;
 mod horizon;
+mod parts;
 mod read;
 mod tables;
 
 pub(super) use choice::HORIZON;
 pub use choice::{Exact, Score};
+pub use parts::PartRow;
+pub(super) use parts::Parts;
 pub(super) use read::{Drawn, layered};
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
@@ -22,11 +25,10 @@ use super::halves::{Asked, Value};
 use super::inputs::{PairTokens, Spanned};
 use super::interchange::Direction;
 use super::prelude::*;
-use super::routing::gate::Head;
 use crate::plan::{Alignment, Edge, EdgeEffects, Exchange, Graph};
 
 use choice::{Chosen, Way};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 parameters! {
     /// Take every edge from the matched prompt, and measure what changes
@@ -52,7 +54,10 @@ parameters! {
         /// Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas
         ///
         /// p-values and q-values are corrected over these edges.
-        of: Vec<String>, [value_delimiter = ',', value_name = "PARTS"];
+        of: Vec<String>, excludes circuit, [value_delimiter = ',', value_name = "PARTS"];
+
+        /// Only edges that begin or end at the gate in the circuit.json that `screen` writes
+        circuit: Option<Data>, [value_name = "FILE"];
 
         /// Take edges into only one of the two runs (default: each in turn)
         direction: Option<Direction>, [value_enum];
@@ -88,6 +93,8 @@ pub struct Items {
     /// The edges in question, and the number of each among all of the model's.
     pub(super) edges: Vec<Edge>,
     numbers: Vec<usize>,
+    /// The parts that edges are asked about, if not all.
+    parts: Parts,
 }
 
 /// What was found of the pairs, for each direction and place.
@@ -135,7 +142,7 @@ impl Analysis for Edges {
             let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
             return Err(AnalysisError::Bad(why));
         }
-        let parts = parts(&self.of, &Graph::of(&model.decoder.arch))?;
+        let (parts, gate) = self.parts(model)?;
         if self.align && matches!(self.position, Position::At(_)) {
             let (align, [all, last]) = (param("align"), ["all", "last"].map(|at| param("position").is(at)));
             let why = format!(
@@ -144,7 +151,9 @@ impl Analysis for Edges {
             return Err(AnalysisError::Bad(why));
         }
         let position = (!self.by_span).then_some(self.position);
-        prepare(&self.pairs, Matching { position, align: self.align }, &parts, model)
+        let mut prepared = prepare(&self.pairs, Matching { position, align: self.align }, parts, model)?;
+        prepared.sources.extend(gate);
+        Ok(prepared)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -157,28 +166,6 @@ impl Analysis for Edges {
     fn tables(&self, about: &About, items: &Items, measured: Measured) -> Result<Output, AnalysisError> {
         self.output(about, items, &measured)
     }
-}
-
-/// The parts that some words name, as writers and readers are written.
-fn parts(words: &[String], graph: &Graph) -> Result<Vec<String>, AnalysisError> {
-    let known: BTreeSet<String> =
-        graph.writers().map(|writer| writer.to_string()).chain(["logits".to_string()]).collect();
-    let part = |word: &String| {
-        let head = word.parse::<Head>().map(|head| format!("a{}.h{}", head.layer, head.head));
-        let part = head.unwrap_or_else(|_| word.clone());
-        let last = graph.writers().last().map_or(String::new(), |writer| writer.to_string());
-        let why =
-            format!("{}: `{word}` is no part of this model: it has input, a0.h0 to {last}, and logits", param("of"));
-        known.contains(&part).then_some(part).ok_or(AnalysisError::Bad(why))
-    };
-    words.iter().map(part).collect()
-}
-
-/// Whether an edge begins or ends at one of some parts, if there are any. A key or value that heads share ends at each of them.
-fn is_of(edge: Edge, parts: &[String], graph: &Graph) -> bool {
-    let ends = || graph.writers_of(edge.reader).into_iter().map(|writer| writer.to_string());
-    let names = || std::iter::once(edge.writer.to_string()).chain(ends()).chain([edge.reader.to_string()]);
-    parts.is_empty() || names().any(|name| parts.contains(&name))
 }
 
 /// Where readers read what is taken, and how prompts are matched.
@@ -194,7 +181,7 @@ pub(super) struct Matching {
 pub(super) fn prepare(
     pairs: &PairArgs,
     matching: Matching,
-    parts: &[String],
+    parts: Parts,
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
@@ -212,9 +199,9 @@ pub(super) fn prepare(
         None => prepared.items.spans()?,
     };
     let graph = Graph::of(&model.decoder.arch);
-    let of = graph.edges().enumerate().filter(|(_, edge)| is_of(*edge, parts, &graph));
+    let of = graph.edges().enumerate().filter(|(_, edge)| parts.have(*edge, &graph));
     let (numbers, edges) = of.unzip();
-    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers }))
+    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers, parts }))
 }
 
 impl Matching {
@@ -233,10 +220,9 @@ impl Matching {
             ));
         }
         let both = [align(positive, negative), align(negative, positive)];
-        if self.position == Some(Position::Last) && both.iter().any(|of| of.last() == Some(&None)) {
-            return Err(
-                "begins with the whole of the other prompt, or the reverse: its last position matches none".to_string()
-            );
+        if both.iter().any(|of| of.last() == Some(&None)) {
+            let why = "one prompt is the beginning of the other: its last position, where the metric is read, matches another's";
+            return Err(format!("has {p} tokens and the negative {n}, and {why}"));
         }
         Ok(both.map(Alignment::from_iter))
     }

@@ -4,7 +4,7 @@ use super::{Items, Point};
 use crate::analyses::circuit::curve::{FRACTIONS, Order};
 use crate::analyses::inputs::Spanned;
 use crate::analyses::prelude::*;
-use crate::plan::{Alignment, Edge, EdgeSet, Exchange};
+use crate::plan::{Edge, EdgeSet, Exchange};
 use crate::stats;
 use rand::seq::index::sample;
 use std::sync::Arc;
@@ -112,8 +112,8 @@ impl Runs<'_> {
         let mut asked: Vec<Handle<f64>> = Vec::with_capacity(sets.len());
         for set in sets {
             let run = match set {
-                // With every edge taken it is the donor that runs, position by position.
-                Set::Kept([]) if self.items.alignments[i] == Alignment::Same => donor,
+                // With every edge taken it is the donor whose stream the logits read.
+                Set::Kept([]) => donor,
                 _ => match self.exchanges(i, donor, set) {
                     none if none.is_empty() => base,
                     exchanges => plan.exchanges(base, exchanges),

@@ -1,7 +1,8 @@
 //! Edges between prompts of different lengths: by hand, and the engines against each other.
 
+use crate::support::cli::{Bench, Ended, gatelens};
 use crate::support::edges::GoldenEdges;
-use crate::support::{FAMILIES, open};
+use crate::support::{FAMILIES, family_dir, open};
 use gatelens::analyses::align::align;
 use gatelens::model::Model;
 use gatelens::plan::{
@@ -10,9 +11,12 @@ use gatelens::plan::{
 };
 use gatelens::run::{Array, Engine, Options, Readings, run};
 use gatelens::site::{Site, SiteKind};
+use gatelens::table::Table;
 use rand::seq::index::sample;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use std::path::Path;
 
 fn metric() -> Metric {
     Metric::logit_difference(vec![11], vec![23])
@@ -305,4 +309,89 @@ fn what_the_reader_gives_is_exact_at_the_logits_and_alignments_that_do_not_fit_a
             assert!(why.contains(part), "{part}: {why}");
         }
     }
+}
+
+/// Two pairs of prompts, the negative two tokens longer.
+fn pairs_file(bench: &Bench, prompts: &[Vec<u32>; 2]) -> std::path::PathBuf {
+    let pair = |(id, [positive, negative]): (&str, [&[u32]; 2])| {
+        json!({
+            "id": id, "positive": {"ids": positive}, "negative": {"ids": negative}, "answer": [11], "foil": [23],
+        })
+    };
+    let pairs = [("p0", [&prompts[0][..], &prompts[1]]), ("p1", [&prompts[0][1..], &prompts[1][1..]])];
+    bench.dataset("pairs.jsonl", &pairs.map(pair))
+}
+
+fn command(command: &str, pairs: &Path, out: &Path, more: &[&str]) -> Ended {
+    let model = family_dir("llama");
+    let args = [command, model.to_str().unwrap(), "--pairs", pairs.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    gatelens(args.into_iter().chain(more.iter().copied()))
+}
+
+#[test]
+fn the_command_takes_prompts_of_other_lengths_if_it_is_told_to() {
+    let (bench, model, prompts) = (Bench::new(), open("llama"), prompts("llama"));
+    let (pairs, out) = (pairs_file(&bench, &prompts), bench.out("edges"));
+    command("edges", &pairs, &out, &[]).refused(&["\"p0\"", "so that both need as many, or --align"]);
+    command("edges", &pairs, &out, &["--align", "--position", "3"]).refused(&["--align", "--position last"]);
+    command("edges", &pairs, &out, &["--align", "--by-span"]).told_by_the_parser(&["--align", "--by-span"]);
+    let exact = ["--align", "--exact", "all", "--keep-pairs", "--horizon", "9"];
+    command("edges", &pairs, &out, &exact).done();
+    let table = Table::read_parquet(out.join("pairs.parquet")).unwrap();
+    let names = ["writer", "reader", "direction", "id"].map(|column| table.strs(column).unwrap());
+    let (base, patched) = (table.floats("base_metric").unwrap(), table.floats("patched_metric").unwrap());
+    for (direction, turned) in [("necessity", false), ("sufficiency", true)] {
+        let hand = by_hand(&model, &prompts, turned);
+        for name in EDGES {
+            let (writer, reader) = name.split_once("->").unwrap();
+            let wanted = [writer, reader, direction, "p0"];
+            let row = (0..table.rows()).find(|i| (0..4).all(|k| names[k][*i] == wanted[k])).expect("a row");
+            let expected = hand.metric(name.parse().unwrap(), 1.0, &[]);
+            assert!((patched[row].unwrap() - expected).abs() < 1e-4, "{direction} {name}: {patched:?} {expected}");
+        }
+        assert_eq!(names[2].iter().filter(|of| **of == direction).count() * 2, base.len());
+    }
+    // A horizon past the last layer is exact.
+    let edges = Table::read_parquet(out.join("edges.parquet")).unwrap();
+    let [effects, horizon] = ["effect_mean", "horizon_9"].map(|column| edges.floats(column).unwrap());
+    assert!(effects.iter().zip(horizon).all(|(a, b)| (a.unwrap() - b.unwrap()).abs() < 1e-4));
+}
+
+#[test]
+fn circuits_of_prompts_of_other_lengths_keep_all_of_the_gap_with_all_edges() {
+    let (bench, model, prompts) = (Bench::new(), open("llama"), prompts("llama"));
+    let (pairs, out) = (pairs_file(&bench, &prompts), bench.out("circuit"));
+    command("circuit", &pairs, &out, &[]).refused(&["\"p0\"", "--align"]);
+    let few = ["--align", "--random", "1", "--resamples", "5", "--minimality", "0"];
+    command("circuit", &pairs, &out, &few).done();
+    let curve = Table::read_parquet(out.join("curve.parquet")).unwrap();
+    let [fractions, kept, metrics] =
+        ["fraction", "faithfulness", "metric_mean"].map(|column| curve.floats(column).unwrap());
+    let edges = curve.ints("edges").unwrap();
+    for i in (0..curve.rows()).filter(|i| fractions[*i] == Some(1.0)) {
+        assert!((kept[i].unwrap() - 1.0).abs() < 1e-9);
+    }
+    // Without any edge the logits read the other run's stream: all that was taken before comes to nothing more.
+    let (mut plan, mut asked) = (Plan::default(), Vec::new());
+    for ids in [[&prompts[0][..], &prompts[1]], [&prompts[0][1..], &prompts[1][1..]]] {
+        let [base, donor] = ids.map(|ids| plan.prompt("p", ids.to_vec()));
+        let (edges, positions) = (EdgeSet::AllBut(Vec::new().into()), Positions::All);
+        let alignment = align(ids[0], ids[1]).into_iter().collect();
+        let taken = plan.exchange(base, Exchange { donor, edges, positions, alignment });
+        asked.push((plan.read(taken, metric()), plan.read(donor, metric())));
+    }
+    let readings = read(&model, &plan, Engine::Full);
+    let mean = |of: &dyn Fn(&(Handle<f64>, Handle<f64>)) -> Handle<f64>| {
+        asked.iter().map(|pair| readings[of(pair)]).sum::<f64>() / 2.0
+    };
+    let (taken, other) = (mean(&|pair| pair.0), mean(&|pair| pair.1));
+    let none = (0..curve.rows()).find(|i| edges[*i] == 0).expect("a circuit of no edge");
+    assert!((metrics[none].unwrap() - other).abs() < 1e-4 && (taken - other).abs() < 1e-4, "{taken} {other}");
+    assert!(kept[none].unwrap().abs() < 1e-4);
+    let begins = json!({
+        "id": "p2", "positive": {"ids": prompts[0]}, "negative": {"ids": prompts[0][..4]}, "answer": [11], "foil": [23],
+    });
+    let pairs = bench.dataset("begins.jsonl", &[begins]);
+    let refused = bench.out("refused");
+    command("circuit", &pairs, &refused, &["--align"]).refused(&["\"p2\"", "is the beginning of the other"]);
 }

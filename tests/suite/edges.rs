@@ -186,7 +186,7 @@ fn what_cannot_be_exchanged_or_estimated_is_refused_by_name() {
         compile(&plan)
     };
     assert_eq!(taken([4, 4], &["input->m0"], Positions::All), "");
-    assert!(taken([4, 5], &["input->m0"], Positions::All).contains("5: edges need as many"));
+    assert!(taken([4, 5], &["input->m0"], Positions::All).contains("has 5 tokens, not 4: edges need as many"));
     assert!(taken([4, 4], &["m1->m0"], Positions::All).contains("does not come after"));
     assert!(taken([4, 4], &["a0.h99->m3"], Positions::All).contains("heads 0 to"));
     assert!(taken([4, 4], &["input->m0", "input->m0"], Positions::All).contains("twice"));
