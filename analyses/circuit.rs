@@ -16,10 +16,10 @@ mod tables;
 pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
-use super::edges::{Matching, Parts, Score};
+use super::edges::{Among, Matching, Score};
 use super::inputs::Spanned;
 use super::prelude::*;
-use crate::plan::{Alignment, Edge, Graph};
+use crate::plan::{Alignment, Edge, Graph, Kv};
 use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
@@ -56,6 +56,9 @@ parameters! {
         /// position; at positions that match none it reads what it does.
         align: bool;
 
+        /// Whose keys and values readers are, where heads share some
+        kv: Kv = Kv::Head, [value_enum];
+
         /// Choose the smallest circuit that keeps this share of the gap
         threshold: f64 = 0.8, in 0.01..=1.0, [value_name = "SHARE"];
 
@@ -83,6 +86,7 @@ pub struct Items {
     places: Vec<Spanned>,
     /// How each pair's negative prompt matches its positive one.
     alignments: Vec<Alignment>,
+    kv: Kv,
     graph: Graph,
     n_layers: usize,
     given: Given,
@@ -166,20 +170,21 @@ impl Analysis for Circuit {
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let position = (!self.by_span).then_some(Position::All);
         let matching = Matching { position, align: self.align };
-        let mut prepared = super::edges::prepare(&self.pairs, matching, Parts::default(), model)?;
+        let among = Among { kv: self.kv, ..Among::default() };
+        let mut prepared = super::edges::prepare(&self.pairs, matching, among, model)?;
         if self.by_span {
             disjoint(&mut prepared.items.places);
             let rest = rest(&prepared.items);
             prepared.items.places.extend(rest);
         }
-        let (graph, n_layers) = (Graph::of(&model.decoder.arch), model.decoder.arch.n_layers);
+        let (graph, n_layers) = (Graph::of(&model.decoder.of(self.kv).arch), model.decoder.arch.n_layers);
         let edges = std::mem::take(&mut prepared.items.edges);
         let places = std::mem::take(&mut prepared.items.places);
         let given = Given::read(self, model, (&edges, &places), &mut prepared.sources)?;
         let necessity = |[positive, _]: [Alignment; 2]| positive;
         Ok(prepared.map(|super::edges::Items { pairs, alignments, .. }| {
             let alignments = alignments.into_iter().map(necessity).collect();
-            Items { pairs, edges, places, alignments, graph, n_layers, given }
+            Items { pairs, edges, places, alignments, kv: self.kv, graph, n_layers, given }
         }))
     }
 
@@ -204,6 +209,13 @@ impl Analysis for Circuit {
 }
 
 impl Items {
+    /// A plan with a pair's prompts.
+    fn plan(&self, i: usize) -> (Plan, [Run; 2]) {
+        let mut plan = Plan { kv: self.kv, ..Plan::default() };
+        let runs = self.pairs.add(&mut plan, i);
+        (plan, runs)
+    }
+
     /// How many members there are.
     fn members(&self) -> usize {
         self.edges.len() * self.places.len()

@@ -25,7 +25,7 @@ use super::halves::{Asked, Value};
 use super::inputs::{PairTokens, Spanned};
 use super::interchange::Direction;
 use super::prelude::*;
-use crate::plan::{Alignment, Edge, EdgeEffects, Exchange, Graph};
+use crate::plan::{Alignment, Edge, EdgeEffects, Exchange, Graph, Kv};
 
 use choice::{Chosen, Way};
 use std::collections::BTreeMap;
@@ -50,6 +50,9 @@ parameters! {
         /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. A reader takes from the matching
         /// position; at positions that match none it reads what it does.
         align: bool;
+
+        /// Whose keys and values readers are, where heads share some
+        kv: Kv = Kv::Head, [value_enum];
 
         /// Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas
         ///
@@ -95,6 +98,7 @@ pub struct Items {
     numbers: Vec<usize>,
     /// The parts that edges are asked about, if not all.
     parts: Parts,
+    kv: Kv,
 }
 
 /// What was found of the pairs, for each direction and place.
@@ -151,7 +155,8 @@ impl Analysis for Edges {
             return Err(AnalysisError::Bad(why));
         }
         let position = (!self.by_span).then_some(self.position);
-        let mut prepared = prepare(&self.pairs, Matching { position, align: self.align }, parts, model)?;
+        let matching = Matching { position, align: self.align };
+        let mut prepared = prepare(&self.pairs, matching, Among { parts, kv: self.kv }, model)?;
         prepared.sources.extend(gate);
         Ok(prepared)
     }
@@ -177,11 +182,18 @@ pub(super) struct Matching {
     pub align: bool,
 }
 
+/// Which edges are asked about.
+#[derive(Default)]
+pub(super) struct Among {
+    pub parts: Parts,
+    pub kv: Kv,
+}
+
 /// Pairs with how their prompts match, and the model's edges, of some parts or all.
 pub(super) fn prepare(
     pairs: &PairArgs,
     matching: Matching,
-    parts: Parts,
+    among: Among,
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
@@ -198,10 +210,11 @@ pub(super) fn prepare(
         Some(position) => vec![Spanned { name: position.to_string(), of }],
         None => prepared.items.spans()?,
     };
-    let graph = Graph::of(&model.decoder.arch);
+    let Among { parts, kv } = among;
+    let graph = Graph::of(&model.decoder.of(kv).arch);
     let of = graph.edges().enumerate().filter(|(_, edge)| parts.have(*edge, &graph));
     let (numbers, edges) = of.unzip();
-    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers, parts }))
+    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers, parts, kv }))
 }
 
 impl Matching {
@@ -385,7 +398,7 @@ impl Taken<'_> {
 
     /// A plan with the pair's prompts: the run that is edited, and the one that is taken from.
     pub(super) fn plan(&self) -> (Plan, Run, Run) {
-        let mut plan = Plan::default();
+        let mut plan = Plan { kv: self.items.kv, ..Plan::default() };
         let runs = self.items.pairs.add(&mut plan, self.i);
         (plan, runs[self.direction as usize], runs[1 - self.direction as usize])
     }

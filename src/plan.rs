@@ -33,7 +33,7 @@ mod split;
 mod what;
 
 pub use cone::Cone;
-pub use edges::{Edge, Graph, Port, Reader, Writer};
+pub use edges::{Edge, Graph, Kv, Port, Reader, Writer};
 pub use program::Program;
 pub(crate) use program::{
     AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Matched, Placed, Row,
@@ -273,6 +273,9 @@ pub struct Plan {
     pub prompts: Vec<Prompt>,
     pub forks: Vec<Fork>,
     pub readouts: Vec<Readout>,
+    /// Whether keys and values are told apart by query head: the plan is then one for the model with as many KV heads as heads, equal
+    /// ones where it has one ([`Decoder::of`](crate::model::decoder::Decoder::of)).
+    pub kv: Kv,
 }
 
 /// What does not make sense in a plan.

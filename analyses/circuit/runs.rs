@@ -33,8 +33,7 @@ impl Runs<'_> {
     pub(super) fn unedited(&self) -> Result<(Vec<f64>, Vec<f64>), AnalysisError> {
         let (mut base, mut donor) = (Vec::new(), Vec::new());
         for i in 0..self.pairs() {
-            let mut plan = Plan::default();
-            let runs = self.items.pairs.add(&mut plan, i);
+            let (mut plan, runs) = self.items.plan(i);
             let metric = &self.items.pairs.tokens[i].metric;
             let [positive, negative] = runs.map(|run| plan.read(run, metric.clone()));
             let readings = self.runner.run(&plan)?;
@@ -106,8 +105,7 @@ impl Runs<'_> {
     }
 
     fn of_pair(&self, i: usize, sets: &[Set]) -> Result<Vec<f64>, AnalysisError> {
-        let mut plan = Plan::default();
-        let [base, donor] = self.items.pairs.add(&mut plan, i);
+        let (mut plan, [base, donor]) = self.items.plan(i);
         let metric = &self.items.pairs.tokens[i].metric;
         let mut asked: Vec<Handle<f64>> = Vec::with_capacity(sets.len());
         for set in sets {

@@ -18,7 +18,7 @@ rows! {
     pub struct PartRow<'a> in "parts" {
         model: &'a str = "the model, as it was named",
         part: Cow<'a, str> = "the part that was asked about: input, a12.h3, m12 or logits",
-        side: &'a str = "q, k, v, m, logits: what it reads so (a key or value of a head is that of its KV head); out: what reads it",
+        side: &'a str = "q, k, v, m, logits: what it reads so (by a key or value that heads share, the same for each of them); out: what reads it",
         direction: &'a str = "necessity: the positive run takes the edge from the negative one; sufficiency: the reverse",
         position: Cow<'a, str> = "where readers read what is taken: last, all, a number, or a span's name",
         n: i64 = "pairs",
@@ -43,7 +43,7 @@ pub(in crate::analyses) struct Parts(Vec<String>);
 impl Edges {
     /// The parts that the parameters name, with what was read for it.
     pub(super) fn parts(&self, model: &Model) -> Result<(Parts, Sources), AnalysisError> {
-        let graph = Graph::of(&model.decoder.arch);
+        let graph = Graph::of(&model.decoder.of(self.kv).arch);
         let Some(file) = &self.circuit else { return Ok((Parts::named(&self.of, &graph)?, Sources::new())) };
         let (gate, sources) = gate::of_file(file, model, "of")?;
         let words: Vec<String> = gate.iter().map(Head::to_string).collect();

@@ -21,7 +21,7 @@ rows! {
     /// A writer and a later reader.
     pub struct OfEdge<'a> {
         writer: Cow<'a, str> = "what adds to the residual stream: input, a12.h3 (a head), m12 (an MLP)",
-        reader: Cow<'a, str> = "what reads it: a12.h3<q>, a12.h1<k>, a12.h1<v> (KV heads), m12, logits",
+        reader: Cow<'a, str> = "what reads it: a12.h3<q>, a12.h1<k>, a12.h1<v> (of KV heads, or of query heads with `kv = query`), m12, logits",
         writer_layer: i64 = "the writer's layer, from 0; -1 for input",
         reader_layer: i64 = "the reader's layer, from 0; the number of layers for logits",
     }
@@ -140,7 +140,7 @@ impl Edges {
     pub(super) fn output(&self, about: &About, items: &Items, measured: &Measured) -> Result<Output, AnalysisError> {
         let ways = self.ways();
         let (mut rows, mut agreement, mut files) = (Vec::new(), Vec::new(), Vec::new());
-        let (graph_of, mut parts) = (Graph::of(&about.loaded.decoder.arch), Vec::new());
+        let (graph_of, mut parts) = (Graph::of(&about.loaded.decoder.of(items.kv).arch), Vec::new());
         for of in &measured.directions {
             let here = self.rows(about, items, of)?;
             parts.extend(items.parts.rows(&here, &graph_of)?);
@@ -272,7 +272,7 @@ fn graph(about: &About, items: &Items, of: &OfDirection) -> GraphFile {
         sign * effect.unwrap_or_else(estimate)
     };
     let edges = items.edges.iter().enumerate().map(|(i, edge)| (edge, score(i), true));
-    GraphFile::new(&about.loaded.decoder.arch, edges)
+    GraphFile::new(&about.loaded.decoder.arch, items.kv, edges)
 }
 
 /// How well one way agrees with the exact effects: over each kind of reader, and over all.

@@ -24,6 +24,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// A matrix `[out, in]` with its bias `[out]`.
+#[derive(Clone)]
 pub struct Linear {
     pub weight: Weight,
     pub bias: Option<Tensor>,
@@ -41,12 +42,34 @@ impl Linear {
             Some(bias) => ops::add_bias(&y, bias),
         }
     }
+
+    /// Some of its outputs, in this order.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> candle_core::Result<Linear> {
+        Ok(Linear { weight: Weight::new(&self.weight.rows(rows)?)?, bias: picked_if(&self.bias, rows)? })
+    }
 }
 
 /// A norm's weight and, for layer norms, bias, in f32.
+#[derive(Clone)]
 pub struct NormWeights {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
+}
+
+impl NormWeights {
+    /// Some of its numbers, in this order.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> candle_core::Result<NormWeights> {
+        Ok(NormWeights { weight: picked(&self.weight, rows)?, bias: picked_if(&self.bias, rows)? })
+    }
+}
+
+/// Some rows of a tensor, in this order.
+fn picked(of: &Tensor, rows: &[u32]) -> candle_core::Result<Tensor> {
+    of.index_select(&Tensor::new(rows, of.device())?, 0)
+}
+
+fn picked_if(of: &Option<Tensor>, rows: &[u32]) -> candle_core::Result<Option<Tensor>> {
+    of.as_ref().map(|of| picked(of, rows)).transpose()
 }
 
 /// The parts of a layer: its weights, or where each is stored. `M` is of matrices, `N` of norms.
@@ -84,6 +107,17 @@ impl<M, N> LayerWeights<M, N> {
             channel: self.channel.try_map(matrix)?,
             mlp_post_norm: norm_if(&self.mlp_post_norm)?,
         })
+    }
+}
+
+impl LayerWeights {
+    /// The same with keys and values for every query head; all else is shared.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn by_query_head(&self) -> candle_core::Result<LayerWeights> {
+        let same = self.try_map(&|matrix| candle_core::Result::Ok(matrix.clone()), &|norm| Ok(norm.clone()))?;
+        Ok(LayerWeights { mixer: self.mixer.by_query_head()?, ..same })
     }
 }
 
@@ -237,10 +271,21 @@ pub fn load(
     let positions = ends.positions.as_ref().map(|stored| table(stored, places.first()));
     let final_norm = source.loader(Upload::in_order(places.last())).norm(&ends.final_norm)?;
     let reader = source.clone();
-    let layers = Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead));
-    let mean_unembed = OnceLock::new();
-    let decoder =
-        Decoder { arch, dtype, places, parameters, embed, positions, final_norm, unembed, mean_unembed, layers };
+    let layers = Arc::new(Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead)));
+    let decoder = Decoder {
+        arch,
+        dtype,
+        places,
+        parameters,
+        embed,
+        positions,
+        final_norm,
+        unembed,
+        mean_unembed: OnceLock::new(),
+        layers,
+        by_query: None,
+        told_apart: OnceLock::new(),
+    };
     Ok((decoder, warnings))
 }
 

@@ -6,7 +6,7 @@ use super::program::{
 };
 use super::split::sets;
 use super::{
-    Alignment, Change, EdgeEffects, EdgeEstimate, EdgeSet, Edit, Exchange, Gradient, Graph, Metric, Part, Plan,
+    Alignment, Change, EdgeEffects, EdgeEstimate, EdgeSet, Edit, Exchange, Gradient, Graph, Kv, Metric, Part, Plan,
     PlanError, Positions, Program, Projection, Prompt, Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
@@ -21,6 +21,11 @@ impl Plan {
     /// Names the prompt, fork or readout, and what is wrong: a token id, length, site, head, column or position out
     /// of range; a base or donor that does not come before its fork; a vector of the wrong length; an empty prompt.
     pub fn compile<'p>(&'p self, arch: &'p Arch) -> Result<Program<'p>, PlanError> {
+        if self.kv == Kv::Query && arch.n_kv_heads < arch.n_heads {
+            let why =
+                "it tells keys and values apart by query head: compile it for the decoder that `Decoder::of` gives";
+            return Err(PlanError::Bad { at: "the plan".to_string(), why: why.to_string() });
+        }
         for (i, prompt) in self.prompts.iter().enumerate() {
             self.check_prompt(i, prompt, arch)?;
         }

@@ -25,6 +25,7 @@ mod halves;
 mod hub;
 mod inputs;
 mod interactions;
+mod kv;
 mod metric;
 mod parity;
 mod pieces;

@@ -120,6 +120,12 @@ fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_fo
         assert!(!tinted || !caption.contains("grey"), "{name}: {caption}");
     }
     assert_eq!(gates_edges(&dir.join("demo-edges")), built_at_the_gate());
+    let parts = table(&dir.join("demo-edges"), "parts");
+    let (sides, strongest) = (parts.strs("side").unwrap(), parts.opt_strs("strongest").unwrap());
+    assert_eq!((&sides[..], parts.ints("matter").unwrap()), (&["q", "k", "v", "out"][..], &[0, 1, 1, 5][..]));
+    assert_eq!(strongest[1..3], [Some("m1"), Some("m1")]);
+    let [mean, low, high] = ["effect_mean", "ci_low", "ci_high"].map(|name| parts.floats(name).unwrap());
+    assert!((1..4).all(|i| mean[i].unwrap() < 0.0 && low[i] <= mean[i] && mean[i] <= high[i] && high[i] < Some(0.0)));
     assert!(report.contains("What feeds the parts, and what reads them") && report.contains("**a3.h5.** Its query:"));
     let record = std::fs::read_to_string(dir.join("demo-cascade/run.json")).unwrap();
     let record: Value = serde_json::from_str(&record).unwrap();

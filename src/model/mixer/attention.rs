@@ -70,6 +70,11 @@ impl Attention {
         self.heads.window.map_or(length, |w| length.min(end + w - 1))
     }
 
+    pub(super) fn by_query_head(mut self) -> Self {
+        self.heads.n_kv_heads = self.heads.n_heads;
+        self
+    }
+
     pub(super) fn carried(&self) -> Carried {
         Carried::KeysValues { width: self.widths().1 }
     }
@@ -182,6 +187,20 @@ impl<M, N> AttentionWeights<M, N> {
 }
 
 impl AttentionWeights {
+    /// Those of a shape whose heads share keys and values, for one whose heads share none.
+    pub(super) fn by_query_head(&self, shape: &Attention) -> Result<AttentionWeights> {
+        let Heads { n_heads, n_kv_heads, d_head, .. } = shape.heads;
+        let of_head = |head: usize| (0..d_head).map(move |i| (head * n_kv_heads / n_heads * d_head + i) as u32);
+        let rows: Vec<u32> = (0..n_heads).flat_map(of_head).collect();
+        // A norm over all heads together weighs each as often as it is there, which leaves its mean as it is.
+        let k_norm = match (&self.k_norm, shape.qk_norm) {
+            (Some(norm), QkNorm::Whole) => Some(norm.of_rows(&rows)?),
+            (norm, _) => norm.clone(),
+        };
+        let (k, v) = (self.k.of_rows(&rows)?, self.v.of_rows(&rows)?);
+        Ok(AttentionWeights { q: self.q.clone(), k, v, q_norm: self.q_norm.clone(), k_norm, o: self.o.clone() })
+    }
+
     pub(super) fn forward(
         &self,
         shape: &Attention,

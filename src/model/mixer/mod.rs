@@ -87,6 +87,13 @@ impl Mixer {
         }
     }
 
+    /// The same with keys and values for every query head.
+    pub(super) fn by_query_head(self) -> Mixer {
+        match self {
+            Mixer::Attention(attention) => Mixer::Attention(attention.by_query_head()),
+        }
+    }
+
     /// Checks what the decoder relies on, in a model of these rotations.
     ///
     /// # Errors
@@ -148,6 +155,18 @@ impl<M, N> MixerWeights<M, N> {
 }
 
 impl MixerWeights {
+    /// The same with keys and values for every query head, equal ones where heads share one.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn by_query_head(&self) -> Result<MixerWeights> {
+        match self {
+            MixerWeights::Attention(shape, weights) => {
+                Ok(MixerWeights::Attention(shape.by_query_head(), weights.by_query_head(shape)?))
+            }
+        }
+    }
+
     /// Takes `attn_in`, which must be live, to what becomes `attn_out`.
     ///
     /// # Errors
