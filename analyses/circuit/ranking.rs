@@ -218,11 +218,11 @@ fn with_means(pairs: &[Vec<f32>], means: &[f64]) -> Vec<Vec<f32>> {
 pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking, AnalysisError> {
     let Items { pairs, edges, places, alignments, .. } = runs.items;
     let mut of_pairs = Vec::with_capacity(pairs.tokens.len());
-    for i in 0..pairs.tokens.len() {
+    for (i, (tokens, alignment)) in pairs.tokens.iter().zip(alignments).enumerate() {
         let (mut plan, [base, donor]) = runs.items.plan(i);
         let mut ask = |positions: &Positions| {
-            let (metric, positions) = (pairs.tokens[i].metric.clone(), positions.clone());
-            let (alignment, by) = (alignments[i].clone(), score.estimate(steps));
+            let (metric, positions) = (tokens.metric.clone(), positions.clone());
+            let (alignment, by) = (alignment.clone(), score.estimate(steps));
             plan.read(base, EdgeEffects { metric, donor, positions, alignment, by })
         };
         let asked: Vec<_> = places.iter().map(|place| place.of.get(&i).map(&mut ask)).collect();

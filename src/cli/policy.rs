@@ -259,7 +259,7 @@ impl Suite for Policy {
 const GRID: &str = "-4,-3,-2,-1,-0.75,-0.625,-0.5,-0.375,-0.25,-0.125,0,0.25,0.5,1,2,3,4";
 
 /// How many pairs edges at the gate are run on at most: they are hundreds of runs a pair.
-const EDGES_PAIRS: u32 = 32;
+const EDGES_PAIRS: u32 = 24;
 
 /// The tables of each analysis.
 type Tables = BTreeMap<String, Vec<Table>>;

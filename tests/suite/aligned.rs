@@ -378,13 +378,10 @@ fn circuits_of_prompts_of_other_lengths_keep_all_of_the_gap_with_all_edges() {
         let (edges, positions) = (EdgeSet::AllBut(Vec::new().into()), Positions::All);
         let alignment = align(ids[0], ids[1]).into_iter().collect();
         let taken = plan.exchange(base, Exchange { donor, edges, positions, alignment });
-        asked.push((plan.read(taken, metric()), plan.read(donor, metric())));
+        asked.push([taken, donor].map(|run| plan.read(run, metric())));
     }
     let readings = read(&model, &plan, Engine::Full);
-    let mean = |of: &dyn Fn(&(Handle<f64>, Handle<f64>)) -> Handle<f64>| {
-        asked.iter().map(|pair| readings[of(pair)]).sum::<f64>() / 2.0
-    };
-    let (taken, other) = (mean(&|pair| pair.0), mean(&|pair| pair.1));
+    let [taken, other] = [0, 1].map(|k| asked.iter().map(|pair| readings[pair[k]]).sum::<f64>() / 2.0);
     let none = (0..curve.rows()).find(|i| edges[*i] == 0).expect("a circuit of no edge");
     assert!((metrics[none].unwrap() - other).abs() < 1e-4 && (taken - other).abs() < 1e-4, "{taken} {other}");
     assert!(kept[none].unwrap().abs() < 1e-4);
