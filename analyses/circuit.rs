@@ -16,10 +16,10 @@ mod tables;
 pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
-use super::edges::Score;
+use super::edges::{Among, Matching, Score};
 use super::inputs::Spanned;
 use super::prelude::*;
-use crate::plan::{Edge, Graph};
+use crate::plan::{Alignment, Edge, Graph, Kv};
 use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
@@ -48,7 +48,16 @@ parameters! {
         ///
         /// Readers then read what is taken at one span at a time. A position in several spans is the last one's; all that are in none
         /// are one more, `rest`.
-        by_span: bool, excludes graph;
+        by_span: bool, excludes graph | align;
+
+        /// Match up prompts of unequal lengths
+        ///
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. A reader takes from the matching
+        /// position; at positions that match none it reads what it does.
+        align: bool;
+
+        /// Whose keys and values readers are, where heads share some
+        kv: Kv = Kv::Head, [value_enum];
 
         /// Choose the smallest circuit that keeps this share of the gap
         threshold: f64 = 0.8, in 0.01..=1.0, [value_name = "SHARE"];
@@ -75,6 +84,9 @@ pub struct Items {
     edges: Vec<Edge>,
     /// Where readers read what is taken: one place, or one a span and the rest.
     places: Vec<Spanned>,
+    /// How each pair's negative prompt matches its positive one.
+    alignments: Vec<Alignment>,
+    kv: Kv,
     graph: Graph,
     n_layers: usize,
     given: Given,
@@ -157,17 +169,23 @@ impl Analysis for Circuit {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let position = (!self.by_span).then_some(Position::All);
-        let mut prepared = super::edges::prepare(&self.pairs, position, &[], model)?;
+        let matching = Matching { position, align: self.align };
+        let among = Among { kv: self.kv, ..Among::default() };
+        let mut prepared = super::edges::prepare(&self.pairs, matching, among, model)?;
         if self.by_span {
             disjoint(&mut prepared.items.places);
             let rest = rest(&prepared.items);
             prepared.items.places.extend(rest);
         }
-        let (graph, n_layers) = (Graph::of(&model.decoder.arch), model.decoder.arch.n_layers);
+        let (graph, n_layers) = (Graph::of(&model.decoder.of(self.kv).arch), model.decoder.arch.n_layers);
         let edges = std::mem::take(&mut prepared.items.edges);
         let places = std::mem::take(&mut prepared.items.places);
         let given = Given::read(self, model, (&edges, &places), &mut prepared.sources)?;
-        Ok(prepared.map(|items| Items { pairs: items.pairs, edges, places, graph, n_layers, given }))
+        let necessity = |[positive, _]: [Alignment; 2]| positive;
+        Ok(prepared.map(|super::edges::Items { pairs, alignments, .. }| {
+            let alignments = alignments.into_iter().map(necessity).collect();
+            Items { pairs, edges, places, alignments, kv: self.kv, graph, n_layers, given }
+        }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -191,6 +209,13 @@ impl Analysis for Circuit {
 }
 
 impl Items {
+    /// A plan with a pair's prompts.
+    fn plan(&self, i: usize) -> (Plan, [Run; 2]) {
+        let mut plan = Plan { kv: self.kv, ..Plan::default() };
+        let runs = self.pairs.add(&mut plan, i);
+        (plan, runs)
+    }
+
     /// How many members there are.
     fn members(&self) -> usize {
         self.edges.len() * self.places.len()

@@ -8,24 +8,27 @@
 mod choice;
 pub mod graph;
 mod horizon;
+mod parts;
 mod read;
 mod tables;
 
 pub(super) use choice::HORIZON;
 pub use choice::{Exact, Score};
+pub use parts::PartRow;
+pub(super) use parts::Parts;
 pub(super) use read::{Drawn, layered};
 pub use tables::{AgreementRow, EdgeRow, OfEdge, PairRow};
 
+use super::align::align;
 use super::forks_at_once;
 use super::halves::{Asked, Value};
-use super::inputs::Spanned;
+use super::inputs::{PairTokens, Spanned};
 use super::interchange::Direction;
 use super::prelude::*;
-use super::routing::gate::Head;
-use crate::plan::{Edge, EdgeEffects, Exchange, Graph};
+use crate::plan::{Alignment, Edge, EdgeEffects, Exchange, Graph, Kv};
 
 use choice::{Chosen, Way};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 parameters! {
     /// Take every edge from the matched prompt, and measure what changes
@@ -40,12 +43,24 @@ parameters! {
         ///
         /// Readers read what is taken at the span alone. A pair names its spans in the field `spans` of its line; it does not count in
         /// the rows of a span that it lacks.
-        by_span: bool, excludes position;
+        by_span: bool, excludes position | align;
+
+        /// Match up prompts of unequal lengths
+        ///
+        /// Equal beginnings and ends are matched token by token, and the spans between them in proportion. A reader takes from the matching
+        /// position; at positions that match none it reads what it does.
+        align: bool;
+
+        /// Whose keys and values readers are, where heads share some
+        kv: Kv = Kv::Head, [value_enum];
 
         /// Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas
         ///
         /// p-values and q-values are corrected over these edges.
-        of: Vec<String>, [value_delimiter = ',', value_name = "PARTS"];
+        of: Vec<String>, excludes circuit, [value_delimiter = ',', value_name = "PARTS"];
+
+        /// Only edges that begin or end at the gate in the circuit.json that `screen` writes
+        circuit: Option<Data>, [value_name = "FILE"];
 
         /// Take edges into only one of the two runs (default: each in turn)
         direction: Option<Direction>, [value_enum];
@@ -76,9 +91,14 @@ pub struct Items {
     pub(super) pairs: Pairs,
     /// Where readers read what is taken: one place, or one a span.
     pub(super) places: Vec<Spanned>,
+    /// How each pair's negative prompt matches its positive one, and the reverse: by [`Direction`].
+    pub(super) alignments: Vec<[Alignment; 2]>,
     /// The edges in question, and the number of each among all of the model's.
     pub(super) edges: Vec<Edge>,
     numbers: Vec<usize>,
+    /// The parts that edges are asked about, if not all.
+    parts: Parts,
+    kv: Kv,
 }
 
 /// What was found of the pairs, for each direction and place.
@@ -126,8 +146,19 @@ impl Analysis for Edges {
             let why = format!("the strongest edges are chosen by an estimate: give {estimate}, or {exact}");
             return Err(AnalysisError::Bad(why));
         }
-        let parts = parts(&self.of, &Graph::of(&model.decoder.arch))?;
-        prepare(&self.pairs, (!self.by_span).then_some(self.position), &parts, model)
+        let (parts, gate) = self.parts(model)?;
+        if self.align && matches!(self.position, Position::At(_)) {
+            let (align, [all, last]) = (param("align"), ["all", "last"].map(|at| param("position").is(at)));
+            let why = format!(
+                "{align} matches prompts of unequal lengths, where a number is no one place: give {all} or {last}"
+            );
+            return Err(AnalysisError::Bad(why));
+        }
+        let position = (!self.by_span).then_some(self.position);
+        let matching = Matching { position, align: self.align };
+        let mut prepared = prepare(&self.pairs, matching, Among { parts, kv: self.kv }, model)?;
+        prepared.sources.extend(gate);
+        Ok(prepared)
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Items) -> Result<Measured, AnalysisError> {
@@ -142,61 +173,72 @@ impl Analysis for Edges {
     }
 }
 
-/// The parts that some words name, as writers and readers are written.
-fn parts(words: &[String], graph: &Graph) -> Result<Vec<String>, AnalysisError> {
-    let known: BTreeSet<String> =
-        graph.writers().map(|writer| writer.to_string()).chain(["logits".to_string()]).collect();
-    let part = |word: &String| {
-        let head = word.parse::<Head>().map(|head| format!("a{}.h{}", head.layer, head.head));
-        let part = head.unwrap_or_else(|_| word.clone());
-        let last = graph.writers().last().map_or(String::new(), |writer| writer.to_string());
-        let why =
-            format!("{}: `{word}` is no part of this model: it has input, a0.h0 to {last}, and logits", param("of"));
-        known.contains(&part).then_some(part).ok_or(AnalysisError::Bad(why))
-    };
-    words.iter().map(part).collect()
+/// Where readers read what is taken, and how prompts are matched.
+#[derive(Clone, Copy)]
+pub(super) struct Matching {
+    /// None: at each span of the pairs.
+    pub position: Option<Position>,
+    /// Whether prompts may differ in length.
+    pub align: bool,
 }
 
-/// Whether an edge begins or ends at one of some parts, if there are any. A key or value that heads share ends at each of them.
-fn is_of(edge: Edge, parts: &[String], graph: &Graph) -> bool {
-    let ends = || graph.writers_of(edge.reader).into_iter().map(|writer| writer.to_string());
-    let names = || std::iter::once(edge.writer.to_string()).chain(ends()).chain([edge.reader.to_string()]);
-    parts.is_empty() || names().any(|name| parts.contains(&name))
+/// Which edges are asked about.
+#[derive(Default)]
+pub(super) struct Among {
+    pub parts: Parts,
+    pub kv: Kv,
 }
 
-/// Pairs whose prompts are as long as each other, and the model's edges, of some parts or all; without a position, at each of their
-/// spans.
+/// Pairs with how their prompts match, and the model's edges, of some parts or all.
 pub(super) fn prepare(
     pairs: &PairArgs,
-    position: Option<Position>,
-    parts: &[String],
+    matching: Matching,
+    among: Among,
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
     let prepared = pairs.read(model)?;
     let Pairs { dataset, tokens } = &prepared.items;
-    let mut of = BTreeMap::new();
+    let (mut of, mut alignments) = (BTreeMap::new(), Vec::with_capacity(tokens.len()));
     for (i, (pair, tokens)) in dataset.items.iter().zip(tokens).enumerate() {
         let at = |field| dataset.at(pair.line, &pair.id, field);
-        let (p, n) = (tokens.positive.len(), tokens.negative.len());
-        if p != n {
-            let why = format!(
-                "has {p} tokens and the negative {n}: an edge is taken position by position, so that both need as many; \
-                 choose words that the tokenizer cuts alike (`gatelens tokens` shows how it cuts)"
-            );
-            return Err(at("positive").error(why).into());
-        }
-        if let Some(position) = position {
-            of.insert(i, position.of(p).map_err(|why| at("positive").error(why))?);
+        alignments.push(matching.alignments(tokens).map_err(|why| at("positive").error(why))?);
+        if let Some(position) = matching.position {
+            of.insert(i, position.of(tokens.positive.len()).map_err(|why| at("positive").error(why))?);
         }
     }
-    let places = match position {
+    let places = match matching.position {
         Some(position) => vec![Spanned { name: position.to_string(), of }],
         None => prepared.items.spans()?,
     };
-    let graph = Graph::of(&model.decoder.arch);
-    let of = graph.edges().enumerate().filter(|(_, edge)| is_of(*edge, parts, &graph));
+    let Among { parts, kv } = among;
+    let graph = Graph::of(&model.decoder.of(kv).arch);
+    let of = graph.edges().enumerate().filter(|(_, edge)| parts.have(*edge, &graph));
     let (numbers, edges) = of.unzip();
-    Ok(prepared.map(|pairs| Items { pairs, places, edges, numbers }))
+    Ok(prepared.map(|pairs| Items { pairs, places, alignments, edges, numbers, parts, kv }))
+}
+
+impl Matching {
+    /// How a pair's prompts match, by [`Direction`].
+    fn alignments(self, tokens: &PairTokens) -> Result<[Alignment; 2], String> {
+        let (positive, negative) = (&tokens.positive, &tokens.negative);
+        let (p, n) = (positive.len(), negative.len());
+        if p == n {
+            return Ok([Alignment::Same, Alignment::Same]);
+        }
+        if !self.align {
+            return Err(format!(
+                "has {p} tokens and the negative {n}: an edge is taken position by position, so that both need as many, or {}; \
+                 choose words that the tokenizer cuts alike (`gatelens tokens` shows how it cuts)",
+                param("align")
+            ));
+        }
+        let both = [align(positive, negative), align(negative, positive)];
+        if both.iter().any(|of| of.last() == Some(&None)) {
+            let why = "one prompt is the beginning of the other: its last position, where the metric is read, matches another's";
+            return Err(format!("has {p} tokens and the negative {n}, and {why}"));
+        }
+        Ok(both.map(Alignment::from_iter))
+    }
 }
 
 impl Edges {
@@ -309,7 +351,9 @@ impl Taken<'_> {
 
     /// How many edges are run at once.
     fn at_once(&self, runner: &dyn Runner) -> usize {
-        forks_at_once(&runner.model().decoder.arch, self.items.pairs.tokens[self.i].positive.len())
+        let PairTokens { positive, negative, .. } = &self.items.pairs.tokens[self.i];
+        let base = if self.direction == Direction::Necessity { positive } else { negative };
+        forks_at_once(&runner.model().decoder.arch, base.len())
     }
 
     /// Each way's estimates of all edges.
@@ -319,7 +363,8 @@ impl Taken<'_> {
         for way in ways {
             if let Way::Score(score) = way {
                 let (metric, positions) = (self.metric(), self.positions.clone());
-                asked.push(plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) }));
+                let (alignment, by) = (self.alignment().clone(), score.estimate(steps));
+                asked.push(plan.read(base, EdgeEffects { metric, donor, positions, alignment, by }));
             }
         }
         let readings = if asked.is_empty() { None } else { Some(runner.run(&plan)?) };
@@ -342,12 +387,18 @@ impl Taken<'_> {
     /// A run with one edge taken, by its number.
     fn exchange(&self, plan: &mut Plan, (base, donor): (Run, Run), edge: usize) -> Run {
         let edges = std::iter::once(self.items.edges[edge]).collect();
-        plan.exchange(base, Exchange { donor, edges, positions: self.positions.clone() })
+        let (positions, alignment) = (self.positions.clone(), self.alignment().clone());
+        plan.exchange(base, Exchange { donor, edges, positions, alignment })
+    }
+
+    /// How the run that is taken from matches the one that is edited.
+    fn alignment(&self) -> &Alignment {
+        &self.items.alignments[self.i][self.direction as usize]
     }
 
     /// A plan with the pair's prompts: the run that is edited, and the one that is taken from.
     pub(super) fn plan(&self) -> (Plan, Run, Run) {
-        let mut plan = Plan::default();
+        let mut plan = Plan { kv: self.items.kv, ..Plan::default() };
         let runs = self.items.pairs.add(&mut plan, self.i);
         (plan, runs[self.direction as usize], runs[1 - self.direction as usize])
     }

@@ -33,11 +33,11 @@ mod split;
 mod what;
 
 pub use cone::Cone;
-pub use edges::{Edge, Graph, Port, Reader, Writer};
+pub use edges::{Edge, Graph, Kv, Port, Reader, Writer};
 pub use program::Program;
 pub(crate) use program::{
-    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Row, SiteReadout,
-    Take,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Matched, Placed, Row,
+    SiteReadout, Take,
 };
 pub use reading::{Array, Reading, Readings};
 pub use split::Piece;
@@ -85,8 +85,43 @@ pub struct Fork {
 pub struct Exchange {
     pub donor: Run,
     pub edges: EdgeSet,
-    /// The positions of the readers; the donor's are the same.
+    /// The positions of the readers.
     pub positions: Positions,
+    /// Where in the donor each takes from.
+    pub alignment: Alignment,
+}
+
+/// Which position of a donor corresponds to each of a run's.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Alignment {
+    /// The same one: both have as many.
+    #[default]
+    Same,
+    /// For each position of the run that of the donor, if any corresponds to it; where none does, the run keeps what it has.
+    Of(Arc<[Option<usize>]>),
+}
+
+impl Alignment {
+    /// For each of `length` positions of a run the one of the donor's `theirs` that corresponds to it.
+    fn resolve(&self, length: usize, theirs: usize) -> Result<Vec<Option<usize>>, String> {
+        match self {
+            Alignment::Same if length == theirs => Ok((0..length).map(Some).collect()),
+            Alignment::Same => Err(format!("has {theirs} tokens, not {length}: edges need as many, or an alignment")),
+            Alignment::Of(list) if list.len() != length => {
+                Err(format!("is aligned at {} positions, and the run has {length}", list.len()))
+            }
+            Alignment::Of(list) => match list.iter().flatten().find(|p| **p >= theirs) {
+                Some(p) => Err(format!("has no position {p}: it has 0 to {}", theirs - 1)),
+                None => Ok(list.to_vec()),
+            },
+        }
+    }
+}
+
+impl FromIterator<Option<usize>> for Alignment {
+    fn from_iter<I: IntoIterator<Item = Option<usize>>>(positions: I) -> Self {
+        Alignment::Of(positions.into_iter().collect())
+    }
 }
 
 /// Some of a model's edges, each once, in any order.
@@ -238,6 +273,9 @@ pub struct Plan {
     pub prompts: Vec<Prompt>,
     pub forks: Vec<Fork>,
     pub readouts: Vec<Readout>,
+    /// Whether keys and values are told apart by query head: the plan is then one for the model with as many KV heads as heads, equal
+    /// ones where it has one ([`Decoder::of`](crate::model::decoder::Decoder::of)).
+    pub kv: Kv,
 }
 
 /// What does not make sense in a plan.

@@ -7,7 +7,7 @@ use crate::analyses::edges::{EdgeRow, HORIZON, PairRow, Score};
 use crate::analyses::inputs::{Sources, Spanned, read_input};
 use crate::analyses::interchange::Direction;
 use crate::analyses::prelude::*;
-use crate::plan::{Edge, EdgeEffects};
+use crate::plan::{Edge, EdgeEffects, Kv};
 use crate::stats;
 use rand::Rng;
 use rayon::prelude::*;
@@ -45,7 +45,7 @@ impl Given {
                 let rankings = found(edges_of, edges, places, sources)?;
                 Ok(Given::Scores(rankings.into_iter().map(Arc::new).collect()))
             }
-            (None, Some(graph)) => from_graph(graph, model, edges, sources),
+            (None, Some(graph)) => from_graph(graph, (model, params.kv), edges, sources),
             (None, None) if params.estimate.is_empty() => {
                 let [estimate, edges, graph] = ["estimate", "edges", "graph"].map(param);
                 Err(AnalysisError::Bad(format!("edges are ranked by scores: give {estimate}, {edges} or {graph}")))
@@ -56,10 +56,15 @@ impl Given {
 }
 
 /// A graph's scores, or the circuit that it marks where it marks some edges and not others.
-fn from_graph(graph: &Data, model: &Model, edges: &[Edge], sources: &mut Sources) -> Result<Given, AnalysisError> {
+fn from_graph(
+    graph: &Data,
+    (model, kv): (&Model, Kv),
+    edges: &[Edge],
+    sources: &mut Sources,
+) -> Result<Given, AnalysisError> {
     let (bytes, source) = read_input(graph)?;
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", graph.display()));
-    let file = GraphFile::read(&bytes, &model.decoder.arch).map_err(bad)?;
+    let file = GraphFile::read(&bytes, &model.decoder.arch, kv).map_err(bad)?;
     sources.push(source);
     let number = numbers(edges);
     let marked: Vec<usize> =
@@ -108,7 +113,11 @@ fn found(run: &Data, edges: &[Edge], places: &[Spanned], sources: &mut Sources) 
         } else {
             String::new()
         };
-        let why = format!("holds other edges than this model's {}{at}: run `edges` on it", edges.len());
+        let why = format!(
+            "holds other edges than this model's {}{at}: run `edges` on it, with the same {}",
+            edges.len(),
+            param("kv")
+        );
         return Err(bad(why));
     }
     let column = |name: &str| -> Option<Vec<Option<f64>>> {
@@ -207,14 +216,14 @@ fn with_means(pairs: &[Vec<f32>], means: &[f64]) -> Vec<Vec<f32>> {
 
 /// Estimates every edge on every pair.
 pub(super) fn estimated(runs: &Runs, score: Score, steps: u32) -> Result<Ranking, AnalysisError> {
-    let Items { pairs, edges, places, .. } = runs.items;
+    let Items { pairs, edges, places, alignments, .. } = runs.items;
     let mut of_pairs = Vec::with_capacity(pairs.tokens.len());
-    for i in 0..pairs.tokens.len() {
-        let mut plan = Plan::default();
-        let [base, donor] = pairs.add(&mut plan, i);
+    for (i, (tokens, alignment)) in pairs.tokens.iter().zip(alignments).enumerate() {
+        let (mut plan, [base, donor]) = runs.items.plan(i);
         let mut ask = |positions: &Positions| {
-            let (metric, positions) = (pairs.tokens[i].metric.clone(), positions.clone());
-            plan.read(base, EdgeEffects { metric, donor, positions, by: score.estimate(steps) })
+            let (metric, positions) = (tokens.metric.clone(), positions.clone());
+            let (alignment, by) = (alignment.clone(), score.estimate(steps));
+            plan.read(base, EdgeEffects { metric, donor, positions, alignment, by })
         };
         let asked: Vec<_> = places.iter().map(|place| place.of.get(&i).map(&mut ask)).collect();
         let readings = runs.runner.run(&plan)?;

@@ -33,8 +33,7 @@ impl Runs<'_> {
     pub(super) fn unedited(&self) -> Result<(Vec<f64>, Vec<f64>), AnalysisError> {
         let (mut base, mut donor) = (Vec::new(), Vec::new());
         for i in 0..self.pairs() {
-            let mut plan = Plan::default();
-            let runs = self.items.pairs.add(&mut plan, i);
+            let (mut plan, runs) = self.items.plan(i);
             let metric = &self.items.pairs.tokens[i].metric;
             let [positive, negative] = runs.map(|run| plan.read(run, metric.clone()));
             let readings = self.runner.run(&plan)?;
@@ -106,13 +105,12 @@ impl Runs<'_> {
     }
 
     fn of_pair(&self, i: usize, sets: &[Set]) -> Result<Vec<f64>, AnalysisError> {
-        let mut plan = Plan::default();
-        let [base, donor] = self.items.pairs.add(&mut plan, i);
+        let (mut plan, [base, donor]) = self.items.plan(i);
         let metric = &self.items.pairs.tokens[i].metric;
         let mut asked: Vec<Handle<f64>> = Vec::with_capacity(sets.len());
         for set in sets {
             let run = match set {
-                // With every edge taken it is the donor that runs.
+                // With every edge taken it is the donor whose stream the logits read.
                 Set::Kept([]) => donor,
                 _ => match self.exchanges(i, donor, set) {
                     none if none.is_empty() => base,
@@ -138,7 +136,7 @@ impl Runs<'_> {
                 Set::Kept(members) => Some(here(members)).filter(|kept| kept.len() < all).map(EdgeSet::AllBut),
                 Set::Taken(members) => Some(here(members)).filter(|taken| !taken.is_empty()).map(EdgeSet::These),
             };
-            Some(Exchange { donor, edges: edges?, positions })
+            Some(Exchange { donor, edges: edges?, positions, alignment: self.items.alignments[i].clone() })
         };
         self.items.places.iter().enumerate().filter_map(at).collect()
     }

@@ -157,7 +157,7 @@ impl Circuit {
                 let in_circuit = |edge: usize| kept.binary_search(&(k * all + edge)).is_ok();
                 let scored = items.edges.iter().zip(scores).enumerate();
                 let scored = scored.map(|(i, (edge, score))| (edge, *score, in_circuit(i)));
-                let file = GraphFile::new(&about.loaded.decoder.arch, scored);
+                let file = GraphFile::new(&about.loaded.decoder.arch, items.kv, scored);
                 files.push((format!("circuit{by}{at}.json"), file.bytes()));
             }
         }

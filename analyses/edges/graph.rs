@@ -1,7 +1,8 @@
 //! Graphs of edges as EAP-IG writes and reads them (Hanna et al. 2024): `{"cfg": {...}, "nodes": {...}, "edges": {...}}`. MIB takes them.
 
 use crate::model::arch::Arch;
-use crate::plan::{Edge, Graph};
+use crate::parameters::param;
+use crate::plan::{Edge, Graph, Kv};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -42,15 +43,22 @@ pub struct Scored {
     pub in_graph: Option<bool>,
 }
 
+impl Config {
+    /// Whose keys and values the edges have: where nothing is said, those of EAP-IG.
+    fn kv(&self) -> Kv {
+        if self.kv.as_deref() == Some("head") { Kv::Head } else { Kv::Query }
+    }
+}
+
 impl GraphFile {
     /// A graph of scored edges.
-    pub fn new<'a>(arch: &Arch, edges: impl IntoIterator<Item = (&'a Edge, f64, bool)>) -> GraphFile {
+    pub fn new<'a>(arch: &Arch, kv: Kv, edges: impl IntoIterator<Item = (&'a Edge, f64, bool)>) -> GraphFile {
         let cfg = Config {
             n_layers: arch.n_layers,
             n_heads: arch.n_heads,
             d_model: arch.d_model,
             parallel_mlp: arch.parallel,
-            kv: Some("head".to_string()),
+            kv: Some(kv.to_string()),
         };
         let (mut nodes, mut scored) = (BTreeMap::new(), BTreeMap::new());
         for writer in Graph::of(arch).writers() {
@@ -76,23 +84,31 @@ impl GraphFile {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
-    /// Reads a file for a model: each of its edges, by number, with its score and whether it is in the graph.
+    /// Reads a file for a model: each of its edges, with its score and whether it is in the graph.
     ///
     /// # Errors
-    /// A sentence that says what is not sound: JSON, an edge's name, an edge that the model has not, keys and values told apart by
-    /// query head where heads share them.
-    pub fn read(bytes: &[u8], arch: &Arch) -> Result<Vec<(Edge, Scored)>, String> {
+    /// A sentence that says what is not sound: JSON, an edge's name, an edge that the model has not, keys and values of other heads than
+    /// `kv` says where heads share them.
+    pub fn read(bytes: &[u8], arch: &Arch, kv: Kv) -> Result<Vec<(Edge, Scored)>, String> {
         let file: GraphFile = serde_json::from_slice(bytes)
             .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))?;
-        let by_query = file.cfg.kv.as_deref() != Some("head");
-        if by_query && arch.n_kv_heads != arch.n_heads {
+        let of_file = file.cfg.kv();
+        if of_file != kv && arch.n_kv_heads != arch.n_heads {
+            let has = match of_file {
+                Kv::Query => "tells keys and values apart by query head (`cfg.kv` is not `head`)",
+                Kv::Head => "has keys and values of KV heads (`cfg.kv` is `head`)",
+            };
             return Err(format!(
-                "tells keys and values apart by query head (`cfg.kv` is not `head`), and the model's {} heads share {} KV heads: \
-                 give a graph with `\"kv\": \"head\"`",
-                arch.n_heads, arch.n_kv_heads
+                "{has}, and the model's {} heads share {} KV heads: give {}",
+                arch.n_heads,
+                arch.n_kv_heads,
+                param("kv").is(of_file)
             ));
         }
-        let graph = Graph::of(arch);
+        let graph = match kv {
+            Kv::Head => Graph::of(arch),
+            Kv::Query => Graph::of(&arch.by_query_head()),
+        };
         let edge = |(name, scored): (String, Scored)| {
             let edge: Edge = name.parse().map_err(|why| format!("edge {why}"))?;
             graph.check(edge).map_err(|why| format!("edge {why}"))?;
@@ -111,24 +127,32 @@ mod tests {
         let mut arch = crate::model::tests::tiny_arch();
         arch.n_kv_heads = arch.n_heads;
         let edges: Vec<Edge> = Graph::of(&arch).edges().collect();
-        let file = GraphFile::new(&arch, edges.iter().enumerate().map(|(i, e)| (e, i as f64 / 8.0, i == 5)));
+        let file = GraphFile::new(&arch, Kv::Head, edges.iter().enumerate().map(|(i, e)| (e, i as f64 / 8.0, i == 5)));
         let value: serde_json::Value = serde_json::from_slice(&file.bytes()).unwrap();
         let name = edges[5].to_string();
         assert_eq!(value["edges"][&name]["score"], 0.625);
         assert_eq!(value["edges"][&name]["in_graph"], true);
         assert_eq!(value["nodes"][edges[5].writer.to_string()]["in_graph"], true);
         assert_eq!(value["nodes"].as_object().unwrap().values().filter(|n| n["in_graph"] == true).count(), 2);
-        let back = GraphFile::read(&file.bytes(), &arch).unwrap();
+        let back = GraphFile::read(&file.bytes(), &arch, Kv::Head).unwrap();
         assert_eq!(back.len(), edges.len());
         assert!(back.iter().filter(|(_, s)| s.in_graph == Some(true)).map(|(e, _)| *e).eq([edges[5]]));
         arch.n_kv_heads = 1;
-        assert!(GraphFile::read(br#"{"cfg": {}, "edges": {}}"#, &arch).unwrap_err().contains("query head"));
+        for (of_file, kv, of_other) in
+            [("{}", Kv::Head, "`kv = query`"), (r#"{"kv": "head"}"#, Kv::Query, "`kv = head`")]
+        {
+            let text = format!(r#"{{"cfg": {of_file}, "edges": {{"m0->a1.h1<k>": {{}}}}}}"#);
+            let why = GraphFile::read(text.as_bytes(), &arch, kv).unwrap_err();
+            assert!(why.contains("share 1 KV heads") && why.contains(of_other), "{why}");
+        }
+        let by_query = br#"{"cfg": {"kv": "query"}, "edges": {"m0->a1.h1<k>": {}}}"#;
+        assert_eq!(GraphFile::read(by_query, &arch, Kv::Query).unwrap().len(), 1);
         for (wrong, part) in [
             ("{", "is no graph"),
             (r#"{"cfg": {"kv": "head"}, "edges": {"a0.h0->x": {}}}"#, "is no reader"),
             (r#"{"cfg": {"kv": "head"}, "edges": {"m1->m1": {}}}"#, "does not come after"),
         ] {
-            let why = GraphFile::read(wrong.as_bytes(), &arch).unwrap_err();
+            let why = GraphFile::read(wrong.as_bytes(), &arch, Kv::Head).unwrap_err();
             assert!(why.contains(part), "{why}");
         }
     }

@@ -1,5 +1,6 @@
 //! Figures and text of edges, from their tables alone.
 
+use super::parts::{self, PartRow};
 use super::tables::{AgreementRow, EdgeRow, KINDS, OfEdge, kind};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::marks::LEAST_SHARE;
@@ -29,17 +30,19 @@ struct OfDirection<'a> {
     direction: &'a str,
     position: Cow<'a, str>,
     rows: Vec<EdgeRow<'a>>,
+    /// Whether they are those of some parts alone.
+    of_parts: bool,
 }
 
 /// The edges of each direction and place, in the order of the table.
 fn read(tables: &[Table]) -> Result<Vec<OfDirection<'_>>, AnalysisError> {
-    let mut found: Vec<OfDirection> = Vec::new();
+    let (mut found, of_parts) = (Vec::<OfDirection>::new(), table(tables, PartRow::TABLE).is_ok());
     for row in EdgeRow::read(table(tables, EdgeRow::TABLE)?)? {
         match found.last_mut().filter(|of| (of.direction, &of.position) == (row.direction, &row.position)) {
             Some(of) => of.rows.push(row),
             None => {
                 let (direction, position) = (row.direction, row.position.clone());
-                found.push(OfDirection { direction, position, rows: vec![row] });
+                found.push(OfDirection { direction, position, rows: vec![row], of_parts });
             }
         }
     }
@@ -64,6 +67,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     let mut sections = Vec::new();
     for of in read(tables)? {
         sections.push(of.strongest_section(dir));
+        if let Ok(parts) = table(tables, PartRow::TABLE) {
+            sections.push(parts::section(parts, (of.direction, &of.position), &of.named())?);
+        }
         if let Ok(found) = table(tables, AgreementRow::TABLE) {
             sections.push(of.estimates_section(found, dir)?);
         }
@@ -114,13 +120,13 @@ impl<'a> OfDirection<'a> {
     /// The strongest edges that are significant and at least one per cent of the gap; or, if none is, the strongest.
     fn graph(&self) -> Option<Graph> {
         let strongest = self.strongest();
-        let drawn: Vec<&EdgeRow> = match strongest.iter().filter(|row| matters(row)).count() {
+        let drawn: Vec<&EdgeRow> = match strongest.iter().filter(|row| row.matters()).count() {
             0 => strongest.into_iter().take(LISTED).collect(),
-            _ => strongest.into_iter().filter(|row| matters(row)).collect(),
+            _ => strongest.into_iter().filter(|row| row.matters()).collect(),
         };
         let drawn = drawn.into_iter().filter_map(|row| {
             let (effect, interval) = (row.effect_mean?, row.interval);
-            Some(Drawn { edge: &row.edge, effect, interval, significant: is_significant(row) })
+            Some(Drawn { edge: &row.edge, effect, interval, significant: row.is_significant() })
         });
         let (nodes, edges) = layered(drawn);
         (!edges.is_empty()).then(|| Graph {
@@ -140,7 +146,7 @@ impl<'a> OfDirection<'a> {
             estimates: vec![row.effect_mean.map(|value| Estimate {
                 value,
                 interval: row.interval,
-                marked: Some(is_significant(row)),
+                marked: Some(row.is_significant()),
             })],
         };
         let rows: Vec<ForestRow> = self.strongest().iter().take(LISTED).map(row).collect();
@@ -200,10 +206,11 @@ impl<'a> OfDirection<'a> {
         let (strongest, all) = (self.strongest(), self.rows.len() as i64);
         let base = if self.direction == "necessity" { ["positive", "negative"] } else { ["negative", "positive"] };
         let mut text = format!(
-            "Each edge of the {} run is taken from the {} run: its reader reads what the writer adds there. The model has {} edges; {} \
+            "Each edge of the {} run is taken from the {} run: its reader reads what the writer adds there. {} {} edges; {} \
              were run exactly, over {}. {}",
             base[0],
             base[1],
+            if self.of_parts { "The parts that were asked about have" } else { "The model has" },
             count(all),
             count(strongest.len() as i64),
             plural(self.rows.first().map_or(0, |row| row.n), "pair"),
@@ -250,7 +257,7 @@ impl<'a> OfDirection<'a> {
             format!("The strongest edges by the size of the {by} ({}); all are in edges.parquet", self.named());
         let mut section = Section::new(capitalised(&self.named())).paragraph(text);
         if self.graph().is_some() {
-            let what = match strongest.iter().any(|row| matters(row)) {
+            let what = match strongest.iter().any(|row| row.matters()) {
                 true => "Edges with q below 0.05 and an effect of at least 1 % of the gap.",
                 false => "The strongest edges; none has both q below 0.05 and an effect of at least 1 % of the gap.",
             };
@@ -274,20 +281,20 @@ impl<'a> OfDirection<'a> {
     /// Sentences on the strongest edge, and on how many are significant.
     fn found(&self, strongest: &[&EdgeRow]) -> String {
         let Some(first) = strongest.first() else { return "No edge was run.".to_string() };
-        let significant = strongest.iter().filter(|row| is_significant(row)).count();
+        let significant = strongest.iter().filter(|row| row.is_significant()).count();
         let (low, high) = first.interval.unzip();
         let moved = format!(
             "The strongest is **{}**: taking it moves the logit difference by {} nats, 95 % interval {}{}.{}",
             name(first),
             signed(first.effect_mean, 3),
             interval(low, high, 3),
-            match is_significant(first) {
+            match first.is_significant() {
                 true => String::new(),
                 false => format!(", which is not significant (q {})", p_value(first.q_value)),
             },
             first.halves.sentence("Taking it"),
         );
-        let at_least = strongest.iter().filter(|row| matters(row)).count();
+        let at_least = strongest.iter().filter(|row| row.matters()).count();
         let power = Power { items: first.n, item: "pair", tests: self.rows.len() }.sentence();
         let power = if significant == 0 && !power.is_empty() { format!(" {power}") } else { String::new() };
         format!(
@@ -366,15 +373,6 @@ fn size(row: &EdgeRow) -> f64 {
 
 fn name(row: &EdgeRow) -> String {
     format!("{}->{}", row.edge.writer, row.edge.reader)
-}
-
-fn is_significant(row: &EdgeRow) -> bool {
-    row.q_value.is_some_and(|q| q < SIGNIFICANT)
-}
-
-/// Whether it is significant and at least one per cent of the gap.
-fn matters(row: &EdgeRow) -> bool {
-    is_significant(row) && row.share.value.is_some_and(|share| share.abs() >= LEAST_SHARE)
 }
 
 /// An edge as figures draw it.

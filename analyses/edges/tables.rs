@@ -2,13 +2,15 @@
 
 use super::choice::{Way, Why};
 use super::graph::GraphFile;
+use super::parts::PartRow;
 use super::{Edges, Items, Measured, OfDirection};
 use crate::analyses::columns::OfPair;
-use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
+use crate::analyses::effects::{SIGNIFICANT, Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::halves::{Halves, over_items};
+use crate::analyses::marks::LEAST_SHARE;
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
-use crate::plan::{Edge, Port, Reader, Writer};
+use crate::plan::{Edge, Graph, Port, Reader, Writer};
 use crate::rows;
 use crate::stats::{self, benjamini_hochberg};
 use crate::table::Table;
@@ -19,7 +21,7 @@ rows! {
     /// A writer and a later reader.
     pub struct OfEdge<'a> {
         writer: Cow<'a, str> = "what adds to the residual stream: input, a12.h3 (a head), m12 (an MLP)",
-        reader: Cow<'a, str> = "what reads it: a12.h3<q>, a12.h1<k>, a12.h1<v> (KV heads), m12, logits",
+        reader: Cow<'a, str> = "what reads it: a12.h3<q>, a12.h1<k>, a12.h1<v> (of KV heads, or of query heads with `kv = query`), m12, logits",
         writer_layer: i64 = "the writer's layer, from 0; -1 for input",
         reader_layer: i64 = "the reader's layer, from 0; the number of layers for logits",
     }
@@ -106,6 +108,18 @@ pub(super) fn kind(reader: Reader) -> &'static str {
 /// The kinds of readers, in the order of figures.
 pub(super) const KINDS: [&str; 5] = ["q", "k", "v", "m", "logits"];
 
+impl EdgeRow<'_> {
+    /// Whether it was found to be there beyond chance.
+    pub(super) fn is_significant(&self) -> bool {
+        self.q_value.is_some_and(|q| q < SIGNIFICANT)
+    }
+
+    /// Whether it is significant and at least one per cent of the gap.
+    pub(super) fn matters(&self) -> bool {
+        self.is_significant() && self.share.value.is_some_and(|share| share.abs() >= LEAST_SHARE)
+    }
+}
+
 impl OfEdge<'static> {
     /// An edge of a model of so many layers.
     pub(in crate::analyses) fn of(edge: Edge, n_layers: usize) -> OfEdge<'static> {
@@ -126,8 +140,11 @@ impl Edges {
     pub(super) fn output(&self, about: &About, items: &Items, measured: &Measured) -> Result<Output, AnalysisError> {
         let ways = self.ways();
         let (mut rows, mut agreement, mut files) = (Vec::new(), Vec::new(), Vec::new());
+        let (graph_of, mut parts) = (Graph::of(&about.loaded.decoder.of(items.kv).arch), Vec::new());
         for of in &measured.directions {
-            rows.extend(self.rows(about, items, of)?);
+            let here = self.rows(about, items, of)?;
+            parts.extend(items.parts.rows(&here, &graph_of)?);
+            rows.extend(here);
             for (way, estimates) in ways.iter().zip(&of.estimates) {
                 agreement.extend(agreements(about.model, items, of, *way, &estimates.means));
             }
@@ -136,7 +153,9 @@ impl Edges {
             let span = if self.by_span { format!("-{}", of.place) } else { String::new() };
             files.push((format!("graph{direction}{span}.json"), graph(about, items, of).bytes()));
         }
+        let parts = PartRow::table(parts)?;
         let mut tables = vec![rows::table(EdgeRow::TABLE, &self.horizons(), rows)?];
+        tables.extend((parts.rows() > 0).then_some(parts));
         if !agreement.is_empty() {
             tables.push(AgreementRow::table(agreement)?);
         }
@@ -253,7 +272,7 @@ fn graph(about: &About, items: &Items, of: &OfDirection) -> GraphFile {
         sign * effect.unwrap_or_else(estimate)
     };
     let edges = items.edges.iter().enumerate().map(|(i, edge)| (edge, score(i), true));
-    GraphFile::new(&about.loaded.decoder.arch, edges)
+    GraphFile::new(&about.loaded.decoder.arch, items.kv, edges)
 }
 
 /// How well one way agrees with the exact effects: over each kind of reader, and over all.

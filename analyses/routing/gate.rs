@@ -81,20 +81,32 @@ impl GateArgs {
             }
             return Ok((heads_of(&self.gate, &param("gate").to_string(), arch)?, Vec::new()));
         };
-        let name = path.display().to_string();
-        let (bytes, source) = read_input(path)?;
-        let file: CircuitFile = serde_json::from_slice(&bytes)
-            .map_err(|e| AnalysisError::Bad(format!("{name}: is no circuit.json: {e}")))?;
-        if file.gate.is_empty() {
-            let why = format!("names no gate: none was found; name heads with {}", param("gate"));
-            return Err(AnalysisError::NotAskable(format!("{name}: {why}")));
-        }
-        if let Some(of) = file.model.as_ref().filter(|of| **of != model.name) {
-            tracing::warn!("{name}: its heads were found in {of}; they are used in {}", model.name);
-        }
-        let heads: Vec<Head> = file.gate.iter().map(|(layer, head)| Head { layer: *layer, head: *head }).collect();
-        Ok((heads_of(&heads, &name, arch)?, vec![source]))
+        of_file(path, model, "gate")
     }
+}
+
+/// The gate that a circuit.json names, and what was read; `instead` is the parameter that names heads otherwise.
+///
+/// # Errors
+/// As [`GateArgs::read`].
+pub(in crate::analyses) fn of_file(
+    path: &Data,
+    model: &Model,
+    instead: &'static str,
+) -> Result<(Vec<Head>, Sources), AnalysisError> {
+    let name = path.display().to_string();
+    let (bytes, source) = read_input(path)?;
+    let file: CircuitFile =
+        serde_json::from_slice(&bytes).map_err(|e| AnalysisError::Bad(format!("{name}: is no circuit.json: {e}")))?;
+    if file.gate.is_empty() {
+        let why = format!("names no gate: none was found; name heads with {}", param(instead));
+        return Err(AnalysisError::NotAskable(format!("{name}: {why}")));
+    }
+    if let Some(of) = file.model.as_ref().filter(|of| **of != model.name) {
+        tracing::warn!("{name}: its heads were found in {of}; they are used in {}", model.name);
+    }
+    let heads: Vec<Head> = file.gate.iter().map(|(layer, head)| Head { layer: *layer, head: *head }).collect();
+    Ok((heads_of(&heads, &name, &model.decoder.arch)?, vec![source]))
 }
 
 /// Heads that a parameter or a file names, each once and in the model.

@@ -152,6 +152,10 @@ impl Policy {
             false => (json!({"metric": "run:behaviour/metric.json"}), json!({"circuit": "run:screen/circuit.json"})),
             true => (json!({"answer": ["id:0"], "foil": ["id:1"]}), json!({"gate": [self.middle()?]})),
         };
+        let of_gate = match self.place.dry_run {
+            false => gate.clone(),
+            true => json!({"of": gate["gate"]}),
+        };
         let entry = |command: &str, parts: &[&Value]| {
             let mut entry = Map::from_iter([("command".to_string(), json!(command))]);
             entry.extend(parts.iter().filter_map(|p| p.as_object()).flatten().map(|(k, v)| (k.clone(), v.clone())));
@@ -169,6 +173,7 @@ impl Policy {
             entry("screen", &[&metric]),
             entry("contrast-methods", &[&metric]),
             entry("cascade", &[&metric, &gate, &own]),
+            entry("edges", &[&metric, &of_gate, &own, &self.edges()]),
             entry("modulate", &[&metric, &gate, &own, &answered, &modulated]),
             entry("commitment", &[&metric, &own]),
             entry("cipher", &[&metric, &gate, &own, &cipher, &answered]),
@@ -192,6 +197,14 @@ impl Policy {
             spec["compare"] = json!("screen");
         }
         toml::Table::try_from(spec).map_err(|e| CliError::Failed(format!("the suite: {e}")))
+    }
+
+    /// How edges at the gate are asked for: all of them exactly, of the run that refuses; prompts may differ in length.
+    fn edges(&self) -> Value {
+        json!({
+            "max_pairs": self.max_pairs.min(EDGES_PAIRS), "align": true, "direction": "necessity", "exact": "all",
+            "estimate": ["eap"],
+        })
     }
 
     /// A head in the middle, where gates are found.
@@ -244,6 +257,9 @@ impl Suite for Policy {
 /// Coefficients of the modulation: fine where a signal of the size that the prompts have is taken out, and far enough to reach
 /// both ends where several heads carry it.
 const GRID: &str = "-4,-3,-2,-1,-0.75,-0.625,-0.5,-0.375,-0.25,-0.125,0,0.25,0.5,1,2,3,4";
+
+/// How many pairs edges at the gate are run on at most: they are hundreds of runs a pair.
+const EDGES_PAIRS: u32 = 24;
 
 /// The tables of each analysis.
 type Tables = BTreeMap<String, Vec<Table>>;

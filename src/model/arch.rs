@@ -224,6 +224,13 @@ impl Arch {
         self.layers.iter().map(|layer| layer.active_params(self.d_model)).sum::<u64>() / self.layers.len().max(1) as u64
     }
 
+    /// The same with keys and values for every query head.
+    #[must_use]
+    pub fn by_query_head(&self) -> Arch {
+        let layer = |layer: &Layer| Layer { mixer: layer.mixer.by_query_head(), ..*layer };
+        Arch { n_kv_heads: self.n_heads, layers: self.layers.iter().map(layer).collect(), ..self.clone() }
+    }
+
     /// Checks what the decoder relies on.
     ///
     /// # Errors

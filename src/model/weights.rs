@@ -20,13 +20,14 @@ use crate::ops::{self, NormBy, Weight};
 use crate::parameters::param;
 use candle_core::{DType, Device, Tensor};
 pub use form::{Form, Loaded};
-use form::{Located, Translate};
+use form::{Located, Same, Translate};
 use layout::{Layout, LinearSpec, NormSpec};
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 /// A matrix `[out, in]` with its bias `[out]`.
+#[derive(Clone)]
 pub struct Linear {
     pub weight: Weight,
     pub bias: Option<Tensor>,
@@ -44,9 +45,15 @@ impl Linear {
             Some(bias) => ops::add_bias(&y, bias),
         }
     }
+
+    /// Some of its outputs, in this order.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> candle_core::Result<Linear> {
+        Ok(Linear { weight: Weight::new(&self.weight.rows(rows)?)?, bias: picked_if(&self.bias, rows)? })
+    }
 }
 
 /// A norm: its weight, ones where it has none, and, for layer norms that have one, its bias, in f32.
+#[derive(Clone)]
 pub struct NormWeights {
     pub weight: Tensor,
     pub bias: Option<Tensor>,
@@ -61,6 +68,20 @@ impl NormWeights {
     pub fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         ops::norm(x, &self.weight, self.bias.as_ref(), self.by)
     }
+
+    /// Some of its numbers, in this order.
+    pub(super) fn of_rows(&self, rows: &[u32]) -> candle_core::Result<NormWeights> {
+        Ok(NormWeights { weight: picked(&self.weight, rows)?, bias: picked_if(&self.bias, rows)?, by: self.by })
+    }
+}
+
+/// Some rows of a tensor, in this order.
+fn picked(of: &Tensor, rows: &[u32]) -> candle_core::Result<Tensor> {
+    of.index_select(&Tensor::new(rows, of.device())?, 0)
+}
+
+fn picked_if(of: &Option<Tensor>, rows: &[u32]) -> candle_core::Result<Option<Tensor>> {
+    of.as_ref().map(|of| picked(of, rows)).transpose()
 }
 
 /// The parts of a layer: its weights, or where each is stored.
@@ -84,6 +105,17 @@ impl<F: Form> LayerWeights<F> {
             channel: self.channel.translate(to)?,
             mlp_post_norm: to.norm_if(&self.mlp_post_norm)?,
         })
+    }
+}
+
+impl LayerWeights {
+    /// The same with keys and values for every query head; all else is shared.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn by_query_head(&self) -> candle_core::Result<LayerWeights> {
+        let same = self.translate(&Same)?;
+        Ok(LayerWeights { mixer: self.mixer.by_query_head()?, ..same })
     }
 }
 
@@ -235,8 +267,7 @@ pub fn load(
     let (embed_norm, final_norm) = (at_first.norm_if(&ends.embed_norm)?, at_last.norm(&ends.final_norm)?);
     let unembed_bias = at_last.numbers_if(&ends.unembed_bias)?;
     let reader = source.clone();
-    let layers = Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead));
-    let mean_unembed = OnceLock::new();
+    let layers = Arc::new(Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead)));
     let decoder = Decoder {
         arch,
         dtype,
@@ -248,8 +279,10 @@ pub fn load(
         final_norm,
         unembed,
         unembed_bias,
-        mean_unembed,
+        mean_unembed: OnceLock::new(),
         layers,
+        by_query: None,
+        told_apart: OnceLock::new(),
     };
     Ok((decoder, warnings))
 }

@@ -1,13 +1,13 @@
 //! From a plan to its program: whether it makes sense for a model, and where everything that it names stands.
 
 use super::program::{
-    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Placed, Reads, Row,
-    SiteReadout, Take, resolve, row_change,
+    AttributionReadout, EdgesReadout, EndReadout, EndWhat, Exchanged, GradientReadout, Made, Matched, Placed, Reads,
+    Row, SiteReadout, Take, resolve, row_change,
 };
 use super::split::sets;
 use super::{
-    Change, EdgeEffects, EdgeEstimate, EdgeSet, Edit, Exchange, Gradient, Graph, Metric, Part, Plan, PlanError,
-    Positions, Program, Projection, Prompt, Reader, Run, What, Writer, columns,
+    Alignment, Change, EdgeEffects, EdgeEstimate, EdgeSet, Edit, Exchange, Gradient, Graph, Kv, Metric, Part, Plan,
+    PlanError, Positions, Program, Projection, Prompt, Reader, Run, What, Writer, columns,
 };
 use crate::model::arch::Arch;
 use crate::site::{Site, SiteKind};
@@ -21,6 +21,11 @@ impl Plan {
     /// Names the prompt, fork or readout, and what is wrong: a token id, length, site, head, column or position out
     /// of range; a base or donor that does not come before its fork; a vector of the wrong length; an empty prompt.
     pub fn compile<'p>(&'p self, arch: &'p Arch) -> Result<Program<'p>, PlanError> {
+        if self.kv == Kv::Query && arch.n_kv_heads < arch.n_heads {
+            let why =
+                "it tells keys and values apart by query head: compile it for the decoder that `Decoder::of` gives";
+            return Err(PlanError::Bad { at: "the plan".to_string(), why: why.to_string() });
+        }
         for (i, prompt) in self.prompts.iter().enumerate() {
             self.check_prompt(i, prompt, arch)?;
         }
@@ -142,14 +147,30 @@ impl Plan {
 
     /// Those of some positions at which a donor's writers may add something else than a run's: where two prompts begin alike they add
     /// the same. One position stays.
-    fn where_unlike(&self, mut positions: Vec<usize>, run: Run, donor: Run) -> Vec<usize> {
+    fn where_unlike(&self, mut positions: Vec<Matched>, run: Run, donor: Run, arch: &Arch) -> Vec<Matched> {
         let (Run::Prompt(run), Run::Prompt(donor)) = (run, donor) else { return positions };
-        let both = self.prompts[run].ids.iter().zip(&self.prompts[donor].ids);
-        let shared = both.take_while(|(a, b)| a == b).count();
+        let [own, theirs] = [run, donor].map(|run| &self.prompts[run].ids);
+        // Where prompts of such lengths are rotated in two ways, nothing of them is alike.
+        if arch.ropes.iter().any(|rope| rope.regime(own.len()) != rope.regime(theirs.len())) {
+            return positions;
+        }
+        let shared = own.iter().zip(theirs).take_while(|(a, b)| a == b).count();
         let last = positions.last().copied();
-        positions.retain(|p| *p >= shared);
+        positions.retain(|at| at.own >= shared || at.own != at.theirs);
         positions.extend(last.filter(|_| positions.is_empty()));
         positions
+    }
+
+    /// For each position of a run the donor's that corresponds to it.
+    fn aligned(
+        &self,
+        program: &Program,
+        run: Run,
+        donor: Run,
+        alignment: &Alignment,
+    ) -> Result<Vec<Option<usize>>, String> {
+        let found = alignment.resolve(program.length(run), program.length(donor));
+        found.map_err(|why| format!("its donor, {}, {why}", self.describe(donor)))
     }
 
     /// The exchanges of a fork itself.
@@ -161,19 +182,13 @@ impl Plan {
     fn exchanged(&self, program: &Program, run: Run, exchange: &Exchange) -> Result<Exchanged, PlanError> {
         let bad = |why: String| PlanError::Bad { at: format!("{}, exchange of edges", self.describe(run)), why };
         self.check_before(exchange.donor, run, "donor")?;
-        let (keys, theirs) = (program.length(run), program.length(exchange.donor));
-        if theirs != keys {
-            let donor = self.describe(exchange.donor);
-            return Err(bad(format!(
-                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
-            )));
-        }
-        let positions = read_positions(&exchange.positions, keys).map_err(bad)?;
+        let aligned = self.aligned(program, run, exchange.donor, &exchange.alignment).map_err(bad)?;
+        let positions = matched(&exchange.positions, &aligned).map_err(bad)?;
         let alone = program.edits(run).is_empty()
             && self.own_exchanges(run).iter().all(|other| other.donor == exchange.donor)
             && !program.forked.contains(&run);
         let base = program.base(run).filter(|_| alone).unwrap_or(run);
-        let positions = self.where_unlike(positions, base, exchange.donor);
+        let positions = self.where_unlike(positions, base, exchange.donor, program.arch);
         let (graph, mut named) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
         let (edges, but) = match &exchange.edges {
             EdgeSet::These(edges) => (edges, false),
@@ -342,7 +357,7 @@ impl<'p> Named<'p> {
 
     /// Estimates of edges: of a prompt and from a prompt, both as they are.
     fn edges(&self, of: &'p EdgeEffects, program: &Program<'p>) -> Result<EdgesReadout<'p>, PlanError> {
-        let EdgeEffects { metric, donor, positions, by } = of;
+        let EdgeEffects { metric, donor, positions, alignment, by } = of;
         if !self.plan.has(*donor) {
             return Err(self.bad(format!("{donor:?} does not exist")));
         }
@@ -350,21 +365,15 @@ impl<'p> Named<'p> {
             let fork = self.plan.describe(*fork);
             return Err(self.bad(format!("edges are estimated between prompts as they are, and {fork} is edited")));
         }
-        let (keys, theirs) = (program.length(self.run), program.length(*donor));
-        if keys != theirs {
-            let donor = self.plan.describe(*donor);
-            return Err(self.bad(format!(
-                "the prompt has {keys} tokens and its donor, {donor}, has {theirs}: edges need as many"
-            )));
-        }
+        let aligned = self.plan.aligned(program, self.run, *donor, alignment).map_err(|why| self.bad(why))?;
         if matches!(by, EdgeEstimate::IntegratedGradients { steps: 0 }) {
             return Err(self.bad("integrated gradients need one step at least"));
         }
-        check_metric(metric, program.arch, keys).map_err(|why| self.bad(why))?;
-        let mut positions = read_positions(positions, keys).map_err(|why| self.bad(why))?;
+        check_metric(metric, program.arch, aligned.len()).map_err(|why| self.bad(why))?;
+        let mut positions = matched(positions, &aligned).map_err(|why| self.bad(why))?;
         positions.sort_unstable();
-        let positions = self.plan.where_unlike(positions, self.run, *donor);
-        Ok(EdgesReadout { readout: self.readout, run: self.run, donor: *donor, metric, positions, by: *by })
+        let positions = self.plan.where_unlike(positions, self.run, *donor, program.arch);
+        Ok(EdgesReadout { readout: self.readout, run: self.run, donor: *donor, metric, positions, aligned, by: *by })
     }
 
     fn gradient(&self, of: &'p Gradient, program: &Program<'p>) -> Result<GradientReadout<'p>, PlanError> {
@@ -465,6 +474,20 @@ fn read_positions(positions: &Positions, length: usize) -> Result<Vec<usize>, St
     match resolve(positions, length)? {
         found if found.is_empty() => Err("reads nothing: no position is chosen".to_string()),
         found => Ok(found),
+    }
+}
+
+/// Those of a run's positions that correspond to one of the donor's, with that one.
+fn matched(positions: &Positions, aligned: &[Option<usize>]) -> Result<Vec<Matched>, String> {
+    let wanted = read_positions(positions, aligned.len())?;
+    if let Some(twice) = repeated(wanted.iter().copied()) {
+        return Err(format!("names position {twice} twice"));
+    }
+    let found: Vec<Matched> =
+        wanted.into_iter().filter_map(|own| aligned[own].map(|theirs| Matched { own, theirs })).collect();
+    match found.is_empty() {
+        true => Err("none of its positions corresponds to one of the donor's".to_string()),
+        false => Ok(found),
     }
 }
 

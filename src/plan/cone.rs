@@ -3,7 +3,7 @@
 //! An edit at a position reaches that position, and from the next attention on those after it, as far as the layer's
 //! window lets them look back. A fork needs rows for its cone alone; all else it shares with its base.
 
-use super::{Placed, Program, Run};
+use super::{Matched, Placed, Program, Run};
 use crate::site::{Site, SiteKind};
 use std::collections::HashSet;
 use std::ops::Range;
@@ -120,8 +120,14 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
 /// Where a fork itself is changed, by edits and by edges that it takes: sites, each with its positions from the first to the last.
 fn changes(program: &Program, f: usize) -> Vec<(Site, Range<usize>)> {
     let edits = program.edits[f].iter().map(|edit| (edit.site, span(&edit.positions)));
-    let exchange = program.exchanges[f].iter().flat_map(|e| e.readers.keys().map(|site| (*site, span(&e.positions))));
+    let exchange =
+        program.exchanges[f].iter().flat_map(|e| e.readers.keys().map(|site| (*site, span_of(&e.positions))));
     edits.chain(exchange).collect()
+}
+
+/// From the first position of the run to the last.
+fn span_of(positions: &[Matched]) -> Range<usize> {
+    span(&positions.iter().map(|at| at.own).collect::<Vec<_>>())
 }
 
 /// From the first position to the last.

@@ -29,10 +29,32 @@ pub enum Port {
     Value,
 }
 
+/// Whose keys and values readers are, where heads share some.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Kv {
+    /// Of KV heads, as the model has them: all heads that share one read what is exchanged
+    #[default]
+    Head,
+    /// Of each query head by itself, as EAP-IG has them
+    Query,
+}
+
+impl fmt::Display for Kv {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kv::Head => "head",
+            Kv::Query => "query",
+        })
+    }
+}
+
 /// What reads the residual stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Reader {
-    /// A head's query, or a KV head's key or value: `a14.h3<q>`.
+    /// A head's query, or a KV head's key or value: `a14.h3<q>`. Where keys and values are told apart by query head ([`Kv::Query`])
+    /// each head has its own.
     Head { layer: usize, port: Port, head: usize },
     /// An MLP: `m14`.
     Mlp { layer: usize },
@@ -156,7 +178,7 @@ pub struct Graph {
 }
 
 impl Graph {
-    /// That of a model.
+    /// That of a model. With keys and values told apart by query head it is that of [`Decoder::of`](crate::model::decoder::Decoder::of).
     pub fn of(arch: &Arch) -> Graph {
         let Arch { n_layers, n_heads, n_kv_heads, parallel, .. } = *arch;
         Graph { n_layers, n_heads, n_kv_heads, parallel }

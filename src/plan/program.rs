@@ -50,10 +50,18 @@ pub(crate) struct Placed<'p> {
     pub made: Made,
 }
 
+/// A position of a run, and the donor's that corresponds to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Matched {
+    pub own: usize,
+    pub theirs: usize,
+}
+
 /// Edges that are taken from a donor, by where their readers are.
 pub(crate) struct Exchanged {
     pub donor: Run,
-    pub positions: Vec<usize>,
+    /// Those of the readers, each once.
+    pub positions: Vec<Matched>,
     /// The readers at each site.
     pub readers: BTreeMap<Site, Vec<Reads>>,
 }
@@ -165,7 +173,9 @@ pub(crate) struct EdgesReadout<'p> {
     pub donor: Run,
     pub metric: &'p Metric,
     /// Ascending, each once.
-    pub positions: Vec<usize>,
+    pub positions: Vec<Matched>,
+    /// For each position of the run the donor's.
+    pub aligned: Vec<Option<usize>>,
     pub by: EdgeEstimate,
 }
 

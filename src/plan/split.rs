@@ -1,6 +1,6 @@
 //! Cutting a plan into plans that can be run one after another.
 
-use super::{Change, EdgeEffects, Fork, Plan, Program, Prompt, Readout, Run, What};
+use super::{Change, EdgeEffects, Fork, Kv, Plan, Program, Prompt, Readout, Run, What};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
@@ -46,12 +46,16 @@ impl Plan {
             }
         }
         hash.update(format!("{:?}", self.readouts));
+        if self.kv != Kv::default() {
+            hash.update(self.kv.to_string());
+        }
         hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
     }
 
     /// `n` pieces, `piece` naming that of each prompt and with it of all runs that descend from it.
     fn cut(&self, n: usize, piece: impl Fn(usize) -> usize) -> Vec<Piece> {
-        let mut pieces = vec![Piece::default(); n];
+        let empty = Plan { kv: self.kv, ..Plan::default() };
+        let mut pieces = vec![Piece { plan: empty, readouts: Vec::new() }; n];
         let mut prompt_at = Vec::with_capacity(self.prompts.len());
         let mut fork_at = Vec::with_capacity(self.forks.len());
         let moved = |run: Run, prompts: &[usize], forks: &[usize]| match run {

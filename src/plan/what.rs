@@ -1,6 +1,6 @@
 //! What a plan can read of a run, and the handles by which its readings are found again.
 
-use super::{Array, Part, Positions, Reading, Run};
+use super::{Alignment, Array, Part, Positions, Reading, Run};
 use crate::site::Site;
 use std::fmt;
 use std::marker::PhantomData;
@@ -92,7 +92,7 @@ pub enum EdgeEstimate {
     /// respect to what the reader reads.
     Attribution,
     /// The same with the derivative's mean over runs whose embedding is the donor's plus `k / steps` of the way to the run's own,
-    /// `k` from 0 (EAP-IG, Hanna et al. 2024, "inputs").
+    /// `k` from 0 (EAP-IG, Hanna et al. 2024, "inputs"); the run's own at positions that correspond to none of the donor's.
     IntegratedGradients { steps: usize },
     /// The one reader is computed with its exchanged input, and the change of what it gives (`z` of the heads that it serves, or
     /// `mlp_out`) is multiplied by the derivative there: AtP*'s remedy for saturated attention (Kramar et al. 2024), taken to edges.
@@ -101,13 +101,15 @@ pub enum EdgeEstimate {
 }
 
 /// Estimates of what every edge of a prompt ([`Graph::edges`](super::Graph::edges), in that order) does to a metric if it is taken
-/// from another prompt of as many tokens. `[edges]`, nats
+/// from another prompt. `[edges]`, nats
 #[derive(Clone, Debug)]
 pub struct EdgeEffects {
     pub metric: Metric,
     pub donor: Run,
     /// The positions of the readers.
     pub positions: Positions,
+    /// Where in the donor each takes from.
+    pub alignment: Alignment,
     pub by: EdgeEstimate,
 }
 

@@ -1,4 +1,4 @@
-//! Estimates of what every edge does, from one prompt to another of as many tokens: [`EdgeEstimate`](crate::plan::EdgeEstimate).
+//! Estimates of what every edge does, from one prompt to another: [`EdgeEstimate`](crate::plan::EdgeEstimate).
 //!
 //! A plan of its own ([`passes`]) reads what the writers add in both prompts, and the gradients of the metric at queries, keys,
 //! values and MLPs. Then, a layer at a time, each reader's gradient is taken back through its own projection and norm to the stream
@@ -27,10 +27,7 @@ pub(super) fn read(decoder: &Decoder, program: &Program, options: &Options) -> s
     let mut found = Found::new();
     for readouts in alike(program) {
         let first = &readouts[0];
-        let positions: Vec<u32> = (0..program.length(first.run) as u32).collect();
-        let embed = |run: Run| crate::ops::to_vec(&decoder.embed(program.ids(run), &positions)?);
-        let embeds = [embed(first.run)?, embed(first.donor)?];
-        let passes = Passes::new(program, readouts, &embeds);
+        let passes = Passes::new(program, readouts, &embeds(decoder, program, first)?);
         let inner = passes.plan.compile(&decoder.arch)?;
         let readings = run_program(decoder, &inner, options)?;
         found.extend(Estimating::new(decoder, &inner, &passes, readings, readouts)?.all(options)?);
@@ -38,10 +35,27 @@ pub(super) fn read(decoder: &Decoder, program: &Program, options: &Options) -> s
     Ok(found)
 }
 
+/// A run's embedding, and the donor's at the positions that correspond to the run's: where none does, the run's own.
+/// `[positions * d_model]` each
+fn embeds(decoder: &Decoder, program: &Program, of: &EdgesReadout) -> Result<[Vec<f32>; 2]> {
+    let embed = |run: Run| {
+        let positions: Vec<u32> = (0..program.length(run) as u32).collect();
+        crate::ops::to_vec(&decoder.embed(program.ids(run), &positions)?)
+    };
+    let (d, own, donor) = (decoder.arch.d_model, embed(of.run)?, embed(of.donor)?);
+    let mut theirs = own.clone();
+    for (row, from) in theirs.chunks_exact_mut(d).zip(&of.aligned) {
+        if let Some(p) = from {
+            row.copy_from_slice(&donor[p * d..(p + 1) * d]);
+        }
+    }
+    Ok([own, theirs])
+}
+
 /// Readouts that ask for the same but for how.
 fn alike<'a>(program: &'a Program) -> impl Iterator<Item = &'a [EdgesReadout<'a>]> {
     let same = |a: &EdgesReadout, b: &EdgesReadout| {
-        (a.run, a.donor, &a.positions) == (b.run, b.donor, &b.positions) && a.metric == b.metric
+        (a.run, a.donor, &a.positions, &a.aligned) == (b.run, b.donor, &b.positions, &b.aligned) && a.metric == b.metric
     };
     program.edges.chunk_by(same)
 }
@@ -59,7 +73,7 @@ pub(super) fn cost(program: &Program, engine: Engine) -> Size {
             sum.include(&Size { prompts: 0, forks: 0, ..inner });
         }
         if readouts.iter().any(|r| r.by == EdgeEstimate::Reader) {
-            let start = first.positions.first().copied().unwrap_or(0);
+            let start = first.positions.first().map_or(0, |at| at.own);
             for layer in 0..arch.n_layers {
                 sum.add(arch, layer, start, graph.before(Reader::Mlp { layer }) * (n - start));
             }
@@ -80,7 +94,7 @@ struct Estimating<'a> {
     first_edge: BTreeMap<Reader, usize>,
     writers: Writers<'a>,
     angles: Angles,
-    /// How many positions the prompts have, and the first at which readers read what is exchanged.
+    /// How many positions the run has, and the first at which readers read what is exchanged.
     n: usize,
     start: usize,
 }
@@ -104,7 +118,7 @@ impl<'a> Estimating<'a> {
             edges += graph.before(reader);
         }
         let n = inner.length(passes.base);
-        let start = readouts[0].positions.first().copied().unwrap_or(0);
+        let start = readouts[0].positions.first().map_or(0, |at| at.own);
         let (all_writers, angles) = (graph.writers().collect(), Angles::new(decoder, [n])?);
         Ok(Estimating {
             decoder,
@@ -168,8 +182,8 @@ impl<'a> Estimating<'a> {
         let mut values = vec![0f32; writers.len() * rows * d];
         for (writer, values) in writers.iter().zip(values.chunks_exact_mut(rows * d)) {
             let found = self.writers.difference(self.passes.base, self.passes.donor, &[*writer], positions)?;
-            for (p, row) in positions.iter().zip(found.chunks_exact(d)) {
-                values[(p - self.start) * d..][..d].copy_from_slice(row);
+            for (at, row) in positions.iter().zip(found.chunks_exact(d)) {
+                values[(at.own - self.start) * d..][..d].copy_from_slice(row);
             }
         }
         Tensor::from_vec(values, (writers.len(), rows * d), &candle_core::Device::Cpu)

@@ -123,6 +123,7 @@ pub(crate) fn generate_samples(
     samples: &[u64],
     options: &Options,
 ) -> Result<Vec<Generated>, RunError> {
+    let decoder = decoder.of(plan.kv);
     let program = plan.compile(&decoder.arch)?;
     generation.check(plan, &decoder.arch)?;
     let lengths = plan.prompts.iter().map(|p| p.ids.len());

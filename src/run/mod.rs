@@ -197,6 +197,7 @@ type Found = Vec<(usize, Reading)>;
 /// # Errors
 /// If the plan does not make sense for the model, a reading is not finite, or candle fails.
 pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Readings, RunError> {
+    let decoder = decoder.of(plan.kv);
     run_program(decoder, &plan.compile(&decoder.arch)?, options)
 }
 
@@ -205,6 +206,7 @@ pub fn run(decoder: &Decoder, plan: &Plan, options: &Options) -> Result<Readings
 /// # Errors
 /// If a reading is not finite, or candle fails.
 pub fn run_program(decoder: &Decoder, program: &Program, options: &Options) -> Result<Readings, RunError> {
+    let decoder = decoder.of(program.plan.kv);
     let mut found = match options.engine {
         Engine::Full => full::run(decoder, program, options)?,
         Engine::Wavefront => wavefront::run(decoder, program, options)?,

@@ -33,6 +33,7 @@ const ALL: Duration = Duration::from_millis(250);
 /// # Errors
 /// If the layer's weights cannot be read, or candle fails.
 pub fn rate(decoder: &Decoder, program: &Program, engine: Engine) -> Result<Option<f64>> {
+    let decoder = decoder.of(program.plan.kv);
     let Some(few) = Sample::of(decoder, program, engine, FEWEST)? else { return Ok(None) };
     // The first pass reads the weights.
     few.pass(decoder)?;

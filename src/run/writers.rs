@@ -7,7 +7,7 @@
 
 use crate::model::decoder::{Acts, Decoder};
 use crate::ops::{self, RowChange, RowEdit};
-use crate::plan::{Exchanged, Program, Reader, Run, Writer};
+use crate::plan::{Exchanged, Matched, Program, Reader, Run, Writer};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
 use rayon::prelude::*;
@@ -76,7 +76,13 @@ impl<'a> Writers<'a> {
     }
 
     /// What some writers add in a donor less what they add in a run, at some positions. `[positions, d_model]`
-    pub(super) fn difference(&self, run: Run, donor: Run, writers: &[Writer], positions: &[usize]) -> Result<Vec<f32>> {
+    pub(super) fn difference(
+        &self,
+        run: Run,
+        donor: Run,
+        writers: &[Writer],
+        positions: &[Matched],
+    ) -> Result<Vec<f32>> {
         let d = self.decoder.arch.d_model;
         let mut sums = vec![0f32; positions.len() * d];
         for of_layer in writers.chunk_by(|a, b| layer_of(*a) == layer_of(*b)) {
@@ -91,7 +97,7 @@ impl<'a> Writers<'a> {
     }
 
     /// Adds what the embedding or an MLP adds more in the donor.
-    fn add_whole(&self, run: Run, donor: Run, writer: Writer, positions: &[usize], sums: &mut [f32]) -> Result<()> {
+    fn add_whole(&self, run: Run, donor: Run, writer: Writer, positions: &[Matched], sums: &mut [f32]) -> Result<()> {
         let d = self.decoder.arch.d_model;
         let row = |run, site, p: usize| self.row(run, site, p, d);
         let site = match writer {
@@ -99,24 +105,24 @@ impl<'a> Writers<'a> {
             _ => SiteKind::Embed.at(0),
         };
         if site.kind == SiteKind::MlpOut && self.decoder.arch.changes_what_is_added() {
-            let theirs: Vec<f32> = positions.iter().flat_map(|p| row(donor, site, *p)).copied().collect();
+            let theirs: Vec<f32> = positions.iter().flat_map(|at| row(donor, site, at.theirs)).copied().collect();
             let normed = self.decoder.after_channel(site.layer, &self.tensor(theirs, positions.len())?)?;
             let own = SiteKind::MlpDelta.at(site.layer);
             return self.add_less(&ops::to_vec(&normed)?, (run, own), positions, sums);
         }
-        for (p, sum) in positions.iter().zip(sums.chunks_exact_mut(d)) {
-            add_difference(sum, row(donor, site, *p), row(run, site, *p));
+        for (at, sum) in positions.iter().zip(sums.chunks_exact_mut(d)) {
+            add_difference(sum, row(donor, site, at.theirs), row(run, site, at.own));
         }
         Ok(())
     }
 
     /// Adds what some heads of one layer add more in the donor.
-    fn add_heads(&self, run: Run, donor: Run, heads: &[Writer], positions: &[usize], sums: &mut [f32]) -> Result<()> {
+    fn add_heads(&self, run: Run, donor: Run, heads: &[Writer], positions: &[Matched], sums: &mut [f32]) -> Result<()> {
         let Some(layer) = heads.first().and_then(|writer| layer_of(*writer)) else { return Ok(()) };
         let (d, z) = (self.decoder.arch.d_model, SiteKind::Z.at(layer));
         let wide = self.decoder.arch.n_heads * d;
-        let mixed = |sum: &mut [f32], p: usize| {
-            let (theirs, own) = (self.row(donor, z, p, wide), self.row(run, z, p, wide));
+        let mixed = |sum: &mut [f32], at: &Matched| {
+            let (theirs, own) = (self.row(donor, z, at.theirs, wide), self.row(run, z, at.own, wide));
             for writer in heads {
                 if let Writer::Head { head, .. } = writer {
                     let of = head * d..(head + 1) * d;
@@ -125,21 +131,21 @@ impl<'a> Writers<'a> {
             }
         };
         if !self.decoder.arch.changes_what_is_added() {
-            positions.iter().zip(sums.chunks_exact_mut(d)).for_each(|(p, sum)| mixed(sum, *p));
+            positions.iter().zip(sums.chunks_exact_mut(d)).for_each(|(at, sum)| mixed(sum, at));
             return Ok(());
         }
         let out = SiteKind::AttnOut.at(layer);
-        let mut all: Vec<f32> = positions.iter().flat_map(|p| self.row(run, out, *p, d)).copied().collect();
-        positions.iter().zip(all.chunks_exact_mut(d)).for_each(|(p, sum)| mixed(sum, *p));
+        let mut all: Vec<f32> = positions.iter().flat_map(|at| self.row(run, out, at.own, d)).copied().collect();
+        positions.iter().zip(all.chunks_exact_mut(d)).for_each(|(at, sum)| mixed(sum, at));
         let normed = self.decoder.after_mixer(layer, &self.tensor(all, positions.len())?)?;
         self.add_less(&ops::to_vec(&normed)?, (run, SiteKind::AttnDelta.at(layer)), positions, sums)
     }
 
     /// Adds rows less a run's own at a site.
-    fn add_less(&self, rows: &[f32], own: (Run, Site), positions: &[usize], sums: &mut [f32]) -> Result<()> {
+    fn add_less(&self, rows: &[f32], own: (Run, Site), positions: &[Matched], sums: &mut [f32]) -> Result<()> {
         let d = self.decoder.arch.d_model;
-        for ((p, sum), row) in positions.iter().zip(sums.chunks_exact_mut(d)).zip(rows.chunks_exact(d)) {
-            add_difference(sum, row, self.row(own.0, own.1, *p, d));
+        for ((at, sum), row) in positions.iter().zip(sums.chunks_exact_mut(d)).zip(rows.chunks_exact(d)) {
+            add_difference(sum, row, self.row(own.0, own.1, at.own, d));
         }
         Ok(())
     }
@@ -152,9 +158,10 @@ impl<'a> Writers<'a> {
     /// What the logits' reader reads more in a run at a position than its own stream; none where it takes nothing. `[d_model]`
     pub(super) fn at_logits(&self, run: Run, position: usize) -> Result<Option<Vec<f32>>> {
         let mut found: Option<Vec<f32>> = None;
-        for exchange in self.program.exchanges(run).into_iter().filter(|e| e.positions.contains(&position)) {
+        for exchange in self.program.exchanges(run) {
+            let Some(at) = exchange.positions.iter().find(|at| at.own == position) else { continue };
             for reads in exchange.readers.get(&SiteKind::FinalNorm.at(0)).into_iter().flatten() {
-                let more = self.difference(run, exchange.donor, &reads.writers, &[position])?;
+                let more = self.difference(run, exchange.donor, &reads.writers, &[*at])?;
                 match &mut found {
                     None => found = Some(more),
                     Some(sum) => sum.iter_mut().zip(more).for_each(|(sum, more)| *sum += more),
@@ -178,8 +185,8 @@ impl<'a> Writers<'a> {
         // What is read of which row and head, and what of it each reader takes: a reader that takes from several has one place.
         let (mut read, mut place, mut taken) = (Vec::new(), HashMap::new(), Vec::new());
         for (run, exchange) in runs {
-            let (positions, rows): (Vec<usize>, Vec<usize>) =
-                exchange.positions.iter().filter_map(|p| Some((*p, row(*run, *p)?))).unzip();
+            let (positions, rows): (Vec<Matched>, Vec<usize>) =
+                exchange.positions.iter().filter_map(|at| Some((*at, row(*run, at.own)?))).unzip();
             for reads in exchange.readers.get(&site).into_iter().flatten().filter(|_| !rows.is_empty()) {
                 let of_row = |row: &usize| {
                     let by = (*row, head_of(reads.reader));
@@ -203,9 +210,11 @@ impl<'a> Writers<'a> {
                 return self.difference(*run, *donor, &reads.writers, positions);
             }
             // A stream is the sum of what all writers add: the donor's with what is not taken as it is in the run.
-            let mut more = self.difference(*donor, *run, &reads.writers, positions)?;
-            for ((p, place), more) in positions.iter().zip(places).zip(more.chunks_exact_mut(d)) {
-                add_difference(more, self.row(*donor, kind.at(site.layer), *p, d), &own[place * d..(place + 1) * d]);
+            let turned: Vec<Matched> = positions.iter().map(|at| Matched { own: at.theirs, theirs: at.own }).collect();
+            let mut more = self.difference(*donor, *run, &reads.writers, &turned)?;
+            for ((at, place), more) in positions.iter().zip(places).zip(more.chunks_exact_mut(d)) {
+                let theirs = self.row(*donor, kind.at(site.layer), at.theirs, d);
+                add_difference(more, theirs, &own[place * d..(place + 1) * d]);
             }
             Ok(more)
         });

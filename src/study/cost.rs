@@ -36,7 +36,7 @@ impl Cost {
         let Counted { extent, sizes, parts, dearest, .. } = counter.counted();
         let mut seconds = vec![None; ENGINES.len()];
         if let Some((_, plan)) = dearest {
-            let decoder = &study.model.decoder;
+            let decoder = study.model.decoder.of(plan.kv);
             let program = plan.compile(&decoder.arch).map_err(RunError::from)?;
             for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
                 let failed = |e: candle_core::Error| StudyError::Failed(format!("{}: {e}", study.model.name));

@@ -128,7 +128,8 @@ impl Runner for Counter {
 
     fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         self.count(plan)?;
-        Ok(stand_ins(&plan.compile(&self.model.decoder.arch).map_err(crate::run::RunError::from)?))
+        let arch = &self.model.decoder.of(plan.kv).arch;
+        Ok(stand_ins(&plan.compile(arch).map_err(crate::run::RunError::from)?))
     }
 
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {

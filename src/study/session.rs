@@ -154,7 +154,7 @@ impl Session {
     }
 
     fn compiled<'p>(&'p self, plan: &'p Plan) -> Result<Program<'p>, RunError> {
-        Ok(plan.compile(&self.model.decoder.arch)?)
+        Ok(plan.compile(&self.model.decoder.of(plan.kv).arch)?)
     }
 
     /// Continues runs of a plan; see [`generate`](crate::run::generate).
@@ -177,7 +177,7 @@ impl Session {
 
     /// What some runs came to: what was kept, or new answers. `samples` says how often each run was listed before.
     fn generated(&self, made: &Made, some: &Generation, samples: &[u64]) -> Result<Vec<Generated>, SessionError> {
-        let (decoder, plan) = (&self.model.decoder, made.plan);
+        let (decoder, plan) = (self.model.decoder.of(made.plan.kv), made.plan);
         let expected = self.of_texts(plan, some)?;
         let watching = &self.progress;
         let progress = |told: Told| tell(watching, expected.told(told));

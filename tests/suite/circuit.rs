@@ -3,7 +3,7 @@
 use crate::support::cli::{Bench, gatelens};
 use crate::support::edges::GoldenEdges;
 use crate::support::{family_dir, open};
-use gatelens::plan::{Activation, Edge, Exchange, Gradient, Metric, Part, Plan, Positions, Reader};
+use gatelens::plan::{Activation, Alignment, Edge, Exchange, Gradient, Metric, Part, Plan, Positions, Reader};
 use gatelens::run::Options;
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
@@ -189,7 +189,8 @@ fn a_horizon_of_all_layers_is_exact_and_a_near_one_is_the_change_of_the_stream_a
         let (mut plan, metric) = (Plan::default(), Metric::logit_difference(vec![11], vec![23]));
         let [base, donor] = [("base", &base), ("donor", &donor)].map(|(name, ids)| plan.prompt(name, ids.clone()));
         let edges = [edge].into_iter().collect();
-        let taken = plan.exchange(base, Exchange { donor, edges, positions: Positions::All });
+        let taken =
+            plan.exchange(base, Exchange { donor, edges, positions: Positions::All, alignment: Alignment::Same });
         let (site, positions, part) = (SiteKind::ResidPost.at(layer), Positions::All, Part::All);
         let activation = Activation { site, positions: positions.clone(), part: part.clone() };
         let [own, changed] = [base, taken].map(|run| plan.read(run, activation.clone()));

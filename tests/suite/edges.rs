@@ -3,7 +3,9 @@
 use crate::support::edges::GoldenEdges;
 use crate::support::{FAMILIES, open};
 use gatelens::model::Model;
-use gatelens::plan::{Edge, EdgeEffects, EdgeEstimate, EdgeSet, Exchange, Graph, Handle, Metric, Plan, Positions, Run};
+use gatelens::plan::{
+    Alignment, Edge, EdgeEffects, EdgeEstimate, EdgeSet, Exchange, Graph, Handle, Metric, Plan, Positions, Run,
+};
 use gatelens::run::{Engine, Options, run};
 
 fn metric() -> Metric {
@@ -14,7 +16,12 @@ fn metric() -> Metric {
 fn taken(model: &Model, golden: &GoldenEdges, i: usize, sets: &[Vec<Edge>], engine: Engine) -> Vec<f64> {
     let mut plan = Plan::default();
     let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, i)));
-    let exchange = |edges: &Vec<Edge>| Exchange { donor, edges: edges.clone().into(), positions: Positions::All };
+    let exchange = |edges: &Vec<Edge>| Exchange {
+        donor,
+        edges: edges.clone().into(),
+        positions: Positions::All,
+        alignment: Alignment::Same,
+    };
     let mut asked: Vec<Handle<f64>> = Vec::new();
     for edges in sets {
         let run: Run = if edges.is_empty() { base } else { plan.exchange(base, exchange(edges)) };
@@ -79,7 +86,8 @@ fn estimates_of_every_edge_are_those_of_an_independent_implementation() {
                 ("reader_exact", EdgeEstimate::Reader),
             ];
             let asked = ways.map(|(name, by)| {
-                let of = EdgeEffects { metric: metric(), donor, positions: Positions::All, by };
+                let of =
+                    EdgeEffects { metric: metric(), donor, positions: Positions::All, alignment: Alignment::Same, by };
                 (name, plan.read(base, of))
             });
             let readings = run(&model.decoder, &plan, &Options::default()).unwrap_or_else(|e| panic!("{family}: {e}"));
@@ -110,7 +118,8 @@ fn exchanges_at_parts_of_the_positions_are_one_together() {
         let of = |engine: Engine| -> Vec<f64> {
             let mut plan = Plan::default();
             let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, 0)));
-            let at = |edges: EdgeSet, positions: Positions| Exchange { donor, edges, positions };
+            let at =
+                |edges: EdgeSet, positions: Positions| Exchange { donor, edges, positions, alignment: Alignment::Same };
             let these = |edges: &Vec<Edge>| EdgeSet::from(edges.clone());
             let but = |edges: &Vec<Edge>| EdgeSet::AllBut(edges.clone().into());
             let whole = plan.exchange(base, at(these(&a), Positions::All));
@@ -140,7 +149,8 @@ fn first_order_estimates_of_positions_add_up_and_reading_at_the_last_alone_leave
         let of = |positions: Positions, by: EdgeEstimate| -> Vec<f64> {
             let mut plan = Plan::default();
             let [base, donor] = ["input_ids", "donor_ids"].map(|name| plan.prompt(name, golden.ids(name, 0)));
-            let handle = plan.read(base, EdgeEffects { metric: metric(), donor, positions, by });
+            let handle =
+                plan.read(base, EdgeEffects { metric: metric(), donor, positions, alignment: Alignment::Same, by });
             let readings = run(&model.decoder, &plan, &Options::default()).unwrap_or_else(|e| panic!("{family}: {e}"));
             readings[handle].values.iter().map(|x| f64::from(*x)).collect()
         };
@@ -171,12 +181,12 @@ fn what_cannot_be_exchanged_or_estimated_is_refused_by_name() {
     let taken = |lengths: [usize; 2], edges: &[&str], positions: Positions| {
         let (mut plan, [base, donor]) = prompts(lengths);
         let edges = edges.iter().map(|edge| edge.parse().expect("an edge")).collect();
-        let run = plan.exchange(base, Exchange { donor, edges, positions });
+        let run = plan.exchange(base, Exchange { donor, edges, positions, alignment: Alignment::Same });
         plan.read(run, metric());
         compile(&plan)
     };
     assert_eq!(taken([4, 4], &["input->m0"], Positions::All), "");
-    assert!(taken([4, 5], &["input->m0"], Positions::All).contains("5: edges need as many"));
+    assert!(taken([4, 5], &["input->m0"], Positions::All).contains("has 5 tokens, not 4: edges need as many"));
     assert!(taken([4, 4], &["m1->m0"], Positions::All).contains("does not come after"));
     assert!(taken([4, 4], &["a0.h99->m3"], Positions::All).contains("heads 0 to"));
     assert!(taken([4, 4], &["input->m0", "input->m0"], Positions::All).contains("twice"));
@@ -185,7 +195,10 @@ fn what_cannot_be_exchanged_or_estimated_is_refused_by_name() {
     let estimated = |lengths: [usize; 2], steps: usize| {
         let (mut plan, [base, donor]) = prompts(lengths);
         let by = EdgeEstimate::IntegratedGradients { steps };
-        plan.read(base, EdgeEffects { metric: metric(), donor, positions: Positions::All, by });
+        plan.read(
+            base,
+            EdgeEffects { metric: metric(), donor, positions: Positions::All, alignment: Alignment::Same, by },
+        );
         compile(&plan)
     };
     assert_eq!(estimated([4, 4], 5), "");

@@ -9,7 +9,7 @@ use gatelens::run::Told;
 use gatelens::run::{
     Engine, Generated, Generation, Options, Sampling, Steps, generate, generation_size, run as run_plan,
 };
-use gatelens::site::{KINDS, SiteKind, Units};
+use gatelens::site::{SiteKind, Units};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::ThreadPoolBuilder;

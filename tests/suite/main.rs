@@ -5,6 +5,7 @@
 mod support;
 
 mod ablation;
+mod aligned;
 mod analyses;
 mod arguments;
 mod attribution;
@@ -25,6 +26,7 @@ mod halves;
 mod hub;
 mod inputs;
 mod interactions;
+mod kv;
 mod metric;
 mod parity;
 mod pieces;

@@ -4,7 +4,7 @@
 use crate::support::cli::{Bench, command, gatelens, listed};
 use gatelens::table::Table;
 use serde_json::{Value, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -53,6 +53,27 @@ fn expect(found: &BTreeMap<String, String>, wanted: &[(&str, &str)]) {
     assert_eq!(found.len(), BUILT.len() + wanted.len());
 }
 
+/// The edges at the gate that matter, as the suite found them: beyond chance, and at least 1 % of the gap.
+fn gates_edges(dir: &Path) -> BTreeSet<String> {
+    let edges = table(dir, "edges");
+    let (writers, readers) = (edges.strs("writer").unwrap(), edges.strs("reader").unwrap());
+    let [q, share] = ["q_value", "share_of_gap"].map(|name| edges.floats(name).unwrap());
+    let [low, high] = ["ci_low", "ci_high"].map(|name| edges.floats(name).unwrap());
+    assert!(writers.iter().zip(&readers).all(|(w, r)| *w == "a3.h5" || r.starts_with("a3.h5<")));
+    assert!(edges.floats("effect_mean").unwrap().iter().all(Option::is_some), "all are run");
+    let matter = |i: &usize| q[*i].unwrap() < 0.05 && share[*i].unwrap().abs() >= 0.01;
+    let found: Vec<usize> = (0..edges.rows()).filter(matter).collect();
+    assert!(found.iter().all(|i| low[*i].unwrap() * high[*i].unwrap() > 0.0), "no interval holds 0");
+    found.into_iter().map(|i| format!("{}->{}", writers[i], readers[i])).collect()
+}
+
+/// Those that were built there.
+fn built_at_the_gate() -> BTreeSet<String> {
+    let built: Value = serde_json::from_slice(gatelens::demo::file("edges.json").unwrap()).unwrap();
+    let at_gate = built["edges"].as_object().unwrap().keys().filter(|edge| edge.contains("a3.h5"));
+    at_gate.cloned().collect()
+}
+
 #[test]
 fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_for() {
     let bench = Bench::new();
@@ -98,6 +119,14 @@ fn the_demo_which_sees_through_the_cipher_gets_the_verdicts_that_it_was_built_fo
         let tinted = ["modulate-metric", "commitment"].iter().any(|of| name.contains(of));
         assert!(!tinted || !caption.contains("grey"), "{name}: {caption}");
     }
+    assert_eq!(gates_edges(&dir.join("demo-edges")), built_at_the_gate());
+    let parts = table(&dir.join("demo-edges"), "parts");
+    let (sides, strongest) = (parts.strs("side").unwrap(), parts.opt_strs("strongest").unwrap());
+    assert_eq!((&sides[..], parts.ints("matter").unwrap()), (&["q", "k", "v", "out"][..], &[0, 1, 1, 5][..]));
+    assert_eq!(strongest[1..3], [Some("m1"), Some("m1")]);
+    let [mean, low, high] = ["effect_mean", "ci_low", "ci_high"].map(|name| parts.floats(name).unwrap());
+    assert!((1..4).all(|i| mean[i].unwrap() < 0.0 && low[i] <= mean[i] && mean[i] <= high[i] && high[i] < Some(0.0)));
+    assert!(report.contains("What feeds the parts, and what reads them") && report.contains("**a3.h5.** Its query:"));
     let record = std::fs::read_to_string(dir.join("demo-cascade/run.json")).unwrap();
     let record: Value = serde_json::from_str(&record).unwrap();
     assert_eq!(record["parameters"]["circuit"], "run:demo-screen/circuit.json");
@@ -182,7 +211,7 @@ fn what_the_suite_costs_is_said_before_it_runs() {
     let bench = Bench::new();
     let out = bench.out("suite");
     let said = gatelens(["policy", "demo", "--dry-run", "--quiet", "--out", out.to_str().unwrap()]).done();
-    assert_eq!(said.matches("wavefront").count(), 8, "{said}");
+    assert_eq!(said.matches("wavefront").count(), 9, "{said}");
     assert!(bench.written().is_empty());
 }
 

@@ -19,9 +19,11 @@ use super::store::{Layers, Table};
 use super::weights::{LayerWeights, NormWeights};
 use crate::ops::rows::Rows;
 use crate::ops::{self, Weight};
+use crate::plan::Kv;
 use crate::site::SiteKind;
 use candle_core::{DType, Result, Tensor};
-use std::sync::{Arc, OnceLock};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A model's weights with the pass over them.
 pub struct Decoder {
@@ -44,16 +46,60 @@ pub struct Decoder {
     pub(super) unembed_bias: Option<Tensor>,
     /// The mean of its rows, once it was asked for.
     pub(super) mean_unembed: OnceLock<Vec<f32>>,
-    pub(super) layers: Layers,
+    pub(super) layers: Arc<Layers>,
+    /// Where it tells keys and values apart by query head: layers with those, made of what is read.
+    pub(super) by_query: Option<Mutex<BTreeMap<usize, Arc<LayerWeights>>>>,
+    /// The same decoder with keys and values told apart by query head, once it was asked for.
+    pub(super) told_apart: OnceLock<Box<Decoder>>,
 }
 
 impl Decoder {
+    /// The decoder for plans of this kind. For [`Kv::Query`] it has as many KV heads as heads, equal ones where the model has one; it
+    /// computes the same, and shares all other weights.
+    pub fn of(&self, kv: Kv) -> &Decoder {
+        if kv == Kv::Head || self.arch.n_kv_heads == self.arch.n_heads {
+            return self;
+        }
+        self.told_apart.get_or_init(|| {
+            Box::new(Decoder {
+                arch: self.arch.by_query_head(),
+                dtype: self.dtype,
+                places: self.places.clone(),
+                parameters: self.parameters,
+                embed: self.embed.clone(),
+                embed_norm: self.embed_norm.clone(),
+                positions: self.positions.clone(),
+                final_norm: self.final_norm.clone(),
+                unembed: self.unembed.clone(),
+                unembed_bias: self.unembed_bias.clone(),
+                mean_unembed: self.mean_unembed.clone(),
+                layers: self.layers.clone(),
+                by_query: Some(Mutex::default()),
+                told_apart: OnceLock::new(),
+            })
+        })
+    }
+
     /// The weights of a layer, read if they are not in memory.
     ///
     /// # Errors
     /// If there is no such layer, or it cannot be read.
     pub fn weights(&self, layer: usize) -> Result<Arc<LayerWeights>> {
-        Ok(self.layers.get(layer)?)
+        let stored = || Ok(self.layers.get(layer)?);
+        let Some(made) = &self.by_query else { return stored() };
+        let made = || made.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(found) = made().get(&layer) {
+            return Ok(found.clone());
+        }
+        // Made without the lock: whoever waits for what rayon does here may be given work that comes here too.
+        let found = Arc::new(stored()?.by_query_head()?);
+        let mut made = made();
+        if self.streamed() {
+            // Of weights that do not stay in memory, those of one layer do.
+            made.clear();
+        }
+        made.insert(layer, found.clone());
+        Ok(found)
     }
 
     /// Takes a pass through layers in this order, whatever it does in each. The weights of the next one are read meanwhile.

@@ -6,11 +6,11 @@ use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
 use crate::model::pass::{Acts, Around, Hook, norm};
 use crate::model::rope::Rope;
-use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
+use crate::model::weights::form::{Form, Loaded, Located, Named, Same, Translate};
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
 use crate::model::weights::{Linear, NormWeights};
 use crate::ops::rows::Rows;
-use crate::ops::{self, Activation, attention::Heads, attention::Terms, attention::opened};
+use crate::ops::{self, Activation, NormBy, attention::Heads, attention::Terms, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -148,6 +148,11 @@ impl Attention {
     pub(super) fn reach(&self, end: usize, length: usize) -> usize {
         let in_window = self.heads.window.map_or(length, |w| length.min(end + w - 1));
         self.heads.chunk.map_or(in_window, |n| in_window.min(end.next_multiple_of(n)))
+    }
+
+    pub(super) fn by_query_head(mut self) -> Self {
+        self.heads.n_kv_heads = self.heads.n_heads;
+        self
     }
 
     pub(super) fn carried(&self) -> Carried {
@@ -390,6 +395,29 @@ impl<F: Form> AttentionWeights<F> {
 }
 
 impl AttentionWeights {
+    /// Those of a shape whose heads share keys and values, for one whose heads share none.
+    pub(super) fn by_query_head(&self, shape: &Attention) -> Result<AttentionWeights> {
+        let same = self.translate(&Same)?;
+        let Heads { n_heads, n_kv_heads, d_head, .. } = shape.heads;
+        if n_heads == n_kv_heads {
+            return Ok(same);
+        }
+        let rows = |d: usize| -> Vec<u32> {
+            let of_head = |head: usize| (0..d).map(move |i| (head * n_kv_heads / n_heads * d + i) as u32);
+            (0..n_heads).flat_map(of_head).collect()
+        };
+        // A norm over all heads together weighs each as often as it is there, which leaves its mean as it is.
+        let k_norm = match (&self.k_norm, shape.qk_norm) {
+            (Some(norm), Some(QkNorm { over: NormOver::All | NormOver::OwnHead, .. })) => {
+                let by = NormBy { group: if norm.by.group == d_head { d_head } else { n_heads * d_head }, ..norm.by };
+                Some(NormWeights { by, ..norm.of_rows(&rows(d_head))? })
+            }
+            (norm, _) => norm.clone(),
+        };
+        let (k, v) = (self.k.of_rows(&rows(d_head))?, self.v.of_rows(&rows(shape.heads.d_value()))?);
+        Ok(AttentionWeights { k, v, k_norm, ..same })
+    }
+
     pub(super) fn forward(
         &self,
         shape: &Attention,

@@ -14,7 +14,7 @@ pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;
 use super::weights::Linear;
-use super::weights::form::{Form, Loaded, Located, Translate};
+use super::weights::form::{Form, Loaded, Located, Same, Translate};
 use super::weights::layout::LayerLayout;
 use crate::ops;
 use crate::ops::attention::Heads;
@@ -119,6 +119,14 @@ impl Mixer {
         }
     }
 
+    /// The same with keys and values for every query head.
+    pub(super) fn by_query_head(self) -> Mixer {
+        match self {
+            Mixer::Attention(attention) => Mixer::Attention(attention.by_query_head()),
+            other => other,
+        }
+    }
+
     /// Checks what the decoder relies on, in a model of these rotations.
     ///
     /// # Errors
@@ -183,6 +191,22 @@ impl<F: Form> MixerWeights<F> {
 }
 
 impl MixerWeights {
+    /// The same with keys and values for every query head, equal ones where heads share one.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn by_query_head(&self) -> Result<MixerWeights> {
+        match self {
+            MixerWeights::Attention(shape, weights) => {
+                Ok(MixerWeights::Attention(shape.by_query_head(), weights.by_query_head(shape)?))
+            }
+            MixerWeights::Recurrent(shape, weights) => {
+                Ok(MixerWeights::Recurrent(*shape, weights.translate(&Same)?))
+            }
+            MixerWeights::None => Ok(MixerWeights::None),
+        }
+    }
+
     /// Takes `attn_in`, which must be live, to what becomes `attn_out`.
     ///
     /// # Errors

@@ -71,3 +71,22 @@ impl Form for There {
     type Norm = ();
     type Numbers = ();
 }
+
+/// The same weights once more: they share their numbers.
+pub(in crate::model) struct Same;
+
+impl Translate<Loaded, Loaded> for Same {
+    type Error = candle_core::Error;
+
+    fn matrix(&self, part: &Linear) -> candle_core::Result<Linear> {
+        Ok(part.clone())
+    }
+
+    fn norm(&self, part: &NormWeights) -> candle_core::Result<NormWeights> {
+        Ok(part.clone())
+    }
+
+    fn numbers(&self, part: &Tensor) -> candle_core::Result<Tensor> {
+        Ok(part.clone())
+    }
+}

@@ -99,7 +99,9 @@ fn interpolated(plan: &mut Plan, base: Run, [own, theirs]: &[Vec<f32>; 2], share
 fn to_logits(plan: &mut Plan, program: &Program, (base, donor): (Run, Run), of: &EdgesReadout) -> Vec<Handle<f64>> {
     let taken = |writer| {
         let edges = std::iter::once(Edge { writer, reader: Reader::Logits }).collect();
-        let run = plan.exchange(base, Exchange { donor, edges, positions: Positions::At(of.positions.clone()) });
+        let positions = Positions::At(of.positions.iter().map(|at| at.own).collect());
+        let alignment = of.aligned.iter().copied().collect();
+        let run = plan.exchange(base, Exchange { donor, edges, positions, alignment });
         plan.read(run, of.metric.clone())
     };
     Graph::of(program.arch).writers().map(taken).collect()

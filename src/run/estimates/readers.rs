@@ -38,8 +38,8 @@ impl Estimating<'_> {
         let values = ops::to_vec(gradients)?;
         let mut kept = vec![0f32; readers * rows * d];
         for (values, kept) in values.chunks_exact(self.n * d).zip(kept.chunks_exact_mut(rows * d)) {
-            for p in &self.readouts[0].positions {
-                kept[(p - self.start) * d..][..d].copy_from_slice(&values[p * d..][..d]);
+            for at in &self.readouts[0].positions {
+                kept[(at.own - self.start) * d..][..d].copy_from_slice(&values[at.own * d..][..d]);
             }
         }
         Tensor::from_vec(kept, (readers, rows * d), &candle_core::Device::Cpu)

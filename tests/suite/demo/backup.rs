@@ -7,7 +7,7 @@ use gatelens::analyses::inputs::{PairArgs, PairFile};
 use gatelens::analyses::interactions::{Interactions, PairOfHeadsRow, Shapley};
 use gatelens::analyses::interchange::Direction;
 use gatelens::demo;
-use gatelens::plan::{Change, Exchange, Graph, Plan, Positions};
+use gatelens::plan::{Alignment, Change, Exchange, Graph, Plan, Positions};
 use gatelens::study::{self, Study};
 use gatelens::table::rows::Row;
 
@@ -156,7 +156,8 @@ fn without_gate(demo: &Demo, pairs: usize) -> Vec<(String, f64)> {
         plan.read(silenced, demo.metric());
         for edge in &edges {
             let edges = std::iter::once(*edge).collect();
-            let fork = plan.exchange(silenced, Exchange { donor, edges, positions: Positions::All });
+            let fork = plan
+                .exchange(silenced, Exchange { donor, edges, positions: Positions::All, alignment: Alignment::Same });
             plan.read(fork, demo.metric());
         }
         let metrics = demo.numbers(&plan);
