@@ -196,6 +196,7 @@ pub(super) fn prepare(
     among: Among,
     model: &Model,
 ) -> Result<Prepared<Items>, AnalysisError> {
+    Graph::there(&model.decoder.arch).map_err(AnalysisError::NotAskable)?;
     let prepared = pairs.read(model)?;
     let Pairs { dataset, tokens } = &prepared.items;
     let (mut of, mut alignments) = (BTreeMap::new(), Vec::with_capacity(tokens.len()));

@@ -108,7 +108,7 @@ impl Analysis for Interactions {
         let mut named = heads_of(&self.heads, &param("heads").to_string(), arch)?;
         named.sort_unstable();
         let n = if named.is_empty() { self.top as usize } else { named.len() };
-        self.way(n.min(arch.n_layers * arch.n_heads))?;
+        self.way(n.min(model.heads().count()))?;
         let prepared = self.interchange().prepare(model)?;
         Ok(prepared.map(|of_interchange| Items { of_interchange, named }))
     }

@@ -189,6 +189,7 @@ impl Plan {
             && !program.forked.contains(&run);
         let base = program.base(run).filter(|_| alone).unwrap_or(run);
         let positions = self.where_unlike(positions, base, exchange.donor, program.arch);
+        Graph::there(program.arch).map_err(bad)?;
         let (graph, mut named) = (Graph::of(program.arch), BTreeMap::<Reader, Vec<Writer>>::new());
         let (edges, but) = match &exchange.edges {
             EdgeSet::These(edges) => (edges, false),
@@ -358,6 +359,7 @@ impl<'p> Named<'p> {
     /// Estimates of edges: of a prompt and from a prompt, both as they are.
     fn edges(&self, of: &'p EdgeEffects, program: &Program<'p>) -> Result<EdgesReadout<'p>, PlanError> {
         let EdgeEffects { metric, donor, positions, alignment, by } = of;
+        Graph::there(program.arch).map_err(|why| self.bad(why))?;
         if !self.plan.has(*donor) {
             return Err(self.bad(format!("{donor:?} does not exist")));
         }

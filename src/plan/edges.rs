@@ -4,7 +4,7 @@
 //! MLP. *Readers* read it: the query of a head, the key or value of a KV head, every MLP, the logits. An *edge* is a writer with
 //! a later reader. They are named as in EAP-IG (Hanna et al. 2024) and MIB (Mueller et al. 2025): `a12.h3->a14.h1<q>`.
 
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Channel, Layer, Mixer};
 use crate::site::{Site, SiteKind};
 use std::collections::{HashMap, HashSet};
 use std::fmt;
@@ -182,6 +182,26 @@ impl Graph {
     pub fn of(arch: &Arch) -> Graph {
         let Arch { n_layers, n_heads, n_kv_heads, parallel, .. } = *arch;
         Graph { n_layers, n_heads, n_kv_heads, parallel }
+    }
+
+    /// Whether a model's edges can be told apart.
+    ///
+    /// # Errors
+    /// A sentence that names a layer that has not as many heads as the first, or is of another kind.
+    pub fn there(arch: &Arch) -> Result<(), String> {
+        let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
+            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
+            (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
+        };
+        let first = (arch.n_heads, arch.n_kv_heads);
+        let Some(l) = arch.layers.iter().position(|layer| shape(layer) != Some(first)) else { return Ok(()) };
+        let why = match (arch.layers[l].mixer, shape(&arch.layers[l])) {
+            (Mixer::Recurrent(_), _) => "has a recurrent mixer in place of attention".to_string(),
+            (_, None) => "has one part alone".to_string(),
+            (_, Some((heads, kv))) => format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1),
+        };
+        let rule = "edges are told apart where every layer has attention, with as many heads as the others, and an MLP or experts";
+        Err(format!("{rule}; layer {l} {why}"))
     }
 
     /// All writers.

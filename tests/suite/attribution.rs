@@ -1,6 +1,6 @@
 //! Direct logit attributions: they sum to the metric in every family, and both engines give the same.
 
-use crate::support::{FAMILIES, Golden, open};
+use crate::support::{FAMILIES, Golden, open, other_families};
 use gatelens::model::Model;
 use gatelens::plan::{Activation, Change, Edit, LogProbs, Metric, Part, Plan, Positions, What};
 use gatelens::run::{Engine, Options, Reading, run};
@@ -20,24 +20,29 @@ fn uncapped(logits: &[f32], cap: Option<f64>, answer: &[u32], foil: &[u32]) -> f
     log_sum_exp(answer) - log_sum_exp(foil)
 }
 
+/// Holds the attributions of a family's two prompts to their logit differences.
+fn sums(family: &str, tolerance: f64) {
+    let (model, golden) = (open(family), Golden::of(family));
+    let (answer, foil) = (vec![11, 30, 4], vec![23, 7]);
+    let mut plan = Plan::default();
+    for p in 0..2 {
+        let prompt = plan.prompt(format!("{p}"), golden.ids("input_ids", p));
+        plan.read(prompt, What::Attribution(Metric::logit_difference(answer.clone(), foil.clone())));
+        let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
+        plan.read(prompt, Activation { site, positions, part: Part::All });
+    }
+    for pair in readings(&model, &plan, Engine::Wavefront).chunks_exact(2) {
+        let expected = uncapped(&pair[1].values(), model.decoder.arch.logit_softcap, &answer, &foil);
+        let sum: f64 = pair[0].values().iter().map(|v| f64::from(*v)).sum();
+        assert!((sum - expected).abs() < tolerance, "{family}: {sum} and {expected}");
+    }
+}
+
 #[test]
 fn attributions_sum_to_the_logit_difference_in_every_family() {
-    for family in FAMILIES {
-        let (model, golden) = (open(family), Golden::of(family));
-        let (answer, foil) = (vec![11, 30, 4], vec![23, 7]);
-        let mut plan = Plan::default();
-        for p in 0..2 {
-            let prompt = plan.prompt(format!("{p}"), golden.ids("input_ids", p));
-            plan.read(prompt, What::Attribution(Metric::logit_difference(answer.clone(), foil.clone())));
-            let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
-            plan.read(prompt, Activation { site, positions, part: Part::All });
-        }
-        for pair in readings(&model, &plan, Engine::Wavefront).chunks_exact(2) {
-            let expected = uncapped(&pair[1].values(), model.decoder.arch.logit_softcap, &answer, &foil);
-            let sum: f64 = pair[0].values().iter().map(|v| f64::from(*v)).sum();
-            assert!((sum - expected).abs() < 1e-4, "{family}: {sum} and {expected}");
-        }
-    }
+    FAMILIES.iter().for_each(|family| sums(family, 1e-4));
+    // Those that cap logits close to their caps leave fewer digits.
+    other_families().iter().for_each(|family| sums(family, 1e-3));
 }
 
 /// A head's attribution from its own output: through the post-norm, the final norm and the unembedding, step by step.
