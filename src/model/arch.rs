@@ -181,7 +181,8 @@ impl Arch {
             family,
             d_model,
             n_layers: layers.len(),
-            n_heads: recurrent,
+            // Tables of heads have one column at least.
+            n_heads: recurrent.max(1),
             n_kv_heads: heads(|h| h.n_kv_heads),
             d_head: heads(|h| h.d_head),
             d_mlp: most(&|layer| layer.channel.width()),

@@ -198,7 +198,9 @@ impl Graph {
         let why = match (arch.layers[l].mixer, shape(&arch.layers[l])) {
             (Mixer::Recurrent(_), _) => "has a recurrent mixer in place of attention".to_string(),
             (_, None) => "has one part alone".to_string(),
-            (_, Some((heads, kv))) => format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1),
+            (_, Some((heads, kv))) => {
+                format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1)
+            }
         };
         let rule = "edges are told apart where every layer has attention, with as many heads as the others, and an MLP or experts";
         Err(format!("{rule}; layer {l} {why}"))

@@ -59,9 +59,9 @@ pub struct LogProbs {
 
 /// The direct logit attribution of a logit difference, or of one of its halves, at the last position, before soft-capping of
 /// the logits (and so a half's mean is over the whole vocabulary): `[n_layers + 1, n_heads + 2]`. A layer's row has its
-/// heads, its MLP, and the attention's bias; the last row the embedding, the final norm's bias, what several tokens'
-/// logsumexp has beyond its weighted sum, then zeros. They sum to the metric where nothing after `z` is edited: what such an
-/// edit adds is no component's.
+/// heads, its MLP, and the attention's bias, or the whole of a mixer whose heads are not told apart; the last row the embedding,
+/// the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros. They sum to the metric where
+/// nothing after `z` is edited: what such an edit adds is no component's.
 #[derive(Clone, Debug)]
 pub struct Attribution(pub Metric);
 

@@ -137,9 +137,7 @@ impl<'a> Attributions<'a> {
         let heads = self.decoder.arch.n_heads;
         let weights = self.decoder.weights(layer)?;
         // A mixer of another kind has no heads to attribute to.
-        // A mixer without heads has none to attribute to: what it gives is attributed as a whole, with its bias.
         let Some((o, own)) = weights.mixer.out() else { return Ok(()) };
-        let own = own.unwrap_or(1);
         let matrix = o.weight.tensor()?.to_dtype(self.directions.dtype())?;
         let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
             let directions = moved(directions, z.device())?;
@@ -162,17 +160,20 @@ impl<'a> Attributions<'a> {
         }
         let of = |(row, entry): (usize, &Entry)| entry.tokens.iter().map(move |t| (row as u32, *t as u32)).collect();
         let pairs: Vec<(u32, u32)> = self.entries.iter().enumerate().flat_map(|e| -> Vec<_> { of(e) }).collect();
-        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, own)?.to_vec2()?;
+        let dots: Vec<Vec<f32>> = ops::head_dots(z, &through_o, &pairs, own.unwrap_or(1))?.to_vec2()?;
         let bias = o.bias.as_ref().map(|b| b.to_dtype(read.dtype())?.to_vec1::<f32>()).transpose()?;
         let read: Vec<Vec<f32>> = if bias.is_some() { read.to_vec2()? } else { Vec::new() };
         let mut dots = dots.iter();
         for entry in &mut self.entries {
             let (n, first) = (entry.tokens.len(), cell(heads, layer, 0));
             for ((k, t), dots) in entry.tokens.iter().enumerate().zip(&mut dots) {
-                for (h, added) in dots.iter().enumerate() {
+                let bias = bias.as_ref().map_or(0.0, |b| dot(b, &read[*t]));
+                // What a mixer without heads gives stands beside its bias.
+                let rest = if own.is_none() { dots.iter().map(|added| f64::from(*added)).sum() } else { 0.0 };
+                for (h, added) in dots.iter().enumerate().filter(|_| own.is_some()) {
                     entry.cells[(first + h) * n + k] = f64::from(*added);
                 }
-                entry.cells[(first + heads + 1) * n + k] = bias.as_ref().map_or(0.0, |b| dot(b, &read[*t]));
+                entry.cells[(first + heads + 1) * n + k] = bias + rest;
             }
         }
         Ok(())

@@ -143,7 +143,7 @@ pub(super) fn with_recurrent(
     if arch.layers.iter().all(|layer| matches!(layer.mixer, Mixer::None)) {
         return Err(r.file("no layer has a mixer".to_string()));
     }
-    Ok(Arch { n_heads: arch.layers.iter().map(Layer::heads).max().unwrap_or(0), ..arch })
+    Ok(Arch { n_heads: arch.layers.iter().map(Layer::heads).max().unwrap_or(1).max(1), ..arch })
 }
 
 /// Keys of training a router, which change nothing afterwards.

@@ -200,9 +200,7 @@ impl MixerWeights {
             MixerWeights::Attention(shape, weights) => {
                 Ok(MixerWeights::Attention(shape.by_query_head(), weights.by_query_head(shape)?))
             }
-            MixerWeights::Recurrent(shape, weights) => {
-                Ok(MixerWeights::Recurrent(*shape, weights.translate(&Same)?))
-            }
+            MixerWeights::Recurrent(shape, weights) => Ok(MixerWeights::Recurrent(*shape, weights.translate(&Same)?)),
             MixerWeights::None => Ok(MixerWeights::None),
         }
     }
