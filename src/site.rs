@@ -200,6 +200,12 @@ impl FromStr for SiteKind {
             Some(Err(e)) => return Err(e),
             None => {}
         }
+        // What recurrent mixers have at these places is also called so.
+        let s = match s {
+            "mix_z" => "z",
+            "mix_out" => "attn_out",
+            other => other,
+        };
         let known = KINDS.iter().find(|(_, name)| *name == s).map(|(kind, _)| *kind);
         known.ok_or_else(|| unknown(nearest(s, KINDS.iter().map(|(_, name)| *name)).join(", ")))
     }

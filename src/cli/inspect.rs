@@ -2,7 +2,7 @@
 
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Channel, Experts, Layer};
 use crate::model::device;
 use crate::site::{KINDS, Units};
 use serde_json::{Value, json};
@@ -68,6 +68,9 @@ fn facts(model: &Model) -> Value {
         "context": a.n_ctx,
         "positions": scaling,
         "windowed_layers": windows,
+        "mixers": mixers(a),
+        "experts": experts(a),
+        "active_parameters": active(model),
         "tied_embedding": a.tied,
         "chat_template": template,
         "dtype": model.decoder.dtype.as_str(),
@@ -79,6 +82,34 @@ fn facts(model: &Model) -> Value {
     })
 }
 
+/// How many layers have which mixer.
+fn mixers(arch: &Arch) -> String {
+    let mut counted: Vec<(&str, usize)> = Vec::new();
+    for name in arch.layers.iter().map(|layer| layer.mixer.name()) {
+        match counted.iter_mut().find(|(known, _)| *known == name) {
+            Some((_, n)) => *n += 1,
+            None => counted.push((name, 1)),
+        }
+    }
+    counted.into_iter().map(|(name, n)| format!("{n} of {name}")).collect::<Vec<_>>().join(", ")
+}
+
+/// How many experts layers have, and how many of them a row goes through.
+fn experts(arch: &Arch) -> String {
+    let of = |layer: &Layer| if let Channel::Experts(experts) = layer.channel { Some(experts) } else { None };
+    let all: Vec<Experts> = arch.layers.iter().filter_map(of).collect();
+    let Some(first) = all.first() else { return "none".to_string() };
+    let shared = if first.shared.is_some() { ", and a shared one" } else { "" };
+    format!("{} of {} in {} layers{shared}", first.chosen, first.n, all.len())
+}
+
+/// Parameters that a token is multiplied with: without experts that it does not go through, and with one row of the embedding.
+fn active(model: &Model) -> u64 {
+    let a = &model.decoder.arch;
+    let unused = |layer: &Layer| layer.params(a.d_model) - layer.active_params(a.d_model);
+    model.decoder.parameters - a.layers.iter().map(unused).sum::<u64>()
+}
+
 /// The devices with the layers that each holds.
 fn devices(model: &Model) -> String {
     let one = |(device, layers): (&candle_core::Device, &std::ops::Range<usize>)| match layers.len() {
@@ -88,21 +119,35 @@ fn devices(model: &Model) -> String {
     model.decoder.places.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
-/// The sites that the model has, with their widths.
+/// Ascending numbers as `0-2, 5`.
+fn spans(of: &[usize]) -> String {
+    let text = |run: &[usize]| match run {
+        [one] => one.to_string(),
+        _ => format!("{}-{}", run[0], run[run.len() - 1]),
+    };
+    of.chunk_by(|a, b| a + 1 == *b).map(text).collect::<Vec<_>>().join(", ")
+}
+
+/// The sites that the model has, with their widths in the first layer that has them.
 fn sites(arch: &Arch) -> Vec<Value> {
-    let there = KINDS.iter().filter(|(kind, _)| kind.at(0).check(arch).is_ok());
+    let layers_of = |kind: crate::site::SiteKind| -> Vec<usize> {
+        (0..arch.n_layers).filter(|l| kind.at(*l).check(arch).is_ok()).collect()
+    };
+    let there = KINDS.iter().filter(|(kind, _)| !layers_of(*kind).is_empty());
     let one = |(kind, name): &(crate::site::SiteKind, &str)| {
-        let (units, width) = match kind.at(0).units(arch) {
+        let having = layers_of(*kind);
+        let at = kind.at(having[0]);
+        let (units, width) = match at.units(arch) {
             Units::Heads { n, width } => (format!("{n} heads"), json!(n * width)),
             Units::HeadsByKeys { n } => (format!("{n} heads"), json!("keys")),
             Units::Columns { width } => ("columns".to_string(), json!(width)),
         };
-        let heads = match kind.at(0).units(arch) {
+        let heads = match at.units(arch) {
             Units::Heads { n, .. } | Units::HeadsByKeys { n } => json!(n),
             Units::Columns { .. } => Value::Null,
         };
         let (layers, n) = match kind.in_layers() {
-            true => (format!("0-{}", arch.n_layers - 1), arch.n_layers),
+            true => (spans(&having), having.len()),
             false => ("once".to_string(), 1),
         };
         json!({ "site": name, "units": units, "heads": heads, "width": width, "layers": layers, "places": n })

@@ -3,7 +3,7 @@
 //!
 //! `GATELENS_FAMILIES` names another folder of such fixtures.
 
-use crate::support::{Golden, fixtures};
+use crate::support::{Golden, fixtures, open, other_families};
 use gatelens::model::{Model, Options as Loading};
 use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Engine, Options, run};
@@ -183,4 +183,38 @@ fn every_family_gives_what_transformers_gives() {
         right.len(),
         right.join(" ")
     );
+}
+
+#[test]
+fn every_family_is_tested_described_and_counted() {
+    use gatelens::model::arch::{Channel, Mixer};
+    use gatelens::model::families::FAMILIES;
+    use std::collections::BTreeMap;
+
+    let root = fixtures().join("../..");
+    let read = |file: &str| std::fs::read_to_string(root.join(file)).expect("a document");
+    let (readme, list) = (read("README.md"), read("docs/families.md"));
+    let mut kinds: BTreeMap<&str, [bool; 3]> = BTreeMap::new();
+    let small = other_families().into_iter();
+    for name in small.chain(crate::support::FAMILIES.iter().map(|name| (*name).to_string())) {
+        let arch = open(&name).decoder.arch;
+        let of = kinds.entry(arch.family.name()).or_default();
+        for layer in &arch.layers {
+            of[0] |= matches!(layer.channel, Channel::Experts(_));
+            of[1] |= matches!(layer.mixer, Mixer::Attention(attention) if attention.gated);
+            of[2] |= matches!(layer.mixer, Mixer::Recurrent(_));
+        }
+    }
+    let all: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();
+    for name in &all {
+        assert!(kinds.contains_key(name), "{name} has no fixture");
+        assert!(list.contains(&format!("`{name}`")), "{name} is not in docs/families.md");
+    }
+    let [experts, gated, recurrent] = [0, 1, 2].map(|i| kinds.values().filter(|kind| kind[i]).count());
+    let sentence = format!(
+        "{} families of decoders, {experts} of them with several experts, {gated} with gated attention and {recurrent} with recurrent layers",
+        all.len()
+    );
+    let plain = readme.split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(plain.contains(&sentence), "the README does not say: {sentence}");
 }

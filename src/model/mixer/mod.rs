@@ -67,6 +67,17 @@ impl Mixer {
         }
     }
 
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Mixer::Attention(Attention { latent: Some(_), .. }) => "latent attention",
+            Mixer::Attention(Attention { gated: true, .. }) => "gated attention",
+            Mixer::Attention(_) => "attention",
+            Mixer::Recurrent(recurrent) => recurrent.name(),
+            Mixer::None => "no mixer",
+        }
+    }
+
     /// Its heads, where it has such.
     pub fn heads(&self) -> Option<Heads> {
         match self {

@@ -69,6 +69,18 @@ pub enum Kind {
 }
 
 impl Recurrent {
+    /// What it is called.
+    pub fn name(&self) -> &'static str {
+        match self.kind {
+            Kind::Delta { .. } => "a gated delta rule",
+            Kind::Channelwise { .. } => "a delta rule by channel",
+            Kind::Mamba2 { .. } => "Mamba 2",
+            Kind::Mamba { .. } => "Mamba",
+            Kind::Short { .. } => "a short convolution",
+            Kind::Lru { .. } => "an RG-LRU",
+        }
+    }
+
     /// Numbers that the output projection reads.
     pub fn width(&self) -> usize {
         match self.kind {
