@@ -56,7 +56,7 @@ fn the_suite_takes_the_flags_of_every_command() {
     gatelens(["policy", "demo", "--dry-run", "--threads", "0"]).refused(&["--threads", "1..=1024"]);
     let printed = gatelens(["policy", "demo", "--dry-run", "--json", "--max-pairs", "8"]).done();
     let lines: Vec<Value> = printed.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-    assert_eq!((lines.len(), lines[0]["entry"].as_str()), (8, Some("behaviour")));
+    assert_eq!((lines.len(), lines[0]["entry"].as_str()), (9, Some("behaviour")));
     let out = bench.out("suite");
     let words = ["demo", "--max-pairs", "16", "--generate", "8", "--generate-pairs", "4", "--seed", "2"];
     policy(&out, &[&words[..], &["--engine", "full"]].concat()).done();
