@@ -12,7 +12,7 @@ use super::align::align;
 use super::columns::{EffectHalves, OfItem, OfUnit};
 use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{Tokens, Unit, encoded, named_twice, rows_read, sites};
+use super::inputs::{Tokens, Unit, by_site, encoded, named_twice, rows_read, sites};
 use super::marks::MarkArgs;
 use super::summary::{RowMean, Swap};
 use crate::analyses::prelude::*;
@@ -446,10 +446,9 @@ fn ablation(
         (Mode::Zero, _) | (_, None) => return vec![edit(positions.clone(), Change::Zero)],
         (_, Some(values)) => values,
     };
-    // Every site has as many units, one after another.
-    let of_site = items.units.len() / values.means.len().max(1);
-    let site = u / of_site;
-    let width = values.means[site].len() / of_site;
+    let sites = by_site(&items.units);
+    let site = sites.iter().position(|(_, units)| units.contains(&u)).unwrap_or(0);
+    let width = values.means[site].len() / sites.get(site).map_or(1, |(_, units)| units.len());
     let part = unit.head.map_or(0..values.means[site].len(), |h| h * width..(h + 1) * width);
     if mode == Mode::Mean {
         return vec![edit(positions.clone(), Change::Set(values.means[site][part].into()))];

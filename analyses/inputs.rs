@@ -10,7 +10,7 @@ use crate::dataset::shown::Prompt;
 use crate::dataset::{Span, read_pairs, read_prompts};
 use crate::model::arch::Arch;
 use crate::report::cells;
-use crate::site::Units;
+use crate::site::{SiteError, Units};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
 
@@ -427,8 +427,15 @@ impl Unit {
     pub fn all(kind: SiteKind, arch: &Arch) -> Result<Vec<Unit>, AnalysisError> {
         let layers = if kind.in_layers() { arch.n_layers } else { 1 };
         let mut units = Vec::new();
-        for layer in 0..layers {
-            let site = kind.at(layer).check(arch).map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        let checked: Vec<Result<Site, SiteError>> = (0..layers).map(|layer| kind.at(layer).check(arch)).collect();
+        // Layers that lack it are passed over where others have it.
+        let some = checked.iter().any(Result::is_ok);
+        let there = checked.into_iter().filter(|site| !some || site.is_ok());
+        let sites: Vec<Site> = there.collect::<Result<_, _>>().map_err(|e| AnalysisError::Bad(e.to_string()))?;
+        let in_heads = |site: &Site| !matches!(site.units(arch), Units::Columns { .. });
+        // What does not come in heads is not told apart as the rest of the model is.
+        let by_head = sites.iter().any(in_heads);
+        for site in sites.into_iter().filter(|site| !by_head || in_heads(site)) {
             match site.units(arch) {
                 Units::Heads { n, .. } | Units::HeadsByKeys { n } => {
                     units.extend((0..n).map(|head| Unit { site, head: Some(head) }));
@@ -450,11 +457,23 @@ impl Unit {
     }
 }
 
-/// The sites that units are of, in their order; each has as many units.
+/// The sites that units are of, in their order.
 pub fn sites(units: &[Unit]) -> Vec<Site> {
     let mut sites: Vec<Site> = units.iter().map(|u| u.site).collect();
     sites.dedup();
     sites
+}
+
+/// The sites of units with the numbers of those units, in their order.
+pub fn by_site(units: &[Unit]) -> Vec<(Site, Range<usize>)> {
+    let mut found: Vec<(Site, Range<usize>)> = Vec::new();
+    for (i, unit) in units.iter().enumerate() {
+        match found.last_mut().filter(|(site, _)| *site == unit.site) {
+            Some((_, of)) => of.end = i + 1,
+            None => found.push((unit.site, i..i + 1)),
+        }
+    }
+    found
 }
 
 /// What one prompt's activations at some sites take, for [`super::batches`]: rows of 1,024 numbers. Prompts have `longest`

@@ -15,7 +15,7 @@ use super::align::align;
 use super::columns::{EffectHalves, OfPair, OfUnit};
 use super::effects::{self, Edited, Measured, Shared, Subset, effects_tables, read_places, subset_section};
 use super::halves::{Asked, Value};
-use super::inputs::{PairTokens, Spanned, Unit, rows_read, sites};
+use super::inputs::{PairTokens, Spanned, Unit, by_site, rows_read, sites};
 use super::marks::MarkArgs;
 use super::summary::Swap;
 use crate::analyses::prelude::*;
@@ -393,18 +393,18 @@ impl Interchange {
         some: &[usize],
     ) -> Result<Estimates, AnalysisError> {
         let some: Vec<(usize, &Sides)> = some.iter().filter_map(|i| Some((*i, place.of.get(i)?))).collect();
-        let (directions, sites) = (self.directions(), sites(&items.units));
+        let (directions, sites) = (self.directions(), by_site(&items.units));
         let mut found = vec![vec![Vec::with_capacity(some.len()); items.units.len()]; directions.len()];
-        // Every site has as many units, one after another.
-        let of_site = items.units.len() / sites.len();
         for batch in batches(some.len(), self.rows_of_gradients(items, &runner.model().decoder.arch)) {
             let (plan, asked) = self.gradient_plan(items, &some[batch]);
             let readings = runner.run(&plan)?;
             for of_pair in asked.chunks(directions.len() * sites.len()) {
-                let lists = found.iter_mut().flat_map(|of_direction| of_direction.chunks_mut(of_site));
-                for (of_site, first_order) in lists.zip(of_pair) {
-                    let estimates = first_order.products(&readings, of_site.len());
-                    of_site.iter_mut().zip(estimates).for_each(|(of_unit, estimate)| of_unit.push(estimate));
+                for (of_direction, first_orders) in found.iter_mut().zip(of_pair.chunks(sites.len())) {
+                    for ((_, units), first_order) in sites.iter().zip(first_orders) {
+                        let estimates = first_order.products(&readings, units.len());
+                        let of_site = of_direction[units.clone()].iter_mut();
+                        of_site.zip(estimates).for_each(|(of_unit, estimate)| of_unit.push(estimate));
+                    }
                 }
             }
         }

@@ -2,9 +2,9 @@
 
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
-use crate::model::arch::{Arch, Channel, Experts, Layer};
+use crate::model::arch::{Arch, Channel, Experts, Layer, Mixer, Positions};
 use crate::model::device;
-use crate::site::{KINDS, Units};
+use crate::site::{KINDS, SiteKind, Units};
 use serde_json::{Value, json};
 
 /// The arguments of `inspect`.
@@ -42,7 +42,7 @@ impl Inspect {
 fn facts(model: &Model) -> Value {
     let a = &model.decoder.arch;
     let windows = a.layers.iter().filter(|l| l.mixer.window().is_some()).count();
-    let scaling = a.ropes.first().map_or("learned positions".to_string(), |r| {
+    let scaling = a.ropes.first().map_or_else(|| positions(a).to_string(), |r| {
         let kind = format!("{:?}", r.scaling);
         let kind = kind.split([' ', '(']).next().unwrap_or_default().to_lowercase();
         format!("base {}, {} of {} dimensions, scaling {kind}", r.base, r.rotary, a.d_head)
@@ -80,6 +80,17 @@ fn facts(model: &Model) -> Value {
         "sha256": model.sha256,
         "sites": sites(a),
     })
+}
+
+/// Where positions come from in a model that rotates nothing.
+fn positions(arch: &Arch) -> &'static str {
+    let sloped = |layer: &Layer| matches!(layer.mixer, Mixer::Attention(attention) if attention.alibi.is_some());
+    match arch.positions {
+        Positions::Learned { .. } => "learned positions",
+        Positions::Sinusoidal { .. } => "sines and cosines",
+        Positions::None if arch.layers.iter().any(sloped) => "scores that fall with distance (ALiBi)",
+        Positions::None => "none but by order",
+    }
 }
 
 /// How many layers have which mixer.
@@ -130,14 +141,15 @@ fn spans(of: &[usize]) -> String {
 
 /// The sites that the model has, with their widths in the first layer that has them.
 fn sites(arch: &Arch) -> Vec<Value> {
-    let layers_of = |kind: crate::site::SiteKind| -> Vec<usize> {
+    let layers_of = |kind: SiteKind| -> Vec<usize> {
         (0..arch.n_layers).filter(|l| kind.at(*l).check(arch).is_ok()).collect()
     };
     let there = KINDS.iter().filter(|(kind, _)| !layers_of(*kind).is_empty());
-    let one = |(kind, name): &(crate::site::SiteKind, &str)| {
+    let one = |(kind, name): &(SiteKind, &str)| {
         let having = layers_of(*kind);
         let at = kind.at(having[0]);
         let (units, width) = match at.units(arch) {
+            Units::Heads { n, width } if *kind == SiteKind::ExpertOut => (format!("{n} experts"), json!(n * width)),
             Units::Heads { n, width } => (format!("{n} heads"), json!(n * width)),
             Units::HeadsByKeys { n } => (format!("{n} heads"), json!("keys")),
             Units::Columns { width } => ("columns".to_string(), json!(width)),

@@ -171,7 +171,7 @@ fn a_wrapper_whose_text_part_is_not_run_says_which_it_is() {
         let text = format!(r#"{{"model_type": "{outer}", "text_config": {{"model_type": "{text}"}}}}"#);
         described(&text).expect_err("not run").to_string()
     };
-    for (outer, text) in [("llama4", "llama4_text"), ("mllama", "mllama_text_model"), ("gemma3n", "gemma3n_text")] {
+    for (outer, text) in [("zamba", "zamba2_text"), ("mllama", "mllama_text_model"), ("gemma3n", "gemma3n_text")] {
         let error = of(outer, text);
         assert!(error.contains(outer) && error.contains(text) && error.contains("gatelens runs"), "{error}");
     }
