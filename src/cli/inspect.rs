@@ -42,11 +42,14 @@ impl Inspect {
 fn facts(model: &Model) -> Value {
     let a = &model.decoder.arch;
     let windows = a.layers.iter().filter(|l| l.mixer.window().is_some()).count();
-    let scaling = a.ropes.first().map_or_else(|| positions(a).to_string(), |r| {
-        let kind = format!("{:?}", r.scaling);
-        let kind = kind.split([' ', '(']).next().unwrap_or_default().to_lowercase();
-        format!("base {}, {} of {} dimensions, scaling {kind}", r.base, r.rotary, a.d_head)
-    });
+    let scaling = a.ropes.first().map_or_else(
+        || positions(a).to_string(),
+        |r| {
+            let kind = format!("{:?}", r.scaling);
+            let kind = kind.split([' ', '(']).next().unwrap_or_default().to_lowercase();
+            format!("base {}, {} of {} dimensions, scaling {kind}", r.base, r.rotary, a.d_head)
+        },
+    );
     let template = match model.tokenizer().map(|t| t.template().map(|t| t.is_some())) {
         Ok(Ok(true)) => "yes".to_string(),
         Ok(Ok(false)) => "none".to_string(),
@@ -141,9 +144,8 @@ fn spans(of: &[usize]) -> String {
 
 /// The sites that the model has, with their widths in the first layer that has them.
 fn sites(arch: &Arch) -> Vec<Value> {
-    let layers_of = |kind: SiteKind| -> Vec<usize> {
-        (0..arch.n_layers).filter(|l| kind.at(*l).check(arch).is_ok()).collect()
-    };
+    let layers_of =
+        |kind: SiteKind| -> Vec<usize> { (0..arch.n_layers).filter(|l| kind.at(*l).check(arch).is_ok()).collect() };
     let there = KINDS.iter().filter(|(kind, _)| !layers_of(*kind).is_empty());
     let one = |(kind, name): &(SiteKind, &str)| {
         let having = layers_of(*kind);

@@ -24,6 +24,7 @@ mod generate;
 mod gradient;
 mod halves;
 mod hub;
+mod hybrids;
 mod inputs;
 mod interactions;
 mod kv;
