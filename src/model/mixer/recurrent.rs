@@ -213,7 +213,7 @@ impl Recurrent {
     pub(super) fn stored(&self, at: &LayerLayout) -> RecurrentWeights<Located> {
         let (names, d) = (&at.tensors.layer.recurrent, at.d_model);
         let inputs = self.inputs().into_iter();
-        let inputs = inputs.map(|(name, outputs)| at.linear(name(names), d, outputs, self.bias)).collect();
+        let inputs = inputs.map(|(name, outputs)| at.linear(names.inputs[name], d, outputs, self.bias)).collect();
         let (parts, whole) = (self.parts(), |name: &str| format!("{}{name}", names.prefix));
         let numbers = |name: &'static str, shape: Option<Vec<usize>>| shape.map(|shape| at.numbers(name, shape));
         let conv = |bias: bool| match (self.conv.filter(|_| !bias || self.conv_bias), names.conv_parts) {
@@ -245,16 +245,13 @@ impl Recurrent {
     }
 
     /// Which names the projections of what the layer reads have, and which outputs of what is stored they are.
-    fn inputs(&self) -> Vec<(fn(&RecurrentNames) -> &'static str, Outputs)> {
-        type Name = fn(&RecurrentNames) -> &'static str;
-        let names: [Name; 6] =
-            [|n| n.inputs[0], |n| n.inputs[1], |n| n.inputs[2], |n| n.inputs[3], |n| n.inputs[4], |n| n.inputs[5]];
+    fn inputs(&self) -> Vec<(usize, Outputs)> {
         match self.kind {
             Kind::Delta { key_heads, value_heads, d_key, d_value, by_key_head, .. } => {
                 let (keys, values) = (key_heads * d_key, value_heads * d_value);
                 if !by_key_head {
                     let outputs = [2 * keys + values, values, value_heads, value_heads].map(Outputs::whole);
-                    return names.into_iter().zip(outputs).collect();
+                    return outputs.into_iter().enumerate().collect();
                 }
                 let each = value_heads / key_heads;
                 let of_key_head = [d_key, d_key, each * d_value, each * d_value];
@@ -269,30 +266,24 @@ impl Recurrent {
                     rows: (0..key_heads).map(|h| (2 * h + i) * each..(2 * h + i + 1) * each).collect(),
                 };
                 let mixed = [part(0), part(1), part(2)].concat();
-                vec![(names[0], qkvz(mixed)), (names[0], qkvz(part(3))), (names[1], ba(0)), (names[1], ba(1))]
+                vec![(0, qkvz(mixed)), (0, qkvz(part(3))), (1, ba(0)), (1, ba(1))]
             }
             Kind::Channelwise { heads, d_head, rank, .. } => {
                 let width = heads * d_head;
                 let outputs = [width, width, width, heads, rank, rank].map(Outputs::whole);
-                names.into_iter().zip(outputs).collect()
+                outputs.into_iter().enumerate().collect()
             }
             Kind::Mamba2 { heads, .. } => {
                 let (width, channels) = (self.width(), self.channels());
                 let all = width + channels + heads;
                 let of = |rows: Range<usize>| Outputs::of(all, rows);
-                vec![
-                    (names[0], of(width..width + channels)),
-                    (names[0], of(0..width)),
-                    (names[0], of(width + channels..all)),
-                ]
+                vec![(0, of(width..width + channels)), (0, of(0..width)), (0, of(width + channels..all))]
             }
             Kind::Mamba { width, .. } => {
-                vec![(names[0], Outputs::of(2 * width, 0..width)), (names[0], Outputs::of(2 * width, width..2 * width))]
+                vec![(0, Outputs::of(2 * width, 0..width)), (0, Outputs::of(2 * width, width..2 * width))]
             }
-            Kind::Short { width } => {
-                (0..3).map(|i| (names[0], Outputs::of(3 * width, i * width..(i + 1) * width))).collect()
-            }
-            Kind::Lru { width, .. } => vec![(names[0], Outputs::whole(width)), (names[1], Outputs::whole(width))],
+            Kind::Short { width } => (0..3).map(|i| (0, Outputs::of(3 * width, i * width..(i + 1) * width))).collect(),
+            Kind::Lru { width, .. } => vec![(0, Outputs::whole(width)), (1, Outputs::whole(width))],
         }
     }
 
