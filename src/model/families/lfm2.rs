@@ -9,7 +9,7 @@ use serde_json::Value;
 
 pub(super) static LFM2: Family = Family::new("lfm2", describe, TENSORS);
 
-const TENSORS: Tensors = Tensors {
+pub(super) const TENSORS: Tensors = Tensors {
     final_norm: "embedding_norm",
     layer: Names {
         attn_norm: "operator_norm",
@@ -34,6 +34,12 @@ const TENSORS: Tensors = Tensors {
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
+    let given = r.first_size(&["intermediate_size", "block_ff_dim"])?;
+    described(r, width(r, given)?)
+}
+
+/// A model of these keys with MLPs of this width.
+pub(super) fn described(r: &Reader, d_mlp: usize) -> Result<Arch, ConfigError> {
     r.pass_over(&[
         "conv_dim",
         "conv_dim_out",
@@ -44,7 +50,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     ]);
     r.pass_over(&["block_mlp_init_scale", "block_out_init_scale", "block_use_xavier_init", "num_heads", "use_pos_enc"]);
     let n_heads = r.size("num_attention_heads")?;
-    let (d_model, d_mlp) = (r.size("hidden_size")?, r.first_size(&["intermediate_size", "block_ff_dim"])?);
+    let d_model = r.size("hidden_size")?;
     let n_layers = r.size("num_hidden_layers")?;
     let sizes = rotary::Sizes {
         d_model,
@@ -52,7 +58,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_heads,
         n_kv_heads: r.kv_heads(n_heads)?,
         d_head: r.divide("hidden_size", d_model, n_heads)?,
-        d_mlp: width(r, d_mlp)?,
+        d_mlp,
         vocab: r.size("vocab_size")?,
         n_ctx: r.size("max_position_embeddings")?,
     };

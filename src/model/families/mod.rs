@@ -25,6 +25,7 @@ mod gemma3;
 mod glm;
 mod glm4;
 mod glm4_moe;
+mod glm4_moe_lite;
 mod gpt2;
 mod gpt_bigcode;
 mod gpt_neo;
@@ -41,6 +42,7 @@ mod internlm3;
 mod jamba;
 mod kimi_linear;
 mod lfm2;
+mod lfm2_moe;
 mod llama;
 mod llama4_text;
 mod mamba;
@@ -66,6 +68,7 @@ mod phimoe;
 mod qwen2;
 mod qwen2_moe;
 mod qwen3;
+mod qwen3_5_moe_text;
 mod qwen3_5_text;
 mod qwen3_moe;
 mod qwen3_next;
@@ -79,6 +82,7 @@ mod starcoder2;
 mod tests;
 #[cfg(test)]
 mod toy;
+mod vaultgemma;
 mod xglm;
 
 use super::arch::Arch;
@@ -160,6 +164,10 @@ pub static FAMILIES: &[&Family] = &[
     &nemotron_h::NEMOTRON_H,
     &recurrent_gemma::RECURRENT_GEMMA,
     &kimi_linear::KIMI_LINEAR,
+    &vaultgemma::VAULTGEMMA,
+    &qwen3_5_moe_text::QWEN3_5_MOE_TEXT,
+    &glm4_moe_lite::GLM4_MOE_LITE,
+    &lfm2_moe::LFM2_MOE,
     #[cfg(test)]
     &toy::TOY,
 ];

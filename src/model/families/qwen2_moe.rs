@@ -13,7 +13,7 @@ pub(super) static QWEN2_MOE: Family = Family::new("qwen2_moe", describe, TENSORS
 pub(super) const TENSORS: Tensors =
     Tensors { layer: Names { experts: EXPERTS, ..llama::TENSORS.layer }, ..llama::TENSORS };
 
-const EXPERTS: ExpertNames = ExpertNames {
+pub(super) const EXPERTS: ExpertNames = ExpertNames {
     shared: MlpWeights {
         gate: Some("mlp.shared_expert.gate_proj"),
         up: "mlp.shared_expert.up_proj",

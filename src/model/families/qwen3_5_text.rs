@@ -8,7 +8,7 @@ use crate::model::mixer::RecurrentNames;
 pub(super) static QWEN3_5_TEXT: Family =
     Family { wrappers: &["qwen3_5"], ..Family::new("qwen3_5_text", describe, TENSORS) };
 
-const TENSORS: Tensors = Tensors {
+pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
         recurrent: RecurrentNames {
             inputs: [
@@ -27,13 +27,12 @@ const TENSORS: Tensors = Tensors {
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
-    // Of training, and of a head that guesses ahead.
-    r.pass_over(&[
-        "mtp_num_hidden_layers",
-        "mtp_use_dedicated_embeddings",
-        "mlp_only_layers",
-        "attn_output_gate",
-        "mamba_ssm_dtype",
-    ]);
-    qwen3_next::described(r, false)
+    pass_over(r);
+    qwen3_next::described(r, false, None)
+}
+
+/// Keys of training, of a head that guesses ahead, and of what all models of the family have.
+pub(super) fn pass_over(r: &Reader) {
+    r.pass_over(&["mtp_num_hidden_layers", "mtp_use_dedicated_embeddings", "mlp_only_layers"]);
+    r.pass_over(&["attn_output_gate", "mamba_ssm_dtype"]);
 }

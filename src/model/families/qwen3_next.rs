@@ -32,11 +32,11 @@ pub(super) const TENSORS: Tensors = Tensors {
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
-    qwen2_moe::mixed(r, described(r, true)?, true)
+    qwen2_moe::mixed(r, described(r, true, None)?, true)
 }
 
-/// A model of these keys with an MLP in every layer.
-pub(super) fn described(r: &Reader, by_key_head: bool) -> Result<Arch, ConfigError> {
+/// A model of these keys with an MLP in every layer, of this width where it has no key.
+pub(super) fn described(r: &Reader, by_key_head: bool, d_mlp: Option<usize>) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
     r.pass_over(&["full_attention_interval"]);
     let own = rotary::Own {
@@ -50,7 +50,10 @@ pub(super) fn described(r: &Reader, by_key_head: bool) -> Result<Arch, ConfigErr
         ..rotary::LLAMA
     };
     let types = r.take("layer_types").cloned();
-    let mut arch = rotary::described(r, &own)?;
+    let mut arch = match d_mlp {
+        Some(d_mlp) => rotary::of_sizes(r, &own, &rotary::Sizes::with_mlp(r, own.d_head, d_mlp)?)?,
+        None => rotary::described(r, &own)?,
+    };
     arch.each_attention(|_, attention| attention.gated = true);
     let kind = Kind::Delta {
         key_heads: r.size("linear_num_key_heads")?,

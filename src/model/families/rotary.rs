@@ -76,6 +76,11 @@ pub(super) struct Sizes {
 impl Sizes {
     /// By the keys that most families have.
     pub fn read(r: &Reader, d_head: Option<usize>) -> Result<Sizes, ConfigError> {
+        Sizes::with_mlp(r, d_head, r.size("intermediate_size")?)
+    }
+
+    /// By these keys, but for the width of MLPs.
+    pub fn with_mlp(r: &Reader, d_head: Option<usize>, d_mlp: usize) -> Result<Sizes, ConfigError> {
         let (d_model, n_heads) = (r.size("hidden_size")?, r.size("num_attention_heads")?);
         let n_layers = r.size("num_hidden_layers")?;
         let d_head = match (r.opt_size("head_dim")?, d_head) {
@@ -84,7 +89,7 @@ impl Sizes {
             (None, None) => r.divide("hidden_size", d_model, n_heads)?,
         };
         let (n_ctx, n_kv_heads) = (r.size("max_position_embeddings")?, r.kv_heads(n_heads)?);
-        let (d_mlp, vocab) = (r.size("intermediate_size")?, r.size("vocab_size")?);
+        let vocab = r.size("vocab_size")?;
         Ok(Sizes { d_model, n_layers, n_heads, n_kv_heads, d_head, d_mlp, vocab, n_ctx })
     }
 }
