@@ -13,6 +13,7 @@ pub mod dla;
 pub mod edges;
 pub mod interactions;
 pub mod interchange;
+pub mod lens;
 pub mod routing;
 pub mod steer;
 
@@ -275,6 +276,7 @@ registry! {
     screen::Screen,
     ablate::Ablate,
     dla::Dla,
+    lens::Lens,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

@@ -58,6 +58,10 @@ pub struct Heatmap {
     pub row_names: Vec<String>,
     /// What columns are called; empty where they are numbered.
     pub column_names: Vec<String>,
+    /// What stands in each cell, cut off where it is too long; empty for nothing, else of the shape of `values`.
+    pub texts: Vec<Vec<String>>,
+    /// Whether values are of one sign: the scale begins at 0.
+    pub from_zero: bool,
 }
 
 impl Heatmap {
@@ -95,7 +99,9 @@ impl Heatmap {
         let legend = Legend::new(self.legend_entries(), |_| SIGN_WIDTH);
         // Pairs of names are too long to be listed beside.
         let named = if self.row_names.is_empty() { self.strongest() } else { Vec::new() };
-        let layout = Layout::new(rows, columns, heading.height(), legend.height(), named.len());
+        let texts = !self.texts.is_empty();
+        let named = if texts { Vec::new() } else { named };
+        let layout = Layout::new(rows, columns, heading.height(), legend.height(), named.len(), texts);
         let mut canvas = Canvas::new(layout.height);
         heading.draw(&mut canvas);
         let limit = self.limit();
@@ -128,6 +134,12 @@ impl Heatmap {
         }
         if let Some(row) = self.marks.iter().position(|row| row.len() != columns) {
             return Err(ragged("marks", row, self.marks[row].len()));
+        }
+        if let Some(row) = self.texts.iter().position(|row| row.len() != columns) {
+            return Err(ragged("texts", row, self.texts[row].len()));
+        }
+        if !self.texts.is_empty() && self.texts.len() != rows {
+            return Err(ragged("texts", self.texts.len(), 0));
         }
         for (what, names, expected, each) in [
             ("names of rows", &self.row_names, rows, "row"),
@@ -174,7 +186,9 @@ impl Heatmap {
         for cell in self.present().filter(|cell| cell.value.abs() > least) {
             let mark = self.mark_meaning.as_deref().filter(|_| self.marked(cell.row, cell.column));
             let mark = mark.map_or(String::new(), |meaning| format!("; {meaning}"));
-            let text = format!("{}: {}{mark}", self.name_of(&cell), signed(cell.value));
+            let text = self.texts.get(cell.row).and_then(|row| row.get(cell.column));
+            let text = text.map_or(String::new(), |text| format!("{text}, "));
+            let text = format!("{}: {text}{}{mark}", self.name_of(&cell), signed(cell.value));
             canvas.tip(layout.cell(cell.row, cell.column), text);
         }
     }
@@ -204,20 +218,39 @@ impl Heatmap {
         if cell.width.min(cell.height) >= 24 {
             draw_grid(canvas, layout, self.values.len(), self.values[0].len());
         }
+        self.draw_texts(canvas, layout, limit);
         canvas.frame(layout.plot, INK, 3);
+    }
+
+    /// What stands in cells, each in a colour that is read on its own.
+    fn draw_texts(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
+        for cell in self.present() {
+            let Some(text) = self.texts.get(cell.row).and_then(|row| row.get(cell.column)) else { continue };
+            let place = layout.cell(cell.row, cell.column);
+            let style = TextStyle::new(layout.text_size(), contrast(diverging(cell.value / limit)));
+            let (x, y) = place.center();
+            let shown = fitted(text, place.width as f32 - 8.0, style);
+            canvas.text_centered(&shown, x as f32, y as f32, style.anchored(Anchor::Middle));
+        }
     }
 
     fn draw_axes(&self, canvas: &mut Canvas, layout: &Layout) {
         let style = TextStyle::new(TICK_SIZE, INK);
         let (rows, columns) = (self.values.len(), self.values[0].len());
         let (plot, cell) = (layout.plot, layout.cell(0, 0));
-        let names = (0..columns).map(|column| self.column_name(column));
-        let widest = names.map(|name| style.width(&name)).fold(0.0, f32::max) + 0.7 * TICK_SIZE;
+        // Above cells with texts stand texts of the same size.
+        let of_column = if self.texts.is_empty() { style } else { TextStyle::new(layout.text_size(), INK) };
+        let name = |column: usize| match self.texts.is_empty() {
+            true => self.column_name(column),
+            false => fitted(&self.column_name(column), cell.width as f32 - 8.0, of_column),
+        };
+        let widest = (0..columns).map(|column| of_column.width(&name(column))).fold(0.0, f32::max);
+        let widest = if self.texts.is_empty() { widest + 0.7 * TICK_SIZE } else { widest };
         let below = plot.bottom() as f32 + 14.0 + 0.95 * TICK_SIZE;
         for column in (0..columns).step_by(index_step(cell.width as f32, widest)) {
             let x = layout.cell(0, column).center().0;
             canvas.line((x, plot.bottom() + 3), (x, plot.bottom() + 14), INK, 3);
-            canvas.text(&self.column_name(column), x as f32, below, style.anchored(Anchor::Middle));
+            canvas.text(&name(column), x as f32, below, of_column.anchored(Anchor::Middle));
         }
         for row in ticks(rows, index_step(cell.height as f32, 1.15 * TICK_SIZE)) {
             let y = layout.cell(row, 0).center().1;
@@ -236,10 +269,11 @@ impl Heatmap {
 
     fn draw_bar(&self, canvas: &mut Canvas, layout: &Layout, limit: f64) {
         let bar = layout.bar;
+        let lowest = if self.from_zero { 0.0 } else { -1.0 };
         canvas.scale(|canvas| {
             let start = |step: i32| bar.top + bar.height * step / BAR_STEPS;
             for step in 0..BAR_STEPS {
-                let share = 1.0 - 2.0 * (f64::from(step) + 0.5) / f64::from(BAR_STEPS);
+                let share = 1.0 - (1.0 - lowest) * (f64::from(step) + 0.5) / f64::from(BAR_STEPS);
                 let (top, end) = (start(step), start(step + 1));
                 canvas.fill(Rect { top, height: end - top, ..bar }, diverging(share));
             }
@@ -247,11 +281,11 @@ impl Heatmap {
         canvas.frame(bar, INK, 3);
         let style = TextStyle::new(TICK_SIZE, INK);
         let most = if bar.height < 500 { 3 } else { 6 };
-        let values = nice_ticks(-limit, limit, most);
-        let labels = tick_labels(&values, nice_step(2.0 * limit, most));
+        let values = nice_ticks(lowest * limit, limit, most);
+        let labels = tick_labels(&values, nice_step((1.0 - lowest) * limit, most));
         let mut widest = 0.0f32;
         for (value, text) in values.iter().zip(&labels) {
-            let y = height_of(bar, value / limit);
+            let y = height_of(bar, (value / limit - lowest) / (1.0 - lowest));
             canvas.line((bar.right() + 3, y), (bar.right() + 14, y), INK, 3);
             canvas.text_centered(text, bar.right() as f32 + 24.0, y as f32, style);
             widest = widest.max(style.width(text));
@@ -358,9 +392,19 @@ fn ticks(count: usize, step: usize) -> impl Iterator<Item = usize> {
     (0..count).step_by(step).filter(move |tick| !replaced || *tick != before).chain(replaced.then_some(last))
 }
 
-/// The height in the bar of a share of the scale from -1 at its bottom to 1 at its top.
+/// The height in the bar of a share of the scale from 0 at its bottom to 1 at its top.
 fn height_of(bar: Rect, share: f64) -> i32 {
-    bar.top + ((1.0 - share) / 2.0 * f64::from(bar.height)).round() as i32
+    bar.top + ((1.0 - share) * f64::from(bar.height)).round() as i32
+}
+
+/// A text, cut off where it is wider than this.
+fn fitted(text: &str, width: f32, style: TextStyle) -> String {
+    if style.width(text) <= width {
+        return text.to_string();
+    }
+    let ends = text.char_indices().map(|(at, _)| at).rev();
+    let cut = ends.map(|end| format!("{}…", &text[..end])).find(|cut| style.width(cut) <= width);
+    cut.unwrap_or_default()
 }
 
 /// Draws the dot of a marked cell.

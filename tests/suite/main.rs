@@ -28,6 +28,7 @@ mod hybrids;
 mod inputs;
 mod interactions;
 mod kv;
+mod lens;
 mod metric;
 mod parity;
 mod pieces;

@@ -40,14 +40,21 @@ pub(super) struct Layout {
     columns: i32,
 }
 
+/// The height of a cell with a text in it, and of the tallest plot of such.
+const TEXT_CELL: i32 = 56;
+const TEXT_PLOT: i32 = 2200;
+
 impl Layout {
     /// Places the parts: the plot under a heading, the legend under that (of these heights), and the names of cells, of which there
-    /// are so many at most.
-    pub(super) fn new(rows: usize, columns: usize, heading: i32, legend: i32, cells: usize) -> Layout {
+    /// are so many at most. `texts` says whether something is written in cells, which then are as wide as there is room.
+    pub(super) fn new(rows: usize, columns: usize, heading: i32, legend: i32, cells: usize, texts: bool) -> Layout {
         let (rows, columns) = (rows as i32, columns as i32);
         let beside = LEFT + BAR_GAP + BAR_WIDTH + BAR_TEXT + MARGIN;
         let room = WIDTH as i32 - beside;
-        let (cell_width, cell_height) = cell_size(rows, columns, room);
+        let (cell_width, cell_height) = match texts {
+            true => ((room / columns).max(1), TEXT_CELL.min(TEXT_PLOT / rows).max(1)),
+            false => cell_size(rows, columns, room),
+        };
         let plot = Rect { left: LEFT, top: heading, width: cell_width * columns, height: cell_height * rows };
         // A short plot still needs a colour bar that can be read.
         let bar_height = plot.height.max(SHORTEST_BAR);
@@ -72,6 +79,11 @@ impl Layout {
         };
         let bottom = legend_bottom.max(strip.bottom()) + MARGIN;
         Layout { height: bottom as u32, plot, bar, legend_top, strip, strip_columns, named, rows, columns }
+    }
+
+    /// How large what stands in cells is.
+    pub(super) fn text_size(&self) -> f32 {
+        (0.66 * self.cell(0, 0).height as f32).min(0.8 * TICK_SIZE)
     }
 
     /// The cell of a row, counted from the bottom, and a column.
@@ -101,7 +113,7 @@ mod tests {
     fn every_shape_fits_the_column_with_cells_of_four_pixels_or_more() {
         for rows in [1, 2, 9, 30, 64, 100, 200, MOST_CELLS] {
             for columns in [1, 2, 14, 64, 128, 200, MOST_CELLS] {
-                let layout = Layout::new(rows, columns, 177, 55, 6);
+                let layout = Layout::new(rows, columns, 177, 55, 6, false);
                 let cell = layout.cell(0, 0);
                 assert!(cell.width >= 4 && cell.height >= 4, "{rows}x{columns}");
                 assert!(layout.bar.right() + BAR_TEXT <= WIDTH as i32, "{rows}x{columns}");
@@ -113,18 +125,18 @@ mod tests {
 
     #[test]
     fn a_tall_plot_has_as_many_names_beside_it_as_there_is_height_for() {
-        let tall = Layout::new(30, 9, 177, 55, 200);
+        let tall = Layout::new(30, 9, 177, 55, 200, false);
         assert!(tall.strip_columns == 1 && tall.named > 20, "{tall:?}");
         assert!(tall.strip.bottom() <= tall.bar.bottom() && tall.strip.bottom() > tall.plot.bottom() - 300);
-        assert_eq!(Layout::new(30, 9, 177, 55, 4).named, 4, "no more than there are");
+        assert_eq!(Layout::new(30, 9, 177, 55, 4, false).named, 4, "no more than there are");
         // A wide plot has them below, where each line takes height.
-        let wide = Layout::new(24, 32, 177, 55, 200);
+        let wide = Layout::new(24, 32, 177, 55, 200, false);
         assert_eq!((wide.strip_columns, wide.named), (3, 6));
     }
 
     #[test]
     fn row_zero_is_at_the_bottom() {
-        let layout = Layout::new(3, 2, 177, 0, 0);
+        let layout = Layout::new(3, 2, 177, 0, 0, false);
         assert!(layout.cell(0, 0).top > layout.cell(2, 0).top);
         assert_eq!(layout.cell(0, 0).bottom(), layout.plot.bottom());
     }

@@ -28,7 +28,7 @@ fn heatmap(layers: usize, heads: usize) -> Heatmap {
 fn layout(map: &Heatmap) -> Layout {
     let legend = Legend::new(map.legend_entries(), |_| SIGN_WIDTH).height();
     let heading = Heading::new(&map.title, &map.subtitle).height();
-    Layout::new(map.values.len(), map.values[0].len(), heading, legend, map.strongest().len())
+    Layout::new(map.values.len(), map.values[0].len(), heading, legend, map.strongest().len(), !map.texts.is_empty())
 }
 
 #[test]
@@ -171,4 +171,24 @@ fn rows_and_columns_may_have_names_one_each() {
     assert!(named.draw().is_ok());
     let one_short = Heatmap { row_names: names(2), ..named };
     assert!(matches!(one_short.draw(), Err(FigureError::Unequal { found: 2, expected: 3, each: "row", .. })));
+}
+
+#[test]
+fn texts_are_cut_to_their_cells_and_a_scale_from_zero_has_no_negative_half() {
+    let style = TextStyle::new(30.0, INK);
+    assert_eq!(fitted("Mary", 200.0, style), "Mary");
+    let cut = fitted("incomprehensibly", 100.0, style);
+    assert!(
+        cut.ends_with('…') && "incomprehensibly".starts_with(cut.trim_end_matches('…')) && style.width(&cut) <= 100.0
+    );
+    assert_eq!(fitted("Mary", 1.0, style), "");
+    let texts = |word: &str| vec![vec![word.to_string(); 8]; 30];
+    let plain = Heatmap { marks: Vec::new(), from_zero: true, limit: Some(1.0), ..heatmap(30, 8) };
+    let with = Heatmap { texts: texts("Mary"), column_names: vec!["a".into(); 8], ..plain.clone() };
+    let svg = |map: &Heatmap| map.draw().unwrap().to_svg();
+    assert!(svg(&with).len() > svg(&plain).len() && !svg(&with).contains("Strongest"));
+    assert!(layout(&with).cell(0, 0).width > 130, "cells take the room across");
+    assert!(layout(&with).text_size() > 25.0, "a text is read without a glass");
+    let ragged = Heatmap { texts: texts("Mary")[..29].to_vec(), ..plain };
+    assert!(matches!(ragged.draw(), Err(FigureError::Ragged { what: "texts", .. })));
 }
