@@ -6,6 +6,7 @@
 //! find it through the registry.
 
 pub mod ablate;
+pub mod attention;
 pub mod behaviour;
 pub mod cav;
 pub mod circuit;
@@ -277,6 +278,7 @@ registry! {
     ablate::Ablate,
     dla::Dla,
     lens::Lens,
+    attention::Attention,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

@@ -188,7 +188,7 @@ impl Heatmap {
             let mark = mark.map_or(String::new(), |meaning| format!("; {meaning}"));
             let text = self.texts.get(cell.row).and_then(|row| row.get(cell.column));
             let text = text.map_or(String::new(), |text| format!("{text}, "));
-            let text = format!("{}: {text}{}{mark}", self.name_of(&cell), signed(cell.value));
+            let text = format!("{}: {text}{}{mark}", self.name_of(&cell), self.shown(cell.value));
             canvas.tip(layout.cell(cell.row, cell.column), text);
         }
     }
@@ -322,19 +322,30 @@ impl Heatmap {
         // Names are in a column, and values right-aligned in one.
         let widest =
             |texts: &dyn Fn(&Named) -> String| named.iter().map(|c| style.width(&texts(c))).fold(0.0, f32::max);
-        let end = widest(&|cell| self.name_of(cell)) + 0.4 * TICK_SIZE + widest(&|cell| signed(cell.value));
+        let end = widest(&|cell| self.name_of(cell)) + 0.4 * TICK_SIZE + widest(&|cell| self.shown(cell.value));
         for (index, cell) in named.iter().enumerate() {
             let (across, down) = (index % columns, index / columns + 1);
             let x = left + across as f32 * strip.width as f32 / columns as f32;
             let y = baseline + down as f32 * line;
             let name = self.name_of(cell);
             canvas.text(&name, x, y, style);
-            canvas.text(&signed(cell.value), x + end, y, TextStyle { color: FAINT_INK, ..style }.anchored(Anchor::End));
+            canvas.text(
+                &self.shown(cell.value),
+                x + end,
+                y,
+                TextStyle { color: FAINT_INK, ..style }.anchored(Anchor::End),
+            );
             if self.marked(cell.row, cell.column) {
                 let dot = (x + end + 0.4 * TICK_SIZE, y - style.cap_height() / 2.0);
                 canvas.disc(dot, 8.0, INK);
             }
         }
+    }
+
+    /// A value as it is written: with a sign, where values may have either.
+    fn shown(&self, value: f64) -> String {
+        let signed = signed(value);
+        if self.from_zero { signed.trim_start_matches('+').to_string() } else { signed }
     }
 
     /// The unit that ends the values' label, in its brackets; nothing where there is none.

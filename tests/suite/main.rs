@@ -8,6 +8,7 @@ mod ablation;
 mod aligned;
 mod analyses;
 mod arguments;
+mod attention;
 mod attribution;
 mod checkpoints;
 mod circuit;

@@ -1,0 +1,492 @@
+//! Where does each head look? Scores of attention patterns over prompts, and the patterns themselves.
+//!
+//! The scores are those that the field names heads by: the weight on the previous token, on the first one (the *attention sink*), on
+//! itself, on earlier mentions of the same token (*duplicate-token heads*), and on what came after them (*induction heads*), with the
+//! entropy of the pattern. Each is a mean over the positions of a prompt, then over prompts with an interval. A head that looks at a
+//! token need not move anything from there: `weighted_norm` is the size of what it moves. Sources: Olsson et al. 2022, "In-context
+//! Learning and Induction Heads"; Wang et al. 2022, "Interpretability in the Wild"; Kobayashi et al. 2020, "Attention is Not Only a
+//! Weight: Analyzing Transformers with Vector Norms".
+
+use super::routing::gate::{Head, heads_of};
+use crate::analyses::prelude::*;
+use crate::figure::Heatmap;
+use crate::model::arch::Arch;
+use crate::names::short_name;
+use crate::report::cells::{self, number, plural};
+use crate::stats::bca_family;
+use candle_core::Tensor;
+use rayon::prelude::*;
+use std::borrow::Cow;
+
+parameters! {
+    /// Show where each head looks: scores of attention patterns, and the patterns of chosen heads
+    #[serde(default)]
+    pub struct Attention {
+        ..prompts: PromptArgs;
+
+        /// Keep the patterns of these heads, as L14.H5; several with commas
+        head: Vec<Head>, [value_delimiter = ',', value_name = "HEAD"];
+    }
+}
+
+/// Prompts, and whose patterns are kept.
+pub struct Asked {
+    prompts: Prompts,
+    /// The layers that have attention.
+    layers: Vec<usize>,
+    heads: Vec<Head>,
+}
+
+/// The scores of a head in one prompt, in the order of [`NAMES`]; none where no position has the key.
+type OfHead = [Option<f64>; 6];
+
+/// What the scores are called.
+const NAMES: [&str; 6] = ["previous", "first", "self", "duplicate", "induction", "entropy"];
+
+/// The pattern of a chosen head in one prompt, `[positions, positions]`, and how large what it would move from each is.
+struct Kept {
+    pattern: Vec<f32>,
+    norms: Vec<f64>,
+}
+
+/// What was found.
+#[derive(Default)]
+pub struct Measured {
+    /// `[prompts][layers with attention][heads]`
+    scores: Vec<Vec<Vec<OfHead>>>,
+    /// `[prompts][chosen heads]`
+    kept: Vec<Vec<Kept>>,
+}
+
+impl Analysis for Attention {
+    const NAME: &'static str = "attention";
+    const TITLE: &'static str = "Attention patterns";
+    const FROM_TABLES: FromTables = FromTables { figures, sections };
+    type Items = Asked;
+    type Measured = Measured;
+
+    fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let checked: Vec<_> = (0..arch.n_layers).map(|layer| SiteKind::Pattern.at(layer).check(arch)).collect();
+        let layers: Vec<usize> = checked.iter().flatten().map(|site| site.layer).collect();
+        if let (true, Some(Err(why))) = (layers.is_empty(), checked.into_iter().next()) {
+            return Err(AnalysisError::Bad(why.to_string()));
+        }
+        let named_by = param("head").to_string();
+        let heads = heads_of(&self.head, &named_by, arch)?;
+        for head in &heads {
+            let site = SiteKind::Pattern.at(head.layer).check(arch);
+            site.map_err(|why| AnalysisError::Bad(format!("{named_by}: {head}: {why}")))?;
+            if head.head >= n_heads(arch, head.layer) {
+                let n = n_heads(arch, head.layer);
+                return Err(AnalysisError::Bad(format!("{named_by}: layer {} has {n} heads, no {head}", head.layer)));
+            }
+        }
+        let prepared = self.prompts.encoded(model)?;
+        if prepared.items.ids.iter().all(|ids| ids.len() < 2) {
+            let path = prepared.items.dataset.path.display();
+            let why = "has no prompt of two tokens: no head can look anywhere but at itself";
+            return Err(AnalysisError::Bad(format!("{path}: {why}")));
+        }
+        Ok(prepared.map(|prompts| Asked { prompts, layers, heads }))
+    }
+
+    fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
+        let (model, ids) = (runner.model(), &items.prompts.ids);
+        let arch = &model.decoder.arch;
+        let mut found = Measured::default();
+        let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
+        // A pattern is as large as its prompt is long, squared: few layers are read at once of long prompts.
+        let a_layer = (longest * longest * arch.n_heads).div_ceil(1024);
+        let at_once = (1 << 16) / a_layer.max(1);
+        let layers_at_once = at_once.clamp(1, items.layers.len().max(1));
+        for some in batches(ids.len(), a_layer * layers_at_once) {
+            let mut scores: Vec<Vec<Vec<OfHead>>> = some.clone().map(|_| Vec::new()).collect();
+            let mut kept: Vec<Vec<(usize, Kept)>> = some.clone().map(|_| Vec::new()).collect();
+            for layers in items.layers.chunks(layers_at_once) {
+                let mut plan = Plan::default();
+                let whole = |kind: SiteKind, layer: usize| Activation {
+                    site: kind.at(layer),
+                    positions: Positions::All,
+                    part: Part::All,
+                };
+                let mut asked = Vec::new();
+                for i in some.clone() {
+                    let run = plan.prompt(items.prompts.dataset.items[i].id.clone(), ids[i].clone());
+                    for layer in layers {
+                        let pattern = plan.read(run, whole(SiteKind::Pattern, *layer));
+                        let chosen = items.heads.iter().any(|head| head.layer == *layer);
+                        let values = chosen.then(|| plan.read(run, whole(SiteKind::V, *layer)));
+                        asked.push((i, *layer, pattern, values));
+                    }
+                }
+                let readings = runner.run(&plan)?;
+                for (i, layer, pattern, values) in asked.into_iter().filter(|_| !runner.is_counting()) {
+                    let (at, pattern) = (i - some.start, &readings[pattern].values[..]);
+                    scores[at].push(scores_of(pattern, &ids[i], n_heads(arch, layer)));
+                    let Some(values) = values else { continue };
+                    for (h, head) in items.heads.iter().enumerate().filter(|(_, head)| head.layer == layer) {
+                        let norms = moved(model, *head, &readings[values]);
+                        let norms = norms.map_err(|e| AnalysisError::Failed(e.to_string()))?;
+                        kept[at].push((h, Kept { pattern: of_head(pattern, ids[i].len(), head.head), norms }));
+                    }
+                }
+            }
+            kept.iter_mut().for_each(|of| of.sort_by_key(|(h, _)| *h));
+            found.scores.extend(scores);
+            found.kept.extend(kept.into_iter().map(|of| of.into_iter().map(|(_, kept)| kept).collect()));
+        }
+        Ok(found)
+    }
+
+    fn tables(&self, about: &About, items: &Asked, measured: Measured) -> Result<Output, AnalysisError> {
+        let options = Bootstrap { seed: about.seed, ..Bootstrap::default() };
+        let arch = &about.loaded.decoder.arch;
+        let mut rows = Vec::new();
+        for (l, layer) in items.layers.iter().enumerate() {
+            for head in 0..n_heads(arch, *layer) {
+                let of = |score: usize| -> Vec<f64> {
+                    measured.scores.iter().filter_map(|prompt| prompt[l][head][score]).collect()
+                };
+                let samples: Vec<Vec<f64>> = (0..NAMES.len()).map(of).collect();
+                let intervals = bca_family(&samples, &options);
+                let score = |k: usize| Score { value: mean(&samples[k]), interval: intervals[k].map(Interval::ends) };
+                rows.push(HeadRow {
+                    model: about.model,
+                    layer: *layer as i64,
+                    head: head as i64,
+                    n: samples[0].len() as i64,
+                    previous: score(0),
+                    first: score(1),
+                    own: score(2),
+                    duplicate: score(3),
+                    n_duplicate: samples[3].len() as i64,
+                    induction: score(4),
+                    n_induction: samples[4].len() as i64,
+                    entropy: score(5),
+                });
+            }
+        }
+        let mut tables = vec![HeadRow::table(rows)?];
+        if !items.heads.is_empty() {
+            tables.push(self.patterns(about, items, &measured)?);
+        }
+        Ok(tables.into())
+    }
+}
+
+/// How many heads a layer has.
+fn n_heads(arch: &Arch, layer: usize) -> usize {
+    arch.layers.get(layer).map_or(0, |layer| layer.heads())
+}
+
+/// The pattern of one head, of those of all, `[positions, heads * keys]`.
+fn of_head(patterns: &[f32], keys: usize, head: usize) -> Vec<f32> {
+    let width = patterns.len() / keys.max(1);
+    patterns.chunks_exact(width).flat_map(|row| &row[head * keys..(head + 1) * keys]).copied().collect()
+}
+
+/// The scores of every head of a layer.
+fn scores_of(patterns: &[f32], ids: &[u32], heads: usize) -> Vec<OfHead> {
+    (0..heads).into_par_iter().map(|head| scores(&of_head(patterns, ids.len(), head), ids)).collect()
+}
+
+/// The scores of one pattern, `[positions, positions]`: means over the positions from 1 on, for duplicates and induction over those
+/// that have such a key.
+fn scores(pattern: &[f32], ids: &[u32]) -> OfHead {
+    let n = ids.len();
+    let weight = |t: usize, j: usize| f64::from(pattern[t * n + j]);
+    let over = |of: &dyn Fn(usize) -> Option<f64>| mean(&(1..n).filter_map(of).collect::<Vec<_>>());
+    let on = |t: usize, keys: &dyn Fn(usize) -> bool| {
+        let keys: Vec<usize> = (0..=t).filter(|j| keys(*j)).collect();
+        (!keys.is_empty()).then(|| keys.into_iter().map(|j| weight(t, j)).sum::<f64>())
+    };
+    let entropy =
+        |t: usize| -> f64 { -(0..=t).map(|j| weight(t, j)).filter(|w| *w > 0.0).map(|w| w * w.ln()).sum::<f64>() };
+    [
+        over(&|t| Some(weight(t, t - 1))),
+        over(&|t| Some(weight(t, 0))),
+        over(&|t| Some(weight(t, t))),
+        over(&|t| on(t, &|j| j < t && ids[j] == ids[t])),
+        over(&|t| on(t, &|j| j > 0 && ids[j - 1] == ids[t])),
+        over(&|t| Some(entropy(t))),
+    ]
+}
+
+/// How large what a head would move from each position is, with all its weight there: the size of its value through the output
+/// projection.
+fn moved(model: &Model, head: Head, values: &Array) -> candle_core::Result<Vec<f64>> {
+    let decoder = &model.decoder;
+    let Some(heads) = decoder.arch.layers[head.layer].mixer.heads() else { return Ok(Vec::new()) };
+    let (d, from) = (heads.d_value(), head.head * heads.n_kv_heads / heads.n_heads * heads.d_value());
+    let mut z = Vec::new();
+    for row in values.rows() {
+        let mut of_row = vec![0f32; heads.n_heads * d];
+        of_row[head.head * d..(head.head + 1) * d].copy_from_slice(&row[from..from + d]);
+        z.extend(of_row);
+    }
+    let device = decoder.places.layer(head.layer);
+    let z = Tensor::from_vec(z, (values.rows().count(), heads.n_heads * d), device)?.to_dtype(decoder.dtype)?;
+    let width = decoder.arch.d_model;
+    let all = decoder.head_outputs(head.layer, &z)?.narrow(1, head.head * width, width)?;
+    let rows = all.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()?;
+    Ok(rows.iter().map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect())
+}
+
+impl Attention {
+    fn patterns(&self, about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
+        let tokenizer = about.loaded.tokenizer().ok();
+        let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
+        let mut rows = Vec::new();
+        for (i, of_prompt) in measured.kept.iter().enumerate() {
+            let (item, ids) = (&items.prompts.dataset.items[i], &items.prompts.ids[i]);
+            let texts: Vec<String> = ids.iter().map(|id| text(*id)).collect();
+            for (head, kept) in items.heads.iter().zip(of_prompt) {
+                for (query, weights) in kept.pattern.chunks_exact(ids.len()).enumerate() {
+                    rows.extend(weights.iter().enumerate().take(query + 1).map(|(key, weight)| PatternRow {
+                        id: &item.id,
+                        layer: head.layer as i64,
+                        head: head.head as i64,
+                        query: query as i64,
+                        key: key as i64,
+                        query_token: texts[query].clone().into(),
+                        key_token: texts[key].clone().into(),
+                        weight: Some(f64::from(*weight)),
+                        weighted_norm: kept.norms.get(key).map(|norm| f64::from(*weight) * norm),
+                    }));
+                }
+            }
+        }
+        Ok(PatternRow::table(rows)?)
+    }
+}
+
+rows! {
+    /// A score with its interval.
+    #[derive(Copy)]
+    pub struct Score {
+        value: Option<f64> as "" = "{}",
+        interval: Option<(f64, f64)> as "_ci_" =
+            ["lower end of its 95 % BCa interval over prompts", "upper end of its 95 % BCa interval over prompts"],
+    }
+
+    /// A head over prompts. Scores are means over the positions of a prompt from 1 on, then over prompts.
+    pub struct HeadRow<'a> in "heads" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        n: i64 = "prompts of two tokens or more",
+        previous: Score as "previous" = "weight on the position before",
+        first: Score as "first" = "weight on the first position",
+        own: Score as "self" = "weight on the position itself",
+        duplicate: Score as "duplicate" =
+            "weight on earlier positions with the same token, over positions that have such",
+        n_duplicate: i64 = "prompts with such a position",
+        induction: Score as "induction" =
+            "weight on positions after an earlier position with the same token, over positions that have such",
+        n_induction: i64 = "prompts with such a position",
+        entropy: Score as "entropy" = "entropy of the weights, nats",
+    }
+
+    /// One weight of a chosen head.
+    pub struct PatternRow<'a> in "patterns" {
+        id: &'a str = "the prompt",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        query: i64 = "position that looks, from 0",
+        key: i64 = "position that is looked at, from 0",
+        query_token: Cow<'a, str> = "the token that looks",
+        key_token: Cow<'a, str> = "the token that is looked at",
+        weight: Option<f64> = "attention weight",
+        weighted_norm: Option<f64> =
+            "the weight times the size of what the head moves from there, its value through the output projection",
+    }
+}
+
+impl HeadRow<'_> {
+    fn scores(&self) -> [Score; 6] {
+        [self.previous, self.first, self.own, self.duplicate, self.induction, self.entropy]
+    }
+}
+
+/// What is said of the head with the largest of each score.
+const LOOKS: [&str; 6] = [
+    "the previous token",
+    "the first token",
+    "the token itself",
+    "earlier mentions of the same token",
+    "what came after an earlier mention of the same token",
+    "everything alike",
+];
+
+fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    let rows = HeadRow::read(table(tables, HeadRow::TABLE)?)?;
+    let first = rows.first().cloned().unwrap_or_default();
+    let (model, n) = (short_name(first.model), first.n);
+    let mut figures: Figures = Vec::new();
+    for (k, name) in NAMES.iter().enumerate().filter(|(k, _)| rows.iter().any(|row| row.scores()[*k].value.is_some())) {
+        let of = |row: &HeadRow| {
+            let place = usize::try_from(row.layer).ok().zip(usize::try_from(row.head).ok());
+            place.map(|(layer, head)| (layer, head, row.scores()[k].value, false))
+        };
+        let (values, _) = Heatmap::of_heads(rows.iter().filter_map(of));
+        let title =
+            if *name == "entropy" { "Entropy of attention".to_string() } else { format!("Attention to {}", LOOKS[k]) };
+        let figure = Heatmap {
+            title,
+            subtitle: format!("{model}, {}, mean over positions", plural(n, "prompt")),
+            x_label: "head".to_string(),
+            y_label: "layer".to_string(),
+            value_label: if *name == "entropy" { "entropy (nats)".to_string() } else { "attention weight".to_string() },
+            values,
+            limit: (*name != "entropy").then_some(1.0),
+            from_zero: true,
+            ..Heatmap::default()
+        };
+        figures.push((format!("{name}.png"), Figure::from(figure)));
+    }
+    if let Ok(patterns) = table(tables, PatternRow::TABLE) {
+        let rows = PatternRow::read(patterns)?;
+        figures.extend(shown(&rows).into_iter().map(|(file, head, rows)| (file, pattern_figure(&model, &head, &rows))));
+    }
+    Ok(figures)
+}
+
+/// The most positions of which a pattern is drawn.
+const POSITIONS: usize = 40;
+
+/// The pattern of each chosen head in the first prompt, with the name of its figure and its own.
+fn shown<'a>(rows: &'a [PatternRow<'a>]) -> Vec<(String, String, Vec<&'a PatternRow<'a>>)> {
+    let Some(first) = rows.first() else { return Vec::new() };
+    let mut found: Vec<(String, String, Vec<&PatternRow>)> = Vec::new();
+    for row in rows.iter().filter(|row| row.id == first.id && row.query < POSITIONS as i64) {
+        let name = cells::head(row.layer, row.head);
+        match found.iter().position(|(_, head, _)| *head == name) {
+            Some(i) => found[i].2.push(row),
+            None => found.push((format!("pattern-{name}.png"), name, vec![row])),
+        }
+    }
+    found
+}
+
+/// The first query at the top, as it is read.
+fn pattern_figure(model: &str, head: &str, rows: &[&PatternRow]) -> Figure {
+    let n = rows.iter().map(|row| row.query as usize + 1).max().unwrap_or(0);
+    let mut values = vec![vec![None; n]; n];
+    let mut names = vec![String::new(); n];
+    for row in rows {
+        let (query, key) = (row.query as usize, row.key as usize);
+        values[n - 1 - query][key] = row.weight;
+        names[query] = row.query_token.trim().chars().take(7).collect();
+    }
+    Figure::from(Heatmap {
+        title: format!("Where {head} looks"),
+        subtitle: format!("{model}, prompt {}", rows.first().map_or("", |row| row.id)),
+        x_label: "token that is looked at".to_string(),
+        y_label: "token that looks".to_string(),
+        value_label: "attention weight".to_string(),
+        values,
+        missing_meaning: Some("later, not seen".to_string()),
+        limit: Some(1.0),
+        from_zero: true,
+        row_names: names.iter().rev().cloned().collect(),
+        column_names: names,
+        ..Heatmap::default()
+    })
+}
+
+fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let rows = HeadRow::read(table(tables, HeadRow::TABLE)?)?;
+    let mut found = Vec::new();
+    for (k, name) in NAMES.iter().enumerate() {
+        let mut by_score: Vec<&HeadRow> = rows.iter().filter(|row| row.scores()[k].value.is_some()).collect();
+        by_score
+            .sort_by(|a, b| b.scores()[k].value.partial_cmp(&a.scores()[k].value).unwrap_or(std::cmp::Ordering::Equal));
+        let Some(first) = by_score.first() else { continue };
+        let n = match *name {
+            "duplicate" => first.n_duplicate,
+            "induction" => first.n_induction,
+            _ => first.n,
+        };
+        let score = first.scores()[k];
+        let (looks, measure) = match *name {
+            "entropy" => ("most evenly".to_string(), "an entropy of"),
+            _ => (format!("most at {}", LOOKS[k]), "a weight of"),
+        };
+        let interval = match score.interval {
+            Some((low, high)) => format!(", 95 % interval {}", cells::interval(low, high, 3)),
+            None => "; one prompt gives no interval".to_string(),
+        };
+        let text = format!(
+            "Over {}, the head that looks {looks} is {}, with {measure} {}{interval}.",
+            plural(n, "prompt"),
+            cells::head(first.layer, first.head),
+            number(score.value, 3),
+        );
+        let header = vec![Heading::text("head"), Heading::number(*name), Heading::number("95 % interval")];
+        let cells = by_score.iter().take(LISTED).map(|row| {
+            let score = row.scores()[k];
+            let ends = (score.interval.map(|ends| ends.0), score.interval.map(|ends| ends.1));
+            vec![cells::head(row.layer, row.head), number(score.value, 3), cells::interval(ends.0, ends.1, 3)]
+        });
+        let file = dir.join(format!("{name}.png"));
+        let section = Section::new(cells::capitalised(name)).paragraph(text);
+        let section = section.figure(file, "The mean of every head.", "Layer-by-head heatmap.");
+        found.push(section.table("The largest", header, cells.collect()));
+    }
+    if let Ok(patterns) = table(tables, PatternRow::TABLE) {
+        let rows = PatternRow::read(patterns)?;
+        let mut section = Section::new("Patterns").paragraph(
+            "The pattern of each chosen head in the first prompt. patterns.parquet has those of all prompts, and the size of what \
+             the head moves.",
+        );
+        for (file, head, _) in shown(&rows) {
+            section = section.figure(dir.join(file), format!("Where {head} looks."), "Heatmap of attention weights.");
+        }
+        found.push(section);
+    }
+    Ok(found)
+}
+
+/// How many heads are listed by each score.
+const LISTED: usize = 8;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn scores_follow_their_formulas() {
+        // a b a b: at 2 the duplicate is 0 and induction looks at 1; at 3 they are 1 and 2.
+        let ids = [7, 8, 7, 8];
+        let pattern = [
+            1.0, 0.0, 0.0, 0.0, //
+            0.4, 0.6, 0.0, 0.0, //
+            0.2, 0.3, 0.5, 0.0, //
+            0.1, 0.2, 0.3, 0.4,
+        ];
+        let near = |found: Option<f64>, expected: f64| {
+            let found = found.expect("a score");
+            assert!((found - expected).abs() < 1e-6, "{found} and {expected}");
+        };
+        let [previous, first, own, duplicate, induction, entropy] = scores(&pattern, &ids);
+        near(previous, (0.4 + 0.3 + 0.3) / 3.0);
+        near(first, (0.4 + 0.2 + 0.1) / 3.0);
+        near(own, (0.6 + 0.5 + 0.4) / 3.0);
+        near(duplicate, (0.2 + 0.2) / 2.0);
+        near(induction, (0.3 + 0.3) / 2.0);
+        let h = |p: &[f64]| -p.iter().map(|p| p * p.ln()).sum::<f64>();
+        near(entropy, (h(&[0.4, 0.6]) + h(&[0.2, 0.3, 0.5]) + h(&[0.1, 0.2, 0.3, 0.4])) / 3.0);
+        // No token twice: nothing to say of duplicates; after a token that repeats at once stands itself.
+        assert_eq!(scores(&pattern, &[1, 2, 3, 4])[3..5], [None, None]);
+        near(scores(&[1.0, 0.0, 0.25, 0.75], &[5, 5])[4], 0.75);
+        assert_eq!(scores(&[1.0], &[5]), [None; 6]);
+    }
+
+    #[test]
+    fn the_pattern_of_a_head_is_taken_from_those_of_all() {
+        let all = [1.0, 0.0, 2.0, 0.0, 3.0, 4.0, 5.0, 6.0];
+        assert_eq!(of_head(&all, 2, 0), [1.0, 0.0, 3.0, 4.0]);
+        assert_eq!(of_head(&all, 2, 1), [2.0, 0.0, 5.0, 6.0]);
+    }
+}
