@@ -7,12 +7,15 @@
 //! Learning and Induction Heads"; Wang et al. 2022, "Interpretability in the Wild"; Kobayashi et al. 2020, "Attention is Not Only a
 //! Weight: Analyzing Transformers with Vector Norms".
 
+use super::lens::visible;
+use super::metric::MetricArgs;
 use super::routing::gate::{Head, heads_of};
 use crate::analyses::prelude::*;
 use crate::figure::Heatmap;
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::report::cells::{self, number, plural};
+use crate::report::cells::{self, number, plural, signed};
+use crate::run::direction_of_z;
 use crate::stats::bca_family;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -25,7 +28,11 @@ parameters! {
         ..prompts: PromptArgs;
 
         /// Keep the patterns of these heads, as L14.H5; several with commas
+        ///
+        /// Where prompts have an answer and a foil, each head's attribution is told apart by the tokens that it looks at, too.
         head: Vec<Head>, [value_delimiter = ',', value_name = "HEAD"];
+
+        ..metric: MetricArgs;
     }
 }
 
@@ -35,6 +42,8 @@ pub struct Asked {
     /// The layers that have attention.
     layers: Vec<usize>,
     heads: Vec<Head>,
+    /// The answer and foil tokens of each prompt; none where heads are attributed to nothing.
+    sides: Option<Vec<[Vec<u32>; 2]>>,
 }
 
 /// The scores of a head in one prompt, in the order of [`NAMES`]; none where no position has the key.
@@ -47,6 +56,16 @@ const NAMES: [&str; 6] = ["previous", "first", "self", "duplicate", "induction",
 struct Kept {
     pattern: Vec<f32>,
     norms: Vec<f64>,
+    /// What the head adds to the logit difference at the last position of what it reads at each, nats.
+    sources: Option<Vec<f64>>,
+}
+
+/// What is read of a prompt at a layer with a chosen head.
+struct Read {
+    values: Handle<Array>,
+    /// At the last position, where sources are told apart: the gate, where there is one, the stream after the last layer, `attn_out`.
+    gate: Option<Handle<Array>>,
+    stream: Option<[Handle<Array>; 2]>,
 }
 
 /// What was found.
@@ -88,7 +107,8 @@ impl Analysis for Attention {
             let why = "has no prompt of two tokens: no head can look anywhere but at itself";
             return Err(AnalysisError::Bad(format!("{path}: {why}")));
         }
-        Ok(prepared.map(|prompts| Asked { prompts, layers, heads }))
+        let sides = self.sides(model, &prepared.items, &heads)?;
+        Ok(prepared.map(|prompts| Asked { prompts, layers, heads, sides }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
@@ -105,31 +125,23 @@ impl Analysis for Attention {
             let mut kept: Vec<Vec<(usize, Kept)>> = some.clone().map(|_| Vec::new()).collect();
             for layers in items.layers.chunks(layers_at_once) {
                 let mut plan = Plan::default();
-                let whole = |kind: SiteKind, layer: usize| Activation {
-                    site: kind.at(layer),
-                    positions: Positions::All,
-                    part: Part::All,
-                };
                 let mut asked = Vec::new();
                 for i in some.clone() {
                     let run = plan.prompt(items.prompts.dataset.items[i].id.clone(), ids[i].clone());
                     for layer in layers {
-                        let pattern = plan.read(run, whole(SiteKind::Pattern, *layer));
+                        let pattern = plan.read(run, at(SiteKind::Pattern, *layer, Positions::All));
                         let chosen = items.heads.iter().any(|head| head.layer == *layer);
-                        let values = chosen.then(|| plan.read(run, whole(SiteKind::V, *layer)));
-                        asked.push((i, *layer, pattern, values));
+                        let read = chosen.then(|| items.read(&mut plan, run, *layer, arch));
+                        asked.push((i, *layer, pattern, read));
                     }
                 }
                 let readings = runner.run(&plan)?;
-                for (i, layer, pattern, values) in asked.into_iter().filter(|_| !runner.is_counting()) {
+                for (i, layer, pattern, read) in asked.into_iter().filter(|_| !runner.is_counting()) {
                     let (at, pattern) = (i - some.start, &readings[pattern].values[..]);
                     scores[at].push(scores_of(pattern, &ids[i], n_heads(arch, layer)));
-                    let Some(values) = values else { continue };
-                    for (h, head) in items.heads.iter().enumerate().filter(|(_, head)| head.layer == layer) {
-                        let norms = moved(model, *head, &readings[values]);
-                        let norms = norms.map_err(|e| AnalysisError::Failed(e.to_string()))?;
-                        kept[at].push((h, Kept { pattern: of_head(pattern, ids[i].len(), head.head), norms }));
-                    }
+                    let Some(read) = read else { continue };
+                    let of_layer = items.of_layer(model, i, layer, &read, &readings, pattern);
+                    kept[at].extend(of_layer.map_err(|e| AnalysisError::Failed(e.to_string()))?);
                 }
             }
             kept.iter_mut().for_each(|of| of.sort_by_key(|(h, _)| *h));
@@ -170,6 +182,9 @@ impl Analysis for Attention {
         let mut tables = vec![HeadRow::table(rows)?];
         if !items.heads.is_empty() {
             tables.push(self.patterns(about, items, &measured)?);
+        }
+        if items.sides.is_some() {
+            tables.push(sources_table(about, items, &measured)?);
         }
         Ok(tables.into())
     }
@@ -233,7 +248,127 @@ fn moved(model: &Model, head: Head, values: &Array) -> candle_core::Result<Vec<f
     Ok(rows.iter().map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect())
 }
 
+/// What is read of a site.
+fn at(kind: SiteKind, layer: usize, positions: Positions) -> Activation {
+    Activation { site: kind.at(layer), positions, part: Part::All }
+}
+
+impl Asked {
+    /// What has to be known of a layer with a chosen head.
+    fn read(&self, plan: &mut Plan, run: Run, layer: usize, arch: &Arch) -> Read {
+        let values = plan.read(run, at(SiteKind::V, layer, Positions::All));
+        let told = self.sides.is_some();
+        let gated = told && SiteKind::AttnGate.at(layer).check(arch).is_ok();
+        let mut last = |kind: SiteKind, layer: usize| plan.read(run, at(kind, layer, Positions::Last));
+        Read {
+            values,
+            gate: gated.then(|| last(SiteKind::AttnGate, layer)),
+            stream: told.then(|| [last(SiteKind::ResidPost, arch.n_layers - 1), last(SiteKind::AttnOut, layer)]),
+        }
+    }
+
+    /// The chosen heads of a layer in a prompt, each with its number among all chosen ones.
+    fn of_layer(
+        &self,
+        model: &Model,
+        i: usize,
+        layer: usize,
+        read: &Read,
+        readings: &Readings,
+        patterns: &[f32],
+    ) -> candle_core::Result<Vec<(usize, Kept)>> {
+        let n = self.prompts.ids[i].len();
+        let direction = match (&self.sides, read.stream) {
+            (Some(sides), Some(stream)) => {
+                let [answer, foil] = &sides[i];
+                let stream = stream.map(|handle| &readings[handle].values[..]);
+                Some(direction_of_z(&model.decoder, layer, [answer, foil], stream)?)
+            }
+            _ => None,
+        };
+        let gate = read.gate.map(|gate| &readings[gate].values[..]);
+        let values = &readings[read.values];
+        let of = |(h, head): (usize, &Head)| {
+            let pattern = of_head(patterns, n, head.head);
+            let sources = direction
+                .as_deref()
+                .map(|direction| sources(model, *head, values, &pattern[(n - 1) * n..], gate, direction));
+            Ok((h, Kept { norms: moved(model, *head, values)?, pattern, sources }))
+        };
+        self.heads.iter().enumerate().filter(|(_, head)| head.layer == layer).map(of).collect()
+    }
+}
+
+/// What a head adds along a direction of its layer's `z`, of what it reads at each position. The sum over them is its whole
+/// attribution, as `z` is a sum over them.
+fn sources(
+    model: &Model,
+    head: Head,
+    values: &Array,
+    weights: &[f32],
+    gate: Option<&[f32]>,
+    direction: &[f32],
+) -> Vec<f64> {
+    let Some(heads) = model.decoder.arch.layers[head.layer].mixer.heads() else { return Vec::new() };
+    let d = heads.d_value();
+    let (own, from) = (head.head * d, head.head * heads.n_kv_heads / heads.n_heads * d);
+    let along = |row: &[f32]| -> f64 {
+        let one = |k: usize| f64::from(row[from + k]) * f64::from(direction[own + k]);
+        (0..d).map(|k| one(k) * gate.map_or(1.0, |gate| f64::from(gate[own + k]))).sum()
+    };
+    values.rows().zip(weights).map(|(row, weight)| f64::from(*weight) * along(row)).collect()
+}
+
+/// What chosen heads add to the answer, token by token.
+fn sources_table(about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
+    let tokenizer = about.loaded.tokenizer().ok();
+    let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
+    let mut rows = Vec::new();
+    for (i, of_prompt) in measured.kept.iter().enumerate() {
+        let (item, ids) = (&items.prompts.dataset.items[i], &items.prompts.ids[i]);
+        for (head, kept) in items.heads.iter().zip(of_prompt) {
+            let weights = &kept.pattern[(ids.len() - 1) * ids.len()..];
+            let each = kept.sources.iter().flatten().zip(weights).enumerate();
+            rows.extend(each.map(|(key, (attribution, weight))| SourceRow {
+                id: &item.id,
+                layer: head.layer as i64,
+                head: head.head as i64,
+                key: key as i64,
+                key_token: text(ids[key]).into(),
+                weight: Some(f64::from(*weight)),
+                attribution: Some(*attribution),
+            }));
+        }
+    }
+    Ok(SourceRow::table(rows)?)
+}
+
 impl Attention {
+    /// The answer and foil tokens of each prompt, where heads are chosen and prompts have both.
+    fn sides(
+        &self,
+        model: &Model,
+        prompts: &Prompts,
+        heads: &[Head],
+    ) -> Result<Option<Vec<[Vec<u32>; 2]>>, AnalysisError> {
+        let set = &prompts.dataset;
+        let none = set.items.iter().all(|item| item.answer.is_empty() && item.foil.is_empty());
+        let given = self.metric != MetricArgs::default();
+        if heads.is_empty() && given {
+            let (answer, head) = (param("answer"), param("head"));
+            tracing::warn!("{answer}, {} and {} do nothing without {head}", param("foil"), param("metric"));
+        }
+        if heads.is_empty() || (none && !given) {
+            return Ok(None);
+        }
+        let metrics = self.metric.open(model)?;
+        let of = |item: &Item| match metrics.metric(model, item.into(), |field| set.at(item.line, &item.id, field))? {
+            Metric::LogitDifference { answer, foil } => Ok([answer, foil]),
+            _ => Err(AnalysisError::Failed("heads are attributed to a logit difference alone".to_string())),
+        };
+        set.items.iter().map(of).collect::<Result<_, _>>().map(Some)
+    }
+
     fn patterns(&self, about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
         let tokenizer = about.loaded.tokenizer().ok();
         let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
@@ -300,6 +435,19 @@ rows! {
         weight: Option<f64> = "attention weight",
         weighted_norm: Option<f64> =
             "the weight times the size of what the head moves from there, its value through the output projection",
+    }
+
+    /// What a chosen head adds to the answer at a prompt's last position of what it reads at one position.
+    pub struct SourceRow<'a> in "sources" {
+        id: &'a str = "the prompt",
+        layer: i64 = "layer, from 0",
+        head: i64 = "head, from 0",
+        key: i64 = "position that is looked at, from 0",
+        key_token: Cow<'a, str> = "the token that is looked at",
+        weight: Option<f64> = "attention weight of the last position",
+        attribution: Option<f64> =
+            "what the head adds to the logit difference of what it reads there, nats; those of a prompt sum to the head's direct \
+             logit attribution",
     }
 }
 
@@ -445,7 +593,41 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         }
         found.push(section);
     }
+    if let Ok(sources) = table(tables, SourceRow::TABLE) {
+        found.push(sources_section(&SourceRow::read(sources)?));
+    }
     Ok(found)
+}
+
+/// What chosen heads add to the answer of what they read, in the first prompt.
+fn sources_section(rows: &[SourceRow]) -> Section {
+    let id = rows.first().map_or("", |row| row.id);
+    let of_first: Vec<&SourceRow> = rows.iter().filter(|row| row.id == id).collect();
+    let mut heads: Vec<(i64, i64)> = of_first.iter().map(|row| (row.layer, row.head)).collect();
+    heads.dedup();
+    let mut section = Section::new("What they read for the answer").paragraph(format!(
+        "What each chosen head adds to the logit difference at the last position is a sum over the positions that it reads. This is \
+         the sum of the prompt {id}; sources.parquet has those of all prompts."
+    ));
+    for (layer, head) in heads {
+        let mut of: Vec<&&SourceRow> = of_first.iter().filter(|row| (row.layer, row.head) == (layer, head)).collect();
+        let size = |row: &SourceRow| row.attribution.map_or(0.0, f64::abs);
+        let sum: f64 = of.iter().filter_map(|row| row.attribution).sum();
+        of.sort_by(|a, b| size(b).total_cmp(&size(a)));
+        let header = vec![
+            Heading::text("token"),
+            Heading::number("position"),
+            Heading::number("weight"),
+            Heading::number("attribution (nats)"),
+        ];
+        let cells = of.iter().take(LISTED).map(|row| {
+            let weight = number(row.weight, 3);
+            vec![visible(&row.key_token), row.key.to_string(), weight, signed(row.attribution, 3)]
+        });
+        let caption = format!("{}: the largest of {} nats", cells::head(layer, head), signed(Some(sum), 3));
+        section = section.table(caption, header, cells.collect());
+    }
+    section
 }
 
 /// How many heads are listed by each score.

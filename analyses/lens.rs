@@ -385,7 +385,7 @@ impl OfPrompt<'_> {
 }
 
 /// A token with its spaces seen.
-fn visible(token: &str) -> String {
+pub(super) fn visible(token: &str) -> String {
     let seen = |c: char| match c {
         ' ' => "·".to_string(),
         c if c.is_control() || c.is_whitespace() => c.escape_default().to_string(),

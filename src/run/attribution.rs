@@ -14,6 +14,7 @@ use super::end::log_sum_exp;
 use crate::model::arch::{Norm, NormKind};
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
+use crate::model::weights::{LayerWeights, Linear};
 use crate::ops;
 use crate::ops::vectors::dot;
 use crate::plan::{Array, AttributionReadout, Program, Reading, Run};
@@ -138,19 +139,7 @@ impl<'a> Attributions<'a> {
         let weights = self.decoder.weights(layer)?;
         // A mixer of another kind has no heads to attribute to.
         let Some((o, own)) = weights.mixer.out() else { return Ok(()) };
-        let matrix = o.weight.tensor()?.to_dtype(self.directions.dtype())?;
-        let through = |directions: &Tensor| -> Result<(Tensor, Tensor)> {
-            let directions = moved(directions, z.device())?;
-            let read = match &weights.attn_post_norm {
-                Some(norm) => directions.broadcast_mul(&norm.weight)?,
-                None => directions,
-            };
-            let read = match self.decoder.arch.residual_scale {
-                Some(scale) => (read * scale)?,
-                None => read,
-            };
-            Ok((read.matmul(&matrix)?, read))
-        };
+        let through = |directions: &Tensor| through_layer(self.decoder, &weights, o, &moved(directions, z.device())?);
         let (mut through_o, mut read) = through(&self.directions)?;
         if let Some(mean) = &self.mean {
             // By itself: the others' bits do not depend on whether it is there.
@@ -222,6 +211,57 @@ impl<'a> Attributions<'a> {
         }
         Ok(biases)
     }
+}
+
+/// The direction in a layer's `z` along which heads are attributed to a logit difference at one position: the inner product of what a
+/// head gives, or of a part of that, with the direction's part of the head is its attribution. It is of the run whose residual stream
+/// after the last layer is `resid`, and whose `attn_out` of the layer is `attn_out`, both of the position. `[width of z]`, nats a unit
+///
+/// # Errors
+/// If the layer has no mixer, a token is out of range, the layer cannot be read or candle fails.
+pub fn direction_of_z(
+    decoder: &Decoder,
+    layer: usize,
+    [answer, foil]: [&[u32]; 2],
+    [resid, attn_out]: [&[f32]; 2],
+) -> Result<Vec<f32>> {
+    let arch = &decoder.arch;
+    let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
+    let stream = Tensor::new(resid, decoder.places.last())?.to_dtype(decoder.dtype)?.unsqueeze(0)?;
+    let logits = ops::to_vec(&decoder.uncapped_logits(&decoder.final_norm(&stream)?, &tokens)?)?;
+    let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
+    let of_answer = Soft::of(&logits[..answer.len()]).weights;
+    let of_foil = Soft::of(&logits[answer.len()..]).weights;
+    let scale_of_end = scale(resid, arch.final_norm.unwrap_or(arch.norm));
+    let weights = of_answer.into_iter().chain(of_foil.into_iter().map(|w| -w));
+    let weights: Vec<f32> = weights.map(|w| (w / scale_of_end) as f32).collect();
+    let directions = through_norm(decoder, &decoder.unembedding(&tokens)?)?;
+    let sum = Tensor::new(weights, directions.device())?.unsqueeze(0)?.matmul(&directions)?;
+    let weights = decoder.weights(layer)?;
+    let Some((o, _)) = weights.mixer.out() else { candle_core::bail!("layer {layer} has no mixer") };
+    let (through_o, _) = through_layer(decoder, &weights, o, &moved(&sum, decoder.places.layer(layer))?)?;
+    let found = ops::to_vec(&through_o)?;
+    let norm = if arch.placement.after() { scale(attn_out, arch.norm) } else { 1.0 };
+    Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
+}
+
+/// Directions of the residual stream as directions of a layer's `z` and of its mixer's output, but for the scale of a norm after it.
+fn through_layer(
+    decoder: &Decoder,
+    weights: &LayerWeights,
+    out: &Linear,
+    directions: &Tensor,
+) -> Result<(Tensor, Tensor)> {
+    let matrix = out.weight.tensor()?.to_dtype(directions.dtype())?;
+    let read = match &weights.attn_post_norm {
+        Some(norm) => directions.broadcast_mul(&norm.weight)?,
+        None => directions.clone(),
+    };
+    let read = match decoder.arch.residual_scale {
+        Some(scale) => (read * scale)?,
+        None => read,
+    };
+    Ok((read.matmul(&matrix)?, read))
 }
 
 /// The number of a cell; an entry's tokens have one each.

@@ -51,6 +51,7 @@ mod size;
 mod wavefront;
 mod writers;
 
+pub use attribution::direction_of_z;
 pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]
 pub(crate) use end::log_sum_exp;

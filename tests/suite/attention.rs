@@ -93,6 +93,55 @@ fn what_a_head_moves_is_its_value_through_its_part_of_the_output_projection() {
 }
 
 #[test]
+fn what_a_head_adds_of_each_position_sums_to_its_attribution_with_gates_sinks_and_latent_attention_too() {
+    let others = fixtures().join("families");
+    for (folder, layer) in [
+        (family_dir("llama"), 1),
+        (family_dir("gpt2"), 2),
+        (family_dir("gemma2"), 3),
+        (family_dir("olmo2"), 0),
+        (others.join("gpt_oss"), 1),
+        (others.join("qwen3_next"), 3),
+        (others.join("deepseek_v3"), 1),
+        (others.join("granite"), 1),
+    ] {
+        let (bench, golden) = (Bench::new(), Golden::at(&folder));
+        let line = |i: usize| {
+            let ids = golden.ids("input_ids", i);
+            json!({ "id": i.to_string(), "prompt": { "ids": ids }, "answer": [11, 30], "foil": [23, 7] })
+        };
+        let model = gatelens::model::Model::open(folder.to_str().unwrap(), &Default::default()).unwrap();
+        let n = model.decoder.arch.layers[layer].heads();
+        let heads: Vec<String> = (0..n).map(|head| format!("L{layer}.H{head}")).collect();
+        let out = attention(&bench, &folder, &[line(0), line(1)], &["--head", &heads.join(",")]);
+        let (path, dla) = (bench.path("prompts.jsonl"), bench.out("dla"));
+        let words = ["dla", folder.to_str().unwrap(), "--prompts", path.to_str().unwrap(), "--quiet", "--out"];
+        gatelens([&words[..], &[dla.to_str().unwrap()]].concat()).done();
+        let sources = Table::read_parquet(out.join("sources.parquet")).unwrap();
+        let items = Table::read_parquet(dla.join("items.parquet")).unwrap();
+        for (prompt, head) in (0..2).flat_map(|prompt| (0..n).map(move |head| (prompt, head))) {
+            let rows = (0..sources.rows()).filter(|i| {
+                sources.strs("id").unwrap()[*i] == prompt.to_string()
+                    && sources.ints("head").unwrap()[*i] == head as i64
+            });
+            let rows: Vec<usize> = rows.collect();
+            let sum: f64 = rows.iter().filter_map(|i| sources.floats("attribution").unwrap()[*i]).sum();
+            let whole = (0..items.rows()).find(|i| {
+                items.strs("id").unwrap()[*i] == prompt.to_string()
+                    && items.ints("layer").unwrap()[*i] == layer as i64
+                    && items.strs("component").unwrap()[*i] == format!("head.{head}")
+            });
+            let whole = items.floats("attribution").unwrap()[whole.expect("the head")].unwrap();
+            let at = format!("{} prompt {prompt} head {head}", folder.display());
+            assert!((sum - whole).abs() < 2e-5 * (1.0 + whole.abs()), "{at}: {sum} and {whole}");
+            assert!(rows.len() == golden.shape("input_ids")[1], "{at}: a row for each position");
+        }
+        let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+        assert!(report.contains("What they read for the answer"), "{}", folder.display());
+    }
+}
+
+#[test]
 fn repeated_tokens_alone_have_duplicates_and_layers_without_attention_are_passed_over() {
     let (bench, golden) = (Bench::new(), Golden::of("llama"));
     let half = &golden.ids("input_ids", 0)[..5];
