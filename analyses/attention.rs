@@ -15,7 +15,7 @@ use crate::figure::Heatmap;
 use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::report::cells::{self, number, plural, signed};
-use crate::run::direction_of_z;
+use crate::run::{direction_of_z, directions_of_stream};
 use crate::stats::bca_family;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -281,8 +281,9 @@ impl Asked {
         let direction = match (&self.sides, read.stream) {
             (Some(sides), Some(stream)) => {
                 let [answer, foil] = &sides[i];
-                let stream = stream.map(|handle| &readings[handle].values[..]);
-                Some(direction_of_z(&model.decoder, layer, [answer, foil], stream)?)
+                let [resid, attn_out] = stream.map(|handle| &readings[handle].values[..]);
+                let [direction, _] = directions_of_stream(&model.decoder, [answer, foil], resid)?;
+                Some(direction_of_z(&model.decoder, layer, &direction, attn_out)?)
             }
             _ => None,
         };

@@ -15,6 +15,7 @@ pub mod edges;
 pub mod interactions;
 pub mod interchange;
 pub mod lens;
+pub mod neurons;
 pub mod routing;
 pub mod steer;
 
@@ -279,6 +280,7 @@ registry! {
     dla::Dla,
     lens::Lens,
     attention::Attention,
+    neurons::Neurons,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

@@ -213,18 +213,14 @@ impl<'a> Attributions<'a> {
     }
 }
 
-/// The direction in a layer's `z` along which heads are attributed to a logit difference at one position: the inner product of what a
-/// head gives, or of a part of that, with the direction's part of the head is its attribution. It is of the run whose residual stream
-/// after the last layer is `resid`, and whose `attn_out` of the layer is `attn_out`, both of the position. `[width of z]`, nats a unit
+/// The directions of the residual stream after the last layer along which what is added to it is attributed to a logit difference at
+/// one position, and to the answer's half of it: the inner product with what a component adds is its attribution. They are of the run
+/// whose stream is `resid` there: the final norm's scale, and the weights of several tokens, are held at this run's. `[d_model]` each,
+/// nats a unit
 ///
 /// # Errors
-/// If the layer has no mixer, a token is out of range, the layer cannot be read or candle fails.
-pub fn direction_of_z(
-    decoder: &Decoder,
-    layer: usize,
-    [answer, foil]: [&[u32]; 2],
-    [resid, attn_out]: [&[f32]; 2],
-) -> Result<Vec<f32>> {
+/// If a token is out of range or candle fails.
+pub fn directions_of_stream(decoder: &Decoder, [answer, foil]: [&[u32]; 2], resid: &[f32]) -> Result<[Vec<f32>; 2]> {
     let arch = &decoder.arch;
     let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
     let stream = Tensor::new(resid, decoder.places.last())?.to_dtype(decoder.dtype)?.unsqueeze(0)?;
@@ -233,16 +229,61 @@ pub fn direction_of_z(
     let of_answer = Soft::of(&logits[..answer.len()]).weights;
     let of_foil = Soft::of(&logits[answer.len()..]).weights;
     let scale_of_end = scale(resid, arch.final_norm.unwrap_or(arch.norm));
-    let weights = of_answer.into_iter().chain(of_foil.into_iter().map(|w| -w));
-    let weights: Vec<f32> = weights.map(|w| (w / scale_of_end) as f32).collect();
     let directions = through_norm(decoder, &decoder.unembedding(&tokens)?)?;
-    let sum = Tensor::new(weights, directions.device())?.unsqueeze(0)?.matmul(&directions)?;
+    let along = |weights: Vec<f64>| -> Result<Vec<f32>> {
+        let weights: Vec<f32> = weights.into_iter().map(|w| (w / scale_of_end) as f32).collect();
+        ops::to_vec(&Tensor::new(weights, directions.device())?.unsqueeze(0)?.matmul(&directions)?)
+    };
+    let less = of_foil.iter().map(|w| -w);
+    let difference = along(of_answer.iter().copied().chain(less).collect())?;
+    let mut half = along(of_answer.iter().copied().chain(of_foil.iter().map(|_| 0.0)).collect())?;
+    let mean = Tensor::new(decoder.mean_unembedding()?, directions.device())?.unsqueeze(0)?;
+    let mean = ops::to_vec(&through_norm(decoder, &mean)?)?;
+    half.iter_mut().zip(mean).for_each(|(x, mean)| *x -= (f64::from(mean) / scale_of_end) as f32);
+    Ok([difference, half])
+}
+
+/// A direction of the residual stream as one of a layer's `z`: the inner product of what a head gives, or of a part of that, with the
+/// direction's part of the head is what that adds along it. It is of the run whose `attn_out` of the layer is given, since a norm
+/// after it is held at this run's scale. `[width of z]`
+///
+/// # Errors
+/// If the layer has no mixer or cannot be read, or candle fails.
+pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_out: &[f32]) -> Result<Vec<f32>> {
+    let arch = &decoder.arch;
     let weights = decoder.weights(layer)?;
     let Some((o, _)) = weights.mixer.out() else { candle_core::bail!("layer {layer} has no mixer") };
-    let (through_o, _) = through_layer(decoder, &weights, o, &moved(&sum, decoder.places.layer(layer))?)?;
+    let direction = Tensor::new(direction, decoder.places.layer(layer))?.unsqueeze(0)?;
+    let (through_o, _) = through_layer(decoder, &weights, o, &direction)?;
     let found = ops::to_vec(&through_o)?;
     let norm = if arch.placement.after() { scale(attn_out, arch.norm) } else { 1.0 };
     Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
+}
+
+/// Directions of the residual stream, `[rows, d_model]`, as what each neuron of a layer adds along them for a unit of its activation.
+/// Each row is of the run whose `mlp_out` of the layer is given beside it, since a norm after it is held at this run's scale; without
+/// one, nothing has to be given. `[rows, neurons]`
+///
+/// # Errors
+/// If the layer has no neurons or cannot be read, or candle fails.
+pub fn directions_of_neurons(
+    decoder: &Decoder,
+    layer: usize,
+    directions: &[&[f32]],
+    mlp_outs: &[&[f32]],
+) -> Result<Vec<Vec<f32>>> {
+    let arch = &decoder.arch;
+    let writes = decoder.neuron_writes(layer)?;
+    let flat: Vec<f32> = directions.concat();
+    let rows = Tensor::from_vec(flat, (directions.len(), arch.d_model), writes.device())?;
+    let mut found: Vec<Vec<f32>> = rows.matmul(&writes.t()?)?.to_vec2()?;
+    if arch.placement.after() {
+        for (row, out) in found.iter_mut().zip(mlp_outs) {
+            let by = scale(out, arch.norm);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / by) as f32);
+        }
+    }
+    Ok(found)
 }
 
 /// Directions of the residual stream as directions of a layer's `z` and of its mixer's output, but for the scale of a norm after it.

@@ -28,6 +28,13 @@ pub trait Runner {
     /// As [`Runner::run`]; and if the generation does not make sense for the plan.
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError>;
 
+    /// Computes plans one after another and keeps what the gatherer makes of all their readings, in place of these: where they are
+    /// many and little of them counts. `how` tells what is made from whatever else could be made of the same plans.
+    ///
+    /// # Errors
+    /// As [`Runner::run`].
+    fn gather(&self, plans: &[Plan], how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError>;
+
     /// Whether readings are stand-ins, zeros of the right shape, and answers are empty. Where earlier readings decide what is run,
     /// an analysis makes a choice then that costs about as much.
     fn is_counting(&self) -> bool {
@@ -44,6 +51,21 @@ pub trait Runner {
     }
 }
 
+/// Makes a few readings of those of several plans.
+pub trait Gather {
+    /// Takes the readings of the plan of this number.
+    ///
+    /// # Errors
+    /// Whatever stops it.
+    fn take(&mut self, plan: usize, readings: &Readings) -> Result<(), SessionError>;
+
+    /// How many readings it makes.
+    fn made(&self) -> usize;
+
+    /// What it made of all that it took.
+    fn finish(&mut self) -> Vec<Reading>;
+}
+
 impl Runner for Session {
     fn model(&self) -> &Model {
         &self.model
@@ -55,6 +77,10 @@ impl Runner for Session {
 
     fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         Session::run(self, plan)
+    }
+
+    fn gather(&self, plans: &[Plan], how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
+        Session::gather(self, plans, how, gatherer)
     }
 
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
@@ -130,6 +156,11 @@ impl Runner for Counter {
         self.count(plan)?;
         let arch = &self.model.decoder.of(plan.kv).arch;
         Ok(stand_ins(&plan.compile(arch).map_err(crate::run::RunError::from)?))
+    }
+
+    fn gather(&self, plans: &[Plan], _how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
+        plans.iter().try_for_each(|plan| self.count(plan))?;
+        Ok(gatherer.finish())
     }
 
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {

@@ -46,7 +46,7 @@ pub mod session;
 pub use again::Recorded;
 #[cfg(feature = "report")]
 pub use cost::{Cost, ENGINES};
-pub use counter::Runner;
+pub use counter::{Gather, Runner};
 #[cfg(feature = "report")]
 pub use directory::{Finished, OF_RUN, Origin, Place, run_into, write_figures};
 pub use meter::Meter;

@@ -5,6 +5,7 @@
 //! stopped goes on where it was. Where a plan is cut depends on the plan, the model and whether its weights are streamed,
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
+use super::counter::Gather;
 use super::parts::{BadPart, Made, Of, Parts};
 use super::progress::{Progress, Work};
 use super::rundir::RunDirError;
@@ -153,6 +154,40 @@ impl Session {
         Ok(Readings::new(found.into_iter().map(|(_, reading)| reading).collect()))
     }
 
+    /// Computes plans one after another; what the gatherer makes of all their readings is one part.
+    ///
+    /// # Errors
+    /// As [`Session::run`].
+    pub fn gather(&self, plans: &[Plan], how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
+        let number = self.next.replace(self.next.get() + 1);
+        let mut sizes = Vec::with_capacity(plans.len());
+        for plan in plans {
+            let (size, digest) = (size(&self.compiled(plan)?, self.engine), plan.digest());
+            self.count(plan, &digest, size);
+            sizes.push((size, digest));
+        }
+        let Some(first) = plans.first() else { return Ok(gatherer.finish()) };
+        let digests: Vec<&str> = sizes.iter().map(|(_, digest)| digest.as_str()).collect();
+        let made = Made { plan: first, digest: &digests.join(" "), number, more: format!("gathered: {how}") };
+        let place = self.place(&made);
+        if let Some((parts, of)) = &place
+            && let Some(readings) = parts.readings(of, gatherer.made())?
+        {
+            let of = |f: fn(&Size) -> f64| sizes.iter().map(|(size, _)| f(size)).sum::<f64>();
+            let rows = sizes.iter().map(|(size, _)| size.rows).sum();
+            self.kept(Work { rows, flops: of(|size| size.flops), of_tokens: 0.0 });
+            return Ok(readings);
+        }
+        for (i, (plan, (size, _))) in plans.iter().zip(&sizes).enumerate() {
+            gatherer.take(i, &self.computed(&self.compiled(plan)?, *size)?)?;
+        }
+        let readings = gatherer.finish();
+        if let Some((parts, of)) = &place {
+            parts.keep_readings(of, &readings)?;
+        }
+        Ok(readings)
+    }
+
     fn compiled<'p>(&'p self, plan: &'p Plan) -> Result<Program<'p>, RunError> {
         Ok(plan.compile(&self.model.decoder.of(plan.kv).arch)?)
     }
@@ -282,16 +317,21 @@ impl Session {
             self.kept(Work { rows: cost.rows, flops: cost.flops, of_tokens: 0.0 });
             return Ok(readings);
         }
+        let readings = self.computed(&program, cost)?.into_inner();
+        if let Some((parts, of)) = &place {
+            parts.keep_readings(of, &readings)?;
+        }
+        Ok(readings)
+    }
+
+    /// New readings of a program of this cost.
+    fn computed(&self, program: &Program, cost: Size) -> Result<Readings, SessionError> {
         self.cancel.check()?;
         let a_row = cost.flops / cost.rows.max(1) as f64;
         let work = |rows: u64| Work { rows, flops: rows as f64 * a_row, of_tokens: 0.0 };
         let watching = &self.progress;
         let progress = |told: Told| tell(watching, (work(told.computed()), false));
-        let readings = run_program(&self.model.decoder, &program, &self.options(&progress))?.into_inner();
-        if let Some((parts, of)) = &place {
-            parts.keep_readings(of, &readings)?;
-        }
-        Ok(readings)
+        Ok(run_program(&self.model.decoder, program, &self.options(&progress))?)
     }
 }
 

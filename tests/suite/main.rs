@@ -31,6 +31,7 @@ mod interactions;
 mod kv;
 mod lens;
 mod metric;
+mod neurons;
 mod parity;
 mod pieces;
 mod policy_cipher;

@@ -10,7 +10,7 @@ pub(crate) use super::pass::Unwatched;
 pub use super::pass::{Acts, Hook};
 pub use angles::Angles;
 
-use super::arch::{Arch, Positions};
+use super::arch::{Arch, NormKind, Positions};
 use super::channel::ChannelWeights;
 use super::mixer::{Attention, AttentionWeights, MixerWeights, head_outputs};
 use super::pass::{Around, norm};
@@ -308,6 +308,60 @@ impl Decoder {
             Some((out, Some(heads))) => head_outputs(out, heads, z),
             _ => candle_core::bail!("layer {layer} has no heads"),
         }
+    }
+
+    /// What each neuron of a layer adds to the residual stream for a unit of its activation: its column of the down projection, through
+    /// the gain of a norm after the MLP, but not that norm's scale. `[neurons, d_model]`, f32
+    ///
+    /// # Errors
+    /// If the layer has no MLP or cannot be read, or candle fails.
+    pub fn neuron_writes(&self, layer: usize) -> Result<Tensor> {
+        let weights = self.weights(layer)?;
+        let columns = self.neuron_columns(layer)?;
+        let gained = match &weights.mlp_post_norm {
+            Some(norm) => {
+                let gained = columns.broadcast_mul(&norm.weight)?;
+                match norm.by.kind {
+                    NormKind::Rms => gained,
+                    // A layer norm reads what is left when the mean is taken out.
+                    NormKind::Layer => {
+                        let centred = columns.broadcast_sub(&columns.mean_keepdim(1)?)?;
+                        centred.broadcast_mul(&norm.weight)?
+                    }
+                }
+            }
+            None => columns,
+        };
+        match self.arch.residual_scale {
+            Some(scale) => gained * scale,
+            None => Ok(gained),
+        }
+    }
+
+    /// Each neuron's column of the down projection. `[neurons, d_model]`, f32
+    ///
+    /// # Errors
+    /// As [`Decoder::neuron_writes`].
+    pub fn neuron_columns(&self, layer: usize) -> Result<Tensor> {
+        match self.weights(layer)?.channel.mlp() {
+            Some(mlp) => mlp.down.weight.tensor()?.to_dtype(DType::F32)?.t()?.contiguous(),
+            None => candle_core::bail!("layer {layer} has no neurons"),
+        }
+    }
+
+    /// What rows that are added to the residual stream add to the logit of every token, through the final norm's gain but not its
+    /// scale: the vocabulary of a neuron, or of a vector. `[rows, d_model]` to `[rows, vocab]`, f32
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn vocabulary(&self, rows: &Tensor) -> Result<Tensor> {
+        let rows = moved(rows, self.places.last())?.to_dtype(DType::F32)?;
+        let rows = match self.final_norm.by.kind {
+            NormKind::Rms => rows,
+            NormKind::Layer => rows.broadcast_sub(&rows.mean_keepdim(1)?)?,
+        };
+        let gained = rows.broadcast_mul(&self.final_norm.weight)?.to_dtype(self.dtype)?;
+        self.unembed.product(&gained.contiguous()?)?.to_dtype(DType::F32)
     }
 
     /// Asks a layer's mixer, which has queries, keys and values.

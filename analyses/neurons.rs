@@ -1,0 +1,399 @@
+//! Neurons: which of them does the answer depend on, what does each write, and where does it fire?
+//!
+//! A neuron is a column of an MLP's down projection with the activation that multiplies it. What it adds to the residual stream goes
+//! through the final norm and the unembedding as everything does, so that it has a *vocabulary* (the tokens that it raises and
+//! lowers) and an *attribution* to a logit difference, exact as heads' are while the norms' scales are held fixed. What the model
+//! makes of it says the ablation. Over all texts each neuron's activity is counted, and the tokens at which it was highest, and where
+//! the MLP has a gate lowest, are kept with what stands around them. Sources: Geva et al. 2022, "Transformer Feed-Forward Layers
+//! Build Predictions by Promoting Concepts in the Vocabulary Space"; Gurnee et al. 2023, "Finding Neurons in a Haystack".
+
+mod gather;
+mod name;
+mod report;
+mod tables;
+mod tally;
+mod texts;
+
+pub use name::Neuron;
+
+use super::halves::{Asked as AskedValue, Value};
+use super::inputs::layer_list;
+use super::metric::MetricArgs;
+use super::summary::Swap;
+use crate::analyses::prelude::*;
+use crate::model::arch::Arch;
+use crate::run::{directions_of_neurons, directions_of_stream};
+use crate::stats;
+use gather::Gathered;
+use rand::seq::index::sample;
+use std::collections::BTreeMap;
+use texts::Texts;
+
+/// What a silenced neuron becomes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Silenced {
+    /// 0.
+    #[default]
+    Zero,
+    /// Its mean over all positions of the texts.
+    Mean,
+}
+
+parameters! {
+    /// Show what neurons do: their share in the answer, what they write, and where they fire
+    #[serde(default)]
+    pub struct Neurons {
+        ..prompts: PromptArgs;
+
+        /// Cut a corpus (plain text, or JSON Lines of {"text"}) into pieces of this many tokens
+        length: u32 = 256, in 8..=65536, [value_name = "TOKENS"];
+
+        /// Look closely at these neurons, as L5.N1234; several with commas (default: the strongest)
+        neuron: Vec<Neuron>, excludes set, [value_delimiter = ',', value_name = "NEURON"];
+
+        /// Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say
+        set: Option<Data>, [value_name = "FILE"];
+
+        /// Look at the neurons of these layers alone: 3, 0-5,8
+        layers: Option<String>, [value_name = "LAYERS"];
+
+        /// Without a choice of your own, look closely at this many neurons
+        ///
+        /// They are those with the largest attribution to the answer; where nothing is measured, those that write the most at once.
+        list: u16 = 50, in 1..=5000, [value_name = "N"];
+
+        /// Keep this many contexts of every neuron, from each end of its activation
+        contexts: u16 = 8, in 0..=100, [value_name = "K"];
+
+        /// List this many tokens of a vocabulary, from each end
+        vocabulary: u16 = 8, in 1..=100, [value_name = "K"];
+
+        /// List the vocabulary of every neuron, not only of those looked at closely
+        all_vocabulary: bool;
+
+        /// Silence neurons with zeros, or with their mean
+        mode: Silenced = Silenced::Zero, [value_enum];
+
+        /// Silence them at this position: last, all, or a number (a negative one counts from the prompt's end)
+        position: Position = Position::Last, [allow_hyphen_values = true];
+
+        ..metric: MetricArgs;
+    }
+}
+
+/// Texts, and which neurons are asked about.
+pub struct Asked {
+    texts: Texts,
+    layers: Vec<Layer>,
+    /// Those that were chosen, if any were.
+    chosen: Option<Vec<Neuron>>,
+    /// Where each prompt's edits are, where something is measured.
+    positions: Vec<Positions>,
+}
+
+impl Asked {
+    /// Whether a neuron of a layer is asked about: any, unless some were chosen.
+    fn asks_of(&self, layer: &Layer, neuron: usize) -> bool {
+        let this = Neuron { layer: layer.layer, neuron };
+        self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&this))
+    }
+}
+
+/// A layer that has neurons.
+#[derive(Clone, Copy, Debug)]
+pub struct Layer {
+    pub layer: usize,
+    pub width: usize,
+    /// Whether its activations go far below 0.
+    pub gated: bool,
+}
+
+/// What was found.
+pub struct Measured {
+    all: Gathered,
+    /// Those that were looked at closely, the strongest first where they were not chosen.
+    listed: Vec<Neuron>,
+    /// What each of them does to the logit difference, prompt by prompt; none where nothing is measured.
+    effects: Option<Effects>,
+}
+
+/// Attributions and ablations, prompt by prompt.
+#[derive(Default)]
+pub struct Effects {
+    /// Of each listed neuron: its attribution to the difference and to the answer's half.
+    attributions: Vec<Vec<[f64; 2]>>,
+    /// Of each listed neuron, and after them of each set.
+    swaps: Vec<Vec<Swap>>,
+    sets: Vec<Set>,
+}
+
+/// Neurons that were silenced together.
+pub struct Set {
+    pub name: String,
+    pub neurons: Vec<Neuron>,
+}
+
+/// How many random sets stand beside the one that was listed.
+const RANDOM_SETS: usize = 10;
+
+impl Analysis for Neurons {
+    const NAME: &'static str = "neurons";
+    const TITLE: &'static str = "Neurons";
+    const FROM_TABLES: FromTables = FromTables { figures: report::figures, sections: report::sections };
+    type Items = Asked;
+    type Measured = Measured;
+
+    fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
+        let arch = &model.decoder.arch;
+        let (chosen, sources) = match name::named(&self.neuron, self.set.as_ref(), arch)? {
+            Some((neurons, sources)) => (Some(neurons), sources),
+            None => (None, Vec::new()),
+        };
+        let layers = self.layers(arch, chosen.as_deref())?;
+        let mut prepared = Texts::read(&self.prompts, &self.metric, self.length as usize, model)?;
+        prepared.sources.extend(sources);
+        let path = self.prompts.prompts.display();
+        if prepared.items.texts.iter().all(|text| text.ids.len() < 2) {
+            let why = "has no text of two tokens: the first position, where attention sinks, is left out";
+            return Err(AnalysisError::Bad(format!("{path}: {why}")));
+        }
+        let measured = prepared.items.metrics.is_some();
+        if !measured && (self.position != Position::Last || self.mode != Silenced::Zero) {
+            let (position, mode) = (param("position"), param("mode"));
+            tracing::warn!("{position} and {mode} do nothing: no prompt has an answer, so that nothing is silenced");
+        }
+        let at = |text: &texts::Text| {
+            let found = self.position.of(text.ids.len());
+            found.map_err(|why| AnalysisError::Bad(format!("{path}: \"{}\": {why}", text.id)))
+        };
+        let positions = match measured {
+            true => prepared.items.texts.iter().map(at).collect::<Result<_, _>>()?,
+            false => Vec::new(),
+        };
+        Ok(prepared.map(|texts| Asked { texts, layers, chosen, positions }))
+    }
+
+    fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
+        let all = gather::gather(runner, items, usize::from(self.contexts))?;
+        let listed = match &items.chosen {
+            Some(chosen) => chosen.clone(),
+            None => self.strongest(runner.model(), items, &all, runner.is_counting())?,
+        };
+        let effects = match &items.texts.metrics {
+            Some(metrics) => Some(self.effects(runner, items, metrics, &all, &listed)?),
+            None => None,
+        };
+        Ok(Measured { all, listed, effects })
+    }
+
+    fn tables(&self, about: &About, items: &Asked, measured: Measured) -> Result<Output, AnalysisError> {
+        let tables = tables::tables(self, about, items, &measured)?;
+        let said = match &self.set {
+            Some(_) => "the neurons that were given",
+            None if items.chosen.is_some() => "the neurons that were named",
+            None if measured.effects.is_some() => "the largest attributions to the answer, the strongest first",
+            None => "the neurons that write most at once, the first the most",
+        };
+        let file = name::file(&measured.listed, &format!("{}: {said}", about.model));
+        Ok(Output { tables, files: vec![(FILE.to_string(), file)] })
+    }
+}
+
+/// The file that lists the neurons that were looked at closely.
+const FILE: &str = "neurons.txt";
+
+impl Neurons {
+    /// The layers that are asked about, and have neurons.
+    fn layers(&self, arch: &Arch, chosen: Option<&[Neuron]>) -> Result<Vec<Layer>, AnalysisError> {
+        let mut asked = layer_list(self.layers.as_deref(), arch.n_layers)?;
+        if let Some(neuron) = chosen.into_iter().flatten().find(|neuron| !asked.contains(&neuron.layer)) {
+            return Err(AnalysisError::Bad(format!("{}: leaves out {neuron}, which is asked about", param("layers"))));
+        }
+        if let Some(chosen) = chosen {
+            asked.retain(|layer| chosen.iter().any(|neuron| neuron.layer == *layer));
+        }
+        let found: Vec<(usize, Result<usize, String>)> =
+            asked.iter().map(|layer| (*layer, name::width(arch, *layer))).collect();
+        if let (true, Some((_, Err(why)))) = (found.iter().all(|(_, width)| width.is_err()), found.first()) {
+            return Err(AnalysisError::Bad(why.clone()));
+        }
+        let gated = |layer: usize| SiteKind::MlpGate.at(layer).check(arch).is_ok();
+        let there = found.into_iter().filter_map(|(layer, width)| Some((layer, width.ok()?)));
+        Ok(there.map(|(layer, width)| Layer { layer, width, gated: gated(layer) }).collect())
+    }
+
+    /// The neurons that are looked at where none is chosen; of none that was run, the first ones.
+    fn strongest(
+        &self,
+        model: &Model,
+        items: &Asked,
+        all: &Gathered,
+        counting: bool,
+    ) -> Result<Vec<Neuron>, AnalysisError> {
+        let list = usize::from(self.list);
+        let each =
+            |layer: &Layer| (0..layer.width).map(|neuron| Neuron { layer: layer.layer, neuron }).collect::<Vec<_>>();
+        if counting {
+            return Ok(items.layers.iter().flat_map(each).take(list).collect());
+        }
+        let mut sized: Vec<(f64, Neuron)> = Vec::new();
+        for (layer, tally) in items.layers.iter().zip(&all.tallies) {
+            let sizes = match items.texts.metrics {
+                Some(_) => vec![1.0; layer.width],
+                None => gather::sizes(&model.decoder, layer.layer).map_err(failed)?.iter().map(|x| x.sqrt()).collect(),
+            };
+            sized.extend(each(layer).into_iter().zip(sizes).enumerate().map(|(i, (neuron, size))| {
+                let strength = match items.texts.metrics {
+                    Some(_) => tally.attribution[i].abs(),
+                    None => f64::from(tally.max[i].abs().max(tally.min[i].abs()) * size),
+                };
+                (strength, neuron)
+            }));
+        }
+        sized.sort_by(|(a, i), (b, j)| b.total_cmp(a).then(i.cmp(j)));
+        Ok(sized.into_iter().take(list).map(|(_, neuron)| neuron).collect())
+    }
+
+    /// What listed neurons add to the logit difference, and what silencing each, and all of them together, does to it.
+    fn effects(
+        &self,
+        runner: &dyn Runner,
+        items: &Asked,
+        metrics: &[Metric],
+        all: &Gathered,
+        listed: &[Neuron],
+    ) -> Result<Effects, AnalysisError> {
+        let arch = &runner.model().decoder.arch;
+        let sets = sets(items, listed, runner.seed());
+        let alone = listed.iter().map(std::slice::from_ref);
+        let silenced: Vec<&[Neuron]> = alone.chain(sets.iter().map(|set| set.neurons.as_slice())).collect();
+        let mut found = Effects {
+            attributions: vec![Vec::new(); listed.len()],
+            swaps: vec![Vec::new(); silenced.len()],
+            sets: Vec::new(),
+        };
+        // The numbers of a layer's neurons, by column.
+        let mut layers: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        let mut by_column: Vec<usize> = (0..listed.len()).collect();
+        by_column.sort_by_key(|n| listed[*n]);
+        by_column.iter().for_each(|n| layers.entry(listed[*n].layer).or_default().push(*n));
+        let edits: usize = silenced.iter().map(|neurons| neurons.len().min(arch.n_layers)).sum();
+        for some in batches(metrics.len(), edits) {
+            let mut plan = Plan::default();
+            let mut asked = Vec::new();
+            for i in some {
+                let text = &items.texts.texts[i];
+                let prompt = plan.prompt(text.id.clone(), text.ids.clone());
+                let clean = Value::ask(&mut plan, prompt, &metrics[i]);
+                let stream = gather::at_last(&mut plan, prompt, SiteKind::ResidPost.at(arch.n_layers - 1), Part::All);
+                let of_layers: Vec<[Handle<Array>; 2]> = layers
+                    .iter()
+                    .map(|(layer, of_layer)| {
+                        let columns = of_layer.iter().map(|n| listed[*n].neuron).collect();
+                        let act = SiteKind::MlpAct.at(*layer);
+                        let act = gather::at_last(&mut plan, prompt, act, Part::Columns(columns));
+                        [act, gather::at_last(&mut plan, prompt, SiteKind::MlpOut.at(*layer), Part::All)]
+                    })
+                    .collect();
+                let forks: Vec<AskedValue> = silenced
+                    .iter()
+                    .map(|neurons| {
+                        let fork = plan.fork(prompt, self.silencing(items, all, neurons, &items.positions[i]));
+                        Value::ask(&mut plan, fork, &metrics[i])
+                    })
+                    .collect();
+                asked.push((i, clean, stream, of_layers, forks));
+            }
+            let readings = runner.run(&plan)?;
+            for (_, clean, _, _, forks) in &asked {
+                let base = clean.of(&readings);
+                let swaps = found.swaps.iter_mut().zip(forks);
+                swaps.for_each(|(swaps, fork)| swaps.push(base.swap(None, fork.of(&readings))));
+            }
+            if runner.is_counting() {
+                continue;
+            }
+            let decoder = &runner.model().decoder;
+            let mut along: Vec<Vec<f32>> = Vec::new();
+            for (i, _, stream, ..) in &asked {
+                let Some(sides) = gather::sides(&metrics[*i]) else { continue };
+                along.extend(directions_of_stream(decoder, sides, &readings[*stream].values).map_err(failed)?);
+            }
+            let along: Vec<&[f32]> = along.iter().map(Vec::as_slice).collect();
+            for (l, (layer, of_layer)) in layers.iter().enumerate() {
+                // Each prompt has two directions, and one output of the MLP for both.
+                let outs: Vec<&[f32]> = asked.iter().flat_map(|a| [&readings[a.3[l][1]].values[..]; 2]).collect();
+                let each = directions_of_neurons(decoder, *layer, &along, &outs).map_err(failed)?;
+                for (a, both) in asked.iter().zip(each.chunks_exact(2)) {
+                    let acts = &readings[a.3[l][0]].values;
+                    for (n, act) in of_layer.iter().zip(acts) {
+                        let of = |row: &Vec<f32>| f64::from(*act) * f64::from(row[listed[*n].neuron]);
+                        found.attributions[*n].push([of(&both[0]), of(&both[1])]);
+                    }
+                }
+            }
+        }
+        found.sets = sets;
+        Ok(found)
+    }
+
+    /// The edits that silence some neurons, one a layer.
+    fn silencing(&self, items: &Asked, all: &Gathered, neurons: &[Neuron], positions: &Positions) -> Vec<Edit> {
+        let mut by_layer: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        neurons.iter().for_each(|n| by_layer.entry(n.layer).or_default().push(n.neuron));
+        let edit = |(layer, mut columns): (usize, Vec<usize>)| {
+            columns.sort_unstable();
+            let change = match self.mode {
+                Silenced::Zero => Change::Zero,
+                Silenced::Mean => {
+                    let l = items.layers.iter().position(|of| of.layer == layer).unwrap_or(0);
+                    let mean = |i: &usize| (all.tallies[l].sum[*i] / all.positions.max(1) as f64) as f32;
+                    Change::Set(columns.iter().map(mean).collect())
+                }
+            };
+            Edit {
+                site: SiteKind::MlpAct.at(layer),
+                part: Part::Columns(columns),
+                positions: positions.clone(),
+                change,
+            }
+        };
+        by_layer.into_iter().map(edit).collect()
+    }
+}
+
+/// The listed neurons together, and random ones, as many of each layer, that are none of them.
+fn sets(items: &Asked, listed: &[Neuron], seed: u64) -> Vec<Set> {
+    if listed.len() < 2 {
+        return Vec::new();
+    }
+    let mut sets = vec![Set { name: LISTED.to_string(), neurons: listed.to_vec() }];
+    for k in 0..RANDOM_SETS {
+        let mut rng = stats::rng(seed, &format!("neurons.random.{k}"));
+        let mut neurons = Vec::new();
+        for layer in &items.layers {
+            let own: Vec<usize> = listed.iter().filter(|n| n.layer == layer.layer).map(|n| n.neuron).collect();
+            let others: Vec<usize> = (0..layer.width).filter(|i| !own.contains(i)).collect();
+            if own.is_empty() {
+                continue;
+            }
+            if others.len() < own.len() {
+                // Most of a layer was listed: nothing is left to compare with.
+                return sets;
+            }
+            let drawn = sample(&mut rng, others.len(), own.len());
+            neurons.extend(drawn.iter().map(|i| Neuron { layer: layer.layer, neuron: others[i] }));
+        }
+        sets.push(Set { name: format!("random {}", k + 1), neurons });
+    }
+    sets
+}
+
+/// What the set of all listed neurons is called.
+const LISTED: &str = "listed";
+
+fn failed(e: candle_core::Error) -> AnalysisError {
+    AnalysisError::Failed(e.to_string())
+}

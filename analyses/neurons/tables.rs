@@ -1,0 +1,395 @@
+//! The tables of neurons.
+
+use super::{Asked, Effects, Layer, Measured, Neuron, Neurons, failed};
+use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
+use crate::analyses::halves::{Halves, over_items};
+use crate::analyses::lens::visible;
+use crate::analyses::prelude::*;
+use crate::analyses::summary::Swap;
+use crate::model::decoder::Decoder;
+use crate::model::tokenizer::Tokenizer;
+use crate::stats::bca_family;
+use candle_core::Tensor;
+use rayon::prelude::*;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+rows! {
+    /// A neuron over all texts.
+    pub struct NeuronRow<'a> in "neurons" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        neuron: i64 = "neuron, from 0",
+        n: i64 = "positions: all but the first of each text",
+        activity: Option<f64> =
+            "share of positions at which the neuron is at work: its activation is above 0, or, in an MLP with a gate, it is in the \
+             smallest set of the layer's that holds 90 % of what is written (activation and size of the column, squared)",
+        positive: Option<f64> = "share of positions at which the activation is above 0",
+        mean: Option<f64> = "mean activation",
+        max: Option<f64> = "highest activation",
+        min: Option<f64> = "lowest activation",
+        size: Option<f64> = "size of the neuron's column of the down projection",
+        attribution_mean: Option<f64> [if any] =
+            "what it adds to the logit difference at the last position, mean over prompts, nats",
+        vocabulary: Option<Cow<'a, str>> [if any] =
+            "the tokens whose logits its column raises most, for a positive activation; a dot stands for a space",
+        vocabulary_low: Option<Cow<'a, str>> [if any] = "the tokens whose logits it lowers most",
+    }
+
+    /// A neuron that was looked at closely, over prompts with an answer.
+    pub struct EffectRow<'a> in "effects" {
+        model: &'a str = "the model, as it was named",
+        layer: i64 = "layer, from 0",
+        neuron: i64 = "neuron, from 0",
+        mode: Cow<'a, str> = "what a silenced neuron became: zero or mean",
+        position: Cow<'a, str> = "where it was silenced",
+        n: i64 = "prompts",
+        base_mean: Option<f64> = "mean metric of the prompts, nats",
+        attribution_mean: Option<f64> = "what it adds to the logit difference at the last position, nats",
+        attribution_interval: Option<(f64, f64)> as "attribution_ci_" =
+            ["lower end of that mean's 95 % BCa interval, nats", "its upper end, nats"],
+        attribution_halves: Halves as "attribution" = "what it adds at the last position to",
+        effect_mean: Option<f64> = "metric with the neuron silenced, minus that without, mean, nats",
+        interval: Option<(f64, f64)> as "ci_" =
+            ["lower end of the mean effect's 95 % BCa interval, nats", "its upper end, nats"],
+        p_value: Option<f64> = "two-sided sign-flip permutation p-value of the mean effect",
+        q_value: Option<f64> =
+            "Benjamini-Hochberg q-value over all neurons of the layers asked about, those that were not silenced with p = 1, since \
+             those that were are the strongest; over the chosen ones where they were chosen",
+        p_max: Option<f64> = "family-wise p-value by the max statistic; empty where not all neurons were silenced",
+        share: Share as "share_of_base" = "the mean effect over the mean base metric, a ratio of means",
+        halves: Halves as "effect" = "silenced minus not, of",
+    }
+
+    /// Neurons that were silenced together.
+    pub struct SetRow<'a> in "sets" {
+        model: &'a str = "the model, as it was named",
+        set: Cow<'a, str> = "`listed`: the neurons of effects.parquet; `random N`: as many of each layer, that are none of these",
+        neurons: i64 = "how many",
+        n: i64 = "prompts",
+        effect_mean: Option<f64> = "metric with the set silenced, minus that without, mean, nats",
+        interval: Option<(f64, f64)> as "ci_" =
+            ["lower end of the mean effect's 95 % BCa interval, nats", "its upper end, nats"],
+        share: Share as "share_of_base" = "the mean effect over the mean base metric, a ratio of means",
+        halves: Halves as "effect" = "silenced minus not, of",
+    }
+
+    /// Where a neuron was highest, or lowest.
+    pub struct ContextRow<'a> in "contexts" {
+        layer: i64 = "layer, from 0",
+        neuron: i64 = "neuron, from 0",
+        end: &'a str = "`high` or, in an MLP with a gate, `low`",
+        rank: i64 = "1 for the highest, or the lowest",
+        id: Cow<'a, str> = "the text",
+        position: i64 = "position in the text, from 0",
+        before: Cow<'a, str> = "the text before the token",
+        token: Cow<'a, str> = "the token",
+        after: Cow<'a, str> = "the text after the token, which the model had not read",
+        activation: Option<f64> = "the activation",
+    }
+
+    /// A token of a neuron's vocabulary.
+    pub struct VocabularyRow<'a> in "vocabulary" {
+        layer: i64 = "layer, from 0",
+        neuron: i64 = "neuron, from 0",
+        end: &'a str = "`raised` or `lowered`, by a positive activation",
+        rank: i64 = "1 for the one that is raised, or lowered, most",
+        token: Cow<'a, str> = "the token",
+        token_id: i64 = "its id",
+        logit: Option<f64> =
+            "what a unit of activation adds to the token's logit, less the vocabulary's mean, before the final norm's scale",
+    }
+}
+
+impl EffectRow<'_> {
+    pub fn name(&self) -> String {
+        format!("L{}.N{}", self.layer, self.neuron)
+    }
+}
+
+/// The tokens that a neuron raises and lowers, each with what it adds to their logits.
+type Vocabulary = [Vec<(u32, f32)>; 2];
+
+/// How many tokens stand before and after one that a context is about.
+const AROUND: usize = 12;
+
+/// How many logits are held at once: 256 MiB.
+const LOGITS: usize = 1 << 26;
+
+pub(super) fn tables(
+    of: &Neurons,
+    about: &About,
+    items: &Asked,
+    measured: &Measured,
+) -> Result<Vec<Table>, AnalysisError> {
+    let tokenizer = about.loaded.tokenizer().ok();
+    let texts = Texts { tokenizer };
+    let vocabularies = vocabularies(of, about, items, measured)?;
+    let mut tables = vec![neurons(about, items, measured, &vocabularies, texts)?];
+    if let Some(effects) = &measured.effects {
+        tables.push(effects_table(of, about, items, measured, effects)?);
+        if !effects.sets.is_empty() {
+            tables.push(sets_table(about, measured, effects)?);
+        }
+    }
+    tables.push(contexts(items, measured, texts)?);
+    tables.push(vocabulary_table(&vocabularies, texts)?);
+    Ok(tables)
+}
+
+/// The texts of tokens.
+#[derive(Clone, Copy)]
+struct Texts<'a> {
+    tokenizer: Option<&'a Tokenizer>,
+}
+
+impl Texts<'_> {
+    fn token(self, id: u32) -> String {
+        self.tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"))
+    }
+
+    fn text(self, ids: &[u32]) -> String {
+        match self.tokenizer.map(|t| t.decode(ids, false)) {
+            Some(Ok(text)) => text,
+            _ => ids.iter().map(|id| self.token(*id)).collect(),
+        }
+    }
+
+    fn list(self, tokens: &[(u32, f32)]) -> String {
+        let names: Vec<String> = tokens.iter().map(|(id, _)| visible(&self.token(*id))).collect();
+        names.join(" ")
+    }
+}
+
+/// The vocabularies of the neurons that were looked at closely, or of all.
+fn vocabularies(
+    of: &Neurons,
+    about: &About,
+    items: &Asked,
+    measured: &Measured,
+) -> Result<BTreeMap<Neuron, Vocabulary>, AnalysisError> {
+    let decoder = &about.loaded.decoder;
+    let mut found = BTreeMap::new();
+    for layer in &items.layers {
+        let listed = measured.listed.iter().filter(|n| n.layer == layer.layer).map(|n| n.neuron);
+        let mut wanted: Vec<usize> = if of.all_vocabulary { (0..layer.width).collect() } else { listed.collect() };
+        wanted.sort_unstable();
+        let of_layer = of_layer(decoder, layer, &wanted, usize::from(of.vocabulary)).map_err(failed)?;
+        let name = |neuron: usize| Neuron { layer: layer.layer, neuron };
+        found.extend(wanted.into_iter().map(name).zip(of_layer));
+    }
+    Ok(found)
+}
+
+fn of_layer(decoder: &Decoder, layer: &Layer, neurons: &[usize], k: usize) -> candle_core::Result<Vec<Vocabulary>> {
+    if neurons.is_empty() {
+        return Ok(Vec::new());
+    }
+    let writes = decoder.neuron_writes(layer.layer)?;
+    let at_once = (LOGITS / decoder.arch.vocab.max(1)).max(1);
+    let mut found = Vec::with_capacity(neurons.len());
+    for some in neurons.chunks(at_once) {
+        let index: Vec<u32> = some.iter().map(|n| *n as u32).collect();
+        let rows = writes.index_select(&Tensor::new(index, writes.device())?, 0)?;
+        let logits: Vec<Vec<f32>> = decoder.vocabulary(&rows)?.to_vec2()?;
+        found.par_extend(logits.par_iter().map(|row| ends(row, k)));
+    }
+    Ok(found)
+}
+
+/// The `k` largest numbers of a row and the `k` smallest, less the row's mean; of equal ones the first.
+pub(super) fn ends(row: &[f32], k: usize) -> Vocabulary {
+    let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len().max(1) as f64;
+    let k = k.min(row.len());
+    [1f32, -1.0].map(|sign| {
+        let before = |a: &u32, b: &u32| (sign * row[*b as usize]).total_cmp(&(sign * row[*a as usize])).then(a.cmp(b));
+        let mut ids: Vec<u32> = (0..row.len() as u32).collect();
+        if k < ids.len() {
+            ids.select_nth_unstable_by(k, before);
+            ids.truncate(k);
+        }
+        ids.sort_by(before);
+        ids.into_iter().map(|id| (id, (f64::from(row[id as usize]) - mean) as f32)).collect()
+    })
+}
+
+fn neurons(
+    about: &About,
+    items: &Asked,
+    measured: &Measured,
+    vocabularies: &BTreeMap<Neuron, Vocabulary>,
+    texts: Texts,
+) -> Result<Table, AnalysisError> {
+    let n = measured.all.positions;
+    let share = |count: u32| Some(f64::from(count) / n.max(1) as f64);
+    let mut rows = Vec::new();
+    for (layer, tally) in items.layers.iter().zip(&measured.all.tallies) {
+        let sizes = super::gather::sizes(&about.loaded.decoder, layer.layer).map_err(failed)?;
+        for (i, size) in sizes.iter().enumerate().filter(|(i, _)| items.asks_of(layer, *i)) {
+            let vocabulary = vocabularies.get(&Neuron { layer: layer.layer, neuron: i });
+            let list = |end: usize| vocabulary.map(|both| Cow::Owned(texts.list(&both[end])));
+            let prompts = items.texts.metrics.as_ref().map(Vec::len);
+            rows.push(NeuronRow {
+                model: about.model,
+                layer: layer.layer as i64,
+                neuron: i as i64,
+                n: n as i64,
+                activity: share(if layer.gated { tally.leading[i] } else { tally.positive[i] }),
+                positive: share(tally.positive[i]),
+                mean: Some(tally.sum[i] / n.max(1) as f64),
+                max: Some(f64::from(tally.max[i])),
+                min: Some(f64::from(tally.min[i])),
+                size: Some(f64::from(*size).sqrt()),
+                attribution_mean: prompts.map(|n| tally.attribution[i] / n.max(1) as f64),
+                vocabulary: list(0),
+                vocabulary_low: list(1),
+            });
+        }
+    }
+    Ok(NeuronRow::table(rows)?)
+}
+
+fn effects_table(
+    of: &Neurons,
+    about: &About,
+    items: &Asked,
+    measured: &Measured,
+    effects: &Effects,
+) -> Result<Table, AnalysisError> {
+    let listed = &measured.listed;
+    let alone = &effects.swaps[..listed.len()];
+    let numbers: Vec<Vec<f64>> = alone.iter().map(|swaps| swaps.iter().map(|s| s.effect()).collect()).collect();
+    let all: usize = items.layers.iter().map(|layer| layer.width).sum();
+    let tests = if items.chosen.is_some() { listed.len() } else { all };
+    let tested = tested(&numbers, tests, about.seed)?;
+    let bases: Vec<f64> = alone.first().into_iter().flatten().map(|swap| swap.base).collect();
+    let shares = shares_of_gap(&numbers, &bases, about.seed);
+    let halves = halves_of(alone, about.seed);
+    let part = |k: usize| -> Vec<Vec<f64>> {
+        effects.attributions.iter().map(|of| of.iter().map(|both| both[k]).collect()).collect()
+    };
+    let (difference, answer) = (part(0), part(1));
+    let foil: Vec<Vec<f64>> =
+        difference.iter().zip(&answer).map(|(d, a)| a.iter().zip(d).map(|(a, d)| a - d).collect()).collect();
+    let attribution_halves = over_items(&answer, &foil, about.seed);
+    let options = Bootstrap { seed: about.seed, ..Bootstrap::default() };
+    let intervals = bca_family(&difference, &options);
+    let rows = listed.iter().enumerate().map(|(i, neuron)| EffectRow {
+        model: about.model,
+        layer: neuron.layer as i64,
+        neuron: neuron.neuron as i64,
+        mode: match of.mode {
+            super::Silenced::Zero => "zero".into(),
+            super::Silenced::Mean => "mean".into(),
+        },
+        position: of.position.to_string().into(),
+        n: numbers[i].len() as i64,
+        base_mean: mean(&bases),
+        attribution_mean: mean(&difference[i]),
+        attribution_interval: intervals[i].map(Interval::ends),
+        attribution_halves: attribution_halves[i],
+        effect_mean: mean(&numbers[i]),
+        interval: tested[i].interval,
+        p_value: tested[i].p,
+        q_value: tested[i].q,
+        p_max: tested[i].p_max.filter(|_| tests == listed.len()),
+        share: shares[i],
+        halves: halves[i],
+    });
+    Ok(EffectRow::table(rows)?)
+}
+
+/// The tests of neurons that are the strongest of so many.
+fn tested(numbers: &[Vec<f64>], tests: usize, seed: u64) -> Result<Vec<Tested>, AnalysisError> {
+    let mut found = part_of_family(numbers, tests, seed)?;
+    let mut p: Vec<f64> = found.iter().filter_map(|tested| tested.p).collect();
+    let n = p.len();
+    p.resize(tests.max(n), 1.0);
+    let q = crate::stats::benjamini_hochberg(&p);
+    found.iter_mut().zip(q).for_each(|(tested, q)| tested.q = Some(q));
+    Ok(found)
+}
+
+fn halves_of(swaps: &[Vec<Swap>], seed: u64) -> Vec<Halves> {
+    let half = |f: fn(&Swap) -> Option<f64>| -> Vec<Vec<f64>> {
+        swaps.iter().map(|swaps| swaps.iter().filter_map(f).collect()).collect()
+    };
+    over_items(&half(|s| s.answer), &half(|s| s.foil()), seed)
+}
+
+fn sets_table(about: &About, measured: &Measured, effects: &Effects) -> Result<Table, AnalysisError> {
+    let together = &effects.swaps[measured.listed.len()..];
+    let numbers: Vec<Vec<f64>> = together.iter().map(|swaps| swaps.iter().map(|s| s.effect()).collect()).collect();
+    let bases: Vec<f64> = together.first().into_iter().flatten().map(|swap| swap.base).collect();
+    let intervals = bca_family(&numbers, &Bootstrap { seed: about.seed, ..Bootstrap::default() });
+    let shares = shares_of_gap(&numbers, &bases, about.seed);
+    let halves = halves_of(together, about.seed);
+    let rows = effects.sets.iter().enumerate().map(|(i, set)| SetRow {
+        model: about.model,
+        set: set.name.as_str().into(),
+        neurons: set.neurons.len() as i64,
+        n: numbers[i].len() as i64,
+        effect_mean: mean(&numbers[i]),
+        interval: intervals[i].map(Interval::ends),
+        share: shares[i],
+        halves: halves[i],
+    });
+    Ok(SetRow::table(rows)?)
+}
+
+fn contexts(items: &Asked, measured: &Measured, texts: Texts) -> Result<Table, AnalysisError> {
+    let mut firsts = Vec::with_capacity(items.texts.texts.len());
+    let mut next = 0u32;
+    for text in &items.texts.texts {
+        firsts.push(next);
+        next += text.ids.len() as u32;
+    }
+    let of_neuron = |layer: &Layer, tally: &super::tally::Tally, i: usize| {
+        let mut rows = Vec::new();
+        for (end, tops) in [("high", &tally.high), ("low", &tally.low)] {
+            rows.extend(tops.of(i).enumerate().map(|(rank, (activation, token))| {
+                let t = firsts.partition_point(|first| *first <= token) - 1;
+                let (text, at) = (&items.texts.texts[t], (token - firsts[t]) as usize);
+                let until = text.ids.len().min(at + 1 + AROUND);
+                ContextRow {
+                    layer: layer.layer as i64,
+                    neuron: i as i64,
+                    end,
+                    rank: rank as i64 + 1,
+                    id: text.id.as_str().into(),
+                    position: at as i64,
+                    before: texts.text(&text.ids[at.saturating_sub(AROUND)..at]).into(),
+                    token: texts.token(text.ids[at]).into(),
+                    after: texts.text(&text.ids[at + 1..until]).into(),
+                    activation: Some(f64::from(activation)),
+                }
+            }));
+        }
+        rows
+    };
+    let mut rows = Vec::new();
+    for (layer, tally) in items.layers.iter().zip(&measured.all.tallies) {
+        let each = (0..layer.width).into_par_iter().filter(|i| items.asks_of(layer, *i));
+        let each: Vec<Vec<ContextRow>> = each.map(|i| of_neuron(layer, tally, i)).collect();
+        rows.extend(each.into_iter().flatten());
+    }
+    Ok(ContextRow::table(rows)?)
+}
+
+fn vocabulary_table(vocabularies: &BTreeMap<Neuron, Vocabulary>, texts: Texts) -> Result<Table, AnalysisError> {
+    let mut rows = Vec::new();
+    for neuron in vocabularies.keys() {
+        for (end, tokens) in ["raised", "lowered"].into_iter().zip(&vocabularies[neuron]) {
+            rows.extend(tokens.iter().enumerate().map(|(rank, (id, logit))| VocabularyRow {
+                layer: neuron.layer as i64,
+                neuron: neuron.neuron as i64,
+                end,
+                rank: rank as i64 + 1,
+                token: texts.token(*id).into(),
+                token_id: i64::from(*id),
+                logit: Some(f64::from(*logit)),
+            }));
+        }
+    }
+    Ok(VocabularyRow::table(rows)?)
+}
