@@ -12,6 +12,7 @@ pub mod cav;
 pub mod circuit;
 pub mod dla;
 pub mod edges;
+pub mod functions;
 pub mod interactions;
 pub mod interchange;
 pub mod lens;
@@ -281,6 +282,7 @@ registry! {
     lens::Lens,
     attention::Attention,
     neurons::Neurons,
+    functions::Functions,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

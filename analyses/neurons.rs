@@ -15,6 +15,7 @@ mod tally;
 mod texts;
 
 pub use name::Neuron;
+pub(super) use tables::ends;
 
 use super::halves::{Asked as AskedValue, Value};
 use super::inputs::layer_list;

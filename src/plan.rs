@@ -43,7 +43,7 @@ pub use reading::{Array, Reading, Readings};
 pub use split::Piece;
 pub use what::{
     Activation, Attribution, EdgeEffects, EdgeEstimate, Entropy, Gradient, Handle, KlFrom, LogProbs, Metric,
-    Projection, Readable, What,
+    Projection, Rank, Readable, What,
 };
 
 use crate::model::arch::Arch;

@@ -29,7 +29,7 @@ pub use crate::dataset::{Data, Dataset, Input, Item, Pair, read_pairs, read_prom
 pub use crate::model::{Model, Options as ModelOptions};
 pub use crate::plan::{
     Activation, Attribution, Change, EdgeEffects, EdgeEstimate, Edit, Entropy, Gradient, KlFrom, LogProbs, Metric,
-    Part, Plan, Positions, Projection, Readings, Run,
+    Part, Plan, Positions, Projection, Rank, Readings, Run,
 };
 pub use crate::run::{Cancel, Engine, Generation, Sampling, Steps};
 pub use crate::session::Session;

@@ -61,10 +61,7 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
             x_label: "layer".to_string(),
             y_label: "share of the layer's neurons".to_string(),
             shares: true,
-            curves: vec![
-                curve("at work", of(|row| row.activity)),
-                curve("above 0", of(|row| row.positive)),
-            ],
+            curves: vec![curve("at work", of(|row| row.activity)), curve("above 0", of(|row| row.positive))],
             ..Curves::default()
         };
         figures.push((ACTIVITY.to_string(), Figure::from(figure)));

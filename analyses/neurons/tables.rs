@@ -198,7 +198,7 @@ fn of_layer(decoder: &Decoder, layer: &Layer, neurons: &[usize], k: usize) -> ca
 }
 
 /// The `k` largest numbers of a row and the `k` smallest, less the row's mean; of equal ones the first.
-pub(super) fn ends(row: &[f32], k: usize) -> Vocabulary {
+pub(in crate::analyses) fn ends(row: &[f32], k: usize) -> Vocabulary {
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len().max(1) as f64;
     let k = k.min(row.len());
     [1f32, -1.0].map(|sign| {

@@ -290,6 +290,10 @@ impl Plan {
                 program.read_rows(i, rows, EndWhat::Kl);
             }
             What::Entropy => program.read_end(i, run, EndWhat::Entropy),
+            What::Rank(token) => {
+                known(&[*token], arch).map_err(|why| at.bad(why.replacen("token id", "token", 1)))?;
+                program.read_end(i, run, EndWhat::Rank(*token));
+            }
             What::LogProbs(of) => {
                 known(&of.tokens, arch).map_err(|why| at.bad(why.replacen("token id", "token", 1)))?;
                 program.read_end(i, run, EndWhat::LogProbs(&of.tokens));

@@ -139,6 +139,7 @@ pub(crate) enum EndWhat<'p> {
     /// Of the first row, from that of the second.
     Kl,
     Entropy,
+    Rank(u32),
     LogProbs(&'p [u32]),
     Normed(Take<'p>),
     Logits(Take<'p>),

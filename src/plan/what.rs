@@ -51,6 +51,10 @@ pub struct KlFrom(pub Run);
 #[derive(Clone, Copy, Debug)]
 pub struct Entropy;
 
+/// The rank of a token as the next one, after the last position: 1 and how many tokens are likelier.
+#[derive(Clone, Copy, Debug)]
+pub struct Rank(pub u32);
+
 /// The log-probabilities of some tokens as the next one, after the last position. `[tokens]`, nats
 #[derive(Clone, Debug)]
 pub struct LogProbs {
@@ -120,6 +124,7 @@ pub enum What {
     Activation(Activation),
     KlFrom(Run),
     Entropy,
+    Rank(u32),
     LogProbs(LogProbs),
     Attribution(Metric),
     Projection(Projection),
@@ -153,6 +158,7 @@ readable! {
     Activation => Array, What::Activation;
     KlFrom => f64, |of: KlFrom| What::KlFrom(of.0);
     Entropy => f64, |_| What::Entropy;
+    Rank => f64, |of: Rank| What::Rank(of.0);
     LogProbs => Array, What::LogProbs;
     Attribution => Array, |of: Attribution| What::Attribution(of.0);
     Projection => Array, What::Projection;

@@ -260,6 +260,26 @@ pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_o
     Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
 }
 
+/// What each head of a layer adds to the residual stream by a `z` of its own: through the output projection without its bias and,
+/// where a norm follows, through that norm held at the scale of `attn_out`. `[heads][d_model]`
+///
+/// # Errors
+/// If the layer has no heads or cannot be read, or candle fails.
+pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f32]) -> Result<Vec<Vec<f32>>> {
+    let arch = &decoder.arch;
+    let weights = decoder.weights(layer)?;
+    let z = Tensor::new(z, decoder.places.layer(layer))?.to_dtype(decoder.dtype)?.unsqueeze(0)?;
+    let heads = decoder.head_outputs(layer, &z)?.to_dtype(candle_core::DType::F32)?.reshape(((), arch.d_model))?;
+    let gained = match &weights.attn_post_norm {
+        Some(norm) => (heads.broadcast_mul(&norm.weight)? / scale(attn_out, arch.norm))?,
+        None => heads,
+    };
+    match arch.residual_scale {
+        Some(scale) => (gained * scale)?.to_vec2(),
+        None => gained.to_vec2(),
+    }
+}
+
 /// Directions of the residual stream, `[rows, d_model]`, as what each neuron of a layer adds along them for a unit of its activation.
 /// Each row is of the run whose `mlp_out` of the layer is given beside it, since a norm after it is held at this run's scale; without
 /// one, nothing has to be given. `[rows, neurons]`

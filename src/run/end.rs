@@ -249,6 +249,10 @@ fn reading(
             Reading::Number(each.sum())
         }
         EndWhat::Entropy => Reading::Number(entropy(row())),
+        EndWhat::Rank(token) => {
+            let (row, own) = (row(), row()[*token as usize]);
+            Reading::Number(1.0 + row.iter().filter(|logit| **logit > own).count() as f64)
+        }
         EndWhat::LogProbs(tokens) => {
             let values = log_probabilities(row(), tokens);
             Reading::Array(Array { shape: vec![tokens.len()], values })

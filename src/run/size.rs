@@ -136,9 +136,12 @@ fn logit_flops(program: &Program) -> f64 {
     let columns = |r: &EndReadout| match &r.what {
         EndWhat::Difference { answer, foil } => answer.len() + foil.len(),
         EndWhat::AboveMean(tokens) => with_mean(tokens),
-        EndWhat::Continuation(_) | EndWhat::Kl | EndWhat::Entropy | EndWhat::LogProbs(_) | EndWhat::Logits(_) => {
-            r.rows.len() * arch.vocab
-        }
+        EndWhat::Continuation(_)
+        | EndWhat::Kl
+        | EndWhat::Entropy
+        | EndWhat::Rank(_)
+        | EndWhat::LogProbs(_)
+        | EndWhat::Logits(_) => r.rows.len() * arch.vocab,
         EndWhat::Normed(_) => 0,
     };
     let read: usize = program.at_end.iter().map(columns).sum();

@@ -21,6 +21,7 @@ mod edges;
 mod experiments;
 mod families;
 mod faults;
+mod functions;
 mod generate;
 mod gradient;
 mod halves;

@@ -59,11 +59,12 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<lens::Lens>(&words, prompts());
     agree::<attention::Attention>(&words, prompts());
     agree::<neurons::Neurons>(&words, prompts());
+    agree::<functions::Functions>(&["--task", "t.jsonl"], json!({"task": "t.jsonl"}));
     let least = json!({"concept": "c.jsonl", "random": ["r.jsonl"]});
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 19, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 20, "an analysis is missing here");
 }
 
 #[test]
