@@ -15,6 +15,7 @@ use crate::figure::Heatmap;
 use crate::model::arch::Arch;
 use crate::names::short_name;
 use crate::report::cells::{self, number, plural, signed};
+use crate::report::{TokenHead, TokenPrompt, TokenView};
 use crate::run::{direction_of_z, directions_of_stream};
 use crate::stats::bca_family;
 use candle_core::Tensor;
@@ -594,10 +595,58 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         }
         found.push(section);
     }
+    if let Ok(patterns) = table(tables, PatternRow::TABLE) {
+        let view = view(&PatternRow::read(patterns)?);
+        let section = Section::new("Where they look, token by token").paragraph(
+            "In report.html the tokens of the first prompts can be pointed at: the others are shaded by the weights of the head.",
+        );
+        found.extend((!view.prompts.is_empty()).then(|| section.block(Block::Tokens(view))));
+    }
     if let Ok(sources) = table(tables, SourceRow::TABLE) {
         found.push(sources_section(&SourceRow::read(sources)?));
     }
     Ok(found)
+}
+
+/// How many prompts, tokens and heads a page can be asked about: their numbers are in it.
+const SHOWN: (usize, i64, usize) = (3, 64, 12);
+
+/// The first prompts with what the chosen heads give from token to token.
+fn view(rows: &[PatternRow]) -> TokenView {
+    let (prompts, tokens, heads) = SHOWN;
+    let mut view = TokenView {
+        caption: format!(
+            "Where the chosen heads look, in the first {tokens} tokens of the first {prompts} prompts at most."
+        ),
+        prompts: Vec::new(),
+    };
+    let rounded = |x: f64| ((x * 1e4).round() / 1e4) as f32;
+    for of_prompt in rows.chunk_by(|a, b| a.id == b.id).take(prompts) {
+        let mut prompt = TokenPrompt { id: of_prompt[0].id.to_string(), ..TokenPrompt::default() };
+        let of_heads = of_prompt.chunk_by(|a, b| (a.layer, a.head) == (b.layer, b.head));
+        for (h, of_head) in of_heads.take(heads).enumerate() {
+            let name = cells::head(of_head[0].layer, of_head[0].head);
+            let mut head = TokenHead { name, ..TokenHead::default() };
+            for row in of_head.iter().filter(|row| row.query < tokens) {
+                if row.key == 0 {
+                    head.weights.push(Vec::new());
+                }
+                let weight = row.weight.unwrap_or(0.0);
+                head.weights.last_mut().into_iter().for_each(|weights| weights.push(rounded(weight)));
+                if row.key == row.query {
+                    // What is moved for a weight of 1, which any query says of its keys.
+                    let size = row.weighted_norm.filter(|_| weight > 0.0).map_or(0.0, |norm| norm / weight);
+                    head.sizes.push(rounded(size));
+                    if h == 0 {
+                        prompt.tokens.push(row.query_token.to_string());
+                    }
+                }
+            }
+            prompt.heads.push(head);
+        }
+        view.prompts.push(prompt);
+    }
+    view
 }
 
 /// What chosen heads add to the answer of what they read, in the first prompt.

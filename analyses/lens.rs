@@ -12,7 +12,7 @@ use crate::dataset::encode::token_ids;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Heatmap};
 use crate::model::arch::Arch;
 use crate::names::short_name;
-use crate::report::cells::{plural, share, share_interval};
+use crate::report::cells::{plural, share, share_interval, signed};
 use crate::run::log_sum_exp;
 use crate::stats::{bca_mean, wilson};
 use crate::table::rows::Column;
@@ -22,12 +22,24 @@ use std::borrow::Cow;
 
 use super::columns::OfItem;
 use super::inputs::rows_read;
+use super::neurons::ends;
+use super::vectors::{Named, from_file};
 
 parameters! {
     /// Show which tokens each layer's residual stream would predict (logit lens)
     #[serde(default)]
     pub struct Lens {
-        ..prompts: PromptArgs;
+        /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "label"?, "group"?, "lang"?}
+        prompts: Option<Data>, [value_name = "FILE", required_unless_present = "vector"];
+
+        /// Use only the prompts with this label
+        label: Option<String>, [value_name = "LABEL"];
+
+        /// Show the vocabulary of this file's vector: of `functions`, `steer` or `cav`, an .npy array, a control vector (repeatable)
+        vector: Vec<Data>, [value_name = "FILE"];
+
+        /// Take this vector of files that have several
+        vector_name: Option<String>, [value_name = "NAME"];
 
         /// Follow this token's rank for prompts that name no answer: a string, of which the first token counts, or id:N (repeatable)
         // A text would be taken as it is otherwise, `id:5` too.
@@ -47,6 +59,8 @@ parameters! {
 /// Prompts with what is followed in each.
 pub struct Asked {
     prompts: Prompts,
+    /// Vectors whose vocabulary is shown.
+    vectors: Vec<Named>,
     /// The tokens whose rank is asked for; none where nothing names any.
     answers: Vec<Vec<u32>>,
     /// Which positions are read of each.
@@ -81,11 +95,40 @@ impl Analysis for Lens {
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
         let arch = &model.decoder.arch;
         let sites = self.sites(arch)?;
-        let prepared = self.prompts.encoded(model)?;
+        let (mut vectors, mut read) = (Vec::new(), Vec::new());
+        for data in &self.vector {
+            let given = from_file(data.clone(), self.vector_name.as_deref(), None)?;
+            let (found, d) = (given.named.vector.len(), arch.d_model);
+            if found != d {
+                let why = format!("{}: the vector has {found} numbers, the model's stream {d}", data.display());
+                return Err(AnalysisError::Bad(why));
+            }
+            vectors.push(given.named);
+            read.push(given.source);
+        }
+        let mut prepared = match (&self.prompts, vectors.is_empty()) {
+            (Some(prompts), _) => {
+                PromptArgs { label: self.label.clone(), ..PromptArgs::from(prompts.clone()) }.encoded(model)?
+            }
+            (None, true) => {
+                let (prompts, vector) = (param("prompts"), param("vector"));
+                return Err(AnalysisError::Bad(format!("nothing is asked: give {prompts}, {vector} or both")));
+            }
+            (None, false) => {
+                let dataset =
+                    Dataset { path: "".into(), sha256: String::new(), items: Vec::new(), warnings: Vec::new() };
+                Prepared {
+                    items: Prompts { dataset, ids: Vec::new() },
+                    sources: Vec::new(),
+                    scored: Default::default(),
+                }
+            }
+        };
+        prepared.sources.extend(read);
         let set = &prepared.items.dataset;
         let given =
             token_ids(model, &self.answer).map_err(|why| AnalysisError::Bad(format!("{}: {why}", param("answer"))))?;
-        if !given.is_empty() && set.items.iter().all(|item| !item.answer.is_empty()) {
+        if !given.is_empty() && !set.items.is_empty() && set.items.iter().all(|item| !item.answer.is_empty()) {
             tracing::warn!("{}: does nothing, for every prompt names its own `answer`", param("answer"));
         }
         let (mut answers, mut positions) = (Vec::new(), Vec::new());
@@ -99,7 +142,7 @@ impl Analysis for Lens {
                 Positions::At(positions) => positions,
             });
         }
-        Ok(prepared.map(|prompts| Asked { prompts, answers, positions, sites }))
+        Ok(prepared.map(|prompts| Asked { prompts, vectors, answers, positions, sites }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
@@ -160,11 +203,46 @@ impl Analysis for Lens {
             let seen: Vec<&Seen> = measured.0.iter().filter_map(|of| of.last()?.get(s)).collect();
             self.layer(about, site, &seen)
         });
-        Ok(vec![LensRow::table(rows)?, LayerRow::table(layers)?].into())
+        let mut tables = match items.positions.is_empty() {
+            true => Vec::new(),
+            false => vec![LensRow::table(rows)?, LayerRow::table(layers)?],
+        };
+        if !items.vectors.is_empty() {
+            tables.push(self.vocabularies(about, &items.vectors)?);
+        }
+        Ok(tables.into())
     }
 }
 
 impl Lens {
+    /// The tokens that vectors raise and lower.
+    fn vocabularies(&self, about: &About, vectors: &[Named]) -> Result<Table, AnalysisError> {
+        let decoder = &about.loaded.decoder;
+        let tokenizer = about.loaded.tokenizer().ok();
+        let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
+        let mut rows = Vec::new();
+        for (data, named) in self.vector.iter().zip(vectors) {
+            let logits = || -> candle_core::Result<Vec<Vec<f32>>> {
+                let vector = Tensor::new(&named.vector[..], decoder.places.last())?.unsqueeze(0)?;
+                decoder.vocabulary(&vector)?.to_vec2()
+            };
+            let logits = logits().map_err(|e| AnalysisError::Failed(e.to_string()))?.pop().unwrap_or_default();
+            let both = ends(&logits, usize::from(self.top));
+            for (end, tokens) in ["raised", "lowered"].into_iter().zip(&both) {
+                rows.extend(tokens.iter().enumerate().map(|(rank, (id, logit))| VocabularyRow {
+                    file: data.display().to_string().into(),
+                    vector: named.name.as_str().into(),
+                    end,
+                    rank: rank as i64 + 1,
+                    token: text(*id).into(),
+                    token_id: i64::from(*id),
+                    logit: Some(f64::from(*logit)),
+                }));
+            }
+        }
+        Ok(VocabularyRow::table(rows)?)
+    }
+
     /// Where it is read.
     fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
         use SiteKind::*;
@@ -295,6 +373,18 @@ rows! {
             "Kullback-Leibler divergence of the model's own distribution there from the one that the lens shows, nats",
     }
 
+    /// A token of a vector's vocabulary.
+    pub struct VocabularyRow<'a> in "vocabulary" {
+        file: Cow<'a, str> = "the vector's file",
+        vector: Cow<'a, str> = "the vector's name there",
+        end: &'a str = "`raised` or `lowered`",
+        rank: i64 = "1 for the one that is raised, or lowered, most",
+        token: Cow<'a, str> = "the token",
+        token_id: i64 = "its id",
+        logit: Option<f64> =
+            "what the vector adds to the token's logit through the final norm's gain, less the vocabulary's mean, before its scale",
+    }
+
     /// What the lens shows at each prompt's last read position, over prompts.
     pub struct LayerRow<'a> in "layers" {
         model: &'a str = "the model, as it was named",
@@ -395,6 +485,9 @@ pub(super) fn visible(token: &str) -> String {
 }
 
 fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
+    if of_vectors_alone(tables) {
+        return Ok(Figures::new());
+    }
     let (rows, layers) = (LensRow::read(table(tables, LensRow::TABLE)?)?, table(tables, LayerRow::TABLE)?);
     let first = LayerRow::read(layers)?.first().cloned().unwrap_or_default();
     let model = short_name(first.model);
@@ -435,7 +528,34 @@ const ANSWER: &str = "answer.png";
 const SHARES: &str = "shares.png";
 const DIVERGENCE: &str = "divergence.png";
 
+/// Whether no prompt was asked about.
+fn of_vectors_alone(tables: &[Table]) -> bool {
+    table(tables, VocabularyRow::TABLE).is_ok() && table(tables, LensRow::TABLE).is_err()
+}
+
+/// What vectors say.
+fn vocabulary_section(rows: &[VocabularyRow]) -> Section {
+    let mut section = Section::new("What vectors say").paragraph(
+        "A vector that is added to the residual stream is read through the final norm's gain and the unembedding. A vector need not say \
+         what it does: later layers read it too.",
+    );
+    for of_vector in rows.chunk_by(|a, b| (&a.file, &a.vector) == (&b.file, &b.vector)) {
+        let header =
+            vec![Heading::text("raises"), Heading::number("logit"), Heading::text("lowers"), Heading::number("logit")];
+        let of = |end: &str| of_vector.iter().filter(|row| row.end == end).collect::<Vec<_>>();
+        let cell = |row: &VocabularyRow| [visible(&row.token), signed(row.logit, 3)];
+        let cells = of("raised").into_iter().zip(of("lowered")).map(|(up, down)| [cell(up), cell(down)].concat());
+        section = section.table(format!("{} of {}", of_vector[0].vector, of_vector[0].file), header, cells.collect());
+    }
+    section
+}
+
 fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
+    let vocabulary = table(tables, VocabularyRow::TABLE).ok().map(VocabularyRow::read).transpose()?;
+    let vocabulary = vocabulary.map(|rows| vocabulary_section(&rows));
+    if of_vectors_alone(tables) {
+        return Ok(vocabulary.into_iter().collect());
+    }
     let rows = LensRow::read(table(tables, LensRow::TABLE)?)?;
     let layers = LayerRow::read(table(tables, LayerRow::TABLE)?)?;
     let first = layers.first().cloned().unwrap_or_default();
@@ -466,7 +586,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         let caption = format!("The likeliest token at each layer in the prompt {}.", of.id);
         prompts = prompts.figure(dir.join(OfPrompt::file(i)), caption, "Likeliest tokens, layers by positions.");
     }
-    Ok(vec![main, prompts])
+    Ok([main, prompts].into_iter().chain(vocabulary).collect())
 }
 
 /// What is asked of a layer's likeliest token.

@@ -13,12 +13,14 @@ pub mod circuit;
 pub mod dla;
 pub mod edges;
 pub mod functions;
+pub mod importance;
 pub mod interactions;
 pub mod interchange;
 pub mod lens;
 pub mod neurons;
 pub mod routing;
 pub mod steer;
+pub mod truth;
 
 // What several of them share, and what is made of their tables together.
 pub mod align;
@@ -283,6 +285,8 @@ registry! {
     attention::Attention,
     neurons::Neurons,
     functions::Functions,
+    importance::Importance,
+    truth::Truth,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

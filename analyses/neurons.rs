@@ -14,7 +14,7 @@ mod tables;
 mod tally;
 mod texts;
 
-pub use name::Neuron;
+pub use name::{Neuron, width};
 pub(super) use tables::ends;
 
 use super::halves::{Asked as AskedValue, Value};

@@ -5,7 +5,7 @@
 
 Checks that nothing reaches beyond the window, no script fails, nothing is requested, figures have the page's colours, the
 numbers of a figure are shown under the pointer and by arrow keys, pinned columns stay where they are while a table is
-scrolled, and a graph can be walked by slider, pointer and keyboard. Prints what fails and leaves 1; without Chromium it leaves 2. --shots keeps pictures of all pages.
+scrolled, a graph can be walked by slider, pointer and keyboard, and tokens say where they look. Prints what fails and leaves 1; without Chromium it leaves 2. --shots keeps pictures of all pages.
 Needs Debian's package `chromium` (CHROMIUM names another program) and nothing but Python's standard library.
 """
 
@@ -108,7 +108,22 @@ SPOT = """(() => {
   const spot = spots.find(({ x, y }) => part.contains(document.elementFromPoint(x, y)));
   return new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(spot && { x: spot.x, y: spot.y }))));
 })()"""
-KEYS = {"ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Home": 36, "End": 35}
+# What tokens show: how many there are, which is picked, how many are shaded, and what is said of it.
+TOKENS = """(() => {
+  const figure = document.querySelector("figure.tokens");
+  if (!figure) return null;
+  const all = Array.from(figure.querySelectorAll(".text span")), picked = all.findIndex(one => one.getAttribute("aria-pressed") === "true");
+  const shaded = all.filter(one => !["", "0%"].includes(one.style.getPropertyValue("--weight"))).length;
+  return { all: all.length, picked, shaded, said: figure.querySelector("[role=status]")?.textContent ?? null,
+           selects: figure.querySelectorAll("select").length };
+})()"""
+TOKEN_SPOT = """(() => {
+  const span = document.querySelectorAll("figure.tokens .text span")[%d];
+  span.scrollIntoView({ block: "center", behavior: "instant" });
+  const box = span.getClientRects()[0];
+  return { x: box.left + box.width / 2, y: box.top + box.height / 2 };
+})()"""
+KEYS = {"ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Enter": 13, "Escape": 27, "Home": 36, "End": 35}
 
 
 class Browser:
@@ -292,6 +307,34 @@ def walk(browser: Browser) -> list[str]:
     return found
 
 
+def look(browser: Browser) -> list[str]:
+    """What is wrong with the tokens of a page, where it has some."""
+    tokens, found = browser.value(TOKENS), []
+    if tokens is None:
+        return []
+
+    def expect(what: str, holds) -> None:
+        now = browser.value(TOKENS)
+        if not holds(now):
+            found.append(f"tokens {what}: {now}")
+
+    last = tokens["all"] - 1
+    expect("cannot be asked", lambda t: t["selects"] == 3 and t["picked"] == -1 and t["shaded"] == 0)
+    browser.call("Input.dispatchMouseEvent", type="mouseMoved", **browser.value(TOKEN_SPOT % last))
+    expect("say nothing under the pointer", lambda t: t["picked"] == last and t["shaded"] > 0 and "looks at" in t["said"])
+    browser.value('document.querySelector("figure.tokens [tabindex=\\"0\\"]").focus()')
+    browser.press("ArrowLeft")
+    expect("are not walked by arrow keys", lambda t: t["picked"] == last - 1)
+    way = 'document.querySelectorAll("figure.tokens select")[2]'
+    browser.value(f'{way}.value = "1"; {way}.dispatchEvent(new Event("change"))')
+    expect("do not say who looks at one", lambda t: "is looked at by" in t["said"])
+    browser.press("Escape")
+    expect("stay shaded after Escape", lambda t: t["picked"] == -1 and t["shaded"] == 0)
+    browser.value(f'{way}.value = "0"; {way}.dispatchEvent(new Event("change"))')
+    browser.press("End")
+    return found + browser.value(OVERFLOW)
+
+
 def check(browser: Browser, page: str, width: int, scheme: str, shot: pathlib.Path | None) -> list[str]:
     """What is wrong with a page at a width in a colour scheme."""
     browser.call("Emulation.setDeviceMetricsOverride", width=width, height=HEIGHT, deviceScaleFactor=1, mobile=width < 600)
@@ -299,7 +342,7 @@ def check(browser: Browser, page: str, width: int, scheme: str, shot: pathlib.Pa
     browser.events.clear()
     browser.call("Page.navigate", url=page)
     browser.wait("Page.loadEventFired")
-    found = browser.value(OVERFLOW) + browser.value(LOOKS) + tips(browser) + walk(browser)
+    found = browser.value(OVERFLOW) + browser.value(LOOKS) + tips(browser) + walk(browser) + look(browser)
     if shot:
         browser.value("window.scrollTo(0, 0)")
         tall = min(browser.value("document.documentElement.scrollHeight"), TALLEST)

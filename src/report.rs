@@ -56,6 +56,37 @@ pub enum Block {
     KeyValues(Vec<(String, String)>),
     /// Text of fixed width, shown as it is: a command, a prompt.
     Code(String),
+    /// Prompts whose tokens show where heads look: in HTML alone, where a reader can point at them.
+    Tokens(TokenView),
+}
+
+/// Prompts with what heads give from token to token.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct TokenView {
+    /// What is shown.
+    #[serde(skip)]
+    pub caption: String,
+    /// At least one; all have the same heads.
+    pub prompts: Vec<TokenPrompt>,
+}
+
+/// The tokens of a prompt.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct TokenPrompt {
+    pub id: String,
+    /// Their texts, spaces included.
+    pub tokens: Vec<String>,
+    pub heads: Vec<TokenHead>,
+}
+
+/// What a head gives.
+#[derive(Debug, Clone, PartialEq, Default, serde::Serialize)]
+pub struct TokenHead {
+    pub name: String,
+    /// For each token its weights on the tokens up to itself.
+    pub weights: Vec<Vec<f32>>,
+    /// How large what the head moves from each token is, for a weight of 1.
+    pub sizes: Vec<f32>,
 }
 
 /// A table of text cells.

@@ -8,6 +8,7 @@ use crate::analyses::prelude::*;
 use crate::analyses::summary::Swap;
 use crate::model::decoder::Decoder;
 use crate::model::tokenizer::Tokenizer;
+use crate::report::cells;
 use crate::stats::bca_family;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -103,7 +104,7 @@ rows! {
 
 impl EffectRow<'_> {
     pub fn name(&self) -> String {
-        format!("L{}.N{}", self.layer, self.neuron)
+        cells::neuron(self.layer, self.neuron)
     }
 }
 

@@ -112,6 +112,11 @@ pub fn head(layer: i64, head: i64) -> String {
     format!("L{layer}.H{head}")
 }
 
+/// `L23.N1234`: a neuron by its layer and its number there, both from 0.
+pub fn neuron(layer: i64, neuron: i64) -> String {
+    format!("L{layer}.N{neuron}")
+}
+
 fn present(x: Option<f64>) -> Option<f64> {
     x.filter(|x| !x.is_nan())
 }

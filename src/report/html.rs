@@ -16,12 +16,13 @@ use sha2::{Digest, Sha256};
 
 use super::anchors::Anchors;
 use super::inline::{Span, plain, spans};
-use super::{Block, FigureBlock, Report, ReportError, TableBlock};
+use super::{Block, FigureBlock, Report, ReportError, TableBlock, TokenView};
 use crate::figure::SVG_OPENING;
 use crate::markup::escape;
 
 const STYLE: &str = include_str!("style.css");
-const SCRIPT: &str = concat!(include_str!("sort.js"), include_str!("tips.js"), include_str!("graph.js"));
+const SCRIPT: &str =
+    concat!(include_str!("sort.js"), include_str!("tips.js"), include_str!("graph.js"), include_str!("tokens.js"));
 
 /// A report with more sections than this has a table of contents.
 const SECTIONS_AT_A_GLANCE: usize = 3;
@@ -133,6 +134,7 @@ impl Body {
                     let text = code(text.trim_end_matches('\n'));
                     push(&mut self.html, format_args!("<pre><code>{text}</code></pre>\n"));
                 }
+                Block::Tokens(view) => push_tokens(&mut self.html, view),
             }
         }
         Ok(())
@@ -175,6 +177,19 @@ impl Body {
         }
         out.push_str("</tbody>\n</table>\n</div>\n</figure>\n");
     }
+}
+
+/// Tokens with the numbers that the script shows; without it they are the text of the first prompt.
+fn push_tokens(out: &mut String, view: &TokenView) {
+    let Some(first) = view.prompts.first() else { return };
+    // Strings and finite numbers can always be written.
+    let data = serde_json::to_string(view).unwrap_or_default();
+    push(out, format_args!("<figure class=\"tokens\" data-view=\"{}\">\n", escape(&data)));
+    push(out, format_args!("<figcaption>{}</figcaption>\n<div class=\"text\">", inline(&view.caption)));
+    for token in &first.tokens {
+        push(out, format_args!("<span dir=\"auto\">{}</span>", escape(token)));
+    }
+    out.push_str("</div>\n</figure>\n");
 }
 
 /// Whether the first column is the rows' names: short text that is there in every row and never repeats.
@@ -267,7 +282,7 @@ mod tests {
     use super::super::tests::hostile;
     use std::path::PathBuf;
 
-    use super::super::{Heading, Section};
+    use super::super::{Heading, Section, TokenHead, TokenPrompt};
     use super::*;
     use crate::figure::Canvas;
     use crate::figure::canvas::Rect;
@@ -350,6 +365,26 @@ mod tests {
         for color in [INK, FAINT_INK, GRID, PAPER, BAND, CONTROL, EMPTY_GROUND, EMPTY_STRIPE] {
             assert!(STYLE.contains(&format!(".plot .{} {{", color.role().unwrap())), "{color:?}");
         }
+    }
+
+    #[test]
+    fn tokens_are_text_without_the_script_and_data_with_it() {
+        let head =
+            TokenHead { name: "L0.H1".to_owned(), weights: vec![vec![1.0], vec![0.25, 0.75]], sizes: vec![2.0, 0.5] };
+        let prompt =
+            TokenPrompt { id: "a".to_owned(), tokens: vec!["<b>".to_owned(), " \"x\"".to_owned()], heads: vec![head] };
+        let view = TokenView { caption: "`c`".to_owned(), prompts: vec![prompt] };
+        let page = page(Section::new("s").block(Block::Tokens(view)));
+        assert!(page.contains("<span dir=\"auto\">&lt;b&gt;</span><span dir=\"auto\"> &quot;x&quot;</span>"), "{page}");
+        let (_, rest) = page.split_once("data-view=\"").unwrap();
+        let data = rest.split_once('"').unwrap().0.replace("&quot;", "\"").replace("&lt;", "<").replace("&gt;", ">");
+        let data: serde_json::Value = serde_json::from_str(&data.replace("&amp;", "&")).unwrap();
+        assert_eq!(data["prompts"][0]["heads"][0]["weights"], serde_json::json!([[1.0], [0.25, 0.75]]));
+        assert_eq!(data["prompts"][0]["tokens"][1], " \"x\"");
+        assert!(
+            !self::page(Section::new("s").block(Block::Tokens(TokenView::default())))
+                .contains("<figure class=\"tokens")
+        );
     }
 
     #[test]

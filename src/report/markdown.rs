@@ -43,6 +43,8 @@ fn push_block(out: &mut String, block: &Block) {
             }
             out.push('\n');
         }
+        // The figures of patterns stand for it.
+        Block::Tokens(_) => {}
         Block::Code(text) => {
             let fence = "`".repeat(longest_run(text, '`').max(2) + 1);
             push(out, format_args!("{fence}text\n{}\n{fence}\n\n", text.trim_end_matches('\n')));

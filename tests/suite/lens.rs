@@ -136,3 +136,34 @@ fn what_cannot_be_read_is_refused_by_name() {
     refused(&["--position", "40"], &["12 tokens", "no position 40"]);
     refused(&["--answer", "id:400"], &["--answer", "400"]);
 }
+
+#[test]
+fn the_vocabulary_of_a_vector_needs_no_prompt() {
+    let bench = Bench::new();
+    let tensors = Folder::of("llama").tensors();
+    let (unembedding, gain) = (tensors["lm_head.weight"].values(), tensors["model.norm.weight"].values());
+    let vector: Vec<f32> = (0..gain.len()).map(|i| (i as f32 * 0.7).sin()).collect();
+    let logit = |token: usize| -> f64 {
+        let row = &unembedding[token * gain.len()..];
+        (0..gain.len()).map(|i| f64::from(row[i]) * f64::from(gain[i]) * f64::from(vector[i])).sum()
+    };
+    let mut logits: Vec<(f64, i64)> = (0..unembedding.len() / gain.len()).map(|t| (logit(t), t as i64)).collect();
+    let mean = logits.iter().map(|(logit, _)| logit).sum::<f64>() / logits.len() as f64;
+    logits.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let path = bench.path("v.safetensors");
+    let tensor = candle_core::Tensor::new(&vector[..], &candle_core::Device::Cpu).unwrap();
+    candle_core::safetensors::save(&std::collections::HashMap::from([("mine", tensor)]), &path).unwrap();
+    let (model, out) = (family_dir("llama"), bench.out("lens"));
+    let words = ["lens", model.to_str().unwrap(), "--vector", path.to_str().unwrap(), "--top", "3"];
+    gatelens([&words[..], &["--out", out.to_str().unwrap(), "--quiet"]].concat()).done();
+    let vocabulary = Table::read_parquet(out.join("vocabulary.parquet")).unwrap();
+    let expected: Vec<(f64, i64)> = logits[..3].iter().chain(logits.iter().rev().take(3)).copied().collect();
+    assert_eq!(vocabulary.ints("token_id").unwrap(), expected.iter().map(|(_, id)| *id).collect::<Vec<_>>());
+    for (found, (logit, _)) in vocabulary.floats("logit").unwrap().iter().zip(&expected) {
+        assert!((found.unwrap() - (logit - mean)).abs() < 1e-4, "{found:?} and {logit}");
+    }
+    assert!(!out.join("lens.parquet").exists());
+    assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("mine of"));
+    let nothing = ["lens", model.to_str().unwrap(), "--out", out.to_str().unwrap(), "--force"];
+    gatelens(nothing).told_by_the_parser(&["--prompts"]);
+}

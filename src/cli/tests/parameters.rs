@@ -59,12 +59,14 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<lens::Lens>(&words, prompts());
     agree::<attention::Attention>(&words, prompts());
     agree::<neurons::Neurons>(&words, prompts());
+    agree::<importance::Importance>(&words, prompts());
+    agree::<truth::Truth>(&["--items", "t.jsonl"], json!({"items": "t.jsonl"}));
     agree::<functions::Functions>(&["--task", "t.jsonl"], json!({"task": "t.jsonl"}));
     let least = json!({"concept": "c.jsonl", "random": ["r.jsonl"]});
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 20, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 22, "an analysis is missing here");
 }
 
 #[test]

@@ -143,11 +143,24 @@ impl Decoder {
     /// # Errors
     /// If an id or a position is out of range, or candle fails.
     pub fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
-        let x = self.embed.rows(ids)?;
+        self.embedded(&self.embed.rows(ids)?, positions)
+    }
+
+    /// What would enter layer 0 at these positions, were the token the mean of all: it says nothing of any. `[rows, d_model]`
+    ///
+    /// # Errors
+    /// As [`Decoder::embed`].
+    pub fn embed_mean(&self, positions: &[u32]) -> Result<Tensor> {
+        let mean = Tensor::new(self.embed.mean()?, self.places.first())?.to_dtype(self.dtype)?;
+        self.embedded(&mean.unsqueeze(0)?.repeat((positions.len(), 1))?, positions)
+    }
+
+    /// Rows of the embedding at positions.
+    fn embedded(&self, x: &Tensor, positions: &[u32]) -> Result<Tensor> {
         // Rounded to the model's dtype, as the families that scale do.
         let x = match self.arch.embed_scale {
             Some(scale) => x.broadcast_mul(&Tensor::new(scale as f32, x.device())?.to_dtype(self.dtype)?)?,
-            None => x,
+            None => x.clone(),
         };
         let x = match (&self.positions, self.arch.positions) {
             (Some(table), Positions::Learned { skipped }) => {
