@@ -14,7 +14,14 @@
     return select;
   };
   // Spaces and line breaks are seen in what is said; in the text they are what they are.
-  const seen = text => text.replaceAll(" ", "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+  // Each token is isolated, so that scripts of both directions keep their order.
+  const seen = text => `\u2068${text.replaceAll(" ", "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥")}\u2069`;
+  // The tokens' own direction is each token's; that of the line is that of most letters.
+  const direction = tokens => {
+    const letters = tokens.join("").match(/\p{L}/gu) ?? [];
+    const back = letters.filter(letter => /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufeff]/u.test(letter)).length;
+    return 2 * back > letters.length ? "rtl" : "ltr";
+  };
   const LISTED = 5;
 
   const start = figure => {
@@ -65,6 +72,7 @@
     };
     const write = () => {
       text.replaceChildren();
+      text.dir = direction(view.prompts[prompt.value].tokens);
       spans = view.prompts[prompt.value].tokens.map((token, i) => {
         const span = make("span", text, token);
         span.setAttribute("role", "button");
