@@ -323,8 +323,6 @@ fn sources(
 
 /// What chosen heads add to the answer, token by token.
 fn sources_table(about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
-    let tokenizer = about.loaded.tokenizer().ok();
-    let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
     let mut rows = Vec::new();
     for (i, of_prompt) in measured.kept.iter().enumerate() {
         let (item, ids) = (&items.prompts.dataset.items[i], &items.prompts.ids[i]);
@@ -336,7 +334,7 @@ fn sources_table(about: &About, items: &Asked, measured: &Measured) -> Result<Ta
                 layer: head.layer as i64,
                 head: head.head as i64,
                 key: key as i64,
-                key_token: text(ids[key]).into(),
+                key_token: about.token(ids[key]).into(),
                 weight: Some(f64::from(*weight)),
                 attribution: Some(*attribution),
             }));
@@ -372,12 +370,10 @@ impl Attention {
     }
 
     fn patterns(&self, about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
-        let tokenizer = about.loaded.tokenizer().ok();
-        let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
         let mut rows = Vec::new();
         for (i, of_prompt) in measured.kept.iter().enumerate() {
             let (item, ids) = (&items.prompts.dataset.items[i], &items.prompts.ids[i]);
-            let texts: Vec<String> = ids.iter().map(|id| text(*id)).collect();
+            let texts: Vec<String> = ids.iter().map(|id| about.token(*id)).collect();
             for (head, kept) in items.heads.iter().zip(of_prompt) {
                 for (query, weights) in kept.pattern.chunks_exact(ids.len()).enumerate() {
                     rows.extend(weights.iter().enumerate().take(query + 1).map(|(key, weight)| PatternRow {

@@ -14,7 +14,7 @@ mod task;
 
 use super::inputs::{Unit, layer_list};
 use super::scored::Scored;
-use super::vectors::{from_file, to_bytes};
+use super::vectors::{of_stream, to_bytes};
 use crate::analyses::prelude::*;
 use crate::dataset::Input;
 use crate::dataset::shown::Prompt;
@@ -163,12 +163,7 @@ impl Analysis for Functions {
         }
         let mut more = Vec::new();
         for data in &self.add {
-            let given = from_file(data.clone(), None, None)?;
-            if given.named.vector.len() != arch.d_model {
-                let (found, d) = (given.named.vector.len(), arch.d_model);
-                let why = format!("{}: the vector has {found} numbers, the model's stream {d}", data.display());
-                return Err(AnalysisError::Bad(why));
-            }
+            let given = of_stream(data, None, arch)?;
             sources.push(given.source);
             more.push(given.named.vector);
         }

@@ -81,11 +81,12 @@ impl Analysis for Importance {
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Vec<OfPrompt>, AnalysisError> {
-        let decoder = &runner.model().decoder;
+        let longest = items.prompts.tokens.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
+        let mask = Mask::of(&runner.model().decoder, longest)?;
         let mut found = Vec::with_capacity(items.own.len());
         for some in batches(items.own.len(), self.masks as usize) {
             let attended = attended(runner, items, some.clone())?;
-            let masked = self.masked(runner, items, some.clone())?;
+            let masked = self.masked(runner, items, &mask, some.clone())?;
             let scored: Vec<Scored> = attended
                 .into_iter()
                 .zip(masked)
@@ -95,7 +96,7 @@ impl Analysis for Importance {
                     scores: [attention, vatp, masked.occlusion, masked.rise],
                 })
                 .collect();
-            found.extend(self.curves(runner, decoder, items, some, scored)?);
+            found.extend(self.curves(runner, items, &mask, some, scored)?);
         }
         Ok(found)
     }
@@ -130,7 +131,7 @@ struct Scored {
     scores: [Vec<f64>; 4],
 }
 
-/// What stands for masked tokens, position by position of one prompt.
+/// What stands for masked tokens, position by position: the same in every prompt.
 struct Mask {
     rows: Vec<Arc<[f32]>>,
     /// Whether they are all the same, as where positions are rotated and not added.
@@ -212,13 +213,17 @@ fn attended(runner: &dyn Runner, items: &Asked, some: Range<usize>) -> Result<Ve
 
 impl Importance {
     /// Every token masked by itself, and random halves of them.
-    fn masked(&self, runner: &dyn Runner, items: &Asked, some: Range<usize>) -> Result<Vec<Masked>, AnalysisError> {
-        let decoder = &runner.model().decoder;
+    fn masked(
+        &self,
+        runner: &dyn Runner,
+        items: &Asked,
+        mask: &Mask,
+        some: Range<usize>,
+    ) -> Result<Vec<Masked>, AnalysisError> {
         let (mut plan, mut asked) = (Plan::default(), Vec::new());
         for i in some {
             let (ids, metric) = &items.prompts.tokens[i];
             let own = &items.own[i];
-            let mask = Mask::of(decoder, ids.len())?;
             let prompt = plan.prompt(items.prompts.dataset.items[i].id.clone(), ids.clone());
             let mut read = |positions: &[usize]| {
                 let fork = mask.fork(&mut plan, prompt, positions);
@@ -264,8 +269,8 @@ impl Importance {
     fn curves(
         &self,
         runner: &dyn Runner,
-        decoder: &Decoder,
         items: &Asked,
+        mask: &Mask,
         some: Range<usize>,
         scored: Vec<Scored>,
     ) -> Result<Vec<OfPrompt>, AnalysisError> {
@@ -273,7 +278,6 @@ impl Importance {
         for (i, scored) in some.zip(&scored) {
             let (ids, metric) = &items.prompts.tokens[i];
             let own = &items.own[i];
-            let mask = Mask::of(decoder, ids.len())?;
             let prompt = plan.prompt(items.prompts.dataset.items[i].id.clone(), ids.clone());
             let mut orders: Vec<Vec<usize>> = scored.scores.iter().map(|scores| ranked(scores)).collect();
             for k in 0..self.random {

@@ -22,8 +22,8 @@ use std::borrow::Cow;
 
 use super::columns::OfItem;
 use super::inputs::rows_read;
-use super::neurons::ends;
-use super::vectors::{Named, from_file};
+use super::neurons::vocabulary_of;
+use super::vectors::{Named, of_stream};
 
 parameters! {
     /// Show which tokens each layer's residual stream would predict (logit lens)
@@ -97,12 +97,7 @@ impl Analysis for Lens {
         let sites = self.sites(arch)?;
         let (mut vectors, mut read) = (Vec::new(), Vec::new());
         for data in &self.vector {
-            let given = from_file(data.clone(), self.vector_name.as_deref(), None)?;
-            let (found, d) = (given.named.vector.len(), arch.d_model);
-            if found != d {
-                let why = format!("{}: the vector has {found} numbers, the model's stream {d}", data.display());
-                return Err(AnalysisError::Bad(why));
-            }
+            let given = of_stream(data, self.vector_name.as_deref(), arch)?;
             vectors.push(given.named);
             read.push(given.source);
         }
@@ -174,8 +169,6 @@ impl Analysis for Lens {
     }
 
     fn tables(&self, about: &About, items: &Asked, measured: Measured) -> Result<Output, AnalysisError> {
-        let tokenizer = about.loaded.tokenizer().ok();
-        let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
         let mut rows = Vec::new();
         let (set, ids) = (&items.prompts.dataset.items, &items.prompts.ids);
         for (i, of_prompt) in measured.0.iter().enumerate() {
@@ -186,9 +179,9 @@ impl Analysis for Lens {
                         item: (&set[i]).into(),
                         layer: site.layer as i64,
                         position: *position as i64,
-                        token: text(ids[i][*position]).into(),
+                        token: about.token(ids[i][*position]).into(),
                         rank: rank as i64 + 1,
-                        predicted: text(*predicted).into(),
+                        predicted: about.token(*predicted).into(),
                         predicted_id: i64::from(*predicted),
                         logprob: Some(*logprob),
                         answer_rank: seen.answer.map(|(rank, _)| rank as f64),
@@ -218,23 +211,17 @@ impl Lens {
     /// The tokens that vectors raise and lower.
     fn vocabularies(&self, about: &About, vectors: &[Named]) -> Result<Table, AnalysisError> {
         let decoder = &about.loaded.decoder;
-        let tokenizer = about.loaded.tokenizer().ok();
-        let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
         let mut rows = Vec::new();
         for (data, named) in self.vector.iter().zip(vectors) {
-            let logits = || -> candle_core::Result<Vec<Vec<f32>>> {
-                let vector = Tensor::new(&named.vector[..], decoder.places.last())?.unsqueeze(0)?;
-                decoder.vocabulary(&vector)?.to_vec2()
-            };
-            let logits = logits().map_err(|e| AnalysisError::Failed(e.to_string()))?.pop().unwrap_or_default();
-            let both = ends(&logits, usize::from(self.top));
+            let both = vocabulary_of(decoder, &named.vector, usize::from(self.top));
+            let both = both.map_err(|e| AnalysisError::Failed(e.to_string()))?;
             for (end, tokens) in ["raised", "lowered"].into_iter().zip(&both) {
                 rows.extend(tokens.iter().enumerate().map(|(rank, (id, logit))| VocabularyRow {
                     file: data.display().to_string().into(),
                     vector: named.name.as_str().into(),
                     end,
                     rank: rank as i64 + 1,
-                    token: text(*id).into(),
+                    token: about.token(*id).into(),
                     token_id: i64::from(*id),
                     logit: Some(f64::from(*logit)),
                 }));

@@ -141,6 +141,12 @@ impl<'a> About<'a> {
         let loaded = runner.model();
         About { model: &loaded.name, seed: runner.seed(), loaded }
     }
+
+    /// The text of a token; `id:5` where the model has no tokenizer, or that has no such token.
+    pub fn token(&self, id: u32) -> String {
+        let tokenizer = self.loaded.tokenizer().ok();
+        tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"))
+    }
 }
 
 /// The items of each of an analysis' plans, in order: what a plan makes is held at once, and a large dataset's is too much.

@@ -15,7 +15,7 @@ mod tally;
 mod texts;
 
 pub use name::{Neuron, width};
-pub(super) use tables::ends;
+pub(super) use tables::vocabulary_of;
 
 use super::halves::{Asked as AskedValue, Value};
 use super::inputs::layer_list;

@@ -11,6 +11,7 @@ mod npy;
 use super::inputs::read_input;
 use crate::analyses::prelude::*;
 use crate::linear::{Direction, Method};
+use crate::model::arch::Arch;
 use half::{bf16, f16};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
@@ -90,6 +91,20 @@ pub fn from_file(data: impl Into<Data>, name: Option<&str>, place: Option<Place>
         return Err(bad(format!("`{}` holds {v}; a direction's numbers must be finite", named.name)));
     }
     Ok(Given { named, position, source })
+}
+
+/// [`from_file`] of a direction of a model's residual stream.
+///
+/// # Errors
+/// As [`from_file`]; and if it is not as wide as the stream.
+pub fn of_stream(data: &Data, name: Option<&str>, arch: &Arch) -> Result<Given, AnalysisError> {
+    let given = from_file(data.clone(), name, None)?;
+    let (found, d) = (given.named.vector.len(), arch.d_model);
+    if found != d {
+        let why = format!("{}: the vector has {found} numbers, the model's stream {d}", data.display());
+        return Err(AnalysisError::Bad(why));
+    }
+    Ok(given)
 }
 
 /// Which direction of a file is asked for.

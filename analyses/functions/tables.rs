@@ -3,10 +3,9 @@
 use super::evaluate::{Condition, Said};
 use super::{Asked, Functions, Measured};
 use crate::analyses::effects::family;
-use crate::analyses::neurons::ends;
+use crate::analyses::neurons::vocabulary_of;
 use crate::analyses::prelude::*;
 use crate::stats::{bca_family, sign_flip_family, wilson};
-use candle_core::Tensor;
 use std::borrow::Cow;
 
 rows! {
@@ -241,8 +240,6 @@ fn accuracy(about: &About, items: &Asked, measured: &Measured) -> Result<Table, 
 }
 
 fn words(about: &About, items: &Asked, measured: &Measured) -> Result<Table, AnalysisError> {
-    let tokenizer = about.loaded.tokenizer().ok();
-    let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
     let all = &measured.evaluated;
     let mut rows = Vec::new();
     for (form, best) in all.chosen.iter().enumerate() {
@@ -252,7 +249,7 @@ fn words(about: &About, items: &Asked, measured: &Measured) -> Result<Table, Ana
                 form: written(items, form),
                 input: &word.input,
                 output: &word.output,
-                token: text(word.token).into(),
+                token: about.token(word.token).into(),
                 rank_without: Some(said[0].rank),
                 rank: Some(said[best + 1].rank),
                 rank_examples: (form == 0).then(|| all.shown[i][0].rank),
@@ -266,20 +263,14 @@ fn words(about: &About, items: &Asked, measured: &Measured) -> Result<Table, Ana
 
 fn vocabulary(of: &Functions, about: &About, measured: &Measured) -> Result<Table, AnalysisError> {
     let decoder = &about.loaded.decoder;
-    let tokenizer = about.loaded.tokenizer().ok();
-    let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
-    let row = || -> candle_core::Result<Vec<Vec<f32>>> {
-        let vector = Tensor::new(&measured.vector[..], decoder.places.last())?.unsqueeze(0)?;
-        decoder.vocabulary(&vector)?.to_vec2()
-    };
-    let logits = row().map_err(|e| AnalysisError::Failed(e.to_string()))?.pop().unwrap_or_default();
-    let both = ends(&logits, usize::from(of.vocabulary));
+    let both = vocabulary_of(decoder, &measured.vector, usize::from(of.vocabulary));
+    let both = both.map_err(|e| AnalysisError::Failed(e.to_string()))?;
     let mut rows = Vec::new();
     for (end, tokens) in ["raised", "lowered"].into_iter().zip(&both) {
         rows.extend(tokens.iter().enumerate().map(|(rank, (id, logit))| VocabularyRow {
             end,
             rank: rank as i64 + 1,
-            token: text(*id).into(),
+            token: about.token(*id).into(),
             token_id: i64::from(*id),
             logit: Some(f64::from(*logit)),
         }));

@@ -60,8 +60,6 @@ pub(super) fn tables(about: &About, items: &Asked, measured: &[OfPrompt]) -> Res
 }
 
 fn tokens(about: &About, items: &Asked, measured: &[OfPrompt]) -> Result<Table, AnalysisError> {
-    let tokenizer = about.loaded.tokenizer().ok();
-    let text = |id: u32| tokenizer.and_then(|t| t.token(id)).unwrap_or_else(|| format!("id:{id}"));
     let mut rows = Vec::new();
     for (i, of) in measured.iter().enumerate() {
         let (item, (ids, _)) = (&items.prompts.dataset.items[i], &items.prompts.tokens[i]);
@@ -71,7 +69,7 @@ fn tokens(about: &About, items: &Asked, measured: &[OfPrompt]) -> Result<Table, 
             rows.push(TokenRow {
                 item: item.into(),
                 position: position as i64,
-                token: text(*id).into(),
+                token: about.token(*id).into(),
                 own: at.is_some(),
                 attention: score(0),
                 vatp: score(1),

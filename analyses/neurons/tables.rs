@@ -109,7 +109,7 @@ impl EffectRow<'_> {
 }
 
 /// The tokens that a neuron raises and lowers, each with what it adds to their logits.
-type Vocabulary = [Vec<(u32, f32)>; 2];
+pub(in crate::analyses) type Vocabulary = [Vec<(u32, f32)>; 2];
 
 /// How many tokens stand before and after one that a context is about.
 const AROUND: usize = 12;
@@ -198,8 +198,18 @@ fn of_layer(decoder: &Decoder, layer: &Layer, neurons: &[usize], k: usize) -> ca
     Ok(found)
 }
 
+/// The `k` tokens that a vector raises most, and the `k` that it lowers.
+pub(in crate::analyses) fn vocabulary_of(
+    decoder: &Decoder,
+    vector: &[f32],
+    k: usize,
+) -> candle_core::Result<Vocabulary> {
+    let row = Tensor::new(vector, decoder.places.last())?.unsqueeze(0)?;
+    Ok(ends(&decoder.vocabulary(&row)?.flatten_all()?.to_vec1::<f32>()?, k))
+}
+
 /// The `k` largest numbers of a row and the `k` smallest, less the row's mean; of equal ones the first.
-pub(in crate::analyses) fn ends(row: &[f32], k: usize) -> Vocabulary {
+fn ends(row: &[f32], k: usize) -> Vocabulary {
     let mean = row.iter().map(|x| f64::from(*x)).sum::<f64>() / row.len().max(1) as f64;
     let k = k.min(row.len());
     [1f32, -1.0].map(|sign| {

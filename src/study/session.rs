@@ -160,9 +160,10 @@ impl Session {
     /// As [`Session::run`].
     pub fn gather(&self, plans: &[Plan], how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
         let number = self.next.replace(self.next.get() + 1);
+        let programs = plans.iter().map(|plan| self.compiled(plan)).collect::<Result<Vec<_>, _>>()?;
         let mut sizes = Vec::with_capacity(plans.len());
-        for plan in plans {
-            let (size, digest) = (size(&self.compiled(plan)?, self.engine), plan.digest());
+        for (plan, program) in plans.iter().zip(&programs) {
+            let (size, digest) = (size(program, self.engine), plan.digest());
             self.count(plan, &digest, size);
             sizes.push((size, digest));
         }
@@ -178,8 +179,8 @@ impl Session {
             self.kept(Work { rows, flops: of(|size| size.flops), of_tokens: 0.0 });
             return Ok(readings);
         }
-        for (i, (plan, (size, _))) in plans.iter().zip(&sizes).enumerate() {
-            gatherer.take(i, &self.computed(&self.compiled(plan)?, *size)?)?;
+        for (i, (program, (size, _))) in programs.iter().zip(&sizes).enumerate() {
+            gatherer.take(i, &self.computed(program, *size)?)?;
         }
         let readings = gatherer.finish();
         if let Some((parts, of)) = &place {
