@@ -15,6 +15,7 @@
 //! Every table of the project is written here, so that bytes are the same for the same values and every column
 //! carries its documentation. What the columns mean is left to the analyses, how they look to figures and reports.
 
+mod arrow;
 mod parquet;
 pub mod rows;
 #[cfg(test)]

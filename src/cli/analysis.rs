@@ -103,14 +103,6 @@ impl How {
     }
 }
 
-/// Runs one analysis, as it was asked for on the command line.
-///
-/// # Errors
-/// Whatever stops it.
-pub fn run(job: &dyn Job) -> Result<(), CliError> {
-    run_as(job, &words())
-}
-
 /// Runs one analysis, as words after `gatelens` asked for it.
 pub(super) fn run_as(job: &dyn Job, words: &[String]) -> Result<(), CliError> {
     let (meter, how, output) = (Meter::start(), job.how(), job.model().output);
@@ -148,11 +140,6 @@ pub(super) fn watched(
     let finished = job.run_into(&Study { progress: Some(watch.clone()), ..study }, place, origin)?;
     watch.done();
     Ok(finished)
-}
-
-/// The words after `gatelens` that the process was started with.
-pub(crate) fn words() -> Vec<String> {
-    std::env::args_os().skip(1).map(|word| word.to_string_lossy().into_owned()).collect()
 }
 
 /// The summary on standard output.

@@ -18,7 +18,7 @@ use crate::table::rows::Row as _;
 const LISTED: usize = 5;
 
 /// Lines on the strongest units of a run's tables; none where no table is of effects or attributions.
-pub(super) fn findings(tables: &[Table]) -> Vec<String> {
+pub fn findings(tables: &[Table]) -> Vec<String> {
     let of = |name: &str| tables.iter().find(|table| table.name() == name);
     let of_effects = || {
         let table = of(Effect::<Exchange>::TABLE)?;

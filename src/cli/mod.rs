@@ -29,7 +29,8 @@ mod tokens;
 mod trace;
 mod watch;
 
-pub use model_args::ModelArgs;
+pub use findings::findings;
+pub use model_args::{ModelArgs, Output};
 pub use spec::check_experiment;
 
 use crate::analyses::AnalysisError;
@@ -46,7 +47,8 @@ use crate::rundir::RunDirError;
 use crate::site::SiteError;
 use crate::study::StudyError;
 use crate::table::TableError;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
+use std::ffi::OsString;
 use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -225,12 +227,25 @@ impl From<RunDirError> for CliError {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
+    ExitCode::from(command(std::env::args_os().skip(1)))
+}
+
+/// Runs a command by its words, those after `gatelens`, and gives its exit code. Ends the process where it shows help or its words
+/// make no sense. A process runs one: it takes over what is said on standard error, and Ctrl-C.
+pub fn command(words: impl IntoIterator<Item = OsString>) -> u8 {
     watch_panics();
     flags::start();
-    let cli = Cli::parse();
+    let words: Vec<OsString> = words.into_iter().collect();
+    let cli = Cli::parse_from(std::iter::once("gatelens".into()).chain(words.clone()));
     log::start(cli.command.is_quiet());
     interrupt::watch();
-    ExitCode::from(ended(|| cli.command.run(&analysis::words())))
+    let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    ended(|| cli.command.run(&words))
+}
+
+/// All commands with their arguments, as clap has them: for what is made of them, documentation or another front end.
+pub fn commands() -> clap::Command {
+    Cli::command()
 }
 
 /// Where the last panic happened.

@@ -5,6 +5,8 @@
 mod read;
 mod write;
 
+pub(super) use write::{array, field};
+
 use std::error::Error;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

@@ -51,7 +51,8 @@ pub(super) fn encoded(table: &Table) -> Result<Vec<u8>, Failure> {
     Ok(writer.into_inner())
 }
 
-fn field(column: &Column) -> Field {
+/// A column as a field of a schema.
+pub(in crate::table) fn field(column: &Column) -> Field {
     let kind = match &column.data {
         Data::Str(_) => ArrowDataType::Utf8View,
         Data::Int(_) => ArrowDataType::Int64,
@@ -85,7 +86,8 @@ fn pages(data: &Data, rows: Range<usize>, kind: &ParquetType) -> Result<Vec<Comp
     Ok(pages)
 }
 
-fn array(data: &Data, rows: Range<usize>) -> Box<dyn Array> {
+/// Some cells of a column.
+pub(in crate::table) fn array(data: &Data, rows: Range<usize>) -> Box<dyn Array> {
     match data {
         Data::Str(texts) => {
             let cells: Vec<Option<&str>> = texts.rows(rows).collect();

@@ -1,0 +1,103 @@
+"""Data as users have them, as the engine takes them: files by name, or the bytes that a file would hold."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import _core
+from ._hearing import hearing
+from ._tables import Table
+
+#: Pairs or prompts: a file by its name (``"pairs.jsonl"``, ``"demo:pairs.jsonl"``), a list of dicts with the fields of its lines,
+#: or a data frame with these fields as columns.
+Data: TypeAlias = Any
+
+
+def read_pairs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The pairs of a file of JSON Lines, each a dict with the fields of its line. The file is checked."""
+    return _lines(path, True)
+
+
+def read_prompts(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The prompts of a file of JSON Lines, each a dict with the fields of its line. The file is checked."""
+    return _lines(path, False)
+
+
+def _lines(path: str | os.PathLike[str], pairs: bool) -> list[dict[str, Any]]:
+    with hearing():
+        lines = _core.read_input(os.fspath(path), pairs).decode("utf-8-sig").splitlines()
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def written(name: str, value: Data) -> Any:
+    """A value of a parameter that takes a file, as JSON."""
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    if isinstance(value, (bytes, bytearray)):
+        return in_memory(f"{name}.bin", bytes(value))
+    if isinstance(value, Table):
+        return in_memory(f"{name}.parquet", value.to_parquet())
+    if isinstance(value, np.ndarray):
+        array = io.BytesIO()
+        np.save(array, np.ascontiguousarray(value, dtype=np.float32))
+        return in_memory(f"{name}.npy", array.getvalue())
+    if isinstance(value, Mapping):
+        return in_memory(f"{name}.json", json.dumps(value).encode())
+    items = _items(value)
+    if items is None:
+        raise _core.InputError(
+            f"{name}: expected a file, a list of dicts or a data frame, found {type(value).__name__}"
+        )
+    if not items:
+        raise _core.InputError(f"{name}: is empty")
+    if all(isinstance(item, str) for item in items):
+        # Names that a line each has: heads, neurons.
+        return in_memory(f"{name}.txt", "".join(f"{item}\n" for item in items).encode())
+    if not all(isinstance(item, Mapping) for item in items):
+        raise _core.InputError(f"{name}: expected a list of dicts with the fields of a line of its file")
+    return in_memory(f"{name}.jsonl", "".join(json.dumps(_plain(item)) + "\n" for item in items).encode())
+
+
+def in_memory(name: str, data: bytes) -> Any:
+    """Bytes under a name, by whose ending readers tell formats apart."""
+    return json.loads(_core.data(name, data))
+
+
+def _items(value: Any) -> Sequence[Any] | None:
+    if isinstance(value, Sequence):
+        return value
+    if hasattr(value, "to_dicts"):  # polars
+        found: list[Any] = value.to_dicts()
+        return found
+    if hasattr(value, "to_pylist"):  # pyarrow
+        return list(value.to_pylist())
+    if hasattr(value, "to_dict"):  # pandas
+        return list(value.to_dict("records"))
+    return None
+
+
+def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
+    """A row as a line has it: an empty cell is a field that is not there."""
+    return {key: _value(value) for key, value in item.items() if not _empty(value)}
+
+
+def _empty(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and value != value)
+
+
+def _value(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return [_value(item) for item in value.tolist()]
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {key: _value(item) for key, item in value.items() if not _empty(item)}
+    if isinstance(value, (list, tuple)):
+        return [_value(item) for item in value]
+    return value

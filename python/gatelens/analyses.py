@@ -1,0 +1,1616 @@
+"""The analyses: a class each, with the parameters of the command of its name.
+
+Written by ``python/write_analyses.py`` from what the engine declares; change it there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, TypeAlias
+
+from ._data import Data
+from ._studies import Analysis
+
+Number: TypeAlias = "int | float"
+Text: TypeAlias = "str | int | float"
+
+__all__ = [
+    "Ablate",
+    "Attention",
+    "Behaviour",
+    "Cascade",
+    "Cav",
+    "Cipher",
+    "Circuit",
+    "Commitment",
+    "Contrast",
+    "ContrastMethods",
+    "Dla",
+    "Edges",
+    "Functions",
+    "Importance",
+    "Interactions",
+    "Interchange",
+    "Lens",
+    "Modulate",
+    "Neurons",
+    "Screen",
+    "Steer",
+    "Truth",
+]
+
+
+class Behaviour(Analysis):
+    """Find out what the model refuses, and which first tokens tell."""
+
+    command = "behaviour"
+    _data = ("pairs", "classes")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        generate: int | None = None,
+        tokens: int | None = None,
+        classes: Data = None,
+    ) -> None:
+        """Find out what the model refuses, and which first tokens tell.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        generate
+            Generate this many tokens per answer. Default: ``32``.
+        tokens
+            Use at most this many tokens on each side of the metric. Default: ``8``.
+        classes
+            Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            generate=generate,
+            tokens=tokens,
+            classes=classes,
+        )
+
+
+class Interchange(Analysis):
+    """Swap every head between matched prompts, and measure what changes."""
+
+    command = "interchange"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        position: Text | None = None,
+        by_span: bool = False,
+        align: bool = False,
+        direction: Literal["necessity", "sufficiency"] | None = None,
+        site: Text | None = None,
+        estimate: Literal["gradient"] | None = None,
+        exact: int | None = None,
+        mark_p: Number | None = None,
+        mark_share: Number | None = None,
+    ) -> None:
+        """Swap every head between matched prompts, and measure what changes.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        position
+            Swap at this position: last, all, or a number (a negative one counts from the prompt's end) Default:
+            ``last``.
+        by_span
+            Swap at each span of the pairs by itself: rows have its name as their position. A pair names its
+            spans, in the field `spans` of its line. It does not count in the rows of a span that it lacks.
+        align
+            At all positions: match up prompts of unequal lengths. Equal beginnings and ends are matched token
+            by token, and the spans between them in proportion.
+        direction
+            Edit only one of the two runs (default: each in turn)
+        site
+            Swap this site: z (every head), resid_pre, attn_out, mlp_out, q, k, v, mlp_act, ... Default: ``z``.
+        estimate
+            Estimate every effect first, and run only the strongest exactly.
+        exact
+            After an estimate: run this many exactly, in each direction. Default: ``32``.
+        mark_p
+            Put a dot on a cell of a heatmap only if its family-wise p-value is below this. Default: ``0.05``.
+            If some effects were only estimated, the q-value counts instead.
+        mark_share
+            Put a dot on a cell of a heatmap only if its effect is at least this share of the whole. Default:
+            ``0.01``. The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            position=position,
+            by_span=by_span,
+            align=align,
+            direction=direction,
+            site=site,
+            estimate=estimate,
+            exact=exact,
+            mark_p=mark_p,
+            mark_share=mark_share,
+        )
+
+
+class Screen(Analysis):
+    """Find the heads that gate a behaviour: estimate all, run the strongest exactly."""
+
+    command = "screen"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        candidates: int | None = None,
+        sample: int | None = None,
+        estimate_pairs: int | None = None,
+        gates: int | None = None,
+        mark_p: Number | None = None,
+        mark_share: Number | None = None,
+    ) -> None:
+        """Find the heads that gate a behaviour: estimate all, run the strongest exactly.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        candidates
+            Run exactly this many heads with the strongest estimates of each direction. Default: ``32``. A head
+            that is chosen in either direction is run in both.
+        sample
+            Also run exactly this many of the other heads, drawn at random. Default: ``32``.
+        estimate_pairs
+            Make estimates from at most this many pairs. Default: ``40``.
+        gates
+            Name at most this many heads as the gate in circuit.json. Default: ``1``.
+        mark_p
+            Put a dot on a cell of a heatmap only if its family-wise p-value is below this. Default: ``0.05``.
+            If some effects were only estimated, the q-value counts instead.
+        mark_share
+            Put a dot on a cell of a heatmap only if its effect is at least this share of the whole. Default:
+            ``0.01``. The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            candidates=candidates,
+            sample=sample,
+            estimate_pairs=estimate_pairs,
+            gates=gates,
+            mark_p=mark_p,
+            mark_share=mark_share,
+        )
+
+
+class Ablate(Analysis):
+    """Ablate every head, or every MLP, one at a time."""
+
+    command = "ablate"
+    _data = ("prompts", "metric_file", "reference")
+    _lists = ("answer", "foil", "mode")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        mode: Literal["zero", "mean", "resample"] | Sequence[Literal["zero", "mean", "resample"]] | None = None,
+        reference: Data = None,
+        draws: int | None = None,
+        position: Text | None = None,
+        site: Text | None = None,
+        mark_p: Number | None = None,
+        mark_share: Number | None = None,
+    ) -> None:
+        """Ablate every head, or every MLP, one at a time.
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        mode
+            Put this in its place; several with commas. Default: ``zero``.
+        reference
+            Take mean and resample from these reference prompts (default: the prompts themselves)
+        draws
+            For mode resample: draw this many values per prompt (default: 8)
+        position
+            Ablate at this position: last, all, or a number (a negative one counts from the prompt's end)
+            Default: ``last``.
+        site
+            Ablate this site: z (every head), mlp_out (every MLP), or another. Default: ``z``.
+        mark_p
+            Put a dot on a cell of a heatmap only if its family-wise p-value is below this. Default: ``0.05``.
+            If some effects were only estimated, the q-value counts instead.
+        mark_share
+            Put a dot on a cell of a heatmap only if its effect is at least this share of the whole. Default:
+            ``0.01``. The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            mode=mode,
+            reference=reference,
+            draws=draws,
+            position=position,
+            site=site,
+            mark_p=mark_p,
+            mark_share=mark_share,
+        )
+
+
+class Dla(Analysis):
+    """Show what each head and MLP writes towards the answer (direct logit attribution, logit lens)."""
+
+    command = "dla"
+    _data = ("prompts", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        mark_p: Number | None = None,
+        mark_share: Number | None = None,
+    ) -> None:
+        """Show what each head and MLP writes towards the answer (direct logit attribution, logit lens).
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        mark_p
+            Put a dot on a cell of a heatmap only if its family-wise p-value is below this. Default: ``0.05``.
+            If some effects were only estimated, the q-value counts instead.
+        mark_share
+            Put a dot on a cell of a heatmap only if its effect is at least this share of the whole. Default:
+            ``0.01``. The whole is the gap (interchange, screen), the base (ablate) or the metric (dla).
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            mark_p=mark_p,
+            mark_share=mark_share,
+        )
+
+
+class Lens(Analysis):
+    """Show which tokens each layer's residual stream would predict (logit lens)."""
+
+    command = "lens"
+    _data = ("prompts", "vector")
+    _lists = ("vector", "answer")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        vector: Data = None,
+        vector_name: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        site: Text | None = None,
+        position: Text | None = None,
+        top: int | None = None,
+    ) -> None:
+        """Show which tokens each layer's residual stream would predict (logit lens).
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "label"?, "group"?, "lang"?}.
+        label
+            Use only the prompts with this label.
+        vector
+            Show the vocabulary of this file's vector: of `functions`, `steer` or `cav`, an .npy array, a
+            control vector (one, or a list)
+        vector_name
+            Take this vector of files that have several.
+        answer
+            Follow this token's rank for prompts that name no answer: a string, of which the first token counts,
+            or id:N (one, or a list)
+        site
+            Read at this site: resid_pre, resid_mid, resid_post, attn_out, attn_delta, mlp_out or mlp_delta.
+            Default: ``resid_post``.
+        position
+            Read at this position: all, last, or a number (a negative one counts from the prompt's end) Default:
+            ``all``.
+        top
+            List this many of the likeliest tokens. Default: ``5``.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            vector=vector,
+            vector_name=vector_name,
+            answer=answer,
+            site=site,
+            position=position,
+            top=top,
+        )
+
+
+class Attention(Analysis):
+    """Show where each head looks: scores of attention patterns, and the patterns of chosen heads."""
+
+    command = "attention"
+    _data = ("prompts", "metric_file")
+    _lists = ("head", "answer", "foil")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        head: Text | Sequence[Text] | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+    ) -> None:
+        """Show where each head looks: scores of attention patterns, and the patterns of chosen heads.
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        head
+            Keep the patterns of these heads, as L14.H5; several with commas. Where prompts have an answer and a
+            foil, each head's attribution is told apart by the tokens that it looks at, too.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            head=head,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+        )
+
+
+class Neurons(Analysis):
+    """Show what neurons do: their share in the answer, what they write, and where they fire."""
+
+    command = "neurons"
+    _data = ("prompts", "set", "metric_file")
+    _lists = ("neuron", "answer", "foil")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        length: int | None = None,
+        neuron: Text | Sequence[Text] | None = None,
+        set: Data = None,
+        layers: Text | None = None,
+        list: int | None = None,
+        contexts: int | None = None,
+        vocabulary: int | None = None,
+        all_vocabulary: bool = False,
+        mode: Literal["zero", "mean"] | None = None,
+        position: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+    ) -> None:
+        """Show what neurons do: their share in the answer, what they write, and where they fire.
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        length
+            Cut a corpus (plain text, or JSON Lines of {"text"}) into pieces of this many tokens. Default:
+            ``256``.
+        neuron
+            Look closely at these neurons, as L5.N1234; several with commas (default: the strongest)
+        set
+            Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say.
+        layers
+            Look at the neurons of these layers alone: 3, 0-5,8.
+        list
+            Without a choice of your own, look closely at this many neurons. Default: ``50``. They are those
+            with the largest attribution to the answer; where nothing is measured, those that write the most at
+            once.
+        contexts
+            Keep this many contexts of every neuron, from each end of its activation. Default: ``8``.
+        vocabulary
+            List this many tokens of a vocabulary, from each end. Default: ``8``.
+        all_vocabulary
+            List the vocabulary of every neuron, not only of those looked at closely.
+        mode
+            Silence neurons with zeros, or with their mean. Default: ``zero``.
+        position
+            Silence them at this position: last, all, or a number (a negative one counts from the prompt's end)
+            Default: ``last``.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            length=length,
+            neuron=neuron,
+            set=set,
+            layers=layers,
+            list=list,
+            contexts=contexts,
+            vocabulary=vocabulary,
+            all_vocabulary=all_vocabulary,
+            mode=mode,
+            position=position,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+        )
+
+
+class Functions(Analysis):
+    """Find the heads that carry a task shown by examples, and test what they write on prompts without examples."""
+
+    command = "functions"
+    _data = ("task", "test", "add")
+    _lists = ("natural", "coefficient", "add")
+    _first = "task"
+
+    def __init__(
+        self,
+        task: Data = None,
+        *,
+        test: Data = None,
+        shots: int | None = None,
+        trials: int | None = None,
+        heads: int | None = None,
+        template: Text | None = None,
+        separator: Text | None = None,
+        natural: Text | Sequence[Text] | None = None,
+        layers: Text | None = None,
+        coefficient: Text | Sequence[Text] | None = None,
+        spread: int | None = None,
+        add: Data = None,
+        random: int | None = None,
+        vocabulary: int | None = None,
+    ) -> None:
+        """Find the heads that carry a task shown by examples, and test what they write on prompts without examples.
+
+        Parameters
+        ----------
+        task
+            Read the task from this file, JSON Lines: {"input", "output"}.
+        test
+            Test on the words of this file (default: half of the task's, drawn at random)
+        shots
+            Show this many examples in a prompt. Default: ``8``.
+        trials
+            Measure heads in this many prompts. Default: ``40``.
+        heads
+            Make the vector of this many heads. Default: ``10``.
+        template
+            Write a prompt like this, {input} being the word; the output follows after a space. Default: ``Q:
+            {input}\nA:``.
+        separator
+            Put this between two examples. Default: ``\n\n``.
+        natural
+            Test in these sentences too, {input} being the word (repeatable; default: two)
+        layers
+            Try the vector after these layers: 3, 0-5,8 (default: all)
+        coefficient
+            Add the vector this many times; several with commas. Default: ``1``.
+        spread
+            Add the vector after this many layers in a row, not after one. Default: ``1``.
+        add
+            Add the vector of this file to the one that is made: the function.safetensors of another task, say
+            (one, or a list)
+        random
+            Compare with this many sets of random heads. Default: ``5``.
+        vocabulary
+            List this many tokens of the vector's vocabulary. Default: ``10``.
+        """
+        super().__init__(
+            task=task,
+            test=test,
+            shots=shots,
+            trials=trials,
+            heads=heads,
+            template=template,
+            separator=separator,
+            natural=natural,
+            layers=layers,
+            coefficient=coefficient,
+            spread=spread,
+            add=add,
+            random=random,
+            vocabulary=vocabulary,
+        )
+
+
+class Importance(Analysis):
+    """Rank the tokens of prompts by what the answer depends on, in four ways, and test the rankings."""
+
+    command = "importance"
+    _data = ("prompts", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        masks: int | None = None,
+        random: int | None = None,
+    ) -> None:
+        """Rank the tokens of prompts by what the answer depends on, in four ways, and test the rankings.
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        masks
+            Mask half of the tokens at random this many times. Default: ``1000``.
+        random
+            Compare with this many random rankings. Default: ``5``.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            masks=masks,
+            random=random,
+        )
+
+
+class Truth(Analysis):
+    """Let neurons vote on which statement is true, beside log-likelihood and a probe."""
+
+    command = "truth"
+    _data = ("items",)
+    _first = "items"
+
+    def __init__(
+        self,
+        items: Data = None,
+        *,
+        labelled: int | None = None,
+        voters: int | None = None,
+    ) -> None:
+        """Let neurons vote on which statement is true, beside log-likelihood and a probe.
+
+        Parameters
+        ----------
+        items
+            Read items from this file, JSON Lines: {"stem", "candidates", "true", "id"?, "topic"?}.
+        labelled
+            Find the neurons on this many labelled items. Default: ``32``.
+        voters
+            Let this many neurons vote. Default: ``64``.
+        """
+        super().__init__(
+            items=items,
+            labelled=labelled,
+            voters=voters,
+        )
+
+
+class Edges(Analysis):
+    """Take every edge from the matched prompt, and measure what changes."""
+
+    command = "edges"
+    _data = ("pairs", "metric_file", "circuit")
+    _lists = ("answer", "foil", "of", "estimate")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        position: Text | None = None,
+        by_span: bool = False,
+        align: bool = False,
+        kv: Literal["head", "query"] | None = None,
+        of: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
+        direction: Literal["necessity", "sufficiency"] | None = None,
+        estimate: Literal["reader", "eap", "eap-ig"] | Sequence[Literal["reader", "eap", "eap-ig"]] | None = None,
+        steps: int | None = None,
+        horizon: int | None = None,
+        exact: Text | None = None,
+        sample: int | None = None,
+        keep_pairs: bool = False,
+    ) -> None:
+        """Take every edge from the matched prompt, and measure what changes.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        position
+            Where readers read what is taken: last, all, or a number (a negative one counts from the prompt's
+            end) Default: ``all``.
+        by_span
+            Take edges at each span of the pairs by itself: rows have the span's name as their position. Readers
+            read what is taken at the span alone. A pair names its spans in the field `spans` of its line; it
+            does not count in the rows of a span that it lacks.
+        align
+            Match up prompts of unequal lengths. Equal beginnings and ends are matched token by token, and the
+            spans between them in proportion. A reader takes from the matching position; at positions that match
+            none it reads what it does.
+        kv
+            Whose keys and values readers are, where heads share some. Default: ``head``.
+        of
+            Only edges that begin or end at these parts: L23.H3, a23.h3, m0, input, logits; several with commas.
+            p-values and q-values are corrected over these edges.
+        circuit
+            Only edges that begin or end at the gate in the circuit.json that `screen` writes.
+        direction
+            Take edges into only one of the two runs (default: each in turn)
+        estimate
+            Estimate every edge by these; the first chooses which are run exactly. Default: ``reader``.
+        steps
+            For eap-ig: take this many steps on the way between the two embeddings. Default: ``5``.
+        horizon
+            Estimate every edge also by running it exactly through this many layers, the reader's the first, and
+            the rest to first order; this estimate then chooses. Default: ``0``.
+        exact
+            Run this many of the strongest edges exactly, in each direction, or all. Default: ``2000``.
+        sample
+            Run this many of the other edges too, drawn at random: they say what the estimate missed. Default:
+            ``500``.
+        keep_pairs
+            Leave the effect on every pair of every edge that was run, too.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            position=position,
+            by_span=by_span,
+            align=align,
+            kv=kv,
+            of=of,
+            circuit=circuit,
+            direction=direction,
+            estimate=estimate,
+            steps=steps,
+            horizon=horizon,
+            exact=exact,
+            sample=sample,
+            keep_pairs=keep_pairs,
+        )
+
+
+class Circuit(Analysis):
+    """Keep a few edges, take all others from the matched prompt, and measure what is left."""
+
+    command = "circuit"
+    _data = ("pairs", "metric_file", "edges", "graph")
+    _lists = ("answer", "foil", "estimate")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        edges: Data = None,
+        graph: Data = None,
+        estimate: Literal["reader", "eap", "eap-ig"] | Sequence[Literal["reader", "eap", "eap-ig"]] | None = None,
+        steps: int | None = None,
+        by_span: bool = False,
+        align: bool = False,
+        kv: Literal["head", "query"] | None = None,
+        threshold: Number | None = None,
+        random: int | None = None,
+        minimality: int | None = None,
+        minimality_pairs: int | None = None,
+        resamples: int | None = None,
+    ) -> None:
+        """Keep a few edges, take all others from the matched prompt, and measure what is left.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        edges
+            Rank edges by what `edges` found: its run directory.
+        graph
+            Rank edges by the scores in this graph, JSON as EAP-IG writes it; or test the circuit that it marks.
+        estimate
+            Where no scores are given, estimate every edge by these. Default: ``reader``.
+        steps
+            For eap-ig: take this many steps on the way between the two embeddings. Default: ``5``.
+        by_span
+            Let a circuit have an edge at some spans of the pairs and not at others. Readers then read what is
+            taken at one span at a time. A position in several spans is the last one's; all that are in none are
+            one more, `rest`.
+        align
+            Match up prompts of unequal lengths. Equal beginnings and ends are matched token by token, and the
+            spans between them in proportion. A reader takes from the matching position; at positions that match
+            none it reads what it does.
+        kv
+            Whose keys and values readers are, where heads share some. Default: ``head``.
+        threshold
+            Choose the smallest circuit that keeps this share of the gap. Default: ``0.8``.
+        random
+            Run this many random circuits of each size, to compare with. Default: ``5``.
+        minimality
+            Take each edge out of the chosen circuit, if these are no more than this many; 0 takes none.
+            Default: ``200``.
+        minimality_pairs
+            Do so on no more pairs than this. Default: ``20``.
+        resamples
+            Choose circuits of this many samples of the pairs, to see how stable they are. Default: ``200``.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            edges=edges,
+            graph=graph,
+            estimate=estimate,
+            steps=steps,
+            by_span=by_span,
+            align=align,
+            kv=kv,
+            threshold=threshold,
+            random=random,
+            minimality=minimality,
+            minimality_pairs=minimality_pairs,
+            resamples=resamples,
+        )
+
+
+class Interactions(Analysis):
+    """Swap heads between matched prompts two by two: which work together, and which stand in for each other?."""
+
+    command = "interactions"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil", "heads")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        heads: Text | Sequence[Text] | None = None,
+        top: int | None = None,
+        direction: Literal["necessity", "sufficiency"] | None = None,
+        position: Text | None = None,
+        align: bool = False,
+        shapley: Literal["auto", "exact", "sampled", "none"] | None = None,
+        permutations: int | None = None,
+    ) -> None:
+        """Swap heads between matched prompts two by two: which work together, and which stand in for each other?.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        heads
+            Take these heads, as L14.H5; several with commas (default: those whose own swap moves the metric
+            most) A head that takes over only where another is silent does nothing alone: name it to see what it
+            does.
+        top
+            Without named heads: take this many, those whose own swap moves the metric of the same pairs most.
+            Default: ``12``.
+        direction
+            Edit this run: the positive one (necessity) or the negative one (sufficiency) Default:
+            ``necessity``.
+        position
+            Swap at this position: last, all, or a number (a negative one counts from the prompt's end) Default:
+            ``last``.
+        align
+            At all positions: match up prompts of unequal lengths.
+        shapley
+            Find Shapley values in this way. Default: ``auto``.
+        permutations
+            For sampled Shapley values: draw this many orders of the heads. Default: ``200``.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            heads=heads,
+            top=top,
+            direction=direction,
+            position=position,
+            align=align,
+            shapley=shapley,
+            permutations=permutations,
+        )
+
+
+class ContrastMethods(Analysis):
+    """Compare interchange, ablation and attribution of the same heads, and what self-repair hides."""
+
+    command = "contrast-methods"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        direct: int | None = None,
+    ) -> None:
+        """Compare interchange, ablation and attribution of the same heads, and what self-repair hides.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        direct
+            Take apart the effects of this many heads, with later components frozen. Default: ``16``. They are
+            the strongest by interchange, and as many by attribution.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            direct=direct,
+        )
+
+
+class Cascade(Analysis):
+    """Knock the gate out, and show what later heads lose."""
+
+    command = "cascade"
+    _data = ("pairs", "metric_file", "circuit")
+    _lists = ("answer", "foil", "gate")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        gate: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
+        mode: Literal["interchange", "zero"] | None = None,
+        amplifiers: int | None = None,
+    ) -> None:
+        """Knock the gate out, and show what later heads lose.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        gate
+            Take these heads as the gate, as L14.H5; several with commas.
+        circuit
+            Read the gate from the circuit.json that `screen` writes.
+        mode
+            Knock heads out in this way. Default: ``interchange``.
+        amplifiers
+            Also knock out this many amplifiers, the strongest. Default: ``8``.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            gate=gate,
+            circuit=circuit,
+            mode=mode,
+            amplifiers=amplifiers,
+        )
+
+
+class Commitment(Analysis):
+    """Find the layer until which the detected signal can still change the answer."""
+
+    command = "commitment"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        layers: Text | None = None,
+        content_pairs: int | None = None,
+        controls: int | None = None,
+    ) -> None:
+        """Find the layer until which the detected signal can still change the answer.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        layers
+            Use these layers: 3, or 0-5,8 (default: all)
+        content_pairs
+            Change the content of this many pairs, spread evenly. Default: ``40``. Such a change takes long: all
+            later positions are run again.
+        controls
+            Use this many random directions as control, at each layer's last position. Default: ``5``. In the
+            content, where each takes long, there are two at most.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            layers=layers,
+            content_pairs=content_pairs,
+            controls=controls,
+        )
+
+
+class Modulate(Analysis):
+    """Weaken and strengthen the detected signal, and show which kind of answer takes over."""
+
+    command = "modulate"
+    _data = ("pairs", "metric_file", "circuit", "classes")
+    _lists = ("answer", "foil", "gate")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        layer: Text | None = None,
+        gate: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
+        coefficients: Text | None = None,
+        controls: int | None = None,
+        generate: int | None = None,
+        generate_pairs: int | None = None,
+        generate_controls: int | None = None,
+        classes: Data = None,
+    ) -> None:
+        """Weaken and strengthen the detected signal, and show which kind of answer takes over.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        layer
+            Read and change the signal after this layer (default: the gate's)
+        gate
+            Take these heads as the gate, as L14.H5; several with commas.
+        circuit
+            Read the gate from the circuit.json that `screen` writes.
+        coefficients
+            Try these coefficients: from:to:how-many, or a list with commas. Default: ``-1.5:1.5:13``. A
+            coefficient of 1 is the whole difference between positive and negative prompts.
+        controls
+            Use this many random directions of the same norm as control, at both ends of the grid. Default:
+            ``5``.
+        generate
+            Generate answers of this many tokens, and classify them (0: none) Default: ``0``.
+        generate_pairs
+            Generate for this many pairs, spread over languages and groups as in the file. Default: ``40``.
+        generate_controls
+            Generate along this many of the random directions too, at both ends of the grid. Default: ``0``.
+        classes
+            Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            layer=layer,
+            gate=gate,
+            circuit=circuit,
+            coefficients=coefficients,
+            controls=controls,
+            generate=generate,
+            generate_pairs=generate_pairs,
+            generate_controls=generate_controls,
+            classes=classes,
+        )
+
+
+class Cipher(Analysis):
+    """Test whether the gate is needed in cipher, and whether injecting it restores refusals."""
+
+    command = "cipher"
+    _data = ("pairs", "metric_file", "circuit", "cipher")
+    _lists = ("answer", "foil", "gate")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        gate: Text | Sequence[Text] | None = None,
+        circuit: Data = None,
+        cipher: Data = None,
+        examples: int | None = None,
+        cipher_seed: int | None = None,
+        generate: int | None = None,
+    ) -> None:
+        """Test whether the gate is needed in cipher, and whether injecting it restores refusals.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        gate
+            Take these heads as the gate, as L14.H5; several with commas.
+        circuit
+            Read the gate from the circuit.json that `screen` writes.
+        cipher
+            Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute
+            the letters)
+        examples
+            Give this many worked examples of the letter cipher in the prompt. Default: ``2``.
+        cipher_seed
+            Permute the letters by this seed. Default: ``0``.
+        generate
+            Generate answers of this many tokens, and classify them (0: none) Default: ``0``. The swap is made
+            in the prompt.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            gate=gate,
+            circuit=circuit,
+            cipher=cipher,
+            examples=examples,
+            cipher_seed=cipher_seed,
+            generate=generate,
+        )
+
+
+class Contrast(Analysis):
+    """Show which heads' attributions a cipher takes away, in three passes per pair."""
+
+    command = "contrast"
+    _data = ("pairs", "metric_file", "cipher")
+    _lists = ("answer", "foil")
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        cipher: Data = None,
+        examples: int | None = None,
+        cipher_seed: int | None = None,
+    ) -> None:
+        """Show which heads' attributions a cipher takes away, in three passes per pair.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        cipher
+            Read the pairs in cipher, in any encoding and under the same ids, from this file (default: permute
+            the letters)
+        examples
+            Give this many worked examples of the letter cipher in the prompt. Default: ``2``.
+        cipher_seed
+            Permute the letters by this seed. Default: ``0``.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            cipher=cipher,
+            examples=examples,
+            cipher_seed=cipher_seed,
+        )
+
+
+class Cav(Analysis):
+    """Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV)."""
+
+    command = "cav"
+    _data = ("concept", "random", "class", "metric_file")
+    _lists = ("random", "class", "answer", "foil", "method")
+    _first = "concept"
+
+    def __init__(
+        self,
+        concept: Data = None,
+        *,
+        random: Data = None,
+        label: Text | None = None,
+        class_: Data = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        site: Text | None = None,
+        layers: Text | None = None,
+        position: Text | None = None,
+        method: Literal["logistic", "svm", "ridge", "mean"]
+        | Sequence[Literal["logistic", "svm", "ridge", "mean"]]
+        | None = None,
+        runs: int | None = None,
+    ) -> None:
+        """Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV).
+
+        Parameters
+        ----------
+        concept
+            Read examples of the concept from this file, JSON Lines: {"id", "prompt", "label"?, "group"?}. Give
+            some hundreds: time grows with the cube of the number of all examples. Examples of one group are
+            held out together, and are in one run of TCAV.
+        random
+            Read random examples, without the concept, from this file (one, or a list)
+        label
+            Take only the concept's examples with this label as showing it. Without random examples, the other
+            examples of the file are the random ones.
+        class_
+            For TCAV: read the prompts whose metric is asked about from this file (one, or a list) Each label is
+            a class. If the prompts have no labels, the file is one class.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        site
+            Take activations at this site. Default: ``resid_post``.
+        layers
+            Use these layers: 3, or 0-5,8 (default: all)
+        position
+            Take activations at this position: last, or a number (a negative one counts from the prompt's end)
+            Default: ``last``.
+        method
+            Fit CAVs in this way; several with commas. Default: ``logistic``.
+        runs
+            For TCAV: fit this many CAVs of the concept, and as many of random sets. Default: ``10``. If the
+            examples or their groups do not suffice, there are fewer, down to 5.
+        """
+        super().__init__(
+            concept=concept,
+            random=random,
+            label=label,
+            class_=class_,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            site=site,
+            layers=layers,
+            position=position,
+            method=method,
+            runs=runs,
+        )
+
+
+class Steer(Analysis):
+    """Add a direction times a grid of coefficients, or take it out, beside random directions."""
+
+    command = "steer"
+    _data = ("prompts", "metric_file", "vector", "pairs", "concept", "random", "classes")
+    _lists = ("answer", "foil")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        vector: Data = None,
+        name: Text | None = None,
+        export: Text | None = None,
+        from_: Literal["actadd", "caa", "pca", "mean", "cav"] | None = None,
+        pairs: Data = None,
+        concept: Data = None,
+        random: Data = None,
+        layer: Text | None = None,
+        site: Text | None = None,
+        vector_position: Text | None = None,
+        select: int | None = None,
+        coefficients: Text | None = None,
+        scale: Literal["raw", "unit", "layer"] | None = None,
+        position: Text | None = None,
+        steps: Literal["every", "prompt"] | None = None,
+        ablate: bool = False,
+        gcav: Number | None = None,
+        controls: int | None = None,
+        generate: int | None = None,
+        generate_controls: int | None = None,
+        classes: Data = None,
+        temperature: Number | None = None,
+    ) -> None:
+        """Add a direction times a grid of coefficients, or take it out, beside random directions.
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        vector
+            Read the vector from a file: safetensors as `cav` and `steer` write it, .npy, or a control vector in
+            GGUF.
+        name
+            Take this vector of the file, as logistic.resid_post.3 (default: the only one, or the layer's)
+        export
+            Also write the vector as a control vector in GGUF, for llama.cpp.
+        from_
+            Make the vector in this way, from pairs, or from prompts that show a concept and prompts that do
+            not.
+        pairs
+            Make the vector from the pairs in this file.
+        concept
+            For mean and cav: read prompts that show what to steer towards.
+        random
+            Read prompts that do not show it.
+        layer
+            Make and add the vector at this layer. Leave it out if it is to be selected, and if the site is in
+            no layer.
+        site
+            Make and add the vector at this site (default: resid_pre for actadd and mean, else resid_post)
+        vector_position
+            Make the vector at this position of its prompts: last, or a number (a negative one counts from the
+            end) Default: ``last``. actadd takes all positions.
+        select
+            For the mean of pairs: choose the layer, and one of the last N positions, by what the direction
+            does. Added to the negative prompts, the direction must bring the metric over 0. Taken out of them,
+            it must change their next token little (a KL divergence of 0.1 nats at most). Of these directions,
+            the one is chosen that leaves the least of the metric when it is taken out of the positive prompts.
+        coefficients
+            Try these coefficients: from:to:how-many, or a list with commas. Default: ``-2:2:9``.
+        scale
+            Let a coefficient of 1 stand for this. Default: ``raw``.
+        position
+            Add the vector at this position of the prompt: last (and after), all, or a number. Default:
+            ``last``. actadd has its own positions.
+        steps
+            Steer generated tokens too, or the prompt only (default: every; prompt if actadd or a numbered
+            position adds something)
+        ablate
+            Also take the direction out of every layer's residual stream (directional ablation)
+        gcav
+            Also give each prompt the smallest coefficient that brings the classifier's probability to P (needs
+            a logistic CAV)
+        controls
+            Use this many random directions of the same norm as control. Default: ``20``.
+        generate
+            Generate answers of this many tokens, and classify them (0: none) Default: ``0``.
+        generate_controls
+            Generate along this many of the random directions too. Default: ``2``.
+        classes
+            Classes of one's own for generated answers: a file of rules as datasets/answers.toml has them.
+        temperature
+            Sample answers at this temperature (default: greedy)
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            vector=vector,
+            name=name,
+            export=export,
+            from_=from_,
+            pairs=pairs,
+            concept=concept,
+            random=random,
+            layer=layer,
+            site=site,
+            vector_position=vector_position,
+            select=select,
+            coefficients=coefficients,
+            scale=scale,
+            position=position,
+            steps=steps,
+            ablate=ablate,
+            gcav=gcav,
+            controls=controls,
+            generate=generate,
+            generate_controls=generate_controls,
+            classes=classes,
+            temperature=temperature,
+        )
