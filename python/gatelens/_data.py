@@ -19,6 +19,17 @@ from ._tables import Table
 Data: TypeAlias = Any
 
 
+#: What files of other parameters than pairs and prompts are, where their bytes are given.
+ENDINGS = {
+    "classes": "toml",
+    "circuit": "json",
+    "graph": "json",
+    "metric_file": "json",
+    "set": "txt",
+    "vector": "safetensors",
+}
+
+
 def read_pairs(path: str | os.PathLike[str]) -> list[dict[str, Any]]:
     """The pairs of a file of JSON Lines, each a dict with the fields of its line. The file is checked."""
     return _lines(path, True)
@@ -40,7 +51,9 @@ def written(name: str, value: Data) -> Any:
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
     if isinstance(value, (bytes, bytearray)):
-        return in_memory(f"{name}.bin", bytes(value))
+        return in_memory(f"{name}.{ENDINGS.get(name, 'bin')}", bytes(value))
+    if name == "classes":
+        return in_memory("classes.toml", _rules(value).encode())
     if isinstance(value, Table):
         return in_memory(f"{name}.parquet", value.to_parquet())
     if isinstance(value, np.ndarray):
@@ -62,6 +75,35 @@ def written(name: str, value: Data) -> Any:
     if not all(isinstance(item, Mapping) for item in items):
         raise _core.InputError(f"{name}: expected a list of dicts with the fields of a line of its file")
     return in_memory(f"{name}.jsonl", "".join(json.dumps(_plain(item)) + "\n" for item in items).encode())
+
+
+def _rules(value: Any) -> str:
+    """Classes of texts as a file has them: given as rules, or as the phrases of each class, which count wherever they stand."""
+    if isinstance(value, Mapping):
+        found = [
+            {
+                "id": name,
+                "class": name,
+                "lang": "any",
+                "at": "start",
+                "within": 100_000,
+                "phrases": [phrases] if isinstance(phrases, str) else list(phrases),
+            }
+            for name, phrases in value.items()
+        ]
+        return _rules(found)
+    if (
+        not isinstance(value, Sequence)
+        or isinstance(value, str)
+        or not all(isinstance(rule, Mapping) for rule in value)
+    ):
+        raise _core.InputError("classes: expected a file, a dict of phrases by class, or a list of rules")
+    # What JSON writes of texts, numbers, flags and lists is TOML.
+    lines = [
+        "\n".join(["[[rule]]", *(f"{k} = {json.dumps(v, ensure_ascii=False)}" for k, v in rule.items())])
+        for rule in value
+    ]
+    return "\n\n".join(lines) + "\n"
 
 
 def in_memory(name: str, data: bytes) -> Any:

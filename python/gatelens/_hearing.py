@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import logging
+import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, TypeAlias
 
 from . import _core
@@ -39,21 +43,52 @@ def hearing(progress: Progress = False, what: str = "") -> Iterator[Callable[[fl
         hear()
 
 
+#: Seconds that a run may take without a bar.
+DELAY = 1.0
+
+
 def _shown(progress: Progress, what: str) -> tuple[Callable[[float], object], Callable[[], object]]:
-    nothing: tuple[Callable[[float], object], Callable[[], object]] = (lambda share: None, lambda: None)
     if progress is False:
-        return nothing
+        return lambda share: None, lambda: None
     if callable(progress):
         return progress, lambda: None
+    bar = _notebook_bar(what) or _tqdm_bar(what)
+    return bar or (lambda share: None, lambda: None)
+
+
+def _tqdm_bar(what: str) -> tuple[Callable[[float], object], Callable[[], object]] | None:
     try:
         from tqdm.auto import tqdm
     except ImportError:
-        return nothing
-    # A run of under a second shows none.
+        return None
     shape = "{desc}: {percentage:3.0f} %|{bar}| {elapsed} so far, about {remaining} left"
-    bar: Any = tqdm(total=1.0, desc=what, delay=1.0, leave=False, bar_format=shape)
+    bar: Any = tqdm(total=1.0, desc=what, delay=DELAY, leave=False, smoothing=0, bar_format=shape)
+    return lambda share: bar.update(share - bar.n), bar.close
+
+
+def _notebook_bar(what: str) -> tuple[Callable[[float], object], Callable[[], object]] | None:
+    """A bar in a notebook without ipywidgets, where tqdm's would fill the page line by line."""
+    if "ipykernel" not in sys.modules or find_spec("ipywidgets") is not None:
+        return None
+    ipython: Any = import_module("IPython.display")
+    began, handle, drawn = time.monotonic(), None, 0.0
 
     def show(share: float) -> None:
-        bar.update(share - bar.n)
+        nonlocal handle, drawn
+        now = time.monotonic()
+        if now - began < DELAY or now - drawn < 0.2:
+            return
+        drawn, left = now, (now - began) * (1 / max(share, 1e-6) - 1)
+        bar = ipython.HTML(
+            f'<progress value="{share:.3f}"></progress> {what}: {now - began:.0f} s so far, about {left:.0f} s left'
+        )
+        if handle is None:
+            handle = ipython.display(bar, display_id=True)
+        else:
+            handle.update(bar)
 
-    return show, bar.close
+    def close() -> None:
+        if handle is not None:
+            handle.update(ipython.HTML(""))
+
+    return show, close

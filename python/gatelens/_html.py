@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Rows of a table that are shown.
 ROWS = 12
+#: How many times their size on paper figures have.
+SCALE = 1.6
 
 
 def table(table: Table) -> str:
@@ -61,9 +64,18 @@ def tokens(tokens: Tokens) -> str:
     return f'<div style="font-family:monospace;line-height:2">{boxes}</div><small>{len(tokens)} tokens</small>'
 
 
+def svg(picture: str) -> str:
+    """A figure as wide as it can be read: its own size is that of a column of a paper."""
+    size = re.search(r'width="([0-9.]+)mm" height="[0-9.]+mm"', picture)
+    if size is None:
+        return picture
+    pixels = round(float(size[1]) * 96 / 25.4 * SCALE)
+    return picture.replace(size[0], f'style="width:{pixels}px;max-width:100%;height:auto"', 1)
+
+
 def frame(page: str, height: int) -> str:
     """A page of its own within a page: its script and its style touch nothing else."""
     return (
-        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts allow-popups" loading="lazy" '
+        f'<iframe srcdoc="{escape(page)}" sandbox="allow-scripts allow-popups" '
         f'style="width:100%;height:{height}px;border:0"></iframe>'
     )

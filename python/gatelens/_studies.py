@@ -163,7 +163,7 @@ class Figure:
         plain = {"text/plain": repr(self)}
         if self._page is not None:
             return {**plain, "text/html": _html.frame(self._page, 640)}
-        return {**plain, "image/svg+xml": self.svg}
+        return {**plain, "text/html": _html.svg(self.svg)}
 
 
 class View:
