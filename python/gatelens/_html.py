@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 #: Rows of a table that are shown.
 ROWS = 12
+#: Letters of a text that a cell shows.
+LETTERS = 48
 #: How many times their size on paper figures have.
 SCALE = 1.6
 
@@ -29,7 +31,8 @@ def table(table: Table) -> str:
     body = "".join(
         "<tr>"
         + "".join(
-            f'<td style="text-align:{side}">{escape(cell(value))}</td>' for value, side in zip(row, align, strict=True)
+            f'<td style="text-align:{side};white-space:nowrap">{escape(cell(value))}</td>'
+            for value, side in zip(row, align, strict=True)
         )
         + "</tr>"
         for row in zip(*cells, strict=True)
@@ -50,7 +53,8 @@ def cell(value: Any) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return f"{value:.4g}".replace("-", "\u2212", 1) if value < 0 else f"{value:.4g}"
-    return str(value)
+    text = str(value)
+    return text if len(text) <= LETTERS else f"{text[:LETTERS]}…"
 
 
 def tokens(tokens: Tokens) -> str:

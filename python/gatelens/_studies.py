@@ -162,7 +162,7 @@ class Figure:
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         plain = {"text/plain": repr(self)}
         if self._page is not None:
-            return {**plain, "text/html": _html.frame(self._page, 640)}
+            return {**plain, "text/html": _html.frame(self._page, 820)}
         return {**plain, "text/html": _html.svg(self.svg)}
 
 
@@ -256,7 +256,7 @@ class Study:
         page = _core.view(self.command, self._core_tables(), os.fspath(self.path), [], True)
         if page is None:
             raise _core.InputError(f"{self.command} has no view of tokens; Attention(head=...) has one")
-        return View(page, 420)
+        return View(page, 340)
 
     @property
     def findings(self) -> list[str]:

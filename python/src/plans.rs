@@ -211,7 +211,8 @@ fn mapped(py: Python<'_>, function: &Py<PyAny>, row: &mut [f32]) -> PyResult<()>
 /// Prompts, forks and readouts.
 #[pyclass(module = "gatelens._core")]
 pub struct Plan {
-    plan: plan::Plan,
+    /// Shared with the thread that computes it.
+    plan: Arc<plan::Plan>,
     model: Py<Model>,
     raised: Arc<Raised>,
 }
@@ -220,11 +221,11 @@ pub struct Plan {
 impl Plan {
     #[new]
     fn new(model: Py<Model>) -> Plan {
-        Plan { plan: plan::Plan::default(), model, raised: Arc::default() }
+        Plan { plan: Arc::default(), model, raised: Arc::default() }
     }
 
     fn prompt(&mut self, name: String, ids: Vec<u32>) -> usize {
-        number(self.plan.prompt(name, ids))
+        number(self.changed().prompt(name, ids))
     }
 
     fn fork(&mut self, base: usize, edits: Vec<Py<Edit>>) -> PyResult<usize> {
@@ -241,7 +242,7 @@ impl Plan {
             Ok(plan::Edit { site, part: edit.part.clone().into(), positions: edit.positions.clone(), change })
         });
         let made = made.collect::<PyResult<Vec<_>>>()?;
-        Ok(number(self.plan.fork(run_of(base), made)))
+        Ok(number(self.changed().fork(run_of(base), made)))
     }
 
     /// A fork that takes edges from a donor, or all edges but these.
@@ -257,17 +258,17 @@ impl Plan {
         let edges = if all_but { EdgeSet::AllBut(edges.into()) } else { edges.into() };
         let exchange =
             Exchange { donor: run_of(donor), edges, positions: positions.read()?, alignment: Alignment::Same };
-        Ok(number(self.plan.exchange(run_of(base), exchange)))
+        Ok(number(self.changed().exchange(run_of(base), exchange)))
     }
 
     fn read_metric(&mut self, run: usize, metric: MetricOf) -> usize {
-        self.plan.read(run_of(run), Metric::from(metric)).readout()
+        self.changed().read(run_of(run), Metric::from(metric)).readout()
     }
 
     fn read_activation(&mut self, run: usize, site: &str, part: PartOf, positions: Where) -> PyResult<usize> {
         let site = site_of(site, self.model.get())?;
         let what = Activation { site, positions: positions.read()?, part: part.into() };
-        Ok(self.plan.read(run_of(run), what).readout())
+        Ok(self.changed().read(run_of(run), what).readout())
     }
 
     fn read_gradient(
@@ -280,7 +281,7 @@ impl Plan {
     ) -> PyResult<usize> {
         let site = site_of(site, self.model.get())?;
         let what = Gradient { metric: metric.into(), site, positions: positions.read()?, part: part.into() };
-        Ok(self.plan.read(run_of(run), what).readout())
+        Ok(self.changed().read(run_of(run), what).readout())
     }
 
     fn read_projection(
@@ -292,27 +293,27 @@ impl Plan {
     ) -> PyResult<usize> {
         let site = site_of(site, self.model.get())?;
         let direction = vector_of(Some(direction))?;
-        Ok(self.plan.read(run_of(run), Projection { site, positions: positions.read()?, direction }).readout())
+        Ok(self.changed().read(run_of(run), Projection { site, positions: positions.read()?, direction }).readout())
     }
 
     fn read_attribution(&mut self, run: usize, metric: MetricOf) -> usize {
-        self.plan.read(run_of(run), Attribution(metric.into())).readout()
+        self.changed().read(run_of(run), Attribution(metric.into())).readout()
     }
 
     fn read_log_probs(&mut self, run: usize, tokens: Vec<u32>) -> usize {
-        self.plan.read(run_of(run), LogProbs { tokens }).readout()
+        self.changed().read(run_of(run), LogProbs { tokens }).readout()
     }
 
     fn read_kl(&mut self, run: usize, other: usize) -> usize {
-        self.plan.read(run_of(run), KlFrom(run_of(other))).readout()
+        self.changed().read(run_of(run), KlFrom(run_of(other))).readout()
     }
 
     fn read_entropy(&mut self, run: usize) -> usize {
-        self.plan.read(run_of(run), Entropy).readout()
+        self.changed().read(run_of(run), Entropy).readout()
     }
 
     fn read_rank(&mut self, run: usize, token: u32) -> usize {
-        self.plan.read(run_of(run), Rank(token)).readout()
+        self.changed().read(run_of(run), Rank(token)).readout()
     }
 
     /// Prompts, forks and readouts.
@@ -330,9 +331,9 @@ impl Plan {
     ) -> PyResult<Bound<'py, PyList>> {
         let (study, watched) = self.study(py, engine)?;
         let cancel = study.cancel.clone();
-        let plan = &self.plan;
+        let plan = self.plan.clone();
         self.raised.begin(&cancel);
-        let readings = waited(py, &cancel, &watched, tick, move || study.session().run(plan));
+        let readings = waited(py, &cancel, &watched, tick, move || study.session().run(&plan));
         if let Some(e) = self.raised.take() {
             return Err(e);
         }
@@ -364,9 +365,9 @@ impl Plan {
         let runs = runs.into_iter().map(run_of).collect();
         let generation = Generation { runs, max_tokens, sampling, steps, stop };
         let (study, watched) = self.study(py, "wavefront")?;
-        let (cancel, plan) = (study.cancel.clone(), &self.plan);
+        let (cancel, plan) = (study.cancel.clone(), self.plan.clone());
         self.raised.begin(&cancel);
-        let generated = waited(py, &cancel, &watched, tick, move || study.session().generate(plan, &generation));
+        let generated = waited(py, &cancel, &watched, tick, move || study.session().generate(&plan, &generation));
         if let Some(e) = self.raised.take() {
             return Err(e);
         }
@@ -375,6 +376,11 @@ impl Plan {
 }
 
 impl Plan {
+    /// The plan, to be added to.
+    fn changed(&mut self) -> &mut plan::Plan {
+        Arc::make_mut(&mut self.plan)
+    }
+
     fn study(&self, py: Python<'_>, engine: &str) -> PyResult<(Study, Arc<Watched>)> {
         let watched = Arc::new(Watched::default());
         let model = self.model.bind(py).get().0.clone();

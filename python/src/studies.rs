@@ -64,10 +64,11 @@ impl Study {
         let put = self.put_to(model.get(), engine, seed, &watched)?;
         let cancel = put.cancel.clone();
         let place = Place { out, force, resume };
+        let (writer, parameters) = (self.writer, self.parameters.clone());
         let work = move || -> Result<Finished, StudyError> {
             let origin = Origin { command_line: call, run: None, meter: Meter::start() };
             place.check()?;
-            let job = (self.writer.job)(&self.parameters).map_err(|e| StudyError::Analysis(e.into()))?;
+            let job = (writer.job)(&parameters).map_err(|e| StudyError::Analysis(e.into()))?;
             job.run_into(&put, &place, &origin)
         };
         let finished = waited(py, &cancel, &watched, tick, work)?.map_err(of_study)?;
@@ -81,8 +82,9 @@ impl Study {
         let watched = Arc::new(Watched::default());
         let put = self.put_to(model.get(), engine, seed, &watched)?;
         let cancel = put.cancel.clone();
+        let (writer, parameters) = (self.writer, self.parameters.clone());
         let work = move || {
-            let job = (self.writer.job)(&self.parameters).map_err(|e| StudyError::Analysis(e.into()))?;
+            let job = (writer.job)(&parameters).map_err(|e| StudyError::Analysis(e.into()))?;
             job.cost(&put)
         };
         let cost = waited(py, &cancel, &watched, None, work)?.map_err(of_study)?;

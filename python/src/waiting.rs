@@ -49,55 +49,50 @@ impl Progress for Watched {
     }
 }
 
+/// How long work that was stopped is waited for. A pass stops after a layer, but statistics are not stopped within: they go on to
+/// their end, and then nothing is written.
+const PATIENCE: Duration = Duration::from_millis(700);
+
 /// Does work in a thread of its own until it is done. `tick` is called with what is done and what is expected, in floating-point
-/// operations, whenever that has changed. What it raises, and Ctrl-C, stops the work, by `cancel`; this returns when it has
-/// stopped.
+/// operations, whenever that has changed. What it raises, and Ctrl-C, stops the work, by `cancel`.
 ///
 /// # Errors
 /// What `tick` raises, or Ctrl-C; or if the work panics, which is a defect.
-pub fn waited<T: Send>(
+pub fn waited<T: Send + 'static>(
     py: Python<'_>,
     cancel: &Cancel,
     watched: &Arc<Watched>,
     tick: Option<&Bound<'_, PyAny>>,
-    work: impl FnOnce() -> T + Send,
+    work: impl FnOnce() -> T + Send + 'static,
 ) -> PyResult<T> {
     let tick: Option<Py<PyAny>> = tick.map(|tick| tick.clone().unbind());
     py.detach(|| {
-        thread::scope(|scope| {
-            let (ended, end) = channel::<()>();
-            let worker = thread::Builder::new().stack_size(STACK).spawn_scoped(scope, move || {
-                // Let go of when the work ends, in whatever way.
-                let _ended = ended;
-                work()
+        let (ended, end) = channel::<()>();
+        let worker = thread::Builder::new().stack_size(STACK).spawn(move || {
+            // Let go of when the work ends, in whatever way.
+            let _ended = ended;
+            work()
+        });
+        let worker = worker.map_err(|e| failed(format!("no thread can be started: {e}")))?;
+        let mut told = State::default();
+        while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
+            let now = watched.with(|state| *state);
+            let heard = Python::attach(|py| {
+                py.check_signals()?;
+                match &tick {
+                    Some(tick) if now != told => tick.call1(py, (now.done, now.expected)).map(drop),
+                    _ => Ok(()),
+                }
             });
-            let worker = worker.map_err(|e| failed(format!("no thread can be started: {e}")))?;
-            let (mut raised, mut told) = (None, State::default());
-            while end.recv_timeout(TICK) == Err(RecvTimeoutError::Timeout) {
-                if raised.is_some() {
-                    continue;
-                }
-                let now = watched.with(|state| *state);
-                let heard = Python::attach(|py| {
-                    py.check_signals()?;
-                    match &tick {
-                        Some(tick) if now != told => tick.call1(py, (now.done, now.expected)).map(drop),
-                        _ => Ok(()),
-                    }
-                });
-                told = now;
-                if let Err(e) = heard {
-                    raised = Some(e);
-                    cancel.cancel();
-                }
+            told = now;
+            if let Err(e) = heard {
+                cancel.cancel();
+                // It ends in time, or goes on by itself.
+                let _ = end.recv_timeout(PATIENCE);
+                return Err(e);
             }
-            let done = worker.join();
-            match (raised, done) {
-                (Some(e), _) => Err(e),
-                (None, Ok(done)) => Ok(done),
-                (None, Err(panic)) => Err(failed(format!("internal: {}; this is a defect of gatelens", said(&*panic)))),
-            }
-        })
+        }
+        worker.join().map_err(|panic| failed(format!("internal: {}; this is a defect of gatelens", said(&*panic))))
     })
 }
 

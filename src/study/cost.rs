@@ -31,7 +31,7 @@ impl Cost {
     pub(super) fn of<A: Analysis>(analysis: &A, study: &Study) -> Result<Cost, StudyError> {
         let Prepared { items, scored, .. } = prepared(analysis, study)?;
         let first_prompt = scored.first_prompt().cloned();
-        let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed);
+        let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed).cancelled_by(study.cancel.clone());
         analysis.measure(&counter, &items)?;
         let Counted { extent, sizes, parts, dearest, .. } = counter.counted();
         let mut seconds = vec![None; ENGINES.len()];

@@ -4,7 +4,7 @@ use super::progress::Work;
 use super::session::{Session, SessionError};
 use crate::model::Model;
 use crate::plan::{Array, EndWhat, Extent, Graph, Plan, Program, Reading, Readings, Take};
-use crate::run::{Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
+use crate::run::{Cancel, Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
 use std::cell::RefCell;
 use std::sync::Arc;
 
@@ -93,6 +93,7 @@ pub struct Counter {
     model: Arc<Model>,
     seed: u64,
     engines: Vec<Engine>,
+    cancel: Cancel,
     counted: RefCell<Counted>,
 }
 
@@ -115,7 +116,12 @@ impl Counter {
     pub fn new(model: &Arc<Model>, engines: Vec<Engine>, seed: u64) -> Self {
         let sizes = vec![Size::default(); engines.len()];
         let counted = RefCell::new(Counted { sizes, ..Counted::default() });
-        Counter { model: model.clone(), seed, engines, counted }
+        Counter { model: model.clone(), seed, engines, cancel: Cancel::default(), counted }
+    }
+
+    /// Stops with [`RunError::Cancelled`](crate::run::RunError::Cancelled) before the next plan, once the handle says so.
+    pub fn cancelled_by(self, cancel: Cancel) -> Self {
+        Counter { cancel, ..self }
     }
 
     /// What was counted so far.
@@ -125,6 +131,7 @@ impl Counter {
 
     /// What a plan costs, by each engine.
     fn sizes(&self, plan: &Plan) -> Result<Vec<Size>, SessionError> {
+        self.cancel.check()?;
         let of = |engine: &Engine| Ok(Session::new(&self.model, *engine, self.seed).size(plan)?);
         self.engines.iter().map(of).collect()
     }

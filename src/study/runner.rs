@@ -55,7 +55,11 @@ pub(super) fn compute<A: Analysis>(
         None => session,
     };
     let measured = analysis.measure(&session, items)?;
+    // Statistics are not stopped within; nothing is begun, or written, that nobody waits for.
+    let going_on = || study.cancel.check().map_err(SessionError::from);
+    going_on()?;
     let output = analysis.tables(&About::of(&session), items, measured)?;
+    going_on()?;
     study.progress.iter().for_each(|progress| progress.end());
     Ok((output, Ran { measured: scored.measured(&session.scores()), total: session.total() }))
 }
@@ -65,7 +69,7 @@ pub(super) fn expected<A: Analysis>(analysis: &A, items: &A::Items, study: &Stud
     if study.progress.is_none() {
         return Ok(Work::default());
     }
-    let counter = Counter::new(&study.model, vec![study.engine], study.seed);
+    let counter = Counter::new(&study.model, vec![study.engine], study.seed).cancelled_by(study.cancel.clone());
     analysis.measure(&counter, items)?;
     Ok(counter.counted().work())
 }
