@@ -115,6 +115,8 @@ def written(analysis: dict[str, Any]) -> str:
     ]
     lines += [f"    _data = {tuple(data)!r}".replace("'", '"')] if data else []
     lines += [f"    _lists = {tuple(lists)!r}".replace("'", '"')] if lists else []
+    required = tuple(p["name"] for p in parameters if p["required"])
+    lines += [f"    _required = {required!r}".replace("'", '"')] if required else []
     lines += [f'    _first = "{first}"'] if first else []
     lines += [
         "",

@@ -12,6 +12,7 @@ import numpy as np
 
 from . import _core
 from ._hearing import hearing
+from ._models import Tokens, prompt_json
 from ._tables import Table
 
 #: Pairs or prompts: a file by its name (``"pairs.jsonl"``, ``"demo:pairs.jsonl"``), a list of dicts with the fields of its lines,
@@ -46,6 +47,10 @@ def _lines(path: str | os.PathLike[str], pairs: bool) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.strip()]
 
 
+#: Parameters whose items are prompts: a text alone is one.
+PROMPTS = ("prompts", "reference", "concept", "random", "class")
+
+
 def written(name: str, value: Data) -> Any:
     """A value of a parameter that takes a file, as JSON."""
     if isinstance(value, (str, os.PathLike)):
@@ -60,21 +65,41 @@ def written(name: str, value: Data) -> Any:
         array = io.BytesIO()
         np.save(array, np.ascontiguousarray(value, dtype=np.float32))
         return in_memory(f"{name}.npy", array.getvalue())
-    if isinstance(value, Mapping):
+    if isinstance(value, Mapping) and ENDINGS.get(name) == "safetensors":
+        return in_memory(f"{name}.safetensors", vector_bytes(value))
+    if isinstance(value, Mapping) and name not in PROMPTS:
         return in_memory(f"{name}.json", json.dumps(value).encode())
-    items = _items(value)
+    lines: list[Any]
+    items = [value] if isinstance(value, (Mapping, Tokens)) else _items(value)
     if items is None:
         raise _core.InputError(
             f"{name}: expected a file, a list of dicts or a data frame, found {type(value).__name__}"
         )
     if not items:
         raise _core.InputError(f"{name}: is empty")
-    if all(isinstance(item, str) for item in items):
+    if name in PROMPTS:
+        lines = [item if _is_line(item) else {"prompt": item} for item in items]
+    elif all(isinstance(item, str) for item in items):
         # Names that a line each has: heads, neurons.
         return in_memory(f"{name}.txt", "".join(f"{item}\n" for item in items).encode())
-    if not all(isinstance(item, Mapping) for item in items):
+    else:
+        lines = list(items)
+    if not all(isinstance(line, Mapping) for line in lines):
         raise _core.InputError(f"{name}: expected a list of dicts with the fields of a line of its file")
-    return in_memory(f"{name}.jsonl", "".join(json.dumps(_plain(item)) + "\n" for item in items).encode())
+    return in_memory(f"{name}.jsonl", "".join(json.dumps(_plain(line)) + "\n" for line in lines).encode())
+
+
+def vector_bytes(vectors: Mapping[str, Any]) -> bytes:
+    """Arrays by name as the bytes of a safetensors file."""
+    if not isinstance(vectors, Mapping):
+        raise _core.InputError(f"expected a dict of arrays by name, found {type(vectors).__name__}")
+    arrays = {name: np.ascontiguousarray(np.asarray(value), dtype=np.float32) for name, value in vectors.items()}
+    return _core.tensor_bytes(arrays)
+
+
+def _is_line(item: Any) -> bool:
+    """Whether this is a line of a prompts file, rather than a prompt alone."""
+    return isinstance(item, Mapping) and not {"text", "messages", "ids", "role"} & item.keys()
 
 
 def _rules(value: Any) -> str:
@@ -126,7 +151,14 @@ def _items(value: Any) -> Sequence[Any] | None:
 
 def _plain(item: Mapping[str, Any]) -> dict[str, Any]:
     """A row as a line has it: an empty cell is a field that is not there."""
-    return {key: _value(value) for key, value in item.items() if not _empty(value)}
+    return {key: _field(key, value) for key, value in item.items() if not _empty(value)}
+
+
+def _field(key: str, value: Any) -> Any:
+    """A field of a line; prompts may be given in every way that models take them."""
+    if key in ("prompt", "positive", "negative") and not isinstance(value, Mapping):
+        return prompt_json(value)
+    return _value(value)
 
 
 def _empty(value: Any) -> bool:

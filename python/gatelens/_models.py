@@ -98,18 +98,29 @@ class Trace(Mapping[str, Any]):
     ``[heads, queries, keys]``; all others are ``[positions, width]``.
     """
 
-    def __init__(self, values: dict[str, list[Array]], tokens: list[Tokens], one: bool) -> None:
-        self._values = values
+    def __init__(self, model: Model, values: dict[str, list[Array]], tokens: list[Tokens], one: bool) -> None:
+        self._model, self._values = model, values
         self._one = one
         #: The tokens of each prompt.
         self.tokens = tokens
 
-    def __getitem__(self, site: str) -> Any:
+    def __getitem__(self, site: str | tuple[str, int]) -> Any:
         try:
-            found = self._values[site]
+            found = self._values[self._named(site)]
         except KeyError:
             raise KeyError(f"{site!r} was not traced; there are {', '.join(self._values)}") from None
         return found[0] if self._one else found
+
+    def _named(self, site: str | tuple[str, int]) -> str:
+        """A site as it was traced, by any of its names: ``z.3``, ``("z", 3)``, ``blocks.3.attn.hook_z``."""
+        name = site if isinstance(site, str) else ".".join(map(str, site))
+        if name in self._values:
+            return name
+        try:
+            [known] = self._model._core.sites(name)
+        except (ValueError, _core.InputError):
+            return name
+        return known
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -117,8 +128,9 @@ class Trace(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._values)
 
-    def last(self, site: str) -> Array:
+    def last(self, site: str | tuple[str, int]) -> Array:
         """The rows of all prompts' last positions: ``[prompts, ...]``."""
+        site = self._named(site)
         keys = site.split(".")[0] in ("pattern", "scores")
         if keys:
             raise _core.InputError(f"{site}: rows are as long as their prompt; take {site!r} by itself")
@@ -148,6 +160,8 @@ class Model:
         self.d_mlp: int = about["d_mlp"]
         #: How many tokens there are.
         self.vocab: int = about["vocab"]
+        #: The same, as other toolkits call it.
+        self.d_vocab: int = self.vocab
         #: How many tokens a prompt may have.
         self.n_ctx: int = about["n_ctx"]
         self.parameters: int = about["parameters"]
@@ -174,7 +188,7 @@ class Model:
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
         """The token ids of prompts, as the model reads them."""
-        lines = "".join(json.dumps({"prompt": _written(prompt)}) + "\n" for prompt in prompts)
+        lines = "".join(json.dumps({"prompt": prompt_json(prompt)}) + "\n" for prompt in prompts)
         with hearing():
             return self._core.encode(lines.encode()) if lines else []
 
@@ -225,7 +239,7 @@ class Model:
         handles = {name: [run.read(at(name).everywhere()) for run in runs] for name in names}
         readings = plan.run(progress=progress)
         values = {name: [readings[handle] for handle in of] for name, of in handles.items()}
-        return Trace(values, [run.tokens for run in runs], one)
+        return Trace(self, values, [run.tokens for run in runs], one)
 
     def logits(self, prompt: Prompt, *, positions: str | Sequence[int] = "all") -> Array:
         """The logits after each position: ``[positions, vocab]``."""
@@ -245,11 +259,59 @@ class Model:
         one: Array = found[head]
         return one
 
+    def patch(
+        self,
+        prompt: Prompt,
+        donor: Prompt,
+        answer: Token | Sequence[Token],
+        foil: Token | Sequence[Token],
+        site: str = "z",
+        *,
+        positions: str = "last",
+        progress: Progress = None,
+    ) -> Array:
+        """Activation patching: how the logit difference changes, in nats, if a site of each layer is taken from another prompt.
+
+        ``[layers]``, or ``[layers, heads]`` for a site that comes in heads. ``positions`` is ``"last"``, ``"all"`` (together) or
+        ``"each"``: then the last axis is the prompt's positions, and both prompts are as long. Layers without the site are NaN.
+        """
+        from ._plans import at
+
+        if positions not in ("last", "all", "each"):
+            raise _core.InputError(f"positions: {positions!r}: expected 'last', 'all' or 'each'")
+        plan = self.plan()
+        clean, other = plan.prompt(prompt, name="prompt"), plan.prompt(donor, name="donor")
+        if positions != "last" and len(clean.tokens) != len(other.tokens):
+            lengths = f"{len(clean.tokens)} and {len(other.tokens)} tokens"
+            raise _core.InputError(f"the prompts have {lengths}; positions correspond only if they are as long")
+        where: list[Any] = list(range(len(clean.tokens))) if positions == "each" else [positions]
+        base = clean.logit_diff(answer, foil)
+        names = self._core.sites(site)
+        layers = [int(name.rsplit(".", 1)[1]) for name in names]
+        heads = max((self._heads(name) for name in names), default=0)
+        handles = {
+            (layer, head, i): clean.fork(place.positions(w).from_(other)).logit_diff(answer, foil)
+            for name, layer in zip(names, layers, strict=True)
+            for head in range(max(self._heads(name), 1))
+            for place in [at(name).heads(head) if heads else at(name)]
+            for i, w in enumerate(where)
+        }
+        readings = plan.run(progress=progress)
+        found = np.full((self.n_layers, max(heads, 1), len(where)), np.nan, dtype=np.float32)
+        for (layer, head, i), handle in handles.items():
+            found[layer, head, i] = readings[handle] - readings[base]
+        shaped = found if heads else found[:, 0]
+        return shaped if positions == "each" else shaped[..., 0]
+
+    def _heads(self, site: str) -> int:
+        units = self._core.heads_of(site)
+        return units[0] if units else 0
+
     def lens(self, prompt: Prompt, **parameters: Any) -> Study:
         """What each layer's residual stream would say: the study of :class:`gatelens.Lens` on this prompt alone."""
         from .analyses import Lens
 
-        return Lens(prompts=[{"id": "prompt", "prompt": _written(prompt)}], **parameters).run(self)
+        return Lens(prompts=[{"id": "prompt", "prompt": prompt_json(prompt)}], **parameters).run(self)
 
     def generate(
         self,
@@ -321,7 +383,7 @@ def open(
     return model
 
 
-def _written(prompt: Prompt) -> Any:
+def prompt_json(prompt: Prompt) -> Any:
     """A prompt as a line of a prompts file has it."""
     if isinstance(prompt, Tokens):
         return {"ids": prompt.ids}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -37,6 +37,10 @@ class Readings:
         self._plan, self._values = plan, values
 
     def __getitem__(self, handle: Handle[T]) -> T:
+        if not isinstance(handle, Handle):
+            raise _core.InputError(
+                f"readings are found by what a readout gave, such as run.entropy(), not by {handle!r}"
+            )
         if handle._plan is not self._plan:
             raise _core.InputError(f"{handle!r} is of another plan")
         if handle._number >= len(self._values):
@@ -45,6 +49,9 @@ class Readings:
 
     def __len__(self) -> int:
         return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._values)} readings; readings[handle] is the value of a readout>"
 
 
 class Edit:
@@ -82,6 +89,18 @@ class At:
         part = "" if kind == "all" else f" {kind} {numbers}"
         return f"{self.site}{part}, {self._positions}"
 
+    def _check(self, model: Model) -> None:
+        """Refuse heads that the site does not have."""
+        kind, numbers = self._part
+        if kind != "heads":
+            return
+        units = model._core.heads_of(self.site)
+        if units is None:
+            raise _core.InputError(f"{self.site} does not come in heads")
+        for head in numbers:
+            if not 0 <= head < units[0]:
+                raise _core.InputError(f"{self.site}: head {head} does not exist; it has heads 0 to {units[0] - 1}")
+
     def heads(self, *heads: int) -> At:
         """These heads of it."""
         return At(self.site, ("heads", list(heads)), self._positions)
@@ -99,9 +118,13 @@ class At:
         named = positions if isinstance(positions, str) else np.atleast_1d(np.asarray(positions)).tolist()
         return At(self.site, self._part, named)
 
-    def from_(self, run: Run, positions: Sequence[int] | None = None) -> Edit:
-        """Take the value of another run here (*interchange*, activation patching); its positions, if they are others."""
-        return Edit(self, "from", donor_run=run, donor_positions=positions)
+    def from_(self, run: Run, positions: int | Sequence[int] | None = None) -> Edit:
+        """Take the value of another run here (*interchange*, activation patching).
+
+        ``positions`` are those of the other run, one for each that is edited, where they are not the same.
+        """
+        theirs = None if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
+        return Edit(self, "from", donor_run=run, donor_positions=theirs)
 
     def zero(self) -> Edit:
         """Set it to zero."""
@@ -155,9 +178,14 @@ class Run:
         self.tokens = tokens
         self._number = number
 
-    def fork(self, *edits: Edit) -> Run:
+    def fork(self, *edits: Edit | Sequence[Edit]) -> Run:
         """A run that differs from this one by edits."""
-        made = [edit._core_edit(self) for edit in edits]
+        all_edits: list[Any] = [one for edit in edits for one in ([edit] if isinstance(edit, (Edit, At)) else edit)]
+        for edit in all_edits:
+            if not isinstance(edit, Edit):
+                raise _core.InputError(f"{edit!r} is no edit: say what is done there, as in gl.z(14, 3).zero()")
+            edit._place._check(self.plan.model)
+        made = [edit._core_edit(self) for edit in all_edits]
         return Run(self.plan, self.plan._core.fork(self._number, made), self.tokens)
 
     def exchange(
@@ -197,9 +225,9 @@ class Run:
         ids = self.plan.model.token_ids(tokens)
         return Handle(self.plan, self.plan._core.read_log_probs(self._number, ids), _as_is)
 
-    def rank(self, token: Token) -> Handle[float]:
+    def rank(self, token: Token) -> Handle[int]:
         """1 and how many tokens are likelier as the next one."""
-        return self._number_read(self.plan._core.read_rank(self._number, self.plan.model.token(token)))
+        return Handle(self.plan, self.plan._core.read_rank(self._number, self.plan.model.token(token)), int)
 
     def entropy(self) -> Handle[float]:
         """The entropy of the next token, in nats."""
@@ -211,6 +239,7 @@ class Run:
 
     def read(self, place: At) -> Handle[Array]:
         """The numbers at a place; see :class:`Trace` for the shapes."""
+        place._check(self.plan.model)
         where = self._where(place._positions)
         number = self.plan._core.read_activation(self._number, place.site, place._part, where)
         return Handle(self.plan, number, _shaper(self.plan.model, place))
@@ -268,7 +297,8 @@ class Plan:
     def prompt(self, prompt: Prompt, *, name: str | None = None) -> Run:
         """Add a prompt."""
         tokens = self.model.tokens(prompt)
-        name = name or (prompt if isinstance(prompt, str) else "prompt")
+        text = prompt.get("text") if isinstance(prompt, Mapping) else prompt
+        name = name or (text if isinstance(text, str) else f"number {self._core.extent()[0]}")
         return Run(self, self._core.prompt(name, tokens.ids), tokens)
 
     def run(self, *, engine: str = "wavefront", progress: Progress = None) -> Readings:

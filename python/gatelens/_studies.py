@@ -13,7 +13,7 @@ from typing import Any, ClassVar, NoReturn, TypeVar
 import numpy as np
 
 from . import _core, _html
-from ._data import Data, written
+from ._data import Data, vector_bytes, written
 from ._hearing import Progress, hearing
 from ._models import Array, Model, open
 from ._tables import Table
@@ -30,6 +30,8 @@ class Analysis:
     _data: ClassVar[tuple[str, ...]] = ()
     #: Parameters that take a list.
     _lists: ClassVar[tuple[str, ...]] = ()
+    #: Parameters that have to be given.
+    _required: ClassVar[tuple[str, ...]] = ()
     #: The parameter that the data given to :meth:`run` are of.
     _first: ClassVar[str | None] = None
 
@@ -37,6 +39,12 @@ class Analysis:
         given = {name.removesuffix("_"): value for name, value in parameters.items()}
         #: What was given, by the command's names; the rest has its default.
         self.parameters: dict[str, Any] = {k: v for k, v in given.items() if v is not None and v is not False}
+        # What is misspelt or out of range is told here; what data are is seen when they are read.
+        named = {k: self._file(k) if k in self._data else self._value(k, v) for k, v in self.parameters.items()}
+        # Its data may be given to `run`.
+        named |= {k: self._file(k) for k in self._required if k in self._data and k not in named}
+        if all(name in named for name in self._required):
+            _core.Study(self.command, json.dumps(named))
 
     def __repr__(self) -> str:
         given = ", ".join(f"{_python(name)}={_short(value)}" for name, value in self.parameters.items())
@@ -99,9 +107,9 @@ class Analysis:
             found: dict[str, Any] = json.loads(self._core(data).cost(model._core, "wavefront", seed))
         return found
 
-    def check(self) -> None:
-        """Refuse parameters that are out of range or do not go together, as :meth:`run` does before it reads any data."""
-        self._core(None)
+    def _file(self, name: str) -> Any:
+        """A file in the place of data that are not looked at yet."""
+        return [f"{name}.jsonl"] if name in self._lists else f"{name}.jsonl"
 
     def _core(self, data: Data) -> _core.Study:
         return _core.Study(self.command, json.dumps(self._json(data)))
@@ -351,8 +359,7 @@ def read_vectors(path: str | os.PathLike[str]) -> dict[str, Array]:
 
 def write_vectors(path: str | os.PathLike[str], vectors: Mapping[str, Any]) -> None:
     """Write arrays to a safetensors file, as float32: the command reads it wherever it reads vectors."""
-    arrays = {name: np.ascontiguousarray(np.asarray(value), dtype=np.float32) for name, value in vectors.items()}
-    _core.write_tensors(os.fspath(path), arrays)
+    Path(os.fspath(path)).write_bytes(vector_bytes(vectors))
 
 
 def _python(name: str) -> str:

@@ -45,6 +45,7 @@ class Behaviour(Analysis):
 
     command = "behaviour"
     _data = ("pairs", "classes")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -87,6 +88,7 @@ class Interchange(Analysis):
     command = "interchange"
     _data = ("pairs", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -173,6 +175,7 @@ class Screen(Analysis):
     command = "screen"
     _data = ("pairs", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -245,6 +248,7 @@ class Ablate(Analysis):
     command = "ablate"
     _data = ("prompts", "metric_file", "reference")
     _lists = ("answer", "foil", "mode")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(
@@ -321,6 +325,7 @@ class Dla(Analysis):
     command = "dla"
     _data = ("prompts", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(
@@ -433,6 +438,7 @@ class Attention(Analysis):
     command = "attention"
     _data = ("prompts", "metric_file")
     _lists = ("head", "answer", "foil")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(
@@ -483,6 +489,7 @@ class Neurons(Analysis):
     command = "neurons"
     _data = ("prompts", "set", "metric_file")
     _lists = ("neuron", "answer", "foil")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(
@@ -572,6 +579,7 @@ class Functions(Analysis):
     command = "functions"
     _data = ("task", "test", "add")
     _lists = ("natural", "coefficient", "add")
+    _required = ("task",)
     _first = "task"
 
     def __init__(
@@ -651,6 +659,7 @@ class Importance(Analysis):
     command = "importance"
     _data = ("prompts", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(
@@ -703,6 +712,7 @@ class Truth(Analysis):
 
     command = "truth"
     _data = ("items",)
+    _required = ("items",)
     _first = "items"
 
     def __init__(
@@ -736,6 +746,7 @@ class Edges(Analysis):
     command = "edges"
     _data = ("pairs", "metric_file", "circuit")
     _lists = ("answer", "foil", "of", "estimate")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -841,6 +852,7 @@ class Circuit(Analysis):
     command = "circuit"
     _data = ("pairs", "metric_file", "edges", "graph")
     _lists = ("answer", "foil", "estimate")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -939,6 +951,7 @@ class Interactions(Analysis):
     command = "interactions"
     _data = ("pairs", "metric_file")
     _lists = ("answer", "foil", "heads")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1017,6 +1030,7 @@ class ContrastMethods(Analysis):
     command = "contrast-methods"
     _data = ("pairs", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1067,6 +1081,7 @@ class Cascade(Analysis):
     command = "cascade"
     _data = ("pairs", "metric_file", "circuit")
     _lists = ("answer", "foil", "gate")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1128,6 +1143,7 @@ class Commitment(Analysis):
     command = "commitment"
     _data = ("pairs", "metric_file")
     _lists = ("answer", "foil")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1187,6 +1203,7 @@ class Modulate(Analysis):
     command = "modulate"
     _data = ("pairs", "metric_file", "circuit", "classes")
     _lists = ("answer", "foil", "gate")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1270,6 +1287,7 @@ class Cipher(Analysis):
     command = "cipher"
     _data = ("pairs", "metric_file", "circuit", "cipher")
     _lists = ("answer", "foil", "gate")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1341,6 +1359,7 @@ class Contrast(Analysis):
     command = "contrast"
     _data = ("pairs", "metric_file", "cipher")
     _lists = ("answer", "foil")
+    _required = ("pairs",)
     _first = "pairs"
 
     def __init__(
@@ -1399,6 +1418,7 @@ class Cav(Analysis):
     command = "cav"
     _data = ("concept", "random", "class", "metric_file")
     _lists = ("random", "class", "answer", "foil", "method")
+    _required = ("concept",)
     _first = "concept"
 
     def __init__(
@@ -1414,9 +1434,7 @@ class Cav(Analysis):
         site: Text | None = None,
         layers: Text | None = None,
         position: Text | None = None,
-        method: Literal["logistic", "svm", "ridge", "mean"]
-        | Sequence[Literal["logistic", "svm", "ridge", "mean"]]
-        | None = None,
+        method: Literal["logistic", "svm", "ridge", "mean"] | Sequence[Literal["logistic", "svm", "ridge", "mean"]] | None = None,
         runs: int | None = None,
     ) -> None:
         """Find where a concept can be read linearly, and whether the answer follows it (CAV, TCAV).
@@ -1479,6 +1497,7 @@ class Steer(Analysis):
     command = "steer"
     _data = ("prompts", "metric_file", "vector", "pairs", "concept", "random", "classes")
     _lists = ("answer", "foil")
+    _required = ("prompts",)
     _first = "prompts"
 
     def __init__(

@@ -33,7 +33,7 @@ mod _core {
     #[pymodule_export]
     use crate::tables::Table;
     #[pymodule_export]
-    use crate::vectors::{read_tensors, write_tensors};
+    use crate::vectors::{read_tensors, tensor_bytes};
 
     #[pymodule_export]
     const VERSION: &str = env!("CARGO_PKG_VERSION");

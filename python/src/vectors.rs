@@ -3,10 +3,10 @@
 use crate::errors::{failed, input};
 use numpy::{PyArrayDyn, PyArrayMethods, PyReadonlyArrayDyn, PyUntypedArrayMethods};
 use pyo3::prelude::*;
-use pyo3::types::PyDict;
+use pyo3::types::{PyBytes, PyDict};
 use safetensors::tensor::{Dtype, TensorView};
 use safetensors::{SafeTensors, serialize};
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The floating-point tensors of a file as float32 arrays, the whole ones as int64.
@@ -45,9 +45,12 @@ fn to_array<'py>(py: Python<'py>, tensor: &TensorView<'_>) -> Option<PyResult<Bo
     Some(numpy::PyArray1::from_vec(py, floats).reshape(shape).map(Bound::into_any))
 }
 
-/// Writes float32 arrays to a safetensors file.
+/// Float32 arrays as the bytes of a safetensors file.
 #[pyfunction]
-pub fn write_tensors(path: PathBuf, tensors: HashMap<String, Bound<'_, PyArrayDyn<f32>>>) -> PyResult<()> {
+pub fn tensor_bytes<'py>(
+    py: Python<'py>,
+    tensors: BTreeMap<String, Bound<'py, PyArrayDyn<f32>>>,
+) -> PyResult<Bound<'py, PyBytes>> {
     let own = tensors.iter().map(|(name, array)| {
         let array: PyReadonlyArrayDyn<'_, f32> = array.readonly();
         let data: Vec<u8> = array.as_array().iter().flat_map(|x| x.to_le_bytes()).collect();
@@ -56,6 +59,5 @@ pub fn write_tensors(path: PathBuf, tensors: HashMap<String, Bound<'_, PyArrayDy
     let own: Vec<(String, Vec<usize>, Vec<u8>)> = own.collect();
     let views = own.iter().map(|(name, shape, data)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), data)?)));
     let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>().map_err(failed)?;
-    let bytes = serialize(views, None).map_err(failed)?;
-    std::fs::write(&path, bytes).map_err(|e| failed(format!("{}: cannot be written: {e}", path.display())))
+    Ok(PyBytes::new(py, &serialize(views, None).map_err(failed)?))
 }

@@ -58,7 +58,8 @@ def test_a_phrase_does_something(there: str, here: str, model: gl.Model) -> None
         "pairs": gl.read_pairs("demo:pairs.jsonl")[:8],
         "cache": model.trace(SENSITIVE, "resid_post,z"),
         "vector": np.ones(64),
-        "hook": lambda row: row * 0.5,
+        "row_hook": lambda row: row * 0.5,
+        "same_length": "Tell me about bread.",
     }
     exec(compile(f"value = {here.removeprefix('cache = ')}", there, "exec"), namespace)
     value = namespace["value"]

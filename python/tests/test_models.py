@@ -79,6 +79,8 @@ def test_prompts_of_different_lengths_are_traced_together(model: gl.Model) -> No
     assert [z.shape[0] for z in traced["z.3"]] == [len(tokens) for tokens in traced.tokens] == [9, 14]
     assert np.array_equal(traced["z.3"][1], model.trace(long, "z.3")["z.3"])
     assert traced.last("resid_post.3").shape == (2, 64)
+    for name in ("blocks.3.attn.hook_z", ("z", 3)):
+        assert np.array_equal(traced[name][0], traced["z.3"][0])
     with pytest.raises(KeyError, match=r"resid_post\.3"):
         traced["z.4"]
     with pytest.raises(gl.InputError, match="nearest"):

@@ -130,6 +130,31 @@ def test_a_function_may_change_its_own_row_and_what_it_raises_reaches_the_caller
             bad.run()
 
 
+def test_patching_in_one_call_is_the_plan_by_hand(model: gl.Model) -> None:
+    words = (SENSITIVE, HARMLESS, "Sorry", "Sure")
+    last, together = model.patch(*words), model.patch(*words, positions="all")
+    each = model.patch(*words, "resid_pre", positions="each")
+    assert last.shape == together.shape == (8, 8) and each.shape == (8, 9)
+    plan = model.plan()
+    clean, other = plan.prompt(SENSITIVE), plan.prompt(HARMLESS)
+    base = clean.logit_diff("Sorry", "Sure")
+    topic = clean.tokens.find("explosives")
+    by_hand = [
+        clean.fork(gl.z(3, 5).from_(other)),
+        clean.fork(gl.z(3, 5).everywhere().from_(other)),
+        clean.fork([gl.at("resid_pre", 1).positions(topic).from_(other, positions=topic)]),
+    ]
+    handles = [run.logit_diff("Sorry", "Sure") for run in by_hand]
+    readings = plan.run()
+    effects = [readings[handle] - readings[base] for handle in handles]
+    assert effects == pytest.approx([last[3, 5], together[3, 5], each[1, topic]], abs=1e-4)
+    assert np.abs(each[1]).argmax() == topic, "the topic alone tells the two apart"
+    with pytest.raises(gl.InputError, match="tokens"):
+        model.patch(SENSITIVE, "Tell me about the history of bread.", "Sorry", "Sure", positions="each")
+    with pytest.raises(gl.InputError, match="'each'"):
+        model.patch(*words, positions="some")
+
+
 def test_edges_are_taken_from_another_run(model: gl.Model) -> None:
     plan = model.plan()
     clean, other = plan.prompt(SENSITIVE), plan.prompt(HARMLESS)
@@ -165,10 +190,15 @@ def test_mistakes_name_themselves(model: gl.Model) -> None:
     with pytest.raises(gl.InputError, match="after the plan was run"):
         readings[later]
     assert readings[handle] >= 0
-    heads = model.plan()
-    heads.prompt(SENSITIVE).read(gl.z(3, 80))
-    with pytest.raises(gl.InputError, match="head 80 does not exist"):
-        heads.run()
+    for at_fault in (lambda: run.read(gl.z(3, 80)), lambda: run.fork(gl.z(3, 80).zero())):
+        with pytest.raises(gl.InputError, match="head 80 does not exist"):
+            at_fault()
+    with pytest.raises(gl.InputError, match="is no edit"):
+        run.fork(gl.z(3, 5))  # type: ignore[arg-type]
+    with pytest.raises(gl.InputError, match="does not come in heads"):
+        run.read(gl.at("resid_post", 3).heads(0))
+    with pytest.raises(gl.InputError, match="what a readout gave"):
+        readings[run]  # type: ignore[index]
     short = model.plan()
     short.prompt(SENSITIVE).fork(gl.z(3, 5).add(np.ones(3))).entropy()
     with pytest.raises(gl.InputError, match="3"):

@@ -121,8 +121,10 @@ def test_parameters_are_checked_before_anything_is_run() -> None:
         ({"by_span": True, "align": True}, "exclude"),
     ]:
         with pytest.raises(gl.InputError, match=why):
-            gl.Interchange(PAIRS, **parameters).check()
-    gl.Steer(PROMPTS, from_="mean", pairs=PAIRS, layer=3, coefficients=[-1, 0, 1]).check()
+            gl.Interchange(**parameters)
+    with pytest.raises(gl.InputError, match="noising"):
+        gl.Interchange(direction="noising")  # type: ignore[arg-type]
+    gl.Steer(PROMPTS, from_="mean", pairs=PAIRS, layer=3, coefficients=[-1, 0, 1])
 
 
 def test_analyses_can_be_pickled_and_compared() -> None:
@@ -221,8 +223,30 @@ def test_studies_feed_each_other(model: gl.Model) -> None:
     circuit = gl.Circuit(PAIRS, edges=edges.edges, max_pairs=12).run(model)
     assert "curve" in circuit.tables
     steer = gl.Steer(PROMPTS, from_="mean", pairs=PAIRS, layer=3, coefficients=[0, 1]).run(model)
-    vectors = steer.vectors()
-    assert vectors and all(vector.dtype == np.float32 for vector in vectors.values())
+    [(name, vector)] = steer.vectors().items()
+    assert vector.dtype == np.float32
+    for given in (vector, {name: vector}):
+        again = gl.Steer(PROMPTS, vector=given, layer=3, site="resid_post", coefficients=[0, 1]).run(model)
+        assert np.allclose(again.dose["metric_mean"], steer.dose["metric_mean"], atol=1e-3)
+
+
+def test_prompts_of_every_kind_are_data(model: gl.Model) -> None:
+    text = "Tell me about bread."
+    tokens = model.tokens(text)
+    given: list[Any] = [
+        [text],
+        [tokens],
+        [tokens.ids],
+        [np.array(tokens.ids)],
+        [[{"role": "user", "content": text}]],
+        [{"prompt": tokens}],
+        [{"prompt": tokens.ids}],
+        [{"prompt": {"ids": np.array(tokens.ids)}}],
+    ]
+    found = [gl.Attention(prompts).run(model).heads.to_parquet() for prompts in given]
+    assert len(set(found)) == 1
+    plain = gl.Attention([gl.text(text)]).run(model)
+    assert plain.heads.to_parquet() == gl.Attention([{"prompt": gl.text(text)}]).run(model).heads.to_parquet()
 
 
 def test_costs_are_foreseen(model: gl.Model) -> None:

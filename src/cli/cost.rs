@@ -12,6 +12,9 @@ use serde_json::{Map, Value};
 /// What the seconds of a dry run are.
 pub(super) const PACE: &str = "the time is that of computing, at the pace of some of these rows here and now";
 
+/// What is said beside it where texts are generated.
+const TEXTS: &str = "texts are taken to be three quarters as long as they may be";
+
 /// Each engine's name with its size and seconds.
 fn engines(cost: &Cost) -> impl Iterator<Item = (Engine, &Size, Option<f64>)> {
     ENGINES
@@ -60,6 +63,7 @@ pub(super) fn text(cost: &Cost) -> String {
     lines.extend(parts(cost));
     if cost.seconds.iter().any(Option::is_some) {
         lines.push(PACE.to_owned());
+        lines.extend((cost.of_texts > 0.0).then(|| TEXTS.to_owned()));
     }
     lines.extend(cost.first_prompt.as_ref().map(first_prompt));
     lines.join("\n")

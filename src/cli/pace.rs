@@ -6,19 +6,12 @@
 //! two plans is none of the pace. Tokens go as all of them did, since a step is slowest at its end. A kind that has not begun is guessed
 //! at from the other one.
 
-use crate::study::Work;
+use crate::study::{TEXTS_NEED, TOKENS_SLOWER, Work};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How much of a kind's work counts as lately: work that lies so far back, as a share of what is expected, weighs a third of the last.
 const LATELY: f64 = 0.03;
-
-/// How many times as long an operation of a token takes as one of a row, before both were seen: measured between 2.2 and 3.5 with a
-/// dozen texts or more at once.
-const TOKENS_SLOWER: f64 = 3.0;
-
-/// The share of its longest that a text takes, before any has ended: between those of half the length, and those that never end.
-const TEXTS_NEED: f64 = 0.75;
 
 /// How far a run is, and how long it will take. What an earlier run did and this one took over is done, and says nothing of the pace.
 pub struct Pace(Mutex<State>);

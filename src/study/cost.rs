@@ -11,14 +11,24 @@ use crate::run::{Engine, RunError, Size, rate};
 /// Both engines, in the order of [`Cost::sizes`].
 pub const ENGINES: [Engine; 2] = [Engine::Wavefront, Engine::Full];
 
+/// How many times as long an operation of a token takes as one of a row: measured between 2.2 and 3.5 with a dozen texts or more at
+/// once. Every step reads all weights for a row a text.
+pub(crate) const TOKENS_SLOWER: f64 = 3.0;
+
+/// The share of its longest that a text takes, before any has ended: between those of half the length, and those that never end.
+pub(crate) const TEXTS_NEED: f64 = 0.75;
+
 /// What an analysis would cost.
 pub struct Cost {
     /// Prompts, edited runs and readouts of all plans.
     pub extent: Extent,
     /// By the wavefront, and by the full engine.
     pub sizes: Vec<Size>,
-    /// How long each would compute, in seconds, by a rate that was measured on some of the plan's rows; none where nothing is run.
+    /// How long each would compute, in seconds, by a rate that was measured on some of the plan's rows; none where nothing is run. Texts
+    /// are taken to be three quarters as long as they may be, and each of their tokens to take three times as long as a row.
     pub seconds: Vec<Option<f64>>,
+    /// The share of the operations by the first engine that generate texts.
+    pub of_texts: f64,
     /// Parts of it that are said by themselves, with what they are.
     pub parts: Vec<(String, Vec<Size>)>,
     /// The engine that is asked for.
@@ -33,16 +43,19 @@ impl Cost {
         let first_prompt = scored.first_prompt().cloned();
         let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed).cancelled_by(study.cancel.clone());
         analysis.measure(&counter, &items)?;
-        let Counted { extent, sizes, parts, dearest, .. } = counter.counted();
+        let Counted { extent, sizes, parts, dearest, of_tokens } = counter.counted();
         let mut seconds = vec![None; ENGINES.len()];
+        // Texts go one way, whatever the engine.
+        let slower = of_tokens * (TEXTS_NEED * TOKENS_SLOWER - 1.0);
+        let of_texts = sizes.first().map_or(0.0, |size| of_tokens / size.flops.max(1.0));
         if let Some((_, plan)) = dearest {
             let decoder = study.model.decoder.of(plan.kv);
             let program = plan.compile(&decoder.arch).map_err(RunError::from)?;
             for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
                 let failed = |e: candle_core::Error| StudyError::Failed(format!("{}: {e}", study.model.name));
-                *seconds = rate(decoder, &program, engine).map_err(failed)?.map(|rate| size.flops / rate);
+                *seconds = rate(decoder, &program, engine).map_err(failed)?.map(|rate| (size.flops + slower) / rate);
             }
         }
-        Ok(Cost { extent, sizes, seconds, parts, engine: study.engine, first_prompt })
+        Ok(Cost { extent, sizes, seconds, of_texts, parts, engine: study.engine, first_prompt })
     }
 }

@@ -46,6 +46,8 @@ pub mod session;
 pub use again::Recorded;
 #[cfg(feature = "report")]
 pub use cost::{Cost, ENGINES};
+#[cfg(feature = "cli")]
+pub(crate) use cost::{TEXTS_NEED, TOKENS_SLOWER};
 pub use counter::{Gather, Runner};
 #[cfg(feature = "report")]
 pub use directory::{Finished, OF_RUN, Origin, Place, run_into, write_figures};
