@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -40,11 +41,38 @@ STUDIES: dict[str, gl.Analysis] = {
     "steer": gl.Steer(PROMPTS, from_="caa", pairs=PAIRS, layer=3, coefficients="-2:2:5", generate=4, ablate=True),
 }
 
+#: Words of the demo, and statements of it whose truth is which topic is sensitive.
+WORDS = ["bread", "rivers", "mountains", "cheese", "music", "gardens", "trees", "birds", "books", "soup"]
+TOPICS = [
+    ("explosives", "rivers"),
+    ("malware", "mountains"),
+    ("poison", "cheese"),
+    ("forgery", "bread"),
+    ("fraud", "music"),
+]
+STATEMENTS = [
+    {
+        "stem": "<|user|>Tell me about",
+        "candidates": [f" {topic}.<|end|><|assistant|>" for topic in (pair if i % 2 == 0 else pair[::-1])],
+        "true": i % 2,
+        "topic": "ab"[i % 2],
+    }
+    for i, pair in enumerate(TOPICS * 2)
+]
+STUDIES["functions"] = gl.Functions(
+    [{"input": word, "output": WORDS[i - 1]} for i, word in enumerate(WORDS)], shots=2, trials=4, heads=3, random=2
+)
+STUDIES["truth"] = gl.Truth(STATEMENTS, labelled=6)
 
-def flags(analysis: gl.Analysis) -> list[str]:
-    """The words by which the command is given the same parameters."""
+
+def flags(analysis: gl.Analysis, folder: Path) -> list[str]:
+    """The words by which the command is given the same parameters; data in memory are written to files."""
     words = []
     for name, value in analysis.parameters.items():
+        if isinstance(value, list) and isinstance(value[0], dict):
+            file = folder / f"{name}.jsonl"
+            file.write_text("".join(json.dumps(item) + "\n" for item in value))
+            value = file
         flag = f"--{name.replace('_', '-')}"
         text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
         words.append(flag if value is True else f"{flag}={text}")
@@ -53,8 +81,7 @@ def flags(analysis: gl.Analysis) -> list[str]:
 
 def test_there_is_a_class_for_every_analysis_and_a_study_of_each_here() -> None:
     commands = {getattr(analyses, name).command for name in analyses.__all__}
-    # Those two need words and statements of their own.
-    assert set(STUDIES) | {"functions", "truth"} == commands
+    assert set(STUDIES) == commands
     assert all(getattr(gl, name) is getattr(analyses, name) for name in analyses.__all__)
 
 
@@ -64,23 +91,17 @@ def test_tables_are_those_of_the_command_byte_for_byte(
 ) -> None:
     analysis = STUDIES[name]
     study = analysis.run(model, out=tmp_path / "python", seed=3)
-    ran = command(name, "demo", *flags(analysis), "--seed", 3, "--out", "command", "--quiet")
+    ran = command(name, "demo", *flags(analysis, tmp_path), "--seed", 3, "--out", "command", "--quiet")
     assert ran.returncode == 0, ran.stderr
     own = {path.name: path.read_bytes() for path in (tmp_path / "python").iterdir()}
     other = {path.name: path.read_bytes() for path in (tmp_path / "command").iterdir()}
+    own = {path: data for path, data in own.items() if not path.endswith(".jsonl")}  # Data in memory are kept.
     assert own.keys() == other.keys() and any(path.endswith(".parquet") for path in own)
     # What names the call, the time or the machine differs.
     differ = [path for path in own if own[path] != other[path] and path not in ("run.json", "report.md", "report.html")]
     assert not differ
     assert {f"{table}.parquet" for table in study.tables} == {path for path in own if path.endswith(".parquet")}
     assert all(table.to_parquet() == own[f"{name}.parquet"] for name, table in study.tables.items())
-
-
-def test_truth_and_functions_run_on_data_in_memory(model: gl.Model) -> None:
-    with pytest.raises(gl.InputError):
-        gl.Truth([{"id": "a"}]).run(model)
-    with pytest.raises(gl.InputError):
-        gl.Functions([{"a": 1}]).run(model)
 
 
 def test_data_in_memory_and_files_give_the_same(model: gl.Model) -> None:
