@@ -104,7 +104,10 @@ impl How {
 }
 
 /// Runs one analysis, as words after `gatelens` asked for it.
-pub(super) fn run_as(job: &dyn Job, words: &[String]) -> Result<(), CliError> {
+///
+/// # Errors
+/// Whatever stops it.
+pub fn run(job: &dyn Job, words: &[String]) -> Result<(), CliError> {
     let (meter, how, output) = (Meter::start(), job.how(), job.model().output);
     if how.is_dry() {
         let model = Arc::new(job.model().open()?);

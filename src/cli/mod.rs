@@ -124,7 +124,7 @@ impl Command {
             Command::Trace(trace) => trace.run(),
             Command::Task(task) => task.run(),
             Command::Demo(demo) => demo.run(words),
-            Command::Analysis(command) => analysis::run_as(command.job(), words),
+            Command::Analysis(command) => analysis::run(command.job(), words),
             Command::Run(spec) => spec.run(words),
             Command::Report(combine) => combine.run(words),
             Command::Compare(compare) => compare.run(words),

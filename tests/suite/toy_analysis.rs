@@ -25,7 +25,7 @@ fn the_exercise_runs_from_its_flags_to_its_report() {
     let words =
         ["x", "surprise", "demo", "--prompts", prompts.to_str().unwrap(), "--quiet", "--out", out.to_str().unwrap()];
     let cli = Cli::try_parse_from(words).unwrap_or_else(|e| panic!("{e}"));
-    gatelens::cli::analysis::run(cli.command.job()).unwrap_or_else(|e| panic!("{e}"));
+    gatelens::cli::analysis::run(cli.command.job(), &[]).unwrap_or_else(|e| panic!("{e}"));
     let table = gatelens::table::Table::read_parquet(out.join("entropies.parquet")).unwrap();
     assert!(table.floats("entropy").unwrap()[0].unwrap() > 0.0);
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
