@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeAlias, TypeVar, cast
 
 import numpy as np
@@ -328,9 +328,6 @@ class Plan:
     def __repr__(self) -> str:
         prompts, forks, readouts = self._core.extent()
         return f"<plan of {prompts} prompts, {forks} forks and {readouts} readouts>"
-
-    def __iter__(self) -> Iterator[Any]:
-        raise TypeError("a plan has no order of its own; keep the handles of what you read")
 
 
 def _vector(vector: Vector) -> Array:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import tempfile
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn, TypeVar
@@ -89,13 +90,18 @@ class Analysis:
         """
         model = model if isinstance(model, Model) else open(model)
         core = self._core(data)
-        keep = None if out is not None else tempfile.TemporaryDirectory(prefix="gatelens-")
-        place = Path(keep.name) / self.command if keep else Path(os.fspath(out or ""))
+        keep = None if out is not None else tempfile.mkdtemp(prefix="gatelens-")
+        place = Path(keep) / self.command if keep else Path(os.fspath(out or ""))
         call = f"gatelens.{self!r}.run({model.name!r})"
-        with hearing(progress, self.command) as tick:
-            path, record, tables, complete = core.run_into(
-                model._core, os.fspath(place), force, resume, engine, seed, call, tick
-            )
+        try:
+            with hearing(progress, self.command) as tick:
+                path, record, tables, complete = core.run_into(
+                    model._core, os.fspath(place), force, resume, engine, seed, call, tick
+                )
+        except BaseException:
+            if keep is not None:
+                shutil.rmtree(keep, ignore_errors=True)
+            raise
         if complete:
             return load(path)
         return Study(Path(path), json.loads(record), [Table(table) for table in tables], keep)
@@ -142,10 +148,11 @@ class Analysis:
 class Figure:
     """A figure of a study."""
 
-    def __init__(self, name: str, folder: Path, page: str | None) -> None:
+    def __init__(self, name: str, study: Study) -> None:
         #: Its name, without an ending.
         self.name = name
-        self._folder, self._page = folder, page
+        # Its files are the study's.
+        self._study, self._folder = study, study.path
 
     @property
     def png(self) -> bytes:
@@ -169,8 +176,9 @@ class Figure:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         plain = {"text/plain": repr(self)}
-        if self._page is not None:
-            return {**plain, "text/html": _html.frame(self._page, 820)}
+        page = self._study._page_of(self.name)
+        if page is not None:
+            return {**plain, "text/html": _html.frame(page, 820)}
         return {**plain, "text/html": _html.svg(self.svg)}
 
 
@@ -222,7 +230,7 @@ class _Named(Mapping[str, Any]):
 class Study:
     """What an analysis left: tables, figures, a report, files. Tables are attributes: ``study.heads.to_polars()``."""
 
-    def __init__(self, path: Path, record: dict[str, Any], tables: Sequence[Table], keep: Any = None) -> None:
+    def __init__(self, path: Path, record: dict[str, Any], tables: Sequence[Table], keep: str | None = None) -> None:
         #: The run directory.
         self.path = path
         #: The record: parameters, seed, versions, hashes of the model and the data, times, memory (``run.json``).
@@ -231,14 +239,15 @@ class Study:
         self.command: str = record["command"]
         #: The tables by name.
         self.tables = _Named("table", {table.name: table for table in tables})
-        # Where nobody asked for a folder, the study's goes with the study.
-        self._keep = keep
+        if keep is not None:
+            # Nobody asked for a folder: the study's goes with the study.
+            weakref.finalize(self, shutil.rmtree, keep, ignore_errors=True)
 
     @property
     def figures(self) -> Mapping[str, Figure]:
         """The figures by name."""
         names = sorted(path.stem for path in self.path.glob("*.png"))
-        return _Named("figure", {name: Figure(name, self.path, self._page_of(name)) for name in names})
+        return _Named("figure", {name: Figure(name, self) for name in names})
 
     @property
     def report(self) -> View:

@@ -5,7 +5,7 @@ use crate::logs;
 use crate::models::Model;
 use crate::plans::engine_of;
 use crate::tables::Table;
-use crate::waiting::{Watched, waited};
+use crate::waiting::{Watched, settled, waited};
 use gatelens::analyses::Writer;
 use gatelens::dataset::Data;
 use gatelens::plan::Edge;
@@ -60,6 +60,7 @@ impl Study {
         call: String,
         tick: Option<&Bound<'_, PyAny>>,
     ) -> PyResult<(PathBuf, String, Vec<Table>, bool)> {
+        settled(py)?;
         let watched = Arc::new(Watched::default());
         let put = self.put_to(model.get(), engine, seed, &watched)?;
         let cancel = put.cancel.clone();

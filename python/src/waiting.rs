@@ -4,7 +4,7 @@ use crate::errors::failed;
 use gatelens::run::Cancel;
 use gatelens::study::{Progress, Work};
 use pyo3::prelude::*;
-use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, TryRecvError, channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -89,11 +89,35 @@ pub fn waited<T: Send + 'static>(
                 cancel.cancel();
                 // It ends in time, or goes on by itself.
                 let _ = end.recv_timeout(PATIENCE);
+                LEFT.lock().unwrap_or_else(PoisonError::into_inner).push(end);
                 return Err(e);
             }
         }
         worker.join().map_err(|panic| failed(format!("internal: {}; this is a defect of gatelens", said(&*panic))))
     })
+}
+
+/// The ends of work that was stopped and was not waited for any more: each is let go of when its work ends.
+static LEFT: Mutex<Vec<Receiver<()>>> = Mutex::new(Vec::new());
+
+/// Waits for work that was stopped before and still goes on: it holds its run directory until it ends.
+///
+/// # Errors
+/// Ctrl-C.
+pub fn settled(py: Python<'_>) -> PyResult<()> {
+    loop {
+        let goes_on = |end: &Receiver<()>| end.try_recv() == Err(TryRecvError::Empty);
+        let left = {
+            let mut left = LEFT.lock().unwrap_or_else(PoisonError::into_inner);
+            left.retain(goes_on);
+            left.len()
+        };
+        if left == 0 {
+            return Ok(());
+        }
+        py.check_signals()?;
+        py.detach(|| thread::sleep(TICK));
+    }
 }
 
 /// What a panic said.
