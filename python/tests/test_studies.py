@@ -167,6 +167,9 @@ def test_tables_go_to_every_data_frame(model: gl.Model) -> None:
     )
     assert "nats" in heads.docs["effect_mean"]
     assert pyarrow.table(heads).schema.field("effect_mean").metadata[b"doc"].decode() == heads.docs["effect_mean"]
+    duckdb = pytest.importorskip("duckdb")
+    [(layer, head)] = duckdb.sql("select layer, head from heads order by abs(effect_mean) desc limit 1").fetchall()
+    assert (layer, head) == (3, 5)
     rows = heads.to_dicts()
     assert rows[0]["layer"] == 0 and rows == list(heads)
     assert pandas.DataFrame(rows).shape == heads.shape
