@@ -3,8 +3,8 @@
 
     benches/python.py MODEL PAIRS.jsonl [--command gatelens] [--rounds 5]
 
-The sweep is `interchange` on the pairs, by the command and from Python in turn, each into a run directory of its own; times are those
-that their records have (computing, then tables, figures and reports). Prints medians, and the ratio of the sums.
+The sweep is `interchange` on the pairs, by the command and from Python in turn, each into a run directory of its own. Times are
+those that their records have (computing, then tables, figures and reports). Prints medians, and the ratio of the sums.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ def main() -> None:
     place = gl.at("resid_post", layer)
     engine = statistics.median(timed(1000, place.scale(0.5)) for _ in range(args.rounds))
     function = statistics.median(timed(1000, place.map(lambda row: row * 0.5)) for _ in range(args.rounds))
-    print(f"an edit of 1,000 rows at layer {layer}: {engine:.2f} s by the engine, {function:.2f} s by a Python function")
+    print(
+        f"an edit of 1,000 rows at layer {layer}: {engine:.2f} s by the engine, {function:.2f} s by a Python function"
+    )
 
 
 if __name__ == "__main__":
