@@ -40,8 +40,8 @@ Text: TypeAlias = "str | int | float"
 
 def core() -> Any:
     """The installed extension, without the package around it: that imports the file that is to be written."""
-    spec = importlib.util.find_spec("gatelens")
-    places = [pathlib.Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    # Beside this script is the package too, mostly without the extension.
+    places = [pathlib.Path(place or ".") / "gatelens" for place in sys.path]
     found = [file for place in places for ending in ("so", "pyd") for file in place.glob(f"_core*.{ending}")]
     if not found:
         sys.exit("the package is not installed: pip install .")
