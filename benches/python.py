@@ -27,8 +27,10 @@ def record(folder: pathlib.Path) -> tuple[float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model"), parser.add_argument("pairs")
-    parser.add_argument("--command", default="gatelens"), parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("model")
+    parser.add_argument("pairs")
+    parser.add_argument("--command", default="gatelens")
+    parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
     model = gl.open(args.model)
     prompt = gl.read_pairs(args.pairs)[0]["positive"]
