@@ -47,16 +47,18 @@ def hearing(progress: Progress = False, what: str = "") -> Iterator[Callable[[fl
 DELAY = 1.0
 
 
-def _shown(progress: Progress, what: str) -> tuple[Callable[[float], object], Callable[[], object]]:
-    if progress is False:
-        return lambda share: None, lambda: None
+#: What shows a share, and what ends showing.
+_Bar: TypeAlias = "tuple[Callable[[float], object], Callable[[], object]]"
+
+
+def _shown(progress: Progress, what: str) -> _Bar:
     if callable(progress):
         return progress, lambda: None
-    bar = _notebook_bar(what) or _tqdm_bar(what)
+    bar = None if progress is False else _notebook_bar(what) or _tqdm_bar(what)
     return bar or (lambda share: None, lambda: None)
 
 
-def _tqdm_bar(what: str) -> tuple[Callable[[float], object], Callable[[], object]] | None:
+def _tqdm_bar(what: str) -> _Bar | None:
     try:
         from tqdm.auto import tqdm
     except ImportError:
@@ -66,7 +68,7 @@ def _tqdm_bar(what: str) -> tuple[Callable[[float], object], Callable[[], object
     return lambda share: bar.update(share - bar.n), bar.close
 
 
-def _notebook_bar(what: str) -> tuple[Callable[[float], object], Callable[[], object]] | None:
+def _notebook_bar(what: str) -> _Bar | None:
     """A bar in a notebook without ipywidgets, where tqdm's would fill the page line by line."""
     if "ipykernel" not in sys.modules or find_spec("ipywidgets") is not None:
         return None

@@ -21,7 +21,7 @@ SCALE = 1.6
 def table(table: Table) -> str:
     """A table's first rows; a column's meaning stands in its heading's tooltip."""
     docs = table.docs
-    cells = [table._plain(name)[:ROWS] for name in docs]
+    cells = [table._plain(name, ROWS) for name in docs]
     numeric = [all(isinstance(cell, (int, float, type(None))) for cell in column) for column in cells]
     align = ["right" if is_number else "left" for is_number in numeric]
     head = "".join(

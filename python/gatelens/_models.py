@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._hearing import Progress, hear, hearing
+from ._hearing import Progress, hear, hearing, logger
 
 if TYPE_CHECKING:
     from ._plans import Edit, Plan
@@ -286,13 +286,13 @@ class Model:
             raise _core.InputError(f"the prompts have {lengths}; positions correspond only if they are as long")
         where: list[Any] = list(range(len(clean.tokens))) if positions == "each" else [positions]
         base = clean.logit_diff(answer, foil)
-        names = self._core.sites(site)
-        layers = [int(name.rsplit(".", 1)[1]) for name in names]
-        heads = max((self._heads(name) for name in names), default=0)
+        # How many heads the site has in each layer that has it: none, where it does not come in heads.
+        units = {name: (self._core.heads_of(name) or (0, 0))[0] for name in self._core.sites(site)}
+        heads = max(units.values(), default=0)
         handles = {
-            (layer, head, i): clean.fork(place.positions(w).from_(other)).logit_diff(answer, foil)
-            for name, layer in zip(names, layers, strict=True)
-            for head in range(max(self._heads(name), 1))
+            (int(name.rsplit(".", 1)[1]), head, i): clean.fork(place.positions(w).from_(other)).logit_diff(answer, foil)
+            for name, of_layer in units.items()
+            for head in range(max(of_layer, 1))
             for place in [at(name).heads(head) if heads else at(name)]
             for i, w in enumerate(where)
         }
@@ -302,10 +302,6 @@ class Model:
             found[layer, head, i] = readings[handle] - readings[base]
         shaped = found if heads else found[:, 0]
         return shaped if positions == "each" else shaped[..., 0]
-
-    def _heads(self, site: str) -> int:
-        units = self._core.heads_of(site)
-        return units[0] if units else 0
 
     def lens(self, prompt: Prompt, **parameters: Any) -> Study:
         """What each layer's residual stream would say: the study of :class:`gatelens.Lens` on this prompt alone."""
@@ -376,8 +372,6 @@ def open(
     core = _core.open_model(os.fspath(name), device, dtype, max_memory, threads, list(ignore_config_key), date, vars_)
     model = Model(core)
     hear()
-    from ._hearing import logger
-
     for warning in model.warnings:
         logger.warning("%s: %s", model.name, warning)
     return model

@@ -115,15 +115,14 @@ class At:
 
     def positions(self, positions: str | int | Sequence[int]) -> At:
         """At these positions: numbers (negative ones count from the prompt's end), ``"last"`` or ``"all"``."""
-        named = positions if isinstance(positions, str) else np.atleast_1d(np.asarray(positions)).tolist()
-        return At(self.site, self._part, named)
+        return At(self.site, self._part, positions if isinstance(positions, str) else _numbers(positions))
 
     def from_(self, run: Run, positions: int | Sequence[int] | None = None) -> Edit:
         """Take the value of another run here (*interchange*, activation patching).
 
         ``positions`` are those of the other run, one for each that is edited, where they are not the same.
         """
-        theirs = None if positions is None else np.atleast_1d(np.asarray(positions)).tolist()
+        theirs = None if positions is None else _numbers(positions)
         return Edit(self, "from", donor_run=run, donor_positions=theirs)
 
     def zero(self) -> Edit:
@@ -202,8 +201,8 @@ class Run:
         """
         if donor.plan is not self.plan:
             raise _core.InputError("edges are taken from a run of another plan: both runs must be of one")
-        named = positions if isinstance(positions, str) else np.atleast_1d(np.asarray(positions)).tolist()
-        number = self.plan._core.exchange(self._number, donor._number, list(edges), all_but, self._where(named))
+        where = self._where(positions)
+        number = self.plan._core.exchange(self._number, donor._number, list(edges), all_but, where)
         return Run(self.plan, number, self.tokens)
 
     # What is read of it.
@@ -282,8 +281,8 @@ class Run:
                 raise _core.InputError(f"position {position} does not exist; the prompt has {length} tokens")
         return [int(position) % length for position in positions]
 
-    def _where(self, positions: Any) -> Any:
-        return positions if isinstance(positions, str) else self._resolved(positions)
+    def _where(self, positions: str | int | Sequence[int]) -> str | list[int]:
+        return positions if isinstance(positions, str) else self._resolved(_numbers(positions))
 
 
 class Plan:
@@ -328,6 +327,11 @@ class Plan:
     def __repr__(self) -> str:
         prompts, forks, readouts = self._core.extent()
         return f"<plan of {prompts} prompts, {forks} forks and {readouts} readouts>"
+
+
+def _numbers(positions: int | Sequence[int]) -> list[int]:
+    found: list[int] = np.atleast_1d(np.asarray(positions)).tolist()
+    return found
 
 
 def _vector(vector: Vector) -> Array:

@@ -8,8 +8,9 @@ import shutil
 import tempfile
 import weakref
 from collections.abc import Iterator, Mapping, Sequence
+from html import escape
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Any, ClassVar, NoReturn
 
 import numpy as np
 
@@ -19,7 +20,8 @@ from ._hearing import Progress, hearing
 from ._models import Array, Model, open
 from ._tables import Table
 
-A = TypeVar("A", bound="Analysis")
+#: What the names of figures that can be walked begin with.
+GRAPH = "graph"
 
 
 class Analysis:
@@ -88,7 +90,7 @@ class Analysis:
         progress
             ``None`` draws a bar with tqdm where it is installed, ``False`` shows nothing, a function is told the share done.
         """
-        model = model if isinstance(model, Model) else open(model)
+        model = _opened(model)
         core = self._core(data)
         keep = None if out is not None else tempfile.mkdtemp(prefix="gatelens-")
         place = Path(keep) / self.command if keep else Path(os.fspath(out or ""))
@@ -108,7 +110,7 @@ class Analysis:
 
     def cost(self, model: Model | str | os.PathLike[str], data: Data = None, *, seed: int = 0) -> dict[str, Any]:
         """What the study would cost by each engine: rows times layers, operations, bytes, and seconds by a measured rate."""
-        model = model if isinstance(model, Model) else open(model)
+        model = _opened(model)
         with hearing():
             found: dict[str, Any] = json.loads(self._core(data).cost(model._core, "wavefront", seed))
         return found
@@ -176,7 +178,7 @@ class Figure:
 
     def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, str]:
         plain = {"text/plain": repr(self)}
-        page = self._study._page_of(self.name)
+        page = self._study._page([self.name]) if self.name.startswith(GRAPH) else None
         if page is not None:
             return {**plain, "text/html": _html.frame(page, 820)}
         return {**plain, "text/html": _html.svg(self.svg)}
@@ -262,7 +264,7 @@ class Study:
     @property
     def graph(self) -> Figure:
         """The circuit as a graph that can be walked: of ``edges`` and ``circuit``."""
-        names = [name for name in self.figures if name.startswith("graph")]
+        names = [name for name in self.figures if name.startswith(GRAPH)]
         if not names:
             raise _core.InputError(f"{self.command} draws no graph; edges and circuit do")
         return self.figures[names[0]]
@@ -270,7 +272,7 @@ class Study:
     @property
     def tokens(self) -> View:
         """Prompts whose tokens show where heads look: of ``attention`` with ``head``."""
-        page = _core.view(self.command, self._core_tables(), os.fspath(self.path), [], True)
+        page = self._page([], tokens=True)
         if page is None:
             raise _core.InputError(f"{self.command} has no view of tokens; Attention(head=...) has one")
         return View(page, 340)
@@ -325,8 +327,6 @@ class Study:
         return "\n".join([f"<study {self.command} of {self.record['model']['name']}: {sizes}>", *self.findings])
 
     def _repr_html_(self) -> str:
-        from html import escape
-
         found = "".join(f"<div>{escape(line)}</div>" for line in self.findings)
         rows = "".join(
             f'<tr><td style="text-align:left"><code>.{name}</code></td><td>{len(table)} rows</td></tr>'
@@ -341,10 +341,9 @@ class Study:
     def _core_tables(self) -> list[_core.Table]:
         return [table._core for table in self.tables.values()]
 
-    def _page_of(self, figure: str) -> str | None:
-        if not figure.startswith("graph"):
-            return None
-        return _core.view(self.command, self._core_tables(), os.fspath(self.path), [figure], False)
+    def _page(self, figures: list[str], *, tokens: bool = False) -> str | None:
+        """A page of these figures alone, or of the views of tokens; none where there are none."""
+        return _core.view(self.command, self._core_tables(), os.fspath(self.path), figures, tokens)
 
 
 def load(directory: str | os.PathLike[str]) -> Study:
@@ -369,6 +368,10 @@ def read_vectors(path: str | os.PathLike[str]) -> dict[str, Array]:
 def write_vectors(path: str | os.PathLike[str], vectors: Mapping[str, Any]) -> None:
     """Write arrays to a safetensors file, as float32: the command reads it wherever it reads vectors."""
     Path(os.fspath(path)).write_bytes(vector_bytes(vectors))
+
+
+def _opened(model: Model | str | os.PathLike[str]) -> Model:
+    return model if isinstance(model, Model) else open(model)
 
 
 def _python(name: str) -> str:

@@ -86,8 +86,9 @@ class Table:
         """As a Parquet file's bytes, as the command writes it."""
         return self._core.to_parquet()
 
-    def _plain(self, name: str) -> list[Any]:
-        cells = self[name]
+    def _plain(self, name: str, rows: int | None = None) -> list[Any]:
+        """The first cells of a column, or all, as Python's own values."""
+        cells = self[name][:rows]
         if isinstance(cells, list):
             return cells
         return [None if cell != cell else cell for cell in cells.tolist()]

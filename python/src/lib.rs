@@ -29,7 +29,7 @@ mod _core {
     #[pymodule_export]
     use crate::plans::{Edit, Plan};
     #[pymodule_export]
-    use crate::studies::{Study, command, commands, data, findings, parse_edge, view};
+    use crate::studies::{Study, command, commands, data, findings, view};
     #[pymodule_export]
     use crate::tables::Table;
     #[pymodule_export]

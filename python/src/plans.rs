@@ -5,7 +5,7 @@ use crate::models::Model;
 use crate::waiting::{Watched, waited};
 use gatelens::plan::{
     self, Activation, Alignment, Array, Attribution, Change, Edge, EdgeSet, Entropy, Exchange, Gradient, KlFrom,
-    LogProbs, Metric, Part, Positions, Projection, Rank, Reading, RowFunction, Run, What,
+    LogProbs, Metric, Part, Positions, Projection, Rank, Reading, RowFunction, Run,
 };
 use gatelens::run::{Cancel, Engine, Generation, Sampling, Steps};
 use gatelens::site::{Site, parse_sites};
@@ -400,11 +400,5 @@ fn to_python(py: Python<'_>, reading: Reading) -> PyResult<Bound<'_, PyAny>> {
     match reading {
         Reading::Number(number) => Ok(number.into_pyobject(py)?.into_any()),
         Reading::Array(Array { shape, values }) => Ok(PyArray1::from_vec(py, values).reshape(shape)?.into_any()),
-    }
-}
-
-impl From<MetricOf> for What {
-    fn from(metric: MetricOf) -> What {
-        Metric::from(metric).into()
     }
 }

@@ -8,7 +8,6 @@ use crate::tables::Table;
 use crate::waiting::{Watched, settled, waited};
 use gatelens::analyses::Writer;
 use gatelens::dataset::Data;
-use gatelens::plan::Edge;
 use gatelens::report::{Block, Report, Section, html};
 use gatelens::study::{self, ENGINES, Finished, Meter, Origin, Place, StudyError};
 use gatelens::{cli, table};
@@ -141,12 +140,6 @@ pub fn view(
     }
     let report = Report { title: writer.title.to_string(), intro: blocks, sections: Vec::<Section>::new() };
     html::render(&report).map(Some).map_err(failed)
-}
-
-/// Refuses what is no edge.
-#[pyfunction]
-pub fn parse_edge(text: &str) -> PyResult<String> {
-    text.parse::<Edge>().map(|edge| edge.to_string()).map_err(input)
 }
 
 /// Runs the command `gatelens` with these words after it; gives its exit code.
