@@ -8,6 +8,7 @@
 //! Which runs may be compared is left to the command.
 
 mod report;
+pub mod steps;
 
 pub use report::{figures, sections};
 

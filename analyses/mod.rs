@@ -9,6 +9,7 @@ pub mod ablate;
 pub mod attention;
 pub mod behaviour;
 pub mod cav;
+pub mod checkpoints;
 pub mod circuit;
 pub mod dla;
 pub mod edges;
@@ -50,6 +51,7 @@ use crate::parameters::{self, ParameterError, Parameters};
 use crate::report::Section;
 use crate::study::{Job, Runner, session::SessionError};
 use crate::table::{Table, TableError};
+use checkpoints::{deltas, rank, scale, similarity, weights};
 use inputs::Sources;
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use scored::Scored;
@@ -293,6 +295,11 @@ registry! {
     functions::Functions,
     importance::Importance,
     truth::Truth,
+    weights::Weights,
+    deltas::Deltas,
+    similarity::Similarity,
+    rank::Rank,
+    scale::Scale,
     edges::Edges,
     circuit::Circuit,
     interactions::Interactions,

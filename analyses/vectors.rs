@@ -62,6 +62,11 @@ pub fn to_bytes(directions: &[Named], position: Option<Position>) -> Result<Vec<
     serialize(views.collect::<Result<Vec<_>, _>>().map_err(failed)?, metadata).map_err(failed)
 }
 
+/// An array, row-major, as the bytes of an `.npy` file in f32.
+pub fn to_npy(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    npy::write(shape, values)
+}
+
 /// The place at which a direction is to be added: it chooses among the directions of a file that has one a layer.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {

@@ -19,7 +19,7 @@ from typing import Any
 
 HERE = pathlib.Path(__file__).resolve().parent
 FILE = HERE / "gatelens" / "analyses.py"
-KEYWORDS = {"class", "from", "lambda"}
+KEYWORDS = {"class", "from", "lambda", "with"}
 HEAD = '''"""The analyses: a class each, with the parameters of the command of its name.
 
 Written by ``python/write_analyses.py`` from what the engine declares; change it there.

@@ -40,6 +40,12 @@ mod examples;
 mod folds;
 mod logistic;
 mod principal;
+#[cfg(feature = "report")]
+pub mod scaling;
+#[cfg(feature = "report")]
+pub mod similarity;
+#[cfg(feature = "report")]
+pub mod spectrum;
 mod svm;
 #[cfg(test)]
 mod tests;
@@ -147,6 +153,10 @@ pub enum LinearError {
     NoDifference(Method),
     #[error("there are no differences, or all are 0; a principal direction needs one that is not")]
     NoPrincipal,
+    #[error("the matrix has no spectrum that can be found: it holds NaN or infinity")]
+    NoSpectrum,
+    #[error("{0}")]
+    Tensor(String),
     #[error("the principal direction did not converge in {0} steps")]
     PrincipalNotConverged(usize),
     #[error("the direction's numbers are beyond f32; scale the activations")]
@@ -159,6 +169,12 @@ pub enum LinearError {
     NoProbability(Method),
     #[error("{what} is {value}; expected {expected}")]
     Option { what: &'static str, value: f64, expected: &'static str },
+}
+
+impl From<candle_core::Error> for LinearError {
+    fn from(e: candle_core::Error) -> Self {
+        LinearError::Tensor(e.to_string())
+    }
 }
 
 /// The direction from the negative to the positive examples.

@@ -27,6 +27,7 @@
 //! ```
 
 mod bootstrap;
+pub mod clusters;
 mod correlation;
 mod flip;
 mod jackknife;

@@ -296,6 +296,10 @@ rows! {
             "with z from the negative prompt, change of the head's own attribution to",
         interchange_frozen_halves: Halves [newer] as "interchange_frozen" =
             "with z from the negative prompt and every later component frozen, edited minus clean",
+        ablation_repair_halves: Halves [newer] as "ablation_repair" =
+            "with z set to zero, what the final norm and later components change of",
+        interchange_repair_halves: Halves [newer] as "interchange_repair" =
+            "with z from the negative prompt, what the final norm and later components change of",
     }
 
     /// A head that interchange finds.
@@ -332,6 +336,17 @@ fn heads_table(
     let [interchange_direct, interchange_frozen, ablation_frozen] =
         [EffectPart::InterchangeDirect, EffectPart::InterchangeFrozen, EffectPart::AblationFrozen]
             .map(|part| part_over_pairs(parts, part, seed));
+    let [of_interchange, of_ablation, _] = &measured.answers;
+    let direct = |of: usize| -> Vec<Vec<f64>> {
+        parts.iter().map(|parts| parts.of(EffectPart::InterchangeDirect)[of].to_vec()).collect()
+    };
+    let ablation_repair = both_halves(
+        &beyond(of_ablation, &removed(&measured.answers[ATTRIBUTION])),
+        &beyond(&measured.ablation, &removed(&measured.dla)),
+        seed,
+    );
+    let interchange_repair =
+        both_halves(&beyond(of_interchange, &direct(1)), &beyond(&measured.interchange, &direct(0)), seed);
     let shares = bca_family(&measured.shares, &Bootstrap { seed, ..Bootstrap::default() });
     let row = |h: usize| {
         let [interchange, ablation, dla] = whole.map(|values| mean(&values[h]).unwrap_or(0.0));
@@ -367,6 +382,8 @@ fn heads_table(
             ablation_frozen_halves: ablation_frozen[h].1,
             interchange_direct_halves: interchange_direct[h].1,
             interchange_frozen_halves: interchange_frozen[h].1,
+            ablation_repair_halves: ablation_repair[h],
+            interchange_repair_halves: interchange_repair[h],
         }
     };
     Ok(HeadRow::table((0..items.heads.len()).map(row))?)
@@ -389,6 +406,11 @@ fn crossed(effects: &[f64], measured: &Measured, seed: u64) -> Crossed {
 fn both_halves(answers: &[Vec<f64>], whole: &[Vec<f64>], seed: u64) -> Vec<Halves> {
     let foils: Vec<Vec<f64>> = answers.iter().zip(whole).map(|(answer, whole)| less(answer, whole)).collect();
     halves::over_items(answers, &foils, seed)
+}
+
+/// Effects less their direct part, pair by pair; nothing of a head that was not run.
+fn beyond(effects: &[Vec<f64>], direct: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    effects.iter().zip(direct).map(|(effects, direct)| less(effects, direct)).collect()
 }
 
 /// A part's mean of each head, and its halves; none of heads that were not run.

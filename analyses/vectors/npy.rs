@@ -46,6 +46,19 @@ pub(super) fn read(bytes: &[u8]) -> Result<Array, String> {
     Ok((shape, values))
 }
 
+/// The bytes of a file of version 1, in f32.
+pub(super) fn write(shape: &[usize], values: &[f32]) -> Vec<u8> {
+    let sizes: String = shape.iter().map(|n| format!("{n},")).collect();
+    let header = format!("{{'descr': '<f4', 'fortran_order': False, 'shape': ({sizes}), }}");
+    // What stands before the header: the magic, the version, the header's length. The numbers begin at a multiple of 64.
+    let before = MAGIC.len() + 4;
+    let length = (before + header.len() + 1).next_multiple_of(64) - before;
+    let header = format!("{header:<width$}\n", width = length - 1);
+    let mut bytes = [MAGIC, &[1, 0], &(length as u16).to_le_bytes(), header.as_bytes()].concat();
+    bytes.extend(values.iter().flat_map(|x| x.to_le_bytes()));
+    bytes
+}
+
 /// The header's text and what follows it.
 fn split(bytes: &[u8]) -> Option<(&str, &[u8])> {
     let (version, rest) = bytes.strip_prefix(MAGIC)?.split_first_chunk::<2>()?;
@@ -113,6 +126,16 @@ mod tests {
         let narrow: Vec<u8> = values.iter().flat_map(|v| f16::from_f32(*v).to_le_bytes()).collect();
         assert_eq!(read(&file(1, "'<f2'", "True", "(3,)", &narrow)).unwrap().1, values);
         assert_eq!(read(&file(1, "'<f4'", "False", "()", &bytes(&[4.0]))).unwrap(), (vec![], vec![4.0]));
+    }
+
+    #[test]
+    fn what_is_written_is_read_and_begins_where_numpy_wants_it() {
+        for shape in [vec![6], vec![2, 3], vec![1, 6], vec![0, 4]] {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|i: usize| i as f32 - 2.5).collect();
+            let written = write(&shape, &values);
+            assert_eq!((written.len() - 4 * values.len()) % 64, 0);
+            assert_eq!(read(&written).unwrap(), (shape, values));
+        }
     }
 
     #[test]

@@ -25,6 +25,7 @@ __all__ = [
     "Commitment",
     "Contrast",
     "ContrastMethods",
+    "Deltas",
     "Dla",
     "Edges",
     "Functions",
@@ -34,9 +35,13 @@ __all__ = [
     "Lens",
     "Modulate",
     "Neurons",
+    "Rank",
+    "Scale",
     "Screen",
+    "Similarity",
     "Steer",
     "Truth",
+    "Weights",
 ]
 
 
@@ -737,6 +742,234 @@ class Truth(Analysis):
             items=items,
             labelled=labelled,
             voters=voters,
+        )
+
+
+class Weights(Analysis):
+    """Measure the matrices of a checkpoint, alone or beside its parent's."""
+
+    command = "weights"
+    _lists = ("children", "tensors")
+
+    def __init__(
+        self,
+        *,
+        against: Text | None = None,
+        children: Text | Sequence[Text] | None = None,
+        top: int | None = None,
+        whole: int | None = None,
+        tensors: Text | Sequence[Text] | None = None,
+        composition: bool = False,
+    ) -> None:
+        """Measure the matrices of a checkpoint, alone or beside its parent's.
+
+        Parameters
+        ----------
+        against
+            Compare with this model, which training began from.
+        children
+            Measure these too, each against the same parent, in this order; a name may hold * (one, or a list)
+        top
+            Count this many singular values and vectors as the principal ones; fewer where a tenth of a matrix's
+            are fewer. Default: ``64``.
+        whole
+            Find all singular values of matrices whose shorter side is at most this; of larger ones only the
+            principal ones. Default: ``1024``.
+        tensors
+            Measure only tensors whose names match one of these, in which * stands for anything; several with
+            commas.
+        composition
+            Measure how much of what each head writes later heads read (composition scores)
+        """
+        super().__init__(
+            against=against,
+            children=children,
+            top=top,
+            whole=whole,
+            tensors=tensors,
+            composition=composition,
+        )
+
+
+class Deltas(Analysis):
+    """Compare models that were finetuned from one parent by what each adds to its activations (Delta Activations)."""
+
+    command = "deltas"
+    _data = ("prompts", "labels")
+    _lists = ("children", "sums")
+    _required = ("children",)
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        children: Text | Sequence[Text] | None = None,
+        labels: Data = None,
+        sums: Text | Sequence[Text] | None = None,
+    ) -> None:
+        """Compare models that were finetuned from one parent by what each adds to its activations (Delta Activations).
+
+        Parameters
+        ----------
+        prompts
+            Read the generic prompts from this file, JSON Lines: {"id"?, "prompt"} (default: five instructions
+            that name no task)
+        children
+            Compare these with the parent, in this order; a name may hold *, as in "out/checkpoint-*" (one, or a
+            list)
+        labels
+            Read the children's kinds from this file, JSON Lines: {"model", "label"}. A model is named as among
+            the children, or by the last part of its path. It is tested whether children of one kind are nearer
+            to each other than to the others.
+        sums
+            Ask whether a child's vector is the sum of two others', as in "mathematics + code = both" (one, or a
+            list)
+        """
+        super().__init__(
+            prompts=prompts,
+            children=children,
+            labels=labels,
+            sums=sums,
+        )
+
+
+class Similarity(Analysis):
+    """Compare every layer of a model with every layer of another, or its own, on the same texts (CKA, Procrustes, RSA)."""
+
+    command = "similarity"
+    _data = ("prompts",)
+    _required = ("prompts", "with")
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        with_: Text | None = None,
+        positions: Literal["last", "words"] | None = None,
+        rows: int | None = None,
+    ) -> None:
+        """Compare every layer of a model with every layer of another, or its own, on the same texts (CKA, Procrustes, RSA).
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        with_
+            Compare with this model; its depth, width and tokenizer may be others.
+        positions
+            Take these positions. Default: ``last``. Where both models read a text as other tokens, words are
+            the places at which a token of both ends. What a chat template adds is left out of them, and so is a
+            model's first position, at which activations are often a hundred times as large.
+        rows
+            Compare this many rows at most, evenly from all; memory grows with their square, time with their
+            cube. Default: ``1000``.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            with_=with_,
+            positions=positions,
+            rows=rows,
+        )
+
+
+class Rank(Analysis):
+    """Find how much of each matrix is used on prompts (utilised rank)."""
+
+    command = "rank"
+    _data = ("prompts",)
+    _required = ("prompts",)
+    _first = "prompts"
+
+    def __init__(
+        self,
+        prompts: Data = None,
+        *,
+        label: Text | None = None,
+        energy: Number | None = None,
+        layers: Text | None = None,
+        first: bool = False,
+    ) -> None:
+        """Find how much of each matrix is used on prompts (utilised rank).
+
+        Parameters
+        ----------
+        prompts
+            Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
+            "lang"?, "facts"?}.
+        label
+            Use only the prompts with this label.
+        energy
+            Count directions until they hold this share of the energy. Default: ``0.99``.
+        layers
+            Measure the matrices of these layers: 3, 0-5,8 (default: all)
+        first
+            Count the first token of each prompt too, whose activations are often a hundred times as large as
+            all others.
+        """
+        super().__init__(
+            prompts=prompts,
+            label=label,
+            energy=energy,
+            layers=layers,
+            first=first,
+        )
+
+
+class Scale(Analysis):
+    """Measure pairs at several scales of a mixture, whose recipe is MODEL."""
+
+    command = "scale"
+    _data = ("pairs", "metric_file")
+    _lists = ("answer", "foil")
+    _required = ("pairs",)
+    _first = "pairs"
+
+    def __init__(
+        self,
+        pairs: Data = None,
+        *,
+        max_pairs: int | None = None,
+        answer: Text | Sequence[Text] | None = None,
+        foil: Text | Sequence[Text] | None = None,
+        metric_file: Data = None,
+        at: Text | None = None,
+    ) -> None:
+        """Measure pairs at several scales of a mixture, whose recipe is MODEL.
+
+        Parameters
+        ----------
+        pairs
+            Read pairs of prompts from this file, JSON Lines: {"id", "positive", "negative", "answer"?, "foil"?,
+            "group"?, "lang"?, "spans"?}.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
+        answer
+            Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
+            list)
+        foil
+            Foil token for items that name none (one, or a list)
+        metric_file
+            Take answer and foil tokens, by language, from the metric.json that `behaviour` writes. They count
+            only for an item that names no tokens itself, and where no answer or foil token is given beside the
+            file.
+        at
+            Multiply the recipe's coefficients by each of these: from:to:how-many, or a list with commas.
+            Default: ``0:1.5:7``. 0, the base alone, is always among them.
+        """
+        super().__init__(
+            pairs=pairs,
+            max_pairs=max_pairs,
+            answer=answer,
+            foil=foil,
+            metric_file=metric_file,
+            at=at,
         )
 
 

@@ -4,6 +4,8 @@ use super::analysis::command_line;
 use super::runs::{self, Source};
 use super::{CliError, combine, say};
 use crate::analyses::behaviour::{AnswerRow, RateRow};
+use crate::analyses::checkpoints::paths::step_of;
+use crate::analyses::compare::steps::{self, AtStep, FOLLOWED, StepRow};
 use crate::analyses::compare::{self, Behaviour, Checkpoint, CheckpointRow, HeadRow, OverlapRow, PairSet};
 use crate::analyses::interchange::Row;
 use crate::report::{Block, Report, Section, latex};
@@ -13,6 +15,7 @@ use crate::study::write_figures;
 use crate::table::Table;
 use crate::table::rows::{Column, Row as _};
 use serde_json::{Value, json};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 /// The arguments of `compare`.
@@ -20,7 +23,8 @@ use std::path::{Path, PathBuf};
 pub(super) struct Compare {
     /// The run directories of `screen` or `interchange`, one per checkpoint
     ///
-    /// Run directories of `behaviour` on the same models are joined to them.
+    /// Run directories of `behaviour` on the same models are joined to them. Of checkpoints of one training, runs of `edges`, `circuit`
+    /// and `lens` are followed over its steps too, with or without those.
     #[arg(value_name = "DIR", required = true)]
     runs: Vec<PathBuf>,
 
@@ -32,6 +36,10 @@ pub(super) struct Compare {
     #[arg(long)]
     different_pairs: bool,
 
+    /// Take the checkpoints' training steps from this file, JSON Lines: {"model", "step"} (default: the numbers that their names end with)
+    #[arg(long, value_name = "FILE")]
+    steps: Option<PathBuf>,
+
     /// Replace the directory if it exists
     #[arg(long)]
     force: bool,
@@ -41,16 +49,33 @@ impl Compare {
     pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
         let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
-        let checkpoints = checkpoints(&runs, self.different_pairs)?;
-        let tables = compare::tables(&checkpoints)?;
+        let known = self.steps.as_deref().map(StepsFile::read).transpose()?;
+        let followed = followed(&runs, known.as_ref())?;
+        let (checkpoints, tables) = match of_heads_or_behaviour(&runs)? {
+            // Only what is followed over steps was given.
+            some if some.is_empty() && !followed.is_empty() => (Vec::new(), Vec::new()),
+            some => {
+                let others = if followed.is_empty() { &runs } else { &some };
+                let checkpoints = checkpoints(others, self.different_pairs)?;
+                let tables = compare::tables(&checkpoints)?;
+                (checkpoints, tables)
+            }
+        };
+        let steps = (!followed.is_empty()).then(|| steps::table(&followed, 0)).transpose()?;
         runs::keep_apart(&self.out, &[&self.runs[..], &runs].concat())?;
         // All of it is made anew each time: without a claim, what a stopped one left is none to go on with.
         let directory = RunDir::create(&self.out, self.force, false)?;
         let line = command_line(words);
         write_tables(&directory, &tables, "")?;
+        write_tables(&directory, steps.as_slice(), "")?;
         let mut report = Report::new("Comparison of checkpoints");
         report.intro.push(Block::Code(line.clone()));
-        report.sections = sections(&directory, &tables, "")?;
+        if !tables.is_empty() {
+            report.sections = sections(&directory, &tables, "")?;
+        }
+        if let Some(steps) = &steps {
+            report.sections.extend(steps_sections(&directory, steps, "")?);
+        }
         directory.write_atomic("tables.tex", latex::render(&report).as_bytes())?;
         write_report(&directory, &report)?;
         let record =
@@ -62,7 +87,8 @@ impl Compare {
             record.into_iter().map(|(k, v)| (k.to_string(), v)).collect(),
         )?;
         let out = directory.finish()?;
-        say(&format!("{}: report.html, {}", out.display(), TABLES.map(|name| format!("{name}.parquet")).join(", ")))
+        let names: Vec<String> = tables.iter().chain(&steps).map(|table| format!("{}.parquet", table.name())).collect();
+        say(&format!("{}: report.html, {}", out.display(), names.join(", ")))
     }
 }
 
@@ -75,6 +101,111 @@ pub(super) const OF_HEADS: [&str; 2] = ["screen", "interchange"];
 /// The command whose runs are joined to those.
 pub(super) const OF_BEHAVIOUR: &str = "behaviour";
 
+/// The table of what is followed over steps.
+pub(super) const STEPS: &str = StepRow::TABLE;
+
+/// Whether runs of a command can be followed over the steps of a training.
+pub(super) fn is_followed(command: &str) -> bool {
+    FOLLOWED.iter().any(|(known, _)| *known == command)
+}
+
+/// The steps of models, as a file gives them.
+pub(super) struct StepsFile(BTreeMap<String, f64>);
+
+/// A line of it.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StepLine {
+    model: String,
+    step: f64,
+}
+
+impl StepsFile {
+    fn read(path: &Path) -> Result<StepsFile, CliError> {
+        let bad = |why: String| CliError::Input(format!("{}: {why}", path.display()));
+        let text = std::fs::read_to_string(path).map_err(|e| bad(format!("cannot be read: {e}; check the path")))?;
+        let mut steps = BTreeMap::new();
+        for (i, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+            let line: StepLine = serde_json::from_str(line)
+                .map_err(|e| bad(format!("line {}: {e}; write {{\"model\": NAME, \"step\": NUMBER}}", i + 1)))?;
+            if steps.insert(line.model.clone(), line.step).is_some() {
+                return Err(bad(format!("line {}: `{}` stands there twice", i + 1, line.model)));
+            }
+        }
+        Ok(StepsFile(steps))
+    }
+}
+
+/// Runs of the checkpoints of one training, which are followed over its steps: none where fewer than two steps are known.
+///
+/// # Errors
+/// If a run cannot be read, a file gives no step for a model, or two runs are of one command on one model.
+pub(super) fn followed(runs: &[PathBuf], known: Option<&StepsFile>) -> Result<Vec<AtStep>, CliError> {
+    let mut found: Vec<AtStep> = Vec::new();
+    for dir in runs {
+        let record = runs::record(dir)?;
+        let Some((_, names)) = FOLLOWED.iter().find(|(command, _)| *command == record.command) else { continue };
+        let model = record.model.name;
+        let step = match known {
+            None => step_of(&model).map(|step| step as f64),
+            Some(StepsFile(steps)) => Some(*steps.get(&model).ok_or_else(|| {
+                CliError::Input(format!("{}: is a run of `{model}`, whose step --steps does not give", dir.display()))
+            })?),
+        };
+        let Some(step) = step else { continue };
+        if found.iter().any(|other| other.command == record.command && other.model == model) {
+            if known.is_none() {
+                // Whether it is a training was only guessed at by names.
+                return Ok(Vec::new());
+            }
+            return Err(CliError::Input(format!(
+                "{}: is the second run of `{}` on `{model}`; give one for each checkpoint",
+                dir.display(),
+                record.command
+            )));
+        }
+        let mut tables = BTreeMap::new();
+        for (i, name) in names.iter().enumerate() {
+            match runs::table(dir, &format!("{name}.parquet"))? {
+                Some(table) => drop(tables.insert((*name).to_string(), table)),
+                None if i == 0 => return needed(dir, name).map(|_| Vec::new()),
+                None => {}
+            }
+        }
+        found.push(AtStep { model, step, command: record.command, tables });
+    }
+    let mut steps: Vec<f64> = found.iter().map(|run| run.step).collect();
+    steps.sort_by(f64::total_cmp);
+    steps.dedup();
+    if steps.len() < 2 {
+        found.clear();
+    }
+    Ok(found)
+}
+
+/// Of runs, those whose heads or behaviour are compared.
+fn of_heads_or_behaviour(runs: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
+    let mut kept = Vec::new();
+    for run in runs {
+        let command = runs::record(run)?.command;
+        if command == OF_BEHAVIOUR || OF_HEADS.contains(&command.as_str()) {
+            kept.push(run.clone());
+        }
+    }
+    Ok(kept)
+}
+
+/// Draws the figures over steps, each name with a prefix, and returns the report's sections.
+///
+/// # Errors
+/// As [`sections`].
+pub(super) fn steps_sections(directory: &RunDir, steps: &Table, prefix: &str) -> Result<Vec<Section>, CliError> {
+    let figures = steps::figures(steps)?;
+    write_figures(directory, figures.into_iter().map(|(name, f)| (format!("{prefix}{name}"), f)).collect())?;
+    let sections = steps::sections(steps, directory.folder())?;
+    Ok(sections.into_iter().map(|section| combine::placed(section, prefix)).collect())
+}
+
 /// A run directory; of a whole experiment, those of its parts that can be compared.
 fn of_source(source: Source) -> Result<Vec<PathBuf>, CliError> {
     if !source.is_experiment() {
@@ -83,7 +214,7 @@ fn of_source(source: Source) -> Result<Vec<PathBuf>, CliError> {
     let mut kept = Vec::new();
     for run in source.runs {
         let command = runs::record(&run)?.command;
-        if command == OF_BEHAVIOUR || OF_HEADS.contains(&command.as_str()) {
+        if command == OF_BEHAVIOUR || is_followed(&command) {
             kept.push(run);
         }
     }

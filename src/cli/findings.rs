@@ -1,6 +1,8 @@
 //! What a run found, for the terminal: the strongest units with their effects, from the tables alone.
 
 use crate::analyses::ablate::Ablation;
+use crate::analyses::checkpoints::paths::short_names;
+use crate::analyses::checkpoints::weights::{ALL, ChangeRow};
 use crate::analyses::circuit::{FaithfulnessRow, SummaryRow, with_interval};
 use crate::analyses::components::OfComponent;
 use crate::analyses::dla::ComponentRow;
@@ -10,7 +12,7 @@ use crate::analyses::inputs::unit_label;
 use crate::analyses::interactions::PairOfHeadsRow;
 use crate::analyses::interchange::Exchange;
 use crate::analyses::power::Power;
-use crate::report::cells::{interval, number, p_value, plural, signed};
+use crate::report::cells::{interval, number, p_value, plural, share, share_interval, signed};
 use crate::table::Table;
 use crate::table::rows::Row as _;
 
@@ -29,7 +31,8 @@ pub fn findings(tables: &[Table]) -> Vec<String> {
     let of_circuits = || circuits(tables);
     let of_interactions = || interactions(of(PairOfHeadsRow::TABLE)?);
     let found = of_effects().or_else(of_attributions).or_else(of_edges).or_else(of_circuits);
-    found.or_else(of_interactions).unwrap_or_default()
+    let of_changes = || changes(of(ChangeRow::TABLE)?);
+    found.or_else(of_interactions).or_else(of_changes).unwrap_or_default()
 }
 
 /// A unit as it is listed.
@@ -90,6 +93,37 @@ fn interactions(table: &Table) -> Option<Vec<String>> {
     let mut lines = listed(&format!("strongest interactions, {direction}"), rows.iter().filter_map(found).collect());
     lines.extend(too_few(rows.iter().map(|row| (row.n, row.q_value)), rows.len()));
     Some(lines)
+}
+
+/// What training changed of each child.
+fn changes(table: &Table) -> Option<Vec<String>> {
+    let rows = ChangeRow::read(table).ok()?;
+    let mut names: Vec<&str> = rows.iter().map(|row| row.model).collect();
+    names.dedup();
+    let of = |name: &str, measure: &str| {
+        rows.iter().find(|row| row.model == name && row.kind == ALL && row.measure == measure)
+    };
+    let line = |(name, short): (&&str, String)| {
+        let (unchanged, drift, angle) =
+            (of(name, "update_sparsity")?, of(name, "spectral_drift")?, of(name, "angle_left_max")?);
+        let ends = |row: &ChangeRow, digits| {
+            let (low, high) = row.interval.unzip();
+            interval(low, high, digits)
+        };
+        let line = format!(
+            "  {short}: {} unchanged {}, spectral drift {} {}, largest left angle {} {} degrees",
+            share(unchanged.mean),
+            share_interval(unchanged.interval),
+            number(drift.mean, 5),
+            ends(drift, 5),
+            number(angle.mean, 2),
+            ends(angle, 2),
+        );
+        Some(line.replace('\u{a0}', " "))
+    };
+    let lines: Vec<String> = names.iter().zip(short_names(&names)).filter_map(line).collect();
+    let heading = format!("against {}, means over matrices:", rows.first()?.parent);
+    Some(std::iter::once(heading).chain(lines).collect())
 }
 
 /// Lines on the circuits that were found.
@@ -196,6 +230,29 @@ mod tests {
             ]
         );
         assert_eq!(findings(&[]), [""; 0]);
+    }
+
+    #[test]
+    fn what_training_changed_is_told_of_each_child() {
+        let row = |model, measure, mean: f64| ChangeRow {
+            model,
+            parent: "p",
+            kind: "all",
+            measure,
+            n: 3,
+            mean: Some(mean),
+            interval: Some((mean / 2.0, mean * 2.0)),
+            ..ChangeRow::default()
+        };
+        let of = |model| {
+            [row(model, "update_sparsity", 0.25), row(model, "spectral_drift", 0.5), row(model, "angle_left_max", 8.0)]
+        };
+        let table = ChangeRow::table([of("a/x"), of("b/x")].concat()).unwrap();
+        let said = findings(&[table]);
+        assert_eq!(said[0], "against p, means over matrices:");
+        let expected = "  b/x: 25.0 % unchanged [12.5, 50.0] %, spectral drift 0.50000 [0.25000, 1.00000], largest left angle 8.00 \
+                        [4.00, 16.00] degrees";
+        assert_eq!(said[2], expected);
     }
 
     #[test]

@@ -12,7 +12,7 @@ pub(crate) const INTERRUPTED: i32 = 130;
 static DONE: AtomicU64 = AtomicU64::new(0);
 static EXPECTED: AtomicU64 = AtomicU64::new(0);
 
-/// The run directory at work, whose finished parts a later run goes on from.
+/// Where what is finished stands, from which a later run of the same command goes on.
 static AT_WORK: Mutex<Option<String>> = Mutex::new(None);
 
 /// Stops the process with a word when it is interrupted, from here on. Elsewhere than on Unix, and where no handler can be set, the system
@@ -32,9 +32,14 @@ pub(crate) fn watch() {
 
 /// A run begins to compute `expected` rows times layers into a directory.
 pub(crate) fn begin(out: &Path, expected: u64) {
+    begin_in(format!("{}.partial", out.display()), expected);
+}
+
+/// Work of so many units begins, whose finished parts stand at a place of its own.
+pub(crate) fn begin_in(place: String, expected: u64) {
     DONE.store(0, Ordering::Relaxed);
     EXPECTED.store(expected, Ordering::Relaxed);
-    set(Some(out.display().to_string()));
+    set(Some(place));
 }
 
 /// So many rows times layers more are done.
@@ -47,9 +52,9 @@ pub(crate) fn end() {
     set(None);
 }
 
-fn set(out: Option<String>) {
+fn set(place: Option<String>) {
     if let Ok(mut at_work) = AT_WORK.lock() {
-        *at_work = out;
+        *at_work = place;
     }
 }
 
@@ -58,8 +63,8 @@ fn word() -> String {
     let (done, expected) = (DONE.load(Ordering::Relaxed), EXPECTED.load(Ordering::Relaxed).max(1));
     match at_work {
         None => "stopped; nothing was being written".to_owned(),
-        Some(out) => format!(
-            "stopped at {} %: give the same command with --resume to go on ({out}.partial holds what is finished)",
+        Some(place) => format!(
+            "stopped at {} %: give the same command with --resume to go on ({place} holds what is finished)",
             (100 * done / expected).min(99)
         ),
     }
@@ -78,6 +83,8 @@ mod tests {
             word(),
             "stopped at 48 %: give the same command with --resume to go on (runs/a.partial holds what is finished)"
         );
+        begin_in("models/mixed".to_string(), 10);
+        assert!(word().ends_with("to go on (models/mixed holds what is finished)"));
         end();
         assert_eq!(word(), "stopped; nothing was being written");
     }

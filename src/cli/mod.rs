@@ -13,6 +13,7 @@ mod flags;
 mod inspect;
 mod interrupt;
 mod log;
+mod merge;
 mod model_args;
 mod overall;
 mod pace;
@@ -80,6 +81,8 @@ enum Command {
     Analysis(crate::analyses::Command),
     /// Run several analyses over several models, from one file
     Run(spec::Spec),
+    /// Write a mixture of checkpoints, or an adapter in its base, as a Hugging Face folder
+    Merge(Box<merge::Merge>),
     /// Make one report over several run directories: Markdown, HTML, LaTeX tables
     Report(combine::Combine),
     /// Compare where the circuit sits in several checkpoints, from their run directories
@@ -128,6 +131,7 @@ impl Command {
             Command::Run(spec) => spec.run(words),
             Command::Report(combine) => combine.run(words),
             Command::Compare(compare) => compare.run(words),
+            Command::Merge(merge) => merge.run(words),
             Command::Policy(policy) => policy.run(words),
             Command::Rerun(rerun) => rerun.run(),
             Command::Completions(completions) => completions.run(),
@@ -146,6 +150,7 @@ impl Command {
             Command::Analysis(command) => command.job().model().output.quiet,
             Command::Run(spec) => spec.output.quiet,
             Command::Policy(policy) => policy.is_quiet(),
+            Command::Merge(merge) => merge.output.quiet,
             Command::Report(_) | Command::Compare(_) | Command::Rerun(_) => false,
             Command::Completions(_) | Command::Man(_) => false,
         }

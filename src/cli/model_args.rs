@@ -13,7 +13,7 @@ use std::sync::Once;
 pub struct ModelArgs {
     /// The model: a Hugging Face folder, a `.gguf` file, `hf:OWNER/NAME[@REVISION]`, or the built-in `demo`
     ///
-    /// A LoRA adapter's folder is merged into its base. `demo:blind` and `demo:backup` are variants of the built-in model.
+    /// A LoRA adapter's folder is merged into its base. A `.toml` file is a recipe that mixes checkpoints, as `merge` writes them. `demo:blind` and `demo:backup` are variants of the built-in model.
     pub model: String,
 
     /// Run on cpu, cuda or cuda:N (default: cuda if the build and the machine have it)

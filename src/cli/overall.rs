@@ -44,6 +44,10 @@ impl Overall<'_> {
             let prefix = self.name.map_or(COMPARED.to_string(), |name| format!("{name}-{COMPARED}"));
             sections.extend(compare::sections(directory, &tables, &prefix)?);
         }
+        if let Some(steps) = runs::table(self.dir, &format!("{COMPARED}{}.parquet", compare::STEPS))? {
+            let prefix = self.name.map_or(COMPARED.to_string(), |name| format!("{name}-{COMPARED}"));
+            sections.extend(compare::steps_sections(directory, &steps, &prefix)?);
+        }
         if let Some(name) = self.name {
             sections.iter_mut().for_each(|section| section.heading = format!("{name}: {}", section.heading));
         }

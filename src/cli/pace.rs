@@ -79,7 +79,12 @@ impl Kind {
     fn left(&self) -> f64 {
         let [done, spared] = self.settled;
         let needed = if done > 0.0 { done / (done + spared) } else { self.needed };
-        (self.expected - self.kept - self.computed - self.spared).max(0.0) * needed
+        self.left_at_most() * needed
+    }
+
+    /// The work that is left, if no later text ends before it must.
+    fn left_at_most(&self) -> f64 {
+        (self.expected - self.kept - self.computed - self.spared).max(0.0)
     }
 }
 
@@ -116,7 +121,13 @@ impl Pace {
 
     /// Seconds that are left; none before anything was computed.
     pub fn left_s(&self) -> Option<f64> {
-        self.with(|state| state.left_s())
+        self.with(|state| state.left_s(Kind::left))
+    }
+
+    /// Seconds that are left if every text that is still to be written gets as long as it may; none where no text is. How long
+    /// texts get cannot be known from those before: a steered model may stop sooner or never.
+    pub fn left_at_most_s(&self) -> Option<f64> {
+        self.with(|state| (state.tokens.left_at_most() > 0.0).then(|| state.left_s(Kind::left_at_most)).flatten())
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -143,11 +154,12 @@ impl State {
         }
     }
 
-    fn left_s(&self) -> Option<f64> {
+    /// Seconds for what is left, counted in this way.
+    fn left_s(&self, left: fn(&Kind) -> f64) -> Option<f64> {
         let (rows, tokens) = (self.rows.pace_lately(), self.tokens.pace());
         let a_row = rows.or(tokens.map(|pace| pace / TOKENS_SLOWER))?;
         let a_token = tokens.unwrap_or(a_row * TOKENS_SLOWER);
-        Some(a_row * self.rows.left() + a_token * self.tokens.left())
+        Some(a_row * left(&self.rows) + a_token * left(&self.tokens))
     }
 }
 
@@ -247,6 +259,9 @@ mod tests {
         run.does(tokens(2.0), 40.0);
         run.does(tokens(98.0), 49.0);
         assert!((run.pace.left_s().unwrap() - 37.5).abs() < 1e-9);
+        assert!((run.pace.left_at_most_s().unwrap() - 50.0).abs() < 1e-9);
+        run.does(tokens(100.0), 50.0);
+        assert_eq!(run.pace.left_at_most_s(), None, "no text is left to write");
         // Texts alone are left of a run that is gone on with.
         let mut texts = Told::of(expected);
         texts.pace.kept(rows(50.0));

@@ -240,11 +240,27 @@ fn is_complete(out: &Path, command: &str, parameters: &Map<String, Value>) -> Re
 
 /// Compares the models by one of the entries, and by their behaviour.
 fn compared(directory: &RunDir, ran: &Ran, name: &str) -> Result<(), CliError> {
-    let of = ran.there().filter(|e| e.name == name || e.words.first().is_some_and(|w| w == compare::OF_BEHAVIOUR));
-    let folders: Vec<PathBuf> = of.map(|e| ran.here.join(&e.folder)).collect();
-    // Which pairs an entry is over stands in the file: different ones are meant, and the report says so.
-    let checkpoints = compare::checkpoints(&folders, true)?;
-    compare::write_tables(directory, &crate::analyses::compare::tables(&checkpoints)?, COMPARED)
+    let command = |e: &Entry| e.words.first().cloned().unwrap_or_default();
+    let folder = |e: &Entry| ran.here.join(&e.folder);
+    let named: Vec<&Entry> = ran.there().filter(|e| e.name == name).collect();
+    if named.iter().any(|e| compare::OF_HEADS.contains(&command(e).as_str())) {
+        let behaviour = ran.there().filter(|e| e.name != name && command(e) == compare::OF_BEHAVIOUR);
+        let folders: Vec<PathBuf> = named.iter().copied().chain(behaviour).map(folder).collect();
+        // Which pairs an entry is over stands in the file: different ones are meant, and the report says so.
+        let checkpoints = compare::checkpoints(&folders, true)?;
+        compare::write_tables(directory, &crate::analyses::compare::tables(&checkpoints)?, COMPARED)?;
+    }
+    // Of each command the named entry, or the first, is followed over the steps of the models' training.
+    let mut names: BTreeMap<String, &str> = named.iter().map(|e| (command(e), name)).collect();
+    for entry in ran.there().filter(|e| compare::is_followed(&command(e))) {
+        names.entry(command(entry)).or_insert(&entry.name);
+    }
+    let of = ran.there().filter(|e| names.get(&command(e)).is_some_and(|name| *name == e.name));
+    let followed = compare::followed(&of.map(folder).collect::<Vec<_>>(), None)?;
+    if followed.is_empty() {
+        return Ok(());
+    }
+    compare::write_tables(directory, &[crate::analyses::compare::steps::table(&followed, 0)?], COMPARED)
 }
 
 impl Settings<'_> {

@@ -67,9 +67,13 @@ fn progress_bar(expected: f64, pace: &Arc<Pace>, quiet: bool) -> ProgressBar {
     // Nowhere is left to say it if a bar cannot be drawn.
     let time = move |state: &ProgressState, to: &mut dyn std::fmt::Write| {
         let spent = state.elapsed().as_secs_f64();
-        let _ = match pace.left_s() {
-            Some(left) => write!(to, "{} of {}", about(spent), about(spent + left)),
-            None => write!(to, "{}", about(spent)),
+        let _ = match (pace.left_s(), pace.left_at_most_s()) {
+            (Some(left), Some(most)) if most > left => {
+                let [of, most] = [left, most].map(|left| about(spent + left));
+                write!(to, "{} of {of}, at most {most}", about(spent))
+            }
+            (Some(left), _) => write!(to, "{} of {}", about(spent), about(spent + left)),
+            (None, _) => write!(to, "{}", about(spent)),
         };
     };
     let style = ProgressStyle::with_template("{bar:30} {percent:>3} %  {time}  {msg}");

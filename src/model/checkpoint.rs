@@ -1,6 +1,6 @@
 //! Checkpoints on disk: named tensors of safetensors files or of a GGUF file, read as f32 on request.
 //!
-//! What a LoRA adapter changes of them is changed as they are read.
+//! What a LoRA adapter changes of them is changed as they are read, and what a mixture adds to them is added then.
 //!
 //! Files are memory-mapped; nothing is converted before it is asked for, and what was converted is given back to the
 //! system, so that a model's peak memory is that of its converted weights. Which tensors make up a model is
@@ -11,6 +11,8 @@
 
 mod adapter;
 mod fp8;
+mod mixture;
+mod names;
 mod shards;
 
 use super::adapter::{Adapter, AdapterError};
@@ -18,7 +20,10 @@ use super::gguf::{GgmlKind, Gguf, GgufError, dequantize};
 use adapter::Merge;
 use fp8::Scale;
 use memmap2::Mmap;
+pub(super) use mixture::Difference;
+use mixture::Mixture;
 use rayon::prelude::*;
+use safetensors::Dtype;
 use sha2::{Digest, Sha256};
 use shards::Shards;
 pub(super) use shards::{INDEX, INSTEAD, SINGLE};
@@ -70,7 +75,7 @@ pub struct Stored {
 impl Stored {
     /// How many rows the whole has, those of a stack of matrices one below another, and how many numbers a row; numbers in a row,
     /// and one by itself, are rows of one.
-    fn lines(&self) -> (usize, usize) {
+    pub(super) fn lines(&self) -> (usize, usize) {
         match self.shape.split_last() {
             Some((columns, rest)) if !rest.is_empty() => (rest.iter().product(), *columns),
             Some((n, _)) => (*n, 1),
@@ -126,9 +131,68 @@ impl Checkpoint {
         }
     }
 
-    /// Whether an adapter changes a tensor.
+    /// The checkpoint with differences between others added to its weights as they are read, in this order.
+    ///
+    /// # Errors
+    /// If it is a GGUF file or one of the others is, if one lacks a tensor that is to be mixed, has it in another shape or has
+    /// one more, or if a pattern is of no tensor.
+    pub(super) fn mixed(self, terms: Vec<Difference>) -> Result<Self, CheckpointError> {
+        if terms.is_empty() {
+            return Ok(self);
+        }
+        let mixture = Mixture::open(terms, &self)?;
+        Ok(match self {
+            Checkpoint::Safetensors(s) => Checkpoint::Safetensors(s.mixed(mixture)),
+            // Refused before.
+            gguf => gguf,
+        })
+    }
+
+    /// Whether a tensor is not as it is stored, but changed by an adapter or by a mixture.
     pub fn changes(&self, name: &str) -> bool {
+        self.adapts(name) || self.mixture().is_some_and(|mixture| mixture.changes(name))
+    }
+
+    /// Whether an adapter changes a tensor.
+    pub fn adapts(&self, name: &str) -> bool {
         self.merge().is_some_and(|merge| merge.changes(name))
+    }
+
+    fn mixture(&self) -> Option<&Mixture> {
+        match self {
+            Checkpoint::Safetensors(s) => s.mixture(),
+            Checkpoint::Gguf(_) => None,
+        }
+    }
+
+    /// Whether an adapter has a part in it: in its own weights, or in what is mixed into them.
+    pub(super) fn is_adapted(&self) -> bool {
+        self.merge().is_some() || self.mixture().is_some_and(Mixture::is_adapted)
+    }
+
+    /// How a tensor is stored, and in what shape, if it is of safetensors.
+    pub(super) fn stored(&self, name: &str) -> Option<(Dtype, &[usize])> {
+        match self {
+            Checkpoint::Safetensors(s) => s.stored(name),
+            Checkpoint::Gguf(_) => None,
+        }
+    }
+
+    /// The bytes of a tensor of safetensors as they are stored: what changes them is not in them.
+    ///
+    /// # Errors
+    /// If there is no such tensor.
+    pub(super) fn stored_bytes(&self, name: &str) -> Result<StoredBytes<'_>, CheckpointError> {
+        match self {
+            Checkpoint::Safetensors(s) => {
+                let (bytes, map) = s.stored_bytes(name)?;
+                Ok(StoredBytes { bytes, map })
+            }
+            Checkpoint::Gguf(g) => {
+                let why = "is a GGUF file, of which no tensor is copied".to_string();
+                Err(CheckpointError::File { path: g.path().to_path_buf(), why })
+            }
+        }
     }
 
     fn merge(&self) -> Option<&Merge> {
@@ -170,6 +234,14 @@ impl Checkpoint {
         }
     }
 
+    /// The shape of a tensor, if there is one of this name.
+    pub fn shape(&self, name: &str) -> Option<&[usize]> {
+        match self {
+            Checkpoint::Safetensors(s) => s.shape(name),
+            Checkpoint::Gguf(g) => g.opt_tensor(name).map(|tensor| tensor.shape.as_slice()),
+        }
+    }
+
     /// SHA-256 of the headers and the sizes of the checkpoint's files: which weights these are, without reading them all.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -205,29 +277,13 @@ impl Checkpoint {
     /// # Errors
     /// If the tensor is missing, has another shape or a dtype that is not read, or holds NaN or infinity.
     pub fn read(&self, stored: &Stored) -> Result<Vec<f32>, CheckpointError> {
-        let raw = self.find(stored)?;
         let (all, columns) = stored.lines();
         let rows: Vec<Range<usize>> = match &stored.pick {
             Pick::Rows(rows) => rows.clone(),
             Pick::Turned { rows, .. } => std::iter::once(rows.clone()).collect(),
             _ => std::iter::once(0..all).collect(),
         };
-        let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
-        self.read_rows(stored, &raw, &rows, columns, &mut out)?;
-        if let Some(merge) = self.merge() {
-            let mut rest = out.as_mut_slice();
-            for range in rows {
-                let (part, later) = rest.split_at_mut(range.len() * columns);
-                merge.add(stored, range, part)?;
-                rest = later;
-            }
-        }
-        raw.give_back();
-        if out.par_chunks(1 << 16).any(|c| c.iter().any(|x| !x.is_finite())) {
-            return Err(
-                self.bad(stored, "holds a number that is not finite (NaN or infinity); the checkpoint is damaged")
-            );
-        }
+        let out = self.rows(stored, &rows)?;
         match &stored.pick {
             Pick::Turned { columns: picked, .. } => {
                 Ok(picked.iter().flat_map(|picked| transposed(&out, columns, picked.clone())).collect())
@@ -235,6 +291,43 @@ impl Checkpoint {
             Pick::Flat(ranges) => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).copied().collect()),
             _ => Ok(out),
         }
+    }
+
+    /// Ranges of rows of a tensor as f32, one after another, whole and in the order in which they are stored; the part's own
+    /// pick only says whether what is stored is `[in, out]`. `[rows, columns]`
+    ///
+    /// # Errors
+    /// As [`Checkpoint::read`].
+    pub(super) fn rows(&self, stored: &Stored, rows: &[Range<usize>]) -> Result<Vec<f32>, CheckpointError> {
+        let raw = self.find(stored)?;
+        let columns = stored.lines().1;
+        let mut out = vec![0f32; rows.iter().map(Range::len).sum::<usize>() * columns];
+        self.read_rows(stored, &raw, rows, columns, &mut out)?;
+        if let Some(merge) = self.merge() {
+            let mut rest = out.as_mut_slice();
+            for range in rows {
+                let (part, later) = rest.split_at_mut(range.len() * columns);
+                merge.add(stored, range.clone(), part)?;
+                rest = later;
+            }
+        }
+        raw.give_back();
+        if !all_finite(&out) {
+            return Err(
+                self.bad(stored, "holds a number that is not finite (NaN or infinity); the checkpoint is damaged")
+            );
+        }
+        let Some(mixture) = self.mixture().filter(|mixture| mixture.changes(&stored.name)) else { return Ok(out) };
+        let mut rest = out.as_mut_slice();
+        for range in rows {
+            let (part, later) = rest.split_at_mut(range.len() * columns);
+            mixture.add(stored, range.clone(), part)?;
+            rest = later;
+        }
+        if !all_finite(&out) {
+            return Err(self.bad(stored, "mixed, holds a number that f32 cannot; take a smaller coefficient or scale"));
+        }
+        Ok(out)
     }
 
     /// Whether two stored tensors of one shape hold the same numbers.
@@ -286,7 +379,8 @@ impl Checkpoint {
         let raw = self.find(stored)?;
         let (rows, columns) = stored.lines();
         self.rows_of(stored, &raw, 0..rows, columns)?;
-        self.merge().map_or(Ok(()), |merge| merge.check(stored))
+        self.merge().map_or(Ok(()), |merge| merge.check(stored))?;
+        self.mixture().map_or(Ok(()), |mixture| mixture.check(stored))
     }
 
     /// The bytes of a range of rows, and how many a row has.
@@ -344,6 +438,11 @@ impl Checkpoint {
     }
 }
 
+/// Whether no number is NaN or infinite.
+fn all_finite(x: &[f32]) -> bool {
+    !x.par_chunks(1 << 16).any(|some| some.iter().any(|x| !x.is_finite()))
+}
+
 /// Columns of a row-major matrix, as rows.
 fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
     let rows = x.len() / columns.max(1);
@@ -379,19 +478,34 @@ impl Raw<'_> {
         }
     }
 
-    /// Tells the system that these pages need not stay in memory; they are read again from the file if they must be.
-    #[cfg(unix)]
     fn give_back(&self) {
-        let offset = self.bytes.as_ptr() as usize - self.map.as_ptr() as usize;
-        // SAFETY: the mapping is shared and read-only, so that dropping its pages loses nothing. A failure only costs
-        // memory.
-        let _ =
-            unsafe { self.map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, self.bytes.len()) };
+        give_back(self.map, self.bytes);
     }
-
-    #[cfg(not(unix))]
-    fn give_back(&self) {}
 }
+
+/// A tensor's bytes in a mapped file, as they are stored.
+pub(super) struct StoredBytes<'a> {
+    pub(super) bytes: &'a [u8],
+    map: &'a Mmap,
+}
+
+impl StoredBytes<'_> {
+    /// Gives a part of the bytes, which was read, back to the system.
+    pub(super) fn give_back(&self, part: Range<usize>) {
+        self.bytes.get(part).into_iter().for_each(|part| give_back(self.map, part));
+    }
+}
+
+/// Tells the system that pages of a mapping need not stay in memory; they are read again from the file if they must be.
+#[cfg(unix)]
+fn give_back(map: &Mmap, bytes: &[u8]) {
+    let offset = bytes.as_ptr() as usize - map.as_ptr() as usize;
+    // SAFETY: the mapping is shared and read-only, so that dropping its pages loses nothing. A failure only costs memory.
+    let _ = unsafe { map.unchecked_advise_range(memmap2::UncheckedAdvice::DontNeed, offset, bytes.len()) };
+}
+
+#[cfg(not(unix))]
+fn give_back(_: &Mmap, _: &[u8]) {}
 
 /// The first bytes of some, and as many from their middle.
 fn some_bytes(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {

@@ -1,7 +1,8 @@
 //! Models: from what a user names to a decoder, a tokenizer and a description.
 //!
 //! A name is read by [`source`]; [`config`] or [`gguf_config`] describe the model as an [`arch::Arch`]; [`weights`] finds
-//! its tensors in a [`checkpoint`] and makes a [`decoder::Decoder`]; [`tokenizer`] and [`template`] turn prompts into ids.
+//! its tensors in a [`checkpoint`] and makes a [`decoder::Decoder`]; [`tokenizer`] and [`template`] turn prompts into ids. A
+//! [`mixture`] is made of several models, and [`save`] writes it as one.
 
 pub mod adapter;
 pub mod arch;
@@ -15,10 +16,12 @@ mod files;
 pub mod gguf;
 pub mod gguf_config;
 mod mixer;
+pub mod mixture;
 mod pass;
 pub mod places;
 mod readers;
 pub mod rope;
+pub mod save;
 pub mod source;
 mod stops;
 mod store;
@@ -30,9 +33,10 @@ pub mod weights;
 use crate::parameters::param;
 use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
-use checkpoint::{Checkpoint, CheckpointError};
+use checkpoint::{Checkpoint, CheckpointError, Difference};
 use decoder::Decoder;
 use gguf::{Gguf, GgufError};
+use mixture::{MixtureError, Recipe};
 use serde_json::{Map, Value};
 use source::{Source, SourceError};
 use std::path::Path;
@@ -88,6 +92,8 @@ pub struct Model {
     pub options: Options,
     /// What a user should know about how the checkpoint was read.
     pub warnings: Vec<String>,
+    /// What it is mixed of, if it is a mixture.
+    pub recipe: Option<Recipe>,
     tokenizer: Result<Tokenizer, Arc<TokenizerError>>,
     stop_tokens: Vec<u32>,
 }
@@ -108,6 +114,8 @@ pub enum ModelError {
     #[error(transparent)]
     Adapter(#[from] AdapterError),
     #[error(transparent)]
+    Mixture(#[from] MixtureError),
+    #[error(transparent)]
     Weights(#[from] weights::WeightsError),
 }
 
@@ -120,13 +128,14 @@ pub fn fingerprint(source: &Source) -> Result<String, ModelError> {
         Source::Folder(dir) => Checkpoint::open_folder(dir)?,
         Source::Adapter { adapter, base } => Checkpoint::open_folder(base)?.merged(&Adapter::read(adapter)?)?,
         Source::Gguf(path) => Checkpoint::Gguf(Gguf::open(path)?),
+        Source::Mixed { recipe } => Recipe::read(recipe)?.find(false)?.0.open()?,
     }
     .fingerprint())
 }
 
 impl Model {
-    /// Loads a model: `demo`, `demo:blind` or `demo:backup`, a Hugging Face folder, a `.gguf` file, or `hf:OWNER/NAME[@REVISION]`. A folder
-    /// may be a LoRA adapter, which is merged into its base.
+    /// Loads a model: `demo`, `demo:blind` or `demo:backup`, a Hugging Face folder, a `.gguf` file, `hf:OWNER/NAME[@REVISION]`, or a
+    /// `.toml` file that is the recipe of a mixture. A folder may be a LoRA adapter, which is merged into its base.
     ///
     /// # Errors
     /// If there is no such model, its description is not understood, or its weights are not sound, as far as can be told
@@ -135,18 +144,39 @@ impl Model {
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
         let (source, warnings) = source::resolve(name, options.progress)?;
         let mut model = match source {
-            Source::Folder(dir) => Self::open_folder(name, &dir, None, options)?,
+            Source::Folder(dir) => Self::open_folder(name, &dir, None, Vec::new(), options)?,
             Source::Adapter { adapter, base } => {
-                Self::open_folder(name, &base, Some(&Adapter::read(&adapter)?), options)?
+                Self::open_folder(name, &base, Some(&Adapter::read(&adapter)?), Vec::new(), options)?
             }
             Source::Gguf(path) => Self::open_gguf(name, &path, options)?,
+            Source::Mixed { recipe } => Self::open_mixture(name, &Recipe::read(&recipe)?, options)?,
         };
         model.warnings.splice(..0, warnings);
         Ok(model)
     }
 
-    /// A folder's model, with an adapter merged into it. The adapter's tokenizer comes before the folder's.
-    fn open_folder(name: &str, dir: &Path, adapter: Option<&Adapter>, options: &Options) -> Result<Self, ModelError> {
+    /// Loads the model that a recipe describes, under a name.
+    ///
+    /// # Errors
+    /// As [`Model::open`]; and if what is mixed does not fit the base.
+    pub fn open_mixture(name: &str, recipe: &Recipe, options: &Options) -> Result<Self, ModelError> {
+        let (found, warnings) = recipe.find(options.progress)?;
+        let (base, differences) = (&found.base, found.differences()?);
+        let mut model = Self::open_folder(name, &base.dir, base.adapter.as_ref(), differences, options)?;
+        let what = format!("is a mixture: {recipe}");
+        model.warnings.splice(..0, std::iter::once(what).chain(warnings));
+        model.recipe = Some(recipe.clone());
+        Ok(model)
+    }
+
+    /// A folder's model, with an adapter merged into it and differences added. The adapter's tokenizer comes before the folder's.
+    fn open_folder(
+        name: &str,
+        dir: &Path,
+        adapter: Option<&Adapter>,
+        differences: Vec<Difference>,
+        options: &Options,
+    ) -> Result<Self, ModelError> {
         let config = config::read(&dir.join("config.json"), &options.ignore_config_keys)?;
         let checkpoint = match config.fp8_blocks {
             Some(block) => Checkpoint::open_quantized(dir, block)?,
@@ -156,6 +186,7 @@ impl Model {
             Some(adapter) => checkpoint.merged(adapter)?,
             None => checkpoint,
         };
+        let checkpoint = checkpoint.mixed(differences)?;
         let own =
             adapter.map(|adapter| adapter.folder.as_path()).filter(|folder| folder.join("tokenizer.json").exists());
         let tokenizer = Tokenizer::from_folder(own.unwrap_or(dir));
@@ -193,9 +224,18 @@ impl Model {
         let (day, vars) = (options.date.unwrap_or_default(), options.template_vars.clone());
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(day).with_vars(vars)).map_err(Arc::new);
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));
-        let (name, also_called, stop_tokens) = (name.to_string(), Vec::new(), Vec::new());
-        let options = options.clone();
-        let mut model = Model { name, also_called, decoder, sha256, sample, options, warnings, tokenizer, stop_tokens };
+        let mut model = Model {
+            name: name.to_string(),
+            also_called: Vec::new(),
+            decoder,
+            sha256,
+            sample,
+            options: options.clone(),
+            warnings,
+            recipe: None,
+            tokenizer,
+            stop_tokens: Vec::new(),
+        };
         if let Some(day) = model.date().filter(|_| model.options.date.is_none()) {
             let date = param("date");
             let text = format!("the chat template writes the date: {day} is assumed; give another with {date}");

@@ -3,7 +3,8 @@
 //! `demo` is the model that comes with the library ([`crate::demo`]); `demo:blind` and `demo:backup` are its variants.
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`). What is there is not asked for again, nor
 //! is what the repository has not: a model that was fetched needs no network, and stays what it was when the hub's changes.
-//! A folder, or a name on the hub, may be that of a LoRA adapter, whose base is found in the same way.
+//! A folder, or a name on the hub, may be that of a LoRA adapter, whose base is found in the same way. A `.toml` file is the recipe
+//! of a mixture ([`super::mixture`]).
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
 #[cfg(feature = "hub")]
@@ -25,6 +26,8 @@ pub enum Source {
     Gguf(PathBuf),
     /// The folder of a LoRA adapter, and that of the model that it changes.
     Adapter { adapter: PathBuf, base: PathBuf },
+    /// The recipe of a mixture.
+    Mixed { recipe: PathBuf },
 }
 
 /// What is wrong with a model's name, or with fetching it.
@@ -48,7 +51,8 @@ pub enum SourceError {
 /// it what a user should know about how it was found.
 ///
 /// # Errors
-/// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` file, or the hub does not give it.
+/// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` or `.toml` file, or the hub does
+/// not give it.
 pub fn resolve(name: &str, progress: bool) -> Result<(Source, Vec<String>), SourceError> {
     if let Some(on_hub) = name.strip_prefix("hf:") {
         let (folder, mut warnings) = fetch(name, on_hub, progress)?;
@@ -97,13 +101,15 @@ fn with_base(name: &str, folder: &Path, progress: bool) -> Result<(Source, Vec<S
             &format!("its base `{base}` is no folder of safetensors, into which it could be merged"),
         ));
     };
-    warnings.push(format!("is a LoRA adapter: it is merged into its base, {}", base.display()));
+    // Adapters name their base by a path from their own folder.
+    let plain = base.canonicalize().unwrap_or_else(|_| base.clone());
+    warnings.push(format!("is a LoRA adapter: it is merged into its base, {}", plain.display()));
     Ok((Source::Adapter { adapter: folder.to_path_buf(), base }, warnings))
 }
 
 /// Whether a name looks like one on the hub: `owner/name`, or `gpt2`, as the hub's oldest models are called.
 fn like_hub(name: &str) -> bool {
-    let as_file = [".gguf", ".safetensors", ".bin", ".json"].iter().any(|ending| name.ends_with(ending));
+    let as_file = [".gguf", ".safetensors", ".bin", ".json", ".toml"].iter().any(|ending| name.ends_with(ending));
     let plain = name.chars().all(|c| c.is_ascii_alphanumeric() || "-_./@".contains(c));
     !name.is_empty() && name.split('/').count() <= 2 && !name.starts_with(['.', '/']) && !as_file && plain
 }
@@ -132,9 +138,12 @@ fn local(name: &str) -> Result<Source, SourceError> {
     }
     match path.extension().and_then(|e| e.to_str()) {
         Some("gguf") => Ok(Source::Gguf(path.to_path_buf())),
-        _ => {
-            Err(unusable(name, "is neither a folder nor a .gguf file; for safetensors name the folder that holds them"))
-        }
+        Some("toml") => Ok(Source::Mixed { recipe: path.to_path_buf() }),
+        _ => Err(unusable(
+            name,
+            "is neither a folder, a .gguf file nor the .toml recipe of a mixture; for safetensors name the folder that holds \
+             them",
+        )),
     }
 }
 

@@ -139,6 +139,11 @@ impl Table {
         Table { source, stored, device, whole: keep.then(Arc::default) }
     }
 
+    /// What all of the model's weights are read from.
+    pub(super) fn source(&self) -> &WeightReader {
+        &self.source
+    }
+
     /// Rows of the table. `[entries, width]`
     ///
     /// # Errors

@@ -7,6 +7,7 @@
 
 pub(super) mod form;
 pub(super) mod layout;
+mod matrices;
 
 use super::arch::{Arch, Gain};
 pub use super::channel::{ChannelWeights, MlpWeights};
@@ -21,7 +22,10 @@ use crate::parameters::param;
 use candle_core::{DType, Device, Tensor};
 pub use form::{Form, Loaded};
 use form::{Located, Same, Translate};
+pub(super) use layout::BUFFERS;
 use layout::{Layout, LinearSpec, NormSpec};
+pub use matrices::{HeadWeights, StoredMatrix};
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
@@ -243,7 +247,7 @@ pub fn load(
         return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
     }
     let embed = layout.ends().embed.name;
-    if arch.tied && checkpoint.changes(&embed) && !checkpoint.contains(&unembed) {
+    if arch.tied && checkpoint.adapts(&embed) && !checkpoint.contains(&unembed) {
         return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
     }
     warnings.extend(layout.account_for_every_tensor()?);
@@ -285,6 +289,11 @@ pub fn load(
         told_apart: OnceLock::new(),
     };
     Ok((decoder, warnings))
+}
+
+/// The names of a checkpoint's matrices that are stored as `[in, out]`.
+pub(super) fn turned(arch: &Arch, checkpoint: &Checkpoint) -> BTreeSet<String> {
+    Layout::new(arch, checkpoint).turned()
 }
 
 /// Where the description ties the unembedding to the embedding and the checkpoint has one that is not it, that one counts,

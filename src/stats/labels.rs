@@ -51,7 +51,7 @@ pub fn label_test(numbers: &[f64], labels: &[usize], draws: usize, seed: u64) ->
 }
 
 /// One over the ways to deal out labels of these sizes, in which labels of one size may stand for each other.
-fn least_p(sizes: &[usize]) -> f64 {
+pub(super) fn least_p(sizes: &[usize]) -> f64 {
     let ln_factorial = |n: usize| (2..=n).map(|i| (i as f64).ln()).sum::<f64>();
     let of_size = |size: usize| sizes.iter().filter(|n| **n == size).count();
     let mut different: Vec<usize> = sizes.iter().copied().filter(|n| *n > 0).collect();

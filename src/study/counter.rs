@@ -6,6 +6,7 @@ use crate::model::Model;
 use crate::plan::{Array, EndWhat, Extent, Graph, Plan, Program, Reading, Readings, Take};
 use crate::run::{Cancel, Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
 use std::cell::RefCell;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// Runs an analysis' plans.
@@ -35,6 +36,15 @@ pub trait Runner {
     /// As [`Runner::run`].
     fn gather(&self, plans: &[Plan], how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError>;
 
+    /// What is made of the model in another way than by running a plan: of its weights alone, say.
+    ///
+    /// # Errors
+    /// If it cannot be made, or whatever stops the work.
+    fn make(&self, what: &Making, make: &mut Make) -> Result<Vec<Reading>, SessionError>;
+
+    /// A runner of the same study for another model: of the same engine and seed.
+    fn beside(&self, model: &Arc<Model>) -> Box<dyn Runner>;
+
     /// Whether readings are stand-ins, zeros of the right shape, and answers are empty. Where earlier readings decide what is run,
     /// an analysis makes a choice then that costs about as much.
     fn is_counting(&self) -> bool {
@@ -50,6 +60,19 @@ pub trait Runner {
         Ok(())
     }
 }
+
+/// What is made of a model, other than readings of a plan.
+pub struct Making<'a> {
+    /// All that it depends on besides the model.
+    pub of: &'a str,
+    /// About how many floating-point operations it takes.
+    pub flops: f64,
+    /// How many readings it is.
+    pub n: usize,
+}
+
+/// Makes it.
+pub type Make<'a> = dyn FnMut() -> Result<Vec<Reading>, String> + 'a;
 
 /// Makes a few readings of those of several plans.
 pub trait Gather {
@@ -86,6 +109,14 @@ impl Runner for Session {
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
         Session::generate(self, plan, generation)
     }
+
+    fn make(&self, what: &Making, make: &mut Make) -> Result<Vec<Reading>, SessionError> {
+        Session::make(self, what, make)
+    }
+
+    fn beside(&self, model: &Arc<Model>) -> Box<dyn Runner> {
+        Box::new(Session::beside(self, model))
+    }
 }
 
 /// What plans would cost: nothing is computed.
@@ -94,7 +125,10 @@ pub struct Counter {
     seed: u64,
     engines: Vec<Engine>,
     cancel: Cancel,
-    counted: RefCell<Counted>,
+    /// By all counters of one study, one a model.
+    counted: Rc<RefCell<Counted>>,
+    /// Whether the model is another one than the study's.
+    beside: bool,
 }
 
 /// What was counted.
@@ -107,7 +141,7 @@ pub struct Counted {
     pub of_tokens: f64,
     /// Parts that were named, in the order in which they were first, with their sizes by each engine.
     pub parts: Vec<(String, Vec<Size>)>,
-    /// The plan that costs most by the first engine: of plans that differ, it says how fast they go.
+    /// The plan for the study's own model that costs most by the first engine: of plans that differ, it says how fast they go.
     pub dearest: Option<(f64, Plan)>,
 }
 
@@ -115,8 +149,8 @@ impl Counter {
     /// A counter of what these engines would do.
     pub fn new(model: &Arc<Model>, engines: Vec<Engine>, seed: u64) -> Self {
         let sizes = vec![Size::default(); engines.len()];
-        let counted = RefCell::new(Counted { sizes, ..Counted::default() });
-        Counter { model: model.clone(), seed, engines, cancel: Cancel::default(), counted }
+        let counted = Rc::new(RefCell::new(Counted { sizes, ..Counted::default() }));
+        Counter { model: model.clone(), seed, engines, cancel: Cancel::default(), counted, beside: false }
     }
 
     /// Stops with [`RunError::Cancelled`](crate::run::RunError::Cancelled) before the next plan, once the handle says so.
@@ -126,7 +160,7 @@ impl Counter {
 
     /// What was counted so far.
     pub fn counted(self) -> Counted {
-        self.counted.into_inner()
+        self.counted.take()
     }
 
     /// What a plan costs, by each engine.
@@ -143,7 +177,7 @@ impl Counter {
         counted.extent.include(plan);
         counted.sizes.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size));
         let flops = sizes.first().map_or(0.0, |size| size.flops);
-        if counted.dearest.as_ref().is_none_or(|(most, _)| flops > *most) {
+        if !self.beside && counted.dearest.as_ref().is_none_or(|(most, _)| flops > *most) {
             counted.dearest = Some((flops, plan.clone()));
         }
         Ok(())
@@ -177,6 +211,18 @@ impl Runner for Counter {
         self.counted.borrow_mut().of_tokens += whole.flops - prompts.flops;
         self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
         Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
+    }
+
+    fn make(&self, what: &Making, _: &mut Make) -> Result<Vec<Reading>, SessionError> {
+        self.cancel.check()?;
+        let size = Size { flops: what.flops, ..Size::default() };
+        self.counted.borrow_mut().sizes.iter_mut().for_each(|total| total.include(&size));
+        Ok(vec![Reading::Number(0.0); what.n])
+    }
+
+    fn beside(&self, model: &Arc<Model>) -> Box<dyn Runner> {
+        let (model, engines, cancel) = (model.clone(), self.engines.clone(), self.cancel.clone());
+        Box::new(Counter { model, seed: self.seed, engines, cancel, counted: self.counted.clone(), beside: true })
     }
 
     fn is_counting(&self) -> bool {

@@ -48,7 +48,7 @@ pub use again::Recorded;
 pub use cost::{Cost, ENGINES};
 #[cfg(feature = "cli")]
 pub(crate) use cost::{TEXTS_NEED, TOKENS_SLOWER};
-pub use counter::{Gather, Runner};
+pub use counter::{Gather, Making, Runner};
 #[cfg(feature = "report")]
 pub use directory::{Finished, OF_RUN, Origin, Place, run_into, write_figures};
 pub use meter::Meter;

@@ -5,7 +5,7 @@
 //! stopped goes on where it was. Where a plan is cut depends on the plan, the model and whether its weights are streamed,
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
-use super::counter::Gather;
+use super::counter::{Gather, Make, Making};
 use super::parts::{BadPart, Made, Of, Parts};
 use super::progress::{Progress, Work};
 use super::rundir::RunDirError;
@@ -20,6 +20,7 @@ use crate::run::{
 };
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
+use std::rc::Rc;
 use std::sync::Arc;
 
 /// How large a piece is at most. Readings do not depend on it.
@@ -52,12 +53,16 @@ pub struct Session {
     parts: Option<Parts>,
     progress: Option<Arc<dyn Progress>>,
     cancel: Cancel,
-    total: RefCell<Size>,
+    /// Of all sessions of one study, one a model.
+    total: Rc<RefCell<Size>>,
     /// The digests of the plans whose prompts and forks were counted: runs of a plan may be read and go on.
     counted: RefCell<HashSet<String>>,
-    /// The number of the next plan that is run.
-    next: Cell<usize>,
+    /// The number of the next plan that is run, by any session of the study.
+    next: Rc<Cell<usize>>,
     asked: Asked,
+    /// What the model is called, where it is another one than the study's: checkpoints of one training may be alike in all that
+    /// [`Model::sample`] looks at.
+    beside: Option<String>,
     /// Told the scores once, when all are found.
     scored: Box<dyn Fn(&Scores)>,
 }
@@ -71,6 +76,8 @@ pub enum SessionError {
     Part(#[from] RunDirError),
     #[error(transparent)]
     BadPart(#[from] BadPart),
+    #[error("{0}")]
+    Unmade(String),
 }
 
 impl From<Cancelled> for SessionError {
@@ -84,8 +91,8 @@ impl Session {
     pub fn new(model: &Arc<Model>, engine: Engine, seed: u64) -> Self {
         let (model, limits) = (model.clone(), Limits::of(&model.decoder));
         let (total, counted, next, asked, cancel) = Default::default();
-        let (parts, progress, scored) = (None, None, Box::new(|_: &Scores| {}));
-        Session { model, engine, seed, limits, parts, progress, cancel, total, counted, next, asked, scored }
+        let (parts, progress, beside, scored) = (None, None, None, Box::new(|_: &Scores| {}));
+        Session { model, engine, seed, limits, parts, progress, cancel, total, counted, next, asked, beside, scored }
     }
 
     /// Cuts plans into pieces of another size.
@@ -111,6 +118,37 @@ impl Session {
     /// Reads how likely tokens are after prompts, wherever a plan runs those prompts, and tells when all were read.
     pub fn scoring(self, wanted: Wanted, scored: impl Fn(&Scores) + 'static) -> Self {
         Session { asked: Asked::new(wanted), scored: Box::new(scored), ..self }
+    }
+
+    /// A session of the same study for another model: of the same engine and seed, with the same parts and whoever watches.
+    pub fn beside(&self, model: &Arc<Model>) -> Session {
+        let new = Session::new(model, self.engine, self.seed).cancelled_by(self.cancel.clone());
+        let (parts, progress, beside) = (self.parts.clone(), self.progress.clone(), Some(model.name.clone()));
+        Session { parts, progress, beside, total: self.total.clone(), next: self.next.clone(), ..new }
+    }
+
+    /// What is made of the model in another way than by running a plan, as `n` readings: those that were kept, or new ones.
+    ///
+    /// # Errors
+    /// If it cannot be made, or a part cannot be kept or read.
+    pub fn make(&self, what: &Making, make: &mut Make) -> Result<Vec<Reading>, SessionError> {
+        let (plan, work) = (Plan::default(), Work { flops: what.flops, ..Work::default() });
+        let digest = plan.digest();
+        self.total.borrow_mut().include(&Size { flops: what.flops, ..Size::default() });
+        let place = self.place(&Made { plan: &plan, digest: &digest, number: 0, more: format!("made: {}", what.of) });
+        if let Some((parts, of)) = &place
+            && let Some(readings) = parts.readings(of, what.n)?
+        {
+            self.kept(work);
+            return Ok(readings);
+        }
+        self.cancel.check()?;
+        let readings = make().map_err(SessionError::Unmade)?;
+        tell(&self.progress, (work, false));
+        if let Some((parts, of)) = &place {
+            parts.keep_readings(of, &readings)?;
+        }
+        Ok(readings)
     }
 
     /// How likely tokens were, after those of the prompts asked about that were run.
@@ -243,7 +281,9 @@ impl Session {
     /// Where what is made of a plan is kept, and as what; none where nothing is.
     fn place(&self, made: &Made) -> Option<(&Parts, Of)> {
         let parts = self.parts.as_ref()?;
-        Some((parts, Of::new(made, &self.model, self.engine, parts)))
+        let named = |name: &String| Made { more: format!("{} of {name}", made.more), ..*made };
+        let named = self.beside.as_ref().map(named);
+        Some((parts, Of::new(named.as_ref().unwrap_or(made), &self.model, self.engine, parts)))
     }
 
     /// What it is expected to cost to let runs of a plan go on. How long texts are is not known before.

@@ -165,3 +165,43 @@ fn the_page_on_circuits_says_what_its_tables_say() {
         .collect();
     said(format!("(+{:.1}, exactly −{:.1})", -of["eap"], of["exact"]));
 }
+
+/// What the page on checkpoints says of two fine-tunings stands in the committed tables.
+#[test]
+fn the_page_on_checkpoints_says_what_its_tables_say() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports/checkpoints-smollm2");
+    let changes = Table::read_parquet(folder.join("changes.parquet")).unwrap();
+    let page = include_str!("../../docs/checkpoints.md").replace('\n', " ");
+    let texts = |name: &str| changes.strs(name).unwrap();
+    let (models, kinds, measures) = (texts("model"), texts("kind"), texts("measure"));
+    let of = |model: &str, measure: &str| {
+        let row =
+            (0..changes.rows()).find(|i| models[*i] == model && kinds[*i] == "all" && measures[*i] == measure).unwrap();
+        ["mean", "ci_low", "ci_high"].map(|column| changes.floats(column).unwrap()[row].unwrap())
+    };
+    let share = |x: f64| format!("{:.1}", 100.0 * x);
+    /// A line's name, its measure, how a number is written, and its unit.
+    type Line<'a> = (&'a str, &'a str, &'a dyn Fn(f64) -> String, &'a str);
+    let written: [Line; 7] = [
+        ("unchanged entries", "update_sparsity", &share, " %"),
+        ("relative change", "relative_change", &|x| format!("{x:.4}"), ""),
+        ("spectral drift", "spectral_drift", &|x| format!("{x:.5}"), ""),
+        ("largest left angle", "angle_left_max", &|x| if x < 1.0 { format!("{x:.2}") } else { format!("{x:.1}") }, "°"),
+        (
+            "largest right angle",
+            "angle_right_max",
+            &|x| if x < 1.0 { format!("{x:.2}") } else { format!("{x:.1}") },
+            "°",
+        ),
+        ("changed entries in the principal tenth", "in_principal", &share, " %"),
+        ("changed entries in the smallest tenth", "in_small", &share, " %"),
+    ];
+    for (name, measure, format, unit) in written {
+        let cell = |model: &str| {
+            let [mean, low, high] = of(model, measure).map(format);
+            format!("{mean}{unit} ({low} to {high})")
+        };
+        let line = format!("| {name} | {} | {} |", cell("sft/checkpoint-200"), cell("off-principal/checkpoint-200"));
+        assert!(page.contains(&line), "no `{line}`");
+    }
+}

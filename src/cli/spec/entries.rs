@@ -1,7 +1,7 @@
 //! What an experiment file holds: its entries, as words that the command line's parser reads.
 
 use crate::analyses::Command;
-use crate::cli::compare::OF_HEADS;
+use crate::cli::compare::is_followed;
 use crate::cli::{Cli, CliError, Command as Any};
 use crate::names::meant;
 use crate::study::OF_RUN;
@@ -91,8 +91,9 @@ fn comparable(name: &str, drafts: &[Draft]) -> Result<(), String> {
     if named.is_empty() {
         return Err(format!("`compare`: no [[analysis]] is called `{name}`"));
     }
-    if let Some(other) = named.iter().find(|draft| !OF_HEADS.contains(&draft.command)) {
-        let known = OF_HEADS.map(|command| format!("`{command}`")).join(" or ");
+    if let Some(other) = named.iter().find(|draft| !is_followed(draft.command)) {
+        let known =
+            "`screen` or `interchange`, or, of checkpoints of one training, by one of `edges`, `circuit` or `lens`";
         return Err(format!(
             "`compare`: `{name}` is a run of `{}`; models are compared by one of {known}",
             other.command

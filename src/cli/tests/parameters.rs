@@ -2,6 +2,7 @@
 
 use crate::analyses::*;
 use crate::parameters::{ParameterError, read};
+use checkpoints::{deltas, rank, scale, similarity, weights};
 use clap::Args;
 use routing::{cascade, cipher, cipher_contrast, commitment, modulate, screen, three_methods};
 use serde_json::{Map, Value, json};
@@ -60,13 +61,19 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<attention::Attention>(&words, prompts());
     agree::<neurons::Neurons>(&words, prompts());
     agree::<importance::Importance>(&words, prompts());
+    agree::<rank::Rank>(&words, prompts());
+    agree::<weights::Weights>(&[], json!({}));
+    agree::<deltas::Deltas>(&["--children", "c"], json!({"children": ["c"]}));
+    let with = [&words[..], &["--with", "b"]].concat();
+    agree::<similarity::Similarity>(&with, json!({"prompts": "p.jsonl", "with": "b"}));
+    agree::<scale::Scale>(&PAIRS, pairs());
     agree::<truth::Truth>(&["--items", "t.jsonl"], json!({"items": "t.jsonl"}));
     agree::<functions::Functions>(&["--task", "t.jsonl"], json!({"task": "t.jsonl"}));
     let least = json!({"concept": "c.jsonl", "random": ["r.jsonl"]});
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 22, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 27, "an analysis is missing here");
 }
 
 #[test]

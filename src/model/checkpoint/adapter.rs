@@ -1,5 +1,6 @@
 //! A LoRA adapter's weights, and the base's matrices that they change.
 
+use super::names::{meant, place};
 use super::shards::Shards;
 use super::{Checkpoint, CheckpointError, Pick, Stored};
 use crate::model::adapter::{Adapter, AdapterError, WEIGHTS, not_merged};
@@ -179,49 +180,4 @@ fn change_of(adapter: &Adapter, shards: &Shards, name: &str, module: &str) -> Re
         return Err(format!("is of rank {}; adapter_config.json says {rank}", a.shape[0]));
     }
     Ok(Change { a, b, scaling: adapter.scaling_of(module) })
-}
-
-/// The tensor of the base that an adapter means: that of the name, or the one alone that has its place in a layer, under
-/// whatever other parts of a name the base was saved.
-fn meant(tensor: &str, base: &Shards) -> Option<String> {
-    if base.contains(tensor) {
-        return Some(tensor.to_string());
-    }
-    let place = place(tensor);
-    let is = |name: &&str| *name == place || name.strip_suffix(place).is_some_and(|rest| rest.ends_with('.'));
-    let mut found = base.names().filter(is);
-    let one = found.next()?;
-    found.next().is_none().then(|| one.to_string())
-}
-
-/// A tensor's name from its layer on, or its last two parts outside the layers.
-fn place(name: &str) -> &str {
-    let dots: Vec<usize> = name.match_indices('.').map(|(i, _)| i).collect();
-    let number = dots.windows(2).position(|d| name[d[0] + 1..d[1]].parse::<usize>().is_ok());
-    let from = match number {
-        Some(0) => 0,
-        Some(i) => dots[i - 1] + 1,
-        None if dots.len() < 2 => 0,
-        None => dots[dots.len() - 2] + 1,
-    };
-    &name[from..]
-}
-
-#[cfg(test)]
-mod tests {
-    use super::place;
-
-    #[test]
-    fn a_tensors_place_begins_at_its_layer() {
-        for (name, found) in [
-            ("model.layers.3.self_attn.q_proj.weight", "layers.3.self_attn.q_proj.weight"),
-            ("layers.3.mlp.up_proj.weight", "layers.3.mlp.up_proj.weight"),
-            ("transformer.h.0.attn.c_attn.weight", "h.0.attn.c_attn.weight"),
-            ("model.embed_tokens.weight", "embed_tokens.weight"),
-            ("lm_head.weight", "lm_head.weight"),
-            ("weight", "weight"),
-        ] {
-            assert_eq!(place(name), found);
-        }
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::adapter::Merge;
 use super::fp8::{Scale, e8m0};
+use super::mixture::Mixture;
 use super::{CheckpointError, Numbers, Raw};
 use crate::model::adapter::Adapter;
 use crate::model::gguf::{GgmlKind, dequantize};
@@ -31,6 +32,8 @@ pub struct Shards {
     aliases: BTreeMap<String, String>,
     /// What changes these weights as they are read.
     merge: Option<Box<Merge>>,
+    /// What is added to them after that.
+    mixture: Option<Box<Mixture>>,
     warnings: Vec<String>,
 }
 
@@ -99,7 +102,7 @@ impl Shards {
 
     fn none(dir: &Path) -> Self {
         let (files, tensors, aliases, warnings) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Shards { dir: dir.to_path_buf(), files, tensors, block: BLOCK, aliases, merge: None, warnings }
+        Shards { dir: dir.to_path_buf(), files, tensors, block: BLOCK, aliases, merge: None, mixture: None, warnings }
     }
 
     /// The weights in one file.
@@ -183,6 +186,33 @@ impl Shards {
         self.merge.as_deref()
     }
 
+    /// These weights, with a mixture added to them as they are read.
+    pub(super) fn mixed(self, mixture: Mixture) -> Self {
+        Shards { mixture: Some(Box::new(mixture)), ..self }
+    }
+
+    /// What is added to these weights as they are read.
+    pub(super) fn mixture(&self) -> Option<&Mixture> {
+        self.mixture.as_deref()
+    }
+
+    /// How a tensor is stored, and in what shape: an adapter's own, where it stands for one.
+    pub(super) fn stored(&self, name: &str) -> Option<(Dtype, &[usize])> {
+        match self.merge().and_then(|merge| merge.replaced(name)) {
+            Some((adapter, own)) => adapter.stored(own),
+            None => self.tensors.get(name).map(|entry| (entry.dtype, entry.shape.as_slice())),
+        }
+    }
+
+    /// A tensor's bytes as they are stored, with the mapping that they are of.
+    pub(super) fn stored_bytes(&self, name: &str) -> Result<(&[u8], &Mmap), CheckpointError> {
+        if let Some((adapter, own)) = self.merge().and_then(|merge| merge.replaced(name)) {
+            return adapter.stored_bytes(own);
+        }
+        let entry = self.tensors.get(name).ok_or_else(|| self.bad(name, "is missing".to_string()))?;
+        self.bytes(name, entry)
+    }
+
     pub(super) fn shape(&self, name: &str) -> Option<&[usize]> {
         self.tensors.get(name).map(|entry| entry.shape.as_slice())
     }
@@ -206,9 +236,10 @@ impl Shards {
             hash.update(&file.map[..file.data]);
         }
         self.merge().into_iter().for_each(|merge| merge.fingerprint(hash));
+        self.mixture().into_iter().for_each(|mixture| mixture.fingerprint(hash));
     }
 
-    /// A few bytes of every tensor, and an adapter as a whole.
+    /// A few bytes of every tensor, also of those that are mixed into it, and an adapter as a whole.
     pub(super) fn sample(&self, hash: &mut impl Digest) {
         for (name, entry) in &self.tensors {
             let bytes = self.files[entry.file].map.get(entry.bytes.clone()).unwrap_or_default();
@@ -216,6 +247,12 @@ impl Shards {
             super::some_bytes(bytes).for_each(|some| hash.update(some));
         }
         self.merge().into_iter().for_each(|merge| merge.fingerprint(hash));
+        self.mixture().into_iter().for_each(|mixture| mixture.sample(hash));
+    }
+
+    /// The folder, or that of the one file.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
     }
 
     pub(super) fn hash_whole(&self, hash: &mut impl Digest) {

@@ -85,7 +85,7 @@ pub(super) struct Layout<'a> {
 }
 
 /// Names that may stand there without being weights: masks and frequencies, some of which older versions saved.
-const BUFFERS: &[&str] =
+pub(in crate::model) const BUFFERS: &[&str] =
     &["attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias", "rotary_emb.inv_freq", ROPE_FREQS];
 
 /// A GGUF file's frequencies, which [`super::gguf_config`] reads.
@@ -98,12 +98,12 @@ impl<'a> Layout<'a> {
     }
 
     /// What stands before the names of all layers' tensors.
-    fn layers_prefix(&self) -> String {
+    pub(super) fn layers_prefix(&self) -> String {
         self.at(self.tensors.layers)
     }
 
     /// The whole of a name.
-    fn at(&self, name: &str) -> String {
+    pub(super) fn at(&self, name: &str) -> String {
         format!("{}{name}", self.prefix)
     }
 
@@ -174,6 +174,12 @@ impl<'a> Layout<'a> {
 
     fn layers(&self) -> impl Iterator<Item = LayerSpec> {
         (0..self.arch.n_layers).map(|l| self.layer(l))
+    }
+
+    /// The names of matrices that are stored as `[in, out]`.
+    pub fn turned(&self) -> BTreeSet<String> {
+        let stored = self.layers().flat_map(|layer| layer.stored());
+        stored.filter(|stored| matches!(stored.pick, Pick::Turned { .. })).map(|stored| stored.name).collect()
     }
 
     /// How many parameters the model has; a tied unembedding counts once.
