@@ -10,20 +10,20 @@ use std::time::Instant;
 /// How many singular values are looked for.
 const TOP: usize = 64;
 
-fn main() {
+fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sizes: Vec<usize> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     let all = match sizes[..] {
         [rows, columns] => vec![(rows, columns)],
         _ => vec![(4096, 4096), (11_008, 4096)],
     };
     for (rows, columns) in all {
-        let matrix = Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu).expect("a matrix");
-        let vectors = Tensor::randn(0f32, 1.0, (columns, TOP + 16), &Device::Cpu).expect("vectors");
+        let matrix = Tensor::randn(0f32, 1.0, (rows, columns), &Device::Cpu)?;
+        let vectors = Tensor::randn(0f32, 1.0, (columns, TOP + 16), &Device::Cpu)?;
         let begun = Instant::now();
-        matrix.matmul(&vectors).expect("a product");
+        matrix.matmul(&vectors)?;
         let product = begun.elapsed().as_secs_f64();
         let begun = Instant::now();
-        let found = singular(&matrix, TOP, 1024).expect("singular values");
+        let found = singular(&matrix, TOP, 1024)?;
         let seconds = begun.elapsed().as_secs_f64();
         println!(
             "{rows} x {columns}: top {TOP} in {seconds:.2} s, {:.0} products with {} vectors ({product:.3} s each); residual {:.1e}",
@@ -32,4 +32,5 @@ fn main() {
             found.residual
         );
     }
+    Ok(())
 }
