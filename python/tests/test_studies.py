@@ -31,7 +31,7 @@ STUDIES: dict[str, gl.Analysis] = {
     "edges": gl.Edges(PAIRS, exact=20, sample=10, max_pairs=8),
     "circuit": gl.Circuit(PAIRS, estimate="eap", max_pairs=8),
     "weights": gl.Weights(against="demo:backup", composition=True),
-    "deltas": gl.Deltas(["demo:backup"]),
+    "deltas": gl.Deltas(children=["demo:backup"]),
     "similarity": gl.Similarity(PROMPTS, with_="demo:blind", label="sensitive"),
     "rank": gl.Rank(PROMPTS, label="sensitive", layers="3-4"),
     "scale": gl.Scale(PAIRS, at="0,0.5,1", max_pairs=8),
