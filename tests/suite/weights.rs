@@ -291,3 +291,33 @@ fn what_does_not_match_is_named() {
     run(parent.path(), &["--children", "/nowhere/checkpoint-*"])
         .refused(&["/nowhere/checkpoint-*", "matches no folder of a model"]);
 }
+
+/// GPT-2 stores its matrices turned; an adapter's changes are turned with them.
+#[test]
+fn an_adapter_of_a_turned_checkpoint_is_measured_as_what_it_is_merged_to() {
+    let bench = Bench::new();
+    let (adapter, merged) = (fixtures().join("lora_gpt2"), bench.out("merged"));
+    let words = ["merge", adapter.to_str().unwrap(), "--out", merged.to_str().unwrap(), "--quiet"];
+    gatelens(words).done();
+    let alone = table(&weights(&bench, "alone", &adapter, &[]), "matrices");
+    let both = table(&weights(&bench, "both", &merged, &["--against", adapter.to_str().unwrap()]), "matrices");
+    assert!(alone.rows() == 18 && both.rows() == 36);
+    assert!((0..18).all(|row| at(&both, "relative_change", row) < 1e-6 && at(&both, "update_sparsity", row) == 1.0));
+    assert!((0..18).all(|row| (at(&alone, "norm", row) - at(&both, "norm", row)).abs() < 1e-5));
+    // A coefficient multiplies a difference; of an adapter alone there is none.
+    let other = bench.out("half");
+    let half = ["merge", adapter.to_str().unwrap(), "--scale", "0.5", "--out", other.to_str().unwrap()];
+    gatelens(half).refused(&["no coefficients that --scale could multiply", "0.5*"]);
+}
+
+#[test]
+fn quantised_weights_are_not_mixed() {
+    let bench = Bench::new();
+    let quantised =
+        Folder::of("llama").key("quantization_config", serde_json::json!({ "quant_method": "gptq", "bits": 4 }));
+    let (plain, out) = (Folder::of("llama"), bench.out("merged"));
+    let term = format!("0.5*{}", quantised.path().display());
+    let words = ["merge", plain.path().to_str().unwrap(), "--add", &term, "--out", out.to_str().unwrap()];
+    gatelens(words).refused(&["quantization_config", "gptq"]);
+    assert!(!out.exists());
+}
