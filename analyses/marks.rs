@@ -28,6 +28,11 @@ parameters! {
 /// The least share of the gap that has a dot, where no other is asked for.
 pub const LEAST_SHARE: f64 = 0.01;
 
+/// Whether an effect is significant over its family and at least [`LEAST_SHARE`] of the gap.
+pub fn matters(q: Option<f64>, share: Option<f64>) -> bool {
+    q.is_some_and(|q| q < SIGNIFICANT) && share.is_some_and(|share| share.abs() >= LEAST_SHARE)
+}
+
 impl MarkArgs {
     /// The rule in words; `of` is what shares are of. `whole` says whether all of the family were run: there is no family-wise
     /// p-value where some were only estimated, and q-values over the whole family stand in.

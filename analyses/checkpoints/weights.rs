@@ -18,6 +18,7 @@ pub use against::Against;
 pub use composition::Composed;
 pub use heads::OfHead;
 pub use matrix::Alone;
+pub(super) use matrix::effective_rank;
 pub use tables::{ALL, ChangeRow, CompositionRow, HeadRow, LayerRow, MatrixRow, SpectrumRow};
 
 use super::paths::{expand, open};

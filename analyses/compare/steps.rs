@@ -7,10 +7,10 @@
 use super::super::checkpoints::paths::{short_names, training};
 use super::super::circuit::StabilityRow;
 use super::super::edges::EdgeRow;
-use super::super::effects::{SIGNIFICANT, read_places};
+use super::super::effects::read_places;
 use super::super::interchange::{Direction, Exchange, PairRow};
 use super::super::lens::LayerRow;
-use super::super::marks::LEAST_SHARE;
+use super::super::marks::{LEAST_SHARE, matters};
 use crate::analyses::prelude::*;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, MOST_SERIES};
 use crate::report::cells::{self, interval, number, plural, signed};
@@ -118,10 +118,6 @@ fn followed(all: Vec<StepRow<'static>>) -> Vec<StepRow<'static>> {
         }
     }
     all.into_iter().filter(|row| chosen.contains(&key(row))).collect()
-}
-
-fn matters(q: Option<f64>, share: Option<f64>) -> bool {
-    q.is_some_and(|q| q < SIGNIFICANT) && share.is_some_and(|share| share.abs() >= LEAST_SHARE)
 }
 
 fn heads(runs: &[&AtStep], seed: u64) -> Result<Vec<StepRow<'static>>, AnalysisError> {
@@ -386,6 +382,14 @@ pub fn sections(steps: &Table, dir: &Path) -> Result<Vec<Section>, AnalysisError
         let courses = courses(&rows, shown.of);
         if courses.is_empty() {
             continue;
+        }
+        let mut effects = courses.iter().flatten().filter(|row| row.measure == "effect").peekable();
+        if effects.peek().is_some() && effects.all(|row| !row.significant) {
+            section = section.paragraph(format!(
+                "{}: none is significant at any step, among all that were tested together. The largest are shown all the same; more pairs \
+                 would tell.",
+                shown.title
+            ));
         }
         section = section.figure(
             dir.join(shown.file),

@@ -7,7 +7,7 @@ use super::{Edges, Items, Measured, OfDirection};
 use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{SIGNIFICANT, Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::halves::{Halves, over_items};
-use crate::analyses::marks::LEAST_SHARE;
+use crate::analyses::marks::matters;
 use crate::analyses::summary::{less, mean, sd};
 use crate::analyses::{About, AnalysisError, Output};
 use crate::plan::{Edge, Graph, Port, Reader, Writer};
@@ -116,7 +116,7 @@ impl EdgeRow<'_> {
 
     /// Whether it is significant and at least one per cent of the gap.
     pub(super) fn matters(&self) -> bool {
-        self.is_significant() && self.share.value.is_some_and(|share| share.abs() >= LEAST_SHARE)
+        matters(self.q_value, self.share.value)
     }
 }
 

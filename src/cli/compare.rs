@@ -48,15 +48,21 @@ pub(super) struct Compare {
 impl Compare {
     pub(super) fn run(&self, words: &[String]) -> Result<(), CliError> {
         let sources = self.runs.iter().map(|dir| Source::open(dir)).collect::<Result<Vec<_>, _>>()?;
-        let runs: Vec<PathBuf> = sources.into_iter().map(of_source).collect::<Result<Vec<_>, _>>()?.concat();
+        let of_sources = |kept| -> Result<Vec<PathBuf>, CliError> {
+            Ok(sources.iter().map(|source| of_source(source, kept)).collect::<Result<Vec<_>, _>>()?.concat())
+        };
+        let runs = of_sources(|command| is_compared(command) || is_followed(command))?;
         let known = self.steps.as_deref().map(StepsFile::read).transpose()?;
         let followed = followed(&runs, known.as_ref())?;
-        let (checkpoints, tables) = match of_heads_or_behaviour(&runs)? {
-            // Only what is followed over steps was given.
-            some if some.is_empty() && !followed.is_empty() => (Vec::new(), Vec::new()),
-            some => {
-                let others = if followed.is_empty() { &runs } else { &some };
-                let checkpoints = checkpoints(others, self.different_pairs)?;
+        // Where nothing is followed, a run that was named and cannot be compared is an error.
+        let compared = match followed.is_empty() {
+            true => of_sources(is_compared)?,
+            false => of_commands(&runs, is_compared)?,
+        };
+        let (checkpoints, tables) = match compared.is_empty() && !followed.is_empty() {
+            true => (Vec::new(), Vec::new()),
+            false => {
+                let checkpoints = checkpoints(&compared, self.different_pairs)?;
                 let tables = compare::tables(&checkpoints)?;
                 (checkpoints, tables)
             }
@@ -183,18 +189,6 @@ pub(super) fn followed(runs: &[PathBuf], known: Option<&StepsFile>) -> Result<Ve
     Ok(found)
 }
 
-/// Of runs, those whose heads or behaviour are compared.
-fn of_heads_or_behaviour(runs: &[PathBuf]) -> Result<Vec<PathBuf>, CliError> {
-    let mut kept = Vec::new();
-    for run in runs {
-        let command = runs::record(run)?.command;
-        if command == OF_BEHAVIOUR || OF_HEADS.contains(&command.as_str()) {
-            kept.push(run.clone());
-        }
-    }
-    Ok(kept)
-}
-
 /// Draws the figures over steps, each name with a prefix, and returns the report's sections.
 ///
 /// # Errors
@@ -206,19 +200,25 @@ pub(super) fn steps_sections(directory: &RunDir, steps: &Table, prefix: &str) ->
     Ok(sections.into_iter().map(|section| combine::placed(section, prefix)).collect())
 }
 
-/// A run directory; of a whole experiment, those of its parts that can be compared.
-fn of_source(source: Source) -> Result<Vec<PathBuf>, CliError> {
-    if !source.is_experiment() {
-        return Ok(source.runs);
-    }
-    let mut kept = Vec::new();
-    for run in source.runs {
-        let command = runs::record(&run)?.command;
-        if command == OF_BEHAVIOUR || is_followed(&command) {
-            kept.push(run);
+/// Whether runs of a command are compared, head by head or by what they refuse.
+fn is_compared(command: &str) -> bool {
+    command == OF_BEHAVIOUR || OF_HEADS.contains(&command)
+}
+
+/// A run directory; of a whole experiment, those of its parts whose commands are kept.
+fn of_source(source: &Source, kept: fn(&str) -> bool) -> Result<Vec<PathBuf>, CliError> {
+    if source.is_experiment() { of_commands(&source.runs, kept) } else { Ok(source.runs.clone()) }
+}
+
+/// Of runs, those whose commands are kept.
+fn of_commands(runs: &[PathBuf], kept: fn(&str) -> bool) -> Result<Vec<PathBuf>, CliError> {
+    let mut found = Vec::new();
+    for run in runs {
+        if kept(&runs::record(run)?.command) {
+            found.push(run.clone());
         }
     }
-    Ok(kept)
+    Ok(found)
 }
 
 /// Reads runs as checkpoints: a screen or interchange each, with the behaviour of the same weights where there is one.

@@ -152,3 +152,41 @@ fn an_experiment_follows_its_checkpoints() {
     assert!(out.join("compare-steps.parquet").is_file() && out.join("compare-steps-edges.png").is_file());
     assert!(std::fs::read_to_string(out.join("report.md")).unwrap().contains("Over the steps of training"));
 }
+
+/// Models that are no steps of a training are compared by their heads, whatever else an experiment asked of them.
+#[test]
+fn an_experiments_edges_do_not_hinder_the_comparison_of_its_heads() {
+    let bench = Bench::new();
+    let spec = "title = \"Two\"\nmodels = [\"demo\", \"demo:blind\"]\n[defaults]\npairs = \"demo:pairs.jsonl\"\nmax_pairs = 8\n\
+                [[analysis]]\ncommand = \"interchange\"\n[[analysis]]\ncommand = \"edges\"\nof = [\"L3.H5\"]\n";
+    let (spec, all, out) = (bench.text("spec.toml", spec), bench.out("all"), bench.out("compared"));
+    gatelens(["run", spec.to_str().unwrap(), "--out", all.to_str().unwrap(), "--quiet"]).done();
+    gatelens(["compare", all.to_str().unwrap(), "--out", out.to_str().unwrap()]).done();
+    assert!(out.join("checkpoints.parquet").is_file() && !out.join("steps.parquet").exists());
+}
+
+/// Four pairs cannot tell one edge of thousands: the largest are followed, and the report says so.
+#[test]
+fn what_no_step_shows_to_be_there_is_said_to_be_so() {
+    let (bench, training) = (Bench::new(), training());
+    let few = ["--direction", "necessity", "--exact", "20", "--sample", "0", "--max-pairs", "4"];
+    let run = |name: &str| {
+        let (model, out) = (training.path().join(name), bench.out(name));
+        let words = [
+            "edges",
+            model.to_str().unwrap(),
+            "--pairs",
+            "demo:pairs.jsonl",
+            "--out",
+            out.to_str().unwrap(),
+            "--quiet",
+        ];
+        gatelens([&words[..], &few].concat()).done();
+        out
+    };
+    let (runs, out) = (["checkpoint-5", "checkpoint-10"].map(run), bench.out("compared"));
+    let [first, second] = [&runs[0], &runs[1]].map(|run| run.to_str().unwrap());
+    gatelens(["compare", first, second, "--out", out.to_str().unwrap()]).done();
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("Edges over training: none is significant at any step"), "{report}");
+}

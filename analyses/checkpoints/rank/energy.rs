@@ -1,5 +1,6 @@
 //! Inner products of activations, and what of a matrix they show to be used.
 
+use crate::analyses::checkpoints::weights::effective_rank;
 use crate::linear::LinearError;
 use crate::linear::spectrum::{Matrix, eigen_symmetric, singular_values};
 use crate::plan::{Array, Reading};
@@ -76,13 +77,11 @@ pub(super) fn used(matrix: &Tensor, energy: &Energy, share: f64) -> Result<Used,
     let first = values.first().copied().unwrap_or(0.0);
     let energy: f64 = values.iter().map(|s| s * s).sum();
     let all = matrix.sqr()?.sum_all()?.to_scalar::<f64>()?;
-    let sum: f64 = values.iter().sum();
-    let entropy = || values.iter().map(|s| s / sum).filter(|p| *p > 0.0).map(|p| -p * p.ln()).sum::<f64>().exp();
     Ok(Used {
         inputs: into,
         outputs: out,
         rank: values.iter().filter(|s| **s > ROUNDING * first).count(),
-        effective_rank: (sum > 0.0).then(entropy),
+        effective_rank: effective_rank(&values),
         kept: if all > 0.0 { energy / all } else { 0.0 },
     })
 }

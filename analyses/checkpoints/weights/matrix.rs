@@ -82,7 +82,7 @@ fn norm(matrix: &Tensor) -> candle_core::Result<f64> {
 }
 
 /// The exponential of the entropy of numbers as shares of their sum; none where that is 0.
-pub(super) fn effective_rank(values: &[f64]) -> Option<f64> {
+pub(in crate::analyses::checkpoints) fn effective_rank(values: &[f64]) -> Option<f64> {
     let sum: f64 = values.iter().sum();
     let shares = values.iter().map(|s| s / sum).filter(|share| *share > 0.0);
     (sum > 0.0).then(|| shares.map(|share| -share * share.ln()).sum::<f64>().exp())
