@@ -16,7 +16,7 @@ fn main() {
         .flag_if_supported("-ffp-contract=off")
         // What the stand-in for CUDA has no use for.
         .flag_if_supported("-Wno-unknown-pragmas")
-        .files(["attention", "edit", "dla", "cpu/planted"].map(|name| format!("kernels/{name}.cu")))
+        .files(["attention", "edit", "dla", "norm", "cpu/planted"].map(|name| format!("kernels/{name}.cu")))
         // By its ending a file would be taken for CUDA.
         .flag("-xc++")
         .compile("gatelens_kernels_on_cpu");
@@ -36,7 +36,7 @@ mod cuda {
         let capability = std::env::var("CUDA_COMPUTE_CAP").ok().or_else(of_this_machine).unwrap_or("80".to_string());
         println!("cargo:rustc-env=GATELENS_COMPUTE_CAP={capability}");
         let out = PathBuf::from(std::env::var("OUT_DIR").unwrap_or_default());
-        for name in ["attention", "edit", "dla"] {
+        for name in ["attention", "edit", "dla", "norm"] {
             let done = Command::new(nvcc())
                 .args(["--ptx", "--std=c++17", "-O3", &format!("-arch=compute_{capability}"), "-o"])
                 .arg(out.join(name).with_extension("ptx"))

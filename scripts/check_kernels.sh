@@ -15,7 +15,7 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
 for sm in 80 90; do
-  for file in attention edit dla; do
+  for file in attention edit dla norm; do
     nvcc --ptx --std=c++17 -O3 -arch=compute_$sm -o "$work/$file.$sm.ptx" "kernels/$file.cu"
     ptxas -v -arch=sm_$sm -o "$work/$file.$sm.cubin" "$work/$file.$sm.ptx" 2>"$work/$file.$sm.log" ||
       { cat "$work/$file.$sm.log" >&2; exit 1; }

@@ -59,8 +59,8 @@ def layer(model, card):
     products = 2 * rows * model.layer_parameters() / (PRODUCTS * card.bf16)
     weights = 2 * model.layer_parameters() / card.memory
     attention = 4 * rows * TOKENS * model.heads * model.d_head / (ATTENTION * card.f32)
-    # Norms by candle's own operations: eight passes over f32 rows each, twice a layer. Rotations, sums, activations: bf16.
-    norms = 2 * 8 * 2 * 4 * model.d_model
+    # A norm reads a row from memory once, and writes it once, twice a layer. Rotations, sums, activations: bf16 too.
+    norms = 2 * (2 + 2) * model.d_model
     rest = 2 * (3 * 2 * (model.heads + model.kv_heads) * model.d_head + 6 * model.d_model + 4 * model.d_mlp)
     elementwise = rows * (norms + rest) / (COPIES * card.memory)
     # Of the forks that begin here. The activation is copied whole, as a tensor does not change; each fork's row is widened

@@ -73,3 +73,31 @@ extern "C" __global__ void outside_shared(const float *from, float *to) {
   to[threadIdx.x] = all[threadIdx.x + 1];
 }
 CPU_LAUNCHER(outside_shared)
+
+// The norm without the first of its two barriers, and without the second: its own source, in which each __syncthreads()
+// takes a number, of which only the odd or only the even ones wait.
+#pragma push_macro("__syncthreads")
+#undef __syncthreads
+#define __syncthreads() (__COUNTER__ % 2 == KEPT ? cuda_on_cpu::wait(cuda_on_cpu::BARRIER, __LINE__) : void())
+
+#define KEPT 1
+namespace without_first {
+#define norm_f32 norm_without_first_barrier_f32
+#define norm_bf16 norm_without_first_barrier_bf16
+#define norm_f16 norm_without_first_barrier_f16
+#include "../norm.cu"
+#undef norm_f32
+#undef norm_bf16
+#undef norm_f16
+}
+#undef KEPT
+
+#define KEPT 0
+namespace without_second {
+#define norm_f32 norm_without_second_barrier_f32
+#define norm_bf16 norm_without_second_barrier_bf16
+#define norm_f16 norm_without_second_barrier_f16
+#include "../norm.cu"
+}
+#undef KEPT
+#pragma pop_macro("__syncthreads")

@@ -2,8 +2,8 @@
 //!
 //! Each is a function on tensors. On the CPU it is a candle `CustomOp` whose kernel is a loop over slices, compiled for plain
 //! x86-64 and for AVX2 with FMA and chosen when it runs; those that cost something use all cores (rayon over rows). On a GPU
-//! attention, edits and [`head_dots`] are kernels of this package (`kernels/`), the others the same formula composed of
-//! candle's own operations. Tests hold the forms together.
+//! attention, edits, norms and [`head_dots`] are kernels of this package (`kernels/`), the others the same formula
+//! composed of candle's own operations. Tests hold the forms together.
 //!
 //! A result computed from a tensor that a graph tracks is tracked too, with a gradient that tests hold to finite differences;
 //! what has none ([`head_dots`], on the CPU attention of anything but whole prompts) is an error there. Weights are constants:
@@ -33,7 +33,7 @@ pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
 pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias, softcap};
 pub use norm::{NormBy, NormKind, norm};
-pub use product::{Weight, products};
+pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, state};
 

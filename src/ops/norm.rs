@@ -34,6 +34,13 @@ pub fn norm(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, norm: NormBy) ->
             _ => x.contiguous()?.apply_op3(weight, bias.unwrap_or(weight), norm),
         };
     }
+    // The kernel has no gradient.
+    #[cfg(feature = "cuda")]
+    if x.device().is_cuda() && !x.track_op() {
+        let none = weight.narrow(0, 0, 0)?;
+        let bias = bias.filter(|_| norm.kind == NormKind::Layer).unwrap_or(&none);
+        return x.contiguous()?.apply_op3_no_bwd(&weight.contiguous()?, &bias.contiguous()?, &norm);
+    }
     composed(x, weight, bias, norm)
 }
 
@@ -90,6 +97,25 @@ impl CustomOp3 for NormBy {
             }
         });
         Ok(narrowed(out, s1, l1.shape()))
+    }
+
+    /// A bias of no numbers is none.
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+        s3: &candle_core::CudaStorage,
+        l3: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        let [numbers, width, biases] = [l1, l2, l3].map(|l| l.shape().elem_count());
+        let whole = numbers.is_multiple_of(width) && width.is_multiple_of(self.group);
+        if width == 0 || !whole || ![0, width].contains(&biases) {
+            candle_core::bail!("norm of {:?} by a weight of {width} and a bias of {biases}", l1.shape())
+        }
+        Ok((super::kernels::cuda::normed([(s1, l1), (s2, l2), (s3, l3)], *self)?, l1.shape().clone()))
     }
 
     fn bwd(

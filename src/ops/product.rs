@@ -129,6 +129,12 @@ impl Weight {
     }
 }
 
+/// From now on this process multiplies on the CPU as processors with AVX2 do that have no wider vectors, so that what it computes goes
+/// with what they do.
+pub fn portable() {
+    panels::kernel::portable_from_now_on();
+}
+
 /// How a device multiplies with weights of a dtype: the form that they are kept in, and on the CPU the width of the vectors.
 /// Results of packed weights do not depend on the width; those of other kinds may.
 pub fn products(device: &Device, dtype: DType) -> String {

@@ -5,7 +5,8 @@
 
 use super::super::attention::Heads;
 use super::super::edit::RowEdit;
-use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
+use super::{Argument, Grid, Kernel, Machine, attention, dla, edit, norm};
+use crate::ops::NormBy;
 use crate::ops::rows::Rows;
 use candle_core::backend::BackendStorage;
 use candle_core::cuda_backend::{CudaDType, CudaStorageSlice};
@@ -93,6 +94,7 @@ fn ptx(file: &str) -> &'static str {
     match file {
         "attention" => include_str!(concat!(env!("OUT_DIR"), "/attention.ptx")),
         "edit" => include_str!(concat!(env!("OUT_DIR"), "/edit.ptx")),
+        "norm" => include_str!(concat!(env!("OUT_DIR"), "/norm.ptx")),
         _ => include_str!(concat!(env!("OUT_DIR"), "/dla.ptx")),
     }
 }
@@ -190,5 +192,21 @@ pub(in crate::ops) fn head_dots(
     }
     let mut out = room(device, DType::F32, pairs.len() * shape[0])?;
     dla::head_dots(&gpu(device), z.dtype(), [&view(z, lz)?, &view(through, lt)?], &mut out, pairs, shape)?;
+    stored(out, device)
+}
+
+/// [`norm::norm`] of tensors, of a weight and a bias in f32; a bias of no numbers is none.
+pub(in crate::ops) fn normed(
+    [(x, lx), (weight, lw), (bias, lb)]: [(&CudaStorage, &Layout); 3],
+    by: NormBy,
+) -> Result<CudaStorage> {
+    let (device, dtype) = (&x.device, x.dtype());
+    if weight.dtype() != DType::F32 || bias.dtype() != DType::F32 {
+        candle_core::bail!("norm by a weight in {:?} and a bias in {:?}; it takes f32", weight.dtype(), bias.dtype())
+    }
+    let sizes = [lx, lw].map(|l| l.shape().elem_count());
+    let mut out = room(device, dtype, sizes[0])?;
+    let bias = if lb.shape().elem_count() == 0 { None } else { Some(view(bias, lb)?) };
+    norm::norm(&gpu(device), dtype, [&view(x, lx)?, &view(weight, lw)?], bias.as_ref(), &mut out, sizes, by)?;
     stored(out, device)
 }

@@ -8,6 +8,7 @@ pub(super) mod attention;
 pub(super) mod cuda;
 pub(super) mod dla;
 pub(super) mod edit;
+pub(super) mod norm;
 #[cfg(all(test, feature = "kernels-on-cpu"))]
 mod on_cpu;
 

@@ -7,7 +7,9 @@
 use super::super::attention::{Heads, attention as plain_attention};
 use super::super::edit::{RowChange, RowEdit, edit as plain_edit};
 use super::super::head_dots as plain_head_dots;
-use super::{Argument, Grid, Kernel, Machine, attention, dla, edit};
+use super::super::norm::composed;
+use super::super::{NormBy, NormKind, norm as plain_norm};
+use super::{Argument, Grid, Kernel, Machine, attention, dla, edit, norm};
 use crate::ops::rows::{Rows, Span};
 use candle_core::{DType, Device, Result, Tensor};
 use half::{bf16, f16};
@@ -41,6 +43,9 @@ launchers! {
     widen_rows_f32 => cpu_widen_rows_f32, widen_rows_bf16 => cpu_widen_rows_bf16, widen_rows_f16 => cpu_widen_rows_f16,
     narrow_rows_f32 => cpu_narrow_rows_f32, narrow_rows_bf16 => cpu_narrow_rows_bf16,
     narrow_rows_f16 => cpu_narrow_rows_f16,
+    norm_f32 => cpu_norm_f32, norm_bf16 => cpu_norm_bf16, norm_f16 => cpu_norm_f16,
+    norm_without_first_barrier_f32 => cpu_norm_without_first_barrier_f32,
+    norm_without_second_barrier_f32 => cpu_norm_without_second_barrier_f32,
     reverse => cpu_reverse, reverse_without_barrier => cpu_reverse_without_barrier,
     neighbour_without_barrier => cpu_neighbour_without_barrier, leaves_before_barrier => cpu_leaves_before_barrier,
     overwritten_too_soon => cpu_overwritten_too_soon, two_barriers => cpu_two_barriers, shuffle_without_one => cpu_shuffle_without_one, outside_shared => cpu_outside_shared,
@@ -400,6 +405,132 @@ fn head_dots_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()>
             }
         }
     }
+    Ok(())
+}
+
+/// A norm's numbers, in f64.
+fn norm_in_f64(x: &[f32], weight: &[f32], bias: Option<&[f32]>, by: NormBy) -> Vec<f32> {
+    let mut out = Vec::new();
+    for (g, group) in x.chunks(by.group).enumerate() {
+        let n = group.len() as f64;
+        let mean = match by.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => group.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
+        };
+        let square: f64 = group.iter().map(|x| (f64::from(*x) - mean).powi(2)).sum();
+        let scale = (square / n + by.eps).sqrt();
+        for (i, x) in group.iter().enumerate() {
+            let at = (g * by.group + i) % weight.len();
+            let added = bias.filter(|_| by.kind == NormKind::Layer).map_or(0.0, |bias| f64::from(bias[at]));
+            out.push(((f64::from(*x) - mean) / scale * f64::from(weight[at]) + added) as f32);
+        }
+    }
+    out
+}
+
+/// Rows to norm: in one of them numbers are far from 0, in another they are all 0.
+struct Normed {
+    x: Vec<f32>,
+    weight: Vec<f32>,
+    bias: Vec<f32>,
+    dtype: DType,
+}
+
+impl Normed {
+    fn new(width: usize, dtype: DType) -> Normed {
+        let mut x = random(5 * width, 4, DType::F32);
+        x[width..2 * width].iter_mut().for_each(|x| *x += 30.0);
+        x[3 * width..4 * width].fill(0.0);
+        let x = Buffer::of(&x, dtype).values(dtype);
+        Normed { x, weight: random(width, 5, DType::F32), bias: random(width, 6, DType::F32), dtype }
+    }
+
+    /// What a machine makes of it.
+    fn by<M: Machine<Buffer = Buffer>>(&self, machine: &M, biased: bool, by: NormBy) -> Result<Vec<f32>> {
+        let [x, weight, bias] = [(&self.x, self.dtype), (&self.weight, DType::F32), (&self.bias, DType::F32)]
+            .map(|(values, dtype)| Buffer::of(values, dtype));
+        let mut out = Buffer::of(&vec![f32::NAN; self.x.len()], self.dtype);
+        let sizes = [self.x.len(), self.weight.len()];
+        norm::norm(machine, self.dtype, [&x, &weight], biased.then_some(&bias), &mut out, sizes, by)?;
+        Ok(out.values(self.dtype))
+    }
+}
+
+/// Every kind of norm, with whether there is a bias.
+fn norms(group: usize) -> [(NormBy, bool); 4] {
+    let by = |kind| NormBy { kind, eps: 1e-5, group };
+    let (rms, layer) = (by(NormKind::Rms), by(NormKind::Layer));
+    [(rms, false), (rms, true), (layer, false), (layer, true)]
+}
+
+#[test]
+fn norms_are_right_in_every_order_for_every_dtype() -> Result<()> {
+    for dtype in DTYPES {
+        // As wide as a weight, and in groups; a warp's and a block's.
+        for (width, group) in [(1, 1), (33, 33), (36, 9), (300, 300), (514, 257)] {
+            let given = Normed::new(width, dtype);
+            let [weight, bias] = [&given.weight, &given.bias].map(|x| tensor(x, 1, DType::F32).squeeze(0));
+            let (x, weight, bias) = (tensor(&given.x, 5, dtype), weight?, bias?);
+            for (by, biased) in norms(group) {
+                let expected = norm_in_f64(&given.x, &given.weight, biased.then_some(given.bias.as_slice()), by);
+                let (bias, tolerance) = (biased.then_some(&bias), tolerance(dtype));
+                close(&host(&plain_norm(&x, &weight, bias, by)?), &expected, tolerance, &("the twin", by));
+                close(&host(&composed(&x, &weight, bias, by)?), &expected, tolerance, &("candle", by));
+                for machine in machines() {
+                    let found = given.by(&machine, biased, by)?;
+                    close(&found, &expected, tolerance, &(machine, dtype, width, by, biased));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// A machine whose norms lack a barrier.
+struct Without<'a>(&'a str, Cpu);
+
+impl Machine for Without<'_> {
+    type Buffer = Buffer;
+
+    fn ints(&self, values: &[i32]) -> Result<Buffer> {
+        self.1.ints(values)
+    }
+
+    fn floats(&self, values: &[f32]) -> Result<Buffer> {
+        self.1.floats(values)
+    }
+
+    fn blank(&self, n: usize) -> Result<Buffer> {
+        self.1.blank(n)
+    }
+
+    fn launch(&self, kernel: &Kernel, grid: Grid, arguments: &mut [Argument<Buffer>]) -> Result<()> {
+        let name = kernel.name.replace("norm", &format!("norm_without_{}_barrier", self.0));
+        self.1.launch(&Kernel { file: "planted", name }, grid, arguments)
+    }
+
+    fn threads(&self) -> u32 {
+        self.1.threads()
+    }
+}
+
+#[test]
+fn each_barrier_of_the_norm_is_missed() -> Result<()> {
+    let given = Normed::new(300, DType::F32);
+    let by = NormBy { kind: NormKind::Layer, eps: 1e-5, group: 300 };
+    let expected = norm_in_f64(&given.x, &given.weight, None, by);
+    let mut seen = [Vec::new(), Vec::new()];
+    for (which, seen) in ["first", "second"].into_iter().zip(&mut seen) {
+        for order in ORDERS {
+            let found = given.by(&Without(which, Cpu { order, threads: 96 }), false, by)?;
+            // What is not there yet is NaN, which is near nothing.
+            if !found.iter().zip(&expected).all(|(f, e)| (f - e).abs() <= 1e-3) {
+                seen.push(order);
+            }
+        }
+    }
+    // Without the first a sum reads what is not there. Without the second it does only where a warp gets ahead of another.
+    assert_eq!(seen, [ORDERS.to_vec(), ORDERS[2..].to_vec()]);
     Ok(())
 }
 

@@ -7,6 +7,7 @@ use half::{bf16, f16};
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Outputs that are summed together: four of the widest vectors.
 pub(in crate::ops) const WIDTH: usize = 64;
@@ -205,7 +206,7 @@ fn chain_of_fma(x: &[f32], weights: &[f32]) -> f32 {
 fn sums<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usize) -> Sums<R> {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::is_x86_feature_detected!("avx512f") {
+        if has_avx512() {
             // SAFETY: the processor has the instructions.
             return unsafe { avx512(rows, weights, n) };
         }
@@ -221,7 +222,7 @@ fn sums<T: Number, const R: usize>(rows: [&[f32]; R], weights: Lines<T>, n: usiz
 pub(in crate::ops) fn vectors() -> &'static str {
     #[cfg(target_arch = "x86_64")]
     {
-        if std::is_x86_feature_detected!("avx512f") {
+        if has_avx512() {
             return "avx512f";
         }
         if has_avx2() {
@@ -229,6 +230,20 @@ pub(in crate::ops) fn vectors() -> &'static str {
         }
     }
     "portable"
+}
+
+/// Whether [`avx512`] is left alone.
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// From now on no wider vectors are used than those of AVX2.
+pub(in crate::ops) fn portable_from_now_on() {
+    PORTABLE.store(true, Ordering::Relaxed);
+}
+
+/// Whether the processor has what [`avx512`] needs, and may use it.
+#[cfg(target_arch = "x86_64")]
+fn has_avx512() -> bool {
+    std::is_x86_feature_detected!("avx512f") && !PORTABLE.load(Ordering::Relaxed)
 }
 
 /// Whether the processor has what [`avx2`] needs.
