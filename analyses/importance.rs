@@ -16,7 +16,6 @@ mod tables;
 
 use super::inputs::MeasuredPrompts;
 use crate::analyses::prelude::*;
-use crate::model::decoder::Decoder;
 use crate::stats;
 use rand::Rng;
 use rand::seq::SliceRandom;
@@ -82,7 +81,7 @@ impl Analysis for Importance {
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Vec<OfPrompt>, AnalysisError> {
         let longest = items.prompts.tokens.iter().map(|(ids, _)| ids.len()).max().unwrap_or(0);
-        let mask = Mask::of(&runner.model().decoder, longest)?;
+        let mask = Mask::of(runner, longest)?;
         let mut found = Vec::with_capacity(items.own.len());
         for some in batches(items.own.len(), self.masks as usize) {
             let attended = attended(runner, items, some.clone())?;
@@ -139,7 +138,13 @@ struct Mask {
 }
 
 impl Mask {
-    fn of(decoder: &Decoder, length: usize) -> Result<Mask, AnalysisError> {
+    fn of(runner: &dyn Runner, length: usize) -> Result<Mask, AnalysisError> {
+        let decoder = &runner.model().decoder;
+        if runner.is_counting() {
+            // What is set costs the same whatever it is, and a model that is only described has no embedding to ask.
+            let row: Arc<[f32]> = vec![0.0; decoder.arch.d_model].into();
+            return Ok(Mask { rows: vec![row; length], same: true });
+        }
         let failed = |e: candle_core::Error| AnalysisError::Failed(e.to_string());
         let positions: Vec<u32> = (0..length as u32).collect();
         let rows = decoder.embed_mean(&positions).and_then(|x| x.to_dtype(candle_core::DType::F32)?.to_vec2());

@@ -60,9 +60,41 @@ pub fn write_file_with(path: &Path, write: impl FnOnce(&Path) -> io::Result<()>)
     })
 }
 
+/// Writes a file that is not there yet, whole or not at all; whether this process did, and not another one before it.
+pub(crate) fn write_new(path: &Path, bytes: &[u8]) -> Result<bool, WriteError> {
+    let temporary = temporary_beside(path);
+    let written = File::create(&temporary).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()));
+    // A link is refused where the name is taken. Where there are no links, a file that is new is.
+    let linked = written.and_then(|()| match fs::hard_link(&temporary, path) {
+        Err(e) if e.kind() != ErrorKind::AlreadyExists && !path.exists() => {
+            File::create_new(path).and_then(|mut file| file.write_all(bytes).and_then(|()| file.sync_all()))
+        }
+        linked => linked,
+    });
+    // Best effort: what is left of it is in nobody's way.
+    let _ = fs::remove_file(&temporary);
+    match linked {
+        Ok(()) => sync_dir(parent(path)).map(|()| true).map_err(WriteError::new(path, "be written")),
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(false),
+        Err(e) => Err(WriteError::new(path, "be written")(e)),
+    }
+}
+
+/// A name of its own for every call of every process on every machine.
 fn temporary_beside(path: &Path) -> PathBuf {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    path.with_file_name(format!(".{name}.{}{TEMPORARY_SUFFIX}", std::process::id()))
+    path.with_file_name(format!(".{name}.{}-{:016x}{TEMPORARY_SUFFIX}", std::process::id(), random()))
+}
+
+/// A number that no other call gives, of any process.
+pub(crate) fn random() -> u64 {
+    use std::hash::{BuildHasher, Hasher, RandomState};
+    RandomState::new().build_hasher().finish()
+}
+
+/// Makes a file system of a network say anew what is in a folder, where it would answer from memory.
+pub(crate) fn look_again(folder: &Path) {
+    let _ = fs::read_dir(folder).map(|mut entries| entries.next());
 }
 
 /// The end of the names of files that are being written.

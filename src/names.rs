@@ -10,7 +10,10 @@ const OFFERED: usize = 3;
 
 /// A model's name without its folder and ending.
 pub fn short_name(model: &str) -> String {
-    let ending = |name: &str| name.strip_suffix(".gguf").unwrap_or(name).to_string();
+    let ending = |name: &str| {
+        let without = [".gguf", ".json"].iter().find_map(|ending| name.strip_suffix(ending));
+        without.unwrap_or(name).to_string()
+    };
     Path::new(model).file_name().map_or(model.to_string(), |name| ending(&name.to_string_lossy()))
 }
 

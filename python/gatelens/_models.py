@@ -358,6 +358,7 @@ def open(
     dtype: str | None = None,
     max_memory: int | None = None,
     threads: int | None = None,
+    portable: bool = False,
     ignore_config_key: Sequence[str] = (),
     date: str | None = None,
     template_vars: Mapping[str, Any] | None = None,
@@ -366,10 +367,11 @@ def open(
 
     ``device`` is ``cpu``, ``cuda`` or ``cuda:N`` (several share the layers: ``"cuda:0,cuda:1"``); ``dtype`` is ``f32``, ``bf16``
     or ``f16``. With ``max_memory``, in bytes, a larger model is read from its file layer by layer. ``threads`` counts for the
-    whole process and holds from the first model on. Warnings go to the logger ``gatelens``.
+    whole process and holds from the first model on, and so does ``portable``, which multiplies as every x86-64 processor with
+    AVX2 does: for machines with and without AVX-512 that share a run. Warnings go to the logger ``gatelens``.
     """
     vars_ = json.dumps(dict(template_vars or {}))
-    core = _core.open_model(os.fspath(name), device, dtype, max_memory, threads, list(ignore_config_key), date, vars_)
+    core = _core.open_model(os.fspath(name), device, dtype, max_memory, threads, portable, list(ignore_config_key), date, vars_)
     model = Model(core)
     hear()
     for warning in model.warnings:

@@ -64,6 +64,7 @@ class Analysis:
         out: str | os.PathLike[str] | None = None,
         force: bool = False,
         resume: bool = False,
+        join: bool = False,
         seed: int = 0,
         engine: str = "wavefront",
         progress: Progress = None,
@@ -83,6 +84,9 @@ class Analysis:
             Replace the run directory if it exists.
         resume
             Go on with an unfinished run of the same study; a complete one is read.
+        join
+            Work together with all processes that run the same study with the same ``out``, on one machine or many: each takes the
+            next piece of the work that no other is at. All of them end with the whole study.
         seed
             The seed of everything random: permutations, the bootstrap, random sets, sampled answers.
         engine
@@ -90,6 +94,8 @@ class Analysis:
         progress
             ``None`` draws a bar with tqdm where it is installed, ``False`` shows nothing, a function is told the share done.
         """
+        if join and (out is None or force):
+            raise _core.InputError("`join`: give the `out` that the processes share, and no `force`")
         model = _opened(model)
         core = self._core(data)
         keep = None if out is not None else tempfile.mkdtemp(prefix="gatelens-")
@@ -98,7 +104,7 @@ class Analysis:
         try:
             with hearing(progress, self.command) as tick:
                 path, record, tables, complete = core.run_into(
-                    model._core, os.fspath(place), force, resume, engine, seed, call, tick
+                    model._core, os.fspath(place), force, resume, join, engine, seed, call, tick
                 )
         except BaseException:
             if keep is not None:

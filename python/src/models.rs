@@ -19,7 +19,7 @@ pub struct Model(pub Arc<model::Model>);
 
 /// Opens a model, as the command's flags of these names do.
 #[pyfunction]
-#[pyo3(signature = (name, device, dtype, max_memory, threads, ignore_config_key, date, template_vars))]
+#[pyo3(signature = (name, device, dtype, max_memory, threads, portable, ignore_config_key, date, template_vars))]
 #[allow(clippy::too_many_arguments)]
 pub fn open_model(
     py: Python<'_>,
@@ -28,6 +28,7 @@ pub fn open_model(
     dtype: Option<String>,
     max_memory: Option<u64>,
     threads: Option<u16>,
+    portable: bool,
     ignore_config_key: Vec<String>,
     date: Option<String>,
     template_vars: &str,
@@ -39,8 +40,18 @@ pub fn open_model(
     let template_var = vars.into_iter().collect();
     // What a user should know is told through `logging`.
     let output = Output { quiet: true, json: false };
-    let args =
-        ModelArgs { model: name, device, dtype, max_memory, threads, ignore_config_key, date, template_var, output };
+    let args = ModelArgs {
+        model: name,
+        device,
+        dtype,
+        max_memory,
+        threads,
+        portable,
+        ignore_config_key,
+        date,
+        template_var,
+        output,
+    };
     py.detach(|| args.open()).map(|opened| Model(Arc::new(opened))).map_err(model)
 }
 

@@ -9,7 +9,7 @@ use crate::waiting::{Watched, settled, waited};
 use gatelens::analyses::Writer;
 use gatelens::dataset::Data;
 use gatelens::report::{Block, Report, Section, html};
-use gatelens::study::{self, ENGINES, Finished, Meter, Origin, Place, StudyError};
+use gatelens::study::{self, ENGINES, Finished, Meter, Origin, Place, Share, StudyError};
 use gatelens::{cli, table};
 use pyo3::prelude::*;
 use serde_json::{Map, Value, json};
@@ -45,7 +45,7 @@ impl Study {
     }
 
     /// Runs it into a run directory: the directory, its record as JSON, the tables that were made, and whether it was there already.
-    #[pyo3(signature = (model, out, force, resume, engine, seed, call, tick=None))]
+    #[pyo3(signature = (model, out, force, resume, join, engine, seed, call, tick=None))]
     #[allow(clippy::too_many_arguments)]
     fn run_into(
         &self,
@@ -54,6 +54,7 @@ impl Study {
         out: PathBuf,
         force: bool,
         resume: bool,
+        join: bool,
         engine: &str,
         seed: u64,
         call: String,
@@ -63,10 +64,11 @@ impl Study {
         let watched = Arc::new(Watched::default());
         let put = self.put_to(model.get(), engine, seed, &watched)?;
         let cancel = put.cancel.clone();
-        let place = Place { out, force, resume };
+        let share = if join { Share::Joint } else { Share::Whole };
+        let place = Place { out, force, resume, share };
         let (writer, parameters) = (self.writer, self.parameters.clone());
         let work = move || -> Result<Finished, StudyError> {
-            let origin = Origin { command_line: call, run: None, meter: Meter::start() };
+            let origin = Origin { command_line: call, meter: Meter::start(), ..Origin::default() };
             place.check()?;
             let job = (writer.job)(&parameters).map_err(|e| StudyError::Analysis(e.into()))?;
             job.run_into(&put, &place, &origin)
@@ -145,11 +147,20 @@ pub fn view(
 /// Runs the command `gatelens` with these words after it; gives its exit code.
 #[pyfunction]
 pub fn command(py: Python<'_>, words: Vec<OsString>) -> u8 {
+    // Jobs that the command submits start it as this process was started.
+    let python = py.import("sys").and_then(|sys| sys.getattr("executable")?.extract::<String>());
+    if let Ok(python) = python {
+        cli::started_by(vec![python, "-m".to_string(), "gatelens".to_string()]);
+    }
     py.detach(|| cli::command(words))
 }
 
 /// Flags that all analyses share: those of the model, and of how it is run.
-const SHARED: [&str; 16] = [
+const SHARED: [&str; 21] = [
+    "portable",
+    "shard",
+    "join",
+    "gathered",
     "model",
     "device",
     "dtype",
@@ -166,6 +177,7 @@ const SHARED: [&str; 16] = [
     "seed",
     "engine",
     "dry_run",
+    "prompt_tokens",
 ];
 
 /// All analyses with their parameters, as JSON: what the package's classes are written from.

@@ -1,6 +1,8 @@
 //! The commands that run an analysis: flags, a study, and what is printed.
 
 use super::findings::findings;
+use super::model_args::Planned;
+use super::share::{self, With};
 use super::watch::Watch;
 use super::{CliError, ModelArgs, bytes, cost, say};
 use crate::analyses::{Analysis, WRITERS, Writer};
@@ -41,6 +43,9 @@ pub struct How {
     #[arg(long)]
     resume: bool,
 
+    #[command(flatten)]
+    with: With,
+
     /// Draw everything random from this seed
     ///
     /// That is permutations, the bootstrap, random sets and directions, and sampled answers.
@@ -54,6 +59,9 @@ pub struct How {
     /// Print what would be run and what it costs under each engine, and stop
     #[arg(long)]
     dry_run: bool,
+
+    #[command(flatten)]
+    planned: Planned,
 }
 
 /// An analysis with its arguments, whichever it is.
@@ -66,6 +74,14 @@ pub trait Job {
 
     /// The analysis with its parameters.
     fn analysis(&self) -> &dyn study::Job;
+
+    /// Opens the model, as far as it is asked for.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::open`].
+    fn open(&self) -> Result<Model, CliError> {
+        self.model().planned(self.how().planned)
+    }
 }
 
 impl<A: Analysis + clap::Args> Job for Args<A> {
@@ -94,7 +110,7 @@ impl How {
     /// If that is not said.
     fn place(&self) -> Result<Place, CliError> {
         let out = self.out.clone().ok_or_else(|| CliError::Input("--out is missing".to_string()))?;
-        Ok(Place { out, force: self.force, resume: self.resume })
+        Ok(Place { out, force: self.force, resume: self.resume, share: self.with.share() })
     }
 
     /// The study of a model, which nobody watches.
@@ -110,14 +126,18 @@ impl How {
 pub fn run(job: &dyn Job, words: &[String]) -> Result<(), CliError> {
     let (meter, how, output) = (Meter::start(), job.how(), job.model().output);
     if how.is_dry() {
-        let model = Arc::new(job.model().open()?);
+        let model = Arc::new(job.open()?);
         let cost = job.analysis().cost(&how.study(&model))?;
         return say(&if output.json { Value::Object(cost::json(&cost)).to_string() } else { cost::text(&cost) });
     }
-    how.place()?.check()?;
-    let model = Arc::new(job.model().open()?);
-    let origin = Origin { command_line: command_line(words), run: None, meter };
-    told(&run_into(job, &model, &origin)?, output.json)
+    let place = how.place()?;
+    place.check()?;
+    let model = Arc::new(job.open()?);
+    let origin = Origin { command_line: command_line(words), words: words.to_vec(), meter, run: None };
+    match run_into(job, &model, &origin) {
+        Err(CliError::Missing(missing)) => share::told(&missing, &place.out, place.share, output.json),
+        outcome => told(&outcome?, output.json),
+    }
 }
 
 /// Runs an analysis into its run directory, with a progress bar.
@@ -159,7 +179,7 @@ pub(super) fn told(finished: &Finished, json: bool) -> Result<(), CliError> {
         return say(&summary.to_string());
     }
     if finished.was_complete {
-        return say(&format!("{out}: is complete; nothing was left to run"));
+        return say(&format!("{out}: is complete; nothing is left to run"));
     }
     let names: Vec<String> = finished.tables.iter().map(|table| format!("{}.parquet", table.name())).collect();
     let mut lines = vec![format!("{out}: {}, report.html", names.join(", "))];
@@ -188,12 +208,16 @@ pub(crate) fn writer(name: &str) -> Result<&'static Writer, CliError> {
 
 /// The command as a shell would take it, without what says only how to start.
 pub(crate) fn command_line(words: &[String]) -> String {
+    let words = share::without(words);
+    let words = words.iter().filter(|w| !matches!(w.as_str(), "--resume" | "--force" | "--quiet" | "--json"));
+    std::iter::once("gatelens".to_string()).chain(words.map(|word| quoted(word))).collect::<Vec<_>>().join(" ")
+}
+
+/// A word as a shell takes it.
+pub(super) fn quoted(word: &str) -> String {
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./=:,@+".contains(c);
-    let quoted = |word: &String| match !word.is_empty() && word.chars().all(plain) {
-        true => word.clone(),
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_string(),
         false => format!("'{}'", word.replace('\'', "'\\''")),
-    };
-    let words =
-        words.iter().filter(|w| !matches!(w.as_str(), "--resume" | "--force" | "--quiet" | "--json")).map(quoted);
-    std::iter::once("gatelens".to_string()).chain(words).collect::<Vec<_>>().join(" ")
+    }
 }

@@ -7,7 +7,7 @@ use crate::report::cells::plural;
 use crate::run::{Engine, Size};
 use crate::study::described::pieces;
 use crate::study::{Cost, ENGINES};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 /// What the seconds of a dry run are.
 pub(super) const PACE: &str = "the time is that of computing, at the pace of some of these rows here and now";
@@ -41,6 +41,9 @@ pub(super) fn json(cost: &Cost) -> Map<String, Value> {
         (engine.to_string(), size)
     };
     let mut json: Map<String, Value> = engines(cost).map(one).collect();
+    let (dtype, weights) = cost.weights;
+    json.insert("pieces".to_string(), Value::from(cost.pieces));
+    json.insert("weights".to_string(), json!({ "dtype": dtype.as_str(), "bytes": weights }));
     if !cost.parts.is_empty() {
         let of = |sizes: &Vec<Size>| -> Map<String, Value> {
             ENGINES.into_iter().zip(sizes).map(|(engine, size)| (engine.to_string(), as_value(size))).collect()
@@ -61,6 +64,8 @@ pub(super) fn text(cost: &Cost) -> String {
         format!("{engine:<10} {rows:>14} {gflops:>14.1} {time:>12} {:>22}", bytes(size.resid_bytes))
     }));
     lines.extend(parts(cost));
+    let (dtype, weights) = cost.weights;
+    lines.push(format!("the weights take {} in {}", bytes(weights), dtype.as_str()));
     if cost.seconds.iter().any(Option::is_some) {
         lines.push(PACE.to_owned());
         lines.extend((cost.of_texts > 0.0).then(|| TEXTS.to_owned()));

@@ -5,26 +5,46 @@ use crate::model::Model;
 use crate::model::arch::{Arch, Channel, Experts, Layer, Mixer, Positions};
 use crate::model::device;
 use crate::site::{KINDS, SiteKind, Units};
-use serde_json::{Value, json};
+use candle_core::DType;
+use serde_json::{Map, Value, json};
+use std::path::PathBuf;
 
 /// The arguments of `inspect`.
 #[derive(clap::Args)]
 pub(super) struct Inspect {
     #[command(flatten)]
     pub(super) model: ModelArgs,
+
+    /// Show what this config.json describes, in place of a MODEL: it needs no weights and no tokenizer
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+/// MODEL, which is left out where a `config.json` is given.
+pub(super) fn unless_described(model: clap::Arg) -> clap::Arg {
+    let model = model.required(false).required_unless_present("config").conflicts_with("config");
+    // What reads the arguments takes it for a text that is always there.
+    model.default_value("").hide_default_value(true)
 }
 
 impl Inspect {
     pub(super) fn run(&self) -> Result<(), CliError> {
-        let model = self.model.open()?;
+        let model = match &self.config {
+            Some(config) => self.model.described(config)?,
+            None => self.model.open()?,
+        };
         let facts = facts(&model);
         if self.model.output.json {
             return say(&serde_json::to_string_pretty(&facts).unwrap_or_default());
         }
         let mut lines = Vec::new();
-        for (key, value) in facts.as_object().into_iter().flatten().filter(|(k, _)| *k != "sites") {
-            let text = match (key.strip_suffix("_bytes"), value.as_u64()) {
-                (Some(_), Some(n)) => bytes(n),
+        for (key, value) in facts.iter().filter(|(key, _)| *key != "sites") {
+            let text = match (key.strip_suffix("_bytes"), value) {
+                (Some(_), Value::Object(each)) => {
+                    let one = |(name, n): (&String, &Value)| format!("{name} {}", bytes(n.as_u64().unwrap_or(0)));
+                    each.iter().map(one).collect::<Vec<_>>().join(", ")
+                }
+                (Some(_), Value::Number(n)) => bytes(n.as_u64().unwrap_or(0)),
                 _ => value.as_str().map_or_else(|| value.to_string(), str::to_string),
             };
             lines.push(format!("{:<16} {text}", key.strip_suffix("_bytes").unwrap_or(key)));
@@ -39,8 +59,10 @@ impl Inspect {
     }
 }
 
-fn facts(model: &Model) -> Value {
-    let a = &model.decoder.arch;
+/// What is known of a model, in the order in which it is shown. Of one that is only described, nothing is said of what
+/// its other files would hold.
+fn facts(model: &Model) -> Map<String, Value> {
+    let (a, there) = (&model.decoder.arch, model.decoder.has_weights());
     let windows = a.layers.iter().filter(|l| l.mixer.window().is_some()).count();
     let scaling = a.ropes.first().map_or_else(
         || positions(a).to_string(),
@@ -50,14 +72,10 @@ fn facts(model: &Model) -> Value {
             format!("base {}, {} of {} dimensions, scaling {kind}", r.base, r.rotary, a.d_head)
         },
     );
-    let template = match model.tokenizer().map(|t| t.template().map(|t| t.is_some())) {
-        Ok(Ok(true)) => "yes".to_string(),
-        Ok(Ok(false)) => "none".to_string(),
-        Ok(Err(e)) => format!("unusable: {e}"),
-        Err(e) => format!("no tokenizer: {e}"),
-    };
-    let width = if model.decoder.dtype == candle_core::DType::F32 { 4 } else { 2 };
-    json!({
+    let dtype = model.decoder.dtype;
+    let of_dtype = |dtype: DType| (dtype.as_str().to_string(), Value::from(model.decoder.weight_bytes(dtype)));
+    let by_dtype: Map<String, Value> = [DType::F32, DType::BF16, DType::F16].map(of_dtype).into_iter().collect();
+    let facts = json!({
         "model": model.name,
         "family": a.family.name(),
         "parameters": model.decoder.parameters,
@@ -75,14 +93,28 @@ fn facts(model: &Model) -> Value {
         "experts": experts(a),
         "active_parameters": active(model),
         "tied_embedding": a.tied,
-        "chat_template": template,
-        "dtype": model.decoder.dtype.as_str(),
+        "chat_template": there.then(|| template(model)),
+        "dtype": dtype.as_str(),
         "devices": devices(model),
-        "weights_memory_bytes": model.decoder.parameters * width,
-        "residual_memory_per_position_bytes": a.d_model as u64 * width,
-        "sha256": model.sha256,
+        "weights_memory_bytes": model.decoder.weight_bytes(dtype),
+        "weights_memory_by_dtype_bytes": by_dtype,
+        "residual_memory_per_position_bytes": a.d_model * dtype.size_in_bytes(),
+        "sha256": there.then_some(&model.sha256),
         "sites": sites(a),
-    })
+    });
+    let Value::Object(mut facts) = facts else { return Map::new() };
+    facts.retain(|_, fact| !fact.is_null());
+    facts
+}
+
+/// Whether the model has a chat template that can be used.
+fn template(model: &Model) -> String {
+    match model.tokenizer().map(|t| t.template().map(|t| t.is_some())) {
+        Ok(Ok(true)) => "yes".to_string(),
+        Ok(Ok(false)) => "none".to_string(),
+        Ok(Err(e)) => format!("unusable: {e}"),
+        Err(e) => format!("no tokenizer: {e}"),
+    }
 }
 
 /// Where positions come from in a model that rotates nothing.
@@ -121,7 +153,7 @@ fn experts(arch: &Arch) -> String {
 fn active(model: &Model) -> u64 {
     let a = &model.decoder.arch;
     let unused = |layer: &Layer| layer.params(a.d_model) - layer.active_params(a.d_model);
-    model.decoder.parameters - a.layers.iter().map(unused).sum::<u64>()
+    model.decoder.parameters.saturating_sub(a.layers.iter().map(unused).sum())
 }
 
 /// The devices with the layers that each holds.

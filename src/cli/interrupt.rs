@@ -1,4 +1,5 @@
 //! What Ctrl-C does: it says how far a run came and how to go on, and ends with code 130. Finished parts are on the disk already.
+//! A system that ends the process, as schedulers do before they kill it, is answered alike, with code 143.
 
 use std::io::Write;
 use std::path::Path;
@@ -7,6 +8,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The code with which a process ends that Ctrl-C stopped, as shells have it.
 pub(crate) const INTERRUPTED: i32 = 130;
+
+/// The code of a process that was asked to end.
+#[cfg(unix)]
+const TERMINATED: i32 = 143;
 
 /// How far the run at work is.
 static DONE: AtomicU64 = AtomicU64::new(0);
@@ -19,12 +24,17 @@ static AT_WORK: Mutex<Option<String>> = Mutex::new(None);
 /// stops it as before, which loses no more.
 pub(crate) fn watch() {
     #[cfg(unix)]
-    if let Ok(mut signals) = signal_hook::iterator::Signals::new([signal_hook::consts::SIGINT]) {
+    {
+        use crate::study::share::claims::give_up;
+        use signal_hook::consts::{SIGINT, SIGTERM};
+        let Ok(mut signals) = signal_hook::iterator::Signals::new([SIGINT, SIGTERM]) else { return };
         std::thread::spawn(move || {
-            if signals.forever().next().is_some() {
+            if let Some(signal) = signals.forever().next() {
+                // Others need not wait to see that this process is gone.
+                give_up();
                 // Nowhere is left to say it if standard error is gone.
                 let _ = writeln!(std::io::stderr(), "\n{}", word());
-                std::process::exit(INTERRUPTED);
+                std::process::exit(if signal == SIGTERM { TERMINATED } else { INTERRUPTED });
             }
         });
     }

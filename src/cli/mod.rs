@@ -10,6 +10,7 @@ mod cost;
 mod demo;
 mod findings;
 mod flags;
+mod gather;
 mod inspect;
 mod interrupt;
 mod log;
@@ -20,8 +21,11 @@ mod pace;
 mod policy;
 mod rerun;
 mod runs;
+mod share;
 mod shell;
+mod slurm;
 mod spec;
+mod status;
 mod subcommands;
 mod task;
 #[cfg(test)]
@@ -46,7 +50,7 @@ use crate::report::ReportError;
 use crate::run::RunError;
 use crate::rundir::RunDirError;
 use crate::site::SiteError;
-use crate::study::StudyError;
+use crate::study::{Missing, StudyError};
 use crate::table::TableError;
 use clap::{CommandFactory, Parser, Subcommand};
 use std::ffi::OsString;
@@ -54,7 +58,7 @@ use std::io::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::process::ExitCode;
-use std::sync::Mutex;
+use std::sync::{Mutex, OnceLock};
 
 /// Find out which parts of a language model decide a behaviour
 #[derive(Parser)]
@@ -69,6 +73,7 @@ enum Command {
     /// Run five analyses on the built-in model, whose circuit is known
     Demo(demo::Demo),
     /// Show a model's layers, heads, sizes, sites, chat template and memory
+    #[command(mut_arg("model", inspect::unless_described))]
     Inspect(inspect::Inspect),
     /// Show what the model reads of prompts or pairs, token by token
     Tokens(tokens::Tokens),
@@ -89,6 +94,12 @@ enum Command {
     Compare(compare::Compare),
     /// Test the claims of "How Alignment Routes" on a checkpoint, with a verdict on each
     Policy(policy::Policy),
+    /// Submit an experiment to a Slurm cluster, as job arrays that share its work
+    Slurm(slurm::Slurm),
+    /// Show how far a run is that processes or jobs are at
+    Status(status::Status),
+    /// Make the tables of a run that several processes computed in shards
+    Gather(gather::Gather),
     /// Run a run directory's command once more, and show what came out differently
     Rerun(rerun::Rerun),
     Completions(shell::Completions),
@@ -104,6 +115,9 @@ pub enum CliError {
     /// The command is right, but what was found so far leaves nothing to ask.
     #[error("{0}")]
     NotAskable(String),
+    /// Parts that other processes compute are not there yet.
+    #[error("{0}")]
+    Missing(Missing),
     /// The work failed.
     #[error("{0}")]
     Failed(String),
@@ -113,7 +127,7 @@ impl CliError {
     fn code(&self) -> u8 {
         match self {
             CliError::Input(_) | CliError::NotAskable(_) => 2,
-            CliError::Failed(_) => 1,
+            CliError::Missing(_) | CliError::Failed(_) => 1,
         }
     }
 }
@@ -133,6 +147,9 @@ impl Command {
             Command::Compare(compare) => compare.run(words),
             Command::Merge(merge) => merge.run(words),
             Command::Policy(policy) => policy.run(words),
+            Command::Slurm(slurm) => slurm.run(),
+            Command::Status(status) => status.run(),
+            Command::Gather(gather) => gather.run(),
             Command::Rerun(rerun) => rerun.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(man) => man.run(),
@@ -151,7 +168,9 @@ impl Command {
             Command::Run(spec) => spec.output.quiet,
             Command::Policy(policy) => policy.is_quiet(),
             Command::Merge(merge) => merge.output.quiet,
-            Command::Report(_) | Command::Compare(_) | Command::Rerun(_) => false,
+            Command::Report(_) | Command::Compare(_) | Command::Gather(_) | Command::Rerun(_) => false,
+            Command::Slurm(slurm) => slurm.output.quiet,
+            Command::Status(_) => false,
             Command::Completions(_) | Command::Man(_) => false,
         }
     }
@@ -197,6 +216,7 @@ impl From<StudyError> for CliError {
     fn from(e: StudyError) -> Self {
         match e {
             StudyError::Analysis(e) => e.into(),
+            StudyError::Missing(missing) => CliError::Missing(missing),
             e if e.of_input() => CliError::Input(e.to_string()),
             e => CliError::Failed(e.to_string()),
         }
@@ -246,6 +266,24 @@ pub fn command(words: impl IntoIterator<Item = OsString>) -> u8 {
     interrupt::watch();
     let words: Vec<String> = words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
     ended(|| cli.command.run(&words))
+}
+
+/// How this program is started, where that is not its own file: for jobs that are to start it.
+static STARTED_BY: OnceLock<Vec<String>> = OnceLock::new();
+
+/// Says that these words start this program, as `python -m gatelens` does.
+pub fn started_by(words: Vec<String>) {
+    // It is said once.
+    let _ = STARTED_BY.set(words);
+}
+
+/// The words that start this program; one at least.
+fn program() -> Result<Vec<String>, CliError> {
+    if let Some(words) = STARTED_BY.get().filter(|words| !words.is_empty()) {
+        return Ok(words.clone());
+    }
+    let unknown = |e: std::io::Error| CliError::Failed(format!("this program's file is not known: {e}"));
+    Ok(vec![std::env::current_exe().map_err(unknown)?.display().to_string()])
 }
 
 /// All commands with their arguments, as clap has them: for what is made of them, documentation or another front end.

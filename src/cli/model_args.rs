@@ -2,10 +2,11 @@
 
 use super::CliError;
 use crate::model::template::Day;
-use crate::model::{Model, Options, device};
+use crate::model::{Model, ModelError, Options, device};
 use candle_core::{DType, Device};
 use serde_json::{Map, Value, json};
 use std::io::Write;
+use std::path::Path;
 use std::sync::Once;
 
 /// The model and how it runs.
@@ -35,6 +36,10 @@ pub struct ModelArgs {
     /// Use this many threads (default: one per core)
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+
+    /// Multiply as every x86-64 processor with AVX2 does, so that machines with and without AVX-512 can share a run
+    #[arg(long)]
+    pub portable: bool,
 
     /// Accept a key of config.json or of a .gguf file that you know not to change the forward pass (repeatable)
     #[arg(long, value_name = "KEY")]
@@ -69,12 +74,56 @@ pub struct Output {
     pub json: bool,
 }
 
+// Not a documentation comment: clap would show it as the command's.
+// What a dry run takes prompts for.
+#[derive(Clone, Copy, Debug, Default, clap::Args)]
+pub(super) struct Planned {
+    /// Count every prompt as this many tokens, and read none; MODEL may be a config.json alone then
+    ///
+    /// Without weights the time is not known. Prompts that are given as token ids keep their length.
+    #[arg(long, value_name = "N", requires = "dry_run", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    prompt_tokens: Option<u32>,
+}
+
+impl Planned {
+    /// Whether prompts are counted, and none is read.
+    pub(super) fn is_given(self) -> bool {
+        self.prompt_tokens.is_some()
+    }
+
+    /// The dry run as words, for a command that is part of another.
+    pub(super) fn words(self) -> impl Iterator<Item = String> {
+        self.prompt_tokens.into_iter().flat_map(|n| ["--dry-run".to_string(), format!("--prompt-tokens={n}")])
+    }
+}
+
 impl ModelArgs {
     /// Opens the model and says on standard error what a user should know about it.
     ///
     /// # Errors
     /// If the device, the dtype or the model cannot be used.
     pub fn open(&self) -> Result<Model, CliError> {
+        self.planned(Planned::default())
+    }
+
+    /// [`ModelArgs::open`], for a dry run that may know no more than how long prompts are.
+    ///
+    /// # Errors
+    /// As [`ModelArgs::open`].
+    pub(super) fn planned(&self, planned: Planned) -> Result<Model, CliError> {
+        let prompt_tokens = planned.prompt_tokens.map(|n| n as usize);
+        self.opened(|options| Model::open(&self.model, &Options { prompt_tokens, ..options }))
+    }
+
+    /// The model that a `config.json` describes, without weights.
+    ///
+    /// # Errors
+    /// If the device or the dtype cannot be used, or the description is not understood.
+    pub(super) fn described(&self, config: &Path) -> Result<Model, CliError> {
+        self.opened(|options| Model::described(&config.display().to_string(), config, &options))
+    }
+
+    fn opened(&self, open: impl FnOnce(Options) -> Result<Model, ModelError>) -> Result<Model, CliError> {
         if let Some(n) = self.threads.map(usize::from) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(n).build_global();
             // A pool that is there already serves, if it is as large.
@@ -83,6 +132,9 @@ impl ModelArgs {
             {
                 return Err(CliError::Failed(format!("threads: {e}; give all models of a run the same --threads")));
             }
+        }
+        if self.portable {
+            crate::ops::portable();
         }
         let devices = self.devices()?;
         let dtype = match &self.dtype {
@@ -97,9 +149,10 @@ impl ModelArgs {
             ignore_config_keys: self.ignore_config_key.clone(),
             date: self.date,
             template_vars: self.template_vars(),
+            prompt_tokens: None,
             progress: !self.output.quiet,
         };
-        let model = Model::open(&self.model, &options)?;
+        let model = open(options)?;
         if !self.output.quiet {
             model.warnings.iter().for_each(|w| tracing::warn!("{}: {w}", model.name));
         }
@@ -118,6 +171,7 @@ impl ModelArgs {
             ("dtype", json!(self.dtype)),
             ("max_memory", json!(self.max_memory)),
             ("threads", json!(self.threads)),
+            ("portable", json!(self.portable.then_some(true))),
             ("ignore_config_key", json!(self.ignore_config_key)),
             ("date", json!(self.date.map(|day| day.to_string()))),
             ("template_var", self.template_var.iter().map(|(key, value)| json!(format!("{key}={value}"))).collect()),

@@ -13,7 +13,8 @@ use crate::analyses::inputs::PairFile;
 use crate::analyses::routing::claims::{self, Evidence, Other};
 use crate::dataset::read_pairs;
 use crate::demo;
-use crate::model::{ModelError, source};
+use crate::model::ModelError;
+use crate::model::source::{self, Source};
 use crate::run::Engine;
 use crate::rundir::RunDir;
 use crate::table::Table;
@@ -104,7 +105,10 @@ impl Policy {
         for model in spec::expanded(&all).map_err(CliError::Input)? {
             // A model of the hub is fetched when its turn comes.
             if !model.starts_with("hf:") {
-                source::resolve(&model, false).map_err(|e| CliError::from(ModelError::from(e)))?;
+                let found = source::resolve(&model, false).map_err(|e| CliError::from(ModelError::from(e)))?;
+                if let (Source::Described(path), false) = (found.0, self.place.planned.is_given()) {
+                    return Err(ModelError::NoWeights { path }.into());
+                }
             }
         }
         Ok(())
@@ -211,7 +215,7 @@ impl Policy {
     fn middle(&self) -> Result<String, CliError> {
         // What there is to warn of is said when the model is loaded.
         let quietly = ModelArgs { output: Output { quiet: true, ..self.model.output }, ..self.model.clone() };
-        Ok(format!("L{}.H0", quietly.open()?.decoder.arch.n_layers / 2))
+        Ok(format!("L{}.H0", quietly.planned(self.place.planned)?.decoder.arch.n_layers / 2))
     }
 }
 

@@ -84,12 +84,12 @@ impl Rerun {
     /// Runs a study with the parameters that its record has.
     fn study(&self, recorded: &Recorded, source: &Source, out: &Path) -> Result<(), CliError> {
         let meter = Meter::start();
-        let place = Place { out: out.to_path_buf(), force: self.force, resume: self.resume };
+        let place = Place { force: self.force, resume: self.resume, ..Place::at(out) };
         place.check()?;
         let study = recorded.study()?;
         // For people: a study that was not run from the command line has none.
         let line = self.words(source, out).map_or(String::new(), |words| command_line(&words));
-        let origin = Origin { command_line: line, run: None, meter };
+        let origin = Origin { command_line: line, meter, ..Origin::default() };
         told(&watched(recorded.job.as_ref(), study, &place, &origin, false)?, false)
     }
 

@@ -58,6 +58,10 @@ impl Shown {
     /// Looks at the prompts of a file, and warns of what is likely a mistake.
     pub fn of<'a>(model: &Model, path: &Path, prompts: impl Iterator<Item = Prompt<'a>>) -> Shown {
         let tokenizer = model.tokenizer().ok();
+        if tokenizer.is_some_and(Tokenizer::is_planned) {
+            // Nothing is read: there is nothing to show, and no mistake to be seen.
+            return Shown::default();
+        }
         let has_template = tokenizer.is_some_and(|t| t.template().is_ok_and(|t| t.is_some()));
         let (mut shown, mut bare, mut all, mut doubled) = (Shown::default(), 0usize, 0usize, Vec::new());
         let mut marks: BTreeMap<String, Vec<NamedToken>> = BTreeMap::new();

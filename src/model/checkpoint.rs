@@ -116,6 +116,20 @@ impl Checkpoint {
         Ok(Checkpoint::Safetensors(Shards::open(dir)?.in_blocks(block)))
     }
 
+    /// What stands for the weights of a model of which there is a description alone, at this path: nothing of them can be
+    /// read.
+    pub(super) fn described(path: &Path) -> Self {
+        Checkpoint::Safetensors(Shards::described(path))
+    }
+
+    /// Whether nothing is stored, because the model is only described.
+    pub(super) fn is_described(&self) -> bool {
+        match self {
+            Checkpoint::Safetensors(s) => s.is_described(),
+            Checkpoint::Gguf(_) => false,
+        }
+    }
+
     /// The checkpoint with an adapter merged into its weights as they are read.
     ///
     /// # Errors

@@ -251,6 +251,7 @@ impl Folder {
             Source::Adapter { adapter, base } => Ok(Folder { dir: base, adapter: Some(Adapter::read(&adapter)?) }),
             Source::Gguf(_) => refused("take the checkpoint from which the GGUF file was made"),
             Source::Mixed { .. } => refused("write the terms of this recipe into the other, or merge it first"),
+            Source::Described(_) => refused("a description alone has no weights to mix"),
         }
     }
 

@@ -34,12 +34,13 @@ use crate::parameters::param;
 use adapter::{Adapter, AdapterError};
 use candle_core::{DType, Device};
 use checkpoint::{Checkpoint, CheckpointError, Difference};
+use config::Config;
 use decoder::Decoder;
 use gguf::{Gguf, GgufError};
 use mixture::{MixtureError, Recipe};
 use serde_json::{Map, Value};
 use source::{Source, SourceError};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use template::Day;
 use tokenizer::{Tokenizer, TokenizerError};
@@ -59,6 +60,9 @@ pub struct Options {
     pub date: Option<Day>,
     /// Variables that the chat template is given for every conversation: Qwen 3's `enable_thinking`, say.
     pub template_vars: Map<String, Value>,
+    /// Every prompt is taken to have this many tokens, and nothing is tokenised: for studies that are only counted, as
+    /// what would be computed of such prompts says nothing. A model needs no weights then.
+    pub prompt_tokens: Option<usize>,
     /// Whether a bar on the terminal shows how far the fetching of a model is.
     pub progress: bool,
 }
@@ -72,6 +76,7 @@ impl Default for Options {
             ignore_config_keys: Vec::new(),
             date: None,
             template_vars: Map::new(),
+            prompt_tokens: None,
             progress: false,
         }
     }
@@ -117,6 +122,16 @@ pub enum ModelError {
     Mixture(#[from] MixtureError),
     #[error(transparent)]
     Weights(#[from] weights::WeightsError),
+    #[error(
+        "{path}: describes a model and has no weights, so that nothing can be computed; name the folder or the .gguf file \
+         that has them. Without weights, {dry_run} with {tokens} says what a study would cost, and `gatelens inspect` with \
+         {config} what the model is",
+        path = path.display(),
+        dry_run = param("dry_run"),
+        tokens = param("prompt_tokens"),
+        config = param("config")
+    )]
+    NoWeights { path: PathBuf },
 }
 
 /// Which weights a model is of, without reading them: as [`Model::sha256`].
@@ -129,21 +144,29 @@ pub fn fingerprint(source: &Source) -> Result<String, ModelError> {
         Source::Adapter { adapter, base } => Checkpoint::open_folder(base)?.merged(&Adapter::read(adapter)?)?,
         Source::Gguf(path) => Checkpoint::Gguf(Gguf::open(path)?),
         Source::Mixed { recipe } => Recipe::read(recipe)?.find(false)?.0.open()?,
+        Source::Described(path) => return Err(ModelError::NoWeights { path: path.clone() }),
     }
     .fingerprint())
 }
 
 impl Model {
     /// Loads a model: `demo`, `demo:blind` or `demo:backup`, a Hugging Face folder, a `.gguf` file, `hf:OWNER/NAME[@REVISION]`, or a
-    /// `.toml` file that is the recipe of a mixture. A folder may be a LoRA adapter, which is merged into its base.
+    /// `.toml` file that is the recipe of a mixture. A folder may be a LoRA adapter, which is merged into its base. Where a
+    /// study is only counted ([`Options::prompt_tokens`]), a `config.json`, or a folder with nothing else, is enough.
     ///
     /// # Errors
-    /// If there is no such model, its description is not understood, or its weights are not sound, as far as can be told
-    /// without their numbers. Those are read when they are first needed; NaN among them, or one that the dtype cannot hold,
+    /// If there is no such model, its description is not understood, or its weights are not there or not sound, as far as
+    /// can be told without their numbers. Those are read when they are first needed; NaN among them, or one that the dtype cannot hold,
     /// is an error then ([`Decoder::read`] asks for it earlier). A missing tokenizer is an error only when it is asked for.
     pub fn open(name: &str, options: &Options) -> Result<Self, ModelError> {
         let (source, warnings) = source::resolve(name, options.progress)?;
+        let counted = options.prompt_tokens.is_some();
         let mut model = match source {
+            Source::Described(path) if counted => Self::described(name, &path, options)?,
+            Source::Described(path) => return Err(ModelError::NoWeights { path }),
+            Source::Folder(dir) if counted && !source::has_weights(&dir) => {
+                Self::described(name, &dir.join("config.json"), options)?
+            }
             Source::Folder(dir) => Self::open_folder(name, &dir, None, Vec::new(), options)?,
             Source::Adapter { adapter, base } => {
                 Self::open_folder(name, &base, Some(&Adapter::read(&adapter)?), Vec::new(), options)?
@@ -169,6 +192,18 @@ impl Model {
         Ok(model)
     }
 
+    /// The model that a `config.json` describes, under a name, without weights: its sizes and sites are known, and what
+    /// plans cost can be counted. Every attempt to compute is an error.
+    ///
+    /// # Errors
+    /// If the file cannot be read, or what it describes is not understood.
+    pub fn described(name: &str, path: &Path, options: &Options) -> Result<Self, ModelError> {
+        let config = config::read(path, &options.ignore_config_keys)?;
+        let dir = path.parent().unwrap_or(path);
+        let tokenizer = Err(TokenizerError::NoTokenizer { path: dir.to_path_buf() });
+        Self::configured(name, dir, config, Checkpoint::described(path), tokenizer, options)
+    }
+
     /// A folder's model, with an adapter merged into it and differences added. The adapter's tokenizer comes before the folder's.
     fn open_folder(
         name: &str,
@@ -190,6 +225,18 @@ impl Model {
         let own =
             adapter.map(|adapter| adapter.folder.as_path()).filter(|folder| folder.join("tokenizer.json").exists());
         let tokenizer = Tokenizer::from_folder(own.unwrap_or(dir));
+        Self::configured(name, dir, config, checkpoint, tokenizer, options)
+    }
+
+    /// The model of a folder's configuration.
+    fn configured(
+        name: &str,
+        dir: &Path,
+        config: Config,
+        checkpoint: Checkpoint,
+        tokenizer: Result<Tokenizer, TokenizerError>,
+        options: &Options,
+    ) -> Result<Self, ModelError> {
         let mut model = Model::load(name, config.arch, checkpoint, tokenizer, options)?;
         model.warnings.extend(config.warnings);
         model.also_called.extend(config.name);
@@ -221,6 +268,10 @@ impl Model {
         let (sha256, sample) = (checkpoint.fingerprint(), checkpoint.sample());
         let (decoder, mut warnings) =
             weights::load(arch, checkpoint, options.dtype, &options.devices, options.max_memory)?;
+        let tokenizer = match options.prompt_tokens {
+            Some(length) => Ok(Tokenizer::planned(Path::new(name), length, decoder.arch.vocab)),
+            None => tokenizer,
+        };
         let (day, vars) = (options.date.unwrap_or_default(), options.template_vars.clone());
         let tokenizer = tokenizer.map(|tokenizer| tokenizer.at(day).with_vars(vars)).map_err(Arc::new);
         warnings.extend(tokenizer.iter().flat_map(|tokenizer| tokenizer.warnings().iter().cloned()));

@@ -4,7 +4,8 @@
 //! `hf:OWNER/NAME[@REVISION]` is fetched through hf-hub into its cache (`HF_HOME`). What is there is not asked for again, nor
 //! is what the repository has not: a model that was fetched needs no network, and stays what it was when the hub's changes.
 //! A folder, or a name on the hub, may be that of a LoRA adapter, whose base is found in the same way. A `.toml` file is the recipe
-//! of a mixture ([`super::mixture`]).
+//! of a mixture ([`super::mixture`]). A `.json` file is a description without weights, which is enough where a study is only
+//! counted.
 //! Every other name is a path, and a path is never taken for a name on the hub.
 
 #[cfg(feature = "hub")]
@@ -28,6 +29,8 @@ pub enum Source {
     Adapter { adapter: PathBuf, base: PathBuf },
     /// The recipe of a mixture.
     Mixed { recipe: PathBuf },
+    /// A `config.json` alone.
+    Described(PathBuf),
 }
 
 /// What is wrong with a model's name, or with fetching it.
@@ -51,8 +54,8 @@ pub enum SourceError {
 /// it what a user should know about how it was found.
 ///
 /// # Errors
-/// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf` or `.toml` file, or the hub does
-/// not give it.
+/// If the demo can be unpacked nowhere, there is no such path, it is neither a model folder nor a `.gguf`, `.toml` or `.json`
+/// file, or the hub does not give it.
 pub fn resolve(name: &str, progress: bool) -> Result<(Source, Vec<String>), SourceError> {
     if let Some(on_hub) = name.strip_prefix("hf:") {
         let (folder, mut warnings) = fetch(name, on_hub, progress)?;
@@ -72,6 +75,11 @@ pub fn resolve(name: &str, progress: bool) -> Result<(Source, Vec<String>), Sour
 
 /// Weights of a whole model: any of these.
 const WHOLE: [&str; 2] = [SINGLE, INDEX];
+
+/// Whether a folder holds the weights of a whole model.
+pub(super) fn has_weights(folder: &Path) -> bool {
+    WHOLE.iter().any(|file| folder.join(file).exists())
+}
 
 /// An adapter with the model that it changes: a folder, by a path from the adapter's or from the current one, or a name as
 /// [`resolve`] takes it; what is none of these is a name on the hub, as `peft` has it.
@@ -139,10 +147,11 @@ fn local(name: &str) -> Result<Source, SourceError> {
     match path.extension().and_then(|e| e.to_str()) {
         Some("gguf") => Ok(Source::Gguf(path.to_path_buf())),
         Some("toml") => Ok(Source::Mixed { recipe: path.to_path_buf() }),
+        Some("json") => Ok(Source::Described(path.to_path_buf())),
         _ => Err(unusable(
             name,
-            "is neither a folder, a .gguf file nor the .toml recipe of a mixture; for safetensors name the folder that holds \
-             them",
+            "is neither a folder, a .gguf file, the .toml recipe of a mixture nor a config.json; for safetensors name the \
+             folder that holds them",
         )),
     }
 }

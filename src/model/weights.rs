@@ -217,6 +217,11 @@ impl WeightReader {
         Ok(found)
     }
 
+    /// Whether there are no weights, because the model is only described.
+    pub(super) fn is_described(&self) -> bool {
+        self.checkpoint.is_described()
+    }
+
     fn layout(&self) -> Layout<'_> {
         Layout::new(&self.arch, &self.checkpoint)
     }
@@ -228,7 +233,8 @@ impl WeightReader {
 
 /// Builds a decoder from a checkpoint, and says what a user should know about which tensors it is of. Weights are read when
 /// they are first needed; what is wrong with numbers comes out then. Those that would take more than `max_memory` bytes do
-/// not stay in memory. The layers are split over the devices, in their order.
+/// not stay in memory. The layers are split over the devices, in their order. Where a model is only described, every attempt
+/// to read its weights is an error.
 ///
 /// # Errors
 /// If a tensor is missing, has the wrong shape or dtype, or is in a layer and unused.
@@ -240,22 +246,15 @@ pub fn load(
     max_memory: Option<u64>,
 ) -> Result<(Decoder, Vec<String>), WeightsError> {
     let mut warnings = checkpoint.warnings().to_vec();
-    warnings.extend(untie(&mut arch, &checkpoint)?);
+    if !checkpoint.is_described() {
+        warnings.extend(fit(&mut arch, &checkpoint)?);
+    }
     let layout = Layout::new(&arch, &checkpoint);
-    let unembed = layout.own_unembed().name;
-    if !arch.tied && !checkpoint.contains(&unembed) {
-        return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
-    }
-    let embed = layout.ends().embed.name;
-    if arch.tied && checkpoint.adapts(&embed) && !checkpoint.contains(&unembed) {
-        return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
-    }
-    warnings.extend(layout.account_for_every_tensor()?);
-    layout.check()?;
     let (ends, parameters) = (layout.ends(), layout.parameters());
     let places = Places::split(devices, arch.n_layers, layout.weight(&ends));
+    let ends = if checkpoint.is_described() { ends.without_numbers() } else { ends };
     let source = Arc::new(WeightReader { arch: arch.clone(), checkpoint, dtype, places: places.clone() });
-    let streamed = max_memory.is_some_and(|most| parameters * dtype.size_in_bytes() as u64 > most);
+    let streamed = max_memory.is_some_and(|most| parameters.saturating_mul(dtype.size_in_bytes() as u64) > most);
     let table =
         |stored: &Stored, device: &Device| Table::new(source.clone(), stored.clone(), device.clone(), !streamed);
     let embed = table(&ends.embed, places.first());
@@ -289,6 +288,26 @@ pub fn load(
         told_apart: OnceLock::new(),
     };
     Ok((decoder, warnings))
+}
+
+/// Holds a checkpoint to its description, and says what a user should know about where they differ.
+///
+/// # Errors
+/// As [`load`].
+fn fit(arch: &mut Arch, checkpoint: &Checkpoint) -> Result<Vec<String>, WeightsError> {
+    let mut warnings = Vec::from_iter(untie(arch, checkpoint)?);
+    let layout = Layout::new(arch, checkpoint);
+    let unembed = layout.own_unembed().name;
+    if !arch.tied && !checkpoint.contains(&unembed) {
+        return Err(WeightsError::NoHead { path: checkpoint.path_of(&unembed), tensor: unembed });
+    }
+    let embed = layout.ends().embed.name;
+    if arch.tied && checkpoint.adapts(&embed) && !checkpoint.contains(&unembed) {
+        return Err(WeightsError::HalfTied { path: checkpoint.path_of(&embed), tensor: embed });
+    }
+    warnings.extend(layout.account_for_every_tensor()?);
+    layout.check()?;
+    Ok(warnings)
 }
 
 /// The names of a checkpoint's matrices that are stored as `[in, out]`.

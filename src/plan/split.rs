@@ -3,6 +3,7 @@
 use super::{Change, EdgeEffects, Fork, Kv, Plan, Program, Prompt, Readout, Run, What};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::fmt::Write;
 
 /// A plan cut out of another, with the number there of each of its readouts.
 #[derive(Clone, Debug, Default)]
@@ -28,24 +29,36 @@ pub(super) fn sets(program: &Program) -> Vec<usize> {
     sets.numbers()
 }
 
+/// A hash of what is written to it.
+struct Hashing<'a>(&'a mut Sha256);
+
+impl Write for Hashing<'_> {
+    fn write_str(&mut self, text: &str) -> std::fmt::Result {
+        self.0.update(text);
+        Ok(())
+    }
+}
+
 impl Plan {
     /// SHA-256 in hex of all that the plan's readings depend on, but for the model: ids, forks, edits with their vectors,
     /// readouts. A caller's function ([`Change::Map`]) is not part of it.
     pub fn digest(&self) -> String {
         let mut hash = Sha256::new();
-        self.prompts.iter().for_each(|p| hash.update(format!("{:?}", p.ids)));
+        // A hash takes whatever it is given.
+        let say = |hash: &mut Sha256, what: std::fmt::Arguments| Hashing(hash).write_fmt(what).unwrap_or_default();
+        self.prompts.iter().for_each(|p| say(&mut hash, format_args!("{:?}", p.ids)));
         for fork in &self.forks {
-            hash.update(format!("{fork:?}"));
+            say(&mut hash, format_args!("{fork:?}"));
             for edit in &fork.edits {
                 if let Change::Set(v) | Change::ProjectOut(v) | Change::Add { vector: v, .. } = &edit.change {
                     v.iter().for_each(|x| hash.update(x.to_le_bytes()));
                 }
                 if let Change::Interchange { positions, .. } = &edit.change {
-                    hash.update(format!("{positions:?}"));
+                    say(&mut hash, format_args!("{positions:?}"));
                 }
             }
         }
-        hash.update(format!("{:?}", self.readouts));
+        say(&mut hash, format_args!("{:?}", self.readouts));
         if self.kv != Kv::default() {
             hash.update(self.kv.to_string());
         }

@@ -67,6 +67,7 @@ impl Recorded {
             ignore_config_keys: field.get("ignore_config_key").map_err(bad)?,
             date: field.day().map_err(bad)?,
             template_vars: field.template_vars().map_err(bad)?,
+            prompt_tokens: None,
             progress: false,
         };
         let engine = field.get("engine").map_err(bad)?;

@@ -7,6 +7,7 @@ use crate::analyses::{Analysis, Prepared};
 use crate::measured::ShownPrompt;
 use crate::plan::Extent;
 use crate::run::{Engine, RunError, Size, rate};
+use candle_core::DType;
 
 /// Both engines, in the order of [`Cost::sizes`].
 pub const ENGINES: [Engine; 2] = [Engine::Wavefront, Engine::Full];
@@ -24,16 +25,21 @@ pub struct Cost {
     pub extent: Extent,
     /// By the wavefront, and by the full engine.
     pub sizes: Vec<Size>,
-    /// How long each would compute, in seconds, by a rate that was measured on some of the plan's rows; none where nothing is run. Texts
-    /// are taken to be three quarters as long as they may be, and each of their tokens to take three times as long as a row.
+    /// How long each would compute, in seconds, by a rate that was measured on some of the plan's rows; none where nothing is
+    /// run, or the model has no weights. Texts are taken to be three quarters as long as they may be, and each of their tokens
+    /// to take three times as long as a row.
     pub seconds: Vec<Option<f64>>,
     /// The share of the operations by the first engine that generate texts.
     pub of_texts: f64,
+    /// About how many pieces it is computed in: no more processes than that can share it.
+    pub pieces: usize,
     /// Parts of it that are said by themselves, with what they are.
     pub parts: Vec<(String, Vec<Size>)>,
     /// The engine that is asked for.
     pub engine: Engine,
-    /// The first prompt, as the model reads it.
+    /// The dtype that the study's model computes in, and what all of its weights take in it, in bytes.
+    pub weights: (DType, u64),
+    /// The first prompt, as the model reads it; none where prompts are only counted.
     pub first_prompt: Option<ShownPrompt>,
 }
 
@@ -43,19 +49,21 @@ impl Cost {
         let first_prompt = scored.first_prompt().cloned();
         let counter = Counter::new(&study.model, ENGINES.to_vec(), study.seed).cancelled_by(study.cancel.clone());
         analysis.measure(&counter, &items)?;
-        let Counted { extent, sizes, parts, dearest, of_tokens } = counter.counted();
+        let Counted { extent, sizes, parts, dearest, of_tokens, pieces } = counter.counted();
         let mut seconds = vec![None; ENGINES.len()];
         // Texts go one way, whatever the engine.
         let slower = of_tokens * (TEXTS_NEED * TOKENS_SLOWER - 1.0);
         let of_texts = sizes.first().map_or(0.0, |size| of_tokens / size.flops.max(1.0));
-        if let Some((_, plan)) = dearest {
-            let decoder = study.model.decoder.of(plan.kv);
+        let own = &study.model.decoder;
+        if let Some((_, plan)) = dearest.filter(|_| own.has_weights()) {
+            let decoder = own.of(plan.kv);
             let program = plan.compile(&decoder.arch).map_err(RunError::from)?;
             for ((seconds, size), engine) in seconds.iter_mut().zip(&sizes).zip(ENGINES) {
                 let failed = |e: candle_core::Error| StudyError::Failed(format!("{}: {e}", study.model.name));
                 *seconds = rate(decoder, &program, engine).map_err(failed)?.map(|rate| (size.flops + slower) / rate);
             }
         }
-        Ok(Cost { extent, sizes, seconds, of_texts, parts, engine: study.engine, first_prompt })
+        let weights = (own.dtype, own.weight_bytes(own.dtype));
+        Ok(Cost { extent, sizes, seconds, of_texts, pieces, parts, engine: study.engine, weights, first_prompt })
     }
 }

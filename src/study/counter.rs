@@ -1,9 +1,10 @@
 //! What an analysis asks for its readings: a session, which computes them, or a counter, which adds up what they would cost.
 
 use super::progress::Work;
-use super::session::{Session, SessionError};
+use super::session::{Limits, Session, SessionError};
+use super::stand_ins::zeros;
 use crate::model::Model;
-use crate::plan::{Array, EndWhat, Extent, Graph, Plan, Program, Reading, Readings, Take};
+use crate::plan::{Extent, Plan, Reading, Readings};
 use crate::run::{Cancel, Engine, Generated, Generation, Size, continued_alone, whole_and_prompts};
 use std::cell::RefCell;
 use std::rc::Rc;
@@ -30,7 +31,8 @@ pub trait Runner {
     fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError>;
 
     /// Computes plans one after another and keeps what the gatherer makes of all their readings, in place of these: where they are
-    /// many and little of them counts. `how` tells what is made from whatever else could be made of the same plans.
+    /// many and little of them counts. `how` tells what is made from whatever else could be made of the same plans: all that it depends
+    /// on besides their readings.
     ///
     /// # Errors
     /// As [`Runner::run`].
@@ -63,7 +65,7 @@ pub trait Runner {
 
 /// What is made of a model, other than readings of a plan.
 pub struct Making<'a> {
-    /// All that it depends on besides the model.
+    /// All that it depends on besides the model: two things that differ must not be called alike, or one is taken for the other.
     pub of: &'a str,
     /// About how many floating-point operations it takes.
     pub flops: f64,
@@ -139,6 +141,8 @@ pub struct Counted {
     pub sizes: Vec<Size>,
     /// Operations of the first engine that generate texts, token by token.
     pub of_tokens: f64,
+    /// About how many pieces are kept, each as a part.
+    pub pieces: usize,
     /// Parts that were named, in the order in which they were first, with their sizes by each engine.
     pub parts: Vec<(String, Vec<Size>)>,
     /// The plan for the study's own model that costs most by the first engine: of plans that differ, it says how fast they go.
@@ -173,10 +177,12 @@ impl Counter {
     /// Counts what a plan costs.
     fn count(&self, plan: &Plan) -> Result<(), SessionError> {
         let sizes = self.sizes(plan)?;
+        let flops = sizes.first().map_or(0.0, |size| size.flops);
+        let pieces = (flops / Limits::of(&self.model.decoder).flops).ceil().max(1.0) as usize;
         let mut counted = self.counted.borrow_mut();
+        counted.pieces += pieces;
         counted.extent.include(plan);
         counted.sizes.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size));
-        let flops = sizes.first().map_or(0.0, |size| size.flops);
         if !self.beside && counted.dearest.as_ref().is_none_or(|(most, _)| flops > *most) {
             counted.dearest = Some((flops, plan.clone()));
         }
@@ -196,11 +202,13 @@ impl Runner for Counter {
     fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         self.count(plan)?;
         let arch = &self.model.decoder.of(plan.kv).arch;
-        Ok(stand_ins(&plan.compile(arch).map_err(crate::run::RunError::from)?))
+        Ok(zeros(&plan.compile(arch).map_err(crate::run::RunError::from)?))
     }
 
     fn gather(&self, plans: &[Plan], _how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
+        let before = self.counted.borrow().pieces;
         plans.iter().try_for_each(|plan| self.count(plan))?;
+        self.counted.borrow_mut().pieces = before + 1;
         Ok(gatherer.finish())
     }
 
@@ -209,14 +217,18 @@ impl Runner for Counter {
         let first = |plan: &Plan| self.sizes(plan).map(|sizes| sizes.first().copied().unwrap_or_default());
         let [whole, prompts] = whole_and_prompts(plan, generation, first)?;
         self.counted.borrow_mut().of_tokens += whole.flops - prompts.flops;
+        let (before, runs) = (self.counted.borrow().pieces, generation.runs.len());
         self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
+        self.counted.borrow_mut().pieces = before + runs.div_ceil(Limits::of(&self.model.decoder).runs);
         Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
     }
 
     fn make(&self, what: &Making, _: &mut Make) -> Result<Vec<Reading>, SessionError> {
         self.cancel.check()?;
         let size = Size { flops: what.flops, ..Size::default() };
-        self.counted.borrow_mut().sizes.iter_mut().for_each(|total| total.include(&size));
+        let mut counted = self.counted.borrow_mut();
+        counted.sizes.iter_mut().for_each(|total| total.include(&size));
+        counted.pieces += 1;
         Ok(vec![Reading::Number(0.0); what.n])
     }
 
@@ -246,35 +258,4 @@ impl Counted {
         let of = |size: &Size| Work { rows: size.rows, flops: size.flops, of_tokens: self.of_tokens };
         self.sizes.first().map_or(Work::default(), of)
     }
-}
-
-/// Zeros in the shape of a program's readings.
-fn stand_ins(program: &Program) -> Readings {
-    let mut found: Vec<(usize, Reading)> = Vec::with_capacity(program.plan.readouts.len());
-    let zeros = |shape: Vec<usize>| Reading::Array(Array { values: vec![0.0; shape.iter().product()], shape });
-    let taken = |take: &Take, n: usize| match take {
-        Take::Columns(columns) => zeros(vec![n, columns.iter().map(|c| c.len()).sum()]),
-        Take::Along(_) => zeros(vec![n]),
-    };
-    found.extend(program.at_sites.iter().map(|r| (r.readout, taken(&r.take, r.positions.len()))));
-    found.extend(program.at_end.iter().map(|r| {
-        let reading = match &r.what {
-            EndWhat::Normed(take) | EndWhat::Logits(take) => taken(take, r.rows.len()),
-            EndWhat::LogProbs(tokens) => zeros(vec![tokens.len()]),
-            _ => Reading::Number(0.0),
-        };
-        (r.readout, reading)
-    }));
-    let (layers, heads) = (program.arch.n_layers, program.arch.n_heads);
-    found.extend(program.attributions.iter().map(|r| (r.readout, zeros(vec![layers + 1, heads + 2]))));
-    found.extend(
-        program
-            .gradients
-            .iter()
-            .map(|r| (r.readout, zeros(vec![r.positions.len(), r.columns.iter().map(|c| c.len()).sum()]))),
-    );
-    let edges = Graph::of(program.arch).edges().count();
-    found.extend(program.edges.iter().map(|r| (r.readout, zeros(vec![edges]))));
-    found.sort_unstable_by_key(|(readout, _)| *readout);
-    Readings::new(found.into_iter().map(|(_, reading)| reading).collect())
 }

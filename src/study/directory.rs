@@ -2,18 +2,22 @@
 
 use super::document::{document, write_report};
 use super::parts::products;
-use super::rundir::{ModelRecord, RUN_FILE, RecordError, RunDir, RunRecord, read_record};
-use super::runner::{StudyError, compute, expected, prepared};
-use super::{Meter, Study, memory};
-use crate::analyses::{Analysis, Output, Writer};
+use super::rundir::{ModelRecord, RUN_FILE, RecordError, RunDir, RunDirError, RunRecord, names, read_record};
+use super::runner::{StudyError, computable, compute, expected, prepared, shared};
+use super::session::SessionError;
+use super::share::Note;
+use super::share::claims::Claim;
+use super::{Meter, Missing, Share, Study, memory};
+use crate::analyses::{Analysis, AnalysisError, Output, Prepared, Writer};
 use crate::figure::{self, Figure};
+use crate::files::{look_again, parent};
 use crate::model::{Model, device};
 use crate::table::Table;
 use serde_json::{Map, Value};
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// What the name of a file of an earlier analysis of the same run begins with: `run:screen/circuit.json`.
 pub const OF_RUN: &str = "run:";
@@ -26,6 +30,8 @@ pub struct Place {
     pub force: bool,
     /// Goes on with an unfinished run of the same study, or starts if there is none.
     pub resume: bool,
+    /// Who computes it. What is shared is gone on with.
+    pub share: Share,
 }
 
 impl Place {
@@ -39,10 +45,29 @@ impl Place {
     /// # Errors
     /// If the run directory cannot be made, or must not be replaced.
     pub fn check(&self) -> Result<(), StudyError> {
-        match self.resume && !self.force && self.out.join(RUN_FILE).is_file() {
-            // Whether it is the same run is seen once the model is there.
-            true => Ok(()),
-            false => Ok(RunDir::check(&self.out, self.force, self.resume)?),
+        // Whether it is the same run is seen once the model is there.
+        let is_complete = || self.goes_on() && self.out.join(RUN_FILE).is_file();
+        if is_complete() {
+            return Ok(());
+        }
+        // It may become complete at any moment.
+        RunDir::check(&self.out, self.force, self.goes_on())
+            .or_else(|e| if is_complete() { Ok(()) } else { Err(e.into()) })
+    }
+
+    /// Whether what is there already is gone on with.
+    fn goes_on(&self) -> bool {
+        (self.resume || self.share != Share::Whole) && !self.force
+    }
+
+    /// Opens the run's directory, `inside` the folder of another run or not.
+    ///
+    /// # Errors
+    /// As [`RunDir::create`].
+    pub(crate) fn open(&self, inside: bool) -> Result<RunDir, RunDirError> {
+        match self.share.is_shared() {
+            true => RunDir::join(&self.out, inside),
+            false => RunDir::create(&self.out, self.force, self.goes_on()),
         }
     }
 }
@@ -54,6 +79,8 @@ pub struct Origin {
     pub command_line: String,
     /// The folder of the whole run, if the study is part of one: files in it are recorded as `run:NAME/FILE`, wherever it ends up.
     pub run: Option<PathBuf>,
+    /// The words after `gatelens`, for those who go on with a run that is shared; none where there was no command.
+    pub words: Vec<String>,
     /// Counts from the study's start on.
     pub meter: Meter,
 }
@@ -88,34 +115,80 @@ pub struct Finished {
 /// Puts an analysis to a model and leaves a run directory. It appears whole at the end; until then finished parts stand in
 /// `DIR.partial`, from which a later call goes on ([`Place::resume`]). What is complete already is left as it is.
 ///
+/// Where the study is shared with other processes ([`Place::share`]), each computes its parts, and one of them writes the rest.
+///
 /// # Errors
-/// If the data do not fit the model, the directory cannot be written or is of another run, the study is cancelled, or the work fails.
+/// If the data do not fit the model, the directory cannot be written or is of another run, the study is cancelled, or the work fails;
+/// [`StudyError::Missing`] if parts of other processes are not there yet.
 pub fn run_into<A: Analysis>(
     analysis: &A,
     study: &Study,
     place: &Place,
     origin: &Origin,
 ) -> Result<Finished, StudyError> {
+    computable(study)?;
     let prepared = prepared(analysis, study)?;
-    let (mut record, data) = record(analysis, study, prepared.sources.clone(), origin);
+    let (record, data) = record(analysis, study, prepared.sources.clone(), origin);
     if let Some(finished) = complete(place, &record)? {
         return Ok(finished);
     }
+    match work(analysis, &prepared, study, (place, origin), record.clone(), &data) {
+        // Another process may have finished it at any moment.
+        Err(e) if place.share.is_shared() => complete_soon(place, &record)?.ok_or(e),
+        Ok(None) => complete_soon(place, &record)?.ok_or_else(|| gone(place)),
+        Err(e) => Err(e),
+        Ok(Some(finished)) => Ok(finished),
+    }
+}
+
+/// Computes a study and writes its run directory; none where another process did.
+fn work<A: Analysis>(
+    analysis: &A,
+    prepared: &Prepared<A::Items>,
+    study: &Study,
+    (place, origin): (&Place, &Origin),
+    mut record: RunRecord,
+    data: &[(String, Vec<u8>)],
+) -> Result<Option<Finished>, StudyError> {
     let expected = expected(analysis, &prepared.items, study)?;
-    let directory = RunDir::create(&place.out, place.force, place.resume)?;
+    let directory = place.open(origin.run.is_some())?;
     directory.claim(&claimed(&record))?;
     record.timings.load_s = origin.meter.elapsed_s();
+    study.progress.iter().for_each(|progress| progress.begin(expected.work()));
 
-    let computing = Instant::now();
-    let computed = compute(analysis, &prepared, study, expected, Some(directory.parts()));
+    let (computing, parts) = (Instant::now(), directory.parts());
+    let mut watched = study.clone();
+    let mut claim = None;
+    if place.share != Share::Whole {
+        note(&record, origin, study, expected.pieces).leave(&directory)?;
+        let is_over = || {
+            look_again(parent(&place.out));
+            place.out.join(RUN_FILE).exists()
+        };
+        if let Some(missing) = shared(analysis, prepared, study, (place.share, &parts), &is_over)? {
+            return Err(StudyError::Missing(missing));
+        }
+        if !place.share.finishes() {
+            return Err(StudyError::Missing(Missing { there: parts.count(), missing: 0, at_barrier: false }));
+        }
+        // One writes; what there was to watch was told.
+        claim = directory.finishing(&mut || study.cancel.check().is_ok())?;
+        if claim.is_none() {
+            return study.cancel.check().map(|()| None).map_err(|e| AnalysisError::from(SessionError::from(e)).into());
+        }
+        watched.progress = None;
+    }
+    let computed = compute(analysis, prepared, &watched, Some(parts));
     // What stopped the run is what a user must hear of, not that something of it could not be taken away.
-    let (output, ran) = computed.inspect_err(|_| drop(directory.abandon()))?;
+    let alone = |_: &AnalysisError| drop((place.share == Share::Whole).then(|| directory.abandon()));
+    let (output, ran) = computed.inspect_err(alone)?;
+    study.progress.iter().for_each(|progress| progress.end());
     record.measured = Some(ran.measured);
     record.include(&ran.total);
     record.timings.compute_s = computing.elapsed().as_secs_f64();
 
     let writing = Instant::now();
-    for (name, bytes) in &data {
+    for (name, bytes) in data {
         directory.write_atomic(name, bytes)?;
     }
     write::<A>(&directory, &output, &record)?;
@@ -123,12 +196,45 @@ pub fn run_into<A: Analysis>(
     origin.meter.measure(&mut record);
     let json = serde_json::to_vec_pretty(&record).map_err(|e| StudyError::Failed(e.to_string()))?;
     directory.write_atomic(RUN_FILE, &json)?;
-    Ok(Finished { path: directory.finish()?, record, tables: output.tables, was_complete: false })
+    let path = directory.finish()?;
+    // The claim went with the directory that it stood in.
+    claim.into_iter().for_each(Claim::made_good);
+    Ok(Some(Finished { path, record, tables: output.tables, was_complete: false }))
+}
+
+/// As [`complete`], where the run's folder is gone: other machines may take some seconds to see where it went.
+fn complete_soon(place: &Place, record: &RunRecord) -> Result<Option<Finished>, StudyError> {
+    let (out, partial) = names(&place.out)?;
+    for _ in 0..SECONDS {
+        look_again(parent(&out));
+        let found = complete(place, record)?;
+        if found.is_some() || partial.exists() {
+            return Ok(found);
+        }
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    Ok(None)
+}
+
+/// For how many seconds a folder is looked for that another machine has moved.
+const SECONDS: usize = 60;
+
+/// What those who share a study must have in common.
+fn note(record: &RunRecord, origin: &Origin, study: &Study, pieces: usize) -> Note {
+    let streamed = study.model.decoder.streamed();
+    let folder = std::env::current_dir().unwrap_or_default();
+    let (version, products) = (record.version.clone(), record.products.clone());
+    Note { words: origin.words.clone(), folder, version, products, streamed, parts: pieces }
+}
+
+/// The directory is not where it was left.
+fn gone(place: &Place) -> StudyError {
+    StudyError::Failed(format!("{}: was taken away while this run was at work", place.out.display()))
 }
 
 /// The run of the same study that is there already, if it is to be gone on with.
 fn complete(place: &Place, record: &RunRecord) -> Result<Option<Finished>, StudyError> {
-    if !place.resume || place.force {
+    if !place.goes_on() {
         return Ok(None);
     }
     let Some(found): Option<RunRecord> = read_record(&place.out).map_err(StudyError::Record)? else { return Ok(None) };

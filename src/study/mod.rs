@@ -41,6 +41,8 @@ pub mod rundir;
 mod runner;
 mod scores;
 pub mod session;
+pub mod share;
+mod stand_ins;
 
 #[cfg(feature = "report")]
 pub use again::Recorded;
@@ -55,6 +57,7 @@ pub use meter::Meter;
 pub use progress::{Progress, Work};
 #[cfg(feature = "report")]
 pub use runner::{Job, StudyError, run};
+pub use share::{Missing, Shard, Share};
 
 use crate::model::{Model, ModelError, Options};
 use crate::run::{Cancel, Engine};

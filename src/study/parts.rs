@@ -55,52 +55,88 @@ impl Parts {
         Ok(write_file(&self.folder.join(plain(name)?), bytes)?)
     }
 
-    /// The bytes of a part and where it is, if it was finished.
-    fn bytes(&self, name: &str) -> Result<Option<(PathBuf, Vec<u8>)>, BadPart> {
-        let Some(path) = self.part(name) else { return Ok(None) };
-        let bytes = std::fs::read(&path).map_err(|e| BadPart::new(&path, format!("cannot be read: {e}")))?;
-        Ok(Some((path, bytes)))
+    /// The folder that they are in.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
-    /// The `n` readings of a piece, if they are kept here.
+    /// How many are finished.
+    pub(super) fn count(&self) -> usize {
+        let files = std::fs::read_dir(&self.folder).into_iter().flatten().flatten().map(|entry| entry.path());
+        files.filter(|path| is_part(path)).count()
+    }
+
+    /// What is kept here of a part of so many values, if it was finished.
     ///
     /// # Errors
     /// If the file of that name is torn, or of something else.
-    pub(super) fn readings(&self, of: &Of, n: usize) -> Result<Option<Vec<Reading>>, BadPart> {
-        let found = self.bytes(&of.readings())?;
-        found.map(|(path, bytes)| decode(&bytes, n, &of.0).map_err(|why| BadPart::new(&path, why))).transpose()
+    pub(super) fn kept<T: Part>(&self, of: &Of, n: usize) -> Result<Option<T>, BadPart> {
+        let Some(path) = self.part(&of.file::<T>()) else { return Ok(None) };
+        let bad = |why: String| BadPart { path: path.clone(), why };
+        let bytes = std::fs::read(&path).map_err(|e| bad(format!("cannot be read: {e}")))?;
+        T::read(&bytes, n, &of.0).map(Some).map_err(bad)
     }
 
-    /// Keeps the readings of a piece.
+    /// Keeps a part.
     ///
     /// # Errors
-    /// If they cannot be written.
-    pub(super) fn keep_readings(&self, of: &Of, readings: &[Reading]) -> Result<(), RunDirError> {
-        self.commit(&of.readings(), &encode(readings, &of.0))
+    /// If it cannot be written.
+    pub(super) fn keep<T: Part>(&self, of: &Of, part: &T) -> Result<(), RunDirError> {
+        self.commit(&of.file::<T>(), &part.written(&of.0))
+    }
+}
+
+/// Whether a file of a folder of parts is one that was finished: not a claim, nor one that is being written.
+pub(crate) fn is_part(path: &Path) -> bool {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    [READINGS, ANSWERS].iter().any(|ending| name.ends_with(ending)) && !name.starts_with('.')
+}
+
+/// The ends of the names of parts.
+const READINGS: &str = ".safetensors";
+const ANSWERS: &str = ".json";
+
+/// What a part holds: readings, or answers of runs that went on.
+pub(super) trait Part: Sized {
+    /// The end of its file's name.
+    const ENDING: &'static str;
+
+    /// Its bytes.
+    fn written(&self, of: &str) -> Vec<u8>;
+
+    /// The `n` values of a part.
+    ///
+    /// # Errors
+    /// If the bytes are not those of a part of so many values of that piece.
+    fn read(bytes: &[u8], n: usize, of: &str) -> Result<Self, String>;
+}
+
+impl Part for Vec<Reading> {
+    const ENDING: &'static str = READINGS;
+
+    fn written(&self, of: &str) -> Vec<u8> {
+        encode(self, of)
     }
 
-    /// The `n` answers of runs that went on, if they are kept here.
-    ///
-    /// # Errors
-    /// If the file of that name is torn, or of something else.
-    pub(super) fn answers(&self, of: &Of, n: usize) -> Result<Option<Vec<Generated>>, BadPart> {
-        let Some((path, bytes)) = self.bytes(&of.answers())? else { return Ok(None) };
-        let part: Answers =
-            serde_json::from_slice(&bytes).map_err(|e| BadPart::new(&path, format!("is no finished part: {e}")))?;
-        match part.of == of.0 && part.answers.len() == n {
-            true => Ok(Some(part.answers)),
-            false => Err(BadPart::new(&path, ANOTHER.to_string())),
+    fn read(bytes: &[u8], n: usize, of: &str) -> Result<Self, String> {
+        decode(bytes, n, of)
+    }
+}
+
+impl Part for Vec<Generated> {
+    const ENDING: &'static str = ANSWERS;
+
+    fn written(&self, of: &str) -> Vec<u8> {
+        let part = Answers { of: of.to_string(), answers: self.clone() };
+        serde_json::to_vec(&part).unwrap_or_default()
+    }
+
+    fn read(bytes: &[u8], n: usize, of: &str) -> Result<Self, String> {
+        let part: Answers = serde_json::from_slice(bytes).map_err(|e| format!("is no finished part: {e}"))?;
+        match part.of == of && part.answers.len() == n {
+            true => Ok(part.answers),
+            false => Err(ANOTHER.to_string()),
         }
-    }
-
-    /// Keeps answers of runs that went on.
-    ///
-    /// # Errors
-    /// If they cannot be written.
-    pub(super) fn keep_answers(&self, of: &Of, answers: &[Generated]) -> Result<(), RunDirError> {
-        let part = Answers { of: of.0.clone(), answers: answers.to_vec() };
-        let bytes = serde_json::to_vec(&part).unwrap_or_default();
-        self.commit(&of.answers(), &bytes)
     }
 }
 
@@ -110,12 +146,6 @@ impl Parts {
 pub struct BadPart {
     pub path: PathBuf,
     pub why: String,
-}
-
-impl BadPart {
-    fn new(path: &Path, why: String) -> BadPart {
-        BadPart { path: path.to_path_buf(), why }
-    }
 }
 
 /// Generated answers as a part.
@@ -134,6 +164,8 @@ pub(super) struct Made<'a> {
     pub(super) number: usize,
     /// What is made: nothing more where it is readings.
     pub(super) more: String,
+    /// What spreads the pieces of a plan evenly over shards; none where there is one.
+    pub(super) lane: Option<u64>,
 }
 
 /// What a part is of, as SHA-256 in hex.
@@ -161,13 +193,21 @@ impl Of {
         Of(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
     }
 
-    fn readings(&self) -> String {
-        format!("{}.safetensors", self.0)
+    /// The name of the part's file.
+    pub(super) fn file<T: Part>(&self) -> String {
+        format!("{}{}", self.0, T::ENDING)
     }
 
-    fn answers(&self) -> String {
-        format!("{}.json", self.0)
+    /// A number that is another one for every part.
+    pub(super) fn seed(&self) -> u64 {
+        lane(&self.0, 0)
     }
+}
+
+/// The number of a piece at a place of its plan: plans begin anywhere, and pieces follow one another.
+pub(super) fn lane(digest: &str, place: usize) -> u64 {
+    let first = digest.get(..16).and_then(|digits| u64::from_str_radix(digits, 16).ok()).unwrap_or_default();
+    first.wrapping_add(place as u64)
 }
 
 /// How a model's devices multiply, each kind once: `packed, avx2`.
@@ -178,7 +218,8 @@ pub(super) fn products(model: &Model) -> String {
     kinds.join("; ")
 }
 
-fn has_functions(plan: &Plan) -> bool {
+/// Whether functions of a caller are in it, of which its digest does not say what they do.
+pub(super) fn has_functions(plan: &Plan) -> bool {
     plan.forks.iter().flat_map(|fork| &fork.edits).any(|edit| matches!(edit.change, Change::Map(_)))
 }
 

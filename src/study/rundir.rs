@@ -17,7 +17,9 @@ mod tests;
 
 use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::ErrorKind;
 use std::path::{Component, Path, PathBuf};
+use std::time::Duration;
 
 use crate::parameters::param;
 use serde_json::{Map, Value};
@@ -27,13 +29,20 @@ pub use crate::files::{WriteError, write_file, write_file_with};
 pub use record::{ModelRecord, RUN_FILE, RecordError, RunRecord, Timings, cpu_seconds, peak_rss_bytes, read_record};
 
 use super::parts::Parts;
-use crate::files::{TEMPORARY_SUFFIX, parent, sync_dir, sync_tree};
+use super::share::claims::{self, Claim, Claims, Turn};
+use crate::files::{TEMPORARY_SUFFIX, look_again, parent, sync_dir, sync_tree, write_new};
 use sha2::{Digest, Sha256};
 
 const LOCK_FILE: &str = ".lock";
 pub(crate) const PARAMS_FILE: &str = "params.json";
+/// What a process that shares a run says of it, for those that join and gather.
+pub(crate) const COMMAND_FILE: &str = ".command.json";
 // Begins with a dot so that no run directory of an experiment can have its name.
-const PARTS_DIR: &str = ".parts";
+pub(crate) const PARTS_DIR: &str = ".parts";
+/// What the process claims that finishes a run.
+const FINISH: &str = ".finish";
+/// How often it is looked whether another has finished it.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// Why a run directory cannot be made, resumed or finished.
 #[derive(Debug, Error)]
@@ -112,6 +121,14 @@ pub enum RunDirError {
         /// What differs: `seed was 0, is 1`.
         differences: Vec<String>,
     },
+    /// The unfinished run's parts are of another kind.
+    #[error("{}: {why}", path.display())]
+    OtherParts {
+        /// The partial directory.
+        path: PathBuf,
+        /// What differs.
+        why: String,
+    },
     /// The unfinished run's parameters cannot be read.
     #[error("{}: cannot be read: {reason}; start anew with {force}", path.display(), force = param("force"))]
     Params {
@@ -150,7 +167,7 @@ impl RunDir {
         RunDir::check(out, force, resume)?;
         let (out, partial) = names(out)?;
         make_dir(&partial)?;
-        let lock = lock(&partial)?;
+        let lock = lock(&partial, Lock::Alone)?;
         // A run that stopped before it claimed its parameters has done nothing that could be lost or gone on from.
         let found = partial.join(PARAMS_FILE).exists();
         if found && !resume && !force {
@@ -159,7 +176,53 @@ impl RunDir {
         let run = RunDir { out, partial, force, _lock: lock };
         run.clear(|name| found && resume && !name.ends_with(TEMPORARY_SUFFIX))?;
         make_dir(&run.partial.join(PARTS_DIR))?;
+        claims::clear(&run.partial);
+        claims::clear(&run.partial.join(PARTS_DIR));
         Ok(run)
+    }
+
+    /// Opens `DIR.partial` for a run that other processes may be at as well; goes on with what is there. A run `inside` another one's folder
+    /// does not make that folder: whoever finishes the other one moves it.
+    pub fn join(out: &Path, inside: bool) -> Result<RunDir, RunDirError> {
+        RunDir::check(out, false, true)?;
+        let (out, partial) = names(out)?;
+        match fs::create_dir(&partial) {
+            Err(e) if inside && e.kind() != ErrorKind::AlreadyExists => {
+                return Err(WriteError::new(&partial, "be made")(e).into());
+            }
+            _ => make_dir(&partial)?,
+        }
+        let lock = lock(&partial, Lock::Shared)?;
+        let run = RunDir { out, partial, force: false, _lock: lock };
+        if fs::symlink_metadata(&run.out).is_ok() {
+            // The run was finished in between, and what was just made is not gone on from.
+            run.abandon()?;
+            return Err(RunDirError::Exists { path: run.out });
+        }
+        make_dir(&run.partial.join(PARTS_DIR))?;
+        Ok(run)
+    }
+
+    /// Claims to finish a run that others may be at too: waits while one of them does. None once another has, or when
+    /// `waiting` says that it is not to be waited for.
+    ///
+    /// # Errors
+    /// If the claim cannot be made.
+    pub(crate) fn finishing(&self, waiting: &mut dyn FnMut() -> bool) -> Result<Option<Claim>, RunDirError> {
+        let claims = Claims::new(&self.partial);
+        let is_out = || {
+            look_again(parent(&self.out));
+            fs::symlink_metadata(&self.out).is_ok()
+        };
+        while !is_out() && waiting() {
+            match claims.claim(FINISH) {
+                Ok(Turn::Ours(claim)) => return Ok((!is_out()).then_some(claim)),
+                Ok(Turn::Others) => std::thread::sleep(LOOK),
+                Err(_) if is_out() => return Ok(None),
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(None)
     }
 
     /// Refuses what [`create`](RunDir::create) would refuse, and changes nothing: for before long work.
@@ -188,9 +251,8 @@ impl RunDir {
     /// Records the parameters that the results depend on, or checks that they are those of the run that is resumed.
     pub fn claim(&self, parameters: &Map<String, Value>) -> Result<(), RunDirError> {
         let path = self.partial.join(PARAMS_FILE);
-        if !path.exists() {
-            let text = Value::Object(parameters.clone()).to_string();
-            return Ok(write_file(&path, text.as_bytes())?);
+        if !path.exists() && write_new(&path, Value::Object(parameters.clone()).to_string().as_bytes())? {
+            return Ok(());
         }
         let unreadable = |reason: String| RunDirError::Params { path: path.clone(), reason };
         let text = fs::read(&path).map_err(|error| unreadable(error.to_string()))?;
@@ -233,7 +295,7 @@ impl RunDir {
     pub fn finish(self) -> Result<PathBuf, RunDirError> {
         self.check_replaceable()?;
         self.clear(|name| !name.ends_with(TEMPORARY_SUFFIX))?;
-        sync_tree(&self.partial)?;
+        self.sync()?;
         let replaced = self.move_aside()?;
         if let Err(source) = fs::rename(&self.partial, &self.out) {
             if let Some(old) = &replaced {
@@ -245,6 +307,8 @@ impl RunDir {
         // These go last: until the rename, there is something to go on from, the parameters say what, and the lock keeps others
         // out.
         remove_tree(&self.out.join(PARTS_DIR))?;
+        claims::clear(&self.out);
+        remove_tree(&self.out.join(COMMAND_FILE))?;
         remove_tree(&self.out.join(PARAMS_FILE))?;
         remove_tree(&self.out.join(LOCK_FILE))?;
         sync_dir(&self.out)
@@ -256,6 +320,22 @@ impl RunDir {
         Ok(self.out)
     }
 
+    /// Makes what stays of the partial directory last. Parts do not stay, and others may still be writing them.
+    fn sync(&self) -> Result<(), RunDirError> {
+        let failed = |path: &Path| WriteError::new(path, "be made to last on the disk");
+        for entry in fs::read_dir(&self.partial).map_err(failed(&self.partial))? {
+            let path = entry.map_err(failed(&self.partial))?.path();
+            let goes = path.file_name().is_some_and(|name| name == PARTS_DIR || name == LOCK_FILE)
+                || claims::claimed(&path).is_some();
+            if path.is_dir() && !goes {
+                sync_tree(&path)?;
+            } else if path.is_file() && !goes {
+                File::open(&path).and_then(|file| file.sync_all()).map_err(failed(&path))?;
+            }
+        }
+        Ok(sync_dir(&self.partial).map_err(failed(&self.partial))?)
+    }
+
     /// Takes the partial directory away, if the run has finished nothing that could be gone on from.
     pub fn abandon(&self) -> Result<(), RunDirError> {
         let failed = || WriteError::new(&self.partial, "be read");
@@ -263,8 +343,9 @@ impl RunDir {
             let entries = fs::read_dir(path).map_err(failed())?;
             entries.map(|entry| Ok(entry.map_err(failed())?.file_name())).collect()
         };
-        let bare = |name: &OsString| [LOCK_FILE, PARAMS_FILE, PARTS_DIR].iter().any(|own| name == own);
-        if names(&self.partial)?.iter().all(bare) && names(&self.partial.join(PARTS_DIR))?.is_empty() {
+        let bare = |name: &OsString| [LOCK_FILE, PARAMS_FILE, COMMAND_FILE, PARTS_DIR].iter().any(|own| name == own);
+        let parts = self.partial.join(PARTS_DIR);
+        if names(&self.partial)?.iter().all(bare) && (!parts.exists() || names(&parts)?.is_empty()) {
             remove_tree(&self.partial)?;
         }
         Ok(())
@@ -309,7 +390,7 @@ impl RunDir {
 }
 
 /// The run directory's path without a slash at its end, and its partial sibling.
-fn names(out: &Path) -> Result<(PathBuf, PathBuf), RunDirError> {
+pub(crate) fn names(out: &Path) -> Result<(PathBuf, PathBuf), RunDirError> {
     let unnamed = || RunDirError::Unnamed { path: out.to_owned() };
     let name = out.file_name().ok_or_else(unnamed)?;
     let out = parent(out).join(name);
@@ -317,7 +398,8 @@ fn names(out: &Path) -> Result<(PathBuf, PathBuf), RunDirError> {
     Ok((out, partial))
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+/// A path with something at its name's end.
+pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     PathBuf::from(name)
@@ -328,26 +410,53 @@ fn refuse_foreign(path: &Path, own: &[&str]) -> Result<(), RunDirError> {
     if path.is_symlink() {
         return Err(RunDirError::Link { path: path.to_owned() });
     }
-    let made_by_a_run = path.is_dir()
-        && (own.iter().any(|name| path.join(name).is_file())
-            || fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none()));
-    if made_by_a_run {
+    // In this order: another process may be making the directory, and the first that it makes in it is one of these files.
+    let is_empty = match fs::read_dir(path) {
+        Ok(mut entries) => entries.next().is_none(),
+        // Another process finished it in the meantime.
+        Err(e) if e.kind() == ErrorKind::NotFound => true,
+        Err(_) => false,
+    };
+    if is_empty || path.is_dir() && own.iter().any(|name| path.join(name).is_file()) || !path.exists() {
         return Ok(());
     }
     Err(RunDirError::Foreign { path: path.to_owned() })
 }
 
+/// Whether others may hold the lock as well.
+#[derive(Clone, Copy)]
+enum Lock {
+    Alone,
+    Shared,
+}
+
 /// Takes the partial directory's lock, which ends with the process however it ends.
-fn lock(partial: &Path) -> Result<File, RunDirError> {
+fn lock(partial: &Path, kind: Lock) -> Result<File, RunDirError> {
     let path = partial.join(LOCK_FILE);
-    let opened = OpenOptions::new().create(true).truncate(false).write(true).open(&path);
+    // Some file systems of networks want to read what is locked for several.
+    let opened = OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
     let file = opened.map_err(WriteError::new(&path, "be made"))?;
-    match file.try_lock() {
+    let locked = match kind {
+        Lock::Alone => file.try_lock(),
+        Lock::Shared => file.try_lock_shared(),
+    };
+    match locked {
         Ok(()) if is_at(&file, &path) => Ok(file),
         // The process that held the lock has finished its run and taken the file away in the meantime.
         Ok(()) | Err(TryLockError::WouldBlock) => Err(RunDirError::Busy { path: partial.to_owned() }),
+        // Some file systems of clusters have no locks. Those who share a run there have their claims.
+        Err(TryLockError::Error(source)) if matches!(kind, Lock::Shared) && has_no_locks(&source) => Ok(file),
         Err(TryLockError::Error(source)) => Err(WriteError::new(&path, "be locked")(source).into()),
     }
+}
+
+/// Whether the file system has no locks.
+fn has_no_locks(source: &std::io::Error) -> bool {
+    #[cfg(unix)]
+    if source.raw_os_error() == Some(nix::libc::ENOLCK) {
+        return true;
+    }
+    source.kind() == ErrorKind::Unsupported
 }
 
 /// Whether the open file is still the one at `path`.
@@ -373,7 +482,7 @@ fn remove_tree(path: &Path) -> Result<(), RunDirError> {
     let removed = match fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
         Err(error) => Err(error),
     };
     Ok(removed.map_err(WriteError::new(path, "be removed"))?)
@@ -388,7 +497,8 @@ pub(super) fn plain(name: &str) -> Result<&str, RunDirError> {
     }
 }
 
-fn differences(earlier: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
+/// What differs between the parameters of two runs: `seed was 0, is 1`.
+pub(crate) fn differences(earlier: &Map<String, Value>, now: &Map<String, Value>) -> Vec<String> {
     let shown = |value: Option<&Value>| value.map_or_else(|| "not set".to_owned(), Value::to_string);
     let added = now.keys().filter(|key| !earlier.contains_key(*key));
     earlier

@@ -6,11 +6,14 @@
 //! and readings do not depend on it. What to run, and what readings mean, is left to the analyses.
 
 use super::counter::{Gather, Make, Making};
-use super::parts::{BadPart, Made, Of, Parts};
+use super::parts::{BadPart, Made, Of, Part, Parts, has_functions, lane};
 use super::progress::{Progress, Work};
 use super::rundir::RunDirError;
 use super::scores::Asked;
 pub use super::scores::{Scores, Wanted};
+use super::share::{Sharing, Whose};
+use super::stand_ins::{Draw, zeros};
+use crate::files::WriteError;
 use crate::model::Model;
 use crate::model::decoder::Decoder;
 use crate::plan::{Piece, Plan, Program, Reading, Readings, Run};
@@ -51,6 +54,8 @@ pub struct Session {
     pub seed: u64,
     limits: Limits,
     parts: Option<Parts>,
+    /// What other processes share, if any do.
+    sharing: Option<Rc<Sharing>>,
     progress: Option<Arc<dyn Progress>>,
     cancel: Cancel,
     /// Of all sessions of one study, one a model.
@@ -80,6 +85,12 @@ pub enum SessionError {
     Unmade(String),
 }
 
+impl From<WriteError> for SessionError {
+    fn from(e: WriteError) -> Self {
+        SessionError::Part(e.into())
+    }
+}
+
 impl From<Cancelled> for SessionError {
     fn from(e: Cancelled) -> Self {
         SessionError::Run(e.into())
@@ -91,8 +102,23 @@ impl Session {
     pub fn new(model: &Arc<Model>, engine: Engine, seed: u64) -> Self {
         let (model, limits) = (model.clone(), Limits::of(&model.decoder));
         let (total, counted, next, asked, cancel) = Default::default();
-        let (parts, progress, beside, scored) = (None, None, None, Box::new(|_: &Scores| {}));
-        Session { model, engine, seed, limits, parts, progress, cancel, total, counted, next, asked, beside, scored }
+        let (parts, sharing, progress, beside, scored) = (None, None, None, None, Box::new(|_: &Scores| {}));
+        Session {
+            model,
+            engine,
+            seed,
+            limits,
+            parts,
+            sharing,
+            progress,
+            cancel,
+            total,
+            counted,
+            next,
+            asked,
+            beside,
+            scored,
+        }
     }
 
     /// Cuts plans into pieces of another size.
@@ -103,6 +129,11 @@ impl Session {
     /// Keeps finished pieces among these parts, and takes up those that are there.
     pub fn resumable(self, parts: Parts) -> Self {
         Session { parts: Some(parts), ..self }
+    }
+
+    /// Leaves to other processes what they compute of the same parts.
+    pub(super) fn sharing(self, sharing: Rc<Sharing>) -> Self {
+        Session { sharing: Some(sharing), ..self }
     }
 
     /// Tells of every layer that rows went through, and of what an earlier run had done.
@@ -124,7 +155,8 @@ impl Session {
     pub fn beside(&self, model: &Arc<Model>) -> Session {
         let new = Session::new(model, self.engine, self.seed).cancelled_by(self.cancel.clone());
         let (parts, progress, beside) = (self.parts.clone(), self.progress.clone(), Some(model.name.clone()));
-        Session { parts, progress, beside, total: self.total.clone(), next: self.next.clone(), ..new }
+        let (total, next, sharing) = (self.total.clone(), self.next.clone(), self.sharing.clone());
+        Session { parts, sharing, progress, beside, total, next, ..new }
     }
 
     /// What is made of the model in another way than by running a plan, as `n` readings: those that were kept, or new ones.
@@ -135,20 +167,16 @@ impl Session {
         let (plan, work) = (Plan::default(), Work { flops: what.flops, ..Work::default() });
         let digest = plan.digest();
         self.total.borrow_mut().include(&Size { flops: what.flops, ..Size::default() });
-        let place = self.place(&Made { plan: &plan, digest: &digest, number: 0, more: format!("made: {}", what.of) });
-        if let Some((parts, of)) = &place
-            && let Some(readings) = parts.readings(of, what.n)?
-        {
-            self.kept(work);
-            return Ok(readings);
-        }
-        self.cancel.check()?;
-        let readings = make().map_err(SessionError::Unmade)?;
-        tell(&self.progress, (work, false));
-        if let Some((parts, of)) = &place {
-            parts.keep_readings(of, &readings)?;
-        }
-        Ok(readings)
+        self.next_plan();
+        let made = Made { plan: &plan, digest: &digest, number: 0, more: format!("made: {}", what.of), lane: None };
+        let make = || {
+            self.cancel.check()?;
+            let readings = make().map_err(SessionError::Unmade)?;
+            tell(&self.progress, (work, false));
+            Ok(readings)
+        };
+        let stand_in = |mut draw: Draw| draw.readings(vec![Reading::Number(0.0); what.n]);
+        Ok(self.part(&made, what.n, make, stand_in)?.told(|_| self.kept(work)))
     }
 
     /// How likely tokens were, after those of the prompts asked about that were run.
@@ -167,7 +195,9 @@ impl Session {
     /// As [`crate::run::run`]; and if a part cannot be kept or read.
     pub fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
         let program = self.compiled(plan)?;
-        self.count(plan, &plan.digest(), size(&program, self.engine));
+        let digest = plan.digest();
+        self.count(plan, &digest, size(&program, self.engine));
+        self.next_plan();
         let number = self.next.replace(self.next.get() + 1);
         let extended = self.asked.extended(&program);
         let pieces = match &extended {
@@ -175,8 +205,8 @@ impl Session {
             None => self.pieces(&program),
         };
         let mut found = Vec::with_capacity(plan.readouts.len());
-        for piece in &pieces {
-            let readings = self.piece(piece, number)?;
+        for (place, piece) in pieces.iter().enumerate() {
+            let readings = self.piece(piece, number, lane(&digest, place))?;
             for (i, reading) in piece.readouts.iter().zip(readings) {
                 match &extended {
                     Some(more) if *i >= plan.readouts.len() => self.asked.take(more, *i, &reading),
@@ -200,6 +230,7 @@ impl Session {
         let number = self.next.replace(self.next.get() + 1);
         let programs = plans.iter().map(|plan| self.compiled(plan)).collect::<Result<Vec<_>, _>>()?;
         let mut sizes = Vec::with_capacity(plans.len());
+        self.next_plan();
         for (plan, program) in plans.iter().zip(&programs) {
             let (size, digest) = (size(program, self.engine), plan.digest());
             self.count(plan, &digest, size);
@@ -207,24 +238,22 @@ impl Session {
         }
         let Some(first) = plans.first() else { return Ok(gatherer.finish()) };
         let digests: Vec<&str> = sizes.iter().map(|(_, digest)| digest.as_str()).collect();
-        let made = Made { plan: first, digest: &digests.join(" "), number, more: format!("gathered: {how}") };
-        let place = self.place(&made);
-        if let Some((parts, of)) = &place
-            && let Some(readings) = parts.readings(of, gatherer.made())?
-        {
+        let more = format!("gathered: {how}");
+        let made = Made { plan: first, digest: &digests.join(" "), number, more, lane: None };
+        let (n, gatherer) = (gatherer.made(), RefCell::new(gatherer));
+        let compute = || {
+            let mut gatherer = gatherer.borrow_mut();
+            for (i, (program, (size, _))) in programs.iter().zip(&sizes).enumerate() {
+                gatherer.take(i, &self.computed(program, *size)?)?;
+            }
+            Ok(gatherer.finish())
+        };
+        let stand_in = |mut draw: Draw| draw.readings(gatherer.borrow_mut().finish());
+        Ok(self.part(&made, n, compute, stand_in)?.told(|_| {
             let of = |f: fn(&Size) -> f64| sizes.iter().map(|(size, _)| f(size)).sum::<f64>();
             let rows = sizes.iter().map(|(size, _)| size.rows).sum();
             self.kept(Work { rows, flops: of(|size| size.flops), of_tokens: 0.0 });
-            return Ok(readings);
-        }
-        for (i, (program, (size, _))) in programs.iter().zip(&sizes).enumerate() {
-            gatherer.take(i, &self.computed(program, *size)?)?;
-        }
-        let readings = gatherer.finish();
-        if let Some((parts, of)) = &place {
-            parts.keep_readings(of, &readings)?;
-        }
-        Ok(readings)
+        }))
     }
 
     fn compiled<'p>(&'p self, plan: &'p Plan) -> Result<Program<'p>, RunError> {
@@ -237,13 +266,15 @@ impl Session {
     /// As [`generate`](crate::run::generate); and if a part cannot be kept or read.
     pub fn generate(&self, plan: &Plan, generation: &Generation) -> Result<Vec<Generated>, SessionError> {
         self.compiled(plan)?;
+        self.next_plan();
         let (number, digest) = (self.next.replace(self.next.get() + 1), plan.digest());
         let (samples, at_once) = (samples(&generation.runs), self.limits.runs.max(1));
         let mut generated = Vec::with_capacity(generation.runs.len());
-        for (runs, samples) in generation.runs.chunks(at_once).zip(samples.chunks(at_once)) {
+        for (place, (runs, samples)) in generation.runs.chunks(at_once).zip(samples.chunks(at_once)).enumerate() {
             let some = Generation { runs: runs.to_vec(), ..generation.clone() };
             let more = format!("{some:?} {samples:?}");
-            let made = Made { plan, digest: &digest, number, more };
+            let lane = Some(lane(&digest, place));
+            let made = Made { plan, digest: &digest, number, more, lane };
             generated.extend(self.generated(&made, &some, samples)?);
         }
         Ok(generated)
@@ -257,25 +288,69 @@ impl Session {
         let progress = |told: Told| tell(watching, expected.told(told));
         let options = self.options(&progress);
         let cost = |answers: &[Generated]| generation_size(plan, &decoder.arch, some, answers, options.budget);
-        let place = self.place(made);
-        if let Some((parts, of)) = &place
-            && let Some(answers) = parts.answers(of, some.runs.len())?
-        {
-            let size = cost(&answers)?;
+        let n = some.runs.len();
+        let compute = || {
+            self.cancel.check()?;
+            Ok(generate_samples(decoder, plan, some, samples, &options)?)
+        };
+        let stand_in = |mut draw: Draw| draw.texts(n, decoder.arch.vocab);
+        let found = self.part(made, n, compute, stand_in)?;
+        let size = cost(found.get())?;
+        self.count(plan, made.digest, size);
+        Ok(found.told(|answers| {
             let tokens = answers.iter().map(Generated::steps).sum::<usize>() * decoder.arch.n_layers;
-            let most = answers.len() * some.max_tokens.saturating_sub(1) * decoder.arch.n_layers;
+            let most = n * some.max_tokens.saturating_sub(1) * decoder.arch.n_layers;
             self.kept(expected.done(size.rows, tokens as u64));
             tell(watching, expected.told(Told::Spared(most.saturating_sub(tokens) as u64)));
-            self.count(plan, made.digest, size);
-            return Ok(answers);
-        }
-        self.cancel.check()?;
-        let answers = generate_samples(decoder, plan, some, samples, &options)?;
-        self.count(plan, made.digest, cost(&answers)?);
-        if let Some((parts, of)) = &place {
-            parts.keep_answers(of, &answers)?;
-        }
-        Ok(answers)
+        }))
+    }
+
+    /// A part: what is kept of it, or what is computed now and then kept; a stand-in, where another process is to compute it.
+    fn part<T: Part>(
+        &self,
+        made: &Made,
+        n: usize,
+        compute: impl FnOnce() -> Result<T, SessionError>,
+        stand_in: impl FnOnce(Draw) -> T,
+    ) -> Result<Found<T>, SessionError> {
+        let Some((parts, of)) = self.place(made) else { return compute().map(Found::New) };
+        let file = of.file::<T>();
+        let kept = || -> Result<Option<Found<T>>, SessionError> {
+            let Some(found) = parts.kept(&of, n)? else { return Ok(None) };
+            let is_news = self.sharing.as_ref().is_none_or(|sharing| sharing.is_news(file.clone()));
+            Ok(Some(if is_news { Found::Kept(found) } else { Found::New(found) }))
+        };
+        let found = || -> Result<Found<T>, SessionError> {
+            if let Some(found) = kept()? {
+                return Ok(found);
+            }
+            let Some(sharing) = &self.sharing else {
+                let found = compute()?;
+                parts.keep(&of, &found)?;
+                return Ok(Found::New(found));
+            };
+            let claim =
+                match sharing.whose(&of, &file, made.lane.unwrap_or_else(|| of.seed()), !has_functions(made.plan))? {
+                    Whose::Ours(claim) => claim,
+                    Whose::Others(seed) => return Ok(Found::New(stand_in(Draw::new(seed)))),
+                };
+            // It may have been finished between the look and the claim.
+            if let Some(found) = kept()? {
+                claim.made_good();
+                return Ok(found);
+            }
+            let found = compute()?;
+            parts.keep(&of, &found)?;
+            sharing.is_news(file.clone());
+            claim.made_good();
+            Ok(Found::New(found))
+        };
+        found().inspect_err(|_| self.sharing.iter().for_each(|sharing| sharing.failed()))
+    }
+
+    /// The next plan is made after what was read before.
+    fn next_plan(&self) {
+        self.sharing.iter().for_each(|sharing| sharing.next_plan());
     }
 
     /// Where what is made of a plan is kept, and as what; none where nothing is.
@@ -347,22 +422,15 @@ impl Session {
     }
 
     /// A piece's readings: those that were kept, or new ones. `number` is that of its plan.
-    fn piece(&self, piece: &Piece, number: usize) -> Result<Vec<Reading>, SessionError> {
+    fn piece(&self, piece: &Piece, number: usize, lane: u64) -> Result<Vec<Reading>, SessionError> {
         let program = self.compiled(&piece.plan)?;
         let cost = size(&program, self.engine);
         let digest = piece.plan.digest();
-        let place = self.place(&Made { plan: &piece.plan, digest: &digest, number, more: String::new() });
-        if let Some((parts, of)) = &place
-            && let Some(readings) = parts.readings(of, piece.plan.readouts.len())?
-        {
-            self.kept(Work { rows: cost.rows, flops: cost.flops, of_tokens: 0.0 });
-            return Ok(readings);
-        }
-        let readings = self.computed(&program, cost)?.into_inner();
-        if let Some((parts, of)) = &place {
-            parts.keep_readings(of, &readings)?;
-        }
-        Ok(readings)
+        let made = Made { plan: &piece.plan, digest: &digest, number, more: String::new(), lane: Some(lane) };
+        let compute = || Ok(self.computed(&program, cost)?.into_inner());
+        let stand_in = |mut draw: Draw| draw.readings(zeros(&program).into_inner());
+        let found = self.part(&made, piece.plan.readouts.len(), compute, stand_in)?;
+        Ok(found.told(|_| self.kept(Work { rows: cost.rows, flops: cost.flops, of_tokens: 0.0 })))
     }
 
     /// New readings of a program of this cost.
@@ -373,6 +441,32 @@ impl Session {
         let watching = &self.progress;
         let progress = |told: Told| tell(watching, (work(told.computed()), false));
         Ok(run_program(&self.model.decoder, program, &self.options(&progress))?)
+    }
+}
+
+/// A part, and whether it had been there.
+enum Found<T> {
+    /// It had been, and whoever watches was not told so.
+    Kept(T),
+    New(T),
+}
+
+impl<T> Found<T> {
+    fn get(&self) -> &T {
+        match self {
+            Found::Kept(part) | Found::New(part) => part,
+        }
+    }
+
+    /// The part; `tell` says of one that it had been there.
+    fn told(self, tell: impl FnOnce(&T)) -> T {
+        match self {
+            Found::Kept(part) => {
+                tell(&part);
+                part
+            }
+            Found::New(part) => part,
+        }
     }
 }
 

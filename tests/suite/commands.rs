@@ -383,7 +383,7 @@ fn resuming_a_run_that_is_complete_says_so_and_changes_nothing() {
     bench.interchange(&model, &pairs, &[]).done();
     let record = std::fs::read(bench.out("run").join("run.json")).expect("a record");
     let said = bench.interchange(&model, &pairs, &["--resume"]).done();
-    assert!(said.contains("is complete; nothing was left to run"), "{said}");
+    assert!(said.contains("is complete; nothing is left to run"), "{said}");
     assert_eq!(std::fs::read(bench.out("run").join("run.json")).expect("a record"), record);
     assert_eq!(bench.written(), ["run"]);
 }

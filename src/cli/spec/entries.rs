@@ -2,6 +2,7 @@
 
 use crate::analyses::Command;
 use crate::cli::compare::is_followed;
+use crate::cli::share::With;
 use crate::cli::{Cli, CliError, Command as Any};
 use crate::names::meant;
 use crate::study::OF_RUN;
@@ -39,7 +40,8 @@ pub(in crate::cli) struct Entry {
 }
 
 /// Flags that belong to the experiment as a whole.
-const OF_THE_RUN: [&str; 6] = ["out", "force", "resume", "dry-run", "quiet", "json"];
+const OF_THE_RUN: [&str; 10] =
+    ["out", "force", "resume", "shard", "join", "gathered", "dry-run", "prompt-tokens", "quiet", "json"];
 
 /// Keys of an entry that are no flags.
 const OWN_KEYS: [&str; 3] = ["command", "name", "models"];
@@ -225,16 +227,16 @@ fn flag(key: &str, value: &toml::Value) -> Result<Vec<String>, String> {
 }
 
 /// A model's name as part of a folder's.
-fn slug(model: &str) -> String {
+pub(super) fn slug(model: &str) -> String {
     let name = crate::names::short_name(model);
     let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
     name.chars().map(plain).collect::<String>().trim_matches(['-', '.']).to_string()
 }
 
 impl Entry {
-    /// The first file of the run itself that it reads: `screen/circuit.json`.
-    pub(super) fn reads_of_run(&self) -> Option<&str> {
-        self.words.iter().find_map(|word| of_run(word).map(|(_, file)| file))
+    /// The files of the run itself that it reads: `screen/circuit.json`.
+    pub(super) fn reads_of_run(&self) -> impl Iterator<Item = &str> {
+        self.words.iter().filter_map(|word| of_run(word).map(|(_, file)| file))
     }
 }
 
@@ -252,11 +254,12 @@ pub(in crate::cli) fn placed(word: &str, run: &Path) -> String {
     }
 }
 
-/// An entry as the command line's parser reads it, with the folder of the whole run.
-pub(super) fn read(shown: &str, entry: &Entry, run: &Path) -> Result<Command, CliError> {
+/// An entry as the command line's parser reads it, with the folder of the whole run and whoever computes it.
+pub(super) fn read(shown: &str, entry: &Entry, run: &Path, with: With) -> Result<Command, CliError> {
     let out = run.join(&entry.folder);
     let words = std::iter::once("gatelens".to_string()).chain(entry.words.iter().map(|word| placed(word, run)));
     let words = words.chain(["--resume".to_string(), "--out".to_string(), out.display().to_string()]);
+    let words = words.chain(with.words());
     let cli = Cli::try_parse_from(words).map_err(|e| {
         let text = e.render().to_string();
         let lines: Vec<&str> = text.lines().take_while(|l| !l.trim().is_empty()).map(str::trim).collect();

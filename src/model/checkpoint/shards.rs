@@ -7,6 +7,7 @@ use super::{CheckpointError, Numbers, Raw};
 use crate::model::adapter::Adapter;
 use crate::model::gguf::{GgmlKind, dequantize};
 use crate::names::{nearest, suggestion};
+use crate::parameters::param;
 use memmap2::Mmap;
 use safetensors::{Dtype, SafeTensors};
 use sha2::Digest;
@@ -35,6 +36,8 @@ pub struct Shards {
     /// What is added to them after that.
     mixture: Option<Box<Mixture>>,
     warnings: Vec<String>,
+    /// Whether a description stands for them, and nothing is stored.
+    described: bool,
 }
 
 /// The blocks of DeepSeek's layout, which all others take over.
@@ -92,7 +95,10 @@ impl Shards {
         } else {
             let why = format!(
                 "has neither `{SINGLE}` nor `{INDEX}`; gatelens reads safetensors (convert other formats with \
-                 `transformers`' save_pretrained) and GGUF"
+                 `transformers`' save_pretrained) and GGUF; what a study would cost is counted without weights, with {} \
+                 and {}",
+                param("dry_run"),
+                param("prompt_tokens")
             );
             return Err(file_error(dir, why));
         }
@@ -102,7 +108,17 @@ impl Shards {
 
     fn none(dir: &Path) -> Self {
         let (files, tensors, aliases, warnings) = (Vec::new(), BTreeMap::new(), BTreeMap::new(), Vec::new());
-        Shards { dir: dir.to_path_buf(), files, tensors, block: BLOCK, aliases, merge: None, mixture: None, warnings }
+        let (dir, described) = (dir.to_path_buf(), false);
+        Shards { dir, files, tensors, block: BLOCK, aliases, merge: None, mixture: None, warnings, described }
+    }
+
+    /// Those of a model of which there is a description alone, at this path.
+    pub(super) fn described(path: &Path) -> Self {
+        Shards { described: true, ..Shards::none(path) }
+    }
+
+    pub(super) fn is_described(&self) -> bool {
+        self.described
     }
 
     /// The weights in one file.
@@ -275,6 +291,10 @@ impl Shards {
         }
         let bad = |why: String| self.bad(name, why);
         let Some(entry) = self.tensors.get(name) else {
+            if self.described {
+                let why = "is not there: the model is only described, so that nothing of it can be computed";
+                return Err(bad(why.to_string()));
+            }
             let near = nearest(name, self.tensors.keys().map(String::as_str));
             return Err(bad(format!("is missing{}", suggestion(&near))));
         };

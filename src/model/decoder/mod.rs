@@ -133,6 +133,16 @@ impl Decoder {
             .try_for_each(Table::read)
     }
 
+    /// Whether there are weights to compute with; none where the model is only described.
+    pub fn has_weights(&self) -> bool {
+        !self.embed.source().is_described()
+    }
+
+    /// What the weights take in a dtype, in bytes.
+    pub fn weight_bytes(&self, dtype: DType) -> u64 {
+        self.parameters.saturating_mul(dtype.size_in_bytes() as u64)
+    }
+
     /// Whether weights do not stay in memory: each pass reads them anew.
     pub fn streamed(&self) -> bool {
         self.layers.streamed()

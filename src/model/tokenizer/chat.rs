@@ -54,6 +54,10 @@ impl Tokenizer {
         ending: Ending,
         vars: &Map<String, Value>,
     ) -> Result<String, TokenizerError> {
+        if self.is_planned() {
+            let said = messages.iter().map(|message| Value::Object(message.fields().clone()).to_string());
+            return Ok(said.collect::<Vec<_>>().join("\n"));
+        }
         let template = self.template()?.ok_or_else(|| TokenizerError::NoTemplate { path: self.path.clone() })?;
         let mut all = self.vars.clone();
         all.extend(vars.iter().map(|(key, value)| (key.clone(), value.clone())));

@@ -10,6 +10,7 @@ mod folder;
 mod from_gguf;
 mod markers;
 mod marks;
+mod planned;
 mod recipes;
 mod side;
 mod spm;
@@ -19,12 +20,15 @@ mod tests;
 use std::ops::Range;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 use tokenizers::Encoding;
+use tokenizers::models::bpe::BPE;
 
 pub use chat::Ending;
 pub use error::TokenizerError;
+use planned::Planned;
 
 use crate::measured::NamedToken;
 
@@ -63,6 +67,8 @@ pub struct Tokenizer {
     /// Variables that every conversation's template is given.
     vars: Map<String, Value>,
     warnings: Vec<String>,
+    /// What stands in for all of it, where a study is only counted.
+    planned: Option<Arc<Planned>>,
 }
 
 /// What special tokens do to the ends of a text, beyond what the inner tokenizer's own
@@ -124,11 +130,37 @@ impl Tokenizer {
             template,
             vars: Map::new(),
             warnings,
+            planned: None,
         };
         let first = tokenizer.encode("a", false)?.first().copied();
         let first = first.and_then(|id| tokenizer.inner.id_to_token(id));
         tokenizer.adds_space = first.is_some_and(|piece| piece.starts_with(SPACE_SIGN));
         Ok(tokenizer)
+    }
+
+    /// A stand-in, where a study is only counted: every text has `length` tokens of a vocabulary, which no other text has at
+    /// the same places, and every answer has one. It has no chat template; of a conversation it takes all that is said.
+    /// `path` is for messages.
+    pub(in crate::model) fn planned(path: &Path, length: usize, vocab: usize) -> Self {
+        Self {
+            inner: tokenizers::Tokenizer::new(BPE::default()),
+            path: path.to_owned(),
+            vocab_size: vocab,
+            bos: None,
+            eos: None,
+            ends: Ends::default(),
+            // Of a space before an answer it knows nothing.
+            adds_space: true,
+            template: None,
+            vars: Map::new(),
+            warnings: Vec::new(),
+            planned: Some(Arc::new(Planned::new(length, vocab))),
+        }
+    }
+
+    /// Whether it is a stand-in, whose ids mean nothing.
+    pub fn is_planned(&self) -> bool {
+        self.planned.is_some()
     }
 
     /// With a chat template that takes this day for today.
@@ -156,6 +188,9 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::TooLong`] beyond [`LONGEST_TEXT`]; [`TokenizerError::Encode`] otherwise.
     pub fn encode(&self, text: &str, add_special: bool) -> Result<Vec<u32>, TokenizerError> {
+        if let Some(planned) = &self.planned {
+            return Ok(planned.text(text));
+        }
         let encoding = self.encoding(text, || self.inner.encode_fast(text, add_special))?;
         let ids = encoding.get_ids().to_vec();
         Ok(if add_special { self.with_ends(ids, |id| id) } else { ids })
@@ -170,6 +205,12 @@ impl Tokenizer {
         text: &str,
         add_special: bool,
     ) -> Result<Vec<(u32, Range<usize>)>, TokenizerError> {
+        if let Some(planned) = &self.planned {
+            let ids = planned.text(text);
+            // Tokens of a stand-in share a text evenly.
+            let (n, bytes) = (ids.len(), text.len());
+            return Ok(ids.into_iter().enumerate().map(|(i, id)| (id, i * bytes / n..(i + 1) * bytes / n)).collect());
+        }
         let encoding = self.encoding(text, || self.inner.encode(text, add_special))?;
         let places = encoding.get_offsets().iter().map(|(start, end)| *start..*end);
         let ids = encoding.get_ids().iter().copied().zip(places).collect();
@@ -269,6 +310,10 @@ impl Tokenizer {
     /// # Errors
     /// [`TokenizerError::NoToken`] for an empty text, and those of [`Tokenizer::encode`].
     pub fn answer_tokens(&self, text: &str) -> Result<Vec<u32>, TokenizerError> {
+        let none = || TokenizerError::NoToken { text: text.to_owned() };
+        if let Some(planned) = &self.planned {
+            return (!text.is_empty()).then(|| vec![planned.answer(text)]).ok_or_else(none);
+        }
         let spared = text.strip_prefix(' ').filter(|rest| self.adds_space && !rest.trim().is_empty());
         let mut ids = self.encode(spared.unwrap_or(text), false)?;
         let lone = |id: &u32| self.inner.id_to_token(*id).is_some_and(|piece| piece.chars().all(|c| c == SPACE_SIGN));
@@ -281,7 +326,7 @@ impl Tokenizer {
                 None => drop(ids.remove(0)),
             }
         }
-        if ids.is_empty() { Err(TokenizerError::NoToken { text: text.to_owned() }) } else { Ok(ids) }
+        if ids.is_empty() { Err(none()) } else { Ok(ids) }
     }
 
     /// The first of an answer's tokens ([`Tokenizer::answer_tokens`]): the one that a metric scores.

@@ -246,6 +246,13 @@ fn size<'a>(stored: impl IntoIterator<Item = &'a Stored>) -> u64 {
 }
 
 impl EndSpec {
+    /// The same of a model without weights: norms multiply by their scale alone, and logits have no bias.
+    pub(super) fn without_numbers(self) -> Self {
+        let plain = |norm: NormSpec| NormSpec { weight: None, bias: None, ..norm };
+        let (embed_norm, final_norm) = (self.embed_norm.map(plain), plain(self.final_norm));
+        EndSpec { embed_norm, final_norm, unembed_bias: None, ..self }
+    }
+
     /// Everything that the ends read.
     fn stored(&self) -> impl Iterator<Item = &Stored> {
         let norms = self.final_norm.stored().chain(self.embed_norm.iter().flat_map(NormSpec::stored));
