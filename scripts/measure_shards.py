@@ -3,8 +3,8 @@
 
     scripts/measure_shards.py MODEL PAIRS [--gatelens target/release/gatelens] [--shards 4] [--threads 2] -- FLAGS OF interchange
 
-Shards run one after another, each as one process does, so that they do not disturb one another. Loading the model is counted, once a
-process. At the end the shards are gathered, and the tables compared byte for byte.
+Shards run one after another, each as one process does, so that they do not disturb one another. Loading the model is counted, once
+a process. At the end the shards are gathered, and the tables compared byte for byte.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def main() -> None:
         names = [at(f"shard-{i + 1}") for i in range(asked.shards)]
         whole = processor_time([*words, at("whole")], asked.threads)
         each = [
-            processor_time([*words, name, f"--shard={shard}"], asked.threads) for name, shard in zip(names, shards)
+            processor_time([*words, name, f"--shard={shard}"], asked.threads) for name, shard in zip(names, shards, strict=True)
         ]
         gather = processor_time([asked.gatelens, "gather", *names, "--out", at("gathered")], asked.threads)
         tables = sorted(path.name for path in Path(at("whole")).glob("*.parquet"))

@@ -371,7 +371,9 @@ def open(
     AVX2 does: for machines with and without AVX-512 that share a run. Warnings go to the logger ``gatelens``.
     """
     vars_ = json.dumps(dict(template_vars or {}))
-    core = _core.open_model(os.fspath(name), device, dtype, max_memory, threads, portable, list(ignore_config_key), date, vars_)
+    core = _core.open_model(
+        os.fspath(name), device, dtype, max_memory, threads, portable, list(ignore_config_key), date, vars_
+    )
     model = Model(core)
     hear()
     for warning in model.warnings:

@@ -41,7 +41,9 @@ def test_the_examples_share_a_study(on: str, model: gl.Model, tmp_path: Path) ->
     if importlib.util.find_spec("ray" if on == "ray" else "distributed") is None:
         pytest.skip(f"{on} is not installed")
     out = tmp_path / "shared"
-    ran = subprocess.run([sys.executable, EXAMPLES / f"on_{on}.py", out, "--workers", "2"], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, EXAMPLES / f"on_{on}.py", out, "--workers", "2"], capture_output=True, text=True
+    )
     assert ran.returncode == 0, ran.stderr
     alone = gl.Interchange("demo:pairs.jsonl").run(model, out=tmp_path / "alone")
     assert tables(out) == tables(alone.path) and "interchange" in ran.stdout
