@@ -2,7 +2,7 @@
 //!
 //! All of them run the analysis' one body. Where a reading's part is another's to compute and is not there yet, the session
 //! hands out a stand-in, and the body goes on: what it plans next may depend on the stand-in, or may not. It is run again with
-//! other stand-ins; what it plans on both does not depend on them, and so may be computed already ([`Sharing`]). Results never
+//! other stand-ins; what it plans on both does not depend on them, and so may be computed already (`Sharing`). Results never
 //! rest on that guess: the body is run once more when all parts are there, and a part that was computed in vain is not asked
 //! for then.
 
