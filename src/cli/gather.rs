@@ -1,9 +1,9 @@
 //! `gatelens gather`: the parts of several shards in one folder, and the last step of the run that they are of.
 
-use super::share::without;
+use super::share::{without, without_flags};
 use super::{Cli, CliError, say};
 use crate::files::{TEMPORARY_SUFFIX, WriteError, write_file_with};
-use crate::rundir::{PARAMS_FILE, RUN_FILE, RunDirError, differences, names};
+use crate::rundir::{LOCK_FILE, PARAMS_FILE, RUN_FILE, RunDirError, differences, names};
 use crate::study::share::{Note, claims};
 use clap::Parser;
 use serde_json::{Map, Value};
@@ -27,9 +27,6 @@ pub(super) struct Gather {
     #[arg(long)]
     json: bool,
 }
-
-/// What stands in the folder of an unfinished run and is not to be gathered.
-const LOCK: &str = ".lock";
 
 impl Gather {
     pub(super) fn run(&self) -> Result<(), CliError> {
@@ -81,16 +78,7 @@ impl Gather {
 
 /// The words of a command with another place to write to, and without what says how to start or what to leave.
 fn placed(words: &[String], out: &Path) -> Vec<String> {
-    let mut placed = Vec::with_capacity(words.len() + 2);
-    let mut words = words.iter();
-    while let Some(word) = words.next() {
-        match word.as_str() {
-            "--out" | "--only" => drop(words.next()),
-            "--resume" | "--json" => {}
-            word if word.starts_with("--out=") || word.starts_with("--only=") => {}
-            word => placed.push(word.to_string()),
-        }
-    }
+    let mut placed = without_flags(words, &["--resume", "--json"], &["--out", "--only"]);
     placed.extend(["--out".to_string(), out.display().to_string()]);
     placed
 }
@@ -192,7 +180,7 @@ pub(super) fn whole(dir: &Path) -> PathBuf {
 /// Whether a file is more than a sign of who is at work.
 fn is_gathered(path: &Path) -> bool {
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    name != LOCK && !name.ends_with(TEMPORARY_SUFFIX) && claims::claimed(path).is_none()
+    name != LOCK_FILE && !name.ends_with(TEMPORARY_SUFFIX) && claims::claimed(path).is_none()
 }
 
 fn is_same(a: &Path, b: &Path) -> bool {

@@ -27,9 +27,6 @@ pub(super) struct With {
     gathered: bool,
 }
 
-/// The flags as words, but for values.
-const FLAGS: [&str; 3] = ["--shard", "--join", "--gathered"];
-
 impl With {
     /// Who computes.
     pub(super) fn share(self) -> Share {
@@ -54,13 +51,20 @@ impl With {
 
 /// Words of a command without those that say who computes it.
 pub(super) fn without(words: &[String]) -> Vec<String> {
+    without_flags(words, &["--join", "--gathered"], &["--shard"])
+}
+
+/// Words of a command without some flags: those that stand alone, and those that a value belongs to.
+pub(super) fn without_flags(words: &[String], alone: &[&str], valued: &[&str]) -> Vec<String> {
     let mut kept = Vec::with_capacity(words.len());
     let mut words = words.iter();
     while let Some(word) = words.next() {
-        if word == "--shard" {
+        if valued.contains(&word.as_str()) {
             // Its value follows.
             words.next();
-        } else if !FLAGS.contains(&word.as_str()) && !word.starts_with("--shard=") {
+        } else if valued.iter().any(|flag| word.strip_prefix(flag).is_some_and(|rest| rest.starts_with('='))) {
+            // Its value stands with it.
+        } else if !alone.contains(&word.as_str()) {
             kept.push(word.clone());
         }
     }

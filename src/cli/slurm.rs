@@ -9,7 +9,7 @@ pub(super) mod queue;
 
 use super::analysis::quoted;
 use super::model_args::Output;
-use super::share::without;
+use super::share::{without, without_flags};
 use super::spec::listed;
 use super::{Cli, CliError, Command as Any, program, say};
 use crate::files::write_file;
@@ -287,8 +287,7 @@ impl Work {
 
 /// The words of a command, but for those that the array has its own of.
 fn own(words: &[String]) -> Vec<String> {
-    let of_one_process = |word: &String| matches!(word.as_str(), "--resume" | "--quiet" | "--json");
-    without(words).into_iter().filter(|word| !of_one_process(word)).collect()
+    without_flags(&without(words), &["--resume", "--quiet", "--json"], &[])
 }
 
 /// Refuses words that no task could run.

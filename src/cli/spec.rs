@@ -272,7 +272,7 @@ impl Experiment<'_> {
         directory.claim(&self.parameters)?;
         let share = settings.place.with.share();
         if share != Share::Whole {
-            self.note().leave(&directory)?;
+            Note::of(settings.words).leave(&directory)?;
         }
         let Came { left_out, missing } = run_all(jobs, self.entries, here, settings)?;
         if let Some(missing) = missing {
@@ -320,12 +320,6 @@ impl Experiment<'_> {
         // The claim went with the directory that it stood in.
         claim.into_iter().for_each(Claim::made_good);
         Ok(Outcome::Written(path))
-    }
-
-    /// What those who share it must have in common.
-    fn note(&self) -> Note {
-        let (folder, version) = (std::env::current_dir().unwrap_or_default(), env!("CARGO_PKG_VERSION").to_string());
-        Note { words: self.settings.words.to_vec(), folder, version, ..Note::default() }
     }
 }
 

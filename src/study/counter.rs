@@ -174,19 +174,26 @@ impl Counter {
         self.engines.iter().map(of).collect()
     }
 
-    /// Counts what a plan costs.
-    fn count(&self, plan: &Plan) -> Result<(), SessionError> {
+    /// Counts what a plan costs; gives the operations by the first engine.
+    fn count(&self, plan: &Plan) -> Result<f64, SessionError> {
         let sizes = self.sizes(plan)?;
         let flops = sizes.first().map_or(0.0, |size| size.flops);
-        let pieces = (flops / Limits::of(&self.model.decoder).flops).ceil().max(1.0) as usize;
         let mut counted = self.counted.borrow_mut();
-        counted.pieces += pieces;
         counted.extent.include(plan);
         counted.sizes.iter_mut().zip(&sizes).for_each(|(total, size)| total.include(size));
         if !self.beside && counted.dearest.as_ref().is_none_or(|(most, _)| flops > *most) {
             counted.dearest = Some((flops, plan.clone()));
         }
-        Ok(())
+        Ok(flops)
+    }
+
+    /// Counts pieces that are kept.
+    fn keep(&self, pieces: usize) {
+        self.counted.borrow_mut().pieces += pieces;
+    }
+
+    fn limits(&self) -> Limits {
+        Limits::of(&self.model.decoder)
     }
 }
 
@@ -200,15 +207,15 @@ impl Runner for Counter {
     }
 
     fn run(&self, plan: &Plan) -> Result<Readings, SessionError> {
-        self.count(plan)?;
+        let flops = self.count(plan)?;
+        self.keep((flops / self.limits().flops).ceil().max(1.0) as usize);
         let arch = &self.model.decoder.of(plan.kv).arch;
         Ok(zeros(&plan.compile(arch).map_err(crate::run::RunError::from)?))
     }
 
     fn gather(&self, plans: &[Plan], _how: &str, gatherer: &mut dyn Gather) -> Result<Vec<Reading>, SessionError> {
-        let before = self.counted.borrow().pieces;
-        plans.iter().try_for_each(|plan| self.count(plan))?;
-        self.counted.borrow_mut().pieces = before + 1;
+        plans.iter().try_for_each(|plan| self.count(plan).map(drop))?;
+        self.keep(1);
         Ok(gatherer.finish())
     }
 
@@ -217,18 +224,16 @@ impl Runner for Counter {
         let first = |plan: &Plan| self.sizes(plan).map(|sizes| sizes.first().copied().unwrap_or_default());
         let [whole, prompts] = whole_and_prompts(plan, generation, first)?;
         self.counted.borrow_mut().of_tokens += whole.flops - prompts.flops;
-        let (before, runs) = (self.counted.borrow().pieces, generation.runs.len());
         self.count(&continued_alone(plan, &generation.runs, generation.max_tokens))?;
-        self.counted.borrow_mut().pieces = before + runs.div_ceil(Limits::of(&self.model.decoder).runs);
+        self.keep(generation.runs.len().div_ceil(self.limits().runs));
         Ok(vec![Generated { ids: Vec::new(), stopped: true }; generation.runs.len()])
     }
 
     fn make(&self, what: &Making, _: &mut Make) -> Result<Vec<Reading>, SessionError> {
         self.cancel.check()?;
         let size = Size { flops: what.flops, ..Size::default() };
-        let mut counted = self.counted.borrow_mut();
-        counted.sizes.iter_mut().for_each(|total| total.include(&size));
-        counted.pieces += 1;
+        self.counted.borrow_mut().sizes.iter_mut().for_each(|total| total.include(&size));
+        self.keep(1);
         Ok(vec![Reading::Number(0.0); what.n])
     }
 

@@ -220,11 +220,9 @@ fn complete_soon(place: &Place, record: &RunRecord) -> Result<Option<Finished>, 
 const SECONDS: usize = 60;
 
 /// What those who share a study must have in common.
-fn note(record: &RunRecord, origin: &Origin, study: &Study, pieces: usize) -> Note {
+fn note(record: &RunRecord, origin: &Origin, study: &Study, parts: usize) -> Note {
     let streamed = study.model.decoder.streamed();
-    let folder = std::env::current_dir().unwrap_or_default();
-    let (version, products) = (record.version.clone(), record.products.clone());
-    Note { words: origin.words.clone(), folder, version, products, streamed, parts: pieces }
+    Note { products: record.products.clone(), streamed, parts, ..Note::of(&origin.words) }
 }
 
 /// The directory is not where it was left.

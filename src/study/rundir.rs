@@ -33,7 +33,7 @@ use super::share::claims::{self, Claim, Claims, Turn};
 use crate::files::{TEMPORARY_SUFFIX, look_again, parent, sync_dir, sync_tree, write_new};
 use sha2::{Digest, Sha256};
 
-const LOCK_FILE: &str = ".lock";
+pub(crate) const LOCK_FILE: &str = ".lock";
 pub(crate) const PARAMS_FILE: &str = "params.json";
 /// What a process that shares a run says of it, for those that join and gather.
 pub(crate) const COMMAND_FILE: &str = ".command.json";

@@ -11,6 +11,7 @@ use super::progress::{Progress, Work};
 use super::rundir::RunDirError;
 use super::scores::Asked;
 pub use super::scores::{Scores, Wanted};
+use super::share::claims::Claim;
 use super::share::{Sharing, Whose};
 use super::stand_ins::{Draw, zeros};
 use crate::files::WriteError;
@@ -324,26 +325,27 @@ impl Session {
             if let Some(found) = kept()? {
                 return Ok(found);
             }
-            let Some(sharing) = &self.sharing else {
-                let found = compute()?;
-                parts.keep(&of, &found)?;
-                return Ok(Found::New(found));
-            };
-            let claim =
-                match sharing.whose(&of, &file, made.lane.unwrap_or_else(|| of.seed()), !has_functions(made.plan))? {
-                    Whose::Ours(claim) => claim,
+            let mut claim = None;
+            if let Some(sharing) = &self.sharing {
+                let lane = made.lane.unwrap_or_else(|| of.seed());
+                match sharing.whose(&of, &file, lane, !has_functions(made.plan))? {
+                    Whose::Ours(ours) => claim = Some(ours),
                     Whose::Others(seed) => return Ok(Found::New(stand_in(Draw::new(seed)))),
-                };
-            // It may have been finished between the look and the claim.
-            if let Some(found) = kept()? {
-                claim.made_good();
-                return Ok(found);
+                }
             }
-            let found = compute()?;
-            parts.keep(&of, &found)?;
-            sharing.is_news(file.clone());
-            claim.made_good();
-            Ok(Found::New(found))
+            // It may have been finished between the look and the claim.
+            let meanwhile = if claim.is_some() { kept()? } else { None };
+            let found = match meanwhile {
+                Some(found) => found,
+                None => {
+                    let found = compute()?;
+                    parts.keep(&of, &found)?;
+                    self.sharing.iter().for_each(|sharing| _ = sharing.is_news(file.clone()));
+                    Found::New(found)
+                }
+            };
+            claim.into_iter().for_each(Claim::made_good);
+            Ok(found)
         };
         found().inspect_err(|_| self.sharing.iter().for_each(|sharing| sharing.failed()))
     }

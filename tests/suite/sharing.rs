@@ -148,13 +148,7 @@ fn holds(range: std::ops::Range<usize>) {
     for (name, words) in &analyses(&bench)[range] {
         let words: Vec<String> = std::iter::once(name.to_string()).chain(words.iter().cloned()).collect();
         let whole = bench.out(&format!("{name}-whole"));
-        let to = |out: &Path, more: &str| {
-            words
-                .iter()
-                .cloned()
-                .chain(["--out".to_string(), out.display().to_string(), more.to_string()])
-                .collect::<Vec<_>>()
-        };
+        let to = |out: &Path, more: &str| placed(&words, out, more);
         gatelens(to(&whole, "--quiet")).done();
         let shards = bench.out(&format!("{name}-gathered"));
         in_shards(&bench, &words, &shards, 2);
@@ -164,6 +158,11 @@ fn holds(range: std::ops::Range<usize>) {
         both.into_iter().for_each(|child| ended_well(child));
         are_the_same(&joint, &whole);
     }
+}
+
+/// A command with a place to write to, and one word more.
+fn placed(words: &[String], out: &Path, more: &str) -> Vec<String> {
+    words.iter().cloned().chain(["--out".to_string(), out.display().to_string(), more.to_string()]).collect()
 }
 
 fn begun(words: &[String]) -> Child {
@@ -205,13 +204,7 @@ fn tables_of_several_processes_are_those_of_one_3() {
 fn a_suite_goes_through_its_stages_in_shards_and_by_joining() {
     let bench = Bench::new();
     let words: Vec<String> = "policy demo --max-pairs 24".split(' ').map(str::to_string).collect();
-    let to = |out: &str, more: &str| {
-        words
-            .iter()
-            .cloned()
-            .chain(["--out".to_string(), bench.out(out).display().to_string(), more.to_string()])
-            .collect::<Vec<_>>()
-    };
+    let to = |out: &str, more: &str| placed(&words, &bench.out(out), more);
     gatelens(to("whole", "--quiet")).done();
     // Behaviour gives the metric, the screen the gate.
     assert!(in_shards(&bench, &words, &bench.out("gathered"), 2) >= 3);
@@ -230,13 +223,7 @@ fn twenty_processes_compute_no_part_twice_but_for_those_that_were_killed() {
         .split(' ')
         .map(str::to_string)
         .collect();
-    let to = |out: &str, more: &str| {
-        words
-            .iter()
-            .cloned()
-            .chain(["--out".to_string(), bench.out(out).display().to_string(), more.to_string()])
-            .collect::<Vec<_>>()
-    };
+    let to = |out: &str, more: &str| placed(&words, &bench.out(out), more);
     gatelens(to("whole", "--quiet")).done();
     // A shard of one does what any process does, and leaves its parts for the count.
     let mut all: Vec<Child> = (0..20).map(|_| begun(&to("shared", "--shard=1/1"))).collect();

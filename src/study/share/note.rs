@@ -27,6 +27,12 @@ pub struct Note {
 }
 
 impl Note {
+    /// What this process says of a run that these words began.
+    pub(crate) fn of(words: &[String]) -> Note {
+        let (folder, version) = (std::env::current_dir().unwrap_or_default(), env!("CARGO_PKG_VERSION").to_string());
+        Note { words: words.to_vec(), folder, version, ..Note::default() }
+    }
+
     /// What is said in a folder; none where it is not shared, or what is there cannot be read.
     pub fn read(partial: &Path) -> Option<Note> {
         serde_json::from_slice(&std::fs::read(partial.join(COMMAND_FILE)).ok()?).ok()
