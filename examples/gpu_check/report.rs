@@ -94,7 +94,10 @@ impl Report {
     }
 
     pub fn write(&self, path: &Path) -> Result<(), Failed> {
-        Ok(std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")?)
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        folder.map_or(Ok(()), std::fs::create_dir_all)?;
+        std::fs::write(path, serde_json::to_string_pretty(self)? + "\n")
+            .map_err(|e| format!("{}: {e}", path.display()).into())
     }
 
     /// The Markdown table.
