@@ -6,6 +6,10 @@
 // Edits of a list count in its order. The host cuts it so that blocks need not wait for each other: a chain is the edits
 // of one row, in order, that one block makes; a wave is the chains of one launch. An edit is in a later wave than the
 // last one before it that changed the row which it copies, and than the last one before it that copied its row.
+//
+// The way back, from the gradient with respect to what a list made to that with respect to what it was given, is a list
+// too: each edit's, from the last to the first. What a clamp lets through depends on what it was given, so the edits are
+// made once more before, and clamps mark what was within.
 
 #include "device.cuh"
 
@@ -25,9 +29,10 @@ __device__ void narrow_each(const float *scratch, const int *from, const int *ro
   for (int i = int(threadIdx.x); i < width; i += int(blockDim.x)) narrow(row[i], &to[i]);
 }
 
-enum Kind { ZERO, COPY_ROW, SET, ADD, PROJECT_OUT, SCALE, CLAMP };
+enum Kind { ZERO, COPY_ROW, SET, ADD, PROJECT_OUT, SCALE, CLAMP, CLAMP_AND_MARK, KEEP_MARKED };
 
-// `source`: the row that COPY_ROW copies; `vector`: where the edit's numbers begin; `first_range`, `ranges`: its columns.
+// `source`: the row that COPY_ROW copies; `vector`: where the edit's numbers begin, or its marks; `first_range`, `ranges`:
+// its columns.
 struct Edit { int kind, row, source, vector, first_range, ranges; };
 
 // Columns `start..end`, of which the first is number `joined` of all columns of the edit.
@@ -65,10 +70,13 @@ __device__ void project_out(float *row, const float *along, const Edit &edit, co
   each(edit, ranges, [&](int i, int j) { row[i] = __fadd_rn(row[i], -__fmul_rn(c, along[j])); });
 }
 
+// What is no number stays so: fmaxf and fminf would make a number of it.
+__device__ __forceinline__ float clamped(float x, float a, float b) { return x == x ? fminf(fmaxf(x, a), b) : x; }
+
 // Makes one edit. Products are rounded before they are added, as on the CPU.
-__device__ void make(float *scratch, int width, const Edit &edit, const Columns *ranges, const float *vectors, float a,
-                     float b) {
-  float *row = scratch + size_t(edit.row) * width;
+__device__ void make(float *scratch, int width, const Edit &edit, const Columns *ranges, const float *vectors,
+                     float *marks, float a, float b) {
+  float *row = scratch + size_t(edit.row) * width, *mark = marks + edit.vector;
   const float *other = scratch + size_t(edit.source) * width, *vector = vectors + edit.vector;
   switch (edit.kind) {
     case ZERO: each(edit, ranges, [&](int i, int) { row[i] = 0.0f; }); break;
@@ -77,20 +85,26 @@ __device__ void make(float *scratch, int width, const Edit &edit, const Columns 
     case ADD: each(edit, ranges, [&](int i, int j) { row[i] = __fadd_rn(row[i], __fmul_rn(a, vector[j])); }); break;
     case PROJECT_OUT: project_out(row, vector, edit, ranges); break;
     case SCALE: each(edit, ranges, [&](int i, int) { row[i] *= a; }); break;
-    // What is no number stays so: fmaxf and fminf would make a number of it.
-    case CLAMP: each(edit, ranges, [&](int i, int) { if (row[i] == row[i]) row[i] = fminf(fmaxf(row[i], a), b); }); break;
+    case CLAMP: each(edit, ranges, [&](int i, int) { row[i] = clamped(row[i], a, b); }); break;
+    case CLAMP_AND_MARK:
+      each(edit, ranges, [&](int i, int j) {
+        mark[j] = row[i] >= a && row[i] <= b ? 1.0f : 0.0f;
+        row[i] = clamped(row[i], a, b);
+      });
+      break;
+    case KEEP_MARKED: each(edit, ranges, [&](int i, int j) { if (mark[j] == 0.0f) row[i] = 0.0f; }); break;
   }
 }
 
 // Makes the chains of one wave. `edits` is in the order of chains; `numbers` holds two a edit (a coefficient, a clamp's
 // ends). grid: the wave's chains; block: a multiple of 32 threads, 1024 at most.
 extern "C" __global__ void edit_rows(float *scratch, int width, const int *chains, int first_chain, const int *edits,
-                                     const float *numbers, const int *ranges, const float *vectors) {
+                                     const float *numbers, const int *ranges, const float *vectors, float *marks) {
   const Edit *all = reinterpret_cast<const Edit *>(edits);
   const Columns *columns = reinterpret_cast<const Columns *>(ranges);
   const int chain = first_chain + int(blockIdx.x);
   for (int e = chains[chain]; e < chains[chain + 1]; e++) {
-    make(scratch, width, all[e], columns, vectors, numbers[2 * e], numbers[2 * e + 1]);
+    make(scratch, width, all[e], columns, vectors, marks, numbers[2 * e], numbers[2 * e + 1]);
     // The next edit may give a column to another thread.
     __syncthreads();
   }

@@ -74,30 +74,70 @@ extern "C" __global__ void outside_shared(const float *from, float *to) {
 }
 CPU_LAUNCHER(outside_shared)
 
-// The norm without the first of its two barriers, and without the second: its own source, in which each __syncthreads()
-// takes a number, of which only the odd or only the even ones wait.
+// Kernels without one of their barriers: their own source again, in which each __syncthreads() takes a number, counted from 1.
 #pragma push_macro("__syncthreads")
 #undef __syncthreads
-#define __syncthreads() (__COUNTER__ % 2 == KEPT ? cuda_on_cpu::wait(cuda_on_cpu::BARRIER, __LINE__) : void())
+#define __syncthreads() (__COUNTER__ - BEFORE == LEFT_OUT ? void() : cuda_on_cpu::wait(cuda_on_cpu::BARRIER, __LINE__))
+#define JOINED_(name, number, of) name##number##of
+#define JOINED(name, number, of) JOINED_(name, number, of)
 
-#define KEPT 1
-namespace without_first {
-#define norm_f32 norm_without_first_barrier_f32
-#define norm_bf16 norm_without_first_barrier_bf16
-#define norm_f16 norm_without_first_barrier_f16
-#include "../norm.cu"
-#undef norm_f32
-#undef norm_bf16
-#undef norm_f16
-}
-#undef KEPT
+// The norm has two: what warps leave for each other, and before that is left again.
+#define norm_f32 JOINED(norm_without_barrier_, LEFT_OUT, _f32)
+#define norm_bf16 JOINED(norm_without_barrier_, LEFT_OUT, _bf16)
+#define norm_f16 JOINED(norm_without_barrier_, LEFT_OUT, _f16)
 
-#define KEPT 0
-namespace without_second {
-#define norm_f32 norm_without_second_barrier_f32
-#define norm_bf16 norm_without_second_barrier_bf16
-#define norm_f16 norm_without_second_barrier_f16
+#define LEFT_OUT 1
+namespace norm_1 {
+enum { BEFORE = __COUNTER__ };
 #include "../norm.cu"
 }
-#undef KEPT
+#undef LEFT_OUT
+
+#define LEFT_OUT 2
+namespace norm_2 {
+enum { BEFORE = __COUNTER__ };
+#include "../norm.cu"
+}
+#undef LEFT_OUT
+
+// The edits have three: the same two in a sum, and one between the edits of a chain.
+#define edit_rows JOINED(edit_rows_without_barrier_, LEFT_OUT, )
+#define cpu_edit_rows JOINED(cpu_edit_rows_without_barrier_, LEFT_OUT, )
+// What has no barrier needs other names too.
+#define widen_rows_f32 JOINED(widen_rows_f32_, LEFT_OUT, )
+#define cpu_widen_rows_f32 JOINED(cpu_widen_rows_f32_, LEFT_OUT, )
+#define widen_rows_bf16 JOINED(widen_rows_bf16_, LEFT_OUT, )
+#define cpu_widen_rows_bf16 JOINED(cpu_widen_rows_bf16_, LEFT_OUT, )
+#define widen_rows_f16 JOINED(widen_rows_f16_, LEFT_OUT, )
+#define cpu_widen_rows_f16 JOINED(cpu_widen_rows_f16_, LEFT_OUT, )
+#define narrow_rows_f32 JOINED(narrow_rows_f32_, LEFT_OUT, )
+#define cpu_narrow_rows_f32 JOINED(cpu_narrow_rows_f32_, LEFT_OUT, )
+#define narrow_rows_bf16 JOINED(narrow_rows_bf16_, LEFT_OUT, )
+#define cpu_narrow_rows_bf16 JOINED(cpu_narrow_rows_bf16_, LEFT_OUT, )
+#define narrow_rows_f16 JOINED(narrow_rows_f16_, LEFT_OUT, )
+#define cpu_narrow_rows_f16 JOINED(cpu_narrow_rows_f16_, LEFT_OUT, )
+
+#define LEFT_OUT 1
+namespace edits_1 {
+enum { BEFORE = __COUNTER__ };
+#include "../edit.cu"
+}
+#undef LEFT_OUT
+#undef ROWS
+
+#define LEFT_OUT 2
+namespace edits_2 {
+enum { BEFORE = __COUNTER__ };
+#include "../edit.cu"
+}
+#undef LEFT_OUT
+#undef ROWS
+
+#define LEFT_OUT 3
+namespace edits_3 {
+enum { BEFORE = __COUNTER__ };
+#include "../edit.cu"
+}
+#undef LEFT_OUT
+#undef ROWS
 #pragma pop_macro("__syncthreads")

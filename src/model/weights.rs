@@ -50,10 +50,29 @@ impl Linear {
         }
     }
 
+    /// Of each row what one group of the outputs gives alone, `width` one after another; `groups` says of each row which.
+    /// `[rows, in]` to `[rows, width]`
+    ///
+    /// # Errors
+    /// As [`Weight::product_by_group`].
+    pub fn apply_by_group(&self, x: &Tensor, groups: &[usize], width: usize) -> candle_core::Result<Tensor> {
+        let y = self.weight.product_by_group(x, groups, width)?;
+        match &self.bias {
+            None => Ok(y),
+            Some(bias) => ops::add(&y, &of_groups(bias, groups, width)?),
+        }
+    }
+
     /// Some of its outputs, in this order.
     pub(super) fn of_rows(&self, rows: &[u32]) -> candle_core::Result<Linear> {
         Ok(Linear { weight: Weight::new(&self.weight.rows(rows)?)?, bias: picked_if(&self.bias, rows)? })
     }
+}
+
+/// Of numbers in groups of `width`, those of the group of each row. `[rows, width]`
+fn of_groups(numbers: &Tensor, groups: &[usize], width: usize) -> candle_core::Result<Tensor> {
+    let index: Vec<u32> = groups.iter().map(|group| *group as u32).collect();
+    numbers.reshape(((), width))?.index_select(&Tensor::new(index, numbers.device())?, 0)
 }
 
 /// A norm: its weight, ones where it has none, and, for layer norms that have one, its bias, in f32.
@@ -71,6 +90,26 @@ impl NormWeights {
     /// If candle fails.
     pub fn apply(&self, x: &Tensor) -> candle_core::Result<Tensor> {
         ops::norm(x, &self.weight, self.bias.as_ref(), self.by)
+    }
+
+    /// The norm of rows of which each is one group alone: `groups` says which, for weights that differ from group to group.
+    /// `[rows, group]`
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn apply_by_group(&self, x: &Tensor, groups: &[usize]) -> candle_core::Result<Tensor> {
+        let width = x.dim(1)?;
+        if self.weight.elem_count() == width {
+            return self.apply(x);
+        }
+        let (one, dtype) = (self.weight.narrow(0, 0, width)?.ones_like()?, x.dtype());
+        let scaled =
+            (ops::norm(x, &one, None, self.by)?.to_dtype(DType::F32)? * of_groups(&self.weight, groups, width)?)?;
+        match &self.bias {
+            None => scaled,
+            Some(bias) => (scaled + of_groups(bias, groups, width)?)?,
+        }
+        .to_dtype(dtype)
     }
 
     /// Some of its numbers, in this order.

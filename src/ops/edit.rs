@@ -1,7 +1,7 @@
 //! Changes to chosen columns of chosen rows.
 
 use super::{floats, narrowed, on_cpu};
-use candle_core::{CpuStorage, CustomOp1, Device, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp1, CustomOp2, Device, Layout, Result, Shape, Tensor};
 use std::borrow::Cow;
 use std::fmt;
 use std::ops::Range;
@@ -85,16 +85,15 @@ pub fn edit(x: &Tensor, edits: &[RowEdit]) -> Result<Tensor> {
     if edits.is_empty() {
         return Ok(x.clone());
     }
-    // A caller's function runs on the host, and gradients are computed there.
-    if cfg!(feature = "cuda") && x.device().is_cuda() && !x.track_op() && !edits.iter().any(RowEdit::calls_back) {
-        return x.contiguous()?.apply_op1_no_bwd(&Edits(edits.into()));
-    }
-    let host = if on_cpu(x) { x.clone() } else { x.to_device(&Device::Cpu)? }.contiguous()?;
-    let edited = match host.track_op() {
-        true => host.apply_op1(Edits(edits.to_vec().into()))?,
-        false => host.apply_op1_no_bwd(&Edits(edits.into()))?,
+    // A caller's function runs on the host.
+    let kernels = cfg!(feature = "cuda") && x.device().is_cuda() && !edits.iter().any(RowEdit::calls_back);
+    let here = on_cpu(x) || kernels;
+    let from = if here { x.clone() } else { x.to_device(&Device::Cpu)? }.contiguous()?;
+    let edited = match from.track_op() {
+        true => from.apply_op1(Edits(edits.to_vec().into()))?,
+        false => from.apply_op1_no_bwd(&Edits(edits.into()))?,
     };
-    if on_cpu(x) { Ok(edited) } else { edited.to_device(x.device()) }
+    if here { Ok(edited) } else { edited.to_device(x.device()) }
 }
 
 struct Edits<'a>(Cow<'a, [RowEdit]>);
@@ -126,11 +125,25 @@ impl CustomOp1 for Edits<'_> {
     }
 
     fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        let width = x.dim(1)?;
-        let (mut values, mut back) = (super::to_vec(x)?, super::to_vec(grad)?);
+        x.contiguous()?.apply_op2_no_bwd(&grad.contiguous()?, &EditsBack(&self.0)).map(Some)
+    }
+}
+
+/// The way back through edits: from what they were made on and the gradient with respect to what they made, the gradient with respect
+/// to the former. `[rows, width]` each.
+struct EditsBack<'a>(&'a [RowEdit]);
+
+impl CustomOp2 for EditsBack<'_> {
+    fn name(&self) -> &'static str {
+        "edit back"
+    }
+
+    fn cpu_fwd(&self, s1: &CpuStorage, l1: &Layout, s2: &CpuStorage, l2: &Layout) -> Result<(CpuStorage, Shape)> {
+        let width = l1.shape().dims2()?.1;
+        let (mut values, mut back) = (floats(s1, l1)?.into_owned(), floats(s2, l2)?.into_owned());
         // What a clamp lets through depends on what it was given, after the edits before it.
         let mut passed: Vec<Vec<bool>> = Vec::new();
-        for e in self.0.iter() {
+        for e in self.0 {
             let mut inside = Vec::new();
             if let RowChange::Clamp(low, high) = &e.change {
                 each(&mut values, e.row * width, &e.columns, |v, _| inside.push((*low..=*high).contains(v)));
@@ -141,7 +154,18 @@ impl CustomOp1 for Edits<'_> {
         for (e, inside) in self.0.iter().zip(&passed).rev() {
             apply_back(&mut back, width, e, inside);
         }
-        Tensor::from_vec(back, x.shape(), &Device::Cpu)?.to_dtype(x.dtype()).map(Some)
+        Ok(narrowed(back, s2, l2.shape()))
+    }
+
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        s1: &candle_core::CudaStorage,
+        l1: &Layout,
+        s2: &candle_core::CudaStorage,
+        l2: &Layout,
+    ) -> Result<(candle_core::CudaStorage, Shape)> {
+        Ok((super::kernels::cuda::edited_back([(s1, l1), (s2, l2)], self.0)?, l2.shape().clone()))
     }
 }
 

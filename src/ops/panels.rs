@@ -59,7 +59,16 @@ pub(super) trait Packed: Send + Sync {
     ///
     /// # Panics
     /// If the inputs are out of range or `x` does not hold whole rows.
-    fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32>;
+    fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32> {
+        self.product_to(x, inputs, 0..self.outputs())
+    }
+
+    /// The same for some of the outputs: `[rows, inputs.len()]` to `[rows, outputs.len()]`. Whole panels are computed: outputs that
+    /// begin and end with panels cost the least.
+    ///
+    /// # Panics
+    /// If the inputs or outputs are out of range or `x` does not hold whole rows.
+    fn product_to(&self, x: &[f32], inputs: Range<usize>, outputs: Range<usize>) -> Vec<f32>;
 }
 
 /// Packs a weight of `outputs` rows of `inputs` numbers: in 16 bits a number where all of them are bf16 or all f16, as
@@ -174,26 +183,32 @@ impl<T: Number> Packed for Panels<T> {
         Arc::new(turned)
     }
 
-    fn product(&self, x: &[f32], inputs: Range<usize>) -> Vec<f32> {
+    fn product_to(&self, x: &[f32], inputs: Range<usize>, outputs: Range<usize>) -> Vec<f32> {
         assert!(inputs.end <= self.inputs && x.len().is_multiple_of(inputs.len().max(1)), "{inputs:?} of a product");
+        assert!(outputs.end <= self.outputs, "{outputs:?} of a product");
         let rows = x.len() / inputs.len().max(1);
-        let mut out = vec![0f32; rows * self.outputs];
+        let whole = outputs.start / WIDTH * WIDTH..outputs.end.next_multiple_of(WIDTH).min(self.outputs);
+        let mut out = vec![0f32; rows * whole.len()];
         if out.is_empty() || inputs.is_empty() {
-            return out;
+            return vec![0f32; rows * outputs.len()];
         }
-        let cut = Cut::new(rows, self.outputs, inputs.len());
-        let tasks = cut.tasks(&mut out, self.outputs);
+        let cut = Cut::new(rows, whole.len(), inputs.len());
+        let tasks = cut.tasks(&mut out, whole.len());
         let run = |(task, mut cells): (usize, Vec<&mut [f32]>)| {
             let (block, group) = (task / cut.groups, task % cut.groups);
             let x = &x[block * cut.rows * inputs.len()..][..cells.len() * inputs.len()];
-            let first = group * cut.panels * WIDTH;
-            self.task(x, &inputs, first..self.outputs.min(first + cut.panels * WIDTH), &mut cells);
+            let first = whole.start + group * cut.panels * WIDTH;
+            self.task(x, &inputs, first..whole.end.min(first + cut.panels * WIDTH), &mut cells);
         };
         match tasks.len() {
             1 => tasks.into_iter().enumerate().for_each(run),
             _ => tasks.into_par_iter().enumerate().for_each(run),
         }
-        out
+        if whole == outputs {
+            return out;
+        }
+        let wanted = outputs.start - whole.start..outputs.end - whole.start;
+        out.chunks_exact(whole.len()).flat_map(|row| &row[wanted.clone()]).copied().collect()
     }
 }
 
@@ -323,6 +338,17 @@ pub(super) mod tests {
         let expected = pack(&columns, 70, 20).product(&x, 0..20);
         assert_eq!(bits(&pack(&w, 70, 48).product(&x, 16..36)), bits(&expected));
     }
+    #[test]
+    fn some_outputs_alone_are_the_same_to_the_last_bit() {
+        let (x, w) = (numbers(9 * 48, 8), numbers(300 * 48, 9));
+        let panels = pack(&w, 300, 48);
+        let all = panels.product(&x, 0..48);
+        for outputs in [0..300, 0..64, 64..128, 70..71, 60..200, 256..300, 299..300, 5..5] {
+            let expected: Vec<f32> = all.chunks_exact(300).flat_map(|row| row[outputs.clone()].to_vec()).collect();
+            assert_eq!(bits(&panels.product_to(&x, 0..48, outputs.clone())), bits(&expected), "{outputs:?}");
+        }
+    }
+
     #[test]
     fn numbers_of_16_bits_are_kept_so_and_change_no_result() {
         fn of<T: Number>() {

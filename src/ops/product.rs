@@ -4,6 +4,8 @@ use super::panels::{self, Packed};
 use super::{floats, narrowed};
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, DType, Device, Layout, Result, Shape, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -85,6 +87,30 @@ impl Weight {
         match &self.0 {
             Kept::Packed(panels) => packed_product(x, panels, inputs),
             Kept::Plain(weight) => plain_product(&x.contiguous()?, &weight.narrow(1, inputs.start, inputs.len())?),
+        }
+    }
+
+    /// Each row's product with one group of the outputs alone: `groups` says of each row which, a group being `width` outputs one after
+    /// another. `[rows, in]` to `[rows, width]`
+    ///
+    /// That is for rows of which each is for one head: the whole product would be as many times the work as there are heads. Rows of
+    /// a group are taken together. On a GPU groups are products of one batch, all that have about as many rows: a few launches.
+    ///
+    /// # Errors
+    /// If a group is out of range, there are more or fewer groups than rows, the widths differ, or candle fails.
+    pub fn product_by_group(&self, x: &Tensor, groups: &[usize], width: usize) -> Result<Tensor> {
+        let (rows, (outputs, _)) = (x.dim(0)?, self.dims()?);
+        if groups.len() != rows || groups.iter().any(|group| (group + 1) * width > outputs) {
+            candle_core::bail!("{} groups of {width} outputs, of {outputs} in all, for {rows} rows", groups.len())
+        }
+        match &self.0 {
+            Kept::Packed(panels) => {
+                let op = PackedByGroup { panels: panels.clone(), rows: Grouped::new(groups), width };
+                let x = x.contiguous()?;
+                if x.track_op() { x.apply_op1(op) } else { x.apply_op1_no_bwd(&op) }
+            }
+            Kept::Plain(weight) if x.device().is_cpu() => plain_by_group(x, weight, &Grouped::new(groups), width),
+            Kept::Plain(weight) => batched_by_group(x, weight, &Grouped::new(groups), width),
         }
     }
 
@@ -181,6 +207,119 @@ impl CustomOp1 for PackedProduct {
     }
 }
 
+/// Rows by the groups that they are in.
+struct Grouped(BTreeMap<usize, Vec<u32>>);
+
+impl Grouped {
+    /// Rows of which each is in the group that its place says.
+    fn new(groups: &[usize]) -> Grouped {
+        let mut rows: BTreeMap<usize, Vec<u32>> = BTreeMap::new();
+        groups.iter().enumerate().for_each(|(row, group)| rows.entry(*group).or_default().push(row as u32));
+        Grouped(rows)
+    }
+
+    /// For each row, its place where rows of a group follow each other.
+    fn places(&self) -> Vec<u32> {
+        let order: Vec<u32> = self.0.values().flatten().copied().collect();
+        let mut places = vec![0; order.len()];
+        order.iter().enumerate().for_each(|(place, row)| places[*row as usize] = place as u32);
+        places
+    }
+
+    /// What `of` makes of each group's rows of a matrix, put back in the order of rows. `of` takes a group and its rows,
+    /// `[rows of it, width]`, and gives as many.
+    fn each(&self, x: &[f32], width: usize, of: impl Fn(usize, &[f32]) -> Vec<f32> + Sync) -> Vec<f32> {
+        let groups: Vec<(&usize, &Vec<u32>)> = self.0.iter().collect();
+        let made = groups.into_par_iter().map(|(group, rows)| {
+            let own: Vec<f32> = rows.iter().flat_map(|row| &x[*row as usize * width..][..width]).copied().collect();
+            of(*group, &own)
+        });
+        let made = made.collect::<Vec<_>>().concat();
+        let places = self.places();
+        let out = made.len() / places.len().max(1);
+        places.iter().flat_map(|place| &made[*place as usize * out..][..out]).copied().collect()
+    }
+}
+
+/// [`Weight::product_by_group`] with packed weights, as a step of a graph.
+struct PackedByGroup {
+    panels: Arc<dyn Packed>,
+    rows: Grouped,
+    width: usize,
+}
+
+impl CustomOp1 for PackedByGroup {
+    fn name(&self) -> &'static str {
+        "packed product by group"
+    }
+
+    fn cpu_fwd(&self, s: &CpuStorage, l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let ((rows, inputs), width) = (l.shape().dims2()?, self.width);
+        let CpuStorage::F32(_) = s else {
+            candle_core::bail!("product of {:?} activations and F32 weights", s.dtype())
+        };
+        if inputs != self.panels.inputs() {
+            candle_core::bail!("product of {:?} and [{}, {}]", l.shape(), self.panels.outputs(), self.panels.inputs())
+        }
+        let of = |group: usize, x: &[f32]| self.panels.product_to(x, 0..inputs, group * width..(group + 1) * width);
+        Ok(narrowed(self.rows.each(&floats(s, l)?, inputs, of), s, (rows, width)))
+    }
+
+    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        let (turned, width) = (self.panels.transposed(), self.width);
+        let of = |group: usize, grad: &[f32]| turned.product(grad, group * width..(group + 1) * width);
+        let back = self.rows.each(&super::to_vec(grad)?, width, of);
+        Tensor::from_vec(back, x.shape(), x.device()).map(Some)
+    }
+}
+
+/// A product a group.
+fn plain_by_group(x: &Tensor, weight: &Tensor, rows: &Grouped, width: usize) -> Result<Tensor> {
+    let of = |(group, rows): (&usize, &Vec<u32>)| {
+        let own = x.index_select(&Tensor::new(rows.as_slice(), x.device())?, 0)?;
+        plain_product(&own, &weight.narrow(0, group * width, width)?)
+    };
+    in_order(&rows.0.iter().map(of).collect::<Result<Vec<_>>>()?, rows.places(), x, width)
+}
+
+/// What was made of rows, in parts, at its places again.
+fn in_order(parts: &[Tensor], places: Vec<u32>, x: &Tensor, width: usize) -> Result<Tensor> {
+    if parts.is_empty() {
+        return Tensor::zeros((0, width), x.dtype(), x.device());
+    }
+    Tensor::cat(parts, 0)?.index_select(&Tensor::new(places, x.device())?, 0)
+}
+
+/// Products of groups in batches of those that have about as many rows: up to a power of two, which a group's last row fills up.
+fn batched_by_group(x: &Tensor, weight: &Tensor, rows: &Grouped, width: usize) -> Result<Tensor> {
+    let mut batches: BTreeMap<usize, Vec<(usize, &[u32])>> = BTreeMap::new();
+    rows.0.iter().for_each(|(group, rows)| {
+        batches.entry(rows.len().next_power_of_two()).or_default().push((*group, rows));
+    });
+    let ((outputs, inputs), device) = (weight.dims2()?, x.device());
+    let (weights, mut places, mut made) = (weight.reshape((outputs / width, width, inputs))?, vec![0; x.dim(0)?], 0);
+    let mut parts = Vec::with_capacity(batches.len());
+    for (most, groups) in &batches {
+        let mut index: Vec<u32> = Vec::with_capacity(most * groups.len());
+        for (_, rows) in groups {
+            rows.iter().enumerate().for_each(|(i, row)| places[*row as usize] = (made + index.len() + i) as u32);
+            let last = rows.last().copied().unwrap_or_default();
+            let end = index.len() + most;
+            index.extend_from_slice(rows);
+            index.resize(end, last);
+        }
+        made += index.len();
+        let own = x.index_select(&Tensor::new(index, device)?, 0)?.reshape((groups.len(), *most, inputs))?;
+        let those: Vec<u32> = groups.iter().map(|(group, _)| *group as u32).collect();
+        let weights = match those.len() == weights.dim(0)? {
+            true => weights.clone(),
+            false => weights.index_select(&Tensor::new(those, device)?, 0)?,
+        };
+        parts.push(times(&own, &weights)?.reshape((groups.len() * most, width))?);
+    }
+    in_order(&parts, places, x, width)
+}
+
 /// candle's product. On the CPU it sums in another order for one row, for fewer than 257 numbers in all, and for up to 64
 /// rows by 64 columns. Rows of zeros keep small products out of those cases.
 fn plain_product(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
@@ -201,13 +340,18 @@ fn times(x: &Tensor, weight: &Tensor) -> Result<Tensor> {
 struct Times;
 
 impl Times {
+    /// `[rows, in]` and `[out, in]`, or a batch of both.
     fn on<S: BackendStorage>(&self, x: &S, l1: &Layout, weight: &S, l2: &Layout) -> Result<(S, Shape)> {
-        let ((rows, width), (out, expected)) = (l1.shape().dims2()?, l2.shape().dims2()?);
-        if width != expected {
+        let (a, b) = (l1.dims(), l2.dims());
+        let ([batch @ .., rows, width], [batches @ .., out, expected]) = (a, b) else {
+            candle_core::bail!("product of {:?} and {:?}", l1.shape(), l2.shape())
+        };
+        if width != expected || batch != batches {
             candle_core::bail!("product of {:?} and {:?}", l1.shape(), l2.shape())
         }
-        let product = x.matmul(weight, (1, rows, out, width), l1, &l2.transpose(0, 1)?)?;
-        Ok((product, Shape::from((rows, out))))
+        let (n, last) = (batch.iter().product(), b.len());
+        let product = x.matmul(weight, (n, *rows, *out, *width), l1, &l2.transpose(last - 2, last - 1)?)?;
+        Ok((product, Shape::from([batch, &[*rows, *out]].concat())))
     }
 }
 
@@ -225,7 +369,8 @@ impl CustomOp2 for Times {
     }
 
     fn bwd(&self, _: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((Some(plain_product(&grad.contiguous()?, &weight.t()?)?), None))
+        let (grad, turned) = (grad.contiguous()?, weight.t()?);
+        Ok((Some(if weight.rank() == 2 { plain_product(&grad, &turned)? } else { times(&grad, &turned)? }), None))
     }
 }
 
@@ -283,6 +428,69 @@ mod tests {
                 let alone = (0..rows).map(|r| weight.product(&x.narrow(0, r, 1)?)).collect::<Result<Vec<_>>>()?;
                 assert_eq!(bits(&weight.product(&x)?)?, bits(&Tensor::cat(&alone, 0)?)?, "{dtype:?} {rows}");
             }
+        }
+        Ok(())
+    }
+
+    /// Rows in groups of many sizes: some are in none, one is in a group alone.
+    fn uneven(rows: usize, groups: usize) -> Vec<usize> {
+        (0..rows).map(|row| if row == 3 { groups - 1 } else { row * row % 7 % (groups - 1) }).collect()
+    }
+
+    type ByGroup = fn(&Tensor, &Tensor, &Grouped, usize) -> Result<Tensor>;
+
+    #[test]
+    fn by_groups_each_row_has_its_part_of_the_whole_product_whatever_way_it_is_made() -> Result<()> {
+        let packed: ByGroup = |x, weight, rows, width| {
+            let mut groups = vec![0; x.dim(0)?];
+            rows.0.iter().for_each(|(group, rows)| rows.iter().for_each(|row| groups[*row as usize] = *group));
+            Weight::new(weight)?.product_by_group(x, &groups, width)
+        };
+        for (rows, inputs, width, of) in [(1, 48, 16, 10), (40, 33, 5, 4), (133, 64, 64, 9), (300, 96, 128, 3)] {
+            let (x, weight) = (random(rows, inputs, DType::F32)?, random(of * width, inputs, DType::F32)?);
+            let groups = if rows == 1 { vec![2] } else { uneven(rows, of) };
+            let columns: Vec<u32> = groups.iter().flat_map(|g| (g * width) as u32..((g + 1) * width) as u32).collect();
+            let columns = Tensor::from_vec(columns, (rows, width), &Device::Cpu)?;
+            let whole = Weight::new(&weight)?.product(&x)?.gather(&columns, 1)?;
+            let upstream = random(rows, width, DType::F32)?;
+            // The gradient: what the whole product's is, of the row's own columns alone.
+            let spread =
+                Tensor::zeros((rows, of * width), DType::F32, &Device::Cpu)?.scatter_add(&columns, &upstream, 1)?;
+            let back = Weight::new(&weight)?.product_back(&spread)?;
+            for (name, by) in [("packed", packed), ("plain", plain_by_group), ("batched", batched_by_group)] {
+                let made = by(&x, &weight, &Grouped::new(&groups), width)?;
+                let most = (&made - &whole)?.abs()?.max_all()?.to_scalar::<f32>()?;
+                assert!(if name == "packed" { most == 0.0 } else { most < 1e-4 }, "{name} of {rows}: {most}");
+                let tracked = Var::from_tensor(&x)?;
+                let grads =
+                    (by(&tracked, &weight, &Grouped::new(&groups), width)? * &upstream)?.sum_all()?.backward()?;
+                let of_x = grads.get(&tracked).expect("a gradient");
+                assert!((of_x - &back)?.abs()?.max_all()?.to_scalar::<f32>()? < 1e-4, "back, {name} of {rows}");
+                assert!(grads.get(&weight).is_none());
+            }
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn groups_of_very_different_sizes_are_batched_in_16_bits_too() -> Result<()> {
+        let (x, weight) = (random(70, 8, DType::BF16)?, random(4 * 3, 8, DType::BF16)?);
+        // One group has nearly all rows: the others are not filled up to it.
+        let groups: Vec<usize> = (0..70).map(|row| if row < 60 { 0 } else { row % 4 }).collect();
+        let [one, all] = [batched_by_group, plain_by_group].map(|by| by(&x, &weight, &Grouped::new(&groups), 3));
+        let most = (one? - all?)?.abs()?.to_dtype(DType::F32)?.max_all()?.to_scalar::<f32>()?;
+        assert!(most <= 1.0 / 32.0, "{most}");
+        Ok(())
+    }
+
+    #[test]
+    fn groups_that_do_not_fit_are_an_error() -> Result<()> {
+        for dtype in [DType::F32, DType::BF16] {
+            let (x, weight) = (random(3, 6, dtype)?, Weight::new(&random(8, 6, dtype)?)?);
+            assert!(weight.product_by_group(&x, &[0, 1], 4).is_err(), "a group too few");
+            assert!(weight.product_by_group(&x, &[0, 1, 2], 4).is_err(), "a group that is not there");
+            assert!(weight.product_by_group(&random(3, 5, dtype)?, &[0, 1, 1], 4).is_err(), "rows too narrow");
+            assert_eq!(weight.product_by_group(&random(0, 6, dtype)?, &[], 4)?.dims2()?, (0, 4));
         }
         Ok(())
     }

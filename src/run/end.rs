@@ -266,11 +266,16 @@ fn reading(
 /// Where logits are soft-capped, the tokens whose mean logit stands in for the vocabulary's, ascending and the same for every run
 /// of a model; none where the mean is that of the vocabulary, which is linear in what the final norm gives.
 pub(super) fn mean_tokens(arch: &Arch) -> Option<Vec<u32>> {
-    arch.logit_softcap?;
+    let n = n_mean_tokens(arch)?;
     let mut rng = rng(0, "mean logit");
-    let mut sample = rand::seq::index::sample(&mut rng, arch.vocab, MEAN_TOKENS.min(arch.vocab)).into_vec();
+    let mut sample = rand::seq::index::sample(&mut rng, arch.vocab, n).into_vec();
     sample.sort_unstable();
     Some(sample.into_iter().map(|id| id as u32).collect())
+}
+
+/// How many [`mean_tokens`] there are.
+pub(super) fn n_mean_tokens(arch: &Arch) -> Option<usize> {
+    arch.logit_softcap.map(|_| MEAN_TOKENS.min(arch.vocab))
 }
 
 /// How many tokens a mean is over where it would need every logit.

@@ -1,6 +1,6 @@
 //! What a plan costs, before it is run.
 
-use super::end::{self, mean_tokens};
+use super::end::{self, n_mean_tokens};
 use super::{Engine, batches, estimates, gradient};
 use crate::model::arch::Arch;
 use crate::plan::{EndReadout, EndWhat, Metric, Program, Run};
@@ -132,7 +132,7 @@ pub(super) fn full_runs(program: &Program) -> BTreeSet<Run> {
 fn logit_flops(program: &Program) -> f64 {
     let arch = program.arch;
     // The mean is a product with one row, or over the sample.
-    let with_mean = |tokens: &[u32]| tokens.len() + mean_tokens(arch).map_or(1, |sample| sample.len());
+    let with_mean = |tokens: &[u32]| tokens.len() + n_mean_tokens(arch).unwrap_or(1);
     let columns = |r: &EndReadout| match &r.what {
         EndWhat::Difference { answer, foil } => answer.len() + foil.len(),
         EndWhat::AboveMean(tokens) => with_mean(tokens),

@@ -245,30 +245,28 @@ impl<'a> Writers<'a> {
     fn by_heads(&self, site: Site, acts: &Acts, streams: &Tensor, read: &[(usize, usize)]) -> Result<Vec<RowEdit>> {
         let (layer, port) = (site.layer, site.kind);
         let read_in = self.decoder.read_by_mixer(layer, streams)?;
+        let heads: Vec<usize> = read.iter().map(|(_, head)| *head).collect();
         self.decoder.ports(layer, |shape, of| {
-            let d = if port == SiteKind::V { shape.heads.d_value() } else { shape.heads.d_head };
-            let projected = of.project(shape, port, &read_in)?;
+            let projected = of.project(shape, port, &read_in, Some(&heads))?;
+            let d = projected.dim(1)?;
             if !of.norms_across(shape, port) {
-                let value = of.normed(shape, port, &projected)?;
-                let (width, values) = (value.dim(1)?, ops::to_vec(&value)?);
-                let set = |((row, head), values): (&(usize, usize), &[f32])| {
-                    let columns = head * d..(head + 1) * d;
-                    set(*row, columns.clone(), &values[columns])
-                };
-                return Ok(read.iter().zip(values.chunks_exact(width)).map(set).collect());
+                let values = ops::to_vec(&of.normed(shape, port, &projected, Some(&heads))?)?;
+                let set =
+                    |((row, head), values): (&(usize, usize), &[f32])| set(*row, head * d..(head + 1) * d, values);
+                return Ok(read.iter().zip(values.chunks_exact(d)).map(set).collect());
             }
             let rows: Vec<usize> = read.iter().map(|(row, _)| *row).collect::<BTreeSet<_>>().into_iter().collect();
             let index: Vec<u32> = rows.iter().map(|row| *row as u32).collect();
             let own = acts.get(SiteKind::ResidPre)?.index_select(&Tensor::new(index, streams.device())?, 0)?;
-            let own = of.project(shape, port, &self.decoder.read_by_mixer(layer, &own)?)?;
+            let own = of.project(shape, port, &self.decoder.read_by_mixer(layer, &own)?, None)?;
             let (width, values, mut mixed) = (own.dim(1)?, ops::to_vec(&projected)?, ops::to_vec(&own)?);
-            for ((row, head), values) in read.iter().zip(values.chunks_exact(width)) {
-                let (at, columns) = (rows.partition_point(|r| r < row) * width, head * d..(head + 1) * d);
-                mixed[at + columns.start..at + columns.end].copy_from_slice(&values[columns]);
+            for ((row, head), values) in read.iter().zip(values.chunks_exact(d)) {
+                let at = rows.partition_point(|r| r < row) * width + head * d;
+                mixed[at..at + d].copy_from_slice(values);
             }
             let mixed = Tensor::from_vec(mixed, own.dims2()?, own.device())?.to_dtype(own.dtype())?;
             let whole: Vec<(usize, usize)> = rows.iter().map(|row| (*row, 0)).collect();
-            self.whole_rows(&of.normed(shape, port, &mixed)?, &whole)
+            self.whole_rows(&of.normed(shape, port, &mixed, None)?, &whole)
         })
     }
 }

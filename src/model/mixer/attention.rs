@@ -429,7 +429,7 @@ impl AttentionWeights {
         let l = around.layer;
         let x = acts.take(AttnIn)?;
         for port in [Q, K, V] {
-            acts.put(port, self.normed(shape, port, &self.project(shape, port, &x)?)?);
+            acts.put(port, self.normed(shape, port, &self.project(shape, port, &x, None)?, None)?);
         }
         if let Some(gate) = &self.gate {
             acts.put(AttnGate, ops::activate(&gate.apply(&x)?, Activation::Sigmoid)?);
@@ -450,28 +450,52 @@ impl AttentionWeights {
         super::projected(&self.o, Some(shape.heads.n_heads), around, acts, hook)
     }
 
-    /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`
-    pub(crate) fn project(&self, shape: &Attention, port: SiteKind, x: &Tensor) -> Result<Tensor> {
-        let (matrix, Some(latent)) = (self.port(port).0, &self.latent) else { return self.port(port).0.apply(x) };
+    /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`; where `of` says
+    /// which head each row is for, that head's part alone, `[rows, width of a head]`
+    pub(crate) fn project(
+        &self,
+        shape: &Attention,
+        port: SiteKind,
+        x: &Tensor,
+        of: Option<&[usize]>,
+    ) -> Result<Tensor> {
+        let matrix = self.port(port).0;
+        let heads = if port == SiteKind::Q { shape.heads.n_heads } else { shape.heads.n_kv_heads };
+        let applied = |x: &Tensor| match of {
+            None => matrix.apply(x),
+            Some(of) => matrix.apply_by_group(x, of, matrix.weight.dims()?.0 / heads),
+        };
+        let Some(latent) = &self.latent else { return applied(x) };
         let narrow = |matrix: &Option<Linear>, of: &Option<NormWeights>| match matrix {
             Some(matrix) => norm(&matrix.apply(x)?, of.as_ref()),
             None => Ok(x.clone()),
         };
         let made = match port {
-            SiteKind::Q => matrix.apply(&narrow(&latent.q, &latent.q_norm)?)?,
-            _ => matrix.apply(&narrow(&latent.kv, &latent.kv_norm)?)?,
+            SiteKind::Q => applied(&narrow(&latent.q, &latent.q_norm)?)?,
+            _ => applied(&narrow(&latent.kv, &latent.kv_norm)?)?,
         };
         let (SiteKind::K, Some(rotary)) = (port, &latent.k_rotary) else { return Ok(made) };
-        let (rows, heads) = (x.dim(0)?, shape.heads.n_heads);
+        // All heads have the same.
+        let (rows, heads) = (x.dim(0)?, if of.is_some() { 1 } else { heads });
         let turned = rotary.apply(x)?.unsqueeze(1)?;
         let turned = turned.broadcast_as((rows, heads, turned.dim(2)?))?;
         Tensor::cat(&[&turned, &made.reshape((rows, heads, ()))?], 2)?.reshape((rows, ()))
     }
 
-    /// A port's projection after its norm, if it has one before rotation, and cut off where it is to be.
-    pub(crate) fn normed(&self, shape: &Attention, port: SiteKind, projected: &Tensor) -> Result<Tensor> {
+    /// A port's projection after its norm, if it has one before rotation, and cut off where it is to be; `of` is that of
+    /// [`AttentionWeights::project`], where no norm goes over several heads.
+    pub(crate) fn normed(
+        &self,
+        shape: &Attention,
+        port: SiteKind,
+        projected: &Tensor,
+        of: Option<&[usize]>,
+    ) -> Result<Tensor> {
         let before = self.port(port).1.filter(|_| shape.qk_norm.is_some_and(|norm| !norm.rotated));
-        let normed = norm(projected, before)?;
+        let normed = match (before, of) {
+            (Some(weights), Some(of)) => weights.apply_by_group(projected, of)?,
+            (weights, _) => norm(projected, weights)?,
+        };
         match shape.clip {
             Some(most) => normed.clamp(-most, most),
             None => Ok(normed),

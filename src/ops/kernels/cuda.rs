@@ -164,14 +164,34 @@ pub(in crate::ops) fn attend(
 /// [`edit::edit`] of a copy of a tensor.
 pub(in crate::ops) fn edited(x: &CudaStorage, layout: &Layout, list: &[RowEdit]) -> Result<CudaStorage> {
     let (device, dtype, width) = (&x.device, x.dtype(), layout.shape().dims2()?.1);
-    let mut copy = match view(x, layout)? {
+    let mut copy = copy_of(x, layout)?;
+    edit::edit(&gpu(device), dtype, &mut copy, width, list)?;
+    stored(copy, device)
+}
+
+/// [`edit::edit_back`] of a copy of a gradient, with respect to what the edits made of `x`.
+pub(in crate::ops) fn edited_back(
+    [(x, lx), (grad, lg)]: [(&CudaStorage, &Layout); 2],
+    list: &[RowEdit],
+) -> Result<CudaStorage> {
+    let (device, dtype, width) = (&grad.device, grad.dtype(), lg.shape().dims2()?.1);
+    if x.dtype() != dtype {
+        candle_core::bail!("the gradient of edits of {:?} is in {dtype:?}", x.dtype())
+    }
+    let mut back = copy_of(grad, lg)?;
+    edit::edit_back(&gpu(device), dtype, &view(x, lx)?, &mut back, width, list)?;
+    stored(back, device)
+}
+
+/// A tensor's numbers again.
+fn copy_of<'a>(x: &CudaStorage, layout: &Layout) -> Result<Buffer<'a>> {
+    let device = &x.device;
+    Ok(match view(x, layout)? {
         Buffer::F32View(x) => Buffer::F32(copied(&x, device)?),
         Buffer::Bf16View(x) => Buffer::Bf16(copied(&x, device)?),
         Buffer::F16View(x) => Buffer::F16(copied(&x, device)?),
         _ => candle_core::bail!("a kernel edits a tensor, and was given a buffer of its own"),
-    };
-    edit::edit(&gpu(device), dtype, &mut copy, width, list)?;
-    stored(copy, device)
+    })
 }
 
 fn copied<T: DeviceRepr>(x: &CudaView<T>, device: &CudaDevice) -> Result<CudaSlice<T>> {

@@ -7,6 +7,80 @@ use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
 
+/// One change of a row as the kernel makes it.
+struct Step<'a> {
+    row: usize,
+    columns: &'a Arc<[Range<usize>]>,
+    made: Made<'a>,
+}
+
+enum Made<'a> {
+    Zero,
+    CopyRow(usize),
+    Set(&'a Arc<[f32]>),
+    Add(&'a Arc<[f32]>, f32),
+    ProjectOut(&'a Arc<[f32]>),
+    Scale(f32),
+    Clamp(f32, f32),
+    /// And leaves marks of what was within, from this one on.
+    ClampAndMark(f32, f32, usize),
+    /// Zero where a clamp's marks, from this one on, say that something was not within.
+    KeepMarked(usize),
+}
+
+/// The marks that the clamps before each edit of a list leave, and all.
+fn marks(list: &[RowEdit]) -> (Vec<usize>, usize) {
+    let mut all = 0;
+    let before = |e: &RowEdit| {
+        let first = all;
+        if let RowChange::Clamp(..) = e.change {
+            all += e.columns.iter().map(|c| c.len()).sum::<usize>();
+        }
+        first
+    };
+    let each = list.iter().map(before).collect();
+    (each, all)
+}
+
+/// A list's steps, in its order; clamps leave marks where `marks` says from which on.
+fn steps<'a>(list: &'a [RowEdit], marks: Option<&[usize]>) -> Result<Vec<Step<'a>>> {
+    let step = |(i, e): (usize, &'a RowEdit)| {
+        let made = match &e.change {
+            RowChange::Zero => Made::Zero,
+            RowChange::CopyRow(from) => Made::CopyRow(*from),
+            RowChange::Set(values) => Made::Set(values),
+            RowChange::Add(values, c) => Made::Add(values, *c),
+            RowChange::ProjectOut(values) => Made::ProjectOut(values),
+            RowChange::Scale(c) => Made::Scale(*c),
+            RowChange::Clamp(low, high) => match marks {
+                Some(marks) => Made::ClampAndMark(*low, *high, marks[i]),
+                None => Made::Clamp(*low, *high),
+            },
+            RowChange::Map(_) => candle_core::bail!("a function of the caller's cannot run in a kernel"),
+        };
+        Ok(Step { row: e.row, columns: &e.columns, made })
+    };
+    list.iter().enumerate().map(step).collect()
+}
+
+/// The steps back of a list, from the last edit's to the first's: from the gradient with respect to what each made to that with
+/// respect to what it was made on.
+fn steps_back<'a>(list: &'a [RowEdit], marks: &[usize]) -> Vec<Step<'a>> {
+    let step = |(e, mark): (&'a RowEdit, &usize)| {
+        let made = match &e.change {
+            // What is taken from elsewhere is a constant. A function of the caller's is none that a kernel is asked for.
+            RowChange::Zero | RowChange::CopyRow(_) | RowChange::Set(_) | RowChange::Map(_) => Made::Zero,
+            RowChange::Add(..) => return None,
+            // A projection is its own transpose, a multiple too.
+            RowChange::ProjectOut(values) => Made::ProjectOut(values),
+            RowChange::Scale(c) => Made::Scale(*c),
+            RowChange::Clamp(..) => Made::KeepMarked(*mark),
+        };
+        Some(Step { row: e.row, columns: &e.columns, made })
+    };
+    list.iter().zip(marks).rev().filter_map(step).collect()
+}
+
 /// A list of edits as the kernels take it, cut into chains that need not wait for each other.
 #[derive(Debug, Default)]
 struct Chains {
@@ -18,7 +92,7 @@ struct Chains {
     first_edit: Vec<i32>,
     /// The chains of each launch.
     waves: Vec<Range<usize>>,
-    /// Kind, row, copied row, where the vector begins, first range, ranges. `[edits][6]`
+    /// Kind, row, copied row, where the vector or the marks begin, first range, ranges. `[edits][6]`
     edits: Vec<i32>,
     /// A coefficient and nothing, or the two ends of a clamp. `[edits][2]`
     numbers: Vec<f32>,
@@ -29,8 +103,8 @@ struct Chains {
 }
 
 impl Chains {
-    /// The edits of a list, which were checked to fit and hold no function of the caller's.
-    fn new(list: &[RowEdit]) -> Result<Chains> {
+    /// The steps of a list, which was checked to fit.
+    fn new(list: &[Step]) -> Result<Chains> {
         let mut chains = Chains::default();
         let mut place: BTreeMap<usize, usize> = BTreeMap::new();
         for e in list {
@@ -69,38 +143,21 @@ impl Chains {
     }
 
     /// Adds an edit to the last chain.
-    fn push(&mut self, e: &RowEdit, place: &BTreeMap<usize, usize>, shared: &mut Shared) -> Result<()> {
-        let (mut source, mut vector, mut numbers) = (0, 0, [0.0, 0.0]);
-        let kind = match &e.change {
-            RowChange::Zero => 0,
-            RowChange::CopyRow(from) => {
-                source = place[from];
-                1
-            }
-            RowChange::Set(values) => {
-                vector = shared.vector(values, &mut self.vectors);
-                2
-            }
-            RowChange::Add(values, c) => {
-                vector = shared.vector(values, &mut self.vectors);
-                numbers[0] = *c;
-                3
-            }
-            RowChange::ProjectOut(values) => {
-                vector = shared.vector(values, &mut self.vectors);
-                4
-            }
-            RowChange::Scale(c) => {
-                numbers[0] = *c;
-                5
-            }
-            RowChange::Clamp(low, high) => {
-                numbers = [*low, *high];
-                6
-            }
-            RowChange::Map(_) => candle_core::bail!("a function of the caller's cannot run in a kernel"),
+    fn push(&mut self, e: &Step, place: &BTreeMap<usize, usize>, shared: &mut Shared) -> Result<()> {
+        let mut vector = |values: &Arc<[f32]>| shared.vector(values, &mut self.vectors);
+        // The kind as the kernel numbers it, the copied row, where the vector or the marks begin, and the numbers.
+        let (kind, source, vector, numbers) = match e.made {
+            Made::Zero => (0, 0, 0, [0.0, 0.0]),
+            Made::CopyRow(from) => (1, place[&from], 0, [0.0, 0.0]),
+            Made::Set(values) => (2, 0, vector(values), [0.0, 0.0]),
+            Made::Add(values, c) => (3, 0, vector(values), [c, 0.0]),
+            Made::ProjectOut(values) => (4, 0, vector(values), [0.0, 0.0]),
+            Made::Scale(c) => (5, 0, 0, [c, 0.0]),
+            Made::Clamp(low, high) => (6, 0, 0, [low, high]),
+            Made::ClampAndMark(low, high, marks) => (7, 0, marks, [low, high]),
+            Made::KeepMarked(marks) => (8, 0, marks, [0.0, 0.0]),
         };
-        let first = shared.columns(&e.columns, &mut self.ranges)?;
+        let first = shared.columns(e.columns, &mut self.ranges)?;
         self.edits.extend([kind, int(place[&e.row])?, int(source)?, int(vector)?, int(first)?, int(e.columns.len())?]);
         self.numbers.extend(numbers);
         Ok(())
@@ -138,20 +195,20 @@ impl Shared {
     }
 }
 
-/// The row that an edit copies.
-fn copied(e: &RowEdit) -> Option<usize> {
-    match e.change {
-        RowChange::CopyRow(from) if from != e.row => Some(from),
+/// The row that a step copies.
+fn copied(e: &Step) -> Option<usize> {
+    match e.made {
+        Made::CopyRow(from) if from != e.row => Some(from),
         _ => None,
     }
 }
 
 /// The launch in which each edit is made: those of one row in their order, after what they copy was written and before it
 /// is written again.
-fn waves(list: &[RowEdit]) -> Vec<usize> {
+fn waves(list: &[Step]) -> Vec<usize> {
     // The wave in which a row was last written, and that after the one in which it was last copied.
     let (mut written, mut free): (HashMap<usize, usize>, HashMap<usize, usize>) = Default::default();
-    let one = |e: &RowEdit| {
+    let one = |e: &Step| {
         let own = written.get(&e.row).copied().max(free.get(&e.row).copied()).unwrap_or(0);
         let source = copied(e).and_then(|from| written.get(&from)).map_or(0, |wave| wave + 1);
         let wave = own.max(source);
@@ -163,6 +220,74 @@ fn waves(list: &[RowEdit]) -> Vec<usize> {
         wave
     };
     list.iter().map(one).collect()
+}
+
+/// Where edits are made: matrices `[rows, width]` of a dtype, on a machine.
+struct Place<'a, M> {
+    machine: &'a M,
+    dtype: DType,
+    width: i32,
+}
+
+fn grid(blocks: usize) -> Grid {
+    Grid { x: blocks, y: 1, shared: 0 }
+}
+
+impl<M: Machine> Place<'_, M> {
+    /// The rows of a matrix that chains edit or copy from, widened to f32.
+    fn widened(&self, chains: &Chains, x: &M::Buffer) -> Result<M::Buffer> {
+        let rows = self.machine.ints(&chains.rows)?;
+        let mut scratch = self.machine.blank(chains.rows.len() * self.width as usize)?;
+        self.machine.launch(
+            &Kernel::of("edit", "widen_rows", self.dtype),
+            grid(chains.rows.len()),
+            &mut [Argument::Read(x), Argument::Read(&rows), Argument::Write(&mut scratch), Argument::Int(self.width)],
+        )?;
+        Ok(scratch)
+    }
+
+    /// Makes chains on the scratch matrix, a launch a wave.
+    fn make(&self, chains: &Chains, scratch: &mut M::Buffer, marks: &mut M::Buffer) -> Result<()> {
+        let machine = self.machine;
+        let (first_edit, edits) = (machine.ints(&chains.first_edit)?, machine.ints(&chains.edits)?);
+        let (numbers, ranges) = (machine.floats(&chains.numbers)?, machine.ints(&chains.ranges)?);
+        // A buffer of nothing is none.
+        let vectors = machine.floats(if chains.vectors.is_empty() { &[0.0] } else { &chains.vectors })?;
+        for wave in &chains.waves {
+            machine.launch(
+                &Kernel { file: "edit", name: "edit_rows".to_string() },
+                grid(wave.len()),
+                &mut [
+                    Argument::Write(scratch),
+                    Argument::Int(self.width),
+                    Argument::Read(&first_edit),
+                    Argument::Int(int(wave.start)?),
+                    Argument::Read(&edits),
+                    Argument::Read(&numbers),
+                    Argument::Read(&ranges),
+                    Argument::Read(&vectors),
+                    Argument::Write(marks),
+                ],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Writes the edited rows back.
+    fn narrow(&self, chains: &Chains, scratch: &M::Buffer, x: &mut M::Buffer) -> Result<()> {
+        let [from, to] = [self.machine.ints(&chains.edited[0])?, self.machine.ints(&chains.edited[1])?];
+        self.machine.launch(
+            &Kernel::of("edit", "narrow_rows", self.dtype),
+            grid(chains.edited[0].len()),
+            &mut [
+                Argument::Read(scratch),
+                Argument::Read(&from),
+                Argument::Read(&to),
+                Argument::Write(x),
+                Argument::Int(self.width),
+            ],
+        )
+    }
 }
 
 /// Makes edits, which were checked to fit and hold no function of the caller's, on `x` `[rows, width]`.
@@ -179,49 +304,40 @@ pub(in crate::ops) fn edit<M: Machine>(
     if list.is_empty() || width == 0 {
         return Ok(());
     }
-    let chains = Chains::new(list)?;
-    let columns = int(width)?;
-    let grid = |x: usize| Grid { x, y: 1, shared: 0 };
-    let rows = machine.ints(&chains.rows)?;
-    let mut scratch = machine.blank(chains.rows.len() * width)?;
-    machine.launch(
-        &Kernel::of("edit", "widen_rows", dtype),
-        grid(chains.rows.len()),
-        &mut [Argument::Read(x), Argument::Read(&rows), Argument::Write(&mut scratch), Argument::Int(columns)],
-    )?;
-    let (first_edit, edits) = (machine.ints(&chains.first_edit)?, machine.ints(&chains.edits)?);
-    let (numbers, ranges) = (machine.floats(&chains.numbers)?, machine.ints(&chains.ranges)?);
-    // A buffer of nothing is none.
-    let vectors = machine.floats(if chains.vectors.is_empty() { &[0.0] } else { &chains.vectors })?;
-    for wave in &chains.waves {
-        let kernel = Kernel { file: "edit", name: "edit_rows".to_string() };
-        machine.launch(
-            &kernel,
-            grid(wave.len()),
-            &mut [
-                Argument::Write(&mut scratch),
-                Argument::Int(columns),
-                Argument::Read(&first_edit),
-                Argument::Int(int(wave.start)?),
-                Argument::Read(&edits),
-                Argument::Read(&numbers),
-                Argument::Read(&ranges),
-                Argument::Read(&vectors),
-            ],
-        )?;
+    let (place, chains) = (Place { machine, dtype, width: int(width)? }, Chains::new(&steps(list, None)?)?);
+    let mut scratch = place.widened(&chains, x)?;
+    place.make(&chains, &mut scratch, &mut machine.blank(1)?)?;
+    place.narrow(&chains, &scratch, x)
+}
+
+/// Turns the gradient with respect to what edits made, `grad`, into that with respect to what they were made on, `x`: both are
+/// `[rows, width]`. The edits were checked to fit and hold no function of the caller's.
+///
+/// # Errors
+/// If there is more than the tables can count, or the machine fails.
+pub(in crate::ops) fn edit_back<M: Machine>(
+    machine: &M,
+    dtype: DType,
+    x: &M::Buffer,
+    grad: &mut M::Buffer,
+    width: usize,
+    list: &[RowEdit],
+) -> Result<()> {
+    let (each, all) = marks(list);
+    let back = steps_back(list, &each);
+    if back.is_empty() || width == 0 {
+        return Ok(());
     }
-    let [from, to] = [machine.ints(&chains.edited[0])?, machine.ints(&chains.edited[1])?];
-    machine.launch(
-        &Kernel::of("edit", "narrow_rows", dtype),
-        grid(chains.edited[0].len()),
-        &mut [
-            Argument::Read(&scratch),
-            Argument::Read(&from),
-            Argument::Read(&to),
-            Argument::Write(x),
-            Argument::Int(columns),
-        ],
-    )
+    let (place, mut marks) = (Place { machine, dtype, width: int(width)? }, machine.blank(all.max(1))?);
+    // What comes after the last clamp is not asked for.
+    if let Some(last) = list.iter().rposition(|e| matches!(e.change, RowChange::Clamp(..))) {
+        let chains = Chains::new(&steps(&list[..=last], Some(&each))?)?;
+        place.make(&chains, &mut place.widened(&chains, x)?, &mut marks)?;
+    }
+    let chains = Chains::new(&back)?;
+    let mut scratch = place.widened(&chains, grad)?;
+    place.make(&chains, &mut scratch, &mut marks)?;
+    place.narrow(&chains, &scratch, grad)
 }
 
 #[cfg(test)]
@@ -243,6 +359,7 @@ mod tests {
             one(1, RowChange::Zero),       // after 2 has copied it
             one(3, RowChange::CopyRow(3)), // itself
         ];
+        let list = steps(&list, None).expect("no function");
         assert_eq!(waves(&list), [0, 0, 0, 1, 1, 2, 0]);
         let chains = Chains::new(&list).expect("a few edits");
         assert_eq!(chains.waves, [0..3, 3..5, 5..6]);
@@ -255,7 +372,23 @@ mod tests {
     fn a_vector_and_columns_of_many_edits_are_sent_once() {
         let (vector, columns): (Arc<[f32]>, Arc<[Range<usize>]>) = ([1.0, 2.0].into(), [0..1, 3..4].into());
         let add = |row| RowEdit { row, columns: columns.clone(), change: RowChange::Add(vector.clone(), 1.0) };
-        let chains = Chains::new(&[add(0), add(1), add(2)]).expect("a few edits");
+        let list = [add(0), add(1), add(2)];
+        let chains = Chains::new(&steps(&list, None).expect("no function")).expect("a few edits");
         assert_eq!((chains.vectors.len(), chains.ranges), (2, vec![0, 1, 0, 3, 4, 1]));
+    }
+
+    #[test]
+    fn the_way_back_is_one_launch_and_clamps_have_marks_of_their_own() {
+        let list = [
+            one(0, RowChange::Clamp(0.0, 1.0)),
+            one(1, RowChange::CopyRow(0)),
+            one(0, RowChange::Add([1.0, 2.0].into(), 1.0)),
+            one(1, RowChange::Clamp(0.0, 1.0)),
+        ];
+        let (each, all) = marks(&list);
+        assert_eq!((each.as_slice(), all), ([0, 2, 2, 2].as_slice(), 4));
+        let back = steps_back(&list, &each);
+        assert_eq!(back.iter().map(|step| step.row).collect::<Vec<_>>(), [1, 1, 0]);
+        assert_eq!(Chains::new(&back).expect("a few steps").waves, [0..2]);
     }
 }

@@ -11,7 +11,7 @@ use super::super::norm::composed;
 use super::super::{NormBy, NormKind, norm as plain_norm};
 use super::{Argument, Grid, Kernel, Machine, attention, dla, edit, norm};
 use crate::ops::rows::{Rows, Span};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use half::{bf16, f16};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -40,12 +40,15 @@ launchers! {
     attention_f32 => cpu_attention_f32, attention_bf16 => cpu_attention_bf16, attention_f16 => cpu_attention_f16,
     dla_f32 => cpu_dla_f32, dla_bf16 => cpu_dla_bf16, dla_f16 => cpu_dla_f16,
     edit_rows => cpu_edit_rows,
+    edit_rows_without_barrier_1 => cpu_edit_rows_without_barrier_1,
+    edit_rows_without_barrier_2 => cpu_edit_rows_without_barrier_2,
+    edit_rows_without_barrier_3 => cpu_edit_rows_without_barrier_3,
     widen_rows_f32 => cpu_widen_rows_f32, widen_rows_bf16 => cpu_widen_rows_bf16, widen_rows_f16 => cpu_widen_rows_f16,
     narrow_rows_f32 => cpu_narrow_rows_f32, narrow_rows_bf16 => cpu_narrow_rows_bf16,
     narrow_rows_f16 => cpu_narrow_rows_f16,
     norm_f32 => cpu_norm_f32, norm_bf16 => cpu_norm_bf16, norm_f16 => cpu_norm_f16,
-    norm_without_first_barrier_f32 => cpu_norm_without_first_barrier_f32,
-    norm_without_second_barrier_f32 => cpu_norm_without_second_barrier_f32,
+    norm_without_barrier_1_f32 => cpu_norm_without_barrier_1_f32,
+    norm_without_barrier_2_f32 => cpu_norm_without_barrier_2_f32,
     reverse => cpu_reverse, reverse_without_barrier => cpu_reverse_without_barrier,
     neighbour_without_barrier => cpu_neighbour_without_barrier, leaves_before_barrier => cpu_leaves_before_barrier,
     overwritten_too_soon => cpu_overwritten_too_soon, two_barriers => cpu_two_barriers, shuffle_without_one => cpu_shuffle_without_one, outside_shared => cpu_outside_shared,
@@ -346,6 +349,69 @@ fn edits_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()> {
     Ok(())
 }
 
+/// The gradient through a list of edits by the operation that engines use.
+fn plain_back(x: &Tensor, grad: &Tensor, list: &[RowEdit]) -> Result<Vec<f32>> {
+    let x = Var::from_tensor(x)?;
+    // Of the sum of what the edits made times these numbers, which are the gradient with respect to it.
+    let grads = (plain_edit(&x, list)? * grad)?.sum_all()?.backward()?;
+    Ok(host(grads.get(&x).expect("edits have a gradient")))
+}
+
+#[test]
+fn gradients_through_edits_are_those_of_the_cpu_in_every_order_for_every_dtype() -> Result<()> {
+    for dtype in DTYPES {
+        for width in [9, 64, 333] {
+            let mut list = edits(width);
+            // A clamp on what another left, and one on what is no number.
+            list.push(RowEdit { row: 2, columns: [1..width - 2].into(), change: RowChange::Clamp(-0.25, 0.25) });
+            list.push(RowEdit { row: 7, columns: [0..width].into(), change: RowChange::Clamp(-1.0, 1.0) });
+            let (mut x, grad) = (random(8 * width, 5, dtype), random(8 * width, 9, dtype));
+            x[7 * width + 1] = f32::NAN;
+            let expected = plain_back(&tensor(&x, 8, dtype), &tensor(&grad, 8, dtype), &list)?;
+            assert_eq!(expected[7 * width + 1], 0.0, "what is no number is not within");
+            for machine in machines() {
+                let (x, mut found) = (Buffer::of(&x, dtype), Buffer::of(&grad, dtype));
+                edit::edit_back(&machine, dtype, &x, &mut found, width, &list)?;
+                close(&found.values(dtype), &expected, tolerance(dtype), &(machine, dtype, width));
+            }
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn each_barrier_of_the_edits_is_missed_there_and_back() -> Result<()> {
+    let width = 300;
+    // The second takes what the first left of a column to another thread: its columns begin elsewhere.
+    let along: Arc<[f32]> = random(width, 3, DType::F32).into();
+    let list = [
+        RowEdit { row: 0, columns: [7..width].into(), change: RowChange::Clamp(-0.5, 0.5) },
+        RowEdit { row: 0, columns: [0..width].into(), change: RowChange::ProjectOut(along) },
+        RowEdit { row: 0, columns: [5..width - 1].into(), change: RowChange::Scale(3.0) },
+    ];
+    let (x, grad) = (random(width, 1, DType::F32), random(width, 2, DType::F32));
+    let there = host(&plain_edit(&tensor(&x, 1, DType::F32), &list)?);
+    let back = plain_back(&tensor(&x, 1, DType::F32), &tensor(&grad, 1, DType::F32), &list)?;
+    let near = |found: &Buffer, expected: &[f32]| {
+        // What is not there yet is NaN, which is near nothing.
+        found.values(DType::F32).iter().zip(expected).all(|(f, e)| (f - e).abs() <= 1e-3)
+    };
+    for barrier in ["none", "1", "2", "3"] {
+        let (mut seen_there, mut seen_back) = (0, 0);
+        for order in ORDERS {
+            let machine = WithoutBarrier { kernel: "edit_rows", barrier, on: Cpu { order, threads: 96 } };
+            let mut found = Buffer::of(&x, DType::F32);
+            edit::edit(&machine, DType::F32, &mut found, width, &list)?;
+            seen_there += usize::from(!near(&found, &there));
+            let mut found = Buffer::of(&grad, DType::F32);
+            edit::edit_back(&machine, DType::F32, &Buffer::of(&x, DType::F32), &mut found, width, &list)?;
+            seen_back += usize::from(!near(&found, &back));
+        }
+        assert_eq!((seen_there > 0, seen_back > 0), (barrier != "none", barrier != "none"), "barrier {barrier}");
+    }
+    Ok(())
+}
+
 #[test]
 fn a_clamp_leaves_what_is_no_number() -> Result<()> {
     let list = [RowEdit { row: 0, columns: [0..4].into(), change: RowChange::Clamp(-1.0, 1.0) }];
@@ -486,31 +552,38 @@ fn norms_are_right_in_every_order_for_every_dtype() -> Result<()> {
     Ok(())
 }
 
-/// A machine whose norms lack a barrier.
-struct Without<'a>(&'a str, Cpu);
+/// A machine of which one kernel lacks a barrier, as `kernels/cpu/planted.cu` builds it again.
+struct WithoutBarrier {
+    kernel: &'static str,
+    /// Which, as the planted kernel's name says it, or none.
+    barrier: &'static str,
+    on: Cpu,
+}
 
-impl Machine for Without<'_> {
+impl Machine for WithoutBarrier {
     type Buffer = Buffer;
 
     fn ints(&self, values: &[i32]) -> Result<Buffer> {
-        self.1.ints(values)
+        self.on.ints(values)
     }
 
     fn floats(&self, values: &[f32]) -> Result<Buffer> {
-        self.1.floats(values)
+        self.on.floats(values)
     }
 
     fn blank(&self, n: usize) -> Result<Buffer> {
-        self.1.blank(n)
+        self.on.blank(n)
     }
 
     fn launch(&self, kernel: &Kernel, grid: Grid, arguments: &mut [Argument<Buffer>]) -> Result<()> {
-        let name = kernel.name.replace("norm", &format!("norm_without_{}_barrier", self.0));
-        self.1.launch(&Kernel { file: "planted", name }, grid, arguments)
+        let planted = format!("{}_without_barrier_{}", self.kernel, self.barrier);
+        let name =
+            if self.barrier == "none" { kernel.name.clone() } else { kernel.name.replace(self.kernel, &planted) };
+        self.on.launch(&Kernel { file: kernel.file, name }, grid, arguments)
     }
 
     fn threads(&self) -> u32 {
-        self.1.threads()
+        self.on.threads()
     }
 }
 
@@ -520,9 +593,10 @@ fn each_barrier_of_the_norm_is_missed() -> Result<()> {
     let by = NormBy { kind: NormKind::Layer, eps: 1e-5, group: 300 };
     let expected = norm_in_f64(&given.x, &given.weight, None, by);
     let mut seen = [Vec::new(), Vec::new()];
-    for (which, seen) in ["first", "second"].into_iter().zip(&mut seen) {
+    for (barrier, seen) in ["1", "2"].into_iter().zip(&mut seen) {
         for order in ORDERS {
-            let found = given.by(&Without(which, Cpu { order, threads: 96 }), false, by)?;
+            let machine = WithoutBarrier { kernel: "norm", barrier, on: Cpu { order, threads: 96 } };
+            let found = given.by(&machine, false, by)?;
             // What is not there yet is NaN, which is near nothing.
             if !found.iter().zip(&expected).all(|(f, e)| (f - e).abs() <= 1e-3) {
                 seen.push(order);

@@ -99,14 +99,14 @@ impl Estimating<'_> {
         self.decoder.ports(l, |shape, of| {
             let (d, read) = (shape.heads.d_head, shape.heads.d_value());
             // Of each port: the rows as they are, and with those of the writers' streams.
-            let project = |kind, x: &Tensor| of.project(shape, kind, x);
+            let project = |kind, x: &Tensor| of.project(shape, kind, x, None);
             let plain = PORTS.map(|(_, kind)| -> Result<[Tensor; 2]> {
                 let own = project(kind, &own)?;
                 Ok([self.repeated(&own, &rows)?, Tensor::cat(&[&own, &project(kind, &others)?], 0)?])
             });
             let [q, k, v] = plain;
             let raw = [q?, k?, v?];
-            let normed = |i: usize, x: &Tensor| of.normed(shape, PORTS[i].1, x);
+            let normed = |i: usize, x: &Tensor| of.normed(shape, PORTS[i].1, x, None);
             let kept = [normed(0, &raw[0][0])?, normed(1, &raw[1][0])?, normed(2, &raw[2][0])?];
             for (i, (port, kind)) in PORTS.into_iter().enumerate() {
                 let z = |exchanged: Tensor| -> Result<Vec<f32>> {
@@ -181,15 +181,22 @@ fn by_heads(
     let copies = Var::from_tensor(&stream.repeat((heads, 1))?)?;
     let read_in = decoder.read_by_mixer(l, &copies)?;
     decoder.ports(l, |shape, of| {
-        let projected = of.project(shape, kind, &read_in)?;
-        let (n, width) = (stream.dim(0)?, projected.dim(1)?);
+        let (n, width) = (stream.dim(0)?, upstream.dim(1)?);
         let d = width / heads;
+        if !of.norms_across(shape, kind) {
+            let head: Vec<usize> = (0..heads * n).map(|row| row / n).collect();
+            let projected = of.project(shape, kind, &read_in, Some(&head))?;
+            let upstream: Vec<Tensor> = (0..heads).map(|h| upstream.narrow(1, h * d, d)).collect::<Result<_>>()?;
+            let value = of.normed(shape, kind, &projected, Some(&head))?;
+            return pulled(&value, &Tensor::cat(&upstream, 0)?, &copies);
+        }
+        let projected = of.project(shape, kind, &read_in, None)?;
         let own = |i: usize| if i % width / d == i / (n * width) { 1f32 } else { 0.0 };
         let own: Vec<f32> = (0..heads * n * width).map(own).collect();
         let own = Tensor::from_vec(own, (heads * n, width), projected.device())?.to_dtype(projected.dtype())?;
         let as_is = projected.detach();
         let mixed = (&as_is + (&projected - &as_is)? * &own)?;
-        pulled(&of.normed(shape, kind, &mixed)?, &upstream.repeat((heads, 1))?, &copies)
+        pulled(&of.normed(shape, kind, &mixed, None)?, &upstream.repeat((heads, 1))?, &copies)
     })
 }
 
