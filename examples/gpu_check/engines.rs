@@ -7,7 +7,11 @@ use crate::report::Finding;
 use crate::{Failed, Setting};
 use candle_core::{DType, Device};
 use gatelens::model::Model;
-use gatelens::plan::{Activation, Change, Edit, Gradient, KlFrom, Metric, Part, Plan, Positions, What};
+use gatelens::model::arch::Arch;
+use gatelens::plan::{
+    Activation, Alignment, Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, KlFrom, Metric, Part, Plan,
+    Positions, Run, What,
+};
 use gatelens::run::{Engine, Options, run};
 use gatelens::site::SiteKind;
 use std::sync::Arc;
@@ -71,7 +75,8 @@ fn values(model: &Model, plan: &Plan, engine: Engine) -> Result<Vec<f32>, Failed
     Ok(readings.iter().flat_map(|reading| reading.values()).collect())
 }
 
-/// Every head taken from another prompt, edits of every kind in every layer, forks of forks, and gradients.
+/// Every head taken from another prompt, edits of every kind in every layer, forks of forks, gradients also through edits, and edges,
+/// taken and estimated.
 fn plan(family: &Family, model: &Model) -> Result<Plan, Failed> {
     let (arch, mut plan) = (&model.decoder.arch, Plan::default());
     let metric = Metric::logit_difference(vec![11], vec![23]);
@@ -105,8 +110,44 @@ fn plan(family: &Family, model: &Model) -> Result<Plan, Failed> {
         base =
             plan.fork(base, vec![Edit { site, part: Part::Columns(vec![1, 5]), positions: Positions::Last, change }]);
         plan.read(base, KlFrom(prompt));
-        let (metric, positions, part) = (metric.clone(), Positions::Last, Part::All);
-        plan.read(prompt, Gradient { metric, site, positions, part });
+        let (positions, part) = (Positions::Last, Part::All);
+        plan.read(prompt, Gradient { metric: metric.clone(), site, positions, part });
     }
+    gradients_through_edits(&mut plan, prompt, &metric, arch.d_model);
+    edges(&mut plan, (prompt, donor), &metric, arch);
     Ok(plan)
+}
+
+/// What is before edits of every kind but functions, which no gradient goes through.
+fn gradients_through_edits(plan: &mut Plan, prompt: Run, metric: &Metric, d_model: usize) {
+    let direction: Arc<[f32]> = (0..d_model).map(|i| (i * 7919) as f32 % 11.0 / 11.0 - 0.5).collect();
+    let changes = [
+        Change::Clamp { low: -0.05, high: 0.05 },
+        Change::ProjectOut(direction.clone()),
+        Change::Scale(1.5),
+        Change::Add { vector: direction, coefficient: 0.3 },
+    ];
+    let site = SiteKind::ResidPost.at(0);
+    let edit = |change| Edit { site, part: Part::All, positions: Positions::All, change };
+    let fork = plan.fork(prompt, changes.map(edit).to_vec());
+    let (site, positions, part) = (SiteKind::Embed.at(0), Positions::All, Part::All);
+    plan.read(fork, Gradient { metric: metric.clone(), site, positions, part });
+}
+
+/// Edges of every kind of reader, and the estimates of all, where a model's edges can be told apart.
+fn edges(plan: &mut Plan, (prompt, donor): (Run, Run), metric: &Metric, arch: &Arch) {
+    if Graph::there(arch).is_err() {
+        return;
+    }
+    let (positions, alignment) = (Positions::All, Alignment::Same);
+    for edge in Graph::of(arch).edges().step_by(7) {
+        let edges = std::iter::once(edge).collect();
+        let exchange = Exchange { donor, edges, positions: positions.clone(), alignment: alignment.clone() };
+        let fork = plan.exchange(prompt, exchange);
+        plan.read(fork, metric.clone());
+    }
+    for by in [EdgeEstimate::Reader, EdgeEstimate::Attribution] {
+        let (metric, positions, alignment) = (metric.clone(), positions.clone(), alignment.clone());
+        plan.read(prompt, EdgeEffects { metric, donor, positions, alignment, by });
+    }
 }

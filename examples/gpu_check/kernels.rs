@@ -3,10 +3,10 @@
 use crate::compare::off;
 use crate::report::Finding;
 use crate::{Failed, Setting};
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::{DType, Device, Result, Tensor, Var};
 use gatelens::ops::attention::{Heads, attention};
 use gatelens::ops::rows::{Rows, Span};
-use gatelens::ops::{NormBy, NormKind, RowChange, RowEdit, edit, head_dots, norm, to_vec};
+use gatelens::ops::{NormBy, NormKind, RowChange, RowEdit, Weight, edit, head_dots, norm, to_vec};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
@@ -18,6 +18,7 @@ pub fn stage(setting: &Setting) -> std::result::Result<(), Failed> {
     for dtype in [DType::F32, DType::BF16, DType::F16] {
         held.attention(dtype)?;
         held.edits(dtype)?;
+        held.products_of_heads(dtype)?;
         held.head_dots(dtype)?;
         held.norms(dtype)?;
     }
@@ -82,6 +83,33 @@ impl Held<'_> {
             let list = edits(width);
             let x = [numbers((8, width), 5, dtype)?];
             self.hold("edits", format!("rows of {width}"), dtype, &x, |x| edit(&x[0], &list))?;
+            let x = [numbers((8, width), 5, dtype)?, numbers((8, width), 6, dtype)?];
+            self.hold("gradients of edits", format!("rows of {width}"), dtype, &x, |x| {
+                let given = Var::from_tensor(&x[0])?;
+                let grads = (edit(&given, &list)? * &x[1])?.sum_all()?.backward()?;
+                grads.get(&given).cloned().map_or_else(|| given.zeros_like(), Ok)
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Rows of which each is for one head, some heads with none and one with most, and the gradients.
+    fn products_of_heads(&mut self, dtype: DType) -> Result<()> {
+        for (rows, inputs, heads, d_head) in [(1, 9, 3, 5), (70, 64, 9, 64), (500, 576, 32, 128)] {
+            let of: Vec<usize> = (0..rows).map(|row| if row % 2 == 0 { 1 } else { row % (heads - 1) }).collect();
+            // Sums as large as the numbers are.
+            let weight = (numbers((heads * d_head, inputs), 2, DType::F32)? / (inputs as f64).sqrt())?.to_dtype(dtype)?;
+            let inputs = [numbers((rows, inputs), 1, dtype)?, weight, numbers((rows, d_head), 3, dtype)?];
+            let case = format!("{rows} rows for {heads} heads of {d_head}");
+            self.hold("products of heads", case.clone(), dtype, &inputs, |x| {
+                Weight::new(&x[1])?.product_by_group(&x[0], &of, d_head)
+            })?;
+            self.hold("gradients of products of heads", case, dtype, &inputs, |x| {
+                let given = Var::from_tensor(&x[0])?;
+                let made = Weight::new(&x[1])?.product_by_group(&given, &of, d_head)?;
+                let grads = (made * &x[2])?.sum_all()?.backward()?;
+                grads.get(&given).cloned().map_or_else(|| given.zeros_like(), Ok)
+            })?;
         }
         Ok(())
     }

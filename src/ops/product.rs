@@ -161,12 +161,18 @@ pub fn portable() {
     panels::kernel::portable_from_now_on();
 }
 
-/// How a device multiplies with weights of a dtype: the form that they are kept in, and on the CPU the width of the vectors.
-/// Results of packed weights do not depend on the width; those of other kinds may.
+/// How a device multiplies with weights of a dtype: the form that they are kept in, and on the CPU the width of the vectors, of a GPU
+/// its name. Results of packed weights do not depend on the width; those of other kinds may, and on the card.
 pub fn products(device: &Device, dtype: DType) -> String {
     match device {
         Device::Cpu if dtype == DType::F32 => format!("packed, {}", panels::kernel::vectors()),
         Device::Cpu => format!("gemm, {}", panels::kernel::vectors()),
+        #[cfg(feature = "cuda")]
+        Device::Cuda(gpu) => match gpu.cuda_stream().context().name() {
+            Ok(card) => format!("cublas, {card}"),
+            Err(_) => "cublas".to_string(),
+        },
+        #[cfg(not(feature = "cuda"))]
         Device::Cuda(_) => "cublas".to_string(),
         Device::Metal(_) => "metal".to_string(),
     }

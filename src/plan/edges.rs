@@ -258,6 +258,11 @@ impl Graph {
         })
     }
 
+    /// How many edges there are: millions in a large model, which are not listed for it.
+    pub fn n_edges(&self) -> usize {
+        self.readers().map(|reader| self.before(reader)).sum()
+    }
+
     /// The writers that a reader's head or MLP is: a key or value serves all heads of its group. None of the logits.
     pub(crate) fn writers_of(&self, reader: Reader) -> Vec<Writer> {
         match reader {
@@ -367,6 +372,7 @@ mod tests {
             let (writers, edges): (Vec<Writer>, Vec<Edge>) = (graph.writers().collect(), graph.edges().collect());
             assert!(writers.iter().enumerate().all(|(i, writer)| graph.number(*writer) == i));
             assert_eq!(edges.iter().filter(|e| e.reader == Reader::Logits).count(), writers.len());
+            assert_eq!(graph.n_edges(), edges.len());
             assert!(edges.iter().all(|edge| graph.check(*edge).is_ok()));
             let own = Edge { writer: Writer::Head { layer: 1, head: 0 }, reader: Reader::Mlp { layer: 1 } };
             assert_eq!((edges.contains(&own), graph.check(own).is_ok()), (!parallel, !parallel));

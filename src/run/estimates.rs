@@ -137,7 +137,7 @@ impl<'a> Estimating<'a> {
 
     /// The estimates of each readout.
     fn all(&self, options: &Options) -> std::result::Result<Found, RunError> {
-        let edges = self.graph.edges().count();
+        let edges = self.graph.n_edges();
         let mut found = vec![vec![0f32; edges]; self.readouts.len()];
         self.decoder.through(0..self.decoder.arch.n_layers, |l| self.layer(l, options, &mut found))?;
         self.logits(&mut found)?;

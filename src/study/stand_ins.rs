@@ -30,7 +30,7 @@ pub(super) fn zeros(program: &Program) -> Readings {
             .iter()
             .map(|r| (r.readout, zeros(vec![r.positions.len(), r.columns.iter().map(|c| c.len()).sum()]))),
     );
-    let edges = Graph::of(program.arch).edges().count();
+    let edges = Graph::of(program.arch).n_edges();
     found.extend(program.edges.iter().map(|r| (r.readout, zeros(vec![edges]))));
     found.sort_unstable_by_key(|(readout, _)| *readout);
     Readings::new(found.into_iter().map(|(_, reading)| reading).collect())
