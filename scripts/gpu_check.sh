@@ -31,33 +31,6 @@ not_newer() {
   [ "$1" = "$(printf '%s\n' "$1" "$2" | sort -V | head -1)" ]
 }
 
-# Brings CUDA 13.0's compiler and libraries from NVIDIA's Python packages, and prints where they are. Needs Python 3
-# with venv and pip.
-toolkit() {
-  [ "$cuda" = 13.0 ] || fail "set CUDA_HOME to a toolkit of CUDA $cuda: only 13.0 is brought"
-  local venv=${XDG_CACHE_HOME:-$HOME/.cache}/gatelens/cuda/13.0 packages home library
-  packages=(
-    "nvidia-cuda-nvcc==13.0.*" "nvidia-nvvm==13.0.*" "nvidia-cuda-crt==13.0.*" "nvidia-cuda-runtime==13.0.*"
-    "nvidia-cuda-nvrtc==13.0.*" "nvidia-cuda-cccl==13.0.*" "nvidia-cublas==13.0.*" "nvidia-curand==10.4.0.*"
-  )
-  if [ ! -e "$venv/complete" ]; then
-    rm -rf "$venv"
-    {
-      python3 -m venv "$venv"
-      "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps "${packages[@]}"
-    } >&2
-    home=$(echo "$venv"/lib/python3*/site-packages/nvidia/cu13)
-    [ -x "$home/bin/nvcc" ] || fail "the packages hold no $home/bin/nvcc"
-    # Where nvcc and linkers look, which the packages leave out.
-    ln -sfn lib "$home/lib64"
-    for library in "$home"/lib/*.so.*; do
-      [ -e "${library%%.so.*}.so" ] || ln -s "$(basename "$library")" "${library%%.so.*}.so"
-    done
-    touch "$venv/complete"
-  fi
-  echo "$venv"/lib/python3*/site-packages/nvidia/cu13
-}
-
 # A driver's library for the linker, where there is no driver: every function that cudarc names is in it, and fails.
 stub_driver() {
   local version source names
@@ -77,7 +50,7 @@ stub_driver() {
 # Sets up the build for a GPU, and says with which compiler.
 use_cuda() {
   local release
-  CUDA_HOME=${CUDA_HOME:-$(toolkit)}
+  CUDA_HOME=${CUDA_HOME:-$(scripts/kernels_toolchain.sh "$cuda")}
   export CUDA_HOME PATH=$CUDA_HOME/bin:$PATH
   release=$(nvcc --version | sed -n 's/.*release \([0-9.]*\),.*/\1/p')
   echo "nvcc $release of $CUDA_HOME, for a machine with CUDA $cuda"

@@ -1,17 +1,26 @@
 #!/usr/bin/env bash
-# Brings a CUDA compiler onto this machine from NVIDIA's Python packages (1.1 GB, no GPU and no driver needed) and prints
-# where it is, for use as CUDA_HOME. Does nothing but print where it was brought before. Needs Python 3 with venv and pip.
+# Brings a CUDA compiler and CUDA's libraries onto this machine from NVIDIA's Python packages (1.1 GB, no GPU and no driver needed) and
+# prints where they are, for use as CUDA_HOME. Does nothing but print where they were brought before. Needs Python 3 with venv and pip.
 #
-#   export CUDA_HOME=$(scripts/kernels_toolchain.sh)
+#   export CUDA_HOME=$(scripts/kernels_toolchain.sh [RELEASE])
+#
+# RELEASE is 13.2 (the default) or 13.0.
 set -euo pipefail
 
+release=${1:-13.2}
 root=${XDG_CACHE_HOME:-$HOME/.cache}/gatelens/cuda
-# cudarc, through which candle reaches CUDA, knows releases up to 13.2.
-packages=(
-  "nvidia-cuda-nvcc==13.2.*" "nvidia-nvvm==13.2.*" "nvidia-cuda-crt==13.2.*" "nvidia-cuda-runtime==13.2.*"
-  "nvidia-cuda-nvrtc==13.2.*" "nvidia-cuda-cccl==13.2.*" "nvidia-cublas==13.4.1.3" "nvidia-curand==10.4.2.*"
-  "nvidia-cuda-cuobjdump==13.2.*" "nvidia-cuda-nvdisasm==13.2.*"
-)
+case $release in
+  # cudarc, through which candle reaches CUDA, knows releases up to 13.2.
+  13.2) libraries=("nvidia-cublas==13.4.1.3" "nvidia-curand==10.4.2.*" "nvidia-cuda-cuobjdump==13.2.*" "nvidia-cuda-nvdisasm==13.2.*") ;;
+  13.0) libraries=("nvidia-cublas==13.0.*" "nvidia-curand==10.4.0.*") ;;
+  *)
+    echo "error: CUDA $release is not brought, 13.2 and 13.0 are; set CUDA_HOME to a toolkit of it" >&2
+    exit 1
+    ;;
+esac
+packages=()
+for part in cuda-nvcc nvvm cuda-crt cuda-runtime cuda-nvrtc cuda-cccl; do packages+=("nvidia-$part==$release.*"); done
+packages+=("${libraries[@]}")
 # Changes with the list, so that a toolchain of another list is not taken for this one.
 name=$(printf '%s\n' "${packages[@]}" | sha256sum | cut -c1-12)
 venv=$root/$name

@@ -9,8 +9,8 @@ use candle_core::{DType, Device};
 use gatelens::model::Model;
 use gatelens::model::arch::Arch;
 use gatelens::plan::{
-    Activation, Alignment, Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, KlFrom, Metric, Part, Plan,
-    Positions, Run, What,
+    Activation, Alignment, Change, EdgeEffects, EdgeEstimate, Edit, Exchange, Gradient, Graph, KlFrom, Metric, Part,
+    Plan, Positions, Run, What,
 };
 use gatelens::run::{Engine, Options, run};
 use gatelens::site::SiteKind;

@@ -98,7 +98,8 @@ impl Held<'_> {
         for (rows, inputs, heads, d_head) in [(1, 9, 3, 5), (70, 64, 9, 64), (500, 576, 32, 128)] {
             let of: Vec<usize> = (0..rows).map(|row| if row % 2 == 0 { 1 } else { row % (heads - 1) }).collect();
             // Sums as large as the numbers are.
-            let weight = (numbers((heads * d_head, inputs), 2, DType::F32)? / (inputs as f64).sqrt())?.to_dtype(dtype)?;
+            let weight =
+                (numbers((heads * d_head, inputs), 2, DType::F32)? / (inputs as f64).sqrt())?.to_dtype(dtype)?;
             let inputs = [numbers((rows, inputs), 1, dtype)?, weight, numbers((rows, d_head), 3, dtype)?];
             let case = format!("{rows} rows for {heads} heads of {d_head}");
             self.hold("products of heads", case.clone(), dtype, &inputs, |x| {

@@ -15,6 +15,7 @@ use candle_core::{DType, Device, Result, Tensor, Var};
 use half::{bf16, f16};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use std::cell::Cell;
 use std::ffi::c_void;
 use std::ops::Range;
 use std::sync::Arc;
@@ -399,7 +400,7 @@ fn each_barrier_of_the_edits_is_missed_there_and_back() -> Result<()> {
     for barrier in ["none", "1", "2", "3"] {
         let (mut seen_there, mut seen_back) = (0, 0);
         for order in ORDERS {
-            let machine = WithoutBarrier { kernel: "edit_rows", barrier, on: Cpu { order, threads: 96 } };
+            let machine = WithoutBarrier::new("edit_rows", barrier, order);
             let mut found = Buffer::of(&x, DType::F32);
             edit::edit(&machine, DType::F32, &mut found, width, &list)?;
             seen_there += usize::from(!near(&found, &there));
@@ -408,6 +409,34 @@ fn each_barrier_of_the_edits_is_missed_there_and_back() -> Result<()> {
             seen_back += usize::from(!near(&found, &back));
         }
         assert_eq!((seen_there > 0, seen_back > 0), (barrier != "none", barrier != "none"), "barrier {barrier}");
+    }
+    Ok(())
+}
+
+#[test]
+fn as_many_launches_are_made_for_a_thousand_forks_as_for_one() -> Result<()> {
+    let width = 40;
+    let one = |row: usize, change| RowEdit { row, columns: [3..20].into(), change };
+    for forks in [1, 1000] {
+        // A head of each is taken from one donor, scaled and cut off.
+        let of_fork =
+            |row| [RowChange::CopyRow(0), RowChange::Scale(0.5), RowChange::Clamp(-0.1, 0.1)].map(|c| one(row, c));
+        let list: Vec<RowEdit> = (1..=forks).flat_map(of_fork).collect();
+        let x = random((forks + 1) * width, 1, DType::F32);
+        let machine = WithoutBarrier::new("none", "none", 0);
+        edit::edit(&machine, DType::F32, &mut Buffer::of(&x, DType::F32), width, &list)?;
+        // Widen, edit, narrow.
+        assert_eq!(machine.launches.take(), 3, "{forks} forks");
+        edit::edit_back(
+            &machine,
+            DType::F32,
+            &Buffer::of(&x, DType::F32),
+            &mut Buffer::of(&x, DType::F32),
+            width,
+            &list,
+        )?;
+        // Once more there for what the clamps mark, and back.
+        assert_eq!(machine.launches.take(), 5, "{forks} forks");
     }
     Ok(())
 }
@@ -558,6 +587,13 @@ struct WithoutBarrier {
     /// Which, as the planted kernel's name says it, or none.
     barrier: &'static str,
     on: Cpu,
+    launches: Cell<usize>,
+}
+
+impl WithoutBarrier {
+    fn new(kernel: &'static str, barrier: &'static str, order: u64) -> WithoutBarrier {
+        WithoutBarrier { kernel, barrier, on: Cpu { order, threads: 96 }, launches: Cell::new(0) }
+    }
 }
 
 impl Machine for WithoutBarrier {
@@ -576,6 +612,7 @@ impl Machine for WithoutBarrier {
     }
 
     fn launch(&self, kernel: &Kernel, grid: Grid, arguments: &mut [Argument<Buffer>]) -> Result<()> {
+        self.launches.set(self.launches.get() + 1);
         let planted = format!("{}_without_barrier_{}", self.kernel, self.barrier);
         let name =
             if self.barrier == "none" { kernel.name.clone() } else { kernel.name.replace(self.kernel, &planted) };
@@ -595,7 +632,7 @@ fn each_barrier_of_the_norm_is_missed() -> Result<()> {
     let mut seen = [Vec::new(), Vec::new()];
     for (barrier, seen) in ["1", "2"].into_iter().zip(&mut seen) {
         for order in ORDERS {
-            let machine = WithoutBarrier { kernel: "norm", barrier, on: Cpu { order, threads: 96 } };
+            let machine = WithoutBarrier::new("norm", barrier, order);
             let found = given.by(&machine, false, by)?;
             // What is not there yet is NaN, which is near nothing.
             if !found.iter().zip(&expected).all(|(f, e)| (f - e).abs() <= 1e-3) {
