@@ -533,8 +533,11 @@ fn one(
     told(&finished, settings.output.json)
 }
 
-/// What the results depend on.
+/// What the results depend on: all of the experiment but how many threads compute it.
 pub(super) fn parameters(spec: &toml::Table) -> Result<Map<String, Value>, CliError> {
-    let spec = serde_json::to_value(spec).map_err(|e| CliError::Input(e.to_string()))?;
+    let mut spec = serde_json::to_value(spec).map_err(|e| CliError::Input(e.to_string()))?;
+    let analyses = spec.get_mut("analysis").and_then(Value::as_array_mut).into_iter().flatten();
+    analyses.filter_map(Value::as_object_mut).for_each(|entry| drop(entry.remove("threads")));
+    spec.get_mut("defaults").and_then(Value::as_object_mut).map(|defaults| defaults.remove("threads"));
     Ok(Map::from_iter([("spec".to_string(), spec)]))
 }

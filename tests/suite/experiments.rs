@@ -239,6 +239,10 @@ fn the_demonstration_takes_a_seed_and_threads_and_records_itself() {
     assert_eq!(record["command"], "demo");
     let line = record["command_line"].as_str().unwrap();
     assert!(line.starts_with("gatelens demo --seed 3") && line.ends_with("my demo'"), "{line}");
+    // How many threads computed it is no part of what it is: another process may go on with it on as many as it has.
+    let again = |seed| gatelens(["demo", "--seed", seed, "--threads", "2", "--resume", "--out", out.to_str().unwrap()]);
+    assert!(again("3").done().contains("nothing is left to run"));
+    again("4").refused(&["my demo"]);
     gatelens(["demo", "--threads", "0", "--dry-run"]).refused(&["--threads", "1..=1024"]);
     assert_eq!(gatelens(["demo", "--dry-run", "--quiet"]).done().matches("rows x layers").count(), 5);
 }
