@@ -461,7 +461,7 @@ fn moves(parts: &[&SpanRow], reads: &str) -> String {
             let ends = row.attribution.ends(3);
             format!("{} ({} nats, 95 % interval {ends})", part(row.source), signed(row.attribution.value, 3))
         });
-        written.collect::<Vec<_>>().join(", ")
+        written.collect::<Vec<_>>().join("; ")
     };
     let (up, down) = (at(true), at(false));
     let mut sentences = Vec::new();
