@@ -161,7 +161,7 @@ pub fn sampled(
     Ok((generated, answers))
 }
 
-/// One prompt of a pair as an item of its own.
+/// One prompt of a pair as an item of its own. Spans are those of the pair: positions in its positive prompt.
 pub fn item_of(pair: &Pair, prompt: &Input) -> Item {
     Item {
         line: pair.line,
@@ -173,5 +173,6 @@ pub fn item_of(pair: &Pair, prompt: &Input) -> Item {
         answer: pair.answer.clone(),
         foil: pair.foil.clone(),
         facts: Vec::new(),
+        spans: pair.spans.clone(),
     }
 }

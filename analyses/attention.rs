@@ -7,6 +7,11 @@
 //! Learning and Induction Heads"; Wang et al. 2022, "Interpretability in the Wild"; Kobayashi et al. 2020, "Attention is Not Only a
 //! Weight: Analyzing Transformers with Vector Norms".
 
+mod spans;
+
+pub use spans::SpanRow;
+
+use super::inputs::{PairFile, rows_read};
 use super::lens::visible;
 use super::metric::MetricArgs;
 use super::routing::gate::{Head, heads_of};
@@ -20,18 +25,37 @@ use crate::run::{direction_of_z, directions_of_stream};
 use crate::stats::bca_family;
 use candle_core::Tensor;
 use rayon::prelude::*;
+use spans::Parts;
 use std::borrow::Cow;
 
 parameters! {
     /// Show where each head looks: scores of attention patterns, and the patterns of chosen heads
     #[serde(default)]
     pub struct Attention {
-        ..prompts: PromptArgs;
+        /// Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?, "lang"?, "spans"?}
+        prompts: Option<Data>, [value_name = "FILE", required_unless_present = "pairs"];
+
+        /// Use only the prompts with this label
+        label: Option<String>, [value_name = "LABEL"];
+
+        /// Ask about the positive prompts of this file's pairs instead
+        pairs: Option<Data>, excludes prompts, [value_name = "FILE"];
+
+        /// Use at most this many pairs, spread over languages and groups as in the file
+        max_pairs: Option<u32>, in 1.., [value_name = "N"];
 
         /// Keep the patterns of these heads, as L14.H5; several with commas
         ///
         /// Where prompts have an answer and a foil, each head's attribution is told apart by the tokens that it looks at, too.
         head: Vec<Head>, [value_delimiter = ',', value_name = "HEAD"];
+
+        /// Tell the weights of the chosen heads, and of all heads together, apart by the spans of the prompts
+        ///
+        /// A prompt names its spans in the field `spans` of its line. It does not count in the rows of a span that it lacks.
+        by_span: bool;
+
+        /// Look from these spans, or from the last position (`last`, the default); several with commas
+        query: Vec<String>, needs by_span, [value_delimiter = ',', value_name = "SPAN"];
 
         ..metric: MetricArgs;
     }
@@ -43,6 +67,8 @@ pub struct Asked {
     /// The layers that have attention.
     layers: Vec<usize>,
     heads: Vec<Head>,
+    /// The parts by which weights are told apart, where they are.
+    parts: Option<Parts>,
     /// The answer and foil tokens of each prompt; none where heads are attributed to nothing.
     sides: Option<Vec<[Vec<u32>; 2]>>,
 }
@@ -53,7 +79,7 @@ type OfHead = [Option<f64>; 6];
 /// What the scores are called.
 const NAMES: [&str; 6] = ["previous", "first", "self", "duplicate", "induction", "entropy"];
 
-/// The pattern of a chosen head in one prompt, `[positions, positions]`, and how large what it would move from each is.
+/// The pattern of a head in one prompt, `[positions, positions]`, and how large what it would move from each is.
 struct Kept {
     pattern: Vec<f32>,
     norms: Vec<f64>,
@@ -61,7 +87,7 @@ struct Kept {
     sources: Option<Vec<f64>>,
 }
 
-/// What is read of a prompt at a layer with a chosen head.
+/// What is read of a prompt at a layer with a head that is looked at closely.
 struct Read {
     values: Handle<Array>,
     /// At the last position, where sources are told apart: the gate, where there is one, the stream after the last layer, `attn_out`.
@@ -76,6 +102,8 @@ pub struct Measured {
     scores: Vec<Vec<Vec<OfHead>>>,
     /// `[prompts][chosen heads]`
     kept: Vec<Vec<Kept>>,
+    /// One a prompt, where parts are told apart.
+    by_part: Vec<spans::OfPrompt>,
 }
 
 impl Analysis for Attention {
@@ -102,14 +130,15 @@ impl Analysis for Attention {
                 return Err(AnalysisError::Bad(format!("{named_by}: layer {} has {n} heads, no {head}", head.layer)));
             }
         }
-        let prepared = self.prompts.encoded(model)?;
+        let prepared = self.read(model)?;
         if prepared.items.ids.iter().all(|ids| ids.len() < 2) {
             let path = prepared.items.dataset.path.display();
             let why = "has no prompt of two tokens: no head can look anywhere but at itself";
             return Err(AnalysisError::Bad(format!("{path}: {why}")));
         }
+        let parts = if self.by_span { Some(Parts::of(&prepared.items, &self.query)?) } else { None };
         let sides = self.sides(model, &prepared.items, &heads)?;
-        Ok(prepared.map(|prompts| Asked { prompts, layers, heads, sides }))
+        Ok(prepared.map(|prompts| Asked { prompts, layers, heads, parts, sides }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
@@ -118,12 +147,13 @@ impl Analysis for Attention {
         let mut found = Measured::default();
         let longest = ids.iter().map(Vec::len).max().unwrap_or(1);
         // A pattern is as large as its prompt is long, squared: few layers are read at once of long prompts.
-        let a_layer = (longest * longest * arch.n_heads).div_ceil(1024);
+        let a_layer = (longest * longest * arch.n_heads).div_ceil(1024) + items.rows_of_values(arch, longest);
         let at_once = (1 << 16) / a_layer.max(1);
         let layers_at_once = at_once.clamp(1, items.layers.len().max(1));
         for some in batches(ids.len(), a_layer * layers_at_once) {
             let mut scores: Vec<Vec<Vec<OfHead>>> = some.clone().map(|_| Vec::new()).collect();
             let mut kept: Vec<Vec<(usize, Kept)>> = some.clone().map(|_| Vec::new()).collect();
+            let mut by_part: Vec<spans::OfPrompt> = some.clone().map(|_| spans::OfPrompt::default()).collect();
             for layers in items.layers.chunks(layers_at_once) {
                 let mut plan = Plan::default();
                 let mut asked = Vec::new();
@@ -131,8 +161,8 @@ impl Analysis for Attention {
                     let run = plan.prompt(items.prompts.dataset.items[i].id.clone(), ids[i].clone());
                     for layer in layers {
                         let pattern = plan.read(run, at(SiteKind::Pattern, *layer, Positions::All));
-                        let chosen = items.heads.iter().any(|head| head.layer == *layer);
-                        let read = chosen.then(|| items.read(&mut plan, run, *layer, arch));
+                        let closely = !items.closely(*layer, arch).is_empty();
+                        let read = closely.then(|| items.read(&mut plan, run, *layer, arch));
                         asked.push((i, *layer, pattern, read));
                     }
                 }
@@ -142,11 +172,17 @@ impl Analysis for Attention {
                     scores[at].push(scores_of(pattern, &ids[i], n_heads(arch, layer)));
                     let Some(read) = read else { continue };
                     let of_layer = items.of_layer(model, i, layer, &read, &readings, pattern);
-                    kept[at].extend(of_layer.map_err(|e| AnalysisError::Failed(e.to_string()))?);
+                    for (chosen, of_head) in of_layer.map_err(|e| AnalysisError::Failed(e.to_string()))? {
+                        items.parts.iter().for_each(|parts| {
+                            by_part[at].add(chosen, parts.given(i, ids[i].len(), &of_head));
+                        });
+                        kept[at].extend(chosen.map(|h| (h, of_head)));
+                    }
                 }
             }
             kept.iter_mut().for_each(|of| of.sort_by_key(|(h, _)| *h));
             found.scores.extend(scores);
+            found.by_part.extend(by_part);
             found.kept.extend(kept.into_iter().map(|of| of.into_iter().map(|(_, kept)| kept).collect()));
         }
         Ok(found)
@@ -184,8 +220,11 @@ impl Analysis for Attention {
         if !items.heads.is_empty() {
             tables.push(self.patterns(about, items, &measured)?);
         }
-        if items.sides.is_some() {
+        if items.sides.is_some() && !items.heads.is_empty() {
             tables.push(sources_table(about, items, &measured)?);
+        }
+        if let Some(parts) = &items.parts {
+            tables.push(parts.table(about, &items.heads, &measured.by_part)?);
         }
         Ok(tables.into())
     }
@@ -229,24 +268,24 @@ fn scores(pattern: &[f32], ids: &[u32]) -> OfHead {
     ]
 }
 
-/// How large what a head would move from each position is, with all its weight there: the size of its value through the output
-/// projection.
-fn moved(model: &Model, head: Head, values: &Array) -> candle_core::Result<Vec<f64>> {
+/// How large what each head of a layer would move from each position is, with all its weight there: the size of its value through the
+/// output projection. `[heads][positions]`
+fn moved(model: &Model, layer: usize, values: &Array) -> candle_core::Result<Vec<Vec<f64>>> {
     let decoder = &model.decoder;
-    let Some(heads) = decoder.arch.layers[head.layer].mixer.heads() else { return Ok(Vec::new()) };
-    let (d, from) = (heads.d_value(), head.head * heads.n_kv_heads / heads.n_heads * heads.d_value());
+    let Some(heads) = decoder.arch.layers[layer].mixer.heads() else { return Ok(Vec::new()) };
+    let d = heads.d_value();
     let mut z = Vec::new();
     for row in values.rows() {
-        let mut of_row = vec![0f32; heads.n_heads * d];
-        of_row[head.head * d..(head.head + 1) * d].copy_from_slice(&row[from..from + d]);
-        z.extend(of_row);
+        let of_head = |head: usize| &row[head * heads.n_kv_heads / heads.n_heads * d..][..d];
+        (0..heads.n_heads).for_each(|head| z.extend_from_slice(of_head(head)));
     }
-    let device = decoder.places.layer(head.layer);
+    let device = decoder.places.layer(layer);
     let z = Tensor::from_vec(z, (values.rows().count(), heads.n_heads * d), device)?.to_dtype(decoder.dtype)?;
     let width = decoder.arch.d_model;
-    let all = decoder.head_outputs(head.layer, &z)?.narrow(1, head.head * width, width)?;
-    let rows = all.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()?;
-    Ok(rows.iter().map(|row| row.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt()).collect())
+    let rows = decoder.head_outputs(layer, &z)?.to_dtype(candle_core::DType::F32)?.to_vec2::<f32>()?;
+    let size = |of: &[f32]| of.iter().map(|x| f64::from(*x).powi(2)).sum::<f64>().sqrt();
+    let of_head = |head: usize| rows.iter().map(|row| size(&row[head * width..(head + 1) * width])).collect();
+    Ok((0..heads.n_heads).map(of_head).collect())
 }
 
 /// What is read of a site.
@@ -255,7 +294,22 @@ fn at(kind: SiteKind, layer: usize, positions: Positions) -> Activation {
 }
 
 impl Asked {
-    /// What has to be known of a layer with a chosen head.
+    /// The heads of a layer that are looked at closely, chosen ones with their number among these: where parts are told apart all heads,
+    /// for what they give together.
+    fn closely(&self, layer: usize, arch: &Arch) -> Vec<(Option<usize>, Head)> {
+        let chosen = |head: &Head| self.heads.iter().position(|chosen| chosen == head);
+        let all = (0..n_heads(arch, layer)).map(|head| Head { layer, head }).map(|head| (chosen(&head), head));
+        all.filter(|(chosen, _)| chosen.is_some() || self.parts.is_some()).collect()
+    }
+
+    /// What a layer's values take where they are read of every layer, for [`batches`].
+    fn rows_of_values(&self, arch: &Arch, longest: usize) -> usize {
+        let sites: Vec<Site> = self.layers.iter().map(|layer| SiteKind::V.at(*layer)).collect();
+        let all = rows_read(&sites, arch, Position::All, longest);
+        if self.parts.is_some() { all.div_ceil(sites.len().max(1)) } else { 0 }
+    }
+
+    /// What has to be known of a layer with a head that is looked at closely.
     fn read(&self, plan: &mut Plan, run: Run, layer: usize, arch: &Arch) -> Read {
         let values = plan.read(run, at(SiteKind::V, layer, Positions::All));
         let told = self.sides.is_some();
@@ -268,7 +322,7 @@ impl Asked {
         }
     }
 
-    /// The chosen heads of a layer in a prompt, each with its number among all chosen ones.
+    /// The heads of a layer that are looked at closely in a prompt, each with its number among the chosen ones.
     fn of_layer(
         &self,
         model: &Model,
@@ -277,7 +331,7 @@ impl Asked {
         read: &Read,
         readings: &Readings,
         patterns: &[f32],
-    ) -> candle_core::Result<Vec<(usize, Kept)>> {
+    ) -> candle_core::Result<Vec<(Option<usize>, Kept)>> {
         let n = self.prompts.ids[i].len();
         let direction = match (&self.sides, read.stream) {
             (Some(sides), Some(stream)) => {
@@ -290,14 +344,15 @@ impl Asked {
         };
         let gate = read.gate.map(|gate| &readings[gate].values[..]);
         let values = &readings[read.values];
-        let of = |(h, head): (usize, &Head)| {
+        let mut norms = moved(model, layer, values)?;
+        let of = |(h, head): (Option<usize>, Head)| {
             let pattern = of_head(patterns, n, head.head);
             let sources = direction
                 .as_deref()
-                .map(|direction| sources(model, *head, values, &pattern[(n - 1) * n..], gate, direction));
-            Ok((h, Kept { norms: moved(model, *head, values)?, pattern, sources }))
+                .map(|direction| sources(model, head, values, &pattern[(n - 1) * n..], gate, direction));
+            (h, Kept { norms: norms.get_mut(head.head).map(std::mem::take).unwrap_or_default(), pattern, sources })
         };
-        self.heads.iter().enumerate().filter(|(_, head)| head.layer == layer).map(of).collect()
+        Ok(self.closely(layer, &model.decoder.arch).into_iter().map(of).collect())
     }
 }
 
@@ -344,7 +399,26 @@ fn sources_table(about: &About, items: &Asked, measured: &Measured) -> Result<Ta
 }
 
 impl Attention {
-    /// The answer and foil tokens of each prompt, where heads are chosen and prompts have both.
+    /// The prompts, or the positive ones of pairs, as the model reads them.
+    fn read(&self, model: &Model) -> Result<Prepared<Prompts>, AnalysisError> {
+        let idle = |name, without| tracing::warn!("{}: does nothing without {}", param(name), param(without));
+        match (&self.prompts, &self.pairs) {
+            (Some(prompts), _) => {
+                self.max_pairs.inspect(|_| idle("max_pairs", "pairs"));
+                PromptArgs { label: self.label.clone(), ..PromptArgs::from(prompts.clone()) }.encoded(model)
+            }
+            (None, Some(pairs)) => {
+                self.label.iter().for_each(|_| idle("label", "prompts"));
+                PairFile { max_pairs: self.max_pairs, ..PairFile::from(pairs.clone()) }.positive(model)
+            }
+            (None, None) => {
+                let (prompts, pairs) = (param("prompts"), param("pairs"));
+                Err(AnalysisError::Bad(format!("nothing is asked: give {prompts} or {pairs}")))
+            }
+        }
+    }
+
+    /// The answer and foil tokens of each prompt, where heads are looked at closely and prompts have both.
     fn sides(
         &self,
         model: &Model,
@@ -354,11 +428,16 @@ impl Attention {
         let set = &prompts.dataset;
         let none = set.items.iter().all(|item| item.answer.is_empty() && item.foil.is_empty());
         let given = self.metric != MetricArgs::default();
-        if heads.is_empty() && given {
-            let (answer, head) = (param("answer"), param("head"));
-            tracing::warn!("{answer}, {} and {} do nothing without {head}", param("foil"), param("metric"));
+        let closely = !heads.is_empty() || self.by_span;
+        if !closely && given {
+            let (answer, head, by_span) = (param("answer"), param("head"), param("by_span"));
+            tracing::warn!(
+                "{answer}, {} and {} do nothing without {head} or {by_span}",
+                param("foil"),
+                param("metric")
+            );
         }
-        if heads.is_empty() || (none && !given) {
+        if !closely || (none && !given) {
             return Ok(None);
         }
         let metrics = self.metric.open(model)?;
@@ -491,6 +570,9 @@ fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
         };
         figures.push((format!("{name}.png"), Figure::from(figure)));
     }
+    if let Ok(by_span) = table(tables, SpanRow::TABLE) {
+        figures.extend(spans::figures(&SpanRow::read(by_span)?));
+    }
     if let Ok(patterns) = table(tables, PatternRow::TABLE) {
         let rows = PatternRow::read(patterns)?;
         figures.extend(shown(&rows).into_iter().map(|(file, head, rows)| (file, pattern_figure(&model, &head, &rows))));
@@ -579,6 +661,9 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         let section = Section::new(cells::capitalised(name)).paragraph(text);
         let section = section.figure(file, "The mean of every head.", "Layer-by-head heatmap.");
         found.push(section.table("The largest", header, cells.collect()));
+    }
+    if let Ok(by_span) = table(tables, SpanRow::TABLE) {
+        found.extend(spans::sections(&SpanRow::read(by_span)?, dir));
     }
     if let Ok(patterns) = table(tables, PatternRow::TABLE) {
         let rows = PatternRow::read(patterns)?;

@@ -17,13 +17,12 @@ pub use read::with_interval;
 pub use tables::{CurveRow, FaithfulnessRow, MinimalityRow, PairRow, StabilityRow, SummaryRow};
 
 use super::edges::{Among, Matching, Score};
-use super::inputs::Spanned;
+use super::inputs::{Spanned, disjoint, rest};
 use super::prelude::*;
 use crate::plan::{Alignment, Edge, Graph, Kv};
 use curve::{FRACTIONS, Order};
 use ranking::{Given, Ranking};
 use runs::Runs;
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 parameters! {
@@ -174,8 +173,9 @@ impl Analysis for Circuit {
         let mut prepared = super::edges::prepare(&self.pairs, matching, among, model)?;
         if self.by_span {
             disjoint(&mut prepared.items.places);
-            let rest = rest(&prepared.items);
-            prepared.items.places.extend(rest);
+            let super::edges::Items { pairs, places, .. } = &mut prepared.items;
+            let rest = rest(places, pairs.tokens.iter().map(|tokens| tokens.positive.len()));
+            places.extend(rest);
         }
         let (graph, n_layers) = (Graph::of(&model.decoder.of(self.kv).arch), model.decoder.arch.n_layers);
         let edges = std::mem::take(&mut prepared.items.edges);
@@ -231,37 +231,6 @@ impl Items {
     }
 }
 
-/// Leaves each position to the last span that has it: an edge is taken there once.
-fn disjoint(places: &mut Vec<Spanned>) {
-    for k in 0..places.len() {
-        let (earlier, later) = places.split_at_mut(k + 1);
-        let place = &mut earlier[k];
-        for (i, positions) in &mut place.of {
-            let Positions::At(at) = positions else { continue };
-            let has = |p: &usize, place: &Spanned| matches!(place.of.get(i), Some(Positions::At(at)) if at.contains(p));
-            at.retain(|p| !later.iter().any(|place| has(p, place)));
-        }
-        place.of.retain(|_, positions| *positions != Positions::At(Vec::new()));
-    }
-    places.retain(|place| !place.of.is_empty());
-}
-
-/// All positions that are in no span.
-fn rest(items: &super::edges::Items) -> Option<Spanned> {
-    let of = items.pairs.tokens.iter().enumerate().filter_map(|(i, tokens)| {
-        let named = |p: &usize| {
-            items.places.iter().any(|place| matches!(place.of.get(&i), Some(Positions::At(at)) if at.contains(p)))
-        };
-        let rest: Vec<usize> = (0..tokens.positive.len()).filter(|p| !named(p)).collect();
-        (!rest.is_empty()).then_some((i, Positions::At(rest)))
-    });
-    let of: BTreeMap<usize, Positions> = of.collect();
-    (!of.is_empty()).then(|| Spanned { name: REST.to_string(), of })
-}
-
-/// What all positions that are in no span are called.
-const REST: &str = "rest";
-
 /// The faithfulness of metrics, one a pair; none where the two prompts do not differ.
 type Faithfulness<'a> = dyn Fn(&[f64]) -> Option<f64> + 'a;
 
@@ -316,27 +285,5 @@ impl Circuit {
         };
         let less = runs.without_each(&kept, tried, self.minimality_pairs as usize)?;
         Ok(OfCircuit { edges: edges.len(), metric, without, less, kept })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_position_is_that_of_the_last_span_that_has_it() {
-        let span = |name: &str, of: &[(usize, &[usize])]| Spanned {
-            name: name.to_string(),
-            of: of.iter().map(|(i, at)| (*i, Positions::At(at.to_vec()))).collect(),
-        };
-        let mut places = vec![
-            span("NOUN", &[(0, &[2, 6]), (1, &[6])]),
-            span("SAME", &[(0, &[4])]),
-            span("END", &[(0, &[6, 4]), (1, &[6])]),
-        ];
-        disjoint(&mut places);
-        let left: Vec<_> = places.iter().map(|place| (place.name.as_str(), place.of.clone())).collect();
-        let at = |of: &[(usize, &[usize])]| span("", of).of;
-        assert_eq!(left, [("NOUN", at(&[(0, &[2])])), ("END", at(&[(0, &[6, 4]), (1, &[6])]))]);
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! Files, flags and messages on them are here; the metric's tokens are [`super::metric`]'s; what is run is left to the analyses.
 
+use super::answered::item_of;
 use super::metric::{MetricArgs, Metrics};
 use super::scored::Scored;
 use crate::analyses::prelude::*;
-use crate::dataset::encode::{EncodeError, prompt_ids};
+use crate::dataset::encode::{At, EncodeError, prompt_ids};
 use crate::dataset::shown::Prompt;
 use crate::dataset::{Span, read_pairs, read_prompts};
 use crate::model::arch::Arch;
@@ -66,10 +67,7 @@ impl PromptArgs {
     /// # Errors
     /// As [`Self::read`], and if the model cannot read a prompt.
     pub fn encoded(&self, model: &Model) -> Result<Prepared<Prompts>, AnalysisError> {
-        let dataset = self.read()?;
-        let (ids, scored) = encoded(model, &dataset)?;
-        let sources = vec![dataset.source()];
-        Ok(Prepared { items: Prompts { dataset, ids }, sources, scored })
+        Prompts::prepared(model, self.read()?, "prompt")
     }
 }
 
@@ -81,6 +79,17 @@ pub struct Prompts {
 }
 
 impl Prompts {
+    /// Prompts of a file, of whose lines they are this field.
+    fn prepared(
+        model: &Model,
+        dataset: Dataset<Item>,
+        field: &'static str,
+    ) -> Result<Prepared<Prompts>, AnalysisError> {
+        let (ids, scored) = encoded_field(model, &dataset, field)?;
+        let sources = vec![dataset.source()];
+        Ok(Prepared { items: Prompts { dataset, ids }, sources, scored })
+    }
+
     /// A plan of them all, with what is asked of each.
     pub fn plan<T>(&self, mut ask: impl FnMut(&mut Plan, Run) -> T) -> (Plan, Vec<T>) {
         let mut plan = Plan::default();
@@ -91,6 +100,19 @@ impl Prompts {
         });
         let asked = asked.collect();
         (plan, asked)
+    }
+
+    /// Every name of a span, in the order of the file, with where it is in the prompts that have it.
+    ///
+    /// # Errors
+    /// If no prompt has spans, or a span has a position that its prompt has not.
+    pub fn spans(&self) -> Result<Vec<Spanned>, AnalysisError> {
+        let set = &self.dataset;
+        let of = |(item, ids): (&Item, &Vec<u32>)| {
+            positions_of(&item.spans, ids.len(), "the prompt", set.at(item.line, &item.id, "spans"))
+        };
+        let all = set.items.iter().zip(&self.ids).map(of).collect::<Result<Vec<_>, _>>()?;
+        spanned(all.iter().map(Vec::as_slice).enumerate(), &set.path, "prompt")
     }
 }
 
@@ -165,6 +187,17 @@ impl PairFile {
         let mut dataset = read_pairs(&self.pairs)?;
         self.max_pairs.inspect(|n| spread(&mut dataset.items, *n as usize));
         Ok(dataset)
+    }
+
+    /// The positive prompts alone, as the model reads them.
+    ///
+    /// # Errors
+    /// As [`Self::read`], and if the model cannot read a prompt.
+    pub fn positive(&self, model: &Model) -> Result<Prepared<Prompts>, AnalysisError> {
+        let Dataset { path, sha256, items, warnings } = self.read()?;
+        let items = items.iter().map(|pair| item_of(pair, &pair.positive)).collect();
+        let dataset = Dataset { path, sha256, items, warnings };
+        Prompts::prepared(model, dataset, "positive")
     }
 }
 
@@ -279,25 +312,9 @@ impl Pairs {
     /// # Errors
     /// If no pair has spans, or the prompts of one that has differ in length.
     pub fn spans(&self) -> Result<Vec<Spanned>, AnalysisError> {
-        let mut found: Vec<Spanned> = Vec::new();
-        for (i, tokens) in self.tokens.iter().enumerate().filter(|(_, tokens)| !tokens.spans.is_empty()) {
-            self.as_long(i)?;
-            for (name, positions) in &tokens.spans {
-                let known = found.iter().position(|spanned| spanned.name == *name);
-                let at = known.unwrap_or_else(|| {
-                    found.push(Spanned { name: name.clone(), of: BTreeMap::new() });
-                    found.len() - 1
-                });
-                found[at].of.insert(i, Positions::At(positions.clone()));
-            }
-        }
-        if found.is_empty() {
-            let path = self.dataset.path.display();
-            let why =
-                "no pair has \"spans\": name positions in the file, as in \"spans\": {\"S2\": [9], \"END\": [-1]}";
-            return Err(AnalysisError::Bad(format!("{path}: {why}")));
-        }
-        Ok(found)
+        let having = || self.tokens.iter().enumerate().filter(|(_, tokens)| !tokens.spans.is_empty());
+        having().try_for_each(|(i, _)| self.as_long(i))?;
+        spanned(having().map(|(i, tokens)| (i, &tokens.spans[..])), &self.dataset.path, "pair")
     }
 
     /// Refuses a pair with spans whose prompts differ in length: a span is at the same positions in both.
@@ -315,11 +332,89 @@ impl Pairs {
     }
 }
 
+/// Named positions of one prompt, in the order of its line, each name with its positions, ascending.
+type NamedPositions = Vec<(String, Vec<usize>)>;
+
 /// A name of spans, with where it is.
 pub struct Spanned {
     pub name: String,
-    /// The positions in both prompts of each pair that has it, by the pair's number.
+    /// The positions in each prompt that has it, or in both of a pair, by the number of the prompt or pair.
     pub of: BTreeMap<usize, Positions>,
+}
+
+impl Spanned {
+    /// The positions in a prompt or pair by its number; none where it lacks the span.
+    pub fn at(&self, i: usize) -> Option<&[usize]> {
+        match self.of.get(&i) {
+            Some(Positions::At(at)) => Some(at),
+            _ => None,
+        }
+    }
+}
+
+/// Every name of a span, in the order of the file, with where it is in the items that have it; each is given with its number.
+fn spanned<'a>(
+    items: impl IntoIterator<Item = (usize, &'a [(String, Vec<usize>)])>,
+    path: &Path,
+    what: &str,
+) -> Result<Vec<Spanned>, AnalysisError> {
+    let mut found: Vec<Spanned> = Vec::new();
+    for (i, spans) in items {
+        for (name, positions) in spans {
+            let known = found.iter().position(|spanned| spanned.name == *name);
+            let at = known.unwrap_or_else(|| {
+                found.push(Spanned { name: name.clone(), of: BTreeMap::new() });
+                found.len() - 1
+            });
+            found[at].of.insert(i, Positions::At(positions.clone()));
+        }
+    }
+    if found.is_empty() {
+        let path = path.display();
+        let how = "name positions in the file, as in \"spans\": {\"S2\": [9], \"END\": [-1]}";
+        return Err(AnalysisError::Bad(format!("{path}: no {what} has \"spans\": {how}")));
+    }
+    Ok(found)
+}
+
+/// The spans of a prompt of so many tokens; `prompt` is what a message calls it.
+///
+/// # Errors
+/// If a span has a position that the prompt has not.
+fn positions_of(spans: &[Span], length: usize, prompt: &str, at: At) -> Result<NamedPositions, EncodeError> {
+    let of = |span: &Span| match span.of(length) {
+        Ok(positions) => Ok((span.name.clone(), positions)),
+        Err(n) => Err(at.error(format!("{} has position {n}; {prompt} has {length} tokens", span.name))),
+    };
+    spans.iter().map(of).collect()
+}
+
+/// Leaves each position to the last span that has it: what is taken or counted at a position is so once.
+pub fn disjoint(places: &mut Vec<Spanned>) {
+    for k in 0..places.len() {
+        let (earlier, later) = places.split_at_mut(k + 1);
+        let place = &mut earlier[k];
+        for (i, positions) in &mut place.of {
+            let Positions::At(at) = positions else { continue };
+            at.retain(|p| !later.iter().any(|place| place.at(*i).is_some_and(|at| at.contains(p))));
+        }
+        place.of.retain(|_, positions| *positions != Positions::At(Vec::new()));
+    }
+    places.retain(|place| !place.of.is_empty());
+}
+
+/// What all positions that are in no span are called.
+pub const REST: &str = "rest";
+
+/// All positions of prompts of so many tokens that are in none of these places; none where there is no such position.
+pub fn rest(places: &[Spanned], lengths: impl Iterator<Item = usize>) -> Option<Spanned> {
+    let of = lengths.enumerate().filter_map(|(i, length)| {
+        let named = |p: &usize| places.iter().any(|place| place.at(i).is_some_and(|at| at.contains(p)));
+        let rest: Vec<usize> = (0..length).filter(|p| !named(p)).collect();
+        (!rest.is_empty()).then_some((i, Positions::At(rest)))
+    });
+    let of: BTreeMap<usize, Positions> = of.collect();
+    (!of.is_empty()).then(|| Spanned { name: REST.to_string(), of })
 }
 
 /// A pair as token ids.
@@ -328,7 +423,7 @@ pub struct PairTokens {
     pub negative: Vec<u32>,
     pub metric: Metric,
     /// Its spans in the order of the line, each with its positions in the positive prompt, ascending.
-    pub spans: Vec<(String, Vec<usize>)>,
+    pub spans: NamedPositions,
 }
 
 /// A pair's prompts as token ids, with its metric.
@@ -344,15 +439,8 @@ pub fn pair_tokens(
     let at = |field| dataset.at(pair.line, &pair.id, field);
     let positive = prompt_ids(model, &pair.positive, at("positive"))?;
     let length = positive.len();
-    let span = |span: &Span| match span.of(length) {
-        Ok(positions) => Ok((span.name.clone(), positions)),
-        Err(n) => {
-            let why = format!("{} has position {n}; the positive prompt has {length} tokens", span.name);
-            Err(at("spans").error(why))
-        }
-    };
     Ok(PairTokens {
-        spans: pair.spans.iter().map(span).collect::<Result<_, _>>()?,
+        spans: positions_of(&pair.spans, length, "the positive prompt", at("spans"))?,
         positive,
         negative: prompt_ids(model, &pair.negative, at("negative"))?,
         metric: metrics.metric(model, pair.into(), at)?,
@@ -378,10 +466,19 @@ pub fn item_tokens(
 /// # Errors
 /// If the model cannot read a prompt.
 pub fn encoded(model: &Model, set: &Dataset<Item>) -> Result<(Vec<Vec<u32>>, Scored), EncodeError> {
-    let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, "prompt"));
+    encoded_field(model, set, "prompt")
+}
+
+/// [`encoded`] of prompts that are this field of their lines.
+fn encoded_field(
+    model: &Model,
+    set: &Dataset<Item>,
+    field: &'static str,
+) -> Result<(Vec<Vec<u32>>, Scored), EncodeError> {
+    let ids = |item: &Item| prompt_ids(model, &item.prompt, set.at(item.line, &item.id, field));
     let all = set.items.iter().map(ids).collect::<Result<Vec<_>, _>>()?;
     let shown = set.items.iter().zip(&all);
-    let shown = shown.map(|(item, ids)| Prompt { input: &item.prompt, ids, id: &item.id, field: "prompt" });
+    let shown = shown.map(|(item, ids)| Prompt { input: &item.prompt, ids, id: &item.id, field });
     let scored = Scored::of_prompts(model, &set.path, shown);
     Ok((all, scored))
 }
@@ -566,5 +663,22 @@ mod tests {
         for wrong in ["", "10", "3-1", "a", "1-", "-1", "1,,2"] {
             assert!(layers(wrong).is_none(), "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_position_is_that_of_the_last_span_that_has_it() {
+        let span = |name: &str, of: &[(usize, &[usize])]| Spanned {
+            name: name.to_string(),
+            of: of.iter().map(|(i, at)| (*i, Positions::At(at.to_vec()))).collect(),
+        };
+        let mut places = vec![
+            span("NOUN", &[(0, &[2, 6]), (1, &[6])]),
+            span("SAME", &[(0, &[4])]),
+            span("END", &[(0, &[6, 4]), (1, &[6])]),
+        ];
+        disjoint(&mut places);
+        let left: Vec<_> = places.iter().map(|place| (place.name.as_str(), place.of.clone())).collect();
+        let at = |of: &[(usize, &[usize])]| span("", of).of;
+        assert_eq!(left, [("NOUN", at(&[(0, &[2])])), ("END", at(&[(0, &[6, 4]), (1, &[6])]))]);
     }
 }

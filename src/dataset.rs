@@ -85,18 +85,18 @@ pub enum TokenRef {
     Text(String),
 }
 
-/// A named part of a pair's prompts: the second mention of the subject, the last token.
+/// A named part of a prompt, or of both of a pair: the second mention of the subject, the last token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Span {
     /// Its name, as tables and figures have it: of ASCII letters, digits, `+`, `-` and `_`, from a letter on, and neither
     /// `last` nor `all`.
     pub name: String,
-    /// Positions in the positive prompt's final token ids, from 0; a negative one counts from its end.
+    /// Positions in the final token ids of the prompt, of pairs of the positive one, from 0; a negative one counts from the end.
     pub positions: Vec<i64>,
 }
 
 impl Span {
-    /// The positions in a positive prompt of so many tokens, ascending and each once.
+    /// The positions in a prompt of so many tokens, ascending and each once.
     ///
     /// # Errors
     /// The first that the prompt has not.
@@ -152,6 +152,8 @@ pub struct Item {
     pub foil: Vec<TokenRef>,
     /// Strings of which a right answer holds one.
     pub facts: Vec<String>,
+    /// Named parts of the prompt, in the line's order; empty where the file names none.
+    pub spans: Vec<Span>,
 }
 
 /// A whole dataset file: never empty, ids unique.
@@ -364,9 +366,9 @@ pub fn read_pairs(data: impl Into<Data>) -> Result<Dataset<Pair>, DatasetError> 
 }
 
 /// Reads prompts, from a file or from memory:
-/// `{"id"?, "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?, "template_vars"?}` a line.
+/// `{"id"?, "prompt", "label"?, "group"?, "lang"?, "answer"?, "foil"?, "facts"?, "spans"?, "template_vars"?}` a line.
 pub fn read_prompts(data: impl Into<Data>) -> Result<Dataset<Item>, DatasetError> {
-    read(&data.into(), &["id", "label", "group", "lang", "answer", "foil", "facts", VARS], |fields| {
+    read(&data.into(), &["id", "label", "group", "lang", "answer", "foil", "facts", "spans", VARS], |fields| {
         fields.refuse_kind("positive", &["prompt"], PAIRS_FILE, PROMPTS_FILE)?;
         let vars = fields.vars(VARS)?;
         let item = Item {
@@ -379,6 +381,7 @@ pub fn read_prompts(data: impl Into<Data>) -> Result<Dataset<Item>, DatasetError
             answer: fields.tokens("answer")?,
             foil: fields.tokens("foil")?,
             facts: fields.strings("facts")?,
+            spans: fields.spans("spans")?,
         };
         Ok((item.id.clone(), item))
     })

@@ -441,9 +441,8 @@ class Attention(Analysis):
     """Show where each head looks: scores of attention patterns, and the patterns of chosen heads."""
 
     command = "attention"
-    _data = ("prompts", "metric_file")
-    _lists = ("head", "answer", "foil")
-    _required = ("prompts",)
+    _data = ("prompts", "pairs", "metric_file")
+    _lists = ("head", "query", "answer", "foil")
     _first = "prompts"
 
     def __init__(
@@ -451,7 +450,11 @@ class Attention(Analysis):
         prompts: Data = None,
         *,
         label: Text | None = None,
+        pairs: Data = None,
+        max_pairs: int | None = None,
         head: Text | Sequence[Text] | None = None,
+        by_span: bool = False,
+        query: Text | Sequence[Text] | None = None,
         answer: Text | Sequence[Text] | None = None,
         foil: Text | Sequence[Text] | None = None,
         metric_file: Data = None,
@@ -462,12 +465,22 @@ class Attention(Analysis):
         ----------
         prompts
             Read prompts from this file, JSON Lines: {"id", "prompt", "answer"?, "foil"?, "label"?, "group"?,
-            "lang"?, "facts"?}.
+            "lang"?, "spans"?}.
         label
             Use only the prompts with this label.
+        pairs
+            Ask about the positive prompts of this file's pairs instead.
+        max_pairs
+            Use at most this many pairs, spread over languages and groups as in the file.
         head
             Keep the patterns of these heads, as L14.H5; several with commas. Where prompts have an answer and a
             foil, each head's attribution is told apart by the tokens that it looks at, too.
+        by_span
+            Tell the weights of the chosen heads, and of all heads together, apart by the spans of the prompts.
+            A prompt names its spans in the field `spans` of its line. It does not count in the rows of a span
+            that it lacks.
+        query
+            Look from these spans, or from the last position (`last`, the default); several with commas.
         answer
             Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
             list)
@@ -481,7 +494,11 @@ class Attention(Analysis):
         super().__init__(
             prompts=prompts,
             label=label,
+            pairs=pairs,
+            max_pairs=max_pairs,
             head=head,
+            by_span=by_span,
+            query=query,
             answer=answer,
             foil=foil,
             metric_file=metric_file,

@@ -221,6 +221,7 @@ impl Item {
             answer: Vec::new(),
             foil: Vec::new(),
             facts: Vec::new(),
+            spans: Vec::new(),
         }
     }
 
@@ -234,6 +235,12 @@ impl Item {
         Item { foil: tokens.into_iter().map(Into::into).collect(), ..self }
     }
 
+    /// With a named part of the prompt: positions in its token ids.
+    pub fn span(mut self, name: impl Into<String>, positions: impl IntoIterator<Item = i64>) -> Item {
+        self.spans.push(Span { name: name.into(), positions: positions.into_iter().collect() });
+        self
+    }
+
     /// As a line of a file.
     fn to_json(&self) -> Value {
         let mut line = Line::new(&self.id, [&self.prompt]);
@@ -242,6 +249,7 @@ impl Item {
         line.subsets(&self.group, &self.lang);
         line.tokens(&self.answer, &self.foil);
         line.put("facts", Some(json!(self.facts)).filter(|_| !self.facts.is_empty()));
+        line.spans(&self.spans);
         line.done()
     }
 }
@@ -368,6 +376,8 @@ mod tests {
         let pair = Pair::new("a b", "a c").span("S2", [1, 2]).span("END", [-1]);
         let read = read_pairs(Data::from(vec![pair.clone()])).unwrap();
         assert_eq!(read.items[0].spans, pair.spans);
+        let item = Item::new("a b").span("S2", [1]).span("END", [-1]);
+        assert_eq!(read_prompts(Data::from(vec![item.clone()])).unwrap().items[0].spans, item.spans);
     }
 
     #[test]

@@ -142,6 +142,19 @@ fn what_an_entry_costs_that_reads_a_file_of_the_run_is_not_known_before() {
 }
 
 #[test]
+fn a_flag_of_an_entry_takes_precedence_over_defaults_that_exclude_it() {
+    let e = Experiment::new();
+    let spec = e.bench.text(
+        "spec.toml",
+        "models = [\"demo\"]\n[defaults]\npairs = \"demo:pairs.jsonl\"\n[[analysis]]\ncommand = \"attention\"\n\
+         prompts = \"demo:prompts.jsonl\"\n[[analysis]]\ncommand = \"attention\"\nname = \"pairs\"\n",
+    );
+    let printed = gatelens(["run", spec.to_str().unwrap(), "--dry-run"]).done();
+    let of = |field: &str| printed.lines().filter(|line| line.contains(&format!(", {field})"))).count();
+    assert_eq!((of("prompt"), of("positive")), (1, 1), "{printed}");
+}
+
+#[test]
 fn models_are_compared_by_an_entry_that_shows_heads_of_two_models() {
     let e = Experiment::new();
     let model = |name: &str| {

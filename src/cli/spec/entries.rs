@@ -6,7 +6,7 @@ use crate::cli::share::With;
 use crate::cli::{Cli, CliError, Command as Any};
 use crate::names::meant;
 use crate::study::OF_RUN;
-use clap::{CommandFactory, Parser};
+use clap::{Arg, CommandFactory, Parser};
 use std::path::Path;
 
 /// An experiment file as it is written.
@@ -141,7 +141,8 @@ impl<'a> Draft<'a> {
         let known = flags(command).ok_or_else(|| format!("{at}: `{command}` is no analysis"))?;
         let is_known = |key: &str| known.iter().any(|f| f == &key.replace('_', "-"));
         let own = |key: &str| table.keys().any(|k| k.replace('_', "-") == key.replace('_', "-"));
-        let defaults = file.defaults.iter().filter(|(key, _)| is_known(key) && !own(key));
+        let counts = |key: &str| is_known(key) && !own(key) && !is_excluded(command, key, table);
+        let defaults = file.defaults.iter().filter(|(key, _)| counts(key));
         let all = defaults.chain(table.iter().filter(|(key, _)| !OWN_KEYS.contains(&key.as_str())));
         let flags: Vec<(&str, &toml::Value)> = all.map(|(key, value)| (key.as_str(), value)).collect();
         if let Some((key, _)) = flags.iter().find(|(key, _)| !is_known(key)) {
@@ -198,6 +199,19 @@ fn unused_defaults(file: &File) -> Option<&String> {
     let commands: Vec<&str> = file.analysis.iter().filter_map(|t| t.get("command")?.as_str()).collect();
     let known = |key: &str| commands.iter().filter_map(|c| flags(c)).flatten().any(|f| f == key.replace('_', "-"));
     file.defaults.keys().find(|key| !known(key))
+}
+
+/// Whether a flag of an analysis and one of those that an entry has exclude each other.
+fn is_excluded(command: &str, key: &str, entry: &toml::Table) -> bool {
+    let cli = Cli::command();
+    let Some(analysis) = cli.find_subcommand(command) else { return false };
+    let of = |key: &str| {
+        let long = key.replace('_', "-");
+        analysis.get_arguments().find(|arg| arg.get_long() == Some(long.as_str()))
+    };
+    let excludes = |a: &Arg, b: &Arg| analysis.get_arg_conflicts_with(a).iter().any(|of| of.get_id() == b.get_id());
+    let given = entry.iter().filter(|(_, value)| value.as_bool() != Some(false)).filter_map(|(key, _)| of(key));
+    of(key).is_some_and(|arg| given.into_iter().any(|other| excludes(arg, other) || excludes(other, arg)))
 }
 
 /// The long flags of an analysis; none if there is no such analysis.
