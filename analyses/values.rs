@@ -3,9 +3,9 @@
 //! An item is a question with two replies to it: one shows a value, the other does not. The *intrinsic* value vector of a layer is the
 //! mean difference of its residual stream between the two, the *prompted* one the same after a prompt that asks for the value; the prompt
 //! stands before both replies. A *value neuron* writes more along a vector in the reply with the value. Neurons of both vectors are
-//! shared, others belong to one of them alone. What vectors and neurons are worth, other items say: the neurons of each set are silenced, and each
-//! vector is added, beside random neurons and directions, and the log-probability of the one reply is compared with the other's. After
-//! Han et al. 2025, "Dual Mechanisms of Value Expression: Intrinsic vs. Prompted Values in LLMs".
+//! shared, others belong to one of them alone. What vectors and neurons are worth, other items say: the neurons of each set are
+//! silenced, and each vector is added, beside random neurons and directions, and the log-probability of the one reply is compared with
+//! the other's. After Han et al. 2025, "Dual Mechanisms of Value Expression: Intrinsic vs. Prompted Values in LLMs".
 
 mod found;
 mod items;

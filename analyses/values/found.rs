@@ -107,7 +107,9 @@ pub struct Listed {
 pub struct Writes {
     /// The mean over the items for training.
     pub training: f64,
-    /// Over all neurons.
+    /// Of Student's t-test that this mean is 0.
+    pub p: f64,
+    /// The same over all neurons.
     pub q: f64,
     /// One an item that was held out.
     pub held_out: Vec<f64>,
@@ -119,6 +121,7 @@ struct Along {
     units: Vec<f32>,
     /// What each writes more with the value, mean over the items for training.
     means: Vec<f64>,
+    p: Vec<f64>,
     q: Vec<f64>,
 }
 
@@ -132,12 +135,13 @@ impl Along {
         });
         let (means, p): (Vec<f64>, Vec<f64>) = tested.unzip();
         let q = benjamini_hochberg(&p);
-        Along { units, means, q }
+        Along { units, means, p, q }
     }
 
-    /// The numbers of the neurons that write more with the value beyond chance, the strongest first.
+    /// The numbers of the neurons that write more with the value, the strongest first. One that does so on a few items alone is passed
+    /// over. Of so many neurons hardly any is beyond chance by so few items: what those that are taken are worth, other items say.
     fn strongest(&self, most: usize) -> Vec<usize> {
-        let found = (0..self.means.len()).filter(|n| self.q[*n] < SIGNIFICANT && self.means[*n] > 0.0);
+        let found = (0..self.means.len()).filter(|n| self.p[*n] < SIGNIFICANT && self.means[*n] > 0.0);
         let mut found: Vec<usize> = found.collect();
         found.sort_by(|a, b| self.means[*b].total_cmp(&self.means[*a]).then(a.cmp(b)));
         found.truncate(most);
@@ -146,7 +150,7 @@ impl Along {
 
     fn writes(&self, n: usize, held_out: &[&[f32]]) -> Writes {
         let write = |of: &&[f32]| f64::from(of[n]) * f64::from(self.units[n]);
-        Writes { training: self.means[n], q: self.q[n], held_out: held_out.iter().map(write).collect() }
+        Writes { training: self.means[n], p: self.p[n], q: self.q[n], held_out: held_out.iter().map(write).collect() }
     }
 }
 
@@ -245,7 +249,7 @@ mod tests {
         let acts: Vec<&[f32]> = acts.iter().map(Vec::as_slice).collect();
         let along = Along::of(vec![-2.0, 2.0, 1.0, 1.0], &acts);
         assert_eq!((along.strongest(4), along.strongest(0)), (vec![0], vec![]));
-        assert_eq!(along.q[3], 1.0);
+        assert_eq!((along.p[3], along.q[3]), (1.0, 1.0));
         let writes = along.writes(0, &acts[..1]);
         assert!((writes.training - 2.035).abs() < 1e-5 && (writes.held_out[0] - 2.0).abs() < 1e-6);
     }

@@ -52,8 +52,8 @@ impl OfValue {
 /// Items that vectors and neurons are found by, and that test them, at least.
 const LEAST: [usize; 2] = [3, 2];
 
-/// Reads items, JSON Lines of `{"value", "prompt", "question", "with", "without", "id"?, "topic"?}`, of the values that are asked about, or of all.
-/// Every second topic of a value is held out; an item without a topic is one by itself.
+/// Reads items, JSON Lines of `{"value", "prompt", "question", "with", "without", "id"?, "topic"?}`, of the values that are asked
+/// about, or of all. Every second topic of a value is held out; an item without a topic is one by itself.
 ///
 /// # Errors
 /// If the file is not sound, the model cannot read a reply, or a value is not there or has too few items.

@@ -141,3 +141,29 @@ impl Gather for Means<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn activations_are_over_what_the_norm_after_the_mlp_divides_by() {
+        let array =
+            |width: usize, values: &[f32]| Array { shape: vec![values.len() / width, width], values: values.to_vec() };
+        let (acts, outs) = (array(1, &[10.0, 6.0]), array(2, &[3.0, 4.0, 1.0, 3.0]));
+        let means = |by: Norm| f64::from(scaled_mean(&acts, &outs, by)[0]);
+        let rms = (10.0 / 12.5f64.sqrt() + 6.0 / 5f64.sqrt()) / 2.0;
+        assert!((means(Norm::rms(0.0)) - rms).abs() < 1e-6);
+        // Less their means the rows are (-0.5, 0.5) and (-1, 1).
+        assert!((means(Norm::layer(0.0)) - (20.0 + 6.0) / 2.0).abs() < 1e-5);
+    }
+
+    #[test]
+    fn where_nothing_was_run_there_are_zeros_of_the_same_shape() {
+        let reply = || OfReply { layers: Vec::new(), stream: Vec::new() };
+        let asked = [[[reply(), reply()], [reply(), reply()]]];
+        let mut means = Means { asked: &asked, norm: Norm::rms(0.0), lengths: [3, 5], made: Vec::new() };
+        let lengths: Vec<usize> = means.finish().iter().map(|reading| reading.values().len()).collect();
+        assert_eq!((lengths, means.made()), (vec![3, 5, 3, 5], 4));
+    }
+}

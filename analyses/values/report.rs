@@ -1,7 +1,9 @@
 //! Figures and text of values, from their tables.
 
-use super::tables::{ABLATE, EffectRow, MeanOf, NeuronRow, OverlapRow, PROMPT, PreferenceRow, STEER, VectorRow};
-use super::{CONTEXTS, VECTORS};
+use super::tables::{
+    ABLATE, EffectRow, MeanOf, NeuronRow, OverlapRow, PROMPT, PreferenceRow, STEER, VectorRow, Written,
+};
+use super::{CONTEXTS, SETS, VECTORS};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::power::Power;
 use crate::analyses::prelude::*;
@@ -73,7 +75,7 @@ fn forest(rows: &[EffectRow], kind: &str, title: &str, model: &str) -> Option<Fo
     (!rows.is_empty()).then(|| Forest {
         title: title.to_string(),
         subtitle: format!("{model}, items that were held out"),
-        value_label: "preference for the reply with the value (nats a token)".to_string(),
+        value_label: "change of the preference (nats a token)".to_string(),
         series: CONTEXTS.map(str::to_string).to_vec(),
         rows,
         mark_meaning: Some(format!("q < {SIGNIFICANT}")),
@@ -86,13 +88,24 @@ fn significant(row: &EffectRow) -> bool {
     row.q_value.is_some_and(|q| q < SIGNIFICANT)
 }
 
-/// What is done in a row, in words.
+/// What is done in a row, as a label.
 fn done(row: &EffectRow) -> String {
     let what = row.done.what.replace('_', " ");
     match (row.done.kind, row.done.coefficient) {
         (STEER, Some(coefficient)) => format!("{what} × {} after layer {}", exact(coefficient), row.done.layer),
         (ABLATE, _) => format!("{what}, {} silenced", plural(row.neurons, "neuron")),
         _ => what,
+    }
+}
+
+/// The same, as what a sentence begins with.
+fn doing(row: &EffectRow) -> String {
+    let what = row.done.what.replace('_', " ");
+    match (row.done.kind, row.done.coefficient) {
+        (STEER, Some(coefficient)) => {
+            format!("adding the {what} vector × {} after layer {}", exact(coefficient), row.done.layer)
+        }
+        _ => format!("silencing the set `{what}` ({})", plural(row.neurons, "neuron")),
     }
 }
 
@@ -229,10 +242,11 @@ fn alike(rows: &[VectorRow], dir: &Path) -> Section {
 
 fn whose(overlap: &[OverlapRow], neurons: &[NeuronRow]) -> Section {
     let mut said = vec![format!(
-        "A value neuron writes more along the vector of its layer in replies with the value than in replies without (q < {SIGNIFICANT} over all \
-         neurons, by the items that the vectors were made of). The strongest of each vector were taken."
+        "A value neuron writes more along the vector of its layer in replies with the value than in replies without, by the items that the \
+         vectors were made of (p < {SIGNIFICANT} for each, which some neurons reach by chance). The strongest of each vector were taken. New items \
+         tell which of them hold: there the interval is above 0."
     )];
-    said.extend(overlap.iter().map(shared));
+    said.extend(overlap.iter().map(|row| format!("{} {}", shared(row), hold(row.value, neurons))));
     let mut section = Section::new("Whose neurons are they?").paragraph(said.join(" "));
     let header = vec![
         Heading::text("value"),
@@ -256,6 +270,24 @@ fn whose(overlap: &[OverlapRow], neurons: &[NeuronRow]) -> Section {
     )
 }
 
+/// How many value neurons of each vector write more with the value in new items too.
+fn hold(value: &str, neurons: &[NeuronRow]) -> String {
+    let of = |other: &str, written: fn(&NeuronRow) -> Written| -> (i64, i64) {
+        let own = neurons.iter().filter(|row| row.value == value && row.set != other);
+        let held = own.clone().filter(|row| written(row).interval.is_some_and(|(low, _)| low > 0.0));
+        (held.count() as i64, own.count() as i64)
+    };
+    let (a, of_a) = of(SETS[2], |row| row.intrinsic);
+    let (b, of_b) = of(SETS[1], |row| row.prompted);
+    format!(
+        "In new items {} of {} hold along the intrinsic vector, and {} of {} along the prompted one.",
+        count(a),
+        count(of_a),
+        count(b),
+        count(of_b)
+    )
+}
+
 /// How many neurons the vectors of a value share.
 fn shared(row: &OverlapRow) -> String {
     if row.intrinsic == 0 || row.prompted == 0 {
@@ -269,10 +301,10 @@ fn shared(row: &OverlapRow) -> String {
     }
     let more = if row.overlap_p.is_some_and(|p| p < SIGNIFICANT) { "more than" } else { "no more than" };
     format!(
-        "{}: of {} of the intrinsic vector and {} of the prompted one, {} {} shared, {more} random choices would have in common ({} on average, \
-         p {}).",
+        "{}: of {} of the intrinsic vector and {} of the prompted one, {} {} shared, {more} random choices would have in \
+         common ({} on average, p {}).",
         capitalised(row.value),
-        count(row.intrinsic),
+        plural(row.intrinsic, "neuron"),
         count(row.prompted),
         count(row.shared),
         if row.shared == 1 { "is" } else { "are" },
@@ -368,7 +400,7 @@ fn sentence(row: &EffectRow) -> String {
         "{}, {}: {} {} the preference by {} nats a token {} ({beside}).",
         capitalised(row.value),
         row.context,
-        done(row),
+        doing(row),
         if raises { "raises" } else { "lowers" },
         number(row.effect.mean.map(f64::abs), 3),
         ends(&row.effect),

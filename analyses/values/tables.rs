@@ -66,7 +66,8 @@ rows! {
     #[derive(Copy)]
     pub struct Written {
         write: Option<f64> = "{}, mean over the items by which it was found",
-        q_value: Option<f64> = "Benjamini-Hochberg q-value over all neurons, of a t-test that this mean is 0",
+        p_value: Option<f64> = "p-value of a t-test that this mean is 0: of those that were taken it is under 0.05",
+        q_value: Option<f64> = "Benjamini-Hochberg q-value over all neurons",
         held_out: Option<f64> = "{}, mean over the items that were held out",
         /// Its 95 % BCa interval.
         interval: Option<(f64, f64)> as "ci_" = ["lower end of that mean's 95 % BCa interval", "its upper end"],
@@ -139,7 +140,7 @@ pub const PROMPT: &str = "prompt";
 pub const ABLATE: &str = "ablate";
 pub const STEER: &str = "steer";
 
-impl<'a> DoneRow<'a> {
+impl DoneRow<'_> {
     fn prompt() -> Self {
         DoneRow { kind: PROMPT, what: PROMPT, layer: -1, coefficient: None }
     }
@@ -276,6 +277,7 @@ fn neuron_rows<'a>(shared: &Shared<'a>, listed: &[Listed]) -> Vec<NeuronRow<'a>>
         let intervals = bca_family(&numbers, &shared.bootstrap());
         let of = |(of, interval): (&Listed, Option<Interval>)| Written {
             write: Some(of.writes[v].training),
+            p_value: Some(of.writes[v].p),
             q_value: Some(of.writes[v].q),
             held_out: mean(&of.writes[v].held_out),
             interval: interval.map(Interval::ends),
@@ -349,9 +351,9 @@ fn edited<'a>(shared: &Shared<'a>, found: &Measured, context: usize) -> Vec<Edit
     let each = conditions.map(|(i, condition)| {
         let effects = effects(said, said, i + 1);
         let random = controls(&found.conditions, condition, said);
-        let means: Vec<f64> = (0..if random.is_empty() { 0 } else { base.len() })
-            .filter_map(|item| mean(&random.iter().map(|of| of[item]).collect::<Vec<_>>()))
-            .collect();
+        // None where there are no controls.
+        let of_item = |item: usize| mean(&random.iter().map(|of| of[item]).collect::<Vec<_>>());
+        let means: Vec<f64> = (0..base.len()).filter_map(of_item).collect();
         Edited {
             row: EffectRow {
                 neurons: condition.done.neurons() as i64,

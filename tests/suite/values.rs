@@ -250,7 +250,7 @@ fn vectors_and_what_neurons_write_are_those_of_traced_activations() {
                 assert!(low <= of("held_out") && of("held_out") <= high);
                 let is_of = neurons.strs("set").unwrap()[row];
                 if is_of == "shared" || is_of == format!("only_{name}") {
-                    assert!(of("q_value") < 0.05 && of("write") > 0.0, "{is_of}");
+                    assert!(of("p_value") < 0.05 && of("q_value") >= of("p_value") && of("write") > 0.0, "{is_of}");
                 }
             }
         }
