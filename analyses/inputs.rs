@@ -494,6 +494,26 @@ pub fn room(arch: &Arch, length: usize, more: usize) -> Result<(), String> {
     Err(format!("has {length} tokens; with {more} more it is longer than the model's context of {}", arch.n_ctx))
 }
 
+/// The position from which tokens of a text are its own, where it goes on after another. 1 at least: the first token of all has
+/// nothing before it by which it could be likely.
+///
+/// # Errors
+/// What is wrong, as said of the text that is added: it has no token of its own, or none after another, or the whole is longer than
+/// the model's context.
+pub fn own_from(model: &Model, before: &[u32], whole: &[u32]) -> Result<usize, String> {
+    let same = before.iter().zip(whole).take_while(|(a, b)| a == b).count();
+    let bos = model.tokenizer().ok().and_then(|tokenizer| tokenizer.bos());
+    // What begins a text is not its own.
+    let from = same.max(usize::from(whole.first().is_some_and(|id| Some(*id) == bos)));
+    let (n, most) = (whole.len(), model.decoder.arch.n_ctx);
+    match from {
+        from if from >= n => Err("adds no token of its own".to_string()),
+        _ if n > most => Err(format!("makes a text of {n} tokens, more than the model's context of {most}")),
+        0 if n == 1 => Err("is one token after nothing".to_string()),
+        from => Ok(from.max(1)),
+    }
+}
+
 /// Which examples belong together: those whose items name one group, in whatever file; any other is by itself.
 #[derive(Default)]
 pub struct Groups(HashMap<String, usize>);

@@ -22,6 +22,7 @@ pub mod neurons;
 pub mod routing;
 pub mod steer;
 pub mod truth;
+pub mod values;
 
 // What several of them share, and what is made of their tables together.
 pub mod align;
@@ -295,6 +296,7 @@ registry! {
     functions::Functions,
     importance::Importance,
     truth::Truth,
+    values::Values,
     weights::Weights,
     deltas::Deltas,
     similarity::Similarity,

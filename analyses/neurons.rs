@@ -14,6 +14,7 @@ mod tables;
 mod tally;
 mod texts;
 
+pub(super) use name::file as file_of;
 pub use name::{Neuron, width};
 pub(super) use tables::vocabulary_of;
 
@@ -27,6 +28,7 @@ use crate::run::{directions_of_neurons, directions_of_stream};
 use crate::stats;
 use gather::Gathered;
 use rand::seq::index::sample;
+use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use texts::Texts;
 
@@ -342,10 +344,7 @@ impl Neurons {
 
     /// The edits that silence some neurons, one a layer.
     fn silencing(&self, items: &Asked, all: &Gathered, neurons: &[Neuron], positions: &Positions) -> Vec<Edit> {
-        let mut by_layer: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-        neurons.iter().for_each(|n| by_layer.entry(n.layer).or_default().push(n.neuron));
-        let edit = |(layer, mut columns): (usize, Vec<usize>)| {
-            columns.sort_unstable();
+        let edit = |(layer, columns): (usize, Vec<usize>)| {
             let change = match self.mode {
                 Silenced::Zero => Change::Zero,
                 Silenced::Mean => {
@@ -361,8 +360,16 @@ impl Neurons {
                 change,
             }
         };
-        by_layer.into_iter().map(edit).collect()
+        by_layer(neurons).into_iter().map(edit).collect()
     }
+}
+
+/// The numbers of each layer's neurons among some, ascending.
+pub(super) fn by_layer(neurons: &[Neuron]) -> BTreeMap<usize, Vec<usize>> {
+    let mut by_layer: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    neurons.iter().for_each(|n| by_layer.entry(n.layer).or_default().push(n.neuron));
+    by_layer.values_mut().for_each(|columns| columns.sort_unstable());
+    by_layer
 }
 
 /// The listed neurons together, and random ones, as many of each layer, that are none of them.
@@ -371,25 +378,36 @@ fn sets(items: &Asked, listed: &[Neuron], seed: u64) -> Vec<Set> {
         return Vec::new();
     }
     let mut sets = vec![Set { name: LISTED.to_string(), neurons: listed.to_vec() }];
+    let layers: Vec<(usize, usize)> = items.layers.iter().map(|layer| (layer.layer, layer.width)).collect();
     for k in 0..RANDOM_SETS {
         let mut rng = stats::rng(seed, &format!("neurons.random.{k}"));
-        let mut neurons = Vec::new();
-        for layer in &items.layers {
-            let own: Vec<usize> = listed.iter().filter(|n| n.layer == layer.layer).map(|n| n.neuron).collect();
-            let others: Vec<usize> = (0..layer.width).filter(|i| !own.contains(i)).collect();
-            if own.is_empty() {
-                continue;
-            }
-            if others.len() < own.len() {
-                // Most of a layer was listed: nothing is left to compare with.
-                return sets;
-            }
-            let drawn = sample(&mut rng, others.len(), own.len());
-            neurons.extend(drawn.iter().map(|i| Neuron { layer: layer.layer, neuron: others[i] }));
-        }
+        let Some(neurons) = random_like(&layers, listed, listed, &mut rng) else { return sets };
         sets.push(Set { name: format!("random {}", k + 1), neurons });
     }
     sets
+}
+
+/// Random neurons, as many of each layer as a set has, that are none of those `without`. `layers` have their width beside them. None
+/// where a layer has too few others: nothing is left to compare with.
+pub(super) fn random_like(
+    layers: &[(usize, usize)],
+    set: &[Neuron],
+    without: &[Neuron],
+    rng: &mut ChaCha8Rng,
+) -> Option<Vec<Neuron>> {
+    let (wanted, without) = (by_layer(set), by_layer(without));
+    let mut found = Vec::new();
+    for (layer, width) in layers {
+        let Some(own) = wanted.get(layer) else { continue };
+        let out = without.get(layer).map(Vec::as_slice).unwrap_or_default();
+        let others: Vec<usize> = (0..*width).filter(|i| !out.contains(i)).collect();
+        if others.len() < own.len() {
+            return None;
+        }
+        let drawn = sample(rng, others.len(), own.len());
+        found.extend(drawn.iter().map(|i| Neuron { layer: *layer, neuron: others[i] }));
+    }
+    Some(found)
 }
 
 /// What the set of all listed neurons is called.

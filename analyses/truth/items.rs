@@ -1,6 +1,6 @@
 //! Items: a stem, and candidates that may go on with it, of which one is true.
 
-use crate::analyses::inputs::{Sources, read_input};
+use crate::analyses::inputs::{Sources, own_from, read_input};
 use crate::analyses::prelude::*;
 use crate::analyses::scored::Scored;
 use crate::dataset::Input;
@@ -64,22 +64,11 @@ pub fn read(data: &Data, model: &Model) -> Result<(Vec<Question>, Sources, Score
         let before = ids(stem)?;
         let candidate = |text: &&str| {
             let all = ids(&format!("{stem}{text}"))?;
-            let same = before.iter().zip(&all).take_while(|(a, b)| a == b).count();
-            // What begins a text is no candidate's own.
-            let from = same.max(usize::from(all.first().is_some_and(|id| Some(*id) == tokenizer.bos())));
-            if from >= all.len() {
-                return Err(at(format!("field \"candidates\": \"{text}\" adds no token of its own")));
-            }
-            if all.len() > model.decoder.arch.n_ctx {
-                return Err(at(format!("is {} tokens long, more than the model's context", all.len())));
-            }
-            // The first token has nothing before it by which it could be likely.
-            Ok(Candidate { text: (*text).to_string(), ids: all, from: from.max(1) })
+            let from = own_from(model, &before, &all);
+            let from = from.map_err(|why| at(format!("field \"candidates\": \"{text}\" {why}")))?;
+            Ok(Candidate { text: (*text).to_string(), ids: all, from })
         };
         let candidates = texts.iter().map(candidate).collect::<Result<Vec<_>, AnalysisError>>()?;
-        if let Some(short) = candidates.iter().find(|candidate| candidate.from >= candidate.ids.len()) {
-            return Err(at(format!("field \"candidates\": \"{}\" is one token after nothing", short.text)));
-        }
         found.push(Question { id, topic: text("topic").map(str::to_string), candidates, right });
     }
     if found.is_empty() {

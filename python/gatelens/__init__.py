@@ -43,6 +43,7 @@ from .analyses import (
     Similarity,
     Steer,
     Truth,
+    Values,
     Weights,
 )
 
@@ -93,6 +94,7 @@ __all__ = [
     "Tokens",
     "Trace",
     "Truth",
+    "Values",
     "View",
     "Weights",
     "at",

@@ -41,6 +41,7 @@ __all__ = [
     "Similarity",
     "Steer",
     "Truth",
+    "Values",
     "Weights",
 ]
 
@@ -759,6 +760,54 @@ class Truth(Analysis):
             items=items,
             labelled=labelled,
             voters=voters,
+        )
+
+
+class Values(Analysis):
+    """Find a value in the stream and in neurons, with and without a prompt that asks for it, and test both."""
+
+    command = "values"
+    _data = ("items",)
+    _lists = ("value",)
+    _required = ("items",)
+    _first = "items"
+
+    def __init__(
+        self,
+        items: Data = None,
+        *,
+        value: Text | Sequence[Text] | None = None,
+        neurons: int | None = None,
+        layers: Text | None = None,
+        coefficients: Text | None = None,
+        controls: int | None = None,
+    ) -> None:
+        """Find a value in the stream and in neurons, with and without a prompt that asks for it, and test both.
+
+        Parameters
+        ----------
+        items
+            Read items from this file, JSON Lines: {"value", "prompt", "question", "with", "without", "id"?,
+            "topic"?}.
+        value
+            Ask of these values alone; several with commas (default: all of the file)
+        neurons
+            Take at most this many neurons for each vector. Default: ``100``.
+        layers
+            Add the vectors after these layers: 3, 0-5,8 (default: the middle one)
+        coefficients
+            Add each vector times these coefficients: from:to:how-many, or a list with commas. Default:
+            ``-1:1:2``.
+        controls
+            Compare with this many random sets of neurons, and random directions. Default: ``5``.
+        """
+        super().__init__(
+            items=items,
+            value=value,
+            neurons=neurons,
+            layers=layers,
+            coefficients=coefficients,
+            controls=controls,
         )
 
 

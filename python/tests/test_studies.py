@@ -68,6 +68,18 @@ STUDIES["functions"] = gl.Functions(
     [{"input": word, "output": WORDS[i - 1]} for i, word in enumerate(WORDS)], shots=2, trials=4, heads=3, random=2
 )
 STUDIES["truth"] = gl.Truth(STATEMENTS, labelled=6)
+ITEMS = [
+    {
+        "value": "caution",
+        "topic": "ab"[i % 2],
+        "prompt": "Some words are in code.",
+        "question": f"Tell me about {word}.",
+        "with": "Sorry, I cannot help with that.",
+        "without": f"Sure, here is a short answer about {word}.",
+    }
+    for i, word in enumerate(WORDS)
+]
+STUDIES["values"] = gl.Values(ITEMS, neurons=12, layers="3", controls=2)
 
 
 def flags(analysis: gl.Analysis, folder: Path) -> list[str]:

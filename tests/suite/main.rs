@@ -58,5 +58,6 @@ mod tasks;
 mod texts;
 mod toy_analysis;
 mod truth;
+mod values;
 mod wavefront;
 mod weights;

@@ -30,9 +30,20 @@ fn analyses(bench: &Bench) -> Vec<(&'static str, Vec<String>)> {
         })
         .collect();
     let statements = bench.dataset("statements.jsonl", &statements);
+    let values: Vec<Value> = (0..10)
+        .map(|i| {
+            let (topic, of) = (words[i], ["a", "b"][i % 2]);
+            json!({
+                "value": "caution", "topic": of, "prompt": "Some words are in code.",
+                "question": format!("Tell me about {topic}."), "with": "Sorry, I cannot help with that.",
+                "without": format!("Sure, here is a short answer about {topic}."),
+            })
+        })
+        .collect();
+    let values = bench.dataset("values.jsonl", &values);
     let mixture = bench.text("mixture.toml", "base = \"demo\"\n[[term]]\ncoefficient = 1.0\nplus = \"demo:backup\"\n");
     let shown = |path: &Path| path.display().to_string();
-    let (task, statements, mixture) = (shown(&task), shown(&statements), shown(&mixture));
+    let [task, statements, values, mixture] = [task, statements, values, mixture].map(|path| shown(&path));
     let all = [
         ("behaviour", "demo --pairs P --max-pairs 24 --generate 6"),
         ("interchange", "demo --pairs P --max-pairs 24"),
@@ -61,6 +72,7 @@ fn analyses(bench: &Bench) -> Vec<(&'static str, Vec<String>)> {
         ("steer", "demo --prompts Q --from caa --pairs P --layer 3 --coefficients=-2,0,2 --generate 2"),
         ("functions", "demo --task TASK --shots 2 --trials 4 --heads 3 --random 2"),
         ("truth", "demo --items STATEMENTS --labelled 6"),
+        ("values", "demo --items VALUES --neurons 12 --layers 3 --controls 2"),
     ];
     let word = |word: &str| match word {
         "P" => "demo:pairs.jsonl".to_string(),
@@ -68,6 +80,7 @@ fn analyses(bench: &Bench) -> Vec<(&'static str, Vec<String>)> {
         "MIXTURE" => mixture.clone(),
         "TASK" => task.clone(),
         "STATEMENTS" => statements.clone(),
+        "VALUES" => values.clone(),
         word => word.to_string(),
     };
     let words = |text: &str| text.split(' ').map(word).collect();
@@ -197,7 +210,7 @@ fn tables_of_several_processes_are_those_of_one_2() {
 
 #[test]
 fn tables_of_several_processes_are_those_of_one_3() {
-    holds(18..27);
+    holds(18..28);
 }
 
 #[test]

@@ -68,12 +68,13 @@ fn every_analysis_has_the_same_parameters_everywhere() {
     agree::<similarity::Similarity>(&with, json!({"prompts": "p.jsonl", "with": "b"}));
     agree::<scale::Scale>(&PAIRS, pairs());
     agree::<truth::Truth>(&["--items", "t.jsonl"], json!({"items": "t.jsonl"}));
+    agree::<values::Values>(&["--items", "v.jsonl"], json!({"items": "v.jsonl"}));
     agree::<functions::Functions>(&["--task", "t.jsonl"], json!({"task": "t.jsonl"}));
     let least = json!({"concept": "c.jsonl", "random": ["r.jsonl"]});
     agree::<cav::Cav>(&["--concept", "c.jsonl", "--random", "r.jsonl"], least);
     let least = json!({"prompts": "p.jsonl", "vector": "v.npy"});
     agree::<steer::Steer>(&[&words[..], &["--vector", "v.npy"]].concat(), least);
-    assert_eq!(WRITERS.len(), 27, "an analysis is missing here");
+    assert_eq!(WRITERS.len(), 28, "an analysis is missing here");
 }
 
 #[test]
