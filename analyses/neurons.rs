@@ -15,7 +15,9 @@ mod tally;
 mod texts;
 
 pub use name::{Neuron, width};
+pub use report::beside;
 pub(super) use tables::vocabulary_of;
+pub use tables::{EffectRow, NeuronRow, SetRow};
 
 use super::halves::{Asked as AskedValue, Value};
 use super::inputs::layer_list;
