@@ -12,6 +12,8 @@ mod report;
 mod tables;
 mod task;
 
+pub use tables::{HeadRow, SummaryRow};
+
 use super::inputs::{Unit, layer_list};
 use super::scored::Scored;
 use super::vectors::{of_stream, to_bytes};

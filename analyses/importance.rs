@@ -14,6 +14,8 @@ mod own;
 mod report;
 mod tables;
 
+pub use tables::SummaryRow;
+
 use super::inputs::MeasuredPrompts;
 use crate::analyses::prelude::*;
 use crate::stats;

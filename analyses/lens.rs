@@ -578,7 +578,7 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
 
 /// What is asked of a layer's likeliest token.
 #[derive(Clone, Copy)]
-enum Said {
+pub enum Said {
     /// That it is the model's own.
     Own,
     /// That it is the answer.
@@ -586,7 +586,7 @@ enum Said {
 }
 
 /// From which layer on the likeliest token is what is asked for in most prompts: as far as intervals say so.
-fn settled(layers: &[LayerRow], said: Said) -> String {
+pub fn settled(layers: &[LayerRow], said: Said) -> String {
     let of = |row: &LayerRow| match said {
         Said::Own => (row.same, row.same_interval),
         Said::Answer => (row.first, row.first_interval),

@@ -16,7 +16,9 @@ mod texts;
 
 pub(super) use name::file as file_of;
 pub use name::{Neuron, width};
+pub use report::beside;
 pub(super) use tables::vocabulary_of;
+pub use tables::{EffectRow, NeuronRow, SetRow};
 
 use super::halves::{Asked as AskedValue, Value};
 use super::inputs::layer_list;

@@ -15,6 +15,9 @@ mod plans;
 mod select;
 mod texts;
 
+pub use dose::{DoseRow, RANDOM, VECTOR};
+pub use texts::ThresholdRow;
+
 use super::answered::{Answer, ClassArgs};
 use super::directions::{Made, Recipe, make_of, no_direction, norm, random_like, scaled};
 use super::doses::Grid;

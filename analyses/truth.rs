@@ -12,6 +12,9 @@ mod report;
 mod tables;
 mod votes;
 
+pub use report::named;
+pub use tables::AccuracyRow;
+
 use super::neurons::{Neuron, width};
 use crate::analyses::prelude::*;
 use crate::model::decoder::Decoder;

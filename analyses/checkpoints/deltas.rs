@@ -11,7 +11,8 @@ mod sums;
 mod tables;
 mod vectors;
 
-pub use tables::{ChildRow, ClusterRow, CutRow, DistanceRow, MapRow, SumRow};
+pub use report::of_kinds;
+pub use tables::{ChildRow, ClusterRow, CutRow, DistanceRow, LABELS, MapRow, SumRow};
 
 use super::paths::{expand, open};
 use crate::analyses::inputs::{encoded, rows_read};

@@ -8,6 +8,7 @@ mod places;
 mod report;
 mod tables;
 
+pub use report::{Read, ends, pair};
 pub use tables::LayerRow;
 
 use super::paths::open;

@@ -147,17 +147,24 @@ fn does_it(accuracy: &[AccuracyRow], summary: &[SummaryRow], dir: &Path) -> Sect
     section
 }
 
-/// What is said of one kind of prompts: only what the intervals hold.
+impl SummaryRow<'_> {
+    /// What the vector does: only what the intervals hold.
+    pub fn verdict(&self) -> &'static str {
+        let beyond = |ends: Option<(f64, f64)>| ends.is_some_and(|(low, _)| low > 0.0);
+        let below = |ends: Option<(f64, f64)>| ends.is_some_and(|(_, high)| high < 0.0);
+        match (beyond(self.gain_interval), beyond(self.over_random_interval)) {
+            (true, true) => "does more than nothing and more than random heads",
+            (true, false) => "does more than nothing, but not more than random heads beyond chance",
+            (false, true) => "does more than random heads, but not more than nothing beyond chance",
+            (false, false) if below(self.gain_interval) => "does harm",
+            (false, false) => "does nothing beyond chance",
+        }
+    }
+}
+
+/// What is said of one kind of prompts.
 fn sentence(row: &SummaryRow) -> String {
-    let beyond = |ends: Option<(f64, f64)>| ends.is_some_and(|(low, _)| low > 0.0);
-    let below = |ends: Option<(f64, f64)>| ends.is_some_and(|(_, high)| high < 0.0);
-    let what = match (beyond(row.gain_interval), beyond(row.over_random_interval)) {
-        (true, true) => "does more than nothing and more than random heads",
-        (true, false) => "does more than nothing, but not more than random heads beyond chance",
-        (false, true) => "does more than random heads, but not more than nothing beyond chance",
-        (false, false) if below(row.gain_interval) => "does harm",
-        (false, false) => "does nothing beyond chance",
-    };
+    let what = row.verdict();
     format!(
         "In `{}`, added after layer {}, the vector {what}: {} of {} are right, {} without it ({}, interval {}).",
         row.form,

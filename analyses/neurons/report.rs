@@ -193,10 +193,15 @@ fn of_answer(rows: &[EffectRow], neurons: &[NeuronRow], dir: &Path) -> Section {
     ))
 }
 
+/// All listed neurons together, and the mean effects of random sets of as many.
+pub fn beside<'r, 'a>(rows: &'r [SetRow<'a>]) -> Option<(&'r SetRow<'a>, Vec<f64>)> {
+    let listed = rows.iter().find(|row| row.set == LISTED)?;
+    Some((listed, rows.iter().filter(|row| row.set != LISTED).filter_map(|row| row.effect_mean).collect()))
+}
+
 /// All listed neurons silenced at once, beside random ones.
 fn together(rows: &[SetRow]) -> Option<Section> {
-    let listed = rows.iter().find(|row| row.set == LISTED)?;
-    let random: Vec<f64> = rows.iter().filter(|row| row.set != LISTED).filter_map(|row| row.effect_mean).collect();
+    let (listed, random) = beside(rows)?;
     let (low, high) = listed.interval.unzip();
     let mut text = format!(
         "Silencing all {} together changes the logit difference by {} nats, 95 % interval {}, {} of it ({}).{}",

@@ -76,7 +76,7 @@ pub(super) fn tables(
 
 rows! {
     /// The vector under a condition, or all random directions under it.
-    pub(super) struct DoseRow<'a> in "dose" {
+    pub struct DoseRow<'a> in "dose" {
         model: &'a str = "the model, as it was named",
         kind: &'a str = "add: times the coefficient; ablate: taken out of every layer; gcav: each prompt its own",
         direction: &'a str = "vector, or random: directions of the same norm",
@@ -133,8 +133,8 @@ rows! {
 }
 
 /// What the rows of the vector and of random directions are called.
-const VECTOR: &str = "vector";
-const RANDOM: &str = "random";
+pub const VECTOR: &str = "vector";
+pub const RANDOM: &str = "random";
 
 /// The vector's rows, each with the random directions' row after it; with the vector's effects on both halves, one a prompt.
 fn rows<'a>(
@@ -329,22 +329,23 @@ pub(super) fn figures(tables: &[Table]) -> Result<Figures, AnalysisError> {
     Ok(figures)
 }
 
-/// What is done with the vector in a row: `coefficient 1.50`, `taken out`.
-fn done(coefficient: Option<f64>, kind: &str) -> String {
-    match (coefficient, kind) {
-        (Some(c), _) => format!("coefficient {}", exact(c)),
-        (None, "ablate") => "taken out".to_string(),
-        (None, _) => "own coefficients".to_string(),
-    }
-}
-
 impl DoseRow<'_> {
+    /// What is done with the vector: `coefficient 1.50`, `taken out`.
+    pub fn done(&self) -> String {
+        match (self.coefficient, self.kind) {
+            (Some(c), _) => format!("coefficient {}", exact(c)),
+            (None, "ablate") => "taken out".to_string(),
+            (None, _) => "own coefficients".to_string(),
+        }
+    }
+
     /// How far the mean metric is moved.
-    fn change(&self) -> Option<f64> {
+    pub fn change(&self) -> Option<f64> {
         self.metric_mean.zip(self.base_mean).map(|(metric, base)| metric - base)
     }
 
-    fn size(&self) -> f64 {
+    /// The size of that change.
+    pub fn size(&self) -> f64 {
         self.change().map_or(0.0, f64::abs)
     }
 }
@@ -359,8 +360,7 @@ fn apart(dose: &Table) -> Result<(Shown<'static>, Vec<Moved>), AnalysisError> {
     own.truncate(MOVED);
     let place = |row: &DoseRow| row.coefficient.unwrap_or(f64::INFINITY);
     own.sort_by(|a, b| place(a).total_cmp(&place(b)));
-    let moved =
-        |row: &DoseRow| Moved { label: done(row.coefficient, row.kind), whole: row.change(), halves: row.halves };
+    let moved = |row: &DoseRow| Moved { label: row.done(), whole: row.change(), halves: row.halves };
     let rows = own.iter().map(moved).collect();
     let shown = Shown {
         title: "Steering: answer and foil apart".to_string(),
@@ -388,10 +388,17 @@ pub(super) fn answering(dose: &Table) -> Result<String, AnalysisError> {
     Ok(plural(answering.max().unwrap_or(0), "random direction"))
 }
 
+impl ThresholdRow<'_> {
+    /// Whether it is of refusal or answer, or of a class of one's own.
+    pub fn is_shown(&self) -> bool {
+        self.class != "evasion" && !SIDE.contains(&self.class)
+    }
+}
+
 /// Thresholds of refusal and answer, and of one's own classes; those between are seen.
 fn thresholds(table: &Table) -> Result<Vec<Threshold>, AnalysisError> {
     let rows = ThresholdRow::read(table)?;
-    let shown = rows.iter().filter(|row| row.class != "evasion" && !SIDE.contains(&row.class));
+    let shown = rows.iter().filter(|row| row.is_shown());
     let one = |row: &ThresholdRow| {
         let label = format!("{} 50 % (fit)", row.class);
         Some(Threshold { x: row.coefficient?, label, interval: row.interval })

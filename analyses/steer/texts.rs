@@ -33,7 +33,7 @@ rows! {
     }
 
     /// Where a class of answers takes over.
-    pub(super) struct ThresholdRow<'a> in "thresholds" {
+    pub struct ThresholdRow<'a> in "thresholds" {
         class: &'a str = "the class of answers",
         coefficient: Option<f64> = "where its share crosses one half, by a logistic fit",
         interval: Option<(f64, f64)> as "ci_" = [

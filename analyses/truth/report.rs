@@ -6,6 +6,7 @@ use crate::analyses::prelude::*;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::names::short_name;
 use crate::report::cells::{self, plural, share, share_interval};
+use std::cmp::Ordering;
 
 const ACCURACY: &str = "accuracy.png";
 
@@ -13,7 +14,7 @@ const ACCURACY: &str = "accuracy.png";
 const LISTED: usize = 10;
 
 /// What is held out, in words.
-fn named(held_out: &str) -> String {
+pub fn named(held_out: &str) -> String {
     if held_out == NONE { "all topics mixed".to_string() } else { format!("{held_out} held out") }
 }
 
@@ -60,12 +61,23 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     Ok(vec![accuracy(&rows, dir), voters(&neurons)])
 }
 
+impl AccuracyRow<'_> {
+    /// Whether it is beyond guessing, and on which side, as far as the interval says so.
+    pub fn beyond_guessing(&self) -> Option<Ordering> {
+        match (self.interval?, self.chance?) {
+            ((low, _), chance) if low > chance => Some(Ordering::Greater),
+            ((_, high), chance) if high < chance => Some(Ordering::Less),
+            _ => None,
+        }
+    }
+}
+
 /// What an interval says of a share beside chance.
 fn beside_chance(row: &AccuracyRow) -> &'static str {
-    match (row.interval, row.chance) {
-        (Some((low, _)), Some(chance)) if low > chance => "better than guessing",
-        (Some((_, high)), Some(chance)) if high < chance => "worse than guessing",
-        _ => "no better than guessing, as far as so many items tell",
+    match row.beyond_guessing() {
+        Some(Ordering::Greater) => "better than guessing",
+        Some(_) => "worse than guessing",
+        None => "no better than guessing, as far as so many items tell",
     }
 }
 

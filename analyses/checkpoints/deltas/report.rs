@@ -272,7 +272,7 @@ fn alike(read: &Read, dir: &Path) -> Section {
 }
 
 /// What the test of the labels says.
-fn of_kinds(row: &CutRow) -> String {
+pub fn of_kinds(row: &CutRow) -> String {
     let (Some(p), Some(fit)) = (row.p_value, row.silhouette) else {
         return format!(
             "The labels cannot be tested: {} of the children have one, of {}. It takes two kinds, and two children of one of them.",

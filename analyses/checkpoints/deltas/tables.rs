@@ -19,7 +19,7 @@ pub(super) const DEALT: usize = 10_000;
 
 /// How clusters came about.
 pub(super) const TREE: &str = "tree";
-pub(super) const LABELS: &str = "labels";
+pub const LABELS: &str = "labels";
 
 rows! {
     /// A child of the parent.

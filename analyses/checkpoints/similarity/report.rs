@@ -12,14 +12,18 @@ const MAP: &str = "cka.png";
 const MATCHES: &str = "matches.png";
 
 /// What the table says.
-struct Read<'a> {
+pub struct Read<'a> {
     rows: Vec<LayerRow<'a>>,
     /// How many layers the model has, and the other.
     depths: [usize; 2],
 }
 
 impl<'a> Read<'a> {
-    fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
+    /// Reads the table.
+    ///
+    /// # Errors
+    /// If it is missing, or is another analysis'.
+    pub fn of(tables: &'a [Table]) -> Result<Self, AnalysisError> {
         let rows = LayerRow::read(table(tables, LayerRow::TABLE)?)?;
         let depth = |layer: fn(&LayerRow) -> i64| {
             let last = rows.iter().map(layer).max().unwrap_or(-1);
@@ -32,11 +36,13 @@ impl<'a> Read<'a> {
         self.rows.first().cloned().unwrap_or_default()
     }
 
-    fn is_itself(&self) -> bool {
+    /// Whether a model is compared with itself.
+    pub fn is_itself(&self) -> bool {
         self.first().model == self.first().with
     }
 
-    fn names(&self) -> [String; 2] {
+    /// What both models are called, in short.
+    pub fn names(&self) -> [String; 2] {
         [self.first().model, self.first().with].map(short_name)
     }
 
@@ -63,7 +69,7 @@ impl<'a> Read<'a> {
     }
 
     /// Every layer's best match.
-    fn matches(&self) -> Vec<&LayerRow<'a>> {
+    pub fn matches(&self) -> Vec<&LayerRow<'a>> {
         (0..self.depths[0]).filter_map(|a| self.best(a)).collect()
     }
 
@@ -74,7 +80,7 @@ impl<'a> Read<'a> {
     }
 
     /// Every layer of a model beside the next.
-    fn steps(&self) -> Vec<&LayerRow<'a>> {
+    pub fn steps(&self) -> Vec<&LayerRow<'a>> {
         (1..self.depths[0]).filter_map(|layer| self.at(layer - 1, layer)).collect()
     }
 
@@ -181,7 +187,7 @@ fn missing(read: &Read) -> Option<String> {
 }
 
 /// `layer 3 and layer 4 (CKA 0.910, 95 % interval [0.850, 0.950])`.
-fn pair(row: &LayerRow) -> String {
+pub fn pair(row: &LayerRow) -> String {
     let interval = row.cka_interval.map_or(String::new(), |_| format!(", 95 % interval {}", interval(row)));
     format!("layer {} and layer {} (CKA {}{interval})", row.layer_a, row.layer_b, number(row.cka, 3))
 }
@@ -192,7 +198,7 @@ fn interval(row: &LayerRow) -> String {
 }
 
 /// The row that is least alike and the one that is most; none without any that has a value.
-fn ends<'r, 'a>(rows: &[&'r LayerRow<'a>]) -> Option<(&'r LayerRow<'a>, &'r LayerRow<'a>)> {
+pub fn ends<'r, 'a>(rows: &[&'r LayerRow<'a>]) -> Option<(&'r LayerRow<'a>, &'r LayerRow<'a>)> {
     let mut there: Vec<&LayerRow> = rows.iter().copied().filter(|row| row.cka.is_some()).collect();
     there.sort_by(|a, b| a.cka.unwrap_or(0.0).total_cmp(&b.cka.unwrap_or(0.0)));
     Some((*there.first()?, *there.last()?))
