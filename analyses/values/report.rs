@@ -130,7 +130,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 }
 
 /// What an interval says of a number: the first word where it is above 0, the second where it is below.
-fn beside_zero<'w>(interval: Option<(f64, f64)>, [above, below, neither]: [&'w str; 3]) -> &'w str {
+fn beside_zero(interval: Option<(f64, f64)>, [above, below, neither]: [&str; 3]) -> &str {
     match interval {
         Some((low, _)) if low > 0.0 => above,
         Some((_, high)) if high < 0.0 => below,

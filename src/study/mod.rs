@@ -20,7 +20,10 @@
 //! The command line is one caller of these functions; it adds flags, a progress bar and what is printed. What an analysis asks of
 //! its [`session`] is left to the analyses, and what a run directory promises to [`rundir`].
 
-#![cfg_attr(not(feature = "report"), allow(dead_code, reason = "without reports no run has a directory that others share"))]
+#![cfg_attr(
+    not(feature = "report"),
+    allow(dead_code, reason = "without reports no run has a directory that others share")
+)]
 
 #[cfg(feature = "report")]
 mod again;

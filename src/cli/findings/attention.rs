@@ -6,8 +6,11 @@ use crate::analyses::effects::interval;
 use crate::report::cells::{head, number};
 use crate::table::Table;
 
+/// A score of a row.
+type Of = fn(&HeadRow) -> Score;
+
 /// What is looked at, in words, and the score of it. The entropy is left out: it says how many are looked at, not which.
-const LOOKS: [(&str, fn(&HeadRow) -> Score); 5] = [
+const LOOKS: [(&str, Of); 5] = [
     ("previous token", |row| row.previous),
     ("first token", |row| row.first),
     ("itself", |row| row.own),

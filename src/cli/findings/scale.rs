@@ -73,8 +73,8 @@ mod tests {
             n: 40,
             metric_mean: Some(mean),
             interval: Some((mean - half, mean + half)),
-            change_mean: (i > 0).then(|| mean - base),
-            change_interval: (i > 0).then(|| (mean - base - half, mean - base + half)),
+            change_mean: (i > 0).then_some(mean - base),
+            change_interval: (i > 0).then_some((mean - base - half, mean - base + half)),
             q_value: (i > 0).then_some(q),
             ..ScaleRow::default()
         };
