@@ -132,8 +132,9 @@ rows! {
     }
 }
 
-/// What the rows of the vector and of random directions are called.
+/// What the rows of the vector are called.
 pub const VECTOR: &str = "vector";
+/// What the rows of random directions are called.
 pub const RANDOM: &str = "random";
 
 /// The vector's rows, each with the random directions' row after it; with the vector's effects on both halves, one a prompt.

@@ -17,8 +17,9 @@ const LEAST: usize = 3;
 /// How often labels are dealt out anew.
 pub(super) const DEALT: usize = 10_000;
 
-/// How clusters came about.
+/// Clusters that a tree was cut into.
 pub(super) const TREE: &str = "tree";
+/// Groups that labels make.
 pub const LABELS: &str = "labels";
 
 rows! {

@@ -82,6 +82,7 @@ fn too_few(rows: impl Iterator<Item = (i64, Option<f64>)> + Clone, tests: usize)
 fn listed(heading: &str, measure: &str, mut found: Vec<Found>) -> Vec<String> {
     found.sort_by(|a, b| b.size.abs().total_cmp(&a.size.abs()));
     let line = |found: &Found| {
+        // The family-wise p is the stricter; a report calls significant what the q-value says is.
         let (name, p) = found.p_max.map_or(("q", found.q), |p| ("family-wise p", Some(p)));
         let (size, ends) = (signed(found.size, 3), interval(found.interval));
         format!(
