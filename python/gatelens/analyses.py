@@ -797,7 +797,7 @@ class Values(Analysis):
             Add the vectors after these layers: 3, 0-5,8 (default: the middle one)
         coefficients
             Add each vector times these coefficients: from:to:how-many, or a list with commas. Default:
-            ``-1:1:2``.
+            ``-1,1``.
         controls
             Compare with this many random sets of neurons, and random directions. Default: ``5``.
         """
