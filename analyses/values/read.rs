@@ -5,8 +5,6 @@ use super::{Asked, CONTEXTS};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::{RowMean, mean_row};
 use crate::model::arch::{Arch, Norm};
-use crate::ops::NormKind;
-use crate::ops::vectors::norm;
 use crate::plan::Reading;
 use crate::study::Gather;
 use crate::study::session::SessionError;
@@ -93,21 +91,10 @@ impl Means<'_> {
 fn scaled_mean(acts: &Array, outs: &Array, by: Norm) -> Vec<f32> {
     let mut means = RowMean::default();
     for (row, out) in acts.rows().zip(outs.rows()) {
-        let scale = scale(out, by);
+        let scale = by.divisor(out);
         means.add(&row.iter().map(|x| (f64::from(*x) / scale) as f32).collect::<Vec<_>>());
     }
     means.mean()
-}
-
-/// What a norm divides a row by.
-fn scale(row: &[f32], Norm { kind, eps, .. }: Norm) -> f64 {
-    let n = row.len() as f64;
-    let mean = match kind {
-        NormKind::Rms => 0.0,
-        NormKind::Layer => row.iter().map(|x| f64::from(*x)).sum::<f64>() / n,
-    };
-    // The square of what is left without the mean.
-    (norm(row).powi(2) / n - mean * mean + eps).sqrt()
 }
 
 fn less(with: &[f32], without: &[f32]) -> Vec<f32> {

@@ -43,6 +43,16 @@ impl Norm {
     pub const fn layer(eps: f64) -> Self {
         Norm { kind: NormKind::Layer, eps, gain: Gain::Stored, bias: true }
     }
+
+    /// What it divides a row by: its deviation or its root mean square, with the epsilon.
+    pub fn divisor(self, row: &[f32]) -> f64 {
+        let n = row.len() as f64;
+        let mean = match self.kind {
+            NormKind::Rms => 0.0,
+            NormKind::Layer => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
+        };
+        (row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n + self.eps).sqrt()
+    }
 }
 
 /// What a model adds to the embeddings of tokens by their positions.
@@ -277,5 +287,16 @@ pub(super) fn positive_if_any(name: &str, n: Option<f64>) -> Result<(), String> 
     match n.filter(|n| !(*n > 0.0 && n.is_finite())) {
         Some(n) => Err(format!("{name} is {n}; it is a positive number")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_layer_norm_divides_by_the_deviation_and_an_rms_norm_by_the_root_mean_square() {
+        assert!((Norm::layer(0.0).divisor(&[1.0, 3.0]) - 1.0).abs() < 1e-12);
+        assert!((Norm::rms(0.0).divisor(&[1.0, 3.0]) - 5f64.sqrt()).abs() < 1e-12);
     }
 }

@@ -11,7 +11,7 @@
 
 use super::Found;
 use super::end::log_sum_exp;
-use crate::model::arch::{Norm, NormKind};
+use crate::model::arch::NormKind;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::model::weights::{LayerWeights, Linear};
@@ -109,7 +109,7 @@ impl<'a> Attributions<'a> {
             SiteKind::AttnOut => {
                 let arch = &self.decoder.arch;
                 for (entry, row) in self.entries.iter_mut().zip(&rows) {
-                    let scale = scale(row, arch.norm);
+                    let scale = arch.norm.divisor(row);
                     let n = entry.tokens.len();
                     // The bias, in the cell after the MLP's, is part of what the norm scales.
                     for c in (0..heads).chain([heads + 1]).map(|column| cell(heads, site.layer, column)) {
@@ -177,7 +177,7 @@ impl<'a> Attributions<'a> {
         let resid: Vec<Vec<f32>> = resid.to_dtype(candle_core::DType::F32)?.to_vec2()?;
         let shape = vec![arch.n_layers + 1, arch.n_heads + 2];
         let readings = self.entries.into_iter().zip(resid).zip(logits).map(|((entry, resid), logits)| {
-            let scale = scale(&resid, arch.final_norm.unwrap_or(arch.norm));
+            let scale = arch.final_norm.unwrap_or(arch.norm).divisor(&resid);
             let of =
                 |range: Range<usize>| entry.tokens[range].iter().map(|t| f64::from(logits[*t])).collect::<Vec<_>>();
             let answer = Soft::of(&of(0..entry.answers));
@@ -228,7 +228,7 @@ pub fn directions_of_stream(decoder: &Decoder, [answer, foil]: [&[u32]; 2], resi
     let logits: Vec<f64> = logits.into_iter().map(f64::from).collect();
     let of_answer = Soft::of(&logits[..answer.len()]).weights;
     let of_foil = Soft::of(&logits[answer.len()..]).weights;
-    let scale_of_end = scale(resid, arch.final_norm.unwrap_or(arch.norm));
+    let scale_of_end = arch.final_norm.unwrap_or(arch.norm).divisor(resid);
     let directions = through_norm(decoder, &decoder.unembedding(&tokens)?)?;
     let along = |weights: Vec<f64>| -> Result<Vec<f32>> {
         let weights: Vec<f32> = weights.into_iter().map(|w| (w / scale_of_end) as f32).collect();
@@ -256,7 +256,7 @@ pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_o
     let direction = Tensor::new(direction, decoder.places.layer(layer))?.unsqueeze(0)?;
     let (through_o, _) = through_layer(decoder, &weights, o, &direction)?;
     let found = ops::to_vec(&through_o)?;
-    let norm = if arch.placement.after() { scale(attn_out, arch.norm) } else { 1.0 };
+    let norm = if arch.placement.after() { arch.norm.divisor(attn_out) } else { 1.0 };
     Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
 }
 
@@ -271,7 +271,7 @@ pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f
     let z = Tensor::new(z, decoder.places.layer(layer))?.to_dtype(decoder.dtype)?.unsqueeze(0)?;
     let heads = decoder.head_outputs(layer, &z)?.to_dtype(candle_core::DType::F32)?.reshape(((), arch.d_model))?;
     let gained = match &weights.attn_post_norm {
-        Some(norm) => (heads.broadcast_mul(&norm.weight)? / scale(attn_out, arch.norm))?,
+        Some(norm) => (heads.broadcast_mul(&norm.weight)? / arch.norm.divisor(attn_out))?,
         None => heads,
     };
     match arch.residual_scale {
@@ -299,7 +299,7 @@ pub fn directions_of_neurons(
     let mut found: Vec<Vec<f32>> = rows.matmul(&writes.t()?)?.to_vec2()?;
     if arch.placement.after() {
         for (row, out) in found.iter_mut().zip(mlp_outs) {
-            let by = scale(out, arch.norm);
+            let by = arch.norm.divisor(out);
             row.iter_mut().for_each(|x| *x = (f64::from(*x) / by) as f32);
         }
     }
@@ -355,16 +355,6 @@ fn through_norm(decoder: &Decoder, rows: &Tensor) -> Result<Tensor> {
     }
 }
 
-/// What a norm divides by.
-fn scale(row: &[f32], Norm { kind, eps, .. }: Norm) -> f64 {
-    let n = row.len() as f64;
-    let mean = match kind {
-        NormKind::Rms => 0.0,
-        NormKind::Layer => row.iter().map(|v| f64::from(*v)).sum::<f64>() / n,
-    };
-    (row.iter().map(|v| (f64::from(*v) - mean).powi(2)).sum::<f64>() / n + eps).sqrt()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -377,11 +367,5 @@ mod tests {
         let whole = logits.iter().map(|l| l.exp()).sum::<f64>().ln();
         assert!((sum + soft.rest - whole).abs() < 1e-12);
         assert_eq!(Soft::of(&[5.0]).rest, 0.0);
-    }
-
-    #[test]
-    fn a_layer_norm_divides_by_the_deviation_and_an_rms_norm_by_the_root_mean_square() {
-        assert!((scale(&[1.0, 3.0], Norm::layer(0.0)) - 1.0).abs() < 1e-12);
-        assert!((scale(&[1.0, 3.0], Norm::rms(0.0)) - 5f64.sqrt()).abs() < 1e-12);
     }
 }
