@@ -14,6 +14,8 @@ mod report;
 mod runs;
 mod tables;
 
+pub use tables::{DoneRow, EffectRow, MeanOf};
+
 use super::doses::Grid;
 use super::inputs::layer_list;
 use super::neurons::{Neuron, file_of, width};

@@ -68,7 +68,7 @@ fn forest(rows: &[EffectRow], kind: &str, title: &str, model: &str) -> Option<Fo
         row.effect.mean.map(|value| Estimate { value, interval: row.effect.interval, marked })
     };
     let row = |(a, b): (&EffectRow, &EffectRow)| ForestRow {
-        label: format!("{}: {}", a.value, done(a)),
+        label: format!("{}: {}", a.value, a.label()),
         estimates: vec![estimate(a), estimate(b)],
     };
     let rows: Vec<ForestRow> = of(CONTEXTS[0]).into_iter().zip(of(CONTEXTS[1])).map(row).collect();
@@ -88,17 +88,19 @@ fn significant(row: &EffectRow) -> bool {
     row.q_value.is_some_and(|q| q < SIGNIFICANT)
 }
 
-/// What is done in a row, as a label.
-fn done(row: &EffectRow) -> String {
-    let what = row.done.what.replace('_', " ");
-    match (row.done.kind, row.done.coefficient) {
-        (STEER, Some(coefficient)) => format!("{what} × {} after layer {}", exact(coefficient), row.done.layer),
-        (ABLATE, _) => format!("{what}, {} silenced", plural(row.neurons, "neuron")),
-        _ => what,
+impl EffectRow<'_> {
+    /// What is done, as a label.
+    pub fn label(&self) -> String {
+        let what = self.done.what.replace('_', " ");
+        match (self.done.kind, self.done.coefficient) {
+            (STEER, Some(coefficient)) => format!("{what} × {} after layer {}", exact(coefficient), self.done.layer),
+            (ABLATE, _) => format!("{what}, {} silenced", plural(self.neurons, "neuron")),
+            _ => what,
+        }
     }
 }
 
-/// The same, as what a sentence begins with.
+/// What is done in a row, as what a sentence begins with.
 fn doing(row: &EffectRow) -> String {
     let what = row.done.what.replace('_', " ");
     match (row.done.kind, row.done.coefficient) {
@@ -373,7 +375,7 @@ fn of_kind(
         vec![
             row.value.to_string(),
             row.context.to_string(),
-            done(row),
+            row.label(),
             signed(row.effect.mean, 3),
             ends(&row.effect),
             p_value(row.q_value),

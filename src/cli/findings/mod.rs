@@ -15,6 +15,7 @@ mod scale;
 mod similarity;
 mod steer;
 mod truth;
+mod values;
 mod weights;
 
 use crate::analyses::effects::{SIGNIFICANT, interval};
@@ -29,7 +30,7 @@ const LISTED: usize = 5;
 /// Lines on what one kind of analysis found; none where the tables are of another.
 type Told = fn(&[Table]) -> Option<Vec<String>>;
 
-const ALL: [Told; 16] = [
+const ALL: [Told; 17] = [
     effects::effects,
     effects::attributions,
     effects::edges,
@@ -43,6 +44,7 @@ const ALL: [Told; 16] = [
     functions::functions,
     importance::rankings,
     truth::accuracies,
+    values::changes,
     deltas::children,
     similarity::layers,
     scale::scales,
