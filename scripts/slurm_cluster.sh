@@ -39,4 +39,20 @@ for _ in 1 2 3 4 5 6 7 8 9 10; do
   sinfo -h -o %t 2>/dev/null | grep -q idle && break
   sleep 1
 done
-stop_slurm() { kill "$(cat "$slurm_dir/d.pid")" "$(cat "$slurm_dir/ctld.pid")"; }
+# Waits until both have ended, as they write to their folders until then.
+stop_slurm() {
+  local pids pid
+  pids=$(cat "$slurm_dir/d.pid" "$slurm_dir/ctld.pid")
+  for pid in $pids; do kill "$pid" 2>/dev/null || true; done
+  for _ in $(seq 100); do
+    for pid in $pids; do
+      if kill -0 "$pid" 2>/dev/null; then
+        sleep 0.2
+        continue 2
+      fi
+    done
+    return 0
+  done
+  # shellcheck disable=SC2086  # words
+  kill -9 $pids 2>/dev/null || true
+}
