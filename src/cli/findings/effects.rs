@@ -119,6 +119,7 @@ mod tests {
         let table = Effect::table([
             row(1, "necessity", 0.5, Some((0.25, 0.75)), Some(0.25), 0.2),
             row(2, "necessity", -2.0, Some((-3.0, -1.0)), Some(0.0001), 0.001),
+            row(4, "necessity", 0.25, Some((0.125, 0.375)), Some(0.25), 0.01),
             row(3, "sufficiency", 1.0, None, None, 0.04),
         ])
         .unwrap();
@@ -127,7 +128,8 @@ mod tests {
             [
                 "strongest, necessity:",
                 "  L2.H1      −2.000 nats [−3.000, −1.000], family-wise p < 0.001",
-                "  L1.H0      +0.500 nats [0.250, 0.750], family-wise p 0.250, not significant",
+                "  L1.H0      +0.500 nats [0.250, 0.750], family-wise p 0.250, q 0.200, not significant",
+                "  L4.H3      +0.250 nats [0.125, 0.375], family-wise p 0.250, q 0.010",
                 "strongest, sufficiency:",
                 "  L3.H2      +1.000 nats –, q 0.040",
             ]

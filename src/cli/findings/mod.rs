@@ -84,15 +84,16 @@ fn too_few(rows: impl Iterator<Item = (i64, Option<f64>)> + Clone, tests: usize)
 fn listed(heading: &str, measure: &str, mut found: Vec<Found>) -> Vec<String> {
     found.sort_by(|a, b| b.size.abs().total_cmp(&a.size.abs()));
     let line = |found: &Found| {
-        // The family-wise p is the stricter; a report calls significant what the q-value says is.
-        let (name, p) = found.p_max.map_or(("q", found.q), |p| ("family-wise p", Some(p)));
         let (size, ends) = (signed(found.size, 3), interval(found.interval));
-        format!(
-            "  {:<10} {size}{measure} {ends}, {name} {}{}",
-            found.label,
-            p_value(p),
-            unless_significant(found.q.or(p))
-        )
+        let p = |p: f64| format!("family-wise p {}", p_value(Some(p)));
+        let q = |q: Option<f64>| format!("q {}{}", p_value(q), unless_significant(q));
+        let test = match (found.p_max, found.q) {
+            // The family-wise p is the stricter. Where it is not small, the q-value decides, as in reports.
+            (Some(p_max), Some(_)) if p_max >= SIGNIFICANT => format!("{}, {}", p(p_max), q(found.q)),
+            (Some(p_max), _) => format!("{}{}", p(p_max), unless_significant(found.p_max)),
+            (None, of) => q(of),
+        };
+        format!("  {:<10} {size}{measure} {ends}, {test}", found.label)
     };
     let lines: Vec<String> = found.iter().take(LISTED).map(line).collect();
     if lines.is_empty() { lines } else { std::iter::once(format!("{heading}:")).chain(lines).collect() }
