@@ -1,10 +1,8 @@
 //! Figures and text of values, from their tables.
 
-use super::tables::{
-    ABLATE, EffectRow, MeanOf, NeuronRow, OverlapRow, PROMPT, PreferenceRow, STEER, VectorRow, Written,
-};
+use super::tables::{ABLATE, EffectRow, NeuronRow, OverlapRow, PROMPT, PreferenceRow, STEER, VectorRow, Written};
 use super::{CONTEXTS, SETS, VECTORS};
-use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
+use crate::analyses::effects::{INTERVAL, SIGNIFICANT, interval as ends};
 use crate::analyses::power::Power;
 use crate::analyses::prelude::*;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Forest, ForestRow, MOST_SERIES};
@@ -111,11 +109,6 @@ fn doing(row: &EffectRow) -> String {
     }
 }
 
-fn ends(of: &MeanOf) -> String {
-    let (low, high) = of.interval.unzip();
-    cells::interval(low, high, 3)
-}
-
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let preferences = PreferenceRow::read(table(tables, PreferenceRow::TABLE)?)?;
     let vectors = VectorRow::read(table(tables, VectorRow::TABLE)?)?;
@@ -160,13 +153,12 @@ fn preferred(rows: &[PreferenceRow], effects: &[EffectRow]) -> Section {
         Heading::number("95 % interval"),
     ];
     let cells = rows.iter().map(|row| {
-        let (low, high) = row.interval.unzip();
         vec![
             row.value.to_string(),
             row.context.to_string(),
             count(row.n),
             signed(row.preference_mean, 3),
-            cells::interval(low, high, 3),
+            ends(row.interval),
             share(row.preferred),
             share_interval(row.preferred_interval),
         ]
@@ -181,13 +173,12 @@ fn by_itself(row: &PreferenceRow) -> String {
         "the model prefers replies without the value",
         "neither kind of reply is preferred beyond chance",
     ];
-    let (low, high) = row.interval.unzip();
     format!(
         "{}: without a prompt {} ({} nats a token, 95 % interval {}).",
         capitalised(row.value),
         beside_zero(row.interval, words),
         signed(row.preference_mean, 3),
-        cells::interval(low, high, 3),
+        ends(row.interval),
     )
 }
 
@@ -200,7 +191,7 @@ fn of_prompt(row: &EffectRow) -> String {
         "The prompt {} that preference{beyond} ({}, {}, q {}).",
         beside_zero(interval, words),
         signed(row.effect.mean, 3),
-        ends(&row.effect),
+        ends(row.effect.interval),
         p_value(row.q_value),
     )
 }
@@ -318,8 +309,7 @@ fn shared(row: &OverlapRow) -> String {
 fn of_neuron(row: &NeuronRow) -> Vec<String> {
     let mut cells = vec![row.value.to_string(), row.set.replace('_', " "), cells::neuron(row.layer, row.neuron)];
     for of in [row.intrinsic, row.prompted] {
-        let (low, high) = of.interval.unzip();
-        cells.extend([signed(of.write, 3), signed(of.held_out, 3), cells::interval(low, high, 3)]);
+        cells.extend([signed(of.write, 3), signed(of.held_out, 3), ends(of.interval)]);
     }
     cells
 }
@@ -377,12 +367,12 @@ fn of_kind(
             row.context.to_string(),
             row.label(),
             signed(row.effect.mean, 3),
-            ends(&row.effect),
+            ends(row.effect.interval),
             p_value(row.q_value),
             signed(row.with.mean, 3),
             signed(row.without.mean, 3),
             signed(row.over_random.mean, 3),
-            ends(&row.over_random),
+            ends(row.over_random.interval),
         ]
     });
     section.paragraph(said.join(" ")).figure(figure, caption, alt).table("All effects", header, cells.collect())
@@ -394,9 +384,9 @@ fn sentence(row: &EffectRow) -> String {
     let beside = match (row.controls, row.over_random.interval) {
         (0, _) => "no random set could stand beside it".to_string(),
         (_, Some((low, high))) if (low > 0.0 && raises) || (high < 0.0 && !raises) => {
-            format!("more than random ones: {} {}", signed(row.over_random.mean, 3), ends(&row.over_random))
+            format!("more than random ones: {} {}", signed(row.over_random.mean, 3), ends(row.over_random.interval))
         }
-        _ => format!("not more than random ones, as far as so many items tell: {}", ends(&row.over_random)),
+        _ => format!("not more than random ones, as far as so many items tell: {}", ends(row.over_random.interval)),
     };
     format!(
         "{}, {}: {} {} the preference by {} nats a token {} ({beside}).",
@@ -405,6 +395,6 @@ fn sentence(row: &EffectRow) -> String {
         doing(row),
         if raises { "raises" } else { "lowers" },
         number(row.effect.mean.map(f64::abs), 3),
-        ends(&row.effect),
+        ends(row.effect.interval),
     )
 }
