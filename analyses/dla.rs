@@ -7,6 +7,8 @@
 //! final norm read it. Sources: Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"; nostalgebraist
 //! 2020, "Interpreting GPT: the logit lens".
 
+mod experts;
+
 use super::columns::OfItem;
 use super::components::{
     self, Component, LOGSUMEXP, OfComponent, OfWriter, attributions, components, label_of, without_empty,
@@ -49,6 +51,8 @@ pub struct Measured {
     of_answers: Vec<Vec<f64>>,
     /// The metric that each layer's stream would give. `[prompts][layers]`
     lenses: Vec<Vec<f64>>,
+    /// What experts add, where the model has layers with several.
+    experts: Vec<Vec<Vec<Option<f64>>>>,
 }
 
 impl Analysis for Dla {
@@ -65,9 +69,11 @@ impl Analysis for Dla {
     fn measure(&self, runner: &dyn Runner, items: &MeasuredPrompts) -> Result<Measured, AnalysisError> {
         let arch = &runner.model().decoder.arch;
         let all = components(arch.n_layers, arch.n_heads);
+        let with_experts = experts::layers(arch);
+        let read: Vec<Site> = streams(arch).into_iter().chain(with_experts.iter().flat_map(|l| l.sites())).collect();
         let mut found = Measured::default();
-        for some in batches(items.tokens.len(), rows_read(&streams(arch), arch, Position::Last, 1)) {
-            let (plan, asked) = plan(arch, items, some.clone());
+        for some in batches(items.tokens.len(), rows_read(&read, arch, Position::Last, 1)) {
+            let (plan, asked) = plan(arch, &with_experts, items, some.clone());
             let readings = runner.run(&plan)?;
             for ((_, metric), asked) in items.tokens[some].iter().zip(asked) {
                 found.metrics.push(readings[asked.metric]);
@@ -77,6 +83,11 @@ impl Analysis for Dla {
                 if !runner.is_counting() {
                     let streams: Vec<&[f32]> = asked.streams.iter().map(|s| &readings[*s].values[..]).collect();
                     found.lenses.push(lens(runner.model(), metric, &streams)?);
+                    let values = |handle: &Handle<Array>| &readings[*handle].values[..];
+                    let of_experts: Vec<Vec<&[f32]>> =
+                        asked.experts.iter().map(|of_layer| of_layer.iter().map(values).collect()).collect();
+                    let (decoder, last) = (&runner.model().decoder, streams.last().copied().unwrap_or_default());
+                    found.experts.push(experts::of_prompt(decoder, &with_experts, metric, last, &of_experts)?);
                 }
             }
         }
@@ -85,7 +96,8 @@ impl Analysis for Dla {
     }
 
     fn tables(&self, about: &About, items: &MeasuredPrompts, measured: Measured) -> Result<Output, AnalysisError> {
-        let Measured { components: all, metrics, answers, of_items, of_answers, lenses } = measured;
+        let Measured { components: all, metrics, answers, of_items, of_answers, lenses, experts: of_experts } =
+            measured;
         let (components, both) = without_empty(all, [of_items, of_answers].concat());
         let (attributions, of_answers) = both.split_at(metrics.len());
         let of_foils = of_answers.iter().zip(attributions).map(|(answer, whole)| less(answer, whole)).collect();
@@ -98,12 +110,16 @@ impl Analysis for Dla {
             metrics,
             answers,
         };
-        Ok(vec![
+        let mut tables = vec![
             found.components_table(self.marks, about.seed)?,
             found.items_table(items)?,
             lens_table(found.model, &components, attributions, &lenses)?,
-        ]
-        .into())
+        ];
+        let with_experts = experts::layers(&about.loaded.decoder.arch);
+        if !with_experts.is_empty() {
+            tables.push(experts::table_of(about.model, &with_experts, &of_experts, about.seed)?);
+        }
+        Ok(tables.into())
     }
 }
 
@@ -138,7 +154,9 @@ fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError>
         .figure(dir.join("waterfall.png"), waterfall, "Waterfall of attributions by layer.")
         .figure(dir.join("lens.png"), lens, "Accumulated attribution and logit lens by layer.");
     let (shown, rows) = components.shown();
-    Ok([Some(components.listed(main)), shown.section(&rows, dir, true), Some(layers)].into_iter().flatten().collect())
+    let of_halves = shown.section(&rows, dir, true);
+    let sections = [Some(components.listed(main)), of_halves, experts::section(tables)?, Some(layers)];
+    Ok(sections.into_iter().flatten().collect())
 }
 
 /// What is read of a prompt.
@@ -149,6 +167,8 @@ struct OfPrompt {
     half: Option<(Handle<f64>, Handle<Array>)>,
     /// The residual stream after every layer.
     streams: Vec<Handle<Array>>,
+    /// What the experts of each layer give.
+    experts: Vec<Vec<Handle<Array>>>,
 }
 
 /// Where the lens reads: after every layer.
@@ -157,7 +177,12 @@ fn streams(arch: &Arch) -> Vec<Site> {
 }
 
 /// The metric and the attributions of some prompts, and their residual streams after every layer.
-fn plan(arch: &Arch, items: &MeasuredPrompts, some: Range<usize>) -> (Plan, Vec<OfPrompt>) {
+fn plan(
+    arch: &Arch,
+    with_experts: &[experts::Layer],
+    items: &MeasuredPrompts,
+    some: Range<usize>,
+) -> (Plan, Vec<OfPrompt>) {
     let mut plan = Plan::default();
     let of_prompt = |i: usize| {
         let (item, (ids, metric)) = (&items.dataset.items[i], &items.tokens[i]);
@@ -166,8 +191,10 @@ fn plan(arch: &Arch, items: &MeasuredPrompts, some: Range<usize>) -> (Plan, Vec<
         let (of_metric, attribution) = both(metric.clone());
         let half = metric.answer_half().map(&mut both);
         let stream = |site: Site| Activation { site, positions: Positions::Last, part: Part::All };
-        let streams = streams(arch).into_iter().map(|site| plan.read(prompt, stream(site))).collect();
-        OfPrompt { metric: of_metric, attribution, half, streams }
+        let mut all = |sites: Vec<Site>| sites.into_iter().map(|site| plan.read(prompt, stream(site))).collect();
+        let streams = all(streams(arch));
+        let experts = with_experts.iter().map(|layer| all(layer.sites())).collect();
+        OfPrompt { metric: of_metric, attribution, half, streams, experts }
     };
     let asked = some.map(of_prompt).collect();
     (plan, asked)

@@ -260,6 +260,22 @@ pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_o
     Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
 }
 
+/// A direction of the residual stream as one of what a layer's channel gives, and so of each part of it: the inner product of a part
+/// with it is what that part adds along the direction. It is of the run whose `mlp_out` of the layer is given, since a norm after it is
+/// held at this run's scale. `[d_model]`
+///
+/// # Errors
+/// If the layer cannot be read or candle fails.
+pub fn direction_of_channel(decoder: &Decoder, layer: usize, direction: &[f32], mlp_out: &[f32]) -> Result<Vec<f32>> {
+    let arch = &decoder.arch;
+    let scale = arch.residual_scale.unwrap_or(1.0);
+    let Some(norm) = &decoder.weights(layer)?.mlp_post_norm else {
+        return Ok(direction.iter().map(|x| (f64::from(*x) * scale) as f32).collect());
+    };
+    let (gain, scale) = (ops::to_vec(&norm.weight)?, scale / arch.norm.divisor(mlp_out));
+    Ok(direction.iter().zip(gain).map(|(x, gain)| (f64::from(*x) * f64::from(gain) * scale) as f32).collect())
+}
+
 /// What each head of a layer adds to the residual stream by a `z` of its own: through the output projection without its bias and,
 /// where a norm follows, through that norm held at the scale of `attn_out`. `[heads][d_model]`
 ///

@@ -26,13 +26,9 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
     let (runs, depths) = (full_runs(program), program.depths());
     let angles = Angles::new(decoder, program.plan.prompts.iter().map(|p| p.ids.len()))?;
     let mut wanted: HashMap<Run, HashSet<Site>> = HashMap::new();
-    let written: HashSet<Run> = runs
-        .iter()
-        .flat_map(|run| program.exchanges(*run))
-        .map(|e| e.donor)
-        .chain(runs.iter().copied().filter(|run| !program.exchanges(*run).is_empty()))
-        .collect();
-    let mut writers = Writers::new(decoder, program, written);
+    let donors: HashSet<Run> = runs.iter().flat_map(|run| program.exchanges(*run)).map(|e| e.donor).collect();
+    let written = runs.iter().copied().filter(|run| !program.exchanges(*run).is_empty());
+    let mut writers = Writers::new(decoder, program, written.chain(donors.iter().copied()).collect());
     for edit in runs.iter().flat_map(|run| program.edits(*run)) {
         if let Some(donor) = edit.donor() {
             wanted.entry(donor).or_default().insert(edit.site);
@@ -61,6 +57,10 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             found.extend(attributions.finish(&last)?);
         }
         ends.keep(run, &at_logits(&writers, run, &resid)?)?;
+        if !donors.contains(&run) {
+            // What a run of many adds is read in its own pass alone.
+            writers.forget(run);
+        }
         options.advance(program.length(run) * depth)?;
     }
     found.extend(end::read(decoder, program, &ends, options.budget)?);

@@ -61,6 +61,11 @@ impl<'a> Writers<'a> {
         Ok(())
     }
 
+    /// Lets go of what a run adds: nothing reads it any more.
+    pub(super) fn forget(&mut self, run: Run) {
+        self.kept.retain(|(of, _), _| *of != run);
+    }
+
     /// A run's row at a site: its own, or that of the nearest run that it descends from.
     fn row(&self, mut run: Run, site: Site, position: usize, width: usize) -> &[f32] {
         loop {

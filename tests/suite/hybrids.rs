@@ -118,6 +118,35 @@ fn attributions_of_hybrids_have_a_row_for_every_head_and_what_has_none_is_the_bi
 }
 
 #[test]
+fn attributions_of_experts_sum_to_their_layers_and_one_that_no_prompt_chose_adds_nothing() {
+    // A shared expert with a gate beside a dense layer; residual scales; experts that weigh what they read; biases.
+    for family in ["mixtral", "qwen2_moe", "granitemoe", "llama4", "gpt_oss", "glm4_moe", "qwen3_next"] {
+        let bench = Bench::of(family);
+        let (components, experts) = (bench.table("dla", &[], "components.parquet"), bench.path("dla"));
+        let report = std::fs::read_to_string(experts.join("report.md")).expect("a report");
+        assert!(report.contains("The largest attributions of experts"), "{family}");
+        let experts = Table::read_parquet(experts.join("experts.parquet")).expect("a table");
+        let mean = |table: &Table, row: usize| table.floats("attribution_mean").expect("means")[row].expect("a mean");
+        let layers = by_layer(&experts, |_| true);
+        for layer in (0..4).filter(|layer| layers[*layer] > 0) {
+            let of = |table: &Table, row: usize| table.ints("layer").expect("layers")[row] == layer as i64;
+            let rows = (0..experts.rows()).filter(|row| of(&experts, *row));
+            let sum: f64 = rows.map(|row| mean(&experts, row)).sum();
+            let names = components.strs("component").expect("names");
+            let whole = (0..components.rows()).find(|row| of(&components, *row) && names[*row] == "mlp");
+            let whole = mean(&components, whole.expect("the channel"));
+            assert!((sum - whole).abs() < 2e-5 * (1.0 + whole.abs()), "{family}, layer {layer}: {sum} and {whole}");
+        }
+        for row in 0..experts.rows() {
+            let chosen = experts.floats("chosen").expect("shares")[row].expect("a share");
+            let tested = experts.floats("p_value").expect("p-values")[row].is_some();
+            assert_eq!(chosen > 0.0, tested, "{family}, row {row}");
+            assert!(chosen > 0.0 || mean(&experts, row) == 0.0, "{family}, row {row}");
+        }
+    }
+}
+
+#[test]
 fn edges_are_of_models_whose_layers_are_alike_and_refused_by_the_layer_that_is_not() {
     let bench = Bench::of("mixtral");
     let edges = bench.table("edges", &["--direction", "necessity", "--exact", "5"], "edges.parquet");
