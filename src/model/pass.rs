@@ -4,6 +4,7 @@
 use super::arch::Arch;
 use super::places::moved;
 use super::weights::NormWeights;
+use crate::ops;
 use crate::ops::rows::Rows;
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{Device, Result, Tensor};
@@ -51,8 +52,7 @@ impl Acts {
             candle_core::bail!("{} new rows from {} of {old}", rows.len(), from.len())
         }
         for value in self.live.iter_mut().flatten() {
-            let index = Tensor::new(from, value.device())?;
-            *value = value.index_select(&index, 0)?;
+            *value = ops::take_rows(value, from)?;
         }
         self.rows = rows;
         Ok(())

@@ -26,6 +26,7 @@ mod scan;
 mod simd;
 #[cfg(test)]
 mod slopes;
+mod take;
 pub mod vectors;
 
 pub use convolution::convolution;
@@ -36,6 +37,7 @@ pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, state};
+pub use take::take_rows;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

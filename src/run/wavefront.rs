@@ -396,9 +396,11 @@ impl<'a> State<'a> {
     }
 }
 
-/// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern.
+/// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern. Those of keys and values get
+/// theirs with those of queries: rows are laid out once for the three, and each time takes a copy of all that is live.
 fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
+        SiteKind::K | SiteKind::V => SiteKind::Q.at(site.layer).check(&sweep.decoder.arch).unwrap_or(site),
         SiteKind::Scores | SiteKind::Pattern => {
             SiteKind::RotK.at(site.layer).check(&sweep.decoder.arch).unwrap_or(SiteKind::V.at(site.layer))
         }
