@@ -304,14 +304,14 @@ impl Asked {
 
     /// What a layer's values take where they are read of every layer, for [`batches`].
     fn rows_of_values(&self, arch: &Arch, longest: usize) -> usize {
-        let sites: Vec<Site> = self.layers.iter().map(|layer| SiteKind::V.at(*layer)).collect();
+        let sites: Vec<Site> = self.layers.iter().map(|layer| SiteKind::V.at(arch.keys_of(*layer))).collect();
         let all = rows_read(&sites, arch, Position::All, longest);
         if self.parts.is_some() { all.div_ceil(sites.len().max(1)) } else { 0 }
     }
 
     /// What has to be known of a layer with a head that is looked at closely.
     fn read(&self, plan: &mut Plan, run: Run, layer: usize, arch: &Arch) -> Read {
-        let values = plan.read(run, at(SiteKind::V, layer, Positions::All));
+        let values = plan.read(run, at(SiteKind::V, arch.keys_of(layer), Positions::All));
         let told = self.sides.is_some();
         let gated = told && SiteKind::AttnGate.at(layer).check(arch).is_ok();
         let mut last = |kind: SiteKind, layer: usize| plan.read(run, at(kind, layer, Positions::Last));

@@ -65,6 +65,10 @@ impl Analysis for Importance {
     type Measured = Vec<OfPrompt>;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
+        if model.decoder.arch.per_layer.is_some() {
+            let why = "layers of this model have embeddings of each token of their own, which no mask of what enters layer 0 takes away";
+            return Err(AnalysisError::NotAskable(why.to_string()));
+        }
         let prepared = self.measured.read(model)?;
         let tokenizer = model.tokenizer().ok();
         let (set, tokens) = (&prepared.items.dataset, &prepared.items.tokens);
@@ -186,10 +190,8 @@ fn attended(runner: &dyn Runner, items: &Asked, some: Range<usize>) -> Result<Ve
         let asked: Vec<[Handle<Array>; 2]> = layers
             .iter()
             .map(|layer| {
-                [SiteKind::Pattern, SiteKind::V].map(|kind| {
-                    let site = kind.at(*layer);
-                    plan.read(run, Activation { site, positions: Positions::All, part: Part::All })
-                })
+                [SiteKind::Pattern.at(*layer), SiteKind::V.at(arch.keys_of(*layer))]
+                    .map(|site| plan.read(run, Activation { site, positions: Positions::All, part: Part::All }))
             })
             .collect();
         let readings = runner.run(&plan)?;

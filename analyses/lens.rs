@@ -233,7 +233,7 @@ impl Lens {
     /// Where it is read.
     fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
         use SiteKind::*;
-        if ![ResidPre, ResidMid, ResidPost, AttnOut, AttnDelta, MlpOut, MlpDelta].contains(&self.site) {
+        if ![ResidPre, ResidMid, ResidPost, AttnOut, AttnDelta, MlpOut, MlpDelta, PleOut].contains(&self.site) {
             let why = format!("{}: `{}` is not of the residual stream, nor added to it", param("site"), self.site);
             return Err(AnalysisError::Bad(why));
         }

@@ -330,7 +330,8 @@ impl Neurons {
             for (l, (layer, of_layer)) in layers.iter().enumerate() {
                 // Each prompt has two directions, and one output of the MLP for both.
                 let outs: Vec<&[f32]> = asked.iter().flat_map(|a| [&readings[a.3[l][1]].values[..]; 2]).collect();
-                let each = directions_of_neurons(decoder, *layer, &along, &outs).map_err(failed)?;
+                let last = decoder.arch.n_layers - 1;
+                let each = directions_of_neurons(decoder, *layer, last, &along, &outs).map_err(failed)?;
                 for (a, both) in asked.iter().zip(each.chunks_exact(2)) {
                     let acts = &readings[a.3[l][0]].values;
                     for (n, act) in of_layer.iter().zip(acts) {

@@ -154,6 +154,8 @@ pub struct Items {
     given: Option<Given>,
     site: Site,
     n_layers: usize,
+    /// Whether layers also add embeddings of the token of their own.
+    per_layer: bool,
     /// What classifies the answers, and whether the rules are the user's own.
     rules: Rules,
     own_classes: bool,
@@ -218,6 +220,7 @@ impl Analysis for Steer {
             given,
             site,
             n_layers: arch.n_layers,
+            per_layer: arch.per_layer.is_some(),
             rules,
             own_classes: self.classes.classes.is_some(),
         };

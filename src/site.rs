@@ -8,6 +8,7 @@
 mod transformer_lens;
 
 use crate::model::arch::Arch;
+use crate::model::per_layer;
 use crate::names::nearest;
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +18,7 @@ use std::str::FromStr;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum SiteKind {
     /// What enters layer 0: the token's embedding, scaled where the family scales it, plus the position's where the
-    /// family learns one. `[rows, d_model]`, no layer.
+    /// family learns one. Per-layer embeddings are made of it too, beside the token itself. `[rows, d_model]`, no layer.
     Embed,
     /// The residual stream before a layer. `[rows, d_model]`
     ResidPre,
@@ -69,7 +70,11 @@ pub enum SiteKind {
     MlpOut,
     /// What the MLP adds to the residual stream: `mlp_out` after the post-norm, where the family has one.
     MlpDelta,
-    /// The residual stream after a layer. `[rows, d_model]`
+    /// What a layer adds to the residual stream of its own embedding of the token, after its norm; of models with per-layer embeddings
+    /// alone. `[rows, d_model]`
+    PleOut,
+    /// The residual stream after a layer, and after the number that the layer multiplies it by, where the family has one.
+    /// `[rows, d_model]`
     ResidPost,
     /// The last layer's residual stream after the final norm. `[rows, d_model]`, no layer.
     FinalNorm,
@@ -80,7 +85,7 @@ pub enum SiteKind {
 use SiteKind::*;
 
 /// Every kind with its name, in the order of the flow.
-pub const KINDS: [(SiteKind, &str); 28] = [
+pub const KINDS: [(SiteKind, &str); 29] = [
     (Embed, "embed"),
     (ResidPre, "resid_pre"),
     (AttnIn, "attn_in"),
@@ -106,6 +111,7 @@ pub const KINDS: [(SiteKind, &str); 28] = [
     (ExpertOut, "expert_out"),
     (MlpOut, "mlp_out"),
     (MlpDelta, "mlp_delta"),
+    (PleOut, "ple_out"),
     (ResidPost, "resid_post"),
     (FinalNorm, "final_norm"),
     (Logits, "logits"),
@@ -275,7 +281,10 @@ impl Site {
         match self.lack(arch) {
             None => Ok(self),
             Some(Lack { why, nearest }) => {
-                Err(SiteError::NotInModel { site: self, why, nearest: nearest.at(self.layer) })
+                // Keys and values are in the layer that has them.
+                let shared = matches!(nearest, K | V | RotK);
+                let layer = if shared { arch.keys_of(self.layer) } else { self.layer };
+                Err(SiteError::NotInModel { site: self, why, nearest: nearest.at(layer) })
             }
         }
     }
@@ -285,6 +294,7 @@ impl Site {
         let why = "its attention and MLP read the residual stream side by side";
         match self.kind {
             ResidMid => arch.parallel.then_some(Lack { why, nearest: ResidPre }),
+            PleOut => arch.per_layer.is_none().then_some(per_layer::LACK),
             kind if kind.in_layers() => arch.layers.get(self.layer)?.lacks(kind),
             _ => None,
         }

@@ -203,7 +203,10 @@ impl Rank {
         let mut linears: Vec<(Place, &Linear)> = Vec::new();
         let [q, k, v, o, gate, up, down] = PLACES;
         if let Some(attention) = attention {
-            linears.extend([(q, &attention.q), (k, &attention.k), (v, &attention.v), (o, &attention.o)]);
+            linears.push((q, &attention.q));
+            linears.extend(attention.k.as_ref().map(|linear| (k, linear)));
+            linears.extend(attention.v.as_ref().map(|linear| (v, linear)));
+            linears.push((o, &attention.o));
         }
         if let Some(mlp) = mlp {
             linears.extend(mlp.gate.as_ref().map(|linear| (gate, linear)));

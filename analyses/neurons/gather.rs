@@ -165,7 +165,8 @@ impl Gather for Gatherer<'_> {
                 return Ok(());
             }
             let outs: Vec<&[f32]> = asked.iter().filter_map(|of| Some(&readings[of.layers[l].1?].values[..])).collect();
-            let each = directions_of_neurons(decoder, items.layers[l].layer, &along, &outs)?;
+            let last = decoder.arch.n_layers - 1;
+            let each = directions_of_neurons(decoder, items.layers[l].layer, last, &along, &outs)?;
             for (of, row) in asked.iter().zip(each) {
                 let acts = &readings[of.layers[l].0].values;
                 let last = &acts[acts.len() - row.len()..];

@@ -54,8 +54,8 @@ impl Steer {
 
     /// Refuses what does not go together.
     pub(super) fn fits(&self, site: Site) -> Result<(), AnalysisError> {
-        use SiteKind::{AttnDelta, Embed, MlpDelta, ResidMid, ResidPost, ResidPre};
-        let in_stream = matches!(site.kind, Embed | ResidPre | ResidMid | ResidPost | AttnDelta | MlpDelta);
+        use SiteKind::{AttnDelta, Embed, MlpDelta, PleOut, ResidMid, ResidPost, ResidPre};
+        let in_stream = matches!(site.kind, Embed | ResidPre | ResidMid | ResidPost | AttnDelta | MlpDelta | PleOut);
         let bad = |why: String| Err(AnalysisError::Bad(why));
         let (ablate, select, around) = (param("ablate"), param("select"), param("vector_position"));
         match () {

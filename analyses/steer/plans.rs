@@ -139,7 +139,7 @@ pub(super) fn batches(
     conditions: &[Condition],
 ) -> impl Iterator<Item = Range<usize>> + use<> {
     let edits = |condition: &Condition| match condition.kind {
-        Kind::TakeOut => taken_out(items.n_layers, &vectors[condition.direction][0]).len(),
+        Kind::TakeOut => taken_out(items, &vectors[condition.direction][0]).len(),
         Kind::Add(_) | Kind::Smallest(_) => vectors[condition.direction].len(),
     };
     crate::analyses::batches(items.tokens.len(), conditions.iter().map(edits).sum())
@@ -177,16 +177,17 @@ pub(super) fn sweep(
 }
 
 /// Directional ablation: a direction taken out of all that is in the residual stream of every layer, at every position.
-pub(super) fn taken_out(n_layers: usize, direction: &Arc<[f32]>) -> Vec<Edit> {
-    let kinds = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta];
-    let sites = (0..n_layers).flat_map(|layer| kinds.map(|kind| kind.at(layer)));
+pub(super) fn taken_out(items: &Items, direction: &Arc<[f32]>) -> Vec<Edit> {
+    let kinds = [SiteKind::ResidPre, SiteKind::AttnDelta, SiteKind::MlpDelta, SiteKind::PleOut];
+    let kinds = &kinds[..if items.per_layer { 4 } else { 3 }];
+    let sites = (0..items.n_layers).flat_map(|layer| kinds.iter().map(move |kind| kind.at(layer)));
     let change = || Change::ProjectOut(direction.clone());
     sites.map(|site| Edit { site, part: Part::All, positions: Positions::All, change: change() }).collect()
 }
 
 fn edits(params: &Steer, items: &Items, vectors: &[Arc<[f32]>], kind: &Kind, i: usize, length: usize) -> Vec<Edit> {
     let edit = |site: Site, positions: Positions, change| Edit { site, part: Part::All, positions, change };
-    let Some(coefficient) = kind.coefficient_of(i) else { return taken_out(items.n_layers, &vectors[0]) };
+    let Some(coefficient) = kind.coefficient_of(i) else { return taken_out(items, &vectors[0]) };
     let add = |positions, vector: &Arc<[f32]>| {
         let change = Change::Add { vector: vector.clone(), coefficient: coefficient as f32 };
         edit(items.site, positions, change)

@@ -194,7 +194,7 @@ struct Trial {
 
 /// Which pairs are tried at once.
 fn tried_at_once(items: &Items, contrast: &Contrast, candidates: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    let edits = 1 + 2 * taken_out(items.n_layers, &Arc::from([])).len();
+    let edits = 1 + 2 * taken_out(items, &Arc::from([])).len();
     batches(contrast.positive.len(), candidates * edits)
 }
 
@@ -207,7 +207,7 @@ fn trials(items: &Items, contrast: &Contrast, tried: &[Directed], some: Range<us
         let metric = || contrast.metrics[i].clone();
         let metrics = [positive, negative].map(|run| plan.read(run, metric()));
         let trial = |(candidate, direction): &Directed| {
-            let without = taken_out(items.n_layers, direction);
+            let without = taken_out(items, direction);
             let ablated = plan.fork(positive, without.clone());
             let unchanged = plan.fork(negative, without);
             let change = Change::Add { vector: direction.clone(), coefficient: 1.0 };

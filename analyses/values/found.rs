@@ -171,7 +171,7 @@ impl Sets {
         for (layer, _) in &items.layers {
             let [a, b] = [0, 1].map(|v| unit(&vectors.vectors[v][*layer]));
             // The scale of a norm after the MLP is in the activations.
-            let of_layer = directions_of_neurons(decoder, *layer, &[&a, &b], &[]);
+            let of_layer = directions_of_neurons(decoder, *layer, *layer, &[&a, &b], &[]);
             let of_layer = of_layer.map_err(|e| AnalysisError::Failed(e.to_string()))?;
             units.iter_mut().zip(of_layer).for_each(|(units, row)| units.extend(row));
         }

@@ -7,6 +7,7 @@
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
 pub use super::mixer::{Attention, Carried, Growth, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
+pub use super::per_layer::PerLayer;
 use super::rope::Rope;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
@@ -170,6 +171,10 @@ pub struct Arch {
     pub embed_scale: Option<f64>,
     /// What mixers and channels give is multiplied by this before it is added to the residual stream (Granite).
     pub residual_scale: Option<f64>,
+    /// What each layer adds of its own embedding of the token (Gemma 4).
+    pub per_layer: Option<PerLayer>,
+    /// Whether each layer ends by multiplying the whole residual stream by a number of its own (Gemma 4).
+    pub layer_scalars: bool,
     /// The unembedding is the embedding.
     pub tied: bool,
     /// How a variant of the family stores its tensors, where it does so in another way.
@@ -211,6 +216,8 @@ impl Arch {
             unembed_bias: false,
             embed_scale: None,
             residual_scale: None,
+            per_layer: None,
+            layer_scalars: false,
             tied: false,
             stored: None,
         }
@@ -230,9 +237,34 @@ impl Arch {
         self.placement.after() || self.residual_scale.is_some()
     }
 
+    /// The layer whose keys and values a layer's attention reads: mostly its own.
+    pub fn keys_of(&self, layer: usize) -> usize {
+        let attention = |layer: &Layer| if let Mixer::Attention(of) = layer.mixer { of.shares } else { None };
+        self.layers.get(layer).and_then(attention).unwrap_or(layer)
+    }
+
+    /// Whether other layers read a layer's keys and values too.
+    pub fn is_shared(&self, layer: usize) -> bool {
+        (layer + 1..self.layers.len()).any(|later| self.keys_of(later) == layer)
+    }
+
+    /// Numbers of a row that outlive their layer: the residual stream, and what else later layers read.
+    pub fn kept_width(&self) -> usize {
+        let shared = (0..self.layers.len()).filter(|l| self.is_shared(*l)).filter_map(|l| self.layers[l].mixer.heads());
+        let shared: usize = shared.map(|heads| heads.widths()[1] + heads.widths()[2]).sum();
+        shared + if self.per_layer.is_some() { 2 * self.d_model } else { self.d_model }
+    }
+
+    /// Weights of a layer that a row is multiplied with, in numbers.
+    pub fn active_params(&self, layer: usize) -> u64 {
+        let per_layer = self.per_layer.map_or(0, |per_layer| per_layer.params(self.d_model));
+        self.layers.get(layer).map_or(0, |layer| layer.active_params(self.d_model)) + per_layer
+    }
+
     /// Weights of one layer that a row is multiplied with, in numbers: the mean over the layers.
     pub fn layer_params(&self) -> u64 {
-        self.layers.iter().map(|layer| layer.active_params(self.d_model)).sum::<u64>() / self.layers.len().max(1) as u64
+        let n = self.layers.len();
+        (0..n).map(|layer| self.active_params(layer)).sum::<u64>() / n.max(1) as u64
     }
 
     /// The same with keys and values for every query head.
@@ -275,7 +307,27 @@ impl Arch {
         ];
         numbers.into_iter().try_for_each(|(name, n)| positive_if_any(name, n))?;
         self.ropes.iter().try_for_each(Rope::check)?;
+        self.per_layer.iter().try_for_each(|per_layer| per_layer.check())?;
+        (0..self.layers.len()).try_for_each(|l| self.check_shared(l))?;
         self.layers.iter().try_for_each(|layer| layer.mixer.check(&self.ropes).and_then(|()| layer.channel.check()))
+    }
+}
+
+impl Arch {
+    /// Checks that keys and values of another layer fit a layer.
+    fn check_shared(&self, layer: usize) -> Result<(), String> {
+        let lender = self.keys_of(layer);
+        if lender == layer {
+            return Ok(());
+        }
+        let shape = |l: usize| match self.layers.get(l).filter(|_| l <= layer).map(|layer| layer.mixer) {
+            Some(Mixer::Attention(of)) => Some((of.heads.n_kv_heads, of.heads.d_head, of.heads.d_value(), of.rope)),
+            _ => None,
+        };
+        match shape(lender) == shape(layer) && self.keys_of(lender) == lender {
+            true => Ok(()),
+            false => Err(format!("layer {layer} cannot read the keys and values of layer {lender}: they do not fit")),
+        }
     }
 }
 

@@ -18,6 +18,7 @@ pub mod gguf_config;
 mod mixer;
 pub mod mixture;
 mod pass;
+pub(crate) mod per_layer;
 pub mod places;
 mod readers;
 pub mod rope;

@@ -2,23 +2,83 @@
 //! what is around a part.
 
 use super::arch::Arch;
+use super::per_layer::TokenRows;
 use super::places::moved;
 use super::weights::NormWeights;
 use crate::ops;
 use crate::ops::rows::Rows;
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{Device, Result, Tensor};
+use std::collections::BTreeMap;
 
 /// The activations that are live at a site: what the rest of the pass still reads.
+#[derive(Clone)]
 pub struct Acts {
     pub rows: Rows,
     live: [Option<Tensor>; KINDS.len()],
+    /// What later layers read beside the residual stream.
+    pub(crate) loans: Loans,
+}
+
+/// What a place of the pass leaves to later layers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Lent {
+    /// What enters layer 0, as it is after edits: per-layer embeddings are made of it. `[rows, d_model]`
+    Embed,
+    /// The keys of a layer, rotated. `[rows, n_kv_heads * d_head]`, or where an engine keeps them in a cache, all of that
+    Keys(usize),
+    /// The values of a layer, as its keys.
+    Values(usize),
+}
+
+impl Lent {
+    /// Where it is read off the pass: what is at this site, or before it, changes it.
+    pub fn site(self) -> Site {
+        match self {
+            Lent::Embed => SiteKind::Embed.at(0),
+            Lent::Keys(layer) => SiteKind::RotK.at(layer),
+            Lent::Values(layer) => SiteKind::V.at(layer),
+        }
+    }
+}
+
+/// All that places of the pass have left to later layers: empty in models whose layers read the residual stream alone.
+#[derive(Clone, Default)]
+pub(crate) struct Loans {
+    values: BTreeMap<Lent, Tensor>,
+    /// The tokens of the rows, where later layers read those.
+    pub tokens: Option<TokenRows>,
+}
+
+impl Loans {
+    /// What was lent.
+    ///
+    /// # Errors
+    /// If the pass has not been where it is lent.
+    pub fn get(&self, lent: Lent) -> Result<&Tensor> {
+        let missing = || candle_core::Error::Msg(format!("what `{}` leaves to later layers is not here", lent.site()));
+        self.values.get(&lent).ok_or_else(missing)
+    }
+
+    /// Leaves a value to later layers, in place of what was there.
+    pub fn lend(&mut self, lent: Lent, value: Tensor) {
+        self.values.insert(lent, value);
+    }
+
+    /// Replaces the rows, as [`Acts::gather`] does.
+    fn gather(&mut self, from: &[u32]) -> Result<()> {
+        for value in self.values.values_mut() {
+            *value = ops::take_rows(value, from)?;
+        }
+        self.tokens.iter_mut().for_each(|tokens| tokens.gather(from));
+        Ok(())
+    }
 }
 
 impl Acts {
     /// Activations of `rows`, none live yet.
     pub fn new(rows: Rows) -> Self {
-        Acts { rows, live: [const { None }; KINDS.len()] }
+        Acts { rows, live: [const { None }; KINDS.len()], loans: Loans::default() }
     }
 
     /// The live value of a kind. `[rows, width]`
@@ -54,13 +114,14 @@ impl Acts {
         for value in self.live.iter_mut().flatten() {
             *value = ops::take_rows(value, from)?;
         }
+        self.loans.gather(from)?;
         self.rows = rows;
         Ok(())
     }
 
     /// Takes every live value to a device.
     pub(super) fn move_to(&mut self, device: &Device) -> Result<()> {
-        for value in self.live.iter_mut().flatten() {
+        for value in self.live.iter_mut().flatten().chain(self.loans.values.values_mut()) {
             *value = moved(value, device)?;
         }
         Ok(())

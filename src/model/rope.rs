@@ -56,6 +56,12 @@ pub enum Scaling {
     },
     /// A divisor a frequency, as GGUF stores Llama 3 scaling.
     Divisors(Vec<f64>),
+    /// This share of the pairs turns, the fastest ones, all by `factor` slower; the others are not turned (Gemma 4). Unlike a smaller
+    /// [`Rope::rotary`], pairs lie half a head apart and frequencies are spread over the whole head.
+    Proportional {
+        share: f64,
+        factor: f64,
+    },
 }
 
 /// The cosines and sines of positions `0..n`, each `[n, pairs]`, row-major.
@@ -93,6 +99,7 @@ impl Rope {
                 short.chain(long.iter().map(|n| ("long factor", *n))).chain(ends).collect()
             }
             Scaling::Divisors(by) => by.iter().map(|n| ("divisor of a frequency", *n)).collect(),
+            Scaling::Proportional { share, factor } => vec![("share of a head", *share), ("factor", *factor)],
         };
         if !(self.base > 1.0 && self.base.is_finite()) {
             return Err(format!("the rotation's base is {}; it is a number above 1", self.base));
@@ -170,6 +177,11 @@ impl Rope {
             }
             Scaling::LongRope { short, long, .. } => divided(if regime == 0 { short } else { long }),
             Scaling::Divisors(by) => divided(by),
+            Scaling::Proportional { share, factor } => {
+                let turned = (share * self.rotary as f64 / 2.0) as usize;
+                let each = plain(self.base).enumerate();
+                each.map(|(i, f)| if i < turned { f / *factor as f32 } else { 0.0 }).collect()
+            }
         }
     }
 
@@ -270,6 +282,13 @@ mod tests {
         assert!((f[1] - (0.1 / 4.0 * 0.5 + 0.1 * 0.5)).abs() < 1e-7);
         assert!((f[3] - 0.001 / 4.0).abs() < 1e-7);
         assert!((r.angles(0, 1).cos[0] - (0.1 * 4f32.ln() + 1.0)).abs() < 1e-6);
+    }
+
+    #[test]
+    fn a_proportional_rotation_turns_the_fastest_pairs_of_the_whole_head() {
+        let f = rope(Scaling::Proportional { share: 0.5, factor: 2.0 }).frequencies(0);
+        let plain = rope(Scaling::None).frequencies(0);
+        assert_eq!(f, [plain[0] / 2.0, plain[1] / 2.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -9,11 +9,13 @@ pub(super) mod form;
 pub(super) mod layout;
 mod matrices;
 
-use super::arch::{Arch, Gain};
+use super::arch::{Arch, Gain, Norm};
 pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
 use super::decoder::Decoder;
 pub use super::mixer::{AttentionWeights, MixerWeights};
+pub use super::per_layer::PerLayerWeights;
+use super::per_layer::TokenEmbedding;
 use super::places::Places;
 use super::store::{Layers, Table};
 use super::upload::Upload;
@@ -84,6 +86,15 @@ pub struct NormWeights {
 }
 
 impl NormWeights {
+    /// A norm without parameters, of rows so wide or several times as wide.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn plain(of: Norm, width: usize, device: &Device) -> candle_core::Result<NormWeights> {
+        let weight = Tensor::ones(width, DType::F32, device)?;
+        Ok(NormWeights { weight, bias: None, by: NormBy { kind: of.kind, eps: of.eps, group: width } })
+    }
+
     /// The norm of `x`, whose rows are as wide as the weight or several times as wide.
     ///
     /// # Errors
@@ -135,6 +146,7 @@ pub struct LayerWeights<F: Form = Loaded> {
     pub mlp_norm: Option<F::Norm>,
     pub channel: ChannelWeights<F>,
     pub mlp_post_norm: Option<F::Norm>,
+    pub per_layer: Option<PerLayerWeights<F>>,
 }
 
 impl<F: Form> LayerWeights<F> {
@@ -147,6 +159,7 @@ impl<F: Form> LayerWeights<F> {
             mlp_norm: to.norm_if(&self.mlp_norm)?,
             channel: self.channel.translate(to)?,
             mlp_post_norm: to.norm_if(&self.mlp_post_norm)?,
+            per_layer: self.per_layer.as_ref().map(|weights| weights.translate(to)).transpose()?,
         })
     }
 }
@@ -256,6 +269,17 @@ impl WeightReader {
         Ok(found)
     }
 
+    /// Single numbers, one a tensor.
+    ///
+    /// # Errors
+    /// As [`WeightReader::layer`].
+    fn scalars(&self, stored: &[Stored]) -> Result<Vec<f64>, WeightsError> {
+        let number = |stored: &Stored| -> Result<f64, WeightsError> {
+            Ok(f64::from(self.checkpoint.read(stored)?.first().copied().unwrap_or(1.0)))
+        };
+        stored.iter().map(number).collect()
+    }
+
     /// Whether there are no weights, because the model is only described.
     pub(super) fn is_described(&self) -> bool {
         self.checkpoint.is_described()
@@ -308,6 +332,10 @@ pub fn load(
         (source.loader(Upload::in_order(places.first())), source.loader(Upload::in_order(places.last())));
     let (embed_norm, final_norm) = (at_first.norm_if(&ends.embed_norm)?, at_last.norm(&ends.final_norm)?);
     let unembed_bias = at_last.numbers_if(&ends.unembed_bias)?;
+    let per_layer = ends.per_layer.as_ref().map(|(stored, norm)| -> Result<TokenEmbedding, WeightsError> {
+        Ok(TokenEmbedding { table: table(stored, places.first()), norm: at_first.norm(norm)? })
+    });
+    let (per_layer, scalars) = (per_layer.transpose()?, source.scalars(&ends.scalars)?);
     let reader = source.clone();
     let layers = Arc::new(Layers::new(arch.n_layers, !streamed, move |layer, ahead| reader.layer(layer, ahead)));
     let decoder = Decoder {
@@ -321,6 +349,8 @@ pub fn load(
         final_norm,
         unembed,
         unembed_bias,
+        per_layer,
+        scalars,
         mean_unembed: OnceLock::new(),
         layers,
         by_query: None,

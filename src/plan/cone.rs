@@ -1,7 +1,9 @@
 //! Causal cones: which positions of a fork can differ from its base, layer by layer.
 //!
 //! An edit at a position reaches that position, and from the next attention on those after it, as far as the layer's
-//! window lets them look back. A fork needs rows for its cone alone; all else it shares with its base.
+//! window lets them look back. A fork needs rows for its cone alone; all else it shares with its base. Where a layer reads the keys
+//! and values of an earlier one, what was changed there lies within the cone already, which never narrows: the layer's own reach is
+//! counted from at least as far.
 
 use super::{Matched, Placed, Program, Run};
 use crate::site::{Site, SiteKind};

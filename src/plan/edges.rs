@@ -187,8 +187,19 @@ impl Graph {
     /// Whether a model's edges can be told apart.
     ///
     /// # Errors
-    /// A sentence that names a layer that has not as many heads as the first, or is of another kind.
+    /// A sentence that names a layer that has not as many heads as the first, or is of another kind, or that does more to the residual
+    /// stream than adding what heads and an MLP give, or to other layers than adding to it.
     pub fn there(arch: &Arch) -> Result<(), String> {
+        let rule = "edges are told apart where layers do nothing but add to the residual stream what heads and MLPs make of it";
+        if arch.per_layer.is_some() {
+            return Err(format!("{rule}; layer 0 also adds an embedding of the token that is its own"));
+        }
+        if arch.layer_scalars {
+            return Err(format!("{rule}; layer 0 multiplies the residual stream by a number"));
+        }
+        if let Some(l) = (0..arch.layers.len()).find(|l| arch.keys_of(*l) != *l) {
+            return Err(format!("{rule}; layer {l} reads the keys and values of layer {}", arch.keys_of(l)));
+        }
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
             (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),

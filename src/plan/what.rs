@@ -64,8 +64,9 @@ pub struct LogProbs {
 /// The direct logit attribution of a logit difference, or of one of its halves, at the last position, before soft-capping of
 /// the logits (and so a half's mean is over the whole vocabulary): `[n_layers + 1, n_heads + 2]`. A layer's row has its
 /// heads, its MLP, and the attention's bias, or the whole of a mixer whose heads are not told apart; the last row the embedding,
-/// the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros. They sum to the metric where
-/// nothing after `z` is edited: what such an edit adds is no component's.
+/// the final norm's bias, what several tokens' logsumexp has beyond its weighted sum, then zeros. What a layer adds of its own embedding
+/// of the token stands beside the attention's bias, and where layers multiply the residual stream by numbers, parts count as
+/// multiplied by those that follow. They sum to the metric where nothing after `z` is edited: what such an edit adds is no component's.
 #[derive(Clone, Debug)]
 pub struct Attribution(pub Metric);
 

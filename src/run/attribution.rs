@@ -4,7 +4,8 @@
 //! a component `c` contributes `(c / s) . u`, with `u` the unembedding row times the norm's gain and `s` the scale of the
 //! whole stream (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"). A layer norm centres what it
 //! reads; centring `u` instead is the same. Where a family norms what attention adds, the norm's own scale is held fixed
-//! too and the rest of it is linear in the heads. For several tokens, the weights are the gradient of logsumexp at the
+//! too and the rest of it is linear in the heads. Where layers multiply the whole stream by numbers of theirs, what is added counts
+//! as multiplied by those that follow. For several tokens, the weights are the gradient of logsumexp at the
 //! run's own logits. Of one half of a logit difference, the direction is the tokens' unembedding less the vocabulary's mean.
 //!
 //! Attributions are read at the last position, while the pass goes by: a few numbers a component are kept, no activation.
@@ -83,7 +84,7 @@ impl<'a> Attributions<'a> {
     /// The sites that are read.
     pub(super) fn wants(&self, site: Site) -> bool {
         match site.kind {
-            SiteKind::Embed | SiteKind::Z | SiteKind::MlpDelta => true,
+            SiteKind::Embed | SiteKind::Z | SiteKind::MlpDelta | SiteKind::PleOut => true,
             SiteKind::AttnOut => self.decoder.arch.placement.after(),
             _ => false,
         }
@@ -106,6 +107,8 @@ impl<'a> Attributions<'a> {
         match site.kind {
             SiteKind::Embed => self.whole(&rows, layers, 0),
             SiteKind::MlpDelta => self.whole(&rows, site.layer, heads),
+            // Beside the attention's bias, which is there already.
+            SiteKind::PleOut => self.whole(&rows, site.layer, heads + 1),
             SiteKind::AttnOut => {
                 let arch = &self.decoder.arch;
                 for (entry, row) in self.entries.iter_mut().zip(&rows) {
@@ -128,7 +131,7 @@ impl<'a> Attributions<'a> {
         for (entry, row) in self.entries.iter_mut().zip(rows) {
             let at = cell(heads, layer, column);
             for (k, t) in entry.tokens.iter().enumerate() {
-                entry.cells[at * entry.tokens.len() + k] = dot(row, &self.rows[*t]);
+                entry.cells[at * entry.tokens.len() + k] += dot(row, &self.rows[*t]);
             }
         }
     }
@@ -176,6 +179,8 @@ impl<'a> Attributions<'a> {
         let biases = self.biases()?;
         let resid: Vec<Vec<f32>> = resid.to_dtype(candle_core::DType::F32)?.to_vec2()?;
         let shape = vec![arch.n_layers + 1, arch.n_heads + 2];
+        // The embedding stands in the last row, and goes through all layers.
+        let later: Vec<f64> = (0..arch.n_layers).chain([0]).map(|l| self.decoder.scale_of(l..arch.n_layers)).collect();
         let readings = self.entries.into_iter().zip(resid).zip(logits).map(|((entry, resid), logits)| {
             let scale = arch.final_norm.unwrap_or(arch.norm).divisor(&resid);
             let of =
@@ -188,7 +193,9 @@ impl<'a> Attributions<'a> {
             };
             let weights: Vec<f64> = answer.weights.iter().copied().chain(foil.weights.iter().map(|w| -w)).collect();
             let weighed = |cell: &[f64]| cell.iter().zip(&weights).map(|(c, w)| c * w).sum::<f64>() / scale;
-            let mut values: Vec<f32> = entry.cells.chunks_exact(weights.len()).map(|c| weighed(c) as f32).collect();
+            let cells = entry.cells.chunks_exact(weights.len()).enumerate();
+            let mut values: Vec<f32> =
+                cells.map(|(at, c)| (weighed(c) * later[at / (arch.n_heads + 2)]) as f32).collect();
             let last = arch.n_layers * (arch.n_heads + 2);
             let bias = entry.tokens.iter().zip(&weights).map(|(t, w)| w * biases[*t]).sum::<f64>();
             values[last + 1] = bias as f32;
@@ -243,7 +250,7 @@ pub fn directions_of_stream(decoder: &Decoder, [answer, foil]: [&[u32]; 2], resi
     Ok([difference, half])
 }
 
-/// A direction of the residual stream as one of a layer's `z`: the inner product of what a head gives, or of a part of that, with the
+/// A direction of the residual stream after the last layer as one of a layer's `z`: the inner product of what a head gives, or of a part of that, with the
 /// direction's part of the head is what that adds along it. It is of the run whose `attn_out` of the layer is given, since a norm
 /// after it is held at this run's scale. `[width of z]`
 ///
@@ -257,10 +264,11 @@ pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_o
     let (through_o, _) = through_layer(decoder, &weights, o, &direction)?;
     let found = ops::to_vec(&through_o)?;
     let norm = if arch.placement.after() { arch.norm.divisor(attn_out) } else { 1.0 };
-    Ok(found.into_iter().map(|x| (f64::from(x) / norm) as f32).collect())
+    let scale = decoder.scale_of(layer..arch.n_layers) / norm;
+    Ok(found.into_iter().map(|x| (f64::from(x) * scale) as f32).collect())
 }
 
-/// A direction of the residual stream as one of what a layer's channel gives, and so of each part of it: the inner product of a part
+/// A direction of the residual stream after the last layer as one of what a layer's channel gives, and so of each part of it: the inner product of a part
 /// with it is what that part adds along the direction. It is of the run whose `mlp_out` of the layer is given, since a norm after it is
 /// held at this run's scale. `[d_model]`
 ///
@@ -268,7 +276,7 @@ pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_o
 /// If the layer cannot be read or candle fails.
 pub fn direction_of_channel(decoder: &Decoder, layer: usize, direction: &[f32], mlp_out: &[f32]) -> Result<Vec<f32>> {
     let arch = &decoder.arch;
-    let scale = arch.residual_scale.unwrap_or(1.0);
+    let scale = arch.residual_scale.unwrap_or(1.0) * decoder.scale_of(layer..arch.n_layers);
     let Some(norm) = &decoder.weights(layer)?.mlp_post_norm else {
         return Ok(direction.iter().map(|x| (f64::from(*x) * scale) as f32).collect());
     };
@@ -296,7 +304,8 @@ pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f
     }
 }
 
-/// Directions of the residual stream, `[rows, d_model]`, as what each neuron of a layer adds along them for a unit of its activation.
+/// Directions of the residual stream after the layer `at`, `[rows, d_model]`, as what each neuron of a layer adds along them for a unit
+/// of its activation.
 /// Each row is of the run whose `mlp_out` of the layer is given beside it, since a norm after it is held at this run's scale; without
 /// one, nothing has to be given. `[rows, neurons]`
 ///
@@ -305,6 +314,7 @@ pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f
 pub fn directions_of_neurons(
     decoder: &Decoder,
     layer: usize,
+    at: usize,
     directions: &[&[f32]],
     mlp_outs: &[&[f32]],
 ) -> Result<Vec<Vec<f32>>> {
@@ -312,7 +322,7 @@ pub fn directions_of_neurons(
     let writes = decoder.neuron_writes(layer)?;
     let flat: Vec<f32> = directions.concat();
     let rows = Tensor::from_vec(flat, (directions.len(), arch.d_model), writes.device())?;
-    let mut found: Vec<Vec<f32>> = rows.matmul(&writes.t()?)?.to_vec2()?;
+    let mut found: Vec<Vec<f32>> = (rows.matmul(&writes.t()?)? * decoder.scale_of(layer..at + 1))?.to_vec2()?;
     if arch.placement.after() {
         for (row, out) in found.iter_mut().zip(mlp_outs) {
             let by = arch.norm.divisor(out);

@@ -7,6 +7,10 @@
 //! one graph gives the gradients of those variables and of the layer's input. So memory holds one layer's graph, weights
 //! may be streamed, and the decoder is described once.
 //!
+//! Where later layers read more of an earlier place than the residual stream (keys and values that layers share, the embedding of
+//! per-layer embeddings), that is kept too, and is a variable of each layer that reads it. Their gradients add up until the pass is
+//! back at the layer that it comes from.
+//!
 //! Runs are packed side by side as everywhere; a fork runs whole here, with its edits, next to the runs that it takes
 //! from. Runs do not touch each other but by interchange, which counts as a constant, so that one reverse pass serves one
 //! metric of every run: as many passes go back as the run with the most metrics has.
@@ -19,7 +23,9 @@ mod pass;
 
 use super::reading::pick;
 use super::{Found, Options, RunError};
-use crate::model::decoder::{Acts, Angles, Decoder};
+use crate::model::arch::Arch;
+use crate::model::decoder::{Acts, Angles, Decoder, Lent, Loans};
+use crate::model::places::moved;
 use crate::ops;
 use crate::ops::rows::{Rows, Span};
 use crate::plan::{Array, GradientReadout, Metric, Placed, Program, Reading, Run};
@@ -139,7 +145,8 @@ fn bytes_a_row(program: &Program, asked: &Asked, keys: usize) -> usize {
     };
     let at_sites = |sites: &HashSet<Site>| sites.iter().map(|s| copies(s) * s.width(arch, keys)).sum::<usize>();
     let widest = sites.values().map(at_sites).max().unwrap_or(0);
-    let kept = arch.d_model * (asked.layers_back(arch.n_layers) + asked.metrics.len());
+    let lent = arch.kept_width() - arch.d_model;
+    let kept = arch.d_model * asked.layers_back(arch.n_layers) + lent + arch.kept_width() * asked.metrics.len();
     4 * (kept + 16 * arch.d_model + 6 * arch.d_mlp + widest)
 }
 
@@ -193,23 +200,25 @@ impl<'a> Batch<'a> {
         let n_layers = self.decoder.arch.n_layers;
         let lowest = self.asked.iter().map(Asked::lowest).min().unwrap_or(SiteKind::Logits.at(0));
         let rounds = self.asked.iter().map(|a| a.metrics.len()).max().unwrap_or(0);
-        let mut kept = self.forward(lowest.first_layer(n_layers), options)?;
+        let (mut kept, loans) = self.forward(lowest.first_layer(n_layers), options)?;
         let Some(last) = kept.pop() else { return Ok(()) };
         let mut upstream = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            upstream.push(end::back(self, round, &last, options.budget, found)?);
+            let stream = end::back(self, round, &last, options.budget, found)?;
+            upstream.push(Upstream { stream, lent: BTreeMap::new() });
         }
         drop(last);
         self.decoder.through((lowest.first_layer(n_layers)..n_layers).rev(), |l| {
             let Some(input) = kept.pop() else { return Ok(()) };
-            self.back(l, &input, lowest, &mut upstream, found)?;
+            self.back(l, (&input, &loans), lowest, &mut upstream, found)?;
             options.advance(self.rows.len() * (1 + rounds))?;
             Ok(())
         })
     }
 
-    /// The plain pass: the residual streams before the layers from `first` on, and the last. `[rows, d_model]` each.
-    fn forward(&self, first: usize, options: &Options) -> Result<Vec<Tensor>> {
+    /// The plain pass: the residual streams before the layers from `first` on, and the last, `[rows, d_model]` each; and what else
+    /// layers read.
+    fn forward(&self, first: usize, options: &Options) -> Result<(Vec<Tensor>, Loans)> {
         let ids: Vec<u32> = self.runs.iter().flat_map(|run| self.program.ids(*run)).copied().collect();
         let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.program.length(*run) as u32).collect();
         let mut pass = Pass::plain(self);
@@ -225,7 +234,7 @@ impl<'a> Batch<'a> {
             Result::Ok(())
         })?;
         kept.push(acts.take(SiteKind::ResidPre)?);
-        Ok(kept)
+        Ok((kept, acts.loans))
     }
 
     /// Takes the gradients with respect to a layer's result back through it, as far as any site is wanted, and reads what is
@@ -233,29 +242,40 @@ impl<'a> Batch<'a> {
     fn back(
         &self,
         l: usize,
-        input: &Tensor,
+        (input, loans): (&Tensor, &Loans),
         lowest: Site,
-        upstream: &mut [Tensor],
+        upstream: &mut [Upstream],
         found: &mut Found,
     ) -> std::result::Result<(), RunError> {
+        let arch = &self.decoder.arch;
         let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(input)?) } else { None };
         let mut acts = Acts::new(self.rows.clone());
         acts.put(SiteKind::ResidPre, variable.as_ref().map_or(input, Var::as_tensor).clone());
+        acts.loans = loans.clone();
+        let mut borrowed = Vec::new();
+        for lent in borrowed_by(arch, l).into_iter().filter(|lent| lowest <= lent.site()) {
+            let variable = Var::from_tensor(loans.get(lent)?)?;
+            acts.loans.lend(lent, variable.as_tensor().clone());
+            borrowed.push((lent, variable));
+        }
         let mut pass = Pass::tapping(self, variable.is_some());
         self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
         let output = acts.take(SiteKind::ResidPre)?;
-        let here = |g: &Gradient| g.read.site.first_layer(self.decoder.arch.n_layers) == l;
+        let here = |g: &Gradient| g.read.site.first_layer(arch.n_layers) == l;
         for (round, upstream) in upstream.iter_mut().enumerate() {
-            let grads = pull(&output, upstream)?;
+            let grads = upstream.pulled(&output, &acts.loans, l)?;
+            for (lent, variable) in &borrowed {
+                upstream.add(*lent, gradient_of(&grads, lent.site(), Some(variable))?)?;
+            }
             for Gradient { read, .. } in self.gradients(round).filter(here) {
-                let variable = match read.site.kind {
-                    SiteKind::Embed => variable.as_ref(),
-                    _ => pass.tap(read.site, read.run),
+                let gradient = match read.site.kind {
+                    SiteKind::Embed => upstream.at_embed(gradient_of(&grads, read.site, variable.as_ref())?)?,
+                    _ => gradient_of(&grads, read.site, pass.tap(read.site, read.run))?.clone(),
                 };
-                found.push((read.readout, self.reading(read, gradient_of(&grads, read.site, variable)?)?));
+                found.push((read.readout, self.reading(read, &gradient)?));
             }
             if variable.is_some() {
-                *upstream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
+                upstream.stream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
             }
         }
         Ok(())
@@ -274,6 +294,51 @@ impl<'a> Batch<'a> {
         let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &read.columns)).collect();
         let shape = vec![read.positions.len(), read.columns.iter().map(Range::len).sum()];
         Ok(Reading::Array(Array { shape, values }))
+    }
+}
+
+/// What a layer reads beside the residual stream before it.
+fn borrowed_by(arch: &Arch, l: usize) -> Vec<Lent> {
+    let lender = arch.keys_of(l);
+    let shared = if lender == l { Vec::new() } else { vec![Lent::Keys(lender), Lent::Values(lender)] };
+    shared.into_iter().chain(arch.per_layer.map(|_| Lent::Embed)).collect()
+}
+
+/// The gradients with respect to what a layer gives, on the way back.
+struct Upstream {
+    /// The residual stream after it. `[rows, d_model]`
+    stream: Tensor,
+    /// What later layers read of this one or of those before it, as far as they are done.
+    lent: BTreeMap<Lent, Tensor>,
+}
+
+impl Upstream {
+    /// The gradients of everything that a layer's results were computed from.
+    fn pulled(&mut self, output: &Tensor, loans: &Loans, l: usize) -> Result<GradStore> {
+        let mut sum = (output * &self.stream)?.sum_all()?;
+        for lent in [Lent::Keys(l), Lent::Values(l)] {
+            if let Some(upstream) = self.lent.remove(&lent) {
+                let value = loans.get(lent)?;
+                let part = (value * moved(&upstream, value.device())?)?.sum_all()?;
+                sum = (sum + moved(&part, output.device())?)?;
+            }
+        }
+        sum.backward()
+    }
+
+    /// Adds what one layer has of a gradient.
+    fn add(&mut self, lent: Lent, more: &Tensor) -> Result<()> {
+        let sum = match self.lent.get(&lent) {
+            Some(sum) => ops::add(sum, more)?,
+            None => more.clone(),
+        };
+        self.lent.insert(lent, sum);
+        Ok(())
+    }
+
+    /// The gradient at the embedding, of which `stream` is what came by way of layer 0's residual stream.
+    fn at_embed(&self, stream: &Tensor) -> Result<Tensor> {
+        self.lent.get(&Lent::Embed).map_or_else(|| Ok(stream.clone()), |more| ops::add(stream, more))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::ops;
 use crate::ops::rows::{Rows, Span};
 use crate::plan::{Program, Run};
 use crate::site::SiteKind;
-use candle_core::{Result, Tensor};
+use candle_core::Result;
 use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
@@ -38,7 +38,7 @@ pub fn rate(decoder: &Decoder, program: &Program, engine: Engine) -> Result<Opti
     // The first pass reads the weights.
     few.pass(decoder)?;
     let first = few.pass(decoder)?.as_secs_f64().max(1e-9);
-    let rows = (few.rows.len() as f64 * PASS.as_secs_f64() / first) as usize;
+    let rows = (few.acts.rows.len() as f64 * PASS.as_secs_f64() / first) as usize;
     let Some(sample) = Sample::of(decoder, program, engine, rows.clamp(FEWEST, MOST))? else { return Ok(None) };
     sample.pass(decoder)?;
     let (started, mut passes) = (Instant::now(), Vec::new());
@@ -52,8 +52,7 @@ pub fn rate(decoder: &Decoder, program: &Program, engine: Engine) -> Result<Opti
 
 /// Rows of a plan, as they enter the first layer.
 struct Sample {
-    rows: Rows,
-    embedded: Tensor,
+    acts: Acts,
     angles: Angles,
     flops: f64,
 }
@@ -78,14 +77,13 @@ impl Sample {
             }
             rows.spans.push(span);
         }
-        let embedded = decoder.embed(&ids, &positions)?;
-        Ok(Some(Sample { rows, embedded, angles, flops: size.flops }))
+        let acts = decoder.begin((&ids, &positions), rows, &mut Unwatched)?;
+        Ok(Some(Sample { acts, angles, flops: size.flops }))
     }
 
     /// One pass through the first layer: how long it takes.
     fn pass(&self, decoder: &Decoder) -> Result<Duration> {
-        let mut acts = Acts::new(self.rows.clone());
-        acts.put(SiteKind::ResidPre, self.embedded.clone());
+        let mut acts = self.acts.clone();
         let started = Instant::now();
         decoder.layer(0, &self.angles, &mut acts, &mut Unwatched)?;
         // A device has done its work when something of it is here.

@@ -54,7 +54,7 @@ fn wavefront(program: &Program) -> Size {
             widest += rows;
         }
     }
-    size.resid_bytes = (widest * arch.d_model * 4) as u64;
+    size.resid_bytes = (widest * arch.kept_width() * 4) as u64;
     size
 }
 
@@ -99,8 +99,8 @@ impl Size {
     /// Counts `rows` rows from position `start` on through a layer.
     pub(super) fn add(&mut self, arch: &Arch, layer: usize, start: usize, rows: usize) {
         self.rows += rows as u64;
-        let layer = &arch.layers[layer];
-        self.flops += 2.0 * rows as f64 * layer.active_params(arch.d_model) as f64 + layer.mixer.flops(start, rows);
+        let between = arch.layers[layer].mixer.flops(start, rows);
+        self.flops += 2.0 * rows as f64 * arch.active_params(layer) as f64 + between;
     }
 
     /// Counts the passes of gradients: forward through every layer; through those that a gradient is wanted in, or before,

@@ -3,7 +3,9 @@
 //! A fork gets rows where its first edit is, copied from its base, for the positions that the edit can reach
 //! ([`super::cone`]); the positions before them it reads from its base, which is in the same matrix. What an interchange
 //! takes is in hand where it is needed, because donor and fork are at the same site at the same time. Nothing outlives
-//! its layer but the residual streams.
+//! its layer but the residual streams, and what else later layers read: keys and values that several layers share, and the
+//! embedding in models with per-layer embeddings. A fork that gets rows later takes these over from its base like its stream, which
+//! they equal up to where it parts.
 //!
 //! Runs that have nothing to do with each other (pairs of a dataset) are run in batches within each layer, so that the
 //! widest activation of a batch, not of the sweep, is what takes memory.
@@ -402,7 +404,9 @@ fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
         SiteKind::K | SiteKind::V => SiteKind::Q.at(site.layer).check(&sweep.decoder.arch).unwrap_or(site),
         SiteKind::Scores | SiteKind::Pattern => {
-            SiteKind::RotK.at(site.layer).check(&sweep.decoder.arch).unwrap_or(SiteKind::V.at(site.layer))
+            let last = [SiteKind::RotK, SiteKind::V, SiteKind::RotQ].map(|kind| kind.at(site.layer));
+            let there = last.into_iter().find(|site| site.check(&sweep.decoder.arch).is_ok());
+            there.unwrap_or(SiteKind::Q.at(site.layer))
         }
         _ => site,
     }

@@ -100,7 +100,7 @@ impl Fixture {
         use SiteKind::*;
         let layers = self.model.decoder.arch.n_layers;
         for l in 0..layers {
-            for kind in [ResidPre, Z, AttnGate, AttnOut, Router, SharedOut, MlpOut, ResidPost, Pattern] {
+            for kind in [ResidPre, Z, AttnGate, AttnOut, Router, SharedOut, MlpOut, PleOut, ResidPost, Pattern] {
                 self.site(engine, kind.at(l), &format!("clean.{}", kind.at(l)))?;
             }
             for (kind, name) in [(Z, "mix_z"), (AttnOut, "mix_out")] {

@@ -152,8 +152,9 @@ fn queries_and_keys_are_projections_of_what_attention_reads_and_are_rotated_by_t
     each_layer(|at, sites, l, w| {
         let (arch, shape, own) = (&sites.model.decoder.arch, attention(sites, l), projections(w));
         same(&format!("{at}: attn_in"), sites.get(AttnIn, l), &sites.normed(ResidPre, l, w.attn_norm.as_ref()));
-        same(&format!("{at}: v"), sites.get(V, l), &sites.through(AttnIn, l, &own.v));
-        for (kind, rotated, linear, norm) in [(Q, RotQ, &own.q, &own.q_norm), (K, RotK, &own.k, &own.k_norm)] {
+        same(&format!("{at}: v"), sites.get(V, l), &sites.through(AttnIn, l, own.v.as_ref().expect("values")));
+        let k = own.k.as_ref().expect("keys");
+        for (kind, rotated, linear, norm) in [(Q, RotQ, &own.q, &own.q_norm), (K, RotK, k, &own.k_norm)] {
             if norm.is_none() {
                 same(&format!("{at}: {kind}"), sites.get(kind, l), &sites.through(AttnIn, l, linear));
             }

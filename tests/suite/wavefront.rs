@@ -7,7 +7,8 @@ use crate::support::{FAMILIES, family_dir, open, other_families};
 use candle_core::DType;
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{
-    Activation, Change, Edit, Gradient, KlFrom, Metric, Part, Plan, Positions, Projection, Readable, Run, What,
+    Activation, Alignment, Change, EdgeEffects, EdgeEstimate, Edit, Gradient, KlFrom, Metric, Part, Plan, Positions,
+    Projection, Readable, Run, What,
 };
 use gatelens::run::{Array, Engine, Options, Reading, Readings, Told, run, size};
 use gatelens::site::{KINDS, Site, SiteKind};
@@ -139,6 +140,88 @@ fn a_change_reaches_a_row_far_beyond_the_window_whose_pattern_was_set_to_look_ba
     agree(&model, &plan).expect("both engines");
     let found = readings(&model, &plan, &Options::default()).expect("readings");
     assert!(difference(&found[..1], &found[1..], 1e-3).is_some(), "what comes of the change is there to be missed");
+}
+
+/// Layers 4 and 5 of six read the keys and values of layers 3 and 2.
+fn sharing() -> Model {
+    let model = open("families/gemma4");
+    let lenders: Vec<usize> = (0..6).map(|l| model.decoder.arch.keys_of(l)).collect();
+    assert_eq!(lenders, [0, 1, 2, 3, 3, 2]);
+    model
+}
+
+#[test]
+fn an_edit_of_keys_or_values_reaches_the_layers_that_read_them_though_no_stream_between_changes() {
+    let model = sharing();
+    let mut plan = Plan::default();
+    let (prompt, other) = (plan.prompt("p", (0..9).collect()), plan.prompt("other", (20..29).collect()));
+    let z = |layer: usize| Activation { site: SiteKind::Z.at(layer), positions: Positions::All, part: Part::All };
+    let mut runs = vec![prompt];
+    for (kind, lender) in [(SiteKind::V, 2), (SiteKind::K, 2), (SiteKind::RotK, 3), (SiteKind::V, 3)] {
+        let change = edit(kind.at(lender), Positions::At(vec![3]), Change::interchange(other));
+        let undone = edit(SiteKind::ResidPost.at(lender), Positions::All, Change::interchange(prompt));
+        runs.push(plan.fork(prompt, vec![change, undone]));
+    }
+    // One that parts from its base later has what its base changed before.
+    let late = edit(SiteKind::Z.at(4), Positions::At(vec![6]), Change::Zero);
+    runs.push(plan.fork(runs[1], vec![late.clone()]));
+    runs.push(plan.fork(prompt, vec![late]));
+    for run in &runs {
+        plan.read(*run, z(4));
+        plan.read(*run, z(5));
+    }
+    agree(&model, &plan).expect("both engines");
+    let found = readings(&model, &plan, &Options::default()).expect("readings");
+    let same = |a: usize, b: usize| difference(&found[a..=a], &found[b..=b], 1e-6).is_none();
+    // `z` of layer 4 where layer 3 lends, of layer 5 where layer 2 does; of the other layer not before it.
+    assert!(same(2, 0) && !same(3, 1) && same(4, 0) && !same(5, 1), "layer 2 lends to layer 5");
+    assert!(!same(6, 0) && !same(8, 0), "layer 3 lends to layer 4");
+    assert!(!same(11, 13), "a fork of a fork has its base's keys and values");
+}
+
+#[test]
+fn embeddings_of_layers_follow_the_token_and_what_enters_layer_0() {
+    let model = sharing();
+    let mut plan = Plan::default();
+    let (prompt, other) = (plan.prompt("p", vec![5, 9, 7, 30]), plan.prompt("other", vec![5, 9, 12, 30]));
+    let swapped = |kind: SiteKind| edit(kind.at(0), Positions::At(vec![2]), Change::interchange(other));
+    let restored = edit(SiteKind::ResidMid.at(0), Positions::All, Change::interchange(prompt));
+    let embed = plan.fork(prompt, vec![swapped(SiteKind::Embed), restored.clone()]);
+    let stream = plan.fork(prompt, vec![swapped(SiteKind::ResidPre), restored.clone()]);
+    let both = plan.fork(embed, vec![swapped(SiteKind::ResidMid)]);
+    for run in [prompt, embed, stream, both, other] {
+        let (site, positions) = (SiteKind::PleOut.at(0), Positions::At(vec![2]));
+        plan.read(run, Activation { site, positions, part: Part::All });
+    }
+    agree(&model, &plan).expect("both engines");
+    let found = readings(&model, &plan, &Options::default()).expect("readings");
+    let same = |a: usize, b: usize| difference(&found[a..=a], &found[b..=b], 1e-6).is_none();
+    assert!(!same(1, 0), "the embedding is projected for each layer");
+    assert!(same(2, 0), "the stream before layer 0 is not");
+    assert!(!same(3, 4), "the token's own part is the run's");
+}
+
+#[test]
+fn a_site_of_another_layers_keys_is_an_error_that_names_where_they_are_and_edges_are_refused() {
+    let model = sharing();
+    let refused = |plan: &Plan| run(&model.decoder, plan, &Options::default()).expect_err("a bad plan").to_string();
+    for (kind, layer, nearest) in [(SiteKind::K, 5, "k.2"), (SiteKind::RotK, 4, "rot_k.3"), (SiteKind::V, 4, "v.3")] {
+        let message = refused(&plan_with(|e, _| e.site = kind.at(layer)));
+        assert_names(&message, &["fork 0", &kind.at(layer).to_string(), "of an earlier one", nearest]);
+    }
+    let message = run(&open("llama").decoder, &plan_with(|e, _| e.site = SiteKind::PleOut.at(1)), &Options::default());
+    assert_names(&message.expect_err("a bad plan").to_string(), &["ple_out.1", "resid_post.1"]);
+    let mut plan = Plan::default();
+    let [a, b] = [3, 4].map(|id| plan.prompt("p", vec![id; 4]));
+    let edges = EdgeEffects {
+        metric: Metric::logit_difference(vec![11], vec![23]),
+        donor: b,
+        positions: Positions::All,
+        alignment: Alignment::default(),
+        by: EdgeEstimate::Attribution,
+    };
+    plan.read(a, edges);
+    assert_names(&refused(&plan), &["edges", "layer 0", "an embedding of the token"]);
 }
 
 #[test]

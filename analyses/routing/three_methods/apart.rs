@@ -4,6 +4,7 @@ use super::{ATTRIBUTION, Items, Measured};
 use crate::analyses::halves::{Asked, Value, metric_and_half};
 use crate::analyses::prelude::*;
 use crate::analyses::routing::gate::{Head, interchanged, silenced};
+use crate::model::arch::Arch;
 use crate::plan::Attribution;
 
 /// The parts that a head's effects are taken into.
@@ -46,7 +47,7 @@ struct OfHead {
     frozen: [Asked; 2],
 }
 
-fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> (Plan, Vec<Vec<OfHead>>) {
+fn plan(items: &Items, arch: &Arch, heads: &[Head], pairs: Range<usize>) -> (Plan, Vec<Vec<OfHead>>) {
     let mut plan = Plan::default();
     let of_pair = |i: usize| {
         let ([positive, negative], tokens) = (items.pairs.add(&mut plan, i), &items.pairs.tokens[i]);
@@ -55,7 +56,7 @@ fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> 
             OfHead {
                 attributions: metric_and_half(&tokens.metric).map(|metric| plan.read(fork, Attribution(metric))),
                 frozen: [interchanged(&[*head], negative), silenced(&[*head])].map(|change| {
-                    let edits = change.into_iter().chain(frozen(*head, n_layers, positive)).collect();
+                    let edits = change.into_iter().chain(frozen(*head, arch, positive)).collect();
                     let fork = plan.fork(positive, edits);
                     Value::ask(&mut plan, fork, &tokens.metric)
                 }),
@@ -69,10 +70,11 @@ fn plan(items: &Items, n_layers: usize, heads: &[Head], pairs: Range<usize>) -> 
 
 /// Edits that leave everything after a head at its clean value, so that its change reaches the logits by the residual
 /// stream alone.
-fn frozen(head: Head, n_layers: usize, clean: Run) -> impl Iterator<Item = Edit> {
-    let attention = (head.layer + 1..n_layers).map(|l| SiteKind::AttnDelta.at(l));
-    let mlps = (head.layer..n_layers).map(|l| SiteKind::MlpDelta.at(l));
-    attention.chain(mlps).map(move |site| Edit {
+fn frozen(head: Head, arch: &Arch, clean: Run) -> impl Iterator<Item = Edit> {
+    let attention = (head.layer + 1..arch.n_layers).map(|l| SiteKind::AttnDelta.at(l));
+    let mlps = (head.layer..arch.n_layers).map(|l| SiteKind::MlpDelta.at(l));
+    let embeddings = (head.layer..arch.n_layers).filter(|_| arch.per_layer.is_some()).map(|l| SiteKind::PleOut.at(l));
+    attention.chain(mlps).chain(embeddings).map(move |site| Edit {
         site,
         part: Part::All,
         positions: Positions::Last,
@@ -90,10 +92,10 @@ pub(super) fn parts(
     let heads: Vec<Head> = chosen.iter().map(|h| items.heads[*h]).collect();
     let mut parts = vec![Parts::default(); items.heads.len()];
     let n = if heads.is_empty() { 0 } else { items.pairs.tokens.len() };
-    let n_layers = runner.model().decoder.arch.n_layers;
+    let arch = &runner.model().decoder.arch;
     // A head's two frozen forks have an edit for each later component.
-    for pairs in batches(n, 4 * n_layers * heads.len()) {
-        let (plan, asked) = plan(items, n_layers, &heads, pairs.clone());
+    for pairs in batches(n, 4 * arch.n_layers * heads.len()) {
+        let (plan, asked) = plan(items, arch, &heads, pairs.clone());
         let readings = runner.run(&plan)?;
         for (pair, of_pair) in pairs.zip(&asked) {
             for ((head, number), asked) in heads.iter().zip(chosen).zip(of_pair) {
@@ -145,8 +147,9 @@ mod tests {
 
     #[test]
     fn everything_after_a_head_is_frozen_its_own_layers_mlp_too() {
+        let arch = crate::model::tests::windowed(&[None; 3]);
         let sites: Vec<String> =
-            frozen(Head { layer: 1, head: 0 }, 3, Run::Prompt(0)).map(|e| e.site.to_string()).collect();
+            frozen(Head { layer: 1, head: 0 }, &arch, Run::Prompt(0)).map(|e| e.site.to_string()).collect();
         assert_eq!(sites, ["attn_delta.2", "mlp_delta.1", "mlp_delta.2"]);
     }
 

@@ -6,6 +6,20 @@ use crate::model::rope::{Rope, Scaling, yarn_mscale};
 use serde_json::{Map, Value};
 
 impl Reader<'_> {
+    /// The rotation of layers of one kind, which has its part of `rope_parameters`; none where that is not given.
+    pub(in crate::model) fn rope_of(
+        &self,
+        kind: &str,
+        d_head: usize,
+        n_ctx: usize,
+        base: f64,
+    ) -> Result<Option<Rope>, ConfigError> {
+        let nested = self.take("rope_parameters").and_then(Value::as_object);
+        let Some(part) = nested.and_then(|p| p.get(kind)).and_then(Value::as_object) else { return Ok(None) };
+        let at = format!("rope_parameters.{kind}");
+        RopeReader { r: self, part, at: &at, nested: true, alone: false }.read(d_head, n_ctx, base, 1.0).map(Some)
+    }
+
     /// Two rotations, of layers that see all positions and of those that see a window: each in its part of `rope_parameters`,
     /// or in the older keys, where the second is plain. `bases` are theirs where they are not given.
     pub(in crate::model) fn global_and_local_ropes(
@@ -127,8 +141,14 @@ impl RopeReader<'_, '_> {
             None if partial < 1.0 => self.r.assumed("rotary_pct", partial),
             None => partial,
         };
-        let rotary = (d_head as f64 * partial) as usize;
-        let rope = Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)?, reversed: false };
+        let rope = if self.named()? == "proportional" {
+            // The share is of pairs that lie as far apart as those of a whole head.
+            let scaling = Scaling::Proportional { share: partial, factor: self.opt("factor")?.unwrap_or(1.0) };
+            Rope { base, rotary: d_head, scaling, reversed: false }
+        } else {
+            let rotary = (d_head as f64 * partial) as usize;
+            Rope { base, rotary, scaling: self.scaling(rotary, n_ctx)?, reversed: false }
+        };
         self.r.contexts.borrow_mut().push(self.context(&rope.scaling, n_ctx)?);
         Ok(rope)
     }
@@ -178,7 +198,7 @@ impl RopeReader<'_, '_> {
             "yarn" => self.yarn(assumed()),
             "longrope" | "su" => self.longrope(rotary, assumed(), n_ctx),
             other => {
-                let known = "default, linear, dynamic, llama3, yarn, longrope";
+                let known = "default, linear, dynamic, llama3, yarn, longrope, proportional";
                 Err(self.bad("rope_type", &format!("`{other}` is unknown; known are {known}")))
             }
         }

@@ -6,14 +6,15 @@
 
 mod angles;
 
-pub(crate) use super::pass::Unwatched;
 pub use super::pass::{Acts, Hook};
+pub(crate) use super::pass::{Lent, Loans, Unwatched};
 pub use angles::Angles;
 
 use super::arch::{Arch, NormKind, Positions};
 use super::channel::ChannelWeights;
 use super::mixer::{Attention, AttentionWeights, MixerWeights, head_outputs};
 use super::pass::{Around, norm};
+use super::per_layer::TokenEmbedding;
 use super::places::{Places, moved};
 use super::store::{Layers, Table};
 use super::weights::{LayerWeights, NormWeights};
@@ -23,6 +24,7 @@ use crate::plan::Kv;
 use crate::site::SiteKind;
 use candle_core::{DType, Result, Tensor};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// A model's weights with the pass over them.
@@ -44,6 +46,9 @@ pub struct Decoder {
     pub(super) unembed: Table,
     /// What each token's logit has besides. `[vocab]`, f32
     pub(super) unembed_bias: Option<Tensor>,
+    pub(super) per_layer: Option<TokenEmbedding>,
+    /// What each layer multiplies the residual stream by at its end, where layers do.
+    pub(super) scalars: Vec<f64>,
     /// The mean of its rows, once it was asked for.
     pub(super) mean_unembed: OnceLock<Vec<f32>>,
     pub(super) layers: Arc<Layers>,
@@ -72,6 +77,8 @@ impl Decoder {
                 final_norm: self.final_norm.clone(),
                 unembed: self.unembed.clone(),
                 unembed_bias: self.unembed_bias.clone(),
+                per_layer: self.per_layer.clone(),
+                scalars: self.scalars.clone(),
                 mean_unembed: self.mean_unembed.clone(),
                 layers: self.layers.clone(),
                 by_query: Some(Mutex::default()),
@@ -121,7 +128,8 @@ impl Decoder {
     }
 
     /// Reads now what a pass would read when it came to it: for whoever wants to hear of damaged numbers first, or measures
-    /// passes alone. Of weights that do not stay in memory, every layer is read and let go.
+    /// passes alone. Of weights that do not stay in memory, every layer is read and let go. The table of per-layer embeddings is not
+    /// read, of which no pass needs the whole.
     ///
     /// # Errors
     /// If a layer or a table cannot be read.
@@ -203,8 +211,14 @@ impl Decoder {
     pub fn begin(&self, (ids, positions): (&[u32], &[u32]), rows: Rows, hook: &mut dyn Hook) -> Result<Acts> {
         let mut acts = Acts::new(rows);
         acts.put(SiteKind::Embed, self.embed(ids, positions)?);
+        if let (Some(embedding), Some(of)) = (&self.per_layer, &self.arch.per_layer) {
+            acts.loans.tokens = Some(embedding.rows(of, ids)?);
+        }
         hook.at(SiteKind::Embed.at(0), &mut acts)?;
         let embed = acts.take(SiteKind::Embed)?;
+        if self.per_layer.is_some() {
+            acts.loans.lend(Lent::Embed, embed.clone());
+        }
         acts.put(SiteKind::ResidPre, embed);
         Ok(acts)
     }
@@ -245,10 +259,10 @@ impl Decoder {
             ChannelWeights::None => {
                 let resid = acts.take(SiteKind::ResidMid)?;
                 acts.put(SiteKind::ResidPost, resid);
-                hook.at(SiteKind::ResidPost.at(l), acts)?;
             }
             _ => self.channel(l, &w, acts, hook)?,
         }
+        self.close(l, &w, acts, hook)?;
         let resid = acts.take(SiteKind::ResidPost)?;
         acts.put(SiteKind::ResidPre, resid);
         Ok(())
@@ -274,7 +288,30 @@ impl Decoder {
         Ok(())
     }
 
-    /// The channel between its norms: the residual stream to `resid_post`.
+    /// What comes after a layer's channel: what it adds of the token's own embedding, and the number that it multiplies by.
+    fn close(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
+        use SiteKind::*;
+        if let (Some(weights), Some(of), Some(embedding)) = (&w.per_layer, &self.arch.per_layer, &self.per_layer) {
+            let out = weights.forward((&self.arch, of), l, embedding, acts, ResidPost)?;
+            acts.put(PleOut, out);
+            hook.at(PleOut.at(l), acts)?;
+            let resid = ops::add(&acts.take(ResidPost)?, &acts.take(PleOut)?)?;
+            acts.put(ResidPost, resid);
+        }
+        if let Some(scalar) = self.scalars.get(l) {
+            let resid = (acts.take(ResidPost)? * *scalar)?;
+            acts.put(ResidPost, resid);
+        }
+        hook.at(ResidPost.at(l), acts)
+    }
+
+    /// What these layers multiply the residual stream by: what is added in the first of them counts so much less or more after the
+    /// last. 1 where layers multiply by nothing.
+    pub fn scale_of(&self, layers: Range<usize>) -> f64 {
+        self.scalars.iter().take(layers.end).skip(layers.start).product()
+    }
+
+    /// The channel between its norms: the residual stream to what it and the channel make together.
     fn channel(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         use SiteKind::*;
         let resid = if self.arch.parallel { ResidPre } else { ResidMid };
@@ -289,7 +326,7 @@ impl Decoder {
             post = ops::add(&post, &acts.take(AttnDelta)?)?;
         }
         acts.put(ResidPost, post);
-        hook.at(ResidPost.at(l), acts)
+        Ok(())
     }
 
     /// The residual stream `resid`, which stays live, through the channel: all rows at once where the hook looks inside it,

@@ -21,8 +21,8 @@ pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "self_attention.query_key_value",
-            k: "self_attention.query_key_value",
-            v: "self_attention.query_key_value",
+            k: Some("self_attention.query_key_value"),
+            v: Some("self_attention.query_key_value"),
             o: "self_attention.dense",
             ..gpt_neox::TENSORS.layer.attention
         },

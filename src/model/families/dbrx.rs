@@ -19,8 +19,8 @@ const TENSORS: Tensors = Tensors {
         attn_norm: "norm_attn_norm.norm_1",
         attention: AttentionWeights {
             q: "norm_attn_norm.attn.Wqkv",
-            k: "norm_attn_norm.attn.Wqkv",
-            v: "norm_attn_norm.attn.Wqkv",
+            k: Some("norm_attn_norm.attn.Wqkv"),
+            v: Some("norm_attn_norm.attn.Wqkv"),
             o: "norm_attn_norm.attn.out_proj",
             ..llama::TENSORS.layer.attention
         },

@@ -13,8 +13,8 @@ pub(super) static DEEPSEEK_V3: Family = Family::new("deepseek_v3", describe, TEN
 pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
-            k: "self_attn.kv_b_proj",
-            v: "self_attn.kv_b_proj",
+            k: Some("self_attn.kv_b_proj"),
+            v: Some("self_attn.kv_b_proj"),
             latent: Some(LatentWeights {
                 q_up: Some("self_attn.q_b_proj"),
                 q: Some("self_attn.q_a_proj"),

@@ -22,8 +22,8 @@ pub(super) const TENSORS: Tensors = Tensors {
         attn_norm: "ln_1",
         attention: AttentionWeights {
             q: "attn.c_attn",
-            k: "attn.c_attn",
-            v: "attn.c_attn",
+            k: Some("attn.c_attn"),
+            v: Some("attn.c_attn"),
             q_norm: None,
             k_norm: None,
             sinks: None,

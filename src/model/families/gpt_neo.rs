@@ -12,8 +12,8 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "attn.attention.q_proj",
-            k: "attn.attention.k_proj",
-            v: "attn.attention.v_proj",
+            k: Some("attn.attention.k_proj"),
+            v: Some("attn.attention.v_proj"),
             o: "attn.attention.out_proj",
             ..gpt2::TENSORS.layer.attention
         },

@@ -18,8 +18,8 @@ pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "attention.query_key_value",
-            k: "attention.query_key_value",
-            v: "attention.query_key_value",
+            k: Some("attention.query_key_value"),
+            v: Some("attention.query_key_value"),
             q_norm: None,
             k_norm: None,
             sinks: None,

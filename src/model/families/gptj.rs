@@ -13,8 +13,8 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "attn.q_proj",
-            k: "attn.k_proj",
-            v: "attn.v_proj",
+            k: Some("attn.k_proj"),
+            v: Some("attn.v_proj"),
             o: "attn.out_proj",
             ..gpt2::TENSORS.layer.attention
         },

@@ -21,8 +21,8 @@ pub(super) const TENSORS: Tensors = Tensors {
         attn_norm: "attn_norm",
         attention: AttentionWeights {
             q: "attn_q",
-            k: "attn_k",
-            v: "attn_v",
+            k: Some("attn_k"),
+            v: Some("attn_v"),
             q_norm: Some("attn_q_norm"),
             k_norm: Some("attn_k_norm"),
             sinks: None,

@@ -40,8 +40,8 @@ pub(super) const TENSORS: Tensors = Tensors {
         attn_norm: "input_layernorm",
         attention: AttentionWeights {
             q: "self_attn.q_proj",
-            k: "self_attn.k_proj",
-            v: "self_attn.v_proj",
+            k: Some("self_attn.k_proj"),
+            v: Some("self_attn.v_proj"),
             q_norm: Some("self_attn.q_norm"),
             k_norm: Some("self_attn.k_norm"),
             sinks: None,

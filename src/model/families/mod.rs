@@ -22,6 +22,7 @@ mod falcon_mamba;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma4;
 mod glm;
 mod glm4;
 mod glm4_moe;
@@ -119,6 +120,7 @@ pub static FAMILIES: &[&Family] = &[
     &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
+    &gemma4::GEMMA4,
     &phi3::PHI3,
     &olmo::OLMO,
     &olmo2::OLMO2,

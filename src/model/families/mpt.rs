@@ -18,8 +18,8 @@ const TENSORS: Tensors = Tensors {
         attn_norm: "norm_1",
         attention: AttentionWeights {
             q: "attn.Wqkv",
-            k: "attn.Wqkv",
-            v: "attn.Wqkv",
+            k: Some("attn.Wqkv"),
+            v: Some("attn.Wqkv"),
             o: "attn.out_proj",
             ..llama::TENSORS.layer.attention
         },

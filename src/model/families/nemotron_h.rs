@@ -13,8 +13,8 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "mixer.q_proj",
-            k: "mixer.k_proj",
-            v: "mixer.v_proj",
+            k: Some("mixer.k_proj"),
+            v: Some("mixer.v_proj"),
             o: "mixer.o_proj",
             ..llama::TENSORS.layer.attention
         },

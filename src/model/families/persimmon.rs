@@ -14,8 +14,8 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "self_attn.query_key_value",
-            k: "self_attn.query_key_value",
-            v: "self_attn.query_key_value",
+            k: Some("self_attn.query_key_value"),
+            v: Some("self_attn.query_key_value"),
             q_norm: Some("self_attn.q_layernorm"),
             k_norm: Some("self_attn.k_layernorm"),
             sinks: None,

@@ -14,8 +14,8 @@ const TENSORS: Tensors = Tensors {
     layer: Names {
         attention: AttentionWeights {
             q: "self_attn.qkv_proj",
-            k: "self_attn.qkv_proj",
-            v: "self_attn.qkv_proj",
+            k: Some("self_attn.qkv_proj"),
+            v: Some("self_attn.qkv_proj"),
             ..llama::TENSORS.layer.attention
         },
         mlp: MlpWeights { gate: Some("mlp.gate_up_proj"), up: "mlp.gate_up_proj", ..llama::TENSORS.layer.mlp },

@@ -16,8 +16,8 @@ const TENSORS: Tensors = Tensors {
         attn_norm: "temporal_pre_norm",
         attention: AttentionWeights {
             q: "temporal_block.q_proj",
-            k: "temporal_block.k_proj",
-            v: "temporal_block.v_proj",
+            k: Some("temporal_block.k_proj"),
+            v: Some("temporal_block.v_proj"),
             o: "temporal_block.o_proj",
             ..llama::TENSORS.layer.attention
         },

@@ -4,7 +4,7 @@ use super::Carried;
 use crate::model::arch::{Gain, Norm, positive_if_any};
 use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
-use crate::model::pass::{Acts, Around, Hook, norm};
+use crate::model::pass::{Acts, Around, Hook, Lent, norm};
 use crate::model::rope::Rope;
 use crate::model::weights::form::{Form, Loaded, Located, Named, Same, Translate};
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
@@ -55,6 +55,12 @@ pub struct Attention {
     pub gated: bool,
     /// Queries, keys and values come by way of fewer numbers (multi-head latent attention; DeepSeek-AI 2024).
     pub latent: Option<Latent>,
+    /// The earlier layer whose keys and values it reads, having none of its own (Gemma 4).
+    pub shares: Option<usize>,
+    /// Whether values are what keys are before their norm: one projection makes both (Gemma 4).
+    pub keys_as_values: bool,
+    /// The norm of each head's value, which has no parameters (Gemma 4).
+    pub value_norm: Option<Norm>,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
@@ -100,9 +106,17 @@ impl Attention {
             growth: None,
             gated: false,
             latent: None,
+            shares: None,
+            keys_as_values: false,
+            value_norm: None,
             qkv_bias: false,
             out_bias: false,
         }
+    }
+
+    /// What its projections make, in the order of the flow: all three, but for attention that reads another layer's keys and values.
+    fn ports(&self) -> &'static [SiteKind] {
+        if self.shares.is_some() { &[SiteKind::Q] } else { &[SiteKind::Q, SiteKind::K, SiteKind::V] }
     }
 
     /// What a head's scores lose for each position that a key lies back: those of `transformers` for BLOOM and MPT.
@@ -116,6 +130,9 @@ impl Attention {
     }
 
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
+        if self.shares.is_some() && matches!(kind, SiteKind::K | SiteKind::V | SiteKind::RotK) {
+            return Some(Lack { why: "the layer reads the keys and values of an earlier one", nearest: kind });
+        }
         let nearest = match kind {
             SiteKind::RotQ => SiteKind::Q,
             SiteKind::RotK => SiteKind::K,
@@ -156,12 +173,20 @@ impl Attention {
     }
 
     pub(super) fn carried(&self) -> Carried {
+        if self.shares.is_some() {
+            return Carried::KeysValues { keys: 0, values: 0 };
+        }
         let [_, keys, values, _] = self.heads.widths();
         Carried::KeysValues { keys, values }
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
         let [q, k, v, read] = self.heads.widths().map(|n| n as u64);
+        let [k, v] = match (self.shares, self.keys_as_values) {
+            (Some(_), _) => [0, 0],
+            (None, true) => [k, 0],
+            (None, false) => [k, v],
+        };
         let (d, gate) = (d_model as u64, if self.gated { read } else { 0 });
         let Some(of) = self.latent else { return d * (q + k + v + read + gate) };
         let (narrow, rotary) = (of.keys_values as u64, of.rotary as u64);
@@ -195,6 +220,9 @@ impl Attention {
         {
             return Err(format!("latent attention of {of:?} does not fit {n_heads} heads of {d_head}"));
         }
+        if self.keys_as_values && self.heads.d_value() != d_head || self.latent.is_some() && self.shares.is_some() {
+            return Err("keys cannot stand for values here".to_string());
+        }
         if self.heads.chunk == Some(0) {
             return Err("attention within chunks of 0 positions sees nothing".to_string());
         }
@@ -224,12 +252,17 @@ impl Attention {
         let qk_norm = |name: Option<&str>, heads: usize| {
             self.qk_norm.map(|norm| self.norm(norm, at, name.unwrap_or_default(), heads, order.as_deref()))
         };
+        let own = self.shares.is_none();
+        let of_own = |name: Option<&str>, outputs: Outputs| {
+            own.then(|| at.linear(name.unwrap_or_default(), d_model, outputs, self.qkv_bias))
+        };
         AttentionWeights {
             q: at.linear(names.q, d_model, q, self.qkv_bias),
-            k: at.linear(names.k, d_model, k, self.qkv_bias),
-            v: at.linear(names.v, d_model, v, self.qkv_bias),
+            k: of_own(names.k, k),
+            // Read twice and multiplied twice: so an edit or a gradient at `k` or `v` is of that alone.
+            v: of_own(if self.keys_as_values { names.k } else { names.v }, v),
             q_norm: qk_norm(names.q_norm, self.heads.n_heads),
-            k_norm: qk_norm(names.k_norm, self.heads.n_kv_heads),
+            k_norm: qk_norm(names.k_norm, self.heads.n_kv_heads).filter(|_| own),
             sinks: self.sinks.then(|| at.numbers(names.sinks.unwrap_or_default(), vec![self.heads.n_heads])),
             gate: self.gated.then(|| at.linear(names.gate.unwrap_or_default(), d_model, gate, self.qkv_bias)),
             latent: None,
@@ -267,8 +300,8 @@ impl Attention {
         let (q, inputs) = of.queries.map_or(whole, |n| (name(|l| l.q_up), n));
         AttentionWeights {
             q: at.linear(q, inputs, queries, false),
-            k: at.linear(names.k, of.keys_values, part(0, still), false),
-            v: at.linear(names.v, of.keys_values, part(still, d_value), false),
+            k: names.k.map(|name| at.linear(name, of.keys_values, part(0, still), false)),
+            v: names.v.map(|name| at.linear(name, of.keys_values, part(still, d_value), false)),
             q_norm: None,
             k_norm: None,
             sinks: None,
@@ -339,8 +372,9 @@ impl Attention {
 /// The parts of attention.
 pub struct AttentionWeights<F: Form = Loaded> {
     pub q: F::Matrix,
-    pub k: F::Matrix,
-    pub v: F::Matrix,
+    /// Keys and values have none where they are another layer's ([`Attention::shares`]).
+    pub k: Option<F::Matrix>,
+    pub v: Option<F::Matrix>,
     pub q_norm: Option<F::Norm>,
     pub k_norm: Option<F::Norm>,
     /// A number a head.
@@ -382,8 +416,8 @@ impl<F: Form> AttentionWeights<F> {
     ) -> std::result::Result<AttentionWeights<G>, T::Error> {
         Ok(AttentionWeights {
             q: to.matrix(&self.q)?,
-            k: to.matrix(&self.k)?,
-            v: to.matrix(&self.v)?,
+            k: to.matrix_if(&self.k)?,
+            v: to.matrix_if(&self.v)?,
             q_norm: to.norm_if(&self.q_norm)?,
             k_norm: to.norm_if(&self.k_norm)?,
             sinks: to.numbers_if(&self.sinks)?,
@@ -414,7 +448,8 @@ impl AttentionWeights {
             }
             (norm, _) => norm.clone(),
         };
-        let (k, v) = (self.k.of_rows(&rows(d_head))?, self.v.of_rows(&rows(shape.heads.d_value()))?);
+        let of_rows = |matrix: &Option<Linear>, d: usize| matrix.as_ref().map(|m| m.of_rows(&rows(d))).transpose();
+        let (k, v) = (of_rows(&self.k, d_head)?, of_rows(&self.v, shape.heads.d_value())?);
         Ok(AttentionWeights { k, v, k_norm, ..same })
     }
 
@@ -428,18 +463,18 @@ impl AttentionWeights {
         use SiteKind::*;
         let l = around.layer;
         let x = acts.take(AttnIn)?;
-        for port in [Q, K, V] {
-            acts.put(port, self.normed(shape, port, &self.project(shape, port, &x, None)?, None)?);
+        for port in shape.ports() {
+            acts.put(*port, self.normed(shape, *port, &self.project(shape, *port, &x, None)?, None)?);
         }
         if let Some(gate) = &self.gate {
             acts.put(AttnGate, ops::activate(&gate.apply(&x)?, Activation::Sigmoid)?);
         }
         drop(x);
-        for kind in [Q, K, V] {
+        for kind in shape.ports() {
             hook.at(kind.at(l), acts)?;
         }
         self.rotate(shape, around, acts, hook)?;
-        let z = self.attend(shape, l, acts, hook)?;
+        let z = self.attend(shape, around, acts, hook)?;
         acts.put(Z, z);
         if shape.gated {
             hook.at(AttnGate.at(l), acts)?;
@@ -459,7 +494,7 @@ impl AttentionWeights {
         x: &Tensor,
         of: Option<&[usize]>,
     ) -> Result<Tensor> {
-        let matrix = self.port(port).0;
+        let matrix = self.matrix(port)?;
         let heads = if port == SiteKind::Q { shape.heads.n_heads } else { shape.heads.n_kv_heads };
         let applied = |x: &Tensor| match of {
             None => matrix.apply(x),
@@ -491,7 +526,10 @@ impl AttentionWeights {
         projected: &Tensor,
         of: Option<&[usize]>,
     ) -> Result<Tensor> {
-        let before = self.port(port).1.filter(|_| shape.qk_norm.is_some_and(|norm| !norm.rotated));
+        if let (SiteKind::V, Some(norm)) = (port, shape.value_norm) {
+            return NormWeights::plain(norm, shape.heads.d_value(), projected.device())?.apply(projected);
+        }
+        let before = self.norm_of(port).filter(|_| shape.qk_norm.is_some_and(|norm| !norm.rotated));
         let normed = match (before, of) {
             (Some(weights), Some(of)) => weights.apply_by_group(projected, of)?,
             (weights, _) => norm(projected, weights)?,
@@ -502,18 +540,28 @@ impl AttentionWeights {
         }
     }
 
-    /// The projection of queries, keys or values, and the norm after it.
-    fn port(&self, port: SiteKind) -> (&Linear, Option<&NormWeights>) {
+    /// The projection of queries, keys or values.
+    fn matrix(&self, port: SiteKind) -> Result<&Linear> {
+        let found = match port {
+            SiteKind::Q => Some(&self.q),
+            SiteKind::K => self.k.as_ref(),
+            _ => self.v.as_ref(),
+        };
+        found.ok_or_else(|| candle_core::Error::Msg(format!("the layer has no `{port}` of its own")))
+    }
+
+    /// The norm of queries or keys.
+    fn norm_of(&self, port: SiteKind) -> Option<&NormWeights> {
         match port {
-            SiteKind::Q => (&self.q, self.q_norm.as_ref()),
-            SiteKind::K => (&self.k, self.k_norm.as_ref()),
-            _ => (&self.v, None),
+            SiteKind::Q => self.q_norm.as_ref(),
+            SiteKind::K => self.k_norm.as_ref(),
+            _ => None,
         }
     }
 
     /// Whether a port's norm is over all heads together, so that what one head reads moves the others.
     pub(crate) fn norms_across(&self, shape: &Attention, port: SiteKind) -> bool {
-        shape.qk_norm.is_some_and(|norm| norm.over == NormOver::All) && self.port(port).1.is_some()
+        shape.qk_norm.is_some_and(|norm| norm.over == NormOver::All) && self.norm_of(port).is_some()
     }
 }
 
@@ -543,7 +591,7 @@ impl AttentionWeights {
             Some((cos, sin)) => ops::rotate(x, shape.heads.d_head, cos, sin, &rows.entries)?,
             None => x.clone(),
         };
-        let x = norm(&x, self.port(port).1.filter(|_| shape.qk_norm.is_some_and(|norm| norm.rotated)))?;
+        let x = norm(&x, self.norm_of(port).filter(|_| shape.qk_norm.is_some_and(|norm| norm.rotated)))?;
         match shape.growth.filter(|_| port == SiteKind::Q) {
             Some(growth) => {
                 let by: Vec<f32> = rows.positions().map(|p| growth.at(p)).collect();
@@ -555,23 +603,45 @@ impl AttentionWeights {
 
     /// `q` and `k` to `rot_q` and `rot_k`; where nothing rotates, they are passed on.
     fn rotate(&self, shape: &Attention, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
-        for (from, to) in [(SiteKind::Q, SiteKind::RotQ), (SiteKind::K, SiteKind::RotK)] {
+        let all = [(SiteKind::Q, SiteKind::RotQ), (SiteKind::K, SiteKind::RotK)];
+        let own = all.into_iter().filter(|(from, _)| shape.ports().contains(from));
+        for (from, to) in own.clone() {
             let x = acts.take(from)?;
             let turned = self.turned(shape, around, from, &x, &acts.rows)?;
             acts.put(to, turned);
         }
-        if shape.rope.is_some() {
-            hook.at(SiteKind::RotQ.at(around.layer), acts)?;
-            hook.at(SiteKind::RotK.at(around.layer), acts)?;
+        for (_, to) in own.filter(|_| shape.rope.is_some()) {
+            hook.at(to.at(around.layer), acts)?;
         }
         Ok(())
     }
 
-    /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
-    fn attend(&self, shape: &Attention, l: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let (q, heads, terms) = (acts.take(SiteKind::RotQ)?, shape.heads, self.terms(shape)?);
+    /// The keys, rotated, and values that the layer reads: its own, which are left to those layers that read them too, or another's.
+    fn keys_values(
+        &self,
+        shape: &Attention,
+        around: &Around,
+        acts: &mut Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<[Tensor; 2]> {
+        let l = around.layer;
+        if let Some(lender) = shape.shares {
+            return Ok([acts.loans.get(Lent::Keys(lender))?.clone(), acts.loans.get(Lent::Values(lender))?.clone()]);
+        }
         let k = hook.carry(l, 0, acts.take(SiteKind::RotK)?)?;
         let v = hook.carry(l, 1, acts.take(SiteKind::V)?)?;
+        if around.arch.is_shared(l) {
+            acts.loans.lend(Lent::Keys(l), k.clone());
+            acts.loans.lend(Lent::Values(l), v.clone());
+        }
+        Ok([k, v])
+    }
+
+    /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
+    fn attend(&self, shape: &Attention, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+        let (l, heads, terms) = (around.layer, shape.heads, self.terms(shape)?);
+        let q = acts.take(SiteKind::RotQ)?;
+        let [k, v] = self.keys_values(shape, around, acts, hook)?;
         let z = ops::attention::attend(&q, &k, &v, &acts.rows, heads, &terms)?;
         let opened_spans = hook.opened(l)?;
         if opened_spans.is_empty() {

@@ -7,6 +7,7 @@ use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions};
 use crate::model::channel::Part;
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
+use crate::model::per_layer::{CONTEXT_NORM, SCALAR, TABLE};
 use crate::model::places::Weight;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -51,6 +52,10 @@ pub(super) struct EndSpec {
     pub unembed: Option<Stored>,
     /// The bias of logits.
     pub unembed_bias: Option<Stored>,
+    /// The table of per-layer embeddings, and the norm of what is projected of the embedding.
+    pub per_layer: Option<(Stored, NormSpec)>,
+    /// What each layer multiplies the residual stream by, where it does.
+    pub scalars: Vec<Stored>,
 }
 
 /// What stands before every name, found by the first layer's tensors: checkpoints of a bare decoder leave the model's own name
@@ -152,13 +157,32 @@ impl<'a> Layout<'a> {
             final_norm: NormSpec { scale: a.logit_scale, ..final_norm },
             unembed: (!a.tied).then(|| self.own_unembed()),
             unembed_bias: a.unembed_bias.then(bias),
+            per_layer: a.per_layer.map(|of| {
+                let table =
+                    stored(format!("{}.weight", self.at(TABLE)), vec![of.vocab, a.n_layers * of.width], Pick::All);
+                (table, self::norm(a.norm, &self.at(CONTEXT_NORM), of.width))
+            }),
+            scalars: (0..a.n_layers).filter(|_| a.layer_scalars).map(|l| self.scalar(l)).collect(),
         }
+    }
+
+    /// What a layer multiplies the residual stream by at its end.
+    fn scalar(&self, l: usize) -> Stored {
+        stored(format!("{}{l}.{SCALAR}", self.layers_prefix()), vec![1], Pick::All)
+    }
+
+    /// What may stand in layers that read another's keys and values, though nothing reads it: released checkpoints keep it.
+    fn of_shared_layers(&self) -> impl Iterator<Item = String> {
+        let (layers, names) = (self.layers_prefix(), &self.tensors.layer.attention);
+        let there = (0..self.arch.n_layers).filter(|l| self.arch.keys_of(*l) != *l);
+        let names = [names.k, names.v, names.k_norm].into_iter().flatten().collect::<Vec<_>>();
+        there.flat_map(move |l| names.iter().map(|name| format!("{layers}{l}.{name}.weight")).collect::<Vec<_>>())
     }
 
     pub fn layer(&self, l: usize) -> LayerSpec {
         let (a, layer, names) = (self.arch, &self.arch.layers[l], &self.tensors.layer);
-        let prefix = format!("{}{l}.", self.layers_prefix());
-        let at = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix };
+        let whole = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix: self.prefix.clone() };
+        let at = LayerLayout { prefix: format!("{}{l}.", self.layers_prefix()), ..whole };
         let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
         let (before, after) = (a.placement.before(), a.placement.after());
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
@@ -169,6 +193,7 @@ impl<'a> Layout<'a> {
             mlp_norm: norm(names.mlp_norm, before && works),
             channel: layer.channel.stored(&at),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
+            per_layer: a.per_layer.map(|of| of.stored(l, &at, &whole)),
         }
     }
 
@@ -214,6 +239,7 @@ impl<'a> Layout<'a> {
     pub fn account_for_every_tensor(&self) -> Result<Option<String>, WeightsError> {
         let mut known = BTreeSet::from([self.own_unembed().name]);
         known.extend(self.ends().stored().map(|s| s.name.clone()));
+        known.extend(self.of_shared_layers());
         for layer in self.layers() {
             known.extend(layer.stored().into_iter().map(|s| s.name));
         }
@@ -250,14 +276,16 @@ impl EndSpec {
     pub(super) fn without_numbers(self) -> Self {
         let plain = |norm: NormSpec| NormSpec { weight: None, bias: None, ..norm };
         let (embed_norm, final_norm) = (self.embed_norm.map(plain), plain(self.final_norm));
-        EndSpec { embed_norm, final_norm, unembed_bias: None, ..self }
+        let per_layer = self.per_layer.map(|(table, norm)| (table, plain(norm)));
+        EndSpec { embed_norm, final_norm, unembed_bias: None, per_layer, scalars: Vec::new(), ..self }
     }
 
     /// Everything that the ends read.
     fn stored(&self) -> impl Iterator<Item = &Stored> {
         let norms = self.final_norm.stored().chain(self.embed_norm.iter().flat_map(NormSpec::stored));
+        let per_layer = self.per_layer.iter().flat_map(|(table, norm)| std::iter::once(table).chain(norm.stored()));
         let tables = std::iter::once(&self.embed).chain(&self.positions).chain(&self.unembed);
-        tables.chain(&self.unembed_bias).chain(norms)
+        tables.chain(&self.unembed_bias).chain(norms).chain(per_layer).chain(&self.scalars)
     }
 }
 

@@ -61,7 +61,7 @@ impl Decoder {
     }
 
     /// What a layer's heads are of; none where the layer has no attention, or keys and values that all heads share in a narrow way
-    /// (latent attention).
+    /// (latent attention), or those of another layer.
     ///
     /// # Errors
     /// If there is no such layer, or it cannot be read.
@@ -72,9 +72,7 @@ impl Decoder {
         }
         let spec = source.layout().layer(layer);
         let MixerWeights::Attention(attention, weights) = &spec.mixer else { return Ok(None) };
-        if weights.latent.is_some() {
-            return Ok(None);
-        }
+        let (None, Some(k), Some(v)) = (&weights.latent, &weights.k, &weights.v) else { return Ok(None) };
         let read = |stored: &Stored| source.checkpoint.read(stored);
         let heads = &attention.heads;
         Ok(Some(HeadWeights {
@@ -84,8 +82,8 @@ impl Decoder {
             d_value: heads.d_value(),
             d_model: source.arch.d_model,
             q: read(&weights.q.weight)?,
-            k: read(&weights.k.weight)?,
-            v: read(&weights.v.weight)?,
+            k: read(&k.weight)?,
+            v: read(&v.weight)?,
             o: read(&weights.o.weight)?,
         }))
     }

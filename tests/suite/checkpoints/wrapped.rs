@@ -38,7 +38,9 @@ fn layouts() -> [fn(&str) -> String; 3] {
 
 #[test]
 fn the_text_part_of_a_wrapper_is_the_model_that_was_wrapped() {
-    for (family, wrapper) in [("gemma3", "gemma3"), ("mistral", "mistral3"), ("llama", "llava"), ("qwen2", "internvl")]
+    let gemma4 = ("families/gemma4", "gemma4");
+    for (family, wrapper) in
+        [("gemma3", "gemma3"), ("mistral", "mistral3"), ("llama", "llava"), ("qwen2", "internvl"), gemma4]
     {
         let expected = logits(&open(&family_dir(family)), &prompts(family));
         for (i, layout) in layouts().into_iter().enumerate() {
@@ -56,8 +58,9 @@ fn the_text_part_of_a_wrapper_is_the_model_that_was_wrapped() {
 
 /// What ends a text of the fixture, and what the wrapper adds to it.
 fn open_stops(family: &str) -> Vec<u32> {
-    let mut stops = open(&family_dir(family)).stop_tokens().to_vec();
-    stops.extend([1, 106]);
+    let model = open(&family_dir(family));
+    let mut stops = model.stop_tokens().to_vec();
+    stops.extend([1, 106].into_iter().filter(|stop| (*stop as usize) < model.decoder.arch.vocab));
     stops.sort_unstable();
     stops.dedup();
     stops
@@ -163,6 +166,71 @@ fn released_wrappers_of_other_families_are_described() {
         (arch.family.name(), arch.tied, attention(&arch, 0).qkv_bias, arch.ropes[0].scaling.clone()),
         ("qwen2", true, true, Scaling::None)
     );
+}
+
+/// A description in the manner of Gemma 4's releases: two in three layers slide, and the last three share.
+const GEMMA_4: &str = r#"{"model_type": "gemma4", "boa_token_id": 256000, "audio_config": {}, "vision_config": {},
+    "vision_soft_tokens_per_image": 280, "text_config": {"model_type": "gemma4_text", "hidden_size": 1536,
+    "intermediate_size": 6144, "num_hidden_layers": 9, "num_attention_heads": 8, "num_key_value_heads": 1, "head_dim": 256,
+    "global_head_dim": 512, "num_global_key_value_heads": 2, "attention_k_eq_v": false, "num_kv_shared_layers": 4,
+    "use_double_wide_mlp": true, "hidden_size_per_layer_input": 256, "vocab_size_per_layer_input": 262144,
+    "vocab_size": 262144, "max_position_embeddings": 131072, "sliding_window": 512, "final_logit_softcapping": 30.0,
+    "enable_moe_block": false, "rms_norm_eps": 1e-6, "hidden_activation": "gelu_pytorch_tanh", "layer_types":
+    ["sliding_attention", "sliding_attention", "full_attention", "sliding_attention", "sliding_attention",
+    "full_attention", "sliding_attention", "sliding_attention", "sliding_attention"], "use_bidirectional_attention": null,
+    "rope_parameters": {"full_attention": {"rope_type": "proportional", "partial_rotary_factor": 0.25, "rope_theta":
+    1000000.0}, "sliding_attention": {"rope_type": "default", "rope_theta": 10000.0}}}}"#;
+
+#[test]
+fn gemma_4_reads_the_keys_and_values_of_the_last_layer_that_sees_as_far() {
+    let found = described(GEMMA_4).expect("in the manner of releases");
+    let arch = &found.arch;
+    assert_eq!((arch.family.name(), arch.tied, arch.layer_scalars), ("gemma4_text", true, true));
+    let shares: Vec<Option<usize>> = (0..9).map(|l| attention(arch, l).shares).collect();
+    // The last layer sees all positions, whatever its type says.
+    assert_eq!(shares, [None, None, None, None, None, Some(2), Some(4), Some(4), Some(2)]);
+    assert!(found.warnings.iter().any(|w| w.starts_with("the last layer sees all positions")), "{:?}", found.warnings);
+    let heads = |l: usize| attention(arch, l).heads;
+    // Without shared projections, full layers have as many KV heads as the others.
+    assert_eq!([heads(0).d_head, heads(0).n_kv_heads, heads(2).d_head, heads(2).n_kv_heads], [256, 1, 512, 1]);
+    assert_eq!([heads(0).window, heads(8).window], [Some(512), None]);
+    assert!((0..9).all(|l| heads(l).scale == 1.0 && !attention(arch, l).keys_as_values));
+    assert_eq!(arch.layers.iter().map(|l| l.channel.width()).collect::<Vec<_>>()[4..6], [6144, 12_288]);
+    assert_eq!(arch.ropes[0].scaling, Scaling::Proportional { share: 0.25, factor: 1.0 });
+    assert_eq!((arch.ropes[0].rotary, arch.ropes[1].rotary, arch.per_layer.map(|of| of.width)), (512, 256, Some(256)));
+    let with = |from: &str, to: &str| described(&GEMMA_4.replacen(from, to, 1));
+    let equal = with("\"attention_k_eq_v\": false", "\"attention_k_eq_v\": true").expect("keys for values").arch;
+    assert_eq!((attention(&equal, 2).keys_as_values, attention(&equal, 2).heads.n_kv_heads), (true, 2));
+    assert!(!attention(&equal, 0).keys_as_values && attention(&equal, 0).heads.n_kv_heads == 1);
+    let none = with("layer_input\": 256", "layer_input\": 0").expect("no embeddings of layers").arch;
+    assert_eq!(none.per_layer, None);
+}
+
+#[test]
+fn what_gemma_4_has_beside_is_refused_by_name() {
+    let refused = |from: &str, to: &str, part: &str| {
+        let error = described(&GEMMA_4.replacen(from, to, 1)).expect_err("not run").to_string();
+        assert!(error.contains(part), "no `{part}` in: {error}");
+    };
+    refused("\"enable_moe_block\": false", "\"enable_moe_block\": true", "experts beside an MLP");
+    refused("attention\": null", "attention\": \"all\"", "from left to right");
+    refused("shared_layers\": 4", "shared_layers\": 9", "no layer of 9 is left");
+    refused("shared_layers\": 4", "shared_layers\": 7", "layer 2 has no earlier layer that sees as far");
+    let heads = "\"per_layer_config\": {\"2\": {\"head_dim\": 512}, \"5\": {\"head_dim\": 256}}, \"rms_norm_eps\"";
+    refused("\"rms_norm_eps\"", heads, "per_layer_config");
+}
+
+#[test]
+fn what_shared_layers_keep_of_their_own_keys_and_values_is_passed_over() {
+    let family = "families/gemma4";
+    let expected = logits(&open(&family_dir(family)), &prompts(family));
+    let folder = Folder::of(family).weights(|t| {
+        for name in ["k_proj", "v_proj", "k_norm"] {
+            let stored = t[&format!("model.layers.3.self_attn.{}.weight", name.replace("v_proj", "k_proj"))].clone();
+            t.insert(format!("model.layers.4.self_attn.{name}.weight"), stored);
+        }
+    });
+    assert_eq!(logits(&open(folder.path()), &prompts(family)), expected);
 }
 
 #[test]
