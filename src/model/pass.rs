@@ -151,8 +151,8 @@ pub trait Hook {
     /// Whatever stops the pass.
     fn opened(&self, layer: usize) -> Result<Vec<usize>>;
 
-    /// Called with each part of what later positions read of these (see [`super::mixer::Carried`]): keys, rotated, and values;
-    /// returns what the spans name rows of: these themselves, unless the engine keeps them in a cache.
+    /// Called with each part of what later positions read of these (see [`super::mixer::Carried`]): keys, rotated, values, and what
+    /// keys are chosen by; returns what the spans name rows of: these themselves, unless the engine keeps them in a cache.
     ///
     /// # Errors
     /// Whatever stops the pass.

@@ -8,6 +8,7 @@
 
 mod back;
 mod blocks;
+pub mod chosen;
 pub mod opened;
 
 use super::panels::Panels;
@@ -16,6 +17,7 @@ use super::rows::Rows;
 use super::{floats, narrowed, on_cpu, simd};
 use blocks::{Block, Keys};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor};
+use half::bf16;
 use rayon::prelude::*;
 use std::ops::Range;
 use std::sync::Arc;
@@ -43,17 +45,32 @@ pub struct Heads {
 pub struct Terms {
     /// What a score loses for each position that its key lies back (ALiBi; Press et al. 2022). `[n_heads]`
     pub slopes: Arc<[f32]>,
+    /// Where it is not so, but a score gains its key's position times the slope, all in bfloat16, times this.
+    pub rounded: Option<f32>,
     /// A score of a key that stands for none and has no value (attention sinks). `[n_heads]`
     pub sinks: Arc<[f32]>,
+    /// How far back the keys lie that each row sees, the farthest first, where it does not see all ([`chosen::chosen`]). `[rows]`
+    pub chosen: Option<Arc<[Box<[u32]>]>>,
 }
 
 impl Terms {
     fn is_empty(&self) -> bool {
-        self.slopes.is_empty() && self.sinks.is_empty()
+        self.slopes.is_empty() && self.sinks.is_empty() && self.chosen.is_none()
+    }
+
+    /// How far back the keys lie that a row sees; nothing where it sees all.
+    fn of_row(&self, row: usize) -> Option<&[u32]> {
+        self.chosen.as_ref().and_then(|rows| rows.get(row)).map(|back| &**back)
     }
 
     fn slope(&self, head: usize) -> f32 {
         self.slopes.get(head).copied().unwrap_or(0.0)
+    }
+
+    /// What a score of a head gains by its key's position, where slopes are rounded.
+    fn gain(&self, head: usize, key: usize) -> Option<f32> {
+        let product = bf16::from_f32(self.slope(head)).to_f32() * bf16::from_f32(key as f32).to_f32();
+        self.rounded.map(|scale| scale * bf16::from_f32(product).to_f32())
     }
 
     fn sink(&self, head: usize) -> Option<f32> {
@@ -255,7 +272,8 @@ impl Job<'_> {
             );
             for (i, row) in scores[at * width..(at + n) * width].chunks_exact_mut(width).enumerate() {
                 let (g, i) = (i / piece.rows.len(), i % piece.rows.len());
-                self.softmax(kv * group + g, row, block.seen(piece, i, self.heads));
+                let of = Of { head: kv * group + g, row: piece.rows.start + i, position: block.position(piece, i) };
+                self.softmax(of, row, block.seen(piece, i, self.heads));
             }
             at += n;
         }
@@ -299,21 +317,45 @@ impl Job<'_> {
     }
 
     /// Scores to probabilities over the columns that a row sees; 0 for the others.
-    fn softmax(&self, head: usize, row: &mut [f32], seen: Range<usize>) {
+    fn softmax(&self, of: Of, row: &mut [f32], seen: Range<usize>) {
         let (before, rest) = row.split_at_mut(seen.start);
         let (seen, after) = rest.split_at_mut(seen.len());
-        softmax(seen, self.heads.scale as f32, self.heads.softcap.map(|c| c as f32), self.terms, head);
+        softmax(seen, self.heads.scale as f32, self.heads.softcap.map(|c| c as f32), self.terms, of);
         before.fill(0.0);
         after.fill(0.0);
     }
 }
 
-/// One row of a head's scores, of the keys that it sees up to its own, to probabilities.
-fn softmax(scores: &mut [f32], scale: f32, softcap: Option<f32>, terms: &Terms, head: usize) {
-    match terms.is_empty() {
-        true => simd::softmax_row(scores, scale, softcap),
-        false => simd::softmax_row_beside(scores, scale, softcap, terms.slope(head), terms.sink(head)),
+/// Of which head and row some scores are, and at which position the row is.
+#[derive(Clone, Copy)]
+struct Of {
+    head: usize,
+    row: usize,
+    position: usize,
+}
+
+/// One row of a head's scores, of the keys that it sees up to its own, to probabilities; 0 for those that it does not choose.
+fn softmax(scores: &mut [f32], scale: f32, softcap: Option<f32>, terms: &Terms, of: Of) {
+    if terms.is_empty() {
+        return simd::softmax_row(scores, scale, softcap);
     }
+    let (slope, sink) = (terms.slope(of.head), terms.sink(of.head));
+    if let Some(back) = terms.of_row(of.row) {
+        let last = scores.len() - 1;
+        let mut chosen: Vec<f32> = back.iter().map(|back| scores[last - *back as usize]).collect();
+        simd::softmax_row_beside(&mut chosen, scale, softcap, 0.0, sink);
+        scores.fill(0.0);
+        back.iter().zip(chosen).for_each(|(back, p)| scores[last - *back as usize] = p);
+        return;
+    }
+    if terms.rounded.is_none() {
+        return simd::softmax_row_beside(scores, scale, softcap, slope, sink);
+    }
+    let first = of.position + 1 - scores.len();
+    for (key, score) in (first..).zip(&mut *scores) {
+        *score = *score * scale + terms.gain(of.head, key).unwrap_or_default();
+    }
+    simd::softmax_row_beside(scores, 1.0, None, 0.0, sink);
 }
 
 /// Below so many keys, packing them costs more than sums one by one.

@@ -2,7 +2,7 @@
 //! stored in one, head by head.
 
 use super::{Family, Names, Qkv, Tensors, gpt_neox, rotary};
-use crate::model::arch::{Arch, Norm};
+use crate::model::arch::{Alibi, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
 use crate::model::mixer::AttentionWeights;
@@ -64,6 +64,6 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_ctx: r.opt_size("seq_length")?.unwrap_or(2048),
     };
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
-    arch.each_attention(|_, attention| attention.alibi = Some(8.0));
+    arch.each_attention(|_, attention| attention.alibi = Some(Alibi { most: 8.0, rounded: false }));
     Ok(Arch { embed_norm: Some(arch.norm), ..arch })
 }

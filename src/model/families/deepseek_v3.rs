@@ -6,6 +6,7 @@ use crate::model::arch::{Arch, Heads, Latent, Norm};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::mixer::{AttentionWeights, LatentWeights};
 use crate::model::rope::{Scaling, yarn_mscale};
+use crate::model::weights::form::Named;
 use serde_json::json;
 
 pub(super) static DEEPSEEK_V3: Family = Family::new("deepseek_v3", describe, TENSORS);
@@ -15,20 +16,24 @@ pub(super) const TENSORS: Tensors = Tensors {
         attention: AttentionWeights {
             k: Some("self_attn.kv_b_proj"),
             v: Some("self_attn.kv_b_proj"),
-            latent: Some(LatentWeights {
-                q_up: Some("self_attn.q_b_proj"),
-                q: Some("self_attn.q_a_proj"),
-                q_norm: Some("self_attn.q_a_layernorm"),
-                kv: Some("self_attn.kv_a_proj_with_mqa"),
-                kv_norm: Some("self_attn.kv_a_layernorm"),
-                k_rotary: None,
-            }),
+            latent: Some(LATENT),
             ..llama::TENSORS.layer.attention
         },
         ..llama::TENSORS.layer
     },
     interleaved: true,
     ..llama::TENSORS
+};
+
+/// The names of what latent attention is made of.
+pub(super) const LATENT: LatentWeights<Named> = LatentWeights {
+    q_up: Some("self_attn.q_b_proj"),
+    q: Some("self_attn.q_a_proj"),
+    q_norm: Some("self_attn.q_a_layernorm"),
+    kv: Some("self_attn.kv_a_proj_with_mqa"),
+    kv_norm: Some("self_attn.kv_a_layernorm"),
+    k_rotary: None,
+    index: None,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
@@ -66,7 +71,8 @@ pub(super) fn latent(r: &Reader, stretched: bool) -> Result<Arch, ConfigError> {
         n_ctx: r.first_size(&["max_position_embeddings", "model_max_length"])?,
     };
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
-    let latent = Latent { queries: r.opt_size("q_lora_rank")?, keys_values: r.size("kv_lora_rank")?, rotary };
+    let latent =
+        Latent { queries: r.opt_size("q_lora_rank")?, keys_values: r.size("kv_lora_rank")?, rotary, index: None };
     let (d_head, d_value) = (rotary.saturating_add(still), Some(r.size("v_head_dim")?));
     // Stretched contexts sharpen scores twice, for queries and for keys.
     let sharper = match (arch.ropes.first().map(|rope| &rope.scaling), r.in_rope("mscale_all_dim")?) {

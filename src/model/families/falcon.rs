@@ -1,8 +1,9 @@
-//! Falcon: attention and a plain MLP side by side, layer norms, one key and value for all heads, or one for a group of them, which
-//! then is stored with its group.
+//! Falcon: layer norms, a plain MLP. The released ones have attention and MLP side by side, and one key and value for all heads, or one
+//! for a group of them, which then is stored with its group; those of RefinedWeb alone have them in turn, and scores that fall with
+//! distance.
 
 use super::{Family, Names, Qkv, Tensors, bloom, rotary};
-use crate::model::arch::{Arch, Norm};
+use crate::model::arch::{Alibi, Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
 use serde_json::json;
 
@@ -25,12 +26,26 @@ static TWO_NORMS: Tensors = Tensors {
 /// Of the newer ones with one norm.
 static GROUPS: Tensors = Tensors { qkv: Qkv::ByGroup, ..ONE_NORM };
 
+/// Of those whose attention and MLP come in turn, one key and value for all heads.
+static IN_TURN: Tensors = Tensors { qkv: Qkv::InTurn, ..bloom::TENSORS };
+
+/// Of those that come in turn with a key and a value for each head.
+static IN_TURN_BY_HEAD: Tensors = Tensors { ..bloom::TENSORS };
+
+/// Of those side by side with a key and a value for each head.
+static BY_HEAD: Tensors = Tensors { qkv: Qkv::ByHead, ..ONE_NORM };
+
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
-    // The reference counts its slopes twice, rounds them to bfloat16, and divides them with the scores.
-    r.require("alibi", &json!(false))?;
-    r.require("multi_query", &json!(true))?;
+    let (alibi, shares) = (r.flag("alibi", false)?, r.flag("multi_query", true)?);
     let grouped = r.flag("new_decoder_architecture", false)?;
-    r.require("parallel_attn", &json!(true))?;
+    let parallel = r.flag("parallel_attn", true)?;
+    if grouped {
+        r.require("parallel_attn", &json!(true))?;
+    }
+    if alibi {
+        // Nothing is rotated.
+        r.pass_over(&["rope_parameters", "rope_theta", "rope_scaling"]);
+    }
     let one = r.opt_size("num_ln_in_parallel_attn")?.map_or(!grouped, |n| n == 1);
     let n_heads = r.first_size(&["num_attention_heads", "n_head"])?;
     let shared = r.opt_size("num_kv_heads")?.or(r.opt_size("n_head_kv")?);
@@ -39,7 +54,11 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         d_model,
         n_layers: r.first_size(&["num_hidden_layers", "n_layer"])?,
         n_heads,
-        n_kv_heads: if grouped { shared.unwrap_or(n_heads) } else { 1 },
+        n_kv_heads: match (grouped, shares) {
+            (true, _) => shared.unwrap_or(n_heads),
+            (false, true) => 1,
+            (false, false) => n_heads,
+        },
         d_head: r.divide("hidden_size", d_model, n_heads)?,
         d_mlp: r.opt_size("ffn_hidden_size")?.unwrap_or(d_model.saturating_mul(4)),
         vocab: r.size("vocab_size")?,
@@ -49,20 +68,25 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let own = rotary::Own {
         norm: Norm::layer(1e-5),
         eps: "layer_norm_epsilon",
-        parallel: true,
+        parallel,
         qkv_bias: bias,
         out_bias: bias,
         mlp_bias: bias,
         gated: false,
         activation: if r.opt_text("activation")?.is_some() { ("activation", "gelu") } else { ("", "gelu") },
         tied: true,
+        ropes: if alibi { |_, _, _| Ok(Vec::new()) } else { rotary::LLAMA.ropes },
         ..rotary::LLAMA
     };
-    let arch = rotary::of_sizes(r, &own, &sizes)?;
-    let stored = match (grouped, one) {
-        (false, _) => None,
-        (true, true) => Some(&GROUPS),
-        (true, false) => Some(&TWO_NORMS),
+    let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    // The reference's plain attention counts slopes twice; its others, and the model as it was released, count them once.
+    arch.each_attention(|_, attention| attention.alibi = alibi.then_some(Alibi { most: 8.0, rounded: true }));
+    let stored = match (grouped, parallel, shares) {
+        (true, ..) => Some(if one { &GROUPS } else { &TWO_NORMS }),
+        (false, true, true) => None,
+        (false, true, false) => Some(&BY_HEAD),
+        (false, false, true) => Some(&IN_TURN),
+        (false, false, false) => Some(&IN_TURN_BY_HEAD),
     };
     Ok(Arch { stored, ..arch })
 }

@@ -1,7 +1,7 @@
 //! MPT: layer norms without bias, no bias anywhere, scores that fall with distance, queries, keys and values that may be cut off.
 
 use super::{Family, Names, Qkv, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Norm};
+use crate::model::arch::{Alibi, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
 use crate::model::mixer::AttentionWeights;
@@ -70,7 +70,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     };
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
     arch.each_attention(|_, attention| {
-        (attention.alibi, attention.clip) = (Some(slopes), clip);
+        (attention.alibi, attention.clip) = (Some(Alibi { most: slopes, rounded: false }), clip);
         attention.heads.scale = scale.unwrap_or(attention.heads.scale);
     });
     Ok(arch)

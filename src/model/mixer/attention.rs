@@ -10,10 +10,11 @@ use crate::model::weights::form::{Form, Loaded, Located, Named, Same, Translate}
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
 use crate::model::weights::{Linear, NormWeights};
 use crate::ops::rows::Rows;
-use crate::ops::{self, Activation, NormBy, attention::Heads, attention::Terms, attention::opened};
+use crate::ops::{self, Activation, NormBy, attention::Heads, attention::Terms, attention::chosen, attention::opened};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
+use std::sync::Arc;
 
 /// The norms of queries and of keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,8 +46,8 @@ pub struct Attention {
     pub qk_norm: Option<QkNorm>,
     /// Queries, keys and values are cut off at this size on both sides (OLMo).
     pub clip: Option<f64>,
-    /// Whether scores fall with the distance of keys, the heads' slopes being powers of this share of 2 (ALiBi): 8.
-    pub alibi: Option<f64>,
+    /// Whether scores fall with the distance of keys.
+    pub alibi: Option<Alibi>,
     /// Whether each head has a sink, a score that takes its share of the pattern and reads nothing (GPT-OSS).
     pub sinks: bool,
     /// Queries grow with their position.
@@ -67,6 +68,15 @@ pub struct Attention {
     pub out_bias: bool,
 }
 
+/// How scores fall with the distance of keys (ALiBi; Press et al. 2022).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Alibi {
+    /// The heads' slopes are powers of this share of 2: 8.
+    pub most: f64,
+    /// Whether scores instead gain slopes times the positions of keys, rounded to bfloat16, before they are scaled (Falcon).
+    pub rounded: bool,
+}
+
 /// The narrow ways of latent attention.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Latent {
@@ -76,6 +86,18 @@ pub struct Latent {
     pub keys_values: usize,
     /// How many numbers of a query and a key are rotated: all heads share those of the key.
     pub rotary: usize,
+    /// What chooses the keys that each position sees, where it does not see all.
+    pub index: Option<Index>,
+}
+
+/// A lightning indexer (DeepSeek-AI 2025): few small heads, whose queries are made of the narrow numbers of all queries and share one
+/// key, say which keys each position sees. Which ones these are depends on what attention reads; the choice has no gradient.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Index {
+    pub heads: usize,
+    pub d_head: usize,
+    /// How many keys a position sees at most.
+    pub top: usize,
 }
 
 /// How queries grow with their position `p`: they are multiplied by `1 + beta ln(1 + floor((p + shift) / original))`
@@ -121,7 +143,7 @@ impl Attention {
 
     /// What a head's scores lose for each position that a key lies back: those of `transformers` for BLOOM and MPT.
     fn slopes(&self) -> Vec<f32> {
-        let Some(most) = self.alibi else { return Vec::new() };
+        let Some(Alibi { most, .. }) = self.alibi else { return Vec::new() };
         let n = self.heads.n_heads;
         let whole = if n.is_power_of_two() { n } else { n.next_power_of_two() / 2 };
         let power = |i: usize, of: usize| 2f64.powf(-most * i as f64 / of as f64) as f32;
@@ -174,10 +196,15 @@ impl Attention {
 
     pub(super) fn carried(&self) -> Carried {
         if self.shares.is_some() {
-            return Carried::KeysValues { keys: 0, values: 0 };
+            return Carried::KeysValues { keys: 0, values: 0, index: 0 };
         }
         let [_, keys, values, _] = self.heads.widths();
-        Carried::KeysValues { keys, values }
+        Carried::KeysValues { keys, values, index: self.index().map_or(0, |of| of.d_head) }
+    }
+
+    /// What chooses the keys that each position sees, where it does not see all.
+    pub fn index(&self) -> Option<Index> {
+        self.latent.and_then(|latent| latent.index)
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
@@ -191,7 +218,11 @@ impl Attention {
         let Some(of) = self.latent else { return d * (q + k + v + read + gate) };
         let (narrow, rotary) = (of.keys_values as u64, of.rotary as u64);
         let queries = of.queries.map_or(d * q, |n| n as u64 * (d + q));
-        queries + d * (narrow + rotary + read + gate) + narrow * (k - self.heads.n_heads as u64 * rotary + v)
+        let index = of.index.map_or(0, |index| {
+            let (heads, each) = (index.heads as u64, index.d_head as u64);
+            of.queries.unwrap_or(0) as u64 * heads * each + d * (heads + each)
+        });
+        queries + index + d * (narrow + rotary + read + gate) + narrow * (k - self.heads.n_heads as u64 * rotary + v)
     }
 
     /// Scores, and what is read by them: two operations each for every number of a head and key that a row sees.
@@ -201,7 +232,8 @@ impl Attention {
         let growing = self.heads.window.map_or(end, |w| end.min(w).max(start));
         let keys = triangle(growing) - triangle(start) + (end - growing) * self.heads.window.unwrap_or(0);
         let [queries, .., read] = self.heads.widths();
-        2.0 * keys as f64 * (queries + read) as f64
+        let index = self.index().map_or(0, |of| of.heads * of.d_head);
+        2.0 * keys as f64 * (queries + read + index) as f64
     }
 
     pub(super) fn check(&self, ropes: &[Rope]) -> std::result::Result<(), String> {
@@ -222,6 +254,18 @@ impl Attention {
         }
         if self.keys_as_values && self.heads.d_value() != d_head || self.latent.is_some() && self.shares.is_some() {
             return Err("keys cannot stand for values here".to_string());
+        }
+        if let Some((latent, of)) = self.latent.and_then(|latent| Some((latent, latent.index?))) {
+            let sizes = [of.heads, of.d_head, of.top];
+            if latent.queries.is_none() || rope.is_none_or(|rope| 2 * rope.pairs() > of.d_head) || sizes.contains(&0) {
+                return Err(format!("keys chosen by {of:?} do not fit {latent:?}"));
+            }
+            if self.alibi.is_some() {
+                return Err("scores that fall with distance are not implemented where keys are chosen".to_string());
+            }
+        }
+        if self.alibi.is_some_and(|alibi| alibi.rounded) && self.heads.softcap.is_some() {
+            return Err("scores that gain with position and a soft-cap do not go together".to_string());
         }
         if self.heads.chunk == Some(0) {
             return Err("attention within chunks of 0 positions sees nothing".to_string());
@@ -313,6 +357,17 @@ impl Attention {
                 kv: Some(at.linear(name(|l| l.kv), d_model, Outputs::of(all, 0..of.keys_values), bias)),
                 kv_norm: Some(at.norm(name(|l| l.kv_norm), inner, of.keys_values)),
                 k_rotary: Some(at.linear(name(|l| l.kv), d_model, keys, bias)),
+                index: of.index.zip(named.and_then(|of| of.index.as_ref())).map(|(index, names)| IndexWeights {
+                    q: at.linear(
+                        names.q,
+                        of.queries.unwrap_or(d_model),
+                        Outputs::whole(index.heads * index.d_head),
+                        false,
+                    ),
+                    k: at.linear(names.k, d_model, Outputs::whole(index.d_head), false),
+                    k_norm: at.norm(names.k_norm, Norm::layer(1e-6), index.d_head),
+                    weights: at.linear(names.weights, d_model, Outputs::whole(index.heads), false),
+                }),
             }),
             o: at.linear(names.o, heads * d_value, Outputs::whole(d_model), self.out_bias),
         }
@@ -394,6 +449,24 @@ pub struct LatentWeights<F: Form = Loaded> {
     pub kv_norm: Option<F::Norm>,
     /// The part of keys that is rotated, the same for all heads.
     pub k_rotary: Option<F::Matrix>,
+    pub index: Option<IndexWeights<F>>,
+}
+
+/// The parts of an [`Index`].
+pub struct IndexWeights<F: Form = Loaded> {
+    /// Of the narrow numbers of queries.
+    pub q: F::Matrix,
+    pub k: F::Matrix,
+    pub k_norm: F::Norm,
+    /// How much each head counts.
+    pub weights: F::Matrix,
+}
+
+impl<F: Form> IndexWeights<F> {
+    fn translate<G: Form, T: Translate<F, G>>(&self, to: &T) -> std::result::Result<IndexWeights<G>, T::Error> {
+        let (q, k) = (to.matrix(&self.q)?, to.matrix(&self.k)?);
+        Ok(IndexWeights { q, k, k_norm: to.norm(&self.k_norm)?, weights: to.matrix(&self.weights)? })
+    }
 }
 
 impl<F: Form> LatentWeights<F> {
@@ -405,6 +478,7 @@ impl<F: Form> LatentWeights<F> {
             kv: to.matrix_if(&self.kv)?,
             kv_norm: to.norm_if(&self.kv_norm)?,
             k_rotary: to.matrix_if(&self.k_rotary)?,
+            index: self.index.as_ref().map(|index| index.translate(to)).transpose()?,
         })
     }
 }
@@ -469,7 +543,11 @@ impl AttentionWeights {
         if let Some(gate) = &self.gate {
             acts.put(AttnGate, ops::activate(&gate.apply(&x)?, Activation::Sigmoid)?);
         }
-        drop(x);
+        match shape.index() {
+            // Kept as a live value of the pass, so that rows which the hook adds have it too.
+            Some(_) => acts.put(AttnIn, x),
+            None => drop(x),
+        }
         for kind in shape.ports() {
             hook.at(kind.at(l), acts)?;
         }
@@ -501,13 +579,9 @@ impl AttentionWeights {
             Some(of) => matrix.apply_by_group(x, of, matrix.weight.dims()?.0 / heads),
         };
         let Some(latent) = &self.latent else { return applied(x) };
-        let narrow = |matrix: &Option<Linear>, of: &Option<NormWeights>| match matrix {
-            Some(matrix) => norm(&matrix.apply(x)?, of.as_ref()),
-            None => Ok(x.clone()),
-        };
         let made = match port {
-            SiteKind::Q => applied(&narrow(&latent.q, &latent.q_norm)?)?,
-            _ => applied(&narrow(&latent.kv, &latent.kv_norm)?)?,
+            SiteKind::Q => applied(&narrow(x, &latent.q, &latent.q_norm)?)?,
+            _ => applied(&narrow(x, &latent.kv, &latent.kv_norm)?)?,
         };
         let (SiteKind::K, Some(rotary)) = (port, &latent.k_rotary) else { return Ok(made) };
         // All heads have the same.
@@ -565,11 +639,42 @@ impl AttentionWeights {
     }
 }
 
+/// The narrow numbers that latent attention makes queries, or keys and values, of.
+fn narrow(x: &Tensor, matrix: &Option<Linear>, of: &Option<NormWeights>) -> Result<Tensor> {
+    match matrix {
+        Some(matrix) => norm(&matrix.apply(x)?, of.as_ref()),
+        None => Ok(x.clone()),
+    }
+}
+
 impl AttentionWeights {
     /// What a head's scores have beside the products.
     fn terms(&self, shape: &Attention) -> Result<Terms> {
         let sinks = self.sinks.as_ref().map(ops::to_vec).transpose()?.unwrap_or_default();
-        Ok(Terms { slopes: shape.slopes().into(), sinks: sinks.into() })
+        let rounded = shape.alibi.filter(|alibi| alibi.rounded).map(|_| shape.heads.scale as f32);
+        Ok(Terms { slopes: shape.slopes().into(), rounded, sinks: sinks.into(), chosen: None })
+    }
+
+    /// Which keys each row sees, where the layer chooses them by what it reads, which must be live then.
+    fn choose(
+        &self,
+        shape: &Attention,
+        around: &Around,
+        acts: &mut Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<Option<Arc<[Box<[u32]>]>>> {
+        let weights = self.latent.as_ref().and_then(|latent| Some((latent, latent.index.as_ref()?)));
+        let (Some(of), Some((latent, index))) = (shape.index(), weights) else { return Ok(None) };
+        let (x, rows) = (acts.take(SiteKind::AttnIn)?.detach(), &acts.rows);
+        let turned = |x: Tensor| match shape.rope.and_then(|rope| around.angles.get(rope)) {
+            Some((cos, sin)) => ops::rotate(&x, of.d_head, cos, sin, &rows.entries),
+            None => Ok(x),
+        };
+        let queries = turned(index.q.apply(&narrow(&x, &latent.q, &latent.q_norm)?)?)?;
+        let keys = turned(norm(&index.k.apply(&x)?, Some(&index.k_norm))?)?;
+        let keys = &hook.carry(around.layer, 2, keys)?;
+        let (queries, weights) = (&queries, &index.weights.apply(&x)?);
+        chosen::chosen(&chosen::Index { queries, weights, keys, top: of.top }, rows, shape.heads).map(Some)
     }
 
     /// `z` of queries, keys and values that are not rotated yet, `[rows, width]` each.
@@ -639,7 +744,8 @@ impl AttentionWeights {
 
     /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
     fn attend(&self, shape: &Attention, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let (l, heads, terms) = (around.layer, shape.heads, self.terms(shape)?);
+        let (l, heads) = (around.layer, shape.heads);
+        let terms = Terms { chosen: self.choose(shape, around, acts, hook)?, ..self.terms(shape)? };
         let q = acts.take(SiteKind::RotQ)?;
         let [k, v] = self.keys_values(shape, around, acts, hook)?;
         let z = ops::attention::attend(&q, &k, &v, &acts.rows, heads, &terms)?;

@@ -7,7 +7,9 @@
 mod attention;
 mod recurrent;
 
-pub use attention::{Attention, AttentionWeights, Growth, Latent, LatentWeights, NormOver, QkNorm};
+pub use attention::{
+    Alibi, Attention, AttentionWeights, Growth, Index, IndexWeights, Latent, LatentWeights, NormOver, QkNorm,
+};
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 
@@ -35,7 +37,16 @@ pub enum Mixer {
 pub enum Carried {
     /// Keys and values of all these positions, so many numbers each; of a recurrent mixer, what its convolution reads, and what
     /// its recurrence does.
-    KeysValues { keys: usize, values: usize },
+    /// `index` is that of what keys are chosen by, where they are.
+    KeysValues { keys: usize, values: usize, index: usize },
+}
+
+impl Carried {
+    /// Numbers of each part, in the order of [`super::pass::Hook::carry`].
+    pub fn widths(self) -> [usize; 3] {
+        let Carried::KeysValues { keys, values, index } = self;
+        [keys, values, index]
+    }
 }
 
 impl Mixer {
@@ -70,6 +81,9 @@ impl Mixer {
     /// What it is called.
     pub fn name(&self) -> &'static str {
         match self {
+            Mixer::Attention(Attention { latent: Some(Latent { index: Some(_), .. }), .. }) => {
+                "latent attention to chosen keys"
+            }
             Mixer::Attention(Attention { latent: Some(_), .. }) => "latent attention",
             Mixer::Attention(Attention { gated: true, .. }) => "gated attention",
             Mixer::Attention(_) => "attention",
@@ -99,7 +113,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.carried(),
             Mixer::Recurrent(recurrent) => recurrent.carried(),
-            Mixer::None => Carried::KeysValues { keys: 0, values: 0 },
+            Mixer::None => Carried::KeysValues { keys: 0, values: 0, index: 0 },
         }
     }
 

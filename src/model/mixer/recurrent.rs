@@ -151,6 +151,7 @@ impl Recurrent {
         Carried::KeysValues {
             keys: if self.conv.is_some() { self.channels() } else { 0 },
             values: self.recurrence().map_or(0, |of| of.width()),
+            index: 0,
         }
     }
 

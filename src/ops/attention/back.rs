@@ -5,7 +5,7 @@
 //! `dk = dS^T q`, times the scale. Scores are computed again, a few query rows at a time: nothing as large as a pattern
 //! outlives a task.
 
-use super::{Attention, Heads, Terms};
+use super::{Attention, Heads, Of, Terms};
 use crate::ops::rows::{Rows, Span};
 use crate::ops::simd::{self, Function};
 use crate::ops::to_vec;
@@ -132,7 +132,8 @@ impl Back<'_> {
             for (i, position) in queries.clone().enumerate() {
                 let line = i * w..(i + 1) * w;
                 let visible = self.heads.first_key(position) - keys.start..position + 1 - keys.start;
-                self.scores_back(head, &mut scores[line.clone()], &mut back[line], visible);
+                let of = Of { head, row: rows.start + position, position };
+                self.scores_back(of, &mut scores[line.clone()], &mut back[line], visible);
             }
             multiply(&mut found.q[own.clone()], (m, w, d), rows_of(&back, w), rows_of(&k[seen.clone()], d));
             multiply(&mut found.k[seen], (w, m, d), columns_of(&back, w), rows_of(&q[own], d));
@@ -144,19 +145,19 @@ impl Back<'_> {
     }
 
     /// One row of scores to its pattern, and of the pattern's gradient to the scores'; 0 where the row may not look.
-    fn scores_back(&self, head: usize, scores: &mut [f32], back: &mut [f32], visible: Range<usize>) {
+    fn scores_back(&self, of: Of, scores: &mut [f32], back: &mut [f32], visible: Range<usize>) {
         for row in [&mut *scores, &mut *back] {
             row[..visible.start].fill(0.0);
             row[visible.end..].fill(0.0);
         }
         let (scores, back) = (&mut scores[visible.clone()], &mut back[visible]);
         let Some(cap) = self.heads.softcap.map(|cap| cap as f32) else {
-            super::softmax(scores, 1.0, None, self.terms, head);
+            super::softmax(scores, 1.0, None, self.terms, of);
             simd::softmax_back_row(scores, back);
             return;
         };
         let uncapped = scores.to_vec();
-        super::softmax(scores, 1.0, Some(cap), self.terms, head);
+        super::softmax(scores, 1.0, Some(cap), self.terms, of);
         simd::softmax_back_row(scores, back);
         let capped = back.to_vec();
         simd::slope_times(Function::Softcap(cap), &uncapped, &capped, back);

@@ -76,9 +76,14 @@ impl Block {
         Block { prefix, prefix_len, start: span.start, pieces: Vec::new() }
     }
 
+    /// The position of a row of a piece.
+    pub(super) fn position(&self, piece: &Piece, row: usize) -> usize {
+        self.start + piece.position(row)
+    }
+
     /// The columns of scores that a row of a piece sees, in which the kept keys of the prefix are followed by its own.
     pub(super) fn seen(&self, piece: &Piece, row: usize, heads: Heads) -> Range<usize> {
-        let position = self.start + piece.position(row);
+        let position = self.position(piece, row);
         let column = |p: usize| match p.checked_sub(self.start) {
             Some(own) => self.prefix_len + own - piece.own.passed,
             None => self.prefix_len - (self.start - p),

@@ -14,7 +14,7 @@ pub fn scores(q: &Tensor, k: &Tensor, span: &Span, heads: Heads) -> Result<Tenso
     scores_with(q, k, span, heads, &Terms::default())
 }
 
-/// [`scores`], less what each loses by its key's distance.
+/// [`scores`], less what each loses by its key's distance, minus infinity too where a row does not choose a key.
 ///
 /// # Errors
 /// If candle fails.
@@ -32,12 +32,23 @@ pub fn scores_with(q: &Tensor, k: &Tensor, span: &Span, heads: Heads, terms: &Te
         let all = (span.first()..keys).flat_map(|i| (0..keys).map(move |j| (i, j))).map(|(i, j)| cell(i, j)).collect();
         Tensor::from_vec(all, (1, span.rows.len(), keys), scores.device())
     };
-    let hidden = cells(&|i, j| if j <= i && j >= heads.first_key(i) { 0.0 } else { f32::NEG_INFINITY })?;
-    let scores = match terms.slopes.is_empty() {
-        true => scores.clone(),
-        false => {
+    let chosen = |i: usize, j: usize| {
+        let back = terms.of_row(span.rows.start + i - span.first());
+        // They are sorted, the farthest first.
+        back.is_none_or(|back| back.binary_search_by(|b| ((i - j) as u32).cmp(b)).is_ok())
+    };
+    let seen = |i: usize, j: usize| j <= i && j >= heads.first_key(i) && chosen(i, j);
+    let hidden = cells(&|i, j| if seen(i, j) { 0.0 } else { f32::NEG_INFINITY })?;
+    let scores = match (terms.slopes.is_empty(), terms.rounded) {
+        (true, _) => scores.clone(),
+        (false, None) => {
             let slopes = Tensor::from_vec(terms.slopes.to_vec(), (heads.n_heads, 1, 1), scores.device())?;
             scores.broadcast_sub(&cells(&|i, j| i as f32 - j as f32)?.broadcast_mul(&slopes)?)?
+        }
+        (false, Some(_)) => {
+            let gain = |head| (0..keys).map(move |key| terms.gain(head, key).unwrap_or_default());
+            let gains: Vec<f32> = (0..heads.n_heads).flat_map(gain).collect();
+            scores.broadcast_add(&Tensor::from_vec(gains, (heads.n_heads, 1, keys), scores.device())?)?
         }
     };
     scores.broadcast_add(&hidden)?.transpose(0, 1)?.contiguous()
