@@ -190,13 +190,14 @@ impl Graph {
     /// A sentence that names a layer that has not as many heads as the first, or is of another kind.
     pub fn there(arch: &Arch) -> Result<(), String> {
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
-            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
+            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };
         let first = (arch.n_heads, arch.n_kv_heads);
         let Some(l) = arch.layers.iter().position(|layer| shape(layer) != Some(first)) else { return Ok(()) };
         let why = match (arch.layers[l].mixer, shape(&arch.layers[l])) {
             (Mixer::Recurrent(_), _) => "has a recurrent mixer in place of attention".to_string(),
+            (Mixer::Both(_), _) => "has a recurrent mixer beside its attention".to_string(),
             (_, None) => "has one part alone".to_string(),
             (_, Some((heads, kv))) => {
                 format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1)

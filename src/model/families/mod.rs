@@ -18,6 +18,7 @@ mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
 mod falcon;
+mod falcon_h1;
 mod falcon_mamba;
 mod gemma;
 mod gemma2;
@@ -159,6 +160,7 @@ pub static FAMILIES: &[&Family] = &[
     &falcon_mamba::FALCON_MAMBA,
     &mamba2::MAMBA2,
     &bamba::BAMBA,
+    &falcon_h1::FALCON_H1,
     &jamba::JAMBA,
     &granitemoehybrid::GRANITEMOEHYBRID,
     &nemotron_h::NEMOTRON_H,

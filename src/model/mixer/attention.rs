@@ -1,6 +1,5 @@
 //! Softmax attention over grouped heads: rotated or not, windowed or not, with or without norms of queries and keys.
 
-use super::Carried;
 use crate::model::arch::{Gain, Norm, positive_if_any};
 use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
@@ -155,9 +154,9 @@ impl Attention {
         self
     }
 
-    pub(super) fn carried(&self) -> Carried {
+    pub(super) fn carried(&self) -> [usize; 2] {
         let [_, keys, values, _] = self.heads.widths();
-        Carried::KeysValues { keys, values }
+        [keys, values]
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {

@@ -2,7 +2,7 @@
 
 use super::cache::Kept;
 use super::{Generated, Generation};
-use crate::model::arch::{Arch, Carried, Layer};
+use crate::model::arch::{Arch, Layer};
 use crate::plan::{Plan, Program, Run};
 use crate::run::size::{Size, size};
 use crate::run::{Engine, RunError};
@@ -122,9 +122,7 @@ impl Cutter<'_> {
 
 /// Bytes that one position's keys and values take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
-    let of_layer = |layer: &Layer| match layer.mixer.carried() {
-        Carried::KeysValues { keys, values } => 4 * (keys + values),
-    };
+    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().into_iter().sum::<usize>();
     arch.layers.iter().map(of_layer).sum()
 }
 
