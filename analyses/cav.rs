@@ -268,7 +268,8 @@ impl Cav {
             return bad(format!("{}: {} is in no layer; leave it out", param("layers"), self.site));
         }
         let layers = if self.site.in_layers() { layer_list(self.layers.as_deref(), arch.n_layers)? } else { vec![0] };
-        let sites = layers.into_iter().map(|l| self.site.at(l).check(arch)).collect::<Result<Vec<_>, _>>();
+        let sites =
+            layers.into_iter().map(|l| self.site.at(l).named_in(arch).check(arch)).collect::<Result<Vec<_>, _>>();
         let sites = sites.map_err(|e| AnalysisError::Bad(e.to_string()))?;
         if sites.iter().any(|s| matches!(s.units(arch), Units::HeadsByKeys { .. })) {
             return bad(format!("{}: its width differs with the prompt's length", param("site").is(self.site)));

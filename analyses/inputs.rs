@@ -544,7 +544,8 @@ impl Unit {
     pub fn all(kind: SiteKind, arch: &Arch) -> Result<Vec<Unit>, AnalysisError> {
         let layers = if kind.in_layers() { arch.n_layers } else { 1 };
         let mut units = Vec::new();
-        let checked: Vec<Result<Site, SiteError>> = (0..layers).map(|layer| kind.at(layer).check(arch)).collect();
+        let checked: Vec<Result<Site, SiteError>> =
+            (0..layers).map(|layer| kind.at(layer).named_in(arch).check(arch)).collect();
         // Layers that lack it are passed over where others have it.
         let some = checked.iter().any(Result::is_ok);
         let there = checked.into_iter().filter(|site| !some || site.is_ok());

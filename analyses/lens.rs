@@ -233,11 +233,12 @@ impl Lens {
     /// Where it is read.
     fn sites(&self, arch: &Arch) -> Result<Vec<Site>, AnalysisError> {
         use SiteKind::*;
-        if ![ResidPre, ResidMid, ResidPost, AttnOut, AttnDelta, MlpOut, MlpDelta, PleOut].contains(&self.site) {
+        let added = [MixOut, AttnOut, AttnDelta, MlpOut, MlpDelta, PleOut];
+        if ![ResidPre, ResidMid, ResidPost].contains(&self.site) && !added.contains(&self.site) {
             let why = format!("{}: `{}` is not of the residual stream, nor added to it", param("site"), self.site);
             return Err(AnalysisError::Bad(why));
         }
-        let checked = (0..arch.n_layers).map(|layer| self.site.at(layer).check(arch));
+        let checked = (0..arch.n_layers).map(|layer| self.site.at(layer).named_in(arch).check(arch));
         let (there, not): (Vec<_>, Vec<_>) = checked.partition(Result::is_ok);
         match not.into_iter().find_map(Result::err).filter(|_| there.is_empty()) {
             Some(why) => Err(AnalysisError::Bad(why.to_string())),

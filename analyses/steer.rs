@@ -330,7 +330,7 @@ impl Steer {
             }
             (false, Some(_)) => return Err(bad(format!("{}: {kind} is in no layer; leave it out", param("layer")))),
         };
-        kind.at(layer).check(arch).map_err(|e| bad(e.to_string()))
+        kind.at(layer).named_in(arch).check(arch).map_err(|e| bad(e.to_string()))
     }
 
     /// Writes the vector, as it was made or read, for llama.cpp.

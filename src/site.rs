@@ -7,7 +7,7 @@
 
 mod transformer_lens;
 
-use crate::model::arch::Arch;
+use crate::model::arch::{Arch, Mixer};
 use crate::model::per_layer;
 use crate::names::nearest;
 use std::fmt;
@@ -24,6 +24,11 @@ pub enum SiteKind {
     ResidPre,
     /// What the attention reads: after the norm before it, where the family has one. `[rows, d_model]`
     AttnIn,
+    /// What the output projection of a recurrent mixer beside attention reads; a recurrent mixer alone has it at
+    /// [`SiteKind::Z`]. `[rows, heads * width]`
+    MixZ,
+    /// That projection's output; of a recurrent mixer alone it is [`SiteKind::AttnOut`]. `[rows, d_model]`
+    MixOut,
     /// Queries before rotation (after the query norm, where the family has one). `[rows, n_heads * d_head]`
     Q,
     /// Keys before rotation (after the key norm, where the family has one), one a KV head. `[rows, n_kv_heads * d_head]`
@@ -85,10 +90,12 @@ pub enum SiteKind {
 use SiteKind::*;
 
 /// Every kind with its name, in the order of the flow.
-pub const KINDS: [(SiteKind, &str); 29] = [
+pub const KINDS: [(SiteKind, &str); 31] = [
     (Embed, "embed"),
     (ResidPre, "resid_pre"),
     (AttnIn, "attn_in"),
+    (MixZ, "mix_z"),
+    (MixOut, "mix_out"),
     (Q, "q"),
     (K, "k"),
     (V, "v"),
@@ -155,7 +162,7 @@ pub enum SiteError {
     #[error("site `{site}`: column {column} does not exist; it has columns 0 to {last}", last = width - 1)]
     NoSuchColumn { site: Site, column: usize, width: usize },
     #[error(
-        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
+        "site `{site}` does not come in heads; those that do are mix_z, q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
     )]
     NoHeads { site: Site },
 }
@@ -164,6 +171,11 @@ impl SiteKind {
     /// The name that users write.
     pub fn name(self) -> &'static str {
         KINDS[self as usize].1
+    }
+
+    /// Whether an edit at the kind, which is of a mixer or before one, reaches other positions in its own layer.
+    pub(crate) fn is_mixed(self) -> bool {
+        self < Z && !matches!(self, MixZ | MixOut)
     }
 
     /// Whether the kind stands in every layer, rather than once in the model.
@@ -206,12 +218,6 @@ impl FromStr for SiteKind {
             Some(Err(e)) => return Err(e),
             None => {}
         }
-        // What recurrent mixers have at these places is also called so.
-        let s = match s {
-            "mix_z" => "z",
-            "mix_out" => "attn_out",
-            other => other,
-        };
         let known = KINDS.iter().find(|(_, name)| *name == s).map(|(kind, _)| *kind);
         known.ok_or_else(|| unknown(nearest(s, KINDS.iter().map(|(_, name)| *name)).join(", ")))
     }
@@ -268,6 +274,18 @@ impl Site {
     /// How many layers, from the first, a pass has gone through or is in where it reaches this site.
     pub fn layers_up_to(self, n_layers: usize) -> usize {
         if self.kind.in_layers() { self.layer + 1 } else { self.first_layer(n_layers) }
+    }
+
+    /// The site under the name that the model has it by: a recurrent mixer that stands alone has `mix_z` and `mix_out` as `z` and
+    /// `attn_out`.
+    #[must_use]
+    pub fn named_in(self, arch: &Arch) -> Site {
+        let alone = arch.layers.get(self.layer).is_some_and(|layer| matches!(layer.mixer, Mixer::Recurrent(_)));
+        match self.kind {
+            MixZ if alone => Z.at(self.layer),
+            MixOut if alone => AttnOut.at(self.layer),
+            _ => self,
+        }
     }
 
     /// Checks that the model has this site.
@@ -341,11 +359,12 @@ pub fn parse_sites(list: &str, arch: &Arch) -> Result<Vec<Site>, SiteError> {
             None => (0, if kind.in_layers() { arch.n_layers - 1 } else { 0 }),
         };
         // Before the range is gone through, which may be of any length.
-        let at_last = kind.at(last).check(arch);
+        let at = |layer: usize| kind.at(layer).named_in(arch).check(arch);
+        let at_last = at(last);
         if layers.is_some() || !kind.in_layers() {
             at_last?;
         }
-        let found: Vec<Result<Site, SiteError>> = (first..=last).map(|layer| kind.at(layer).check(arch)).collect();
+        let found: Vec<Result<Site, SiteError>> = (first..=last).map(at).collect();
         // A kind by itself stands for the layers that have it.
         let some = layers.is_none() && found.iter().any(Result::is_ok);
         for site in found {

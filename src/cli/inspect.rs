@@ -2,7 +2,7 @@
 
 use super::{CliError, ModelArgs, bytes, say};
 use crate::model::Model;
-use crate::model::arch::{Arch, Channel, Experts, Layer, Mixer, Positions};
+use crate::model::arch::{Arch, Channel, Experts, Layer, Positions};
 use crate::model::device;
 use crate::site::{KINDS, SiteKind, Units};
 use candle_core::DType;
@@ -119,7 +119,7 @@ fn template(model: &Model) -> String {
 
 /// Where positions come from in a model that rotates nothing.
 fn positions(arch: &Arch) -> &'static str {
-    let sloped = |layer: &Layer| matches!(layer.mixer, Mixer::Attention(attention) if attention.alibi.is_some());
+    let sloped = |layer: &Layer| layer.mixer.attention().is_some_and(|attention| attention.alibi.is_some());
     match arch.positions {
         Positions::Learned { .. } => "learned positions",
         Positions::Sinusoidal { .. } => "sines and cosines",

@@ -6,9 +6,10 @@
 
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Alibi, Attention, Carried, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
+pub use super::mixer::{Alibi, Attention, Both, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;
+pub use super::weights::Multipliers;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
 use crate::site::{Lack, SiteKind, Units};
@@ -113,12 +114,11 @@ impl Layer {
         own.unwrap_or(Units::Columns { width: d_model })
     }
 
-    /// How many heads the layer's mixer has.
+    /// How many heads the layer's mixer has; of one beside attention, those of attention.
     pub fn heads(&self) -> usize {
         match self.mixer {
-            Mixer::Attention(attention) => attention.heads.n_heads,
             Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
-            Mixer::None => 0,
+            _ => self.mixer.heads().map_or(0, |heads| heads.n_heads),
         }
     }
 
@@ -175,6 +175,8 @@ pub struct Arch {
     pub per_layer: Option<PerLayer>,
     /// Whether each layer ends by multiplying the whole residual stream by a number of its own (Gemma 4).
     pub layer_scalars: bool,
+    /// What parts of every layer are multiplied by as they are read.
+    pub multipliers: Option<Multipliers>,
     /// The unembedding is the embedding.
     pub tied: bool,
     /// How a variant of the family stores its tensors, where it does so in another way.
@@ -218,6 +220,7 @@ impl Arch {
             residual_scale: None,
             per_layer: None,
             layer_scalars: false,
+            multipliers: None,
             tied: false,
             stored: None,
         }
@@ -226,7 +229,7 @@ impl Arch {
     /// Changes the attention of every layer, of whose numbers the first is.
     pub(super) fn each_attention(&mut self, mut change: impl FnMut(usize, &mut Attention)) {
         for (l, layer) in self.layers.iter_mut().enumerate() {
-            if let Mixer::Attention(attention) = &mut layer.mixer {
+            if let Some(attention) = layer.mixer.attention_mut() {
                 change(l, attention);
             }
         }

@@ -348,7 +348,7 @@ pub(crate) mod tests {
         arch.n_layers = windows.len();
         arch.layers = vec![arch.layers[0]; windows.len()];
         for (layer, window) in arch.layers.iter_mut().zip(windows) {
-            if let Mixer::Attention(attention) = &mut layer.mixer {
+            if let Some(attention) = layer.mixer.attention_mut() {
                 attention.heads.window = *window;
             }
         }

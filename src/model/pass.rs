@@ -151,8 +151,8 @@ pub trait Hook {
     /// Whatever stops the pass.
     fn opened(&self, layer: usize) -> Result<Vec<usize>>;
 
-    /// Called with each part of what later positions read of these (see [`super::mixer::Carried`]): keys, rotated, values, and what
-    /// keys are chosen by; returns what the spans name rows of: these themselves, unless the engine keeps them in a cache.
+    /// Called with each part of what later positions read of these (see [`super::mixer::Mixer::carried`]): keys, rotated, values, and
+    /// what keys are chosen by; returns what the spans name rows of: these themselves, unless the engine keeps them in a cache.
     ///
     /// # Errors
     /// Whatever stops the pass.
@@ -195,6 +195,28 @@ pub(crate) struct Around<'a> {
     pub arch: &'a Arch,
     /// The cosines and sines of each of [`Arch::ropes`], on the layer's device.
     pub angles: &'a [(Tensor, Tensor)],
+    /// Whether it stands beside attention, which reads the same after it.
+    pub beside: bool,
+}
+
+impl Around<'_> {
+    /// What the mixer reads.
+    ///
+    /// # Errors
+    /// If it is not live.
+    pub(super) fn read(&self, acts: &mut Acts) -> Result<Tensor> {
+        if self.beside { acts.get(SiteKind::AttnIn).cloned() } else { acts.take(SiteKind::AttnIn) }
+    }
+
+    /// What its output projection reads.
+    pub(super) fn z(&self) -> SiteKind {
+        if self.beside { SiteKind::MixZ } else { SiteKind::Z }
+    }
+
+    /// The number of a part that it carries: those of attention come first.
+    pub(super) fn part(&self, own: usize) -> usize {
+        if self.beside { own + 2 } else { own }
+    }
 }
 
 /// A norm of `x`, if there is one.

@@ -8,6 +8,7 @@
 pub(super) mod form;
 pub(super) mod layout;
 mod matrices;
+mod multipliers;
 
 use super::arch::{Arch, Gain, Norm};
 pub use super::channel::{ChannelWeights, MlpWeights};
@@ -27,6 +28,8 @@ use form::{Located, Same, Translate};
 pub(super) use layout::BUFFERS;
 use layout::{Layout, LinearSpec, NormSpec};
 pub use matrices::{HeadWeights, StoredMatrix};
+pub use multipliers::Multipliers;
+pub(super) use multipliers::Scales;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
@@ -408,7 +411,11 @@ struct Loader<'a> {
 
 impl Loader<'_> {
     fn tensor(&self, stored: &Stored) -> Result<Tensor, WeightsError> {
-        let values = self.checkpoint.read(stored)?;
+        self.of_values(stored, self.checkpoint.read(stored)?)
+    }
+
+    /// What is stored somewhere, as these numbers.
+    fn of_values(&self, stored: &Stored, values: Vec<f32>) -> Result<Tensor, WeightsError> {
         if self.dtype == DType::F16 && values.iter().any(|v| v.abs() > 65_504.0) {
             return Err(WeightsError::Overflow { tensor: stored.name.clone(), dtype: "f16" });
         }
@@ -427,8 +434,12 @@ impl Translate<Located, Loaded> for Loader<'_> {
     type Error = WeightsError;
 
     fn matrix(&self, spec: &LinearSpec) -> Result<Linear, WeightsError> {
-        let bias = spec.bias.as_ref().map(|b| self.tensor(b)).transpose()?;
-        Ok(Linear { weight: Weight::new(&self.tensor(&spec.weight)?)?, bias })
+        let bias = match &spec.bias {
+            Some(bias) => Some(self.of_values(bias, spec.scaled_bias(self.checkpoint.read(bias)?))?),
+            None => None,
+        };
+        let weight = spec.scaled(self.checkpoint.read(&spec.weight)?);
+        Ok(Linear { weight: Weight::new(&self.of_values(&spec.weight, weight)?)?, bias })
     }
 
     fn norm(&self, spec: &NormSpec) -> Result<NormWeights, WeightsError> {

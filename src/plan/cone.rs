@@ -103,9 +103,9 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
     let mut end = start;
     for l in cone.first_layer(arch.n_layers)..arch.n_layers {
         let before = |s: Site| {
-            (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind < SiteKind::Z)
+            (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind.is_mixed())
         };
-        let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind >= SiteKind::Z;
+        let after = |s: Site| s.kind.in_layers() && s.layer == l && !s.kind.is_mixed();
         end = end.max(end_of(&before));
         if end > start {
             end = arch.layers[l].mixer.reach(end, length);

@@ -201,7 +201,7 @@ impl Graph {
             return Err(format!("{rule}; layer {l} reads the keys and values of layer {}", arch.keys_of(l)));
         }
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
-            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
+            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
             (Mixer::Attention(attention), _) if attention.index().is_some() => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };
@@ -212,6 +212,7 @@ impl Graph {
             (Mixer::Attention(attention), None) if attention.index().is_some() => {
                 "chooses the keys that it sees by an indexer, which is no reader".to_string()
             }
+            (Mixer::Both(_), _) => "has a recurrent mixer beside its attention".to_string(),
             (_, None) => "has one part alone".to_string(),
             (_, Some((heads, kv))) => {
                 format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1)

@@ -12,7 +12,7 @@
 
 use super::Found;
 use super::end::log_sum_exp;
-use crate::model::arch::NormKind;
+use crate::model::arch::{Mixer, NormKind};
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::model::weights::{LayerWeights, Linear};
@@ -84,7 +84,7 @@ impl<'a> Attributions<'a> {
     /// The sites that are read.
     pub(super) fn wants(&self, site: Site) -> bool {
         match site.kind {
-            SiteKind::Embed | SiteKind::Z | SiteKind::MlpDelta | SiteKind::PleOut => true,
+            SiteKind::Embed | SiteKind::MixOut | SiteKind::Z | SiteKind::MlpDelta | SiteKind::PleOut => true,
             SiteKind::AttnOut => self.decoder.arch.placement.after(),
             _ => false,
         }
@@ -109,6 +109,7 @@ impl<'a> Attributions<'a> {
             SiteKind::MlpDelta => self.whole(&rows, site.layer, heads),
             // Beside the attention's bias, which is there already.
             SiteKind::PleOut => self.whole(&rows, site.layer, heads + 1),
+            SiteKind::MixOut => self.beside(&rows, site.layer),
             SiteKind::AttnOut => {
                 let arch = &self.decoder.arch;
                 for (entry, row) in self.entries.iter_mut().zip(&rows) {
@@ -123,6 +124,19 @@ impl<'a> Attributions<'a> {
             _ => {}
         }
         Ok(())
+    }
+
+    /// What a mixer beside attention adds, in the cell of attention's bias.
+    fn beside(&mut self, rows: &[&[f32]], layer: usize) {
+        let arch = &self.decoder.arch;
+        let Mixer::Both(both) = arch.layers[layer].mixer else { return };
+        let scale = both.scales[1] * arch.residual_scale.unwrap_or(1.0);
+        let at = cell(arch.n_heads, layer, arch.n_heads + 1);
+        for (entry, row) in self.entries.iter_mut().zip(rows) {
+            for (k, t) in entry.tokens.iter().enumerate() {
+                entry.cells[at * entry.tokens.len() + k] += scale * dot(row, &self.rows[*t]);
+            }
+        }
     }
 
     /// What one component adds as a whole.
@@ -165,7 +179,7 @@ impl<'a> Attributions<'a> {
                 for (h, added) in dots.iter().enumerate().filter(|_| own.is_some()) {
                     entry.cells[(first + h) * n + k] = f64::from(*added);
                 }
-                entry.cells[(first + heads + 1) * n + k] = bias + rest;
+                entry.cells[(first + heads + 1) * n + k] += bias + rest;
             }
         }
         Ok(())
@@ -298,7 +312,7 @@ pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f
         Some(norm) => (heads.broadcast_mul(&norm.weight)? / arch.norm.divisor(attn_out))?,
         None => heads,
     };
-    match arch.residual_scale {
+    match scale(decoder, &weights) {
         Some(scale) => (gained * scale)?.to_vec2(),
         None => gained.to_vec2(),
     }
@@ -344,11 +358,17 @@ fn through_layer(
         Some(norm) => directions.broadcast_mul(&norm.weight)?,
         None => directions.clone(),
     };
-    let read = match decoder.arch.residual_scale {
+    let read = match scale(decoder, weights) {
         Some(scale) => (read * scale)?,
         None => read,
     };
     Ok((read.matmul(&matrix)?, read))
+}
+
+/// What a layer's `attn_out` is multiplied by on its way to the residual stream, if it is.
+fn scale(decoder: &Decoder, weights: &LayerWeights) -> Option<f64> {
+    let scale = decoder.arch.residual_scale.unwrap_or(1.0) * weights.mixer.scale();
+    (scale != 1.0).then_some(scale)
 }
 
 /// The number of a cell; an entry's tokens have one each.

@@ -103,8 +103,8 @@ impl Fixture {
             for kind in [ResidPre, Z, AttnGate, AttnOut, Router, SharedOut, MlpOut, PleOut, ResidPost, Pattern] {
                 self.site(engine, kind.at(l), &format!("clean.{}", kind.at(l)))?;
             }
-            for (kind, name) in [(Z, "mix_z"), (AttnOut, "mix_out")] {
-                self.site(engine, kind.at(l), &format!("clean.{name}.{l}"))?;
+            for kind in [MixZ, MixOut] {
+                self.site(engine, kind.at(l).named_in(&self.model.decoder.arch), &format!("clean.{}", kind.at(l)))?;
             }
         }
         self.site(engine, Logits.at(0), "clean.logits")
@@ -118,19 +118,22 @@ impl Fixture {
         }
         let shape = self.golden.shape(name);
         let (layers, heads) = (shape[1], shape.get(2).copied().unwrap_or(1));
+        let recurrent = with == "mix_layers";
         let with: Vec<usize> = self.golden.values(with).into_iter().map(|l| l as usize).collect();
         let found = self.read(engine, |plan, prompt, donor| {
             for layer in &with {
                 for head in 0..heads {
-                    let (kind, part) = match shape.len() {
-                        3 => (SiteKind::Z, Part::Heads(vec![head])),
-                        _ => (SiteKind::AttnOut, Part::All),
+                    let (kind, part) = match (shape.len(), recurrent) {
+                        (3, true) => (SiteKind::MixZ, Part::Heads(vec![head])),
+                        (3, false) => (SiteKind::Z, Part::Heads(vec![head])),
+                        _ => (SiteKind::MixOut, Part::All),
                     };
+                    let site = kind.at(*layer).named_in(&self.model.decoder.arch);
                     let (positions, change) = match silenced {
                         true => (Positions::All, Change::Zero),
                         false => (Positions::Last, Change::interchange(donor)),
                     };
-                    let edit = Edit { site: kind.at(*layer), part, positions, change };
+                    let edit = Edit { site, part, positions, change };
                     let fork = plan.fork(prompt, vec![edit]);
                     plan.read(fork, metric());
                 }
@@ -187,7 +190,7 @@ fn every_family_gives_what_transformers_gives() {
 
 #[test]
 fn every_family_is_tested_described_and_counted() {
-    use gatelens::model::arch::{Channel, Mixer};
+    use gatelens::model::arch::Channel;
     use gatelens::model::families::FAMILIES;
     use std::collections::BTreeMap;
 
@@ -201,8 +204,8 @@ fn every_family_is_tested_described_and_counted() {
         let of = kinds.entry(arch.family.name()).or_default();
         for layer in &arch.layers {
             of[0] |= matches!(layer.channel, Channel::Experts(_));
-            of[1] |= matches!(layer.mixer, Mixer::Attention(attention) if attention.gated);
-            of[2] |= matches!(layer.mixer, Mixer::Recurrent(_));
+            of[1] |= layer.mixer.attention().is_some_and(|attention| attention.gated);
+            of[2] |= layer.mixer.recurrent().is_some();
         }
     }
     let all: Vec<&str> = FAMILIES.iter().map(|family| family.name()).collect();

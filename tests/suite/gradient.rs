@@ -2,7 +2,7 @@
 
 use crate::support::{FAMILIES, Golden, family_dir, open, other_families};
 use candle_core::DType;
-use gatelens::model::arch::{Activation as Activations, Channel, Layer, Mixer};
+use gatelens::model::arch::{Activation as Activations, Channel, Layer};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Array, Engine, Options, Reading, Told, run, size};
@@ -164,7 +164,7 @@ fn gradients_equal_finite_differences_at_every_site_of_every_other_family() {
         let arch = &model.decoder.arch;
         let sites = sites(&model, &(0..arch.n_layers).collect::<Vec<_>>());
         let has_edges = |layer: &Layer| {
-            let clipped = matches!(layer.mixer, Mixer::Attention(attention) if attention.clip.is_some());
+            let clipped = layer.mixer.attention().is_some_and(|attention| attention.clip.is_some());
             let relu = matches!(layer.channel, Channel::Mlp(mlp) if mlp.activation == Activations::Relu);
             clipped || relu || matches!(layer.channel, Channel::Experts(_))
         };

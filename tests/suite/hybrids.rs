@@ -151,8 +151,11 @@ fn edges_are_of_models_whose_layers_are_alike_and_refused_by_the_layer_that_is_n
     let bench = Bench::of("mixtral");
     let edges = bench.table("edges", &["--direction", "necessity", "--exact", "5"], "edges.parquet");
     assert!(edges.rows() > 100);
-    for (family, layer) in [("jamba", "layer 0 has a recurrent mixer"), ("nemotron_h", "layer 0 has a recurrent mixer")]
-    {
+    for (family, layer) in [
+        ("jamba", "layer 0 has a recurrent mixer"),
+        ("nemotron_h", "layer 0 has a recurrent mixer"),
+        ("falcon_h1", "layer 0 has a recurrent mixer beside its attention"),
+    ] {
         let (_, ended) = Bench::of(family).ended("edges", &["--direction", "necessity"]);
         assert!(ended.code != 0 && ended.stderr.contains(layer), "{family}: {}", ended.stderr);
     }

@@ -5,6 +5,7 @@
 
 use super::mlp::{Mlp, MlpWeights};
 use crate::model::pass::{Acts, Hook};
+use crate::model::weights::Scales;
 use crate::model::weights::form::{Form, Loaded, Located, Translate};
 use crate::model::weights::layout::{LayerLayout, LinearSpec, Outputs};
 use crate::ops::{self, Activation};
@@ -277,7 +278,7 @@ impl Experts {
                 MlpWeights {
                     gate: Some(of(gate)),
                     up: of(up),
-                    down: LinearSpec { weight: down, bias: None },
+                    down: LinearSpec { weight: down, bias: None, scales: Scales::default() },
                     xielu: None,
                 }
             }

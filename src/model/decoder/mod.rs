@@ -277,7 +277,7 @@ impl Decoder {
         let out = w.mixer.forward(around, acts, hook)?;
         acts.put(AttnOut, out);
         hook.at(AttnOut.at(l), acts)?;
-        let delta = self.added(&acts.take(AttnOut)?, w.attn_post_norm.as_ref())?;
+        let delta = self.added(&w.mixer.sum(acts)?, w.attn_post_norm.as_ref())?;
         acts.put(AttnDelta, delta);
         hook.at(AttnDelta.at(l), acts)?;
         if !self.arch.parallel {
@@ -448,7 +448,7 @@ impl Decoder {
 
     /// What is around a layer's mixer.
     pub(crate) fn around<'a>(&'a self, layer: usize, angles: &'a Angles) -> Around<'a> {
-        Around { layer, arch: &self.arch, angles: &angles.tables[self.places.index(layer)] }
+        Around { layer, arch: &self.arch, angles: &angles.tables[self.places.index(layer)], beside: false }
     }
 
     /// What a layer's mixer reads of residual streams: after its norm, where it has one before. `[rows, d_model]`

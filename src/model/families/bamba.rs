@@ -48,7 +48,8 @@ pub(super) fn mamba2(r: &Reader, arch: &Arch) -> Result<Recurrent, ConfigError> 
     r.pass_over(mamba::OF_TRAINING);
     r.pass_over(&["mamba_chunk_size", "mamba_expand"]);
     let heads = r.size("mamba_n_heads")?;
-    let inner = arch.d_model.saturating_mul(r.opt_size("mamba_expand")?.unwrap_or(2));
+    let expanded = arch.d_model.saturating_mul(r.opt_size("mamba_expand")?.unwrap_or(2));
+    let inner = r.opt_size("mamba_d_ssm")?.unwrap_or(expanded);
     let d_head = match r.take("mamba_d_head").filter(|d| d.as_str() != Some("auto")) {
         None => r.divide("mamba_n_heads", inner, heads)?,
         Some(_) => r.size("mamba_d_head")?,
@@ -60,8 +61,9 @@ pub(super) fn mamba2(r: &Reader, arch: &Arch) -> Result<Recurrent, ConfigError> 
         d_state: r.size("mamba_d_state")?,
         groups,
         limits: r.limits("time_step_limit")?,
-        norm: arch.norm,
+        norm: Some(arch.norm),
         norm_groups: groups,
+        gate_last: false,
     };
     let (conv_bias, bias) = (r.flag("mamba_conv_bias", true)?, r.flag("mamba_proj_bias", false)?);
     Ok(Recurrent { kind, conv: Some(r.size("mamba_d_conv")?), conv_bias, bias })

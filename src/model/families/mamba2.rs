@@ -19,8 +19,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         d_state: r.size("state_size")?,
         groups,
         limits: r.limits("time_step_limit")?,
-        norm: Norm::rms(eps),
+        norm: Some(Norm::rms(eps)),
         norm_groups: groups,
+        gate_last: false,
     };
     let conv_bias = r.flag("use_conv_bias", true)?;
     let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: r.flag("use_bias", false)? };

@@ -19,6 +19,7 @@ mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
 mod falcon;
+mod falcon_h1;
 mod falcon_mamba;
 mod gemma;
 mod gemma2;
@@ -162,6 +163,7 @@ pub static FAMILIES: &[&Family] = &[
     &falcon_mamba::FALCON_MAMBA,
     &mamba2::MAMBA2,
     &bamba::BAMBA,
+    &falcon_h1::FALCON_H1,
     &jamba::JAMBA,
     &granitemoehybrid::GRANITEMOEHYBRID,
     &nemotron_h::NEMOTRON_H,

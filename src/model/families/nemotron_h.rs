@@ -68,8 +68,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         d_state: r.size("ssm_state_size")?,
         groups,
         limits: r.limits("time_step_limit")?,
-        norm,
+        norm: Some(norm),
         norm_groups: groups,
+        gate_last: false,
     };
     let (conv_bias, plain) = (r.flag("use_conv_bias", true)?, r.flag("use_bias", false)?);
     let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: plain };

@@ -1,6 +1,5 @@
 //! Softmax attention over grouped heads: rotated or not, windowed or not, with or without norms of queries and keys.
 
-use super::Carried;
 use crate::model::arch::{Gain, Norm, positive_if_any};
 use crate::model::checkpoint::Stored;
 use crate::model::families::Qkv;
@@ -194,12 +193,12 @@ impl Attention {
         self
     }
 
-    pub(super) fn carried(&self) -> Carried {
+    pub(super) fn carried(&self) -> Vec<usize> {
         if self.shares.is_some() {
-            return Carried::KeysValues { keys: 0, values: 0, index: 0 };
+            return vec![0, 0];
         }
         let [_, keys, values, _] = self.heads.widths();
-        Carried::KeysValues { keys, values, index: self.index().map_or(0, |of| of.d_head) }
+        [keys, values].into_iter().chain(self.index().map(|of| of.d_head)).collect()
     }
 
     /// What chooses the keys that each position sees, where it does not see all.

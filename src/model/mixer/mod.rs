@@ -5,11 +5,13 @@
 //! tensors are stored. A new kind is a variant here and a file beside `attention`.
 
 mod attention;
+mod both;
 mod recurrent;
 
 pub use attention::{
     Alibi, Attention, AttentionWeights, Growth, Index, IndexWeights, Latent, LatentWeights, NormOver, QkNorm,
 };
+pub use both::Both;
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
 
@@ -28,33 +30,19 @@ use candle_core::{Result, Tensor};
 pub enum Mixer {
     Attention(Attention),
     Recurrent(Recurrent),
+    /// Attention and a recurrent mixer side by side.
+    Both(Both),
     /// The layer has a channel alone.
     None,
-}
-
-/// What a fork takes over from its base, for the positions before its own first one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Carried {
-    /// Keys and values of all these positions, so many numbers each; of a recurrent mixer, what its convolution reads, and what
-    /// its recurrence does.
-    /// `index` is that of what keys are chosen by, where they are.
-    KeysValues { keys: usize, values: usize, index: usize },
-}
-
-impl Carried {
-    /// Numbers of each part, in the order of [`super::pass::Hook::carry`].
-    pub fn widths(self) -> [usize; 3] {
-        let Carried::KeysValues { keys, values, index } = self;
-        [keys, values, index]
-    }
 }
 
 impl Mixer {
     /// Why the mixer lacks a site; nothing where it has it, or the site is none of a mixer's.
     pub fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         match self {
-            Mixer::Attention(attention) => attention.lacks(kind),
+            Mixer::Attention(attention) => lacks_beside(kind).or_else(|| attention.lacks(kind)),
             Mixer::Recurrent(recurrent) => recurrent.lacks(kind),
+            Mixer::Both(both) => both.lacks(kind),
             Mixer::None => lacks_mixer(kind),
         }
     }
@@ -64,6 +52,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.units(kind, d_model),
             Mixer::Recurrent(recurrent) => recurrent.units(kind, d_model),
+            Mixer::Both(both) => both.units(kind, d_model),
             Mixer::None => None,
         }
     }
@@ -74,6 +63,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.reach(end, length),
             Mixer::Recurrent(recurrent) => recurrent.reach(end, length),
+            Mixer::Both(both) => both.attention.reach(end, length).max(both.recurrent.reach(end, length)),
             Mixer::None => end,
         }
     }
@@ -88,41 +78,59 @@ impl Mixer {
             Mixer::Attention(Attention { gated: true, .. }) => "gated attention",
             Mixer::Attention(_) => "attention",
             Mixer::Recurrent(recurrent) => recurrent.name(),
+            Mixer::Both(both) => both.name(),
             Mixer::None => "no mixer",
+        }
+    }
+
+    /// It as attention, alone or beside another.
+    pub fn attention(&self) -> Option<&Attention> {
+        match self {
+            Mixer::Attention(attention) | Mixer::Both(Both { attention, .. }) => Some(attention),
+            Mixer::Recurrent(_) | Mixer::None => None,
+        }
+    }
+
+    /// The same, to be changed.
+    pub fn attention_mut(&mut self) -> Option<&mut Attention> {
+        match self {
+            Mixer::Attention(attention) | Mixer::Both(Both { attention, .. }) => Some(attention),
+            Mixer::Recurrent(_) | Mixer::None => None,
+        }
+    }
+
+    /// It as a recurrent mixer, alone or beside attention.
+    pub fn recurrent(&self) -> Option<&Recurrent> {
+        match self {
+            Mixer::Recurrent(recurrent) | Mixer::Both(Both { recurrent, .. }) => Some(recurrent),
+            Mixer::Attention(_) | Mixer::None => None,
         }
     }
 
     /// Its heads, where it has such.
     pub fn heads(&self) -> Option<Heads> {
-        match self {
-            Mixer::Attention(attention) => Some(attention.heads),
-            Mixer::Recurrent(_) | Mixer::None => None,
-        }
+        self.attention().map(|attention| attention.heads)
     }
 
     /// How many positions each one looks back on, itself included; none looks back on all.
     pub fn window(&self) -> Option<usize> {
-        match self {
-            Mixer::Attention(attention) => attention.heads.window,
-            Mixer::Recurrent(_) | Mixer::None => None,
-        }
+        self.heads()?.window
     }
 
-    /// What a fork takes over from its base.
-    pub fn carried(&self) -> Carried {
+    /// What a fork takes over from its base, for each position before its own first one: how many numbers each part has, in the
+    /// order of [`Hook::carry`]'s. Keys and values; of a recurrent mixer, what its convolution reads, and what its recurrence does.
+    pub fn carried(&self) -> Vec<usize> {
         match self {
             Mixer::Attention(attention) => attention.carried(),
-            Mixer::Recurrent(recurrent) => recurrent.carried(),
-            Mixer::None => Carried::KeysValues { keys: 0, values: 0, index: 0 },
+            Mixer::Recurrent(recurrent) => recurrent.carried().to_vec(),
+            Mixer::Both(both) => both.attention.carried().into_iter().chain(both.recurrent.carried()).collect(),
+            Mixer::None => Vec::new(),
         }
     }
 
     /// Whether queries and keys go through a norm of their own.
     pub fn norms_queries(&self) -> bool {
-        match self {
-            Mixer::Attention(attention) => attention.qk_norm.is_some(),
-            Mixer::Recurrent(_) | Mixer::None => false,
-        }
+        self.attention().is_some_and(|attention| attention.qk_norm.is_some())
     }
 
     /// Weights, in numbers, without biases and norms.
@@ -130,6 +138,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.params(d_model),
             Mixer::Recurrent(recurrent) => recurrent.params(d_model),
+            Mixer::Both(both) => both.attention.params(d_model) + both.recurrent.params(d_model),
             Mixer::None => 0,
         }
     }
@@ -140,6 +149,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.flops(start, rows),
             Mixer::Recurrent(recurrent) => recurrent.flops(rows),
+            Mixer::Both(both) => both.attention.flops(start, rows) + both.recurrent.flops(rows),
             Mixer::None => 0.0,
         }
     }
@@ -148,6 +158,7 @@ impl Mixer {
     pub(super) fn by_query_head(self) -> Mixer {
         match self {
             Mixer::Attention(attention) => Mixer::Attention(attention.by_query_head()),
+            Mixer::Both(both) => Mixer::Both(both.by_query_head()),
             other => other,
         }
     }
@@ -160,6 +171,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => attention.check(ropes),
             Mixer::Recurrent(recurrent) => recurrent.check(),
+            Mixer::Both(both) => both.check(ropes),
             Mixer::None => Ok(()),
         }
     }
@@ -169,6 +181,7 @@ impl Mixer {
         match self {
             Mixer::Attention(attention) => MixerWeights::Attention(*attention, attention.stored(at)),
             Mixer::Recurrent(recurrent) => MixerWeights::Recurrent(*recurrent, recurrent.stored(at)),
+            Mixer::Both(both) => MixerWeights::Both(*both, both.attention.stored(at), both.recurrent.stored(at)),
             Mixer::None => MixerWeights::None,
         }
     }
@@ -178,6 +191,7 @@ impl Mixer {
 pub enum MixerWeights<F: Form = Loaded> {
     Attention(Attention, AttentionWeights<F>),
     Recurrent(Recurrent, RecurrentWeights<F>),
+    Both(Both, AttentionWeights<F>, RecurrentWeights<F>),
     None,
 }
 
@@ -185,15 +199,22 @@ impl<F: Form> MixerWeights<F> {
     /// The weights as attention's.
     pub fn attention(&self) -> Option<&AttentionWeights<F>> {
         match self {
-            MixerWeights::Attention(_, weights) => Some(weights),
+            MixerWeights::Attention(_, weights) | MixerWeights::Both(_, weights, _) => Some(weights),
             MixerWeights::Recurrent(..) | MixerWeights::None => None,
         }
     }
 
-    /// The output projection, with how many heads it reads, where they are told apart.
+    /// What its output is multiplied by before it is added to the residual stream, the model's own scale apart: beside another, 1
+    /// elsewhere.
+    pub fn scale(&self) -> f64 {
+        if let MixerWeights::Both(both, ..) = self { both.scales[0] } else { 1.0 }
+    }
+
+    /// The output projection of what [`SiteKind::Z`] is, with how many heads it reads, where they are told apart.
     pub fn out(&self) -> Option<(&F::Matrix, Option<usize>)> {
         match self {
             MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.heads.n_heads))),
+            MixerWeights::Both(both, weights, _) => Some((&weights.o, Some(both.attention.heads.n_heads))),
             MixerWeights::Recurrent(shape, weights) => Some((&weights.out, shape.heads())),
             MixerWeights::None => None,
         }
@@ -210,6 +231,9 @@ impl<F: Form> MixerWeights<F> {
         Ok(match self {
             MixerWeights::Attention(shape, weights) => MixerWeights::Attention(*shape, weights.translate(to)?),
             MixerWeights::Recurrent(shape, weights) => MixerWeights::Recurrent(*shape, weights.translate(to)?),
+            MixerWeights::Both(both, attention, recurrent) => {
+                MixerWeights::Both(*both, attention.translate(to)?, recurrent.translate(to)?)
+            }
             MixerWeights::None => MixerWeights::None,
         })
     }
@@ -226,6 +250,10 @@ impl MixerWeights {
                 Ok(MixerWeights::Attention(shape.by_query_head(), weights.by_query_head(shape)?))
             }
             MixerWeights::Recurrent(shape, weights) => Ok(MixerWeights::Recurrent(*shape, weights.translate(&Same)?)),
+            MixerWeights::Both(both, attention, recurrent) => {
+                let attention = attention.by_query_head(&both.attention)?;
+                Ok(MixerWeights::Both(both.by_query_head(), attention, recurrent.translate(&Same)?))
+            }
             MixerWeights::None => Ok(MixerWeights::None),
         }
     }
@@ -238,9 +266,33 @@ impl MixerWeights {
         match self {
             MixerWeights::Attention(shape, weights) => weights.forward(shape, around, acts, hook),
             MixerWeights::Recurrent(shape, weights) => weights.forward(shape, around, acts, hook),
+            MixerWeights::Both(both, attention, recurrent) => both.forward((attention, recurrent), around, acts, hook),
             MixerWeights::None => candle_core::bail!("layer {} has no mixer", around.layer),
         }
     }
+}
+
+impl MixerWeights {
+    /// `attn_out`, which must be live and is taken, with what is beside it: what is added to the residual stream, before a norm after it.
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub(super) fn sum(&self, acts: &mut Acts) -> Result<Tensor> {
+        match self {
+            MixerWeights::Both(both, ..) => both.sum(acts),
+            _ => acts.take(SiteKind::AttnOut),
+        }
+    }
+}
+
+/// What attention alone lacks.
+fn lacks_beside(kind: SiteKind) -> Option<Lack> {
+    let nearest = match kind {
+        SiteKind::MixZ => SiteKind::Z,
+        SiteKind::MixOut => SiteKind::AttnOut,
+        _ => return None,
+    };
+    Some(Lack { why: "the layer has no recurrent mixer beside its attention", nearest })
 }
 
 /// What a layer without a mixer lacks.
@@ -265,7 +317,9 @@ fn projected(
     hook: &mut dyn Hook,
 ) -> Result<Tensor> {
     let site = SiteKind::HeadOut.at(around.layer);
-    let Some(h) = heads.filter(|_| hook.wants(site)) else { return out.apply(&acts.take(SiteKind::Z)?) };
+    let Some(h) = heads.filter(|_| !around.beside && hook.wants(site)) else {
+        return out.apply(&acts.take(around.z())?);
+    };
     let clean = head_outputs(out, h, acts.get(SiteKind::Z)?)?;
     acts.put(SiteKind::HeadOut, clean);
     // Kept as a live value of the pass, so that rows which the hook adds get theirs too.

@@ -4,7 +4,6 @@
 //! most, a gate and a norm, an output projection. [`Kind`] says what stands at each step. What is before the output projection is the
 //! site `z`, by head where there are heads, and what comes after it is `attn_out`; both are also called `mix_z` and `mix_out`.
 
-use super::Carried;
 use crate::model::arch::{Norm, positive_if_any};
 use crate::model::pass::{Acts, Around, Hook};
 use crate::model::weights::Linear;
@@ -50,9 +49,12 @@ pub enum Kind {
         groups: usize,
         /// What time steps are cut off at.
         limits: [f64; 2],
-        norm: Norm,
+        /// None where there is the gate alone.
+        norm: Option<Norm>,
         /// How many parts of what heads give are normed apart.
         norm_groups: usize,
+        /// Whether the gate comes after the norm.
+        gate_last: bool,
     },
     /// Mamba (Gu and Dao 2023): each channel by itself, with a decay for every number of its state.
     Mamba {
@@ -125,6 +127,9 @@ impl Recurrent {
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         use SiteKind::*;
         let why = "the layer has a recurrent mixer in place of attention";
+        if let Some(lack) = super::lacks_beside(kind) {
+            return Some(Lack { why: "its recurrent mixer stands alone", ..lack });
+        }
         let of_attention = [Q, K, V, RotQ, RotK, Scores, Pattern, AttnGate].contains(&kind);
         let nearest = if of_attention { Z } else { AttnOut };
         (of_attention || (kind == HeadOut && self.heads().is_none())).then_some(Lack { why, nearest })
@@ -147,12 +152,8 @@ impl Recurrent {
         }
     }
 
-    pub(super) fn carried(&self) -> Carried {
-        Carried::KeysValues {
-            keys: if self.conv.is_some() { self.channels() } else { 0 },
-            values: self.recurrence().map_or(0, |of| of.width()),
-            index: 0,
-        }
+    pub(super) fn carried(&self) -> [usize; 2] {
+        [if self.conv.is_some() { self.channels() } else { 0 }, self.recurrence().map_or(0, |of| of.width())]
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
@@ -309,7 +310,7 @@ impl Recurrent {
                 decay: Some(vec![heads]),
                 dt_bias: Some(vec![heads]),
                 skip: Some(vec![heads]),
-                norm: Some((norm, self.width(), self.width() / norm_groups.max(1))),
+                norm: norm.map(|norm| (norm, self.width(), self.width() / norm_groups.max(1))),
                 ..none
             },
             Kind::Mamba { width, d_state, rank, inner } => Parts {
@@ -460,7 +461,7 @@ impl RecurrentWeights {
         acts: &mut Acts,
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
-        let (l, x) = (around.layer, acts.take(SiteKind::AttnIn)?);
+        let (l, x) = (around.layer, around.read(acts)?);
         let read = self.inputs.iter().map(|matrix| matrix.apply(&x)).collect::<Result<Vec<_>>>()?;
         let first = match of.kind {
             Kind::Short { .. } => (&read[0] * &read[2])?,
@@ -468,29 +469,36 @@ impl RecurrentWeights {
             Kind::Lru { .. } => read[1].clone(),
             _ => read[0].clone(),
         };
-        let mixed = self.convolved(of, l, &first, acts, hook)?.to_dtype(DType::F32)?;
+        let mixed = self.convolved(of, around, &first, acts, hook)?.to_dtype(DType::F32)?;
         let wide: Vec<Tensor> = read.iter().map(|x| x.to_dtype(DType::F32)).collect::<Result<_>>()?;
         let z = match of.kind {
             Kind::Short { .. } => (mixed * &wide[1])?,
             _ => {
                 let (packed, past) = self.packed(of, &mixed, &wide, acts)?;
-                let packed = hook.carry(l, 1, packed)?;
+                let packed = hook.carry(l, around.part(1), packed)?;
                 let given = ops::scan(&packed, &acts.rows, there(of.recurrence().as_ref())?.to_owned())?;
                 let given = past.map_or(Ok(given.clone()), |past| given + past)?;
                 self.finished(of, &given, &wide)?
             }
         };
-        acts.put(SiteKind::Z, z.to_dtype(x.dtype())?);
-        hook.at(SiteKind::Z.at(l), acts)?;
+        acts.put(around.z(), z.to_dtype(x.dtype())?);
+        hook.at(around.z().at(l), acts)?;
         super::projected(&self.out, of.heads(), around, acts, hook)
     }
 
     /// The convolution of what it reads, after its non-linearity.
-    fn convolved(&self, of: &Recurrent, l: usize, x: &Tensor, acts: &Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+    fn convolved(
+        &self,
+        of: &Recurrent,
+        around: &Around,
+        x: &Tensor,
+        acts: &Acts,
+        hook: &mut dyn Hook,
+    ) -> Result<Tensor> {
         if of.conv.is_none() {
             return Ok(x.clone());
         }
-        let all = hook.carry(l, 0, x.clone())?;
+        let all = hook.carry(around.layer, around.part(0), x.clone())?;
         let joined = |parts: &[Tensor]| if parts.len() == 1 { Ok(parts[0].clone()) } else { Tensor::cat(parts, 0) };
         let bias = if self.conv_bias.is_empty() { None } else { Some(joined(&self.conv_bias)?) };
         let found = ops::convolution(&all, &joined(&self.conv)?, bias.as_ref(), &acts.rows)?;
@@ -584,6 +592,7 @@ impl RecurrentWeights {
                 let gate = through(there(self.narrow.get(1))?, &read[5])?;
                 ops::activate_gate(&gate, &norm(given)?, Activation::Sigmoid)
             }
+            Kind::Mamba2 { gate_last: true, .. } => ops::activate_gate(&read[1], &norm(given)?, Activation::Silu),
             Kind::Mamba2 { .. } => norm(&ops::activate_gate(&read[1], given, Activation::Silu)?),
             Kind::Mamba { .. } => ops::activate_gate(&read[1], given, Activation::Silu),
             Kind::Lru { activation, .. } => ops::activate_gate(&read[0], given, activation),

@@ -2,6 +2,7 @@
 //! and which of its rows. Reading them is left to [`super`].
 
 use super::form::{Located, There, Translate};
+use super::multipliers::Scales;
 use super::{LayerWeights, WeightsError};
 use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions};
 use crate::model::channel::Part;
@@ -18,6 +19,8 @@ use std::ops::Range;
 pub(in crate::model) struct LinearSpec {
     pub weight: Stored,
     pub bias: Option<Stored>,
+    /// What it is multiplied by as it is read.
+    pub scales: Scales,
 }
 
 /// What a norm is, and where it is stored.
@@ -186,7 +189,7 @@ impl<'a> Layout<'a> {
         let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
         let (before, after) = (a.placement.before(), a.placement.after());
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
-        LayerWeights {
+        let mut spec = LayerWeights {
             attn_norm: norm(names.attn_norm, before && mixes),
             mixer: layer.mixer.stored(&at),
             attn_post_norm: norm(names.attn_post_norm, after && mixes),
@@ -194,7 +197,9 @@ impl<'a> Layout<'a> {
             channel: layer.channel.stored(&at),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
             per_layer: a.per_layer.map(|of| of.stored(l, &at, &whole)),
-        }
+        };
+        a.multipliers.iter().for_each(|by| by.scale(&mut spec));
+        spec
     }
 
     fn layers(&self) -> impl Iterator<Item = LayerSpec> {
@@ -349,13 +354,13 @@ impl LayerLayout<'_> {
             stored(format!("{name}.weight"), vec![out.stored, inputs], rows(out.rows.clone()))
         };
         let bias = bias.then(|| stored(format!("{name}.bias"), vec![out.stored], rows(out.rows)));
-        LinearSpec { weight, bias }
+        LinearSpec { weight, bias, scales: Scales::default() }
     }
 
     /// A matrix of the layer that is stored under this name as it is, without bias.
     pub fn plain(&self, name: &str, inputs: usize, out: Outputs) -> LinearSpec {
         let weight = stored(format!("{}{name}", self.prefix), vec![out.stored, inputs], Pick::Rows(out.rows));
-        LinearSpec { weight, bias: None }
+        LinearSpec { weight, bias: None, scales: Scales::default() }
     }
 
     /// Rows of a matrix that is stored under this name as it is, turned.
@@ -386,7 +391,7 @@ impl LayerLayout<'_> {
         };
         let of_bias = || Pick::Flat(ranges.iter().map(|r| one * outputs + r.start..one * outputs + r.end).collect());
         let bias = bias.then(|| stored(format!("{name}_bias"), vec![n, outputs], of_bias()));
-        LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias }
+        LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias, scales: Scales::default() }
     }
 
     /// A norm of the layer.

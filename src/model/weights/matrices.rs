@@ -1,6 +1,7 @@
 //! Matrices as a checkpoint's files hold them, for whoever asks of weights and not of what a model does: read row by row, never kept.
 
-use super::{MixerWeights, WeightReader, WeightsError};
+use super::layout::LinearSpec;
+use super::{WeightReader, WeightsError};
 use crate::model::checkpoint::{Pick, Stored};
 use crate::model::decoder::Decoder;
 use std::ops::Range;
@@ -71,9 +72,10 @@ impl Decoder {
             return Err(WeightsError::NoLayer { layer });
         }
         let spec = source.layout().layer(layer);
-        let MixerWeights::Attention(attention, weights) = &spec.mixer else { return Ok(None) };
+        let attention = source.arch.layers[layer].mixer.attention();
+        let Some((attention, weights)) = attention.zip(spec.mixer.attention()) else { return Ok(None) };
         let (None, Some(k), Some(v)) = (&weights.latent, &weights.k, &weights.v) else { return Ok(None) };
-        let read = |stored: &Stored| source.checkpoint.read(stored);
+        let read = |part: &LinearSpec| Ok::<_, WeightsError>(part.scaled(source.checkpoint.read(&part.weight)?));
         let heads = &attention.heads;
         Ok(Some(HeadWeights {
             n_heads: heads.n_heads,
@@ -81,10 +83,10 @@ impl Decoder {
             d_head: heads.d_head,
             d_value: heads.d_value(),
             d_model: source.arch.d_model,
-            q: read(&weights.q.weight)?,
-            k: read(&k.weight)?,
-            v: read(&v.weight)?,
-            o: read(&weights.o.weight)?,
+            q: read(&weights.q)?,
+            k: read(k)?,
+            v: read(v)?,
+            o: read(&weights.o)?,
         }))
     }
 

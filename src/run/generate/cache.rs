@@ -8,8 +8,8 @@ use std::ops::Range;
 
 /// Keys, rotated, and values of every layer, in slots that are the same in all layers.
 pub(in crate::run) struct Cache {
-    /// What each layer carries ([`Carried`]). `[slots, width]` each.
-    layers: Vec<[Tensor; 3]>,
+    /// What each layer carries ([`crate::model::arch::Mixer::carried`]). `[slots, width]` each.
+    layers: Vec<Vec<Tensor>>,
     kept: HashMap<Run, Kept>,
 }
 
@@ -36,9 +36,8 @@ impl Cache {
     /// If candle fails.
     pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
         let empty = |layer: usize| {
-            let [keys, values, index] = decoder.arch.layers[layer].mixer.carried().widths();
             let empty = |width: usize| Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer));
-            Ok([empty(keys)?, empty(values)?, empty(index)?])
+            decoder.arch.layers[layer].mixer.carried().into_iter().map(empty).collect::<Result<Vec<Tensor>>>()
         };
         let layers = (0..decoder.arch.n_layers).map(empty).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
