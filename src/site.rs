@@ -38,6 +38,12 @@ pub enum SiteKind {
     Scores,
     /// Attention probabilities. `[rows, n_heads * keys]`, as [`SiteKind::Scores`].
     Pattern,
+    /// What the convolution of a recurrent mixer reads: it mixes it with that of the positions before. `[rows, channels]`
+    ConvIn,
+    /// The state of a recurrent mixer after each position. What comes after it at that position reads it, and the next position goes on
+    /// from it, so an edit changes this position and all later ones. `[rows, heads * keys * values]` of delta rules, `[rows, heads *
+    /// d_head * d_state]` of Mamba 2, `[rows, channels * d_state]` of Mamba; none where a mixer has a convolution alone.
+    State,
     /// The gate of what heads read, between 0 and 1, in families that have one. `[rows, n_heads * d_head]`
     AttnGate,
     /// What a head read, after its gate where it has one, before the output projection. `[rows, n_heads * d_head]`
@@ -80,7 +86,7 @@ pub enum SiteKind {
 use SiteKind::*;
 
 /// Every kind with its name, in the order of the flow.
-pub const KINDS: [(SiteKind, &str); 28] = [
+pub const KINDS: [(SiteKind, &str); 30] = [
     (Embed, "embed"),
     (ResidPre, "resid_pre"),
     (AttnIn, "attn_in"),
@@ -91,6 +97,8 @@ pub const KINDS: [(SiteKind, &str); 28] = [
     (RotK, "rot_k"),
     (Scores, "scores"),
     (Pattern, "pattern"),
+    (ConvIn, "conv_in"),
+    (State, "state"),
     (AttnGate, "attn_gate"),
     (Z, "z"),
     (HeadOut, "head_out"),
@@ -149,7 +157,7 @@ pub enum SiteError {
     #[error("site `{site}`: column {column} does not exist; it has columns 0 to {last}", last = width - 1)]
     NoSuchColumn { site: Site, column: usize, width: usize },
     #[error(
-        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
+        "site `{site}` does not come in heads; those that do are q, k, v, rot_q, rot_k, scores, pattern, state, attn_gate, z, head_out and expert_out"
     )]
     NoHeads { site: Site },
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod recurrent;
+mod states;
 
 pub use attention::{Attention, AttentionWeights, Growth, Latent, LatentWeights, NormOver, QkNorm};
 pub(super) use recurrent::RecurrentNames;
@@ -33,9 +34,10 @@ pub enum Mixer {
 /// What a fork takes over from its base, for the positions before its own first one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// Keys and values of all these positions, so many numbers each; of a recurrent mixer, what its convolution reads, and what
-    /// its recurrence does.
+    /// Keys and values of all these positions, so many numbers each.
     KeysValues { keys: usize, values: usize },
+    /// What the convolution of a recurrent mixer reads at all these positions, and its state after the last.
+    State { reads: usize, state: usize },
 }
 
 impl Mixer {

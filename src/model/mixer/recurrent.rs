@@ -5,6 +5,7 @@
 //! site `z`, by head where there are heads, and what comes after it is `attn_out`; both are also called `mix_z` and `mix_out`.
 
 use super::Carried;
+use super::states::States;
 use crate::model::arch::{Norm, positive_if_any};
 use crate::model::pass::{Acts, Around, Hook};
 use crate::model::weights::Linear;
@@ -124,6 +125,18 @@ impl Recurrent {
 
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         use SiteKind::*;
+        match kind {
+            ConvIn if self.conv.is_none() => {
+                return Some(Lack { why: "the layer's recurrent mixer has no convolution", nearest: AttnIn });
+            }
+            State if self.recurrence().is_none() => {
+                return Some(Lack {
+                    why: "the layer's mixer is a convolution alone and keeps no state",
+                    nearest: ConvIn,
+                });
+            }
+            _ => {}
+        }
         let why = "the layer has a recurrent mixer in place of attention";
         let of_attention = [Q, K, V, RotQ, RotK, Scores, Pattern, AttnGate].contains(&kind);
         let nearest = if of_attention { Z } else { AttnOut };
@@ -131,7 +144,11 @@ impl Recurrent {
     }
 
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
+        let state = self.recurrence().map_or(0, |of| of.cells());
         match (kind, self.heads()) {
+            (SiteKind::ConvIn, _) => Some(Units::Columns { width: self.channels() }),
+            (SiteKind::State, Some(n)) => Some(Units::Heads { n, width: state / n }),
+            (SiteKind::State, None) => Some(Units::Columns { width: state }),
             (SiteKind::Z, Some(n)) => Some(Units::Heads { n, width: self.width() / n }),
             (SiteKind::Z, None) => Some(Units::Columns { width: self.width() }),
             (SiteKind::HeadOut, Some(n)) => Some(Units::Heads { n, width: d_model }),
@@ -148,9 +165,9 @@ impl Recurrent {
     }
 
     pub(super) fn carried(&self) -> Carried {
-        Carried::KeysValues {
-            keys: if self.conv.is_some() { self.channels() } else { 0 },
-            values: self.recurrence().map_or(0, |of| of.width()),
+        Carried::State {
+            reads: if self.conv.is_some() { self.channels() } else { 0 },
+            state: self.recurrence().map_or(0, |of| of.cells()),
         }
     }
 
@@ -467,14 +484,17 @@ impl RecurrentWeights {
             Kind::Lru { .. } => read[1].clone(),
             _ => read[0].clone(),
         };
-        let mixed = self.convolved(of, l, &first, acts, hook)?.to_dtype(DType::F32)?;
+        let mixed = self.convolved(of, l, first, acts, hook)?.to_dtype(DType::F32)?;
         let wide: Vec<Tensor> = read.iter().map(|x| x.to_dtype(DType::F32)).collect::<Result<_>>()?;
         let z = match of.kind {
             Kind::Short { .. } => (mixed * &wide[1])?,
             _ => {
                 let (packed, past) = self.packed(of, &mixed, &wide, acts)?;
-                let packed = hook.carry(l, 1, packed)?;
-                let given = ops::scan(&packed, &acts.rows, there(of.recurrence().as_ref())?.to_owned())?;
+                let recurrence = there(of.recurrence().as_ref())?.to_owned();
+                // As `transformers` lays the state out.
+                let by_value = matches!(of.kind, Kind::Mamba2 { .. });
+                let states = States { of: recurrence, by_value, layer: l, rows: &acts.rows };
+                let given = states.through(&packed, hook)?;
                 let given = past.map_or(Ok(given.clone()), |past| given + past)?;
                 self.finished(of, &given, &wide)?
             }
@@ -485,11 +505,13 @@ impl RecurrentWeights {
     }
 
     /// The convolution of what it reads, after its non-linearity.
-    fn convolved(&self, of: &Recurrent, l: usize, x: &Tensor, acts: &Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+    fn convolved(&self, of: &Recurrent, l: usize, x: Tensor, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         if of.conv.is_none() {
-            return Ok(x.clone());
+            return Ok(x);
         }
-        let all = hook.carry(l, 0, x.clone())?;
+        acts.put(SiteKind::ConvIn, x);
+        hook.at(SiteKind::ConvIn.at(l), acts)?;
+        let all = hook.carry(l, 0, acts.take(SiteKind::ConvIn)?)?;
         let joined = |parts: &[Tensor]| if parts.len() == 1 { Ok(parts[0].clone()) } else { Tensor::cat(parts, 0) };
         let bias = if self.conv_bias.is_empty() { None } else { Some(joined(&self.conv_bias)?) };
         let found = ops::convolution(&all, &joined(&self.conv)?, bias.as_ref(), &acts.rows)?;
