@@ -24,6 +24,12 @@ pub enum SiteKind {
     ResidPre,
     /// What the attention reads: after the norm before it, where the family has one. `[rows, d_model]`
     AttnIn,
+    /// What the convolution of a recurrent mixer reads: it mixes it with that of the positions before. `[rows, channels]`
+    ConvIn,
+    /// The state of a recurrent mixer after each position. What comes after it at that position reads it, and the next position goes on
+    /// from it, so an edit changes this position and all later ones. `[rows, heads * keys * values]` of delta rules, `[rows, heads *
+    /// d_head * d_state]` of Mamba 2, `[rows, channels * d_state]` of Mamba; none where a mixer has a convolution alone.
+    State,
     /// What the output projection of a recurrent mixer beside attention reads; a recurrent mixer alone has it at
     /// [`SiteKind::Z`]. `[rows, heads * width]`
     MixZ,
@@ -90,10 +96,12 @@ pub enum SiteKind {
 use SiteKind::*;
 
 /// Every kind with its name, in the order of the flow.
-pub const KINDS: [(SiteKind, &str); 31] = [
+pub const KINDS: [(SiteKind, &str); 33] = [
     (Embed, "embed"),
     (ResidPre, "resid_pre"),
     (AttnIn, "attn_in"),
+    (ConvIn, "conv_in"),
+    (State, "state"),
     (MixZ, "mix_z"),
     (MixOut, "mix_out"),
     (Q, "q"),
@@ -162,7 +170,7 @@ pub enum SiteError {
     #[error("site `{site}`: column {column} does not exist; it has columns 0 to {last}", last = width - 1)]
     NoSuchColumn { site: Site, column: usize, width: usize },
     #[error(
-        "site `{site}` does not come in heads; those that do are mix_z, q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
+        "site `{site}` does not come in heads; those that do are state, mix_z, q, k, v, rot_q, rot_k, scores, pattern, attn_gate, z, head_out and expert_out"
     )]
     NoHeads { site: Site },
 }

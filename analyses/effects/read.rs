@@ -169,6 +169,7 @@ impl<'a, E: Edited> Read<'a, E> {
             "pattern" => "attention patterns",
             "attn_out" => "attention outputs",
             "mlp_out" => "MLP outputs",
+            "state" => "recurrent states",
             "resid_pre" | "resid_mid" | "resid_post" => "the residual stream",
             other => return other.to_string(),
         };

@@ -6,7 +6,9 @@
 
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Alibi, Attention, Both, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
+pub use super::mixer::{
+    Alibi, Attention, Both, Carried, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent,
+};
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;
 pub use super::weights::Multipliers;

@@ -138,7 +138,7 @@ pub trait Hook {
         usize::MAX
     }
 
-    /// Called at every site that the model has, in the order of the flow, except `scores` and `pattern`. The value is
+    /// Called at every site that the model has, in the order of the flow, except `scores`, `pattern` and `state`. The value is
     /// `acts.get(site.kind)`; a changed one is put back.
     ///
     /// # Errors
@@ -166,6 +166,41 @@ pub trait Hook {
     /// # Errors
     /// Whatever stops the pass.
     fn at_opened(&mut self, site: Site, span: usize, value: Tensor) -> Result<Tensor>;
+
+    /// The spans whose state this layer's recurrence shows, each with the positions after which it does, ascending; of the others it
+    /// never leaves the kernel. A span of which the hook keeps a state before or after its rows is among them.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn stops(&self, _layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        Ok(Vec::new())
+    }
+
+    /// Called with the state of a span after each of these positions, `[1, width of the site]` in f32 on the host; returns the one to
+    /// go on with. Spans come in their order, and a span's positions in theirs.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn at_state(&mut self, _site: Site, (_span, _position): (usize, usize), state: Tensor) -> Result<Tensor> {
+        Ok(state)
+    }
+
+    /// The state that a span's rows go on from, where the engine has kept it, as [`Hook::state_after`] was given it.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn state_before(&self, _layer: usize, _span: usize) -> Result<Option<Tensor>> {
+        Ok(None)
+    }
+
+    /// Called with the state after the last row of each span that [`Hook::stops`] names, `[1, heads * keys * values]` in f32 on the
+    /// host.
+    ///
+    /// # Errors
+    /// Whatever stops the pass.
+    fn state_after(&mut self, _layer: usize, _span: usize, _state: &Tensor) -> Result<()> {
+        Ok(())
+    }
 }
 
 /// Looks at nothing.

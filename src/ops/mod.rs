@@ -36,7 +36,7 @@ pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias,
 pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, portable, products};
 pub use rope::rotate;
-pub use scan::{Recurrence, scan, state};
+pub use scan::{Recurrence, scan, stretch};
 pub use take::take_rows;
 
 use candle_core::backend::BackendStorage;

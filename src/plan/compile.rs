@@ -393,7 +393,11 @@ impl<'p> Named<'p> {
                 self.bad("gradients are not read of runs that take edges after the site: read them of the base")
             );
         }
-        let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && p.site > *site;
+        // States go on from each other.
+        let later = |p: &&Placed| {
+            site.kind == SiteKind::State && p.site == *site && p.positions.iter().max() > positions.iter().min()
+        };
+        let unknown = |p: &&Placed| matches!(p.edit.change, Change::Map(_)) && (p.site > *site || later(p));
         match program.edits(self.run).into_iter().find(unknown) {
             None => Ok(GradientReadout { readout: self.readout, run: self.run, metric, site: *site, positions, columns }),
             Some(placed) => Err(self.bad(format!(

@@ -49,6 +49,7 @@ pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> st
             wanted: wanted.remove(&run).unwrap_or_default(),
             kept: &mut kept,
             attributions: Attributions::new(decoder, program, |r| r == run)?,
+            states: Vec::new(),
         };
         let depth = depths[program.root(run)];
         let resid = hook.pass(&angles, depth)?;
@@ -134,6 +135,8 @@ struct OneRun<'a, 'p> {
     wanted: HashSet<Site>,
     kept: &'a mut Kept,
     attributions: Option<Attributions<'a>>,
+    /// Those of the layer at hand, position by position.
+    states: Vec<Tensor>,
 }
 
 /// `[1, width]`
@@ -157,6 +160,11 @@ impl OneRun<'_, '_> {
 
     /// Makes this run's edits at a site, on `[positions, width]`.
     fn edited(&self, site: Site, x: &Tensor) -> Result<Tensor> {
+        self.edited_rows(site, x, Some)
+    }
+
+    /// Makes this run's edits at a site on some of its rows.
+    fn edited_rows(&self, site: Site, x: &Tensor, row: impl Fn(usize) -> Option<usize> + Copy) -> Result<Tensor> {
         let mut x = x.clone();
         // An interchange sets what the donor had, which is done.
         let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
@@ -164,7 +172,7 @@ impl OneRun<'_, '_> {
             Ok(RowChange::Set(reading::pick(&row, columns).into()))
         };
         for edit in self.edits.iter().filter(|e| e.site == site) {
-            x = ops::edit(&x, &row_edits(edit, Some, take)?)?;
+            x = ops::edit(&x, &row_edits(edit, row, take)?)?;
         }
         Ok(x)
     }
@@ -217,5 +225,21 @@ impl Hook for OneRun<'_, '_> {
             self.kept.insert((self.run, site), flat.clone());
         }
         flat.reshape((n, heads, keys))
+    }
+
+    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        let every = (0..self.program.length(self.run)).collect();
+        Ok(if self.wants(SiteKind::State.at(layer)) { vec![(0, every)] } else { Vec::new() })
+    }
+
+    fn at_state(&mut self, site: Site, (_, position): (usize, usize), state: Tensor) -> Result<Tensor> {
+        let state = self.edited_rows(site, &state, |p| (p == position).then_some(0))?;
+        if self.wanted.contains(&site) {
+            self.states.push(state.clone());
+            if self.states.len() == self.program.length(self.run) {
+                self.kept.insert((self.run, site), Tensor::cat(&std::mem::take(&mut self.states), 0)?);
+            }
+        }
+        Ok(state)
     }
 }

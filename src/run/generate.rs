@@ -1,8 +1,8 @@
 //! Generation: prompts and forks of a plan that go on token by token, under their edits.
 //!
 //! The prompt pass is the wavefront over the plan, in which a fork computes only what its edits reach; while it runs, the
-//! keys and values of the runs that go on are kept. Then all of them go on together, one row a run and step, through the
-//! same decoder and the same edits. Runs that share a prompt share what is kept of it, so that many forks or samples of a
+//! keys and values of the runs that go on are kept, and the states of recurrent mixers after their last positions. Then all of
+//! them go on together, one row a run and step, through the same decoder and the same edits. Runs that share a prompt share what is kept of it, so that many forks or samples of a
 //! prompt cost little more memory than the tokens they add. What tokens mean is left to the tokenizer, which runs go on and
 //! when they stop to the caller.
 //!

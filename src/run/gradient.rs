@@ -270,6 +270,12 @@ impl<'a> Batch<'a> {
             for Gradient { read, .. } in self.gradients(round).filter(here) {
                 let gradient = match read.site.kind {
                     SiteKind::Embed => upstream.at_embed(gradient_of(&grads, read.site, variable.as_ref())?)?,
+                    SiteKind::State => {
+                        let state =
+                            |p: &usize| gradient_of(&grads, read.site, pass.tap_state(read.site, (read.run, *p)));
+                        let states = read.positions.iter().map(state).collect::<std::result::Result<Vec<_>, _>>()?;
+                        Tensor::cat(&states, 0)?
+                    }
                     _ => gradient_of(&grads, read.site, pass.tap(read.site, read.run))?.clone(),
                 };
                 found.push((read.readout, self.reading(read, &gradient)?));
@@ -286,10 +292,14 @@ impl<'a> Batch<'a> {
         self.asked.iter().flat_map(|a| a.gradients.iter().copied()).filter(move |g| g.metric == round)
     }
 
-    /// A readout's part of the gradient at its site: of the batch's rows, or, for scores and patterns, of its run's.
+    /// A readout's part of the gradient at its site: of the batch's rows; for scores and patterns, of its run's; for states, of its
+    /// positions'.
     fn reading(&self, read: &GradientReadout, gradient: &Tensor) -> std::result::Result<Reading, RunError> {
         let first = if pass::is_opened(read.site) { 0 } else { self.row(read.run, 0) };
-        let rows: Vec<u32> = read.positions.iter().map(|p| (first + p) as u32).collect();
+        let rows: Vec<u32> = match read.site.kind {
+            SiteKind::State => (0..read.positions.len() as u32).collect(),
+            _ => read.positions.iter().map(|p| (first + p) as u32).collect(),
+        };
         let values = ops::to_vec(&gradient.index_select(&Tensor::new(rows, gradient.device())?, 0)?)?;
         let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &read.columns)).collect();
         let shape = vec![read.positions.len(), read.columns.iter().map(Range::len).sum()];

@@ -23,7 +23,7 @@ use crate::ops::{self, RowChange, RowEdit};
 use crate::plan::{Exchanged, Made, Placed, Program, Row, Run, SiteReadout};
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor};
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 
 pub(super) fn run(decoder: &Decoder, program: &Program, options: &Options) -> std::result::Result<Found, RunError> {
@@ -106,6 +106,8 @@ struct State<'a> {
     writers: Writers<'a>,
     /// Scores and patterns of the layer at hand that are read or taken from, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
+    /// States of the layer at hand that are read or taken from, after these positions of the runs that have rows for them.
+    states: HashMap<Row, Vec<f32>>,
 }
 
 impl<'a> Batch<'a> {
@@ -125,6 +127,7 @@ impl<'a> Batch<'a> {
         self.state.grow(l, &mut self.acts)?;
         self.state.sweep.decoder.layer(l, self.state.sweep.angles, &mut self.acts, &mut self.state)?;
         self.state.opened.clear();
+        self.state.states.clear();
         Ok(())
     }
 }
@@ -174,6 +177,7 @@ impl<'a> State<'a> {
             reads,
             found: Found::new(),
             opened: HashMap::new(),
+            states: HashMap::new(),
         })
     }
 
@@ -357,6 +361,66 @@ impl<'a> State<'a> {
         found
     }
 
+    /// The rows of a layer after which states are read, edited or taken from, by the runs that have them; also runs in which edits of
+    /// the state hold before their own rows, and those whose last state is kept.
+    fn stopped(&self, layer: usize) -> BTreeMap<Run, BTreeSet<usize>> {
+        let mut found: BTreeMap<Run, BTreeSet<usize>> = BTreeMap::new();
+        let mut stop = |run: Run, position: usize| {
+            found.entry(self.owner(run, position).0).or_default().insert(position);
+        };
+        let site = SiteKind::State.at(layer);
+        for read in self.reads.get(&site).into_iter().flatten() {
+            read.positions.iter().for_each(|p| stop(read.run, *p));
+        }
+        for (run, edit) in self.edits.get(&site).into_iter().flatten() {
+            if self.spans.contains_key(run) {
+                edit.positions.iter().for_each(|p| stop(*run, *p));
+            }
+            if let Made::Taken { donor, from } = &edit.made {
+                from.iter().for_each(|p| stop(*donor, *p));
+            }
+        }
+        for run in self.edits.get(&site).into_iter().flatten().map(|(run, _)| run) {
+            if self.spans.contains_key(run) {
+                found.entry(*run).or_default();
+            }
+        }
+        for run in self.runs.iter().filter(|run| self.sweep.cache.is_some_and(|cache| cache.goes_on(**run))) {
+            found.entry(self.last_owner(*run)).or_default();
+        }
+        found
+    }
+
+    /// The run whose rows hold the last position of a run.
+    fn last_owner(&self, run: Run) -> Run {
+        self.owner(run, self.sweep.program.length(run) - 1).0
+    }
+
+    /// A run's state after a position, `[1, width]`, with the run's edits there.
+    fn edit_state(&self, site: Site, (run, position): Row, state: &Tensor) -> Result<Tensor> {
+        let mut edits = Vec::new();
+        let take = |donor: Run, p: usize, columns: &[Range<usize>]| {
+            let owner = self.owner(donor, p).0;
+            Ok(RowChange::Set(reading::pick(&self.states[&(owner, p)], columns).into()))
+        };
+        for (_, edit) in self.edits.get(&site).into_iter().flatten().filter(|(of, _)| *of == run) {
+            edits.extend(row_edits(edit, |p| (p == position).then_some(0), take)?);
+        }
+        ops::edit(state, &edits)
+    }
+
+    /// Takes the readings of states that are all in hand once that of a row is.
+    fn read_states(&mut self, site: Site, row: Row) {
+        for read in self.reads.get(&site).into_iter().flatten() {
+            let rows: Vec<Row> = read.positions.iter().map(|p| (self.owner(read.run, *p).0, *p)).collect();
+            // Runs come in their order, and so do their positions.
+            if rows.iter().max() == Some(&row) {
+                let values: Vec<f32> = rows.iter().flat_map(|row| &self.states[row]).copied().collect();
+                self.found.push((read.readout, reading::of_rows(&read.take, &values, read.positions.len())));
+            }
+        }
+    }
+
     /// Leaves keys and values in the cache. What a fork has no rows for here is its base's.
     fn keep(&self, cache: &Cache, layer: usize, part: usize, value: &Tensor) -> Result<()> {
         for run in &self.runs {
@@ -371,7 +435,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Whether opened scores or patterns are read, or taken from.
+    /// Whether opened scores or patterns, or states, are read, or taken from.
     fn is_taken(&self, site: Site) -> bool {
         let taken = |(_, edit): &(Run, &Placed)| edit.donor().is_some();
         self.reads.contains_key(&site) || self.edits.get(&site).is_some_and(|edits| edits.iter().any(taken))
@@ -398,8 +462,9 @@ impl<'a> State<'a> {
     }
 }
 
-/// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern. Those of keys and values get
-/// theirs with those of queries: rows are laid out once for the three, and each time takes a copy of all that is live.
+/// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern, and before a recurrent
+/// mixer, if it is within that. Those of keys and values get theirs with those of queries: rows are laid out once for the three, and
+/// each time takes a copy of all that is live.
 fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
         SiteKind::K | SiteKind::V => SiteKind::Q.at(site.layer).check(&sweep.decoder.arch).unwrap_or(site),
@@ -408,6 +473,8 @@ fn joining_site(sweep: Sweep, site: Site) -> Site {
             let there = last.into_iter().find(|site| site.check(&sweep.decoder.arch).is_ok());
             there.unwrap_or(SiteKind::Q.at(site.layer))
         }
+        // A recurrent mixer makes several things of what it reads.
+        SiteKind::ConvIn | SiteKind::State => SiteKind::AttnIn.at(site.layer),
         _ => site,
     }
 }
@@ -470,6 +537,28 @@ impl Hook for State<'_> {
             self.found.push((read.readout, reading::of_rows(&read.take, &values, read.positions.len())));
         }
         flat.reshape((n, heads, keys))
+    }
+
+    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        let stopped = self.stopped(layer);
+        let spans = self.order.iter().enumerate();
+        Ok(spans.filter_map(|(i, run)| Some((i, stopped.get(run)?.iter().copied().collect()))).collect())
+    }
+
+    fn at_state(&mut self, site: Site, (span, position): (usize, usize), state: Tensor) -> Result<Tensor> {
+        let row = (self.order[span], position);
+        let state = self.edit_state(site, row, &state)?;
+        if self.is_taken(site) {
+            self.states.insert(row, ops::to_vec(&state)?);
+        }
+        self.read_states(site, row);
+        Ok(state)
+    }
+
+    fn state_after(&mut self, layer: usize, span: usize, state: &Tensor) -> Result<()> {
+        let Some(cache) = self.sweep.cache else { return Ok(()) };
+        let last = self.runs.iter().filter(|run| cache.goes_on(**run) && self.last_owner(**run) == self.order[span]);
+        last.copied().try_for_each(|run| cache.put_state(layer, run, state))
     }
 }
 

@@ -6,7 +6,7 @@
 use crate::support::{Golden, fixtures, open, other_families};
 use gatelens::model::{Model, Options as Loading};
 use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions, Run, What};
-use gatelens::run::{Engine, Options, run};
+use gatelens::run::{Engine, Generation, Options, Sampling, Steps, generate, run};
 use gatelens::site::{Site, SiteKind};
 use std::path::{Path, PathBuf};
 
@@ -96,6 +96,29 @@ impl Fixture {
         self.hold(name, &found, &expected)
     }
 
+    /// Holds a layer's state after the last position, and what its convolution read at the last few, to golden values.
+    fn states(&self, engine: Engine, layer: usize) -> Result<(), String> {
+        for (kind, name) in [(SiteKind::State, "state"), (SiteKind::ConvIn, "conv_state")] {
+            let (site, name) = (kind.at(layer), format!("clean.{name}.{layer}"));
+            if !self.golden.has(&name) {
+                continue;
+            }
+            let (shape, n) = (self.golden.shape(&name), self.golden.ids("input_ids", 0).len());
+            let read = if kind == SiteKind::State { 1 } else { shape[2] };
+            let positions = Positions::At((n - read..n).collect());
+            let found = self.read(engine, |plan, prompt, _| {
+                plan.read(prompt, Activation { site, positions: positions.clone(), part: Part::All });
+            })?;
+            // Golden values of a channel stand together.
+            let wide = found[0].len() / read;
+            let by_channel = |x: &Vec<f32>| -> Vec<f32> {
+                (0..wide).flat_map(|c| (0..read).map(move |p| x[p * wide + c])).collect()
+            };
+            self.hold(&name, &found.iter().flat_map(by_channel).collect::<Vec<_>>(), &self.golden.values(&name))?;
+        }
+        Ok(())
+    }
+
     fn sites(&self, engine: Engine) -> Result<(), String> {
         use SiteKind::*;
         let layers = self.model.decoder.arch.n_layers;
@@ -106,6 +129,7 @@ impl Fixture {
             for kind in [MixZ, MixOut] {
                 self.site(engine, kind.at(l).named_in(&self.model.decoder.arch), &format!("clean.{}", kind.at(l)))?;
             }
+            self.states(engine, l)?;
         }
         self.site(engine, Logits.at(0), "clean.logits")
     }
@@ -186,6 +210,57 @@ fn every_family_gives_what_transformers_gives() {
         right.len(),
         right.join(" ")
     );
+}
+
+/// A prompt, one that ends alike, and the first with the other's memory: each layer's state, and what convolutions still read, after
+/// what is not alike. A run with the state alone comes last.
+fn remembering(model: &Model) -> (Plan, [Run; 4]) {
+    let (own, other, end) = ([9, 31, 4, 50, 22], [17, 3, 12, 60, 9, 61, 45], [33, 8, 27, 5]);
+    let (mut plan, n, theirs) = (Plan::default(), own.len(), other.len());
+    let prompt = plan.prompt("a prompt", [own.as_slice(), &end].concat());
+    let donor = plan.prompt("a donor", [other.as_slice(), &end].concat());
+    let take = |site: Site, back: usize| {
+        let change = Change::Interchange { donor, positions: Some((theirs - back..theirs).collect()) };
+        Edit { site, part: Part::All, positions: Positions::At((n - back..n).collect()), change }
+    };
+    let layers = 0..model.decoder.arch.n_layers;
+    let states: Vec<Edit> = layers.clone().map(|l| take(SiteKind::State.at(l), 1)).collect();
+    // Convolutions read four positions.
+    let read = layers.map(|l| take(SiteKind::ConvIn.at(l), 3));
+    let whole = plan.fork(prompt, states.iter().cloned().chain(read).collect());
+    let alone = plan.fork(prompt, states);
+    (plan, [prompt, donor, whole, alone])
+}
+
+#[test]
+fn a_run_that_takes_anothers_states_remembers_what_the_other_read() {
+    for name in ["mamba", "falcon_mamba", "mamba2"] {
+        let model = open(&format!("families/{name}"));
+        let (mut plan, runs) = remembering(&model);
+        for run in runs {
+            let positions = if run == runs[1] { 7..11 } else { 5..9 };
+            let positions = Positions::At(positions.collect());
+            plan.read(run, Activation { site: SiteKind::Logits.at(0), positions, part: Part::All });
+        }
+        for engine in ENGINES {
+            let readings = run(&model.decoder, &plan, &Options { engine, ..Options::default() }).expect("readings");
+            let found: Vec<Vec<f32>> = readings.iter().map(|reading| reading.values()).collect();
+            let off = |a: usize| found[a].iter().zip(&found[1]).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+            assert!(off(2) < 1e-5, "{name} {engine}: off by {}", off(2));
+            assert!(off(0) > 1e-2 && off(3) > 1e-4, "{name} {engine}: {} and {} decide nothing", off(0), off(3));
+        }
+        let (plan, [prompt, donor, whole, _]) = remembering(&model);
+        let generation = Generation {
+            runs: vec![prompt, donor, whole],
+            max_tokens: 12,
+            sampling: Sampling::Greedy,
+            steps: Steps::PromptOnly,
+            stop: Vec::new(),
+        };
+        let found = generate(&model.decoder, &plan, &generation, &Options::default()).expect("tokens");
+        assert_eq!(found[2].ids, found[1].ids, "{name}");
+        assert_ne!(found[2].ids, found[0].ids, "{name}");
+    }
 }
 
 #[test]

@@ -247,6 +247,44 @@ fn gradients_of_a_fork_pass_through_its_edits() {
     }
 }
 
+/// A fork with edits of states and of what convolutions read, and what it takes from another whose states are edited.
+fn edited_states(plan: &mut Plan, model: &Model) -> Run {
+    let arch = &model.decoder.arch;
+    let prompt = plan.prompt("p", IDS.map(|id| id % arch.vocab as u32).to_vec());
+    let other = plan.prompt("other", vec![5, 43, 31, 8, 50, 2, 61, 11]);
+    let at = |list: &[usize]| Positions::At(list.to_vec());
+    let from = |donor: Run, list: &[usize]| Change::Interchange { donor, positions: Some(list.to_vec()) };
+    let part = |edit: Edit, columns: std::ops::Range<usize>| Edit { part: Part::Columns(columns.collect()), ..edit };
+    let (state, read) = (|l: usize| SiteKind::State.at(l), |l: usize| SiteKind::ConvIn.at(l));
+    let wide = state(1).width(arch, 9);
+    let vector: Arc<[f32]> = numbers(1, wide).into();
+    let donor = plan.fork(other, vec![edit(state(1), at(&[2, 4]), Change::Scale(1.7))]);
+    let edits = vec![
+        part(edit(state(0), at(&[3]), Change::Zero), 0..wide / 2),
+        edit(read(1), at(&[6]), from(donor, &[1])),
+        part(edit(state(1), at(&[5, 7]), from(donor, &[4, 6])), wide / 4..wide),
+        edit(state(1), at(&[2]), Change::ProjectOut(vector.clone())),
+        edit(state(1), at(&[6]), Change::Add { vector, coefficient: 0.05 }),
+        edit(state(1), Positions::Last, Change::Scale(0.8)),
+    ];
+    plan.fork(prompt, edits)
+}
+
+#[test]
+fn gradients_of_a_fork_pass_through_its_edits_of_states() {
+    for family in ["mamba", "mamba2", "qwen3_5", "recurrent_gemma"] {
+        let family = format!("families/{family}");
+        let model = open(&family);
+        hold(&family, &model, &|plan| {
+            let fork = edited_states(plan, &model);
+            let kinds = [SiteKind::ResidPre, SiteKind::ConvIn, SiteKind::State, SiteKind::Z];
+            let sites = [0, 1].into_iter().flat_map(|l| kinds.map(|kind| kind.at(l)));
+            let case = |(site, metric): (Site, Metric)| Case { run: fork, site, metric, positions: vec![2, 5, 7, 8] };
+            sites.flat_map(|s| metrics().map(|m| (s, m))).map(case).collect()
+        });
+    }
+}
+
 #[test]
 fn a_gradient_foretells_what_a_small_interchange_does() {
     let model = open("qwen3");
@@ -494,6 +532,24 @@ fn a_function_of_the_callers_between_a_site_and_the_metric_is_refused() {
     }
     for site in [SiteKind::MlpOut.at(1), SiteKind::Z.at(2)] {
         assert!(with(site).expect("a gradient")[0].values().iter().any(|g| *g != 0.0));
+    }
+}
+
+#[test]
+fn a_function_of_a_later_state_is_between_a_state_and_the_metric() {
+    let model = open("families/mamba2");
+    let with = |edited: usize, position: usize| {
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", IDS.map(|id| id % 64).to_vec());
+        let map = Change::Map(Arc::new(|v: &mut [f32]| v.iter_mut().for_each(|x| *x = x.tanh())));
+        let fork = plan.fork(prompt, vec![edit(SiteKind::State.at(1), Positions::At(vec![edited]), map)]);
+        plan.read(fork, gradient(difference(), SiteKind::State.at(1), Positions::At(vec![position])));
+        run(&model.decoder, &plan, &Options::default())
+    };
+    let message = with(5, 4).expect_err("an unknown derivative").to_string();
+    assert!(message.contains("state.1") && message.contains("derivative"), "{message}");
+    for position in [5, 8] {
+        assert!(with(5, position).expect("a gradient")[0].values().iter().any(|g| *g != 0.0 && g.is_finite()));
     }
 }
 

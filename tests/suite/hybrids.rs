@@ -109,6 +109,28 @@ fn experts_and_gates_are_exchanged_where_layers_have_them() {
 }
 
 #[test]
+fn states_are_exchanged_and_ablated_by_head_where_there_are_heads() {
+    // Heads of gated delta rules and of Mamba 2; of Mamba, whole states.
+    for (family, heads) in [("qwen3_next", [4, 4, 4, 0]), ("nemotron_h", [8, 0, 0, 0]), ("jamba", [1, 1, 0, 1])] {
+        let bench = Bench::of(family);
+        let flags = ["--direction", "necessity", "--site", "state"];
+        let exchanged = bench.table("interchange", &flags, "heads.parquet");
+        assert_eq!(by_layer(&exchanged, |_| true), heads, "{family}");
+        let estimated =
+            bench.table("interchange", &[&flags[..], &["--estimate", "gradient"]].concat(), "heads.parquet");
+        assert_eq!(by_layer(&estimated, |_| true), heads, "{family}, estimated");
+        let modes = ["--site", "state", "--mode", "zero,mean,resample"];
+        let ablated = bench.table("ablate", &modes, "heads.parquet");
+        assert_eq!(by_layer(&ablated, |_| true), heads.map(|n| 3 * n), "{family}, ablated");
+    }
+    let bench = Bench::of("lfm2");
+    let read = bench.table("interchange", &["--direction", "necessity", "--site", "conv_in"], "heads.parquet");
+    assert_eq!(by_layer(&read, |_| true), [1, 1, 0, 1]);
+    let (_, ended) = bench.ended("interchange", &["--site", "state"]);
+    assert!(ended.code != 0 && ended.stderr.contains("conv_in"), "{}", ended.stderr);
+}
+
+#[test]
 fn attributions_of_hybrids_have_a_row_for_every_head_and_what_has_none_is_the_bias() {
     let bench = Bench::of("jamba");
     let components = bench.table("dla", &[], "components.parquet");

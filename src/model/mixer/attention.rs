@@ -161,6 +161,10 @@ impl Attention {
                 let lack = Lack { why: "what its heads read has no gate", nearest: SiteKind::Z };
                 return (!self.gated).then_some(lack);
             }
+            SiteKind::ConvIn | SiteKind::State => {
+                let why = "attention keeps keys and values, and neither a state nor a convolution";
+                return Some(Lack { why, nearest: SiteKind::K });
+            }
             _ => return None,
         };
         let lack = Lack { why: "the layer rotates nothing", nearest };

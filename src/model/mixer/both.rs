@@ -1,6 +1,7 @@
 //! Attention and a recurrent mixer side by side: both read the same, and what both give is added to the residual stream (Falcon-H1).
 //!
-//! Attention has its sites under their names, the other has what is before and after its output projection at `mix_z` and `mix_out`.
+//! Attention has its sites under their names, the other has what is before and after its output projection at `mix_z` and `mix_out`, and
+//! its own: `conv_in` and `state`.
 
 use super::{Attention, AttentionWeights, Recurrent, RecurrentWeights};
 use crate::model::pass::{Acts, Around, Hook};
@@ -25,12 +26,16 @@ impl Both {
     }
 
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
-        self.attention.lacks(kind)
+        match kind {
+            SiteKind::ConvIn | SiteKind::State => self.recurrent.lacks(kind),
+            _ => self.attention.lacks(kind),
+        }
     }
 
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
         match kind {
             SiteKind::MixZ => self.recurrent.units(SiteKind::Z, d_model),
+            SiteKind::ConvIn | SiteKind::State => self.recurrent.units(kind, d_model),
             _ => self.attention.units(kind, d_model),
         }
     }

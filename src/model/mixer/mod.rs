@@ -7,6 +7,7 @@
 mod attention;
 mod both;
 mod recurrent;
+mod states;
 
 pub use attention::{
     Alibi, Attention, AttentionWeights, Growth, Index, IndexWeights, Latent, LatentWeights, NormOver, QkNorm,
@@ -34,6 +35,16 @@ pub enum Mixer {
     Both(Both),
     /// The layer has a channel alone.
     None,
+}
+
+/// What a fork takes over from its base, for the positions before its own first one, and what a run goes on from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// Of all these positions, how many numbers each part has, in the order of [`Hook::carry`]'s: keys and values, and what keys are
+    /// chosen by, where they are; then what the convolution of a recurrent mixer reads.
+    pub parts: Vec<usize>,
+    /// The state of a recurrent mixer after the last of them.
+    pub state: usize,
 }
 
 impl Mixer {
@@ -117,14 +128,16 @@ impl Mixer {
         self.heads()?.window
     }
 
-    /// What a fork takes over from its base, for each position before its own first one: how many numbers each part has, in the
-    /// order of [`Hook::carry`]'s. Keys and values; of a recurrent mixer, what its convolution reads, and what its recurrence does.
-    pub fn carried(&self) -> Vec<usize> {
+    /// What a fork takes over from its base.
+    pub fn carried(&self) -> Carried {
         match self {
-            Mixer::Attention(attention) => attention.carried(),
-            Mixer::Recurrent(recurrent) => recurrent.carried().to_vec(),
-            Mixer::Both(both) => both.attention.carried().into_iter().chain(both.recurrent.carried()).collect(),
-            Mixer::None => Vec::new(),
+            Mixer::Attention(attention) => Carried { parts: attention.carried(), state: 0 },
+            Mixer::Recurrent(recurrent) => recurrent.carried(),
+            Mixer::Both(both) => {
+                let Carried { parts, state } = both.recurrent.carried();
+                Carried { parts: both.attention.carried().into_iter().chain(parts).collect(), state }
+            }
+            Mixer::None => Carried::default(),
         }
     }
 

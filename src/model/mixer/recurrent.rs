@@ -4,6 +4,8 @@
 //! most, a gate and a norm, an output projection. [`Kind`] says what stands at each step. What is before the output projection is the
 //! site `z`, by head where there are heads, and what comes after it is `attn_out`; both are also called `mix_z` and `mix_out`.
 
+use super::Carried;
+use super::states::States;
 use crate::model::arch::{Norm, positive_if_any};
 use crate::model::pass::{Acts, Around, Hook};
 use crate::model::weights::Linear;
@@ -126,6 +128,18 @@ impl Recurrent {
 
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
         use SiteKind::*;
+        match kind {
+            ConvIn if self.conv.is_none() => {
+                return Some(Lack { why: "the layer's recurrent mixer has no convolution", nearest: AttnIn });
+            }
+            State if self.recurrence().is_none() => {
+                return Some(Lack {
+                    why: "the layer's mixer is a convolution alone and keeps no state",
+                    nearest: ConvIn,
+                });
+            }
+            _ => {}
+        }
         let why = "the layer has a recurrent mixer in place of attention";
         if let Some(lack) = super::lacks_beside(kind) {
             return Some(Lack { why: "its recurrent mixer stands alone", ..lack });
@@ -136,7 +150,11 @@ impl Recurrent {
     }
 
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
+        let state = self.recurrence().map_or(0, |of| of.cells());
         match (kind, self.heads()) {
+            (SiteKind::ConvIn, _) => Some(Units::Columns { width: self.channels() }),
+            (SiteKind::State, Some(n)) => Some(Units::Heads { n, width: state / n }),
+            (SiteKind::State, None) => Some(Units::Columns { width: state }),
             (SiteKind::Z, Some(n)) => Some(Units::Heads { n, width: self.width() / n }),
             (SiteKind::Z, None) => Some(Units::Columns { width: self.width() }),
             (SiteKind::HeadOut, Some(n)) => Some(Units::Heads { n, width: d_model }),
@@ -152,8 +170,11 @@ impl Recurrent {
         }
     }
 
-    pub(super) fn carried(&self) -> [usize; 2] {
-        [if self.conv.is_some() { self.channels() } else { 0 }, self.recurrence().map_or(0, |of| of.width())]
+    pub(super) fn carried(&self) -> Carried {
+        Carried {
+            parts: vec![if self.conv.is_some() { self.channels() } else { 0 }],
+            state: self.recurrence().map_or(0, |of| of.cells()),
+        }
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
@@ -469,14 +490,17 @@ impl RecurrentWeights {
             Kind::Lru { .. } => read[1].clone(),
             _ => read[0].clone(),
         };
-        let mixed = self.convolved(of, around, &first, acts, hook)?.to_dtype(DType::F32)?;
+        let mixed = self.convolved(of, around, first, acts, hook)?.to_dtype(DType::F32)?;
         let wide: Vec<Tensor> = read.iter().map(|x| x.to_dtype(DType::F32)).collect::<Result<_>>()?;
         let z = match of.kind {
             Kind::Short { .. } => (mixed * &wide[1])?,
             _ => {
                 let (packed, past) = self.packed(of, &mixed, &wide, acts)?;
-                let packed = hook.carry(l, around.part(1), packed)?;
-                let given = ops::scan(&packed, &acts.rows, there(of.recurrence().as_ref())?.to_owned())?;
+                let recurrence = there(of.recurrence().as_ref())?.to_owned();
+                // As `transformers` lays the state out.
+                let by_value = matches!(of.kind, Kind::Mamba2 { .. });
+                let states = States { of: recurrence, by_value, layer: l, rows: &acts.rows };
+                let given = states.through(&packed, hook)?;
                 let given = past.map_or(Ok(given.clone()), |past| given + past)?;
                 self.finished(of, &given, &wide)?
             }
@@ -491,14 +515,16 @@ impl RecurrentWeights {
         &self,
         of: &Recurrent,
         around: &Around,
-        x: &Tensor,
-        acts: &Acts,
+        x: Tensor,
+        acts: &mut Acts,
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
         if of.conv.is_none() {
-            return Ok(x.clone());
+            return Ok(x);
         }
-        let all = hook.carry(around.layer, around.part(0), x.clone())?;
+        acts.put(SiteKind::ConvIn, x);
+        hook.at(SiteKind::ConvIn.at(around.layer), acts)?;
+        let all = hook.carry(around.layer, around.part(0), acts.take(SiteKind::ConvIn)?)?;
         let joined = |parts: &[Tensor]| if parts.len() == 1 { Ok(parts[0].clone()) } else { Tensor::cat(parts, 0) };
         let bias = if self.conv_bias.is_empty() { None } else { Some(joined(&self.conv_bias)?) };
         let found = ops::convolution(&all, &joined(&self.conv)?, bias.as_ref(), &acts.rows)?;

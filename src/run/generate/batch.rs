@@ -95,7 +95,7 @@ struct Cutter<'a> {
 }
 
 impl Cutter<'_> {
-    /// What a run adds to a batch, in bytes of f32: rows of the prompt pass, keys and values, and logits.
+    /// What a run adds to a batch, in bytes of f32: rows of the prompt pass, keys and values, states, and logits.
     fn more(&self, batch: &Batch, run: Run) -> More {
         let Arch { d_model, vocab, .. } = *self.program.arch;
         let mut more = More { runs: Vec::new(), kept: Vec::new(), bytes: 4 * d_model };
@@ -115,14 +115,20 @@ impl Cutter<'_> {
         if batch.members.last().is_none_or(|i| self.generation.runs[*i] != run) {
             more.bytes += vocab * 4;
         }
-        more.bytes += slots * slot_bytes(self.program.arch);
+        more.bytes += slots * slot_bytes(self.program.arch) + state_bytes(self.program.arch);
         more
     }
 }
 
-/// Bytes that one position's keys and values take in all layers, in f32.
+/// Bytes that one position's keys and values, and what convolutions read of it, take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
-    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().into_iter().sum::<usize>();
+    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().parts.into_iter().sum::<usize>();
+    arch.layers.iter().map(of_layer).sum()
+}
+
+/// Bytes of a run's states in all layers.
+fn state_bytes(arch: &Arch) -> usize {
+    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().state;
     arch.layers.iter().map(of_layer).sum()
 }
 

@@ -32,6 +32,8 @@ pub(super) struct Course<'a> {
 struct Stream<'a> {
     /// Its number in [`Generation::runs`].
     member: usize,
+    /// Its number in the batch.
+    number: usize,
     run: Run,
     /// How long its prompt is.
     length: usize,
@@ -65,7 +67,10 @@ impl<'a> Course<'a> {
         let slots = used + batch.members.len() * (self.generation.max_tokens - 1);
         let mut streams = self.streams(batch, &kept, used);
         let (part, there) = excerpt(self.program.plan, &batch.runs);
-        let cache = Cache::new(self.decoder, slots, kept.into_iter().map(|(run, kept)| (there[&run], kept)).collect())?;
+        let kept = kept.into_iter().map(|(run, kept)| (there[&run], kept)).collect();
+        let mut going: HashMap<Run, Vec<usize>> = HashMap::new();
+        streams.iter().for_each(|s| going.entry(there[&s.run]).or_default().push(s.number));
+        let cache = Cache::new(self.decoder, slots, kept, going)?;
         let first = self.prompts(part, &there, &cache, &streams)?;
         let rows: Vec<&[f32]> = streams.iter().map(|s| first[&s.run].as_slice()).collect();
         let mut tokens = self.choose(&mut streams, &rows)?;
@@ -89,6 +94,7 @@ impl<'a> Course<'a> {
             let prompt = holders(self.program, run);
             Stream {
                 member: *member,
+                number: i,
                 run,
                 length: self.program.length(run),
                 prompt: prompt.iter().map(|(holder, positions)| kept[holder].slots(positions)).collect(),
@@ -313,5 +319,23 @@ impl Hook for Pass<'_> {
         let shape = value.shape().clone();
         let flat = value.reshape((1, shape.elem_count()))?;
         ops::edit(&flat, &self.row_edits(&self.streams[span], site, 0))?.reshape(shape)
+    }
+
+    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        let site = SiteKind::State.at(layer);
+        let at = |s: &Stream| s.edits.iter().any(|e| e.placed.site == site).then(|| s.position());
+        Ok(self.streams.iter().enumerate().map(|(row, s)| (row, at(s).into_iter().collect())).collect())
+    }
+
+    fn at_state(&mut self, site: Site, (span, _): (usize, usize), state: Tensor) -> Result<Tensor> {
+        ops::edit(&state, &self.row_edits(&self.streams[span], site, 0))
+    }
+
+    fn state_before(&self, layer: usize, span: usize) -> Result<Option<Tensor>> {
+        self.cache.state(layer, self.streams[span].number).map(Some)
+    }
+
+    fn state_after(&mut self, layer: usize, span: usize, state: &Tensor) -> Result<()> {
+        self.cache.put_state_of(layer, self.streams[span].number, state)
     }
 }

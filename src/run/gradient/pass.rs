@@ -4,15 +4,16 @@
 use super::{Batch, NoGradient};
 use crate::model::decoder::{Acts, Hook};
 use crate::ops;
-use crate::plan::{Placed, Run};
+use crate::plan::{Made, Placed, Row, Run};
 use crate::run::edits::row_edits;
 use crate::run::reading::pick;
 use crate::site::{Site, SiteKind};
 use candle_core::{Result, Tensor, Var};
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Range;
 
-/// Whether a site's values are there for single spans only ([`Hook::at_opened`]).
+/// Whether a site's values are there for single spans only ([`Hook::at_opened`]). States are there for single rows
+/// ([`Hook::at_state`]).
 pub(super) fn is_opened(site: Site) -> bool {
     matches!(site.kind, SiteKind::Scores | SiteKind::Pattern)
 }
@@ -24,16 +25,25 @@ pub(super) struct Pass<'b, 'a> {
     taps: bool,
     /// Whether the layer's input is tracked, and so must be all that is computed from it.
     tracked: bool,
-    /// The variables, by site, and by span where the site is there for single spans.
+    /// The variables, by site, and by span where the site is there for single spans, or by row where it is there for these.
     variables: HashMap<(Site, Option<usize>), Var>,
     /// Scores and patterns of the layer at hand that others take from. `[positions, n_heads * keys]`
     opened: HashMap<(Run, Site), Vec<f32>>,
+    /// States of the layer at hand that others take from.
+    states: HashMap<Row, Vec<f32>>,
 }
 
 impl<'b, 'a> Pass<'b, 'a> {
     /// A pass that makes edits alone.
     pub(super) fn plain(batch: &'b Batch<'a>) -> Self {
-        Pass { batch, taps: false, tracked: false, variables: HashMap::new(), opened: HashMap::new() }
+        Pass {
+            batch,
+            taps: false,
+            tracked: false,
+            variables: HashMap::new(),
+            opened: HashMap::new(),
+            states: HashMap::new(),
+        }
     }
 
     /// A pass that also adds variables; `tracked` says that its layer's input is one.
@@ -44,9 +54,15 @@ impl<'b, 'a> Pass<'b, 'a> {
     /// Lets go of what was kept of a layer.
     pub(super) fn forget(&mut self) {
         self.opened.clear();
+        self.states.clear();
     }
 
-    /// The variable at a site.
+    /// The variable of a row's state.
+    pub(super) fn tap_state(&self, site: Site, (run, position): Row) -> Option<&Var> {
+        self.variables.get(&(site, Some(self.batch.row(run, position))))
+    }
+
+    /// The variable at a site, which is not `state`.
     pub(super) fn tap(&self, site: Site, run: Run) -> Option<&Var> {
         let span = is_opened(site).then(|| self.batch.spans[&run]);
         self.variables.get(&(site, span))
@@ -79,6 +95,24 @@ impl<'b, 'a> Pass<'b, 'a> {
     fn opened_row(&self, site: Site, donor: Run, position: usize) -> &[f32] {
         let width = site.width(&self.batch.decoder.arch, self.batch.program.length(donor));
         &self.opened[&(donor, site)][position * width..(position + 1) * width]
+    }
+
+    /// The positions after which states of a run are edited, taken from, or their gradient is wanted; none if none are.
+    fn stopped(&self, site: Site, run: Run) -> BTreeSet<usize> {
+        let mut found: BTreeSet<usize> =
+            self.edits_of(site, run).flat_map(|edit| edit.positions.iter().copied()).collect();
+        for (_, edit) in self.batch.edits.get(&site).into_iter().flatten() {
+            if let Made::Taken { donor, from } = &edit.made
+                && *donor == run
+            {
+                found.extend(from);
+            }
+        }
+        if self.is_tapped(site) {
+            let wanted = self.batch.program.gradients.iter().filter(|g| g.run == run && g.site == site);
+            found.extend(wanted.flat_map(|g| &g.positions));
+        }
+        found
     }
 
     /// Whether others take from a run at a site.
@@ -134,5 +168,26 @@ impl Hook for Pass<'_, '_> {
             self.opened.insert((run, site), ops::to_vec(&x)?);
         }
         self.tapped(site, Some(span), x)?.reshape((n, heads, keys))
+    }
+
+    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        let stopped = |run: &Run| self.stopped(SiteKind::State.at(layer), *run).into_iter().collect::<Vec<_>>();
+        let each = self.batch.runs.iter().map(stopped).enumerate();
+        Ok(each.filter(|(_, positions)| !positions.is_empty()).collect())
+    }
+
+    fn at_state(&mut self, site: Site, (span, position): (usize, usize), state: Tensor) -> Result<Tensor> {
+        let run = self.batch.runs[span];
+        let mut x = state;
+        for edit in self.edits_of(site, run) {
+            let take = |donor: Run, position: usize, columns: &[Range<usize>]| {
+                Ok(ops::RowChange::Set(pick(&self.states[&(donor, position)], columns).into()))
+            };
+            x = ops::edit(&x, &row_edits(edit, |p| (p == position).then_some(0), take)?)?;
+        }
+        if self.gives(site, run) {
+            self.states.insert((run, position), ops::to_vec(&x)?);
+        }
+        self.tapped(site, Some(self.batch.row(run, position)), x)
     }
 }
