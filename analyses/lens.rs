@@ -45,7 +45,7 @@ parameters! {
         // A text would be taken as it is otherwise, `id:5` too.
         answer: Vec<TokenRef>, [value_name = "TOKEN", allow_hyphen_values = true, value_parser = str::parse::<TokenRef>];
 
-        /// Read at this site: resid_pre, resid_mid, resid_post, attn_out, attn_delta, mlp_out or mlp_delta
+        /// Read at this site: resid_pre, resid_mid, resid_post, attn_out, attn_delta, mlp_out, mlp_delta or ple_out
         site: SiteKind = SiteKind::ResidPost;
 
         /// Read at this position: all, last, or a number (a negative one counts from the prompt's end)

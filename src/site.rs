@@ -73,9 +73,9 @@ pub enum SiteKind {
     MlpAct,
     /// What the router makes its choice of experts by, before softmax or sigmoid; of several experts alone. `[rows, experts]`
     Router,
-    /// What the expert that all rows go through adds, where there is one. `[rows, d_model]`
+    /// What the expert that all rows go through adds, where there is one, after its own norm if it has such. `[rows, d_model]`
     SharedOut,
-    /// What each expert adds, by its weight: 0 where it was not chosen. `[rows, experts * d_model]`
+    /// What each expert adds, by its weight, before a norm of their sum: 0 where it was not chosen. `[rows, experts * d_model]`
     ExpertOut,
     /// The channel's output: the down projection's, bias included, or the sum over experts. `[rows, d_model]`
     MlpOut,

@@ -6,7 +6,7 @@ use crate::model::arch::Arch;
 use crate::model::decoder::Decoder;
 use crate::ops::vectors::dot;
 use crate::report::cells::{p_value, plural, share, signed};
-use crate::run::{direction_of_channel, directions_of_stream};
+use crate::run::{direction_of_channel, direction_of_experts, directions_of_stream};
 use std::borrow::Cow;
 
 /// What all rows of a layer go through is called.
@@ -73,11 +73,14 @@ pub(super) fn of_prompt(
     let [direction, _] = directions_of_stream(decoder, [answer, foil], stream).map_err(failed)?;
     let of_layer = |(layer, read): (&Layer, &Vec<&[f32]>)| {
         let [experts, out, shared @ ..] = &read[..] else { return Ok(Vec::new()) };
-        let along = direction_of_channel(decoder, layer.layer, &direction, out).map_err(failed)?;
-        let each = experts.chunks_exact(along.len());
+        let of_shared = direction_of_channel(decoder, layer.layer, &direction, out).map_err(failed)?;
+        let each = || experts.chunks_exact(of_shared.len());
+        let mut routed = vec![0f32; of_shared.len()];
+        each().for_each(|added| routed.iter_mut().zip(added).for_each(|(sum, x)| *sum += x));
+        let along = direction_of_experts(decoder, layer.layer, &direction, out, &routed).map_err(failed)?;
         // A row that did not choose an expert has zeros for it.
-        let added = each.map(|added| added.iter().any(|x| *x != 0.0).then(|| dot(added, &along)));
-        Ok(added.chain(shared.iter().map(|added| Some(dot(added, &along)))).collect())
+        let added = each().map(|added| added.iter().any(|x| *x != 0.0).then(|| dot(added, &along)));
+        Ok(added.chain(shared.iter().map(|added| Some(dot(added, &of_shared)))).collect())
     };
     layers.iter().zip(read).map(of_layer).collect()
 }

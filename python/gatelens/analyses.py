@@ -418,8 +418,8 @@ class Lens(Analysis):
             Follow this token's rank for prompts that name no answer: a string, of which the first token counts,
             or id:N (one, or a list)
         site
-            Read at this site: resid_pre, resid_mid, resid_post, attn_out, attn_delta, mlp_out or mlp_delta.
-            Default: ``resid_post``.
+            Read at this site: resid_pre, resid_mid, resid_post, attn_out, attn_delta, mlp_out, mlp_delta or
+            ple_out. Default: ``resid_post``.
         position
             Read at this position: all, last, or a number (a negative one counts from the prompt's end) Default:
             ``all``.

@@ -13,6 +13,7 @@
 use super::Found;
 use super::end::log_sum_exp;
 use crate::model::arch::{Mixer, NormKind};
+use crate::model::channel::ChannelWeights;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
 use crate::model::weights::{LayerWeights, Linear};
@@ -296,6 +297,25 @@ pub fn direction_of_channel(decoder: &Decoder, layer: usize, direction: &[f32], 
     };
     let (gain, scale) = (ops::to_vec(&norm.weight)?, scale / arch.norm.divisor(mlp_out));
     Ok(direction.iter().zip(gain).map(|(x, gain)| (f64::from(*x) * f64::from(gain) * scale) as f32).collect())
+}
+
+/// The same of what single experts of a layer give, `routed` being the sum of all: a norm of that sum is held at its scale.
+///
+/// # Errors
+/// As [`direction_of_channel`].
+pub fn direction_of_experts(
+    decoder: &Decoder,
+    layer: usize,
+    direction: &[f32],
+    mlp_out: &[f32],
+    routed: &[f32],
+) -> Result<Vec<f32>> {
+    let along = direction_of_channel(decoder, layer, direction, mlp_out)?;
+    let weights = decoder.weights(layer)?;
+    let ChannelWeights::Experts(of, experts) = &weights.channel else { return Ok(along) };
+    let Some((norm, apart)) = of.apart.zip(experts.apart.as_ref()) else { return Ok(along) };
+    let (gain, by) = (ops::to_vec(&apart.routed.weight)?, norm.divisor(routed));
+    Ok(along.iter().zip(gain).map(|(x, gain)| (f64::from(*x) * f64::from(gain) / by) as f32).collect())
 }
 
 /// What each head of a layer adds to the residual stream by a `z` of its own: through the output projection without its bias and,

@@ -141,8 +141,8 @@ fn attributions_of_hybrids_have_a_row_for_every_head_and_what_has_none_is_the_bi
 
 #[test]
 fn attributions_of_experts_sum_to_their_layers_and_one_that_no_prompt_chose_adds_nothing() {
-    // A shared expert with a gate beside a dense layer; residual scales; experts that weigh what they read; biases.
-    for family in ["mixtral", "qwen2_moe", "granitemoe", "llama4", "gpt_oss", "glm4_moe", "qwen3_next"] {
+    // A shared expert with a gate beside a dense layer; residual scales; experts that weigh what they read; biases; norms of their own.
+    for family in ["mixtral", "qwen2_moe", "granitemoe", "llama4", "gpt_oss", "glm4_moe", "qwen3_next", "gemma4_moe"] {
         let bench = Bench::of(family);
         let (components, experts) = (bench.table("dla", &[], "components.parquet"), bench.path("dla"));
         let report = std::fs::read_to_string(experts.join("report.md")).expect("a report");

@@ -4,11 +4,12 @@
 //! the order of experts: its bits do not depend on which other rows there are.
 
 use super::mlp::{Mlp, MlpWeights};
+use crate::model::arch::Norm;
 use crate::model::pass::{Acts, Hook};
-use crate::model::weights::Scales;
-use crate::model::weights::form::{Form, Loaded, Located, Translate};
+use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
 use crate::model::weights::layout::{LayerLayout, LinearSpec, Outputs};
-use crate::ops::{self, Activation};
+use crate::model::weights::{NormWeights, Scales};
+use crate::ops::{self, Activation, NormBy};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{D, DType, Result, Tensor};
 
@@ -26,6 +27,10 @@ pub struct Experts {
     pub shared: Option<Shared>,
     /// Whether the weight of an expert multiplies what it reads, not what it gives (Llama 4).
     pub weighs_input: bool,
+    /// Experts and the one that all rows go through stand side by side, each between norms of this kind of its own (Gemma 4): the
+    /// router and the chosen ones read the residual stream by theirs, and what the chosen give together goes through one, what the
+    /// other gives through another. Each expert's weight is multiplied by a number of its own besides.
+    pub apart: Option<Norm>,
 }
 
 /// An expert that all rows go through.
@@ -205,6 +210,9 @@ impl Experts {
 
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         let Experts { n, chosen, router, .. } = self;
+        if self.apart.is_some() && self.shared.is_none() {
+            return Err("experts cannot stand apart from an MLP that is not there".to_string());
+        }
         if *n == 0 || *n > 1 << 14 || *chosen == 0 || chosen > n {
             return Err(format!("{chosen} of {n} experts is no choice"));
         }
@@ -229,6 +237,13 @@ impl Experts {
             experts: (0..self.n).map(|e| self.expert(at, e)).collect(),
             shared,
             shared_gate: gate.then(|| at.linear(names.shared_gate, d, Outputs::whole(1), false)),
+            apart: self.apart.zip(names.apart.as_ref()).map(|(norm, names)| ApartWeights {
+                read: at.norm(names.read, norm, d),
+                router: at.numbers(names.router, vec![d]),
+                each: at.numbers(names.each, vec![self.n]),
+                routed: at.norm(names.routed, norm, d),
+                shared: at.norm(names.shared, norm, d),
+            }),
         }
     }
 
@@ -303,8 +318,10 @@ pub(crate) struct ExpertNames {
     /// What stands before the parts of one expert, `{e}` for its number.
     pub each: &'static str,
     pub stored: StoredExperts,
-    pub shared: MlpWeights<crate::model::weights::form::Named>,
+    pub shared: MlpWeights<Named>,
     pub shared_gate: &'static str,
+    /// Of those that stand apart.
+    pub apart: Option<ApartWeights<Named>>,
 }
 
 /// How the matrices of experts are stored.
@@ -327,6 +344,49 @@ pub struct ExpertsWeights<F: Form = Loaded> {
     pub experts: Vec<MlpWeights<F>>,
     pub shared: Option<MlpWeights<F>>,
     pub shared_gate: Option<F::Matrix>,
+    pub apart: Option<ApartWeights<F>>,
+}
+
+/// What stands between the residual stream and experts that stand apart ([`Experts::apart`]).
+pub struct ApartWeights<F: Form = Loaded> {
+    /// The norm of what the experts read.
+    pub read: F::Norm,
+    /// What the router reads is multiplied by, after a norm without parameters. `[d_model]`
+    pub router: F::Numbers,
+    /// What each expert's weight is multiplied by. `[experts]`
+    pub each: F::Numbers,
+    /// The norm of what the chosen experts give together.
+    pub routed: F::Norm,
+    /// The norm of what the one that all rows go through gives.
+    pub shared: F::Norm,
+}
+
+impl<F: Form> ApartWeights<F> {
+    fn translate<G: Form, T: Translate<F, G>>(&self, to: &T) -> std::result::Result<ApartWeights<G>, T::Error> {
+        Ok(ApartWeights {
+            read: to.norm(&self.read)?,
+            router: to.numbers(&self.router)?,
+            each: to.numbers(&self.each)?,
+            routed: to.norm(&self.routed)?,
+            shared: to.norm(&self.shared)?,
+        })
+    }
+}
+
+impl ApartWeights {
+    /// What the router reads of the residual stream. `[rows, d_model]`
+    fn read_by_router(&self, resid: &Tensor, norm: Norm) -> Result<Tensor> {
+        let d = resid.dim(1)?;
+        let by = NormBy { kind: norm.kind, eps: norm.eps, group: d };
+        let weight = (&self.router * (d as f64).powf(-0.5))?;
+        NormWeights { weight, bias: None, by }.apply(resid)
+    }
+
+    /// The weights of the chosen experts, `[rows, chosen]`, each by its expert's number.
+    fn weighed(&self, index: &[Vec<u32>], weights: &Tensor) -> Result<Tensor> {
+        let index = Tensor::new(index.concat(), weights.device())?;
+        weights * self.each.index_select(&index, 0)?.reshape(weights.shape())?
+    }
 }
 
 impl<F: Form> ExpertsWeights<F> {
@@ -340,6 +400,7 @@ impl<F: Form> ExpertsWeights<F> {
             experts: self.experts.iter().map(|expert| expert.translate(to)).collect::<std::result::Result<_, _>>()?,
             shared: self.shared.as_ref().map(|shared| shared.translate(to)).transpose()?,
             shared_gate: to.matrix_if(&self.shared_gate)?,
+            apart: self.apart.as_ref().map(|apart| apart.translate(to)).transpose()?,
         })
     }
 }
@@ -348,7 +409,11 @@ impl ExpertsWeights {
     pub(super) fn forward(&self, of: &Experts, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         use SiteKind::*;
         // All stays live until the end: the hook may add rows at each site.
-        acts.put(Router, self.router.apply(acts.get(MlpIn)?)?);
+        let logits = match self.apart.as_ref().zip(of.apart) {
+            Some((apart, norm)) => self.router.apply(&apart.read_by_router(acts.get(ResidMid)?, norm)?)?,
+            None => self.router.apply(acts.get(MlpIn)?)?,
+        };
+        acts.put(Router, logits);
         hook.at(Router.at(layer), acts)?;
         if let Some(out) = self.shared_out(of, acts.get(MlpIn)?)? {
             acts.put(SharedOut, out);
@@ -356,18 +421,34 @@ impl ExpertsWeights {
         }
         let logits = acts.take(Router)?;
         let (index, weights) = of.router.choose(&logits, self.choice_bias.as_ref(), of.chosen)?;
+        let weights = match &self.apart {
+            Some(apart) => apart.weighed(&index, &weights)?,
+            None => weights,
+        };
         let routed = match hook.wants(ExpertOut.at(layer)) {
             true => self.each_out(of, layer, (&index, &weights), acts, hook)?,
             false => {
                 let (x, sum) =
-                    (acts.get(MlpIn)?, |sum: Tensor, rows: &Tensor, out: &Tensor, _| sum.index_add(rows, out, 0));
-                self.routed(of, x, (&index, &weights), Tensor::zeros(x.shape(), DType::F32, x.device())?, sum)?
+                    (self.read(acts)?, |sum: Tensor, rows: &Tensor, out: &Tensor, _| sum.index_add(rows, out, 0));
+                self.routed(of, &x, (&index, &weights), Tensor::zeros(x.shape(), DType::F32, x.device())?, sum)?
             }
         };
         let routed = routed.to_dtype(acts.take(MlpIn)?.dtype())?;
+        let routed = match &self.apart {
+            Some(apart) => apart.routed.apply(&routed)?,
+            None => routed,
+        };
         match self.shared {
             Some(_) => ops::add(&routed, &acts.take(SharedOut)?),
             None => Ok(routed),
+        }
+    }
+
+    /// What the experts read that are chosen from. `[rows, d_model]`
+    fn read(&self, acts: &Acts) -> Result<Tensor> {
+        match &self.apart {
+            Some(apart) => apart.read.apply(acts.get(SiteKind::ResidMid)?),
+            None => acts.get(SiteKind::MlpIn).cloned(),
         }
     }
 
@@ -414,11 +495,11 @@ impl ExpertsWeights {
         acts: &mut Acts,
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
-        let x = acts.get(SiteKind::MlpIn)?;
+        let x = self.read(acts)?;
         let (rows, d) = x.dims2()?;
         let all = Tensor::zeros((of.n * rows, d), DType::F32, x.device())?;
         let add = |all: Tensor, to: &Tensor, out: &Tensor, e: usize| all.index_add(&(to + (e * rows) as f64)?, out, 0);
-        let all = self.routed(of, x, chosen, all, add)?.reshape((of.n, rows, d))?.transpose(0, 1)?;
+        let all = self.routed(of, &x, chosen, all, add)?.reshape((of.n, rows, d))?.transpose(0, 1)?;
         let all = all.contiguous()?.reshape((rows, of.n * d))?.to_dtype(x.dtype())?;
         acts.put(SiteKind::ExpertOut, all);
         hook.at(SiteKind::ExpertOut.at(layer), acts)?;
@@ -430,6 +511,10 @@ impl ExpertsWeights {
     fn shared_out(&self, of: &Experts, x: &Tensor) -> Result<Option<Tensor>> {
         let (Some(shared), Some(weights)) = (of.shared, &self.shared) else { return Ok(None) };
         let out = weights.plain(&shared.mlp, x)?;
+        let out = match &self.apart {
+            Some(apart) => apart.shared.apply(&out)?,
+            None => out,
+        };
         match &self.shared_gate {
             Some(gate) => out.broadcast_mul(&ops::activate(&gate.apply(x)?, Activation::Sigmoid)?).map(Some),
             None => Ok(Some(out)),
@@ -469,7 +554,8 @@ mod tests {
     #[test]
     fn a_choice_that_no_model_has_is_refused() {
         let mlp = Mlp { width: 4, gated: true, activation: Activation::Silu, xielu: false, bias: false };
-        let plain = Experts { n: 4, chosen: 2, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false };
+        let plain =
+            Experts { n: 4, chosen: 2, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false, apart: None };
         assert_eq!(plain.check(), Ok(()));
         assert!(Experts { chosen: 5, ..plain }.check().is_err());
         let of = |n, chosen, best| Experts {

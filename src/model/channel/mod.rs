@@ -6,7 +6,7 @@
 mod experts;
 mod mlp;
 
-pub(super) use experts::{ExpertNames, Part, StoredExperts};
+pub(super) use experts::{ApartWeights, ExpertNames, Part, StoredExperts};
 pub use experts::{Experts, ExpertsWeights, Groups, Router, Scores, Shared};
 pub use mlp::{Mlp, MlpWeights};
 

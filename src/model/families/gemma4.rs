@@ -1,9 +1,10 @@
 //! Gemma 4: Gemma 3 with norms of plain weights, values with a norm of their own, scores that are not scaled, and full layers whose
 //! heads are larger and fewer and turn in part. The last layers read the keys and values of earlier ones; each layer may add an
-//! embedding of the token of its own, and multiplies the residual stream by a number.
+//! embedding of the token of its own, and multiplies the residual stream by a number. Some models have experts beside the MLP.
 
-use super::{Family, gemma2, rotary};
+use super::{Family, Names, Tensors, gemma2, llama, rotary};
 use crate::model::arch::*;
+use crate::model::channel::{ApartWeights, ExpertNames, MlpWeights, StoredExperts};
 use crate::model::config::{Cap, ConfigError, Reader, Slides, Windows};
 use crate::model::rope::{Rope, Scaling};
 use serde_json::Value;
@@ -19,7 +20,27 @@ pub(super) static GEMMA4: Family = Family {
         ("num_key_value_heads", 4),
         ("max_position_embeddings", 131_072),
     ],
-    ..Family::new("gemma4_text", describe, gemma2::TENSORS)
+    ..Family::new("gemma4_text", describe, TENSORS)
+};
+
+const TENSORS: Tensors = Tensors {
+    layer: Names {
+        experts: ExpertNames {
+            router: "router.proj",
+            stored: StoredExperts::Stacked { gate_up: "experts.gate_up_proj", down: "experts.down_proj" },
+            shared: MlpWeights { gate: Some("mlp.gate_proj"), up: "mlp.up_proj", down: "mlp.down_proj", xielu: None },
+            apart: Some(ApartWeights {
+                read: "pre_feedforward_layernorm_2",
+                router: "router.scale",
+                each: "router.per_expert_scale",
+                routed: "post_feedforward_layernorm_2",
+                shared: "post_feedforward_layernorm_1",
+            }),
+            ..llama::EXPERTS
+        },
+        ..gemma2::TENSORS.layer
+    },
+    ..gemma2::TENSORS
 };
 
 const FULL: &str = "full_attention";
@@ -51,16 +72,11 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     shared_layers(r, &mut arch)?;
     arch.per_layer = per_layer(r, &arch)?;
     arch.layer_scalars = true;
-    Ok(arch)
+    beside_experts(r, arch)
 }
 
 /// What the decoder does not do.
 fn refuse(r: &Reader) -> Result<(), ConfigError> {
-    if r.flag("enable_moe_block", false)? {
-        let why = "experts beside an MLP, each with norms of its own, are not implemented; Gemma 4 models without experts are run";
-        return Err(r.key("enable_moe_block", why));
-    }
-    r.pass_over(&["num_experts", "top_k_experts", "moe_intermediate_size"]);
     // Of text alone, what it says of images changes nothing.
     match r.opt_text("use_bidirectional_attention")? {
         None | Some("vision") => Ok(()),
@@ -159,6 +175,26 @@ fn shared_layers(r: &Reader, arch: &mut Arch) -> Result<(), ConfigError> {
         }
     }
     Ok(())
+}
+
+/// Puts experts beside every layer's MLP, where the model has such.
+fn beside_experts(r: &Reader, mut arch: Arch) -> Result<Arch, ConfigError> {
+    if !r.flag("enable_moe_block", false)? {
+        r.pass_over(&["num_experts", "top_k_experts", "moe_intermediate_size"]);
+        return Ok(arch);
+    }
+    let (n, chosen) = (r.size("num_experts")?, r.size("top_k_experts")?);
+    let width = r.size("moe_intermediate_size")?;
+    let router = Router { renormalised: true, ..Router::SOFTMAX };
+    for layer in &mut arch.layers {
+        if let Channel::Mlp(mlp) = layer.channel {
+            let shared = Some(Shared { mlp, gated: false });
+            let mlp = Mlp { width, ..mlp };
+            let apart = Some(arch.norm);
+            layer.channel = Channel::Experts(Experts { n, chosen, mlp, router, shared, weighs_input: false, apart });
+        }
+    }
+    Ok(arch)
 }
 
 /// The per-layer embeddings; none where their width is 0.

@@ -89,6 +89,7 @@ pub(super) const EXPERTS: ExpertNames = ExpertNames {
         xielu: None,
     },
     shared_gate: "",
+    apart: None,
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {

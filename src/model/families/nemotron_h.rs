@@ -117,7 +117,15 @@ fn experts(r: &Reader, mlp: Mlp) -> Result<Experts, ConfigError> {
     let Some(n) = r.opt_size("n_routed_experts")?.filter(|n| *n > 0) else {
         r.pass_over(&["num_experts_per_tok", "moe_intermediate_size", "moe_shared_expert_intermediate_size"]);
         r.pass_over(&["n_group", "topk_group", "n_shared_experts", "norm_topk_prob", "routed_scaling_factor"]);
-        return Ok(Experts { n: 1, chosen: 1, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false });
+        return Ok(Experts {
+            n: 1,
+            chosen: 1,
+            mlp,
+            router: Router::SOFTMAX,
+            shared: None,
+            weighs_input: false,
+            apart: None,
+        });
     };
     let (groups, kept) = (r.opt_size("n_group")?.unwrap_or(1), r.opt_size("topk_group")?.unwrap_or(1));
     let router = Router {
@@ -133,5 +141,5 @@ fn experts(r: &Reader, mlp: Mlp) -> Result<Experts, ConfigError> {
     let shared = shared.filter(|_| several > 0);
     let shared = shared.map(|width| Shared { mlp: Mlp { width: width.saturating_mul(several), ..mlp }, gated: false });
     let chosen = r.size("num_experts_per_tok")?;
-    Ok(Experts { n, chosen, mlp: Mlp { width, ..mlp }, router, shared, weighs_input: false })
+    Ok(Experts { n, chosen, mlp: Mlp { width, ..mlp }, router, shared, weighs_input: false, apart: None })
 }

@@ -160,7 +160,7 @@ pub(super) fn experts(r: &Reader, n: usize, chosen: usize, width: usize) -> Resu
     r.pass_over(OF_TRAINING);
     let activation = r.activation("hidden_act", "silu")?;
     let mlp = Mlp { width, gated: true, activation, xielu: false, bias: false };
-    Ok(Experts { n, chosen, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false })
+    Ok(Experts { n, chosen, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false, apart: None })
 }
 
 /// Which of `n` layers rotate: `no_rope_layers` has a 1 for each that does; else all do but every fourth.

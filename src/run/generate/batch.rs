@@ -101,7 +101,7 @@ impl Cutter<'_> {
         let mut more = More { runs: Vec::new(), kept: Vec::new(), bytes: 4 * d_model };
         let mut slots = self.generation.max_tokens - 1;
         for needed in self.program.needed([run], true).into_iter().filter(|run| !batch.runs.contains(run)) {
-            more.bytes += self.program.most_rows(needed) * d_model * 4;
+            more.bytes += self.program.most_rows(needed) * self.program.arch.kept_width() * 4;
             more.runs.push(needed);
         }
         for (holder, positions) in holders(self.program, run) {

@@ -1,7 +1,7 @@
 //! Models that read more than text: their text part is run.
 
 use super::*;
-use gatelens::model::arch::{Arch, Attention, Mixer};
+use gatelens::model::arch::{Arch, Attention, Channel, Mixer};
 use gatelens::model::rope::Scaling;
 
 /// Wraps a fixture as a model that also reads images, as `transformers` saves one; `name` says where tensors go.
@@ -202,6 +202,14 @@ fn gemma_4_reads_the_keys_and_values_of_the_last_layer_that_sees_as_far() {
     let equal = with("\"attention_k_eq_v\": false", "\"attention_k_eq_v\": true").expect("keys for values").arch;
     assert_eq!((attention(&equal, 2).keys_as_values, attention(&equal, 2).heads.n_kv_heads), (true, 2));
     assert!(!attention(&equal, 0).keys_as_values && attention(&equal, 0).heads.n_kv_heads == 1);
+    let experts =
+        "enable_moe_block\": true, \"num_experts\": 128, \"top_k_experts\": 8, \"moe_intermediate_size\": 704";
+    let experts = with("enable_moe_block\": false", experts).expect("experts").arch;
+    let Channel::Experts(of) = experts.layers[8].channel else { panic!("no experts") };
+    // The MLP beside them stays as wide as it is without them.
+    let widths = (of.n, of.chosen, of.mlp.width, of.shared.map(|shared| shared.mlp.width));
+    assert_eq!(widths, (128, 8, 704, Some(12_288)));
+    assert!(of.apart.is_some() && of.router.renormalised);
     let none = with("layer_input\": 256", "layer_input\": 0").expect("no embeddings of layers").arch;
     assert_eq!(none.per_layer, None);
 }
@@ -212,7 +220,7 @@ fn what_gemma_4_has_beside_is_refused_by_name() {
         let error = described(&GEMMA_4.replacen(from, to, 1)).expect_err("not run").to_string();
         assert!(error.contains(part), "no `{part}` in: {error}");
     };
-    refused("\"enable_moe_block\": false", "\"enable_moe_block\": true", "experts beside an MLP");
+    refused("\"enable_moe_block\": false", "\"enable_moe_block\": true", "`num_experts`: is missing");
     refused("attention\": null", "attention\": \"all\"", "from left to right");
     refused("shared_layers\": 4", "shared_layers\": 9", "no layer of 9 is left");
     refused("shared_layers\": 4", "shared_layers\": 7", "layer 2 has no earlier layer that sees as far");
