@@ -4,9 +4,9 @@
 //! families, and between the layers of one model, is values of these types; [`super::decoder`] and the engines never ask
 //! for a family.
 
-pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
+pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Attention, Both, Growth, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
+pub use super::mixer::{Attention, Both, Dynamic, Growth, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
 use super::rope::Rope;
 pub use super::weights::Multipliers;
 pub use crate::ops::attention::Heads;
@@ -93,7 +93,8 @@ impl NormPlacement {
     }
 }
 
-/// A layer: a mixer, which moves information between positions, and a channel, which works at each position by itself.
+/// A layer: a mixer, which moves information between positions, and a channel, which works at each position by itself, or reads the
+/// one before it too ([`Shifted`]).
 /// Layers of one model may differ in kind and in shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
@@ -119,6 +120,14 @@ impl Layer {
             Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
             _ => self.mixer.heads().map_or(0, |heads| heads.n_heads),
         }
+    }
+
+    /// What a fork takes over from its base, for each position before its own first one: how many numbers each part has that the mixer
+    /// and then the channel hand over ([`Mixer::carried`]).
+    pub fn carried(&self, d_model: usize) -> Vec<usize> {
+        let mut parts = self.mixer.carried(d_model);
+        parts.extend(self.channel.carried(d_model));
+        parts
     }
 
     /// Weights of the layer, in numbers (biases and norms left out, which are under a thousandth).

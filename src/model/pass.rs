@@ -12,12 +12,13 @@ use candle_core::{Device, Result, Tensor};
 pub struct Acts {
     pub rows: Rows,
     live: [Option<Tensor>; KINDS.len()],
+    lasting: Option<Tensor>,
 }
 
 impl Acts {
     /// Activations of `rows`, none live yet.
     pub fn new(rows: Rows) -> Self {
-        Acts { rows, live: [const { None }; KINDS.len()] }
+        Acts { rows, live: [const { None }; KINDS.len()], lasting: None }
     }
 
     /// The live value of a kind. `[rows, width]`
@@ -31,6 +32,16 @@ impl Acts {
     /// Sets the value of a kind.
     pub fn put(&mut self, kind: SiteKind, value: Tensor) {
         self.live[kind as usize] = Some(value);
+    }
+
+    /// What a layer left for later ones to read beside the residual stream, if it did: RWKV-7's values of layer 0. `[rows, width]`
+    pub fn lasting(&self) -> Option<&Tensor> {
+        self.lasting.as_ref()
+    }
+
+    /// Leaves it.
+    pub fn put_lasting(&mut self, value: Tensor) {
+        self.lasting = Some(value);
     }
 
     /// Takes a value that nothing later reads.
@@ -50,7 +61,7 @@ impl Acts {
         if from.iter().any(|r| *r as usize >= old) || from.len() != rows.len() {
             candle_core::bail!("{} new rows from {} of {old}", rows.len(), from.len())
         }
-        for value in self.live.iter_mut().flatten() {
+        for value in self.live.iter_mut().chain([&mut self.lasting]).flatten() {
             let index = Tensor::new(from, value.device())?;
             *value = value.index_select(&index, 0)?;
         }
@@ -60,7 +71,7 @@ impl Acts {
 
     /// Takes every live value to a device.
     pub(super) fn move_to(&mut self, device: &Device) -> Result<()> {
-        for value in self.live.iter_mut().flatten() {
+        for value in self.live.iter_mut().chain([&mut self.lasting]).flatten() {
             *value = moved(value, device)?;
         }
         Ok(())

@@ -27,8 +27,9 @@ mod simd;
 #[cfg(test)]
 mod slopes;
 pub mod vectors;
+mod wkv;
 
-pub use convolution::convolution;
+pub use convolution::{convolution, shifted};
 pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
 pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias, softcap};
@@ -36,6 +37,7 @@ pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, state};
+pub use wkv::wkv;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

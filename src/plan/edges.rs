@@ -190,7 +190,7 @@ impl Graph {
     /// A sentence that names a layer that has not as many heads as the first, or is of another kind.
     pub fn there(arch: &Arch) -> Result<(), String> {
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
-            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
+            (_, Channel::None | Channel::Shifted(_)) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };
         let first = (arch.n_heads, arch.n_kv_heads);

@@ -7,6 +7,9 @@
 //! one graph gives the gradients of those variables and of the layer's input. So memory holds one layer's graph, weights
 //! may be streamed, and the decoder is described once.
 //!
+//! What a layer leaves for later ones beside the residual stream ([`Acts::lasting`]) is an input of those too, and its gradient is gathered
+//! on the way down to the layer that left it.
+//!
 //! Runs are packed side by side as everywhere; a fork runs whole here, with its edits, next to the runs that it takes
 //! from. Runs do not touch each other but by interchange, which counts as a constant, so that one reverse pass serves one
 //! metric of every run: as many passes go back as the run with the most metrics has.
@@ -194,10 +197,10 @@ impl<'a> Batch<'a> {
         let lowest = self.asked.iter().map(Asked::lowest).min().unwrap_or(SiteKind::Logits.at(0));
         let rounds = self.asked.iter().map(|a| a.metrics.len()).max().unwrap_or(0);
         let mut kept = self.forward(lowest.first_layer(n_layers), options)?;
-        let Some(last) = kept.pop() else { return Ok(()) };
+        let Some((last, _)) = kept.pop() else { return Ok(()) };
         let mut upstream = Vec::with_capacity(rounds);
         for round in 0..rounds {
-            upstream.push(end::back(self, round, &last, options.budget, found)?);
+            upstream.push(Upstream { stream: end::back(self, round, &last, options.budget, found)?, lasting: None });
         }
         drop(last);
         self.decoder.through((lowest.first_layer(n_layers)..n_layers).rev(), |l| {
@@ -208,8 +211,9 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The plain pass: the residual streams before the layers from `first` on, and the last. `[rows, d_model]` each.
-    fn forward(&self, first: usize, options: &Options) -> Result<Vec<Tensor>> {
+    /// The plain pass: the residual streams before the layers from `first` on, and the last, `[rows, d_model]` each, with what lasts
+    /// beside them.
+    fn forward(&self, first: usize, options: &Options) -> Result<Vec<(Tensor, Option<Tensor>)>> {
         let ids: Vec<u32> = self.runs.iter().flat_map(|run| self.program.ids(*run)).copied().collect();
         let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.program.length(*run) as u32).collect();
         let mut pass = Pass::plain(self);
@@ -217,14 +221,14 @@ impl<'a> Batch<'a> {
         let mut kept = Vec::new();
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             if l >= first {
-                kept.push(acts.get(SiteKind::ResidPre)?.clone());
+                kept.push((acts.get(SiteKind::ResidPre)?.clone(), acts.lasting().cloned()));
             }
             self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
             pass.forget();
             options.advance(self.rows.len())?;
             Result::Ok(())
         })?;
-        kept.push(acts.take(SiteKind::ResidPre)?);
+        kept.push((acts.take(SiteKind::ResidPre)?, None));
         Ok(kept)
     }
 
@@ -233,20 +237,22 @@ impl<'a> Batch<'a> {
     fn back(
         &self,
         l: usize,
-        input: &Tensor,
+        (input, lasting): &(Tensor, Option<Tensor>),
         lowest: Site,
-        upstream: &mut [Tensor],
+        upstream: &mut [Upstream],
         found: &mut Found,
     ) -> std::result::Result<(), RunError> {
         let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(input)?) } else { None };
         let mut acts = Acts::new(self.rows.clone());
         acts.put(SiteKind::ResidPre, variable.as_ref().map_or(input, Var::as_tensor).clone());
+        let lasts = lasting.as_ref().map(Var::from_tensor).transpose()?;
+        lasts.iter().for_each(|value| acts.put_lasting(value.as_tensor().clone()));
         let mut pass = Pass::tapping(self, variable.is_some());
         self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
         let output = acts.take(SiteKind::ResidPre)?;
         let here = |g: &Gradient| g.read.site.first_layer(self.decoder.arch.n_layers) == l;
         for (round, upstream) in upstream.iter_mut().enumerate() {
-            let grads = pull(&output, upstream)?;
+            let grads = upstream.pull(&output, acts.lasting())?;
             for Gradient { read, .. } in self.gradients(round).filter(here) {
                 let variable = match read.site.kind {
                     SiteKind::Embed => variable.as_ref(),
@@ -255,7 +261,8 @@ impl<'a> Batch<'a> {
                 found.push((read.readout, self.reading(read, gradient_of(&grads, read.site, variable)?)?));
             }
             if variable.is_some() {
-                *upstream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
+                upstream.stream = gradient_of(&grads, SiteKind::ResidPre.at(l), variable.as_ref())?.clone();
+                upstream.lasting = lasts.as_ref().and_then(|value| grads.get(value)).cloned();
             }
         }
         Ok(())
@@ -274,6 +281,23 @@ impl<'a> Batch<'a> {
         let values = values.chunks_exact(gradient.dim(1)?).flat_map(|row| pick(row, &read.columns)).collect();
         let shape = vec![read.positions.len(), read.columns.iter().map(Range::len).sum()];
         Ok(Reading::Array(Array { shape, values }))
+    }
+}
+
+/// The gradients of one metric with respect to what a layer gives: its residual stream, and what lasts beside it.
+struct Upstream {
+    stream: Tensor,
+    lasting: Option<Tensor>,
+}
+
+impl Upstream {
+    /// The gradients of everything that the two were computed from.
+    fn pull(&self, output: &Tensor, lasting: Option<&Tensor>) -> Result<GradStore> {
+        let sum = (output * &self.stream)?.sum_all()?;
+        match (lasting, &self.lasting) {
+            (Some(value), Some(upstream)) => (sum + (value * upstream)?.sum_all()?)?.backward(),
+            _ => sum.backward(),
+        }
     }
 }
 

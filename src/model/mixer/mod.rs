@@ -7,11 +7,13 @@
 mod attention;
 mod both;
 mod recurrent;
+mod rwkv;
 
 pub use attention::{Attention, AttentionWeights, Growth, Latent, LatentWeights, NormOver, QkNorm};
 pub use both::Both;
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
+pub use rwkv::Dynamic;
 
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;
@@ -114,11 +116,11 @@ impl Mixer {
 
     /// What a fork takes over from its base, for each position before its own first one: how many numbers each part has, in the
     /// order of [`Hook::carry`]'s. Keys and values; of a recurrent mixer, what its convolution reads, and what its recurrence does.
-    pub fn carried(&self) -> Vec<usize> {
+    pub fn carried(&self, d_model: usize) -> Vec<usize> {
         match self {
             Mixer::Attention(attention) => attention.carried().to_vec(),
-            Mixer::Recurrent(recurrent) => recurrent.carried().to_vec(),
-            Mixer::Both(both) => [both.attention.carried(), both.recurrent.carried()].concat(),
+            Mixer::Recurrent(recurrent) => recurrent.carried(d_model).to_vec(),
+            Mixer::Both(both) => [both.attention.carried(), both.recurrent.carried(d_model)].concat(),
             Mixer::None => Vec::new(),
         }
     }

@@ -122,7 +122,7 @@ impl Cutter<'_> {
 
 /// Bytes that one position's keys and values take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
-    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().into_iter().sum::<usize>();
+    let of_layer = |layer: &Layer| 4 * layer.carried(arch.d_model).into_iter().sum::<usize>();
     arch.layers.iter().map(of_layer).sum()
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// Keys, rotated, and values of every layer, in slots that are the same in all layers.
 pub(in crate::run) struct Cache {
-    /// What each layer carries ([`crate::model::arch::Mixer::carried`]). `[slots, width]` each.
+    /// What each layer carries ([`crate::model::arch::Layer::carried`]). `[slots, width]` each.
     layers: Vec<Vec<Tensor>>,
     kept: HashMap<Run, Kept>,
 }
@@ -37,7 +37,11 @@ impl Cache {
     pub fn new(decoder: &Decoder, slots: usize, kept: HashMap<Run, Kept>) -> Result<Self> {
         let empty = |layer: usize| {
             let empty = |width: usize| Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(layer));
-            decoder.arch.layers[layer].mixer.carried().into_iter().map(empty).collect::<Result<Vec<Tensor>>>()
+            decoder.arch.layers[layer]
+                .carried(decoder.arch.d_model)
+                .into_iter()
+                .map(empty)
+                .collect::<Result<Vec<Tensor>>>()
         };
         let layers = (0..decoder.arch.n_layers).map(empty).collect::<Result<_>>()?;
         Ok(Cache { layers, kept })
