@@ -4,10 +4,10 @@
 //! families, and between the layers of one model, is values of these types; [`super::decoder`] and the engines never ask
 //! for a family.
 
-pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
+pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
-    Alibi, Attention, Both, Carried, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent,
+    Alibi, Attention, Both, Carried, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent,
 };
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;
@@ -96,7 +96,8 @@ impl NormPlacement {
     }
 }
 
-/// A layer: a mixer, which moves information between positions, and a channel, which works at each position by itself.
+/// A layer: a mixer, which moves information between positions, and a channel, which works at each position by itself, or reads the
+/// one before it too ([`Shifted`]).
 /// Layers of one model may differ in kind and in shape.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Layer {
@@ -122,6 +123,13 @@ impl Layer {
             Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
             _ => self.mixer.heads().map_or(0, |heads| heads.n_heads),
         }
+    }
+
+    /// What a fork takes over from its base, in a model of this width: what the mixer hands over, then the channel.
+    pub fn carried(&self, d_model: usize) -> Carried {
+        let mut carried = self.mixer.carried(d_model);
+        carried.parts.extend(self.channel.carried(d_model));
+        carried
     }
 
     /// Weights of the layer, in numbers (biases and norms left out, which are under a thousandth).

@@ -30,6 +30,16 @@ pub fn convolution(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>, rows: &Ro
     }
 }
 
+/// What each row's run has at the position before it, and 0 at the first. `[rows that spans read, channels]` to `[rows, channels]`
+///
+/// # Errors
+/// As [`convolution`].
+pub fn shifted(x: &Tensor, rows: &Rows) -> Result<Tensor> {
+    let channels = x.dim(1)?;
+    let before = Tensor::from_vec([1f32, 0.0].repeat(channels), (channels, 2), &Device::Cpu)?;
+    convolution(x, &before, None, rows)
+}
+
 struct Convolution {
     rows: Rows,
     channels: usize,

@@ -28,8 +28,9 @@ mod simd;
 mod slopes;
 mod take;
 pub mod vectors;
+mod wkv;
 
-pub use convolution::convolution;
+pub use convolution::{convolution, shifted};
 pub use dla::head_dots;
 pub use edit::{RowChange, RowEdit, RowFunction, edit};
 pub use elementwise::{Activation, XIelu, activate, activate_gate, add, add_bias, softcap};
@@ -38,6 +39,7 @@ pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, stretch};
 pub use take::take_rows;
+pub use wkv::wkv;
 
 use candle_core::backend::BackendStorage;
 use candle_core::{CpuStorage, DType, Layout, Result, Shape, Tensor};

@@ -1,9 +1,9 @@
 //! Causal cones: which positions of a fork can differ from its base, layer by layer.
 //!
 //! An edit at a position reaches that position, and from the next attention on those after it, as far as the layer's
-//! window lets them look back. A fork needs rows for its cone alone; all else it shares with its base. Where a layer reads the keys
-//! and values of an earlier one, what was changed there lies within the cone already, which never narrows: the layer's own reach is
-//! counted from at least as far.
+//! window lets them look back; a channel that reads the position before carries it one further. A fork needs rows for its cone alone;
+//! all else it shares with its base. Where a layer reads the keys and values of an earlier one, what was changed there lies within the
+//! cone already, which never narrows: the layer's own reach is counted from at least as far.
 
 use super::{Matched, Placed, Program, Run};
 use crate::site::{Site, SiteKind};
@@ -105,12 +105,17 @@ fn cone(program: &Program, f: usize, opened: &HashSet<(Run, usize)>) -> Cone {
         let before = |s: Site| {
             (s.kind == SiteKind::Embed && l == 0) || (s.kind.in_layers() && s.layer == l && s.kind.is_mixed())
         };
-        let after = |s: Site| s.kind.in_layers() && s.layer == l && !s.kind.is_mixed();
+        let between = |s: Site| s.kind.in_layers() && s.layer == l && !s.kind.is_mixed() && s.kind <= SiteKind::MlpIn;
+        let after = |s: Site| s.kind.in_layers() && s.layer == l && s.kind > SiteKind::MlpIn;
         end = end.max(end_of(&before));
         if end > start {
             end = arch.layers[l].mixer.reach(end, length);
             let ragged = anywhere.iter().filter(|e| e.site.layer == l).map(|e| span(&e.positions).end);
             end = end.max(ragged.max().unwrap_or(start));
+        }
+        end = end.max(end_of(&between));
+        if end > start {
+            end = arch.layers[l].channel.reach(end, length);
         }
         end = end.max(end_of(&after));
         // Rows are wanted whole here; the extra ones equal the base's and change nothing.

@@ -201,7 +201,7 @@ impl Graph {
             return Err(format!("{rule}; layer {l} reads the keys and values of layer {}", arch.keys_of(l)));
         }
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
-            (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
+            (_, Channel::None | Channel::Shifted(_)) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
             (Mixer::Attention(attention), _) if attention.index().is_some() => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };

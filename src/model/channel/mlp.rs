@@ -104,7 +104,7 @@ impl MlpWeights {
     }
 
     /// The activation, of the layer's own numbers where it has such.
-    fn activation(&self, shape: &Mlp) -> Result<Activation> {
+    pub(super) fn activation(&self, shape: &Mlp) -> Result<Activation> {
         let Some(numbers) = &self.xielu else { return Ok(shape.activation) };
         let number =
             |i: usize| Ok::<f32, candle_core::Error>(ops::to_vec(&numbers[i])?.first().copied().unwrap_or(0.0));

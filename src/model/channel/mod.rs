@@ -1,14 +1,16 @@
-//! Channels: the half of a layer that works at each position by itself.
+//! Channels: the half of a layer that works at each position by itself. RWKV's read the position before it too.
 //!
 //! A [`Channel`] describes one, [`ChannelWeights`] run it. All that depends on which kind it is, is asked of it: the sites that
 //! it has, what it costs, and where its tensors are stored. A new kind is a variant here and a file beside `mlp`.
 
 mod experts;
 mod mlp;
+mod shifted;
 
 pub(super) use experts::{ApartWeights, ExpertNames, Part, StoredExperts};
 pub use experts::{Experts, ExpertsWeights, Groups, Router, Scores, Shared};
 pub use mlp::{Mlp, MlpWeights};
+pub use shifted::{Shifted, ShiftedWeights};
 
 use super::pass::{Acts, Hook};
 use super::weights::form::{Form, Loaded, Located, Translate};
@@ -21,6 +23,7 @@ use candle_core::{Result, Tensor};
 pub enum Channel {
     Mlp(Mlp),
     Experts(Experts),
+    Shifted(Shifted),
     /// The layer has a mixer alone.
     None,
 }
@@ -31,6 +34,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.lacks(kind),
             Channel::Experts(experts) => experts.lacks(kind),
+            Channel::Shifted(shifted) => shifted.mlp.lacks(kind),
             Channel::None => lacks_channel(kind),
         }
     }
@@ -40,8 +44,20 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.units(kind),
             Channel::Experts(experts) => experts.units(kind, d_model),
+            Channel::Shifted(shifted) => shifted.mlp.units(kind),
             Channel::None => None,
         }
+    }
+
+    /// How far along a prompt of `length` positions an edit reaches: where what the channel reads differs up to `end`, what it gives
+    /// differs up to the position that is returned. Neither is among them.
+    pub fn reach(&self, end: usize, length: usize) -> usize {
+        if let Channel::Shifted(_) = self { length.min(end + 1) } else { end }
+    }
+
+    /// What a fork takes over from its base, as [`super::mixer::Mixer::carried`] says it.
+    pub fn carried(&self, d_model: usize) -> Vec<usize> {
+        if let Channel::Shifted(_) = self { vec![d_model] } else { Vec::new() }
     }
 
     /// How many neurons it has.
@@ -49,6 +65,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.width,
             Channel::Experts(experts) => experts.mlp.width,
+            Channel::Shifted(shifted) => shifted.mlp.width,
             Channel::None => 0,
         }
     }
@@ -58,7 +75,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.gated,
             Channel::Experts(experts) => experts.mlp.gated,
-            Channel::None => false,
+            Channel::Shifted(_) | Channel::None => false,
         }
     }
 
@@ -67,6 +84,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.params(d_model),
             Channel::Experts(experts) => experts.params(d_model),
+            Channel::Shifted(shifted) => shifted.params(d_model),
             Channel::None => 0,
         }
     }
@@ -76,6 +94,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => mlp.params(d_model),
             Channel::Experts(experts) => experts.active_params(d_model),
+            Channel::Shifted(shifted) => shifted.params(d_model),
             Channel::None => 0,
         }
     }
@@ -86,7 +105,7 @@ impl Channel {
     /// A sentence that names the numbers that do not fit.
     pub(super) fn check(&self) -> std::result::Result<(), String> {
         match self {
-            Channel::Mlp(_) => Ok(()),
+            Channel::Mlp(_) | Channel::Shifted(_) => Ok(()),
             Channel::Experts(experts) => experts.check(),
             Channel::None => Ok(()),
         }
@@ -97,6 +116,7 @@ impl Channel {
         match self {
             Channel::Mlp(mlp) => ChannelWeights::Mlp(*mlp, mlp.stored(at)),
             Channel::Experts(experts) => ChannelWeights::Experts(*experts, experts.stored(at)),
+            Channel::Shifted(shifted) => ChannelWeights::Shifted(*shifted, shifted.stored(at)),
             Channel::None => ChannelWeights::None,
         }
     }
@@ -106,14 +126,16 @@ impl Channel {
 pub enum ChannelWeights<F: Form = Loaded> {
     Mlp(Mlp, MlpWeights<F>),
     Experts(Experts, ExpertsWeights<F>),
+    Shifted(Shifted, ShiftedWeights<F>),
     None,
 }
 
 impl<F: Form> ChannelWeights<F> {
-    /// The weights as an MLP's.
+    /// The weights as an MLP's, whose neurons add what they do whatever else there is.
     pub fn mlp(&self) -> Option<&MlpWeights<F>> {
         match self {
             ChannelWeights::Mlp(_, weights) => Some(weights),
+            ChannelWeights::Shifted(shifted, weights) => (!shifted.receptance).then_some(&weights.mlp),
             ChannelWeights::Experts(..) | ChannelWeights::None => None,
         }
     }
@@ -121,7 +143,7 @@ impl<F: Form> ChannelWeights<F> {
     /// The sites between what the channel reads and what it gives: where it is widest.
     pub(super) fn inside(&self) -> &'static [SiteKind] {
         match self {
-            ChannelWeights::Mlp(..) => &mlp::INSIDE,
+            ChannelWeights::Mlp(..) | ChannelWeights::Shifted(..) => &mlp::INSIDE,
             ChannelWeights::Experts(..) => &experts::INSIDE,
             ChannelWeights::None => &[],
         }
@@ -138,20 +160,27 @@ impl<F: Form> ChannelWeights<F> {
         Ok(match self {
             ChannelWeights::Mlp(shape, weights) => ChannelWeights::Mlp(*shape, weights.translate(to)?),
             ChannelWeights::Experts(shape, weights) => ChannelWeights::Experts(*shape, weights.translate(to)?),
+            ChannelWeights::Shifted(shape, weights) => ChannelWeights::Shifted(*shape, weights.translate(to)?),
             ChannelWeights::None => ChannelWeights::None,
         })
     }
 }
 
 impl ChannelWeights {
-    /// Takes `mlp_in`, which must be live, to what becomes `mlp_out`.
+    /// Whether rows read others', so that all must be there.
+    pub(super) fn moves(&self) -> bool {
+        matches!(self, ChannelWeights::Shifted(..))
+    }
+
+    /// Takes `mlp_in`, which must be live, to what becomes `mlp_out`; `first` is the number of the first part that it carries.
     ///
     /// # Errors
     /// If the hook stops the pass or candle fails.
-    pub(super) fn forward(&self, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
+    pub(super) fn forward(&self, layer: usize, first: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         match self {
             ChannelWeights::Mlp(shape, weights) => weights.forward(shape, layer, acts, hook),
             ChannelWeights::Experts(shape, weights) => weights.forward(shape, layer, acts, hook),
+            ChannelWeights::Shifted(shape, weights) => weights.forward(shape, (layer, first), acts, hook),
             ChannelWeights::None => candle_core::bail!("layer {layer} has no channel"),
         }
     }

@@ -342,11 +342,11 @@ impl Decoder {
         let through = |acts: &mut Acts, hook: &mut dyn Hook| {
             acts.put(SiteKind::MlpIn, norm(acts.get(resid)?, w.mlp_norm.as_ref())?);
             hook.at(SiteKind::MlpIn.at(l), acts)?;
-            w.channel.forward(l, acts, hook)
+            w.channel.forward(l, self.arch.layers[l].mixer.carried(self.arch.d_model).parts.len(), acts, hook)
         };
         let watched = hook.wants(SiteKind::MlpIn.at(l)) || w.channel.inside().iter().any(|kind| hook.wants(kind.at(l)));
         let (rows, most) = (acts.rows.len(), hook.most_rows().max(1));
-        if watched || rows <= most {
+        if watched || w.channel.moves() || rows <= most {
             return through(acts, hook);
         }
         let part = |from: usize| {
@@ -443,7 +443,11 @@ impl Decoder {
     pub fn channel_of(&self, layer: usize, resid: &Tensor) -> Result<Tensor> {
         let mut acts = Acts::new(Rows::default());
         acts.put(SiteKind::MlpIn, self.read_by_channel(layer, resid)?);
-        self.weights(layer)?.channel.forward(layer, &mut acts, &mut Unwatched)
+        let weights = self.weights(layer)?;
+        if weights.channel.moves() {
+            candle_core::bail!("the channel of layer {layer} reads other positions too");
+        }
+        weights.channel.forward(layer, 0, &mut acts, &mut Unwatched)
     }
 
     /// What is around a layer's mixer.

@@ -37,6 +37,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         experts: llama::EXPERTS,
         recurrent: llama::RECURRENT,
         mlp_post_norm: "",
+        shifts: &[],
     },
     qkv: Qkv::InTurn,
     transposed: true,

@@ -36,6 +36,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         experts: llama::EXPERTS,
         recurrent: llama::RECURRENT,
         mlp_post_norm: "post_ffw_norm",
+        shifts: &[],
     },
     qkv: Qkv::Apart,
     transposed: false,

@@ -55,6 +55,7 @@ pub(super) const TENSORS: Tensors = Tensors {
         experts: EXPERTS,
         recurrent: RECURRENT,
         mlp_post_norm: "",
+        shifts: &[],
     },
     qkv: Qkv::Apart,
     transposed: false,

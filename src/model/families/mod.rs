@@ -77,6 +77,8 @@ mod qwen3_moe;
 mod qwen3_next;
 mod recurrent_gemma;
 mod rotary;
+mod rwkv;
+mod rwkv7;
 mod seed_oss;
 mod smollm3;
 mod stablelm;
@@ -168,6 +170,8 @@ pub static FAMILIES: &[&Family] = &[
     &granitemoehybrid::GRANITEMOEHYBRID,
     &nemotron_h::NEMOTRON_H,
     &recurrent_gemma::RECURRENT_GEMMA,
+    &rwkv::RWKV,
+    &rwkv7::RWKV7,
     &kimi_linear::KIMI_LINEAR,
     &vaultgemma::VAULTGEMMA,
     &qwen3_5_moe_text::QWEN3_5_MOE_TEXT,
@@ -242,6 +246,9 @@ pub(crate) struct Names {
     /// Of layers with a recurrent mixer.
     pub recurrent: RecurrentNames,
     pub mlp_post_norm: &'static str,
+    /// Of channels that read the position before each too, how much of what each projection reads is of the position itself; whole
+    /// names.
+    pub shifts: &'static [&'static str],
 }
 
 /// How the outputs of the projections to queries, keys and values are stored.

@@ -7,6 +7,7 @@
 mod attention;
 mod both;
 mod recurrent;
+mod rwkv;
 mod states;
 
 pub use attention::{
@@ -15,6 +16,7 @@ pub use attention::{
 pub use both::Both;
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
+pub use rwkv::Dynamic;
 
 use super::pass::{Acts, Around, Hook};
 use super::rope::Rope;
@@ -41,7 +43,8 @@ pub enum Mixer {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Of all these positions, how many numbers each part has, in the order of [`Hook::carry`]'s: keys and values, and what keys are
-    /// chosen by, where they are; then what the convolution of a recurrent mixer reads.
+    /// chosen by, where they are; what the convolution of a recurrent mixer reads, or its token shift, and of RWKV-4 what its recurrence
+    /// does; then what the channel's token shift reads.
     pub parts: Vec<usize>,
     /// The state of a recurrent mixer after the last of them.
     pub state: usize,
@@ -110,6 +113,11 @@ impl Mixer {
         }
     }
 
+    /// Whether it reads the values of layer 0 beside the residual stream (RWKV-7).
+    pub(crate) fn reads_first_values(&self) -> bool {
+        matches!(self, Mixer::Recurrent(Recurrent { kind: Kind::Dynamic(of), .. }) if !of.first)
+    }
+
     /// It as a recurrent mixer, alone or beside attention.
     pub fn recurrent(&self) -> Option<&Recurrent> {
         match self {
@@ -128,13 +136,13 @@ impl Mixer {
         self.heads()?.window
     }
 
-    /// What a fork takes over from its base.
-    pub fn carried(&self) -> Carried {
+    /// What a fork takes over from its base, in a model of this width.
+    pub fn carried(&self, d_model: usize) -> Carried {
         match self {
             Mixer::Attention(attention) => Carried { parts: attention.carried(), state: 0 },
-            Mixer::Recurrent(recurrent) => recurrent.carried(),
+            Mixer::Recurrent(recurrent) => recurrent.carried(d_model),
             Mixer::Both(both) => {
-                let Carried { parts, state } = both.recurrent.carried();
+                let Carried { parts, state } = both.recurrent.carried(d_model);
                 Carried { parts: both.attention.carried().into_iter().chain(parts).collect(), state }
             }
             Mixer::None => Carried::default(),

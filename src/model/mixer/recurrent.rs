@@ -5,6 +5,7 @@
 //! site `z`, by head where there are heads, and what comes after it is `attn_out`; both are also called `mix_z` and `mix_out`.
 
 use super::Carried;
+use super::rwkv::{self, Dynamic};
 use super::states::States;
 use crate::model::arch::{Norm, positive_if_any};
 use crate::model::pass::{Acts, Around, Hook};
@@ -70,6 +71,10 @@ pub enum Kind {
     Short { width: usize },
     /// The RG-LRU (De et al. 2024): one number of state a channel, gates by blocks.
     Lru { width: usize, blocks: usize, activation: Activation },
+    /// RWKV-4 ([`super::rwkv`]): channels by themselves.
+    Wkv { width: usize },
+    /// RWKV-7 ([`super::rwkv`]).
+    Dynamic(Dynamic),
 }
 
 impl Recurrent {
@@ -82,6 +87,8 @@ impl Recurrent {
             Kind::Mamba { .. } => "Mamba",
             Kind::Short { .. } => "a short convolution",
             Kind::Lru { .. } => "an RG-LRU",
+            Kind::Wkv { .. } => "RWKV-4",
+            Kind::Dynamic(_) => "RWKV-7",
         }
     }
 
@@ -90,7 +97,8 @@ impl Recurrent {
         match self.kind {
             Kind::Delta { value_heads, d_value, .. } => value_heads * d_value,
             Kind::Channelwise { heads, d_head, .. } | Kind::Mamba2 { heads, d_head, .. } => heads * d_head,
-            Kind::Mamba { width, .. } | Kind::Short { width } | Kind::Lru { width, .. } => width,
+            Kind::Mamba { width, .. } | Kind::Short { width } | Kind::Lru { width, .. } | Kind::Wkv { width } => width,
+            Kind::Dynamic(of) => of.width(),
         }
     }
 
@@ -99,6 +107,7 @@ impl Recurrent {
         match self.kind {
             Kind::Delta { value_heads, .. } => Some(value_heads),
             Kind::Channelwise { heads, .. } | Kind::Mamba2 { heads, .. } => Some(heads),
+            Kind::Dynamic(of) => Some(of.heads),
             _ => None,
         }
     }
@@ -112,7 +121,8 @@ impl Recurrent {
             Kind::Mamba2 { heads, d_head, d_state, .. } => of(heads, d_state, d_head, false),
             Kind::Mamba { width, d_state, .. } => of(width, d_state, 1, false),
             Kind::Lru { width, .. } => of(width, 1, 1, false),
-            Kind::Short { .. } => None,
+            Kind::Dynamic(of) => Some(of.recurrence()),
+            Kind::Short { .. } | Kind::Wkv { .. } => None,
         }
     }
 
@@ -123,6 +133,7 @@ impl Recurrent {
             Kind::Channelwise { heads, d_head, .. } => 3 * heads * d_head,
             Kind::Mamba2 { heads, d_head, d_state, groups, .. } => heads * d_head + 2 * groups * d_state,
             Kind::Mamba { width, .. } | Kind::Short { width } | Kind::Lru { width, .. } => width,
+            Kind::Wkv { .. } | Kind::Dynamic(_) => 0,
         }
     }
 
@@ -170,11 +181,13 @@ impl Recurrent {
         }
     }
 
-    pub(super) fn carried(&self) -> Carried {
-        Carried {
-            parts: vec![if self.conv.is_some() { self.channels() } else { 0 }],
-            state: self.recurrence().map_or(0, |of| of.cells()),
-        }
+    pub(super) fn carried(&self, d_model: usize) -> Carried {
+        let parts = match self.kind {
+            Kind::Wkv { width } => vec![d_model, 2 * width],
+            Kind::Dynamic(_) => vec![d_model],
+            _ => vec![if self.conv.is_some() { self.channels() } else { 0 }],
+        };
+        Carried { parts, state: self.recurrence().map_or(0, |of| of.cells()) }
     }
 
     pub(super) fn params(&self, d_model: usize) -> u64 {
@@ -188,6 +201,8 @@ impl Recurrent {
             Kind::Mamba { d_state, rank, .. } => d * 2 * width + width * (2 * rank + 2 * d_state) as u64,
             Kind::Short { .. } => 3 * d * width,
             Kind::Lru { blocks, .. } => 2 * d * width + 2 * width * width / blocks.max(1) as u64,
+            Kind::Wkv { .. } => 3 * d * width,
+            Kind::Dynamic(of) => 3 * d * width + of.narrow() * (d + width),
         };
         inputs + d * width
     }
@@ -199,7 +214,8 @@ impl Recurrent {
             let each = if of.delta { 12.0 } else { 6.0 };
             each * (of.heads * of.keys * of.values) as f64
         });
-        rows as f64 * (conv + state)
+        let channels = if let Kind::Wkv { width } = self.kind { 12.0 * width as f64 } else { 0.0 };
+        rows as f64 * (conv + state + channels)
     }
 
     pub(super) fn check(&self) -> std::result::Result<(), String> {
@@ -219,7 +235,8 @@ impl Recurrent {
                 [heads, d_head, d_state]
             }
             Kind::Mamba { width, d_state, rank, .. } => [width, d_state, rank],
-            Kind::Short { width } => [width; 3],
+            Kind::Short { width } | Kind::Wkv { width } => [width; 3],
+            Kind::Dynamic(of) => [of.heads, of.d_head, of.ranks.into_iter().min().unwrap_or(0)],
             Kind::Lru { width, blocks, .. } => {
                 if blocks == 0 || !width.is_multiple_of(blocks) {
                     return Err(format!("{width} channels do not divide over {blocks} blocks"));
@@ -234,6 +251,11 @@ impl Recurrent {
     }
 
     pub(super) fn stored(&self, at: &LayerLayout) -> RecurrentWeights<Located> {
+        match self.kind {
+            Kind::Wkv { width } => return rwkv::stored_wkv(width, at),
+            Kind::Dynamic(of) => return of.stored(at),
+            _ => {}
+        }
         let (names, d) = (&at.tensors.layer.recurrent, at.d_model);
         let inputs = self.inputs().into_iter();
         let inputs = inputs.map(|(name, outputs)| at.linear(names.inputs[name], d, outputs, self.bias)).collect();
@@ -307,6 +329,7 @@ impl Recurrent {
             }
             Kind::Short { width } => (0..3).map(|i| (0, Outputs::of(3 * width, i * width..(i + 1) * width))).collect(),
             Kind::Lru { width, .. } => vec![(0, Outputs::whole(width)), (1, Outputs::whole(width))],
+            Kind::Wkv { .. } | Kind::Dynamic(_) => Vec::new(),
         }
     }
 
@@ -343,7 +366,7 @@ impl Recurrent {
                 }),
                 ..none
             },
-            Kind::Short { .. } => none,
+            Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => none,
             Kind::Lru { width, blocks, .. } => {
                 let each = width / blocks.max(1);
                 Parts {
@@ -414,6 +437,23 @@ pub struct RecurrentWeights<F: Form = Loaded> {
 }
 
 impl<F: Form> RecurrentWeights<F> {
+    /// The output projection alone.
+    pub(super) fn bare(out: F::Matrix) -> Self {
+        RecurrentWeights {
+            inputs: Vec::new(),
+            conv: Vec::new(),
+            conv_bias: Vec::new(),
+            decay: None,
+            dt_bias: None,
+            skip: None,
+            gates: Vec::new(),
+            inner: Vec::new(),
+            narrow: Vec::new(),
+            norm: None,
+            out,
+        }
+    }
+
     pub(super) fn translate<G: Form, T: Translate<F, G>>(
         &self,
         to: &T,
@@ -435,12 +475,12 @@ impl<F: Form> RecurrentWeights<F> {
 }
 
 /// A part that the description says is there.
-fn there<T>(part: Option<&T>) -> Result<&T> {
+pub(super) fn there<T>(part: Option<&T>) -> Result<&T> {
     part.ok_or_else(|| candle_core::Error::Msg("a recurrent mixer lacks a part that its description has".to_string()))
 }
 
 /// Numbers in f32 through a matrix that may be kept in another type, as f32.
-fn through(matrix: &Linear, x: &Tensor) -> Result<Tensor> {
+pub(super) fn through(matrix: &Linear, x: &Tensor) -> Result<Tensor> {
     matrix.apply(&x.to_dtype(matrix.weight.dtype())?)?.to_dtype(DType::F32)
 }
 
@@ -451,7 +491,7 @@ fn softplus(x: &Tensor) -> Result<Tensor> {
     positive + ((x.abs()?.neg()?.exp()? + 1.0)?.log()?)
 }
 
-fn sigmoid(x: &Tensor) -> Result<Tensor> {
+pub(super) fn sigmoid(x: &Tensor) -> Result<Tensor> {
     ops::activate(x, Activation::Sigmoid)
 }
 
@@ -469,7 +509,7 @@ fn repeated(x: &Tensor, n: usize, times: usize) -> Result<Tensor> {
 }
 
 /// A number a head, for every number of the head.
-fn spread(x: &Tensor, each: usize) -> Result<Tensor> {
+pub(super) fn spread(x: &Tensor, each: usize) -> Result<Tensor> {
     let (rows, heads) = x.dims2()?;
     x.unsqueeze(2)?.broadcast_as((rows, heads, each))?.contiguous()?.reshape((rows, heads * each))
 }
@@ -482,6 +522,11 @@ impl RecurrentWeights {
         acts: &mut Acts,
         hook: &mut dyn Hook,
     ) -> Result<Tensor> {
+        match of.kind {
+            Kind::Wkv { .. } => return self.forward_wkv(around, acts, hook),
+            Kind::Dynamic(shape) => return self.forward_dynamic(&shape, around, acts, hook),
+            _ => {}
+        }
         let (l, x) = (around.layer, around.read(acts)?);
         let read = self.inputs.iter().map(|matrix| matrix.apply(&x)).collect::<Result<Vec<_>>>()?;
         let first = match of.kind {
@@ -605,7 +650,9 @@ impl RecurrentWeights {
                 let ones = v.ones_like()?;
                 Ok((Tensor::cat(&[&ones, &ones, &kept, &v], 1)?, None))
             }
-            Kind::Short { .. } => candle_core::bail!("a convolution alone has no recurrence"),
+            Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => {
+                candle_core::bail!("{} has no such recurrence", of.name())
+            }
         }
     }
 
@@ -622,7 +669,7 @@ impl RecurrentWeights {
             Kind::Mamba2 { .. } => norm(&ops::activate_gate(&read[1], given, Activation::Silu)?),
             Kind::Mamba { .. } => ops::activate_gate(&read[1], given, Activation::Silu),
             Kind::Lru { activation, .. } => ops::activate_gate(&read[0], given, activation),
-            Kind::Short { .. } => Ok(given.clone()),
+            Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => Ok(given.clone()),
         }
     }
 }

@@ -122,13 +122,13 @@ impl Cutter<'_> {
 
 /// Bytes that one position's keys and values, and what convolutions read of it, take in all layers, in f32.
 fn slot_bytes(arch: &Arch) -> usize {
-    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().parts.into_iter().sum::<usize>();
+    let of_layer = |layer: &Layer| 4 * layer.carried(arch.d_model).parts.into_iter().sum::<usize>();
     arch.layers.iter().map(of_layer).sum()
 }
 
 /// Bytes of a run's states in all layers.
 fn state_bytes(arch: &Arch) -> usize {
-    let of_layer = |layer: &Layer| 4 * layer.mixer.carried().state;
+    let of_layer = |layer: &Layer| 4 * layer.carried(arch.d_model).state;
     arch.layers.iter().map(of_layer).sum()
 }
 

@@ -48,7 +48,7 @@ impl Cache {
         let (mut layers, mut states) = (Vec::new(), Vec::new());
         let n: usize = streams.values().map(Vec::len).sum();
         for (l, layer) in decoder.arch.layers.iter().enumerate() {
-            let Carried { parts, state } = layer.mixer.carried();
+            let Carried { parts, state } = layer.carried(decoder.arch.d_model);
             let empty = |width: usize| Tensor::zeros((slots, width), decoder.dtype, decoder.places.layer(l));
             layers.push(parts.into_iter().map(empty).collect::<Result<Vec<Tensor>>>()?);
             states.push(Tensor::zeros((n, state), DType::F32, &Device::Cpu)?);
