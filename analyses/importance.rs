@@ -65,6 +65,7 @@ impl Analysis for Importance {
     type Measured = Vec<OfPrompt>;
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
+        model.decoder.arch.one_pattern_a_head().map_err(AnalysisError::NotAskable)?;
         let prepared = self.measured.read(model)?;
         let tokenizer = model.tokenizer().ok();
         let (set, tokens) = (&prepared.items.dataset, &prepared.items.tokens);

@@ -6,7 +6,9 @@
 
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared};
 use super::families::{Family, Tensors};
-pub use super::mixer::{Alibi, Attention, Carried, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent};
+pub use super::mixer::{
+    Alibi, Attention, Carried, Difference, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent,
+};
 use super::rope::Rope;
 pub use crate::ops::attention::Heads;
 pub use crate::ops::{Activation, NormKind};
@@ -115,7 +117,7 @@ impl Layer {
     /// How many heads the layer's mixer has.
     pub fn heads(&self) -> usize {
         match self.mixer {
-            Mixer::Attention(attention) => attention.heads.n_heads,
+            Mixer::Attention(attention) => attention.read().0,
             Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
             Mixer::None => 0,
         }
@@ -228,6 +230,17 @@ impl Arch {
     /// Whether what a mixer or channel adds to the residual stream is not what it gives: a norm or a scale stands between.
     pub fn changes_what_is_added(&self) -> bool {
         self.placement.after() || self.residual_scale.is_some()
+    }
+
+    /// Whether each head has one pattern and reads values of its own by it.
+    ///
+    /// # Errors
+    /// A sentence that names the first layer where it is not so.
+    pub fn one_pattern_a_head(&self) -> Result<(), String> {
+        let pairs =
+            |layer: &Layer| matches!(layer.mixer, Mixer::Attention(attention) if attention.difference.is_some());
+        let why = "read by two patterns each: what one pattern moves is not told apart";
+        self.layers.iter().position(pairs).map_or(Ok(()), |l| Err(format!("the heads of layer {l} {why}")))
     }
 
     /// Weights of one layer that a row is multiplied with, in numbers: the mean over the layers.

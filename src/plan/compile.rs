@@ -26,6 +26,9 @@ impl Plan {
                 "it tells keys and values apart by query head: compile it for the decoder that `Decoder::of` gives";
             return Err(PlanError::Bad { at: "the plan".to_string(), why: why.to_string() });
         }
+        if let (Kv::Query, Err(why)) = (self.kv, arch.one_pattern_a_head()) {
+            return Err(PlanError::Bad { at: "the plan".to_string(), why });
+        }
         for (i, prompt) in self.prompts.iter().enumerate() {
             self.check_prompt(i, prompt, arch)?;
         }

@@ -191,7 +191,7 @@ impl Graph {
     pub fn there(arch: &Arch) -> Result<(), String> {
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
             (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
-            (Mixer::Attention(attention), _) if attention.index().is_some() => None,
+            (Mixer::Attention(attention), _) if attention.index().is_some() || attention.difference.is_some() => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };
         let first = (arch.n_heads, arch.n_kv_heads);
@@ -200,6 +200,9 @@ impl Graph {
             (Mixer::Recurrent(_), _) => "has a recurrent mixer in place of attention".to_string(),
             (Mixer::Attention(attention), None) if attention.index().is_some() => {
                 "chooses the keys that it sees by an indexer, which is no reader".to_string()
+            }
+            (Mixer::Attention(attention), None) if attention.difference.is_some() => {
+                "has heads that are differences of two patterns: a query is none's alone".to_string()
             }
             (_, None) => "has one part alone".to_string(),
             (_, Some((heads, kv))) => {

@@ -8,7 +8,8 @@ mod attention;
 mod recurrent;
 
 pub use attention::{
-    Alibi, Attention, AttentionWeights, Growth, Index, IndexWeights, Latent, LatentWeights, NormOver, QkNorm,
+    Alibi, Attention, AttentionWeights, Difference, DifferenceWeights, Growth, Index, IndexWeights, Latent,
+    LatentWeights, NormOver, QkNorm,
 };
 pub(super) use recurrent::RecurrentNames;
 pub use recurrent::{Kind, Recurrent, RecurrentWeights};
@@ -85,6 +86,7 @@ impl Mixer {
                 "latent attention to chosen keys"
             }
             Mixer::Attention(Attention { latent: Some(_), .. }) => "latent attention",
+            Mixer::Attention(Attention { difference: Some(_), .. }) => "differential attention",
             Mixer::Attention(Attention { gated: true, .. }) => "gated attention",
             Mixer::Attention(_) => "attention",
             Mixer::Recurrent(recurrent) => recurrent.name(),
@@ -92,7 +94,7 @@ impl Mixer {
         }
     }
 
-    /// Its heads, where it has such.
+    /// Its heads of queries, keys and values, where it has such; `z` may have others ([`Attention::read`]).
     pub fn heads(&self) -> Option<Heads> {
         match self {
             Mixer::Attention(attention) => Some(attention.heads),
@@ -193,7 +195,7 @@ impl<F: Form> MixerWeights<F> {
     /// The output projection, with how many heads it reads, where they are told apart.
     pub fn out(&self) -> Option<(&F::Matrix, Option<usize>)> {
         match self {
-            MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.heads.n_heads))),
+            MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.read().0))),
             MixerWeights::Recurrent(shape, weights) => Some((&weights.out, shape.heads())),
             MixerWeights::None => None,
         }

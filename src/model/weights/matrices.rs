@@ -60,8 +60,8 @@ impl Decoder {
         Ok(self.embed.source().checkpoint.rows(&matrix.stored, &[rows])?)
     }
 
-    /// What a layer's heads are of; none where the layer has no attention, or keys and values that all heads share in a narrow way
-    /// (latent attention).
+    /// What a layer's heads are of; none where the layer has no attention, keys and values that all heads share in a narrow way (latent
+    /// attention), or heads that are differences of two.
     ///
     /// # Errors
     /// If there is no such layer, or it cannot be read.
@@ -72,7 +72,7 @@ impl Decoder {
         }
         let spec = source.layout().layer(layer);
         let MixerWeights::Attention(attention, weights) = &spec.mixer else { return Ok(None) };
-        if weights.latent.is_some() {
+        if weights.latent.is_some() || attention.difference.is_some() {
             return Ok(None);
         }
         let read = |stored: &Stored| source.checkpoint.read(stored);
