@@ -277,6 +277,7 @@ impl Plan {
                 program.read_end(i, run, end_metric(metric, program.ids(run)));
             }
             What::Attribution(metric) => {
+                arch.adds_up().map_err(|why| at.bad(why))?;
                 check_metric(metric, arch, keys).map_err(|why| at.bad(why))?;
                 let (answer, foil) = match metric {
                     Metric::LogitDifference { answer, foil } => (answer, Some(foil.as_slice())),

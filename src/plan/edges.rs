@@ -187,8 +187,10 @@ impl Graph {
     /// Whether a model's edges can be told apart.
     ///
     /// # Errors
-    /// A sentence that names a layer that has not as many heads as the first, or is of another kind.
+    /// A sentence that names a layer that has not as many heads as the first, or is of another kind, or says that the residual stream is
+    /// no sum.
     pub fn there(arch: &Arch) -> Result<(), String> {
+        arch.adds_up()?;
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
             (_, Channel::None) | (Mixer::None | Mixer::Recurrent(_), _) => None,
             (Mixer::Attention(attention), _) if attention.index().is_some() || attention.difference.is_some() => None,

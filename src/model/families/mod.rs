@@ -49,6 +49,7 @@ mod llama;
 mod llama4_text;
 mod mamba;
 mod mamba2;
+mod minimax;
 mod minimax_m2;
 mod ministral;
 mod ministral3;
@@ -172,6 +173,7 @@ pub static FAMILIES: &[&Family] = &[
     &lfm2_moe::LFM2_MOE,
     &deepseek_v32::DEEPSEEK_V32,
     &diffllama::DIFFLLAMA,
+    &minimax::MINIMAX,
     #[cfg(test)]
     &toy::TOY,
 ];
