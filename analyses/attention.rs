@@ -115,6 +115,7 @@ impl Analysis for Attention {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
         let arch = &model.decoder.arch;
+        arch.one_pattern_a_head().map_err(AnalysisError::NotAskable)?;
         let checked: Vec<_> = (0..arch.n_layers).map(|layer| SiteKind::Pattern.at(layer).check(arch)).collect();
         let layers: Vec<usize> = checked.iter().flatten().map(|site| site.layer).collect();
         if let (true, Some(Err(why))) = (layers.is_empty(), checked.into_iter().next()) {

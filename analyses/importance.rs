@@ -69,6 +69,7 @@ impl Analysis for Importance {
             let why = "layers of this model have embeddings of each token of their own, which no mask of what enters layer 0 takes away";
             return Err(AnalysisError::NotAskable(why.to_string()));
         }
+        model.decoder.arch.one_pattern_a_head().map_err(AnalysisError::NotAskable)?;
         let prepared = self.measured.read(model)?;
         let tokenizer = model.tokenizer().ok();
         let (set, tokens) = (&prepared.items.dataset, &prepared.items.tokens);

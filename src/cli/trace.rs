@@ -5,6 +5,7 @@ use super::pace;
 use super::tokens::FieldArgs;
 use super::{CliError, ModelArgs, bytes, check_out, say};
 use crate::model::Model;
+use crate::model::arch::Arch;
 use crate::plan::{Activation, Array, Part, Plan, Positions};
 use crate::report::cells::plural;
 use crate::run::{Engine, Options, Reading, rate, run, size};
@@ -65,7 +66,7 @@ impl Trace {
         plan.check(&model.decoder.arch)?;
         let Some(out) = out else { return self.print_size(&plan, &sites, &model) };
         let readings = run(&model.decoder, &plan, &Options { engine: self.engine, ..Options::default() })?;
-        let tensors = tensors(&plan, &sites, readings.into_inner(), model.decoder.arch.n_heads);
+        let tensors = tensors(&plan, &sites, readings.into_inner(), &model.decoder.arch);
         let failed = |e: safetensors::SafeTensorError| CliError::Failed(format!("{}: {e}", out.display()));
         let views = tensors.iter().map(Named::view).collect::<Result<Vec<_>, _>>().map_err(failed)?;
         let about = about(&model, &plan);
@@ -196,7 +197,7 @@ impl Named {
 /// Each site's rows of all prompts one after another `[rows, width]`, `offsets` `[prompts + 1]` and `ids` `[rows]`. Rows of scores
 /// and patterns, which are as long as their prompt, have room for the longest prompt's keys in each head: keys that a prompt
 /// has not are 0 in patterns and minus infinity in scores. Each reading is let go of once it is copied.
-fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>, n_heads: usize) -> Vec<Named> {
+fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>, arch: &Arch) -> Vec<Named> {
     let empty = |site: &Site| Named {
         name: site.to_string(),
         dtype: safetensors::Dtype::F32,
@@ -213,12 +214,13 @@ fn tensors(plan: &Plan, sites: &[Site], readings: Vec<Reading>, n_heads: usize) 
             SiteKind::Pattern => Some(0.0),
             _ => None,
         };
-        let width = if fill.is_some() { n_heads * longest(plan) } else { shape[1] };
+        let patterns = if let Units::HeadsByKeys { n } = site.units(arch) { n.max(1) } else { 1 };
+        let width = if fill.is_some() { patterns * longest(plan) } else { shape[1] };
         if tensor.data.is_empty() {
             tensor.data.reserve_exact(rows * width * 4);
         }
         tensor.shape = vec![tensor.shape[0] + shape[0], width];
-        let (keys, room) = (shape[1] / n_heads.max(1), width / n_heads.max(1));
+        let (keys, room) = (shape[1] / patterns, width / patterns);
         match fill.filter(|_| keys < room) {
             None => tensor.data.extend(values.iter().flat_map(|v| v.to_le_bytes())),
             Some(fill) => {

@@ -7,7 +7,8 @@
 pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
-    Alibi, Attention, Both, Carried, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm, Recurrent,
+    Alibi, Attention, Both, Carried, Difference, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,
+    Recurrent,
 };
 pub use super::per_layer::PerLayer;
 use super::rope::Rope;
@@ -96,6 +97,26 @@ impl NormPlacement {
     }
 }
 
+/// What becomes of the residual stream where a mixer or a channel has worked.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Stream {
+    /// What they give is added to it (almost all families).
+    Sum,
+    /// The sum is normed, each time; no norm stands before them, nor at the end (OPT 350M).
+    Normed,
+    /// What they give is added to what they read, both multiplied (MiniMax Text 01).
+    Read { attention: Factors, recurrent: Factors, channel: Factors },
+}
+
+/// What is multiplied before it is added.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Factors {
+    /// What a mixer or channel read.
+    pub kept: f64,
+    /// What it gives.
+    pub added: f64,
+}
+
 /// A layer: a mixer, which moves information between positions, and a channel, which works at each position by itself, or reads the
 /// one before it too ([`Shifted`]).
 /// Layers of one model may differ in kind and in shape.
@@ -120,6 +141,7 @@ impl Layer {
     /// How many heads the layer's mixer has; of one beside attention, those of attention.
     pub fn heads(&self) -> usize {
         match self.mixer {
+            Mixer::Attention(attention) => attention.read().0,
             Mixer::Recurrent(recurrent) => recurrent.heads().unwrap_or(0),
             _ => self.mixer.heads().map_or(0, |heads| heads.n_heads),
         }
@@ -165,6 +187,7 @@ pub struct Arch {
     /// A norm of the embedding, before layer 0 (BLOOM).
     pub embed_norm: Option<Norm>,
     pub placement: NormPlacement,
+    pub stream: Stream,
     /// Attention and MLP read the same residual stream and are added together (GPT-NeoX).
     pub parallel: bool,
     pub positions: Positions,
@@ -219,6 +242,7 @@ impl Arch {
             final_norm: None,
             embed_norm: None,
             placement: NormPlacement::Before,
+            stream: Stream::Sum,
             parallel: false,
             positions: Positions::None,
             ropes: Vec::new(),
@@ -247,7 +271,51 @@ impl Arch {
 
     /// Whether what a mixer or channel adds to the residual stream is not what it gives: a norm or a scale stands between.
     pub fn changes_what_is_added(&self) -> bool {
-        self.placement.after() || self.residual_scale.is_some()
+        self.placement.after() || self.residual_scale.is_some() || matches!(self.stream, Stream::Read { .. })
+    }
+
+    /// Whether the residual stream is the sum of what all parts add to it, as attribution and edges take it.
+    ///
+    /// # Errors
+    /// A sentence that says what it is instead.
+    pub fn adds_up(&self) -> Result<(), String> {
+        let why = match self.stream {
+            Stream::Sum => return Ok(()),
+            Stream::Normed => "is normed itself in every layer",
+            Stream::Read { .. } => "goes on from what each part reads, after its norm, in every layer",
+        };
+        Err(format!("the residual stream of this model is no sum of what its parts add: it {why}"))
+    }
+
+    /// What a layer's mixer, or its channel, reads and gives is multiplied by, where that is added to what it reads.
+    pub(super) fn factors(&self, layer: usize, channel: bool) -> Option<Factors> {
+        let Stream::Read { attention, recurrent, channel: of_channel } = self.stream else { return None };
+        Some(match self.layers.get(layer).map(|layer| layer.mixer) {
+            _ if channel => of_channel,
+            Some(Mixer::Recurrent(_)) => recurrent,
+            _ => attention,
+        })
+    }
+
+    /// What a layer's mixer, or its channel, gives is multiplied by before it is added.
+    pub fn added_times(&self, layer: usize, channel: bool) -> Option<f64> {
+        self.factors(layer, channel).map(|factors| factors.added).or(self.residual_scale)
+    }
+
+    /// Whether norms stand before mixers and channels.
+    pub(super) fn norms_before(&self) -> bool {
+        self.placement.before() && self.stream != Stream::Normed
+    }
+
+    /// Whether each head has one pattern and reads values of its own by it.
+    ///
+    /// # Errors
+    /// A sentence that names the first layer where it is not so.
+    pub fn one_pattern_a_head(&self) -> Result<(), String> {
+        let pairs =
+            |layer: &Layer| matches!(layer.mixer, Mixer::Attention(attention) if attention.difference.is_some());
+        let why = "read by two patterns each: what one pattern moves is not told apart";
+        self.layers.iter().position(pairs).map_or(Ok(()), |l| Err(format!("the heads of layer {l} {why}")))
     }
 
     /// The layer whose keys and values a layer's attention reads: mostly its own.
@@ -319,6 +387,15 @@ impl Arch {
             ("the scale of embeddings", self.embed_scale),
         ];
         numbers.into_iter().try_for_each(|(name, n)| positive_if_any(name, n))?;
+        if let Stream::Read { attention, recurrent, channel } = self.stream {
+            for Factors { kept, added } in [attention, recurrent, channel] {
+                positive_if_any("the share of what a part reads", Some(kept))?;
+                positive_if_any("the share of what a part gives", Some(added))?;
+            }
+        }
+        if self.stream != Stream::Sum && (self.parallel || self.placement != NormPlacement::Before) {
+            return Err("a residual stream that is no sum has one part after another, with a norm for each".to_string());
+        }
         self.ropes.iter().try_for_each(Rope::check)?;
         self.per_layer.iter().try_for_each(|per_layer| per_layer.check())?;
         (0..self.layers.len()).try_for_each(|l| self.check_shared(l))?;

@@ -146,10 +146,14 @@ pub struct LayerWeights<F: Form = Loaded> {
     pub attn_norm: Option<F::Norm>,
     pub mixer: MixerWeights<F>,
     pub attn_post_norm: Option<F::Norm>,
+    /// Of the residual stream itself, after attention.
+    pub attn_sum_norm: Option<F::Norm>,
     pub mlp_norm: Option<F::Norm>,
     pub channel: ChannelWeights<F>,
     pub mlp_post_norm: Option<F::Norm>,
     pub per_layer: Option<PerLayerWeights<F>>,
+    /// Of the residual stream itself, after the MLP.
+    pub mlp_sum_norm: Option<F::Norm>,
 }
 
 impl<F: Form> LayerWeights<F> {
@@ -159,10 +163,12 @@ impl<F: Form> LayerWeights<F> {
             attn_norm: to.norm_if(&self.attn_norm)?,
             mixer: self.mixer.translate(to)?,
             attn_post_norm: to.norm_if(&self.attn_post_norm)?,
+            attn_sum_norm: to.norm_if(&self.attn_sum_norm)?,
             mlp_norm: to.norm_if(&self.mlp_norm)?,
             channel: self.channel.translate(to)?,
             mlp_post_norm: to.norm_if(&self.mlp_post_norm)?,
             per_layer: self.per_layer.as_ref().map(|weights| weights.translate(to)).transpose()?,
+            mlp_sum_norm: to.norm_if(&self.mlp_sum_norm)?,
         })
     }
 }

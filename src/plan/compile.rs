@@ -26,6 +26,9 @@ impl Plan {
                 "it tells keys and values apart by query head: compile it for the decoder that `Decoder::of` gives";
             return Err(PlanError::Bad { at: "the plan".to_string(), why: why.to_string() });
         }
+        if let (Kv::Query, Err(why)) = (self.kv, arch.one_pattern_a_head()) {
+            return Err(PlanError::Bad { at: "the plan".to_string(), why });
+        }
         for (i, prompt) in self.prompts.iter().enumerate() {
             self.check_prompt(i, prompt, arch)?;
         }
@@ -274,6 +277,7 @@ impl Plan {
                 program.read_end(i, run, end_metric(metric, program.ids(run)));
             }
             What::Attribution(metric) => {
+                arch.adds_up().map_err(|why| at.bad(why))?;
                 check_metric(metric, arch, keys).map_err(|why| at.bad(why))?;
                 let (answer, foil) = match metric {
                     Metric::LogitDifference { answer, foil } => (answer, Some(foil.as_slice())),

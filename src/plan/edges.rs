@@ -188,8 +188,10 @@ impl Graph {
     ///
     /// # Errors
     /// A sentence that names a layer that has not as many heads as the first, or is of another kind, or that does more to the residual
-    /// stream than adding what heads and an MLP give, or to other layers than adding to it.
+    /// stream than adding what heads and an MLP give, or to other layers than adding to it,
+    /// or says that the residual stream is no sum.
     pub fn there(arch: &Arch) -> Result<(), String> {
+        arch.adds_up()?;
         let rule = "edges are told apart where layers do nothing but add to the residual stream what heads and MLPs make of it";
         if arch.per_layer.is_some() {
             return Err(format!("{rule}; layer 0 also adds an embedding of the token that is its own"));
@@ -202,7 +204,7 @@ impl Graph {
         }
         let shape = |layer: &Layer| match (layer.mixer, layer.channel) {
             (_, Channel::None | Channel::Shifted(_)) | (Mixer::None | Mixer::Recurrent(_) | Mixer::Both(_), _) => None,
-            (Mixer::Attention(attention), _) if attention.index().is_some() => None,
+            (Mixer::Attention(attention), _) if attention.index().is_some() || attention.difference.is_some() => None,
             (Mixer::Attention(attention), _) => Some((attention.heads.n_heads, attention.heads.n_kv_heads)),
         };
         let first = (arch.n_heads, arch.n_kv_heads);
@@ -213,6 +215,9 @@ impl Graph {
                 "chooses the keys that it sees by an indexer, which is no reader".to_string()
             }
             (Mixer::Both(_), _) => "has a recurrent mixer beside its attention".to_string(),
+            (Mixer::Attention(attention), None) if attention.difference.is_some() => {
+                "has heads that are differences of two patterns: a query is none's alone".to_string()
+            }
             (_, None) => "has one part alone".to_string(),
             (_, Some((heads, kv))) => {
                 format!("has {heads} heads and {kv} KV heads, others {} and {}", first.0, first.1)

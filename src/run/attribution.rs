@@ -241,9 +241,10 @@ impl<'a> Attributions<'a> {
 /// nats a unit
 ///
 /// # Errors
-/// If a token is out of range or candle fails.
+/// If the stream is no sum, a token is out of range or candle fails.
 pub fn directions_of_stream(decoder: &Decoder, [answer, foil]: [&[u32]; 2], resid: &[f32]) -> Result<[Vec<f32>; 2]> {
     let arch = &decoder.arch;
+    arch.adds_up().map_err(candle_core::Error::Msg)?;
     let tokens: Vec<u32> = answer.iter().chain(foil).copied().collect();
     let stream = Tensor::new(resid, decoder.places.last())?.to_dtype(decoder.dtype)?.unsqueeze(0)?;
     let logits = ops::to_vec(&decoder.uncapped_logits(&decoder.final_norm(&stream)?, &tokens)?)?;

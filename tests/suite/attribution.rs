@@ -31,6 +31,11 @@ fn sums(family: &str, tolerance: f64) {
         let (site, positions) = (SiteKind::Logits.at(0), Positions::Last);
         plan.read(prompt, Activation { site, positions, part: Part::All });
     }
+    if let Err(why) = model.decoder.arch.adds_up() {
+        let refused = plan.compile(&model.decoder.arch).map(|_| ()).expect_err("a stream that is no sum").to_string();
+        assert!(refused.contains(&why), "{family}: {refused}");
+        return;
+    }
     for pair in readings(&model, &plan, Engine::Wavefront).chunks_exact(2) {
         let expected = uncapped(&pair[1].values(), model.decoder.arch.logit_softcap, &answer, &foil);
         let sum: f64 = pair[0].values().iter().map(|v| f64::from(*v)).sum();

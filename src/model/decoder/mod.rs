@@ -10,7 +10,7 @@ pub use super::pass::{Acts, Hook};
 pub(crate) use super::pass::{Lent, Loans, Unwatched};
 pub use angles::Angles;
 
-use super::arch::{Arch, NormKind, Positions};
+use super::arch::{Arch, Factors, NormKind, Positions};
 use super::channel::ChannelWeights;
 use super::mixer::{Attention, AttentionWeights, MixerWeights, head_outputs};
 use super::pass::{Around, norm};
@@ -277,12 +277,13 @@ impl Decoder {
         let out = w.mixer.forward(around, acts, hook)?;
         acts.put(AttnOut, out);
         hook.at(AttnOut.at(l), acts)?;
-        let delta = self.added(&w.mixer.sum(acts)?, w.attn_post_norm.as_ref())?;
+        let delta = self.added(&w.mixer.sum(acts)?, w.attn_post_norm.as_ref(), self.arch.added_times(l, false))?;
         acts.put(AttnDelta, delta);
         hook.at(AttnDelta.at(l), acts)?;
         if !self.arch.parallel {
-            let resid = ops::add(&acts.take(ResidPre)?, &acts.take(AttnDelta)?)?;
-            acts.put(ResidMid, resid);
+            let kept = self.kept(acts.take(ResidPre)?, w.attn_norm.as_ref(), self.arch.factors(l, false))?;
+            let resid = ops::add(&kept, &acts.take(AttnDelta)?)?;
+            acts.put(ResidMid, norm(&resid, w.attn_sum_norm.as_ref())?);
             hook.at(ResidMid.at(l), acts)?;
         }
         Ok(())
@@ -318,14 +319,15 @@ impl Decoder {
         let out = self.in_parts(l, w, resid, acts, hook)?;
         acts.put(MlpOut, out);
         hook.at(MlpOut.at(l), acts)?;
-        let delta = self.added(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref())?;
+        let delta = self.added(&acts.take(MlpOut)?, w.mlp_post_norm.as_ref(), self.arch.added_times(l, true))?;
         acts.put(MlpDelta, delta);
         hook.at(MlpDelta.at(l), acts)?;
-        let mut post = ops::add(&acts.take(resid)?, &acts.take(MlpDelta)?)?;
+        let kept = self.kept(acts.take(resid)?, w.mlp_norm.as_ref(), self.arch.factors(l, true))?;
+        let mut post = ops::add(&kept, &acts.take(MlpDelta)?)?;
         if self.arch.parallel {
             post = ops::add(&post, &acts.take(AttnDelta)?)?;
         }
-        acts.put(ResidPost, post);
+        acts.put(ResidPost, norm(&post, w.mlp_sum_norm.as_ref())?);
         Ok(())
     }
 
@@ -392,7 +394,7 @@ impl Decoder {
             }
             None => columns,
         };
-        match self.arch.residual_scale {
+        match self.arch.added_times(layer, true) {
             Some(scale) => gained * scale,
             None => Ok(gained),
         }
@@ -472,11 +474,19 @@ impl Decoder {
     }
 
     /// What is added to the residual stream of what a part gives.
-    fn added(&self, out: &Tensor, after: Option<&NormWeights>) -> Result<Tensor> {
+    fn added(&self, out: &Tensor, after: Option<&NormWeights>, times: Option<f64>) -> Result<Tensor> {
         let normed = norm(out, after)?;
-        match self.arch.residual_scale {
+        match times {
             Some(scale) => normed * scale,
             None => Ok(normed),
+        }
+    }
+
+    /// What a part adds to: the residual stream, or what it reads of it.
+    fn kept(&self, resid: Tensor, before: Option<&NormWeights>, factors: Option<Factors>) -> Result<Tensor> {
+        match factors {
+            Some(factors) => norm(&resid, before)? * factors.kept,
+            None => Ok(resid),
         }
     }
 
@@ -485,7 +495,7 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn after_mixer(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
-        self.added(out, self.weights(layer)?.attn_post_norm.as_ref())
+        self.added(out, self.weights(layer)?.attn_post_norm.as_ref(), self.arch.added_times(layer, false))
     }
 
     /// What is added to the residual stream of a channel's output: after its norm, where the family has one after. `[rows, d_model]`
@@ -493,7 +503,7 @@ impl Decoder {
     /// # Errors
     /// If the layer cannot be read or candle fails.
     pub fn after_channel(&self, layer: usize, out: &Tensor) -> Result<Tensor> {
-        self.added(out, self.weights(layer)?.mlp_post_norm.as_ref())
+        self.added(out, self.weights(layer)?.mlp_post_norm.as_ref(), self.arch.added_times(layer, true))
     }
 
     /// The final norm of residual streams. `[rows, d_model]`

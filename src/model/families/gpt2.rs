@@ -29,6 +29,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: None,
             gate: None,
             latent: None,
+            difference: None,
             o: "attn.c_proj",
         },
         attn_post_norm: "",

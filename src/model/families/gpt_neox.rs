@@ -25,6 +25,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: None,
             gate: None,
             latent: None,
+            difference: None,
             o: "attention.dense",
         },
         mlp: MlpWeights { gate: None, up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h", xielu: None },

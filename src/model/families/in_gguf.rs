@@ -28,6 +28,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: None,
             gate: None,
             latent: None,
+            difference: None,
             o: "attn_output",
         },
         attn_post_norm: "post_attention_norm",

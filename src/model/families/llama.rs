@@ -47,6 +47,7 @@ pub(super) const TENSORS: Tensors = Tensors {
             sinks: None,
             gate: None,
             latent: None,
+            difference: None,
             o: "self_attn.o_proj",
         },
         attn_post_norm: "",

@@ -15,6 +15,7 @@ mod dbrx;
 mod deepseek_v2;
 mod deepseek_v3;
 mod deepseek_v32;
+mod diffllama;
 mod ernie4_5;
 mod ernie4_5_moe;
 mod exaone4;
@@ -50,6 +51,7 @@ mod llama;
 mod llama4_text;
 mod mamba;
 mod mamba2;
+mod minimax;
 mod minimax_m2;
 mod ministral;
 mod ministral3;
@@ -178,6 +180,8 @@ pub static FAMILIES: &[&Family] = &[
     &glm4_moe_lite::GLM4_MOE_LITE,
     &lfm2_moe::LFM2_MOE,
     &deepseek_v32::DEEPSEEK_V32,
+    &diffllama::DIFFLLAMA,
+    &minimax::MINIMAX,
     #[cfg(test)]
     &toy::TOY,
 ];

@@ -21,6 +21,7 @@ const TENSORS: Tensors = Tensors {
             sinks: None,
             gate: None,
             latent: None,
+            difference: None,
             o: "self_attn.dense",
         },
         mlp: MlpWeights { gate: None, up: "mlp.dense_h_to_4h", down: "mlp.dense_4h_to_h", xielu: None },

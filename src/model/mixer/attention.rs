@@ -9,7 +9,9 @@ use crate::model::weights::form::{Form, Loaded, Located, Named, Same, Translate}
 use crate::model::weights::layout::{LayerLayout, NormSpec, Outputs, interleaved};
 use crate::model::weights::{Linear, NormWeights};
 use crate::ops::rows::Rows;
-use crate::ops::{self, Activation, NormBy, attention::Heads, attention::Terms, attention::chosen, attention::opened};
+use crate::ops::{
+    self, Activation, NormBy, NormKind, attention::Heads, attention::Terms, attention::chosen, attention::opened,
+};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
@@ -61,10 +63,23 @@ pub struct Attention {
     pub keys_as_values: bool,
     /// The norm of each head's value, which has no parameters (Gemma 4).
     pub value_norm: Option<Norm>,
+    /// What each head reads is the difference of what two patterns read.
+    pub difference: Option<Difference>,
     /// Whether the projections to queries, keys and values have biases.
     pub qkv_bias: bool,
     /// Whether the output projection has a bias.
     pub out_bias: bool,
+}
+
+/// Differential attention (Ye et al. 2025). `heads` are those of queries, keys and patterns. A head of `z` is a pair of them, one of the
+/// first half and one of the second: what the one reads less a share of what the other reads, of two values side by side, one of either
+/// half of the KV heads. Then comes a norm without a weight, times what the share began with less than 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Difference {
+    /// What the share began with in training.
+    pub start: f64,
+    /// The norm's epsilon.
+    pub eps: f64,
 }
 
 /// How scores fall with the distance of keys (ALiBi; Press et al. 2022).
@@ -130,6 +145,7 @@ impl Attention {
             shares: None,
             keys_as_values: false,
             value_norm: None,
+            difference: None,
             qkv_bias: false,
             out_bias: false,
         }
@@ -175,12 +191,13 @@ impl Attention {
         use SiteKind::*;
         let Heads { n_heads, n_kv_heads, d_head, .. } = self.heads;
         let d_value = self.heads.d_value();
+        let (n_read, d_read) = self.read();
         Some(match kind {
             Q | RotQ => Units::Heads { n: n_heads, width: d_head },
             K | RotK => Units::Heads { n: n_kv_heads, width: d_head },
-            Z | AttnGate => Units::Heads { n: n_heads, width: d_value },
+            Z | AttnGate => Units::Heads { n: n_read, width: d_read },
             V => Units::Heads { n: n_kv_heads, width: d_value },
-            HeadOut => Units::Heads { n: n_heads, width: d_model },
+            HeadOut => Units::Heads { n: n_read, width: d_model },
             Scores | Pattern => Units::HeadsByKeys { n: n_heads },
             _ => return None,
         })
@@ -203,6 +220,21 @@ impl Attention {
         }
         let [_, keys, values, _] = self.heads.widths();
         [keys, values].into_iter().chain(self.index().map(|of| of.d_head)).collect()
+    }
+
+    /// How many heads `z` has, and how many numbers each.
+    pub fn read(&self) -> (usize, usize) {
+        let Heads { n_heads, .. } = self.heads;
+        match self.difference {
+            Some(_) => (n_heads / 2, 2 * self.heads.d_value()),
+            None => (n_heads, self.heads.d_value()),
+        }
+    }
+
+    /// The heads whose patterns read values, as these are side by side.
+    fn reading(&self) -> Heads {
+        let d_value = self.difference.map(|_| 2 * self.heads.d_value());
+        Heads { d_value: d_value.or(self.heads.d_value), ..self.heads }
     }
 
     /// What chooses the keys that each position sees, where it does not see all.
@@ -234,7 +266,7 @@ impl Attention {
         let (end, triangle) = (start + rows, |n: usize| n * (n + 1) / 2);
         let growing = self.heads.window.map_or(end, |w| end.min(w).max(start));
         let keys = triangle(growing) - triangle(start) + (end - growing) * self.heads.window.unwrap_or(0);
-        let [queries, .., read] = self.heads.widths();
+        let [queries, .., read] = self.reading().widths();
         let index = self.index().map_or(0, |of| of.heads * of.d_head);
         2.0 * keys as f64 * (queries + read + index) as f64
     }
@@ -269,6 +301,12 @@ impl Attention {
         }
         if self.alibi.is_some_and(|alibi| alibi.rounded) && self.heads.softcap.is_some() {
             return Err("scores that gain with position and a soft-cap do not go together".to_string());
+        }
+        if let Some(of) = self.difference {
+            if !n_kv_heads.is_multiple_of(2) || self.latent.is_some() || !of.start.is_finite() {
+                return Err(format!("{n_heads} heads and {n_kv_heads} KV heads do not make differences of {of:?}"));
+            }
+            positive_if_any("the epsilon of the heads' norm", Some(of.eps))?;
         }
         if self.heads.chunk == Some(0) {
             return Err("attention within chunks of 0 positions sees nothing".to_string());
@@ -313,6 +351,15 @@ impl Attention {
             sinks: self.sinks.then(|| at.numbers(names.sinks.unwrap_or_default(), vec![self.heads.n_heads])),
             gate: self.gated.then(|| at.linear(names.gate.unwrap_or_default(), d_model, gate, self.qkv_bias)),
             latent: None,
+            difference: self.difference.and(names.difference.as_ref()).map(|names| {
+                let number = |name: &str| at.numbers(name, vec![self.heads.d_head]);
+                DifferenceWeights {
+                    q1: number(names.q1),
+                    k1: number(names.k1),
+                    q2: number(names.q2),
+                    k2: number(names.k2),
+                }
+            }),
             o: at.linear(names.o, read, Outputs::whole(d_model), self.out_bias),
         }
     }
@@ -353,6 +400,7 @@ impl Attention {
             k_norm: None,
             sinks: None,
             gate: None,
+            difference: None,
             latent: Some(LatentWeights {
                 q_up: None,
                 q: of.queries.map(|n| at.linear(name(|l| l.q), d_model, Outputs::whole(n), bias)),
@@ -439,7 +487,34 @@ pub struct AttentionWeights<F: Form = Loaded> {
     pub sinks: Option<F::Numbers>,
     pub gate: Option<F::Matrix>,
     pub latent: Option<LatentWeights<F>>,
+    pub difference: Option<DifferenceWeights<F>>,
     pub o: F::Matrix,
+}
+
+/// What the share of the second pattern is made of, a number of each for every number of a query.
+pub struct DifferenceWeights<F: Form = Loaded> {
+    pub q1: F::Numbers,
+    pub k1: F::Numbers,
+    pub q2: F::Numbers,
+    pub k2: F::Numbers,
+}
+
+impl<F: Form> DifferenceWeights<F> {
+    fn translate<G: Form, T: Translate<F, G>>(&self, to: &T) -> std::result::Result<DifferenceWeights<G>, T::Error> {
+        let [q1, k1, q2, k2] = [&self.q1, &self.k1, &self.q2, &self.k2].map(|part| to.numbers(part));
+        Ok(DifferenceWeights { q1: q1?, k1: k1?, q2: q2?, k2: k2? })
+    }
+}
+
+impl DifferenceWeights {
+    /// How much of what the second pattern reads is taken off.
+    fn share(&self, of: Difference) -> Result<f64> {
+        let product = |q: &Tensor, k: &Tensor| -> Result<f64> {
+            let terms = ops::to_vec(q)?.into_iter().zip(ops::to_vec(k)?);
+            Ok(terms.map(|(q, k)| f64::from(q) * f64::from(k)).sum::<f64>().exp())
+        };
+        Ok(product(&self.q1, &self.k1)? - product(&self.q2, &self.k2)? + of.start)
+    }
 }
 
 /// The narrow parts of latent attention: what queries, and keys and values, are made of.
@@ -500,6 +575,7 @@ impl<F: Form> AttentionWeights<F> {
             sinks: to.numbers_if(&self.sinks)?,
             gate: to.matrix_if(&self.gate)?,
             latent: self.latent.as_ref().map(|latent| latent.translate(to)).transpose()?,
+            difference: self.difference.as_ref().map(|difference| difference.translate(to)).transpose()?,
             o: to.matrix(&self.o)?,
         })
     }
@@ -563,7 +639,7 @@ impl AttentionWeights {
             acts.put(Z, gated);
         }
         hook.at(Z.at(l), acts)?;
-        super::projected(&self.o, Some(shape.heads.n_heads), around, acts, hook)
+        super::projected(&self.o, Some(shape.read().0), around, acts, hook)
     }
 
     /// A port's projection of what attention reads, before the port's norm. `[rows, d_model]` to `[rows, width]`; where `of` says
@@ -690,7 +766,18 @@ impl AttentionWeights {
     ) -> Result<Tensor> {
         let rotated = |port: SiteKind, x: &Tensor| self.turned(shape, around, port, x, rows);
         let (q, k) = (rotated(SiteKind::Q, q)?, rotated(SiteKind::K, k)?);
-        ops::attention::attend(&q, &k, v, rows, shape.heads, &self.terms(shape)?)
+        let z = ops::attention::attend(&q, &k, &side_by_side(shape, v)?, rows, shape.reading(), &self.terms(shape)?)?;
+        self.less_its_share(shape, z)
+    }
+
+    /// What pairs of heads read, where they are read as differences. `[rows, n_heads * 2 * d_value]` to half as many
+    fn less_its_share(&self, shape: &Attention, z: Tensor) -> Result<Tensor> {
+        let (Some(of), Some(weights)) = (shape.difference, &self.difference) else { return Ok(z) };
+        let (width, group) = (z.dim(1)? / 2, shape.read().1);
+        let (first, second) = (z.narrow(1, 0, width)?, z.narrow(1, width, width)?);
+        let difference = (first - (second * weights.share(of)?)?)?;
+        let gain = Tensor::full((1.0 - of.start) as f32, group, z.device())?;
+        ops::norm(&difference, &gain, None, NormBy { kind: NormKind::Rms, eps: of.eps, group })
     }
 
     /// Queries or keys as their products are taken: rotated, with what else comes after.
@@ -747,14 +834,15 @@ impl AttentionWeights {
 
     /// `z` of all rows: by the kernel, and step by step for the spans that the hook opens.
     fn attend(&self, shape: &Attention, around: &Around, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
-        let (l, heads) = (around.layer, shape.heads);
+        let (l, heads) = (around.layer, shape.reading());
         let terms = Terms { chosen: self.choose(shape, around, acts, hook)?, ..self.terms(shape)? };
         let q = acts.take(SiteKind::RotQ)?;
         let [k, v] = self.keys_values(shape, around, acts, hook)?;
+        let v = side_by_side(shape, &v)?;
         let z = ops::attention::attend(&q, &k, &v, &acts.rows, heads, &terms)?;
         let opened_spans = hook.opened(l)?;
         if opened_spans.is_empty() {
-            return Ok(z);
+            return self.less_its_share(shape, z);
         }
         let mut parts: Vec<Tensor> = Vec::new();
         for (i, span) in acts.rows.spans.iter().enumerate() {
@@ -768,6 +856,19 @@ impl AttentionWeights {
                 z.narrow(0, span.rows.start, span.rows.len())?
             });
         }
-        Tensor::cat(&parts, 0)
+        self.less_its_share(shape, Tensor::cat(&parts, 0)?)
     }
+}
+
+/// Values as patterns read them: where heads are read as differences, each KV head has two, one of either half. `[rows, n_kv_heads *
+/// d_value]` to twice as many
+fn side_by_side(shape: &Attention, v: &Tensor) -> Result<Tensor> {
+    if shape.difference.is_none() {
+        return Ok(v.clone());
+    }
+    let (rows, width) = v.dims2()?;
+    let half = shape.heads.n_kv_heads / 2;
+    let pairs =
+        v.reshape((rows, 2, half, width / (2 * half)))?.transpose(1, 2)?.contiguous()?.reshape((rows, width))?;
+    Tensor::cat(&[&pairs, &pairs], 1)
 }

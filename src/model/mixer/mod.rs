@@ -11,7 +11,8 @@ mod rwkv;
 mod states;
 
 pub use attention::{
-    Alibi, Attention, AttentionWeights, Growth, Index, IndexWeights, Latent, LatentWeights, NormOver, QkNorm,
+    Alibi, Attention, AttentionWeights, Difference, DifferenceWeights, Growth, Index, IndexWeights, Latent,
+    LatentWeights, NormOver, QkNorm,
 };
 pub use both::Both;
 pub(super) use recurrent::RecurrentNames;
@@ -89,6 +90,7 @@ impl Mixer {
                 "latent attention to chosen keys"
             }
             Mixer::Attention(Attention { latent: Some(_), .. }) => "latent attention",
+            Mixer::Attention(Attention { difference: Some(_), .. }) => "differential attention",
             Mixer::Attention(Attention { gated: true, .. }) => "gated attention",
             Mixer::Attention(_) => "attention",
             Mixer::Recurrent(recurrent) => recurrent.name(),
@@ -126,7 +128,7 @@ impl Mixer {
         }
     }
 
-    /// Its heads, where it has such.
+    /// Its heads of queries, keys and values, where it has such; `z` may have others ([`Attention::read`]).
     pub fn heads(&self) -> Option<Heads> {
         self.attention().map(|attention| attention.heads)
     }
@@ -234,8 +236,8 @@ impl<F: Form> MixerWeights<F> {
     /// The output projection of what [`SiteKind::Z`] is, with how many heads it reads, where they are told apart.
     pub fn out(&self) -> Option<(&F::Matrix, Option<usize>)> {
         match self {
-            MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.heads.n_heads))),
-            MixerWeights::Both(both, weights, _) => Some((&weights.o, Some(both.attention.heads.n_heads))),
+            MixerWeights::Attention(shape, weights) => Some((&weights.o, Some(shape.read().0))),
+            MixerWeights::Both(both, weights, _) => Some((&weights.o, Some(both.attention.read().0))),
             MixerWeights::Recurrent(shape, weights) => Some((&weights.out, shape.heads())),
             MixerWeights::None => None,
         }

@@ -67,6 +67,17 @@ pub enum Kind {
         /// Norms of the time steps, `B` and `C`.
         inner: Option<Norm>,
     },
+    /// Lightning attention (Qin et al. 2024): linear attention whose heads have a decay each that does not depend on what is read; a
+    /// norm over all heads, then a sigmoid gate.
+    Lightning {
+        heads: usize,
+        d_head: usize,
+        /// Of queries, keys and values.
+        activation: Activation,
+        /// What the heads' slopes are multiplied by, whose powers of e^-1 are the decays: powers of 2, as those of ALiBi.
+        slope: f64,
+        norm: Norm,
+    },
     /// A convolution alone, gated before and after (LFM 2).
     Short { width: usize },
     /// The RG-LRU (De et al. 2024): one number of state a channel, gates by blocks.
@@ -85,6 +96,7 @@ impl Recurrent {
             Kind::Channelwise { .. } => "a delta rule by channel",
             Kind::Mamba2 { .. } => "Mamba 2",
             Kind::Mamba { .. } => "Mamba",
+            Kind::Lightning { .. } => "lightning attention",
             Kind::Short { .. } => "a short convolution",
             Kind::Lru { .. } => "an RG-LRU",
             Kind::Wkv { .. } => "RWKV-4",
@@ -96,7 +108,9 @@ impl Recurrent {
     pub fn width(&self) -> usize {
         match self.kind {
             Kind::Delta { value_heads, d_value, .. } => value_heads * d_value,
-            Kind::Channelwise { heads, d_head, .. } | Kind::Mamba2 { heads, d_head, .. } => heads * d_head,
+            Kind::Channelwise { heads, d_head, .. }
+            | Kind::Mamba2 { heads, d_head, .. }
+            | Kind::Lightning { heads, d_head, .. } => heads * d_head,
             Kind::Mamba { width, .. } | Kind::Short { width } | Kind::Lru { width, .. } | Kind::Wkv { width } => width,
             Kind::Dynamic(of) => of.width(),
         }
@@ -106,7 +120,7 @@ impl Recurrent {
     pub fn heads(&self) -> Option<usize> {
         match self.kind {
             Kind::Delta { value_heads, .. } => Some(value_heads),
-            Kind::Channelwise { heads, .. } | Kind::Mamba2 { heads, .. } => Some(heads),
+            Kind::Channelwise { heads, .. } | Kind::Mamba2 { heads, .. } | Kind::Lightning { heads, .. } => Some(heads),
             Kind::Dynamic(of) => Some(of.heads),
             _ => None,
         }
@@ -120,6 +134,7 @@ impl Recurrent {
             Kind::Channelwise { heads, d_head, .. } => of(heads, d_head, d_head, true),
             Kind::Mamba2 { heads, d_head, d_state, .. } => of(heads, d_state, d_head, false),
             Kind::Mamba { width, d_state, .. } => of(width, d_state, 1, false),
+            Kind::Lightning { heads, d_head, .. } => of(heads, d_head, d_head, false),
             Kind::Lru { width, .. } => of(width, 1, 1, false),
             Kind::Dynamic(of) => Some(of.recurrence()),
             Kind::Short { .. } | Kind::Wkv { .. } => None,
@@ -130,7 +145,7 @@ impl Recurrent {
     fn channels(&self) -> usize {
         match self.kind {
             Kind::Delta { key_heads, value_heads, d_key, d_value, .. } => 2 * key_heads * d_key + value_heads * d_value,
-            Kind::Channelwise { heads, d_head, .. } => 3 * heads * d_head,
+            Kind::Channelwise { heads, d_head, .. } | Kind::Lightning { heads, d_head, .. } => 3 * heads * d_head,
             Kind::Mamba2 { heads, d_head, d_state, groups, .. } => heads * d_head + 2 * groups * d_state,
             Kind::Mamba { width, .. } | Kind::Short { width } | Kind::Lru { width, .. } => width,
             Kind::Wkv { .. } | Kind::Dynamic(_) => 0,
@@ -200,6 +215,7 @@ impl Recurrent {
             Kind::Mamba2 { heads, .. } => d * (width + self.channels() as u64 + heads as u64),
             Kind::Mamba { d_state, rank, .. } => d * 2 * width + width * (2 * rank + 2 * d_state) as u64,
             Kind::Short { .. } => 3 * d * width,
+            Kind::Lightning { .. } => 4 * d * width,
             Kind::Lru { blocks, .. } => 2 * d * width + 2 * width * width / blocks.max(1) as u64,
             Kind::Wkv { .. } => 3 * d * width,
             Kind::Dynamic(of) => 3 * d * width + of.narrow() * (d + width),
@@ -228,6 +244,10 @@ impl Recurrent {
                 [value_heads, d_key, d_value]
             }
             Kind::Channelwise { heads, d_head, rank, .. } => [heads, d_head, rank],
+            Kind::Lightning { heads, d_head, slope, .. } => {
+                positive_if_any("the slope of decays", Some(slope))?;
+                [heads, d_head, d_head]
+            }
             Kind::Mamba2 { heads, d_head, d_state, groups, norm_groups, .. } => {
                 if groups == 0 || !heads.is_multiple_of(groups) || norm_groups == 0 {
                     return Err(format!("{heads} heads do not divide over {groups} groups"));
@@ -327,6 +347,12 @@ impl Recurrent {
             Kind::Mamba { width, .. } => {
                 vec![(0, Outputs::of(2 * width, 0..width)), (0, Outputs::of(2 * width, width..2 * width))]
             }
+            Kind::Lightning { heads, d_head, .. } => {
+                // Stored head by head.
+                let part = |i: usize| (0..heads).map(move |h| (3 * h + i) * d_head..(3 * h + i + 1) * d_head);
+                let rows = (0..3).flat_map(part).collect();
+                vec![(0, Outputs { stored: 3 * self.width(), rows }), (1, Outputs::whole(self.width()))]
+            }
             Kind::Short { width } => (0..3).map(|i| (0, Outputs::of(3 * width, i * width..(i + 1) * width))).collect(),
             Kind::Lru { width, .. } => vec![(0, Outputs::whole(width)), (1, Outputs::whole(width))],
             Kind::Wkv { .. } | Kind::Dynamic(_) => Vec::new(),
@@ -367,6 +393,7 @@ impl Recurrent {
                 ..none
             },
             Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => none,
+            Kind::Lightning { norm, .. } => Parts { norm: Some((norm, self.width(), self.width())), ..none },
             Kind::Lru { width, blocks, .. } => {
                 let each = width / blocks.max(1);
                 Parts {
@@ -631,6 +658,15 @@ impl RecurrentWeights {
                 let past = mixed.broadcast_mul(&numbers(&self.skip)?)?;
                 Ok((Tensor::cat(&[&all(&c)?, &all(&b)?, &decay, &(dt * mixed)?], 1)?, Some(past)))
             }
+            Kind::Lightning { heads, d_head, activation, slope, .. } => {
+                let (mixed, rows) = (ops::activate(mixed, activation)?, mixed.dim(0)?);
+                let rate = |h: usize| 2f64.powf(-8.0 * (h + 1) as f64 / heads as f64) * slope;
+                let decay: Vec<f32> = (0..heads).map(|h| (-rate(h)).exp() as f32).collect();
+                let decay = Tensor::from_vec(decay, (1, heads), mixed.device())?;
+                let decay = spread(&decay, d_head)?.broadcast_as((rows, heads * d_head))?;
+                let part = |i: usize| mixed.narrow(1, i * heads * d_head, heads * d_head);
+                Ok((Tensor::cat(&[&part(0)?, &part(1)?, &decay, &part(2)?], 1)?, None))
+            }
             Kind::Lru { width, blocks, .. } => {
                 let gate = |i: usize| -> Result<Tensor> {
                     let (weight, bias) = (there(self.gates.get(2 * i))?, there(self.gates.get(2 * i + 1))?);
@@ -668,6 +704,7 @@ impl RecurrentWeights {
             Kind::Mamba2 { gate_last: true, .. } => ops::activate_gate(&read[1], &norm(given)?, Activation::Silu),
             Kind::Mamba2 { .. } => norm(&ops::activate_gate(&read[1], given, Activation::Silu)?),
             Kind::Mamba { .. } => ops::activate_gate(&read[1], given, Activation::Silu),
+            Kind::Lightning { .. } => ops::activate_gate(&read[1], &norm(given)?, Activation::Sigmoid),
             Kind::Lru { activation, .. } => ops::activate_gate(&read[0], given, activation),
             Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => Ok(given.clone()),
         }

@@ -4,7 +4,7 @@
 use super::form::{Located, There, Translate};
 use super::multipliers::Scales;
 use super::{LayerWeights, WeightsError};
-use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions};
+use crate::model::arch::{Arch, Channel, Gain, Mixer, Norm, Positions, Stream};
 use crate::model::channel::Part;
 use crate::model::checkpoint::{Checkpoint, Pick, Stored};
 use crate::model::families::Tensors;
@@ -93,8 +93,18 @@ pub(super) struct Layout<'a> {
 }
 
 /// Names that may stand there without being weights: masks and frequencies, some of which older versions saved.
-pub(in crate::model) const BUFFERS: &[&str] =
-    &["attn.bias", "attn.masked_bias", "attention.bias", "attention.masked_bias", "rotary_emb.inv_freq", ROPE_FREQS];
+pub(in crate::model) const BUFFERS: &[&str] = &[
+    "attn.bias",
+    "attn.masked_bias",
+    "attention.bias",
+    "attention.masked_bias",
+    "rotary_emb.inv_freq",
+    "self_attn.slope_rate",
+    "self_attn.query_decay",
+    "self_attn.key_decay",
+    "self_attn.diagonal_decay",
+    ROPE_FREQS,
+];
 
 /// A GGUF file's frequencies, which [`super::gguf_config`] reads.
 const ROPE_FREQS: &str = "rope_freqs.weight";
@@ -187,15 +197,18 @@ impl<'a> Layout<'a> {
         let whole = LayerLayout { arch: a, d_model: a.d_model, tensors: self.tensors, prefix: self.prefix.clone() };
         let at = LayerLayout { prefix: format!("{}{l}.", self.layers_prefix()), ..whole };
         let norm = |name: &str, there: bool| there.then(|| at.norm(name, a.norm, a.d_model));
-        let (before, after) = (a.placement.before(), a.placement.after());
+        let (before, after) = (a.norms_before(), a.placement.after());
+        let sum = a.stream == Stream::Normed;
         let (mixes, works) = (layer.mixer != Mixer::None, layer.channel != Channel::None);
         let mut spec = LayerWeights {
             attn_norm: norm(names.attn_norm, before && mixes),
             mixer: layer.mixer.stored(&at),
             attn_post_norm: norm(names.attn_post_norm, after && mixes),
+            attn_sum_norm: norm(names.attn_norm, sum && mixes),
             mlp_norm: norm(names.mlp_norm, before && works),
             channel: layer.channel.stored(&at),
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
+            mlp_sum_norm: norm(names.mlp_norm, sum && works),
             per_layer: a.per_layer.map(|of| of.stored(l, &at, &whole)),
         };
         a.multipliers.iter().for_each(|by| by.scale(&mut spec));
