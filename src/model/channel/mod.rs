@@ -44,7 +44,16 @@ impl Channel {
         }
     }
 
-    /// How many neurons it has.
+    /// How its neurons stand in `mlp_act`.
+    pub fn neurons(&self) -> Numbering {
+        match self {
+            Channel::Mlp(mlp) => Numbering { common: mlp.width, ..Numbering::default() },
+            Channel::Experts(experts) => experts.neurons(),
+            Channel::None => Numbering::default(),
+        }
+    }
+
+    /// How many neurons it has, or each of its experts.
     pub fn width(&self) -> usize {
         match self {
             Channel::Mlp(mlp) => mlp.width,
@@ -102,6 +111,24 @@ impl Channel {
     }
 }
 
+/// How the neurons of a channel stand in [`SiteKind::MlpAct`]: first those that all rows go through, then those of each expert.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbering {
+    /// Neurons that all rows go through: of an MLP, or of a shared expert.
+    pub common: usize,
+    /// How many experts there are that rows choose from.
+    pub experts: usize,
+    /// How many neurons each of these has.
+    pub of_each: usize,
+}
+
+impl Numbering {
+    /// How many there are in all.
+    pub fn total(&self) -> usize {
+        self.common + self.experts * self.of_each
+    }
+}
+
 /// A channel's weights with its description, or where each is stored.
 pub enum ChannelWeights<F: Form = Loaded> {
     Mlp(Mlp, MlpWeights<F>),
@@ -115,6 +142,17 @@ impl<F: Form> ChannelWeights<F> {
         match self {
             ChannelWeights::Mlp(_, weights) => Some(weights),
             ChannelWeights::Experts(..) | ChannelWeights::None => None,
+        }
+    }
+
+    /// The matrices through which its neurons write, in the order in which these stand in `mlp_act`.
+    pub fn downs(&self) -> Vec<&F::Matrix> {
+        match self {
+            ChannelWeights::Mlp(_, weights) => vec![&weights.down],
+            ChannelWeights::Experts(_, weights) => {
+                weights.shared.iter().chain(&weights.experts).map(|expert| &expert.down).collect()
+            }
+            ChannelWeights::None => Vec::new(),
         }
     }
 
