@@ -14,8 +14,8 @@ mod tables;
 mod tally;
 mod texts;
 
-pub(super) use name::file as file_of;
-pub use name::{Neuron, width};
+pub(super) use name::{EXPERT, file as file_of};
+pub use name::{Layer, Neuron, OfExpert};
 pub use report::beside;
 pub(super) use tables::vocabulary_of;
 pub use tables::{EffectRow, NeuronRow, SetRow};
@@ -55,7 +55,7 @@ parameters! {
         /// Cut a corpus (plain text, or JSON Lines of {"text"}) into pieces of this many tokens
         length: u32 = 256, in 8..=65536, [value_name = "TOKENS"];
 
-        /// Look closely at these neurons, as L5.N1234; several with commas (default: the strongest)
+        /// Look closely at these neurons, as L5.N1234, or L5.E3.N12 of an expert; several with commas (default: the strongest)
         neuron: Vec<Neuron>, excludes set, [value_delimiter = ',', value_name = "NEURON"];
 
         /// Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say
@@ -100,19 +100,19 @@ pub struct Asked {
 
 impl Asked {
     /// Whether a neuron of a layer is asked about: any, unless some were chosen.
-    fn asks_of(&self, layer: &Layer, neuron: usize) -> bool {
-        let this = Neuron { layer: layer.layer, neuron };
-        self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&this))
+    fn asks_of(&self, layer: &Layer, column: usize) -> bool {
+        self.chosen.as_ref().is_none_or(|chosen| chosen.contains(&layer.name(column)))
     }
-}
 
-/// A layer that has neurons.
-#[derive(Clone, Copy, Debug)]
-pub struct Layer {
-    pub layer: usize,
-    pub width: usize,
-    /// Whether its activations go far below 0.
-    pub gated: bool,
+    /// A layer that is asked about.
+    fn layer(&self, layer: usize) -> Option<&Layer> {
+        self.layers.iter().find(|of| of.layer == layer)
+    }
+
+    /// The column of a neuron in its layer.
+    fn column(&self, neuron: Neuron) -> usize {
+        self.layer(neuron.layer).map_or(0, |layer| layer.column(neuron))
+    }
 }
 
 /// What was found.
@@ -169,6 +169,7 @@ impl Analysis for Neurons {
             let (position, mode) = (param("position"), param("mode"));
             tracing::warn!("{position} and {mode} do nothing: no prompt has an answer, so that nothing is silenced");
         }
+        self.warn_of_many(&layers, chosen.as_deref());
         let at = |text: &texts::Text| {
             let found = self.position.of(text.ids.len());
             found.map_err(|why| AnalysisError::Bad(format!("{path}: \"{}\": {why}", text.id)))
@@ -209,7 +210,22 @@ impl Analysis for Neurons {
 /// The file that lists the neurons that were looked at closely.
 const FILE: &str = "neurons.txt";
 
+/// So many contexts take some gigabytes while their table is made.
+const MANY: usize = 10_000_000;
+
 impl Neurons {
+    /// Says how many contexts there will be, where that is many: experts may have millions of neurons.
+    fn warn_of_many(&self, layers: &[Layer], chosen: Option<&[Neuron]>) {
+        let ends = |layer: &Layer| layer.width * if layer.gated { 2 } else { 1 };
+        let rows = usize::from(self.contexts) * layers.iter().map(ends).sum::<usize>();
+        if chosen.is_none() && rows > MANY {
+            let (layers, contexts) = (param("layers"), param("contexts"));
+            tracing::warn!(
+                "up to {rows} contexts are kept and written, 300 bytes each: {layers} or {contexts} makes them fewer"
+            );
+        }
+    }
+
     /// The layers that are asked about, and have neurons.
     fn layers(&self, arch: &Arch, chosen: Option<&[Neuron]>) -> Result<Vec<Layer>, AnalysisError> {
         let mut asked = layer_list(self.layers.as_deref(), arch.n_layers)?;
@@ -219,14 +235,7 @@ impl Neurons {
         if let Some(chosen) = chosen {
             asked.retain(|layer| chosen.iter().any(|neuron| neuron.layer == *layer));
         }
-        let found: Vec<(usize, Result<usize, String>)> =
-            asked.iter().map(|layer| (*layer, name::width(arch, *layer))).collect();
-        if let (true, Some((_, Err(why)))) = (found.iter().all(|(_, width)| width.is_err()), found.first()) {
-            return Err(AnalysisError::Bad(why.clone()));
-        }
-        let gated = |layer: usize| SiteKind::MlpGate.at(layer).check(arch).is_ok();
-        let there = found.into_iter().filter_map(|(layer, width)| Some((layer, width.ok()?)));
-        Ok(there.map(|(layer, width)| Layer { layer, width, gated: gated(layer) }).collect())
+        layers_of(asked, arch).map_err(AnalysisError::Bad)
     }
 
     /// The neurons that are looked at where none is chosen; of none that was run, the first ones.
@@ -238,10 +247,8 @@ impl Neurons {
         counting: bool,
     ) -> Result<Vec<Neuron>, AnalysisError> {
         let list = usize::from(self.list);
-        let each =
-            |layer: &Layer| (0..layer.width).map(|neuron| Neuron { layer: layer.layer, neuron }).collect::<Vec<_>>();
         if counting {
-            return Ok(items.layers.iter().flat_map(each).take(list).collect());
+            return Ok(items.layers.iter().flat_map(|layer| layer.neurons()).take(list).collect());
         }
         let mut sized: Vec<(f64, Neuron)> = Vec::new();
         for (layer, tally) in items.layers.iter().zip(&all.tallies) {
@@ -249,7 +256,7 @@ impl Neurons {
                 Some(_) => vec![1.0; layer.width],
                 None => gather::sizes(&model.decoder, layer.layer).map_err(failed)?.iter().map(|x| x.sqrt()).collect(),
             };
-            sized.extend(each(layer).into_iter().zip(sizes).enumerate().map(|(i, (neuron, size))| {
+            sized.extend(layer.neurons().zip(sizes).enumerate().map(|(i, (neuron, size))| {
                 let strength = match items.texts.metrics {
                     Some(_) => tally.attribution[i].abs(),
                     None => f64::from(tally.max[i].abs().max(tally.min[i].abs()) * size),
@@ -296,7 +303,7 @@ impl Neurons {
                 let of_layers: Vec<[Handle<Array>; 2]> = layers
                     .iter()
                     .map(|(layer, of_layer)| {
-                        let columns = of_layer.iter().map(|n| listed[*n].neuron).collect();
+                        let columns = of_layer.iter().map(|n| items.column(listed[*n])).collect();
                         let act = SiteKind::MlpAct.at(*layer);
                         let act = gather::at_last(&mut plan, prompt, act, Part::Columns(columns));
                         [act, gather::at_last(&mut plan, prompt, SiteKind::MlpOut.at(*layer), Part::All)]
@@ -335,7 +342,7 @@ impl Neurons {
                 for (a, both) in asked.iter().zip(each.chunks_exact(2)) {
                     let acts = &readings[a.3[l][0]].values;
                     for (n, act) in of_layer.iter().zip(acts) {
-                        let of = |row: &Vec<f32>| f64::from(*act) * f64::from(row[listed[*n].neuron]);
+                        let of = |row: &Vec<f32>| f64::from(*act) * f64::from(row[items.column(listed[*n])]);
                         found.attributions[*n].push([of(&both[0]), of(&both[1])]);
                     }
                 }
@@ -363,52 +370,72 @@ impl Neurons {
                 change,
             }
         };
-        by_layer(neurons).into_iter().map(edit).collect()
+        by_layer(&items.layers, neurons).into_iter().map(edit).collect()
     }
 }
 
-/// The numbers of each layer's neurons among some, ascending.
-pub(super) fn by_layer(neurons: &[Neuron]) -> BTreeMap<usize, Vec<usize>> {
+/// The layers among some that have neurons.
+///
+/// # Errors
+/// If none has, why the first has not.
+pub(super) fn layers_of(some: impl IntoIterator<Item = usize>, arch: &Arch) -> Result<Vec<Layer>, String> {
+    let found: Vec<Result<Layer, String>> = some.into_iter().map(|layer| Layer::of(arch, layer)).collect();
+    match found.iter().all(Result::is_err) {
+        true => found.into_iter().collect(),
+        false => Ok(found.into_iter().flatten().collect()),
+    }
+}
+
+/// The columns of each layer's neurons among some, ascending.
+pub(super) fn by_layer(layers: &[Layer], neurons: &[Neuron]) -> BTreeMap<usize, Vec<usize>> {
     let mut by_layer: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    neurons.iter().for_each(|n| by_layer.entry(n.layer).or_default().push(n.neuron));
-    by_layer.values_mut().for_each(|columns| columns.sort_unstable());
+    for layer in layers {
+        let mut columns: Vec<usize> =
+            neurons.iter().filter(|n| n.layer == layer.layer).map(|n| layer.column(*n)).collect();
+        columns.sort_unstable();
+        if !columns.is_empty() {
+            by_layer.insert(layer.layer, columns);
+        }
+    }
     by_layer
 }
 
-/// The listed neurons together, and random ones, as many of each layer, that are none of them.
+/// The listed neurons together, and random ones, as many of each layer and expert, that are none of them.
 fn sets(items: &Asked, listed: &[Neuron], seed: u64) -> Vec<Set> {
     if listed.len() < 2 {
         return Vec::new();
     }
     let mut sets = vec![Set { name: LISTED.to_string(), neurons: listed.to_vec() }];
-    let layers: Vec<(usize, usize)> = items.layers.iter().map(|layer| (layer.layer, layer.width)).collect();
     for k in 0..RANDOM_SETS {
         let mut rng = stats::rng(seed, &format!("neurons.random.{k}"));
-        let Some(neurons) = random_like(&layers, listed, listed, &mut rng) else { return sets };
+        let Some(neurons) = random_like(&items.layers, listed, listed, &mut rng) else { return sets };
         sets.push(Set { name: format!("random {}", k + 1), neurons });
     }
     sets
 }
 
-/// Random neurons, as many of each layer as a set has, that are none of those `without`. `layers` have their width beside them. None
-/// where a layer has too few others: nothing is left to compare with.
+/// Random neurons, as many of each layer and each of its experts as a set has, that are none of those `without`. None where there are
+/// too few others: nothing is left to compare with.
 pub(super) fn random_like(
-    layers: &[(usize, usize)],
+    layers: &[Layer],
     set: &[Neuron],
     without: &[Neuron],
     rng: &mut ChaCha8Rng,
 ) -> Option<Vec<Neuron>> {
-    let (wanted, without) = (by_layer(set), by_layer(without));
+    let without = by_layer(layers, without);
+    let mut wanted: BTreeMap<(usize, Option<usize>), usize> = BTreeMap::new();
+    set.iter().for_each(|n| *wanted.entry((n.layer, n.expert)).or_default() += 1);
     let mut found = Vec::new();
-    for (layer, width) in layers {
-        let Some(own) = wanted.get(layer) else { continue };
-        let out = without.get(layer).map(Vec::as_slice).unwrap_or_default();
-        let others: Vec<usize> = (0..*width).filter(|i| !out.contains(i)).collect();
-        if others.len() < own.len() {
-            return None;
+    for layer in layers {
+        let out = without.get(&layer.layer).map(Vec::as_slice).unwrap_or_default();
+        for ((_, expert), n) in wanted.range((layer.layer, None)..=(layer.layer, Some(usize::MAX))) {
+            let others: Vec<usize> = layer.columns(*expert).filter(|i| !out.contains(i)).collect();
+            if others.len() < *n {
+                return None;
+            }
+            let drawn = sample(rng, others.len(), *n);
+            found.extend(drawn.iter().map(|i| layer.name(others[i])));
         }
-        let drawn = sample(rng, others.len(), own.len());
-        found.extend(drawn.iter().map(|i| Neuron { layer: *layer, neuron: others[i] }));
     }
     Some(found)
 }

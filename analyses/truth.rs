@@ -15,7 +15,7 @@ mod votes;
 pub use report::named;
 pub use tables::AccuracyRow;
 
-use super::neurons::{Neuron, width};
+use super::neurons::{Layer, Neuron, layers_of};
 use crate::analyses::prelude::*;
 use crate::model::decoder::Decoder;
 use crate::plan::Reading;
@@ -41,7 +41,7 @@ parameters! {
 /// Items as the model reads them.
 pub struct Asked {
     questions: Vec<Question>,
-    layers: Vec<usize>,
+    layers: Vec<Layer>,
 }
 
 /// What a candidate came to.
@@ -69,11 +69,7 @@ impl Analysis for Truth {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
         let arch = &model.decoder.arch;
-        let widths: Vec<Result<usize, String>> = (0..arch.n_layers).map(|layer| width(arch, layer)).collect();
-        let layers: Vec<usize> = (0..arch.n_layers).filter(|layer| widths[*layer].is_ok()).collect();
-        if let (true, Some(Err(why))) = (layers.is_empty(), widths.into_iter().next()) {
-            return Err(AnalysisError::Bad(why));
-        }
+        let layers = layers_of(0..arch.n_layers, arch).map_err(AnalysisError::Bad)?;
         let (questions, sources, scored) = items::read(&self.items, model)?;
         let needed = usize::from(self.labelled) + 2;
         if questions.len() < needed {
@@ -98,7 +94,7 @@ impl Analysis for Truth {
             .flat_map(|(q, question)| (0..question.candidates.len()).map(move |c| (q, c)))
             .collect();
         let longest = all.iter().map(|(q, c)| items.questions[*q].candidates[*c].ids.len()).max().unwrap_or(1);
-        let neurons: usize = items.layers.iter().filter_map(|layer| width(arch, *layer).ok()).sum();
+        let neurons: usize = items.layers.iter().map(|layer| layer.width).sum();
         let each = longest * neurons.div_ceil(1024) + (arch.n_layers * arch.d_model).div_ceil(1024);
         let mut found: Measured = items.questions.iter().map(|_| Vec::new()).collect();
         for some in batches(all.len(), each) {
@@ -119,11 +115,7 @@ impl Analysis for Truth {
 
     fn tables(&self, about: &About, items: &Asked, measured: Measured) -> Result<Output, AnalysisError> {
         let arch = &about.loaded.decoder.arch;
-        let names: Vec<Neuron> = items
-            .layers
-            .iter()
-            .flat_map(|layer| (0..width(arch, *layer).unwrap_or(0)).map(|neuron| Neuron { layer: *layer, neuron }))
-            .collect();
+        let names: Vec<Neuron> = items.layers.iter().flat_map(|layer| layer.neurons()).collect();
         let splits = votes::splits(&items.questions, usize::from(self.labelled), about.seed);
         let results: Vec<votes::Result> = splits
             .iter()
@@ -148,7 +140,7 @@ impl Asked {
         let own = Positions::At((candidate.from..candidate.ids.len()).collect());
         let mut read =
             |site: Site, positions: Positions| plan.read(run, Activation { site, positions, part: Part::All });
-        let acts = self.layers.iter().map(|layer| read(SiteKind::MlpAct.at(*layer), own.clone())).collect();
+        let acts = self.layers.iter().map(|layer| read(SiteKind::MlpAct.at(layer.layer), own.clone())).collect();
         let layers = 0..decoder.arch.n_layers;
         let stream = layers.map(|layer| read(SiteKind::ResidPost.at(layer), Positions::Last)).collect();
         let likelihood = plan.read(run, Metric::Continuation { from: candidate.from });

@@ -18,7 +18,7 @@ pub use tables::{DoneRow, EffectRow, MeanOf};
 
 use super::doses::Grid;
 use super::inputs::layer_list;
-use super::neurons::{Neuron, file_of, width};
+use super::neurons::{Layer, Neuron, file_of, layers_of};
 use super::vectors::{Named, to_bytes};
 use crate::analyses::prelude::*;
 use found::{Sets, Vectors};
@@ -61,8 +61,8 @@ pub const SETS: [&str; 3] = ["shared", "only_intrinsic", "only_prompted"];
 /// Values as the model reads them.
 pub struct Asked {
     values: Vec<OfValue>,
-    /// Layers that have neurons, with how many.
-    layers: Vec<(usize, usize)>,
+    /// Layers that have neurons.
+    layers: Vec<Layer>,
     /// Layers after which vectors are added.
     added: Vec<usize>,
 }
@@ -86,11 +86,7 @@ impl Analysis for Values {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
         let arch = &model.decoder.arch;
-        let widths: Vec<Result<usize, String>> = (0..arch.n_layers).map(|layer| width(arch, layer)).collect();
-        if let (true, Some(Err(why))) = (widths.iter().all(Result::is_err), widths.first()) {
-            return Err(AnalysisError::Bad(why.clone()));
-        }
-        let layers = widths.into_iter().enumerate().filter_map(|(layer, width)| Some((layer, width.ok()?))).collect();
+        let layers = layers_of(0..arch.n_layers, arch).map_err(AnalysisError::Bad)?;
         let added = match &self.layers {
             Some(list) => layer_list(Some(list), arch.n_layers)?,
             None => vec![arch.n_layers / 2],
@@ -165,6 +161,6 @@ impl Vectors {
 }
 
 /// The neurons of all layers, in the order in which what is read of them stands.
-fn all_neurons(layers: &[(usize, usize)]) -> impl Iterator<Item = Neuron> + '_ {
-    layers.iter().flat_map(|(layer, width)| (0..*width).map(|neuron| Neuron { layer: *layer, neuron }))
+fn all_neurons(layers: &[Layer]) -> impl Iterator<Item = Neuron> + '_ {
+    layers.iter().flat_map(|layer| layer.neurons())
 }

@@ -64,15 +64,20 @@ pub enum SiteKind {
     ResidMid,
     /// What the MLP reads: after the norm before it, where the family has one. `[rows, d_model]`
     MlpIn,
+    /// What the router makes its choice of experts by, before softmax or sigmoid; of several experts alone. `[rows, experts]`
+    Router,
     /// The gate projection before its non-linearity; gated families only. `[rows, d_mlp]`
     MlpGate,
     /// The up projection: what the gate multiplies, or, in a family without a gate, what the non-linearity reads.
     /// `[rows, d_mlp]`
     MlpPre,
     /// The neurons: what the down projection reads. `[rows, d_mlp]`
+    ///
+    /// In a layer of several experts, those of all of them: first of the one that all rows go through, where there is one, then
+    /// expert by expert. `[rows, shared width + experts * width]` Each is multiplied by what its expert's output is multiplied by, the
+    /// router's weight or the shared expert's gate, so that here too a neuron writes its activation times its column of the down
+    /// projection. Where a row did not choose an expert, its neurons are 0.
     MlpAct,
-    /// What the router makes its choice of experts by, before softmax or sigmoid; of several experts alone. `[rows, experts]`
-    Router,
     /// What the expert that all rows go through adds, where there is one, after its own norm if it has such. `[rows, d_model]`
     SharedOut,
     /// What each expert adds, by its weight, before a norm of their sum: 0 where it was not chosen. `[rows, experts * d_model]`
@@ -118,10 +123,10 @@ pub const KINDS: [(SiteKind, &str); 33] = [
     (AttnDelta, "attn_delta"),
     (ResidMid, "resid_mid"),
     (MlpIn, "mlp_in"),
+    (Router, "router"),
     (MlpGate, "mlp_gate"),
     (MlpPre, "mlp_pre"),
     (MlpAct, "mlp_act"),
-    (Router, "router"),
     (SharedOut, "shared_out"),
     (ExpertOut, "expert_out"),
     (MlpOut, "mlp_out"),

@@ -140,9 +140,11 @@ impl Analysis for Rank {
 /// Numbers of inner products that are held at once.
 const HELD: usize = 1 << 26;
 
-/// The sites of a layer that its matrices read, as far as it has them.
+/// The sites of a layer that its matrices read, as far as it has them. Matrices of experts are not measured.
 fn sites_of(layer: usize, arch: &crate::model::arch::Arch) -> Vec<Site> {
-    SITES.into_iter().filter_map(|kind| kind.at(layer).check(arch).ok()).collect()
+    let of_experts = arch.layers[layer].channel.neurons().experts > 0;
+    let measured = |kind: &SiteKind| !of_experts || !matches!(kind, SiteKind::MlpIn | SiteKind::MlpAct);
+    SITES.into_iter().filter(measured).filter_map(|kind| kind.at(layer).check(arch).ok()).collect()
 }
 
 fn width(site: &Site, arch: &crate::model::arch::Arch) -> usize {

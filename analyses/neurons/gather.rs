@@ -57,7 +57,11 @@ pub(super) fn gather(runner: &dyn Runner, items: &Asked, contexts: usize) -> Res
 
 /// The squared size of what each neuron of a layer writes for a unit, before a norm after the MLP.
 pub(super) fn sizes(decoder: &Decoder, layer: usize) -> candle_core::Result<Vec<f32>> {
-    decoder.neuron_columns(layer)?.sqr()?.sum(1)?.to_vec1()
+    let mut sizes = Vec::new();
+    for columns in decoder.neuron_columns(layer)? {
+        sizes.extend(columns?.sqr()?.sum(1)?.to_vec1::<f32>()?);
+    }
+    Ok(sizes)
 }
 
 /// The texts of each batch, and the batches of each part.

@@ -1,6 +1,6 @@
 //! Figures and text of neurons, from their tables.
 
-use super::tables::{ContextRow, EffectRow, NeuronRow, SetRow};
+use super::tables::{ContextRow, EffectRow, Key, NeuronRow, SetRow, named};
 use super::{FILE, LISTED};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
 use crate::analyses::lens::visible;
@@ -98,9 +98,9 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
     }
     if let Ok(contexts) = table(tables, ContextRow::TABLE) {
         let contexts = ContextRow::read(contexts)?;
-        let listed: Vec<(i64, i64)> = match table(tables, EffectRow::TABLE) {
-            Ok(effects) => strongest(&EffectRow::read(effects)?).iter().map(|row| (row.layer, row.neuron)).collect(),
-            Err(_) => loudest(&neurons).iter().map(|row| (row.layer, row.neuron)).collect(),
+        let listed: Vec<Key> = match table(tables, EffectRow::TABLE) {
+            Ok(effects) => strongest(&EffectRow::read(effects)?).iter().map(|row| row.key()).collect(),
+            Err(_) => loudest(&neurons).iter().map(|row| row.key()).collect(),
         };
         sections.extend(fire(&contexts, &neurons, &listed));
     }
@@ -120,8 +120,8 @@ fn loudest<'a, 'r>(rows: &'r [NeuronRow<'a>]) -> Vec<&'r NeuronRow<'a>> {
 }
 
 /// The tokens that a neuron raises.
-fn raises(neurons: &[NeuronRow], layer: i64, neuron: i64) -> String {
-    let row = neurons.iter().find(|row| (row.layer, row.neuron) == (layer, neuron));
+fn raises(neurons: &[NeuronRow], neuron: Key) -> String {
+    let row = neurons.iter().find(|row| row.key() == neuron);
     let list = row.and_then(|row| row.vocabulary.as_deref()).unwrap_or_default();
     list.split(' ').take(4).collect::<Vec<_>>().join(" ")
 }
@@ -181,7 +181,7 @@ fn of_answer(rows: &[EffectRow], neurons: &[NeuronRow], dir: &Path) -> Section {
             p_value(row.q_value),
             signed(row.attribution_mean, 3),
             row.halves.words().unwrap_or_default(),
-            raises(neurons, row.layer, row.neuron),
+            raises(neurons, row.key()),
         ]
     });
     let section = Section::new("Neurons that the answer depends on").paragraph(text);
@@ -228,14 +228,14 @@ fn together(rows: &[SetRow]) -> Option<Section> {
 }
 
 /// Where the first neurons fire.
-fn fire(contexts: &[ContextRow], neurons: &[NeuronRow], listed: &[(i64, i64)]) -> Option<Section> {
+fn fire(contexts: &[ContextRow], neurons: &[NeuronRow], listed: &[Key]) -> Option<Section> {
     let mut section = Section::new("Where they fire").paragraph(
         "The tokens at which each neuron was highest, in bold, with what stands around them. In an MLP with a gate a neuron is as much \
          at work below 0, where it lowers what it raises above: there the lowest are shown too. contexts.parquet has all neurons'.",
     );
     let mut some = false;
-    for (layer, neuron) in listed.iter().take(SHOWN) {
-        let of = contexts.iter().filter(|row| (row.layer, row.neuron) == (*layer, *neuron) && row.rank <= CONTEXTS);
+    for neuron in listed.iter().take(SHOWN) {
+        let of = contexts.iter().filter(|row| row.key() == *neuron && row.rank <= CONTEXTS);
         let header = vec![Heading::number("activation"), Heading::text("context"), Heading::text("text")];
         let cells: Vec<Vec<String>> = of
             .map(|row| {
@@ -244,11 +244,11 @@ fn fire(contexts: &[ContextRow], neurons: &[NeuronRow], listed: &[(i64, i64)]) -
             })
             .collect();
         some |= !cells.is_empty();
-        let row = neurons.iter().find(|row| (row.layer, row.neuron) == (*layer, *neuron));
-        let raised = raises(neurons, *layer, *neuron);
+        let row = neurons.iter().find(|row| row.key() == *neuron);
+        let raised = raises(neurons, *neuron);
         let lowered = row.and_then(|row| row.vocabulary_low.as_deref()).unwrap_or_default();
         let lowered = lowered.split(' ').take(4).collect::<Vec<_>>().join(" ");
-        section = section.table(format!("L{layer}.N{neuron}: raises {raised}; lowers {lowered}"), header, cells);
+        section = section.table(format!("{}: raises {raised}; lowers {lowered}", named(*neuron)), header, cells);
     }
     some.then_some(section)
 }

@@ -1,6 +1,6 @@
 //! The tables of neurons.
 
-use super::{Asked, Effects, Layer, Measured, Neuron, Neurons, failed};
+use super::{Asked, EXPERT, Effects, Layer, Measured, Neuron, Neurons, OfExpert, failed};
 use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::halves::{Halves, over_items};
 use crate::analyses::lens::visible;
@@ -20,13 +20,17 @@ rows! {
     pub struct NeuronRow<'a> in "neurons" {
         model: &'a str = "the model, as it was named",
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         n: i64 = "positions: all but the first of each text",
         activity: Option<f64> =
             "share of positions at which the neuron is at work: its activation is above 0, or, in an MLP with a gate, it is in the \
-             smallest set of the layer's that holds 90 % of what is written (activation and size of the column, squared)",
-        positive: Option<f64> = "share of positions at which the activation is above 0",
-        mean: Option<f64> = "mean activation",
+             smallest set of the layer's that holds 90 % of what is written (activation and size of the column, squared), all experts \
+             together",
+        positive: Option<f64> =
+            "share of all positions at which the activation is above 0; where a position did not choose the neuron's expert, it is 0",
+        mean: Option<f64> =
+            "mean activation over all positions; an expert's has the expert's weight in it, and is 0 where it was not chosen",
         max: Option<f64> = "highest activation",
         min: Option<f64> = "lowest activation",
         size: Option<f64> = "size of the neuron's column of the down projection",
@@ -41,6 +45,7 @@ rows! {
     pub struct EffectRow<'a> in "effects" {
         model: &'a str = "the model, as it was named",
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         mode: Cow<'a, str> = "what a silenced neuron became: zero or mean",
         position: Cow<'a, str> = "where it was silenced",
@@ -65,7 +70,7 @@ rows! {
     /// Neurons that were silenced together.
     pub struct SetRow<'a> in "sets" {
         model: &'a str = "the model, as it was named",
-        set: Cow<'a, str> = "`listed`: the neurons of effects.parquet; `random N`: as many of each layer, that are none of these",
+        set: Cow<'a, str> = "`listed`: the neurons of effects.parquet; `random N`: as many of each layer and expert, that are none of these",
         neurons: i64 = "how many",
         n: i64 = "prompts",
         effect_mean: Option<f64> = "metric with the set silenced, minus that without, mean, nats",
@@ -78,6 +83,7 @@ rows! {
     /// Where a neuron was highest, or lowest.
     pub struct ContextRow<'a> in "contexts" {
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         end: &'a str = "`high` or, in an MLP with a gate, `low`",
         rank: i64 = "1 for the highest, or the lowest",
@@ -86,12 +92,13 @@ rows! {
         before: Cow<'a, str> = "the text before the token",
         token: Cow<'a, str> = "the token",
         after: Cow<'a, str> = "the text after the token, which the model had not read",
-        activation: Option<f64> = "the activation",
+        activation: Option<f64> = "the activation; tokens at which it is 0 are left out",
     }
 
     /// A token of a neuron's vocabulary.
     pub struct VocabularyRow<'a> in "vocabulary" {
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         end: &'a str = "`raised` or `lowered`, by a positive activation",
         rank: i64 = "1 for the one that is raised, or lowered, most",
@@ -104,8 +111,33 @@ rows! {
 
 impl EffectRow<'_> {
     pub fn name(&self) -> String {
-        cells::neuron(self.layer, self.neuron)
+        named(self.key())
     }
+
+    /// What tells it from other neurons.
+    pub(super) fn key(&self) -> Key {
+        (self.layer, self.expert, self.neuron)
+    }
+}
+
+impl NeuronRow<'_> {
+    pub(super) fn key(&self) -> Key {
+        (self.layer, self.expert, self.neuron)
+    }
+}
+
+impl ContextRow<'_> {
+    pub(super) fn key(&self) -> Key {
+        (self.layer, self.expert, self.neuron)
+    }
+}
+
+/// A neuron in tables: its layer, its expert and its number.
+pub(super) type Key = (i64, OfExpert, i64);
+
+/// The name of a neuron in tables.
+pub(super) fn named((layer, expert, neuron): Key) -> String {
+    cells::neuron(layer, expert.0, neuron)
 }
 
 /// The tokens that a neuron raises and lowers, each with what it adds to their logits.
@@ -172,28 +204,34 @@ fn vocabularies(
     let decoder = &about.loaded.decoder;
     let mut found = BTreeMap::new();
     for layer in &items.layers {
-        let listed = measured.listed.iter().filter(|n| n.layer == layer.layer).map(|n| n.neuron);
+        let listed = measured.listed.iter().filter(|n| n.layer == layer.layer).map(|n| layer.column(*n));
         let mut wanted: Vec<usize> = if of.all_vocabulary { (0..layer.width).collect() } else { listed.collect() };
         wanted.sort_unstable();
         let of_layer = of_layer(decoder, layer, &wanted, usize::from(of.vocabulary)).map_err(failed)?;
-        let name = |neuron: usize| Neuron { layer: layer.layer, neuron };
-        found.extend(wanted.into_iter().map(name).zip(of_layer));
+        found.extend(wanted.into_iter().map(|column| layer.name(column)).zip(of_layer));
     }
     Ok(found)
 }
 
-fn of_layer(decoder: &Decoder, layer: &Layer, neurons: &[usize], k: usize) -> candle_core::Result<Vec<Vocabulary>> {
-    if neurons.is_empty() {
-        return Ok(Vec::new());
-    }
-    let writes = decoder.neuron_writes(layer.layer)?;
+/// The vocabularies of some columns, ascending.
+fn of_layer(decoder: &Decoder, layer: &Layer, columns: &[usize], k: usize) -> candle_core::Result<Vec<Vocabulary>> {
     let at_once = (LOGITS / decoder.arch.vocab.max(1)).max(1);
-    let mut found = Vec::with_capacity(neurons.len());
-    for some in neurons.chunks(at_once) {
-        let index: Vec<u32> = some.iter().map(|n| *n as u32).collect();
-        let rows = writes.index_select(&Tensor::new(index, writes.device())?, 0)?;
-        let logits: Vec<Vec<f32>> = decoder.vocabulary(&rows)?.to_vec2()?;
-        found.par_extend(logits.par_iter().map(|row| ends(row, k)));
+    let (mut found, mut left, mut first) = (Vec::with_capacity(columns.len()), columns, 0);
+    if left.is_empty() {
+        return Ok(found);
+    }
+    for writes in decoder.neuron_writes(layer.layer)? {
+        let writes = writes?;
+        let n = writes.dim(0)?;
+        let here = left.partition_point(|column| *column < first + n);
+        for some in left[..here].chunks(at_once) {
+            let index: Vec<u32> = some.iter().map(|column| (column - first) as u32).collect();
+            let rows = writes.index_select(&Tensor::new(index, writes.device())?, 0)?;
+            let logits: Vec<Vec<f32>> = decoder.vocabulary(&rows)?.to_vec2()?;
+            found.par_extend(logits.par_iter().map(|row| ends(row, k)));
+        }
+        left = &left[here..];
+        first += n;
     }
     Ok(found)
 }
@@ -237,13 +275,15 @@ fn neurons(
     for (layer, tally) in items.layers.iter().zip(&measured.all.tallies) {
         let sizes = super::gather::sizes(&about.loaded.decoder, layer.layer).map_err(failed)?;
         for (i, size) in sizes.iter().enumerate().filter(|(i, _)| items.asks_of(layer, *i)) {
-            let vocabulary = vocabularies.get(&Neuron { layer: layer.layer, neuron: i });
+            let neuron = layer.name(i);
+            let vocabulary = vocabularies.get(&neuron);
             let list = |end: usize| vocabulary.map(|both| Cow::Owned(texts.list(&both[end])));
             let prompts = items.texts.metrics.as_ref().map(Vec::len);
             rows.push(NeuronRow {
                 model: about.model,
                 layer: layer.layer as i64,
-                neuron: i as i64,
+                expert: neuron.in_table(),
+                neuron: neuron.neuron as i64,
                 n: n as i64,
                 activity: share(if layer.gated { tally.leading[i] } else { tally.positive[i] }),
                 positive: share(tally.positive[i]),
@@ -288,6 +328,7 @@ fn effects_table(
     let rows = listed.iter().enumerate().map(|(i, neuron)| EffectRow {
         model: about.model,
         layer: neuron.layer as i64,
+        expert: neuron.in_table(),
         neuron: neuron.neuron as i64,
         mode: match of.mode {
             super::Silenced::Zero => "zero".into(),
@@ -356,7 +397,7 @@ fn contexts(items: &Asked, measured: &Measured, texts: Texts) -> Result<Table, A
         next += text.ids.len() as u32;
     }
     let of_neuron = |layer: &Layer, tally: &super::tally::Tally, i: usize| {
-        let mut rows = Vec::new();
+        let (neuron, mut rows) = (layer.name(i), Vec::new());
         for (end, tops) in [("high", &tally.high), ("low", &tally.low)] {
             rows.extend(tops.of(i).enumerate().map(|(rank, (activation, token))| {
                 let t = firsts.partition_point(|first| *first <= token) - 1;
@@ -364,7 +405,8 @@ fn contexts(items: &Asked, measured: &Measured, texts: Texts) -> Result<Table, A
                 let until = text.ids.len().min(at + 1 + AROUND);
                 ContextRow {
                     layer: layer.layer as i64,
-                    neuron: i as i64,
+                    expert: neuron.in_table(),
+                    neuron: neuron.neuron as i64,
                     end,
                     rank: rank as i64 + 1,
                     id: text.id.as_str().into(),
@@ -393,6 +435,7 @@ fn vocabulary_table(vocabularies: &BTreeMap<Neuron, Vocabulary>, texts: Texts) -
         for (end, tokens) in ["raised", "lowered"].into_iter().zip(&vocabularies[neuron]) {
             rows.extend(tokens.iter().enumerate().map(|(rank, (id, logit))| VocabularyRow {
                 layer: neuron.layer as i64,
+                expert: neuron.in_table(),
                 neuron: neuron.neuron as i64,
                 end,
                 rank: rank as i64 + 1,

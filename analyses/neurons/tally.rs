@@ -65,7 +65,11 @@ impl Tops {
         }
     }
 
+    /// A neuron that is 0 fires nowhere: of an expert, where it was not chosen.
     fn insert(&mut self, i: usize, value: f32, token: u32) {
+        if value == 0.0 {
+            return;
+        }
         let mut at = self.k();
         while at > 0 && value > self.values[(at - 1) * self.width + i] {
             at -= 1;

@@ -135,7 +135,7 @@ fn voters(rows: &[NeuronRow]) -> Section {
     ];
     let cells = of.iter().take(LISTED).map(|row| {
         vec![
-            cells::neuron(row.layer, row.neuron),
+            cells::neuron(row.layer, row.expert.0, row.neuron),
             format!("{} activation", row.sense),
             share(row.labelled),
             share(row.accuracy),

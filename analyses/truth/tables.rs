@@ -2,7 +2,7 @@
 
 use super::Asked;
 use super::votes::{METHODS, Result as Voted, Split};
-use crate::analyses::neurons::Neuron;
+use crate::analyses::neurons::{EXPERT, Neuron, OfExpert};
 use crate::analyses::prelude::*;
 use crate::stats::wilson;
 use std::borrow::Cow;
@@ -27,6 +27,7 @@ rows! {
     pub struct NeuronRow<'a> in "neurons" {
         held_out: Cow<'a, str> = "the topic that was held out, or `none`",
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         sense: &'a str = "`largest` where it chooses the candidate with the largest mean activation, or `smallest`",
         labelled: Option<f64> = "share of the labelled items on which it is right: by this it was chosen",
@@ -81,6 +82,7 @@ pub(super) fn tables(
         neurons.extend(result.voters.iter().map(|voter| NeuronRow {
             held_out: held_out(split),
             layer: names[voter.neuron].layer as i64,
+            expert: names[voter.neuron].in_table(),
             neuron: names[voter.neuron].neuron as i64,
             sense: if voter.sign > 0.0 { "largest" } else { "smallest" },
             labelled: Some(voter.labelled as f64 / split.labelled.len().max(1) as f64),

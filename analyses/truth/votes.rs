@@ -71,6 +71,14 @@ fn largest(scores: impl Iterator<Item = f64>) -> usize {
     scores.enumerate().fold((0, f64::NEG_INFINITY), |best, (i, x)| if x > best.1 { (i, x) } else { best }).0
 }
 
+/// The candidate with a larger score than all others; none where several share it: neurons of an expert that no candidate chose are
+/// 0 for all.
+fn largest_alone(scores: impl Iterator<Item = f64>) -> Option<usize> {
+    let all: Vec<f64> = scores.collect();
+    let best = largest(all.iter().copied());
+    (all.iter().filter(|x| **x == all[best]).count() == 1).then_some(best)
+}
+
 /// Finds neurons and a probe by the labelled items, and has all methods choose on the others.
 ///
 /// # Errors
@@ -84,11 +92,11 @@ pub fn result(
 ) -> std::result::Result<Result, AnalysisError> {
     let neurons = measured.first().and_then(|candidates| candidates.first()).map_or(0, |of| of.acts.len());
     let right = |q: usize| items.questions[q].right;
-    let choice = |q: usize, neuron: usize, sign: f32| -> usize {
-        largest(measured[q].iter().map(|of| f64::from(sign * of.acts[neuron])))
+    let choice = |q: usize, neuron: usize, sign: f32| -> Option<usize> {
+        largest_alone(measured[q].iter().map(|of| f64::from(sign * of.acts[neuron])))
     };
     let hits = |some: &[usize], neuron: usize, sign: f32| {
-        some.iter().filter(|q| choice(**q, neuron, sign) == right(**q)).count()
+        some.iter().filter(|q| choice(**q, neuron, sign) == Some(right(**q))).count()
     };
     let mut ranked: Vec<(usize, usize, f32)> = (0..neurons)
         .into_par_iter()
@@ -113,7 +121,8 @@ pub fn result(
         .collect();
     let vote = |q: usize| -> usize {
         let mut votes = vec![0usize; measured[q].len()];
-        voters.iter().for_each(|voter| votes[choice(q, voter.neuron, voter.sign)] += 1);
+        let chosen = voters.iter().filter_map(|voter| choice(q, voter.neuron, voter.sign));
+        chosen.for_each(|c| votes[c] += 1);
         let most = votes.iter().copied().max().unwrap_or(0);
         let sum = |candidate: &OfCandidate| -> f64 {
             let each = voters.iter().zip(&standard).map(|(voter, (mean, sd))| {

@@ -5,7 +5,7 @@ use super::read::Difference;
 use super::{Asked, all_neurons};
 use crate::analyses::directions::scaled;
 use crate::analyses::effects::SIGNIFICANT;
-use crate::analyses::neurons::Neuron;
+use crate::analyses::neurons::{Layer, Neuron};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::mean_row;
 use crate::model::decoder::Decoder;
@@ -168,7 +168,7 @@ impl Sets {
         most: usize,
     ) -> Result<Self, AnalysisError> {
         let mut units = [Vec::new(), Vec::new()];
-        for (layer, _) in &items.layers {
+        for Layer { layer, .. } in &items.layers {
             let [a, b] = [0, 1].map(|v| unit(&vectors.vectors[v][*layer]));
             // The scale of a norm after the MLP is in the activations.
             let of_layer = directions_of_neurons(decoder, *layer, *layer, &[&a, &b], &[]);
@@ -197,7 +197,7 @@ impl Sets {
     }
 
     /// Sets of neurons that cost as much, from all layers.
-    pub fn first(layers: &[(usize, usize)], most: usize) -> Self {
+    pub fn first(layers: &[Layer], most: usize) -> Self {
         let total = all_neurons(layers).count();
         let some: Vec<Neuron> = all_neurons(layers).step_by((total / most).max(4)).take(most).collect();
         Sets { neurons: [some.clone(), some.clone(), some], listed: Vec::new(), total }

@@ -22,7 +22,7 @@ pub struct Difference {
 pub fn differences(runner: &dyn Runner, items: &Asked, of: &OfValue) -> Result<Vec<[Difference; 2]>, AnalysisError> {
     let arch = &runner.model().decoder.arch;
     let own = of.items.iter().flat_map(|item| item.replies.as_flattened()).map(|reply| reply.own()).max().unwrap_or(1);
-    let neurons: usize = items.layers.iter().map(|(_, width)| width).sum();
+    let neurons: usize = items.layers.iter().map(|layer| layer.width).sum();
     let lengths = [neurons, arch.n_layers * arch.d_model];
     let each = 4 * own * (lengths[0] + lengths[1]).div_ceil(1024);
     let mut found = Vec::with_capacity(of.items.len());
@@ -57,9 +57,9 @@ fn ask(plan: &mut Plan, items: &Asked, item: &Statement, arch: &Arch) -> [[OfRep
             let positions = Positions::At((reply.from..reply.ids.len()).collect());
             let mut read =
                 |site: Site| plan.read(run, Activation { site, positions: positions.clone(), part: Part::All });
-            let layers = items.layers.iter().map(|(layer, _)| {
-                let out = arch.placement.after().then(|| read(SiteKind::MlpOut.at(*layer)));
-                (read(SiteKind::MlpAct.at(*layer)), out)
+            let layers = items.layers.iter().map(|of| {
+                let out = arch.placement.after().then(|| read(SiteKind::MlpOut.at(of.layer)));
+                (read(SiteKind::MlpAct.at(of.layer)), out)
             });
             let layers = layers.collect();
             let stream = (0..arch.n_layers).map(|layer| read(SiteKind::ResidPost.at(layer))).collect();

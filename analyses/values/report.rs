@@ -307,7 +307,8 @@ fn shared(row: &OverlapRow) -> String {
 }
 
 fn of_neuron(row: &NeuronRow) -> Vec<String> {
-    let mut cells = vec![row.value.to_string(), row.set.replace('_', " "), cells::neuron(row.layer, row.neuron)];
+    let mut cells =
+        vec![row.value.to_string(), row.set.replace('_', " "), cells::neuron(row.layer, row.expert.0, row.neuron)];
     for of in [row.intrinsic, row.prompted] {
         cells.extend([signed(of.write, 3), signed(of.held_out, 3), ends(of.interval)]);
     }

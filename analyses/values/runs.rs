@@ -4,7 +4,7 @@ use super::found::Sets;
 use super::items::{OfValue, Reply};
 use super::{CONTEXTS, SETS};
 use crate::analyses::directions;
-use crate::analyses::neurons::{self, Neuron, by_layer};
+use crate::analyses::neurons::{self, Layer, Neuron, by_layer};
 use crate::analyses::prelude::*;
 use crate::stats::rng;
 use std::collections::BTreeMap;
@@ -23,7 +23,7 @@ pub enum Done {
     Silence {
         /// The number of the set.
         set: usize,
-        /// The numbers of the neurons of each layer.
+        /// The columns of the neurons of each layer.
         layers: BTreeMap<usize, Vec<usize>>,
     },
     /// A vector is added after a layer where the reply's tokens are read, and where the first of them is told.
@@ -88,16 +88,18 @@ impl Done {
 }
 
 /// Each set of neurons silenced, and after it random ones: as many of each layer, none of which is a value neuron.
-pub fn silenced(layers: &[(usize, usize)], sets: &Sets, controls: usize, (seed, value): (u64, &str)) -> Vec<Condition> {
+pub fn silenced(of: &[Layer], sets: &Sets, controls: usize, (seed, value): (u64, &str)) -> Vec<Condition> {
     let all = sets.all();
     let mut conditions = Vec::new();
     for (set, own) in sets.neurons.iter().enumerate().filter(|(_, own)| !own.is_empty()) {
-        let silence =
-            |neurons: &[Neuron], control| Condition { done: Done::Silence { set, layers: by_layer(neurons) }, control };
+        let silence = |neurons: &[Neuron], control| Condition {
+            done: Done::Silence { set, layers: by_layer(of, neurons) },
+            control,
+        };
         conditions.push(silence(own, 0));
         let random = (1..=controls).map_while(|control| {
             let mut rng = rng(seed, &format!("values.{value}.{}.{control}", SETS[set]));
-            Some(silence(&neurons::random_like(layers, own, &all, &mut rng)?, control))
+            Some(silence(&neurons::random_like(of, own, &all, &mut rng)?, control))
         });
         conditions.extend(random);
     }

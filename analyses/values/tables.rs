@@ -5,6 +5,7 @@ use super::items::OfValue;
 use super::runs::{Condition, Done, Said};
 use super::{Asked, CONTEXTS, Measured, SETS, VECTORS};
 use crate::analyses::effects::{Tested, family};
+use crate::analyses::neurons::{EXPERT, OfExpert};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::less;
 use crate::ops::vectors::norm;
@@ -79,6 +80,7 @@ rows! {
         value: &'a str = "the value",
         set: &'a str = "`shared` by both vectors, `only_intrinsic` or `only_prompted`",
         layer: i64 = "layer, from 0",
+        expert: OfExpert [if any] = EXPERT,
         neuron: i64 = "neuron, from 0",
         intrinsic: Written as "intrinsic_" =
             "what it writes along the intrinsic vector of its layer, at norm 1, in the reply with the value, less that in the other, without a \
@@ -289,6 +291,7 @@ fn neuron_rows<'a>(shared: &Shared<'a>, listed: &[Listed]) -> Vec<NeuronRow<'a>>
         value: shared.value,
         set: SETS[of.set],
         layer: of.neuron.layer as i64,
+        expert: of.neuron.in_table(),
         neuron: of.neuron.neuron as i64,
         intrinsic,
         prompted,

@@ -547,7 +547,8 @@ class Neurons(Analysis):
             Cut a corpus (plain text, or JSON Lines of {"text"}) into pieces of this many tokens. Default:
             ``256``.
         neuron
-            Look closely at these neurons, as L5.N1234; several with commas (default: the strongest)
+            Look closely at these neurons, as L5.N1234, or L5.E3.N12 of an expert; several with commas (default:
+            the strongest)
         set
             Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say.
         layers

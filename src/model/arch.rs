@@ -4,7 +4,7 @@
 //! families, and between the layers of one model, is values of these types; [`super::decoder`] and the engines never ask
 //! for a family.
 
-pub use super::channel::{Channel, Experts, Groups, Mlp, Router, Scores, Shared, Shifted};
+pub use super::channel::{Channel, Experts, Groups, Mlp, Numbering, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
     Alibi, Attention, Both, Carried, Difference, Dynamic, Growth, Index, Kind, Latent, Mixer, NormOver, QkNorm,

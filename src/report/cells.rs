@@ -112,9 +112,12 @@ pub fn head(layer: i64, head: i64) -> String {
     format!("L{layer}.H{head}")
 }
 
-/// `L23.N1234`: a neuron by its layer and its number there, both from 0.
-pub fn neuron(layer: i64, neuron: i64) -> String {
-    format!("L{layer}.N{neuron}")
+/// `L23.N1234`, or `L23.E3.N12` of an expert: a neuron by its layer and its number there, all from 0.
+pub fn neuron(layer: i64, expert: Option<i64>, neuron: i64) -> String {
+    match expert {
+        Some(expert) => format!("L{layer}.E{expert}.N{neuron}"),
+        None => format!("L{layer}.N{neuron}"),
+    }
 }
 
 fn present(x: Option<f64>) -> Option<f64> {

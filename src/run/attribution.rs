@@ -342,7 +342,7 @@ pub fn writes_of_heads(decoder: &Decoder, layer: usize, z: &[f32], attn_out: &[f
 /// Directions of the residual stream after the layer `at`, `[rows, d_model]`, as what each neuron of a layer adds along them for a unit
 /// of its activation.
 /// Each row is of the run whose `mlp_out` of the layer is given beside it, since a norm after it is held at this run's scale; without
-/// one, nothing has to be given. `[rows, neurons]`
+/// one, nothing has to be given. `[rows, neurons]`, neurons as in `mlp_act`
 ///
 /// # Errors
 /// If the layer has no neurons or cannot be read, or candle fails.
@@ -354,10 +354,14 @@ pub fn directions_of_neurons(
     mlp_outs: &[&[f32]],
 ) -> Result<Vec<Vec<f32>>> {
     let arch = &decoder.arch;
-    let writes = decoder.neuron_writes(layer)?;
-    let flat: Vec<f32> = directions.concat();
-    let rows = Tensor::from_vec(flat, (directions.len(), arch.d_model), writes.device())?;
-    let mut found: Vec<Vec<f32>> = (rows.matmul(&writes.t()?)? * decoder.scale_of(layer..at + 1))?.to_vec2()?;
+    let rows = (directions.len(), arch.d_model);
+    let directions = Tensor::from_vec(directions.concat(), rows, decoder.places.layer(layer))?;
+    let directions = (directions * decoder.scale_of(layer..at + 1))?;
+    let mut found: Vec<Vec<f32>> = vec![Vec::new(); directions.dim(0)?];
+    for writes in decoder.neuron_writes(layer)? {
+        let along: Vec<Vec<f32>> = directions.matmul(&writes?.t()?)?.to_vec2()?;
+        found.iter_mut().zip(along).for_each(|(row, part)| row.extend(part));
+    }
     if arch.placement.after() {
         for (row, out) in found.iter_mut().zip(mlp_outs) {
             let by = arch.norm.divisor(out);

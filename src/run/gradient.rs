@@ -140,6 +140,7 @@ fn bytes_a_row(program: &Program, asked: &Asked, keys: usize) -> usize {
     // also with what they are computed from and what is computed from them.
     let copies = |s: &Site| match s.kind {
         SiteKind::Scores | SiteKind::Pattern | SiteKind::HeadOut | SiteKind::ExpertOut => 12,
+        SiteKind::MlpAct if arch.layers[s.layer].channel.neurons().experts > 0 => 12,
         SiteKind::Logits => 0,
         _ => 4,
     };

@@ -197,6 +197,6 @@ fn inspect_says_mixers_experts_and_where_each_site_is() {
     };
     assert_eq!(
         [site("z"), site("router"), site("mlp_act"), site("q")],
-        ["0, 2", "1", "3", "2"].map(|text| json!(text))
+        ["0, 2", "1", "1, 3", "2"].map(|text| json!(text))
     );
 }

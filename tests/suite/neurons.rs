@@ -3,8 +3,9 @@
 use crate::support::cli::{Bench, gatelens};
 use crate::support::copies::Folder;
 use crate::support::{Golden, family_dir, fixtures, open};
-use gatelens::plan::{Activation, Part, Plan, Positions};
-use gatelens::run::Options;
+use gatelens::model::Model;
+use gatelens::plan::{Activation, Change, Edit, Part, Plan, Positions};
+use gatelens::run::{Engine, Options};
 use gatelens::site::SiteKind;
 use gatelens::table::Table;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ fn close(found: f64, expected: f64, tolerance: f64, at: &str) {
     assert!((found - expected).abs() < tolerance * (1.0 + expected.abs()), "{at}: {found} and {expected}");
 }
 
-/// In families whose down projection has no bias, an MLP is the sum of its neurons.
+/// In families whose down projection has no bias, an MLP is the sum of its neurons, and so are several experts.
 #[test]
 fn what_neurons_add_sums_to_the_attribution_of_their_mlp() {
     let others = fixtures().join("families");
@@ -47,6 +48,11 @@ fn what_neurons_add_sums_to_the_attribution_of_their_mlp() {
         others.join("granite"),
         others.join("cohere"),
         others.join("exaone4"),
+        // Several experts: without and with a shared one, with a residual multiplier, weighing what they read.
+        others.join("mixtral"),
+        others.join("qwen2_moe"),
+        others.join("granitemoe"),
+        others.join("llama4"),
     ] {
         let (bench, golden) = (Bench::new(), Golden::at(&folder));
         let neurons = table(&run(&bench, "neurons", &folder, &prompts(&golden), &[]), "neurons");
@@ -236,11 +242,196 @@ fn what_cannot_be_asked_is_said_with_what_would_mend_it() {
         (vec!["--neuron", "L1.H3"], "`L1.H3` is no neuron; write L5.N1234"),
         (vec!["--neuron", "L9.N3"], "--neuron: L9.N3: the model has layers 0 to"),
         (vec!["--neuron", "L1.N3,L1.N3"], "--neuron names L1.N3 twice"),
+        (vec!["--neuron", "L1.E0.N3"], "L1.E0.N3: the layer has one MLP, not several experts; write L1.N3"),
         (vec!["--neuron", "L1.N3", "--layers", "0"], "--layers: leaves out L1.N3"),
         (vec!["--layers", "7"], "is no layer or range of layers"),
         (vec!["--position", "40"], "40"),
     ] {
         refused(&family_dir("llama"), &more, said);
     }
-    refused(&fixtures().join("families").join("mixtral"), &[], "several experts");
+    let others = fixtures().join("families");
+    for (family, neuron, said) in [
+        ("mixtral", "L1.N3", "L1.N3: the layer has experts 0 to 3; write L1.E0.N0"),
+        ("mixtral", "L1.E4.N3", "L1.E4.N3: the layer has experts 0 to 3"),
+        ("mixtral", "L1.E0.N16", "L1.E0.N16: each expert of the layer has neurons 0 to 15"),
+        ("qwen2_moe", "L2.N24", "L2.N24: the layer has neurons 0 to 23"),
+        ("qwen2_moe", "L1.E0.N0", "L1.E0.N0: the layer has one MLP"),
+        ("mamba", "L1.N0", "no MLP"),
+    ] {
+        refused(&others.join(family), &["--neuron", neuron], said);
+    }
+}
+
+/// The readings of a run, each `[positions][width]`.
+fn rows(
+    readings: &gatelens::run::Readings,
+    handles: &[gatelens::plan::Handle<gatelens::plan::Array>],
+) -> Vec<Vec<Vec<f32>>> {
+    handles.iter().map(|handle| readings[*handle].rows().map(<[f32]>::to_vec).collect()).collect()
+}
+
+fn everywhere(site: gatelens::site::Site) -> Activation {
+    Activation { site, positions: Positions::All, part: Part::All }
+}
+
+#[test]
+fn the_neurons_of_an_expert_write_what_it_adds_and_are_0_where_it_was_not_chosen() {
+    // Plain; with a shared expert; with biases; weighing what is read; chosen by groups.
+    for (family, layer, chosen, biased) in [
+        ("mixtral", 1, 2, false),
+        ("qwen2_moe", 2, 2, false),
+        ("gpt_oss", 3, 2, true),
+        ("llama4", 1, 1, false),
+        ("deepseek_v3", 2, 3, false),
+    ] {
+        let folder = fixtures().join("families").join(family);
+        let model = Model::open(folder.to_str().unwrap(), &gatelens::model::Options::default()).unwrap();
+        let (decoder, numbering) = (&model.decoder, model.decoder.arch.layers[layer].channel.neurons());
+        let columns: Vec<Vec<f32>> = decoder
+            .neuron_columns(layer)
+            .unwrap()
+            .flat_map(|matrix| matrix.unwrap().to_vec2::<f32>().unwrap())
+            .collect();
+        assert_eq!(columns.len(), numbering.total(), "{family}");
+        for engine in [Engine::Wavefront, Engine::Full] {
+            let mut plan = Plan::default();
+            let prompt = plan.prompt("p", Golden::at(&folder).ids("input_ids", 0));
+            let sites = [SiteKind::MlpAct, SiteKind::ExpertOut, SiteKind::MlpOut];
+            let handles = sites.map(|kind| plan.read(prompt, everywhere(kind.at(layer))));
+            let options = Options { engine, ..Options::default() };
+            let readings = gatelens::run::run(decoder, &plan, &options).unwrap();
+            let [acts, experts, _] = rows(&readings, &handles).try_into().unwrap();
+            // Reading neurons changes nothing.
+            let mut alone = Plan::default();
+            let prompt = alone.prompt("p", Golden::at(&folder).ids("input_ids", 0));
+            let out = alone.read(prompt, everywhere(SiteKind::MlpOut.at(layer)));
+            let alone = gatelens::run::run(decoder, &alone, &options).unwrap();
+            for (a, b) in readings[handles[2]].values.iter().zip(&alone[out].values) {
+                close(f64::from(*a), f64::from(*b), 1e-5, family);
+            }
+            let d = decoder.arch.d_model;
+            for (act, out) in acts.iter().zip(&experts) {
+                let mut there = 0;
+                for e in 0..numbering.experts {
+                    let first = numbering.common + e * numbering.of_each;
+                    let (own, added) = (first..first + numbering.of_each, &out[e * d..(e + 1) * d]);
+                    let is_chosen = added.iter().any(|x| *x != 0.0);
+                    there += usize::from(is_chosen);
+                    assert_eq!(act[own.clone()].iter().any(|x| *x != 0.0), is_chosen, "{family}: expert {e}");
+                    for i in (0..d).filter(|_| !biased) {
+                        let written: f64 = own.clone().map(|n| f64::from(act[n]) * f64::from(columns[n][i])).sum();
+                        close(written, f64::from(added[i]), 1e-5, &format!("{family}: expert {e}"));
+                    }
+                }
+                assert_eq!(there, chosen, "{family}");
+            }
+        }
+    }
+}
+
+#[test]
+fn silencing_all_neurons_of_an_expert_silences_it_and_one_that_was_not_chosen_can_be_set() {
+    for (family, layer) in [("mixtral", 1), ("qwen2_moe", 2), ("llama4", 3)] {
+        let folder = fixtures().join("families").join(family);
+        let model = Model::open(folder.to_str().unwrap(), &gatelens::model::Options::default()).unwrap();
+        let (decoder, numbering) = (&model.decoder, model.decoder.arch.layers[layer].channel.neurons());
+        let own = |e: usize| {
+            let first = numbering.common + e * numbering.of_each;
+            (first..first + numbering.of_each).collect::<Vec<usize>>()
+        };
+        for engine in [Engine::Wavefront, Engine::Full] {
+            let mut plan = Plan::default();
+            let prompt = plan.prompt("p", Golden::at(&folder).ids("input_ids", 0));
+            let edit = |kind: SiteKind, part: Part, change: Change| {
+                vec![Edit { site: kind.at(layer), part, positions: Positions::All, change }]
+            };
+            let mut asked = Vec::new();
+            for e in 0..numbering.experts {
+                let parts = [(SiteKind::MlpAct, Part::Columns(own(e))), (SiteKind::ExpertOut, Part::Heads(vec![e]))];
+                let forks = parts.map(|(kind, part)| plan.fork(prompt, edit(kind, part, Change::Zero)));
+                let set = plan
+                    .fork(prompt, edit(SiteKind::MlpAct, Part::Columns(vec![own(e)[3]]), Change::Set([2.5].into())));
+                asked.push((
+                    forks.map(|fork| plan.read(fork, everywhere(SiteKind::Logits.at(0)))),
+                    plan.read(set, everywhere(SiteKind::ExpertOut.at(layer))),
+                ));
+            }
+            let clean = plan.read(prompt, everywhere(SiteKind::Logits.at(0)));
+            let experts = plan.read(prompt, everywhere(SiteKind::ExpertOut.at(layer)));
+            let acts = plan.read(prompt, everywhere(SiteKind::MlpAct.at(layer)));
+            let readings = gatelens::run::run(decoder, &plan, &Options { engine, ..Options::default() }).unwrap();
+            let columns: Vec<Vec<f32>> =
+                decoder.neuron_columns(layer).unwrap().flat_map(|m| m.unwrap().to_vec2::<f32>().unwrap()).collect();
+            let (mut moved, d) = (0.0f32, decoder.arch.d_model);
+            for (e, (silenced, set)) in asked.into_iter().enumerate() {
+                let [neurons, whole] = silenced.map(|handle| &readings[handle].values);
+                neurons.iter().zip(whole).for_each(|(a, b)| close(f64::from(*a), f64::from(*b), 1e-4, family));
+                moved = neurons.iter().zip(&readings[clean].values).map(|(a, b)| (a - b).abs()).fold(moved, f32::max);
+                let n = own(e)[3];
+                let both = readings[set].rows().zip(readings[experts].rows()).zip(readings[acts].rows());
+                for ((set, clean), act) in both {
+                    for i in 0..d {
+                        let added = clean[e * d + i] + (2.5 - act[n]) * columns[n][i];
+                        close(f64::from(set[e * d + i]), f64::from(added), 1e-4, family);
+                    }
+                }
+            }
+            assert!(moved > 1e-3, "{family}: nothing was silenced");
+        }
+    }
+}
+
+#[test]
+fn the_neurons_of_experts_are_told_apart_by_a_column_and_count_0_where_they_were_not_chosen() {
+    let folder = fixtures().join("families").join("qwen2_moe");
+    let (bench, golden) = (Bench::new(), Golden::at(&folder));
+    let out = run(&bench, "neurons", &folder, &prompts(&golden), &["--list", "6", "--contexts", "40"]);
+    let (neurons, contexts) = (table(&out, "neurons"), table(&out, "contexts"));
+    // Layer 1 has an MLP of 24, the others a shared expert of 24 and four of 16.
+    let of = |table: &Table, i: usize| {
+        let int = |name: &str| table.ints(name).unwrap()[i];
+        (int("layer"), int("expert"), int("neuron"))
+    };
+    let names: Vec<(i64, i64, i64)> = (0..neurons.rows()).map(|i| of(&neurons, i)).collect();
+    assert_eq!(names.len(), 3 * (24 + 4 * 16) + 24);
+    assert_eq!(
+        [names[23], names[24], names[88], names[111], names[112]],
+        [(0, -1, 23), (0, 0, 0), (1, -1, 0), (1, -1, 23), (2, -1, 0)]
+    );
+    let model = Model::open(folder.to_str().unwrap(), &gatelens::model::Options::default()).unwrap();
+    let mut plan = Plan::default();
+    for i in 0..2 {
+        let prompt = plan.prompt("p", golden.ids("input_ids", i));
+        plan.read(prompt, everywhere(SiteKind::MlpAct.at(2)));
+    }
+    let readings = gatelens::run::run(&model.decoder, &plan, &Options::default()).unwrap();
+    let acts: Vec<f32> = readings.iter().flat_map(|r| r.values()).collect();
+    let (n, width) = (golden.shape("input_ids")[1], 24 + 4 * 16);
+    for column in [3, 24 + 5, 24 + 3 * 16 + 15] {
+        let all: Vec<f64> =
+            (0..2 * n).filter(|row| row % n != 0).map(|row| f64::from(acts[row * width + column])).collect();
+        let row = 112 + column;
+        let float = |name: &str| neurons.floats(name).unwrap()[row].unwrap();
+        close(float("mean"), all.iter().sum::<f64>() / all.len() as f64, 1e-5, "mean");
+        close(float("positive"), all.iter().filter(|x| **x > 0.0).count() as f64 / all.len() as f64, 1e-9, "positive");
+        let kept = (0..contexts.rows()).filter(|i| of(&contexts, *i) == names[row]);
+        let kept = kept.filter(|i| contexts.strs("end").unwrap()[*i] == "high").count();
+        assert_eq!(kept, all.iter().filter(|x| **x != 0.0).count(), "contexts in which it is 0");
+    }
+    // What the list of the strongest says is read back, by name and by a file.
+    let list = std::fs::read_to_string(out.join("neurons.txt")).unwrap();
+    let named: Vec<&str> = list.lines().filter(|line| !line.starts_with('#')).collect();
+    let effects = table(&out, "effects");
+    let of_effects: Vec<String> = (0..effects.rows())
+        .map(|i| match of(&effects, i) {
+            (layer, -1, neuron) => format!("L{layer}.N{neuron}"),
+            (layer, expert, neuron) => format!("L{layer}.E{expert}.N{neuron}"),
+        })
+        .collect();
+    assert_eq!(named, of_effects);
+    let again = run(&bench, "neurons", &folder, &prompts(&golden), &["--neuron", &named.join(",")]);
+    let floats = |table: &Table| table.floats("effect_mean").unwrap().to_vec();
+    assert_eq!(floats(&table(&again, "effects")), floats(&effects));
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(named.iter().all(|name| report.contains(name)), "{report}");
 }

@@ -236,7 +236,7 @@ fn vectors_and_what_neurons_write_are_those_of_traced_activations() {
             close(found.floats("norm").unwrap()[row].unwrap(), length, "norm");
             let along = dot(&half(&stream, 1), &vector) / length;
             close(found.floats("along_mean").unwrap()[row].unwrap(), along, "along");
-            let writes = model.decoder.neuron_writes(layer).unwrap().to_vec2::<f32>().unwrap();
+            let writes = model.decoder.neuron_writes(layer).unwrap().next().unwrap().unwrap().to_vec2::<f32>().unwrap();
             let acts = differences(&model, items, SiteKind::MlpAct.at(layer));
             let (training, held_out) = (half(&acts, 0), half(&acts, 1));
             for row in (0..neurons.rows()).filter(|row| neurons.ints("layer").unwrap()[*row] == layer as i64) {

@@ -3,12 +3,13 @@
 //! Rows are grouped by expert, so that each expert's matrices are multiplied once a layer for all runs. A row's sum is taken in
 //! the order of experts: its bits do not depend on which other rows there are.
 
+use super::Numbering;
 use super::mlp::{Mlp, MlpWeights};
 use crate::model::arch::Norm;
 use crate::model::pass::{Acts, Hook};
 use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
 use crate::model::weights::layout::{LayerLayout, LinearSpec, Outputs};
-use crate::model::weights::{NormWeights, Scales};
+use crate::model::weights::{Linear, NormWeights, Scales};
 use crate::ops::{self, Activation, NormBy};
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{D, DType, Result, Tensor};
@@ -80,7 +81,7 @@ pub struct Groups {
 }
 
 /// Its sites between `mlp_in` and `mlp_out`.
-pub(super) const INSIDE: [SiteKind; 3] = [SiteKind::Router, SiteKind::SharedOut, SiteKind::ExpertOut];
+pub(super) const INSIDE: [SiteKind; 4] = [SiteKind::Router, SiteKind::MlpAct, SiteKind::SharedOut, SiteKind::ExpertOut];
 
 impl Router {
     /// Chosen by a softmax over all.
@@ -93,8 +94,8 @@ impl Router {
         groups: None,
     };
 
-    /// The chosen experts of each row, the best first, and their weights: `[rows, chosen]` each, the weights in f32.
-    fn choose(&self, logits: &Tensor, bias: Option<&Tensor>, chosen: usize) -> Result<(Vec<Vec<u32>>, Tensor)> {
+    /// The experts that each row chooses.
+    fn choose(&self, logits: &Tensor, bias: Option<&Tensor>, chosen: usize) -> Result<Chosen> {
         let logits = logits.to_dtype(DType::F32)?;
         if let Scores::Sparse { jitter } = self.scores {
             return sparse(&logits, chosen, jitter);
@@ -116,7 +117,7 @@ impl Router {
             _ if self.renormalised => weights.broadcast_div(&(weights.sum_keepdim(1)? + 1e-20)?)?,
             _ => weights,
         };
-        Ok((index, (weights * self.scale)?))
+        Ok(Chosen { index, weights: (weights * self.scale)? })
     }
 
     /// The best of a row's scores, of the best groups where there are groups; the best first, the first of equal ones first.
@@ -152,7 +153,7 @@ fn softmax(x: &Tensor) -> Result<Tensor> {
 
 /// The choice of PhiMoE ("sparsemixer"): each of the chosen is the best of those left, its weight its softmax over those left
 /// that are within twice the jitter of it, relative to their own size.
-fn sparse(logits: &Tensor, chosen: usize, jitter: f64) -> Result<(Vec<Vec<u32>>, Tensor)> {
+fn sparse(logits: &Tensor, chosen: usize, jitter: f64) -> Result<Chosen> {
     let rows: Vec<Vec<f32>> = logits.to_vec2()?;
     let mut index: Vec<Vec<u32>> = vec![Vec::new(); rows.len()];
     let mut weights = Vec::new();
@@ -173,7 +174,37 @@ fn sparse(logits: &Tensor, chosen: usize, jitter: f64) -> Result<(Vec<Vec<u32>>,
         let last = Tensor::from_vec(last, (rows.len(), 1), logits.device())?;
         weights.push(softmax(&(logits + hidden)?)?.contiguous()?.gather(&last, 1)?);
     }
-    Ok((index, Tensor::cat(&weights, 1)?))
+    Ok(Chosen { index, weights: Tensor::cat(&weights, 1)? })
+}
+
+/// The experts that rows chose.
+struct Chosen {
+    /// Those of each row, the best first. `[rows][chosen]`
+    index: Vec<Vec<u32>>,
+    /// Their weights, in f32. `[rows, chosen]`
+    weights: Tensor,
+}
+
+impl Chosen {
+    /// The rows that chose an expert, and where its weight stands among all.
+    fn rows(&self, e: usize) -> (Vec<u32>, Vec<u32>) {
+        let place = |chosen: &Vec<u32>| Some(chosen.iter().position(|c| *c as usize == e)? as u32);
+        let of = |(row, chosen): (usize, &Vec<u32>)| Some((row as u32, (row * chosen.len()) as u32 + place(chosen)?));
+        self.index.iter().enumerate().filter_map(of).unzip()
+    }
+
+    /// What rows that chose an expert weigh what it gives by. `[rows, 1]`
+    fn weights(&self, places: Vec<u32>) -> Result<Tensor> {
+        let places = Tensor::new(places, self.weights.device())?;
+        self.weights.flatten_all()?.index_select(&places, 0)?.unsqueeze(1)
+    }
+
+    /// What each row weighs what each expert gives by: 0 where it did not choose it. `[rows, experts]`
+    fn by_expert(&self, of: &Experts) -> Result<Tensor> {
+        let weights = if of.weighs_input { self.weights.ones_like()? } else { self.weights.contiguous()? };
+        let index = Tensor::new(self.index.clone(), weights.device())?;
+        Tensor::zeros((self.index.len(), of.n), DType::F32, weights.device())?.scatter_add(&index, &weights, 1)
+    }
 }
 
 impl Experts {
@@ -184,7 +215,14 @@ impl Experts {
                 let lack = Lack { why: "its experts are all chosen, none is shared", nearest: SiteKind::ExpertOut };
                 self.shared.is_none().then_some(lack)
             }
-            kind if super::mlp::INSIDE.contains(&kind) => Some(Lack { why, nearest: SiteKind::ExpertOut }),
+            SiteKind::MlpAct if self.apart.is_some() => {
+                let why = "what its experts give goes through norms of its own, so that no neuron adds by itself";
+                Some(Lack { why, nearest: SiteKind::ExpertOut })
+            }
+            SiteKind::MlpGate | SiteKind::MlpPre if self.apart.is_some() => {
+                Some(Lack { why, nearest: SiteKind::ExpertOut })
+            }
+            SiteKind::MlpGate | SiteKind::MlpPre => Some(Lack { why, nearest: SiteKind::MlpAct }),
             _ => None,
         }
     }
@@ -192,9 +230,25 @@ impl Experts {
     pub(super) fn units(&self, kind: SiteKind, d_model: usize) -> Option<Units> {
         match kind {
             SiteKind::Router => Some(Units::Columns { width: self.n }),
+            SiteKind::MlpAct => Some(Units::Columns { width: self.neurons().total() }),
             SiteKind::ExpertOut => Some(Units::Heads { n: self.n, width: d_model }),
             _ => None,
         }
+    }
+
+    pub(super) fn neurons(&self) -> Numbering {
+        Numbering { common: self.shared_width(), experts: self.n, of_each: self.mlp.width }
+    }
+
+    /// What an expert reads of rows that chose it with a weight. `[rows, d_model]`
+    fn read(&self, x: &Tensor, rows: &Tensor, weight: &Tensor) -> Result<Tensor> {
+        let read = x.index_select(rows, 0)?;
+        if self.weighs_input { read.broadcast_mul(&weight.to_dtype(read.dtype())?) } else { Ok(read) }
+    }
+
+    /// How many neurons the expert has that all rows go through.
+    fn shared_width(&self) -> usize {
+        self.shared.map_or(0, |shared| shared.mlp.width)
     }
 
     /// Weights that a row is multiplied with.
@@ -415,24 +469,27 @@ impl ExpertsWeights {
         };
         acts.put(Router, logits);
         hook.at(Router.at(layer), acts)?;
-        if let Some(out) = self.shared_out(of, acts.get(MlpIn)?)? {
+        let told_apart = hook.wants(MlpAct.at(layer));
+        if told_apart {
+            acts.put(MlpAct, self.neurons(of, acts)?);
+            hook.at(MlpAct.at(layer), acts)?;
+        }
+        if let Some(out) = self.shared_out(of, acts)? {
             acts.put(SharedOut, out);
             hook.at(SharedOut.at(layer), acts)?;
         }
-        let logits = acts.take(Router)?;
-        let (index, weights) = of.router.choose(&logits, self.choice_bias.as_ref(), of.chosen)?;
-        let weights = match &self.apart {
-            Some(apart) => apart.weighed(&index, &weights)?,
-            None => weights,
-        };
         let routed = match hook.wants(ExpertOut.at(layer)) {
-            true => self.each_out(of, layer, (&index, &weights), acts, hook)?,
+            true => self.each_out(of, layer, acts, hook)?,
             false => {
-                let (x, sum) =
-                    (self.read(acts)?, |sum: Tensor, rows: &Tensor, out: &Tensor, _| sum.index_add(rows, out, 0));
-                self.routed(of, &x, (&index, &weights), Tensor::zeros(x.shape(), DType::F32, x.device())?, sum)?
+                let x = acts.get(MlpIn)?;
+                let sum = |sum: Tensor, rows: &Tensor, out: &Tensor, _| sum.index_add(rows, out, 0);
+                self.routed(of, acts, Tensor::zeros(x.shape(), DType::F32, x.device())?, sum)?
             }
         };
+        acts.take(Router)?;
+        if told_apart {
+            acts.take(MlpAct)?;
+        }
         let routed = routed.to_dtype(acts.take(MlpIn)?.dtype())?;
         let routed = match &self.apart {
             Some(apart) => apart.routed.apply(&routed)?,
@@ -452,73 +509,164 @@ impl ExpertsWeights {
         }
     }
 
-    /// Goes through the experts in their order, each with the rows that chose it; `add` puts what it gives to the rest.
+    /// What rows choose by what their `router` is now.
+    fn chosen(&self, of: &Experts, acts: &Acts) -> Result<Chosen> {
+        let chosen = of.router.choose(acts.get(SiteKind::Router)?, self.choice_bias.as_ref(), of.chosen)?;
+        match &self.apart {
+            Some(apart) => Ok(Chosen { weights: apart.weighed(&chosen.index, &chosen.weights)?, ..chosen }),
+            None => Ok(chosen),
+        }
+    }
+
+    /// Goes through the experts in their order, each with the rows that chose it; `add` puts what it gives to the rest. Where their
+    /// neurons are told apart, it is what these write, also in rows where an edit alone has set them.
     fn routed(
         &self,
         of: &Experts,
-        x: &Tensor,
-        (index, weights): (&[Vec<u32>], &Tensor),
+        acts: &Acts,
         mut sum: Tensor,
         add: impl Fn(Tensor, &Tensor, &Tensor, usize) -> Result<Tensor>,
     ) -> Result<Tensor> {
+        let (x, chosen) = (self.read(acts)?, self.chosen(of, acts)?);
+        let written = match acts.get(SiteKind::MlpAct) {
+            Ok(act) => Some(Written::of(act, of, &chosen)?),
+            Err(_) => None,
+        };
         for (e, expert) in self.experts.iter().enumerate() {
-            let place = |chosen: &Vec<u32>| chosen.iter().position(|c| *c as usize == e);
-            let (rows, places): (Vec<u32>, Vec<u32>) = index
-                .iter()
-                .enumerate()
-                .filter_map(|(row, chosen)| Some((row as u32, (row * of.chosen + place(chosen)?) as u32)))
-                .unzip();
-            if rows.is_empty() {
+            let (of_expert, places) = chosen.rows(e);
+            let of_expert = written.as_ref().map_or(of_expert, |written| written.rows[e].clone());
+            if of_expert.is_empty() {
                 continue;
             }
-            let (rows, places) = (Tensor::new(rows, x.device())?, Tensor::new(places, x.device())?);
-            let weight = weights.flatten_all()?.index_select(&places, 0)?.unsqueeze(1)?;
-            let mut read = x.index_select(&rows, 0)?;
-            if of.weighs_input {
-                read = read.broadcast_mul(&weight.to_dtype(read.dtype())?)?;
-            }
-            let mut out = expert.plain(&of.mlp, &read)?.to_dtype(DType::F32)?;
-            if !of.weighs_input {
-                out = out.broadcast_mul(&weight)?;
-            }
+            let rows = Tensor::new(of_expert, x.device())?;
+            let out = match &written {
+                Some(written) => written.out(e, &rows, &expert.down)?,
+                None => {
+                    let weight = chosen.weights(places)?;
+                    let out = expert.plain(&of.mlp, &of.read(&x, &rows, &weight)?)?.to_dtype(DType::F32)?;
+                    if of.weighs_input { out } else { out.broadcast_mul(&weight)? }
+                }
+            };
             sum = add(sum, &rows, &out, e)?;
         }
         Ok(sum)
     }
 
     /// What each expert adds by itself, handed to the hook; its sum.
-    fn each_out(
-        &self,
-        of: &Experts,
-        layer: usize,
-        chosen: (&[Vec<u32>], &Tensor),
-        acts: &mut Acts,
-        hook: &mut dyn Hook,
-    ) -> Result<Tensor> {
+    fn each_out(&self, of: &Experts, layer: usize, acts: &mut Acts, hook: &mut dyn Hook) -> Result<Tensor> {
         let x = self.read(acts)?;
-        let (rows, d) = x.dims2()?;
+        let ((rows, d), dtype) = (x.dims2()?, x.dtype());
         let all = Tensor::zeros((of.n * rows, d), DType::F32, x.device())?;
         let add = |all: Tensor, to: &Tensor, out: &Tensor, e: usize| all.index_add(&(to + (e * rows) as f64)?, out, 0);
-        let all = self.routed(of, &x, chosen, all, add)?.reshape((of.n, rows, d))?.transpose(0, 1)?;
-        let all = all.contiguous()?.reshape((rows, of.n * d))?.to_dtype(x.dtype())?;
+        let all = self.routed(of, acts, all, add)?.reshape((of.n, rows, d))?.transpose(0, 1)?;
+        let all = all.contiguous()?.reshape((rows, of.n * d))?.to_dtype(dtype)?;
         acts.put(SiteKind::ExpertOut, all);
         hook.at(SiteKind::ExpertOut.at(layer), acts)?;
         let all = acts.take(SiteKind::ExpertOut)?;
         all.to_dtype(DType::F32)?.reshape((all.dim(0)?, of.n, d))?.sum(1)
     }
 
-    /// What the shared expert adds.
-    fn shared_out(&self, of: &Experts, x: &Tensor) -> Result<Option<Tensor>> {
+    /// All neurons, by what their experts' outputs are weighed by. `[rows, neurons]`
+    fn neurons(&self, of: &Experts, acts: &Acts) -> Result<Tensor> {
+        let (x, chosen) = (acts.get(SiteKind::MlpIn)?, self.chosen(of, acts)?);
+        let (rows, width) = (x.dim(0)?, of.mlp.width);
+        // The first row stands for all experts that were not chosen.
+        let mut parts = vec![Tensor::zeros((1, width), x.dtype(), x.device())?];
+        let (mut at, mut next) = (vec![0u32; rows * of.n], 1);
+        for (e, expert) in self.experts.iter().enumerate() {
+            let (of_expert, places) = chosen.rows(e);
+            if of_expert.is_empty() {
+                continue;
+            }
+            for row in &of_expert {
+                at[*row as usize * of.n + e] = next;
+                next += 1;
+            }
+            let weight = chosen.weights(places)?;
+            let act = expert.neurons(&of.mlp, &of.read(x, &Tensor::new(of_expert, x.device())?, &weight)?)?;
+            parts.push(match of.weighs_input {
+                true => act,
+                false => act.to_dtype(DType::F32)?.broadcast_mul(&weight)?.to_dtype(x.dtype())?,
+            });
+        }
+        let routed = Tensor::cat(&parts, 0)?.index_select(&Tensor::new(at, x.device())?, 0)?;
+        let routed = routed.reshape((rows, of.n * width))?;
+        let (Some(shared), Some(weights)) = (of.shared, &self.shared) else { return Ok(routed) };
+        let common = by(weights.neurons(&shared.mlp, x)?, self.gate_of_shared(x)?)?;
+        Tensor::cat(&[common, routed], 1)
+    }
+
+    /// What the shared expert adds, or its neurons write where they are told apart.
+    fn shared_out(&self, of: &Experts, acts: &Acts) -> Result<Option<Tensor>> {
         let (Some(shared), Some(weights)) = (of.shared, &self.shared) else { return Ok(None) };
-        let out = weights.plain(&shared.mlp, x)?;
-        let out = match &self.apart {
-            Some(apart) => apart.shared.apply(&out)?,
-            None => out,
+        let x = acts.get(SiteKind::MlpIn)?;
+        let gate = self.gate_of_shared(x)?;
+        let Ok(act) = acts.get(SiteKind::MlpAct) else {
+            let out = weights.plain(&shared.mlp, x)?;
+            let out = match &self.apart {
+                Some(apart) => apart.shared.apply(&out)?,
+                None => out,
+            };
+            return by(out, gate).map(Some);
         };
-        match &self.shared_gate {
-            Some(gate) => out.broadcast_mul(&ops::activate(&gate.apply(x)?, Activation::Sigmoid)?).map(Some),
+        let out = weights.down.weight.product(&act.narrow(1, 0, shared.mlp.width)?.contiguous()?)?;
+        match &weights.down.bias {
+            Some(bias) => {
+                let bias = bias.to_dtype(out.dtype())?.unsqueeze(0)?.broadcast_as(out.shape())?;
+                ops::add(&out, &by(bias, gate)?).map(Some)
+            }
             None => Ok(Some(out)),
         }
+    }
+
+    /// What the shared expert's output is multiplied by, if by anything. `[rows, 1]`
+    fn gate_of_shared(&self, x: &Tensor) -> Result<Option<Tensor>> {
+        let gate = self.shared_gate.as_ref();
+        gate.map(|gate| ops::activate(&gate.apply(x)?, Activation::Sigmoid)).transpose()
+    }
+}
+
+/// `x`, multiplied by a gate if there is one.
+fn by(x: Tensor, gate: Option<Tensor>) -> Result<Tensor> {
+    match gate {
+        Some(gate) => x.broadcast_mul(&gate),
+        None => Ok(x),
+    }
+}
+
+/// What the experts' neurons write.
+struct Written<'a> {
+    /// `[rows, neurons]`
+    act: &'a Tensor,
+    of: &'a Experts,
+    /// The rows in which each expert's neurons write, in all where gradients are wanted: an edit there would write, too.
+    rows: Vec<Vec<u32>>,
+    /// What each row weighs each expert's bias by, if it has one: that is none of its neurons'. `[rows, experts]`
+    weights: Option<Tensor>,
+}
+
+impl<'a> Written<'a> {
+    fn of(act: &'a Tensor, of: &'a Experts, chosen: &Chosen) -> Result<Self> {
+        let n = act.dim(0)?;
+        let weights = of.mlp.bias.then(|| chosen.by_expert(of)).transpose()?;
+        if act.track_op() {
+            return Ok(Written { act, of, rows: vec![(0..n as u32).collect(); of.n], weights });
+        }
+        let routed = act.narrow(1, of.shared_width(), of.n * of.mlp.width)?.reshape((n * of.n, of.mlp.width))?;
+        let largest = ops::to_vec(&routed.abs()?.max(1)?)?;
+        let writes = |row: usize, e: usize| chosen.index[row].contains(&(e as u32)) || largest[row * of.n + e] != 0.0;
+        let rows = |e: usize| (0..n).filter(|row| writes(*row, e)).map(|row| row as u32).collect();
+        Ok(Written { act, of, rows: (0..of.n).map(rows).collect(), weights })
+    }
+
+    /// What one expert's write in some rows, in f32, with its bias. `[rows, d_model]`
+    fn out(&self, e: usize, rows: &Tensor, down: &Linear) -> Result<Tensor> {
+        let width = self.of.mlp.width;
+        let own = self.act.narrow(1, self.of.shared_width() + e * width, width)?.contiguous()?.index_select(rows, 0)?;
+        let out = down.weight.product(&own)?.to_dtype(DType::F32)?;
+        let (Some(bias), Some(weights)) = (&down.bias, &self.weights) else { return Ok(out) };
+        let weights = weights.narrow(1, e, 1)?.contiguous()?.index_select(rows, 0)?;
+        out + weights.broadcast_mul(&bias.to_dtype(DType::F32)?.unsqueeze(0)?)?
     }
 }
 
@@ -542,7 +690,7 @@ mod tests {
         let logits = Tensor::new(&[[0f32, 1.0, -1.0]], &Device::Cpu)?;
         let bias = Tensor::new(&[0f32, -9.0, 9.0], &Device::Cpu)?;
         let router = Router { scores: Scores::Sigmoid, choice_bias: true, scale: 2.0, ..Router::SOFTMAX };
-        let (index, weights) = router.choose(&logits, Some(&bias), 2)?;
+        let Chosen { index, weights } = router.choose(&logits, Some(&bias), 2)?;
         assert_eq!(index, [[2, 0]]);
         let sigmoid = |x: f32| 1.0 / (1.0 + (-x).exp());
         for (found, x) in weights.to_vec2::<f32>()?[0].iter().zip([-1.0, 0.0]) {

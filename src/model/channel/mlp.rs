@@ -25,7 +25,7 @@ pub(super) const INSIDE: [SiteKind; 3] = [SiteKind::MlpGate, SiteKind::MlpPre, S
 
 impl Mlp {
     pub(super) fn lacks(&self, kind: SiteKind) -> Option<Lack> {
-        if super::experts::INSIDE.contains(&kind) {
+        if super::experts::INSIDE.contains(&kind) && !INSIDE.contains(&kind) {
             return Some(Lack { why: "its layer has one MLP, not several experts", nearest: SiteKind::MlpOut });
         }
         let lack = Lack { why: "its MLP has no gate", nearest: SiteKind::MlpPre };
@@ -95,12 +95,16 @@ impl<F: Form> MlpWeights<F> {
 impl MlpWeights {
     /// What it gives, unobserved. `[rows, d_model]`
     pub(super) fn plain(&self, shape: &Mlp, x: &Tensor) -> Result<Tensor> {
+        self.down.apply(&self.neurons(shape, x)?)
+    }
+
+    /// Its neurons, unobserved. `[rows, width]`
+    pub(super) fn neurons(&self, shape: &Mlp, x: &Tensor) -> Result<Tensor> {
         let (up, activation) = (self.up.apply(x)?, self.activation(shape)?);
-        let act = match &self.gate {
-            Some(gate) => gated(&gate.apply(x)?, &up, activation)?,
-            None => ops::activate(&up, activation)?,
-        };
-        self.down.apply(&act)
+        match &self.gate {
+            Some(gate) => gated(&gate.apply(x)?, &up, activation),
+            None => ops::activate(&up, activation),
+        }
     }
 
     /// The activation, of the layer's own numbers where it has such.

@@ -60,7 +60,17 @@ impl Channel {
         if let Channel::Shifted(_) = self { vec![d_model] } else { Vec::new() }
     }
 
-    /// How many neurons it has.
+    /// How its neurons stand in `mlp_act`.
+    pub fn neurons(&self) -> Numbering {
+        match self {
+            Channel::Mlp(mlp) => Numbering { common: mlp.width, ..Numbering::default() },
+            Channel::Experts(experts) => experts.neurons(),
+            Channel::Shifted(shifted) => Numbering { common: shifted.mlp.width, ..Numbering::default() },
+            Channel::None => Numbering::default(),
+        }
+    }
+
+    /// How many neurons it has, or each of its experts.
     pub fn width(&self) -> usize {
         match self {
             Channel::Mlp(mlp) => mlp.width,
@@ -122,6 +132,24 @@ impl Channel {
     }
 }
 
+/// How the neurons of a channel stand in [`SiteKind::MlpAct`]: first those that all rows go through, then those of each expert.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Numbering {
+    /// Neurons that all rows go through: of an MLP, or of a shared expert.
+    pub common: usize,
+    /// How many experts there are that rows choose from.
+    pub experts: usize,
+    /// How many neurons each of these has.
+    pub of_each: usize,
+}
+
+impl Numbering {
+    /// How many there are in all.
+    pub fn total(&self) -> usize {
+        self.common + self.experts * self.of_each
+    }
+}
+
 /// A channel's weights with its description, or where each is stored.
 pub enum ChannelWeights<F: Form = Loaded> {
     Mlp(Mlp, MlpWeights<F>),
@@ -137,6 +165,19 @@ impl<F: Form> ChannelWeights<F> {
             ChannelWeights::Mlp(_, weights) => Some(weights),
             ChannelWeights::Shifted(shifted, weights) => (!shifted.receptance).then_some(&weights.mlp),
             ChannelWeights::Experts(..) | ChannelWeights::None => None,
+        }
+    }
+
+    /// The matrices through which its neurons write, in the order in which these stand in `mlp_act`.
+    pub fn downs(&self) -> Vec<&F::Matrix> {
+        match self {
+            ChannelWeights::Mlp(_, weights) => vec![&weights.down],
+            ChannelWeights::Experts(_, weights) => {
+                weights.shared.iter().chain(&weights.experts).map(|expert| &expert.down).collect()
+            }
+            // What RWKV-4's neurons add together is gated by the position's own receptance.
+            ChannelWeights::Shifted(shifted, weights) if !shifted.receptance => vec![&weights.mlp.down],
+            ChannelWeights::Shifted(..) | ChannelWeights::None => Vec::new(),
         }
     }
 

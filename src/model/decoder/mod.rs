@@ -375,40 +375,39 @@ impl Decoder {
     /// What each neuron of a layer adds to the residual stream for a unit of its activation: its column of the down projection, through
     /// the gain of a norm after the MLP, but not that norm's scale. `[neurons, d_model]`, f32
     ///
+    /// Neurons stand as in `mlp_act`. They come matrix by matrix: those of an MLP at once, those of several experts expert by expert,
+    /// since all together may be a gigabyte.
+    ///
     /// # Errors
     /// If the layer has no MLP or cannot be read, or candle fails.
-    pub fn neuron_writes(&self, layer: usize) -> Result<Tensor> {
-        let weights = self.weights(layer)?;
-        let columns = self.neuron_columns(layer)?;
-        let gained = match &weights.mlp_post_norm {
-            Some(norm) => {
-                let gained = columns.broadcast_mul(&norm.weight)?;
-                match norm.by.kind {
-                    NormKind::Rms => gained,
-                    // A layer norm reads what is left when the mean is taken out.
-                    NormKind::Layer => {
-                        let centred = columns.broadcast_sub(&columns.mean_keepdim(1)?)?;
-                        centred.broadcast_mul(&norm.weight)?
-                    }
-                }
-            }
-            None => columns,
+    pub fn neuron_writes(&self, layer: usize) -> Result<impl Iterator<Item = Result<Tensor>>> {
+        let (weights, scale) = (self.weights(layer)?, self.arch.added_times(layer, true));
+        let gained = move |columns: Tensor| match &weights.mlp_post_norm {
+            Some(norm) => match norm.by.kind {
+                NormKind::Rms => columns.broadcast_mul(&norm.weight),
+                // A layer norm reads what is left when the mean is taken out.
+                NormKind::Layer => columns.broadcast_sub(&columns.mean_keepdim(1)?)?.broadcast_mul(&norm.weight),
+            },
+            None => Ok(columns),
         };
-        match self.arch.added_times(layer, true) {
-            Some(scale) => gained * scale,
-            None => Ok(gained),
-        }
+        Ok(self.neuron_columns(layer)?.map(move |columns| match (gained(columns?), scale) {
+            (gained, Some(scale)) => gained? * scale,
+            (gained, None) => gained,
+        }))
     }
 
-    /// Each neuron's column of the down projection. `[neurons, d_model]`, f32
+    /// Each neuron's column of the down projection, matrix by matrix. `[neurons, d_model]`, f32
     ///
     /// # Errors
     /// As [`Decoder::neuron_writes`].
-    pub fn neuron_columns(&self, layer: usize) -> Result<Tensor> {
-        match self.weights(layer)?.channel.mlp() {
-            Some(mlp) => mlp.down.weight.tensor()?.to_dtype(DType::F32)?.t()?.contiguous(),
-            None => candle_core::bail!("layer {layer} has no neurons"),
+    pub fn neuron_columns(&self, layer: usize) -> Result<impl Iterator<Item = Result<Tensor>>> {
+        let weights = self.weights(layer)?;
+        let matrices = weights.channel.downs().len();
+        if matrices == 0 {
+            candle_core::bail!("layer {layer} has no neurons")
         }
+        Ok((0..matrices)
+            .map(move |i| weights.channel.downs()[i].weight.tensor()?.to_dtype(DType::F32)?.t()?.contiguous()))
     }
 
     /// What rows that are added to the residual stream add to the logit of every token, through the final norm's gain but not its
