@@ -191,6 +191,8 @@ fn probe(
 mod tests {
     use super::super::items::Candidate;
     use super::*;
+    use crate::analyses::neurons::Layer;
+    use crate::model::tests::tiny_arch;
 
     fn question(i: usize, topic: &str, right: usize) -> Question {
         let candidate = || Candidate { text: String::new(), ids: vec![0, 1], from: 1 };
@@ -218,7 +220,7 @@ mod tests {
         let questions: Vec<Question> =
             (0..30).map(|i| question(i, if i % 3 == 0 { "a" } else { "b" }, (i * 5 / 2) % 2)).collect();
         let measured = measured(&questions);
-        let items = Asked { questions, layers: vec![0] };
+        let items = Asked { questions, layers: vec![Layer::of(&tiny_arch(), 0).unwrap()] };
         let truth = Truth { labelled: 8, voters: 2, ..Truth::default() };
         let splits = splits(&items.questions, 8, 0);
         let topics: Vec<Option<&str>> = splits.iter().map(|split| split.topic.as_deref()).collect();
@@ -256,7 +258,7 @@ mod tests {
             .collect();
         measured[11][0].acts = vec![-9.0, 0.2];
         measured[11][1].acts = vec![9.0, 0.1];
-        let items = Asked { questions, layers: vec![0] };
+        let items = Asked { questions, layers: vec![Layer::of(&tiny_arch(), 0).unwrap()] };
         let truth = Truth { labelled: 11, voters: 2, ..Truth::default() };
         let split = Split { topic: None, labelled: (0..11).collect(), test: vec![11] };
         assert_eq!(result(&truth, &items, &measured, &split, 1).unwrap().chosen[0], [1]);

@@ -50,7 +50,7 @@ pub struct Terms {
     /// A score of a key that stands for none and has no value (attention sinks). `[n_heads]`
     pub sinks: Arc<[f32]>,
     /// How far back the keys lie that each row sees, the farthest first, where it does not see all ([`chosen::chosen`]). `[rows]`
-    pub chosen: Option<Arc<[Box<[u32]>]>>,
+    pub chosen: Option<chosen::Chosen>,
 }
 
 impl Terms {

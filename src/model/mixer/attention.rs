@@ -15,7 +15,6 @@ use crate::ops::{
 use crate::site::{Lack, SiteKind, Units};
 use candle_core::{Result, Tensor};
 use std::ops::Range;
-use std::sync::Arc;
 
 /// The norms of queries and of keys.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -741,7 +740,7 @@ impl AttentionWeights {
         around: &Around,
         acts: &mut Acts,
         hook: &mut dyn Hook,
-    ) -> Result<Option<Arc<[Box<[u32]>]>>> {
+    ) -> Result<Option<chosen::Chosen>> {
         let weights = self.latent.as_ref().and_then(|latent| Some((latent, latent.index.as_ref()?)));
         let (Some(of), Some((latent, index))) = (shape.index(), weights) else { return Ok(None) };
         let (x, rows) = (acts.take(SiteKind::AttnIn)?.detach(), &acts.rows);

@@ -211,6 +211,8 @@ impl Mixer {
 }
 
 /// A mixer's weights with its description, or where each is stored.
+// One a layer: a box would save nothing that counts.
+#[allow(clippy::large_enum_variant)]
 pub enum MixerWeights<F: Form = Loaded> {
     Attention(Attention, AttentionWeights<F>),
     Recurrent(Recurrent, RecurrentWeights<F>),

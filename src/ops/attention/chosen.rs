@@ -10,6 +10,9 @@ use candle_core::{Result, Tensor};
 use rayon::prelude::*;
 use std::sync::Arc;
 
+/// How far back the keys lie that each row sees, the farthest first. `[rows][keys]`
+pub type Chosen = Arc<[Box<[u32]>]>;
+
 /// What keys are chosen by.
 pub struct Index<'a> {
     /// Rotated where the layer rotates. `[rows, heads * d]`
@@ -27,7 +30,7 @@ pub struct Index<'a> {
 ///
 /// # Errors
 /// If a shape does not fit the rows or candle fails.
-pub fn chosen(index: &Index, rows: &Rows, heads: Heads) -> Result<Arc<[Box<[u32]>]>> {
+pub fn chosen(index: &Index, rows: &Rows, heads: Heads) -> Result<Chosen> {
     let ((n, width), (key_rows, d)) = (index.queries.dims2()?, index.keys.dims2()?);
     let of = index.weights.dim(1)?;
     let there = rows.spans.iter().all(|span| span.fits(key_rows));
