@@ -12,6 +12,7 @@
 mod adapter;
 mod fp8;
 mod mixture;
+mod mxfp4;
 mod names;
 mod shards;
 
@@ -22,6 +23,7 @@ use fp8::Scale;
 use memmap2::Mmap;
 pub(super) use mixture::Difference;
 use mixture::Mixture;
+use mxfp4::Mxfp4;
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
@@ -425,13 +427,20 @@ impl Checkpoint {
             let (bytes, row_bytes) = self.rows_of(stored, raw, range.clone(), columns)?;
             let (own, later) = out.split_at_mut(range.len() * columns);
             out = later;
-            let each = own.chunks_mut((step * columns).max(1)).zip(bytes.chunks((step * row_bytes).max(1)));
-            parts.extend(each.enumerate().map(|(i, (out, bytes))| (range.start + i * step, out, bytes)));
+            let part = (step * row_bytes).max(1);
+            let each = own.chunks_mut((step * columns).max(1)).enumerate();
+            // Where rows have no bytes of their own, a part has none.
+            let of = |i: usize| bytes.chunks(part).nth(i).unwrap_or_default();
+            parts.extend(each.map(|(i, out)| (range.start + i * step, out, of(i))));
         }
         let decode = |(row, out, bytes): (usize, &mut [f32], &[u8])| match &raw.numbers {
             Numbers::Ggml(kind) => dequantize(*kind, bytes, out),
             Numbers::Fp8(scale) => {
                 scale.decode(bytes, row, columns, out);
+                Ok(())
+            }
+            Numbers::Mxfp4(packed) => {
+                packed.decode(row, out);
                 Ok(())
             }
         };
@@ -469,23 +478,26 @@ fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
 /// A tensor's bytes in a mapped file.
 struct Raw<'a> {
     bytes: &'a [u8],
-    numbers: Numbers,
+    numbers: Numbers<'a>,
     /// The mapping that the bytes are of.
     map: &'a Mmap,
 }
 
 /// How a tensor's numbers are stored.
 #[derive(PartialEq)]
-enum Numbers {
+enum Numbers<'a> {
     Ggml(GgmlKind),
     /// In E4M3, a byte each, with the scales that they share.
     Fp8(Scale),
+    /// In E2M1, two a byte, by columns: a row has no bytes of its own.
+    Mxfp4(Mxfp4<'a>),
 }
 
 impl Raw<'_> {
     fn row_bytes(&self, columns: usize) -> Result<usize, String> {
         match &self.numbers {
             Numbers::Fp8(_) => Ok(columns),
+            Numbers::Mxfp4(_) => Ok(0),
             Numbers::Ggml(kind) => kind
                 .row_bytes(columns)
                 .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),
