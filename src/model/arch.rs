@@ -172,6 +172,8 @@ pub struct Arch {
     pub residual_scale: Option<f64>,
     /// The unembedding is the embedding.
     pub tied: bool,
+    /// How many layers that predict tokens further on stand after the last in the checkpoint. They are not read.
+    pub further: usize,
     /// How a variant of the family stores its tensors, where it does so in another way.
     pub(crate) stored: Option<&'static Tensors>,
 }
@@ -212,6 +214,7 @@ impl Arch {
             embed_scale: None,
             residual_scale: None,
             tied: false,
+            further: 0,
             stored: None,
         }
     }

@@ -64,6 +64,10 @@ pub enum Pick {
     },
     /// Ranges of all its numbers, one after another.
     Flat(Vec<Range<usize>>),
+    /// Of a stack `[n, in, out]` each matrix turned, one below another: `[n out, in]`.
+    TurnedEach,
+    /// Of all numbers, which are negative, the logarithms of their sizes.
+    Logs,
 }
 
 /// A part of a stored tensor, with the shape that the whole must have.
@@ -85,11 +89,21 @@ impl Stored {
         }
     }
 
+    /// How many matrices a stack has.
+    fn stacked(&self) -> usize {
+        self.shape.first().map_or(1, |n| *n).max(1)
+    }
+
     /// The shape of the picked part.
     pub fn picked_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
         match &self.pick {
-            Pick::All => {}
+            Pick::All | Pick::Logs => {}
+            Pick::TurnedEach => {
+                let (rows, columns) = self.lines();
+                let n = self.stacked();
+                shape = vec![n * columns, rows / n];
+            }
             Pick::Rows(rows) => {
                 let n = rows.iter().map(Range::len).sum();
                 shape = if self.shape.len() < 2 { vec![n] } else { vec![n, self.lines().1] };
@@ -305,6 +319,14 @@ impl Checkpoint {
                 Ok(picked.iter().flat_map(|picked| transposed(&out, columns, picked.clone())).collect())
             }
             Pick::Flat(ranges) => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).copied().collect()),
+            Pick::TurnedEach => {
+                let each = out.chunks((all / stored.stacked() * columns).max(1));
+                Ok(each.flat_map(|matrix| transposed(matrix, columns, 0..columns)).collect())
+            }
+            Pick::Logs => match out.iter().all(|x| *x < 0.0) {
+                true => Ok(out.into_iter().map(|x| (-x).ln()).collect()),
+                false => Err(self.bad(stored, "holds a number that is not negative, and decays are")),
+            },
             _ => Ok(out),
         }
     }
@@ -380,7 +402,12 @@ impl Checkpoint {
                 (&info.shape, Raw { bytes: g.bytes(info)?, numbers: Numbers::Ggml(info.kind), map: g.map() })
             }
         };
-        if *shape != stored.shape {
+        // A GGUF file's dimensions of 1 may be left out or put in, and it may have a list by parts.
+        let fits = match self {
+            Checkpoint::Safetensors(_) => *shape == stored.shape,
+            Checkpoint::Gguf(_) => without_ones(shape) == without_ones(&stored.shape) || in_parts(shape, &stored.shape),
+        };
+        if !fits {
             let why = format!("has the shape {shape:?}; the model's description asks for {:?}", stored.shape);
             return Err(self.bad(stored, why));
         }
@@ -459,6 +486,16 @@ impl Checkpoint {
         let path = self.path_of(&stored.name);
         CheckpointError::Tensor { path, tensor: stored.name.clone(), why: why.into() }
     }
+}
+
+/// The dimensions of a shape that are more than 1.
+fn without_ones(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|n| *n != 1).collect()
+}
+
+/// Whether a shape is of a list, cut into parts.
+fn in_parts(found: &[usize], list: &[usize]) -> bool {
+    matches!(list, [n] if found.iter().product::<usize>() == *n)
 }
 
 /// Whether no number is NaN or infinite.

@@ -1,12 +1,16 @@
 //! Falcon: attention and a plain MLP side by side, layer norms, one key and value for all heads, or one for a group of them, which
 //! then is stored with its group.
 
-use super::{Family, Names, Qkv, Tensors, bloom, rotary};
-use crate::model::arch::{Arch, Norm};
+use super::{Family, InGguf, Names, Qkv, Tensors, bloom, in_gguf, rotary};
+use crate::model::arch::{Activation, Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static FALCON: Family = Family::new("falcon", describe, ONE_NORM);
+pub(super) static FALCON: Family = Family {
+    gguf: Some(InGguf { architecture: "falcon", describe: describe_gguf, tensors: ONE_NORM_IN_GGUF }),
+    ..Family::new("falcon", describe, ONE_NORM)
+};
 
 /// Of the models whose attention and MLP read the same norm.
 const ONE_NORM: Tensors = Tensors {
@@ -24,6 +28,14 @@ static TWO_NORMS: Tensors = Tensors {
 
 /// Of the newer ones with one norm.
 static GROUPS: Tensors = Tensors { qkv: Qkv::ByGroup, ..ONE_NORM };
+
+const ONE_NORM_IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::FUSED.layer }, ..in_gguf::FUSED };
+
+static TWO_NORMS_IN_GGUF: Tensors = Tensors {
+    layer: Names { attn_norm: "attn_norm_2", mlp_norm: "attn_norm", ..in_gguf::FUSED.layer },
+    ..in_gguf::FUSED
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     // The reference counts its slopes twice, rounds them to bfloat16, and divides them with the scores.
@@ -65,4 +77,10 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         (true, false) => Some(&TWO_NORMS),
     };
     Ok(Arch { stored, ..arch })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let own = in_gguf::Own { parallel: true, activation: Activation::Gelu, width_of_tensor: true, ..in_gguf::PLAIN };
+    let stored = k.has("blk.0.attn_norm_2.weight").then_some(&TWO_NORMS_IN_GGUF);
+    Ok(Arch { stored, ..in_gguf::described(k, &own)? })
 }
