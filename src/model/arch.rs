@@ -212,6 +212,8 @@ pub struct Arch {
     pub multipliers: Option<Multipliers>,
     /// The unembedding is the embedding.
     pub tied: bool,
+    /// How many layers that predict tokens further on stand after the last in the checkpoint. They are not read.
+    pub further: usize,
     /// How a variant of the family stores its tensors, where it does so in another way.
     pub(crate) stored: Option<&'static Tensors>,
 }
@@ -256,6 +258,7 @@ impl Arch {
             layer_scalars: false,
             multipliers: None,
             tied: false,
+            further: 0,
             stored: None,
         }
     }

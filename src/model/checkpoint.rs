@@ -12,6 +12,7 @@
 mod adapter;
 mod fp8;
 mod mixture;
+mod mxfp4;
 mod names;
 mod shards;
 
@@ -22,6 +23,7 @@ use fp8::Scale;
 use memmap2::Mmap;
 pub(super) use mixture::Difference;
 use mixture::Mixture;
+use mxfp4::Mxfp4;
 use rayon::prelude::*;
 use safetensors::Dtype;
 use sha2::{Digest, Sha256};
@@ -62,6 +64,10 @@ pub enum Pick {
     },
     /// Ranges of all its numbers, one after another.
     Flat(Vec<Range<usize>>),
+    /// Of a stack `[n, in, out]` each matrix turned, one below another: `[n out, in]`.
+    TurnedEach,
+    /// Of all numbers, which are negative, the logarithms of their sizes.
+    Logs,
 }
 
 /// A part of a stored tensor, with the shape that the whole must have.
@@ -83,11 +89,21 @@ impl Stored {
         }
     }
 
+    /// How many matrices a stack has.
+    fn stacked(&self) -> usize {
+        self.shape.first().map_or(1, |n| *n).max(1)
+    }
+
     /// The shape of the picked part.
     pub fn picked_shape(&self) -> Vec<usize> {
         let mut shape = self.shape.clone();
         match &self.pick {
-            Pick::All => {}
+            Pick::All | Pick::Logs => {}
+            Pick::TurnedEach => {
+                let (rows, columns) = self.lines();
+                let n = self.stacked();
+                shape = vec![n * columns, rows / n];
+            }
             Pick::Rows(rows) => {
                 let n = rows.iter().map(Range::len).sum();
                 shape = if self.shape.len() < 2 { vec![n] } else { vec![n, self.lines().1] };
@@ -303,6 +319,14 @@ impl Checkpoint {
                 Ok(picked.iter().flat_map(|picked| transposed(&out, columns, picked.clone())).collect())
             }
             Pick::Flat(ranges) => Ok(ranges.iter().flat_map(|r| &out[r.clone()]).copied().collect()),
+            Pick::TurnedEach => {
+                let each = out.chunks((all / stored.stacked() * columns).max(1));
+                Ok(each.flat_map(|matrix| transposed(matrix, columns, 0..columns)).collect())
+            }
+            Pick::Logs => match out.iter().all(|x| *x < 0.0) {
+                true => Ok(out.into_iter().map(|x| (-x).ln()).collect()),
+                false => Err(self.bad(stored, "holds a number that is not negative, and decays are")),
+            },
             _ => Ok(out),
         }
     }
@@ -378,7 +402,12 @@ impl Checkpoint {
                 (&info.shape, Raw { bytes: g.bytes(info)?, numbers: Numbers::Ggml(info.kind), map: g.map() })
             }
         };
-        if *shape != stored.shape {
+        // A GGUF file's dimensions of 1 may be left out or put in, and it may have a list by parts.
+        let fits = match self {
+            Checkpoint::Safetensors(_) => *shape == stored.shape,
+            Checkpoint::Gguf(_) => without_ones(shape) == without_ones(&stored.shape) || in_parts(shape, &stored.shape),
+        };
+        if !fits {
             let why = format!("has the shape {shape:?}; the model's description asks for {:?}", stored.shape);
             return Err(self.bad(stored, why));
         }
@@ -425,13 +454,20 @@ impl Checkpoint {
             let (bytes, row_bytes) = self.rows_of(stored, raw, range.clone(), columns)?;
             let (own, later) = out.split_at_mut(range.len() * columns);
             out = later;
-            let each = own.chunks_mut((step * columns).max(1)).zip(bytes.chunks((step * row_bytes).max(1)));
-            parts.extend(each.enumerate().map(|(i, (out, bytes))| (range.start + i * step, out, bytes)));
+            let part = (step * row_bytes).max(1);
+            let each = own.chunks_mut((step * columns).max(1)).enumerate();
+            // Where rows have no bytes of their own, a part has none.
+            let of = |i: usize| bytes.chunks(part).nth(i).unwrap_or_default();
+            parts.extend(each.map(|(i, out)| (range.start + i * step, out, of(i))));
         }
         let decode = |(row, out, bytes): (usize, &mut [f32], &[u8])| match &raw.numbers {
             Numbers::Ggml(kind) => dequantize(*kind, bytes, out),
             Numbers::Fp8(scale) => {
                 scale.decode(bytes, row, columns, out);
+                Ok(())
+            }
+            Numbers::Mxfp4(packed) => {
+                packed.decode(row, out);
                 Ok(())
             }
         };
@@ -452,6 +488,16 @@ impl Checkpoint {
     }
 }
 
+/// The dimensions of a shape that are more than 1.
+fn without_ones(shape: &[usize]) -> Vec<usize> {
+    shape.iter().copied().filter(|n| *n != 1).collect()
+}
+
+/// Whether a shape is of a list, cut into parts.
+fn in_parts(found: &[usize], list: &[usize]) -> bool {
+    matches!(list, [n] if found.iter().product::<usize>() == *n)
+}
+
 /// Whether no number is NaN or infinite.
 fn all_finite(x: &[f32]) -> bool {
     !x.par_chunks(1 << 16).any(|some| some.iter().any(|x| !x.is_finite()))
@@ -469,23 +515,26 @@ fn transposed(x: &[f32], columns: usize, picked: Range<usize>) -> Vec<f32> {
 /// A tensor's bytes in a mapped file.
 struct Raw<'a> {
     bytes: &'a [u8],
-    numbers: Numbers,
+    numbers: Numbers<'a>,
     /// The mapping that the bytes are of.
     map: &'a Mmap,
 }
 
 /// How a tensor's numbers are stored.
 #[derive(PartialEq)]
-enum Numbers {
+enum Numbers<'a> {
     Ggml(GgmlKind),
     /// In E4M3, a byte each, with the scales that they share.
     Fp8(Scale),
+    /// In E2M1, two a byte, by columns: a row has no bytes of its own.
+    Mxfp4(Mxfp4<'a>),
 }
 
 impl Raw<'_> {
     fn row_bytes(&self, columns: usize) -> Result<usize, String> {
         match &self.numbers {
             Numbers::Fp8(_) => Ok(columns),
+            Numbers::Mxfp4(_) => Ok(0),
             Numbers::Ggml(kind) => kind
                 .row_bytes(columns)
                 .ok_or_else(|| format!("has rows of {columns} numbers, which are no whole blocks of {kind}")),

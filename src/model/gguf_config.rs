@@ -6,6 +6,7 @@ use super::families::Family;
 use super::gguf::{Gguf, GgufError, TensorInfo, Value, dequantize};
 use super::rope::{Rope, Scaling, yarn_mscale};
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 
 /// What is wrong with a GGUF file's description of its model.
@@ -52,8 +53,8 @@ const KNOWN: &[&str] = &[
     "tensor_data_layout",
 ];
 
-/// Keys that a file may hold at these values only, at which they change nothing: any other switches on what the decoder
-/// does not do. Booleans count as 0 and 1.
+/// Keys that a file may hold at these values only where its family does not read them: there they change nothing, and any other
+/// switches on what the decoder does not do. Booleans count as 0 and 1.
 const NEUTRAL: &[(&str, &[f64])] = &[
     ("attention.causal", &[1.0]),
     ("attention.clamp_kqv", &[0.0]),
@@ -76,7 +77,6 @@ const NEUTRAL: &[(&str, &[f64])] = &[
     ("leading_dense_block_count", &[0.0]),
     ("logit_scale", &[0.0, 1.0]),
     ("n_deepstack_layers", &[0.0]),
-    ("nextn_predict_layers", &[0.0]),
     ("residual_scale", &[0.0, 1.0]),
     ("rope.scaling.yarn_attn_factor", &[1.0]),
     ("rope.scaling.yarn_ext_factor", &[-1.0, 1.0]),
@@ -84,6 +84,25 @@ const NEUTRAL: &[(&str, &[f64])] = &[
     ("router_logit_softcapping", &[0.0]),
     ("swin_norm", &[0.0]),
     ("use_parallel_residual", &[0.0]),
+];
+
+/// Keys that some families read, and that the others do not understand.
+const OF_SOME: &[&str] = &[
+    "attention.key_length_mla",
+    "attention.kv_lora_rank",
+    "attention.q_lora_rank",
+    "attention.value_length_mla",
+    "expert_feed_forward_length",
+    "expert_gating_func",
+    "expert_shared_feed_forward_length",
+    "expert_weights_norm",
+    "expert_weights_scale",
+    "ssm.conv_kernel",
+    "ssm.dt_b_c_rms",
+    "ssm.group_count",
+    "ssm.inner_size",
+    "ssm.state_size",
+    "ssm.time_step_rank",
 ];
 
 /// How far back layers that slide look.
@@ -113,13 +132,27 @@ pub fn read(gguf: &Gguf, ignore: &[String]) -> Result<(Arch, Vec<String>), GgufC
     let (family, in_gguf) = found.ok_or_else(|| GgufConfigError::UnknownArchitecture {
         path: gguf.path().to_path_buf(),
         found: name.to_string(),
-        known: Family::in_gguf().map(|(_, family)| family.architecture).collect::<Vec<_>>().join(", "),
+        known: architectures().join(", "),
     })?;
-    let keys = Keys { gguf, name, family, ignore, warnings: RefCell::default() };
-    keys.account_for_every_key()?;
-    let arch = (in_gguf.describe)(&keys)?;
+    let (taken, warnings) = (RefCell::default(), RefCell::default());
+    let keys = Keys { gguf, name, family, ignore, taken, warnings };
+    let arch = (in_gguf.describe)(&keys);
+    // Keys that nothing understands are told of first: they may be why the rest does not fit.
+    keys.account_for_every_key(arch.is_ok())?;
+    let arch = arch?;
     arch.check().map_err(|why| GgufConfigError::File { path: gguf.path().to_path_buf(), why })?;
     Ok((arch, keys.warnings.into_inner()))
+}
+
+/// The architectures that are read, each once: several families may be of one.
+fn architectures() -> Vec<&'static str> {
+    let mut found: Vec<&str> = Vec::new();
+    for (_, family) in Family::in_gguf() {
+        if !found.contains(&family.architecture) {
+            found.push(family.architecture);
+        }
+    }
+    found
 }
 
 /// The metadata of an architecture.
@@ -130,6 +163,8 @@ pub(super) struct Keys<'a> {
     pub(super) family: &'static Family,
     /// Keys that the user passes over: here they are not there.
     ignore: &'a [String],
+    /// Keys that were read, without the architecture's name.
+    taken: RefCell<BTreeSet<String>>,
     warnings: RefCell<Vec<String>>,
 }
 
@@ -146,13 +181,29 @@ impl Keys<'_> {
         GgufConfigError::Key { path: self.gguf.path().to_path_buf(), key, why: why.into() }
     }
 
-    /// The whole name of a key that is there and not passed over.
+    /// The whole name of a key that is there and not passed over. It counts as read.
     fn given(&self, key: &str) -> Option<String> {
+        self.pass_over(&[key]);
+        self.there(key)
+    }
+
+    /// Whether a key is there. It does not count as read.
+    pub(super) fn gives(&self, key: &str) -> bool {
+        self.there(key).is_some()
+    }
+
+    fn there(&self, key: &str) -> Option<String> {
         Some(self.key(key)).filter(|key| self.gguf.get(key).is_some() && !self.ignore.contains(key))
+    }
+
+    /// Counts keys as read: what they say, the tensors say too.
+    pub(super) fn pass_over(&self, keys: &[&str]) {
+        self.taken.borrow_mut().extend(keys.iter().map(|key| (*key).to_string()));
     }
 
     /// The whole name of a key that must be there.
     pub(super) fn must(&self, key: &str) -> Result<String, GgufConfigError> {
+        self.pass_over(&[key]);
         match self.ignore.contains(&self.key(key)) {
             true => Err(self.bad(key, "cannot be passed over: nothing stands in for it")),
             false => Ok(self.key(key)),
@@ -186,12 +237,22 @@ impl Keys<'_> {
         self.given(key).map(|_| self.size(key)).transpose()
     }
 
-    fn opt_number(&self, key: &str) -> Result<Option<f64>, GgufConfigError> {
+    pub(super) fn opt_number(&self, key: &str) -> Result<Option<f64>, GgufConfigError> {
         self.given(key).map(|key| Ok(self.gguf.f64(&key)?)).transpose()
     }
 
+    /// A number that a 0 stands for the absence of.
+    pub(super) fn factor_if_any(&self, key: &str) -> Result<Option<f64>, GgufConfigError> {
+        Ok(self.opt_number(key)?.filter(|n| *n != 0.0))
+    }
+
+    pub(super) fn flag(&self, key: &str, default: bool) -> Result<bool, GgufConfigError> {
+        let given = self.given(key).map(|key| self.gguf.opt_bool(&key)).transpose()?;
+        Ok(given.flatten().unwrap_or(default))
+    }
+
     /// A default that no tensor would contradict, which is said when it is taken.
-    fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
+    pub(super) fn assumed<T: std::fmt::Display>(&self, key: &str, value: T) -> T {
         let text = format!("`{}` is not given: {value}, the architecture's default, is assumed", self.key(key));
         self.warnings.borrow_mut().push(text);
         value
@@ -211,18 +272,42 @@ impl Keys<'_> {
         Ok(d_head)
     }
 
-    /// How many layers there are, checked before anything is allocated for each.
+    /// How many layers there are, checked before anything is allocated for each. Those that predict tokens further on, which the
+    /// file counts too, are not among them.
     pub(super) fn layers(&self, n_heads: usize) -> Result<usize, GgufConfigError> {
-        let n_layers = self.size("block_count")?;
+        let n_layers = self.size("block_count")?.saturating_sub(self.further()?);
         if n_heads == 0 || n_layers > 10_000 {
             return Err(self.bad("block_count", format!("{n_layers} layers of {n_heads} heads are no model")));
         }
         Ok(n_layers)
     }
 
+    /// How many layers predict tokens further on.
+    pub(super) fn further(&self) -> Result<usize, GgufConfigError> {
+        Ok(self.opt_size("nextn_predict_layers")?.unwrap_or(0))
+    }
+
     /// Whether the file has a tensor.
     pub(super) fn has(&self, tensor: &str) -> bool {
         self.gguf.opt_tensor(tensor).is_some()
+    }
+
+    /// The first layer that has a tensor, and the tensor's shape.
+    pub(super) fn first_with(&self, n_layers: usize, tensor: &str) -> Option<(usize, &[usize])> {
+        let of = |l: usize| Some((l, self.gguf.opt_tensor(&format!("blk.{l}.{tensor}"))?.shape.as_slice()));
+        (0..n_layers).find_map(of)
+    }
+
+    /// The numbers of a tensor of so many.
+    pub(super) fn numbers(&self, tensor: &str, n: usize) -> Result<Vec<f64>, GgufConfigError> {
+        let info = self.gguf.tensor(tensor)?;
+        if info.elements() != n {
+            let why = format!("holds {} numbers where there are {n}", info.elements());
+            return Err(self.bad_key(info.name.clone(), why));
+        }
+        let mut numbers = vec![0f32; n];
+        dequantize(info.kind, self.gguf.bytes(info)?, &mut numbers)?;
+        Ok(numbers.into_iter().map(f64::from).collect())
     }
 
     /// How many positions the model takes: those that it was trained on, or those that the scaling of its rotation makes
@@ -251,10 +336,15 @@ impl Keys<'_> {
         }
     }
 
+    /// How far back layers look, if they do not see all.
+    pub(super) fn window(&self) -> Result<Option<usize>, GgufConfigError> {
+        Ok(self.opt_size(WINDOW)?.filter(|w| *w > 0))
+    }
+
     /// Layers that slide, but for every n-th: as the file says, or as many as `default`. `what` needs the window.
     pub(super) fn windows(&self, n: usize, default: usize, what: &str) -> Result<Sliding, GgufConfigError> {
         const PATTERN: &str = "attention.sliding_window_pattern";
-        let window = self.opt_size(WINDOW)?.filter(|w| *w > 0);
+        let window = self.window()?;
         if window.is_none() {
             return Err(self.bad(WINDOW, format!("is missing; {what} need it")));
         }
@@ -326,10 +416,18 @@ impl Keys<'_> {
                 beta_fast: self.opt_number("rope.scaling.yarn_beta_fast")?.unwrap_or(32.0),
                 beta_slow: self.opt_number("rope.scaling.yarn_beta_slow")?.unwrap_or(1.0),
                 truncate: true,
-                attention_factor: self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0)
-                    * yarn_mscale(factor, 1.0),
+                attention_factor: self.attention_factor(factor)?,
             }),
             other => Err(self.bad(KIND, format!("`{other}` is unknown; known are none, linear, yarn"))),
+        }
+    }
+
+    /// What a stretched rotation multiplies queries and keys by. Newer files give what `transformers` is given for it, 1 standing
+    /// for nothing; older ones what stands beside the usual factor.
+    fn attention_factor(&self, factor: f64) -> Result<f64, GgufConfigError> {
+        match self.opt_number("rope.scaling.yarn_attn_factor")?.filter(|whole| *whole != 1.0) {
+            Some(whole) => Ok(whole),
+            None => Ok(self.opt_number("rope.scaling.attn_factor")?.unwrap_or(1.0) * yarn_mscale(factor, 1.0)),
         }
     }
 
@@ -343,16 +441,19 @@ impl Keys<'_> {
         Ok(Scaling::Divisors(by.into_iter().map(f64::from).collect()))
     }
 
-    /// Every key of the architecture must be known; a key that the user passes over and that is not there is warned of.
-    fn account_for_every_key(&self) -> Result<(), GgufConfigError> {
+    /// Every key of the architecture must be known; a key that the user passes over and that is not there is warned of. Where the
+    /// model could not be `described`, a key that was not read yet may still have its use.
+    fn account_for_every_key(&self, described: bool) -> Result<(), GgufConfigError> {
         let prefix = self.key("");
         let there: Vec<&str> = self.gguf.keys().filter(|key| key.starts_with(&prefix)).collect();
         let slips = slips(self.ignore, &there);
         self.warnings.borrow_mut().extend(slips.iter().cloned());
-        let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.given(key).is_some());
-        let mut rest = Vec::new();
-        for key in asked {
+        let asked = there.iter().filter_map(|key| key.strip_prefix(&prefix)).filter(|key| self.there(key).is_some());
+        let (taken, mut rest) = (self.taken.borrow(), Vec::new());
+        let open = |key: &str| !described && OF_SOME.contains(&key);
+        for key in asked.filter(|key| !taken.contains(*key) && !open(key)) {
             match NEUTRAL.iter().find(|(name, _)| *name == key) {
+                Some(_) if !described => {}
                 Some((_, neutral)) => self.check_neutral(key, neutral)?,
                 None => rest.push(key),
             }

@@ -14,6 +14,7 @@ mod checkpoints;
 mod circuit;
 mod commands;
 mod committed;
+mod conversions;
 mod dates;
 mod deltas;
 mod demo;

@@ -328,6 +328,12 @@ impl Experts {
                 down: stack(down, d, m, Part::Rows(0..d), self.mlp.bias),
                 xielu: None,
             },
+            StoredExperts::Stacks { gate, up, down } => MlpWeights {
+                gate: self.mlp.gated.then(|| stack(gate, m, d, Part::Rows(0..m), self.mlp.bias)),
+                up: stack(up, m, d, Part::Rows(0..m), self.mlp.bias),
+                down: stack(down, d, m, Part::Rows(0..d), self.mlp.bias),
+                xielu: None,
+            },
             StoredExperts::Turned { gate_up, down, interleaved } => {
                 let half = |half: usize| match interleaved {
                     true => Part::Columns((0..m).map(|i| 2 * i + half..2 * i + half + 1).collect()),
@@ -385,6 +391,8 @@ pub(crate) enum StoredExperts {
     Each { gate: &'static str, up: &'static str, down: &'static str },
     /// In stacks `[experts, out, in]`, gates before ups.
     Stacked { gate_up: &'static str, down: &'static str },
+    /// In stacks `[experts, out, in]` of gates, of ups and of downs; these are whole names.
+    Stacks { gate: &'static str, up: &'static str, down: &'static str },
     /// In stacks `[experts, in, out]`, gates before ups, or one of each in turn.
     Turned { gate_up: &'static str, down: &'static str, interleaved: bool },
     /// One below another `[experts * width, d_model]`, the last of them turned (DBRX).

@@ -288,6 +288,7 @@ fn readable(checkpoint: &Checkpoint, name: &str) -> Result<(), CheckpointError> 
         Some((Dtype::F8_E4M3, _)) => {
             "is stored in FP8, which is not mixed; take the unquantised checkpoint".to_string()
         }
+        Some((Dtype::F4, _)) => "is stored in MXFP4, which is not mixed; take the unquantised checkpoint".to_string(),
         Some((dtype, _)) => format!("is stored as {dtype:?}; a mixture is of F32, F16 and BF16"),
         None => "is missing".to_string(),
     };

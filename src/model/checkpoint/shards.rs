@@ -3,6 +3,7 @@
 use super::adapter::Merge;
 use super::fp8::{Scale, e8m0};
 use super::mixture::Mixture;
+use super::mxfp4::{self, Mxfp4};
 use super::{CheckpointError, Numbers, Raw};
 use crate::model::adapter::Adapter;
 use crate::model::gguf::{GgmlKind, dequantize};
@@ -103,6 +104,7 @@ impl Shards {
             return Err(file_error(dir, why));
         }
         shards.add_aliases();
+        shards.add_packed()?;
         Ok(shards)
     }
 
@@ -185,6 +187,24 @@ impl Shards {
         for (alias, entry) in found {
             self.tensors.entry(alias).or_insert(entry);
         }
+    }
+
+    /// Puts the stacks that blocks of MXFP4 stand for in their place, under their own names and in their own shapes.
+    fn add_packed(&mut self) -> Result<(), CheckpointError> {
+        let named = |name: &String| Some((name.clone(), name.strip_suffix(mxfp4::BLOCKS)?.to_string()));
+        let bytes = self.tensors.iter().filter(|(_, entry)| entry.dtype == Dtype::U8);
+        let found: Vec<(String, String)> = bytes.filter_map(|(name, _)| named(name)).collect();
+        for (blocks, stack) in found {
+            let Some(entry) = self.tensors.get(&blocks) else { continue };
+            let Some(shape) = mxfp4::stands_for(&entry.shape) else {
+                let why = format!("has the shape {:?}; blocks of MXFP4 are [matrices, out, blocks, 16]", entry.shape);
+                return Err(self.bad(&blocks, why));
+            };
+            let entry = Entry { dtype: Dtype::F4, shape, ..entry.clone() };
+            self.tensors.remove(&blocks);
+            self.tensors.entry(stack).or_insert(entry);
+        }
+        Ok(())
     }
 
     pub(super) fn in_blocks(self, block: [usize; 2]) -> Self {
@@ -277,6 +297,10 @@ impl Shards {
 
     /// Whether a tensor belongs to a quantised one in the same module, or in a module within it, without being a weight.
     pub(super) fn is_scale(&self, name: &str) -> bool {
+        let packed = name.strip_suffix(mxfp4::SCALES).and_then(|stack| self.tensors.get(stack));
+        if packed.is_some_and(|stack| stack.dtype == Dtype::F4) {
+            return true;
+        }
         let Some((module, _)) = name.rsplit_once('.').filter(|(_, last)| SCALES.contains(last)) else { return false };
         let within = |(other, entry): (&String, &Entry)| {
             other.starts_with(module) && other[module.len()..].starts_with('.') && entry.dtype == Dtype::F8_E4M3
@@ -303,10 +327,10 @@ impl Shards {
             Dtype::F16 => Numbers::Ggml(GgmlKind::F16),
             Dtype::BF16 => Numbers::Ggml(GgmlKind::BF16),
             Dtype::F8_E4M3 => Numbers::Fp8(self.scale(name, &entry.shape)?),
+            Dtype::F4 => Numbers::Mxfp4(self.packed(name, entry)?),
             other => {
-                let why =
-                    format!("is stored as {other:?}; gatelens reads F32, F16 and BF16, and F8_E4M3 with its scale");
-                return Err(bad(why));
+                let known = "F32, F16 and BF16, and F8_E4M3 and MXFP4 with their scales";
+                return Err(bad(format!("is stored as {other:?}; gatelens reads {known}")));
             }
         };
         let (bytes, map) = self.bytes(name, entry)?;
@@ -317,6 +341,25 @@ impl Shards {
         let map = &self.files[entry.file].map;
         let bytes = map.get(entry.bytes.clone()).ok_or_else(|| self.bad(name, "lies outside its file".to_string()))?;
         Ok((bytes, map))
+    }
+
+    /// The numbers of a stack in MXFP4.
+    fn packed(&self, stack: &str, entry: &Entry) -> Result<Mxfp4<'_>, CheckpointError> {
+        let name = format!("{stack}{}", mxfp4::SCALES);
+        let Some(scales) = self.tensors.get(&name) else {
+            return Err(self.bad(stack, format!("is MXFP4 without scales (`{name}`); {INSTEAD}")));
+        };
+        let expected = match *entry.shape {
+            [n, inputs, outputs] => [n, outputs, inputs / 32],
+            _ => return Err(self.bad(stack, format!("is MXFP4 and has the shape {:?}; {INSTEAD}", entry.shape))),
+        };
+        if scales.dtype != Dtype::U8 || scales.shape != expected {
+            let found = format!("is {:?} {:?}", scales.dtype, scales.shape);
+            return Err(self.bad(&name, format!("{found}; the scales of `{stack}` are U8 {expected:?}")));
+        }
+        let ((blocks, _), (scales, _)) = (self.bytes(stack, entry)?, self.bytes(&name, scales)?);
+        let packed = Mxfp4::new(blocks, scales, &entry.shape);
+        packed.ok_or_else(|| self.bad(stack, "is shorter than its shape says".to_string()))
     }
 
     /// The scales of a quantised matrix.

@@ -1,6 +1,6 @@
 //! How a checkpoint's weights are quantised: `quantization_config`.
 //!
-//! FP8 weights are read as the numbers that they stand for. What the schemes say of activations changes how other programs
+//! FP8 and MXFP4 weights are read as the numbers that they stand for. What the schemes say of activations changes how other programs
 //! round them, not what the model is; here they keep their precision.
 
 use super::ConfigError;
@@ -13,7 +13,7 @@ const KEY: &str = "quantization_config";
 /// The blocks that share a scale where the description does not say.
 const BLOCK: [usize; 2] = [128, 128];
 
-/// The blocks that share a scale in FP8 weights; nothing where the weights are not quantised.
+/// The blocks that share a scale in FP8 weights; nothing where the weights are none.
 ///
 /// # Errors
 /// If they are quantised in a way that is not read, which is named.
@@ -31,6 +31,11 @@ pub(super) fn fp8_blocks(r: &Reader) -> Result<Option<[usize; 2]>, ConfigError> 
                 return Err(refused(r, &format!("modelopt {kind}")));
             }
             BLOCK
+        }
+        // Which tensors are is seen by their names: `checkpoint::mxfp4`.
+        "mxfp4" => {
+            r.warn("the weights are quantised (mxfp4): their numbers are read as they are stored".to_string());
+            return Ok(None);
         }
         other => return Err(refused(r, other)),
     };

@@ -1,11 +1,15 @@
 //! AFM: Llama with a plain MLP of squared ReLUs.
 
-use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Norm};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static ARCEE: Family = Family::new("arcee", describe, TENSORS);
+pub(super) static ARCEE: Family = Family {
+    gguf: Some(InGguf { architecture: "arcee", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("arcee", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names { mlp: MlpWeights { gate: None, ..llama::TENSORS.layer.mlp }, ..llama::TENSORS.layer },
@@ -24,4 +28,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::described(k, &in_gguf::Own { gated: false, activation: Activation::SquaredRelu, ..in_gguf::LLAMA })
 }

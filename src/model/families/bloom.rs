@@ -1,14 +1,18 @@
 //! BLOOM: layer norms, of the embedding too, biases everywhere, scores that fall with distance. Queries, keys and values are
 //! stored in one, head by head.
 
-use super::{Family, Names, Qkv, Tensors, gpt_neox, rotary};
+use super::{Family, InGguf, Names, Qkv, Tensors, gpt_neox, in_gguf, rotary};
 use crate::model::arch::{Alibi, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static BLOOM: Family = Family::new("bloom", describe, TENSORS);
+pub(super) static BLOOM: Family = Family {
+    gguf: Some(InGguf { architecture: "bloom", describe: describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("bloom", describe, TENSORS)
+};
 
 /// Those of Falcon too.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -64,6 +68,12 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_ctx: r.opt_size("seq_length")?.unwrap_or(2048),
     };
     let mut arch = rotary::of_sizes(r, &own, &sizes)?;
+    arch.each_attention(|_, attention| attention.alibi = Some(Alibi { most: 8.0, rounded: false }));
+    Ok(Arch { embed_norm: Some(arch.norm), ..arch })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let mut arch = in_gguf::described(k, &in_gguf::Own { ropes: in_gguf::none, ..in_gguf::PLAIN })?;
     arch.each_attention(|_, attention| attention.alibi = Some(Alibi { most: 8.0, rounded: false }));
     Ok(Arch { embed_norm: Some(arch.norm), ..arch })
 }

@@ -1,11 +1,15 @@
 //! Command R: attention and gated MLP side by side after one layer norm without bias, interleaved rotation, scaled logits, and,
 //! in the larger ones, a norm for each head's query and key.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm, NormOver, QkNorm};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static COHERE: Family = Family::new("cohere", describe, TENSORS);
+pub(super) static COHERE: Family = Family {
+    gguf: Some(InGguf { architecture: "command-r", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("cohere", describe, TENSORS)
+};
 
 /// Those of Command R7B and A too.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -13,6 +17,10 @@ pub(super) const TENSORS: Tensors = Tensors {
     interleaved: true,
     ..llama::TENSORS
 };
+
+/// Those of Command R7B and A too.
+pub(super) const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::INTERLEAVED };
 
 /// A layer norm without bias.
 const NORM: Norm = Norm { bias: false, ..Norm::layer(1e-5) };
@@ -37,4 +45,14 @@ pub(super) fn described(r: &Reader, own: rotary::Own) -> Result<Arch, ConfigErro
     };
     let arch = rotary::described(r, &own)?;
     Ok(Arch { logit_scale: r.or_default("logit_scale", 0.0625)?, ..arch })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    described_in_gguf(k, in_gguf::LLAMA)
+}
+
+/// A model of either generation in a GGUF file.
+pub(super) fn described_in_gguf(k: &Keys, own: in_gguf::Own) -> Result<Arch, GgufConfigError> {
+    let arch = in_gguf::described(k, &in_gguf::Own { norm: in_gguf::layer, parallel: true, ..own })?;
+    Ok(Arch { logit_scale: k.factor_if_any("logit_scale")?.unwrap_or(1.0), ..arch })
 }

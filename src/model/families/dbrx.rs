@@ -1,14 +1,18 @@
 //! DBRX: layer norms without bias, queries, keys and values that are cut off, several experts in every layer, whose matrices lie one
 //! below another.
 
-use super::{Family, Names, Qkv, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Norm, Router};
 use crate::model::channel::{ExpertNames, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static DBRX: Family = Family::new("dbrx", describe, TENSORS);
+pub(super) static DBRX: Family = Family {
+    gguf: Some(InGguf { architecture: "dbrx", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("dbrx", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     prefix: "transformer.",
@@ -39,6 +43,9 @@ const TENSORS: Tensors = Tensors {
     qkv: Qkv::InTurn,
     ..llama::TENSORS
 };
+
+const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_output_norm", ..in_gguf::FUSED.layer }, ..in_gguf::FUSED };
 
 /// Keys of the parts that say nothing of the model.
 const OF_PARTS: &[&str] = &["attn_pdrop", "moe_jitter_eps", "moe_loss_weight", "moe_uniform_expert_assignment"];
@@ -84,4 +91,11 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let experts = Experts { chosen, ..rotary::experts(r, n, chosen, width)? };
     let router = Router { renormalised: normed.is_some(), ..experts.router };
     Ok(rotary::with_experts(arch, Experts { router, ..experts }, |_| true))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let clip = k.factor_if_any("attention.clamp_kqv")?;
+    let mut arch = in_gguf::described(k, &in_gguf::Own { norm: in_gguf::layer, ..in_gguf::LLAMA })?;
+    arch.each_attention(|_, attention| attention.clip = clip);
+    in_gguf::with_experts(k, arch, in_gguf::renormalised)
 }

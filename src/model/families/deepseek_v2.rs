@@ -1,11 +1,18 @@
 //! DeepSeek V2: latent attention, several experts after the first layers, chosen by groups, beside those that all rows go through.
 
-use super::{Family, Tensors, deepseek_v3, glm4_moe};
+use super::{Family, InGguf, Tensors, deepseek_v3, glm4_moe};
 use crate::model::arch::{Arch, Channel, Groups, Router, Scores};
 use crate::model::config::{ConfigError, Reader};
 use serde_json::json;
 
-pub(super) static DEEPSEEK_V2: Family = Family::new("deepseek_v2", describe, Tensors { ..deepseek_v3::TENSORS });
+pub(super) static DEEPSEEK_V2: Family = Family {
+    gguf: Some(InGguf {
+        architecture: "deepseek2",
+        describe: deepseek_v3::describe_gguf,
+        tensors: Tensors { ..deepseek_v3::IN_GGUF },
+    }),
+    ..Family::new("deepseek_v2", describe, Tensors { ..deepseek_v3::TENSORS })
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.require("scoring_func", &json!("softmax"))?;

@@ -1,15 +1,19 @@
 //! DeepSeek V3 and R1: latent attention, several experts after the first layers, chosen by groups and by a bias of the choice alone,
 //! beside one that all rows go through.
 
-use super::{Family, Names, Tensors, glm4_moe, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, deepseek_v2, glm4_moe, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Heads, Latent, Norm};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::{AttentionWeights, LatentWeights};
 use crate::model::rope::{Scaling, yarn_mscale};
 use crate::model::weights::form::Named;
 use serde_json::json;
 
-pub(super) static DEEPSEEK_V3: Family = Family::new("deepseek_v3", describe, TENSORS);
+pub(super) static DEEPSEEK_V3: Family = Family {
+    gguf: Some(InGguf { architecture: "deepseek2", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("deepseek_v3", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -34,6 +38,23 @@ pub(super) const LATENT: LatentWeights<Named> = LatentWeights {
     kv_norm: Some("self_attn.kv_a_layernorm"),
     k_rotary: None,
     index: None,
+};
+
+pub(super) const IN_GGUF: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights { k: Some("attn_k_b"), v: Some("attn_v_b"), ..in_gguf::TENSORS.layer.attention },
+        ..in_gguf::TENSORS.layer
+    },
+    ..in_gguf::INTERLEAVED
+};
+
+/// Of older files, which have the matrices of keys and values in one, as folders do.
+static JOINED: Tensors = Tensors {
+    layer: Names {
+        attention: AttentionWeights { k: Some("attn_kv_b"), v: Some("attn_kv_b"), ..in_gguf::TENSORS.layer.attention },
+        ..in_gguf::TENSORS.layer
+    },
+    ..in_gguf::INTERLEAVED
 };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
@@ -85,4 +106,45 @@ pub(super) fn latent(r: &Reader, stretched: bool) -> Result<Arch, ConfigError> {
         attention.heads = Heads { d_head, d_value, scale, ..attention.heads };
     });
     Ok(Arch { d_head, ..arch })
+}
+
+/// Of DeepSeek V2 too, which is told by how its experts are chosen.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let (d_model, n_heads) = (k.d_model()?, k.size("attention.head_count")?);
+    let n_layers = k.layers(n_heads)?;
+    let rotary = k.size("rope.dimension_count")?;
+    // Newer files have the sizes of the narrow way under the usual keys; older ones have one KV head for each.
+    let or = |key: &str, older: &str| k.opt_size(key)?.map_or_else(|| k.size(older), Ok);
+    let d_head = or("attention.key_length_mla", "attention.key_length")?;
+    let d_value = Some(or("attention.value_length_mla", "attention.value_length")?);
+    let heads = Heads { n_heads, n_kv_heads: n_heads, d_head, d_value, ..Heads::default() };
+    let mut arch = in_gguf::of_heads(k, &in_gguf::LLAMA, d_model, heads)?;
+    let keys_values = k.size("attention.kv_lora_rank")?;
+    let queries = k.opt_size("attention.q_lora_rank")?.filter(|n| *n > 0);
+    let sharper = sharpened(k, &mut arch)?;
+    arch.each_attention(|_, attention| {
+        attention.latent = Some(Latent { queries, keys_values, rotary, index: None });
+        attention.heads.scale *= sharper;
+    });
+    k.pass_over(&["attention.head_count_kv", "attention.key_length", "attention.value_length"]);
+    let gating = k.opt_size("expert_gating_func")?.filter(|kind| *kind > 0);
+    let biased = k.first_with(n_layers, "exp_probs_b.bias").is_some();
+    let sigmoids = gating.map_or(biased, |kind| kind == 2);
+    let arch = glm4_moe::by_groups_in_gguf(k, arch, sigmoids)?;
+    let stored = k.has("blk.0.attn_kv_b.weight").then_some(&JOINED);
+    let family = if sigmoids { &DEEPSEEK_V3 } else { &deepseek_v2::DEEPSEEK_V2 };
+    Ok(Arch { family, stored, ..arch })
+}
+
+/// By how much stretched contexts sharpen scores, for queries and for keys; the rotation then leaves their size as it is.
+fn sharpened(k: &Keys, arch: &mut Arch) -> Result<f64, GgufConfigError> {
+    let Some(logarithms) = k.factor_if_any("rope.scaling.yarn_log_multiplier")? else { return Ok(1.0) };
+    match arch.ropes.first_mut().map(|rope| &mut rope.scaling) {
+        Some(Scaling::Yarn { factor, attention_factor, .. }) => {
+            *attention_factor = 1.0;
+            // The key has a tenth of the configuration's `mscale_all_dim`.
+            Ok(yarn_mscale(*factor, 10.0 * logarithms).powi(2))
+        }
+        _ => Ok(1.0),
+    }
 }

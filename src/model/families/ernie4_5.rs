@@ -1,10 +1,17 @@
 //! ERNIE 4.5: Llama with interleaved rotation and, where it is switched on, biases everywhere.
 
-use super::{Family, Tensors, llama, rotary};
+use super::{Family, InGguf, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
 
-pub(super) static ERNIE4_5: Family = Family::new("ernie4_5", describe, TENSORS);
+pub(super) static ERNIE4_5: Family = Family {
+    gguf: Some(InGguf {
+        architecture: "ernie4_5",
+        describe: |k| in_gguf::described(k, &in_gguf::LLAMA),
+        tensors: in_gguf::INTERLEAVED,
+    }),
+    ..Family::new("ernie4_5", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors { interleaved: true, ..llama::TENSORS };
 

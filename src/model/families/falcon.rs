@@ -2,12 +2,16 @@
 //! for a group of them, which then is stored with its group; those of RefinedWeb alone have them in turn, and scores that fall with
 //! distance.
 
-use super::{Family, Names, Qkv, Tensors, bloom, rotary};
-use crate::model::arch::{Alibi, Arch, Norm};
+use super::{Family, InGguf, Names, Qkv, Tensors, bloom, in_gguf, rotary};
+use crate::model::arch::{Activation, Alibi, Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static FALCON: Family = Family::new("falcon", describe, ONE_NORM);
+pub(super) static FALCON: Family = Family {
+    gguf: Some(InGguf { architecture: "falcon", describe: describe_gguf, tensors: ONE_NORM_IN_GGUF }),
+    ..Family::new("falcon", describe, ONE_NORM)
+};
 
 /// Of the models whose attention and MLP read the same norm.
 const ONE_NORM: Tensors = Tensors {
@@ -34,6 +38,13 @@ static IN_TURN_BY_HEAD: Tensors = Tensors { ..bloom::TENSORS };
 
 /// Of those side by side with a key and a value for each head.
 static BY_HEAD: Tensors = Tensors { qkv: Qkv::ByHead, ..ONE_NORM };
+const ONE_NORM_IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::FUSED.layer }, ..in_gguf::FUSED };
+
+static TWO_NORMS_IN_GGUF: Tensors = Tensors {
+    layer: Names { attn_norm: "attn_norm_2", mlp_norm: "attn_norm", ..in_gguf::FUSED.layer },
+    ..in_gguf::FUSED
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let (alibi, shares) = (r.flag("alibi", false)?, r.flag("multi_query", true)?);
@@ -89,4 +100,10 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         (false, false, false) => Some(&IN_TURN_BY_HEAD),
     };
     Ok(Arch { stored, ..arch })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let own = in_gguf::Own { parallel: true, activation: Activation::Gelu, width_of_tensor: true, ..in_gguf::PLAIN };
+    let stored = k.has("blk.0.attn_norm_2.weight").then_some(&TWO_NORMS_IN_GGUF);
+    Ok(Arch { stored, ..in_gguf::described(k, &own)? })
 }

@@ -1,11 +1,15 @@
 //! Gemma 2: norms before and after, their weights stored less 1, a scaled embedding, soft-caps, a window in every second layer.
 
-use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Gain, Norm, NormPlacement};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Arch, Gain, Norm, NormPlacement};
 use crate::model::config::{Cap, ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static GEMMA2: Family = Family::new("gemma2", describe, TENSORS);
+pub(super) static GEMMA2: Family = Family {
+    gguf: Some(InGguf { architecture: "gemma2", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("gemma2", describe, TENSORS)
+};
 
 /// Those of Gemma 3 too.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -50,4 +54,18 @@ pub(super) fn gemma(r: &Reader) -> Result<rotary::Own, ConfigError> {
         tied: true,
         ..rotary::LLAMA
     })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    // The 27B divides scores by the root of d_model / n_heads, all others by that of the head's size.
+    let largest = k.size("block_count")? == 46;
+    let own = in_gguf::Own {
+        placement: NormPlacement::Both,
+        activation: Activation::GeluTanh,
+        query_scalar: largest.then_some(k.size("embedding_length")? as f64 / k.size("attention.head_count")? as f64),
+        windows: |k, n, _| k.windows(n, 2, "Gemma 2's local layers"),
+        scaled_embedding: true,
+        ..in_gguf::LLAMA
+    };
+    in_gguf::capped(k, in_gguf::described(k, &own)?)
 }

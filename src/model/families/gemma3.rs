@@ -44,6 +44,7 @@ fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
         windows: |k, n, _| k.windows(n, 6, "Gemma 3's local layers"),
         ropes: |k, d_head, n_ctx| Ok(vec![k.rope(d_head, n_ctx, 1e6)?, k.local_rope(d_head, 1e4)?]),
         scaled_embedding: true,
+        ..in_gguf::LLAMA
     };
     in_gguf::described(k, &own)
 }

@@ -1,11 +1,18 @@
 //! GLM 4.5: half of each head rotated, a norm of each head's query and key in some, several experts after the first layers, chosen
 //! by groups, beside those that all rows go through.
 
-use super::{Family, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Groups, Mlp, Norm, Router, Scores, Shared};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static GLM4_MOE: Family = Family::new("glm4_moe", describe, llama::TENSORS);
+pub(super) static GLM4_MOE: Family = Family {
+    gguf: Some(InGguf { architecture: "glm4moe", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("glm4_moe", describe, llama::TENSORS)
+};
+
+const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "post_attention_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::TENSORS };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let own = rotary::Own {
@@ -43,5 +50,32 @@ pub(super) fn by_groups(r: &Reader, arch: Arch, n: usize) -> Result<Arch, Config
         Some(words) => words[l] == "sparse",
         None => l >= dense && l.is_multiple_of(every),
     };
-    Ok(rotary::with_experts(arch, Experts { router, shared, ..experts }, sparse))
+    let further = r.opt_size("num_nextn_predict_layers")?.unwrap_or(0);
+    Ok(Arch { further, ..rotary::with_experts(arch, Experts { router, shared, ..experts }, sparse) })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    by_groups_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?, true)
+}
+
+/// A model with its experts, whose scores are sigmoids or a softmax.
+pub(super) fn by_groups_in_gguf(k: &Keys, arch: Arch, sigmoids: bool) -> Result<Arch, GgufConfigError> {
+    const GATING: &str = "expert_gating_func";
+    if k.opt_size(GATING)?.is_some_and(|kind| kind > 0 && kind != if sigmoids { 2 } else { 1 }) {
+        return Err(k.bad(GATING, "is none of 1, a softmax, and 2, sigmoids, as the architecture has them"));
+    }
+    // Older files have none, of models that have some.
+    let (n, kept) = match k.opt_size("expert_group_count")? {
+        Some(n) => (n, k.size("expert_group_used_count")?),
+        None => (k.assumed("expert_group_count", 1), 1),
+    };
+    let best = if sigmoids { 2 } else { 1 };
+    in_gguf::with_experts(k, arch, |experts| Experts {
+        router: Router {
+            scores: if sigmoids { Scores::Sigmoid } else { Scores::Softmax },
+            groups: (n > 1).then_some(Groups { n, chosen: kept, best }),
+            ..experts.router
+        },
+        ..experts
+    })
 }

@@ -1,14 +1,18 @@
 //! GPT-2: learned positions, layer norms, a plain MLP, biases everywhere. Matrices are stored transposed, queries, keys and
 //! values in one.
 
-use super::{Family, Names, Qkv, Tensors, llama};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama};
 use crate::model::arch::*;
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static GPT2: Family = Family::new("gpt2", describe, TENSORS);
+pub(super) static GPT2: Family = Family {
+    gguf: Some(InGguf { architecture: "gpt2", describe: describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("gpt2", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors {
     prefix: "transformer.",
@@ -77,4 +81,10 @@ pub(super) fn described(r: &Reader, n_kv_heads: usize) -> Result<Arch, ConfigErr
         tied: r.flag("tie_word_embeddings", true)?,
         ..Arch::plain(r.family, [d_model, vocab, n_ctx], norm, layers)
     })
+}
+
+/// Of StarCoder too.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let own = in_gguf::Own { width_of_tensor: true, ropes: in_gguf::none, ..in_gguf::PLAIN };
+    Ok(Arch { positions: Positions::Learned { skipped: 0 }, ..in_gguf::described(k, &own)? })
 }

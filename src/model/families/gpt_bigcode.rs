@@ -1,11 +1,13 @@
 //! StarCoder and SantaCoder: GPT-2 whose heads share one key and value, in matrices that are not transposed.
 
-use super::{Family, Qkv, Tensors, gpt2};
+use super::{Family, InGguf, Qkv, Tensors, gpt2, in_gguf};
 use crate::model::arch::Arch;
 use crate::model::config::{ConfigError, Reader};
 
-pub(super) static GPT_BIGCODE: Family =
-    Family::new("gpt_bigcode", describe, Tensors { transposed: false, ..gpt2::TENSORS });
+pub(super) static GPT_BIGCODE: Family = Family {
+    gguf: Some(InGguf { architecture: "starcoder", describe: gpt2::describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("gpt_bigcode", describe, Tensors { transposed: false, ..gpt2::TENSORS })
+};
 
 /// Of models whose heads have a key and value each.
 static BY_HEAD: Tensors = Tensors { transposed: false, qkv: Qkv::ByHead, ..gpt2::TENSORS };

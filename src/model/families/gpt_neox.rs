@@ -1,13 +1,17 @@
 //! GPT-NeoX and Pythia: attention and MLP side by side, layer norms, a quarter of each head rotated. Queries, keys and values
 //! are stored in one, head by head.
 
-use super::{Family, Names, Qkv, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Norm};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 
-pub(super) static GPT_NEOX: Family = Family::new("gpt_neox", describe, TENSORS);
+pub(super) static GPT_NEOX: Family = Family {
+    gguf: Some(InGguf { architecture: "gptneox", describe: describe_gguf, tensors: in_gguf::FUSED }),
+    ..Family::new("gpt_neox", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors {
     prefix: "gpt_neox.",
@@ -50,4 +54,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let parallel = k.flag("use_parallel_residual", true)?;
+    in_gguf::described(k, &in_gguf::Own { parallel, activation: Activation::Gelu, ..in_gguf::PLAIN })
 }

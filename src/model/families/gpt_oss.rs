@@ -1,13 +1,18 @@
 //! GPT-OSS: several experts in every layer, whose gates and ups are stored in turn and cut off, heads with sinks, windows in every
 //! second layer, biases everywhere.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Activation, Arch, Experts, Mlp, Norm, Router, Scores};
 use crate::model::channel::{ExpertNames, StoredExperts};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
+use crate::model::rope::Scaling;
 
-pub(super) static GPT_OSS: Family = Family::new("gpt_oss", describe, TENSORS);
+pub(super) static GPT_OSS: Family = Family {
+    gguf: Some(InGguf { architecture: "gpt-oss", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("gpt_oss", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -25,6 +30,9 @@ const TENSORS: Tensors = Tensors {
     },
     ..llama::TENSORS
 };
+
+const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "post_attention_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::TENSORS };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", true)?;
@@ -47,4 +55,24 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let router = Router { scores: Scores::SoftmaxOfChosen, bias: true, ..experts.router };
     let mlp = Mlp { activation, bias: true, ..experts.mlp };
     Ok(rotary::with_experts(arch, Experts { mlp, router, ..experts }, |_| true))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let windows = |k: &Keys, n: usize, _: usize| k.windows(n, 2, "GPT-OSS' local layers");
+    let ropes = |k: &Keys, d_head: usize, n_ctx: usize| {
+        let mut rope = k.rope(d_head, n_ctx, 150_000.0)?;
+        // Files do not say so, and the released models' configurations do.
+        if let Scaling::Yarn { truncate, .. } = &mut rope.scaling {
+            *truncate = false;
+        }
+        Ok(vec![rope])
+    };
+    let mut arch = in_gguf::described(k, &in_gguf::Own { windows, ropes, ..in_gguf::LLAMA })?;
+    arch.each_attention(|_, attention| attention.sinks = true);
+    let activation = Activation::ClampedSwish { limit: 7.0, alpha: 1.702 };
+    in_gguf::with_experts(k, arch, |experts| Experts {
+        mlp: Mlp { activation, ..experts.mlp },
+        router: Router { scores: Scores::SoftmaxOfChosen, ..experts.router },
+        ..experts
+    })
 }

@@ -1,10 +1,14 @@
 //! Granite: Llama whose embeddings, scores, logits and additions to the residual stream are multiplied.
 
-use super::{Family, llama, rotary};
+use super::{Family, InGguf, in_gguf, llama, rotary};
 use crate::model::arch::Arch;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static GRANITE: Family = Family::new("granite", describe, llama::TENSORS);
+pub(super) static GRANITE: Family = Family {
+    gguf: Some(InGguf { architecture: "granite", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("granite", describe, llama::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
@@ -22,5 +26,24 @@ pub(super) fn scaled(r: &Reader, arch: Arch) -> Result<Arch, ConfigError> {
         ..arch
     };
     arch.each_attention(|_, attention| attention.heads.scale = scale);
+    Ok(arch)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    scaled_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?)
+}
+
+/// A model with Granite's multipliers, as GGUF files have them; 0 is none.
+pub(super) fn scaled_in_gguf(k: &Keys, arch: Arch) -> Result<Arch, GgufConfigError> {
+    let scale = k.factor_if_any("attention.scale")?;
+    // The key says whether anything rotates.
+    let rotates = k.flag("rope.scaling.finetuned", true)?;
+    let mut arch = Arch {
+        embed_scale: k.factor_if_any("embedding_scale")?,
+        residual_scale: k.factor_if_any("residual_scale")?,
+        logit_scale: 1.0 / k.factor_if_any("logit_scale")?.unwrap_or(1.0),
+        ..in_gguf::rotating(arch, |_, _| rotates)
+    };
+    arch.each_attention(|_, attention| attention.heads.scale = scale.unwrap_or(attention.heads.scale));
     Ok(arch)
 }

@@ -1,11 +1,15 @@
 //! Granite with several experts in every layer.
 
-use super::{Family, Names, Tensors, granite, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, granite, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Router, Scores};
 use crate::model::channel::{ExpertNames, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static GRANITEMOE: Family = Family::new("granitemoe", describe, TENSORS);
+pub(super) static GRANITEMOE: Family = Family {
+    gguf: Some(InGguf { architecture: "granitemoe", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("granitemoe", describe, TENSORS)
+};
 
 pub(super) const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -28,4 +32,12 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let experts = rotary::experts(r, r.size("num_local_experts")?, r.size("num_experts_per_tok")?, arch.d_mlp)?;
     let router = Router { scores: Scores::SoftmaxOfChosen, ..experts.router };
     granite::scaled(r, rotary::with_experts(arch, Experts { router, ..experts }, |_| true))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let arch = granite::scaled_in_gguf(k, in_gguf::described(k, &in_gguf::LLAMA)?)?;
+    in_gguf::with_experts(k, arch, |experts| Experts {
+        router: Router { scores: Scores::SoftmaxOfChosen, ..experts.router },
+        ..experts
+    })
 }

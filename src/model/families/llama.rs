@@ -1,8 +1,8 @@
 //! Llama: RMS norms, a gated MLP, rotary positions, grouped queries. Its names of tensors are those of most families. GGUF files
-//! of the architecture hold Mistral models too.
+//! of the architecture hold Mistral and Mixtral models too.
 
 use super::rotary::{self, described};
-use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, mixtral};
 use crate::model::arch::Arch;
 use crate::model::channel::{ExpertNames, MlpWeights, StoredExperts};
 use crate::model::config::{ConfigError, Reader};
@@ -20,11 +20,7 @@ pub(super) static LLAMA: Family = Family {
         ("num_attention_heads", 32),
         ("max_position_embeddings", 2048),
     ],
-    gguf: Some(InGguf {
-        architecture: "llama",
-        describe: describe_gguf,
-        tensors: Tensors { interleaved: true, ..in_gguf::TENSORS },
-    }),
+    gguf: Some(InGguf { architecture: "llama", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
     ..Family::new("llama", describe, TENSORS)
 };
 
@@ -70,9 +66,11 @@ pub(super) const RECURRENT: RecurrentNames = RecurrentNames {
     conv_bias: "mamba.conv1d.bias",
     conv_parts: &[],
     decay: "mamba.A_log",
+    decays: false,
     dt_bias: "mamba.dt_bias",
     skip: "mamba.D",
     prefix: "mamba.",
+    others: &[],
     norm: "mamba.norm",
     out: "mamba.out_proj",
 };
@@ -100,8 +98,13 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     described(r, &rotary::Own { qkv_bias: bias, out_bias: bias, mlp_bias, ..rotary::LLAMA })
 }
 
-fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
-    in_gguf::described(k, &in_gguf::Own { ropes: whole, ..in_gguf::LLAMA })
+/// Of Mixtral models too, which are told by their experts.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let arch = in_gguf::described(k, &in_gguf::Own { ropes: whole, ..in_gguf::LLAMA })?;
+    if !k.gives("expert_count") || k.first_with(arch.n_layers, "ffn_gate_inp.weight").is_none() {
+        return Ok(arch);
+    }
+    in_gguf::with_experts(k, Arch { family: &mixtral::MIXTRAL, ..arch }, in_gguf::renormalised)
 }
 
 /// The rotation of whole heads: how the halves of a part are interleaved, no file has shown.

@@ -1,12 +1,16 @@
 //! Mamba: in every layer a selective state-space model, and nothing else.
 
-use super::{Family, Names, Tensors, llama};
-use crate::model::arch::{Arch, Channel, Kind, Layer, Mixer, Norm, Recurrent};
+use super::{Family, InGguf, Names, Tensors, falcon_mamba, in_gguf, llama};
+use crate::model::arch::{Arch, Channel, Gain, Kind, Layer, Mixer, Norm, Recurrent};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::RecurrentNames;
 use serde_json::json;
 
-pub(super) static MAMBA: Family = Family::new("mamba", |r| describe(r, None), TENSORS);
+pub(super) static MAMBA: Family = Family {
+    gguf: Some(InGguf { architecture: "mamba", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("mamba", |r| describe(r, None), TENSORS)
+};
 
 /// Those of Falcon Mamba and Mamba 2 too.
 pub(super) const TENSORS: Tensors = Tensors {
@@ -21,9 +25,11 @@ pub(super) const TENSORS: Tensors = Tensors {
             conv_bias: "mixer.conv1d.bias",
             conv_parts: &[],
             decay: "mixer.A_log",
+            decays: false,
             dt_bias: "mixer.dt_bias",
             skip: "mixer.D",
             prefix: "mixer.",
+            others: &[],
             norm: "mixer.norm",
             out: "mixer.out_proj",
         },
@@ -75,4 +81,27 @@ pub(super) fn of_layers(r: &Reader, d_model: usize, recurrent: Recurrent) -> Res
     let (vocab, n_ctx) = (r.size("vocab_size")?, r.opt_size("max_position_embeddings")?.unwrap_or(1 << 20));
     let arch = Arch::plain(r.family, [d_model, vocab, n_ctx], norm, vec![layer; r.bounded_layers(n)?]);
     Ok(Arch { tied: r.flag("tie_word_embeddings", true)?, ..arch })
+}
+
+/// Of Falcon Mamba too, which is told by its norms.
+pub(super) fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    // The epsilon of these norms is not in the file; it is the released model's.
+    let normed = k.flag("ssm.dt_b_c_rms", false)?;
+    let inner = normed.then_some(Norm { gain: Gain::One, ..Norm::rms(1e-6) });
+    let kind = Kind::Mamba {
+        width: k.size("ssm.inner_size")?,
+        d_state: k.size("ssm.state_size")?,
+        rank: k.size("ssm.time_step_rank")?,
+        inner,
+    };
+    let arch = of_layers_in_gguf(k, kind)?;
+    Ok(if normed { Arch { family: &falcon_mamba::FALCON_MAMBA, ..arch } } else { arch })
+}
+
+/// A model of such mixers alone.
+pub(super) fn of_layers_in_gguf(k: &Keys, kind: Kind) -> Result<Arch, GgufConfigError> {
+    let (conv, conv_bias) = (Some(k.size("ssm.conv_kernel")?), k.has("blk.0.ssm_conv1d.bias"));
+    let mixer = Mixer::Recurrent(Recurrent { kind, conv, conv_bias, bias: k.has("blk.0.ssm_in.bias") });
+    let layers = vec![Layer { mixer, channel: Channel::None }; k.layers(1)?];
+    in_gguf::of_layers(k, k.d_model()?, in_gguf::rms(k)?, layers)
 }

@@ -1,11 +1,15 @@
 //! Mamba 2: in every layer a state-space model by heads, and nothing else.
 
-use super::{Family, mamba};
+use super::{Family, InGguf, in_gguf, mamba};
 use crate::model::arch::{Arch, Kind, Norm, Recurrent};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static MAMBA2: Family = Family::new("mamba2", describe, mamba::TENSORS);
+pub(super) static MAMBA2: Family = Family {
+    gguf: Some(InGguf { architecture: "mamba2", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("mamba2", describe, mamba::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.pass_over(mamba::OF_TRAINING);
@@ -26,4 +30,23 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let conv_bias = r.flag("use_conv_bias", true)?;
     let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: r.flag("use_bias", false)? };
     mamba::of_layers(r, r.size("hidden_size")?, recurrent)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let (heads, groups) = (k.size("ssm.time_step_rank")?, k.size("ssm.group_count")?);
+    let width = k.size("ssm.inner_size")?;
+    if heads == 0 || !width.is_multiple_of(heads) {
+        return Err(k.bad("ssm.inner_size", format!("{width} does not divide over {heads} heads")));
+    }
+    let kind = Kind::Mamba2 {
+        heads,
+        d_head: width / heads,
+        d_state: k.size("ssm.state_size")?,
+        groups,
+        limits: [0.0, f64::INFINITY],
+        norm: Some(in_gguf::rms(k)?),
+        gate_last: false,
+        norm_groups: groups,
+    };
+    mamba::of_layers_in_gguf(k, kind)
 }

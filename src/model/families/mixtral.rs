@@ -1,11 +1,14 @@
 //! Mixtral: Mistral with several experts in every layer.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm, Router};
 use crate::model::channel::{ExpertNames, StoredExperts};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
 
-pub(super) static MIXTRAL: Family = Family::new("mixtral", describe, TENSORS);
+pub(super) static MIXTRAL: Family = Family {
+    gguf: Some(InGguf { architecture: "llama", describe: llama::describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("mixtral", describe, TENSORS)
+};
 
 /// Those of MiniMax M2 and PhiMoE too.
 pub(super) const TENSORS: Tensors =

@@ -1,11 +1,15 @@
 //! Nemotron and Minitron: layer norms whose weights are stored less 1, a plain MLP of squared ReLUs, half of each head rotated.
 
-use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Gain, Norm};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
+use crate::model::arch::{Activation, Arch, Gain, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static NEMOTRON: Family = Family::new("nemotron", describe, TENSORS);
+pub(super) static NEMOTRON: Family = Family {
+    gguf: Some(InGguf { architecture: "nemotron", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("nemotron", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names { mlp: MlpWeights { gate: None, ..llama::TENSORS.layer.mlp }, ..llama::TENSORS.layer },
@@ -26,4 +30,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::described(k, &in_gguf::Own { activation: Activation::SquaredRelu, ..in_gguf::PLAIN })
 }

@@ -1,12 +1,15 @@
 //! OLMo 3: OLMo 2 with a window in three of four layers, which are rotated as the model was first trained; the others stretch.
 
-use super::{Family, olmo2, rotary};
+use super::{Family, InGguf, in_gguf, olmo2, rotary};
 use crate::model::arch::{Arch, Norm, NormPlacement};
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
 use crate::model::rope::{Rope, Scaling};
 use serde_json::Value;
 
-pub(super) static OLMO3: Family = Family::new("olmo3", describe, olmo2::TENSORS);
+pub(super) static OLMO3: Family = Family {
+    gguf: Some(InGguf { architecture: "olmo2", describe: olmo2::describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("olmo3", describe, olmo2::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;

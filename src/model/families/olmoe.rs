@@ -1,10 +1,14 @@
 //! OLMoE: Llama with several experts in every layer, norms over all queries and all keys, which may be cut off.
 
-use super::{Family, llama, rotary};
+use super::{Family, InGguf, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Norm, Router};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static OLMOE: Family = Family::new("olmoe", describe, llama::TENSORS);
+pub(super) static OLMOE: Family = Family {
+    gguf: Some(InGguf { architecture: "olmoe", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("olmoe", describe, llama::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
@@ -20,4 +24,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let experts = rotary::experts(r, r.size("num_experts")?, r.size("num_experts_per_tok")?, arch.d_mlp)?;
     let router = Router { renormalised: r.flag("norm_topk_prob", false)?, ..experts.router };
     Ok(rotary::with_experts(arch, Experts { router, ..experts }, |_| true))
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::with_experts(k, in_gguf::described(k, &in_gguf::LLAMA)?, |experts| experts)
 }

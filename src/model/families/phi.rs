@@ -1,14 +1,18 @@
 //! Phi 1 and 2: attention and a plain MLP side by side after one layer norm, biases everywhere, of the logits too, half of each
 //! head rotated.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static PHI: Family = Family::new("phi", describe, TENSORS);
+pub(super) static PHI: Family = Family {
+    gguf: Some(InGguf { architecture: "phi2", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("phi", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     final_norm: "final_layernorm",
@@ -20,6 +24,9 @@ const TENSORS: Tensors = Tensors {
     },
     ..llama::TENSORS
 };
+
+const IN_GGUF: Tensors =
+    Tensors { layer: Names { mlp_norm: "attn_norm", ..in_gguf::TENSORS.layer }, ..in_gguf::TENSORS };
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     r.require("qk_layernorm", &json!(false))?;
@@ -36,4 +43,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     Ok(Arch { unembed_bias: true, ..rotary::described(r, &own)? })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let own = in_gguf::Own { parallel: true, width_of_tensor: true, ..in_gguf::PLAIN };
+    Ok(Arch { unembed_bias: k.has("output.bias"), ..in_gguf::described(k, &own)? })
 }

@@ -1,14 +1,18 @@
 //! Phi 3 and 4: Llama with a window in every layer where one is given. Queries, keys and values are stored in one, and so are
 //! gate and up.
 
-use super::{Family, Names, Qkv, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Qkv, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::channel::MlpWeights;
-use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::config::{ConfigError, Reader, Slides, Sliding, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use crate::model::mixer::AttentionWeights;
 use serde_json::json;
 
-pub(super) static PHI3: Family = Family::new("phi3", describe, TENSORS);
+pub(super) static PHI3: Family = Family {
+    gguf: Some(InGguf { architecture: "phi3", describe: describe_gguf, tensors: IN_GGUF }),
+    ..Family::new("phi3", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -25,10 +29,17 @@ const TENSORS: Tensors = Tensors {
     ..llama::TENSORS
 };
 
+const IN_GGUF: Tensors = Tensors { layer: Names { mlp: in_gguf::GATE_UP, ..in_gguf::FUSED.layer }, ..in_gguf::FUSED };
+
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     // Written into the released Phi-4-mini, read by nothing.
     r.require("full_attn_mod", &json!(1))?;
     r.require("interpolate_factor", &json!(1))?;
     let windows = Windows { used: true, default: None, slides: Slides::All };
     rotary::described(r, &rotary::Own { norm: Norm::rms(1e-5), windows, ..rotary::LLAMA })
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let windows = |k: &Keys, n: usize, _: usize| Ok(Sliding { window: k.window()?, layers: vec![true; n] });
+    in_gguf::described(k, &in_gguf::Own { windows, ropes: in_gguf::long_ropes, ..in_gguf::LLAMA })
 }

@@ -1,13 +1,17 @@
 //! Qwen 2 with several experts in most layers, beside one that all rows go through, by a gate.
 
 use super::qwen2::windows;
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Experts, Mlp, Router, Shared};
 use crate::model::channel::{ExpertNames, MlpWeights};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::Value;
 
-pub(super) static QWEN2_MOE: Family = Family::new("qwen2_moe", describe, TENSORS);
+pub(super) static QWEN2_MOE: Family = Family {
+    gguf: Some(InGguf { architecture: "qwen2moe", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("qwen2_moe", describe, TENSORS)
+};
 
 /// Those of Qwen 3 Next too.
 pub(super) const TENSORS: Tensors =
@@ -56,4 +60,8 @@ fn dense_layers(r: &Reader) -> Result<Vec<usize>, ConfigError> {
     let numbers = list.as_array().map(|all| all.iter().map(Value::as_u64).collect::<Option<Vec<u64>>>());
     let numbers = numbers.flatten().ok_or_else(|| r.key(KEY, "expected a list of layers"))?;
     Ok(numbers.into_iter().map(|l| l as usize).collect())
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::with_experts(k, in_gguf::described(k, &in_gguf::LLAMA)?, |experts| experts)
 }

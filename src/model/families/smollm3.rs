@@ -1,10 +1,14 @@
 //! SmolLM 3: Llama in which every fourth layer rotates nothing.
 
-use super::{Family, llama, rotary};
+use super::{Family, InGguf, in_gguf, llama, rotary};
 use crate::model::arch::Arch;
 use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static SMOLLM3: Family = Family::new("smollm3", describe, llama::TENSORS);
+pub(super) static SMOLLM3: Family = Family {
+    gguf: Some(InGguf { architecture: "smollm3", describe: describe_gguf, tensors: in_gguf::INTERLEAVED }),
+    ..Family::new("smollm3", describe, llama::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let bias = r.flag("attention_bias", false)?;
@@ -24,4 +28,9 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let rotated = rotary::rotated_layers(r, arch.n_layers)?;
     arch.each_attention(|l, attention| attention.rope = attention.rope.filter(|_| rotated[l]));
     Ok(arch)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let arch = in_gguf::described(k, &in_gguf::LLAMA)?;
+    Ok(in_gguf::rotating(arch, |l, _| !(l + 1).is_multiple_of(4)))
 }

@@ -1,11 +1,15 @@
 //! StableLM: Llama with layer norms, a quarter of each head rotated, and biases of queries, keys and values in some.
 
-use super::{Family, llama, rotary};
+use super::{Family, InGguf, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::config::{ConfigError, Reader};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 use serde_json::json;
 
-pub(super) static STABLELM: Family = Family::new("stablelm", describe, llama::TENSORS);
+pub(super) static STABLELM: Family = Family {
+    gguf: Some(InGguf { architecture: "stablelm", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("stablelm", describe, llama::TENSORS)
+};
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     // These store a norm's weight for each head in a tensor of its own.
@@ -19,4 +23,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    in_gguf::described(k, &in_gguf::Own { norm: in_gguf::layer, ..in_gguf::LLAMA })
 }

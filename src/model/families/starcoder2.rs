@@ -1,11 +1,15 @@
 //! StarCoder 2: layer norms, biases everywhere, a plain MLP, a window in every layer.
 
-use super::{Family, Names, Tensors, llama, rotary};
+use super::{Family, InGguf, Names, Tensors, in_gguf, llama, rotary};
 use crate::model::arch::{Arch, Norm};
 use crate::model::channel::MlpWeights;
-use crate::model::config::{ConfigError, Reader, Slides, Windows};
+use crate::model::config::{ConfigError, Reader, Slides, Sliding, Windows};
+use crate::model::gguf_config::{GgufConfigError, Keys};
 
-pub(super) static STARCODER2: Family = Family::new("starcoder2", describe, TENSORS);
+pub(super) static STARCODER2: Family = Family {
+    gguf: Some(InGguf { architecture: "starcoder2", describe: describe_gguf, tensors: in_gguf::TENSORS }),
+    ..Family::new("starcoder2", describe, TENSORS)
+};
 
 const TENSORS: Tensors = Tensors {
     layer: Names {
@@ -31,4 +35,12 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         ..rotary::LLAMA
     };
     rotary::described(r, &own)
+}
+
+fn describe_gguf(k: &Keys) -> Result<Arch, GgufConfigError> {
+    let windows = |k: &Keys, n: usize, _: usize| {
+        let window = k.window()?.unwrap_or_else(|| k.assumed("attention.sliding_window", 4096));
+        Ok(Sliding { window: Some(window), layers: vec![true; n] })
+    };
+    in_gguf::described(k, &in_gguf::Own { windows, ..in_gguf::PLAIN })
 }

@@ -1,10 +1,12 @@
 //! The exercise of CONTRIBUTING.md: a family is a page and its lines in the list.
 
+use super::Family;
 use crate::model::decoder::{Angles, Unwatched};
 use crate::model::{Model, Options};
 use crate::ops::rows::{Rows, Span};
 use candle_core::{Device, safetensors};
 use serde_json::{Map, Value, json};
+use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The llama fixture under changed keys of `config.json`, its tensors under changed names.
@@ -88,4 +90,24 @@ fn a_page_says_its_defaults_and_what_is_not_done() {
 fn the_exercise_is_the_one_that_contributing_shows() {
     let page = include_str!("toy.rs").trim();
     assert!(include_str!("../../../CONTRIBUTING.md").contains(page), "CONTRIBUTING.md shows another page");
+}
+
+#[test]
+fn the_families_and_architectures_of_gguf_files_are_those_that_the_page_lists() {
+    let page = include_str!("../../../docs/families.md");
+    let part =
+        page.split("## Which load from GGUF?").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("a part");
+    let rows = part.lines().filter(|line| line.starts_with("| `") && !line.contains("general.architecture"));
+    let named = |column: usize| -> BTreeSet<&str> {
+        let cells = rows.clone().filter_map(|row| row.split('|').nth(column));
+        cells.flat_map(|cell| cell.split('`').skip(1).step_by(2)).collect()
+    };
+    let architectures: BTreeSet<&str> = Family::in_gguf().map(|(_, gguf)| gguf.architecture).collect();
+    let mut families: BTreeSet<&str> = Family::in_gguf().map(|(family, _)| family.name()).collect();
+    // Nothing in a file tells it from Llama.
+    families.insert("mistral");
+    assert_eq!(named(1), architectures);
+    assert_eq!(named(2), families);
+    let count = format!("[{} of them](docs/families.md#which-load-from-gguf)", families.len());
+    assert!(include_str!("../../../README.md").contains(&count), "the README does not say {count}");
 }

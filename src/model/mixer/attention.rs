@@ -389,12 +389,19 @@ impl Attention {
         };
         let keys = Outputs::of(all, of.keys_values..all).reordered(&turned);
         let queries = Outputs::whole(heads * d).reordered(&order);
-        let whole = (names.q, d_model);
-        let (q, inputs) = of.queries.map_or(whole, |n| (name(|l| l.q_up), n));
+        let (q, inputs) = of.queries.map_or((names.q, d_model), |n| (name(|l| l.q_up), n));
+        // Under two names keys' matrices are stored as they multiply queries, and values' as they are (GGUF).
+        let (apart, whole) = (names.k != names.v, |name: &str| format!("{name}.weight"));
         AttentionWeights {
             q: at.linear(q, inputs, queries, false),
-            k: names.k.map(|name| at.linear(name, of.keys_values, part(0, still), false)),
-            v: names.v.map(|name| at.linear(name, of.keys_values, part(still, d_value), false)),
+            k: names.k.map(|name| match apart {
+                true => at.turned_each(&whole(name), [heads, of.keys_values, still]),
+                false => at.linear(name, of.keys_values, part(0, still), false),
+            }),
+            v: names.v.map(|name| match apart {
+                true => at.each(&whole(name), [heads, d_value, of.keys_values]),
+                false => at.linear(name, of.keys_values, part(still, d_value), false),
+            }),
             q_norm: None,
             k_norm: None,
             sinks: None,

@@ -8,6 +8,7 @@ use super::Carried;
 use super::rwkv::{self, Dynamic};
 use super::states::States;
 use crate::model::arch::{Norm, positive_if_any};
+use crate::model::checkpoint::{Pick, Stored};
 use crate::model::pass::{Acts, Around, Hook};
 use crate::model::weights::Linear;
 use crate::model::weights::form::{Form, Loaded, Located, Translate};
@@ -279,7 +280,9 @@ impl Recurrent {
         let (names, d) = (&at.tensors.layer.recurrent, at.d_model);
         let inputs = self.inputs().into_iter();
         let inputs = inputs.map(|(name, outputs)| at.linear(names.inputs[name], d, outputs, self.bias)).collect();
-        let (parts, whole) = (self.parts(), |name: &str| format!("{}{name}", names.prefix));
+        let renamed = |name: &str| names.others.iter().find(|(own, _)| *own == name).map(|(_, stored)| *stored);
+        let whole = |name: &str| renamed(name).map_or(format!("{}{name}", names.prefix), str::to_string);
+        let parts = self.parts();
         let numbers = |name: &'static str, shape: Option<Vec<usize>>| shape.map(|shape| at.numbers(name, shape));
         let conv = |bias: bool| match (self.conv.filter(|_| !bias || self.conv_bias), names.conv_parts) {
             (None, _) => Vec::new(),
@@ -294,7 +297,10 @@ impl Recurrent {
             inputs,
             conv: conv(false),
             conv_bias: conv(true),
-            decay: numbers(names.decay, parts.decay),
+            decay: numbers(names.decay, parts.decay).map(|decay| match names.decays {
+                true => Stored { pick: Pick::Logs, ..decay },
+                false => decay,
+            }),
             dt_bias: numbers(names.dt_bias, parts.dt_bias),
             skip: numbers(names.skip, parts.skip),
             gates: parts.gates.into_iter().map(|(name, shape)| at.numbers(&whole(name), shape)).collect(),
@@ -435,10 +441,14 @@ pub(crate) struct RecurrentNames {
     /// Where the convolution is stored in several tensors, one a part of its channels.
     pub conv_parts: &'static [&'static str],
     pub decay: &'static str,
+    /// Whether `A` itself is stored there, which is negative, not its logarithm.
+    pub decays: bool,
     pub dt_bias: &'static str,
     pub skip: &'static str,
     /// What stands before the names of what is only in some kinds.
     pub prefix: &'static str,
+    /// Those of them that have a whole name of their own.
+    pub others: &'static [(&'static str, &'static str)],
     pub norm: &'static str,
     pub out: &'static str,
 }

@@ -78,10 +78,14 @@ fn tensor(checkpoint: &Checkpoint, name: String, save_as: SaveAs) -> Result<Tens
         SaveError::Checkpoint(CheckpointError::Tensor { path, tensor, why })
     };
     let (stored, shape) = checkpoint.stored(&name).ok_or_else(|| bad("is missing".to_string()))?;
-    if matches!(stored, Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ) {
-        return Err(
-            bad("is stored in FP8, which is read but not written; take the unquantised checkpoint".to_string()),
-        );
+    let quantised = match stored {
+        Dtype::F8_E4M3 | Dtype::F8_E5M2 | Dtype::F8_E4M3FNUZ | Dtype::F8_E5M2FNUZ => Some("FP8"),
+        Dtype::F4 => Some("MXFP4"),
+        _ => None,
+    };
+    if let Some(kind) = quantised {
+        let why = format!("is stored in {kind}, which is read but not written; take the unquantised checkpoint");
+        return Err(bad(why));
     }
     let (shape, dtype, changed) = (shape.to_vec(), save_as.of(stored), checkpoint.changes(&name));
     let bytes = match dtype == stored {

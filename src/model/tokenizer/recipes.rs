@@ -128,7 +128,7 @@ pub(super) const RECIPES: &[Recipe] = &[
     recipe(&["llama-bpe", "llama3", "llama-v3"], &[Pattern(LLAMA3), Bytes]).ignoring_merges().with_bos(),
     recipe(&["falcon3"], &[Pattern(LLAMA3), Bytes]).ignoring_merges(),
     // OLMo 2's vocabulary is that of DBRX with other special tokens.
-    recipe(&["dbrx", "smaug-bpe"], &[Pattern(LLAMA3), Bytes]),
+    recipe(&["dbrx", "smaug-bpe", "glm4", "chatglm-bpe"], &[Pattern(LLAMA3), Bytes]),
     recipe(&["tekken"], &[Pattern(TEKKEN), Bytes]).ignoring_merges().with_bos(),
     recipe(&["gpt-4o", "llama4"], &[Pattern(O200K), Bytes]).ignoring_merges(),
     recipe(&["seed-coder"], &[Pattern(SEED), Bytes]),

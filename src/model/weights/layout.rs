@@ -79,7 +79,7 @@ fn prefix(tensors: &Tensors, checkpoint: &Checkpoint) -> String {
 /// How a model's tensors are named and laid out in a checkpoint.
 pub(super) fn tensors_of(arch: &Arch, checkpoint: &Checkpoint) -> &'static Tensors {
     match (checkpoint, &arch.family.gguf) {
-        (Checkpoint::Gguf(_), Some(gguf)) => &gguf.tensors,
+        (Checkpoint::Gguf(_), Some(gguf)) => arch.stored.unwrap_or(&gguf.tensors),
         _ => arch.stored.unwrap_or(&arch.family.tensors),
     }
 }
@@ -103,11 +103,11 @@ pub(in crate::model) const BUFFERS: &[&str] = &[
     "self_attn.query_decay",
     "self_attn.key_decay",
     "self_attn.diagonal_decay",
-    ROPE_FREQS,
+    // Of GGUF files; [`super::gguf_config`] reads them.
+    "rope_freqs.weight",
+    "rope_factors_long.weight",
+    "rope_factors_short.weight",
 ];
-
-/// A GGUF file's frequencies, which [`super::gguf_config`] reads.
-const ROPE_FREQS: &str = "rope_freqs.weight";
 
 impl<'a> Layout<'a> {
     pub fn new(arch: &'a Arch, checkpoint: &'a Checkpoint) -> Self {
@@ -265,7 +265,11 @@ impl<'a> Layout<'a> {
         let unused = names.filter(|name| !known.contains(name) && !BUFFERS.iter().any(|b| name.ends_with(b)));
         let unused = unused.filter(|name| !self.checkpoint.is_scale(name));
         let layers = self.layers_prefix();
-        let (inside, outside): (Vec<String>, Vec<String>) = unused.partition(|name| name.starts_with(&layers));
+        let all = self.arch.n_layers..self.arch.n_layers.saturating_add(self.arch.further);
+        let further =
+            |rest: &str| rest.split_once('.').and_then(|(l, _)| l.parse().ok()).is_some_and(|l| all.contains(&l));
+        let inside = |name: &String| name.strip_prefix(&layers).is_some_and(|rest| !further(rest));
+        let (inside, outside): (Vec<String>, Vec<String>) = unused.partition(inside);
         if let Some(tensor) = inside.into_iter().next() {
             let why = match self.checkpoint {
                 Checkpoint::Safetensors(_) => {
@@ -382,6 +386,22 @@ impl LayerLayout<'_> {
         stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::Turned { rows, columns })
     }
 
+    /// Each matrix of a stack `[n, inputs, outputs]` that is stored under this name as it is, turned, without bias.
+    pub fn turned_each(&self, name: &str, shape: [usize; 3]) -> LinearSpec {
+        let weight = stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::TurnedEach);
+        LinearSpec { weight, bias: None, scales: Scales::default() }
+    }
+
+    /// All matrices of a stack `[n, outputs, inputs]` that is stored under this name as it is, without bias.
+    pub fn each(&self, name: &str, shape: [usize; 3]) -> LinearSpec {
+        let rows = std::iter::once(0..shape[0] * shape[1]).collect();
+        LinearSpec {
+            weight: stored(format!("{}{name}", self.prefix), shape.to_vec(), Pick::Rows(rows)),
+            bias: None,
+            scales: Scales::default(),
+        }
+    }
+
     /// A part of one matrix of a stack `[n, rows, columns]`, and of its bias `[n, outputs]`, which is called as the stack is.
     pub fn in_stack(
         &self,
@@ -403,7 +423,8 @@ impl LayerLayout<'_> {
             Part::Columns(ranges) => ranges,
         };
         let of_bias = || Pick::Flat(ranges.iter().map(|r| one * outputs + r.start..one * outputs + r.end).collect());
-        let bias = bias.then(|| stored(format!("{name}_bias"), vec![n, outputs], of_bias()));
+        let bias_name = name.strip_suffix(".weight").map_or(format!("{name}_bias"), |stem| format!("{stem}.bias"));
+        let bias = bias.then(|| stored(bias_name, vec![n, outputs], of_bias()));
         LinearSpec { weight: stored(name, vec![n, rows, columns], pick), bias, scales: Scales::default() }
     }
 

@@ -205,7 +205,6 @@ fn ways_of_quantising_that_are_not_read_say_which_and_what_to_take() {
         ("gptq", json!({ "quant_method": "gptq", "bits": 4 })),
         ("awq", json!({ "quant_method": "awq", "bits": 4 })),
         ("bitsandbytes", json!({ "quant_method": "bitsandbytes", "load_in_4bit": true })),
-        ("mxfp4", json!({ "quant_method": "mxfp4" })),
         ("hqq", json!({ "quant_method": "hqq" })),
         ("torchao", json!({ "quant_method": "torchao" })),
         ("fp8 e5m2", json!({ "quant_method": "fp8", "fmt": "e5m2" })),
@@ -224,4 +223,147 @@ fn ways_of_quantising_that_are_not_read_say_which_and_what_to_take() {
         let config = json!({ "quant_method": "fp8", "weight_block_size": size });
         unopened(Folder::of("llama").key("quantization_config", config).path(), &["rows and columns of a block"]);
     }
+}
+
+/// The shapes of a GPT-OSS of whole blocks, by the ends of names.
+const GPT_OSS: [(&str, &[usize]); 20] = [
+    ("input_layernorm.weight", &[64]),
+    ("self_attn.q_proj.weight", &[64, 64]),
+    ("self_attn.q_proj.bias", &[64]),
+    ("self_attn.k_proj.weight", &[32, 64]),
+    ("self_attn.k_proj.bias", &[32]),
+    ("self_attn.v_proj.weight", &[32, 64]),
+    ("self_attn.v_proj.bias", &[32]),
+    ("self_attn.o_proj.weight", &[64, 64]),
+    ("self_attn.o_proj.bias", &[64]),
+    ("self_attn.sinks", &[4]),
+    ("post_attention_layernorm.weight", &[64]),
+    ("mlp.router.weight", &[4, 64]),
+    ("mlp.router.bias", &[4]),
+    ("mlp.experts.gate_up_proj", &[4, 64, 192]),
+    ("mlp.experts.gate_up_proj_bias", &[4, 192]),
+    ("mlp.experts.down_proj", &[4, 96, 64]),
+    ("mlp.experts.down_proj_bias", &[4, 64]),
+    ("embed_tokens.weight", &[64, 64]),
+    ("norm.weight", &[64]),
+    ("lm_head.weight", &[64, 64]),
+];
+
+/// Weights of such a model, from no checkpoint.
+fn gpt_oss() -> Tensors {
+    let mut state = 1u32;
+    let mut next = || {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as f32 / (1 << 23) as f32 - 1.0
+    };
+    let mut tensors = Tensors::new();
+    for (end, shape) in GPT_OSS {
+        let names = match end {
+            "embed_tokens.weight" | "norm.weight" => vec![format!("model.{end}")],
+            "lm_head.weight" => vec![end.to_string()],
+            _ => (0..4).map(|l| format!("model.layers.{l}.{end}")).collect(),
+        };
+        for name in names {
+            let values: Vec<f32> = (0..shape.iter().product()).map(|_| next() * 0.3).collect();
+            tensors.insert(name, Stored::floats(shape, &values));
+        }
+    }
+    tensors
+}
+
+/// The number of half a byte in E2M1, by the format's definition.
+fn e2m1(half: u8) -> f32 {
+    let (exponent, mantissa) = (i32::from(half >> 1 & 3), f32::from(half & 1));
+    let size = if exponent == 0 { mantissa / 2.0 } else { (1.0 + mantissa / 2.0) * 2f32.powi(exponent - 1) };
+    if half >> 3 == 0 { size } else { -size }
+}
+
+/// Such weights with their experts quantised as OpenAI's checkpoints are, and the numbers that these are.
+fn packed(tensors: &Tensors) -> (Tensors, Tensors) {
+    let (mut stored, mut plain) = (tensors.clone(), tensors.clone());
+    for (name, tensor) in tensors.iter().filter(|(name, t)| name.contains("experts") && t.shape.len() == 3) {
+        let [n, inputs, outputs] = tensor.shape[..] else { panic!("a stack") };
+        let (values, mut numbers) = (tensor.values(), vec![0f32; n * inputs * outputs]);
+        let (mut blocks, mut scales) = (Vec::new(), Vec::new());
+        for (matrix, column) in (0..n).flat_map(|m| (0..outputs).map(move |c| (m, c))) {
+            for block in 0..inputs / 32 {
+                let at = |i: usize| (matrix * inputs + block * 32 + i) * outputs + column;
+                let largest = (0..32).map(|i| values[at(i)].abs()).fold(0f32, f32::max);
+                let exponent = largest.log2().floor() as i32 - 2;
+                let nearest = |x: f32| {
+                    let off = |half: &u8| (e2m1(*half) * 2f32.powi(exponent) - x).abs();
+                    (0..16).min_by(|a, b| off(a).total_cmp(&off(b))).expect("a half")
+                };
+                let halves: Vec<u8> = (0..32).map(|i| nearest(values[at(i)])).collect();
+                (0..32).for_each(|i| numbers[at(i)] = e2m1(halves[i]) * 2f32.powi(exponent));
+                blocks.extend(halves.chunks(2).map(|two| two[0] | two[1] << 4));
+                scales.push((exponent + 127) as u8);
+            }
+        }
+        let shape = vec![n, outputs, inputs / 32];
+        plain.insert(name.clone(), Stored::floats(&tensor.shape, &numbers));
+        stored.remove(name);
+        let bytes = |shape: Vec<usize>, data: Vec<u8>| Stored { dtype: Dtype::U8, shape, data };
+        stored.insert(format!("{name}_blocks"), bytes([&shape[..], &[16]].concat(), blocks));
+        stored.insert(format!("{name}_scales"), bytes(shape, scales));
+    }
+    (stored, plain)
+}
+
+/// A folder of such weights.
+fn gpt_oss_folder(tensors: Tensors, quantised: bool) -> Folder {
+    let folder = Folder::of("families/gpt_oss").weights(|t| *t = tensors);
+    let folder = folder.key("hidden_size", json!(64)).key("intermediate_size", json!(96));
+    let config = json!({ "quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"] });
+    if quantised { folder.key("quantization_config", config) } else { folder }
+}
+
+#[test]
+fn experts_in_mxfp4_are_the_numbers_that_they_stand_for() {
+    let exact = gpt_oss();
+    let (stored, plain) = packed(&exact);
+    let prompts = prompts("families/gpt_oss");
+    let [expected, before] = [&plain, &exact].map(|t| logits(&open(gpt_oss_folder(t.clone(), false).path()), &prompts));
+    assert_ne!(expected, before, "quantisation rounds");
+    let folder = gpt_oss_folder(stored, true);
+    let found = open(folder.path());
+    assert_eq!(logits(&found, &prompts), expected);
+    let [said] = &found.warnings[..] else { panic!("{:?}", found.warnings) };
+    assert!(said.contains("quantised (mxfp4)"), "{said}");
+    let options = Options { max_memory: Some(1000), ..Options::default() };
+    let streamed = Model::open(folder.path().to_str().expect("UTF-8"), &options).expect("a sound model");
+    assert!(streamed.decoder.streamed());
+    assert_eq!(logits(&streamed, &prompts), expected);
+    assert_eq!(logits(&open(folder.sharded().path()), &prompts), expected);
+}
+
+#[test]
+fn blocks_and_scales_that_do_not_fit_are_named() {
+    const NAME: &str = "model.layers.2.mlp.experts.down_proj";
+    let (stored, _) = packed(&gpt_oss());
+    let changed = |change: &dyn Fn(&mut Tensors)| {
+        let mut tensors = stored.clone();
+        change(&mut tensors);
+        gpt_oss_folder(tensors, true)
+    };
+    let (blocks, scales) = (format!("{NAME}_blocks"), format!("{NAME}_scales"));
+    let gone = changed(&|t| drop(t.remove(&scales)));
+    unopened(gone.path(), &[NAME, &scales, "MXFP4 without scales", "take the unquantised checkpoint or a GGUF"]);
+    let bytes =
+        |shape: &[usize]| Stored { dtype: Dtype::U8, shape: shape.to_vec(), data: vec![120; shape.iter().product()] };
+    for shape in [vec![4, 64, 2], vec![4, 3, 64], vec![4, 192], vec![2, 64, 3]] {
+        let other = changed(&|t| drop(t.insert(scales.clone(), bytes(&shape))));
+        unopened(other.path(), &[&scales, "[4, 64, 3]"]);
+    }
+    let floats = Stored::floats(&[4, 64, 3], &[1.0; 768]);
+    unopened(changed(&|t| drop(t.insert(scales.clone(), floats.clone()))).path(), &[&scales, "F32", "U8 [4, 64, 3]"]);
+    let wide = changed(&|t| {
+        t.insert(blocks.clone(), bytes(&[4, 64, 6, 16]));
+        t.insert(scales.clone(), bytes(&[4, 64, 6]));
+    });
+    unopened(wide.path(), &[NAME, "[4, 192, 64]", "[4, 96, 64]"]);
+    let narrow = changed(&|t| drop(t.insert(blocks.clone(), bytes(&[4, 64, 6, 8]))));
+    unopened(narrow.path(), &[&blocks, "[4, 64, 6, 8]", "[matrices, out, blocks, 16]"]);
+    let nan = changed(&|t| t.get_mut(&scales).expect("scales").data[7] = 255);
+    unread(nan.path(), &[NAME, "not finite"]);
 }

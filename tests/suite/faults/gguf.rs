@@ -121,7 +121,10 @@ fn a_gguf_file_cut_short_anywhere_is_refused() {
 
 #[test]
 fn a_gguf_architecture_that_is_unknown_is_answered_with_the_known() {
-    refused_gguf(&llama_tensors(llama_keys("rwkv6")), &["`rwkv6`", "llama, qwen2, qwen3, gemma3"]);
+    refused_gguf(
+        &llama_tensors(llama_keys("rwkv6")),
+        &["`rwkv6`", " llama, ", " qwen2, qwen3, gemma, gemma2, gemma3, ", " gpt-oss, "],
+    );
 }
 
 #[test]
