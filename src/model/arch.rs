@@ -173,6 +173,8 @@ impl Layer {
 pub struct Arch {
     pub family: &'static Family,
     pub d_model: usize,
+    /// How wide the tables of tokens are, where they are not as wide as the model: a matrix leads from them to it, and one back.
+    pub d_embed: Option<usize>,
     pub n_layers: usize,
     pub n_heads: usize,
     pub n_kv_heads: usize,
@@ -232,6 +234,7 @@ impl Arch {
         Arch {
             family,
             d_model,
+            d_embed: None,
             n_layers: layers.len(),
             // Tables of heads have one column at least.
             n_heads: recurrent.max(1),
@@ -305,6 +308,11 @@ impl Arch {
         self.factors(layer, channel).map(|factors| factors.added).or(self.residual_scale)
     }
 
+    /// Whether a norm stands before the unembedding.
+    pub(super) fn norms_at_end(&self) -> bool {
+        self.stream != Stream::Normed
+    }
+
     /// Whether norms stand before mixers and channels.
     pub(super) fn norms_before(&self) -> bool {
         self.placement.before() && self.stream != Stream::Normed
@@ -365,6 +373,7 @@ impl Arch {
     pub fn check(&self) -> Result<(), String> {
         let positive =
             [("d_model", self.d_model), ("layers", self.n_layers), ("vocabulary", self.vocab), ("context", self.n_ctx)];
+        let positive = positive.into_iter().chain(self.d_embed.map(|n| ("the width of embeddings", n)));
         for (name, n) in positive {
             if n == 0 || n > 1 << 26 {
                 return Err(format!("{name} is {n}, which no model has"));
@@ -395,6 +404,9 @@ impl Arch {
                 positive_if_any("the share of what a part reads", Some(kept))?;
                 positive_if_any("the share of what a part gives", Some(added))?;
             }
+        }
+        if !self.norms_at_end() && self.logit_scale != 1.0 {
+            return Err("logits are multiplied by the final norm, and there is none".to_string());
         }
         if self.stream != Stream::Sum && (self.parallel || self.placement != NormPlacement::Before) {
             return Err("a residual stream that is no sum has one part after another, with a norm for each".to_string());

@@ -336,10 +336,17 @@ pub fn load(
         None if places.first().same_device(places.last()) => embed.clone(),
         None => table(&ends.embed, places.last()),
     };
+    let (embed, unembed) = match &ends.led {
+        Some([into, out]) => {
+            let (into, out) = (source.whole(into, places.first())?, source.whole(out, places.last())?);
+            (embed.led_by(into), unembed.led_by(out))
+        }
+        None => (embed, unembed),
+    };
     let positions = ends.positions.as_ref().map(|stored| table(stored, places.first()));
     let (at_first, at_last) =
         (source.loader(Upload::in_order(places.first())), source.loader(Upload::in_order(places.last())));
-    let (embed_norm, final_norm) = (at_first.norm_if(&ends.embed_norm)?, at_last.norm(&ends.final_norm)?);
+    let (embed_norm, final_norm) = (at_first.norm_if(&ends.embed_norm)?, at_last.norm_if(&ends.final_norm)?);
     let unembed_bias = at_last.numbers_if(&ends.unembed_bias)?;
     let per_layer = ends.per_layer.as_ref().map(|(stored, norm)| -> Result<TokenEmbedding, WeightsError> {
         Ok(TokenEmbedding { table: table(stored, places.first()), norm: at_first.norm(norm)? })

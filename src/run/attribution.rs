@@ -224,7 +224,9 @@ impl<'a> Attributions<'a> {
     fn biases(&self) -> Result<Vec<f64>> {
         let (own, mean) = self.decoder.unembedding_bias(&self.tokens)?;
         let mut biases: Vec<f64> = own.into_iter().map(f64::from).chain([mean]).collect();
-        let Some(bias) = &self.decoder.final_norm.bias else { return Ok(biases) };
+        let Some(bias) = self.decoder.final_norm.as_ref().and_then(|norm| norm.bias.as_ref()) else {
+            return Ok(biases);
+        };
         let bias: Vec<f32> = bias.to_dtype(candle_core::DType::F32)?.to_vec1()?;
         let rows: Vec<Vec<f32>> = self.decoder.unembedding(&self.tokens)?.to_vec2()?;
         biases.iter_mut().zip(rows).for_each(|(sum, row)| *sum += dot(&row, &bias));
@@ -419,8 +421,9 @@ impl Soft {
 
 /// Rows of the unembedding as directions of the stream before the final norm. `[rows, d_model]`, f32
 fn through_norm(decoder: &Decoder, rows: &Tensor) -> Result<Tensor> {
-    let directions = rows.broadcast_mul(&decoder.final_norm.weight)?;
-    match decoder.final_norm.by.kind {
+    let Some(norm) = &decoder.final_norm else { return Ok(rows.clone()) };
+    let directions = rows.broadcast_mul(&norm.weight)?;
+    match norm.by.kind {
         NormKind::Rms => Ok(directions),
         NormKind::Layer => directions.broadcast_sub(&directions.mean_keepdim(1)?),
     }

@@ -298,3 +298,18 @@ fn every_family_is_tested_described_and_counted() {
     let plain = readme.split_whitespace().collect::<Vec<_>>().join(" ");
     assert!(plain.contains(&sentence), "the README does not say: {sentence}");
 }
+
+#[test]
+fn what_edges_cannot_tell_apart_is_refused_by_name() {
+    use gatelens::plan::Graph;
+    for (family, why) in [
+        ("deepseek_v32", "layer 0 chooses the keys that it sees by an indexer"),
+        ("diffllama", "layer 0 has heads that are differences of two patterns"),
+        ("opt_350m", "is normed itself in every layer"),
+        ("minimax", "goes on from what each part reads"),
+        ("mamba2", "layer 0 has a recurrent mixer"),
+    ] {
+        let refused = Graph::there(&open(&format!("families/{family}")).decoder.arch).expect_err(family);
+        assert!(refused.contains(why), "{family}: {refused}");
+    }
+}

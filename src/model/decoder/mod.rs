@@ -41,7 +41,8 @@ pub struct Decoder {
     pub(super) embed_norm: Option<NormWeights>,
     /// `[skipped + n_ctx, d_model]` where positions are learned.
     pub(super) positions: Option<Table>,
-    pub(crate) final_norm: NormWeights,
+    /// None where the residual stream is normed in every layer.
+    pub(crate) final_norm: Option<NormWeights>,
     /// `[vocab, d_model]`; the embedding itself where the two are tied.
     pub(super) unembed: Table,
     /// What each token's logit has besides. `[vocab]`, f32
@@ -417,11 +418,7 @@ impl Decoder {
     /// If candle fails.
     pub fn vocabulary(&self, rows: &Tensor) -> Result<Tensor> {
         let rows = moved(rows, self.places.last())?.to_dtype(DType::F32)?;
-        let rows = match self.final_norm.by.kind {
-            NormKind::Rms => rows,
-            NormKind::Layer => rows.broadcast_sub(&rows.mean_keepdim(1)?)?,
-        };
-        let gained = rows.broadcast_mul(&self.final_norm.weight)?.to_dtype(self.dtype)?;
+        let gained = self.through_final_norm(&rows)?.to_dtype(self.dtype)?;
         self.unembed.product(&gained.contiguous()?)?.to_dtype(DType::F32)
     }
 
@@ -511,7 +508,16 @@ impl Decoder {
     /// If candle fails.
     pub fn final_norm(&self, resid: &Tensor) -> Result<Tensor> {
         // Without layers on the last device, no layer has brought the residual stream there.
-        norm(&moved(resid, self.places.last())?, Some(&self.final_norm))
+        norm(&moved(resid, self.places.last())?, self.final_norm.as_ref())
+    }
+
+    /// Rows through the final norm's gain, centred where it centres, but not through its scale. `[rows, d_model]`, f32
+    fn through_final_norm(&self, rows: &Tensor) -> Result<Tensor> {
+        let Some(norm) = &self.final_norm else { return Ok(rows.clone()) };
+        match norm.by.kind {
+            NormKind::Rms => rows.broadcast_mul(&norm.weight),
+            NormKind::Layer => rows.broadcast_sub(&rows.mean_keepdim(1)?)?.broadcast_mul(&norm.weight),
+        }
     }
 
     /// Logits of normed residual streams, of all tokens or of some. `[rows, tokens]`

@@ -18,6 +18,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     prefix: "transformer.",
     embed: "wte",
     embed_norm: "",
+    led: [""; 2],
     positions: "wpe",
     final_norm: "ln_f",
     unembed: &["lm_head"],

@@ -14,6 +14,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     prefix: "",
     embed: "token_embd",
     embed_norm: "token_embd_norm",
+    led: [""; 2],
     positions: "position_embd",
     final_norm: "output_norm",
     unembed: &["output"],

@@ -28,6 +28,7 @@ pub(super) const TENSORS: Tensors = Tensors {
     prefix: "model.",
     embed: "embed_tokens",
     embed_norm: "",
+    led: [""; 2],
     positions: "",
     final_norm: "norm",
     unembed: &["lm_head"],

@@ -221,6 +221,8 @@ pub(crate) struct Tensors {
     pub embed: &'static str,
     /// Of the norm of the embedding, where there is one.
     pub embed_norm: &'static str,
+    /// Of the matrices from the embedding to the model and from it to the unembedding, where their widths differ.
+    pub led: [&'static str; 2],
     /// Of the positions, where they are learned.
     pub positions: &'static str,
     pub final_norm: &'static str,

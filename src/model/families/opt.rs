@@ -1,7 +1,7 @@
 //! OPT: layer norms, biases everywhere, ReLUs, learned positions of which the first two rows stand for none.
 
 use super::{Family, Names, Tensors, llama, rotary};
-use crate::model::arch::{Arch, Norm, Positions};
+use crate::model::arch::{Arch, Norm, Positions, Stream};
 use crate::model::channel::MlpWeights;
 use crate::model::config::{ConfigError, Reader};
 use crate::model::mixer::AttentionWeights;
@@ -12,6 +12,7 @@ pub(super) static OPT: Family = Family::new("opt", describe, TENSORS);
 const TENSORS: Tensors = Tensors {
     prefix: "model.decoder.",
     positions: "embed_positions",
+    led: ["project_in", "project_out"],
     final_norm: "final_layer_norm",
     layer: LAYER,
     ..llama::TENSORS
@@ -28,11 +29,11 @@ pub(super) const LAYER: Names = Names {
 
 fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     // The 350M alone norms the sum of both, and has embeddings of another width.
-    r.require("do_layer_norm_before", &json!(true))?;
+    let stream = if r.flag("do_layer_norm_before", true)? { Stream::Sum } else { Stream::Normed };
     r.require("_remove_final_layer_norm", &json!(false))?;
     r.require("layer_norm_elementwise_affine", &json!(true))?;
     let d_model = r.size("hidden_size")?;
-    r.require("word_embed_proj_dim", &json!(d_model))?;
+    let d_embed = r.opt_size("word_embed_proj_dim")?.filter(|n| *n != d_model);
     r.pass_over(&["dropout", "layerdrop", "init_std"]);
     let bias = r.flag("enable_bias", true)?;
     let own = rotary::Own { qkv_bias: bias, out_bias: bias, mlp_bias: bias, ..own() };
@@ -48,7 +49,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         n_ctx: r.size("max_position_embeddings")?,
     };
     let arch = rotary::of_sizes(r, &own, &sizes)?;
-    Ok(Arch { positions: Positions::Learned { skipped: 2 }, ..arch })
+    Ok(Arch { positions: Positions::Learned { skipped: 2 }, stream, d_embed, ..arch })
 }
 
 /// What XGLM has too.

@@ -669,13 +669,7 @@ impl RecurrentWeights {
                 Ok((Tensor::cat(&[&all(&c)?, &all(&b)?, &decay, &(dt * mixed)?], 1)?, Some(past)))
             }
             Kind::Lightning { heads, d_head, activation, slope, .. } => {
-                let (mixed, rows) = (ops::activate(mixed, activation)?, mixed.dim(0)?);
-                let rate = |h: usize| 2f64.powf(-8.0 * (h + 1) as f64 / heads as f64) * slope;
-                let decay: Vec<f32> = (0..heads).map(|h| (-rate(h)).exp() as f32).collect();
-                let decay = Tensor::from_vec(decay, (1, heads), mixed.device())?;
-                let decay = spread(&decay, d_head)?.broadcast_as((rows, heads * d_head))?;
-                let part = |i: usize| mixed.narrow(1, i * heads * d_head, heads * d_head);
-                Ok((Tensor::cat(&[&part(0)?, &part(1)?, &decay, &part(2)?], 1)?, None))
+                lightning(&ops::activate(mixed, activation)?, [heads, d_head], slope)
             }
             Kind::Lru { width, blocks, .. } => {
                 let gate = |i: usize| -> Result<Tensor> {
@@ -719,6 +713,17 @@ impl RecurrentWeights {
             Kind::Short { .. } | Kind::Wkv { .. } | Kind::Dynamic(_) => Ok(given.clone()),
         }
     }
+}
+
+/// The row of lightning attention: queries, keys and values one after another, and a decay of each head that is always the same.
+fn lightning(mixed: &Tensor, [heads, d_head]: [usize; 2], slope: f64) -> Result<(Tensor, Option<Tensor>)> {
+    let width = heads * d_head;
+    let rate = |h: usize| 2f64.powf(-8.0 * (h + 1) as f64 / heads as f64) * slope;
+    let decay: Vec<f32> = (0..heads).map(|h| (-rate(h)).exp() as f32).collect();
+    let decay = spread(&Tensor::from_vec(decay, (1, heads), mixed.device())?, d_head)?;
+    let decay = decay.broadcast_as((mixed.dim(0)?, width))?;
+    let part = |i: usize| mixed.narrow(1, i * width, width);
+    Ok((Tensor::cat(&[&part(0)?, &part(1)?, &decay, &part(2)?], 1)?, None))
 }
 
 /// The row of a gated delta rule: with the decay `d` and how much is written `w`, what is at `k` is replaced by `v` as far as `w`

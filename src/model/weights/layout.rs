@@ -49,9 +49,11 @@ pub(super) type LayerSpec = LayerWeights<Located>;
 /// Where the ends of the model are stored.
 pub(super) struct EndSpec {
     pub embed: Stored,
+    /// What leads from the tables' width to the model's, `[d_model, d_embed]`: for the embedding and for the unembedding.
+    pub led: Option<[Stored; 2]>,
     pub embed_norm: Option<NormSpec>,
     pub positions: Option<Stored>,
-    pub final_norm: NormSpec,
+    pub final_norm: Option<NormSpec>,
     pub unembed: Option<Stored>,
     /// The bias of logits.
     pub unembed_bias: Option<Stored>,
@@ -145,7 +147,11 @@ impl<'a> Layout<'a> {
 
     /// A table with a row for every token.
     fn table(&self, name: &str) -> Stored {
-        stored(format!("{name}.weight"), vec![self.arch.vocab, self.arch.d_model], Pick::All)
+        stored(
+            format!("{name}.weight"),
+            vec![self.arch.vocab, self.arch.d_embed.unwrap_or(self.arch.d_model)],
+            Pick::All,
+        )
     }
 
     /// Where an unembedding of its own is stored, if there is one.
@@ -167,7 +173,12 @@ impl<'a> Layout<'a> {
             embed: self.embed(),
             embed_norm: a.embed_norm.map(|of| norm(of, self.tensors.embed_norm)),
             positions,
-            final_norm: NormSpec { scale: a.logit_scale, ..final_norm },
+            final_norm: a.norms_at_end().then_some(NormSpec { scale: a.logit_scale, ..final_norm }),
+            led: a.d_embed.map(|n| {
+                let [into, out] = self.tensors.led.map(|name| format!("{}.weight", self.at(name)));
+                let turned = Pick::Turned { rows: 0..n, columns: std::iter::once(0..a.d_model).collect() };
+                [stored(into, vec![a.d_model, n], Pick::All), stored(out, vec![n, a.d_model], turned)]
+            }),
             unembed: (!a.tied).then(|| self.own_unembed()),
             unembed_bias: a.unembed_bias.then(bias),
             per_layer: a.per_layer.map(|of| {
@@ -297,16 +308,17 @@ impl EndSpec {
     /// The same of a model without weights: norms multiply by their scale alone, and logits have no bias.
     pub(super) fn without_numbers(self) -> Self {
         let plain = |norm: NormSpec| NormSpec { weight: None, bias: None, ..norm };
-        let (embed_norm, final_norm) = (self.embed_norm.map(plain), plain(self.final_norm));
+        let (embed_norm, final_norm) = (self.embed_norm.map(plain), self.final_norm.map(plain));
         let per_layer = self.per_layer.map(|(table, norm)| (table, plain(norm)));
-        EndSpec { embed_norm, final_norm, unembed_bias: None, per_layer, scalars: Vec::new(), ..self }
+        EndSpec { embed_norm, final_norm, led: None, unembed_bias: None, per_layer, scalars: Vec::new(), ..self }
     }
 
     /// Everything that the ends read.
     fn stored(&self) -> impl Iterator<Item = &Stored> {
-        let norms = self.final_norm.stored().chain(self.embed_norm.iter().flat_map(NormSpec::stored));
+        let norms = self.final_norm.iter().chain(&self.embed_norm).flat_map(NormSpec::stored);
         let per_layer = self.per_layer.iter().flat_map(|(table, norm)| std::iter::once(table).chain(norm.stored()));
-        let tables = std::iter::once(&self.embed).chain(&self.positions).chain(&self.unembed);
+        let tables = std::iter::once(&self.embed).chain(self.led.iter().flatten());
+        let tables = tables.chain(&self.positions).chain(&self.unembed);
         tables.chain(&self.unembed_bias).chain(norms).chain(per_layer).chain(&self.scalars)
     }
 }

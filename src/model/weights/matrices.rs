@@ -4,6 +4,7 @@ use super::layout::LinearSpec;
 use super::{WeightReader, WeightsError};
 use crate::model::checkpoint::{Pick, Stored};
 use crate::model::decoder::Decoder;
+use crate::ops;
 use std::ops::Range;
 
 /// A matrix of a checkpoint.
@@ -99,6 +100,11 @@ impl Decoder {
     /// If they cannot be read.
     pub fn both_tables(&self, tokens: Range<usize>) -> Result<[Vec<f32>; 2], WeightsError> {
         let ends = self.embed.source().layout().ends();
+        if ends.led.is_some() {
+            // Entries come by way of a matrix, which the tables know.
+            let ids: Vec<u32> = tokens.map(|token| token as u32).collect();
+            return Ok([ops::to_vec(&self.embed.rows(&ids)?)?, ops::to_vec(&self.unembed.rows(&ids)?)?]);
+        }
         let rows = |stored: &Stored| {
             let stored = Stored { pick: Pick::Rows(vec![tokens.clone()]), ..stored.clone() };
             self.embed.source().checkpoint.read(&stored)
