@@ -34,8 +34,10 @@ pub(super) fn widest(program: &Program) -> usize {
     let edited = plan.forks.iter().flat_map(|f| &f.edits).map(|e| e.site);
     // Those that are computed only where they are looked at.
     let looked_at = edited.chain(program.at_sites.iter().map(|r| r.site));
-    let extra = looked_at
-        .filter(|s| matches!(s.kind, SiteKind::HeadOut | SiteKind::ExpertOut | SiteKind::Scores | SiteKind::Pattern));
+    let extra = looked_at.filter(|s| {
+        use SiteKind::*;
+        matches!(s.kind, HeadOut | ExpertOut | Scores | Pattern | State)
+    });
     let longest = plan.prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
     extra.map(|site| site.width(arch, longest)).fold(arch.d_mlp.max(arch.d_model), usize::max)
 }
