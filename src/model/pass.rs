@@ -172,7 +172,7 @@ pub trait Hook {
     ///
     /// # Errors
     /// Whatever stops the pass.
-    fn stops(&self, _layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+    fn stops(&mut self, _layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
         Ok(Vec::new())
     }
 

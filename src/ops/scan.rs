@@ -287,8 +287,8 @@ impl CustomOp1 for Scan {
                 let rows: Vec<&[f32]> = span.rows.clone().map(|row| &values[row * width..(row + 1) * width]).collect();
                 let part = |row: usize| &upstream[(row * of.heads + head) * of.values..][..of.values];
                 let upstream: Vec<f32> = span.rows.clone().flat_map(|row| part(row).to_vec()).collect();
-                let mut none = vec![0f32; of.keys * of.values];
-                of.back(&rows, *head, (&none.clone(), false), &upstream, &mut none)
+                let [none, mut of_last] = [(); 2].map(|()| vec![0f32; of.keys * of.values]);
+                of.back(&rows, *head, (&none, false), &upstream, &mut of_last)
             })
             .collect();
         let mut found = vec![0f32; values.len()];

@@ -36,7 +36,7 @@ pub(super) fn widest(program: &Program) -> usize {
     let looked_at = edited.chain(program.at_sites.iter().map(|r| r.site));
     let extra = looked_at.filter(|s| {
         use SiteKind::*;
-        matches!(s.kind, HeadOut | MlpAct | ExpertOut | Scores | Pattern)
+        matches!(s.kind, HeadOut | MlpAct | ExpertOut | Scores | Pattern | State)
     });
     let longest = plan.prompts.iter().map(|p| p.ids.len()).max().unwrap_or(0);
     extra.map(|site| site.width(arch, longest)).fold(arch.d_mlp.max(arch.d_model), usize::max)

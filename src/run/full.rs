@@ -227,7 +227,7 @@ impl Hook for OneRun<'_, '_> {
         flat.reshape((n, heads, keys))
     }
 
-    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+    fn stops(&mut self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
         let every = (0..self.program.length(self.run)).collect();
         Ok(if self.wants(SiteKind::State.at(layer)) { vec![(0, every)] } else { Vec::new() })
     }

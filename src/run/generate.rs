@@ -41,7 +41,7 @@ pub struct Generation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub enum Steps {
     /// In the prompt alone: [`crate::plan::Positions::Last`] is the prompt's last position. The tokens that follow feel the
-    /// edits through the keys and values of the prompt.
+    /// edits through the keys and values of the prompt, and its last states.
     #[default]
     PromptOnly,
     /// In the prompt, and for each new token as well. Edits at [`crate::plan::Positions::Last`] and

@@ -106,8 +106,9 @@ struct State<'a> {
     writers: Writers<'a>,
     /// Scores and patterns of the layer at hand that are read or taken from, `[span rows, n_heads * keys]` on the host.
     opened: HashMap<(Run, Site), Vec<f32>>,
-    /// States of the layer at hand that are read or taken from, after these positions of the runs that have rows for them.
-    states: HashMap<Row, Vec<f32>>,
+    /// States of the layer at hand that are read or taken from, after these positions of the runs that have rows for them, as far as
+    /// they are in hand.
+    states: HashMap<Row, Option<Vec<f32>>>,
 }
 
 impl<'a> Batch<'a> {
@@ -361,34 +362,46 @@ impl<'a> State<'a> {
         found
     }
 
-    /// The rows of a layer after which states are read, edited or taken from, by the runs that have them; also runs in which edits of
-    /// the state hold before their own rows, and those whose last state is kept.
+    /// The rows of a layer whose states are read or taken from.
+    fn looked_up(&self, layer: usize) -> HashSet<Row> {
+        let (mut found, site) = (HashSet::new(), SiteKind::State.at(layer));
+        let mut look_up = |run: Run, positions: &[usize]| {
+            found.extend(positions.iter().map(|p| (self.owner(run, *p).0, *p)));
+        };
+        for read in self.reads.get(&site).into_iter().flatten() {
+            look_up(read.run, &read.positions);
+        }
+        for (_, edit) in self.edits.get(&site).into_iter().flatten() {
+            if let Made::Taken { donor, from } = &edit.made {
+                look_up(*donor, from);
+            }
+        }
+        found
+    }
+
+    /// The runs that stop for their states in a layer, and the positions after which they do: where these are looked up or edited. A
+    /// run with edits before its own rows, and one whose last state is kept, may stop nowhere.
     fn stopped(&self, layer: usize) -> BTreeMap<Run, BTreeSet<usize>> {
         let mut found: BTreeMap<Run, BTreeSet<usize>> = BTreeMap::new();
-        let mut stop = |run: Run, position: usize| {
-            found.entry(self.owner(run, position).0).or_default().insert(position);
-        };
-        let site = SiteKind::State.at(layer);
-        for read in self.reads.get(&site).into_iter().flatten() {
-            read.positions.iter().for_each(|p| stop(read.run, *p));
+        for (run, position) in self.states.keys() {
+            found.entry(*run).or_default().insert(*position);
         }
-        for (run, edit) in self.edits.get(&site).into_iter().flatten() {
-            if self.spans.contains_key(run) {
-                edit.positions.iter().for_each(|p| stop(*run, *p));
-            }
-            if let Made::Taken { donor, from } = &edit.made {
-                from.iter().for_each(|p| stop(*donor, *p));
-            }
-        }
-        for run in self.edits.get(&site).into_iter().flatten().map(|(run, _)| run) {
-            if self.spans.contains_key(run) {
-                found.entry(*run).or_default();
+        for (run, edit) in self.edits.get(&SiteKind::State.at(layer)).into_iter().flatten() {
+            if let Some(span) = self.spans.get(run) {
+                let own = edit.positions.iter().filter(|p| (span.start..span.keys()).contains(*p));
+                found.entry(*run).or_default().extend(own);
             }
         }
         for run in self.runs.iter().filter(|run| self.sweep.cache.is_some_and(|cache| cache.goes_on(**run))) {
             found.entry(self.last_owner(*run)).or_default();
         }
         found
+    }
+
+    /// A state that was looked up. Runs come in their order: it is in hand.
+    fn state(&self, row: &Row) -> Result<&[f32]> {
+        let state = self.states.get(row).and_then(Option::as_deref);
+        state.ok_or_else(|| candle_core::Error::Msg(format!("the state after {row:?} is not in hand")))
     }
 
     /// The run whose rows hold the last position of a run.
@@ -401,7 +414,7 @@ impl<'a> State<'a> {
         let mut edits = Vec::new();
         let take = |donor: Run, p: usize, columns: &[Range<usize>]| {
             let owner = self.owner(donor, p).0;
-            Ok(RowChange::Set(reading::pick(&self.states[&(owner, p)], columns).into()))
+            Ok(RowChange::Set(reading::pick(self.state(&(owner, p))?, columns).into()))
         };
         for (_, edit) in self.edits.get(&site).into_iter().flatten().filter(|(of, _)| *of == run) {
             edits.extend(row_edits(edit, |p| (p == position).then_some(0), take)?);
@@ -410,15 +423,16 @@ impl<'a> State<'a> {
     }
 
     /// Takes the readings of states that are all in hand once that of a row is.
-    fn read_states(&mut self, site: Site, row: Row) {
+    fn read_states(&mut self, site: Site, row: Row) -> Result<()> {
         for read in self.reads.get(&site).into_iter().flatten() {
             let rows: Vec<Row> = read.positions.iter().map(|p| (self.owner(read.run, *p).0, *p)).collect();
             // Runs come in their order, and so do their positions.
             if rows.iter().max() == Some(&row) {
-                let values: Vec<f32> = rows.iter().flat_map(|row| &self.states[row]).copied().collect();
-                self.found.push((read.readout, reading::of_rows(&read.take, &values, read.positions.len())));
+                let states = rows.iter().map(|row| self.state(row)).collect::<Result<Vec<_>>>()?;
+                self.found.push((read.readout, reading::of_rows(&read.take, &states.concat(), rows.len())));
             }
         }
+        Ok(())
     }
 
     /// Leaves keys and values in the cache. What a fork has no rows for here is its base's.
@@ -435,7 +449,7 @@ impl<'a> State<'a> {
         Ok(())
     }
 
-    /// Whether opened scores or patterns, or states, are read, or taken from.
+    /// Whether opened scores or patterns are read, or taken from.
     fn is_taken(&self, site: Site) -> bool {
         let taken = |(_, edit): &(Run, &Placed)| edit.donor().is_some();
         self.reads.contains_key(&site) || self.edits.get(&site).is_some_and(|edits| edits.iter().any(taken))
@@ -539,7 +553,8 @@ impl Hook for State<'_> {
         flat.reshape((n, heads, keys))
     }
 
-    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+    fn stops(&mut self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+        self.states = self.looked_up(layer).into_iter().map(|row| (row, None)).collect();
         let stopped = self.stopped(layer);
         let spans = self.order.iter().enumerate();
         Ok(spans.filter_map(|(i, run)| Some((i, stopped.get(run)?.iter().copied().collect()))).collect())
@@ -548,10 +563,10 @@ impl Hook for State<'_> {
     fn at_state(&mut self, site: Site, (span, position): (usize, usize), state: Tensor) -> Result<Tensor> {
         let row = (self.order[span], position);
         let state = self.edit_state(site, row, &state)?;
-        if self.is_taken(site) {
-            self.states.insert(row, ops::to_vec(&state)?);
+        if let Some(looked_up) = self.states.get_mut(&row) {
+            *looked_up = Some(ops::to_vec(&state)?);
+            self.read_states(site, row)?;
         }
-        self.read_states(site, row);
         Ok(state)
     }
 

@@ -11,8 +11,17 @@ use crate::site::SiteKind;
 use candle_core::{DType, Device, Result, Tensor};
 use std::collections::{BTreeMap, HashMap};
 
-/// Where one span stops: positions, each with whether the hook looks at the state after it.
-type Stops = BTreeMap<usize, bool>;
+/// Where one span stops, by position.
+type Stops = BTreeMap<usize, Stop>;
+
+/// Why a span stops at a position.
+#[derive(Clone, Copy, Default)]
+struct Stop {
+    /// The hook looks at the state.
+    looked: bool,
+    /// Another span goes on from it.
+    forked: bool,
+}
 
 /// A recurrence of a layer.
 pub(super) struct States<'a> {
@@ -52,11 +61,12 @@ impl States<'_> {
     }
 
     /// The spans that go in stretches: those that the hook names, and those whose state these go on from.
-    fn stops(&self, hook: &dyn Hook) -> Result<BTreeMap<usize, Stops>> {
+    fn stops(&self, hook: &mut dyn Hook) -> Result<BTreeMap<usize, Stops>> {
         let spans = &self.rows.spans;
         let looked = hook.stops(self.layer)?.into_iter().filter(|(span, _)| !spans[*span].rows.is_empty());
+        let stop = Stop { looked: true, forked: false };
         let mut found: BTreeMap<usize, Stops> =
-            looked.map(|(span, at)| (span, at.into_iter().map(|p| (p, true)).collect())).collect();
+            looked.map(|(span, at)| (span, at.into_iter().map(|p| (p, stop)).collect())).collect();
         for i in (0..spans.len()).rev().filter(|i| spans[*i].start > 0) {
             if !found.contains_key(&i) || hook.state_before(self.layer, i)?.is_some() {
                 continue;
@@ -64,7 +74,7 @@ impl States<'_> {
             let row = last_before(&spans[i])?;
             let base = spans.partition_point(|span| span.rows.end <= row);
             let position = spans[base].start + row - spans[base].rows.start;
-            found.entry(base).or_default().entry(position).or_insert(false);
+            found.entry(base).or_default().entry(position).or_default().forked = true;
         }
         Ok(found)
     }
@@ -87,7 +97,7 @@ impl States<'_> {
             },
         };
         let (mut at, mut begun, mut parts) = (0, false, Vec::with_capacity(stops.len() + 1));
-        for (position, looked) in stops {
+        for (position, Stop { looked, forked }) in stops {
             let stop = position - span.first();
             let rows = packed.narrow(0, span.rows.start + at, stop + 1 - at)?;
             let (given, after) = ops::stretch(&rows, &state, begun, self.of)?;
@@ -96,7 +106,9 @@ impl States<'_> {
                 parts.push(given.narrow(0, 0, stop - at)?);
             }
             state = if *looked { self.looked_at((i, *position), &after, hook)? } else { after };
-            ends.insert(span.rows.start + stop, state.clone());
+            if *forked {
+                ends.insert(span.rows.start + stop, state.clone());
+            }
             (at, begun) = (stop, true);
         }
         let rows = packed.narrow(0, span.rows.start + at, span.rows.len() - at)?;

@@ -321,7 +321,7 @@ impl Hook for Pass<'_> {
         ops::edit(&flat, &self.row_edits(&self.streams[span], site, 0))?.reshape(shape)
     }
 
-    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+    fn stops(&mut self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
         let site = SiteKind::State.at(layer);
         let at = |s: &Stream| s.edits.iter().any(|e| e.placed.site == site).then(|| s.position());
         Ok(self.streams.iter().enumerate().map(|(row, s)| (row, at(s).into_iter().collect())).collect())

@@ -170,7 +170,7 @@ impl Hook for Pass<'_, '_> {
         self.tapped(site, Some(span), x)?.reshape((n, heads, keys))
     }
 
-    fn stops(&self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
+    fn stops(&mut self, layer: usize) -> Result<Vec<(usize, Vec<usize>)>> {
         let stopped = |run: &Run| self.stopped(SiteKind::State.at(layer), *run).into_iter().collect::<Vec<_>>();
         let each = self.batch.runs.iter().map(stopped).enumerate();
         Ok(each.filter(|(_, positions)| !positions.is_empty()).collect())
