@@ -51,7 +51,9 @@ mod size;
 mod wavefront;
 mod writers;
 
-pub use attribution::{direction_of_z, directions_of_neurons, directions_of_stream, writes_of_heads};
+pub use attribution::{
+    direction_of_gates, direction_of_z, directions_of_neurons, directions_of_stream, directions_of_z, writes_of_heads,
+};
 pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]
 pub(crate) use end::log_sum_exp;

@@ -378,13 +378,22 @@ impl Decoder {
     /// # Errors
     /// If candle fails.
     pub fn vocabulary(&self, rows: &Tensor) -> Result<Tensor> {
+        let gained = self.read_by_unembedding(rows)?.to_dtype(self.dtype)?;
+        self.unembed.product(&gained.contiguous()?)?.to_dtype(DType::F32)
+    }
+
+    /// What the unembedding reads of rows that are added to the residual stream: through the final norm's gain but not its scale.
+    /// `[rows, d_model]`, f32
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn read_by_unembedding(&self, rows: &Tensor) -> Result<Tensor> {
         let rows = moved(rows, self.places.last())?.to_dtype(DType::F32)?;
         let rows = match self.final_norm.by.kind {
             NormKind::Rms => rows,
             NormKind::Layer => rows.broadcast_sub(&rows.mean_keepdim(1)?)?,
         };
-        let gained = rows.broadcast_mul(&self.final_norm.weight)?.to_dtype(self.dtype)?;
-        self.unembed.product(&gained.contiguous()?)?.to_dtype(DType::F32)
+        rows.broadcast_mul(&self.final_norm.weight)
     }
 
     /// Asks a layer's mixer, which has queries, keys and values.
