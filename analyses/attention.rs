@@ -11,10 +11,10 @@ mod spans;
 
 pub use spans::SpanRow;
 
-use super::inputs::{PairFile, rows_read};
+use super::inputs::{PairFile, list_of, rows_read};
 use super::lens::visible;
 use super::metric::MetricArgs;
-use super::routing::gate::{Head, heads_of};
+use super::routing::gate::{Head, heads_at};
 use crate::analyses::prelude::*;
 use crate::figure::Heatmap;
 use crate::model::arch::Arch;
@@ -27,6 +27,26 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 use spans::Parts;
 use std::borrow::Cow;
+
+/// What heads can be listed by: a score that says where they look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
+#[cfg_attr(feature = "cli", derive(clap::ValueEnum))]
+#[serde(rename_all = "lowercase")]
+pub enum Looks {
+    /// The weight on the position before.
+    #[default]
+    Previous,
+    /// The weight on the first position.
+    First,
+    /// The weight on the position itself.
+    #[serde(rename = "self")]
+    #[cfg_attr(feature = "cli", value(name = "self"))]
+    Own,
+    /// The weight on earlier positions with the same token.
+    Duplicate,
+    /// The weight on positions after an earlier one with the same token.
+    Induction,
+}
 
 parameters! {
     /// Show where each head looks: scores of attention patterns, and the patterns of chosen heads
@@ -57,6 +77,14 @@ parameters! {
         /// Look from these spans, or from the last position (`last`, the default); several with commas
         query: Vec<String>, needs by_span, [value_delimiter = ',', value_name = "SPAN"];
 
+        /// Write the heads that look most at one thing into heads.txt, this many
+        ///
+        /// Other analyses read the file, as `neurons --heads` does.
+        list: Option<u16>, in 1.., [value_name = "N"];
+
+        /// List them by this score
+        list_by: Looks = Looks::Previous, needs list, [value_enum];
+
         ..metric: MetricArgs;
     }
 }
@@ -76,7 +104,7 @@ pub struct Asked {
 /// The scores of a head in one prompt, in the order of [`NAMES`]; none where no position has the key.
 type OfHead = [Option<f64>; 6];
 
-/// What the scores are called.
+/// What the scores are called, those of [`Looks`] first and in its order.
 const NAMES: [&str; 6] = ["previous", "first", "self", "duplicate", "induction", "entropy"];
 
 /// The pattern of a head in one prompt, `[positions, positions]`, and how large what it would move from each is.
@@ -121,16 +149,7 @@ impl Analysis for Attention {
         if let (true, Some(Err(why))) = (layers.is_empty(), checked.into_iter().next()) {
             return Err(AnalysisError::Bad(why.to_string()));
         }
-        let named_by = param("head").to_string();
-        let heads = heads_of(&self.head, &named_by, arch)?;
-        for head in &heads {
-            let site = SiteKind::Pattern.at(head.layer).check(arch);
-            site.map_err(|why| AnalysisError::Bad(format!("{named_by}: {head}: {why}")))?;
-            if head.head >= n_heads(arch, head.layer) {
-                let n = n_heads(arch, head.layer);
-                return Err(AnalysisError::Bad(format!("{named_by}: layer {} has {n} heads, no {head}", head.layer)));
-            }
-        }
+        let heads = heads_at(SiteKind::Pattern, &self.head, &param("head").to_string(), arch)?;
         let prepared = self.read(model)?;
         if prepared.items.ids.iter().all(|ids| ids.len() < 2) {
             let path = prepared.items.dataset.path.display();
@@ -217,6 +236,7 @@ impl Analysis for Attention {
                 });
             }
         }
+        let files = self.listed(about, &rows).into_iter().collect();
         let mut tables = vec![HeadRow::table(rows)?];
         if !items.heads.is_empty() {
             tables.push(self.patterns(about, items, &measured)?);
@@ -227,9 +247,12 @@ impl Analysis for Attention {
         if let Some(parts) = &items.parts {
             tables.push(parts.table(about, &items.heads, &measured.by_part)?);
         }
-        Ok(tables.into())
+        Ok(Output { tables, files })
     }
 }
+
+/// The file that lists heads.
+const FILE: &str = "heads.txt";
 
 /// How many heads a layer has.
 fn n_heads(arch: &Arch, layer: usize) -> usize {
@@ -400,6 +423,18 @@ fn sources_table(about: &About, items: &Asked, measured: &Measured) -> Result<Ta
 }
 
 impl Attention {
+    /// The file of the heads with the highest of a score, where one is asked for; heads of which the score is not known are left out.
+    fn listed(&self, about: &About, rows: &[HeadRow]) -> Option<(String, Vec<u8>)> {
+        let n = usize::from(self.list?);
+        let by = self.list_by as usize;
+        let known = |row: &HeadRow| Some((row.scores()[by].value?, row.layer, row.head));
+        let mut scored: Vec<(f64, i64, i64)> = rows.iter().filter_map(known).collect();
+        scored.sort_by(|a, b| b.0.total_cmp(&a.0).then((a.1, a.2).cmp(&(b.1, b.2))));
+        let heads: Vec<String> = scored.iter().take(n).map(|(_, layer, head)| cells::head(*layer, *head)).collect();
+        let said = format!("{}: the heads that look most at {}, the first the most", about.model, LOOKS[by]);
+        Some((FILE.to_string(), list_of(&heads, &said)))
+    }
+
     /// The prompts, or the positive ones of pairs, as the model reads them.
     fn read(&self, model: &Model) -> Result<Prepared<Prompts>, AnalysisError> {
         let idle = |name, without| tracing::warn!("{}: does nothing without {}", param(name), param(without));

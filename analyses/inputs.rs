@@ -14,6 +14,7 @@ use crate::report::cells;
 use crate::site::{SiteError, Units};
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, HashMap};
+use std::str::FromStr;
 
 /// The bytes of data that an analysis is given, with their name and SHA-256.
 ///
@@ -26,6 +27,33 @@ pub fn read_input(data: impl Into<Data>) -> Result<(Vec<u8>, (String, String)), 
     let bytes = data.read()?.map_err(why)?;
     let sha256 = Sha256::digest(&bytes).iter().map(|b| format!("{b:02x}")).collect();
     Ok((bytes, (data.display().to_string(), sha256)))
+}
+
+/// Units that a file lists, each with the number of its line from 1, and what was read: neurons or heads, with lines, spaces or
+/// commas between them. What comes after a `#` is passed over.
+///
+/// # Errors
+/// If the file cannot be read or is no text, or something in it is no such unit.
+pub fn listed<T: FromStr<Err = String>>(data: &Data) -> Result<(Vec<(usize, T)>, (String, String)), AnalysisError> {
+    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
+    let (bytes, source) = read_input(data)?;
+    let text = String::from_utf8(bytes).map_err(|_| bad("is no text".to_string()))?;
+    let mut found = Vec::new();
+    for (n, line) in text.lines().enumerate() {
+        let units = line.split('#').next().unwrap_or_default().split([' ', ',', '\t', '\r']);
+        for word in units.filter(|word| !word.is_empty()) {
+            let unit = word.parse().map_err(|why| bad(format!("line {}: {why}", n + 1)))?;
+            found.push((n + 1, unit));
+        }
+    }
+    Ok((found, source))
+}
+
+/// The file that lists units, which [`listed`] reads; `about` says what they are.
+pub fn list_of<T: std::fmt::Display>(units: &[T], about: &str) -> Vec<u8> {
+    let mut text = format!("# {about}\n");
+    units.iter().for_each(|unit| text += &format!("{unit}\n"));
+    text.into_bytes()
 }
 
 parameters! {

@@ -6,33 +6,46 @@
 //! makes of it says the ablation. Over all texts each neuron's activity is counted, and the tokens at which it was highest, and where
 //! the MLP has a gate lowest, are kept with what stands around them. Sources: Geva et al. 2022, "Transformer Feed-Forward Layers
 //! Build Predictions by Promoting Concepts in the Vocabulary Space"; Gurnee et al. 2023, "Finding Neurons in a Haystack".
+//!
+//! Neurons may be chosen by words that their vocabulary holds (`words`) and silenced together with heads (`heads`). Where prompts have
+//! labels, what that does to those of one label stands beside what it does to the others (`labels`): a concept's neurons move
+//! its own answers, not all alike. What opens the neurons' gates is told apart by heads and MLPs (`drivers`).
 
+mod drivers;
 mod gather;
+mod heads;
+mod labels;
 mod name;
 mod report;
 mod tables;
 mod tally;
 mod texts;
+mod words;
 
+pub use labels::Against;
 pub(super) use name::{EXPERT, file as file_of};
 pub use name::{Layer, Neuron, OfExpert};
-pub use report::beside;
+pub use report::{Standing, beside, standings};
 pub(super) use tables::vocabulary_of;
-pub use tables::{EffectRow, NeuronRow, SetRow};
+pub use tables::{ContrastRow, EffectRow, NeuronRow, SetRow};
 
 use super::halves::{Asked as AskedValue, Value};
 use super::inputs::layer_list;
 use super::metric::MetricArgs;
+use super::routing::gate::Head;
 use super::summary::Swap;
 use crate::analyses::prelude::*;
+use crate::dataset::TokenRef;
 use crate::model::arch::Arch;
 use crate::run::{directions_of_neurons, directions_of_stream};
 use crate::stats;
 use gather::Gathered;
+use labels::OfLabel;
 use rand::seq::index::sample;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use texts::Texts;
+use words::Word;
 
 /// What a silenced neuron becomes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -56,17 +69,24 @@ parameters! {
         length: u32 = 256, in 8..=65536, [value_name = "TOKENS"];
 
         /// Look closely at these neurons, as L5.N1234, or L5.E3.N12 of an expert; several with commas (default: the strongest)
-        neuron: Vec<Neuron>, excludes set, [value_delimiter = ',', value_name = "NEURON"];
+        neuron: Vec<Neuron>, excludes set | words, [value_delimiter = ',', value_name = "NEURON"];
 
         /// Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say
-        set: Option<Data>, [value_name = "FILE"];
+        set: Option<Data>, excludes words, [value_name = "FILE"];
+
+        /// Look closely at the neurons whose vocabulary holds these words best: strings, or id:N; several with commas
+        ///
+        /// They are chosen by the model's weights alone: by each word's logit for a unit of activation, in standard deviations over the
+        /// vocabulary, mean over the words, whatever its sign. A word's first token counts, after a space where the model has such tokens.
+        words: Vec<TokenRef>, [value_delimiter = ',', value_name = "WORD", value_parser = str::parse::<TokenRef>];
 
         /// Look at the neurons of these layers alone: 3, 0-5,8
         layers: Option<String>, [value_name = "LAYERS"];
 
         /// Without a choice of your own, look closely at this many neurons
         ///
-        /// They are those with the largest attribution to the answer; where nothing is measured, those that write the most at once.
+        /// They are those with the largest attribution to the answer; where nothing is measured, those that write the most at once. Of
+        /// those that hold the given words it is as many too.
         list: u16 = 50, in 1..=5000, [value_name = "N"];
 
         /// Keep this many contexts of every neuron, from each end of its activation
@@ -84,6 +104,15 @@ parameters! {
         /// Silence them at this position: last, all, or a number (a negative one counts from the prompt's end)
         position: Position = Position::Last, [allow_hyphen_values = true];
 
+        /// Silence these heads too, by themselves and with the neurons, as L16.H0; several with commas
+        head: Vec<Head>, excludes heads, [value_delimiter = ',', value_name = "HEAD"];
+
+        /// Silence the heads that this file lists, one a line: the heads.txt of `attention`, say
+        heads: Option<Data>, [value_name = "FILE"];
+
+        /// Say what drives the neurons: what each head, each MLP and the embedding add to what their gates read
+        drivers: bool;
+
         ..metric: MetricArgs;
     }
 }
@@ -94,8 +123,14 @@ pub struct Asked {
     layers: Vec<Layer>,
     /// Those that were chosen, if any were.
     chosen: Option<Vec<Neuron>>,
+    /// The words that neurons are chosen by, if they are.
+    words: Vec<Word>,
+    /// Heads that are silenced too.
+    heads: Vec<Head>,
     /// Where each prompt's edits are, where something is measured.
     positions: Vec<Positions>,
+    /// The labels of prompts, where there are two or more.
+    labels: Vec<OfLabel>,
 }
 
 impl Asked {
@@ -120,8 +155,12 @@ pub struct Measured {
     all: Gathered,
     /// Those that were looked at closely, the strongest first where they were not chosen.
     listed: Vec<Neuron>,
+    /// Each layer's scores for the words, where neurons were chosen by these.
+    scores: Vec<Vec<f32>>,
     /// What each of them does to the logit difference, prompt by prompt; none where nothing is measured.
     effects: Option<Effects>,
+    /// What their gates read, where that was asked.
+    drivers: Option<drivers::Measured>,
 }
 
 /// Attributions and ablations, prompt by prompt.
@@ -134,10 +173,20 @@ pub struct Effects {
     sets: Vec<Set>,
 }
 
-/// Neurons that were silenced together.
+/// Neurons and heads that were silenced together.
 pub struct Set {
     pub name: String,
     pub neurons: Vec<Neuron>,
+    pub heads: Vec<Head>,
+}
+
+/// What is silenced in one run.
+type Silent<'a> = (&'a [Neuron], &'a [Head]);
+
+/// The means that silenced neurons and heads become, where they do not become 0.
+struct Means<'a> {
+    of_neurons: &'a Gathered,
+    of_heads: BTreeMap<usize, Vec<f32>>,
 }
 
 /// How many random sets stand beside the one that was listed.
@@ -157,50 +206,71 @@ impl Analysis for Neurons {
             None => (None, Vec::new()),
         };
         let layers = self.layers(arch, chosen.as_deref())?;
+        let (heads, of_heads) = heads::named(&self.head, self.heads.as_ref(), arch)?;
+        let (words, notes) = words::read(&self.words, model)?;
         let mut prepared = Texts::read(&self.prompts, &self.metric, self.length as usize, model)?;
-        prepared.sources.extend(sources);
+        prepared.sources.extend(sources.into_iter().chain(of_heads));
+        prepared.scored.note(notes);
         let path = self.prompts.prompts.display();
         if prepared.items.texts.iter().all(|text| text.ids.len() < 2) {
             let why = "has no text of two tokens: the first position, where attention sinks, is left out";
             return Err(AnalysisError::Bad(format!("{path}: {why}")));
         }
         let measured = prepared.items.metrics.is_some();
-        if !measured && (self.position != Position::Last || self.mode != Silenced::Zero) {
-            let (position, mode) = (param("position"), param("mode"));
-            tracing::warn!("{position} and {mode} do nothing: no prompt has an answer, so that nothing is silenced");
+        self.warn_idle(measured, !heads.is_empty());
+        if self.drivers {
+            drivers::check(&layers, arch)?;
         }
         self.warn_of_many(&layers, chosen.as_deref());
         let at = |text: &texts::Text| {
             let found = self.position.of(text.ids.len());
             found.map_err(|why| AnalysisError::Bad(format!("{path}: \"{}\": {why}", text.id)))
         };
-        let positions = match measured {
+        let positions = match measured || self.drivers {
             true => prepared.items.texts.iter().map(at).collect::<Result<_, _>>()?,
             false => Vec::new(),
         };
-        Ok(prepared.map(|texts| Asked { texts, layers, chosen, positions }))
+        let labels = labels::of_texts(&prepared.items.texts);
+        Ok(prepared.map(|texts| Asked { texts, layers, chosen, words, heads, positions, labels }))
     }
 
     fn measure(&self, runner: &dyn Runner, items: &Asked) -> Result<Measured, AnalysisError> {
         let all = gather::gather(runner, items, usize::from(self.contexts))?;
+        let scores = match items.words.as_slice() {
+            [] => Vec::new(),
+            words => words::scores(runner, &items.layers, words)?,
+        };
         let listed = match &items.chosen {
             Some(chosen) => chosen.clone(),
+            None if !items.words.is_empty() && !runner.is_counting() => {
+                words::best(&items.layers, &scores, usize::from(self.list))
+            }
             None => self.strongest(runner.model(), items, &all, runner.is_counting())?,
         };
         let effects = match &items.texts.metrics {
-            Some(metrics) => Some(self.effects(runner, items, metrics, &all, &listed)?),
+            Some(metrics) => {
+                let means = Means { of_neurons: &all, of_heads: heads::means(runner, items, self.mode)? };
+                Some(self.effects(runner, items, metrics, &means, &listed)?)
+            }
             None => None,
         };
-        Ok(Measured { all, listed, effects })
+        let drivers = self.drivers.then(|| drivers::measure(runner, items, &listed)).transpose()?;
+        Ok(Measured { all, listed, scores, effects, drivers })
     }
 
     fn tables(&self, about: &About, items: &Asked, measured: Measured) -> Result<Output, AnalysisError> {
         let tables = tables::tables(self, about, items, &measured)?;
         let said = match &self.set {
-            Some(_) => "the neurons that were given",
-            None if items.chosen.is_some() => "the neurons that were named",
-            None if measured.effects.is_some() => "the largest attributions to the answer, the strongest first",
-            None => "the neurons that write most at once, the first the most",
+            Some(_) => "the neurons that were given".to_string(),
+            None if items.chosen.is_some() => "the neurons that were named".to_string(),
+            None if !items.words.is_empty() => {
+                let words: Vec<String> = items.words.iter().map(|word| word.word.clone()).collect();
+                format!("the neurons whose vocabulary holds {} best, the best first", words::named(&words))
+            }
+            None if measured.effects.is_some() => {
+                "the largest attributions to the answer, the strongest first".to_string()
+            }
+            None => "the neurons that write most at once, the first the most".to_string(),
         };
         let file = name::file(&measured.listed, &format!("{}: {said}", about.model));
         Ok(Output { tables, files: vec![(FILE.to_string(), file)] })
@@ -223,6 +293,26 @@ impl Neurons {
             tracing::warn!(
                 "up to {rows} contexts are kept and written, 300 bytes each: {layers} or {contexts} makes them fewer"
             );
+        }
+    }
+
+    /// Warns of parameters that do nothing, as nothing is silenced where no prompt has an answer.
+    fn warn_idle(&self, measured: bool, heads: bool) {
+        let mut idle = Vec::new();
+        if self.position != Position::Last && !self.drivers {
+            idle.push(param("position"));
+        }
+        if self.mode != Silenced::Zero {
+            idle.push(param("mode"));
+        }
+        if heads && !self.drivers {
+            idle.push(param(if self.heads.is_some() { "heads" } else { "head" }));
+        }
+        if !measured && !idle.is_empty() {
+            let named: Vec<String> = idle.iter().map(ToString::to_string).collect();
+            let does = if idle.len() == 1 { "does" } else { "do" };
+            let named = named.join(" and ");
+            tracing::warn!("{named} {does} nothing: no prompt has an answer, so that nothing is silenced");
         }
     }
 
@@ -274,13 +364,14 @@ impl Neurons {
         runner: &dyn Runner,
         items: &Asked,
         metrics: &[Metric],
-        all: &Gathered,
+        means: &Means,
         listed: &[Neuron],
     ) -> Result<Effects, AnalysisError> {
         let arch = &runner.model().decoder.arch;
-        let sets = sets(items, listed, runner.seed());
-        let alone = listed.iter().map(std::slice::from_ref);
-        let silenced: Vec<&[Neuron]> = alone.chain(sets.iter().map(|set| set.neurons.as_slice())).collect();
+        let sets = sets(items, listed, arch, runner.seed());
+        let alone = listed.iter().map(|neuron| -> Silent { (std::slice::from_ref(neuron), &[]) });
+        let together = sets.iter().map(|set| -> Silent { (&set.neurons, &set.heads) });
+        let silenced: Vec<Silent> = alone.chain(together).collect();
         let mut found = Effects {
             attributions: vec![Vec::new(); listed.len()],
             swaps: vec![Vec::new(); silenced.len()],
@@ -291,7 +382,8 @@ impl Neurons {
         let mut by_column: Vec<usize> = (0..listed.len()).collect();
         by_column.sort_by_key(|n| listed[*n]);
         by_column.iter().for_each(|n| layers.entry(listed[*n].layer).or_default().push(*n));
-        let edits: usize = silenced.iter().map(|neurons| neurons.len().min(arch.n_layers)).sum();
+        let edits_of = |of: &Silent| of.0.len().min(arch.n_layers) + of.1.len().min(arch.n_layers);
+        let edits: usize = silenced.iter().map(edits_of).sum();
         for some in batches(metrics.len(), edits) {
             let mut plan = Plan::default();
             let mut asked = Vec::new();
@@ -311,8 +403,11 @@ impl Neurons {
                     .collect();
                 let forks: Vec<AskedValue> = silenced
                     .iter()
-                    .map(|neurons| {
-                        let fork = plan.fork(prompt, self.silencing(items, all, neurons, &items.positions[i]));
+                    .map(|(neurons, heads)| {
+                        let positions = &items.positions[i];
+                        let mut edits = self.silencing(items, means.of_neurons, neurons, positions);
+                        edits.extend(heads::silencing(heads, &means.of_heads, arch, positions));
+                        let fork = plan.fork(prompt, edits);
                         Value::ask(&mut plan, fork, &metrics[i])
                     })
                     .collect();
@@ -400,17 +495,34 @@ pub(super) fn by_layer(layers: &[Layer], neurons: &[Neuron]) -> BTreeMap<usize, 
     by_layer
 }
 
-/// The listed neurons together, and random ones, as many of each layer and expert, that are none of them.
-fn sets(items: &Asked, listed: &[Neuron], seed: u64) -> Vec<Set> {
-    if listed.len() < 2 {
+/// The listed neurons together, the heads that are silenced too, both; and random ones, as many of each layer and expert, that are none
+/// of them.
+fn sets(items: &Asked, listed: &[Neuron], arch: &Arch, seed: u64) -> Vec<Set> {
+    // One neuron alone is a set of its own only beside heads, or where labels are told apart.
+    if listed.len() < 2 && items.heads.is_empty() && items.labels.is_empty() {
         return Vec::new();
     }
-    let mut sets = vec![Set { name: LISTED.to_string(), neurons: listed.to_vec() }];
-    for k in 0..RANDOM_SETS {
+    let neurons = (0..RANDOM_SETS).map_while(|k| {
         let mut rng = stats::rng(seed, &format!("neurons.random.{k}"));
-        let Some(neurons) = random_like(&items.layers, listed, listed, &mut rng) else { return sets };
-        sets.push(Set { name: format!("random {}", k + 1), neurons });
+        random_like(&items.layers, listed, listed, &mut rng)
+    });
+    let neurons: Vec<Vec<Neuron>> = neurons.collect();
+    let heads = if items.heads.is_empty() { Vec::new() } else { heads::random(&items.heads, arch, seed) };
+    let set = |name: &str, neurons: &[Neuron], heads: &[Head]| Set {
+        name: name.to_string(),
+        neurons: neurons.to_vec(),
+        heads: heads.to_vec(),
+    };
+    let numbered = |of: &str, k: usize| format!("{} {}", random_of(of), k + 1);
+    let mut sets = vec![set(LISTED, listed, &[])];
+    if !items.heads.is_empty() {
+        sets.push(set(HEADS, &[], &items.heads));
+        sets.push(set(BOTH, listed, &items.heads));
     }
+    sets.extend(neurons.iter().enumerate().map(|(k, neurons)| set(&numbered(LISTED, k), neurons, &[])));
+    sets.extend(heads.iter().enumerate().map(|(k, heads)| set(&numbered(HEADS, k), &[], heads)));
+    let both = neurons.iter().zip(&heads).enumerate();
+    sets.extend(both.map(|(k, (neurons, heads))| set(&numbered(BOTH, k), neurons, heads)));
     sets
 }
 
@@ -440,8 +552,22 @@ pub(super) fn random_like(
     Some(found)
 }
 
-/// What the set of all listed neurons is called.
+/// What the set of all listed neurons is called, that of the heads, and both together.
 const LISTED: &str = "listed";
+const HEADS: &str = "heads";
+const BOTH: &str = "listed and heads";
+
+/// What the names of random sets begin with.
+const RANDOM: &str = "random";
+
+/// What random sets that are like one of these are called, before their number.
+fn random_of(set: &str) -> &'static str {
+    match set {
+        HEADS => "random heads",
+        BOTH => "random neurons and heads",
+        _ => "random",
+    }
+}
 
 fn failed(e: candle_core::Error) -> AnalysisError {
     AnalysisError::Failed(e.to_string())

@@ -39,7 +39,7 @@ mod tests;
 mod threshold;
 mod welch;
 
-pub use bootstrap::{Bootstrap, bca, bca_family, bca_mean, bca_ratio, bca_ratio_family, ratio};
+pub use bootstrap::{Bootstrap, bca, bca_difference, bca_family, bca_mean, bca_ratio, bca_ratio_family, ratio};
 pub use correlation::{pearson, ranks, spearman};
 pub use flip::{FlipTest, draws_for, sign_flip, sign_flip_family};
 pub use jackknife::jackknife_correlation;

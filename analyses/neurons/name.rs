@@ -1,6 +1,6 @@
 //! How neurons are named: `L5.N1234`, `L5.E3.N12` of an expert, and files that list some.
 
-use crate::analyses::inputs::{Sources, read_input};
+use crate::analyses::inputs::{Sources, list_of, listed};
 use crate::analyses::prelude::*;
 use crate::model::arch::{Arch, Numbering};
 use crate::report::cells;
@@ -194,20 +194,15 @@ pub fn named(
         }
         return Ok((!given.is_empty()).then(|| (given.to_vec(), Sources::new())));
     };
-    let (bytes, source) = read_input(data)?;
-    let text = String::from_utf8(bytes).map_err(|_| bad(format!("{}: is no text", data.display())))?;
+    let (units, source) = listed::<Neuron>(data)?;
     let (mut found, mut seen) = (Vec::new(), HashSet::new());
-    for (line, text) in text.lines().enumerate() {
-        let text = text.split('#').next().unwrap_or_default().trim();
-        let at = |why: String| bad(format!("{}: line {}: {why}", data.display(), line + 1));
-        for word in text.split([' ', ',', '\t']).filter(|word| !word.is_empty()) {
-            let neuron: Neuron = word.parse().map_err(at)?;
-            neuron.check(arch).map_err(at)?;
-            if !seen.insert(neuron) {
-                return Err(at(format!("{neuron} was named before")));
-            }
-            found.push(neuron);
+    for (line, neuron) in units {
+        let at = |why: String| bad(format!("{}: line {line}: {why}", data.display()));
+        neuron.check(arch).map_err(at)?;
+        if !seen.insert(neuron) {
+            return Err(at(format!("{neuron} was named before")));
         }
+        found.push(neuron);
     }
     match found.is_empty() {
         true => Err(bad(format!("{}: names no neuron; write one a line, as L5.N1234 or L5.E3.N12", data.display()))),
@@ -217,9 +212,7 @@ pub fn named(
 
 /// The file that lists neurons, which [`named`] reads.
 pub fn file(neurons: &[Neuron], about: &str) -> Vec<u8> {
-    let mut text = format!("# {about}\n");
-    neurons.iter().for_each(|neuron| text += &format!("{neuron}\n"));
-    text.into_bytes()
+    list_of(neurons, about)
 }
 
 #[cfg(test)]

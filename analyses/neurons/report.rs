@@ -1,13 +1,16 @@
 //! Figures and text of neurons, from their tables.
 
-use super::tables::{ContextRow, EffectRow, Key, NeuronRow, SetRow, named};
-use super::{FILE, LISTED};
+use super::drivers::{DriverRow, GATE, HEAD, NAMED};
+use super::tables::{ContextRow, ContrastRow, EffectRow, Key, NeuronRow, SetRow, WordRow, named};
+use super::{BOTH, FILE, HEADS, LISTED, random_of, words};
 use crate::analyses::effects::{INTERVAL, SIGNIFICANT};
+use crate::analyses::halves::LEAST;
 use crate::analyses::lens::visible;
 use crate::analyses::prelude::*;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Forest, ForestRow};
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, plural, share, share_interval, signed};
+use std::collections::HashSet;
 
 /// How many neurons a table and a figure list, and of how many contexts are shown.
 const ROWS: usize = 15;
@@ -90,11 +93,20 @@ fn layers<'a, 'r>(rows: &'r [NeuronRow<'a>]) -> Vec<(i64, Vec<&'r NeuronRow<'a>>
 pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, AnalysisError> {
     let neurons = NeuronRow::read(table(tables, NeuronRow::TABLE)?)?;
     let mut sections = Vec::new();
+    if let Ok(words) = table(tables, WordRow::TABLE) {
+        sections.push(of_words(&WordRow::read(words)?, &neurons));
+    }
     if let Ok(effects) = table(tables, EffectRow::TABLE) {
         sections.push(of_answer(&EffectRow::read(effects)?, &neurons, dir));
     }
     if let Ok(sets) = table(tables, SetRow::TABLE) {
         sections.extend(together(&SetRow::read(sets)?));
+    }
+    if let Ok(contrasts) = table(tables, ContrastRow::TABLE) {
+        sections.push(by_label(&ContrastRow::read(contrasts)?));
+    }
+    if let Ok(drivers) = table(tables, DriverRow::TABLE) {
+        sections.extend(driven(&DriverRow::read(drivers)?));
     }
     if let Ok(contexts) = table(tables, ContextRow::TABLE) {
         let contexts = ContextRow::read(contexts)?;
@@ -193,38 +205,285 @@ fn of_answer(rows: &[EffectRow], neurons: &[NeuronRow], dir: &Path) -> Section {
     ))
 }
 
-/// All listed neurons together, and the mean effects of random sets of as many.
-pub fn beside<'r, 'a>(rows: &'r [SetRow<'a>]) -> Option<(&'r SetRow<'a>, Vec<f64>)> {
-    let listed = rows.iter().find(|row| row.set == LISTED)?;
-    Some((listed, rows.iter().filter(|row| row.set != LISTED).filter_map(|row| row.effect_mean).collect()))
+/// All neurons that were listed, the heads that were named, or both, silenced together; and the mean effects of random sets like it.
+pub fn beside<'r, 'a>(rows: &'r [SetRow<'a>], set: &str) -> Option<(&'r SetRow<'a>, Vec<f64>)> {
+    let whole = || rows.iter().filter(|row| row.is_whole());
+    let own = whole().find(|row| row.set == set)?;
+    Some((own, whole().filter(|row| is_random(&row.set, set)).filter_map(|row| row.effect_mean).collect()))
 }
 
-/// All listed neurons silenced at once, beside random ones.
+/// Whether a set is a random one that is like another.
+fn is_random(name: &str, like: &str) -> bool {
+    name.rsplit_once(' ').is_some_and(|(of, number)| of == random_of(like) && number.parse::<usize>().is_ok())
+}
+
+/// The least and the most of some numbers.
+fn ends(numbers: &[f64]) -> Option<(f64, f64)> {
+    let least = numbers.iter().copied().reduce(f64::min);
+    least.zip(numbers.iter().copied().reduce(f64::max))
+}
+
+/// How sentences name what was silenced.
+fn called(set: &str, neurons: i64, heads: i64) -> String {
+    match set {
+        HEADS => plural(heads, "head"),
+        BOTH => format!("{} and {}", plural(neurons, "neuron"), plural(heads, "head")),
+        _ => plural(neurons, "neuron"),
+    }
+}
+
+/// Everything that was listed silenced at once, beside random sets.
 fn together(rows: &[SetRow]) -> Option<Section> {
-    let (listed, random) = beside(rows)?;
-    let (low, high) = listed.interval.unzip();
+    let said = |set: &str| {
+        let (own, random) = beside(rows, set)?;
+        let (low, high) = own.interval.unzip();
+        let [all, at_once] = if own.neurons + own.heads == 1 { ["", ""] } else { ["all ", " together"] };
+        let mut text = format!(
+            "Silencing {all}{}{at_once} changes the logit difference by {} nats, 95 % interval {}, {} of it ({}).{}",
+            called(set, own.neurons, own.heads),
+            signed(own.effect_mean, 3),
+            cells::interval(low, high, 3),
+            share(own.share.value),
+            share_interval(own.share.interval),
+            own.halves.sentence("That"),
+        );
+        if let Some((low, high)) = ends(&random) {
+            let others = match set {
+                HEADS => "heads",
+                BOTH => "neurons and heads",
+                _ => "neurons",
+            };
+            text += &format!(
+                " {} of as many random {others} of the same layers {} it by {} to {} nats.",
+                plural(random.len() as i64, "set"),
+                if random.len() == 1 { "changes" } else { "change" },
+                signed(low, 3),
+                signed(high, 3),
+            );
+        }
+        Some(text)
+    };
+    let section = Section::new("All of them together").paragraph(said(LISTED)?);
+    Some([HEADS, BOTH].into_iter().filter_map(said).fold(section, Section::paragraph))
+}
+
+/// What silencing a set does to the prompts of a label against the others, where its interval excludes 0.
+pub struct Standing<'r, 'a> {
+    pub row: &'r ContrastRow<'a>,
+    /// 1 where the label's difference is raised against the others', -1 where it is lowered.
+    pub sign: f64,
+    /// The same differences of random sets like it.
+    pub random: Vec<f64>,
+}
+
+impl Standing<'_, '_> {
+    /// Whether it is beyond what every random set does in either direction; none where there is no random set.
+    pub fn is_beyond(&self) -> Option<bool> {
+        let most = self.random.iter().copied().map(f64::abs).reduce(f64::max)?;
+        Some(self.row.against.difference?.abs() > most)
+    }
+
+    /// `lowers the logit difference of months by 0.80 nats against the others'`, after a subject.
+    fn words(&self) -> String {
+        let against = &self.row.against;
+        let (low, high) = against.interval.unzip();
+        format!(
+            "{} the logit difference of {} by {} nats against that of the other prompts, 95 % interval {} ({} and {} nats)",
+            if self.sign > 0.0 { "raises" } else { "lowers" },
+            self.row.label,
+            number(against.difference.map(f64::abs), 3),
+            cells::interval(low, high, 3),
+            signed(self.row.effect_mean, 3),
+            signed(against.others_mean, 3),
+        )
+    }
+}
+
+/// The sets that stand out by a label, random ones left out. Of two labels that all prompts have between them each is the other turned
+/// round: it is said of the one whose prompts move more.
+pub fn standings<'r, 'a>(rows: &'r [ContrastRow<'a>]) -> Vec<Standing<'r, 'a>> {
+    let is_mirror = |row: &ContrastRow, of: &ContrastRow| {
+        (&row.set, row.n, row.against.n_others) == (&of.set, of.against.n_others, of.n) && row.label != of.label
+    };
+    let size = |row: &ContrastRow| row.effect_mean.map_or(0.0, f64::abs);
+    let labels: HashSet<&str> = rows.iter().map(|row| &*row.label).collect();
+    let said_of_other = |row: &ContrastRow| {
+        let other = rows.iter().find(|of| labels.len() == 2 && is_mirror(row, of));
+        other.is_some_and(|of| size(row).total_cmp(&size(of)).then(of.label.cmp(&row.label)).is_lt())
+    };
+    let own = rows.iter().filter(|row| !row.is_random() && !said_of_other(row));
+    let of =
+        |row: &'r ContrastRow<'a>| Some(Standing { row, sign: row.against.sign()?, random: random_like(rows, row) });
+    own.filter_map(of).collect()
+}
+
+/// The differences of random sets that are like a row's, of its label.
+fn random_like(rows: &[ContrastRow], of: &ContrastRow) -> Vec<f64> {
+    let like = rows.iter().filter(|row| row.label == of.label && is_random(&row.set, &of.set));
+    like.filter_map(|row| row.against.difference).collect()
+}
+
+/// What silencing does to the prompts of each label, beside what it does to the others.
+fn by_label(rows: &[ContrastRow]) -> Section {
+    let mut text =
+        "A concept's own neurons move its prompts and leave the others: the difference between the two counts."
+            .to_string();
+    let found = standings(rows);
+    for of in &found {
+        let subject = match &*of.row.set {
+            HEADS => "Silencing the heads",
+            BOTH => "Silencing the neurons and the heads",
+            _ => "Silencing the neurons",
+        };
+        let (low, high) = ends(&of.random).unzip();
+        let range = format!("{} to {} nats", signed(low, 3), signed(high, 3));
+        let random = plural(of.random.len() as i64, "random set");
+        let beside = match of.is_beyond() {
+            Some(true) => format!("None of {random} does as much ({range})."),
+            Some(false) => {
+                format!("One at least of {random} does as much ({range}): nothing points to this set in particular.")
+            }
+            None => "There is no random set to compare with.".to_string(),
+        };
+        text += &format!(" {subject} {}. {beside}", of.words());
+    }
+    if found.is_empty() {
+        text += " No interval of such a difference excludes 0.";
+    }
+    let header = vec![
+        Heading::text("silenced"),
+        Heading::text("label"),
+        Heading::number("on it (nats)"),
+        Heading::number("on the others (nats)"),
+        Heading::number("difference (nats)"),
+        Heading::number("95 % interval"),
+        Heading::number("q"),
+        Heading::text("random sets (nats)"),
+    ];
+    let cells = rows.iter().filter(|row| !row.is_random()).map(|row| {
+        let (low, high) = row.against.interval.unzip();
+        let random = ends(&random_like(rows, row));
+        vec![
+            row.set.to_string(),
+            row.label.to_string(),
+            signed(row.effect_mean, 3),
+            signed(row.against.others_mean, 3),
+            signed(row.against.difference, 3),
+            cells::interval(low, high, 3),
+            p_value(row.against.q_value),
+            random.map_or(cells::EMPTY.to_string(), |(low, high)| format!("{} to {}", signed(low, 3), signed(high, 3))),
+        ]
+    });
+    let caption = "What silencing each set does to the prompts of each label, less what it does to all others.";
+    Section::new("By label").paragraph(text).table(caption, header, cells.collect())
+}
+
+/// What opens the neurons' gates.
+fn driven(rows: &[DriverRow]) -> Option<Section> {
+    let whole: Vec<&DriverRow> = rows.iter().filter(|row| row.label.is_none()).collect();
+    let gate = whole.iter().find(|row| row.component == GATE)?;
+    let sum = |component: &str| -> f64 {
+        whole.iter().filter(|row| row.component == component).filter_map(|row| row.mean).sum()
+    };
+    let (low, high) = gate.interval.unzip();
     let mut text = format!(
-        "Silencing all {} together changes the logit difference by {} nats, 95 % interval {}, {} of it ({}).{}",
-        plural(listed.neurons, "neuron"),
-        signed(listed.effect_mean, 3),
+        "Over {} the gates of {} read {} on average, 95 % interval {}. Of that, heads add {}, MLPs {}, the embedding {}, and \
+         what is left, biases mostly, {}.",
+        plural(gate.n, "prompt"),
+        plural(gate.neurons, "neuron"),
+        signed(gate.mean, 3),
         cells::interval(low, high, 3),
-        share(listed.share.value),
-        share_interval(listed.share.interval),
-        listed.halves.sentence("That"),
+        signed(sum(HEAD), 3),
+        signed(sum("mlp"), 3),
+        signed(sum("embed"), 3),
+        signed(sum("rest"), 3),
     );
-    let ends = random
-        .iter()
-        .copied()
-        .fold(None, |ends: Option<(f64, f64)>, x| Some(ends.map_or((x, x), |(low, high)| (low.min(x), high.max(x)))));
-    if let Some((low, high)) = ends {
+    if let Some(named) = whole.iter().find(|row| row.component == NAMED) {
+        let (low, high) = named.interval.unzip();
+        let (mean, interval) = (signed(named.mean, 3), cells::interval(low, high, 3));
+        text += &format!(" The heads that were named add {mean} together, 95 % interval {interval}.");
+    }
+    let size = |row: &DriverRow| row.mean.map_or(0.0, f64::abs);
+    let mut heads: Vec<&&DriverRow> = whole.iter().filter(|row| row.component == HEAD && size(row) >= LEAST).collect();
+    heads.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let mut labels: Vec<&str> = rows.iter().filter_map(|row| row.label).collect();
+    labels.dedup();
+    let mut header = vec![
+        Heading::text("head"),
+        Heading::number("adds"),
+        Heading::number("95 % interval"),
+        Heading::number("neurons after it"),
+    ];
+    header.extend(labels.iter().map(|label| Heading::number(format!("{label} against the others (q)"))));
+    let cells = heads.iter().take(ROWS).map(|row| {
+        let (low, high) = row.interval.unzip();
+        let mut cells = vec![
+            cells::head(row.layer, row.head),
+            signed(row.mean, 3),
+            cells::interval(low, high, 3),
+            row.neurons.to_string(),
+        ];
+        cells.extend(labels.iter().map(|label| {
+            let of = rows.iter().find(|of| of.label == Some(label) && (of.layer, of.head) == (row.layer, row.head));
+            let against = of.and_then(|of| of.against).unwrap_or_default();
+            format!("{} ({})", signed(against.difference, 3), p_value(against.q_value))
+        }));
+        cells
+    });
+    let section = Section::new("What drives them").paragraph(text);
+    Some(section.table("The heads that add most to what the gates read", header, cells.collect()).paragraph(
+        "A part's share is what it adds by itself, with the norms held as they are: a head that gives much may do so on every prompt. \
+         drivers.parquet has all parts.",
+    ))
+}
+
+/// The neurons that hold the words.
+fn of_words(rows: &[WordRow], neurons: &[NeuronRow]) -> Section {
+    let named: Vec<String> = rows.iter().map(|row| row.word.to_string()).collect();
+    let size = |row: &NeuronRow| row.words_score.map_or(0.0, f64::abs);
+    let mut listed: Vec<&NeuronRow> = neurons.iter().filter(|row| row.words_found.is_some()).collect();
+    listed.sort_by(|a, b| size(b).total_cmp(&size(a)));
+    let found: f64 = listed.iter().filter_map(|row| row.words_found).sum();
+    let mut text = format!(
+        "Of {}, those are listed whose vocabulary holds these words best: {}.",
+        plural(neurons.len() as i64, "neuron"),
+        words::named(&named),
+    );
+    if let (Some(first), Some(last)) = (listed.first(), listed.last()) {
         text += &format!(
-            " {} of as many random neurons of the same layers change it by {} to {} nats.",
-            plural(random.len() as i64, "set"),
-            signed(low, 3),
-            signed(high, 3),
+            " The words' logits lie {} standard deviations from the vocabulary's mean in the best of them ({}), and {} in the last; \
+             on average {} of {} are among the tokens that a neuron raises or lowers most.",
+            number(size(first), 1),
+            super::tables::named(first.key()),
+            number(size(last), 1),
+            number(found / listed.len() as f64, 1),
+            plural(named.len() as i64, "word"),
         );
     }
-    Some(Section::new("All of them together").paragraph(text))
+    let header = vec![
+        Heading::text("neuron"),
+        Heading::number("score"),
+        Heading::number("words found"),
+        Heading::text("raises, if active"),
+        Heading::text("lowers"),
+    ];
+    let list = |of: &Option<std::borrow::Cow<str>>| {
+        of.as_deref().unwrap_or_default().split(' ').take(6).collect::<Vec<_>>().join(" ")
+    };
+    let cells = listed.iter().take(ROWS).map(|row| {
+        vec![
+            super::tables::named(row.key()),
+            signed(row.words_score, 2),
+            number(row.words_found, 0),
+            list(&row.vocabulary),
+            list(&row.vocabulary_low),
+        ]
+    });
+    let section = Section::new("Neurons that hold the words").paragraph(text);
+    section.table("The best of them", header, cells.collect()).paragraph(
+        "They were chosen by the model's weights alone. A score below 0 says that a negative activation raises the words. neurons.parquet \
+         has the score of every neuron.",
+    )
 }
 
 /// Where the first neurons fire.

@@ -1,6 +1,7 @@
 //! The tables of neurons.
 
-use super::{Asked, EXPERT, Effects, Layer, Measured, Neuron, Neurons, OfExpert, failed};
+use super::labels::{Against, corrected};
+use super::{Asked, EXPERT, Effects, Layer, Measured, Neuron, Neurons, OfExpert, drivers, failed, words};
 use crate::analyses::effects::{Share, Tested, part_of_family, shares_of_gap};
 use crate::analyses::halves::{Halves, over_items};
 use crate::analyses::lens::visible;
@@ -39,6 +40,11 @@ rows! {
         vocabulary: Option<Cow<'a, str>> [if any] =
             "the tokens whose logits its column raises most, for a positive activation; a dot stands for a space",
         vocabulary_low: Option<Cow<'a, str>> [if any] = "the tokens whose logits it lowers most",
+        words_score: Option<f64> [if any] =
+            "what a unit of activation adds to the words' logits beyond the vocabulary's mean, in standard deviations over the \
+             vocabulary, mean over the words; below 0 the neuron raises them by a negative activation",
+        words_found: Option<f64> [if any] =
+            "how many of the words are among the tokens of its vocabulary, at the end that the score's sign says",
     }
 
     /// A neuron that was looked at closely, over prompts with an answer.
@@ -70,14 +76,36 @@ rows! {
     /// Neurons that were silenced together.
     pub struct SetRow<'a> in "sets" {
         model: &'a str = "the model, as it was named",
-        set: Cow<'a, str> = "`listed`: the neurons of effects.parquet; `random N`: as many of each layer and expert, that are none of these",
-        neurons: i64 = "how many",
+        set: Cow<'a, str> =
+            "`listed`: the neurons of effects.parquet; `heads`: the heads that were named; `listed and heads`; `random N`, `random \
+             heads N` and `random neurons and heads N`: as many of each layer and expert, that are none of these",
+        neurons: i64 = "how many neurons",
+        heads: i64 [newer] = "how many heads",
+        label: Option<Cow<'a, str>> [if any] = "the prompts with this label alone; empty for all",
         n: i64 = "prompts",
         effect_mean: Option<f64> = "metric with the set silenced, minus that without, mean, nats",
         interval: Option<(f64, f64)> as "ci_" =
             ["lower end of the mean effect's 95 % BCa interval, nats", "its upper end, nats"],
         share: Share as "share_of_base" = "the mean effect over the mean base metric, a ratio of means",
         halves: Halves as "effect" = "silenced minus not, of",
+    }
+
+    /// What silencing a set does to the prompts of one label, beside what it does to the others.
+    pub struct ContrastRow<'a> in "contrasts" {
+        model: &'a str = "the model, as it was named",
+        set: Cow<'a, str> = "the set, as in sets.parquet",
+        label: Cow<'a, str> = "the label",
+        n: i64 = "prompts with the label",
+        effect_mean: Option<f64> = "metric with the set silenced, minus that without, mean over the prompts with the label, nats",
+        /// Over all labels and all sets but random ones.
+        against: Against as "",
+    }
+
+    /// A word that neurons were chosen by.
+    pub struct WordRow<'a> in "words" {
+        word: Cow<'a, str> = "the word",
+        token: Cow<'a, str> = "the token that is scored: its first one, after a space where the model has such tokens",
+        token_id: i64 = "its id",
     }
 
     /// Where a neuron was highest, or lowest.
@@ -106,6 +134,20 @@ rows! {
         token_id: i64 = "its id",
         logit: Option<f64> =
             "what a unit of activation adds to the token's logit, less the vocabulary's mean, before the final norm's scale",
+    }
+}
+
+impl SetRow<'_> {
+    /// Whether it is of all prompts, not of those of one label.
+    pub fn is_whole(&self) -> bool {
+        self.label.is_none()
+    }
+}
+
+impl ContrastRow<'_> {
+    /// Whether its set was drawn, to compare with.
+    pub fn is_random(&self) -> bool {
+        self.set.starts_with(super::RANDOM)
     }
 }
 
@@ -162,8 +204,22 @@ pub(super) fn tables(
     if let Some(effects) = &measured.effects {
         tables.push(effects_table(of, about, items, measured, effects)?);
         if !effects.sets.is_empty() {
-            tables.push(sets_table(about, measured, effects)?);
+            tables.push(sets_table(about, items, measured, effects)?);
         }
+        if !effects.sets.is_empty() && !items.labels.is_empty() {
+            tables.push(contrasts_table(about, items, measured, effects)?);
+        }
+    }
+    if let Some(drivers) = &measured.drivers {
+        tables.push(drivers::table(about, items, &measured.listed, drivers)?);
+    }
+    if !items.words.is_empty() {
+        let rows = items.words.iter().map(|word| WordRow {
+            word: word.word.as_str().into(),
+            token: texts.token(word.token).into(),
+            token_id: i64::from(word.token),
+        });
+        tables.push(WordRow::table(rows)?);
     }
     tables.push(contexts(items, measured, texts)?);
     tables.push(vocabulary_table(&vocabularies, texts)?);
@@ -279,6 +335,7 @@ fn neurons(
             let vocabulary = vocabularies.get(&neuron);
             let list = |end: usize| vocabulary.map(|both| Cow::Owned(texts.list(&both[end])));
             let prompts = items.texts.metrics.as_ref().map(Vec::len);
+            let score = words::score(&items.layers, &measured.scores, neuron);
             rows.push(NeuronRow {
                 model: about.model,
                 layer: layer.layer as i64,
@@ -294,6 +351,12 @@ fn neurons(
                 attribution_mean: prompts.map(|n| tally.attribution[i] / n.max(1) as f64),
                 vocabulary: list(0),
                 vocabulary_low: list(1),
+                words_score: score,
+                words_found: score.zip(vocabulary).map(|(score, both)| {
+                    let end = &both[usize::from(score < 0.0)];
+                    let found = |word: &&words::Word| end.iter().any(|(id, _)| *id == word.token);
+                    items.words.iter().filter(found).count() as f64
+                }),
             });
         }
     }
@@ -311,7 +374,9 @@ fn effects_table(
     let alone = &effects.swaps[..listed.len()];
     let numbers: Vec<Vec<f64>> = alone.iter().map(|swaps| swaps.iter().map(|s| s.effect()).collect()).collect();
     let all: usize = items.layers.iter().map(|layer| layer.width).sum();
-    let tests = if items.chosen.is_some() { listed.len() } else { all };
+    // Those that were chosen, or hold words, were not chosen by what they do to these prompts.
+    let chosen = items.chosen.is_some() || !items.words.is_empty();
+    let tests = if chosen { listed.len() } else { all };
     let tested = tested(&numbers, tests, about.seed)?;
     let bases: Vec<f64> = alone.first().into_iter().flatten().map(|swap| swap.base).collect();
     let shares = shares_of_gap(&numbers, &bases, about.seed);
@@ -369,24 +434,63 @@ fn halves_of(swaps: &[Vec<Swap>], seed: u64) -> Vec<Halves> {
     over_items(&half(|s| s.answer), &half(|s| s.foil()), seed)
 }
 
-fn sets_table(about: &About, measured: &Measured, effects: &Effects) -> Result<Table, AnalysisError> {
+/// What each set does to all prompts, and to those of each label.
+fn sets_table(about: &About, items: &Asked, measured: &Measured, effects: &Effects) -> Result<Table, AnalysisError> {
+    let together = &effects.swaps[measured.listed.len()..];
+    let all: Vec<usize> = (0..together.first().map_or(0, Vec::len)).collect();
+    let parts = items.labels.iter().map(|label| (Some(label.label.as_str()), label.own.as_slice()));
+    let mut rows = Vec::new();
+    for (label, prompts) in std::iter::once((None, all.as_slice())).chain(parts) {
+        let some: Vec<Vec<Swap>> = together.iter().map(|swaps| prompts.iter().map(|i| swaps[*i]).collect()).collect();
+        let numbers: Vec<Vec<f64>> = some.iter().map(|swaps| swaps.iter().map(|s| s.effect()).collect()).collect();
+        let bases: Vec<f64> = some.first().into_iter().flatten().map(|swap| swap.base).collect();
+        let intervals = bca_family(&numbers, &Bootstrap { seed: about.seed, ..Bootstrap::default() });
+        let shares = shares_of_gap(&numbers, &bases, about.seed);
+        let halves = halves_of(&some, about.seed);
+        rows.extend(effects.sets.iter().enumerate().map(|(i, set)| SetRow {
+            model: about.model,
+            set: set.name.as_str().into(),
+            neurons: set.neurons.len() as i64,
+            heads: set.heads.len() as i64,
+            label: label.map(Cow::Borrowed),
+            n: numbers[i].len() as i64,
+            effect_mean: mean(&numbers[i]),
+            interval: intervals[i].map(Interval::ends),
+            share: shares[i],
+            halves: halves[i],
+        }));
+    }
+    Ok(SetRow::table(rows)?)
+}
+
+/// What each set does to the prompts of each label, beside what it does to the others.
+fn contrasts_table(
+    about: &About,
+    items: &Asked,
+    measured: &Measured,
+    effects: &Effects,
+) -> Result<Table, AnalysisError> {
     let together = &effects.swaps[measured.listed.len()..];
     let numbers: Vec<Vec<f64>> = together.iter().map(|swaps| swaps.iter().map(|s| s.effect()).collect()).collect();
-    let bases: Vec<f64> = together.first().into_iter().flatten().map(|swap| swap.base).collect();
-    let intervals = bca_family(&numbers, &Bootstrap { seed: about.seed, ..Bootstrap::default() });
-    let shares = shares_of_gap(&numbers, &bases, about.seed);
-    let halves = halves_of(together, about.seed);
-    let rows = effects.sets.iter().enumerate().map(|(i, set)| SetRow {
-        model: about.model,
-        set: set.name.as_str().into(),
-        neurons: set.neurons.len() as i64,
-        n: numbers[i].len() as i64,
-        effect_mean: mean(&numbers[i]),
-        interval: intervals[i].map(Interval::ends),
-        share: shares[i],
-        halves: halves[i],
-    });
-    Ok(SetRow::table(rows)?)
+    let cells: Vec<(usize, usize)> =
+        (0..items.labels.len()).flat_map(|l| (0..numbers.len()).map(move |set| (l, set))).collect();
+    let against = |(l, set): &(usize, usize)| Against::of(&numbers[*set], &items.labels[*l], about.seed);
+    let against: Vec<Against> = cells.par_iter().map(against).collect();
+    let row = |((l, set), against): (&(usize, usize), Against)| {
+        let label = &items.labels[*l];
+        let own: Vec<f64> = label.own.iter().map(|i| numbers[*set][*i]).collect();
+        ContrastRow {
+            model: about.model,
+            set: effects.sets[*set].name.as_str().into(),
+            label: label.label.as_str().into(),
+            n: own.len() as i64,
+            effect_mean: mean(&own),
+            against,
+        }
+    };
+    let mut rows: Vec<ContrastRow> = cells.iter().zip(against).map(row).collect();
+    corrected(rows.iter_mut().filter(|row| !row.is_random()).map(|row| &mut row.against));
+    Ok(ContrastRow::table(rows)?)
 }
 
 fn contexts(items: &Asked, measured: &Measured, texts: Texts) -> Result<Table, AnalysisError> {

@@ -18,6 +18,8 @@ pub struct Texts {
 pub struct Text {
     pub id: String,
     pub ids: Vec<u32>,
+    /// A prompt's label, if it has one.
+    pub label: Option<String>,
 }
 
 /// What a file holds.
@@ -86,7 +88,7 @@ fn of_prompts(prompts: &PromptArgs, metric: &MetricArgs, model: &Model) -> Resul
     let dataset = prompts.read()?;
     let named: Vec<[bool; 2]> =
         dataset.items.iter().map(|item| [!item.answer.is_empty(), !item.foil.is_empty()]).collect();
-    let text = |(item, ids): (&Item, Vec<u32>)| Text { id: item.id.clone(), ids };
+    let text = |(item, ids): (&Item, Vec<u32>)| Text { id: item.id.clone(), ids, label: item.label.clone() };
     let mut sources: Sources = vec![dataset.source()];
     if *metric == MetricArgs::default() && named.iter().all(|sides| *sides == [false; 2]) {
         let (ids, scored) = encoded(model, &dataset)?;
@@ -154,6 +156,7 @@ fn pieces(tokenizer: &Tokenizer, documents: &[Document], length: usize) -> Resul
         found.extend(ids.chunks(room).enumerate().map(|(i, some)| Text {
             id: if n == 1 { name.clone() } else { format!("{name}, piece {}", i + 1) },
             ids: beginning.iter().chain(some).copied().collect(),
+            label: None,
         }));
     }
     Ok(found)

@@ -124,6 +124,28 @@ pub(in crate::analyses) fn heads_of(heads: &[Head], named_by: &str, arch: &Arch)
     }
 }
 
+/// Heads that a parameter or a file names, each once, in layers whose mixer has them and this site of theirs.
+///
+/// # Errors
+/// If the model has not one of them, or one is named twice.
+pub(in crate::analyses) fn heads_at(
+    kind: SiteKind,
+    heads: &[Head],
+    named_by: &str,
+    arch: &Arch,
+) -> Result<Vec<Head>, AnalysisError> {
+    let heads = heads_of(heads, named_by, arch)?;
+    for head in &heads {
+        let site = kind.at(head.layer).check(arch);
+        site.map_err(|why| AnalysisError::Bad(format!("{named_by}: {head}: {why}")))?;
+        let n = arch.layers[head.layer].heads();
+        if head.head >= n {
+            return Err(AnalysisError::Bad(format!("{named_by}: layer {} has {n} heads, no {head}", head.layer)));
+        }
+    }
+    Ok(heads)
+}
+
 /// The layer at which the last of the heads writes.
 pub fn last_layer(heads: &[Head]) -> usize {
     heads.iter().map(|h| h.layer).max().unwrap_or(0)

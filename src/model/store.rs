@@ -172,7 +172,8 @@ impl Table {
         let mut each = entries.to_vec();
         each.sort_unstable();
         each.dedup();
-        let rows = self.ranges(each.iter().map(|e| *e as usize..*e as usize + 1).collect())?;
+        let runs = each.chunk_by(|a, b| a + 1 == *b);
+        let rows = self.ranges(runs.map(|run| run[0] as usize..run[0] as usize + run.len()).collect())?;
         let row = |entry: &u32| each.binary_search(entry).unwrap_or_default() as u32;
         self.lead(rows.index_select(&Tensor::new(entries.iter().map(row).collect::<Vec<_>>(), &self.device)?, 0)?)
     }

@@ -275,15 +275,33 @@ pub fn directions_of_stream(decoder: &Decoder, [answer, foil]: [&[u32]; 2], resi
 /// # Errors
 /// If the layer has no mixer or cannot be read, or candle fails.
 pub fn direction_of_z(decoder: &Decoder, layer: usize, direction: &[f32], attn_out: &[f32]) -> Result<Vec<f32>> {
+    Ok(directions_of_z(decoder, layer, &[direction], &[attn_out])?.concat())
+}
+
+/// [`direction_of_z`] of several directions, each of the run whose `attn_out` is given beside it. `[rows][width of z]`
+///
+/// # Errors
+/// As [`direction_of_z`].
+pub fn directions_of_z(
+    decoder: &Decoder,
+    layer: usize,
+    directions: &[&[f32]],
+    attn_outs: &[&[f32]],
+) -> Result<Vec<Vec<f32>>> {
     let arch = &decoder.arch;
     let weights = decoder.weights(layer)?;
     let Some((o, _)) = weights.mixer.out() else { candle_core::bail!("layer {layer} has no mixer") };
-    let direction = Tensor::new(direction, decoder.places.layer(layer))?.unsqueeze(0)?;
-    let (through_o, _) = through_layer(decoder, &weights, o, &direction)?;
-    let found = ops::to_vec(&through_o)?;
-    let norm = if arch.placement.after() { arch.norm.divisor(attn_out) } else { 1.0 };
-    let scale = decoder.scale_of(layer..arch.n_layers) / norm;
-    Ok(found.into_iter().map(|x| (f64::from(x) * scale) as f32).collect())
+    let rows = (directions.len(), arch.d_model);
+    let directions = Tensor::from_vec(directions.concat(), rows, decoder.places.layer(layer))?;
+    let (through_o, _) = through_layer(decoder, &weights, o, &directions)?;
+    let mut found: Vec<Vec<f32>> = (through_o * decoder.scale_of(layer..arch.n_layers))?.to_vec2()?;
+    if arch.placement.after() {
+        for (row, out) in found.iter_mut().zip(attn_outs) {
+            let by = arch.norm.divisor(out);
+            row.iter_mut().for_each(|x| *x = (f64::from(*x) / by) as f32);
+        }
+    }
+    Ok(found)
 }
 
 /// A direction of the residual stream after the last layer as one of what a layer's channel gives, and so of each part of it: the inner product of a part
@@ -319,6 +337,41 @@ pub fn direction_of_experts(
     let Some((norm, apart)) = of.apart.zip(experts.apart.as_ref()) else { return Ok(along) };
     let (gain, by) = (ops::to_vec(&apart.routed.weight)?, norm.divisor(routed));
     Ok(along.iter().zip(gain).map(|(x, gain)| (f64::from(*x) * f64::from(gain) / by) as f32).collect())
+}
+
+/// The direction of the residual stream that a layer's MLP reads along which it moves what the gates of some neurons read, on average
+/// over these; of an MLP without a gate, what their non-linearity reads. With it what they get whatever the stream: biases. It is of
+/// the run whose stream is `resid`: a norm before the MLP is held at this run's scale. `[d_model]`
+///
+/// # Errors
+/// If the layer has no MLP or cannot be read, a neuron is out of range, or candle fails.
+pub fn direction_of_gates(
+    decoder: &Decoder,
+    layer: usize,
+    neurons: &[usize],
+    resid: &[f32],
+) -> Result<(Vec<f32>, f64)> {
+    let weights = decoder.weights(layer)?;
+    let Some(mlp) = weights.channel.mlp() else { candle_core::bail!("layer {layer} has no MLP of its own") };
+    let read = mlp.gate.as_ref().unwrap_or(&mlp.up);
+    let index: Vec<u32> = neurons.iter().map(|neuron| *neuron as u32).collect();
+    let mean = |x: Tensor| ops::to_vec(&x.to_dtype(candle_core::DType::F32)?.mean(0)?);
+    let mut direction = mean(read.weight.rows(&index)?)?;
+    let mut bias = 0.0;
+    if let Some(of) = &read.bias {
+        bias += f64::from(mean(of.index_select(&Tensor::new(index, of.device())?, 0)?.unsqueeze(1)?)?[0]);
+    }
+    let Some(norm) = &weights.mlp_norm else { return Ok((direction, bias)) };
+    if let Some(of) = &norm.bias {
+        bias += dot(&direction, &ops::to_vec(of)?);
+    }
+    direction.iter_mut().zip(ops::to_vec(&norm.weight)?).for_each(|(x, gain)| *x *= gain);
+    let center = match norm.by.kind {
+        NormKind::Rms => 0.0,
+        NormKind::Layer => direction.iter().map(|x| f64::from(*x)).sum::<f64>() / direction.len().max(1) as f64,
+    };
+    let by = decoder.arch.norm.divisor(resid);
+    Ok((direction.into_iter().map(|x| ((f64::from(x) - center) / by) as f32).collect(), bias))
 }
 
 /// What each head of a layer adds to the residual stream by a `z` of its own: through the output projection without its bias and,

@@ -52,8 +52,8 @@ mod wavefront;
 mod writers;
 
 pub use attribution::{
-    direction_of_channel, direction_of_experts, direction_of_z, directions_of_neurons, directions_of_stream,
-    writes_of_heads,
+    direction_of_channel, direction_of_experts, direction_of_gates, direction_of_z, directions_of_neurons,
+    directions_of_stream, directions_of_z, writes_of_heads,
 };
 pub use cancel::{Cancel, Cancelled};
 #[cfg(feature = "report")]

@@ -90,6 +90,34 @@ pub fn bca_mean(items: &[f64], options: &Bootstrap) -> Option<Interval> {
     bca_family(&[items], options).pop().flatten()
 }
 
+/// The BCa interval of the difference of the means of two samples of independent items, `a`'s less `b`'s, each of which is resampled
+/// by itself.
+///
+/// The acceleration is that of several samples: an item's influence is its deviation over the number of items of its sample (Davison
+/// and Hinkley 1997, section 5.3). `None` as in [`bca`], if either sample has fewer than two items or one that is not finite.
+pub fn bca_difference(a: &[f64], b: &[f64], options: &Bootstrap) -> Option<Interval> {
+    if !options.is_sound() || [a, b].iter().any(|sample| sample.len() < 2 || !all_finite(sample)) {
+        return None;
+    }
+    // Streams of their own: with one of both, samples of one length would be resampled alike.
+    let [a, b] = [(a, "bootstrap"), (b, "bootstrap, other sample")].map(|(sample, stream)| {
+        let mut group = Group::new(std::iter::once(sample), sample.len());
+        let mut indices = Indices::of_stream(sample.len(), options, stream);
+        while let Some(block) = indices.next_block() {
+            group.resample(block, sample.len());
+        }
+        group
+    });
+    let influence = |group: &Group, sign: f64| -> Vec<f64> {
+        group.deviations.iter().map(|item| sign * item[0] / group.deviations.len() as f64).collect()
+    };
+    let acceleration = acceleration(&[influence(&a, 1.0), influence(&b, -1.0)].concat());
+    let resampled = a.resampled[0].iter().zip(&b.resampled[0]).map(|(a, b)| a - b).collect();
+    let difference = a.means[0] - b.means[0];
+    let Interval { low, high } = interval(0.0, resampled, acceleration, options.level);
+    Some(Interval { low: difference + low, high: difference + high })
+}
+
 /// The ratio of the sums of numerators and denominators, one of each an item: a share of the whole, as an effect is of a gap.
 ///
 /// `None` without items, or where the denominators sum to 0 or a number is not finite.
@@ -274,7 +302,11 @@ struct Indices {
 
 impl Indices {
     fn new(items: usize, options: &Bootstrap) -> Self {
-        Indices { items, left: options.resamples, rng: rng(options.seed, "bootstrap"), block: Vec::new() }
+        Indices::of_stream(items, options, "bootstrap")
+    }
+
+    fn of_stream(items: usize, options: &Bootstrap, stream: &str) -> Self {
+        Indices { items, left: options.resamples, rng: rng(options.seed, stream), block: Vec::new() }
     }
 
     fn next_block(&mut self) -> Option<&[u32]> {

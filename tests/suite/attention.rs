@@ -67,6 +67,45 @@ fn scores_and_patterns_are_those_of_golden_patterns() {
 }
 
 #[test]
+fn heads_are_listed_by_a_score_for_other_analyses_to_read() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), family_dir("llama"));
+    for (by, more) in [("previous", &["--list", "3"][..]), ("self", &["--list", "3", "--list-by", "self"])] {
+        let out = attention(&bench, &model, &prompts(&golden), more);
+        let table = Table::read_parquet(out.join("heads.parquet")).unwrap();
+        let scores = table.floats(by).unwrap();
+        let mut order: Vec<usize> = (0..table.rows()).collect();
+        order.sort_by(|a, b| scores[*b].partial_cmp(&scores[*a]).unwrap());
+        let name = |i: &usize| format!("L{}.H{}", table.ints("layer").unwrap()[*i], table.ints("head").unwrap()[*i]);
+        let expected: Vec<String> = order[..3].iter().map(name).collect();
+        let listed = std::fs::read_to_string(out.join("heads.txt")).unwrap();
+        assert_eq!(listed.lines().skip(1).collect::<Vec<_>>(), expected, "{by}");
+        assert!(listed.starts_with("# "), "{listed}");
+        let (path, silenced) = (bench.path("prompts.jsonl"), bench.out(by));
+        let words = [
+            "neurons",
+            model.to_str().unwrap(),
+            "--prompts",
+            path.to_str().unwrap(),
+            "--answer",
+            "id:11",
+            "--foil",
+            "id:7",
+        ];
+        let heads = out.join("heads.txt");
+        gatelens(
+            [&words[..], &["--quiet", "--out", silenced.to_str().unwrap(), "--heads", heads.to_str().unwrap()]]
+                .concat(),
+        )
+        .done();
+        let sets = Table::read_parquet(silenced.join("sets.parquet")).unwrap();
+        let row = (0..sets.rows()).find(|i| sets.strs("set").unwrap()[*i] == "heads").unwrap();
+        assert_eq!(sets.ints("heads").unwrap()[row], 3);
+        std::fs::remove_dir_all(out).unwrap();
+    }
+    assert!(!attention(&bench, &model, &prompts(&golden), &[]).join("heads.txt").exists());
+}
+
+#[test]
 fn what_a_head_moves_is_its_value_through_its_part_of_the_output_projection() {
     let (bench, golden, model) = (Bench::new(), Golden::of("llama"), open("llama"));
     let out = attention(&bench, &family_dir("llama"), &prompts(&golden), &["--head", "L2.H3"]);

@@ -4,9 +4,10 @@ use crate::support::cli::{Bench, gatelens};
 use crate::support::copies::Folder;
 use crate::support::{Golden, family_dir, fixtures, open};
 use gatelens::model::Model;
-use gatelens::plan::{Activation, Change, Edit, Part, Plan, Positions};
+use gatelens::plan::{Activation, Change, Edit, Metric, Part, Plan, Positions};
 use gatelens::run::{Engine, Options};
-use gatelens::site::SiteKind;
+use gatelens::site::{Site, SiteKind};
+use gatelens::stats::{Bootstrap, bca_difference, benjamini_hochberg, welch};
 use gatelens::table::Table;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -72,25 +73,26 @@ fn what_neurons_add_sums_to_the_attribution_of_their_mlp() {
     }
 }
 
-/// `W_U (g * column)` in f64, less its mean: for a layer norm of the centred column.
-#[test]
-fn a_vocabulary_is_the_unembedding_of_a_column_of_the_down_projection() {
-    for (family, down, gain, unembedding) in [
-        ("llama", "model.layers.2.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"),
-        ("gpt2", "transformer.h.2.mlp.c_proj.weight", "transformer.ln_f.weight", "transformer.wte.weight"),
-    ] {
-        let (bench, golden) = (Bench::new(), Golden::of(family));
-        let folder = Folder::of(family);
-        let tensors = folder.tensors();
-        let wanted = |name: &str| {
-            // Checkpoints of GPT-2 have its tensors with and without this.
-            let short = name.strip_prefix("transformer.").unwrap_or(name);
-            let found = tensors.get(name).or_else(|| tensors.get(short));
-            found.unwrap_or_else(|| panic!("{family} has no {name}: {:?}", tensors.keys())).values()
-        };
-        let (down, gain, unembedding) = (wanted(down), wanted(gain), wanted(unembedding));
-        let (d, neuron) = (gain.len(), 5);
-        let width = down.len() / d;
+/// The tensors of a layer's down projection, of the final norm's gain and of the unembedding.
+const NAMES: [(&str, [&str; 3]); 2] = [
+    ("llama", ["model.layers.2.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"]),
+    ("gpt2", ["transformer.h.2.mlp.c_proj.weight", "transformer.ln_f.weight", "transformer.wte.weight"]),
+];
+
+/// What each neuron of layer 2 adds to the logits for a unit, by the tensors in f64: `W_U (g * column)`, for a layer norm of the centred
+/// column. `[neurons][vocab]`
+fn logits(family: &str, names: [&str; 3]) -> Vec<Vec<f64>> {
+    let folder = Folder::of(family);
+    let tensors = folder.tensors();
+    let [down, gain, unembedding] = names.map(|name| {
+        // Checkpoints of GPT-2 have its tensors with and without this.
+        let short = name.strip_prefix("transformer.").unwrap_or(name);
+        let found = tensors.get(name).or_else(|| tensors.get(short));
+        found.unwrap_or_else(|| panic!("{family} has no {name}: {:?}", tensors.keys())).values()
+    });
+    let d = gain.len();
+    let width = down.len() / d;
+    let of_neuron = |neuron: usize| {
         let column: Vec<f64> = (0..d)
             .map(|i| f64::from(if family == "gpt2" { down[neuron * d + i] } else { down[i * width + neuron] }))
             .collect();
@@ -98,7 +100,16 @@ fn a_vocabulary_is_the_unembedding_of_a_column_of_the_down_projection() {
         let logit = |token: usize| -> f64 {
             (0..d).map(|i| f64::from(unembedding[token * d + i]) * f64::from(gain[i]) * (column[i] - mean)).sum()
         };
-        let logits: Vec<f64> = (0..unembedding.len() / d).map(logit).collect();
+        (0..unembedding.len() / d).map(logit).collect()
+    };
+    (0..width).map(of_neuron).collect()
+}
+
+#[test]
+fn a_vocabulary_is_the_unembedding_of_a_column_of_the_down_projection() {
+    for (family, names) in NAMES {
+        let (bench, golden) = (Bench::new(), Golden::of(family));
+        let logits = logits(family, names).swap_remove(5);
         let mean = logits.iter().sum::<f64>() / logits.len() as f64;
         let mut order: Vec<usize> = (0..logits.len()).collect();
         order.sort_by(|a, b| logits[*b].total_cmp(&logits[*a]));
@@ -114,6 +125,341 @@ fn a_vocabulary_is_the_unembedding_of_a_column_of_the_down_projection() {
         }
         assert_eq!(table(&out, "neurons").rows(), 1, "only the neuron that was named");
     }
+}
+
+#[test]
+fn neurons_are_chosen_by_how_far_their_columns_raise_or_lower_the_words() {
+    for (family, names) in NAMES {
+        let (bench, golden) = (Bench::new(), Golden::of(family));
+        let words = [11, 30, 7];
+        let score = |logits: &Vec<f64>| {
+            let n = logits.len() as f64;
+            let mean = logits.iter().sum::<f64>() / n;
+            let deviation = (logits.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / n).sqrt();
+            words.iter().map(|word| (logits[*word] - mean) / deviation).sum::<f64>() / 3.0
+        };
+        let logits = logits(family, names);
+        let expected: Vec<f64> = logits.iter().map(score).collect();
+        let more = ["--words", "id:11,id:30,id:7", "--layers", "2", "--list", "5", "--vocabulary", "6"];
+        let out = run(&bench, "neurons", &family_dir(family), &prompts(&golden), &more);
+        let neurons = table(&out, "neurons");
+        let found = neurons.floats("words_score").unwrap();
+        assert_eq!(found.len(), expected.len(), "every neuron of the layer has a score");
+        found.iter().zip(&expected).for_each(|(a, b)| close(a.unwrap(), *b, 1e-4, family));
+        let mut order: Vec<usize> = (0..expected.len()).collect();
+        order.sort_by(|a, b| expected[*b].abs().total_cmp(&expected[*a].abs()));
+        let listed = std::fs::read_to_string(out.join("neurons.txt")).unwrap();
+        let best: Vec<String> = order[..5].iter().map(|neuron| format!("L2.N{neuron}")).collect();
+        assert_eq!(listed.lines().skip(1).collect::<Vec<_>>(), best, "{family}");
+        assert!(listed.starts_with("# ") && listed.contains("id:11, id:30, id:7"), "{listed}");
+        // Of those that were looked at closely, how many of the words are among the six at the end that the score says.
+        for (neuron, found) in neurons.floats("words_found").unwrap().iter().enumerate() {
+            let sign = expected[neuron].signum();
+            let above =
+                |word: &&usize| logits[neuron].iter().filter(|x| *x * sign > logits[neuron][**word] * sign).count() < 6;
+            let count = words.iter().filter(above).count() as f64;
+            assert_eq!(*found, order[..5].contains(&neuron).then_some(count), "{family} {neuron}");
+        }
+        // They were not chosen by the prompts: only these five were tested.
+        let effects = table(&out, "effects");
+        let p: Vec<f64> = effects.floats("p_value").unwrap().iter().flatten().copied().collect();
+        let q: Vec<f64> = effects.floats("q_value").unwrap().iter().flatten().copied().collect();
+        assert_eq!((q, effects.rows()), (benjamini_hochberg(&p), 5));
+        let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+        assert!(report.contains("Neurons that hold the words") && report.contains(&best[0]), "{report}");
+    }
+}
+
+#[test]
+fn a_word_of_several_tokens_is_scored_by_its_first_and_warned_of() {
+    let bench = Bench::new();
+    let path = bench.text("prompts.jsonl", r#"{"prompt": {"text": "the books are about bread"}}"#);
+    let words = |given: &str| {
+        let out = bench.out(given);
+        let words = ["neurons", "demo", "--prompts", path.to_str().unwrap(), "--list", "3", "--words", given, "--out"];
+        let ended = gatelens([&words[..], &[out.to_str().unwrap()]].concat());
+        let warned = ended.stderr.clone();
+        ended.done();
+        (table(&out, "words"), warned)
+    };
+    let (found, warned) = words("bread,chess");
+    assert_eq!((found.strs("word").unwrap(), found.rows()), (vec!["bread", "chess"], 2));
+    let model = Model::open("demo", &Default::default()).unwrap();
+    let tokenizer = model.tokenizer().unwrap();
+    let expected = ["bread", "chess"].map(|word| {
+        let within = tokenizer.encode(&format!("the {word}"), false).unwrap();
+        i64::from(*within.last().unwrap())
+    });
+    assert_eq!(found.ints("token_id").unwrap(), expected, "as the words are written after others");
+    assert!(!warned.contains("is scored"), "{warned}");
+    let (_, warned) = words("bread?");
+    assert!(warned.contains("--words: `bread?` is 2 tokens") && warned.contains("the first one is scored"), "{warned}");
+}
+
+/// Eight prompts with labels, of golden ids from different positions on.
+fn labelled(golden: &Golden) -> Vec<Value> {
+    let line = |i: usize| {
+        let ids = golden.ids("input_ids", i % 2);
+        let label = ["one", "one", "other"][i % 3];
+        json!({ "id": i.to_string(), "prompt": { "ids": ids[i / 2..] }, "answer": [11, 30], "foil": [23, 7], "label": label })
+    };
+    (0..8).map(line).collect()
+}
+
+/// The effect of an edit on each of some prompts, and the mean at sites over all positions but the first of each.
+struct Reference {
+    model: Model,
+    prompts: Vec<Vec<u32>>,
+}
+
+impl Reference {
+    fn of(family: &str, lines: &[Value]) -> Reference {
+        let ids = |line: &Value| serde_json::from_value(line["prompt"]["ids"].clone()).unwrap();
+        Reference { model: open(family), prompts: lines.iter().map(ids).collect() }
+    }
+
+    fn effects(&self, edits: &[Edit]) -> Vec<f64> {
+        let mut plan = Plan::default();
+        let metric = || Metric::logit_difference(vec![11, 30], vec![23, 7]);
+        for ids in &self.prompts {
+            let prompt = plan.prompt("p", ids.clone());
+            let fork = plan.fork(prompt, edits.to_vec());
+            plan.read(prompt, metric());
+            plan.read(fork, metric());
+        }
+        let readings = gatelens::run::run(&self.model.decoder, &plan, &Options::default()).unwrap();
+        let numbers: Vec<f64> = readings.iter().map(|reading| reading.number().unwrap()).collect();
+        numbers.chunks_exact(2).map(|both| both[1] - both[0]).collect()
+    }
+
+    fn mean(&self, site: Site) -> Vec<f32> {
+        let mut plan = Plan::default();
+        for ids in &self.prompts {
+            let prompt = plan.prompt("p", ids.clone());
+            plan.read(prompt, Activation { site, positions: Positions::All, part: Part::All });
+        }
+        let readings = gatelens::run::run(&self.model.decoder, &plan, &Options::default()).unwrap();
+        let rows: Vec<&[f32]> = readings.iter().flat_map(|reading| reading.rows().skip(1)).collect();
+        let mean = |i: usize| (rows.iter().map(|row| f64::from(row[i])).sum::<f64>() / rows.len() as f64) as f32;
+        (0..rows[0].len()).map(mean).collect()
+    }
+}
+
+#[test]
+fn heads_are_silenced_alone_and_with_neurons_and_labels_are_told_apart() {
+    for (mode, position) in [("zero", "last"), ("mean", "all")] {
+        let (bench, golden) = (Bench::new(), Golden::of("llama"));
+        let lines = labelled(&golden);
+        let heads = bench.text("heads.txt", "# two of them\nL1.H2\nL0.H1\n");
+        let more = ["--neuron", "L1.N3,L2.N8,L2.N1", "--mode", mode, "--position", position, "--heads"];
+        let more = [&more[..], &[heads.to_str().unwrap()]].concat();
+        let out = run(&bench, "neurons", &family_dir("llama"), &lines, &more);
+        let reference = Reference::of("llama", &lines);
+        let positions = if position == "all" { Positions::All } else { Positions::Last };
+        let edit = |kind: SiteKind, layer: usize, part: Part, columns: &[usize]| {
+            let mean = || columns.iter().map(|i| reference.mean(kind.at(layer))[*i]).collect();
+            let change = if mode == "mean" { Change::Set(mean()) } else { Change::Zero };
+            Edit { site: kind.at(layer), part, positions: positions.clone(), change }
+        };
+        let neurons =
+            |layer: usize, columns: &[usize]| edit(SiteKind::MlpAct, layer, Part::Columns(columns.to_vec()), columns);
+        // Four heads of 12.
+        let head = |layer: usize, head: usize| {
+            edit(SiteKind::Z, layer, Part::Heads(vec![head]), &(12 * head..12 * head + 12).collect::<Vec<_>>())
+        };
+        let listed = vec![neurons(1, &[3]), neurons(2, &[1, 8])];
+        let named = vec![head(0, 1), head(1, 2)];
+        let both = [listed.clone(), named.clone()].concat();
+        let (sets, contrasts) = (table(&out, "sets"), table(&out, "contrasts"));
+        // Of three other heads of two layers there are nine sets at most.
+        let drawn = |like: &str| {
+            let name = |i: &usize| {
+                sets.opt_strs("label").unwrap()[*i].is_none() && sets.strs("set").unwrap()[*i].starts_with(like)
+            };
+            (0..sets.rows()).filter(name).count()
+        };
+        assert_eq!(drawn("random neurons and heads"), drawn("random heads"));
+        assert!((2..=9).contains(&drawn("random heads")), "{}", drawn("random heads"));
+        assert_eq!(drawn("random ") - 2 * drawn("random heads"), 10);
+        let own = |i: &usize| lines[*i]["label"] == "one";
+        let mut p = Vec::new();
+        for (set, edits, size) in
+            [("listed", listed, [3, 0]), ("heads", named, [0, 2]), ("listed and heads", both, [3, 2])]
+        {
+            let effects = reference.effects(&edits);
+            let [ones, others] = [true, false].map(|one| {
+                let of = (0..8).filter(|i| own(i) == one).map(|i| effects[i]);
+                of.collect::<Vec<f64>>()
+            });
+            let mean = |x: &[f64]| x.iter().sum::<f64>() / x.len() as f64;
+            assert!(mean(&effects).abs() > 1e-4, "{set}: nothing was silenced");
+            for (label, expected) in [(None, &effects), (Some("one"), &ones), (Some("other"), &others)] {
+                let row = (0..sets.rows())
+                    .find(|i| sets.strs("set").unwrap()[*i] == set && sets.opt_strs("label").unwrap()[*i] == label)
+                    .unwrap();
+                close(sets.floats("effect_mean").unwrap()[row].unwrap(), mean(expected), 1e-4, set);
+                assert_eq!(sets.ints("n").unwrap()[row] as usize, expected.len());
+                assert_eq!([sets.ints("neurons").unwrap()[row], sets.ints("heads").unwrap()[row]], size);
+            }
+            let row = |label: &str| {
+                let is = |i: &usize| {
+                    contrasts.strs("set").unwrap()[*i] == set && contrasts.strs("label").unwrap()[*i] == label
+                };
+                (0..contrasts.rows()).find(is).unwrap()
+            };
+            let float = |name: &str, i: usize| contrasts.floats(name).unwrap()[i].unwrap();
+            for (label, own, others) in [("one", &ones, &others), ("other", &others, &ones)] {
+                let i = row(label);
+                close(float("effect_mean", i), mean(own), 1e-4, set);
+                close(float("others_mean", i), mean(others), 1e-4, set);
+                close(float("difference", i), mean(own) - mean(others), 1e-3, set);
+                let expected = bca_difference(own, others, &Bootstrap::default()).unwrap();
+                close(float("difference_ci_low", i), expected.low, 1e-3, set);
+                close(float("difference_ci_high", i), expected.high, 1e-3, set);
+                close(float("p_value", i), welch(own, others).unwrap(), 1e-3, set);
+                p.push((i, float("p_value", i)));
+            }
+        }
+        p.sort_by_key(|(i, _)| *i);
+        let q = benjamini_hochberg(&p.iter().map(|(_, p)| *p).collect::<Vec<_>>());
+        for ((i, _), q) in p.iter().zip(q) {
+            close(contrasts.floats("q_value").unwrap()[*i].unwrap(), q, 1e-9, "q");
+        }
+        let tested = contrasts.floats("q_value").unwrap().iter().flatten().count();
+        assert_eq!(tested, p.len(), "random sets are to compare with, not to be tested");
+        let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+        assert!(
+            report.contains("By label") && report.contains("Silencing all 3 neurons and 2 heads together"),
+            "{report}"
+        );
+    }
+}
+
+#[test]
+fn a_dry_run_counts_the_runs_of_random_heads_too() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let path = bench.dataset("prompts.jsonl", &labelled(&golden));
+    let (model, out) = (family_dir("llama"), bench.out("dry"));
+    let forks = |more: &[&str]| {
+        let words = [
+            "neurons",
+            model.to_str().unwrap(),
+            "--prompts",
+            path.to_str().unwrap(),
+            "--list",
+            "4",
+            "--dry-run",
+            "--json",
+        ];
+        let printed = gatelens([&words[..], &["--out", out.to_str().unwrap()], more].concat()).done();
+        let line: Value = serde_json::from_str(printed.lines().next().unwrap()).unwrap();
+        line["wavefront"]["forks"].as_u64().unwrap()
+    };
+    // Four neurons, all of them and ten random sets of neurons, of eight prompts; then two sets with heads, and three of random heads
+    // by themselves and with neurons.
+    assert_eq!(forks(&[]), 8 * (4 + 11));
+    assert_eq!(forks(&["--head", "L1.H0"]), 8 * (4 + 11 + 2 + 2 * 3));
+    assert_eq!(forks(&["--words", "id:11", "--drivers"]), 8 * (4 + 11));
+}
+
+/// What parts add to the gates sums to what these read, with norms after attention, layer norms with biases, parallel blocks and scaled
+/// residuals too; and what one head adds is its output through the norm and the gates' rows.
+#[test]
+fn what_drives_neurons_sums_to_what_their_gates_read() {
+    let others = fixtures().join("families");
+    for folder in [
+        family_dir("llama"),
+        family_dir("gpt2"),
+        family_dir("gemma2"),
+        family_dir("olmo2"),
+        others.join("granite"),
+        others.join("cohere"),
+        others.join("gptj"),
+        others.join("stablelm"),
+        others.join("nemotron"),
+        others.join("recurrent_gemma"),
+        others.join("lfm2"),
+    ] {
+        let (bench, golden) = (Bench::new(), Golden::at(&folder));
+        let model = Model::open(folder.to_str().unwrap(), &Default::default()).unwrap();
+        let layers: Vec<usize> = (0..model.decoder.arch.n_layers)
+            .filter(|layer| SiteKind::MlpPre.at(*layer).check(&model.decoder.arch).is_ok())
+            .collect();
+        let (first, last) = layers.first().zip(layers.last()).unwrap();
+        let chosen = format!("L{first}.N4,L{last}.N7,L{last}.N2");
+        let more = ["--neuron", &chosen, "--drivers", "--position", "-2", "--head", "L0.H0"];
+        let more = if model.decoder.arch.layers[0].heads() > 0 { &more[..] } else { &more[..5] };
+        let out = run(&bench, "neurons", &folder, &prompts(&golden), more);
+        let drivers = table(&out, "drivers");
+        let component = drivers.strs("component").unwrap();
+        let means = drivers.floats("mean").unwrap();
+        let sum = |of: &dyn Fn(&str) -> bool| -> f64 {
+            (0..drivers.rows()).filter(|i| of(component[*i])).filter_map(|i| means[i]).sum()
+        };
+        let gate = sum(&|name| name == "gate");
+        let parts = sum(&|name| !["gate", "named"].contains(&name));
+        let at = folder.display().to_string();
+        close(parts, gate, 2e-3, &at);
+        // The gates as a plan reads them.
+        let arch = &model.decoder.arch;
+        let mut plan = Plan::default();
+        for i in 0..2 {
+            let ids = golden.ids("input_ids", i);
+            let position = Positions::At(vec![ids.len() - 2]);
+            let prompt = plan.prompt("p", ids);
+            for (layer, neurons) in [(*first, vec![4]), (*last, vec![2, 7])] {
+                let gated = SiteKind::MlpGate.at(layer).check(arch).is_ok();
+                let site = if gated { SiteKind::MlpGate } else { SiteKind::MlpPre }.at(layer);
+                plan.read(prompt, Activation { site, positions: position.clone(), part: Part::Columns(neurons) });
+            }
+        }
+        let readings = gatelens::run::run(&model.decoder, &plan, &Options::default()).unwrap();
+        let read: f64 = readings.iter().flat_map(|reading| reading.values()).map(f64::from).sum();
+        close(gate, read / 6.0, 1e-4, &at);
+        if at.ends_with("llama") {
+            close(sum(&|name| name == "rest"), 0.0, 1e-4, "a family without biases");
+            let named = sum(&|name| name == "named");
+            let head = (0..drivers.rows()).find(|i| component[*i] == "head").unwrap();
+            assert_eq!(Some(named), means[head], "L0.H0 is the first head");
+            close(named, by_hand(&golden, &model), 1e-4, "L0.H0");
+        }
+    }
+}
+
+/// What L0.H0 of the llama fixture adds to the gates of L0.N4, L2.N7 and L2.N2 (or those of the last layer), on average, by the tensors.
+fn by_hand(golden: &Golden, model: &Model) -> f64 {
+    let folder = Folder::of("llama");
+    let tensors = folder.tensors();
+    let d = model.decoder.arch.d_model;
+    let last = model.decoder.arch.n_layers - 1;
+    let o = tensors["model.layers.0.self_attn.o_proj.weight"].values();
+    let mut total = 0.0;
+    for i in 0..2 {
+        let ids = golden.ids("input_ids", i);
+        let position = Positions::At(vec![ids.len() - 2]);
+        let mut plan = Plan::default();
+        let prompt = plan.prompt("p", ids);
+        let mut read =
+            |site: Site, part: Part| plan.read(prompt, Activation { site, positions: position.clone(), part });
+        let z = read(SiteKind::Z.at(0), Part::Heads(vec![0]));
+        let streams = [0, last].map(|layer| read(SiteKind::ResidMid.at(layer), Part::All));
+        let readings = gatelens::run::run(&model.decoder, &plan, &Options::default()).unwrap();
+        let z = &readings[z].values;
+        let wide = o.len() / d;
+        let write: Vec<f64> =
+            (0..d).map(|row| (0..z.len()).map(|k| f64::from(o[row * wide + k]) * f64::from(z[k])).sum()).collect();
+        for ((layer, neurons), stream) in [(0, vec![4]), (last, vec![2, 7])].into_iter().zip(streams) {
+            let gain = tensors[&format!("model.layers.{layer}.post_attention_layernorm.weight")].values();
+            let gate = tensors[&format!("model.layers.{layer}.mlp.gate_proj.weight")].values();
+            let scale = model.decoder.arch.norm.divisor(&readings[stream].values);
+            for neuron in neurons {
+                let row = &gate[neuron * d..(neuron + 1) * d];
+                let each = (0..d).map(|k| f64::from(row[k]) * f64::from(gain[k]) * write[k]);
+                total += each.sum::<f64>() / scale;
+            }
+        }
+    }
+    total / 6.0
 }
 
 #[test]
@@ -245,10 +591,16 @@ fn what_cannot_be_asked_is_said_with_what_would_mend_it() {
         (vec!["--neuron", "L1.E0.N3"], "L1.E0.N3: the layer has one MLP, not several experts; write L1.N3"),
         (vec!["--neuron", "L1.N3", "--layers", "0"], "--layers: leaves out L1.N3"),
         (vec!["--layers", "7"], "is no layer or range of layers"),
+        (vec!["--head", "L0.N3"], "`L0.N3` is no head; write L14.H5"),
+        (vec!["--head", "L0.H9"], "--head: L0.H9 is not in this model"),
+        (vec!["--words", "id:99999"], "--words: token id 99999 is out of range"),
+        (vec!["--words", "vault"], "--words: "),
         (vec!["--position", "40"], "40"),
     ] {
         refused(&family_dir("llama"), &more, said);
     }
+    let empty = bench.text("heads.txt", "# none\n");
+    refused(&family_dir("llama"), &["--heads", empty.to_str().unwrap()], "heads.txt: names no head");
     let others = fixtures().join("families");
     for (family, neuron, said) in [
         ("mixtral", "L1.N3", "L1.N3: the layer has experts 0 to 3; write L1.E0.N0"),

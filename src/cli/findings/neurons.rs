@@ -2,7 +2,7 @@
 
 use super::{Found, listed, read, too_few};
 use crate::analyses::effects::interval;
-use crate::analyses::neurons::{EffectRow, NeuronRow, SetRow, beside};
+use crate::analyses::neurons::{ContrastRow, EffectRow, NeuronRow, SetRow, beside, standings};
 use crate::report::cells::{plural, signed};
 use crate::table::Table;
 use crate::table::rows::Row as _;
@@ -21,32 +21,64 @@ pub(super) fn neurons(tables: &[Table]) -> Option<Vec<String>> {
     let all = tables.iter().find(|table| table.name() == NeuronRow::TABLE);
     let tests = all.map_or(rows.len(), Table::rows);
     lines.extend(too_few(rows.iter().map(|row| (row.n, row.q_value)), tests));
-    lines.extend(together(&read::<SetRow>(tables).unwrap_or_default()));
+    let sets = read::<SetRow>(tables).unwrap_or_default();
+    lines.extend(["listed", "heads", "listed and heads"].iter().filter_map(|set| together(&sets, set)));
+    lines.extend(by_label(&read::<ContrastRow>(tables).unwrap_or_default()));
     Some(lines)
 }
 
-/// All of them together, beside random sets.
-fn together(rows: &[SetRow]) -> Option<String> {
-    let (listed, random) = beside(rows)?;
-    let nothing = listed.interval.is_none_or(|(low, high)| low <= 0.0 && high >= 0.0);
+/// What some numbers of random sets are between; nothing of none.
+fn among_random(random: &[f64]) -> String {
     let least = random.iter().copied().reduce(f64::min);
     let most = random.iter().copied().reduce(f64::max);
-    let beside = least.zip(most).map_or(String::new(), |(least, most)| {
+    least.zip(most).map_or(String::new(), |(least, most)| {
         format!("; {} {} to {}", plural(random.len() as i64, "random set"), signed(least, 3), signed(most, 3))
-    });
+    })
+}
+
+/// All of them together, beside random sets.
+fn together(rows: &[SetRow], set: &str) -> Option<String> {
+    let (own, random) = beside(rows, set)?;
+    let nothing = own.interval.is_none_or(|(low, high)| low <= 0.0 && high >= 0.0);
+    let what = match set {
+        "heads" => format!("{} {}", plural(own.heads, "head"), if own.heads == 1 { "alone" } else { "together" }),
+        "listed and heads" => format!("all {} and {} together", own.neurons, plural(own.heads, "head")),
+        _ => format!("all {} together", own.neurons),
+    };
     Some(format!(
-        "  all {} together: {} nats {}{}{beside}",
-        listed.neurons,
-        signed(listed.effect_mean, 3),
-        interval(listed.interval),
+        "  {what}: {} nats {}{}{}",
+        signed(own.effect_mean, 3),
+        interval(own.interval),
         if nothing { ", not significant" } else { "" },
+        among_random(&random),
     ))
+}
+
+/// Sets that move the prompts of one label otherwise than the others, beside random sets.
+fn by_label(rows: &[ContrastRow]) -> Vec<String> {
+    let line = |of: crate::analyses::neurons::Standing| {
+        let row = of.row;
+        let beyond = match of.is_beyond() {
+            Some(false) => ", not beyond them",
+            _ => "",
+        };
+        format!(
+            "  {}, {} against the other prompts: {} nats {}{}{beyond}",
+            row.set,
+            row.label,
+            signed(row.against.difference, 3),
+            interval(row.against.interval),
+            among_random(&of.random),
+        )
+    };
+    standings(rows).into_iter().map(line).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::findings;
     use super::*;
+    use crate::analyses::neurons::Against;
 
     fn effect(neuron: i64, effect: f64, n: i64, q: f64) -> EffectRow<'static> {
         EffectRow {
@@ -77,6 +109,44 @@ mod tests {
                 "  L3.N11     −2.000 nats [−2.500, −1.500], q 0.010",
                 "  L3.N7      +0.250 nats [−0.250, 0.750], q 0.500, not significant",
                 "  all 2 together: −2.500 nats [−3.000, −2.000]; 2 random sets −0.125 to +0.250",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_label_is_named_where_the_interval_of_its_difference_excludes_0_beside_random_sets() {
+        let row = |set: &'static str, label: &'static str, difference: f64| ContrastRow {
+            set: set.into(),
+            label: label.into(),
+            n: 20,
+            effect_mean: Some(difference),
+            against: Against {
+                n_others: 40,
+                difference: Some(difference),
+                interval: Some((difference - 0.5, difference + 0.5)),
+                ..Against::default()
+            },
+            ..ContrastRow::default()
+        };
+        let contrasts = [
+            row("listed", "months", -2.0),
+            row("listed", "animals", 0.25),
+            row("heads", "months", -0.75),
+            row("random 1", "months", 0.125),
+            row("random 2", "months", -0.25),
+            row("random heads 1", "months", 1.0),
+        ];
+        let effects = EffectRow::table([effect(7, -0.25, 60, 0.01)]).unwrap();
+        let sets = SetRow { heads: 1, set: "heads".into(), label: Some("months".into()), ..set("heads", -1.0) };
+        let sets = SetRow::table([set("listed", -2.5), SetRow { heads: 1, ..set("heads", -1.0) }, sets]).unwrap();
+        assert_eq!(
+            findings(&[effects, sets, ContrastRow::table(contrasts).unwrap()])[2..],
+            [
+                "  all 2 together: −2.500 nats [−3.000, −2.000]",
+                "  1 head alone: −1.000 nats [−1.500, −0.500]",
+                "  listed, months against the other prompts: −2.000 nats [−2.500, −1.500]; 2 random sets −0.250 to +0.125",
+                "  heads, months against the other prompts: −0.750 nats [−1.250, −0.250]; 1 random set +1.000 to +1.000, not \
+                 beyond them",
             ]
         );
     }

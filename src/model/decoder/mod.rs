@@ -417,9 +417,18 @@ impl Decoder {
     /// # Errors
     /// If candle fails.
     pub fn vocabulary(&self, rows: &Tensor) -> Result<Tensor> {
-        let rows = moved(rows, self.places.last())?.to_dtype(DType::F32)?;
-        let gained = self.through_final_norm(&rows)?.to_dtype(self.dtype)?;
+        let gained = self.read_by_unembedding(rows)?.to_dtype(self.dtype)?;
         self.unembed.product(&gained.contiguous()?)?.to_dtype(DType::F32)
+    }
+
+    /// What the unembedding reads of rows that are added to the residual stream: through the final norm's gain but not its scale.
+    /// `[rows, d_model]`, f32
+    ///
+    /// # Errors
+    /// If candle fails.
+    pub fn read_by_unembedding(&self, rows: &Tensor) -> Result<Tensor> {
+        let rows = moved(rows, self.places.last())?.to_dtype(DType::F32)?;
+        self.through_final_norm(&rows)
     }
 
     /// Asks a layer's mixer, which has queries, keys and values.
