@@ -29,12 +29,15 @@ pub fn read_input(data: impl Into<Data>) -> Result<(Vec<u8>, (String, String)), 
     Ok((bytes, (data.display().to_string(), sha256)))
 }
 
+/// Units with the number of the line that names each, and the file that was read, with its SHA-256.
+pub type Listed<T> = (Vec<(usize, T)>, (String, String));
+
 /// Units that a file lists, each with the number of its line from 1, and what was read: neurons or heads, with lines, spaces or
 /// commas between them. What comes after a `#` is passed over.
 ///
 /// # Errors
 /// If the file cannot be read or is no text, or something in it is no such unit.
-pub fn listed<T: FromStr<Err = String>>(data: &Data) -> Result<(Vec<(usize, T)>, (String, String)), AnalysisError> {
+pub fn listed<T: FromStr<Err = String>>(data: &Data) -> Result<Listed<T>, AnalysisError> {
     let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
     let (bytes, source) = read_input(data)?;
     let text = String::from_utf8(bytes).map_err(|_| bad("is no text".to_string()))?;

@@ -244,7 +244,8 @@ impl Sums<'_> {
             let directions = directions_of_z(self.decoder, layer, &along, &outs)?;
             for (i, (of, direction)) in self.asked.iter().zip(&directions).enumerate() {
                 let z = read(of.layers[layer].z);
-                let each = z.chunks(z.len() / heads).zip(direction.chunks(z.len() / heads));
+                let width = (z.len() / heads.max(1)).max(1);
+                let each = z.chunks(width).zip(direction.chunks(width));
                 by_head.iter_mut().zip(each).for_each(|(numbers, (z, direction))| numbers[i] = dot(z, direction));
             }
         }
