@@ -76,7 +76,7 @@ fn largest(scores: impl Iterator<Item = f64>) -> usize {
 fn largest_alone(scores: impl Iterator<Item = f64>) -> Option<usize> {
     let all: Vec<f64> = scores.collect();
     let best = largest(all.iter().copied());
-    (all.iter().filter(|x| **x == all[best]).count() == 1).then_some(best)
+    (all.iter().filter(|x| Some(*x) == all.get(best)).count() == 1).then_some(best)
 }
 
 /// Finds neurons and a probe by the labelled items, and has all methods choose on the others.
@@ -218,7 +218,7 @@ mod tests {
         let questions: Vec<Question> =
             (0..30).map(|i| question(i, if i % 3 == 0 { "a" } else { "b" }, (i * 5 / 2) % 2)).collect();
         let measured = measured(&questions);
-        let items = Asked { questions, layers: vec![0] };
+        let items = Asked { questions, layers: Vec::new() };
         let truth = Truth { labelled: 8, voters: 2, ..Truth::default() };
         let splits = splits(&items.questions, 8, 0);
         let topics: Vec<Option<&str>> = splits.iter().map(|split| split.topic.as_deref()).collect();
@@ -241,6 +241,13 @@ mod tests {
     }
 
     #[test]
+    fn a_neuron_that_is_equal_for_the_best_candidates_chooses_none() {
+        let chosen = |scores: &[f64]| largest_alone(scores.iter().copied());
+        assert_eq!([chosen(&[0.0, -0.0]), chosen(&[1.0, 2.0, 2.0]), chosen(&[])], [None; 3]);
+        assert_eq!([chosen(&[3.0, 2.0, 2.0]), chosen(&[-1.0, 0.0])], [Some(0), Some(1)]);
+    }
+
+    #[test]
     fn equal_votes_are_decided_by_activations() {
         let questions: Vec<Question> = (0..12).map(|i| question(i, "a", i % 2)).collect();
         // Both neurons are right on all labelled items, and disagree on the last one: the first speaks louder.
@@ -256,7 +263,7 @@ mod tests {
             .collect();
         measured[11][0].acts = vec![-9.0, 0.2];
         measured[11][1].acts = vec![9.0, 0.1];
-        let items = Asked { questions, layers: vec![0] };
+        let items = Asked { questions, layers: Vec::new() };
         let truth = Truth { labelled: 11, voters: 2, ..Truth::default() };
         let split = Split { topic: None, labelled: (0..11).collect(), test: vec![11] };
         assert_eq!(result(&truth, &items, &measured, &split, 1).unwrap().chosen[0], [1]);

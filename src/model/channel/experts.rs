@@ -196,9 +196,18 @@ impl Chosen {
 
     /// What each row weighs what each expert gives by: 0 where it did not choose it. `[rows, experts]`
     fn by_expert(&self, of: &Experts) -> Result<Tensor> {
-        let weights = if of.weighs_input { self.weights.ones_like()? } else { self.weights.contiguous()? };
-        let index = Tensor::new(self.index.clone(), weights.device())?;
-        Tensor::zeros((self.index.len(), of.n), DType::F32, weights.device())?.scatter_add(&index, &weights, 1)
+        let weights = if of.weighs_input { self.weights.ones_like()? } else { self.weights.clone() };
+        // The first stands for all experts that were not chosen.
+        let weights = Tensor::cat(&[Tensor::zeros(1, DType::F32, weights.device())?, weights.flatten_all()?], 0)?;
+        let mut at = vec![0u32; self.index.len() * of.n];
+        let mut place = 0;
+        for (row, chosen) in self.index.iter().enumerate() {
+            for e in chosen {
+                place += 1;
+                at[row * of.n + *e as usize] = place;
+            }
+        }
+        weights.index_select(&Tensor::new(at, weights.device())?, 0)?.reshape((self.index.len(), of.n))
     }
 }
 
