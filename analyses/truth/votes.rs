@@ -76,7 +76,7 @@ fn largest(scores: impl Iterator<Item = f64>) -> usize {
 fn largest_alone(scores: impl Iterator<Item = f64>) -> Option<usize> {
     let all: Vec<f64> = scores.collect();
     let best = largest(all.iter().copied());
-    (all.iter().filter(|x| **x == all[best]).count() == 1).then_some(best)
+    (all.iter().filter(|x| Some(*x) == all.get(best)).count() == 1).then_some(best)
 }
 
 /// Finds neurons and a probe by the labelled items, and has all methods choose on the others.
@@ -240,6 +240,13 @@ mod tests {
             assert!(result.voters.iter().all(|voter| voter.test == right.len() && voter.labelled == 8));
             assert_ne!(result.chosen[1], right, "the likelihood is noise here");
         }
+    }
+
+    #[test]
+    fn a_neuron_that_is_equal_for_the_best_candidates_chooses_none() {
+        let chosen = |scores: &[f64]| largest_alone(scores.iter().copied());
+        assert_eq!([chosen(&[0.0, -0.0]), chosen(&[1.0, 2.0, 2.0]), chosen(&[])], [None; 3]);
+        assert_eq!([chosen(&[3.0, 2.0, 2.0]), chosen(&[-1.0, 0.0])], [Some(0), Some(1)]);
     }
 
     #[test]

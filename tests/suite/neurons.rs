@@ -787,3 +787,32 @@ fn the_neurons_of_experts_are_told_apart_by_a_column_and_count_0_where_they_were
     let report = std::fs::read_to_string(out.join("report.md")).unwrap();
     assert!(named.iter().all(|name| report.contains(name)), "{report}");
 }
+
+#[test]
+fn votes_and_values_name_the_neurons_of_experts() {
+    let words = ["bread", " bread", "cheese", " cheese", "rivers", " rivers", "music", " music", "theft", " theft"];
+    let folder = Folder::of("families/mixtral").with_words(&words);
+    let bench = Bench::new();
+    let analysed = |command: &str, lines: &[Value], more: &[&str]| {
+        let (items, out) = (bench.dataset(&format!("{command}.jsonl"), lines), bench.out(command));
+        let model = folder.path().to_str().unwrap();
+        let words = [command, model, "--items", items.to_str().unwrap(), "--out", out.to_str().unwrap(), "--quiet"];
+        gatelens([&words[..], more].concat()).done();
+        let neurons = table(&out, "neurons");
+        assert!(neurons.rows() > 0 && neurons.ints("expert").unwrap().iter().all(|e| (0..4).contains(e)), "{command}");
+        (out, neurons)
+    };
+    let pairs: Vec<[&str; 2]> = (0..5).flat_map(|i| (0..5).map(move |j| [words[2 * i], words[2 * j + 1]])).collect();
+    let item = |(i, [first, second]): (usize, &[&str; 2])| json!({ "stem": first, "candidates": [format!("{second} a"), format!("{second} b")], "true": i % 2 });
+    let items: Vec<Value> = pairs.iter().enumerate().map(item).collect();
+    let (out, neurons) = analysed("truth", &items, &["--labelled", "8", "--voters", "6"]);
+    let named = format!("L{}.E{}.N", neurons.ints("layer").unwrap()[0], neurons.ints("expert").unwrap()[0]);
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains(&named), "{named}: {report}");
+    let item = |[first, second]: &[&str; 2]| json!({ "value": "v", "prompt": "music", "question": first, "with": format!("{second} theft"), "without": second });
+    let items: Vec<Value> = pairs.iter().map(item).collect();
+    let (out, _) = analysed("values", &items, &["--neurons", "5", "--controls", "2", "--layers", "2"]);
+    let lists = ["shared", "only_intrinsic", "only_prompted"].map(|set| out.join(format!("v.{set}.txt")));
+    let list = lists.iter().find(|path| path.exists()).expect("a set of neurons");
+    assert!(std::fs::read_to_string(list).unwrap().lines().skip(1).all(|line| line.contains(".E")));
+}
