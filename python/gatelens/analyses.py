@@ -456,6 +456,8 @@ class Attention(Analysis):
         head: Text | Sequence[Text] | None = None,
         by_span: bool = False,
         query: Text | Sequence[Text] | None = None,
+        list: int | None = None,
+        list_by: Literal["previous", "first", "self", "duplicate", "induction"] | None = None,
         answer: Text | Sequence[Text] | None = None,
         foil: Text | Sequence[Text] | None = None,
         metric_file: Data = None,
@@ -482,6 +484,11 @@ class Attention(Analysis):
             that it lacks.
         query
             Look from these spans, or from the last position (`last`, the default); several with commas.
+        list
+            Write the heads that look most at one thing into heads.txt, this many. Other analyses read the file,
+            as `neurons ``heads``` does.
+        list_by
+            List them by this score. Default: ``previous``.
         answer
             Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
             list)
@@ -500,6 +507,8 @@ class Attention(Analysis):
             head=head,
             by_span=by_span,
             query=query,
+            list=list,
+            list_by=list_by,
             answer=answer,
             foil=foil,
             metric_file=metric_file,
@@ -510,8 +519,8 @@ class Neurons(Analysis):
     """Show what neurons do: their share in the answer, what they write, and where they fire."""
 
     command = "neurons"
-    _data = ("prompts", "set", "metric_file")
-    _lists = ("neuron", "answer", "foil")
+    _data = ("prompts", "set", "heads", "metric_file")
+    _lists = ("neuron", "words", "head", "answer", "foil")
     _required = ("prompts",)
     _first = "prompts"
 
@@ -523,6 +532,7 @@ class Neurons(Analysis):
         length: int | None = None,
         neuron: Text | Sequence[Text] | None = None,
         set: Data = None,
+        words: Text | Sequence[Text] | None = None,
         layers: Text | None = None,
         list: int | None = None,
         contexts: int | None = None,
@@ -530,6 +540,9 @@ class Neurons(Analysis):
         all_vocabulary: bool = False,
         mode: Literal["zero", "mean"] | None = None,
         position: Text | None = None,
+        head: Text | Sequence[Text] | None = None,
+        heads: Data = None,
+        drivers: bool = False,
         answer: Text | Sequence[Text] | None = None,
         foil: Text | Sequence[Text] | None = None,
         metric_file: Data = None,
@@ -551,12 +564,17 @@ class Neurons(Analysis):
             the strongest)
         set
             Look closely at the neurons that this file lists, one a line: the neurons.txt of another run, say.
+        words
+            Look closely at the neurons whose vocabulary holds these words best: strings, or id:N; several with
+            commas. They are chosen by the model's weights alone: by each word's logit for a unit of activation,
+            in standard deviations over the vocabulary, mean over the words, whatever its sign. A word's first
+            token counts, after a space where the model has such tokens.
         layers
             Look at the neurons of these layers alone: 3, 0-5,8.
         list
             Without a choice of your own, look closely at this many neurons. Default: ``50``. They are those
             with the largest attribution to the answer; where nothing is measured, those that write the most at
-            once.
+            once. Of those that hold the given words it is as many too.
         contexts
             Keep this many contexts of every neuron, from each end of its activation. Default: ``8``.
         vocabulary
@@ -568,6 +586,13 @@ class Neurons(Analysis):
         position
             Silence them at this position: last, all, or a number (a negative one counts from the prompt's end)
             Default: ``last``.
+        head
+            Silence these heads too, by themselves and with the neurons, as L16.H0; several with commas.
+        heads
+            Silence the heads that this file lists, one a line: the heads.txt of `attention`, say.
+        drivers
+            Say what drives the neurons: what each head, each MLP and the embedding add to what their gates
+            read.
         answer
             Answer token for items that name none: a string, of which the first token counts, or id:N (one, or a
             list)
@@ -584,6 +609,7 @@ class Neurons(Analysis):
             length=length,
             neuron=neuron,
             set=set,
+            words=words,
             layers=layers,
             list=list,
             contexts=contexts,
@@ -591,6 +617,9 @@ class Neurons(Analysis):
             all_vocabulary=all_vocabulary,
             mode=mode,
             position=position,
+            head=head,
+            heads=heads,
+            drivers=drivers,
             answer=answer,
             foil=foil,
             metric_file=metric_file,
