@@ -164,7 +164,8 @@ fn sparse(logits: &Tensor, chosen: usize, jitter: f64) -> Result<Chosen> {
             let Some(best) = highest(&left, 1, |i| row[i]).first().copied() else { continue };
             let near = |i: usize| {
                 let factor = row[i].abs().max(row[best]);
-                f64::from((row[best] - row[i]) / factor) <= 2.0 * jitter
+                // What is as good as the best is near it, also where both are 0 and so is the factor.
+                row[i] == row[best] || f64::from((row[best] - row[i]) / factor) <= 2.0 * jitter
             };
             hidden.extend((0..row.len()).map(|i| if left.contains(&i) && near(i) { 0.0 } else { f32::NEG_INFINITY }));
             taken.push(best as u32);
@@ -713,6 +714,15 @@ mod tests {
         for (found, x) in weights.to_vec2::<f32>()?[0].iter().zip([-1.0, 0.0]) {
             assert!((found - 2.0 * sigmoid(x)).abs() < 1e-6);
         }
+        Ok(())
+    }
+
+    #[test]
+    fn where_no_expert_is_better_all_are_near_the_best() -> Result<()> {
+        let Chosen { index, weights } = sparse(&Tensor::zeros((1, 4), DType::F32, &Device::Cpu)?, 2, 0.01)?;
+        assert_eq!(index, [[0, 1]]);
+        let found = weights.to_vec2::<f32>()?;
+        assert!((found[0][0] - 0.25).abs() < 1e-6 && (found[0][1] - 1.0 / 3.0).abs() < 1e-6, "{found:?}");
         Ok(())
     }
 
