@@ -816,3 +816,42 @@ fn votes_and_values_name_the_neurons_of_experts() {
     let list = lists.iter().find(|path| path.exists()).expect("a set of neurons");
     assert!(std::fs::read_to_string(list).unwrap().lines().skip(1).all(|line| line.contains(".E")));
 }
+
+#[test]
+fn heads_that_one_entry_of_an_experiment_lists_are_silenced_by_another() {
+    let (bench, golden) = (Bench::new(), Golden::of("llama"));
+    let prompts = bench.dataset("prompts.jsonl", &labelled(&golden));
+    let spec = format!(
+        "models = [{:?}]\n[defaults]\nprompts = {:?}\nlist = 3\n[[analysis]]\ncommand = \"attention\"\n[[analysis]]\n\
+         command = \"neurons\"\nwords = [\"id:11\", \"id:30\"]\nheads = \"run:attention/heads.txt\"\ndrivers = true\n",
+        family_dir("llama").display().to_string(),
+        prompts.display().to_string(),
+    );
+    let (spec, out) = (bench.text("spec.toml", &spec), bench.out("all"));
+    gatelens(["run", spec.to_str().unwrap(), "--quiet", "--out", out.to_str().unwrap()]).done();
+    let sets = table(&out.join("neurons"), "sets");
+    let row = (0..sets.rows()).find(|i| sets.strs("set").unwrap()[*i] == "listed and heads").unwrap();
+    assert_eq!([sets.ints("neurons").unwrap()[row], sets.ints("heads").unwrap()[row]], [3, 3]);
+    let report = std::fs::read_to_string(out.join("report.md")).unwrap();
+    assert!(report.contains("What drives them") && report.contains("The heads that were named add"), "{report}");
+}
+
+/// The prompts that come with the project are read and are as the documentation says.
+#[test]
+fn prompts_on_concepts_and_verdicts_have_one_answer_and_one_foil_each() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for (folder, labels) in [
+        ("concepts", &[("animals", 20), ("colours", 20), ("months", 20)][..]),
+        ("verification", &[("other", 24), ("verdict", 24)]),
+    ] {
+        let path = root.join("datasets").join(folder).join("prompts.jsonl");
+        let dataset = gatelens::dataset::read_prompts(path.as_path()).unwrap();
+        let mut counts = std::collections::BTreeMap::new();
+        for item in &dataset.items {
+            assert!(item.answer.len() == 1 && item.foil.len() == 1 && item.answer != item.foil, "{}", item.id);
+            *counts.entry(item.label.clone().unwrap()).or_insert(0) += 1;
+        }
+        assert_eq!(counts.iter().map(|(label, n)| (label.as_str(), *n)).collect::<Vec<_>>(), labels);
+        assert!(dataset.warnings.is_empty(), "{:?}", dataset.warnings);
+    }
+}
