@@ -83,9 +83,9 @@ pub enum Kind {
     Short { width: usize },
     /// The RG-LRU (De et al. 2024): one number of state a channel, gates by blocks.
     Lru { width: usize, blocks: usize, activation: Activation },
-    /// RWKV-4 ([`super::rwkv`]): channels by themselves.
+    /// RWKV-4 (Peng et al. 2023): channels by themselves.
     Wkv { width: usize },
-    /// RWKV-7 ([`super::rwkv`]).
+    /// RWKV-7 (Peng et al. 2025).
     Dynamic(Dynamic),
 }
 
