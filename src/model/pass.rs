@@ -5,7 +5,6 @@ use super::arch::Arch;
 use super::per_layer::TokenRows;
 use super::places::moved;
 use super::weights::NormWeights;
-use crate::ops;
 use crate::ops::rows::Rows;
 use crate::site::{KINDS, Site, SiteKind};
 use candle_core::{Device, Result, Tensor};
@@ -68,7 +67,7 @@ impl Loans {
     /// Replaces the rows, as [`Acts::gather`] does.
     fn gather(&mut self, from: &[u32]) -> Result<()> {
         for value in self.values.values_mut() {
-            *value = ops::take_rows(value, from)?;
+            *value = value.index_select(&Tensor::new(from, value.device())?, 0)?;
         }
         self.tokens.iter_mut().for_each(|tokens| tokens.gather(from));
         Ok(())
@@ -112,7 +111,7 @@ impl Acts {
             candle_core::bail!("{} new rows from {} of {old}", rows.len(), from.len())
         }
         for value in self.live.iter_mut().flatten() {
-            *value = ops::take_rows(value, from)?;
+            *value = value.index_select(&Tensor::new(from, value.device())?, 0)?;
         }
         self.loans.gather(from)?;
         self.rows = rows;

@@ -105,10 +105,7 @@ impl CustomOp1 for Edits<'_> {
 
     fn cpu_fwd(&self, storage: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         let (rows, width) = layout.shape().dims2()?;
-        let mut out = match floats(storage, layout)? {
-            Cow::Borrowed(x) => super::take::copied(x),
-            Cow::Owned(x) => x,
-        };
+        let mut out = floats(storage, layout)?.into_owned();
         for e in self.0.iter() {
             e.check(rows, width)?;
             apply(&mut out, width, e);

@@ -26,7 +26,6 @@ mod scan;
 mod simd;
 #[cfg(test)]
 mod slopes;
-mod take;
 pub mod vectors;
 mod wkv;
 
@@ -38,7 +37,6 @@ pub use norm::{NormBy, NormKind, norm};
 pub use product::{Weight, portable, products};
 pub use rope::rotate;
 pub use scan::{Recurrence, scan, stretch};
-pub use take::take_rows;
 pub use wkv::wkv;
 
 use candle_core::backend::BackendStorage;

@@ -477,11 +477,9 @@ impl<'a> State<'a> {
 }
 
 /// Where a fork gets its rows: at its first edit; before the attention, if that is of scores or pattern, and before a recurrent
-/// mixer, if it is within that. Those of keys and values get theirs with those of queries: rows are laid out once for the three, and
-/// each time takes a copy of all that is live.
+/// mixer, if it is within that.
 fn joining_site(sweep: Sweep, site: Site) -> Site {
     match site.kind {
-        SiteKind::K | SiteKind::V => SiteKind::Q.at(site.layer).check(&sweep.decoder.arch).unwrap_or(site),
         SiteKind::Scores | SiteKind::Pattern => {
             let last = [SiteKind::RotK, SiteKind::V, SiteKind::RotQ].map(|kind| kind.at(site.layer));
             let there = last.into_iter().find(|site| site.check(&sweep.decoder.arch).is_ok());
