@@ -83,7 +83,9 @@ fn plan(family: &Family, model: &Model) -> Result<Plan, Failed> {
     let prompt = plan.prompt("prompt", family.ids("input_ids", 0)?);
     let donor = plan.prompt("donor", family.ids("donor_ids", 0)?);
     plan.read(prompt, Activation { site: SiteKind::Logits.at(0), positions: Positions::All, part: Part::All });
-    plan.read(prompt, What::Attribution(metric.clone()));
+    if arch.adds_up().is_ok() {
+        plan.read(prompt, What::Attribution(metric.clone()));
+    }
     for (layer, head) in model.heads() {
         let (site, part, change) = (SiteKind::Z.at(layer), Part::Heads(vec![head]), Change::interchange(donor));
         let fork = plan.fork(prompt, vec![Edit { site, part, positions: Positions::Last, change }]);

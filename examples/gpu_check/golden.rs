@@ -83,7 +83,7 @@ impl Family {
         }
         for (kind, with) in [("", "attn_layers"), ("mix_", "mix_layers"), ("mix_head_", "mix_layers")] {
             for (change, silenced) in [("zero_ablation", true), ("interchange_last", false)] {
-                asked.extend(self.heads(&mut plan, &runs, &format!("{kind}{change}"), with, silenced)?);
+                asked.extend(self.heads(&mut plan, &runs, arch, (&format!("{kind}{change}"), with), silenced)?);
             }
         }
         Ok((plan, asked))
@@ -105,8 +105,8 @@ impl Family {
         &self,
         plan: &mut Plan,
         runs: &[(Run, Run)],
-        name: &str,
-        with: &str,
+        arch: &Arch,
+        (name, with): (&str, &str),
         silenced: bool,
     ) -> Result<Option<Asked>, Failed> {
         let Some((all, shape)) = self.golden(name)? else { return Ok(None) };
@@ -115,21 +115,24 @@ impl Family {
             [_, layers] => (layers, None),
             _ => return Err(format!("{name} has the shape {shape:?}").into()),
         };
+        let recurrent = with == "mix_layers";
         // Where no layers are named, it is all of them.
         let with = self.golden(with)?.map(|(with, _)| with.into_iter().map(|l| l as usize).collect::<Vec<_>>());
         let (mut expected, mut readouts) = (Vec::new(), Vec::new());
         for (p, (prompt, donor)) in runs.iter().enumerate() {
             for layer in with.clone().unwrap_or_else(|| (0..layers).collect()) {
                 for head in 0..heads.unwrap_or(1) {
-                    let (kind, part) = match heads {
-                        Some(_) => (SiteKind::Z, Part::Heads(vec![head])),
-                        None => (SiteKind::AttnOut, Part::All),
+                    let (kind, part) = match (heads, recurrent) {
+                        (Some(_), true) => (SiteKind::MixZ, Part::Heads(vec![head])),
+                        (Some(_), false) => (SiteKind::Z, Part::Heads(vec![head])),
+                        (None, _) => (SiteKind::MixOut, Part::All),
                     };
+                    let site = kind.at(layer).named_in(arch);
                     let (positions, change) = match silenced {
                         true => (Positions::All, Change::Zero),
                         false => (Positions::Last, Change::interchange(*donor)),
                     };
-                    let fork = plan.fork(*prompt, vec![Edit { site: kind.at(layer), part, positions, change }]);
+                    let fork = plan.fork(*prompt, vec![Edit { site, part, positions, change }]);
                     readouts.push(plan.read(fork, What::Metric(Metric::logit_difference(vec![11], vec![23]))));
                     let value = all.get((p * layers + layer) * heads.unwrap_or(1) + head);
                     expected.push(*value.ok_or_else(|| format!("{name} ends before layer {layer}"))?);
