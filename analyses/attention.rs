@@ -11,10 +11,10 @@ mod spans;
 
 pub use spans::SpanRow;
 
-use super::inputs::{PairFile, list_of, rows_read};
+use super::heads::{Circuit, Head, heads_at};
+use super::inputs::{PairFile, Sources, list_of, rows_read};
 use super::lens::visible;
 use super::metric::MetricArgs;
-use super::routing::gate::{Head, heads_at};
 use crate::analyses::prelude::*;
 use crate::figure::Heatmap;
 use crate::model::arch::Arch;
@@ -67,7 +67,11 @@ parameters! {
         /// Keep the patterns of these heads, as L14.H5; several with commas
         ///
         /// Where prompts have an answer and a foil, each head's attribution is told apart by the tokens that it looks at, too.
-        head: Vec<Head>, [value_delimiter = ',', value_name = "HEAD"];
+        head: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEAD"];
+
+        /// Keep the patterns of the heads of this circuit: the circuit.json or graph.json of `screen`, `edges` or `circuit`, or a list
+        /// of heads
+        circuit: Option<Data>, [value_name = "FILE"];
 
         /// Tell the weights of the chosen heads, and of all heads together, apart by the spans of the prompts
         ///
@@ -79,7 +83,7 @@ parameters! {
 
         /// Write the heads that look most at one thing into heads.txt, this many
         ///
-        /// Other analyses read the file, as `neurons --heads` does.
+        /// Other analyses read the file as their circuit, as `neurons --circuit` does.
         list: Option<u16>, in 1.., [value_name = "N"];
 
         /// List them by this score
@@ -149,8 +153,9 @@ impl Analysis for Attention {
         if let (true, Some(Err(why))) = (layers.is_empty(), checked.into_iter().next()) {
             return Err(AnalysisError::Bad(why.to_string()));
         }
-        let heads = heads_at(SiteKind::Pattern, &self.head, &param("head").to_string(), arch)?;
-        let prepared = self.read(model)?;
+        let (heads, of_circuit) = self.heads(model)?;
+        let mut prepared = self.read(model)?;
+        prepared.sources.extend(of_circuit);
         if prepared.items.ids.iter().all(|ids| ids.len() < 2) {
             let path = prepared.items.dataset.path.display();
             let why = "has no prompt of two tokens: no head can look anywhere but at itself";
@@ -248,6 +253,20 @@ impl Analysis for Attention {
             tables.push(parts.table(about, &items.heads, &measured.by_part)?);
         }
         Ok(Output { tables, files })
+    }
+}
+
+impl Attention {
+    /// The heads whose patterns are kept, and what was read for it.
+    fn heads(&self, model: &Model) -> Result<(Vec<Head>, Sources), AnalysisError> {
+        let (named, by, sources) = match &self.circuit {
+            None => (self.head.clone(), param("head").to_string(), Sources::new()),
+            Some(file) => {
+                let (heads, sources) = Circuit::heads_in(file, model)?;
+                (heads, file.display().to_string(), sources)
+            }
+        };
+        Ok((heads_at(SiteKind::Pattern, &named, &by, &model.decoder.arch)?, sources))
     }
 }
 

@@ -59,7 +59,7 @@ parameters! {
         /// p-values and q-values are corrected over these edges.
         of: Vec<String>, excludes circuit, [value_delimiter = ',', value_name = "PARTS"];
 
-        /// Only edges that begin or end at the gate in the circuit.json that `screen` writes
+        /// Only edges that begin or end at the gate in the circuit.json that `screen` writes, or at the heads of a list or a graph
         circuit: Option<Data>, [value_name = "FILE"];
 
         /// Take edges into only one of the two runs (default: each in turn)

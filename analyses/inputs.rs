@@ -38,18 +38,26 @@ pub type Listed<T> = (Vec<(usize, T)>, (String, String));
 /// # Errors
 /// If the file cannot be read or is no text, or something in it is no such unit.
 pub fn listed<T: FromStr<Err = String>>(data: &Data) -> Result<Listed<T>, AnalysisError> {
-    let bad = |why: String| AnalysisError::Bad(format!("{}: {why}", data.display()));
     let (bytes, source) = read_input(data)?;
-    let text = String::from_utf8(bytes).map_err(|_| bad("is no text".to_string()))?;
+    let found = list_in(&bytes).map_err(|why| AnalysisError::Bad(format!("{}: {why}", data.display())))?;
+    Ok((found, source))
+}
+
+/// The units that a list names, each with the number of its line from 1.
+///
+/// # Errors
+/// A sentence that says why the bytes are no list, with the line.
+pub fn list_in<T: FromStr<Err = String>>(bytes: &[u8]) -> Result<Vec<(usize, T)>, String> {
+    let text = std::str::from_utf8(bytes).map_err(|_| "is no text".to_string())?;
     let mut found = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let units = line.split('#').next().unwrap_or_default().split([' ', ',', '\t', '\r']);
         for word in units.filter(|word| !word.is_empty()) {
-            let unit = word.parse().map_err(|why| bad(format!("line {}: {why}", n + 1)))?;
+            let unit = word.parse().map_err(|why| format!("line {}: {why}", n + 1))?;
             found.push((n + 1, unit));
         }
     }
-    Ok((found, source))
+    Ok(found)
 }
 
 /// The file that lists units, which [`listed`] reads; `about` says what they are.

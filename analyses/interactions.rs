@@ -13,8 +13,9 @@ mod tables;
 
 pub use tables::{PairOfHeadsRow, ShapleyRow};
 
+use super::heads::{Circuit, Head, heads_of};
+use super::inputs::Sources;
 use super::interchange::{self, Direction, Interchange, exchange, spread, strongest};
-use super::routing::gate::{Head, heads_of};
 use crate::analyses::prelude::*;
 use crate::model::arch::Arch;
 use coalitions::{Coalitions, Layout};
@@ -54,7 +55,10 @@ parameters! {
         /// Take these heads, as L14.H5; several with commas (default: those whose own swap moves the metric most)
         ///
         /// A head that takes over only where another is silent does nothing alone: name it to see what it does.
-        heads: Vec<Head>, [value_delimiter = ',', value_name = "HEADS"];
+        heads: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEADS"];
+
+        /// Take the heads of this circuit: the circuit.json or graph.json of `screen`, `edges` or `circuit`, or a list of heads
+        circuit: Option<Data>, [value_name = "FILE"];
 
         /// Without named heads: take this many, those whose own swap moves the metric of the same pairs most
         top: u32 = 12, in 2..=64, [value_name = "N"];
@@ -105,11 +109,15 @@ impl Analysis for Interactions {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Items>, AnalysisError> {
         let arch = &model.decoder.arch;
-        let mut named = heads_of(&self.heads, &param("heads").to_string(), arch)?;
+        let (mut named, of_circuit) = match &self.circuit {
+            None => (heads_of(&self.heads, &param("heads").to_string(), arch)?, Sources::new()),
+            Some(file) => Circuit::heads_in(file, model)?,
+        };
         named.sort_unstable();
         let n = if named.is_empty() { self.top as usize } else { named.len() };
         self.way(n.min(model.heads().count()))?;
-        let prepared = self.interchange().prepare(model)?;
+        let mut prepared = self.interchange().prepare(model)?;
+        prepared.sources.extend(of_circuit);
         Ok(prepared.map(|of_interchange| Items { of_interchange, named }))
     }
 

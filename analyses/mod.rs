@@ -34,6 +34,7 @@ pub mod directions;
 pub mod doses;
 pub mod effects;
 pub mod halves;
+pub mod heads;
 pub mod inputs;
 pub mod marks;
 pub mod metric;

@@ -30,9 +30,9 @@ pub(super) use tables::vocabulary_of;
 pub use tables::{ContrastRow, EffectRow, NeuronRow, SetRow};
 
 use super::halves::{Asked as AskedValue, Value};
+use super::heads::Head;
 use super::inputs::layer_list;
 use super::metric::MetricArgs;
-use super::routing::gate::Head;
 use super::summary::Swap;
 use crate::analyses::prelude::*;
 use crate::dataset::TokenRef;
@@ -105,10 +105,13 @@ parameters! {
         position: Position = Position::Last, [allow_hyphen_values = true];
 
         /// Silence these heads too, by themselves and with the neurons, as L16.H0; several with commas
-        head: Vec<Head>, excludes heads, [value_delimiter = ',', value_name = "HEAD"];
+        head: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEAD"];
 
-        /// Silence the heads that this file lists, one a line: the heads.txt of `attention`, say
-        heads: Option<Data>, [value_name = "FILE"];
+        /// Silence the heads of this circuit too, and look at the neurons of its MLPs alone where it has any
+        ///
+        /// That is the circuit.json or graph.json of `screen`, `edges` or `circuit`, or a list of heads, as `attention --list` writes
+        /// it. With layers or neurons of your own, it is these that are looked at.
+        circuit: Option<Data>, [value_name = "FILE"];
 
         /// Say what drives the neurons: what each head, each MLP and the embedding add to what their gates read
         drivers: bool;
@@ -205,11 +208,12 @@ impl Analysis for Neurons {
             Some((neurons, sources)) => (Some(neurons), sources),
             None => (None, Vec::new()),
         };
-        let layers = self.layers(arch, chosen.as_deref())?;
-        let (heads, of_heads) = heads::named(&self.head, self.heads.as_ref(), arch)?;
+        let (circuit, of_circuit) = heads::named(&self.head, self.circuit.as_ref(), model)?;
+        let layers = self.layers(arch, chosen.as_deref(), &circuit.mlps)?;
+        let heads = circuit.heads;
         let (words, notes) = words::read(&self.words, model)?;
         let mut prepared = Texts::read(&self.prompts, &self.metric, self.length as usize, model)?;
-        prepared.sources.extend(sources.into_iter().chain(of_heads));
+        prepared.sources.extend(sources.into_iter().chain(of_circuit));
         prepared.scored.note(notes);
         let path = self.prompts.prompts.display();
         if prepared.items.texts.iter().all(|text| text.ids.len() < 2) {
@@ -306,7 +310,7 @@ impl Neurons {
             idle.push(param("mode"));
         }
         if heads && !self.drivers {
-            idle.push(param(if self.heads.is_some() { "heads" } else { "head" }));
+            idle.push(param(if self.circuit.is_some() { "circuit" } else { "head" }));
         }
         if !measured && !idle.is_empty() {
             let named: Vec<String> = idle.iter().map(ToString::to_string).collect();
@@ -316,9 +320,12 @@ impl Neurons {
         }
     }
 
-    /// The layers that are asked about, and have neurons.
-    fn layers(&self, arch: &Arch, chosen: Option<&[Neuron]>) -> Result<Vec<Layer>, AnalysisError> {
+    /// The layers that are asked about, and have neurons; `mlps` are those of a circuit.
+    fn layers(&self, arch: &Arch, chosen: Option<&[Neuron]>, mlps: &[usize]) -> Result<Vec<Layer>, AnalysisError> {
         let mut asked = layer_list(self.layers.as_deref(), arch.n_layers)?;
+        if self.layers.is_none() && chosen.is_none() && !mlps.is_empty() {
+            asked.retain(|layer| mlps.contains(layer));
+        }
         if let Some(neuron) = chosen.into_iter().flatten().find(|neuron| !asked.contains(&neuron.layer)) {
             return Err(AnalysisError::Bad(format!("{}: leaves out {neuron}, which is asked about", param("layers"))));
         }

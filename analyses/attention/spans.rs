@@ -6,9 +6,9 @@
 
 use super::{Kept, Score};
 use crate::analyses::halves::LEAST;
+use crate::analyses::heads::Head;
 use crate::analyses::inputs::{REST, Spanned, disjoint, named_twice, rest};
 use crate::analyses::prelude::*;
-use crate::analyses::routing::gate::Head;
 use crate::figure::Heatmap;
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, plural, signed};

@@ -2,7 +2,7 @@
 
 use crate::model::arch::Arch;
 use crate::parameters::param;
-use crate::plan::{Edge, Graph, Kv};
+use crate::plan::{Edge, Graph, Kv, Port, Reader, Writer};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -60,6 +60,7 @@ impl GraphFile {
             parallel_mlp: arch.parallel,
             kv: Some(kv.to_string()),
         };
+        let shared = kv == Kv::Head && arch.n_kv_heads != arch.n_heads;
         let (mut nodes, mut scored) = (BTreeMap::new(), BTreeMap::new());
         for writer in Graph::of(arch).writers() {
             nodes.insert(writer.to_string(), Node::default());
@@ -68,10 +69,13 @@ impl GraphFile {
         for (edge, score, in_graph) in edges {
             scored.insert(edge.to_string(), Scored { score: Some(score), in_graph: Some(in_graph) });
             if in_graph {
-                let reader = edge.reader.to_string();
-                // A head's reader is its node.
-                let reader = reader.split('<').next().unwrap_or_default().to_string();
-                for node in [edge.writer.to_string(), reader] {
+                // A key or value that heads share is of none of them: each is marked by what it writes.
+                let reader = match edge.reader {
+                    Reader::Head { port: Port::Key | Port::Value, .. } if shared => None,
+                    Reader::Head { layer, head, .. } => Some(Writer::Head { layer, head }.to_string()),
+                    Reader::Mlp { .. } | Reader::Logits => Some(edge.reader.to_string()),
+                };
+                for node in reader.into_iter().chain([edge.writer.to_string()]) {
                     nodes.entry(node).or_default().in_graph = true;
                 }
             }
@@ -84,14 +88,26 @@ impl GraphFile {
         serde_json::to_vec(self).unwrap_or_default()
     }
 
+    /// Whose keys and values a file's edges have.
+    ///
+    /// # Errors
+    /// A sentence that says why it is no graph.
+    pub fn kv_in(bytes: &[u8]) -> Result<Kv, String> {
+        Ok(Self::parse(bytes)?.cfg.kv())
+    }
+
+    fn parse(bytes: &[u8]) -> Result<GraphFile, String> {
+        serde_json::from_slice(bytes)
+            .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))
+    }
+
     /// Reads a file for a model: each of its edges, with its score and whether it is in the graph.
     ///
     /// # Errors
     /// A sentence that says what is not sound: JSON, an edge's name, an edge that the model has not, keys and values of other heads than
     /// `kv` says where heads share them.
     pub fn read(bytes: &[u8], arch: &Arch, kv: Kv) -> Result<Vec<(Edge, Scored)>, String> {
-        let file: GraphFile = serde_json::from_slice(bytes)
-            .map_err(|e| format!("is no graph as EAP-IG writes it ({{\"cfg\", \"nodes\", \"edges\"}}): {e}"))?;
+        let file = Self::parse(bytes)?;
         let of_file = file.cfg.kv();
         if of_file != kv && arch.n_kv_heads != arch.n_heads {
             let has = match of_file {
@@ -138,6 +154,10 @@ mod tests {
         assert_eq!(back.len(), edges.len());
         assert!(back.iter().filter(|(_, s)| s.in_graph == Some(true)).map(|(e, _)| *e).eq([edges[5]]));
         arch.n_kv_heads = 1;
+        let key: Edge = "m0->a1.h0<k>".parse().unwrap();
+        let file = GraphFile::new(&arch, Kv::Head, [(&key, 1.0, true)]);
+        let marked: Vec<&String> = file.nodes.iter().filter(|(_, node)| node.in_graph).map(|(name, _)| name).collect();
+        assert_eq!(marked, ["m0"], "a key that heads share is of none of them");
         for (of_file, kv, of_other) in
             [("{}", Kv::Head, "`kv = query`"), (r#"{"kv": "head"}"#, Kv::Query, "`kv = head`")]
         {

@@ -3,9 +3,9 @@
 use super::tables::kind;
 use super::{EdgeRow, Edges};
 use crate::analyses::effects::Share;
+use crate::analyses::heads::{Circuit, Head};
 use crate::analyses::inputs::Sources;
 use crate::analyses::prelude::*;
-use crate::analyses::routing::gate::{self, Head};
 use crate::plan::{Edge, Graph};
 use crate::report::Block;
 use crate::report::cells::{count, interval, plural, signed};
@@ -45,7 +45,7 @@ impl Edges {
     pub(super) fn parts(&self, model: &Model) -> Result<(Parts, Sources), AnalysisError> {
         let graph = Graph::of(&model.decoder.of(self.kv).arch);
         let Some(file) = &self.circuit else { return Ok((Parts::named(&self.of, &graph)?, Sources::new())) };
-        let (gate, sources) = gate::of_file(file, model, "of")?;
+        let (gate, sources) = Circuit::gate_in(file, model, "of")?;
         let words: Vec<String> = gate.iter().map(Head::to_string).collect();
         Ok((Parts::named(&words, &graph)?, sources))
     }

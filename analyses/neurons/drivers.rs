@@ -8,8 +8,8 @@
 
 use super::labels::{Against, corrected};
 use super::{Asked, Layer, Neuron, by_layer, failed};
+use crate::analyses::heads::Head;
 use crate::analyses::prelude::*;
-use crate::analyses::routing::gate::Head;
 use crate::model::arch::{Arch, Channel};
 use crate::model::decoder::Decoder;
 use crate::ops::vectors::dot;

@@ -1,9 +1,9 @@
 //! Heads that are silenced beside neurons: which, random ones to compare with, and their means.
 
 use super::{Asked, RANDOM_SETS, Silenced};
-use crate::analyses::inputs::{Sources, listed, rows_read};
+use crate::analyses::heads::{Circuit, Head, by_layer, heads_at};
+use crate::analyses::inputs::{Sources, rows_read};
 use crate::analyses::prelude::*;
-use crate::analyses::routing::gate::{Head, heads_at};
 use crate::analyses::summary::RowMean;
 use crate::model::arch::Arch;
 use crate::stats;
@@ -11,29 +11,23 @@ use rand::seq::index::sample;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// The heads that a parameter names, or a file.
+/// The heads that a parameter names, or a circuit's file, whose MLPs come with them.
 ///
 /// # Errors
-/// If the file cannot be read or names none, or the model has not one of them.
-pub fn named(given: &[Head], file: Option<&Data>, arch: &Arch) -> Result<(Vec<Head>, Sources), AnalysisError> {
+/// If the file cannot be read or names nothing, or the model has not one of them.
+pub fn named(given: &[Head], file: Option<&Data>, model: &Model) -> Result<(Circuit, Sources), AnalysisError> {
+    let arch = &model.decoder.arch;
     let Some(data) = file else {
-        return Ok((heads_at(SiteKind::Z, given, &param("head").to_string(), arch)?, Sources::new()));
+        let heads = heads_at(SiteKind::Z, given, &param("head").to_string(), arch)?;
+        return Ok((Circuit { heads, ..Circuit::default() }, Sources::new()));
     };
-    let (units, source) = listed::<Head>(data)?;
-    let heads: Vec<Head> = units.into_iter().map(|(_, head)| head).collect();
+    let (circuit, sources) = Circuit::read(data, model)?;
     let path = data.display().to_string();
-    if heads.is_empty() {
+    if circuit.heads.is_empty() && circuit.mlps.is_empty() {
         return Err(AnalysisError::Bad(format!("{path}: names no head; write one a line, as L16.H0")));
     }
-    Ok((heads_at(SiteKind::Z, &heads, &path, arch)?, vec![source]))
-}
-
-/// The numbers of each layer's heads among some, ascending.
-pub fn by_layer(heads: &[Head]) -> BTreeMap<usize, Vec<usize>> {
-    let mut by_layer: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    heads.iter().for_each(|head| by_layer.entry(head.layer).or_default().push(head.head));
-    by_layer.values_mut().for_each(|heads| heads.sort_unstable());
-    by_layer
+    heads_at(SiteKind::Z, &circuit.heads, &path, arch)?;
+    Ok((circuit, sources))
 }
 
 /// Sets of random heads, as many of each layer as the chosen ones, that are none of these; each set once, so that there are fewer

@@ -15,10 +15,11 @@ mod tables;
 
 pub use tables::{DropRow, KnockoutRow, OverPairs, RepairRow};
 
-use super::gate::{GateArgs, Head, interchanged, names, silenced};
+use super::gate::{GateArgs, interchanged, silenced};
 use crate::analyses::components::{Component, attributions, components, without_empty};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
 use crate::analyses::halves::{Asked, Value, metric_and_half};
+use crate::analyses::heads::{Head, names};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::less;
 use crate::plan::Attribution;

@@ -14,9 +14,10 @@ mod tables;
 pub use tables::{CollapseRow, GenerationRow, InjectionRow, ItemRow, NecessityRow};
 
 use super::ciphered::{CipherArgs, Ciphered};
-use super::gate::{GateArgs, Head, interchanged};
+use super::gate::{GateArgs, interchanged};
 use crate::analyses::answered::{Answer, ClassArgs, continued, item_of};
 use crate::analyses::halves::{Asked, Value};
+use crate::analyses::heads::Head;
 use crate::analyses::prelude::*;
 use crate::plan::Entropy;
 use crate::run::Steps;

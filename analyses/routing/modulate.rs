@@ -15,11 +15,12 @@ mod tables;
 pub(crate) use tables::METRIC;
 pub use tables::{ChangeRow, DifferenceRow, DoseRow, GenerationRow, ItemRow, OfPrompts, ThresholdRow};
 
-use super::gate::{GateArgs, Head, last_layer};
+use super::gate::{GateArgs, last_layer};
 use crate::analyses::answered::{ClassArgs, continued, item_of};
 use crate::analyses::directions::{norm, random_like};
 use crate::analyses::doses::Grid;
 use crate::analyses::halves::{Asked, Value};
+use crate::analyses::heads::Head;
 use crate::analyses::inputs::{Sources, evenly, halves, room};
 use crate::analyses::prelude::*;
 use crate::analyses::summary::RowMean;
@@ -45,6 +46,8 @@ parameters! {
         gate: Vec<Head>, excludes circuit, [value_delimiter = ',', value_name = "HEAD"];
 
         /// Read the gate from the circuit.json that `screen` writes
+        ///
+        /// All heads of a list, or of a graph of edges, are the gate together.
         circuit: Option<Data>, [value_name = "FILE"];
 
         /// Try these coefficients: from:to:how-many, or a list with commas

@@ -12,8 +12,8 @@
 
 pub mod held_out;
 
-use super::gate::{CircuitFile, Head, names};
 use crate::analyses::effects::{SIGNIFICANT, read};
+use crate::analyses::heads::{CircuitFile, Head, names};
 use crate::analyses::inputs::{evenly, halves};
 use crate::analyses::interchange::{self, Direction, Exchange, Interchange, PairRow, Read, Row, spread, strongest};
 use crate::analyses::marks::MarkArgs;

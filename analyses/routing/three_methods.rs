@@ -17,11 +17,12 @@ mod report;
 
 pub use agreement::{AgreementRow, Ranks};
 
-use super::gate::{Head, interchanged, silenced};
+use super::gate::{interchanged, silenced};
 use crate::analyses::components::{attributions, components};
 use crate::analyses::effects::{SIGNIFICANT, Tested, family};
 use crate::analyses::halves;
 use crate::analyses::halves::{Asked, Halves, Value, metric_and_half};
+use crate::analyses::heads::Head;
 use crate::analyses::inputs::halves as halves_of;
 use crate::analyses::interchange::spread;
 use crate::analyses::prelude::*;

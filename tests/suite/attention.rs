@@ -93,7 +93,7 @@ fn heads_are_listed_by_a_score_for_other_analyses_to_read() {
         ];
         let heads = out.join("heads.txt");
         gatelens(
-            [&words[..], &["--quiet", "--out", silenced.to_str().unwrap(), "--heads", heads.to_str().unwrap()]]
+            [&words[..], &["--quiet", "--out", silenced.to_str().unwrap(), "--circuit", heads.to_str().unwrap()]]
                 .concat(),
         )
         .done();
@@ -103,6 +103,70 @@ fn heads_are_listed_by_a_score_for_other_analyses_to_read() {
         std::fs::remove_dir_all(out).unwrap();
     }
     assert!(!attention(&bench, &model, &prompts(&golden), &[]).join("heads.txt").exists());
+}
+
+#[test]
+fn the_heads_of_a_circuit_are_read_from_any_file_that_names_some() {
+    let (bench, golden, model) = (Bench::new(), Golden::of("llama"), family_dir("llama"));
+    let marked = |edges: &[&str]| {
+        let edges: serde_json::Map<String, Value> =
+            edges.iter().map(|edge| ((*edge).to_string(), json!({ "score": 0.5, "in_graph": true }))).collect();
+        json!({ "cfg": { "kv": "head" }, "edges": edges }).to_string()
+    };
+    let graph = marked(&["input->m0", "a0.h1->m0", "m0->a1.h2<q>", "a1.h2->logits", "m0->logits"]);
+    for (name, text) in [
+        ("list.txt", "# two heads\nL0.H1, L1.H2\n".to_string()),
+        ("screen.json", json!({ "model": "another", "gate": [[1, 2]], "carriers": [[1, 2], [0, 1]] }).to_string()),
+        ("gate.json", json!({ "gate": [[0, 1], [1, 2]] }).to_string()),
+        ("graph.json", graph.clone()),
+    ] {
+        let file = bench.text(name, &text);
+        let out = attention(&bench, &model, &prompts(&golden), &["--circuit", file.to_str().unwrap()]);
+        let patterns = Table::read_parquet(out.join("patterns.parquet")).unwrap();
+        let of = patterns.ints("layer").unwrap().iter().zip(patterns.ints("head").unwrap());
+        let heads: std::collections::BTreeSet<_> = of.map(|(layer, head)| (*layer, *head)).collect();
+        assert_eq!(heads.into_iter().collect::<Vec<_>>(), [(0, 1), (1, 2)], "{name}");
+        let record: Value = serde_json::from_slice(&std::fs::read(out.join("run.json")).unwrap()).unwrap();
+        assert!(record["dataset_sha256"].as_object().unwrap().keys().any(|path| path.ends_with(name)), "{record}");
+        std::fs::remove_dir_all(out).unwrap();
+    }
+    let path = bench.dataset("prompts.jsonl", &prompts(&golden));
+    let all: Vec<String> =
+        gatelens::plan::Graph::of(&open("llama").decoder.arch).edges().map(|e| e.to_string()).collect();
+    for (name, text, said) in [
+        ("empty.txt", "# none\n".to_string(), "empty.txt: names no head"),
+        ("neurons.txt", "L1.H2\nL1.N3\n".to_string(), "neurons.txt: line 2: `L1.N3` is no head"),
+        ("twice.txt", "L1.H2 L1.H2".to_string(), "twice.txt: names L1.H2 twice"),
+        ("far.json", json!({ "gate": [[9, 2]] }).to_string(), "far.json: L9.H2 is not in this model"),
+        ("cut.json", "{\"gate\": [".to_string(), "cut.json: is no circuit's file"),
+        ("other.json", "{\"heads\": []}".to_string(), "other.json: is no circuit's file; there are those of `screen`"),
+        ("none.json", json!({ "gate": [] }).to_string(), "none.json: names no head"),
+        ("mlps.json", marked(&["input->m0", "m0->logits"]), "mlps.json: names no head"),
+        ("edge.json", marked(&["m9->logits"]), "edge.json: edge"),
+        ("full.json", marked(&all.iter().map(String::as_str).collect::<Vec<_>>()), "full.json: marks every edge"),
+    ] {
+        let file = bench.text(name, &text);
+        let words = ["attention", model.to_str().unwrap(), "--prompts", path.to_str().unwrap(), "--circuit"];
+        let out = bench.out("refused");
+        gatelens([&words[..], &[file.to_str().unwrap(), "--out", out.to_str().unwrap()]].concat()).refused(&[said]);
+    }
+    // What a graph's MLPs are, `neurons` looks at alone.
+    let file = bench.text("graph.json", &graph);
+    let words = ["neurons", model.to_str().unwrap(), "--prompts", path.to_str().unwrap(), "--circuit"];
+    let metric = ["--answer", "id:11", "--foil", "id:7", "--quiet"];
+    for (more, layers) in [(&[][..], vec![0]), (&["--layers", "0,1"], vec![0, 1]), (&["--neuron", "L1.N3"], vec![1])] {
+        let out = bench.out("neurons");
+        let words = [&words[..], &[file.to_str().unwrap(), "--out", out.to_str().unwrap()], &metric, more].concat();
+        gatelens(words).done();
+        let neurons = Table::read_parquet(out.join("neurons.parquet")).unwrap();
+        let mut found = neurons.ints("layer").unwrap().to_vec();
+        found.dedup();
+        assert_eq!(found, layers, "{more:?}");
+        let sets = Table::read_parquet(out.join("sets.parquet")).unwrap();
+        let row = (0..sets.rows()).find(|i| sets.strs("set").unwrap()[*i] == "heads").unwrap();
+        assert_eq!(sets.ints("heads").unwrap()[row], 2);
+        std::fs::remove_dir_all(out).unwrap();
+    }
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use crate::support::cli::{Bench, gatelens, pair};
 use crate::support::{Golden, family_dir, open};
+use gatelens::analyses::heads::Head;
 use gatelens::analyses::interactions::{Interactions, Shapley};
 use gatelens::analyses::interchange::Direction;
-use gatelens::analyses::routing::gate::Head;
 use gatelens::dataset::{Input, Pair};
 use gatelens::model::Model;
 use gatelens::plan::{Change, Edit, Metric, Part, Plan, Positions};

@@ -251,7 +251,7 @@ fn heads_are_silenced_alone_and_with_neurons_and_labels_are_told_apart() {
         let (bench, golden) = (Bench::new(), Golden::of("llama"));
         let lines = labelled(&golden);
         let heads = bench.text("heads.txt", "# two of them\nL1.H2\nL0.H1\n");
-        let more = ["--neuron", "L1.N3,L2.N8,L2.N1", "--mode", mode, "--position", position, "--heads"];
+        let more = ["--neuron", "L1.N3,L2.N8,L2.N1", "--mode", mode, "--position", position, "--circuit"];
         let more = [&more[..], &[heads.to_str().unwrap()]].concat();
         let out = run(&bench, "neurons", &family_dir("llama"), &lines, &more);
         let reference = Reference::of("llama", &lines);
@@ -600,7 +600,7 @@ fn what_cannot_be_asked_is_said_with_what_would_mend_it() {
         refused(&family_dir("llama"), &more, said);
     }
     let empty = bench.text("heads.txt", "# none\n");
-    refused(&family_dir("llama"), &["--heads", empty.to_str().unwrap()], "heads.txt: names no head");
+    refused(&family_dir("llama"), &["--circuit", empty.to_str().unwrap()], "heads.txt: names no head");
     let others = fixtures().join("families");
     for (family, neuron, said) in [
         ("mixtral", "L1.N3", "L1.N3: the layer has experts 0 to 3; write L1.E0.N0"),
@@ -823,7 +823,7 @@ fn heads_that_one_entry_of_an_experiment_lists_are_silenced_by_another() {
     let prompts = bench.dataset("prompts.jsonl", &labelled(&golden));
     let spec = format!(
         "models = [{:?}]\n[defaults]\nprompts = {:?}\nlist = 3\n[[analysis]]\ncommand = \"attention\"\n[[analysis]]\n\
-         command = \"neurons\"\nwords = [\"id:11\", \"id:30\"]\nheads = \"run:attention/heads.txt\"\ndrivers = true\n",
+         command = \"neurons\"\nwords = [\"id:11\", \"id:30\"]\ncircuit = \"run:attention/heads.txt\"\ndrivers = true\n",
         family_dir("llama").display().to_string(),
         prompts.display().to_string(),
     );

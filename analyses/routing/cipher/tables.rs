@@ -5,9 +5,9 @@ use crate::analyses::answered::{Answer, Answered, shares};
 use crate::analyses::columns::OfPair;
 use crate::analyses::effects::{SIGNIFICANT, Subset, family, subsets};
 use crate::analyses::halves::{self, Halves};
+use crate::analyses::heads::names;
 use crate::analyses::prelude::*;
 use crate::analyses::routing::ciphered::OmittedPairs;
-use crate::analyses::routing::gate::names;
 use crate::analyses::summary::{less, sd};
 use crate::answers::Class;
 use crate::stats::{

@@ -2,8 +2,9 @@
 
 use super::{ATTRIBUTION, Items, Measured};
 use crate::analyses::halves::{Asked, Value, metric_and_half};
+use crate::analyses::heads::Head;
 use crate::analyses::prelude::*;
-use crate::analyses::routing::gate::{Head, interchanged, silenced};
+use crate::analyses::routing::gate::{interchanged, silenced};
 use crate::model::arch::Arch;
 use crate::plan::Attribution;
 
