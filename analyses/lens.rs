@@ -94,6 +94,9 @@ impl Analysis for Lens {
 
     fn prepare(&self, model: &Model) -> Result<Prepared<Asked>, AnalysisError> {
         let arch = &model.decoder.arch;
+        if self.prompts.is_some() {
+            arch.read_at_end().map_err(AnalysisError::NotAskable)?;
+        }
         let sites = self.sites(arch)?;
         let (mut vectors, mut read) = (Vec::new(), Vec::new());
         for data in &self.vector {

@@ -192,6 +192,9 @@ impl Analysis for Steer {
             _ => site.width(arch, 0),
         };
         self.fits(site)?;
+        if self.ablate || self.select.is_some() {
+            arch.adds_up().map_err(AnalysisError::NotAskable)?;
+        }
         self.check_export(site)?;
         let Prepared { items: MeasuredPrompts { dataset, tokens }, mut sources, mut scored } =
             self.measured.read_warning(model, self.select.is_none())?;

@@ -87,7 +87,7 @@ pub enum SiteKind {
     /// What the MLP adds to the residual stream: `mlp_out` after the post-norm, where the family has one.
     MlpDelta,
     /// What a layer adds to the residual stream of its own embedding of the token, after its norm; of models with per-layer embeddings
-    /// alone. `[rows, d_model]`
+    /// alone. Where there are several streams, it is added to all but the first, of which the other sites are. `[rows, d_model]`
     PleOut,
     /// The residual stream after a layer, and after the number that the layer multiplies it by, where the family has one.
     /// `[rows, d_model]`

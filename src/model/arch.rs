@@ -4,6 +4,7 @@
 //! families, and between the layers of one model, is values of these types; [`super::decoder`] and the engines never ask
 //! for a family.
 
+pub use super::altup::AltUp;
 pub use super::channel::{Channel, Experts, Groups, Mlp, Numbering, Router, Scores, Shared, Shifted};
 use super::families::{Family, Tensors};
 pub use super::mixer::{
@@ -106,6 +107,8 @@ pub enum Stream {
     Normed,
     /// What they give is added to what they read, both multiplied (MiniMax Text 01).
     Read { attention: Factors, recurrent: Factors, channel: Factors },
+    /// It is the first of several, each of which is predicted from all and corrected in every layer (Gemma 3n).
+    Several(AltUp),
 }
 
 /// What is multiplied before it is added.
@@ -288,9 +291,23 @@ impl Arch {
         let why = match self.stream {
             Stream::Sum => return Ok(()),
             Stream::Normed => "is normed itself in every layer",
+            Stream::Several(_) => "is one of several, of which every layer makes each anew from all",
             Stream::Read { .. } => "goes on from what each part reads, after its norm, in every layer",
         };
         Err(format!("the residual stream of this model is no sum of what its parts add: it {why}"))
+    }
+
+    /// Whether the final norm reads the residual stream itself after the last layer, as a logit lens takes it.
+    ///
+    /// # Errors
+    /// A sentence that says what it reads instead.
+    pub fn read_at_end(&self) -> Result<(), String> {
+        self.altup().map_or(Ok(()), |of| {
+            let n = of.streams;
+            Err(format!(
+                "the final norm of this model reads the mean of {n} residual streams, of which sites show the first"
+            ))
+        })
     }
 
     /// What a layer's mixer, or its channel, reads and gives is multiplied by, where that is added to what it reads.
@@ -306,6 +323,16 @@ impl Arch {
     /// What a layer's mixer, or its channel, gives is multiplied by before it is added.
     pub fn added_times(&self, layer: usize, channel: bool) -> Option<f64> {
         self.factors(layer, channel).map(|factors| factors.added).or(self.residual_scale)
+    }
+
+    /// What becomes of several streams, where there are such.
+    pub fn altup(&self) -> Option<AltUp> {
+        if let Stream::Several(of) = self.stream { Some(of) } else { None }
+    }
+
+    /// Numbers of a row in the residual stream, or in all of several.
+    pub fn stream_width(&self) -> usize {
+        self.d_model + self.altup().map_or(0, |of| of.others(self.d_model))
     }
 
     /// Whether a norm stands before the unembedding.
@@ -344,13 +371,14 @@ impl Arch {
     pub fn kept_width(&self) -> usize {
         let shared = (0..self.layers.len()).filter(|l| self.is_shared(*l)).filter_map(|l| self.layers[l].mixer.heads());
         let shared: usize = shared.map(|heads| heads.widths()[1] + heads.widths()[2]).sum();
-        shared + if self.per_layer.is_some() { 2 * self.d_model } else { self.d_model }
+        shared + self.stream_width() + if self.per_layer.is_some() { self.d_model } else { 0 }
     }
 
     /// Weights of a layer that a row is multiplied with, in numbers.
     pub fn active_params(&self, layer: usize) -> u64 {
         let per_layer = self.per_layer.map_or(0, |per_layer| per_layer.params(self.d_model));
-        self.layers.get(layer).map_or(0, |layer| layer.active_params(self.d_model)) + per_layer
+        let altup = self.altup().map_or(0, |of| of.params(layer, self.n_layers, self.d_model));
+        self.layers.get(layer).map_or(0, |layer| layer.active_params(self.d_model)) + per_layer + altup
     }
 
     /// Weights of one layer that a row is multiplied with, in numbers: the mean over the layers.
@@ -408,7 +436,9 @@ impl Arch {
         if !self.norms_at_end() && self.logit_scale != 1.0 {
             return Err("logits are multiplied by the final norm, and there is none".to_string());
         }
-        if self.stream != Stream::Sum && (self.parallel || self.placement != NormPlacement::Before) {
+        self.altup().map_or(Ok(()), |of| of.check())?;
+        let others = self.altup().is_none() && self.placement != NormPlacement::Before;
+        if self.stream != Stream::Sum && (self.parallel || others) {
             return Err("a residual stream that is no sum has one part after another, with a norm for each".to_string());
         }
         self.ropes.iter().try_for_each(Rope::check)?;

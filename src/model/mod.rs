@@ -5,6 +5,7 @@
 //! [`mixture`] is made of several models, and [`save`] writes it as one.
 
 pub mod adapter;
+mod altup;
 pub mod arch;
 mod channel;
 pub mod checkpoint;

@@ -28,13 +28,16 @@ pub(crate) enum Lent {
     Keys(usize),
     /// The values of a layer, as its keys.
     Values(usize),
+    /// The residual streams beside the first, which every layer reads and leaves anew, `[rows, (streams - 1) * d_model]`; within a
+    /// layer all streams as they are predicted. `[rows, streams * d_model]`
+    Streams,
 }
 
 impl Lent {
-    /// Where it is read off the pass: what is at this site, or before it, changes it.
+    /// Where it is read off the pass, first: what is at this site, or before it, changes it.
     pub fn site(self) -> Site {
         match self {
-            Lent::Embed => SiteKind::Embed.at(0),
+            Lent::Embed | Lent::Streams => SiteKind::Embed.at(0),
             Lent::Keys(layer) => SiteKind::RotK.at(layer),
             Lent::Values(layer) => SiteKind::V.at(layer),
         }
@@ -57,6 +60,16 @@ impl Loans {
     pub fn get(&self, lent: Lent) -> Result<&Tensor> {
         let missing = || candle_core::Error::Msg(format!("what `{}` leaves to later layers is not here", lent.site()));
         self.values.get(&lent).ok_or_else(missing)
+    }
+
+    /// What was lent, which is then lent no more.
+    ///
+    /// # Errors
+    /// As [`Loans::get`].
+    pub fn take(&mut self, lent: Lent) -> Result<Tensor> {
+        let value = self.get(lent)?.clone();
+        self.values.remove(&lent);
+        Ok(value)
     }
 
     /// Leaves a value to later layers, in place of what was there.

@@ -143,7 +143,8 @@ impl TokenEmbedding {
 }
 
 impl PerLayerWeights {
-    /// What a layer adds, of its rows' tokens and of the residual stream after its channel, `resid`. `[rows, d_model]`
+    /// What a layer adds, of its rows' tokens and of `resid`, what it reads of the residual stream after its channel.
+    /// `[rows, d_model]`
     ///
     /// # Errors
     /// If the pass did not begin with tokens, or candle fails.
@@ -153,12 +154,11 @@ impl PerLayerWeights {
         layer: usize,
         embedding: &TokenEmbedding,
         acts: &Acts,
-        resid: SiteKind,
+        resid: &Tensor,
     ) -> Result<Tensor> {
         let Some(tokens) = &acts.loans.tokens else {
             candle_core::bail!("layer {layer} was not told its rows' tokens")
         };
-        let resid = acts.get(resid)?;
         let gate = self.gate.apply(resid)?;
         let context = (self.context.apply(acts.loans.get(Lent::Embed)?)? * (arch.d_model as f64).powf(-0.5))?;
         let norm = NormWeights { weight: moved(&embedding.norm.weight, resid.device())?, ..embedding.norm.clone() };

@@ -10,6 +10,7 @@ pub(super) mod layout;
 mod matrices;
 mod multipliers;
 
+pub use super::altup::AltUpWeights;
 use super::arch::{Arch, Gain, Norm};
 pub use super::channel::{ChannelWeights, MlpWeights};
 use super::checkpoint::{Checkpoint, CheckpointError, Stored};
@@ -152,6 +153,8 @@ pub struct LayerWeights<F: Form = Loaded> {
     pub channel: ChannelWeights<F>,
     pub mlp_post_norm: Option<F::Norm>,
     pub per_layer: Option<PerLayerWeights<F>>,
+    /// Where the residual stream is one of several.
+    pub altup: Option<AltUpWeights<F>>,
     /// Of the residual stream itself, after the MLP.
     pub mlp_sum_norm: Option<F::Norm>,
 }
@@ -168,6 +171,7 @@ impl<F: Form> LayerWeights<F> {
             channel: self.channel.translate(to)?,
             mlp_post_norm: to.norm_if(&self.mlp_post_norm)?,
             per_layer: self.per_layer.as_ref().map(|weights| weights.translate(to)).transpose()?,
+            altup: self.altup.as_ref().map(|weights| weights.translate(to)).transpose()?,
             mlp_sum_norm: to.norm_if(&self.mlp_sum_norm)?,
         })
     }

@@ -9,7 +9,8 @@
 //!
 //! Where later layers read more of an earlier place than the residual stream (keys and values that layers share, RWKV-7's values
 //! of layer 0, the embedding of per-layer embeddings), that is kept too, and is a variable of each layer that reads it. Their gradients add up until the pass is
-//! back at the layer that it comes from.
+//! back at the layer that it comes from. Streams beside the residual stream, which every layer makes anew, are kept and go back as
+//! it does.
 //!
 //! Runs are packed side by side as everywhere; a fork runs whole here, with its edits, next to the runs that it takes
 //! from. Runs do not touch each other but by interchange, which counts as a constant, so that one reverse pass serves one
@@ -146,8 +147,8 @@ fn bytes_a_row(program: &Program, asked: &Asked, keys: usize) -> usize {
     };
     let at_sites = |sites: &HashSet<Site>| sites.iter().map(|s| copies(s) * s.width(arch, keys)).sum::<usize>();
     let widest = sites.values().map(at_sites).max().unwrap_or(0);
-    let lent = arch.kept_width() - arch.d_model;
-    let kept = arch.d_model * asked.layers_back(arch.n_layers) + lent + arch.kept_width() * asked.metrics.len();
+    let lent = arch.kept_width() - arch.stream_width();
+    let kept = arch.stream_width() * asked.layers_back(arch.n_layers) + lent + arch.kept_width() * asked.metrics.len();
     4 * (kept + 16 * arch.d_model + 6 * arch.d_mlp + widest)
 }
 
@@ -202,7 +203,7 @@ impl<'a> Batch<'a> {
         let lowest = self.asked.iter().map(Asked::lowest).min().unwrap_or(SiteKind::Logits.at(0));
         let rounds = self.asked.iter().map(|a| a.metrics.len()).max().unwrap_or(0);
         let (mut kept, loans) = self.forward(lowest.first_layer(n_layers), options)?;
-        let Some(last) = kept.pop() else { return Ok(()) };
+        let Some(Before { stream: last, .. }) = kept.pop() else { return Ok(()) };
         let mut upstream = Vec::with_capacity(rounds);
         for round in 0..rounds {
             let stream = end::back(self, round, &last, options.budget, found)?;
@@ -217,9 +218,8 @@ impl<'a> Batch<'a> {
         })
     }
 
-    /// The plain pass: the residual streams before the layers from `first` on, and the last, `[rows, d_model]` each; and what else
-    /// layers read.
-    fn forward(&self, first: usize, options: &Options) -> Result<(Vec<Tensor>, Loans)> {
+    /// The plain pass: what goes into the layers from `first` on, and the last residual stream; and what else layers read.
+    fn forward(&self, first: usize, options: &Options) -> Result<(Vec<Before>, Loans)> {
         let ids: Vec<u32> = self.runs.iter().flat_map(|run| self.program.ids(*run)).copied().collect();
         let positions: Vec<u32> = self.runs.iter().flat_map(|run| 0..self.program.length(*run) as u32).collect();
         let mut pass = Pass::plain(self);
@@ -227,14 +227,14 @@ impl<'a> Batch<'a> {
         let mut kept = Vec::new();
         self.decoder.through(0..self.decoder.arch.n_layers, |l| {
             if l >= first {
-                kept.push(acts.get(SiteKind::ResidPre)?.clone());
+                kept.push(Before::of(&acts)?);
             }
             self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
             pass.forget();
             options.advance(self.rows.len())?;
             Result::Ok(())
         })?;
-        kept.push(acts.take(SiteKind::ResidPre)?);
+        kept.push(Before::of(&acts)?);
         Ok((kept, acts.loans))
     }
 
@@ -243,21 +243,26 @@ impl<'a> Batch<'a> {
     fn back(
         &self,
         l: usize,
-        (input, loans): (&Tensor, &Loans),
+        (input, loans): (&Before, &Loans),
         lowest: Site,
         upstream: &mut [Upstream],
         found: &mut Found,
     ) -> std::result::Result<(), RunError> {
         let arch = &self.decoder.arch;
-        let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(input)?) } else { None };
+        let variable = if lowest < SiteKind::ResidPre.at(l) { Some(Var::from_tensor(&input.stream)?) } else { None };
         let mut acts = Acts::new(self.rows.clone());
-        acts.put(SiteKind::ResidPre, variable.as_ref().map_or(input, Var::as_tensor).clone());
+        acts.put(SiteKind::ResidPre, variable.as_ref().map_or(&input.stream, Var::as_tensor).clone());
         acts.loans = loans.clone();
         let mut borrowed = Vec::new();
         for lent in borrowed_by(arch, l).into_iter().filter(|lent| lowest <= lent.site()) {
             let variable = Var::from_tensor(loans.get(lent)?)?;
             acts.loans.lend(lent, variable.as_tensor().clone());
             borrowed.push((lent, variable));
+        }
+        if let Some(others) = &input.others {
+            let tracked = if variable.is_some() { Some(Var::from_tensor(others)?) } else { None };
+            acts.loans.lend(Lent::Streams, tracked.as_ref().map_or(others, Var::as_tensor).clone());
+            borrowed.extend(tracked.map(|variable| (Lent::Streams, variable)));
         }
         let mut pass = Pass::tapping(self, variable.is_some());
         self.decoder.layer(l, self.angles, &mut acts, &mut pass)?;
@@ -308,6 +313,21 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// What goes into a layer.
+struct Before {
+    /// The residual stream. `[rows, d_model]`
+    stream: Tensor,
+    /// The streams beside it, where there are such. `[rows, (streams - 1) * d_model]`
+    others: Option<Tensor>,
+}
+
+impl Before {
+    fn of(acts: &Acts) -> Result<Before> {
+        let stream = acts.get(SiteKind::ResidPre)?.clone();
+        Ok(Before { stream, others: acts.loans.get(Lent::Streams).ok().cloned() })
+    }
+}
+
 /// What a layer reads beside the residual stream before it.
 fn borrowed_by(arch: &Arch, l: usize) -> Vec<Lent> {
     let lender = arch.keys_of(l);
@@ -329,7 +349,7 @@ impl Upstream {
     /// The gradients of everything that a layer's results were computed from.
     fn pulled(&mut self, output: &Tensor, loans: &Loans, l: usize) -> Result<GradStore> {
         let mut sum = (output * &self.stream)?.sum_all()?;
-        for lent in [Lent::Keys(l), Lent::Values(l)] {
+        for lent in [Lent::Keys(l), Lent::Values(l), Lent::Streams] {
             if let Some(upstream) = self.lent.remove(&lent) {
                 let value = loans.get(lent)?;
                 let part = (value * moved(&upstream, value.device())?)?.sum_all()?;

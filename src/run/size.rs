@@ -119,7 +119,7 @@ impl Size {
         }
         let rows: usize = runs.iter().map(|run| program.length(*run)).sum();
         let kept = asked.iter().map(|a| a.layers_back(arch.n_layers)).max().unwrap_or(0);
-        self.resid_bytes = self.resid_bytes.max((rows * kept * arch.d_model * 4) as u64);
+        self.resid_bytes = self.resid_bytes.max((rows * kept * arch.stream_width() * 4) as u64);
     }
 }
 

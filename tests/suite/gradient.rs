@@ -1,8 +1,9 @@
 //! Gradients are what small changes at a site do to a metric.
 
+use crate::support::copies::Folder;
 use crate::support::{FAMILIES, Golden, family_dir, open, other_families};
 use candle_core::DType;
-use gatelens::model::arch::{Activation as Activations, Channel, Layer};
+use gatelens::model::arch::{Activation as Activations, Channel, Layer, Mlp};
 use gatelens::model::{Model, Options as ModelOptions};
 use gatelens::plan::{Activation, Change, Edit, Gradient, Metric, Part, Plan, Positions, Run, What};
 use gatelens::run::{Array, Engine, Options, Reading, Told, run, size};
@@ -165,8 +166,9 @@ fn gradients_equal_finite_differences_at_every_site_of_every_other_family() {
         let sites = sites(&model, &(0..arch.n_layers).collect::<Vec<_>>());
         let has_edges = |layer: &Layer| {
             let clipped = layer.mixer.attention().is_some_and(|attention| attention.clip.is_some());
-            let relu = matches!(layer.channel, Channel::Mlp(mlp) if mlp.activation == Activations::Relu);
-            clipped || relu || matches!(layer.channel, Channel::Experts(_))
+            let edge = |mlp: Mlp| mlp.activation == Activations::Relu || mlp.cut.is_some();
+            let cut = matches!(layer.channel, Channel::Mlp(mlp) if edge(mlp));
+            clipped || cut || matches!(layer.channel, Channel::Experts(_))
         };
         let shorter = if arch.layers.iter().any(has_edges) { 12.0 } else { 1.0 };
         hold_by(shorter, &family, &model, &|plan| {
@@ -178,6 +180,23 @@ fn gradients_equal_finite_differences_at_every_site_of_every_other_family() {
             sites.iter().map(case).collect()
         });
     }
+}
+
+#[test]
+fn gradients_go_back_by_way_of_every_stream_of_several() {
+    // Without the cuts of its gates, at whose edges differences say less.
+    let folder = Folder::of("families/gemma3n").config(|c| c["activation_sparsity_pattern"] = vec![0.0; 4].into());
+    let options = ModelOptions::default();
+    let model = Model::open(folder.path().to_str().expect("UTF-8"), &options).expect("a model without cuts");
+    let sites = sites(&model, &[0, 1, 2, 3]);
+    hold("gemma3n without cuts", &model, &|plan| {
+        let prompt = plan.prompt("p", IDS.map(|id| (5 * id + 2) % 64).to_vec());
+        let case = |site: &Site| {
+            let positions = if site.kind == SiteKind::Logits { vec![8] } else { vec![4, 8] };
+            Case { run: prompt, site: *site, metric: difference(), positions }
+        };
+        sites.iter().map(case).collect()
+    });
 }
 
 #[test]

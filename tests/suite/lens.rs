@@ -135,6 +135,10 @@ fn what_cannot_be_read_is_refused_by_name() {
     refused(&["--site", "z"], &["--site", "`z`", "residual stream"]);
     refused(&["--position", "40"], &["12 tokens", "no position 40"]);
     refused(&["--answer", "id:400"], &["--answer", "400"]);
+    let (several, out) = (family_dir("families/gemma3n"), bench.out("x"));
+    let words =
+        ["lens", several.to_str().unwrap(), "--prompts", path.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    gatelens(words).refused(&["the mean of 3 residual streams"]);
 }
 
 #[test]

@@ -202,6 +202,30 @@ fn embeddings_of_layers_follow_the_token_and_what_enters_layer_0() {
 }
 
 #[test]
+fn an_edit_of_the_first_stream_of_several_leaves_what_the_others_held() {
+    let model = open("families/gemma3n");
+    let last = model.decoder.arch.n_layers - 1;
+    let mut plan = Plan::default();
+    let prompt = plan.prompt("p", vec![5, 9, 7, 30]);
+    let change = Change::Scale(1.5);
+    let other = plan.fork(prompt, vec![edit(SiteKind::MlpDelta.at(1), Positions::At(vec![2]), change)]);
+    let taken = |site: Site| edit(site, Positions::All, Change::interchange(other));
+    let [pre, post] =
+        [SiteKind::ResidPre.at(2), SiteKind::ResidPost.at(last)].map(|s| plan.fork(prompt, vec![taken(s)]));
+    for run in [prompt, other, pre, post] {
+        for site in [SiteKind::ResidPre.at(2), SiteKind::ResidPost.at(last), SiteKind::FinalNorm.at(0)] {
+            plan.read(run, Activation { site, positions: Positions::At(vec![2]), part: Part::All });
+        }
+    }
+    agree(&model, &plan).expect("both engines");
+    let found = readings(&model, &plan, &Options::default()).expect("readings");
+    let same = |a: usize, b: usize| difference(&found[a..=a], &found[b..=b], 1e-5).is_none();
+    assert!(!same(0, 3) && same(6, 3), "the stream is taken");
+    assert!(!same(7, 4) && !same(7, 1), "what comes of it is of both runs");
+    assert!(same(10, 4) && !same(11, 5) && !same(11, 2), "the end reads the other streams, too");
+}
+
+#[test]
 fn a_site_of_another_layers_keys_is_an_error_that_names_where_they_are_and_edges_are_refused() {
     let model = sharing();
     let refused = |plan: &Plan| run(&model.decoder, plan, &Options::default()).expect_err("a bad plan").to_string();

@@ -728,7 +728,7 @@ mod tests {
 
     #[test]
     fn a_choice_that_no_model_has_is_refused() {
-        let mlp = Mlp { width: 4, gated: true, activation: Activation::Silu, xielu: false, bias: false };
+        let mlp = Mlp { width: 4, gated: true, activation: Activation::Silu, xielu: false, cut: None, bias: false };
         let plain =
             Experts { n: 4, chosen: 2, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false, apart: None };
         assert_eq!(plain.check(), Ok(()));

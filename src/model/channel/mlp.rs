@@ -5,7 +5,7 @@ use crate::model::weights::form::{Form, Loaded, Located, Named, Translate};
 use crate::model::weights::layout::{LayerLayout, Outputs};
 use crate::ops::{self, Activation, XIelu};
 use crate::site::{Lack, SiteKind, Units};
-use candle_core::{Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 /// An MLP, described: `down(act(gate(x)) * up(x))` with a gate, `down(act(up(x)))` without.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -16,6 +16,8 @@ pub struct Mlp {
     pub activation: Activation,
     /// Whether the activation is an xIELU of the layer's own numbers (Apertus).
     pub xielu: bool,
+    /// Above how many deviations over the mean of its row a gate opens at all (Gemma 3n).
+    pub cut: Option<f64>,
     /// Whether its projections have biases.
     pub bias: bool,
 }
@@ -39,6 +41,15 @@ impl Mlp {
     pub(super) fn params(&self, d_model: usize) -> u64 {
         let matrices = if self.gated { 3 } else { 2 };
         matrices * d_model as u64 * self.width as u64
+    }
+
+    /// What the activation reads of gates: how far each is above the cut of its row, 0 where it is not. `[rows, width]`
+    fn opened(&self, gate: Tensor) -> Result<Tensor> {
+        let Some(deviations) = self.cut else { return Ok(gate) };
+        let x = gate.to_dtype(DType::F32)?;
+        let centred = x.broadcast_sub(&x.mean_keepdim(D::Minus1)?)?;
+        let cut = (centred.sqr()?.mean_keepdim(D::Minus1)?.sqrt()? * deviations)?;
+        ops::activate(&centred.broadcast_sub(&cut)?, Activation::Relu)?.to_dtype(gate.dtype())
     }
 
     pub(super) fn stored(&self, at: &LayerLayout) -> MlpWeights<Located> {
@@ -102,7 +113,7 @@ impl MlpWeights {
     pub(super) fn neurons(&self, shape: &Mlp, x: &Tensor) -> Result<Tensor> {
         let (up, activation) = (self.up.apply(x)?, self.activation(shape)?);
         match &self.gate {
-            Some(gate) => gated(&gate.apply(x)?, &up, activation),
+            Some(gate) => gated(&shape.opened(gate.apply(x)?)?, &up, activation),
             None => ops::activate(&up, activation),
         }
     }
@@ -132,7 +143,7 @@ impl MlpWeights {
         let pre = acts.take(MlpPre)?;
         let activation = self.activation(shape)?;
         let act = match self.gate {
-            Some(_) => gated(&acts.take(MlpGate)?, &pre, activation)?,
+            Some(_) => gated(&shape.opened(acts.take(MlpGate)?)?, &pre, activation)?,
             None => ops::activate(&pre, activation)?,
         };
         acts.put(MlpAct, act);

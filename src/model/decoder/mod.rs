@@ -247,7 +247,13 @@ impl Decoder {
     pub fn layer(&self, l: usize, angles: &Angles, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         let w = self.weights(l)?;
         acts.move_to(self.places.layer(l))?;
+        if let Some(altup) = &w.altup {
+            altup.begin(acts)?;
+        }
         hook.at(SiteKind::ResidPre.at(l), acts)?;
+        if let Some(altup) = &w.altup {
+            altup.predict(acts)?;
+        }
         match w.mixer {
             MixerWeights::None => {
                 let resid = acts.take(SiteKind::ResidPre)?;
@@ -264,7 +270,10 @@ impl Decoder {
             _ => self.channel(l, &w, acts, hook)?,
         }
         self.close(l, &w, acts, hook)?;
-        let resid = acts.take(SiteKind::ResidPost)?;
+        let mut resid = acts.take(SiteKind::ResidPost)?;
+        if let Some(altup) = &w.altup {
+            resid = altup.end(resid, acts)?;
+        }
         acts.put(SiteKind::ResidPre, resid);
         Ok(())
     }
@@ -283,22 +292,39 @@ impl Decoder {
         hook.at(AttnDelta.at(l), acts)?;
         if !self.arch.parallel {
             let kept = self.kept(acts.take(ResidPre)?, w.attn_norm.as_ref(), self.arch.factors(l, false))?;
-            let resid = ops::add(&kept, &acts.take(AttnDelta)?)?;
+            let delta = acts.take(AttnDelta)?;
+            let resid = match &w.altup {
+                Some(altup) => altup.after_mixer(&kept, &norm(&kept, w.attn_norm.as_ref())?, &delta)?,
+                None => ops::add(&kept, &delta)?,
+            };
             acts.put(ResidMid, norm(&resid, w.attn_sum_norm.as_ref())?);
             hook.at(ResidMid.at(l), acts)?;
         }
         Ok(())
     }
 
-    /// What comes after a layer's channel: what it adds of the token's own embedding, and the number that it multiplies by.
+    /// What comes after a layer's channel: the correction of all streams where there are several, what it adds of the token's own
+    /// embedding, and the number that it multiplies by.
     fn close(&self, l: usize, w: &LayerWeights, acts: &mut Acts, hook: &mut dyn Hook) -> Result<()> {
         use SiteKind::*;
+        let altup = w.altup.as_ref().zip(self.arch.altup());
+        if let Some((weights, _)) = altup {
+            weights.correct(acts)?;
+        }
         if let (Some(weights), Some(of), Some(embedding)) = (&w.per_layer, &self.arch.per_layer, &self.per_layer) {
-            let out = weights.forward((&self.arch, of), l, embedding, acts, ResidPost)?;
+            let resid = acts.get(ResidPost)?;
+            let read = altup.map_or_else(|| Ok(resid.clone()), |(weights, of)| weights.read(&of, resid))?;
+            let out = weights.forward((&self.arch, of), l, embedding, acts, &read)?;
             acts.put(PleOut, out);
             hook.at(PleOut.at(l), acts)?;
-            let resid = ops::add(&acts.take(ResidPost)?, &acts.take(PleOut)?)?;
-            acts.put(ResidPost, resid);
+            let out = acts.take(PleOut)?;
+            match altup {
+                Some((weights, _)) => weights.add_to_others(&out, acts)?,
+                None => {
+                    let resid = ops::add(&acts.take(ResidPost)?, &out)?;
+                    acts.put(ResidPost, resid);
+                }
+            }
         }
         if let Some(scalar) = self.scalars.get(l) {
             let resid = (acts.take(ResidPost)? * *scalar)?;

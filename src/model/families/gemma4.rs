@@ -69,8 +69,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     };
     let mut arch = rotary::described(r, &own)?;
     full_layers(r, &mut arch)?;
-    shared_layers(r, &mut arch)?;
-    arch.per_layer = per_layer(r, &arch)?;
+    shared_layers(r, &mut arch, 0)?;
+    arch.per_layer = per_layer(r, arch.vocab)?;
     arch.layer_scalars = true;
     beside_experts(r, arch)
 }
@@ -152,10 +152,13 @@ fn known(key: &str, full: &[usize]) -> bool {
     key == FULL || full.iter().any(|l| key == l.to_string())
 }
 
-/// The last layers read the keys and values of the last layer before them that sees as far; their MLP may be twice as wide.
-fn shared_layers(r: &Reader, arch: &mut Arch) -> Result<(), ConfigError> {
+/// The last layers read the keys and values of the last layer before them that sees as far; their MLP may be twice as wide. Where it is
+/// not said how many do, so many do.
+pub(super) fn shared_layers(r: &Reader, arch: &mut Arch, default: usize) -> Result<(), ConfigError> {
     const KEY: &str = "num_kv_shared_layers";
-    let (n, wide) = (r.opt_size(KEY)?.unwrap_or(0), r.flag("use_double_wide_mlp", false)?);
+    let given = r.opt_size(KEY)?;
+    let n = given.unwrap_or_else(|| if default > 0 { r.assumed(KEY, default) } else { 0 });
+    let wide = r.flag("use_double_wide_mlp", false)?;
     if n >= arch.n_layers {
         return Err(r.key(KEY, format!("is {n}: no layer of {} is left to have keys and values", arch.n_layers)));
     }
@@ -197,10 +200,10 @@ fn beside_experts(r: &Reader, mut arch: Arch) -> Result<Arch, ConfigError> {
     Ok(arch)
 }
 
-/// The per-layer embeddings; none where their width is 0.
-fn per_layer(r: &Reader, arch: &Arch) -> Result<Option<PerLayer>, ConfigError> {
+/// The per-layer embeddings, of so many tokens where it is not said; none where their width is 0.
+pub(super) fn per_layer(r: &Reader, vocab: usize) -> Result<Option<PerLayer>, ConfigError> {
     let or = |key: &str, default: usize| Ok(r.opt_size(key)?.unwrap_or_else(|| r.assumed(key, default)));
-    let (width, vocab) = (or("hidden_size_per_layer_input", 256)?, or("vocab_size_per_layer_input", arch.vocab)?);
+    let (width, vocab) = (or("hidden_size_per_layer_input", 256)?, or("vocab_size_per_layer_input", vocab)?);
     let activation = r.activation("hidden_activation", "gelu_pytorch_tanh")?;
     Ok((width > 0).then_some(PerLayer { width, vocab, activation }))
 }

@@ -73,7 +73,7 @@ pub(super) fn described(r: &Reader, n_kv_heads: usize) -> Result<Arch, ConfigErr
         let plain = Attention::plain(heads);
         Layer {
             mixer: Mixer::Attention(Attention { rope: None, qkv_bias: true, out_bias: true, ..plain }),
-            channel: Channel::Mlp(Mlp { width, gated: false, activation, xielu: false, bias: true }),
+            channel: Channel::Mlp(Mlp { width, gated: false, activation, xielu: false, cut: None, bias: true }),
         }
     };
     let layers = (0..r.bounded_layers(n_layers)?).map(layer).collect();

@@ -38,7 +38,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         let heads = Heads { n_heads, n_kv_heads: n_heads, d_head, scale: 1.0, window, ..Heads::default() };
         Layer {
             mixer: Mixer::Attention(Attention { rope: None, out_bias: true, ..Attention::plain(heads) }),
-            channel: Channel::Mlp(Mlp { width, gated: false, activation, xielu: false, bias: true }),
+            channel: Channel::Mlp(Mlp { width, gated: false, activation, xielu: false, cut: None, bias: true }),
         }
     };
     Ok(Arch {

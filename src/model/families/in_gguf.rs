@@ -179,6 +179,7 @@ pub(super) fn of_heads(k: &Keys, own: &Own, d_model: usize, heads: Heads) -> Res
         gated: own.gated,
         activation: own.activation,
         xielu: false,
+        cut: None,
         bias: k.has("blk.0.ffn_up.bias"),
     };
     let norm = (own.norm)(k)?;
@@ -248,6 +249,7 @@ pub(super) fn with_experts(
         gated: true,
         activation: Activation::Silu,
         xielu: false,
+        cut: None,
         bias: has("ffn_up_exps.bias"),
     };
     let shared = match has("ffn_up_shexp.weight") {

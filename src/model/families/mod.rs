@@ -25,6 +25,7 @@ mod falcon_mamba;
 mod gemma;
 mod gemma2;
 mod gemma3;
+mod gemma3n;
 mod gemma4;
 mod glm;
 mod glm4;
@@ -126,6 +127,7 @@ pub static FAMILIES: &[&Family] = &[
     &gemma::GEMMA,
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
+    &gemma3n::GEMMA3N,
     &gemma4::GEMMA4,
     &phi3::PHI3,
     &olmo::OLMO,

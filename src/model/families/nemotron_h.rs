@@ -76,7 +76,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let recurrent = Recurrent { kind, conv: Some(r.size("conv_kernel")?), conv_bias, bias: plain };
     let activation = r.activation("mlp_hidden_act", "relu2")?;
     let width = r.size("intermediate_size")?;
-    let mlp = Mlp { width, gated: false, activation, xielu: false, bias: r.flag("mlp_bias", false)? };
+    let mlp = Mlp { width, gated: false, activation, xielu: false, cut: None, bias: r.flag("mlp_bias", false)? };
     let experts = experts(r, mlp)?;
     let layer = |part: &Part| match part {
         Part::Mamba => Layer { mixer: Mixer::Recurrent(recurrent), channel: Channel::None },

@@ -107,7 +107,7 @@ pub(super) fn of_sizes(r: &Reader, own: &Own, sizes: &Sizes) -> Result<Arch, Con
     let norm = Norm { eps, ..own.norm };
     let (key, default) = own.activation;
     let activation = r.activation(key, default)?;
-    let mlp = Mlp { width: d_mlp, gated: own.gated, activation, xielu: false, bias: own.mlp_bias };
+    let mlp = Mlp { width: d_mlp, gated: own.gated, activation, xielu: false, cut: None, bias: own.mlp_bias };
     let ropes = (own.ropes)(r, d_head, n_ctx)?;
     let sliding = r.windows(&own.windows, n_layers)?;
     let softcap = r.softcap("attn_logit_softcapping", own.softcaps[0])?;
@@ -159,7 +159,7 @@ pub(super) const OF_TRAINING: &[&str] =
 pub(super) fn experts(r: &Reader, n: usize, chosen: usize, width: usize) -> Result<Experts, ConfigError> {
     r.pass_over(OF_TRAINING);
     let activation = r.activation("hidden_act", "silu")?;
-    let mlp = Mlp { width, gated: true, activation, xielu: false, bias: false };
+    let mlp = Mlp { width, gated: true, activation, xielu: false, cut: None, bias: false };
     Ok(Experts { n, chosen, mlp, router: Router::SOFTMAX, shared: None, weighs_input: false, apart: None })
 }
 

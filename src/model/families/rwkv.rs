@@ -47,7 +47,8 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
     let d_mlp = r.opt_size("intermediate_size")?.unwrap_or(4 * d_model);
     let kind = Kind::Wkv { width };
     let mixer = Mixer::Recurrent(Recurrent { kind, conv: None, conv_bias: false, bias: false });
-    let mlp = Mlp { width: d_mlp, gated: false, activation: Activation::SquaredRelu, xielu: false, bias: false };
+    let mlp =
+        Mlp { width: d_mlp, gated: false, activation: Activation::SquaredRelu, xielu: false, cut: None, bias: false };
     let layer = Layer { mixer, channel: Channel::Shifted(Shifted { mlp, receptance: true, of_previous: false }) };
     let norm = Norm::layer(r.or_default("layer_norm_epsilon", 1e-5)?);
     let n_ctx = r.first_size(&["context_length", "max_position_embeddings"])?;

@@ -56,7 +56,7 @@ fn describe(r: &Reader) -> Result<Arch, ConfigError> {
         r.size("v_low_rank_dim")?,
     ];
     let width = r.size("intermediate_size")?;
-    let mlp = Mlp { width, gated: false, activation: Activation::SquaredRelu, xielu: false, bias: false };
+    let mlp = Mlp { width, gated: false, activation: Activation::SquaredRelu, xielu: false, cut: None, bias: false };
     let layer = |l: usize| {
         // Heads are normed with an epsilon that grows with their size.
         let of_heads = Norm::layer(d_head as f64 * eps);

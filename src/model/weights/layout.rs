@@ -221,6 +221,7 @@ impl<'a> Layout<'a> {
             mlp_post_norm: norm(names.mlp_post_norm, after && works),
             mlp_sum_norm: norm(names.mlp_norm, sum && works),
             per_layer: a.per_layer.map(|of| of.stored(l, &at, &whole)),
+            altup: a.altup().map(|of| of.stored(l, &at, &whole)),
         };
         a.multipliers.iter().for_each(|by| by.scale(&mut spec));
         spec
