@@ -8,7 +8,7 @@ use super::summary::Swap;
 use crate::analyses::prelude::*;
 use crate::figure::{BarSeries, Bars, Estimate};
 use crate::report::cells::{interval, signed};
-use crate::stats::bca_family;
+use crate::stats::{bca_family, beyond_zero};
 use crate::table::TableError;
 use crate::table::rows::{At, Cells, Named};
 
@@ -82,8 +82,7 @@ impl Half {
     /// Whether it is above 0 beyond chance, or below; none where the interval holds 0 as it is written. What rounding makes of runs
     /// that an edit does not touch has intervals without 0 too.
     fn up(self) -> Option<bool> {
-        let (low, high) = self.interval?;
-        (low >= LEAST || high <= -LEAST).then_some(low > 0.0)
+        beyond_zero(self.interval, LEAST)
     }
 
     fn estimate(self) -> Option<Estimate> {

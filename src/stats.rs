@@ -69,6 +69,13 @@ impl Interval {
     }
 }
 
+/// On which side of 0 an interval lies: above it (true) or below; none where it holds 0, or where one end is nearer to it than `least`.
+pub fn beyond_zero(interval: Option<(f64, f64)>, least: f64) -> Option<bool> {
+    let (low, high) = interval?;
+    let (above, below) = (low > 0.0 && low >= least, high < 0.0 && high <= -least);
+    (above || below).then_some(above)
+}
+
 /// Numbers that a family of tests cannot be made of.
 #[derive(Debug, PartialEq, thiserror::Error)]
 pub enum StatsError {

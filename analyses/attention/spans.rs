@@ -12,7 +12,7 @@ use crate::analyses::prelude::*;
 use crate::figure::Heatmap;
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, plural, signed};
-use crate::stats::{bca_family, benjamini_hochberg_present, draws_for, sign_flip};
+use crate::stats::{bca_family, benjamini_hochberg_present, beyond_zero, draws_for, sign_flip};
 use std::collections::BTreeMap;
 
 /// What looks where nothing else is asked for.
@@ -455,8 +455,7 @@ fn most<'r, 'a>(parts: &[&'r SpanRow<'a>]) -> Option<&'r SpanRow<'a>> {
 /// At which parts what is read raises or lowers the logit difference: those whose interval, as it is written, excludes 0.
 fn moves(parts: &[&SpanRow], reads: &str) -> String {
     let at = |up: bool| {
-        let beyond = |(low, high): (f64, f64)| if up { low >= LEAST } else { high <= -LEAST };
-        let moving = parts.iter().filter(|row| row.attribution.interval.is_some_and(beyond));
+        let moving = parts.iter().filter(|row| beyond_zero(row.attribution.interval, LEAST) == Some(up));
         let written = moving.map(|row| {
             let ends = row.attribution.ends(3);
             format!("{} ({} nats, 95 % interval {ends})", part(row.source), signed(row.attribution.value, 3))

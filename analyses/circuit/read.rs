@@ -7,6 +7,7 @@ use crate::analyses::prelude::*;
 use crate::figure::{BarSeries, Bars, Curve, CurvePoint, CurveRole, Curves, Estimate, Graph, Threshold};
 use crate::names::short_name;
 use crate::report::cells::{count, number, plural, share, share_interval, signed};
+use crate::stats::beyond_zero;
 
 /// How many edges a table lists, and a figure of bars shows.
 const LISTED: usize = 20;
@@ -267,7 +268,7 @@ fn named(row: &StabilityRow) -> String {
 
 /// Whether the loss' interval does not hold 0.
 fn holds(row: &MinimalityRow) -> bool {
-    row.interval.is_some_and(|(low, high)| low > 0.0 || high < 0.0)
+    beyond_zero(row.interval, 0.0).is_some()
 }
 
 fn lie(edges: i64) -> String {

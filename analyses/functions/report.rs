@@ -7,6 +7,7 @@ use crate::analyses::prelude::*;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, plural, points, points_interval, share, share_interval, signed};
+use crate::stats::beyond_zero;
 
 const HEADS: &str = "heads.png";
 
@@ -150,13 +151,12 @@ fn does_it(accuracy: &[AccuracyRow], summary: &[SummaryRow], dir: &Path) -> Sect
 impl SummaryRow<'_> {
     /// What the vector does: only what the intervals hold.
     pub fn verdict(&self) -> &'static str {
-        let beyond = |ends: Option<(f64, f64)>| ends.is_some_and(|(low, _)| low > 0.0);
-        let below = |ends: Option<(f64, f64)>| ends.is_some_and(|(_, high)| high < 0.0);
-        match (beyond(self.gain_interval), beyond(self.over_random_interval)) {
+        let [gain, over_random] = [self.gain_interval, self.over_random_interval].map(|ends| beyond_zero(ends, 0.0));
+        match (gain == Some(true), over_random == Some(true)) {
             (true, true) => "does more than nothing and more than random heads",
             (true, false) => "does more than nothing, but not more than random heads beyond chance",
             (false, true) => "does more than random heads, but not more than nothing beyond chance",
-            (false, false) if below(self.gain_interval) => "does harm",
+            (false, false) if gain == Some(false) => "does harm",
             (false, false) => "does nothing beyond chance",
         }
     }

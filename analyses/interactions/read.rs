@@ -11,6 +11,7 @@ use crate::figure::{BarSeries, Bars, Estimate, Figure, Forest, ForestRow, Heatma
 use crate::names::short_name;
 use crate::report::cells::{self, interval, number, p_value, plural, share, share_interval, signed};
 use crate::report::{Heading, Section};
+use crate::stats::beyond_zero;
 use crate::table::Table;
 use crate::table::rows::Row as _;
 use std::path::Path;
@@ -44,9 +45,7 @@ impl PairOfHeadsRow<'_> {
     /// Whether the two together move the metric further towards the other prompt than the sum of each alone (`Some(true)`), or less
     /// far; none where that is not beyond chance, or not beyond what rounding makes of runs that have nothing to do with each other.
     fn more(&self) -> Option<bool> {
-        let (low, high) =
-            self.interval.filter(|(low, high)| *low >= LEAST || *high <= -LEAST).and(self.share.interval)?;
-        (low > 0.0 || high < 0.0).then_some(low > 0.0)
+        beyond_zero(self.interval, LEAST).and_then(|_| beyond_zero(self.share.interval, 0.0))
     }
 }
 

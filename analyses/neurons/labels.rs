@@ -2,7 +2,7 @@
 
 use super::texts::Text;
 use crate::analyses::prelude::*;
-use crate::stats::{bca_difference, benjamini_hochberg_present, welch};
+use crate::stats::{bca_difference, benjamini_hochberg_present, beyond_zero, welch};
 use std::collections::BTreeMap;
 
 /// A label with the prompts that have it, and all others.
@@ -57,10 +57,8 @@ impl Against {
 
     /// Whether the interval excludes 0: the sign of the difference then.
     pub fn sign(&self) -> Option<f64> {
-        let (low, high) = self.interval?;
         // What rounding makes of runs that an edit does not touch has intervals without 0 too.
-        let least = crate::analyses::halves::LEAST;
-        (low >= least || high <= -least).then(|| low.signum())
+        beyond_zero(self.interval, crate::analyses::halves::LEAST).map(|up| if up { 1.0 } else { -1.0 })
     }
 }
 

@@ -288,7 +288,7 @@ impl Standing<'_, '_> {
         let against = &self.row.against;
         let (low, high) = against.interval.unzip();
         format!(
-            "{} the logit difference of {} by {} nats against that of the other prompts, 95 % interval {} ({} and {} nats)",
+            "{} the logit difference of `{}` by {} nats against that of the other prompts, 95 % interval {} ({} and {} nats)",
             if self.sign > 0.0 { "raises" } else { "lowers" },
             self.row.label,
             number(against.difference.map(f64::abs), 3),

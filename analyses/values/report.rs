@@ -8,6 +8,7 @@ use crate::analyses::prelude::*;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Estimate, Forest, ForestRow, MOST_SERIES};
 use crate::names::short_name;
 use crate::report::cells::{self, capitalised, count, exact, number, p_value, plural, share, share_interval, signed};
+use crate::stats::beyond_zero;
 
 const COSINE: &str = "cosine.png";
 const ABLATION: &str = "ablation.png";
@@ -126,11 +127,7 @@ pub(super) fn sections(tables: &[Table], dir: &Path) -> Result<Vec<Section>, Ana
 
 /// What an interval says of a number: the first word where it is above 0, the second where it is below.
 fn beside_zero(interval: Option<(f64, f64)>, [above, below, neither]: [&str; 3]) -> &str {
-    match interval {
-        Some((low, _)) if low > 0.0 => above,
-        Some((_, high)) if high < 0.0 => below,
-        _ => neither,
-    }
+    beyond_zero(interval, 0.0).map_or(neither, |up| if up { above } else { below })
 }
 
 fn preferred(rows: &[PreferenceRow], effects: &[EffectRow]) -> Section {
@@ -267,7 +264,7 @@ fn whose(overlap: &[OverlapRow], neurons: &[NeuronRow]) -> Section {
 fn hold(value: &str, neurons: &[NeuronRow]) -> String {
     let of = |other: &str, written: fn(&NeuronRow) -> Written| -> (i64, i64) {
         let own = neurons.iter().filter(|row| row.value == value && row.set != other);
-        let held = own.clone().filter(|row| written(row).interval.is_some_and(|(low, _)| low > 0.0));
+        let held = own.clone().filter(|row| beyond_zero(written(row).interval, 0.0) == Some(true));
         (held.count() as i64, own.count() as i64)
     };
     let (a, of_a) = of(SETS[2], |row| row.intrinsic);
@@ -382,9 +379,9 @@ fn of_kind(
 /// What an effect that is beyond chance does, and whether it is more than random ones.
 fn sentence(row: &EffectRow) -> String {
     let raises = row.effect.mean.is_some_and(|x| x > 0.0);
-    let beside = match (row.controls, row.over_random.interval) {
+    let beside = match (row.controls, beyond_zero(row.over_random.interval, 0.0)) {
         (0, _) => "no random set could stand beside it".to_string(),
-        (_, Some((low, high))) if (low > 0.0 && raises) || (high < 0.0 && !raises) => {
+        (_, Some(up)) if up == raises => {
             format!("more than random ones: {} {}", signed(row.over_random.mean, 3), ends(row.over_random.interval))
         }
         _ => format!("not more than random ones, as far as so many items tell: {}", ends(row.over_random.interval)),

@@ -8,6 +8,7 @@ use crate::figure::heatmap::MOST_CELLS;
 use crate::figure::{Curve, CurvePoint, CurveRole, Curves, Heatmap, MOST_SERIES, Scatter, ScatterPoint};
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, plural, share, signed};
+use crate::stats::beyond_zero;
 
 const MAP: &str = "map.png";
 const DISTANCES: &str = "distances.png";
@@ -341,11 +342,13 @@ fn sums(read: &Read) -> Section {
     );
     for row in &read.sums {
         let [a, b, whole] = [row.a, row.b, row.whole].map(|model| read.short(model));
-        let told = match row.gain_interval {
-            Some((low, _)) if low > 0.0 => format!("is nearer to the sum of {a} and {b} than to either alone"),
-            Some((_, high)) if high < 0.0 => format!("is nearer to one of {a} and {b} than to their sum"),
-            Some(_) => format!("cannot be said to be nearer to the sum of {a} and {b}, or to one of them alone"),
-            None => format!("was compared with the sum of {a} and {b} at too few prompts to say more"),
+        let told = match (row.gain_interval, beyond_zero(row.gain_interval, 0.0)) {
+            (_, Some(true)) => format!("is nearer to the sum of {a} and {b} than to either alone"),
+            (_, Some(false)) => format!("is nearer to one of {a} and {b} than to their sum"),
+            (Some(_), None) => {
+                format!("cannot be said to be nearer to the sum of {a} and {b}, or to one of them alone")
+            }
+            (None, None) => format!("was compared with the sum of {a} and {b} at too few prompts to say more"),
         };
         section = section.paragraph(format!(
             "{whole} {told}: the gain is {}, 95 % interval {}, over {}.",

@@ -9,6 +9,7 @@ use crate::analyses::prelude::*;
 use crate::figure::{Estimate, Forest, ForestRow, Heatmap};
 use crate::names::short_name;
 use crate::report::cells::{plural, share, share_interval, signed};
+use crate::stats::beyond_zero;
 
 /// What attributions change by, for axes.
 const LOSS: &str = "loss of attribution (nats; negative: gain)";
@@ -192,7 +193,6 @@ fn drops_forest(rows: &[Component], subtitle: &str) -> Figure {
 /// Amplifiers knocked out alone and on top of the gate; none where there are none.
 fn knockouts_forest(knockouts: &[KnockoutRow], gate: &str, subtitle: &str) -> Option<Figure> {
     // What is done on top of the gate has an interval, and no test.
-    let excludes_0 = |(low, high): (f64, f64)| low > 0.0 || high < 0.0;
     let estimate = |value: Option<f64>, interval: Option<(f64, f64)>, marked: Option<bool>| {
         Some(Estimate { value: value?, interval, marked })
     };
@@ -200,7 +200,7 @@ fn knockouts_forest(knockouts: &[KnockoutRow], gate: &str, subtitle: &str) -> Op
         label: of.label(),
         estimates: vec![
             estimate(of.effect_mean, of.interval, of.q_value.map(|q| q < SIGNIFICANT)),
-            estimate(of.beyond_gate, of.beyond, of.beyond.map(excludes_0)),
+            estimate(of.beyond_gate, of.beyond, of.beyond.map(|ends| beyond_zero(Some(ends), 0.0).is_some())),
         ],
     };
     // More than fit into a figure are in the table.

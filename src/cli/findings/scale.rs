@@ -4,6 +4,7 @@ use super::{read, too_few, unless_significant};
 use crate::analyses::checkpoints::scale::ScaleRow;
 use crate::analyses::effects::interval;
 use crate::report::cells::{exact, p_value, signed};
+use crate::stats::beyond_zero;
 use crate::table::Table;
 
 pub(super) fn scales(tables: &[Table]) -> Option<Vec<String>> {
@@ -38,11 +39,7 @@ fn largest(side: &[ScaleRow]) -> Option<String> {
 
 /// Between which scales the metric crosses 0. Where its interval includes 0, its sign is not known.
 fn crossing(side: &[ScaleRow]) -> String {
-    let sign = |row: &ScaleRow| match row.interval {
-        Some((low, _)) if low > 0.0 => Some(true),
-        Some((_, high)) if high < 0.0 => Some(false),
-        _ => None,
-    };
+    let sign = |row: &ScaleRow| beyond_zero(row.interval, 0.0);
     let known: Vec<(&ScaleRow, bool)> = side.iter().filter_map(|row| Some((row, sign(row)?))).collect();
     let name = side.first().map_or("", |row| row.side);
     let pairs: Vec<String> = known

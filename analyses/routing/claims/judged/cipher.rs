@@ -10,6 +10,7 @@ use crate::analyses::routing::claims::evidence::{At, row, rows};
 use crate::analyses::routing::claims::{Claim, Unit, Verdict};
 use crate::answers::Class;
 use crate::report::cells::{self, p_value, share, share_interval, signed};
+use crate::stats::beyond_zero;
 
 /// The necessity that is lost in cipher.
 const COLLAPSED: f64 = 0.7;
@@ -35,7 +36,7 @@ pub(super) fn collapse(g: &Ground) -> Judged {
     let (statistic, interval) = (at.get(CollapseRow::collapse)?, at.get(CollapseRow::interval)?);
     let wrapper = Wrapper::of(at)?;
     let falls = statistic.is_some_and(|s| s >= COLLAPSED);
-    let above = interval.is_some_and(|(low, _)| low > 0.0);
+    let above = beyond_zero(interval, 0.0) == Some(true);
     let found = format!(
         "The exchange of the gate moves the logit difference by {} nats in plain words (p {}) and by {} in cipher, on the same \
          pairs. {}",

@@ -13,6 +13,7 @@ use crate::analyses::routing::screen::held_out::{self, HeldOutRow};
 use crate::analyses::routing::three_methods::{AgreementRow, Crossed, HeadRow, Method, MissedRow, Ranks};
 use crate::names::short_name;
 use crate::report::cells::{self, number, p_value, share, share_interval, signed};
+use crate::stats::beyond_zero;
 use std::collections::BTreeMap;
 
 /// Pairs that the paper's tests of necessity are made with.
@@ -254,7 +255,7 @@ pub(super) fn cascade(g: &Ground) -> Judged {
         signed(whole.part(RepairRow::later_mlps, OverPairs::mean)?, 3),
     );
     let interval = whole.get(RepairRow::later_heads_share_interval)?;
-    let carried = interval.is_some_and(|(low, _)| low > 0.0);
+    let carried = beyond_zero(interval, 0.0) == Some(true);
     Ok(Claim {
         statistic: whole.get(RepairRow::later_heads_share)?,
         interval,

@@ -12,7 +12,7 @@ use crate::analyses::routing::modulate::{
 };
 use crate::answers::Class;
 use crate::report::cells::{self, exact, number, p_value, share, share_interval, signed};
-use crate::stats::wilson;
+use crate::stats::{beyond_zero, wilson};
 
 /// How far apart two checkpoints may refuse and still behave alike.
 const ALIKE: f64 = 0.2;
@@ -72,7 +72,7 @@ pub(super) fn modulation(g: &Ground) -> Judged {
     let (interval, lost, p) =
         (weakening.get(ChangeRow::interval)?, weakening.get(ChangeRow::lost)?, whole.get(ChangeRow::p_over_random)?);
     let enough = lost.is_some_and(|lost| lost >= LOST);
-    let below = interval.is_some_and(|(_, high)| high < 0.0);
+    let below = beyond_zero(interval, 0.0) == Some(false);
     let beyond_random = p.is_some_and(|p| p < SIGNIFICANT);
     let holds = enough && below && between >= DEGREES && beyond_random;
     Ok(Claim {
