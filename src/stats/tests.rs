@@ -531,3 +531,21 @@ fn streams_are_repeatable_and_apart() {
     assert_ne!(draw(1, "a"), draw(1, "b"));
     assert_ne!(draw(1, "a"), draw(2, "a"));
 }
+
+#[test]
+fn an_interval_lies_beyond_0_where_neither_end_is_nearer_than_it_must_be() {
+    for (ends, least, expected) in [
+        ((0.1, 0.2), 0.0, Some(true)),
+        ((-0.2, -0.1), 0.0, Some(false)),
+        ((-0.1, 0.2), 0.0, None),
+        ((0.0, 0.2), 0.0, None),
+        ((-0.2, 0.0), 0.0, None),
+        ((0.1, 0.2), 0.1, Some(true)),
+        ((0.1, 0.2), 0.15, None),
+        ((-0.2, -0.1), 0.1, Some(false)),
+        ((-0.2, -0.1), 0.15, None),
+    ] {
+        assert_eq!(beyond_zero(Some(ends), least), expected, "{ends:?} {least}");
+    }
+    assert_eq!(beyond_zero(None, 0.0), None);
+}
