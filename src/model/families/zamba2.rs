@@ -108,6 +108,7 @@ fn mamba2(r: &Reader, d_model: usize, bias: bool) -> Result<Recurrent, ConfigErr
         d_head: r.divide("n_mamba_heads", width, heads)?,
         d_state: r.size("mamba_d_state")?,
         groups,
+        // In steps of generation too, where `transformers` 5 leaves it out.
         limits: [r.opt_number("time_step_min")?.unwrap_or(0.001), f64::INFINITY],
         norm: Some(Norm::rms(1e-5)),
         norm_groups: groups,
